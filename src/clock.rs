@@ -1,0 +1,127 @@
+//! Time and chance, handed in. Nothing below `app` reads the wall clock or draws a random number by itself.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::core::time::Timestamp;
+
+/// Tells the present moment.
+pub trait Clock: Send + Sync {
+    /// Returns the present moment in UTC.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's own clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the wall clock"
+    )]
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
+    }
+}
+
+/// A clock that moves only when told to.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// Starts a clock that stands at `start`.
+    pub fn at(start: Timestamp) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(start.as_millis())))
+    }
+
+    /// Moves the clock by `millis` (backwards when negative) and returns the new moment.
+    pub fn advance(&self, millis: i64) -> Timestamp {
+        Timestamp::from_millis(self.0.fetch_add(millis, Ordering::SeqCst) + millis)
+    }
+
+    /// Sets the clock to `to`.
+    pub fn set(&self, to: Timestamp) {
+        self.0.store(to.as_millis(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Another clock moved by an adjustable offset. The simulator runs on one, so that a request can jump hours ahead
+/// while the sockets stay real.
+pub struct OffsetClock {
+    base: Arc<dyn Clock>,
+    offset: AtomicI64,
+}
+
+impl OffsetClock {
+    /// Wraps `base` with no offset yet.
+    pub fn new(base: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            base,
+            offset: AtomicI64::new(0),
+        })
+    }
+
+    /// Moves this clock by `millis` relative to its base and returns the new moment.
+    pub fn advance(&self, millis: i64) -> Timestamp {
+        self.offset.fetch_add(millis, Ordering::SeqCst);
+        self.now()
+    }
+}
+
+impl Clock for OffsetClock {
+    fn now(&self) -> Timestamp {
+        self.base.now().plus_millis(self.offset.load(Ordering::SeqCst))
+    }
+}
+
+/// A clock that follows tokio's time, so that it moves with a paused runtime.
+#[derive(Debug)]
+pub struct RuntimeClock {
+    start: Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl RuntimeClock {
+    /// Starts a clock at `start` that moves as `tokio::time` does.
+    pub fn starting_at(start: Timestamp) -> Arc<Self> {
+        Arc::new(Self {
+            start,
+            since: tokio::time::Instant::now(),
+        })
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.start.plus_millis(elapsed)
+    }
+}
+
+/// A source of chance for jitter: fractions in `[0, 1)`.
+#[derive(Clone)]
+pub struct Chance(Arc<Mutex<fastrand::Rng>>);
+
+impl Chance {
+    /// Draws from the operating system's entropy.
+    pub fn random() -> Self {
+        Self(Arc::new(Mutex::new(fastrand::Rng::new())))
+    }
+
+    /// Draws a repeatable sequence, for tests.
+    pub fn seeded(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
+    }
+
+    /// Returns the next fraction in `[0, 1)`.
+    pub fn fraction(&self) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).f64()
+    }
+}

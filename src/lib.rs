@@ -1,0 +1,8 @@
+//! `bitbrat` answers, for every channel or guild a streaming bot attends: is it connected, is it authorised, is it
+//! live and for how many, what may the bot do there, and how do we know?
+//!
+//! Everything that learns something produces a [`core::observation::Observation`]; evidence is joined and verdicts are
+//! derived from it. No evidence, no claim. `docs/ARCHITECTURE.md` has the map.
+
+pub mod clock;
+pub mod core;
