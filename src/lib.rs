@@ -6,3 +6,5 @@
 
 pub mod clock;
 pub mod core;
+pub mod platforms;
+pub mod store;

@@ -1,1 +1,1 @@
-
+//! Whole-program tests, one binary: it links once.

@@ -26,7 +26,7 @@ impl Timestamp {
     pub fn from_millis(millis: i64) -> Self {
         const YEAR_ONE: i64 = -62_135_596_800_000;
         // The last millisecond that `jiff` can hold.
-        const YEAR_9999: i64 = 253_402_207_200_999;
+        const YEAR_9999: i64 = 253_402_207_199_999;
         Self(millis.clamp(YEAR_ONE, YEAR_9999))
     }
 

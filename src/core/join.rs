@@ -1,0 +1,113 @@
+//! The join of a semilattice: how two pieces of knowledge become one.
+//!
+//! Joining is commutative, associative and idempotent. That one law is what lets late, duplicated, reordered and
+//! replayed events, and several writers, all end in the same document.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::time::Timestamp;
+
+/// Knowledge that can be joined with other knowledge of its kind.
+pub trait Join {
+    /// Takes over what `other` knows and `self` does not.
+    fn join(&mut self, other: Self);
+}
+
+/// A value with the time of the event that told it; the newest one wins.
+///
+/// Two values of one instant are ordered by the value itself, so that the winner never depends on arrival.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Newest<T> {
+    /// When the event happened.
+    pub at: Timestamp,
+    /// What it told.
+    pub value: T,
+}
+
+impl<T> Newest<T> {
+    /// Dates `value`.
+    pub fn new(at: Timestamp, value: T) -> Self {
+        Self { at, value }
+    }
+}
+
+impl<T: Ord> Join for Newest<T> {
+    fn join(&mut self, other: Self) {
+        if other > *self {
+            *self = other;
+        }
+    }
+}
+
+impl<T: Join> Join for Option<T> {
+    fn join(&mut self, other: Self) {
+        match (self.as_mut(), other) {
+            (Some(mine), Some(theirs)) => mine.join(theirs),
+            (None, theirs @ Some(_)) => *self = theirs,
+            (_, None) => {}
+        }
+    }
+}
+
+impl<K: Ord, V: Join> Join for BTreeMap<K, V> {
+    fn join(&mut self, other: Self) {
+        for (key, theirs) in other {
+            match self.entry(key) {
+                std::collections::btree_map::Entry::Occupied(mut mine) => mine.get_mut().join(theirs),
+                std::collections::btree_map::Entry::Vacant(free) => {
+                    free.insert(theirs);
+                }
+            }
+        }
+    }
+}
+
+/// The `N` greatest members seen so far. Keeping the greatest `N` of a union is itself a join, which is what makes a
+/// bounded set idempotent where a bounded counter would not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Greatest<T: Ord, const N: usize>(BTreeSet<T>);
+
+impl<T: Ord, const N: usize> Default for Greatest<T, N> {
+    fn default() -> Self {
+        Self(BTreeSet::new())
+    }
+}
+
+impl<T: Ord, const N: usize> Greatest<T, N> {
+    /// Starts with one member.
+    pub fn of(member: T) -> Self {
+        Self(BTreeSet::from([member]))
+    }
+
+    /// Drops the members that do not satisfy `keep`.
+    pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        self.0.retain(keep);
+    }
+
+    /// Returns the members in ascending order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
+        self.0.iter()
+    }
+
+    /// Returns the number of members kept, at most `N`.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns whether nothing was ever added.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T: Ord, const N: usize> Join for Greatest<T, N> {
+    fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
+        while self.0.len() > N {
+            self.0.pop_first();
+        }
+    }
+}

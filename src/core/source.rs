@@ -1,0 +1,164 @@
+//! What a source is called: a platform and the platform's own numeric id, never a name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A streaming platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformName {
+    /// Twitch; a source is a broadcaster's channel.
+    Twitch,
+    /// Kick; a source is a broadcaster's channel.
+    Kick,
+    /// Discord; a source is a guild.
+    Discord,
+}
+
+impl PlatformName {
+    /// Every platform, in the order in which they are shown.
+    pub const ALL: [Self; 3] = [Self::Twitch, Self::Kick, Self::Discord];
+
+    /// Returns the name as it stands in keys and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Twitch => "twitch",
+            Self::Kick => "kick",
+            Self::Discord => "discord",
+        }
+    }
+}
+
+impl fmt::Display for PlatformName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for PlatformName {
+    type Err = InvalidSourceKey;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|platform| platform.as_str() == text)
+            .ok_or_else(|| InvalidSourceKey::Platform(clip(text)))
+    }
+}
+
+/// The key of a source: `platform:id`, which is also its document's id.
+///
+/// The id is the platform's numeric id (Twitch and Kick: the broadcaster's user id; Discord: the guild's), because
+/// names change hands and change spelling.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceKey {
+    platform: PlatformName,
+    id: String,
+}
+
+/// The text is not the key of a source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSourceKey {
+    /// There is no colon.
+    #[error("`{0}` has no platform; write `platform:id`, for example `twitch:123456`")]
+    Shape(String),
+    /// The part before the colon is not a platform.
+    #[error("`{0}` is not a platform; use one of twitch, kick, discord")]
+    Platform(String),
+    /// The part after the colon is not a number.
+    #[error(
+        "`{0}` is not a numeric id; names are not accepted here, put a name into the configuration instead"
+    )]
+    Id(String),
+}
+
+impl SourceKey {
+    /// Builds a key, checking that `id` is a number of at most 20 digits without leading zeros.
+    pub fn new(platform: PlatformName, id: &str) -> Result<Self, InvalidSourceKey> {
+        let numeric = !id.is_empty() && id.len() <= 20 && id.bytes().all(|byte| byte.is_ascii_digit());
+        if !numeric || id.starts_with('0') {
+            return Err(InvalidSourceKey::Id(clip(id)));
+        }
+        Ok(Self {
+            platform,
+            id: id.to_owned(),
+        })
+    }
+
+    /// Returns the platform.
+    pub fn platform(&self) -> PlatformName {
+        self.platform
+    }
+
+    /// Returns the platform's own id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}:{}", self.platform, self.id))
+    }
+}
+
+impl FromStr for SourceKey {
+    type Err = InvalidSourceKey;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (platform, id) = text
+            .split_once(':')
+            .ok_or_else(|| InvalidSourceKey::Shape(clip(text)))?;
+        Self::new(platform.parse()?, id)
+    }
+}
+
+impl Serialize for SourceKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Keeps a quoted piece of input short enough for an error message.
+fn clip(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_back_as_it_prints() {
+        let key: SourceKey = "twitch:900200".parse().unwrap();
+        assert_eq!((key.platform(), key.id()), (PlatformName::Twitch, "900200"));
+        assert_eq!(key.to_string(), "twitch:900200");
+    }
+
+    #[test]
+    fn names_foreign_platforms_and_odd_shapes_are_refused_with_the_reason() {
+        for (text, reason) in [
+            ("900200", "has no platform"),
+            ("myspace:1", "not a platform"),
+            ("twitch:ratcaster", "not a numeric id"),
+            ("twitch:", "not a numeric id"),
+            ("twitch:007", "not a numeric id"),
+            ("twitch:1/../2", "not a numeric id"),
+            ("discord:guild:55", "not a numeric id"),
+        ] {
+            let error = text.parse::<SourceKey>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+}

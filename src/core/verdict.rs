@@ -1,0 +1,282 @@
+//! Verdicts: what the evidence of a source amounts to. A pure function; the same on both ends of the bus.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::evidence::{Evidence, LinkNow};
+use crate::core::observation::{AuthResult, Identity};
+use crate::core::source::PlatformName;
+use crate::core::stream::{Patience, Session, StreamStatus};
+use crate::core::time::Timestamp;
+
+/// Whether the bot is connected to a source.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    /// Proven by the newest evidence.
+    Connected,
+    /// Not connected, but it will heal by itself; also when nothing was proven yet.
+    Disconnected,
+    /// The platform answered and refuses: a person must act.
+    Error,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Connected => "CONNECTED",
+            Self::Disconnected => "DISCONNECTED",
+            Self::Error => "ERROR",
+        })
+    }
+}
+
+/// How a source's authorisation is: the worst of the identities that it needs.
+pub type AuthStatus = AuthResult;
+
+impl fmt::Display for AuthResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Valid => "VALID",
+            Self::Expired => "EXPIRED",
+            Self::Revoked => "REVOKED",
+        })
+    }
+}
+
+/// A value and the rule that decided it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided<T> {
+    /// The value.
+    pub value: T,
+    /// The rule's name; [`explain`] spells it out.
+    pub rule: &'static str,
+    /// When the deciding evidence was last confirmed.
+    pub at: Option<Timestamp>,
+}
+
+/// Everything that is derived from a source's evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Connected?
+    pub status: Decided<Status>,
+    /// Live?
+    pub stream: Decided<StreamStatus>,
+    /// The stream that this is about.
+    pub session: Option<Session>,
+    /// Authorised? Absent while unknown.
+    pub auth: Option<Decided<AuthStatus>>,
+    /// How many watch; only while online.
+    pub viewer_count: Option<u64>,
+    /// What the bot may do, sorted.
+    pub permissions: Vec<String>,
+    /// When a method last told permissions.
+    pub permissions_at: Option<Timestamp>,
+}
+
+impl Verdict {
+    /// Derives all verdicts.
+    pub fn of(platform: PlatformName, evidence: &Evidence) -> Self {
+        let (stream, session) = stream(platform, evidence);
+        let auth = auth(evidence);
+        Self {
+            status: status(evidence, auth.as_ref()),
+            viewer_count: viewers(evidence, stream.value, session.as_ref()),
+            stream,
+            session,
+            auth,
+            permissions: granted(evidence).into_iter().collect(),
+            permissions_at: evidence.permissions.values().map(|grants| grants.at).max(),
+        }
+    }
+}
+
+/// The worst of the attended transports; a lost grant is an error whatever the sockets say.
+fn status(evidence: &Evidence, auth: Option<&Decided<AuthStatus>>) -> Decided<Status> {
+    let at = evidence
+        .connection
+        .values()
+        .filter_map(super::evidence::Link::newest)
+        .max();
+    if let Some(auth) = auth.filter(|auth| auth.value == AuthResult::Revoked) {
+        return Decided {
+            value: Status::Error,
+            rule: "status.grant-revoked",
+            at: at.max(auth.at),
+        };
+    }
+    let links: Vec<_> = evidence
+        .connection
+        .values()
+        .map(super::evidence::Link::now)
+        .collect();
+    let refused = links
+        .iter()
+        .any(|link| matches!(link, LinkNow::Trouble(trouble) if trouble.refused));
+    let down = links
+        .iter()
+        .any(|link| matches!(link, LinkNow::Trouble(trouble) if !trouble.refused));
+    let up = links.iter().any(|link| matches!(link, LinkNow::Up));
+    let (value, rule) = match (refused, down, up) {
+        (true, ..) => (Status::Error, "status.refused"),
+        (_, true, _) => (Status::Disconnected, "status.transport-down"),
+        (.., true) => (Status::Connected, "status.proven"),
+        _ if at.is_some() => (Status::Disconnected, "status.closed"),
+        _ => (Status::Disconnected, "status.nothing-proven"),
+    };
+    Decided { value, rule, at }
+}
+
+fn stream(platform: PlatformName, evidence: &Evidence) -> (Decided<StreamStatus>, Option<Session>) {
+    let at = evidence.stream.newest();
+    if let Some(gone) = not_found_at(evidence).filter(|gone| Some(*gone) >= at) {
+        // Absence from a list proves nothing about a channel that does not exist.
+        let unknown = Decided {
+            value: StreamStatus::Unknown,
+            rule: "stream.source-not-found",
+            at: Some(gone),
+        };
+        return (unknown, None);
+    }
+    let verdict = evidence.stream.verdict(Patience::with(platform));
+    (
+        Decided {
+            value: verdict.status,
+            rule: verdict.rule,
+            at,
+        },
+        verdict.session,
+    )
+}
+
+/// When the platform last said that the source does not exist, if that is its newest word on it.
+fn not_found_at(evidence: &Evidence) -> Option<Timestamp> {
+    evidence
+        .connection
+        .values()
+        .find_map(|link| match (link.now(), &link.trouble) {
+            (LinkNow::Trouble(trouble), Some(dated)) if trouble.error.code.ends_with(".not_found") => {
+                Some(dated.at)
+            }
+            _ => None,
+        })
+}
+
+fn auth(evidence: &Evidence) -> Option<Decided<AuthStatus>> {
+    let worst = evidence
+        .auth
+        .values()
+        .max_by_key(|check| (check.value.result, check.at))?;
+    let rule = match worst.value.result {
+        AuthResult::Valid => "auth.validated",
+        AuthResult::Expired => "auth.expired",
+        AuthResult::Revoked => "auth.revoked",
+    };
+    Some(Decided {
+        value: worst.value.result,
+        rule,
+        at: Some(worst.at),
+    })
+}
+
+/// Returns the identity whose check decided the authorisation verdict.
+pub fn deciding_identity(evidence: &Evidence) -> Option<&Identity> {
+    evidence
+        .auth
+        .iter()
+        .max_by_key(|(_, check)| (check.value.result, check.at))
+        .map(|(identity, _)| identity)
+}
+
+fn viewers(evidence: &Evidence, stream: StreamStatus, session: Option<&Session>) -> Option<u64> {
+    let counted = evidence
+        .viewers
+        .as_ref()
+        .filter(|_| stream == StreamStatus::Online)?;
+    let session = session?;
+    let of_this_stream = match &counted.value.stream_id {
+        Some(id) => *id == session.stream_id,
+        None => session.started_at.is_none_or(|start| counted.at >= start),
+    };
+    of_this_stream.then_some(counted.value.count)
+}
+
+/// What is known about one permission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holding {
+    /// Held.
+    Yes,
+    /// Not held.
+    No,
+    /// Not known, and why.
+    Unknown(Option<String>),
+}
+
+/// Returns what is known about `permission`: the newest method that answered yes or no decides, an unknown never
+/// overrides an answer.
+pub fn holding(evidence: &Evidence, permission: &str) -> (Holding, Option<Timestamp>) {
+    holdings(evidence)
+        .remove(permission)
+        .unwrap_or((Holding::Unknown(None), None))
+}
+
+/// Returns every permission that any method named, with what is known about it and since when.
+pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timestamp>)> {
+    let mut answers: BTreeMap<String, (Holding, Option<Timestamp>)> = BTreeMap::new();
+    let mut methods: Vec<_> = evidence.permissions.iter().collect();
+    methods.sort_by_key(|(name, grants)| (grants.at, *name));
+    for (_, grants) in methods {
+        for (permission, reason) in &grants.value.unknown {
+            answers
+                .entry(permission.clone())
+                .or_insert_with(|| (Holding::Unknown(Some(reason.clone())), Some(grants.at)));
+        }
+        for permission in &grants.value.denied {
+            answers.insert(permission.clone(), (Holding::No, Some(grants.at)));
+        }
+        for permission in &grants.value.granted {
+            answers.insert(permission.clone(), (Holding::Yes, Some(grants.at)));
+        }
+    }
+    answers
+}
+
+fn granted(evidence: &Evidence) -> BTreeSet<String> {
+    holdings(evidence)
+        .into_iter()
+        .filter(|(_, (holding, _))| *holding == Holding::Yes)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Spells out a rule by its name, for people.
+pub fn explain(rule: &str) -> &'static str {
+    match rule {
+        "status.proven" => "every attended transport was proven to work by its newest evidence",
+        "status.transport-down" => "a transport failed in a way that heals by itself",
+        "status.refused" => "the platform answered and refuses; a person must act",
+        "status.grant-revoked" => "an authorisation that this source needs was revoked; a person must act",
+        "status.closed" => "we closed the connection ourselves and nothing has been proven since",
+        "status.nothing-proven" => "nothing was ever proven about the connection",
+        "stream.pushed-start" => "the platform pushed the start of this stream",
+        "stream.seen-in-poll" => "the newest poll listed the stream",
+        "stream.push-beats-poll" => {
+            "a pushed start outweighs polls that miss the stream, because polls are cached"
+        }
+        "stream.missed-but-not-for-long" => "polls have missed the stream, but not for long enough to end it",
+        "stream.pushed-end" => "the platform pushed the end of this stream",
+        "stream.same-stream-after-end" => "a pushed end outweighs polls that still list the same stream",
+        "stream.missing-from-polls" => "polls have missed the stream for long enough to end it",
+        "stream.absent-from-poll" => "a complete poll did not list a stream, and none was ever seen",
+        "stream.source-not-found" => "the platform says that the source does not exist",
+        "stream.nothing-proven" => "nothing was ever proven about a stream",
+        "auth.validated" => "the platform accepted every token that this source needs",
+        "auth.expired" => "a token has ended and could not be renewed",
+        "auth.revoked" => "the platform no longer honours a grant; it must be given again",
+        _ => "an unnamed rule",
+    }
+}

@@ -1,0 +1,203 @@
+//! The platform port: looks at a platform's API and tells what it saw, as observations.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+
+use crate::core::observation::Observation;
+use crate::core::source::{PlatformName, SourceKey};
+
+/// Looks at one platform.
+#[async_trait]
+pub trait Platform: Send + Sync {
+    /// Returns which platform this is.
+    fn name(&self) -> PlatformName;
+
+    /// Returns the keys of sources that the configuration names by login, slug or the like, in the same order. `None` for a
+    /// name that the platform does not know.
+    async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError>;
+
+    /// Looks at `sources` for all of `probes` together, sharing calls, and hands every observation to `sink` as soon as it is
+    /// made. A look that fails is itself an observation (of the connection) and never one of a stream, an authorisation or a
+    /// permission.
+    async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary;
+}
+
+/// Where a probe's findings go.
+pub trait ProbeSink: Send + Sync {
+    /// Takes one observation.
+    fn observe(&self, observation: Observation);
+
+    /// Says how far the look has come, in calls that are done and calls expected in all.
+    fn progress(&self, platform: PlatformName, done: usize, expected: usize);
+}
+
+/// A thing to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Probe {
+    /// Does the platform answer, and does the source exist?
+    Connection,
+    /// Are the identities that the source needs authorised?
+    Auth,
+    /// Is it live?
+    Stream,
+    /// How many watch?
+    Viewers,
+    /// What may the bot do there?
+    Permissions,
+}
+
+/// Things to look at together.
+pub type ProbeSet = BTreeSet<Probe>;
+
+impl Probe {
+    /// Every probe.
+    pub const ALL: [Self; 5] = [
+        Self::Connection,
+        Self::Auth,
+        Self::Stream,
+        Self::Viewers,
+        Self::Permissions,
+    ];
+
+    /// Returns the name on the command line and in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Auth => "auth",
+            Self::Stream => "stream",
+            Self::Viewers => "viewers",
+            Self::Permissions => "permissions",
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Probe {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|probe| probe.as_str() == text)
+            .ok_or_else(|| {
+                format!("`{text}` is not a probe; use one of connection, auth, stream, viewers, permissions")
+            })
+    }
+}
+
+/// How a look went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProbeSummary {
+    /// Requests sent, repeats included.
+    pub calls: usize,
+    /// Problems worth telling a person, each a sentence; what they meant for a source is in its observations.
+    pub problems: Vec<String>,
+}
+
+/// Why a platform did not answer as asked. Loops ask [`PlatformError::recovery`] and nothing else.
+#[derive(Debug, thiserror::Error)]
+pub enum PlatformError {
+    /// The credentials were refused.
+    #[error("{platform} refused the credentials: {reason}")]
+    Unauthorized {
+        /// The platform.
+        platform: PlatformName,
+        /// Its reason.
+        reason: String,
+    },
+    /// Known caller, not allowed; also a missing scope.
+    #[error("{platform} does not allow {operation}: {reason}")]
+    Forbidden {
+        /// The platform.
+        platform: PlatformName,
+        /// What we asked for.
+        operation: &'static str,
+        /// Its reason.
+        reason: String,
+    },
+    /// Too many requests.
+    #[error("{platform} asked for fewer requests")]
+    RateLimited {
+        /// The platform.
+        platform: PlatformName,
+        /// How long to wait, where it said so.
+        retry_after: Option<std::time::Duration>,
+    },
+    /// No answer, or one that says that the platform itself is in trouble (5xx, an edge's block page).
+    #[error("{platform} cannot be reached for {operation}: {reason}")]
+    Unavailable {
+        /// The platform.
+        platform: PlatformName,
+        /// What we asked for.
+        operation: &'static str,
+        /// Why.
+        reason: String,
+        /// `network.timeout`, `network.connect`, `network.tls`, `http.500`, ….
+        code: String,
+    },
+    /// An answer that is not what the platform documents.
+    #[error("cannot read {platform}'s answer to {operation}: {reason}")]
+    Unreadable {
+        /// The platform.
+        platform: PlatformName,
+        /// What we asked for.
+        operation: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The platform says that the request itself is wrong.
+    #[error("{platform} rejected {operation}: {reason}")]
+    Rejected {
+        /// The platform.
+        platform: PlatformName,
+        /// What we asked for.
+        operation: &'static str,
+        /// HTTP status.
+        status: u16,
+        /// Its reason.
+        reason: String,
+    },
+    /// The configuration lacks something that this needs.
+    #[error("{platform} needs {what}")]
+    NotConfigured {
+        /// The platform.
+        platform: PlatformName,
+        /// What is missing, and how to give it.
+        what: String,
+    },
+}
+
+/// What a caller should do after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// Try again with backoff.
+    Retry,
+    /// Try again after so long.
+    RetryAfter(std::time::Duration),
+    /// Check the authorisation first.
+    Reauthenticate,
+    /// Trying again changes nothing.
+    GiveUp,
+}
+
+impl PlatformError {
+    /// Says what a caller should do next.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::RateLimited { retry_after, .. } => {
+                retry_after.map_or(Recovery::Retry, Recovery::RetryAfter)
+            }
+            Self::Unauthorized { .. } => Recovery::Reauthenticate,
+            Self::Unavailable { .. } | Self::Unreadable { .. } => Recovery::Retry,
+            Self::Forbidden { .. } | Self::Rejected { .. } | Self::NotConfigured { .. } => Recovery::GiveUp,
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The store port: keeps one document a source, and its history.
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use crate::core::document::{BrokenDocument, SourceDocument};
+use crate::core::source::SourceKey;
+use crate::core::time::Timestamp;
+use crate::core::transition::Transition;
+
+/// Keeps source documents, one per [`SourceKey`].
+///
+/// A write names the version that it was based on. When someone else wrote in between, the answer is
+/// [`StoreError::Conflict`]: the caller loads, joins and saves again. `contract` tests check every promise made here
+/// against every adapter.
+#[async_trait]
+pub trait SourceStore: Send + Sync {
+    /// Says where the documents are, for people: `sqlite:/path`, `firestore:project/(default)`.
+    fn location(&self) -> String;
+
+    /// Returns the document of `key`, or `None` when nothing was ever written under it.
+    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError>;
+
+    /// Returns every stored document, sorted by id. One that cannot be read never hides the others.
+    async fn load_all(&self) -> Result<Vec<Stored>, StoreError>;
+
+    /// Writes documents, each on top of the version it was based on (`None`: there was none), and returns the result of
+    /// each in the same order. Many may go in one request, but one that fails never stops its neighbours. At most one
+    /// write per key in a call.
+    async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>>;
+
+    /// Deletes what is stored under a document id, with its history. Returns whether there was anything. Takes the raw id
+    /// because orphans of other writers do not have the form of a key.
+    async fn delete(&self, document_id: &str) -> Result<bool, StoreError>;
+
+    /// Keeps history entries. An entry whose id is already kept is not kept twice; entries beyond the retention are dropped,
+    /// oldest first.
+    async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError>;
+
+    /// Returns at most `limit` history entries, newest first.
+    async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
+
+    /// Yields the whole collection now and again after every change. Ends only when dropped; interruptions heal by
+    /// themselves and show as an `Err` item in between.
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError>;
+
+    /// Proves that the store is reachable and writable: writes, reads and deletes a probe document outside the collection's
+    /// sources.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// A value and the version it was read at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The value.
+    pub value: T,
+    /// Its version.
+    pub version: Version,
+}
+
+/// A store's own name for one state of one document. Opaque; only compared for equality by the store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version(pub String);
+
+/// One write.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The document.
+    pub document: SourceDocument,
+    /// The version that it was based on; `None` when there was no document.
+    pub base: Option<Version>,
+}
+
+/// One stored document, readable or not.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The document's id, normally `platform:id`.
+    pub document_id: String,
+    /// The document, or why it cannot be used.
+    pub document: Result<Versioned<SourceDocument>, Unusable>,
+}
+
+/// Why a stored document cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Its id is not that of a source.
+    #[error("its id is not `platform:number`")]
+    NotASource,
+    /// It is the leftover of another program's defect: a stream's id taken for a source's.
+    #[error("it is keyed by a stream's id; the source is `{belongs_to}`")]
+    Orphan {
+        /// The document id of the source it should have been.
+        belongs_to: String,
+    },
+    /// Its contents cannot be read.
+    #[error(transparent)]
+    Broken(#[from] BrokenDocument),
+}
+
+/// One entry of a source's history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryEntry {
+    /// Deterministic, so that a repeated append is not a second entry.
+    pub id: String,
+    /// When we learnt of it (the transition's own `at` is when it happened).
+    #[schemars(with = "String")]
+    pub recorded_at: Timestamp,
+    /// What changed.
+    #[serde(flatten)]
+    pub transition: Transition,
+}
+
+impl HistoryEntry {
+    /// Builds the entry of `transition`, with an id that follows from the source and the transition alone.
+    pub fn new(key: &SourceKey, recorded_at: Timestamp, transition: Transition) -> Self {
+        let name = format!(
+            "{key} {} {:?} {:?} {} {:?}",
+            transition.facet.as_str(),
+            transition.from,
+            transition.to,
+            transition.at,
+            transition.stream_id
+        );
+        let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, name.as_bytes()).to_string();
+        Self {
+            id,
+            recorded_at,
+            transition,
+        }
+    }
+}
+
+/// Why a store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Someone else wrote the document in between.
+    #[error("`{document_id}` was written by someone else in between")]
+    Conflict {
+        /// The document.
+        document_id: String,
+    },
+    /// The stored document cannot be used; it is left as it is.
+    #[error("`{document_id}` cannot be used")]
+    Unusable {
+        /// The document.
+        document_id: String,
+        /// Why.
+        source: Unusable,
+    },
+    /// The document cannot be stored: too large, or otherwise refused for what it is.
+    #[error("`{document_id}` cannot be stored: {reason}")]
+    Rejected {
+        /// The document.
+        document_id: String,
+        /// Why.
+        reason: String,
+    },
+    /// The store cannot be reached, is busy or did not answer in time; trying again may help.
+    #[error("{location} is not available: {reason}")]
+    Unavailable {
+        /// Where.
+        location: String,
+        /// Why.
+        reason: String,
+    },
+    /// The store refuses us: permission, credentials, a wrong project, a full or read-only disk. A person must act.
+    #[error("{location} refused: {reason}")]
+    Refused {
+        /// Where.
+        location: String,
+        /// Why.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The store was written by a newer bitbrat.
+    #[error("{location} has schema version {found}, but this bitbrat knows only up to {known}")]
+    NewerSchema {
+        /// Where.
+        location: String,
+        /// What is there.
+        found: i64,
+        /// What we know.
+        known: i64,
+    },
+}
+
+impl StoreError {
+    /// Returns whether trying again may help without anyone acting.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
