@@ -276,6 +276,7 @@ impl SourceDocument {
         }
         let known = Self::from_knowledge(key, Knowledge { evidence, counters });
         let derived = known.metadata();
+        let observed = known.knowledge.evidence.profile.contains_key("displayName");
         let foreign = Foreign {
             top: fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
             metadata: metadata
@@ -284,7 +285,7 @@ impl SourceDocument {
                     !value.is_null() && field != "session" && !derived.contains_key(field)
                 })
                 .collect(),
-            display_name,
+            display_name: display_name.filter(|_| !observed),
         };
         Ok(Self { foreign, ..known })
     }

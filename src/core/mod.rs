@@ -7,6 +7,8 @@ pub mod counters;
 pub mod document;
 pub mod evidence;
 pub mod join;
+#[cfg(test)]
+mod laws;
 pub mod observation;
 pub mod source;
 pub mod stream;
