@@ -1,6 +1,10 @@
 //! The simulator as its clients see it: over real sockets, with clients that share nothing with it.
 
+mod demo;
 mod host;
+mod twitch;
+mod twitch_helix;
+mod twitch_oauth;
 
 use std::time::Duration;
 
@@ -12,6 +16,7 @@ use std::time::Duration;
 pub(super) fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(20))
         .build()
         .unwrap()
