@@ -8,3 +8,4 @@ pub mod clock;
 pub mod core;
 pub mod platforms;
 pub mod store;
+pub mod sim;

@@ -1,0 +1,299 @@
+//! A small invented Twitch in which every source is in a different state, for `--demo` and first tries.
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::super::host::own;
+use super::{ChannelSpec, Role, StreamSpec, TokenSpec, TwitchSim};
+use crate::core::time::Timestamp;
+
+/// The application, a confidential client.
+const CLIENT_ID: &str = "democlient0bitbrat0simulator00";
+const CLIENT_SECRET: &str = "demosecret0bitbrat0simulator00";
+/// The bot's user id.
+const BOT: &str = "777100";
+/// The scopes that a bot should have to know as much as possible.
+const BOT_SCOPES: [&str; 6] = [
+    "user:read:chat",
+    "user:write:chat",
+    "user:bot",
+    "user:read:moderated_channels",
+    "moderator:read:chatters",
+    "user:read:subscriptions",
+];
+const BROADCASTER_SCOPES: [&str; 4] = [
+    "channel:bot",
+    "moderation:read",
+    "channel:read:vips",
+    "channel:read:editors",
+];
+
+/// Live, the bot watches over nothing in particular, and many are watching.
+pub const CROWDED: &str = "777001";
+/// Offline; the bot is moderator there.
+pub const OFFLINE: &str = "777002";
+/// Live for forty seconds, which polls do not show yet.
+pub const JUST_LIVE: &str = "777003";
+/// Live; the bot is moderator.
+pub const MODERATED: &str = "777004";
+/// Live; the bot is VIP, which only the broadcaster's own token can tell.
+pub const VIP: &str = "777005";
+/// Offline at first, and the bot is nothing there. [`start_timeline`] lets it go live.
+pub const PLAIN: &str = "777006";
+/// Live; its display name is not its login. [`start_timeline`] ends its stream.
+pub const RENAMED: &str = "777007";
+/// The broadcaster's token has expired but can be refreshed.
+pub const EXPIRED: &str = "777008";
+/// The broadcaster has disconnected the application: token and refresh token are dead.
+pub const REVOKED: &str = "777009";
+/// No such channel.
+pub const MISSING: &str = "777010";
+
+/// A token as an operator would have stored it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DemoToken {
+    /// Whose it is.
+    pub user_id: String,
+    /// The access token.
+    pub access: String,
+    /// The refresh token.
+    pub refresh: String,
+    /// The scopes granted.
+    pub scopes: Vec<String>,
+    /// When it was obtained.
+    pub obtained_at: Timestamp,
+    /// Seconds that it was good for when it was obtained.
+    pub expires_in: i64,
+}
+
+/// A stream that pushed events know of and polls do not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnpolledStream {
+    /// The channel.
+    pub user_id: String,
+    /// The stream's id.
+    pub stream_id: String,
+    /// When it started.
+    pub started_at: Timestamp,
+}
+
+/// What a client needs to know of the demo world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DemoWorld {
+    /// The application's id.
+    pub client_id: String,
+    /// The application's secret.
+    pub client_secret: String,
+    /// The bot's own token.
+    pub bot: DemoToken,
+    /// Broadcasters' tokens.
+    pub broadcasters: Vec<DemoToken>,
+    /// The ids of all sources, the one that does not exist included.
+    pub sources: Vec<String>,
+    /// The stream that has just begun.
+    pub just_live: UnpolledStream,
+}
+
+/// Fills `twitch` with the demo world.
+pub fn populate(twitch: &TwitchSim) -> DemoWorld {
+    twitch.add_client(CLIENT_ID, Some(CLIENT_SECRET));
+    twitch.knobs(|knobs| knobs.consent = Some(BOT.to_owned()));
+    twitch.put_channel(channel(BOT, "bitbrat_bot", "BitBrat_Bot", "", ""));
+    add_channels(twitch);
+    start_streams(twitch);
+    give_roles(twitch);
+    let wall = twitch.clock().wall();
+    let just_live = UnpolledStream {
+        user_id: JUST_LIVE.to_owned(),
+        stream_id: "40900003".to_owned(),
+        started_at: wall.plus_secs(-40),
+    };
+    let bot = issue(twitch, BOT, "demobot", &BOT_SCOPES, wall, 13_211);
+    let broadcasters = vec![
+        issue(twitch, VIP, "demovelvet", &BROADCASTER_SCOPES, wall, 12_000),
+        issue(
+            twitch,
+            EXPIRED,
+            "demobrass",
+            &BROADCASTER_SCOPES,
+            wall.plus_secs(-18_000),
+            14_400,
+        ),
+        issue(
+            twitch,
+            REVOKED,
+            "demopaper",
+            &BROADCASTER_SCOPES,
+            wall.plus_secs(-7_200),
+            14_400,
+        ),
+    ];
+    twitch.expire_token(&broadcasters[1].access);
+    twitch.disconnect(REVOKED);
+    DemoWorld {
+        client_id: CLIENT_ID.to_owned(),
+        client_secret: CLIENT_SECRET.to_owned(),
+        bot,
+        broadcasters,
+        sources: (777_001..=777_010).map(|id: u32| id.to_string()).collect(),
+        just_live,
+    }
+}
+
+fn add_channels(twitch: &TwitchSim) {
+    for (id, login, name, title, game) in [
+        (
+            CROWDED,
+            "pixelmeadow",
+            "PixelMeadow",
+            "Building a castle, block by block",
+            "Minecraft",
+        ),
+        (
+            OFFLINE,
+            "quietharbor",
+            "QuietHarbor",
+            "Back on Friday",
+            "Just Chatting",
+        ),
+        (
+            JUST_LIVE,
+            "sunriseforge",
+            "SunriseForge",
+            "First light at the forge",
+            "Makers & Crafting",
+        ),
+        (
+            MODERATED,
+            "teapotacademy",
+            "TeapotAcademy",
+            "Rust for the patient",
+            "Software and Game Development",
+        ),
+        (
+            VIP,
+            "velvetacorn",
+            "VelvetAcorn",
+            "Watercolours and small talk",
+            "Art",
+        ),
+        (
+            PLAIN,
+            "cobaltlantern",
+            "CobaltLantern",
+            "Night train across the map",
+            "Trains",
+        ),
+        (RENAMED, "yukinoniwa", "雪の庭", "雪の夜に", "Music"),
+        (
+            EXPIRED,
+            "brassnightingale",
+            "BrassNightingale",
+            "Evening rehearsal",
+            "Music",
+        ),
+        (
+            REVOKED,
+            "paperlighthouse",
+            "PaperLighthouse",
+            "Reading aloud",
+            "Talk Shows & Podcasts",
+        ),
+    ] {
+        twitch.put_channel(channel(id, login, name, title, game));
+    }
+}
+
+fn start_streams(twitch: &TwitchSim) {
+    let wall = twitch.clock().wall();
+    let started = |id: &str, stream_id: &str, seconds: i64, viewers: u64, lag_ms: i64| {
+        let spec = StreamSpec {
+            stream_id: Some(stream_id.to_owned()),
+            started_at: Some(wall.plus_secs(-seconds)),
+            viewers: Some(viewers),
+            lag_ms: Some(lag_ms),
+            ..StreamSpec::default()
+        };
+        twitch.go_live_with(id, &spec);
+    };
+    started(CROWDED, "40900001", 9_240, 12_847, 0);
+    // Polls lag three minutes behind at worst; it began forty seconds ago.
+    started(JUST_LIVE, "40900003", 40, 3, 140_000);
+    started(MODERATED, "40900004", 3_905, 214, 0);
+    started(VIP, "40900005", 1_500, 37, 0);
+    started(RENAMED, "40900007", 5_400, 96, 0);
+}
+
+fn give_roles(twitch: &TwitchSim) {
+    for (channel, role) in [
+        (OFFLINE, Role::Moderator),
+        (MODERATED, Role::Moderator),
+        (MODERATED, Role::Subscriber),
+        (VIP, Role::Vip),
+        (EXPIRED, Role::Editor),
+    ] {
+        twitch.set_role(channel, BOT, role, true);
+    }
+}
+
+fn channel(id: &str, login: &str, name: &str, title: &str, game: &str) -> ChannelSpec {
+    let text = |text: &str| Some(text.to_owned());
+    ChannelSpec {
+        id: id.to_owned(),
+        login: text(login),
+        name: text(name),
+        title: text(title),
+        game_name: text(game),
+        ..ChannelSpec::default()
+    }
+}
+
+/// Hands out a token with a readable text of the usual length, so that it is easily told from a real one.
+fn issue(
+    twitch: &TwitchSim,
+    user_id: &str,
+    label: &str,
+    scopes: &[&str],
+    obtained_at: Timestamp,
+    expires_in: i64,
+) -> DemoToken {
+    let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    let left = obtained_at
+        .plus_secs(expires_in)
+        .millis_since(twitch.clock().wall())
+        / 1000;
+    let pair = twitch.issue_token(TokenSpec {
+        client_id: CLIENT_ID.to_owned(),
+        user_id: Some(user_id.to_owned()),
+        scopes: scopes.clone(),
+        expires_in: Some(left),
+        access: Some(format!("{label:0<14}access0000000000")),
+        refresh: Some(format!("{label:0<14}refresh00000000000000000000000000000")),
+    });
+    DemoToken {
+        user_id: user_id.to_owned(),
+        access: pair.access,
+        refresh: pair.refresh.unwrap_or_default(),
+        scopes,
+        obtained_at,
+        expires_in,
+    }
+}
+
+/// Sets the demo world in motion: [`PLAIN`] goes live after eight simulated seconds, [`RENAMED`] ends after fourteen.
+///
+/// It stops when the handle is dropped.
+pub fn start_timeline(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
+    let twitch = twitch.clone();
+    own(async move {
+        twitch.clock().sleep(8_000).await;
+        twitch.go_live_with(
+            PLAIN,
+            &StreamSpec {
+                viewers: Some(8),
+                ..StreamSpec::default()
+            },
+        );
+        twitch.clock().sleep(6_000).await;
+        twitch.end_stream(RENAMED);
+    })
+}

@@ -1,0 +1,215 @@
+//! Who is what in a channel: moderators, VIPs, editors, subscribers, chatters, grants, each behind its scope.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::answer::{Query, Refusal, page};
+use super::helix::{Call, Outcome, found, listed};
+use super::lookups::second;
+use super::world::{Member, Members, World};
+
+/// Get Moderated Channels of the token's own user.
+pub(super) fn moderated_channels(call: &mut Call<'_>) -> Outcome {
+    call.caller.user_with(&["user:read:moderated_channels"])?;
+    let user = call.caller.owns(call.query, "user_id")?;
+    let channels: Vec<_> = call
+        .world
+        .roles
+        .moderators
+        .channels_of(&user)
+        .filter_map(|id| call.world.user(id))
+        .map(|user| {
+            json!({"broadcaster_id": user.id, "broadcaster_login": user.login, "broadcaster_name": user.name})
+        })
+        .collect();
+    let (data, mut pagination) = page(channels, call.query, 20, 100)?;
+    if call.world.knobs.missing_cursor {
+        pagination = json!({});
+    }
+    Ok(listed(&data, &pagination))
+}
+
+/// Lists the members of the token's own channel, all of them or those asked for by `user_id`.
+fn own_members(call: &Call<'_>, scopes: &[&str], members: fn(&World) -> &Members) -> Outcome {
+    call.caller.user_with(scopes)?;
+    let channel = call.caller.owns(call.query, "broadcaster_id")?;
+    let asked = call.query.ids("user_id", 100)?;
+    let all = members(call.world)
+        .of(&channel)
+        .filter(|(id, _)| asked.is_empty() || asked.contains(&id.as_str()));
+    let shown: Vec<_> = all.map(|(id, _)| named(call.world, "user", id)).collect();
+    if asked.is_empty() {
+        let (data, pagination) = page(shown, call.query, 20, 100)?;
+        return Ok(listed(&data, &pagination));
+    }
+    Ok(listed(&shown, &json!({})))
+}
+
+/// Returns `{prefix}_id`, `{prefix}_login` and `{prefix}_name` of a user.
+pub(super) fn named(world: &World, prefix: &str, id: &str) -> Value {
+    let mut shown = serde_json::Map::new();
+    let user = world.user(id);
+    shown.insert(format!("{prefix}_id"), json!(id));
+    shown.insert(format!("{prefix}_login"), json!(user.map(|user| &user.login)));
+    shown.insert(format!("{prefix}_name"), json!(user.map(|user| &user.name)));
+    Value::Object(shown)
+}
+
+/// Get Moderators.
+pub(super) fn moderators(call: &mut Call<'_>) -> Outcome {
+    own_members(call, &["moderation:read", "channel:manage:moderators"], |world| {
+        &world.roles.moderators
+    })
+}
+
+/// Get VIPs.
+pub(super) fn vips(call: &mut Call<'_>) -> Outcome {
+    own_members(call, &["channel:read:vips", "channel:manage:vips"], |world| {
+        &world.roles.vips
+    })
+}
+
+/// Get Channel Editors: no logins, no pages.
+pub(super) fn editors(call: &mut Call<'_>) -> Outcome {
+    call.caller.user_with(&["channel:read:editors"])?;
+    let channel = call.caller.owns(call.query, "broadcaster_id")?;
+    let editors = call.world.roles.editors.of(&channel);
+    let shown = editors.map(|(id, member)| {
+        let name = call.world.user(id).map(|user| user.name.clone());
+        json!({"user_id": id, "user_name": name, "created_at": member.since.map(second)})
+    });
+    Ok(found(&shown.collect::<Vec<_>>()))
+}
+
+/// Get Banned Users.
+pub(super) fn banned(call: &mut Call<'_>) -> Outcome {
+    call.caller
+        .user_with(&["moderation:read", "moderator:manage:banned_users"])?;
+    let channel = call.caller.owns(call.query, "broadcaster_id")?;
+    let asked = call.query.ids("user_id", 100)?;
+    let banned = call.world.roles.banned.of(&channel);
+    let banned = banned.filter(|(id, _)| asked.is_empty() || asked.contains(&id.as_str()));
+    let shown: Vec<_> = banned
+        .map(|(id, member)| {
+            let mut shown = named(call.world, "user", id);
+            for (field, value) in named(call.world, "moderator", &channel)
+                .as_object()
+                .into_iter()
+                .flatten()
+            {
+                shown[field] = value.clone();
+            }
+            // Empty for a ban without end.
+            shown["expires_at"] = json!("");
+            shown["created_at"] = json!(member.since.map(second));
+            shown["reason"] = json!("simulated");
+            shown
+        })
+        .collect();
+    let (data, pagination) = page(shown, call.query, 20, 100)?;
+    Ok(listed(&data, &pagination))
+}
+
+fn subscription_json(world: &World, channel: &str, member: &Member) -> Value {
+    let mut shown = named(world, "broadcaster", channel);
+    shown["is_gift"] = json!(member.gift);
+    shown["tier"] = json!(member.tier);
+    if member.gift {
+        for (field, value) in named(world, "gifter", channel).as_object().into_iter().flatten() {
+            shown[field] = value.clone();
+        }
+    }
+    shown
+}
+
+/// Check User Subscription: 404 means no.
+pub(super) fn user_subscription(call: &mut Call<'_>) -> Outcome {
+    call.caller.user_with(&["user:read:subscriptions"])?;
+    let channel = call.query.required("broadcaster_id")?;
+    let user = call.caller.owns(call.query, "user_id")?;
+    let Some(member) = call.world.roles.subscribers.get(channel, &user) else {
+        return Err(Refusal::new(
+            404,
+            format!("{user} does not subscribe to {channel}"),
+        ));
+    };
+    Ok(found(&[subscription_json(call.world, channel, member)]))
+}
+
+/// Get Broadcaster Subscriptions.
+pub(super) fn broadcaster_subscriptions(call: &mut Call<'_>) -> Outcome {
+    call.caller.user_with(&["channel:read:subscriptions"])?;
+    let channel = call.caller.owns(call.query, "broadcaster_id")?;
+    let asked = call.query.ids("user_id", 100)?;
+    let all: Vec<_> = call.world.roles.subscribers.of(&channel).collect();
+    let total = all.len();
+    let chosen = all
+        .into_iter()
+        .filter(|(id, _)| asked.is_empty() || asked.contains(&id.as_str()));
+    let shown: Vec<_> = chosen
+        .map(|(id, member)| {
+            let mut shown = subscription_json(call.world, &channel, member);
+            for (field, value) in named(call.world, "user", id).as_object().into_iter().flatten() {
+                shown[field] = value.clone();
+            }
+            for field in ["gifter_id", "gifter_login", "gifter_name"] {
+                if shown.get(field).is_none() {
+                    shown[field] = json!("");
+                }
+            }
+            shown["plan_name"] = json!("Channel Subscription");
+            shown
+        })
+        .collect();
+    let (data, pagination) = page(shown, call.query, 20, 100)?;
+    let body = json!({"data": data, "pagination": pagination, "total": total, "points": total});
+    Ok((StatusCode::OK, body))
+}
+
+/// Get Chatters: for the broadcaster and moderators only.
+pub(super) fn chatters(call: &mut Call<'_>) -> Outcome {
+    call.caller.user_with(&["moderator:read:chatters"])?;
+    let channel = call.query.required("broadcaster_id")?.to_owned();
+    let reader = call.caller.owns(call.query, "moderator_id")?;
+    if reader != channel && !call.world.roles.moderators.has(&channel, &reader) {
+        let message = "The user in moderator_id is not one of the broadcaster's moderators.";
+        return Err(Refusal::new(403, message));
+    }
+    let present: Vec<_> = call
+        .world
+        .roles
+        .chatters
+        .of(&channel)
+        .map(|(id, _)| named(call.world, "user", id))
+        .collect();
+    let total = present.len();
+    let (data, pagination) = page(present, call.query, 100, 1_000)?;
+    Ok((
+        StatusCode::OK,
+        json!({"data": data, "pagination": pagination, "total": total}),
+    ))
+}
+
+/// Get Authorization By User: app tokens only, at most ten users; users without a connection are left out.
+pub(super) fn authorizations(call: &mut Call<'_>) -> Outcome {
+    if call.caller.user_id.is_some() {
+        return Err(Refusal::new(401, "This endpoint requires an app access token"));
+    }
+    let ids = asked_users(call.query)?;
+    let shown = ids.into_iter().filter_map(|id| {
+        let scopes = call.world.tokens.grant(&call.caller.client_id, id)?;
+        let mut shown = named(call.world, "user", id);
+        shown["scopes"] = json!(scopes);
+        Some(shown)
+    });
+    Ok(found(&shown.collect::<Vec<_>>()))
+}
+
+fn asked_users(query: &Query) -> Result<Vec<&str>, Refusal> {
+    let ids = query.ids("user_id", 10)?;
+    if ids.is_empty() {
+        Err(Refusal::new(400, "Missing required parameter \"user_id\""))
+    } else {
+        Ok(ids)
+    }
+}
