@@ -7,5 +7,5 @@
 pub mod clock;
 pub mod core;
 pub mod platforms;
-pub mod store;
 pub mod sim;
+pub mod store;
