@@ -1,7 +1,11 @@
 //! The simulator as its clients see it: over real sockets, with clients that share nothing with it.
 
 mod demo;
+mod eventsub_events;
+mod eventsub_rest;
+mod eventsub_ws;
 mod host;
+mod listener;
 mod twitch;
 mod twitch_helix;
 mod twitch_oauth;

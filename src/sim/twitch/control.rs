@@ -6,21 +6,29 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{ChannelSpec, DeviceState, EndSpec, Knobs, Role, StreamSpec, TokenPair, TokenSpec, TwitchSim};
+use super::{
+    ChannelSpec, ChatSpec, DeviceState, EndSpec, Reconnect, Role, SocketAct, StreamSpec, TokenPair,
+    TokenSpec, TwitchSim,
+};
 
 /// Returns the routes of the controls.
 pub(super) fn routes(twitch: TwitchSim) -> Router {
     Router::new()
         .route("/__sim/twitch/world", get(world))
+        .route("/__sim/twitch/sockets", get(sockets))
         .route("/__sim/twitch/{order}", post(obey))
         .with_state(twitch)
 }
 
 async fn world(State(twitch): State<TwitchSim>) -> Json<Value> {
     Json(twitch.truth())
+}
+
+async fn sockets(State(twitch): State<TwitchSim>) -> Json<Value> {
+    Json(twitch.eventsub_state())
 }
 
 async fn obey(
@@ -136,6 +144,49 @@ struct Consent {
     message: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SocketOrder {
+    #[serde(default)]
+    session_id: String,
+    act: SocketAct,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReconnectOrder {
+    #[serde(default)]
+    session_id: String,
+    #[serde(default)]
+    how: Reconnect,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revocation {
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    subscription_id: String,
+    status: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Release {
+    #[serde(default)]
+    newest_first: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Emission {
+    r#type: String,
+    /// One key of the condition and its value.
+    condition: (String, String),
+    event: Value,
+}
+
 type Failure = (u16, String);
 
 fn read<T: for<'de> Deserialize<'de>>(fields: Value) -> Result<T, Failure> {
@@ -199,11 +250,67 @@ fn carry_out(twitch: &TwitchSim, order: &str, fields: Value) -> Result<Value, Fa
             done
         }
         "knobs" => {
-            let knobs: Knobs = read(fields)?;
-            twitch.knobs(|current| *current = knobs);
-            done
+            let mut changed = Ok(Value::Null);
+            twitch.knobs(|knobs| changed = turn(knobs, &fields));
+            changed
         }
-        _ => carry_out_auth(twitch, order, fields),
+        "client" | "token" | "token_expire" | "disconnect" | "device" => {
+            carry_out_auth(twitch, order, fields)
+        }
+        _ => carry_out_eventsub(twitch, order, fields),
+    }
+}
+
+/// Sets those knobs that are among the fields; returns all of them.
+fn turn<T: Serialize + for<'de> Deserialize<'de>>(knobs: &mut T, fields: &Value) -> Result<Value, Failure> {
+    let current = serde_json::to_value(&*knobs).map_err(|error| (500, error.to_string()))?;
+    let mut all = current;
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        all[name] = value.clone();
+    }
+    *knobs = read(all.clone())?;
+    Ok(all)
+}
+
+/// The orders about sockets, subscriptions and chat.
+fn carry_out_eventsub(twitch: &TwitchSim, order: &str, fields: Value) -> Result<Value, Failure> {
+    let counted = |count: usize| Ok(json!({"count": count}));
+    match order {
+        "eventsub" => {
+            let mut changed = Ok(Value::Null);
+            twitch.eventsub_knobs(|knobs| changed = turn(knobs, &fields));
+            changed
+        }
+        "socket" => {
+            let order: SocketOrder = read(fields)?;
+            counted(twitch.spoil_sockets(&order.session_id, &order.act))
+        }
+        "reconnect" => {
+            let order: ReconnectOrder = read(fields)?;
+            counted(twitch.reconnect_sockets(&order.session_id, &order.how))
+        }
+        "revoke" => {
+            let order: Revocation = read(fields)?;
+            counted(twitch.revoke_subscriptions(&order.r#type, &order.subscription_id, &order.status))
+        }
+        "release" => {
+            let order: Release = read(fields)?;
+            counted(twitch.release(order.newest_first))
+        }
+        "emit" => {
+            let order: Emission = read(fields)?;
+            let (key, value) = order.condition;
+            counted(twitch.emit(&order.r#type, &key, &value, &order.event))
+        }
+        "chat" => {
+            let of = Of::<ChatSpec>::read(fields)?;
+            if of.rest.every_ms > 0 {
+                twitch.chat_on(&of.id, of.rest);
+                return Ok(Value::Null);
+            }
+            Ok(json!({"message_ids": twitch.chat(&of.id, &of.rest)}))
+        }
+        unknown => Err((404, format!("no order `{unknown}`"))),
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Query, Refusal};
 use super::bucket::{self, Budget};
+use super::eventsub::rest;
 use super::world::World;
 use super::{TwitchSim, lookups, roles};
 use crate::core::time::Timestamp;
@@ -106,6 +107,12 @@ pub(super) fn routes(twitch: TwitchSim) -> Router {
         .route("/helix/subscriptions/user", read(roles::user_subscription))
         .route("/helix/chat/chatters", read(roles::chatters))
         .route("/helix/authorization/users", read(roles::authorizations))
+        .route(
+            "/helix/eventsub/subscriptions",
+            read(rest::list)
+                .merge(handle(MethodFilter::POST, rest::create))
+                .merge(handle(MethodFilter::DELETE, rest::delete)),
+        )
         .route("/helix/{*other}", get(unknown))
         .with_state(twitch)
 }

@@ -1,4 +1,4 @@
-//! The simulated Twitch: `id.twitch.tv` and Helix on one port, with controls to change its world while it runs.
+//! The simulated Twitch: `id.twitch.tv`, Helix and EventSub on one port, with controls to change its world while it runs.
 //!
 //! What it enforces comes from Twitch's documentation; where that is silent, from what clients have reported.
 
@@ -7,6 +7,7 @@ mod bucket;
 mod control;
 pub mod demo;
 mod devices;
+mod eventsub;
 mod helix;
 mod lookups;
 mod oauth;
@@ -20,13 +21,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
+use serde_json::Value;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::SimClock;
-use super::host::{Host, Server};
+use super::host::{Host, Server, own};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
 
 pub use devices::DeviceState;
+pub use eventsub::{ChatSpec, Duplicate, EventSubKnobs, Reconnect, SocketAct};
 pub use stream::Stream;
 pub use tokens::{TokenPair, TokenSpec};
 pub use world::{ChannelSpec, Knobs, StreamSpec};
@@ -42,6 +46,8 @@ struct Shared {
     host: Host,
     world: Mutex<World>,
     address: OnceLock<SocketAddr>,
+    /// Chat that goes on in the background; each ends with its last line or with the server.
+    feeds: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
 /// Where the parts of the simulated Twitch are, in the form in which a client is configured.
@@ -92,10 +98,13 @@ impl TwitchSim {
     pub async fn start(host: Host, address: SocketAddr) -> io::Result<(Self, Server)> {
         let twitch = Self(Arc::new(Shared {
             host: host.clone(),
-            world: Mutex::new(World::default()),
+            world: Mutex::new(World::new(Arc::clone(host.clock()), host.chance().clone())),
             address: OnceLock::new(),
+            feeds: Mutex::new(Vec::new()),
         }));
-        let platform = oauth::routes(twitch.clone()).merge(helix::routes(twitch.clone()));
+        let platform = oauth::routes(twitch.clone())
+            .merge(helix::routes(twitch.clone()))
+            .merge(eventsub::ws::routes(twitch.clone()));
         let server = host
             .serve(address, platform, control::routes(twitch.clone()))
             .await?;
@@ -150,7 +159,16 @@ impl TwitchSim {
 
     /// Adds a channel (a user), or changes what is known of one.
     pub fn put_channel(&self, spec: ChannelSpec) {
-        self.with_world(|world, now| world.put_channel(spec, now));
+        self.with_world(|world, now| {
+            let id = spec.id.clone();
+            let changes = world.put_channel(spec, now);
+            if changes.about {
+                world.tell_channel(&id);
+            }
+            if changes.name {
+                world.tell_user(&id);
+            }
+        });
     }
 
     /// Adds a channel of which only id and login matter, or renames it.
@@ -164,7 +182,13 @@ impl TwitchSim {
 
     /// Removes a user and channel as if deleted or suspended; returns whether there was one.
     pub fn remove_channel(&self, id: &str) -> bool {
-        self.with_world(|world, _| world.remove_user(id))
+        self.with_world(|world, _| {
+            let known = world.remove_user(id);
+            if known {
+                world.tell_removed(id);
+            }
+            known
+        })
     }
 
     /// Starts a stream with plausible values; returns it, or `None` for an unknown channel.
@@ -175,7 +199,13 @@ impl TwitchSim {
     /// Starts a stream as described; returns it, or `None` for an unknown channel.
     pub fn go_live_with(&self, id: &str, spec: &StreamSpec) -> Option<Stream> {
         let wall = self.clock().wall();
-        self.with_world(|world, now| world.start_stream(id, spec, now, wall))
+        self.with_world(|world, now| {
+            let stream = world.start_stream(id, spec, now, wall)?;
+            if !spec.silent {
+                world.tell_online(id, &stream);
+            }
+            Some(stream)
+        })
     }
 
     /// Ends the stream of a channel; returns it, or `None` when there was none.
@@ -185,7 +215,13 @@ impl TwitchSim {
 
     /// Ends the stream of a channel as described; returns it, or `None` when there was none.
     pub fn end_stream_with(&self, id: &str, spec: &EndSpec) -> Option<Stream> {
-        self.with_world(|world, now| world.end_stream(id, spec.lag_ms, now))
+        self.with_world(|world, now| {
+            let stream = world.end_stream(id, spec.lag_ms, now)?;
+            if !spec.silent {
+                world.tell_offline(id, &stream);
+            }
+            Some(stream)
+        })
     }
 
     /// Sets how many watch the running stream.
@@ -209,39 +245,35 @@ impl TwitchSim {
 
     /// Gives `user` a role in `channel` or takes it away. Moderators and VIPs exclude each other, as at Twitch.
     pub fn set_role(&self, channel: &str, user: &str, role: Role, held: bool) {
+        let excluded = match role {
+            Role::Moderator | Role::LeadModerator => Some(Role::Vip),
+            Role::Vip => Some(Role::Moderator),
+            Role::Editor | Role::Subscriber | Role::Banned | Role::Chatter => None,
+        };
         self.with_world(|world, now| {
-            let roles = &mut world.roles;
-            let mut member = Member {
+            if let Some(lost) = excluded.filter(|_| held)
+                && world.roles.of(lost).remove(channel, user)
+            {
+                world.tell_role(channel, user, lost, false);
+            }
+            let tier = match role {
+                Role::LeadModerator => "lead",
+                Role::Subscriber => "1000",
+                _ => "",
+            };
+            let member = Member {
                 since: Some(now),
-                tier: String::new(),
+                tier: tier.to_owned(),
                 gift: false,
             };
-            if held {
-                match role {
-                    Role::Moderator | Role::LeadModerator => roles.vips.remove(channel, user),
-                    Role::Vip => roles.moderators.remove(channel, user),
-                    Role::Editor | Role::Subscriber | Role::Banned | Role::Chatter => false,
-                };
-            }
-            let members = match role {
-                Role::Moderator => &mut roles.moderators,
-                Role::LeadModerator => {
-                    "lead".clone_into(&mut member.tier);
-                    &mut roles.moderators
-                }
-                Role::Vip => &mut roles.vips,
-                Role::Editor => &mut roles.editors,
-                Role::Subscriber => {
-                    "1000".clone_into(&mut member.tier);
-                    &mut roles.subscribers
-                }
-                Role::Banned => &mut roles.banned,
-                Role::Chatter => &mut roles.chatters,
-            };
-            if held {
+            let members = world.roles.of(role);
+            let news = if held {
                 members.add(channel, user, member)
             } else {
                 members.remove(channel, user)
+            };
+            if news {
+                world.tell_role(channel, user, role, held);
             }
         });
     }
@@ -285,8 +317,68 @@ impl TwitchSim {
         self.with_world(|world, _| turn(&mut world.knobs));
     }
 
+    /// Turns the knobs of EventSub.
+    pub fn eventsub_knobs(&self, turn: impl FnOnce(&mut EventSubKnobs)) {
+        self.with_world(|world, _| turn(&mut world.eventsub.knobs));
+    }
+
+    /// Does something to the sockets of a session (of all when empty); returns how many that were.
+    pub fn spoil_sockets(&self, session_id: &str, act: &SocketAct) -> usize {
+        self.with_world(|world, _| world.eventsub.spoil(session_id, act))
+    }
+
+    /// Asks the sockets of a session (of all when empty) to move; returns how many that were.
+    pub fn reconnect_sockets(&self, session_id: &str, how: &Reconnect) -> usize {
+        let base = self.urls().eventsub_ws;
+        self.with_world(|world, _| world.eventsub.reconnect(session_id, &base, how))
+    }
+
+    /// Ends subscriptions with a revocation: those of a type (all when empty) with an id (all when empty). Returns how
+    /// many.
+    pub fn revoke_subscriptions(&self, kind: &str, id: &str, status: &str) -> usize {
+        self.with_world(|world, _| world.revoke_subscriptions(kind, id, status))
+    }
+
+    /// Lets go of the notifications held back by the knob `hold`, and turns it off. Returns how many.
+    pub fn release(&self, newest_first: bool) -> usize {
+        self.with_world(|world, _| world.eventsub.release(newest_first))
+    }
+
+    /// Tells an event as it is to the subscriptions of type `kind` whose condition has `key` = `value`; returns how many
+    /// were told.
+    pub fn emit(&self, kind: &str, key: &str, value: &str, event: &Value) -> usize {
+        self.with_world(|world, _| world.eventsub.notify(kind, key, value, event))
+    }
+
+    /// Says lines in a channel at once; returns their message ids.
+    pub fn chat(&self, channel: &str, spec: &ChatSpec) -> Vec<String> {
+        self.with_world(|world, _| (0..spec.count).map(|_| world.say(channel, spec)).collect())
+    }
+
+    /// Says lines in a channel, one every [`ChatSpec::every_ms`], in the background.
+    pub fn chat_on(&self, channel: &str, spec: ChatSpec) {
+        let (twitch, channel) = (self.clone(), channel.to_owned());
+        let feed = own(async move {
+            for _ in 0..spec.count {
+                tokio::select! {
+                    () = twitch.clock().sleep(spec.every_ms) => {}
+                    () = twitch.host().stopping().cancelled() => return,
+                }
+                twitch.with_world(|world, _| world.say(&channel, &spec));
+            }
+        });
+        let mut feeds = self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.retain(|feed| !feed.is_finished());
+        feeds.push(feed);
+    }
+
+    /// Returns the open sockets and all subscriptions, as the control surface shows them.
+    pub fn eventsub_state(&self) -> Value {
+        self.with_world(|world, _| world.eventsub.to_json())
+    }
+
     /// Returns what really is, as the control surface shows it.
-    pub fn truth(&self) -> serde_json::Value {
+    pub fn truth(&self) -> Value {
         self.with_world(|world, _| world.to_json())
     }
 }

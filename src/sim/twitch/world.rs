@@ -1,18 +1,22 @@
 //! The simulated Twitch itself: users and their channels, roles, streams, and the knobs that make it misbehave.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::super::clock::SimClock;
+use super::Role;
 use super::bucket::Buckets;
 use super::devices::Devices;
+use super::eventsub::EventSub;
 use super::stream::{Stream, Streams};
 use super::tokens::Tokens;
+use crate::clock::Chance;
 use crate::core::time::Timestamp;
 
 /// Everything that the simulated Twitch knows.
-#[derive(Default)]
 pub(super) struct World {
     users: HashMap<String, User>,
     logins: HashMap<String, String>,
@@ -22,8 +26,18 @@ pub(super) struct World {
     pub(super) tokens: Tokens,
     pub(super) devices: Devices,
     pub(super) buckets: Buckets,
+    pub(super) eventsub: EventSub,
     pub(super) knobs: Knobs,
-    pub(super) last_stream_id: u64,
+    last_stream_id: u64,
+}
+
+/// What a change of a channel comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Title, category or language are new.
+    pub(super) about: bool,
+    /// Login or display name are new.
+    pub(super) name: bool,
 }
 
 /// A user, who always is a channel too.
@@ -185,7 +199,36 @@ pub(super) struct Roles {
     pub(super) chatters: Members,
 }
 
+impl Roles {
+    /// Returns the members of all channels in `role`.
+    pub(super) fn of(&mut self, role: Role) -> &mut Members {
+        match role {
+            Role::Moderator | Role::LeadModerator => &mut self.moderators,
+            Role::Vip => &mut self.vips,
+            Role::Editor => &mut self.editors,
+            Role::Subscriber => &mut self.subscribers,
+            Role::Banned => &mut self.banned,
+            Role::Chatter => &mut self.chatters,
+        }
+    }
+}
+
 impl World {
+    pub(super) fn new(clock: Arc<SimClock>, chance: Chance) -> Self {
+        Self {
+            users: HashMap::new(),
+            logins: HashMap::new(),
+            broadcasting: BTreeSet::new(),
+            roles: Roles::default(),
+            tokens: Tokens::default(),
+            devices: Devices::default(),
+            buckets: Buckets::default(),
+            eventsub: EventSub::new(clock, chance),
+            knobs: Knobs::default(),
+            last_stream_id: 0,
+        }
+    }
+
     /// Returns the user `id`, `None` when unknown, deleted or suspended.
     pub(super) fn user(&self, id: &str) -> Option<&User> {
         self.users.get(id)
@@ -199,8 +242,9 @@ impl World {
         self.users.get_mut(id).map(|user| &mut user.streams)
     }
 
-    /// Adds a channel, or changes (renames) a known one. Returns whether title, category or language changed.
-    pub(super) fn put_channel(&mut self, spec: ChannelSpec, now: Timestamp) -> bool {
+    /// Adds a channel, or changes (renames) a known one. Returns what changed of a known one.
+    pub(super) fn put_channel(&mut self, spec: ChannelSpec, now: Timestamp) -> Changes {
+        let known = self.users.contains_key(&spec.id);
         let user = self.users.entry(spec.id.clone()).or_insert_with(|| User {
             login: format!("user{}", spec.id),
             name: String::new(),
@@ -214,6 +258,7 @@ impl World {
             streams: Streams::default(),
             id: spec.id,
         });
+        let named = (user.login.clone(), user.name.clone());
         if let Some(login) = spec.login {
             self.logins.remove(&user.login);
             user.login = login;
@@ -242,7 +287,11 @@ impl World {
                 *old = new;
             }
         }
-        changed
+        let renamed = named != (user.login.clone(), user.name.clone());
+        Changes {
+            about: known && changed,
+            name: known && renamed,
+        }
     }
 
     /// Removes a user as if deleted or suspended; returns whether there was one.
@@ -304,6 +353,7 @@ impl World {
     /// Ends the connection between a user and an application.
     pub(super) fn disconnect(&mut self, client_id: &str, user_id: &str) {
         self.tokens.disconnect(client_id, user_id);
+        self.tell_disconnected(client_id, user_id);
     }
 
     /// Returns the truth about every channel, for comparison with what a client believes.

@@ -1,0 +1,158 @@
+//! The subscription types: versions, conditions, and what each demands of the token.
+
+/// What the token must be for a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// Any user token. Such types cost a point unless the user in the condition has authorised the application.
+    Nothing,
+    /// The token's user is the one under this key of the condition and has one of these scopes.
+    OneOf(&'static str, &'static [&'static str]),
+    /// The token's user is the one under this key, and has one scope of each of these groups.
+    EachOf(&'static str, &'static [&'static [&'static str]]),
+}
+
+/// One subscription type.
+#[derive(Debug)]
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) versions: &'static [&'static str],
+    pub(super) condition: &'static [&'static str],
+    pub(super) demand: Demand,
+}
+
+const BROADCASTER: &[&str] = &["broadcaster_user_id"];
+
+const MODERATE_V1: &[&[&str]] = &[
+    &["moderator:read:blocked_terms", "moderator:manage:blocked_terms"],
+    &["moderator:read:chat_settings", "moderator:manage:chat_settings"],
+    &["moderator:read:unban_requests", "moderator:manage:unban_requests"],
+    &["moderator:read:banned_users", "moderator:manage:banned_users"],
+    &["moderator:read:chat_messages", "moderator:manage:chat_messages"],
+    &["moderator:read:moderators"],
+    &["moderator:read:vips"],
+];
+
+/// The types that can be had over a websocket.
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        name: "stream.online",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::Nothing,
+    },
+    Kind {
+        name: "stream.offline",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::Nothing,
+    },
+    Kind {
+        name: "channel.update",
+        versions: &["2"],
+        condition: BROADCASTER,
+        demand: Demand::Nothing,
+    },
+    Kind {
+        name: "user.update",
+        versions: &["1"],
+        condition: &["user_id"],
+        demand: Demand::Nothing,
+    },
+    Kind {
+        name: "channel.chat.message",
+        versions: &["1"],
+        condition: &["broadcaster_user_id", "user_id"],
+        demand: Demand::OneOf("user_id", &["user:read:chat"]),
+    },
+    Kind {
+        name: "channel.moderator.add",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::OneOf("broadcaster_user_id", &["moderation:read"]),
+    },
+    Kind {
+        name: "channel.moderator.remove",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::OneOf("broadcaster_user_id", &["moderation:read"]),
+    },
+    Kind {
+        name: "channel.vip.add",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::OneOf(
+            "broadcaster_user_id",
+            &["channel:read:vips", "channel:manage:vips"],
+        ),
+    },
+    Kind {
+        name: "channel.vip.remove",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::OneOf(
+            "broadcaster_user_id",
+            &["channel:read:vips", "channel:manage:vips"],
+        ),
+    },
+    Kind {
+        name: "channel.ban",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::OneOf("broadcaster_user_id", &["channel:moderate"]),
+    },
+    Kind {
+        name: "channel.unban",
+        versions: &["1"],
+        condition: BROADCASTER,
+        demand: Demand::OneOf("broadcaster_user_id", &["channel:moderate"]),
+    },
+    Kind {
+        name: "channel.moderate",
+        versions: &["1", "2"],
+        condition: &["broadcaster_user_id", "moderator_user_id"],
+        demand: Demand::EachOf("moderator_user_id", MODERATE_V1),
+    },
+];
+
+/// Returns the type `name` if it exists in `version`.
+pub(super) fn find(name: &str, version: &str) -> Option<&'static Kind> {
+    KINDS
+        .iter()
+        .find(|kind| kind.name == name && kind.versions.contains(&version))
+}
+
+impl Demand {
+    /// Returns whether a token of `user` that `has` scopes satisfies the demand for a condition read by `key`.
+    pub(super) fn met(
+        self,
+        user: &str,
+        key: impl Fn(&str) -> Option<String>,
+        has: impl Fn(&str) -> bool,
+    ) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::OneOf(whose, scopes) => {
+                key(whose).as_deref() == Some(user) && scopes.iter().any(|scope| has(scope))
+            }
+            Self::EachOf(whose, groups) => {
+                key(whose).as_deref() == Some(user)
+                    && groups.iter().all(|group| group.iter().any(|scope| has(scope)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn demands_are_met_by_the_right_user_with_the_right_scopes() {
+        let condition = |key: &str| (key == "broadcaster_user_id").then(|| "1".to_owned());
+        let demand = find("channel.vip.add", "1").unwrap().demand;
+        assert!(demand.met("1", condition, |scope| scope == "channel:manage:vips"));
+        assert!(!demand.met("2", condition, |_| true));
+        assert!(!demand.met("1", condition, |scope| scope == "moderation:read"));
+        assert!(find("channel.update", "1").is_none());
+    }
+}
