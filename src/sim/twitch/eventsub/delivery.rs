@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Condition, EventSub, Order, Subscription};
+use super::sockets::Order;
+use super::{Condition, EventSub, Subscription};
 use crate::core::time::Timestamp;
 
 /// How a notification is repeated.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::super::TwitchSim;
 use super::super::answer::Query;
-use super::{Order, reason_of, status_of};
+use super::sockets::{Order, reason_of, status_of};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
 use crate::sim::wire::Wire;
@@ -259,7 +259,9 @@ impl Loop {
     /// Sends a message, which also postpones the next keepalive. Returns whether the socket took it.
     async fn send(&mut self, text: String) -> bool {
         self.last_sent = self.twitch.clock().now();
-        self.socket.send(Message::Text(text.into())).await.is_ok()
+        // A client that does not read fills the connection; it must not hold up this loop for ever.
+        let sent = tokio::time::timeout(PONG, self.socket.send(Message::Text(text.into()))).await;
+        matches!(sent, Ok(Ok(())))
     }
 }
 

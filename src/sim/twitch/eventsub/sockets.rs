@@ -1,0 +1,297 @@
+//! The connections: welcomed, moved, spoiled, lost, and what that does to their subscriptions.
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::super::tokens::random_text;
+use super::EventSub;
+use crate::core::time::Timestamp;
+
+/// Milliseconds in which a client must move to the reconnect address.
+const HANDOVER_MS: i64 = 30_000;
+
+/// What a socket is told to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    Send(String),
+    Close(u16),
+    Reset,
+    Freeze,
+    /// Whether keepalives stop.
+    Mute(bool),
+    /// The client must have closed this socket by then.
+    LeaveBy(Timestamp),
+}
+
+/// One websocket connection. Its number is ours; after a handover two sockets may share a session id.
+pub(super) struct Socket {
+    pub(super) session_id: String,
+    pub(super) connected_at: Timestamp,
+    pub(super) keepalive_secs: i64,
+    /// The application and user of its first subscription.
+    pub(super) owner: Option<(String, String)>,
+    /// Whether it ever had a subscription.
+    pub(super) used: bool,
+    pub(super) line: mpsc::UnboundedSender<Order>,
+    /// The socket it replaced, while events are to go to both.
+    pub(super) shadow: Option<u64>,
+}
+
+/// A reconnect address that was handed out.
+pub(super) struct Handover {
+    from: u64,
+    same_id: bool,
+    both: bool,
+    until: Timestamp,
+}
+
+/// How a socket is to be moved.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconnect {
+    /// The new session has the old one's id, as seen in production.
+    pub same_id: bool,
+    /// Events go to both sockets until the old one is closed.
+    pub both: bool,
+    /// The address leads nowhere.
+    pub dead_url: bool,
+}
+
+/// What can be done to a socket from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketAct {
+    /// Close it with this code.
+    Close(u16),
+    /// Cut it with a TCP RST.
+    Reset,
+    /// Make it half-open: no frame passes in either direction, nobody is told.
+    Freeze,
+    /// Stop its keepalives; everything else goes on.
+    Mute,
+    /// Send keepalives again.
+    Unmute,
+    /// Send this text frame, whatever it is.
+    Frame(String),
+    /// Send a well-formed message of a type that nobody has heard of.
+    UnknownMessage,
+}
+
+impl EventSub {
+    /// Registers a fresh connection; returns its number and its welcome.
+    pub(super) fn connect(
+        &mut self,
+        keepalive_secs: i64,
+        line: mpsc::UnboundedSender<Order>,
+    ) -> (u64, String) {
+        let session_id = format!("AgoQ{}", random_text(40, &self.chance));
+        self.register(session_id, keepalive_secs, line, None)
+    }
+
+    fn register(
+        &mut self,
+        session_id: String,
+        keepalive_secs: i64,
+        line: mpsc::UnboundedSender<Order>,
+        shadow: Option<u64>,
+    ) -> (u64, String) {
+        self.last_socket += 1;
+        let connected_at = self.clock.wall();
+        let welcome = self.message(
+            "session_welcome",
+            &json!({"session": {
+                "id": session_id, "status": "connected", "connected_at": self.precise(connected_at),
+                "keepalive_timeout_seconds": keepalive_secs, "reconnect_url": null, "recovery_url": null,
+            }}),
+        );
+        let socket = Socket {
+            session_id,
+            connected_at,
+            keepalive_secs,
+            owner: None,
+            used: false,
+            line,
+            shadow,
+        };
+        self.sockets.insert(self.last_socket, socket);
+        (self.last_socket, welcome)
+    }
+
+    /// Completes a handover: subscriptions move to the new connection. `None` when the address is not (or no longer)
+    /// good.
+    pub(super) fn move_in(
+        &mut self,
+        challenge: &str,
+        line: mpsc::UnboundedSender<Order>,
+    ) -> Option<(u64, String)> {
+        let now = self.now();
+        let handover = self
+            .handovers
+            .remove(challenge)
+            .filter(|handover| now < handover.until)?;
+        let old = self.sockets.get(&handover.from)?;
+        let session_id = if handover.same_id {
+            old.session_id.clone()
+        } else {
+            format!("AgoQ{}", random_text(40, &self.chance))
+        };
+        let (keepalive_secs, owner, used) = (old.keepalive_secs, old.owner.clone(), old.used);
+        let shadow = handover.both.then_some(handover.from);
+        let (number, welcome) = self.register(session_id.clone(), keepalive_secs, line, shadow);
+        let connected_at = self.clock.wall();
+        if let Some(new) = self.sockets.get_mut(&number) {
+            (new.owner, new.used) = (owner, used);
+        }
+        for subscription in &mut self.subscriptions {
+            if subscription.socket == handover.from && subscription.enabled(now) {
+                subscription.socket = number;
+                subscription.session_id.clone_from(&session_id);
+                subscription.connected_at = connected_at;
+            }
+        }
+        Some((number, welcome))
+    }
+
+    /// Forgets a connection; its subscriptions get `status`, at once or after the orphan time.
+    pub(super) fn disconnect(&mut self, socket: u64, status: &str) {
+        if self.sockets.remove(&socket).is_none() {
+            return;
+        }
+        self.handovers.retain(|_, handover| handover.from != socket);
+        let orphaned = if status == "websocket_disconnected" {
+            self.knobs.orphan_cost_ms
+        } else {
+            0
+        };
+        let (now, wall) = (self.now(), self.clock.wall());
+        for subscription in &mut self.subscriptions {
+            if subscription.socket == socket && subscription.end.is_none() {
+                subscription.end = Some((now.plus_millis(orphaned), status.to_owned()));
+                subscription.disconnected_at = Some(wall);
+            }
+        }
+        self.note_totals();
+    }
+
+    /// Returns whether a socket has no reason to stay open.
+    pub(super) fn idle(&self, socket: u64) -> bool {
+        let now = self.now();
+        let Some(known) = self.sockets.get(&socket) else {
+            return false;
+        };
+        let subscribed = || {
+            self.subscriptions
+                .iter()
+                .any(|sub| sub.socket == socket && sub.enabled(now))
+        };
+        !known.used || (self.knobs.close_when_empty && !subscribed())
+    }
+
+    /// Returns the open sockets with this session id, or all when empty.
+    fn meant(&self, session_id: &str) -> Vec<u64> {
+        let meant = |socket: &&Socket| session_id.is_empty() || socket.session_id == session_id;
+        self.sockets
+            .iter()
+            .filter(|(_, socket)| meant(socket))
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    pub(super) fn order(&self, socket: u64, order: Order) {
+        if let Some(socket) = self.sockets.get(&socket) {
+            // A socket whose loop has just ended has nobody to obey.
+            let _ = socket.line.send(order);
+        }
+    }
+
+    /// Does `act` to the sockets with this session id, or to all when empty. Returns how many.
+    pub(in crate::sim::twitch) fn spoil(&mut self, session_id: &str, act: &SocketAct) -> usize {
+        let meant = self.meant(session_id);
+        for socket in &meant {
+            match act {
+                SocketAct::Close(code) => self.order(*socket, Order::Close(*code)),
+                SocketAct::Reset => self.order(*socket, Order::Reset),
+                SocketAct::Freeze => self.order(*socket, Order::Freeze),
+                SocketAct::Mute => self.order(*socket, Order::Mute(true)),
+                SocketAct::Unmute => self.order(*socket, Order::Mute(false)),
+                SocketAct::Frame(text) => self.order(*socket, Order::Send(text.clone())),
+                SocketAct::UnknownMessage => {
+                    let novelty = self.message("session_novelty", &json!({"mood": "curious"}));
+                    self.order(*socket, Order::Send(novelty));
+                }
+            }
+        }
+        meant.len()
+    }
+
+    /// Asks the sockets with this session id (all when empty) to move. Returns how many.
+    pub(in crate::sim::twitch) fn reconnect(
+        &mut self,
+        session_id: &str,
+        base: &str,
+        how: &Reconnect,
+    ) -> usize {
+        let meant = self.meant(session_id);
+        let until = self.now().plus_millis(HANDOVER_MS);
+        for socket in &meant {
+            let challenge = random_text(32, &self.chance);
+            let Some(known) = self.sockets.get(socket) else {
+                continue;
+            };
+            let url = if how.dead_url {
+                // Port 1 of loopback: refused at once.
+                format!(
+                    "ws://127.0.0.1:1/ws?challenge={challenge}&id={}",
+                    known.session_id
+                )
+            } else {
+                format!("{base}?challenge={challenge}&id={}", known.session_id)
+            };
+            let body = json!({"session": {
+                "id": known.session_id, "status": "reconnecting", "connected_at": self.precise(known.connected_at),
+                "keepalive_timeout_seconds": null, "reconnect_url": url, "recovery_url": null,
+            }});
+            let text = self.message("session_reconnect", &body);
+            let handover = Handover {
+                from: *socket,
+                same_id: how.same_id,
+                both: how.both,
+                until,
+            };
+            self.handovers.insert(challenge, handover);
+            self.order(*socket, Order::Send(text));
+            self.order(*socket, Order::LeaveBy(until));
+        }
+        meant.len()
+    }
+}
+
+/// Returns the status that subscriptions get when their socket is closed with `code`.
+pub(super) fn status_of(code: u16) -> &'static str {
+    match code {
+        4000 => "websocket_internal_error",
+        4001 => "websocket_received_inbound_traffic",
+        4002 => "websocket_failed_ping_pong",
+        4003 => "websocket_connection_unused",
+        4004 | 4007 => "websocket_failed_to_reconnect",
+        4005 => "websocket_network_timeout",
+        4006 => "websocket_network_error",
+        _ => "websocket_disconnected",
+    }
+}
+
+/// Returns Twitch's words for a close code.
+pub(super) fn reason_of(code: u16) -> &'static str {
+    match code {
+        4000 => "internal server error",
+        4001 => "client sent inbound traffic",
+        4002 => "client failed ping-pong",
+        4003 => "connection unused",
+        4004 => "client reconnect grace time expired",
+        4005 => "network timeout",
+        4006 => "network error",
+        4007 => "invalid reconnect attempt",
+        _ => "",
+    }
+}
