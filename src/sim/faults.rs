@@ -279,7 +279,12 @@ impl Plan {
 impl Faults {
     /// Puts a fault in force and returns its number.
     pub fn add(&self, fault: Fault) -> u64 {
+        /// Faults shown after they are spent; a long run must not collect them for ever.
+        const REMEMBERED: usize = 100;
         let mut plans = self.lock();
+        if plans.plans.len() >= REMEMBERED {
+            plans.plans.retain(|plan| !plan.spent());
+        }
         plans.last_id += 1;
         let id = plans.last_id;
         plans.plans.push(Plan {

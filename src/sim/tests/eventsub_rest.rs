@@ -8,6 +8,7 @@ use super::eventually;
 use super::listener::{Listener, wish};
 use super::twitch::{BOT, RAT, Rig, helix_error};
 use crate::sim::twitch::Role;
+use crate::sim::{Fault, FaultBody};
 
 const PATH: &str = "/eventsub/subscriptions";
 
@@ -340,4 +341,30 @@ async fn a_subscription_is_deleted_by_its_owner_only() {
     assert_eq!(rig.delete(&bot, &path).await.0, 404);
     assert_eq!(rig.delete(&bot, PATH).await.0, 400);
     assert_eq!(rig.get(&bot, PATH).await.1["data"], json!([]));
+}
+
+#[tokio::test]
+async fn subscribing_can_be_made_to_fail() {
+    let rig = Rig::start().await;
+    let token = rig.token(BOT, &[]);
+    let listener = Listener::connect(&rig).await;
+    for (status, message) in [
+        (429, "too many"),
+        (403, "subscription missing proper authorization"),
+    ] {
+        let body = json!({"error": "simulated", "status": status, "message": message});
+        let fault = Fault::status(status)
+            .on("/helix/eventsub")
+            .method("POST")
+            .times(1);
+        rig.twitch()
+            .host()
+            .faults()
+            .add(fault.with_body(FaultBody::Json(body.clone())));
+        assert_eq!(
+            listener.subscribe(&rig, &token, "stream.online").await,
+            (status, body)
+        );
+    }
+    assert_eq!(listener.subscribe(&rig, &token, "stream.online").await.0, 202);
 }

@@ -127,7 +127,6 @@ pub fn populate(twitch: &TwitchSim) -> DemoWorld {
             14_400,
         ),
     ];
-    twitch.expire_token(&broadcasters[1].access);
     twitch.disconnect(REVOKED);
     DemoWorld {
         client_id: CLIENT_ID.to_owned(),

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, on};
+use axum::routing::{MethodRouter, any, on};
 use axum::{Json, routing::MethodFilter};
 use serde_json::{Value, json};
 
@@ -113,7 +113,7 @@ pub(super) fn routes(twitch: TwitchSim) -> Router {
                 .merge(handle(MethodFilter::POST, rest::create))
                 .merge(handle(MethodFilter::DELETE, rest::delete)),
         )
-        .route("/helix/{*other}", get(unknown))
+        .route("/helix/{*other}", any(unknown))
         .with_state(twitch)
 }
 
