@@ -5,7 +5,11 @@
 //! derived from it. No evidence, no claim. `docs/ARCHITECTURE.md` has the map.
 
 pub mod clock;
+pub mod config;
 pub mod core;
+pub mod failure;
+pub mod lifecycle;
 pub mod platforms;
 pub mod sim;
 pub mod store;
+pub mod telemetry;

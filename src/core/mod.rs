@@ -10,6 +10,7 @@ pub mod join;
 #[cfg(test)]
 mod laws;
 pub mod observation;
+pub mod schedule;
 pub mod source;
 pub mod stream;
 pub mod time;

@@ -1,0 +1,90 @@
+//! `[firestore]` and `[pubsub]`: projects, emulators and credentials of Google Cloud.
+
+use std::path::PathBuf;
+
+use super::key::Key;
+use super::reader::Reader;
+
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "firestore.project",
+        "Project of the store, where store.url does not name it.",
+    )
+    .named(&["GCLOUD_PROJECT", "GOOGLE_CLOUD_PROJECT"])
+    .such_as("my-project"),
+    Key::new(
+        "firestore.database",
+        "Database of the store, where store.url does not name it.",
+    )
+    .named(&["FIRESTORE_DATABASE_ID"])
+    .or("(default)"),
+    Key::new(
+        "firestore.emulator_host",
+        "HOST:PORT of a Firestore emulator; no credentials are used then.",
+    )
+    .named(&["FIRESTORE_EMULATOR_HOST"])
+    .such_as("127.0.0.1:8080"),
+    // The platform asks for these two in the opposite order than for Firestore.
+    Key::new(
+        "pubsub.project",
+        "Project of the bus, where bus.url does not name it.",
+    )
+    .named(&["GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "PROJECT_ID"])
+    .such_as("my-project"),
+    Key::new(
+        "pubsub.emulator_host",
+        "HOST:PORT of a Pub/Sub emulator; no credentials are used then.",
+    )
+    .named(&["PUBSUB_API_ENDPOINT", "PUBSUB_EMULATOR_HOST"])
+    .such_as("127.0.0.1:8085"),
+    Key::new(
+        "google.credentials_file",
+        "Key file of a service account. Default: application default credentials.",
+    )
+    .named(&["GOOGLE_APPLICATION_CREDENTIALS"])
+    .such_as("/etc/bitbrat/service-account.json"),
+];
+
+/// Google Cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GoogleSettings {
+    /// Project of the store.
+    pub firestore_project: Option<String>,
+    /// Database of the store.
+    pub firestore_database: String,
+    /// `HOST:PORT` of a Firestore emulator.
+    pub firestore_emulator: Option<String>,
+    /// Project of the bus.
+    pub pubsub_project: Option<String>,
+    /// `HOST:PORT` of a Pub/Sub emulator.
+    pub pubsub_emulator: Option<String>,
+    /// Key file of a service account; else application default credentials.
+    pub credentials_file: Option<PathBuf>,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>) -> GoogleSettings {
+    let text = |reader: &mut Reader<'_>, path: &str| reader.text(path).map(|found| found.value);
+    GoogleSettings {
+        firestore_project: text(reader, "firestore.project"),
+        firestore_database: text(reader, "firestore.database").unwrap_or_else(|| "(default)".to_owned()),
+        firestore_emulator: host(reader, "firestore.emulator_host"),
+        pubsub_project: text(reader, "pubsub.project"),
+        pubsub_emulator: host(reader, "pubsub.emulator_host"),
+        credentials_file: reader.path("google.credentials_file"),
+    }
+}
+
+/// Reads `HOST:PORT`; a scheme in front is tolerated, as Google's own tools do.
+fn host(reader: &mut Reader<'_>, path: &str) -> Option<String> {
+    let found = reader.made(path, |text| {
+        let bare = text.trim_start_matches("http://").trim_end_matches('/');
+        let port = bare.rsplit_once(':').and_then(|(host, port)| {
+            port.parse::<u16>()
+                .ok()
+                .filter(|port| *port > 0 && !host.is_empty())
+        });
+        port.map(|_| bare.to_owned())
+            .ok_or_else(|| format!("`{text}` is not HOST:PORT"))
+    })?;
+    Some(found.value)
+}

@@ -1,0 +1,79 @@
+//! `[schedule]`: when each probe runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::key::Key;
+use super::reader::Reader;
+use crate::core::schedule::Cron;
+use crate::core::time::Timestamp;
+use crate::platforms::Probe;
+
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "schedule.connection",
+        "When the platforms are asked whether they answer and the source exists.",
+    )
+    .or("*/30 * * * * *"),
+    Key::new(
+        "schedule.auth",
+        "When tokens are checked; also right after an unexpected 401.",
+    )
+    .or("0 7 * * * *"),
+    Key::new("schedule.stream", "When the platforms are asked who is live.").or("0 * * * * *"),
+    Key::new(
+        "schedule.viewers",
+        "When viewers are counted; only of streams that are online.",
+    )
+    .or("0 * * * * *"),
+    Key::new(
+        "schedule.permissions",
+        "When it is looked up what the bot may do.",
+    )
+    .or("0 */10 * * * *"),
+    Key::new(
+        "schedule.jitter",
+        "Each run starts up to this much later, so that not all start at once.",
+    )
+    .or("2s"),
+];
+
+/// When each probe runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleSettings {
+    /// Cron expressions in UTC; a probe that is `off` is absent.
+    pub cron: BTreeMap<Probe, Cron>,
+    /// Each run starts up to this much later.
+    pub jitter: Duration,
+}
+
+impl ScheduleSettings {
+    /// Returns the interval of a probe in milliseconds: the widest gap between its next runs.
+    pub fn interval_millis(&self, probe: Probe, now: Timestamp) -> Option<i64> {
+        self.cron.get(&probe)?.widest_gap(now, 3)
+    }
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, now: Timestamp) -> ScheduleSettings {
+    let mut cron = BTreeMap::new();
+    for probe in Probe::ALL {
+        let path = format!("schedule.{probe}");
+        let Some(found) = reader.made(&path, |text| match text {
+            "off" => Ok(None),
+            _ => Cron::parse(text).map(Some),
+        }) else {
+            continue;
+        };
+        let Some(parsed) = found.value else { continue };
+        if parsed.next_after(now).is_none() {
+            reader.warn(&path, &found.origin, format!("`{parsed}` never fires"));
+        }
+        cron.insert(probe, parsed);
+    }
+    ScheduleSettings {
+        cron,
+        jitter: reader
+            .duration("schedule.jitter", Duration::ZERO..=Duration::from_mins(1))
+            .map_or(Duration::from_secs(2), |found| found.value),
+    }
+}

@@ -1,0 +1,68 @@
+//! `config show`: every key with its value, secrets redacted, and where the value came from.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::{Configuration, Origin, key};
+
+/// One key for `config show`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// The key.
+    pub key: String,
+    /// Its value; `***` for a secret that is set; absent when nothing is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Where it came from.
+    pub origin: String,
+    /// Its environment variable.
+    pub variable: String,
+    /// What it is for.
+    pub help: String,
+}
+
+/// Returns every key in the order of the table.
+pub fn shown(configuration: &Configuration) -> Vec<Shown> {
+    key::all()
+        .map(|key| {
+            let resolved = configuration.resolved.iter().find(|found| found.key == key.path);
+            Shown {
+                key: key.path.to_owned(),
+                value: resolved.and_then(|found| found.value.clone()),
+                origin: resolved
+                    .map_or(&Origin::Default, |found| &found.origin)
+                    .to_string(),
+                variable: key.variable(),
+                help: key.help.to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// Writes the whole configuration as annotated TOML-like text, one key a line.
+pub fn show(configuration: &Configuration) -> String {
+    let rows = shown(configuration);
+    let width = rows.iter().map(|row| row.key.len()).max().unwrap_or(0);
+    let value = |row: &Shown| row.value.clone().unwrap_or_else(|| "-".to_owned());
+    let value_width = rows.iter().map(|row| value(row).len()).max().unwrap_or(0).min(44);
+    let mut text = String::new();
+    for row in &rows {
+        let _ = writeln!(
+            text,
+            "{:width$}  {:value_width$}  {}",
+            row.key,
+            value(row),
+            row.origin
+        );
+    }
+    for source in &configuration.settings.sources {
+        let _ = writeln!(
+            text,
+            "{:width$}  {source:value_width$}  {}",
+            "source", source.origin
+        );
+    }
+    text
+}

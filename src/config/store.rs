@@ -1,0 +1,164 @@
+//! `[store]`: where source documents are kept, and how often what is not a transition is written.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::google::GoogleSettings;
+use super::key::Key;
+use super::problem::Origin;
+use super::reader::{Reader, clip};
+
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "store.url",
+        "sqlite[:PATH] | firestore[:PROJECT[/DATABASE]] | memory. PERSISTENCE_DRIVER=firestore selects Firestore too.",
+    )
+    .or("sqlite"),
+    Key::new("store.collection", "Name of the collection that holds the documents.").or("sources"),
+    Key::new(
+        "store.heartbeat",
+        "Shortest time between two writes of one source that are no transitions. Default: 30s, on Firestore 5m.",
+    )
+    .such_as("30s"),
+    Key::new("store.history", "Transitions and sessions kept a source.").or("500"),
+    Key::new(
+        "store.driver",
+        "The platform's own choice; `firestore` counts here when store.url is not set.",
+    )
+    .named(&["PERSISTENCE_DRIVER"]),
+];
+
+/// Where documents are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreTarget {
+    /// A SQLite file; made when it is missing.
+    Sqlite(PathBuf),
+    /// A Firestore database.
+    Firestore {
+        /// The project.
+        project: String,
+        /// The database.
+        database: String,
+    },
+    /// Nowhere; gone when the process ends.
+    Memory,
+}
+
+impl fmt::Display for StoreTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Firestore { project, database } => write!(f, "firestore:{project}/{database}"),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Where.
+    pub target: StoreTarget,
+    /// The collection's name.
+    pub collection: String,
+    /// Shortest time between two writes of one source that are no transitions.
+    pub heartbeat: Duration,
+    /// History entries kept a source.
+    pub history: usize,
+}
+
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    state_dir: &std::path::Path,
+    google: &GoogleSettings,
+) -> StoreSettings {
+    let found = reader.text("store.url");
+    let driver = reader.text("store.driver");
+    let (url, origin) = match (found, driver) {
+        (Some(url), Some(driver)) if url.origin == Origin::Default && driver.value == "firestore" => {
+            ("firestore".to_owned(), driver.origin)
+        }
+        (Some(url), _) => (url.value, url.origin),
+        (None, _) => ("sqlite".to_owned(), Origin::Default),
+    };
+    let fallback = StoreTarget::Sqlite(state_dir.join("bitbrat.db"));
+    let target = match target(&url, state_dir, google) {
+        Ok(target) => target,
+        Err((message, hint)) => {
+            reader.refuse_with("store.url", &origin, message, hint);
+            fallback
+        }
+    };
+    let collection = reader.text("store.collection");
+    let collection = match collection {
+        Some(found) if found.value.contains('/') || found.value.starts_with("__") => {
+            reader.refuse(
+                "store.collection",
+                &found.origin,
+                format!("`{}` is not the name of a collection", clip(&found.value)),
+            );
+            "sources".to_owned()
+        }
+        Some(found) => found.value,
+        None => "sources".to_owned(),
+    };
+    let default_heartbeat = match target {
+        StoreTarget::Firestore { .. } => Duration::from_mins(5),
+        StoreTarget::Sqlite(_) | StoreTarget::Memory => Duration::from_secs(30),
+    };
+    let bounds = Duration::from_secs(1)..=Duration::from_hours(24);
+    StoreSettings {
+        heartbeat: reader
+            .duration("store.heartbeat", bounds)
+            .map_or(default_heartbeat, |found| found.value),
+        history: usize::try_from(reader.number("store.history", 1..=100_000).unwrap_or(500)).unwrap_or(500),
+        target,
+        collection,
+    }
+}
+
+/// Reads a store's address. Also used for `store migrate FROM TO`.
+pub(super) fn target(
+    url: &str,
+    state_dir: &std::path::Path,
+    google: &GoogleSettings,
+) -> Result<StoreTarget, (String, &'static str)> {
+    const FORMS: &str = "write sqlite, sqlite:PATH, firestore:PROJECT, firestore:PROJECT/DATABASE or memory";
+    let (kind, rest) = url.split_once(':').map_or((url, ""), |(kind, rest)| (kind, rest));
+    match kind {
+        "sqlite" if rest.is_empty() && url.ends_with(':') => {
+            Err((format!("`{}` names no file", clip(url)), FORMS))
+        }
+        "sqlite" if rest.is_empty() => Ok(StoreTarget::Sqlite(state_dir.join("bitbrat.db"))),
+        "sqlite" => Ok(StoreTarget::Sqlite(PathBuf::from(
+            rest.strip_prefix("//").unwrap_or(rest),
+        ))),
+        "memory" if url == "memory" => Ok(StoreTarget::Memory),
+        "firestore" => {
+            let (project, database) = rest.split_once('/').unwrap_or((rest, ""));
+            let project = match project {
+                "" => google.firestore_project.as_deref().unwrap_or_default(),
+                named => named,
+            };
+            let database = match database {
+                "" => google.firestore_database.as_str(),
+                named => named,
+            };
+            if project.is_empty() {
+                return Err((
+                    "firestore needs a project".to_owned(),
+                    "write firestore:PROJECT, or set GCLOUD_PROJECT",
+                ));
+            }
+            if [project, database].iter().any(|name| name.contains(['/', ' '])) {
+                return Err((format!("`{}` is not a project and a database", clip(url)), FORMS));
+            }
+            Ok(StoreTarget::Firestore {
+                project: project.to_owned(),
+                database: database.to_owned(),
+            })
+        }
+        _ => Err((format!("`{}` is not a store", clip(url)), FORMS)),
+    }
+}

@@ -1,0 +1,163 @@
+//! `config init` and `.env.example`, both written from the table of keys so that neither can drift from it.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::key::{AREAS, Area, Key};
+use crate::failure::{ExitCode, Failure};
+
+/// Returns the text of a commented `bitbrat.toml`: every key with its meaning, switched off where it equals the default.
+pub fn toml_template() -> String {
+    let mut text = String::from(
+        "# bitbrat's configuration. A line that begins with `#` is the default or an example; remove the `#` to change it.\n\
+         # Secrets do not belong here: put them into the environment or into `.env` (see .env.example).\n\
+         # `bitbrat config check` tells what is wrong, `bitbrat config show` what is in force and where it came from.\n",
+    );
+    let mut section = "";
+    for area in AREAS {
+        let keys: Vec<&Key> = area
+            .keys
+            .iter()
+            .filter(|key| !key.secret && in_file(key))
+            .collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let _ = write!(text, "\n# --- {} ---\n", area.title);
+        for key in keys {
+            if key.section() != section {
+                section = key.section();
+                let _ = write!(text, "\n[{section}]\n");
+            }
+            comment(&mut text, key.help);
+            let _ = writeln!(text, "#{} = {}", key.name(), toml_value(key));
+        }
+    }
+    text.push_str(SOURCES);
+    text
+}
+
+/// Keys that only make sense as variables are left out of the file.
+fn in_file(key: &Key) -> bool {
+    !matches!(
+        key.path,
+        "sources"
+            | "twitch.channels"
+            | "kick.channels"
+            | "discord.guild_id"
+            | "discord.channels"
+            | "store.driver"
+            | "bus.driver"
+    )
+}
+
+const SOURCES: &str = "
+# --- Sources: what the bot attends, one [[source]] each ---
+# By numeric id, or by name (`login` on Twitch, `slug` on Kick), which is resolved to the id once and remembered.
+# A higher `priority` is listened to first where a platform limits how many can be.
+
+#[[source]]
+#platform = \"twitch\"
+#login = \"ratcaster\"
+#priority = 10
+
+#[[source]]
+#platform = \"kick\"
+#slug = \"ratcaster\"
+
+#[[source]]
+#platform = \"discord\"
+#id = \"987654321\"
+#channels = [\"111111\", \"222222\"]
+";
+
+fn toml_value(key: &Key) -> String {
+    let value = key.default.unwrap_or(key.example);
+    if matches!(value, "true" | "false") || (key.default.is_some() && value.parse::<u64>().is_ok()) {
+        return value.to_owned();
+    }
+    format!("\"{value}\"")
+}
+
+/// Returns the text of `.env.example`: every variable, grouped, with a safe value and one comment each.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Every variable that bitbrat reads. Copy this file to `.env` and set what you need; the environment itself counts\n\
+         # more than `.env`, and both count more than bitbrat.toml. Names of the BitBrat platform are listed first where it\n\
+         # has one; the BITBRAT_ name of the same line means the same and counts more.\n",
+    );
+    for Area { title, keys } in AREAS {
+        let _ = write!(text, "\n# --- {title} ---\n");
+        for key in *keys {
+            text.push('\n');
+            comment(&mut text, key.help);
+            let others: Vec<String> = key.variables().collect();
+            let main = key
+                .names
+                .first()
+                .map_or_else(|| key.variable(), |name| (*name).to_owned());
+            let also: Vec<&str> = others
+                .iter()
+                .filter(|name| **name != main)
+                .map(String::as_str)
+                .collect();
+            if !also.is_empty() {
+                let _ = writeln!(text, "# Also: {}", also.join(", "));
+            }
+            let value = if key.secret {
+                ""
+            } else {
+                key.default.unwrap_or(key.example)
+            };
+            let quoted = if value.contains([' ', '*', '#', '(']) {
+                format!("\"{value}\"")
+            } else {
+                value.to_owned()
+            };
+            let _ = writeln!(text, "#{main}={quoted}");
+        }
+    }
+    text
+}
+
+/// Appends a comment, broken at 118 columns.
+fn comment(text: &mut String, sentence: &str) {
+    let mut line = String::from("#");
+    for word in sentence.split(' ') {
+        if line.len() + 1 + word.len() > 118 {
+            let _ = writeln!(text, "{line}");
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    let _ = writeln!(text, "{line}");
+}
+
+/// Writes a commented `bitbrat.toml` to `path`. A file that is there already is left alone.
+pub fn init(path: &Path) -> Result<PathBuf, Failure> {
+    let opened = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let what = format!("`{}` is there already and was left as it is", path.display());
+            return Err(
+                Failure::new(ExitCode::Failed, what).hint("give another path, or move the file away first")
+            );
+        }
+        Err(error) => {
+            let what = format!("cannot write `{}`", path.display());
+            return Err(Failure::new(ExitCode::Failed, what).because(&error));
+        }
+    };
+    file.write_all(toml_template().as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(|error| {
+            Failure::new(ExitCode::Failed, format!("cannot write `{}`", path.display())).because(&error)
+        })?;
+    Ok(path.to_owned())
+}

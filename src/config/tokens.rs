@@ -1,0 +1,89 @@
+//! `[tokens]`: where authorisations are kept.
+
+use std::path::{Path, PathBuf};
+
+use super::google::GoogleSettings;
+use super::key::Key;
+use super::reader::{Reader, clip};
+use super::store::StoreTarget;
+
+pub(super) const KEYS: &[Key] = &[
+    Key::new(
+        "tokens.url",
+        "file[:PATH] | firestore[:PROJECT[/DATABASE]], which are the platform's own documents.",
+    )
+    .or("file"),
+    Key::new(
+        "tokens.bot_path",
+        "Document of the Twitch bot's token in Firestore, without `/token`.",
+    )
+    .named(&["TOKEN_DOC_PATH"])
+    .or("oauth/twitch/bot"),
+    Key::new(
+        "tokens.broadcaster_path",
+        "Document of the broadcaster's token in Firestore, without `/token`.",
+    )
+    .named(&["BROADCASTER_TOKEN_DOC_PATH"])
+    .or("oauth/twitch/broadcaster"),
+    Key::new(
+        "tokens.refresh",
+        "Whether tokens kept in Firestore are renewed by bitbrat; leave it to the platform where it runs.",
+    )
+    .or("false"),
+];
+
+/// Where tokens are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenTarget {
+    /// A file that only its owner can read.
+    File(PathBuf),
+    /// The platform's documents in Firestore.
+    Firestore {
+        /// The project.
+        project: String,
+        /// The database.
+        database: String,
+    },
+}
+
+/// The token store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSettings {
+    /// Where.
+    pub target: TokenTarget,
+    /// Document of the Twitch bot's token.
+    pub bot_path: String,
+    /// Document of the broadcaster's token.
+    pub broadcaster_path: String,
+    /// Whether tokens in Firestore are renewed by bitbrat.
+    pub refresh: bool,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSettings) -> TokenSettings {
+    let file = state_dir.join("tokens.json");
+    let target = reader.made("tokens.url", |text| match text.split_once(':') {
+        None if text == "file" => Ok(TokenTarget::File(file.clone())),
+        Some(("file", path)) if !path.is_empty() => {
+            Ok(TokenTarget::File(path.strip_prefix("//").unwrap_or(path).into()))
+        }
+        _ if text.starts_with("firestore") => match super::store::target(text, state_dir, google) {
+            Ok(StoreTarget::Firestore { project, database }) => {
+                Ok(TokenTarget::Firestore { project, database })
+            }
+            Ok(_) => Err(format!("`{}` is not a token store", clip(text))),
+            Err((message, hint)) => Err(format!("{message}; {hint}")),
+        },
+        _ => Err(format!(
+            "`{}` is not a token store; write file, file:PATH or firestore:PROJECT",
+            clip(text)
+        )),
+    });
+    let mut document = |path: &str| reader.text(path).map(|found| found.value).unwrap_or_default();
+    let (bot_path, broadcaster_path) = (document("tokens.bot_path"), document("tokens.broadcaster_path"));
+    TokenSettings {
+        target: target.map_or(TokenTarget::File(file), |found| found.value),
+        bot_path,
+        broadcaster_path,
+        refresh: reader.switch("tokens.refresh"),
+    }
+}

@@ -1,0 +1,87 @@
+//! `[twitch]`: the application, the bot's own authorisation and the four base addresses.
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::key::Key;
+use super::reader::Reader;
+
+pub(super) const KEYS: &[Key] = &[
+    Key::new("twitch.client_id", "Client id of the application.")
+        .named(&["TWITCH_CLIENT_ID"])
+        .such_as("abcdefghijklmnopqrstuvwxyz0123"),
+    Key::new("twitch.client_secret", "Client secret; only confidential applications have one.")
+        .named(&["TWITCH_CLIENT_SECRET"])
+        .secret(),
+    Key::new(
+        "twitch.bot_access_token",
+        "The bot's access token, to begin with; a newer one in the token store counts more.",
+    )
+    .named(&["TWITCH_BOT_ACCESS_TOKEN"])
+    .secret(),
+    Key::new("twitch.bot_refresh_token", "The refresh token that belongs to it, if any.")
+        .named(&["TWITCH_BOT_REFRESH_TOKEN"])
+        .secret(),
+    Key::new("twitch.bot_user_id", "User id of the bot; a token of anyone else is refused.")
+        .named(&["TWITCH_BOT_USER_ID"])
+        .such_as("123456"),
+    Key::new("twitch.eventsub", "Whether `watch` listens to EventSub.").or("true"),
+    Key::new(
+        "twitch.chat",
+        "Whether chat messages are counted over EventSub; leave it off where the platform's bus carries them.",
+    )
+    .or("false"),
+    Key::new("twitch.auth_url", "Base address of the OAuth endpoints.").or("https://id.twitch.tv/oauth2"),
+    Key::new("twitch.helix_url", "Base address of Helix.").or("https://api.twitch.tv/helix"),
+    Key::new("twitch.eventsub_rest_url", "Base address of `/eventsub/subscriptions`. Default: helix_url.")
+        .such_as("https://api.twitch.tv/helix"),
+    Key::new("twitch.eventsub_ws_url", "Address of the EventSub websocket.").or("wss://eventsub.wss.twitch.tv/ws"),
+];
+
+/// Twitch.
+#[derive(Debug, Clone)]
+pub struct TwitchSettings {
+    /// Client id of the application.
+    pub client_id: Option<String>,
+    /// Client secret.
+    pub client_secret: Option<SecretString>,
+    /// The bot's access token, to begin with.
+    pub bot_access_token: Option<SecretString>,
+    /// The refresh token that belongs to it.
+    pub bot_refresh_token: Option<SecretString>,
+    /// User id of the bot.
+    pub bot_user_id: Option<String>,
+    /// Whether `watch` listens to EventSub.
+    pub eventsub: bool,
+    /// Whether chat messages are counted over EventSub.
+    pub chat: bool,
+    /// Base address of the OAuth endpoints.
+    pub auth_url: Url,
+    /// Base address of Helix.
+    pub helix_url: Url,
+    /// Base address of the EventSub subscriptions.
+    pub eventsub_rest_url: Url,
+    /// Address of the EventSub websocket.
+    pub eventsub_ws_url: Url,
+}
+
+pub(super) fn read(reader: &mut Reader<'_>) -> TwitchSettings {
+    let helix_url = reader.address_or_default("twitch.helix_url", &["https", "http"]);
+    TwitchSettings {
+        client_id: reader
+            .made("twitch.client_id", super::word)
+            .map(|found| found.value),
+        client_secret: reader.secret("twitch.client_secret"),
+        bot_access_token: reader.secret("twitch.bot_access_token"),
+        bot_refresh_token: reader.secret("twitch.bot_refresh_token"),
+        bot_user_id: super::numeric_id(reader, "twitch.bot_user_id"),
+        eventsub: reader.switch("twitch.eventsub"),
+        chat: reader.switch("twitch.chat"),
+        auth_url: reader.address_or_default("twitch.auth_url", &["https", "http"]),
+        eventsub_rest_url: reader
+            .address("twitch.eventsub_rest_url", &["https", "http"])
+            .unwrap_or_else(|| helix_url.clone()),
+        eventsub_ws_url: reader.address_or_default("twitch.eventsub_ws_url", &["wss", "ws"]),
+        helix_url,
+    }
+}

@@ -1,0 +1,289 @@
+//! What a person sees when a command fails: what went wrong, why, what to do next, and the exit code.
+//!
+//! Inside, every role has a typed error; here, at the edge, they become one [`Failure`]. Rendering stays plain text; where
+//! it is written is left to the command line.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::config::Problems;
+use crate::core::source::InvalidSourceKey;
+use crate::platforms::PlatformError;
+use crate::store::StoreError;
+
+/// How the process ends. The numbers are frozen; `bitbrat help exit-codes` prints them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// All healthy, or the predicate is true.
+    Healthy = 0,
+    /// bitbrat itself failed, or the predicate is false.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// A source is down or degraded.
+    Down = 3,
+    /// An authorisation is expired, revoked or missing.
+    Unauthorised = 4,
+    /// There is no such source.
+    NoSuchSource = 5,
+    /// The configuration is invalid.
+    Configuration = 6,
+    /// There is not enough evidence to answer.
+    NoEvidence = 8,
+    /// `wait` ran out of time.
+    TimedOut = 124,
+    /// Interrupted by a signal.
+    Interrupted = 130,
+}
+
+impl ExitCode {
+    /// Every code, in the order of its number.
+    pub const ALL: [Self; 10] = [
+        Self::Healthy,
+        Self::Failed,
+        Self::Usage,
+        Self::Down,
+        Self::Unauthorised,
+        Self::NoSuchSource,
+        Self::Configuration,
+        Self::NoEvidence,
+        Self::TimedOut,
+        Self::Interrupted,
+    ];
+
+    /// Returns the number that the process ends with.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Says in a few words what the code means.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Healthy => "all healthy, or the predicate is true",
+            Self::Failed => "bitbrat failed, or the predicate is false",
+            Self::Usage => "the command line is wrong",
+            Self::Down => "a source is down or degraded",
+            Self::Unauthorised => "an authorisation is expired, revoked or missing",
+            Self::NoSuchSource => "there is no such source",
+            Self::Configuration => "the configuration is invalid",
+            Self::NoEvidence => "not enough evidence to answer",
+            Self::TimedOut => "`wait` timed out",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Returns the code that counts when several apply: an authorisation before a source that is down before missing
+    /// evidence before health (design decision); anything else is more urgent than these.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        let rank = |code: Self| match code {
+            Self::Healthy => 0,
+            Self::NoEvidence => 1,
+            Self::Down => 2,
+            Self::Unauthorised => 3,
+            _ => 4,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.number())
+    }
+}
+
+/// A failed command, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What could not be done.
+    pub what: String,
+    /// Why, outermost cause first.
+    pub causes: Vec<String>,
+    /// What to do next.
+    pub hints: Vec<String>,
+    /// How the process ends.
+    pub exit: ExitCode,
+}
+
+impl Failure {
+    /// Builds a failure without cause or hint.
+    pub fn new(exit: ExitCode, what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            causes: Vec::new(),
+            hints: Vec::new(),
+            exit,
+        }
+    }
+
+    /// Appends `error` and everything that it names as its source.
+    #[must_use]
+    pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if self.causes.last() != Some(&text) {
+                self.causes.push(text);
+            }
+            next = cause.source();
+        }
+        self
+    }
+
+    /// Appends what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Puts what was being done in front: the former headline becomes the first cause.
+    #[must_use]
+    pub fn while_doing(mut self, what: impl Into<String>) -> Self {
+        self.causes
+            .insert(0, std::mem::replace(&mut self.what, what.into()));
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.what)?;
+        for cause in &self.causes {
+            write!(f, "\n  caused by: {}", cause.replace('\n', "\n    "))?;
+        }
+        for hint in &self.hints {
+            write!(f, "\n  hint: {}", hint.replace('\n', "\n    "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = match &error {
+            StoreError::Unusable { .. } => Self::new(ExitCode::Failed, "a stored document cannot be used")
+                .hint("run `bitbrat doctor` to list every document that cannot be used"),
+            StoreError::Unavailable { .. } => Self::new(ExitCode::Failed, "the store cannot be used now")
+                .hint("try again; `bitbrat doctor` tells what is wrong with the store"),
+            StoreError::Refused { hint, .. } => {
+                Self::new(ExitCode::Failed, "the store refused").hint(hint.clone())
+            }
+            StoreError::NewerSchema { .. } => {
+                Self::new(ExitCode::Failed, "the store belongs to a newer bitbrat").hint("upgrade bitbrat")
+            }
+            StoreError::Conflict { .. } | StoreError::Rejected { .. } => {
+                Self::new(ExitCode::Failed, "a document could not be stored")
+            }
+        };
+        failure.because(&error)
+    }
+}
+
+impl From<PlatformError> for Failure {
+    fn from(error: PlatformError) -> Self {
+        match &error {
+            PlatformError::Unauthorized { platform, .. } => {
+                let hint =
+                    format!("run `bitbrat auth status {platform}`, then `bitbrat auth login {platform}`");
+                Self::new(ExitCode::Unauthorised, error.to_string()).hint(hint)
+            }
+            PlatformError::NotConfigured { .. } => Self::new(ExitCode::Configuration, error.to_string())
+                .hint("run `bitbrat config show` to see what is set and where from"),
+            PlatformError::RateLimited { .. } => {
+                Self::new(ExitCode::NoEvidence, error.to_string()).hint("try again in a minute")
+            }
+            PlatformError::Unavailable { .. } => Self::new(ExitCode::NoEvidence, error.to_string())
+                .hint("run `bitbrat doctor` to check DNS, TLS and the configured addresses"),
+            PlatformError::Forbidden { .. }
+            | PlatformError::Unreadable { .. }
+            | PlatformError::Rejected { .. } => Self::new(ExitCode::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<InvalidSourceKey> for Failure {
+    fn from(error: InvalidSourceKey) -> Self {
+        Self::new(ExitCode::Usage, error.to_string())
+            .hint("run `bitbrat sources list` to see the configured sources")
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        let count = problems.0.len();
+        let mut failure = Self::new(
+            ExitCode::Configuration,
+            match count {
+                1 => "the configuration has a problem".to_owned(),
+                _ => format!("the configuration has {count} problems"),
+            },
+        );
+        for problem in &problems.0 {
+            failure.causes.push(problem.to_string());
+        }
+        for hint in problems.0.iter().filter_map(|problem| problem.hint.clone()) {
+            if !failure.hints.contains(&hint) {
+                failure.hints.push(hint);
+            }
+        }
+        failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::source::PlatformName;
+
+    #[test]
+    fn a_failure_prints_what_why_and_what_next() {
+        let failure = Failure::new(ExitCode::Failed, "cannot poll `twitch:1234`")
+            .because(&PlatformError::Unauthorized {
+                platform: PlatformName::Twitch,
+                reason: "invalid access token".into(),
+            })
+            .hint("run `bitbrat doctor`");
+        assert_eq!(
+            failure.to_string(),
+            "error: cannot poll `twitch:1234`\n  caused by: twitch refused the credentials: invalid access token\n  \
+             hint: run `bitbrat doctor`"
+        );
+    }
+
+    #[test]
+    fn the_numbers_are_frozen() {
+        let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 8, 124, 130]);
+    }
+
+    #[test]
+    fn of_several_codes_the_authorisation_counts_first() {
+        use ExitCode::{Down, Healthy, NoEvidence, Unauthorised};
+        for (codes, expected) in [
+            (vec![Healthy, NoEvidence], NoEvidence),
+            (vec![NoEvidence, Down, Healthy], Down),
+            (vec![Down, Unauthorised, NoEvidence], Unauthorised),
+            (vec![Healthy], Healthy),
+        ] {
+            let worst = codes.iter().copied().reduce(ExitCode::worse);
+            assert_eq!(worst, Some(expected), "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn a_repeated_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no route")]
+        struct Inner;
+        #[derive(Debug, thiserror::Error)]
+        #[error("no route")]
+        struct Outer(#[source] Inner);
+        let failure = Failure::new(ExitCode::Failed, "x").because(&Outer(Inner));
+        assert_eq!(failure.causes, ["no route"]);
+    }
+}
