@@ -126,15 +126,15 @@ fn fact() -> impl Strategy<Value = Fact> {
     ]
 }
 
-fn key() -> SourceKey {
+pub(crate) fn key() -> SourceKey {
     SourceKey::new(PlatformName::Twitch, "900200").expect("the literal is numeric")
 }
 
-fn observation() -> impl Strategy<Value = Observation> {
+pub(crate) fn observation() -> impl Strategy<Value = Observation> {
     (moment(), fact()).prop_map(|(at, fact)| Observation::new(&key(), at, "test", fact))
 }
 
-fn knowledge() -> impl Strategy<Value = Knowledge> {
+pub(crate) fn knowledge() -> impl Strategy<Value = Knowledge> {
     vec(observation(), 0..25).prop_map(|history| Knowledge::of(&history))
 }
 

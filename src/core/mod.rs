@@ -5,6 +5,7 @@
 
 pub mod counters;
 pub mod document;
+pub mod event;
 pub mod evidence;
 pub mod join;
 #[cfg(test)]

@@ -1,0 +1,208 @@
+//! Counting chat: which messages on the bus are chat of a source, by the shapes that BitBrat's connectors send.
+//!
+//! Counted is what came in from a channel and what was handed to delivery to one. Whether it arrived nobody reports.
+
+use serde_json::Value;
+
+use crate::core::event::read::{field, id_text, text};
+use crate::core::source::{PlatformName, SourceKey};
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From chat to the bot.
+    In,
+    /// From the bot to chat.
+    Out,
+}
+
+/// One chat message on the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// Its id there; counted once per id and direction.
+    pub id: String,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Where it belongs.
+    pub place: Place,
+}
+
+/// Where a chat message belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A source, by its id.
+    Source(SourceKey),
+    /// A channel by its login; whoever knows logins must find the id.
+    Login(PlatformName, String),
+}
+
+/// Event types that are chat of people. What is derived from them (progress, moderation, model calls) is not.
+const CHAT_TYPES: [&str; 3] = ["chat.message.v1", "dm.message.v1", "chat.command.v1"];
+
+/// Returns whether an inbound event of this type is chat.
+pub fn is_chat(kind: &str) -> bool {
+    CHAT_TYPES.contains(&kind)
+}
+
+/// Reads an inbound event of a chat type. `None` when it belongs to no source (a direct message, a foreign connector).
+pub fn inbound(event: &Value, id: &str) -> Option<Heard> {
+    let platform = connector(event, &["ingress", "connector"])?;
+    let place = place(event, platform, text(event, &["ingress", "channel"]))?;
+    Some(Heard {
+        id: id.to_owned(),
+        direction: Direction::In,
+        place,
+    })
+}
+
+/// Reads an event on an egress topic. `None` when nothing of it is delivered to a source that we can name.
+pub fn outbound(event: &Value, id: &str) -> Option<Heard> {
+    let platform = connector(event, &["egress", "connector"])?;
+    best_text(event)?;
+    let channel = text(event, &["egress", "channel"]);
+    let came_from = text(event, &["ingress", "channel"]);
+    let same_place = connector(event, &["ingress", "connector"]) == Some(platform)
+        && channel.is_none_or(|channel| came_from.is_none_or(|other| other == channel));
+    let place = if same_place {
+        place(event, platform, channel.or(came_from))
+    } else {
+        by_login(platform, channel)
+    }?;
+    Some(Heard {
+        id: id.to_owned(),
+        direction: Direction::Out,
+        place,
+    })
+}
+
+/// The platform's connectors that carry chat of sources.
+fn connector(event: &Value, path: &[&str]) -> Option<PlatformName> {
+    match text(event, path)? {
+        "twitch" => Some(PlatformName::Twitch),
+        "discord" => Some(PlatformName::Discord),
+        _ => None,
+    }
+}
+
+fn place(event: &Value, platform: PlatformName, channel: Option<&str>) -> Option<Place> {
+    let ids: [&[&str]; 2] = match platform {
+        PlatformName::Discord => [
+            &["message", "rawPlatformPayload", "guildId"],
+            &["identity", "external", "metadata", "guildId"],
+        ],
+        PlatformName::Twitch | PlatformName::Kick => [
+            &["message", "rawPlatformPayload", "roomId"],
+            &["identity", "external", "metadata", "broadcasterId"],
+        ],
+    };
+    let mut keys = ids.iter().filter_map(|path| id_text(field(event, path)?));
+    let known = keys.find_map(|id| SourceKey::new(platform, &id).ok());
+    known.map(Place::Source).or_else(|| by_login(platform, channel))
+}
+
+/// A Discord channel is a number that says nothing about its guild, so only logins lead to a source.
+fn by_login(platform: PlatformName, channel: Option<&str>) -> Option<Place> {
+    let login = channel?.trim_start_matches('#').to_ascii_lowercase();
+    (platform == PlatformName::Twitch && !login.is_empty()).then_some(Place::Login(platform, login))
+}
+
+/// The text that will be delivered: that of the candidate with the lowest priority, then the highest confidence. Without
+/// candidates nothing is delivered, whatever `message` says.
+fn best_text(event: &Value) -> Option<&str> {
+    let number = |candidate: &Value, name: &str, missing: f64| {
+        candidate.get(name).and_then(Value::as_f64).unwrap_or(missing)
+    };
+    let best = event.get("candidates")?.as_array()?.iter().min_by(|a, b| {
+        let by_priority = number(a, "priority", f64::MAX).total_cmp(&number(b, "priority", f64::MAX));
+        by_priority.then(number(b, "confidence", 0.0).total_cmp(&number(a, "confidence", 0.0)))
+    })?;
+    text(best, &["text"]).filter(|text| !text.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn source(text: &str) -> Place {
+        Place::Source(text.parse().unwrap())
+    }
+
+    fn login(text: &str) -> Place {
+        Place::Login(PlatformName::Twitch, text.to_owned())
+    }
+
+    #[test]
+    fn inbound_chat_belongs_to_the_channel_it_was_said_in() {
+        let table = [
+            (
+                json!({"ingress": {"connector": "twitch", "channel": "#rats"}, "message": {"rawPlatformPayload": {"roomId": "777001"}}}),
+                Some(source("twitch:777001")),
+            ),
+            (
+                json!({"ingress": {"connector": "twitch", "channel": "#Rats"}, "message": {"rawPlatformPayload": {"roomId": ""}}}),
+                Some(login("rats")),
+            ),
+            (
+                json!({"ingress": {"connector": "twitch"}, "identity": {"external": {"metadata": {"broadcasterId": "777001"}}}}),
+                Some(source("twitch:777001")),
+            ),
+            (
+                json!({"ingress": {"connector": "discord", "channel": "5"}, "message": {"rawPlatformPayload": {"guildId": "55"}}}),
+                Some(source("discord:55")),
+            ),
+            (
+                json!({"ingress": {"connector": "discord", "channel": "5"}, "message": {"rawPlatformPayload": {"guildId": ""}}}),
+                None,
+            ),
+            (
+                json!({"ingress": {"connector": "slack", "channel": "#general"}}),
+                None,
+            ),
+            (json!({}), None),
+        ];
+        for (event, place) in table {
+            assert_eq!(inbound(&event, "1").map(|heard| heard.place), place, "{event}");
+        }
+    }
+
+    #[test]
+    fn outbound_counts_what_will_be_delivered_and_nothing_else() {
+        let said = |candidates: Value| json!({"egress": {"connector": "twitch", "channel": "#rats"}, "message": {"text": "hi"}, "candidates": candidates});
+        let table = [
+            (json!([{"text": "hello"}]), true),
+            (json!([]), false),
+            (Value::Null, false),
+            (json!([{"text": "  "}]), false),
+            // The empty one is the best, so nothing is sent.
+            (
+                json!([{"text": "worse", "priority": 2}, {"text": "", "priority": 1}]),
+                false,
+            ),
+            (
+                json!([{"text": "", "priority": 1, "confidence": 0.1}, {"text": "sure", "priority": 1, "confidence": 0.9}]),
+                true,
+            ),
+        ];
+        for (candidates, counted) in table {
+            let heard = outbound(&said(candidates.clone()), "1").map(|heard| heard.place);
+            assert_eq!(heard, counted.then(|| login("rats")), "{candidates}");
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_to_the_guild_that_asked_but_not_to_one_it_was_redirected_from() {
+        let answer = |egress_channel: &str| {
+            json!({
+                "ingress": {"connector": "discord", "channel": "5"}, "egress": {"connector": "discord", "channel": egress_channel},
+                "identity": {"external": {"metadata": {"guildId": "55"}}}, "candidates": [{"text": "hi"}]
+            })
+        };
+        assert_eq!(
+            outbound(&answer("5"), "1").map(|heard| heard.place),
+            Some(source("discord:55"))
+        );
+        assert_eq!(outbound(&answer("6"), "1"), None);
+    }
+}
