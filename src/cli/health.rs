@@ -95,7 +95,7 @@ fn is_missing_credential(code: &str) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
     use crate::core::evidence::Knowledge;
     use crate::core::freshness::Intervals;

@@ -89,8 +89,9 @@ fn ellipsis(look: Look) -> &'static str {
 
 /// Decides how wide each column is; `None` drops it.
 ///
-/// Columns go, greatest rank first, until the rest fits with its elastic columns at their least; then the elastic ones
-/// share what is left, those of small rank first. Columns that are always kept and still do not fit are cut in the end.
+/// Columns go, greatest rank first, until the rest fits with its elastic columns at their least (those that are always
+/// kept at twice that, as long as something else can go); then the elastic ones share what is left, those of small rank
+/// first.
 fn fit(columns: &[Column], natural: &[u16], room: Option<u16>) -> Vec<Option<u16>> {
     let mut widths: Vec<Option<u16>> = natural.iter().copied().map(Some).collect();
     let Some(room) = room else {
@@ -101,15 +102,19 @@ fn fit(columns: &[Column], natural: &[u16], room: Option<u16>) -> Vec<Option<u16
             .elastic
             .map_or(natural[index], |min| min.min(natural[index]))
     };
-    let needed = |widths: &[Option<u16>]| -> u16 {
+    let comfortable = |index: usize| match columns[index].rank {
+        0 => natural[index].min(least(index).saturating_mul(2)),
+        _ => least(index),
+    };
+    let needed = |widths: &[Option<u16>], width_of: &dyn Fn(usize) -> u16| -> u16 {
         let kept: Vec<u16> = (0..widths.len())
             .filter(|index| widths[*index].is_some())
-            .map(least)
+            .map(width_of)
             .collect();
         let gutters = GUTTER.saturating_mul(u16::try_from(kept.len().saturating_sub(1)).unwrap_or(u16::MAX));
         kept.iter().fold(gutters, |sum, width| sum.saturating_add(*width))
     };
-    while needed(&widths) > room {
+    while needed(&widths, &comfortable) > room {
         let droppable =
             (0..columns.len()).filter(|index| widths[*index].is_some() && columns[*index].rank > 0);
         let Some(least_important) = droppable.max_by_key(|index| (columns[*index].rank, *index)) else {
@@ -117,7 +122,7 @@ fn fit(columns: &[Column], natural: &[u16], room: Option<u16>) -> Vec<Option<u16
         };
         widths[least_important] = None;
     }
-    let mut spare = room.saturating_sub(needed(&widths));
+    let mut spare = room.saturating_sub(needed(&widths, &least));
     let mut by_rank: Vec<usize> = (0..columns.len())
         .filter(|index| widths[*index].is_some())
         .collect();

@@ -365,7 +365,7 @@ impl SourcesReport {
         let stale = self.rows.iter().filter(|row| row.findings().stale).count() as u64;
         if stale > 0 {
             let what = format!(
-                "{} with old knowledge, marked with its age",
+                "what is known of {} is old, and marked with its age",
                 humane::count(stale, "source")
             );
             hints.push(Note::hint(

@@ -40,10 +40,11 @@ impl SourceReport {
         let mut blocks = vec![
             Block::Section(
                 "STATUS",
-                vec![
+                self.aged(
                     cells::status(&row.document, &row.freshness),
-                    self.seen(verdict.at),
-                ],
+                    Field::Status,
+                    verdict.at,
+                ),
             ),
             rule(verdict.rule),
         ];
@@ -171,15 +172,13 @@ impl SourceReport {
                 told("end pushed", stream.ends.iter().next_back().copied()),
             ]
         });
-        let mut lines: Vec<_> = streams.collect();
+        blocks.extend(nested(streams.collect()));
         if let Some(missed) = evidence.missed.values().next_back() {
-            let text = format!(
-                "missing from a poll {}",
-                cells::ago(age_ms(missed.last, self.as_of))
-            );
-            lines.push(vec![Cell::none(), Cell::new(""), Cell::new(text), Cell::new("")]);
+            let age = cells::ago(age_ms(missed.last, self.as_of));
+            blocks.push(Block::Remark(format!(
+                "a complete poll did not list a stream {age}"
+            )));
         }
-        blocks.extend(nested(lines));
         blocks
     }
 
