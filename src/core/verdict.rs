@@ -277,6 +277,8 @@ pub fn explain(rule: &str) -> &'static str {
         "auth.validated" => "the platform accepted every token that this source needs",
         "auth.expired" => "a token has ended and could not be renewed",
         "auth.revoked" => "the platform no longer honours a grant; it must be given again",
+        "auth.unknown" => "no identity that this source needs was ever checked",
+        "permissions.newest-answer" => "the newest answer of a method that tells permissions",
         _ => "an unnamed rule",
     }
 }

@@ -1,0 +1,11 @@
+//! One file per command: what is typed, what is done, and the report that comes of it.
+
+pub mod auth;
+pub mod completion;
+pub mod config;
+pub mod doctor;
+pub mod probe;
+pub mod schema;
+pub mod sim;
+pub mod sources;
+pub mod store;

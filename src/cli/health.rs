@@ -1,0 +1,192 @@
+//! What a document means for the exit code, and for the person who reads it.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::core::document::SourceDocument;
+use crate::core::evidence::LinkNow;
+use crate::core::freshness::{Field, Freshness};
+use crate::core::observation::ErrorInfo;
+use crate::core::verdict::{AuthStatus, Status};
+
+/// The worst that can be said of a source, mildest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Connected and authorised, by fresh evidence.
+    Ok,
+    /// Not enough evidence, or it is too old.
+    Unknown,
+    /// Down or degraded.
+    Down,
+    /// Authorisation expired, revoked or missing.
+    Auth,
+}
+
+/// Everything that is wrong with a source, as far as it counts for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one finding of its own; any may occur with any other"
+)]
+pub struct Findings {
+    /// An authorisation expired, was revoked or is missing.
+    pub auth: bool,
+    /// The platform answered and refuses.
+    pub refused: bool,
+    /// Proven to be disconnected.
+    pub disconnected: bool,
+    /// Nothing was ever proven about the connection or the authorisation.
+    pub unknown: bool,
+    /// What was proven about them is too old to rely on.
+    pub stale: bool,
+}
+
+impl Findings {
+    /// Judges `document`.
+    pub fn of(document: &SourceDocument, freshness: &Freshness) -> Self {
+        let verdict = &document.verdict;
+        let proven = verdict.status.rule != "status.nothing-proven";
+        let missing = trouble(document).is_some_and(|error| is_missing_credential(&error.code));
+        let auth = verdict.auth.as_ref().map(|auth| auth.value);
+        Self {
+            auth: missing || auth.is_some_and(|auth| auth != AuthStatus::Valid),
+            refused: verdict.status.value == Status::Error,
+            disconnected: proven && verdict.status.value == Status::Disconnected,
+            unknown: !proven || auth.is_none(),
+            stale: freshness.is_stale(Field::Status) || freshness.is_stale(Field::AuthStatus),
+        }
+    }
+
+    /// Returns the worst of them.
+    pub fn worst(self) -> Health {
+        if self.auth {
+            Health::Auth
+        } else if self.refused || self.disconnected {
+            Health::Down
+        } else if self.unknown || self.stale {
+            Health::Unknown
+        } else {
+            Health::Ok
+        }
+    }
+
+    /// Returns whether nothing gets better before a person acts.
+    pub fn needs_person(self) -> bool {
+        self.auth || self.refused
+    }
+}
+
+/// Returns the error of a transport that is in trouble now, refusals first.
+pub fn trouble(document: &SourceDocument) -> Option<&ErrorInfo> {
+    let links = document.knowledge.evidence.connection.values();
+    links
+        .filter_map(|link| match link.now() {
+            LinkNow::Trouble(trouble) => Some(trouble),
+            LinkNow::Up | LinkNow::Unattended => None,
+        })
+        .max_by_key(|trouble| trouble.refused)
+        .map(|trouble| &trouble.error)
+}
+
+/// Whether an error says that there is no credential at all, or none that the platform takes.
+fn is_missing_credential(code: &str) -> bool {
+    code.starts_with("auth.") || code.ends_with(".unauthorized") || code.ends_with(".not_configured")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::evidence::Knowledge;
+    use crate::core::freshness::Intervals;
+    use crate::core::observation::{
+        AuthCheck, AuthResult, Fact, Identity, LinkState, Observation, Transport,
+    };
+    use crate::core::time::Timestamp;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
+    }
+
+    fn link(state: LinkState) -> Fact {
+        Fact::Connection {
+            transport: Transport::Api,
+            state,
+        }
+    }
+
+    fn auth(result: AuthResult) -> Fact {
+        Fact::Auth {
+            identity: Identity::named("twitch/bot"),
+            check: AuthCheck {
+                result,
+                expires_at: None,
+                scopes: std::collections::BTreeSet::default(),
+                reason: None,
+            },
+        }
+    }
+
+    fn worst(facts: Vec<Fact>, seconds_later: i64) -> Health {
+        let key = "twitch:900200".parse().unwrap();
+        let seen: Vec<_> = facts
+            .into_iter()
+            .map(|fact| Observation::new(&key, at(0), "twitch.helix", fact))
+            .collect();
+        let document = SourceDocument::from_knowledge(key, Knowledge::of(&seen));
+        let freshness = Freshness::of(&document, &Intervals::default(), at(seconds_later));
+        Findings::of(&document, &freshness).worst()
+    }
+
+    #[test]
+    fn only_fresh_proof_of_connection_and_authorisation_is_healthy() {
+        let error = |code| ErrorInfo::new(code, "why");
+        let up = || link(LinkState::Up);
+        let valid = || auth(AuthResult::Valid);
+        for (facts, later, expected) in [
+            (vec![up(), valid()], 0, Health::Ok),
+            (vec![up(), valid()], 91, Health::Unknown),
+            (vec![], 0, Health::Unknown),
+            (vec![up()], 0, Health::Unknown),
+            (vec![valid()], 0, Health::Unknown),
+            (
+                vec![
+                    link(LinkState::Down {
+                        error: error("network.timeout"),
+                    }),
+                    valid(),
+                ],
+                0,
+                Health::Down,
+            ),
+            (
+                vec![
+                    link(LinkState::Refused {
+                        error: error("twitch.not_found"),
+                    }),
+                    valid(),
+                ],
+                0,
+                Health::Down,
+            ),
+            (
+                vec![link(LinkState::Down {
+                    error: error("network.timeout"),
+                })],
+                0,
+                Health::Down,
+            ),
+            (vec![up(), auth(AuthResult::Expired)], 0, Health::Auth),
+            (vec![up(), auth(AuthResult::Revoked)], 0, Health::Auth),
+            (
+                vec![link(LinkState::Refused {
+                    error: error("auth.missing"),
+                })],
+                0,
+                Health::Auth,
+            ),
+        ] {
+            assert_eq!(worst(facts.clone(), later), expected, "{facts:?} {later} s later");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What the screen can do: its width, colour, and whether it knows more than ASCII.
+
+use std::io::IsTerminal as _;
+
+use crate::cli::output::view::{Cell, Tone};
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal that can, unless `NO_COLOR` is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// How things look on one output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Columns that fit on a line; `None` when lines may be of any length.
+    pub width: Option<u16>,
+    /// Whether colour is used.
+    pub color: bool,
+    /// Whether symbols beyond ASCII are used.
+    pub unicode: bool,
+}
+
+impl Look {
+    /// No colour, no symbols, no limit: what a file or a pipe gets.
+    pub const PLAIN: Self = Self {
+        width: None,
+        color: false,
+        unicode: false,
+    };
+
+    /// Finds out how standard output looks.
+    pub fn of_stdout(choice: ColorChoice, env: &Env<'_>) -> Self {
+        Self::detect(choice, env, std::io::stdout().is_terminal())
+    }
+
+    /// Finds out how standard error looks.
+    pub fn of_stderr(choice: ColorChoice, env: &Env<'_>) -> Self {
+        Self::detect(choice, env, std::io::stderr().is_terminal())
+    }
+
+    fn detect(choice: ColorChoice, env: &Env<'_>, terminal: bool) -> Self {
+        let asked = env("COLUMNS").and_then(|columns| columns.trim().parse().ok());
+        let measured = || {
+            terminal
+                .then(|| comfy_table::Table::new().width())
+                .flatten()
+                .filter(|width| *width > 0)
+        };
+        Self {
+            width: asked.filter(|columns| *columns > 0).or_else(measured),
+            color: wants_color(choice, env, terminal),
+            unicode: knows_unicode(env),
+        }
+    }
+
+    /// Returns `text` as it looks with `tone`.
+    pub fn paint(self, tone: Tone, text: &str) -> String {
+        let codes = if self.color { codes(tone) } else { "" };
+        if codes.is_empty() || text.is_empty() {
+            return text.to_owned();
+        }
+        format!("\u{1b}[{codes}m{text}\u{1b}[0m")
+    }
+
+    /// Returns a cell's symbol and text, without colour.
+    pub fn spell(self, cell: &Cell) -> String {
+        match cell.glyph {
+            Some(glyph) if cell.text.is_empty() => glyph.draw(self.unicode).to_owned(),
+            Some(glyph) => format!("{} {}", glyph.draw(self.unicode), cell.text),
+            None => cell.text.clone(),
+        }
+    }
+
+    /// Returns a cell with symbol, text and colour.
+    pub fn show(self, cell: &Cell) -> String {
+        self.paint(cell.tone, &self.spell(cell))
+    }
+
+    /// Returns what separates the parts of a line.
+    pub fn separator(self) -> &'static str {
+        if self.unicode { " · " } else { ", " }
+    }
+}
+
+/// Reads a variable of the environment.
+pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// The flag decides, then `NO_COLOR`, then `CLICOLOR_FORCE`, then `CLICOLOR=0` and dumb terminals, then whether anyone
+/// looks (<https://no-color.org>, <https://bixense.com/clicolors>).
+fn wants_color(choice: ColorChoice, env: &Env<'_>, terminal: bool) -> bool {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty());
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto if set("NO_COLOR").is_some() => false,
+        ColorChoice::Auto if set("CLICOLOR_FORCE").is_some_and(|value| value != "0") => true,
+        ColorChoice::Auto if set("CLICOLOR").is_some_and(|value| value == "0") => false,
+        ColorChoice::Auto => terminal && set("TERM").is_none_or(|term| term != "dumb"),
+    }
+}
+
+/// The first of the locale variables that is set decides, as in POSIX; without any the locale is `C`.
+fn knows_unicode(env: &Env<'_>) -> bool {
+    if cfg!(windows) {
+        return true;
+    }
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| env(name).filter(|value| !value.is_empty()))
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// The terminal's own sixteen colours, so that its theme stays in charge.
+fn codes(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Plain => "",
+        Tone::Good => "32",
+        Tone::Warn => "33",
+        Tone::Bad => "1;31",
+        Tone::Live => "1;35",
+        Tone::Dim => "2",
+        Tone::Strong => "1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
+        move |name| {
+            let found = pairs.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    #[test]
+    fn colour_follows_the_flag_then_the_environment_then_the_terminal() {
+        use ColorChoice::{Always, Auto, Never};
+        for (choice, pairs, terminal, expected) in [
+            (Auto, &[][..], true, true),
+            (Auto, &[][..], false, false),
+            (Auto, &[("NO_COLOR", "1")][..], true, false),
+            (Auto, &[("NO_COLOR", "")][..], true, true),
+            (Auto, &[("CLICOLOR_FORCE", "1")][..], false, true),
+            (Auto, &[("CLICOLOR_FORCE", "0")][..], false, false),
+            (
+                Auto,
+                &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")][..],
+                true,
+                false,
+            ),
+            (Auto, &[("CLICOLOR", "0")][..], true, false),
+            (Auto, &[("TERM", "dumb")][..], true, false),
+            (Always, &[("NO_COLOR", "1")][..], false, true),
+            (Never, &[("CLICOLOR_FORCE", "1")][..], true, false),
+        ] {
+            assert_eq!(
+                wants_color(choice, &env(pairs), terminal),
+                expected,
+                "{choice:?} {pairs:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn symbols_need_a_utf8_locale() {
+        for (pairs, expected) in [
+            (&[][..], false),
+            (&[("LANG", "en_GB.UTF-8")][..], true),
+            (&[("LANG", "C.utf8")][..], true),
+            (&[("LANG", "en_GB.UTF-8"), ("LC_ALL", "C")][..], false),
+            (&[("LC_ALL", ""), ("LC_CTYPE", "C.UTF-8")][..], true),
+        ] {
+            assert_eq!(knows_unicode(&env(pairs)), expected || cfg!(windows), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn columns_can_be_given() {
+        let look = Look::detect(ColorChoice::Auto, &env(&[("COLUMNS", "72")]), false);
+        assert_eq!(look.width, Some(72));
+        assert_eq!(Look::detect(ColorChoice::Auto, &env(&[]), false).width, None);
+    }
+}

@@ -1,0 +1,232 @@
+//! What a person is to see, before anyone knows how wide, colourful or capable the screen is.
+
+/// A report for people: blocks from top to bottom.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// The blocks.
+    pub blocks: Vec<Block>,
+}
+
+/// One part of a view.
+#[derive(Debug, Clone)]
+pub enum Block {
+    /// A table.
+    Table(Grid),
+    /// Cells on one line.
+    Line(Vec<Cell>),
+    /// A heading of its own with cells beside it.
+    Section(&'static str, Vec<Cell>),
+    /// A sentence under a section, wrapped to the width.
+    Remark(String),
+    /// A table under a section.
+    Nested(Grid),
+    /// An empty line.
+    Gap,
+}
+
+/// A table.
+#[derive(Debug, Clone, Default)]
+pub struct Grid {
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Its rows; each has one cell a column.
+    pub rows: Vec<Vec<Cell>>,
+    /// Whether the column titles are shown.
+    pub headed: bool,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Its title.
+    pub title: &'static str,
+    /// Which columns go first when the screen is narrow: the greatest rank; rank 0 is always kept.
+    pub rank: u8,
+    /// The width below which it is better dropped than shortened; `None`: never shortened.
+    pub elastic: Option<u16>,
+    /// Whether it is aligned to the right.
+    pub right: bool,
+    /// Whether it is shown by `-o wide` only.
+    pub wide_only: bool,
+}
+
+impl Column {
+    /// A column that is always shown.
+    pub const fn kept(title: &'static str) -> Self {
+        Self::ranked(title, 0)
+    }
+
+    /// A column that is dropped before those of a smaller rank.
+    pub const fn ranked(title: &'static str, rank: u8) -> Self {
+        Self {
+            title,
+            rank,
+            elastic: None,
+            right: false,
+            wide_only: false,
+        }
+    }
+
+    /// Aligns it to the right.
+    pub const fn right(mut self) -> Self {
+        self.right = true;
+        self
+    }
+
+    /// Allows it to be shortened down to `min` characters.
+    pub const fn elastic(mut self, min: u16) -> Self {
+        self.elastic = Some(min);
+        self
+    }
+
+    /// Shows it by `-o wide` only.
+    pub const fn wide(mut self) -> Self {
+        self.wide_only = true;
+        self
+    }
+}
+
+/// A piece of text with its meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// The symbol in front, if any.
+    pub glyph: Option<Glyph>,
+    /// The text, free of control characters.
+    pub text: String,
+    /// What it means.
+    pub tone: Tone,
+}
+
+impl Cell {
+    /// Plain text.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Self {
+            glyph: None,
+            text: printable(text.as_ref()),
+            tone: Tone::Plain,
+        }
+    }
+
+    /// Nothing is known, or there is nothing to say.
+    pub fn none() -> Self {
+        Self {
+            glyph: Some(Glyph::Nothing),
+            text: String::new(),
+            tone: Tone::Dim,
+        }
+    }
+
+    /// The text, or the sign for nothing.
+    pub fn maybe(text: Option<impl AsRef<str>>) -> Self {
+        match text {
+            Some(text) if !text.as_ref().is_empty() => Self::new(text),
+            _ => Self::none(),
+        }
+    }
+
+    /// Gives it a meaning.
+    #[must_use]
+    pub fn tone(mut self, tone: Tone) -> Self {
+        self.tone = tone;
+        self
+    }
+
+    /// Puts a symbol in front.
+    #[must_use]
+    pub fn glyph(mut self, glyph: Glyph) -> Self {
+        self.glyph = Some(glyph);
+        self
+    }
+}
+
+/// What a piece of text means to its reader; the screen decides how that looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing particular.
+    Plain,
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Warn,
+    /// A person must act.
+    Bad,
+    /// Live.
+    Live,
+    /// Of little weight.
+    Dim,
+    /// Of some weight.
+    Strong,
+}
+
+/// A symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Glyph {
+    /// Connected.
+    Up,
+    /// Not connected.
+    Down,
+    /// Refused, failed.
+    Bad,
+    /// Live.
+    Live,
+    /// Not live.
+    Off,
+    /// Unknown.
+    Unknown,
+    /// In order.
+    Good,
+    /// Worth a look.
+    Warn,
+    /// What to do next.
+    Next,
+    /// Nothing to say.
+    Nothing,
+    /// Too old to rely on.
+    Stale,
+}
+
+impl Glyph {
+    /// Returns the symbol, in ASCII where the screen knows no more.
+    pub fn draw(self, unicode: bool) -> &'static str {
+        let (rich, plain) = match self {
+            Self::Up => ("●", "*"),
+            Self::Down => ("○", "o"),
+            Self::Bad => ("✗", "x"),
+            Self::Live => ("►", ">"),
+            Self::Off | Self::Nothing => ("–", "-"),
+            Self::Unknown => ("?", "?"),
+            Self::Good => ("✓", "+"),
+            Self::Warn => ("!", "!"),
+            Self::Next => ("→", "->"),
+            Self::Stale => ("◌", "~"),
+        };
+        if unicode { rich } else { plain }
+    }
+}
+
+/// Makes foreign text safe for a terminal: names and titles are chosen by strangers.
+///
+/// Control characters could move the cursor or change colours, and direction marks could make one name look like another;
+/// they become spaces or vanish.
+pub fn printable(text: &str) -> String {
+    let is_direction_mark = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    if !text.chars().any(|c| c.is_control() || is_direction_mark(c)) {
+        return text.to_owned();
+    }
+    text.chars()
+        .filter(|c| !is_direction_mark(*c))
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_command_the_terminal() {
+        assert_eq!(printable("Rat\u{1b}[31mCaster\n"), "Rat [31mCaster ");
+        assert_eq!(printable("abc\u{202e}cba"), "abccba");
+        assert_eq!(printable("naïve 🐀 ラット"), "naïve 🐀 ラット");
+    }
+}

@@ -1,0 +1,135 @@
+//! How verdicts look in tables, in one place, so that every command shows the same thing in the same way.
+
+use crate::cli::output::humane;
+use crate::cli::output::view::{Cell, Glyph, Tone};
+use crate::core::document::SourceDocument;
+use crate::core::freshness::{Field, Freshness, age_ms};
+use crate::core::stream::StreamStatus;
+use crate::core::time::Timestamp;
+use crate::core::transition::Transition;
+use crate::core::verdict::{AuthStatus, Status};
+
+/// Returns `age` as in `4m ago`.
+pub fn ago(age: u64) -> String {
+    format!("{} ago", humane::age(age))
+}
+
+/// Returns how long ago `at` was, or `never`.
+pub fn seen(at: Option<Timestamp>, now: Timestamp) -> Cell {
+    match at {
+        Some(at) => Cell::new(ago(age_ms(at, now))).tone(Tone::Dim),
+        None => Cell::new("never").tone(Tone::Dim),
+    }
+}
+
+/// Returns a moment as people write it, in UTC.
+pub fn moment(at: Timestamp) -> String {
+    let text = at.to_string();
+    let (date, time) = text.split_once('T').unwrap_or((&text, ""));
+    format!("{date} {}Z", time.get(..8).unwrap_or_default())
+}
+
+/// A value that is too old to rely on says so, whatever it is.
+fn aged(cell: Cell, stale: bool, age: Option<u64>) -> Cell {
+    let Some(age) = age.filter(|_| stale) else {
+        return cell;
+    };
+    let text = format!("{} {}", cell.text, ago(age));
+    Cell { text, ..cell }.glyph(Glyph::Stale).tone(Tone::Dim)
+}
+
+/// Shows the connection.
+pub fn status(document: &SourceDocument, freshness: &Freshness) -> Cell {
+    let verdict = &document.verdict.status;
+    let (glyph, tone) = match verdict.value {
+        Status::Connected => (Glyph::Up, Tone::Good),
+        Status::Disconnected if verdict.at.is_none() => (Glyph::Down, Tone::Dim),
+        Status::Disconnected => (Glyph::Down, Tone::Warn),
+        Status::Error => (Glyph::Bad, Tone::Bad),
+    };
+    let cell = Cell::new(verdict.value.to_string()).glyph(glyph).tone(tone);
+    aged(cell, freshness.is_stale(Field::Status), freshness.status_age_ms)
+}
+
+/// Shows the stream; one that is live with how long it has been.
+pub fn stream(document: &SourceDocument, freshness: &Freshness, now: Timestamp) -> Cell {
+    let verdict = &document.verdict;
+    let started = verdict.session.as_ref().and_then(|session| session.started_at);
+    let stale = freshness.is_stale(Field::StreamStatus);
+    let cell = match (verdict.stream.value, started) {
+        // How long it has been live is only told while it is known to be.
+        (StreamStatus::Online, Some(start)) if !stale => {
+            Cell::new(format!("ONLINE {}", humane::span(age_ms(start, now))))
+        }
+        (value, _) => Cell::new(value.to_string()),
+    };
+    let (glyph, tone) = match verdict.stream.value {
+        StreamStatus::Online => (Glyph::Live, Tone::Live),
+        StreamStatus::Offline => (Glyph::Off, Tone::Plain),
+        StreamStatus::Unknown => (Glyph::Unknown, Tone::Dim),
+    };
+    let cell = cell.glyph(glyph).tone(tone);
+    aged(
+        cell,
+        freshness.is_stale(Field::StreamStatus),
+        freshness.stream_age_ms,
+    )
+}
+
+/// Shows the authorisation.
+pub fn auth(document: &SourceDocument, freshness: &Freshness) -> Cell {
+    let cell = auth_status(document.verdict.auth.as_ref().map(|auth| auth.value));
+    aged(cell, freshness.is_stale(Field::AuthStatus), freshness.auth_age_ms)
+}
+
+/// Shows the result of an authorisation check.
+pub fn auth_status(status: Option<AuthStatus>) -> Cell {
+    let Some(status) = status else {
+        return Cell::new("unknown").glyph(Glyph::Unknown).tone(Tone::Dim);
+    };
+    let (glyph, tone) = match status {
+        AuthStatus::Valid => (Glyph::Good, Tone::Good),
+        AuthStatus::Expired => (Glyph::Warn, Tone::Warn),
+        AuthStatus::Revoked => (Glyph::Bad, Tone::Bad),
+    };
+    Cell::new(status.to_string()).glyph(glyph).tone(tone)
+}
+
+/// Shows how many watch.
+pub fn viewers(document: &SourceDocument, freshness: &Freshness) -> Cell {
+    let Some(count) = document.verdict.viewer_count else {
+        return Cell::none();
+    };
+    let cell = Cell::new(humane::thousands(count));
+    if freshness.is_stale(Field::ViewerCount) {
+        cell.glyph(Glyph::Stale).tone(Tone::Dim)
+    } else {
+        cell
+    }
+}
+
+/// Shows what the bot may do.
+pub fn permissions(document: &SourceDocument, freshness: &Freshness) -> Cell {
+    let cell = Cell::maybe(Some(document.verdict.permissions.join(", ")));
+    if freshness.is_stale(Field::Permissions) && cell.glyph.is_none() {
+        cell.glyph(Glyph::Stale).tone(Tone::Dim)
+    } else {
+        cell
+    }
+}
+
+/// Shows what a transition changed.
+pub fn change(transition: &Transition) -> Cell {
+    let side = |value: &Option<String>| match value.as_deref() {
+        None | Some("") => "nothing".to_owned(),
+        Some(value) => value.to_owned(),
+    };
+    let tone = match transition.to.as_deref() {
+        Some("ONLINE") => Tone::Live,
+        Some("CONNECTED" | "VALID") => Tone::Good,
+        Some("ERROR" | "REVOKED") => Tone::Bad,
+        Some("DISCONNECTED" | "EXPIRED") => Tone::Warn,
+        _ => Tone::Plain,
+    };
+    Cell::new(format!("{} to {}", side(&transition.from), side(&transition.to))).tone(tone)
+}

@@ -1,0 +1,453 @@
+//! Many sources at a glance: `sources status` and `sources list`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::health::{Findings, Health, trouble};
+use crate::cli::output::machine::UnusableItem;
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::{Note, Report, humane};
+use crate::cli::reports::cells;
+use crate::core::document::{SourceDocument, SourceRecord};
+use crate::core::freshness::{Freshness, Intervals};
+use crate::core::source::PlatformName;
+use crate::core::stream::StreamStatus;
+use crate::core::time::Timestamp;
+use crate::core::verdict::{AuthStatus, Status, deciding_identity};
+
+/// The sources and what is known of each.
+#[derive(Debug, Clone)]
+pub struct SourcesReport {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// The sources, sorted by key.
+    pub rows: Vec<SourceRow>,
+    /// Stored documents that cannot be used.
+    pub unusable: Vec<UnusableItem>,
+    /// What the table shows.
+    pub show: Show,
+}
+
+/// What a table of sources shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// What is known of each.
+    Status,
+    /// What each is and where it is configured.
+    List,
+}
+
+/// One source.
+#[derive(Debug, Clone)]
+pub struct SourceRow {
+    /// What is known.
+    pub document: SourceDocument,
+    /// How old that is.
+    pub freshness: Freshness,
+    /// Where it is configured (`bitbrat.toml`, an environment variable); `None` when it is only stored.
+    pub configured: Option<String>,
+    /// Whether the store has a document of it.
+    pub stored: bool,
+}
+
+impl SourceRow {
+    /// Judges `document` at `now`.
+    pub fn new(document: SourceDocument, intervals: &Intervals, now: Timestamp) -> Self {
+        Self {
+            freshness: Freshness::of(&document, intervals, now),
+            document,
+            configured: None,
+            stored: true,
+        }
+    }
+
+    /// Returns everything that is wrong with it.
+    pub fn findings(&self) -> Findings {
+        Findings::of(&self.document, &self.freshness)
+    }
+}
+
+/// One source as JSON shows it: the fields that every reader may rely on, and how old they are.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceItem {
+    /// `platform:id`, as every command accepts it.
+    pub key: String,
+    #[serde(flatten)]
+    record: SourceRecord,
+    #[serde(flatten)]
+    freshness: Freshness,
+    /// The worst that can be said of it: `ok`, `unknown` (not enough evidence, or too old), `down`, `auth`.
+    pub health: Health,
+    /// Whether the configuration names it.
+    pub configured: bool,
+}
+
+impl From<&SourceRow> for SourceItem {
+    fn from(row: &SourceRow) -> Self {
+        Self {
+            key: row.document.key.to_string(),
+            record: row.document.record(),
+            freshness: row.freshness.clone(),
+            health: row.findings().worst(),
+            configured: row.configured.is_some(),
+        }
+    }
+}
+
+impl Report for SourcesReport {
+    type Item = SourceItem;
+    const KIND: &'static str = "SourceList";
+    const CSV: &'static [&'static str] = &[
+        "key",
+        "platform",
+        "id",
+        "displayName",
+        "status",
+        "streamStatus",
+        "viewerCount",
+        "authStatus",
+        "permissions",
+        "latencyMs",
+        "health",
+        "stale",
+        "lastStatusUpdate",
+        "lastStreamUpdate",
+        "lastError.code",
+        "lastError.at",
+        "metrics.messagesIn",
+        "metrics.messagesOut",
+        "metrics.errors",
+        "metrics.reconnects",
+        "configured",
+    ];
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<SourceItem> {
+        self.rows.iter().map(SourceItem::from).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.rows.iter().map(|row| row.document.key.to_string()).collect()
+    }
+
+    fn unusable(&self) -> Vec<UnusableItem> {
+        self.unusable.clone()
+    }
+
+    fn view(&self) -> View {
+        if self.rows.is_empty() && self.unusable.is_empty() {
+            return View::default();
+        }
+        let grid = match self.show {
+            Show::Status => self.status_grid(),
+            Show::List => self.list_grid(),
+        };
+        View {
+            blocks: vec![Block::Table(grid)],
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        if self.rows.is_empty() && self.unusable.is_empty() {
+            return vec![
+                Note::hint(Tone::Warn, "no sources are configured and none are stored", None),
+                Note::hint(
+                    Tone::Warn,
+                    "add one to bitbrat.toml ([[source]] platform = \"twitch\" id = \"123456\"), or look around first",
+                    Some("bitbrat config init"),
+                ),
+                Note::hint(
+                    Tone::Warn,
+                    "without any credentials, the simulated platforms show what it looks like",
+                    Some("bitbrat --demo sources status --probe"),
+                ),
+            ];
+        }
+        match self.show {
+            Show::Status => {
+                let mut notes = vec![Note::Summary(self.summary())];
+                notes.extend(self.hints());
+                notes
+            }
+            Show::List => Vec::new(),
+        }
+    }
+}
+
+impl SourcesReport {
+    fn status_grid(&self) -> Grid {
+        let notes: Vec<Option<String>> = self.rows.iter().map(note).collect();
+        let noted = !self.unusable.is_empty() || notes.iter().any(Option::is_some);
+        let mut columns = vec![
+            Column::kept("SOURCE"),
+            Column::kept("NAME").elastic(8),
+            Column::kept("STATUS"),
+            Column::kept("STREAM"),
+            Column::ranked("VIEWERS", 2).right(),
+            Column::ranked("AUTH", 1),
+            Column::ranked("MAY", 5).elastic(9),
+            Column::ranked("AGE", 3).right(),
+            Column::ranked("LATENCY", 6).right().wide(),
+            Column::ranked("IN", 6).right().wide(),
+            Column::ranked("OUT", 6).right().wide(),
+            Column::ranked("ERRORS", 6).right().wide(),
+            Column::ranked("TITLE", 7).elastic(16).wide(),
+        ];
+        if noted {
+            columns.push(Column::ranked("NOTE", 4).elastic(16));
+        }
+        let mut rows: Vec<Vec<Cell>> = self
+            .rows
+            .iter()
+            .zip(notes)
+            .map(|(row, note)| {
+                let mut cells = self.status_cells(row);
+                if noted {
+                    let tone = if row.findings().needs_person() {
+                        Tone::Bad
+                    } else {
+                        Tone::Dim
+                    };
+                    cells.push(note.map_or_else(|| Cell::new(""), |note| Cell::new(note).tone(tone)));
+                }
+                cells
+            })
+            .collect();
+        for unusable in &self.unusable {
+            let mut cells = vec![Cell::new(""); columns.len()];
+            cells[0] = Cell::new(&unusable.document_id);
+            cells[1] = Cell::none();
+            cells[2] = Cell::new("unusable").glyph(Glyph::Bad).tone(Tone::Warn);
+            cells[3] = Cell::none();
+            if let Some(last) = cells.last_mut() {
+                *last = Cell::new(&unusable.reason).tone(Tone::Warn);
+            }
+            rows.push(cells);
+        }
+        Grid {
+            columns,
+            rows,
+            headed: true,
+        }
+    }
+
+    fn status_cells(&self, row: &SourceRow) -> Vec<Cell> {
+        let SourceRow {
+            document, freshness, ..
+        } = row;
+        let record = document.record();
+        let age = freshness.status_age_ms.max(freshness.stream_age_ms);
+        vec![
+            Cell::new(document.key.to_string()),
+            Cell::maybe(document.display_name()).tone(Tone::Strong),
+            cells::status(document, freshness),
+            cells::stream(document, freshness, self.as_of),
+            cells::viewers(document, freshness),
+            cells::auth(document, freshness),
+            cells::permissions(document, freshness),
+            Cell::new(age.map_or_else(|| "never".into(), humane::age)).tone(Tone::Dim),
+            Cell::maybe(record.latency_ms.map(|millis| format!("{millis} ms"))),
+            Cell::new(humane::thousands(record.metrics.messages_in)),
+            Cell::new(humane::thousands(record.metrics.messages_out)),
+            Cell::new(humane::thousands(record.metrics.errors)),
+            Cell::maybe(record.metadata.get("title").and_then(|title| title.as_str())),
+        ]
+    }
+
+    fn list_grid(&self) -> Grid {
+        let rows = self.rows.iter().map(|row| {
+            vec![
+                Cell::new(row.document.key.to_string()),
+                Cell::maybe(row.document.display_name()).tone(Tone::Strong),
+                Cell::new(row.document.key.platform().as_str()),
+                Cell::maybe(row.configured.as_deref()),
+                if row.stored {
+                    Cell::new("yes").glyph(Glyph::Good).tone(Tone::Good)
+                } else {
+                    Cell::new("not yet").tone(Tone::Dim)
+                },
+            ]
+        });
+        let unusable = self.unusable.iter().map(|unusable| {
+            vec![
+                Cell::new(&unusable.document_id),
+                Cell::none(),
+                Cell::none(),
+                Cell::none(),
+                Cell::new(&unusable.reason).glyph(Glyph::Bad).tone(Tone::Warn),
+            ]
+        });
+        Grid {
+            columns: vec![
+                Column::kept("SOURCE"),
+                Column::kept("NAME").elastic(8),
+                Column::ranked("PLATFORM", 2),
+                Column::ranked("CONFIGURED BY", 1).elastic(12),
+                Column::kept("STORED").elastic(8),
+            ],
+            rows: rows.chain(unusable).collect(),
+            headed: true,
+        }
+    }
+
+    /// The whole report in one line; what is zero and good to be zero is left out.
+    fn summary(&self) -> Vec<Cell> {
+        let count =
+            |test: &dyn Fn(&SourceRow) -> bool| self.rows.iter().filter(|row| test(row)).count() as u64;
+        let live = count(&|row| row.document.verdict.stream.value == StreamStatus::Online);
+        let connected = count(&|row| row.document.verdict.status.value == Status::Connected);
+        let stale = count(&|row| row.findings().stale);
+        let need = count(&|row| row.findings().needs_person());
+        let mut parts = vec![
+            Cell::new(humane::count(self.rows.len() as u64, "source")),
+            Cell::new(format!("{} live", humane::thousands(live))).tone(if live > 0 {
+                Tone::Live
+            } else {
+                Tone::Plain
+            }),
+            Cell::new(format!("{} connected", humane::thousands(connected))),
+        ];
+        if stale > 0 {
+            parts.push(Cell::new(format!("{} stale", humane::thousands(stale))).tone(Tone::Warn));
+        }
+        if !self.unusable.is_empty() {
+            parts.push(Cell::new(format!("{} unusable", self.unusable.len())).tone(Tone::Warn));
+        }
+        if need > 0 {
+            let verb = if need == 1 { "needs" } else { "need" };
+            parts.push(Cell::new(format!("{} {verb} you", humane::thousands(need))).tone(Tone::Bad));
+        }
+        parts
+    }
+
+    /// What a person should do, the same thing only once.
+    fn hints(&self) -> Vec<Note> {
+        const SHOWN: usize = 5;
+        let mut hints = self.auth_hints();
+        let refused: Vec<_> = self
+            .rows
+            .iter()
+            .filter(|row| row.findings().refused && row.findings().worst() == Health::Down)
+            .collect();
+        for row in refused.iter().take(SHOWN) {
+            let why = trouble(&row.document).map_or("the platform refuses", |error| error.message.as_str());
+            let key = &row.document.key;
+            hints.push(Note::hint(
+                Tone::Bad,
+                format!("{}: {why}", named(row)),
+                Some(&format!("bitbrat sources describe {key}")),
+            ));
+        }
+        if refused.len() > SHOWN {
+            let more = format!("and {} more like these", refused.len() - SHOWN);
+            hints.push(Note::hint(Tone::Bad, more, None));
+        }
+        let never = self
+            .rows
+            .iter()
+            .filter(|row| row.findings().unknown && row.document.verdict.status.at.is_none());
+        let never = never.count() as u64;
+        if never > 0 {
+            let verb = if never == 1 { "was" } else { "were" };
+            let what = format!("{} {verb} never looked at", humane::count(never, "source"));
+            hints.push(Note::hint(
+                Tone::Warn,
+                what,
+                Some("bitbrat sources status --probe"),
+            ));
+        }
+        let stale = self.rows.iter().filter(|row| row.findings().stale).count() as u64;
+        if stale > 0 {
+            let what = format!(
+                "what is known of {} is old, and marked with its age",
+                humane::count(stale, "source")
+            );
+            hints.push(Note::hint(
+                Tone::Warn,
+                what,
+                Some("bitbrat sources status --probe"),
+            ));
+        }
+        if !self.unusable.is_empty() {
+            let what = format!(
+                "{} cannot be used",
+                humane::count(self.unusable.len() as u64, "stored document")
+            );
+            hints.push(Note::hint(Tone::Warn, what, Some("bitbrat doctor")));
+        }
+        hints
+    }
+
+    fn auth_hints(&self) -> Vec<Note> {
+        let mut lost: BTreeMap<(PlatformName, String, Option<AuthStatus>), Vec<&SourceRow>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| row.findings().auth) {
+            let platform = row.document.key.platform();
+            let status = row.document.verdict.auth.as_ref().map(|auth| auth.value);
+            let identity = deciding_identity(&row.document.knowledge.evidence)
+                .map_or_else(|| format!("{platform}/bot"), ToString::to_string);
+            lost.entry((platform, identity, status)).or_default().push(row);
+        }
+        lost.into_iter()
+            .map(|((platform, identity, status), rows)| {
+                let what = match status {
+                    Some(AuthStatus::Revoked) => "was revoked and must be given again",
+                    Some(AuthStatus::Expired) => "has expired and could not be renewed",
+                    Some(AuthStatus::Valid) | None => "is missing",
+                };
+                let needed_by = match rows.as_slice() {
+                    [one] => named(one),
+                    many => humane::count(many.len() as u64, "source"),
+                };
+                Note::hint(
+                    Tone::Bad,
+                    format!("the authorisation of {identity} {what}; needed by {needed_by}"),
+                    Some(&login_command(platform, &identity)),
+                )
+            })
+            .collect()
+    }
+}
+
+/// The command that gives an identity a new authorisation.
+pub fn login_command(platform: PlatformName, identity: &str) -> String {
+    let bot = format!("{platform}/bot");
+    if identity == bot {
+        format!("bitbrat auth login {platform} --with-token")
+    } else {
+        format!("bitbrat auth login {platform} --as {identity} --with-token")
+    }
+}
+
+fn named(row: &SourceRow) -> String {
+    match row.document.display_name() {
+        Some(name) => format!("{} ({name})", row.document.key),
+        None => row.document.key.to_string(),
+    }
+}
+
+/// What the table says about a source beside its verdicts.
+fn note(row: &SourceRow) -> Option<String> {
+    let verdict = &row.document.verdict;
+    if let Some(error) = trouble(&row.document) {
+        return Some(error.message.clone());
+    }
+    let auth = verdict
+        .auth
+        .as_ref()
+        .filter(|auth| auth.value != AuthStatus::Valid);
+    if auth.is_some() {
+        let identity = deciding_identity(&row.document.knowledge.evidence)?;
+        let check = row.document.knowledge.evidence.auth.get(identity)?;
+        return Some(match &check.value.reason {
+            Some(reason) => format!("{identity}: {reason}"),
+            None => identity.to_string(),
+        });
+    }
+    (!row.stored).then(|| "never looked at".to_owned())
+}

@@ -1,0 +1,495 @@
+//! How reports look: at several widths, with and without colour, for people and for programs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use crate::cli::output::machine::UnusableItem;
+use crate::cli::output::{Format, Look, Report, notes, render};
+use crate::cli::reports::history::HistoryReport;
+use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
+use crate::cli::reports::source::SourceReport;
+use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
+use crate::core::counters::Counters;
+use crate::core::document::SourceDocument;
+use crate::core::evidence::Knowledge;
+use crate::core::freshness::Intervals;
+use crate::core::observation::{
+    AuthCheck, AuthResult, ErrorInfo, Fact, Grants, Identity, LinkState, Observation, Transport,
+};
+use crate::core::time::Timestamp;
+use crate::core::transition::transitions;
+use crate::store::HistoryEntry;
+
+const RICH: Look = Look {
+    width: Some(120),
+    color: false,
+    unicode: true,
+};
+
+fn now() -> Timestamp {
+    "2026-05-01T18:00:00Z".parse().unwrap()
+}
+
+/// The story of one source, told in facts some seconds before now.
+struct Story {
+    key: &'static str,
+    facts: Vec<(i64, Fact)>,
+}
+
+impl Story {
+    fn of(key: &'static str) -> Self {
+        Self {
+            key,
+            facts: Vec::new(),
+        }
+    }
+
+    fn fact(mut self, seconds_ago: i64, fact: Fact) -> Self {
+        self.facts.push((seconds_ago, fact));
+        self
+    }
+
+    fn link(self, seconds_ago: i64, transport: Transport, state: LinkState) -> Self {
+        self.fact(seconds_ago, Fact::Connection { transport, state })
+    }
+
+    fn up(self, seconds_ago: i64) -> Self {
+        self.link(seconds_ago, Transport::Api, LinkState::Up)
+    }
+
+    fn named(self, name: &str, title: &str) -> Self {
+        let fields = [("displayName", name), ("title", title)];
+        let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
+        self.fact(
+            60,
+            Fact::Profile {
+                fields: fields
+                    .map(|(field, value)| (field.into(), value.into()))
+                    .collect(),
+            },
+        )
+    }
+
+    fn auth(self, seconds_ago: i64, identity: &str, result: AuthResult, reason: Option<&str>) -> Self {
+        self.fact(
+            seconds_ago,
+            Fact::Auth {
+                identity: Identity::named(identity),
+                check: AuthCheck {
+                    result,
+                    expires_at: Some(now().plus_secs(3 * 3600)),
+                    scopes: BTreeSet::from(["chat:read".into(), "user:read:moderated_channels".into()]),
+                    reason: reason.map(str::to_owned),
+                },
+            },
+        )
+    }
+
+    fn live(self, seconds_ago: i64, id: &str, started_ago: i64, viewers: u64) -> Self {
+        self.fact(
+            seconds_ago,
+            Fact::StreamSeen {
+                stream_id: id.into(),
+                started_at: Some(now().plus_secs(-started_ago)),
+            },
+        )
+        .fact(
+            seconds_ago,
+            Fact::Viewers {
+                count: viewers,
+                stream_id: Some(id.into()),
+            },
+        )
+    }
+
+    fn may(self, granted: &[&str], denied: &[&str], unknown: &[(&str, &str)]) -> Self {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        self.fact(
+            200,
+            Fact::Permissions {
+                method: "twitch.moderated-channels".into(),
+                grants: Grants {
+                    granted: set(granted),
+                    denied: set(denied),
+                    unknown: unknown
+                        .iter()
+                        .map(|(name, why)| ((*name).into(), (*why).into()))
+                        .collect(),
+                },
+            },
+        )
+    }
+
+    fn observations(&self) -> Vec<Observation> {
+        let key = self.key.parse().unwrap();
+        self.facts
+            .iter()
+            .map(|(ago, fact)| Observation::new(&key, now().plus_secs(-ago), "twitch.helix", fact.clone()))
+            .collect()
+    }
+
+    fn document(&self) -> SourceDocument {
+        SourceDocument::from_knowledge(self.key.parse().unwrap(), Knowledge::of(&self.observations()))
+    }
+
+    fn row(&self) -> SourceRow {
+        SourceRow::new(self.document(), &Intervals::default(), now())
+    }
+
+    /// The transitions as a store would have kept them.
+    fn history(&self) -> Vec<HistoryEntry> {
+        let key = self.key.parse().unwrap();
+        let mut document = SourceDocument::new(key);
+        let mut entries = Vec::new();
+        for observation in self.observations() {
+            let before = document.verdict.clone();
+            document.join(Knowledge::from(&observation));
+            let changes = transitions(&before, &document.verdict);
+            entries.extend(
+                changes
+                    .into_iter()
+                    .map(|change| HistoryEntry::new(&document.key, observation.at.plus_secs(1), change)),
+            );
+        }
+        entries.reverse();
+        entries
+    }
+}
+
+fn ratcaster() -> Story {
+    Story::of("twitch:900200")
+        .auth(900, "twitch/bot", AuthResult::Valid, None)
+        .fact(
+            4340,
+            Fact::StreamPush {
+                live: true,
+                stream_id: Some("40900001".into()),
+                started_at: Some(now().plus_secs(-4340)),
+            },
+        )
+        .up(12)
+        .link(3, Transport::EventSub, LinkState::Up)
+        .live(12, "40900001", 4340, 12_345)
+        .may(
+            &["moderator", "send"],
+            &["editor"],
+            &[("vip", "needs the broadcaster's authorisation (channel:read:vips)")],
+        )
+        .named(
+            "RatCaster",
+            "sorting cheese until it is done, then some more cheese",
+        )
+        .fact(5, Fact::Latency { millis: 84 })
+        .fact(
+            40,
+            Fact::Counters {
+                writer: "watch-1".into(),
+                totals: Counters {
+                    messages_in: 4210,
+                    messages_out: 37,
+                    errors: 1,
+                    reconnects: 2,
+                    at: Some(now().plus_secs(-40)),
+                },
+            },
+        )
+}
+
+fn revoked() -> Story {
+    Story::of("twitch:900207")
+        .up(20)
+        .auth(
+            30,
+            "twitch/broadcaster:900207",
+            AuthResult::Revoked,
+            Some("the user disconnected the app"),
+        )
+        .fact(20, Fact::StreamAbsent)
+        .named("LapsedLynx", "")
+}
+
+fn gone() -> Story {
+    Story::of("twitch:900209")
+        .auth(30, "twitch/bot", AuthResult::Valid, None)
+        .link(
+            15,
+            Transport::Api,
+            LinkState::Refused {
+                error: ErrorInfo::new("twitch.not_found", "twitch knows no channel with this id"),
+            },
+        )
+}
+
+fn old_knowledge() -> Story {
+    Story::of("kick:55501")
+        .up(1900)
+        .auth(1900, "kick/bot", AuthResult::Valid, None)
+        .live(1900, "s1", 9000, 88)
+        .named("ChiliClara", "slow cooking")
+}
+
+fn guild() -> Story {
+    Story::of("discord:987654321098765432")
+        .link(
+            9,
+            Transport::Gateway,
+            LinkState::Down {
+                error: ErrorInfo::new("network.timeout", "no answer within 10 s"),
+            },
+        )
+        .auth(9, "discord/bot", AuthResult::Valid, None)
+        .named("The Rat Pack\u{1b}[31m", "")
+}
+
+fn world() -> SourcesReport {
+    let mut rows: Vec<_> = [ratcaster(), revoked(), gone(), old_knowledge(), guild()]
+        .iter()
+        .map(Story::row)
+        .collect();
+    let mut never = Story::of("twitch:900210").row();
+    never.stored = false;
+    never.configured = Some("bitbrat.toml".into());
+    rows.push(never);
+    rows.sort_by(|a, b| a.document.key.cmp(&b.document.key));
+    SourcesReport {
+        as_of: now(),
+        rows,
+        unusable: vec![UnusableItem {
+            document_id: "twitch:40900001".into(),
+            reason: "it is keyed by a stream's id; the source is `twitch:900200`".into(),
+        }],
+        show: Show::Status,
+    }
+}
+
+fn shown(report: &impl Report, format: Format, look: Look) -> String {
+    let text = render(report, format, look).unwrap();
+    let notes = notes(&report.notes(), look);
+    if notes.is_empty() {
+        text
+    } else {
+        text + "--- stderr ---" + &notes
+    }
+}
+
+#[test]
+fn status_at_every_width() {
+    for width in [160, 120, 100, 80, 60] {
+        let look = Look {
+            width: Some(width),
+            ..RICH
+        };
+        insta::assert_snapshot!(
+            format!("status_{width}"),
+            render(&world(), Format::Table, look).unwrap()
+        );
+    }
+}
+
+#[test]
+fn status_in_a_pipe_has_no_limit_no_colour_and_no_symbols() {
+    insta::assert_snapshot!(shown(&world(), Format::Table, Look::PLAIN));
+}
+
+#[test]
+fn status_in_colour_with_its_summary_and_hints() {
+    let look = Look { color: true, ..RICH };
+    let escaped = shown(&world(), Format::Table, look).replace('\u{1b}', "^");
+    insta::assert_snapshot!(escaped);
+}
+
+#[test]
+fn status_wide_drops_nothing() {
+    insta::assert_snapshot!(render(&world(), Format::Wide, RICH).unwrap());
+}
+
+#[test]
+fn status_for_programs() {
+    for (name, format) in [
+        ("json", Format::Json),
+        ("yaml", Format::Yaml),
+        ("csv", Format::Csv),
+        ("name", Format::Name),
+    ] {
+        insta::assert_snapshot!(format!("status_{name}"), render(&world(), format, RICH).unwrap());
+    }
+    let lines = render(&world(), Format::Ndjson, RICH).unwrap();
+    let keys: Vec<_> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].clone())
+        .collect();
+    assert_eq!(keys.len(), world().rows.len());
+    assert_eq!(keys[0], "twitch:900200");
+}
+
+#[test]
+fn a_list_tells_where_each_source_comes_from() {
+    let report = SourcesReport {
+        show: Show::List,
+        ..world()
+    };
+    insta::assert_snapshot!(shown(&report, Format::Table, RICH));
+}
+
+#[test]
+fn nothing_configured_is_answered_with_a_way_to_begin() {
+    let report = SourcesReport {
+        rows: Vec::new(),
+        unusable: Vec::new(),
+        ..world()
+    };
+    insta::assert_snapshot!(shown(&report, Format::Table, RICH));
+}
+
+fn described(story: &Story) -> SourceReport {
+    SourceReport {
+        as_of: now(),
+        row: story.row(),
+        history: story.history(),
+    }
+}
+
+#[test]
+fn a_description_gives_each_verdict_with_its_evidence_and_rule() {
+    for (name, story) in [
+        ("live", ratcaster()),
+        ("revoked", revoked()),
+        ("gone", gone()),
+        ("old", old_knowledge()),
+    ] {
+        insta::assert_snapshot!(
+            format!("describe_{name}"),
+            shown(&described(&story), Format::Table, RICH)
+        );
+    }
+    insta::assert_snapshot!(
+        "describe_unknown",
+        shown(
+            &described(&Story::of("kick:1")),
+            Format::Table,
+            Look {
+                width: Some(60),
+                ..RICH
+            }
+        )
+    );
+    insta::assert_snapshot!(
+        "describe_json",
+        render(&described(&ratcaster()), Format::Json, RICH).unwrap()
+    );
+}
+
+#[test]
+fn a_history_tells_how_long_each_state_had_lasted() {
+    let story = Story::of("twitch:900200")
+        .up(9000)
+        .live(9000, "1", 9000, 3)
+        .link(
+            5000,
+            Transport::Api,
+            LinkState::Down {
+                error: ErrorInfo::new("network.timeout", "no answer"),
+            },
+        )
+        .up(4940)
+        .fact(
+            1800,
+            Fact::StreamPush {
+                live: false,
+                stream_id: Some("1".into()),
+                started_at: None,
+            },
+        );
+    let report = HistoryReport {
+        as_of: now(),
+        key: story.key.parse().unwrap(),
+        entries: story.history(),
+    };
+    insta::assert_snapshot!(shown(&report, Format::Table, RICH));
+    insta::assert_snapshot!(shown(&report, Format::Csv, RICH));
+    let empty = HistoryReport {
+        entries: Vec::new(),
+        ..report
+    };
+    insta::assert_snapshot!(shown(&empty, Format::Table, RICH));
+}
+
+#[test]
+fn an_answer_is_one_line_with_its_reason() {
+    let mut text = String::new();
+    for (answer, because, missing) in [
+        (Answer::Yes, "the newest poll listed the stream", vec![]),
+        (
+            Answer::No,
+            "the role of the bot lacks it",
+            vec!["MANAGE_MESSAGES".to_owned()],
+        ),
+        (Answer::Unknown, "nothing was ever proven about a stream", vec![]),
+    ] {
+        let report = AnswerReport {
+            as_of: now(),
+            answer: AnswerItem {
+                key: "twitch:900200".into(),
+                display_name: Some("RatCaster".into()),
+                question: "live".into(),
+                answer,
+                because: because.into(),
+                rule: None,
+                age_ms: Some(12_000),
+                missing,
+            },
+            hints: Vec::new(),
+        };
+        let _ = write!(text, "{}", shown(&report, Format::Table, RICH));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_thousand_sources_need_no_screen_of_their_own_width() {
+    let stories: Vec<_> = (0..1000).map(|_| ratcaster().row()).collect();
+    let report = SourcesReport {
+        as_of: now(),
+        rows: stories,
+        unusable: Vec::new(),
+        show: Show::Status,
+    };
+    let text = render(&report, Format::Table, RICH).unwrap();
+    assert_eq!(text.lines().count(), 1001);
+    assert!(text.lines().all(|line| line.chars().count() <= 120));
+}
+
+#[test]
+fn a_hint_for_many_is_given_once() {
+    let rows: Vec<_> = (0..40)
+        .map(|_| {
+            Story::of("twitch:1")
+                .up(5)
+                .auth(5, "twitch/bot", AuthResult::Expired, None)
+                .row()
+        })
+        .collect();
+    let report = SourcesReport {
+        rows,
+        unusable: Vec::new(),
+        ..world()
+    };
+    insta::assert_snapshot!(notes(&report.notes(), RICH));
+}
+
+#[test]
+fn stored_fields_of_others_show_up_in_json() {
+    let stored =
+        serde_json::json!({"displayName": "RatCaster", "metadata": {"joinedChannels": ["#ratcaster"]}});
+    let document = SourceDocument::from_stored("twitch:1".parse().unwrap(), stored).unwrap();
+    let row = SourceRow::new(document, &Intervals::default(), now());
+    let report = SourcesReport {
+        rows: vec![row],
+        unusable: Vec::new(),
+        ..world()
+    };
+    let json: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(&render(&report, Format::Json, RICH).unwrap()).unwrap();
+    assert_eq!(json["items"][0]["metadata"]["joinedChannels"][0], "#ratcaster");
+    assert_eq!(json["items"][0]["health"], "unknown");
+}
