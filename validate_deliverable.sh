@@ -84,8 +84,8 @@ has() { output "$1" | grep -qE -- "$2" || { echo "no line matches $2 in:" && hea
 every() { [ -s "$work/$1.out" ] && ! output "$1" | grep -vE -- "$2"; }
 at_least() { [ "$(wc -l <"$work/$1.out")" -ge "$2" ] || { echo "fewer than $2 lines:" && cat "$work/$1.out" && return 1; }; }
 whole_object() { [ "$(head -c 1 "$work/$1.out")" = "{" ] && [ "$(tr -d '\n' <"$work/$1.out" | tail -c 1)" = "}" ]; }
-# first PATTERN: the id of the first source whose line matches, from the kept ndjson.
-first() { output lines | grep -E -- "$1" | sed -n 's/.*[{,]id:\([a-z]*:[0-9]*\),.*/\1/p' | head -n 1; }
+# first PATTERN: the key of the first source whose line matches, from the kept ndjson.
+first() { output lines | grep -E -- "$1" | sed -n 's/.*[{,]key:\([a-z]*:[0-9]*\),.*/\1/p' | head -n 1; }
 
 # --- the checkout ------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ check "it is a SourceList of bitbrat/v1" 'has probed apiVersion:bitbrat/v1 && ha
 check "it says as of when" 'has probed "asOf:[0-9]{4}-[0-9]{2}-[0-9]{2}T"'
 check "another process reads them from the store" 'keep lines "0 3 4 8" --demo sources status -o ndjson'
 check "eight sources or more" 'at_least lines 8'
-check "every source has an id of the right shape" 'every lines "[{,]id:(twitch|kick|discord):[0-9]+,"'
+check "every source has a key of the right shape" 'every lines "[{,]key:(twitch|kick|discord):[0-9]+,"'
 check "every source has a known status" 'every lines "[{,]status:(CONNECTED|DISCONNECTED|ERROR)[,}]"'
 check "every source has a known stream status" 'every lines "[{,]streamStatus:(ONLINE|OFFLINE|UNKNOWN)[,}]"'
 check "every source says whether it is stale" 'every lines "[{,]stale:"'
