@@ -1,5 +1,10 @@
 //! The store port: keeps one document a source, and its history.
 
+pub mod memory;
+pub mod retention;
+pub mod sqlite;
+mod stored;
+
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -12,14 +17,15 @@ use crate::core::transition::Transition;
 /// Keeps source documents, one per [`SourceKey`].
 ///
 /// A write names the version that it was based on. When someone else wrote in between, the answer is
-/// [`StoreError::Conflict`]: the caller loads, joins and saves again. `contract` tests check every promise made here
-/// against every adapter.
+/// [`StoreError::Conflict`]: the caller loads, joins and saves again. What cannot be used is never overwritten, because
+/// it has no version that a write could name. `contract` tests check every promise made here against every adapter.
 #[async_trait]
 pub trait SourceStore: Send + Sync {
     /// Says where the documents are, for people: `sqlite:/path`, `firestore:project/(default)`.
     fn location(&self) -> String;
 
-    /// Returns the document of `key`, or `None` when nothing was ever written under it.
+    /// Returns the document of `key`, or `None` when nothing was ever written under it;
+    /// [`StoreError::Unusable`] when what is there cannot be read.
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError>;
 
     /// Returns every stored document, sorted by id. One that cannot be read never hides the others.
@@ -27,18 +33,19 @@ pub trait SourceStore: Send + Sync {
 
     /// Writes documents, each on top of the version it was based on (`None`: there was none), and returns the result of
     /// each in the same order. Many may go in one request, but one that fails never stops its neighbours. At most one
-    /// write per key in a call.
+    /// write per key in a call. The history entries of a write are kept with its document or not at all, so that no
+    /// transition is ever lost between the two.
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>>;
 
     /// Deletes what is stored under a document id, with its history. Returns whether there was anything. Takes the raw id
     /// because orphans of other writers do not have the form of a key.
     async fn delete(&self, document_id: &str) -> Result<bool, StoreError>;
 
-    /// Keeps history entries. An entry whose id is already kept is not kept twice; entries beyond the retention are dropped,
-    /// oldest first.
+    /// Keeps history entries without their document (a migration does that). An entry whose id is already kept is not kept
+    /// twice; entries beyond the [`retention::Retention`] are dropped, oldest first.
     async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError>;
 
-    /// Returns at most `limit` history entries, newest first.
+    /// Returns at most `limit` history entries, newest first: by when they happened, then by when they were recorded.
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
     /// Yields the whole collection now and again after every change. Ends only when dropped; interruptions heal by
@@ -70,6 +77,19 @@ pub struct Write {
     pub document: SourceDocument,
     /// The version that it was based on; `None` when there was no document.
     pub base: Option<Version>,
+    /// The transitions that the document brings, if any.
+    pub history: Vec<HistoryEntry>,
+}
+
+impl Write {
+    /// Builds a write that brings no transition.
+    pub fn new(document: SourceDocument, base: Option<Version>) -> Self {
+        Self {
+            document,
+            base,
+            history: Vec::new(),
+        }
+    }
 }
 
 /// One stored document, readable or not.
@@ -142,7 +162,7 @@ pub enum StoreError {
         document_id: String,
     },
     /// The stored document cannot be used; it is left as it is.
-    #[error("`{document_id}` cannot be used")]
+    #[error("`{document_id}` cannot be used: {source}")]
     Unusable {
         /// The document.
         document_id: String,

@@ -1,0 +1,208 @@
+//! A store that lives and dies with the process: for demos, dry runs and tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::core::document::SourceDocument;
+use crate::core::source::SourceKey;
+use crate::store::retention::Retention;
+use crate::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored};
+
+/// Keeps documents in memory, in the very form in which other stores would keep them. Clones share one store.
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    retention: Retention,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    documents: BTreeMap<String, (Value, u64)>,
+    history: BTreeMap<String, Vec<HistoryEntry>>,
+    sequence: u64,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new(Retention::default())
+    }
+}
+
+impl MemoryStore {
+    /// Starts an empty store.
+    pub fn new(retention: Retention) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::default(),
+            retention,
+            changes: watch::Sender::new(0),
+        }))
+    }
+
+    /// Puts a document as another program would, unchecked.
+    pub fn put_raw(&self, document_id: &str, document: Value) {
+        let mut state = self.0.state();
+        let version = state.next_version();
+        state
+            .documents
+            .insert(document_id.to_owned(), (document, version));
+        drop(state);
+        self.0.changed();
+    }
+
+    /// Returns a document as it is stored.
+    pub fn raw(&self, document_id: &str) -> Option<Value> {
+        let state = self.0.state();
+        state
+            .documents
+            .get(document_id)
+            .map(|(document, _)| document.clone())
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn all(&self) -> Vec<Stored> {
+        let documents = self.state().documents.clone();
+        let stored = |(document_id, (document, version)): (String, (Value, u64))| Stored {
+            document: stored::read(&document_id, document).map(|value| Versioned {
+                value,
+                version: name(version),
+            }),
+            document_id,
+        };
+        documents.into_iter().map(stored).collect()
+    }
+}
+
+impl State {
+    fn next_version(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    fn write(&mut self, write: &Write, retention: Retention) -> Result<Version, StoreError> {
+        let document_id = write.document.key.to_string();
+        let (fields, _) = stored::write(&write.document)?;
+        let current = self
+            .documents
+            .get(&document_id)
+            .map(|(_, version)| name(*version));
+        if current != write.base {
+            return Err(StoreError::Conflict { document_id });
+        }
+        self.remember(&document_id, &write.history, retention);
+        let version = self.next_version();
+        self.documents
+            .insert(document_id, (Value::Object(fields), version));
+        Ok(name(version))
+    }
+
+    fn remember(&mut self, document_id: &str, entries: &[HistoryEntry], retention: Retention) {
+        if entries.is_empty() {
+            return;
+        }
+        let kept = self.history.entry(document_id.to_owned()).or_default();
+        for entry in entries {
+            if kept.iter().all(|known| known.id != entry.id) {
+                kept.push(entry.clone());
+            }
+        }
+        retention.apply(kept);
+    }
+}
+
+fn name(version: u64) -> Version {
+    Version(version.to_string())
+}
+
+#[async_trait]
+impl SourceStore for MemoryStore {
+    fn location(&self) -> String {
+        "memory".into()
+    }
+
+    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
+        let document_id = key.to_string();
+        let Some((document, version)) = self.0.state().documents.get(&document_id).cloned() else {
+            return Ok(None);
+        };
+        match stored::read(&document_id, document) {
+            Ok(value) => Ok(Some(Versioned {
+                value,
+                version: name(version),
+            })),
+            Err(source) => Err(StoreError::Unusable { document_id, source }),
+        }
+    }
+
+    async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
+        Ok(self.0.all())
+    }
+
+    async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
+        let mut state = self.0.state();
+        let results: Vec<_> = writes
+            .iter()
+            .map(|write| state.write(write, self.0.retention))
+            .collect();
+        drop(state);
+        if results.iter().any(Result::is_ok) {
+            self.0.changed();
+        }
+        results
+    }
+
+    async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
+        let mut state = self.0.state();
+        let document = state.documents.remove(document_id).is_some();
+        let history = state.history.remove(document_id).is_some();
+        drop(state);
+        if document {
+            self.0.changed();
+        }
+        Ok(document || history)
+    }
+
+    async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        self.0
+            .state()
+            .remember(&key.to_string(), entries, self.0.retention);
+        Ok(())
+    }
+
+    async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        let state = self.0.state();
+        let kept = state.history.get(&key.to_string()).into_iter().flatten();
+        Ok(kept.take(limit).cloned().collect())
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError> {
+        let mut changes = self.0.changes.subscribe();
+        changes.mark_changed();
+        let watching = (self.0.clone(), changes);
+        Ok(stream::unfold(watching, |(shared, mut changes)| async move {
+            changes.changed().await.ok()?;
+            Some((Ok(shared.all()), (shared, changes)))
+        })
+        .boxed())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! Opens the file: who made it, which schema it has, and what a connection is set to.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::store::StoreError;
+use crate::store::sqlite::{Access, SqliteOptions, trouble};
+
+/// Marks a file as ours (`bitb`), so that another program's database is never written to.
+const APPLICATION_ID: i64 = 0x6269_7462;
+
+/// Each step leads from the schema version of its index to the next.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE sources (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL) STRICT;
+    CREATE TABLE history (
+        source TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
+        entry TEXT NOT NULL, PRIMARY KEY (source, id)
+    ) STRICT;
+    CREATE INDEX history_newest ON history (source, at DESC, recorded_at DESC, id DESC);
+    CREATE TABLE sequence (value INTEGER NOT NULL) STRICT;
+    INSERT INTO sequence VALUES (0);
+    CREATE TABLE probe (id INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
+"];
+
+/// The newest schema that we know.
+pub const SCHEMA: i64 = 1;
+
+/// An open connection and the file that it is of.
+pub struct Opened {
+    pub connection: Connection,
+    file: Option<FileId>,
+}
+
+impl Opened {
+    /// Returns whether `path` is by now another file, or none.
+    pub fn was_replaced(&self, path: &Path) -> bool {
+        self.file.is_some() && self.file != file_id(path)
+    }
+}
+
+type FileId = (u64, u64);
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<FileId> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn file_id(_: &Path) -> Option<FileId> {
+    None
+}
+
+/// Opens the file at `path`; `None` when it is only to be read and there is nothing yet.
+pub fn open(path: &Path, access: Access, options: &SqliteOptions) -> Result<Option<Opened>, StoreError> {
+    let explain = |error: rusqlite::Error| trouble::explain(path, &error);
+    let connection = match access {
+        Access::Write => {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(|error| trouble::directory(path, &error))?;
+            }
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+            let mut connection = connect(path, flags, options).map_err(explain)?;
+            prepare(&mut connection, path, options)?;
+            connection
+        }
+        Access::Read => {
+            if !path.exists() {
+                return Ok(None);
+            }
+            let connection = connect_reader(path, options).map_err(explain)?;
+            // A writer that has just created the file has not come round to its tables yet.
+            if schema(&connection, path)? < SCHEMA {
+                return Ok(None);
+            }
+            connection
+        }
+    };
+    let file = file_id(path);
+    Ok(Some(Opened { connection, file }))
+}
+
+/// Opens the file with every setting that a connection needs before its first statement.
+fn connect(path: &Path, flags: OpenFlags, options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(options.busy_timeout)?;
+    Ok(connection)
+}
+
+/// Opens the file for reading. A reader of a write-ahead log needs a small shared file beside it; in a directory that
+/// cannot be written, a log that was closed cleanly can still be read as a file that nobody changes.
+fn connect_reader(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options)?;
+    let first_look = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let log = path.with_file_name(format!(
+        "{}-wal",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    ));
+    match first_look {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !log.exists() => {
+            let path = path
+                .to_string_lossy()
+                .replace('%', "%25")
+                .replace('?', "%3f")
+                .replace('#', "%23");
+            let unchanging = format!("file:{path}?immutable=1");
+            connect(Path::new(&unchanging), OpenFlags::SQLITE_OPEN_READ_ONLY, options)
+        }
+        Err(error) => Err(error),
+        Ok(()) => Ok(connection),
+    }
+}
+
+/// Returns the schema version, refusing files that are not ours or too new for us.
+fn schema(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
+    let explain = |error: rusqlite::Error| trouble::explain(path, &error);
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    // In this order: another process may commit the first migration, all at once, between any two of these.
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(explain)?;
+    let maker = pragma("application_id").map_err(explain)?;
+    let found = pragma("user_version").map_err(explain)?;
+    if maker != APPLICATION_ID && (maker != 0 || tables > 0) {
+        return Err(trouble::another_programs(path));
+    }
+    if found > SCHEMA {
+        return Err(StoreError::NewerSchema {
+            location: format!("sqlite:{}", path.display()),
+            found,
+            known: SCHEMA,
+        });
+    }
+    Ok(found)
+}
+
+/// Brings the file to the newest schema and sets what a writer needs.
+fn prepare(connection: &mut Connection, path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
+    let explain = |error: rusqlite::Error| trouble::explain(path, &error);
+    let found = schema(connection, path)?;
+    keep_a_log(connection, options.busy_timeout).map_err(explain)?;
+    // With a write-ahead log this outlives a crash of the program; only a loss of power may cost the last moments, and
+    // those are in the outbox or seen again by the next poll.
+    connection
+        .pragma_update(None, "synchronous", "NORMAL")
+        .map_err(explain)?;
+    if found == SCHEMA {
+        return Ok(());
+    }
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(explain)?;
+    // Another process may have migrated it while this one waited for the lock.
+    let found = usize::try_from(schema(&transaction, path)?).unwrap_or(0);
+    for step in &MIGRATIONS[found..] {
+        transaction.execute_batch(step).map_err(explain)?;
+    }
+    transaction
+        .pragma_update(None, "user_version", SCHEMA)
+        .map_err(explain)?;
+    transaction
+        .pragma_update(None, "application_id", APPLICATION_ID)
+        .map_err(explain)?;
+    transaction.commit().map_err(explain)
+}
+
+/// Switches to a write-ahead log. SQLite does not wait for other connections at that moment, whatever its busy timeout
+/// says, so this does; once switched, the file stays so.
+fn keep_a_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let mut waited = Duration::ZERO;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && waited < patience => {
+                std::thread::sleep(PAUSE);
+                waited += PAUSE;
+            }
+            done => return done,
+        }
+    }
+}

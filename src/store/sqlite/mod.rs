@@ -1,0 +1,269 @@
+//! The embedded store: one file, many processes. `watch` writes while `sources status` reads beside it.
+//!
+//! SQLite blocks, so every statement runs off the async threads. Opening and migrating live in `database`, statements
+//! in `rows`, and what goes wrong is told in `trouble`.
+
+mod database;
+mod rows;
+mod trouble;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use rusqlite::Connection;
+
+use crate::core::document::SourceDocument;
+use crate::core::source::SourceKey;
+use crate::store::retention::Retention;
+use crate::store::sqlite::database::Opened;
+use crate::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored};
+
+/// How a SQLite store behaves. The defaults are right for everything but tests.
+#[derive(Debug, Clone, Copy)]
+pub struct SqliteOptions {
+    /// How much history is kept.
+    pub retention: Retention,
+    /// How long to wait for another process that writes.
+    pub busy_timeout: Duration,
+    /// How often [`SourceStore::watch`] looks whether another connection has written; one look costs microseconds.
+    pub watch_interval: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            retention: Retention::default(),
+            busy_timeout: Duration::from_secs(5),
+            watch_interval: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Keeps documents in a SQLite file.
+pub struct SqliteStore(Arc<Shared>);
+
+/// What a store's calls and watches have in common.
+struct Shared {
+    path: PathBuf,
+    access: Access,
+    options: SqliteOptions,
+    connection: Mutex<Option<Opened>>,
+}
+
+/// What a connection may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Reads and writes; creates and migrates the file.
+    Write,
+    /// Only reads; a file that does not exist yet has no documents.
+    Read,
+}
+
+impl SqliteStore {
+    /// Opens the store at `path` for reading and writing, creating or migrating it as needed.
+    pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let store = Self::with(path, options, Access::Write);
+        store.call(|_| Ok(())).await?;
+        Ok(store)
+    }
+
+    /// Opens the store at `path` only for reading. It may not exist yet, and another process may be writing it.
+    pub async fn open_read_only(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let store = Self::with(path, options, Access::Read);
+        store.read(|_| Ok(())).await?;
+        Ok(store)
+    }
+
+    fn with(path: &Path, options: SqliteOptions, access: Access) -> Self {
+        Self(Arc::new(Shared {
+            path: path.to_owned(),
+            access,
+            options,
+            connection: Mutex::new(None),
+        }))
+    }
+
+    /// Runs `work`, which must not change anything. Returns the default when there is no store yet.
+    async fn read<T: Default + Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.0.clone();
+        off_thread(&self.0, move || {
+            Ok(shared.with_connection(work)?.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Runs `work`, which may write.
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = self.0.clone();
+        off_thread(&self.0, move || {
+            if shared.access == Access::Read {
+                return Err(shared.read_only());
+            }
+            shared.with_connection(work)?.ok_or_else(|| shared.read_only())
+        })
+        .await
+    }
+}
+
+/// Runs `work` where it may block.
+async fn off_thread<T: Send + 'static>(
+    shared: &Shared,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Unavailable {
+            location: shared.location(),
+            reason: "the program is stopping".into(),
+        }),
+    }
+}
+
+impl Shared {
+    fn location(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    fn read_only(&self) -> StoreError {
+        StoreError::Refused {
+            location: self.location(),
+            reason: "it was opened only for reading".into(),
+            hint: "only one who opens the store for writing may change it".into(),
+        }
+    }
+
+    /// Runs `work` on the open connection; `None` when there is no file to read yet. Someone may move or delete the file
+    /// while it is in use; what is then written would be seen by nobody, so the file that is now there is opened instead.
+    fn with_connection<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot
+            .as_ref()
+            .is_some_and(|opened| opened.was_replaced(&self.path))
+        {
+            *slot = None;
+        }
+        if slot.is_none() {
+            *slot = database::open(&self.path, self.access, &self.options)?;
+        }
+        let Some(opened) = slot.as_mut() else {
+            return Ok(None);
+        };
+        work(&mut opened.connection)
+            .map(Some)
+            .map_err(|error| trouble::explain(&self.path, &error))
+    }
+}
+
+#[async_trait]
+impl SourceStore for SqliteStore {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
+        let document_id = key.to_string();
+        let wanted = document_id.clone();
+        match self
+            .read(move |connection| rows::load(connection, &wanted))
+            .await?
+        {
+            None => Ok(None),
+            Some(row) => match row.read().document {
+                Ok(document) => Ok(Some(document)),
+                Err(source) => Err(StoreError::Unusable { document_id, source }),
+            },
+        }
+    }
+
+    async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
+        self.read(rows::load_all).await
+    }
+
+    async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
+        let mut results: Vec<Option<Result<Version, StoreError>>> = Vec::with_capacity(writes.len());
+        let mut batch = Vec::new();
+        for write in writes {
+            match rows::Upsert::of(write) {
+                Ok(upsert) => {
+                    batch.push(upsert);
+                    results.push(None);
+                }
+                Err(refused) => results.push(Some(Err(refused))),
+            }
+        }
+        let documents = if batch.is_empty() {
+            Vec::new()
+        } else {
+            let ids: Vec<String> = batch.iter().map(|upsert| upsert.document_id.clone()).collect();
+            let retention = self.0.options.retention;
+            match self
+                .call(move |connection| rows::save(connection, &batch, retention))
+                .await
+            {
+                Ok(saved) => saved,
+                // The whole transaction is gone, so the answer to each of its writes is the same.
+                Err(failure) => ids.iter().map(|_| Err(trouble::repeat(&failure))).collect(),
+            }
+        };
+        let mut documents = documents.into_iter();
+        results
+            .into_iter()
+            .map(|known| {
+                known
+                    .or_else(|| documents.next())
+                    .expect("one result per write of the batch")
+            })
+            .collect()
+    }
+
+    async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
+        let document_id = document_id.to_owned();
+        self.call(move |connection| rows::delete(connection, &document_id))
+            .await
+    }
+
+    async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        let (source, entries, retention) = (key.to_string(), entries.to_vec(), self.0.options.retention);
+        self.call(move |connection| rows::append(connection, &source, &entries, retention))
+            .await
+    }
+
+    async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        let source = key.to_string();
+        self.read(move |connection| rows::history(connection, &source, limit))
+            .await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError> {
+        Ok(watch::documents(self.0.clone()))
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.call(rows::check).await
+    }
+}
+
+/// Reads a row as a source's document, or says why not.
+fn stored(document_id: String, version: i64, text: &str) -> Stored {
+    let value = serde_json::from_str(text).unwrap_or_default();
+    Stored {
+        document: stored::read(&document_id, value).map(|value| Versioned {
+            value,
+            version: Version(version.to_string()),
+        }),
+        document_id,
+    }
+}

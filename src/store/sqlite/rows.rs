@@ -1,0 +1,201 @@
+//! The statements. Everything here blocks and knows nothing of files, threads or errors for people.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use crate::store::retention::Retention;
+use crate::store::sqlite::stored;
+use crate::store::{HistoryEntry, StoreError, Stored, Version, Write, stored as documents};
+
+/// A stored document as it stands in the file.
+pub struct Row {
+    document_id: String,
+    version: i64,
+    text: String,
+}
+
+impl Row {
+    /// Reads it as a source's document, or says why not.
+    pub fn read(self) -> Stored {
+        stored(self.document_id, self.version, &self.text)
+    }
+}
+
+/// One write, ready to be executed.
+pub struct Upsert {
+    pub document_id: String,
+    text: String,
+    base: Option<Version>,
+    history: Vec<HistoryEntry>,
+}
+
+impl Upsert {
+    /// Prepares `write`, refusing what cannot be stored.
+    pub fn of(write: &Write) -> Result<Self, StoreError> {
+        let (_, text) = documents::write(&write.document)?;
+        Ok(Self {
+            document_id: write.document.key.to_string(),
+            text,
+            base: write.base.clone(),
+            history: write.history.clone(),
+        })
+    }
+}
+
+pub fn load(connection: &mut Connection, document_id: &str) -> rusqlite::Result<Option<Row>> {
+    connection
+        .prepare_cached("SELECT version, document FROM sources WHERE id = ?1")?
+        .query_row([document_id], |row| {
+            Ok(Row {
+                document_id: document_id.to_owned(),
+                version: row.get(0)?,
+                text: row.get(1)?,
+            })
+        })
+        .optional()
+}
+
+pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
+    let mut statement = connection.prepare_cached("SELECT id, version, document FROM sources ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        // Reading the text in place spares a copy of every document.
+        let text = row.get_ref(2)?.as_str()?;
+        all.push(stored(row.get(0)?, row.get(1)?, text));
+    }
+    Ok(all)
+}
+
+/// Executes all of `batch` in one transaction. An error fails the whole batch; a conflict only its own write.
+pub fn save(
+    connection: &mut Connection,
+    batch: &[Upsert],
+    retention: Retention,
+) -> rusqlite::Result<Vec<Result<Version, StoreError>>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let results = batch
+        .iter()
+        .map(|upsert| upsert_one(&transaction, upsert, retention))
+        .collect::<rusqlite::Result<_>>()?;
+    transaction.commit()?;
+    Ok(results)
+}
+
+fn upsert_one(
+    transaction: &Transaction<'_>,
+    upsert: &Upsert,
+    retention: Retention,
+) -> rusqlite::Result<Result<Version, StoreError>> {
+    let current = transaction
+        .prepare_cached("SELECT version FROM sources WHERE id = ?1")?
+        .query_row([&upsert.document_id], |row| row.get::<_, i64>(0))
+        .optional()?
+        .map(|version| Version(version.to_string()));
+    if current != upsert.base {
+        return Ok(Err(StoreError::Conflict {
+            document_id: upsert.document_id.clone(),
+        }));
+    }
+    let version = next_version(transaction)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO sources (id, version, document) VALUES (?1, ?2, ?3)
+             ON CONFLICT (id) DO UPDATE SET version = excluded.version, document = excluded.document",
+        )?
+        .execute(params![upsert.document_id, version, upsert.text])?;
+    remember(transaction, &upsert.document_id, &upsert.history, retention)?;
+    Ok(Ok(Version(version.to_string())))
+}
+
+/// Returns a version that no document ever had, also not one that was deleted since.
+fn next_version(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
+    transaction
+        .prepare_cached("UPDATE sequence SET value = value + 1 RETURNING value")?
+        .query_row([], |row| row.get(0))
+}
+
+pub fn append(
+    connection: &mut Connection,
+    source: &str,
+    entries: &[HistoryEntry],
+    retention: Retention,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    remember(&transaction, source, entries, retention)?;
+    transaction.commit()
+}
+
+fn remember(
+    transaction: &Transaction<'_>,
+    source: &str,
+    entries: &[HistoryEntry],
+    retention: Retention,
+) -> rusqlite::Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO history (source, id, at, recorded_at, entry) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for entry in entries {
+        let (at, recorded_at) = (entry.transition.at.as_millis(), entry.recorded_at.as_millis());
+        let text = serde_json::to_string(entry).unwrap_or_default();
+        insert.execute(params![source, entry.id, at, recorded_at, text])?;
+    }
+    let newest = transaction
+        .prepare_cached("SELECT max(recorded_at) FROM history WHERE source = ?1")?
+        .query_row([source], |row| row.get(0))?;
+    let horizon = retention.horizon(crate::core::time::Timestamp::from_millis(newest));
+    let kept = i64::try_from(retention.entries).unwrap_or(i64::MAX);
+    transaction
+        .prepare_cached("DELETE FROM history WHERE source = ?1 AND at < ?2")?
+        .execute(params![source, horizon.as_millis()])?;
+    transaction
+        .prepare_cached(
+            "DELETE FROM history WHERE source = ?1 AND id IN (SELECT id FROM history WHERE source = ?1
+             ORDER BY at DESC, recorded_at DESC, id DESC LIMIT -1 OFFSET ?2)",
+        )?
+        .execute(params![source, kept])?;
+    Ok(())
+}
+
+pub fn history(
+    connection: &mut Connection,
+    source: &str,
+    limit: usize,
+) -> rusqlite::Result<Vec<HistoryEntry>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "SELECT entry FROM history WHERE source = ?1 ORDER BY at DESC, recorded_at DESC, id DESC LIMIT ?2",
+        )?
+        .query_map(params![source, limit], |row| row.get::<_, String>(0))?
+        .filter_map(|text| match text.map(|text| serde_json::from_str(&text)) {
+            Ok(Ok(entry)) => Some(Ok(entry)),
+            // An entry that someone else broke never hides the others.
+            Ok(Err(error)) => {
+                tracing::warn!(source, %error, "a history entry cannot be read and is left out");
+                None
+            }
+            Err(error) => Some(Err(error)),
+        })
+        .collect()
+}
+
+pub fn delete(connection: &mut Connection, document_id: &str) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let gone = transaction.execute("DELETE FROM sources WHERE id = ?1", [document_id])?
+        + transaction.execute("DELETE FROM history WHERE source = ?1", [document_id])?;
+    transaction.commit()?;
+    Ok(gone > 0)
+}
+
+/// Writes, reads and deletes a row of its own.
+pub fn check(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("INSERT OR REPLACE INTO probe VALUES (1, 'bitbrat was here')", [])?;
+    transaction.commit()?;
+    connection.query_row("SELECT note FROM probe WHERE id = 1", [], |_| Ok(()))?;
+    connection.execute("DELETE FROM probe WHERE id = 1", [])?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! What went wrong with the file, in the words of its owner, and what to do next.
+
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::store::StoreError;
+
+/// Explains an error of SQLite about the file at `path`.
+pub fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
+    let shown = path.display();
+    let directory = path.parent().unwrap_or(path).display();
+    let refused = |reason: String, hint: String| StoreError::Refused {
+        location: location(path),
+        reason,
+        hint,
+    };
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
+            StoreError::Unavailable {
+                location: location(path),
+                reason: "another process keeps it locked; see who with `fuser` or `lsof`".into(),
+            }
+        }
+        Some(
+            ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied,
+        ) => refused(
+            "it is read-only for us".into(),
+            format!("let this user write `{shown}` and its directory, or choose another path in `store.url`"),
+        ),
+        Some(ErrorCode::DiskFull) => refused(
+            "its disk is full; nothing of this change was written".into(),
+            format!("free space in `{directory}`; what is pending is written then"),
+        ),
+        Some(ErrorCode::CannotOpen) => refused(
+            "it cannot be opened".into(),
+            format!("check that `{shown}` is a file and that this user may read and write `{directory}`"),
+        ),
+        Some(ErrorCode::NotADatabase) => refused(
+            "it is not a SQLite database".into(),
+            format!("move `{shown}` away, or choose another path in `store.url`"),
+        ),
+        Some(ErrorCode::DatabaseCorrupt) => refused(
+            format!("its contents are damaged ({error})"),
+            format!("stop bitbrat, keep a copy, and rescue what is there with `sqlite3 {shown} .recover`"),
+        ),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => StoreError::Unavailable {
+            location: location(path),
+            reason: format!("the system failed to read or write it ({error})"),
+        },
+        _ => refused(
+            error.to_string(),
+            format!("run `bitbrat doctor`; if the file was edited by hand, move `{shown}` away"),
+        ),
+    }
+}
+
+/// Explains why the directory of `path` could not be made.
+pub fn directory(path: &Path, error: &std::io::Error) -> StoreError {
+    let directory = path.parent().unwrap_or(path).display();
+    StoreError::Refused {
+        location: location(path),
+        reason: format!("its directory cannot be made ({error})"),
+        hint: format!("make `{directory}` and let this user write it, or choose another path in `store.url`"),
+    }
+}
+
+/// Refuses a database that another program made.
+pub fn another_programs(path: &Path) -> StoreError {
+    StoreError::Refused {
+        location: location(path),
+        reason: "it is the database of another program".into(),
+        hint: "choose another path in `store.url`".into(),
+    }
+}
+
+/// Gives the same answer once more, for another write of the same failed transaction.
+pub fn repeat(failure: &StoreError) -> StoreError {
+    match failure {
+        StoreError::Refused {
+            location,
+            reason,
+            hint,
+        } => StoreError::Refused {
+            location: location.clone(),
+            reason: reason.clone(),
+            hint: hint.clone(),
+        },
+        StoreError::NewerSchema {
+            location,
+            found,
+            known,
+        } => StoreError::NewerSchema {
+            location: location.clone(),
+            found: *found,
+            known: *known,
+        },
+        StoreError::Unavailable { location, reason } => StoreError::Unavailable {
+            location: location.clone(),
+            reason: reason.clone(),
+        },
+        other => StoreError::Unavailable {
+            location: String::from("sqlite"),
+            reason: other.to_string(),
+        },
+    }
+}
+
+fn location(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
+}

@@ -1,0 +1,290 @@
+//! What can be wrong with a file, and two processes on one.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bitbrat::core::document::SourceDocument;
+use bitbrat::core::source::SourceKey;
+use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
+use bitbrat::store::{SourceStore, StoreError, Write};
+
+fn key() -> SourceKey {
+    "kick:5".parse().unwrap()
+}
+
+fn write(id: &str) -> Write {
+    Write::new(SourceDocument::new(id.parse().unwrap()), None)
+}
+
+fn quick() -> SqliteOptions {
+    SqliteOptions {
+        busy_timeout: Duration::from_millis(50),
+        ..SqliteOptions::default()
+    }
+}
+
+struct Place {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn place() -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    Place {
+        _directory: directory,
+        path,
+    }
+}
+
+async fn refusal(path: &Path) -> String {
+    match SqliteStore::open(path, quick())
+        .await
+        .err()
+        .expect("it cannot be opened")
+    {
+        StoreError::Refused { reason, hint, .. } => format!("{reason}; {hint}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_reader_of_a_store_that_is_not_there_yet_sees_no_documents_and_makes_no_file() {
+    let place = place();
+    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    assert!(reader.load_all().await.unwrap().is_empty());
+    assert!(reader.load(&key()).await.unwrap().is_none());
+    assert!(!place.path.exists());
+    // Once there is one, the same reader sees it.
+    let writer = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    writer.save(&[write("kick:5")]).await.remove(0).unwrap();
+    assert_eq!(reader.load_all().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_cannot_write() {
+    let place = place();
+    SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    assert!(matches!(
+        reader.save(&[write("kick:5")]).await[0],
+        Err(StoreError::Refused { .. })
+    ));
+    assert!(matches!(reader.check().await, Err(StoreError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_with_both_versions() {
+    let place = place();
+    SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    rusqlite::Connection::open(&place.path)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
+    for opened in [
+        SqliteStore::open(&place.path, quick()).await,
+        SqliteStore::open_read_only(&place.path, quick()).await,
+    ] {
+        let refused = opened.err().unwrap();
+        assert!(
+            matches!(
+                refused,
+                StoreError::NewerSchema {
+                    found: 99,
+                    known: 1,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn files_that_are_no_store_are_refused_and_left_alone() {
+    let place = place();
+    std::fs::write(&place.path, "# notes\n".repeat(1000)).unwrap();
+    assert!(refusal(&place.path).await.contains("not a SQLite database"));
+    assert_eq!(std::fs::read(&place.path).unwrap().len(), 8000);
+
+    std::fs::remove_file(&place.path).unwrap();
+    let theirs = rusqlite::Connection::open(&place.path).unwrap();
+    theirs.execute_batch("CREATE TABLE sources (mine TEXT)").unwrap();
+    assert!(refusal(&place.path).await.contains("another program"));
+
+    let directory = tempfile::tempdir().unwrap();
+    assert!(refusal(directory.path()).await.contains("cannot be opened"));
+    let below_a_file = place.path.join("deeper/store.db");
+    assert!(refusal(&below_a_file).await.contains("directory cannot be made"));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_told_as_such() {
+    let place = place();
+    let store = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    for number in 1..200 {
+        store
+            .save(&[write(&format!("kick:{number}"))])
+            .await
+            .remove(0)
+            .unwrap();
+    }
+    drop(store);
+    let mut bytes = std::fs::read(&place.path).unwrap();
+    for byte in bytes.iter_mut().skip(4096) {
+        *byte = 0xA5;
+    }
+    std::fs::write(&place.path, bytes).unwrap();
+    let told = match SqliteStore::open_read_only(&place.path, quick()).await {
+        Ok(store) => store.load_all().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(
+        matches!(&told, StoreError::Refused { reason, hint, .. } if reason.contains("damaged") && hint.contains("recover")),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lock_that_is_kept_is_told_and_heals() {
+    let place = place();
+    let store = SqliteStore::open(&place.path, quick()).await.unwrap();
+    let holder = rusqlite::Connection::open(&place.path).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let told = store.save(&[write("kick:5")]).await.remove(0).unwrap_err();
+    assert!(
+        told.is_transient() && told.to_string().contains("locked"),
+        "{told}"
+    );
+    // Readers go on meanwhile.
+    assert!(store.load_all().await.unwrap().is_empty());
+    holder.execute_batch("COMMIT").unwrap();
+    store.save(&[write("kick:5")]).await.remove(0).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_was_deleted_in_use_is_made_anew() {
+    let place = place();
+    let store = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    let version = store.save(&[write("kick:5")]).await.remove(0).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", place.path.display()));
+    }
+    let based = Write::new(SourceDocument::new(key()), Some(version));
+    assert!(matches!(
+        store.save(&[based]).await[0],
+        Err(StoreError::Conflict { .. })
+    ));
+    store.save(&[write("kick:5")]).await.remove(0).unwrap();
+    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(reader.load_all().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_read_only_place_refuses_writers_and_serves_readers() {
+    let place = place();
+    let store = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    store.save(&[write("kick:5")]).await.remove(0).unwrap();
+    drop(store);
+    let directory = place.path.parent().unwrap();
+    let mode =
+        |path: &Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    mode(&place.path, 0o444);
+    mode(directory, 0o555);
+    // Root may write anywhere; then there is nothing to refuse.
+    let unprivileged = std::fs::write(directory.join("attempt"), "").is_err();
+    if unprivileged {
+        let told = refusal(&place.path).await;
+        assert!(
+            told.contains("read-only") || told.contains("cannot be opened"),
+            "{told}"
+        );
+    }
+    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    let read = reader.load_all().await.map(|all| all.len());
+    mode(directory, 0o755);
+    assert_eq!(read.unwrap(), 1);
+}
+
+/// What a second process does, chosen by `BITBRAT_TEST_ROLE`; the tests below start this very program for it.
+#[tokio::test]
+#[ignore = "started by other tests as a second process"]
+async fn second_process() {
+    let (Ok(role), Ok(path)) = (
+        std::env::var("BITBRAT_TEST_ROLE"),
+        std::env::var("BITBRAT_TEST_PATH"),
+    ) else {
+        return;
+    };
+    let store = SqliteStore::open(Path::new(&path), SqliteOptions::default())
+        .await
+        .unwrap();
+    let number: u64 = role.parse().unwrap();
+    for round in 0..50 {
+        let id = format!("kick:{}", number * 1000 + round + 1);
+        store.save(&[write(&id)]).await.remove(0).unwrap();
+    }
+}
+
+fn start(role: u64, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "contract::store::sqlite::second_process", "--ignored"])
+        .env("BITBRAT_TEST_ROLE", role.to_string())
+        .env("BITBRAT_TEST_PATH", path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn eight_processes_make_and_fill_one_file_while_another_reads() {
+    const PROCESSES: u64 = 8;
+    let place = place();
+    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    let mut writers: Vec<_> = (0..PROCESSES).map(|role| start(role, &place.path)).collect();
+    let mut seen = 0;
+    while writers
+        .iter_mut()
+        .any(|writer| writer.try_wait().unwrap().is_none())
+    {
+        let now = reader.load_all().await.unwrap().len();
+        assert!(now >= seen, "documents vanished: {seen} then {now}");
+        seen = now;
+    }
+    for writer in writers {
+        let ended = writer.wait_with_output().unwrap();
+        assert!(
+            ended.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ended.stdout)
+        );
+    }
+    assert_eq!(
+        reader.load_all().await.unwrap().len(),
+        usize::try_from(PROCESSES * 50).unwrap()
+    );
+}
