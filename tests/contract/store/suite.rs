@@ -395,7 +395,7 @@ pub async fn history_beyond_the_retention_is_dropped_oldest_first<W: World>() {
 
 pub async fn history_older_than_the_retention_is_dropped<W: World>() {
     let retention = Retention {
-        age: Duration::from_secs(60),
+        age: Duration::from_mins(1),
         ..Retention::default()
     };
     let store = W::with(retention).await.open().await;
