@@ -12,6 +12,7 @@ pub mod join;
 #[cfg(test)]
 mod laws;
 pub mod observation;
+pub mod permission;
 pub mod schedule;
 pub mod source;
 pub mod stream;

@@ -1,5 +1,8 @@
 //! The platform port: looks at a platform's API and tells what it saw, as observations.
 
+pub mod answer;
+pub mod twitch;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,343 @@
+//! One look at Twitch: which calls answer the wanted questions for all sources together, and what failures mean.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::join_all;
+
+use super::TwitchPlatform;
+use super::helix::{Call, PAGE, Page, by_id, each};
+use super::map::{self, HELIX, OAUTH, Wanted};
+use super::meter::Meter;
+use super::options::{self, BOT};
+use super::permissions;
+use super::reader::Reader;
+use super::standing::Standing;
+use super::wire::{Channel, Stream};
+use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity, Observation};
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::time::Timestamp;
+use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
+
+/// Scopes of the bot that we need for the whole picture, and what for.
+const NEEDED_SCOPES: [(&str, &str); 2] = [
+    ("user:read:chat", "to hear its chat"),
+    ("user:read:moderated_channels", "to know where it is moderator"),
+];
+
+/// One look.
+pub(super) struct Look<'a> {
+    pub(super) twitch: &'a TwitchPlatform,
+    pub(super) meter: Meter<'a>,
+    probes: &'a ProbeSet,
+    sink: &'a dyn ProbeSink,
+    problems: Mutex<BTreeSet<String>>,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(twitch: &'a TwitchPlatform, probes: &'a ProbeSet, sink: &'a dyn ProbeSink) -> Self {
+        Self {
+            twitch,
+            meter: Meter::telling(sink),
+            probes,
+            sink,
+            problems: Mutex::default(),
+        }
+    }
+
+    /// Looks at `sources`.
+    pub(super) async fn at(self, sources: &[SourceKey]) -> ProbeSummary {
+        let mut seen = BTreeSet::new();
+        let sources: Vec<&SourceKey> = sources
+            .iter()
+            .filter(|source| source.platform() == PlatformName::Twitch && seen.insert(*source))
+            .collect();
+        if !sources.is_empty() {
+            // Authorisations first: what follows then finds its tokens renewed.
+            if self.wants(Probe::Auth) {
+                self.authorisations(&sources).await;
+            }
+            tokio::join!(self.public_reads(&sources), async {
+                if self.wants(Probe::Permissions) {
+                    permissions::look(&self, &sources).await;
+                }
+            });
+        }
+        ProbeSummary {
+            calls: self.meter.count(),
+            problems: self
+                .problems
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn wants(&self, probe: Probe) -> bool {
+        self.probes.contains(&probe)
+    }
+
+    /// Hands an observation on.
+    pub(super) fn tell(&self, source: &SourceKey, at: Timestamp, by: &str, fact: Fact) {
+        self.sink.observe(Observation::new(source, at, by, fact));
+    }
+
+    /// Notes a problem for the summary.
+    pub(super) fn problem(&self, text: String) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.insert(text);
+    }
+
+    /// The present moment in Twitch's time, as far as that is known.
+    pub(super) fn now(&self) -> Timestamp {
+        self.twitch.skew.correct(self.twitch.clock.now())
+    }
+
+    /// Runs calls side by side, as many at a time as are permitted, counting each.
+    pub(super) async fn side_by_side<F: Future<Output = ()>>(&self, calls: impl IntoIterator<Item = F>) {
+        let permitted = calls.into_iter().map(|call| async {
+            let permit = self.twitch.permits.acquire().await;
+            call.await;
+            drop(permit);
+            self.meter.done();
+        });
+        join_all(permitted).await;
+    }
+
+    /// Users, streams and channels, in batches that share their calls.
+    async fn public_reads(&self, sources: &[&SourceKey]) {
+        let wanted = Wanted {
+            stream: self.wants(Probe::Stream),
+            viewers: self.wants(Probe::Viewers),
+        };
+        let users = self.wants(Probe::Connection);
+        let streams = wanted.stream || wanted.viewers;
+        let channels = wanted.stream && self.twitch.options.channel_details;
+        if !users && !streams {
+            return;
+        }
+        let reader = match Reader::new(self.twitch).await {
+            Ok(reader) => reader,
+            Err(error) => return self.failed(sources, &error),
+        };
+        let batches: Vec<_> = sources.chunks(PAGE).collect();
+        let kinds = usize::from(users) + usize::from(streams) + usize::from(channels);
+        self.meter.expect(batches.len() * kinds);
+        let (users, streams, channels) = tokio::join!(
+            self.side_by_side(
+                batches
+                    .iter()
+                    .filter(|_| users)
+                    .map(|batch| self.users(&reader, batch))
+            ),
+            self.side_by_side(
+                batches
+                    .iter()
+                    .filter(|_| streams)
+                    .map(|batch| self.streams(&reader, batch, wanted))
+            ),
+            self.side_by_side(
+                batches
+                    .iter()
+                    .filter(|_| channels)
+                    .map(|batch| self.channels(&reader, batch))
+            ),
+        );
+        let ((), (), ()) = (users, streams, channels);
+    }
+
+    async fn users(&self, reader: &Reader<'_>, batch: &[&SourceKey]) {
+        let ids: Vec<_> = batch.iter().map(|source| source.id()).collect();
+        match reader.users("id", &ids, &self.meter).await {
+            Err(error) => self.failed(batch, &error),
+            Ok(page) => {
+                let (at, found) = (page.at, by_id(page.rows, |user| &user.id));
+                for source in batch {
+                    for told in map::user(source, found.get(source.id()), at) {
+                        self.sink.observe(told);
+                    }
+                }
+                self.latency(batch, at);
+            }
+        }
+    }
+
+    async fn streams(&self, reader: &Reader<'_>, batch: &[&SourceKey], wanted: Wanted) {
+        match self.all_streams(reader, batch).await {
+            Err(error) => self.failed(batch, &error),
+            Ok(page) => {
+                let complete = page.cursor.is_none();
+                let (at, found) = (page.at, by_id(page.rows, |stream| &stream.user_id));
+                for source in batch {
+                    for told in map::stream(source, found.get(source.id()), complete, wanted, at) {
+                        self.sink.observe(told);
+                    }
+                }
+                if !self.wants(Probe::Connection) {
+                    self.latency(batch, at);
+                }
+            }
+        }
+    }
+
+    /// Reads the streams of a batch. One page holds them all; should Twitch still announce another while some are
+    /// missing, it is read too, and a third is not.
+    async fn all_streams(
+        &self,
+        reader: &Reader<'_>,
+        batch: &[&SourceKey],
+    ) -> Result<Page<Stream>, PlatformError> {
+        let mut call = Call {
+            operation: "the list of streams",
+            path: "streams",
+            // Without `first` Twitch lists 20 of 100.
+            query: vec![("first", "100")],
+        };
+        call.query
+            .extend(each("user_id", batch.iter().map(|source| source.id())));
+        let mut page: Page<Stream> = reader.list(&call, &self.meter).await?;
+        let missing = |rows: &[Stream]| {
+            let listed: BTreeSet<_> = rows.iter().map(|stream| stream.user_id.as_str()).collect();
+            batch.iter().any(|source| !listed.contains(source.id()))
+        };
+        let Some(cursor) = page.cursor.take().filter(|_| missing(&page.rows)) else {
+            return Ok(page);
+        };
+        call.query.push(("after", &cursor));
+        let next: Page<Stream> = reader.list(&call, &self.meter).await?;
+        let nothing_new = next.rows.is_empty();
+        page.rows.extend(next.rows);
+        page.cursor = next
+            .cursor
+            .filter(|further| !nothing_new && *further != cursor && missing(&page.rows));
+        Ok(page)
+    }
+
+    async fn channels(&self, reader: &Reader<'_>, batch: &[&SourceKey]) {
+        let call = Call {
+            operation: "the channels' titles",
+            path: "channels",
+            query: each("broadcaster_id", batch.iter().map(|source| source.id())),
+        };
+        match reader.list::<Channel>(&call, &self.meter).await {
+            Err(error) => self.problem(error.to_string()),
+            Ok(page) => {
+                let (at, found) = (page.at, by_id(page.rows, |channel| &channel.broadcaster_id));
+                for source in batch {
+                    let found = found.get(source.id());
+                    if let Some(told) = found.and_then(|channel| map::channel(source, channel, at)) {
+                        self.sink.observe(told);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A failed look is an observation of the connection and of nothing else.
+    fn failed(&self, sources: &[&SourceKey], error: &PlatformError) {
+        let (at, state) = (self.now(), error.link_state());
+        for source in sources {
+            self.tell(source, at, HELIX, map::api(state.clone()));
+        }
+        self.problem(error.to_string());
+    }
+
+    fn latency(&self, batch: &[&SourceKey], at: Timestamp) {
+        if let Some(millis) = self.twitch.helix.latency.millis() {
+            for source in batch {
+                self.tell(source, at, HELIX, Fact::Latency { millis });
+            }
+        }
+    }
+
+    /// Looks at every identity that the sources need: the bot's for all, a broadcaster's for its own channel.
+    async fn authorisations(&self, sources: &[&SourceKey]) {
+        let stored = match self.twitch.auth.identities().await {
+            Ok(stored) => stored,
+            Err(error) => return self.failed_auth(sources, &error),
+        };
+        let shared =
+            if stored.iter().any(|identity| identity.as_str() == BOT) || !self.twitch.auth.can_be_app() {
+                options::bot()
+            } else {
+                options::app()
+            };
+        let mut needed: Vec<(Identity, Vec<&SourceKey>)> = vec![(shared, sources.to_vec())];
+        let stored: BTreeSet<_> = stored.into_iter().collect();
+        for source in sources {
+            let identity = options::broadcaster(source.id());
+            if stored.contains(&identity) {
+                needed.push((identity, vec![source]));
+            }
+        }
+        self.meter.expect(needed.len());
+        self.side_by_side(
+            needed
+                .iter()
+                .map(|(identity, sources)| self.authorisation(identity, sources)),
+        )
+        .await;
+    }
+
+    async fn authorisation(&self, identity: &Identity, sources: &[&SourceKey]) {
+        let checked = match self.twitch.auth.check(identity, &self.meter).await {
+            Ok(checked) => checked,
+            Err(error) => return self.failed_auth(sources, &error),
+        };
+        let (result, reason) = match checked.standing {
+            Standing::Valid => (
+                AuthResult::Valid,
+                self.missing_scopes(identity, &checked.token.scopes),
+            ),
+            Standing::Expired(reason) => (AuthResult::Expired, Some(reason)),
+            Standing::Revoked(reason) => (AuthResult::Revoked, Some(reason)),
+            Standing::Unknown(reason) => {
+                return match checked.error {
+                    Some(error) => self.failed_auth(sources, &error),
+                    None => self.problem(format!("nothing new is known about `{identity}`: {reason}")),
+                };
+            }
+        };
+        if result != AuthResult::Valid {
+            let reason = reason.as_deref().unwrap_or_default();
+            self.problem(format!("`{identity}` is {result}: {reason}"));
+        }
+        let check = AuthCheck {
+            result,
+            expires_at: checked.token.expires_at,
+            scopes: checked.token.scopes,
+            reason,
+        };
+        let at = self.now();
+        for source in sources {
+            let (identity, check) = (identity.clone(), check.clone());
+            self.tell(source, at, OAUTH, Fact::Auth { identity, check });
+        }
+    }
+
+    fn missing_scopes(&self, identity: &Identity, granted: &BTreeSet<String>) -> Option<String> {
+        if identity.as_str() != BOT {
+            return None;
+        }
+        let missing: Vec<_> = NEEDED_SCOPES
+            .iter()
+            .filter(|(scope, _)| !granted.contains(*scope))
+            .collect();
+        for (scope, purpose) in &missing {
+            self.problem(format!("`{identity}` lacks the scope {scope}, {purpose}"));
+        }
+        let names: Vec<_> = missing.iter().map(|(scope, _)| *scope).collect();
+        (!names.is_empty()).then(|| format!("missing scopes: {}", names.join(", ")))
+    }
+
+    /// A check that failed tells nothing about the authorisation; it leaves a trace as the last error.
+    fn failed_auth(&self, sources: &[&SourceKey], error: &PlatformError) {
+        let (at, info) = (self.now(), error.error_info());
+        for source in sources {
+            let fact = Fact::Problem { error: info.clone() };
+            self.tell(source, at, OAUTH, fact);
+        }
+        self.problem(error.to_string());
+    }
+}
