@@ -1,4 +1,7 @@
 //! Whole-program tests, one binary: it links once.
-#![expect(clippy::unwrap_used, reason = "a test that unwraps in vain has failed, and says where")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that unwraps in vain has failed, and says where"
+)]
 
 mod contract;
