@@ -11,6 +11,7 @@ pub mod core;
 pub mod failure;
 pub mod http;
 pub mod lifecycle;
+pub mod persist;
 pub mod platforms;
 pub mod sim;
 pub mod store;

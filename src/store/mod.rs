@@ -153,7 +153,7 @@ impl HistoryEntry {
 }
 
 /// Why a store did not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Someone else wrote the document in between.
     #[error("`{document_id}` was written by someone else in between")]
@@ -162,7 +162,7 @@ pub enum StoreError {
         document_id: String,
     },
     /// The stored document cannot be used; it is left as it is.
-    #[error("`{document_id}` cannot be used: {source}")]
+    #[error("`{document_id}` cannot be used")]
     Unusable {
         /// The document.
         document_id: String,

@@ -215,7 +215,7 @@ impl SourceStore for SqliteStore {
             {
                 Ok(saved) => saved,
                 // The whole transaction is gone, so the answer to each of its writes is the same.
-                Err(failure) => ids.iter().map(|_| Err(trouble::repeat(&failure))).collect(),
+                Err(failure) => ids.iter().map(|_| Err(failure.clone())).collect(),
             }
         };
         let mut documents = documents.into_iter();

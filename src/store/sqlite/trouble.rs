@@ -74,38 +74,6 @@ pub fn another_programs(path: &Path) -> StoreError {
     }
 }
 
-/// Gives the same answer once more, for another write of the same failed transaction.
-pub fn repeat(failure: &StoreError) -> StoreError {
-    match failure {
-        StoreError::Refused {
-            location,
-            reason,
-            hint,
-        } => StoreError::Refused {
-            location: location.clone(),
-            reason: reason.clone(),
-            hint: hint.clone(),
-        },
-        StoreError::NewerSchema {
-            location,
-            found,
-            known,
-        } => StoreError::NewerSchema {
-            location: location.clone(),
-            found: *found,
-            known: *known,
-        },
-        StoreError::Unavailable { location, reason } => StoreError::Unavailable {
-            location: location.clone(),
-            reason: reason.clone(),
-        },
-        other => StoreError::Unavailable {
-            location: String::from("sqlite"),
-            reason: other.to_string(),
-        },
-    }
-}
-
 fn location(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }

@@ -1,0 +1,473 @@
+//! The persister on a moved clock, above a store that counts and that fails when it is told to.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use serde_json::json;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::core::observation::{Fact, LinkState, Transport};
+use crate::store::memory::MemoryStore;
+use crate::store::{HistoryEntry, Stored, Unusable, Versioned, Write};
+
+const HEARTBEAT: i64 = 30_000;
+
+#[derive(Default)]
+struct Scripted {
+    inner: MemoryStore,
+    down: AtomicBool,
+    silent: AtomicBool,
+    down_for: Mutex<BTreeSet<String>>,
+    writes: AtomicUsize,
+    reads: AtomicUsize,
+}
+
+impl Scripted {
+    fn fault(&self, document_id: &str) -> Result<(), StoreError> {
+        let struck = self.down.load(Ordering::SeqCst) || self.down_for.lock().unwrap().contains(document_id);
+        if struck {
+            return Err(StoreError::Unavailable {
+                location: "scripted".into(),
+                reason: "told to".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SourceStore for Scripted {
+    fn location(&self) -> String {
+        "scripted".into()
+    }
+
+    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.fault(&key.to_string())?;
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.load(key).await
+    }
+
+    async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
+        self.fault("")?;
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.inner.load_all().await
+    }
+
+    async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
+        let mut results = Vec::new();
+        for write in writes {
+            self.writes.fetch_add(1, Ordering::SeqCst);
+            results.push(match self.fault(&write.document.key.to_string()) {
+                Ok(()) => self.inner.save(std::slice::from_ref(write)).await.remove(0),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
+        self.inner.delete(document_id).await
+    }
+
+    async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        self.inner.append_history(key, entries).await
+    }
+
+    async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.inner.history(key, limit).await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError> {
+        self.inner.watch().await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.inner.check().await
+    }
+}
+
+struct Desk {
+    store: Arc<Scripted>,
+    clock: Arc<ManualClock>,
+    persister: Persister,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let store = Arc::new(Scripted::default());
+        let clock = ManualClock::at(Timestamp::from_millis(1_780_000_000_000));
+        let persister = persister(&store, &clock);
+        Self {
+            store,
+            clock,
+            persister,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn writes(&self) -> usize {
+        self.store.writes.load(Ordering::SeqCst)
+    }
+
+    fn reads(&self) -> usize {
+        self.store.reads.load(Ordering::SeqCst)
+    }
+
+    async fn push(&self, id: &str, live: bool) -> Outcome {
+        let fact = Fact::StreamPush {
+            live,
+            stream_id: Some("409".into()),
+            started_at: None,
+        };
+        self.see(id, fact).await
+    }
+
+    async fn viewers(&self, id: &str, count: u64) -> Outcome {
+        self.see(
+            id,
+            Fact::Viewers {
+                count,
+                stream_id: None,
+            },
+        )
+        .await
+    }
+
+    async fn see(&self, id: &str, fact: Fact) -> Outcome {
+        let seen = Observation::new(&key(id), self.now(), "test", fact);
+        self.persister.observe(&[seen]).await.outcomes[&key(id)]
+    }
+
+    async fn stored(&self, id: &str) -> SourceDocument {
+        self.store.inner.load(&key(id)).await.unwrap().unwrap().value
+    }
+
+    async fn happened(&self, id: &str) -> Vec<String> {
+        let entries = self.store.history(&key(id), 100).await.unwrap();
+        let tell = |entry: &HistoryEntry| {
+            let change = &entry.transition;
+            let word = |word: &Option<String>| word.clone().unwrap_or_default();
+            format!(
+                "{} {}>{}",
+                change.facet.as_str(),
+                word(&change.from),
+                word(&change.to)
+            )
+        };
+        entries.iter().rev().map(tell).collect()
+    }
+}
+
+fn persister(store: &Arc<Scripted>, clock: &Arc<ManualClock>) -> Persister {
+    let economy = Economy {
+        spread: 0.0,
+        ..Economy::LOCAL
+    };
+    Persister::new(store.clone(), clock.clone(), economy, Chance::seeded(7))
+}
+
+fn key(id: &str) -> SourceKey {
+    id.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_transition_is_stored_at_once_with_its_history() {
+    let desk = Desk::new();
+    assert_eq!(desk.push("kick:5", true).await, Outcome::Written);
+    desk.clock.advance(1000);
+    assert_eq!(desk.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(
+        desk.happened("kick:5").await,
+        ["stream UNKNOWN>ONLINE", "stream ONLINE>OFFLINE"]
+    );
+    assert_eq!((desk.reads(), desk.writes()), (1, 2));
+    assert_eq!(desk.persister.stats().writes, 4);
+}
+
+#[tokio::test]
+async fn everything_else_waits_for_the_heartbeat() {
+    let desk = Desk::new();
+    desk.push("kick:5", true).await;
+    for count in 1..=10 {
+        desk.clock.advance(HEARTBEAT / 20);
+        assert_eq!(desk.viewers("kick:5", count).await, Outcome::Coalesced);
+    }
+    assert_eq!(desk.writes(), 1);
+    let due = desk.persister.stats().next_due.unwrap();
+    assert_eq!(due.millis_since(desk.now()), HEARTBEAT / 2);
+    desk.clock.set(due);
+    assert_eq!(desk.persister.tick().await.count(Outcome::Written), 1);
+    assert_eq!((desk.reads(), desk.writes()), (1, 2));
+    assert_eq!(desk.stored("kick:5").await.verdict.viewer_count, Some(10));
+    assert_eq!(desk.persister.stats().next_due, None);
+    assert!(desk.persister.tick().await.outcomes.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_not_news_is_never_written() {
+    let desk = Desk::new();
+    desk.push("kick:5", true).await;
+    assert_eq!(desk.push("kick:5", true).await, Outcome::Unchanged);
+    desk.clock.advance(10 * HEARTBEAT);
+    desk.persister.tick().await;
+    desk.persister.flush().await;
+    assert_eq!(desk.writes(), 1);
+}
+
+#[tokio::test]
+async fn a_transition_takes_what_was_waiting_along() {
+    let desk = Desk::new();
+    desk.push("kick:5", true).await;
+    desk.clock.advance(1000);
+    desk.viewers("kick:5", 9).await;
+    desk.clock.advance(1000);
+    assert_eq!(desk.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(desk.persister.stats().pending, 0);
+    assert_eq!(
+        desk.stored("kick:5")
+            .await
+            .knowledge
+            .evidence
+            .viewers
+            .unwrap()
+            .value
+            .count,
+        9
+    );
+}
+
+#[tokio::test]
+async fn several_transitions_in_one_call_are_one_write_and_all_in_the_history() {
+    let desk = Desk::new();
+    let push = |seconds: i64, live| {
+        let fact = Fact::StreamPush {
+            live,
+            stream_id: Some("409".into()),
+            started_at: None,
+        };
+        Observation::new(&key("kick:5"), desk.now().plus_secs(seconds), "test", fact)
+    };
+    let applied = desk
+        .persister
+        .observe(&[push(0, true), push(1, false), push(2, true)])
+        .await;
+    assert_eq!(desk.writes(), 1);
+    assert_eq!(applied.transitions[&key("kick:5")].len(), 3);
+    assert_eq!(desk.happened("kick:5").await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_restart_announces_nothing_twice_and_does_not_write_at_once() {
+    let desk = Desk::new();
+    desk.push("kick:5", true).await;
+    let again = persister(&desk.store, &desk.clock);
+    let fact = Fact::StreamPush {
+        live: true,
+        stream_id: Some("409".into()),
+        started_at: None,
+    };
+    let later = Observation::new(&key("kick:5"), desk.now().plus_secs(1), "test", fact);
+    let applied = again.observe(&[later]).await;
+    assert_eq!(applied.outcomes[&key("kick:5")], Outcome::Coalesced);
+    assert!(applied.transitions.is_empty());
+    assert_eq!(again.flush().await.count(Outcome::Written), 1);
+    assert_eq!(desk.happened("kick:5").await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_persisters_on_one_document_lose_nothing() {
+    let desk = Desk::new();
+    let other = persister(&desk.store, &desk.clock);
+    let up = |transport| Fact::Connection {
+        transport,
+        state: LinkState::Up,
+    };
+    desk.see("kick:5", up(Transport::Api)).await;
+    let theirs = Observation::new(&key("kick:5"), desk.now(), "test", up(Transport::Webhook));
+    other.observe(&[theirs]).await;
+    other.flush().await;
+    // Our version is old by now; the answer is read, joined and written again.
+    assert_eq!(desk.push("kick:5", true).await, Outcome::Written);
+    assert_eq!(desk.persister.stats().conflicts, 1);
+    let stored = desk.stored("kick:5").await;
+    assert_eq!(stored.knowledge.evidence.connection.len(), 2);
+    assert_eq!(stored.record().stream_status.to_string(), "ONLINE");
+    assert_eq!(
+        desk.happened("kick:5").await,
+        ["status DISCONNECTED>CONNECTED", "stream UNKNOWN>ONLINE"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_over_what_both_know_is_not_written_again() {
+    let desk = Desk::new();
+    let other = persister(&desk.store, &desk.clock);
+    desk.viewers("kick:5", 1).await;
+    let push = |live| {
+        let fact = Fact::StreamPush {
+            live,
+            stream_id: Some("409".into()),
+            started_at: None,
+        };
+        [Observation::new(&key("kick:5"), desk.now(), "test", fact)]
+    };
+    other.observe(&push(true)).await;
+    other.flush().await;
+    assert_eq!(desk.push("kick:5", true).await, Outcome::Unchanged);
+    assert_eq!(desk.happened("kick:5").await, ["stream UNKNOWN>ONLINE"]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_tried_again_later_and_loses_no_transition() {
+    let desk = Desk::new();
+    desk.push("kick:5", true).await;
+    desk.store.down.store(true, Ordering::SeqCst);
+    desk.clock.advance(1000);
+    assert_eq!(desk.push("kick:5", false).await, Outcome::Waiting);
+    // Not hammered: nothing is due yet.
+    desk.persister.tick().await;
+    assert_eq!(desk.writes(), 2);
+    let stats = desk.persister.stats();
+    assert_eq!((stats.pending, stats.urgent, stats.failures), (1, 1, 1));
+    desk.clock.set(stats.next_due.unwrap());
+    desk.persister.tick().await;
+    let first = stats.next_due.unwrap().millis_since(desk.now());
+    let second = desk.persister.stats().next_due.unwrap().millis_since(desk.now());
+    assert!(second > first, "{second} after {first}");
+    desk.clock.advance(1000);
+    assert_eq!(desk.push("kick:5", true).await, Outcome::Waiting);
+    desk.store.down.store(false, Ordering::SeqCst);
+    desk.clock.set(desk.persister.stats().next_due.unwrap());
+    let applied = desk.persister.tick().await;
+    assert_eq!(applied.transitions[&key("kick:5")].len(), 2);
+    assert_eq!(
+        desk.happened("kick:5").await,
+        [
+            "stream UNKNOWN>ONLINE",
+            "stream ONLINE>OFFLINE",
+            "stream OFFLINE>ONLINE"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_source_heard_of_while_the_store_is_down_is_read_before_it_is_written() {
+    let desk = Desk::new();
+    desk.push("kick:5", true).await;
+    let again = persister(&desk.store, &desk.clock);
+    desk.store.down.store(true, Ordering::SeqCst);
+    let fact = Fact::StreamPush {
+        live: false,
+        stream_id: Some("409".into()),
+        started_at: None,
+    };
+    let end = Observation::new(&key("kick:5"), desk.now().plus_secs(9), "test", fact);
+    let applied = again.observe(&[end]).await;
+    assert_eq!(applied.outcomes[&key("kick:5")], Outcome::Waiting);
+    assert!(again.document(&key("kick:5")).await.is_none());
+    desk.store.down.store(false, Ordering::SeqCst);
+    desk.clock.set(again.stats().next_due.unwrap().max(desk.now()));
+    assert_eq!(
+        again.tick().await.transitions[&key("kick:5")][0].from.as_deref(),
+        Some("ONLINE")
+    );
+}
+
+#[tokio::test]
+async fn one_source_in_trouble_does_not_stop_the_others() {
+    let desk = Desk::new();
+    desk.store.down_for.lock().unwrap().insert("kick:5".into());
+    assert_eq!(desk.push("kick:5", true).await, Outcome::Waiting);
+    assert_eq!(desk.push("kick:6", true).await, Outcome::Written);
+    desk.clock.advance(1000);
+    assert_eq!(desk.persister.flush().await.failures.len(), 1);
+    assert_eq!(desk.push("kick:6", false).await, Outcome::Written);
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_left_alone_and_picked_up_once_it_is_mended() {
+    let desk = Desk::new();
+    desk.store.inner.put_raw("kick:5", json!({ "schemaVersion": 99 }));
+    assert_eq!(desk.push("kick:5", true).await, Outcome::Blocked);
+    assert_eq!(desk.push("kick:5", false).await, Outcome::Blocked);
+    assert_eq!(desk.push("kick:6", true).await, Outcome::Written);
+    let told = desk.persister.flush().await.failures;
+    assert!(
+        matches!(
+            &told[0].1,
+            StoreError::Unusable {
+                source: Unusable::Broken(_),
+                ..
+            }
+        ),
+        "{told:?}"
+    );
+    assert_eq!(
+        desk.store.inner.raw("kick:5").unwrap(),
+        json!({ "schemaVersion": 99 })
+    );
+    desk.store.inner.delete("kick:5").await.unwrap();
+    desk.clock.set(desk.persister.stats().next_due.unwrap());
+    assert_eq!(desk.persister.tick().await.count(Outcome::Written), 1);
+}
+
+#[tokio::test]
+async fn a_document_deleted_behind_our_back_is_written_again_in_full() {
+    let desk = Desk::new();
+    desk.push("kick:5", true).await;
+    desk.store.inner.delete("kick:5").await.unwrap();
+    desk.clock.advance(1000);
+    assert_eq!(desk.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(
+        desk.stored("kick:5").await.record().stream_status.to_string(),
+        "OFFLINE"
+    );
+}
+
+#[tokio::test]
+async fn many_sources_are_first_read_together() {
+    let desk = Desk::new();
+    let seen: Vec<_> = (1..=200)
+        .map(|id| {
+            let count = Fact::Viewers {
+                count: 1,
+                stream_id: None,
+            };
+            Observation::new(&key(&format!("kick:{id}")), desk.now(), "test", count)
+        })
+        .collect();
+    assert_eq!(desk.persister.observe(&seen).await.count(Outcome::Written), 200);
+    assert_eq!(desk.reads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_loses_nothing() {
+    let desk = Desk::new();
+    let seen = Observation::new(&key("kick:5"), desk.now(), "test", Fact::Latency { millis: 3 });
+    desk.store.silent.store(true, Ordering::SeqCst);
+    let call = desk.persister.observe(std::slice::from_ref(&seen));
+    tokio::time::timeout(Duration::from_secs(1), call)
+        .await
+        .expect_err("the store is silent");
+    desk.store.silent.store(false, Ordering::SeqCst);
+    assert_eq!(desk.persister.tick().await.count(Outcome::Written), 1);
+    assert_eq!(
+        desk.stored("kick:5")
+            .await
+            .knowledge
+            .evidence
+            .latency
+            .unwrap()
+            .value,
+        3
+    );
+}
