@@ -1,0 +1,3 @@
+//! Discord: a source is a guild that the bot attends.
+
+pub mod permissions;
