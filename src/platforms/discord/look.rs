@@ -372,25 +372,26 @@ impl<'a> Look<'a> {
 
     /// Returns the bot's own id, asking once.
     pub(super) async fn me(&self) -> Result<Id, ApiError> {
-        if let Some(me) = self.connection.me.get() {
-            return Ok(me.id);
-        }
-        let me: Told<Me> = self.connection.rest.get(&self.tally, ME).await?;
-        self.token_accepted(me.at);
-        Ok(self.connection.me.get_or_init(|| me.value).id)
+        let ask = async || {
+            let me: Told<Me> = self.connection.rest.get(&self.tally, ME).await?;
+            self.token_accepted(me.at);
+            Ok(me.value)
+        };
+        Ok(self.connection.me.get_or_try_init(ask).await?.id)
     }
 
     /// Returns the application's id, asking once; `None` when that fails, since it only serves advice.
     async fn application(&self) -> Option<Id> {
-        if let Some(application) = self.connection.application.get() {
-            return Some(application.id);
-        }
-        let call = Call {
-            route: APPLICATION,
-            path: "applications/@me",
+        let ask = async || {
+            let call = Call {
+                route: APPLICATION,
+                path: "applications/@me",
+            };
+            let told: Result<Told<Application>, _> = self.connection.rest.get(&self.tally, call).await;
+            told.map(|told| told.value)
         };
-        let told: Told<Application> = self.connection.rest.get(&self.tally, call).await.ok()?;
-        Some(self.connection.application.get_or_init(|| told.value).id)
+        let application = self.connection.application.get_or_try_init(ask).await;
+        application.ok().map(|application| application.id)
     }
 
     /// Asks for one thing about `top`.

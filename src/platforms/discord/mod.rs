@@ -17,11 +17,12 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OnceCell;
 use url::Url;
 
 use self::limits::Route;
@@ -121,8 +122,8 @@ pub struct DiscordPlatform {
 /// One token's way to Discord, with what never changes about it.
 struct Connection {
     rest: Rest,
-    me: OnceLock<Me>,
-    application: OnceLock<Application>,
+    me: OnceCell<Me>,
+    application: OnceCell<Application>,
 }
 
 /// The bot as Discord knows it.
@@ -161,8 +162,8 @@ impl DiscordPlatform {
         let memory = Arc::new(Memory::new(options.state_dir.clone()));
         let connection = connection.map(|rest| Connection {
             rest: Rest::new(rest, memory, Arc::clone(&clock), chance),
-            me: OnceLock::new(),
-            application: OnceLock::new(),
+            me: OnceCell::new(),
+            application: OnceCell::new(),
         });
         Ok(Self {
             options,
@@ -296,7 +297,7 @@ fn not_configured(what: &str) -> PlatformError {
 
 /// Takes the word `Bot` off a token and refuses what could not be one. Its shape is not checked: mock servers use others.
 fn clean(token: &SecretString) -> Result<SecretString, PlatformError> {
-    let text = token.expose_secret().trim();
+    let text = token.expose_secret().trim_start();
     let text = text.strip_prefix("Bot ").unwrap_or(text).trim();
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     if plain {
@@ -307,3 +308,6 @@ fn clean(token: &SecretString) -> Result<SecretString, PlatformError> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;
