@@ -1,6 +1,7 @@
 //! The platform port: looks at a platform's API and tells what it saw, as observations.
 
 pub mod answer;
+pub mod discord;
 pub mod twitch;
 
 use std::collections::BTreeSet;

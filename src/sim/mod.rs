@@ -5,6 +5,7 @@
 
 pub mod clock;
 mod control;
+pub mod discord;
 pub mod faults;
 pub mod host;
 pub mod journal;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use crate::clock::{Chance, Clock, SystemClock};
 
 pub use clock::SimClock;
+pub use discord::DiscordSim;
 pub use faults::{Fault, FaultBody, WireFault};
 pub use host::{Host, Server};
 pub use twitch::TwitchSim;
@@ -34,6 +36,8 @@ pub struct SimOptions {
     pub chance: Chance,
     /// Where Twitch listens; port 0 picks a free one.
     pub twitch: SocketAddr,
+    /// Where Discord listens; port 0 picks a free one.
+    pub discord: SocketAddr,
 }
 
 impl Default for SimOptions {
@@ -43,6 +47,7 @@ impl Default for SimOptions {
             clock: Arc::new(SystemClock),
             chance: Chance::seeded(1),
             twitch: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            discord: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         }
     }
 }
@@ -53,6 +58,8 @@ pub struct Sim {
     pub clock: Arc<SimClock>,
     /// The simulated Twitch, empty until told otherwise.
     pub twitch: TwitchSim,
+    /// The simulated Discord, empty until told otherwise.
+    pub discord: DiscordSim,
     _servers: Vec<Server>,
 }
 
@@ -62,10 +69,12 @@ impl Sim {
         let clock = SimClock::new(options.clock);
         let host = || Host::new(Arc::clone(&clock), options.chance.clone());
         let (twitch, twitch_server) = TwitchSim::start(host(), options.twitch).await?;
+        let (discord, discord_server) = DiscordSim::start(host(), options.discord).await?;
         Ok(Self {
             clock,
             twitch,
-            _servers: vec![twitch_server],
+            discord,
+            _servers: vec![twitch_server, discord_server],
         })
     }
 }

@@ -1,0 +1,501 @@
+//! One look at some guilds over REST: the token, the list of guilds, channels where they are configured, streams where
+//! they are mapped. It never opens a gateway session: those are rationed, and spending them kills the bot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::StreamExt;
+
+use super::answer::ApiError;
+use super::channels::{self, Access};
+use super::facts::{self, BY_API, PERMISSIONS};
+use super::limits::Route;
+use super::listing::{PAGE, Walk};
+use super::memory::{DeadToken, Standing};
+use super::permissions::{ChannelKind, NEEDED, Permissions};
+use super::rest::{Call, Tally, Told};
+use super::wire::{Application, Channel, FullGuild, GuildMember, Id, ListedGuild, Me};
+use super::{Connection, DiscordPlatform};
+use crate::core::observation::{Fact, LinkState, Observation, Transport};
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::time::Timestamp;
+use crate::platforms::{Probe, ProbeSet, ProbeSink, ProbeSummary};
+
+/// Guilds looked at in detail at the same time.
+const AT_ONCE: usize = 4;
+/// Problems told to a person in one look; the rest is in the documents.
+const PROBLEMS: usize = 20;
+
+/// A look in progress.
+pub(super) struct Look<'a> {
+    pub(super) platform: &'a DiscordPlatform,
+    pub(super) connection: &'a Connection,
+    probes: &'a ProbeSet,
+    sink: &'a dyn ProbeSink,
+    targets: BTreeMap<u64, SourceKey>,
+    pub(super) tally: Tally,
+    problems: Mutex<Vec<String>>,
+    expected: AtomicUsize,
+    accepted: AtomicBool,
+    absent: Mutex<BTreeSet<u64>>,
+}
+
+impl<'a> Look<'a> {
+    /// Prepares a look at `sources`.
+    pub(super) fn new(
+        platform: &'a DiscordPlatform,
+        connection: &'a Connection,
+        probes: &'a ProbeSet,
+        sources: &[SourceKey],
+        sink: &'a dyn ProbeSink,
+    ) -> Self {
+        let mut look = Self {
+            platform,
+            connection,
+            probes,
+            sink,
+            targets: BTreeMap::new(),
+            tally: Tally::default(),
+            problems: Mutex::default(),
+            expected: AtomicUsize::new(0),
+            accepted: AtomicBool::new(false),
+            absent: Mutex::default(),
+        };
+        for key in sources
+            .iter()
+            .filter(|key| key.platform() == PlatformName::Discord)
+        {
+            match key.id().parse() {
+                Ok(id) => {
+                    look.targets.insert(id, key.clone());
+                }
+                Err(_) => look.complain(format!("`{key}` is larger than any id of Discord")),
+            }
+        }
+        look
+    }
+
+    /// Looks.
+    pub(super) async fn run(self) -> ProbeSummary {
+        if !self.targets.is_empty() {
+            match self.connection.rest.standing() {
+                Standing::Good => self.look().await,
+                Standing::MayTryOnce(_) => {
+                    if self.still_dead().await {
+                        return self.summary();
+                    }
+                    self.look().await;
+                }
+                Standing::Dead(dead) => self.stay_silent(dead),
+            }
+        }
+        self.summary()
+    }
+
+    fn summary(self) -> ProbeSummary {
+        ProbeSummary {
+            calls: self.tally.sent(),
+            problems: self.problems.into_inner().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Tells again what is known of a token that was refused, dated when it was.
+    fn stay_silent(&self, dead: DeadToken) {
+        self.fail_all(&ApiError::TokenRefused {
+            at: dead.refused_at,
+            reason: "refused".to_owned(),
+        });
+    }
+
+    /// Tries a token that was refused long ago with one request; returns whether to leave it at that.
+    async fn still_dead(&self) -> bool {
+        let tried: Result<Told<Me>, _> = self.connection.rest.try_once(&self.tally, ME).await;
+        match tried {
+            Ok(me) => {
+                self.token_accepted(me.at);
+                let _ = self.connection.me.set(me.value);
+                false
+            }
+            Err(error) => {
+                self.fail_all(&error);
+                true
+            }
+        }
+    }
+
+    async fn look(&self) {
+        self.plan();
+        // With the token in doubt nothing else is worth asking, and its refusal must cost one request, not many.
+        if self.probes.contains(&Probe::Auth) {
+            match self.connection.rest.get::<Me>(&self.tally, ME).await {
+                Ok(me) => {
+                    self.token_accepted(me.at);
+                    let _ = self.connection.me.set(me.value);
+                }
+                Err(error) => return self.fail_all(&error),
+            }
+            self.advanced();
+        }
+        if !self.walk_list().await {
+            return;
+        }
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let present = || self.targets.iter().filter(|(id, _)| !absent.contains(*id));
+        if self.probes.contains(&Probe::Permissions) {
+            let work = present().filter(|(id, _)| !self.platform.channels_of(**id).is_empty());
+            futures_util::stream::iter(work)
+                .for_each_concurrent(AT_ONCE, |(id, key)| self.look_at_channels(*id, key))
+                .await;
+        }
+        if self.probes.contains(&Probe::Stream) && self.platform.options.stream_from.is_some() {
+            futures_util::stream::iter(present())
+                .for_each_concurrent(AT_ONCE, |(id, key)| self.look_at_stream(*id, key))
+                .await;
+        }
+        if let Some(millis) = self.connection.rest.latency().filter(|_| self.tally.sent() > 0) {
+            let now = self.now();
+            for key in self.targets.values() {
+                self.tell(key, now, Fact::Latency { millis });
+            }
+        }
+    }
+
+    fn plan(&self) {
+        let mut expected = usize::from(self.probes.contains(&Probe::Auth));
+        expected += Walk::new(self.listed()).expected();
+        if self.probes.contains(&Probe::Permissions) {
+            let exact = self
+                .targets
+                .keys()
+                .filter(|id| !self.platform.channels_of(**id).is_empty());
+            expected += exact.count() * 3;
+        }
+        if self.probes.contains(&Probe::Stream) && self.platform.options.stream_from.is_some() {
+            expected += self.targets.len();
+        }
+        self.expected.store(expected, Ordering::Relaxed);
+        self.advanced();
+    }
+
+    /// The guilds that the list is needed for.
+    fn listed(&self) -> Vec<u64> {
+        let all = self.probes.contains(&Probe::Connection);
+        let some = self.probes.contains(&Probe::Permissions);
+        self.targets
+            .keys()
+            .copied()
+            .filter(|id| all || (some && self.platform.channels_of(*id).is_empty()))
+            .collect()
+    }
+
+    /// Finds the guilds in the bot's list; returns whether going on makes sense.
+    async fn walk_list(&self) -> bool {
+        let mut walk = Walk::new(self.listed());
+        while let Some(after) = walk.after() {
+            let path = format!("users/@me/guilds?limit={PAGE}&after={after}&with_counts=true");
+            let call = Call {
+                route: LIST,
+                path: &path,
+            };
+            let page: Told<Vec<ListedGuild>> = match self.connection.rest.get(&self.tally, call).await {
+                Ok(page) => page,
+                Err(ApiError::TokenRefused { at, reason }) => {
+                    self.fail_all(&ApiError::TokenRefused { at, reason });
+                    return false;
+                }
+                Err(error) => {
+                    self.fail(walk.left(), &error);
+                    return false;
+                }
+            };
+            self.token_accepted(page.at);
+            let found = walk.learn(after, page.value);
+            for guild in &found.listed {
+                self.tell_listed(guild, page.at);
+            }
+            for id in found.absent {
+                self.tell_absent(id, page.at);
+            }
+            let unreadable = ApiError::Unreadable {
+                reason: "the list of guilds does not page by `after`".to_owned(),
+            };
+            self.fail(found.unclear.into_iter(), &unreadable);
+            self.advanced();
+        }
+        true
+    }
+
+    fn tell_listed(&self, guild: &ListedGuild, at: Timestamp) {
+        let Some(key) = self.targets.get(&guild.id.0) else {
+            return;
+        };
+        if self.probes.contains(&Probe::Connection) {
+            let fact = if guild.unavailable == Some(true) {
+                facts::down(
+                    Transport::Api,
+                    "discord.guild_unavailable",
+                    "the guild suffers an outage",
+                )
+            } else {
+                facts::link(Transport::Api, LinkState::Up)
+            };
+            self.tell(key, at, fact);
+            self.tell(key, at, facts::profile(guild));
+        }
+        if !self.probes.contains(&Probe::Permissions) || !self.platform.channels_of(guild.id.0).is_empty() {
+            return;
+        }
+        if let Some(permissions) = guild.permissions {
+            let held = permissions.expanded(guild.owner == Some(true));
+            self.tell_permissions(key, at, held.grants(), "guild", None);
+        }
+    }
+
+    fn tell_absent(&self, id: u64, at: Timestamp) {
+        let Some(key) = self.targets.get(&id) else {
+            return;
+        };
+        self.absent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id);
+        if self.probes.contains(&Probe::Connection) {
+            let message = "the bot is not a member of this guild, or there is no such guild; invite it";
+            self.tell(
+                key,
+                at,
+                facts::refused(Transport::Api, "discord.not_in_guild", message),
+            );
+            self.complain(format!("{key}: {message}"));
+        }
+    }
+
+    /// Computes the permissions in the configured channels of a guild.
+    async fn look_at_channels(&self, id: u64, key: &SourceKey) {
+        match self.channel_report(id).await {
+            Ok((at, base, report)) => {
+                for gone in &report.gone {
+                    let message = format!("channel {gone} is configured but does not exist");
+                    self.tell(key, at, facts::problem("discord.channel_not_found", &message));
+                    self.complain(format!("{key}: {message}"));
+                }
+                for lacking in &report.lacking {
+                    self.tell(key, at, facts::problem("discord.missing_permissions", lacking));
+                    self.complain(format!("{key}: {lacking}"));
+                }
+                if NEEDED.without(base) != Permissions::NONE {
+                    self.advise(key, at, base).await;
+                }
+                if let Some(grants) = report.grants {
+                    let scope = report.scope.as_deref().unwrap_or("guild");
+                    self.tell_permissions(key, at, grants, scope, Some(report.overview));
+                }
+            }
+            Err(error) => self.fail_detail(key, "its permissions", &error),
+        }
+    }
+
+    async fn channel_report(&self, id: u64) -> Result<(Timestamp, Permissions, channels::Report), ApiError> {
+        let me = self.me().await?;
+        let guild: Told<FullGuild> = self.ask(GUILD, id, &format!("guilds/{id}")).await?;
+        let member: Told<GuildMember> = self.ask(MEMBER, id, &format!("guilds/{id}/members/{me}")).await?;
+        let listed = self.channels(id).await?;
+        let at = listed.at;
+        let rules = guild.value.rules();
+        let subject = member.value.subject(me.0, at);
+        let mut access = BTreeMap::new();
+        for channel in self.platform.channels_of(id) {
+            let told = match listed.value.iter().find(|listed| listed.id.0 == *channel) {
+                Some(found) => channels::access(&rules, &subject, found, &listed.value),
+                None => {
+                    self.unlisted(id, *channel, &listed.value, |found, others| {
+                        channels::access(&rules, &subject, found, others)
+                    })
+                    .await?
+                }
+            };
+            access.insert(*channel, told);
+        }
+        let base = rules.in_guild(&subject);
+        Ok((at, base, channels::report(&access, base)))
+    }
+
+    /// Finds out about a channel that the guild's list leaves out: threads are never in it, hidden channels may not be.
+    async fn unlisted(
+        &self,
+        guild: u64,
+        id: u64,
+        others: &[Channel],
+        judge: impl Fn(&Channel, &[Channel]) -> Access,
+    ) -> Result<Access, ApiError> {
+        let told: Result<Told<Channel>, _> = self.ask(CHANNEL, id, &format!("channels/{id}")).await;
+        Ok(match told {
+            Ok(told) if told.value.guild_id.is_some_and(|of| of.0 != guild) => Access::Gone,
+            Ok(told) => judge(&told.value, others),
+            Err(ApiError::NotFound { .. }) => Access::Gone,
+            Err(ApiError::Forbidden { .. }) => Access::Known {
+                kind: ChannelKind::Other,
+                held: Permissions::NONE,
+            },
+            Err(error @ ApiError::TokenRefused { .. }) => return Err(error),
+            Err(error) => Access::Unknown(error.to_string()),
+        })
+    }
+
+    /// Tells how the bot gets what it lacks, with a link that names the application.
+    async fn advise(&self, key: &SourceKey, at: Timestamp, base: Permissions) {
+        let application = self.application().await.map(|id| id.to_string());
+        if let Some(advice) = channels::advice(application.as_deref(), key.id(), base, NEEDED) {
+            self.complain(format!("{key}: {advice}"));
+        }
+        if let Some(id) = application {
+            let fields = BTreeMap::from([("applicationId".to_owned(), id)]);
+            self.tell(key, at, Fact::Profile { fields });
+        }
+    }
+
+    fn tell_permissions(
+        &self,
+        key: &SourceKey,
+        at: Timestamp,
+        grants: crate::core::observation::Grants,
+        scope: &str,
+        overview: Option<String>,
+    ) {
+        let method = PERMISSIONS.to_owned();
+        self.tell(key, at, Fact::Permissions { method, grants });
+        let mut fields = BTreeMap::from([("permissionScope".to_owned(), scope.to_owned())]);
+        fields.extend(overview.map(|overview| ("channelPermissions".to_owned(), overview)));
+        self.tell(key, at, Fact::Profile { fields });
+    }
+
+    /// Returns the bot's own id, asking once.
+    pub(super) async fn me(&self) -> Result<Id, ApiError> {
+        let ask = async || {
+            let me: Told<Me> = self.connection.rest.get(&self.tally, ME).await?;
+            self.token_accepted(me.at);
+            Ok(me.value)
+        };
+        Ok(self.connection.me.get_or_try_init(ask).await?.id)
+    }
+
+    /// Returns the application's id, asking once; `None` when that fails, since it only serves advice.
+    async fn application(&self) -> Option<Id> {
+        let ask = async || {
+            let call = Call {
+                route: APPLICATION,
+                path: "applications/@me",
+            };
+            let told: Result<Told<Application>, _> = self.connection.rest.get(&self.tally, call).await;
+            told.map(|told| told.value)
+        };
+        let application = self.connection.application.get_or_try_init(ask).await;
+        application.ok().map(|application| application.id)
+    }
+
+    /// Asks for one thing about `top`.
+    pub(super) async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        template: &'static str,
+        top: u64,
+        path: &str,
+    ) -> Result<Told<T>, ApiError> {
+        let route = Route {
+            template,
+            top: Some(top),
+        };
+        let told = self.connection.rest.get(&self.tally, Call { route, path }).await;
+        self.advanced();
+        told
+    }
+
+    /// Asks for the channels of a guild.
+    pub(super) async fn channels(&self, guild: u64) -> Result<Told<Vec<Channel>>, ApiError> {
+        self.ask(CHANNELS, guild, &format!("guilds/{guild}/channels"))
+            .await
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.connection.rest.clock().now()
+    }
+
+    pub(super) fn tell(&self, key: &SourceKey, at: Timestamp, fact: Fact) {
+        self.sink.observe(Observation::new(key, at, BY_API, fact));
+    }
+
+    /// Tells once a look that the token works: any answer that needed it proves that.
+    fn token_accepted(&self, at: Timestamp) {
+        if self.accepted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for key in self.targets.values() {
+            self.tell(key, at, facts::auth(true, None));
+        }
+    }
+
+    fn fail_all(&self, error: &ApiError) {
+        self.fail(self.targets.keys().copied(), error);
+    }
+
+    fn fail(&self, guilds: impl Iterator<Item = u64>, error: &ApiError) {
+        let now = self.now();
+        let mut any = false;
+        for key in guilds.filter_map(|id| self.targets.get(&id)) {
+            any = true;
+            for (at, fact) in facts::of_failed_look(error, now) {
+                self.tell(key, at, fact);
+            }
+        }
+        if any {
+            self.complain(match error {
+                ApiError::TokenRefused { at, .. } => format!("{} (refused at {at})", facts::TOKEN_REFUSED),
+                error => format!("Discord: {error}"),
+            });
+        }
+    }
+
+    /// Tells that one thing about one guild could not be found out. The guild's connection was looked at elsewhere.
+    pub(super) fn fail_detail(&self, key: &SourceKey, what: &str, error: &ApiError) {
+        if let ApiError::TokenRefused { .. } = error {
+            return self.fail_all(error);
+        }
+        if let Some(code) = facts::code(error) {
+            self.tell(key, self.now(), facts::problem(code, &format!("{what}: {error}")));
+        }
+        self.complain(format!("{key}: {what}: {error}"));
+    }
+
+    fn complain(&self, problem: String) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.len() < PROBLEMS && !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+
+    fn advanced(&self) {
+        let done = self.tally.sent();
+        let expected = self.expected.load(Ordering::Relaxed).max(done);
+        self.sink.progress(PlatformName::Discord, done, expected);
+    }
+}
+
+const ME: Call<'static> = Call {
+    route: Route {
+        template: "users/@me",
+        top: None,
+    },
+    path: "users/@me",
+};
+const LIST: Route = Route {
+    template: "users/@me/guilds",
+    top: None,
+};
+const APPLICATION: Route = Route {
+    template: "applications/@me",
+    top: None,
+};
+const GUILD: &str = "guilds/{}";
+const MEMBER: &str = "guilds/{}/members/{}";
+const CHANNELS: &str = "guilds/{}/channels";
+const CHANNEL: &str = "channels/{}";

@@ -1,0 +1,313 @@
+//! Discord: a source is a guild that the bot attends.
+//!
+//! Looks go over REST ([`DiscordPlatform`]); they never open a gateway session. What Discord documents, and what it punishes,
+//! is cited where it is obeyed.
+
+mod answer;
+mod channels;
+mod facts;
+mod limits;
+mod listing;
+mod look;
+mod memory;
+pub mod permissions;
+mod rest;
+mod streams;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use self::limits::Route;
+use self::look::Look;
+use self::memory::Memory;
+use self::rest::{Call, Rest, RestOptions, Tally, Told};
+use self::wire::{Application, ListedGuild, Me};
+use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
+use crate::clock::{Chance, Clock};
+use crate::core::observation::{Observation, Transport};
+use crate::core::source::{PlatformName, SourceKey};
+
+/// How to look at Discord.
+#[derive(Debug, Clone)]
+pub struct DiscordOptions {
+    /// Base address of the REST API, with its version.
+    pub api_url: String,
+    /// The bot's token, with or without the word `Bot` in front.
+    pub bot_token: Option<SecretString>,
+    /// What is configured about guilds, by id.
+    pub guilds: BTreeMap<u64, GuildOptions>,
+    /// What counts as a stream, if anything.
+    pub stream_from: Option<StreamFrom>,
+    /// Where dead tokens, bans and spent Identifies are remembered between processes.
+    pub state_dir: Option<PathBuf>,
+    /// How long one exchange may take.
+    pub timeout: Duration,
+    /// The longest wait for one of Discord's limits within one look.
+    pub patience: Duration,
+    /// Requests a second at most; Discord allows 50 in all.
+    pub requests_per_second: u32,
+    /// Refused requests in 10 minutes, after which nothing more is sent for a while. Discord bans an address at 10,000, which
+    /// all bots behind it share.
+    pub invalid_budget: u32,
+}
+
+impl Default for DiscordOptions {
+    fn default() -> Self {
+        Self {
+            api_url: "https://discord.com/api/v10".to_owned(),
+            bot_token: None,
+            guilds: BTreeMap::new(),
+            stream_from: None,
+            state_dir: None,
+            timeout: Duration::from_secs(10),
+            patience: Duration::from_secs(15),
+            requests_per_second: 25,
+            invalid_budget: 500,
+        }
+    }
+}
+
+/// What is configured about one guild.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuildOptions {
+    /// The channels that the bot works in; permissions are then those of the worst of them.
+    pub channels: Vec<u64>,
+    /// The stage, or the voice channel in which somebody goes live, that counts as the stream.
+    pub stream_channel: Option<u64>,
+    /// The user whose going live counts as the stream.
+    pub stream_user: Option<u64>,
+}
+
+/// What counts as a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamFrom {
+    /// Something going on on a stage.
+    Stage,
+    /// An active scheduled event. It tells what was planned, not what is sent.
+    Event,
+    /// Somebody sharing the screen in voice ("Go Live").
+    GoLive,
+}
+
+impl std::str::FromStr for StreamFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "stage" => Ok(Self::Stage),
+            "event" => Ok(Self::Event),
+            "go-live" => Ok(Self::GoLive),
+            other => Err(format!(
+                "`{other}` is no kind of stream; use one of stage, event, go-live"
+            )),
+        }
+    }
+}
+
+/// Looks at Discord.
+pub struct DiscordPlatform {
+    options: DiscordOptions,
+    clock: Arc<dyn Clock>,
+    connection: Option<Connection>,
+}
+
+/// One token's way to Discord, with what never changes about it.
+struct Connection {
+    rest: Rest,
+    me: OnceCell<Me>,
+    application: OnceCell<Application>,
+}
+
+/// The bot as Discord knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BotUser {
+    /// Its user id.
+    pub id: String,
+    /// Its name, where told.
+    pub name: Option<String>,
+}
+
+impl DiscordPlatform {
+    /// Prepares looking at Discord; nothing is sent yet. Without a token every look says so.
+    pub fn new(
+        options: DiscordOptions,
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+    ) -> Result<Self, PlatformError> {
+        let api_url: Url = options.api_url.parse().map_err(|_| {
+            not_configured("discord.api_url to be an address such as https://discord.com/api/v10")
+        })?;
+        let connection = match &options.bot_token {
+            None => None,
+            Some(token) => {
+                let options = RestOptions {
+                    api_url,
+                    token: clean(token)?,
+                    timeout: options.timeout,
+                    patience: options.patience,
+                    per_second: options.requests_per_second,
+                    invalid_budget: options.invalid_budget,
+                };
+                Some(options)
+            }
+        };
+        let memory = Arc::new(Memory::new(options.state_dir.clone()));
+        let connection = connection.map(|rest| Connection {
+            rest: Rest::new(rest, memory, Arc::clone(&clock), chance),
+            me: OnceCell::new(),
+            application: OnceCell::new(),
+        });
+        Ok(Self {
+            options,
+            clock,
+            connection,
+        })
+    }
+
+    /// Checks the token with one request and returns whose it is; sends nothing when it is known to be dead.
+    pub async fn whoami(&self) -> Result<BotUser, PlatformError> {
+        let connection = self.connected()?;
+        let call = Call {
+            route: Route {
+                template: "users/@me",
+                top: None,
+            },
+            path: "users/@me",
+        };
+        let me: Told<Me> = connection
+            .rest
+            .get(&Tally::default(), call)
+            .await
+            .map_err(|error| facts::port_error(error, "the bot's own user"))?;
+        Ok(BotUser {
+            id: me.value.id.to_string(),
+            name: me.value.username,
+        })
+    }
+
+    fn connected(&self) -> Result<&Connection, PlatformError> {
+        self.connection.as_ref().ok_or_else(|| not_configured(NO_TOKEN))
+    }
+
+    fn guild_options(&self, id: u64) -> Option<&GuildOptions> {
+        self.options.guilds.get(&id)
+    }
+
+    fn channels_of(&self, guild: u64) -> &[u64] {
+        self.guild_options(guild)
+            .map_or(&[], |guild| guild.channels.as_slice())
+    }
+
+    /// Returns the ids of guilds by name; a name that two guilds share belongs to neither.
+    async fn guilds_by_name(
+        &self,
+        connection: &Connection,
+    ) -> Result<BTreeMap<String, Option<u64>>, PlatformError> {
+        let mut names: BTreeMap<String, Option<u64>> = BTreeMap::new();
+        let mut after = 0;
+        loop {
+            let path = format!("users/@me/guilds?limit={}&after={after}", listing::PAGE);
+            let call = Call {
+                route: Route {
+                    template: "users/@me/guilds",
+                    top: None,
+                },
+                path: &path,
+            };
+            let page: Told<Vec<ListedGuild>> = connection
+                .rest
+                .get(&Tally::default(), call)
+                .await
+                .map_err(|error| facts::port_error(error, "the list of guilds"))?;
+            for guild in &page.value {
+                if let Some(name) = &guild.name {
+                    names
+                        .entry(name.to_lowercase())
+                        .and_modify(|known| *known = known.filter(|id| *id == guild.id.0))
+                        .or_insert(Some(guild.id.0));
+                }
+            }
+            let last = page.value.iter().map(|guild| guild.id.0).max().unwrap_or(0);
+            if page.value.len() < listing::PAGE || last <= after {
+                return Ok(names);
+            }
+            after = last;
+        }
+    }
+}
+
+#[async_trait]
+impl Platform for DiscordPlatform {
+    fn name(&self) -> PlatformName {
+        PlatformName::Discord
+    }
+
+    async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
+        let key = |id: &str| SourceKey::new(PlatformName::Discord, id).ok();
+        if names.iter().all(|name| key(name).is_some()) {
+            return Ok(names.iter().map(|name| key(name)).collect());
+        }
+        let known = self.guilds_by_name(self.connected()?).await?;
+        Ok(names
+            .iter()
+            .map(|name| {
+                key(name).or_else(|| {
+                    let id = known.get(&name.to_lowercase()).copied().flatten()?;
+                    key(&id.to_string())
+                })
+            })
+            .collect())
+    }
+
+    async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
+        let Some(connection) = &self.connection else {
+            let now = self.clock.now();
+            for key in sources
+                .iter()
+                .filter(|key| key.platform() == PlatformName::Discord)
+            {
+                let fact = facts::refused(Transport::Api, "config.token", NO_TOKEN);
+                sink.observe(Observation::new(key, now, facts::BY_API, fact));
+            }
+            return ProbeSummary {
+                calls: 0,
+                problems: vec![format!("Discord needs {NO_TOKEN}")],
+            };
+        };
+        Look::new(self, connection, probes, sources, sink).run().await
+    }
+}
+
+const NO_TOKEN: &str = "a bot token: set DISCORD_BOT_TOKEN";
+
+fn not_configured(what: &str) -> PlatformError {
+    PlatformError::NotConfigured {
+        platform: PlatformName::Discord,
+        what: what.to_owned(),
+    }
+}
+
+/// Takes the word `Bot` off a token and refuses what could not be one. Its shape is not checked: mock servers use others.
+fn clean(token: &SecretString) -> Result<SecretString, PlatformError> {
+    let text = token.expose_secret().trim_start();
+    let text = text.strip_prefix("Bot ").unwrap_or(text).trim();
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain {
+        Ok(SecretString::from(text.to_owned()))
+    } else {
+        Err(not_configured(
+            "a bot token of one word: DISCORD_BOT_TOKEN is empty or has blanks or odd characters in it",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Discord's permission bits: their names, how they are written, and the link that asks for them. Pure.
+//!
+//! `rules` computes what a member holds; fetching guilds, members and channels is left to others.
+
+mod rules;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{BitAnd, BitOr};
+
+use serde::{Deserialize, Deserializer};
+
+use crate::core::observation::Grants;
+
+pub use rules::{ChannelKind, GuildRules, Member, Overwrite, Target};
+
+/// A set of permission bits, kept whole: bits that this program has no name for are never dropped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Permissions(u64);
+
+/// Every documented bit with its name. Bit 47 is not assigned.
+const NAMES: [(u32, &str); 52] = [
+    (0, "CREATE_INSTANT_INVITE"),
+    (1, "KICK_MEMBERS"),
+    (2, "BAN_MEMBERS"),
+    (3, "ADMINISTRATOR"),
+    (4, "MANAGE_CHANNELS"),
+    (5, "MANAGE_GUILD"),
+    (6, "ADD_REACTIONS"),
+    (7, "VIEW_AUDIT_LOG"),
+    (8, "PRIORITY_SPEAKER"),
+    (9, "STREAM"),
+    (10, "VIEW_CHANNEL"),
+    (11, "SEND_MESSAGES"),
+    (12, "SEND_TTS_MESSAGES"),
+    (13, "MANAGE_MESSAGES"),
+    (14, "EMBED_LINKS"),
+    (15, "ATTACH_FILES"),
+    (16, "READ_MESSAGE_HISTORY"),
+    (17, "MENTION_EVERYONE"),
+    (18, "USE_EXTERNAL_EMOJIS"),
+    (19, "VIEW_GUILD_INSIGHTS"),
+    (20, "CONNECT"),
+    (21, "SPEAK"),
+    (22, "MUTE_MEMBERS"),
+    (23, "DEAFEN_MEMBERS"),
+    (24, "MOVE_MEMBERS"),
+    (25, "USE_VAD"),
+    (26, "CHANGE_NICKNAME"),
+    (27, "MANAGE_NICKNAMES"),
+    (28, "MANAGE_ROLES"),
+    (29, "MANAGE_WEBHOOKS"),
+    (30, "MANAGE_GUILD_EXPRESSIONS"),
+    (31, "USE_APPLICATION_COMMANDS"),
+    (32, "REQUEST_TO_SPEAK"),
+    (33, "MANAGE_EVENTS"),
+    (34, "MANAGE_THREADS"),
+    (35, "CREATE_PUBLIC_THREADS"),
+    (36, "CREATE_PRIVATE_THREADS"),
+    (37, "USE_EXTERNAL_STICKERS"),
+    (38, "SEND_MESSAGES_IN_THREADS"),
+    (39, "USE_EMBEDDED_ACTIVITIES"),
+    (40, "MODERATE_MEMBERS"),
+    (41, "VIEW_CREATOR_MONETIZATION_ANALYTICS"),
+    (42, "USE_SOUNDBOARD"),
+    (43, "CREATE_GUILD_EXPRESSIONS"),
+    (44, "CREATE_EVENTS"),
+    (45, "USE_EXTERNAL_SOUNDS"),
+    (46, "SEND_VOICE_MESSAGES"),
+    (48, "SET_VOICE_CHANNEL_STATUS"),
+    (49, "SEND_POLLS"),
+    (50, "USE_EXTERNAL_APPS"),
+    (51, "PIN_MESSAGES"),
+    (52, "BYPASS_SLOWMODE"),
+];
+
+impl Permissions {
+    /// No permission.
+    pub const NONE: Self = Self(0);
+    /// Every documented permission; what the owner and administrators have.
+    pub const ALL: Self = Self(8_866_461_766_385_663);
+    /// Kick members.
+    pub const KICK_MEMBERS: Self = Self(1 << 1);
+    /// Ban members.
+    pub const BAN_MEMBERS: Self = Self(1 << 2);
+    /// Everything, everywhere in the guild.
+    pub const ADMINISTRATOR: Self = Self(1 << 3);
+    /// Edit channels.
+    pub const MANAGE_CHANNELS: Self = Self(1 << 4);
+    /// Edit the guild.
+    pub const MANAGE_GUILD: Self = Self(1 << 5);
+    /// See a channel; without it nothing else counts there.
+    pub const VIEW_CHANNEL: Self = Self(1 << 10);
+    /// Write in a channel.
+    pub const SEND_MESSAGES: Self = Self(1 << 11);
+    /// Write messages that are read aloud.
+    pub const SEND_TTS_MESSAGES: Self = Self(1 << 12);
+    /// Delete messages of others.
+    pub const MANAGE_MESSAGES: Self = Self(1 << 13);
+    /// Have links shown with a preview.
+    pub const EMBED_LINKS: Self = Self(1 << 14);
+    /// Send files.
+    pub const ATTACH_FILES: Self = Self(1 << 15);
+    /// Read what was written before.
+    pub const READ_MESSAGE_HISTORY: Self = Self(1 << 16);
+    /// Address everybody at once.
+    pub const MENTION_EVERYONE: Self = Self(1 << 17);
+    /// Join a voice or stage channel.
+    pub const CONNECT: Self = Self(1 << 20);
+    /// Edit roles, or the overwrites of a channel.
+    pub const MANAGE_ROLES: Self = Self(1 << 28);
+    /// Edit webhooks.
+    pub const MANAGE_WEBHOOKS: Self = Self(1 << 29);
+    /// Write in threads; there it takes the place of [`Permissions::SEND_MESSAGES`].
+    pub const SEND_MESSAGES_IN_THREADS: Self = Self(1 << 38);
+    /// Put members into a timeout.
+    pub const MODERATE_MEMBERS: Self = Self(1 << 40);
+
+    /// What remains usable to a member in a timeout.
+    const IN_TIMEOUT: Self = Self(Self::VIEW_CHANNEL.0 | Self::READ_MESSAGE_HISTORY.0);
+    /// What means nothing to a member that may not write.
+    const NEEDS_SENDING: Self = Self(
+        Self::MENTION_EVERYONE.0 | Self::SEND_TTS_MESSAGES.0 | Self::ATTACH_FILES.0 | Self::EMBED_LINKS.0,
+    );
+    /// What remains usable in a voice or stage channel that a member may not join.
+    const OUTSIDE_VOICE: Self =
+        Self(Self::VIEW_CHANNEL.0 | Self::MANAGE_CHANNELS.0 | Self::MANAGE_ROLES.0 | Self::MANAGE_WEBHOOKS.0);
+    /// Discord has no moderators; any of these lets a member act against others (our reading).
+    const MODERATING: Self = Self(
+        Self::ADMINISTRATOR.0
+            | Self::MANAGE_GUILD.0
+            | Self::BAN_MEMBERS.0
+            | Self::KICK_MEMBERS.0
+            | Self::MODERATE_MEMBERS.0
+            | Self::MANAGE_MESSAGES.0,
+    );
+
+    /// Takes the bits as they are.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the bits.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Reads the decimal string in which Discord writes permissions. It documents an integer of any length; bits beyond
+    /// the 64th are let go, since no arithmetic on the lower ones depends on them.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() || text.len() > 80 {
+            return None;
+        }
+        text.bytes().try_fold(Self(0), |read, byte| {
+            let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+            Some(Self(read.0.wrapping_mul(10).wrapping_add(digit)))
+        })
+    }
+
+    /// Returns the bit called `name`, as [`Permissions::names`] writes it, in any case.
+    pub fn named(name: &str) -> Option<Self> {
+        let known = NAMES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name));
+        let bit = known.map(|(bit, _)| *bit).or_else(|| {
+            let number = name.get(..4).filter(|head| head.eq_ignore_ascii_case("BIT_"));
+            number
+                .and_then(|_| name[4..].parse().ok())
+                .filter(|bit| *bit < 64)
+        });
+        bit.map(|bit| Self(1 << bit))
+    }
+
+    /// Returns whether all bits of `others` are set.
+    pub const fn contains(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Returns whether any bit of `others` is set.
+    pub const fn intersects(self, others: Self) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// Returns the bits without those of `others`.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Returns the names of all set bits, in the order of the bits; `BIT_<n>` for a bit without a name.
+    pub fn names(self) -> Vec<String> {
+        (0..64)
+            .filter(|bit| self.0 >> bit & 1 == 1)
+            .map(|bit| match NAMES.iter().find(|(known, _)| *known == bit) {
+                Some((_, name)) => (*name).to_owned(),
+                None => format!("BIT_{bit}"),
+            })
+            .collect()
+    }
+
+    /// Returns whether the holder can act against other members.
+    pub const fn moderates(self) -> bool {
+        self.intersects(Self::MODERATING)
+    }
+
+    /// Returns the bits as a complete answer: what has a name and is not set is denied.
+    pub fn grants(self) -> Grants {
+        Grants {
+            granted: self.names().into_iter().collect(),
+            denied: Self::ALL.without(self).names().into_iter().collect(),
+            unknown: BTreeMap::new(),
+        }
+    }
+
+    /// Expands what the guild list tells of the caller: it sends role permissions only, while the owner and
+    /// administrators may do everything.
+    #[must_use]
+    pub fn expanded(self, owner: bool) -> Self {
+        if owner || self.contains(Self::ADMINISTRATOR) {
+            self | Self::ALL
+        } else {
+            self
+        }
+    }
+}
+
+impl BitOr for Permissions {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Permissions {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.0, self.names().join(" "))
+    }
+}
+
+impl<'de> Deserialize<'de> for Permissions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Text(String),
+            // Not documented for version 10, but earlier versions and some mock servers send it.
+            Number(u64),
+        }
+        match Either::deserialize(deserializer)? {
+            Either::Number(bits) => Ok(Self(bits)),
+            Either::Text(text) => Self::parse(&text)
+                .ok_or_else(|| serde::de::Error::custom("permissions are not a decimal number")),
+        }
+    }
+}
+
+/// What an ingress bot needs in a guild at least: to see, to read back and to answer (our decision).
+pub const NEEDED: Permissions = Permissions(
+    Permissions::VIEW_CHANNEL.0 | Permissions::READ_MESSAGE_HISTORY.0 | Permissions::SEND_MESSAGES.0,
+);
+
+/// Returns the page on which somebody with the right to do so gives the bot `permissions` in a guild.
+pub fn invite_link(application_id: &str, guild_id: &str, permissions: Permissions) -> String {
+    let mut link =
+        url::Url::parse("https://discord.com/oauth2/authorize").expect("the constant is an address");
+    link.query_pairs_mut()
+        .append_pair("client_id", application_id)
+        .append_pair("scope", "bot")
+        .append_pair("permissions", &permissions.bits().to_string())
+        .append_pair("guild_id", guild_id)
+        .append_pair("disable_guild_select", "true");
+    link.into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! Asks Discord over HTTP: with the token, within the limits, and not at all once asking has become useless or harmful.
+//!
+//! What an answer means is for [`super::answer`] to say, when something may be sent for [`super::limits`].
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::answer::{self, ApiError};
+use super::limits::{Admission, Limits, Route};
+use super::memory::{Memory, Standing, fingerprint};
+use crate::clock::{Chance, Clock};
+use crate::core::time::Timestamp;
+use crate::http::{Http, HttpOptions, Retries};
+
+/// Discord wants `DiscordBot (<address>, <version>)`; Cloudflare blocks what looks otherwise.
+const USER_AGENT: &str = concat!(
+    "DiscordBot (https://bitbrat.invalid, ",
+    env!("CARGO_PKG_VERSION"),
+    ") bitbrat"
+);
+/// Attempts of one request when the network or Discord itself fails: one failure alone says nothing.
+const ATTEMPTS: u32 = 3;
+/// Attempts of one request that was told to wait.
+const PATIENT_ATTEMPTS: u32 = 5;
+/// Weight of the newest round trip in the smoothed one.
+const SMOOTHING: f64 = 0.3;
+
+/// What the client needs to know.
+#[derive(Debug)]
+pub struct RestOptions {
+    /// Base address, with the API's version.
+    pub api_url: Url,
+    /// The bot's token, checked to be one line without blanks and without the word `Bot`.
+    pub token: SecretString,
+    /// How long one exchange may take.
+    pub timeout: Duration,
+    /// The longest wait for a limit within one look.
+    pub patience: Duration,
+    /// Requests a second at most.
+    pub per_second: u32,
+    /// Refused requests in 10 minutes, after which nothing more is sent for a while.
+    pub invalid_budget: u32,
+}
+
+/// One bot token's way to Discord's REST API.
+pub struct Rest {
+    options: RestOptions,
+    host: String,
+    fingerprint: String,
+    http: Http,
+    limits: Mutex<Limits>,
+    memory: Arc<Memory>,
+    clock: Arc<dyn Clock>,
+    chance: Chance,
+    round_trip: Mutex<Option<f64>>,
+}
+
+/// Counts the requests of one look.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicUsize);
+
+impl Tally {
+    /// Returns how many requests were sent.
+    pub fn sent(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// What it is counted as.
+    pub route: Route,
+    /// The path below the base address, with its query.
+    pub path: &'a str,
+}
+
+/// An answer, read.
+#[derive(Debug, Clone)]
+pub struct Told<T> {
+    /// What it says.
+    pub value: T,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+impl Rest {
+    /// Prepares a client; nothing is sent yet.
+    pub fn new(options: RestOptions, memory: Arc<Memory>, clock: Arc<dyn Clock>, chance: Chance) -> Self {
+        let host = options.api_url.host_str().unwrap_or_default();
+        let host = match options.api_url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let http = Http::new(
+            HttpOptions {
+                timeout: options.timeout,
+                connect_timeout: options.timeout.min(Duration::from_secs(5)),
+                user_agent: USER_AGENT.to_owned(),
+                ..HttpOptions::default()
+            },
+            Arc::clone(&clock),
+        );
+        let mut limits = Limits::new(options.per_second, options.invalid_budget);
+        limits.set_breaker(memory.breaker(&host));
+        Self {
+            fingerprint: fingerprint(&options.token),
+            options,
+            host,
+            http,
+            limits: Mutex::new(limits),
+            memory,
+            clock,
+            chance,
+            round_trip: Mutex::default(),
+        }
+    }
+
+    /// Returns the clock by which answers are dated.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Returns what outlives the process.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Returns the token.
+    pub fn token(&self) -> &SecretString {
+        &self.options.token
+    }
+
+    /// Says whether the token may be used. A refused one may be tried again once an hour, and the answer
+    /// [`Standing::MayTryOnce`] is that one try: exactly one request follows, by [`Rest::try_once`].
+    pub fn standing(&self) -> Standing {
+        self.memory.standing(&self.fingerprint, self.clock.now())
+    }
+
+    /// Remembers that the gateway refused the token.
+    pub fn refused_by_gateway(&self, at: Timestamp) {
+        self.remember_refusal(at);
+    }
+
+    /// Returns the smoothed round trip of successful requests, in milliseconds.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a round trip is between zero and the timeout"
+    )]
+    pub fn latency(&self) -> Option<u64> {
+        let round_trip = *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        round_trip.map(|millis| millis.round() as u64)
+    }
+
+    /// Forgets that anything was forbidden, because a guild's rules have changed.
+    pub fn forgive(&self) {
+        self.limits().forgive();
+    }
+
+    /// Asks for `call` and reads the answer, waiting and repeating as far as that makes sense.
+    pub async fn get<T: DeserializeOwned>(&self, tally: &Tally, call: Call<'_>) -> Result<Told<T>, ApiError> {
+        if let Some(dead) = self.memory.dead(&self.fingerprint) {
+            return Err(ApiError::TokenRefused {
+                at: dead.refused_at,
+                reason: "refused before; nothing was sent".to_owned(),
+            });
+        }
+        let mut attempt = 1;
+        loop {
+            let error = match self.get_once(tally, call).await {
+                Ok(told) => return Ok(told),
+                Err(error) => error,
+            };
+            let pause = match &error {
+                error if error.is_transient() && attempt < ATTEMPTS => {
+                    Retries::READ.backoff(attempt, &self.chance)
+                }
+                // The limits know how long; they make the next attempt wait.
+                ApiError::RateLimited { wait, .. }
+                    if attempt < PATIENT_ATTEMPTS && *wait <= self.options.patience =>
+                {
+                    Duration::ZERO
+                }
+                _ => return Err(error),
+            };
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    /// Asks with a token that was refused, for the one try that [`Rest::standing`] has granted.
+    pub async fn try_once<T: DeserializeOwned>(
+        &self,
+        tally: &Tally,
+        call: Call<'_>,
+    ) -> Result<Told<T>, ApiError> {
+        self.get_once(tally, call).await
+    }
+
+    async fn get_once<T: DeserializeOwned>(
+        &self,
+        tally: &Tally,
+        call: Call<'_>,
+    ) -> Result<Told<T>, ApiError> {
+        self.admitted(call).await?;
+        let request = self.request(call.path)?;
+        tally.0.fetch_add(1, Ordering::Relaxed);
+        let sent = self.http.send(request).await;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Err(ApiError::Unavailable {
+                    code: error.code().to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+        };
+        let at = answer.received_at;
+        let outcome = answer::judge(answer.status, &answer.headers, &answer.body, at);
+        self.learn(
+            call,
+            answer::bucket_news(&answer.headers),
+            outcome.as_ref().map(|()| ()),
+            at,
+        );
+        outcome?;
+        self.learn_round_trip(answer.rtt);
+        match answer.json() {
+            Ok(value) => {
+                // A web page with status 200 got as far as here but is no proof of anything; JSON of the right shape is.
+                // What cannot be forgotten costs an hour of silence at worst, so a full disk is no failure here.
+                let _ = self.memory.token_accepted(&self.fingerprint);
+                Ok(Told { value, at })
+            }
+            Err(reason) => Err(ApiError::Unreadable { reason }),
+        }
+    }
+
+    /// Waits until the limits let the request pass.
+    async fn admitted(&self, call: Call<'_>) -> Result<(), ApiError> {
+        let resource = call.path.split('?').next().unwrap_or_default();
+        let mut now = self.clock.now();
+        let mut waited = Duration::ZERO;
+        loop {
+            let until = match self.limits().admit(call.route, resource, now) {
+                Admission::Go => return Ok(()),
+                Admission::Hold { until, reason } => {
+                    return Err(ApiError::Held {
+                        until,
+                        reason: reason.to_owned(),
+                    });
+                }
+                Admission::Wait(until) => until,
+            };
+            let wait = until.since(now);
+            waited += wait;
+            if waited > self.options.patience {
+                return Err(ApiError::RateLimited {
+                    wait,
+                    global: false,
+                    shared: false,
+                });
+            }
+            // A little more than asked for, so that many waiters do not return in one instant.
+            let jitter = Duration::from_millis(20).mul_f64(self.chance.fraction());
+            tokio::time::sleep(wait + jitter).await;
+            // The wait has really passed, even by a clock that was set back meanwhile.
+            now = self.clock.now().max(until);
+        }
+    }
+
+    fn request(&self, path: &str) -> Result<reqwest::Request, ApiError> {
+        let broken = |reason: &str| ApiError::Unreadable {
+            reason: reason.to_owned(),
+        };
+        let base = self.options.api_url.as_str().trim_end_matches('/');
+        let url: Url = format!("{base}/{path}")
+            .parse()
+            .map_err(|_| broken("the address cannot be built"))?;
+        let mut value = HeaderValue::try_from(format!("Bot {}", self.options.token.expose_secret()))
+            .map_err(|_| broken("the token does not fit into a header"))?;
+        value.set_sensitive(true);
+        self.http
+            .request(Method::GET, url)
+            .header(AUTHORIZATION, value)
+            .build()
+            .map_err(|_| broken("the request cannot be built"))
+    }
+
+    fn learn(
+        &self,
+        call: Call<'_>,
+        news: Option<answer::BucketNews>,
+        outcome: Result<(), &ApiError>,
+        at: Timestamp,
+    ) {
+        let resource = call.path.split('?').next().unwrap_or_default();
+        let (before, after) = {
+            let mut limits = self.limits();
+            let before = limits.breaker();
+            limits.learn(call.route, resource, news, outcome, at);
+            (before, limits.breaker())
+        };
+        if before != after {
+            // Kept in this process whatever happens; the file only spares the next one.
+            let _ = self.memory.set_breaker(&self.host, after);
+        }
+        if let Err(ApiError::TokenRefused { at, .. }) = outcome {
+            self.remember_refusal(*at);
+        }
+    }
+
+    fn remember_refusal(&self, at: Timestamp) {
+        // What cannot be written silences at least this process.
+        let _ = self.memory.token_refused(&self.fingerprint, at);
+    }
+
+    fn learn_round_trip(&self, round_trip: Duration) {
+        let newest = round_trip.as_secs_f64() * 1_000.0;
+        let mut smoothed = self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,175 @@
+//! Discord's limits are obeyed before it has to say so, and asking stops before it becomes harmful.
+
+use super::*;
+use crate::core::verdict::Status;
+use crate::sim::discord::troubles::named;
+
+async fn with_guilds(count: u64) -> (Rig, Vec<u64>) {
+    let rig = Rig::empty().await;
+    let guilds: Vec<_> = (1..=count).map(|n| 10_000 + n * 10).collect();
+    for id in &guilds {
+        rig.discord().put_guild(&GuildSpec {
+            id: *id,
+            ..GuildSpec::default()
+        });
+        rig.discord().put_channel(&ChannelSpec {
+            guild: *id,
+            id: id + 5,
+            ..ChannelSpec::default()
+        });
+    }
+    (rig, guilds)
+}
+
+fn statuses(rig: &Rig, status: &str) -> u64 {
+    let journal = rig.discord().host().journal().to_json();
+    let counts = journal["counts"].as_array().unwrap().iter();
+    counts
+        .filter_map(|count| count["statuses"][status].as_u64())
+        .sum()
+}
+
+#[tokio::test]
+async fn a_small_bucket_is_never_overdrawn() {
+    let (rig, guilds) = with_guilds(1_000).await;
+    rig.discord().knobs(|knobs| {
+        knobs.bucket = 2;
+        knobs.bucket_window_ms = 150;
+    });
+    let seen = rig.look_once(&[Probe::Connection], &guilds).await;
+    assert_eq!((rig.calls("users/@me/guilds"), statuses(&rig, "429")), (5, 0));
+    assert_eq!(seen.record(guilds[999]).status, Status::Connected);
+}
+
+#[tokio::test]
+async fn our_own_pace_stays_below_the_global_limit() {
+    let (rig, guilds) = with_guilds(8).await;
+    rig.discord().knobs(|knobs| knobs.global_per_second = 12);
+    let platform = rig.platform(|options| {
+        options.requests_per_second = 10;
+        for id in &guilds {
+            let channels = vec![id + 5];
+            options.guilds.insert(
+                *id,
+                GuildOptions {
+                    channels,
+                    ..GuildOptions::default()
+                },
+            );
+        }
+    });
+    let seen = look(&platform, &[Probe::Permissions], &guilds).await;
+    assert_eq!((rig.total_calls(), statuses(&rig, "429")), (25, 0));
+    assert!(guilds.iter().all(|id| !seen.record(*id).permissions.is_empty()));
+}
+
+#[tokio::test]
+async fn a_limit_told_in_json_is_waited_out() {
+    for name in [
+        "limited_user",
+        "limited_shared",
+        "limited_global",
+        "limited_without_headers",
+    ] {
+        let rig = Rig::start().await;
+        rig.discord().host().faults().add(named(name).unwrap().times(1));
+        let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
+        let record = seen.record(GUILD);
+        assert_eq!(
+            (record.status, record.last_error),
+            (Status::Connected, None),
+            "{name}"
+        );
+        assert_eq!(seen.summary.calls, 3, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_ban_nothing_is_sent_by_this_process_or_the_next() {
+    let rig = Rig::start().await;
+    let platform = rig.platform(|_| {});
+    let before = look(&platform, &Probe::ALL, &[GUILD]).await;
+    rig.discord()
+        .host()
+        .faults()
+        .add(named("cloudflare_text").unwrap());
+    let banned = look(&platform, &[Probe::Connection], &[GUILD]).await;
+    assert_eq!(banned.summary.calls, 1);
+    let calls = rig.total_calls();
+    let silent = look(&platform, &Probe::ALL, &[GUILD]).await;
+    assert_eq!((silent.summary.calls, silent.observations.len()), (0, 0));
+    assert!(
+        silent.summary.problems[0].contains("Cloudflare"),
+        "{:?}",
+        silent.summary.problems
+    );
+    let next_process = rig.look_once(&Probe::ALL, &[GUILD]).await;
+    assert_eq!((next_process.summary.calls, rig.total_calls()), (0, calls));
+    let record = silent.record_after(GUILD, &[&before, &banned]);
+    assert_eq!(record.last_error.unwrap().code, "discord.cloudflare_ban");
+    rig.discord().host().faults().clear();
+    rig.clock.advance(301_000);
+    assert_eq!(
+        rig.look_once(&Probe::ALL, &[GUILD]).await.record(GUILD).status,
+        Status::Connected
+    );
+}
+
+#[tokio::test]
+async fn refused_requests_stop_by_themselves_long_before_the_ban() {
+    let (rig, guilds) = with_guilds(60).await;
+    rig.discord().knobs(|knobs| {
+        knobs.invalid_limit = 30;
+        knobs.list_without_hidden = true;
+    });
+    for id in &guilds {
+        rig.discord().set_overwrite(id + 5, BOT, 1, 0, 1 << 10);
+    }
+    let platform = rig.platform(|options| {
+        options.invalid_budget = 10;
+        for id in &guilds {
+            let channels = vec![id + 5];
+            options.guilds.insert(
+                *id,
+                GuildOptions {
+                    channels,
+                    ..GuildOptions::default()
+                },
+            );
+        }
+    });
+    for _ in 0..3 {
+        look(&platform, &[Probe::Permissions], &guilds).await;
+    }
+    let refused = rig.discord().invalid_requests();
+    // Requests that were on their way when the budget was spent may come on top.
+    assert!((10..=14).contains(&refused), "{refused}");
+    assert_eq!(
+        rig.look_once(&[Probe::Connection], &guilds)
+            .await
+            .record(guilds[0])
+            .status,
+        Status::Connected
+    );
+}
+
+#[tokio::test]
+async fn a_forbidden_channel_is_left_alone_for_a_while() {
+    let rig = Rig::start().await;
+    rig.discord().knobs(|knobs| knobs.list_without_hidden = true);
+    rig.discord().set_overwrite(9_200, BOT, 1, 0, 1 << 10);
+    let platform = rig.platform(|options| {
+        options.guilds = guild_options(GuildOptions {
+            channels: vec![9_200],
+            ..GuildOptions::default()
+        });
+    });
+    let first = look(&platform, &[Probe::Permissions], &[GUILD]).await;
+    assert!(first.claims());
+    let second = look(&platform, &[Probe::Permissions], &[GUILD]).await;
+    assert!(!second.claims(), "what was not asked is not claimed");
+    assert_eq!(rig.calls("channels/9200"), 1);
+    rig.clock.advance(301_000);
+    look(&platform, &[Probe::Permissions], &[GUILD]).await;
+    assert_eq!(rig.calls("channels/9200"), 2);
+}

@@ -1,0 +1,258 @@
+//! The controls below `/__sim/discord/`: one order a request, its fields as JSON. Ids may be strings or numbers.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{ChannelSpec, DiscordSim, GatewayAct, GuildSpec, Knobs, MessageSpec, troubles};
+
+/// Returns the routes of the controls.
+pub(super) fn routes(discord: DiscordSim) -> Router {
+    Router::new()
+        .route("/__sim/discord/world", get(world))
+        .route("/__sim/discord/{order}", post(obey))
+        .with_state(discord)
+}
+
+async fn world(State(discord): State<DiscordSim>) -> Json<Value> {
+    Json(discord.truth())
+}
+
+async fn obey(
+    State(discord): State<DiscordSim>,
+    Path(order): Path<String>,
+    fields: Result<Json<Map<String, Value>>, JsonRejection>,
+) -> Response {
+    let outcome = fields
+        .map_err(|rejected| (400, rejected.body_text()))
+        .and_then(|Json(fields)| carry_out(&discord, &order, with_numeric_ids(fields)));
+    match outcome {
+        Ok(Value::Null) => StatusCode::NO_CONTENT.into_response(),
+        Ok(body) => Json(body).into_response(),
+        Err((status, error)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            (status, Json(json!({"error": error}))).into_response()
+        }
+    }
+}
+
+/// Reads the ids and permissions that came as text, as Discord writes them.
+fn with_numeric_ids(fields: Map<String, Value>) -> Value {
+    const TEXTS: [&str; 5] = ["name", "content", "topic", "token", "author"];
+    fields
+        .into_iter()
+        .map(|(key, value)| {
+            let number = value.as_str().filter(|_| !TEXTS.contains(&key.as_str()));
+            let number = number.and_then(|text| text.parse::<u64>().ok());
+            (key, number.map_or(value, Value::from))
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewBot {
+    id: u64,
+    name: String,
+    token: String,
+    #[serde(default)]
+    flags: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenReset {
+    bot: u64,
+    #[serde(default)]
+    cut: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    id: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Outage {
+    id: u64,
+    on: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleChange {
+    guild: u64,
+    role: u64,
+    /// The role is deleted when absent.
+    permissions: Option<u64>,
+    held: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exception {
+    channel: u64,
+    target: u64,
+    /// 0 for a role, 1 for a member.
+    kind: u64,
+    #[serde(default)]
+    allow: u64,
+    #[serde(default)]
+    deny: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Timeout {
+    guild: u64,
+    /// Simulated seconds from now; zero or less ends it.
+    seconds: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnStage {
+    channel: u64,
+    /// It ends when absent.
+    topic: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventChange {
+    guild: u64,
+    id: u64,
+    status: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InVoice {
+    guild: u64,
+    user: u64,
+    /// Out of voice when absent.
+    channel: Option<u64>,
+    #[serde(default)]
+    streaming: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Act {
+    act: GatewayAct,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trouble {
+    name: String,
+    #[serde(default)]
+    path: String,
+    times: Option<u32>,
+}
+
+type Failure = (u16, String);
+
+fn read<T: for<'de> Deserialize<'de>>(fields: Value) -> Result<T, Failure> {
+    serde_json::from_value(fields).map_err(|error| (400, error.to_string()))
+}
+
+fn or_missing(known: bool) -> Result<Value, Failure> {
+    if known {
+        Ok(Value::Null)
+    } else {
+        Err((404, "no such bot, guild, role or channel".to_owned()))
+    }
+}
+
+fn carry_out(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, Failure> {
+    use crate::clock::Clock;
+    match order {
+        "bot" => {
+            let bot: NewBot = read(fields)?;
+            discord.add_bot(bot.id, &bot.name, &bot.token, bot.flags);
+            Ok(Value::Null)
+        }
+        "token_reset" => {
+            let reset: TokenReset = read(fields)?;
+            let token = discord.reset_token(reset.bot, reset.cut);
+            token.map_or_else(|| or_missing(false), |token| Ok(json!({"token": token})))
+        }
+        "guild" => {
+            discord.put_guild(&read::<GuildSpec>(fields)?);
+            Ok(Value::Null)
+        }
+        "guild_remove" => or_missing(discord.remove_guild(read::<Which>(fields)?.id)),
+        "outage" => {
+            let outage: Outage = read(fields)?;
+            or_missing(discord.set_outage(outage.id, outage.on))
+        }
+        "role" => {
+            let role: RoleChange = read(fields)?;
+            or_missing(match role.permissions {
+                Some(permissions) => discord.put_role(role.guild, role.role, permissions, role.held),
+                None => discord.remove_role(role.guild, role.role),
+            })
+        }
+        "overwrite" => {
+            let of: Exception = read(fields)?;
+            or_missing(discord.set_overwrite(of.channel, of.target, of.kind, of.allow, of.deny))
+        }
+        "timeout" => {
+            let timeout: Timeout = read(fields)?;
+            let until = (timeout.seconds > 0).then(|| discord.clock().now().plus_secs(timeout.seconds));
+            or_missing(discord.time_out(timeout.guild, until))
+        }
+        "channel" => or_missing(discord.put_channel(&read::<ChannelSpec>(fields)?)),
+        "channel_remove" => or_missing(discord.remove_channel(read::<Which>(fields)?.id)),
+        "knobs" => {
+            let knobs: Knobs = read(fields)?;
+            discord.knobs(|current| *current = knobs);
+            Ok(Value::Null)
+        }
+        "trouble" => {
+            let trouble: Trouble = read(fields)?;
+            let mut fault = troubles::named(&trouble.name)
+                .ok_or_else(|| (404, format!("no trouble `{}`", trouble.name)))?
+                .on(&trouble.path);
+            fault.times = trouble.times;
+            Ok(json!({"id": discord.host().faults().add(fault)}))
+        }
+        _ => carry_out_life(discord, order, fields),
+    }
+}
+
+/// The orders about what is going on in guilds and at the gateway.
+fn carry_out_life(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, Failure> {
+    match order {
+        "stage" => {
+            let stage: OnStage = read(fields)?;
+            let told = discord.set_stage(stage.channel, stage.topic.as_deref());
+            told.map_or_else(|| or_missing(false), |id| Ok(json!({"id": id.to_string()})))
+        }
+        "event" => {
+            let event: EventChange = read(fields)?;
+            or_missing(discord.set_event(event.guild, event.id, event.status))
+        }
+        "voice" => {
+            let voice: InVoice = read(fields)?;
+            or_missing(discord.set_voice(voice.guild, voice.user, voice.channel, voice.streaming))
+        }
+        "message" => {
+            let ids = discord.send_messages(&read::<MessageSpec>(fields)?);
+            Ok(json!({"ids": ids.iter().map(u64::to_string).collect::<Vec<_>>()}))
+        }
+        "gateway" => {
+            discord.gateway(&read::<Act>(fields)?.act);
+            Ok(Value::Null)
+        }
+        unknown => Err((404, format!("no order `{unknown}`"))),
+    }
+}

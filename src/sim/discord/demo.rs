@@ -1,0 +1,82 @@
+//! A small invented Discord in which every guild is in a different state, for `--demo` and first tries.
+
+use super::{ChannelSpec, DiscordSim, GuildSpec};
+
+/// The bot's user and application.
+const BOT: u64 = 888_100;
+/// Its token.
+const TOKEN: &str = "demotoken.bitbrat.simulator";
+/// All three privileged intents are switched on.
+const FLAGS: u64 = 565_248;
+
+/// Everything is as it should be.
+pub const HEALTHY: u64 = 888_001;
+/// The bot may not read back what was written, and not write in the configured channel.
+pub const MUTED: u64 = 888_002;
+/// The bot is in a timeout for a day.
+pub const TIMED_OUT: u64 = 888_003;
+/// The bot is administrator.
+pub const ADMINISTERED: u64 = 888_004;
+/// The bot was removed.
+pub const GONE: u64 = 888_005;
+
+/// What a client needs to know of the demo world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DemoWorld {
+    /// The bot's token.
+    pub token: String,
+    /// The bot's user id, by which its token is reset.
+    pub bot: u64,
+    /// The ids of all guilds, the one that the bot is no longer in included.
+    pub guilds: Vec<u64>,
+    /// Configured channels by guild.
+    pub channels: Vec<(u64, u64)>,
+}
+
+/// Fills `discord` with the demo world.
+pub fn populate(discord: &DiscordSim) -> DemoWorld {
+    discord.add_bot(BOT, "bitbrat", TOKEN, FLAGS);
+    for (id, name, members, presences) in [
+        (HEALTHY, "Lantern Lab", 1_204, 317),
+        (MUTED, "The Quiet Library", 86, 12),
+        (TIMED_OUT, "Penalty Box", 431, 58),
+        (ADMINISTERED, "雪の庭", 27, 9),
+    ] {
+        discord.put_guild(&GuildSpec {
+            id,
+            name: Some(name.to_owned()),
+            members: Some(members),
+            presences: Some(presences),
+            ..GuildSpec::default()
+        });
+        discord.put_channel(&ChannelSpec {
+            guild: id,
+            id: general(id),
+            name: Some("general".to_owned()),
+            ..ChannelSpec::default()
+        });
+    }
+    // Everyone may see and write; the bot's own role allows nothing more, and the channel keeps everyone from writing.
+    discord.put_role(MUTED, MUTED, 1 << 10 | 1 << 11, None);
+    discord.put_role(MUTED, MUTED + 1, 1 << 10, None);
+    discord.set_overwrite(general(MUTED), MUTED, 0, 0, 1 << 11);
+    discord.time_out(
+        TIMED_OUT,
+        Some(crate::clock::Clock::now(&**discord.clock()).plus_secs(86_400)),
+    );
+    discord.put_role(ADMINISTERED, ADMINISTERED + 1, 1 << 3, None);
+    DemoWorld {
+        token: TOKEN.to_owned(),
+        bot: BOT,
+        guilds: vec![HEALTHY, MUTED, TIMED_OUT, ADMINISTERED, GONE],
+        channels: [HEALTHY, MUTED, TIMED_OUT]
+            .into_iter()
+            .map(|guild| (guild, general(guild)))
+            .collect(),
+    }
+}
+
+/// The channel that every guild of the demo world has.
+fn general(guild: u64) -> u64 {
+    guild * 10
+}

@@ -1,0 +1,728 @@
+//! The simulated Discord: the REST API and the gateway on one port, with controls to change its world while it runs.
+//!
+//! What it enforces comes from Discord's documentation; where that is silent, from what clients have reported, with a knob
+//! where more than one answer has been seen.
+
+mod budget;
+mod control;
+pub mod demo;
+mod rest;
+mod sessions;
+mod shapes;
+mod socket;
+pub mod troubles;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::clock::SimClock;
+use super::host::{Host, Server};
+use crate::clock::Clock;
+use crate::core::time::Timestamp;
+
+pub use sessions::GatewayCounts;
+pub use world::Knobs;
+
+use sessions::Order;
+use world::{Bot, Channel, Event, Guild, Membership, Overwrite, Role, Stage, Voice, World};
+
+const GUILDS: u64 = 1;
+const VOICE_STATES: u64 = 1 << 7;
+const MESSAGES: u64 = 1 << 9;
+const EVENTS: u64 = 1 << 16;
+
+/// The handle on a simulated Discord: the same controls as over HTTP. Cloning shares it.
+#[derive(Clone)]
+pub struct DiscordSim(Arc<Shared>);
+
+struct Shared {
+    host: Host,
+    world: Mutex<World>,
+    address: OnceLock<SocketAddr>,
+}
+
+/// A guild to be added or changed; what is absent stays or gets a plausible value.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuildSpec {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: Option<String>,
+    /// Who owns it.
+    pub owner: Option<u64>,
+    /// What everyone may do.
+    pub everyone: Option<u64>,
+    /// What the bot's own role allows.
+    pub bot_role: Option<u64>,
+    /// How many members it has.
+    pub members: Option<u64>,
+    /// How many of them are not offline.
+    pub presences: Option<u64>,
+}
+
+/// A channel to be added or changed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChannelSpec {
+    /// The guild.
+    pub guild: u64,
+    /// Its id.
+    pub id: u64,
+    /// What it is: 0 text, 2 voice, 4 category, 5 announcement, 10 to 12 threads, 13 stage, 15 forum.
+    pub kind: u64,
+    /// Its name.
+    pub name: Option<String>,
+    /// The category, or the channel of a thread.
+    pub parent: Option<u64>,
+}
+
+/// A message to be sent by somebody.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MessageSpec {
+    /// Where.
+    pub channel: u64,
+    /// Its id; a fresh one when absent.
+    pub id: Option<u64>,
+    /// By whom.
+    pub author: Author,
+    /// What it is: 0 usual, 19 reply, 7 somebody joined, ….
+    pub kind: u64,
+    /// What it says.
+    pub content: String,
+    /// How many such messages, each with an id of its own.
+    pub count: u32,
+    /// How often each is sent.
+    pub copies: u32,
+}
+
+impl Default for MessageSpec {
+    fn default() -> Self {
+        Self {
+            channel: 0,
+            id: None,
+            author: Author::Person,
+            kind: 0,
+            content: "hello".to_owned(),
+            count: 1,
+            copies: 1,
+        }
+    }
+}
+
+/// Who writes a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Author {
+    /// Some person.
+    Person,
+    /// The bot that listens.
+    Itself,
+    /// Another bot.
+    OtherBot,
+    /// A webhook.
+    Webhook,
+}
+
+/// What happens to open connections.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayAct {
+    /// Close with this code.
+    Close(u16),
+    /// Cut with a TCP RST.
+    Reset,
+    /// Fall silent in both directions.
+    Freeze,
+    /// Op 7: ask to reconnect.
+    Reconnect,
+    /// Op 9: the session is invalid; whether it may be resumed.
+    Invalid(bool),
+    /// Op 1: ask for a heartbeat.
+    Heartbeat,
+    /// This frame, as it is.
+    Frame(Value),
+    /// An event with this name, counted as any other.
+    Event(String, Value),
+}
+
+impl DiscordSim {
+    /// Starts an empty Discord on `address`. It runs as long as the returned server is kept.
+    pub async fn start(host: Host, address: SocketAddr) -> io::Result<(Self, Server)> {
+        let discord = Self(Arc::new(Shared {
+            host: host.clone(),
+            world: Mutex::new(World::default()),
+            address: OnceLock::new(),
+        }));
+        let platform = rest::routes(discord.clone()).merge(socket::routes(discord.clone()));
+        let server = host
+            .serve(address, platform, control::routes(discord.clone()))
+            .await?;
+        discord.0.address.get_or_init(|| server.address());
+        Ok((discord, server))
+    }
+
+    /// Returns the address that a client is configured with in place of `https://discord.com/api/v10`.
+    pub fn api_url(&self) -> String {
+        format!("{}/api/v10", self.http())
+    }
+
+    /// Returns the server's base address, below which the controls are too.
+    pub fn http(&self) -> String {
+        let address = self.0.address.get();
+        format!(
+            "http://{}",
+            address.map(SocketAddr::to_string).unwrap_or_default()
+        )
+    }
+
+    fn gateway_url(&self) -> String {
+        self.http().replacen("http", "ws", 1)
+    }
+
+    /// Returns faults, journal, chance and outages of this platform.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    /// Returns the simulation's clock.
+    pub fn clock(&self) -> &Arc<SimClock> {
+        self.0.host.clock()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    fn with_world<R>(&self, act: impl FnOnce(&mut World) -> R) -> R {
+        act(&mut self.0.world.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds a bot with its token; `flags` switch privileged intents on.
+    pub fn add_bot(&self, id: u64, name: &str, token: &str, flags: u64) {
+        let bot = Bot {
+            name: name.to_owned(),
+            token: token.to_owned(),
+            flags,
+        };
+        self.with_world(|world| world.bots.insert(id, bot));
+    }
+
+    /// Gives the bot another token, as after "Reset Token", and returns it. Open sessions are cut off with 4004 or go on,
+    /// since Discord documents neither. `None` when there is no such bot.
+    pub fn reset_token(&self, bot: u64, cut: bool) -> Option<String> {
+        self.reset_token_of(bot, cut)
+    }
+
+    fn reset_token_of(&self, bot: u64, cut: bool) -> Option<String> {
+        let fresh: String = (0..24).map(|_| letter(self.host().chance().fraction())).collect();
+        self.with_world(|world| {
+            let known = world.bots.get_mut(&bot)?;
+            known.token = format!("{bot}.{fresh}");
+            let token = known.token.clone();
+            if cut {
+                world.sessions.order_all(Some(bot), &Order::Close(4004));
+                world.sessions.end(Some(bot));
+            }
+            Some(token)
+        })
+    }
+
+    /// Adds a guild with the bot in it, or changes one.
+    pub fn put_guild(&self, spec: &GuildSpec) {
+        let id = spec.id;
+        let changed = self.with_world(|world| {
+            let known = world.guilds.contains_key(&id);
+            let bots: BTreeMap<_, _> = world
+                .bots
+                .keys()
+                .map(|bot| {
+                    let membership = Membership {
+                        roles: BTreeSet::from([id + 1]),
+                        timed_out_until: None,
+                    };
+                    (*bot, membership)
+                })
+                .collect();
+            let guild = world.guilds.entry(id).or_insert_with(|| empty_guild(id, bots));
+            if let Some(name) = &spec.name {
+                guild.name.clone_from(name);
+            }
+            guild.owner = spec.owner.unwrap_or(guild.owner);
+            guild.member_count = spec.members.unwrap_or(guild.member_count);
+            guild.presence_count = spec.presences.unwrap_or(guild.presence_count);
+            for (role, permissions) in [(id, spec.everyone), (id + 1, spec.bot_role)] {
+                if let (Some(role), Some(permissions)) = (guild.roles.get_mut(&role), permissions) {
+                    role.permissions = permissions;
+                }
+            }
+            known
+        });
+        if changed {
+            let shown = self.with_world(|world| shapes::guild(id, &world.guilds[&id], false));
+            self.dispatch(id, GUILDS, "GUILD_UPDATE", &shown);
+        } else {
+            self.announce(id);
+        }
+    }
+
+    /// Lets the bots leave a guild, as when they are kicked or the guild is deleted.
+    pub fn remove_guild(&self, id: u64) -> bool {
+        let gone = json!({"id": id.to_string()});
+        self.dispatch(id, GUILDS, "GUILD_DELETE", &gone);
+        self.with_world(|world| world.guilds.remove(&id).is_some())
+    }
+
+    /// Begins or ends an outage of a guild.
+    pub fn set_outage(&self, id: u64, outage: bool) -> bool {
+        let known = self.with_world(|world| world.guilds.get_mut(&id).map(|guild| guild.outage = outage));
+        if known.is_none() {
+            return false;
+        }
+        if outage {
+            let news = json!({"id": id.to_string(), "unavailable": true});
+            self.dispatch(id, GUILDS, "GUILD_DELETE", &news);
+        } else {
+            self.announce(id);
+        }
+        true
+    }
+
+    /// Adds or changes a role and, where asked, gives it to the bots or takes it away.
+    pub fn put_role(&self, guild: u64, role: u64, permissions: u64, held: Option<bool>) -> bool {
+        let changed = self.with_world(|world| {
+            let of = world.guilds.get_mut(&guild)?;
+            let known = of.roles.contains_key(&role);
+            let entry = of.roles.entry(role).or_insert_with(|| Role {
+                name: format!("role {role}"),
+                permissions,
+            });
+            entry.permissions = permissions;
+            let shown = shapes::role(role, entry);
+            if let Some(held) = held {
+                for member in of.bots.values_mut() {
+                    if held {
+                        member.roles.insert(role);
+                    } else {
+                        member.roles.remove(&role);
+                    }
+                }
+            }
+            Some((known, shown))
+        });
+        let Some((known, shown)) = changed else {
+            return false;
+        };
+        let event = if known {
+            "GUILD_ROLE_UPDATE"
+        } else {
+            "GUILD_ROLE_CREATE"
+        };
+        let news = json!({"guild_id": guild.to_string(), "role": shown});
+        self.dispatch(guild, GUILDS, event, &news);
+        if held.is_some() {
+            self.tell_members(guild);
+        }
+        true
+    }
+
+    /// Deletes a role.
+    pub fn remove_role(&self, guild: u64, role: u64) -> bool {
+        let removed = self.with_world(|world| {
+            let of = world.guilds.get_mut(&guild)?;
+            for member in of.bots.values_mut() {
+                member.roles.remove(&role);
+            }
+            of.roles.remove(&role)
+        });
+        let news = json!({"guild_id": guild.to_string(), "role_id": role.to_string()});
+        self.dispatch(guild, GUILDS, "GUILD_ROLE_DELETE", &news);
+        removed.is_some()
+    }
+
+    /// Puts the bots of a guild into a timeout until then, or ends it.
+    pub fn time_out(&self, guild: u64, until: Option<Timestamp>) -> bool {
+        let known = self.with_world(|world| {
+            let of = world.guilds.get_mut(&guild)?;
+            for member in of.bots.values_mut() {
+                member.timed_out_until = until;
+            }
+            Some(())
+        });
+        self.tell_members(guild);
+        known.is_some()
+    }
+
+    /// Adds a channel or changes one.
+    pub fn put_channel(&self, spec: &ChannelSpec) -> bool {
+        let known = self.with_world(|world| {
+            let guild = world.guilds.get_mut(&spec.guild)?;
+            let known = guild.channels.contains_key(&spec.id);
+            let channel = guild.channels.entry(spec.id).or_insert_with(|| Channel {
+                kind: spec.kind,
+                name: format!("channel-{}", spec.id),
+                parent: None,
+                overwrites: Vec::new(),
+            });
+            channel.kind = spec.kind;
+            channel.parent = spec.parent;
+            if let Some(name) = &spec.name {
+                channel.name.clone_from(name);
+            }
+            Some(known)
+        });
+        if let Some(known) = known {
+            self.tell_channel(spec.id, if known { "UPDATE" } else { "CREATE" });
+        }
+        known.is_some()
+    }
+
+    /// Deletes a channel.
+    pub fn remove_channel(&self, id: u64) -> bool {
+        let known = self.with_world(|world| world.guild_of_channel(id)).is_some();
+        self.tell_channel(id, "DELETE");
+        self.with_world(|world| {
+            for guild in world.guilds.values_mut() {
+                guild.channels.remove(&id);
+            }
+        });
+        known
+    }
+
+    /// Sets what a channel allows and denies a role (kind 0) or a member (kind 1); neither removes the exception.
+    pub fn set_overwrite(&self, channel: u64, target: u64, kind: u64, allow: u64, deny: u64) -> bool {
+        let known = self.with_world(|world| {
+            let guild = world.guild_of_channel(channel)?;
+            let found = world.guilds.get_mut(&guild)?.channels.get_mut(&channel)?;
+            found
+                .overwrites
+                .retain(|overwrite| (overwrite.id, overwrite.kind) != (target, kind));
+            if allow != 0 || deny != 0 {
+                found.overwrites.push(Overwrite {
+                    id: target,
+                    kind,
+                    allow,
+                    deny,
+                });
+            }
+            Some(())
+        });
+        self.tell_channel(channel, "UPDATE");
+        known.is_some()
+    }
+
+    /// Begins something on a stage, or ends it; returns its id.
+    pub fn set_stage(&self, channel: u64, topic: Option<&str>) -> Option<u64> {
+        let now = self.now();
+        let (guild, stage, event) = self.with_world(|world| {
+            let guild = world.guild_of_channel(channel)?;
+            let fresh = world.fresh_id(now);
+            let stages = &mut world.guilds.get_mut(&guild)?.stages;
+            if let Some(topic) = topic {
+                let known = stages.contains_key(&channel);
+                let stage = stages.entry(channel).or_insert_with(|| Stage {
+                    id: fresh,
+                    topic: String::new(),
+                });
+                topic.clone_into(&mut stage.topic);
+                let event = if known {
+                    "STAGE_INSTANCE_UPDATE"
+                } else {
+                    "STAGE_INSTANCE_CREATE"
+                };
+                Some((guild, stage.clone(), event))
+            } else {
+                Some((guild, stages.remove(&channel)?, "STAGE_INSTANCE_DELETE"))
+            }
+        })?;
+        self.dispatch(guild, GUILDS, event, &shapes::stage(guild, channel, &stage));
+        Some(stage.id)
+    }
+
+    /// Sets the state of a scheduled event: 1 scheduled, 2 active, 3 completed, 4 cancelled.
+    pub fn set_event(&self, guild: u64, id: u64, status: u64) -> bool {
+        let told = self.with_world(|world| {
+            let events = &mut world.guilds.get_mut(&guild)?.events;
+            let known = events.contains_key(&id);
+            let event = events.entry(id).or_insert_with(|| Event {
+                name: format!("event {id}"),
+                status,
+                channel: None,
+            });
+            event.status = status;
+            Some((known, shapes::event(guild, id, event)))
+        });
+        let Some((known, shown)) = told else {
+            return false;
+        };
+        let event = if known {
+            "GUILD_SCHEDULED_EVENT_UPDATE"
+        } else {
+            "GUILD_SCHEDULED_EVENT_CREATE"
+        };
+        self.dispatch(guild, EVENTS, event, &shown);
+        true
+    }
+
+    /// Moves a user into a voice channel (out of voice when `None`), streaming or not.
+    pub fn set_voice(&self, guild: u64, user: u64, channel: Option<u64>, streaming: bool) -> bool {
+        let told = self.with_world(|world| {
+            let voices = &mut world.guilds.get_mut(&guild)?.voices;
+            match channel {
+                Some(channel) => voices.insert(user, Voice { channel, streaming }),
+                None => voices.remove(&user),
+            };
+            Some(shapes::voice(guild, user, voices.get(&user)))
+        });
+        if let Some(shown) = &told {
+            self.dispatch(guild, VOICE_STATES, "VOICE_STATE_UPDATE", shown);
+        }
+        told.is_some()
+    }
+
+    /// Sends messages; returns their ids.
+    pub fn send_messages(&self, spec: &MessageSpec) -> Vec<u64> {
+        let now = self.now();
+        let Some(guild) = self.with_world(|world| world.guild_of_channel(spec.channel)) else {
+            return Vec::new();
+        };
+        let ids: Vec<_> = (0..spec.count)
+            .map(|n| match spec.id {
+                Some(id) => id + u64::from(n),
+                None => self.with_world(|world| world.fresh_id(now)),
+            })
+            .collect();
+        for id in ids.iter().flat_map(|id| (0..spec.copies).map(move |_| *id)) {
+            self.with_world(|world| {
+                let bots: Vec<_> = world.bots.keys().copied().collect();
+                for (session, bot) in world.sessions.hearing(&bots, guild, MESSAGES) {
+                    let of = &world.guilds[&guild];
+                    let hears = of
+                        .channels
+                        .get(&spec.channel)
+                        .is_some_and(|channel| of.sees(guild, bot, channel));
+                    if hears {
+                        let told = message(spec, id, guild, (bot, &world.bots[&bot]), now);
+                        world.sessions.send(&session, "MESSAGE_CREATE", &told);
+                    }
+                }
+            });
+        }
+        ids
+    }
+
+    /// Does something to all open connections.
+    pub fn gateway(&self, act: &GatewayAct) {
+        self.with_world(|world| {
+            let frame =
+                |op: u64, d: Value| Order::Send(json!({"op": op, "d": d, "s": null, "t": null}).to_string());
+            let order = match act {
+                GatewayAct::Close(code) => Order::Close(*code),
+                GatewayAct::Reset => Order::Reset,
+                GatewayAct::Freeze => Order::Freeze,
+                GatewayAct::Reconnect => frame(7, Value::Null),
+                GatewayAct::Invalid(resumable) => {
+                    if !resumable {
+                        world.sessions.end(None);
+                    }
+                    frame(9, (*resumable).into())
+                }
+                GatewayAct::Heartbeat => frame(1, Value::Null),
+                GatewayAct::Frame(frame) => Order::Send(frame.to_string()),
+                GatewayAct::Event(name, data) => {
+                    let bots: Vec<_> = world.bots.keys().copied().collect();
+                    for (session, _) in world.sessions.hearing(&bots, 0, 0) {
+                        world.sessions.send(&session, name, data);
+                    }
+                    return;
+                }
+            };
+            world.sessions.order_all(None, &order);
+        });
+    }
+
+    /// Returns what has happened at the gateway so far.
+    pub fn gateway_counts(&self) -> GatewayCounts {
+        self.with_world(|world| world.sessions.told())
+    }
+
+    /// Returns how many sessions are on an open connection.
+    pub fn live_sessions(&self) -> usize {
+        self.with_world(|world| world.sessions.live())
+    }
+
+    /// Returns how many requests were refused within the last ten minutes of the simulation.
+    pub fn invalid_requests(&self) -> usize {
+        let now = self.now();
+        self.with_world(|world| world.budget.invalid(now))
+    }
+
+    /// Turns knobs.
+    pub fn knobs(&self, turn: impl FnOnce(&mut Knobs)) {
+        self.with_world(|world| turn(&mut world.knobs));
+    }
+
+    /// Returns what really is, as the control surface shows it.
+    pub fn truth(&self) -> Value {
+        let now = self.now();
+        self.with_world(|world| world.to_json(now))
+    }
+
+    /// Begins a session: READY with all guilds unavailable, then one GUILD_CREATE for each.
+    fn begin_session(&self, bot: u64, intents: u64, shard: (u64, u64), connection: u64) -> String {
+        let (now, url) = (self.now(), self.gateway_url());
+        self.with_world(|world| {
+            let id = format!("{:016x}", world.fresh_id(now));
+            world.sessions.begin(&id, bot, intents, shard, connection);
+            let of = world.bots[&bot].clone();
+            let here: Vec<_> = world
+                .guilds_of(bot)
+                .filter(|(guild, _)| (guild >> 22) % shard.1 == shard.0)
+                .map(|(guild, of)| (guild, of.clone()))
+                .collect();
+            let guilds: Vec<_> = here
+                .iter()
+                .map(|(guild, _)| json!({"id": guild.to_string(), "unavailable": true}))
+                .collect();
+            let ready = json!({"v": 10, "user": shapes::user(bot, &of), "guilds": guilds, "session_id": id,
+                "resume_gateway_url": format!("{url}/resume"), "shard": [shard.0, shard.1],
+                "application": {"id": bot.to_string(), "flags": of.flags}, "session_type": "normal",
+                "private_channels": [], "relationships": [], "_trace": ["[]"]});
+            world.sessions.send(&id, "READY", &ready);
+            if intents & GUILDS != 0 {
+                for (guild, what) in here.iter().filter(|(_, guild)| !guild.outage) {
+                    let created = shapes::guild_create(*guild, what, bot, &of, &what.bots[&bot]);
+                    world.sessions.send(&id, "GUILD_CREATE", &created);
+                }
+            }
+            id
+        })
+    }
+
+    /// Tells all sessions that hear of a guild about it as a whole.
+    fn announce(&self, guild: u64) {
+        self.with_world(|world| {
+            let Some(of) = world.guilds.get(&guild).cloned() else {
+                return;
+            };
+            let bots: Vec<_> = of.bots.keys().copied().collect();
+            for (session, bot) in world.sessions.hearing(&bots, guild, GUILDS) {
+                let created = shapes::guild_create(guild, &of, bot, &world.bots[&bot], &of.bots[&bot]);
+                world.sessions.send(&session, "GUILD_CREATE", &created);
+            }
+        });
+    }
+
+    /// Tells every bot of a guild about itself; no intent is needed for that.
+    fn tell_members(&self, guild: u64) {
+        self.with_world(|world| {
+            let Some(of) = world.guilds.get(&guild).cloned() else {
+                return;
+            };
+            let bots: Vec<_> = of.bots.keys().copied().collect();
+            for (session, bot) in world.sessions.hearing(&bots, guild, 0) {
+                let mut member = shapes::member(bot, &world.bots[&bot], &of.bots[&bot]);
+                member["guild_id"] = guild.to_string().into();
+                world.sessions.send(&session, "GUILD_MEMBER_UPDATE", &member);
+            }
+        });
+    }
+
+    fn tell_channel(&self, id: u64, what: &str) {
+        let told = self.with_world(|world| {
+            let guild = world.guild_of_channel(id)?;
+            let channel = &world.guilds[&guild].channels[&id];
+            let kind = if world::is_thread(channel.kind) {
+                "THREAD"
+            } else {
+                "CHANNEL"
+            };
+            Some((guild, kind, shapes::channel(id, guild, channel)))
+        });
+        if let Some((guild, kind, shown)) = told {
+            self.dispatch(guild, GUILDS, &format!("{kind}_{what}"), &shown);
+        }
+    }
+
+    fn dispatch(&self, guild: u64, intent: u64, event: &str, data: &Value) {
+        self.with_world(|world| {
+            let Some(of) = world.guilds.get(&guild) else {
+                return;
+            };
+            let bots: Vec<_> = of.bots.keys().copied().collect();
+            for (session, _) in world.sessions.hearing(&bots, guild, intent) {
+                world.sessions.send(&session, event, data);
+            }
+        });
+    }
+}
+
+/// Picks a letter by a fraction of the alphabet.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the fraction is in [0, 1)"
+)]
+fn letter(fraction: f64) -> char {
+    char::from(b'a' + (fraction * 26.0) as u8)
+}
+
+fn empty_guild(id: u64, bots: BTreeMap<u64, Membership>) -> Guild {
+    let role = |name: &str, permissions| Role {
+        name: name.to_owned(),
+        permissions,
+    };
+    Guild {
+        name: format!("guild {id}"),
+        owner: 77,
+        outage: false,
+        member_count: 120,
+        presence_count: 31,
+        // Everyone: add reactions, view, send, connect, speak. The bot's own role: view, send, manage messages, read back.
+        roles: BTreeMap::from([(id, role("@everyone", 3_148_864)), (id + 1, role("bot", 76_800))]),
+        bots,
+        channels: BTreeMap::new(),
+        stages: BTreeMap::new(),
+        events: BTreeMap::new(),
+        voices: BTreeMap::new(),
+    }
+}
+
+/// A message as it is told without the intent for content: empty, unless it is the bot's own. Nobody here needs more.
+fn message(spec: &MessageSpec, id: u64, guild: u64, (me, bot): (u64, &Bot), now: Timestamp) -> Value {
+    let own = spec.author == Author::Itself;
+    let person = |id: &str, name: &str, bot: bool| {
+        let mut user =
+            json!({"id": id, "username": name, "discriminator": "0", "global_name": null, "avatar": null});
+        if bot {
+            user["bot"] = true.into();
+        }
+        user
+    };
+    let author = match spec.author {
+        Author::Person => person("77", "ada", false),
+        Author::Itself => shapes::user(me, bot),
+        Author::OtherBot => person("5005", "otherbot", true),
+        Author::Webhook => person("6006", "hook", true),
+    };
+    let content = if own { spec.content.as_str() } else { "" };
+    let mut told = json!({"id": id.to_string(), "channel_id": spec.channel.to_string(), "guild_id": guild.to_string(),
+        "author": author, "content": content, "timestamp": shapes::time(now), "edited_timestamp": null, "tts": false,
+        "mention_everyone": false, "mentions": [], "mention_roles": [], "attachments": [], "embeds": [],
+        "pinned": false, "type": spec.kind, "flags": 0});
+    match spec.author {
+        Author::Webhook => told["webhook_id"] = "6006".into(),
+        _ => {
+            told["member"] = json!({"roles": [], "joined_at": "2026-01-01T00:00:00+00:00", "deaf": false,
+                "mute": false, "flags": 0});
+        }
+    }
+    told
+}
