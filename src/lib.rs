@@ -5,6 +5,7 @@
 //! derived from it. No evidence, no claim. `docs/ARCHITECTURE.md` has the map.
 
 pub mod cli;
+pub mod bus;
 pub mod clock;
 pub mod config;
 pub mod core;
