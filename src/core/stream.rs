@@ -300,10 +300,17 @@ impl StreamEvidence {
 
     /// The newest moment at which anything was told about any stream.
     pub fn newest(&self) -> Option<Timestamp> {
-        let streams = self.streams.values().filter_map(StreamRecord::newest).max();
-        streams
-            .max(self.unnamed_end)
+        self.newest_stream()
             .max(self.missed.values().map(|missed| missed.last).max())
+    }
+
+    /// The newest moment at which a stream itself was told of: started, ended or seen. Absence is not about a stream.
+    pub fn newest_stream(&self) -> Option<Timestamp> {
+        self.streams
+            .values()
+            .filter_map(StreamRecord::newest)
+            .max()
+            .max(self.unnamed_end)
     }
 
     /// Weighs the evidence.
