@@ -146,7 +146,8 @@ async fn a_one_time_token_whose_answer_was_lost_is_never_sent_again_while_the_ol
 
 #[tokio::test]
 async fn a_one_time_token_that_may_be_spent_is_tried_exactly_once_more_after_the_old_ones_end() {
-    let world = World::public().await;
+    let mut world = World::public().await;
+    world.timeout = std::time::Duration::from_millis(300);
     world.sim.clock.advance(5 * 3_600_000);
     let unanswered = Fault::wire(WireFault::Hang).on(REFRESH.1).times(2);
     world.twitch().host().faults().add(unanswered);

@@ -46,6 +46,8 @@ struct World {
     /// The application; a public one has no secret.
     client: (&'static str, Option<&'static str>),
     options: TwitchOptions,
+    /// How long an answer may take.
+    timeout: Duration,
 }
 
 impl World {
@@ -92,6 +94,7 @@ impl World {
             store: Arc::new(MemoryTokenStore::default()),
             client,
             options,
+            timeout: Duration::from_secs(10),
         }
     }
 
@@ -147,7 +150,7 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::clone(&self.sim.clock) as Arc<dyn Clock>;
         let http = Http::new(
             HttpOptions {
-                timeout: Duration::from_millis(1500),
+                timeout: self.timeout,
                 ..HttpOptions::default()
             },
             Arc::clone(&clock),

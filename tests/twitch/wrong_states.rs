@@ -2,6 +2,8 @@
 
 use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::Observation;
+use std::time::Duration;
+
 use bitbrat::core::observation::{AuthResult, Fact, LinkState};
 use bitbrat::core::source::PlatformName;
 use bitbrat::core::stream::StreamStatus;
@@ -21,9 +23,15 @@ const STATES: [Probe; 4] = [
     Probe::Permissions,
 ];
 
+/// Patience with answers that never come.
+const SOON: Duration = Duration::from_millis(300);
+
 /// A live channel is seen, then Helix misbehaves for ten minutes: the stream stays ONLINE, and nothing else is claimed.
 async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
-    let world = World::confidential().await;
+    let mut world = World::confidential().await;
+    if fault.wire == Some(WireFault::Hang) {
+        world.timeout = SOON;
+    }
     world.twitch().go_live(RAT).unwrap();
     let platform = world.platform();
     let mut told: Vec<Observation> = look(&platform, &STATES, &[RAT]).await.observations;
@@ -195,9 +203,8 @@ async fn a_channel_whose_display_name_is_not_its_login_is_found() {
 
 #[tokio::test]
 async fn a_refresh_that_fails_by_network_is_not_revoked() {
-    let world = World::public().await;
-    let token = super::text(&world.bot_token().await).0;
-    world.twitch().expire_token(&token);
+    let mut world = World::public().await;
+    world.timeout = SOON;
     for fault in [
         Fault::wire(WireFault::Reset),
         Fault::wire(WireFault::Hang),
@@ -253,7 +260,8 @@ async fn a_token_that_validate_says_nothing_about_is_not_valid() {
         Fault::status(401).with_body(FaultBody::Html),
         Fault::wire(WireFault::Hang),
     ] {
-        let world = World::confidential().await;
+        let mut world = World::confidential().await;
+        world.timeout = SOON;
         world
             .twitch()
             .host()
