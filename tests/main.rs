@@ -5,11 +5,4 @@
 )]
 
 mod contract;
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on says so by panicking"
-)]
-
 mod twitch;
