@@ -1,0 +1,263 @@
+//! What a look costs, how it shares its calls, and what it tells besides verdicts.
+
+use std::time::{Duration, Instant};
+
+use bitbrat::core::observation::Fact;
+use bitbrat::core::stream::StreamStatus;
+use bitbrat::platforms::twitch;
+use bitbrat::platforms::{Platform, Probe};
+use bitbrat::sim::Fault;
+use bitbrat::sim::twitch::{ChannelSpec, Role};
+
+use super::{BOT, RAT, World, key, look};
+
+fn many(world: &World, count: usize) -> Vec<String> {
+    let ids: Vec<_> = (1..=count).map(|id| id.to_string()).collect();
+    for id in &ids {
+        world.twitch().add_channel(id, &format!("channel{id}"));
+    }
+    ids
+}
+
+fn refs(ids: &[String]) -> Vec<&str> {
+    ids.iter().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn ten_thousand_sources_take_exactly_a_hundred_calls_for_stream_and_viewers() {
+    let world = World::confidential().await;
+    let ids = many(&world, 10_000);
+    for id in ids.iter().step_by(7) {
+        world.twitch().go_live(id).unwrap();
+    }
+    let slow = Fault::delay(50).on("/helix");
+    world.twitch().host().faults().add(slow);
+    let start = Instant::now();
+    let seen = world.look(&[Probe::Stream, Probe::Viewers], &refs(&ids)).await;
+    assert_eq!(
+        (world.requests("GET", "/helix/streams"), seen.summary.calls),
+        (100, 100)
+    );
+    assert_eq!(seen.summary.problems, Vec::<String>::new());
+    assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamSeen { .. })), 1429);
+    assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 8571);
+    assert_eq!(seen.progress.last(), Some(&(100, 100)));
+    // As many at a time as are permitted: eight at 50 ms each take 650 ms for all, one at a time would take 5 s.
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(620) && took < Duration::from_millis(3_500),
+        "{took:?}"
+    );
+}
+
+#[tokio::test]
+async fn permissions_take_one_call_per_hundred_moderated_channels_however_many_sources_there_are() {
+    let world = World::confidential().await;
+    let ids = many(&world, 1_000);
+    for id in &ids[..250] {
+        world.twitch().set_role(id, BOT, Role::Moderator, true);
+    }
+    let seen = world.look(&[Probe::Permissions], &refs(&ids)).await;
+    assert_eq!(
+        (
+            world.requests("GET", "/helix/moderation/channels"),
+            seen.summary.calls
+        ),
+        (3, 3)
+    );
+    let held = |id: &&String| seen.verdict(id).permissions.contains(&"MODERATOR".to_owned());
+    assert_eq!(ids.iter().filter(held).count(), 250);
+}
+
+#[tokio::test]
+async fn the_budget_is_kept_before_anyone_refuses() {
+    let world = World::confidential().await;
+    // One point a second comes back, and sixty are there at first.
+    world.twitch().knobs(|knobs| knobs.bucket = Some(60));
+    let ids = many(&world, 6_200);
+    let platform = world.platform();
+    // A first call tells the bucket's size.
+    look(&platform, &[Probe::Connection], &[RAT]).await;
+    let start = Instant::now();
+    let clock = std::sync::Arc::clone(&world.sim.clock);
+    let ids = refs(&ids);
+    let looking = look(&platform, &[Probe::Stream], &ids);
+    tokio::pin!(looking);
+    let seen = loop {
+        tokio::select! {
+            seen = &mut looking => break seen,
+            // The simulation's time goes on with ours.
+            () = tokio::time::sleep(Duration::from_millis(50)) => { clock.advance(50); }
+        }
+    };
+    assert_eq!(seen.summary.calls, 62, "{:?}", seen.summary.problems);
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    let refused = world.twitch().host().journal().to_json().to_string();
+    assert!(!refused.contains("\"429\":"), "somebody had to refuse");
+    assert_eq!(platform.budgets()[0].2, 60);
+}
+
+#[tokio::test]
+async fn a_429_that_says_when_is_waited_out() {
+    let world = World::confidential().await;
+    world.twitch().go_live(RAT).unwrap();
+    let fault = Fault::status(429)
+        .on("/helix/streams")
+        .times(1)
+        .header("Retry-After", "1")
+        .header("Ratelimit-Remaining", "0");
+    world.twitch().host().faults().add(fault);
+    let start = Instant::now();
+    let seen = world.look(&[Probe::Stream], &[RAT]).await;
+    assert_eq!(seen.verdict(RAT).stream.value, StreamStatus::Online);
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert_eq!(seen.summary.calls, 2);
+}
+
+#[tokio::test]
+async fn a_503_is_asked_again_and_a_400_is_not() {
+    let world = World::confidential().await;
+    world.twitch().go_live(RAT).unwrap();
+    let faults = world.twitch().host().faults();
+    faults.add(Fault::status(503).on("/helix/streams").times(2));
+    let seen = world.look(&[Probe::Stream], &[RAT]).await;
+    assert_eq!(seen.verdict(RAT).stream.value, StreamStatus::Online);
+    assert_eq!(seen.summary.calls, 3);
+    faults.add(Fault::status(400).on("/helix/users"));
+    let seen = world.look(&[Probe::Connection], &[RAT]).await;
+    assert_eq!((seen.summary.calls, seen.trouble(RAT).unwrap().0), (1, true));
+}
+
+#[tokio::test]
+async fn one_batch_that_fails_does_not_spoil_the_others() {
+    let world = World::confidential().await;
+    let ids = many(&world, 250);
+    let fault = Fault {
+        query: Some("user_id=101&".to_owned()),
+        ..Fault::status(500).on("/helix/streams")
+    };
+    world.twitch().host().faults().add(fault);
+    let seen = world.look(&[Probe::Stream], &refs(&ids)).await;
+    assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 150);
+    assert_eq!(seen.trouble("150"), Some((false, "http.500".to_owned())));
+    assert_eq!(seen.trouble("250"), None);
+}
+
+#[tokio::test]
+async fn a_platform_that_is_gone_is_not_asked_a_hundred_times() {
+    let world = World::confidential().await;
+    let ids = many(&world, 5_000);
+    let platform = world.platform();
+    look(&platform, &[Probe::Connection], &[RAT]).await;
+    world.twitch().host().go_down();
+    let start = Instant::now();
+    let seen = look(&platform, &[Probe::Connection, Probe::Stream], &refs(&ids)).await;
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(seen.summary.calls <= 60, "{}", seen.summary.calls);
+    assert_eq!(
+        seen.trouble("5000").map(|(refused, _)| refused),
+        Some(false),
+        "the last one is down too"
+    );
+}
+
+#[tokio::test]
+async fn latency_and_the_clocks_offset_are_measured_on_the_way() {
+    let world = World::confidential().await;
+    world.sim.clock.set_skew(900_000);
+    let platform = world.platform();
+    let seen = look(&platform, &[Probe::Connection], &[RAT]).await;
+    assert_eq!(seen.count(|fact| matches!(fact, Fact::Latency { .. })), 1);
+    let offset = platform.clock_offset().unwrap();
+    assert!((899_000..=901_000).contains(&offset), "{offset}");
+    // Believed once it has held for a while; from then on observations are dated by Twitch.
+    world.sim.clock.advance(30_000);
+    let seen = look(&platform, &[Probe::Connection, Probe::Stream], &[RAT]).await;
+    let at = seen.observations.last().unwrap().at;
+    let apart = at.millis_since(world.sim.clock.wall()).abs();
+    assert!(apart < 3_000, "{apart}");
+}
+
+#[tokio::test]
+async fn names_are_resolved_to_ids_and_unknown_ones_to_nothing() {
+    let world = World::confidential().await;
+    world.twitch().put_channel(ChannelSpec {
+        id: "77".to_owned(),
+        login: Some("yukinoniwa".to_owned()),
+        name: Some("雪の庭".to_owned()),
+        ..ChannelSpec::default()
+    });
+    let names = [
+        "#RatCaster",
+        "nobody_here",
+        "YukiNoNiwa",
+        "not a login",
+        "ratcaster",
+    ];
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let keys = world.platform().resolve(&names).await.unwrap();
+    assert_eq!(
+        keys,
+        [Some(key(RAT)), None, Some(key("77")), None, Some(key(RAT))]
+    );
+    assert_eq!(world.requests("GET", "/helix/users"), 1);
+}
+
+#[tokio::test]
+async fn without_a_bot_the_application_reads_and_is_what_is_authorised() {
+    let world = World::without_bot(("app", Some("hush-secret"))).await;
+    world.twitch().go_live(RAT).unwrap();
+    let seen = world
+        .look(&[Probe::Connection, Probe::Auth, Probe::Stream], &[RAT])
+        .await;
+    let verdict = seen.verdict(RAT);
+    assert_eq!(verdict.stream.value, StreamStatus::Online);
+    assert_eq!(verdict.status.value.to_string(), "CONNECTED");
+    assert_eq!(verdict.auth.unwrap().value.to_string(), "VALID");
+    assert_eq!(world.requests("POST", "/oauth2/token"), 1);
+    world.look(&[Probe::Stream], &[RAT]).await;
+    assert_eq!(world.requests("POST", "/oauth2/token"), 1, "the token is kept");
+}
+
+#[tokio::test]
+async fn a_dead_bot_token_does_not_blind_us_where_the_application_can_read() {
+    let world = World::confidential().await;
+    world.twitch().go_live(RAT).unwrap();
+    world.twitch().disconnect(BOT);
+    let seen = world
+        .look(&[Probe::Connection, Probe::Auth, Probe::Stream], &[RAT])
+        .await;
+    let verdict = seen.verdict(RAT);
+    assert_eq!(verdict.stream.value, StreamStatus::Online);
+    assert_eq!(verdict.auth.unwrap().value.to_string(), "REVOKED");
+    assert_eq!(verdict.status.value.to_string(), "ERROR");
+}
+
+#[tokio::test]
+async fn with_no_token_at_all_the_next_step_is_told() {
+    let world = World::without_bot(("pub", None)).await;
+    let seen = world
+        .look(&[Probe::Connection, Probe::Auth, Probe::Permissions], &[RAT])
+        .await;
+    assert_eq!(
+        seen.trouble(RAT),
+        Some((true, "twitch.not_configured".to_owned()))
+    );
+    assert!(
+        seen.summary
+            .problems
+            .iter()
+            .any(|problem| problem.contains("bitbrat auth login twitch"))
+    );
+    assert_eq!(world.twitch().host().journal().total(), 0);
+    assert!(seen.verdict(RAT).auth.is_none());
+}
+
+#[tokio::test]
+async fn a_broadcasters_token_serves_for_public_reads_too() {
+    let world = World::without_bot(("pub", None)).await;
+    world.give_token(&twitch::broadcaster(RAT), RAT, &[]).await;
+    world.twitch().go_live(RAT).unwrap();
+    let seen = world.look(&[Probe::Stream], &[RAT]).await;
+    assert_eq!(seen.verdict(RAT).stream.value, StreamStatus::Online);
+}

@@ -1,0 +1,337 @@
+//! Wrong states are impossible: each test is named after the reason for which a peer would have reported one.
+
+use bitbrat::core::evidence::Knowledge;
+use bitbrat::core::observation::Observation;
+use std::time::Duration;
+
+use bitbrat::core::observation::{AuthResult, Fact, LinkState};
+use bitbrat::core::source::PlatformName;
+use bitbrat::core::stream::StreamStatus;
+use bitbrat::core::verdict::Verdict;
+use bitbrat::platforms::Probe;
+use bitbrat::platforms::twitch;
+use bitbrat::sim::twitch::{ChannelSpec, StreamSpec};
+use bitbrat::sim::{Fault, FaultBody, WireFault};
+use bitbrat::tokens::StoredToken;
+
+use super::{BOT, RAT, World, is_claim, look};
+
+const STATES: [Probe; 4] = [
+    Probe::Connection,
+    Probe::Stream,
+    Probe::Viewers,
+    Probe::Permissions,
+];
+
+/// Patience with answers that never come.
+const SOON: Duration = Duration::from_millis(300);
+
+/// A live channel is seen, then Helix misbehaves for ten minutes: the stream stays ONLINE, and nothing else is claimed.
+async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
+    let mut world = World::confidential().await;
+    if fault.wire == Some(WireFault::Hang) {
+        world.timeout = SOON;
+    }
+    world.twitch().go_live(RAT).unwrap();
+    let platform = world.platform();
+    let mut told: Vec<Observation> = look(&platform, &STATES, &[RAT]).await.observations;
+    for _ in 0..3 {
+        world.sim.clock.advance(200_000);
+        world.twitch().host().faults().clear();
+        world.twitch().host().faults().add(fault.clone().on("/helix"));
+        let seen = look(&platform, &STATES, &[RAT]).await;
+        let claims: Vec<_> = seen
+            .of(RAT)
+            .into_iter()
+            .filter(|fact| is_claim(fact) && !is_about_own_scopes(fact))
+            .collect();
+        assert!(claims.is_empty(), "{claims:?}");
+        assert_eq!(seen.trouble(RAT), Some((refused, code.to_owned())));
+        told.extend(seen.observations);
+    }
+    let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
+    assert_eq!(verdict.stream.value, StreamStatus::Online);
+    assert!(verdict.viewer_count.is_some());
+    let status = verdict.status.value.to_string();
+    assert_eq!(status, if refused { "ERROR" } else { "DISCONNECTED" });
+}
+
+/// Ids and scopes are known without asking Helix; a refusal for good adds why a permission is unknown.
+fn is_about_own_scopes(fact: &Fact) -> bool {
+    match fact {
+        Fact::Permissions { method, .. } if method == "twitch.identity" || method == "twitch.scopes" => true,
+        Fact::Permissions { grants, .. } => grants.granted.is_empty() && grants.denied.is_empty(),
+        _ => false,
+    }
+}
+
+#[tokio::test]
+async fn a_401_never_writes_offline() {
+    helix_fails_with(Fault::status(401), "twitch.forbidden", true).await;
+}
+
+#[tokio::test]
+async fn a_403_never_writes_offline() {
+    helix_fails_with(Fault::status(403), "twitch.forbidden", true).await;
+}
+
+#[tokio::test]
+async fn a_404_never_writes_offline() {
+    helix_fails_with(Fault::status(404), "twitch.rejected", true).await;
+}
+
+#[tokio::test]
+async fn a_429_never_writes_offline() {
+    let fault = Fault::status(429).header("Retry-After", "90");
+    helix_fails_with(fault.header("Ratelimit-Remaining", "5"), "http.429", false).await;
+}
+
+#[tokio::test]
+async fn a_500_never_writes_offline() {
+    helix_fails_with(Fault::status(500), "http.500", false).await;
+}
+
+#[tokio::test]
+async fn an_empty_200_never_writes_offline() {
+    helix_fails_with(Fault::body(FaultBody::Empty), "twitch.unreadable", false).await;
+}
+
+#[tokio::test]
+async fn a_200_without_data_never_writes_offline() {
+    let fault = Fault::body(FaultBody::Json(serde_json::json!({})));
+    helix_fails_with(fault, "twitch.unreadable", false).await;
+}
+
+#[tokio::test]
+async fn a_timeout_never_writes_offline() {
+    helix_fails_with(Fault::wire(WireFault::Hang), "network.timeout", false).await;
+}
+
+#[tokio::test]
+async fn a_reset_never_writes_offline() {
+    helix_fails_with(Fault::wire(WireFault::Reset), "network.reset", false).await;
+}
+
+#[tokio::test]
+async fn garbage_never_writes_offline() {
+    helix_fails_with(Fault::body(FaultBody::Garbage), "twitch.unreadable", false).await;
+}
+
+#[tokio::test]
+async fn truncated_json_never_writes_offline() {
+    helix_fails_with(Fault::body(FaultBody::Truncated), "twitch.unreadable", false).await;
+}
+
+#[tokio::test]
+async fn an_answer_cut_off_never_writes_offline() {
+    helix_fails_with(Fault::body(FaultBody::CutOff), "network.reset", false).await;
+}
+
+#[tokio::test]
+async fn a_web_page_never_writes_offline() {
+    helix_fails_with(Fault::body(FaultBody::Html), "http.html", false).await;
+}
+
+#[tokio::test]
+async fn a_body_of_100_mb_never_writes_offline() {
+    let fault = Fault::body(FaultBody::Huge(100 * 1024 * 1024));
+    helix_fails_with(fault, "twitch.unreadable", false).await;
+}
+
+#[tokio::test]
+async fn a_stale_poll_cache_never_writes_offline() {
+    let world = World::confidential().await;
+    let spec = StreamSpec {
+        lag_ms: Some(180_000),
+        ..StreamSpec::default()
+    };
+    let stream = world.twitch().go_live_with(RAT, &spec).unwrap();
+    let push = Fact::StreamPush {
+        live: true,
+        stream_id: Some(stream.id.clone()),
+        started_at: None,
+    };
+    let mut told = vec![Observation::new(
+        &super::key(RAT),
+        world.now(),
+        "twitch.eventsub",
+        push,
+    )];
+    for _ in 0..4 {
+        world.sim.clock.advance(60_000);
+        told.extend(world.look(&[Probe::Stream], &[RAT]).await.observations);
+        let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
+        assert_eq!(verdict.stream.value, StreamStatus::Online, "{:?}", verdict.stream);
+    }
+    assert!(told.iter().any(|told| told.fact == Fact::StreamAbsent));
+    assert!(
+        told.iter()
+            .any(|told| matches!(told.fact, Fact::StreamSeen { .. }))
+    );
+}
+
+#[tokio::test]
+async fn a_stream_row_with_an_empty_type_keeps_the_previous_state() {
+    let world = World::confidential().await;
+    world.twitch().go_live(RAT).unwrap();
+    world.twitch().set_stream_type(RAT, "");
+    let seen = world.look(&[Probe::Stream, Probe::Viewers], &[RAT]).await;
+    let claims = seen.count(is_claim);
+    assert_eq!(claims, 0, "{:?}", seen.observations);
+}
+
+#[tokio::test]
+async fn a_channel_whose_display_name_is_not_its_login_is_found() {
+    let world = World::confidential().await;
+    world.twitch().put_channel(ChannelSpec {
+        id: RAT.to_owned(),
+        login: Some("yukinoniwa".to_owned()),
+        name: Some("雪の庭".to_owned()),
+        ..ChannelSpec::default()
+    });
+    world.twitch().go_live(RAT).unwrap();
+    let seen = world
+        .look(&[Probe::Connection, Probe::Stream, Probe::Viewers], &[RAT])
+        .await;
+    let verdict = seen.verdict(RAT);
+    assert_eq!(verdict.stream.value, StreamStatus::Online);
+    assert!(verdict.viewer_count.is_some());
+    let profile = seen.knowledge(RAT).evidence.profile;
+    assert_eq!(profile["displayName"].value, "雪の庭");
+    assert_eq!(profile["login"].value, "yukinoniwa");
+}
+
+#[tokio::test]
+async fn a_refresh_that_fails_by_network_is_not_revoked() {
+    let mut world = World::public().await;
+    world.timeout = SOON;
+    for fault in [
+        Fault::wire(WireFault::Reset),
+        Fault::wire(WireFault::Hang),
+        Fault::status(500),
+        Fault::body(FaultBody::Html),
+        Fault::body(FaultBody::Empty),
+    ] {
+        world.give_token(&twitch::bot(), BOT, &[]).await;
+        let token = super::text(&world.bot_token().await).0;
+        world.twitch().expire_token(&token);
+        let faults = world.twitch().host().faults();
+        faults.clear();
+        faults.add(fault.clone().on("/oauth2/token"));
+        let seen = world.look(&[Probe::Auth], &[RAT]).await;
+        assert_eq!(seen.count(is_claim), 0, "{fault:?}: {:?}", seen.observations);
+        assert!(seen.verdict(RAT).auth.is_none());
+        assert!(!seen.summary.problems.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_that_fails_by_network_after_the_tokens_end_is_expired_and_heals() {
+    let world = World::public().await;
+    world.sim.clock.advance(5 * 3_600_000);
+    let faults = world.twitch().host().faults();
+    faults.add(Fault::status(503).on("/oauth2/token"));
+    let seen = world.look(&[Probe::Auth], &[RAT]).await;
+    assert_eq!(seen.verdict(RAT).auth.unwrap().value, AuthResult::Expired);
+    faults.clear();
+    let seen = world.look(&[Probe::Auth], &[RAT]).await;
+    assert_eq!(seen.verdict(RAT).auth.unwrap().value, AuthResult::Valid);
+}
+
+#[tokio::test]
+async fn an_unknown_token_is_not_valid() {
+    let world = World::confidential().await;
+    let unknown = StoredToken::unproven("never-heard-of".to_owned(), world.now());
+    world.put_token(&twitch::bot(), Some(unknown)).await;
+    let seen = world.look(&[Probe::Auth], &[RAT]).await;
+    assert_eq!(seen.verdict(RAT).auth.unwrap().value, AuthResult::Expired);
+}
+
+#[tokio::test]
+async fn a_token_that_validate_says_nothing_about_is_not_valid() {
+    for fault in [
+        Fault::status(500),
+        Fault::status(429),
+        Fault::status(404),
+        Fault::body(FaultBody::Empty),
+        Fault::body(FaultBody::Html),
+        Fault::body(FaultBody::Garbage),
+        Fault::body(FaultBody::Json(serde_json::json!({}))),
+        Fault::status(401).with_body(FaultBody::Html),
+        Fault::wire(WireFault::Hang),
+    ] {
+        let mut world = World::confidential().await;
+        world.timeout = SOON;
+        world
+            .twitch()
+            .host()
+            .faults()
+            .add(fault.clone().on("/oauth2/validate"));
+        let seen = world.look(&[Probe::Auth], &[RAT]).await;
+        assert_eq!(seen.count(is_claim), 0, "{fault:?}: {:?}", seen.observations);
+        assert_eq!(world.requests("POST", "/oauth2/token"), 0, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_ids_in_one_call_with_sixty_live_give_sixty() {
+    let world = World::confidential().await;
+    let ids: Vec<_> = (1..=100).map(|id| id.to_string()).collect();
+    for (index, id) in ids.iter().enumerate() {
+        world.twitch().add_channel(id, &format!("channel{id}"));
+        if index % 5 < 3 {
+            world.twitch().go_live(id).unwrap();
+        }
+    }
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let seen = world.look(&[Probe::Stream, Probe::Viewers], &ids).await;
+    assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamSeen { .. })), 60);
+    assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 40);
+    assert_eq!(seen.count(|fact| matches!(fact, Fact::Viewers { .. })), 60);
+    assert_eq!(world.requests("GET", "/helix/streams"), 1);
+}
+
+#[tokio::test]
+async fn a_pagination_that_lost_its_cursor_gives_unknown_and_not_no() {
+    let world = World::confidential().await;
+    for id in 1..=150 {
+        let id = id.to_string();
+        world.twitch().add_channel(&id, &format!("channel{id}"));
+        world
+            .twitch()
+            .set_role(&id, BOT, bitbrat::sim::twitch::Role::Moderator, true);
+    }
+    world.twitch().knobs(|knobs| knobs.missing_cursor = true);
+    let ids: Vec<_> = (1..=150).map(|id| id.to_string()).collect();
+    let mut ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    ids.push(RAT);
+    let seen = world.look(&[Probe::Permissions], &ids).await;
+    let (mut held, mut unknown) = (0, 0);
+    for id in ids {
+        let (granted, denied, reasons) = seen.grants(id, "twitch.moderated-channels").unwrap();
+        assert!(denied.is_empty(), "{id}");
+        held += granted.len();
+        unknown += reasons.len();
+    }
+    assert_eq!((held, unknown), (100, 51));
+}
+
+#[tokio::test]
+async fn a_channel_that_does_not_exist_is_refused_and_has_no_stream_state() {
+    let world = World::confidential().await;
+    let seen = world.look(&STATES, &["4242", RAT]).await;
+    assert_eq!(seen.trouble("4242"), Some((true, "twitch.not_found".to_owned())));
+    let verdict = seen.verdict("4242");
+    assert_eq!(verdict.stream.value, StreamStatus::Unknown);
+    assert_eq!(seen.trouble(RAT), None);
+    let up = |fact: &&Fact| {
+        matches!(
+            fact,
+            Fact::Connection {
+                state: LinkState::Up,
+                ..
+            }
+        )
+    };
+    assert_eq!(seen.of(RAT).into_iter().filter(up).count(), 1);
+}
