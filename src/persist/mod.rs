@@ -155,7 +155,9 @@ impl Persister {
         }
         // Noted before anything is awaited, so that a caller who gives up on this call loses nothing.
         let State { known, agenda } = &mut *state;
-        touched.iter().for_each(|key| agenda.update(key, &known[key]));
+        for key in &touched {
+            agenda.update(key, &known[key]);
+        }
         self.work(&mut state, touched, Due::At(now)).await
     }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::core::document::SourceDocument;
+use crate::core::evidence::Evidence;
 use crate::core::source::SourceKey;
 use crate::store::{StoreError, Unusable};
 
@@ -12,27 +13,31 @@ pub const MAX_DOCUMENT_BYTES: usize = 1_000_000;
 
 /// Reads what is stored under `document_id`.
 pub fn read(document_id: &str, stored: Value) -> Result<SourceDocument, Unusable> {
-    let key: SourceKey = document_id.parse().map_err(|_| Unusable::NotASource)?;
-    if let Some(belongs_to) = orphan_of(&key, &stored) {
-        return Err(Unusable::Orphan { belongs_to });
-    }
-    Ok(SourceDocument::from_stored(key, stored)?)
+    accept(SourceDocument::from_stored(key(document_id)?, stored)?)
 }
 
-/// Returns the document id of the source that an orphan should have been: the platform's persistence takes a stream's
-/// id for the source's when a stream starts, and leaves the true one in `metadata.broadcasterId`. A document with our
-/// evidence was made by us and is never an orphan.
-fn orphan_of(key: &SourceKey, stored: &Value) -> Option<String> {
-    if stored.get("evidence").is_some() {
-        return None;
-    }
-    let broadcaster = match stored.get("metadata")?.get("broadcasterId")? {
-        Value::String(id) => id.clone(),
-        Value::Number(id) => id.to_string(),
-        _ => return None,
+/// Reads the text of what is stored under `document_id`.
+pub fn read_text(document_id: &str, stored: &str) -> Result<SourceDocument, Unusable> {
+    accept(SourceDocument::from_text(key(document_id)?, stored)?)
+}
+
+fn key(document_id: &str) -> Result<SourceKey, Unusable> {
+    document_id.parse().map_err(|_| Unusable::NotASource)
+}
+
+/// Tells orphans: the platform's persistence takes a stream's id for the source's when a stream starts, and leaves the
+/// true one in `metadata.broadcasterId`. A document with our evidence was made by us and is never an orphan.
+fn accept(document: SourceDocument) -> Result<SourceDocument, Unusable> {
+    let broadcaster = match document.foreign_metadata("broadcasterId") {
+        Some(Value::String(id)) if document.knowledge.evidence == Evidence::default() => id,
+        _ => return Ok(document),
     };
-    let owner = SourceKey::new(key.platform(), &broadcaster).ok()?;
-    (owner != *key).then(|| owner.to_string())
+    match SourceKey::new(document.key.platform(), broadcaster) {
+        Ok(owner) if owner != document.key => Err(Unusable::Orphan {
+            belongs_to: owner.to_string(),
+        }),
+        _ => Ok(document),
+    }
 }
 
 /// Returns `document` as it is stored, and as text, refusing what no store could take.
@@ -75,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_document_with_our_evidence_is_never_an_orphan() {
-        let stored = json!({ "evidence": {}, "metadata": { "broadcasterId": "5" } });
+        let evidence = json!({ "latency": { "at": "2026-05-01T18:00:00.000Z", "value": 3 } });
+        let stored = json!({ "evidence": evidence, "metadata": { "broadcasterId": "5" } });
         assert!(read("twitch:6", stored).is_ok());
     }
 

@@ -258,9 +258,8 @@ impl SourceStore for SqliteStore {
 
 /// Reads a row as a source's document, or says why not.
 fn stored(document_id: String, version: i64, text: &str) -> Stored {
-    let value = serde_json::from_str(text).unwrap_or_default();
     Stored {
-        document: stored::read(&document_id, value).map(|value| Versioned {
+        document: stored::read_text(&document_id, text).map(|value| Versioned {
             value,
             version: Version(version.to_string()),
         }),
