@@ -1,7 +1,3 @@
 //! Whole-program tests, one binary: it links once.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that unwraps in vain has failed, and says where"
-)]
 
 mod contract;
