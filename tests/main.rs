@@ -1,8 +1,4 @@
 //! Whole-program tests, one binary: it links once.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that unwraps in vain has failed, and says where"
-)]
 
 mod contract;
 mod twitch;

@@ -139,7 +139,8 @@ pub struct Message {
     pub deliveries: u32,
 }
 
-/// A message that waits to be settled. One that is dropped unsettled is delivered again, sooner or later.
+/// A message that waits to be settled. One that is dropped unsettled is delivered again at once; one of a process that died
+/// when the bus has waited for it long enough.
 pub struct Delivery {
     /// The message.
     pub message: Message,
@@ -321,5 +322,12 @@ impl BusError {
             Self::Refused { .. } => Some("check the credentials and permissions of the bus's account"),
             _ => None,
         }
+    }
+}
+
+/// Runs something that nobody waits for and that may be lost with the process.
+fn in_background(task: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(task);
     }
 }

@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Finding, Level, Message, Messages,
-    Names, Outgoing, Receipt, Settlement, Start, Subscription,
+    Names, Outgoing, Receipt, Settlement, Start, Subscription, in_background,
 };
 use crate::core::time::Timestamp;
 
@@ -302,10 +302,9 @@ impl EventBus for NatsBus {
             return Err(self.unavailable("no server answers"));
         }
         let asked = Instant::now();
-        let account = self.jetstream.query_account().await;
-        account.map_err(|error| self.unavailable(format!("JetStream does not answer ({error})")))?;
-        let round_trip = asked.elapsed();
         let mut stream = self.stream_for(&to.filter).await?;
+        // Two requests: which stream, and its state.
+        let round_trip = asked.elapsed() / 2;
         let info = stream.info().await.map_err(|error| self.unavailable(error))?;
         let mut findings = Self::look_at(&info.config);
         let durable = self.names.durable(&to.filter, &to.queue);
@@ -388,7 +387,7 @@ impl NatsBus {
     fn delivery(&self, received: jetstream::Message) -> Delivery {
         let message = self.message(&received);
         let (_, acker) = received.split();
-        Delivery::new(message, Box::new(NatsReceipt { acker }))
+        Delivery::new(message, Box::new(NatsReceipt { acker: Some(acker) }))
     }
 
     fn message(&self, received: &jetstream::Message) -> Message {
@@ -421,23 +420,37 @@ fn attributes(headers: &HeaderMap) -> BTreeMap<String, String> {
 }
 
 struct NatsReceipt {
-    acker: jetstream::message::Acker,
+    acker: Option<jetstream::message::Acker>,
 }
 
 #[async_trait]
 impl Receipt for NatsReceipt {
-    async fn settle(self: Box<Self>, how: Settlement) {
+    async fn settle(mut self: Box<Self>, how: Settlement) {
         let kind = match how {
             Settlement::Done => AckKind::Ack,
             Settlement::Again(delay) => AckKind::Nak(Some(delay)),
             Settlement::Never => AckKind::Term,
         };
-        // Lost, it is delivered again after the ack wait, and joining it again changes nothing.
-        match timeout(ANSWER, self.acker.ack_with(kind)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(error = %error, "An acknowledgement could not be sent"),
-            Err(_) => debug!("An acknowledgement could not be sent in time"),
+        if let Some(acker) = self.acker.take() {
+            answer(&acker, kind).await;
         }
+    }
+}
+
+impl Drop for NatsReceipt {
+    fn drop(&mut self) {
+        if let Some(acker) = self.acker.take() {
+            in_background(async move { answer(&acker, AckKind::Nak(None)).await });
+        }
+    }
+}
+
+/// Lost, the message is delivered again after the ack wait, and joining it again changes nothing.
+async fn answer(acker: &jetstream::message::Acker, kind: AckKind) {
+    match timeout(ANSWER, acker.ack_with(kind)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(error = %error, "An acknowledgement could not be sent"),
+        Err(_) => debug!("An acknowledgement could not be sent in time"),
     }
 }
 

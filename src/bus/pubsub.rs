@@ -15,13 +15,14 @@ use google_cloud_auth::credentials::{Credentials, anonymous};
 use google_cloud_pubsub::client::{BasePublisher, Publisher, Subscriber, SubscriptionAdmin, TopicAdmin};
 use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message as PubsubMessage;
+use google_cloud_pubsub::subscriber::ShutdownToken;
 use google_cloud_pubsub::subscriber::handler::Handler;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
 use super::{
     Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Finding, Message, Messages, Names,
-    Outgoing, Receipt, Settlement, Subscription,
+    Outgoing, Receipt, Settlement, Subscription, in_background,
 };
 use crate::core::time::Timestamp;
 
@@ -29,8 +30,11 @@ use crate::core::time::Timestamp;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a publish may take, its batching included.
 const PUBLISH: Duration = Duration::from_secs(15);
-/// How long the service waits for a settlement before it delivers again; the client extends it while we hold a message.
-const ACK_DEADLINE_SECONDS: i32 = 60;
+/// How long the service waits for a settlement before it delivers again. The client extends it while we hold a message, so
+/// that this is how long the messages of a process that died are out of reach.
+const ACK_DEADLINE: Duration = Duration::from_secs(20);
+/// The service accepts no larger message.
+const MAX_MESSAGE: usize = 10_000_000;
 /// How often we look for new topics of a filter that means several.
 const NEW_TOPICS: Duration = Duration::from_mins(5);
 
@@ -195,32 +199,34 @@ impl Shared {
         known.clone()
     }
 
-    async fn publish_once(&self, messages: &[Outgoing]) -> Vec<Result<Accepted, BusError>> {
-        let underway: Vec<_> = messages
+    async fn publish_once(&self, message: &Outgoing) -> Result<Accepted, BusError> {
+        let attributes: usize = message
+            .attributes
             .iter()
-            .map(|message| {
-                let prepared = PubsubMessage::new()
-                    .set_data(message.data.clone())
-                    .set_attributes(message.attributes.clone());
-                timeout(PUBLISH, self.publisher(&message.topic).publish(prepared))
-            })
-            .collect();
-        let results = future::join_all(underway).await;
-        results
-            .into_iter()
-            .zip(messages)
-            .map(|(result, message)| match result {
-                Ok(Ok(_)) => Ok(Accepted::default()),
-                Ok(Err(PublishError::Rpc(error))) => match self.error(&error, &message.topic) {
-                    BusError::Refused { .. } if message.data.len() > 9_000_000 => Err(BusError::TooLarge {
-                        size: message.data.len(),
-                    }),
-                    other => Err(other),
-                },
-                Ok(Err(error)) => Err(self.unavailable(error.to_string())),
-                Err(_) => Err(self.unavailable("no answer in time")),
-            })
-            .collect()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        let size = message.data.len() + attributes;
+        if size > MAX_MESSAGE {
+            return Err(BusError::TooLarge { size });
+        }
+        let prepared = PubsubMessage::new()
+            .set_data(message.data.clone())
+            .set_attributes(message.attributes.clone());
+        match timeout(PUBLISH, self.publisher(&message.topic).publish(prepared)).await {
+            Ok(Ok(_)) => Ok(Accepted::default()),
+            Ok(Err(PublishError::Rpc(error))) => Err(self.error(&error, &message.topic)),
+            Ok(Err(error)) => Err(self.unavailable(error.to_string())),
+            Err(_) => Err(self.unavailable("no answer in time")),
+        }
+    }
+
+    async fn publish(&self, message: &Outgoing) -> Result<Accepted, BusError> {
+        match self.publish_once(message).await {
+            Err(BusError::NoTopic { .. }) if self.create_topic(&message.topic).await => {
+                self.publish_once(message).await
+            }
+            result => result,
+        }
     }
 
     /// Creates a topic, in an emulator only. Returns whether there is one now.
@@ -250,7 +256,7 @@ impl Shared {
                 .create_subscription()
                 .set_name(&path)
                 .set_topic(self.topic_path(topic))
-                .set_ack_deadline_seconds(ACK_DEADLINE_SECONDS);
+                .set_ack_deadline_seconds(i32::try_from(ACK_DEADLINE.as_secs()).unwrap_or(20));
             if short_lived {
                 request = request.set_labels([("made-by", "bitbrat"), ("for", "tail")]);
             }
@@ -325,11 +331,13 @@ impl Shared {
             .subscriber
             .subscribe(path)
             .set_max_outstanding_messages(limit)
+            .set_max_lease_extension(ACK_DEADLINE)
             .build();
+        let open = Open(pulled.shutdown_token());
         let shared = self.clone();
         stream::unfold(
-            (pulled, shared, topic),
-            |(mut pulled, shared, topic)| async move {
+            (pulled, shared, topic, open),
+            |(mut pulled, shared, topic, open)| async move {
                 let item = match pulled.next().await? {
                     Ok((message, handler)) => {
                         let message = Self::message(&topic, message, handler.delivery_attempt());
@@ -337,7 +345,7 @@ impl Shared {
                     }
                     Err(error) => Err(shared.error(&error, &topic)),
                 };
-                Some((item, (pulled, shared, topic)))
+                Some((item, (pulled, shared, topic, open)))
             },
         )
         .boxed()
@@ -359,26 +367,8 @@ impl EventBus for PubsubBus {
     }
 
     async fn publish_many(&self, messages: Vec<Outgoing>) -> Vec<Result<Accepted, BusError>> {
-        let mut results = self.shared.publish_once(&messages).await;
-        let missing: Vec<_> = results
-            .iter()
-            .enumerate()
-            .filter(|(_, result)| matches!(result, Err(BusError::NoTopic { .. })))
-            .map(|(index, _)| index)
-            .collect();
-        let mut again = Vec::new();
-        for index in missing {
-            if self.shared.create_topic(&messages[index].topic).await {
-                again.push(index);
-            }
-        }
-        let repeated: Vec<_> = again.iter().map(|index| messages[*index].clone()).collect();
-        if !repeated.is_empty() {
-            for (index, result) in again.into_iter().zip(self.shared.publish_once(&repeated).await) {
-                results[index] = result;
-            }
-        }
-        results
+        // All are handed to the client before the first answer; it sends them in batches.
+        future::join_all(messages.iter().map(|message| self.shared.publish(message))).await
     }
 
     async fn subscribe(&self, to: &Subscription) -> Result<Deliveries, BusError> {
@@ -500,6 +490,16 @@ impl Receipt for PubsubReceipt {
     }
 }
 
+/// Closes a pull when nobody reads it any more, so that the service stops to deliver to it.
+struct Open(ShutdownToken);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let token = self.0.clone();
+        in_background(async move { token.shutdown().await });
+    }
+}
+
 /// Deletes a subscription that nobody but us knows of, as soon as nobody reads it any more.
 struct ShortLived {
     shared: Arc<Shared>,
@@ -521,12 +521,5 @@ impl Drop for ShortLived {
                 "Deleted the subscription of a tail"
             );
         });
-    }
-}
-
-/// Runs something that nobody waits for and that may be lost with the process.
-fn in_background(task: impl Future<Output = ()> + Send + 'static) {
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(task);
     }
 }

@@ -1,0 +1,116 @@
+//! What goes wrong with a bus, and that it is told for what it is.
+
+use std::time::{Duration, Instant};
+
+use bitbrat::bus::nats::{NatsBus, NatsOptions};
+use bitbrat::bus::pubsub::{PubsubBus, PubsubOptions};
+use bitbrat::bus::{BusError, EventBus, Recovery};
+
+use super::servers::{self, NatsServer};
+use super::suite::{message, next, subscription};
+
+async fn bus_at(url: &str, prefix: &str) -> NatsBus {
+    NatsBus::connect(&NatsOptions::new(url, prefix)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_stream_and_one_with_other_subjects_are_told_by_name_and_none_is_made() {
+    let server = NatsServer::start().await;
+    let bus = bus_at(&server.url(), "here.").await;
+    let missing = bus.publish(message(1)).await.unwrap_err();
+    assert!(
+        matches!(&missing, BusError::NoTopic { topic, .. } if topic == "here.internal.ingress.v1"),
+        "{missing:?}"
+    );
+    assert_eq!(missing.recovery(), Recovery::RetrySlowly);
+    servers::create_stream_on(&server.url(), "BITBRAT", &["elsewhere.>"]).await;
+    let wrong = bus.publish(message(1)).await.unwrap_err();
+    assert!(matches!(wrong, BusError::NoTopic { .. }), "{wrong:?}");
+    let wrong = bus.subscribe(&subscription("one")).await.err().unwrap();
+    assert!(matches!(wrong, BusError::NoTopic { .. }), "{wrong:?}");
+    // Once somebody has made it, everything works without a restart.
+    servers::create_stream_on(&server.url(), "HERE", &["here.>"]).await;
+    bus.publish(message(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_jetstream_accepts_nothing_although_it_answers() {
+    let server = NatsServer::start_without_jetstream().await;
+    let bus = bus_at(&server.url(), "here.").await;
+    let error = bus.publish(message(1)).await.unwrap_err();
+    assert_ne!(error.recovery(), Recovery::GiveUp, "{error:?}");
+    assert!(bus.inspect(&subscription("one")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_and_returns_loses_nothing_that_is_sent_again_with_its_id() {
+    let mut server = NatsServer::start().await;
+    servers::create_stream(&server.url(), "here.").await;
+    let bus = bus_at(&server.url(), "here.").await;
+    let mut deliveries = bus.subscribe(&subscription("one")).await.unwrap();
+    bus.publish(message(0)).await.unwrap();
+    next(&mut deliveries).await.ack().await;
+    server.kill().await;
+    let failed = bus.publish(message(1)).await.unwrap_err();
+    assert_eq!(failed.recovery(), Recovery::Retry, "{failed:?}");
+    server.run().await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = bus.publish(message(1)).await {
+        assert_eq!(error.recovery(), Recovery::Retry, "{error:?}");
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    bus.publish(message(2)).await.unwrap();
+    // The consumer goes on by itself, and the message that was sent twice came once.
+    let mut seen = Vec::new();
+    while seen.last() != Some(&message(2).data) {
+        let delivery = next(&mut deliveries).await;
+        if delivery.message.deliveries == 1 {
+            seen.push(delivery.message.data.clone());
+        }
+        delivery.ack().await;
+    }
+    seen.retain(|data| *data != message(0).data);
+    assert_eq!(seen, [message(1).data, message(2).data]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_never_there_fails_in_time_and_is_used_when_it_comes() {
+    let mut server = NatsServer::start().await;
+    servers::create_stream(&server.url(), "here.").await;
+    server.kill().await;
+    let bus = bus_at(&server.url(), "here.").await;
+    let asked = Instant::now();
+    let error = bus.publish(message(1)).await.unwrap_err();
+    assert_eq!(error.recovery(), Recovery::Retry);
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "after {:?}",
+        asked.elapsed()
+    );
+    server.run().await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while bus.publish(message(1)).await.is_err() {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pubsub_that_does_not_answer_fails_in_time() {
+    // Takes the connection and never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = PubsubOptions {
+        project: "demo".to_owned(),
+        prefix: "local.".to_owned(),
+        emulator: Some(silent.local_addr().unwrap().to_string()),
+        key: None,
+    };
+    let bus = PubsubBus::connect(&options).await.unwrap();
+    let asked = Instant::now();
+    let error = bus.publish(message(1)).await.unwrap_err();
+    assert_eq!(error.recovery(), Recovery::Retry, "{error:?}");
+    assert!(
+        asked.elapsed() < Duration::from_secs(20),
+        "after {:?}",
+        asked.elapsed()
+    );
+}
