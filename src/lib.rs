@@ -14,3 +14,4 @@ pub mod platforms;
 pub mod sim;
 pub mod store;
 pub mod telemetry;
+pub mod watch;

@@ -291,5 +291,8 @@ impl Routing {
 /// Returns the JSON schema of the events that we publish.
 pub fn schema() -> Value {
     let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-    settings.into_generator().into_root_schema_for::<Envelope>().to_value()
+    settings
+        .into_generator()
+        .into_root_schema_for::<Envelope>()
+        .to_value()
 }
