@@ -1,0 +1,103 @@
+//! Where everything that was learnt enters the daemon.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::core::observation::Observation;
+use crate::core::source::{PlatformName, SourceKey};
+use crate::platforms::ProbeSink;
+
+/// Something that was learnt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A fact.
+    Observed(Observation),
+    /// Something to count for a source.
+    Counted(SourceKey, Tally),
+}
+
+impl Input {
+    /// Returns the source that it is about.
+    pub fn source(&self) -> &SourceKey {
+        match self {
+            Self::Observed(observation) => &observation.source,
+            Self::Counted(source, _) => source,
+        }
+    }
+}
+
+/// What to add to a source's totals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Chat messages received.
+    pub messages_in: u64,
+    /// Chat messages handed to delivery.
+    pub messages_out: u64,
+    /// Errors met.
+    pub errors: u64,
+    /// New connections after the first.
+    pub reconnects: u64,
+}
+
+/// Is shown every observation on its way in.
+pub type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
+
+/// Takes in what producers learn. Cheap to clone; when the last one is gone, nothing more will come.
+///
+/// The channel has no bound because a producer cannot wait here (a platform's answer is being read), and needs none: what
+/// platforms tell is bounded by their request budgets, and the reader never waits for the network.
+#[derive(Clone)]
+pub struct Intake {
+    inputs: mpsc::UnboundedSender<Input>,
+    observer: Option<Observer>,
+    taken: Arc<AtomicU64>,
+}
+
+impl Intake {
+    /// Makes an intake and its reading end.
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Input>) {
+        let (inputs, receiver) = mpsc::unbounded_channel();
+        let intake = Self {
+            inputs,
+            observer: None,
+            taken: Arc::default(),
+        };
+        (intake, receiver)
+    }
+
+    /// Shows every observation to `observer` on its way in.
+    #[must_use]
+    pub fn shown_to(mut self, observer: Observer) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Counts something for a source.
+    pub fn count(&self, source: &SourceKey, tally: Tally) {
+        self.take(Input::Counted(source.clone(), tally));
+    }
+
+    /// Returns how many inputs were taken.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, input: Input) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        // Nobody reads any more: the daemon has ended, and what comes now will be learnt again at the next start.
+        let _ = self.inputs.send(input);
+    }
+}
+
+impl ProbeSink for Intake {
+    fn observe(&self, observation: Observation) {
+        if let Some(observer) = &self.observer {
+            observer(&observation);
+        }
+        self.take(Input::Observed(observation));
+    }
+
+    fn progress(&self, _: PlatformName, _: usize, _: usize) {}
+}

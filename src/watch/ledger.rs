@@ -1,0 +1,506 @@
+//! The daemon's memory on disk: what is known of each source, what the bus was told of it, and the outbox.
+//!
+//! One SQLite file, so that a change and the event that tells it are committed together or not at all. What blocks here
+//! is called from `spawn_blocking`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
+
+use super::queue::{Class, Queue};
+use crate::core::event::Event;
+use crate::core::evidence::Knowledge;
+use crate::core::source::{PlatformName, SourceKey};
+
+/// The newest schema that we know.
+const SCHEMA: i64 = 1;
+
+const MIGRATION: &str = "
+    CREATE TABLE source (key TEXT PRIMARY KEY, known TEXT NOT NULL, told TEXT NOT NULL) STRICT;
+    CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, class INTEGER NOT NULL, event TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE refused (seq INTEGER PRIMARY KEY, event TEXT NOT NULL, reason TEXT NOT NULL) STRICT;
+    CREATE TABLE sent (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL) STRICT;
+    CREATE TABLE name (platform TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (platform, name)) STRICT;
+    CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+";
+
+/// Events kept after they were sent, for `events tail`.
+const SENT: i64 = 1000;
+/// Events kept that the bus will never take.
+const REFUSED: i64 = 1000;
+
+/// The file.
+pub struct Ledger {
+    path: PathBuf,
+    inner: Mutex<Inner>,
+    bound: usize,
+}
+
+struct Inner {
+    connection: Connection,
+    queue: Queue,
+}
+
+/// The file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It belongs to a newer bitbrat.
+    #[error("{} has schema version {found}, but this bitbrat knows only up to {SCHEMA}; upgrade bitbrat", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: i64,
+    },
+    /// The disk is full.
+    #[error("the disk of {} is full", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("{} cannot be used", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+/// What is committed together.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// What is known by now, as JSON, by source.
+    pub known: Vec<(SourceKey, Box<str>)>,
+    /// New events in order, each with what its source has been told once it is sent. A heartbeat tells nothing that
+    /// counts: whatever follows it carries the same again.
+    pub events: Vec<Fresh>,
+}
+
+/// An event to be committed.
+#[derive(Debug, Clone)]
+pub struct Fresh {
+    /// How urgent it is.
+    pub class: Class,
+    /// The event.
+    pub event: Event,
+    /// What the source has been told with it; `None` for heartbeats.
+    pub told: Option<Knowledge>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Heartbeats that had to make room.
+    pub dropped: usize,
+    /// Sources whose events found no room: what they tell is owed.
+    pub owed: Vec<SourceKey>,
+}
+
+/// An event that waits.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Its number.
+    pub seq: i64,
+    /// Whether it is urgent.
+    pub urgent: bool,
+    /// The event.
+    pub event: Event,
+}
+
+/// How much waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Events in all.
+    pub events: usize,
+    /// Heartbeats among them.
+    pub heartbeats: usize,
+}
+
+impl Ledger {
+    /// Opens the file of a state directory, making it when it is missing. `bound` is the most events that it keeps.
+    pub fn open(directory: &Path, bound: usize) -> Result<Self, LedgerError> {
+        let path = directory.join("watch.db");
+        Self::prepare(&path, bound).map_err(|error| match error {
+            Trouble::Newer(found) => LedgerError::Newer {
+                path: path.clone(),
+                found,
+            },
+            Trouble::Sqlite(error) => explain(&path, error),
+        })
+    }
+
+    fn prepare(path: &Path, bound: usize) -> Result<Self, Trouble> {
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // What was acknowledged must survive a power cut too; transitions are rare enough to pay for it.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if found > SCHEMA {
+            return Err(Trouble::Newer(found));
+        }
+        if found == 0 {
+            let migration = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            migration.execute_batch(MIGRATION)?;
+            migration.pragma_update(None, "user_version", SCHEMA)?;
+            migration.commit()?;
+        }
+        let mut queue = Queue::default();
+        {
+            let mut rows = connection.prepare("SELECT seq, source, class FROM outbox ORDER BY seq")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                let source: String = row.get(1)?;
+                if let Ok(source) = source.parse() {
+                    queue.push(row.get(0)?, &source, Class::from_number(row.get(2)?));
+                }
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            inner: Mutex::new(Inner { connection, queue }),
+            bound,
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn explained<T>(&self, result: rusqlite::Result<T>) -> Result<T, LedgerError> {
+        result.map_err(|error| explain(&self.path, error))
+    }
+
+    /// Returns what was known of every source, as JSON.
+    pub fn restore(&self) -> Result<Vec<(SourceKey, Box<str>)>, LedgerError> {
+        let inner = self.inner();
+        self.explained((|| {
+            let mut rows = inner.connection.prepare("SELECT key, known FROM source")?;
+            let rows = rows.query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, Box<str>>(1)?))
+            })?;
+            let mut known = Vec::new();
+            for row in rows {
+                let (key, json) = row?;
+                if let Ok(key) = key.parse() {
+                    known.push((key, json));
+                }
+            }
+            Ok(known)
+        })())
+    }
+
+    /// Returns what the bus has been told of a source; `None` when it was never told anything.
+    pub fn told(&self, source: &SourceKey) -> Result<Option<Knowledge>, LedgerError> {
+        let inner = self.inner();
+        let json: Option<String> = self.explained(
+            inner
+                .connection
+                .prepare_cached("SELECT told FROM source WHERE key = ?1 AND told <> ''")
+                .and_then(|mut row| row.query_row([source.to_string()], |row| row.get(0)).optional()),
+        )?;
+        // What cannot be read was told by nobody that we understand: everything is told again, which hurts nothing.
+        Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+
+    /// Commits changes and their events in one transaction, keeping the bound.
+    pub fn commit(&self, commit: &Commit) -> Result<Committed, LedgerError> {
+        let mut inner = self.inner();
+        let Inner { connection, queue } = &mut *inner;
+        let mut done = Committed::default();
+        let mut gone: Vec<(i64, SourceKey)> = Vec::new();
+        let mut kept: Vec<&Fresh> = Vec::new();
+        // A heartbeat is superseded by whatever follows it.
+        for fresh in &commit.events {
+            let superseded = queue.heartbeats_of(&fresh.event.source);
+            gone.extend(
+                superseded
+                    .into_iter()
+                    .map(|seq| (seq, fresh.event.source.clone())),
+            );
+        }
+        gone.sort_unstable();
+        gone.dedup();
+        let mut room = self.bound.saturating_sub(queue.len() - gone.len());
+        let urgent = commit
+            .events
+            .iter()
+            .filter(|fresh| fresh.class != Class::Heartbeat)
+            .count();
+        if urgent > room {
+            let superseded = gone.clone();
+            let more = queue
+                .oldest_heartbeats(urgent - room + superseded.len())
+                .into_iter()
+                .filter(|row| superseded.binary_search(row).is_err())
+                .take(urgent - room);
+            let before = gone.len();
+            gone.extend(more);
+            done.dropped = gone.len() - before;
+            room += done.dropped;
+        }
+        // Urgent ones first: a heartbeat must not take their room.
+        let mut for_heartbeats = room.saturating_sub(urgent);
+        for fresh in &commit.events {
+            let fits = match fresh.class {
+                Class::Heartbeat => for_heartbeats > 0,
+                _ => room > 0 && !done.owed.contains(&fresh.event.source),
+            };
+            if fits {
+                kept.push(fresh);
+                room = room.saturating_sub(1);
+                for_heartbeats -= usize::from(fresh.class == Class::Heartbeat);
+            } else if fresh.class == Class::Heartbeat {
+                done.dropped += 1;
+            } else if !done.owed.contains(&fresh.event.source) {
+                done.owed.push(fresh.event.source.clone());
+            }
+        }
+        let written = write(connection, commit, &gone, &kept);
+        let numbers = self.explained(written)?;
+        for (seq, source) in &gone {
+            queue.remove(*seq, source);
+        }
+        for (seq, fresh) in numbers.into_iter().zip(&kept) {
+            queue.push(seq, &fresh.event.source, fresh.class);
+        }
+        Ok(done)
+    }
+
+    /// Returns at most `limit` events that may go now, at most one a source; of those that are not urgent at most `spread`.
+    pub fn next(
+        &self,
+        limit: usize,
+        spread: usize,
+        held: &dyn Fn(&SourceKey) -> bool,
+    ) -> Result<Vec<Waiting>, LedgerError> {
+        let inner = self.inner();
+        let due = inner.queue.next(limit, spread, held);
+        self.explained((|| {
+            let mut row = inner
+                .connection
+                .prepare_cached("SELECT event FROM outbox WHERE seq = ?1")?;
+            let mut waiting = Vec::with_capacity(due.len());
+            for (seq, _, urgent) in due {
+                let json: String = row.query_row([seq], |row| row.get(0))?;
+                let event = serde_json::from_str(&json).map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+                })?;
+                waiting.push(Waiting { seq, urgent, event });
+            }
+            Ok(waiting)
+        })())
+    }
+
+    /// Forgets events that were acknowledged; a few are kept for those who look on.
+    pub fn sent(&self, events: &[Waiting]) -> Result<(), LedgerError> {
+        self.take_out(events, |transaction, waiting| {
+            let mut keep = transaction
+                .prepare_cached("INSERT INTO sent (event) SELECT event FROM outbox WHERE seq = ?1")?;
+            keep.execute([waiting.seq])?;
+            Ok(())
+        })
+    }
+
+    /// Puts events aside that the bus will never take.
+    pub fn refused(&self, events: &[Waiting], reason: &str) -> Result<(), LedgerError> {
+        self.take_out(events, |transaction, waiting| {
+            let mut keep = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO refused SELECT seq, event, ?2 FROM outbox WHERE seq = ?1",
+            )?;
+            keep.execute(params![waiting.seq, reason])?;
+            Ok(())
+        })
+    }
+
+    fn take_out(
+        &self,
+        events: &[Waiting],
+        keep: impl Fn(&rusqlite::Transaction<'_>, &Waiting) -> rusqlite::Result<()>,
+    ) -> Result<(), LedgerError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut inner = self.inner();
+        let Inner { connection, queue } = &mut *inner;
+        self.explained((|| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for waiting in events {
+                keep(&transaction, waiting)?;
+                transaction
+                    .prepare_cached("DELETE FROM outbox WHERE seq = ?1")?
+                    .execute([waiting.seq])?;
+            }
+            for (table, most) in [("sent", SENT), ("refused", REFUSED)] {
+                let sql = format!("DELETE FROM {table} WHERE seq <= (SELECT MAX(seq) FROM {table}) - ?1");
+                transaction.prepare_cached(&sql)?.execute([most])?;
+            }
+            transaction.commit()
+        })())?;
+        for waiting in events {
+            queue.remove(waiting.seq, &waiting.event.source);
+        }
+        Ok(())
+    }
+
+    /// Makes the disk look full beyond `pages`; `0` lifts that.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: i64) {
+        let most = if pages == 0 { 1 << 30 } else { pages };
+        self.inner()
+            .connection
+            .pragma_update(None, "max_page_count", most)
+            .unwrap();
+    }
+
+    /// Returns how much waits.
+    pub fn depth(&self) -> Depth {
+        let inner = self.inner();
+        Depth {
+            events: inner.queue.len(),
+            heartbeats: inner.queue.heartbeats(),
+        }
+    }
+
+    /// Returns the ids that names were resolved to.
+    pub fn names(&self, platform: PlatformName) -> Result<Vec<(String, SourceKey)>, LedgerError> {
+        let inner = self.inner();
+        self.explained((|| {
+            let mut rows = inner
+                .connection
+                .prepare_cached("SELECT name, id FROM name WHERE platform = ?1")?;
+            let rows = rows.query_map([platform.as_str()], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })?;
+            let mut names = Vec::new();
+            for row in rows {
+                let (name, id) = row?;
+                if let Ok(key) = SourceKey::new(platform, &id) {
+                    names.push((name, key));
+                }
+            }
+            Ok(names)
+        })())
+    }
+
+    /// Remembers what a name was resolved to.
+    pub fn remember_name(&self, name: &str, key: &SourceKey) -> Result<(), LedgerError> {
+        let inner = self.inner();
+        let sql = "INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3)";
+        let done = inner
+            .connection
+            .execute(sql, params![key.platform().as_str(), name, key.id()]);
+        self.explained(done.map(drop))
+    }
+
+    /// Returns a note, writing `fresh` first when there is none.
+    pub fn note_or(&self, name: &str, fresh: impl FnOnce() -> String) -> Result<String, LedgerError> {
+        let inner = self.inner();
+        self.explained((|| {
+            let read = "SELECT value FROM note WHERE name = ?1";
+            let known: Option<String> = inner
+                .connection
+                .query_row(read, [name], |row| row.get(0))
+                .optional()?;
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            let value = fresh();
+            inner
+                .connection
+                .execute("INSERT INTO note VALUES (?1, ?2)", params![name, value])?;
+            Ok(value)
+        })())
+    }
+}
+
+/// Returns the events sent after `since` (a number from an earlier call; `None`: the last few), oldest first, from a file
+/// that another process may be writing.
+pub fn sent_since(directory: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, LedgerError> {
+    let path = directory.join("watch.db");
+    let read = || {
+        let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        let newest: i64 =
+            connection.query_row("SELECT COALESCE(MAX(seq), 0) FROM sent", [], |row| row.get(0))?;
+        let mut rows = connection.prepare("SELECT seq, event FROM sent WHERE seq > ?1 ORDER BY seq")?;
+        let rows = rows.query_map([since.unwrap_or(newest - 10)], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+        })?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let rows = read().map_err(|error| explain(&path, error))?;
+    let readable = rows
+        .into_iter()
+        .filter_map(|(seq, json)| Some((seq, serde_json::from_str(&json).ok()?)));
+    Ok(readable.collect())
+}
+
+fn write(
+    connection: &mut Connection,
+    commit: &Commit,
+    gone: &[(i64, SourceKey)],
+    kept: &[&Fresh],
+) -> rusqlite::Result<Vec<i64>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut numbers = Vec::with_capacity(kept.len());
+    {
+        let mut known = transaction.prepare_cached(
+            "INSERT INTO source VALUES (?1, ?2, '') ON CONFLICT (key) DO UPDATE SET known = excluded.known",
+        )?;
+        for (key, json) in &commit.known {
+            known.execute(params![key.to_string(), json])?;
+        }
+        let mut remove = transaction.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?;
+        for (seq, _) in gone {
+            remove.execute([seq])?;
+        }
+        let mut insert =
+            transaction.prepare_cached("INSERT INTO outbox (source, class, event) VALUES (?1, ?2, ?3)")?;
+        let mut told = transaction.prepare_cached("UPDATE source SET told = ?2 WHERE key = ?1")?;
+        for fresh in kept {
+            let source = fresh.event.source.to_string();
+            insert.execute(params![source, fresh.class as u8, json(&fresh.event)])?;
+            numbers.push(transaction.last_insert_rowid());
+            if let Some(knowledge) = &fresh.told {
+                told.execute(params![source, json(knowledge)])?;
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(numbers)
+}
+
+/// Writes our own types, which always become JSON.
+pub(super) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("our own structs with text keys always serialise")
+}
+
+enum Trouble {
+    Newer(i64),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn explain(path: &Path, error: rusqlite::Error) -> LedgerError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => LedgerError::Full {
+            path: path.to_owned(),
+        },
+        _ => LedgerError::Sqlite {
+            path: path.to_owned(),
+            source: error,
+        },
+    }
+}

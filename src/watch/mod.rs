@@ -1,0 +1,25 @@
+//! The daemon: schedules and listeners on one side, what is known, told and kept on the other.
+//!
+//! ```text
+//!  cron ─► ticks ─► lanes ─► Platform::probe ─┐
+//!  listeners ─────────────────────────────────┴► intake ─► recorder ─► ledger (known + outbox, one transaction)
+//!                                                              │             │
+//!                                             news, now and then│             ▼
+//!                                                              └► keeper   dispatcher ─► outlet (bus | persister)
+//! ```
+//!
+//! It knows ports, never adapters; `app` puts them together.
+
+pub mod attended;
+pub mod dispatcher;
+pub mod intake;
+pub mod jumps;
+pub mod lanes;
+pub mod ledger;
+pub mod lock;
+pub mod queue;
+pub mod recorder;
+#[cfg(test)]
+mod tests;
+pub mod ticks;
+pub mod tracker;

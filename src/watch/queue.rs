@@ -1,0 +1,216 @@
+//! The order of what waits in the outbox: within a source strictly in order, across sources whatever may go now.
+//!
+//! Pure; the rows themselves stay in the file.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::core::source::SourceKey;
+
+/// How urgent a waiting event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Class {
+    /// A change: it goes at once.
+    Transition = 0,
+    /// The first word about a source: it is spread, so that a start is not a flood.
+    Baseline = 1,
+    /// No change: spread, superseded by whatever comes after it, and the first to go when room is short.
+    Heartbeat = 2,
+}
+
+impl Class {
+    /// Reads the number that the file holds.
+    pub fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Transition,
+            1 => Self::Baseline,
+            _ => Self::Heartbeat,
+        }
+    }
+}
+
+/// What waits, by source.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: HashMap<SourceKey, VecDeque<(i64, Class)>>,
+    /// The next event of each source.
+    heads: BTreeMap<i64, SourceKey>,
+    heartbeats: BTreeMap<i64, SourceKey>,
+    len: usize,
+}
+
+impl Queue {
+    /// Returns how many events wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns how many of them are heartbeats.
+    pub fn heartbeats(&self) -> usize {
+        self.heartbeats.len()
+    }
+
+    /// Appends an event. Its number is greater than that of every event before it.
+    pub fn push(&mut self, seq: i64, source: &SourceKey, class: Class) {
+        let line = self.waiting.entry(source.clone()).or_default();
+        if line.is_empty() {
+            self.heads.insert(seq, source.clone());
+        }
+        line.push_back((seq, class));
+        self.len += 1;
+        if class == Class::Heartbeat {
+            self.heartbeats.insert(seq, source.clone());
+        }
+    }
+
+    /// Removes an event, wherever it stands.
+    pub fn remove(&mut self, seq: i64, source: &SourceKey) {
+        let Some(line) = self.waiting.get_mut(source) else {
+            return;
+        };
+        let Some(place) = line.iter().position(|(own, _)| *own == seq) else {
+            return;
+        };
+        line.remove(place);
+        self.len -= 1;
+        self.heartbeats.remove(&seq);
+        if place == 0 {
+            self.heads.remove(&seq);
+            match line.front() {
+                Some((next, _)) => {
+                    self.heads.insert(*next, source.clone());
+                }
+                None => {
+                    self.waiting.remove(source);
+                }
+            }
+        }
+    }
+
+    /// Returns the heartbeats of `source` that wait; a later event of it supersedes them.
+    pub fn heartbeats_of(&self, source: &SourceKey) -> Vec<i64> {
+        let line = self.waiting.get(source).into_iter().flatten();
+        line.filter(|(_, class)| *class == Class::Heartbeat)
+            .map(|(seq, _)| *seq)
+            .collect()
+    }
+
+    /// Returns the `count` oldest heartbeats with their sources.
+    pub fn oldest_heartbeats(&self, count: usize) -> Vec<(i64, SourceKey)> {
+        let oldest = self.heartbeats.iter().take(count);
+        oldest.map(|(seq, source)| (*seq, source.clone())).collect()
+    }
+
+    /// Returns at most `limit` events that may go now, at most one a source, oldest first; of those that are not urgent at
+    /// most `spread`. What stands before a transition of its source is as urgent as that. Sources in `held` wait.
+    pub fn next(
+        &self,
+        limit: usize,
+        spread: usize,
+        held: &dyn Fn(&SourceKey) -> bool,
+    ) -> Vec<(i64, SourceKey, bool)> {
+        let mut left = spread;
+        let mut next = Vec::new();
+        for (seq, source) in &self.heads {
+            if next.len() == limit {
+                break;
+            }
+            if held(source) {
+                continue;
+            }
+            let urgent = self.is_urgent(source);
+            if urgent || left > 0 {
+                left -= usize::from(!urgent);
+                next.push((*seq, source.clone(), urgent));
+            }
+        }
+        next
+    }
+
+    fn is_urgent(&self, source: &SourceKey) -> bool {
+        let line = self.waiting.get(source).into_iter().flatten();
+        line.into_iter().any(|(_, class)| *class == Class::Transition)
+    }
+
+    /// Returns whether anything that waits is urgent.
+    pub fn has_spread_only(&self) -> bool {
+        !self.is_empty() && !self.heads.values().any(|source| self.is_urgent(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: u32) -> SourceKey {
+        format!("twitch:{id}").parse().unwrap()
+    }
+
+    fn queue(events: &[(i64, u32, Class)]) -> Queue {
+        let mut queue = Queue::default();
+        for (seq, id, class) in events {
+            queue.push(*seq, &key(*id), *class);
+        }
+        queue
+    }
+
+    fn seqs(queue: &Queue, limit: usize, spread: usize) -> Vec<i64> {
+        queue
+            .next(limit, spread, &|_| false)
+            .into_iter()
+            .map(|(seq, ..)| seq)
+            .collect()
+    }
+
+    use Class::{Baseline, Heartbeat, Transition};
+
+    #[test]
+    fn one_event_a_source_goes_at_a_time_and_in_order() {
+        let mut queue = queue(&[(1, 1, Transition), (2, 1, Transition), (3, 2, Transition)]);
+        assert_eq!(seqs(&queue, 10, 0), [1, 3]);
+        queue.remove(1, &key(1));
+        assert_eq!(seqs(&queue, 10, 0), [2, 3]);
+        assert_eq!(seqs(&queue, 1, 0), [2]);
+    }
+
+    #[test]
+    fn what_is_not_urgent_waits_unless_a_transition_stands_behind_it() {
+        let queue = queue(&[
+            (1, 1, Baseline),
+            (2, 2, Heartbeat),
+            (3, 3, Baseline),
+            (4, 3, Transition),
+        ]);
+        assert_eq!(seqs(&queue, 10, 0), [3]);
+        assert_eq!(seqs(&queue, 10, 1), [1, 3]);
+        assert_eq!(seqs(&queue, 10, 9), [1, 2, 3]);
+    }
+
+    #[test]
+    fn heartbeats_can_be_found_and_taken_out_of_the_middle() {
+        let mut queue = queue(&[
+            (1, 1, Transition),
+            (2, 1, Heartbeat),
+            (3, 1, Transition),
+            (4, 2, Heartbeat),
+        ]);
+        assert_eq!(queue.heartbeats_of(&key(1)), [2]);
+        assert_eq!(queue.oldest_heartbeats(5), [(2, key(1)), (4, key(2))]);
+        queue.remove(2, &key(1));
+        queue.remove(4, &key(2));
+        assert_eq!((queue.len(), queue.heartbeats()), (2, 0));
+        assert_eq!(seqs(&queue, 10, 0), [1]);
+    }
+
+    #[test]
+    fn a_held_source_does_not_hold_the_others() {
+        let queue = queue(&[(1, 1, Transition), (2, 2, Transition)]);
+        let held = |source: &SourceKey| *source == key(1);
+        assert_eq!(queue.next(9, 0, &held).len(), 1);
+    }
+}

@@ -1,0 +1,457 @@
+//! Turns what comes in into what is known, told and kept: the single writer of the daemon's memory.
+//!
+//! A change and its event are committed together before anything is told. While the disk refuses, nothing is told, the
+//! change waits in memory, and the daemon says that it is not ready.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{error, info, warn};
+
+use super::dispatcher::blocking;
+use super::intake::Input;
+use super::ledger::{Commit, Committed, Fresh, Ledger, LedgerError};
+use super::queue::Class;
+use super::tracker::{Change, Tracker};
+use crate::clock::Clock;
+use crate::core::document::SourceDocument;
+use crate::core::event::{self, Told};
+use crate::core::evidence::Knowledge;
+use crate::core::source::SourceKey;
+use crate::core::stream::StreamStatus;
+use crate::core::time::Timestamp;
+use crate::core::transition::{Facet, Transition, transitions};
+use crate::core::verdict::Verdict;
+use crate::lifecycle::Stop;
+
+/// Inputs taken together; enough that a poll of thousands of sources costs few commits, few enough that a pushed event
+/// behind it does not wait.
+const BATCH: usize = 2048;
+/// Sources handed on a second that have no transition.
+const BEATS: usize = 1000;
+/// How long producers get to finish after a stop.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// What happens to news that is no transition.
+#[derive(Debug)]
+pub enum Beat {
+    /// They go to the persister of this process, each source once a period.
+    Keep {
+        /// Milliseconds.
+        period: i64,
+        /// To the persister. One batch is under way at a time; while it is, news gather.
+        keeper: mpsc::Sender<Vec<(SourceKey, Knowledge)>>,
+    },
+    /// They go to the bus as heartbeats, each source once a period.
+    Publish {
+        /// Milliseconds.
+        period: i64,
+    },
+}
+
+/// Counts and health of the recorder.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Transitions by facet are counted in the metrics; these are all of them.
+    pub transitions: AtomicU64,
+    /// Heartbeats dropped because the outbox was full.
+    pub dropped: AtomicU64,
+    /// Sources whose transitions found no room; what they tell is told in one piece later.
+    pub owed: AtomicU64,
+    /// Whether the disk refuses.
+    pub blocked: AtomicBool,
+    /// Sources that are live, for those who look at nothing else.
+    pub live: std::sync::Mutex<BTreeSet<SourceKey>>,
+}
+
+impl Recorded {
+    /// Returns the sources that are live now.
+    pub fn live(&self) -> BTreeSet<SourceKey> {
+        self.live
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// The single writer.
+pub struct Recorder {
+    /// Its memory.
+    pub tracker: Tracker,
+    /// Its memory on disk.
+    pub ledger: Arc<Ledger>,
+    /// What comes in.
+    pub inputs: mpsc::UnboundedReceiver<Input>,
+    /// What happens to news that is no transition.
+    pub beat: Beat,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Rung after each commit.
+    pub bell: Arc<Notify>,
+    /// Told when nothing more will be committed.
+    pub closing: watch::Sender<bool>,
+    /// What was done.
+    pub counts: Arc<Recorded>,
+    /// What could not be committed yet.
+    pub stuck: Stuck,
+}
+
+/// What could not be committed yet.
+#[derive(Debug, Default)]
+pub struct Stuck {
+    known: HashMap<SourceKey, Box<str>>,
+    events: Vec<Fresh>,
+    /// Sources whose last transitions found no room.
+    owed: BTreeSet<SourceKey>,
+    retry_at: Option<Instant>,
+}
+
+/// Events that wait in memory while the disk refuses. Beyond it, each source's changes melt into one.
+const STUCK_EVENTS: usize = 10_000;
+
+impl Recorder {
+    /// Runs until the last producer is gone, then says farewell.
+    pub async fn run(mut self, stop: Stop) -> Result<(), LedgerError> {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut batch = Vec::new();
+        let finish = async {
+            stop.requested().await;
+            tokio::time::sleep(FINISH).await;
+        };
+        tokio::pin!(finish);
+        loop {
+            tokio::select! {
+                biased;
+                count = self.inputs.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.take(std::mem::take(&mut batch)).await?;
+                }
+                _ = second.tick() => self.beat().await?,
+                () = &mut finish => {
+                    warn!("Some producers have not finished in time; what they still tell is learnt at the next start");
+                    break;
+                }
+            }
+        }
+        self.farewell().await?;
+        // Nobody waits for the bell any more only when the dispatcher is gone, and then nobody needs it.
+        self.closing.send_replace(true);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    async fn farewell(&mut self) -> Result<(), LedgerError> {
+        let now = self.clock.now();
+        let inputs = self.tracker.farewell(now);
+        self.take(inputs).await?;
+        self.stuck.retry_at = None;
+        self.commit(Commit::default()).await?;
+        let lost = self.stuck.events.len();
+        if lost > 0 {
+            error!(
+                events = lost,
+                "The disk still refuses; these changes are found again at the next start"
+            );
+        }
+        if let Beat::Keep { keeper, .. } = &self.beat {
+            let all = self.tracker.all_moved();
+            let snapshot = self.snapshot(&all, now);
+            // Fails only when the persister is gone already.
+            let _ = keeper.send(snapshot).await;
+        }
+        Ok(())
+    }
+
+    /// Takes in a batch: joins it, finds what changed, and commits that with its events.
+    async fn take(&mut self, inputs: Vec<Input>) -> Result<(), LedgerError> {
+        let now = self.clock.now();
+        let changes = self.tracker.take(inputs, now);
+        let mut commit = Commit::default();
+        for change in changes {
+            if change.steps.is_empty() {
+                continue;
+            }
+            self.note(&change);
+            let told = self.events(&change, now)?;
+            commit.events.extend(told);
+            commit.known.push((change.source, change.known));
+        }
+        if !commit.known.is_empty() {
+            self.commit(commit).await?;
+        }
+        Ok(())
+    }
+
+    /// Builds the events that tell a source's steps.
+    fn events(&mut self, change: &Change, now: Timestamp) -> Result<Vec<Fresh>, LedgerError> {
+        if self.stuck.owed.contains(&change.source) {
+            return Ok(Vec::new());
+        }
+        let mut told = self.told(&change.source)?;
+        let mut events = Vec::new();
+        for step in &change.steps {
+            let before = SourceDocument::from_knowledge(change.source.clone(), told);
+            let this = Told {
+                before: &before,
+                after: &step.after,
+                by: &step.by,
+                observed_at: now,
+            };
+            let class = if step.first && !is_live(&step.after.verdict) {
+                Class::Baseline
+            } else {
+                Class::Transition
+            };
+            events.extend(this.events(&step.changes).into_iter().map(|event| Fresh {
+                class,
+                event,
+                told: Some(step.after.knowledge.clone()),
+            }));
+            told = step.after.knowledge.clone();
+        }
+        Ok(events)
+    }
+
+    /// What the bus was last told of a source, also when that is not on disk yet.
+    fn told(&self, source: &SourceKey) -> Result<Knowledge, LedgerError> {
+        let stuck = self.stuck.events.iter().rev();
+        let newest = stuck
+            .filter(|fresh| fresh.event.source == *source)
+            .find_map(|fresh| fresh.told.clone());
+        match newest {
+            Some(told) => Ok(told),
+            None => match self.ledger.told(source) {
+                Ok(told) => Ok(told.unwrap_or_default()),
+                // Told from nothing is told in full: longer, never wrong.
+                Err(LedgerError::Full { .. }) => Ok(Knowledge::default()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Commits, together with what could not be committed before.
+    async fn commit(&mut self, more: Commit) -> Result<(), LedgerError> {
+        self.stuck.known.extend(more.known);
+        self.stuck.events.extend(more.events);
+        if self.stuck.retry_at.is_some_and(|at| at > Instant::now()) {
+            self.melt();
+            return Ok(());
+        }
+        if self.stuck.known.is_empty() && self.stuck.events.is_empty() {
+            self.stuck.retry_at = None;
+            return Ok(());
+        }
+        let commit = Arc::new(Commit {
+            known: self.stuck.known.drain().collect(),
+            events: std::mem::take(&mut self.stuck.events),
+        });
+        let (ledger, shared) = (Arc::clone(&self.ledger), Arc::clone(&commit));
+        match blocking(move || ledger.commit(&shared)).await {
+            Ok(done) => {
+                if self.counts.blocked.swap(false, Ordering::Relaxed) {
+                    info!("The state directory can be written again");
+                }
+                self.stuck.retry_at = None;
+                self.settle(done);
+                self.bell.notify_one();
+                Ok(())
+            }
+            Err(failure) => {
+                if !self.counts.blocked.swap(true, Ordering::Relaxed) {
+                    error!(
+                        error = &failure as &dyn std::error::Error,
+                        "Cannot write the state directory; changes wait in memory"
+                    );
+                }
+                let commit = Arc::into_inner(commit).unwrap_or_default();
+                self.stuck.known.extend(commit.known);
+                self.stuck.events = commit.events;
+                self.stuck.retry_at = Some(Instant::now() + Duration::from_secs(1));
+                self.melt();
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps what waits in memory bounded: beyond the bound each source's changes are told in one piece later.
+    fn melt(&mut self) {
+        if self.stuck.events.len() <= STUCK_EVENTS {
+            return;
+        }
+        error!(
+            events = self.stuck.events.len(),
+            "Too many changes wait for the disk; those of one source are told in one piece later"
+        );
+        let events = std::mem::take(&mut self.stuck.events);
+        self.stuck
+            .owed
+            .extend(events.into_iter().map(|fresh| fresh.event.source));
+    }
+
+    fn settle(&mut self, done: Committed) {
+        if done.dropped > 0 {
+            self.counts
+                .dropped
+                .fetch_add(done.dropped as u64, Ordering::Relaxed);
+        }
+        if !done.owed.is_empty() {
+            error!(
+                sources = done.owed.len(),
+                "The outbox is full; the changes of these sources are told in one piece when there is room"
+            );
+            self.stuck.owed.extend(done.owed);
+        }
+        self.counts
+            .owed
+            .store(self.stuck.owed.len() as u64, Ordering::Relaxed);
+    }
+
+    /// Once a second: what is owed, what is stuck, and the news that are no transitions.
+    async fn beat(&mut self) -> Result<(), LedgerError> {
+        let now = self.clock.now();
+        self.pay(now).await?;
+        if !self.stuck.known.is_empty() || !self.stuck.events.is_empty() {
+            self.commit(Commit::default()).await?;
+        }
+        self.publish_live();
+        match &self.beat {
+            Beat::Keep { period, keeper } => {
+                let Ok(permit) = keeper.clone().try_reserve_owned() else {
+                    return Ok(());
+                };
+                let due = self.tracker.due(now, *period, BEATS);
+                if !due.is_empty() {
+                    self.checkpoint(&due, now).await?;
+                    permit.send(self.snapshot(&due, now));
+                }
+            }
+            Beat::Publish { period } => {
+                let due = self.tracker.due(now, *period, BEATS);
+                self.heartbeats(&due, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells in one piece what found no room before.
+    async fn pay(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        if self.stuck.owed.is_empty() || self.counts.blocked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let sources: Vec<SourceKey> = self.stuck.owed.iter().take(100).cloned().collect();
+        let mut commit = Commit::default();
+        for source in sources {
+            self.stuck.owed.remove(&source);
+            let Some(after) = self.tracker.document(&source) else {
+                continue;
+            };
+            let before = SourceDocument::from_knowledge(source.clone(), self.told(&source)?);
+            let told = Told {
+                before: &before,
+                after: &after,
+                by: "bitbrat.watch",
+                observed_at: now,
+            };
+            let events = told.events(&transitions(&before.verdict, &after.verdict));
+            commit
+                .known
+                .push((source, super::ledger::json(&after.knowledge).into()));
+            commit.events.extend(events.into_iter().map(|event| Fresh {
+                class: Class::Transition,
+                event,
+                told: Some(after.knowledge.clone()),
+            }));
+        }
+        self.commit(commit).await
+    }
+
+    /// Writes down what is about to be handed on, so that no total that others have seen is ever forgotten.
+    async fn checkpoint(&mut self, sources: &[SourceKey], _: Timestamp) -> Result<(), LedgerError> {
+        let known = sources
+            .iter()
+            .filter_map(|source| {
+                let document = self.tracker.document(source)?;
+                Some((source.clone(), super::ledger::json(&document.knowledge).into()))
+            })
+            .collect();
+        self.commit(Commit {
+            known,
+            events: Vec::new(),
+        })
+        .await
+    }
+
+    fn snapshot(&self, sources: &[SourceKey], _: Timestamp) -> Vec<(SourceKey, Knowledge)> {
+        let known = |source: &SourceKey| Some((source.clone(), self.tracker.document(source)?.knowledge));
+        sources.iter().filter_map(known).collect()
+    }
+
+    async fn heartbeats(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), LedgerError> {
+        let mut commit = Commit::default();
+        for source in sources {
+            let Some(document) = self.tracker.document(source) else {
+                continue;
+            };
+            commit
+                .known
+                .push((source.clone(), super::ledger::json(&document.knowledge).into()));
+            commit.events.push(Fresh {
+                class: Class::Heartbeat,
+                event: event::heartbeat(&document, now),
+                told: None,
+            });
+        }
+        if commit.known.is_empty() {
+            return Ok(());
+        }
+        self.commit(commit).await
+    }
+
+    fn publish_live(&self) {
+        let live: BTreeSet<SourceKey> = self.tracker.live().cloned().collect();
+        *self
+            .counts
+            .live
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = live;
+    }
+
+    /// Logs what changed: the log of a quiet day holds transitions and nothing else.
+    fn note(&self, change: &Change) {
+        for step in &change.steps {
+            self.counts
+                .transitions
+                .fetch_add(step.changes.len() as u64, Ordering::Relaxed);
+            for transition in &step.changes {
+                log(&change.source, transition, &step.by);
+            }
+        }
+        if change
+            .steps
+            .iter()
+            .any(|step| step.changes.iter().any(|change| change.facet == Facet::Stream))
+        {
+            self.publish_live();
+        }
+    }
+}
+
+fn log(source: &SourceKey, transition: &Transition, by: &str) {
+    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
+    info!(
+        source.key = %source, facet = transition.facet.as_str(), from = value(&transition.from),
+        to = value(&transition.to), at = %transition.at, rule = transition.rule, by,
+        "`{source}`: {} {} → {}", transition.facet.as_str(), value(&transition.from), value(&transition.to)
+    );
+}
+
+fn is_live(verdict: &Verdict) -> bool {
+    verdict.stream.value == StreamStatus::Online
+}

@@ -1,0 +1,409 @@
+//! What is known of each source, and what changed. Pure apart from its memory: no I/O, no clock.
+//!
+//! A source at rest is kept as JSON: maps that hold one or two members cost a multiple of their text, and the daemon
+//! holds ten thousand sources.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::intake::{Input, Tally};
+use super::ledger;
+use crate::core::document::SourceDocument;
+use crate::core::evidence::{Knowledge, LinkNow};
+use crate::core::observation::{Fact, LinkState, Observation, Transport};
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::stream::StreamStatus;
+use crate::core::time::Timestamp;
+use crate::core::transition::{Transition, transitions};
+use crate::core::verdict::{Status, Verdict};
+
+/// What is known of every source.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    writer: String,
+    sources: HashMap<SourceKey, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    known: Box<str>,
+    live: bool,
+    status: Status,
+    /// Whether something was learnt since it was last handed on.
+    moved: bool,
+    next_beat: Option<Timestamp>,
+}
+
+/// What a batch changed about one source.
+#[derive(Debug)]
+pub struct Change {
+    /// The source.
+    pub source: SourceKey,
+    /// What is known by now, as JSON.
+    pub known: Box<str>,
+    /// The changes of its verdicts, step by step.
+    pub steps: Vec<Step>,
+}
+
+/// One observation that changed a verdict.
+#[derive(Debug)]
+pub struct Step {
+    /// The source after it.
+    pub after: SourceDocument,
+    /// What changed.
+    pub changes: Vec<Transition>,
+    /// Who told us.
+    pub by: String,
+    /// Whether nothing had been known before.
+    pub first: bool,
+}
+
+impl Tracker {
+    /// Starts with what was known before. `writer` is the name under which this process counts.
+    pub fn restored(writer: &str, known: Vec<(SourceKey, Box<str>)>) -> Self {
+        let mut tracker = Self {
+            writer: writer.to_owned(),
+            sources: HashMap::with_capacity(known.len()),
+        };
+        for (source, json) in known {
+            // What cannot be read is learnt again.
+            if let Ok(knowledge) = serde_json::from_str(&json) {
+                let document = SourceDocument::from_knowledge(source.clone(), knowledge);
+                tracker
+                    .sources
+                    .insert(source, Entry::of(&document, json, false, None));
+            }
+        }
+        tracker
+    }
+
+    /// Takes in what was learnt and returns what it changed, sources in the order of their first input.
+    pub fn take(&mut self, inputs: Vec<Input>, now: Timestamp) -> Vec<Change> {
+        let mut order: Vec<(SourceKey, Vec<Input>)> = Vec::new();
+        let mut places: HashMap<SourceKey, usize> = HashMap::new();
+        for input in inputs {
+            let place = *places.entry(input.source().clone()).or_insert_with(|| {
+                order.push((input.source().clone(), Vec::new()));
+                order.len() - 1
+            });
+            order[place].1.push(input);
+        }
+        order
+            .into_iter()
+            .map(|(source, inputs)| self.take_one(source, inputs, now))
+            .collect()
+    }
+
+    fn take_one(&mut self, source: SourceKey, inputs: Vec<Input>, now: Timestamp) -> Change {
+        let mut document = self
+            .document(&source)
+            .unwrap_or_else(|| SourceDocument::new(source.clone()));
+        let mut steps = Vec::new();
+        let mut tally = Tally::default();
+        for input in inputs {
+            match input {
+                Input::Counted(_, more) => add(&mut tally, more),
+                Input::Observed(observation) => {
+                    add(&mut tally, counted(&document, &observation));
+                    let before = document.verdict.clone();
+                    document.join(Knowledge::from(&observation));
+                    let changes = transitions(&before, &document.verdict);
+                    if !changes.is_empty() {
+                        steps.push(Step {
+                            first: nothing_known(&before),
+                            after: document.clone(),
+                            changes,
+                            by: observation.by,
+                        });
+                    }
+                }
+            }
+        }
+        if tally != Tally::default() {
+            let totals = document
+                .knowledge
+                .counters
+                .entry(self.writer.clone())
+                .or_default();
+            totals.messages_in += tally.messages_in;
+            totals.messages_out += tally.messages_out;
+            totals.errors += tally.errors;
+            totals.reconnects += tally.reconnects;
+            totals.at = Some(now);
+            for step in &mut steps {
+                step.after
+                    .knowledge
+                    .counters
+                    .clone_from(&document.knowledge.counters);
+            }
+        }
+        let known: Box<str> = ledger::json(&document.knowledge).into();
+        let next_beat = self.sources.get(&source).and_then(|entry| entry.next_beat);
+        let entry = Entry::of(&document, known.clone(), true, next_beat);
+        self.sources.insert(source.clone(), entry);
+        Change { source, known, steps }
+    }
+
+    /// Returns the document that follows from what is known; `None` when nothing is.
+    pub fn document(&self, source: &SourceKey) -> Option<SourceDocument> {
+        let entry = self.sources.get(source)?;
+        let knowledge = serde_json::from_str(&entry.known).expect("it was written by us or read before");
+        Some(SourceDocument::from_knowledge(source.clone(), knowledge))
+    }
+
+    /// Returns the sources that have news since they were last handed on and whose turn it is, at most `limit`, and counts
+    /// them as handed on. Each source has its turn once a `period`, at a moment of its own; the first one comes within a
+    /// period after it was first heard of.
+    pub fn due(&mut self, now: Timestamp, period: i64, limit: usize) -> Vec<SourceKey> {
+        let mut due = Vec::new();
+        for (source, entry) in &mut self.sources {
+            if due.len() == limit {
+                break;
+            }
+            // A clock that was set back must not silence anyone for longer than a period.
+            let ahead = entry
+                .next_beat
+                .is_some_and(|next| next.millis_since(now) > period);
+            let reached = entry.next_beat.is_some_and(|next| next <= now);
+            if entry.next_beat.is_none() || ahead || (reached && entry.moved) {
+                let since = (now.as_millis() - phase_of(source, period)).rem_euclid(period);
+                entry.next_beat = Some(now.plus_millis(period - since));
+            }
+            if entry.moved && (reached || ahead) {
+                entry.moved = false;
+                due.push(source.clone());
+            }
+        }
+        due
+    }
+
+    /// Returns every source that has news since it was last handed on, and counts it as handed on.
+    pub fn all_moved(&mut self) -> Vec<SourceKey> {
+        let moved = self.sources.iter_mut().filter(|(_, entry)| entry.moved);
+        moved
+            .map(|(source, entry)| {
+                entry.moved = false;
+                source.clone()
+            })
+            .collect()
+    }
+
+    /// Returns which sources are live.
+    pub fn live(&self) -> impl Iterator<Item = &SourceKey> {
+        self.sources
+            .iter()
+            .filter(|(_, entry)| entry.live)
+            .map(|(source, _)| source)
+    }
+
+    /// Counts sources by platform and status.
+    pub fn by_status(&self) -> BTreeMap<(PlatformName, Status), usize> {
+        let mut counts = BTreeMap::new();
+        for (source, entry) in &self.sources {
+            *counts.entry((source.platform(), entry.status)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Returns what is to be said when the daemon stops: of every transport that is up, that we close it.
+    pub fn farewell(&self, now: Timestamp) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for source in self.sources.keys() {
+            let Some(document) = self.document(source) else {
+                continue;
+            };
+            for (transport, link) in &document.knowledge.evidence.connection {
+                if matches!(link.now(), LinkNow::Up) {
+                    let fact = Fact::Connection {
+                        transport: *transport,
+                        state: LinkState::Closed,
+                    };
+                    // Never before what it ends, even when the platform's clock is ahead of ours.
+                    let at = now.max(link.newest().map_or(now, |newest| newest.plus_millis(1)));
+                    inputs.push(Input::Observed(Observation::new(
+                        source,
+                        at,
+                        "bitbrat.watch",
+                        fact,
+                    )));
+                }
+            }
+        }
+        inputs
+    }
+}
+
+impl Entry {
+    fn of(document: &SourceDocument, known: Box<str>, moved: bool, next_beat: Option<Timestamp>) -> Self {
+        Self {
+            known,
+            live: document.verdict.stream.value == StreamStatus::Online,
+            status: document.verdict.status.value,
+            moved,
+            next_beat,
+        }
+    }
+}
+
+/// Whether a verdict rests on nothing: the first word about a source is no change of it.
+fn nothing_known(verdict: &Verdict) -> bool {
+    verdict.status.at.is_none() && verdict.stream.at.is_none() && verdict.auth.is_none()
+}
+
+/// A moment within the period, the same for a source at every start.
+fn phase_of(source: &SourceKey, period: i64) -> i64 {
+    let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, source.to_string().as_bytes());
+    i64::try_from(id.as_u64_pair().0 >> 1)
+        .unwrap_or(0)
+        .rem_euclid(period.max(1))
+}
+
+fn add(to: &mut Tally, more: Tally) {
+    to.messages_in += more.messages_in;
+    to.messages_out += more.messages_out;
+    to.errors += more.errors;
+    to.reconnects += more.reconnects;
+}
+
+/// What an observation adds to the totals of its source: each failure is an error, and a kept connection that comes back
+/// after trouble is a reconnect.
+fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
+    let mut tally = Tally::default();
+    match &observation.fact {
+        Fact::Problem { .. } => tally.errors = 1,
+        Fact::Connection { transport, state } => match state {
+            LinkState::Down { .. } | LinkState::Refused { .. } => tally.errors = 1,
+            LinkState::Up if *transport != Transport::Api => {
+                let link = before.knowledge.evidence.connection.get(transport);
+                let was_in_trouble = link.is_some_and(|link| matches!(link.now(), LinkNow::Trouble(_)));
+                tally.reconnects = u64::from(was_in_trouble);
+            }
+            LinkState::Up | LinkState::Closed => {}
+        },
+        _ => {}
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::observation::ErrorInfo;
+    use crate::core::transition::Facet;
+
+    fn key(id: u32) -> SourceKey {
+        format!("twitch:{id}").parse().unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
+    }
+
+    fn seen(id: u32, seconds: i64, fact: Fact) -> Input {
+        Input::Observed(Observation::new(&key(id), at(seconds), "test", fact))
+    }
+
+    fn link(transport: Transport, state: LinkState) -> Fact {
+        Fact::Connection { transport, state }
+    }
+
+    fn down() -> LinkState {
+        LinkState::Down {
+            error: ErrorInfo::new("network.timeout", "no answer"),
+        }
+    }
+
+    fn facets(change: &Change) -> Vec<(Facet, String)> {
+        let changes = change.steps.iter().flat_map(|step| &step.changes);
+        changes
+            .map(|change| (change.facet, change.to.clone().unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn a_restart_announces_nothing_that_was_announced() {
+        let mut tracker = Tracker::restored("w", Vec::new());
+        let inputs = vec![
+            seen(1, 0, link(Transport::Api, LinkState::Up)),
+            seen(1, 0, Fact::StreamAbsent),
+        ];
+        let changes = tracker.take(inputs.clone(), at(0));
+        assert_eq!(
+            facets(&changes[0]),
+            [
+                (Facet::Status, "CONNECTED".into()),
+                (Facet::Stream, "OFFLINE".into())
+            ]
+        );
+        assert!(changes[0].steps[0].first && !changes[0].steps[1].first);
+        let mut again = Tracker::restored("w", vec![(key(1), changes[0].known.clone())]);
+        let later = vec![
+            seen(1, 60, link(Transport::Api, LinkState::Up)),
+            seen(1, 60, Fact::StreamAbsent),
+        ];
+        assert!(again.take(later, at(60))[0].steps.is_empty());
+        assert!(again.take(inputs, at(61))[0].steps.is_empty());
+    }
+
+    #[test]
+    fn totals_go_on_after_a_restart_and_count_errors_and_reconnects() {
+        let mut tracker = Tracker::restored("w", Vec::new());
+        let one = Tally {
+            messages_in: 5,
+            ..Tally::default()
+        };
+        let known = tracker
+            .take(vec![Input::Counted(key(1), one)], at(0))
+            .remove(0)
+            .known;
+        let mut again = Tracker::restored("w", vec![(key(1), known)]);
+        let inputs = vec![
+            seen(1, 1, link(Transport::EventSub, down())),
+            seen(1, 2, link(Transport::EventSub, LinkState::Up)),
+            seen(1, 3, link(Transport::EventSub, LinkState::Up)),
+            Input::Counted(key(1), one),
+        ];
+        again.take(inputs, at(3));
+        let totals = again.document(&key(1)).unwrap().knowledge.counters["w"];
+        assert_eq!((totals.messages_in, totals.errors, totals.reconnects), (10, 1, 1));
+    }
+
+    #[test]
+    fn each_source_has_its_turn_once_a_period_and_only_with_news() {
+        let mut tracker = Tracker::restored("w", Vec::new());
+        let all: Vec<Input> = (1..=100).map(|id| seen(id, 0, Fact::StreamAbsent)).collect();
+        tracker.take(all.clone(), at(0));
+        assert!(tracker.due(at(0), 30_000, 1000).is_empty(), "not all at once");
+        let mut spread = Vec::new();
+        for second in 1..=31 {
+            tracker.take(all.clone(), at(second));
+            spread.push(tracker.due(at(second), 30_000, 1000).len());
+        }
+        let total: usize = spread.iter().sum();
+        assert!((100..=110).contains(&total), "{spread:?}");
+        assert!(spread.iter().all(|count| *count < 20), "{spread:?}");
+    }
+
+    #[test]
+    fn a_clock_set_back_silences_nobody_for_long() {
+        let mut tracker = Tracker::restored("w", Vec::new());
+        tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
+        tracker.due(at(0), 30_000, 10);
+        assert_eq!(tracker.due(at(-900), 30_000, 10).len(), 1);
+    }
+
+    #[test]
+    fn what_is_up_is_closed_at_the_end_and_nothing_else() {
+        let mut tracker = Tracker::restored("w", Vec::new());
+        let inputs = vec![
+            seen(1, 0, link(Transport::Api, LinkState::Up)),
+            seen(1, 5, link(Transport::EventSub, LinkState::Up)),
+            seen(2, 0, link(Transport::Api, down())),
+        ];
+        tracker.take(inputs, at(0));
+        let farewell = tracker.farewell(at(1));
+        assert_eq!(farewell.len(), 2);
+        let changes = tracker.take(farewell, at(1));
+        assert_eq!(facets(&changes[0]), [(Facet::Status, "DISCONNECTED".into())]);
+        assert!(tracker.farewell(at(2)).is_empty());
+    }
+}
