@@ -23,19 +23,31 @@ pub struct Envelope<T> {
     pub as_of: Timestamp,
     /// The entries.
     pub items: Vec<T>,
-    /// Stored documents that cannot be shown as entries.
+    /// Stored documents and configured names that cannot be shown as entries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unusable: Vec<UnusableItem>,
 }
 
-/// A stored document that cannot be used.
+/// Something that stands for a source and cannot be shown as one.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnusableItem {
-    /// Its id in the store.
-    pub document_id: String,
+    /// What it is.
+    pub what: UnusableKind,
+    /// The document's id in the store, or the configured name as `platform:name`.
+    pub id: String,
     /// Why it cannot be used.
     pub reason: String,
+}
+
+/// What it is that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UnusableKind {
+    /// A stored document that cannot be read, or that is not of a source.
+    Document,
+    /// A configured name whose id is not known.
+    Name,
 }
 
 /// A report could not be turned into text.

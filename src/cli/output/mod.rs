@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::core::time::Timestamp;
+use crate::failure::{ExitCode, Failure};
 
 pub mod grid;
 pub mod humane;
@@ -46,7 +47,7 @@ pub trait Report {
         Vec::new()
     }
 
-    /// Returns stored documents that could not be shown as entries.
+    /// Returns what could not be shown as entries.
     fn unusable(&self) -> Vec<machine::UnusableItem> {
         Vec::new()
     }
@@ -110,6 +111,10 @@ pub struct Output {
     pub err: Look,
     /// Whether notes are left out.
     pub quiet: bool,
+    /// Whether the commands that notes advise are for the demo.
+    pub demo: bool,
+    /// Whether somebody looks at standard output.
+    pub is_terminal: bool,
 }
 
 impl Output {
@@ -117,10 +122,40 @@ impl Output {
     pub fn print<R: Report>(&self, report: &R) -> io::Result<()> {
         let text = render(report, self.format, self.out).map_err(io::Error::other)?;
         write_out(&text)?;
-        if self.quiet {
+        self.note(&report.notes())
+    }
+
+    /// Prints notes on standard error, unless only data was asked for.
+    pub fn note(&self, notes: &[Note]) -> io::Result<()> {
+        if self.quiet || notes.is_empty() {
             return Ok(());
         }
-        write_err(&notes(&report.notes(), self.err))
+        write_err(&self.text_of(notes, self.err))
+    }
+
+    /// Returns notes as text; the commands that they advise are for the world that is looked at.
+    pub fn text_of(&self, notes: &[Note], look: Look) -> String {
+        let mut notes = notes.to_vec();
+        if self.demo {
+            for note in &mut notes {
+                if let Note::Hint { next: Some(next), .. } = note {
+                    *next = next.replacen("bitbrat ", "bitbrat --demo ", 1).replace("--demo --demo", "--demo");
+                }
+            }
+        }
+        self::notes(&notes, look)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(ExitCode::Failed, "cannot write the output").because(&error)
+    }
+}
+
+impl From<machine::RenderError> for Failure {
+    fn from(error: machine::RenderError) -> Self {
+        Self::new(ExitCode::Failed, "cannot write the output").because(&error)
     }
 }
 

@@ -1,10 +1,17 @@
 //! What the commands report, as data.
 
+pub mod auth;
 pub mod cells;
+pub mod config;
+pub mod doctor;
 pub mod history;
+pub mod migrate;
 pub mod predicate;
+pub mod probe;
+pub mod prune;
+pub mod sim;
 pub mod source;
 pub mod sources;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::health::{Findings, Health, trouble};
-use crate::cli::output::machine::UnusableItem;
+use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::cells;
@@ -24,8 +24,10 @@ pub struct SourcesReport {
     pub as_of: Timestamp,
     /// The sources, sorted by key.
     pub rows: Vec<SourceRow>,
-    /// Stored documents that cannot be used.
+    /// Stored documents and configured names that cannot be used.
     pub unusable: Vec<UnusableItem>,
+    /// What a look found to be wrong beside the sources.
+    pub problems: Vec<String>,
     /// What the table shows.
     pub show: Show,
 }
@@ -221,9 +223,13 @@ impl SourcesReport {
             .collect();
         for unusable in &self.unusable {
             let mut cells = vec![Cell::new(""); columns.len()];
-            cells[0] = Cell::new(&unusable.document_id);
+            cells[0] = Cell::new(&unusable.id);
             cells[1] = Cell::none();
-            cells[2] = Cell::new("unusable").glyph(Glyph::Bad).tone(Tone::Warn);
+            let word = match unusable.what {
+                UnusableKind::Document => "unusable",
+                UnusableKind::Name => "unresolved",
+            };
+            cells[2] = Cell::new(word).glyph(Glyph::Unknown).tone(Tone::Warn);
             cells[3] = Cell::none();
             if let Some(last) = cells.last_mut() {
                 *last = Cell::new(&unusable.reason).tone(Tone::Warn);
@@ -276,7 +282,7 @@ impl SourcesReport {
         });
         let unusable = self.unusable.iter().map(|unusable| {
             vec![
-                Cell::new(&unusable.document_id),
+                Cell::new(&unusable.id),
                 Cell::none(),
                 Cell::none(),
                 Cell::none(),
@@ -374,13 +380,17 @@ impl SourcesReport {
                 Some("bitbrat sources status --probe"),
             ));
         }
-        if !self.unusable.is_empty() {
-            let what = format!(
-                "{} cannot be used",
-                humane::count(self.unusable.len() as u64, "stored document")
-            );
+        let of_kind = |what| self.unusable.iter().filter(move |item| item.what == what).count() as u64;
+        let (names, documents) = (of_kind(UnusableKind::Name), of_kind(UnusableKind::Document));
+        if names > 0 {
+            let what = format!("{} without an id", humane::count(names, "configured name"));
+            hints.push(Note::hint(Tone::Warn, what, Some("bitbrat sources status --probe")));
+        }
+        if documents > 0 {
+            let what = format!("{} cannot be used", humane::count(documents, "stored document"));
             hints.push(Note::hint(Tone::Warn, what, Some("bitbrat doctor")));
         }
+        hints.extend(self.problems.iter().map(|problem| Note::hint(Tone::Warn, problem, None)));
         hints
     }
 

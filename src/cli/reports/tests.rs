@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::cli::output::machine::UnusableItem;
+use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::{Format, Look, Report, notes, render};
 use crate::cli::reports::history::HistoryReport;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
@@ -26,18 +26,18 @@ const RICH: Look = Look {
     unicode: true,
 };
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-05-01T18:00:00Z".parse().unwrap()
 }
 
 /// The story of one source, told in facts some seconds before now.
-struct Story {
-    key: &'static str,
+pub(crate) struct Story {
+    pub(crate) key: &'static str,
     facts: Vec<(i64, Fact)>,
 }
 
 impl Story {
-    fn of(key: &'static str) -> Self {
+    pub(crate) fn of(key: &'static str) -> Self {
         Self {
             key,
             facts: Vec::new(),
@@ -132,7 +132,7 @@ impl Story {
         SourceDocument::from_knowledge(self.key.parse().unwrap(), Knowledge::of(&self.observations()))
     }
 
-    fn row(&self) -> SourceRow {
+    pub(crate) fn row(&self) -> SourceRow {
         SourceRow::new(self.document(), &Intervals::default(), now())
     }
 
@@ -156,7 +156,7 @@ impl Story {
     }
 }
 
-fn ratcaster() -> Story {
+pub(crate) fn ratcaster() -> Story {
     Story::of("twitch:900200")
         .auth(900, "twitch/bot", AuthResult::Valid, None)
         .fact(
@@ -171,9 +171,9 @@ fn ratcaster() -> Story {
         .link(3, Transport::EventSub, LinkState::Up)
         .live(12, "40900001", 4340, 12_345)
         .may(
-            &["moderator", "send"],
-            &["editor"],
-            &[("vip", "needs the broadcaster's authorisation (channel:read:vips)")],
+            &["MODERATOR", "SEND"],
+            &["EDITOR"],
+            &[("VIP", "needs the broadcaster's authorisation (channel:read:vips)")],
         )
         .named(
             "RatCaster",
@@ -195,7 +195,7 @@ fn ratcaster() -> Story {
         )
 }
 
-fn revoked() -> Story {
+pub(crate) fn revoked() -> Story {
     Story::of("twitch:900207")
         .up(20)
         .auth(
@@ -208,7 +208,7 @@ fn revoked() -> Story {
         .named("LapsedLynx", "")
 }
 
-fn gone() -> Story {
+pub(crate) fn gone() -> Story {
     Story::of("twitch:900209")
         .auth(30, "twitch/bot", AuthResult::Valid, None)
         .link(
@@ -220,7 +220,7 @@ fn gone() -> Story {
         )
 }
 
-fn old_knowledge() -> Story {
+pub(crate) fn old_knowledge() -> Story {
     Story::of("kick:55501")
         .up(1900)
         .auth(1900, "kick/bot", AuthResult::Valid, None)
@@ -228,7 +228,7 @@ fn old_knowledge() -> Story {
         .named("ChiliClara", "slow cooking")
 }
 
-fn guild() -> Story {
+pub(crate) fn guild() -> Story {
     Story::of("discord:987654321098765432")
         .link(
             9,
@@ -255,9 +255,11 @@ fn world() -> SourcesReport {
         as_of: now(),
         rows,
         unusable: vec![UnusableItem {
-            document_id: "twitch:40900001".into(),
+            what: UnusableKind::Document,
+            id: "twitch:40900001".into(),
             reason: "it is keyed by a stream's id; the source is `twitch:900200`".into(),
         }],
+        problems: Vec::new(),
         show: Show::Status,
     }
 }
@@ -452,6 +454,7 @@ fn a_thousand_sources_need_no_screen_of_their_own_width() {
         as_of: now(),
         rows: stories,
         unusable: Vec::new(),
+        problems: Vec::new(),
         show: Show::Status,
     };
     let text = render(&report, Format::Table, RICH).unwrap();

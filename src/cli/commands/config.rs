@@ -1,0 +1,119 @@
+//! `config show|check|init`: what is configured, where from, and what is wrong with it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::context::Setup;
+use crate::cli::output::view::Tone;
+use crate::cli::output::{Format, Note, Output, write_out};
+use crate::cli::reports::config::{CheckReport, ConfigReport, ProblemItem};
+use crate::config;
+use crate::failure::{ExitCode, Failure};
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  bitbrat config init
+  bitbrat config check
+  bitbrat config show")]
+pub enum ConfigCommand {
+    Show(ShowArgs),
+    Check(CheckArgs),
+    Init(InitArgs),
+}
+
+/// Show every key, its value, and where the value came from
+///
+/// Secrets are shown as `***`. Works with a broken configuration too.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat config show
+  bitbrat config show -o wide          with what each key is for
+  bitbrat config show -o json | jq '.items[] | select(.origin != \"default\")'")]
+pub struct ShowArgs {}
+
+/// Check the configuration and report every problem at once
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat config check
+  bitbrat --config staging.toml config check -o json")]
+pub struct CheckArgs {}
+
+/// Write a commented configuration to begin with
+///
+/// An existing file is never overwritten.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat config init
+  bitbrat config init ~/.config/bitbrat/config.toml
+  bitbrat config init --env > .env     the variables instead, on standard output")]
+pub struct InitArgs {
+    /// The file to write
+    #[arg(default_value = "bitbrat.toml")]
+    path: PathBuf,
+    /// Print the environment variables as a `.env` file instead
+    #[arg(long, conflicts_with = "path")]
+    env: bool,
+}
+
+/// Runs the command.
+pub fn run(setup: &Setup, command: &ConfigCommand) -> Result<ExitCode, Failure> {
+    match command {
+        ConfigCommand::Show(_) => show(setup),
+        ConfigCommand::Check(_) => check(setup),
+        ConfigCommand::Init(args) => init(args, &setup.output),
+    }
+}
+
+fn show(setup: &Setup) -> Result<ExitCode, Failure> {
+    let configuration = setup.configuration();
+    let report = ConfigReport {
+        as_of: setup.clock.now(),
+        keys: config::shown(&configuration),
+        sources: configuration.settings.sources.clone(),
+        problems: configuration.problems.len(),
+    };
+    setup.output.print(&report)?;
+    Ok(ExitCode::Healthy)
+}
+
+fn check(setup: &Setup) -> Result<ExitCode, Failure> {
+    let configuration = setup.configuration();
+    let exit = if configuration.problems.is_empty() {
+        ExitCode::Healthy
+    } else {
+        ExitCode::Configuration
+    };
+    let problems = configuration.problems.iter().map(|problem| ProblemItem::new(problem, "error"));
+    let warnings = configuration.warnings.iter().map(|problem| ProblemItem::new(problem, "warning"));
+    let report = CheckReport {
+        as_of: setup.clock.now(),
+        problems: problems.chain(warnings).collect(),
+        files: configuration.files.clone(),
+        sources: configuration.settings.sources.len(),
+    };
+    setup.output.print(&report)?;
+    Ok(exit)
+}
+
+fn init(args: &InitArgs, output: &Output) -> Result<ExitCode, Failure> {
+    if args.env {
+        write_out(&config::env_example())?;
+        return Ok(ExitCode::Healthy);
+    }
+    let written = config::init(&args.path)?;
+    if output.format == Format::Name {
+        write_out(&format!("{}\n", written.display()))?;
+        return Ok(ExitCode::Healthy);
+    }
+    write_out(&format!("wrote {}\n", written.display()))?;
+    output.note(&[
+        Note::hint(Tone::Warn, "add your sources to it, then see whether all is well", Some("bitbrat config check")),
+    ])?;
+    Ok(ExitCode::Healthy)
+}

@@ -1,0 +1,151 @@
+//! `schema`: the shape of every JSON output, as JSON Schema.
+
+use clap::Args;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::json;
+
+use crate::cli::output::machine::API_VERSION;
+use crate::cli::output::{Envelope, Report, write_out};
+use crate::cli::reports::{
+    auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport, history::HistoryReport,
+    migrate::MigrateReport, predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, sim::SimReport,
+    source::SourceReport, sources::SourcesReport,
+};
+use crate::failure::{ExitCode, Failure};
+
+/// Print the JSON Schema of an output
+///
+/// What `-o json` prints is a promise: fields are added, never renamed or removed. `-o ndjson` prints the entries of
+/// `items` alone, one a line.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat schema                 list what there is
+  bitbrat schema sources         the output of `sources status` and `sources list`
+  bitbrat schema doctor > doctor.schema.json")]
+pub struct SchemaArgs {
+    /// The output; without one, every name is listed with the commands that print it
+    name: Option<String>,
+}
+
+/// One kind of output.
+pub struct Described {
+    /// The name by which its schema is asked for.
+    pub name: &'static str,
+    /// The commands that print it.
+    pub commands: &'static str,
+    /// Its schema.
+    pub schema: fn() -> Schema,
+}
+
+/// Every kind of output.
+pub const ALL: &[Described] = &[
+    Described {
+        name: "sources",
+        commands: "sources status, sources list",
+        schema: of::<SourcesReport>,
+    },
+    Described {
+        name: "source",
+        commands: "sources describe",
+        schema: of::<SourceReport>,
+    },
+    Described {
+        name: "history",
+        commands: "sources history",
+        schema: of::<HistoryReport>,
+    },
+    Described {
+        name: "answer",
+        commands: "sources is-live, sources can, sources wait",
+        schema: of::<AnswerReport>,
+    },
+    Described {
+        name: "prune",
+        commands: "sources prune",
+        schema: of::<PruneReport>,
+    },
+    Described {
+        name: "probe",
+        commands: "probe",
+        schema: of::<ProbeReport>,
+    },
+    Described {
+        name: "auth",
+        commands: "auth status, auth login, auth logout",
+        schema: of::<AuthReport>,
+    },
+    Described {
+        name: "doctor",
+        commands: "doctor",
+        schema: of::<DoctorReport>,
+    },
+    Described {
+        name: "migrate",
+        commands: "store migrate",
+        schema: of::<MigrateReport>,
+    },
+    Described {
+        name: "config",
+        commands: "config show",
+        schema: of::<ConfigReport>,
+    },
+    Described {
+        name: "check",
+        commands: "config check",
+        schema: of::<CheckReport>,
+    },
+    Described {
+        name: "sim",
+        commands: "sim",
+        schema: of::<SimReport>,
+    },
+];
+
+/// Other names under which people may look for a schema.
+const ALSO: &[(&str, &str)] = &[
+    ("status", "sources"),
+    ("list", "sources"),
+    ("describe", "source"),
+    ("is-live", "answer"),
+    ("can", "answer"),
+    ("wait", "answer"),
+];
+
+/// Runs the command.
+pub fn run(args: &SchemaArgs) -> Result<ExitCode, Failure> {
+    let Some(name) = args.name.as_deref() else {
+        let lines = ALL.iter().map(|described| format!("{:10} {}\n", described.name, described.commands));
+        write_out(&lines.collect::<String>())?;
+        return Ok(ExitCode::Healthy);
+    };
+    let name = ALSO.iter().find(|(also, _)| *also == name).map_or(name, |(_, name)| name);
+    let described = ALL.iter().find(|described| described.name == name).ok_or_else(|| {
+        let names: Vec<_> = ALL.iter().map(|described| described.name).collect();
+        Failure::new(ExitCode::Usage, format!("there is no output named `{name}`"))
+            .hint(format!("use one of {}", names.join(", ")))
+    })?;
+    write_out(&text(described))?;
+    Ok(ExitCode::Healthy)
+}
+
+/// Returns a schema as it is printed and shipped.
+pub fn text(described: &Described) -> String {
+    let schema = (described.schema)();
+    serde_json::to_string_pretty(schema.as_value()).expect("a schema is plain JSON") + "\n"
+}
+
+fn of<R: Report>() -> Schema
+where
+    R::Item: JsonSchema,
+{
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let mut schema = generator.into_root_schema_for::<Envelope<R::Item>>();
+    schema.insert("title".into(), json!(R::KIND));
+    if let Some(properties) = schema.get_mut("properties").and_then(|value| value.as_object_mut()) {
+        properties["apiVersion"]["const"] = json!(API_VERSION);
+        properties["kind"]["const"] = json!(R::KIND);
+    }
+    schema
+}

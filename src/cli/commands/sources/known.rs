@@ -1,0 +1,173 @@
+//! What the store knows of the sources asked for, and of those configured.
+
+use std::collections::BTreeMap;
+
+use crate::app::{Access, Sources};
+use crate::cli::context::Context;
+use crate::cli::look;
+use crate::cli::output::Note;
+use crate::cli::output::machine::{UnusableItem, UnusableKind};
+use crate::cli::output::view::Tone;
+use crate::cli::reports::sources::SourceRow;
+use crate::core::document::SourceDocument;
+use crate::core::source::SourceKey;
+use crate::failure::{ExitCode, Failure};
+use crate::platforms::{Probe, ProbeSet};
+use crate::store::{SourceStore, StoreError, Stored, Unusable};
+
+/// What is known.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Sources, sorted by key.
+    pub rows: Vec<SourceRow>,
+    /// Stored documents and configured names that cannot be used.
+    pub unusable: Vec<UnusableItem>,
+    /// What a look found to be wrong.
+    pub problems: Vec<String>,
+}
+
+/// Returns what is known of `keys`, or of every source when none are given. With `probe` it looks first, and in a demo
+/// whose own store knows nothing before somebody has looked.
+pub async fn load(cx: &Context, keys: &[SourceKey], probe: bool) -> Result<Known, Failure> {
+    if !probe && !cx.app.is_store_temporary() {
+        return stored(cx, keys).await;
+    }
+    let store = cx.app.store(Access::Write).await?;
+    let platforms = cx.app.platforms()?;
+    let sources = cx.app.resolve(&platforms).await?;
+    let wanted = if keys.is_empty() { sources.keys() } else { keys.to_vec() };
+    // A source that nobody knows is not looked at either.
+    read(cx, store.as_ref(), keys, &sources).await?;
+    let all: ProbeSet = Probe::ALL.into_iter().collect();
+    let looked = look::look(cx, &platforms, &all, &wanted).await?;
+    look::keep(store.as_ref(), &looked.observations, cx.app.clock.now()).await?;
+    let mut known = read(cx, store.as_ref(), keys, &sources).await?;
+    known.problems = looked.platforms.into_iter().flat_map(|platform| platform.problems).collect();
+    Ok(known)
+}
+
+/// Returns what the store knows of `keys`, or of every source when none are given.
+pub async fn stored(cx: &Context, keys: &[SourceKey]) -> Result<Known, Failure> {
+    let store = cx.app.store(Access::Read).await?;
+    read(cx, store.as_ref(), keys, &cx.app.sources()).await
+}
+
+async fn read(cx: &Context, store: &dyn SourceStore, keys: &[SourceKey], sources: &Sources) -> Result<Known, Failure> {
+    let origins: BTreeMap<&SourceKey, &String> =
+        sources.known.iter().map(|source| (&source.key, &source.origin)).collect();
+    const FEW: usize = 8;
+    let mut documents: BTreeMap<SourceKey, SourceDocument> = BTreeMap::new();
+    let mut unusable = Vec::new();
+    if keys.is_empty() || keys.len() > FEW {
+        for stored in store.load_all().await? {
+            sort_in(stored, &mut documents, &mut unusable);
+        }
+    } else {
+        for key in keys {
+            match store.load(key).await {
+                Ok(Some(found)) => {
+                    documents.insert(key.clone(), found.value);
+                }
+                Ok(None) => {}
+                Err(StoreError::Unusable { document_id, source }) => {
+                    unusable.push(item(document_id, &source));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let asked: Vec<&SourceKey> = if keys.is_empty() {
+        documents.keys().chain(origins.keys().copied()).collect()
+    } else {
+        unusable.retain(|item| keys.iter().any(|key| key.to_string() == item.id));
+        keys.iter().collect()
+    };
+    let (now, intervals) = (cx.app.clock.now(), cx.app.intervals());
+    let mut rows: BTreeMap<SourceKey, SourceRow> = BTreeMap::new();
+    for key in asked {
+        let unreadable = unusable.iter().any(|item| item.id == key.to_string());
+        let stored = documents.get(key);
+        let configured = origins.get(key);
+        if unreadable {
+            continue;
+        }
+        if stored.is_none() && configured.is_none() {
+            return Err(no_such_source(key));
+        }
+        let document = stored.cloned().unwrap_or_else(|| SourceDocument::new(key.clone()));
+        let mut row = SourceRow::new(document, &intervals, now);
+        row.stored = stored.is_some();
+        row.configured = configured.map(|origin| (*origin).clone());
+        rows.insert(key.clone(), row);
+    }
+    if keys.is_empty() {
+        unusable.extend(sources.unresolved.iter().map(|unresolved| UnusableItem {
+            what: UnusableKind::Name,
+            id: unresolved.name.clone(),
+            reason: unresolved.reason.clone(),
+        }));
+    }
+    Ok(Known {
+        rows: rows.into_values().collect(),
+        unusable,
+        problems: Vec::new(),
+    })
+}
+
+fn sort_in(
+    stored: Stored,
+    documents: &mut BTreeMap<SourceKey, SourceDocument>,
+    unusable: &mut Vec<UnusableItem>,
+) {
+    match stored.document {
+        Ok(found) => {
+            documents.insert(found.value.key.clone(), found.value);
+        }
+        Err(reason) => unusable.push(item(stored.document_id, &reason)),
+    }
+}
+
+fn item(document_id: String, reason: &Unusable) -> UnusableItem {
+    UnusableItem {
+        what: UnusableKind::Document,
+        id: document_id,
+        reason: reason.to_string(),
+    }
+}
+
+/// Returns what is known of one source. With `probe` it looks first.
+pub async fn one(cx: &Context, key: &SourceKey, probe: bool) -> Result<SourceRow, Failure> {
+    let known = load(cx, std::slice::from_ref(key), probe).await?;
+    for problem in &known.problems {
+        cx.note(&[Note::hint(Tone::Warn, problem, None)])?;
+    }
+    only(key, known)
+}
+
+/// Returns what the store knows of one source.
+pub async fn stored_one(cx: &Context, key: &SourceKey) -> Result<SourceRow, Failure> {
+    only(key, stored(cx, std::slice::from_ref(key)).await?)
+}
+
+fn only(key: &SourceKey, mut known: Known) -> Result<SourceRow, Failure> {
+    match (known.rows.pop(), known.unusable.pop()) {
+        (Some(row), _) => Ok(row),
+        (None, Some(unusable)) => Err(Failure::new(
+            ExitCode::NoEvidence,
+            format!("the stored document of `{key}` cannot be used: {}", unusable.reason),
+        )
+        .hint("run `bitbrat doctor` to see what to do about it")),
+        (None, None) => Err(no_such_source(key)),
+    }
+}
+
+/// Fails because nobody knows `key`.
+pub fn no_such_source(key: &SourceKey) -> Failure {
+    Failure::new(ExitCode::NoSuchSource, format!("there is no source `{key}`"))
+        .hint("run `bitbrat sources list` to see the configured and stored sources")
+        .hint(format!(
+            "to attend it, add it to the configuration: [[source]] platform = \"{}\" id = \"{}\"",
+            key.platform(),
+            key.id()
+        ))
+}

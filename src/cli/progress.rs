@@ -1,0 +1,112 @@
+//! Shows how far a look has come, a line a platform, on standard error, for anything that takes longer than a blink.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::core::source::PlatformName;
+use crate::telemetry::Bars;
+
+/// Work that ends sooner is not worth a bar.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Draws progress, or does nothing where nobody looks.
+pub struct Progress {
+    enabled: bool,
+    unicode: bool,
+    logs: Bars,
+    drawn: Mutex<Drawn>,
+}
+
+struct Drawn {
+    all: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
+}
+
+impl Progress {
+    /// Prepares progress; `logs` is told when bars are on the screen, so that log lines do not tear them apart.
+    pub fn new(enabled: bool, unicode: bool, logs: Bars) -> Self {
+        let drawn = Drawn {
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
+            bars: BTreeMap::new(),
+        };
+        Self {
+            enabled,
+            unicode,
+            logs,
+            drawn: Mutex::new(drawn),
+        }
+    }
+
+    /// Notes how many of the expected calls to `platform` are done.
+    pub fn calls(&self, platform: PlatformName, done: usize, expected: usize) {
+        self.update(platform.as_str(), "calls", done as u64, expected as u64);
+    }
+
+    /// Notes how much of some work is done.
+    pub fn update(&self, what: &str, unit: &str, done: u64, expected: u64) {
+        if !self.enabled {
+            return;
+        }
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        if !drawn.bars.contains_key(what) {
+            let bar = drawn.all.add(ProgressBar::new(expected).with_style(self.style(unit)));
+            bar.set_prefix(what.to_owned());
+            drawn.bars.insert(what.to_owned(), bar);
+        }
+        let bar = &drawn.bars[what];
+        bar.set_length(expected.max(done));
+        bar.set_position(done);
+    }
+
+    /// Runs `work`, showing progress from the moment on that it takes longer than [`PATIENCE`].
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        if !self.enabled {
+            return work.await;
+        }
+        let work = std::pin::pin!(work);
+        let mut work = work;
+        let result = tokio::select! {
+            result = &mut work => return result,
+            () = tokio::time::sleep(PATIENCE) => {
+                self.show();
+                work.await
+            }
+        };
+        self.clear();
+        result
+    }
+
+    fn show(&self) {
+        let drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.all.set_draw_target(ProgressDrawTarget::stderr());
+        self.logs.show(drawn.all.clone());
+        for bar in drawn.bars.values() {
+            bar.tick();
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+
+    /// Takes every bar off the screen.
+    pub fn clear(&self) {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, bar) in std::mem::take(&mut drawn.bars) {
+            bar.finish_and_clear();
+        }
+        let _ = drawn.all.clear();
+        drawn.all.set_draw_target(ProgressDrawTarget::hidden());
+        self.logs.clear();
+    }
+
+    fn style(&self, unit: &str) -> ProgressStyle {
+        let template = format!("{{spinner}} {{prefix:8}} {{bar:24}} {{pos}}/{{len}} {unit}  {{elapsed}}");
+        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        if self.unicode {
+            style.progress_chars("━╸─").tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
+        } else {
+            style.progress_chars("#>-").tick_chars("|/-\\ ")
+        }
+    }
+}
