@@ -1,8 +1,8 @@
 //! The composition root: settings become adapters here and nowhere else.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use secrecy::SecretString;
+use url::Url;
 
 use crate::clock::{Chance, Clock};
 use crate::config::{Settings, SourceAddress, StoreTarget, TokenTarget};
@@ -11,6 +11,9 @@ use crate::core::observation::Identity;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::http::{Http, HttpOptions};
+use crate::persist::Persister;
+use crate::persist::economy::Economy;
+use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
@@ -36,6 +39,19 @@ pub struct App {
     pub demo: Option<Demo>,
     tokens: Arc<dyn TokenStore>,
     chance: Chance,
+    /// One adapter for the whole process: it knows what is left of the budget.
+    twitch: OnceLock<Arc<TwitchPlatform>>,
+}
+
+/// What is left of a rate limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// The platform's name for it.
+    pub name: String,
+    /// Points left.
+    pub left: u32,
+    /// Points in all.
+    pub size: u32,
 }
 
 /// How a store is to be used.
@@ -86,7 +102,9 @@ impl Sources {
 impl From<crate::tokens::TokenError> for Failure {
     fn from(error: crate::tokens::TokenError) -> Self {
         let hint = error.hint();
-        Self::new(ExitCode::Failed, "the token store cannot be used").because(&error).hint(hint)
+        Self::new(ExitCode::Failed, "the token store cannot be used")
+            .because(&error)
+            .hint(hint)
     }
 }
 
@@ -97,7 +115,9 @@ impl App {
             // The demo's tokens never meet real ones.
             (Some(demo), _) => demo.tokens(),
             (None, TokenTarget::File(path)) => Arc::new(FileTokenStore::new(path)),
-            (None, TokenTarget::Firestore { .. }) => Arc::new(FileTokenStore::new(settings.state_dir.join("tokens.json"))),
+            (None, TokenTarget::Firestore { .. }) => {
+                Arc::new(FileTokenStore::new(settings.state_dir.join("tokens.json")))
+            }
         };
         Self {
             http: Http::new(HttpOptions::default(), Arc::clone(&clock)),
@@ -106,6 +126,7 @@ impl App {
             clock,
             demo,
             chance: Chance::random(),
+            twitch: OnceLock::new(),
         }
     }
 
@@ -128,6 +149,14 @@ impl App {
         }
     }
 
+    /// Returns how long a command that looks again and again pauses in between. The demo's platforms cost nothing.
+    pub fn look_interval(&self) -> std::time::Duration {
+        match self.demo {
+            Some(_) => std::time::Duration::from_secs(2),
+            None => self.intervals().stream,
+        }
+    }
+
     /// Whether the store is the demo's own, which knows nothing when the program starts.
     pub fn is_store_temporary(&self) -> bool {
         self.demo
@@ -137,6 +166,14 @@ impl App {
 
     /// Opens the configured store.
     pub async fn store(&self, access: Access) -> Result<Arc<dyn SourceStore>, Failure> {
+        if let StoreTarget::Sqlite(path) = &self.settings.store.target
+            && access == Access::Write
+            && path.starts_with(&self.settings.state_dir)
+        {
+            // Made by us, so that nobody else may look into it; the store would make it with what the system allows. What
+            // goes wrong here goes wrong there too, and is told there.
+            let _ = crate::config::prepare_state_dir(&self.settings.state_dir);
+        }
         self.open_store(&self.settings.store.target, access).await
     }
 
@@ -171,6 +208,17 @@ impl App {
                 .into());
             }
         })
+    }
+
+    /// Tells the demo's own store what a listener would have heard before the demo began.
+    pub async fn tell_backstory(&self) -> Result<(), Failure> {
+        let Some(demo) = self.demo.as_ref().filter(|_| self.is_store_temporary()) else {
+            return Ok(());
+        };
+        let persister = self.persister(self.store(Access::Write).await?);
+        persister.observe(&demo.backstory()).await;
+        persister.flush().await;
+        Ok(())
     }
 
     /// Returns where tokens are kept.
@@ -229,7 +277,9 @@ impl App {
                 .iter()
                 .filter(|spec| spec.platform == platform.name())
                 .filter_map(|spec| match &spec.address {
-                    SourceAddress::Name(name) if names.key(spec.platform, name).is_none() => Some(name.clone()),
+                    SourceAddress::Name(name) if names.key(spec.platform, name).is_none() => {
+                        Some(name.clone())
+                    }
                     _ => None,
                 })
                 .collect();
@@ -250,7 +300,11 @@ impl App {
                 }
                 Err(error) => {
                     let reason = error.to_string();
-                    trouble.extend(wanted.iter().map(|name| (format!("{}:{name}", platform.name()), reason.clone())));
+                    trouble.extend(
+                        wanted
+                            .iter()
+                            .map(|name| (format!("{}:{name}", platform.name()), reason.clone())),
+                    );
                 }
             }
         }
@@ -264,20 +318,138 @@ impl App {
         Ok(sources)
     }
 
-    /// Builds the platforms that the configured sources need.
-    pub fn platforms(&self) -> Result<Vec<Arc<dyn Platform>>, Failure> {
+    /// Builds the platforms that the configured sources need, with the tokens that the configuration brings.
+    pub async fn platforms(&self) -> Result<Vec<Arc<dyn Platform>>, Failure> {
+        self.seed_tokens().await?;
         let mut needed: Vec<PlatformName> = self.settings.sources.iter().map(|spec| spec.platform).collect();
         needed.sort_unstable();
         needed.dedup();
-        needed.into_iter().map(|platform| self.platform(platform)).collect()
+        needed
+            .into_iter()
+            .map(|platform| self.platform(platform))
+            .collect()
     }
 
     /// Builds one platform.
     pub fn platform(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
-        let _ = (&self.chance, SecretString::from(""));
-        Err(Failure::new(
-            ExitCode::Configuration,
-            format!("{platform} is not supported yet"),
-        ))
+        match platform {
+            PlatformName::Twitch => {
+                let twitch = self
+                    .twitch
+                    .get_or_init(|| Arc::new(self.twitch(Arc::clone(&self.tokens))));
+                Ok(Arc::clone(twitch) as Arc<dyn Platform>)
+            }
+            PlatformName::Kick | PlatformName::Discord => {
+                self.platform_with(platform, Arc::clone(&self.tokens))
+            }
+        }
+    }
+
+    /// Builds one platform on top of other tokens than the stored ones.
+    pub fn platform_with(
+        &self,
+        platform: PlatformName,
+        tokens: Arc<dyn TokenStore>,
+    ) -> Result<Arc<dyn Platform>, Failure> {
+        match platform {
+            PlatformName::Twitch => Ok(Arc::new(self.twitch(tokens))),
+            PlatformName::Kick | PlatformName::Discord => {
+                let what = format!(
+                    "{platform} sources are configured, but this bitbrat cannot look at {platform} yet"
+                );
+                Err(Failure::new(ExitCode::Configuration, what))
+            }
+        }
+    }
+
+    /// Returns the addresses that a platform is reached at over HTTP, with what each is for.
+    pub fn addresses(&self, platform: PlatformName) -> Vec<(&'static str, Url)> {
+        let settings = &self.settings;
+        match platform {
+            PlatformName::Twitch => vec![
+                ("authorisation", settings.twitch.auth_url.clone()),
+                ("api", settings.twitch.helix_url.clone()),
+            ],
+            PlatformName::Kick => vec![
+                ("authorisation", settings.kick.auth_url.clone()),
+                ("api", settings.kick.api_url.clone()),
+            ],
+            PlatformName::Discord => vec![("api", settings.discord.api_url.clone())],
+        }
+    }
+
+    /// Returns what is left of a platform's rate limits, as far as answers to this process have told it.
+    pub fn budgets(&self, platform: PlatformName) -> Vec<Budget> {
+        let levels = match platform {
+            PlatformName::Twitch => self
+                .twitch
+                .get()
+                .map(|twitch| twitch.budgets())
+                .unwrap_or_default(),
+            PlatformName::Kick | PlatformName::Discord => Vec::new(),
+        };
+        levels
+            .into_iter()
+            .map(|(name, left, size)| Budget { name, left, size })
+            .collect()
+    }
+
+    /// Returns the identities that the configured sources cannot do without.
+    pub fn needed_identities(&self) -> Vec<Identity> {
+        let twitch = &self.settings.twitch;
+        let mut needed = Vec::new();
+        for platform in PlatformName::ALL {
+            let has_sources = self.settings.sources.iter().any(|spec| spec.platform == platform);
+            // With its secret the application speaks for itself.
+            let app_will_do = match platform {
+                PlatformName::Twitch => twitch.client_id.is_some() && twitch.client_secret.is_some(),
+                PlatformName::Kick => self.settings.kick.client_secret.is_some(),
+                PlatformName::Discord => false,
+            };
+            if has_sources && !app_will_do {
+                needed.push(Identity::named(format!("{platform}/bot")));
+            }
+        }
+        needed
+    }
+
+    /// Whether the configuration brings a token of `identity`.
+    pub fn is_seeded(&self, identity: &Identity) -> bool {
+        self.demo.is_none()
+            && identity.as_str() == "twitch/bot"
+            && self.settings.twitch.bot_access_token.is_some()
+    }
+
+    /// Builds Twitch on top of `tokens`.
+    fn twitch(&self, tokens: Arc<dyn TokenStore>) -> TwitchPlatform {
+        let settings = &self.settings.twitch;
+        let options = TwitchOptions {
+            auth_url: settings.auth_url.clone(),
+            helix_url: settings.helix_url.clone(),
+            eventsub_rest_url: settings.eventsub_rest_url.clone(),
+            eventsub_ws_url: settings.eventsub_ws_url.clone(),
+            client_id: settings.client_id.clone(),
+            client_secret: settings.client_secret.clone(),
+            bot_user_id: settings.bot_user_id.clone(),
+            ..TwitchOptions::default()
+        };
+        TwitchPlatform::new(
+            options,
+            tokens,
+            self.http.clone(),
+            Arc::clone(&self.clock),
+            self.chance.clone(),
+        )
+    }
+
+    /// Returns what keeps `store` up to date.
+    pub fn persister(&self, store: Arc<dyn SourceStore>) -> Persister {
+        let economy = self.economy();
+        Persister::new(store, Arc::clone(&self.clock), economy, self.chance.clone())
+    }
+
+    /// Returns how sparingly the store is written.
+    pub fn economy(&self) -> Economy {
+        Economy::every(self.settings.store.heartbeat)
     }
 }

@@ -1,3 +1,9 @@
-//! Entry point: hands over to the library.
+//! Entry point: chooses the TLS provider, hands over to the command line, returns its exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // One provider for every library in the process; the first one that asks would otherwise choose.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    bitbrat::cli::main(std::env::args_os()).into()
+}

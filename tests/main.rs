@@ -1,4 +1,6 @@
 //! Whole-program tests, one binary: it links once.
 
+mod cli;
 mod contract;
 mod twitch;
+mod support;

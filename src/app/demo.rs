@@ -26,8 +26,13 @@ pub struct Demo {
 impl Demo {
     /// Starts the simulated platforms on free ports.
     pub async fn start(clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure::new(ExitCode::Failed, "cannot start the demo").because(&error);
-        let home = tempfile::Builder::new().prefix("bitbrat-demo-").tempdir().map_err(failed)?;
+        let failed =
+            |error: std::io::Error| Failure::new(ExitCode::Failed, "cannot start the demo").because(&error);
+        let home = tempfile::Builder::new()
+            .prefix("bitbrat-demo-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .tempdir()
+            .map_err(failed)?;
         let options = SimOptions {
             clock,
             ..SimOptions::default()
@@ -52,7 +57,12 @@ impl Demo {
     /// Returns what is configured for the demo.
     pub fn configuration(&self) -> config::Demo {
         let urls = self.sim.twitch.urls();
-        let sources: Vec<String> = self.twitch.sources.iter().map(|id| format!("twitch:{id}")).collect();
+        let sources: Vec<String> = self
+            .twitch
+            .sources
+            .iter()
+            .map(|id| format!("twitch:{id}"))
+            .collect();
         let platforms = [
             ("twitch.client_id", self.twitch.client_id.clone()),
             ("twitch.client_secret", self.twitch.client_secret.clone()),

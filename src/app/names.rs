@@ -71,7 +71,11 @@ mod tests {
         let state = home.path().join("state");
         let mut names = Names::load(&state);
         assert_eq!(names.key(PlatformName::Twitch, "ratcaster"), None);
-        names.remember(PlatformName::Twitch, "ratcaster", "twitch:900200".parse().unwrap());
+        names.remember(
+            PlatformName::Twitch,
+            "ratcaster",
+            "twitch:900200".parse().unwrap(),
+        );
         names.save().unwrap();
         let again = Names::load(&state);
         assert_eq!(

@@ -51,7 +51,14 @@ pub struct Global {
     )]
     pub output: Format,
     /// When to use colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t, hide_default_value = true)]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_default_value = true
+    )]
     pub color: ColorChoice,
     /// Show no progress
     #[arg(long, global = true)]
@@ -66,6 +73,7 @@ pub struct Global {
 
 /// A command.
 #[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum Command {
     /// What is known of the sources
     #[command(subcommand)]
@@ -86,12 +94,19 @@ pub enum Command {
     Completion(completion::CompletionArgs),
     Man(completion::ManArgs),
     /// What the exit codes mean
-    #[command(name = "exit-codes", hide = true, long_about = help::exit_codes())]
+    #[command(
+        name = "exit-codes",
+        hide = true,
+        long_about = help::exit_codes(),
+        help_template = "{about-with-newline}"
+    )]
     ExitCodes,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, for example store.url=sqlite")?;
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write KEY=VALUE, for example store.url=sqlite")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
@@ -112,7 +127,10 @@ mod tests {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(!about.is_empty() && !about.ends_with('.'), "{path}: `{about}`");
             if command.get_name() != "exit-codes" {
-                let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let after = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 assert!(after.contains("Examples:"), "{path} has no examples");
             }
             for sub in command.get_subcommands() {

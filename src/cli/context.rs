@@ -60,6 +60,7 @@ impl Setup {
             err: Look::of_stderr(global.color, env),
             quiet: global.quiet > 0,
             demo: global.demo,
+            is_terminal: std::io::IsTerminal::is_terminal(&std::io::stdout()),
         };
         Ok(Self {
             inputs,
@@ -85,13 +86,19 @@ impl Setup {
 /// A key that cannot be given by flag is told so before anything else happens.
 fn refuse_unsettable(key: &str) -> Result<(), Failure> {
     let usage = |what: String, hint: &str| Err(Failure::new(ExitCode::Usage, what).hint(hint));
-    match config::AREAS.iter().flat_map(|area| area.keys).find(|known| known.path == key) {
+    match config::AREAS
+        .iter()
+        .flat_map(|area| area.keys)
+        .find(|known| known.path == key)
+    {
         None => usage(
             format!("there is no key `{key}` to --set"),
             "run `bitbrat config show` to see every key",
         ),
         Some(known) if known.secret => usage(
-            format!("`{key}` is a secret, which no flag takes: others can see the flags of a running program"),
+            format!(
+                "`{key}` is a secret, which no flag takes: others can see the flags of a running program"
+            ),
             &format!("put it into the environment or .env as {}", known.variable()),
         ),
         Some(_) => Ok(()),

@@ -10,8 +10,9 @@ use crate::cli::context::Context;
 use crate::cli::progress::Progress;
 use crate::core::observation::Observation;
 use crate::core::source::{PlatformName, SourceKey};
-use crate::failure::Failure;
+use crate::core::transition::Transition;
 use crate::platforms::{Platform, ProbeSet, ProbeSink};
+use crate::store::{SourceStore, StoreError};
 
 /// What a look brought.
 #[derive(Debug, Default)]
@@ -68,7 +69,7 @@ pub async fn look(
     platforms: &[Arc<dyn Platform>],
     probes: &ProbeSet,
     sources: &[SourceKey],
-) -> Result<Looked, Failure> {
+) -> Looked {
     let mut by_platform: BTreeMap<PlatformName, Vec<SourceKey>> = BTreeMap::new();
     for key in sources {
         by_platform.entry(key.platform()).or_default().push(key.clone());
@@ -93,8 +94,47 @@ pub async fn look(
         })
     });
     let platforms = cx.progress.during(join_all(looks)).await;
-    Ok(Looked {
-        observations: collector.seen.into_inner().unwrap_or_else(PoisonError::into_inner),
+    Looked {
+        observations: collector
+            .seen
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner),
         platforms,
-    })
+    }
+}
+
+/// What keeping a look changed.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Transitions that were stored.
+    pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
+    /// What could not be stored, and why.
+    pub failures: Vec<(SourceKey, StoreError)>,
+}
+
+/// Joins what was seen into the stored documents. Returns when everything is stored or has failed.
+pub async fn keep(cx: &Context, store: Arc<dyn SourceStore>, seen: &[Observation]) -> Kept {
+    let persister = cx.app.persister(store);
+    let mut applied = persister.observe(seen).await;
+    let flushed = persister.flush().await;
+    for (key, transitions) in flushed.transitions {
+        applied.transitions.entry(key).or_default().extend(transitions);
+    }
+    // What failed at first and was stored by the flush is no failure.
+    let failures = flushed.failures;
+    Kept {
+        transitions: applied.transitions,
+        failures,
+    }
+}
+
+impl Kept {
+    /// Returns the first reason why the store did not take something, other than that one document cannot be used: that
+    /// one is shown as such.
+    pub fn first_refusal(&self) -> Option<StoreError> {
+        let mut errors = self.failures.iter().map(|(_, error)| error);
+        errors
+            .find(|error| !matches!(error, StoreError::Unusable { .. }))
+            .cloned()
+    }
 }

@@ -1,5 +1,174 @@
 //! Everything a person sees: arguments, commands, reports and how they are printed.
 
+pub mod args;
+pub mod commands;
+pub mod context;
 pub mod health;
+pub mod help;
+pub mod look;
 pub mod output;
+pub mod progress;
 pub mod reports;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+use crate::app::App;
+use crate::app::demo::Demo;
+use crate::cli::args::{Cli, Command};
+use crate::cli::commands::{auth, completion, config, doctor, probe, schema, sim, sources, store};
+use crate::cli::context::{Context, Setup};
+use crate::cli::output::view::Tone;
+use crate::cli::output::{Note, write_err, write_out};
+use crate::cli::progress::Progress;
+use crate::config::Configuration;
+use crate::failure::{ExitCode, Failure};
+use crate::telemetry;
+
+/// Runs a command line from its words to its exit code.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads any more is no failure.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::Usage
+            } else {
+                ExitCode::Healthy
+            };
+        }
+    };
+    let color = output::Look::of_stderr(cli.global.color, &|name| std::env::var(name).ok());
+    match start(&cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            let _ = write_err(&tell(&failure, color));
+            failure.exit
+        }
+    }
+}
+
+fn start(cli: &Cli) -> Result<ExitCode, Failure> {
+    let setup = Setup::new(&cli.global)?;
+    match &cli.command {
+        Command::Schema(args) => return schema::run(args),
+        Command::Completion(args) => return completion::completion(args),
+        Command::Man(args) => return completion::man(args),
+        Command::ExitCodes => {
+            write_out(&(help::exit_codes() + "\n"))?;
+            return Ok(ExitCode::Healthy);
+        }
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(ExitCode::Failed, "cannot start").because(&error))?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = dispatch(setup, &cli.command) => result,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
+                Ok(ExitCode::Interrupted)
+            }
+        }
+    });
+    // A read of standard input that never ends must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failure> {
+    if let Command::Sim(args) = command {
+        return sim::run(&setup, args).await;
+    }
+    let demo = match setup.demo {
+        true => Some(Demo::start(Arc::clone(&setup.clock)).await?),
+        false => None,
+    };
+    setup.inputs.demo = demo.as_ref().map(Demo::configuration);
+    if let Command::Config(command) = command {
+        return config::run(&setup, command);
+    }
+    let configuration = setup.configuration();
+    if let Command::Doctor(args) = command {
+        let valid = configuration.problems.is_empty();
+        let cx = if valid {
+            Some(prepare(&setup, configuration.clone(), demo).await?)
+        } else {
+            None
+        };
+        return doctor::run(&setup, &configuration, cx.as_ref(), args).await;
+    }
+    let cx = prepare(&setup, configuration, demo).await?;
+    match command {
+        Command::Sources(command) => sources::run(&cx, command).await,
+        Command::Probe(args) => probe::run(&cx, args).await,
+        Command::Auth(command) => auth::run(&cx, command).await,
+        Command::Store(command) => store::run(&cx, command).await,
+        Command::Doctor(_)
+        | Command::Sim(_)
+        | Command::Config(_)
+        | Command::Schema(_)
+        | Command::Completion(_)
+        | Command::Man(_)
+        | Command::ExitCodes => unreachable!("these were run above"),
+    }
+}
+
+/// Puts together what commands with a valid configuration work with.
+async fn prepare(
+    setup: &Setup,
+    configuration: Configuration,
+    demo: Option<Demo>,
+) -> Result<Context, Failure> {
+    let warnings: Vec<Note> = configuration
+        .warnings
+        .iter()
+        .map(|warning| Note::hint(Tone::Warn, warning.to_string(), None))
+        .collect();
+    setup.output.note(&warnings)?;
+    let settings = configuration.checked()?;
+    // A command that ends tells its result; only `watch` tells of its life as it goes.
+    let logs = telemetry::start(&settings.log, setup.verbosity - 1, Arc::clone(&setup.clock));
+    let visible = setup.progress && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let cx = Context {
+        app: App::new(settings, Arc::clone(&setup.clock), demo),
+        output: setup.output,
+        progress: Progress::new(visible, setup.output.err.unicode, logs),
+    };
+    cx.app.tell_backstory().await?;
+    Ok(cx)
+}
+
+/// Returns a failure as people see it.
+fn tell(failure: &Failure, look: output::Look) -> String {
+    let text = failure.to_string();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let what = first.strip_prefix("error: ").unwrap_or(first);
+    let mut told = format!("{} {what}\n", look.paint(Tone::Bad, "error:"));
+    for line in lines {
+        let word = ["  caused by:", "  hint:"]
+            .into_iter()
+            .find(|word| line.starts_with(word));
+        match word {
+            Some(word) => {
+                let tone = if word.contains("hint") {
+                    Tone::Good
+                } else {
+                    Tone::Dim
+                };
+                told.push_str(&look.paint(tone, word));
+                told.push_str(&line[word.len()..]);
+            }
+            None => told.push_str(line),
+        }
+        told.push('\n');
+    }
+    told
+}

@@ -52,7 +52,9 @@ impl Progress {
         }
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         if !drawn.bars.contains_key(what) {
-            let bar = drawn.all.add(ProgressBar::new(expected).with_style(self.style(unit)));
+            let bar = drawn
+                .all
+                .add(ProgressBar::new(expected).with_style(self.style(unit)));
             bar.set_prefix(what.to_owned());
             drawn.bars.insert(what.to_owned(), bar);
         }

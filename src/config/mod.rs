@@ -37,7 +37,7 @@ pub use log::{LogFormat, LogSettings};
 pub use problem::{Origin, Problem, Problems};
 pub use reader::{Resolved, duration as parse_duration, words as show_duration};
 pub use schedule::ScheduleSettings;
-pub use show::{show, shown};
+pub use show::{Shown, show, shown};
 pub use sources::{SourceAddress, SourceSpec, by_platform};
 pub use store::{StoreSettings, StoreTarget};
 pub use template::{env_example, init, toml_template};
@@ -80,6 +80,13 @@ pub struct Settings {
     pub sources: Vec<SourceSpec>,
     /// Logs.
     pub log: LogSettings,
+}
+
+impl Settings {
+    /// Reads the address of another store, written as `store.url` is. The error says what is wrong and what to write.
+    pub fn store_at(&self, url: &str) -> Result<StoreTarget, (String, &'static str)> {
+        store::target(url, &self.state_dir, &self.google)
+    }
 }
 
 /// Where the configuration is to be taken from.

@@ -44,8 +44,11 @@ pub fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
     let mut command = &root;
     for name in &args.command {
         command = command.find_subcommand(name).ok_or_else(|| {
-            Failure::new(ExitCode::Usage, format!("there is no command `{}`", args.command.join(" ")))
-                .hint("run `bitbrat help` to see every command")
+            Failure::new(
+                ExitCode::Usage,
+                format!("there is no command `{}`", args.command.join(" ")),
+            )
+            .hint("run `bitbrat help` to see every command")
         })?;
     }
     let mut text = Vec::new();

@@ -18,6 +18,7 @@ Examples:
   bitbrat config init
   bitbrat config check
   bitbrat config show")]
+#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum ConfigCommand {
     Show(ShowArgs),
     Check(CheckArgs),
@@ -89,8 +90,14 @@ fn check(setup: &Setup) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::Configuration
     };
-    let problems = configuration.problems.iter().map(|problem| ProblemItem::new(problem, "error"));
-    let warnings = configuration.warnings.iter().map(|problem| ProblemItem::new(problem, "warning"));
+    let problems = configuration
+        .problems
+        .iter()
+        .map(|problem| ProblemItem::new(problem, "error"));
+    let warnings = configuration
+        .warnings
+        .iter()
+        .map(|problem| ProblemItem::new(problem, "warning"));
     let report = CheckReport {
         as_of: setup.clock.now(),
         problems: problems.chain(warnings).collect(),
@@ -112,8 +119,10 @@ fn init(args: &InitArgs, output: &Output) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::Healthy);
     }
     write_out(&format!("wrote {}\n", written.display()))?;
-    output.note(&[
-        Note::hint(Tone::Warn, "add your sources to it, then see whether all is well", Some("bitbrat config check")),
-    ])?;
+    output.note(&[Note::hint(
+        Tone::Warn,
+        "add your sources to it, then see whether all is well",
+        Some("bitbrat config check"),
+    )])?;
     Ok(ExitCode::Healthy)
 }

@@ -8,9 +8,9 @@ use serde_json::json;
 use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Report, write_out};
 use crate::cli::reports::{
-    auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport, history::HistoryReport,
-    migrate::MigrateReport, predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, sim::SimReport,
-    source::SourceReport, sources::SourcesReport,
+    auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport,
+    history::HistoryReport, migrate::MigrateReport, predicate::AnswerReport, probe::ProbeReport,
+    prune::PruneReport, sim::SimReport, source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure};
 
@@ -116,16 +116,24 @@ const ALSO: &[(&str, &str)] = &[
 /// Runs the command.
 pub fn run(args: &SchemaArgs) -> Result<ExitCode, Failure> {
     let Some(name) = args.name.as_deref() else {
-        let lines = ALL.iter().map(|described| format!("{:10} {}\n", described.name, described.commands));
+        let lines = ALL
+            .iter()
+            .map(|described| format!("{:10} {}\n", described.name, described.commands));
         write_out(&lines.collect::<String>())?;
         return Ok(ExitCode::Healthy);
     };
-    let name = ALSO.iter().find(|(also, _)| *also == name).map_or(name, |(_, name)| name);
-    let described = ALL.iter().find(|described| described.name == name).ok_or_else(|| {
-        let names: Vec<_> = ALL.iter().map(|described| described.name).collect();
-        Failure::new(ExitCode::Usage, format!("there is no output named `{name}`"))
-            .hint(format!("use one of {}", names.join(", ")))
-    })?;
+    let name = ALSO
+        .iter()
+        .find(|(also, _)| *also == name)
+        .map_or(name, |(_, name)| name);
+    let described = ALL
+        .iter()
+        .find(|described| described.name == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = ALL.iter().map(|described| described.name).collect();
+            Failure::new(ExitCode::Usage, format!("there is no output named `{name}`"))
+                .hint(format!("use one of {}", names.join(", ")))
+        })?;
     write_out(&text(described))?;
     Ok(ExitCode::Healthy)
 }
@@ -143,7 +151,10 @@ where
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut schema = generator.into_root_schema_for::<Envelope<R::Item>>();
     schema.insert("title".into(), json!(R::KIND));
-    if let Some(properties) = schema.get_mut("properties").and_then(|value| value.as_object_mut()) {
+    if let Some(properties) = schema
+        .get_mut("properties")
+        .and_then(|value| value.as_object_mut())
+    {
         properties["apiVersion"]["const"] = json!(API_VERSION);
         properties["kind"]["const"] = json!(R::KIND);
     }

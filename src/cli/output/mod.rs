@@ -139,7 +139,9 @@ impl Output {
         if self.demo {
             for note in &mut notes {
                 if let Note::Hint { next: Some(next), .. } = note {
-                    *next = next.replacen("bitbrat ", "bitbrat --demo ", 1).replace("--demo --demo", "--demo");
+                    *next = next
+                        .replacen("bitbrat ", "bitbrat --demo ", 1)
+                        .replace("--demo --demo", "--demo");
                 }
             }
         }

@@ -1,12 +1,14 @@
 //! How verdicts look in tables, in one place, so that every command shows the same thing in the same way.
 
+use std::collections::BTreeSet;
+
 use crate::cli::output::humane;
 use crate::cli::output::view::{Cell, Glyph, Tone};
 use crate::core::document::SourceDocument;
 use crate::core::freshness::{Field, Freshness, age_ms};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
-use crate::core::transition::Transition;
+use crate::core::transition::{Facet, Transition};
 use crate::core::verdict::{AuthStatus, Status};
 
 /// Returns `age` as in `4m ago`.
@@ -110,7 +112,13 @@ pub fn viewers(document: &SourceDocument, freshness: &Freshness) -> Cell {
 
 /// Shows what the bot may do.
 pub fn permissions(document: &SourceDocument, freshness: &Freshness) -> Cell {
-    let cell = Cell::maybe(Some(document.verdict.permissions.join(", ")));
+    // Scopes are what a token allows, the same everywhere; the roles are what differs from source to source.
+    let roles = document
+        .verdict
+        .permissions
+        .iter()
+        .filter(|name| !name.starts_with("scope:"));
+    let cell = Cell::maybe(Some(roles.map(String::as_str).collect::<Vec<_>>().join(", ")));
     if freshness.is_stale(Field::Permissions) && cell.glyph.is_none() {
         cell.glyph(Glyph::Stale).tone(Tone::Dim)
     } else {
@@ -120,16 +128,75 @@ pub fn permissions(document: &SourceDocument, freshness: &Freshness) -> Cell {
 
 /// Shows what a transition changed.
 pub fn change(transition: &Transition) -> Cell {
+    if transition.facet == Facet::Permissions {
+        return Cell::new(permissions_change(transition));
+    }
     let side = |value: &Option<String>| match value.as_deref() {
         None | Some("") => "nothing".to_owned(),
         Some(value) => value.to_owned(),
     };
-    let tone = match transition.to.as_deref() {
+    Cell::new(format!("{} to {}", side(&transition.from), side(&transition.to))).tone(tone_of(transition))
+}
+
+/// What a change means to its reader.
+pub fn tone_of(transition: &Transition) -> Tone {
+    match transition.to.as_deref() {
         Some("ONLINE") => Tone::Live,
         Some("CONNECTED" | "VALID") => Tone::Good,
         Some("ERROR" | "REVOKED") => Tone::Bad,
         Some("DISCONNECTED" | "EXPIRED") => Tone::Warn,
         _ => Tone::Plain,
+    }
+}
+
+/// Tells what was gained and lost: roles by name, scopes by their number.
+fn permissions_change(transition: &Transition) -> String {
+    let set = |side: &Option<String>| -> BTreeSet<String> {
+        side.iter()
+            .flat_map(|names| names.split(' '))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
-    Cell::new(format!("{} to {}", side(&transition.from), side(&transition.to))).tone(tone)
+    let (before, after) = (set(&transition.from), set(&transition.to));
+    let told = |verb: &str, names: BTreeSet<&String>| {
+        let mut words: Vec<String> = names
+            .iter()
+            .filter(|name| !name.starts_with("scope:"))
+            .map(|name| (*name).clone())
+            .collect();
+        let scopes = (names.len() - words.len()) as u64;
+        if scopes > 0 {
+            words.push(humane::count(scopes, "scope"));
+        }
+        (!words.is_empty()).then(|| format!("{verb} {}", words.join(", ")))
+    };
+    let gained = told("gained", after.difference(&before).collect());
+    let lost = told("lost", before.difference(&after).collect());
+    let parts: Vec<_> = gained.into_iter().chain(lost).collect();
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_permissions_names_roles_and_counts_scopes() {
+        for (from, to, expected) in [
+            ("", "MODERATOR scope:a scope:b", "gained MODERATOR, 2 scopes"),
+            ("MODERATOR scope:a", "VIP scope:a", "gained VIP; lost MODERATOR"),
+            ("scope:a", "", "lost 1 scope"),
+        ] {
+            let transition = Transition {
+                facet: Facet::Permissions,
+                from: Some(from.into()),
+                to: Some(to.into()),
+                at: Timestamp::EPOCH,
+                rule: "permissions.newest-answer".into(),
+                stream_id: None,
+            };
+            assert_eq!(change(&transition).text, expected);
+        }
+    }
 }

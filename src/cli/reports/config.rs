@@ -164,7 +164,9 @@ impl Report for CheckReport {
                 Cell::new(&problem.message),
             ]));
             if let Some(hint) = &problem.hint {
-                blocks.push(Block::Line(vec![Cell::new(format!("    {hint}")).tone(Tone::Dim)]));
+                blocks.push(Block::Line(vec![
+                    Cell::new(format!("    {hint}")).tone(Tone::Dim),
+                ]));
             }
         }
         if !self.problems.iter().any(|problem| problem.severity == "error") {
@@ -177,7 +179,9 @@ impl Report for CheckReport {
             };
             let sources = humane::count(self.sources as u64, "source");
             blocks.push(Block::Line(vec![
-                Cell::new("the configuration is valid").glyph(Glyph::Good).tone(Tone::Good),
+                Cell::new("the configuration is valid")
+                    .glyph(Glyph::Good)
+                    .tone(Tone::Good),
                 Cell::new(format!("{sources}, from {files}")).tone(Tone::Dim),
             ]));
         }

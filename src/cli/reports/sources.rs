@@ -384,14 +384,32 @@ impl SourcesReport {
         let (names, documents) = (of_kind(UnusableKind::Name), of_kind(UnusableKind::Document));
         if names > 0 {
             let what = format!("{} without an id", humane::count(names, "configured name"));
-            hints.push(Note::hint(Tone::Warn, what, Some("bitbrat sources status --probe")));
+            hints.push(Note::hint(
+                Tone::Warn,
+                what,
+                Some("bitbrat sources status --probe"),
+            ));
         }
         if documents > 0 {
             let what = format!("{} cannot be used", humane::count(documents, "stored document"));
             hints.push(Note::hint(Tone::Warn, what, Some("bitbrat doctor")));
         }
-        hints.extend(self.problems.iter().map(|problem| Note::hint(Tone::Warn, problem, None)));
+        let untold = self.problems.iter().filter(|problem| !self.is_told(problem));
+        hints.extend(untold.map(|problem| Note::hint(Tone::Warn, problem, None)));
         hints
+    }
+
+    /// Whether a problem is about an authorisation or an error that the rows tell themselves.
+    fn is_told(&self, problem: &str) -> bool {
+        self.rows.iter().any(|row| {
+            let lost = row.document.knowledge.evidence.auth.iter();
+            let mut lost = lost.filter(|(_, check)| check.value.result != AuthStatus::Valid);
+            let by_auth = lost.any(|(identity, check)| {
+                let reason = check.value.reason.as_deref().filter(|reason| !reason.is_empty());
+                problem.contains(identity.as_str()) || reason.is_some_and(|reason| problem.contains(reason))
+            });
+            by_auth || trouble(&row.document).is_some_and(|error| problem == error.message)
+        })
     }
 
     fn auth_hints(&self) -> Vec<Note> {

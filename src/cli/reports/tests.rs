@@ -171,7 +171,7 @@ pub(crate) fn ratcaster() -> Story {
         .link(3, Transport::EventSub, LinkState::Up)
         .live(12, "40900001", 4340, 12_345)
         .may(
-            &["MODERATOR", "SEND"],
+            &["MODERATOR", "scope:moderator:read:chatters"],
             &["EDITOR"],
             &[("VIP", "needs the broadcaster's authorisation (channel:read:vips)")],
         )

@@ -8,21 +8,22 @@ use crate::cli::context::Context;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
 use crate::cli::reports::sources::SourceRow;
 use crate::core::freshness::{Field, age_ms};
+use crate::core::permission::{self, Action, Allowed};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::core::verdict::{Holding, holdings};
+use crate::core::verdict::{Holding, holding};
 use crate::failure::{ExitCode, Failure};
 
 /// Tell by the exit code whether the bot may do something, and why
 ///
-/// 0: it may. 1: it may not. 8: not known. ACTION is a permission as the platform names it (MODERATOR, SEND_MESSAGES; upper
-/// or lower case), or one of send, moderate, delete, timeout, ban, kick, manage.
+/// 0: it may. 1: it may not. 8: not known. ACTION is an action (send-chat, ban, moderate, …; `bitbrat sources can ID help`
+/// lists them) or a permission as the platform names it (MODERATOR, SEND_MESSAGES).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bitbrat sources can twitch:123456 moderate
-  bitbrat sources can discord:987654321 manage_messages
-  bitbrat sources can twitch:123456 vip --probe -o json")]
+  bitbrat sources can discord:987654321 MANAGE_MESSAGES
+  bitbrat sources can twitch:123456 send-chat --probe -o json")]
 pub struct CanArgs {
     /// The source, as platform:id
     #[arg(value_name = "ID")]
@@ -34,31 +35,19 @@ pub struct CanArgs {
     probe: bool,
 }
 
-/// What an action needs: any one of these.
-const ACTIONS: &[(PlatformName, &str, &[&str])] = &[
-    (PlatformName::Twitch, "moderate", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Twitch, "delete", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Twitch, "timeout", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Twitch, "ban", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Twitch, "manage", &["BROADCASTER", "EDITOR"]),
-    (PlatformName::Kick, "moderate", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Kick, "delete", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Kick, "timeout", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Kick, "ban", &["BROADCASTER", "MODERATOR"]),
-    (PlatformName::Discord, "send", &["SEND_MESSAGES"]),
-    (PlatformName::Discord, "moderate", &["MODERATE_MEMBERS"]),
-    (PlatformName::Discord, "delete", &["MANAGE_MESSAGES"]),
-    (PlatformName::Discord, "timeout", &["MODERATE_MEMBERS"]),
-    (PlatformName::Discord, "ban", &["BAN_MEMBERS"]),
-    (PlatformName::Discord, "kick", &["KICK_MEMBERS"]),
-    (PlatformName::Discord, "manage", &["MANAGE_GUILD"]),
-];
+/// What was asked.
+#[derive(Debug)]
+enum Question {
+    Action(&'static Action),
+    Permission(String),
+}
 
 /// Runs the command.
 pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
+    let question = question(args.id.platform(), &args.action)?;
     let row = known::one(cx, &args.id, args.probe).await?;
     let now = cx.app.clock.now();
-    let answer = judge(&row, &args.action, now);
+    let answer = judge(&row, &question, now);
     let exit = exit_code(answer.answer);
     let hints = match answer.answer {
         Answer::Unknown if !args.probe => vec![look_first(&format!("can {} {}", args.id, args.action))],
@@ -72,73 +61,90 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
     Ok(exit)
 }
 
-/// Returns the permissions of which any one allows `action`.
-fn needed(platform: PlatformName, action: &str) -> Vec<String> {
-    let wanted = action.to_ascii_lowercase();
-    ACTIONS
+/// Permissions are written in capitals, actions in small letters; a word that is neither is refused with a list.
+fn question(platform: PlatformName, text: &str) -> Result<Question, Failure> {
+    if let Some(action) = permission::action(platform, &text.to_ascii_lowercase().replace('_', "-")) {
+        return Ok(Question::Action(action));
+    }
+    let is_permission = text.starts_with("scope:")
+        || (!text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte == b'_' || byte.is_ascii_digit()));
+    if is_permission {
+        return Ok(Question::Permission(text.to_owned()));
+    }
+    let width = permission::actions(platform)
         .iter()
-        .find(|(of, name, _)| *of == platform && *name == wanted)
-        .map_or_else(
-            || vec![action.to_ascii_uppercase().replace('-', "_")],
-            |(.., permissions)| permissions.iter().map(|name| (*name).to_owned()).collect(),
-        )
+        .map(|action| action.name.len())
+        .max()
+        .unwrap_or(0);
+    let list: Vec<_> = permission::actions(platform)
+        .iter()
+        .map(|action| format!("{:width$}  {}", action.name, action.about))
+        .collect();
+    Err(Failure::new(
+        ExitCode::Usage,
+        format!("`{text}` is not something that a bot does on {platform}"),
+    )
+    .hint(format!("use one of\n{}", list.join("\n")))
+    .hint("or a permission as the platform names it, in capitals: MODERATOR"))
 }
 
-fn judge(row: &SourceRow, action: &str, now: Timestamp) -> AnswerItem {
-    let key = &row.document.key;
-    let needed = needed(key.platform(), action);
-    let known = holdings(&row.document.knowledge.evidence);
-    let found: Vec<(&String, Holding, Option<Timestamp>)> = needed
-        .iter()
-        .map(|name| {
-            let (holding, at) = known.get(name).cloned().unwrap_or((Holding::Unknown(None), None));
-            (name, holding, at)
-        })
-        .collect();
-    let stale = row.freshness.is_stale(Field::Permissions);
-    let yes = found.iter().find(|(_, holding, _)| *holding == Holding::Yes);
-    let unclear = found.iter().find(|(_, holding, _)| matches!(holding, Holding::Unknown(_)));
-    let (answer, because, at) = match (yes, unclear) {
-        (Some((name, _, at)), _) => (Answer::Yes, format!("the bot has {name}"), *at),
-        (None, Some((name, Holding::Unknown(Some(reason)), at))) => {
-            (Answer::Unknown, format!("{name} is not known: {reason}"), *at)
+fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
+    let evidence = &row.document.knowledge.evidence;
+    let (allowed, because, missing, at) = match question {
+        Question::Action(action) => {
+            let answer = permission::can(evidence, action);
+            let because = match answer.allowed {
+                Allowed::Yes => format!("allowed: {}", action.about),
+                Allowed::No => format!("not allowed: {}", action.about),
+                Allowed::Unknown => answer.unknown.join("; "),
+            };
+            (answer.allowed, because, answer.missing, answer.as_of)
         }
-        (None, Some((name, ..))) if known.is_empty() => {
-            (Answer::Unknown, format!("nothing was ever asked about {name}"), None)
-        }
-        (None, Some((name, ..))) => (
-            Answer::Unknown,
-            format!(
-                "no method tells about {name}; known here: {}",
-                known.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        Question::Permission(name) => match holding(evidence, name) {
+            (Holding::Yes, at) => (Allowed::Yes, format!("the bot has {name}"), Vec::new(), at),
+            (Holding::No, at) => (
+                Allowed::No,
+                format!("the bot does not have {name}"),
+                vec![name.clone()],
+                at,
             ),
-            None,
-        ),
-        (None, None) => (
-            Answer::No,
-            match needed.as_slice() {
-                [one] => format!("the bot does not have {one}"),
-                many => format!("the bot has none of {}", many.join(", ")),
-            },
-            found.iter().filter_map(|(.., at)| *at).max(),
-        ),
+            (Holding::Unknown(Some(reason)), at) => {
+                (Allowed::Unknown, format!("{name}: {reason}"), Vec::new(), at)
+            }
+            (Holding::Unknown(None), _) => (
+                Allowed::Unknown,
+                format!("{name}: no method that was asked tells about it"),
+                Vec::new(),
+                None,
+            ),
+        },
     };
-    let (answer, because) = match answer {
-        Answer::Yes | Answer::No if stale => (
+    let stale = row.freshness.is_stale(Field::Permissions);
+    let (answer, because) = match allowed {
+        Allowed::Unknown => (Answer::Unknown, because),
+        _ if stale => (
             Answer::Unknown,
-            format!("it was so that {because}, but that is too old to rely on"),
+            format!("{because}, but that is too old to rely on"),
         ),
-        other => (other, because),
+        Allowed::Yes => (Answer::Yes, because),
+        Allowed::No => (Answer::No, because),
+    };
+    let name = match question {
+        Question::Action(action) => action.name,
+        Question::Permission(name) => name,
     };
     AnswerItem {
-        key: key.to_string(),
+        key: row.document.key.to_string(),
         display_name: row.document.display_name().map(str::to_owned),
-        question: format!("can:{action}"),
+        question: format!("can:{name}"),
         answer,
         because,
         rule: None,
         age_ms: at.map(|at| age_ms(at, now)),
-        missing: if answer == Answer::No { needed } else { Vec::new() },
+        missing,
     }
 }
 
@@ -147,27 +153,39 @@ mod tests {
     use super::*;
     use crate::cli::reports::tests::{Story, now, ratcaster};
 
+    fn asked(story: &Story, text: &str) -> AnswerItem {
+        judge(
+            &story.row(),
+            &question(PlatformName::Twitch, text).unwrap(),
+            now(),
+        )
+    }
+
     #[test]
-    fn an_action_is_allowed_by_any_permission_that_suffices() {
-        let story = ratcaster();
-        for (action, expected, word) in [
-            ("moderate", Answer::Yes, "MODERATOR"),
-            ("Moderator", Answer::Yes, "MODERATOR"),
-            ("editor", Answer::No, "not have EDITOR"),
-            ("vip", Answer::Unknown, "needs the broadcaster's authorisation"),
-            ("manage", Answer::Unknown, "BROADCASTER"),
-            ("fly", Answer::Unknown, "no method tells about FLY"),
+    fn actions_and_permissions_are_answered_by_evidence() {
+        for (text, expected, word) in [
+            ("read-chatters", Answer::Yes, "list who is in the chat"),
+            ("MODERATOR", Answer::Yes, "has MODERATOR"),
+            ("EDITOR", Answer::No, "not have EDITOR"),
+            ("VIP", Answer::Unknown, "needs the broadcaster's authorisation"),
+            ("SUBSCRIBER", Answer::Unknown, "no method"),
+            ("ban", Answer::Unknown, "scope:moderator:manage:banned_users"),
         ] {
-            let item = judge(&story.row(), action, now());
-            assert_eq!(item.answer, expected, "{action}: {}", item.because);
-            assert!(item.because.contains(word), "{action}: {}", item.because);
+            let item = asked(&ratcaster(), text);
+            assert_eq!(item.answer, expected, "{text}: {}", item.because);
+            assert!(item.because.contains(word), "{text}: {}", item.because);
         }
     }
 
     #[test]
     fn a_source_that_nobody_looked_at_is_not_said_to_deny_anything() {
-        let item = judge(&Story::of("twitch:1").row(), "moderate", now());
-        assert_eq!(item.answer, Answer::Unknown);
-        assert!(item.because.contains("nothing was ever asked"), "{}", item.because);
+        assert_eq!(asked(&Story::of("twitch:1"), "moderate").answer, Answer::Unknown);
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_answered_with_those_that_do() {
+        let failure = question(PlatformName::Twitch, "fly").unwrap_err();
+        assert_eq!(failure.exit, ExitCode::Usage);
+        assert!(failure.to_string().contains("send-chat"), "{failure}");
     }
 }

@@ -31,7 +31,12 @@ pub struct DescribeArgs {
 /// Runs the command.
 pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure> {
     let row = known::one(cx, &args.id, args.probe).await?;
-    let history = cx.app.store(Access::Read).await?.history(&args.id, RECENT).await?;
+    let history = cx
+        .app
+        .store(Access::Read)
+        .await?
+        .history(&args.id, RECENT)
+        .await?;
     let report = SourceReport {
         as_of: cx.app.clock.now(),
         row,

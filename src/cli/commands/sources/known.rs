@@ -1,6 +1,7 @@
 //! What the store knows of the sources asked for, and of those configured.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::app::{Access, Sources};
 use crate::cli::context::Context;
@@ -33,16 +34,27 @@ pub async fn load(cx: &Context, keys: &[SourceKey], probe: bool) -> Result<Known
         return stored(cx, keys).await;
     }
     let store = cx.app.store(Access::Write).await?;
-    let platforms = cx.app.platforms()?;
+    let platforms = cx.app.platforms().await?;
     let sources = cx.app.resolve(&platforms).await?;
-    let wanted = if keys.is_empty() { sources.keys() } else { keys.to_vec() };
+    let wanted = if keys.is_empty() {
+        sources.keys()
+    } else {
+        keys.to_vec()
+    };
     // A source that nobody knows is not looked at either.
     read(cx, store.as_ref(), keys, &sources).await?;
     let all: ProbeSet = Probe::ALL.into_iter().collect();
-    let looked = look::look(cx, &platforms, &all, &wanted).await?;
-    look::keep(store.as_ref(), &looked.observations, cx.app.clock.now()).await?;
+    let looked = look::look(cx, &platforms, &all, &wanted).await;
+    let kept = look::keep(cx, Arc::clone(&store), &looked.observations).await;
+    if let Some(error) = kept.first_refusal() {
+        return Err(error.into());
+    }
     let mut known = read(cx, store.as_ref(), keys, &sources).await?;
-    known.problems = looked.platforms.into_iter().flat_map(|platform| platform.problems).collect();
+    known.problems = looked
+        .platforms
+        .into_iter()
+        .flat_map(|platform| platform.problems)
+        .collect();
     Ok(known)
 }
 
@@ -52,9 +64,17 @@ pub async fn stored(cx: &Context, keys: &[SourceKey]) -> Result<Known, Failure> 
     read(cx, store.as_ref(), keys, &cx.app.sources()).await
 }
 
-async fn read(cx: &Context, store: &dyn SourceStore, keys: &[SourceKey], sources: &Sources) -> Result<Known, Failure> {
-    let origins: BTreeMap<&SourceKey, &String> =
-        sources.known.iter().map(|source| (&source.key, &source.origin)).collect();
+async fn read(
+    cx: &Context,
+    store: &dyn SourceStore,
+    keys: &[SourceKey],
+    sources: &Sources,
+) -> Result<Known, Failure> {
+    let origins: BTreeMap<&SourceKey, &String> = sources
+        .known
+        .iter()
+        .map(|source| (&source.key, &source.origin))
+        .collect();
     const FEW: usize = 8;
     let mut documents: BTreeMap<SourceKey, SourceDocument> = BTreeMap::new();
     let mut unusable = Vec::new();
@@ -94,7 +114,9 @@ async fn read(cx: &Context, store: &dyn SourceStore, keys: &[SourceKey], sources
         if stored.is_none() && configured.is_none() {
             return Err(no_such_source(key));
         }
-        let document = stored.cloned().unwrap_or_else(|| SourceDocument::new(key.clone()));
+        let document = stored
+            .cloned()
+            .unwrap_or_else(|| SourceDocument::new(key.clone()));
         let mut row = SourceRow::new(document, &intervals, now);
         row.stored = stored.is_some();
         row.configured = configured.map(|origin| (*origin).clone());
@@ -154,7 +176,10 @@ fn only(key: &SourceKey, mut known: Known) -> Result<SourceRow, Failure> {
         (Some(row), _) => Ok(row),
         (None, Some(unusable)) => Err(Failure::new(
             ExitCode::NoEvidence,
-            format!("the stored document of `{key}` cannot be used: {}", unusable.reason),
+            format!(
+                "the stored document of `{key}` cannot be used: {}",
+                unusable.reason
+            ),
         )
         .hint("run `bitbrat doctor` to see what to do about it")),
         (None, None) => Err(no_such_source(key)),

@@ -22,6 +22,7 @@ Examples:
   bitbrat sources status
   bitbrat sources describe twitch:123456
   bitbrat sources is-live twitch:123456 && start-recording")]
+#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum SourcesCommand {
     Status(status::StatusArgs),
     List(list::ListArgs),

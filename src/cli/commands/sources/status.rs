@@ -119,7 +119,9 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
             ExitCode::Healthy
         }
     };
-    let others = if !known.unusable.is_empty() && counts(FailOn::Unknown) {
+    // Where there is nothing at all, nothing is known to be well.
+    let unclear = known.rows.is_empty() || !known.unusable.is_empty();
+    let others = if unclear && counts(FailOn::Unknown) {
         ExitCode::NoEvidence
     } else {
         ExitCode::Healthy
@@ -134,18 +136,18 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
     let in_place = cx.output.is_terminal && matches!(cx.output.format, Format::Table | Format::Wide);
     let mut lines_before = 0;
     let mut look_at = cx.app.clock.now();
-    let between_looks = if cx.app.demo.is_some() {
-        interval
-    } else {
-        cx.app.intervals().stream
-    };
+    let between_looks = cx.app.look_interval().max(interval);
     loop {
         let now = cx.app.clock.now();
-        let look = args.probe && now >= look_at;
+        let look = (args.probe || cx.app.is_store_temporary()) && now >= look_at;
         if look {
             look_at = now.plus_millis(i64::try_from(between_looks.as_millis()).unwrap_or(i64::MAX));
         }
-        let known = known::load(cx, &args.ids, look).await?;
+        let known = if look {
+            known::load(cx, &args.ids, true).await?
+        } else {
+            known::stored(cx, &args.ids).await?
+        };
         let report = report(cx, known);
         if in_place {
             let mut text = render(&report, cx.output.format, cx.output.out)?;
@@ -177,8 +179,8 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::reports::tests::{gone, guild, old_knowledge, ratcaster, revoked};
     use crate::cli::reports::tests::Story;
+    use crate::cli::reports::tests::{gone, guild, old_knowledge, ratcaster, revoked};
 
     fn exit(stories: &[Story], fail_on: &[FailOn]) -> u8 {
         let known = Known {
@@ -193,7 +195,7 @@ mod tests {
         use FailOn::{Auth, Down, Stale, Unknown};
         let usual = [Auth, Down, Unknown, Stale];
         for (stories, expected) in [
-            (vec![], 0),
+            (vec![], 8),
             (vec![ratcaster()], 0),
             (vec![ratcaster(), old_knowledge()], 8),
             (vec![Story::of("kick:1"), ratcaster()], 8),

@@ -125,12 +125,13 @@ async fn follow(cx: &Context, args: &WaitArgs) -> Result<SourceRow, Failure> {
         return Ok(row);
     }
     if !probe && row.findings().stale {
-        let what = "what is known is old, and nobody seems to look; run `bitbrat watch`, or wait with --probe";
+        let what =
+            "what is known is old, and nobody seems to look; run `bitbrat watch`, or wait with --probe";
         cx.note(&[Note::hint(Tone::Warn, what, None)])?;
     }
     let store = cx.app.store(Access::Read).await?;
     let mut changes = store.watch().await?;
-    let between_looks = cx.app.intervals().stream;
+    let between_looks = cx.app.look_interval();
     let mut looked_at = cx.app.clock.now();
     loop {
         tokio::select! {

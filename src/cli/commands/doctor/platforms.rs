@@ -1,0 +1,162 @@
+//! Does a platform answer, do the clocks agree, is each identity authorised, what is left of the budget?
+
+use url::Url;
+
+use crate::cli::commands::auth;
+use crate::cli::context::Context;
+use crate::cli::output::humane;
+use crate::cli::reports::auth::AuthState;
+use crate::cli::reports::doctor::{Check, Outcome};
+use crate::cli::reports::sources::login_command;
+use crate::core::source::PlatformName;
+
+/// Clocks that differ by more than this many milliseconds make ages and waiting times wrong.
+const SKEW_WARN: u64 = 5_000;
+/// With more than this, signatures and tokens are refused.
+const SKEW_FAIL: u64 = 300_000;
+
+/// Checks one platform.
+pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
+    let area = platform.as_str();
+    if !cx
+        .app
+        .settings
+        .sources
+        .iter()
+        .any(|spec| spec.platform == platform)
+    {
+        let detail = format!("no {platform} source is configured");
+        return vec![Check::new(area, "all", Outcome::Skipped, detail)];
+    }
+    let mut checks = Vec::new();
+    let mut skew = None;
+    for (what, url) in cx.app.addresses(platform) {
+        let (check, found) = reachable(cx, area, what, &url).await;
+        checks.push(check);
+        skew = skew.or(found);
+    }
+    checks.push(clock(area, skew));
+    checks.extend(identities(cx, platform).await);
+    checks.extend(budgets(cx, platform));
+    checks
+}
+
+/// Any answer will do: it proves name, route, certificate and that somebody is there.
+async fn reachable(cx: &Context, area: &str, what: &str, url: &Url) -> (Check, Option<i64>) {
+    let request = cx.app.http.request(reqwest::Method::GET, url.clone()).build();
+    let shown = url.host_str().unwrap_or_default().to_owned();
+    let Ok(request) = request else {
+        let detail = format!("{shown} is not an address");
+        return (Check::new(area, what, Outcome::Fail, detail), None);
+    };
+    match cx.app.http.send(request).await {
+        Ok(answer) => {
+            let millis = answer.rtt.as_millis();
+            let skew = answer
+                .server_date()
+                .map(|date| date.millis_since(answer.received_at));
+            let detail = format!("{shown} answers in {millis} ms");
+            (Check::new(area, what, Outcome::Ok, detail), skew)
+        }
+        Err(error) => {
+            let detail = format!("{shown}: {error} ({})", error.code());
+            let check = Check::new(area, what, Outcome::Fail, detail).next(format!("curl -v {url}"));
+            (check, None)
+        }
+    }
+}
+
+/// Dates of HTTP are in whole seconds, so a second more or less says nothing.
+fn clock(area: &str, skew: Option<i64>) -> Check {
+    let Some(skew) = skew else {
+        return Check::new(area, "clock", Outcome::Skipped, "no answer told the time");
+    };
+    let apart = skew.unsigned_abs();
+    let direction = if skew > 0 { "behind" } else { "ahead" };
+    let detail = format!("this machine is {} {direction}", humane::span(apart));
+    if apart > SKEW_FAIL {
+        Check::new(area, "clock", Outcome::Fail, detail).next("timedatectl set-ntp true")
+    } else if apart > SKEW_WARN {
+        Check::new(area, "clock", Outcome::Warn, detail).next("timedatectl set-ntp true")
+    } else {
+        Check::new(area, "clock", Outcome::Ok, "agrees with this machine's")
+    }
+}
+
+async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
+    let area = platform.as_str();
+    let found = match auth::identities(cx, Some(platform), true).await {
+        Ok(found) => found,
+        Err(failure) => {
+            let mut words = vec![failure.what];
+            words.extend(failure.causes);
+            return vec![Check::new(area, "identities", Outcome::Skipped, words.join(": "))];
+        }
+    };
+    let mut checks: Vec<Check> = found
+        .items
+        .iter()
+        .map(|item| {
+            let name = format!("identity {}", item.identity);
+            let login = login_command(platform, &item.identity);
+            let who = item
+                .login
+                .as_deref()
+                .or(item.user_id.as_deref())
+                .unwrap_or("unknown account");
+            let why = item
+                .reason
+                .as_deref()
+                .map_or_else(String::new, |reason| format!(": {reason}"));
+            match item.status {
+                AuthState::Valid => {
+                    let ends = match item.expires_in_ms {
+                        Some(left) => format!(", ends in {}", humane::span(left.unsigned_abs())),
+                        None => String::new(),
+                    };
+                    let outcome = if item.reason.is_some() {
+                        Outcome::Warn
+                    } else {
+                        Outcome::Ok
+                    };
+                    Check::new(area, &name, outcome, format!("VALID as {who}{ends}{why}"))
+                }
+                AuthState::Expired => {
+                    Check::new(area, &name, Outcome::Fail, format!("EXPIRED{why}")).next(login)
+                }
+                AuthState::Revoked => {
+                    Check::new(area, &name, Outcome::Fail, format!("REVOKED{why}")).next(login)
+                }
+                AuthState::Missing => Check::new(area, &name, Outcome::Fail, "there is no token").next(login),
+                AuthState::Unknown => Check::new(area, &name, Outcome::Skipped, "nobody said how it is"),
+            }
+        })
+        .collect();
+    let problems = found
+        .problems
+        .iter()
+        .filter(|problem| !found.items.iter().any(|item| problem.contains(&item.identity)));
+    checks.extend(problems.map(|problem| Check::new(area, "requests", Outcome::Warn, problem)));
+    checks
+}
+
+/// What is left of each rate-limit bucket, as far as an answer told.
+fn budgets(cx: &Context, platform: PlatformName) -> Vec<Check> {
+    cx.app
+        .budgets(platform)
+        .into_iter()
+        .map(|budget| {
+            let detail = format!(
+                "{} of {} points left",
+                humane::thousands(budget.left.into()),
+                humane::thousands(budget.size.into())
+            );
+            let outcome = if budget.left * 10 < budget.size {
+                Outcome::Warn
+            } else {
+                Outcome::Ok
+            };
+            Check::new(platform.as_str(), "budget", outcome, detail)
+        })
+        .collect()
+}

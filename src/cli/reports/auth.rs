@@ -1,0 +1,173 @@
+//! Identities and how they are authorised: `auth status|login|logout`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::{Note, Report, humane};
+use crate::cli::reports::sources::login_command;
+use crate::core::source::PlatformName;
+use crate::core::time::Timestamp;
+
+/// Identities and how they are authorised. Never a token.
+#[derive(Debug, Clone)]
+pub struct AuthReport {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// The identities.
+    pub items: Vec<IdentityItem>,
+    /// What is worth knowing beside them.
+    pub notes: Vec<Note>,
+}
+
+/// One identity as JSON shows it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityItem {
+    /// Its name, such as `twitch/bot`.
+    pub identity: String,
+    /// How it is authorised.
+    pub status: AuthState,
+    /// The account's login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// The account's user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// When the access token ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub expires_at: Option<Timestamp>,
+    /// How long that is from now, in milliseconds; negative when it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_ms: Option<i64>,
+    /// Whether there is a refresh token.
+    pub can_renew: bool,
+    /// What it was granted.
+    pub scopes: Vec<String>,
+    /// Why, where the status alone does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How an identity is authorised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AuthState {
+    /// The platform accepted the token.
+    Valid,
+    /// The token has ended and could not be renewed.
+    Expired,
+    /// The grant is gone.
+    Revoked,
+    /// There is no token.
+    Missing,
+    /// Nobody was asked, or nobody answered.
+    Unknown,
+}
+
+impl Report for AuthReport {
+    type Item = IdentityItem;
+    const KIND: &'static str = "AuthList";
+    const CSV: &'static [&'static str] = &[
+        "identity",
+        "status",
+        "login",
+        "userId",
+        "expiresAt",
+        "canRenew",
+        "scopes",
+        "reason",
+    ];
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<IdentityItem> {
+        self.items.clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|item| item.identity.clone()).collect()
+    }
+
+    fn view(&self) -> View {
+        if self.items.is_empty() {
+            return View::default();
+        }
+        View {
+            blocks: vec![Block::Table(Grid {
+                columns: vec![
+                    Column::kept("IDENTITY"),
+                    Column::kept("STATUS"),
+                    Column::ranked("ACCOUNT", 1),
+                    Column::ranked("ENDS", 2),
+                    Column::ranked("RENEWABLE", 4),
+                    Column::ranked("WHY", 3).elastic(16),
+                    Column::ranked("SCOPES", 5).wide(),
+                ],
+                rows: self.items.iter().map(cells).collect(),
+                headed: true,
+            })],
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        let mut notes = Vec::new();
+        if self.items.is_empty() {
+            let what = "no identity is stored, and none is needed by the configured sources";
+            notes.push(Note::hint(
+                Tone::Warn,
+                what,
+                Some("bitbrat auth login twitch --with-token"),
+            ));
+        }
+        notes.extend(self.notes.clone());
+        for item in &self.items {
+            let what = match item.status {
+                AuthState::Valid | AuthState::Unknown => continue,
+                AuthState::Expired => "has expired and could not be renewed",
+                AuthState::Revoked => "was revoked and must be given again",
+                AuthState::Missing => "has no token",
+            };
+            let platform = item.identity.split('/').next().and_then(|name| name.parse().ok());
+            let next = login_command(platform.unwrap_or(PlatformName::Twitch), &item.identity);
+            notes.push(Note::hint(
+                Tone::Bad,
+                format!("{} {what}", item.identity),
+                Some(&next),
+            ));
+        }
+        notes
+    }
+}
+
+fn cells(item: &IdentityItem) -> Vec<Cell> {
+    let status = match item.status {
+        AuthState::Valid => Cell::new("VALID").glyph(Glyph::Good).tone(Tone::Good),
+        AuthState::Expired => Cell::new("EXPIRED").glyph(Glyph::Warn).tone(Tone::Warn),
+        AuthState::Revoked => Cell::new("REVOKED").glyph(Glyph::Bad).tone(Tone::Bad),
+        AuthState::Missing => Cell::new("MISSING").glyph(Glyph::Bad).tone(Tone::Bad),
+        AuthState::Unknown => Cell::new("unknown").glyph(Glyph::Unknown).tone(Tone::Dim),
+    };
+    let account = match (&item.login, &item.user_id) {
+        (Some(login), Some(id)) => Cell::new(format!("{login} ({id})")),
+        (Some(one), None) | (None, Some(one)) => Cell::new(one),
+        (None, None) => Cell::none(),
+    };
+    let ends = match item.expires_in_ms {
+        Some(left) if left > 0 => Cell::new(format!("in {}", humane::span(left.unsigned_abs()))),
+        Some(past) => Cell::new(format!("{} ago", humane::age(past.unsigned_abs()))).tone(Tone::Warn),
+        None => Cell::none(),
+    };
+    vec![
+        Cell::new(&item.identity).tone(Tone::Strong),
+        status,
+        account,
+        ends,
+        Cell::maybe(item.can_renew.then_some("yes")),
+        Cell::maybe(item.reason.as_deref()).tone(Tone::Dim),
+        Cell::new(item.scopes.join(" ")).tone(Tone::Dim),
+    ]
+}

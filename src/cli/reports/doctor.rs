@@ -1,0 +1,171 @@
+//! What `doctor` found.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::{Note, Report};
+use crate::core::time::Timestamp;
+
+/// All checks.
+#[derive(Debug, Clone)]
+pub struct DoctorReport {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// The checks, in the order in which they were made.
+    pub checks: Vec<Check>,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// What it belongs to: `configuration`, `state`, `tokens`, `store`, `bus`, `web`, or a platform.
+    pub area: String,
+    /// What was checked.
+    pub name: String,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// What was found.
+    pub detail: String,
+    /// The command to run next, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Outcome {
+    /// As it should be.
+    Ok,
+    /// Could not be checked, or need not be.
+    Skipped,
+    /// Works, but look at it.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+impl Outcome {
+    /// Returns the word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Skipped => "SKIPPED",
+            Self::Warn => "WARN",
+            Self::Fail => "FAIL",
+        }
+    }
+}
+
+impl Check {
+    /// Builds a check without a next command.
+    pub fn new(area: &str, name: &str, outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self {
+            area: area.to_owned(),
+            name: name.to_owned(),
+            outcome,
+            detail: detail.into(),
+            next: None,
+        }
+    }
+
+    /// Names the command to run next.
+    #[must_use]
+    pub fn next(mut self, command: impl Into<String>) -> Self {
+        self.next = Some(command.into());
+        self
+    }
+}
+
+impl Report for DoctorReport {
+    type Item = Check;
+    const KIND: &'static str = "DoctorReport";
+    const CSV: &'static [&'static str] = &["area", "name", "outcome", "detail", "next"];
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<Check> {
+        self.checks.clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.checks
+            .iter()
+            .map(|check| format!("{}/{}", check.area, check.name))
+            .collect()
+    }
+
+    fn view(&self) -> View {
+        let mut area = "";
+        let rows = self.checks.iter().map(|check| {
+            let (glyph, tone) = match check.outcome {
+                Outcome::Ok => (Glyph::Good, Tone::Good),
+                Outcome::Skipped => (Glyph::Off, Tone::Dim),
+                Outcome::Warn => (Glyph::Warn, Tone::Warn),
+                Outcome::Fail => (Glyph::Bad, Tone::Bad),
+            };
+            let again = std::mem::replace(&mut area, &check.area) == check.area;
+            vec![
+                Cell::new(if again { "" } else { &check.area }).tone(Tone::Strong),
+                Cell::new(&check.name),
+                Cell::new(check.outcome.as_str()).glyph(glyph).tone(tone),
+                Cell::new(&check.detail),
+            ]
+        });
+        View {
+            blocks: vec![Block::Table(Grid {
+                columns: vec![
+                    Column::kept("AREA"),
+                    Column::kept("CHECK"),
+                    Column::kept("RESULT"),
+                    Column::kept("FOUND"),
+                ],
+                rows: rows.collect(),
+                headed: true,
+            })],
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        let count = |outcome| {
+            self.checks
+                .iter()
+                .filter(|check| check.outcome == outcome)
+                .count()
+        };
+        let mut parts = Vec::new();
+        for (outcome, tone) in [
+            (Outcome::Ok, Tone::Good),
+            (Outcome::Warn, Tone::Warn),
+            (Outcome::Fail, Tone::Bad),
+            (Outcome::Skipped, Tone::Dim),
+        ] {
+            let found = count(outcome);
+            if found > 0 {
+                parts.push(Cell::new(format!("{found} {}", outcome.as_str())).tone(tone));
+            }
+        }
+        let mut notes = vec![Note::Summary(parts)];
+        let mut shown: Vec<&str> = Vec::new();
+        for check in &self.checks {
+            let Some(next) = check.next.as_deref().filter(|next| !shown.contains(next)) else {
+                continue;
+            };
+            shown.push(next);
+            let tone = match check.outcome {
+                Outcome::Fail => Tone::Bad,
+                Outcome::Ok | Outcome::Skipped | Outcome::Warn => Tone::Warn,
+            };
+            notes.push(Note::hint(
+                tone,
+                format!("{}: {}", check.area, check.name),
+                Some(next),
+            ));
+        }
+        notes
+    }
+}

@@ -1,0 +1,247 @@
+//! What one look saw: `probe`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::look::PlatformLook;
+use crate::cli::output::view::{Block, Cell, Column, Grid, Tone, View};
+use crate::cli::output::{Note, Report, humane};
+use crate::cli::reports::cells;
+use crate::cli::reports::sources::{SourceItem, SourceRow};
+use crate::core::observation::{Fact, LinkState, Observation};
+use crate::core::time::Timestamp;
+use crate::core::transition::{Facet, Transition};
+use crate::platforms::{Probe, ProbeSet};
+
+/// One look.
+#[derive(Debug, Clone)]
+pub struct ProbeReport {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// What was looked at.
+    pub probes: ProbeSet,
+    /// The sources.
+    pub rows: Vec<ProbedRow>,
+    /// How it went on each platform.
+    pub platforms: Vec<PlatformLook>,
+    /// Problems worth telling.
+    pub problems: Vec<String>,
+    /// Where it was kept; `None` when nobody needs to know.
+    pub kept_in: Option<String>,
+    /// Whether nothing was written.
+    pub dry_run: bool,
+}
+
+/// One source that was looked at.
+#[derive(Debug, Clone)]
+pub struct ProbedRow {
+    /// What is known of it now.
+    pub row: SourceRow,
+    /// What was seen this time.
+    pub seen: Vec<Observation>,
+    /// What that changed.
+    pub transitions: Vec<Transition>,
+}
+
+/// One source that was looked at, as JSON shows it: what is known now, what was seen, and what that changed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeItem {
+    #[serde(flatten)]
+    source: SourceItem,
+    /// What was seen this time, each with its time, its origin (`by`) and a `fact`.
+    pub observations: Vec<Value>,
+    /// What that changed; empty with `--dry-run`.
+    pub transitions: Vec<Transition>,
+}
+
+impl Report for ProbeReport {
+    type Item = ProbeItem;
+    const KIND: &'static str = "ProbeList";
+    const CSV: &'static [&'static str] = &[
+        "key",
+        "displayName",
+        "status",
+        "streamStatus",
+        "viewerCount",
+        "authStatus",
+        "permissions",
+        "latencyMs",
+        "health",
+    ];
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<ProbeItem> {
+        let item = |probed: &ProbedRow| ProbeItem {
+            source: SourceItem::from(&probed.row),
+            observations: probed
+                .seen
+                .iter()
+                .map(|seen| serde_json::to_value(seen).unwrap_or_default())
+                .collect(),
+            transitions: probed.transitions.clone(),
+        };
+        self.rows.iter().map(item).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.rows
+            .iter()
+            .map(|probed| probed.row.document.key.to_string())
+            .collect()
+    }
+
+    fn view(&self) -> View {
+        if self.rows.is_empty() {
+            return View::default();
+        }
+        let asked = |probe| self.probes.contains(&probe);
+        let mut columns = vec![Column::kept("SOURCE"), Column::kept("NAME").elastic(8)];
+        for (probe, column) in [
+            (Probe::Connection, Column::kept("STATUS")),
+            (Probe::Auth, Column::ranked("AUTH", 1)),
+            (Probe::Stream, Column::kept("STREAM")),
+            (Probe::Viewers, Column::ranked("VIEWERS", 2).right()),
+            (Probe::Permissions, Column::ranked("MAY", 5).elastic(9)),
+        ] {
+            if asked(probe) {
+                columns.push(column);
+            }
+        }
+        columns.push(Column::ranked("CHANGED", 3).elastic(12));
+        columns.push(Column::ranked("SAW", 4).elastic(24));
+        let rows = self.rows.iter().map(|probed| {
+            let (document, fresh) = (&probed.row.document, &probed.row.freshness);
+            let mut cells = vec![
+                Cell::new(document.key.to_string()),
+                Cell::maybe(document.display_name()).tone(Tone::Strong),
+            ];
+            if asked(Probe::Connection) {
+                cells.push(cells::status(document, fresh));
+            }
+            if asked(Probe::Auth) {
+                cells.push(cells::auth(document, fresh));
+            }
+            if asked(Probe::Stream) {
+                cells.push(cells::stream(document, fresh, self.as_of));
+            }
+            if asked(Probe::Viewers) {
+                cells.push(cells::viewers(document, fresh));
+            }
+            if asked(Probe::Permissions) {
+                cells.push(cells::permissions(document, fresh));
+            }
+            cells.push(changed(&probed.transitions));
+            cells.push(Cell::maybe(Some(saw(&probed.seen))).tone(Tone::Dim));
+            cells
+        });
+        View {
+            blocks: vec![Block::Table(Grid {
+                rows: rows.collect(),
+                columns,
+                headed: true,
+            })],
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        if self.rows.is_empty() && self.problems.is_empty() {
+            return vec![Note::hint(
+                Tone::Warn,
+                "no sources are configured, so there is nothing to look at",
+                Some("bitbrat config init"),
+            )];
+        }
+        let mut parts: Vec<Cell> = self
+            .platforms
+            .iter()
+            .map(|look| {
+                let sources = humane::count(look.sources as u64, "source");
+                let calls = humane::count(look.calls as u64, "call");
+                Cell::new(format!(
+                    "{}: {sources}, {calls}, {} ms",
+                    look.platform,
+                    humane::thousands(look.millis)
+                ))
+            })
+            .collect();
+        if self.dry_run {
+            parts.push(Cell::new("nothing was written").tone(Tone::Warn));
+        } else if let Some(place) = &self.kept_in {
+            parts.push(Cell::new(format!("kept in {place}")).tone(Tone::Dim));
+        }
+        let mut notes = vec![Note::Summary(parts)];
+        notes.extend(
+            self.problems
+                .iter()
+                .map(|problem| Note::hint(Tone::Warn, problem, None)),
+        );
+        notes
+    }
+}
+
+/// Names the new states, the most important first; one change alone is told with what was before.
+fn changed(transitions: &[Transition]) -> Cell {
+    let mut told: Vec<&Transition> = transitions
+        .iter()
+        .filter(|change| change.facet != Facet::Permissions)
+        .collect();
+    told.sort_by_key(|change| change.facet);
+    // Of several changes of one verdict within one look only the last one matters.
+    told.dedup_by(|later, earlier| {
+        let same = later.facet == earlier.facet;
+        if same {
+            *earlier = later;
+        }
+        same
+    });
+    match told.as_slice() {
+        [] => transitions.last().map_or_else(Cell::none, cells::change),
+        [one] => cells::change(one),
+        many => {
+            let names: Vec<_> = many
+                .iter()
+                .map(|change| change.to.as_deref().unwrap_or("unknown"))
+                .collect();
+            Cell::new(names.join(", "))
+        }
+    }
+}
+
+/// Puts what was seen into few words; what every look brings is left out.
+fn saw(seen: &[Observation]) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for observation in seen {
+        let word = match &observation.fact {
+            Fact::Connection { transport, state } => match state {
+                LinkState::Up => format!("{transport} up"),
+                LinkState::Closed => format!("{transport} closed"),
+                LinkState::Down { error } => format!("{transport} down: {}", error.message),
+                LinkState::Refused { error } => format!("{transport} refused: {}", error.message),
+            },
+            Fact::Auth { identity, check } => format!("{identity} {}", check.result),
+            Fact::StreamPush { live: true, .. } => "stream started".into(),
+            Fact::StreamPush { live: false, .. } => "stream ended".into(),
+            Fact::StreamSeen { stream_id, .. } => format!("stream {stream_id}"),
+            Fact::StreamAbsent => "no stream".into(),
+            Fact::Viewers { count, .. } => format!("{} viewers", humane::thousands(*count)),
+            Fact::Permissions { method, grants } => {
+                format!(
+                    "{method}: {} yes, {} no",
+                    grants.granted.len(),
+                    grants.denied.len()
+                )
+            }
+            Fact::Problem { error } => error.message.clone(),
+            Fact::Latency { .. } | Fact::Profile { .. } | Fact::Counters { .. } => continue,
+        };
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words.join("; ")
+}

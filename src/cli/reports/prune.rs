@@ -1,0 +1,93 @@
+//! What `sources prune` removed, or would remove.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::{Note, Report};
+use crate::core::time::Timestamp;
+
+/// Documents that no source stands behind.
+#[derive(Debug, Clone)]
+pub struct PruneReport {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// The documents.
+    pub items: Vec<PruneItem>,
+    /// Whether nothing was to be removed.
+    pub dry_run: bool,
+}
+
+/// One document.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneItem {
+    /// Its id in the store.
+    pub document_id: String,
+    /// Why no source stands behind it.
+    pub reason: String,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+impl Report for PruneReport {
+    type Item = PruneItem;
+    const KIND: &'static str = "PruneList";
+    const CSV: &'static [&'static str] = &["documentId", "removed", "reason"];
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<PruneItem> {
+        self.items.clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(|item| item.document_id.clone()).collect()
+    }
+
+    fn view(&self) -> View {
+        if self.items.is_empty() {
+            return View::default();
+        }
+        let rows = self.items.iter().map(|item| {
+            let state = match (item.removed, self.dry_run) {
+                (true, _) => Cell::new("removed").glyph(Glyph::Good).tone(Tone::Good),
+                (false, true) => Cell::new("would be removed").tone(Tone::Warn),
+                (false, false) => Cell::new("was gone already").tone(Tone::Dim),
+            };
+            vec![
+                Cell::new(&item.document_id),
+                state,
+                Cell::new(&item.reason).tone(Tone::Dim),
+            ]
+        });
+        View {
+            blocks: vec![Block::Table(Grid {
+                columns: vec![
+                    Column::kept("DOCUMENT"),
+                    Column::kept("STATE"),
+                    Column::kept("WHY").elastic(20),
+                ],
+                rows: rows.collect(),
+                headed: true,
+            })],
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        if self.items.is_empty() {
+            let nothing = "every stored document belongs to a source; there is nothing to remove";
+            return vec![Note::Summary(vec![Cell::new(nothing)])];
+        }
+        if self.dry_run {
+            return vec![Note::hint(
+                Tone::Warn,
+                "nothing was removed",
+                Some("bitbrat sources prune"),
+            )];
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,243 @@
+//! What can be typed or configured wrongly, and what is said about it.
+
+use crate::support::Home;
+
+#[test]
+fn an_id_of_the_wrong_shape_is_a_usage_error_that_says_what_is_expected() {
+    let home = Home::new();
+    for (id, reason) in [
+        ("ratcaster", "has no platform"),
+        ("twitch:ratcaster", "not a numeric id"),
+        ("myspace:1", "is not a platform"),
+        ("twitch:", "not a numeric id"),
+        ("twitch:007", "not a numeric id"),
+    ] {
+        for command in ["status", "describe", "history", "is-live"] {
+            home.run(&["sources", command, id])
+                .never_panics()
+                .exits(2)
+                .tells(reason);
+        }
+        home.run(&["probe", id]).exits(2);
+    }
+}
+
+#[test]
+fn a_source_that_nobody_knows_is_exit_5_with_a_way_to_add_it() {
+    let home = Home::new();
+    for words in [
+        vec!["sources", "status", "twitch:123456"],
+        vec!["sources", "describe", "twitch:123456"],
+        vec!["sources", "history", "twitch:123456"],
+        vec!["sources", "is-live", "twitch:123456"],
+        vec!["sources", "can", "twitch:123456", "ban"],
+        vec!["sources", "wait", "twitch:123456", "--for", "live"],
+        vec!["probe", "twitch:123456"],
+    ] {
+        home.run(&words)
+            .never_panics()
+            .exits(5)
+            .tells("there is no source `twitch:123456`")
+            .tells("[[source]]");
+    }
+}
+
+#[test]
+fn an_empty_configuration_is_answered_with_a_way_to_begin() {
+    let home = Home::new();
+    let run = home
+        .run(&["sources", "status"])
+        .exits(8)
+        .tells("no sources are configured")
+        .tells("--demo");
+    assert_eq!(run.stdout, "");
+    home.run(&["sources", "list"])
+        .exits(0)
+        .tells("bitbrat config init");
+    let json = home.run(&["sources", "status", "-o", "json"]).exits(8).json();
+    assert_eq!(json["items"], serde_json::json!([]));
+    assert!(!home.state().exists(), "reading creates nothing");
+    home.run(&["probe"]).exits(8).tells("no sources are configured");
+}
+
+#[test]
+fn broken_toml_is_exit_6_with_the_place() {
+    let home = Home::new().file("bitbrat.toml", "[store]\nurl = sqlite\n");
+    home.run(&["sources", "status"])
+        .exits(6)
+        .tells("bitbrat.toml")
+        .tells("2");
+    home.run(&["config", "check"]).exits(6).shows("bitbrat.toml");
+    home.run(&["doctor"]).exits(6).shows("SKIPPED");
+    home.run(&["config", "show"])
+        .exits(0)
+        .tells("bitbrat config check");
+}
+
+#[test]
+fn all_problems_of_a_configuration_are_told_at_once() {
+    let toml = "[store]\nulr = \"sqlite\"\n[schedule]\nstream = \"* * *\"\n[[source]]\nplatform = \"myspace\"\nid = \"1\"\n";
+    let home = Home::new().file("bitbrat.toml", toml);
+    let run = home.run(&["config", "check", "-o", "json"]).exits(6);
+    let problems = run.json()["items"].as_array().unwrap().len();
+    assert!(problems >= 3, "{}", run.stdout);
+    home.run(&["sources", "list"])
+        .exits(6)
+        .tells("store.ulr")
+        .tells("schedule.stream")
+        .tells("myspace");
+}
+
+#[test]
+fn a_configuration_file_that_is_named_must_exist() {
+    let home = Home::new();
+    home.run(&["--config", "absent.toml", "sources", "status"])
+        .exits(6)
+        .tells("absent.toml");
+    home.run(&["--env-file", "absent.env", "sources", "status"])
+        .exits(6)
+        .tells("absent.env");
+}
+
+#[test]
+fn a_flag_sets_what_is_there_to_be_set_and_never_a_secret() {
+    let home = Home::new();
+    home.run(&["--set", "store.ulr=sqlite", "sources", "list"])
+        .exits(2)
+        .tells("no key `store.ulr`");
+    home.run(&["--set", "twitch.bot_access_token=abc", "sources", "list"])
+        .exits(2)
+        .tells("secret");
+    home.run(&["--set", "store.url=floppy", "sources", "list"])
+        .exits(6)
+        .tells("--set");
+    home.run(&["--set", "nonsense", "sources", "list"])
+        .exits(2)
+        .tells("KEY=VALUE");
+}
+
+#[test]
+fn commands_and_options_that_do_not_exist_are_usage_errors() {
+    let home = Home::new();
+    for words in [
+        vec![],
+        vec!["source"],
+        vec!["sources", "states"],
+        vec!["sources", "status", "--fail-on", "rain"],
+        vec!["sources", "status", "--watch=soon"],
+        vec!["sources", "wait", "twitch:1", "--for", "rain"],
+        vec!["probe", "streams"],
+        vec!["-o", "xml", "sources", "list"],
+        vec!["schema", "weather"],
+        vec!["auth", "login", "myspace", "--with-token"],
+        vec!["auth", "login", "twitch"],
+        vec!["store", "migrate", "sqlite", "floppy"],
+        vec!["man", "nothing"],
+    ] {
+        home.run(&words).never_panics().exits(2);
+    }
+}
+
+#[test]
+fn an_action_that_no_bot_does_is_answered_with_those_that_they_do() {
+    let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
+    home.run(&["sources", "can", "twitch:1", "fly"])
+        .exits(2)
+        .tells("send-chat");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let home = Home::new();
+    for words in [
+        "--demo sources status -o json",
+        "schema sources",
+        "--help",
+        "man",
+        "completion zsh",
+    ] {
+        let line = format!(
+            "{} {words} | true; echo ${{PIPESTATUS[0]}}",
+            env!("CARGO_BIN_EXE_bitbrat")
+        );
+        let output = std::process::Command::new("bash")
+            .args(["-c", &line])
+            .env("HOME", home.work())
+            .env("TMPDIR", home.work())
+            .current_dir(home.work())
+            .output()
+            .unwrap();
+        let code = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(code.as_str(), "0" | "4"), "{words}: {code} {told}");
+        assert!(
+            !told.contains("panicked") && !told.contains("Broken pipe"),
+            "{words}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_refused_and_left_alone() {
+    let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
+    let path = home.work().join("newer.db");
+    let url = format!("store.url=sqlite:{}", path.display());
+    home.run(&["--demo", "--set", &url, "probe", "twitch:777001"])
+        .exits(0);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.pragma_update(None, "user_version", 99).unwrap();
+    drop(database);
+    home.run(&["--set", &url, "sources", "status"])
+        .never_panics()
+        .exits(1)
+        .tells("99")
+        .tells("upgrade bitbrat");
+    home.run(&["--set", &url, "doctor", "store"])
+        .exits(1)
+        .shows("FAIL");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_said_to_be_none() {
+    let home = Home::new().file(
+        "bitbrat.db",
+        "once upon a time there was a file that was no database at all",
+    );
+    home.run(&["--set", "store.url=sqlite:bitbrat.db", "sources", "status"])
+        .never_panics()
+        .exits(1)
+        .tells("bitbrat.db");
+}
+
+#[test]
+fn a_document_that_cannot_be_used_is_shown_with_its_reason_and_never_hides_the_others() {
+    let home = Home::new();
+    let path = home.work().join("odd.db");
+    let url = format!("store.url=sqlite:{}", path.display());
+    home.run(&["--demo", "--set", &url, "probe", "twitch:777001", "twitch:777002"])
+        .exits(0);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let changed = database
+        .execute(
+            "UPDATE sources SET document = '{\"schemaVersion\":99}' WHERE id = 'twitch:777001'",
+            [],
+        )
+        .unwrap();
+    assert_eq!(changed, 1);
+    drop(database);
+    let run = home
+        .run(&["--set", &url, "sources", "status"])
+        .exits(8)
+        .shows("unusable")
+        .shows("schemaVersion 99");
+    run.shows("QuietHarbor").tells("cannot be used");
+    let json = home
+        .run(&["--set", &url, "sources", "status", "-o", "json"])
+        .exits(8)
+        .json();
+    assert_eq!(json["items"].as_array().unwrap().len(), 1);
+    assert_eq!(json["unusable"][0]["id"], "twitch:777001");
+    home.run(&["--set", &url, "sources", "describe", "twitch:777001"])
+        .exits(8)
+        .tells("schemaVersion 99");
+}

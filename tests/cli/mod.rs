@@ -1,0 +1,7 @@
+//! The program as a whole: what is typed, what is printed, how it exits.
+
+mod bad_input;
+mod demo;
+mod formats;
+mod operator;
+mod schemas;

@@ -1,0 +1,359 @@
+//! What an operator does day by day, against a simulated Twitch that lives longer than one command.
+
+use std::sync::LazyLock;
+
+use bitbrat::sim::twitch::demo::{DemoWorld, populate};
+use bitbrat::sim::{Fault, Sim, SimOptions};
+use tokio::runtime::Runtime;
+
+use crate::support::{Home, mode};
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Runtime::new().unwrap()
+});
+
+/// A simulated Twitch and somebody who has configured it by the environment.
+struct Operator {
+    sim: Sim,
+    world: DemoWorld,
+    home: Home,
+}
+
+impl Operator {
+    fn new(sources: &str) -> Self {
+        let sim = RUNTIME.block_on(Sim::start(SimOptions::default())).unwrap();
+        let world = RUNTIME.block_on(async { populate(&sim.twitch) });
+        let urls = sim.twitch.urls();
+        let home = Home::new()
+            .env("BITBRAT_TWITCH__AUTH_URL", &urls.auth)
+            .env("BITBRAT_TWITCH__HELIX_URL", &urls.helix)
+            .env("TWITCH_CLIENT_ID", &world.client_id)
+            .env("TWITCH_CLIENT_SECRET", &world.client_secret)
+            .env("BITBRAT_SOURCES", sources);
+        Self { sim, world, home }
+    }
+
+    fn with_token(mut self) -> Self {
+        self.home = self
+            .home
+            .env("TWITCH_BOT_ACCESS_TOKEN", &self.world.bot.access)
+            .env("TWITCH_BOT_REFRESH_TOKEN", &self.world.bot.refresh);
+        self
+    }
+
+    fn fault(&self, fault: Fault) {
+        RUNTIME.block_on(async { self.sim.twitch.host().faults().add(fault) });
+    }
+
+    fn calm(&self) {
+        RUNTIME.block_on(async { self.sim.twitch.host().faults().clear() });
+    }
+}
+
+#[test]
+fn what_one_command_saw_the_next_one_knows() {
+    let operator = Operator::new("twitch:777001 twitch:777002").with_token();
+    let home = &operator.home;
+    home.run(&["sources", "status"])
+        .exits(8)
+        .tells("2 sources were never looked at");
+    home.run(&["sources", "list"])
+        .exits(0)
+        .shows("not yet")
+        .shows("$BITBRAT_SOURCES");
+    home.run(&["probe"]).exits(0).tells("kept in sqlite:");
+    let run = home.run(&["sources", "status", "-o", "json"]).exits(0);
+    assert_eq!(run.item("key", "twitch:777001")["streamStatus"], "ONLINE");
+    assert_eq!(run.item("key", "twitch:777001")["configured"], true);
+    home.run(&["sources", "is-live", "twitch:777001"]).exits(0);
+    let history = home
+        .run(&["sources", "history", "twitch:777001", "-o", "json"])
+        .exits(0);
+    assert_eq!(history.item("facet", "stream")["to"], "ONLINE");
+    assert_eq!(mode(&home.state()), 0o700);
+}
+
+#[test]
+fn a_name_is_resolved_once_and_remembered() {
+    let operator = Operator::new("twitch:quietharbor twitch:nobodyhere").with_token();
+    let home = &operator.home;
+    home.run(&["sources", "status"]).exits(8).shows("unresolved");
+    let run = home.run(&["sources", "status", "--probe", "-o", "json"]).exits(8);
+    assert_eq!(run.item("key", "twitch:777002")["displayName"], "QuietHarbor");
+    assert_eq!(run.json()["unusable"][0]["id"], "twitch:nobodyhere");
+    operator.fault(Fault::status(500));
+    home.run(&["sources", "describe", "twitch:777002"])
+        .exits(0)
+        .shows("QuietHarbor");
+}
+
+#[test]
+fn failed_looks_change_no_verdict_but_the_connection() {
+    let operator = Operator::new("twitch:777001 twitch:777002").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]).exits(0);
+    for fault in [
+        Fault::status(500),
+        Fault::status(429),
+        Fault::status(403),
+        Fault::body(bitbrat::sim::FaultBody::Garbage),
+        Fault::body(bitbrat::sim::FaultBody::Html),
+        Fault::body(bitbrat::sim::FaultBody::Empty),
+    ] {
+        operator.fault(fault.on("/helix/"));
+        let run = home.run(&["--no-progress", "probe", "-o", "json"]).never_panics();
+        let live = run.item("key", "twitch:777001");
+        assert_eq!(
+            (&live["streamStatus"], &live["authStatus"]),
+            (&"ONLINE".into(), &"VALID".into()),
+            "{live:#}"
+        );
+        assert_ne!(live["status"], "CONNECTED", "{live:#}");
+        assert_eq!(run.code, 3);
+        operator.calm();
+    }
+    home.run(&["probe"]).exits(0);
+}
+
+#[test]
+fn an_unreachable_platform_is_a_source_down_and_never_a_stream_offline() {
+    let home = Home::new()
+        .env("BITBRAT_TWITCH__AUTH_URL", "http://127.0.0.1:1/oauth2")
+        .env("BITBRAT_TWITCH__HELIX_URL", "http://127.0.0.1:1/helix")
+        .env("TWITCH_CLIENT_ID", "abc")
+        .env("TWITCH_BOT_ACCESS_TOKEN", "def")
+        .env("BITBRAT_SOURCES", "twitch:1");
+    let run = home.run(&["probe", "-o", "json"]).never_panics().exits(3);
+    let item = run.item("key", "twitch:1");
+    assert_eq!(
+        (&item["status"], &item["streamStatus"]),
+        (&"DISCONNECTED".into(), &"UNKNOWN".into())
+    );
+    assert!(item.get("authStatus").is_none(), "{item:#}");
+    home.run(&["doctor", "twitch", "-o", "json"])
+        .never_panics()
+        .exits(1)
+        .shows("network.connect");
+}
+
+#[test]
+fn without_any_token_the_operator_is_told_how_to_give_one() {
+    let home = Home::new()
+        .env("BITBRAT_SOURCES", "twitch:777001")
+        .env("TWITCH_CLIENT_ID", "abc");
+    home.run(&["auth", "status"])
+        .exits(4)
+        .shows("MISSING")
+        .tells("bitbrat auth login twitch --with-token");
+    home.run(&["sources", "status", "--probe"])
+        .exits(4)
+        .tells("bitbrat auth login twitch --with-token");
+}
+
+#[test]
+fn a_token_is_kept_only_after_the_platform_has_accepted_it_and_is_never_shown() {
+    let operator = Operator::new("twitch:777001");
+    let home = &operator.home;
+    let tokens = home.state().join("tokens.json");
+    home.run_with(&["auth", "login", "twitch", "--with-token"], "")
+        .exits(2)
+        .tells("no token on standard input");
+    home.run_with(&["auth", "login", "twitch", "--with-token"], "two words\n")
+        .exits(2)
+        .tells("not a token");
+    home.run_with(&["auth", "login", "twitch", "--with-token"], "wrongtoken123\n")
+        .exits(4)
+        .tells("nothing was kept");
+    assert!(!tokens.exists());
+    let input = format!(
+        "oauth:{}\n{}\n",
+        operator.world.bot.access, operator.world.bot.refresh
+    );
+    let run = home
+        .run_with(&["auth", "login", "twitch", "--with-token", "-o", "json"], &input)
+        .exits(0);
+    assert_eq!(run.item("identity", "twitch/bot")["login"], "bitbrat_bot");
+    assert_eq!(mode(&tokens), 0o600);
+    for words in [
+        vec!["auth", "status", "-o", "json"],
+        vec!["auth", "status", "-o", "wide"],
+        vec!["-vv", "probe"],
+        vec!["config", "show"],
+    ] {
+        let run = home.run(&words).exits(0);
+        for secret in [
+            &operator.world.bot.access,
+            &operator.world.bot.refresh,
+            &operator.world.client_secret,
+        ] {
+            assert!(
+                !run.stdout.contains(secret.as_str()) && !run.stderr.contains(secret.as_str()),
+                "{words:?}"
+            );
+        }
+    }
+    home.run(&["auth", "logout", "twitch"])
+        .exits(0)
+        .tells("forgotten");
+    home.run(&["auth", "logout", "twitch"])
+        .exits(0)
+        .tells("had no token");
+}
+
+#[test]
+fn a_login_while_the_platform_is_away_keeps_nothing() {
+    let operator = Operator::new("twitch:777001");
+    operator.fault(Fault::status(503).on("/oauth2/"));
+    let input = format!("{}\n", operator.world.bot.access);
+    operator
+        .home
+        .run_with(&["auth", "login", "twitch", "--with-token"], &input)
+        .exits(8)
+        .tells("nothing was kept");
+    assert!(!operator.home.state().join("tokens.json").exists());
+}
+
+#[test]
+fn a_token_file_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let operator = Operator::new("twitch:777001").with_token();
+    let tokens = operator.home.state().join("tokens.json");
+    operator.home.run(&["probe"]).exits(0);
+    std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let run = operator
+        .home
+        .run(&["auth", "status"])
+        .exits(1)
+        .tells("can be read by others");
+    run.tells("chmod 600");
+    operator.home.run(&["doctor", "tokens"]).exits(1).shows("FAIL");
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let run = operator.home.run(&["probe", "--dry-run", "-o", "json"]).exits(0);
+    assert_eq!(run.item("key", "twitch:777001")["streamStatus"], "ONLINE");
+    assert!(!operator.home.state().join("bitbrat.db").exists());
+}
+
+#[test]
+fn a_store_is_copied_once_and_then_nothing_changes() {
+    let operator = Operator::new("twitch:777001 twitch:777002").with_token();
+    let home = &operator.home;
+    home.run(&["store", "migrate", "sqlite", "sqlite:copy.db"])
+        .exits(2)
+        .tells("there is no store");
+    home.run(&["probe"]).exits(0);
+    home.run(&["store", "migrate", "sqlite", "sqlite:copy.db", "--dry-run"])
+        .exits(0)
+        .tells("2 of 2 documents would be copied");
+    assert!(!home.work().join("copy.db").exists());
+    let words = ["store", "migrate", "sqlite", "sqlite:copy.db", "-o", "json"];
+    assert_eq!(
+        home.run(&words).exits(0).item("key", "twitch:777001")["copied"],
+        "new"
+    );
+    assert_eq!(
+        home.run(&words).exits(0).item("key", "twitch:777001")["copied"],
+        "unchanged"
+    );
+    let original = home
+        .run(&["sources", "history", "twitch:777001", "-o", "csv"])
+        .exits(0);
+    let copy = home
+        .run(&[
+            "--set",
+            "store.url=sqlite:copy.db",
+            "sources",
+            "history",
+            "twitch:777001",
+            "-o",
+            "csv",
+        ])
+        .exits(0);
+    assert_eq!(original.stdout, copy.stdout);
+    home.run(&["store", "migrate", "sqlite", "sqlite"])
+        .exits(2)
+        .tells("to itself");
+}
+
+#[test]
+fn orphans_are_pruned_only_when_somebody_agrees() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]).exits(0);
+    let database = rusqlite::Connection::open(home.state().join("bitbrat.db")).unwrap();
+    database
+        .execute(
+            "INSERT INTO sources VALUES ('twitch:lost', 1, '{\"streamStatus\":\"ONLINE\"}')",
+            [],
+        )
+        .unwrap();
+    drop(database);
+    home.run(&["doctor", "store"])
+        .exits(0)
+        .shows("twitch:lost")
+        .tells("bitbrat sources prune");
+    home.run(&["sources", "prune", "--dry-run"])
+        .exits(0)
+        .shows("would be removed");
+    home.run(&["sources", "prune"]).exits(2).tells("--yes");
+    home.run(&["sources", "prune", "--yes"]).exits(0).shows("removed");
+    home.run(&["sources", "prune", "--yes"])
+        .exits(0)
+        .tells("nothing to remove");
+    home.run(&["sources", "status"]).exits(0).shows("PixelMeadow");
+}
+
+#[test]
+fn the_simulator_tells_a_client_how_to_reach_it() {
+    use std::io::{BufRead as _, BufReader};
+    let home = Home::new();
+    let mut child = home
+        .command(&["sim", "--twitch-port", "0", "--env"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    let text: Vec<String> = lines.take(10).collect();
+    let client = Home::new().file("sim.env", &text.join("\n"));
+    let run = client.run(&[
+        "--env-file",
+        "sim.env",
+        "sources",
+        "status",
+        "--probe",
+        "-o",
+        "json",
+    ]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(
+        run.item("key", "twitch:777001")["streamStatus"],
+        "ONLINE",
+        "{text:?}"
+    );
+}
+
+#[test]
+fn an_interrupt_is_exit_130() {
+    let home = Home::new();
+    let mut child = home
+        .command(&["--demo", "sources", "wait", "twitch:777001", "--for", "offline"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let interrupted = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupted.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}

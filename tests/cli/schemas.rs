@@ -1,0 +1,92 @@
+//! JSON is a promise: the schemas are shipped, and what is printed is valid by them.
+
+use std::path::Path;
+
+use bitbrat::cli::commands::schema;
+use serde_json::Value;
+
+use crate::support::Home;
+
+fn validator(name: &str) -> jsonschema::Validator {
+    let described = schema::ALL
+        .iter()
+        .find(|described| described.name == name)
+        .unwrap();
+    let schema: Value = serde_json::from_str(&schema::text(described)).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+#[track_caller]
+fn is_valid(name: &str, json: &Value) {
+    let validator = validator(name);
+    let errors: Vec<_> = validator
+        .iter_errors(json)
+        .map(|error| format!("{error} at {}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{name}: {errors:#?}\n{json:#}");
+    assert_eq!(json["apiVersion"], "bitbrat/v1");
+}
+
+/// To renew them after an intended change: `for s in $(bitbrat schema | cut -d' ' -f1); do bitbrat schema $s > schemas/$s.json; done`
+#[test]
+fn the_shipped_schemas_are_those_that_are_printed() {
+    let home = Home::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let mut shipped: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    shipped.sort();
+    let mut expected: Vec<String> = schema::ALL
+        .iter()
+        .map(|described| format!("{}.json", described.name))
+        .collect();
+    expected.sort();
+    assert_eq!(shipped, expected);
+    for described in schema::ALL {
+        let golden = std::fs::read_to_string(folder.join(format!("{}.json", described.name))).unwrap();
+        let printed = home.run(&["schema", described.name]).exits(0).stdout;
+        assert!(
+            golden == printed,
+            "schemas/{}.json differs from `bitbrat schema {0}`",
+            described.name
+        );
+    }
+}
+
+#[test]
+fn what_the_commands_print_is_valid_by_their_schemas() {
+    let home = Home::new();
+    for (name, words) in [
+        ("sources", vec!["--demo", "sources", "status"]),
+        ("sources", vec!["--demo", "sources", "list"]),
+        ("sources", vec!["sources", "status"]),
+        ("source", vec!["--demo", "sources", "describe", "twitch:777005"]),
+        ("source", vec!["--demo", "sources", "describe", "twitch:777009"]),
+        ("history", vec!["--demo", "sources", "history", "twitch:777001"]),
+        ("answer", vec!["--demo", "sources", "is-live", "twitch:777001"]),
+        (
+            "answer",
+            vec!["--demo", "sources", "can", "twitch:777002", "moderate"],
+        ),
+        (
+            "answer",
+            vec!["--demo", "sources", "wait", "twitch:777001", "--for", "live"],
+        ),
+        ("prune", vec!["--demo", "sources", "prune", "--dry-run"]),
+        ("probe", vec!["--demo", "probe"]),
+        ("auth", vec!["--demo", "auth", "status"]),
+        ("doctor", vec!["--demo", "doctor"]),
+        ("config", vec!["config", "show"]),
+        ("check", vec!["config", "check"]),
+    ] {
+        let run = home.run(&[words.clone(), vec!["-o", "json"]].concat());
+        is_valid(name, &run.json());
+    }
+}
+
+#[test]
+fn a_report_of_another_kind_is_not_valid() {
+    let json = Home::new().run(&["config", "show", "-o", "json"]).exits(0).json();
+    assert!(!validator("sources").is_valid(&json));
+}
