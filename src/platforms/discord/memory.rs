@@ -4,6 +4,7 @@
 //! tokens. Without a directory everything is remembered in the process only.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -97,11 +98,12 @@ pub enum NoIdentify {
 pub fn fingerprint(token: &SecretString) -> String {
     let text = format!("bitbrat discord token\n{}", token.expose_secret());
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    hash.as_ref()
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut shown = String::with_capacity(32);
+    for byte in &hash.as_ref()[..16] {
+        // Writing to a string cannot fail.
+        let _ = write!(shown, "{byte:02x}");
+    }
+    shown
 }
 
 impl Memory {

@@ -6,6 +6,7 @@
 mod answer;
 mod channels;
 mod facts;
+pub mod gateway;
 mod limits;
 mod listing;
 mod look;
@@ -25,6 +26,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 use url::Url;
 
+use self::gateway::{GatewayListener, GatewayOptions};
 use self::limits::Route;
 use self::look::Look;
 use self::memory::Memory;
@@ -116,7 +118,8 @@ impl std::str::FromStr for StreamFrom {
 pub struct DiscordPlatform {
     options: DiscordOptions,
     clock: Arc<dyn Clock>,
-    connection: Option<Connection>,
+    chance: Chance,
+    connection: Option<Arc<Connection>>,
 }
 
 /// One token's way to Discord, with what never changes about it.
@@ -160,14 +163,17 @@ impl DiscordPlatform {
             }
         };
         let memory = Arc::new(Memory::new(options.state_dir.clone()));
-        let connection = connection.map(|rest| Connection {
-            rest: Rest::new(rest, memory, Arc::clone(&clock), chance),
-            me: OnceCell::new(),
-            application: OnceCell::new(),
+        let connection = connection.map(|rest| {
+            Arc::new(Connection {
+                rest: Rest::new(rest, memory, Arc::clone(&clock), chance.clone()),
+                me: OnceCell::new(),
+                application: OnceCell::new(),
+            })
         });
         Ok(Self {
             options,
             clock,
+            chance,
             connection,
         })
     }
@@ -193,8 +199,16 @@ impl DiscordPlatform {
         })
     }
 
+    /// Prepares listening to the gateway with the same token, limits and memory. For `watch` only: each session that it
+    /// begins is one of few.
+    pub fn listener(&self, options: GatewayOptions) -> Result<GatewayListener, PlatformError> {
+        let connection = self.connection.as_ref().ok_or_else(|| not_configured(NO_TOKEN))?;
+        let (connection, chance) = (Arc::clone(connection), self.chance.clone());
+        Ok(GatewayListener::new(connection, &self.options, options, chance))
+    }
+
     fn connected(&self) -> Result<&Connection, PlatformError> {
-        self.connection.as_ref().ok_or_else(|| not_configured(NO_TOKEN))
+        self.connection.as_deref().ok_or_else(|| not_configured(NO_TOKEN))
     }
 
     fn guild_options(&self, id: u64) -> Option<&GuildOptions> {

@@ -144,6 +144,17 @@ impl Rest {
         self.memory.standing(&self.fingerprint, self.clock.now())
     }
 
+    /// Returns whether the token is known to be dead.
+    pub fn is_dead(&self) -> bool {
+        self.dead_since().is_some()
+    }
+
+    /// Returns when the token was refused, if it was.
+    pub fn dead_since(&self) -> Option<Timestamp> {
+        let dead = self.memory.dead(&self.fingerprint);
+        dead.map(|dead| dead.refused_at)
+    }
+
     /// Remembers that the gateway refused the token.
     pub fn refused_by_gateway(&self, at: Timestamp) {
         self.remember_refusal(at);
@@ -228,7 +239,7 @@ impl Rest {
         self.learn(
             call,
             answer::bucket_news(&answer.headers),
-            outcome.as_ref().map(|()| ()),
+            outcome.as_ref().map(|&()| ()),
             at,
         );
         outcome?;
@@ -263,10 +274,9 @@ impl Rest {
             let wait = until.since(now);
             waited += wait;
             if waited > self.options.patience {
-                return Err(ApiError::RateLimited {
-                    wait,
-                    global: false,
-                    shared: false,
+                return Err(ApiError::Held {
+                    until,
+                    reason: "one of Discord's limits is not over before".to_owned(),
                 });
             }
             // A little more than asked for, so that many waiters do not return in one instant.

@@ -68,22 +68,6 @@ pub struct Me {
 pub struct Application {
     /// Its id, which an invite link needs.
     pub id: Id,
-    /// Among others, which privileged intents are switched on.
-    #[serde(default, deserialize_with = "lenient")]
-    flags: Option<u64>,
-    /// The same as text.
-    #[serde(default, deserialize_with = "lenient")]
-    flags_new: Option<String>,
-}
-
-impl Application {
-    /// Returns the flags, if they were told.
-    pub fn flags(&self) -> Option<u64> {
-        self.flags_new
-            .as_ref()
-            .and_then(|text| text.parse().ok())
-            .or(self.flags)
-    }
 }
 
 /// A guild as the list of the bot's guilds shows it.
@@ -242,9 +226,6 @@ pub struct StageInstance {
     pub id: Id,
     /// The stage channel.
     pub channel_id: Id,
-    /// What it is about.
-    #[serde(default, deserialize_with = "lenient")]
-    pub topic: Option<String>,
 }
 
 /// A scheduled event.
@@ -252,9 +233,6 @@ pub struct StageInstance {
 pub struct ScheduledEvent {
     /// Its id.
     pub id: Id,
-    /// Its name.
-    #[serde(default, deserialize_with = "lenient")]
-    pub name: Option<String>,
     /// 1 scheduled, 2 active, 3 completed, 4 cancelled.
     pub status: u64,
 }
@@ -300,9 +278,6 @@ impl VoiceState {
 pub struct GatewayBot {
     /// The gateway's address.
     pub url: String,
-    /// How many shards Discord recommends.
-    #[serde(default)]
-    pub shards: Option<u64>,
     /// The budget of session starts.
     pub session_start_limit: SessionStartLimit,
 }
@@ -380,19 +355,5 @@ mod tests {
         let end: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
         assert!(member.subject(1, end.plus_millis(-1)).timed_out);
         assert!(!member.subject(1, end).timed_out);
-    }
-
-    #[test]
-    fn flags_are_read_as_text_first() {
-        let app = |value| serde_json::from_value::<Application>(value).unwrap().flags();
-        assert_eq!(
-            app(json!({"id": "1", "flags": 1, "flags_new": "565248"})),
-            Some(565_248)
-        );
-        assert_eq!(
-            app(json!({"id": "1", "flags": 565_248, "flags_new": "?"})),
-            Some(565_248)
-        );
-        assert_eq!(app(json!({"id": "1"})), None);
     }
 }

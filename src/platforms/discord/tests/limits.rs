@@ -44,7 +44,7 @@ async fn a_small_bucket_is_never_overdrawn() {
 #[tokio::test]
 async fn our_own_pace_stays_below_the_global_limit() {
     let (rig, guilds) = with_guilds(8).await;
-    rig.discord().knobs(|knobs| knobs.global_per_second = 12);
+    rig.discord().knobs(|knobs| knobs.global_per_second = 20);
     let platform = rig.platform(|options| {
         options.requests_per_second = 10;
         for id in &guilds {

@@ -1,0 +1,187 @@
+//! The gateway's frames: read tolerantly, written as documented.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::machine::{Kind, Session};
+
+/// A frame as it came. What it carries is read only where somebody wants it.
+#[derive(Debug, Deserialize)]
+pub struct Frame<'a> {
+    op: u64,
+    #[serde(borrow, default)]
+    d: Option<&'a RawValue>,
+    #[serde(default)]
+    s: Option<u64>,
+    #[serde(default)]
+    t: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    heartbeat_interval: u64,
+}
+
+#[derive(Deserialize)]
+struct Ready {
+    session_id: String,
+    resume_gateway_url: String,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads a frame; `None` when it is not one.
+    pub fn read(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Returns the event's name, if it is an event.
+    pub fn event(&self) -> Option<&str> {
+        self.t.as_deref().filter(|_| self.op == 0)
+    }
+
+    /// Returns what it carries, as text.
+    pub fn data(&self) -> &'a str {
+        self.d.map_or("null", RawValue::get)
+    }
+
+    /// Returns what it means for the connection. A frame that lacks what its kind must have means nothing.
+    pub fn kind(&self) -> Kind {
+        let seq = self.s.unwrap_or(0);
+        let read = match self.op {
+            0 => match self.event() {
+                Some("READY") => serde_json::from_str(self.data())
+                    .ok()
+                    .map(|ready: Ready| Kind::Ready {
+                        session_id: ready.session_id,
+                        url: ready.resume_gateway_url,
+                        seq,
+                    }),
+                Some("RESUMED") => Some(Kind::Resumed { seq }),
+                _ => Some(Kind::Event { seq }),
+            },
+            1 => Some(Kind::BeatNow),
+            7 => Some(Kind::Reconnect),
+            // Whatever is not clearly resumable is not.
+            9 => Some(Kind::Invalid(self.data().trim() == "true")),
+            10 => serde_json::from_str(self.data())
+                .ok()
+                .map(|hello: Hello| Kind::Hello(hello.heartbeat_interval)),
+            11 => Some(Kind::Ack),
+            _ => None,
+        };
+        read.unwrap_or(Kind::Other)
+    }
+}
+
+/// Writes op 2. The result holds the token: it is sent and nothing else.
+pub fn identify(token: &SecretString, intents: u64) -> String {
+    json!({"op": 2, "d": {"token": token.expose_secret(), "intents": intents,
+        "properties": {"os": std::env::consts::OS, "browser": "bitbrat", "device": "bitbrat"},
+        "large_threshold": 50, "shard": [0, 1]}})
+    .to_string()
+}
+
+/// Writes op 6. The result holds the token: it is sent and nothing else.
+pub fn resume(token: &SecretString, session: &Session) -> String {
+    json!({"op": 6, "d": {"token": token.expose_secret(), "session_id": session.id, "seq": session.seq}})
+        .to_string()
+}
+
+/// Writes op 1.
+pub fn heartbeat(seq: Option<u64>) -> String {
+    json!({"op": 1, "d": seq}).to_string()
+}
+
+/// Returns the address of a socket at `base`, with the version and the encoding that we speak.
+pub fn address(base: &str) -> String {
+    let base = base.split(['?', '#']).next().unwrap_or_default();
+    format!("{}/?v=10&encoding=json", base.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &str) -> Kind {
+        Frame::read(text).unwrap().kind()
+    }
+
+    #[test]
+    fn frames_are_read_by_their_op() {
+        for (text, expected) in [
+            (
+                r#"{"op":10,"d":{"heartbeat_interval":41250,"_trace":[]},"s":null,"t":null}"#,
+                Kind::Hello(41_250),
+            ),
+            (r#"{"op":11}"#, Kind::Ack),
+            (r#"{"op":1,"d":null}"#, Kind::BeatNow),
+            (r#"{"op":7,"d":null}"#, Kind::Reconnect),
+            (r#"{"op":9,"d":true}"#, Kind::Invalid(true)),
+            (r#"{"op":9,"d":false}"#, Kind::Invalid(false)),
+            (r#"{"op":9,"d":null}"#, Kind::Invalid(false)),
+            (r#"{"op":0,"d":{},"s":4,"t":"RESUMED"}"#, Kind::Resumed { seq: 4 }),
+            (
+                r#"{"op":0,"d":{"new":1},"s":5,"t":"SOMETHING_NEW"}"#,
+                Kind::Event { seq: 5 },
+            ),
+            (
+                r#"{"op":0,"d":{"session_id":"a1","resume_gateway_url":"wss://x","v":10},"s":1,"t":"READY"}"#,
+                Kind::Ready {
+                    session_id: "a1".into(),
+                    url: "wss://x".into(),
+                    seq: 1,
+                },
+            ),
+            (r#"{"op":10,"d":{}}"#, Kind::Other),
+            (r#"{"op":99,"d":{}}"#, Kind::Other),
+        ] {
+            assert_eq!(kind(text), expected, "{text}");
+        }
+        for broken in ["", "[]", "{", r#"{"d":1}"#, r#"{"op":"0"}"#] {
+            assert!(Frame::read(broken).is_none(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn frames_are_written_as_documented() {
+        let token = SecretString::from("t0ken");
+        let identify: serde_json::Value = serde_json::from_str(&identify(&token, 513)).unwrap();
+        assert_eq!(
+            (
+                &identify["op"],
+                &identify["d"]["intents"],
+                &identify["d"]["token"]
+            ),
+            (&json!(2), &json!(513), &json!("t0ken"))
+        );
+        let session = Session {
+            id: "a1".into(),
+            url: "wss://x".into(),
+            seq: 7,
+        };
+        let resume: serde_json::Value = serde_json::from_str(&resume(&token, &session)).unwrap();
+        assert_eq!(
+            resume,
+            json!({"op": 6, "d": {"token": "t0ken", "session_id": "a1", "seq": 7}})
+        );
+        let beat: serde_json::Value = serde_json::from_str(&heartbeat(None)).unwrap();
+        assert_eq!(beat, json!({"op": 1, "d": null}));
+    }
+
+    #[test]
+    fn an_address_gets_our_version_whatever_it_had() {
+        for base in [
+            "wss://gateway.discord.gg",
+            "wss://gateway.discord.gg/",
+            "wss://gateway.discord.gg/?v=9",
+        ] {
+            assert_eq!(address(base), "wss://gateway.discord.gg/?v=10&encoding=json");
+        }
+        assert_eq!(
+            address("ws://127.0.0.1:1/resume"),
+            "ws://127.0.0.1:1/resume/?v=10&encoding=json"
+        );
+    }
+}

@@ -1,0 +1,629 @@
+//! What the gateway's events tell about the configured guilds: whether they are there, what the bot may do in them, what is
+//! going on. Pure: events in, facts out. Guilds that nobody configured are not kept.
+//!
+//! An event that cannot be read makes what it would have changed unknown, never wrong: nothing more is said about it until
+//! the guild is told as a whole again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::super::channels::{self, Access};
+use super::super::facts::{self, PERMISSIONS};
+use super::super::permissions::GuildRules;
+use super::super::streams::created_at;
+use super::super::wire::{
+    Channel, GuildMember, Id, Role, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
+};
+use super::super::{GuildOptions, StreamFrom};
+use crate::core::observation::{Fact, LinkState, Transport};
+use crate::core::time::Timestamp;
+
+/// The configured guilds as the gateway tells them.
+#[derive(Debug)]
+pub struct Guilds {
+    me: Option<Id>,
+    stream_from: Option<StreamFrom>,
+    guilds: BTreeMap<u64, Guild>,
+    unread: u64,
+}
+
+#[derive(Debug, Default)]
+struct Guild {
+    options: GuildOptions,
+    presence: Presence,
+    rules: Option<Rules>,
+    stages: BTreeMap<u64, StageInstance>,
+    events: BTreeSet<u64>,
+    /// Users who share their screen.
+    streaming: BTreeMap<u64, VoiceState>,
+    /// The stream that was last told, if one is.
+    told_stream: Option<String>,
+}
+
+/// Whether a guild is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Presence {
+    /// Nothing was told yet.
+    #[default]
+    Unknown,
+    /// The bot is in it, but it was not told as a whole yet, or suffers an outage.
+    Unavailable,
+    Available,
+    /// The bot is not in it.
+    Gone,
+}
+
+/// What permissions follow from.
+#[derive(Debug)]
+struct Rules {
+    law: GuildRules,
+    me: Option<GuildMember>,
+    /// All channels and threads; kept only where channels are configured.
+    channels: BTreeMap<u64, Channel>,
+}
+
+/// Facts about guilds, by id.
+pub type Told = Vec<(u64, Fact)>;
+
+#[derive(Deserialize)]
+struct ReadyEvent {
+    user: Whose,
+    #[serde(default, deserialize_with = "readable")]
+    guilds: Vec<GuildStub>,
+}
+
+#[derive(Deserialize)]
+struct Whose {
+    id: Id,
+}
+
+#[derive(Deserialize)]
+struct GuildStub {
+    id: Id,
+    #[serde(default, deserialize_with = "lenient")]
+    unavailable: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct GuildEvent {
+    id: Id,
+    #[serde(default, deserialize_with = "lenient")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    unavailable: Option<bool>,
+    #[serde(default, deserialize_with = "lenient")]
+    owner_id: Option<Id>,
+    #[serde(default, deserialize_with = "lenient")]
+    roles: Option<Vec<Role>>,
+    #[serde(default, deserialize_with = "lenient")]
+    member_count: Option<u64>,
+    #[serde(default, deserialize_with = "readable")]
+    members: Vec<GuildMember>,
+    #[serde(default, deserialize_with = "readable")]
+    channels: Vec<Channel>,
+    #[serde(default, deserialize_with = "readable")]
+    threads: Vec<Channel>,
+    #[serde(default, deserialize_with = "readable")]
+    stage_instances: Vec<StageInstance>,
+    #[serde(default, deserialize_with = "readable")]
+    guild_scheduled_events: Vec<ScheduledEvent>,
+    #[serde(default, deserialize_with = "readable")]
+    voice_states: Vec<VoiceState>,
+}
+
+/// An event about something in a guild.
+#[derive(Deserialize)]
+struct Within<T> {
+    guild_id: Id,
+    #[serde(flatten)]
+    what: T,
+}
+
+#[derive(Deserialize)]
+struct RoleEvent {
+    role: Role,
+}
+
+#[derive(Deserialize)]
+struct RoleGone {
+    role_id: Id,
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+impl Guilds {
+    /// Prepares to follow `guilds` with what is configured about them.
+    pub fn new(
+        guilds: impl IntoIterator<Item = (u64, GuildOptions)>,
+        stream_from: Option<StreamFrom>,
+    ) -> Self {
+        Self {
+            me: None,
+            stream_from,
+            guilds: guilds
+                .into_iter()
+                .map(|(id, options)| {
+                    let guild = Guild {
+                        options,
+                        ..Guild::default()
+                    };
+                    (id, guild)
+                })
+                .collect(),
+            unread: 0,
+        }
+    }
+
+    /// Returns the bot's own user id, once it was told.
+    pub fn me(&self) -> Option<u64> {
+        self.me.map(|me| me.0)
+    }
+
+    /// Returns how many events could not be read.
+    pub fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Returns the guilds that are there and available.
+    pub fn available(&self) -> impl Iterator<Item = u64> + '_ {
+        self.with(Presence::Available)
+    }
+
+    /// Returns the guilds that the bot may be in, whether they are available or not.
+    pub fn attended(&self) -> impl Iterator<Item = u64> + '_ {
+        let all = self.guilds.iter();
+        all.filter(|(_, guild)| guild.presence != Presence::Gone)
+            .map(|(id, _)| *id)
+    }
+
+    /// Returns available guilds whose own member entry was not told.
+    pub fn without_member(&self) -> impl Iterator<Item = u64> + '_ {
+        let all = self.guilds.iter();
+        all.filter(|(_, guild)| guild.rules.as_ref().is_some_and(|rules| rules.me.is_none()))
+            .map(|(id, _)| *id)
+    }
+
+    /// Returns the channel that holds `channel`, if it is a thread that was told.
+    pub fn parent_of(&self, guild: u64, channel: u64) -> Option<u64> {
+        let rules = self.guilds.get(&guild)?.rules.as_ref()?;
+        rules.channels.get(&channel)?.parent_id.map(|id| id.0)
+    }
+
+    /// Returns what is configured about a guild; `None` for one that nobody configured.
+    pub fn options(&self, guild: u64) -> Option<&GuildOptions> {
+        self.guilds.get(&guild).map(|guild| &guild.options)
+    }
+
+    fn with(&self, presence: Presence) -> impl Iterator<Item = u64> + '_ {
+        let all = self.guilds.iter();
+        all.filter(move |(_, guild)| guild.presence == presence)
+            .map(|(id, _)| *id)
+    }
+
+    /// Returns what to tell of guilds that were announced and have not been told as a whole for so long that they must
+    /// suffer an outage.
+    pub fn settle(&self) -> Told {
+        self.with(Presence::Unavailable)
+            .map(|id| (id, outage()))
+            .collect()
+    }
+
+    /// Takes the bot's own member entry of a guild, asked for because no event told it.
+    pub fn learn_member(&mut self, id: u64, member: GuildMember, now: Timestamp) -> Told {
+        let me = self.me;
+        let Some(guild) = self.guilds.get_mut(&id) else {
+            return Vec::new();
+        };
+        if let Some(rules) = &mut guild.rules {
+            rules.me = Some(member);
+        }
+        told(id, guild.permissions(me, now))
+    }
+
+    /// Returns when a timeout of the bot ends next, since no event tells that.
+    pub fn next_timeout_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let members = self
+            .guilds
+            .values()
+            .filter_map(|guild| guild.rules.as_ref()?.me.as_ref());
+        members
+            .filter_map(|me| me.communication_disabled_until)
+            .filter(|until| *until > now)
+            .min()
+    }
+
+    /// Computes all permissions again, because a timeout has ended.
+    pub fn recompute(&mut self, now: Timestamp) -> Told {
+        let me = self.me;
+        let all = self.guilds.iter();
+        all.flat_map(|(id, guild)| told(*id, guild.permissions(me, now)))
+            .collect()
+    }
+
+    /// Learns from an event.
+    pub fn learn(&mut self, event: &str, data: &str, now: Timestamp) -> Told {
+        match event {
+            "READY" => self.ready(data),
+            "GUILD_CREATE" => self.guild(data, true, now),
+            "GUILD_UPDATE" => self.guild(data, false, now),
+            "GUILD_DELETE" => self.gone(data),
+            "GUILD_ROLE_CREATE" | "GUILD_ROLE_UPDATE" => {
+                self.within(data, now, true, |guild, event: RoleEvent| {
+                    if let Some(rules) = &mut guild.rules {
+                        rules.law.roles.insert(event.role.id.0, event.role.permissions);
+                    }
+                })
+            }
+            "GUILD_ROLE_DELETE" => self.within(data, now, true, |guild, event: RoleGone| {
+                if let Some(rules) = &mut guild.rules {
+                    rules.law.roles.remove(&event.role_id.0);
+                }
+            }),
+            "CHANNEL_CREATE" | "CHANNEL_UPDATE" | "THREAD_CREATE" | "THREAD_UPDATE" => {
+                self.within(data, now, true, |guild, channel: Channel| {
+                    let kept = !guild.options.channels.is_empty();
+                    if let Some(rules) = guild.rules.as_mut().filter(|_| kept) {
+                        rules.channels.insert(channel.id.0, channel);
+                    }
+                })
+            }
+            "CHANNEL_DELETE" | "THREAD_DELETE" => self.within(data, now, true, |guild, channel: Whose| {
+                if let Some(rules) = &mut guild.rules {
+                    rules.channels.remove(&channel.id.0);
+                }
+                guild.stages.remove(&channel.id.0);
+            }),
+            "GUILD_MEMBER_UPDATE" => self.member(data, now),
+            _ => self.learn_stream(event, data, now),
+        }
+    }
+
+    /// Learns from an event about what is going on.
+    fn learn_stream(&mut self, event: &str, data: &str, now: Timestamp) -> Told {
+        if self.stream_from.is_none() {
+            return Vec::new();
+        }
+        match event {
+            "STAGE_INSTANCE_CREATE" | "STAGE_INSTANCE_UPDATE" => {
+                self.within(data, now, false, |guild, stage: StageInstance| {
+                    guild.stages.insert(stage.channel_id.0, stage);
+                })
+            }
+            "STAGE_INSTANCE_DELETE" => self.within(data, now, false, |guild, stage: StageInstance| {
+                guild.stages.remove(&stage.channel_id.0);
+            }),
+            "GUILD_SCHEDULED_EVENT_CREATE" | "GUILD_SCHEDULED_EVENT_UPDATE" => {
+                self.within(data, now, false, |guild, event: ScheduledEvent| {
+                    if event.is_active() {
+                        guild.events.insert(event.id.0);
+                    } else {
+                        guild.events.remove(&event.id.0);
+                    }
+                })
+            }
+            "GUILD_SCHEDULED_EVENT_DELETE" => self.within(data, now, false, |guild, event: Whose| {
+                guild.events.remove(&event.id.0);
+            }),
+            "VOICE_STATE_UPDATE" => self.within(data, now, false, |guild, voice: VoiceState| {
+                guild.hear_voice(voice);
+            }),
+            _ => Vec::new(),
+        }
+    }
+
+    fn ready(&mut self, data: &str) -> Told {
+        let Some(ready) = self.read::<ReadyEvent>(data) else {
+            return Vec::new();
+        };
+        self.me = Some(ready.user.id);
+        let listed: BTreeSet<_> = ready.guilds.iter().map(|guild| guild.id.0).collect();
+        let mut news = Vec::new();
+        for (id, guild) in &mut self.guilds {
+            // A new session tells everything again; what was known of the old one may have changed meanwhile.
+            guild.rules = None;
+            if listed.contains(id) {
+                guild.presence = Presence::Unavailable;
+            } else {
+                guild.presence = Presence::Gone;
+                news.push((*id, not_in_guild()));
+            }
+        }
+        news
+    }
+
+    fn guild(&mut self, data: &str, whole: bool, now: Timestamp) -> Told {
+        let Some(event) = self.read::<GuildEvent>(data) else {
+            self.doubt(data);
+            return Vec::new();
+        };
+        let (id, me, stream_from) = (event.id.0, self.me, self.stream_from);
+        let Some(guild) = self.guilds.get_mut(&id) else {
+            return Vec::new();
+        };
+        if event.unavailable == Some(true) {
+            guild.presence = Presence::Unavailable;
+            guild.rules = None;
+            return vec![(id, outage())];
+        }
+        let profile = profile(&event);
+        let mut news = Vec::new();
+        if whole {
+            guild.presence = Presence::Available;
+            news.push((id, facts::link(Transport::Gateway, LinkState::Up)));
+            guild.take_over(event, me);
+        } else {
+            guild.amend(event);
+        }
+        news.push((id, profile));
+        news.extend(told(id, guild.permissions(me, now)));
+        if whole {
+            news.extend(guild.whole_stream(stream_from).map(|fact| (id, fact)));
+        }
+        news
+    }
+
+    fn gone(&mut self, data: &str) -> Told {
+        let Some(stub) = self.read::<GuildStub>(data) else {
+            return Vec::new();
+        };
+        let id = stub.id.0;
+        let Some(guild) = self.guilds.get_mut(&id) else {
+            return Vec::new();
+        };
+        guild.rules = None;
+        // Only with `unavailable` is it an outage; without, the bot was removed or the guild deleted.
+        if stub.unavailable == Some(true) {
+            guild.presence = Presence::Unavailable;
+            vec![(id, outage())]
+        } else {
+            guild.presence = Presence::Gone;
+            vec![(id, not_in_guild())]
+        }
+    }
+
+    /// Members other than the bot itself are told only with a privileged intent; should they come, they do not count.
+    fn member(&mut self, data: &str, now: Timestamp) -> Told {
+        let Some(event) = self.read::<Within<GuildMember>>(data) else {
+            self.doubt(data);
+            return Vec::new();
+        };
+        let (id, me) = (event.guild_id.0, self.me);
+        let own = event.what.user.as_ref().is_some_and(|user| Some(user.id) == me);
+        match self.guilds.get_mut(&id) {
+            Some(guild) if own => {
+                if let Some(rules) = &mut guild.rules {
+                    rules.me = Some(event.what);
+                }
+                told(id, guild.permissions(me, now))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Lets an event change its guild and tells what follows, for the permissions or for the stream.
+    fn within<T: DeserializeOwned>(
+        &mut self,
+        data: &str,
+        now: Timestamp,
+        permissions: bool,
+        change: impl FnOnce(&mut Guild, T),
+    ) -> Told {
+        let Some(event) = self.read::<Within<T>>(data) else {
+            if permissions {
+                self.doubt(data);
+            }
+            return Vec::new();
+        };
+        let (id, me, stream_from) = (event.guild_id.0, self.me, self.stream_from);
+        let Some(guild) = self.guilds.get_mut(&id) else {
+            return Vec::new();
+        };
+        change(guild, event.what);
+        if permissions {
+            told(id, guild.permissions(me, now))
+        } else {
+            guild
+                .stream_change(stream_from)
+                .map(|fact| (id, fact))
+                .into_iter()
+                .collect()
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&mut self, data: &str) -> Option<T> {
+        let read = serde_json::from_str(data).ok();
+        self.unread += u64::from(read.is_none());
+        read
+    }
+
+    /// Forgets what the permissions of a guild follow from, because an event about them could not be read.
+    fn doubt(&mut self, data: &str) {
+        let id = serde_json::from_str::<Within<Nothing>>(data).map(|event| event.guild_id);
+        let id = id.or_else(|_| serde_json::from_str::<Whose>(data).map(|event| event.id));
+        for (known, guild) in &mut self.guilds {
+            if id.as_ref().map_or(true, |id| id.0 == *known) {
+                guild.rules = None;
+            }
+        }
+    }
+}
+
+impl Guild {
+    fn take_over(&mut self, event: GuildEvent, me: Option<Id>) {
+        let own = event
+            .members
+            .into_iter()
+            .find(|member| member.user.as_ref().is_some_and(|user| Some(user.id) == me));
+        let kept = !self.options.channels.is_empty();
+        let channels = event.channels.into_iter().chain(event.threads).filter(|_| kept);
+        self.rules = event.owner_id.zip(event.roles).map(|(owner, roles)| Rules {
+            law: law(event.id, owner, &roles),
+            me: own,
+            channels: channels.map(|channel| (channel.id.0, channel)).collect(),
+        });
+        self.stages = event
+            .stage_instances
+            .into_iter()
+            .map(|stage| (stage.channel_id.0, stage))
+            .collect();
+        let active = event
+            .guild_scheduled_events
+            .iter()
+            .filter(|event| event.is_active());
+        self.events = active.map(|event| event.id.0).collect();
+        self.streaming.clear();
+        for voice in event.voice_states {
+            self.hear_voice(voice);
+        }
+    }
+
+    fn amend(&mut self, event: GuildEvent) {
+        let Some(rules) = &mut self.rules else {
+            return;
+        };
+        if let Some(owner) = event.owner_id {
+            rules.law.owner_id = owner.0;
+        }
+        if let Some(roles) = event.roles {
+            rules.law.roles = law(event.id, Id(0), &roles).roles;
+        }
+    }
+
+    fn hear_voice(&mut self, voice: VoiceState) {
+        if voice.streams() {
+            self.streaming.insert(voice.user_id.0, voice);
+        } else {
+            self.streaming.remove(&voice.user_id.0);
+        }
+    }
+
+    /// Tells what the bot may do, if all that it follows from is known.
+    fn permissions(&self, me: Option<Id>, now: Timestamp) -> Option<Vec<Fact>> {
+        let rules = self.rules.as_ref()?;
+        let subject = rules.me.as_ref()?.subject(me?.0, now);
+        let base = rules.law.in_guild(&subject);
+        let mut fields = BTreeMap::new();
+        let grants = if self.options.channels.is_empty() {
+            fields.insert("permissionScope".to_owned(), "guild".to_owned());
+            base.grants()
+        } else {
+            let others: Vec<_> = rules.channels.values().cloned().collect();
+            let access: BTreeMap<_, _> = self
+                .options
+                .channels
+                .iter()
+                .map(|id| {
+                    let access = match rules.channels.get(id) {
+                        Some(channel) => channels::access(&rules.law, &subject, channel, &others),
+                        // Hidden, deleted or an archived thread: only a request could tell.
+                        None => Access::Unknown("not told by the gateway".to_owned()),
+                    };
+                    (*id, access)
+                })
+                .collect();
+            let report = channels::report(&access, base);
+            fields.insert("channelPermissions".to_owned(), report.overview);
+            fields.insert("permissionScope".to_owned(), report.scope?);
+            report.grants?
+        };
+        let method = PERMISSIONS.to_owned();
+        Some(vec![
+            Fact::Permissions { method, grants },
+            Fact::Profile { fields },
+        ])
+    }
+
+    /// Returns the stream that is going on, by what counts as one.
+    fn stream(&self, from: StreamFrom) -> Option<(String, Option<Timestamp>)> {
+        let channel = self.options.stream_channel;
+        match from {
+            StreamFrom::Stage => {
+                let here =
+                    |stage: &&StageInstance| channel.is_none_or(|channel| stage.channel_id.0 == channel);
+                let stage = self.stages.values().filter(here).min_by_key(|stage| stage.id)?;
+                Some((stage.id.to_string(), Some(created_at(stage.id))))
+            }
+            StreamFrom::Event => self.events.first().map(|id| (id.to_string(), None)),
+            StreamFrom::GoLive => {
+                let user = self.options.stream_user;
+                let counts = |voice: &&VoiceState| {
+                    user.is_none_or(|user| voice.user_id.0 == user)
+                        && channel.is_none_or(|channel| voice.channel_id == Some(Id(channel)))
+                };
+                self.streaming
+                    .values()
+                    .find(counts)
+                    .map(|voice| (voice.stream_id(), None))
+            }
+        }
+    }
+
+    /// Tells the stream by the guild as a whole, which is as good as a complete poll.
+    fn whole_stream(&mut self, from: Option<StreamFrom>) -> Option<Fact> {
+        let stream = self.stream(from?);
+        self.told_stream = stream.as_ref().map(|(id, _)| id.clone());
+        Some(match stream {
+            Some((stream_id, started_at)) => Fact::StreamSeen {
+                stream_id,
+                started_at,
+            },
+            None => Fact::StreamAbsent,
+        })
+    }
+
+    /// Tells what an event has changed about the stream.
+    fn stream_change(&mut self, from: Option<StreamFrom>) -> Option<Fact> {
+        let stream = self.stream(from?);
+        let id = stream.as_ref().map(|(id, _)| id.clone());
+        let before = std::mem::replace(&mut self.told_stream, id.clone());
+        if before == id {
+            return None;
+        }
+        let (live, started_at) = (id.is_some(), stream.and_then(|(_, started_at)| started_at));
+        Some(Fact::StreamPush {
+            live,
+            stream_id: id.or(before),
+            started_at,
+        })
+    }
+}
+
+fn told(id: u64, facts: Option<Vec<Fact>>) -> Told {
+    facts.into_iter().flatten().map(|fact| (id, fact)).collect()
+}
+
+fn law(id: Id, owner: Id, roles: &[Role]) -> GuildRules {
+    GuildRules {
+        id: id.0,
+        owner_id: owner.0,
+        roles: roles.iter().map(|role| (role.id.0, role.permissions)).collect(),
+    }
+}
+
+fn profile(event: &GuildEvent) -> Fact {
+    let mut fields = BTreeMap::from([("mode".to_owned(), "gateway".to_owned())]);
+    if let Some(name) = event.name.as_ref().filter(|name| !name.is_empty()) {
+        fields.insert("displayName".to_owned(), name.clone());
+        fields.insert("guildName".to_owned(), name.clone());
+    }
+    if let Some(count) = event.member_count {
+        fields.insert("memberCount".to_owned(), count.to_string());
+    }
+    Fact::Profile { fields }
+}
+
+fn outage() -> Fact {
+    let message = "the guild suffers an outage at Discord";
+    facts::down(Transport::Gateway, "discord.guild_unavailable", message)
+}
+
+fn not_in_guild() -> Fact {
+    let message = "the bot is not a member of this guild, or there is no such guild; invite it";
+    facts::refused(Transport::Gateway, "discord.not_in_guild", message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Events of one guild, and what is told of it.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::core::observation::Grants;
+
+const GUILD: u64 = 9_001;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
+}
+
+fn following(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
+    let mut guilds = Guilds::new([(GUILD, options), (9_002, GuildOptions::default())], stream_from);
+    let ready =
+        json!({"user": {"id": "4001"}, "session_id": "a", "guilds": [{"id": "9001", "unavailable": true}]});
+    let news = guilds.learn("READY", &ready.to_string(), at(0));
+    assert_eq!(codes(&news), ["discord.not_in_guild"], "9002 is not listed");
+    assert_eq!((guilds.me(), guilds.available().count()), (Some(4_001), 0));
+    guilds
+}
+
+fn created() -> Value {
+    json!({"id": "9001", "name": "Lab", "owner_id": "77", "member_count": 120,
+        "roles": [{"id": "9001", "permissions": "3148864"}, {"id": "9100", "permissions": "76800"}],
+        "members": [{"user": {"id": "4001"}, "roles": ["9100"]}],
+        "channels": [{"id": "9200", "type": 0, "permission_overwrites": []}, {"id": "broken"}],
+        "threads": [], "stage_instances": [], "guild_scheduled_events": [], "voice_states": []})
+}
+
+fn live(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
+    let mut guilds = following(options, stream_from);
+    tell(&mut guilds, "GUILD_CREATE", &created());
+    assert_eq!(guilds.available().collect::<Vec<_>>(), [GUILD]);
+    guilds
+}
+
+fn with_channel() -> GuildOptions {
+    GuildOptions {
+        channels: vec![9_200],
+        ..GuildOptions::default()
+    }
+}
+
+fn tell(guilds: &mut Guilds, event: &str, data: &Value) -> Told {
+    guilds.learn(event, &data.to_string(), at(1))
+}
+
+fn codes(told: &Told) -> Vec<&str> {
+    let errors = told.iter().filter_map(|(_, fact)| match fact {
+        Fact::Connection {
+            state: LinkState::Down { error } | LinkState::Refused { error },
+            ..
+        } => Some(error.code.as_str()),
+        _ => None,
+    });
+    errors.collect()
+}
+
+fn grants(told: &Told) -> Option<&Grants> {
+    told.iter().find_map(|(_, fact)| match fact {
+        Fact::Permissions { grants, .. } => Some(grants),
+        _ => None,
+    })
+}
+
+fn holds(told: &Told, name: &str) -> bool {
+    grants(told).expect("permissions are told").granted.contains(name)
+}
+
+#[test]
+fn a_guild_told_as_a_whole_is_connected_with_its_profile_and_permissions() {
+    let mut guilds = following(GuildOptions::default(), None);
+    let news = tell(&mut guilds, "GUILD_CREATE", &created());
+    assert!(matches!(
+        news[0].1,
+        Fact::Connection {
+            state: LinkState::Up,
+            ..
+        }
+    ));
+    assert!(matches!(&news[1].1, Fact::Profile { fields } if fields["memberCount"] == "120"));
+    assert!(holds(&news, "MANAGE_MESSAGES") && !holds(&news, "ADMINISTRATOR"));
+    let stranger = json!({"id": "5", "name": "Elsewhere", "owner_id": "1", "roles": []});
+    assert_eq!(tell(&mut guilds, "GUILD_CREATE", &stranger), []);
+}
+
+#[test]
+fn an_outage_is_not_a_removal() {
+    let mut guilds = live(GuildOptions::default(), None);
+    let news = tell(
+        &mut guilds,
+        "GUILD_DELETE",
+        &json!({"id": "9001", "unavailable": true}),
+    );
+    assert_eq!(codes(&news), ["discord.guild_unavailable"]);
+    assert_eq!((guilds.available().count(), guilds.attended().count()), (0, 1));
+    tell(&mut guilds, "GUILD_CREATE", &created());
+    assert_eq!(guilds.available().count(), 1);
+    for removed in [json!({"id": "9001"}), json!({"id": "9001", "unavailable": false})] {
+        assert_eq!(
+            codes(&tell(&mut guilds, "GUILD_DELETE", &removed)),
+            ["discord.not_in_guild"]
+        );
+        assert_eq!(guilds.attended().count(), 0);
+    }
+}
+
+#[test]
+fn a_guild_that_is_never_told_as_a_whole_suffers_an_outage() {
+    let guilds = following(GuildOptions::default(), None);
+    assert_eq!(codes(&guilds.settle()), ["discord.guild_unavailable"]);
+    assert!(live(GuildOptions::default(), None).settle().is_empty());
+}
+
+#[test]
+fn changes_of_roles_members_owner_and_channels_are_computed_at_once() {
+    let mut guilds = live(with_channel(), None);
+    let role = json!({"guild_id": "9001", "role": {"id": "9100", "permissions": "0"}});
+    let news = tell(&mut guilds, "GUILD_ROLE_UPDATE", &role);
+    assert!(!holds(&news, "MANAGE_MESSAGES") && holds(&news, "SEND_MESSAGES"));
+    let mute = json!({"guild_id": "9001", "id": "9200", "type": 0,
+        "permission_overwrites": [{"id": "9001", "type": 0, "allow": "0", "deny": "2048"}]});
+    assert!(!holds(
+        &tell(&mut guilds, "CHANNEL_UPDATE", &mute),
+        "SEND_MESSAGES"
+    ));
+    let new_role = json!({"guild_id": "9001", "role": {"id": "9101", "permissions": "8"}});
+    tell(&mut guilds, "GUILD_ROLE_CREATE", &new_role);
+    let promoted = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100", "9101"]});
+    assert!(holds(
+        &tell(&mut guilds, "GUILD_MEMBER_UPDATE", &promoted),
+        "ADMINISTRATOR"
+    ));
+    let other = json!({"guild_id": "9001", "user": {"id": "77"}, "roles": []});
+    assert_eq!(tell(&mut guilds, "GUILD_MEMBER_UPDATE", &other), []);
+    let gone = json!({"guild_id": "9001", "role_id": "9101"});
+    assert!(!holds(
+        &tell(&mut guilds, "GUILD_ROLE_DELETE", &gone),
+        "ADMINISTRATOR"
+    ));
+    let owned = json!({"id": "9001", "name": "Lab", "owner_id": "4001", "roles": [{"id": "9001", "permissions": "0"}]});
+    assert!(holds(&tell(&mut guilds, "GUILD_UPDATE", &owned), "ADMINISTRATOR"));
+}
+
+#[test]
+fn a_timeout_masks_until_it_ends_by_itself() {
+    let mut guilds = live(GuildOptions::default(), None);
+    let punished = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100"],
+        "communication_disabled_until": at(60).to_string()});
+    let news = tell(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
+    assert_eq!(grants(&news).unwrap().granted.len(), 2);
+    assert_eq!(guilds.next_timeout_end(at(1)), Some(at(60)));
+    assert!(holds(&guilds.recompute(at(60)), "MANAGE_MESSAGES"));
+    assert_eq!(guilds.next_timeout_end(at(60)), None);
+}
+
+#[test]
+fn an_event_that_cannot_be_read_makes_permissions_unknown_not_wrong() {
+    let mut guilds = live(GuildOptions::default(), None);
+    let broken = json!({"guild_id": "9001", "role": {"id": "9100", "permissions": {"new": "format"}}});
+    assert_eq!(tell(&mut guilds, "GUILD_ROLE_UPDATE", &broken), []);
+    assert_eq!(guilds.unread(), 1);
+    let fine = json!({"guild_id": "9001", "role": {"id": "9100", "permissions": "8"}});
+    assert_eq!(
+        tell(&mut guilds, "GUILD_ROLE_UPDATE", &fine),
+        [],
+        "nothing until the guild is told as a whole"
+    );
+    assert!(grants(&tell(&mut guilds, "GUILD_CREATE", &created())).is_some());
+}
+
+#[test]
+fn a_missing_member_entry_is_asked_for() {
+    let mut guilds = following(GuildOptions::default(), None);
+    let mut without = created();
+    without["members"] = json!([]);
+    assert!(grants(&tell(&mut guilds, "GUILD_CREATE", &without)).is_none());
+    assert_eq!(guilds.without_member().collect::<Vec<_>>(), [GUILD]);
+    let member = serde_json::from_value(json!({"roles": ["9100"]})).unwrap();
+    assert!(holds(
+        &guilds.learn_member(GUILD, member, at(2)),
+        "MANAGE_MESSAGES"
+    ));
+    assert_eq!(guilds.without_member().count(), 0);
+}
+
+#[test]
+fn a_channel_that_was_not_told_leaves_the_answer_open() {
+    let options = GuildOptions {
+        channels: vec![9_200, 9_999],
+        ..GuildOptions::default()
+    };
+    let mut guilds = following(options, None);
+    assert!(grants(&tell(&mut guilds, "GUILD_CREATE", &created())).is_none());
+}
+
+#[test]
+fn nothing_is_said_about_streams_unless_one_is_mapped() {
+    let mut guilds = live(GuildOptions::default(), None);
+    let stage = json!({"guild_id": "9001", "id": "9400", "channel_id": "9202"});
+    assert_eq!(tell(&mut guilds, "STAGE_INSTANCE_CREATE", &stage), []);
+}
+
+#[test]
+fn streams_begin_and_end_with_what_is_mapped() {
+    let stage = |guild: &str| json!({"guild_id": guild, "id": "9400", "channel_id": "9202"});
+    let event = |status: u64| json!({"guild_id": "9001", "id": "9500", "name": "Live", "status": status});
+    let voice = |streaming: bool| {
+        json!({"guild_id": "9001", "channel_id": "9201", "user_id": "77",
+        "session_id": "v1", "self_stream": streaming})
+    };
+    for (from, id, start, end) in [
+        (
+            StreamFrom::Stage,
+            "9400",
+            ("STAGE_INSTANCE_CREATE", stage("9001")),
+            ("STAGE_INSTANCE_DELETE", stage("9001")),
+        ),
+        (
+            StreamFrom::Event,
+            "9500",
+            ("GUILD_SCHEDULED_EVENT_UPDATE", event(2)),
+            ("GUILD_SCHEDULED_EVENT_UPDATE", event(3)),
+        ),
+        (
+            StreamFrom::GoLive,
+            "go-live-77-v1",
+            ("VOICE_STATE_UPDATE", voice(true)),
+            ("VOICE_STATE_UPDATE", voice(false)),
+        ),
+    ] {
+        let mut guilds = following(GuildOptions::default(), Some(from));
+        let news = tell(&mut guilds, "GUILD_CREATE", &created());
+        assert!(news.contains(&(GUILD, Fact::StreamAbsent)), "{from:?}");
+        let push = |told: Told| match &told[..] {
+            [(GUILD, Fact::StreamPush { live, stream_id, .. })] => Some((*live, stream_id.clone().unwrap())),
+            _ => None,
+        };
+        let began = push(tell(&mut guilds, start.0, &start.1));
+        assert_eq!(began, Some((true, id.to_owned())), "{from:?}");
+        assert_eq!(tell(&mut guilds, start.0, &start.1), [], "told once");
+        assert_eq!(
+            push(tell(&mut guilds, end.0, &end.1)),
+            Some((false, id.to_owned())),
+            "{from:?}"
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_runs_when_the_guild_is_told_is_seen() {
+    let mut guilds = following(GuildOptions::default(), Some(StreamFrom::Event));
+    let mut running = created();
+    running["guild_scheduled_events"] = json!([{"id": "9500", "status": 2}, {"id": "9501", "status": 1}]);
+    let news = tell(&mut guilds, "GUILD_CREATE", &running);
+    let seen = Fact::StreamSeen {
+        stream_id: "9500".into(),
+        started_at: None,
+    };
+    assert!(news.contains(&(GUILD, seen)));
+}

@@ -1,0 +1,554 @@
+//! The life of a gateway connection as states and a pure transition: an input goes in, the state moves, orders come out.
+//!
+//! Time is milliseconds on a clock that never jumps, chance a fraction that comes with each input. The loop in
+//! [`super::listener`] feeds inputs and obeys orders; it decides nothing.
+
+use super::close::{self, After};
+
+/// Guilds, voice states, messages and scheduled events: all that can be told of a source. None is privileged.
+pub const INTENTS_ALL: u64 = 66_177;
+/// Guilds and messages: what is needed when no stream is mapped.
+pub const INTENTS_LEAST: u64 = 513;
+
+/// First and longest wait before the next attempt when no Identify was spent (ms). A Resume costs nothing.
+const FREE_WAIT: (u64, u64) = (1_000, 60_000);
+/// First and longest wait after an Identify has led to nothing lasting (ms). They are rationed.
+const IDENTIFY_WAIT: (u64, u64) = (5_000, 900_000);
+/// Attempts to take a session up, after which it is given up.
+const RESUMES: u32 = 5;
+/// How long a session must live before earlier failures are forgotten (ms).
+const PROVEN: u64 = 60_000;
+/// How long Discord may take for Hello, and then for READY or RESUMED (ms). No figure is documented.
+const ENTRY: (u64, u64) = (20_000, 60_000);
+
+/// Where a connection stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// Not begun, or ended.
+    Idle,
+    /// It is being found out whether a session may be begun, and where.
+    Asking,
+    /// Nothing happens until then.
+    Waiting {
+        /// When it goes on.
+        until: u64,
+    },
+    /// A socket is being opened.
+    Connecting,
+    /// The socket is open; Hello must come by then.
+    Greeting {
+        /// When patience ends.
+        by: u64,
+    },
+    /// Identify or Resume was sent; READY or RESUMED must come by then.
+    Entering {
+        /// When patience ends.
+        by: u64,
+    },
+    /// Welcome.
+    Live {
+        /// Since when.
+        since: u64,
+    },
+    /// Only a person, or another token, can help.
+    Stuck,
+}
+
+/// A session that can be taken up again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: String,
+    /// Where it is taken up; not the general address.
+    pub url: String,
+    /// The last event seen.
+    pub seq: u64,
+}
+
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Begin, or begin again after the token has come back to life.
+    Start,
+    /// A session may be begun at this address.
+    Permitted(String),
+    /// No session may be begun now.
+    Denied {
+        /// Ask again after so many milliseconds.
+        retry_in: u64,
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// It could not be found out whether a session may be begun.
+    AskFailed {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The token is known to be dead.
+    TokenDead,
+    /// The token was refused by the gateway but works elsewhere.
+    TokenWorks,
+    /// The socket is open.
+    Opened,
+    /// The socket could not be opened.
+    OpenFailed(String),
+    /// A frame came.
+    Received(Kind),
+    /// The socket is closed.
+    Closed(Option<u16>),
+    /// Time has passed; see [`Machine::deadline`].
+    Tick,
+    /// End it.
+    Stop,
+}
+
+/// What a frame means for the connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// Op 10 with the heartbeat's interval in milliseconds.
+    Hello(u64),
+    /// Op 11.
+    Ack,
+    /// Op 1: a heartbeat is wanted now.
+    BeatNow,
+    /// Op 7.
+    Reconnect,
+    /// Op 9, and whether the session can be taken up.
+    Invalid(bool),
+    /// READY: a session has begun.
+    Ready {
+        /// Its id.
+        session_id: String,
+        /// Where to take it up.
+        url: String,
+        /// The event's number.
+        seq: u64,
+    },
+    /// RESUMED: the session goes on.
+    Resumed {
+        /// The event's number.
+        seq: u64,
+    },
+    /// Any other event.
+    Event {
+        /// The event's number.
+        seq: u64,
+    },
+    /// Anything else.
+    Other,
+}
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Find out whether a session may be begun, and where.
+    Ask,
+    /// Find out with one request whether the token is really dead.
+    ConfirmToken,
+    /// Open a socket there.
+    Connect(String),
+    /// Begin a session, if the record of Identifies allows it.
+    Identify {
+        /// What to hear of.
+        intents: u64,
+    },
+    /// Take the session up.
+    Resume(Session),
+    /// Send a heartbeat with the number of the last event.
+    Heartbeat(Option<u64>),
+    /// Close the socket with this code and forget it.
+    Hangup(u16),
+    /// Tell the sources.
+    Tell(News),
+}
+
+/// News for the sources.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// The session goes on where it was.
+    Resumed,
+    /// A heartbeat came back after so many milliseconds.
+    Beat(u64),
+    /// The connection is lost and will come back.
+    Down {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// Discord refuses; a person must act.
+    Refused {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The token is dead.
+    TokenDead,
+    /// A socket was opened that is not the first.
+    Reconnected,
+    /// We ended it.
+    Ended,
+}
+
+/// The heartbeat of an open socket.
+#[derive(Debug, Clone, PartialEq)]
+struct Heart {
+    interval: u64,
+    due: u64,
+    /// When the oldest unanswered beat was sent.
+    unanswered: Option<u64>,
+}
+
+/// A gateway connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    phase: Phase,
+    session: Option<Session>,
+    heart: Option<Heart>,
+    intents: u64,
+    /// Failures since a session was last proven to last.
+    failures: u32,
+    sockets: u64,
+}
+
+impl Machine {
+    /// A connection that is yet to be opened.
+    pub fn new(intents: u64) -> Self {
+        Self {
+            phase: Phase::Idle,
+            session: None,
+            heart: None,
+            intents,
+            failures: 0,
+            sockets: 0,
+        }
+    }
+
+    /// Returns where it stands.
+    #[cfg(test)]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Returns what is heard of.
+    pub fn intents(&self) -> u64 {
+        self.intents
+    }
+
+    /// Returns when [`Input::Tick`] is due.
+    pub fn deadline(&self) -> Option<u64> {
+        let phase = match self.phase {
+            Phase::Waiting { until } => Some(until),
+            Phase::Greeting { by } | Phase::Entering { by } => Some(by),
+            _ => None,
+        };
+        let beat = self.heart.as_ref().map(|heart| heart.due);
+        phase.into_iter().chain(beat).min()
+    }
+
+    /// Moves on. `dice` is a fraction in `[0, 1)`.
+    pub fn next(&mut self, now: u64, input: Input, dice: f64) -> Vec<Order> {
+        match input {
+            Input::Stop => {
+                self.heart = None;
+                self.session = None;
+                self.phase = Phase::Idle;
+                // 1000 ends the session and shows the bot offline, which is what a clean end means.
+                vec![Order::Hangup(1000), Order::Tell(News::Ended)]
+            }
+            // Stuck is left by beginning again only.
+            Input::Start if matches!(self.phase, Phase::Idle | Phase::Stuck) => {
+                self.phase = Phase::Asking;
+                vec![Order::Ask]
+            }
+            Input::TokenDead if self.phase != Phase::Stuck => {
+                self.heart = None;
+                self.session = None;
+                self.phase = Phase::Stuck;
+                vec![Order::Hangup(1000), Order::Tell(News::TokenDead)]
+            }
+            _ if matches!(self.phase, Phase::Idle | Phase::Stuck) => Vec::new(),
+            Input::Start | Input::TokenDead => Vec::new(),
+            // What comes too late, or out of turn, changes nothing.
+            Input::Permitted(_) | Input::AskFailed { .. } | Input::TokenWorks
+                if self.phase != Phase::Asking =>
+            {
+                Vec::new()
+            }
+            Input::Opened | Input::OpenFailed(_) if self.phase != Phase::Connecting => Vec::new(),
+            Input::Received(_) | Input::Closed(_) if !self.has_socket() => Vec::new(),
+            Input::Permitted(url) => {
+                self.phase = Phase::Connecting;
+                vec![Order::Connect(url)]
+            }
+            Input::Denied {
+                retry_in,
+                code,
+                message,
+            } => {
+                let mut orders = self.hangup();
+                self.session = None;
+                self.phase = Phase::Waiting {
+                    until: now + retry_in,
+                };
+                orders.push(Order::Tell(News::Down { code, message }));
+                orders
+            }
+            Input::AskFailed { code, message } => self.lose(now, dice, &code, &message),
+            Input::TokenWorks => {
+                self.session = None;
+                let code = "discord.gateway_refused";
+                let message = "the gateway refuses the token, although Discord accepts it elsewhere";
+                self.lose(now, dice, code, message)
+            }
+            Input::Opened => {
+                self.phase = Phase::Greeting { by: now + ENTRY.0 };
+                self.sockets += 1;
+                if self.sockets > 1 {
+                    vec![Order::Tell(News::Reconnected)]
+                } else {
+                    Vec::new()
+                }
+            }
+            Input::OpenFailed(reason) => self.lose(now, dice, "discord.gateway_unreachable", &reason),
+            Input::Received(kind) => self.received(now, kind, dice),
+            Input::Closed(code) => self.closed(now, code, dice),
+            Input::Tick => self.tick(now, dice),
+        }
+    }
+
+    fn received(&mut self, now: u64, kind: Kind, dice: f64) -> Vec<Order> {
+        match kind {
+            Kind::Hello(interval) => self.greeted(now, interval, dice),
+            Kind::Ack => {
+                let sent = self.heart.as_mut().and_then(|heart| heart.unanswered.take());
+                sent.map(|sent| Order::Tell(News::Beat(now.saturating_sub(sent))))
+                    .into_iter()
+                    .collect()
+            }
+            Kind::BeatNow => self.beat(now),
+            Kind::Reconnect => self.hang_up_and_lose(
+                now,
+                dice,
+                "discord.reconnect",
+                "Discord asked for another connection",
+            ),
+            Kind::Invalid(true) => self.hang_up_and_lose(
+                now,
+                dice,
+                "discord.session_invalid",
+                "Discord asked for the session to be taken up anew",
+            ),
+            Kind::Invalid(false) => {
+                self.session = None;
+                self.hang_up_and_lose(
+                    now,
+                    dice,
+                    "discord.session_invalid",
+                    "Discord has ended the session",
+                )
+            }
+            Kind::Ready { .. } | Kind::Resumed { .. } if !matches!(self.phase, Phase::Entering { .. }) => {
+                Vec::new()
+            }
+            Kind::Ready { session_id, url, seq } => {
+                self.session = Some(Session {
+                    id: session_id,
+                    url,
+                    seq,
+                });
+                self.phase = Phase::Live { since: now };
+                Vec::new()
+            }
+            Kind::Resumed { seq } => {
+                self.saw(seq);
+                self.phase = Phase::Live { since: now };
+                vec![Order::Tell(News::Resumed)]
+            }
+            Kind::Event { seq } => {
+                self.saw(seq);
+                Vec::new()
+            }
+            Kind::Other => Vec::new(),
+        }
+    }
+
+    fn greeted(&mut self, now: u64, interval: u64, dice: f64) -> Vec<Order> {
+        if !matches!(self.phase, Phase::Greeting { .. }) {
+            return Vec::new();
+        }
+        let interval = interval.clamp(50, 600_000);
+        self.heart = Some(Heart {
+            interval,
+            // Discord asks for a random part of the interval first, so that not all clients beat together.
+            due: now + part(interval, dice),
+            unanswered: None,
+        });
+        self.phase = Phase::Entering { by: now + ENTRY.1 };
+        vec![match &self.session {
+            Some(session) => Order::Resume(session.clone()),
+            None => Order::Identify {
+                intents: self.intents,
+            },
+        }]
+    }
+
+    fn beat(&mut self, now: u64) -> Vec<Order> {
+        let Some(heart) = self.heart.as_mut() else {
+            return Vec::new();
+        };
+        heart.unanswered.get_or_insert(now);
+        vec![Order::Heartbeat(self.session.as_ref().map(|session| session.seq))]
+    }
+
+    fn saw(&mut self, seq: u64) {
+        if let Some(session) = &mut self.session {
+            session.seq = session.seq.max(seq);
+        }
+    }
+
+    fn closed(&mut self, now: u64, code: Option<u16>, dice: f64) -> Vec<Order> {
+        self.heart = None;
+        let words = code.map_or_else(
+            || "the gateway connection broke".to_owned(),
+            |code| format!("Discord closed the gateway connection with code {code}"),
+        );
+        match close::after(code) {
+            After::Resume => self.lose(now, dice, "discord.gateway_closed", &words),
+            After::Identify => {
+                self.session = None;
+                self.lose(now, dice, "discord.gateway_closed", &words)
+            }
+            After::TokenRefused => {
+                self.session = None;
+                self.phase = Phase::Asking;
+                vec![Order::ConfirmToken]
+            }
+            After::FewerIntents(refusal) if self.intents != INTENTS_LEAST => {
+                self.intents = INTENTS_LEAST;
+                self.session = None;
+                self.lose(now, dice, refusal.code, refusal.message)
+            }
+            After::FewerIntents(refusal) | After::GiveUp(refusal) => {
+                self.session = None;
+                self.phase = Phase::Stuck;
+                vec![Order::Tell(News::Refused {
+                    code: refusal.code.to_owned(),
+                    message: refusal.message.to_owned(),
+                })]
+            }
+        }
+    }
+
+    fn tick(&mut self, now: u64, dice: f64) -> Vec<Order> {
+        if let Some(heart) = self.heart.as_mut().filter(|heart| heart.due <= now) {
+            if heart.unanswered.is_some() {
+                return self.hang_up_and_lose(
+                    now,
+                    dice,
+                    "discord.gateway_silent",
+                    "Discord did not acknowledge a heartbeat in time",
+                );
+            }
+            heart.due = now + heart.interval;
+            return self.beat(now);
+        }
+        match self.phase {
+            Phase::Waiting { until } if until <= now => {
+                let Some(session) = &self.session else {
+                    self.phase = Phase::Asking;
+                    return vec![Order::Ask];
+                };
+                self.phase = Phase::Connecting;
+                vec![Order::Connect(session.url.clone())]
+            }
+            Phase::Greeting { by } | Phase::Entering { by } if by <= now => self.hang_up_and_lose(
+                now,
+                dice,
+                "discord.gateway_silent",
+                "Discord opened a connection but never welcomed us",
+            ),
+            _ => Vec::new(),
+        }
+    }
+
+    fn has_socket(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Greeting { .. } | Phase::Entering { .. } | Phase::Live { .. }
+        )
+    }
+
+    fn hangup(&mut self) -> Vec<Order> {
+        self.heart = None;
+        if self.has_socket() {
+            // Never 1000 or 1001, which would end the session.
+            vec![Order::Hangup(4000)]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn hang_up_and_lose(&mut self, now: u64, dice: f64, code: &str, message: &str) -> Vec<Order> {
+        let mut orders = self.hangup();
+        orders.extend(self.lose(now, dice, code, message));
+        orders
+    }
+
+    /// Waits for the next attempt. The first loss of a proven session is not told when the session can be taken up: that
+    /// takes a moment and happens every few hours.
+    fn lose(&mut self, now: u64, dice: f64, code: &str, message: &str) -> Vec<Order> {
+        self.heart = None;
+        let live_since = match self.phase {
+            Phase::Live { since } => Some(since),
+            _ => None,
+        };
+        if live_since.is_some_and(|since| now.saturating_sub(since) >= PROVEN) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures > RESUMES {
+            self.session = None;
+        }
+        let resumable = self.session.is_some();
+        let spent = !resumable && matches!(self.phase, Phase::Entering { .. } | Phase::Live { .. });
+        let quiet = resumable && live_since.is_some() && self.failures == 1;
+        let wait = if quiet {
+            part(FREE_WAIT.0, dice)
+        } else {
+            let (first, longest) = if spent { IDENTIFY_WAIT } else { FREE_WAIT };
+            let doubled = first
+                .saturating_mul(1 << (self.failures - 1).min(20))
+                .min(longest);
+            // At least half of it: a wait of nothing is no wait.
+            doubled / 2 + part(doubled / 2, dice)
+        };
+        self.phase = Phase::Waiting { until: now + wait };
+        if quiet {
+            return Vec::new();
+        }
+        vec![Order::Tell(News::Down {
+            code: code.to_owned(),
+            message: message.to_owned(),
+        })]
+    }
+}
+
+/// Returns a fraction of `whole`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "spans are minutes at most, the fraction is in [0, 1)"
+)]
+fn part(whole: u64, fraction: f64) -> u64 {
+    (whole as f64 * fraction) as u64
+}
+
+#[cfg(test)]
+mod tests;

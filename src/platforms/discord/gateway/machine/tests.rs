@@ -1,0 +1,415 @@
+//! Every transition of the gateway connection, told as the conversation that leads to it.
+
+use super::*;
+
+/// A machine with a clock and dice that always show a half.
+struct Story {
+    machine: Machine,
+    now: u64,
+}
+
+impl Story {
+    fn begin() -> Self {
+        let mut story = Self {
+            machine: Machine::new(INTENTS_ALL),
+            now: 1_000,
+        };
+        assert_eq!(story.put(Input::Start), [Order::Ask]);
+        story
+    }
+
+    /// Until READY, at 1,000 ms.
+    fn live() -> Self {
+        let mut story = Self::begin();
+        let general = "wss://general".to_owned();
+        assert_eq!(
+            story.put(Input::Permitted(general.clone())),
+            [Order::Connect(general)]
+        );
+        assert_eq!(story.put(Input::Opened), []);
+        assert_eq!(
+            story.get(Kind::Hello(40_000)),
+            [Order::Identify { intents: INTENTS_ALL }]
+        );
+        assert_eq!(story.ready(), []);
+        story
+    }
+
+    /// Live for long enough that earlier failures are forgotten.
+    fn proven() -> Self {
+        let mut story = Self::live();
+        story.now += PROVEN;
+        story
+    }
+
+    fn put(&mut self, input: Input) -> Vec<Order> {
+        self.machine.next(self.now, input, 0.5)
+    }
+
+    fn get(&mut self, kind: Kind) -> Vec<Order> {
+        self.put(Input::Received(kind))
+    }
+
+    fn ready(&mut self) -> Vec<Order> {
+        self.get(Kind::Ready {
+            session_id: "a1".into(),
+            url: "wss://resume".into(),
+            seq: 1,
+        })
+    }
+
+    /// Lets time pass until something is due.
+    fn wait(&mut self) -> (u64, Vec<Order>) {
+        let due = self.machine.deadline().expect("something is due");
+        let waited = due.saturating_sub(self.now);
+        self.now = self.now.max(due);
+        (waited, self.put(Input::Tick))
+    }
+
+    fn session(seq: u64) -> Session {
+        Session {
+            id: "a1".into(),
+            url: "wss://resume".into(),
+            seq,
+        }
+    }
+}
+
+fn told(orders: &[Order]) -> Vec<&str> {
+    let news = orders.iter().filter_map(|order| match order {
+        Order::Tell(News::Down { code, .. } | News::Refused { code, .. }) => Some(code.as_str()),
+        _ => None,
+    });
+    news.collect()
+}
+
+#[test]
+fn the_first_heartbeat_comes_after_a_random_part_of_the_interval_and_then_every_interval() {
+    let mut story = Story::live();
+    assert_eq!(story.wait(), (20_000, vec![Order::Heartbeat(Some(1))]));
+    story.now += 37;
+    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(37))]);
+    story.get(Kind::Event { seq: 9 });
+    assert_eq!(story.wait(), (39_963, vec![Order::Heartbeat(Some(9))]));
+    assert_eq!(story.put(Input::Tick), [], "not due yet");
+}
+
+#[test]
+fn no_latency_is_told_before_a_heartbeat_came_back() {
+    let mut story = Story::live();
+    assert_eq!(story.get(Kind::Ack), []);
+}
+
+#[test]
+fn a_heartbeat_that_is_asked_for_is_sent_at_once() {
+    let mut story = Story::live();
+    assert_eq!(story.get(Kind::BeatNow), [Order::Heartbeat(Some(1))]);
+    story.now += 5;
+    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(5))]);
+}
+
+#[test]
+fn a_connection_that_leaves_a_heartbeat_unanswered_is_dead_and_its_session_taken_up() {
+    let mut story = Story::proven();
+    story.machine.heart.as_mut().unwrap().due = story.now;
+    assert_eq!(story.wait().1, [Order::Heartbeat(Some(1))]);
+    assert_eq!(story.wait(), (40_000, vec![Order::Hangup(4000)]));
+    assert_eq!(story.wait(), (500, vec![Order::Connect("wss://resume".into())]));
+    assert_eq!(story.put(Input::Opened), [Order::Tell(News::Reconnected)]);
+    assert_eq!(story.get(Kind::Hello(40_000)), [Order::Resume(Story::session(1))]);
+    story.get(Kind::Event { seq: 2 });
+    assert_eq!(story.get(Kind::Resumed { seq: 3 }), [Order::Tell(News::Resumed)]);
+    assert_eq!(story.machine.session, Some(Story::session(3)));
+}
+
+#[test]
+fn discords_wish_to_reconnect_is_granted_with_a_resume_and_nobody_is_told() {
+    for kind in [Kind::Reconnect, Kind::Invalid(true)] {
+        let mut story = Story::proven();
+        assert_eq!(story.get(kind), [Order::Hangup(4000)]);
+        assert_eq!(story.wait().1, [Order::Connect("wss://resume".into())]);
+    }
+}
+
+#[test]
+fn a_wish_to_reconnect_may_come_before_hello() {
+    let mut story = Story::begin();
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::Opened);
+    let orders = story.get(Kind::Reconnect);
+    assert_eq!(orders[0], Order::Hangup(4000));
+    assert_eq!(story.wait().1, [Order::Ask]);
+}
+
+#[test]
+fn an_ended_session_is_begun_anew_after_a_pause_and_told() {
+    let mut story = Story::proven();
+    let orders = story.get(Kind::Invalid(false));
+    assert_eq!(
+        (&orders[0], told(&orders)),
+        (&Order::Hangup(4000), vec!["discord.session_invalid"])
+    );
+    let (waited, orders) = story.wait();
+    assert!((1_000..=5_000).contains(&waited), "{waited}");
+    assert_eq!(
+        orders,
+        [Order::Ask],
+        "the budget is asked for before each Identify"
+    );
+}
+
+#[test]
+fn close_codes_resume_identify_or_end_it() {
+    for (code, next) in [
+        (None, Order::Connect("wss://resume".into())),
+        (Some(1001), Order::Connect("wss://resume".into())),
+        (Some(4000), Order::Connect("wss://resume".into())),
+        (Some(4008), Order::Connect("wss://resume".into())),
+        (Some(4007), Order::Ask),
+        (Some(4009), Order::Ask),
+    ] {
+        let mut story = Story::proven();
+        story.put(Input::Closed(code));
+        assert_eq!(story.wait().1, [next], "{code:?}");
+    }
+    for (code, told_as) in [
+        (4010, "discord.invalid_shard"),
+        (4011, "discord.sharding_required"),
+        (4012, "discord.invalid_version"),
+    ] {
+        let mut story = Story::proven();
+        let orders = story.put(Input::Closed(Some(code)));
+        assert_eq!(
+            (told(&orders), story.machine.deadline()),
+            (vec![told_as], None),
+            "{code}"
+        );
+        assert_eq!(story.put(Input::Tick), []);
+        assert_eq!(story.put(Input::Opened), [], "nothing gets it going");
+    }
+}
+
+#[test]
+fn intents_that_are_refused_are_reduced_once_and_then_given_up() {
+    let mut story = Story::live();
+    assert_eq!(
+        told(&story.put(Input::Closed(Some(4014)))),
+        ["discord.disallowed_intents"]
+    );
+    assert_eq!(story.wait().1, [Order::Ask]);
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::Opened);
+    assert_eq!(
+        story.get(Kind::Hello(1_000)),
+        [Order::Identify {
+            intents: INTENTS_LEAST
+        }]
+    );
+    let orders = story.put(Input::Closed(Some(4014)));
+    assert!(
+        matches!(&orders[..], [Order::Tell(News::Refused { .. })]),
+        "{orders:?}"
+    );
+    assert_eq!(story.machine.phase(), &Phase::Stuck);
+}
+
+#[test]
+fn a_refused_token_is_confirmed_and_then_left_alone_until_it_is_back() {
+    let mut story = Story::proven();
+    assert_eq!(story.put(Input::Closed(Some(4004))), [Order::ConfirmToken]);
+    let orders = story.put(Input::TokenDead);
+    assert_eq!(orders[1], Order::Tell(News::TokenDead));
+    assert_eq!(story.machine.deadline(), None);
+    assert_eq!(story.put(Input::TokenDead), [], "told once");
+    assert_eq!(story.put(Input::Start), [Order::Ask]);
+}
+
+#[test]
+fn a_token_that_only_the_gateway_refuses_is_tried_again_later() {
+    let mut story = Story::proven();
+    story.put(Input::Closed(Some(4004)));
+    assert_eq!(told(&story.put(Input::TokenWorks)), ["discord.gateway_refused"]);
+    assert_eq!(story.wait().1, [Order::Ask]);
+}
+
+#[test]
+fn a_token_found_dead_elsewhere_ends_the_connection() {
+    let mut story = Story::proven();
+    assert_eq!(
+        story.put(Input::TokenDead),
+        [Order::Hangup(1000), Order::Tell(News::TokenDead)]
+    );
+}
+
+#[test]
+fn a_spent_budget_is_waited_for() {
+    let mut story = Story::begin();
+    let denied = Input::Denied {
+        retry_in: 600_000,
+        code: "discord.identify_budget".into(),
+        message: String::new(),
+    };
+    assert_eq!(told(&story.put(denied)), ["discord.identify_budget"]);
+    assert_eq!(story.wait(), (600_000, vec![Order::Ask]));
+}
+
+#[test]
+fn a_session_that_cannot_be_taken_up_is_given_up_after_some_attempts_and_waits_grow() {
+    let mut story = Story::proven();
+    assert_eq!(story.put(Input::Closed(None)), [], "the first loss is not told");
+    let mut waits = Vec::new();
+    loop {
+        let (waited, orders) = story.wait();
+        waits.push(waited);
+        if orders == [Order::Ask] {
+            break;
+        }
+        assert_eq!(orders, [Order::Connect("wss://resume".into())]);
+        let orders = story.put(Input::OpenFailed("refused".into()));
+        assert_eq!(told(&orders), ["discord.gateway_unreachable"]);
+    }
+    assert_eq!(waits, [500, 1_500, 3_000, 6_000, 12_000, 24_000]);
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::OpenFailed("refused".into()));
+    assert_eq!(
+        story.wait(),
+        (45_000, vec![Order::Ask]),
+        "three quarters of a minute, with these dice"
+    );
+    let failed = Input::AskFailed {
+        code: "network.timeout".into(),
+        message: String::new(),
+    };
+    assert_eq!(told(&story.put(failed)), ["network.timeout"]);
+    assert_eq!(story.wait(), (45_000, vec![Order::Ask]));
+}
+
+#[test]
+fn identifies_that_lead_to_nothing_come_more_and_more_slowly() {
+    let mut story = Story::begin();
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        story.put(Input::Permitted("wss://general".into()));
+        story.put(Input::Opened);
+        story.get(Kind::Hello(40_000));
+        story.get(Kind::Invalid(false));
+        let (waited, orders) = story.wait();
+        assert_eq!(orders, [Order::Ask]);
+        waits.push(waited);
+    }
+    assert_eq!((waits[0], waits[1], waits[9]), (3_750, 7_500, 675_000));
+}
+
+#[test]
+fn only_a_session_that_lasted_forgets_earlier_failures() {
+    let mut story = Story::live();
+    story.put(Input::Closed(None));
+    story.wait();
+    story.put(Input::Opened);
+    story.get(Kind::Hello(40_000));
+    story.get(Kind::Resumed { seq: 1 });
+    story.now += PROVEN - 1;
+    assert_eq!(
+        told(&story.put(Input::Closed(None))),
+        ["discord.gateway_closed"],
+        "the second in a row is told"
+    );
+}
+
+#[test]
+fn silence_instead_of_hello_or_ready_is_not_waited_out() {
+    let mut story = Story::begin();
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::Opened);
+    let (waited, orders) = story.wait();
+    assert_eq!((waited, told(&orders)), (ENTRY.0, vec!["discord.gateway_silent"]));
+    story.wait();
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::Opened);
+    story.get(Kind::Hello(600_000));
+    let (waited, orders) = story.wait();
+    assert_eq!((waited, told(&orders)), (ENTRY.1, vec!["discord.gateway_silent"]));
+}
+
+#[test]
+fn a_clean_end_says_goodbye_and_stays() {
+    let mut story = Story::live();
+    assert_eq!(
+        story.put(Input::Stop),
+        [Order::Hangup(1000), Order::Tell(News::Ended)]
+    );
+    assert_eq!(story.put(Input::Tick), []);
+    assert_eq!(story.machine.deadline(), None);
+}
+
+#[test]
+fn every_input_in_every_state_is_survived_and_no_identify_is_unasked_for() {
+    let inputs = || {
+        [
+            Input::Start,
+            Input::Permitted("wss://general".into()),
+            Input::Denied {
+                retry_in: 1,
+                code: "x".into(),
+                message: String::new(),
+            },
+            Input::AskFailed {
+                code: "x".into(),
+                message: String::new(),
+            },
+            Input::TokenDead,
+            Input::TokenWorks,
+            Input::Opened,
+            Input::OpenFailed("x".into()),
+            Input::Received(Kind::Hello(0)),
+            Input::Received(Kind::Ready {
+                session_id: "a1".into(),
+                url: "wss://resume".into(),
+                seq: 1,
+            }),
+            Input::Received(Kind::Ack),
+            Input::Received(Kind::BeatNow),
+            Input::Received(Kind::Reconnect),
+            Input::Received(Kind::Invalid(true)),
+            Input::Received(Kind::Invalid(false)),
+            Input::Received(Kind::Resumed { seq: 7 }),
+            Input::Received(Kind::Event { seq: 7 }),
+            Input::Received(Kind::Other),
+            Input::Closed(None),
+            Input::Closed(Some(4004)),
+            Input::Closed(Some(4014)),
+            Input::Tick,
+            Input::Stop,
+        ]
+    };
+    let (mut rng, mut identified) = (fastrand::Rng::with_seed(11), 0);
+    for _ in 0..2_000 {
+        let (mut machine, mut now, mut permitted) = (Machine::new(INTENTS_ALL), 0, false);
+        for _ in 0..60 {
+            now += rng.u64(..100_000);
+            let natural = match machine.phase() {
+                Phase::Idle | Phase::Stuck => Input::Start,
+                Phase::Asking => Input::Permitted("wss://general".into()),
+                Phase::Connecting => Input::Opened,
+                Phase::Greeting { .. } => Input::Received(Kind::Hello(0)),
+                Phase::Waiting { .. } | Phase::Entering { .. } | Phase::Live { .. } => Input::Tick,
+            };
+            let input = rng.choice(inputs()).filter(|_| rng.bool()).unwrap_or(natural);
+            for order in machine.next(now, input, rng.f64()) {
+                match order {
+                    Order::Connect(url) => permitted = url == "wss://general",
+                    Order::Identify { .. } => {
+                        assert!(permitted, "an Identify without permission");
+                        permitted = false;
+                        identified += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!(
+        identified > 2_000,
+        "the walks got no further than {identified} Identifies"
+    );
+}

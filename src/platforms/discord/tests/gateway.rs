@@ -1,0 +1,562 @@
+//! The gateway listener against the simulated gateway, over real sockets.
+
+use std::sync::PoisonError;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+use crate::core::observation::AuthResult;
+use crate::core::stream::StreamStatus;
+use crate::core::verdict::Status;
+use crate::platforms::discord::StreamFrom;
+use crate::platforms::discord::gateway::GatewayOptions;
+use crate::sim::discord::{Author, GatewayAct, GatewayCounts, MessageSpec};
+
+type Heard = Arc<Mutex<Vec<Observation>>>;
+
+/// A listener that runs, and what it has told.
+struct Ear {
+    heard: Heard,
+    stop: CancellationToken,
+    listening: AbortOnDropHandle<()>,
+    _collecting: AbortOnDropHandle<()>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test owns the task by its handle")]
+fn own(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+}
+
+impl Ear {
+    fn on(platform: &DiscordPlatform, change: impl FnOnce(&mut GatewayOptions)) -> Self {
+        let mut options = GatewayOptions {
+            sources: vec![key(GUILD), key(9_002)],
+            flush: Duration::from_millis(50),
+            settle: Duration::from_millis(300),
+            ..GatewayOptions::default()
+        };
+        change(&mut options);
+        let (sink, mut told) = mpsc::channel(4);
+        let (heard, stop) = (Heard::default(), CancellationToken::new());
+        let listener = platform.listener(options).unwrap();
+        let (ears, stopped) = (Arc::clone(&heard), stop.clone());
+        Self {
+            heard,
+            stop,
+            listening: own(listener.run(stopped.cancelled_owned(), sink)),
+            _collecting: own(async move {
+                while let Some(observation) = told.recv().await {
+                    ears.lock().unwrap().push(observation);
+                }
+            }),
+        }
+    }
+
+    fn record(&self, guild: u64) -> SourceRecord {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = key(guild);
+        let of_guild = heard.iter().filter(|told| told.source == key);
+        SourceDocument::from_knowledge(key.clone(), Knowledge::of(of_guild)).record()
+    }
+
+    fn status(&self) -> Status {
+        self.record(GUILD).status
+    }
+
+    fn error(&self) -> String {
+        let error = self.record(GUILD).last_error;
+        error.map(|error| error.code).unwrap_or_default()
+    }
+
+    fn shown(&self) -> String {
+        format!("{:?}", self.heard.lock().unwrap())
+    }
+}
+
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never happened: {what}");
+}
+
+/// A world with fast heartbeats, and a listener that hears the usual guild.
+async fn live() -> (Rig, DiscordPlatform, Ear) {
+    let rig = Rig::start().await;
+    fast(&rig);
+    let platform = rig.platform(|_| {});
+    let ear = Ear::on(&platform, |_| {});
+    eventually("connected", || ear.status() == Status::Connected).await;
+    (rig, platform, ear)
+}
+
+fn fast(rig: &Rig) {
+    rig.discord().knobs(|knobs| {
+        knobs.heartbeat_interval_ms = 150;
+        knobs.identify_window_ms = 50;
+        knobs.sends_per_minute = 100_000;
+    });
+}
+
+fn counts(rig: &Rig) -> GatewayCounts {
+    rig.discord().gateway_counts()
+}
+
+/// Waits until the session was taken up so often.
+async fn resumed(rig: &Rig, times: u64) {
+    eventually("resumed", || {
+        counts(rig).resumes == times && rig.discord().live_sessions() == 1
+    })
+    .await;
+}
+
+fn say(rig: &Rig, spec: &MessageSpec) {
+    let ids = rig.discord().send_messages(&MessageSpec {
+        channel: 9_200,
+        ..spec.clone()
+    });
+    assert!(!ids.is_empty());
+}
+
+fn person(count: u32) -> MessageSpec {
+    MessageSpec {
+        count,
+        ..MessageSpec::default()
+    }
+}
+
+#[tokio::test]
+async fn a_session_tells_who_is_there_what_is_allowed_and_how_fast_it_is() {
+    let (rig, _platform, ear) = live().await;
+    eventually("a heartbeat came back", || ear.record(GUILD).latency_ms.is_some()).await;
+    let record = ear.record(GUILD);
+    assert_eq!(record.auth_status, Some(AuthResult::Valid));
+    assert_eq!(record.display_name.as_deref(), Some("Lab"));
+    assert_eq!(record.metadata["mode"], "gateway");
+    assert_eq!(record.metadata["intentsGranted"], "513");
+    assert_eq!(record.permissions.len(), 7);
+    assert_eq!(
+        (record.stream_status, record.viewer_count),
+        (StreamStatus::Unknown, None)
+    );
+    assert!(record.last_error.is_none());
+    let stranger = ear.record(9_002);
+    assert_eq!(stranger.status, Status::Error);
+    assert_eq!(stranger.last_error.unwrap().code, "discord.not_in_guild");
+    assert_eq!((counts(&rig).identifies, rig.calls("gateway/bot")), (1, 1));
+    assert!(!ear.shown().contains("secret-part"));
+}
+
+#[tokio::test]
+async fn chat_is_counted_once_without_reading_it() {
+    let (rig, _platform, ear) = live().await;
+    let spec = |author, kind, copies| MessageSpec {
+        author,
+        kind,
+        copies,
+        ..MessageSpec::default()
+    };
+    say(&rig, &person(20));
+    say(&rig, &spec(Author::Person, 19, 3));
+    say(&rig, &spec(Author::Person, 7, 1));
+    say(&rig, &spec(Author::OtherBot, 0, 1));
+    say(&rig, &spec(Author::Webhook, 0, 1));
+    say(&rig, &spec(Author::Itself, 0, 2));
+    eventually("all are counted", || ear.record(GUILD).metrics.messages_out == 1).await;
+    assert_eq!(ear.record(GUILD).metrics.messages_in, 21);
+}
+
+#[tokio::test]
+async fn what_is_missed_while_reconnecting_is_heard_afterwards_and_counted_once() {
+    for act in [
+        GatewayAct::Reconnect,
+        GatewayAct::Invalid(true),
+        GatewayAct::Close(4000),
+        GatewayAct::Close(1001),
+        GatewayAct::Reset,
+    ] {
+        let (rig, _platform, ear) = live().await;
+        say(&rig, &person(5));
+        rig.discord().gateway(&act);
+        eventually("the session is left", || {
+            rig.discord().live_sessions() == 0 || counts(&rig).resumes > 0
+        })
+        .await;
+        say(&rig, &person(5));
+        if matches!(act, GatewayAct::Close(1001)) {
+            // Our simulator ends a session that it closes with 1001, and the Resume finds that out.
+            eventually("a new session", || {
+                counts(&rig).identifies == 2 && ear.status() == Status::Connected
+            })
+            .await;
+            continue;
+        }
+        resumed(&rig, 1).await;
+        say(&rig, &person(5));
+        eventually("all are counted", || ear.record(GUILD).metrics.messages_in >= 15).await;
+        let record = ear.record(GUILD);
+        assert_eq!(
+            (record.metrics.messages_in, record.metrics.reconnects),
+            (15, 1),
+            "{act:?}"
+        );
+        assert_eq!(
+            (record.status, record.last_error),
+            (Status::Connected, None),
+            "{act:?}: nobody was told"
+        );
+        let told = counts(&rig);
+        assert_eq!((told.identifies, told.misplaced_resumes), (1, 0), "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn sockets_that_fall_silent_are_left_and_their_session_taken_up() {
+    for zombie in ["no acknowledgement", "half open"] {
+        let (rig, _platform, ear) = live().await;
+        if zombie == "half open" {
+            rig.discord().gateway(&GatewayAct::Freeze);
+        } else {
+            rig.discord().knobs(|knobs| knobs.no_ack = true);
+            eventually("left", || counts(&rig).connections > 1).await;
+            rig.discord().knobs(|knobs| knobs.no_ack = false);
+        }
+        eventually("taken up", || {
+            counts(&rig).resumes >= 1 && rig.discord().live_sessions() == 1
+        })
+        .await;
+        say(&rig, &person(1));
+        eventually("it hears again", || ear.record(GUILD).metrics.messages_in == 1).await;
+        eventually("it is connected", || ear.status() == Status::Connected).await;
+        assert_eq!(counts(&rig).identifies, 1, "{zombie}");
+    }
+}
+
+#[tokio::test]
+async fn an_ended_session_is_begun_anew_and_told_meanwhile() {
+    for act in [
+        GatewayAct::Invalid(false),
+        GatewayAct::Close(4009),
+        GatewayAct::Close(4007),
+    ] {
+        let (rig, _platform, ear) = live().await;
+        rig.discord().gateway(&act);
+        eventually("told", || ear.status() == Status::Disconnected).await;
+        eventually("back", || ear.status() == Status::Connected).await;
+        assert_eq!(counts(&rig).identifies, 2, "{act:?}");
+        assert!(!ear.error().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_close_for_good_is_an_error_and_nothing_is_tried_again() {
+    let (rig, _platform, ear) = live().await;
+    rig.discord().gateway(&GatewayAct::Close(4011));
+    eventually("told", || ear.status() == Status::Error).await;
+    assert_eq!(ear.error(), "discord.sharding_required");
+    assert_eq!(ear.record(GUILD).auth_status, Some(AuthResult::Valid));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(counts(&rig).connections, 1);
+}
+
+#[tokio::test]
+async fn intents_that_are_refused_are_reduced() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Event));
+    let ear = Ear::on(&platform, |_| {});
+    eventually("connected", || ear.status() == Status::Connected).await;
+    assert_eq!(ear.record(GUILD).metadata["intentsGranted"], "66177");
+    rig.discord().gateway(&GatewayAct::Close(4014));
+    eventually("with fewer", || {
+        ear.record(GUILD).metadata["intentsGranted"] == "513"
+    })
+    .await;
+    rig.discord().gateway(&GatewayAct::Close(4014));
+    eventually("given up", || ear.status() == Status::Error).await;
+    assert_eq!(ear.error(), "discord.disallowed_intents");
+}
+
+#[tokio::test]
+async fn a_token_reset_that_cuts_the_socket_revokes_and_silences() {
+    let (rig, _platform, ear) = live().await;
+    let before = rig.calls("users/@me");
+    rig.discord().reset_token(BOT, true);
+    eventually("revoked", || {
+        ear.record(GUILD).auth_status == Some(AuthResult::Revoked)
+    })
+    .await;
+    assert_eq!(
+        (ear.status(), ear.error()),
+        (Status::Error, "discord.token_invalid".to_owned())
+    );
+    assert_eq!(rig.calls("users/@me"), before + 1, "confirmed with one call");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((counts(&rig).connections, counts(&rig).identifies), (1, 1));
+    let look = rig.look_once(&Probe::ALL, &[GUILD]).await;
+    assert_eq!(look.summary.calls, 0, "other processes know");
+}
+
+#[tokio::test]
+async fn a_token_reset_that_leaves_the_socket_is_found_by_a_look_and_ends_the_session() {
+    let (rig, platform, ear) = live().await;
+    rig.discord().reset_token(BOT, false);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        ear.record(GUILD).auth_status,
+        Some(AuthResult::Valid),
+        "nothing has proven otherwise yet"
+    );
+    look(&platform, &[Probe::Connection], &[GUILD]).await;
+    eventually("revoked", || {
+        ear.record(GUILD).auth_status == Some(AuthResult::Revoked)
+    })
+    .await;
+    eventually("left", || rig.discord().live_sessions() == 0).await;
+    assert_eq!(counts(&rig).connections, 1);
+}
+
+#[tokio::test]
+async fn a_dead_token_opens_no_socket_at_all() {
+    let rig = Rig::start().await;
+    rig.discord().reset_token(BOT, false);
+    rig.look_once(&[Probe::Auth], &[GUILD]).await;
+    let calls = rig.total_calls();
+    let platform = rig.platform(|_| {});
+    let ear = Ear::on(&platform, |_| {});
+    eventually("revoked", || {
+        ear.record(GUILD).auth_status == Some(AuthResult::Revoked)
+    })
+    .await;
+    assert_eq!((counts(&rig).connections, rig.total_calls()), (0, calls));
+}
+
+#[tokio::test]
+async fn outages_removals_and_returns_of_guilds_are_told_apart() {
+    let (rig, _platform, ear) = live().await;
+    rig.discord().set_outage(GUILD, true);
+    eventually("an outage", || ear.status() == Status::Disconnected).await;
+    assert_eq!(ear.error(), "discord.guild_unavailable");
+    rig.discord().set_outage(GUILD, false);
+    eventually("back", || ear.status() == Status::Connected).await;
+    rig.discord().remove_guild(GUILD);
+    eventually("removed", || ear.status() == Status::Error).await;
+    assert_eq!(ear.error(), "discord.not_in_guild");
+    rig.discord().put_guild(&GuildSpec {
+        id: GUILD,
+        ..GuildSpec::default()
+    });
+    eventually("invited again", || ear.status() == Status::Connected).await;
+}
+
+#[tokio::test]
+async fn a_guild_in_an_outage_from_the_start_is_not_connected() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    rig.discord().set_outage(GUILD, true);
+    let platform = rig.platform(|_| {});
+    let ear = Ear::on(&platform, |_| {});
+    eventually("an outage", || ear.error() == "discord.guild_unavailable").await;
+    assert_eq!(ear.status(), Status::Disconnected);
+    assert_eq!(ear.record(GUILD).auth_status, Some(AuthResult::Valid));
+}
+
+#[tokio::test]
+async fn changes_of_what_the_bot_may_do_are_known_at_once() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    let platform = rig.platform(|options| {
+        options.guilds = guild_options(GuildOptions {
+            channels: vec![9_200],
+            ..GuildOptions::default()
+        });
+    });
+    let ear = Ear::on(&platform, |_| {});
+    let holds = |name: &str| ear.record(GUILD).permissions.contains(&name.to_owned());
+    eventually("told", || holds("SEND_MESSAGES")).await;
+    let calls = rig.total_calls();
+    rig.discord().set_overwrite(9_200, GUILD, 0, 0, 1 << 11);
+    eventually("muted", || !holds("SEND_MESSAGES")).await;
+    assert_eq!(
+        ear.record(GUILD).metadata["channelPermissions"],
+        "9200: missing SEND_MESSAGES"
+    );
+    rig.discord().put_role(GUILD, 9_100, 1 << 3, Some(true));
+    eventually("administrator", || holds("MANAGE_GUILD")).await;
+    rig.discord().remove_role(GUILD, 9_100);
+    eventually("no longer", || !holds("MANAGE_GUILD")).await;
+    rig.discord()
+        .time_out(GUILD, Some(rig.clock.now().plus_millis(600)));
+    eventually("in a timeout", || !holds("MANAGE_MESSAGES")).await;
+    eventually("released by time alone", || holds("MANAGE_MESSAGES")).await;
+    assert_eq!(rig.total_calls(), calls, "without one request");
+}
+
+#[tokio::test]
+async fn a_mapped_stream_begins_and_ends() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::GoLive));
+    let ear = Ear::on(&platform, |_| {});
+    let stream = || ear.record(GUILD).stream_status;
+    eventually("offline", || stream() == StreamStatus::Offline).await;
+    rig.discord().set_voice(GUILD, 77, Some(9_201), true);
+    eventually("online", || stream() == StreamStatus::Online).await;
+    assert_eq!(ear.record(GUILD).viewer_count, None);
+    rig.discord().set_voice(GUILD, 77, Some(9_201), false);
+    eventually("offline again", || stream() == StreamStatus::Offline).await;
+}
+
+#[tokio::test]
+async fn identifies_are_rationed_by_our_own_record_over_restarts() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    for run in 1..=3_u64 {
+        let platform = rig.platform(|_| {});
+        let ear = Ear::on(&platform, |options| options.identify_cap = 2);
+        if run <= 2 {
+            eventually("connected", || ear.status() == Status::Connected).await;
+        } else {
+            eventually("denied", || !ear.error().is_empty()).await;
+            assert_eq!(
+                (ear.status(), ear.error()),
+                (Status::Disconnected, "discord.held".to_owned())
+            );
+        }
+        assert_eq!(counts(&rig).identifies, run.min(2));
+    }
+}
+
+#[tokio::test]
+async fn the_last_session_starts_are_left_to_the_bot_itself() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    rig.discord().knobs(|knobs| knobs.told_remaining = Some(199));
+    let platform = rig.platform(|_| {});
+    let ear = Ear::on(&platform, |_| {});
+    eventually("denied", || !ear.error().is_empty()).await;
+    assert_eq!((counts(&rig).connections, counts(&rig).identifies), (0, 0));
+    assert!(ear.record(GUILD).last_error.unwrap().message.contains("199"));
+}
+
+#[tokio::test]
+async fn frames_and_events_that_nobody_knows_are_survived() {
+    let (rig, _platform, ear) = live().await;
+    let json = |text: &str| serde_json::from_str(text).unwrap();
+    for act in [
+        GatewayAct::Frame(json(r#"{"op": 99, "d": {"x": 1}}"#)),
+        GatewayAct::Frame(json(r#"["not", "a", "frame"]"#)),
+        GatewayAct::Frame(json(r#"{"op": 10, "d": {"heartbeat_interval": 1}}"#)),
+        GatewayAct::Heartbeat,
+        GatewayAct::Event("SOMETHING_NEW".into(), json(r#"{"guild_id": "9001", "a": [1]}"#)),
+        GatewayAct::Event("MESSAGE_CREATE".into(), json(r#"{"id": []}"#)),
+        GatewayAct::Event("GUILD_DELETE".into(), json(r#"{"unavailable": "maybe"}"#)),
+    ] {
+        rig.discord().gateway(&act);
+    }
+    rig.discord().knobs(|knobs| knobs.unknown_fields = true);
+    say(&rig, &person(3));
+    eventually("it still hears", || ear.record(GUILD).metrics.messages_in == 3).await;
+    assert_eq!((ear.status(), counts(&rig).connections), (Status::Connected, 1));
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_be_reached_is_tried_until_it_can() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    rig.discord().host().go_down();
+    let platform = rig.platform(|_| {});
+    let ear = Ear::on(&platform, |_| {});
+    eventually("told", || ear.error().starts_with("network.")).await;
+    assert_eq!(
+        (ear.status(), ear.record(GUILD).auth_status),
+        (Status::Disconnected, None)
+    );
+    rig.discord().host().come_up();
+    eventually("connected", || ear.status() == Status::Connected).await;
+}
+
+#[tokio::test]
+async fn a_greeting_that_never_comes_does_not_hold_up_the_end() {
+    let rig = Rig::start().await;
+    rig.discord().knobs(|knobs| knobs.no_hello = true);
+    let platform = rig.platform(|_| {});
+    let ear = Ear::on(&platform, |_| {});
+    eventually("a socket is open", || counts(&rig).connections == 1).await;
+    ear.stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(5), ear.listening).await;
+    assert!(ended.is_ok(), "it does not end");
+    assert_eq!(counts(&rig).identifies, 0);
+}
+
+#[tokio::test]
+async fn a_clean_end_closes_the_session_and_tells_the_totals() {
+    let (rig, _platform, ear) = live().await;
+    say(&rig, &person(2));
+    // The order of frames on the socket is kept, so the messages are there before the next heartbeat's answer.
+    eventually("counted", || ear.record(GUILD).metrics.messages_in == 2).await;
+    let Ear {
+        heard,
+        stop,
+        listening,
+        _collecting,
+    } = ear;
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(5), listening)
+        .await
+        .unwrap()
+        .unwrap();
+    eventually("the session is over", || rig.discord().live_sessions() == 0).await;
+    let closed = || {
+        let heard = heard.lock().unwrap();
+        let key = key(GUILD);
+        let all = heard.iter().filter(|told| told.source == key);
+        SourceDocument::from_knowledge(key.clone(), Knowledge::of(all))
+            .record()
+            .status
+    };
+    eventually("told", || closed() == Status::Disconnected).await;
+    let truth = rig.discord().truth();
+    assert_eq!(
+        truth["gateway"]["sessions"].as_array().unwrap().len(),
+        0,
+        "closed with 1000"
+    );
+}
+
+#[tokio::test]
+async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
+    let rig = Rig::start().await;
+    fast(&rig);
+    let platform = rig.platform(|_| {});
+    let options = GatewayOptions {
+        sources: vec![key(GUILD)],
+        ..GatewayOptions::default()
+    };
+    let (sink, mut told) = mpsc::channel(1);
+    let listener = platform.listener(options).unwrap();
+    let _listening = own(listener.run(std::future::pending(), sink));
+    eventually("ten beats", || counts(&rig).heartbeats >= 10).await;
+    assert_eq!(counts(&rig).connections, 1);
+    assert!(told.recv().await.is_some(), "what was heard is still there");
+}
+
+#[tokio::test]
+async fn an_own_member_entry_that_is_missing_is_asked_for() {
+    let (rig, _platform, ear) = live().await;
+    let mut whole = serde_json::json!({"id": "9001", "name": "Lab", "owner_id": "77", "members": [],
+        "roles": [{"id": "9001", "permissions": "0"}, {"id": "9002", "permissions": "8192"}]});
+    whole["channels"] = serde_json::json!([]);
+    rig.discord()
+        .gateway(&GatewayAct::Event("GUILD_CREATE".into(), whole));
+    eventually("computed", || {
+        ear.record(GUILD).permissions == ["MANAGE_MESSAGES"]
+    })
+    .await;
+    assert_eq!(rig.calls("guilds/9001/members/4001"), 1);
+}
