@@ -5,7 +5,9 @@
 //! document is read again, joined and written again. A source in trouble waits; the others go on.
 
 mod agenda;
+pub mod consumer;
 pub mod economy;
+pub mod inbox;
 mod known;
 #[cfg(test)]
 mod tests;
