@@ -4,3 +4,4 @@ mod cli;
 mod contract;
 mod twitch;
 mod support;
+mod persist;

@@ -5,7 +5,10 @@
 //! document is read again, joined and written again. A source in trouble waits; the others go on.
 
 mod agenda;
+pub mod chat;
+pub mod consumer;
 pub mod economy;
+pub mod inbox;
 mod known;
 #[cfg(test)]
 mod tests;

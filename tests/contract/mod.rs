@@ -1,3 +1,3 @@
 //! One suite per port, run for every adapter.
 
-mod bus;
+pub mod bus;

@@ -1,0 +1,252 @@
+//! Persisters on a bus, with a store that can be taken away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bitbrat::bus::local::LocalBus;
+use bitbrat::bus::nats::{NatsBus, NatsOptions};
+use bitbrat::bus::pubsub::{PubsubBus, PubsubOptions};
+use bitbrat::bus::{EventBus, Outgoing};
+use bitbrat::clock::{Chance, Clock, SystemClock};
+use bitbrat::core::document::SourceDocument;
+use bitbrat::core::event::{Event, Told};
+use bitbrat::core::evidence::Knowledge;
+use bitbrat::core::observation::{Fact, Observation};
+use bitbrat::core::source::SourceKey;
+use bitbrat::core::time::Timestamp;
+use bitbrat::core::transition::transitions;
+use bitbrat::lifecycle::{Lifecycle, Tasks};
+use bitbrat::persist::Persister;
+use bitbrat::persist::consumer::{Consumer, Counts, subscription};
+use bitbrat::persist::economy::Economy;
+use bitbrat::store::memory::MemoryStore;
+use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
+use futures_util::stream::BoxStream;
+
+use crate::contract::bus::servers;
+
+/// A bus within the process.
+pub async fn local() -> Arc<dyn EventBus> {
+    Arc::new(LocalBus::new(Arc::new(SystemClock)))
+}
+
+/// A deployment of its own on the shared NATS server.
+pub async fn nats() -> Arc<dyn EventBus> {
+    let prefix = servers::prefix();
+    servers::create_stream(&servers::nats_url(), &prefix).await;
+    Arc::new(
+        NatsBus::connect(&NatsOptions::new(servers::nats_url(), prefix))
+            .await
+            .unwrap(),
+    )
+}
+
+/// A project of its own in the Pub/Sub emulator.
+pub async fn pubsub() -> Arc<dyn EventBus> {
+    let options = PubsubOptions {
+        project: format!("bitbrat-{}", servers::prefix().trim_end_matches('.')),
+        prefix: "local.".to_owned(),
+        emulator: Some(servers::pubsub_host()),
+        key: None,
+    };
+    Arc::new(PubsubBus::connect(&options).await.unwrap())
+}
+
+/// A store that can be taken away.
+#[derive(Default)]
+pub struct Fragile {
+    inner: MemoryStore,
+    pub down: AtomicBool,
+    pub refused: AtomicUsize,
+}
+
+impl Fragile {
+    fn fault(&self) -> Result<(), StoreError> {
+        if !self.down.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::SeqCst);
+        Err(StoreError::Unavailable {
+            location: "fragile".to_owned(),
+            reason: "taken away".to_owned(),
+        })
+    }
+
+    pub fn document(&self, key: &SourceKey) -> Option<serde_json::Value> {
+        self.inner.raw(&key.to_string())
+    }
+
+    pub fn put_raw(&self, document_id: &str, document: serde_json::Value) {
+        self.inner.put_raw(document_id, document);
+    }
+}
+
+#[async_trait]
+impl SourceStore for Fragile {
+    fn location(&self) -> String {
+        "fragile".to_owned()
+    }
+
+    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
+        self.fault()?;
+        self.inner.load(key).await
+    }
+
+    async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
+        self.fault()?;
+        self.inner.load_all().await
+    }
+
+    async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
+        match self.fault() {
+            Ok(()) => self.inner.save(writes).await,
+            Err(error) => writes.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
+        self.inner.delete(document_id).await
+    }
+
+    async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
+        self.inner.append_history(key, entries).await
+    }
+
+    async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.inner.history(key, limit).await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError> {
+        self.inner.watch().await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.fault()
+    }
+}
+
+/// Persisters that share a store.
+pub struct Persisters {
+    pub store: Arc<Fragile>,
+    pub counts: Vec<Arc<Counts>>,
+    tasks: Tasks,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Persisters {
+    /// Starts `count` of them and waits until the bus knows of them.
+    pub async fn start(count: usize, bus: &Arc<dyn EventBus>) -> Self {
+        let store = Arc::new(Fragile::default());
+        let lifecycle = Lifecycle::new();
+        let tasks = lifecycle.tasks();
+        let mut all = Vec::new();
+        // What a bus without a past has not seen yet is lost to it: the subscription comes first.
+        drop(bus.subscribe(&subscription(now())).await.unwrap());
+        for number in 0..count {
+            let counts = Arc::new(Counts::default());
+            let consumer = Consumer {
+                bus: bus.clone(),
+                persister: Arc::new(Persister::new(
+                    store.clone(),
+                    Arc::new(SystemClock),
+                    Economy::every(Duration::from_millis(500)),
+                    Chance::seeded(number as u64),
+                )),
+                clock: Arc::new(SystemClock),
+                chance: Chance::seeded(number as u64),
+                counts: counts.clone(),
+                coalesce: true,
+                listener: None,
+            };
+            tasks.spawn(format!("persister-{number}"), |stop| consumer.run(stop));
+            all.push(counts);
+        }
+        let running = tokio::task::spawn(async move {
+            let (_signals, received) = tokio::sync::mpsc::channel(1);
+            let _ = lifecycle.run_with(received, Duration::from_secs(5)).await;
+        });
+        Self {
+            store,
+            counts: all,
+            tasks,
+            running,
+        }
+    }
+
+    /// Waits until every source is stored as `expected` has it.
+    pub async fn settle(&self, expected: &BTreeMap<SourceKey, SourceDocument>) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let wrong: Vec<_> = expected
+                .iter()
+                .filter(|(key, document)| self.store.document(key) != Some(document.to_stored().into()))
+                .map(|(key, _)| key)
+                .collect();
+            if wrong.is_empty() {
+                return;
+            }
+            if Instant::now() > deadline {
+                let key = wrong[0];
+                panic!(
+                    "{} of {} sources are wrong; {key} is {:#?} instead of {:#?}",
+                    wrong.len(),
+                    expected.len(),
+                    self.store.document(key),
+                    expected[key].to_stored()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sum of one count over all of them.
+    pub fn sum(&self, count: impl Fn(&Counts) -> u64) -> u64 {
+        self.counts.iter().map(|counts| count(counts)).sum()
+    }
+
+    pub async fn stop(self) {
+        self.tasks.request_stop();
+        self.running.await.unwrap();
+    }
+}
+
+pub fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// What an ingester knows and tells of its sources.
+#[derive(Default)]
+pub struct Ingester {
+    pub documents: BTreeMap<SourceKey, SourceDocument>,
+}
+
+impl Ingester {
+    /// Learns one fact and returns the events that tell what changed.
+    pub fn learns(&mut self, key: &SourceKey, at: Timestamp, fact: Fact) -> Vec<Event> {
+        let document = self
+            .documents
+            .entry(key.clone())
+            .or_insert_with(|| SourceDocument::new(key.clone()));
+        let before = document.clone();
+        document.join(Knowledge::from(&Observation::new(
+            key,
+            at,
+            "twitch.eventsub",
+            fact,
+        )));
+        let told = Told {
+            before: &before,
+            after: document,
+            by: "twitch.eventsub",
+            observed_at: at,
+        };
+        told.events(&transitions(&before.verdict, &document.verdict))
+    }
+}
+
+pub fn outgoing(events: impl IntoIterator<Item = Event>) -> Vec<Outgoing> {
+    events.into_iter().map(Outgoing::from).collect()
+}
