@@ -1,5 +1,6 @@
 //! The store port: keeps one document a source, and its history.
 
+pub mod firestore;
 pub mod memory;
 pub mod retention;
 pub mod sqlite;

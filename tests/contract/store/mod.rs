@@ -4,7 +4,7 @@ mod sqlite;
 mod suite;
 mod worlds;
 
-use crate::contract::store::worlds::{MemoryWorld, SqliteWorld};
+use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
 
 /// Runs every promise of the suite in a world of `$world`.
 macro_rules! contract {
@@ -51,3 +51,4 @@ macro_rules! contract {
 }
 contract!(memory, super::MemoryWorld);
 contract!(sqlite_file, super::SqliteWorld);
+contract!(firestore_emulator, super::FirestoreWorld);

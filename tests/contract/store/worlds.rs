@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bitbrat::store::SourceStore;
+use bitbrat::store::firestore::{FirestoreStore, FirestoreTarget};
 use bitbrat::store::memory::MemoryStore;
 use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 /// A fresh, empty store of one kind.
 #[async_trait]
@@ -100,5 +101,123 @@ impl World for SqliteWorld {
             )
             .ok()?;
         serde_json::from_str(&text).ok()
+    }
+}
+
+/// Returns the emulator's address. Tests that need it fail without it, rather than pass without having tested anything.
+pub fn emulator() -> String {
+    std::env::var("FIRESTORE_EMULATOR_HOST").expect(
+        "a Firestore emulator is needed: run `scripts/services.sh up` and `eval \"$(scripts/services.sh env)\"`, or \
+         `gcloud emulators firestore start --host-port=127.0.0.1:8080` and set FIRESTORE_EMULATOR_HOST=127.0.0.1:8080",
+    )
+}
+
+/// A project of its own in the emulator, seen without our code through its REST interface.
+pub struct FirestoreWorld {
+    pub target: FirestoreTarget,
+    http: reqwest::Client,
+}
+
+impl FirestoreWorld {
+    fn url(&self, document_id: &str) -> String {
+        let FirestoreTarget {
+            project, collection, ..
+        } = &self.target;
+        format!(
+            "http://{}/v1/projects/{project}/databases/(default)/documents/{collection}/{document_id}",
+            emulator()
+        )
+    }
+}
+
+#[async_trait]
+impl World for FirestoreWorld {
+    async fn with(retention: Retention) -> Self {
+        let project = format!("test-{}", uuid::Uuid::new_v4().simple());
+        let target = FirestoreTarget {
+            emulator: Some(emulator()),
+            // The emulator's first answers take seconds on a busy machine.
+            patience: Duration::from_secs(20),
+            retention,
+            ..FirestoreTarget::new(&project, "(default)")
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a plain client, to look at the emulator without our code"
+        )]
+        let http = reqwest::Client::new();
+        Self { target, http }
+    }
+
+    async fn open(&self) -> Arc<dyn SourceStore> {
+        Arc::new(FirestoreStore::new(self.target.clone()))
+    }
+
+    async fn put_raw(&self, document_id: &str, document: Value) {
+        let written = self
+            .http
+            .patch(self.url(document_id))
+            .bearer_auth("owner")
+            .json(&json!({ "fields": typed(document)["mapValue"]["fields"] }))
+            .send()
+            .await
+            .unwrap();
+        assert!(written.status().is_success(), "{}", written.text().await.unwrap());
+    }
+
+    async fn raw(&self, document_id: &str) -> Option<Value> {
+        let read = self
+            .http
+            .get(self.url(document_id))
+            .bearer_auth("owner")
+            .send()
+            .await
+            .unwrap();
+        let read: Value = read.error_for_status().ok()?.json().await.unwrap();
+        Some(plain(&json!({ "mapValue": { "fields": read["fields"] } })))
+    }
+}
+
+/// JSON as Firestore's REST interface writes it.
+fn typed(value: Value) -> Value {
+    match value {
+        Value::Null => json!({ "nullValue": null }),
+        Value::Bool(flag) => json!({ "booleanValue": flag }),
+        Value::Number(number) if number.is_f64() => json!({ "doubleValue": number }),
+        Value::Number(number) => json!({ "integerValue": number.to_string() }),
+        Value::String(text) => json!({ "stringValue": text }),
+        Value::Array(items) => {
+            let values: Vec<_> = items.into_iter().map(typed).collect();
+            json!({ "arrayValue": { "values": values } })
+        }
+        Value::Object(fields) => {
+            let fields: Map<_, _> = fields
+                .into_iter()
+                .map(|(name, value)| (name, typed(value)))
+                .collect();
+            json!({ "mapValue": { "fields": fields } })
+        }
+    }
+}
+
+/// The way back.
+fn plain(value: &Value) -> Value {
+    let (kind, value) = value.as_object().unwrap().iter().next().unwrap();
+    match kind.as_str() {
+        "integerValue" => value.as_str().unwrap().parse::<i64>().unwrap().into(),
+        "arrayValue" => value["values"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(plain)
+            .collect(),
+        "mapValue" => {
+            let fields = value["fields"].as_object().into_iter().flatten();
+            fields
+                .map(|(name, value)| (name.clone(), plain(value)))
+                .collect::<Map<_, _>>()
+                .into()
+        }
+        _ => value.clone(),
     }
 }

@@ -1,0 +1,280 @@
+//! The connection and its calls: each with a limit of time, reads tried again, writes never (a write whose answer was
+//! lost may have been done; whoever joins and writes again finds out).
+
+use std::future::Future;
+use std::time::Duration;
+
+use firestore::gcloud_sdk::google::firestore::v1::firestore_client::FirestoreClient;
+use firestore::gcloud_sdk::google::firestore::v1::run_query_request::QueryType;
+use firestore::gcloud_sdk::google::firestore::v1::structured_aggregation_query::aggregation::{
+    Count, Operator,
+};
+use firestore::gcloud_sdk::google::firestore::v1::structured_aggregation_query::{
+    Aggregation, QueryType as CountedQuery,
+};
+use firestore::gcloud_sdk::google::firestore::v1::value::ValueType;
+use firestore::gcloud_sdk::google::firestore::v1::{
+    BatchWriteRequest, BatchWriteResponse, CommitRequest, Document, GetDocumentRequest, ListenRequest,
+    ListenResponse, RunAggregationQueryRequest, RunQueryRequest, StructuredAggregationQuery, StructuredQuery,
+    Write, WriteResult, run_aggregation_query_request,
+};
+use firestore::gcloud_sdk::google_cloud_auth::credentials::{
+    CacheableResource, Credentials, CredentialsProvider, EntityTag,
+};
+use firestore::gcloud_sdk::google_cloud_auth::errors::CredentialsError;
+use firestore::gcloud_sdk::tonic::{Code, Extensions, Request, Response, Status, Streaming};
+use firestore::gcloud_sdk::{GoogleAuthMiddleware, HeaderMap, RequestTimeouts};
+use firestore::{FirestoreDb, FirestoreDbOptions};
+use futures_util::stream::{self, Stream};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use tokio::sync::OnceCell;
+
+use crate::store::StoreError;
+use crate::store::firestore::FirestoreTarget;
+use crate::store::firestore::trouble::{self, Failure};
+
+/// Pauses before a read is tried again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+
+type Stub = FirestoreClient<GoogleAuthMiddleware>;
+
+/// A connection that is made when it is first needed, and made again by itself when it breaks.
+pub struct Client {
+    pub target: FirestoreTarget,
+    connection: OnceCell<FirestoreDb>,
+}
+
+impl Client {
+    pub fn new(target: FirestoreTarget) -> Self {
+        Self {
+            target,
+            connection: OnceCell::new(),
+        }
+    }
+
+    /// Returns the path of the database, as requests name it.
+    pub fn database(&self) -> String {
+        format!(
+            "projects/{}/databases/{}",
+            self.target.project, self.target.database
+        )
+    }
+
+    /// Returns the path under which documents are.
+    pub fn root(&self) -> String {
+        format!("{}/documents", self.database())
+    }
+
+    /// Returns the path of one source's document.
+    pub fn path(&self, document_id: &str) -> String {
+        format!("{}/{}/{document_id}", self.root(), self.target.collection)
+    }
+
+    async fn stub(&self) -> Result<Stub, Failure> {
+        let connecting = self.connection.get_or_try_init(|| async {
+            match tokio::time::timeout(self.target.patience * 2, connect(&self.target)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(trouble::unavailable(&self.target, "no connection in time".into())),
+            }
+        });
+        connecting
+            .await
+            .map(|db| db.client().get())
+            .map_err(Failure::NoConnection)
+    }
+
+    fn request<M>(&self, message: M) -> Request<M> {
+        let mut request = Request::new(message);
+        let limit = RequestTimeouts::new().with_total(self.target.patience);
+        request.extensions_mut().insert(limit);
+        request
+    }
+
+    /// Makes a call that changes nothing, more than once if it must be.
+    async fn reading<M, A, F>(&self, message: M, call: impl Fn(Stub, Request<M>) -> F) -> Result<A, Failure>
+    where
+        M: Clone,
+        F: Future<Output = Result<A, Status>>,
+    {
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let answer = match self.stub().await {
+                Ok(stub) => call(stub, self.request(message.clone())).await,
+                Err(failure) => return Err(failure),
+            };
+            let pause = pauses.next();
+            match (answer, pause) {
+                (Ok(answer), _) => return Ok(answer),
+                (Err(status), Some(pause)) if may_heal_at_once(&status) => tokio::time::sleep(pause).await,
+                (Err(status), _) => return Err(Failure::Answer(status)),
+            }
+        }
+    }
+
+    /// Returns a document by its path.
+    pub async fn get(&self, path: String) -> Result<Option<Document>, Failure> {
+        let message = GetDocumentRequest {
+            name: path,
+            ..GetDocumentRequest::default()
+        };
+        let answer = self
+            .reading(message, |mut stub, request| async move {
+                stub.get_document(request).await
+            })
+            .await;
+        match answer {
+            Ok(response) => Ok(Some(response.into_inner())),
+            Err(Failure::Answer(status)) if status.code() == Code::NotFound => {
+                // The same code tells that the database is missing; then the message does not name the document.
+                if status.message().contains("does not exist for project") {
+                    return Err(Failure::Answer(status));
+                }
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Returns the documents that a query below `parent` finds.
+    pub async fn query(&self, parent: String, query: StructuredQuery) -> Result<Vec<Document>, Failure> {
+        let message = RunQueryRequest {
+            parent,
+            query_type: Some(QueryType::StructuredQuery(query)),
+            ..RunQueryRequest::default()
+        };
+        // A large collection takes longer than one answer; only the silence between two is limited.
+        let idle = RequestTimeouts::new().with_idle(self.target.patience);
+        self.reading(message, |mut stub, mut request| async move {
+            request.extensions_mut().insert(idle);
+            let mut answers = stub.run_query(request).await?.into_inner();
+            let mut found = Vec::new();
+            while let Some(answer) = answers.message().await? {
+                found.extend(answer.document);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Returns how many documents a query below `parent` finds, which is paid as one read.
+    pub async fn count(&self, parent: String, query: StructuredQuery) -> Result<i64, Failure> {
+        let counting = StructuredAggregationQuery {
+            aggregations: vec![Aggregation {
+                alias: "count".into(),
+                operator: Some(Operator::Count(Count { up_to: None })),
+            }],
+            query_type: Some(CountedQuery::StructuredQuery(query)),
+        };
+        let message = RunAggregationQueryRequest {
+            parent,
+            query_type: Some(run_aggregation_query_request::QueryType::StructuredAggregationQuery(counting)),
+            ..RunAggregationQueryRequest::default()
+        };
+        self.reading(message, |mut stub, request| async move {
+            let mut answers = stub.run_aggregation_query(request).await?.into_inner();
+            while let Some(answer) = answers.message().await? {
+                let counted = answer
+                    .result
+                    .and_then(|result| result.aggregate_fields.get("count").cloned());
+                if let Some(ValueType::IntegerValue(count)) = counted.and_then(|value| value.value_type) {
+                    return Ok(count);
+                }
+            }
+            Ok(0)
+        })
+        .await
+    }
+
+    /// Executes all of `writes` or none.
+    pub async fn commit(&self, writes: Vec<Write>) -> Result<Vec<WriteResult>, Failure> {
+        let message = CommitRequest {
+            database: self.database(),
+            writes,
+            ..CommitRequest::default()
+        };
+        let mut stub = self.stub().await?;
+        let answer = stub.commit(self.request(message)).await;
+        answer
+            .map(|response| response.into_inner().write_results)
+            .map_err(Failure::Answer)
+    }
+
+    /// Executes each of `writes` by itself. The answer has a status for each.
+    pub async fn batch(&self, writes: Vec<Write>) -> Result<BatchWriteResponse, Failure> {
+        let message = BatchWriteRequest {
+            database: self.database(),
+            writes,
+            ..BatchWriteRequest::default()
+        };
+        let mut stub = self.stub().await?;
+        stub.batch_write(self.request(message))
+            .await
+            .map(Response::into_inner)
+            .map_err(Failure::Answer)
+    }
+
+    /// Opens a stream of changes. It has no limit of time: it is silent as long as nothing changes.
+    pub async fn listen(&self, message: ListenRequest) -> Result<Streaming<ListenResponse>, Failure> {
+        let mut stub = self.stub().await?;
+        let opening = stub.listen(Request::new(only(message)));
+        match tokio::time::timeout(self.target.patience, opening).await {
+            Ok(answer) => answer.map(Response::into_inner).map_err(Failure::Answer),
+            Err(_) => Err(Failure::Answer(Status::deadline_exceeded(
+                "the listener was not accepted in time",
+            ))),
+        }
+    }
+}
+
+/// One message, and then silence: ending the stream would end the answers.
+fn only(message: ListenRequest) -> impl Stream<Item = ListenRequest> + Send + 'static {
+    use futures_util::StreamExt;
+    stream::iter([message]).chain(stream::pending())
+}
+
+fn may_heal_at_once(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Aborted | Code::Cancelled | Code::Internal
+    )
+}
+
+async fn connect(target: &FirestoreTarget) -> Result<FirestoreDb, StoreError> {
+    let options = FirestoreDbOptions::new(target.project.clone()).with_database_id(target.database.clone());
+    let connected = match (&target.emulator, &target.credentials_file) {
+        (Some(host), _) => {
+            let options = options.with_firebase_api_url(format!("http://{host}"));
+            FirestoreDb::with_options_auth(options, Credentials::from(Owner(EntityTag::new()))).await
+        }
+        (None, Some(file)) => {
+            if let Err(error) = std::fs::File::open(file) {
+                return Err(trouble::no_credentials(target, &error.to_string()));
+            }
+            FirestoreDb::with_options_service_account_key_file(options, file.clone()).await
+        }
+        (None, None) => FirestoreDb::with_options(options).await,
+    };
+    connected.map_err(|error| trouble::of_connecting(target, &error))
+}
+
+/// What emulators take for their owner: it passes whatever rules are loaded, as the platform's own services do.
+#[derive(Debug)]
+struct Owner(EntityTag);
+
+impl CredentialsProvider for Owner {
+    async fn headers(&self, known: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
+        if known.get::<EntityTag>() == Some(&self.0) {
+            return Ok(CacheableResource::NotModified);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer owner"));
+        Ok(CacheableResource::New {
+            entity_tag: self.0.clone(),
+            data: headers,
+        })
+    }
+
+    async fn universe_domain(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,242 @@
+//! What went wrong, in the words of the project's owner, and what to do next.
+
+use firestore::errors::FirestoreError;
+use firestore::gcloud_sdk::tonic::{Code, Status};
+
+use crate::store::StoreError;
+use crate::store::firestore::FirestoreTarget;
+
+/// Why a call gave no answer that we can use.
+pub enum Failure {
+    /// Firestore answered so.
+    Answer(Status),
+    /// There is no connection to ask.
+    NoConnection(StoreError),
+}
+
+impl Failure {
+    /// Explains a failed call that was not about one document.
+    pub fn explain(self, target: &FirestoreTarget) -> StoreError {
+        match self {
+            Self::Answer(status) => of_answer(target, status.code(), status.message()),
+            Self::NoConnection(error) => error,
+        }
+    }
+
+    /// Explains a failed write of one document.
+    pub fn explain_write(self, target: &FirestoreTarget, document_id: &str) -> StoreError {
+        match self {
+            Self::Answer(status) => of_write(target, document_id, status.code(), status.message()),
+            Self::NoConnection(error) => error,
+        }
+    }
+}
+
+/// Explains the answer to a write of `document_id`.
+pub fn of_write(target: &FirestoreTarget, document_id: &str, code: Code, message: &str) -> StoreError {
+    let document_id = document_id.to_owned();
+    match code {
+        // The precondition did not hold: it was written, made or deleted in between.
+        Code::FailedPrecondition | Code::AlreadyExists => StoreError::Conflict { document_id },
+        Code::NotFound if !is_about_the_database(message) => StoreError::Conflict { document_id },
+        Code::InvalidArgument | Code::OutOfRange => StoreError::Rejected {
+            document_id,
+            reason: sentence(message),
+        },
+        _ => of_answer(target, code, message),
+    }
+}
+
+/// Explains an answer that was not about one document.
+pub fn of_answer(target: &FirestoreTarget, code: Code, message: &str) -> StoreError {
+    let project = &target.project;
+    let refused = |reason: String, hint: String| StoreError::Refused {
+        location: target.to_string(),
+        reason,
+        hint,
+    };
+    match code {
+        Code::PermissionDenied => refused(
+            format!("permission denied ({})", sentence(message)),
+            format!(
+                "check that `{project}` is the right project in `store.url`, and give the account the role \
+                 `roles/datastore.user` there"
+            ),
+        ),
+        Code::Unauthenticated => no_credentials(target, message),
+        Code::Unknown if message.contains("credentials") => no_credentials(target, message),
+        Code::NotFound => refused(
+            sentence(message),
+            format!(
+                "check project and database in `store.url`; a new database is made with `gcloud firestore databases \
+                 create --project={project} --location=REGION`"
+            ),
+        ),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented | Code::OutOfRange => refused(
+            sentence(message),
+            "check `store.url` and `store.collection`; `bitbrat doctor` tests them".into(),
+        ),
+        Code::DeadlineExceeded => unavailable(target, "it did not answer in time".into()),
+        Code::ResourceExhausted => unavailable(target, format!("a quota is used up ({})", sentence(message))),
+        _ => unavailable(target, sentence(message)),
+    }
+}
+
+/// Explains why no connection could be made.
+pub fn of_connecting(target: &FirestoreTarget, error: &FirestoreError) -> StoreError {
+    let text = chain(error);
+    if target.emulator.is_none() && (text.contains("credential") || text.contains("key file")) {
+        return no_credentials(target, &text);
+    }
+    unavailable(target, sentence(&text))
+}
+
+/// Says that the store cannot be reached now.
+pub fn unavailable(target: &FirestoreTarget, reason: String) -> StoreError {
+    let reason = match &target.emulator {
+        Some(host) => format!("{reason} (emulator at {host}; `scripts/services.sh up` starts one)"),
+        None => reason,
+    };
+    StoreError::Unavailable {
+        location: target.to_string(),
+        reason,
+    }
+}
+
+/// Says that there are no credentials that Firestore accepts.
+pub fn no_credentials(target: &FirestoreTarget, message: &str) -> StoreError {
+    let hint = match &target.credentials_file {
+        Some(file) => format!("check the service account's key file `{}`", file.display()),
+        None => "run `gcloud auth application-default login`, or name a service account's key file in \
+                 GOOGLE_APPLICATION_CREDENTIALS; for an emulator set FIRESTORE_EMULATOR_HOST"
+            .into(),
+    };
+    StoreError::Refused {
+        location: target.to_string(),
+        reason: format!("there are no usable credentials ({})", sentence(message)),
+        hint,
+    }
+}
+
+/// A missing document and a missing database are told by the same code.
+fn is_about_the_database(message: &str) -> bool {
+    message.contains("database") && !message.contains("document")
+        || message.contains("does not exist for project")
+}
+
+/// The first line of a message, short enough for a person.
+fn sentence(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default().trim();
+    if line.is_empty() {
+        return "no reason was given".into();
+    }
+    line.chars().take(300).collect()
+}
+
+/// An error with all of its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> FirestoreTarget {
+        FirestoreTarget::new("demo", "(default)")
+    }
+
+    #[test]
+    fn a_broken_precondition_is_a_conflict_whatever_its_name() {
+        for (code, message) in [
+            (
+                Code::FailedPrecondition,
+                "the stored version does not match the required base version",
+            ),
+            (Code::AlreadyExists, "entity already exists"),
+            (Code::NotFound, "no entity to update"),
+            (
+                Code::NotFound,
+                "No document to update: projects/p/databases/(default)/documents/sources/kick:5",
+            ),
+        ] {
+            let told = of_write(&target(), "kick:5", code, message);
+            assert!(
+                matches!(told, StoreError::Conflict { .. }),
+                "{code} {message}: {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_person_must_mend_is_refused_with_the_next_step() {
+        for (code, message, step) in [
+            (
+                Code::PermissionDenied,
+                "Missing or insufficient permissions.",
+                "roles/datastore.user",
+            ),
+            (
+                Code::Unauthenticated,
+                "invalid credentials",
+                "application-default login",
+            ),
+            (
+                Code::Unknown,
+                "credentials error: none found",
+                "application-default login",
+            ),
+            (
+                Code::NotFound,
+                "The database (default) does not exist for project demo",
+                "databases create --project=demo",
+            ),
+        ] {
+            match of_write(&target(), "kick:5", code, message) {
+                StoreError::Refused { hint, .. } => assert!(hint.contains(step), "{code}: {hint}"),
+                other => panic!("{code}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_heals_by_itself_is_transient() {
+        for code in [
+            Code::Unavailable,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::Internal,
+            Code::Cancelled,
+            Code::ResourceExhausted,
+            Code::Unknown,
+        ] {
+            assert!(
+                of_write(&target(), "kick:5", code, "transport error").is_transient(),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_document_that_firestore_refuses_is_rejected_with_its_reason() {
+        let told = of_write(
+            &target(),
+            "kick:5",
+            Code::InvalidArgument,
+            "exceeds the maximum allowed size",
+        );
+        assert!(
+            matches!(&told, StoreError::Rejected { reason, .. } if reason.contains("maximum")),
+            "{told}"
+        );
+    }
+}
