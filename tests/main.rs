@@ -2,6 +2,6 @@
 
 mod cli;
 mod contract;
-mod twitch;
-mod support;
 mod persist;
+mod support;
+mod twitch;

@@ -111,10 +111,14 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
             seen,
         });
     }
-    let exit = rows
-        .iter()
-        .map(|row| exit_code(&row.row, &probes))
-        .fold(if keys.is_empty() { ExitCode::NoEvidence } else { ExitCode::Healthy }, ExitCode::worse);
+    let exit = rows.iter().map(|row| exit_code(&row.row, &probes)).fold(
+        if keys.is_empty() {
+            ExitCode::NoEvidence
+        } else {
+            ExitCode::Healthy
+        },
+        ExitCode::worse,
+    );
     cx.output
         .print(&report(cx, args, &probes, rows, looked, &sources.unresolved))?;
     Ok(exit)
