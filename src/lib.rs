@@ -4,6 +4,7 @@
 //! Everything that learns something produces a [`core::observation::Observation`]; evidence is joined and verdicts are
 //! derived from it. No evidence, no claim. `docs/ARCHITECTURE.md` has the map.
 
+pub mod app;
 pub mod bus;
 pub mod cli;
 pub mod clock;
