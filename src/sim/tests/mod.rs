@@ -5,6 +5,7 @@ mod eventsub_events;
 mod eventsub_rest;
 mod eventsub_ws;
 mod host;
+mod kick;
 mod listener;
 mod twitch;
 mod twitch_helix;
