@@ -14,7 +14,7 @@ pub mod twitch;
 pub mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

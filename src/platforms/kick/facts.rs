@@ -93,15 +93,14 @@ pub(super) fn code(error: &PlatformError) -> &str {
     }
 }
 
-/// Returns what a look that failed means for a source. A limit changes no verdict; nothing here ever touches streams,
-/// authorisations or permissions.
+/// Returns what a look that failed means for a source. Nothing here ever touches
+/// streams, authorisations or permissions.
 pub(super) fn of_failed_look(error: &PlatformError) -> Fact {
     let message = error.to_string();
     match error {
-        PlatformError::RateLimited { .. } => problem(code(error), &message),
-        PlatformError::Unavailable { .. } | PlatformError::Unreadable { .. } => {
-            down(Transport::Api, code(error), &message)
-        }
+        PlatformError::RateLimited { .. }
+        | PlatformError::Unavailable { .. }
+        | PlatformError::Unreadable { .. } => down(Transport::Api, code(error), &message),
         _ => refused(code(error), &message),
     }
 }
@@ -249,7 +248,7 @@ mod tests {
                     platform,
                     retry_after: None,
                 },
-                "problem kick.rate_limited",
+                "down kick.rate_limited",
             ),
             (
                 PlatformError::Unavailable {
@@ -310,7 +309,6 @@ mod tests {
             ),
         ] {
             let found = match of_failed_look(&error) {
-                Fact::Problem { error } => format!("problem {}", error.code),
                 Fact::Connection {
                     state: LinkState::Down { error },
                     ..

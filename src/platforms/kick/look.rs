@@ -199,6 +199,9 @@ impl<'a> Look<'a> {
     /// Tells what was found of authorisations on the way, also where a refused token was the reason to look.
     fn tell_checks(&self) {
         for (identity, checked) in self.meter.take_checked() {
+            if let Some(id) = checked.user_id.filter(|_| identity.as_str() == BOT) {
+                self.platform.bot.learn(id);
+            }
             let facts = facts::of_check(&identity, &checked);
             for id in self.concerned(&identity) {
                 for fact in &facts {

@@ -14,14 +14,17 @@ mod look;
 mod memory;
 mod meter;
 mod options;
+mod signature;
 mod standing;
+mod subscriptions;
 mod viewers;
+pub mod webhook;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,6 +44,10 @@ use crate::tokens::TokenStore;
 
 pub use badges::Badges;
 pub use options::{APP, BOT, KickOptions, app, bot, broadcaster};
+pub use signature::{InvalidPublicKey, PublicKey};
+pub use subscriptions::Reconciled;
+
+use subscriptions::Subscribed;
 
 /// The stretch of time that the budget of requests is counted over.
 const BUDGET_WINDOW: Duration = Duration::from_secs(60);
@@ -54,6 +61,26 @@ pub struct KickPlatform {
     api: Api,
     memory: Memory,
     badges: Arc<Badges>,
+    bot: Arc<BotId>,
+    subscribed: Arc<Subscribed>,
+}
+
+/// Who the bot is: configured, or learnt from its token.
+#[derive(Debug, Default)]
+struct BotId(Mutex<Option<u64>>);
+
+impl BotId {
+    fn learn(&self, id: u64) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(id);
+    }
+
+    fn is(&self, id: Option<u64>) -> bool {
+        let bot = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bot.is_some() && bot == id
+    }
 }
 
 impl KickPlatform {
@@ -86,12 +113,15 @@ impl KickPlatform {
             round_trip: Mutex::default(),
         });
         let auth = Auth::new(Arc::clone(&client), tokens, Arc::clone(&clock), &options);
+        let bot = BotId(Mutex::new(options.bot_user_id));
         Self {
             options,
             clock,
             api: Api { client, auth },
             memory: Memory::default(),
             badges: Arc::default(),
+            bot: Arc::new(bot),
+            subscribed: Arc::default(),
         }
     }
 

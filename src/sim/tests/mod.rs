@@ -18,7 +18,7 @@ use std::time::Duration;
     clippy::disallowed_methods,
     reason = "the simulator is tested from outside, not with our own HTTP layer"
 )]
-pub(super) fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

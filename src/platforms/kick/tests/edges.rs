@@ -54,9 +54,9 @@ async fn no_failure_ends_a_stream_or_a_grant() {
         (Fault::wire(WireFault::Reset), Status::Disconnected),
         (
             Fault::status(429).header("Retry-After", "3600"),
-            Status::Connected,
+            Status::Disconnected,
         ),
-        (Fault::status(429), Status::Connected),
+        (Fault::status(429), Status::Disconnected),
         (Fault::status(403), Status::Error),
     ] {
         let rig = live_rig().await;

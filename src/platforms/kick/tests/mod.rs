@@ -3,6 +3,7 @@
 mod auth;
 mod edges;
 mod streams;
+mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
