@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod discord;
+pub mod kick;
 pub mod twitch;
 
 use std::collections::BTreeSet;

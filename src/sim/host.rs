@@ -131,7 +131,7 @@ impl Host {
     clippy::disallowed_methods,
     reason = "the one place of the simulator; the handle owns the task"
 )]
-pub(super) fn own(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+pub(crate) fn own(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 

@@ -9,11 +9,12 @@ pub mod discord;
 pub mod faults;
 pub mod host;
 pub mod journal;
+pub mod kick;
 pub mod twitch;
 pub mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,6 +26,7 @@ pub use clock::SimClock;
 pub use discord::DiscordSim;
 pub use faults::{Fault, FaultBody, WireFault};
 pub use host::{Host, Server};
+pub use kick::KickSim;
 pub use twitch::TwitchSim;
 
 /// Where and by which time the platforms run.
@@ -38,6 +40,8 @@ pub struct SimOptions {
     pub twitch: SocketAddr,
     /// Where Discord listens; port 0 picks a free one.
     pub discord: SocketAddr,
+    /// Where Kick listens; port 0 picks a free one.
+    pub kick: SocketAddr,
 }
 
 impl Default for SimOptions {
@@ -48,6 +52,7 @@ impl Default for SimOptions {
             chance: Chance::seeded(1),
             twitch: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             discord: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            kick: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         }
     }
 }
@@ -60,6 +65,8 @@ pub struct Sim {
     pub twitch: TwitchSim,
     /// The simulated Discord, empty until told otherwise.
     pub discord: DiscordSim,
+    /// The simulated Kick, empty until told otherwise.
+    pub kick: KickSim,
     _servers: Vec<Server>,
 }
 
@@ -70,11 +77,13 @@ impl Sim {
         let host = || Host::new(Arc::clone(&clock), options.chance.clone());
         let (twitch, twitch_server) = TwitchSim::start(host(), options.twitch).await?;
         let (discord, discord_server) = DiscordSim::start(host(), options.discord).await?;
+        let (kick, kick_server) = KickSim::start(host(), options.kick).await?;
         Ok(Self {
             clock,
             twitch,
             discord,
-            _servers: vec![twitch_server, discord_server],
+            kick,
+            _servers: vec![twitch_server, discord_server, kick_server],
         })
     }
 }

@@ -5,6 +5,7 @@ mod eventsub_events;
 mod eventsub_rest;
 mod eventsub_ws;
 mod host;
+mod kick;
 mod listener;
 mod twitch;
 mod twitch_helix;
@@ -17,7 +18,7 @@ use std::time::Duration;
     clippy::disallowed_methods,
     reason = "the simulator is tested from outside, not with our own HTTP layer"
 )]
-pub(super) fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

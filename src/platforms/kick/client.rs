@@ -1,0 +1,204 @@
+//! Sends single requests to Kick's two hosts, within the one budget, repeated only where that may change the answer.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use url::Url;
+
+use super::answer::{asked, is_blocked, judge, judge_oauth};
+use super::budget::{Budget, Quiet};
+use super::meter::Meter;
+use crate::clock::Chance;
+use crate::core::source::PlatformName;
+use crate::http::{Answer, Http, HttpError, Retries};
+use crate::platforms::PlatformError;
+
+/// Attempts of a request whose failure may pass.
+const ATTEMPTS: u32 = 3;
+/// Attempts of a request that an edge blocks; more would only confirm its suspicion.
+const BLOCKED_ATTEMPTS: u32 = 2;
+/// Weight of the newest round trip in the smoothed one.
+const SMOOTHING: f64 = 0.3;
+
+/// Which host a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Host {
+    /// `api.kick.com`.
+    Api,
+    /// `id.kick.com`.
+    OAuth,
+}
+
+/// One request.
+pub(super) struct Call<'a> {
+    pub(super) host: Host,
+    pub(super) method: Method,
+    pub(super) path: &'a str,
+    /// Keys are repeated for several values, as Kick wants it.
+    pub(super) query: &'a [(&'static str, String)],
+    pub(super) token: Option<&'a SecretString>,
+    pub(super) form: Option<&'a [(&'static str, &'a str)]>,
+    pub(super) json: Option<&'a Value>,
+    /// What is asked for, for people.
+    pub(super) operation: &'static str,
+    /// Whether sending it twice does no harm.
+    pub(super) repeatable: bool,
+}
+
+impl<'a> Call<'a> {
+    /// A read of the API.
+    pub(super) fn get(path: &'a str, query: &'a [(&'static str, String)], operation: &'static str) -> Self {
+        Self {
+            host: Host::Api,
+            method: Method::GET,
+            path,
+            query,
+            token: None,
+            form: None,
+            json: None,
+            operation,
+            repeatable: true,
+        }
+    }
+
+    /// A call of the OAuth host.
+    pub(super) fn oauth(path: &'a str, operation: &'static str) -> Self {
+        Self {
+            host: Host::OAuth,
+            method: Method::POST,
+            ..Self::get(path, &[], operation)
+        }
+    }
+}
+
+/// The way to Kick.
+pub(super) struct Client {
+    pub(super) http: Http,
+    pub(super) auth_url: Url,
+    pub(super) api_url: Url,
+    pub(super) budget: Budget,
+    pub(super) chance: Chance,
+    pub(super) patience: Duration,
+    pub(super) round_trip: Mutex<Option<f64>>,
+}
+
+impl Client {
+    /// Sends `call`, waiting and repeating as far as that makes sense.
+    pub(super) async fn exchange(&self, call: &Call<'_>, meter: &Meter<'_>) -> Result<Answer, PlatformError> {
+        let asked = asked(call.operation);
+        let mut attempt = 1;
+        loop {
+            self.budget.take(self.patience).await.map_err(rate_limited)?;
+            meter.sent();
+            let outcome = self.http.send(self.build(call)?).await;
+            let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
+            let may_heal = outcome.as_ref().err().is_none_or(HttpError::may_heal);
+            let asked_wait = outcome.as_ref().ok().and_then(Answer::asked_wait);
+            let judged = match call.host {
+                Host::Api => judge(asked, outcome),
+                Host::OAuth => judge_oauth(asked, outcome),
+            };
+            let error = match judged {
+                Ok(answer) => {
+                    self.budget.answered();
+                    if call.host == Host::Api {
+                        self.learn_round_trip(answer.rtt);
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let again = call.repeatable || never_sent;
+            let blocked = is_blocked(&error);
+            match error {
+                PlatformError::RateLimited { .. } => {
+                    let wait = self.budget.refused(asked_wait);
+                    if attempt >= ATTEMPTS || wait > self.patience {
+                        return Err(rate_limited(Quiet(wait)));
+                    }
+                }
+                error if blocked => {
+                    if attempt >= BLOCKED_ATTEMPTS {
+                        self.budget.refused(asked_wait);
+                    }
+                    if attempt >= BLOCKED_ATTEMPTS || !again {
+                        return Err(error);
+                    }
+                    self.pause(attempt, asked_wait).await;
+                }
+                PlatformError::Unavailable { .. }
+                    if may_heal
+                        && again
+                        && attempt < ATTEMPTS
+                        && asked_wait.is_none_or(|wait| wait <= self.patience) =>
+                {
+                    self.pause(attempt, asked_wait).await;
+                }
+                error => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Returns the smoothed round trip to the API in milliseconds.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a round trip is between zero and the timeout"
+    )]
+    pub(super) fn latency(&self) -> Option<u64> {
+        let round_trip = *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        round_trip.map(|millis| millis.round() as u64)
+    }
+
+    async fn pause(&self, attempt: u32, asked_wait: Option<Duration>) {
+        let own = Retries::READ.backoff(attempt, &self.chance);
+        tokio::time::sleep(asked_wait.unwrap_or_default() + own).await;
+    }
+
+    fn build(&self, call: &Call<'_>) -> Result<reqwest::Request, PlatformError> {
+        let base = match call.host {
+            Host::Api => &self.api_url,
+            Host::OAuth => &self.auth_url,
+        };
+        let broken = || PlatformError::NotConfigured {
+            platform: PlatformName::Kick,
+            what: "base addresses and tokens from which a request can be built".to_owned(),
+        };
+        let text = format!("{}{}", base.as_str().trim_end_matches('/'), call.path);
+        let mut url: Url = text.parse().map_err(|_| broken())?;
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(call.query);
+        }
+        let mut request = self
+            .http
+            .request(call.method.clone(), url)
+            .header("accept", "application/json");
+        if let Some(token) = call.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        if let Some(form) = call.form {
+            request = request.form(form);
+        }
+        if let Some(json) = call.json {
+            request = request.json(json);
+        }
+        request.build().map_err(|_| broken())
+    }
+
+    fn learn_round_trip(&self, round_trip: Duration) {
+        let newest = round_trip.as_secs_f64() * 1_000.0;
+        let mut smoothed = self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
+    }
+}
+
+fn rate_limited(quiet: Quiet) -> PlatformError {
+    PlatformError::RateLimited {
+        platform: PlatformName::Kick,
+        retry_after: Some(quiet.0),
+    }
+}

@@ -1,0 +1,63 @@
+//! What a running adapter remembers of channels between looks. Nothing here is evidence; it only saves calls.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::viewers::{self, Counted, Reading};
+use crate::core::time::Timestamp;
+
+/// Channels by id, and ids by slug.
+#[derive(Debug, Default)]
+pub(super) struct Memory(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    channels: BTreeMap<u64, Known>,
+    slugs: BTreeMap<String, u64>,
+    counts: BTreeMap<u64, Counted>,
+}
+
+/// What is remembered of a channel.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// When it was last looked up, and whether it was there.
+    pub(super) looked_up: Option<(Timestamp, bool)>,
+    /// The user's name, as it is written.
+    pub(super) name: Option<String>,
+}
+
+impl Memory {
+    pub(super) fn channel(&self, id: u64) -> Known {
+        self.lock().channels.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Notes that a channel was looked up.
+    pub(super) fn looked_up(&self, id: u64, at: Timestamp, exists: bool) {
+        self.lock().channels.entry(id).or_default().looked_up = Some((at, exists));
+    }
+
+    /// Notes a user's name.
+    pub(super) fn named(&self, id: u64, name: &str) {
+        self.lock().channels.entry(id).or_default().name = Some(name.to_owned());
+    }
+
+    pub(super) fn id_of(&self, slug: &str) -> Option<u64> {
+        self.lock().slugs.get(slug).copied()
+    }
+
+    pub(super) fn remember_slug(&self, slug: &str, id: u64) {
+        self.lock().slugs.insert(slug.to_owned(), id);
+    }
+
+    /// Judges a viewer count by those before it.
+    pub(super) fn read_count(&self, id: u64, stream_id: &str, raw: u64, at: Timestamp) -> Reading {
+        let mut state = self.lock();
+        let (reading, counted) = viewers::read(state.counts.get(&id), stream_id, raw, at);
+        state.counts.insert(id, counted);
+        reading
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

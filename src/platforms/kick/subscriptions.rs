@@ -1,0 +1,287 @@
+//! Event subscriptions: the wanted ones held against those that Kick lists, and the difference made good.
+//!
+//! Subscriptions belong to the application, so two deployments of one application see each other's. Only what concerns our
+//! own sources is ever touched.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::KickPlatform;
+use super::auth::read;
+use super::client::Call;
+use super::facts::{self, BY_API};
+use super::meter::Meter;
+use super::webhook::{CHAT, METADATA, STATUS};
+use super::wire::{Envelope, Subscribed as Item, Subscription};
+use crate::core::observation::{Observation, Transport};
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::time::Timestamp;
+use crate::platforms::{PlatformError, ProbeSink};
+
+const PATH: &str = "/public/v1/events/subscriptions";
+/// The events that we subscribe to, the most important first.
+const EVENTS: [&str; 3] = [STATUS, METADATA, CHAT];
+/// Ids in one call that deletes; 330 have been refused, 50 work.
+const DELETED_AT_ONCE: usize = 50;
+
+/// The subscriptions that are known to be ours, as far as they were ever listed.
+#[derive(Debug, Default)]
+pub(super) struct Subscribed(Mutex<HashSet<String>>);
+
+impl Subscribed {
+    /// Returns whether a subscription is certainly not one of ours.
+    pub(super) fn is_foreign(&self, id: &str) -> bool {
+        let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !ids.is_empty() && !ids.contains(id)
+    }
+
+    fn replace(&self, listed: &[Subscription]) {
+        let ids = listed
+            .iter()
+            .map(|subscription| subscription.id.clone())
+            .collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ids;
+    }
+}
+
+/// What is to be changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Plan {
+    /// Missing events by channel.
+    create: BTreeMap<u64, Vec<&'static str>>,
+    /// Ids of surplus subscriptions.
+    delete: Vec<String>,
+}
+
+/// Holds the wanted channels against the list. Of several equal subscriptions the oldest stays; those of channels to `renew`
+/// are made anew.
+fn plan(listed: &[Subscription], wanted: &BTreeSet<u64>, renew: &BTreeSet<u64>) -> Plan {
+    let mut plan = Plan::default();
+    for channel in wanted {
+        for event in EVENTS {
+            let mut ids: Vec<_> = listed
+                .iter()
+                .filter(|known| known.broadcaster_user_id == *channel && known.event == event)
+                .map(|known| known.id.clone())
+                .collect();
+            ids.sort_unstable();
+            let keep = usize::from(!renew.contains(channel)).min(ids.len());
+            if keep == 0 {
+                plan.create.entry(*channel).or_default().push(event);
+            }
+            plan.delete.extend(ids.drain(keep..));
+        }
+    }
+    plan
+}
+
+/// How reconciling went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reconciled {
+    /// Subscriptions that were asked for.
+    pub created: usize,
+    /// Subscriptions that were ended.
+    pub deleted: usize,
+    /// Channels left for the next time, because this one had its share of requests.
+    pub left: usize,
+    /// Problems worth telling a person.
+    pub problems: Vec<String>,
+}
+
+impl KickPlatform {
+    /// Makes Kick's list of subscriptions what it should be for `wanted`, with at most `most_calls` requests that change it.
+    /// Those of `renew` are ended and made anew. Tells for each channel whether webhooks can be expected.
+    ///
+    /// To be called at the start and every 15 minutes: switching webhooks off in Kick's settings deletes all subscriptions,
+    /// and so does a day of failed deliveries.
+    pub async fn reconcile_webhooks(
+        &self,
+        wanted: &[SourceKey],
+        renew: &[SourceKey],
+        most_calls: usize,
+        sink: &dyn ProbeSink,
+    ) -> Result<Reconciled, PlatformError> {
+        let keys: BTreeMap<u64, SourceKey> = wanted
+            .iter()
+            .filter(|key| key.platform() == PlatformName::Kick)
+            .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
+            .collect();
+        let renew = renew.iter().filter_map(|key| key.id().parse().ok()).collect();
+        let meter = Meter::default();
+        let (mut listed, mut at) = self.list_subscriptions(&meter).await?;
+        let plan = plan(&listed, &keys.keys().copied().collect(), &renew);
+        let mut done = Reconciled::default();
+        let mut calls = most_calls;
+        for ids in plan.delete.chunks(DELETED_AT_ONCE) {
+            if calls == 0 {
+                break;
+            }
+            calls -= 1;
+            self.delete_subscriptions(ids, &meter).await?;
+            done.deleted += ids.len();
+        }
+        let mut refused: BTreeMap<u64, String> = BTreeMap::new();
+        let mut untried: BTreeSet<u64> = plan.create.keys().copied().collect();
+        for (channel, events) in &plan.create {
+            if calls == 0 {
+                break;
+            }
+            calls -= 1;
+            untried.remove(channel);
+            match self.subscribe(*channel, events, &meter).await {
+                Ok(errors) => {
+                    done.created += events.len() - errors.len();
+                    if !errors.is_empty() {
+                        refused.insert(*channel, errors.join("; "));
+                    }
+                }
+                // About this channel or event, not about us.
+                Err(PlatformError::Rejected {
+                    status: 400, reason, ..
+                }) => {
+                    refused.insert(*channel, reason);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if done.created + done.deleted > 0 {
+            // An answer of 200 is a promise; the list is the proof.
+            (listed, at) = self.list_subscriptions(&meter).await?;
+        }
+        self.subscribed.replace(&listed);
+        done.left = untried.len();
+        for (channel, key) in keys.iter().filter(|(channel, _)| !untried.contains(channel)) {
+            tell(key, *channel, &listed, refused.get(channel), at, sink);
+        }
+        done.problems = refused
+            .into_iter()
+            .map(|(channel, reason)| format!("kick:{channel}: {reason}"))
+            .collect();
+        Ok(done)
+    }
+
+    async fn list_subscriptions(
+        &self,
+        meter: &Meter<'_>,
+    ) -> Result<(Vec<Subscription>, Timestamp), PlatformError> {
+        let call = Call::get(PATH, &[], "the list of event subscriptions");
+        let operation = call.operation;
+        let answer = self.api.as_app(call, meter).await?;
+        let told: Envelope<Option<Vec<Subscription>>> = read(&answer, operation)?;
+        Ok((told.data.unwrap_or_default(), answer.received_at))
+    }
+
+    async fn delete_subscriptions(&self, ids: &[String], meter: &Meter<'_>) -> Result<(), PlatformError> {
+        let query: Vec<_> = ids.iter().map(|id| ("id", id.clone())).collect();
+        let call = Call {
+            method: Method::DELETE,
+            ..Call::get(PATH, &query, "the end of event subscriptions")
+        };
+        self.api.as_app(call, meter).await.map(|_| ())
+    }
+
+    /// Asks for subscriptions; returns the errors of single events. Success of the whole says nothing about them.
+    async fn subscribe(
+        &self,
+        channel: u64,
+        events: &[&str],
+        meter: &Meter<'_>,
+    ) -> Result<Vec<String>, PlatformError> {
+        let events: Vec<_> = events
+            .iter()
+            .map(|name| json!({"name": name, "version": 1}))
+            .collect();
+        let wish = json!({"broadcaster_user_id": channel, "method": "webhook", "events": events});
+        let call = Call {
+            method: Method::POST,
+            json: Some(&wish),
+            // Asking twice has made two subscriptions.
+            repeatable: false,
+            ..Call::get(PATH, &[], "an event subscription")
+        };
+        let operation = call.operation;
+        let answer = self.api.as_app(call, meter).await?;
+        let told: Envelope<Vec<Item>> = read(&answer, operation)?;
+        let errors = told.data.into_iter().filter_map(|item| {
+            let error = item.error.filter(|error| !error.is_empty())?;
+            let error: String = error
+                .chars()
+                .filter(|letter| !letter.is_control())
+                .take(120)
+                .collect();
+            Some(format!("{}: {error}", item.name))
+        });
+        Ok(errors.collect())
+    }
+}
+
+/// Tells whether webhooks of a channel can be expected. Without the start and end of streams there are none worth the name;
+/// the rest is missed but no reason to call the source disconnected.
+fn tell(
+    key: &SourceKey,
+    channel: u64,
+    listed: &[Subscription],
+    refused: Option<&String>,
+    at: Timestamp,
+    sink: &dyn ProbeSink,
+) {
+    let missing: Vec<_> = EVENTS
+        .into_iter()
+        .filter(|event| {
+            let of = |known: &Subscription| known.broadcaster_user_id == channel && known.event == *event;
+            !listed.iter().any(of)
+        })
+        .collect();
+    let why = refused.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let words = format!("Kick lists no subscription to {}{why}", missing.join(", "));
+    let fact = if missing.is_empty() {
+        facts::up(Transport::Webhook)
+    } else if missing.contains(&STATUS) {
+        facts::down(Transport::Webhook, "kick.subscription_missing", &words)
+    } else {
+        facts::problem("kick.subscription_missing", &words)
+    };
+    sink.observe(Observation::new(key, at, BY_API, fact));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(items: &[(&str, u64, &str)]) -> Vec<Subscription> {
+        let subscription = |(id, channel, event): &(&str, u64, &str)| Subscription {
+            id: (*id).to_owned(),
+            broadcaster_user_id: *channel,
+            event: (*event).to_owned(),
+        };
+        items.iter().map(subscription).collect()
+    }
+
+    #[test]
+    fn missing_ones_are_made_surplus_ones_ended_and_foreign_ones_left_alone() {
+        let listed = listed(&[
+            ("3", 7, STATUS),
+            ("1", 7, STATUS),
+            ("2", 7, STATUS),
+            ("4", 7, METADATA),
+            ("5", 9, STATUS),
+            ("6", 7, "kicks.gifted"),
+        ]);
+        let planned = plan(&listed, &[7, 8].into(), &BTreeSet::new());
+        let create = BTreeMap::from([(7, vec![CHAT]), (8, EVENTS.to_vec())]);
+        assert_eq!(planned.create, create);
+        assert_eq!(planned.delete, ["2", "3"]);
+        assert_eq!(plan(&listed, &BTreeSet::new(), &BTreeSet::new()), Plan::default());
+    }
+
+    #[test]
+    fn a_silent_channel_gets_new_ones() {
+        let listed = listed(&[("1", 7, STATUS), ("2", 7, METADATA), ("3", 7, CHAT)]);
+        let planned = plan(&listed, &[7].into(), &[7].into());
+        assert_eq!(planned.delete, ["1", "2", "3"]);
+        assert_eq!(planned.create[&7], EVENTS);
+    }
+}

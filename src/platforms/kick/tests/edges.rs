@@ -1,0 +1,151 @@
+//! Limits, edges and outages: a failed look changes what it proves and nothing else.
+
+use std::time::Duration;
+
+use super::{ADA, Rig};
+use crate::core::observation::AuthResult;
+use crate::core::stream::StreamStatus::Online;
+use crate::core::verdict::Status;
+use crate::platforms::{Platform, PlatformError, Probe};
+use crate::sim::faults::{Fault, FaultBody, WireFault};
+
+const LIST: &str = "/public/v1/users/livestreams";
+
+async fn live_rig() -> Rig {
+    let rig = Rig::start().await;
+    rig.kick().go_live(ADA);
+    rig.look_at(ADA).await;
+    assert_eq!(rig.record(ADA).stream_status, Online);
+    rig.later(60);
+    rig
+}
+
+#[tokio::test]
+async fn no_failure_ends_a_stream_or_a_grant() {
+    let waf = serde_json::json!({"error": "Request blocked by security policy.", "reference": "9e4db7e3"});
+    for (fault, status) in [
+        (
+            Fault::status(403).with_body(FaultBody::Json(waf)),
+            Status::Disconnected,
+        ),
+        (
+            Fault::status(403).with_body(FaultBody::Html),
+            Status::Disconnected,
+        ),
+        (
+            Fault::status(401).with_body(FaultBody::Html),
+            Status::Disconnected,
+        ),
+        (
+            Fault::status(503).with_body(FaultBody::Html),
+            Status::Disconnected,
+        ),
+        (Fault::body(FaultBody::Html), Status::Disconnected),
+        (Fault::body(FaultBody::Empty), Status::Disconnected),
+        (Fault::body(FaultBody::Garbage), Status::Disconnected),
+        (Fault::body(FaultBody::Truncated), Status::Disconnected),
+        (Fault::body(FaultBody::CutOff), Status::Disconnected),
+        (Fault::body(FaultBody::Huge(4 << 20)), Status::Disconnected),
+        (
+            Fault::body(FaultBody::Json(serde_json::json!({"data": null}))),
+            Status::Disconnected,
+        ),
+        (Fault::status(500), Status::Disconnected),
+        (Fault::wire(WireFault::Reset), Status::Disconnected),
+        (
+            Fault::status(429).header("Retry-After", "3600"),
+            Status::Disconnected,
+        ),
+        (Fault::status(429), Status::Disconnected),
+        (Fault::status(403), Status::Error),
+    ] {
+        let rig = live_rig().await;
+        rig.kick().host().faults().add(fault.clone().on(LIST));
+        rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+        let record = rig.record(ADA);
+        assert_eq!(record.stream_status, Online, "{fault:?}");
+        assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
+        assert_eq!(record.status, status, "{fault:?} {:?}", record.last_error);
+        assert!(record.last_error.is_some());
+    }
+}
+
+#[tokio::test]
+async fn one_failed_call_is_repeated() {
+    for fault in [
+        Fault::status(500),
+        Fault::status(503).with_body(FaultBody::Html),
+        Fault::status(403).with_body(FaultBody::Html),
+        Fault::status(429).header("Retry-After", "1"),
+        Fault::wire(WireFault::Reset),
+    ] {
+        let rig = live_rig().await;
+        rig.kick().host().faults().add(fault.clone().on(LIST).times(1));
+        rig.look(&[Probe::Stream], &[ADA]).await;
+        let record = rig.record(ADA);
+        assert_eq!(record.status, Status::Connected, "{fault:?}");
+        assert!(record.last_error.is_none(), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_refusal_without_a_wait_nothing_more_is_sent_for_a_while() {
+    let rig = live_rig().await;
+    rig.kick().host().faults().add(Fault::status(429));
+    let summary = rig.look_at(ADA).await;
+    assert_eq!(summary.calls, 1, "{summary:?}");
+    let sent = rig.kick().host().journal().total();
+    rig.look_at(ADA).await;
+    assert_eq!(rig.kick().host().journal().total(), sent);
+    assert_eq!(rig.platform.budget().0, 0);
+    let resolved = rig.platform.resolve(&["somebody".to_owned()]).await;
+    assert!(matches!(resolved, Err(PlatformError::RateLimited { .. })));
+}
+
+#[tokio::test]
+async fn the_platforms_own_limit_a_minute_is_survived() {
+    let rig = Rig::with(
+        |options| options.patience = Duration::from_secs(5),
+        Duration::from_secs(60),
+    )
+    .await;
+    rig.kick().knobs(|knobs| {
+        knobs.requests_per_minute = Some(1);
+        knobs.retry_after = Some(1);
+    });
+    rig.kick().go_live(ADA);
+    rig.look(&[Probe::Stream], &[ADA]).await;
+    assert!(rig.record(ADA).status != Status::Error);
+    rig.kick().knobs(|knobs| knobs.requests_per_minute = None);
+    rig.look(&[Probe::Stream], &[ADA]).await;
+    assert_eq!(rig.record(ADA).stream_status, Online);
+}
+
+#[tokio::test]
+async fn a_failed_look_up_of_channels_leaves_the_list_its_word() {
+    let rig = live_rig().await;
+    rig.later(700);
+    rig.kick()
+        .host()
+        .faults()
+        .add(Fault::status(500).on("/public/v1/channels"));
+    rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+    let record = rig.record(ADA);
+    assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
+    assert_eq!(record.last_error.unwrap().code, "http.500");
+}
+
+#[tokio::test]
+async fn an_unreadable_item_makes_no_absence() {
+    let rig = live_rig().await;
+    let odd = serde_json::json!({"data": [{"broadcaster_user": "who?"}], "message": "OK"});
+    rig.kick()
+        .host()
+        .faults()
+        .add(Fault::body(FaultBody::Json(odd)).on(LIST));
+    for _ in 0..4 {
+        rig.later(60);
+        rig.look(&[Probe::Stream], &[ADA]).await;
+    }
+    assert_eq!(rig.record(ADA).stream_status, Online);
+}

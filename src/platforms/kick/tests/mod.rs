@@ -1,0 +1,202 @@
+//! The adapter against the simulated Kick, over real sockets.
+
+mod auth;
+mod edges;
+mod streams;
+mod webhooks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::options::{APP, BOT};
+use super::{KickOptions, KickPlatform};
+use crate::clock::{Chance, Clock};
+use crate::core::document::{SourceDocument, SourceRecord};
+use crate::core::evidence::Knowledge;
+use crate::core::observation::{Fact, Identity, Observation};
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::time::Timestamp;
+use crate::http::{Http, HttpOptions};
+use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
+use crate::sim::kick::{KickSim, KickTokenSpec};
+use crate::sim::{Sim, SimOptions};
+use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
+
+/// The bot's user id.
+pub(super) const BOT_ID: u64 = 880_100;
+/// A channel of somebody else.
+pub(super) const ADA: u64 = 880_200;
+
+/// Keeps everything that is observed.
+#[derive(Default)]
+pub(super) struct Notebook(Mutex<Vec<Observation>>);
+
+impl ProbeSink for Notebook {
+    fn observe(&self, observation: Observation) {
+        self.0.lock().unwrap().push(observation);
+    }
+
+    fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
+        assert_eq!(platform, PlatformName::Kick);
+        assert!(done <= expected, "{done} of {expected}");
+    }
+}
+
+/// A Kick with one application, a bot and a channel, and an adapter that looks at it.
+pub(super) struct Rig {
+    pub(super) sim: Sim,
+    pub(super) platform: KickPlatform,
+    pub(super) store: Arc<MemoryTokenStore>,
+    pub(super) notebook: Notebook,
+}
+
+impl Rig {
+    pub(super) async fn start() -> Self {
+        Self::with(|_| {}, Duration::from_secs(60)).await
+    }
+
+    pub(super) async fn with(change: impl FnOnce(&mut KickOptions), window: Duration) -> Self {
+        let sim = Sim::start(SimOptions::default()).await.unwrap();
+        sim.kick.add_app("app", "hush");
+        sim.kick.add_channel(BOT_ID, "bitbrat-bot");
+        sim.kick.add_channel(ADA, "ada");
+        let urls = sim.kick.urls();
+        let mut options = KickOptions {
+            auth_url: urls.auth.parse().unwrap(),
+            api_url: urls.api.parse().unwrap(),
+            client_id: Some("app".to_owned()),
+            client_secret: Some("hush".to_owned().into()),
+            requests_per_minute: 1_000,
+            patience: Duration::from_secs(2),
+            ..KickOptions::default()
+        };
+        change(&mut options);
+        let store = Arc::new(MemoryTokenStore::default());
+        let clock: Arc<dyn Clock> = sim.clock.clone();
+        let http = Http::new(
+            HttpOptions {
+                timeout: Duration::from_secs(5),
+                max_body: 1 << 20,
+                ..HttpOptions::default()
+            },
+            Arc::clone(&clock),
+        );
+        let tokens: Arc<dyn TokenStore> = store.clone();
+        let platform = KickPlatform::with_window(options, tokens, http, clock, Chance::seeded(9), window);
+        Self {
+            sim,
+            platform,
+            store,
+            notebook: Notebook::default(),
+        }
+    }
+
+    pub(super) fn kick(&self) -> &KickSim {
+        &self.sim.kick
+    }
+
+    /// Requests that reached the API or the OAuth host.
+    pub(super) fn calls(&self, path: &str) -> u64 {
+        let journal = self.kick().host().journal();
+        journal.count("GET", path) + journal.count("POST", path)
+    }
+
+    pub(super) async fn look(&self, probes: &[Probe], ids: &[u64]) -> ProbeSummary {
+        let probes: ProbeSet = probes.iter().copied().collect();
+        let keys: Vec<_> = ids.iter().map(|id| key(*id)).collect();
+        self.platform.probe(&probes, &keys, &self.notebook).await
+    }
+
+    /// Looks at everything of one channel.
+    pub(super) async fn look_at(&self, id: u64) -> ProbeSummary {
+        self.look(&Probe::ALL, &[id]).await
+    }
+
+    /// What all observations so far amount to.
+    pub(super) fn record(&self, id: u64) -> SourceRecord {
+        let all = self.notebook.0.lock().unwrap();
+        let of: Vec<_> = all
+            .iter()
+            .filter(|seen| seen.source == key(id))
+            .cloned()
+            .collect();
+        SourceDocument::from_knowledge(key(id), Knowledge::of(&of)).record()
+    }
+
+    pub(super) fn facts(&self, id: u64) -> String {
+        let all = self.notebook.0.lock().unwrap();
+        let of: Vec<_> = all.iter().filter(|seen| seen.source == key(id)).collect();
+        format!("{of:#?}")
+    }
+
+    /// How many sources were seen live.
+    pub(super) fn seen_live(&self) -> usize {
+        let all = self.notebook.0.lock().unwrap();
+        let live = all
+            .iter()
+            .filter(|seen| matches!(seen.fact, Fact::StreamSeen { .. }));
+        live.map(|seen| &seen.source).collect::<BTreeSet<_>>().len()
+    }
+
+    pub(super) fn forget(&self) {
+        self.notebook.0.lock().unwrap().clear();
+    }
+
+    /// The bot logs in with `scopes`, `seconds` ago.
+    pub(super) async fn log_in(&self, scopes: &[&str], seconds: i64) -> (String, String) {
+        let scopes: Vec<_> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        let tokens = self.kick().issue_token(KickTokenSpec {
+            client_id: "app".to_owned(),
+            user_id: Some(BOT_ID),
+            scopes: scopes.clone(),
+            expires_in: Some(7_200 - seconds),
+            ..KickTokenSpec::default()
+        });
+        let refresh = tokens.refresh.unwrap();
+        let obtained_at = self.sim.clock.now().plus_secs(-seconds);
+        let token = StoredToken {
+            refresh: Some(RefreshToken::fresh(refresh.clone())),
+            scopes: scopes.into_iter().collect(),
+            expires_at: Some(obtained_at.plus_secs(7_200)),
+            ..StoredToken::unproven(tokens.access.clone(), obtained_at)
+        };
+        self.keep(BOT, token).await;
+        (tokens.access, refresh)
+    }
+
+    pub(super) async fn keep(&self, identity: &str, token: StoredToken) {
+        let lease = self.store.lease(&Identity::named(identity)).await.unwrap();
+        let mut record: TokenRecord = lease.load().await.unwrap();
+        record.token = Some(token);
+        lease.save(&record).await.unwrap();
+    }
+
+    pub(super) async fn stored(&self, identity: &str) -> StoredToken {
+        self.store
+            .load(&Identity::named(identity))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    pub(super) async fn app_token(&self) -> StoredToken {
+        self.stored(APP).await
+    }
+
+    pub(super) fn later(&self, seconds: i64) -> Timestamp {
+        self.sim.clock.advance(seconds * 1000)
+    }
+}
+
+pub(super) fn key(id: u64) -> SourceKey {
+    SourceKey::new(PlatformName::Kick, &id.to_string()).unwrap()
+}
+
+/// Returns a channel's metadata as texts.
+pub(super) fn metadata(record: &SourceRecord) -> BTreeMap<String, String> {
+    let texts = record.metadata.iter();
+    texts
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .collect()
+}

@@ -1,0 +1,144 @@
+//! What the headers of a delivery say, and whether it is recent. Pure.
+
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::core::time::Timestamp;
+
+/// A delivery may be this much older or newer (ms) than our clock; what is older may be a recording.
+pub(super) const WINDOW: i64 = 300_000;
+/// Bytes in a signature by a 2048-bit key, and by the longest that is used.
+const SIGNATURE: std::ops::RangeInclusive<usize> = 256..=512;
+
+/// The headers of a delivery. Only message id and timestamp are signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Delivery<'a> {
+    pub(super) message_id: &'a str,
+    /// The timestamp as it was sent, which is what is signed.
+    pub(super) timestamp: &'a str,
+    pub(super) at: Timestamp,
+    pub(super) signature: Vec<u8>,
+    pub(super) subscription_id: Option<&'a str>,
+    pub(super) kind: &'a str,
+}
+
+/// Why a delivery is refused before its signature is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A header is missing, doubled, or not of its shape.
+    Misshapen,
+    /// It is too old, or from the future.
+    Stale,
+}
+
+/// Reads the headers of a delivery that arrives at `now`.
+pub(super) fn read(headers: &HeaderMap, now: Timestamp) -> Result<Delivery<'_>, Refusal> {
+    let message_id = one(headers, "kick-event-message-id").ok_or(Refusal::Misshapen)?;
+    let timestamp = one(headers, "kick-event-message-timestamp").ok_or(Refusal::Misshapen)?;
+    let signature = one(headers, "kick-event-signature").ok_or(Refusal::Misshapen)?;
+    let kind = one(headers, "kick-event-type").ok_or(Refusal::Misshapen)?;
+    let at: Timestamp = timestamp.parse().map_err(|_| Refusal::Misshapen)?;
+    let signature = STANDARD
+        .decode(signature.trim())
+        .map_err(|_| Refusal::Misshapen)?;
+    if !is_ulid(message_id) || !SIGNATURE.contains(&signature.len()) {
+        return Err(Refusal::Misshapen);
+    }
+    if now.millis_since(at).abs() > WINDOW {
+        return Err(Refusal::Stale);
+    }
+    Ok(Delivery {
+        message_id,
+        timestamp,
+        at,
+        signature,
+        subscription_id: one(headers, "kick-event-subscription-id"),
+        kind,
+    })
+}
+
+/// Returns a header that is there exactly once: with two, what is checked might not be what is used.
+fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut all = headers.get_all(name).iter();
+    let text = all.next()?.to_str().ok()?;
+    all.next().is_none().then_some(text)
+}
+
+fn is_ulid(text: &str) -> bool {
+    let crockford = |letter: u8| letter.is_ascii_alphanumeric() && !b"ILOUilou".contains(&letter);
+    text.len() == 26 && text.bytes().all(crockford)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-06-01T11:00:00Z";
+
+    fn headers(changes: &[(&'static str, &str)]) -> HeaderMap {
+        let signature = STANDARD.encode([7; 256]);
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("kick-event-message-id", "01JZ0000000000000000000000"),
+            ("kick-event-message-timestamp", NOW),
+            ("kick-event-signature", signature.as_str()),
+            ("kick-event-type", "chat.message.sent"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        for (name, value) in changes {
+            if value.is_empty() {
+                headers.remove(*name);
+            } else {
+                headers.insert(*name, value.parse().unwrap());
+            }
+        }
+        headers
+    }
+
+    #[test]
+    fn what_is_missing_or_misshapen_is_refused() {
+        let now = NOW.parse().unwrap();
+        assert!(read(&headers(&[]), now).is_ok());
+        for (name, value) in [
+            ("kick-event-message-id", ""),
+            ("kick-event-message-id", "01JZ"),
+            ("kick-event-message-id", "01JZ00000000000000000000.0"),
+            ("kick-event-message-timestamp", ""),
+            ("kick-event-message-timestamp", "yesterday"),
+            ("kick-event-message-timestamp", "1780000000"),
+            ("kick-event-signature", ""),
+            ("kick-event-signature", "!!"),
+            ("kick-event-signature", "AAAA"),
+            ("kick-event-type", ""),
+        ] {
+            let headers = headers(&[(name, value)]);
+            assert_eq!(read(&headers, now), Err(Refusal::Misshapen), "{name}: {value}");
+        }
+        let mut doubled = headers(&[]);
+        doubled.append(
+            "kick-event-message-id",
+            "01JZ0000000000000000000001".parse().unwrap(),
+        );
+        assert_eq!(read(&doubled, now), Err(Refusal::Misshapen));
+    }
+
+    #[test]
+    fn five_minutes_either_way_are_recent() {
+        let at: Timestamp = NOW.parse().unwrap();
+        for (seconds, recent) in [(0, true), (300, true), (-300, true), (301, false), (-301, false)] {
+            let read = read(&headers(&[]), at.plus_secs(seconds)).map(|_| ());
+            assert_eq!(
+                read,
+                if recent { Ok(()) } else { Err(Refusal::Stale) },
+                "{seconds}"
+            );
+        }
+        let elsewhere = headers(&[("kick-event-message-timestamp", "2026-06-01T22:00:00.123456+11:00")]);
+        assert_eq!(
+            read(&elsewhere, at).unwrap().timestamp,
+            "2026-06-01T22:00:00.123456+11:00"
+        );
+    }
+}

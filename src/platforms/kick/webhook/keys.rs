@@ -1,0 +1,96 @@
+//! The key to check deliveries with: the built-in copy until Kick's own word, asked again when a signature does not fit.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::Method;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::super::answer::{asked, judge};
+use super::super::client::Client;
+use super::super::signature::PublicKey;
+use super::super::wire::{Envelope, PublicKeyText};
+use crate::clock::Clock;
+use crate::core::time::Timestamp;
+
+/// A signature that does not fit is a reason to ask for the key this often (ms), so that a forger cannot make us ask.
+const ASKED_AGAIN_AFTER: i64 = 3_600_000;
+/// The same after an attempt that brought no key.
+const TRIED_AGAIN_AFTER: i64 = 300_000;
+/// A sender is waiting meanwhile.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The current key.
+pub(super) struct Keys {
+    client: Arc<Client>,
+    clock: Arc<dyn Clock>,
+    current: Mutex<PublicKey>,
+    next_try: AsyncMutex<Option<Timestamp>>,
+}
+
+/// The parts of a delivery that its signature covers.
+pub(super) struct Signed<'a> {
+    pub(super) message_id: &'a str,
+    pub(super) timestamp: &'a str,
+    pub(super) body: &'a [u8],
+    pub(super) signature: &'a [u8],
+}
+
+impl Keys {
+    pub(super) fn new(client: Arc<Client>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            client,
+            clock,
+            current: Mutex::new(PublicKey::published()),
+            next_try: AsyncMutex::default(),
+        }
+    }
+
+    /// Returns whether Kick has signed it.
+    pub(super) async fn verify(&self, signed: &Signed<'_>) -> bool {
+        if self.fits(signed) {
+            return true;
+        }
+        // One at a time: whoever waited finds the key that the one before has fetched.
+        let mut next_try = self.next_try.lock().await;
+        if self.fits(signed) {
+            return true;
+        }
+        let now = self.clock.now();
+        if next_try.is_some_and(|next| now < next) {
+            return false;
+        }
+        let fetched = self.fetch().await;
+        let pause = if fetched.is_some() {
+            ASKED_AGAIN_AFTER
+        } else {
+            TRIED_AGAIN_AFTER
+        };
+        *next_try = Some(now.plus_millis(pause));
+        let Some(key) = fetched else { return false };
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        self.fits(signed)
+    }
+
+    fn fits(&self, signed: &Signed<'_>) -> bool {
+        let key = self
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        key.verifies(signed.message_id, signed.timestamp, signed.body, signed.signature)
+    }
+
+    /// Asks Kick for its key, past the budget: a delivery cannot wait for it, and once an hour does not count.
+    async fn fetch(&self) -> Option<PublicKey> {
+        let base = self.client.api_url.as_str().trim_end_matches('/');
+        let url = format!("{base}/public/v1/public-key").parse().ok()?;
+        let request = self.client.http.request(Method::GET, url).build().ok()?;
+        let outcome = tokio::time::timeout(PATIENCE, self.client.http.send(request))
+            .await
+            .ok()?;
+        let answer = judge(asked("the public key"), outcome).ok()?;
+        let told: Envelope<PublicKeyText> = answer.json().ok()?;
+        PublicKey::from_pem(&told.data.public_key).ok()
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes in and out of an endpoint: query parameters, the envelope, refusals in Kick's shapes.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// A request that Kick refuses.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+impl Refusal {
+    fn new(status: u16, body: Value) -> Self {
+        Self { status, body }
+    }
+
+    /// Refuses a request that cannot be read.
+    pub(super) fn invalid() -> Self {
+        Self::new(400, json!({"data": {}, "message": "Invalid request"}))
+    }
+
+    /// Refuses a request with Kick's reason in `data`.
+    pub(super) fn bad(reason: &str) -> Self {
+        Self::new(400, json!({"data": reason, "message": "Bad request"}))
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(401, json!({"data": {}, "message": "Unauthorized"}))
+    }
+
+    pub(super) fn forbidden() -> Self {
+        Self::new(403, json!({"data": null, "message": "Forbidden"}))
+    }
+
+    /// Refuses as the OAuth host does, which has no envelope.
+    pub(super) fn oauth(status: u16, error: &str, description: &str) -> Self {
+        Self::new(status, json!({"error": error, "error_description": description}))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.body)).into_response()
+    }
+}
+
+/// The data of an answer, or why there is none.
+pub(super) type Outcome = Result<Value, Refusal>;
+
+/// Wraps data as every answer of the API is wrapped.
+pub(super) fn envelope(outcome: Outcome) -> Response {
+    match outcome {
+        Ok(data) => Json(json!({"data": data, "message": "OK"})).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// The parameters of a request, in order and with repetitions.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(super) fn parse(raw: &str) -> Self {
+        Self(url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
+    }
+
+    /// Returns the first value of `name`, unless it is empty.
+    pub(super) fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.all(name).find(|value| !value.is_empty())
+    }
+
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Returns all values of `name` as ids, at most `limit`. Joined by commas they are no ids: Kick wants the key repeated.
+    pub(super) fn ids(&self, name: &str, limit: usize) -> Result<Vec<u64>, Refusal> {
+        let ids: Result<Vec<u64>, _> = self.all(name).map(str::parse).collect();
+        match ids {
+            Ok(ids) if ids.len() <= limit => Ok(ids),
+            _ => Err(Refusal::invalid()),
+        }
+    }
+
+    /// Returns a number between 1 and `most`, `default` when not given.
+    pub(super) fn limit(&self, default: usize, most: usize) -> Result<usize, Refusal> {
+        match self.get("limit").map(str::parse) {
+            None => Ok(default),
+            Some(Ok(limit)) if (1..=most).contains(&limit) => Ok(limit),
+            Some(_) => Err(Refusal::invalid()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_repeated_and_never_joined_by_commas() {
+        assert_eq!(
+            Query::parse("user_id=1&user_id=2").ids("user_id", 2).unwrap(),
+            [1, 2]
+        );
+        for raw in ["user_id=1,2", "user_id=1&user_id=2&user_id=3", "user_id=ada"] {
+            assert_eq!(
+                Query::parse(raw).ids("user_id", 2).unwrap_err(),
+                Refusal::invalid(),
+                "{raw}"
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A small invented Kick in which every source is in a different state, for `--demo` and first tries.
+
+use super::{KickChannelSpec, KickSim, KickStreamSpec, KickTokenSpec};
+
+/// The application.
+const CLIENT_ID: &str = "01DEMOKICKAPP0000SIMULATED0";
+const CLIENT_SECRET: &str = "demokicksecret0simulated0000000000000000000000000";
+/// The bot's user id.
+pub const BOT: u64 = 888_100;
+const BOT_SCOPES: [&str; 4] = ["user:read", "channel:read", "chat:write", "events:subscribe"];
+
+/// Live; its subscriptions are listed, yet nothing is ever delivered.
+pub const SILENT: u64 = 888_001;
+/// Offline.
+pub const OFFLINE: u64 = 888_002;
+/// Live with a hidden viewer count.
+pub const HIDDEN: u64 = 888_003;
+
+/// What a client needs to know of the demo world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KickDemoWorld {
+    /// The application's id.
+    pub client_id: String,
+    /// The application's secret.
+    pub client_secret: String,
+    /// The bot's user id.
+    pub bot_user_id: String,
+    /// The bot's access token.
+    pub bot_access: String,
+    /// Its refresh token.
+    pub bot_refresh: String,
+    /// The ids of all sources.
+    pub sources: Vec<String>,
+}
+
+/// Fills `kick` with the demo world.
+pub fn populate(kick: &KickSim) -> KickDemoWorld {
+    kick.add_app(CLIENT_ID, CLIENT_SECRET);
+    kick.knobs(|knobs| {
+        knobs.consent = Some(BOT);
+        knobs.webhooks.drop = true;
+    });
+    for (id, slug, name, title, category) in [
+        (BOT, "bitbrat-bot", "BitBrat_Bot", "", ""),
+        (
+            SILENT,
+            "marblefalcon",
+            "MarbleFalcon",
+            "Speedruns until it rains",
+            "Retro Games",
+        ),
+        (
+            OFFLINE,
+            "tinderboxtales",
+            "TinderboxTales",
+            "Back on Sunday",
+            "Just Chatting",
+        ),
+        (
+            HIDDEN,
+            "gravelgarden",
+            "GravelGarden",
+            "Raking sand, counting nobody",
+            "ASMR",
+        ),
+    ] {
+        let text = |text: &str| Some(text.to_owned());
+        kick.put_channel(KickChannelSpec {
+            id,
+            slug: text(slug),
+            name: text(name),
+            title: text(title),
+            category: text(category),
+            vanished: None,
+        });
+    }
+    let wall = kick.clock().wall();
+    let live = |id, seconds: i64, viewers, hidden_count| {
+        kick.go_live_with(
+            id,
+            &KickStreamSpec {
+                started_at: Some(wall.plus_secs(-seconds)),
+                viewers: Some(viewers),
+                hidden_count,
+                lag_ms: Some(0),
+                silent: true,
+            },
+        );
+    };
+    live(SILENT, 6_300, 381, false);
+    live(HIDDEN, 2_700, 54, true);
+    for event in EVENTS {
+        kick.add_subscription(CLIENT_ID, SILENT, event);
+    }
+    let bot = kick.issue_token(KickTokenSpec {
+        client_id: CLIENT_ID.to_owned(),
+        user_id: Some(BOT),
+        scopes: BOT_SCOPES.map(str::to_owned).to_vec(),
+        expires_in: None,
+        access: Some(format!("{:0<48}", "demokickbotaccess")),
+        refresh: Some(format!("{:0<48}", "demokickbotrefresh")),
+    });
+    KickDemoWorld {
+        client_id: CLIENT_ID.to_owned(),
+        client_secret: CLIENT_SECRET.to_owned(),
+        bot_user_id: BOT.to_string(),
+        bot_access: bot.access,
+        bot_refresh: bot.refresh.unwrap_or_default(),
+        sources: [SILENT, OFFLINE, HIDDEN].map(|id| id.to_string()).to_vec(),
+    }
+}
+
+/// The events that the silent channel's subscriptions are for.
+const EVENTS: [&str; 3] = [
+    "livestream.status.updated",
+    "livestream.metadata.updated",
+    "chat.message.sent",
+];

@@ -1,0 +1,78 @@
+//! Random texts in the shapes that Kick uses: ULIDs, UUIDs, opaque tokens.
+
+use crate::clock::Chance;
+use crate::core::time::Timestamp;
+
+fn pick(alphabet: &[u8], chance: &Chance) -> char {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index into a short alphabet"
+    )]
+    let index = (chance.fraction() * alphabet.len() as f64) as usize;
+    char::from(alphabet[index.min(alphabet.len() - 1)])
+}
+
+fn random(alphabet: &[u8], length: usize, chance: &Chance) -> String {
+    (0..length).map(|_| pick(alphabet, chance)).collect()
+}
+
+/// Returns a ULID: ten letters of time and sixteen of chance.
+pub(super) fn ulid(now: Timestamp, chance: &Chance) -> String {
+    const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+    let time = (0..10).rev().map(|place| {
+        let index = usize::try_from((millis >> (5 * place)) & 31).unwrap_or(0);
+        char::from(CROCKFORD[index])
+    });
+    time.collect::<String>() + &random(CROCKFORD, 16, chance)
+}
+
+/// Returns a UUID of version 4.
+pub(super) fn uuid(chance: &Chance) -> String {
+    let hex = |length| random(b"0123456789abcdef", length, chance);
+    let variant = random(b"89ab", 1, chance);
+    format!(
+        "{}-{}-4{}-{variant}{}-{}",
+        hex(8),
+        hex(4),
+        hex(3),
+        hex(3),
+        hex(12)
+    )
+}
+
+/// Returns a token's text: opaque, 48 letters.
+pub(super) fn token(chance: &Chance) -> String {
+    random(
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+        48,
+        chance,
+    )
+}
+
+/// Writes a moment as Kick does: UTC, whole seconds.
+pub(super) fn rfc3339(at: Timestamp) -> String {
+    let at = jiff::Timestamp::from_second(at.as_millis().div_euclid(1000)).unwrap_or_default();
+    at.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_have_the_documented_shapes() {
+        let chance = Chance::seeded(5);
+        let at: Timestamp = "2026-06-01T11:00:00.750Z".parse().unwrap();
+        assert_eq!(ulid(at, &chance).len(), 26);
+        assert!(
+            ulid(at, &chance) < ulid(at.plus_secs(1), &chance),
+            "sorted by time"
+        );
+        assert_eq!(uuid(&chance).len(), 36);
+        assert_eq!(token(&chance).len(), 48);
+        assert_eq!(rfc3339(at), "2026-06-01T11:00:00Z");
+    }
+}
