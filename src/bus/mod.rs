@@ -3,6 +3,7 @@
 //! Delivery is at least once and in no promised order on any bus. Whoever consumes joins evidence, so that neither
 //! matters to the outcome. `tests/contract/bus.rs` checks every promise made here against every adapter.
 
+pub mod events;
 pub mod follow;
 pub mod local;
 pub mod names;

@@ -100,8 +100,11 @@ pub struct Consumer {
     /// Whether several waiting messages of one source may become one write. Spares the store when messages pile up.
     pub coalesce: bool,
     /// Told of every source that events are about.
-    pub listener: Option<Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>>,
+    pub listener: Option<Listener>,
 }
+
+/// Whoever wants to know what is learnt.
+pub type Listener = Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>;
 
 struct Item {
     learnt: Box<Learnt>,

@@ -1,4 +1,5 @@
 //! Stories of the persister role: from messages on a real bus to stored documents.
 
+mod chat;
 mod stories;
 mod world;

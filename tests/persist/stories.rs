@@ -14,6 +14,7 @@ use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::world::{self, Ingester, Persisters, now, outgoing};
 
@@ -94,7 +95,8 @@ async fn poison_between_good_messages_is_reported_and_stops_nothing(bus: Arc<dyn
         .tail(&Filter::Topic(DEAD_LETTERS.to_owned()), None)
         .await
         .unwrap();
-    let reported = tokio::task::spawn(async move {
+    let mut reported = JoinSet::new();
+    reported.spawn(async move {
         let mut seen = BTreeMap::new();
         while seen.len() < 6 {
             let letter = letters.next().await.unwrap().unwrap();
@@ -126,9 +128,10 @@ async fn poison_between_good_messages_is_reported_and_stops_nothing(bus: Arc<dyn
     let results = bus.publish_many(messages).await;
     assert!(results.iter().all(Result::is_ok));
     persisters.settle(&ingester.documents).await;
-    let seen = tokio::time::timeout(Duration::from_secs(30), reported)
+    let seen = tokio::time::timeout(Duration::from_secs(30), reported.join_next())
         .await
         .expect("every poison is reported")
+        .unwrap()
         .unwrap();
     let codes: BTreeSet<_> = seen.keys().map(String::as_str).collect();
     let expected = [

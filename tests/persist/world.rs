@@ -25,6 +25,7 @@ use bitbrat::persist::economy::Economy;
 use bitbrat::store::memory::MemoryStore;
 use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
 use futures_util::stream::BoxStream;
+use tokio::task::JoinSet;
 
 use crate::contract::bus::servers;
 
@@ -133,7 +134,7 @@ pub struct Persisters {
     pub store: Arc<Fragile>,
     pub counts: Vec<Arc<Counts>>,
     tasks: Tasks,
-    running: tokio::task::JoinHandle<()>,
+    running: JoinSet<()>,
 }
 
 impl Persisters {
@@ -164,7 +165,8 @@ impl Persisters {
             tasks.spawn(format!("persister-{number}"), |stop| consumer.run(stop));
             all.push(counts);
         }
-        let running = tokio::task::spawn(async move {
+        let mut running = JoinSet::new();
+        running.spawn(async move {
             let (_signals, received) = tokio::sync::mpsc::channel(1);
             let _ = lifecycle.run_with(received, Duration::from_secs(5)).await;
         });
@@ -178,7 +180,7 @@ impl Persisters {
 
     /// Waits until every source is stored as `expected` has it.
     pub async fn settle(&self, expected: &BTreeMap<SourceKey, SourceDocument>) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let wrong: Vec<_> = expected
                 .iter()
@@ -209,7 +211,7 @@ impl Persisters {
 
     pub async fn stop(self) {
         self.tasks.request_stop();
-        self.running.await.unwrap();
+        self.running.join_all().await;
     }
 }
 

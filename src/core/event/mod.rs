@@ -6,8 +6,10 @@
 pub mod chat;
 pub mod dead;
 mod delta;
+pub mod mutation;
 mod naming;
 pub mod read;
+pub mod routing;
 pub mod wire;
 
 use std::collections::BTreeMap;

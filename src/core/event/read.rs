@@ -486,7 +486,7 @@ pub(super) fn field<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
 }
 
 /// Follows a path to a text that is not empty.
-pub(super) fn text<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
+pub fn text<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
     field(value, path)?.as_str().filter(|text| !text.is_empty())
 }
 
