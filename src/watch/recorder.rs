@@ -140,6 +140,8 @@ impl Recorder {
                 }
             }
         }
+        // Without producers there is nothing to do, but the daemon is over only when it is stopped.
+        stop.requested().await;
         self.farewell().await?;
         // Nobody waits for the bell any more only when the dispatcher is gone, and then nobody needs it.
         self.closing.send_replace(true);

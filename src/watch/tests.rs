@@ -21,6 +21,7 @@ use crate::core::event::{Event, EventKind};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Signal};
 use crate::platforms::ProbeSink;
 
@@ -117,7 +118,7 @@ struct Running {
     recorded: Arc<Recorded>,
     dispatched: Arc<Dispatched>,
     signals: mpsc::Sender<Signal>,
-    done: tokio::task::JoinHandle<()>,
+    done: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
 }
 
 fn key(id: u32) -> SourceKey {
@@ -169,9 +170,7 @@ impl World {
         lifecycle.tasks().spawn("dispatcher", |stop| sender.run(stop));
         let done = lifecycle.run_with(receiver, Duration::from_secs(10));
         #[expect(clippy::disallowed_methods, reason = "the test owns this one")]
-        let done = tokio::spawn(async move {
-            done.await.unwrap();
-        });
+        let done = tokio::spawn(done);
         self.running = Some(Running {
             intake,
             ledger,
@@ -192,7 +191,7 @@ impl World {
         let running = self.running.take().unwrap();
         drop(running.intake);
         running.signals.send(Signal::Terminate).await.unwrap();
-        running.done.await.unwrap();
+        running.done.await.unwrap().unwrap();
         self
     }
 
@@ -201,8 +200,7 @@ impl World {
         let running = self.running.take().unwrap();
         running.signals.send(Signal::Terminate).await.unwrap();
         running.signals.send(Signal::Terminate).await.unwrap();
-        running.done.abort();
-        let _ = running.done.await;
+        running.done.await.unwrap().unwrap_err();
         // A commit that had begun on another thread ends before the next process could open the file.
         while Arc::strong_count(&running.ledger) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
