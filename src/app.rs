@@ -15,10 +15,11 @@ use crate::persist::Persister;
 use crate::persist::economy::Economy;
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
+use crate::store::firestore::{FirestoreStore, FirestoreTarget};
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::{SourceStore, StoreError};
+use crate::store::SourceStore;
 use crate::tokens::{FileTokenStore, Seed, TokenStore};
 
 pub mod demo;
@@ -199,13 +200,16 @@ impl App {
                 }
             }
             StoreTarget::Memory => Arc::new(MemoryStore::new(retention)),
-            StoreTarget::Firestore { .. } => {
-                return Err(StoreError::Refused {
-                    location: target.to_string(),
-                    reason: "this build has no Firestore".into(),
-                    hint: "use sqlite".into(),
-                }
-                .into());
+            // It connects when it is first asked; a store that is down then says so.
+            StoreTarget::Firestore { project, database } => {
+                let google = &self.settings.google;
+                Arc::new(FirestoreStore::new(FirestoreTarget {
+                    collection: self.settings.store.collection.clone(),
+                    emulator: google.firestore_emulator.clone(),
+                    credentials_file: google.credentials_file.clone(),
+                    retention,
+                    ..FirestoreTarget::new(project, database)
+                }))
             }
         })
     }

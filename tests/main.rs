@@ -7,5 +7,6 @@
 mod cli;
 mod contract;
 mod persist;
+mod stories;
 mod support;
 mod twitch;

@@ -117,22 +117,25 @@ impl Known {
         heartbeat: Timestamp,
     ) {
         let first_contact = self.base == Base::Unread;
-        let key = self.document.key.clone();
+        let vanished = stored.is_none() && matches!(self.base, Base::Stored(Some(_)));
         let (document, version) = match stored {
             Some(stored) => (stored.value, Some(stored.version)),
-            None => (SourceDocument::new(key), None),
+            None => (SourceDocument::new(self.document.key.clone()), None),
         };
         if first_contact && version.is_some() {
             self.heartbeat = heartbeat;
         }
-        self.document = document;
+        let before = std::mem::replace(&mut self.document, document);
         self.base = Base::Stored(version);
         self.history.clear();
         self.retry = None;
         self.blocked = false;
-        let pieces = std::mem::take(&mut self.unsaved);
-        for piece in pieces {
+        for piece in std::mem::take(&mut self.unsaved) {
             self.learn(piece.knowledge, now);
+        }
+        if vanished {
+            // Someone deleted the document, or the whole store was replaced: what we know of it is kept.
+            self.learn(before.knowledge, now);
         }
     }
 

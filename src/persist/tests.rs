@@ -424,9 +424,12 @@ async fn what_cannot_be_used_is_left_alone_and_picked_up_once_it_is_mended() {
 async fn a_document_deleted_behind_our_back_is_written_again_in_full() {
     let desk = Desk::new();
     desk.push("kick:5", true).await;
+    desk.see("kick:5", Fact::Latency { millis: 8 }).await;
+    desk.persister.flush().await;
     desk.store.inner.delete("kick:5").await.unwrap();
     desk.clock.advance(1000);
     assert_eq!(desk.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(desk.stored("kick:5").await.record().latency_ms, Some(8));
     assert_eq!(
         desk.stored("kick:5").await.record().stream_status.to_string(),
         "OFFLINE"

@@ -1,4 +1,4 @@
 //! One suite per port, run for every adapter.
 
 pub mod bus;
-mod store;
+pub mod store;

@@ -21,7 +21,7 @@ use firestore::gcloud_sdk::google::firestore::v1::precondition::ConditionType;
 use firestore::gcloud_sdk::google::firestore::v1::structured_query::CollectionSelector;
 use firestore::gcloud_sdk::google::firestore::v1::write::Operation;
 use firestore::gcloud_sdk::google::firestore::v1::{
-    Document, Precondition, StructuredQuery, Write as Request, WriteResult,
+    Document, Precondition, StructuredQuery, Write as Request,
 };
 use firestore::gcloud_sdk::prost_types::Timestamp as Moment;
 use firestore::gcloud_sdk::tonic::Code;
@@ -121,7 +121,7 @@ impl FirestoreStore {
                         statuses.next().unwrap_or_default(),
                     );
                     let saved = match Code::from(status.code) {
-                        Code::Ok => version(&result),
+                        Code::Ok => Ok(version(result.update_time)),
                         code => Err(trouble::of_write(
                             self.target(),
                             &planned.document_id,
@@ -153,9 +153,9 @@ impl FirestoreStore {
         let mut requests = vec![planned.request];
         requests.extend(planned.history.iter().map(|entry| history::write(&parent, entry)));
         let saved = match self.client.commit(requests).await {
-            Ok(results) => results
-                .first()
-                .map_or_else(|| version(&WriteResult::default()), version),
+            Ok(results) => Ok(version(
+                results.into_iter().next().and_then(|result| result.update_time),
+            )),
             Err(failure) => Err(failure.explain_write(self.target(), &planned.document_id)),
         };
         if saved.is_ok() {
@@ -250,10 +250,9 @@ fn renamed(error: StoreError, document_id: String) -> StoreError {
 }
 
 /// A document's version is the moment at which it was last written.
-fn version(result: &WriteResult) -> Result<Version, StoreError> {
-    let at = result.update_time.as_ref().map(|at| (at.seconds, at.nanos));
-    let (seconds, nanos) = at.unwrap_or_default();
-    Ok(Version(format!("{seconds}.{nanos:09}")))
+fn version(update_time: Option<Moment>) -> Version {
+    let at = update_time.unwrap_or_default();
+    Version(format!("{}.{:09}", at.seconds, at.nanos))
 }
 
 fn moment(version: &Version) -> Option<Moment> {
@@ -267,12 +266,11 @@ fn moment(version: &Version) -> Option<Moment> {
 /// Reads a document as a source's, or says why not.
 fn stored(document: Document) -> Stored {
     let document_id = document.name.rsplit('/').next().unwrap_or_default().to_owned();
-    let at = document.update_time.unwrap_or_default();
     let fields = Value::Object(value::to_json(document.fields));
     Stored {
         document: documents::read(&document_id, fields).map(|value| Versioned {
             value,
-            version: Version(format!("{}.{:09}", at.seconds, at.nanos)),
+            version: version(document.update_time),
         }),
         document_id,
     }
@@ -319,7 +317,7 @@ impl SourceStore for FirestoreStore {
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         let mut results: Vec<Option<Result<Version, StoreError>>> = writes.iter().map(|_| None).collect();
         let mut alone = Vec::new();
-        let mut batches: Vec<Vec<Planned>> = Vec::new();
+        let mut together: Vec<Vec<Planned>> = Vec::new();
         let mut bytes = 0;
         for (index, write) in writes.iter().enumerate() {
             match Planned::of(index, write, &self.client) {
@@ -327,11 +325,11 @@ impl SourceStore for FirestoreStore {
                 Ok(planned) if !planned.history.is_empty() || writes.len() == 1 => alone.push(planned),
                 Ok(planned) => {
                     bytes += planned.bytes;
-                    match batches.last_mut() {
+                    match together.last_mut() {
                         Some(batch) if batch.len() < BATCH && bytes < BATCH_BYTES => batch.push(planned),
                         _ => {
                             bytes = planned.bytes;
-                            batches.push(vec![planned]);
+                            together.push(vec![planned]);
                         }
                     }
                 }
@@ -341,12 +339,12 @@ impl SourceStore for FirestoreStore {
             .map(|planned| self.save_alone(planned))
             .buffer_unordered(IN_FLIGHT)
             .collect::<Vec<_>>();
-        let batched = stream::iter(batches)
+        let together = stream::iter(together)
             .map(|batch| self.save_batch(batch))
             .buffer_unordered(4)
             .concat();
-        let (alone, batched) = futures_util::future::join(alone, batched).await;
-        for (index, saved) in alone.into_iter().chain(batched) {
+        let (alone, together) = futures_util::future::join(alone, together).await;
+        for (index, saved) in alone.into_iter().chain(together) {
             results[index] = Some(saved);
         }
         results

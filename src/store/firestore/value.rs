@@ -32,7 +32,15 @@ pub fn to_fields(object: Map<String, Value>) -> HashMap<String, Stored> {
 
 fn json_of(value: Stored) -> Value {
     match value.value_type {
-        None | Some(ValueType::NullValue(_)) => Value::Null,
+        // The last four are parts of queries and never stored in a document.
+        None
+        | Some(
+            ValueType::NullValue(_)
+            | ValueType::FieldReferenceValue(_)
+            | ValueType::VariableReferenceValue(_)
+            | ValueType::FunctionValue(_)
+            | ValueType::PipelineValue(_),
+        ) => Value::Null,
         Some(ValueType::BooleanValue(flag)) => Value::Bool(flag),
         Some(ValueType::IntegerValue(number)) => number.into(),
         Some(ValueType::DoubleValue(number)) => {
@@ -45,13 +53,6 @@ fn json_of(value: Stored) -> Value {
         Some(ValueType::GeoPointValue(point)) => json!({ POINT: [point.latitude, point.longitude] }),
         Some(ValueType::ArrayValue(array)) => array.values.into_iter().map(json_of).collect(),
         Some(ValueType::MapValue(map)) => Value::Object(to_json(map.fields)),
-        // Parts of queries; never stored in a document.
-        Some(
-            ValueType::FieldReferenceValue(_)
-            | ValueType::VariableReferenceValue(_)
-            | ValueType::FunctionValue(_)
-            | ValueType::PipelineValue(_),
-        ) => Value::Null,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The promises of the store port, checked against every adapter.
 
+mod firestore_faults;
 mod sqlite;
 mod suite;
-mod worlds;
+pub mod worlds;
 
 use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
 

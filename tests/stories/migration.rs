@@ -1,0 +1,90 @@
+//! `bitbrat store migrate`, from a file to Firestore and back.
+
+use std::sync::Arc;
+
+use bitbrat::core::source::SourceKey;
+use bitbrat::store::SourceStore;
+use bitbrat::store::retention::Retention;
+use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
+use serde_json::{Value, json};
+
+use crate::contract::store::worlds::{FirestoreWorld, World, emulator};
+use crate::stories::tales;
+use crate::stories::telling::tell;
+use crate::support::Home;
+
+/// What became of the documents of a run, sorted.
+fn copied(stdout: &str) -> Vec<String> {
+    let list: Value = serde_json::from_str(stdout).unwrap();
+    let word = |item: &Value| {
+        format!(
+            "{} {}",
+            item["key"].as_str().unwrap(),
+            item["copied"].as_str().unwrap()
+        )
+    };
+    let mut words: Vec<_> = list["items"].as_array().unwrap().iter().map(word).collect();
+    words.sort();
+    words
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_and_history_travel_from_a_file_to_the_firestore_emulator_and_back() {
+    let world = FirestoreWorld::with(Retention::default()).await;
+    let firestore = format!("firestore:{}", world.target.project);
+    let home = Home::new().env("FIRESTORE_EMULATOR_HOST", &emulator());
+    let old = home.work().join("old.db");
+    let store: Arc<dyn SourceStore> =
+        Arc::new(SqliteStore::open(&old, SqliteOptions::default()).await.unwrap());
+    let told = [
+        tales::a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends(),
+        tales::a_connection_is_lost_heals_and_is_refused(),
+    ];
+    for tale in &told {
+        tell(&store, &tale.observations).await;
+    }
+    // A document that both have is joined, and what others keep in it stays.
+    world
+        .put_raw(
+            "kick:5",
+            json!({ "owner": "team-a", "metrics": { "received": 1 } }),
+        )
+        .await;
+
+    let there = ["store", "migrate", "sqlite:old.db", &firestore, "-o", "json"];
+    let dry = home.run(&[&there[..], &["--dry-run"]].concat()).exits(0);
+    assert_eq!(copied(&dry.stdout), ["kick:5 joined", "twitch:900200 new"]);
+    assert!(world.raw("twitch:900200").await.is_none());
+    assert_eq!(
+        copied(&home.run(&there).exits(0).stdout),
+        ["kick:5 joined", "twitch:900200 new"]
+    );
+    assert_eq!(
+        copied(&home.run(&there).exits(0).stdout),
+        ["kick:5 unchanged", "twitch:900200 unchanged"]
+    );
+    assert_eq!(world.raw("kick:5").await.unwrap()["owner"], "team-a");
+
+    let back = ["store", "migrate", &firestore, "sqlite:new.db", "-o", "json"];
+    assert_eq!(
+        copied(&home.run(&back).exits(0).stdout),
+        ["kick:5 new", "twitch:900200 new"]
+    );
+    let new = SqliteStore::open(&home.work().join("new.db"), SqliteOptions::default())
+        .await
+        .unwrap();
+    let key: SourceKey = "twitch:900200".parse().unwrap();
+    let document = |found: Option<bitbrat::store::Versioned<bitbrat::core::document::SourceDocument>>| {
+        found.unwrap().value.to_stored()
+    };
+    assert_eq!(
+        document(new.load(&key).await.unwrap()),
+        document(store.load(&key).await.unwrap())
+    );
+    for key in [key, "kick:5".parse().unwrap()] {
+        let before = store.history(&key, 100).await.unwrap();
+        assert!(before.len() >= 4);
+        assert_eq!(new.history(&key, 100).await.unwrap(), before);
+        assert_eq!(world.open().await.history(&key, 100).await.unwrap(), before);
+    }
+}

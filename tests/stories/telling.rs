@@ -1,0 +1,110 @@
+//! How a tale is told: in order, shuffled with repetitions, and by two writers at once.
+
+use std::sync::Arc;
+
+use bitbrat::clock::{Chance, ManualClock};
+use bitbrat::core::document::SourceDocument;
+use bitbrat::core::evidence::Knowledge;
+use bitbrat::core::observation::Observation;
+use bitbrat::persist::Persister;
+use bitbrat::persist::economy::Economy;
+use bitbrat::store::SourceStore;
+use bitbrat::store::retention::Retention;
+use serde_json::Value;
+
+use crate::contract::store::worlds::World;
+
+/// What happened to one source, and what is to become of it.
+pub struct Tale {
+    /// In the order of events.
+    pub observations: Vec<Observation>,
+    /// The transitions that the history keeps when it is told in order, as `facet FROM>TO`.
+    pub history: Vec<&'static str>,
+}
+
+/// Tells `tale` in every way and compares each document with the one that follows from the evidence alone.
+pub async fn in_every_way<W: World>(tale: Tale) {
+    let expected = expected(&tale.observations);
+    let document_id = tale.observations[0].source.to_string();
+    let told = |world: &W| {
+        let document_id = document_id.clone();
+        let raw = world.raw(&document_id);
+        Box::pin(raw)
+    };
+
+    let world = W::with(Retention::default()).await;
+    let store = world.open().await;
+    tell(&store, &tale.observations).await;
+    assert_eq!(told(&world).await.unwrap(), expected, "in order");
+    assert_eq!(history(&store, &tale).await, tale.history);
+
+    let world = W::with(Retention::default()).await;
+    let store = world.open().await;
+    let mut retold: Vec<_> = tale
+        .observations
+        .iter()
+        .chain(&tale.observations)
+        .cloned()
+        .collect();
+    fastrand::Rng::with_seed(11).shuffle(&mut retold);
+    tell(&store, &retold).await;
+    assert_eq!(told(&world).await.unwrap(), expected, "shuffled and repeated");
+
+    let world = W::with(Retention::default()).await;
+    let (even, odd): (Vec<_>, Vec<_>) = tale
+        .observations
+        .iter()
+        .cloned()
+        .enumerate()
+        .partition(|(index, _)| index % 2 == 0);
+    let half = |half: Vec<(usize, Observation)>| half.into_iter().map(|(_, seen)| seen).collect::<Vec<_>>();
+    let (even, odd) = (half(even), half(odd));
+    let (one, other) = (world.open().await, world.open().await);
+    futures_util::future::join(tell(&one, &even), tell(&other, &odd)).await;
+    assert_eq!(told(&world).await.unwrap(), expected, "by two writers");
+}
+
+/// Returns the stored form of the document that follows from `observations`.
+pub fn expected(observations: &[Observation]) -> Value {
+    let key = observations[0].source.clone();
+    Value::Object(SourceDocument::from_knowledge(key, Knowledge::of(observations)).to_stored())
+}
+
+/// Lets a persister of its own take in `observations`, one by one, at the time of each.
+pub async fn tell(store: &Arc<dyn SourceStore>, observations: &[Observation]) {
+    let clock = ManualClock::at(observations[0].at);
+    let persister = Persister::new(store.clone(), clock.clone(), Economy::LOCAL, Chance::seeded(5));
+    for observation in observations {
+        clock.set(observation.at);
+        persister.observe(std::slice::from_ref(observation)).await;
+        persister.tick().await;
+    }
+    settle(&persister).await;
+}
+
+/// Flushes until everything is stored.
+pub async fn settle(persister: &Persister) {
+    let settled = async {
+        while persister.stats().pending > 0 {
+            persister.flush().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), settled)
+        .await
+        .expect("everything is stored in the end");
+}
+
+async fn history(store: &Arc<dyn SourceStore>, tale: &Tale) -> Vec<String> {
+    let entries = store.history(&tale.observations[0].source, 100).await.unwrap();
+    let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".into());
+    let tell = |entry: &bitbrat::store::HistoryEntry| {
+        let change = &entry.transition;
+        format!(
+            "{} {}>{}",
+            change.facet.as_str(),
+            word(&change.from),
+            word(&change.to)
+        )
+    };
+    entries.iter().rev().map(tell).collect()
+}
