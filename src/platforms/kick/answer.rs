@@ -124,6 +124,7 @@ mod tests {
     use super::*;
     use crate::core::time::Timestamp;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands where outcomes stand")]
     fn answer(status: u16, kind: &str, body: &'static str) -> Result<Answer, HttpError> {
         let mut headers = reqwest::header::HeaderMap::new();
         headers.insert("content-type", kind.parse().unwrap());

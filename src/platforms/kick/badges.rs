@@ -65,7 +65,7 @@ fn grants_of(
 mod tests {
     use super::*;
 
-    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+    const WEEK: Duration = Duration::from_hours(7 * 24);
 
     #[test]
     fn a_badge_counts_for_a_week_and_is_never_denied() {

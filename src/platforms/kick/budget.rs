@@ -14,7 +14,7 @@ use crate::clock::Chance;
 /// First pause after a refusal that names no wait, doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 
 /// The budget of all requests to Kick.
 pub(super) struct Budget {
@@ -119,7 +119,7 @@ impl State {
         match self.sent.front() {
             Some(oldest) if self.sent.len() >= limit => {
                 // A little over, because both sides' clocks are coarse.
-                Err((window - now.duration_since(*oldest)) + Duration::from_millis(5))
+                Err(window.saturating_sub(now.duration_since(*oldest)) + Duration::from_millis(5))
             }
             _ => {
                 self.sent.push_back(now);
@@ -133,7 +133,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     #[tokio::test(start_paused = true)]
     async fn no_minute_ever_holds_more_than_the_limit() {

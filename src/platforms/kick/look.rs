@@ -231,7 +231,7 @@ impl<'a> Look<'a> {
             let outcome = self.platform.api.livestreams(&chunk, &self.meter).await;
             self.meter.done();
             match outcome {
-                Ok(told) => self.tell_list(&chunk, told, due),
+                Ok(told) => self.tell_list(&chunk, &told, due),
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
                     // One of them spoils the answer for all: halve until it stands alone.
                     let (one, other) = chunk.split_at(chunk.len() / 2);
@@ -254,7 +254,7 @@ impl<'a> Look<'a> {
         true
     }
 
-    fn tell_list(&mut self, asked: &[u64], told: Told<Livestream>, due: &[u64]) {
+    fn tell_list(&mut self, asked: &[u64], told: &Told<Livestream>, due: &[u64]) {
         let mut newest: BTreeMap<u64, &Livestream> = BTreeMap::new();
         for stream in &told.items {
             self.tell_live(stream, told.at);
@@ -477,14 +477,15 @@ impl<'a> Look<'a> {
     /// Asks the list again for a channel that it left out and that calls itself live. A list lags seconds behind a start,
     /// so what it leaves out twice is neither claimed to be live nor to be offline this time.
     async fn settle(&mut self, id: u64, key: &SourceKey, absent_at: Timestamp) {
-        let told = match self.may_ask_singly() {
-            true => self.platform.api.livestreams(&[id], &self.meter).await.ok(),
-            false => None,
+        let told = if self.may_ask_singly() {
+            self.platform.api.livestreams(&[id], &self.meter).await.ok()
+        } else {
+            None
         };
         let listed = told.is_some_and(|told| {
             let any = told.items.iter().any(|stream| stream.broadcaster_user.id == id);
             if any {
-                self.tell_list(&[id], told, &[]);
+                self.tell_list(&[id], &told, &[]);
             }
             any
         });

@@ -50,7 +50,7 @@ pub use subscriptions::Reconciled;
 use subscriptions::Subscribed;
 
 /// The stretch of time that the budget of requests is counted over.
-const BUDGET_WINDOW: Duration = Duration::from_secs(60);
+const BUDGET_WINDOW: Duration = Duration::from_mins(1);
 /// Letters in the longest slug.
 const LONGEST_SLUG: usize = 25;
 
@@ -136,19 +136,17 @@ impl KickPlatform {
     }
 
     async fn resolve_slug(&self, slug: &str) -> Result<Option<SourceKey>, PlatformError> {
-        let id = match self.memory.id_of(slug) {
-            Some(id) => id,
-            None => {
-                let Some(channel) = self.api.channel_of(slug, &Meter::default()).await? else {
-                    return Ok(None);
-                };
-                let id = channel.broadcaster_user_id;
-                self.memory.remember_slug(slug, id);
-                self.memory.looked_up(id, self.clock.now(), true);
-                id
-            }
+        let key = |id: u64| SourceKey::new(PlatformName::Kick, &id.to_string()).ok();
+        if let Some(id) = self.memory.id_of(slug) {
+            return Ok(key(id));
+        }
+        let Some(channel) = self.api.channel_of(slug, &Meter::default()).await? else {
+            return Ok(None);
         };
-        Ok(SourceKey::new(PlatformName::Kick, &id.to_string()).ok())
+        let id = channel.broadcaster_user_id;
+        self.memory.remember_slug(slug, id);
+        self.memory.looked_up(id, self.clock.now(), true);
+        Ok(key(id))
     }
 }
 

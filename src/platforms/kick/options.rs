@@ -49,8 +49,8 @@ impl Default for KickOptions {
             bot_user_id: None,
             requests_per_minute: 20,
             patience: Duration::from_secs(20),
-            details_for: Duration::from_secs(600),
-            badges_for: Duration::from_secs(7 * 86_400),
+            details_for: Duration::from_mins(10),
+            badges_for: Duration::from_hours(7 * 24),
         }
     }
 }

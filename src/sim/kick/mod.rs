@@ -329,6 +329,6 @@ impl KickSim {
 
     /// Returns what really is, as the control surface shows it.
     pub fn truth(&self) -> Value {
-        self.with_world(|world, _| world.to_json())
+        self.with_world(|world, _| world.describe())
     }
 }

@@ -312,7 +312,7 @@ impl World {
     }
 
     /// Returns what really is, as the control surface shows it.
-    pub(super) fn to_json(&mut self) -> Value {
+    pub(super) fn describe(&mut self) -> Value {
         let channels: Vec<_> = self
             .channels
             .values_mut()

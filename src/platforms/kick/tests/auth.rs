@@ -46,7 +46,7 @@ async fn an_app_token_that_dies_early_is_replaced_once_and_the_call_repeated() {
 async fn a_wrong_secret_is_a_persons_business_and_not_tried_again_and_again() {
     let rig = Rig::with(
         |options| options.client_secret = Some("wrong".to_owned().into()),
-        std::time::Duration::from_secs(60),
+        std::time::Duration::from_mins(1),
     )
     .await;
     let summary = rig.look_at(ADA).await;
@@ -238,7 +238,7 @@ async fn the_bot_owns_its_own_channel_and_badges_age_out() {
 async fn a_token_of_somebody_else_is_never_used() {
     let rig = Rig::with(
         |options| options.bot_user_id = Some(ADA),
-        std::time::Duration::from_secs(60),
+        std::time::Duration::from_mins(1),
     )
     .await;
     rig.log_in(&SCOPES, 0).await;
@@ -279,7 +279,7 @@ async fn a_refusal_that_is_not_about_the_token_is_told_as_such() {
         |options| {
             options.client_secret = None;
         },
-        std::time::Duration::from_secs(60),
+        std::time::Duration::from_mins(1),
     )
     .await;
     rig.log_in(&SCOPES, 0).await;
@@ -300,7 +300,7 @@ async fn a_refusal_that_is_not_about_the_token_is_told_as_such() {
 async fn without_any_identity_nothing_is_sent_and_the_reason_told() {
     let rig = Rig::with(
         |options| options.client_id = None,
-        std::time::Duration::from_secs(60),
+        std::time::Duration::from_mins(1),
     )
     .await;
     let summary = rig.look_at(ADA).await;

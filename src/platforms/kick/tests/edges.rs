@@ -106,7 +106,7 @@ async fn after_a_refusal_without_a_wait_nothing_more_is_sent_for_a_while() {
 async fn the_platforms_own_limit_a_minute_is_survived() {
     let rig = Rig::with(
         |options| options.patience = Duration::from_secs(5),
-        Duration::from_secs(60),
+        Duration::from_mins(1),
     )
     .await;
     rig.kick().knobs(|knobs| {

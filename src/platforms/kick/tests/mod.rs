@@ -53,7 +53,7 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) async fn start() -> Self {
-        Self::with(|_| {}, Duration::from_secs(60)).await
+        Self::with(|_| {}, Duration::from_mins(1)).await
     }
 
     pub(super) async fn with(change: impl FnOnce(&mut KickOptions), window: Duration) -> Self {

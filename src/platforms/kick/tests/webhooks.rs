@@ -34,7 +34,7 @@ impl Hooked {
     async fn with_room_for(places: usize) -> Self {
         let rig = Rig::with(
             |options| options.bot_user_id = Some(BOT_ID),
-            std::time::Duration::from_secs(60),
+            std::time::Duration::from_mins(1),
         )
         .await;
         let (sender, out) = mpsc::channel(places);
