@@ -282,6 +282,10 @@ mod tests {
         Timestamp::from_millis(1_780_000_000_000 + millis)
     }
 
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "it stands where an answer may carry no news"
+    )]
     fn news(bucket: &str, remaining: u32, millis: u64) -> Option<BucketNews> {
         Some(BucketNews {
             bucket: bucket.into(),

@@ -575,7 +575,7 @@ impl DiscordSim {
         self.with_world(|world| world.to_json(now))
     }
 
-    /// Begins a session: READY with all guilds unavailable, then one GUILD_CREATE for each.
+    /// Begins a session: READY with all guilds unavailable, then one `GUILD_CREATE` for each.
     fn begin_session(&self, bot: u64, intents: u64, shard: (u64, u64), connection: u64) -> String {
         let (now, url) = (self.now(), self.gateway_url());
         self.with_world(|world| {

@@ -64,6 +64,9 @@ pub async fn stored(cx: &Context, keys: &[SourceKey]) -> Result<Known, Failure> 
     read(cx, store.as_ref(), keys, &cx.app.sources()).await
 }
 
+/// Up to so many documents are read one by one; more are read all at once.
+const FEW: usize = 8;
+
 async fn read(
     cx: &Context,
     store: &dyn SourceStore,
@@ -75,7 +78,6 @@ async fn read(
         .iter()
         .map(|source| (&source.key, &source.origin))
         .collect();
-    const FEW: usize = 8;
     let mut documents: BTreeMap<SourceKey, SourceDocument> = BTreeMap::new();
     let mut unusable = Vec::new();
     if keys.is_empty() || keys.len() > FEW {
