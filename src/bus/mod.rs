@@ -6,6 +6,7 @@
 pub mod events;
 pub mod follow;
 pub mod local;
+pub mod mutating;
 pub mod names;
 pub mod nats;
 pub mod pubsub;

@@ -17,7 +17,6 @@ pub mod jumps;
 pub mod lanes;
 pub mod ledger;
 pub mod lock;
-pub mod outlet;
 pub mod queue;
 pub mod recorder;
 #[cfg(test)]

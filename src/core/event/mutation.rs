@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::core::event::EventKind;
 use crate::core::event::read::text;
-use crate::core::event::{Event, EventKind};
 
 /// Seconds that the platform's own mutations of these keys are good for.
 const TTL: u64 = 21_600;
@@ -27,39 +27,35 @@ pub struct Mutation {
     pub body: String,
 }
 
-/// Returns the orders that follow from an event: none unless a stream started or ended.
-pub fn mutations(event: &Event) -> Vec<Mutation> {
-    let live = match event.kind {
-        EventKind::SourceStatus => return Vec::new(),
-        EventKind::StreamOnline => true,
-        EventKind::StreamOffline => false,
+/// Returns the orders that follow from an event of ours: none unless a stream started or ended.
+pub fn mutations(id: &str, body: &[u8]) -> Vec<Mutation> {
+    let event: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let state = match text(&event, &["type"]).and_then(EventKind::from_wire) {
+        Some(EventKind::StreamOnline) => "on",
+        Some(EventKind::StreamOffline) => "off",
+        Some(EventKind::SourceStatus) | None => return Vec::new(),
     };
-    let body: Value = serde_json::from_str(&event.body).unwrap_or(Value::Null);
-    let told = |field: &str| text(&body, &["payload", field]).map(str::to_owned);
-    let state = if live { "on" } else { "off" }.to_owned();
     let values = [
         ("stream.state", Some(state)),
-        ("stream.title", told("title")),
-        ("stream.category", told("gameName")),
+        ("stream.title", text(&event, &["payload", "title"])),
+        ("stream.category", text(&event, &["payload", "gameName"])),
     ];
     values
         .into_iter()
-        .filter_map(|(key, value)| Some(mutation(event, &body, key, &value?)))
+        .filter_map(|(key, value)| Some(mutation(id, &event, key, value?)))
         .collect()
 }
 
-fn mutation(event: &Event, body: &Value, key: &str, value: &str) -> Mutation {
-    let name = format!("bitbrat mutation {key} {}", event.id);
+fn mutation(event_id: &str, event: &Value, key: &str, value: &str) -> Mutation {
+    let name = format!("bitbrat mutation {key} {event_id}");
     let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string();
-    let platform = event.source.platform();
-    let reason = match event.kind {
-        EventKind::StreamOnline => "stream.online observed",
-        _ => "stream.offline observed",
-    };
+    let platform = text(event, &["payload", "platform"]).unwrap_or("system");
+    let source = text(event, &["payload", "id"]).unwrap_or_default();
+    let kind = text(event, &["externalEvent", "kind"]).unwrap_or("stream");
     let order = json!({
-        "id": id, "op": "set", "key": key, "value": value, "actor": format!("bitbrat:{platform}"), "reason": reason,
-        "ts": event.at.to_string(), "ttl": TTL,
-        "metadata": {"source": event.source.to_string(), "streamId": body["payload"]["streamId"]},
+        "id": id, "op": "set", "key": key, "value": value, "actor": format!("bitbrat:{platform}"),
+        "reason": format!("{kind} observed"), "ts": text(event, &["externalEvent", "createdAt"]), "ttl": TTL,
+        "metadata": {"source": format!("{platform}:{source}"), "streamId": event["payload"]["streamId"]},
     });
     let attributes = [
         ("type", STATE_MUTATION.to_owned()),
