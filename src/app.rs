@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use url::Url;
 
 use crate::clock::{Chance, Clock};
-use crate::config::{Settings, SourceAddress, StoreTarget, TokenTarget};
+use crate::config::{self, Settings, SourceAddress, StoreTarget, TokenTarget};
 use crate::core::freshness::Intervals;
 use crate::core::observation::Identity;
 use crate::core::source::{PlatformName, SourceKey};
@@ -13,6 +13,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::http::{Http, HttpOptions};
 use crate::persist::Persister;
 use crate::persist::economy::Economy;
+use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, StreamFrom};
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
 use crate::store::SourceStore;
@@ -24,6 +25,7 @@ use crate::tokens::{FileTokenStore, Seed, TokenStore};
 
 pub mod demo;
 pub mod names;
+pub mod world;
 
 use demo::Demo;
 use names::Names;
@@ -232,19 +234,32 @@ impl App {
 
     /// Takes over tokens that the configuration brings, those that are newer than what is stored.
     pub async fn seed_tokens(&self) -> Result<(), Failure> {
-        if self.demo.is_some() {
-            return Ok(());
-        }
-        let twitch = &self.settings.twitch;
-        if let Some(access) = &twitch.bot_access_token {
-            let seed = Seed {
-                access: access.clone(),
-                refresh: twitch.bot_refresh_token.clone(),
-            };
-            let bot = Identity::named("twitch/bot");
-            crate::tokens::seed(self.tokens.as_ref(), &bot, &seed, self.clock.now()).await?;
+        for (identity, seed) in self.seeds() {
+            crate::tokens::seed(self.tokens.as_ref(), &identity, &seed, self.clock.now()).await?;
         }
         Ok(())
+    }
+
+    /// Returns the tokens that the configuration brings. A demo has its own.
+    fn seeds(&self) -> Vec<(Identity, Seed)> {
+        if self.demo.is_some() {
+            return Vec::new();
+        }
+        let (twitch, kick, discord) = (&self.settings.twitch, &self.settings.kick, &self.settings.discord);
+        [
+            ("twitch/bot", &twitch.bot_access_token, &twitch.bot_refresh_token),
+            ("kick/bot", &kick.bot_access_token, &kick.bot_refresh_token),
+            ("discord/bot", &discord.bot_token, &None),
+        ]
+        .into_iter()
+        .filter_map(|(identity, access, refresh)| {
+            let seed = Seed {
+                access: access.clone()?,
+                refresh: refresh.clone(),
+            };
+            Some((Identity::named(identity), seed))
+        })
+        .collect()
     }
 
     /// Returns what is configured, with the names that were resolved before.
@@ -328,42 +343,80 @@ impl App {
         let mut needed: Vec<PlatformName> = self.settings.sources.iter().map(|spec| spec.platform).collect();
         needed.sort_unstable();
         needed.dedup();
-        needed
-            .into_iter()
-            .map(|platform| self.platform(platform))
-            .collect()
+        let mut platforms = Vec::new();
+        for platform in needed {
+            platforms.push(self.platform(platform).await?);
+        }
+        Ok(platforms)
     }
 
     /// Builds one platform.
-    pub fn platform(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
-        match platform {
-            PlatformName::Twitch => {
-                let twitch = self
-                    .twitch
-                    .get_or_init(|| Arc::new(self.twitch(Arc::clone(&self.tokens))));
-                Ok(Arc::clone(twitch) as Arc<dyn Platform>)
-            }
-            PlatformName::Kick | PlatformName::Discord => {
-                self.platform_with(platform, Arc::clone(&self.tokens))
-            }
+    pub async fn platform(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
+        if platform == PlatformName::Twitch {
+            let twitch = self
+                .twitch
+                .get_or_init(|| Arc::new(self.twitch(Arc::clone(&self.tokens))));
+            return Ok(Arc::clone(twitch) as Arc<dyn Platform>);
         }
+        self.platform_with(platform, Arc::clone(&self.tokens)).await
     }
 
     /// Builds one platform on top of other tokens than the stored ones.
-    pub fn platform_with(
+    pub async fn platform_with(
         &self,
         platform: PlatformName,
         tokens: Arc<dyn TokenStore>,
     ) -> Result<Arc<dyn Platform>, Failure> {
         match platform {
             PlatformName::Twitch => Ok(Arc::new(self.twitch(tokens))),
-            PlatformName::Kick | PlatformName::Discord => {
-                let what = format!(
-                    "{platform} sources are configured, but this bitbrat cannot look at {platform} yet"
-                );
+            PlatformName::Discord => Ok(Arc::new(self.discord(tokens.as_ref()).await?)),
+            PlatformName::Kick => {
+                let what = "kick sources are configured, but this bitbrat cannot look at Kick yet";
                 Err(Failure::new(ExitCode::Configuration, what))
             }
         }
+    }
+
+    /// Builds Discord with the bot's token from `tokens`.
+    async fn discord(&self, tokens: &dyn TokenStore) -> Result<DiscordPlatform, Failure> {
+        let settings = &self.settings.discord;
+        let token = tokens.load(&discord_bot()).await?.map(|token| token.access);
+        let guilds = self.settings.sources.iter().filter_map(|spec| {
+            let id = spec
+                .key()
+                .filter(|key| key.platform() == PlatformName::Discord)?
+                .id()
+                .parse()
+                .ok()?;
+            let channels = spec
+                .channels
+                .iter()
+                .filter_map(|channel| channel.parse().ok())
+                .collect();
+            let options = GuildOptions {
+                channels,
+                ..GuildOptions::default()
+            };
+            Some((id, options))
+        });
+        let options = DiscordOptions {
+            api_url: settings.api_url.to_string(),
+            bot_token: token,
+            guilds: guilds.collect(),
+            stream_from: match settings.stream_from {
+                config::StreamFrom::None => None,
+                config::StreamFrom::Stage => Some(StreamFrom::Stage),
+                config::StreamFrom::Event => Some(StreamFrom::Event),
+                config::StreamFrom::GoLive => Some(StreamFrom::GoLive),
+            },
+            state_dir: Some(self.settings.state_dir.clone()),
+            ..DiscordOptions::default()
+        };
+        Ok(DiscordPlatform::new(
+            options,
+            Arc::clone(&self.clock),
+            self.chance.clone(),
+        )?)
     }
 
     /// Returns the addresses that a platform is reached at over HTTP, with what each is for.
@@ -419,9 +472,7 @@ impl App {
 
     /// Whether the configuration brings a token of `identity`.
     pub fn is_seeded(&self, identity: &Identity) -> bool {
-        self.demo.is_none()
-            && identity.as_str() == "twitch/bot"
-            && self.settings.twitch.bot_access_token.is_some()
+        self.seeds().iter().any(|(seeded, _)| seeded == identity)
     }
 
     /// Builds Twitch on top of `tokens`.
@@ -456,4 +507,9 @@ impl App {
     pub fn economy(&self) -> Economy {
         Economy::every(self.settings.store.heartbeat)
     }
+}
+
+/// The one identity of Discord.
+fn discord_bot() -> Identity {
+    Identity::named("discord/bot")
 }

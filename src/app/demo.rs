@@ -5,19 +5,21 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::app::world::{self, Setting, World};
 use crate::clock::Clock;
 use crate::config::{self, StoreTarget};
 use crate::core::observation::{Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
+use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
-use crate::sim::twitch::demo::{DemoToken, DemoWorld, populate, start_timeline};
+use crate::sim::twitch::demo::{DemoToken, start_timeline};
 use crate::sim::{Sim, SimOptions};
 use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore};
 
 /// A running demo. Everything ends when this is dropped.
 pub struct Demo {
     sim: Sim,
-    twitch: DemoWorld,
+    world: World,
     tokens: Arc<dyn TokenStore>,
     home: TempDir,
     _timeline: AbortOnDropHandle<()>,
@@ -34,53 +36,55 @@ impl Demo {
             .tempdir()
             .map_err(failed)?;
         let options = SimOptions {
-            clock,
+            clock: Arc::clone(&clock),
             ..SimOptions::default()
         };
         let sim = Sim::start(options).await.map_err(failed)?;
-        let twitch = populate(&sim.twitch);
+        let world = World::populate(&sim);
         let tokens: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
-        keep(&*tokens, "twitch/bot", &twitch, &twitch.bot).await?;
-        for token in &twitch.broadcasters {
-            let identity = format!("twitch/broadcaster:{}", token.user_id);
-            keep(&*tokens, &identity, &twitch, token).await?;
+        for (identity, token) in tokens_of(&world, clock.now()) {
+            let record = TokenRecord {
+                token: Some(token),
+                ..TokenRecord::default()
+            };
+            tokens
+                .lease(&Identity::named(identity))
+                .await?
+                .save(&record)
+                .await?;
         }
         Ok(Self {
             _timeline: start_timeline(&sim.twitch),
             sim,
-            twitch,
+            world,
             tokens,
             home,
         })
     }
 
-    /// Returns what is configured for the demo.
+    /// Returns what is configured for the demo. Tokens are not among it: they are in the demo's own store.
     pub fn configuration(&self) -> config::Demo {
-        let urls = self.sim.twitch.urls();
-        let sources: Vec<String> = self
-            .twitch
-            .sources
-            .iter()
-            .map(|id| format!("twitch:{id}"))
-            .collect();
-        let platforms = [
-            ("twitch.client_id", self.twitch.client_id.clone()),
-            ("twitch.client_secret", self.twitch.client_secret.clone()),
-            ("twitch.bot_user_id", self.twitch.bot.user_id.clone()),
-            ("twitch.auth_url", urls.auth),
-            ("twitch.helix_url", urls.helix),
-            ("twitch.eventsub_rest_url", urls.eventsub_rest),
-            ("twitch.eventsub_ws_url", urls.eventsub_ws),
-            ("sources", sources.join(" ")),
-        ];
-        let fallbacks = [
+        let mut platforms = Vec::new();
+        let mut sources = Vec::new();
+        for platform in PlatformName::ALL {
+            platforms.extend(world::addresses(&self.sim, platform));
+            platforms.extend(self.world.application(platform));
+            sources.extend(self.world.sources(platform));
+        }
+        platforms.push(("sources", sources.join(" ")));
+        let fallbacks = vec![
             ("state_dir", self.home.path().display().to_string()),
             ("store.url", format!("sqlite:{}", self.store_path().display())),
         ];
-        let owned = |(path, value): (&str, String)| (path.to_owned(), value);
+        let owned = |settings: Vec<Setting>| {
+            settings
+                .into_iter()
+                .map(|(path, value)| (path.to_owned(), value))
+                .collect()
+        };
         config::Demo {
-            platforms: platforms.map(owned).to_vec(),
-            fallbacks: fallbacks.map(owned).to_vec(),
+            platforms: owned(platforms),
+            fallbacks: owned(fallbacks),
         }
     }
 
@@ -100,7 +104,7 @@ impl Demo {
 
     /// Returns what a listener would have heard before the demo began: a stream that polls do not show yet.
     pub fn backstory(&self) -> Vec<Observation> {
-        let stream = &self.twitch.just_live;
+        let stream = &self.world.twitch.just_live;
         let started = Fact::StreamPush {
             live: true,
             stream_id: Some(stream.stream_id.clone()),
@@ -117,28 +121,33 @@ impl Demo {
     }
 }
 
-async fn keep(
-    tokens: &dyn TokenStore,
-    identity: &str,
-    world: &DemoWorld,
-    token: &DemoToken,
-) -> Result<(), Failure> {
-    let stored = StoredToken {
+/// Returns every token of the world, by identity.
+fn tokens_of(world: &World, now: Timestamp) -> Vec<(String, StoredToken)> {
+    let twitch = &world.twitch;
+    let mut tokens = vec![
+        ("twitch/bot".to_owned(), stored(&twitch.client_id, &twitch.bot)),
+        (
+            "discord/bot".to_owned(),
+            StoredToken::unproven(world.discord.token.clone(), now),
+        ),
+    ];
+    tokens.extend(twitch.broadcasters.iter().map(|token| {
+        let identity = format!("twitch/broadcaster:{}", token.user_id);
+        (identity, stored(&twitch.client_id, token))
+    }));
+    tokens
+}
+
+fn stored(client_id: &str, token: &DemoToken) -> StoredToken {
+    StoredToken {
         kind: TokenKind::User,
         access: token.access.clone().into(),
         refresh: Some(RefreshToken::fresh(token.refresh.clone())),
-        client_id: Some(world.client_id.clone()),
+        client_id: Some(client_id.to_owned()),
         user_id: Some(token.user_id.clone()),
         login: None,
         scopes: token.scopes.iter().cloned().collect(),
         obtained_at: token.obtained_at,
         expires_at: Some(token.obtained_at.plus_secs(token.expires_in)),
-    };
-    let lease = tokens.lease(&Identity::named(identity)).await?;
-    let record = TokenRecord {
-        token: Some(stored),
-        ..TokenRecord::default()
-    };
-    lease.save(&record).await?;
-    Ok(())
+    }
 }

@@ -312,7 +312,7 @@ fn the_simulator_tells_a_client_how_to_reach_it() {
     use std::io::{BufRead as _, BufReader};
     let home = Home::new();
     let mut child = home
-        .command(&["sim", "--twitch-port", "0", "--env"])
+        .command(&["sim", "--port", "0", "--env"])
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -320,8 +320,12 @@ fn the_simulator_tells_a_client_how_to_reach_it() {
     let lines = BufReader::new(child.stdout.take().unwrap())
         .lines()
         .map_while(Result::ok);
-    let text: Vec<String> = lines.take(10).collect();
-    let client = Home::new().file("sim.env", &text.join("\n"));
+    let text: Vec<String> = lines
+        .take_while(|line| !line.starts_with("BITBRAT_SOURCES"))
+        .collect();
+    let client = Home::new()
+        .file("sim.env", &text.join("\n"))
+        .env("BITBRAT_SOURCES", "twitch:777001 discord:888001");
     let run = client.run(&[
         "--env-file",
         "sim.env",

@@ -150,7 +150,7 @@ pub async fn identities(
             .filter(|identity| platform_of(identity) == Some(platform));
         let of: Vec<Identity> = of.cloned().collect();
         if !of.is_empty() {
-            let adapter = cx.app.platform(platform)?;
+            let adapter = cx.app.platform(platform).await?;
             answers.extend(ask(cx, &adapter, &of).await);
         }
     }
@@ -288,7 +288,7 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
             ..TokenRecord::default()
         })
         .await?;
-    let platform = cx.app.platform_with(args.platform, Arc::clone(&beside))?;
+    let platform = cx.app.platform_with(args.platform, Arc::clone(&beside)).await?;
     let answers = ask(cx, &platform, std::slice::from_ref(&identity)).await;
     let reason = answers.problems.first().cloned();
     match answers.checks.get(&identity).map(|check| check.result) {

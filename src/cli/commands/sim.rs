@@ -1,16 +1,20 @@
 //! `sim`: the simulated platforms on fixed ports, for people who develop bots.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::Args;
 
+use crate::app::world::{self, Setting, World};
 use crate::cli::context::Setup;
-use crate::cli::output::view::{Cell, Tone};
+use crate::cli::output::view::Cell;
 use crate::cli::output::{Note, Report as _, write_out};
 use crate::cli::reports::sim::{SimItem, SimReport};
+use crate::config;
+use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
-use crate::sim::twitch::demo::{DemoWorld, populate, start_timeline};
+use crate::sim::twitch::demo::start_timeline;
 use crate::sim::{Sim, SimOptions};
 
 /// Serve simulated platforms until interrupted
@@ -21,79 +25,102 @@ use crate::sim::{Sim, SimOptions};
 #[command(after_help = "\
 Examples:
   bitbrat sim
-  bitbrat sim --env > sim.env &          then: bitbrat --env-file sim.env sources status --probe
-  bitbrat sim --twitch-port 0 -o json    on a free port, told as JSON")]
+  bitbrat sim --env > sim.env &        then: bitbrat --env-file sim.env sources status --probe
+  bitbrat sim --port 0 -o json         on free ports, told as JSON")]
 pub struct SimArgs {
-    /// Port of the simulated Twitch; 0 picks a free one
-    #[arg(long, value_name = "PORT", default_value_t = 18_080)]
-    twitch_port: u16,
-    /// Print the configuration of a client as environment variables
+    /// Port of the simulated Twitch, the next two are Kick's and Discord's; 0 picks free ones
+    #[arg(long, value_name = "PORT", default_value_t = 18_080, value_parser = clap::value_parser!(u16).range(..=65_533))]
+    port: u16,
+    /// Print what a client has to be told as environment variables
     #[arg(long)]
     env: bool,
-    /// Start with an empty world
+    /// Start with empty worlds
     #[arg(long)]
     empty: bool,
 }
 
 /// Runs the command until it is interrupted.
 pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.twitch_port));
+    let at = |offset: u16| {
+        let port = if args.port == 0 { 0 } else { args.port + offset };
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    };
     let options = SimOptions {
         clock: Arc::clone(&setup.clock),
-        twitch: address,
+        twitch: at(0),
+        discord: at(2),
         ..SimOptions::default()
     };
     let sim = Sim::start(options).await.map_err(|error| {
-        Failure::new(ExitCode::Failed, format!("cannot serve on {address}"))
-            .because(&error)
-            .hint("choose another port with --twitch-port, or 0 for any free one")
+        Failure::new(
+            ExitCode::Failed,
+            format!("cannot serve on {} and the two ports after it", at(0)),
+        )
+        .because(&error)
+        .hint("choose another port with --port, or 0 for any free ones")
     })?;
-    let world = (!args.empty).then(|| populate(&sim.twitch));
+    let world = (!args.empty).then(|| World::populate(&sim));
     let _timeline = world.as_ref().map(|_| start_timeline(&sim.twitch));
+    let items = PlatformName::ALL
+        .into_iter()
+        .filter_map(|platform| item(&sim, world.as_ref(), platform));
     let report = SimReport {
         as_of: setup.clock.now(),
-        items: vec![twitch(&sim, world.as_ref())],
+        items: items.collect(),
     };
     if args.env {
         write_out(&report.environment())?;
     } else {
         setup.output.print(&report)?;
     }
-    let until = Note::hint(Tone::Plain, "serving until interrupted (Ctrl-C)", None);
-    setup.output.note(&[
-        Note::Summary(vec![Cell::new(format!("{} ready", report.names().join(", ")))]),
-        until,
-    ])?;
-    std::future::pending::<()>().await;
-    Ok(ExitCode::Healthy)
+    let serving = format!("{} until interrupted (Ctrl-C)", report.names().join(", "));
+    setup.output.note(&[Note::Summary(vec![Cell::new(serving)])])?;
+    std::future::pending().await
 }
 
-fn twitch(sim: &Sim, world: Option<&DemoWorld>) -> SimItem {
-    let urls = sim.twitch.urls();
-    let mut variables = vec![
-        ("BITBRAT_TWITCH__AUTH_URL", urls.auth),
-        ("BITBRAT_TWITCH__HELIX_URL", urls.helix),
-        ("BITBRAT_TWITCH__EVENTSUB_REST_URL", urls.eventsub_rest),
-        ("BITBRAT_TWITCH__EVENTSUB_WS_URL", urls.eventsub_ws),
-    ];
+fn item(sim: &Sim, world: Option<&World>, platform: PlatformName) -> Option<SimItem> {
+    let address = world::base(sim, platform)?;
+    let mut settings = world::addresses(sim, platform);
     if let Some(world) = world {
-        let sources: Vec<_> = world.sources.iter().map(|id| format!("twitch:{id}")).collect();
-        variables.extend([
-            ("TWITCH_CLIENT_ID", world.client_id.clone()),
-            ("TWITCH_CLIENT_SECRET", world.client_secret.clone()),
-            ("TWITCH_BOT_USER_ID", world.bot.user_id.clone()),
-            ("TWITCH_BOT_ACCESS_TOKEN", world.bot.access.clone()),
-            ("TWITCH_BOT_REFRESH_TOKEN", world.bot.refresh.clone()),
-            ("BITBRAT_SOURCES", sources.join(" ")),
-        ]);
+        settings.extend(world.application(platform));
+        settings.extend(world.tokens(platform));
     }
-    SimItem {
-        platform: crate::core::source::PlatformName::Twitch,
-        address: sim.twitch.http(),
-        controls: format!("{}/__sim/", sim.twitch.http()),
-        environment: variables
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect(),
+    Some(SimItem {
+        platform,
+        controls: format!("{address}/__sim/"),
+        address,
+        sources: world.map(|world| world.sources(platform)).unwrap_or_default(),
+        environment: variables(settings),
+    })
+}
+
+/// Names each key as the environment does, the platform's own names first.
+fn variables(settings: Vec<Setting>) -> BTreeMap<String, String> {
+    let keys: Vec<_> = config::AREAS.iter().flat_map(|area| area.keys).collect();
+    settings
+        .into_iter()
+        .filter_map(|(path, value)| {
+            let key = keys.iter().find(|key| key.path == path)?;
+            let name = key
+                .names
+                .first()
+                .map_or_else(|| key.variable(), |name| (*name).to_owned());
+            Some((name, value))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_by_the_names_that_the_environment_has_for_them() {
+        let told = variables(vec![
+            ("twitch.client_id", "abc".into()),
+            ("twitch.helix_url", "http://127.0.0.1:1/helix".into()),
+        ]);
+        let names: Vec<_> = told.keys().map(String::as_str).collect();
+        assert_eq!(names, ["BITBRAT_TWITCH__HELIX_URL", "TWITCH_CLIENT_ID"]);
     }
 }

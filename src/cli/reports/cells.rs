@@ -113,12 +113,17 @@ pub fn viewers(document: &SourceDocument, freshness: &Freshness) -> Cell {
 /// Shows what the bot may do.
 pub fn permissions(document: &SourceDocument, freshness: &Freshness) -> Cell {
     // Scopes are what a token allows, the same everywhere; the roles are what differs from source to source.
-    let roles = document
-        .verdict
-        .permissions
-        .iter()
-        .filter(|name| !name.starts_with("scope:"));
-    let cell = Cell::maybe(Some(roles.map(String::as_str).collect::<Vec<_>>().join(", ")));
+    let roles = document.verdict.permissions.iter();
+    let roles: Vec<&str> = roles
+        .map(String::as_str)
+        .filter(|name| !name.starts_with("scope:"))
+        .collect();
+    let cell = match roles.as_slice() {
+        [] => Cell::none(),
+        all if all.contains(&"ADMINISTRATOR") => Cell::new("ADMINISTRATOR"),
+        few @ ([_] | [_, _] | [_, _, _]) => Cell::new(few.join(", ")),
+        many => Cell::new(format!("{} permissions", many.len())),
+    };
     if freshness.is_stale(Field::Permissions) && cell.glyph.is_none() {
         cell.glyph(Glyph::Stale).tone(Tone::Dim)
     } else {

@@ -29,6 +29,8 @@ pub struct SimItem {
     pub address: String,
     /// Where its controls are.
     pub controls: String,
+    /// The sources in its world, as `platform:id`.
+    pub sources: Vec<String>,
     /// What a client has to be told, as environment variables. The secrets are of the simulated world and open to all.
     pub environment: BTreeMap<String, String>,
 }
@@ -38,8 +40,16 @@ impl SimReport {
     pub fn environment(&self) -> String {
         let mut text = String::new();
         for (name, value) in self.items.iter().flat_map(|item| &item.environment) {
-            let quote = if value.contains(' ') { "\"" } else { "" };
-            let _ = writeln!(text, "{name}={quote}{value}{quote}");
+            let _ = writeln!(text, "{name}={value}");
+        }
+        let sources: Vec<&str> = self
+            .items
+            .iter()
+            .flat_map(|item| &item.sources)
+            .map(String::as_str)
+            .collect();
+        if !sources.is_empty() {
+            let _ = writeln!(text, "BITBRAT_SOURCES=\"{}\"", sources.join(" "));
         }
         text
     }
@@ -79,16 +89,12 @@ impl Report for SimReport {
             rows: rows.collect(),
             headed: true,
         };
-        let variables = self
-            .items
-            .iter()
-            .flat_map(|item| &item.environment)
-            .map(|(name, value)| {
-                let line = format!("{name}={value}");
-                Block::Line(vec![Cell::new(line)])
-            });
         let mut blocks = vec![Block::Table(grid), Block::Gap];
-        blocks.extend(variables);
+        blocks.extend(
+            self.environment()
+                .lines()
+                .map(|line| Block::Line(vec![Cell::new(line)])),
+        );
         View { blocks }
     }
 }

@@ -408,7 +408,7 @@ impl SourcesReport {
                 let reason = check.value.reason.as_deref().filter(|reason| !reason.is_empty());
                 problem.contains(identity.as_str()) || reason.is_some_and(|reason| problem.contains(reason))
             });
-            by_auth || trouble(&row.document).is_some_and(|error| problem == error.message)
+            by_auth || trouble(&row.document).is_some_and(|error| problem.contains(&error.message))
         })
     }
 

@@ -191,7 +191,11 @@ impl SourceReport {
                 self.seen(row.document.verdict.permissions_at),
             ],
         )];
-        let lines = self.holdings().into_iter().map(|holding| {
+        let (denied, told): (Vec<_>, Vec<_>) = self
+            .holdings()
+            .into_iter()
+            .partition(|holding| holding.held == Held::No);
+        let lines = told.into_iter().map(|holding| {
             let cell = match holding.held {
                 Held::Yes => Cell::new("yes").glyph(Glyph::Good).tone(Tone::Good),
                 Held::No => Cell::new("no").glyph(Glyph::Off),
@@ -205,6 +209,11 @@ impl SourceReport {
             ]
         });
         blocks.extend(nested(lines.collect()));
+        // A guild denies fifty things; their names are enough.
+        if !denied.is_empty() {
+            let names: Vec<_> = denied.into_iter().map(|holding| holding.permission).collect();
+            blocks.push(Block::Remark(format!("not {}", names.join(", "))));
+        }
         blocks
     }
 

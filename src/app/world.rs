@@ -1,0 +1,86 @@
+//! The simulated platforms with a small world in them, and what a client has to be told to find its way there.
+
+use crate::core::source::PlatformName;
+use crate::sim::twitch::demo as twitch;
+use crate::sim::{Sim, discord};
+
+/// A key of the configuration and its value.
+pub type Setting = (&'static str, String);
+
+/// The demo worlds of all simulated platforms.
+pub struct World {
+    /// Twitch's.
+    pub twitch: twitch::DemoWorld,
+    /// Discord's.
+    pub discord: discord::demo::DemoWorld,
+}
+
+impl World {
+    /// Fills the simulated platforms.
+    pub fn populate(sim: &Sim) -> Self {
+        Self {
+            twitch: twitch::populate(&sim.twitch),
+            discord: discord::demo::populate(&sim.discord),
+        }
+    }
+
+    /// Returns the sources of a platform, as `platform:id`.
+    pub fn sources(&self, platform: PlatformName) -> Vec<String> {
+        let ids: Vec<String> = match platform {
+            PlatformName::Twitch => self.twitch.sources.clone(),
+            PlatformName::Discord => self.discord.guilds.iter().map(u64::to_string).collect(),
+            PlatformName::Kick => Vec::new(),
+        };
+        ids.into_iter().map(|id| format!("{platform}:{id}")).collect()
+    }
+
+    /// Returns who a client is at a platform, without its tokens.
+    pub fn application(&self, platform: PlatformName) -> Vec<Setting> {
+        match platform {
+            PlatformName::Twitch => vec![
+                ("twitch.client_id", self.twitch.client_id.clone()),
+                ("twitch.client_secret", self.twitch.client_secret.clone()),
+                ("twitch.bot_user_id", self.twitch.bot.user_id.clone()),
+            ],
+            PlatformName::Discord | PlatformName::Kick => Vec::new(),
+        }
+    }
+
+    /// Returns the bot's tokens for a platform.
+    pub fn tokens(&self, platform: PlatformName) -> Vec<Setting> {
+        match platform {
+            PlatformName::Twitch => vec![
+                ("twitch.bot_access_token", self.twitch.bot.access.clone()),
+                ("twitch.bot_refresh_token", self.twitch.bot.refresh.clone()),
+            ],
+            PlatformName::Discord => vec![("discord.bot_token", self.discord.token.clone())],
+            PlatformName::Kick => Vec::new(),
+        }
+    }
+}
+
+/// Returns where a simulated platform is.
+pub fn addresses(sim: &Sim, platform: PlatformName) -> Vec<Setting> {
+    match platform {
+        PlatformName::Twitch => {
+            let urls = sim.twitch.urls();
+            vec![
+                ("twitch.auth_url", urls.auth),
+                ("twitch.helix_url", urls.helix),
+                ("twitch.eventsub_rest_url", urls.eventsub_rest),
+                ("twitch.eventsub_ws_url", urls.eventsub_ws),
+            ]
+        }
+        PlatformName::Discord => vec![("discord.api_url", sim.discord.api_url())],
+        PlatformName::Kick => Vec::new(),
+    }
+}
+
+/// Returns the base address of a simulated platform, below which its controls are; `None` when it is not simulated.
+pub fn base(sim: &Sim, platform: PlatformName) -> Option<String> {
+    match platform {
+        PlatformName::Twitch => Some(sim.twitch.http()),
+        PlatformName::Discord => Some(sim.discord.http()),
+        PlatformName::Kick => None,
+    }
+}
