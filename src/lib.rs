@@ -19,3 +19,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tokens;
 pub mod watch;
+pub mod web;
