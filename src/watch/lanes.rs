@@ -27,7 +27,7 @@ const NUDGE: Duration = Duration::from_mins(1);
 /// Every lane.
 pub struct Lanes {
     all: Vec<Arc<Lane>>,
-    attended: Arc<Attended>,
+    attended: Attended,
     live: Arc<dyn Fn() -> BTreeSet<SourceKey> + Send + Sync>,
     jitter: Duration,
     chance: Chance,
@@ -90,7 +90,7 @@ impl Lanes {
     /// Makes the lanes of `platforms`. `live` tells which sources are online, because only of those viewers are counted.
     pub fn new(
         platforms: &[Arc<dyn Platform>],
-        attended: Arc<Attended>,
+        attended: Attended,
         live: Arc<dyn Fn() -> BTreeSet<SourceKey> + Send + Sync>,
         jitter: Duration,
         chance: Chance,
@@ -161,29 +161,43 @@ impl Lanes {
             if !lane.has_single() && !stop.sleep(pause).await {
                 return;
             }
-            lane.busy.store(true, Ordering::Relaxed);
-            for look in self.due(lane) {
-                let Look { probes, sources } = look;
-                lane.counts.looks.fetch_add(1, Ordering::Relaxed);
-                // Cancelling a look loses nothing: what it has found is in the intake already.
-                let summary = tokio::select! {
-                    summary = lane.platform.probe(&probes, &sources, intake) => summary,
-                    () = stop.requested() => return,
-                };
-                lane.counts
-                    .calls
-                    .fetch_add(summary.calls as u64, Ordering::Relaxed);
-                lane.counts
-                    .problems
-                    .fetch_add(summary.problems.len() as u64, Ordering::Relaxed);
-                debug!(platform = %lane.platform.name(), lane = lane.name, sources = sources.len(), calls = summary.calls, "Looked");
-                for problem in summary.problems {
-                    // What it means for a source is an observation and shows as a transition.
-                    debug!(platform = %lane.platform.name(), problem, "Problem while looking");
-                }
+            if !self.look(lane, intake, stop).await {
+                return;
             }
-            lane.busy.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Asks for `probes` of all sources once, in every lane at the same time, and waits for the answers.
+    pub async fn look_once(&self, probes: &ProbeSet, intake: &Intake, stop: &Stop) {
+        self.ask(probes);
+        let looks = self.all.iter().map(|lane| self.look(lane, intake, stop));
+        futures_util::future::join_all(looks).await;
+    }
+
+    /// Looks at what was asked for. Returns whether to go on.
+    async fn look(&self, lane: &Lane, intake: &Intake, stop: &Stop) -> bool {
+        lane.busy.store(true, Ordering::Relaxed);
+        for Look { probes, sources } in self.due(lane) {
+            lane.counts.looks.fetch_add(1, Ordering::Relaxed);
+            let begun = Instant::now();
+            // Cancelling a look loses nothing: what it has found is in the intake already.
+            let summary = tokio::select! {
+                summary = lane.platform.probe(&probes, &sources, intake) => summary,
+                () = stop.requested() => return false,
+            };
+            let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
+            count(&lane.counts.calls, summary.calls);
+            count(&lane.counts.problems, summary.problems.len());
+            let platform = lane.platform.name();
+            let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            debug!(platform = %platform, lane = lane.name, sources = sources.len(), calls = summary.calls, duration_ms = took, "Looked");
+            for problem in summary.problems {
+                // What it means for a source is an observation and shows as a transition.
+                debug!(platform = %platform, problem, "Problem while looking");
+            }
+        }
+        lane.busy.store(false, Ordering::Relaxed);
+        true
     }
 
     /// What to look at now.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavio
 use super::queue::{Class, Queue};
 use crate::core::event::Event;
 use crate::core::evidence::Knowledge;
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::SourceKey;
 
 /// The newest schema that we know.
 const SCHEMA: i64 = 1;
@@ -24,7 +24,6 @@ const MIGRATION: &str = "
     ) STRICT;
     CREATE TABLE refused (seq INTEGER PRIMARY KEY, event TEXT NOT NULL, reason TEXT NOT NULL) STRICT;
     CREATE TABLE sent (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL) STRICT;
-    CREATE TABLE name (platform TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (platform, name)) STRICT;
     CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 ";
 
@@ -366,37 +365,6 @@ impl Ledger {
             events: inner.queue.len(),
             heartbeats: inner.queue.heartbeats(),
         }
-    }
-
-    /// Returns the ids that names were resolved to.
-    pub fn names(&self, platform: PlatformName) -> Result<Vec<(String, SourceKey)>, LedgerError> {
-        let inner = self.inner();
-        self.explained((|| {
-            let mut rows = inner
-                .connection
-                .prepare_cached("SELECT name, id FROM name WHERE platform = ?1")?;
-            let rows = rows.query_map([platform.as_str()], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-            })?;
-            let mut names = Vec::new();
-            for row in rows {
-                let (name, id) = row?;
-                if let Ok(key) = SourceKey::new(platform, &id) {
-                    names.push((name, key));
-                }
-            }
-            Ok(names)
-        })())
-    }
-
-    /// Remembers what a name was resolved to.
-    pub fn remember_name(&self, name: &str, key: &SourceKey) -> Result<(), LedgerError> {
-        let inner = self.inner();
-        let sql = "INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3)";
-        let done = inner
-            .connection
-            .execute(sql, params![key.platform().as_str(), name, key.id()]);
-        self.explained(done.map(drop))
     }
 
     /// Returns a note, writing `fresh` first when there is none.

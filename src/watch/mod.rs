@@ -12,11 +12,15 @@
 
 pub mod attended;
 pub mod dispatcher;
+pub mod engine;
 pub mod intake;
 pub mod jumps;
 pub mod lanes;
 pub mod ledger;
+pub mod listening;
 pub mod lock;
+pub mod outlets;
+pub mod overview;
 pub mod queue;
 pub mod recorder;
 #[cfg(test)]

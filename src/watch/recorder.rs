@@ -3,9 +3,9 @@
 //! A change and its event are committed together before anything is told. While the disk refuses, nothing is told, the
 //! change waits in memory, and the daemon says that it is not ready.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -21,11 +21,11 @@ use crate::clock::Clock;
 use crate::core::document::SourceDocument;
 use crate::core::event::{self, Told};
 use crate::core::evidence::Knowledge;
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Facet, Transition, transitions};
-use crate::core::verdict::Verdict;
+use crate::core::verdict::{Status, Verdict};
 use crate::lifecycle::Stop;
 
 /// Inputs taken together; enough that a poll of thousands of sources costs few commits, few enough that a pushed event
@@ -64,16 +64,30 @@ pub struct Recorded {
     pub owed: AtomicU64,
     /// Whether the disk refuses.
     pub blocked: AtomicBool,
-    /// Sources that are live, for those who look at nothing else.
-    pub live: std::sync::Mutex<BTreeSet<SourceKey>>,
+    /// What the sources amount to, as of the last second.
+    summary: Mutex<Summary>,
+}
+
+/// What the sources amount to.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Sources that are live.
+    pub live: BTreeSet<SourceKey>,
+    /// Sources by platform and status.
+    pub by_status: BTreeMap<(PlatformName, Status), usize>,
 }
 
 impl Recorded {
     /// Returns the sources that are live now.
     pub fn live(&self) -> BTreeSet<SourceKey> {
-        self.live
+        self.summary().live
+    }
+
+    /// Returns what the sources amount to.
+    pub fn summary(&self) -> Summary {
+        self.summary
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 }
@@ -96,6 +110,8 @@ pub struct Recorder {
     pub closing: watch::Sender<bool>,
     /// What was done.
     pub counts: Arc<Recorded>,
+    /// Whether the end is told: each source that was kept connected is then disconnected.
+    pub farewell: bool,
     /// What could not be committed yet.
     pub stuck: Stuck,
 }
@@ -151,8 +167,10 @@ impl Recorder {
 
     async fn farewell(&mut self) -> Result<(), LedgerError> {
         let now = self.clock.now();
-        let inputs = self.tracker.farewell(now);
-        self.take(inputs).await?;
+        if self.farewell {
+            let inputs = self.tracker.farewell(now);
+            self.take(inputs).await?;
+        }
         self.stuck.retry_at = None;
         self.commit(Commit::default()).await?;
         let lost = self.stuck.events.len();
@@ -164,7 +182,7 @@ impl Recorder {
         }
         if let Beat::Keep { keeper, .. } = &self.beat {
             let all = self.tracker.all_moved();
-            let snapshot = self.snapshot(&all, now);
+            let snapshot = self.snapshot(&all);
             // Fails only when the persister is gone already.
             let _ = keeper.send(snapshot).await;
         }
@@ -322,7 +340,7 @@ impl Recorder {
         if !self.stuck.known.is_empty() || !self.stuck.events.is_empty() {
             self.commit(Commit::default()).await?;
         }
-        self.publish_live();
+        self.summarise();
         match &self.beat {
             Beat::Keep { period, keeper } => {
                 let Ok(permit) = keeper.clone().try_reserve_owned() else {
@@ -330,8 +348,8 @@ impl Recorder {
                 };
                 let due = self.tracker.due(now, *period, BEATS);
                 if !due.is_empty() {
-                    self.checkpoint(&due, now).await?;
-                    permit.send(self.snapshot(&due, now));
+                    self.checkpoint(&due).await?;
+                    permit.send(self.snapshot(&due));
                 }
             }
             Beat::Publish { period } => {
@@ -375,7 +393,7 @@ impl Recorder {
     }
 
     /// Writes down what is about to be handed on, so that no total that others have seen is ever forgotten.
-    async fn checkpoint(&mut self, sources: &[SourceKey], _: Timestamp) -> Result<(), LedgerError> {
+    async fn checkpoint(&mut self, sources: &[SourceKey]) -> Result<(), LedgerError> {
         let known = sources
             .iter()
             .filter_map(|source| {
@@ -390,7 +408,7 @@ impl Recorder {
         .await
     }
 
-    fn snapshot(&self, sources: &[SourceKey], _: Timestamp) -> Vec<(SourceKey, Knowledge)> {
+    fn snapshot(&self, sources: &[SourceKey]) -> Vec<(SourceKey, Knowledge)> {
         let known = |source: &SourceKey| Some((source.clone(), self.tracker.document(source)?.knowledge));
         sources.iter().filter_map(known).collect()
     }
@@ -416,13 +434,12 @@ impl Recorder {
         self.commit(commit).await
     }
 
-    fn publish_live(&self) {
-        let live: BTreeSet<SourceKey> = self.tracker.live().cloned().collect();
-        *self
-            .counts
-            .live
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = live;
+    fn summarise(&self) {
+        let summary = Summary {
+            live: self.tracker.live().cloned().collect(),
+            by_status: self.tracker.by_status(),
+        };
+        *self.counts.summary.lock().unwrap_or_else(PoisonError::into_inner) = summary;
     }
 
     /// Logs what changed: the log of a quiet day holds transitions and nothing else.
@@ -440,7 +457,7 @@ impl Recorder {
             .iter()
             .any(|step| step.changes.iter().any(|change| change.facet == Facet::Stream))
         {
-            self.publish_live();
+            self.summarise();
         }
     }
 }

@@ -153,6 +153,7 @@ impl World {
             bell: Arc::clone(&bell),
             closing,
             counts: Arc::clone(&recorded),
+            farewell: true,
             stuck: Stuck::default(),
         };
         let sender = Dispatcher {

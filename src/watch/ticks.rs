@@ -5,67 +5,50 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tracing::{info, warn};
 
 use super::lanes::Lanes;
-use crate::clock::Chance;
 use crate::core::schedule::Cron;
 use crate::lifecycle::Stop;
 use crate::platforms::{Probe, ProbeSet};
 
-/// The order in which probes are asked for at the start: what the others depend on comes first.
-const FIRST: [Probe; 5] = [
-    Probe::Auth,
-    Probe::Connection,
-    Probe::Stream,
-    Probe::Viewers,
-    Probe::Permissions,
-];
+/// When each probe runs.
+pub type Timetable = BTreeMap<Probe, Cron>;
 
-/// Turns schedules into ticks until the stop. Every probe is asked for once at the start; after a jump of the clock the
-/// scheduler is started anew, because it sleeps until a moment that may now be far away.
+/// Turns schedules into ticks until the stop. Every probe is asked for once at the start. After a jump of the clock or a
+/// change of the timetable the tick source is started anew: it sleeps until a moment that may now be far away.
 pub async fn run(
-    schedules: BTreeMap<Probe, Cron>,
-    lanes: Arc<Lanes>,
+    mut timetable: watch::Receiver<Timetable>,
     mut jumps: watch::Receiver<u64>,
-    chance: Chance,
+    lanes: Arc<Lanes>,
     stop: Stop,
 ) -> Result<(), JobSchedulerError> {
-    let first: ProbeSet = FIRST
-        .into_iter()
-        .filter(|probe| schedules.contains_key(probe))
-        .collect();
-    lanes.ask(&first);
     loop {
-        let mut source = start(&schedules, &lanes, &chance).await?;
-        let jumped = tokio::select! {
+        let now = timetable.borrow_and_update().clone();
+        lanes.ask(&now.keys().copied().collect());
+        let mut source = start(&now, &lanes).await?;
+        let again = tokio::select! {
             () = stop.requested() => false,
-            changed = jumps.changed() => changed.is_ok(),
+            Ok(()) = jumps.changed() => true,
+            Ok(()) = timetable.changed() => true,
         };
         // It waits for nothing, and ticks that it still hands out hurt nobody.
         if let Err(error) = source.shutdown().await {
             warn!(error = %error, "The tick source did not end cleanly");
         }
-        if !jumped {
-            stop.requested().await;
+        if !again {
             return Ok(());
         }
-        info!("The clock jumped; schedules start anew, and everything is looked at");
-        lanes.ask(&first);
+        info!("Schedules start anew, and everything is looked at");
     }
 }
 
-async fn start(
-    schedules: &BTreeMap<Probe, Cron>,
-    lanes: &Arc<Lanes>,
-    chance: &Chance,
-) -> Result<JobScheduler, JobSchedulerError> {
+async fn start(timetable: &Timetable, lanes: &Arc<Lanes>) -> Result<JobScheduler, JobSchedulerError> {
     let source = JobScheduler::new().await?;
-    for (probe, cron) in schedules {
+    for (probe, cron) in timetable {
         let (lanes, probe) = (Arc::clone(lanes), *probe);
         let job = Job::new_async(cron.as_str(), move |_, _| {
             lanes.ask(&ProbeSet::from([probe]));
@@ -73,8 +56,6 @@ async fn start(
         })?;
         source.add(job).await?;
     }
-    // Many daemons that start together must not look together.
-    tokio::time::sleep(Duration::from_millis(200).mul_f64(chance.fraction())).await;
     source.start().await?;
     Ok(source)
 }

@@ -1,0 +1,41 @@
+//! The read-only API: what the commands print, over HTTP.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde_json::json;
+
+use super::{Web, answer};
+use crate::core::document::SourceDocument;
+use crate::core::source::SourceKey;
+use crate::store::StoreError;
+
+/// Every source that the store has a readable document of.
+pub(super) async fn list(State(web): State<Web>) -> Response {
+    match documents(&web).await {
+        Ok(documents) => answer(200, (web.list)(documents)),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// One source.
+pub(super) async fn one(State(web): State<Web>, Path(id): Path<String>) -> Response {
+    let Ok(key) = id.parse::<SourceKey>() else {
+        return answer(400, json!({"error": "not_a_source", "id": id.chars().take(60).collect::<String>()}));
+    };
+    match web.store.load(&key).await {
+        Ok(Some(found)) => answer(200, (web.one)(found.value)),
+        Ok(None) => answer(404, json!({"error": "unknown_source", "id": key})),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// The readable documents of the store.
+pub(super) async fn documents(web: &Web) -> Result<Vec<SourceDocument>, StoreError> {
+    let stored = web.store.load_all().await?;
+    let readable = stored.into_iter().filter_map(|stored| stored.document.ok());
+    Ok(readable.map(|found| found.value).collect())
+}
+
+pub(super) fn unavailable(error: &StoreError) -> Response {
+    answer(503, json!({"error": "store_unavailable", "message": error.to_string()}))
+}

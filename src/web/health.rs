@@ -1,0 +1,46 @@
+//! Health in the platform's own format, so that its tools read it without knowing us.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+use super::{Web, answer};
+
+/// The name under which the platform's tools see us.
+const SERVICE: &str = "bitbrat";
+
+/// Alive: the process answers.
+pub(super) async fn healthy(State(web): State<Web>) -> Response {
+    answer(200, Value::Object(body(&web)))
+}
+
+/// Ready: what must work, works.
+pub(super) async fn ready(State(web): State<Web>) -> Response {
+    let reasons = web.reasons();
+    let mut body = body(&web);
+    body.insert("ready".into(), reasons.is_empty().into());
+    if reasons.is_empty() {
+        return answer(200, Value::Object(body));
+    }
+    body.insert("reasons".into(), reasons.into());
+    answer(503, Value::Object(body))
+}
+
+/// The front page, as the platform's services have it.
+pub(super) async fn root(State(web): State<Web>) -> Response {
+    let mut body = body(&web);
+    body.insert("message".into(), format!("{SERVICE} up").into());
+    answer(200, Value::Object(body))
+}
+
+fn body(web: &Web) -> Map<String, Value> {
+    let now = web.clock.now();
+    let body = json!({
+        "status": "ok", "service": SERVICE, "version": env!("CARGO_PKG_VERSION"), "timestamp": now.to_string(),
+        "uptimeSec": now.since(web.started_at).as_secs(),
+    });
+    match body {
+        Value::Object(body) => body,
+        _ => unreachable!("it was written as an object"),
+    }
+}
