@@ -175,7 +175,7 @@ impl App {
         {
             // Made by us, so that nobody else may look into it; the store would make it with what the system allows. What
             // goes wrong here goes wrong there too, and is told there.
-            let _ = crate::config::prepare_state_dir(&self.settings.state_dir);
+            let _ = crate::files::make_private_dir(&self.settings.state_dir);
         }
         self.open_store(&self.settings.store.target, access).await
     }

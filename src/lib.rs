@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod failure;
+pub mod files;
 pub mod http;
 pub mod lifecycle;
 pub mod persist;

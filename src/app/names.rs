@@ -48,7 +48,7 @@ impl Names {
         }
         let written = || -> std::io::Result<()> {
             let directory = self.path.parent().unwrap_or(Path::new("."));
-            crate::config::prepare_state_dir(directory)?;
+            crate::files::make_private_dir(directory)?;
             let mut file = tempfile::NamedTempFile::new_in(directory)?;
             file.write_all(&serde_json::to_vec_pretty(&self.known)?)?;
             file.as_file().sync_all()?;

@@ -26,7 +26,7 @@ mod watch;
 mod web;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use bus::{BusSettings, BusTarget};
 pub use discord::{DiscordSettings, StreamFrom};
@@ -280,7 +280,10 @@ fn unknown_keys(reader: &mut Reader<'_>) {
                 }
             }
             Layer::Variables(file, variables) => {
-                for name in variables.keys().filter(|name| name.starts_with("BITBRAT_")) {
+                // Variables of the test suite are not settings.
+                let ours =
+                    |name: &&String| name.starts_with("BITBRAT_") && !name.starts_with("BITBRAT_TEST_");
+                for name in variables.keys().filter(ours) {
                     let known: Vec<String> = key::all().flat_map(Key::variables).collect();
                     if known.contains(name) {
                         continue;
@@ -331,18 +334,6 @@ fn numeric_id(reader: &mut Reader<'_>, path: &str) -> Option<String> {
         return None;
     }
     Some(id.clone())
-}
-
-/// Makes the state directory with access for its owner only.
-pub fn prepare_state_dir(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if path.is_dir() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
 }
 
 impl Raw {

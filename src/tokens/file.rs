@@ -22,6 +22,7 @@ use super::{
 };
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
+use crate::files::make_private_dir;
 
 /// How long to wait for another process, which may be in the middle of a slow refresh.
 const LOCK_PATIENCE: Duration = Duration::from_mins(1);
@@ -379,7 +380,7 @@ async fn lock(path: PathBuf, holder: &str) -> Result<File, TokenError> {
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
-    fs::create_dir_all(directory(path))?;
+    make_private_dir(directory(path))?;
     File::options()
         .create(true)
         .truncate(false)

@@ -20,7 +20,10 @@ pub(super) async fn list(State(web): State<Web>) -> Response {
 /// One source.
 pub(super) async fn one(State(web): State<Web>, Path(id): Path<String>) -> Response {
     let Ok(key) = id.parse::<SourceKey>() else {
-        return answer(400, json!({"error": "not_a_source", "id": id.chars().take(60).collect::<String>()}));
+        return answer(
+            400,
+            json!({"error": "not_a_source", "id": id.chars().take(60).collect::<String>()}),
+        );
     };
     match web.store.load(&key).await {
         Ok(Some(found)) => answer(200, (web.one)(found.value)),
@@ -37,5 +40,8 @@ pub(super) async fn documents(web: &Web) -> Result<Vec<SourceDocument>, StoreErr
 }
 
 pub(super) fn unavailable(error: &StoreError) -> Response {
-    answer(503, json!({"error": "store_unavailable", "message": error.to_string()}))
+    answer(
+        503,
+        json!({"error": "store_unavailable", "message": error.to_string()}),
+    )
 }

@@ -41,7 +41,10 @@ pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String
         Ok(documents) => documents,
         Err(error) => return unavailable(&error),
     };
-    let own: Vec<&SourceDocument> = documents.iter().filter(|document| document.key.platform() == name).collect();
+    let own: Vec<&SourceDocument> = documents
+        .iter()
+        .filter(|document| document.key.platform() == name)
+        .collect();
     let listeners = listeners_of(&web, name);
     answer(200, snapshot(&own, &listeners))
 }
@@ -56,7 +59,9 @@ pub(super) async fn listener(
         return answer(404, json!({"error": "unknown_platform", "platform": platform}));
     };
     let wanted = format!("{platform}-{listener}");
-    let found = listeners_of(&web, platform).into_iter().find(|(name, _)| *name == wanted);
+    let found = listeners_of(&web, platform)
+        .into_iter()
+        .find(|(name, _)| *name == wanted);
     match found {
         Some((_, report)) => answer(200, report.detail),
         None => {
@@ -67,24 +72,48 @@ pub(super) async fn listener(
 }
 
 fn listeners_of(web: &Web, platform: PlatformName) -> Vec<(String, ListenerReport)> {
-    let listeners = web.overview().map(|overview| overview.listeners).unwrap_or_default();
+    let listeners = web
+        .overview()
+        .map(|overview| overview.listeners)
+        .unwrap_or_default();
     let prefix = format!("{platform}-");
-    listeners.into_iter().filter(|(name, _)| name.starts_with(&prefix)).collect()
+    listeners
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(&prefix))
+        .collect()
 }
 
 fn snapshot(documents: &[&SourceDocument], listeners: &[(String, ListenerReport)]) -> Value {
     let records: Vec<_> = documents.iter().map(|document| document.record()).collect();
-    let worst = records.iter().map(|record| record.status).max().unwrap_or(Status::Disconnected);
-    let newest_error = records.iter().filter_map(|record| record.last_error.clone()).max_by_key(|error| error.at);
-    let sum = |of: fn(&crate::core::document::Metrics) -> u64| records.iter().map(|record| of(&record.metrics)).sum::<u64>();
+    let worst = records
+        .iter()
+        .map(|record| record.status)
+        .max()
+        .unwrap_or(Status::Disconnected);
+    let newest_error = records
+        .iter()
+        .filter_map(|record| record.last_error.clone())
+        .max_by_key(|error| error.at);
+    let sum = |of: fn(&crate::core::document::Metrics) -> u64| {
+        records.iter().map(|record| of(&record.metrics)).sum::<u64>()
+    };
     let name = |record: &crate::core::document::SourceRecord| {
-        let login = record.metadata.get("login").and_then(Value::as_str).map(str::to_owned);
-        login.or_else(|| record.display_name.clone()).unwrap_or_else(|| record.id.clone())
+        let login = record
+            .metadata
+            .get("login")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
+        login
+            .or_else(|| record.display_name.clone())
+            .unwrap_or_else(|| record.id.clone())
     };
     let mut snapshot = Map::new();
     snapshot.insert("state".into(), worst.to_string().into());
     if let Some(error) = newest_error {
-        snapshot.insert("lastError".into(), json!({"code": error.code, "message": error.message, "at": error.at}));
+        snapshot.insert(
+            "lastError".into(),
+            json!({"code": error.code, "message": error.message, "at": error.at}),
+        );
     }
     snapshot.insert("joinedChannels".into(), records.iter().map(name).collect());
     snapshot.insert("reconnects".into(), sum(|metrics| metrics.reconnects).into());
@@ -96,7 +125,11 @@ fn snapshot(documents: &[&SourceDocument], listeners: &[(String, ListenerReport)
         }),
     );
     for (name, report) in listeners {
-        let key = if name == "twitch-eventsub" { "eventSub" } else { name.as_str() };
+        let key = if name == "twitch-eventsub" {
+            "eventSub"
+        } else {
+            name.as_str()
+        };
         snapshot.insert(key.to_owned(), report.detail.clone());
     }
     Value::Object(snapshot)

@@ -24,7 +24,9 @@ pub(super) async fn guard(State(web): State<Web>, request: Request, next: Next) 
         Some(token) if shows(request.headers(), token.expose_secret()) => next.run(request).await,
         Some(_) => {
             let mut refused = answer(401, json!({"error": "unauthorized"}));
-            refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            refused
+                .headers_mut()
+                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refused
         }
         None if names_loopback(request.headers()) => next.run(request).await,
@@ -38,12 +40,16 @@ pub(super) async fn guard(State(web): State<Web>, request: Request, next: Next) 
 
 fn shows(headers: &HeaderMap, token: &str) -> bool {
     let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    let shown = shown
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default();
     aws_lc_rs::constant_time::verify_slices_are_equal(shown.as_bytes(), token.as_bytes()).is_ok()
 }
 
 fn names_loopback(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|value| value.to_str().ok()) else { return false };
+    let Some(host) = headers.get(HOST).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

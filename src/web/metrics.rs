@@ -32,12 +32,22 @@ struct OfListener {
     listener: String,
 }
 
-/// Answers in the OpenMetrics text format.
+/// Answers in the `OpenMetrics` text format.
 pub(super) async fn metrics(State(web): State<Web>) -> Response {
     let mut registry = Registry::with_prefix("bitbrat");
-    gauge(&mut registry, "ready", "Whether this process is ready", i64::from(web.reasons().is_empty()));
+    gauge(
+        &mut registry,
+        "ready",
+        "Whether this process is ready",
+        i64::from(web.reasons().is_empty()),
+    );
     let uptime = web.clock.now().since(web.started_at).as_secs();
-    gauge(&mut registry, "uptime_seconds", "Time since the start", signed(uptime));
+    gauge(
+        &mut registry,
+        "uptime_seconds",
+        "Time since the start",
+        signed(uptime),
+    );
     if let Some(overview) = web.overview() {
         describe(&mut registry, &overview);
     }
@@ -52,7 +62,12 @@ pub(super) async fn metrics(State(web): State<Web>) -> Response {
 }
 
 fn describe(registry: &mut Registry, overview: &Overview) {
-    gauge(registry, "sources_attended", "Sources attended", signed(overview.attended as u64));
+    gauge(
+        registry,
+        "sources_attended",
+        "Sources attended",
+        signed(overview.attended as u64),
+    );
     let by_status = Family::<OfStatus, Gauge>::default();
     for ((platform, status), count) in &overview.summary.by_status {
         let labels = OfStatus {
@@ -62,13 +77,43 @@ fn describe(registry: &mut Registry, overview: &Overview) {
         by_status.get_or_create(&labels).set(signed(*count as u64));
     }
     registry.register("sources", "Sources known, by platform and status", by_status);
-    gauge(registry, "sources_live", "Sources that are live", signed(overview.summary.live.len() as u64));
-    counter(registry, "transitions", "Changes of a verdict", overview.transitions);
-    gauge(registry, "outbox_events", "Events that wait to be sent", signed(overview.outbox.events as u64));
+    gauge(
+        registry,
+        "sources_live",
+        "Sources that are live",
+        signed(overview.summary.live.len() as u64),
+    );
+    counter(
+        registry,
+        "transitions",
+        "Changes of a verdict",
+        overview.transitions,
+    );
+    gauge(
+        registry,
+        "outbox_events",
+        "Events that wait to be sent",
+        signed(overview.outbox.events as u64),
+    );
     counter(registry, "events_sent", "Events acknowledged", overview.sent);
-    counter(registry, "events_failed", "Attempts to send that failed", overview.failed);
-    counter(registry, "events_refused", "Events that will never be taken", overview.refused);
-    counter(registry, "heartbeats_dropped", "Heartbeats that had to make room", overview.dropped);
+    counter(
+        registry,
+        "events_failed",
+        "Attempts to send that failed",
+        overview.failed,
+    );
+    counter(
+        registry,
+        "events_refused",
+        "Events that will never be taken",
+        overview.refused,
+    );
+    counter(
+        registry,
+        "heartbeats_dropped",
+        "Heartbeats that had to make room",
+        overview.dropped,
+    );
     let looks = Family::<OfLane, Counter>::default();
     let skipped = Family::<OfLane, Counter>::default();
     let calls = Family::<OfLane, Counter>::default();
@@ -89,10 +134,16 @@ fn describe(registry: &mut Registry, overview: &Overview) {
     registry.register("look_problems", "Problems met while looking", problems);
     let healthy = Family::<OfListener, Gauge>::default();
     for (name, report) in &overview.listeners {
-        let labels = OfListener { listener: name.clone() };
+        let labels = OfListener {
+            listener: name.clone(),
+        };
         healthy.get_or_create(&labels).set(i64::from(report.healthy));
     }
-    registry.register("listener_healthy", "Whether a listener hears what it should", healthy);
+    registry.register(
+        "listener_healthy",
+        "Whether a listener hears what it should",
+        healthy,
+    );
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {

@@ -4,9 +4,9 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::core::evidence::Knowledge;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
-use crate::core::evidence::Knowledge;
 use crate::store::Write;
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
@@ -77,7 +77,9 @@ async fn served(token: Option<&str>) -> Served {
         started_at: Timestamp::from_millis(START),
         clock,
         token: token.map(SecretString::from),
-        list: Arc::new(|documents| json!({"items": documents.iter().map(SourceDocument::record).collect::<Vec<_>>()})),
+        list: Arc::new(
+            |documents| json!({"items": documents.iter().map(SourceDocument::record).collect::<Vec<_>>()}),
+        ),
         one: Arc::new(|document| Value::Object(document.to_stored())),
     };
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -95,7 +97,11 @@ async fn served(token: Option<&str>) -> Served {
 async fn get(served: &Served, path: &str, headers: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let address = served.base.strip_prefix("http://").unwrap();
-    let host = if headers.contains("Host:") { String::new() } else { format!("Host: {address}\r\n") };
+    let host = if headers.contains("Host:") {
+        String::new()
+    } else {
+        format!("Host: {address}\r\n")
+    };
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\n{host}Connection: close\r\n{headers}\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
@@ -116,11 +122,21 @@ async fn health_is_told_in_the_platforms_format() {
     let served = served(None).await;
     for path in ["/healthz", "/livez"] {
         let (status, body) = page(&served, path).await;
-        assert_eq!((status, &body["status"], &body["service"]), (200, &json!("ok"), &json!("bitbrat")));
-        assert_eq!((&body["uptimeSec"], &body["timestamp"]), (&json!(90), &json!("2026-05-28T20:28:10.500Z")));
+        assert_eq!(
+            (status, &body["status"], &body["service"]),
+            (200, &json!("ok"), &json!("bitbrat"))
+        );
+        assert_eq!(
+            (&body["uptimeSec"], &body["timestamp"]),
+            (&json!(90), &json!("2026-05-28T20:28:10.500Z"))
+        );
     }
     assert_eq!(page(&served, "/readyz").await.1["ready"], true);
-    served.unready.lock().unwrap().push("the store does not answer".into());
+    served
+        .unready
+        .lock()
+        .unwrap()
+        .push("the store does not answer".into());
     let (status, body) = page(&served, "/readyz").await;
     assert_eq!((status, &body["ready"]), (503, &json!(false)));
     assert_eq!(body["reasons"], json!(["the store does not answer"]));
@@ -131,12 +147,24 @@ async fn health_is_told_in_the_platforms_format() {
 async fn debug_pages_speak_of_platforms_and_their_listeners() {
     let served = served(None).await;
     let (_, twitch) = page(&served, "/_debug/twitch").await;
-    assert_eq!((&twitch["state"], &twitch["joinedChannels"]), (&json!("CONNECTED"), &json!(["900200"])));
-    assert_eq!(twitch["counters"], json!({"received": 0, "published": 0, "failed": 0}));
-    assert_eq!(page(&served, "/_debug/twitch/eventsub").await.1["subscriptionCount"], 2);
+    assert_eq!(
+        (&twitch["state"], &twitch["joinedChannels"]),
+        (&json!("CONNECTED"), &json!(["900200"]))
+    );
+    assert_eq!(
+        twitch["counters"],
+        json!({"received": 0, "published": 0, "failed": 0})
+    );
+    assert_eq!(
+        page(&served, "/_debug/twitch/eventsub").await.1["subscriptionCount"],
+        2
+    );
     assert_eq!(page(&served, "/_debug/discord/gateway").await.1["enabled"], false);
     let (status, body) = page(&served, "/_debug/myspace").await;
-    assert_eq!((status, body), (404, json!({"error": "unknown_platform", "platform": "myspace"})));
+    assert_eq!(
+        (status, body),
+        (404, json!({"error": "unknown_platform", "platform": "myspace"}))
+    );
     let (_, sources) = page(&served, "/_debug/sources").await;
     assert_eq!(sources["sources"]["twitch:900200"]["schemaVersion"], 1);
 }
@@ -144,8 +172,14 @@ async fn debug_pages_speak_of_platforms_and_their_listeners() {
 #[tokio::test]
 async fn the_api_lists_and_shows_sources() {
     let served = served(None).await;
-    assert_eq!(page(&served, "/api/v1/sources").await.1["items"][0]["id"], "900200");
-    assert_eq!(page(&served, "/api/v1/sources/twitch:900200").await.1["streamStatus"], "OFFLINE");
+    assert_eq!(
+        page(&served, "/api/v1/sources").await.1["items"][0]["id"],
+        "900200"
+    );
+    assert_eq!(
+        page(&served, "/api/v1/sources/twitch:900200").await.1["streamStatus"],
+        "OFFLINE"
+    );
     for (path, status, error) in [
         ("/api/v1/sources/twitch:1", 404, "unknown_source"),
         ("/api/v1/sources/ratcaster", 400, "not_a_source"),
@@ -161,7 +195,11 @@ async fn metrics_name_no_source() {
     let served = served(None).await;
     let (status, text) = get(&served, "/metrics", "").await;
     assert_eq!(status, 200);
-    for line in ["bitbrat_ready 1", "bitbrat_outbox_events 3", "bitbrat_transitions_total 7"] {
+    for line in [
+        "bitbrat_ready 1",
+        "bitbrat_outbox_events 3",
+        "bitbrat_transitions_total 7",
+    ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
     assert!(!text.contains("900200"));
@@ -173,7 +211,13 @@ async fn a_page_elsewhere_cannot_read_along_through_a_browser() {
     let rebound = get(&served, "/_debug/sources", "Host: rats.example\r\n").await;
     assert_eq!(rebound.0, 403);
     for host in ["localhost:8787", "127.0.0.1", "[::1]:8787"] {
-        assert_eq!(get(&served, "/_debug/sources", &format!("Host: {host}\r\n")).await.0, 200, "{host}");
+        assert_eq!(
+            get(&served, "/_debug/sources", &format!("Host: {host}\r\n"))
+                .await
+                .0,
+            200,
+            "{host}"
+        );
     }
 }
 
@@ -182,6 +226,20 @@ async fn with_a_token_everything_but_health_asks_for_it() {
     let served = served(Some("s3cret")).await;
     assert_eq!(get(&served, "/healthz", "").await.0, 200);
     assert_eq!(get(&served, "/metrics", "").await.0, 401);
-    assert_eq!(get(&served, "/metrics", "Authorization: Bearer wrong\r\n").await.0, 401);
-    assert_eq!(get(&served, "/metrics", "Host: any.example\r\nAuthorization: Bearer s3cret\r\n").await.0, 200);
+    assert_eq!(
+        get(&served, "/metrics", "Authorization: Bearer wrong\r\n")
+            .await
+            .0,
+        401
+    );
+    assert_eq!(
+        get(
+            &served,
+            "/metrics",
+            "Host: any.example\r\nAuthorization: Bearer s3cret\r\n"
+        )
+        .await
+        .0,
+        200
+    );
 }

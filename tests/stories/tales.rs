@@ -128,8 +128,8 @@ pub fn a_token_expires_is_refreshed_and_revoked() -> Tale {
             "status DISCONNECTED>CONNECTED",
             "auth VALID>EXPIRED",
             "auth EXPIRED>VALID",
-            "status CONNECTED>ERROR",
             "auth VALID>REVOKED",
+            "status CONNECTED>ERROR",
         ])
 }
 

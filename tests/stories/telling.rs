@@ -93,7 +93,7 @@ pub async fn settle(persister: &Persister) {
 }
 
 async fn history(store: &Arc<dyn SourceStore>, tale: &Tale) -> Vec<String> {
-    let entries = store.history(&tale.observations[0].source, 100).await.unwrap();
+    let mut entries = store.history(&tale.observations[0].source, 100).await.unwrap();
     let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".into());
     let tell = |entry: &bitbrat::store::HistoryEntry| {
         let change = &entry.transition;
@@ -104,5 +104,7 @@ async fn history(store: &Arc<dyn SourceStore>, tale: &Tale) -> Vec<String> {
             word(&change.to)
         )
     };
-    entries.iter().rev().map(tell).collect()
+    // What changed at one instant has no order of its own.
+    entries.sort_by_key(|entry| (entry.transition.at, entry.transition.facet.as_str()));
+    entries.iter().map(tell).collect()
 }

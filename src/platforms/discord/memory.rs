@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::Breaker;
 use crate::core::time::Timestamp;
+use crate::files::make_private_dir;
 
 /// The file in the state directory.
 const FILE: &str = "discord.json";
@@ -263,7 +264,7 @@ fn write(dir: &Path, memory: &Remembered) -> io::Result<()> {
 
 /// Waits for the lock that all processes take before they write.
 fn lock(dir: &Path) -> io::Result<File> {
-    fs::create_dir_all(dir)?;
+    make_private_dir(dir)?;
     let file = File::options()
         .create(true)
         .truncate(false)

@@ -60,7 +60,7 @@ pub fn open(path: &Path, access: Access, options: &SqliteOptions) -> Result<Opti
     let connection = match access {
         Access::Write => {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(|error| trouble::directory(path, &error))?;
+                crate::files::make_private_dir(parent).map_err(|error| trouble::directory(path, &error))?;
             }
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
             let mut connection = connect(path, flags, options).map_err(explain)?;
