@@ -42,7 +42,11 @@ pub async fn in_every_way<W: World>(tale: Tale) {
         .collect();
     fastrand::Rng::with_seed(11).shuffle(&mut retold);
     tell(&store, &retold).await;
-    assert_eq!(world.raw(&document_id).await.unwrap(), expected, "shuffled and repeated");
+    assert_eq!(
+        world.raw(&document_id).await.unwrap(),
+        expected,
+        "shuffled and repeated"
+    );
 
     let world = W::with(Retention::default()).await;
     let (even, odd): (Vec<_>, Vec<_>) = tale

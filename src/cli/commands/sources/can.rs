@@ -17,7 +17,7 @@ use crate::failure::{ExitCode, Failure};
 /// Tell by the exit code whether the bot may do something, and why
 ///
 /// 0: it may. 1: it may not. 8: not known. ACTION is an action (send-chat, ban, moderate, …; `bitbrat sources can ID help`
-/// lists them) or a permission as the platform names it (MODERATOR, SEND_MESSAGES).
+/// lists them) or a permission as the platform names it (`MODERATOR`, `SEND_MESSAGES`).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
