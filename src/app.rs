@@ -14,6 +14,7 @@ use crate::http::{Http, HttpOptions};
 use crate::persist::Persister;
 use crate::persist::economy::Economy;
 use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, StreamFrom};
+use crate::platforms::kick::{KickOptions, KickPlatform};
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
 use crate::store::SourceStore;
@@ -113,16 +114,19 @@ impl From<crate::tokens::TokenError> for Failure {
 
 impl App {
     /// Puts the program together. Nothing is opened yet.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>, demo: Option<Demo>) -> Self {
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>, demo: Option<Demo>) -> Result<Self, Failure> {
         let tokens: Arc<dyn TokenStore> = match (&demo, &settings.tokens.target) {
             // The demo's tokens never meet real ones.
             (Some(demo), _) => demo.tokens(),
             (None, TokenTarget::File(path)) => Arc::new(FileTokenStore::new(path)),
             (None, TokenTarget::Firestore { .. }) => {
-                Arc::new(FileTokenStore::new(settings.state_dir.join("tokens.json")))
+                let what = "tokens.url: this bitbrat keeps tokens in a file only";
+                return Err(
+                    Failure::new(ExitCode::Configuration, what).hint("set tokens.url to file or file:PATH")
+                );
             }
         };
-        Self {
+        Ok(Self {
             http: Http::new(HttpOptions::default(), Arc::clone(&clock)),
             tokens,
             settings,
@@ -130,7 +134,7 @@ impl App {
             demo,
             chance: Chance::random(),
             twitch: OnceLock::new(),
-        }
+        })
     }
 
     /// Returns how often each thing is looked at.
@@ -370,11 +374,24 @@ impl App {
         match platform {
             PlatformName::Twitch => Ok(Arc::new(self.twitch(tokens))),
             PlatformName::Discord => Ok(Arc::new(self.discord(tokens.as_ref()).await?)),
-            PlatformName::Kick => {
-                let what = "kick sources are configured, but this bitbrat cannot look at Kick yet";
-                Err(Failure::new(ExitCode::Configuration, what))
-            }
+            PlatformName::Kick => Ok(Arc::new(self.kick(tokens))),
         }
+    }
+
+    /// Builds Kick on top of `tokens`.
+    fn kick(&self, tokens: Arc<dyn TokenStore>) -> KickPlatform {
+        let settings = &self.settings.kick;
+        let options = KickOptions {
+            auth_url: settings.auth_url.clone(),
+            api_url: settings.api_url.clone(),
+            client_id: settings.client_id.clone(),
+            client_secret: settings.client_secret.clone(),
+            bot_user_id: settings.bot_user_id.as_ref().and_then(|id| id.parse().ok()),
+            requests_per_minute: settings.requests_per_minute,
+            ..KickOptions::default()
+        };
+        let (http, clock) = (self.http.clone(), Arc::clone(&self.clock));
+        KickPlatform::new(options, tokens, http, clock, self.chance.clone())
     }
 
     /// Builds Discord with the bot's token from `tokens`.

@@ -126,6 +126,7 @@ fn tokens_of(world: &World, now: Timestamp) -> Vec<(String, StoredToken)> {
     let twitch = &world.twitch;
     let mut tokens = vec![
         ("twitch/bot".to_owned(), stored(&twitch.client_id, &twitch.bot)),
+        ("kick/bot".to_owned(), kick_bot(world, now)),
         (
             "discord/bot".to_owned(),
             StoredToken::unproven(world.discord.token.clone(), now),
@@ -150,4 +151,12 @@ fn stored(client_id: &str, token: &DemoToken) -> StoredToken {
         obtained_at: token.obtained_at,
         expires_at: Some(token.obtained_at.plus_secs(token.expires_in)),
     }
+}
+
+/// Nothing is told of Kick's token but its text: the platform says the rest.
+fn kick_bot(world: &World, now: Timestamp) -> StoredToken {
+    let mut token = StoredToken::unproven(world.kick.bot_access.clone(), now);
+    token.refresh = Some(RefreshToken::fresh(world.kick.bot_refresh.clone()));
+    token.client_id = Some(world.kick.client_id.clone());
+    token
 }

@@ -2,7 +2,7 @@
 
 use crate::core::source::PlatformName;
 use crate::sim::twitch::demo as twitch;
-use crate::sim::{Sim, discord};
+use crate::sim::{Sim, discord, kick};
 
 /// A key of the configuration and its value.
 pub type Setting = (&'static str, String);
@@ -11,6 +11,8 @@ pub type Setting = (&'static str, String);
 pub struct World {
     /// Twitch's.
     pub twitch: twitch::DemoWorld,
+    /// Kick's.
+    pub kick: kick::demo::KickDemoWorld,
     /// Discord's.
     pub discord: discord::demo::DemoWorld,
 }
@@ -20,6 +22,7 @@ impl World {
     pub fn populate(sim: &Sim) -> Self {
         Self {
             twitch: twitch::populate(&sim.twitch),
+            kick: kick::demo::populate(&sim.kick),
             discord: discord::demo::populate(&sim.discord),
         }
     }
@@ -29,7 +32,7 @@ impl World {
         let ids: Vec<String> = match platform {
             PlatformName::Twitch => self.twitch.sources.clone(),
             PlatformName::Discord => self.discord.guilds.iter().map(u64::to_string).collect(),
-            PlatformName::Kick => Vec::new(),
+            PlatformName::Kick => self.kick.sources.clone(),
         };
         ids.into_iter().map(|id| format!("{platform}:{id}")).collect()
     }
@@ -42,7 +45,12 @@ impl World {
                 ("twitch.client_secret", self.twitch.client_secret.clone()),
                 ("twitch.bot_user_id", self.twitch.bot.user_id.clone()),
             ],
-            PlatformName::Discord | PlatformName::Kick => Vec::new(),
+            PlatformName::Kick => vec![
+                ("kick.client_id", self.kick.client_id.clone()),
+                ("kick.client_secret", self.kick.client_secret.clone()),
+                ("kick.bot_user_id", self.kick.bot_user_id.clone()),
+            ],
+            PlatformName::Discord => Vec::new(),
         }
     }
 
@@ -53,8 +61,11 @@ impl World {
                 ("twitch.bot_access_token", self.twitch.bot.access.clone()),
                 ("twitch.bot_refresh_token", self.twitch.bot.refresh.clone()),
             ],
+            PlatformName::Kick => vec![
+                ("kick.bot_access_token", self.kick.bot_access.clone()),
+                ("kick.bot_refresh_token", self.kick.bot_refresh.clone()),
+            ],
             PlatformName::Discord => vec![("discord.bot_token", self.discord.token.clone())],
-            PlatformName::Kick => Vec::new(),
         }
     }
 }
@@ -71,16 +82,19 @@ pub fn addresses(sim: &Sim, platform: PlatformName) -> Vec<Setting> {
                 ("twitch.eventsub_ws_url", urls.eventsub_ws),
             ]
         }
+        PlatformName::Kick => {
+            let urls = sim.kick.urls();
+            vec![("kick.auth_url", urls.auth), ("kick.api_url", urls.api)]
+        }
         PlatformName::Discord => vec![("discord.api_url", sim.discord.api_url())],
-        PlatformName::Kick => Vec::new(),
     }
 }
 
-/// Returns the base address of a simulated platform, below which its controls are; `None` when it is not simulated.
-pub fn base(sim: &Sim, platform: PlatformName) -> Option<String> {
+/// Returns the base address of a simulated platform, below which its controls are.
+pub fn base(sim: &Sim, platform: PlatformName) -> String {
     match platform {
-        PlatformName::Twitch => Some(sim.twitch.http()),
-        PlatformName::Discord => Some(sim.discord.http()),
-        PlatformName::Kick => None,
+        PlatformName::Twitch => sim.twitch.http(),
+        PlatformName::Kick => sim.kick.http(),
+        PlatformName::Discord => sim.discord.http(),
     }
 }

@@ -137,7 +137,7 @@ async fn prepare(
     let logs = telemetry::start(&settings.log, setup.verbosity - 1, Arc::clone(&setup.clock));
     let visible = setup.progress && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let cx = Context {
-        app: App::new(settings, Arc::clone(&setup.clock), demo),
+        app: App::new(settings, Arc::clone(&setup.clock), demo)?,
         output: setup.output,
         progress: Progress::new(visible, setup.output.err.unicode, logs),
     };

@@ -18,6 +18,8 @@ fn every_source_of_the_demo_is_shown_in_its_true_state() {
         ("twitch:777008", "CONNECTED", "OFFLINE", "VALID"),
         ("twitch:777009", "ERROR", "OFFLINE", "REVOKED"),
         ("twitch:777010", "ERROR", "UNKNOWN", "VALID"),
+        ("kick:888001", "CONNECTED", "ONLINE", "VALID"),
+        ("kick:888002", "CONNECTED", "OFFLINE", "VALID"),
         ("discord:888001", "CONNECTED", "UNKNOWN", "VALID"),
         ("discord:888002", "CONNECTED", "UNKNOWN", "VALID"),
         ("discord:888005", "ERROR", "UNKNOWN", "VALID"),
@@ -99,8 +101,8 @@ fn a_store_that_is_set_explicitly_counts_in_the_demo_too() {
 fn the_table_is_plain_in_a_pipe_and_the_summary_stands_beside_it() {
     let run = Home::new().run(&["--demo", "sources", "status"]).exits(4);
     assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'));
-    assert_eq!(run.stdout.lines().count(), 16);
-    let run = run.shows("► ONLINE").tells("15 sources").tells("3 need you");
+    assert_eq!(run.stdout.lines().count(), 19);
+    let run = run.shows("► ONLINE").tells("18 sources").tells("3 need you");
     run.tells("bitbrat --demo auth login twitch --as twitch/broadcaster:777009 --with-token");
 }
 
@@ -127,7 +129,8 @@ fn doctor_checks_the_demo_and_finds_the_one_revoked_grant() {
     assert_eq!(revoked["outcome"], "FAIL");
     assert!(revoked["next"].as_str().unwrap().contains("auth login"));
     assert_eq!(run.item("name", "reachable")["outcome"], "OK");
-    assert_eq!(run.item("area", "kick")["outcome"], "SKIPPED");
+    assert_eq!(run.item("name", "identity kick/bot")["outcome"], "OK");
+    assert_eq!(run.item("name", "identity discord/bot")["outcome"], "OK");
 }
 
 #[test]

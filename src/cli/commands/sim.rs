@@ -48,6 +48,7 @@ pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
     let options = SimOptions {
         clock: Arc::clone(&setup.clock),
         twitch: at(0),
+        kick: at(1),
         discord: at(2),
         ..SimOptions::default()
     };
@@ -63,7 +64,7 @@ pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
     let _timeline = world.as_ref().map(|_| start_timeline(&sim.twitch));
     let items = PlatformName::ALL
         .into_iter()
-        .filter_map(|platform| item(&sim, world.as_ref(), platform));
+        .map(|platform| item(&sim, world.as_ref(), platform));
     let report = SimReport {
         as_of: setup.clock.now(),
         items: items.collect(),
@@ -78,20 +79,20 @@ pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
     std::future::pending().await
 }
 
-fn item(sim: &Sim, world: Option<&World>, platform: PlatformName) -> Option<SimItem> {
-    let address = world::base(sim, platform)?;
+fn item(sim: &Sim, world: Option<&World>, platform: PlatformName) -> SimItem {
+    let address = world::base(sim, platform);
     let mut settings = world::addresses(sim, platform);
     if let Some(world) = world {
         settings.extend(world.application(platform));
         settings.extend(world.tokens(platform));
     }
-    Some(SimItem {
+    SimItem {
         platform,
         controls: format!("{address}/__sim/"),
         address,
         sources: world.map(|world| world.sources(platform)).unwrap_or_default(),
         environment: variables(settings),
-    })
+    }
 }
 
 /// Names each key as the environment does, the platform's own names first.

@@ -106,7 +106,7 @@ impl Report for ProbeReport {
             (Probe::Auth, Column::ranked("AUTH", 1)),
             (Probe::Stream, Column::kept("STREAM")),
             (Probe::Viewers, Column::ranked("VIEWERS", 2).right()),
-            (Probe::Permissions, Column::ranked("MAY", 5).elastic(9)),
+            (Probe::Permissions, Column::ranked("MAY", 5).elastic(13)),
         ] {
             if asked(probe) {
                 columns.push(column);

@@ -193,7 +193,7 @@ impl SourcesReport {
             Column::kept("STREAM"),
             Column::ranked("VIEWERS", 2).right(),
             Column::ranked("AUTH", 1),
-            Column::ranked("MAY", 5).elastic(9),
+            Column::ranked("MAY", 5).elastic(13),
             Column::ranked("AGE", 3).right(),
             Column::ranked("LATENCY", 6).right().wide(),
             Column::ranked("IN", 6).right().wide(),

@@ -16,6 +16,9 @@ use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
 use crate::store::{SourceStore, StoreError, Stored, Unusable};
 
+/// Documents that are read one by one; for more of them everything is read at once.
+const FEW: usize = 8;
+
 /// What is known.
 #[derive(Debug, Default)]
 pub struct Known {
