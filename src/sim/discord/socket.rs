@@ -230,9 +230,8 @@ impl Connection {
         };
         match frame["op"].as_u64() {
             Some(1) => self.heartbeat().await,
-            Some(2) if self.session.is_some() => Some(End::Close(4005)),
+            Some(2 | 6) if self.session.is_some() => Some(End::Close(4005)),
             Some(2) => self.identify(&frame["d"]).await,
-            Some(6) if self.session.is_some() => Some(End::Close(4005)),
             Some(6) => self.resume(&frame["d"]).await,
             Some(3 | 4 | 8 | 31 | 43) if self.session.is_none() => Some(End::Close(4003)),
             Some(3 | 4 | 8 | 31 | 43) => None,

@@ -201,7 +201,7 @@ async fn a_thread_is_found_and_goes_by_its_channel() {
         parent: Some(9_200),
         ..ChannelSpec::default()
     });
-    rig.discord().put_role(GUILD, GUILD, 3_148_864 | 1 << 38, None);
+    rig.discord().put_role(GUILD, GUILD, 3_148_864 + (1 << 38), None);
     let open = rig.look_at_channels(&[9_300]).await.record(GUILD);
     assert_eq!(open.metadata["channelPermissions"], "9300: ok");
     rig.discord().set_overwrite(9_200, GUILD, 0, 0, 1 << 38);
