@@ -282,16 +282,12 @@ mod tests {
         Timestamp::from_millis(1_780_000_000_000 + millis)
     }
 
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "it stands where an answer may carry no news"
-    )]
-    fn news(bucket: &str, remaining: u32, millis: u64) -> Option<BucketNews> {
-        Some(BucketNews {
+    fn news(bucket: &str, remaining: u32, millis: u64) -> BucketNews {
+        BucketNews {
             bucket: bucket.into(),
             remaining,
             reset_after: Duration::from_millis(millis),
-        })
+        }
     }
 
     fn limits() -> Limits {
@@ -301,7 +297,7 @@ mod tests {
     #[test]
     fn an_empty_bucket_waits_for_its_reset_and_others_go_on() {
         let mut limits = limits();
-        limits.learn(guild(1), "g/1", news("ab", 0, 750), Ok(()), at(0));
+        limits.learn(guild(1), "g/1", Some(news("ab", 0, 750)), Ok(()), at(0));
         assert_eq!(limits.admit(guild(1), "g/1", at(10)), Admission::Wait(at(750)));
         assert_eq!(
             limits.admit(guild(2), "g/2", at(10)),
@@ -319,8 +315,8 @@ mod tests {
             template: "guilds/{}/roles",
             top: Some(1),
         };
-        limits.learn(guild(1), "g/1", news("ab", 5, 1_000), Ok(()), at(0));
-        limits.learn(roles, "g/1/roles", news("ab", 1, 1_000), Ok(()), at(0));
+        limits.learn(guild(1), "g/1", Some(news("ab", 5, 1_000)), Ok(()), at(0));
+        limits.learn(roles, "g/1/roles", Some(news("ab", 1, 1_000)), Ok(()), at(0));
         assert_eq!(limits.admit(roles, "g/1/roles", at(10)), Admission::Go);
         assert_eq!(limits.admit(guild(1), "g/1", at(20)), Admission::Wait(at(1_000)));
     }
@@ -328,7 +324,7 @@ mod tests {
     #[test]
     fn requests_on_their_way_are_counted_before_they_are_answered() {
         let mut limits = limits();
-        limits.learn(LIST, "l", news("ab", 2, 5_000), Ok(()), at(0));
+        limits.learn(LIST, "l", Some(news("ab", 2, 5_000)), Ok(()), at(0));
         let answers: Vec<_> = (1..=3).map(|n| limits.admit(LIST, "l", at(n))).collect();
         assert_eq!(
             answers,

@@ -5,6 +5,7 @@
 
 mod answer;
 mod channels;
+mod detail;
 mod facts;
 pub mod gateway;
 mod limits;

@@ -57,16 +57,15 @@ impl Look<'_> {
             .platform
             .guild_options(guild)
             .and_then(|guild| guild.stream_channel);
-        let (mut at, stages) = match configured {
-            Some(stage) => (self.now(), vec![stage]),
-            None => {
-                let channels = self.channels(guild).await?;
-                let stages = channels
-                    .value
-                    .iter()
-                    .filter(|channel| channel.kind() == ChannelKind::Stage);
-                (channels.at, stages.map(|stage| stage.id.0).take(STAGES).collect())
-            }
+        let (mut at, stages) = if let Some(stage) = configured {
+            (self.now(), vec![stage])
+        } else {
+            let channels = self.channels(guild).await?;
+            let stages = channels
+                .value
+                .iter()
+                .filter(|channel| channel.kind() == ChannelKind::Stage);
+            (channels.at, stages.map(|stage| stage.id.0).take(STAGES).collect())
         };
         for stage in stages {
             let told: Result<Told<StageInstance>, _> = self

@@ -6,10 +6,12 @@
 mod budget;
 mod control;
 pub mod demo;
+mod life;
 mod rest;
 mod sessions;
 mod shapes;
 mod socket;
+mod specs;
 pub mod troubles;
 mod world;
 
@@ -18,7 +20,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::clock::SimClock;
@@ -27,10 +28,11 @@ use crate::clock::Clock;
 use crate::core::time::Timestamp;
 
 pub use sessions::GatewayCounts;
+pub use specs::{Author, ChannelSpec, GatewayAct, GuildSpec, MessageSpec};
 pub use world::Knobs;
 
 use sessions::Order;
-use world::{Bot, Channel, Event, Guild, Membership, Overwrite, Role, Stage, Voice, World};
+use world::{Bot, Channel, Guild, Membership, Overwrite, Role, World};
 
 const GUILDS: u64 = 1;
 const VOICE_STATES: u64 = 1 << 7;
@@ -45,112 +47,6 @@ struct Shared {
     host: Host,
     world: Mutex<World>,
     address: OnceLock<SocketAddr>,
-}
-
-/// A guild to be added or changed; what is absent stays or gets a plausible value.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GuildSpec {
-    /// Its id.
-    pub id: u64,
-    /// Its name.
-    pub name: Option<String>,
-    /// Who owns it.
-    pub owner: Option<u64>,
-    /// What everyone may do.
-    pub everyone: Option<u64>,
-    /// What the bot's own role allows.
-    pub bot_role: Option<u64>,
-    /// How many members it has.
-    pub members: Option<u64>,
-    /// How many of them are not offline.
-    pub presences: Option<u64>,
-}
-
-/// A channel to be added or changed.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ChannelSpec {
-    /// The guild.
-    pub guild: u64,
-    /// Its id.
-    pub id: u64,
-    /// What it is: 0 text, 2 voice, 4 category, 5 announcement, 10 to 12 threads, 13 stage, 15 forum.
-    pub kind: u64,
-    /// Its name.
-    pub name: Option<String>,
-    /// The category, or the channel of a thread.
-    pub parent: Option<u64>,
-}
-
-/// A message to be sent by somebody.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MessageSpec {
-    /// Where.
-    pub channel: u64,
-    /// Its id; a fresh one when absent.
-    pub id: Option<u64>,
-    /// By whom.
-    pub author: Author,
-    /// What it is: 0 usual, 19 reply, 7 somebody joined, ….
-    pub kind: u64,
-    /// What it says.
-    pub content: String,
-    /// How many such messages, each with an id of its own.
-    pub count: u32,
-    /// How often each is sent.
-    pub copies: u32,
-}
-
-impl Default for MessageSpec {
-    fn default() -> Self {
-        Self {
-            channel: 0,
-            id: None,
-            author: Author::Person,
-            kind: 0,
-            content: "hello".to_owned(),
-            count: 1,
-            copies: 1,
-        }
-    }
-}
-
-/// Who writes a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Author {
-    /// Some person.
-    Person,
-    /// The bot that listens.
-    Itself,
-    /// Another bot.
-    OtherBot,
-    /// A webhook.
-    Webhook,
-}
-
-/// What happens to open connections.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GatewayAct {
-    /// Close with this code.
-    Close(u16),
-    /// Cut with a TCP RST.
-    Reset,
-    /// Fall silent in both directions.
-    Freeze,
-    /// Op 7: ask to reconnect.
-    Reconnect,
-    /// Op 9: the session is invalid; whether it may be resumed.
-    Invalid(bool),
-    /// Op 1: ask for a heartbeat.
-    Heartbeat,
-    /// This frame, as it is.
-    Frame(Value),
-    /// An event with this name, counted as any other.
-    Event(String, Value),
 }
 
 impl DiscordSim {
@@ -418,136 +314,6 @@ impl DiscordSim {
         known.is_some()
     }
 
-    /// Begins something on a stage, or ends it; returns its id.
-    pub fn set_stage(&self, channel: u64, topic: Option<&str>) -> Option<u64> {
-        let now = self.now();
-        let (guild, stage, event) = self.with_world(|world| {
-            let guild = world.guild_of_channel(channel)?;
-            let fresh = world.fresh_id(now);
-            let stages = &mut world.guilds.get_mut(&guild)?.stages;
-            if let Some(topic) = topic {
-                let known = stages.contains_key(&channel);
-                let stage = stages.entry(channel).or_insert_with(|| Stage {
-                    id: fresh,
-                    topic: String::new(),
-                });
-                topic.clone_into(&mut stage.topic);
-                let event = if known {
-                    "STAGE_INSTANCE_UPDATE"
-                } else {
-                    "STAGE_INSTANCE_CREATE"
-                };
-                Some((guild, stage.clone(), event))
-            } else {
-                Some((guild, stages.remove(&channel)?, "STAGE_INSTANCE_DELETE"))
-            }
-        })?;
-        self.dispatch(guild, GUILDS, event, &shapes::stage(guild, channel, &stage));
-        Some(stage.id)
-    }
-
-    /// Sets the state of a scheduled event: 1 scheduled, 2 active, 3 completed, 4 cancelled.
-    pub fn set_event(&self, guild: u64, id: u64, status: u64) -> bool {
-        let told = self.with_world(|world| {
-            let events = &mut world.guilds.get_mut(&guild)?.events;
-            let known = events.contains_key(&id);
-            let event = events.entry(id).or_insert_with(|| Event {
-                name: format!("event {id}"),
-                status,
-                channel: None,
-            });
-            event.status = status;
-            Some((known, shapes::event(guild, id, event)))
-        });
-        let Some((known, shown)) = told else {
-            return false;
-        };
-        let event = if known {
-            "GUILD_SCHEDULED_EVENT_UPDATE"
-        } else {
-            "GUILD_SCHEDULED_EVENT_CREATE"
-        };
-        self.dispatch(guild, EVENTS, event, &shown);
-        true
-    }
-
-    /// Moves a user into a voice channel (out of voice when `None`), streaming or not.
-    pub fn set_voice(&self, guild: u64, user: u64, channel: Option<u64>, streaming: bool) -> bool {
-        let told = self.with_world(|world| {
-            let voices = &mut world.guilds.get_mut(&guild)?.voices;
-            match channel {
-                Some(channel) => voices.insert(user, Voice { channel, streaming }),
-                None => voices.remove(&user),
-            };
-            Some(shapes::voice(guild, user, voices.get(&user)))
-        });
-        if let Some(shown) = &told {
-            self.dispatch(guild, VOICE_STATES, "VOICE_STATE_UPDATE", shown);
-        }
-        told.is_some()
-    }
-
-    /// Sends messages; returns their ids.
-    pub fn send_messages(&self, spec: &MessageSpec) -> Vec<u64> {
-        let now = self.now();
-        let Some(guild) = self.with_world(|world| world.guild_of_channel(spec.channel)) else {
-            return Vec::new();
-        };
-        let ids: Vec<_> = (0..spec.count)
-            .map(|n| match spec.id {
-                Some(id) => id + u64::from(n),
-                None => self.with_world(|world| world.fresh_id(now)),
-            })
-            .collect();
-        for id in ids.iter().flat_map(|id| (0..spec.copies).map(move |_| *id)) {
-            self.with_world(|world| {
-                let bots: Vec<_> = world.bots.keys().copied().collect();
-                for (session, bot) in world.sessions.hearing(&bots, guild, MESSAGES) {
-                    let of = &world.guilds[&guild];
-                    let hears = of
-                        .channels
-                        .get(&spec.channel)
-                        .is_some_and(|channel| of.sees(guild, bot, channel));
-                    if hears {
-                        let told = message(spec, id, guild, (bot, &world.bots[&bot]), now);
-                        world.sessions.send(&session, "MESSAGE_CREATE", &told);
-                    }
-                }
-            });
-        }
-        ids
-    }
-
-    /// Does something to all open connections.
-    pub fn gateway(&self, act: &GatewayAct) {
-        self.with_world(|world| {
-            let frame =
-                |op: u64, d: Value| Order::Send(json!({"op": op, "d": d, "s": null, "t": null}).to_string());
-            let order = match act {
-                GatewayAct::Close(code) => Order::Close(*code),
-                GatewayAct::Reset => Order::Reset,
-                GatewayAct::Freeze => Order::Freeze,
-                GatewayAct::Reconnect => frame(7, Value::Null),
-                GatewayAct::Invalid(resumable) => {
-                    if !resumable {
-                        world.sessions.end(None);
-                    }
-                    frame(9, (*resumable).into())
-                }
-                GatewayAct::Heartbeat => frame(1, Value::Null),
-                GatewayAct::Frame(frame) => Order::Send(frame.to_string()),
-                GatewayAct::Event(name, data) => {
-                    let bots: Vec<_> = world.bots.keys().copied().collect();
-                    for (session, _) in world.sessions.hearing(&bots, 0, 0) {
-                        world.sessions.send(&session, name, data);
-                    }
-                    return;
-                }
-            };
-            world.sessions.order_all(None, &order);
-        });
-    }
-
     /// Returns what has happened at the gateway so far.
     pub fn gateway_counts(&self) -> GatewayCounts {
         self.with_world(|world| world.sessions.told())
@@ -693,36 +459,4 @@ fn empty_guild(id: u64, bots: BTreeMap<u64, Membership>) -> Guild {
         events: BTreeMap::new(),
         voices: BTreeMap::new(),
     }
-}
-
-/// A message as it is told without the intent for content: empty, unless it is the bot's own. Nobody here needs more.
-fn message(spec: &MessageSpec, id: u64, guild: u64, (me, bot): (u64, &Bot), now: Timestamp) -> Value {
-    let own = spec.author == Author::Itself;
-    let person = |id: &str, name: &str, bot: bool| {
-        let mut user =
-            json!({"id": id, "username": name, "discriminator": "0", "global_name": null, "avatar": null});
-        if bot {
-            user["bot"] = true.into();
-        }
-        user
-    };
-    let author = match spec.author {
-        Author::Person => person("77", "ada", false),
-        Author::Itself => shapes::user(me, bot),
-        Author::OtherBot => person("5005", "otherbot", true),
-        Author::Webhook => person("6006", "hook", true),
-    };
-    let content = if own { spec.content.as_str() } else { "" };
-    let mut told = json!({"id": id.to_string(), "channel_id": spec.channel.to_string(), "guild_id": guild.to_string(),
-        "author": author, "content": content, "timestamp": shapes::time(now), "edited_timestamp": null, "tts": false,
-        "mention_everyone": false, "mentions": [], "mention_roles": [], "attachments": [], "embeds": [],
-        "pinned": false, "type": spec.kind, "flags": 0});
-    match spec.author {
-        Author::Webhook => told["webhook_id"] = "6006".into(),
-        _ => {
-            told["member"] = json!({"roles": [], "joined_at": "2026-01-01T00:00:00+00:00", "deaf": false,
-                "mute": false, "flags": 0});
-        }
-    }
-    told
 }

@@ -314,7 +314,11 @@ fn rate_headers(response: &mut Response, route: &str, room: Room, knobs: &super:
     if knobs.no_rate_headers {
         return;
     }
-    let bucket: String = route.bytes().map(|byte| format!("{:02x}", byte ^ 0x5a)).collect();
+    // Opaque, and the same for the same route.
+    let bucket: String = route
+        .bytes()
+        .map(|byte| char::from(b'a' + (byte ^ 0x5a) % 26))
+        .collect();
     let reset_after = room.reset_after as f64 / 1_000.0;
     for (name, value) in [
         ("x-ratelimit-limit", room.limit.to_string()),

@@ -30,7 +30,7 @@ pub(super) type Line = mpsc::UnboundedSender<Order>;
 /// Everything that the gateway remembers.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    sessions: BTreeMap<String, Session>,
+    by_id: BTreeMap<String, Session>,
     /// Open connections, those without a session included.
     connections: BTreeMap<u64, Line>,
     identified: BTreeMap<u64, Vec<Timestamp>>,
@@ -91,10 +91,10 @@ impl Sessions {
     pub(super) fn disconnected(&mut self, connection: u64, ends_session: bool, now: Timestamp) {
         self.connections.remove(&connection);
         if ends_session {
-            self.sessions
+            self.by_id
                 .retain(|_, session| session.connection != Some(connection));
         }
-        for session in self.sessions.values_mut() {
+        for session in self.by_id.values_mut() {
             if session.connection == Some(connection) {
                 session.connection = None;
                 session.left_at = Some(now);
@@ -137,7 +137,7 @@ impl Sessions {
             connection: Some(connection),
             left_at: None,
         };
-        self.sessions.insert(id.to_owned(), session);
+        self.by_id.insert(id.to_owned(), session);
     }
 
     /// Takes a session up again on another connection; returns what it has missed.
@@ -151,7 +151,7 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<Vec<String>, NoResume> {
         let session = self
-            .sessions
+            .by_id
             .get_mut(id)
             .filter(|session| session.bot == bot)
             .ok_or(NoResume::Unknown)?;
@@ -159,7 +159,7 @@ impl Sessions {
             .left_at
             .is_some_and(|left| now.millis_since(left) > window)
         {
-            self.sessions.remove(id);
+            self.by_id.remove(id);
             return Err(NoResume::TooLate);
         }
         if seq > session.seq {
@@ -177,13 +177,13 @@ impl Sessions {
 
     /// Ends sessions of `bot` (of all when `None`); they cannot be resumed.
     pub(super) fn end(&mut self, bot: Option<u64>) {
-        self.sessions
+        self.by_id
             .retain(|_, session| bot.is_some_and(|bot| session.bot != bot));
     }
 
     /// Sends an event to one session.
     pub(super) fn send(&mut self, id: &str, event: &str, data: &Value) {
-        let Some(session) = self.sessions.get_mut(id) else {
+        let Some(session) = self.by_id.get_mut(id) else {
             return;
         };
         session.seq += 1;
@@ -199,7 +199,7 @@ impl Sessions {
 
     /// Returns the sessions that hear of `guild` (0 for none in particular) and have asked for `intent` (0 for none).
     pub(super) fn hearing(&self, bots: &[u64], guild: u64, intent: u64) -> Vec<(String, u64)> {
-        self.sessions
+        self.by_id
             .iter()
             .filter(|(_, session)| {
                 let (shard, of) = session.shard;
@@ -213,7 +213,7 @@ impl Sessions {
     /// Orders every connection, or only those of a bot's sessions.
     pub(super) fn order_all(&self, bot: Option<u64>, order: &Order) {
         let of_bot = |connection: &u64| {
-            self.sessions
+            self.by_id
                 .values()
                 .any(|session| session.connection == Some(*connection) && Some(session.bot) == bot)
         };
@@ -233,7 +233,7 @@ impl Sessions {
 
     /// Returns how many sessions are on an open connection.
     pub(super) fn live(&self) -> usize {
-        self.sessions
+        self.by_id
             .values()
             .filter(|session| session.connection.is_some())
             .count()
@@ -241,7 +241,7 @@ impl Sessions {
 
     pub(super) fn to_json(&self) -> Value {
         let sessions: Vec<_> = self
-            .sessions
+            .by_id
             .iter()
             .map(|(id, session)| {
                 json!({"session_id": id, "bot": session.bot.to_string(), "intents": session.intents,

@@ -23,6 +23,7 @@ pub(super) struct World {
 /// How Discord behaves where it may behave in more than one way.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Knobs {
     /// Requests that a bucket holds.
     pub bucket: u32,

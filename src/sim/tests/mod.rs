@@ -1,6 +1,7 @@
 //! The simulator as its clients see it: over real sockets, with clients that share nothing with it.
 
 mod demo;
+mod discord;
 mod eventsub_events;
 mod eventsub_rest;
 mod eventsub_ws;

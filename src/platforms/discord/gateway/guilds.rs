@@ -4,15 +4,15 @@
 //! An event that cannot be read makes what it would have changed unknown, never wrong: nothing more is said about it until
 //! the guild is told as a whole again.
 
+mod guild;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::super::channels::{self, Access};
-use super::super::facts::{self, PERMISSIONS};
-use super::super::permissions::GuildRules;
-use super::super::streams::created_at;
+use self::guild::{Guild, GuildEvent, Presence};
+use super::super::facts;
 use super::super::wire::{
     Channel, GuildMember, Id, Role, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
 };
@@ -25,43 +25,8 @@ use crate::core::time::Timestamp;
 pub struct Guilds {
     me: Option<Id>,
     stream_from: Option<StreamFrom>,
-    guilds: BTreeMap<u64, Guild>,
+    all: BTreeMap<u64, Guild>,
     unread: u64,
-}
-
-#[derive(Debug, Default)]
-struct Guild {
-    options: GuildOptions,
-    presence: Presence,
-    rules: Option<Rules>,
-    stages: BTreeMap<u64, StageInstance>,
-    events: BTreeSet<u64>,
-    /// Users who share their screen.
-    streaming: BTreeMap<u64, VoiceState>,
-    /// The stream that was last told, if one is.
-    told_stream: Option<String>,
-}
-
-/// Whether a guild is there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Presence {
-    /// Nothing was told yet.
-    #[default]
-    Unknown,
-    /// The bot is in it, but it was not told as a whole yet, or suffers an outage.
-    Unavailable,
-    Available,
-    /// The bot is not in it.
-    Gone,
-}
-
-/// What permissions follow from.
-#[derive(Debug)]
-struct Rules {
-    law: GuildRules,
-    me: Option<GuildMember>,
-    /// All channels and threads; kept only where channels are configured.
-    channels: BTreeMap<u64, Channel>,
 }
 
 /// Facts about guilds, by id.
@@ -84,33 +49,6 @@ struct GuildStub {
     id: Id,
     #[serde(default, deserialize_with = "lenient")]
     unavailable: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct GuildEvent {
-    id: Id,
-    #[serde(default, deserialize_with = "lenient")]
-    name: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    unavailable: Option<bool>,
-    #[serde(default, deserialize_with = "lenient")]
-    owner_id: Option<Id>,
-    #[serde(default, deserialize_with = "lenient")]
-    roles: Option<Vec<Role>>,
-    #[serde(default, deserialize_with = "lenient")]
-    member_count: Option<u64>,
-    #[serde(default, deserialize_with = "readable")]
-    members: Vec<GuildMember>,
-    #[serde(default, deserialize_with = "readable")]
-    channels: Vec<Channel>,
-    #[serde(default, deserialize_with = "readable")]
-    threads: Vec<Channel>,
-    #[serde(default, deserialize_with = "readable")]
-    stage_instances: Vec<StageInstance>,
-    #[serde(default, deserialize_with = "readable")]
-    guild_scheduled_events: Vec<ScheduledEvent>,
-    #[serde(default, deserialize_with = "readable")]
-    voice_states: Vec<VoiceState>,
 }
 
 /// An event about something in a guild.
@@ -143,7 +81,7 @@ impl Guilds {
         Self {
             me: None,
             stream_from,
-            guilds: guilds
+            all: guilds
                 .into_iter()
                 .map(|(id, options)| {
                     let guild = Guild {
@@ -174,31 +112,31 @@ impl Guilds {
 
     /// Returns the guilds that the bot may be in, whether they are available or not.
     pub fn attended(&self) -> impl Iterator<Item = u64> + '_ {
-        let all = self.guilds.iter();
+        let all = self.all.iter();
         all.filter(|(_, guild)| guild.presence != Presence::Gone)
             .map(|(id, _)| *id)
     }
 
     /// Returns available guilds whose own member entry was not told.
     pub fn without_member(&self) -> impl Iterator<Item = u64> + '_ {
-        let all = self.guilds.iter();
+        let all = self.all.iter();
         all.filter(|(_, guild)| guild.rules.as_ref().is_some_and(|rules| rules.me.is_none()))
             .map(|(id, _)| *id)
     }
 
     /// Returns the channel that holds `channel`, if it is a thread that was told.
     pub fn parent_of(&self, guild: u64, channel: u64) -> Option<u64> {
-        let rules = self.guilds.get(&guild)?.rules.as_ref()?;
+        let rules = self.all.get(&guild)?.rules.as_ref()?;
         rules.channels.get(&channel)?.parent_id.map(|id| id.0)
     }
 
     /// Returns what is configured about a guild; `None` for one that nobody configured.
     pub fn options(&self, guild: u64) -> Option<&GuildOptions> {
-        self.guilds.get(&guild).map(|guild| &guild.options)
+        self.all.get(&guild).map(|guild| &guild.options)
     }
 
     fn with(&self, presence: Presence) -> impl Iterator<Item = u64> + '_ {
-        let all = self.guilds.iter();
+        let all = self.all.iter();
         all.filter(move |(_, guild)| guild.presence == presence)
             .map(|(id, _)| *id)
     }
@@ -214,7 +152,7 @@ impl Guilds {
     /// Takes the bot's own member entry of a guild, asked for because no event told it.
     pub fn learn_member(&mut self, id: u64, member: GuildMember, now: Timestamp) -> Told {
         let me = self.me;
-        let Some(guild) = self.guilds.get_mut(&id) else {
+        let Some(guild) = self.all.get_mut(&id) else {
             return Vec::new();
         };
         if let Some(rules) = &mut guild.rules {
@@ -226,7 +164,7 @@ impl Guilds {
     /// Returns when a timeout of the bot ends next, since no event tells that.
     pub fn next_timeout_end(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self
-            .guilds
+            .all
             .values()
             .filter_map(|guild| guild.rules.as_ref()?.me.as_ref());
         members
@@ -238,7 +176,7 @@ impl Guilds {
     /// Computes all permissions again, because a timeout has ended.
     pub fn recompute(&mut self, now: Timestamp) -> Told {
         let me = self.me;
-        let all = self.guilds.iter();
+        let all = self.all.iter();
         all.flat_map(|(id, guild)| told(*id, guild.permissions(me, now)))
             .collect()
     }
@@ -321,7 +259,7 @@ impl Guilds {
         self.me = Some(ready.user.id);
         let listed: BTreeSet<_> = ready.guilds.iter().map(|guild| guild.id.0).collect();
         let mut news = Vec::new();
-        for (id, guild) in &mut self.guilds {
+        for (id, guild) in &mut self.all {
             // A new session tells everything again; what was known of the old one may have changed meanwhile.
             guild.rules = None;
             if listed.contains(id) {
@@ -340,7 +278,7 @@ impl Guilds {
             return Vec::new();
         };
         let (id, me, stream_from) = (event.id.0, self.me, self.stream_from);
-        let Some(guild) = self.guilds.get_mut(&id) else {
+        let Some(guild) = self.all.get_mut(&id) else {
             return Vec::new();
         };
         if event.unavailable == Some(true) {
@@ -348,7 +286,7 @@ impl Guilds {
             guild.rules = None;
             return vec![(id, outage())];
         }
-        let profile = profile(&event);
+        let profile = guild::profile(&event);
         let mut news = Vec::new();
         if whole {
             guild.presence = Presence::Available;
@@ -370,7 +308,7 @@ impl Guilds {
             return Vec::new();
         };
         let id = stub.id.0;
-        let Some(guild) = self.guilds.get_mut(&id) else {
+        let Some(guild) = self.all.get_mut(&id) else {
             return Vec::new();
         };
         guild.rules = None;
@@ -392,7 +330,7 @@ impl Guilds {
         };
         let (id, me) = (event.guild_id.0, self.me);
         let own = event.what.user.as_ref().is_some_and(|user| Some(user.id) == me);
-        match self.guilds.get_mut(&id) {
+        match self.all.get_mut(&id) {
             Some(guild) if own => {
                 if let Some(rules) = &mut guild.rules {
                     rules.me = Some(event.what);
@@ -418,7 +356,7 @@ impl Guilds {
             return Vec::new();
         };
         let (id, me, stream_from) = (event.guild_id.0, self.me, self.stream_from);
-        let Some(guild) = self.guilds.get_mut(&id) else {
+        let Some(guild) = self.all.get_mut(&id) else {
             return Vec::new();
         };
         change(guild, event.what);
@@ -443,7 +381,7 @@ impl Guilds {
     fn doubt(&mut self, data: &str) {
         let id = serde_json::from_str::<Within<Nothing>>(data).map(|event| event.guild_id);
         let id = id.or_else(|_| serde_json::from_str::<Whose>(data).map(|event| event.id));
-        for (known, guild) in &mut self.guilds {
+        for (known, guild) in &mut self.all {
             if id.as_ref().map_or(true, |id| id.0 == *known) {
                 guild.rules = None;
             }
@@ -451,168 +389,8 @@ impl Guilds {
     }
 }
 
-impl Guild {
-    fn take_over(&mut self, event: GuildEvent, me: Option<Id>) {
-        let own = event
-            .members
-            .into_iter()
-            .find(|member| member.user.as_ref().is_some_and(|user| Some(user.id) == me));
-        let kept = !self.options.channels.is_empty();
-        let channels = event.channels.into_iter().chain(event.threads).filter(|_| kept);
-        self.rules = event.owner_id.zip(event.roles).map(|(owner, roles)| Rules {
-            law: law(event.id, owner, &roles),
-            me: own,
-            channels: channels.map(|channel| (channel.id.0, channel)).collect(),
-        });
-        self.stages = event
-            .stage_instances
-            .into_iter()
-            .map(|stage| (stage.channel_id.0, stage))
-            .collect();
-        let active = event
-            .guild_scheduled_events
-            .iter()
-            .filter(|event| event.is_active());
-        self.events = active.map(|event| event.id.0).collect();
-        self.streaming.clear();
-        for voice in event.voice_states {
-            self.hear_voice(voice);
-        }
-    }
-
-    fn amend(&mut self, event: GuildEvent) {
-        let Some(rules) = &mut self.rules else {
-            return;
-        };
-        if let Some(owner) = event.owner_id {
-            rules.law.owner_id = owner.0;
-        }
-        if let Some(roles) = event.roles {
-            rules.law.roles = law(event.id, Id(0), &roles).roles;
-        }
-    }
-
-    fn hear_voice(&mut self, voice: VoiceState) {
-        if voice.streams() {
-            self.streaming.insert(voice.user_id.0, voice);
-        } else {
-            self.streaming.remove(&voice.user_id.0);
-        }
-    }
-
-    /// Tells what the bot may do, if all that it follows from is known.
-    fn permissions(&self, me: Option<Id>, now: Timestamp) -> Option<Vec<Fact>> {
-        let rules = self.rules.as_ref()?;
-        let subject = rules.me.as_ref()?.subject(me?.0, now);
-        let base = rules.law.in_guild(&subject);
-        let mut fields = BTreeMap::new();
-        let grants = if self.options.channels.is_empty() {
-            fields.insert("permissionScope".to_owned(), "guild".to_owned());
-            base.grants()
-        } else {
-            let others: Vec<_> = rules.channels.values().cloned().collect();
-            let access: BTreeMap<_, _> = self
-                .options
-                .channels
-                .iter()
-                .map(|id| {
-                    let access = match rules.channels.get(id) {
-                        Some(channel) => channels::access(&rules.law, &subject, channel, &others),
-                        // Hidden, deleted or an archived thread: only a request could tell.
-                        None => Access::Unknown("not told by the gateway".to_owned()),
-                    };
-                    (*id, access)
-                })
-                .collect();
-            let report = channels::report(&access, base);
-            fields.insert("channelPermissions".to_owned(), report.overview);
-            fields.insert("permissionScope".to_owned(), report.scope?);
-            report.grants?
-        };
-        let method = PERMISSIONS.to_owned();
-        Some(vec![
-            Fact::Permissions { method, grants },
-            Fact::Profile { fields },
-        ])
-    }
-
-    /// Returns the stream that is going on, by what counts as one.
-    fn stream(&self, from: StreamFrom) -> Option<(String, Option<Timestamp>)> {
-        let channel = self.options.stream_channel;
-        match from {
-            StreamFrom::Stage => {
-                let here =
-                    |stage: &&StageInstance| channel.is_none_or(|channel| stage.channel_id.0 == channel);
-                let stage = self.stages.values().filter(here).min_by_key(|stage| stage.id)?;
-                Some((stage.id.to_string(), Some(created_at(stage.id))))
-            }
-            StreamFrom::Event => self.events.first().map(|id| (id.to_string(), None)),
-            StreamFrom::GoLive => {
-                let user = self.options.stream_user;
-                let counts = |voice: &&VoiceState| {
-                    user.is_none_or(|user| voice.user_id.0 == user)
-                        && channel.is_none_or(|channel| voice.channel_id == Some(Id(channel)))
-                };
-                self.streaming
-                    .values()
-                    .find(counts)
-                    .map(|voice| (voice.stream_id(), None))
-            }
-        }
-    }
-
-    /// Tells the stream by the guild as a whole, which is as good as a complete poll.
-    fn whole_stream(&mut self, from: Option<StreamFrom>) -> Option<Fact> {
-        let stream = self.stream(from?);
-        self.told_stream = stream.as_ref().map(|(id, _)| id.clone());
-        Some(match stream {
-            Some((stream_id, started_at)) => Fact::StreamSeen {
-                stream_id,
-                started_at,
-            },
-            None => Fact::StreamAbsent,
-        })
-    }
-
-    /// Tells what an event has changed about the stream.
-    fn stream_change(&mut self, from: Option<StreamFrom>) -> Option<Fact> {
-        let stream = self.stream(from?);
-        let id = stream.as_ref().map(|(id, _)| id.clone());
-        let before = std::mem::replace(&mut self.told_stream, id.clone());
-        if before == id {
-            return None;
-        }
-        let (live, started_at) = (id.is_some(), stream.and_then(|(_, started_at)| started_at));
-        Some(Fact::StreamPush {
-            live,
-            stream_id: id.or(before),
-            started_at,
-        })
-    }
-}
-
 fn told(id: u64, facts: Option<Vec<Fact>>) -> Told {
     facts.into_iter().flatten().map(|fact| (id, fact)).collect()
-}
-
-fn law(id: Id, owner: Id, roles: &[Role]) -> GuildRules {
-    GuildRules {
-        id: id.0,
-        owner_id: owner.0,
-        roles: roles.iter().map(|role| (role.id.0, role.permissions)).collect(),
-    }
-}
-
-fn profile(event: &GuildEvent) -> Fact {
-    let mut fields = BTreeMap::from([("mode".to_owned(), "gateway".to_owned())]);
-    if let Some(name) = event.name.as_ref().filter(|name| !name.is_empty()) {
-        fields.insert("displayName".to_owned(), name.clone());
-        fields.insert("guildName".to_owned(), name.clone());
-    }
-    if let Some(count) = event.member_count {
-        fields.insert("memberCount".to_owned(), count.to_string());
-    }
-    Fact::Profile { fields }
 }
 
 fn outage() -> Fact {

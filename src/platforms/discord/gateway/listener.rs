@@ -7,42 +7,29 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tracing::{debug, info, warn};
 
-use super::super::answer::ApiError;
 use super::super::facts;
-use super::super::limits::Route;
-use super::super::rest::{Call, Tally, Told};
-use super::super::wire::{GatewayBot, GuildMember, Me};
 use super::super::{Connection, DiscordOptions};
 use super::GatewayOptions;
 use super::counts::Counts;
 use super::frames::{self, Frame};
 use super::guilds::Guilds;
+use super::jobs::{self, Done, SPENT, Socket};
 use super::machine::{INTENTS_ALL, INTENTS_LEAST, Input, Kind, Machine, News, Order};
 use crate::clock::Chance;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
 /// Who tells what was learnt over the gateway.
 const BY: &str = "discord.gateway";
-/// How long opening a socket may take.
-const OPENING: Duration = Duration::from_secs(10);
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Bounds of the wait before a session is asked for again that must not be begun yet (ms).
-const ASK_AGAIN: (u64, u64) = (5_000, 3_600_000);
-/// How long to leave it after a spent share of Identifies; one becomes free when the oldest is a day old (ms).
-const SPENT: u64 = 600_000;
 /// How often a dead token is looked up again, in case a look found it alive.
 const REVIVAL: Duration = Duration::from_mins(1);
 /// Observations that may wait for the sink before reading stops.
@@ -74,13 +61,6 @@ pub struct GatewayListener {
     timeout_ends: Option<Timestamp>,
     /// Whether it is the token's death that the machine is stuck with.
     token_died: bool,
-}
-
-/// What a job has brought.
-enum Done {
-    Input(Input),
-    Opened(Result<Box<Socket>, String>),
-    Member(u64, Option<GuildMember>),
 }
 
 impl GatewayListener {
@@ -292,21 +272,8 @@ impl GatewayListener {
             .collect();
         for guild in missing {
             self.asked_members.insert(guild);
-            let connection = Arc::clone(&self.connection);
-            self.jobs.push(
-                async move {
-                    let path = format!("guilds/{guild}/members/{me}");
-                    let route = Route {
-                        template: "guilds/{}/members/{}",
-                        top: Some(guild),
-                    };
-                    let call = Call { route, path: &path };
-                    let told: Result<Told<GuildMember>, _> =
-                        connection.rest.get(&Tally::default(), call).await;
-                    Done::Member(guild, told.ok().map(|told| told.value))
-                }
-                .boxed(),
-            );
+            let asking = jobs::member(Arc::clone(&self.connection), guild, me);
+            self.jobs.push(asking.boxed());
         }
     }
 
@@ -342,9 +309,11 @@ impl GatewayListener {
         match order {
             Order::Ask => self
                 .jobs
-                .push(ask(Arc::clone(&self.connection), self.limits()).boxed()),
-            Order::ConfirmToken => self.jobs.push(confirm(Arc::clone(&self.connection)).boxed()),
-            Order::Connect(url) => self.jobs.push(open(url).boxed()),
+                .push(jobs::ask(Arc::clone(&self.connection), self.limits()).boxed()),
+            Order::ConfirmToken => self
+                .jobs
+                .push(jobs::confirm(Arc::clone(&self.connection)).boxed()),
+            Order::Connect(url) => self.jobs.push(jobs::open(url).boxed()),
             Order::Identify { intents } => return self.identify(intents).await,
             Order::Resume(session) => {
                 let text = frames::resume(self.connection.rest.token(), &session);
@@ -542,92 +511,4 @@ async fn next_frame(socket: &mut Option<Socket>) -> Option<Message> {
         Some(socket) => socket.next().await?.ok(),
         None => std::future::pending().await,
     }
-}
-
-async fn open(url: String) -> Done {
-    // The future is large, and only its result stays.
-    let opening = Box::pin(connect_async(frames::address(&url)));
-    Done::Opened(match tokio::time::timeout(OPENING, opening).await {
-        Ok(Ok((socket, _))) => Ok(Box::new(socket)),
-        Ok(Err(error)) => Err(format!("the gateway cannot be reached: {error}")),
-        Err(_) => Err("the gateway does not answer".to_owned()),
-    })
-}
-
-const ME: Call<'static> = Call {
-    route: Route {
-        template: "users/@me",
-        top: None,
-    },
-    path: "users/@me",
-};
-
-/// Finds out whether a session may be begun: by the token, by our own record, and by what Discord says is left.
-async fn ask(connection: Arc<Connection>, (cap, reserve): (usize, u64)) -> Done {
-    Done::Input(match permission(&connection, cap, reserve).await {
-        Ok(url) => Input::Permitted(url),
-        Err(ApiError::TokenRefused { .. }) => Input::TokenDead,
-        Err(ApiError::Held { until, reason }) => {
-            let now = connection.rest.clock().now();
-            let wait = u64::try_from(until.millis_since(now)).unwrap_or(0);
-            Input::Denied {
-                retry_in: wait.clamp(ASK_AGAIN.0, ASK_AGAIN.1),
-                code: "discord.held".to_owned(),
-                message: reason,
-            }
-        }
-        Err(error) => Input::AskFailed {
-            code: facts::code(&error).unwrap_or("discord.held").to_owned(),
-            message: error.to_string(),
-        },
-    })
-}
-
-async fn permission(connection: &Connection, cap: usize, reserve: u64) -> Result<String, ApiError> {
-    let rest = &connection.rest;
-    let ask = async || {
-        let me: Result<Told<Me>, _> = rest.get(&Tally::default(), ME).await;
-        me.map(|me| me.value)
-    };
-    let me = connection.me.get_or_try_init(ask).await?.id;
-    let now = rest.clock().now();
-    let used = rest.memory().identifies(&me.to_string(), now);
-    if used >= cap {
-        return Err(ApiError::Held {
-            until: now.plus_millis(i64::try_from(SPENT).unwrap_or(i64::MAX)),
-            reason: format!("{used} gateway sessions were begun within a day, as many as we allow ourselves"),
-        });
-    }
-    let call = Call {
-        route: Route {
-            template: "gateway/bot",
-            top: None,
-        },
-        path: "gateway/bot",
-    };
-    let told: Told<GatewayBot> = rest.get(&Tally::default(), call).await?;
-    let left = told.value.session_start_limit.remaining;
-    if left < reserve {
-        let wait = i64::try_from(told.value.session_start_limit.reset_after).unwrap_or(i64::MAX);
-        return Err(ApiError::Held {
-            until: now.plus_millis(wait),
-            reason: format!("only {left} session starts are left today; they are left to the bot itself"),
-        });
-    }
-    Ok(told.value.url)
-}
-
-/// Finds out whether a token that the gateway refused is dead.
-async fn confirm(connection: Arc<Connection>) -> Done {
-    let told: Result<Told<Me>, _> = connection.rest.get(&Tally::default(), ME).await;
-    Done::Input(match told {
-        Ok(_) => Input::TokenWorks,
-        Err(error) => {
-            if !matches!(error, ApiError::TokenRefused { .. }) {
-                // The gateway's word alone is as definite as a 401.
-                connection.rest.refused_by_gateway(connection.rest.clock().now());
-            }
-            Input::TokenDead
-        }
-    })
 }

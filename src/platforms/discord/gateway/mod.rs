@@ -7,6 +7,7 @@ mod close;
 mod counts;
 mod frames;
 mod guilds;
+mod jobs;
 mod listener;
 mod machine;
 
