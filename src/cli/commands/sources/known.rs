@@ -67,9 +67,6 @@ pub async fn stored(cx: &Context, keys: &[SourceKey]) -> Result<Known, Failure> 
     read(cx, store.as_ref(), keys, &cx.app.sources()).await
 }
 
-/// Up to so many documents are read one by one; more are read all at once.
-const FEW: usize = 8;
-
 async fn read(
     cx: &Context,
     store: &dyn SourceStore,
