@@ -55,7 +55,7 @@ pub struct Limits {
     /// The bucket that a route was last seen in. Buckets are named without the guild or channel.
     buckets_of: HashMap<&'static str, String>,
     buckets: HashMap<(String, Option<u64>), Bucket>,
-    global_until: Timestamp,
+    global: Option<Until>,
     sent: VecDeque<Timestamp>,
     invalid: VecDeque<Timestamp>,
     edge: Breaker,
@@ -65,7 +65,34 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     remaining: u32,
-    reset: Timestamp,
+    reset: Until,
+}
+
+/// The end of a wait, and how long it was to be: a clock that was set back must not make it longer.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    at: Timestamp,
+    span: i64,
+}
+
+impl Until {
+    fn after(span: i64, now: Timestamp) -> Self {
+        Self {
+            at: now.plus_millis(span),
+            span,
+        }
+    }
+
+    /// Returns when it ends, unless it has.
+    fn pending(self, now: Timestamp) -> Option<Timestamp> {
+        (0..=self.span)
+            .contains(&(self.at.millis_since(now) - 1))
+            .then_some(self.at)
+    }
+
+    fn later(self, other: Self) -> Self {
+        if other.at > self.at { other } else { self }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +130,7 @@ impl Limits {
             invalid_budget: size(invalid_budget),
             buckets_of: HashMap::new(),
             buckets: HashMap::new(),
-            global_until: Timestamp::EPOCH,
+            global: None,
             sent: VecDeque::new(),
             invalid: VecDeque::new(),
             edge: Breaker::default(),
@@ -128,8 +155,8 @@ impl Limits {
         if let Some(pause) = self.resources.get(resource).filter(|pause| pause.until > now) {
             return hold(pause.until, "this was forbidden a short while ago");
         }
-        if self.global_until > now {
-            return Admission::Wait(self.global_until);
+        if let Some(until) = self.global.and_then(|until| until.pending(now)) {
+            return Admission::Wait(until);
         }
         forget(&mut self.sent, now, 1_000);
         if self.sent.len() >= self.per_second {
@@ -137,8 +164,8 @@ impl Limits {
             return Admission::Wait(oldest.plus_millis(1_000));
         }
         if let Some(bucket) = self.bucket_of(route) {
-            if bucket.reset > now && bucket.remaining == 0 {
-                return Admission::Wait(bucket.reset);
+            if let Some(until) = bucket.reset.pending(now).filter(|_| bucket.remaining == 0) {
+                return Admission::Wait(until);
             }
             bucket.remaining = bucket.remaining.saturating_sub(1);
         }
@@ -168,14 +195,13 @@ impl Limits {
         }
         match error {
             ApiError::RateLimited { wait, global, .. } => {
-                let until = now.plus_millis(millis(*wait));
-                if *global {
-                    self.global_until = self.global_until.max(until);
-                } else if let Some(bucket) = self.bucket_of(route) {
-                    bucket.remaining = 0;
-                    bucket.reset = bucket.reset.max(until);
-                } else {
-                    self.global_until = self.global_until.max(until);
+                let until = Until::after(millis(*wait), now);
+                match self.bucket_of(route).filter(|_| !global) {
+                    Some(bucket) => {
+                        bucket.remaining = 0;
+                        bucket.reset = bucket.reset.later(until);
+                    }
+                    None => self.global = Some(self.global.map_or(until, |known| known.later(until))),
                 }
             }
             ApiError::EdgeBlocked { retry_after, .. } => {
@@ -228,16 +254,17 @@ impl Limits {
 
     fn learn_bucket(&mut self, route: Route, news: BucketNews, now: Timestamp) {
         if self.buckets.len() >= SWEEP_AT {
-            self.buckets.retain(|_, bucket| bucket.reset > now);
+            self.buckets
+                .retain(|_, bucket| bucket.reset.pending(now).is_some());
         }
         self.buckets_of.insert(route.template, news.bucket.clone());
-        let reset = now.plus_millis(millis(news.reset_after));
+        let reset = Until::after(millis(news.reset_after), now);
         let bucket = self.buckets.entry((news.bucket, route.top)).or_insert(Bucket {
             remaining: news.remaining,
             reset,
         });
         // Within one window answers may overtake each other; the lowest count is the newest.
-        let same = reset.millis_since(bucket.reset).abs() < SAME_WINDOW;
+        let same = reset.at.millis_since(bucket.reset.at).abs() < SAME_WINDOW;
         bucket.remaining = if same {
             bucket.remaining.min(news.remaining)
         } else {
@@ -351,6 +378,13 @@ mod tests {
         let burst: Vec<_> = (0..4).map(|n| limits.admit(LIST, "l", at(n))).collect();
         assert_eq!(burst[..3], [Admission::Go, Admission::Go, Admission::Go]);
         assert_eq!(burst[3], Admission::Wait(at(1_000)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_prolongs_no_wait() {
+        let mut limits = limits();
+        limits.learn(guild(1), "g/1", Some(news("ab", 0, 750)), Ok(()), at(0));
+        assert_eq!(limits.admit(guild(1), "g/1", at(-900_000)), Admission::Go);
     }
 
     #[test]

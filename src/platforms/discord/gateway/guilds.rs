@@ -273,6 +273,10 @@ impl Guilds {
     }
 
     fn guild(&mut self, data: &str, whole: bool, now: Timestamp) -> Told {
+        // A guild told as a whole may be megabytes; those that nobody configured are not read.
+        if serde_json::from_str::<Whose>(data).is_ok_and(|event| !self.all.contains_key(&event.id.0)) {
+            return Vec::new();
+        }
         let Some(event) = self.read::<GuildEvent>(data) else {
             self.doubt(data);
             return Vec::new();
