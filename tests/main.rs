@@ -10,3 +10,4 @@ mod persist;
 mod stories;
 mod support;
 mod twitch;
+mod watch;

@@ -200,10 +200,9 @@ impl Engine {
             .spawn(listening.name, |stop| (listening.run)(ears, stop));
     }
 
-    /// Starts the schedules. After this no listener can be added.
+    /// Starts the lanes and their schedules. After this no listener can be added.
     pub fn run_schedules(&mut self) {
-        let Some(intake) = self.intake.take() else { return };
-        self.lanes.start(&self.tasks, &intake);
+        self.run_lanes();
         let (timetable, jumped, lanes) = (
             self.timetable.subscribe(),
             self.jumped.clone(),
@@ -211,6 +210,13 @@ impl Engine {
         );
         self.tasks
             .spawn("ticks", |stop| ticks::run(timetable, jumped, lanes, stop));
+    }
+
+    /// Starts the lanes alone, for those who bring their own ticks. After this no listener can be added.
+    pub fn run_lanes(&mut self) {
+        if let Some(intake) = self.intake.take() {
+            self.lanes.start(&self.tasks, &intake);
+        }
     }
 
     /// Looks once for everything on the timetable, then asks for the end.

@@ -62,13 +62,11 @@ pub(super) async fn listener(
     let found = listeners_of(&web, platform)
         .into_iter()
         .find(|(name, _)| *name == wanted);
-    match found {
-        Some((_, report)) => answer(200, report.detail),
-        None => {
-            let reason = format!("this process runs no {listener} listener for {platform}");
-            answer(200, json!({"enabled": false, "reason": reason}))
-        }
-    }
+    let Some((_, report)) = found else {
+        let reason = format!("this process runs no {listener} listener for {platform}");
+        return answer(200, json!({"enabled": false, "reason": reason}));
+    };
+    answer(200, report.detail)
 }
 
 fn listeners_of(web: &Web, platform: PlatformName) -> Vec<(String, ListenerReport)> {

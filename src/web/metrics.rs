@@ -32,7 +32,7 @@ struct OfListener {
     listener: String,
 }
 
-/// Answers in the `OpenMetrics` text format.
+/// Answers in the text format of `OpenMetrics`.
 pub(super) async fn metrics(State(web): State<Web>) -> Response {
     let mut registry = Registry::with_prefix("bitbrat");
     gauge(

@@ -1,0 +1,266 @@
+//! `kill -9` at random points: a real child process with recorder, ledger and dispatcher is killed again and again while
+//! streams start and end.
+//!
+//! The child is this very test binary, started again. It hears of streams through a file that the test writes, and its bus
+//! is a file that it appends to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bitbrat::clock::{Chance, SystemClock};
+use bitbrat::core::document::SourceDocument;
+use bitbrat::core::event::read::{Reading, Side, read};
+use bitbrat::core::event::{Event, EventKind};
+use bitbrat::core::observation::{Fact, Observation};
+use bitbrat::core::source::SourceKey;
+use bitbrat::core::stream::StreamStatus;
+use bitbrat::core::time::Timestamp;
+use bitbrat::lifecycle::Lifecycle;
+use bitbrat::platforms::ProbeSink as _;
+use bitbrat::watch::dispatcher::{Dispatched, Dispatcher, Outlet, Unsent};
+use bitbrat::watch::intake::Intake;
+use bitbrat::watch::ledger::Ledger;
+use bitbrat::watch::lock::StateLock;
+use bitbrat::watch::recorder::{Beat, Recorded, Recorder, Stuck};
+use bitbrat::watch::tracker::Tracker;
+use tokio::sync::{Notify, watch};
+
+const DIRECTORY: &str = "BITBRAT_TEST_KILL_DIRECTORY";
+const KILLS: u32 = 200;
+const SOURCES: u32 = 8;
+
+/// Appends what it takes to a file, durably, and only then acknowledges.
+struct FileBus(PathBuf);
+
+#[async_trait]
+impl Outlet for FileBus {
+    fn describe(&self) -> String {
+        "file".to_owned()
+    }
+
+    async fn send(&self, events: &[Event]) -> Vec<Result<(), Unsent>> {
+        let mut text = String::new();
+        for event in events {
+            writeln!(text, "{}", serde_json::to_string(event).unwrap()).unwrap();
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.0)
+            .unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        vec![Ok(()); events.len()]
+    }
+}
+
+/// The child's whole life. Ignored as a test of its own: it is only ever started by the test below.
+#[tokio::test]
+#[ignore = "it is the child process of the test below"]
+async fn child() {
+    let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
+        return;
+    };
+    let _lock = StateLock::take(&directory).unwrap();
+    let ledger = Arc::new(Ledger::open(&directory, 10_000).unwrap());
+    let (intake, inputs) = Intake::new();
+    let bell = Arc::new(Notify::new());
+    let (closing, closed) = watch::channel(false);
+    let writer = Recorder {
+        tracker: Tracker::restored("child", ledger.restore().unwrap()),
+        ledger: Arc::clone(&ledger),
+        inputs,
+        beat: Beat::Publish { period: 900_000 },
+        clock: Arc::new(SystemClock),
+        bell: Arc::clone(&bell),
+        closing,
+        counts: Arc::new(Recorded::default()),
+        farewell: false,
+        stuck: Stuck::default(),
+    };
+    let sender = Dispatcher {
+        ledger,
+        outlet: Arc::new(FileBus(directory.join("bus"))),
+        pace: None,
+        bell,
+        closing: closed,
+        counts: Arc::new(Dispatched::default()),
+        chance: Chance::random(),
+    };
+    let lifecycle = Lifecycle::new();
+    lifecycle.tasks().spawn("recorder", |stop| writer.run(stop));
+    lifecycle.tasks().spawn("dispatcher", |stop| sender.run(stop));
+    lifecycle.tasks().spawn("ear", |stop| async move {
+        let mut heard = 0;
+        while stop.sleep(Duration::from_millis(2)).await {
+            let text = std::fs::read_to_string(directory.join("platform")).unwrap_or_default();
+            let told = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+            for line in told.lines().skip(heard) {
+                intake.observe(serde_json::from_str::<Observation>(line).unwrap());
+                heard += 1;
+            }
+        }
+    });
+    let _ = lifecycle.run(Duration::from_secs(5)).await;
+}
+
+/// What the platform tells, in a file that only grows; a child that starts hears all of it again.
+struct Platform {
+    file: std::fs::File,
+    live: BTreeMap<SourceKey, String>,
+    streams: BTreeMap<SourceKey, Vec<String>>,
+    now: Timestamp,
+}
+
+impl Platform {
+    fn toggle(&mut self, source: &SourceKey) {
+        self.now = self.now.plus_secs(1);
+        let fact = if let Some(stream) = self.live.remove(source) {
+            Fact::StreamPush {
+                live: false,
+                stream_id: Some(stream),
+                started_at: None,
+            }
+        } else {
+            let streams = self.streams.entry(source.clone()).or_default();
+            let stream = format!("{}{:04}", source.id(), streams.len() + 1);
+            streams.push(stream.clone());
+            self.live.insert(source.clone(), stream.clone());
+            Fact::StreamPush {
+                live: true,
+                stream_id: Some(stream),
+                started_at: Some(self.now),
+            }
+        };
+        let observation = Observation::new(source, self.now, "twitch.eventsub", fact);
+        writeln!(self.file, "{}", serde_json::to_string(&observation).unwrap()).unwrap();
+    }
+}
+
+fn spawn(directory: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "watch::kill::child",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .env(DIRECTORY, directory)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn sent(directory: &Path) -> Vec<Event> {
+    let text = std::fs::read_to_string(directory.join("bus")).unwrap_or_default();
+    // A kill may have cut the last line short before a restart went on behind it; it was not acknowledged then.
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+#[test]
+fn killed_two_hundred_times_it_announces_every_stream_exactly_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = dir.path();
+    let mut chance = fastrand::Rng::with_seed(20_261_122);
+    let keys: Vec<SourceKey> = (1..=SOURCES)
+        .map(|id| format!("twitch:{id}").parse().unwrap())
+        .collect();
+    let mut platform = Platform {
+        file: std::fs::File::create(directory.join("platform")).unwrap(),
+        live: BTreeMap::new(),
+        streams: BTreeMap::new(),
+        now: Timestamp::from_millis(1_780_000_000_000),
+    };
+    for _ in 0..KILLS {
+        let mut child = spawn(directory);
+        for _ in 0..chance.u32(0..4) {
+            let source = chance.choice(&keys).unwrap().clone();
+            platform.toggle(&source);
+            std::thread::sleep(Duration::from_millis(chance.u64(0..12)));
+        }
+        std::thread::sleep(Duration::from_millis(chance.u64(0..40)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let mut child = spawn(directory);
+    let expected: usize = platform.streams.values().map(Vec::len).sum::<usize>() * 2 - platform.live.len();
+    let patience = Instant::now() + Duration::from_secs(30);
+    let told = loop {
+        let ids: BTreeSet<String> = sent(directory).into_iter().map(|event| event.id).collect();
+        if ids.len() >= expected || Instant::now() > patience {
+            break ids.len();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    // What comes after everything was told would be told twice.
+    std::thread::sleep(Duration::from_millis(200));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut complaints = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut complaints)
+        .unwrap();
+    assert_eq!(told, expected, "{complaints}");
+    check(&sent(directory), &platform);
+}
+
+/// Every start and end has one id, and the documents are the truth.
+fn check(events: &[Event], platform: &Platform) {
+    let mut documents: BTreeMap<SourceKey, SourceDocument> = BTreeMap::new();
+    let mut starts: BTreeMap<SourceKey, BTreeSet<String>> = BTreeMap::new();
+    let mut order: BTreeMap<SourceKey, Vec<Timestamp>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for event in events {
+        if event.kind == EventKind::StreamOnline {
+            starts
+                .entry(event.source.clone())
+                .or_default()
+                .insert(event.id.clone());
+        }
+        if seen.insert(event.id.clone()) {
+            order.entry(event.source.clone()).or_default().push(event.at);
+        }
+        let Reading::Learnt(learnt) = read(Side::Ingress, &BTreeMap::new(), event.body.as_bytes(), event.at)
+        else {
+            panic!("our own event is not understood: {}", event.body);
+        };
+        let document = documents
+            .entry(event.source.clone())
+            .or_insert_with(|| SourceDocument::new(event.source.clone()));
+        document.join(learnt.knowledge);
+    }
+    for (source, streams) in &platform.streams {
+        assert_eq!(
+            starts[source].len(),
+            streams.len(),
+            "{source} starts once a stream"
+        );
+        assert!(
+            order[source].is_sorted(),
+            "{source} in order: {:?}",
+            order[source]
+        );
+        let verdict = &documents[source].verdict;
+        let live = platform.live.get(source);
+        let expected = if live.is_some() {
+            StreamStatus::Online
+        } else {
+            StreamStatus::Offline
+        };
+        assert_eq!(verdict.stream.value, expected, "{source}");
+        let session = verdict.session.as_ref().map(|session| &session.stream_id);
+        assert_eq!(session, streams.last(), "{source}");
+    }
+}
