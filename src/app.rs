@@ -15,11 +15,11 @@ use crate::persist::Persister;
 use crate::persist::economy::Economy;
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
+use crate::store::SourceStore;
 use crate::store::firestore::{FirestoreStore, FirestoreTarget};
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::store::SourceStore;
 use crate::tokens::{FileTokenStore, Seed, TokenStore};
 
 pub mod demo;

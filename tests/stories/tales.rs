@@ -95,7 +95,7 @@ pub fn a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends() -> Tale {
     Life::of("twitch:900200")
         .link(0, Transport::Api, LinkState::Up)
         .at(0, Fact::Profile { fields: named })
-        .poll(0, None, 0)
+        .poll(1, None, 0)
         .push(60, "409", true)
         .poll(90, None, 0)
         .poll(150, Some("409"), 31)
@@ -128,8 +128,8 @@ pub fn a_token_expires_is_refreshed_and_revoked() -> Tale {
             "status DISCONNECTED>CONNECTED",
             "auth VALID>EXPIRED",
             "auth EXPIRED>VALID",
-            "status CONNECTED>ERROR",
             "auth VALID>REVOKED",
+            "status CONNECTED>ERROR",
         ])
 }
 
