@@ -1,5 +1,6 @@
 //! Whole lives of sources, told through the persister to every kind of store: the documents must be identical.
 
+pub mod day;
 mod migration;
 mod processes;
 mod tales;

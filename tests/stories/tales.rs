@@ -95,7 +95,7 @@ pub fn a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends() -> Tale {
     Life::of("twitch:900200")
         .link(0, Transport::Api, LinkState::Up)
         .at(0, Fact::Profile { fields: named })
-        .poll(0, None, 0)
+        .poll(1, None, 0)
         .push(60, "409", true)
         .poll(90, None, 0)
         .poll(150, Some("409"), 31)
