@@ -28,6 +28,10 @@ const TRANSITIONS: usize = 3 + 4 + 2 + 2 + 2;
 
 /// What a day came to.
 #[derive(Debug)]
+#[allow(
+    dead_code,
+    reason = "the command that prints a day reads all of it, the test only what it asserts"
+)]
 pub struct Figures {
     pub sources: usize,
     pub observations: usize,

@@ -201,7 +201,7 @@ async fn after_a_virtual_week_of_faults_every_document_is_the_truth() {
                     },
                     chance.u64(60..1_800),
                 )
-                .await
+                .await;
             }
             1 => {
                 fault(
@@ -212,7 +212,7 @@ async fn after_a_virtual_week_of_faults_every_document_is_the_truth() {
                     },
                     chance.u64(600..3_600),
                 )
-                .await
+                .await;
             }
             2 => {
                 fault(
@@ -223,7 +223,7 @@ async fn after_a_virtual_week_of_faults_every_document_is_the_truth() {
                     },
                     chance.u64(60..1_200),
                 )
-                .await
+                .await;
             }
             kind @ (3 | 4) => {
                 running.signals.send(Signal::Terminate).await.unwrap();
