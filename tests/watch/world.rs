@@ -109,7 +109,7 @@ impl Platform for ScriptedPlatform {
         let trouble = *self.trouble.lock().unwrap();
         let now = self.truth.clock.now();
         let tell = |source: &SourceKey, fact: Fact| {
-            sink.observe(Observation::new(source, now, "twitch.helix", fact))
+            sink.observe(Observation::new(source, now, "twitch.helix", fact));
         };
         for source in sources {
             if trouble.api_down {
