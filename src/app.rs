@@ -173,14 +173,6 @@ impl App {
 
     /// Opens the configured store.
     pub async fn store(&self, access: Access) -> Result<Arc<dyn SourceStore>, Failure> {
-        if let StoreTarget::Sqlite(path) = &self.settings.store.target
-            && access == Access::Write
-            && path.starts_with(&self.settings.state_dir)
-        {
-            // Made by us, so that nobody else may look into it; the store would make it with what the system allows. What
-            // goes wrong here goes wrong there too, and is told there.
-            let _ = crate::files::make_private_dir(&self.settings.state_dir);
-        }
         self.open_store(&self.settings.store.target, access).await
     }
 

@@ -62,11 +62,21 @@ impl Look {
 
     /// Returns `text` as it looks with `tone`.
     pub fn paint(self, tone: Tone, text: &str) -> String {
+        let mut painted = String::new();
+        self.paint_to(&mut painted, tone, text);
+        painted
+    }
+
+    /// Appends `text` as it looks with `tone`.
+    pub fn paint_to(self, to: &mut String, tone: Tone, text: &str) {
         let codes = if self.color { codes(tone) } else { "" };
         if codes.is_empty() || text.is_empty() {
-            return text.to_owned();
+            to.push_str(text);
+            return;
         }
-        format!("\u{1b}[{codes}m{text}\u{1b}[0m")
+        for part in ["\u{1b}[", codes, "m", text, "\u{1b}[0m"] {
+            to.push_str(part);
+        }
     }
 
     /// Returns a cell's symbol and text, without colour.

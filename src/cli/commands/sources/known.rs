@@ -98,31 +98,30 @@ async fn read(
             }
         }
     }
-    let asked: Vec<&SourceKey> = if keys.is_empty() {
-        documents.keys().chain(origins.keys().copied()).collect()
+    let asked: Vec<SourceKey> = if keys.is_empty() {
+        documents.keys().chain(origins.keys().copied()).cloned().collect()
     } else {
         unusable.retain(|item| keys.iter().any(|key| key.to_string() == item.id));
-        keys.iter().collect()
+        keys.to_vec()
     };
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals());
     let mut rows: BTreeMap<SourceKey, SourceRow> = BTreeMap::new();
     for key in asked {
         let unreadable = unusable.iter().any(|item| item.id == key.to_string());
-        let stored = documents.get(key);
-        let configured = origins.get(key);
-        if unreadable {
+        if unreadable || rows.contains_key(&key) {
             continue;
         }
+        let stored = documents.remove(&key);
+        let configured = origins.get(&key);
         if stored.is_none() && configured.is_none() {
-            return Err(no_such_source(key));
+            return Err(no_such_source(&key));
         }
-        let document = stored
-            .cloned()
-            .unwrap_or_else(|| SourceDocument::new(key.clone()));
+        let is_stored = stored.is_some();
+        let document = stored.unwrap_or_else(|| SourceDocument::new(key.clone()));
         let mut row = SourceRow::new(document, &intervals, now);
-        row.stored = stored.is_some();
+        row.stored = is_stored;
         row.configured = configured.map(|origin| (*origin).clone());
-        rows.insert(key.clone(), row);
+        rows.insert(key, row);
     }
     if keys.is_empty() {
         unusable.extend(sources.unresolved.iter().map(|unresolved| UnusableItem {
