@@ -1,6 +1,7 @@
 //! `sources status`: what the store knows now, how old that is, and what of it counts for the exit code.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -154,18 +155,8 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             if !cx.output.quiet {
                 text.push_str(&cx.output.text_of(&report.notes(), cx.output.out));
             }
-            let mut frame = String::new();
-            if lines_before > 0 {
-                frame.push_str(&format!("\u{1b}[{lines_before}A\r"));
-            }
-            // Each line is erased as it is written, so that nothing flickers.
-            for line in text.lines() {
-                frame.push_str(line);
-                frame.push_str("\u{1b}[K\n");
-            }
-            frame.push_str("\u{1b}[J");
+            write_out(&frame(&text, lines_before))?;
             lines_before = text.lines().count();
-            write_out(&frame)?;
         } else {
             cx.output.print(&report)?;
         }
@@ -174,6 +165,22 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             Some(_) = changes.next() => {}
         }
     }
+}
+
+/// Returns what draws `text` over the frame before it, which had so many lines.
+fn frame(text: &str, lines_before: usize) -> String {
+    // Lines that are too long are cut for the moment: a wrapped one would be two, and the count wrong.
+    let mut frame = String::from("\u{1b}[?7l");
+    if lines_before > 0 {
+        let _ = write!(frame, "\u{1b}[{lines_before}A\r");
+    }
+    // Each line is erased as it is written, so that nothing flickers.
+    for line in text.lines() {
+        frame.push_str(line);
+        frame.push_str("\u{1b}[K\n");
+    }
+    frame.push_str("\u{1b}[J\u{1b}[?7h");
+    frame
 }
 
 #[cfg(test)]
@@ -221,5 +228,14 @@ mod tests {
             let names: Vec<_> = stories.iter().map(|story| story.key).collect();
             assert_eq!(exit(&stories, &fail_on), expected, "{names:?} {fail_on:?}");
         }
+    }
+
+    #[test]
+    fn a_frame_is_drawn_over_the_one_before_it() {
+        assert_eq!(
+            frame("a\nb\n", 0),
+            "\u{1b}[?7la\u{1b}[K\nb\u{1b}[K\n\u{1b}[J\u{1b}[?7h"
+        );
+        assert!(frame("a\n", 7).starts_with("\u{1b}[?7l\u{1b}[7A\ra"));
     }
 }
