@@ -86,6 +86,40 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
 }
 
 #[test]
+fn a_migration_and_a_started_simulator_print_what_their_schemas_promise() {
+    use std::io::Read as _;
+    let home = Home::new();
+    home.run(&[
+        "--demo",
+        "--set",
+        "store.url=sqlite:from.db",
+        "probe",
+        "twitch:777001",
+    ])
+    .exits(0);
+    let migrated = home.run(&["store", "migrate", "sqlite:from.db", "sqlite:to.db", "-o", "json"]);
+    is_valid("migrate", &migrated.exits(0).json());
+    let mut child = home
+        .command(&["sim", "--port", "0", "-o", "json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut printed = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut byte = [0];
+    // The report ends with the first closing brace that begins a line; the simulator goes on.
+    while !printed.ends_with(b"\n}\n") && stdout.read(&mut byte).unwrap() == 1 {
+        printed.push(byte[0]);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let json: Value = serde_json::from_slice(&printed).unwrap();
+    is_valid("sim", &json);
+    assert_eq!(json["items"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn a_report_of_another_kind_is_not_valid() {
     let json = Home::new().run(&["config", "show", "-o", "json"]).exits(0).json();
     assert!(!validator("sources").is_valid(&json));
