@@ -55,6 +55,8 @@ pub struct Step {
     pub by: String,
     /// Whether nothing had been known before.
     pub first: bool,
+    /// Whether nothing had been claimed of the connection before, or we had ended it ourselves.
+    pub quiet_before: bool,
 }
 
 impl Tracker {
@@ -110,6 +112,7 @@ impl Tracker {
                     if !changes.is_empty() {
                         steps.push(Step {
                             first: nothing_known(&before),
+                            quiet_before: matches!(before.status.rule, "status.nothing-proven" | "status.closed"),
                             after: document.clone(),
                             changes,
                             by: observation.by,
@@ -264,15 +267,16 @@ fn add(to: &mut Tally, more: Tally) {
     to.reconnects += more.reconnects;
 }
 
-/// What an observation adds to the totals of its source: each failure is an error, and a kept connection that comes back
-/// after trouble is a reconnect.
+/// What an observation adds to the totals of its source: each failed look is an error, and a gateway that comes back after
+/// trouble is a reconnect. EventSub's listener counts for itself what it alone can see.
 fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
     let mut tally = Tally::default();
     match &observation.fact {
         Fact::Problem { .. } => tally.errors = 1,
+        Fact::Connection { transport, .. } if *transport == Transport::EventSub => {}
         Fact::Connection { transport, state } => match state {
             LinkState::Down { .. } | LinkState::Refused { .. } => tally.errors = 1,
-            LinkState::Up if *transport != Transport::Api => {
+            LinkState::Up if *transport == Transport::Gateway => {
                 let link = before.knowledge.evidence.connection.get(transport);
                 let was_in_trouble = link.is_some_and(|link| matches!(link.now(), LinkNow::Trouble(_)));
                 tally.reconnects = u64::from(was_in_trouble);
@@ -357,9 +361,10 @@ mod tests {
             .known;
         let mut again = Tracker::restored("w", vec![(key(1), known)]);
         let inputs = vec![
-            seen(1, 1, link(Transport::EventSub, down())),
-            seen(1, 2, link(Transport::EventSub, LinkState::Up)),
-            seen(1, 3, link(Transport::EventSub, LinkState::Up)),
+            seen(1, 1, link(Transport::Gateway, down())),
+            seen(1, 2, link(Transport::Gateway, LinkState::Up)),
+            seen(1, 3, link(Transport::Gateway, LinkState::Up)),
+            seen(1, 3, link(Transport::EventSub, down())),
             Input::Counted(key(1), one),
         ];
         again.take(inputs, at(3));
