@@ -112,7 +112,10 @@ impl Tracker {
                     if !changes.is_empty() {
                         steps.push(Step {
                             first: nothing_known(&before),
-                            quiet_before: matches!(before.status.rule, "status.nothing-proven" | "status.closed"),
+                            quiet_before: matches!(
+                                before.status.rule,
+                                "status.nothing-proven" | "status.closed"
+                            ),
                             after: document.clone(),
                             changes,
                             by: observation.by,
