@@ -33,6 +33,9 @@ use crate::lifecycle::Stop;
 const BATCH: usize = 2048;
 /// Sources handed on a second that have no transition.
 const BEATS: usize = 1000;
+/// What is known of a source is written down at least so often (ms), so that a crash never throws the rules for missed polls
+/// back by more.
+const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers get to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
 
@@ -195,9 +198,6 @@ impl Recorder {
         let changes = self.tracker.take(inputs, now);
         let mut commit = Commit::default();
         for change in changes {
-            if change.steps.is_empty() {
-                continue;
-            }
             self.note(&change);
             let told = self.events(&change, now)?;
             commit.events.extend(told);
@@ -348,7 +348,7 @@ impl Recorder {
                 };
                 let due = self.tracker.due(now, *period, BEATS);
                 if !due.is_empty() {
-                    self.checkpoint(&due).await?;
+                    self.checkpoint(&due, now).await?;
                     permit.send(self.snapshot(&due));
                 }
             }
@@ -392,15 +392,9 @@ impl Recorder {
         self.commit(commit).await
     }
 
-    /// Writes down what is about to be handed on, so that no total that others have seen is ever forgotten.
-    async fn checkpoint(&mut self, sources: &[SourceKey]) -> Result<(), LedgerError> {
-        let known = sources
-            .iter()
-            .filter_map(|source| {
-                let document = self.tracker.document(source)?;
-                Some((source.clone(), super::ledger::json(&document.knowledge).into()))
-            })
-            .collect();
+    /// Writes down what is about to be handed on.
+    async fn checkpoint(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), LedgerError> {
+        let known = self.tracker.unsaved(sources, now, CHECKPOINT);
         self.commit(Commit {
             known,
             events: Vec::new(),
