@@ -24,7 +24,9 @@ use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::tokens::{FileTokenStore, Seed, TokenStore};
 
+pub mod daemon;
 pub mod demo;
+mod listeners;
 pub mod names;
 pub mod world;
 
@@ -43,8 +45,10 @@ pub struct App {
     pub demo: Option<Demo>,
     tokens: Arc<dyn TokenStore>,
     chance: Chance,
-    /// One adapter for the whole process: it knows what is left of the budget.
+    /// One adapter a platform for the whole process: it knows what is left of the budget.
     twitch: OnceLock<Arc<TwitchPlatform>>,
+    kick: OnceLock<Arc<KickPlatform>>,
+    discord: tokio::sync::OnceCell<Arc<DiscordPlatform>>,
 }
 
 /// What is left of a rate limit.
@@ -134,6 +138,8 @@ impl App {
             demo,
             chance: Chance::random(),
             twitch: OnceLock::new(),
+            kick: OnceLock::new(),
+            discord: tokio::sync::OnceCell::new(),
         })
     }
 
@@ -346,15 +352,30 @@ impl App {
         Ok(platforms)
     }
 
-    /// Builds one platform.
+    /// Returns one platform. There is one adapter a platform in the whole process: it knows what is left of the budget.
     pub async fn platform(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
-        if platform == PlatformName::Twitch {
-            let twitch = self
-                .twitch
-                .get_or_init(|| Arc::new(self.twitch(Arc::clone(&self.tokens))));
-            return Ok(Arc::clone(twitch) as Arc<dyn Platform>);
-        }
-        self.platform_with(platform, Arc::clone(&self.tokens)).await
+        Ok(match platform {
+            PlatformName::Twitch => self.own_twitch(),
+            PlatformName::Kick => self.own_kick(),
+            PlatformName::Discord => self.own_discord().await?,
+        })
+    }
+
+    fn own_twitch(&self) -> Arc<TwitchPlatform> {
+        let made = || Arc::new(self.twitch(Arc::clone(&self.tokens)));
+        Arc::clone(self.twitch.get_or_init(made))
+    }
+
+    fn own_kick(&self) -> Arc<KickPlatform> {
+        Arc::clone(
+            self.kick
+                .get_or_init(|| Arc::new(self.kick(Arc::clone(&self.tokens)))),
+        )
+    }
+
+    async fn own_discord(&self) -> Result<Arc<DiscordPlatform>, Failure> {
+        let made = || async { Ok::<_, Failure>(Arc::new(self.discord(self.tokens.as_ref()).await?)) };
+        Ok(Arc::clone(self.discord.get_or_try_init(made).await?))
     }
 
     /// Builds one platform on top of other tokens than the stored ones.

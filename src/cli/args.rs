@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::cli::commands::{auth, completion, config, doctor, probe, schema, sim, sources, store};
+use crate::cli::commands::{auth, completion, config, doctor, probe, schema, sim, sources, store, watch};
 use crate::cli::help;
 use crate::cli::output::{ColorChoice, Format};
 
@@ -79,6 +79,7 @@ pub enum Command {
     #[command(subcommand)]
     Sources(sources::SourcesCommand),
     Probe(probe::ProbeArgs),
+    Watch(watch::WatchArgs),
     /// Authorisations of the bot and of broadcasters
     #[command(subcommand)]
     Auth(auth::AuthCommand),

@@ -26,6 +26,8 @@ pub struct Setup {
     pub progress: bool,
     /// Whether the simulated platforms are used.
     pub demo: bool,
+    /// Whether the command tells of its life as it goes.
+    pub lives: bool,
 }
 
 /// What a command works with once the configuration is valid.
@@ -69,6 +71,7 @@ impl Setup {
             verbosity: i8::try_from(global.verbose).unwrap_or(9) - i8::try_from(global.quiet).unwrap_or(9),
             progress: !global.no_progress && global.quiet == 0,
             demo: global.demo,
+            lives: false,
         })
     }
 

@@ -18,7 +18,7 @@ use clap::Parser as _;
 use crate::app::App;
 use crate::app::demo::Demo;
 use crate::cli::args::{Cli, Command};
-use crate::cli::commands::{auth, completion, config, doctor, probe, schema, sim, sources, store};
+use crate::cli::commands::{auth, completion, config, doctor, probe, schema, sim, sources, store, watch};
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, write_err, write_out};
@@ -69,6 +69,10 @@ fn start(cli: &Cli) -> Result<ExitCode, Failure> {
         .build()
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot start").because(&error))?;
     let result = runtime.block_on(async {
+        // The daemon hears signals by itself: the first one drains.
+        if matches!(cli.command, Command::Watch(_)) {
+            return Box::pin(dispatch(setup, &cli.command)).await;
+        }
         tokio::select! {
             result = dispatch(setup, &cli.command) => result,
             interrupted = tokio::signal::ctrl_c() => {
@@ -83,6 +87,7 @@ fn start(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failure> {
+    setup.lives = matches!(command, Command::Watch(_));
     if let Command::Sim(args) = command {
         return sim::run(&setup, args).await;
     }
@@ -108,6 +113,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
     match command {
         Command::Sources(command) => sources::run(&cx, command).await,
         Command::Probe(args) => probe::run(&cx, args).await,
+        Command::Watch(args) => watch::run(&setup, cx, args).await,
         Command::Auth(command) => auth::run(&cx, command).await,
         Command::Store(command) => store::run(&cx, command).await,
         Command::Doctor(_)
@@ -134,7 +140,8 @@ async fn prepare(
     setup.output.note(&warnings)?;
     let settings = configuration.checked()?;
     // A command that ends tells its result; only `watch` tells of its life as it goes.
-    let logs = telemetry::start(&settings.log, setup.verbosity - 1, Arc::clone(&setup.clock));
+    let quieter = i8::from(!setup.lives);
+    let logs = telemetry::start(&settings.log, setup.verbosity - quieter, Arc::clone(&setup.clock));
     let visible = setup.progress && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let cx = Context {
         app: App::new(settings, Arc::clone(&setup.clock), demo)?,

@@ -232,6 +232,11 @@ impl SourceDocument {
         metadata
     }
 
+    /// Returns whether it holds nothing that another program wrote, so that it follows from its knowledge alone.
+    pub fn is_all_ours(&self) -> bool {
+        self.foreign == Foreign::default()
+    }
+
     /// Returns the document as it is stored: the record, our evidence and counters, and the fields of others.
     pub fn to_stored(&self) -> Map<String, Value> {
         let mut stored = self.foreign.top.clone();

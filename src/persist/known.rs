@@ -16,7 +16,8 @@ const PIECES: usize = 64;
 
 /// One source between two writes.
 pub struct Known {
-    document: SourceDocument,
+    key: SourceKey,
+    document: Held,
     base: Base,
     unsaved: Vec<Piece>,
     history: Vec<HistoryEntry>,
@@ -24,6 +25,62 @@ pub struct Known {
     retry: Option<Timestamp>,
     failures: u32,
     blocked: bool,
+}
+
+/// A document in memory. At rest it is text: its maps cost a multiple of that, and there may be ten thousand of them.
+enum Held {
+    Open(Box<SourceDocument>),
+    /// What it follows from: knowledge, as JSON.
+    Resting(Box<str>),
+    /// The same with what others wrote: the stored document, as JSON.
+    RestingWithForeign(Box<str>),
+}
+
+impl Held {
+    fn new(document: SourceDocument) -> Self {
+        Self::Open(Box::new(document))
+    }
+
+    /// Returns the document, whatever form it has.
+    fn get(&self, key: &SourceKey) -> SourceDocument {
+        const OURS: &str = "it was written by us";
+        match self {
+            Self::Open(document) => SourceDocument::clone(document),
+            Self::Resting(text) => {
+                SourceDocument::from_knowledge(key.clone(), serde_json::from_str(text).expect(OURS))
+            }
+            Self::RestingWithForeign(text) => SourceDocument::from_text(key.clone(), text).expect(OURS),
+        }
+    }
+
+    fn open(&mut self, key: &SourceKey) -> &mut SourceDocument {
+        if !matches!(self, Self::Open(_)) {
+            *self = Self::new(self.get(key));
+        }
+        match self {
+            Self::Open(document) => document,
+            Self::Resting(_) | Self::RestingWithForeign(_) => unreachable!("it was opened above"),
+        }
+    }
+
+    fn rest(&mut self) {
+        const TEXT_KEYS: &str = "our own structs with text keys always serialise";
+        if let Self::Open(document) = self {
+            *self = if document.is_all_ours() {
+                Self::Resting(
+                    serde_json::to_string(&document.knowledge)
+                        .expect(TEXT_KEYS)
+                        .into(),
+                )
+            } else {
+                Self::RestingWithForeign(
+                    serde_json::to_string(&document.to_stored())
+                        .expect(TEXT_KEYS)
+                        .into(),
+                )
+            };
+        }
+    }
 }
 
 /// What is known of the stored document.
@@ -56,7 +113,8 @@ impl Known {
     /// Starts with a source of which nothing was read yet.
     pub fn unread(key: SourceKey) -> Self {
         Self {
-            document: SourceDocument::new(key),
+            document: Held::new(SourceDocument::new(key.clone())),
+            key,
             base: Base::Unread,
             unsaved: Vec::new(),
             history: Vec::new(),
@@ -72,8 +130,13 @@ impl Known {
         let decisive = match self.base {
             Base::Unread => true,
             Base::Stored(_) => match self.join(knowledge.clone(), now) {
-                None => return,
                 Some(decisive) => decisive,
+                None => {
+                    if self.unsaved.is_empty() {
+                        self.document.rest();
+                    }
+                    return;
+                }
             },
         };
         self.keep(Piece { knowledge, decisive });
@@ -81,15 +144,16 @@ impl Known {
 
     /// Joins a piece into the document. `None` when it is not news, else whether it changed a verdict.
     fn join(&mut self, knowledge: Knowledge, now: Timestamp) -> Option<bool> {
-        let known = self.document.knowledge.clone();
-        let verdict = self.document.verdict.clone();
-        self.document.join(knowledge);
-        if self.document.knowledge == known {
+        let key = &self.key;
+        let document = self.document.open(key);
+        let known = document.knowledge.clone();
+        let verdict = document.verdict.clone();
+        document.join(knowledge);
+        if document.knowledge == known {
             return None;
         }
-        let changes = transitions(&verdict, &self.document.verdict);
+        let changes = transitions(&verdict, &document.verdict);
         let decisive = !changes.is_empty();
-        let key = &self.document.key;
         self.history.extend(
             changes
                 .into_iter()
@@ -120,12 +184,12 @@ impl Known {
         let vanished = stored.is_none() && matches!(self.base, Base::Stored(Some(_)));
         let (document, version) = match stored {
             Some(stored) => (stored.value, Some(stored.version)),
-            None => (SourceDocument::new(self.document.key.clone()), None),
+            None => (SourceDocument::new(self.key.clone()), None),
         };
         if first_contact && version.is_some() {
             self.heartbeat = heartbeat;
         }
-        let before = std::mem::replace(&mut self.document, document);
+        let before = std::mem::replace(&mut self.document, Held::new(document));
         self.base = Base::Stored(version);
         self.history.clear();
         self.retry = None;
@@ -135,7 +199,10 @@ impl Known {
         }
         if vanished {
             // Someone deleted the document, or the whole store was replaced: what we know of it is kept.
-            self.learn(before.knowledge, now);
+            self.learn(before.get(&self.key).knowledge, now);
+        }
+        if self.unsaved.is_empty() {
+            self.document.rest();
         }
     }
 
@@ -159,7 +226,7 @@ impl Known {
     /// Returns the write that is due.
     pub fn write(&self) -> Write {
         Write {
-            document: self.document.clone(),
+            document: self.document.get(&self.key),
             base: match &self.base {
                 Base::Unread => None,
                 Base::Stored(version) => version.clone(),
@@ -171,12 +238,14 @@ impl Known {
     /// Records that the write was stored. Returns its transitions.
     pub fn saved(&mut self, version: Version, next_heartbeat: Timestamp) -> Vec<Transition> {
         self.base = Base::Stored(Some(version));
-        self.unsaved.clear();
+        self.unsaved = Vec::new();
+        self.document.rest();
         self.heartbeat = next_heartbeat;
         self.retry = None;
         self.failures = 0;
         self.blocked = false;
-        self.history.drain(..).map(|entry| entry.transition).collect()
+        let stored = std::mem::take(&mut self.history);
+        stored.into_iter().map(|entry| entry.transition).collect()
     }
 
     /// Records a failure to read or write. One that a person must mend (`blocked`) is looked at again a heartbeat later.
@@ -201,7 +270,7 @@ impl Known {
     }
 
     /// Returns the document as it is known now, stored or not.
-    pub fn document(&self) -> Option<&SourceDocument> {
-        (self.base != Base::Unread).then_some(&self.document)
+    pub fn document(&self) -> Option<SourceDocument> {
+        (self.base != Base::Unread).then(|| self.document.get(&self.key))
     }
 }

@@ -195,7 +195,7 @@ impl Persister {
     /// Returns a source's document as it is known now, stored or not; `None` when it was never read.
     pub async fn document(&self, key: &SourceKey) -> Option<SourceDocument> {
         let state = self.state.lock().await;
-        state.known.get(key).and_then(Known::document).cloned()
+        state.known.get(key).and_then(Known::document)
     }
 
     /// Reads and writes what is due of `keys`.

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::attended::{Attended, Attendee};
 use super::dispatcher::{Dispatched, Dispatcher, Outlet};
-use super::intake::Intake;
+use super::intake::{Intake, Observer};
 use super::jumps;
 use super::lanes::Lanes;
 use super::ledger::{Ledger, LedgerError};
@@ -122,7 +122,7 @@ impl Engine {
         );
         let suspicious = Arc::clone(&lanes);
         let (intake, inputs) = Intake::new();
-        let intake = intake.shown_to(Arc::new(move |observation| {
+        intake.show_to(Arc::new(move |observation| {
             if looks_unauthorised(observation) {
                 suspicious.suspect_authorisation(observation.source.platform());
             }
@@ -172,6 +172,18 @@ impl Engine {
             jumped,
             _lock: lock,
         })
+    }
+
+    /// Returns the name under which this process counts.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Shows every observation to `observer`, for listeners that hold what they hear against what polls see.
+    pub fn show(&self, observer: Observer) {
+        if let Some(intake) = &self.intake {
+            intake.show_to(observer);
+        }
     }
 
     /// Returns the totals that `writer` had counted when it stopped, for listeners that count by themselves.

@@ -1,7 +1,7 @@
 //! Where everything that was learnt enters the daemon.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
@@ -51,7 +51,7 @@ pub type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
 #[derive(Clone)]
 pub struct Intake {
     inputs: mpsc::UnboundedSender<Input>,
-    observer: Option<Observer>,
+    observers: Arc<RwLock<Vec<Observer>>>,
     taken: Arc<AtomicU64>,
 }
 
@@ -61,17 +61,18 @@ impl Intake {
         let (inputs, receiver) = mpsc::unbounded_channel();
         let intake = Self {
             inputs,
-            observer: None,
+            observers: Arc::default(),
             taken: Arc::default(),
         };
         (intake, receiver)
     }
 
-    /// Shows every observation to `observer` on its way in.
-    #[must_use]
-    pub fn shown_to(mut self, observer: Observer) -> Self {
-        self.observer = Some(observer);
-        self
+    /// From now on shows every observation to `observer` on its way in.
+    pub fn show_to(&self, observer: Observer) {
+        self.observers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(observer);
     }
 
     /// Counts something for a source.
@@ -93,7 +94,12 @@ impl Intake {
 
 impl ProbeSink for Intake {
     fn observe(&self, observation: Observation) {
-        if let Some(observer) = &self.observer {
+        for observer in self
+            .observers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             observer(&observation);
         }
         self.take(Input::Observed(observation));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::dispatcher::blocking;
 use super::intake::Input;
@@ -33,6 +33,9 @@ use crate::lifecycle::Stop;
 const BATCH: usize = 2048;
 /// Sources handed on a second that have no transition.
 const BEATS: usize = 1000;
+/// What is known of a source is written down at least so often (ms), so that a crash never throws the rules for missed polls
+/// back by more.
+const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers get to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
 
@@ -195,9 +198,6 @@ impl Recorder {
         let changes = self.tracker.take(inputs, now);
         let mut commit = Commit::default();
         for change in changes {
-            if change.steps.is_empty() {
-                continue;
-            }
             self.note(&change);
             let told = self.events(&change, now)?;
             commit.events.extend(told);
@@ -348,7 +348,7 @@ impl Recorder {
                 };
                 let due = self.tracker.due(now, *period, BEATS);
                 if !due.is_empty() {
-                    self.checkpoint(&due).await?;
+                    self.checkpoint(&due, now).await?;
                     permit.send(self.snapshot(&due));
                 }
             }
@@ -392,15 +392,9 @@ impl Recorder {
         self.commit(commit).await
     }
 
-    /// Writes down what is about to be handed on, so that no total that others have seen is ever forgotten.
-    async fn checkpoint(&mut self, sources: &[SourceKey]) -> Result<(), LedgerError> {
-        let known = sources
-            .iter()
-            .filter_map(|source| {
-                let document = self.tracker.document(source)?;
-                Some((source.clone(), super::ledger::json(&document.knowledge).into()))
-            })
-            .collect();
+    /// Writes down what is about to be handed on.
+    async fn checkpoint(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), LedgerError> {
+        let known = self.tracker.unsaved(sources, now, CHECKPOINT);
         self.commit(Commit {
             known,
             events: Vec::new(),
@@ -444,31 +438,52 @@ impl Recorder {
 
     /// Logs what changed: the log of a quiet day holds transitions and nothing else.
     fn note(&self, change: &Change) {
+        let mut stream = false;
         for step in &change.steps {
             self.counts
                 .transitions
                 .fetch_add(step.changes.len() as u64, Ordering::Relaxed);
             for transition in &step.changes {
-                log(&change.source, transition, &step.by);
+                stream |= transition.facet == Facet::Stream;
+                log(&change.source, transition, &step.by, step.quiet_before);
             }
         }
-        if change
-            .steps
-            .iter()
-            .any(|step| step.changes.iter().any(|change| change.facet == Facet::Stream))
-        {
+        if stream {
             self.summarise();
         }
     }
 }
 
-fn log(source: &SourceKey, transition: &Transition, by: &str) {
-    let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());
-    info!(
-        source.key = %source, facet = transition.facet.as_str(), from = value(&transition.from),
-        to = value(&transition.to), at = %transition.at, rule = transition.rule, by,
-        "`{source}`: {} {} → {}", transition.facet.as_str(), value(&transition.from), value(&transition.to)
-    );
+/// Logs one transition. First words about a source, and our own goodbye, are no news to a person unless they are bad:
+/// ten thousand sources would say tens of thousands of them at each start and stop.
+fn log(source: &SourceKey, transition: &Transition, by: &str, quiet_before: bool) {
+    let (facet, at, rule) = (transition.facet.as_str(), transition.at, transition.rule.as_str());
+    let to = transition.to.as_deref().unwrap_or("unknown");
+    let from = transition.from.as_deref().unwrap_or("unknown");
+    let first = match transition.facet {
+        Facet::Status => quiet_before,
+        _ => matches!(from, "unknown" | "UNKNOWN" | ""),
+    };
+    let expected = first || rule == "status.closed";
+    if transition.facet == Facet::Permissions {
+        let (gained, lost) = (missing(from, to), missing(to, from));
+        if expected {
+            debug!(source.key = %source, facet, gained, lost, %at, by, "`{source}`: permissions are known");
+        } else {
+            info!(source.key = %source, facet, gained, lost, %at, by, "`{source}`: permissions changed");
+        }
+    } else if expected && !matches!(to, "ERROR" | "REVOKED" | "EXPIRED" | "ONLINE") {
+        debug!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}");
+    } else {
+        info!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}");
+    }
+}
+
+/// Returns the words of `after` that `before` has not.
+fn missing(before: &str, after: &str) -> String {
+    let known: BTreeSet<&str> = before.split(' ').collect();
+    let words: Vec<&str> = after.split(' ').filter(|word| !known.contains(word)).collect();
+    words.join(" ")
 }
 
 fn is_live(verdict: &Verdict) -> bool {

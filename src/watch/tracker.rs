@@ -30,6 +30,10 @@ struct Entry {
     status: Status,
     /// Whether something was learnt since it was last handed on.
     moved: bool,
+    /// Whether totals grew since they were last written down.
+    counted: bool,
+    /// When it was last written down.
+    saved_at: Timestamp,
     next_beat: Option<Timestamp>,
 }
 
@@ -55,6 +59,8 @@ pub struct Step {
     pub by: String,
     /// Whether nothing had been known before.
     pub first: bool,
+    /// Whether nothing had been claimed of the connection before, or we had ended it ourselves.
+    pub quiet_before: bool,
 }
 
 impl Tracker {
@@ -68,15 +74,13 @@ impl Tracker {
             // What cannot be read is learnt again.
             if let Ok(knowledge) = serde_json::from_str(&json) {
                 let document = SourceDocument::from_knowledge(source.clone(), knowledge);
-                tracker
-                    .sources
-                    .insert(source, Entry::of(&document, json, false, None));
+                tracker.sources.insert(source, Entry::of(&document, json));
             }
         }
         tracker
     }
 
-    /// Takes in what was learnt and returns what it changed, sources in the order of their first input.
+    /// Takes in what was learnt and returns the sources with changed verdicts, in the order of their first input.
     pub fn take(&mut self, inputs: Vec<Input>, now: Timestamp) -> Vec<Change> {
         let mut order: Vec<(SourceKey, Vec<Input>)> = Vec::new();
         let mut places: HashMap<SourceKey, usize> = HashMap::new();
@@ -87,13 +91,13 @@ impl Tracker {
             });
             order[place].1.push(input);
         }
-        order
+        let changes = order
             .into_iter()
-            .map(|(source, inputs)| self.take_one(source, inputs, now))
-            .collect()
+            .filter_map(|(source, inputs)| self.take_one(source, inputs, now));
+        changes.collect()
     }
 
-    fn take_one(&mut self, source: SourceKey, inputs: Vec<Input>, now: Timestamp) -> Change {
+    fn take_one(&mut self, source: SourceKey, inputs: Vec<Input>, now: Timestamp) -> Option<Change> {
         let mut document = self
             .document(&source)
             .unwrap_or_else(|| SourceDocument::new(source.clone()));
@@ -110,6 +114,10 @@ impl Tracker {
                     if !changes.is_empty() {
                         steps.push(Step {
                             first: nothing_known(&before),
+                            quiet_before: matches!(
+                                before.status.rule,
+                                "status.nothing-proven" | "status.closed"
+                            ),
                             after: document.clone(),
                             changes,
                             by: observation.by,
@@ -137,10 +145,53 @@ impl Tracker {
             }
         }
         let known: Box<str> = ledger::json(&document.knowledge).into();
-        let next_beat = self.sources.get(&source).and_then(|entry| entry.next_beat);
-        let entry = Entry::of(&document, known.clone(), true, next_beat);
-        self.sources.insert(source.clone(), entry);
-        Change { source, known, steps }
+        let mut entry = Entry::of(&document, known);
+        if let Some(old) = self.sources.get(&source) {
+            entry.next_beat = old.next_beat;
+            entry.saved_at = old.saved_at;
+            entry.counted = old.counted;
+        }
+        entry.moved = true;
+        entry.counted |= tally != Tally::default();
+        let change = (!steps.is_empty()).then(|| {
+            // It is written down together with the events that tell the steps.
+            entry.saved_at = now;
+            entry.counted = false;
+            Change {
+                source: source.clone(),
+                known: entry.known.clone(),
+                steps,
+            }
+        });
+        self.sources.insert(source, entry);
+        change
+    }
+
+    /// Returns what is known of a source, as JSON.
+    pub fn known(&self, source: &SourceKey) -> Option<Box<str>> {
+        self.sources.get(source).map(|entry| entry.known.clone())
+    }
+
+    /// Returns what should be written down of these sources before it is handed on: totals that grew, because none that
+    /// others have seen may be forgotten, and what was not written down for `at_most` milliseconds.
+    pub fn unsaved(
+        &mut self,
+        sources: &[SourceKey],
+        now: Timestamp,
+        at_most: i64,
+    ) -> Vec<(SourceKey, Box<str>)> {
+        let mut unsaved = Vec::new();
+        for source in sources {
+            let Some(entry) = self.sources.get_mut(source) else {
+                continue;
+            };
+            if entry.counted || now.millis_since(entry.saved_at).abs() >= at_most {
+                entry.counted = false;
+                entry.saved_at = now;
+                unsaved.push((source.clone(), entry.known.clone()));
+            }
+        }
+        unsaved
     }
 
     /// Returns the document that follows from what is known; `None` when nothing is.
@@ -233,13 +284,15 @@ impl Tracker {
 }
 
 impl Entry {
-    fn of(document: &SourceDocument, known: Box<str>, moved: bool, next_beat: Option<Timestamp>) -> Self {
+    fn of(document: &SourceDocument, known: Box<str>) -> Self {
         Self {
             known,
             live: document.verdict.stream.value == StreamStatus::Online,
             status: document.verdict.status.value,
-            moved,
-            next_beat,
+            moved: false,
+            counted: false,
+            saved_at: Timestamp::EPOCH,
+            next_beat: None,
         }
     }
 }
@@ -264,15 +317,16 @@ fn add(to: &mut Tally, more: Tally) {
     to.reconnects += more.reconnects;
 }
 
-/// What an observation adds to the totals of its source: each failure is an error, and a kept connection that comes back
-/// after trouble is a reconnect.
+/// What an observation adds to the totals of its source: each failed look is an error, and a gateway that comes back after
+/// trouble is a reconnect. EventSub's listener counts for itself what it alone can see.
 fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
     let mut tally = Tally::default();
     match &observation.fact {
         Fact::Problem { .. } => tally.errors = 1,
+        Fact::Connection { transport, .. } if *transport == Transport::EventSub => {}
         Fact::Connection { transport, state } => match state {
             LinkState::Down { .. } | LinkState::Refused { .. } => tally.errors = 1,
-            LinkState::Up if *transport != Transport::Api => {
+            LinkState::Up if *transport == Transport::Gateway => {
                 let link = before.knowledge.evidence.connection.get(transport);
                 let was_in_trouble = link.is_some_and(|link| matches!(link.now(), LinkNow::Trouble(_)));
                 tally.reconnects = u64::from(was_in_trouble);
@@ -340,8 +394,8 @@ mod tests {
             seen(1, 60, link(Transport::Api, LinkState::Up)),
             seen(1, 60, Fact::StreamAbsent),
         ];
-        assert!(again.take(later, at(60))[0].steps.is_empty());
-        assert!(again.take(inputs, at(61))[0].steps.is_empty());
+        assert!(again.take(later, at(60)).is_empty());
+        assert!(again.take(inputs, at(61)).is_empty());
     }
 
     #[test]
@@ -351,15 +405,14 @@ mod tests {
             messages_in: 5,
             ..Tally::default()
         };
-        let known = tracker
-            .take(vec![Input::Counted(key(1), one)], at(0))
-            .remove(0)
-            .known;
+        tracker.take(vec![Input::Counted(key(1), one)], at(0));
+        let known = tracker.known(&key(1)).unwrap();
         let mut again = Tracker::restored("w", vec![(key(1), known)]);
         let inputs = vec![
-            seen(1, 1, link(Transport::EventSub, down())),
-            seen(1, 2, link(Transport::EventSub, LinkState::Up)),
-            seen(1, 3, link(Transport::EventSub, LinkState::Up)),
+            seen(1, 1, link(Transport::Gateway, down())),
+            seen(1, 2, link(Transport::Gateway, LinkState::Up)),
+            seen(1, 3, link(Transport::Gateway, LinkState::Up)),
+            seen(1, 3, link(Transport::EventSub, down())),
             Input::Counted(key(1), one),
         ];
         again.take(inputs, at(3));

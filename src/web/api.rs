@@ -9,6 +9,9 @@ use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::store::StoreError;
 
+/// Transitions shown with one source.
+const HISTORY: usize = 20;
+
 /// Every source that the store has a readable document of.
 pub(super) async fn list(State(web): State<Web>) -> Response {
     match documents(&web).await {
@@ -25,9 +28,13 @@ pub(super) async fn one(State(web): State<Web>, Path(id): Path<String>) -> Respo
             json!({"error": "not_a_source", "id": id.chars().take(60).collect::<String>()}),
         );
     };
-    match web.store.load(&key).await {
-        Ok(Some(found)) => answer(200, (web.one)(found.value)),
-        Ok(None) => answer(404, json!({"error": "unknown_source", "id": key})),
+    let found = match web.store.load(&key).await {
+        Ok(Some(found)) => found.value,
+        Ok(None) => return answer(404, json!({"error": "unknown_source", "id": key})),
+        Err(error) => return unavailable(&error),
+    };
+    match web.store.history(&key, HISTORY).await {
+        Ok(history) => answer(200, (web.one)((found, history))),
         Err(error) => unavailable(&error),
     }
 }

@@ -27,7 +27,7 @@ use crate::core::document::SourceDocument;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
-use crate::store::SourceStore;
+use crate::store::{HistoryEntry, SourceStore};
 use crate::watch::overview::{Overview, View};
 
 /// Writes documents as the JSON that the commands promise.
@@ -50,8 +50,8 @@ pub struct Web {
     pub token: Option<SecretString>,
     /// Writes a list of sources.
     pub list: Render<Vec<SourceDocument>>,
-    /// Writes one source with its evidence.
-    pub one: Render<SourceDocument>,
+    /// Writes one source with its evidence and its latest transitions.
+    pub one: Render<(SourceDocument, Vec<HistoryEntry>)>,
 }
 
 impl Web {
@@ -76,11 +76,12 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Serves until the stop, then lets requests in progress finish.
-pub async fn serve(listener: TcpListener, web: Web, stop: Stop) -> std::io::Result<()> {
+/// Serves until the stop, then lets requests in progress finish. `extra` are pages that guard themselves: deliveries of a
+/// platform come from elsewhere and bring a signature instead of a token.
+pub async fn serve(listener: TcpListener, web: Web, extra: Router, stop: Stop) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     info!(%address, "Serving pages at http://{address}/");
-    axum::serve(listener, router(web))
+    axum::serve(listener, router(web).merge(extra))
         .with_graceful_shutdown(async move { stop.requested().await })
         .await
 }

@@ -80,12 +80,13 @@ async fn served(token: Option<&str>) -> Served {
         list: Arc::new(
             |documents| json!({"items": documents.iter().map(SourceDocument::record).collect::<Vec<_>>()}),
         ),
-        one: Arc::new(|document| Value::Object(document.to_stored())),
+        one: Arc::new(|(document, _)| Value::Object(document.to_stored())),
     };
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "the test owns this one")]
-    let server = tokio::spawn(async move { serve(listener, web, Stop::never()).await.unwrap() });
+    let server =
+        tokio::spawn(async move { serve(listener, web, Router::new(), Stop::never()).await.unwrap() });
     Served {
         base,
         unready,

@@ -1,10 +1,6 @@
-//! The daemon's memory under fire: killed at random, and for a virtual week.
+//! The daemon: as a process of its own, killed at random, and for a virtual week.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that fails fails the test that called it"
-)]
-
+mod daemon;
 mod kill;
 mod soak;
 mod world;

@@ -9,3 +9,4 @@ pub mod schema;
 pub mod sim;
 pub mod sources;
 pub mod store;
+pub mod watch;

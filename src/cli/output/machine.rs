@@ -64,7 +64,8 @@ pub enum RenderError {
     Csv(String),
 }
 
-fn envelope<R: Report>(report: &R) -> Envelope<R::Item> {
+/// Wraps a report as JSON shows it.
+pub fn envelope<R: Report>(report: &R) -> Envelope<R::Item> {
     Envelope {
         api_version: API_VERSION,
         kind: R::KIND,

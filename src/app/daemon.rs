@@ -1,0 +1,404 @@
+//! `watch` put together: which parts a role needs, from which adapters, in which order they start.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use tracing::{info, warn};
+
+use super::names::Names;
+use super::{Access, App};
+use crate::bus::EventBus;
+use crate::bus::nats::{NatsBus, NatsOptions};
+use crate::bus::pubsub::{PubsubBus, PubsubOptions};
+use crate::config::{BusTarget, Configuration, SourceAddress};
+use crate::core::document::SourceDocument;
+use crate::failure::{ExitCode, Failure};
+use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
+use crate::persist::Persister;
+use crate::persist::chat::{self, ChatCounter, Roster, Tally};
+use crate::persist::consumer::{Consumer, Counts};
+use crate::persist::economy::Economy;
+use crate::platforms::Platform;
+use crate::store::{HistoryEntry, SourceStore};
+use crate::watch::attended::Attendee;
+use crate::watch::engine::{Engine, Parts, Route};
+use crate::web::{self, Render, Web};
+
+/// How often names that could not be resolved are asked for again.
+const ASK_AGAIN: Duration = Duration::from_mins(5);
+
+/// A part of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Role {
+    /// Look, listen, and tell
+    Ingest,
+    /// Store what is told
+    Persist,
+    /// Serve pages
+    Web,
+}
+
+impl Role {
+    /// Every part.
+    pub const ALL: [Self; 3] = [Self::Ingest, Self::Persist, Self::Web];
+}
+
+/// What is to run.
+pub struct Plan {
+    /// The parts.
+    pub roles: BTreeSet<Role>,
+    /// Whether everything is looked at once and then ended.
+    pub once: bool,
+    /// Writes a list of sources for the API.
+    pub list: Render<Vec<SourceDocument>>,
+    /// Writes one source for the API.
+    pub one: Render<(SourceDocument, Vec<HistoryEntry>)>,
+    /// Reads the configuration again.
+    pub reload: Box<dyn Fn() -> Configuration + Send + Sync>,
+}
+
+/// Why a process is not ready, as far as one part knows.
+type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// Runs the daemon until it is stopped.
+pub async fn run(app: Arc<App>, plan: Plan) -> Result<ExitCode, Failure> {
+    let has = |role| plan.roles.contains(&role);
+    let bus = app.bus().await?;
+    if bus.is_none() && has(Role::Ingest) != has(Role::Persist) {
+        let what = "with the local bus, what is seen and what is stored belong to one process";
+        return Err(Failure::new(ExitCode::Usage, what)
+            .hint("run both roles, ingest and persist, or set bus.url to nats:// or pubsub:"));
+    }
+    let listener = match app.settings.web.listen.filter(|_| has(Role::Web) && !plan.once) {
+        Some(address) => Some(web::bind(address).await?),
+        None => None,
+    };
+    let store = app.store(Access::Write).await?;
+    let lifecycle = Lifecycle::new();
+    let tasks = lifecycle.tasks();
+    let mut reasons: Vec<Reason> = Vec::new();
+    let mut extra = Router::new();
+    let mut view = None;
+    let mut engine = None;
+    if has(Role::Ingest) {
+        let mut started = ingest(&app, bus.as_ref(), &store, &tasks, &plan).await?;
+        extra = super::listeners::start(&app, &mut started).await?;
+        view = Some(started.view());
+        engine = Some(started);
+    }
+    if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
+        reasons.push(persist(&app, bus, &store, &tasks)?);
+    }
+    reasons.push(watch_store(&store, &tasks));
+    if let Some(listener) = listener {
+        let pages = Web {
+            store: Arc::clone(&store),
+            view,
+            unready: Arc::new(move || reasons.iter().filter_map(|reason| reason()).collect()),
+            clock: Arc::clone(&app.clock),
+            started_at: app.clock.now(),
+            token: app.settings.web.token.clone(),
+            list: plan.list,
+            one: plan.one,
+        };
+        tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
+    }
+    if let Some(engine) = &mut engine {
+        if plan.once {
+            engine.run_once();
+        } else {
+            engine.run_schedules();
+        }
+    }
+    info!(
+        store = store.location(), bus = %app.settings.bus.target, sources = engine.as_ref().map_or(0, |engine| engine.attended.count()),
+        "Watching"
+    );
+    announce_ready(&tasks, || true);
+    let engine = engine.map(Arc::new);
+    if let Some(engine) = engine.clone().filter(|_| !plan.once) {
+        tasks.spawn("configuration", {
+            let (app, reloads) = (Arc::clone(&app), lifecycle.reloads());
+            |stop| async move {
+                tokio::select! {
+                    () = follow_configuration(&app, &engine, reloads, plan.reload) => {}
+                    () = stop.requested() => {}
+                }
+            }
+        });
+    }
+    let exit = lifecycle.run(app.settings.watch.grace).await;
+    // Held to the very end: it keeps the lock of the state directory.
+    drop(engine);
+    exit
+}
+
+/// Starts what looks, listens and tells.
+async fn ingest(
+    app: &Arc<App>,
+    bus: Option<&Arc<dyn EventBus>>,
+    store: &Arc<dyn SourceStore>,
+    tasks: &Tasks,
+    plan: &Plan,
+) -> Result<Engine, Failure> {
+    if app.settings.sources.is_empty() {
+        return Err(Failure::new(ExitCode::Configuration, "no source is configured")
+            .hint("add one with [[source]] to bitbrat.toml (`bitbrat config init` writes one), or try `bitbrat --demo watch`"));
+    }
+    let platforms = app.platforms().await?;
+    let sources = attendees(app, &platforms).await?;
+    let settings = &app.settings;
+    let route = match bus {
+        Some(bus) => Route::Bus {
+            bus: Arc::clone(bus),
+            heartbeat: settings.bus.heartbeat,
+        },
+        None => Route::Local {
+            // News wait once, where they are smallest, and not a second time in the persister.
+            persister: Arc::new(Persister::new(
+                Arc::clone(store),
+                Arc::clone(&app.clock),
+                Economy::every(settings.store.heartbeat / 2),
+                app.chance.clone(),
+            )),
+            location: store.location(),
+            heartbeat: settings.store.heartbeat,
+        },
+    };
+    crate::files::make_private_dir(&settings.state_dir).map_err(|error| {
+        let what = format!("cannot make the state directory {}", settings.state_dir.display());
+        Failure::new(ExitCode::Failed, what).because(&error)
+    })?;
+    let parts = Parts {
+        state_dir: settings.state_dir.clone(),
+        instance: settings.watch.instance.clone(),
+        outbox: settings.watch.outbox,
+        sources,
+        platforms,
+        route,
+        timetable: settings.schedule.cron.clone(),
+        jitter: settings.schedule.jitter,
+        clock: Arc::clone(&app.clock),
+        chance: app.chance.clone(),
+    };
+    // Whoever looks once kept nothing connected, so nothing is said to end.
+    Engine::start(parts, tasks, !plan.once)
+}
+
+/// Starts what stores what the bus tells, and what counts the chat on it.
+fn persist(
+    app: &Arc<App>,
+    bus: &Arc<dyn EventBus>,
+    store: &Arc<dyn SourceStore>,
+    tasks: &Tasks,
+) -> Result<Reason, Failure> {
+    let persister = Arc::new(app.persister(Arc::clone(store)));
+    let counts = Arc::new(Counts::default());
+    let roster = Arc::new(Roster::default());
+    let learning = Arc::clone(&roster);
+    let consumer = Consumer {
+        bus: Arc::clone(bus),
+        persister: Arc::clone(&persister),
+        clock: Arc::clone(&app.clock),
+        chance: app.chance.clone(),
+        counts: Arc::clone(&counts),
+        coalesce: true,
+        listener: Some(Arc::new(move |source, knowledge| {
+            learning.learn(source, knowledge);
+        })),
+    };
+    let cannot = |error: &(dyn std::error::Error + 'static)| {
+        Failure::new(ExitCode::Failed, "cannot open the tally of chat messages").because(error)
+    };
+    let directory = &app.settings.state_dir;
+    crate::files::make_private_dir(directory).map_err(|error| cannot(&error))?;
+    let chat = ChatCounter {
+        bus: Arc::clone(bus),
+        persister,
+        store: Arc::clone(store),
+        tally: Arc::new(Tally::open(&directory.join("chat.db")).map_err(|error| cannot(&error))?),
+        writer: chat_writer(app),
+        roster,
+        clock: Arc::clone(&app.clock),
+        chance: app.chance.clone(),
+        counts: Arc::new(chat::Counts::default()),
+    };
+    tasks.spawn("persister", |stop| consumer.run(stop));
+    tasks.spawn("chat-counter", |stop| chat.run(stop));
+    let location = bus.location();
+    Ok(Arc::new(move || {
+        let healthy = counts.healthy.load(Ordering::Relaxed);
+        (!healthy).then(|| format!("{location} is not read, or what it tells is not stored"))
+    }))
+}
+
+/// The name under which this process counts the chat on the bus: its own, and the same after every restart.
+fn chat_writer(app: &App) -> String {
+    let instance = app.settings.watch.instance.clone();
+    let name = instance.unwrap_or_else(|| {
+        // The directory is what stays the same, and nobody else counts in it.
+        let directory = app.settings.state_dir.display().to_string();
+        let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+        uuid::Uuid::new_v5(
+            &uuid::Uuid::NAMESPACE_URL,
+            format!("{} {directory}", host.trim()).as_bytes(),
+        )
+        .simple()
+        .to_string()
+    });
+    format!("{name}-chat")
+}
+
+/// Looks at the store now and then, so that readiness knows of it before something is to be written.
+fn watch_store(store: &Arc<dyn SourceStore>, tasks: &Tasks) -> Reason {
+    let trouble: Arc<std::sync::Mutex<Option<String>>> = Arc::default();
+    let (seen, store) = (Arc::clone(&trouble), Arc::clone(store));
+    tasks.spawn("store-watch", |stop| async move {
+        loop {
+            let found = store.check().await.err().map(|error| error.to_string());
+            *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+            if !stop.sleep(Duration::from_secs(30)).await {
+                return;
+            }
+        }
+    });
+    Arc::new(move || {
+        trouble
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    })
+}
+
+/// Returns what the configuration names, as far as its keys are known or can be found out.
+pub(super) async fn attendees(app: &App, platforms: &[Arc<dyn Platform>]) -> Result<Vec<Attendee>, Failure> {
+    let found = app.resolve(platforms).await?;
+    for unresolved in &found.unresolved {
+        warn!(
+            source = unresolved.name,
+            origin = unresolved.origin,
+            "`{}` is not watched: {}",
+            unresolved.name,
+            unresolved.reason
+        );
+    }
+    let names = Names::load(&app.settings.state_dir);
+    let attendees = app.settings.sources.iter().filter_map(|spec| {
+        let key = match &spec.address {
+            SourceAddress::Id(key) => key.clone(),
+            SourceAddress::Name(name) => names.key(spec.platform, name)?,
+        };
+        Some(Attendee {
+            key,
+            priority: spec.priority,
+            channels: spec.channels.clone(),
+        })
+    });
+    Ok(attendees.collect())
+}
+
+/// Reads the configuration again when asked to, and asks again for names that had no answer.
+async fn follow_configuration(
+    app: &Arc<App>,
+    engine: &Engine,
+    mut reloads: tokio::sync::watch::Receiver<u64>,
+    reload: Box<dyn Fn() -> Configuration + Send + Sync>,
+) {
+    let mut current = Arc::clone(app);
+    loop {
+        let asked = tokio::select! {
+            changed = reloads.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => std::future::pending().await,
+            },
+            () = tokio::time::sleep(ASK_AGAIN), if !current.sources().unresolved.is_empty() => false,
+        };
+        if asked {
+            match next(&current, reload()) {
+                Ok(next) => current = Arc::new(next),
+                Err(failure) => {
+                    warn!("The changed configuration is refused and the old one stays: {failure}");
+                    continue;
+                }
+            }
+        }
+        let platforms = match app.platforms().await {
+            Ok(platforms) => platforms,
+            Err(failure) => {
+                warn!("Sources cannot be looked up: {failure}");
+                continue;
+            }
+        };
+        match attendees(&current, &platforms).await {
+            Ok(sources) => {
+                engine.reconfigure(sources, current.settings.schedule.cron.clone());
+                if asked {
+                    info!(
+                        sources = engine.attended.count(),
+                        "The configuration was read again; what is not about sources or schedules counts at the next start"
+                    );
+                }
+            }
+            Err(failure) => warn!("Names cannot be looked up: {failure}"),
+        }
+    }
+}
+
+fn next(current: &App, configuration: Configuration) -> Result<App, Failure> {
+    let settings = configuration.checked()?;
+    if settings.sources.is_empty() {
+        return Err(Failure::new(
+            ExitCode::Configuration,
+            "no source is configured any more",
+        ));
+    }
+    let mut next = App::new(settings, Arc::clone(&current.clock), None)?;
+    // Names are kept where they were; moving the directory takes a restart.
+    next.settings.state_dir.clone_from(&current.settings.state_dir);
+    Ok(next)
+}
+
+impl App {
+    /// Opens the configured bus; `None` when events stay within the process.
+    pub async fn bus(&self) -> Result<Option<Arc<dyn EventBus>>, Failure> {
+        let prefix = self.settings.bus.prefix.clone();
+        let bus: Result<Arc<dyn EventBus>, _> = match &self.settings.bus.target {
+            BusTarget::Local => return Ok(None),
+            BusTarget::Nats(servers) => {
+                let servers: Vec<&str> = servers.iter().map(url::Url::as_str).collect();
+                let options = NatsOptions::new(servers.join(","), prefix);
+                NatsBus::connect(&options).await.map(|bus| Arc::new(bus) as _)
+            }
+            BusTarget::Pubsub { project } => {
+                let google = &self.settings.google;
+                let key = match &google.credentials_file {
+                    Some(path) if google.pubsub_emulator.is_none() => {
+                        let key = std::fs::read_to_string(path).map_err(|error| {
+                            let what = format!("cannot read the key file {}", path.display());
+                            Failure::new(ExitCode::Configuration, what).because(&error)
+                        })?;
+                        Some(key.into())
+                    }
+                    _ => None,
+                };
+                let options = PubsubOptions {
+                    project: project.clone(),
+                    prefix,
+                    emulator: google.pubsub_emulator.clone(),
+                    key,
+                };
+                PubsubBus::connect(&options).await.map(|bus| Arc::new(bus) as _)
+            }
+        };
+        bus.map(Some).map_err(|error| {
+            let failure = Failure::new(ExitCode::Failed, "cannot use the bus").because(&error);
+            match error.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        })
+    }
+}
