@@ -2,6 +2,7 @@
 
 mod auth;
 mod departures;
+mod eventsub;
 mod permissions;
 mod probe;
 mod wrong_states;

@@ -6,6 +6,7 @@
 
 mod auth;
 mod budget;
+pub mod eventsub;
 mod helix;
 mod map;
 mod meter;
