@@ -483,7 +483,7 @@ impl Line {
                         reason,
                         refused,
                     };
-                    return self.nothing_accepted(session, trouble, HOPELESS_PAUSE);
+                    self.nothing_accepted(session, trouble, HOPELESS_PAUSE);
                 }
             }
             Verdict::TooManySockets(reason) => {
