@@ -15,6 +15,7 @@ mod options;
 mod permissions;
 mod probe;
 mod reader;
+mod renewal;
 mod standing;
 mod wire;
 

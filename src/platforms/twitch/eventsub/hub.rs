@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::events::{self, EVENTSUB, Told};
@@ -12,8 +11,9 @@ use super::planner::Plan;
 use super::rest::Bill;
 use super::seen::Seen;
 use super::silence::Silence;
+use super::status::{LineStatus, Status, SubscriptionStatus, Tally};
 use crate::core::counters::Counters;
-use crate::core::observation::{ErrorInfo, Fact, Observation};
+use crate::core::observation::{Fact, Observation};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::platforms::{Heard, ProbeSet};
@@ -50,101 +50,12 @@ struct State {
     plan: Plan,
 }
 
-/// Counts over all lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Tally {
-    /// Events that were heard.
-    pub events: u64,
-    /// Messages that came again.
-    pub duplicates: u64,
-    /// Messages that were too old to be heard.
-    pub stale: u64,
-    /// Messages and events of kinds or shapes that we do not know.
-    pub unknown: u64,
-    /// Events about channels that are not ours.
-    pub foreign: u64,
-    /// Chat lines said in another channel that shares its chat.
-    pub shared_chat: u64,
-    /// Subscriptions refused or ended by Twitch.
-    pub errors: u64,
-    /// Connections after the first.
-    pub reconnects: u64,
-}
-
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     events: u64,
     errors: u64,
     last_event_at: Option<Timestamp>,
     last_error_at: Option<Timestamp>,
-}
-
-/// How a line stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LineStatus {
-    /// Whose token it uses.
-    pub identity: String,
-    /// Which of the account's sockets.
-    pub socket: usize,
-    /// `RESTING`, `CONNECTING`, `WELCOMED`, `CONNECTED`, `MOVING` or `STOPPED`.
-    pub state: &'static str,
-    /// The session.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// Failures since the line was last proven.
-    pub failures: u32,
-    /// Why it was last down.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<ErrorInfo>,
-}
-
-/// How a subscription stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SubscriptionStatus {
-    /// The broadcaster's user id.
-    pub channel: String,
-    /// Twitch's name of the type.
-    pub event_type: &'static str,
-    /// `enabled`, `pending` or `refused: ` and why.
-    pub status: String,
-    /// Events heard.
-    pub event_count: u64,
-    /// Refusals and revocations.
-    pub error_count: u64,
-    /// When one was last heard.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_event_at: Option<Timestamp>,
-    /// When it was last refused or revoked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error_at: Option<Timestamp>,
-}
-
-/// How a listener stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// Sockets.
-    pub lines: Vec<LineStatus>,
-    /// Subscriptions.
-    pub subscriptions: Vec<SubscriptionStatus>,
-    /// Counts.
-    pub tally: Tally,
-    /// Channels of which polls saw what pushes did not tell.
-    pub silent: Vec<SourceKey>,
-    /// The plan in force.
-    pub plan: Plan,
-}
-
-impl Status {
-    /// Returns whether every line is proven; true when there is nothing to listen to.
-    pub fn is_healthy(&self) -> bool {
-        self.lines
-            .iter()
-            .all(|line| matches!(line.state, "CONNECTED" | "MOVING"))
-    }
 }
 
 impl Hub {
