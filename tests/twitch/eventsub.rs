@@ -963,3 +963,91 @@ async fn a_bot_that_is_told_to_listen_with_a_second_set_of_scopes_uses_its_newes
     eventually("the line is back", || ear.reconnects(RAT) == 1).await;
     assert_eq!(world.requests("POST", "/oauth2/token"), 0);
 }
+
+#[tokio::test]
+async fn many_authorised_channels_take_two_sockets_and_leave_the_third_free() {
+    let world = World::confidential().await;
+    let _time = hurry(&world);
+    let ids: Vec<_> = (1..=160).map(|id: u32| id.to_string()).collect();
+    for id in &ids {
+        world.twitch().add_channel(id, &format!("channel{id}"));
+        world.give_token(&twitch::broadcaster(id), id, &[]).await;
+    }
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    // A tighter limit than Twitch's, so that the second socket is not filled by titles alone.
+    let ear = Ear::listen_with(&world, &ids, |options| options.limits.per_socket = 200);
+    eventually("all are up", || ids.iter().all(|id| ear.is_up(id))).await;
+    let status = ear.status();
+    assert_eq!(status.lines.len(), 2, "{}", status.summary());
+    world.twitch().spoil_sockets("", &SocketAct::Reset);
+    eventually("all are up again", || {
+        ids.iter().all(|id| ear.is_up(id) && ear.reconnects(id) == 1)
+    })
+    .await;
+    world.twitch().go_live("157").unwrap();
+    eventually("events are heard", || ear.stream("157") == StreamStatus::Online).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ends_the_connection_and_a_fresh_one_follows() {
+    let world = World::confidential().await;
+    let ear = Ear::listen_with(&world, &[RAT], |options| {
+        options.pace = 1;
+        options.watch_clock = true;
+    });
+    eventually("the line is up", || ear.is_up(RAT)).await;
+    // As after a suspend: the wall clock is a minute on, the steady one is not.
+    world.sim.clock.advance(60_000);
+    eventually("the line is back", || ear.reconnects(RAT) == 1).await;
+    assert!(ear.is_up(RAT));
+}
+
+#[tokio::test]
+async fn a_reader_that_stands_still_for_a_while_loses_nothing_and_the_socket_lives() {
+    let world = World::confidential().await;
+    let time = hurry(&world);
+    let (_channels, watched) = watch::channel(wanted(&[RAT]));
+    let options = EventSubOptions {
+        pace: PACE,
+        watch_clock: false,
+        flush: Duration::from_millis(20),
+        ..EventSubOptions::new(watched)
+    };
+    let (listener, handle) = Arc::new(world.platform()).listener(options);
+    let (sink, mut source) = mpsc::channel(1);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = own(async move {
+        let stop = Box::pin(async move {
+            let _ = stopped.await;
+        });
+        Box::new(listener).listen(stop, sink).await;
+    });
+    eventually("the line is proven", || {
+        handle.status().lines.iter().any(|line| line.state == "CONNECTED")
+    })
+    .await;
+    for _ in 0..20 {
+        world.twitch().go_live(RAT).unwrap();
+        world.twitch().end_stream(RAT).unwrap();
+    }
+    eventually("all is heard", || handle.status().tally.events == 40).await;
+    // Twice the time after which an unanswered ping or a missed keepalive would have ended the line.
+    tokio::time::sleep(Duration::from_millis(40_000 / u64::from(PACE))).await;
+    assert_eq!(handle.status().tally.reconnects, 0);
+    drop(time);
+    let mut pushes = 0;
+    let reading = async {
+        while let Some(heard) = source.recv().await {
+            let push =
+                matches!(&heard, Heard::Observed(told) if matches!(told.fact, Fact::StreamPush { .. }));
+            pushes += usize::from(push);
+            if pushes == 40 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .unwrap();
+    drop((stop, task));
+}

@@ -130,6 +130,7 @@ impl Auth {
         }
         let mut token = stored.ok_or_else(|| no_token(identity))?;
         if token.refresh.is_some()
+            && self.store.renews()
             && is_due(token.obtained_at, token.expires_at, now)
             && self.may_try_early(identity, now)
         {

@@ -68,6 +68,9 @@ impl Auth {
         let Some(refresh) = token.refresh.clone() else {
             return Ok(Renewal::NoRefreshToken);
         };
+        if !self.store.renews() {
+            return Ok(Renewal::LeftToOthers);
+        }
         let Some(client_id) = token.client_id.clone().or_else(|| self.client_id.clone()) else {
             return Ok(Renewal::Misconfigured("no client id is configured".to_owned()));
         };

@@ -17,8 +17,15 @@ const AT_A_TIME: usize = 10;
 /// How long points or places that are taken may be those of our own dead session.
 const CROWDED_FOR: [Millis; 3] = [10_000, 25_000, 60_000];
 
-/// The code of a refusal for want of points: no trouble, such a channel is polled.
+/// The code of a refusal for want of points.
 pub(super) const COST: &str = "twitch.eventsub.cost";
+/// The code of a refusal because something like it exists, which the list does not show on this session.
+const CONFLICT: &str = "twitch.eventsub.conflict";
+
+/// Returns whether a refusal is no trouble of the channel's: such a channel is polled, and nothing is claimed.
+pub(super) fn is_no_trouble(code: &str) -> bool {
+    [COST, CONFLICT, "twitch.eventsub.withdrawn"].contains(&code)
+}
 
 /// How one desired subscription stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +174,7 @@ impl Roster {
             ),
             Created::Exists if tries < 2 => (due_in(1_000), Verdict::Look),
             Created::Exists => not_heard(
-                "twitch.eventsub.conflict",
+                CONFLICT,
                 "Twitch says that it exists, but not on this session",
                 refused,
             ),

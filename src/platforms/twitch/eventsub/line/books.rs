@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::super::kinds::Subscription;
 use super::super::machine::{HOPELESS_PAUSE, Input, Millis, Trouble};
 use super::super::rest::{self, Bill, Created};
-use super::super::roster::{COST, Verdict};
+use super::super::roster::{COST, Verdict, is_no_trouble};
 use super::super::wire::Told;
 use super::voice::source_of;
 use super::{COMPARE, Line, Telling, Work};
@@ -91,7 +91,7 @@ impl Line {
             Verdict::NotHeard { code, reason } => {
                 self.not_heard(subscription, &code, &reason);
                 if let Some((code, reason)) = self.roster.all_refused() {
-                    let refused = code != COST;
+                    let refused = !is_no_trouble(&code);
                     let trouble = Trouble {
                         code,
                         reason,

@@ -4,7 +4,7 @@ use tracing::{debug, info, warn};
 
 use super::super::kinds::{Kind, Subscription};
 use super::super::machine::{Input, Millis, Phase, Trouble};
-use super::super::roster::{COST, Stand};
+use super::super::roster::{COST, Stand, is_no_trouble};
 use super::super::status::LineStatus;
 use super::{BEAT, GATHER, Line, PendingDown, Telling};
 use crate::core::observation::{ErrorInfo, Fact, Grants, LinkState, Transport};
@@ -47,22 +47,41 @@ impl Line {
         };
         let at = self.twitch_now();
         self.around.hub.failed(&source, subscription.kind, at);
+        if is_no_trouble(code) {
+            info!(
+                source.key = %source, subscription = subscription.kind.name(), code, reason,
+                "{} of `{source}` is polled instead", subscription.kind.name()
+            );
+            if subscription.kind.is_of_stream() {
+                self.unclaim(&source, at);
+            }
+            if code == COST {
+                self.compare(true);
+            }
+            return;
+        }
         warn!(
             source.key = %source, subscription = subscription.kind.name(), code, reason,
             "Twitch does not let us hear {} of `{source}`", subscription.kind.name()
         );
-        if code == COST {
-            return self.compare(true);
-        }
         let error = ErrorInfo::new(code, format!("{}: {reason}", subscription.kind.name()));
         if subscription.kind.is_of_stream() {
-            let state = LinkState::Down { error: error.clone() };
-            self.tell_link(&source, state, at);
+            self.tell_link(&source, LinkState::Refused { error }, at);
             self.told.insert(source.clone(), Telling::Trouble);
             self.around.hub.silence(|silence| silence.deaf(&source));
         } else {
             self.around.hub.observe(&source, at, Fact::Problem { error });
         }
+    }
+
+    /// Claims nothing any more of a source's link.
+    fn unclaim(&mut self, source: &SourceKey, at: Timestamp) {
+        if let Some(telling) = self.told.get_mut(source)
+            && std::mem::replace(telling, Telling::Nothing) != Telling::Nothing
+        {
+            self.tell_link(source, LinkState::Closed, at);
+        }
+        self.around.hub.silence(|silence| silence.deaf(source));
     }
 
     pub(super) fn tell_ban(&self, source: &SourceKey, banned: bool) {
@@ -134,7 +153,7 @@ impl Line {
         let state = match &down.trouble {
             trouble if trouble.refused => LinkState::Refused { error },
             // Want of points is no trouble: those channels are polled, and nothing is claimed of this way to them.
-            trouble if trouble.code == COST => LinkState::Closed,
+            trouble if is_no_trouble(&trouble.code) => LinkState::Closed,
             _ => LinkState::Down { error },
         };
         for (source, telling) in std::mem::take(&mut self.told) {
