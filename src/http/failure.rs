@@ -16,6 +16,9 @@ pub enum HttpError {
         /// Whether the request surely never reached the other side.
         never_sent: bool,
     },
+    /// The request cannot even be written: a header holds what no header may.
+    #[error("the token or client id has characters that cannot be sent")]
+    Unsendable,
     /// The body is larger than we read.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {
@@ -29,18 +32,19 @@ impl HttpError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Network { code, .. } => code,
+            Self::Unsendable => "http.unsendable",
             Self::TooLarge { .. } => "http.too_large",
         }
     }
 
     /// Returns whether the request surely had no effect on the other side, because it never got there.
     pub fn never_sent(&self) -> bool {
-        matches!(self, Self::Network { never_sent: true, .. })
+        matches!(self, Self::Network { never_sent: true, .. } | Self::Unsendable)
     }
 
     /// Returns whether asking again may bring something else. A certificate does not change between two attempts.
     pub fn may_heal(&self) -> bool {
-        !matches!(self.code(), "network.tls" | "http.too_large")
+        !matches!(self.code(), "network.tls" | "http.too_large" | "http.unsendable")
     }
 
     pub(super) fn from_reqwest(error: reqwest::Error) -> Self {

@@ -24,6 +24,12 @@ impl Asked {
         let answer = match outcome {
             Ok(answer) => answer,
             Err(error @ HttpError::TooLarge { .. }) => return Err(self.unreadable(error.to_string())),
+            Err(error @ HttpError::Unsendable) => {
+                return Err(PlatformError::NotConfigured {
+                    platform: self.platform,
+                    what: format!("credentials in their right form: {error}"),
+                });
+            }
             Err(error) => return Err(self.unavailable(error.code(), error.to_string())),
         };
         let Asked { platform, operation } = self;

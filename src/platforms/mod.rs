@@ -10,6 +10,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use crate::core::observation::Observation;
 use crate::core::source::{PlatformName, SourceKey};
@@ -37,6 +39,35 @@ pub trait ProbeSink: Send + Sync {
 
     /// Says how far the look has come, in calls that are done and calls expected in all.
     fn progress(&self, platform: PlatformName, done: usize, expected: usize);
+}
+
+/// Listens to what one platform pushes.
+///
+/// It says of a source's link that it is up only after the platform has welcomed us and accepted what we asked for, and
+/// that it is down once it is not. It keeps trying for as long as it runs.
+#[async_trait]
+pub trait Listener: Send {
+    /// Returns which platform it listens to.
+    fn name(&self) -> PlatformName;
+
+    /// Listens until `stop` resolves, then closes what is open and tells of it, and returns. What it hears goes to `sink`,
+    /// whose other end must be read all the time: while it is full, the listener waits with what it has to tell, but goes
+    /// on listening.
+    async fn listen(self: Box<Self>, stop: BoxFuture<'static, ()>, sink: mpsc::Sender<Heard>);
+}
+
+/// What a listener tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// A fact.
+    Observed(Observation),
+    /// Something may have been missed about these sources, or something about them is suspicious: look at once.
+    Missed {
+        /// The sources.
+        sources: Vec<SourceKey>,
+        /// What to look at.
+        probes: ProbeSet,
+    },
 }
 
 /// A thing to look at.

@@ -29,6 +29,11 @@ pub trait TokenStore: Send + Sync {
     /// Returns the token of `identity`.
     async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError>;
 
+    /// Returns whether tokens kept here are ours to renew. Where another program renews them, we only read.
+    fn renews(&self) -> bool {
+        true
+    }
+
     /// Waits until nobody else, in this process or another, holds `identity`; while the lease lives, nobody else does.
     ///
     /// Whoever refreshes a token holds its lease from reading the token to keeping the new pair.

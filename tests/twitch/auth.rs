@@ -391,3 +391,48 @@ async fn no_token_or_secret_is_in_anything_that_a_look_tells() {
         assert!(!told.contains(&secret), "{told}");
     }
 }
+
+/// A store whose tokens another program renews.
+struct ReadOnly(Arc<dyn TokenStore>);
+
+#[async_trait::async_trait]
+impl TokenStore for ReadOnly {
+    async fn identities(
+        &self,
+    ) -> Result<Vec<bitbrat::core::observation::Identity>, bitbrat::tokens::TokenError> {
+        self.0.identities().await
+    }
+
+    async fn load(
+        &self,
+        identity: &bitbrat::core::observation::Identity,
+    ) -> Result<Option<StoredToken>, bitbrat::tokens::TokenError> {
+        self.0.load(identity).await
+    }
+
+    fn renews(&self) -> bool {
+        false
+    }
+
+    async fn lease(
+        &self,
+        identity: &bitbrat::core::observation::Identity,
+    ) -> Result<Box<dyn bitbrat::tokens::TokenLease>, bitbrat::tokens::TokenError> {
+        self.0.lease(identity).await
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_another_program_renews_are_never_refreshed_by_us() {
+    let world = World::public().await;
+    let platform = world.platform_with(Arc::new(ReadOnly(Arc::clone(&world.store))));
+    world.sim.clock.advance(13_200_000);
+    look(&platform, &[Probe::Stream], &[RAT]).await;
+    world.sim.clock.advance(5 * 3_600_000);
+    let seen = look(&platform, &[Probe::Auth, Probe::Stream], &[RAT]).await;
+    assert_eq!((auth(&seen), refreshes(&world)), (Some(AuthResult::Expired), 0));
+    // Once the other program has done so, all is well.
+    world.give_token(&twitch::bot(), BOT, &SCOPES).await;
+    let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
+    assert_eq!(auth(&seen), Some(AuthResult::Valid));
+}

@@ -2,6 +2,8 @@
 
 mod auth;
 mod departures;
+mod eventsub;
+mod mock_eventsub;
 mod permissions;
 mod probe;
 mod wrong_states;

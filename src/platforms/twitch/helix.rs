@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Method, Url};
+use reqwest::{Method, Request, RequestBuilder, Url};
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 
@@ -82,25 +82,40 @@ impl Helix {
         })
     }
 
+    /// Sends one request within the budget, whatever comes of it.
+    pub(super) async fn send(
+        &self,
+        access: &Access,
+        request: RequestBuilder,
+        meter: &Meter<'_>,
+    ) -> Result<Answer, HttpError> {
+        let budget = self.budgets.of(&access.bucket());
+        let point = budget.take().await;
+        meter.sent();
+        let outcome = self.http.send(authorised(request, access)?).await;
+        if let Ok(answer) = &outcome {
+            budget.learn(answer);
+            self.skew.learn(answer);
+            self.latency.learn(answer.rtt);
+        }
+        drop(point);
+        outcome
+    }
+
     async fn ask(
         &self,
         access: &Access,
         call: &Call<'_>,
         meter: &Meter<'_>,
     ) -> Result<Answer, PlatformError> {
-        let budget = self.budgets.of(&access.bucket());
         let mut attempt = 0;
         let outcome = loop {
             attempt += 1;
-            let point = budget.take().await;
-            meter.sent();
-            let outcome = self.http.send(self.request(access, call)).await;
-            if let Ok(answer) = &outcome {
-                budget.learn(answer);
-                self.skew.learn(answer);
-                self.latency.learn(answer.rtt);
-            }
-            drop(point);
+            let request = self
+                .http
+                .request(Method::GET, below(&self.base, call.path))
+                .query(&call.query);
+            let outcome = self.send(access, request, meter).await;
             let endpoints_own_limit =
                 matches!(&outcome, Ok(answer) if answer.status == 429 && !is_bucket_refusal(answer));
             match Retries::READ.wait_after(attempt, &outcome, &self.chance) {
@@ -110,19 +125,14 @@ impl Helix {
         };
         judge(call, outcome)
     }
+}
 
-    fn request(&self, access: &Access, call: &Call<'_>) -> reqwest::Request {
-        self.http
-            .request(Method::GET, below(&self.base, call.path))
-            .query(&call.query)
-            .bearer_auth(access.token.expose_secret())
-            .header("Client-Id", &access.client_id)
-            .build()
-            .unwrap_or_else(|_| {
-                // A token or client id with line breaks in it; the platform will say that it is none.
-                reqwest::Request::new(Method::GET, below(&self.base, call.path))
-            })
-    }
+fn authorised(request: RequestBuilder, access: &Access) -> Result<Request, HttpError> {
+    request
+        .bearer_auth(access.token.expose_secret())
+        .header("Client-Id", &access.client_id)
+        .build()
+        .map_err(|_| HttpError::Unsendable)
 }
 
 fn asked(call: &Call<'_>) -> Asked {

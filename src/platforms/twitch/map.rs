@@ -139,7 +139,7 @@ pub(super) fn api(state: LinkState) -> Fact {
 }
 
 /// The fields that are not empty, if any.
-fn profile(fields: &[(&str, &String)]) -> Option<Fact> {
+pub(super) fn profile(fields: &[(&str, &String)]) -> Option<Fact> {
     let fields: BTreeMap<_, _> = fields
         .iter()
         .filter(|(_, value)| !value.is_empty())

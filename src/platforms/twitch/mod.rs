@@ -6,6 +6,7 @@
 
 mod auth;
 mod budget;
+pub mod eventsub;
 mod helix;
 mod map;
 mod meter;
@@ -14,6 +15,7 @@ mod options;
 mod permissions;
 mod probe;
 mod reader;
+mod renewal;
 mod standing;
 mod wire;
 

@@ -121,9 +121,7 @@ impl OAuth {
 
     async fn send(&self, request: reqwest::RequestBuilder, meter: &Meter<'_>) -> Result<Answer, HttpError> {
         meter.sent();
-        let request = request
-            .build()
-            .expect("fixed headers and a form of texts make a request");
+        let request = request.build().map_err(|_| HttpError::Unsendable)?;
         let outcome = self.http.send(request).await;
         if let Ok(answer) = &outcome {
             self.skew.learn(answer);

@@ -29,6 +29,8 @@ pub(super) enum Renewal {
     NoAnswer(String),
     /// The refresh token may be spent already and was not sent.
     Withheld,
+    /// Renewing is another program's task.
+    LeftToOthers,
     /// There is no refresh token.
     NoRefreshToken,
 }
@@ -69,6 +71,10 @@ pub(super) fn after_refusal(renewal: &Renewal, expires_at: Option<Timestamp>, no
             "it ended early and an earlier renewal was cut off; its one-time refresh token is not sent twice"
                 .to_owned(),
         ),
+        // Refreshable, whether it ended by itself or was replaced by whoever renews it.
+        Renewal::LeftToOthers => {
+            Standing::Expired("it is to be renewed by the program that keeps the tokens".to_owned())
+        }
         Renewal::NoRefreshToken => match expires_at {
             None => {
                 Standing::Expired("it has no known end and no refresh token, so expiry is assumed".to_owned())
@@ -111,6 +117,8 @@ mod tests {
             (Renewal::NoAnswer(text()), Some(end), after, "expired"),
             (Renewal::Withheld, Some(end), before, "revoked"),
             (Renewal::Withheld, Some(end), after, "expired"),
+            (Renewal::LeftToOthers, Some(end), before, "expired"),
+            (Renewal::LeftToOthers, Some(end), after, "expired"),
             (Renewal::NoRefreshToken, Some(end), before, "revoked"),
             (Renewal::NoRefreshToken, Some(end), end.plus_secs(-59), "expired"),
             (Renewal::NoRefreshToken, Some(end), after, "expired"),

@@ -1,0 +1,510 @@
+//! Who is listened to, over which lines, and who is polled instead. Pure, so that it can be shown before connecting.
+//!
+//! Twitch's limits, per application and user: 3 sockets with 300 subscriptions each, and 10 points in all. Who is live
+//! costs a point per subscription, or nothing where the broadcaster has authorised the application (and in the user's own
+//! channel). <https://dev.twitch.tv/docs/eventsub/manage-subscriptions/#subscription-limits>
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::kinds::{Kind, Subscription};
+use crate::core::observation::Identity;
+use crate::core::source::SourceKey;
+
+/// What Twitch allows one application and user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Points in all.
+    pub max_cost: u32,
+    /// Points that others with the same application and user use up.
+    pub cost_of_others: u32,
+    /// Sockets.
+    pub sockets: usize,
+    /// Sockets of these that are left free: while Twitch has not noticed that one is lost, its successor counts beside
+    /// it.
+    pub spare_sockets: usize,
+    /// Subscriptions on one socket.
+    pub per_socket: usize,
+    /// Channels whose chat one user may join without a role there.
+    pub chats: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_cost: 10,
+            cost_of_others: 0,
+            sockets: 3,
+            spare_sockets: 1,
+            per_socket: 300,
+            chats: 100,
+        }
+    }
+}
+
+/// An account whose token we have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its identity.
+    pub identity: Identity,
+    /// Its user id.
+    pub user_id: String,
+    /// What it has granted.
+    pub scopes: BTreeSet<String>,
+}
+
+impl Account {
+    fn has(&self, scopes: &[&str]) -> bool {
+        scopes.iter().any(|scope| self.scopes.contains(*scope))
+    }
+}
+
+/// A channel that should be listened to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channel {
+    /// The source.
+    pub source: SourceKey,
+    /// Higher ones come first where points are short.
+    pub priority: i64,
+}
+
+/// What is known when planning.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The bot, where its token is usable.
+    pub bot: Option<Account>,
+    /// Broadcasters whose tokens are usable.
+    pub broadcasters: Vec<Account>,
+    /// Points that a subscription about a channel turned out to cost.
+    pub costs: BTreeMap<String, u32>,
+    /// Whether chat is counted.
+    pub chat: bool,
+    /// The limits.
+    pub limits: Limits,
+}
+
+/// A subscription that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// What it is.
+    #[serde(flatten)]
+    pub subscription: Subscription,
+    /// The points that it is expected to cost.
+    pub cost: u32,
+}
+
+/// A socket and what is to be heard over it, the surest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedLine {
+    /// Whose token makes the subscriptions.
+    pub identity: Identity,
+    /// That account's user id.
+    pub user_id: String,
+    /// Which of the account's sockets, from 0.
+    pub socket: usize,
+    /// What is to be heard.
+    pub subscriptions: Vec<Planned>,
+}
+
+/// A channel that is polled, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Polled {
+    /// The channel.
+    pub source: SourceKey,
+    /// Why it is not listened to.
+    pub reason: String,
+}
+
+/// The plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Plan {
+    /// Sockets.
+    pub lines: Vec<PlannedLine>,
+    /// Channels whose stream is told by polls alone.
+    pub polled: Vec<Polled>,
+    /// Points that the bot's subscriptions cost.
+    pub cost: u32,
+    /// Points that are there for them.
+    pub cost_limit: u32,
+    /// Sockets of the bot that stay free for reconnecting.
+    pub spare_sockets: usize,
+}
+
+impl Plan {
+    /// Returns whether a source's stream is pushed.
+    pub fn is_pushed(&self, source: &SourceKey) -> bool {
+        self.lines
+            .iter()
+            .flat_map(|line| &line.subscriptions)
+            .any(|planned| {
+                planned.subscription.kind.is_of_stream() && planned.subscription.channel == source.id()
+            })
+    }
+}
+
+/// Plans who is listened to.
+pub fn plan(channels: &[Channel], known: &Known) -> Plan {
+    let mut planner = Planner::new(known);
+    let mut sorted: Vec<_> = channels.iter().collect();
+    // Free ones first, then by priority; the key makes the order total, so that a plan never changes for no reason.
+    sorted.sort_by_key(|channel| {
+        (
+            planner.cost_of(&channel.source),
+            -channel.priority,
+            channel.source.clone(),
+        )
+    });
+    sorted.dedup_by_key(|channel| &channel.source);
+    match &known.bot {
+        Some(bot) => planner.place_with_bot(bot, &sorted),
+        None => planner.place_without_bot(&sorted),
+    }
+    planner.place_roles(&sorted);
+    planner.finish()
+}
+
+struct Planner<'a> {
+    known: &'a Known,
+    /// The bot's subscriptions, in order.
+    subscriptions: Vec<Planned>,
+    /// Subscriptions of broadcasters, by identity.
+    theirs: BTreeMap<&'a Identity, Vec<Planned>>,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    fn new(known: &'a Known) -> Self {
+        let limits = &known.limits;
+        Self {
+            known,
+            subscriptions: Vec::new(),
+            theirs: BTreeMap::new(),
+            plan: Plan {
+                cost_limit: limits.max_cost.saturating_sub(limits.cost_of_others),
+                spare_sockets: limits.spare_sockets,
+                ..Plan::default()
+            },
+        }
+    }
+
+    fn broadcaster_of(&self, source: &SourceKey) -> Option<&'a Account> {
+        self.known
+            .broadcasters
+            .iter()
+            .find(|account| account.user_id == source.id())
+    }
+
+    /// Points for one subscription about who is live.
+    fn cost_of(&self, source: &SourceKey) -> u32 {
+        if let Some(cost) = self.known.costs.get(source.id()) {
+            return *cost;
+        }
+        let own = self
+            .known
+            .bot
+            .as_ref()
+            .is_some_and(|bot| bot.user_id == source.id());
+        u32::from(!own && self.broadcaster_of(source).is_none())
+    }
+
+    fn capacity(&self) -> usize {
+        let limits = &self.known.limits;
+        limits.sockets.saturating_sub(limits.spare_sockets).max(1) * limits.per_socket
+    }
+
+    fn place_with_bot(&mut self, bot: &Account, channels: &[&Channel]) {
+        let mut pushed = Vec::new();
+        for channel in channels {
+            let cost = self.cost_of(&channel.source);
+            if self.subscriptions.len() + 2 > self.capacity() {
+                self.poll(channel, "the sockets are full");
+            } else if self.plan.cost + 2 * cost > self.plan.cost_limit {
+                let reason = format!(
+                    "it would cost {} of the {} points that Twitch allows, and {} are used",
+                    2 * cost,
+                    self.plan.cost_limit,
+                    self.plan.cost
+                );
+                self.poll(channel, &reason);
+            } else {
+                for kind in [Kind::Online, Kind::Offline] {
+                    self.push(Subscription::new(kind, channel.source.id()), cost);
+                }
+                pushed.push(*channel);
+            }
+        }
+        if self.known.chat && bot.has(&["user:read:chat"]) {
+            let mut by_priority = channels.to_vec();
+            by_priority.sort_by_key(|channel| (-channel.priority, channel.source.clone()));
+            for channel in by_priority.into_iter().take(self.known.limits.chats) {
+                if self.subscriptions.len() < self.capacity() {
+                    self.push(Subscription::chat(channel.source.id(), &bot.user_id), 0);
+                }
+            }
+        }
+        // Titles come with what is left.
+        for channel in pushed {
+            let cost = self.cost_of(&channel.source);
+            let fits = self.plan.cost + cost <= self.plan.cost_limit;
+            if fits && self.subscriptions.len() < self.capacity() {
+                self.push(Subscription::new(Kind::Update, channel.source.id()), cost);
+            }
+        }
+    }
+
+    /// Without the bot, a broadcaster's own token still tells about its own channel, at no cost.
+    fn place_without_bot(&mut self, channels: &[&Channel]) {
+        for channel in channels {
+            match self.broadcaster_of(&channel.source) {
+                Some(account) => {
+                    for kind in [Kind::Online, Kind::Offline, Kind::Update] {
+                        self.push_theirs(account, kind, &channel.source);
+                    }
+                }
+                None => self.poll(channel, "there is no usable token of the bot"),
+            }
+        }
+    }
+
+    /// Who becomes moderator or VIP is told only to the broadcaster's own token.
+    fn place_roles(&mut self, channels: &[&Channel]) {
+        for channel in channels {
+            let Some(account) = self.broadcaster_of(&channel.source) else {
+                continue;
+            };
+            if account.has(&["moderation:read"]) {
+                self.push_theirs(account, Kind::ModeratorAdd, &channel.source);
+                self.push_theirs(account, Kind::ModeratorRemove, &channel.source);
+            }
+            if account.has(&["channel:read:vips", "channel:manage:vips"]) {
+                self.push_theirs(account, Kind::VipAdd, &channel.source);
+                self.push_theirs(account, Kind::VipRemove, &channel.source);
+            }
+        }
+    }
+
+    fn push(&mut self, subscription: Subscription, cost: u32) {
+        self.plan.cost += cost;
+        self.subscriptions.push(Planned { subscription, cost });
+    }
+
+    fn push_theirs(&mut self, account: &'a Account, kind: Kind, source: &SourceKey) {
+        let planned = Planned {
+            subscription: Subscription::new(kind, source.id()),
+            cost: 0,
+        };
+        self.theirs.entry(&account.identity).or_default().push(planned);
+    }
+
+    fn poll(&mut self, channel: &Channel, reason: &str) {
+        self.plan.polled.push(Polled {
+            source: channel.source.clone(),
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn finish(mut self) -> Plan {
+        let per_socket = self.known.limits.per_socket.max(1);
+        if let Some(bot) = &self.known.bot {
+            // Whole pairs per socket: an odd limit would part a start from its end.
+            for (socket, chunk) in self.subscriptions.chunks(per_socket).enumerate() {
+                self.plan.lines.push(PlannedLine {
+                    identity: bot.identity.clone(),
+                    user_id: bot.user_id.clone(),
+                    socket,
+                    subscriptions: chunk.to_vec(),
+                });
+            }
+        }
+        for account in &self.known.broadcasters {
+            if let Some(subscriptions) = self.theirs.remove(&account.identity) {
+                self.plan.lines.push(PlannedLine {
+                    identity: account.identity.clone(),
+                    user_id: account.user_id.clone(),
+                    socket: 0,
+                    subscriptions,
+                });
+            }
+        }
+        self.plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::source::PlatformName;
+
+    fn source(id: u32) -> SourceKey {
+        SourceKey::new(PlatformName::Twitch, &id.to_string()).unwrap()
+    }
+
+    fn channels(count: u32) -> Vec<Channel> {
+        (1..=count)
+            .map(|id| Channel {
+                source: source(id),
+                priority: 0,
+            })
+            .collect()
+    }
+
+    fn account(identity: &str, user_id: &str, scopes: &[&str]) -> Account {
+        Account {
+            identity: Identity::named(identity),
+            user_id: user_id.to_owned(),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        }
+    }
+
+    fn bot_only() -> Known {
+        Known {
+            bot: Some(account("twitch/bot", "900100", &["user:read:chat"])),
+            ..Known::default()
+        }
+    }
+
+    fn of_kind(plan: &Plan, kind: Kind) -> usize {
+        plan.lines
+            .iter()
+            .flat_map(|line| &line.subscriptions)
+            .filter(|planned| planned.subscription.kind == kind)
+            .count()
+    }
+
+    #[test]
+    fn a_bot_alone_hears_five_foreign_channels_and_polls_the_rest() {
+        let plan = plan(&channels(8), &bot_only());
+        assert_eq!(
+            (of_kind(&plan, Kind::Online), of_kind(&plan, Kind::Offline)),
+            (5, 5)
+        );
+        assert_eq!((plan.cost, plan.polled.len(), plan.lines.len()), (10, 3, 1));
+        assert!(plan.is_pushed(&source(5)) && !plan.is_pushed(&source(6)));
+        assert!(
+            plan.polled[0].reason.contains("10 points"),
+            "{}",
+            plan.polled[0].reason
+        );
+        assert_eq!(of_kind(&plan, Kind::Update), 0, "points go to who is live first");
+    }
+
+    #[test]
+    fn points_that_are_left_over_bring_titles() {
+        let plan = plan(&channels(3), &bot_only());
+        assert_eq!((plan.cost, of_kind(&plan, Kind::Update)), (9, 3));
+    }
+
+    #[test]
+    fn priority_decides_where_points_are_short() {
+        let mut wanted = channels(8);
+        wanted[7].priority = 10;
+        let plan = plan(&wanted, &bot_only());
+        assert!(plan.is_pushed(&source(8)) && !plan.is_pushed(&source(5)));
+    }
+
+    #[test]
+    fn authorised_channels_and_the_bots_own_cost_nothing_and_come_first() {
+        let mut wanted = channels(8);
+        wanted.push(Channel {
+            source: source(900_100),
+            priority: -5,
+        });
+        let mut known = bot_only();
+        known.broadcasters = vec![account("twitch/broadcaster:8", "8", &[])];
+        let plan = plan(&wanted, &known);
+        assert!(plan.is_pushed(&source(8)) && plan.is_pushed(&source(900_100)));
+        assert_eq!((of_kind(&plan, Kind::Online), plan.cost), (7, 10));
+        let first = &plan.lines[0].subscriptions[0];
+        assert_eq!(first.cost, 0, "the surest first");
+    }
+
+    #[test]
+    fn costs_that_were_told_replace_those_that_were_expected() {
+        let mut known = bot_only();
+        known.costs = (1..=8).map(|id: u32| (id.to_string(), 0)).collect();
+        let plan = plan(&channels(8), &known);
+        assert_eq!((plan.polled.len(), plan.cost), (0, 0));
+    }
+
+    #[test]
+    fn points_of_others_are_left_to_them() {
+        let mut known = bot_only();
+        known.limits.cost_of_others = 7;
+        let plan = plan(&channels(8), &known);
+        assert_eq!(
+            (of_kind(&plan, Kind::Online), plan.cost, plan.cost_limit),
+            (1, 3, 3)
+        );
+    }
+
+    #[test]
+    fn many_authorised_channels_fill_two_sockets_and_leave_the_third_for_reconnecting() {
+        let mut known = bot_only();
+        known.chat = true;
+        known.broadcasters = (1..=400)
+            .map(|id| account(&format!("twitch/broadcaster:{id}"), &id.to_string(), &[]))
+            .collect();
+        let plan = plan(&channels(400), &known);
+        let of_bot: Vec<_> = plan.lines.iter().map(|line| line.subscriptions.len()).collect();
+        assert_eq!(of_bot, [300, 300]);
+        assert_eq!((of_kind(&plan, Kind::Online), plan.polled.len()), (300, 100));
+        assert_eq!(plan.spare_sockets, 1);
+        for line in &plan.lines {
+            let (starts, ends): (Vec<_>, Vec<_>) = line
+                .subscriptions
+                .iter()
+                .partition(|planned| planned.subscription.kind == Kind::Online);
+            assert_eq!(starts.len(), ends.len(), "no start is parted from its end");
+        }
+    }
+
+    #[test]
+    fn chat_is_heard_in_a_hundred_channels_by_priority_and_only_when_wanted() {
+        let mut known = bot_only();
+        assert_eq!(of_kind(&plan(&channels(150), &known), Kind::Chat), 0);
+        known.chat = true;
+        let plan_with_chat = plan(&channels(150), &known);
+        assert_eq!(of_kind(&plan_with_chat, Kind::Chat), 100);
+        assert_eq!(plan_with_chat.cost, 10);
+        known.bot = Some(account("twitch/bot", "900100", &[]));
+        assert_eq!(
+            of_kind(&plan(&channels(3), &known), Kind::Chat),
+            0,
+            "without the scope"
+        );
+    }
+
+    #[test]
+    fn roles_are_heard_with_the_broadcasters_own_token_on_a_line_of_its_own() {
+        let mut known = bot_only();
+        known.broadcasters = vec![
+            account(
+                "twitch/broadcaster:1",
+                "1",
+                &["moderation:read", "channel:read:vips"],
+            ),
+            account("twitch/broadcaster:2", "2", &["channel:manage:vips"]),
+            account("twitch/broadcaster:77", "77", &["moderation:read"]),
+        ];
+        let plan = plan(&channels(2), &known);
+        let lines: Vec<_> = plan
+            .lines
+            .iter()
+            .map(|line| (line.user_id.as_str(), line.subscriptions.len()))
+            .collect();
+        assert_eq!(lines, [("900100", 6), ("1", 4), ("2", 2)]);
+    }
+
+    #[test]
+    fn without_the_bot_broadcasters_hear_their_own_channels() {
+        let known = Known {
+            broadcasters: vec![account("twitch/broadcaster:1", "1", &["moderation:read"])],
+            ..Known::default()
+        };
+        let plan = plan(&channels(2), &known);
+        assert!(plan.is_pushed(&source(1)));
+        assert_eq!(plan.lines[0].subscriptions.len(), 5);
+        assert_eq!(plan.polled[0].source, source(2));
+    }
+}

@@ -1,0 +1,294 @@
+//! An EventSub server that is not Twitch and not our simulator, in the manner of the official mock: everything is free,
+//! conditions do not count, ids are made up, and events come to whoever is there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use bitbrat::clock::{Chance, SystemClock};
+use bitbrat::core::evidence::Knowledge;
+use bitbrat::core::observation::{Fact, Observation};
+use bitbrat::core::source::PlatformName;
+use bitbrat::core::stream::StreamStatus;
+use bitbrat::core::verdict::Verdict;
+use bitbrat::http::{Http, HttpOptions};
+use bitbrat::platforms::twitch::eventsub::EventSubOptions;
+use bitbrat::platforms::twitch::eventsub::planner::Channel;
+use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
+use bitbrat::platforms::{Heard, Listener};
+use bitbrat::tokens::{MemoryTokenStore, StoredToken};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{key, put_token};
+
+#[derive(Clone)]
+struct Mock {
+    subscriptions: Arc<Mutex<Vec<Value>>>,
+    frames: broadcast::Sender<String>,
+}
+
+fn message(kind: &str, extra: &Value, payload: &Value) -> String {
+    let mut metadata = json!({
+        "message_id": made_up_id(), "message_type": kind, "message_timestamp": now(),
+    });
+    if let (Some(metadata), Some(extra)) = (metadata.as_object_mut(), extra.as_object()) {
+        metadata.extend(extra.clone());
+    }
+    json!({"metadata": metadata, "payload": payload}).to_string()
+}
+
+fn made_up_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+fn now() -> String {
+    use bitbrat::clock::Clock;
+    SystemClock.now().to_string()
+}
+
+fn event(kind: &str, event: &Value) -> String {
+    let subscription = json!({
+        "id": made_up_id(), "status": "enabled", "type": kind, "version": "1", "cost": 0,
+        "condition": {"broadcaster_user_id": "1"}, "transport": {"method": "websocket", "session_id": "x"},
+    });
+    message(
+        "notification",
+        &json!({"subscription_type": kind, "subscription_version": "1"}),
+        &json!({"subscription": subscription, "event": event}),
+    )
+}
+
+async fn socket(
+    upgrade: WebSocketUpgrade,
+    Query(query): Query<HashMap<String, String>>,
+    State(mock): State<Mock>,
+) -> Response {
+    upgrade.on_upgrade(move |socket| serve_socket(socket, query.contains_key("reconnect_id"), mock))
+}
+
+async fn serve_socket(mut socket: WebSocket, again: bool, mock: Mock) {
+    let session = if again {
+        "22222222_bbbbbbbb"
+    } else {
+        "11111111_aaaaaaaa"
+    };
+    let welcome = json!({"session": {
+        "id": session, "status": "connected", "connected_at": now(), "keepalive_timeout_seconds": 10,
+        "reconnect_url": null,
+    }});
+    let mut frames = mock.frames.subscribe();
+    let mut ticks = tokio::time::interval(Duration::from_millis(40));
+    let _ = socket
+        .send(Message::Text(
+            message("session_welcome", &json!({}), &welcome).into(),
+        ))
+        .await;
+    loop {
+        let text = tokio::select! {
+            // Keepalives come on a fixed beat, even right after events, and pings between them.
+            _ = ticks.tick() => {
+                let _ = socket.send(Message::Ping("".into())).await;
+                message("session_keepalive", &json!({}), &json!({}))
+            }
+            frame = frames.recv() => match frame {
+                Ok(frame) => frame,
+                Err(_) => return,
+            },
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Pong(_))) => continue,
+                // Anything else from a client ends it, as with Twitch.
+                Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_))) => {
+                    let close = CloseFrame { code: 4001, reason: "inbound".into() };
+                    let _ = socket.send(Message::Close(Some(close))).await;
+                    return;
+                }
+                _ => return,
+            },
+        };
+        if socket.send(Message::Text(text.into())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn create(State(mock): State<Mock>, Json(wanted): Json<Value>) -> Response {
+    let mut subscriptions = mock.subscriptions.lock().unwrap();
+    if wanted["type"] == "channel.chat.message" {
+        let body = json!({"error": "Bad Request", "status": 400,
+            "message": "The combination of values in the type and version fields is not valid"});
+        return (StatusCode::BAD_REQUEST, Json(body)).into_response();
+    }
+    if subscriptions.iter().any(|known| known["type"] == wanted["type"]) {
+        let body = json!({"error": "Conflict", "status": 409, "message": "Subscription by the specified type and version combination for the specified Client ID already exists"});
+        return (StatusCode::CONFLICT, Json(body)).into_response();
+    }
+    let mut made = wanted.clone();
+    made["id"] = json!(made_up_id());
+    made["status"] = json!("enabled");
+    made["cost"] = json!(0);
+    subscriptions.push(made.clone());
+    let body = json!({"data": [made], "total": 0, "max_total_cost": 10, "total_cost": 0});
+    (StatusCode::ACCEPTED, Json(body)).into_response()
+}
+
+async fn list(State(mock): State<Mock>) -> Json<Value> {
+    let subscriptions = mock.subscriptions.lock().unwrap().clone();
+    Json(
+        json!({"total": subscriptions.len(), "data": subscriptions, "total_cost": 0, "max_total_cost": 10, "pagination": {}}),
+    )
+}
+
+fn router(mock: Mock) -> Router {
+    let validate = get(|| async {
+        Json(
+            json!({"client_id": "mockclient", "user_id": "7", "login": "mockbot", "expires_in": 3600,
+            "scopes": ["user:read:chat"]}),
+        )
+    });
+    Router::new()
+        .route("/auth/validate", validate)
+        .route("/ws", any(socket))
+        .route("/eventsub/subscriptions", post(create).get(list))
+        .with_state(mock)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test owns the task by its handle")]
+fn own(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..4_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never happened: {what}");
+}
+
+/// Starts the mock and an adapter that is pointed at it.
+async fn start(mock: &Mock) -> (std::net::SocketAddr, Arc<TwitchPlatform>, AbortOnDropHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = router(mock.clone());
+    let server = own(async move { axum::serve(listener, app).await.unwrap() });
+    let store = Arc::new(MemoryTokenStore::default());
+    let token = StoredToken::unproven("mocktoken".to_owned(), "2026-11-22T00:00:00Z".parse().unwrap());
+    put_token(store.as_ref(), &twitch::bot(), Some(token)).await;
+    let options = TwitchOptions {
+        auth_url: format!("http://{address}/auth").parse().unwrap(),
+        helix_url: format!("http://{address}/mock").parse().unwrap(),
+        eventsub_rest_url: format!("http://{address}").parse().unwrap(),
+        eventsub_ws_url: format!("ws://{address}/ws").parse().unwrap(),
+        ..TwitchOptions::default()
+    };
+    let clock = Arc::new(SystemClock);
+    let http = Http::new(HttpOptions::default(), clock.clone());
+    let platform = Arc::new(TwitchPlatform::new(
+        options,
+        store,
+        http,
+        clock,
+        Chance::seeded(1),
+    ));
+    (address, platform, server)
+}
+
+#[tokio::test]
+async fn the_official_mocks_eventsub_is_understood() {
+    let mock = Mock {
+        subscriptions: Arc::default(),
+        frames: broadcast::Sender::new(64),
+    };
+    let (address, platform, _server) = start(&mock).await;
+    let channels = ["1", "2"].map(|id| Channel {
+        source: key(id),
+        priority: 0,
+    });
+    let (_channels, watched) = watch::channel(channels.to_vec());
+    let (listener, handle) = platform.listener(EventSubOptions {
+        chat: true,
+        ..EventSubOptions::new(watched)
+    });
+    let (sink, mut source) = mpsc::channel(64);
+    let heard: Arc<Mutex<Vec<Observation>>> = Arc::default();
+    let kept = Arc::clone(&heard);
+    let _reader = own(async move {
+        while let Some(told) = source.recv().await {
+            if let Heard::Observed(observation) = told {
+                kept.lock().unwrap().push(observation);
+            }
+        }
+    });
+    let _task = own(Box::new(listener).listen(Box::pin(std::future::pending()), sink));
+    let verdict = |id: &str| {
+        let told = heard.lock().unwrap();
+        let knowledge = Knowledge::of(told.iter().filter(|told| told.source.id() == id));
+        Verdict::of(PlatformName::Twitch, &knowledge.evidence)
+    };
+    eventually("the first channel is up", || {
+        verdict("1").status.value.to_string() == "CONNECTED"
+    })
+    .await;
+    // What the mock confuses with the first channel's is no trouble of the second's; events of both are heard.
+    mock.frames
+        .send(event(
+            "stream.online",
+            &json!({"id": "40", "broadcaster_user_id": "2", "broadcaster_user_login": "two",
+                "broadcaster_user_name": "Two", "type": "live", "started_at": now()}),
+        ))
+        .unwrap();
+    eventually("the second's start is heard", || {
+        verdict("2").stream.value == StreamStatus::Online
+    })
+    .await;
+    // Strangers' events are not ours, and an unknown kind is none.
+    for (kind, id) in [("stream.online", "99"), ("user.authorization.revoke", "1")] {
+        let about = json!({"id": "41", "broadcaster_user_id": id, "user_id": id});
+        mock.frames.send(event(kind, &about)).unwrap();
+    }
+    eventually("both are counted", || {
+        let tally = handle.status().tally;
+        (tally.foreign, tally.unknown) == (1, 1)
+    })
+    .await;
+    // Its reconnect: another address, another session, and the old socket only ends by itself.
+    let body = json!({"session": {"id": "11111111_aaaaaaaa", "status": "reconnecting",
+        "keepalive_timeout_seconds": null, "connected_at": now(),
+        "reconnect_url": format!("ws://{address}/ws?reconnect_id=abc")}});
+    let created = mock.subscriptions.lock().unwrap().len();
+    mock.frames
+        .send(message("session_reconnect", &json!({}), &body))
+        .unwrap();
+    eventually("the line has moved", || {
+        let line = &handle.status().lines[0];
+        line.session.as_deref() == Some("22222222_bbbbbbbb") && line.state == "CONNECTED"
+    })
+    .await;
+    assert_eq!(mock.subscriptions.lock().unwrap().len(), created);
+    mock.frames
+        .send(event("stream.offline", &json!({"broadcaster_user_id": "2"})))
+        .unwrap();
+    eventually("an end without an id is heard", || {
+        verdict("2").stream.value == StreamStatus::Offline
+    })
+    .await;
+    assert!(verdict("2").status.value.to_string() != "ERROR");
+    assert!(
+        heard
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|told| !matches!(told.fact, Fact::StreamAbsent))
+    );
+    assert_eq!(handle.status().tally.reconnects, 0);
+}
