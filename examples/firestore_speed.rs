@@ -130,7 +130,7 @@ async fn follow(store: Arc<FirestoreStore>, reader: FirestoreStore) -> Outcome<(
     let mut readable = Vec::new();
     for event in 0..EVENTS + SOURCES {
         let key: SourceKey = format!("twitch:{}", event % SOURCES + 1).parse()?;
-        let live = (event / SOURCES) % 2 == 0;
+        let live = (event / SOURCES).is_multiple_of(2);
         let fact = Fact::StreamPush {
             live,
             stream_id: Some(format!("s{}", event / SOURCES / 2)),

@@ -55,14 +55,12 @@ impl Process {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => {
-                    self.seen.push(line.clone());
-                    if line.contains(text) {
-                        return line;
-                    }
-                }
-                Err(_) => panic!("`{text}` was never said:\n{}", self.seen.join("\n")),
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("`{text}` was never said:\n{}", self.seen.join("\n"));
+            };
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
             }
         }
     }
