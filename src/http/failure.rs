@@ -82,13 +82,7 @@ fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str)
         .iter()
         .find_map(|cause| cause.downcast_ref::<io::Error>())
         .map(io::Error::kind);
-    let tls = chain.iter().any(|cause| {
-        cause.is::<rustls::Error>()
-            || cause
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-                .is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
-    });
+    let tls = chain.iter().any(|cause| is_of_tls(*cause));
     if error.is_timeout() || kind == Some(io::ErrorKind::TimedOut) {
         "network.timeout"
     } else if tls {
@@ -100,6 +94,15 @@ fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str)
     } else {
         "network.reset"
     }
+}
+
+/// An I/O error hides the error that it was made of from the chain of causes, and may hold another one like it.
+fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
+    }
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inner.is_some_and(|inner| is_of_tls(inner))
 }
 
 /// The words for people, with the lowest cause where it says more.

@@ -346,4 +346,28 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
         }
     }
+
+    #[tokio::test]
+    async fn a_side_that_speaks_no_tls_is_told_as_such_and_not_asked_again() {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let _ = socket.read(&mut [0; 1024]);
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        });
+        let http = Http::new(HttpOptions::default(), Arc::new(crate::clock::SystemClock));
+        let request = http.request(
+            reqwest::Method::GET,
+            format!("https://{address}/").parse().unwrap(),
+        );
+        let error = http.send(request.build().unwrap()).await.unwrap_err();
+        assert_eq!(
+            (error.code(), error.may_heal()),
+            ("network.tls", false),
+            "{error}"
+        );
+        assert!(error.to_string().starts_with("no secure connection"), "{error}");
+    }
 }

@@ -46,7 +46,9 @@ pub fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
         ),
         Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => StoreError::Unavailable {
             location: location(path),
-            reason: format!("the system failed to read or write it ({error})"),
+            reason: format!(
+                "the system failed to read or write it ({error}); see with `df {directory}` whether the disk is full"
+            ),
         },
         _ => refused(
             error.to_string(),
