@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::core::counters::{self, CounterTable, Counters};
@@ -261,9 +262,9 @@ impl SourceDocument {
             schema_version,
             evidence: take(&mut fields, "evidence")?,
             counters: take(&mut fields, "counters")?,
-            metrics: fields.remove("metrics"),
+            metrics: fields.remove("metrics").map(Later::Value),
             display_name: fields.remove("displayName"),
-            metadata: fields.remove("metadata"),
+            metadata: fields.remove("metadata").map(Later::Value),
             rest: fields,
         };
         Ok(Self::assemble(key, parts))
@@ -282,10 +283,12 @@ impl SourceDocument {
         }
     }
 
-    fn assemble(key: SourceKey, parts: Parts) -> Self {
+    fn assemble(key: SourceKey, parts: Parts<'_>) -> Self {
         let evidence = parts.evidence.unwrap_or_default();
         let counters = parts.counters.unwrap_or_else(|| {
-            let totals = parts.metrics.as_ref().and_then(foreign_counters);
+            let totals = parts
+                .metrics
+                .and_then(|metrics| foreign_counters(&metrics.read()));
             totals
                 .map(|totals| BTreeMap::from([(FOREIGN_WRITER.to_owned(), totals)]))
                 .unwrap_or_default()
@@ -293,14 +296,11 @@ impl SourceDocument {
         let profile = &evidence.profile;
         let mut top = parts.rest;
         top.retain(|field, value| !value.is_null() && !RECORD_FIELDS.contains(&field.as_str()));
-        let mut metadata = match parts.metadata {
-            Some(Value::Object(metadata)) => metadata,
-            _ => Map::new(),
-        };
-        metadata.retain(|field, value| {
-            let derived = field == "session" || (field != "displayName" && profile.contains_key(field));
-            !value.is_null() && !derived
-        });
+        let derived =
+            |field: &str| field == "session" || (field != "displayName" && profile.contains_key(field));
+        let metadata = parts
+            .metadata
+            .map_or_else(Map::new, |metadata| metadata.members_but(derived));
         let display_name = match parts.display_name {
             Some(Value::String(name)) if !profile.contains_key("displayName") => Some(name),
             _ => None,
@@ -322,17 +322,50 @@ impl SourceDocument {
 
 /// A stored document taken apart.
 #[derive(Default)]
-struct Parts {
+struct Parts<'a> {
     schema_version: Option<u64>,
     evidence: Option<Evidence>,
     counters: Option<CounterTable>,
-    metrics: Option<Value>,
+    metrics: Option<Later<'a>>,
     display_name: Option<Value>,
-    metadata: Option<Value>,
+    metadata: Option<Later<'a>>,
     rest: Map<String, Value>,
 }
 
-impl<'de> Deserialize<'de> for Parts {
+/// A part that is read once it is known what is needed of it, which is mostly nothing.
+enum Later<'a> {
+    Value(Value),
+    Text(&'a str),
+}
+
+impl Later<'_> {
+    fn read(self) -> Value {
+        match self {
+            Self::Value(value) => value,
+            Self::Text(text) => serde_json::from_str(text).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the members of an object apart from nulls and those that are derived.
+    fn members_but(self, derived: impl Fn(&str) -> bool) -> Map<String, Value> {
+        match self {
+            Self::Value(Value::Object(mut members)) => {
+                members.retain(|member, value| !value.is_null() && !derived(member));
+                members
+            }
+            Self::Value(_) => Map::new(),
+            Self::Text(text) => {
+                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+                let kept = members.into_iter().filter(|(member, _)| !derived(member));
+                kept.map(|(member, text)| (member, Self::Text(text.get()).read()))
+                    .filter(|(_, value)| !value.is_null())
+                    .collect()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Parts<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(PartsVisitor)
     }
@@ -341,22 +374,24 @@ impl<'de> Deserialize<'de> for Parts {
 struct PartsVisitor;
 
 impl<'de> Visitor<'de> for PartsVisitor {
-    type Value = Parts;
+    type Value = Parts<'de>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a stored document")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Parts, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Parts<'de>, A::Error> {
         let mut parts = Parts::default();
         while let Some(field) = fields.next_key::<Field>()? {
             match field {
                 Field::SchemaVersion => parts.schema_version = fields.next_value::<Value>()?.as_u64(),
                 Field::Evidence => parts.evidence = fields.next_value()?,
                 Field::Counters => parts.counters = fields.next_value()?,
-                Field::Metrics => parts.metrics = fields.next_value()?,
+                Field::Metrics => parts.metrics = Some(Later::Text(fields.next_value::<&RawValue>()?.get())),
                 Field::DisplayName => parts.display_name = fields.next_value()?,
-                Field::Metadata => parts.metadata = fields.next_value()?,
+                Field::Metadata => {
+                    parts.metadata = Some(Later::Text(fields.next_value::<&RawValue>()?.get()));
+                }
                 Field::Derived => {
                     fields.next_value::<IgnoredAny>()?;
                 }

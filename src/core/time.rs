@@ -76,6 +76,9 @@ impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(at) = own_form(text.as_bytes()) {
+            return Ok(at);
+        }
         let parsed: jiff::Timestamp = text
             .parse()
             .map_err(|_| InvalidTimestamp(text.chars().take(40).collect()))?;
@@ -84,6 +87,38 @@ impl FromStr for Timestamp {
             i64::try_from(parsed.as_nanosecond().div_euclid(1_000_000)).unwrap_or(0),
         ))
     }
+}
+
+/// Reads the one form that we write ourselves, `2026-05-01T18:00:00.123Z`, several times faster than a parser of every form.
+/// A document has dozens of timestamps, and a listing a thousand documents.
+fn own_form(text: &[u8]) -> Option<Timestamp> {
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', rest @ ..] = text else {
+        return None;
+    };
+    let [h1, h2, b':', n1, n2, b':', s1, s2, b'.', f1, f2, f3, b'Z'] = rest else {
+        return None;
+    };
+    let number = |digits: &[&u8]| {
+        digits.iter().try_fold(0_i64, |number, digit| {
+            digit
+                .is_ascii_digit()
+                .then(|| number * 10 + i64::from(**digit - b'0'))
+        })
+    };
+    let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
+    let (hour, minute, second) = (number(&[h1, h2])?, number(&[n1, n2])?, number(&[s1, s2])?);
+    let millis = number(&[f1, f2, f3])?;
+    // Whatever might need the calendar's finer rules is left to the parser that knows them.
+    let plain = year >= 1 && (1..=12).contains(&month) && (1..=28).contains(&day);
+    if !plain || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    // Days since the epoch in the proleptic Gregorian calendar, with years that begin in March so that leap days end them.
+    let shifted = if month > 2 { year } else { year - 1 };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + of_year - 719_468;
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    Some(Timestamp::from_millis(seconds * 1000 + millis))
 }
 
 impl Serialize for Timestamp {
@@ -130,6 +165,31 @@ mod tests {
     fn refuses_text_without_an_offset() {
         assert!("2026-05-01T18:00:00".parse::<Timestamp>().is_err());
         assert!("yesterday".parse::<Timestamp>().is_err());
+    }
+
+    #[test]
+    fn our_own_form_is_read_as_any_parser_reads_it() {
+        // A step that meets every month, day, hour and kind of leap year within a few thousand years.
+        let mut at = Timestamp::from_millis(i64::MIN);
+        let end = Timestamp::from_millis(i64::MAX);
+        while at < end {
+            let text = at.to_string();
+            let parsed: jiff::Timestamp = text.parse().unwrap();
+            assert_eq!(
+                text.parse::<Timestamp>().unwrap().as_millis(),
+                parsed.as_millisecond(),
+                "{text}"
+            );
+            assert_eq!(text.parse::<Timestamp>().unwrap(), at);
+            at = at.plus_millis(86_400_000 * 11 + 3_723_004);
+        }
+        for odd in [
+            "2026-02-30T00:00:00.000Z",
+            "2026-13-01T00:00:00.000Z",
+            "2026-01-01T24:00:00.000Z",
+        ] {
+            assert!(odd.parse::<Timestamp>().is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -55,7 +55,8 @@ pub fn load(connection: &mut Connection, document_id: &str) -> rusqlite::Result<
 }
 
 pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
-    let mut statement = connection.prepare_cached("SELECT id, version, document FROM sources ORDER BY id")?;
+    // In the order of the file, which is read fastest; sorting what was read costs next to nothing.
+    let mut statement = connection.prepare_cached("SELECT id, version, document FROM sources")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
@@ -63,6 +64,7 @@ pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
         let text = row.get_ref(2)?.as_str()?;
         all.push(stored(row.get(0)?, row.get(1)?, text));
     }
+    all.sort_unstable_by(|a, b| a.document_id.cmp(&b.document_id));
     Ok(all)
 }
 
