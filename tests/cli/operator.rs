@@ -361,3 +361,29 @@ fn an_interrupt_is_exit_130() {
     assert!(interrupted.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
+
+#[test]
+fn a_watched_status_shows_what_another_process_has_seen() {
+    use std::io::{BufRead as _, BufReader};
+    let operator = Operator::new("twitch:777001").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]).exits(0);
+    // Redrawn once an hour, so that what is shown was told by the store.
+    let mut child = home
+        .command(&["sources", "status", "--watch=1h", "-o", "ndjson"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut shown =
+        || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let first = shown();
+    assert_eq!(first["streamStatus"], "ONLINE");
+    assert_eq!(first["viewerCount"], 12_847);
+    operator.sim.twitch.set_viewers("777001", 9);
+    home.run(&["probe", "viewers"]).exits(0);
+    while shown()["viewerCount"] != 9 {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -14,7 +14,7 @@ use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
-use crate::store::{SourceStore, StoreError, Stored, Unusable};
+use crate::store::{SourceStore, StoreError, Stored};
 
 /// Documents that are read one by one; for more of them everything is read at once.
 const FEW: usize = 8;
@@ -73,6 +73,34 @@ async fn read(
     keys: &[SourceKey],
     sources: &Sources,
 ) -> Result<Known, Failure> {
+    if keys.is_empty() || keys.len() > FEW {
+        return among(cx, keys, sources, store.load_all().await?);
+    }
+    let mut found = Vec::new();
+    for key in keys {
+        match store.load(key).await {
+            Ok(Some(document)) => found.push(Stored {
+                document_id: key.to_string(),
+                document: Ok(document),
+            }),
+            Ok(None) => {}
+            Err(StoreError::Unusable { document_id, source }) => found.push(Stored {
+                document_id,
+                document: Err(source),
+            }),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    among(cx, keys, sources, found)
+}
+
+/// Returns what `stored` says of `keys`, or of every source that is stored or configured when none are given.
+pub fn among(
+    cx: &Context,
+    keys: &[SourceKey],
+    sources: &Sources,
+    stored: Vec<Stored>,
+) -> Result<Known, Failure> {
     let origins: BTreeMap<&SourceKey, &String> = sources
         .known
         .iter()
@@ -80,22 +108,16 @@ async fn read(
         .collect();
     let mut documents: BTreeMap<SourceKey, SourceDocument> = BTreeMap::new();
     let mut unusable = Vec::new();
-    if keys.is_empty() || keys.len() > FEW {
-        for stored in store.load_all().await? {
-            sort_in(stored, &mut documents, &mut unusable);
-        }
-    } else {
-        for key in keys {
-            match store.load(key).await {
-                Ok(Some(found)) => {
-                    documents.insert(key.clone(), found.value);
-                }
-                Ok(None) => {}
-                Err(StoreError::Unusable { document_id, source }) => {
-                    unusable.push(item(document_id, &source));
-                }
-                Err(error) => return Err(error.into()),
+    for stored in stored {
+        match stored.document {
+            Ok(found) => {
+                documents.insert(found.value.key.clone(), found.value);
             }
+            Err(reason) => unusable.push(UnusableItem {
+                what: UnusableKind::Document,
+                id: stored.document_id,
+                reason: reason.to_string(),
+            }),
         }
     }
     let asked: Vec<SourceKey> = if keys.is_empty() {
@@ -135,27 +157,6 @@ async fn read(
         unusable,
         problems: Vec::new(),
     })
-}
-
-fn sort_in(
-    stored: Stored,
-    documents: &mut BTreeMap<SourceKey, SourceDocument>,
-    unusable: &mut Vec<UnusableItem>,
-) {
-    match stored.document {
-        Ok(found) => {
-            documents.insert(found.value.key.clone(), found.value);
-        }
-        Err(reason) => unusable.push(item(stored.document_id, &reason)),
-    }
-}
-
-fn item(document_id: String, reason: &Unusable) -> UnusableItem {
-    UnusableItem {
-        what: UnusableKind::Document,
-        id: document_id,
-        reason: reason.to_string(),
-    }
 }
 
 /// Returns what is known of one source. With `probe` it looks first.

@@ -130,25 +130,37 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
     known.rows.iter().map(of_row).fold(others, ExitCode::worse)
 }
 
-/// Draws again and again until interrupted: on a terminal in place, elsewhere one report after the other.
+/// Draws again and again until interrupted: on a terminal in place, elsewhere one report after the other. The store tells
+/// its news by itself; in between only ages change, and nothing is read.
 async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<ExitCode, Failure> {
     let store = cx.app.store(Access::Read).await?;
-    let mut changes = store.watch().await?;
+    let mut news = store.watch().await?;
+    let mut stored = Vec::new();
+    let (mut problems, mut trouble) = (Vec::new(), None);
     let in_place = cx.output.is_terminal && matches!(cx.output.format, Format::Table | Format::Wide);
     let mut lines_before = 0;
+    let looks = args.probe || cx.app.is_store_temporary();
     let mut look_at = cx.app.clock.now();
     let between_looks = cx.app.look_interval().max(interval);
+    let mut first = true;
     loop {
         let now = cx.app.clock.now();
-        let look = (args.probe || cx.app.is_store_temporary()) && now >= look_at;
-        if look {
+        if looks && now >= look_at {
             look_at = now.plus_millis(i64::try_from(between_looks.as_millis()).unwrap_or(i64::MAX));
+            problems = known::load(cx, &args.ids, true).await?.problems;
         }
-        let known = if look {
-            known::load(cx, &args.ids, true).await?
-        } else {
-            known::stored(cx, &args.ids).await?
-        };
+        tokio::select! {
+            biased;
+            told = news.next() => match told.expect("a store tells its news for as long as it is asked") {
+                Ok(all) => (stored, trouble) = (all, None),
+                Err(error) if first => return Err(error.into()),
+                Err(error) => trouble = Some(format!("{error}; what is shown is older")),
+            },
+            () = tokio::time::sleep(interval), if !first => {}
+        }
+        first = false;
+        let mut known = known::among(cx, &args.ids, &cx.app.sources(), stored.clone())?;
+        known.problems = problems.iter().cloned().chain(trouble.clone()).collect();
         let report = report(cx, known);
         if in_place {
             let mut text = render(&report, cx.output.format, cx.output.out)?;
@@ -159,10 +171,6 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             lines_before = text.lines().count();
         } else {
             cx.output.print(&report)?;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            Some(_) = changes.next() => {}
         }
     }
 }
