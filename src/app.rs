@@ -51,17 +51,6 @@ pub struct App {
     discord: tokio::sync::OnceCell<Arc<DiscordPlatform>>,
 }
 
-/// What is left of a rate limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Budget {
-    /// The platform's name for it.
-    pub name: String,
-    /// Points left.
-    pub left: u32,
-    /// Points in all.
-    pub size: u32,
-}
-
 /// How a store is to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -463,22 +452,6 @@ impl App {
             ],
             PlatformName::Discord => vec![("api", settings.discord.api_url.clone())],
         }
-    }
-
-    /// Returns what is left of a platform's rate limits, as far as answers to this process have told it.
-    pub fn budgets(&self, platform: PlatformName) -> Vec<Budget> {
-        let levels = match platform {
-            PlatformName::Twitch => self
-                .twitch
-                .get()
-                .map(|twitch| twitch.budgets())
-                .unwrap_or_default(),
-            PlatformName::Kick | PlatformName::Discord => Vec::new(),
-        };
-        levels
-            .into_iter()
-            .map(|(name, left, size)| Budget { name, left, size })
-            .collect()
     }
 
     /// Returns the identities that the configured sources cannot do without.

@@ -30,6 +30,20 @@ pub trait Platform: Send + Sync {
     /// made. A look that fails is itself an observation (of the connection) and never one of a stream, an authorisation or a
     /// permission.
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary;
+
+    /// Returns what is left of each of its limits at this moment, as far as this process has learned of them.
+    fn budgets(&self) -> Vec<Budget>;
+}
+
+/// What is left of a limit on requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// What is counted.
+    pub name: String,
+    /// How much of it is left.
+    pub left: u32,
+    /// How much there is in all.
+    pub size: u32,
 }
 
 /// Where a probe's findings go.

@@ -131,6 +131,21 @@ fn doctor_checks_the_demo_and_finds_the_one_revoked_grant() {
     assert_eq!(run.item("name", "reachable")["outcome"], "OK");
     assert_eq!(run.item("name", "identity kick/bot")["outcome"], "OK");
     assert_eq!(run.item("name", "identity discord/bot")["outcome"], "OK");
+    let listed = run.json();
+    let budgets = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["name"] == "budget");
+    let told: Vec<_> = budgets
+        .map(|check| {
+            (
+                check["area"].as_str().unwrap(),
+                check["outcome"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(told, [("twitch", "OK"), ("kick", "OK"), ("discord", "OK")]);
 }
 
 #[test]

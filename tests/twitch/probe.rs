@@ -94,7 +94,7 @@ async fn the_budget_is_kept_before_anyone_refuses() {
     assert!(start.elapsed() >= Duration::from_secs(2));
     let refused = world.twitch().host().journal().to_json().to_string();
     assert!(!refused.contains("\"429\":"), "somebody had to refuse");
-    assert_eq!(platform.budgets()[0].2, 60);
+    assert_eq!(platform.budgets()[0].size, 60);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use bitbrat::clock::{Clock, RuntimeClock};
 use bitbrat::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
 use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::core::time::Timestamp;
-use bitbrat::platforms::{Platform, PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
+use bitbrat::platforms::{Budget, Platform, PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use bitbrat::store::memory::MemoryStore;
 use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
 use futures_util::stream::BoxStream;
@@ -95,6 +95,10 @@ pub struct ScriptedPlatform {
 
 #[async_trait]
 impl Platform for ScriptedPlatform {
+    fn budgets(&self) -> Vec<Budget> {
+        Vec::new()
+    }
+
     fn name(&self) -> PlatformName {
         PlatformName::Twitch
     }

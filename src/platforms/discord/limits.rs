@@ -237,6 +237,13 @@ impl Limits {
         self.resources.clear();
     }
 
+    /// Returns how many more requests may be refused before nothing is sent for a while, and how many in all.
+    pub fn refusals_left(&mut self, now: Timestamp) -> (usize, usize) {
+        forget(&mut self.invalid, now, INVALID_WINDOW);
+        let left = self.invalid_budget.saturating_sub(self.invalid.len());
+        (left, self.invalid_budget)
+    }
+
     /// Returns the state of the breaker, to be kept for the next process.
     pub fn breaker(&self) -> Breaker {
         self.edge

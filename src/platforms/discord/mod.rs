@@ -33,7 +33,7 @@ use self::look::Look;
 use self::memory::Memory;
 use self::rest::{Call, Rest, RestOptions, Tally, Told};
 use self::wire::{Application, ListedGuild, Me};
-use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
+use super::{Budget, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::clock::{Chance, Clock};
 use crate::core::observation::{Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
@@ -263,6 +263,11 @@ impl DiscordPlatform {
 impl Platform for DiscordPlatform {
     fn name(&self) -> PlatformName {
         PlatformName::Discord
+    }
+
+    fn budgets(&self) -> Vec<Budget> {
+        let connection = self.connection.as_ref();
+        connection.map_or_else(Vec::new, |connection| vec![connection.rest.refusals_left()])
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {

@@ -18,6 +18,7 @@ use super::memory::{Memory, Standing, fingerprint};
 use crate::clock::{Chance, Clock};
 use crate::core::time::Timestamp;
 use crate::http::{Http, HttpOptions, Retries};
+use crate::platforms::Budget;
 
 /// Discord wants `DiscordBot (<address>, <version>)`; Cloudflare blocks what looks otherwise.
 const USER_AGENT: &str = concat!(
@@ -169,6 +170,18 @@ impl Rest {
     pub fn latency(&self) -> Option<u64> {
         let round_trip = *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
         round_trip.map(|millis| millis.round() as u64)
+    }
+
+    /// Returns how many more requests may be refused before nothing is sent for a while: Discord's own limits come and go
+    /// with every answer and are waited for, this one leads to a ban.
+    pub fn refusals_left(&self) -> Budget {
+        let (left, size) = self.limits().refusals_left(self.clock.now());
+        let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        Budget {
+            name: "refused requests in 10 min, of our own limit".to_owned(),
+            left: count(left),
+            size: count(size),
+        }
     }
 
     /// Forgets that anything was forbidden, because a guild's rules have changed.

@@ -36,7 +36,7 @@ use self::client::Client;
 use self::look::Look;
 use self::memory::Memory;
 use self::meter::Meter;
-use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
+use super::{Budget as Level, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::clock::{Chance, Clock};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::Http;
@@ -170,6 +170,14 @@ fn slug_of(name: &str) -> Option<String> {
 impl Platform for KickPlatform {
     fn name(&self) -> PlatformName {
         PlatformName::Kick
+    }
+
+    /// Kick tells nothing about its limits, so that this is the pace that we keep to ourselves.
+    fn budgets(&self) -> Vec<Level> {
+        let size = self.options.requests_per_minute;
+        let left = u32::try_from(self.api.client.budget.left()).unwrap_or(size);
+        let name = "requests a minute, of our own limit".to_owned();
+        vec![Level { name, left, size }]
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {

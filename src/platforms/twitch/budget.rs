@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::http::Answer;
+use crate::platforms::Budget as Level;
 
 const DEFAULT_POINTS: f64 = 800.0;
 const REFILL_SECS: f64 = 60.0;
@@ -28,17 +29,18 @@ impl Budgets {
         Arc::clone(budgets.entry(bucket.to_owned()).or_default())
     }
 
-    /// Returns each bucket with its points left and its size, sorted by bucket.
-    pub(super) fn levels(&self) -> Vec<(String, u32, u32)> {
+    /// Returns how each bucket stands, sorted by bucket.
+    pub(super) fn levels(&self) -> Vec<Level> {
         let budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut levels: Vec<_> = budgets
             .iter()
             .map(|(bucket, budget)| {
-                let (left, limit) = budget.level();
-                (bucket.clone(), left, limit)
+                let (left, size) = budget.level();
+                let name = format!("points of {bucket}");
+                Level { name, left, size }
             })
             .collect();
-        levels.sort();
+        levels.sort_by(|a, b| a.name.cmp(&b.name));
         levels
     }
 }

@@ -33,7 +33,7 @@ use self::probe::Look;
 use crate::clock::{Chance, Clock};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
-use crate::platforms::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
+use crate::platforms::{Budget, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::tokens::TokenStore;
 
 pub use options::{APP, BOT, TwitchOptions, app, bot, broadcaster};
@@ -88,11 +88,6 @@ impl TwitchPlatform {
         self.skew.measured()
     }
 
-    /// Returns each rate-limit bucket with the points that it has left and its size, as far as answers have told it.
-    pub fn budgets(&self) -> Vec<(String, u32, u32)> {
-        self.helix.budgets.levels()
-    }
-
     /// Returns the smoothed round trip of Helix calls in milliseconds.
     pub fn latency(&self) -> Option<u64> {
         self.helix.latency.millis()
@@ -103,6 +98,10 @@ impl TwitchPlatform {
 impl Platform for TwitchPlatform {
     fn name(&self) -> PlatformName {
         PlatformName::Twitch
+    }
+
+    fn budgets(&self) -> Vec<Budget> {
+        self.helix.budgets.levels()
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
