@@ -223,6 +223,11 @@ impl Memory {
         })
     }
 
+    /// Returns when the newest Identify of `bot` was put on record.
+    pub fn last_identify(&self, bot: &str) -> Option<Timestamp> {
+        self.read().identifies.get(bot)?.iter().max().copied()
+    }
+
     fn read(&self) -> Remembered {
         if let Some(unwritten) = self.unwritten().clone() {
             return unwritten;

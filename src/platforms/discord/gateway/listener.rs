@@ -19,7 +19,7 @@ use super::GatewayOptions;
 use super::counts::Counts;
 use super::frames::{self, Frame};
 use super::guilds::Guilds;
-use super::jobs::{self, Done, SPENT, Socket};
+use super::jobs::{self, Done, Ration, SPENT, Socket};
 use super::machine::{INTENTS_ALL, INTENTS_LEAST, Input, Kind, Machine, News, Order};
 use crate::clock::Chance;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
@@ -34,6 +34,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const REVIVAL: Duration = Duration::from_mins(1);
 /// Observations that may wait for the sink before reading stops.
 const BACKLOG: usize = 50_000;
+/// Frames that are read at once before a tick, at most.
+const CATCH_UP: usize = 1_000;
 /// Weight of the newest heartbeat in the smoothed latency.
 const SMOOTHING: f64 = 0.3;
 
@@ -93,7 +95,7 @@ impl GatewayListener {
         Self {
             guilds: Guilds::new(configured, discord.stream_from),
             counts: Counts::new(restored.collect(), options.count_bots),
-            machine: Machine::new(intents),
+            machine: Machine::new(intents, options.pace),
             targets,
             connection,
             chance,
@@ -179,7 +181,23 @@ impl GatewayListener {
             self.revive_at = now + REVIVAL;
             self.look_at_token().await;
         }
-        self.feed(Input::Tick).await;
+        let heard = self.catch_up().await;
+        self.feed(Input::Tick { heard }).await;
+    }
+
+    /// Reads what waits in the socket. Returns whether that was all: an acknowledgement that nobody has read yet must not be
+    /// taken for silence, however late we are woken.
+    async fn catch_up(&mut self) -> bool {
+        for _ in 0..CATCH_UP {
+            if self.pending.len() >= BACKLOG {
+                return false;
+            }
+            let Some(frame) = tokio::task::unconstrained(next_frame(&mut self.socket)).now_or_never() else {
+                return true;
+            };
+            self.heard(frame).await;
+        }
+        false
     }
 
     /// Follows what looks over REST have found out about the token meanwhile: dead, or alive again.
@@ -309,7 +327,7 @@ impl GatewayListener {
         match order {
             Order::Ask => self
                 .jobs
-                .push(jobs::ask(Arc::clone(&self.connection), self.limits()).boxed()),
+                .push(jobs::ask(Arc::clone(&self.connection), self.ration()).boxed()),
             Order::ConfirmToken => self
                 .jobs
                 .push(jobs::confirm(Arc::clone(&self.connection)).boxed()),
@@ -354,8 +372,12 @@ impl GatewayListener {
         }
     }
 
-    fn limits(&self) -> (usize, u64) {
-        (self.options.identify_cap, self.options.identify_reserve)
+    fn ration(&self) -> Ration {
+        Ration {
+            cap: self.options.identify_cap,
+            reserve: self.options.identify_reserve,
+            spacing: self.options.identify_spacing,
+        }
     }
 
     async fn send(&mut self, text: String) {
@@ -385,13 +407,14 @@ impl GatewayListener {
                 self.tell_up(&available, None);
             }
             News::Beat(millis) => {
-                let newest = Duration::from_millis(millis).as_secs_f64() * 1_000.0;
-                let smoothed = self
-                    .latency
-                    .map_or(newest, |old| old + SMOOTHING * (newest - old));
-                self.latency = Some(smoothed);
+                let newest = millis.map(|millis| Duration::from_millis(millis).as_secs_f64() * 1_000.0);
+                let smoothed = newest.map(|newest| {
+                    self.latency
+                        .map_or(newest, |old| old + SMOOTHING * (newest - old))
+                });
+                self.latency = smoothed.or(self.latency);
                 let available: Vec<_> = self.guilds.available().collect();
-                self.tell_up(&available, Some(smoothed));
+                self.tell_up(&available, smoothed);
             }
             News::Down { code, message } => {
                 warn!(platform = "discord", code, "Discord's gateway is lost: {message}");

@@ -18,6 +18,7 @@ use crate::core::counters::Counters;
 use crate::core::source::SourceKey;
 
 pub use listener::GatewayListener;
+pub use machine::Pace;
 
 /// How to listen.
 #[derive(Debug, Clone)]
@@ -34,6 +35,10 @@ pub struct GatewayOptions {
     pub identify_cap: usize,
     /// Session starts that Discord must have left, or we leave them to others.
     pub identify_reserve: u64,
+    /// The shortest time between two Identifies; Discord refuses more than one in 5 s.
+    pub identify_spacing: Duration,
+    /// How long to wait between attempts to connect.
+    pub pace: Pace,
     /// How long changed totals are held back to be told together.
     pub flush: Duration,
     /// How long after READY a guild may stay untold before it counts as suffering an outage.
@@ -49,6 +54,8 @@ impl Default for GatewayOptions {
             count_bots: false,
             identify_cap: 50,
             identify_reserve: 200,
+            identify_spacing: Duration::from_millis(5_500),
+            pace: Pace::default(),
             flush: Duration::from_secs(5),
             settle: Duration::from_secs(20),
         }

@@ -11,7 +11,7 @@ use crate::core::observation::AuthResult;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
-use crate::platforms::discord::gateway::GatewayOptions;
+use crate::platforms::discord::gateway::{GatewayOptions, Pace};
 use crate::sim::discord::{Author, GatewayAct, GatewayCounts, MessageSpec};
 
 type Heard = Arc<Mutex<Vec<Observation>>>;
@@ -35,6 +35,12 @@ impl Ear {
             sources: vec![key(GUILD), key(9_002)],
             flush: Duration::from_millis(50),
             settle: Duration::from_millis(300),
+            // What waits in life for politeness' sake need not hold up a test.
+            identify_spacing: Duration::ZERO,
+            pace: Pace {
+                free: (40, 200),
+                identify: (60, 400),
+            },
             ..GatewayOptions::default()
         };
         change(&mut options);
@@ -85,22 +91,33 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("never happened: {what}");
 }
 
-/// A world with fast heartbeats, and a listener that hears the usual guild.
+/// A listener that hears the usual guild.
 async fn live() -> (Rig, DiscordPlatform, Ear) {
-    let rig = Rig::start().await;
-    fast(&rig);
+    live_in(patient_world().await).await
+}
+
+async fn live_in(rig: Rig) -> (Rig, DiscordPlatform, Ear) {
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
     eventually("connected", || ear.status() == Status::Connected).await;
     (rig, platform, ear)
 }
 
-fn fast(rig: &Rig) {
+/// The usual world, in which Identifies may follow each other at once.
+async fn patient_world() -> Rig {
+    let rig = Rig::start().await;
+    rig.discord().knobs(|knobs| knobs.identify_window_ms = 0);
+    rig
+}
+
+/// A world in which hearts beat fast, for tests that are about that: a machine that stalls is close to death in it.
+async fn hasty_world() -> Rig {
+    let rig = patient_world().await;
     rig.discord().knobs(|knobs| {
-        knobs.heartbeat_interval_ms = 150;
-        knobs.identify_window_ms = 50;
+        knobs.heartbeat_interval_ms = 200;
         knobs.sends_per_minute = 100_000;
     });
+    rig
 }
 
 fn counts(rig: &Rig) -> GatewayCounts {
@@ -132,7 +149,7 @@ fn person(count: u32) -> MessageSpec {
 
 #[tokio::test]
 async fn a_session_tells_who_is_there_what_is_allowed_and_how_fast_it_is() {
-    let (rig, _platform, ear) = live().await;
+    let (rig, _platform, ear) = live_in(hasty_world().await).await;
     eventually("a heartbeat came back", || ear.record(GUILD).latency_ms.is_some()).await;
     let record = ear.record(GUILD);
     assert_eq!(record.auth_status, Some(AuthResult::Valid));
@@ -218,7 +235,7 @@ async fn what_is_missed_while_reconnecting_is_heard_afterwards_and_counted_once(
 #[tokio::test]
 async fn sockets_that_fall_silent_are_left_and_their_session_taken_up() {
     for zombie in ["no acknowledgement", "half open"] {
-        let (rig, _platform, ear) = live().await;
+        let (rig, _platform, ear) = live_in(hasty_world().await).await;
         if zombie == "half open" {
             rig.discord().gateway(&GatewayAct::Freeze);
         } else {
@@ -266,8 +283,7 @@ async fn a_close_for_good_is_an_error_and_nothing_is_tried_again() {
 
 #[tokio::test]
 async fn intents_that_are_refused_are_reduced() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Event));
     let ear = Ear::on(&platform, |_| {});
     eventually("connected", || ear.status() == Status::Connected).await;
@@ -304,7 +320,7 @@ async fn a_token_reset_that_cuts_the_socket_revokes_and_silences() {
 
 #[tokio::test]
 async fn a_token_reset_that_leaves_the_socket_is_found_by_a_look_and_ends_the_session() {
-    let (rig, platform, ear) = live().await;
+    let (rig, platform, ear) = live_in(hasty_world().await).await;
     rig.discord().reset_token(BOT, false);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(
@@ -318,7 +334,7 @@ async fn a_token_reset_that_leaves_the_socket_is_found_by_a_look_and_ends_the_se
     })
     .await;
     eventually("left", || rig.discord().live_sessions() == 0).await;
-    assert_eq!(counts(&rig).connections, 1);
+    assert_eq!(counts(&rig).identifies, 1);
 }
 
 #[tokio::test]
@@ -356,8 +372,7 @@ async fn outages_removals_and_returns_of_guilds_are_told_apart() {
 
 #[tokio::test]
 async fn a_guild_in_an_outage_from_the_start_is_not_connected() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     rig.discord().set_outage(GUILD, true);
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
@@ -368,8 +383,7 @@ async fn a_guild_in_an_outage_from_the_start_is_not_connected() {
 
 #[tokio::test]
 async fn changes_of_what_the_bot_may_do_are_known_at_once() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     let platform = rig.platform(|options| {
         options.guilds = guild_options(GuildOptions {
             channels: vec![9_200],
@@ -399,8 +413,7 @@ async fn changes_of_what_the_bot_may_do_are_known_at_once() {
 
 #[tokio::test]
 async fn a_mapped_stream_begins_and_ends() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::GoLive));
     let ear = Ear::on(&platform, |_| {});
     let stream = || ear.record(GUILD).stream_status;
@@ -414,8 +427,7 @@ async fn a_mapped_stream_begins_and_ends() {
 
 #[tokio::test]
 async fn identifies_are_rationed_by_our_own_record_over_restarts() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     for run in 1..=3_u64 {
         let platform = rig.platform(|_| {});
         let ear = Ear::on(&platform, |options| options.identify_cap = 2);
@@ -433,9 +445,23 @@ async fn identifies_are_rationed_by_our_own_record_over_restarts() {
 }
 
 #[tokio::test]
-async fn the_last_session_starts_are_left_to_the_bot_itself() {
+async fn whoever_is_started_again_at_once_waits_before_the_next_identify() {
     let rig = Rig::start().await;
-    fast(&rig);
+    rig.discord().knobs(|knobs| knobs.identify_window_ms = 600);
+    for run in 1..=3 {
+        let platform = rig.platform(|_| {});
+        let ear = Ear::on(&platform, |options| {
+            options.identify_spacing = Duration::from_millis(700);
+        });
+        eventually("connected", || ear.status() == Status::Connected).await;
+        assert_eq!(counts(&rig).identifies, run, "none was refused for haste");
+        assert_eq!(ear.error(), "");
+    }
+}
+
+#[tokio::test]
+async fn the_last_session_starts_are_left_to_the_bot_itself() {
+    let rig = patient_world().await;
     rig.discord().knobs(|knobs| knobs.told_remaining = Some(199));
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
@@ -467,8 +493,7 @@ async fn frames_and_events_that_nobody_knows_are_survived() {
 
 #[tokio::test]
 async fn a_gateway_that_cannot_be_reached_is_tried_until_it_can() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     rig.discord().host().go_down();
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
@@ -531,8 +556,7 @@ async fn a_clean_end_closes_the_session_and_tells_the_totals() {
 
 #[tokio::test]
 async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = hasty_world().await;
     let platform = rig.platform(|_| {});
     let options = GatewayOptions {
         sources: vec![key(GUILD)],
@@ -541,8 +565,8 @@ async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
     let (sink, mut told) = mpsc::channel(1);
     let listener = platform.listener(options).unwrap();
     let _listening = own(listener.run(std::future::pending(), sink));
-    eventually("ten beats", || counts(&rig).heartbeats >= 10).await;
-    assert_eq!(counts(&rig).connections, 1);
+    eventually("many beats", || counts(&rig).heartbeats >= 8).await;
+    assert_eq!((counts(&rig).identifies, rig.discord().live_sessions()), (1, 1));
     assert!(told.recv().await.is_some(), "what was heard is still there");
 }
 
