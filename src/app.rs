@@ -374,7 +374,10 @@ impl App {
     }
 
     async fn own_discord(&self) -> Result<Arc<DiscordPlatform>, Failure> {
-        let made = || async { Ok::<_, Failure>(Arc::new(self.discord(self.tokens.as_ref()).await?)) };
+        let made = || async {
+            let discord = self.discord(self.tokens.as_ref()).await?;
+            Ok::<_, Failure>(Arc::new(discord.following(Arc::clone(&self.tokens))))
+        };
         Ok(Arc::clone(self.discord.get_or_try_init(made).await?))
     }
 
@@ -410,7 +413,10 @@ impl App {
     /// Builds Discord with the bot's token from `tokens`.
     async fn discord(&self, tokens: &dyn TokenStore) -> Result<DiscordPlatform, Failure> {
         let settings = &self.settings.discord;
-        let token = tokens.load(&discord_bot()).await?.map(|token| token.access);
+        let token = tokens
+            .load(&crate::platforms::discord::bot())
+            .await?
+            .map(|token| token.access);
         let guilds = self.settings.sources.iter().filter_map(|spec| {
             let id = spec
                 .key()
@@ -431,6 +437,7 @@ impl App {
         });
         let options = DiscordOptions {
             api_url: settings.api_url.to_string(),
+            home_page: settings.home_page.to_string(),
             bot_token: token,
             guilds: guilds.collect(),
             stream_from: match settings.stream_from {
@@ -473,7 +480,13 @@ impl App {
                 .get()
                 .map(|twitch| twitch.budgets())
                 .unwrap_or_default(),
-            PlatformName::Kick | PlatformName::Discord => Vec::new(),
+            PlatformName::Kick => self.kick.get().map_or_else(Vec::new, |kick| {
+                let (left, size) = kick.budget();
+                let left = u32::try_from(left).unwrap_or(u32::MAX);
+                vec![("requests a minute".to_owned(), left, size)]
+            }),
+            // Discord tells buckets for routes; none of them says how the bot as a whole stands.
+            PlatformName::Discord => Vec::new(),
         };
         levels
             .into_iter()
@@ -537,9 +550,4 @@ impl App {
     pub fn economy(&self) -> Economy {
         Economy::every(self.settings.store.heartbeat)
     }
-}
-
-/// The one identity of Discord.
-fn discord_bot() -> Identity {
-    Identity::named("discord/bot")
 }

@@ -116,6 +116,11 @@ impl Memory {
         }
     }
 
+    /// Returns the directory that processes share, if there is one.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     /// Says whether the token with `fingerprint` may be used, claiming the one try when there is one.
     pub fn standing(&self, fingerprint: &str, now: Timestamp) -> Standing {
         let Some(dead) = self.dead(fingerprint) else {

@@ -3,6 +3,8 @@
 //! Time is milliseconds on a clock that never jumps, chance a fraction that comes with each input. The loop in
 //! [`super::listener`] feeds inputs and obeys orders; it decides nothing.
 
+use serde::{Deserialize, Serialize};
+
 use super::close::{self, After};
 
 /// Guilds, voice states, messages and scheduled events: all that can be told of a source. None is privileged.
@@ -71,7 +73,7 @@ pub enum Phase {
 }
 
 /// A session that can be taken up again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Session {
     /// Its id.
     pub id: String,
@@ -252,8 +254,17 @@ impl Machine {
         }
     }
 
+    /// Takes up a session that an earlier process has left, instead of beginning one.
+    pub fn take_up(&mut self, session: Session) {
+        self.session = Some(session);
+    }
+
+    /// Returns the session, if there is one that can be taken up.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
     /// Returns where it stands.
-    #[cfg(test)]
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
@@ -285,10 +296,7 @@ impl Machine {
                 vec![Order::Hangup(1000), Order::Tell(News::Ended)]
             }
             // Stuck is left by beginning again only.
-            Input::Start if matches!(self.phase, Phase::Idle | Phase::Stuck) => {
-                self.phase = Phase::Asking;
-                vec![Order::Ask]
-            }
+            Input::Start if matches!(self.phase, Phase::Idle | Phase::Stuck) => self.go_on(),
             Input::TokenDead if self.phase != Phase::Stuck => {
                 self.heart = None;
                 self.session = None;
@@ -490,14 +498,7 @@ impl Machine {
             return self.beat(now);
         }
         match self.phase {
-            Phase::Waiting { until } if until <= now => {
-                let Some(session) = &self.session else {
-                    self.phase = Phase::Asking;
-                    return vec![Order::Ask];
-                };
-                self.phase = Phase::Connecting;
-                vec![Order::Connect(session.url.clone())]
-            }
+            Phase::Waiting { until } if until <= now => self.go_on(),
             Phase::Greeting { by } if by <= now => self.unwelcome(now, heard, by, ENTRY.0, dice),
             Phase::Entering { by } if by <= now => self.unwelcome(now, heard, by, ENTRY.1, dice),
             _ => Vec::new(),
@@ -518,6 +519,16 @@ impl Machine {
             *by = now + patience;
         }
         Vec::new()
+    }
+
+    /// Takes the session up, or asks whether one may be begun.
+    fn go_on(&mut self) -> Vec<Order> {
+        let Some(session) = &self.session else {
+            self.phase = Phase::Asking;
+            return vec![Order::Ask];
+        };
+        self.phase = Phase::Connecting;
+        vec![Order::Connect(session.url.clone())]
     }
 
     fn has_socket(&self) -> bool {

@@ -11,14 +11,15 @@ use crate::core::observation::AuthResult;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
-use crate::platforms::discord::gateway::{GatewayOptions, Pace};
+use crate::platforms::discord::gateway::{Board, Ending, GatewayOptions, Pace};
 use crate::sim::discord::{Author, GatewayAct, GatewayCounts, MessageSpec};
 
 type Heard = Arc<Mutex<Vec<Observation>>>;
 
 /// A listener that runs, and what it has told.
-struct Ear {
+pub(super) struct Ear {
     heard: Heard,
+    pub(super) board: Arc<Board>,
     stop: CancellationToken,
     listening: AbortOnDropHandle<()>,
     _collecting: AbortOnDropHandle<()>,
@@ -30,7 +31,7 @@ fn own(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()>
 }
 
 impl Ear {
-    fn on(platform: &DiscordPlatform, change: impl FnOnce(&mut GatewayOptions)) -> Self {
+    pub(super) fn on(platform: &DiscordPlatform, change: impl FnOnce(&mut GatewayOptions)) -> Self {
         let mut options = GatewayOptions {
             sources: vec![key(GUILD), key(9_002)],
             flush: Duration::from_millis(50),
@@ -44,14 +45,22 @@ impl Ear {
             ..GatewayOptions::default()
         };
         change(&mut options);
+        let board = Arc::clone(&options.board);
         let (sink, mut told) = mpsc::channel(4);
         let (heard, stop) = (Heard::default(), CancellationToken::new());
         let listener = platform.listener(options).unwrap();
         let (ears, stopped) = (Arc::clone(&heard), stop.clone());
         Self {
             heard,
+            board,
             stop,
-            listening: own(listener.run(stopped.cancelled_owned(), sink)),
+            listening: own(async move {
+                let ending = async {
+                    stopped.cancelled_owned().await;
+                    Ending::Farewell
+                };
+                listener.run(ending, sink).await;
+            }),
             _collecting: own(async move {
                 while let Some(observation) = told.recv().await {
                     ears.lock().unwrap().push(observation);
@@ -60,15 +69,24 @@ impl Ear {
         }
     }
 
-    fn record(&self, guild: u64) -> SourceRecord {
+    pub(super) fn record(&self, guild: u64) -> SourceRecord {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let key = key(guild);
         let of_guild = heard.iter().filter(|told| told.source == key);
         SourceDocument::from_knowledge(key.clone(), Knowledge::of(of_guild)).record()
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         self.record(GUILD).status
+    }
+
+    /// Ends the listener for good and waits for it.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), self.listening)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     fn error(&self) -> String {
@@ -81,7 +99,7 @@ impl Ear {
     }
 }
 
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if condition() {
             return;
@@ -92,7 +110,7 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A listener that hears the usual guild.
-async fn live() -> (Rig, DiscordPlatform, Ear) {
+pub(super) async fn live() -> (Rig, DiscordPlatform, Ear) {
     live_in(patient_world().await).await
 }
 
@@ -104,7 +122,7 @@ async fn live_in(rig: Rig) -> (Rig, DiscordPlatform, Ear) {
 }
 
 /// The usual world, in which Identifies may follow each other at once.
-async fn patient_world() -> Rig {
+pub(super) async fn patient_world() -> Rig {
     let rig = Rig::start().await;
     rig.discord().knobs(|knobs| knobs.identify_window_ms = 0);
     rig
@@ -120,7 +138,7 @@ async fn hasty_world() -> Rig {
     rig
 }
 
-fn counts(rig: &Rig) -> GatewayCounts {
+pub(super) fn counts(rig: &Rig) -> GatewayCounts {
     rig.discord().gateway_counts()
 }
 
@@ -132,7 +150,7 @@ async fn resumed(rig: &Rig, times: u64) {
     .await;
 }
 
-fn say(rig: &Rig, spec: &MessageSpec) {
+pub(super) fn say(rig: &Rig, spec: &MessageSpec) {
     let ids = rig.discord().send_messages(&MessageSpec {
         channel: 9_200,
         ..spec.clone()
@@ -140,7 +158,7 @@ fn say(rig: &Rig, spec: &MessageSpec) {
     assert!(!ids.is_empty());
 }
 
-fn person(count: u32) -> MessageSpec {
+pub(super) fn person(count: u32) -> MessageSpec {
     MessageSpec {
         count,
         ..MessageSpec::default()
@@ -471,6 +489,23 @@ async fn the_last_session_starts_are_left_to_the_bot_itself() {
 }
 
 #[tokio::test]
+async fn the_board_shows_how_it_stands() {
+    let (rig, _platform, ear) = live_in(hasty_world().await).await;
+    eventually("a heartbeat came back", || ear.board.read().latency_ms.is_some()).await;
+    let status = ear.board.read();
+    assert!(status.is_healthy());
+    assert_eq!(status.summary(), "connected, 1 of 2 guilds available");
+    assert_eq!((status.identifies, status.resumes), (1, 0));
+    rig.discord().host().go_down();
+    rig.discord().gateway(&GatewayAct::Invalid(false));
+    eventually("unhealthy", || !ear.board.read().is_healthy()).await;
+    eventually("and why", || ear.board.read().last_error.is_some()).await;
+    rig.discord().host().come_up();
+    eventually("healthy again", || ear.board.read().is_healthy()).await;
+    assert!(!format!("{:?}", ear.board.read()).contains("secret-part"));
+}
+
+#[tokio::test]
 async fn frames_and_events_that_nobody_knows_are_survived() {
     let (rig, _platform, ear) = live().await;
     let json = |text: &str| serde_json::from_str(text).unwrap();
@@ -529,7 +564,7 @@ async fn a_clean_end_closes_the_session_and_tells_the_totals() {
         heard,
         stop,
         listening,
-        _collecting,
+        ..
     } = ear;
     stop.cancel();
     tokio::time::timeout(Duration::from_secs(5), listening)
@@ -564,7 +599,9 @@ async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
     };
     let (sink, mut told) = mpsc::channel(1);
     let listener = platform.listener(options).unwrap();
-    let _listening = own(listener.run(std::future::pending(), sink));
+    let _listening = own(async move {
+        listener.run(std::future::pending(), sink).await;
+    });
     eventually("many beats", || counts(&rig).heartbeats >= 8).await;
     assert_eq!((counts(&rig).identifies, rig.discord().live_sessions()), (1, 1));
     assert!(told.recv().await.is_some(), "what was heard is still there");

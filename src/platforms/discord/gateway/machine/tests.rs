@@ -95,6 +95,21 @@ fn the_first_heartbeat_comes_after_a_random_part_of_the_interval_and_then_every_
 }
 
 #[test]
+fn a_session_that_an_earlier_process_left_is_taken_up_without_asking() {
+    let mut story = Story {
+        machine: Machine::new(INTENTS_ALL, Pace::default()),
+        now: 1_000,
+    };
+    story.machine.take_up(Story::session(7));
+    assert_eq!(story.put(Input::Start), [Order::Connect("wss://resume".into())]);
+    story.put(Input::Opened);
+    assert_eq!(story.get(Kind::Hello(40_000)), [Order::Resume(Story::session(7))]);
+    let orders = story.get(Kind::Invalid(false));
+    assert_eq!(orders[0], Order::Hangup(4000));
+    assert_eq!(story.wait().1, [Order::Ask], "it was too late");
+}
+
+#[test]
 fn no_latency_is_told_before_a_heartbeat_came_back() {
     let mut story = Story::live();
     assert_eq!(story.get(Kind::Ack), []);
