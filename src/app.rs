@@ -13,7 +13,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::http::{Http, HttpOptions};
 use crate::persist::Persister;
 use crate::persist::economy::Economy;
-use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, StreamFrom};
+use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, SessionStarts, StreamFrom};
 use crate::platforms::kick::{KickOptions, KickPlatform};
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
@@ -379,6 +379,27 @@ impl App {
             Ok::<_, Failure>(Arc::new(discord.following(Arc::clone(&self.tokens))))
         };
         Ok(Arc::clone(self.discord.get_or_try_init(made).await?))
+    }
+
+    /// Returns the id of Discord's application that the bot belongs to, with one request; `None` when nobody tells it.
+    pub async fn discord_application(&self) -> Option<String> {
+        self.own_discord().await.ok()?.application_id().await
+    }
+
+    /// Returns what Discord's bot is called, with one request; `None` when nobody tells it.
+    pub async fn discord_name(&self) -> Option<String> {
+        self.own_discord().await.ok()?.whoami().await.ok()?.name
+    }
+
+    /// Returns how Discord's budget of gateway sessions stands; begins none.
+    pub async fn discord_sessions(&self) -> Result<SessionStarts, Failure> {
+        Ok(self.own_discord().await?.session_starts().await?)
+    }
+
+    /// Returns how many of the wanted event subscriptions Kick lists, and how many are wanted.
+    pub async fn kick_webhooks(&self) -> Result<(usize, usize), Failure> {
+        let keys = self.sources().keys();
+        Ok(self.own_kick().webhooks_listed(&keys).await?)
     }
 
     /// Builds one platform on top of other tokens than the stored ones.

@@ -219,7 +219,11 @@ fn a_signed_webhook_of_kick_is_stored_without_a_poll_and_a_forged_one_is_not() {
     let kick = &world.sim.kick;
     let key = "kick:7001";
     daemon.shows(key, |source| source["streamStatus"] == "OFFLINE");
-    assert_eq!(kick.subscriptions().as_array().unwrap().len(), 3, "reconciled at the start");
+    assert_eq!(
+        kick.subscriptions().as_array().unwrap().len(),
+        3,
+        "reconciled at the start"
+    );
     let asked = world.streams_asked();
 
     let started = RUNTIME.block_on(async { kick.go_live(CHANNEL) }).unwrap();
@@ -281,7 +285,10 @@ fn discords_gateway_tells_at_once_and_a_killed_process_leaves_its_session_to_the
         });
     }
     let health = daemon.listener("discord", "gateway");
-    assert_eq!((&health["state"], &health["available"]), (&"CONNECTED".into(), &2.into()));
+    assert_eq!(
+        (&health["state"], &health["available"]),
+        (&"CONNECTED".into(), &2.into())
+    );
 
     RUNTIME.block_on(async { discord.remove_guild(OTHER_GUILD) });
     daemon.shows(other, |source| {
@@ -306,7 +313,11 @@ fn discords_gateway_tells_at_once_and_a_killed_process_leaves_its_session_to_the
         source["status"] == "CONNECTED" && source["metrics"]["messagesIn"] == 5
     });
     let counts = discord.gateway_counts();
-    assert_eq!((counts.identifies, counts.resumes), (1, 1), "taken up, not begun anew");
+    assert_eq!(
+        (counts.identifies, counts.resumes),
+        (1, 1),
+        "taken up, not begun anew"
+    );
     assert_eq!(daemon.listener("discord", "gateway")["resumes"], 1);
 
     RUNTIME.block_on(async { discord.reset_token(4_001, true) });
@@ -317,7 +328,11 @@ fn discords_gateway_tells_at_once_and_a_killed_process_leaves_its_session_to_the
     assert!(unready.contains("discord-gateway"), "{unready}");
     let calls = discord.host().journal().total();
     world.home.run(&["probe", guild]).exits(4);
-    assert_eq!(discord.host().journal().total(), calls, "another process knows that the token is dead");
+    assert_eq!(
+        discord.host().journal().total(),
+        calls,
+        "another process knows that the token is dead"
+    );
 }
 
 #[test]
@@ -329,7 +344,15 @@ fn whoever_looks_once_opens_no_socket_whatever_is_configured() {
         &["probe"],
         &["sources", "status", "--probe"],
         &["sources", "can", "discord:9001", "SEND_MESSAGES"],
-        &["sources", "wait", "discord:9001", "--for", "connected", "--timeout", "30s"],
+        &[
+            "sources",
+            "wait",
+            "discord:9001",
+            "--for",
+            "connected",
+            "--timeout",
+            "30s",
+        ],
         &["doctor"],
         &["auth", "status"],
     ] {

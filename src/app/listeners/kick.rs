@@ -135,7 +135,11 @@ impl Ear {
                     let (created, deleted) = (reconciled.created, reconciled.deleted);
                     info!(created, deleted, "Kick's event subscriptions were put in order");
                 }
-                checked.trouble = reconciled.problems.first().cloned();
+                for problem in &reconciled.problems {
+                    if !checked.last.problems.contains(problem) {
+                        warn!("Kick's webhooks: {problem}");
+                    }
+                }
                 checked.at = Some(self.clock.now());
                 checked.last = reconciled;
                 pause
@@ -177,21 +181,25 @@ impl Standing {
 
     fn report(&self, hook: &WebhookListener) -> ListenerReport {
         let (counts, checked) = (hook.counts(), self.lock());
-        let why_not = if let Some(trouble) = &checked.trouble {
-            Some(trouble.clone())
-        } else if checked.at.is_none() {
-            Some("subscriptions were not checked yet".to_owned())
-        } else if checked.last.left > 0 {
-            Some(format!("{} sources are yet to be subscribed", checked.last.left))
-        } else if !checked.silent.is_empty() {
-            Some(format!("{} sources are silent", checked.silent.len()))
-        } else {
-            None
+        let why_not = match (&checked.trouble, checked.at) {
+            (Some(trouble), _) => Some(trouble.clone()),
+            (None, None) => Some("subscriptions were not checked yet".to_owned()),
+            (None, Some(_)) => None,
         };
-        let accepted = format!("{} webhooks accepted", counts.accepted);
+        // What single sources lack is theirs to tell; that others hear nothing would be no reason to start us again.
+        let mut summary = format!("{} webhooks accepted", counts.accepted);
+        for (count, what) in [
+            (checked.last.left, "sources yet to be subscribed"),
+            (checked.last.problems.len(), "sources refused"),
+            (checked.silent.len(), "sources SILENT"),
+        ] {
+            if count > 0 {
+                summary += &format!(", {count} {what}");
+            }
+        }
         ListenerReport {
             healthy: why_not.is_none(),
-            summary: why_not.unwrap_or(accepted),
+            summary: why_not.unwrap_or(summary),
             detail: json!({
                 "enabled": true, "accepted": counts.accepted, "forged": counts.forged, "stale": counts.stale,
                 "duplicate": counts.duplicate, "other": counts.other, "untracked": counts.untracked,

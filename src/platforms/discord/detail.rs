@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::answer::ApiError;
 use super::channels::{self, Access};
 use super::facts;
-use super::limits::Route;
 use super::look::Look;
 use super::permissions::{ChannelKind, NEEDED, Permissions};
-use super::rest::{Call, Told};
-use super::wire::{Application, Channel, FullGuild, GuildMember, Id};
+use super::rest::Told;
+use super::wire::{Channel, FullGuild, GuildMember};
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -89,7 +88,9 @@ impl Look<'_> {
 
     /// Tells how the bot gets what it lacks, with a link that names the application.
     async fn advise(&self, key: &SourceKey, at: Timestamp, base: Permissions) {
-        let application = self.application().await.map(|id| id.to_string());
+        // It only serves advice, so a failure is none.
+        let application = self.connection.application(&self.tally).await;
+        let application = application.ok().map(|id| id.to_string());
         if let Some(advice) = channels::advice(application.as_deref(), key.id(), base, NEEDED) {
             self.complain(format!("{key}: {advice}"));
         }
@@ -104,26 +105,8 @@ impl Look<'_> {
         self.ask(CHANNELS, guild, &format!("guilds/{guild}/channels"))
             .await
     }
-
-    /// Returns the application's id, asking once; `None` when that fails, since it only serves advice.
-    async fn application(&self) -> Option<Id> {
-        let ask = async || {
-            let call = Call {
-                route: APPLICATION,
-                path: "applications/@me",
-            };
-            let told: Result<Told<Application>, _> = self.connection.rest.get(&self.tally, call).await;
-            told.map(|told| told.value)
-        };
-        let application = self.connection.application.get_or_try_init(ask).await;
-        application.ok().map(|application| application.id)
-    }
 }
 
-const APPLICATION: Route = Route {
-    template: "applications/@me",
-    top: None,
-};
 const GUILD: &str = "guilds/{}";
 const MEMBER: &str = "guilds/{}/members/{}";
 const CHANNELS: &str = "guilds/{}/channels";

@@ -27,12 +27,13 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OnceCell, watch};
 use url::Url;
 
+use self::answer::ApiError;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::limits::Route;
 use self::look::Look;
 use self::memory::Memory;
 use self::rest::{Call, Rest, RestOptions, Tally, Told};
-use self::wire::{Application, ListedGuild, Me};
+use self::wire::{Application, GatewayBot, Id, ListedGuild, Me};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::clock::{Chance, Clock};
 use crate::core::observation::{Identity, Observation, Transport};
@@ -156,6 +157,33 @@ pub struct BotUser {
     pub name: Option<String>,
 }
 
+/// How the budget of gateway sessions stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionStarts {
+    /// Sessions that we have begun within a day.
+    pub ours: usize,
+    /// Sessions that anybody may still begin.
+    pub left: u64,
+}
+
+impl Connection {
+    /// Returns the application's id, asking once.
+    async fn application(&self, tally: &Tally) -> Result<Id, ApiError> {
+        let ask = async || {
+            let call = Call {
+                route: Route {
+                    template: "applications/@me",
+                    top: None,
+                },
+                path: "applications/@me",
+            };
+            let told: Result<Told<Application>, _> = self.rest.get(tally, call).await;
+            told.map(|told| told.value)
+        };
+        Ok(self.application.get_or_try_init(ask).await?.id)
+    }
+}
+
 impl DiscordPlatform {
     /// Prepares looking at Discord; nothing is sent yet. Without a token every look says so.
     pub fn new(
@@ -259,6 +287,43 @@ impl DiscordPlatform {
         Ok(BotUser {
             id: me.value.id.to_string(),
             name: me.value.username,
+        })
+    }
+
+    /// Returns the id of the application that the bot belongs to, which an invite link names; `None` when it cannot be had.
+    pub async fn application_id(&self) -> Option<String> {
+        let connection = self.connection()?;
+        let application = connection.application(&Tally::default()).await.ok()?;
+        Some(application.to_string())
+    }
+
+    /// Returns how many gateway sessions were begun within a day by programs that share our state directory, and how many
+    /// may still be begun by anybody. Begins none.
+    pub async fn session_starts(&self) -> Result<SessionStarts, PlatformError> {
+        let connection = self.connected()?;
+        let call = |template: &'static str| Call {
+            route: Route { template, top: None },
+            path: template,
+        };
+        let refused = |error| facts::port_error(error, "the gateway's budget");
+        let tally = Tally::default();
+        let me: Told<Me> = connection
+            .rest
+            .get(&tally, call("users/@me"))
+            .await
+            .map_err(refused)?;
+        let bot: Told<GatewayBot> = connection
+            .rest
+            .get(&tally, call("gateway/bot"))
+            .await
+            .map_err(refused)?;
+        let limit = bot.value.session_start_limit;
+        Ok(SessionStarts {
+            ours: connection
+                .rest
+                .memory()
+                .identifies(&me.value.id.to_string(), self.clock.now()),
+            left: limit.remaining,
         })
     }
 

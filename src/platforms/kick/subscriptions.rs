@@ -163,6 +163,23 @@ impl KickPlatform {
         Ok(done)
     }
 
+    /// Returns how many of the subscriptions that `wanted` needs are listed, and how many those are. Changes nothing.
+    pub async fn webhooks_listed(&self, wanted: &[SourceKey]) -> Result<(usize, usize), PlatformError> {
+        let channels: BTreeSet<u64> = wanted
+            .iter()
+            .filter(|key| key.platform() == PlatformName::Kick)
+            .filter_map(|key| key.id().parse().ok())
+            .collect();
+        let (listed, _) = self.list_subscriptions(&Meter::default()).await?;
+        let missing: usize = plan(&listed, &channels, &BTreeSet::new())
+            .create
+            .values()
+            .map(Vec::len)
+            .sum();
+        let all = channels.len() * EVENTS.len();
+        Ok((all - missing, all))
+    }
+
     async fn list_subscriptions(
         &self,
         meter: &Meter<'_>,

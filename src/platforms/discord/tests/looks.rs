@@ -110,7 +110,14 @@ async fn ten_thousand_looks_never_identify() {
     let platforms: Vec<_> = (0..10)
         .map(|_| rig.platform(|options| options.requests_per_second = u32::MAX))
         .collect();
-    let looks = (0..LOOKS).map(|n| look(&platforms[n % 10], &[Probe::Connection], &[GUILD]));
+    let looks = (0..LOOKS).map(|n| {
+        let probes = if n % 20 == 0 {
+            &Probe::ALL[..]
+        } else {
+            &[Probe::Connection]
+        };
+        look(&platforms[n % 10], probes, &[GUILD])
+    });
     let mut connected = 0;
     let mut looks = futures_util::StreamExt::buffer_unordered(futures_util::stream::iter(looks), 16);
     while let Some(seen) = futures_util::StreamExt::next(&mut looks).await {

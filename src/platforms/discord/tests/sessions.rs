@@ -42,7 +42,11 @@ async fn a_process_that_is_killed_leaves_its_session_to_the_next_one() {
     assert_eq!(ear.record(9_002).last_error.unwrap().code, "discord.not_in_guild");
     let told = counts(&rig);
     assert_eq!((told.identifies, told.resumes, told.misplaced_resumes), (1, 1, 0));
-    assert_eq!(rig.calls("gateway/bot"), 1, "nobody asked whether a session may be begun");
+    assert_eq!(
+        rig.calls("gateway/bot"),
+        1,
+        "nobody asked whether a session may be begun"
+    );
     assert_eq!(ear.board.read().resumes, 1);
 }
 
@@ -52,10 +56,13 @@ async fn a_session_that_has_ended_meanwhile_is_begun_anew_and_totals_go_on() {
     say(&rig, &person(3));
     eventually("counted", || ear.record(GUILD).metrics.messages_in == 3).await;
     kept(&rig).await;
-    let stored = BTreeMap::from([(key(GUILD), crate::core::counters::Counters {
-        messages_in: 3,
-        ..crate::core::counters::Counters::default()
-    })]);
+    let stored = BTreeMap::from([(
+        key(GUILD),
+        crate::core::counters::Counters {
+            messages_in: 3,
+            ..crate::core::counters::Counters::default()
+        },
+    )]);
     drop((ear, platform));
     eventually("it is gone", || rig.discord().live_sessions() == 0).await;
     rig.discord().gateway(&GatewayAct::Invalid(false));
@@ -77,7 +84,9 @@ async fn a_session_is_not_taken_up_for_guilds_that_it_never_told_of() {
         ..GuildSpec::default()
     });
     let platform = rig.platform(|_| {});
-    let ear = Ear::on(&platform, |options| options.sources = vec![key(GUILD), key(9_003)]);
+    let ear = Ear::on(&platform, |options| {
+        options.sources = vec![key(GUILD), key(9_003)]
+    });
     eventually("connected", || ear.record(9_003).status == Status::Connected).await;
     assert_eq!((counts(&rig).identifies, counts(&rig).resumes), (2, 0));
 }
@@ -135,22 +144,42 @@ async fn a_token_that_is_replaced_while_we_run_is_taken_over_by_the_next_look() 
         lease.save(&record).await.unwrap();
     };
     keep(TOKEN).await;
-    let platform = rig.platform(|_| {}).following(tokens.clone() as Arc<dyn TokenStore>);
+    let platform = rig
+        .platform(|_| {})
+        .following(tokens.clone() as Arc<dyn TokenStore>);
     let mut changes = platform.token_changes();
     let auth = |seen: &Seen| seen.record(GUILD).auth_status;
-    assert_eq!(auth(&look(&platform, &Probe::ALL, &[GUILD]).await), Some(AuthResult::Valid));
+    assert_eq!(
+        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        Some(AuthResult::Valid)
+    );
     let fresh = rig.discord().reset_token(BOT, false).unwrap();
-    assert_eq!(auth(&look(&platform, &Probe::ALL, &[GUILD]).await), Some(AuthResult::Revoked));
+    assert_eq!(
+        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        Some(AuthResult::Revoked)
+    );
     let silent = look(&platform, &Probe::ALL, &[GUILD]).await;
-    assert_eq!((auth(&silent), silent.summary.calls), (Some(AuthResult::Revoked), 0));
+    assert_eq!(
+        (auth(&silent), silent.summary.calls),
+        (Some(AuthResult::Revoked), 0)
+    );
     assert!(!changes.has_changed().unwrap());
     keep(&fresh).await;
-    assert_eq!(auth(&look(&platform, &Probe::ALL, &[GUILD]).await), Some(AuthResult::Valid));
+    assert_eq!(
+        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        Some(AuthResult::Valid)
+    );
     assert!(changes.has_changed().unwrap(), "listeners are told");
     changes.mark_unchanged();
     let ear = Ear::on(&platform, |_| {});
     eventually("connected with the new one", || ear.status() == Status::Connected).await;
     keep("with a blank").await;
-    assert_eq!(auth(&look(&platform, &Probe::ALL, &[GUILD]).await), Some(AuthResult::Valid));
-    assert!(!changes.has_changed().unwrap(), "what can be no token changes nothing");
+    assert_eq!(
+        auth(&look(&platform, &Probe::ALL, &[GUILD]).await),
+        Some(AuthResult::Valid)
+    );
+    assert!(
+        !changes.has_changed().unwrap(),
+        "what can be no token changes nothing"
+    );
 }
