@@ -19,7 +19,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,7 +36,7 @@ use self::rest::{Call, Rest, RestOptions, Tally, Told};
 use self::wire::{Application, GatewayBot, Id, ListedGuild, Me};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::clock::{Chance, Clock};
-use crate::core::observation::{Identity, Observation, Transport};
+use crate::core::observation::{Fact, Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::tokens::TokenStore;
 
@@ -146,6 +146,8 @@ struct Connection {
     rest: Rest,
     me: OnceCell<Me>,
     application: OnceCell<Application>,
+    /// What a gateway session knows exactly at this moment of the permissions in guilds.
+    told: Mutex<BTreeMap<u64, Vec<Fact>>>,
 }
 
 /// The bot as Discord knows it.
@@ -167,6 +169,10 @@ pub struct SessionStarts {
 }
 
 impl Connection {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns the application's id, asking once.
     async fn application(&self, tally: &Tally) -> Result<Id, ApiError> {
         let ask = async || {
@@ -240,6 +246,7 @@ impl DiscordPlatform {
             rest: Rest::new(rest, memory, clock, self.chance.clone()),
             me: OnceCell::new(),
             application: OnceCell::new(),
+            told: Mutex::default(),
         };
         let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
         *slot = Some(Arc::new(connection));

@@ -210,6 +210,16 @@ impl Permissions {
         }
     }
 
+    /// Returns what a timeout leaves of these.
+    #[must_use]
+    pub fn in_timeout(self) -> Self {
+        if self.contains(Self::ADMINISTRATOR) {
+            self
+        } else {
+            self & Self::IN_TIMEOUT
+        }
+    }
+
     /// Expands what the guild list tells of the caller: it sends role permissions only, while the owner and
     /// administrators may do everything.
     #[must_use]

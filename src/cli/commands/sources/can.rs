@@ -157,11 +157,13 @@ fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
             ),
         },
     };
-    // Discord's list of guilds knows neither what channels take away nor whether the bot is in a timeout.
+    // What a channel takes away was not looked at where none is configured.
     let metadata = row.document.record().metadata;
-    let says = |field: &str, word: &str| metadata.get(field).is_some_and(|value| value == word);
-    let because = if says("permissionScope", "guild") && says("mode", "poll") && allowed == Allowed::Yes {
-        format!("{because}, in the guild as a whole; no channel and no timeout was looked at")
+    let whole_guild = metadata
+        .get("permissionScope")
+        .is_some_and(|scope| scope == "guild");
+    let because = if whole_guild && allowed == Allowed::Yes {
+        format!("{because}, in the guild as a whole")
     } else {
         because
     };

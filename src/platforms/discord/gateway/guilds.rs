@@ -128,6 +128,16 @@ impl Guilds {
             .map(|(id, _)| *id)
     }
 
+    /// Returns available guilds of which all that permissions follow from is known.
+    pub fn exact(&self) -> impl Iterator<Item = u64> + '_ {
+        let all = self.all.iter();
+        all.filter(|(_, guild)| {
+            guild.presence == Presence::Available
+                && guild.rules.as_ref().is_some_and(|rules| rules.me.is_some())
+        })
+        .map(|(id, _)| *id)
+    }
+
     /// Returns available guilds whose own member entry was not told.
     pub fn without_member(&self) -> impl Iterator<Item = u64> + '_ {
         let all = self.all.iter();

@@ -220,6 +220,7 @@ impl GatewayListener {
             // Never 1000 or 1001, which would end the session.
             Ending::HandOver => self.hang_up(4000).await,
         }
+        self.connection.told().clear();
         self.flush();
         while let Some(observation) = self.pending.pop_front() {
             // The engine drains for a bounded time after a stop; what does not fit then is told by the next look.

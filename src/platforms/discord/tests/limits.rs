@@ -80,7 +80,10 @@ async fn a_limit_told_in_json_is_waited_out() {
             (Status::Connected, None),
             "{name}"
         );
-        assert_eq!(seen.summary.calls, 3, "{name}");
+        assert_eq!(
+            seen.summary.calls, 4,
+            "{name}: the bot, the list twice, the member"
+        );
     }
 }
 

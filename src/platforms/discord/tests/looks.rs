@@ -258,6 +258,26 @@ async fn exact_permissions_follow_roles_overwrites_and_timeouts() {
 }
 
 #[tokio::test]
+async fn a_timeout_is_seen_where_the_list_leaves_it_out() {
+    let rig = Rig::start().await;
+    rig.discord()
+        .time_out(GUILD, Some(rig.clock.now().plus_secs(3_600)));
+    let seen = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+    assert_eq!(
+        seen.record(GUILD).permissions,
+        ["READ_MESSAGE_HISTORY", "VIEW_CHANNEL"]
+    );
+    rig.discord().put_role(GUILD, GUILD + 1, 1 << 3, None);
+    let seen = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+    assert_eq!(
+        seen.record(GUILD).permissions.len(),
+        52,
+        "administrators are exempt"
+    );
+    assert_eq!(rig.calls("guilds/9001/members/4001"), 1);
+}
+
+#[tokio::test]
 async fn a_bit_that_nobody_knows_is_told_by_its_number() {
     let rig = Rig::start().await;
     rig.discord().put_role(GUILD, GUILD + 1, 1 << 47 | 1 << 60, None);

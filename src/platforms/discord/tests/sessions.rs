@@ -85,7 +85,7 @@ async fn a_session_is_not_taken_up_for_guilds_that_it_never_told_of() {
     });
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |options| {
-        options.sources = vec![key(GUILD), key(9_003)]
+        options.sources = vec![key(GUILD), key(9_003)];
     });
     eventually("connected", || ear.record(9_003).status == Status::Connected).await;
     assert_eq!((counts(&rig).identifies, counts(&rig).resumes), (2, 0));
@@ -128,6 +128,29 @@ async fn a_listener_that_hands_over_tells_nobody_and_leaves_totals_and_session()
     let ear = Ear::on(&platform, |_| {});
     eventually("taken up again", || ear.status() == Status::Connected).await;
     assert_eq!(counts(&rig).identifies, 1);
+}
+
+#[tokio::test]
+async fn polls_say_nothing_less_exact_than_what_the_gateway_knows() {
+    let (rig, platform, ear) = live().await;
+    rig.discord()
+        .time_out(GUILD, Some(rig.clock.now().plus_secs(3_600)));
+    eventually("known", || ear.record(GUILD).permissions.len() == 2).await;
+    let calls = rig.total_calls();
+    let both = [Probe::Connection, Probe::Permissions];
+    let polled = look(&platform, &both, &[GUILD]).await.record(GUILD);
+    assert_eq!(polled.permissions, ["READ_MESSAGE_HISTORY", "VIEW_CHANNEL"]);
+    assert_eq!(polled.metadata["mode"], "gateway");
+    assert_eq!(
+        rig.total_calls() - calls,
+        1,
+        "the list, and nobody asked about the member"
+    );
+    ear.end().await;
+    let polled = look(&platform, &both, &[GUILD]).await.record(GUILD);
+    assert_eq!(polled.permissions.len(), 2);
+    assert_eq!(polled.metadata["mode"], "poll");
+    assert_eq!(rig.calls("guilds/9001/members/4001"), 1, "now nobody else knows");
 }
 
 #[tokio::test]

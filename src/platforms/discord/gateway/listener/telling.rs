@@ -1,12 +1,12 @@
 //! What the gateway listener tells the sources: each piece of news as the facts that follow from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
 use super::super::super::facts;
-use super::super::machine::News;
+use super::super::machine::{News, Phase};
 use super::GatewayListener;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
 use crate::core::time::Timestamp;
@@ -82,6 +82,7 @@ impl GatewayListener {
                 self.counts.reconnected(attended.into_iter());
             }
             News::Ended => {
+                self.connection.told().clear();
                 let attended: Vec<_> = self.guilds.attended().collect();
                 let fact = facts::link(Transport::Gateway, LinkState::Closed);
                 self.tell(attended.into_iter().map(|id| (id, fact.clone())).collect());
@@ -121,6 +122,7 @@ impl GatewayListener {
     }
 
     pub(super) fn tell(&mut self, told: Vec<(u64, Fact)>) {
+        self.share(&told);
         if told.is_empty() {
             return;
         }
@@ -151,8 +153,30 @@ impl GatewayListener {
         self.pending.extend(observations);
     }
 
+    /// Lets looks over REST know what is known exactly, so that they do not tell less exact things in between.
+    fn share(&self, told: &[(u64, Fact)]) {
+        let mut shared = self.connection.told();
+        let live = matches!(self.machine.phase(), Phase::Live { .. } | Phase::Entering { .. });
+        if !shared.is_empty() {
+            let exact: BTreeSet<_> = self.guilds.exact().filter(|_| live).collect();
+            shared.retain(|guild, _| exact.contains(guild));
+        }
+        for (guild, fact) in told.iter().filter(|_| live) {
+            match fact {
+                Fact::Permissions { .. } => {
+                    shared.insert(*guild, vec![fact.clone()]);
+                }
+                Fact::Profile { fields } if fields.contains_key("permissionScope") => {
+                    shared.entry(*guild).or_default().push(fact.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Shows on the board why the connection is down.
     fn blame(&self, code: &str, message: &str) {
+        self.connection.told().clear();
         let error = ErrorInfo::new(code, message);
         self.options.board.write(|status| status.last_error = Some(error));
     }
