@@ -17,7 +17,7 @@ impl Look<'_> {
     /// Computes the permissions in the configured channels of a guild.
     pub(super) async fn look_at_channels(&self, id: u64, key: &SourceKey) {
         match self.channel_report(id).await {
-            Ok((at, base, report)) => {
+            Ok((at, base, report, timed_out)) => {
                 for gone in &report.gone {
                     let message = format!("channel {gone} is configured but does not exist");
                     self.tell(key, at, facts::problem("discord.channel_not_found", &message));
@@ -27,7 +27,11 @@ impl Look<'_> {
                     self.tell(key, at, facts::problem("discord.missing_permissions", lacking));
                     self.complain(format!("{key}: {lacking}"));
                 }
-                if NEEDED.without(base) != Permissions::NONE {
+                if timed_out {
+                    self.complain(format!(
+                        "{key}: the bot is in a timeout, which no invitation ends"
+                    ));
+                } else if NEEDED.without(base) != Permissions::NONE {
                     self.advise(key, at, base).await;
                 }
                 if let Some(grants) = report.grants {
@@ -39,7 +43,11 @@ impl Look<'_> {
         }
     }
 
-    async fn channel_report(&self, id: u64) -> Result<(Timestamp, Permissions, channels::Report), ApiError> {
+    /// Returns when it was so, what the bot may do in the guild as a whole and in its channels, and whether it is in a timeout.
+    async fn channel_report(
+        &self,
+        id: u64,
+    ) -> Result<(Timestamp, Permissions, channels::Report, bool), ApiError> {
         let me = self.me().await?;
         let guild: Told<FullGuild> = self.ask(GUILD, id, &format!("guilds/{id}")).await?;
         let member: Told<GuildMember> = self.ask(MEMBER, id, &format!("guilds/{id}/members/{me}")).await?;
@@ -61,7 +69,7 @@ impl Look<'_> {
             access.insert(*channel, told);
         }
         let base = rules.in_guild(&subject);
-        Ok((at, base, channels::report(&access, base)))
+        Ok((at, base, channels::report(&access, base), subject.timed_out))
     }
 
     /// Finds out about a channel that the guild's list leaves out: threads are never in it, hidden channels may not be.

@@ -124,6 +124,7 @@ impl KickPlatform {
             done.deleted += ids.len();
         }
         let mut refused: BTreeMap<u64, String> = BTreeMap::new();
+        let mut existed = false;
         let mut untried: BTreeSet<u64> = plan.create.keys().copied().collect();
         for (channel, events) in &plan.create {
             if calls == 0 {
@@ -138,6 +139,8 @@ impl KickPlatform {
                         refused.insert(*channel, errors.join("; "));
                     }
                 }
+                // It was there already, although the list left it out: the next list shows it.
+                Err(PlatformError::Rejected { status: 409, .. }) => existed = true,
                 // About this channel or event, not about us.
                 Err(PlatformError::Rejected {
                     status: 400, reason, ..
@@ -147,7 +150,7 @@ impl KickPlatform {
                 Err(error) => return Err(error),
             }
         }
-        if done.created + done.deleted > 0 {
+        if existed || done.created + done.deleted > 0 {
             // An answer of 200 is a promise; the list is the proof.
             (listed, at) = self.list_subscriptions(&meter).await?;
         }

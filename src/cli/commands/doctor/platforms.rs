@@ -148,11 +148,13 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
         .map(|item| {
             let name = format!("identity {}", item.identity);
             let login = login_command(platform, &item.identity);
-            let who = item
-                .login
-                .as_deref()
-                .or(item.user_id.as_deref())
-                .unwrap_or("unknown account");
+            let who = item.login.as_deref().or(item.user_id.as_deref()).unwrap_or(
+                if item.identity.ends_with("/app") {
+                    "the application"
+                } else {
+                    "unknown account"
+                },
+            );
             let why = item
                 .reason
                 .as_deref()

@@ -86,8 +86,9 @@ async fn invitation(cx: &Context, row: &SourceRow, missing: &[String], online: b
         .filter_map(Permissions::named)
         .fold(NEEDED, |all, one| all | one);
     let link = invite_link(&application, row.document.key.id(), wanted);
-    let advice =
-        format!("whoever manages the guild gives it with {link}, unless a channel takes it away again");
+    let advice = format!(
+        "whoever manages the guild gives it with {link}, unless a channel or a timeout takes it away again"
+    );
     Some(Note::hint(Tone::Dim, advice, None))
 }
 

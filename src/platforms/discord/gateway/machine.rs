@@ -144,7 +144,7 @@ pub enum Kind {
     Ready {
         /// Its id.
         session_id: String,
-        /// Where to take it up.
+        /// Where to take it up; where it was begun when empty.
         url: String,
         /// The event's number.
         seq: u64,
@@ -232,6 +232,8 @@ struct Heart {
 pub struct Machine {
     phase: Phase,
     session: Option<Session>,
+    /// Where a session is begun.
+    general: String,
     heart: Option<Heart>,
     intents: u64,
     pace: Pace,
@@ -246,6 +248,7 @@ impl Machine {
         Self {
             phase: Phase::Idle,
             session: None,
+            general: String::new(),
             heart: None,
             intents,
             pace,
@@ -315,6 +318,7 @@ impl Machine {
             Input::Received(_) | Input::Closed(_) if !self.has_socket() => Vec::new(),
             Input::Permitted(url) => {
                 self.phase = Phase::Connecting;
+                self.general.clone_from(&url);
                 vec![Order::Connect(url)]
             }
             Input::Denied {
@@ -383,9 +387,10 @@ impl Machine {
                 Vec::new()
             }
             Kind::Ready { session_id, url, seq } => {
+                let general = self.general.clone();
                 self.session = Some(Session {
                     id: session_id,
-                    url,
+                    url: if url.is_empty() { general } else { url },
                     seq,
                 });
                 self.phase = Phase::Live { since: now };

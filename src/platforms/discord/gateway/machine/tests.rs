@@ -110,6 +110,21 @@ fn a_session_that_an_earlier_process_left_is_taken_up_without_asking() {
 }
 
 #[test]
+fn a_session_without_an_address_of_its_own_is_taken_up_where_it_was_begun() {
+    let mut story = Story::begin();
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::Opened);
+    story.get(Kind::Hello(40_000));
+    story.get(Kind::Ready {
+        session_id: "a1".into(),
+        url: String::new(),
+        seq: 1,
+    });
+    story.put(Input::Closed(None));
+    assert_eq!(story.wait().1, [Order::Connect("wss://general".into())]);
+}
+
+#[test]
 fn no_latency_is_told_before_a_heartbeat_came_back() {
     let mut story = Story::live();
     assert_eq!(story.get(Kind::Ack), []);
