@@ -459,6 +459,8 @@ async fn identifies_are_rationed_by_our_own_record_over_restarts() {
             );
         }
         assert_eq!(counts(&rig).identifies, run.min(2));
+        // A process that is killed would leave its session to the next one.
+        ear.end().await;
     }
 }
 
@@ -474,6 +476,7 @@ async fn whoever_is_started_again_at_once_waits_before_the_next_identify() {
         eventually("connected", || ear.status() == Status::Connected).await;
         assert_eq!(counts(&rig).identifies, run, "none was refused for haste");
         assert_eq!(ear.error(), "");
+        ear.end().await;
     }
 }
 
