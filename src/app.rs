@@ -13,7 +13,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::http::{Http, HttpOptions};
 use crate::persist::Persister;
 use crate::persist::economy::Economy;
-use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, StreamFrom};
+use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, SessionStarts, StreamFrom};
 use crate::platforms::kick::{KickOptions, KickPlatform};
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
@@ -363,8 +363,32 @@ impl App {
     }
 
     async fn own_discord(&self) -> Result<Arc<DiscordPlatform>, Failure> {
-        let made = || async { Ok::<_, Failure>(Arc::new(self.discord(self.tokens.as_ref()).await?)) };
+        let made = || async {
+            let discord = self.discord(self.tokens.as_ref()).await?;
+            Ok::<_, Failure>(Arc::new(discord.following(Arc::clone(&self.tokens))))
+        };
         Ok(Arc::clone(self.discord.get_or_try_init(made).await?))
+    }
+
+    /// Returns the id of Discord's application that the bot belongs to, with one request; `None` when nobody tells it.
+    pub async fn discord_application(&self) -> Option<String> {
+        self.own_discord().await.ok()?.application_id().await
+    }
+
+    /// Returns what Discord's bot is called, with one request; `None` when nobody tells it.
+    pub async fn discord_name(&self) -> Option<String> {
+        self.own_discord().await.ok()?.whoami().await.ok()?.name
+    }
+
+    /// Returns how Discord's budget of gateway sessions stands; begins none.
+    pub async fn discord_sessions(&self) -> Result<SessionStarts, Failure> {
+        Ok(self.own_discord().await?.session_starts().await?)
+    }
+
+    /// Returns how many of the wanted event subscriptions Kick lists, and how many are wanted.
+    pub async fn kick_webhooks(&self) -> Result<(usize, usize), Failure> {
+        let keys = self.sources().keys();
+        Ok(self.own_kick().webhooks_listed(&keys).await?)
     }
 
     /// Builds one platform on top of other tokens than the stored ones.
@@ -399,7 +423,10 @@ impl App {
     /// Builds Discord with the bot's token from `tokens`.
     async fn discord(&self, tokens: &dyn TokenStore) -> Result<DiscordPlatform, Failure> {
         let settings = &self.settings.discord;
-        let token = tokens.load(&discord_bot()).await?.map(|token| token.access);
+        let token = tokens
+            .load(&crate::platforms::discord::bot())
+            .await?
+            .map(|token| token.access);
         let guilds = self.settings.sources.iter().filter_map(|spec| {
             let id = spec
                 .key()
@@ -420,6 +447,7 @@ impl App {
         });
         let options = DiscordOptions {
             api_url: settings.api_url.to_string(),
+            home_page: settings.home_page.to_string(),
             bot_token: token,
             guilds: guilds.collect(),
             stream_from: match settings.stream_from {
@@ -510,9 +538,4 @@ impl App {
     pub fn economy(&self) -> Economy {
         Economy::every(self.settings.store.heartbeat)
     }
-}
-
-/// The one identity of Discord.
-fn discord_bot() -> Identity {
-    Identity::named("discord/bot")
 }

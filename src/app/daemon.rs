@@ -85,7 +85,10 @@ pub async fn run(app: Arc<App>, plan: Plan) -> Result<ExitCode, Failure> {
     let mut engine = None;
     if has(Role::Ingest) {
         let mut started = ingest(&app, bus.as_ref(), &store, &tasks, &plan).await?;
-        extra = super::listeners::start(&app, &mut started).await?;
+        // Whoever looks once listens to nothing: a gateway session is not begun for a moment.
+        if !plan.once {
+            extra = super::listeners::start(&app, &mut started, listener.is_some()).await?;
+        }
         view = Some(started.view());
         engine = Some(started);
     }

@@ -69,7 +69,7 @@ impl Demo {
         for platform in PlatformName::ALL {
             platforms.extend(world::addresses(&self.sim, platform));
             platforms.extend(self.world.application(platform));
-            sources.extend(self.world.sources(platform));
+            sources.extend(self.world.sources_with_channels(platform));
         }
         platforms.push(("sources", sources.join(" ")));
         let fallbacks = vec![

@@ -37,6 +37,20 @@ impl World {
         ids.into_iter().map(|id| format!("{platform}:{id}")).collect()
     }
 
+    /// Returns the sources of a platform as `platform:id`, on Discord with the channels that matter: `discord:id/channel`.
+    pub fn sources_with_channels(&self, platform: PlatformName) -> Vec<String> {
+        let mut sources = self.sources(platform);
+        if platform == PlatformName::Discord {
+            for (guild, channel) in &self.discord.channels {
+                let key = format!("{platform}:{guild}");
+                for source in sources.iter_mut().filter(|source| **source == key) {
+                    *source = format!("{key}/{channel}");
+                }
+            }
+        }
+        sources
+    }
+
     /// Returns who a client is at a platform, without its tokens.
     pub fn application(&self, platform: PlatformName) -> Vec<Setting> {
         match platform {

@@ -5,6 +5,7 @@ use url::Url;
 
 use super::key::Key;
 use super::reader::{Reader, clip};
+use crate::platforms::discord::HOME_PAGE;
 
 pub(super) const KEYS: &[Key] = &[
     Key::new("discord.bot_token", "The bot's token, without `Bot` in front.")
@@ -17,6 +18,11 @@ pub(super) const KEYS: &[Key] = &[
         "What counts as a guild being live: none | stage | event | go-live. A guild has no stream of its own.",
     )
     .or("none"),
+    Key::new(
+        "discord.home_page",
+        "Where people can read about your bot; Discord demands such an address in the User-Agent.",
+    )
+    .or(HOME_PAGE),
     Key::new("discord.api_url", "Base address of the API, with its version.").or("https://discord.com/api/v10"),
 ];
 
@@ -43,6 +49,8 @@ pub struct DiscordSettings {
     pub gateway: bool,
     /// What counts as a guild being live.
     pub stream_from: StreamFrom,
+    /// Where people can read about the bot.
+    pub home_page: Url,
     /// Base address of the API.
     pub api_url: Url,
 }
@@ -62,6 +70,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> DiscordSettings {
         bot_token: reader.secret("discord.bot_token"),
         gateway: reader.switch("discord.gateway"),
         stream_from: stream_from.map(|found| found.value).unwrap_or_default(),
+        home_page: reader.address_or_default("discord.home_page", &["https", "http"]),
         api_url: reader.address_or_default("discord.api_url", &["https", "http"]),
     }
 }

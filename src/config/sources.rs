@@ -171,7 +171,7 @@ fn add(reader: &mut Reader<'_>, all: &mut Vec<SourceSpec>, spec: SourceSpec, key
     }
 }
 
-/// Reads `platform:id` or `platform:name`.
+/// Reads `platform:id`, `platform:name`, or `discord:id/channel/channel`.
 fn word_spec(word: &str, origin: &Origin) -> Result<SourceSpec, String> {
     let (platform, id) = word
         .split_once(':')
@@ -179,6 +179,17 @@ fn word_spec(word: &str, origin: &Origin) -> Result<SourceSpec, String> {
     let platform: PlatformName = platform
         .parse()
         .map_err(|error: InvalidSourceKey| error.to_string())?;
+    let mut parts = id.split('/');
+    let id_alone = parts.next().unwrap_or_default();
+    let channels: Vec<String> = parts.map(str::to_owned).collect();
+    let with_channels = platform == PlatformName::Discord
+        && !channels.is_empty()
+        && channels.iter().all(|channel| numeric(channel).is_ok());
+    if with_channels && let Ok(key) = SourceKey::new(platform, id_alone) {
+        let mut spec = SourceSpec::new(platform, SourceAddress::Id(key), origin);
+        spec.channels = channels;
+        return Ok(spec);
+    }
     let address = match SourceKey::new(platform, id) {
         Ok(key) => SourceAddress::Id(key),
         Err(_) => SourceAddress::Name(name(platform, id)?),

@@ -184,3 +184,24 @@ fn history_tells_the_story_of_the_first_look() {
         "{changes:?}"
     );
 }
+
+#[test]
+fn what_the_bot_may_do_is_answered_on_all_three_platforms_with_what_is_missing() {
+    let can = |id: &str, what: &str| Home::new().run(&["--demo", "sources", "can", id, what]);
+    can("twitch:777002", "MODERATOR").exits(0);
+    can("kick:888001", "send-chat").exits(0);
+    can("kick:888001", "ban")
+        .exits(1)
+        .shows("missing: scope:moderation:ban");
+    can("kick:888001", "badge:moderator").exits(8);
+    can("discord:888001", "SEND_MESSAGES").exits(0);
+    can("discord:888002", "SEND_MESSAGES")
+        .exits(1)
+        .shows("missing: SEND_MESSAGES")
+        .tells("https://discord.com/oauth2/authorize?client_id=888100&scope=bot&permissions=68608&guild_id=888002");
+    can("discord:888003", "SEND_MESSAGES").exits(1);
+    can("discord:888004", "BAN_MEMBERS")
+        .exits(0)
+        .shows("in the guild as a whole");
+    can("discord:888005", "SEND_MESSAGES").exits(8);
+}

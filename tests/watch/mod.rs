@@ -2,5 +2,6 @@
 
 mod daemon;
 mod kill;
+mod platforms;
 mod soak;
 mod world;

@@ -14,7 +14,7 @@ use crate::cli::reports::auth::{AuthReport, AuthState, IdentityItem};
 use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
-use crate::platforms::{Platform, Probe, ProbeSet};
+use crate::platforms::{Platform, Probe, ProbeSet, discord};
 use crate::tokens::{MemoryTokenStore, RefreshState, RefreshToken, StoredToken, TokenRecord, TokenStore};
 
 /// What to do with authorisations.
@@ -154,10 +154,19 @@ pub async fn identities(
             answers.extend(ask(cx, &adapter, &of).await);
         }
     }
+    // An application's token may have been got on the way.
+    all.extend(answers.checks.keys().cloned());
+    all.sort();
+    all.dedup();
     let mut items = Vec::new();
     for identity in &all {
         let stored = cx.app.tokens().load(identity).await?;
-        items.push(item(cx, identity, stored.as_ref(), answers.checks.get(identity)));
+        let mut item = item(cx, identity, stored.as_ref(), answers.checks.get(identity));
+        // A bot's token does not tell whose it is, and nothing is kept of that.
+        if online && item.login.is_none() && *identity == discord::bot() && item.status == AuthState::Valid {
+            item.login = cx.app.discord_name().await;
+        }
+        items.push(item);
     }
     Ok(Identities {
         items,

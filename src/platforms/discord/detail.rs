@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::answer::ApiError;
 use super::channels::{self, Access};
 use super::facts;
-use super::limits::Route;
 use super::look::Look;
 use super::permissions::{ChannelKind, NEEDED, Permissions};
-use super::rest::{Call, Told};
-use super::wire::{Application, Channel, FullGuild, GuildMember, Id};
+use super::rest::Told;
+use super::wire::{Channel, FullGuild, GuildMember};
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -18,7 +17,7 @@ impl Look<'_> {
     /// Computes the permissions in the configured channels of a guild.
     pub(super) async fn look_at_channels(&self, id: u64, key: &SourceKey) {
         match self.channel_report(id).await {
-            Ok((at, base, report)) => {
+            Ok((at, base, report, timed_out)) => {
                 for gone in &report.gone {
                     let message = format!("channel {gone} is configured but does not exist");
                     self.tell(key, at, facts::problem("discord.channel_not_found", &message));
@@ -28,7 +27,11 @@ impl Look<'_> {
                     self.tell(key, at, facts::problem("discord.missing_permissions", lacking));
                     self.complain(format!("{key}: {lacking}"));
                 }
-                if NEEDED.without(base) != Permissions::NONE {
+                if timed_out {
+                    self.complain(format!(
+                        "{key}: the bot is in a timeout, which no invitation ends"
+                    ));
+                } else if NEEDED.without(base) != Permissions::NONE {
                     self.advise(key, at, base).await;
                 }
                 if let Some(grants) = report.grants {
@@ -40,7 +43,11 @@ impl Look<'_> {
         }
     }
 
-    async fn channel_report(&self, id: u64) -> Result<(Timestamp, Permissions, channels::Report), ApiError> {
+    /// Returns when it was so, what the bot may do in the guild as a whole and in its channels, and whether it is in a timeout.
+    async fn channel_report(
+        &self,
+        id: u64,
+    ) -> Result<(Timestamp, Permissions, channels::Report, bool), ApiError> {
         let me = self.me().await?;
         let guild: Told<FullGuild> = self.ask(GUILD, id, &format!("guilds/{id}")).await?;
         let member: Told<GuildMember> = self.ask(MEMBER, id, &format!("guilds/{id}/members/{me}")).await?;
@@ -62,7 +69,7 @@ impl Look<'_> {
             access.insert(*channel, told);
         }
         let base = rules.in_guild(&subject);
-        Ok((at, base, channels::report(&access, base)))
+        Ok((at, base, channels::report(&access, base), subject.timed_out))
     }
 
     /// Finds out about a channel that the guild's list leaves out: threads are never in it, hidden channels may not be.
@@ -89,7 +96,9 @@ impl Look<'_> {
 
     /// Tells how the bot gets what it lacks, with a link that names the application.
     async fn advise(&self, key: &SourceKey, at: Timestamp, base: Permissions) {
-        let application = self.application().await.map(|id| id.to_string());
+        // It only serves advice, so a failure is none.
+        let application = self.connection.application(&self.tally).await;
+        let application = application.ok().map(|id| id.to_string());
         if let Some(advice) = channels::advice(application.as_deref(), key.id(), base, NEEDED) {
             self.complain(format!("{key}: {advice}"));
         }
@@ -104,26 +113,8 @@ impl Look<'_> {
         self.ask(CHANNELS, guild, &format!("guilds/{guild}/channels"))
             .await
     }
-
-    /// Returns the application's id, asking once; `None` when that fails, since it only serves advice.
-    async fn application(&self) -> Option<Id> {
-        let ask = async || {
-            let call = Call {
-                route: APPLICATION,
-                path: "applications/@me",
-            };
-            let told: Result<Told<Application>, _> = self.connection.rest.get(&self.tally, call).await;
-            told.map(|told| told.value)
-        };
-        let application = self.connection.application.get_or_try_init(ask).await;
-        application.ok().map(|application| application.id)
-    }
 }
 
-const APPLICATION: Route = Route {
-    template: "applications/@me",
-    top: None,
-};
 const GUILD: &str = "guilds/{}";
 const MEMBER: &str = "guilds/{}/members/{}";
 const CHANNELS: &str = "guilds/{}/channels";

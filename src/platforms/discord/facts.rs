@@ -116,9 +116,9 @@ pub fn of_failed_look(error: &ApiError, now: Timestamp) -> Vec<(Timestamp, Fact)
 pub const TOKEN_REFUSED: &str =
     "Discord refuses the bot token; give bitbrat the current one (nothing more is sent with this one)";
 
-/// Returns how a guild in the list presents itself.
-pub fn profile(guild: &ListedGuild) -> Fact {
-    let mut fields = BTreeMap::from([("mode".to_owned(), "poll".to_owned())]);
+/// Returns how a guild in the list presents itself. `mode` is how it is followed, which the list alone does not know.
+pub fn profile(guild: &ListedGuild, mode: &str) -> Fact {
+    let mut fields = BTreeMap::from([("mode".to_owned(), mode.to_owned())]);
     if let Some(name) = guild.name.as_ref().filter(|name| !name.is_empty()) {
         fields.insert("displayName".to_owned(), name.clone());
         fields.insert("guildName".to_owned(), name.clone());

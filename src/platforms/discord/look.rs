@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 
@@ -12,8 +12,9 @@ use super::facts::{self, BY_API, PERMISSIONS};
 use super::limits::Route;
 use super::listing::{PAGE, Walk};
 use super::memory::{DeadToken, Standing};
+use super::permissions::Permissions;
 use super::rest::{Call, Tally, Told};
-use super::wire::{Id, ListedGuild, Me};
+use super::wire::{GuildMember, Id, ListedGuild, Me};
 use super::{Connection, DiscordPlatform};
 use crate::core::observation::{Fact, Grants, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
@@ -22,6 +23,9 @@ use crate::platforms::{Probe, ProbeSet, ProbeSink, ProbeSummary};
 
 /// Guilds looked at in detail at the same time.
 const AT_ONCE: usize = 4;
+/// Guilds without configured channels up to which it is looked at whether the bot is in a timeout, a request each. With more of
+/// them only the list's word counts, or the gateway's.
+const TIMEOUTS: usize = 25;
 /// Problems told to a person in one look; the rest is in the documents.
 const PROBLEMS: usize = 20;
 
@@ -37,6 +41,8 @@ pub(super) struct Look<'a> {
     expected: AtomicUsize,
     accepted: AtomicBool,
     absent: Mutex<BTreeSet<u64>>,
+    /// What the list says of permissions that are yet to be held against a timeout.
+    listed_permissions: Mutex<Vec<(u64, Timestamp, Permissions)>>,
 }
 
 impl<'a> Look<'a> {
@@ -59,6 +65,7 @@ impl<'a> Look<'a> {
             expected: AtomicUsize::new(0),
             accepted: AtomicBool::new(false),
             absent: Mutex::default(),
+            listed_permissions: Mutex::default(),
         };
         for key in sources
             .iter()
@@ -145,6 +152,10 @@ impl<'a> Look<'a> {
             futures_util::stream::iter(work)
                 .for_each_concurrent(AT_ONCE, |(id, key)| self.look_at_channels(*id, key))
                 .await;
+            let listed = std::mem::take(&mut *self.listed_permissions());
+            futures_util::stream::iter(listed)
+                .for_each_concurrent(AT_ONCE, |(id, at, held)| self.look_at_timeout(id, at, held))
+                .await;
         }
         if self.probes.contains(&Probe::Stream) && self.platform.options.stream_from.is_some() {
             futures_util::stream::iter(present())
@@ -168,6 +179,8 @@ impl<'a> Look<'a> {
                 .keys()
                 .filter(|id| !self.platform.channels_of(**id).is_empty());
             expected += exact.count() * 3;
+            let plain = self.plain_guilds();
+            expected += if plain > TIMEOUTS { 0 } else { plain };
         }
         if self.probes.contains(&Probe::Stream) && self.platform.options.stream_from.is_some() {
             expected += self.targets.len();
@@ -239,15 +252,58 @@ impl<'a> Look<'a> {
                 facts::link(Transport::Api, LinkState::Up)
             };
             self.tell(key, at, fact);
-            self.tell(key, at, facts::profile(guild));
+            let heard = self.connection.told().contains_key(&guild.id.0);
+            let mode = if heard { "gateway" } else { "poll" };
+            self.tell(key, at, facts::profile(guild, mode));
         }
         if !self.probes.contains(&Probe::Permissions) || !self.platform.channels_of(guild.id.0).is_empty() {
             return;
         }
+        // A session that listens knows better than the list, which leaves timeouts out.
+        if let Some(known) = self.connection.told().get(&guild.id.0) {
+            for fact in known {
+                self.tell(key, at, fact.clone());
+            }
+            return;
+        }
         if let Some(permissions) = guild.permissions {
             let held = permissions.expanded(guild.owner == Some(true));
-            self.tell_permissions(key, at, held.grants(), "guild", None);
+            if held.contains(Permissions::ADMINISTRATOR) || self.plain_guilds() > TIMEOUTS {
+                self.tell_permissions(key, at, held.grants(), "guild", None);
+            } else {
+                self.listed_permissions().push((guild.id.0, at, held));
+            }
         }
+    }
+
+    /// Tells what the list says of a guild's permissions, less what a timeout takes away: of that the list knows nothing.
+    async fn look_at_timeout(&self, id: u64, at: Timestamp, held: Permissions) {
+        let Some(key) = self.targets.get(&id) else { return };
+        let asked = async {
+            let me = self.me().await?;
+            let path = format!("guilds/{id}/members/{me}");
+            let member: Told<GuildMember> = self.ask("guilds/{}/members/{}", id, &path).await?;
+            Ok::<_, ApiError>(member.value.subject(me.0, member.at).timed_out)
+        };
+        match asked.await {
+            Ok(timed_out) => {
+                let held = if timed_out { held.in_timeout() } else { held };
+                self.tell_permissions(key, at, held.grants(), "guild", None);
+            }
+            Err(error) => self.fail_detail(key, "its permissions", &error),
+        }
+    }
+
+    /// Returns how many guilds have no configured channels, whose permissions the list tells.
+    fn plain_guilds(&self) -> usize {
+        let plain = |id: &&u64| self.platform.channels_of(**id).is_empty();
+        self.targets.keys().filter(plain).count()
+    }
+
+    fn listed_permissions(&self) -> MutexGuard<'_, Vec<(u64, Timestamp, Permissions)>> {
+        self.listed_permissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_absent(&self, id: u64, at: Timestamp) {

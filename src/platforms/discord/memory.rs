@@ -116,6 +116,11 @@ impl Memory {
         }
     }
 
+    /// Returns the directory that processes share, if there is one.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     /// Says whether the token with `fingerprint` may be used, claiming the one try when there is one.
     pub fn standing(&self, fingerprint: &str, now: Timestamp) -> Standing {
         let Some(dead) = self.dead(fingerprint) else {
@@ -221,6 +226,11 @@ impl Memory {
         self.read().identifies.get(bot).map_or(0, |sent| {
             sent.iter().filter(|at| now.millis_since(**at) < DAY).count()
         })
+    }
+
+    /// Returns when the newest Identify of `bot` was put on record.
+    pub fn last_identify(&self, bot: &str) -> Option<Timestamp> {
+        self.read().identifies.get(bot)?.iter().max().copied()
     }
 
     fn read(&self) -> Remembered {

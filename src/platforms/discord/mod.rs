@@ -19,30 +19,41 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use url::Url;
 
+use self::answer::ApiError;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::limits::Route;
 use self::look::Look;
 use self::memory::Memory;
 use self::rest::{Call, Rest, RestOptions, Tally, Told};
-use self::wire::{Application, ListedGuild, Me};
+use self::wire::{Application, GatewayBot, Id, ListedGuild, Me};
 use super::{Budget, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::clock::{Chance, Clock};
-use crate::core::observation::{Observation, Transport};
+use crate::core::observation::{Fact, Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
+use crate::tokens::TokenStore;
+
+/// The home page of this program: the package's, else an address that certainly belongs to nobody.
+pub const HOME_PAGE: &str = if env!("CARGO_PKG_HOMEPAGE").is_empty() {
+    "https://bitbrat.invalid"
+} else {
+    env!("CARGO_PKG_HOMEPAGE")
+};
 
 /// How to look at Discord.
 #[derive(Debug, Clone)]
 pub struct DiscordOptions {
     /// Base address of the REST API, with its version.
     pub api_url: String,
+    /// Where people can read about the program, for the User-Agent that Discord demands.
+    pub home_page: String,
     /// The bot's token, with or without the word `Bot` in front.
     pub bot_token: Option<SecretString>,
     /// What is configured about guilds, by id.
@@ -66,6 +77,7 @@ impl Default for DiscordOptions {
     fn default() -> Self {
         Self {
             api_url: "https://discord.com/api/v10".to_owned(),
+            home_page: HOME_PAGE.to_owned(),
             bot_token: None,
             guilds: BTreeMap::new(),
             stream_from: None,
@@ -118,9 +130,15 @@ impl std::str::FromStr for StreamFrom {
 /// Looks at Discord.
 pub struct DiscordPlatform {
     options: DiscordOptions,
+    api_url: Url,
     clock: Arc<dyn Clock>,
     chance: Chance,
-    connection: Option<Arc<Connection>>,
+    memory: Arc<Memory>,
+    /// Where the token may be replaced while we run.
+    tokens: Option<Arc<dyn TokenStore>>,
+    connection: RwLock<Option<Arc<Connection>>>,
+    /// Counts the tokens.
+    epoch: watch::Sender<u64>,
 }
 
 /// One token's way to Discord, with what never changes about it.
@@ -128,6 +146,8 @@ struct Connection {
     rest: Rest,
     me: OnceCell<Me>,
     application: OnceCell<Application>,
+    /// What a gateway session knows exactly at this moment of the permissions in guilds.
+    told: Mutex<BTreeMap<u64, Vec<Fact>>>,
 }
 
 /// The bot as Discord knows it.
@@ -137,6 +157,37 @@ pub struct BotUser {
     pub id: String,
     /// Its name, where told.
     pub name: Option<String>,
+}
+
+/// How the budget of gateway sessions stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionStarts {
+    /// Sessions that we have begun within a day.
+    pub ours: usize,
+    /// Sessions that anybody may still begin.
+    pub left: u64,
+}
+
+impl Connection {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the application's id, asking once.
+    async fn application(&self, tally: &Tally) -> Result<Id, ApiError> {
+        let ask = async || {
+            let call = Call {
+                route: Route {
+                    template: "applications/@me",
+                    top: None,
+                },
+                path: "applications/@me",
+            };
+            let told: Result<Told<Application>, _> = self.rest.get(tally, call).await;
+            told.map(|told| told.value)
+        };
+        Ok(self.application.get_or_try_init(ask).await?.id)
+    }
 }
 
 impl DiscordPlatform {
@@ -149,34 +200,80 @@ impl DiscordPlatform {
         let api_url: Url = options.api_url.parse().map_err(|_| {
             not_configured("discord.api_url to be an address such as https://discord.com/api/v10")
         })?;
-        let connection = match &options.bot_token {
-            None => None,
-            Some(token) => {
-                let options = RestOptions {
-                    api_url,
-                    token: clean(token)?,
-                    timeout: options.timeout,
-                    patience: options.patience,
-                    per_second: options.requests_per_second,
-                    invalid_budget: options.invalid_budget,
-                };
-                Some(options)
-            }
-        };
-        let memory = Arc::new(Memory::new(options.state_dir.clone()));
-        let connection = connection.map(|rest| {
-            Arc::new(Connection {
-                rest: Rest::new(rest, memory, Arc::clone(&clock), chance.clone()),
-                me: OnceCell::new(),
-                application: OnceCell::new(),
-            })
-        });
-        Ok(Self {
+        let platform = Self {
+            memory: Arc::new(Memory::new(options.state_dir.clone())),
             options,
+            api_url,
             clock,
             chance,
-            connection,
-        })
+            tokens: None,
+            connection: RwLock::default(),
+            epoch: watch::Sender::new(0),
+        };
+        if let Some(token) = platform.options.bot_token.clone() {
+            platform.use_token(&token)?;
+        }
+        Ok(platform)
+    }
+
+    /// From now on looks into `tokens` before each look, since a token may be replaced while we run.
+    #[must_use]
+    pub fn following(mut self, tokens: Arc<dyn TokenStore>) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Uses another token from now on: everything that held the old one is built anew, and nothing that was found out about
+    /// the old one counts.
+    pub fn use_token(&self, token: &SecretString) -> Result<(), PlatformError> {
+        let token = clean(token)?;
+        let known = self.connection();
+        if known.is_some_and(|known| known.rest.token().expose_secret() == token.expose_secret()) {
+            return Ok(());
+        }
+        let options = &self.options;
+        let rest = RestOptions {
+            api_url: self.api_url.clone(),
+            home_page: options.home_page.clone(),
+            token,
+            timeout: options.timeout,
+            patience: options.patience,
+            per_second: options.requests_per_second,
+            invalid_budget: options.invalid_budget,
+        };
+        let (memory, clock) = (Arc::clone(&self.memory), Arc::clone(&self.clock));
+        let connection = Connection {
+            rest: Rest::new(rest, memory, clock, self.chance.clone()),
+            me: OnceCell::new(),
+            application: OnceCell::new(),
+            told: Mutex::default(),
+        };
+        let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(Arc::new(connection));
+        self.epoch.send_modify(|epoch| *epoch += 1);
+        Ok(())
+    }
+
+    /// Tells when there is another token.
+    pub fn token_changes(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
+    }
+
+    /// Takes over a token that was replaced. A store that cannot be read leaves things as they are.
+    async fn renew(&self) {
+        let Some(tokens) = &self.tokens else { return };
+        if let Ok(Some(token)) = tokens.load(&bot()).await
+            && let Err(error) = self.use_token(&token.access)
+        {
+            tracing::debug!("The stored token of Discord's bot is left alone: {error}");
+        }
+    }
+
+    fn connection(&self) -> Option<Arc<Connection>> {
+        self.connection
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Checks the token with one request and returns whose it is; sends nothing when it is known to be dead.
@@ -200,16 +297,53 @@ impl DiscordPlatform {
         })
     }
 
+    /// Returns the id of the application that the bot belongs to, which an invite link names; `None` when it cannot be had.
+    pub async fn application_id(&self) -> Option<String> {
+        let connection = self.connection()?;
+        let application = connection.application(&Tally::default()).await.ok()?;
+        Some(application.to_string())
+    }
+
+    /// Returns how many gateway sessions were begun within a day by programs that share our state directory, and how many
+    /// may still be begun by anybody. Begins none.
+    pub async fn session_starts(&self) -> Result<SessionStarts, PlatformError> {
+        let connection = self.connected()?;
+        let call = |template: &'static str| Call {
+            route: Route { template, top: None },
+            path: template,
+        };
+        let refused = |error| facts::port_error(error, "the gateway's budget");
+        let tally = Tally::default();
+        let me: Told<Me> = connection
+            .rest
+            .get(&tally, call("users/@me"))
+            .await
+            .map_err(refused)?;
+        let bot: Told<GatewayBot> = connection
+            .rest
+            .get(&tally, call("gateway/bot"))
+            .await
+            .map_err(refused)?;
+        let limit = bot.value.session_start_limit;
+        Ok(SessionStarts {
+            ours: connection
+                .rest
+                .memory()
+                .identifies(&me.value.id.to_string(), self.clock.now()),
+            left: limit.remaining,
+        })
+    }
+
     /// Prepares listening to the gateway with the same token, limits and memory. For `watch` only: each session that it
     /// begins is one of few.
     pub fn listener(&self, options: GatewayOptions) -> Result<GatewayListener, PlatformError> {
-        let connection = self.connection.as_ref().ok_or_else(|| not_configured(NO_TOKEN))?;
-        let (connection, chance) = (Arc::clone(connection), self.chance.clone());
+        let connection = self.connected()?;
+        let chance = self.chance.clone();
         Ok(GatewayListener::new(connection, &self.options, options, chance))
     }
 
-    fn connected(&self) -> Result<&Connection, PlatformError> {
-        self.connection.as_deref().ok_or_else(|| not_configured(NO_TOKEN))
+    fn connected(&self) -> Result<Arc<Connection>, PlatformError> {
+        self.connection().ok_or_else(|| not_configured(NO_TOKEN))
     }
 
     fn guild_options(&self, id: u64) -> Option<&GuildOptions> {
@@ -275,7 +409,7 @@ impl Platform for DiscordPlatform {
         if names.iter().all(|name| key(name).is_some()) {
             return Ok(names.iter().map(|name| key(name)).collect());
         }
-        let known = self.guilds_by_name(self.connected()?).await?;
+        let known = self.guilds_by_name(&*self.connected()?).await?;
         Ok(names
             .iter()
             .map(|name| {
@@ -288,7 +422,8 @@ impl Platform for DiscordPlatform {
     }
 
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
-        let Some(connection) = &self.connection else {
+        self.renew().await;
+        let Some(connection) = self.connection() else {
             let now = self.clock.now();
             for key in sources
                 .iter()
@@ -302,8 +437,13 @@ impl Platform for DiscordPlatform {
                 problems: vec![format!("Discord needs {NO_TOKEN}")],
             };
         };
-        Look::new(self, connection, probes, sources, sink).run().await
+        Look::new(self, &connection, probes, sources, sink).run().await
     }
+}
+
+/// Whose token it is: there is one bot.
+pub fn bot() -> Identity {
+    Identity::named("discord/bot")
 }
 
 const NO_TOKEN: &str = "a bot token: set DISCORD_BOT_TOKEN";

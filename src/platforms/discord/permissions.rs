@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{BitAnd, BitOr};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::core::observation::Grants;
 
@@ -210,6 +210,16 @@ impl Permissions {
         }
     }
 
+    /// Returns what a timeout leaves of these.
+    #[must_use]
+    pub fn in_timeout(self) -> Self {
+        if self.contains(Self::ADMINISTRATOR) {
+            self
+        } else {
+            self & Self::IN_TIMEOUT
+        }
+    }
+
     /// Expands what the guild list tells of the caller: it sends role permissions only, while the owner and
     /// administrators may do everything.
     #[must_use]
@@ -241,6 +251,13 @@ impl BitAnd for Permissions {
 impl fmt::Debug for Permissions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.0, self.names().join(" "))
+    }
+}
+
+/// Written as Discord writes them: as text, which no reader rounds.
+impl Serialize for Permissions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 

@@ -20,12 +20,6 @@ use crate::core::time::Timestamp;
 use crate::http::{Http, HttpOptions, Retries};
 use crate::platforms::Budget;
 
-/// Discord wants `DiscordBot (<address>, <version>)`; Cloudflare blocks what looks otherwise.
-const USER_AGENT: &str = concat!(
-    "DiscordBot (https://bitbrat.invalid, ",
-    env!("CARGO_PKG_VERSION"),
-    ") bitbrat"
-);
 /// Attempts of one request when the network or Discord itself fails: one failure alone says nothing.
 const ATTEMPTS: u32 = 3;
 /// Attempts of one request that was told to wait.
@@ -38,6 +32,8 @@ const SMOOTHING: f64 = 0.3;
 pub struct RestOptions {
     /// Base address, with the API's version.
     pub api_url: Url,
+    /// Where people can read about the program.
+    pub home_page: String,
     /// The bot's token, checked to be one line without blanks and without the word `Bot`.
     pub token: SecretString,
     /// How long one exchange may take.
@@ -92,6 +88,11 @@ pub struct Told<T> {
     pub at: Timestamp,
 }
 
+/// Discord wants `DiscordBot (<address>, <version>)`; Cloudflare blocks what looks otherwise.
+fn user_agent(home_page: &str) -> String {
+    format!("DiscordBot ({home_page}, {}) bitbrat", env!("CARGO_PKG_VERSION"))
+}
+
 impl Rest {
     /// Prepares a client; nothing is sent yet.
     pub fn new(options: RestOptions, memory: Arc<Memory>, clock: Arc<dyn Clock>, chance: Chance) -> Self {
@@ -104,7 +105,7 @@ impl Rest {
             HttpOptions {
                 timeout: options.timeout,
                 connect_timeout: options.timeout.min(Duration::from_secs(5)),
-                user_agent: USER_AGENT.to_owned(),
+                user_agent: user_agent(&options.home_page),
                 ..HttpOptions::default()
             },
             Arc::clone(&clock),
@@ -137,6 +138,11 @@ impl Rest {
     /// Returns the token.
     pub fn token(&self) -> &SecretString {
         &self.options.token
+    }
+
+    /// Returns what identifies the token without telling it.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// Says whether the token may be used. A refused one may be tried again once an hour, and the answer

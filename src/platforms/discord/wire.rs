@@ -1,7 +1,7 @@
 //! Discord's JSON, as tolerantly as it must be read: unknown fields are ignored, absent and null mean the same, ids and
 //! permissions may be strings or numbers. Only what decides something is required.
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::permissions::{ChannelKind, GuildRules, Member, Overwrite, Permissions, Target};
 use crate::core::time::Timestamp;
@@ -25,6 +25,12 @@ impl<'de> Deserialize<'de> for Id {
                 .map(Self)
                 .map_err(|_| serde::de::Error::custom("an id is not a number")),
         }
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -54,7 +60,7 @@ pub fn readable<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
 }
 
 /// The bot itself.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Me {
     /// Its user id.
     pub id: Id,
@@ -131,7 +137,7 @@ pub struct Role {
 }
 
 /// A member of a guild.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct GuildMember {
     /// Who it is; absent where that is clear from the request.
     #[serde(default, deserialize_with = "lenient")]
@@ -155,7 +161,7 @@ impl GuildMember {
 }
 
 /// A channel.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Channel {
     /// Its id.
     pub id: Id,
@@ -173,7 +179,7 @@ pub struct Channel {
     permission_overwrites: Option<Vec<RawOverwrite>>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 struct RawOverwrite {
     id: Id,
     #[serde(rename = "type")]
@@ -185,7 +191,7 @@ struct RawOverwrite {
 }
 
 /// Whom an overwrite is for: a number since version 8, a word before.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(untagged)]
 enum OverwriteKind {
     Number(u64),
@@ -220,7 +226,7 @@ impl Channel {
 }
 
 /// Something live on a stage.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct StageInstance {
     /// Its id.
     pub id: Id,
@@ -245,7 +251,7 @@ impl ScheduledEvent {
 }
 
 /// Somebody in a voice channel.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct VoiceState {
     /// The channel; absent when the user has left.
     #[serde(default, deserialize_with = "lenient")]

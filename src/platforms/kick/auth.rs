@@ -1,31 +1,31 @@
-//! Tokens as this platform needs them: usable ones for calls, and how each identity's authorisation stands.
+//! Tokens as this platform needs them: a usable one for each call, and what to do when Kick refuses it.
 //!
-//! The rules are in `standing`; here is the order of effects. A new token is kept before it is used, and getting one
-//! happens under the identity's lease, so that tasks and processes do it once together.
+//! The rules are in `standing`; here is the order of effects. [`check`] finds out how an authorisation stands, [`grants`] gets
+//! new tokens.
+
+mod check;
+mod grants;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::client::{Call, Client};
+use super::client::Client;
 use super::meter::Meter;
-use super::options::{APP, BOT, KickOptions, broadcaster_of};
-use super::standing::{Renewal, Standing, is_due, of_inactive};
-use super::wire::{Envelope, Granted, Introspected, User, scopes};
+use super::options::{APP, BOT, KickOptions};
+use super::standing::{Renewal, Standing, is_due};
 use crate::clock::Clock;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::http::Answer;
 use crate::platforms::PlatformError;
-use crate::tokens::{RefreshState, RefreshToken, StoredToken, TokenError, TokenKind, TokenLease, TokenStore};
+use crate::tokens::{RefreshState, StoredToken, TokenError, TokenKind, TokenStore};
 
 /// An app token is replaced in its last day.
 const APP_MARGIN_SECS: i64 = 86_400;
-/// How long a refused client id or secret is not tried again (ms): a person has to act first.
-const REFUSED_APP_PAUSE_MS: i64 = 600_000;
 /// The operation in the error that says that the application itself is refused.
 pub(super) const APP_REFUSED: &str = "a token for this client id and secret";
 
@@ -72,12 +72,6 @@ pub(super) struct Auth {
     bot_user_id: Option<u64>,
     app_refused_at: Mutex<Option<Timestamp>>,
     recent: Mutex<HashMap<Identity, Checked>>,
-}
-
-enum GrantFailure {
-    InvalidGrant,
-    InvalidClient,
-    NoAnswer(PlatformError),
 }
 
 impl Auth {
@@ -199,378 +193,11 @@ impl Auth {
             Standing::Expired(_) | Standing::Revoked(_) => Ok(Refused::Hopeless),
         }
     }
-
-    /// Returns how `identity` was found at most `max_age_ms` ago, else looks.
-    pub(super) async fn checked_within(
-        &self,
-        max_age_ms: i64,
-        identity: &Identity,
-        meter: &Meter<'_>,
-    ) -> Result<Checked, PlatformError> {
-        let recent = self
-            .recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(identity)
-            .cloned();
-        match recent.filter(|checked| self.clock.now().millis_since(checked.at) <= max_age_ms) {
-            Some(checked) => Ok(checked),
-            None => self.check(identity, meter).await,
-        }
-    }
-
-    /// Looks how the authorisation of `identity` stands, renewing its token where that is what it takes.
-    pub(super) async fn check(
-        &self,
-        identity: &Identity,
-        meter: &Meter<'_>,
-    ) -> Result<Checked, PlatformError> {
-        let access = self.access(identity, meter).await;
-        let stored = self.store.load(identity).await.map_err(unusable_store)?;
-        let Some(token) = stored else {
-            // There is no token of the application, and none could be had.
-            let Err(error) = access else {
-                return Err(no_identity());
-            };
-            return Err(error);
-        };
-        // What a token that is somebody else's may do is not of interest.
-        if let Err(error @ PlatformError::NotConfigured { .. }) = access {
-            return Err(error);
-        }
-        let (standing, token, known, app_refused) = match self.introspect(&token.access, meter).await {
-            Ok(Some(told)) => {
-                let before = token.scopes.clone();
-                let token = self.learn(identity, token, told).await?;
-                let lost = before.difference(&token.scopes).cloned().collect();
-                (Standing::Valid, token, lost, false)
-            }
-            Ok(None) => {
-                let (token, standing, app_refused) = self.of_inactive(identity, token, meter).await?;
-                (standing, token, BTreeSet::new(), app_refused)
-            }
-            Err(error) => (
-                Standing::Unknown(error.to_string()),
-                token,
-                BTreeSet::new(),
-                false,
-            ),
-        };
-        let checked = Checked {
-            at: self.clock.now(),
-            standing,
-            expires_at: token.expires_at,
-            scopes: token.scopes,
-            user_id: token.user_id.and_then(|id| id.parse().ok()),
-            renewed_at: (token.kind == TokenKind::User && token.refresh.is_some())
-                .then_some(token.obtained_at),
-            lost_scopes: known,
-            app_refused,
-        };
-        meter.checked(identity, checked.clone());
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.insert(identity.clone(), checked.clone());
-        Ok(checked)
-    }
-
-    async fn of_inactive(
-        &self,
-        identity: &Identity,
-        token: StoredToken,
-        meter: &Meter<'_>,
-    ) -> Result<(StoredToken, Standing, bool), PlatformError> {
-        if identity.as_str() == APP {
-            return match self.new_app_token(Some(&token.access), meter).await {
-                Ok(token) => Ok((token, Standing::Valid, false)),
-                Err(error) => {
-                    let refused = is_app_refusal(&error);
-                    Ok((token, Standing::Unknown(error.to_string()), refused))
-                }
-            };
-        }
-        let (current, renewal) = self.renew(identity, &token, meter).await?;
-        let now = self.clock.now();
-        let standing = of_inactive(&renewal, token.expires_at, token.obtained_at, now);
-        Ok((current, standing, renewal == Renewal::InvalidClient))
-    }
-
-    /// Asks whether `token` is active; `None` when it is not. Kick says so with 200 or with 401.
-    async fn introspect(
-        &self,
-        token: &SecretString,
-        meter: &Meter<'_>,
-    ) -> Result<Option<Introspected>, PlatformError> {
-        let call = Call {
-            token: Some(token),
-            ..Call::oauth("/oauth/token/introspect", "the examination of a token")
-        };
-        match self.client.exchange(&call, meter).await {
-            Ok(answer) => {
-                let told: Envelope<Introspected> = read(&answer, call.operation)?;
-                Ok(Some(told.data).filter(|told| told.active))
-            }
-            Err(PlatformError::Unauthorized { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Takes what introspection told into the store, after checking that the token belongs to this application.
-    async fn learn(
-        &self,
-        identity: &Identity,
-        token: StoredToken,
-        told: Introspected,
-    ) -> Result<StoredToken, PlatformError> {
-        let told_client = told.client_id.filter(|id| !id.is_empty());
-        if let (Some(told), Some(ours)) = (&told_client, &self.client_id)
-            && told != ours
-        {
-            return Err(not_ours(identity, "another application"));
-        }
-        if told.token_type.as_deref() == Some("app") && identity.as_str() != APP {
-            return Err(not_ours(identity, "the application itself"));
-        }
-        let mut learnt = token.clone();
-        learnt.client_id = told_client.or(learnt.client_id);
-        learnt.scopes = scopes(told.scope.as_deref());
-        // Unix seconds; anything that is no plausible end is not believed.
-        let end = told.exp.filter(|exp| *exp > 1_000_000_000);
-        learnt.expires_at = end
-            .map(|exp| Timestamp::from_millis(exp.saturating_mul(1000)))
-            .or(learnt.expires_at);
-        let news = (&learnt.client_id, &learnt.scopes, learnt.expires_at)
-            != (&token.client_id, &token.scopes, token.expires_at);
-        if news {
-            self.amend(identity, &learnt).await?;
-        }
-        Ok(learnt)
-    }
-
-    /// Keeps what was learnt of a token, unless there is another one by now.
-    async fn amend(&self, identity: &Identity, learnt: &StoredToken) -> Result<(), PlatformError> {
-        let lease = self.store.lease(identity).await.map_err(unusable_store)?;
-        let mut record = lease.load().await.map_err(unusable_store)?;
-        let current = record.token.as_mut();
-        if let Some(current) = current.filter(|current| same(&current.access, &learnt.access)) {
-            let refresh = current.refresh.take();
-            *current = StoredToken {
-                refresh,
-                ..learnt.clone()
-            };
-            lease.save(&record).await.map_err(unusable_store)?;
-        }
-        Ok(())
-    }
-
-    /// Finds out whose a user token is, which introspection does not tell. A token of somebody else is never used.
-    async fn prove_owner(
-        &self,
-        identity: &Identity,
-        mut token: StoredToken,
-        meter: &Meter<'_>,
-    ) -> Result<StoredToken, PlatformError> {
-        let call = Call {
-            token: Some(&token.access),
-            ..Call::get("/public/v1/users", &[], "the token's own user")
-        };
-        let answer = match self.client.exchange(&call, meter).await {
-            Ok(answer) => answer,
-            // A dead token, or one without `user:read`: whose it is stays open, and its use will show which.
-            Err(PlatformError::Unauthorized { .. } | PlatformError::Forbidden { .. }) => return Ok(token),
-            Err(error) => return Err(error),
-        };
-        let told: Envelope<Vec<User>> = read(&answer, call.operation)?;
-        let Some(user) = told.data.into_iter().next() else {
-            return Ok(token);
-        };
-        let meant = match identity.as_str() {
-            BOT => self.bot_user_id,
-            _ => broadcaster_of(identity),
-        };
-        if meant.is_some_and(|meant| meant != user.user_id) {
-            return Err(not_ours(identity, &format!("user {}", user.user_id)));
-        }
-        token.user_id = Some(user.user_id.to_string());
-        token.login = Some(user.name).filter(|name| !name.is_empty());
-        self.amend(identity, &token).await?;
-        Ok(token)
-    }
-
-    /// Renews a user's token, unless somebody else has meanwhile.
-    async fn renew(
-        &self,
-        identity: &Identity,
-        seen: &StoredToken,
-        meter: &Meter<'_>,
-    ) -> Result<(StoredToken, Renewal), PlatformError> {
-        let lease = self.store.lease(identity).await.map_err(unusable_store)?;
-        let mut record = lease.load().await.map_err(unusable_store)?;
-        let Some(current) = record.token.clone() else {
-            return Err(no_identity());
-        };
-        if !same(&current.access, &seen.access) {
-            return Ok((current, Renewal::Renewed));
-        }
-        let Some(refresh) = current.refresh.as_ref().filter(|_| can_refresh(&current)) else {
-            let refused = current.refresh.is_some();
-            let renewal = if refused {
-                Renewal::InvalidGrant
-            } else {
-                Renewal::Impossible
-            };
-            return Ok((current, renewal));
-        };
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh.secret.expose_secret()),
-        ];
-        let now = self.clock.now();
-        match self.grant(&form, meter).await {
-            Ok(granted) => {
-                let token = StoredToken {
-                    refresh: granted
-                        .refresh_token
-                        .filter(|text| !text.is_empty())
-                        .map(RefreshToken::fresh)
-                        .or_else(|| current.refresh.clone()),
-                    client_id: self.client_id.clone(),
-                    // Proven again with the new token.
-                    user_id: None,
-                    scopes: granted
-                        .scope
-                        .as_deref()
-                        .map_or(current.scopes, |text| scopes(Some(text))),
-                    expires_at: ends_at(now, granted.expires_in),
-                    ..StoredToken::unproven(granted.access_token, now)
-                };
-                record.token = Some(token.clone());
-                lease.save(&record).await.map_err(unusable_store)?;
-                Ok((token, Renewal::Renewed))
-            }
-            Err(GrantFailure::InvalidGrant) => {
-                let state = RefreshState::Refused {
-                    at: now,
-                    reason: "invalid_grant".to_owned(),
-                };
-                if let Some(refresh) = record.token.as_mut().and_then(|token| token.refresh.as_mut()) {
-                    refresh.state = state;
-                }
-                lease.save(&record).await.map_err(unusable_store)?;
-                Ok((record.token.unwrap_or(current), Renewal::InvalidGrant))
-            }
-            Err(GrantFailure::InvalidClient) => Ok((current, Renewal::InvalidClient)),
-            Err(GrantFailure::NoAnswer(error)) => Ok((current, Renewal::NoAnswer(error.to_string()))),
-        }
-    }
-
-    /// Gets a token for the application, unless somebody else has meanwhile. `dead` is the one not to be given again.
-    async fn new_app_token(
-        &self,
-        dead: Option<&SecretString>,
-        meter: &Meter<'_>,
-    ) -> Result<StoredToken, PlatformError> {
-        let lease = self
-            .store
-            .lease(&Identity::named(APP))
-            .await
-            .map_err(unusable_store)?;
-        let mut record = lease.load().await.map_err(unusable_store)?;
-        let now = self.clock.now();
-        if let Some(token) = &record.token {
-            let fresh = token
-                .expires_at
-                .is_none_or(|end| now < end.plus_secs(-APP_MARGIN_SECS));
-            let other = dead.is_none_or(|dead| !same(dead, &token.access));
-            if self.is_ours(token) && fresh && other {
-                return Ok(token.clone());
-            }
-        }
-        let granted = match self.grant(&[("grant_type", "client_credentials")], meter).await {
-            Ok(granted) => granted,
-            Err(GrantFailure::InvalidGrant | GrantFailure::InvalidClient) => return Err(app_refusal()),
-            Err(GrantFailure::NoAnswer(error)) => return Err(error),
-        };
-        let token = StoredToken {
-            kind: TokenKind::App,
-            client_id: self.client_id.clone(),
-            expires_at: ends_at(now, granted.expires_in),
-            ..StoredToken::unproven(granted.access_token, now)
-        };
-        record.token = Some(token.clone());
-        self.keep(lease.as_ref(), &record).await?;
-        Ok(token)
-    }
-
-    async fn keep(
-        &self,
-        lease: &dyn TokenLease,
-        record: &crate::tokens::TokenRecord,
-    ) -> Result<(), PlatformError> {
-        lease.save(record).await.map_err(unusable_store)
-    }
-
-    async fn grant(
-        &self,
-        fields: &[(&'static str, &str)],
-        meter: &Meter<'_>,
-    ) -> Result<Granted, GrantFailure> {
-        let (Some(client_id), Some(secret)) = (&self.client_id, &self.client_secret) else {
-            return Err(GrantFailure::NoAnswer(no_identity()));
-        };
-        let now = self.clock.now();
-        let refused_at = *self.app_refused_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused_at.is_some_and(|at| now.millis_since(at) < REFUSED_APP_PAUSE_MS) {
-            return Err(GrantFailure::InvalidClient);
-        }
-        let mut form = vec![
-            ("client_id", client_id.as_str()),
-            ("client_secret", secret.expose_secret()),
-        ];
-        form.extend_from_slice(fields);
-        let call = Call {
-            form: Some(&form),
-            ..Call::oauth("/oauth/token", "a token")
-        };
-        let failure = match self.client.exchange(&call, meter).await {
-            Ok(answer) => match answer.json::<Granted>() {
-                Ok(granted) if !granted.access_token.is_empty() => return Ok(granted),
-                Ok(_) => GrantFailure::NoAnswer(unreadable(call.operation, "the token is empty".to_owned())),
-                Err(reason) => GrantFailure::NoAnswer(unreadable(call.operation, reason)),
-            },
-            Err(error) => of_grant_error(error),
-        };
-        if matches!(failure, GrantFailure::InvalidClient) {
-            *self.app_refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-        }
-        Err(failure)
-    }
-}
-
-/// Tells the three failures of a grant apart. The status of each is not documented, so the error's name decides, which
-/// [`crate::platforms::answer::reason`] passes on.
-fn of_grant_error(error: PlatformError) -> GrantFailure {
-    let words = match &error {
-        PlatformError::Unauthorized { reason, .. } | PlatformError::Rejected { reason, .. } => {
-            reason.as_str()
-        }
-        _ => "",
-    };
-    match words {
-        "invalid_grant" => GrantFailure::InvalidGrant,
-        "invalid_client" | "unauthorized_client" => GrantFailure::InvalidClient,
-        _ => GrantFailure::NoAnswer(error),
-    }
 }
 
 fn can_refresh(token: &StoredToken) -> bool {
     let refresh = token.refresh.as_ref();
     refresh.is_some_and(|refresh| !matches!(refresh.state, RefreshState::Refused { .. }))
-}
-
-fn ends_at(now: Timestamp, expires_in: Option<i64>) -> Option<Timestamp> {
-    expires_in
-        .filter(|seconds| *seconds > 0)
-        .map(|seconds| now.plus_secs(seconds))
 }
 
 fn same(one: &SecretString, other: &SecretString) -> bool {

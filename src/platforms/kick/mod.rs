@@ -130,11 +130,6 @@ impl KickPlatform {
         &self.badges
     }
 
-    /// Returns how many requests could be sent at this moment, and how many a minute allows.
-    pub fn budget(&self) -> (usize, u32) {
-        (self.api.client.budget.left(), self.options.requests_per_minute)
-    }
-
     async fn resolve_slug(&self, slug: &str) -> Result<Option<SourceKey>, PlatformError> {
         let key = |id: u64| SourceKey::new(PlatformName::Kick, &id.to_string()).ok();
         if let Some(id) = self.memory.id_of(slug) {

@@ -124,6 +124,7 @@ impl KickPlatform {
             done.deleted += ids.len();
         }
         let mut refused: BTreeMap<u64, String> = BTreeMap::new();
+        let mut existed = false;
         let mut untried: BTreeSet<u64> = plan.create.keys().copied().collect();
         for (channel, events) in &plan.create {
             if calls == 0 {
@@ -138,6 +139,8 @@ impl KickPlatform {
                         refused.insert(*channel, errors.join("; "));
                     }
                 }
+                // It was there already, although the list left it out: the next list shows it.
+                Err(PlatformError::Rejected { status: 409, .. }) => existed = true,
                 // About this channel or event, not about us.
                 Err(PlatformError::Rejected {
                     status: 400, reason, ..
@@ -147,7 +150,7 @@ impl KickPlatform {
                 Err(error) => return Err(error),
             }
         }
-        if done.created + done.deleted > 0 {
+        if existed || done.created + done.deleted > 0 {
             // An answer of 200 is a promise; the list is the proof.
             (listed, at) = self.list_subscriptions(&meter).await?;
         }
@@ -161,6 +164,23 @@ impl KickPlatform {
             .map(|(channel, reason)| format!("kick:{channel}: {reason}"))
             .collect();
         Ok(done)
+    }
+
+    /// Returns how many of the subscriptions that `wanted` needs are listed, and how many those are. Changes nothing.
+    pub async fn webhooks_listed(&self, wanted: &[SourceKey]) -> Result<(usize, usize), PlatformError> {
+        let channels: BTreeSet<u64> = wanted
+            .iter()
+            .filter(|key| key.platform() == PlatformName::Kick)
+            .filter_map(|key| key.id().parse().ok())
+            .collect();
+        let (listed, _) = self.list_subscriptions(&Meter::default()).await?;
+        let missing: usize = plan(&listed, &channels, &BTreeSet::new())
+            .create
+            .values()
+            .map(Vec::len)
+            .sum();
+        let all = channels.len() * EVENTS.len();
+        Ok((all - missing, all))
     }
 
     async fn list_subscriptions(

@@ -10,6 +10,8 @@ use crate::cli::reports::auth::AuthState;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::cli::reports::sources::login_command;
 use crate::core::source::PlatformName;
+use crate::platforms::discord::SessionStarts;
+use crate::platforms::discord::gateway::GatewayOptions;
 use crate::platforms::{Budget, Probe, ProbeSet};
 
 /// Clocks that differ by more than this many milliseconds make ages and waiting times wrong.
@@ -40,7 +42,54 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
     checks.push(clock(area, skew));
     checks.extend(identities(cx, platform).await);
     checks.extend(budgets(cx, platform).await);
+    checks.extend(listener(cx, platform).await);
     checks
+}
+
+/// Whether what `watch` is to hear can be heard. Nothing is subscribed or begun for that.
+async fn listener(cx: &Context, platform: PlatformName) -> Option<Check> {
+    let settings = &cx.app.settings;
+    let area = platform.as_str();
+    match platform {
+        PlatformName::Kick if settings.kick.webhook => {
+            const NAME: &str = "webhooks";
+            if settings.web.listen.is_none() {
+                let detail = "kick.webhook is on, but web.listen is off, so nobody could deliver";
+                return Some(Check::new(area, NAME, Outcome::Warn, detail));
+            }
+            Some(match cx.app.kick_webhooks().await {
+                Ok((listed, all)) => {
+                    let detail = format!("Kick lists {listed} of {all} subscriptions");
+                    if listed == all {
+                        Check::new(area, NAME, Outcome::Ok, detail)
+                    } else {
+                        let detail = format!("{detail}; `watch` asks for the others");
+                        Check::new(area, NAME, Outcome::Warn, detail).next("bitbrat watch")
+                    }
+                }
+                Err(failure) => Check::new(area, NAME, Outcome::Warn, failure.to_string()),
+            })
+        }
+        PlatformName::Discord if settings.discord.gateway => {
+            const NAME: &str = "gateway sessions";
+            let GatewayOptions {
+                identify_cap,
+                identify_reserve,
+                ..
+            } = GatewayOptions::default();
+            Some(match cx.app.discord_sessions().await {
+                Ok(SessionStarts { ours, left }) => {
+                    let detail =
+                        format!("{ours} of our {identify_cap} a day were begun; Discord has {left} left");
+                    let scarce = ours * 10 >= identify_cap * 8 || left < identify_reserve;
+                    let outcome = if scarce { Outcome::Warn } else { Outcome::Ok };
+                    Check::new(area, NAME, outcome, detail)
+                }
+                Err(failure) => Check::new(area, NAME, Outcome::Warn, failure.to_string()),
+            })
+        }
+        _ => None,
+    }
 }
 
 /// Any answer will do: it proves name, route, certificate and that somebody is there.
@@ -101,11 +150,13 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
         .map(|item| {
             let name = format!("identity {}", item.identity);
             let login = login_command(platform, &item.identity);
-            let who = item
-                .login
-                .as_deref()
-                .or(item.user_id.as_deref())
-                .unwrap_or("unknown account");
+            let who = item.login.as_deref().or(item.user_id.as_deref()).unwrap_or(
+                if item.identity.ends_with("/app") {
+                    "the application"
+                } else {
+                    "unknown account"
+                },
+            );
             let why = item
                 .reason
                 .as_deref()

@@ -5,6 +5,8 @@ use clap::Args;
 use crate::cli::commands::sources::is_live::{exit_code, look_first};
 use crate::cli::commands::sources::known;
 use crate::cli::context::Context;
+use crate::cli::output::Note;
+use crate::cli::output::view::Tone;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
 use crate::cli::reports::sources::SourceRow;
 use crate::core::freshness::{Field, age_ms};
@@ -13,11 +15,13 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::core::verdict::{Holding, holding};
 use crate::failure::{ExitCode, Failure};
+use crate::platforms::discord::permissions::{NEEDED, Permissions, invite_link};
 
 /// Tell by the exit code whether the bot may do something, and why
 ///
 /// 0: it may. 1: it may not. 8: not known. ACTION is an action (send-chat, ban, moderate, …; `bitbrat sources can ID help`
-/// lists them) or a permission as the platform names it (`MODERATOR`, `SEND_MESSAGES`).
+/// lists them) or a permission as the platform names it (`MODERATOR`, `SEND_MESSAGES`, `badge:moderator`). What a bot lacks
+/// on Discord is told with a link that gives it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -51,6 +55,12 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
     let exit = exit_code(answer.answer);
     let hints = match answer.answer {
         Answer::Unknown if !args.probe => vec![look_first(&format!("can {} {}", args.id, args.action))],
+        Answer::No if args.id.platform() == PlatformName::Discord => {
+            invitation(cx, &row, &answer.missing, args.probe)
+                .await
+                .into_iter()
+                .collect()
+        }
         _ => Vec::new(),
     };
     cx.output.print(&AnswerReport {
@@ -61,12 +71,34 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
     Ok(exit)
 }
 
+/// Tells where whoever administers a guild gives the bot what it lacks. The application's id is asked for only by those who
+/// look anyway.
+async fn invitation(cx: &Context, row: &SourceRow, missing: &[String], online: bool) -> Option<Note> {
+    let metadata = row.document.record().metadata;
+    let known = metadata.get("applicationId").and_then(|id| id.as_str());
+    let application = match known {
+        Some(id) => id.to_owned(),
+        None if online => cx.app.discord_application().await?,
+        None => return None,
+    };
+    let words = missing.iter().flat_map(|names| names.split_whitespace());
+    let wanted = words
+        .filter_map(Permissions::named)
+        .fold(NEEDED, |all, one| all | one);
+    let link = invite_link(&application, row.document.key.id(), wanted);
+    let advice = format!(
+        "whoever manages the guild gives it with {link}, unless a channel or a timeout takes it away again"
+    );
+    Some(Note::hint(Tone::Dim, advice, None))
+}
+
 /// Permissions are written in capitals, actions in small letters; a word that is neither is refused with a list.
 fn question(platform: PlatformName, text: &str) -> Result<Question, Failure> {
     if let Some(action) = permission::action(platform, &text.to_ascii_lowercase().replace('_', "-")) {
         return Ok(Question::Action(action));
     }
     let is_permission = text.starts_with("scope:")
+        || text.starts_with("badge:")
         || (!text.is_empty()
             && text
                 .bytes()
@@ -88,7 +120,11 @@ fn question(platform: PlatformName, text: &str) -> Result<Question, Failure> {
         format!("`{text}` is not something that a bot does on {platform}"),
     )
     .hint(format!("use one of\n{}", list.join("\n")))
-    .hint("or a permission as the platform names it, in capitals: MODERATOR"))
+    .hint(match platform {
+        PlatformName::Twitch => "or a permission as the platform names it, in capitals: MODERATOR",
+        PlatformName::Kick => "or a permission as observed: scope:chat:write, badge:moderator",
+        PlatformName::Discord => "or a permission as the platform names it, in capitals: SEND_MESSAGES",
+    }))
 }
 
 fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
@@ -121,6 +157,16 @@ fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
                 None,
             ),
         },
+    };
+    // What a channel takes away was not looked at where none is configured.
+    let metadata = row.document.record().metadata;
+    let whole_guild = metadata
+        .get("permissionScope")
+        .is_some_and(|scope| scope == "guild");
+    let because = if whole_guild && allowed == Allowed::Yes {
+        format!("{because}, in the guild as a whole")
+    } else {
+        because
     };
     let stale = row.freshness.is_stale(Field::Permissions);
     let (answer, because) = match allowed {

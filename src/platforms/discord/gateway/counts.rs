@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::super::GuildOptions;
 use super::super::wire::{Id, lenient};
 use crate::core::counters::Counters;
+use crate::core::join::Join as _;
 use crate::core::time::Timestamp;
 
 /// Messages remembered to know a repeated one. A Resume repeats what was missed since the last event at most.
@@ -53,6 +54,18 @@ impl Counts {
             totals,
             count_bots,
             ..Self::default()
+        }
+    }
+
+    /// Returns the totals.
+    pub fn totals(&self) -> &BTreeMap<u64, Counters> {
+        &self.totals
+    }
+
+    /// Counts on from `totals` where they are ahead.
+    pub fn raise(&mut self, totals: &BTreeMap<u64, Counters>) {
+        for (guild, totals) in totals {
+            self.totals.entry(*guild).or_default().join(*totals);
         }
     }
 

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::super::wire::lenient;
 use super::machine::{Kind, Session};
 
 /// A frame as it came. What it carries is read only where somebody wants it.
@@ -27,7 +28,9 @@ struct Hello {
 #[derive(Deserialize)]
 struct Ready {
     session_id: String,
-    resume_gateway_url: String,
+    /// Absent where a mock server knows one address only.
+    #[serde(default, deserialize_with = "lenient")]
+    resume_gateway_url: Option<String>,
 }
 
 impl<'a> Frame<'a> {
@@ -55,7 +58,7 @@ impl<'a> Frame<'a> {
                     .ok()
                     .map(|ready: Ready| Kind::Ready {
                         session_id: ready.session_id,
-                        url: ready.resume_gateway_url,
+                        url: ready.resume_gateway_url.unwrap_or_default(),
                         seq,
                     }),
                 Some("RESUMED") => Some(Kind::Resumed { seq }),
@@ -131,6 +134,14 @@ mod tests {
                 Kind::Ready {
                     session_id: "a1".into(),
                     url: "wss://x".into(),
+                    seq: 1,
+                },
+            ),
+            (
+                r#"{"op":0,"d":{"session_id":"a1"},"s":1,"t":"READY"}"#,
+                Kind::Ready {
+                    session_id: "a1".into(),
+                    url: String::new(),
                     seq: 1,
                 },
             ),

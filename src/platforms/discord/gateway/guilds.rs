@@ -8,10 +8,12 @@ mod guild;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use self::guild::{Guild, GuildEvent, Presence};
+use self::guild::{GuildEvent, Presence};
+
+pub use self::guild::Guild;
 use super::super::facts;
 use super::super::wire::{
     Channel, GuildMember, Id, Role, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
@@ -27,6 +29,15 @@ pub struct Guilds {
     stream_from: Option<StreamFrom>,
     all: BTreeMap<u64, Guild>,
     unread: u64,
+}
+
+/// What is known of the guilds, to be kept for the next process.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Image<G = BTreeMap<u64, Guild>> {
+    me: Option<Id>,
+    /// What counts as a stream decides what was asked to be told.
+    stream_from: Option<String>,
+    guilds: G,
 }
 
 /// Facts about guilds, by id.
@@ -117,6 +128,16 @@ impl Guilds {
             .map(|(id, _)| *id)
     }
 
+    /// Returns available guilds of which all that permissions follow from is known.
+    pub fn exact(&self) -> impl Iterator<Item = u64> + '_ {
+        let all = self.all.iter();
+        all.filter(|(_, guild)| {
+            guild.presence == Presence::Available
+                && guild.rules.as_ref().is_some_and(|rules| rules.me.is_some())
+        })
+        .map(|(id, _)| *id)
+    }
+
     /// Returns available guilds whose own member entry was not told.
     pub fn without_member(&self) -> impl Iterator<Item = u64> + '_ {
         let all = self.all.iter();
@@ -179,6 +200,60 @@ impl Guilds {
         let all = self.all.iter();
         all.flat_map(|(id, guild)| told(*id, guild.permissions(me, now)))
             .collect()
+    }
+
+    /// Returns what is known, for a process that takes the session up.
+    pub fn image(&self) -> Image<&BTreeMap<u64, Guild>> {
+        Image {
+            me: self.me,
+            stream_from: self.stream_from.map(|from| format!("{from:?}")),
+            guilds: &self.all,
+        }
+    }
+
+    /// Takes over what an earlier process knew, if that covers what is configured now. A session tells changes only, so what
+    /// was not known before would stay unknown.
+    pub fn recall(&mut self, image: Image) -> bool {
+        let covered = self.all.iter().all(|(id, guild)| {
+            let known = image.guilds.get(id);
+            let channels_kept = |known: &Guild| {
+                known
+                    .rules
+                    .as_ref()
+                    .is_none_or(|rules| !rules.channels.is_empty())
+            };
+            known.is_some_and(|known| guild.options.channels.is_empty() || channels_kept(known))
+        });
+        if !covered || image.stream_from != self.image().stream_from {
+            return false;
+        }
+        self.me = image.me;
+        for (id, known) in image.guilds {
+            if let Some(guild) = self.all.get_mut(&id) {
+                let options = std::mem::take(&mut guild.options);
+                *guild = Guild { options, ..known };
+            }
+        }
+        true
+    }
+
+    /// Tells all that is known as of `now`: what an earlier process knew and the session has confirmed.
+    pub fn retell(&mut self, now: Timestamp) -> Told {
+        let (me, stream_from) = (self.me, self.stream_from);
+        let mut news = Vec::new();
+        for (id, guild) in &mut self.all {
+            match guild.presence {
+                Presence::Unknown => {}
+                Presence::Unavailable => news.push((*id, outage())),
+                Presence::Gone => news.push((*id, not_in_guild())),
+                Presence::Available => {
+                    news.push((*id, facts::link(Transport::Gateway, LinkState::Up)));
+                    news.extend(told(*id, guild.permissions(me, now)));
+                    news.extend(guild.whole_stream(stream_from).map(|fact| (*id, fact)));
+                }
+            }
+        }
+        news
     }
 
     /// Learns from an event.

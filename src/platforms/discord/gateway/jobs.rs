@@ -51,9 +51,20 @@ const ME: Call<'static> = Call {
     path: "users/@me",
 };
 
+/// How Identifies are rationed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ration {
+    /// So many a day are ours.
+    pub(super) cap: usize,
+    /// So many of Discord's must be left.
+    pub(super) reserve: u64,
+    /// So long they lie apart.
+    pub(super) spacing: Duration,
+}
+
 /// Finds out whether a session may be begun: by the token, by our own record, and by what Discord says is left.
-pub(super) async fn ask(connection: Arc<Connection>, (cap, reserve): (usize, u64)) -> Done {
-    Done::Input(match permission(&connection, cap, reserve).await {
+pub(super) async fn ask(connection: Arc<Connection>, ration: Ration) -> Done {
+    Done::Input(match permission(&connection, ration).await {
         Ok(url) => Input::Permitted(url),
         Err(ApiError::TokenRefused { .. }) => Input::TokenDead,
         Err(ApiError::Held { until, reason }) => {
@@ -72,7 +83,7 @@ pub(super) async fn ask(connection: Arc<Connection>, (cap, reserve): (usize, u64
     })
 }
 
-async fn permission(connection: &Connection, cap: usize, reserve: u64) -> Result<String, ApiError> {
+async fn permission(connection: &Connection, ration: Ration) -> Result<String, ApiError> {
     let rest = &connection.rest;
     let ask = async || {
         let me: Result<Told<Me>, _> = rest.get(&Tally::default(), ME).await;
@@ -81,12 +92,16 @@ async fn permission(connection: &Connection, cap: usize, reserve: u64) -> Result
     let me = connection.me.get_or_try_init(ask).await?.id;
     let now = rest.clock().now();
     let used = rest.memory().identifies(&me.to_string(), now);
-    if used >= cap {
+    if used >= ration.cap {
         return Err(ApiError::Held {
             until: now.plus_millis(i64::try_from(SPENT).unwrap_or(i64::MAX)),
             reason: format!("{used} gateway sessions were begun within a day, as many as we allow ourselves"),
         });
     }
+    // A process that is started again and again would else spend an Identify on being refused for its haste.
+    let last = rest.memory().last_identify(&me.to_string());
+    let since = last.map_or(ration.spacing, |last| now.since(last));
+    tokio::time::sleep(ration.spacing.saturating_sub(since)).await;
     let call = Call {
         route: Route {
             template: "gateway/bot",
@@ -96,7 +111,7 @@ async fn permission(connection: &Connection, cap: usize, reserve: u64) -> Result
     };
     let told: Told<GatewayBot> = rest.get(&Tally::default(), call).await?;
     let left = told.value.session_start_limit.remaining;
-    if left < reserve {
+    if left < ration.reserve {
         let wait = i64::try_from(told.value.session_start_limit.reset_after).unwrap_or(i64::MAX);
         return Err(ApiError::Held {
             until: now.plus_millis(wait),

@@ -1,4 +1,7 @@
-//! The loop around the gateway's state machine: opens sockets, reads and writes frames, keeps time, tells what was learnt.
+//! The loop around the gateway's state machine: opens sockets, reads and writes frames, keeps time. What it tells the
+//! sources is in [`telling`].
+
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::super::facts;
 use super::super::{Connection, DiscordOptions};
@@ -19,23 +22,32 @@ use super::GatewayOptions;
 use super::counts::Counts;
 use super::frames::{self, Frame};
 use super::guilds::Guilds;
-use super::jobs::{self, Done, SPENT, Socket};
+use super::jobs::{self, Done, Ration, SPENT, Socket};
+use super::kept::{Claim, Keeper};
 use super::machine::{INTENTS_ALL, INTENTS_LEAST, Input, Kind, Machine, News, Order};
+use super::status::Status;
 use crate::clock::Chance;
-use crate::core::observation::{Fact, LinkState, Observation, Transport};
+use crate::core::counters::Counters;
+use crate::core::observation::{Fact, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 
-/// Who tells what was learnt over the gateway.
-const BY: &str = "discord.gateway";
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How often a dead token is looked up again, in case a look found it alive.
 const REVIVAL: Duration = Duration::from_mins(1);
 /// Observations that may wait for the sink before reading stops.
 const BACKLOG: usize = 50_000;
-/// Weight of the newest heartbeat in the smoothed latency.
-const SMOOTHING: f64 = 0.3;
+/// Frames that are read at once before a tick, at most.
+const CATCH_UP: usize = 1_000;
+/// How a listener is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// For good: the session ends, and the sources are told.
+    Farewell,
+    /// Another listener follows at once, so nobody is told.
+    HandOver,
+}
 
 /// Keeps one gateway connection for one bot and tells what it hears.
 pub struct GatewayListener {
@@ -50,6 +62,9 @@ pub struct GatewayListener {
     socket: Option<Socket>,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     asked_members: BTreeSet<u64>,
+    keeper: Keeper,
+    /// The totals that were stored, while those of an earlier process's session catch up with them.
+    stored: Option<BTreeMap<u64, Counters>>,
     pending: VecDeque<Observation>,
     /// When something was last told of a guild.
     told_at: BTreeMap<u64, Timestamp>,
@@ -80,20 +95,30 @@ impl GatewayListener {
             let guild = discord.guilds.get(id).cloned();
             (*id, guild.unwrap_or_default())
         });
-        let restored = options
+        let restored: BTreeMap<u64, Counters> = options
             .restored
             .iter()
-            .filter_map(|(key, totals)| Some((key.id().parse().ok()?, *totals)));
+            .filter_map(|(key, totals)| Some((key.id().parse().ok()?, *totals)))
+            .collect();
         // What nobody maps to a stream need not be heard of: voice states are the loudest events after messages.
         let intents = if discord.stream_from.is_some() {
             INTENTS_ALL
         } else {
             INTENTS_LEAST
         };
-        Self {
+        let guilds = targets.len();
+        options.board.write(|status| {
+            *status = Status {
+                guilds,
+                ..Status::default()
+            };
+        });
+        let mut listener = Self {
             guilds: Guilds::new(configured, discord.stream_from),
-            counts: Counts::new(restored.collect(), options.count_bots),
-            machine: Machine::new(intents),
+            counts: Counts::new(restored, options.count_bots),
+            machine: Machine::new(intents, options.pace),
+            keeper: Keeper::new(connection.rest.memory().dir()),
+            stored: None,
             targets,
             connection,
             chance,
@@ -110,19 +135,70 @@ impl GatewayListener {
             timeout_ends: None,
             token_died: false,
             options,
+        };
+        listener.recall();
+        listener
+    }
+
+    /// Looks for the session of an earlier process that was not ended.
+    fn recall(&mut self) {
+        let claim = claim(&self.connection, &self.machine, &self.options);
+        let kept = self.keeper.recall(&claim, self.now());
+        let Some(kept) = kept.filter(|_| !self.connection.rest.is_dead()) else {
+            return;
+        };
+        if self.guilds.recall(kept.guilds) {
+            self.machine.take_up(kept.session);
+            let counted = Counts::new(kept.totals, self.options.count_bots);
+            self.stored = Some(std::mem::replace(&mut self.counts, counted).totals().clone());
         }
     }
 
-    /// Listens until `stop` resolves, then ends the session and tells that. What is heard goes to `sink`, whose bound
-    /// slows down reading but never the heartbeats.
-    pub async fn run(mut self, stop: impl Future<Output = ()> + Send, sink: mpsc::Sender<Observation>) {
+    /// Goes on counting from whatever is ahead: what was stored, or what the taken up session has told.
+    fn caught_up(&mut self) -> bool {
+        let stored = self.stored.take();
+        if let Some(stored) = &stored {
+            self.counts.raise(stored);
+        }
+        stored.is_some()
+    }
+
+    /// Keeps the session for the next process, or forgets it when it is over.
+    fn keep(&mut self) {
+        let elapsed = self.elapsed();
+        if !self.keeper.is_rested(elapsed) {
+            return;
+        }
+        let Some(session) = self.machine.session() else {
+            return self.keeper.forget();
+        };
+        let claim = claim(&self.connection, &self.machine, &self.options);
+        let when = (self.connection.rest.clock().now(), elapsed);
+        let kept = self
+            .keeper
+            .keep(&claim, session, self.counts.totals(), self.guilds.image(), when);
+        if let Err(error) = kept {
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "The session with Discord's gateway cannot be kept"
+            );
+        }
+    }
+
+    /// Listens until `stop` resolves, then ends as it says. What is heard goes to `sink`, whose bound slows down reading but
+    /// never the heartbeats. Returns the totals, for whoever listens next.
+    pub async fn run(
+        mut self,
+        stop: impl Future<Output = Ending> + Send,
+        sink: mpsc::Sender<Observation>,
+    ) -> BTreeMap<SourceKey, Counters> {
         tokio::pin!(stop);
         self.feed(Input::Start).await;
-        loop {
+        let ending = loop {
             let wake = self.wake_at();
             let reading = self.socket.is_some() && self.pending.len() < BACKLOG;
             tokio::select! {
-                () = &mut stop => break,
+                ending = &mut stop => break ending,
                 frame = next_frame(&mut self.socket), if reading => self.heard(frame).await,
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done).await,
                 permit = sink.reserve(), if !self.pending.is_empty() => match permit {
@@ -130,19 +206,31 @@ impl GatewayListener {
                         permit.send(observation);
                     },
                     // Nobody listens any more, so there is nothing left to do.
-                    Err(_) => break,
+                    Err(_) => break Ending::HandOver,
                 },
                 () = tokio::time::sleep_until(wake) => self.tick().await,
             }
+        };
+        self.caught_up();
+        match ending {
+            Ending::Farewell => {
+                self.feed(Input::Stop).await;
+                self.keeper.forget();
+            }
+            // Never 1000 or 1001, which would end the session.
+            Ending::HandOver => self.hang_up(4000).await,
         }
-        self.feed(Input::Stop).await;
+        self.connection.told().clear();
         self.flush();
         while let Some(observation) = self.pending.pop_front() {
             // The engine drains for a bounded time after a stop; what does not fit then is told by the next look.
             if sink.send(observation).await.is_err() {
-                return;
+                break;
             }
         }
+        let totals = self.counts.totals();
+        let of = |(id, key): (&u64, &SourceKey)| Some((key.clone(), *totals.get(id)?));
+        self.targets.iter().filter_map(of).collect()
     }
 
     fn wake_at(&self) -> Instant {
@@ -174,12 +262,29 @@ impl GatewayListener {
         if self.flush_at <= now {
             self.flush_at = now + self.options.flush;
             self.flush();
+            self.keep();
         }
         if self.revive_at <= now {
             self.revive_at = now + REVIVAL;
             self.look_at_token().await;
         }
-        self.feed(Input::Tick).await;
+        let heard = self.catch_up().await;
+        self.feed(Input::Tick { heard }).await;
+    }
+
+    /// Reads what waits in the socket. Returns whether that was all: an acknowledgement that nobody has read yet must not be
+    /// taken for silence, however late we are woken.
+    async fn catch_up(&mut self) -> bool {
+        for _ in 0..CATCH_UP {
+            if self.pending.len() >= BACKLOG {
+                return false;
+            }
+            let Some(frame) = tokio::task::unconstrained(next_frame(&mut self.socket)).now_or_never() else {
+                return true;
+            };
+            self.heard(frame).await;
+        }
+        false
     }
 
     /// Follows what looks over REST have found out about the token meanwhile: dead, or alive again.
@@ -212,6 +317,7 @@ impl GatewayListener {
     async fn read(&mut self, text: &str) {
         let Some(frame) = Frame::read(text) else {
             debug!("A frame of Discord's gateway cannot be read");
+            self.options.board.write(|status| status.unread += 1);
             return;
         };
         let kind = frame.kind();
@@ -231,6 +337,7 @@ impl GatewayListener {
                 self.tell(told);
                 if self.guilds.unread() > unread {
                     debug!(event.kind = event, "An event of Discord's gateway cannot be read");
+                    self.options.board.write(|status| status.unread += 1);
                 }
                 if changes_permissions(event) {
                     self.connection.rest.forgive();
@@ -247,6 +354,7 @@ impl GatewayListener {
 
     fn welcomed(&mut self) {
         info!(platform = "discord", "Discord's gateway has begun a session");
+        self.caught_up();
         self.settle_at = Some(Instant::now() + self.options.settle);
         self.asked_members.clear();
         self.tell_all(|_| vec![facts::auth(true, None)]);
@@ -297,19 +405,24 @@ impl GatewayListener {
     async fn feed(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let dice = self.chance.fraction();
-            for order in self.machine.next(elapsed, input, dice) {
+            for order in self.machine.next(self.elapsed(), input, dice) {
                 inputs.extend(self.obey(order).await);
             }
         }
+        self.options.board.phase(self.machine.phase(), self.now());
+    }
+
+    /// Returns the milliseconds since the start, on a clock that never jumps.
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn obey(&mut self, order: Order) -> Option<Input> {
         match order {
             Order::Ask => self
                 .jobs
-                .push(jobs::ask(Arc::clone(&self.connection), self.limits()).boxed()),
+                .push(jobs::ask(Arc::clone(&self.connection), self.ration()).boxed()),
             Order::ConfirmToken => self
                 .jobs
                 .push(jobs::confirm(Arc::clone(&self.connection)).boxed()),
@@ -342,6 +455,7 @@ impl GatewayListener {
         let memory = self.connection.rest.memory();
         match memory.claim_identify(&bot, self.options.identify_cap, self.now()) {
             Ok(()) => {
+                self.options.board.write(|status| status.identifies += 1);
                 let text = frames::identify(self.connection.rest.token(), intents);
                 self.send(text).await;
                 None
@@ -354,8 +468,12 @@ impl GatewayListener {
         }
     }
 
-    fn limits(&self) -> (usize, u64) {
-        (self.options.identify_cap, self.options.identify_reserve)
+    fn ration(&self) -> Ration {
+        Ration {
+            cap: self.options.identify_cap,
+            reserve: self.options.identify_reserve,
+            spacing: self.options.identify_spacing,
+        }
     }
 
     async fn send(&mut self, text: String) {
@@ -376,125 +494,17 @@ impl GatewayListener {
         let _ = tokio::time::timeout(GOODBYE, socket.close(Some(frame))).await;
     }
 
-    fn announce(&mut self, news: News) {
-        match news {
-            News::Resumed => {
-                debug!(platform = "discord", "The session with Discord's gateway goes on");
-                let available: Vec<_> = self.guilds.available().collect();
-                self.tell_all(|_| vec![facts::auth(true, None)]);
-                self.tell_up(&available, None);
-            }
-            News::Beat(millis) => {
-                let newest = Duration::from_millis(millis).as_secs_f64() * 1_000.0;
-                let smoothed = self
-                    .latency
-                    .map_or(newest, |old| old + SMOOTHING * (newest - old));
-                self.latency = Some(smoothed);
-                let available: Vec<_> = self.guilds.available().collect();
-                self.tell_up(&available, Some(smoothed));
-            }
-            News::Down { code, message } => {
-                warn!(platform = "discord", code, "Discord's gateway is lost: {message}");
-                let attended: Vec<_> = self.guilds.attended().collect();
-                self.counts.failed(attended.iter().copied());
-                let fact = facts::down(Transport::Gateway, &code, &message);
-                self.tell(attended.into_iter().map(|id| (id, fact.clone())).collect());
-            }
-            News::Refused { code, message } => {
-                warn!(platform = "discord", code, "Discord's gateway refuses: {message}");
-                self.counts.failed(self.targets.keys().copied());
-                self.tell_all(|_| vec![facts::refused(Transport::Gateway, &code, &message)]);
-            }
-            News::TokenDead => {
-                warn!(platform = "discord", "Discord refuses the bot token");
-                self.token_died = true;
-                let at = self.connection.rest.dead_since();
-                self.tell_all_at(at.unwrap_or_else(|| self.now()), |_| {
-                    vec![facts::auth(
-                        false,
-                        Some("the gateway or the API refused the token"),
-                    )]
-                });
-                let refused =
-                    facts::refused(Transport::Gateway, "discord.token_invalid", facts::TOKEN_REFUSED);
-                self.tell_all(|_| vec![refused.clone()]);
-            }
-            News::Reconnected => {
-                let attended: Vec<_> = self.guilds.attended().collect();
-                self.counts.reconnected(attended.into_iter());
-            }
-            News::Ended => {
-                let attended: Vec<_> = self.guilds.attended().collect();
-                let fact = facts::link(Transport::Gateway, LinkState::Closed);
-                self.tell(attended.into_iter().map(|id| (id, fact.clone())).collect());
-            }
-        }
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a heartbeat takes no longer than its interval"
-    )]
-    fn tell_up(&mut self, guilds: &[u64], latency: Option<f64>) {
-        let up = facts::link(Transport::Gateway, LinkState::Up);
-        let millis = latency.map(|latency| latency.round() as u64);
-        let told = guilds.iter().flat_map(|id| {
-            let latency = millis.map(|millis| (*id, Fact::Latency { millis }));
-            [(*id, up.clone())].into_iter().chain(latency)
-        });
-        self.tell(told.collect());
-    }
-
-    fn flush(&mut self) {
-        let now = self.now();
-        let writer = self.options.writer.clone();
-        let changes = self.counts.take_changes(now);
-        let told = changes.into_iter().map(|(guild, totals)| {
-            let writer = writer.clone();
-            (guild, Fact::Counters { writer, totals })
-        });
-        self.tell(told.collect());
-    }
-
-    fn tell_all(&mut self, facts: impl Fn(u64) -> Vec<Fact>) {
-        self.tell_all_at(self.now(), facts);
-    }
-
-    fn tell_all_at(&mut self, at: Timestamp, facts: impl Fn(u64) -> Vec<Fact>) {
-        for id in self.targets.keys().copied().collect::<Vec<_>>() {
-            self.tell_at(id, at, facts(id));
-        }
-    }
-
-    fn tell(&mut self, told: Vec<(u64, Fact)>) {
-        let now = self.now();
-        let mut by_guild: BTreeMap<u64, Vec<Fact>> = BTreeMap::new();
-        for (id, fact) in told {
-            by_guild.entry(id).or_default().push(fact);
-        }
-        for (id, facts) in by_guild {
-            self.tell_at(id, now, facts);
-        }
-    }
-
-    /// Tells facts that were learnt together. Two events of one millisecond must not tie, because the order in which they
-    /// came is known here and nowhere else; the later one is dated a millisecond later.
-    fn tell_at(&mut self, guild: u64, at: Timestamp, facts: Vec<Fact>) {
-        const DRIFT: i64 = 1_000;
-        let Some(key) = self.targets.get(&guild) else {
-            return;
-        };
-        let last = self.told_at.get(&guild).copied();
-        let behind = last.filter(|last| (0..DRIFT).contains(&last.millis_since(at)));
-        let at = behind.map_or(at, |last| last.plus_millis(1));
-        self.told_at.insert(guild, at);
-        let observations = facts.into_iter().map(|fact| Observation::new(key, at, BY, fact));
-        self.pending.extend(observations);
-    }
-
     fn now(&self) -> Timestamp {
         self.connection.rest.clock().now()
+    }
+}
+
+/// Returns who we are to whoever keeps sessions.
+fn claim<'a>(connection: &'a Connection, machine: &Machine, options: &'a GatewayOptions) -> Claim<'a> {
+    Claim {
+        token: connection.rest.fingerprint(),
+        intents: machine.intents(),
+        writer: &options.writer,
     }
 }
 

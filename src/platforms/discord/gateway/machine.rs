@@ -3,6 +3,8 @@
 //! Time is milliseconds on a clock that never jumps, chance a fraction that comes with each input. The loop in
 //! [`super::listener`] feeds inputs and obeys orders; it decides nothing.
 
+use serde::{Deserialize, Serialize};
+
 use super::close::{self, After};
 
 /// Guilds, voice states, messages and scheduled events: all that can be told of a source. None is privileged.
@@ -10,16 +12,32 @@ pub const INTENTS_ALL: u64 = 66_177;
 /// Guilds and messages: what is needed when no stream is mapped.
 pub const INTENTS_LEAST: u64 = 513;
 
-/// First and longest wait before the next attempt when no Identify was spent (ms). A Resume costs nothing.
-const FREE_WAIT: (u64, u64) = (1_000, 60_000);
-/// First and longest wait after an Identify has led to nothing lasting (ms). They are rationed.
-const IDENTIFY_WAIT: (u64, u64) = (5_000, 900_000);
 /// Attempts to take a session up, after which it is given up.
 const RESUMES: u32 = 5;
 /// How long a session must live before earlier failures are forgotten (ms).
 const PROVEN: u64 = 60_000;
 /// How long Discord may take for Hello, and then for READY or RESUMED (ms). No figure is documented.
 const ENTRY: (u64, u64) = (20_000, 60_000);
+/// Whoever wakes up later than this part of what was waited for has slept, and cannot tell who was silent meanwhile.
+const SLEPT: u64 = 4;
+
+/// How long to wait between attempts (ms): the first time, and at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// When no Identify was spent. A Resume costs nothing.
+    pub free: (u64, u64),
+    /// After an Identify that has led to nothing lasting. They are rationed.
+    pub identify: (u64, u64),
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            free: (1_000, 60_000),
+            identify: (5_000, 900_000),
+        }
+    }
+}
 
 /// Where a connection stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +73,7 @@ pub enum Phase {
 }
 
 /// A session that can be taken up again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Session {
     /// Its id.
     pub id: String,
@@ -101,7 +119,10 @@ pub enum Input {
     /// The socket is closed.
     Closed(Option<u16>),
     /// Time has passed; see [`Machine::deadline`].
-    Tick,
+    Tick {
+        /// Whether everything was read that had come until then.
+        heard: bool,
+    },
     /// End it.
     Stop,
 }
@@ -123,7 +144,7 @@ pub enum Kind {
     Ready {
         /// Its id.
         session_id: String,
-        /// Where to take it up.
+        /// Where to take it up; where it was begun when empty.
         url: String,
         /// The event's number.
         seq: u64,
@@ -171,8 +192,8 @@ pub enum Order {
 pub enum News {
     /// The session goes on where it was.
     Resumed,
-    /// A heartbeat came back after so many milliseconds.
-    Beat(u64),
+    /// A heartbeat came back after so many milliseconds, if we were awake to measure it.
+    Beat(Option<u64>),
     /// The connection is lost and will come back.
     Down {
         /// Stable code.
@@ -202,6 +223,8 @@ struct Heart {
     due: u64,
     /// When the oldest unanswered beat was sent.
     unanswered: Option<u64>,
+    /// Whether we have slept or not read since then.
+    blurred: bool,
 }
 
 /// A gateway connection.
@@ -209,8 +232,11 @@ struct Heart {
 pub struct Machine {
     phase: Phase,
     session: Option<Session>,
+    /// Where a session is begun.
+    general: String,
     heart: Option<Heart>,
     intents: u64,
+    pace: Pace,
     /// Failures since a session was last proven to last.
     failures: u32,
     sockets: u64,
@@ -218,19 +244,30 @@ pub struct Machine {
 
 impl Machine {
     /// A connection that is yet to be opened.
-    pub fn new(intents: u64) -> Self {
+    pub fn new(intents: u64, pace: Pace) -> Self {
         Self {
             phase: Phase::Idle,
             session: None,
+            general: String::new(),
             heart: None,
             intents,
+            pace,
             failures: 0,
             sockets: 0,
         }
     }
 
+    /// Takes up a session that an earlier process has left, instead of beginning one.
+    pub fn take_up(&mut self, session: Session) {
+        self.session = Some(session);
+    }
+
+    /// Returns the session, if there is one that can be taken up.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
     /// Returns where it stands.
-    #[cfg(test)]
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
@@ -262,10 +299,7 @@ impl Machine {
                 vec![Order::Hangup(1000), Order::Tell(News::Ended)]
             }
             // Stuck is left by beginning again only.
-            Input::Start if matches!(self.phase, Phase::Idle | Phase::Stuck) => {
-                self.phase = Phase::Asking;
-                vec![Order::Ask]
-            }
+            Input::Start if matches!(self.phase, Phase::Idle | Phase::Stuck) => self.go_on(),
             Input::TokenDead if self.phase != Phase::Stuck => {
                 self.heart = None;
                 self.session = None;
@@ -284,6 +318,7 @@ impl Machine {
             Input::Received(_) | Input::Closed(_) if !self.has_socket() => Vec::new(),
             Input::Permitted(url) => {
                 self.phase = Phase::Connecting;
+                self.general.clone_from(&url);
                 vec![Order::Connect(url)]
             }
             Input::Denied {
@@ -318,19 +353,14 @@ impl Machine {
             Input::OpenFailed(reason) => self.lose(now, dice, "discord.gateway_unreachable", &reason),
             Input::Received(kind) => self.received(now, kind, dice),
             Input::Closed(code) => self.closed(now, code, dice),
-            Input::Tick => self.tick(now, dice),
+            Input::Tick { heard } => self.tick(now, heard, dice),
         }
     }
 
     fn received(&mut self, now: u64, kind: Kind, dice: f64) -> Vec<Order> {
         match kind {
             Kind::Hello(interval) => self.greeted(now, interval, dice),
-            Kind::Ack => {
-                let sent = self.heart.as_mut().and_then(|heart| heart.unanswered.take());
-                sent.map(|sent| Order::Tell(News::Beat(now.saturating_sub(sent))))
-                    .into_iter()
-                    .collect()
-            }
+            Kind::Ack => self.acknowledged(now).into_iter().collect(),
             Kind::BeatNow => self.beat(now),
             Kind::Reconnect => self.hang_up_and_lose(
                 now,
@@ -357,9 +387,10 @@ impl Machine {
                 Vec::new()
             }
             Kind::Ready { session_id, url, seq } => {
+                let general = self.general.clone();
                 self.session = Some(Session {
                     id: session_id,
-                    url,
+                    url: if url.is_empty() { general } else { url },
                     seq,
                 });
                 self.phase = Phase::Live { since: now };
@@ -388,6 +419,7 @@ impl Machine {
             // Discord asks for a random part of the interval first, so that not all clients beat together.
             due: now + part(interval, dice),
             unanswered: None,
+            blurred: false,
         });
         self.phase = Phase::Entering { by: now + ENTRY.1 };
         vec![match &self.session {
@@ -396,6 +428,16 @@ impl Machine {
                 intents: self.intents,
             },
         }]
+    }
+
+    fn acknowledged(&mut self, now: u64) -> Option<Order> {
+        let heart = self.heart.as_mut()?;
+        let sent = heart.unanswered.take()?;
+        // Whoever reads it only after the next beat was due has slept, and has measured that.
+        let measured = !std::mem::take(&mut heart.blurred) && now <= heart.due;
+        Some(Order::Tell(News::Beat(
+            measured.then(|| now.saturating_sub(sent)),
+        )))
     }
 
     fn beat(&mut self, now: u64) -> Vec<Order> {
@@ -445,9 +487,10 @@ impl Machine {
         }
     }
 
-    fn tick(&mut self, now: u64, dice: f64) -> Vec<Order> {
+    fn tick(&mut self, now: u64, heard: bool, dice: f64) -> Vec<Order> {
         if let Some(heart) = self.heart.as_mut().filter(|heart| heart.due <= now) {
-            if heart.unanswered.is_some() {
+            let awake = heard && now - heart.due <= heart.interval / SLEPT;
+            if heart.unanswered.is_some() && awake {
                 return self.hang_up_and_lose(
                     now,
                     dice,
@@ -455,26 +498,42 @@ impl Machine {
                     "Discord did not acknowledge a heartbeat in time",
                 );
             }
+            heart.blurred = !awake;
             heart.due = now + heart.interval;
             return self.beat(now);
         }
         match self.phase {
-            Phase::Waiting { until } if until <= now => {
-                let Some(session) = &self.session else {
-                    self.phase = Phase::Asking;
-                    return vec![Order::Ask];
-                };
-                self.phase = Phase::Connecting;
-                vec![Order::Connect(session.url.clone())]
-            }
-            Phase::Greeting { by } | Phase::Entering { by } if by <= now => self.hang_up_and_lose(
+            Phase::Waiting { until } if until <= now => self.go_on(),
+            Phase::Greeting { by } if by <= now => self.unwelcome(now, heard, by, ENTRY.0, dice),
+            Phase::Entering { by } if by <= now => self.unwelcome(now, heard, by, ENTRY.1, dice),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The welcome is overdue: that is the other side's silence, unless we have slept through it.
+    fn unwelcome(&mut self, now: u64, heard: bool, by: u64, patience: u64, dice: f64) -> Vec<Order> {
+        if heard && now - by <= patience / SLEPT {
+            return self.hang_up_and_lose(
                 now,
                 dice,
                 "discord.gateway_silent",
                 "Discord opened a connection but never welcomed us",
-            ),
-            _ => Vec::new(),
+            );
         }
+        if let Phase::Greeting { by } | Phase::Entering { by } = &mut self.phase {
+            *by = now + patience;
+        }
+        Vec::new()
+    }
+
+    /// Takes the session up, or asks whether one may be begun.
+    fn go_on(&mut self) -> Vec<Order> {
+        let Some(session) = &self.session else {
+            self.phase = Phase::Asking;
+            return vec![Order::Ask];
+        };
+        self.phase = Phase::Connecting;
+        vec![Order::Connect(session.url.clone())]
     }
 
     fn has_socket(&self) -> bool {
@@ -519,9 +578,9 @@ impl Machine {
         let spent = !resumable && matches!(self.phase, Phase::Entering { .. } | Phase::Live { .. });
         let quiet = resumable && live_since.is_some() && self.failures == 1;
         let wait = if quiet {
-            part(FREE_WAIT.0, dice)
+            part(self.pace.free.0, dice)
         } else {
-            let (first, longest) = if spent { IDENTIFY_WAIT } else { FREE_WAIT };
+            let (first, longest) = if spent { self.pace.identify } else { self.pace.free };
             let doubled = first
                 .saturating_mul(1 << (self.failures - 1).min(20))
                 .min(longest);

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::{NEEDED, Permissions};
 
 /// What a channel is, as far as permissions care.
@@ -49,7 +51,7 @@ impl ChannelKind {
 }
 
 /// A guild's rules.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 pub struct GuildRules {
     /// The guild, which is also the id of the role that everyone has.
     pub id: u64,

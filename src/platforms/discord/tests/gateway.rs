@@ -11,14 +11,15 @@ use crate::core::observation::AuthResult;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
-use crate::platforms::discord::gateway::GatewayOptions;
+use crate::platforms::discord::gateway::{Board, Ending, GatewayOptions, Pace};
 use crate::sim::discord::{Author, GatewayAct, GatewayCounts, MessageSpec};
 
 type Heard = Arc<Mutex<Vec<Observation>>>;
 
 /// A listener that runs, and what it has told.
-struct Ear {
+pub(super) struct Ear {
     heard: Heard,
+    pub(super) board: Arc<Board>,
     stop: CancellationToken,
     listening: AbortOnDropHandle<()>,
     _collecting: AbortOnDropHandle<()>,
@@ -30,22 +31,36 @@ fn own(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()>
 }
 
 impl Ear {
-    fn on(platform: &DiscordPlatform, change: impl FnOnce(&mut GatewayOptions)) -> Self {
+    pub(super) fn on(platform: &DiscordPlatform, change: impl FnOnce(&mut GatewayOptions)) -> Self {
         let mut options = GatewayOptions {
             sources: vec![key(GUILD), key(9_002)],
             flush: Duration::from_millis(50),
             settle: Duration::from_millis(300),
+            // What waits in life for politeness' sake need not hold up a test.
+            identify_spacing: Duration::ZERO,
+            pace: Pace {
+                free: (40, 200),
+                identify: (60, 400),
+            },
             ..GatewayOptions::default()
         };
         change(&mut options);
+        let board = Arc::clone(&options.board);
         let (sink, mut told) = mpsc::channel(4);
         let (heard, stop) = (Heard::default(), CancellationToken::new());
         let listener = platform.listener(options).unwrap();
         let (ears, stopped) = (Arc::clone(&heard), stop.clone());
         Self {
             heard,
+            board,
             stop,
-            listening: own(listener.run(stopped.cancelled_owned(), sink)),
+            listening: own(async move {
+                let ending = async {
+                    stopped.cancelled_owned().await;
+                    Ending::Farewell
+                };
+                listener.run(ending, sink).await;
+            }),
             _collecting: own(async move {
                 while let Some(observation) = told.recv().await {
                     ears.lock().unwrap().push(observation);
@@ -54,15 +69,24 @@ impl Ear {
         }
     }
 
-    fn record(&self, guild: u64) -> SourceRecord {
+    pub(super) fn record(&self, guild: u64) -> SourceRecord {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let key = key(guild);
         let of_guild = heard.iter().filter(|told| told.source == key);
         SourceDocument::from_knowledge(key.clone(), Knowledge::of(of_guild)).record()
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         self.record(GUILD).status
+    }
+
+    /// Ends the listener for good and waits for it.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), self.listening)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     fn error(&self) -> String {
@@ -75,7 +99,7 @@ impl Ear {
     }
 }
 
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..2_000 {
         if condition() {
             return;
@@ -85,25 +109,36 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("never happened: {what}");
 }
 
-/// A world with fast heartbeats, and a listener that hears the usual guild.
-async fn live() -> (Rig, DiscordPlatform, Ear) {
-    let rig = Rig::start().await;
-    fast(&rig);
+/// A listener that hears the usual guild.
+pub(super) async fn live() -> (Rig, DiscordPlatform, Ear) {
+    live_in(patient_world().await).await
+}
+
+async fn live_in(rig: Rig) -> (Rig, DiscordPlatform, Ear) {
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
     eventually("connected", || ear.status() == Status::Connected).await;
     (rig, platform, ear)
 }
 
-fn fast(rig: &Rig) {
-    rig.discord().knobs(|knobs| {
-        knobs.heartbeat_interval_ms = 150;
-        knobs.identify_window_ms = 50;
-        knobs.sends_per_minute = 100_000;
-    });
+/// The usual world, in which Identifies may follow each other at once.
+pub(super) async fn patient_world() -> Rig {
+    let rig = Rig::start().await;
+    rig.discord().knobs(|knobs| knobs.identify_window_ms = 0);
+    rig
 }
 
-fn counts(rig: &Rig) -> GatewayCounts {
+/// A world in which hearts beat fast, for tests that are about that: a machine that stalls is close to death in it.
+async fn hasty_world() -> Rig {
+    let rig = patient_world().await;
+    rig.discord().knobs(|knobs| {
+        knobs.heartbeat_interval_ms = 200;
+        knobs.sends_per_minute = 100_000;
+    });
+    rig
+}
+
+pub(super) fn counts(rig: &Rig) -> GatewayCounts {
     rig.discord().gateway_counts()
 }
 
@@ -115,7 +150,7 @@ async fn resumed(rig: &Rig, times: u64) {
     .await;
 }
 
-fn say(rig: &Rig, spec: &MessageSpec) {
+pub(super) fn say(rig: &Rig, spec: &MessageSpec) {
     let ids = rig.discord().send_messages(&MessageSpec {
         channel: 9_200,
         ..spec.clone()
@@ -123,7 +158,7 @@ fn say(rig: &Rig, spec: &MessageSpec) {
     assert!(!ids.is_empty());
 }
 
-fn person(count: u32) -> MessageSpec {
+pub(super) fn person(count: u32) -> MessageSpec {
     MessageSpec {
         count,
         ..MessageSpec::default()
@@ -132,7 +167,7 @@ fn person(count: u32) -> MessageSpec {
 
 #[tokio::test]
 async fn a_session_tells_who_is_there_what_is_allowed_and_how_fast_it_is() {
-    let (rig, _platform, ear) = live().await;
+    let (rig, _platform, ear) = live_in(hasty_world().await).await;
     eventually("a heartbeat came back", || ear.record(GUILD).latency_ms.is_some()).await;
     let record = ear.record(GUILD);
     assert_eq!(record.auth_status, Some(AuthResult::Valid));
@@ -218,7 +253,7 @@ async fn what_is_missed_while_reconnecting_is_heard_afterwards_and_counted_once(
 #[tokio::test]
 async fn sockets_that_fall_silent_are_left_and_their_session_taken_up() {
     for zombie in ["no acknowledgement", "half open"] {
-        let (rig, _platform, ear) = live().await;
+        let (rig, _platform, ear) = live_in(hasty_world().await).await;
         if zombie == "half open" {
             rig.discord().gateway(&GatewayAct::Freeze);
         } else {
@@ -266,8 +301,7 @@ async fn a_close_for_good_is_an_error_and_nothing_is_tried_again() {
 
 #[tokio::test]
 async fn intents_that_are_refused_are_reduced() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Event));
     let ear = Ear::on(&platform, |_| {});
     eventually("connected", || ear.status() == Status::Connected).await;
@@ -304,7 +338,7 @@ async fn a_token_reset_that_cuts_the_socket_revokes_and_silences() {
 
 #[tokio::test]
 async fn a_token_reset_that_leaves_the_socket_is_found_by_a_look_and_ends_the_session() {
-    let (rig, platform, ear) = live().await;
+    let (rig, platform, ear) = live_in(hasty_world().await).await;
     rig.discord().reset_token(BOT, false);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(
@@ -318,7 +352,7 @@ async fn a_token_reset_that_leaves_the_socket_is_found_by_a_look_and_ends_the_se
     })
     .await;
     eventually("left", || rig.discord().live_sessions() == 0).await;
-    assert_eq!(counts(&rig).connections, 1);
+    assert_eq!(counts(&rig).identifies, 1);
 }
 
 #[tokio::test]
@@ -356,8 +390,7 @@ async fn outages_removals_and_returns_of_guilds_are_told_apart() {
 
 #[tokio::test]
 async fn a_guild_in_an_outage_from_the_start_is_not_connected() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     rig.discord().set_outage(GUILD, true);
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
@@ -368,8 +401,7 @@ async fn a_guild_in_an_outage_from_the_start_is_not_connected() {
 
 #[tokio::test]
 async fn changes_of_what_the_bot_may_do_are_known_at_once() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     let platform = rig.platform(|options| {
         options.guilds = guild_options(GuildOptions {
             channels: vec![9_200],
@@ -399,8 +431,7 @@ async fn changes_of_what_the_bot_may_do_are_known_at_once() {
 
 #[tokio::test]
 async fn a_mapped_stream_begins_and_ends() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::GoLive));
     let ear = Ear::on(&platform, |_| {});
     let stream = || ear.record(GUILD).stream_status;
@@ -414,8 +445,7 @@ async fn a_mapped_stream_begins_and_ends() {
 
 #[tokio::test]
 async fn identifies_are_rationed_by_our_own_record_over_restarts() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     for run in 1..=3_u64 {
         let platform = rig.platform(|_| {});
         let ear = Ear::on(&platform, |options| options.identify_cap = 2);
@@ -429,19 +459,53 @@ async fn identifies_are_rationed_by_our_own_record_over_restarts() {
             );
         }
         assert_eq!(counts(&rig).identifies, run.min(2));
+        // A process that is killed would leave its session to the next one.
+        ear.end().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_started_again_at_once_waits_before_the_next_identify() {
+    let rig = Rig::start().await;
+    rig.discord().knobs(|knobs| knobs.identify_window_ms = 600);
+    for run in 1..=3 {
+        let platform = rig.platform(|_| {});
+        let ear = Ear::on(&platform, |options| {
+            options.identify_spacing = Duration::from_millis(700);
+        });
+        eventually("connected", || ear.status() == Status::Connected).await;
+        assert_eq!(counts(&rig).identifies, run, "none was refused for haste");
+        assert_eq!(ear.error(), "");
+        ear.end().await;
     }
 }
 
 #[tokio::test]
 async fn the_last_session_starts_are_left_to_the_bot_itself() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     rig.discord().knobs(|knobs| knobs.told_remaining = Some(199));
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
     eventually("denied", || !ear.error().is_empty()).await;
     assert_eq!((counts(&rig).connections, counts(&rig).identifies), (0, 0));
     assert!(ear.record(GUILD).last_error.unwrap().message.contains("199"));
+}
+
+#[tokio::test]
+async fn the_board_shows_how_it_stands() {
+    let (rig, _platform, ear) = live_in(hasty_world().await).await;
+    eventually("a heartbeat came back", || ear.board.read().latency_ms.is_some()).await;
+    let status = ear.board.read();
+    assert!(status.is_healthy());
+    assert_eq!(status.summary(), "connected, 1 of 2 guilds available");
+    assert_eq!((status.identifies, status.resumes), (1, 0));
+    rig.discord().host().go_down();
+    rig.discord().gateway(&GatewayAct::Invalid(false));
+    eventually("unhealthy", || !ear.board.read().is_healthy()).await;
+    eventually("and why", || ear.board.read().last_error.is_some()).await;
+    rig.discord().host().come_up();
+    eventually("healthy again", || ear.board.read().is_healthy()).await;
+    assert!(!format!("{:?}", ear.board.read()).contains("secret-part"));
 }
 
 #[tokio::test]
@@ -467,8 +531,7 @@ async fn frames_and_events_that_nobody_knows_are_survived() {
 
 #[tokio::test]
 async fn a_gateway_that_cannot_be_reached_is_tried_until_it_can() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = patient_world().await;
     rig.discord().host().go_down();
     let platform = rig.platform(|_| {});
     let ear = Ear::on(&platform, |_| {});
@@ -504,7 +567,7 @@ async fn a_clean_end_closes_the_session_and_tells_the_totals() {
         heard,
         stop,
         listening,
-        _collecting,
+        ..
     } = ear;
     stop.cancel();
     tokio::time::timeout(Duration::from_secs(5), listening)
@@ -531,8 +594,7 @@ async fn a_clean_end_closes_the_session_and_tells_the_totals() {
 
 #[tokio::test]
 async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
-    let rig = Rig::start().await;
-    fast(&rig);
+    let rig = hasty_world().await;
     let platform = rig.platform(|_| {});
     let options = GatewayOptions {
         sources: vec![key(GUILD)],
@@ -540,9 +602,11 @@ async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
     };
     let (sink, mut told) = mpsc::channel(1);
     let listener = platform.listener(options).unwrap();
-    let _listening = own(listener.run(std::future::pending(), sink));
-    eventually("ten beats", || counts(&rig).heartbeats >= 10).await;
-    assert_eq!(counts(&rig).connections, 1);
+    let _listening = own(async move {
+        listener.run(std::future::pending(), sink).await;
+    });
+    eventually("many beats", || counts(&rig).heartbeats >= 8).await;
+    assert_eq!((counts(&rig).identifies, rig.discord().live_sessions()), (1, 1));
     assert!(told.recv().await.is_some(), "what was heard is still there");
 }
 

@@ -110,7 +110,14 @@ async fn ten_thousand_looks_never_identify() {
     let platforms: Vec<_> = (0..10)
         .map(|_| rig.platform(|options| options.requests_per_second = u32::MAX))
         .collect();
-    let looks = (0..LOOKS).map(|n| look(&platforms[n % 10], &[Probe::Connection], &[GUILD]));
+    let looks = (0..LOOKS).map(|n| {
+        let probes = if n % 20 == 0 {
+            &Probe::ALL[..]
+        } else {
+            &[Probe::Connection]
+        };
+        look(&platforms[n % 10], probes, &[GUILD])
+    });
     let mut connected = 0;
     let mut looks = futures_util::StreamExt::buffer_unordered(futures_util::stream::iter(looks), 16);
     while let Some(seen) = futures_util::StreamExt::next(&mut looks).await {
@@ -248,6 +255,26 @@ async fn exact_permissions_follow_roles_overwrites_and_timeouts() {
         ..GuildSpec::default()
     });
     assert_eq!(of().await, 8_866_461_766_385_663);
+}
+
+#[tokio::test]
+async fn a_timeout_is_seen_where_the_list_leaves_it_out() {
+    let rig = Rig::start().await;
+    rig.discord()
+        .time_out(GUILD, Some(rig.clock.now().plus_secs(3_600)));
+    let seen = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+    assert_eq!(
+        seen.record(GUILD).permissions,
+        ["READ_MESSAGE_HISTORY", "VIEW_CHANNEL"]
+    );
+    rig.discord().put_role(GUILD, GUILD + 1, 1 << 3, None);
+    let seen = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
+    assert_eq!(
+        seen.record(GUILD).permissions.len(),
+        52,
+        "administrators are exempt"
+    );
+    assert_eq!(rig.calls("guilds/9001/members/4001"), 1);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod gateway;
 mod limits;
 mod looks;
+mod sessions;
 mod troubles;
 
 use std::collections::BTreeMap;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use secrecy::ExposeSecret;
 
-use super::{ADA, BOT_ID, Rig};
+use super::{ADA, BOT_ID, Rig, key};
 use crate::core::observation::AuthResult;
 use crate::core::stream::StreamStatus::{Online, Unknown};
 use crate::core::verdict::Status;
-use crate::platforms::Probe;
+use crate::platforms::{Platform as _, Probe};
 use crate::sim::faults::{Fault, FaultBody, WireFault};
 use crate::sim::kick::KickTokenSpec;
 use crate::tokens::StoredToken;
@@ -322,4 +322,23 @@ async fn no_token_or_secret_is_ever_observed_or_told() {
     for secret in [access.as_str(), &refresh, &app, "hush", "private@example.invalid"] {
         assert!(!told.contains(secret), "{told}");
     }
+}
+
+#[tokio::test]
+async fn two_processes_that_find_the_tokens_ended_renew_each_once() {
+    let rig = Rig::start().await;
+    let (access, _) = rig.log_in(&SCOPES, 7_300).await;
+    let other = rig.another_process();
+    let (probes, sources) = (Probe::ALL.into_iter().collect(), [key(ADA)]);
+    tokio::join!(
+        rig.platform.probe(&probes, &sources, &rig.notebook),
+        other.probe(&probes, &sources, &rig.notebook)
+    );
+    assert_eq!(
+        rig.calls("/oauth/token"),
+        2,
+        "one for the application, one for the bot"
+    );
+    assert_ne!(rig.stored("kick/bot").await.access.expose_secret(), access);
+    assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
 }

@@ -97,7 +97,7 @@ async fn after_a_refusal_without_a_wait_nothing_more_is_sent_for_a_while() {
     let sent = rig.kick().host().journal().total();
     rig.look_at(ADA).await;
     assert_eq!(rig.kick().host().journal().total(), sent);
-    assert_eq!(rig.platform.budget().0, 0);
+    assert_eq!(rig.platform.budgets()[0].left, 0);
     let resolved = rig.platform.resolve(&["somebody".to_owned()]).await;
     assert!(matches!(resolved, Err(PlatformError::RateLimited { .. })));
 }

@@ -51,7 +51,42 @@ pub(super) struct Rig {
     pub(super) notebook: Notebook,
 }
 
+fn platform(
+    sim: &Sim,
+    store: &Arc<MemoryTokenStore>,
+    change: impl FnOnce(&mut KickOptions),
+    window: Duration,
+) -> KickPlatform {
+    let urls = sim.kick.urls();
+    let mut options = KickOptions {
+        auth_url: urls.auth.parse().unwrap(),
+        api_url: urls.api.parse().unwrap(),
+        client_id: Some("app".to_owned()),
+        client_secret: Some("hush".to_owned().into()),
+        requests_per_minute: 1_000,
+        patience: Duration::from_secs(2),
+        ..KickOptions::default()
+    };
+    change(&mut options);
+    let clock: Arc<dyn Clock> = sim.clock.clone();
+    let http = Http::new(
+        HttpOptions {
+            timeout: Duration::from_secs(5),
+            max_body: 1 << 20,
+            ..HttpOptions::default()
+        },
+        Arc::clone(&clock),
+    );
+    let tokens: Arc<dyn TokenStore> = store.clone();
+    KickPlatform::with_window(options, tokens, http, clock, Chance::seeded(9), window)
+}
+
 impl Rig {
+    /// An adapter as another process has it, with the same token store.
+    pub(super) fn another_process(&self) -> KickPlatform {
+        platform(&self.sim, &self.store, |_| {}, Duration::from_mins(1))
+    }
+
     pub(super) async fn start() -> Self {
         Self::with(|_| {}, Duration::from_mins(1)).await
     }
@@ -61,29 +96,8 @@ impl Rig {
         sim.kick.add_app("app", "hush");
         sim.kick.add_channel(BOT_ID, "bitbrat-bot");
         sim.kick.add_channel(ADA, "ada");
-        let urls = sim.kick.urls();
-        let mut options = KickOptions {
-            auth_url: urls.auth.parse().unwrap(),
-            api_url: urls.api.parse().unwrap(),
-            client_id: Some("app".to_owned()),
-            client_secret: Some("hush".to_owned().into()),
-            requests_per_minute: 1_000,
-            patience: Duration::from_secs(2),
-            ..KickOptions::default()
-        };
-        change(&mut options);
         let store = Arc::new(MemoryTokenStore::default());
-        let clock: Arc<dyn Clock> = sim.clock.clone();
-        let http = Http::new(
-            HttpOptions {
-                timeout: Duration::from_secs(5),
-                max_body: 1 << 20,
-                ..HttpOptions::default()
-            },
-            Arc::clone(&clock),
-        );
-        let tokens: Arc<dyn TokenStore> = store.clone();
-        let platform = KickPlatform::with_window(options, tokens, http, clock, Chance::seeded(9), window);
+        let platform = platform(&sim, &store, change, window);
         Self {
             sim,
             platform,

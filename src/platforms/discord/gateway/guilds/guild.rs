@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::super::channels::{self, Access};
 use super::super::super::facts::PERMISSIONS;
@@ -15,8 +15,11 @@ use super::super::super::{GuildOptions, StreamFrom};
 use crate::core::observation::Fact;
 use crate::core::time::Timestamp;
 
-#[derive(Debug, Default)]
-pub(super) struct Guild {
+/// A guild and what is going on in it.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Guild {
+    /// Not kept: the configuration has it.
+    #[serde(skip)]
     pub(super) options: GuildOptions,
     pub(super) presence: Presence,
     pub(super) rules: Option<Rules>,
@@ -29,7 +32,7 @@ pub(super) struct Guild {
 }
 
 /// Whether a guild is there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) enum Presence {
     /// Nothing was told yet.
     #[default]
@@ -42,7 +45,7 @@ pub(super) enum Presence {
 }
 
 /// What permissions follow from.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Rules {
     pub(super) law: GuildRules,
     pub(super) me: Option<GuildMember>,

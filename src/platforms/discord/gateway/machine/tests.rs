@@ -11,7 +11,7 @@ struct Story {
 impl Story {
     fn begin() -> Self {
         let mut story = Self {
-            machine: Machine::new(INTENTS_ALL),
+            machine: Machine::new(INTENTS_ALL, Pace::default()),
             now: 1_000,
         };
         assert_eq!(story.put(Input::Start), [Order::Ask]);
@@ -63,7 +63,7 @@ impl Story {
         let due = self.machine.deadline().expect("something is due");
         let waited = due.saturating_sub(self.now);
         self.now = self.now.max(due);
-        (waited, self.put(Input::Tick))
+        (waited, self.put(Input::Tick { heard: true }))
     }
 
     fn session(seq: u64) -> Session {
@@ -88,10 +88,40 @@ fn the_first_heartbeat_comes_after_a_random_part_of_the_interval_and_then_every_
     let mut story = Story::live();
     assert_eq!(story.wait(), (20_000, vec![Order::Heartbeat(Some(1))]));
     story.now += 37;
-    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(37))]);
+    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(Some(37)))]);
     story.get(Kind::Event { seq: 9 });
     assert_eq!(story.wait(), (39_963, vec![Order::Heartbeat(Some(9))]));
-    assert_eq!(story.put(Input::Tick), [], "not due yet");
+    assert_eq!(story.put(Input::Tick { heard: true }), [], "not due yet");
+}
+
+#[test]
+fn a_session_that_an_earlier_process_left_is_taken_up_without_asking() {
+    let mut story = Story {
+        machine: Machine::new(INTENTS_ALL, Pace::default()),
+        now: 1_000,
+    };
+    story.machine.take_up(Story::session(7));
+    assert_eq!(story.put(Input::Start), [Order::Connect("wss://resume".into())]);
+    story.put(Input::Opened);
+    assert_eq!(story.get(Kind::Hello(40_000)), [Order::Resume(Story::session(7))]);
+    let orders = story.get(Kind::Invalid(false));
+    assert_eq!(orders[0], Order::Hangup(4000));
+    assert_eq!(story.wait().1, [Order::Ask], "it was too late");
+}
+
+#[test]
+fn a_session_without_an_address_of_its_own_is_taken_up_where_it_was_begun() {
+    let mut story = Story::begin();
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::Opened);
+    story.get(Kind::Hello(40_000));
+    story.get(Kind::Ready {
+        session_id: "a1".into(),
+        url: String::new(),
+        seq: 1,
+    });
+    story.put(Input::Closed(None));
+    assert_eq!(story.wait().1, [Order::Connect("wss://general".into())]);
 }
 
 #[test]
@@ -105,7 +135,7 @@ fn a_heartbeat_that_is_asked_for_is_sent_at_once() {
     let mut story = Story::live();
     assert_eq!(story.get(Kind::BeatNow), [Order::Heartbeat(Some(1))]);
     story.now += 5;
-    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(5))]);
+    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(Some(5)))]);
 }
 
 #[test]
@@ -120,6 +150,54 @@ fn a_connection_that_leaves_a_heartbeat_unanswered_is_dead_and_its_session_taken
     story.get(Kind::Event { seq: 2 });
     assert_eq!(story.get(Kind::Resumed { seq: 3 }), [Order::Tell(News::Resumed)]);
     assert_eq!(story.machine.session, Some(Story::session(3)));
+}
+
+#[test]
+fn whoever_slept_or_did_not_read_calls_nobody_silent() {
+    for (late, heard) in [(10_001, true), (0, false)] {
+        let mut story = Story::live();
+        assert_eq!(story.wait().1, [Order::Heartbeat(Some(1))]);
+        let due = story.machine.deadline().unwrap();
+        story.now = due + late;
+        let tick = Input::Tick { heard };
+        assert_eq!(
+            story.put(tick),
+            [Order::Heartbeat(Some(1))],
+            "another beat, another chance"
+        );
+        story.now += 37;
+        let answered = [Order::Tell(News::Beat(None))];
+        assert_eq!(story.get(Kind::Ack), answered, "alive, but nothing was measured");
+        assert_eq!(story.get(Kind::Ack), [], "the second answer says nothing new");
+        assert_eq!(story.wait().1, [Order::Heartbeat(Some(1))]);
+        story.now += 25;
+        assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(Some(25)))]);
+        story.wait();
+        let (_, orders) = story.wait();
+        assert_eq!(orders[0], Order::Hangup(4000), "silence is still found");
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_was_read_too_late_measures_nothing() {
+    let mut story = Story::live();
+    story.wait();
+    story.now = story.machine.deadline().unwrap() + 1;
+    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(None))]);
+}
+
+#[test]
+fn whoever_slept_through_the_welcome_waits_for_it_again() {
+    let mut story = Story::begin();
+    story.put(Input::Permitted("wss://general".into()));
+    story.put(Input::Opened);
+    story.now += 3_600_000;
+    assert_eq!(story.put(Input::Tick { heard: true }), []);
+    assert_eq!(story.machine.deadline(), Some(story.now + ENTRY.0));
+    story.get(Kind::Hello(600_000));
+    story.now = story.machine.deadline().unwrap();
+    assert_eq!(story.put(Input::Tick { heard: false }), []);
+    assert_eq!(story.ready(), []);
 }
 
 #[test]
@@ -184,7 +262,7 @@ fn close_codes_resume_identify_or_end_it() {
             (vec![told_as], None),
             "{code}"
         );
-        assert_eq!(story.put(Input::Tick), []);
+        assert_eq!(story.put(Input::Tick { heard: true }), []);
         assert_eq!(story.put(Input::Opened), [], "nothing gets it going");
     }
 }
@@ -338,7 +416,7 @@ fn a_clean_end_says_goodbye_and_stays() {
         story.put(Input::Stop),
         [Order::Hangup(1000), Order::Tell(News::Ended)]
     );
-    assert_eq!(story.put(Input::Tick), []);
+    assert_eq!(story.put(Input::Tick { heard: true }), []);
     assert_eq!(story.machine.deadline(), None);
 }
 
@@ -378,13 +456,13 @@ fn every_input_in_every_state_is_survived_and_no_identify_is_unasked_for() {
             Input::Closed(None),
             Input::Closed(Some(4004)),
             Input::Closed(Some(4014)),
-            Input::Tick,
+            Input::Tick { heard: true },
             Input::Stop,
         ]
     };
     let (mut rng, mut identified) = (fastrand::Rng::with_seed(11), 0);
     for _ in 0..2_000 {
-        let (mut machine, mut now, mut permitted) = (Machine::new(INTENTS_ALL), 0, false);
+        let (mut machine, mut now, mut permitted) = (Machine::new(INTENTS_ALL, Pace::default()), 0, false);
         for _ in 0..60 {
             now += rng.u64(..100_000);
             let natural = match machine.phase() {
@@ -392,7 +470,9 @@ fn every_input_in_every_state_is_survived_and_no_identify_is_unasked_for() {
                 Phase::Asking => Input::Permitted("wss://general".into()),
                 Phase::Connecting => Input::Opened,
                 Phase::Greeting { .. } => Input::Received(Kind::Hello(0)),
-                Phase::Waiting { .. } | Phase::Entering { .. } | Phase::Live { .. } => Input::Tick,
+                Phase::Waiting { .. } | Phase::Entering { .. } | Phase::Live { .. } => {
+                    Input::Tick { heard: true }
+                }
             };
             let input = rng.choice(inputs()).filter(|_| rng.bool()).unwrap_or(natural);
             for order in machine.next(now, input, rng.f64()) {

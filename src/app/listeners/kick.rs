@@ -1,0 +1,215 @@
+//! Kick's webhooks in the daemon: deliveries come in over the web server, their subscriptions are held against Kick's list,
+//! and polls are held against both.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::core::observation::Observation;
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::time::Timestamp;
+use crate::lifecycle::Stop;
+use crate::platforms::kick::webhook::{self, WebhookListener};
+use crate::platforms::kick::{KickPlatform, Reconciled};
+use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink as _};
+use crate::watch::engine::Engine;
+use crate::watch::listening::{Ears, ListenerReport, Listening};
+
+/// How often webhooks are held against what polls have found.
+const COMPARE: Duration = Duration::from_secs(30);
+/// How often subscriptions are held against Kick's list. Kick ends them after a day of failed deliveries, and all of them when
+/// somebody turns the switch in its settings.
+const RECONCILE: Duration = Duration::from_mins(15);
+/// How soon again when something was left over or could not be found out.
+const AGAIN: Duration = Duration::from_mins(1);
+/// Deliveries that may wait to be taken in.
+const HEARD: usize = 4_096;
+
+/// Starts taking webhooks. Returns the page that Kick posts to.
+pub(super) fn start(app: &App, engine: &mut Engine) -> Router {
+    let writer = format!("{}-webhook", engine.instance());
+    let (out, heard) = mpsc::channel(HEARD);
+    let kick = app.own_kick();
+    let hook = kick.webhook_listener(out, &writer);
+    hook.track(&engine.attended.of(PlatformName::Kick));
+    for (source, totals) in engine.totals(&writer) {
+        hook.restore(&source, totals);
+    }
+    let learning = Arc::clone(&hook);
+    engine.show(Arc::new(move |observation| learning.learn(observation)));
+    let standing = Arc::new(Standing::default());
+    let ear = Ear {
+        // What changes something leaves most of the budget to polls, which are the truth.
+        share: usize::try_from(app.settings.kick.requests_per_minute / 3).map_or(1, |share| share.max(1)),
+        kick,
+        hook: Arc::clone(&hook),
+        standing: Arc::clone(&standing),
+        clock: Arc::clone(&app.clock),
+    };
+    let counting = Arc::clone(&hook);
+    engine.listen(Listening {
+        name: "kick-webhook".to_owned(),
+        run: Box::new(move |ears, stop| ear.run(heard, ears, stop).boxed()),
+        report: Arc::new(move || standing.report(&counting)),
+    });
+    webhook::routes(hook)
+}
+
+/// What one round of reconciling has brought.
+type Round = Result<Reconciled, PlatformError>;
+
+/// Listens for the daemon.
+struct Ear {
+    kick: Arc<KickPlatform>,
+    hook: Arc<WebhookListener>,
+    standing: Arc<Standing>,
+    clock: Arc<dyn Clock>,
+    /// Requests that one round may change something with.
+    share: usize,
+}
+
+impl Ear {
+    async fn run(self, mut heard: mpsc::Receiver<Observation>, ears: Ears, stop: Stop) {
+        let mut changes = ears.attended.follow();
+        let mut compare = tokio::time::interval(COMPARE);
+        let mut due = Instant::now();
+        let mut renew: BTreeSet<SourceKey> = BTreeSet::new();
+        let mut rounds: FuturesUnordered<BoxFuture<'_, Round>> = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(observation) = heard.recv() => {
+                    self.standing.lock().silent.remove(&observation.source);
+                    ears.intake.observe(observation);
+                }
+                Ok(()) = changes.changed() => {
+                    self.hook.track(&ears.attended.of(PlatformName::Kick));
+                    due = Instant::now();
+                }
+                _ = compare.tick() => {
+                    for (source, observations) in self.hook.fallen_silent() {
+                        warn!(source.key = %source, "Kick's webhooks of this source are silent; their subscriptions are renewed");
+                        for observation in observations { ears.intake.observe(observation); }
+                        ears.lanes.ask_now(std::slice::from_ref(&source), &ProbeSet::from([Probe::Stream]));
+                        self.standing.lock().silent.insert(source.clone());
+                        renew.insert(source);
+                        due = Instant::now();
+                    }
+                }
+                Some(round) = rounds.next() => due = Instant::now() + self.settle(round),
+                () = tokio::time::sleep_until(due), if rounds.is_empty() => {
+                    let wanted = ears.attended.of(PlatformName::Kick);
+                    let renewed: Vec<_> = std::mem::take(&mut renew).into_iter().collect();
+                    let (kick, intake, share) = (&self.kick, ears.intake.clone(), self.share);
+                    rounds.push(async move {
+                        kick.reconcile_webhooks(&wanted, &renewed, share, &intake).await
+                    }.boxed());
+                }
+                () = stop.requested() => break,
+            }
+        }
+        // What was answered with 200 is ours to keep.
+        while let Ok(observation) = heard.try_recv() {
+            ears.intake.observe(observation);
+        }
+    }
+
+    /// Takes in how a round went; returns when the next one is due.
+    fn settle(&self, round: Round) -> Duration {
+        let mut checked = self.standing.lock();
+        let before = checked.trouble.take();
+        let pause = match round {
+            Ok(reconciled) => {
+                let pause = if reconciled.left > 0 { AGAIN } else { RECONCILE };
+                if reconciled.created + reconciled.deleted > 0 {
+                    let (created, deleted) = (reconciled.created, reconciled.deleted);
+                    info!(created, deleted, "Kick's event subscriptions were put in order");
+                }
+                for problem in &reconciled.problems {
+                    if !checked.last.problems.contains(problem) {
+                        warn!("Kick's webhooks: {problem}");
+                    }
+                }
+                checked.at = Some(self.clock.now());
+                checked.last = reconciled;
+                pause
+            }
+            Err(error) => {
+                checked.trouble = Some(format!("subscriptions cannot be checked: {error}"));
+                AGAIN
+            }
+        };
+        if let Some(trouble) = checked
+            .trouble
+            .as_ref()
+            .filter(|now| before.as_ref() != Some(*now))
+        {
+            warn!("Kick's webhooks: {trouble}");
+        }
+        pause
+    }
+}
+
+/// How the subscriptions stand.
+#[derive(Default)]
+struct Standing(Mutex<Checked>);
+
+#[derive(Default)]
+struct Checked {
+    /// When they were last held against Kick's list.
+    at: Option<Timestamp>,
+    last: Reconciled,
+    trouble: Option<String>,
+    /// Sources of which polls saw what no webhook told.
+    silent: BTreeSet<SourceKey>,
+}
+
+impl Standing {
+    fn lock(&self) -> MutexGuard<'_, Checked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn report(&self, hook: &WebhookListener) -> ListenerReport {
+        let (counts, checked) = (hook.counts(), self.lock());
+        let why_not = match (&checked.trouble, checked.at) {
+            (Some(trouble), _) => Some(trouble.clone()),
+            (None, None) => Some("subscriptions were not checked yet".to_owned()),
+            (None, Some(_)) => None,
+        };
+        // What single sources lack is theirs to tell; that others hear nothing would be no reason to start us again.
+        let mut summary = format!("{} webhooks accepted", counts.accepted);
+        for (count, what) in [
+            (checked.last.left, "sources yet to be subscribed"),
+            (checked.last.problems.len(), "sources refused"),
+            (checked.silent.len(), "sources SILENT"),
+        ] {
+            if count > 0 {
+                summary += &format!(", {count} {what}");
+            }
+        }
+        ListenerReport {
+            healthy: why_not.is_none(),
+            summary: why_not.unwrap_or(summary),
+            detail: json!({
+                "enabled": true, "accepted": counts.accepted, "forged": counts.forged, "stale": counts.stale,
+                "duplicate": counts.duplicate, "other": counts.other, "untracked": counts.untracked,
+                "unusable": counts.unusable, "oversized": counts.oversized, "heldOff": counts.held_off,
+                "subscriptions": {
+                    "checkedAt": checked.at, "created": checked.last.created, "deleted": checked.last.deleted,
+                    "left": checked.last.left, "problems": checked.last.problems,
+                },
+                "silent": checked.silent, "trouble": checked.trouble,
+            }),
+        }
+    }
+}

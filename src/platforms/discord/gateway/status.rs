@@ -1,0 +1,139 @@
+//! How the gateway connection stands, for people and pages.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::machine::Phase;
+use crate::core::observation::ErrorInfo;
+use crate::core::time::Timestamp;
+
+/// How a listener stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// `IDLE`, `ASKING`, `WAITING`, `CONNECTING`, `ENTERING`, `CONNECTED` or `STUCK`; empty before the start.
+    pub state: &'static str,
+    /// Since when the state has been that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Guilds that are to be heard of.
+    pub guilds: usize,
+    /// Those that are there and available.
+    pub available: usize,
+    /// Milliseconds from a heartbeat to its acknowledgement, smoothed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<u64>,
+    /// When a heartbeat was last acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat: Option<Timestamp>,
+    /// Sessions that this process has begun.
+    pub identifies: u64,
+    /// Sessions that it has taken up again.
+    pub resumes: u64,
+    /// Frames and events that could not be read.
+    pub unread: u64,
+    /// Why it was last down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<ErrorInfo>,
+}
+
+impl Status {
+    /// Returns whether Discord has welcomed us and nothing has spoken against it since; true when there is nothing to hear.
+    pub fn is_healthy(&self) -> bool {
+        self.guilds == 0 || self.state == "CONNECTED"
+    }
+
+    /// Says in a sentence how it stands.
+    pub fn summary(&self) -> String {
+        if self.guilds == 0 {
+            return "there is no guild to hear of".to_owned();
+        }
+        if self.state == "CONNECTED" {
+            let (available, guilds) = (self.available, self.guilds);
+            return format!("connected, {available} of {guilds} guilds available");
+        }
+        let state = if self.state.is_empty() { "IDLE" } else { self.state };
+        match &self.last_error {
+            Some(error) => format!("{} ({}: {})", state.to_lowercase(), error.code, error.message),
+            None => format!("{}, not welcomed yet", state.to_lowercase()),
+        }
+    }
+}
+
+impl Phase {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "IDLE",
+            Self::Asking => "ASKING",
+            Self::Waiting { .. } => "WAITING",
+            Self::Connecting => "CONNECTING",
+            Self::Greeting { .. } | Self::Entering { .. } => "ENTERING",
+            Self::Live { .. } => "CONNECTED",
+            Self::Stuck => "STUCK",
+        }
+    }
+}
+
+/// Where a listener writes how it stands, for whoever asks.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<Status>);
+
+impl Board {
+    /// Returns how the listener stands.
+    pub fn read(&self) -> Status {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows that nothing can be heard of so many guilds, and why.
+    pub fn cannot(&self, guilds: usize, error: ErrorInfo) {
+        self.write(|status| {
+            *status = Status {
+                guilds,
+                last_error: Some(error),
+                ..Status::default()
+            };
+        });
+    }
+
+    pub(super) fn write(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn phase(&self, phase: &Phase, now: Timestamp) {
+        self.write(|status| {
+            if status.state != phase.name() {
+                status.state = phase.name();
+                status.since = Some(now);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_follows_discords_welcome() {
+        let board = Board::default();
+        assert!(board.read().is_healthy(), "nothing is to be heard");
+        board.write(|status| status.guilds = 3);
+        for (phase, healthy, words) in [
+            (Phase::Asking, false, "asking, not welcomed yet"),
+            (
+                Phase::Live { since: 0 },
+                true,
+                "connected, 0 of 3 guilds available",
+            ),
+            (Phase::Stuck, false, "stuck, not welcomed yet"),
+        ] {
+            board.phase(&phase, Timestamp::EPOCH);
+            let status = board.read();
+            assert_eq!((status.is_healthy(), status.summary().as_str()), (healthy, words));
+        }
+        let error = ErrorInfo::new("discord.held", "spent");
+        board.write(|status| status.last_error = Some(error));
+        assert_eq!(board.read().summary(), "stuck (discord.held: spent)");
+    }
+}
