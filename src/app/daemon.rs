@@ -15,6 +15,7 @@ use crate::bus::nats::{NatsBus, NatsOptions};
 use crate::bus::pubsub::{PubsubBus, PubsubOptions};
 use crate::config::{BusTarget, Configuration, SourceAddress};
 use crate::core::document::SourceDocument;
+use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::Persister;
@@ -85,7 +86,10 @@ pub async fn run(app: Arc<App>, plan: Plan) -> Result<ExitCode, Failure> {
     let mut engine = None;
     if has(Role::Ingest) {
         let mut started = ingest(&app, bus.as_ref(), &store, &tasks, &plan).await?;
-        extra = super::listeners::start(&app, &mut started).await?;
+        // A single round of looks is over before a listener could tell anything.
+        if !plan.once {
+            extra = super::listeners::start(&app, &mut started).await?;
+        }
         view = Some(started.view());
         engine = Some(started);
     }
@@ -225,6 +229,10 @@ fn persist(
         clock: Arc::clone(&app.clock),
         chance: app.chance.clone(),
         counts: Arc::new(chat::Counts::default()),
+        counted_elsewhere: super::eventsub::counts_chat(app)
+            .then_some(PlatformName::Twitch)
+            .into_iter()
+            .collect(),
     };
     tasks.spawn("persister", |stop| consumer.run(stop));
     tasks.spawn("chat-counter", |stop| chat.run(stop));
@@ -285,6 +293,11 @@ pub(super) async fn attendees(app: &App, platforms: &[Arc<dyn Platform>]) -> Res
             unresolved.reason
         );
     }
+    Ok(remembered(app))
+}
+
+/// Returns what the configuration names, as far as its keys are known or were found out before.
+pub(super) fn remembered(app: &App) -> Vec<Attendee> {
     let names = Names::load(&app.settings.state_dir);
     let attendees = app.settings.sources.iter().filter_map(|spec| {
         let key = match &spec.address {
@@ -297,7 +310,7 @@ pub(super) async fn attendees(app: &App, platforms: &[Arc<dyn Platform>]) -> Res
             channels: spec.channels.clone(),
         })
     });
-    Ok(attendees.collect())
+    attendees.collect()
 }
 
 /// Reads the configuration again when asked to, and asks again for names that had no answer.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use serde_json::json;
 
-use super::App;
+use super::{App, eventsub};
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
 use crate::platforms::discord::gateway::GatewayOptions;
@@ -22,6 +22,11 @@ const COMPARE: Duration = Duration::from_secs(30);
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine) -> Result<Router, Failure> {
     let attended = engine.attended.all();
     let has = |platform: PlatformName| attended.contains_key(&platform);
+    if has(PlatformName::Twitch) && app.settings.twitch.eventsub {
+        eventsub::listen(app, engine);
+    } else {
+        eventsub::leave_closed(app, engine);
+    }
     if has(PlatformName::Discord) && app.settings.discord.gateway {
         gateway(app, engine).await?;
     }

@@ -7,7 +7,7 @@ mod pace;
 mod roster;
 mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::clock::{Chance, Clock};
 use crate::core::event::chat::{self, Heard, Place};
 use crate::core::event::read::{Reading, Side, read};
 use crate::core::evidence::Knowledge;
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::lifecycle::Stop;
 use crate::persist::Persister;
 use crate::store::SourceStore;
@@ -82,6 +82,8 @@ pub struct ChatCounter {
     pub chance: Chance,
     /// What was done.
     pub counts: Arc<Counts>,
+    /// Platforms whose incoming chat is counted elsewhere.
+    pub counted_elsewhere: BTreeSet<PlatformName>,
 }
 
 impl ChatCounter {
@@ -185,6 +187,11 @@ impl ChatCounter {
             Place::Source(source) => Some(source),
             Place::Login(platform, login) => self.roster.find(platform, &login),
         };
+        let platform = source.as_ref().map(SourceKey::platform);
+        let elsewhere = platform.is_some_and(|platform| self.counted_elsewhere.contains(&platform));
+        if elsewhere && direction == chat::Direction::In {
+            return None;
+        }
         if source.is_none() {
             self.counts.unplaced.fetch_add(1, Ordering::Relaxed);
         }

@@ -45,6 +45,10 @@ const GATHER: Millis = 2_000;
 const LONGEST_NAP: Millis = 5_000;
 /// A difference between the wall clock and the steady one that no correction of a clock explains.
 const JUMP_MS: i64 = 10_000;
+/// Clocks that differ by less are all right.
+const SANE_MS: i64 = 60_000;
+/// Sessions that are remembered. Twitch forgets dead ones within minutes.
+const SESSIONS: usize = 20;
 
 /// What a line needs of its surroundings.
 #[derive(Clone)]
@@ -72,10 +76,12 @@ pub(super) struct Line {
     closers: HashMap<SocketId, oneshot::Sender<()>>,
     works: FuturesUnordered<BoxFuture<'static, Work>>,
     told: BTreeMap<SourceKey, Telling>,
-    pending_down: Option<PendingDown>,
+    unheard: Option<Unheard>,
     /// Sources that are heard again and have not been looked at since.
     fresh: BTreeSet<SourceKey>,
     fresh_since: Option<Millis>,
+    /// The session, and those that it moved from, oldest first. Empty while there is none.
+    sessions: Vec<String>,
     past_sessions: Vec<String>,
     session_since: Millis,
     /// Twitch's time minus ours, by the newest welcome.
@@ -98,10 +104,13 @@ enum Telling {
     Trouble,
 }
 
-struct PendingDown {
+/// Something that should be heard is not, and is told so unless it is heard in time.
+struct Unheard {
     by: Millis,
+    /// Since when.
     at: Timestamp,
-    trouble: Trouble,
+    /// Why the line is lost; `None` while Twitch has only not accepted everything yet.
+    trouble: Option<Trouble>,
 }
 
 /// Something that ran beside the loop.
@@ -142,9 +151,10 @@ impl Line {
             closers: HashMap::new(),
             works: FuturesUnordered::new(),
             told: BTreeMap::new(),
-            pending_down: None,
+            unheard: None,
             fresh: BTreeSet::new(),
             fresh_since: None,
+            sessions: Vec::new(),
             past_sessions: Vec::new(),
             session_since: 0,
             offset: None,
@@ -180,7 +190,7 @@ impl Line {
         while let Some((socket, frame)) = self.frames.next().await {
             self.frame(socket, frame);
         }
-        self.around.hub.note_session(&self.name, None);
+        self.around.hub.note_sessions(&self.name, &[]);
         self.around.hub.note_line(&self.name, None);
     }
 
@@ -191,9 +201,9 @@ impl Line {
 
     /// The present in Twitch's time.
     fn twitch_now(&self) -> Timestamp {
-        let now = self.around.twitch.clock.now();
-        let offset = self.offset.or_else(|| self.around.twitch.skew.measured());
-        now.plus_millis(offset.unwrap_or(0))
+        let skew = &self.around.twitch.skew;
+        let offset = trusted(self.offset, skew.measured()).unwrap_or_else(|| skew.correction());
+        self.around.twitch.clock.now().plus_millis(offset)
     }
 
     /// How long to sleep when nothing happens.
@@ -203,7 +213,7 @@ impl Line {
         let deadlines = [
             self.state.deadline(),
             self.roster.deadline().filter(|_| in_session),
-            self.pending_down.as_ref().map(|down| down.by),
+            self.unheard.as_ref().map(|unheard| unheard.by),
             self.fresh_since.map(|since| since + GATHER),
             self.next_compare,
             Some(self.next_beat),
@@ -229,7 +239,7 @@ impl Line {
                 self.compare(self.settled_for(SETTLED));
             }
         }
-        self.tell_pending_down(now);
+        self.tell_unheard(now);
         self.ask_for_looks(now);
         if self.next_beat <= now {
             self.beat(now);
@@ -249,6 +259,9 @@ impl Line {
         let apart = now.0.millis_since(wall) - i64::try_from(steady_ms).unwrap_or(i64::MAX);
         self.clocks = now;
         if self.around.watch_clock && apart.abs() > JUMP_MS {
+            // Until the next welcome tells, Twitch's time goes on by the steady clock: what is told now must not be dated
+            // into a future that outweighs what follows.
+            self.offset = self.offset.map(|offset| offset - apart);
             info!(
                 line = self.name,
                 apart_ms = apart,
@@ -279,6 +292,7 @@ impl Line {
             Effect::Close(socket) => drop(self.closers.remove(&socket)),
             Effect::Subscribe { session } => {
                 debug!(line = self.name, "Welcomed");
+                self.sessions.clear();
                 self.adopt(&session);
                 let now = self.now();
                 self.roster.start_over(now);
@@ -296,13 +310,15 @@ impl Line {
     }
 
     fn adopt(&mut self, session: &str) {
-        if self.past_sessions.len() == 20 {
-            // Twitch forgets dead sessions within minutes.
-            self.past_sessions.remove(0);
+        for sessions in [&mut self.sessions, &mut self.past_sessions] {
+            sessions.retain(|known| *known != session);
+            if sessions.len() == SESSIONS {
+                sessions.remove(0);
+            }
+            sessions.push(session.to_owned());
         }
-        self.past_sessions.push(session.to_owned());
         self.session_since = self.now();
-        self.around.hub.note_session(&self.name, Some(session));
+        self.around.hub.note_sessions(&self.name, &self.sessions);
     }
 
     fn open(&mut self, id: SocketId, url: Option<String>) {
@@ -337,7 +353,7 @@ impl Line {
                 trouble,
                 hopeless,
             }),
-            Work::Created(session, subscription, created) => self.created(session, &subscription, created),
+            Work::Created(session, subscription, created) => self.created(&session, &subscription, created),
             Work::Listed {
                 session,
                 settled,
@@ -389,7 +405,8 @@ impl Line {
             }
             Body::Revocation(told) => {
                 self.step(Input::Heard(socket));
-                self.revoked(&told);
+                let current = self.state.uses(socket);
+                self.revoked(&told, current);
             }
             Body::Keepalive => self.step(Input::Heard(socket)),
             Body::Unknown(kind) => {
@@ -401,6 +418,13 @@ impl Line {
     }
 }
 
+/// Returns how far our clock is off by a welcome's time, if that is believable: near our own clock, or witnessed by the
+/// date of Twitch's answers over HTTP. What a server with a wrong or recorded time says must not date our evidence.
+fn trusted(welcome: Option<i64>, http: Option<i64>) -> Option<i64> {
+    welcome
+        .filter(|offset| offset.abs() <= SANE_MS || http.is_some_and(|http| (http - offset).abs() <= SANE_MS))
+}
+
 fn not_authorised(error: &PlatformError) -> (Trouble, bool) {
     let info = error.error_info();
     let refused = matches!(error.link_state(), LinkState::Refused { .. });
@@ -410,4 +434,25 @@ fn not_authorised(error: &PlatformError) -> (Trouble, bool) {
         refused,
     };
     (trouble, refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_welcomes_time_counts_when_it_is_near_ours_or_witnessed() {
+        let years = 3 * 365 * 86_400_000;
+        for (welcome, http, expected) in [
+            (None, None, None),
+            (None, Some(900_000), None),
+            (Some(-700), None, Some(-700)),
+            (Some(900_000), Some(899_400), Some(900_000)),
+            (Some(900_000), None, None),
+            (Some(-years), Some(300), None),
+            (Some(200), Some(-years), Some(200)),
+        ] {
+            assert_eq!(trusted(welcome, http), expected, "{welcome:?} {http:?}");
+        }
+    }
 }

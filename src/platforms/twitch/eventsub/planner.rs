@@ -74,6 +74,8 @@ pub struct Channel {
 pub struct Known {
     /// The bot, where its token is usable.
     pub bot: Option<Account>,
+    /// Why it is not.
+    pub bot_missing: Option<String>,
     /// Broadcasters whose tokens are usable.
     pub broadcasters: Vec<Account>,
     /// Points that a subscription about a channel turned out to cost.
@@ -131,15 +133,42 @@ pub struct Plan {
     pub spare_sockets: usize,
 }
 
+impl PlannedLine {
+    /// Returns whether the line tells who is live, and not only who has which role.
+    pub fn tells_streams(&self) -> bool {
+        self.subscriptions
+            .iter()
+            .any(|planned| planned.subscription.kind.is_of_stream())
+    }
+}
+
 impl Plan {
+    /// Polls every channel, for one reason.
+    pub fn nothing(channels: &[Channel], reason: &str) -> Self {
+        let polled = channels.iter().map(|channel| Polled {
+            source: channel.source.clone(),
+            reason: reason.to_owned(),
+        });
+        Self {
+            polled: polled.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns what is to be heard of a source, line by line.
+    pub fn of<'a>(&'a self, source: &'a SourceKey) -> impl Iterator<Item = (&'a PlannedLine, &'a Planned)> {
+        self.lines.iter().flat_map(|line| {
+            let of_source = line.subscriptions.iter();
+            of_source
+                .filter(|planned| planned.subscription.channel == source.id())
+                .map(move |planned| (line, planned))
+        })
+    }
+
     /// Returns whether a source's stream is pushed.
     pub fn is_pushed(&self, source: &SourceKey) -> bool {
-        self.lines
-            .iter()
-            .flat_map(|line| &line.subscriptions)
-            .any(|planned| {
-                planned.subscription.kind.is_of_stream() && planned.subscription.channel == source.id()
-            })
+        self.of(source)
+            .any(|(_, planned)| planned.subscription.kind.is_of_stream())
     }
 }
 
@@ -262,7 +291,11 @@ impl<'a> Planner<'a> {
                         self.push_theirs(account, kind, &channel.source);
                     }
                 }
-                None => self.poll(channel, "there is no usable token of the bot"),
+                None => {
+                    let why = self.known.bot_missing.as_ref().map(|why| format!(": {why}"));
+                    let reason = format!("there is no usable token of the bot{}", why.unwrap_or_default());
+                    self.poll(channel, &reason);
+                }
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kinds::Subscription;
-use super::machine::Millis;
+use super::machine::{HOPELESS_PAUSE, Millis};
 use super::rest::Created;
 
 /// How long a refusal is believed.
@@ -71,6 +71,8 @@ pub(super) struct Roster {
     stands: BTreeMap<Subscription, Stand>,
     /// Known to Twitch and no longer wanted: ids to be deleted.
     surplus: BTreeSet<String>,
+    /// Why Twitch last took its time.
+    delayed: Option<String>,
 }
 
 impl Roster {
@@ -161,6 +163,13 @@ impl Roster {
             from: now + wait,
             tries: tries + 1,
         };
+        match &created {
+            Created::Later { reason, .. } | Created::Crowded { reason, .. } => {
+                self.delayed = Some(reason.clone());
+            }
+            Created::Enabled { .. } => self.delayed = None,
+            _ => {}
+        }
         let refused = |code: String, reason: String| Stand::Refused {
             code,
             reason,
@@ -182,13 +191,13 @@ impl Roster {
                 Some(wait) => (due_in(*wait), Verdict::Look),
                 None => not_heard(COST, "Twitch's points or places for it are used up", refused),
             },
-            Created::Crowded { reason, .. } => (due_in(0), Verdict::TooManySockets(reason)),
+            Created::Crowded { reason, .. } => (due_in(HOPELESS_PAUSE), Verdict::TooManySockets(reason)),
             Created::Later { after, .. } => {
                 let wait = u64::try_from(after.as_millis()).unwrap_or(REFUSED_FOR);
                 (due_in(wait.clamp(250, 60_000)), Verdict::Waiting)
             }
             Created::SessionGone => (due_in(0), Verdict::SessionGone),
-            Created::Unauthorized { reason } => (due_in(0), Verdict::Unauthorized(reason)),
+            Created::Unauthorized { reason } => (due_in(HOPELESS_PAUSE), Verdict::Unauthorized(reason)),
         };
         *stand = next;
         verdict
@@ -287,17 +296,32 @@ impl Roster {
         refusals.and_then(|refusals| refusals.into_iter().next())
     }
 
-    /// Returns whether any subscription of a channel is heard, or all that tell who is live.
-    pub(super) fn hears(&self, channel: &str) -> Hears {
-        let mut hears = Hears::default();
-        for (subscription, stand) in self.stands.iter().filter(|(one, _)| one.channel == channel) {
-            let enabled = matches!(stand, Stand::Enabled { .. });
-            hears.anything |= enabled;
-            if subscription.kind.is_of_stream() {
-                hears.of_stream += usize::from(enabled);
+    /// Returns whether it is heard who is live on a channel: both the starts and the ends.
+    pub(super) fn hearing(&self, channel: &str) -> Hearing {
+        let of_stream = self
+            .stands
+            .iter()
+            .filter(|(one, _)| one.channel == channel && one.kind.is_of_stream());
+        let mut hearing = Hearing::Whole;
+        for (_, stand) in of_stream {
+            match stand {
+                Stand::Refused { .. } => return Hearing::Refused,
+                Stand::Due { .. } | Stand::Creating { .. } => hearing = Hearing::Pending,
+                Stand::Enabled { .. } => {}
             }
         }
-        hears
+        hearing
+    }
+
+    /// Returns whether Twitch knows a subscription of ours by this id.
+    pub(super) fn knows(&self, wanted: &str) -> bool {
+        let mut stands = self.stands.values();
+        stands.any(|stand| matches!(stand, Stand::Enabled { id, .. } if id == wanted))
+    }
+
+    /// Says why Twitch last took its time, where it said so.
+    pub(super) fn delayed(&self) -> Option<&str> {
+        self.delayed.as_deref()
     }
 
     /// Returns every desired subscription with how it stands, in the order in which they are wanted.
@@ -312,13 +336,15 @@ impl Roster {
     }
 }
 
-/// What is heard of a channel.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hears {
-    /// Anything at all.
-    pub(super) anything: bool,
-    /// How many of the two that tell who is live.
-    pub(super) of_stream: usize,
+/// Whether it is heard who is live on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// Starts and ends.
+    Whole,
+    /// Something is still to be accepted.
+    Pending,
+    /// Something was refused.
+    Refused,
 }
 
 fn not_heard(code: &str, reason: &str, refused: impl Fn(String, String) -> Stand) -> (Stand, Verdict) {
@@ -459,6 +485,7 @@ mod tests {
         roster.renew("1", 7);
         assert_eq!(roster.take_surplus().len(), 1);
         assert_eq!(roster.take_due(7)[0], on("1"));
-        assert!(!roster.hears("1").anything);
+        assert_eq!(roster.hearing("1"), Hearing::Pending);
+        assert!(!roster.knows("a"));
     }
 }

@@ -64,6 +64,9 @@ pub struct SubscriptionStatus {
     pub event_count: u64,
     /// Refusals and revocations.
     pub error_count: u64,
+    /// When Twitch accepted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
     /// When one was last heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_event_at: Option<Timestamp>,
@@ -84,26 +87,50 @@ pub struct Status {
     pub tally: Tally,
     /// Channels of which polls saw what pushes did not tell.
     pub silent: Vec<SourceKey>,
+    /// Whether there is a plan yet.
+    pub is_planned: bool,
     /// The plan in force.
     pub plan: Plan,
 }
 
+impl LineStatus {
+    /// Returns whether the line is proven.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, "CONNECTED" | "MOVING")
+    }
+}
+
 impl Status {
-    /// Returns whether every line is proven; true when there is nothing to listen to.
+    /// Returns whether every line that tells who is live is proven; true when the plan has none. A line that tells one
+    /// broadcaster's roles is a matter between that broadcaster and us.
     pub fn is_healthy(&self) -> bool {
-        self.lines
-            .iter()
-            .all(|line| matches!(line.state, "CONNECTED" | "MOVING"))
+        let mut needed = self.plan.lines.iter().filter(|line| line.tells_streams());
+        self.is_planned
+            && needed.all(|needed| {
+                self.lines.iter().any(|line| {
+                    (line.identity.as_str(), line.socket) == (needed.identity.as_str(), needed.socket)
+                        && line.is_connected()
+                })
+            })
     }
 
     /// Says in a sentence how the listener stands.
     pub fn summary(&self) -> String {
-        let connected = self.lines.iter().filter(|line| line.state == "CONNECTED").count();
+        if !self.is_planned {
+            return "who is to be listened to is not known yet".to_owned();
+        }
+        let connected = self.lines.iter().filter(|line| line.is_connected()).count();
         let (enabled, all) = (self.enabled(), self.subscriptions.len());
         let mut summary = format!(
             "{connected} of {} sockets connected, {enabled} of {all} subscriptions enabled",
-            self.lines.len()
+            self.plan.lines.len()
         );
+        if let Some(error) = self.lines.iter().find_map(|line| {
+            let error = line.last_error.as_ref()?;
+            (!line.is_connected()).then_some(error)
+        }) {
+            summary += &format!(", {}: {}", error.code, error.message);
+        }
         if !self.plan.polled.is_empty() {
             summary += &format!(", {} channels polled", self.plan.polled.len());
         }
@@ -122,7 +149,7 @@ impl Status {
                 json!({
                     "channel": subscription.channel, "eventType": subscription.event_type,
                     "status": subscription.status, "eventCount": subscription.event_count,
-                    "errorCount": subscription.error_count, "lastEventAt": subscription.last_event_at,
+                    "errorCount": subscription.error_count, "createdAt": subscription.created_at, "lastEventAt": subscription.last_event_at,
                     "lastErrorAt": subscription.last_error_at,
                 })
             })
