@@ -12,7 +12,7 @@ use crate::support::Home;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A child process that is ended with the test.
-struct Process {
+pub(super) struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
     seen: Vec<String>,
@@ -65,7 +65,20 @@ impl Process {
         }
     }
 
-    fn signal(&self, name: &str) {
+    /// Returns everything that it has said, once it has ended.
+    pub(super) fn said(&mut self) -> Vec<String> {
+        self.seen.extend(self.lines.iter());
+        self.seen.clone()
+    }
+
+    /// Returns a setting that it has said, as a line of an environment file.
+    pub(super) fn setting(&self, name: &str) -> &str {
+        let mut settings = self.seen.iter().filter_map(|line| line.split_once('='));
+        let found = settings.find(|(key, _)| *key == name);
+        found.expect("it was said").1.trim_matches('"')
+    }
+
+    pub(super) fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([name, &self.child.id().to_string()])
             .status()
@@ -75,7 +88,7 @@ impl Process {
 
     /// Waits for the end and returns the exit code.
     #[track_caller]
-    fn ends(&mut self) -> i32 {
+    pub(super) fn ends(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -95,7 +108,7 @@ impl Drop for Process {
 }
 
 /// Starts a simulator and a home that is configured for it.
-fn world() -> (Process, Home) {
+pub(super) fn world() -> (Process, Home) {
     let mut sim = Process::start(&Home::new(), &["sim", "--port", "0", "--env"]);
     let last = sim.says("BITBRAT_SOURCES=");
     let mut text = String::new();
@@ -127,7 +140,7 @@ fn toml(sources: &[&str]) -> String {
 }
 
 /// Starts the daemon and returns it with the address of its pages.
-fn watch(home: &Home) -> (Process, String) {
+pub(super) fn watch(home: &Home) -> (Process, String) {
     let mut daemon = Process::start(home, &["watch", "--color", "never"]);
     let line = daemon.says("Serving pages at");
     let address = line
@@ -142,7 +155,7 @@ fn watch(home: &Home) -> (Process, String) {
 }
 
 /// Asks for a page by hand.
-fn page(address: &str, path: &str) -> Option<(u16, String)> {
+pub(super) fn page(address: &str, path: &str) -> Option<(u16, String)> {
     use std::io::{Read as _, Write as _};
     let mut socket = std::net::TcpStream::connect(address).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -159,7 +172,7 @@ fn page(address: &str, path: &str) -> Option<(u16, String)> {
 
 /// Asks for a page until `good` says so.
 #[track_caller]
-fn until(address: &str, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
+pub(super) fn until(address: &str, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
     let until = Instant::now() + PATIENCE;
     let mut last = None;
     while Instant::now() < until {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::super::TwitchPlatform;
 use super::super::meter::Meter;
@@ -21,8 +21,8 @@ pub(super) struct Found {
     pub(super) accounts: Accounts,
     /// Why the bot is not among them.
     pub(super) bot_missing: Option<String>,
-    /// Whether something could not be found out now and is worth asking again soon.
-    pub(super) unclear: bool,
+    /// Why something could not be found out now, which is worth asking again soon.
+    pub(super) unclear: Option<String>,
 }
 
 impl Found {
@@ -48,11 +48,10 @@ impl TwitchPlatform {
         let stored = match self.identities_for(channels).await {
             Ok(stored) => stored,
             Err(error) => {
-                let (accounts, unclear) = (before.clone(), true);
                 return Found {
-                    accounts,
-                    unclear,
+                    accounts: before.clone(),
                     bot_missing: Some(error.to_string()),
+                    unclear: Some(error.to_string()),
                 };
             }
         };
@@ -77,7 +76,7 @@ impl TwitchPlatform {
                 found.bot_missing = Some(error.to_string());
             }
             if !matches!(error, PlatformError::Unauthorized { .. }) {
-                found.unclear = true;
+                found.unclear = Some(error.to_string());
                 if let Some(account) = before.get(&identity) {
                     found.accounts.insert(identity, account.clone());
                 }
@@ -114,12 +113,7 @@ impl TwitchPlatform {
     /// Returns the identities with a token that matter for `channels`.
     async fn identities_for(&self, channels: &[Channel]) -> Result<Vec<Identity>, PlatformError> {
         let wanted: BTreeSet<_> = channels.iter().map(|channel| channel.source.id()).collect();
-        let mut stored = self.auth.identities().await.inspect_err(|error| {
-            warn!(
-                error = error as &dyn std::error::Error,
-                "The tokens cannot be read"
-            );
-        })?;
+        let mut stored = self.auth.identities().await?;
         stored.retain(|identity| {
             identity.as_str() == BOT || broadcaster_of(identity).is_some_and(|id| wanted.contains(id))
         });

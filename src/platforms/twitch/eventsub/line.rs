@@ -4,6 +4,7 @@
 //! becomes of subscriptions is in `books`, what is told of sources in `voice`.
 
 mod books;
+mod clocks;
 mod voice;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,10 +14,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, StreamExt};
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use self::clocks::Clocks;
 use super::super::TwitchPlatform;
 use super::super::meter::Meter;
 use super::hub::Hub;
@@ -43,10 +44,6 @@ const SETTLED: Millis = 120_000;
 const GATHER: Millis = 2_000;
 /// The loop looks at the clocks so often.
 const LONGEST_NAP: Millis = 5_000;
-/// A difference between the wall clock and the steady one that no correction of a clock explains.
-const JUMP_MS: i64 = 10_000;
-/// Clocks that differ by less are all right.
-const SANE_MS: i64 = 60_000;
 /// Sessions that are remembered. Twitch forgets dead ones within minutes.
 const SESSIONS: usize = 20;
 
@@ -71,7 +68,7 @@ pub(super) struct Line {
     wanted: watch::Receiver<Vec<Subscription>>,
     state: State,
     roster: Roster,
-    started: Instant,
+    clocks: Clocks,
     frames: SelectAll<BoxStream<'static, (SocketId, Frame)>>,
     closers: HashMap<SocketId, oneshot::Sender<()>>,
     works: FuturesUnordered<BoxFuture<'static, Work>>,
@@ -84,9 +81,6 @@ pub(super) struct Line {
     sessions: Vec<String>,
     past_sessions: Vec<String>,
     session_since: Millis,
-    /// Twitch's time minus ours, by the newest welcome.
-    offset: Option<i64>,
-    clocks: (Timestamp, Instant),
     next_beat: Millis,
     next_suspicion: Millis,
     next_compare: Option<Millis>,
@@ -136,8 +130,7 @@ impl Line {
         socket_number: usize,
         wanted: watch::Receiver<Vec<Subscription>>,
     ) -> Self {
-        let started = Instant::now();
-        let clocks = (around.twitch.clock.now(), started);
+        let clocks = Clocks::new(around.twitch.clock.now(), around.pace);
         Self {
             around,
             name: format!("{identity}#{socket_number}"),
@@ -146,7 +139,7 @@ impl Line {
             wanted,
             state: State::new(0),
             roster: Roster::default(),
-            started,
+            clocks,
             frames: SelectAll::new(),
             closers: HashMap::new(),
             works: FuturesUnordered::new(),
@@ -157,8 +150,6 @@ impl Line {
             sessions: Vec::new(),
             past_sessions: Vec::new(),
             session_since: 0,
-            offset: None,
-            clocks,
             next_beat: BEAT,
             next_suspicion: LONGEST_NAP,
             next_compare: None,
@@ -195,15 +186,13 @@ impl Line {
     }
 
     fn now(&self) -> Millis {
-        let real = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        real.saturating_mul(u64::from(self.around.pace))
+        self.clocks.now()
     }
 
     /// The present in Twitch's time.
     fn twitch_now(&self) -> Timestamp {
-        let skew = &self.around.twitch.skew;
-        let offset = trusted(self.offset, skew.measured()).unwrap_or_else(|| skew.correction());
-        self.around.twitch.clock.now().plus_millis(offset)
+        self.clocks
+            .theirs(self.around.twitch.clock.now(), &self.around.twitch.skew)
     }
 
     /// How long to sleep when nothing happens.
@@ -251,22 +240,13 @@ impl Line {
         self.publish();
     }
 
-    /// Notices that this machine slept or that its clock was set: the wall clock and the steady one disagree.
+    /// Notices that this machine slept or that its clock was set.
     fn notice_jump(&mut self) {
-        let (wall, steady) = self.clocks;
-        let now = (self.around.twitch.clock.now(), Instant::now());
-        let steady_ms = now.1.duration_since(steady).as_millis() * u128::from(self.around.pace);
-        let apart = now.0.millis_since(wall) - i64::try_from(steady_ms).unwrap_or(i64::MAX);
-        self.clocks = now;
-        if self.around.watch_clock && apart.abs() > JUMP_MS {
-            // Until the next welcome tells, Twitch's time goes on by the steady clock: what is told now must not be dated
-            // into a future that outweighs what follows.
-            self.offset = self.offset.map(|offset| offset - apart);
-            info!(
-                line = self.name,
-                apart_ms = apart,
-                "The clock jumped; connecting afresh"
-            );
+        if !self.around.watch_clock {
+            return;
+        }
+        if let Some(apart_ms) = self.clocks.jumped(self.around.twitch.clock.now()) {
+            info!(line = self.name, apart_ms, "The clock jumped; connecting afresh");
             self.step(Input::Jumped);
         }
     }
@@ -387,8 +367,9 @@ impl Line {
                 session,
                 keepalive_secs,
             } => {
-                let ours = self.around.twitch.clock.now();
-                self.offset = message.at.map(|at| at.millis_since(ours)).or(self.offset);
+                if let Some(theirs) = message.at {
+                    self.clocks.welcomed(theirs, self.around.twitch.clock.now());
+                }
                 self.step(Input::Welcome {
                     socket,
                     session,
@@ -418,13 +399,6 @@ impl Line {
     }
 }
 
-/// Returns how far our clock is off by a welcome's time, if that is believable: near our own clock, or witnessed by the
-/// date of Twitch's answers over HTTP. What a server with a wrong or recorded time says must not date our evidence.
-fn trusted(welcome: Option<i64>, http: Option<i64>) -> Option<i64> {
-    welcome
-        .filter(|offset| offset.abs() <= SANE_MS || http.is_some_and(|http| (http - offset).abs() <= SANE_MS))
-}
-
 fn not_authorised(error: &PlatformError) -> (Trouble, bool) {
     let info = error.error_info();
     let refused = matches!(error.link_state(), LinkState::Refused { .. });
@@ -434,25 +408,4 @@ fn not_authorised(error: &PlatformError) -> (Trouble, bool) {
         refused,
     };
     (trouble, refused)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_welcomes_time_counts_when_it_is_near_ours_or_witnessed() {
-        let years = 3 * 365 * 86_400_000;
-        for (welcome, http, expected) in [
-            (None, None, None),
-            (None, Some(900_000), None),
-            (Some(-700), None, Some(-700)),
-            (Some(900_000), Some(899_400), Some(900_000)),
-            (Some(900_000), None, None),
-            (Some(-years), Some(300), None),
-            (Some(200), Some(-years), Some(200)),
-        ] {
-            assert_eq!(trusted(welcome, http), expected, "{welcome:?} {http:?}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::super::TwitchPlatform;
 use super::EventSubOptions;
@@ -50,8 +50,8 @@ struct Running {
 struct Planned {
     plan: Plan,
     accounts: Accounts,
-    /// Whether some account could not be found out about now.
-    unclear: bool,
+    /// Why something could not be found out now.
+    unclear: Option<String>,
 }
 
 /// What names a line: whose token, and which of its sockets.
@@ -101,7 +101,7 @@ impl EventSubListener {
         let mut forget_at = replan_at + REPLAN;
         // Planning asks for tokens, which may take a while; lines must be polled meanwhile.
         let mut planning: Option<BoxFuture<'_, Planned>> = None;
-        let mut accounts = Accounts::new();
+        let (mut accounts, mut unclear) = (Accounts::new(), false);
         let mut following = true;
         loop {
             tokio::select! {
@@ -126,10 +126,15 @@ impl EventSubListener {
                 made = async { planning.as_mut().expect("the branch is guarded").await }, if planning.is_some() => {
                     planning = None;
                     accounts = made.accounts;
-                    if made.unclear {
+                    if let Some(why) = &made.unclear {
                         replan_at = replan_at.min(tokio::time::Instant::now() + ASK_AGAIN);
+                        if !std::mem::replace(&mut unclear, true) {
+                            warn!(reason = why, "Whose tokens to listen with cannot be found out now");
+                        }
+                    } else {
+                        unclear = false;
                     }
-                    for (key, planned) in self.follow(&mut lines, made.plan) {
+                    for (key, planned) in self.follow(&mut lines, made.plan, unclear) {
                         let (line, token) = self.start(&mut lines, key.clone(), planned);
                         running.push(async move {
                             line.run(token).await;
@@ -178,7 +183,7 @@ impl EventSubListener {
             cost_of_others,
             ..self.options.limits
         };
-        let (accounts, unclear) = (found.accounts.clone(), found.unclear);
+        let (accounts, unclear) = (found.accounts.clone(), found.unclear.clone());
         let known = Known {
             costs,
             limits,
@@ -198,7 +203,12 @@ impl EventSubListener {
     }
 
     /// Lets running lines follow the plan and returns those that must be started.
-    fn follow(&self, lines: &mut BTreeMap<LineKey, Running>, plan: Plan) -> Vec<(LineKey, PlannedLine)> {
+    fn follow(
+        &self,
+        lines: &mut BTreeMap<LineKey, Running>,
+        plan: Plan,
+        unclear: bool,
+    ) -> Vec<(LineKey, PlannedLine)> {
         debug!(
             lines = plan.lines.len(),
             polled = plan.polled.len(),
@@ -229,8 +239,11 @@ impl EventSubListener {
                 running.stop.cancel();
             }
         }
-        self.hub
-            .note_plan(plan, self.twitch.skew.correct(self.twitch.clock.now()));
+        // A plan that is empty only because nothing could be found out is none.
+        if !(unclear && plan.lines.is_empty()) {
+            let now = self.twitch.skew.correct(self.twitch.clock.now());
+            self.hub.note_plan(plan, now);
+        }
         missing
     }
 

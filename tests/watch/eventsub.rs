@@ -1,0 +1,166 @@
+//! Twitch's EventSub through the whole program: what is pushed is stored at once, and a killed process announces nothing
+//! twice.
+
+use std::io::{Read as _, Write as _};
+
+use serde_json::{Value, json};
+
+use super::daemon::{Process, page, until, watch, world};
+use crate::support::Home;
+
+const SOURCE: &str = "twitch:777002";
+
+/// Only the source of interest, and no poll but those that a listener asks for.
+const QUIET: &str = r#"
+[store]
+heartbeat = "1s"
+[web]
+listen = "127.0.0.1:0"
+[schedule]
+connection = "0 0 0 1 1 *"
+stream = "0 0 0 1 1 *"
+viewers = "0 0 0 1 1 *"
+[[source]]
+platform = "twitch"
+id = "777002"
+"#;
+
+/// Gives an order to the simulated Twitch.
+fn order(sim: &Process, order: &str, fields: &Value) {
+    let address = sim.setting("BITBRAT_TWITCH__HELIX_URL");
+    let address = address.split('/').nth(2).unwrap();
+    let body = fields.to_string();
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        socket,
+        "POST /__sim/twitch/{order} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 20"), "{order}: {answer}");
+}
+
+/// Waits until the stored document of the source is as wanted, and returns it.
+#[track_caller]
+fn document(address: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let path = format!("/api/v1/sources/{SOURCE}");
+    let item = |body: &str| serde_json::from_str::<Value>(body).map(|json| json["items"][0].clone());
+    let body = until(address, &path, |status, body| {
+        status == 200 && item(body).is_ok_and(|item| wanted(&item))
+    });
+    item(&body).unwrap()
+}
+
+fn ready(home: &Home) -> (Process, String) {
+    let (daemon, address) = watch(home);
+    until(&address, "/readyz", |status, _| status == 200);
+    until(&address, "/_debug/twitch/eventsub", |_, body| {
+        body.contains("\"activeSubscriptions\":4")
+    });
+    (daemon, address)
+}
+
+fn changes(lines: &[String]) -> Vec<&str> {
+    let of_stream = lines
+        .iter()
+        .filter(|line| line.contains(&format!("`{SOURCE}`: stream ")));
+    of_stream
+        .map(|line| {
+            if line.contains("→ ONLINE") {
+                "ONLINE"
+            } else {
+                "OFFLINE"
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_pushed_stream_is_stored_at_once_and_announced_once_although_the_process_is_killed() {
+    let (sim, home) = world();
+    let home = home.file("bitbrat.toml", QUIET);
+    let (mut daemon, address) = ready(&home);
+    document(&address, |item| item["streamStatus"] == "OFFLINE");
+
+    order(
+        &sim,
+        "stream_up",
+        &json!({"id": "777002", "stream_id": "4711", "lag_ms": 600_000}),
+    );
+    let live = document(&address, |item| item["streamStatus"] == "ONLINE");
+    assert_eq!(live["verdicts"]["stream"]["rule"], "stream.pushed-start");
+    assert_eq!(live["status"], "CONNECTED");
+    assert_eq!(live["metadata"]["session"]["streamId"], "4711");
+    order(&sim, "chat", &json!({"id": "777002", "count": 5}));
+    document(&address, |item| item["metrics"]["messagesIn"] == 5);
+
+    daemon.signal("-KILL");
+    daemon.ends();
+    assert_eq!(changes(&daemon.said()), ["ONLINE"]);
+
+    let (mut again, address) = ready(&home);
+    let still = document(&address, |_| true);
+    assert_eq!(
+        (&still["streamStatus"], &still["status"]),
+        (&json!("ONLINE"), &json!("CONNECTED"))
+    );
+    order(&sim, "stream_down", &json!({"id": "777002"}));
+    let ended = document(&address, |item| item["streamStatus"] == "OFFLINE");
+    assert_eq!(ended["verdicts"]["stream"]["rule"], "stream.pushed-end");
+    let starts = ended["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["to"] == "ONLINE");
+    assert_eq!(starts.count(), 1, "{ended:#}");
+
+    let shown = page(&address, "/_debug/twitch/eventsub").unwrap().1;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["enabled"], &shown["subscriptionCount"]),
+        (&json!(true), &json!(4))
+    );
+    let offline = shown["subscriptions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["eventType"] == "stream.offline");
+    let offline = offline.unwrap();
+    assert_eq!(
+        (&offline["channel"], &offline["status"]),
+        (&json!("777002"), &json!("enabled"))
+    );
+    assert_eq!(
+        (&offline["eventCount"], &offline["errorCount"]),
+        (&json!(1), &json!(0))
+    );
+    assert!(offline["createdAt"].is_string() && offline["lastEventAt"].is_string());
+
+    again.signal("-TERM");
+    assert_eq!(again.ends(), 0);
+    // The restart announced nothing that had been announced before it.
+    assert_eq!(changes(&again.said()), ["OFFLINE"]);
+    let stored = home.run(&["sources", "describe", SOURCE, "-o", "json"]).exits(0);
+    let stored = stored.item("key", SOURCE);
+    assert_eq!(stored["status"], "DISCONNECTED");
+    assert_eq!(stored["listening"]["way"], "pushed");
+    assert_eq!(stored["listening"]["cost"], 3);
+}
+
+#[test]
+fn a_listener_that_cannot_connect_keeps_the_process_from_being_ready_and_says_why() {
+    let (_sim, home) = world();
+    let home = home
+        .file("bitbrat.toml", QUIET)
+        .env("BITBRAT_TWITCH__EVENTSUB_WS_URL", "ws://127.0.0.1:9/");
+    let (_daemon, address) = watch(&home);
+    let told = until(&address, "/readyz", |status, body| {
+        status == 503 && body.contains("network")
+    });
+    assert!(told.contains("twitch-eventsub"), "{told}");
+    let known = document(&address, |item| item["status"] == "DISCONNECTED");
+    assert_eq!(known["streamStatus"], "OFFLINE", "polls go on");
+}
