@@ -126,3 +126,26 @@ pub(super) fn read(reader: &mut Reader<'_>) -> TwitchSettings {
         helix_url,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chat_is_counted_at_one_place() {
+        let bus = BusTarget::Nats(Vec::new());
+        for (text, beside_a_bus, alone) in [
+            ("auto", false, true),
+            ("true", true, true),
+            ("false", false, false),
+        ] {
+            let chat: ChatFrom = text.parse().unwrap();
+            assert_eq!(
+                (chat.is_eventsub(&bus), chat.is_eventsub(&BusTarget::Local)),
+                (beside_a_bus, alone),
+                "{text}"
+            );
+        }
+        assert!("sometimes".parse::<ChatFrom>().is_err());
+    }
+}

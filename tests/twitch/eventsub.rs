@@ -1,4 +1,4 @@
-//! The EventSub listener against the simulated Twitch, over real sockets. Time runs fifty times faster on both sides.
+//! The EventSub listener against the simulated Twitch, over real sockets. Time runs twenty times faster on both sides.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ mod life;
 mod subscriptions;
 
 /// How many times faster than real everything runs.
-const PACE: u32 = 50;
+const PACE: u32 = 20;
 /// The same where much is to be done within a few seconds of a line's time: a busy machine needs them.
 const UNHURRIED: u32 = 5;
 const CAT: &str = "900300";
@@ -47,7 +47,7 @@ fn own(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()>
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-/// Moves the simulation's clock fifty times as fast as real time.
+/// Moves the simulation's clock twenty times as fast as real time.
 fn hurry(world: &World) -> AbortOnDropHandle<()> {
     hurry_by(world, PACE)
 }
@@ -240,9 +240,13 @@ async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// A world with a listener that is up for `RAT`.
 async fn listening() -> (World, AbortOnDropHandle<()>, Ear) {
+    listening_at(PACE).await
+}
+
+async fn listening_at(pace: u32) -> (World, AbortOnDropHandle<()>, Ear) {
     let world = World::confidential().await;
-    let time = hurry(&world);
-    let ear = Ear::listen(&world, &[RAT]);
+    let time = hurry_by(&world, pace);
+    let ear = Ear::listen_with(&world, &[RAT], |options| options.pace = pace);
     eventually("the line is up", || ear.is_up(RAT)).await;
     (world, time, ear)
 }

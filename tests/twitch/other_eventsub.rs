@@ -87,7 +87,7 @@ fn east(at: Timestamp) -> String {
     text.replace('Z', "123456+02:00")
 }
 
-async fn socket(upgrade: WebSocketUpgrade, State(server): State<Server>) -> Response {
+fn socket(upgrade: WebSocketUpgrade, server: Server) -> Response {
     upgrade.on_upgrade(|socket| serve(socket, server))
 }
 
@@ -226,7 +226,11 @@ async fn start(channels: &[&str], change: impl FnOnce(&mut Manners)) -> Pair {
         .route("/o/validate", get(|| async { Json(validated) }))
         .route(
             "/{*anywhere}",
-            any(|Path(_): Path<String>, upgrade, state| socket(upgrade, state)),
+            any(
+                |Path(_): Path<String>, upgrade: WebSocketUpgrade, State(server): State<Server>| async move {
+                    socket(upgrade, server)
+                },
+            ),
         )
         .route(
             "/rest/v9/eventsub/subscriptions",
@@ -375,9 +379,11 @@ async fn a_list_that_lags_behind_a_move_costs_no_subscription() {
     pair.reconnect("second").await;
     // The list is looked at fifteen seconds after a move.
     pair.pass(25).await;
-    let manners = pair.server.manners();
-    assert_eq!((manners.asked, manners.deleted), (asked, 0));
-    drop(manners);
+    let seen = {
+        let manners = pair.server.manners();
+        (manners.asked, manners.deleted)
+    };
+    assert_eq!(seen, (asked, 0));
     pair.server.event("stream.online", &live("1"));
     eventually("the start is heard", || pair.stream("1") == StreamStatus::Online).await;
 }
@@ -416,7 +422,7 @@ async fn what_is_not_accepted_again_after_a_gap_is_not_claimed_to_be_heard() {
 #[tokio::test]
 async fn a_server_whose_clock_is_years_behind_does_not_date_our_evidence() {
     let pair = start(&["1"], |manners| {
-        manners.welcome_at = Some("2023-07-19T14:56:51.634234626Z")
+        manners.welcome_at = Some("2023-07-19T14:56:51.634234626Z");
     })
     .await;
     eventually("it is up", || pair.is_up("1")).await;

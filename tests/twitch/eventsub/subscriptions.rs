@@ -299,9 +299,11 @@ async fn many_authorised_channels_take_two_sockets_and_leave_the_third_free() {
     assert_eq!(status.lines.len(), 2, "{}", status.summary());
     world.twitch().spoil_sockets("", &SocketAct::Reset);
     eventually("all are up again", || {
-        ids.iter().all(|id| ear.is_up(id) && ear.reconnects(id) == 1)
+        let status = ear.status();
+        status.tally.reconnects == 2 && status.is_healthy() && enabled(&status) == 400
     })
     .await;
+    assert!(ids.iter().all(|id| ear.is_up(id)));
     world.twitch().go_live("157").unwrap();
     eventually("events are heard", || ear.stream("157") == StreamStatus::Online).await;
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, StreamExt};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ const SETTLED: Millis = 120_000;
 const GATHER: Millis = 2_000;
 /// The loop looks at the clocks so often.
 const LONGEST_NAP: Millis = 5_000;
+/// Messages that are read in one go.
+const AT_ONCE: usize = 1_000;
 /// Sessions that are remembered. Twitch forgets dead ones within minutes.
 const SESSIONS: usize = 20;
 
@@ -218,8 +220,12 @@ impl Line {
     fn tend(&mut self) {
         let now = self.now();
         self.notice_jump();
-        if self.state.deadline().is_some_and(|deadline| deadline <= now) {
-            self.step(Input::Tick);
+        if self.is_due(now) {
+            // Where we were held up ourselves, what lies ready is heard before silence is judged.
+            self.hear_what_is_ready();
+            if self.is_due(now) {
+                self.step(Input::Tick);
+            }
         }
         if matches!(self.state.phase, Phase::Open(_)) {
             self.create_due();
@@ -238,6 +244,19 @@ impl Line {
             self.suspect_silence();
         }
         self.publish();
+    }
+
+    fn is_due(&self, now: Millis) -> bool {
+        self.state.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    fn hear_what_is_ready(&mut self) {
+        for _ in 0..AT_ONCE {
+            match self.frames.next().now_or_never() {
+                Some(Some((socket, frame))) => self.frame(socket, frame),
+                _ => return,
+            }
+        }
     }
 
     /// Notices that this machine slept or that its clock was set.

@@ -98,6 +98,7 @@ pub struct Planned {
 
 /// A socket and what is to be heard over it, the surest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PlannedLine {
     /// Whose token makes the subscriptions.
     pub identity: Identity,
@@ -120,6 +121,7 @@ pub struct Polled {
 
 /// The plan.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// Sockets.
     pub lines: Vec<PlannedLine>,

@@ -281,6 +281,9 @@ mod tests {
                 "session gone",
             ),
             (400, "non-existent session_id", "session gone"),
+            (400, "Invalid session", "session gone"),
+            (404, "no such session", "session gone"),
+            (404, "not found", "twitch.eventsub.rejected"),
             (
                 400,
                 "websocket transport cannot have subscriptions created by different users",
@@ -318,6 +321,32 @@ mod tests {
         }
         assert_eq!(name(&answer(403, "<html>blocked</html>")), "later");
         assert_eq!(name(&answer(202, "")), "exists");
+    }
+
+    #[test]
+    fn a_refusal_that_leaves_points_in_the_bucket_is_not_about_the_pace() {
+        for (headers, expected) in [
+            (vec![], "later"),
+            (vec![("ratelimit-remaining", "0")], "later"),
+            (vec![("ratelimit-remaining", "790")], "cost"),
+            (
+                vec![("ratelimit-remaining", "790"), ("retry-after", "3")],
+                "later",
+            ),
+        ] {
+            let mut told = reqwest::header::HeaderMap::new();
+            for (name, value) in &headers {
+                told.insert(*name, value.parse().unwrap());
+            }
+            let created = read_created(Ok(Answer {
+                status: 429,
+                headers: told,
+                body: r#"{"message":"enough"}"#.into(),
+                received_at: Timestamp::EPOCH,
+                rtt: Duration::ZERO,
+            }));
+            assert_eq!(name(&created), expected, "{headers:?}");
+        }
     }
 
     #[test]

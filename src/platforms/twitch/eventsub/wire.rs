@@ -228,6 +228,23 @@ mod tests {
             read(&message("session_keepalive", "{}")).unwrap().body,
             Body::Keepalive
         ));
+        for keepalive in ["0", "null", "\"soon\"", "-3"] {
+            let odd = message(
+                "session_welcome",
+                &format!(r#"{{"session":{{"id":"A","keepalive_timeout_seconds":{keepalive}}}}}"#),
+            );
+            let told = read(&odd).unwrap().body;
+            assert!(
+                matches!(
+                    told,
+                    Body::Welcome {
+                        keepalive_secs: 10,
+                        ..
+                    }
+                ),
+                "{keepalive}"
+            );
+        }
         let moving = message(
             "session_reconnect",
             r#"{"session":{"id":"A","keepalive_timeout_seconds":null,"reconnect_url":"wss://x/ws?a=b"}}"#,
@@ -267,6 +284,15 @@ mod tests {
         for text in ["", "{}", "hello", r#"{"metadata":{}}"#] {
             assert!(read(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn members_may_be_null_and_come_in_any_order() {
+        let text = r#"{"payload":{"event":{"id":"4"},"subscription":{"type":"stream.online","id":null,"status":null}},
+            "metadata":{"subscription_type":null,"message_timestamp":null,"message_type":"notification","message_id":null}}"#;
+        let told = read(text).unwrap();
+        assert!(told.id.is_empty() && told.at.is_none());
+        assert!(matches!(told.body, Body::Notification { kind, .. } if kind == "stream.online"));
     }
 
     #[test]
