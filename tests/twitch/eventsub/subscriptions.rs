@@ -303,7 +303,7 @@ async fn many_authorised_channels_take_two_sockets_and_leave_the_third_free() {
         status.tally.reconnects == 2 && status.is_healthy() && enabled(&status) == 400
     })
     .await;
-    assert!(ids.iter().all(|id| ear.is_up(id)));
+    eventually("all are told to be up", || ids.iter().all(|id| ear.is_up(id))).await;
     world.twitch().go_live("157").unwrap();
     eventually("events are heard", || ear.stream("157") == StreamStatus::Online).await;
 }
