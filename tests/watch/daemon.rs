@@ -12,7 +12,7 @@ use crate::support::Home;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A child process that is ended with the test.
-pub(super) struct Process {
+struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
     seen: Vec<String>,
@@ -65,20 +65,7 @@ impl Process {
         }
     }
 
-    /// Returns everything that it has said, once it has ended.
-    pub(super) fn said(&mut self) -> Vec<String> {
-        self.seen.extend(self.lines.iter());
-        self.seen.clone()
-    }
-
-    /// Returns a setting that it has said, as a line of an environment file.
-    pub(super) fn setting(&self, name: &str) -> &str {
-        let mut settings = self.seen.iter().filter_map(|line| line.split_once('='));
-        let found = settings.find(|(key, _)| *key == name);
-        found.expect("it was said").1.trim_matches('"')
-    }
-
-    pub(super) fn signal(&self, name: &str) {
+    fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([name, &self.child.id().to_string()])
             .status()
@@ -88,7 +75,7 @@ impl Process {
 
     /// Waits for the end and returns the exit code.
     #[track_caller]
-    pub(super) fn ends(&mut self) -> i32 {
+    fn ends(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -108,7 +95,7 @@ impl Drop for Process {
 }
 
 /// Starts a simulator and a home that is configured for it.
-pub(super) fn world() -> (Process, Home) {
+fn world() -> (Process, Home) {
     let mut sim = Process::start(&Home::new(), &["sim", "--port", "0", "--env"]);
     let last = sim.says("BITBRAT_SOURCES=");
     let mut text = String::new();
@@ -140,7 +127,7 @@ fn toml(sources: &[&str]) -> String {
 }
 
 /// Starts the daemon and returns it with the address of its pages.
-pub(super) fn watch(home: &Home) -> (Process, String) {
+fn watch(home: &Home) -> (Process, String) {
     let mut daemon = Process::start(home, &["watch", "--color", "never"]);
     let line = daemon.says("Serving pages at");
     let address = line
@@ -155,7 +142,7 @@ pub(super) fn watch(home: &Home) -> (Process, String) {
 }
 
 /// Asks for a page by hand.
-pub(super) fn page(address: &str, path: &str) -> Option<(u16, String)> {
+fn page(address: &str, path: &str) -> Option<(u16, String)> {
     use std::io::{Read as _, Write as _};
     let mut socket = std::net::TcpStream::connect(address).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -172,7 +159,7 @@ pub(super) fn page(address: &str, path: &str) -> Option<(u16, String)> {
 
 /// Asks for a page until `good` says so.
 #[track_caller]
-pub(super) fn until(address: &str, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
+fn until(address: &str, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
     let until = Instant::now() + PATIENCE;
     let mut last = None;
     while Instant::now() < until {
