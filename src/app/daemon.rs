@@ -15,6 +15,7 @@ use crate::bus::nats::{NatsBus, NatsOptions};
 use crate::bus::pubsub::{PubsubBus, PubsubOptions};
 use crate::config::{BusTarget, Configuration, SourceAddress};
 use crate::core::document::SourceDocument;
+use crate::core::event::chat::Direction;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
@@ -229,10 +230,7 @@ fn persist(
         clock: Arc::clone(&app.clock),
         chance: app.chance.clone(),
         counts: Arc::new(chat::Counts::default()),
-        counted_elsewhere: super::eventsub::counts_chat(app)
-            .then_some(PlatformName::Twitch)
-            .into_iter()
-            .collect(),
+        elsewhere: counted_elsewhere(app),
     };
     tasks.spawn("persister", |stop| consumer.run(stop));
     tasks.spawn("chat-counter", |stop| chat.run(stop));
@@ -241,6 +239,15 @@ fn persist(
         let healthy = counts.healthy.load(Ordering::Relaxed);
         (!healthy).then(|| format!("{location} is not read, or what it tells is not stored"))
     }))
+}
+
+/// Chat that a listener counts where it is said. Its settings must be the same in every process of a deployment.
+fn counted_elsewhere(app: &App) -> BTreeSet<(PlatformName, Direction)> {
+    let twitch = super::eventsub::counts_chat(app);
+    twitch
+        .then_some((PlatformName::Twitch, Direction::In))
+        .into_iter()
+        .collect()
 }
 
 /// The name under which this process counts the chat on the bus: its own, and the same after every restart.

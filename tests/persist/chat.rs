@@ -61,7 +61,7 @@ impl Counting {
             clock: Arc::new(SystemClock),
             chance,
             counts: counts.clone(),
-            counted_elsewhere: std::collections::BTreeSet::new(),
+            elsewhere: std::collections::BTreeSet::new(),
         };
         tasks.spawn("chat", |stop| async move {
             counter.run(stop).await;

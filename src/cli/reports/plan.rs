@@ -108,7 +108,7 @@ impl Listening {
         };
         Some(Self {
             way,
-            reason: polled.map(|polled| polled.reason.clone()),
+            reason: polled.map(|polled| polled.reason.to_string()),
             cost: subscriptions.iter().map(|planned| planned.cost).sum(),
             subscriptions,
         })

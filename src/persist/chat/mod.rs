@@ -82,8 +82,8 @@ pub struct ChatCounter {
     pub chance: Chance,
     /// What was done.
     pub counts: Arc<Counts>,
-    /// Platforms whose incoming chat is counted elsewhere.
-    pub counted_elsewhere: BTreeSet<PlatformName>,
+    /// Chat that listeners of ours count where it is said. Counted here as well, it would count twice.
+    pub elsewhere: BTreeSet<(PlatformName, chat::Direction)>,
 }
 
 impl ChatCounter {
@@ -183,15 +183,17 @@ impl ChatCounter {
         else {
             return None;
         };
+        let platform = match &place {
+            Place::Source(source) => source.platform(),
+            Place::Login(platform, _) => *platform,
+        };
+        if self.elsewhere.contains(&(platform, direction)) {
+            return None;
+        }
         let source = match place {
             Place::Source(source) => Some(source),
             Place::Login(platform, login) => self.roster.find(platform, &login),
         };
-        let platform = source.as_ref().map(SourceKey::platform);
-        let elsewhere = platform.is_some_and(|platform| self.counted_elsewhere.contains(&platform));
-        if elsewhere && direction == chat::Direction::In {
-            return None;
-        }
         if source.is_none() {
             self.counts.unplaced.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,7 +1,7 @@
 //! What all lines share: what was heard, what is to be told, what was counted, and what is known about costs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -51,7 +51,7 @@ struct State {
     costs: BTreeMap<String, u32>,
     max_cost: Option<u32>,
     cost_of_others: u32,
-    plan: Option<Plan>,
+    plan: Option<Arc<Plan>>,
     left_open: BTreeSet<SourceKey>,
 }
 
@@ -300,7 +300,7 @@ impl Hub {
                 .into_iter()
                 .filter(|source| state.attended.contains(source) && !plan.is_pushed(source));
             let gone = gone.collect();
-            state.plan = Some(plan);
+            state.plan = Some(Arc::new(plan));
             gone
         };
         for source in left {

@@ -5,6 +5,7 @@
 //! channel). <https://dev.twitch.tv/docs/eventsub/manage-subscriptions/#subscription-limits>
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -115,8 +116,8 @@ pub struct PlannedLine {
 pub struct Polled {
     /// The channel.
     pub source: SourceKey,
-    /// Why it is not listened to.
-    pub reason: String,
+    /// Why it is not listened to; thousands may share a reason.
+    pub reason: Arc<str>,
 }
 
 /// The plan.
@@ -147,9 +148,10 @@ impl PlannedLine {
 impl Plan {
     /// Polls every channel, for one reason.
     pub fn nothing(channels: &[Channel], reason: &str) -> Self {
+        let reason: Arc<str> = reason.into();
         let polled = channels.iter().map(|channel| Polled {
             source: channel.source.clone(),
-            reason: reason.to_owned(),
+            reason: Arc::clone(&reason),
         });
         Self {
             polled: polled.collect(),
@@ -179,7 +181,7 @@ pub fn plan(channels: &[Channel], known: &Known) -> Plan {
     let mut planner = Planner::new(known);
     let mut sorted: Vec<_> = channels.iter().collect();
     // Free ones first, then by priority; the key makes the order total, so that a plan never changes for no reason.
-    sorted.sort_by_key(|channel| {
+    sorted.sort_by_cached_key(|channel| {
         (
             planner.cost_of(&channel.source),
             -channel.priority,
@@ -337,9 +339,14 @@ impl<'a> Planner<'a> {
     }
 
     fn poll(&mut self, channel: &Channel, reason: &str) {
+        let before = self.plan.polled.last().map(|polled| &polled.reason);
+        let reason = match before {
+            Some(before) if **before == *reason => Arc::clone(before),
+            _ => reason.into(),
+        };
         self.plan.polled.push(Polled {
             source: channel.source.clone(),
-            reason: reason.to_owned(),
+            reason,
         });
     }
 

@@ -1,5 +1,7 @@
 //! How a listener stands, for people and pages.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -7,6 +9,9 @@ use super::planner::Plan;
 use crate::core::observation::ErrorInfo;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+
+/// Polled channels that a page shows; `watch --plan` shows all of them.
+const SHOWN: usize = 100;
 
 /// Counts over all lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -90,7 +95,7 @@ pub struct Status {
     /// Whether there is a plan yet.
     pub is_planned: bool,
     /// The plan in force.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
 }
 
 impl LineStatus {
@@ -159,7 +164,12 @@ impl Status {
             "subscriptionCount": self.subscriptions.len(), "activeSubscriptions": self.enabled(),
             "totalEvents": self.tally.events, "totalErrors": self.tally.errors,
             "subscriptions": subscriptions,
-            "lines": self.lines, "tally": self.tally, "silent": self.silent, "plan": self.plan,
+            "lines": self.lines, "tally": self.tally, "silent": self.silent,
+            "plan": {
+                "cost": self.plan.cost, "costLimit": self.plan.cost_limit, "sockets": self.plan.lines.len(),
+                "spareSockets": self.plan.spare_sockets, "polledCount": self.plan.polled.len(),
+                "polled": self.plan.polled.iter().take(SHOWN).collect::<Vec<_>>(),
+            },
         })
     }
 

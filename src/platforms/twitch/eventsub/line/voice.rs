@@ -121,7 +121,12 @@ impl Line {
         }
     }
 
-    pub(super) fn down(&mut self, trouble: Trouble) {
+    pub(super) fn down(&mut self, mut trouble: Trouble) {
+        // A session that went unused is the consequence; why nothing was accepted is the cause.
+        let unused = ["twitch.eventsub.unused", "twitch.eventsub.4003"].contains(&trouble.code.as_str());
+        if let (true, Some(why)) = (unused, self.roster.delayed()) {
+            trouble.reason = format!("{}: {why}", trouble.reason);
+        }
         let (now, at) = (self.now(), self.twitch_now());
         self.sessions.clear();
         self.around.hub.note_sessions(&self.name, &[]);
