@@ -26,6 +26,7 @@ use crate::tokens::{FileTokenStore, Seed, TokenStore};
 
 pub mod daemon;
 pub mod demo;
+mod eventsub;
 mod listeners;
 pub mod names;
 pub mod world;

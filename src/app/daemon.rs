@@ -15,6 +15,8 @@ use crate::bus::nats::{NatsBus, NatsOptions};
 use crate::bus::pubsub::{PubsubBus, PubsubOptions};
 use crate::config::{BusTarget, Configuration, SourceAddress};
 use crate::core::document::SourceDocument;
+use crate::core::event::chat::Direction;
+use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::Persister;
@@ -85,7 +87,7 @@ pub async fn run(app: Arc<App>, plan: Plan) -> Result<ExitCode, Failure> {
     let mut engine = None;
     if has(Role::Ingest) {
         let mut started = ingest(&app, bus.as_ref(), &store, &tasks, &plan).await?;
-        // Whoever looks once listens to nothing: a gateway session is not begun for a moment.
+        // A single round of looks is over before a listener could tell anything.
         if !plan.once {
             extra = super::listeners::start(&app, &mut started, listener.is_some()).await?;
         }
@@ -228,6 +230,7 @@ fn persist(
         clock: Arc::clone(&app.clock),
         chance: app.chance.clone(),
         counts: Arc::new(chat::Counts::default()),
+        elsewhere: counted_elsewhere(app),
     };
     tasks.spawn("persister", |stop| consumer.run(stop));
     tasks.spawn("chat-counter", |stop| chat.run(stop));
@@ -236,6 +239,15 @@ fn persist(
         let healthy = counts.healthy.load(Ordering::Relaxed);
         (!healthy).then(|| format!("{location} is not read, or what it tells is not stored"))
     }))
+}
+
+/// Chat that a listener counts where it is said. Its settings must be the same in every process of a deployment.
+fn counted_elsewhere(app: &App) -> BTreeSet<(PlatformName, Direction)> {
+    let twitch = super::eventsub::counts_chat(app);
+    twitch
+        .then_some((PlatformName::Twitch, Direction::In))
+        .into_iter()
+        .collect()
 }
 
 /// The name under which this process counts the chat on the bus: its own, and the same after every restart.
@@ -288,6 +300,11 @@ pub(super) async fn attendees(app: &App, platforms: &[Arc<dyn Platform>]) -> Res
             unresolved.reason
         );
     }
+    Ok(remembered(app))
+}
+
+/// Returns what the configuration names, as far as its keys are known or were found out before.
+pub(super) fn remembered(app: &App) -> Vec<Attendee> {
     let names = Names::load(&app.settings.state_dir);
     let attendees = app.settings.sources.iter().filter_map(|spec| {
         let key = match &spec.address {
@@ -300,7 +317,7 @@ pub(super) async fn attendees(app: &App, platforms: &[Arc<dyn Platform>]) -> Res
             channels: spec.channels.clone(),
         })
     });
-    Ok(attendees.collect())
+    attendees.collect()
 }
 
 /// Reads the configuration again when asked to, and asks again for names that had no answer.

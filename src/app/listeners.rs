@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use tracing::warn;
 
-use super::App;
+use super::{App, eventsub};
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
 use crate::watch::engine::Engine;
@@ -17,6 +17,11 @@ mod kick;
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let attended = engine.attended.all();
     let has = |platform: PlatformName| attended.contains_key(&platform);
+    if has(PlatformName::Twitch) && app.settings.twitch.eventsub {
+        eventsub::listen(app, engine);
+    } else {
+        eventsub::leave_closed(app, engine);
+    }
     if has(PlatformName::Discord) && app.settings.discord.gateway {
         discord::start(app, engine).await?;
     }

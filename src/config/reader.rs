@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a number or a truth value, which a file may hold as such.
-    fn plain<T: FromStr>(&mut self, path: &str, expected: &str) -> Option<Found<T>> {
+    pub(super) fn plain<T: FromStr>(&mut self, path: &str, expected: &str) -> Option<Found<T>> {
         let (key, found) = self.raw(path);
         let found = match found {
             Some(Found {

@@ -1,8 +1,11 @@
 //! `[twitch]`: the application, the bot's own authorisation and the four base addresses.
 
+use std::str::FromStr;
+
 use secrecy::SecretString;
 use url::Url;
 
+use super::BusTarget;
 use super::key::Key;
 use super::reader::Reader;
 
@@ -28,15 +31,52 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("twitch.eventsub", "Whether `watch` listens to EventSub.").or("true"),
     Key::new(
         "twitch.chat",
-        "Whether chat messages are counted over EventSub; leave it off where the platform's bus carries them.",
+        "Whether incoming chat is counted over EventSub: auto | true | false. It is never counted on the bus as well; auto \
+         leaves it to the bus where there is one.",
     )
-    .or("false"),
+    .or("auto"),
     Key::new("twitch.auth_url", "Base address of the OAuth endpoints.").or("https://id.twitch.tv/oauth2"),
     Key::new("twitch.helix_url", "Base address of Helix.").or("https://api.twitch.tv/helix"),
     Key::new("twitch.eventsub_rest_url", "Base address of `/eventsub/subscriptions`. Default: helix_url.")
         .such_as("https://api.twitch.tv/helix"),
     Key::new("twitch.eventsub_ws_url", "Address of the EventSub websocket.").or("wss://eventsub.wss.twitch.tv/ws"),
 ];
+
+/// Where incoming chat is counted: at one place, or a message would count twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChatFrom {
+    /// On the bus where there is one, else over EventSub.
+    #[default]
+    Auto,
+    /// Over EventSub.
+    EventSub,
+    /// On the bus alone.
+    Bus,
+}
+
+impl FromStr for ChatFrom {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "true" => Ok(Self::EventSub),
+            "false" => Ok(Self::Bus),
+            _ => Err(()),
+        }
+    }
+}
+
+impl ChatFrom {
+    /// Returns whether chat is counted over EventSub, and hence not on the bus.
+    pub fn is_eventsub(self, bus: &BusTarget) -> bool {
+        match self {
+            Self::Auto => *bus == BusTarget::Local,
+            Self::EventSub => true,
+            Self::Bus => false,
+        }
+    }
+}
 
 /// Twitch.
 #[derive(Debug, Clone)]
@@ -53,8 +93,8 @@ pub struct TwitchSettings {
     pub bot_user_id: Option<String>,
     /// Whether `watch` listens to EventSub.
     pub eventsub: bool,
-    /// Whether chat messages are counted over EventSub.
-    pub chat: bool,
+    /// Where incoming chat is counted.
+    pub chat: ChatFrom,
     /// Base address of the OAuth endpoints.
     pub auth_url: Url,
     /// Base address of Helix.
@@ -67,6 +107,7 @@ pub struct TwitchSettings {
 
 pub(super) fn read(reader: &mut Reader<'_>) -> TwitchSettings {
     let helix_url = reader.address_or_default("twitch.helix_url", &["https", "http"]);
+    let chat = reader.plain("twitch.chat", "`auto`, `true` or `false`");
     TwitchSettings {
         client_id: reader
             .made("twitch.client_id", super::word)
@@ -76,12 +117,35 @@ pub(super) fn read(reader: &mut Reader<'_>) -> TwitchSettings {
         bot_refresh_token: reader.secret("twitch.bot_refresh_token"),
         bot_user_id: super::numeric_id(reader, "twitch.bot_user_id"),
         eventsub: reader.switch("twitch.eventsub"),
-        chat: reader.switch("twitch.chat"),
+        chat: chat.map(|found| found.value).unwrap_or_default(),
         auth_url: reader.address_or_default("twitch.auth_url", &["https", "http"]),
         eventsub_rest_url: reader
             .address("twitch.eventsub_rest_url", &["https", "http"])
             .unwrap_or_else(|| helix_url.clone()),
         eventsub_ws_url: reader.address_or_default("twitch.eventsub_ws_url", &["wss", "ws"]),
         helix_url,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chat_is_counted_at_one_place() {
+        let bus = BusTarget::Nats(Vec::new());
+        for (text, beside_a_bus, alone) in [
+            ("auto", false, true),
+            ("true", true, true),
+            ("false", false, false),
+        ] {
+            let chat: ChatFrom = text.parse().unwrap();
+            assert_eq!(
+                (chat.is_eventsub(&bus), chat.is_eventsub(&BusTarget::Local)),
+                (beside_a_bus, alone),
+                "{text}"
+            );
+        }
+        assert!("sometimes".parse::<ChatFrom>().is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! The daemon put together from its ports: what `bitbrat watch` runs, whatever the adapters behind them.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,13 +25,14 @@ use super::tracker::Tracker;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
 use crate::core::counters::Counters;
-use crate::core::observation::{Fact, LinkState, Observation};
+use crate::core::evidence::{Knowledge, LinkNow};
+use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Stop, Tasks};
 use crate::persist::Persister;
-use crate::platforms::{Platform, ProbeSet};
+use crate::platforms::{Platform, ProbeSet, ProbeSink as _};
 
 /// What is not a transition leaves for the bus at most so often a second: BitBrat's own consumer loses floods.
 const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
@@ -186,16 +188,34 @@ impl Engine {
         }
     }
 
+    /// Takes in what somebody outside the daemon's own producers knows. After the lanes have started it is too late.
+    pub fn observe(&self, observation: Observation) {
+        if let Some(intake) = &self.intake {
+            intake.observe(observation);
+        }
+    }
+
     /// Returns the totals that `writer` had counted when it stopped, for listeners that count by themselves.
     pub fn totals(&self, writer: &str) -> Vec<(SourceKey, Counters)> {
+        let restored = self.restored();
+        let totals = restored.filter_map(|(source, known)| Some((source, *known.counters.get(writer)?)));
+        totals.collect()
+    }
+
+    /// Returns the sources whose link over `transport` an earlier run left open, or in trouble, when it was killed.
+    pub fn left_open(&self, transport: Transport) -> BTreeSet<SourceKey> {
+        let open = self.restored().filter(|(_, known)| {
+            let link = known.evidence.connection.get(&transport);
+            link.is_some_and(|link| link.now() != LinkNow::Unattended)
+        });
+        open.map(|(source, _)| source).collect()
+    }
+
+    fn restored(&self) -> impl Iterator<Item = (SourceKey, Knowledge)> + use<> {
         let known = self.ledger.restore().unwrap_or_default();
         known
             .into_iter()
-            .filter_map(|(source, json)| {
-                let knowledge: crate::core::evidence::Knowledge = serde_json::from_str(&json).ok()?;
-                Some((source, *knowledge.counters.get(writer)?))
-            })
-            .collect()
+            .filter_map(|(source, json)| Some((source, serde_json::from_str(&json).ok()?)))
     }
 
     /// Starts a listener.
@@ -331,7 +351,7 @@ fn looks_unauthorised(observation: &Observation) -> bool {
 /// Hands news to the persister, and lets it do what it had put off.
 async fn keep(
     persister: Arc<Persister>,
-    mut batches: mpsc::Receiver<Vec<(SourceKey, crate::core::evidence::Knowledge)>>,
+    mut batches: mpsc::Receiver<Vec<(SourceKey, Knowledge)>>,
     stop: Stop,
 ) {
     let mut second = tokio::time::interval(Duration::from_secs(1));

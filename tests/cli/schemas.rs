@@ -74,6 +74,11 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
             vec!["--demo", "sources", "wait", "twitch:777001", "--for", "live"],
         ),
         ("prune", vec!["--demo", "sources", "prune", "--dry-run"]),
+        ("plan", vec!["--demo", "watch", "--plan"]),
+        (
+            "plan",
+            vec!["--demo", "--set", "twitch.eventsub=false", "watch", "--plan"],
+        ),
         ("probe", vec!["--demo", "probe"]),
         ("auth", vec!["--demo", "auth", "status"]),
         ("doctor", vec!["--demo", "doctor"]),

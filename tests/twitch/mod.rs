@@ -4,6 +4,7 @@ mod auth;
 mod departures;
 mod eventsub;
 mod mock_eventsub;
+mod other_eventsub;
 mod permissions;
 mod probe;
 mod wrong_states;

@@ -9,8 +9,8 @@ use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Report, write_out};
 use crate::cli::reports::{
     auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport,
-    history::HistoryReport, migrate::MigrateReport, predicate::AnswerReport, probe::ProbeReport,
-    prune::PruneReport, sim::SimReport, source::SourceReport, sources::SourcesReport,
+    history::HistoryReport, migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport,
+    probe::ProbeReport, prune::PruneReport, sim::SimReport, source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure};
 
@@ -70,6 +70,11 @@ pub const ALL: &[Described] = &[
         name: "probe",
         commands: "probe",
         schema: of::<ProbeReport>,
+    },
+    Described {
+        name: "plan",
+        commands: "watch --plan",
+        schema: of::<PlanReport>,
     },
     Described {
         name: "auth",

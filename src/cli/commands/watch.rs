@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::app::daemon::{self, Plan, Role};
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::machine::envelope;
+use crate::cli::reports::plan::PlanReport;
 use crate::cli::reports::source::SourceReport;
 use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
 use crate::config;
@@ -23,12 +24,16 @@ use crate::failure::{ExitCode, Failure};
 Examples:
   bitbrat --demo watch                     see a small world move; pages at http://127.0.0.1:8787/
   bitbrat watch --once                     run each schedule once and exit, for a cron job of your own
+  bitbrat watch --plan                     who is pushed and who is polled, before anything connects
   bitbrat watch --role ingest              look and tell; store elsewhere, over nats or pubsub
   bitbrat watch --set web.listen=off       without pages")]
 pub struct WatchArgs {
     /// Run each schedule once and exit
     #[arg(long)]
     once: bool,
+    /// Show which Twitch channels would be listened to and which polled, and why; nothing is started
+    #[arg(long, conflicts_with = "once")]
+    plan: bool,
     /// The parts to run
     #[arg(long, value_enum, value_name = "ROLE", value_delimiter = ',', default_values_t = Role::ALL)]
     role: Vec<Role>,
@@ -36,6 +41,9 @@ pub struct WatchArgs {
 
 /// Runs the command.
 pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCode, Failure> {
+    if args.plan {
+        return plan(&cx).await;
+    }
     let app = Arc::new(cx.app);
     let (for_list, for_one) = (Arc::clone(&app), Arc::clone(&app));
     let (inputs, clock) = (setup.inputs.clone(), Arc::clone(&setup.clock));
@@ -60,12 +68,24 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
             json(&envelope(&SourceReport {
                 as_of: now,
                 row: SourceRow::new(document, &intervals, now),
+                listening: None,
                 history,
             }))
         }),
         reload: Box::new(move || config::load(&inputs, clock.now())),
     };
     daemon::run(app, plan).await
+}
+
+/// Shows the plan.
+async fn plan(cx: &Context) -> Result<ExitCode, Failure> {
+    let (channels, plan) = cx.app.eventsub_plan().await?;
+    cx.output.print(&PlanReport {
+        as_of: cx.app.clock.now(),
+        channels,
+        plan,
+    })?;
+    Ok(ExitCode::Healthy)
 }
 
 fn json(report: &impl serde::Serialize) -> Value {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod doctor;
 pub mod history;
 pub mod migrate;
+pub mod plan;
 pub mod predicate;
 pub mod probe;
 pub mod prune;

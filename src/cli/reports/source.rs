@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::cli::output::Report;
 use crate::cli::output::view::View;
+use crate::cli::reports::plan::Listening;
 use crate::cli::reports::sources::{SourceItem, SourceRow};
 use crate::core::counters::Counters;
 use crate::core::evidence::LinkNow;
@@ -25,6 +26,8 @@ pub struct SourceReport {
     pub as_of: Timestamp,
     /// The source.
     pub row: SourceRow,
+    /// How changes of its stream reach `watch`, where a plan says so.
+    pub listening: Option<Listening>,
     /// Its latest transitions, newest first.
     pub history: Vec<HistoryEntry>,
 }
@@ -37,6 +40,9 @@ pub struct SourceDetail {
     item: SourceItem,
     /// Why each verdict is what it is.
     pub verdicts: Verdicts,
+    /// How changes of its stream reach `watch`, as far as that is known without asking the platform; Twitch only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listening: Option<Listening>,
     /// How each way to reach the platform stands.
     pub transports: Vec<TransportItem>,
     /// How each identity that it needs is authorised.
@@ -267,6 +273,7 @@ impl SourceReport {
                     .as_ref()
                     .map(|auth| because(auth.value.to_string(), auth.rule, auth.at)),
             },
+            listening: self.listening.clone(),
             transports: self.transports(),
             identities: self.identities(),
             holdings: self.holdings(),

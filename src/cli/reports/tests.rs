@@ -345,6 +345,7 @@ fn nothing_configured_is_answered_with_a_way_to_begin() {
 
 fn described(story: &Story) -> SourceReport {
     SourceReport {
+        listening: None,
         as_of: now(),
         row: story.row(),
         history: story.history(),

@@ -7,7 +7,7 @@ mod pace;
 mod roster;
 mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::clock::{Chance, Clock};
 use crate::core::event::chat::{self, Heard, Place};
 use crate::core::event::read::{Reading, Side, read};
 use crate::core::evidence::Knowledge;
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::lifecycle::Stop;
 use crate::persist::Persister;
 use crate::store::SourceStore;
@@ -82,6 +82,8 @@ pub struct ChatCounter {
     pub chance: Chance,
     /// What was done.
     pub counts: Arc<Counts>,
+    /// Chat that listeners of ours count where it is said. Counted here as well, it would count twice.
+    pub elsewhere: BTreeSet<(PlatformName, chat::Direction)>,
 }
 
 impl ChatCounter {
@@ -181,6 +183,13 @@ impl ChatCounter {
         else {
             return None;
         };
+        let platform = match &place {
+            Place::Source(source) => source.platform(),
+            Place::Login(platform, _) => *platform,
+        };
+        if self.elsewhere.contains(&(platform, direction)) {
+            return None;
+        }
         let source = match place {
             Place::Source(source) => Some(source),
             Place::Login(platform, login) => self.roster.find(platform, &login),

@@ -5,8 +5,9 @@ use clap::Args;
 use crate::app::Access;
 use crate::cli::commands::sources::known;
 use crate::cli::context::Context;
+use crate::cli::reports::plan::Listening;
 use crate::cli::reports::source::SourceReport;
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 
 /// History entries shown with a description.
@@ -37,9 +38,14 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
         .await?
         .history(&args.id, RECENT)
         .await?;
+    let listening = match args.id.platform() {
+        PlatformName::Twitch => Listening::of(&cx.app.eventsub_plan_by_memory().await, &args.id),
+        PlatformName::Kick | PlatformName::Discord => None,
+    };
     let report = SourceReport {
         as_of: cx.app.clock.now(),
         row,
+        listening,
         history,
     };
     cx.output.print(&report)?;

@@ -68,6 +68,9 @@ impl SourceReport {
             ]
         });
         blocks.extend(nested(lines.collect()));
+        if let Some(listening) = &self.listening {
+            blocks.push(Block::Remark(listening.sentence()));
+        }
         if let Some(millis) = row.document.record().latency_ms {
             blocks.push(Block::Remark(format!("a round trip takes about {millis} ms")));
         }

@@ -1,7 +1,7 @@
 //! What all lines share: what was heard, what is to be told, what was counted, and what is known about costs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -13,7 +13,7 @@ use super::seen::Seen;
 use super::silence::Silence;
 use super::status::{LineStatus, Status, SubscriptionStatus, Tally};
 use crate::core::counters::Counters;
-use crate::core::observation::{Fact, Observation};
+use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::platforms::{Heard, ProbeSet};
@@ -31,7 +31,10 @@ pub(super) struct Hub {
 #[derive(Default)]
 struct State {
     outbox: VecDeque<Heard>,
-    seen: Seen,
+    /// Messages heard. Only this run needs them: hearing an event again after a restart changes nothing.
+    messages: Seen,
+    /// Chat lines counted. Those are remembered across restarts.
+    chat: Seen,
     silence: Silence,
     attended: BTreeSet<SourceKey>,
     bot_user_id: Option<String>,
@@ -43,28 +46,36 @@ struct State {
     heard: BTreeMap<(String, Kind), Count>,
     lines: BTreeMap<String, LineStatus>,
     subscriptions: BTreeMap<String, Vec<(Subscription, String)>>,
-    sessions: BTreeMap<String, String>,
+    /// By line: its session, and those that it moved from.
+    sessions: BTreeMap<String, Vec<String>>,
     costs: BTreeMap<String, u32>,
     max_cost: Option<u32>,
     cost_of_others: u32,
-    plan: Plan,
+    plan: Option<Arc<Plan>>,
+    left_open: BTreeSet<SourceKey>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     events: u64,
     errors: u64,
+    created_at: Option<Timestamp>,
     last_event_at: Option<Timestamp>,
     last_error_at: Option<Timestamp>,
 }
 
 impl Hub {
-    pub(super) fn new(writer: &str, restored: BTreeMap<SourceKey, Counters>) -> Self {
+    pub(super) fn new(
+        writer: &str,
+        restored: BTreeMap<SourceKey, Counters>,
+        left_open: BTreeSet<SourceKey>,
+    ) -> Self {
         let hub = Self::default();
         {
             let mut state = hub.lock();
             writer.clone_into(&mut state.writer);
             state.totals = restored;
+            state.left_open = left_open;
         }
         hub
     }
@@ -110,7 +121,7 @@ impl Hub {
     /// Takes in a notification. `now` is the present in Twitch's time, `at` when Twitch sent it.
     pub(super) fn notified(&self, id: &str, kind: &str, event: &str, at: Option<Timestamp>, now: Timestamp) {
         let state = &mut *self.lock();
-        if !id.is_empty() && !state.seen.is_new("message", id, now) {
+        if !id.is_empty() && !state.messages.is_new("message", id, now) {
             state.tally.duplicates += 1;
             return;
         }
@@ -144,7 +155,7 @@ impl Hub {
             }
             Told::Chat(line) => {
                 if state
-                    .seen
+                    .chat
                     .is_new("chat", &format!("{}/{}", line.source.id(), line.id), now)
                 {
                     state.note_event(&line.source, kind, at);
@@ -170,6 +181,13 @@ impl Hub {
         count.errors += 1;
         count.last_error_at = Some(at);
         state.count(source, |totals| totals.errors += 1);
+    }
+
+    /// Notes that Twitch accepted a subscription.
+    pub(super) fn accepted(&self, source: &SourceKey, kind: Kind, at: Timestamp) {
+        let mut state = self.lock();
+        let count = state.heard.entry((source.id().to_owned(), kind)).or_default();
+        count.created_at = Some(at);
     }
 
     /// Counts a reconnection for the sources of a line.
@@ -204,25 +222,26 @@ impl Hub {
     }
 
     pub(super) fn memory(&self) -> Vec<(Timestamp, u64)> {
-        self.lock().seen.memory()
+        self.lock().chat.memory()
     }
 
     pub(super) fn recall(&self, memory: Vec<(Timestamp, u64)>, now: Timestamp) {
-        self.lock().seen.recall(memory, now);
+        self.lock().chat.recall(memory, now);
     }
 
-    /// Notes which session a line has, `None` when none.
-    pub(super) fn note_session(&self, line: &str, session: Option<&str>) {
+    /// Notes which session a line has, with those that it moved from: a list may still show those.
+    pub(super) fn note_sessions(&self, line: &str, sessions: &[String]) {
         let mut state = self.lock();
-        match session {
-            Some(session) => state.sessions.insert(line.to_owned(), session.to_owned()),
-            None => state.sessions.remove(line),
-        };
+        if sessions.is_empty() {
+            state.sessions.remove(line);
+        } else {
+            state.sessions.insert(line.to_owned(), sessions.to_vec());
+        }
     }
 
     /// Returns whether a session is one of ours, on any line.
     pub(super) fn is_own_session(&self, session: &str) -> bool {
-        self.lock().sessions.values().any(|own| own == session)
+        self.lock().sessions.values().flatten().any(|own| own == session)
     }
 
     /// Learns what a subscription turned out to cost.
@@ -249,9 +268,21 @@ impl Hub {
         }
     }
 
-    /// Forgets what others use: they may be gone, and trying tells.
+    /// Forgets what may have changed where we do not listen: what others use, and what polled channels had cost. Trying
+    /// tells.
     pub(super) fn forget_others(&self) {
-        self.lock().cost_of_others = 0;
+        let state = &mut *self.lock();
+        state.cost_of_others = 0;
+        if let Some(plan) = &state.plan {
+            let channels = plan.lines.iter().flat_map(|line| &line.subscriptions);
+            let listened: BTreeSet<_> = channels.map(|planned| &planned.subscription.channel).collect();
+            state.costs.retain(|channel, _| listened.contains(channel));
+        }
+    }
+
+    /// Forgets what a channel had cost, because Twitch sees it otherwise now.
+    pub(super) fn forget_cost(&self, channel: &str) {
+        self.lock().costs.remove(channel);
     }
 
     /// Returns costs by channel, the limit, and what others use.
@@ -260,8 +291,25 @@ impl Hub {
         (state.costs.clone(), state.max_cost, state.cost_of_others)
     }
 
-    pub(super) fn note_plan(&self, plan: Plan) {
-        self.lock().plan = plan;
+    /// Takes a plan in force. What an earlier run left open and this one does not listen to is closed.
+    pub(super) fn note_plan(&self, plan: Plan, at: Timestamp) {
+        let left: Vec<_> = {
+            let state = &mut *self.lock();
+            let left = std::mem::take(&mut state.left_open);
+            let gone = left
+                .into_iter()
+                .filter(|source| state.attended.contains(source) && !plan.is_pushed(source));
+            let gone = gone.collect();
+            state.plan = Some(Arc::new(plan));
+            gone
+        };
+        for source in left {
+            let fact = Fact::Connection {
+                transport: Transport::EventSub,
+                state: LinkState::Closed,
+            };
+            self.observe(&source, at, fact);
+        }
     }
 
     /// Notes how a line and its subscriptions stand; `None` when it is no more.
@@ -291,6 +339,7 @@ impl Hub {
                     status: status.clone(),
                     event_count: count.events,
                     error_count: count.errors,
+                    created_at: count.created_at,
                     last_event_at: count.last_event_at,
                     last_error_at: count.last_error_at,
                 }
@@ -300,7 +349,8 @@ impl Hub {
             lines: state.lines.values().cloned().collect(),
             tally: state.tally,
             silent: state.silence.silent(),
-            plan: state.plan.clone(),
+            is_planned: state.plan.is_some(),
+            plan: state.plan.clone().unwrap_or_default(),
         }
     }
 }

@@ -4,19 +4,20 @@
 //! becomes of subscriptions is in `books`, what is told of sources in `voice`.
 
 mod books;
+mod clocks;
 mod voice;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, StreamExt};
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use self::clocks::Clocks;
 use super::super::TwitchPlatform;
 use super::super::meter::Meter;
 use super::hub::Hub;
@@ -43,8 +44,10 @@ const SETTLED: Millis = 120_000;
 const GATHER: Millis = 2_000;
 /// The loop looks at the clocks so often.
 const LONGEST_NAP: Millis = 5_000;
-/// A difference between the wall clock and the steady one that no correction of a clock explains.
-const JUMP_MS: i64 = 10_000;
+/// Messages that are read in one go.
+const AT_ONCE: usize = 1_000;
+/// Sessions that are remembered. Twitch forgets dead ones within minutes.
+const SESSIONS: usize = 20;
 
 /// What a line needs of its surroundings.
 #[derive(Clone)]
@@ -67,20 +70,19 @@ pub(super) struct Line {
     wanted: watch::Receiver<Vec<Subscription>>,
     state: State,
     roster: Roster,
-    started: Instant,
+    clocks: Clocks,
     frames: SelectAll<BoxStream<'static, (SocketId, Frame)>>,
     closers: HashMap<SocketId, oneshot::Sender<()>>,
     works: FuturesUnordered<BoxFuture<'static, Work>>,
     told: BTreeMap<SourceKey, Telling>,
-    pending_down: Option<PendingDown>,
+    unheard: Option<Unheard>,
     /// Sources that are heard again and have not been looked at since.
     fresh: BTreeSet<SourceKey>,
     fresh_since: Option<Millis>,
+    /// The session, and those that it moved from, oldest first. Empty while there is none.
+    sessions: Vec<String>,
     past_sessions: Vec<String>,
     session_since: Millis,
-    /// Twitch's time minus ours, by the newest welcome.
-    offset: Option<i64>,
-    clocks: (Timestamp, Instant),
     next_beat: Millis,
     next_suspicion: Millis,
     next_compare: Option<Millis>,
@@ -98,10 +100,13 @@ enum Telling {
     Trouble,
 }
 
-struct PendingDown {
+/// Something that should be heard is not, and is told so unless it is heard in time.
+struct Unheard {
     by: Millis,
+    /// Since when.
     at: Timestamp,
-    trouble: Trouble,
+    /// Why the line is lost; `None` while Twitch has only not accepted everything yet.
+    trouble: Option<Trouble>,
 }
 
 /// Something that ran beside the loop.
@@ -127,8 +132,7 @@ impl Line {
         socket_number: usize,
         wanted: watch::Receiver<Vec<Subscription>>,
     ) -> Self {
-        let started = Instant::now();
-        let clocks = (around.twitch.clock.now(), started);
+        let clocks = Clocks::new(around.twitch.clock.now(), around.pace);
         Self {
             around,
             name: format!("{identity}#{socket_number}"),
@@ -137,18 +141,17 @@ impl Line {
             wanted,
             state: State::new(0),
             roster: Roster::default(),
-            started,
+            clocks,
             frames: SelectAll::new(),
             closers: HashMap::new(),
             works: FuturesUnordered::new(),
             told: BTreeMap::new(),
-            pending_down: None,
+            unheard: None,
             fresh: BTreeSet::new(),
             fresh_since: None,
+            sessions: Vec::new(),
             past_sessions: Vec::new(),
             session_since: 0,
-            offset: None,
-            clocks,
             next_beat: BEAT,
             next_suspicion: LONGEST_NAP,
             next_compare: None,
@@ -180,20 +183,18 @@ impl Line {
         while let Some((socket, frame)) = self.frames.next().await {
             self.frame(socket, frame);
         }
-        self.around.hub.note_session(&self.name, None);
+        self.around.hub.note_sessions(&self.name, &[]);
         self.around.hub.note_line(&self.name, None);
     }
 
     fn now(&self) -> Millis {
-        let real = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        real.saturating_mul(u64::from(self.around.pace))
+        self.clocks.now()
     }
 
     /// The present in Twitch's time.
     fn twitch_now(&self) -> Timestamp {
-        let now = self.around.twitch.clock.now();
-        let offset = self.offset.or_else(|| self.around.twitch.skew.measured());
-        now.plus_millis(offset.unwrap_or(0))
+        self.clocks
+            .theirs(self.around.twitch.clock.now(), &self.around.twitch.skew)
     }
 
     /// How long to sleep when nothing happens.
@@ -203,7 +204,7 @@ impl Line {
         let deadlines = [
             self.state.deadline(),
             self.roster.deadline().filter(|_| in_session),
-            self.pending_down.as_ref().map(|down| down.by),
+            self.unheard.as_ref().map(|unheard| unheard.by),
             self.fresh_since.map(|since| since + GATHER),
             self.next_compare,
             Some(self.next_beat),
@@ -219,8 +220,12 @@ impl Line {
     fn tend(&mut self) {
         let now = self.now();
         self.notice_jump();
-        if self.state.deadline().is_some_and(|deadline| deadline <= now) {
-            self.step(Input::Tick);
+        if self.is_due(now) {
+            // Where we were held up ourselves, what lies ready is heard before silence is judged.
+            self.hear_what_is_ready();
+            if self.is_due(now) {
+                self.step(Input::Tick);
+            }
         }
         if matches!(self.state.phase, Phase::Open(_)) {
             self.create_due();
@@ -229,7 +234,7 @@ impl Line {
                 self.compare(self.settled_for(SETTLED));
             }
         }
-        self.tell_pending_down(now);
+        self.tell_unheard(now);
         self.ask_for_looks(now);
         if self.next_beat <= now {
             self.beat(now);
@@ -241,19 +246,26 @@ impl Line {
         self.publish();
     }
 
-    /// Notices that this machine slept or that its clock was set: the wall clock and the steady one disagree.
+    fn is_due(&self, now: Millis) -> bool {
+        self.state.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    fn hear_what_is_ready(&mut self) {
+        for _ in 0..AT_ONCE {
+            match self.frames.next().now_or_never() {
+                Some(Some((socket, frame))) => self.frame(socket, frame),
+                _ => return,
+            }
+        }
+    }
+
+    /// Notices that this machine slept or that its clock was set.
     fn notice_jump(&mut self) {
-        let (wall, steady) = self.clocks;
-        let now = (self.around.twitch.clock.now(), Instant::now());
-        let steady_ms = now.1.duration_since(steady).as_millis() * u128::from(self.around.pace);
-        let apart = now.0.millis_since(wall) - i64::try_from(steady_ms).unwrap_or(i64::MAX);
-        self.clocks = now;
-        if self.around.watch_clock && apart.abs() > JUMP_MS {
-            info!(
-                line = self.name,
-                apart_ms = apart,
-                "The clock jumped; connecting afresh"
-            );
+        if !self.around.watch_clock {
+            return;
+        }
+        if let Some(apart_ms) = self.clocks.jumped(self.around.twitch.clock.now()) {
+            info!(line = self.name, apart_ms, "The clock jumped; connecting afresh");
             self.step(Input::Jumped);
         }
     }
@@ -279,6 +291,7 @@ impl Line {
             Effect::Close(socket) => drop(self.closers.remove(&socket)),
             Effect::Subscribe { session } => {
                 debug!(line = self.name, "Welcomed");
+                self.sessions.clear();
                 self.adopt(&session);
                 let now = self.now();
                 self.roster.start_over(now);
@@ -296,13 +309,15 @@ impl Line {
     }
 
     fn adopt(&mut self, session: &str) {
-        if self.past_sessions.len() == 20 {
-            // Twitch forgets dead sessions within minutes.
-            self.past_sessions.remove(0);
+        for sessions in [&mut self.sessions, &mut self.past_sessions] {
+            sessions.retain(|known| *known != session);
+            if sessions.len() == SESSIONS {
+                sessions.remove(0);
+            }
+            sessions.push(session.to_owned());
         }
-        self.past_sessions.push(session.to_owned());
         self.session_since = self.now();
-        self.around.hub.note_session(&self.name, Some(session));
+        self.around.hub.note_sessions(&self.name, &self.sessions);
     }
 
     fn open(&mut self, id: SocketId, url: Option<String>) {
@@ -337,7 +352,7 @@ impl Line {
                 trouble,
                 hopeless,
             }),
-            Work::Created(session, subscription, created) => self.created(session, &subscription, created),
+            Work::Created(session, subscription, created) => self.created(&session, &subscription, created),
             Work::Listed {
                 session,
                 settled,
@@ -371,8 +386,9 @@ impl Line {
                 session,
                 keepalive_secs,
             } => {
-                let ours = self.around.twitch.clock.now();
-                self.offset = message.at.map(|at| at.millis_since(ours)).or(self.offset);
+                if let Some(theirs) = message.at {
+                    self.clocks.welcomed(theirs, self.around.twitch.clock.now());
+                }
                 self.step(Input::Welcome {
                     socket,
                     session,
@@ -389,7 +405,8 @@ impl Line {
             }
             Body::Revocation(told) => {
                 self.step(Input::Heard(socket));
-                self.revoked(&told);
+                let current = self.state.uses(socket);
+                self.revoked(&told, current);
             }
             Body::Keepalive => self.step(Input::Heard(socket)),
             Body::Unknown(kind) => {

@@ -9,22 +9,25 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::super::TwitchPlatform;
 use super::EventSubOptions;
+use super::accounts::Accounts;
 use super::hub::Hub;
 use super::kinds::Subscription;
 use super::line::{Line, Surroundings};
 use super::planner::{self, Channel, Known, Limits, Plan, PlannedLine};
 use crate::core::observation::Identity;
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::PlatformName;
 use crate::platforms::{Heard, Listener};
 
 /// How often ids of messages are kept for the case of a crash.
 const REMEMBER: Duration = Duration::from_mins(1);
 /// How often tokens and sources are looked at for a new plan.
 const REPLAN: Duration = Duration::from_mins(10);
+/// How soon accounts are looked at again of which nothing could be found out.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
 /// News about costs come in bursts; the plan waits so long for more of them.
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long a stop waits for the reader of what is still to be told.
@@ -41,6 +44,14 @@ pub struct EventSubListener {
 struct Running {
     wanted: watch::Sender<Vec<Subscription>>,
     stop: CancellationToken,
+}
+
+/// A plan and what it was made of.
+struct Planned {
+    plan: Plan,
+    accounts: Accounts,
+    /// Why something could not be found out now.
+    unclear: Option<String>,
 }
 
 /// What names a line: whose token, and which of its sockets.
@@ -89,7 +100,8 @@ impl EventSubListener {
         let mut replan_at = tokio::time::Instant::now();
         let mut forget_at = replan_at + REPLAN;
         // Planning asks for tokens, which may take a while; lines must be polled meanwhile.
-        let mut planning: Option<BoxFuture<'_, (Plan, BTreeSet<SourceKey>)>> = None;
+        let mut planning: Option<BoxFuture<'_, Planned>> = None;
+        let (mut accounts, mut unclear) = (Accounts::new(), false);
         let mut following = true;
         loop {
             tokio::select! {
@@ -109,11 +121,20 @@ impl EventSubListener {
                     }
                     replan_at = tokio::time::Instant::now() + REPLAN;
                     let wanted = channels.borrow_and_update().clone();
-                    planning = Some(self.replan(wanted).boxed());
+                    planning = Some(self.replan(wanted, accounts.clone()).boxed());
                 }
-                (plan, attended) = async { planning.as_mut().expect("the branch is guarded").await }, if planning.is_some() => {
+                made = async { planning.as_mut().expect("the branch is guarded").await }, if planning.is_some() => {
                     planning = None;
-                    for (key, planned) in self.follow(&mut lines, plan, &attended) {
+                    accounts = made.accounts;
+                    if let Some(why) = &made.unclear {
+                        replan_at = replan_at.min(tokio::time::Instant::now() + ASK_AGAIN);
+                        if !std::mem::replace(&mut unclear, true) {
+                            warn!(reason = why, "Whose tokens to listen with cannot be found out now");
+                        }
+                    } else {
+                        unclear = false;
+                    }
+                    for (key, planned) in self.follow(&mut lines, made.plan, unclear) {
                         let (line, token) = self.start(&mut lines, key.clone(), planned);
                         running.push(async move {
                             line.run(token).await;
@@ -123,6 +144,8 @@ impl EventSubListener {
                 }
                 Some(key) = running.next(), if !running.is_empty() => {
                     lines.remove(&key);
+                    // It may be wanted again since it was told to end.
+                    replan_at = tokio::time::Instant::now();
                 }
                 _ = flush.tick() => self.hub.flush_totals(self.twitch.clock.now()),
                 _ = remember.tick() => self.keep_memory(),
@@ -152,26 +175,31 @@ impl EventSubListener {
         }
     }
 
-    async fn replan(&self, channels: Vec<Channel>) -> (Plan, BTreeSet<SourceKey>) {
+    async fn replan(&self, channels: Vec<Channel>, before: Accounts) -> Planned {
+        let found = self.twitch.accounts(&channels, &before).await;
         let (costs, max_cost, cost_of_others) = self.hub.costs();
         let limits = Limits {
             max_cost: max_cost.unwrap_or(self.options.limits.max_cost),
             cost_of_others,
             ..self.options.limits
         };
+        let (accounts, unclear) = (found.accounts.clone(), found.unclear.clone());
         let known = Known {
             costs,
             limits,
             chat: self.options.chat,
-            ..self.twitch.accounts(&channels).await
+            ..found.known()
         };
         let attended: BTreeSet<_> = channels.iter().map(|channel| channel.source.clone()).collect();
         let bot = known.bot.as_ref().map(|bot| bot.user_id.clone());
-        self.hub.attend(
-            attended.clone(),
-            bot.or_else(|| self.twitch.options.bot_user_id.clone()),
-        );
-        (planner::plan(&channels, &known), attended)
+        self.hub
+            .attend(attended, bot.or_else(|| self.twitch.options.bot_user_id.clone()));
+        let plan = planner::plan(&channels, &known);
+        Planned {
+            plan,
+            accounts,
+            unclear,
+        }
     }
 
     /// Lets running lines follow the plan and returns those that must be started.
@@ -179,13 +207,12 @@ impl EventSubListener {
         &self,
         lines: &mut BTreeMap<LineKey, Running>,
         plan: Plan,
-        attended: &BTreeSet<SourceKey>,
+        unclear: bool,
     ) -> Vec<(LineKey, PlannedLine)> {
         debug!(
             lines = plan.lines.len(),
             polled = plan.polled.len(),
             cost = plan.cost,
-            sources = attended.len(),
             "Planned who is listened to"
         );
         let mut missing = Vec::new();
@@ -212,7 +239,11 @@ impl EventSubListener {
                 running.stop.cancel();
             }
         }
-        self.hub.note_plan(plan);
+        // A plan that is empty only because nothing could be found out is none.
+        if !(unclear && plan.lines.is_empty()) {
+            let now = self.twitch.skew.correct(self.twitch.clock.now());
+            self.hub.note_plan(plan, now);
+        }
         missing
     }
 

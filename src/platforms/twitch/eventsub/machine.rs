@@ -204,6 +204,11 @@ impl State {
         self.session().is_some_and(|session| session.proven)
     }
 
+    /// Returns whether a socket is one that we use, and not one that we have left.
+    pub(super) fn uses(&self, socket: SocketId) -> bool {
+        self.sockets().contains(&socket)
+    }
+
     fn sockets(&self) -> Vec<SocketId> {
         match &self.phase {
             Phase::Opening { socket, .. } | Phase::Greeting { socket, .. } => vec![*socket],
@@ -285,6 +290,8 @@ pub(super) fn next(state: State, input: Input, now: Millis, dice: f64) -> (State
             _ => state.stay(),
         },
         Input::SessionGone(session) => match state.session() {
+            // While we move, the session that we leave may be gone already.
+            _ if matches!(state.phase, Phase::Moving { .. }) => state.stay(),
             Some(ours) if ours.id == session => {
                 let trouble =
                     Trouble::passing("twitch.eventsub.session_gone", "Twitch has ended the session");
@@ -355,7 +362,7 @@ fn opened(mut state: State, socket: SocketId, now: Millis) -> (State, Vec<Effect
             socket,
             by: now + WELCOME,
         };
-    } else if !state.sockets().contains(&socket) {
+    } else if !state.uses(socket) {
         return (state, vec![Effect::Close(socket)]);
     }
     state.stay()
@@ -463,7 +470,7 @@ fn closed(
     now: Millis,
     dice: f64,
 ) -> (State, Vec<Effect>) {
-    if !state.sockets().contains(&socket) {
+    if !state.uses(socket) {
         return state.stay();
     }
     if let Phase::Moving { old, old_gone, .. } = &mut state.phase

@@ -1,9 +1,10 @@
 //! EventSub over websockets: hearing at once who goes live, and never claiming to hear what was not promised.
 //!
 //! `planner` decides who is listened to, `machine` how a line lives, `roster` what is subscribed to, `events` what an
-//! event proves, `silence` when to distrust a line: those are pure. `line` is the loop that obeys them, `rest` and
-//! `socket` talk to Twitch, `hub` is what all lines share, and `listener` runs them.
+//! event proves, `silence` when to distrust a line: those are pure. `line` is the loop that obeys them, `accounts` knows
+//! whose tokens there are, `rest` and `socket` talk to Twitch, `hub` is what all lines share, and `listener` runs them.
 
+mod accounts;
 mod close;
 mod events;
 mod hub;
@@ -26,13 +27,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{debug, warn};
 
+use self::accounts::{Accounts, Found};
 use self::hub::Hub;
-use self::planner::{Account, Channel, Known, Limits, Plan};
+use self::planner::{Channel, Known, Limits, Plan};
 use super::TwitchPlatform;
-use super::meter::Meter;
-use super::options::{BOT, broadcaster_of};
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation};
 use crate::core::source::SourceKey;
@@ -62,6 +61,9 @@ pub struct EventSubOptions {
     pub writer: String,
     /// The totals that this writer had stored.
     pub restored: BTreeMap<SourceKey, Counters>,
+    /// Sources whose link an earlier run left open when it was killed. Those that are not listened to any more are told
+    /// to be closed.
+    pub left_open: BTreeSet<SourceKey>,
     /// What Twitch allows.
     pub limits: Limits,
     /// How long changed totals are held back to be told together.
@@ -82,6 +84,7 @@ impl EventSubOptions {
             chat: false,
             writer: "bitbrat".to_owned(),
             restored: BTreeMap::new(),
+            left_open: BTreeSet::new(),
             limits: Limits::default(),
             flush: Duration::from_secs(5),
             memory: None,
@@ -122,62 +125,33 @@ impl EventSubHandle {
 impl TwitchPlatform {
     /// Plans who would be listened to, without connecting.
     pub async fn plan(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
-        let known = Known {
-            chat,
-            limits,
-            ..self.accounts(channels).await
-        };
-        planner::plan(channels, &known)
+        let found = self.accounts(channels, &Accounts::new()).await;
+        plan_with(channels, found, chat, limits)
     }
 
-    /// Finds the accounts whose tokens are usable: the bot, and the broadcasters among `channels`.
-    async fn accounts(&self, channels: &[Channel]) -> Known {
-        let mut known = Known::default();
-        let wanted: BTreeSet<_> = channels.iter().map(|channel| channel.source.id()).collect();
-        let stored = match self.auth.identities().await {
-            Ok(stored) => stored,
-            Err(error) => {
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    "The tokens cannot be read"
-                );
-                return known;
-            }
-        };
-        for identity in stored {
-            let relevant =
-                identity.as_str() == BOT || broadcaster_of(&identity).is_some_and(|id| wanted.contains(id));
-            if !relevant {
-                continue;
-            }
-            let access = match self.auth.access(&identity, &Meter::silent()).await {
-                Ok(access) => access,
-                Err(error) => {
-                    debug!(identity = %identity, error = &error as &dyn std::error::Error, "A token is not usable");
-                    continue;
-                }
-            };
-            let Some(user_id) = access.user_id else {
-                continue;
-            };
-            let account = Account {
-                identity: identity.clone(),
-                user_id,
-                scopes: access.scopes,
-            };
-            if identity.as_str() == BOT {
-                known.bot = Some(account);
-            } else {
-                known.broadcasters.push(account);
-            }
-        }
-        known
+    /// Plans who would be listened to by what is remembered of the tokens, asking nobody.
+    pub async fn plan_by_memory(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
+        let found = self.accounts_by_memory(channels).await;
+        plan_with(channels, found, chat, limits)
     }
 
     /// Prepares listening. Nothing is opened before it runs.
     pub fn listener(self: &Arc<Self>, options: EventSubOptions) -> (EventSubListener, EventSubHandle) {
-        let hub = Arc::new(Hub::new(&options.writer, options.restored.clone()));
+        let hub = Arc::new(Hub::new(
+            &options.writer,
+            options.restored.clone(),
+            options.left_open.clone(),
+        ));
         let handle = EventSubHandle(Arc::clone(&hub));
         (EventSubListener::new(Arc::clone(self), options, hub), handle)
     }
+}
+
+fn plan_with(channels: &[Channel], found: Found, chat: bool, limits: Limits) -> Plan {
+    let known = Known {
+        chat,
+        limits,
+        ..found.known()
+    };
+    planner::plan(channels, &known)
 }

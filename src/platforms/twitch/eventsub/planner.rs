@@ -5,12 +5,13 @@
 //! channel). <https://dev.twitch.tv/docs/eventsub/manage-subscriptions/#subscription-limits>
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::kinds::{Kind, Subscription};
 use crate::core::observation::Identity;
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 
 /// What Twitch allows one application and user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,6 +75,8 @@ pub struct Channel {
 pub struct Known {
     /// The bot, where its token is usable.
     pub bot: Option<Account>,
+    /// Why it is not.
+    pub bot_missing: Option<String>,
     /// Broadcasters whose tokens are usable.
     pub broadcasters: Vec<Account>,
     /// Points that a subscription about a channel turned out to cost.
@@ -96,6 +99,7 @@ pub struct Planned {
 
 /// A socket and what is to be heard over it, the surest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PlannedLine {
     /// Whose token makes the subscriptions.
     pub identity: Identity,
@@ -112,12 +116,13 @@ pub struct PlannedLine {
 pub struct Polled {
     /// The channel.
     pub source: SourceKey,
-    /// Why it is not listened to.
-    pub reason: String,
+    /// Why it is not listened to; thousands may share a reason.
+    pub reason: Arc<str>,
 }
 
 /// The plan.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// Sockets.
     pub lines: Vec<PlannedLine>,
@@ -131,15 +136,43 @@ pub struct Plan {
     pub spare_sockets: usize,
 }
 
+impl PlannedLine {
+    /// Returns whether the line tells who is live, and not only who has which role.
+    pub fn tells_streams(&self) -> bool {
+        self.subscriptions
+            .iter()
+            .any(|planned| planned.subscription.kind.is_of_stream())
+    }
+}
+
 impl Plan {
+    /// Polls every channel, for one reason.
+    pub fn nothing(channels: &[Channel], reason: &str) -> Self {
+        let reason: Arc<str> = reason.into();
+        let polled = channels.iter().map(|channel| Polled {
+            source: channel.source.clone(),
+            reason: Arc::clone(&reason),
+        });
+        Self {
+            polled: polled.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Returns what is to be heard of a source, line by line.
+    pub fn of<'a>(&'a self, source: &'a SourceKey) -> impl Iterator<Item = (&'a PlannedLine, &'a Planned)> {
+        self.lines.iter().flat_map(|line| {
+            let of_source = line.subscriptions.iter().filter(|planned| {
+                source.platform() == PlatformName::Twitch && planned.subscription.channel == source.id()
+            });
+            of_source.map(move |planned| (line, planned))
+        })
+    }
+
     /// Returns whether a source's stream is pushed.
     pub fn is_pushed(&self, source: &SourceKey) -> bool {
-        self.lines
-            .iter()
-            .flat_map(|line| &line.subscriptions)
-            .any(|planned| {
-                planned.subscription.kind.is_of_stream() && planned.subscription.channel == source.id()
-            })
+        self.of(source)
+            .any(|(_, planned)| planned.subscription.kind.is_of_stream())
     }
 }
 
@@ -148,7 +181,7 @@ pub fn plan(channels: &[Channel], known: &Known) -> Plan {
     let mut planner = Planner::new(known);
     let mut sorted: Vec<_> = channels.iter().collect();
     // Free ones first, then by priority; the key makes the order total, so that a plan never changes for no reason.
-    sorted.sort_by_key(|channel| {
+    sorted.sort_by_cached_key(|channel| {
         (
             planner.cost_of(&channel.source),
             -channel.priority,
@@ -205,7 +238,11 @@ impl<'a> Planner<'a> {
             .bot
             .as_ref()
             .is_some_and(|bot| bot.user_id == source.id());
-        u32::from(!own && self.broadcaster_of(source).is_none())
+        // Authorised is who has granted the application any scope at all.
+        let authorised = self
+            .broadcaster_of(source)
+            .is_some_and(|account| !account.scopes.is_empty());
+        u32::from(!own && !authorised)
     }
 
     fn capacity(&self) -> usize {
@@ -262,7 +299,11 @@ impl<'a> Planner<'a> {
                         self.push_theirs(account, kind, &channel.source);
                     }
                 }
-                None => self.poll(channel, "there is no usable token of the bot"),
+                None => {
+                    let why = self.known.bot_missing.as_ref().map(|why| format!(": {why}"));
+                    let reason = format!("there is no usable token of the bot{}", why.unwrap_or_default());
+                    self.poll(channel, &reason);
+                }
             }
         }
     }
@@ -298,9 +339,14 @@ impl<'a> Planner<'a> {
     }
 
     fn poll(&mut self, channel: &Channel, reason: &str) {
+        let before = self.plan.polled.last().map(|polled| &polled.reason);
+        let reason = match before {
+            Some(before) if **before == *reason => Arc::clone(before),
+            _ => reason.into(),
+        };
         self.plan.polled.push(Polled {
             source: channel.source.clone(),
-            reason: reason.to_owned(),
+            reason,
         });
     }
 
@@ -332,179 +378,4 @@ impl<'a> Planner<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::source::PlatformName;
-
-    fn source(id: u32) -> SourceKey {
-        SourceKey::new(PlatformName::Twitch, &id.to_string()).unwrap()
-    }
-
-    fn channels(count: u32) -> Vec<Channel> {
-        (1..=count)
-            .map(|id| Channel {
-                source: source(id),
-                priority: 0,
-            })
-            .collect()
-    }
-
-    fn account(identity: &str, user_id: &str, scopes: &[&str]) -> Account {
-        Account {
-            identity: Identity::named(identity),
-            user_id: user_id.to_owned(),
-            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-        }
-    }
-
-    fn bot_only() -> Known {
-        Known {
-            bot: Some(account("twitch/bot", "900100", &["user:read:chat"])),
-            ..Known::default()
-        }
-    }
-
-    fn of_kind(plan: &Plan, kind: Kind) -> usize {
-        plan.lines
-            .iter()
-            .flat_map(|line| &line.subscriptions)
-            .filter(|planned| planned.subscription.kind == kind)
-            .count()
-    }
-
-    #[test]
-    fn a_bot_alone_hears_five_foreign_channels_and_polls_the_rest() {
-        let plan = plan(&channels(8), &bot_only());
-        assert_eq!(
-            (of_kind(&plan, Kind::Online), of_kind(&plan, Kind::Offline)),
-            (5, 5)
-        );
-        assert_eq!((plan.cost, plan.polled.len(), plan.lines.len()), (10, 3, 1));
-        assert!(plan.is_pushed(&source(5)) && !plan.is_pushed(&source(6)));
-        assert!(
-            plan.polled[0].reason.contains("10 points"),
-            "{}",
-            plan.polled[0].reason
-        );
-        assert_eq!(of_kind(&plan, Kind::Update), 0, "points go to who is live first");
-    }
-
-    #[test]
-    fn points_that_are_left_over_bring_titles() {
-        let plan = plan(&channels(3), &bot_only());
-        assert_eq!((plan.cost, of_kind(&plan, Kind::Update)), (9, 3));
-    }
-
-    #[test]
-    fn priority_decides_where_points_are_short() {
-        let mut wanted = channels(8);
-        wanted[7].priority = 10;
-        let plan = plan(&wanted, &bot_only());
-        assert!(plan.is_pushed(&source(8)) && !plan.is_pushed(&source(5)));
-    }
-
-    #[test]
-    fn authorised_channels_and_the_bots_own_cost_nothing_and_come_first() {
-        let mut wanted = channels(8);
-        wanted.push(Channel {
-            source: source(900_100),
-            priority: -5,
-        });
-        let mut known = bot_only();
-        known.broadcasters = vec![account("twitch/broadcaster:8", "8", &[])];
-        let plan = plan(&wanted, &known);
-        assert!(plan.is_pushed(&source(8)) && plan.is_pushed(&source(900_100)));
-        assert_eq!((of_kind(&plan, Kind::Online), plan.cost), (7, 10));
-        let first = &plan.lines[0].subscriptions[0];
-        assert_eq!(first.cost, 0, "the surest first");
-    }
-
-    #[test]
-    fn costs_that_were_told_replace_those_that_were_expected() {
-        let mut known = bot_only();
-        known.costs = (1..=8).map(|id: u32| (id.to_string(), 0)).collect();
-        let plan = plan(&channels(8), &known);
-        assert_eq!((plan.polled.len(), plan.cost), (0, 0));
-    }
-
-    #[test]
-    fn points_of_others_are_left_to_them() {
-        let mut known = bot_only();
-        known.limits.cost_of_others = 7;
-        let plan = plan(&channels(8), &known);
-        assert_eq!(
-            (of_kind(&plan, Kind::Online), plan.cost, plan.cost_limit),
-            (1, 3, 3)
-        );
-    }
-
-    #[test]
-    fn many_authorised_channels_fill_two_sockets_and_leave_the_third_for_reconnecting() {
-        let mut known = bot_only();
-        known.chat = true;
-        known.broadcasters = (1..=400)
-            .map(|id| account(&format!("twitch/broadcaster:{id}"), &id.to_string(), &[]))
-            .collect();
-        let plan = plan(&channels(400), &known);
-        let of_bot: Vec<_> = plan.lines.iter().map(|line| line.subscriptions.len()).collect();
-        assert_eq!(of_bot, [300, 300]);
-        assert_eq!((of_kind(&plan, Kind::Online), plan.polled.len()), (300, 100));
-        assert_eq!(plan.spare_sockets, 1);
-        for line in &plan.lines {
-            let (starts, ends): (Vec<_>, Vec<_>) = line
-                .subscriptions
-                .iter()
-                .partition(|planned| planned.subscription.kind == Kind::Online);
-            assert_eq!(starts.len(), ends.len(), "no start is parted from its end");
-        }
-    }
-
-    #[test]
-    fn chat_is_heard_in_a_hundred_channels_by_priority_and_only_when_wanted() {
-        let mut known = bot_only();
-        assert_eq!(of_kind(&plan(&channels(150), &known), Kind::Chat), 0);
-        known.chat = true;
-        let plan_with_chat = plan(&channels(150), &known);
-        assert_eq!(of_kind(&plan_with_chat, Kind::Chat), 100);
-        assert_eq!(plan_with_chat.cost, 10);
-        known.bot = Some(account("twitch/bot", "900100", &[]));
-        assert_eq!(
-            of_kind(&plan(&channels(3), &known), Kind::Chat),
-            0,
-            "without the scope"
-        );
-    }
-
-    #[test]
-    fn roles_are_heard_with_the_broadcasters_own_token_on_a_line_of_its_own() {
-        let mut known = bot_only();
-        known.broadcasters = vec![
-            account(
-                "twitch/broadcaster:1",
-                "1",
-                &["moderation:read", "channel:read:vips"],
-            ),
-            account("twitch/broadcaster:2", "2", &["channel:manage:vips"]),
-            account("twitch/broadcaster:77", "77", &["moderation:read"]),
-        ];
-        let plan = plan(&channels(2), &known);
-        let lines: Vec<_> = plan
-            .lines
-            .iter()
-            .map(|line| (line.user_id.as_str(), line.subscriptions.len()))
-            .collect();
-        assert_eq!(lines, [("900100", 6), ("1", 4), ("2", 2)]);
-    }
-
-    #[test]
-    fn without_the_bot_broadcasters_hear_their_own_channels() {
-        let known = Known {
-            broadcasters: vec![account("twitch/broadcaster:1", "1", &["moderation:read"])],
-            ..Known::default()
-        };
-        let plan = plan(&channels(2), &known);
-        assert!(plan.is_pushed(&source(1)));
-        assert_eq!(plan.lines[0].subscriptions.len(), 5);
-        assert_eq!(plan.polled[0].source, source(2));
-    }
-}
+mod tests;

@@ -127,9 +127,8 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
             // Accepted all the same: what became of it is seen in the list.
             Err(_) => Created::Exists,
         },
-        400 if says("session") && (says("exist") || says("disconnected") || says("non-existent")) => {
-            Created::SessionGone
-        }
+        // Whatever the words, a session that is found fault with is replaced; the channel is not to blame.
+        400 | 404 if says("session") => Created::SessionGone,
         401 if says("scope") || says("match") => refused("forbidden"),
         401 => Created::Unauthorized { reason: words },
         403 => refused("forbidden"),
@@ -144,10 +143,28 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
             sockets: false,
         },
         429 if says("cost") => Created::CostExceeded,
-        429 => later(answer.asked_wait().unwrap_or(SOME_TIME), words),
+        429 if is_rate_limit(&answer) => later(answer.asked_wait().unwrap_or(SOME_TIME), words),
+        // Not too fast but too much, in words that we do not know: points or places are used up.
+        429 => Created::CostExceeded,
         400..500 => refused("rejected"),
         _ => later(SOME_TIME / 4, words),
     }
+}
+
+/// Whether a 429 is about the pace of calls. One that leaves points in the bucket is about something else.
+fn is_rate_limit(answer: &Answer) -> bool {
+    let header = |name: &str| {
+        answer
+            .headers
+            .get(name)?
+            .to_str()
+            .ok()?
+            .trim()
+            .parse::<i64>()
+            .ok()
+    };
+    let left = header("ratelimit-remaining");
+    answer.headers.contains_key("retry-after") || left.is_none_or(|left| left <= 0)
 }
 
 fn enabled(listed: &Listed) -> Created {
@@ -264,6 +281,9 @@ mod tests {
                 "session gone",
             ),
             (400, "non-existent session_id", "session gone"),
+            (400, "Invalid session", "session gone"),
+            (404, "no such session", "session gone"),
+            (404, "not found", "twitch.eventsub.rejected"),
             (
                 400,
                 "websocket transport cannot have subscriptions created by different users",
@@ -301,6 +321,32 @@ mod tests {
         }
         assert_eq!(name(&answer(403, "<html>blocked</html>")), "later");
         assert_eq!(name(&answer(202, "")), "exists");
+    }
+
+    #[test]
+    fn a_refusal_that_leaves_points_in_the_bucket_is_not_about_the_pace() {
+        for (headers, expected) in [
+            (vec![], "later"),
+            (vec![("ratelimit-remaining", "0")], "later"),
+            (vec![("ratelimit-remaining", "790")], "cost"),
+            (
+                vec![("ratelimit-remaining", "790"), ("retry-after", "3")],
+                "later",
+            ),
+        ] {
+            let mut told = reqwest::header::HeaderMap::new();
+            for (name, value) in &headers {
+                told.insert(*name, value.parse().unwrap());
+            }
+            let created = read_created(Ok(Answer {
+                status: 429,
+                headers: told,
+                body: r#"{"message":"enough"}"#.into(),
+                received_at: Timestamp::EPOCH,
+                rtt: Duration::ZERO,
+            }));
+            assert_eq!(name(&created), expected, "{headers:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kinds::Subscription;
-use super::machine::Millis;
+use super::machine::{HOPELESS_PAUSE, Millis};
 use super::rest::Created;
 
 /// How long a refusal is believed.
@@ -71,6 +71,8 @@ pub(super) struct Roster {
     stands: BTreeMap<Subscription, Stand>,
     /// Known to Twitch and no longer wanted: ids to be deleted.
     surplus: BTreeSet<String>,
+    /// Why Twitch last took its time.
+    delayed: Option<String>,
 }
 
 impl Roster {
@@ -161,6 +163,13 @@ impl Roster {
             from: now + wait,
             tries: tries + 1,
         };
+        match &created {
+            Created::Later { reason, .. } | Created::Crowded { reason, .. } => {
+                self.delayed = Some(reason.clone());
+            }
+            Created::Enabled { .. } => self.delayed = None,
+            _ => {}
+        }
         let refused = |code: String, reason: String| Stand::Refused {
             code,
             reason,
@@ -182,13 +191,13 @@ impl Roster {
                 Some(wait) => (due_in(*wait), Verdict::Look),
                 None => not_heard(COST, "Twitch's points or places for it are used up", refused),
             },
-            Created::Crowded { reason, .. } => (due_in(0), Verdict::TooManySockets(reason)),
+            Created::Crowded { reason, .. } => (due_in(HOPELESS_PAUSE), Verdict::TooManySockets(reason)),
             Created::Later { after, .. } => {
                 let wait = u64::try_from(after.as_millis()).unwrap_or(REFUSED_FOR);
                 (due_in(wait.clamp(250, 60_000)), Verdict::Waiting)
             }
             Created::SessionGone => (due_in(0), Verdict::SessionGone),
-            Created::Unauthorized { reason } => (due_in(0), Verdict::Unauthorized(reason)),
+            Created::Unauthorized { reason } => (due_in(HOPELESS_PAUSE), Verdict::Unauthorized(reason)),
         };
         *stand = next;
         verdict
@@ -287,17 +296,32 @@ impl Roster {
         refusals.and_then(|refusals| refusals.into_iter().next())
     }
 
-    /// Returns whether any subscription of a channel is heard, or all that tell who is live.
-    pub(super) fn hears(&self, channel: &str) -> Hears {
-        let mut hears = Hears::default();
-        for (subscription, stand) in self.stands.iter().filter(|(one, _)| one.channel == channel) {
-            let enabled = matches!(stand, Stand::Enabled { .. });
-            hears.anything |= enabled;
-            if subscription.kind.is_of_stream() {
-                hears.of_stream += usize::from(enabled);
+    /// Returns whether it is heard who is live on a channel: both the starts and the ends.
+    pub(super) fn hearing(&self, channel: &str) -> Hearing {
+        let of_stream = self
+            .stands
+            .iter()
+            .filter(|(one, _)| one.channel == channel && one.kind.is_of_stream());
+        let mut hearing = Hearing::Whole;
+        for (_, stand) in of_stream {
+            match stand {
+                Stand::Refused { .. } => return Hearing::Refused,
+                Stand::Due { .. } | Stand::Creating { .. } => hearing = Hearing::Pending,
+                Stand::Enabled { .. } => {}
             }
         }
-        hears
+        hearing
+    }
+
+    /// Returns whether Twitch knows a subscription of ours by this id.
+    pub(super) fn knows(&self, wanted: &str) -> bool {
+        let mut stands = self.stands.values();
+        stands.any(|stand| matches!(stand, Stand::Enabled { id, .. } if id == wanted))
+    }
+
+    /// Says why Twitch last took its time, where it said so.
+    pub(super) fn delayed(&self) -> Option<&str> {
+        self.delayed.as_deref()
     }
 
     /// Returns every desired subscription with how it stands, in the order in which they are wanted.
@@ -312,13 +336,15 @@ impl Roster {
     }
 }
 
-/// What is heard of a channel.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hears {
-    /// Anything at all.
-    pub(super) anything: bool,
-    /// How many of the two that tell who is live.
-    pub(super) of_stream: usize,
+/// Whether it is heard who is live on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// Starts and ends.
+    Whole,
+    /// Something is still to be accepted.
+    Pending,
+    /// Something was refused.
+    Refused,
 }
 
 fn not_heard(code: &str, reason: &str, refused: impl Fn(String, String) -> Stand) -> (Stand, Verdict) {
@@ -330,135 +356,4 @@ fn not_heard(code: &str, reason: &str, refused: impl Fn(String, String) -> Stand
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::kinds::Kind;
-    use super::super::rest::Bill;
-    use super::*;
-
-    fn on(channel: &str) -> Subscription {
-        Subscription::new(Kind::Online, channel)
-    }
-
-    fn enabled(id: &str) -> Created {
-        Created::Enabled {
-            id: id.to_owned(),
-            cost: 1,
-            bill: Bill::default(),
-        }
-    }
-
-    fn desiring(channels: &[&str]) -> Roster {
-        let mut roster = Roster::default();
-        roster.desire(channels.iter().map(|channel| on(channel)).collect(), 0);
-        roster
-    }
-
-    #[test]
-    fn one_is_tried_first_and_ten_at_a_time_follow() {
-        let channels: Vec<_> = (0..30).map(|id| id.to_string()).collect();
-        let channels: Vec<_> = channels.iter().map(String::as_str).collect();
-        let mut roster = desiring(&channels);
-        assert_eq!(roster.take_due(0), [on("0")]);
-        assert_eq!(roster.take_due(0), []);
-        assert_eq!(roster.created(&on("0"), enabled("a"), 0), Verdict::Heard);
-        assert_eq!(roster.take_due(0).len(), 10);
-        assert_eq!(roster.take_due(0).len(), 0);
-    }
-
-    #[test]
-    fn a_fresh_session_makes_everything_again_but_what_was_refused() {
-        let mut roster = desiring(&["1", "2", "3"]);
-        roster.take_due(0);
-        roster.created(&on("1"), enabled("a"), 0);
-        roster.take_due(0);
-        let no = Created::Refused {
-            code: "c".to_owned(),
-            reason: "r".to_owned(),
-        };
-        roster.created(&on("2"), no, 0);
-        roster.start_over(10);
-        assert_eq!(roster.take_due(10), [on("1")]);
-        // An answer to the old session's creation of 3 is not mistaken for one of the new.
-        assert_eq!(roster.created(&on("3"), enabled("old"), 10), Verdict::Waiting);
-        roster.created(&on("1"), enabled("b"), 10);
-        assert_eq!(roster.take_due(10), [on("3")]);
-        assert_eq!(
-            roster.take_due(REFUSED_FOR),
-            [on("2")],
-            "refusals are tried again some day"
-        );
-    }
-
-    #[test]
-    fn points_in_use_are_waited_for_and_then_given_up() {
-        let mut roster = desiring(&["1"]);
-        let mut now = 0;
-        for wait in CROWDED_FOR {
-            assert_eq!(roster.take_due(now), [on("1")]);
-            assert_eq!(
-                roster.created(&on("1"), Created::CostExceeded, now),
-                Verdict::Look
-            );
-            assert_eq!(roster.take_due(now + wait - 1), []);
-            now += wait;
-        }
-        roster.take_due(now);
-        let verdict = roster.created(&on("1"), Created::CostExceeded, now);
-        assert!(matches!(verdict, Verdict::NotHeard { code, .. } if code == "twitch.eventsub.cost"));
-        assert!(roster.all_refused().is_some() && roster.is_settled());
-    }
-
-    #[test]
-    fn what_fails_for_now_is_tried_later() {
-        let mut roster = desiring(&["1"]);
-        roster.take_due(0);
-        let later = Created::Later {
-            after: Duration::from_secs(5),
-            reason: String::new(),
-        };
-        assert_eq!(roster.created(&on("1"), later, 0), Verdict::Waiting);
-        assert_eq!((roster.deadline(), roster.take_due(4_999)), (Some(5_000), vec![]));
-        assert_eq!(roster.take_due(5_000), [on("1")]);
-    }
-
-    #[test]
-    fn the_list_tells_what_is_heard_lost_and_too_much() {
-        let mut roster = desiring(&["1", "2"]);
-        roster.take_due(0);
-        roster.created(&on("1"), enabled("a"), 0);
-        roster.take_due(0);
-        roster.created(&on("2"), Created::Exists, 0);
-        let listed = BTreeMap::from([(on("2"), ("b".to_owned(), 1)), (on("9"), ("c".to_owned(), 1))]);
-        let (heard, lost) = roster.compare(&listed, &["dead".to_owned()], 5);
-        assert_eq!((heard, lost), (vec![on("2")], vec![on("1")]));
-        let surplus: Vec<_> = roster.take_surplus().into_iter().collect();
-        assert_eq!(surplus, ["c", "dead"]);
-        assert_eq!(roster.take_due(5), [on("1")]);
-    }
-
-    #[test]
-    fn what_is_no_longer_wanted_is_deleted_even_if_it_comes_late() {
-        let mut roster = desiring(&["1", "2"]);
-        roster.take_due(0);
-        roster.created(&on("1"), enabled("a"), 0);
-        roster.take_due(0);
-        roster.desire(Vec::new(), 0);
-        roster.created(&on("2"), enabled("b"), 0);
-        let surplus: Vec<_> = roster.take_surplus().into_iter().collect();
-        assert_eq!(surplus, ["a", "b"]);
-        assert!(roster.is_settled());
-    }
-
-    #[test]
-    fn a_silent_channel_is_subscribed_to_anew() {
-        let mut roster = desiring(&["1", "2"]);
-        roster.take_due(0);
-        roster.created(&on("1"), enabled("a"), 0);
-        roster.renew("1", 7);
-        assert_eq!(roster.take_surplus().len(), 1);
-        assert_eq!(roster.take_due(7)[0], on("1"));
-        assert!(!roster.hears("1").anything);
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! How a listener stands, for people and pages.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -7,6 +9,9 @@ use super::planner::Plan;
 use crate::core::observation::ErrorInfo;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+
+/// Polled channels that a page shows; `watch --plan` shows all of them.
+const SHOWN: usize = 100;
 
 /// Counts over all lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -64,6 +69,9 @@ pub struct SubscriptionStatus {
     pub event_count: u64,
     /// Refusals and revocations.
     pub error_count: u64,
+    /// When Twitch accepted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
     /// When one was last heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_event_at: Option<Timestamp>,
@@ -84,26 +92,50 @@ pub struct Status {
     pub tally: Tally,
     /// Channels of which polls saw what pushes did not tell.
     pub silent: Vec<SourceKey>,
+    /// Whether there is a plan yet.
+    pub is_planned: bool,
     /// The plan in force.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
+}
+
+impl LineStatus {
+    /// Returns whether the line is proven.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, "CONNECTED" | "MOVING")
+    }
 }
 
 impl Status {
-    /// Returns whether every line is proven; true when there is nothing to listen to.
+    /// Returns whether every line that tells who is live is proven; true when the plan has none. A line that tells one
+    /// broadcaster's roles is a matter between that broadcaster and us.
     pub fn is_healthy(&self) -> bool {
-        self.lines
-            .iter()
-            .all(|line| matches!(line.state, "CONNECTED" | "MOVING"))
+        let mut needed = self.plan.lines.iter().filter(|line| line.tells_streams());
+        self.is_planned
+            && needed.all(|needed| {
+                self.lines.iter().any(|line| {
+                    (line.identity.as_str(), line.socket) == (needed.identity.as_str(), needed.socket)
+                        && line.is_connected()
+                })
+            })
     }
 
     /// Says in a sentence how the listener stands.
     pub fn summary(&self) -> String {
-        let connected = self.lines.iter().filter(|line| line.state == "CONNECTED").count();
+        if !self.is_planned {
+            return "who is to be listened to is not known yet".to_owned();
+        }
+        let connected = self.lines.iter().filter(|line| line.is_connected()).count();
         let (enabled, all) = (self.enabled(), self.subscriptions.len());
         let mut summary = format!(
             "{connected} of {} sockets connected, {enabled} of {all} subscriptions enabled",
-            self.lines.len()
+            self.plan.lines.len()
         );
+        if let Some(error) = self.lines.iter().find_map(|line| {
+            let error = line.last_error.as_ref()?;
+            (!line.is_connected()).then_some(error)
+        }) {
+            summary += &format!(", {}: {}", error.code, error.message);
+        }
         if !self.plan.polled.is_empty() {
             summary += &format!(", {} channels polled", self.plan.polled.len());
         }
@@ -122,7 +154,7 @@ impl Status {
                 json!({
                     "channel": subscription.channel, "eventType": subscription.event_type,
                     "status": subscription.status, "eventCount": subscription.event_count,
-                    "errorCount": subscription.error_count, "lastEventAt": subscription.last_event_at,
+                    "errorCount": subscription.error_count, "createdAt": subscription.created_at, "lastEventAt": subscription.last_event_at,
                     "lastErrorAt": subscription.last_error_at,
                 })
             })
@@ -132,7 +164,12 @@ impl Status {
             "subscriptionCount": self.subscriptions.len(), "activeSubscriptions": self.enabled(),
             "totalEvents": self.tally.events, "totalErrors": self.tally.errors,
             "subscriptions": subscriptions,
-            "lines": self.lines, "tally": self.tally, "silent": self.silent, "plan": self.plan,
+            "lines": self.lines, "tally": self.tally, "silent": self.silent,
+            "plan": {
+                "cost": self.plan.cost, "costLimit": self.plan.cost_limit, "sockets": self.plan.lines.len(),
+                "spareSockets": self.plan.spare_sockets, "polledCount": self.plan.polled.len(),
+                "polled": self.plan.polled.iter().take(SHOWN).collect::<Vec<_>>(),
+            },
         })
     }
 

@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::core::time::Timestamp;
 
+/// What Twitch promises where a welcome does not say it.
+const USUAL_KEEPALIVE_SECS: u64 = 10;
+
 /// The condition of a subscription: whom it is about.
 pub(super) type Condition = BTreeMap<String, String>;
 
@@ -44,9 +47,11 @@ pub(super) enum Body {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Told {
+    #[serde(deserialize_with = "or_default")]
     pub(super) id: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) status: String,
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     pub(super) kind: String,
     #[serde(deserialize_with = "lenient_condition")]
     pub(super) condition: Condition,
@@ -60,6 +65,7 @@ pub(super) struct Told {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Transport {
+    #[serde(deserialize_with = "or_default")]
     pub(super) session_id: String,
 }
 
@@ -100,12 +106,12 @@ pub(super) fn read(text: &str) -> Option<Message> {
     }
     #[derive(Deserialize)]
     struct Metadata {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         message_id: String,
         message_type: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         message_timestamp: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         subscription_type: Option<String>,
     }
     #[derive(Deserialize)]
@@ -114,11 +120,11 @@ pub(super) fn read(text: &str) -> Option<Message> {
     }
     #[derive(Deserialize)]
     struct SessionTold {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         id: String,
         #[serde(default, deserialize_with = "or_default")]
         keepalive_timeout_seconds: Option<u64>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         reconnect_url: Option<String>,
     }
     #[derive(Deserialize)]
@@ -141,7 +147,11 @@ pub(super) fn read(text: &str) -> Option<Message> {
             let told: OfSession = serde_json::from_str(payload).ok()?;
             Body::Welcome {
                 session: told.session.id,
-                keepalive_secs: told.session.keepalive_timeout_seconds.unwrap_or(10),
+                keepalive_secs: told
+                    .session
+                    .keepalive_timeout_seconds
+                    .filter(|seconds| *seconds > 0)
+                    .unwrap_or(USUAL_KEEPALIVE_SECS),
             }
         }
         "session_keepalive" => Body::Keepalive,
@@ -218,6 +228,23 @@ mod tests {
             read(&message("session_keepalive", "{}")).unwrap().body,
             Body::Keepalive
         ));
+        for keepalive in ["0", "null", "\"soon\"", "-3"] {
+            let odd = message(
+                "session_welcome",
+                &format!(r#"{{"session":{{"id":"A","keepalive_timeout_seconds":{keepalive}}}}}"#),
+            );
+            let told = read(&odd).unwrap().body;
+            assert!(
+                matches!(
+                    told,
+                    Body::Welcome {
+                        keepalive_secs: 10,
+                        ..
+                    }
+                ),
+                "{keepalive}"
+            );
+        }
         let moving = message(
             "session_reconnect",
             r#"{"session":{"id":"A","keepalive_timeout_seconds":null,"reconnect_url":"wss://x/ws?a=b"}}"#,
@@ -257,6 +284,15 @@ mod tests {
         for text in ["", "{}", "hello", r#"{"metadata":{}}"#] {
             assert!(read(text).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn members_may_be_null_and_come_in_any_order() {
+        let text = r#"{"payload":{"event":{"id":"4"},"subscription":{"type":"stream.online","id":null,"status":null}},
+            "metadata":{"subscription_type":null,"message_timestamp":null,"message_type":"notification","message_id":null}}"#;
+        let told = read(text).unwrap();
+        assert!(told.id.is_empty() && told.at.is_none());
+        assert!(matches!(told.body, Body::Notification { kind, .. } if kind == "stream.online"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl Line {
         for source in sources {
             self.told.entry(source).or_insert(Telling::Nothing);
         }
+        self.expect(now);
         self.dirty = true;
     }
 
@@ -66,13 +67,15 @@ impl Line {
         }
     }
 
-    pub(super) fn created(&mut self, session: String, subscription: &Subscription, created: Created) {
+    pub(super) fn created(&mut self, session: &str, subscription: &Subscription, created: Created) {
         self.dirty = true;
-        let ours = self.state.session().is_some_and(|current| current.id == session);
-        if !ours {
-            // Made on a session that is gone, and gone with it; or a move was faster, and the list will tell.
+        let current = self.state.session().map(|current| current.id.clone());
+        let ours = self.sessions.iter().any(|known| known == session);
+        let Some(session) = current.filter(|_| ours) else {
+            // Made on a session that is gone, and gone with it.
             return;
-        }
+        };
+        // Where a move was faster, it has moved along; the list that is asked for after a move knows better.
         if let Created::Enabled { cost, bill, .. } = &created {
             self.around.hub.learn_cost(subscription, *cost, *bill);
         }
@@ -183,6 +186,7 @@ impl Line {
             }
         };
         let hub = Arc::clone(&self.around.hub);
+        let ours = |id: &String| self.sessions.contains(id);
         let (mut on_this, mut dead, mut our_cost) = (BTreeMap::new(), Vec::new(), 0);
         for told in &listed {
             let enabled = told.status == "enabled";
@@ -193,7 +197,7 @@ impl Line {
             let Some(subscription) = Subscription::told(told) else {
                 continue;
             };
-            if enabled && Some(told.transport.session_id.as_str()) == session {
+            if enabled && ours(&told.transport.session_id) {
                 on_this.insert(subscription, (told.id.clone(), told.cost));
             } else if !own && self.past_sessions.contains(&told.transport.session_id) {
                 // Ours, on a session that is dead: it still counts until it is gone.
@@ -210,6 +214,9 @@ impl Line {
         let now = self.now();
         let (heard, lost) = self.roster.compare(&on_this, &dead, now);
         self.dirty |= !heard.is_empty() || !lost.is_empty();
+        if !lost.is_empty() {
+            self.expect(now);
+        }
         for subscription in heard {
             self.step(Input::Accepted(session.to_owned()));
             self.heard(&subscription);
@@ -223,8 +230,12 @@ impl Line {
         }
     }
 
-    /// Twitch ended a subscription.
-    pub(super) fn revoked(&mut self, told: &Told) {
+    /// Twitch ended a subscription. `current`: it said so on a socket that we use.
+    pub(super) fn revoked(&mut self, told: &Told, current: bool) {
+        if !current && !self.roster.knows(&told.id) {
+            // The end of something on a session that we have left.
+            return;
+        }
         let Some(subscription) = Subscription::told(told) else {
             return self.around.hub.unknown();
         };

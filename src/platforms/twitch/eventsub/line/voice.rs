@@ -4,9 +4,9 @@ use tracing::{debug, info, warn};
 
 use super::super::kinds::{Kind, Subscription};
 use super::super::machine::{Input, Millis, Phase, Trouble};
-use super::super::roster::{COST, Stand, is_no_trouble};
+use super::super::roster::{COST, Hearing, Stand, is_no_trouble};
 use super::super::status::LineStatus;
-use super::{BEAT, GATHER, Line, PendingDown, Telling};
+use super::{BEAT, GATHER, Line, Telling, Unheard};
 use crate::core::observation::{ErrorInfo, Fact, Grants, LinkState, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -14,6 +14,8 @@ use crate::platforms::Probe;
 
 /// A line that is back so soon was never worth telling of.
 const DOWN_GRACE: Millis = 5_000;
+/// How long a subscription may take to be accepted before it is told that it is not.
+const PENDING_GRACE: Millis = 30_000;
 /// So many sources are looked at without waiting for more.
 const GATHERED: usize = 100;
 /// Sources found silent at a time from which on the whole line is suspected.
@@ -29,9 +31,10 @@ impl Line {
             // Twitch lets nobody read who is banned.
             self.tell_ban(&source, false);
         }
-        let whole = self.roster.hears(source.id()).of_stream == 2;
+        let at = self.twitch_now();
+        self.around.hub.accepted(&source, subscription.kind, at);
+        let whole = self.roster.hearing(source.id()) == Hearing::Whole;
         if subscription.kind.is_of_stream() && whole {
-            let at = self.twitch_now();
             self.around.hub.silence(|silence| silence.listening(&source, at));
             self.tell_link(&source, LinkState::Up, at);
             self.told.insert(source.clone(), Telling::Up);
@@ -56,6 +59,7 @@ impl Line {
                 self.unclaim(&source, at);
             }
             if code == COST {
+                self.around.hub.forget_cost(&subscription.channel);
                 self.compare(true);
             }
             return;
@@ -107,14 +111,25 @@ impl Line {
             self.around.hub.reconnected(self.told.keys());
         }
         self.was_up = true;
-        self.pending_down = None;
         self.last_error = None;
         info!(line = self.name, "Listening to Twitch");
+        let now = self.now();
+        match &mut self.unheard {
+            // What else was heard before the gap gets as long again to be accepted.
+            Some(unheard) if unheard.trouble.is_some() => unheard.by = now + DOWN_GRACE,
+            _ => self.expect(now),
+        }
     }
 
-    pub(super) fn down(&mut self, trouble: Trouble) {
+    pub(super) fn down(&mut self, mut trouble: Trouble) {
+        // A session that went unused is the consequence; why nothing was accepted is the cause.
+        let unused = ["twitch.eventsub.unused", "twitch.eventsub.4003"].contains(&trouble.code.as_str());
+        if let (true, Some(why)) = (unused, self.roster.delayed()) {
+            trouble.reason = format!("{}: {why}", trouble.reason);
+        }
         let (now, at) = (self.now(), self.twitch_now());
-        self.around.hub.note_session(&self.name, None);
+        self.sessions.clear();
+        self.around.hub.note_sessions(&self.name, &[]);
         self.comparing = false;
         self.next_compare = None;
         self.last_error = Some(ErrorInfo::new(&trouble.code, &trouble.reason));
@@ -137,29 +152,58 @@ impl Line {
             self.around.hub.silence(|silence| silence.deaf(source));
         }
         let by = if trouble.refused { now } else { now + DOWN_GRACE };
-        let first = self.pending_down.take();
-        self.pending_down = Some(PendingDown {
+        // What was only pending is lost now.
+        let first = self.unheard.take().filter(|unheard| unheard.trouble.is_some());
+        self.unheard = Some(Unheard {
             by: first.as_ref().map_or(by, |first| first.by.min(by)),
             at: first.map_or(at, |first| first.at),
-            trouble,
+            trouble: Some(trouble),
         });
     }
 
-    pub(super) fn tell_pending_down(&mut self, now: Millis) {
-        let Some(down) = self.pending_down.take_if(|down| down.by <= now) else {
+    /// From now on what is wanted should be accepted soon, or it is told that it is not heard.
+    pub(super) fn expect(&mut self, now: Millis) {
+        let at = self.twitch_now();
+        self.unheard.get_or_insert(Unheard {
+            by: now + PENDING_GRACE,
+            at,
+            trouble: None,
+        });
+    }
+
+    /// Tells of the sources that should be heard by now and are not. Those that Twitch refused were told when it did.
+    pub(super) fn tell_unheard(&mut self, now: Millis) {
+        let Some(unheard) = self.unheard.take_if(|unheard| unheard.by <= now) else {
             return;
         };
-        let error = ErrorInfo::new(&down.trouble.code, &down.trouble.reason);
-        let state = match &down.trouble {
+        let trouble = unheard.trouble.unwrap_or_else(|| {
+            let why = self
+                .roster
+                .delayed()
+                .unwrap_or("the subscription is not accepted yet");
+            Trouble::passing("twitch.eventsub.pending", why)
+        });
+        let error = ErrorInfo::new(&trouble.code, &trouble.reason);
+        let state = match &trouble {
             trouble if trouble.refused => LinkState::Refused { error },
             // Want of points is no trouble: those channels are polled, and nothing is claimed of this way to them.
             trouble if is_no_trouble(&trouble.code) => LinkState::Closed,
             _ => LinkState::Down { error },
         };
+        let in_session = self.state.session().is_some();
         for (source, telling) in std::mem::take(&mut self.told) {
+            let untold = match self.roster.hearing(source.id()) {
+                Hearing::Refused => false,
+                Hearing::Whole => !in_session,
+                Hearing::Pending => true,
+            };
             let unclaimed = telling == Telling::Nothing && state == LinkState::Closed;
+            if !untold {
+                self.told.insert(source, telling);
+                continue;
+            }
             if !unclaimed {
-                self.tell_link(&source, state.clone(), down.at);
+                self.tell_link(&source, state.clone(), unheard.at);
             }
             let telling = if state == LinkState::Closed {
                 Telling::Nothing
@@ -172,7 +216,7 @@ impl Line {
 
     pub(super) fn ended(&mut self) {
         let at = self.twitch_now();
-        self.pending_down = None;
+        self.unheard = None;
         for (source, telling) in std::mem::take(&mut self.told) {
             if telling != Telling::Nothing {
                 self.tell_link(&source, LinkState::Closed, at);
@@ -201,9 +245,10 @@ impl Line {
             return;
         }
         let at = self.twitch_now();
-        let up = self.told.iter().filter(|(_, telling)| **telling == Telling::Up);
-        for (source, _) in up {
-            self.tell_link(source, LinkState::Up, at);
+        for (source, telling) in &self.told {
+            if *telling == Telling::Up && self.roster.hearing(source.id()) == Hearing::Whole {
+                self.tell_link(source, LinkState::Up, at);
+            }
         }
     }
 
@@ -234,6 +279,7 @@ impl Line {
         for source in suspects {
             self.roster.renew(source.id(), now);
         }
+        self.expect(now);
     }
 
     pub(super) fn tell_link(&self, source: &SourceKey, state: LinkState, at: Timestamp) {
@@ -268,7 +314,10 @@ impl Line {
         let subscriptions = self.roster.stands().map(|(subscription, stand)| {
             let status = match stand {
                 Stand::Enabled { .. } => "enabled".to_owned(),
-                Stand::Due { .. } | Stand::Creating { .. } => "pending".to_owned(),
+                Stand::Due { .. } | Stand::Creating { .. } => match self.roster.delayed() {
+                    Some(why) => format!("pending: {why}"),
+                    None => "pending".to_owned(),
+                },
                 Stand::Refused { reason, .. } => format!("refused: {reason}"),
             };
             (subscription.clone(), status)

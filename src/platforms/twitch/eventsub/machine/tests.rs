@@ -420,3 +420,21 @@ fn stopping_closes_what_is_open_and_nothing_starts_again() {
         assert_eq!(story.tell(Input::Stop), []);
     }
 }
+
+#[test]
+fn the_session_that_is_left_may_be_gone_before_the_move_is_done() {
+    let mut story = Story::moving();
+    assert_eq!(story.tell(Input::SessionGone("first".to_owned())), []);
+    story.tell(Input::Opened(2));
+    story.welcome(2, "second");
+    assert!(story.state.is_up());
+}
+
+#[test]
+fn a_socket_that_was_left_is_not_used() {
+    let mut story = Story::moving();
+    assert!(story.state.uses(1) && story.state.uses(2));
+    story.tell(Input::Opened(2));
+    story.welcome(2, "second");
+    assert!(!story.state.uses(1) && story.state.uses(2));
+}

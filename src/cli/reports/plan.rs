@@ -1,0 +1,299 @@
+//! Who is listened to and who is polled: `watch --plan`, and the same of one source in `sources describe`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::{Note, Report, humane};
+use crate::core::source::SourceKey;
+use crate::core::time::Timestamp;
+use crate::platforms::twitch::eventsub::planner::{Channel, Plan};
+
+/// The plan for every Twitch channel.
+#[derive(Debug, Clone)]
+pub struct PlanReport {
+    /// When it was made.
+    pub as_of: Timestamp,
+    /// The channels, in the order of the configuration.
+    pub channels: Vec<Channel>,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// How changes of a source's stream reach us.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Listening {
+    /// How.
+    pub way: Way,
+    /// Why it is only polled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Points of Twitch's that its subscriptions cost.
+    pub cost: u32,
+    /// What is subscribed to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subscriptions: Vec<PlannedItem>,
+}
+
+/// How changes of a stream reach us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// Twitch pushes them; polls confirm.
+    Pushed,
+    /// Polls alone.
+    Polled,
+}
+
+/// One subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedItem {
+    /// Twitch's name of the type.
+    pub event_type: &'static str,
+    /// Whose token it is made with.
+    pub identity: String,
+    /// Which of that account's sockets it is on, from 0.
+    pub socket: usize,
+    /// The points that it is expected to cost.
+    pub cost: u32,
+}
+
+/// The plan for one source, as JSON shows it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanItem {
+    /// The source.
+    pub key: String,
+    /// Its priority: higher ones are listened to first where points are short.
+    pub priority: i64,
+    #[serde(flatten)]
+    listening: Listening,
+    /// What the whole plan takes of the bot's allowance.
+    pub allowance: Allowance,
+}
+
+/// What a plan takes of the bot's allowance with Twitch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Allowance {
+    /// Points used.
+    pub cost: u32,
+    /// Points that there are.
+    pub cost_limit: u32,
+    /// Sockets used by the bot.
+    pub sockets: usize,
+    /// Sockets left free for reconnecting.
+    pub spare_sockets: usize,
+    /// Sockets of broadcasters, each with its own token and allowance.
+    pub broadcaster_sockets: usize,
+}
+
+impl Listening {
+    /// Returns what `plan` says of a source; `None` when it says nothing.
+    pub fn of(plan: &Plan, source: &SourceKey) -> Option<Self> {
+        let planned = plan.of(source).map(|(line, planned)| PlannedItem {
+            event_type: planned.subscription.kind.name(),
+            identity: line.identity.to_string(),
+            socket: line.socket,
+            cost: planned.cost,
+        });
+        let subscriptions: Vec<_> = planned.collect();
+        let polled = plan.polled.iter().find(|polled| polled.source == *source);
+        let way = if plan.is_pushed(source) {
+            Way::Pushed
+        } else {
+            polled.map(|_| Way::Polled)?
+        };
+        Some(Self {
+            way,
+            reason: polled.map(|polled| polled.reason.to_string()),
+            cost: subscriptions.iter().map(|planned| planned.cost).sum(),
+            subscriptions,
+        })
+    }
+
+    /// Returns the way as a cell.
+    pub fn cell(&self) -> Cell {
+        match self.way {
+            Way::Pushed => Cell::new("pushed").glyph(Glyph::Good).tone(Tone::Good),
+            Way::Polled => Cell::new("polled").glyph(Glyph::Off),
+        }
+    }
+
+    /// Says the same in a sentence.
+    pub fn sentence(&self) -> String {
+        match self.way {
+            Way::Pushed => format!(
+                "by plan, changes of the stream are pushed over EventSub ({}), at a cost of {}",
+                self.words(),
+                humane::count(self.cost.into(), "point")
+            ),
+            Way::Polled => format!("by plan, the stream is polled and not pushed: {}", self.words()),
+        }
+    }
+
+    /// Returns what is subscribed to, or why nothing is, in a few words.
+    pub fn words(&self) -> String {
+        let names: Vec<_> = self
+            .subscriptions
+            .iter()
+            .map(|planned| planned.event_type)
+            .collect();
+        match (&self.reason, names.is_empty()) {
+            (Some(reason), true) => reason.clone(),
+            (Some(reason), false) => format!("{reason}; {}", names.join(", ")),
+            (None, _) => names.join(", "),
+        }
+    }
+}
+
+impl PlanReport {
+    fn allowance(&self) -> Allowance {
+        let (bot, theirs): (Vec<_>, Vec<_>) = self
+            .plan
+            .lines
+            .iter()
+            .partition(|line| line.identity.as_str() == crate::platforms::twitch::BOT);
+        Allowance {
+            cost: self.plan.cost,
+            cost_limit: self.plan.cost_limit,
+            sockets: bot.len(),
+            spare_sockets: self.plan.spare_sockets,
+            broadcaster_sockets: theirs.len(),
+        }
+    }
+}
+
+impl Report for PlanReport {
+    type Item = PlanItem;
+    const KIND: &'static str = "ListeningPlan";
+    const CSV: &'static [&'static str] = &["key", "priority", "way", "cost", "reason"];
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<PlanItem> {
+        let allowance = self.allowance();
+        let items = self.channels.iter().filter_map(|channel| {
+            Some(PlanItem {
+                key: channel.source.to_string(),
+                priority: channel.priority,
+                listening: Listening::of(&self.plan, &channel.source)?,
+                allowance,
+            })
+        });
+        items.collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.channels
+            .iter()
+            .map(|channel| channel.source.to_string())
+            .collect()
+    }
+
+    fn view(&self) -> View {
+        let rows: Vec<_> = self
+            .items()
+            .iter()
+            .map(|item| {
+                let socket = item.listening.subscriptions.first();
+                vec![
+                    Cell::new(&item.key),
+                    Cell::new(item.priority.to_string()),
+                    item.listening.cell(),
+                    Cell::new(item.listening.cost.to_string()),
+                    Cell::maybe(socket.map(|planned| format!("{} {}", planned.identity, planned.socket))),
+                    Cell::new(item.listening.words()).tone(Tone::Dim),
+                ]
+            })
+            .collect();
+        if rows.is_empty() {
+            return View::default();
+        }
+        View {
+            blocks: vec![Block::Table(Grid {
+                columns: vec![
+                    Column::kept("SOURCE"),
+                    Column::ranked("PRIORITY", 4).right(),
+                    Column::kept("STREAM"),
+                    Column::ranked("COST", 2).right(),
+                    Column::ranked("SOCKET", 5).wide(),
+                    Column::ranked("WHAT OR WHY", 1).elastic(20),
+                ],
+                rows,
+                headed: true,
+            })],
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        if self.channels.is_empty() {
+            let what = "no Twitch channel is configured; only Twitch limits what is listened to";
+            return vec![Note::hint(Tone::Warn, what, None)];
+        }
+        let allowance = self.allowance();
+        let summary = format!(
+            "{} pushed, {} polled; the bot uses {} of {} points and {}, {} kept free to reconnect",
+            self.channels.len() - self.plan.polled.len().min(self.channels.len()),
+            self.plan.polled.len(),
+            allowance.cost,
+            allowance.cost_limit,
+            humane::count(allowance.sockets as u64, "socket"),
+            allowance.spare_sockets,
+        );
+        vec![Note::Summary(vec![Cell::new(summary)])]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::source::PlatformName;
+    use crate::platforms::twitch::eventsub::planner::{Account, Known, plan};
+
+    #[test]
+    fn each_channel_is_told_with_its_cost_or_the_reason_why_it_is_polled() {
+        let channels: Vec<_> = (1..=6)
+            .map(|id: i64| Channel {
+                source: SourceKey::new(PlatformName::Twitch, &id.to_string()).unwrap(),
+                priority: -id,
+            })
+            .collect();
+        let bot = Account {
+            identity: crate::platforms::twitch::bot(),
+            user_id: "900100".to_owned(),
+            scopes: std::collections::BTreeSet::new(),
+        };
+        let known = Known {
+            bot: Some(bot),
+            ..Known::default()
+        };
+        let report = PlanReport {
+            as_of: Timestamp::EPOCH,
+            plan: plan(&channels, &known),
+            channels,
+        };
+        let items = report.items();
+        let ways: Vec<_> = items
+            .iter()
+            .map(|item| (item.listening.way, item.listening.cost))
+            .collect();
+        let pushed = (Way::Pushed, 2);
+        assert_eq!(ways, [pushed, pushed, pushed, pushed, pushed, (Way::Polled, 0)]);
+        assert!(items[5].listening.words().contains("10 points"));
+        let expected = Allowance {
+            cost: 10,
+            cost_limit: 10,
+            sockets: 1,
+            spare_sockets: 1,
+            broadcaster_sockets: 0,
+        };
+        assert_eq!(items[0].allowance, expected);
+        let stranger = SourceKey::new(PlatformName::Kick, "1").unwrap();
+        assert_eq!(Listening::of(&report.plan, &stranger), None);
+    }
+}

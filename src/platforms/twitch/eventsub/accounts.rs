@@ -1,0 +1,122 @@
+//! Whose tokens can be listened with: the bot's, and those of broadcasters among the channels.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::debug;
+
+use super::super::TwitchPlatform;
+use super::super::meter::Meter;
+use super::super::options::{BOT, broadcaster_of};
+use super::planner::{Account, Channel, Known};
+use crate::core::observation::Identity;
+use crate::platforms::PlatformError;
+
+/// Accounts by identity.
+pub(super) type Accounts = BTreeMap<Identity, Account>;
+
+/// What could be found out about the accounts.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Those that are usable.
+    pub(super) accounts: Accounts,
+    /// Why the bot is not among them.
+    pub(super) bot_missing: Option<String>,
+    /// Why something could not be found out now, which is worth asking again soon.
+    pub(super) unclear: Option<String>,
+}
+
+impl Found {
+    /// Returns what a planner wants to know of them.
+    pub(super) fn known(self) -> Known {
+        let (bot, broadcasters) = self
+            .accounts
+            .into_values()
+            .partition::<Vec<_>, _>(|account| account.identity.as_str() == BOT);
+        Known {
+            bot: bot.into_iter().next(),
+            bot_missing: self.bot_missing,
+            broadcasters,
+            ..Known::default()
+        }
+    }
+}
+
+impl TwitchPlatform {
+    /// Finds the accounts whose tokens are usable. Where that cannot be found out now, what was known `before` counts on:
+    /// a lost network is no reason to hang up.
+    pub(super) async fn accounts(&self, channels: &[Channel], before: &Accounts) -> Found {
+        let stored = match self.identities_for(channels).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                return Found {
+                    accounts: before.clone(),
+                    bot_missing: Some(error.to_string()),
+                    unclear: Some(error.to_string()),
+                };
+            }
+        };
+        let mut found = Found::default();
+        for identity in stored {
+            let error = match self.auth.access(&identity, &Meter::silent()).await {
+                Ok(access) => {
+                    if let Some(user_id) = access.user_id {
+                        let account = Account {
+                            identity: identity.clone(),
+                            user_id,
+                            scopes: access.scopes,
+                        };
+                        found.accounts.insert(identity, account);
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            debug!(identity = %identity, error = &error as &dyn std::error::Error, "A token is not usable");
+            if identity.as_str() == BOT {
+                found.bot_missing = Some(error.to_string());
+            }
+            if !matches!(error, PlatformError::Unauthorized { .. }) {
+                found.unclear = Some(error.to_string());
+                if let Some(account) = before.get(&identity) {
+                    found.accounts.insert(identity, account.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Finds the accounts that were known when their tokens were last used, without asking anybody.
+    pub(super) async fn accounts_by_memory(&self, channels: &[Channel]) -> Found {
+        let mut found = Found::default();
+        for identity in self.identities_for(channels).await.unwrap_or_default() {
+            let Ok(Some(token)) = self.auth.store.load(&identity).await else {
+                continue;
+            };
+            match token.user_id {
+                Some(user_id) => {
+                    let account = Account {
+                        identity: identity.clone(),
+                        user_id,
+                        scopes: token.scopes,
+                    };
+                    found.accounts.insert(identity, account);
+                }
+                None if identity.as_str() == BOT => {
+                    found.bot_missing = Some("its token was never checked".to_owned());
+                }
+                None => {}
+            }
+        }
+        found
+    }
+
+    /// Returns the identities with a token that matter for `channels`.
+    async fn identities_for(&self, channels: &[Channel]) -> Result<Vec<Identity>, PlatformError> {
+        let wanted: BTreeSet<_> = channels.iter().map(|channel| channel.source.id()).collect();
+        let mut stored = self.auth.identities().await?;
+        stored.retain(|identity| {
+            identity.as_str() == BOT || broadcaster_of(identity).is_some_and(|id| wanted.contains(id))
+        });
+        Ok(stored)
+    }
+}

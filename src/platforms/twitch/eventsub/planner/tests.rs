@@ -1,0 +1,181 @@
+//! Plans for few and many channels, with and without authorisations.
+
+use super::*;
+
+fn source(id: u32) -> SourceKey {
+    SourceKey::new(PlatformName::Twitch, &id.to_string()).unwrap()
+}
+
+fn channels(count: u32) -> Vec<Channel> {
+    (1..=count)
+        .map(|id| Channel {
+            source: source(id),
+            priority: 0,
+        })
+        .collect()
+}
+
+fn account(identity: &str, user_id: &str, scopes: &[&str]) -> Account {
+    Account {
+        identity: Identity::named(identity),
+        user_id: user_id.to_owned(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+    }
+}
+
+fn bot_only() -> Known {
+    Known {
+        bot: Some(account("twitch/bot", "900100", &["user:read:chat"])),
+        ..Known::default()
+    }
+}
+
+fn of_kind(plan: &Plan, kind: Kind) -> usize {
+    plan.lines
+        .iter()
+        .flat_map(|line| &line.subscriptions)
+        .filter(|planned| planned.subscription.kind == kind)
+        .count()
+}
+
+#[test]
+fn a_bot_alone_hears_five_foreign_channels_and_polls_the_rest() {
+    let plan = plan(&channels(8), &bot_only());
+    assert_eq!(
+        (of_kind(&plan, Kind::Online), of_kind(&plan, Kind::Offline)),
+        (5, 5)
+    );
+    assert_eq!((plan.cost, plan.polled.len(), plan.lines.len()), (10, 3, 1));
+    assert!(plan.is_pushed(&source(5)) && !plan.is_pushed(&source(6)));
+    assert!(
+        plan.polled[0].reason.contains("10 points"),
+        "{}",
+        plan.polled[0].reason
+    );
+    assert_eq!(of_kind(&plan, Kind::Update), 0, "points go to who is live first");
+}
+
+#[test]
+fn points_that_are_left_over_bring_titles() {
+    let plan = plan(&channels(3), &bot_only());
+    assert_eq!((plan.cost, of_kind(&plan, Kind::Update)), (9, 3));
+}
+
+#[test]
+fn priority_decides_where_points_are_short() {
+    let mut wanted = channels(8);
+    wanted[7].priority = 10;
+    let plan = plan(&wanted, &bot_only());
+    assert!(plan.is_pushed(&source(8)) && !plan.is_pushed(&source(5)));
+}
+
+#[test]
+fn authorised_channels_and_the_bots_own_cost_nothing_and_come_first() {
+    let mut wanted = channels(8);
+    wanted.push(Channel {
+        source: source(900_100),
+        priority: -5,
+    });
+    let mut known = bot_only();
+    known.broadcasters = vec![account("twitch/broadcaster:8", "8", &["channel:bot"])];
+    let plan = plan(&wanted, &known);
+    assert!(plan.is_pushed(&source(8)) && plan.is_pushed(&source(900_100)));
+    assert_eq!((of_kind(&plan, Kind::Online), plan.cost), (7, 10));
+    let first = &plan.lines[0].subscriptions[0];
+    assert_eq!(first.cost, 0, "the surest first");
+}
+
+#[test]
+fn costs_that_were_told_replace_those_that_were_expected() {
+    let mut known = bot_only();
+    known.costs = (1..=8).map(|id: u32| (id.to_string(), 0)).collect();
+    let plan = plan(&channels(8), &known);
+    assert_eq!((plan.polled.len(), plan.cost), (0, 0));
+}
+
+#[test]
+fn points_of_others_are_left_to_them() {
+    let mut known = bot_only();
+    known.limits.cost_of_others = 7;
+    let plan = plan(&channels(8), &known);
+    assert_eq!(
+        (of_kind(&plan, Kind::Online), plan.cost, plan.cost_limit),
+        (1, 3, 3)
+    );
+}
+
+#[test]
+fn many_authorised_channels_fill_two_sockets_and_leave_the_third_for_reconnecting() {
+    let mut known = bot_only();
+    known.chat = true;
+    known.broadcasters = (1..=400)
+        .map(|id| {
+            account(
+                &format!("twitch/broadcaster:{id}"),
+                &id.to_string(),
+                &["channel:bot"],
+            )
+        })
+        .collect();
+    let plan = plan(&channels(400), &known);
+    let of_bot: Vec<_> = plan.lines.iter().map(|line| line.subscriptions.len()).collect();
+    assert_eq!(of_bot, [300, 300]);
+    assert_eq!((of_kind(&plan, Kind::Online), plan.polled.len()), (300, 100));
+    assert_eq!(plan.spare_sockets, 1);
+    for line in &plan.lines {
+        let (starts, ends): (Vec<_>, Vec<_>) = line
+            .subscriptions
+            .iter()
+            .partition(|planned| planned.subscription.kind == Kind::Online);
+        assert_eq!(starts.len(), ends.len(), "no start is parted from its end");
+    }
+}
+
+#[test]
+fn chat_is_heard_in_a_hundred_channels_by_priority_and_only_when_wanted() {
+    let mut known = bot_only();
+    assert_eq!(of_kind(&plan(&channels(150), &known), Kind::Chat), 0);
+    known.chat = true;
+    let plan_with_chat = plan(&channels(150), &known);
+    assert_eq!(of_kind(&plan_with_chat, Kind::Chat), 100);
+    assert_eq!(plan_with_chat.cost, 10);
+    known.bot = Some(account("twitch/bot", "900100", &[]));
+    assert_eq!(
+        of_kind(&plan(&channels(3), &known), Kind::Chat),
+        0,
+        "without the scope"
+    );
+}
+
+#[test]
+fn roles_are_heard_with_the_broadcasters_own_token_on_a_line_of_its_own() {
+    let mut known = bot_only();
+    known.broadcasters = vec![
+        account(
+            "twitch/broadcaster:1",
+            "1",
+            &["moderation:read", "channel:read:vips"],
+        ),
+        account("twitch/broadcaster:2", "2", &["channel:manage:vips"]),
+        account("twitch/broadcaster:77", "77", &["moderation:read"]),
+    ];
+    let plan = plan(&channels(2), &known);
+    let lines: Vec<_> = plan
+        .lines
+        .iter()
+        .map(|line| (line.user_id.as_str(), line.subscriptions.len()))
+        .collect();
+    assert_eq!(lines, [("900100", 6), ("1", 4), ("2", 2)]);
+}
+
+#[test]
+fn without_the_bot_broadcasters_hear_their_own_channels() {
+    let known = Known {
+        broadcasters: vec![account("twitch/broadcaster:1", "1", &["moderation:read"])],
+        ..Known::default()
+    };
+    let plan = plan(&channels(2), &known);
+    assert!(plan.is_pushed(&source(1)));
+    assert_eq!(plan.lines[0].subscriptions.len(), 5);
+    assert_eq!(plan.polled[0].source, source(2));
+}

@@ -1,0 +1,309 @@
+//! What is subscribed to: what Twitch refuses, ends and charges for, and what changes while we listen.
+
+use super::*;
+
+#[tokio::test]
+async fn a_welcome_alone_is_no_connection() {
+    let world = World::confidential().await;
+    let _time = hurry(&world);
+    let no = serde_json::json!({"error": "Forbidden", "status": 403, "message": "subscription missing proper authorization"});
+    world.twitch().host().faults().add(
+        Fault::status(403)
+            .with_body(FaultBody::Json(no))
+            .on("/helix/eventsub/subscriptions")
+            .method("POST"),
+    );
+    let ear = Ear::listen(&world, &[RAT]);
+    eventually("the refusal is told", || ear.trouble(RAT).is_some()).await;
+    assert!(!ear.facts(RAT).iter().any(|fact| {
+        matches!(
+            fact,
+            Fact::Connection {
+                state: LinkState::Up,
+                ..
+            }
+        )
+    }));
+    assert_eq!(ear.verdict(RAT).stream.value, StreamStatus::Unknown);
+    // No loop: three subscriptions were asked for, and then nothing for a minute.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(world.requests("POST", "/helix/eventsub/subscriptions") <= 6);
+    world.twitch().host().faults().clear();
+    eventually("it heals when allowed", || ear.is_up(RAT)).await;
+}
+
+#[tokio::test]
+async fn a_token_that_ends_while_the_socket_lives_changes_nothing() {
+    let (world, _time, ear) = listening().await;
+    world.twitch().expire_tokens_of(BOT);
+    world.twitch().go_live(RAT).unwrap();
+    eventually("events are heard", || ear.stream(RAT) == StreamStatus::Online).await;
+    // And a fresh session renews the token by itself.
+    world.twitch().spoil_sockets("", &SocketAct::Reset);
+    eventually("the line is back", || ear.reconnects(RAT) == 1).await;
+    assert_eq!(world.requests("POST", "/oauth2/token"), 1);
+}
+
+#[tokio::test]
+async fn a_bot_whose_grant_is_gone_is_refused_and_says_so() {
+    let (world, _time, ear) = listening().await;
+    world.twitch().disconnect(BOT);
+    world.twitch().spoil_sockets("", &SocketAct::Reset);
+    eventually("the refusal is told", || {
+        ear.trouble(RAT) == Some((true, "twitch.unauthorized".to_owned()))
+    })
+    .await;
+    assert_eq!(ear.verdict(RAT).status.value.to_string(), "ERROR");
+}
+
+#[tokio::test]
+async fn revocations_say_what_they_mean_and_ask_for_a_look() {
+    for (status, refused, probe) in [
+        ("authorization_revoked", true, Probe::Auth),
+        ("user_removed", true, Probe::Connection),
+        ("version_removed", true, Probe::Stream),
+        ("novel_status", false, Probe::Stream),
+    ] {
+        let (world, _time, ear) = listening().await;
+        let looks = ear.looks(RAT, probe);
+        assert_eq!(
+            world.twitch().revoke_subscriptions("stream.online", "", status),
+            1
+        );
+        eventually("the revocation is told", || ear.trouble(RAT).is_some()).await;
+        assert_eq!(
+            ear.trouble(RAT),
+            Some((refused, format!("twitch.eventsub.{status}")))
+        );
+        eventually("a look is asked for", || ear.looks(RAT, probe) > looks).await;
+        assert_eq!(ear.status().tally.errors, 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_was_ended_for_a_passing_reason_is_made_again() {
+    let (world, _time, ear) = listening().await;
+    world
+        .twitch()
+        .revoke_subscriptions("stream.online", "", "websocket_internal_error");
+    eventually("the end is told", || ear.trouble(RAT).is_some()).await;
+    eventually("it is heard again", || ear.is_up(RAT)).await;
+    world.twitch().go_live(RAT).unwrap();
+    eventually("events are heard", || ear.stream(RAT) == StreamStatus::Online).await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_on_subscribing_is_waited_out_within_the_session() {
+    let world = World::confidential().await;
+    let _time = hurry(&world);
+    let busy = serde_json::json!({"error": "Too Many Requests", "status": 429, "message": "slow down"});
+    let fault = Fault::status(429)
+        .with_body(FaultBody::Json(busy))
+        .header("Retry-After", "1")
+        .header("Ratelimit-Remaining", "5")
+        .on("/helix/eventsub/subscriptions")
+        .method("POST")
+        .times(1);
+    world.twitch().host().faults().add(fault);
+    let ear = Ear::listen(&world, &[RAT]);
+    eventually("the line is up", || ear.is_up(RAT)).await;
+    assert_eq!(ear.reconnects(RAT), 0);
+}
+
+#[tokio::test]
+async fn the_eleventh_point_is_not_asked_for_and_its_channel_is_polled() {
+    let world = World::confidential().await;
+    let _time = hurry(&world);
+    let ids: Vec<_> = (1..=8).map(|id: u32| id.to_string()).collect();
+    for id in &ids {
+        world.twitch().add_channel(id, &format!("channel{id}"));
+    }
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let ear = Ear::listen(&world, &ids);
+    eventually("five are up", || {
+        ids.iter().filter(|id| ear.is_up(id)).count() == 5
+    })
+    .await;
+    let status = ear.status();
+    assert_eq!((status.plan.polled.len(), status.plan.cost), (3, 10));
+    assert_eq!(world.requests("POST", "/helix/eventsub/subscriptions"), 10);
+    assert!(
+        ear.facts("8").is_empty(),
+        "nothing is claimed of a link that is not there"
+    );
+    let plan = world
+        .platform()
+        .plan(&wanted(&ids), false, Limits::default())
+        .await;
+    assert_eq!(
+        plan.polled, status.plan.polled,
+        "what is shown before is what is done"
+    );
+}
+
+#[tokio::test]
+async fn points_that_others_use_up_are_left_to_them() {
+    let world = World::confidential().await;
+    let _time = hurry(&world);
+    for id in 1..=8_u32 {
+        world
+            .twitch()
+            .add_channel(&id.to_string(), &format!("channel{id}"));
+    }
+    // Another program of the same application and user listens to three channels already.
+    let mut other = Ear::listen(&world, &["1", "2", "3"]);
+    eventually("the other is up", || {
+        (1..=3_u32).all(|id| other.is_up(&id.to_string()))
+    })
+    .await;
+    let ear = Ear::listen(&world, &["4", "5", "6"]);
+    eventually("the rest is polled", || ear.status().plan.cost_limit == 1).await;
+    assert_eq!(ear.status().plan.polled.len(), 3);
+    assert_eq!(ear.trouble("4"), None, "being polled is no trouble");
+    // Nothing of the other's was taken away.
+    assert!((1..=3_u32).all(|id| other.is_up(&id.to_string())));
+    assert_eq!(other.reconnects("1"), 0);
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn cost_of_a_dead_session_is_waited_for() {
+    let world = World::confidential().await;
+    let _time = hurry(&world);
+    let ids: Vec<_> = (1..=5).map(|id: u32| id.to_string()).collect();
+    for id in &ids {
+        world.twitch().add_channel(id, &format!("channel{id}"));
+    }
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let ear = Ear::listen(&world, &ids);
+    eventually("all are up", || ids.iter().all(|id| ear.is_up(id))).await;
+    world.twitch().eventsub_knobs(|knobs| {
+        knobs.orphan_cost_ms = 30_000;
+        knobs.orphans_hidden = true;
+    });
+    world.twitch().spoil_sockets("", &SocketAct::Reset);
+    eventually("all are up again", || {
+        ids.iter().all(|id| ear.is_up(id) && ear.reconnects(id) >= 1)
+    })
+    .await;
+    let status = ear.status();
+    assert_eq!(enabled(&status), 10, "{:?}", status.subscriptions);
+}
+
+#[tokio::test]
+async fn authorised_channels_cost_nothing_and_tell_who_becomes_moderator_or_vip() {
+    let world = World::confidential().await;
+    let _time = hurry(&world);
+    let ids: Vec<_> = (1..=7).map(|id: u32| id.to_string()).collect();
+    for id in &ids {
+        world.twitch().add_channel(id, &format!("channel{id}"));
+        let scopes = ["moderation:read", "channel:read:vips"];
+        world.give_token(&twitch::broadcaster(id), id, &scopes).await;
+    }
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let ear = Ear::listen(&world, &ids);
+    eventually("all are up", || ids.iter().all(|id| ear.is_up(id))).await;
+    // Three for each from the bot's own socket, four from each broadcaster's.
+    eventually("roles are heard too", || enabled(&ear.status()) == 7 * (3 + 4)).await;
+    assert_eq!(ear.status().plan.cost, 0);
+    world.twitch().set_role("3", BOT, Role::Moderator, true);
+    let holds = |role| holding(&ear.knowledge("3").evidence, role).0;
+    eventually("the role is told", || holds("MODERATOR") == Holding::Yes).await;
+    world.twitch().set_role("3", BOT, Role::Vip, true);
+    eventually("the change is told", || {
+        holds("MODERATOR") == Holding::No && holds("VIP") == Holding::Yes
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn channels_that_come_and_go_are_followed() {
+    let (world, _time, ear) = listening().await;
+    world.twitch().add_channel(CAT, "cat");
+    ear.channels.send(wanted(&[RAT, CAT])).unwrap();
+    eventually("the new one is up", || ear.is_up(CAT)).await;
+    ear.channels.send(wanted(&[CAT])).unwrap();
+    eventually("the old one is closed", || {
+        ear.link(RAT) == Some(LinkState::Closed)
+    })
+    .await;
+    eventually("its subscriptions are deleted", || {
+        world.requests("DELETE", "/helix/eventsub/subscriptions") >= 2
+    })
+    .await;
+    world.twitch().go_live(CAT).unwrap();
+    eventually("events are heard", || ear.stream(CAT) == StreamStatus::Online).await;
+    assert_eq!(ear.status().lines.len(), 1);
+    assert_eq!(ear.reconnects(CAT), 0);
+}
+
+#[tokio::test]
+async fn without_any_token_nothing_is_opened_and_the_plan_says_why() {
+    let world = World::without_bot(("pub", None)).await;
+    let mut ear = Ear::listen(&world, &[RAT]);
+    eventually("the plan is made", || !ear.status().plan.polled.is_empty()).await;
+    let plan = ear.status().plan;
+    assert!(plan.polled[0].reason.contains("token"), "{plan:?}");
+    assert_eq!(world.twitch().host().journal().total(), 0);
+    ear.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_of_a_user_serves_one_socket_and_nothing_but_pongs_is_sent() {
+    let (world, _time, ear) = listening().await;
+    // Two simulated minutes with pings; anything that we sent would end in 4001, an unanswered ping in 4002.
+    tokio::time::sleep(Duration::from_millis(120_000 / u64::from(PACE))).await;
+    assert_eq!(ear.reconnects(RAT), 0);
+    let state = world.twitch().eventsub_state();
+    assert_eq!(state["sockets"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_bot_that_is_told_to_listen_with_a_second_set_of_scopes_uses_its_newest_token() {
+    let (world, _time, ear) = listening().await;
+    let pair = world.twitch().issue_token(TokenSpec {
+        client_id: "app".to_owned(),
+        user_id: Some(BOT.to_owned()),
+        scopes: SCOPES.iter().map(|scope| (*scope).to_owned()).collect(),
+        ..TokenSpec::default()
+    });
+    let old = super::super::text(&world.bot_token().await).0;
+    world
+        .change_bot(|token| token.access = pair.access.clone().into())
+        .await;
+    world.twitch().expire_token(&old);
+    world.twitch().spoil_sockets("", &SocketAct::Reset);
+    eventually("the line is back", || ear.reconnects(RAT) == 1).await;
+    assert_eq!(world.requests("POST", "/oauth2/token"), 0);
+}
+
+#[tokio::test]
+async fn many_authorised_channels_take_two_sockets_and_leave_the_third_free() {
+    let world = World::confidential().await;
+    let _time = hurry_by(&world, UNHURRIED);
+    let ids: Vec<_> = (1..=160).map(|id: u32| id.to_string()).collect();
+    for id in &ids {
+        world.twitch().add_channel(id, &format!("channel{id}"));
+        world
+            .give_token(&twitch::broadcaster(id), id, &["channel:bot"])
+            .await;
+    }
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    // A tighter limit than Twitch's, so that the second socket is not filled by titles alone.
+    let ear = Ear::listen_with(&world, &ids, |options| {
+        options.limits.per_socket = 200;
+        options.pace = UNHURRIED;
+    });
+    eventually("all are up", || ids.iter().all(|id| ear.is_up(id))).await;
+    let status = ear.status();
+    assert_eq!(status.lines.len(), 2, "{}", status.summary());
+    world.twitch().spoil_sockets("", &SocketAct::Reset);
+    eventually("all are up again", || {
+        let status = ear.status();
+        status.tally.reconnects == 2 && status.is_healthy() && enabled(&status) == 400
+    })
+    .await;
+    eventually("all are told to be up", || ids.iter().all(|id| ear.is_up(id))).await;
+    world.twitch().go_live("157").unwrap();
+    eventually("events are heard", || ear.stream("157") == StreamStatus::Online).await;
+}
