@@ -400,7 +400,7 @@ impl Platform for DiscordPlatform {
     }
 
     fn budgets(&self) -> Vec<Budget> {
-        let connection = self.connection.as_ref();
+        let connection = self.connection();
         connection.map_or_else(Vec::new, |connection| vec![connection.rest.refusals_left()])
     }
 
