@@ -10,6 +10,10 @@ Usage: scripts/bench.sh NAME
             2,000 messages over 20 sources, each of which changes its document
   status    `sources status` on 1,000 stored sources, beside `true` as the floor (needs hyperfine), with peak memory
             (needs GNU time) and the size of the program
+  push      from an event on the simulated Twitch's websocket to the changed document in SQLite: p50, p90, p99
+            (BENCH_EVENTS, default 1,000)
+  idle      what `watch` with 10,000 simulated Twitch sources costs at rest: memory, processor, calls a minute, writes an
+            hour (BENCH_SOURCES; BENCH_SECONDS, default 300)
 
 Servers are started with scripts/services.sh when they are not running. BENCH_PROFILE=dev measures without the
 long release build: good for a comparison before and after, not for a figure.
@@ -45,9 +49,12 @@ status() {
   printf 'program, stripped: %s bytes\n' "$(stat -c %s "$bitbrat")"
 }
 
+watch() { BENCH=$1 cargo bench --profile "${BENCH_PROFILE:-bench}" --bench watch; }
+
 case ${1:-} in
   persist) persist ;;
   status) status ;;
+  push | idle) watch "$1" ;;
   -h | --help) usage ;;
   *)
     usage >&2

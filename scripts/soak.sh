@@ -1,11 +1,17 @@
 #!/bin/sh
-# Runs the daemon for a virtual week with 500 sources, random faults and restarts, and compares every document with the
-# simulated truth. Takes a few minutes; run it after changing watch/, persist/ or the rules in core/.
+# Runs the daemon for a virtual week with 500 sources of the simulated Twitch, random faults and restarts, and compares every
+# document with the simulator's truth. CI runs the same with the default seed; run it with others after changing watch/,
+# persist/ or the rules in core/.
 #
-#   scripts/soak.sh [SEED]      BITBRAT_SOAK_SOURCES and BITBRAT_SOAK_DAYS change the size
+#   scripts/soak.sh [SEED [COUNT]]   COUNT seeds from SEED on, one after the other; default: 7, once
+#   BITBRAT_SOAK_SOURCES, BITBRAT_SOAK_DAYS and BITBRAT_SOAK_LOOK (seconds between two looks) change the size
 set -eu
 cd "$(dirname "$0")/.."
-export BITBRAT_SOAK_SOURCES="${BITBRAT_SOAK_SOURCES:-500}"
-export BITBRAT_SOAK_DAYS="${BITBRAT_SOAK_DAYS:-7}"
-export BITBRAT_SOAK_SEED="${1:-${BITBRAT_SOAK_SEED:-7}}"
-exec cargo test --test main watch::soak -- --exact watch::soak::after_a_virtual_week_of_faults_every_document_is_the_truth --nocapture
+seed="${1:-${BITBRAT_SOAK_SEED:-7}}"
+last=$((seed + ${2:-1} - 1))
+while [ "$seed" -le "$last" ]; do
+  echo "seed $seed"
+  BITBRAT_SOAK_SEED="$seed" cargo test --test main watch::soak -- --exact \
+    watch::soak::after_a_virtual_week_of_faults_every_document_is_the_truth --nocapture
+  seed=$((seed + 1))
+done

@@ -12,7 +12,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::http::{Http, HttpOptions};
 use crate::persist::Persister;
-use crate::persist::economy::Economy;
+use crate::persist::economy::{Economy, Prediction, Workload, predict};
 use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, SessionStarts, StreamFrom};
 use crate::platforms::kick::{KickOptions, KickPlatform};
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
@@ -538,5 +538,13 @@ impl App {
     /// Returns how sparingly the store is written.
     pub fn economy(&self) -> Economy {
         Economy::every(self.settings.store.heartbeat)
+    }
+
+    /// Returns what a usual day of `watch` with so many sources costs the store.
+    pub fn expected_day(&self, sources: usize) -> Prediction {
+        let intervals = self.intervals();
+        let confirmed_every = [intervals.connection, intervals.stream, intervals.viewers];
+        let confirmed_every = confirmed_every.into_iter().min().unwrap_or(intervals.connection);
+        predict(&Workload::usual(sources as u64, confirmed_every), &self.economy())
     }
 }

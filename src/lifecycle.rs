@@ -205,6 +205,9 @@ pub struct Lifecycle {
     tasks: Tasks,
     ended: mpsc::UnboundedReceiver<Ended>,
     reloads: watch::Sender<u64>,
+    /// Signals from outside; none arrive before [`Lifecycle::listening`].
+    signals: mpsc::Receiver<Signal>,
+    exit: ExitCode,
 }
 
 impl Default for Lifecycle {
@@ -214,8 +217,21 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Starts without tasks.
+    /// Starts without tasks, and deaf to signals.
     pub fn new() -> Self {
+        Self::with_signals(mpsc::channel(1).1)
+    }
+
+    /// Starts without tasks, listening to the signals of the system from now on: one that comes while the daemon is still
+    /// being put together must neither kill it nor be lost.
+    pub fn listening() -> Result<Self, Failure> {
+        let signals = system_signals()
+            .map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
+        Ok(Self::with_signals(signals))
+    }
+
+    /// Starts without tasks, with signals from elsewhere.
+    pub fn with_signals(signals: mpsc::Receiver<Signal>) -> Self {
         let (sender, ended) = mpsc::unbounded_channel();
         let shared = Shared {
             stop: Stop::never(),
@@ -229,6 +245,8 @@ impl Lifecycle {
             },
             ended,
             reloads: watch::Sender::new(0),
+            signals,
+            exit: ExitCode::Healthy,
         }
     }
 
@@ -242,36 +260,58 @@ impl Lifecycle {
         self.reloads.subscribe()
     }
 
-    /// Runs until a signal, a dead task or [`Tasks::request_stop`] ends it, listening to the signals of the system.
-    pub async fn run(self, grace: Duration) -> Result<ExitCode, Failure> {
-        let signals = system_signals(&self.tasks)
-            .map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
-        self.run_with(signals, grace).await
-    }
-
     /// As [`Lifecycle::run`], with signals from elsewhere.
     pub async fn run_with(
         mut self,
-        mut signals: mpsc::Receiver<Signal>,
+        signals: mpsc::Receiver<Signal>,
         grace: Duration,
     ) -> Result<ExitCode, Failure> {
+        self.signals = signals;
+        self.run(grace).await
+    }
+
+    /// Puts a daemon together; `None` when a signal asked to stop before that was done. [`Lifecycle::run`] then only drains.
+    pub async fn starting<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(start);
+        loop {
+            tokio::select! {
+                started = &mut start => return Some(started),
+                () = Self::heed(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {
+                    if self.tasks.stop().is_requested() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a signal and does what it asks for.
+    async fn heed(
+        signals: &mut mpsc::Receiver<Signal>,
+        tasks: &Tasks,
+        reloads: &watch::Sender<u64>,
+        exit: &mut ExitCode,
+    ) {
+        match signals.recv().await {
+            Some(Signal::Reload) => reloads.send_modify(|count| *count += 1),
+            Some(signal) => {
+                info!(?signal, "Stopping");
+                if signal == Signal::Interrupt {
+                    *exit = ExitCode::Interrupted;
+                }
+                tasks.request_stop();
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Runs until a signal, a dead task or [`Tasks::request_stop`] ends it, then drains for at most `grace`.
+    pub async fn run(mut self, grace: Duration) -> Result<ExitCode, Failure> {
         let stop = self.tasks.stop();
-        let mut listening = true;
-        let mut exit = ExitCode::Healthy;
         let mut dead: Option<Failure> = None;
         while !stop.is_requested() {
             tokio::select! {
-                signal = signals.recv(), if listening => match signal {
-                    Some(Signal::Reload) => self.reloads.send_modify(|count| *count += 1),
-                    Some(signal) => {
-                        info!(?signal, "Stopping");
-                        if signal == Signal::Interrupt {
-                            exit = ExitCode::Interrupted;
-                        }
-                        stop.soft.cancel();
-                    }
-                    None => listening = false,
-                },
+                () = Self::heed(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {}
                 Some(ended) = self.ended.recv() => dead = self.buried(ended, false).or(dead),
                 () = stop.requested() => {}
             }
@@ -286,11 +326,11 @@ impl Lifecycle {
         while cut_because.is_none() && !self.tasks.running().is_empty() {
             tokio::select! {
                 Some(ended) = self.ended.recv() => dead = dead.or(self.buried(ended, true)),
-                signal = signals.recv(), if listening => match signal {
-                    Some(Signal::Reload) => {}
-                    Some(_) => cut_because = Some("a second signal"),
-                    None => listening = false,
-                },
+                Some(signal) = self.signals.recv() => {
+                    if signal != Signal::Reload {
+                        cut_because = Some("a second signal");
+                    }
+                }
                 () = &mut deadline => cut_because = Some("the end of the grace period"),
             }
         }
@@ -309,7 +349,7 @@ impl Lifecycle {
                 )
             });
         }
-        dead.map_or(Ok(exit), Err)
+        dead.map_or(Ok(self.exit), Err)
     }
 
     async fn cut(&mut self, stop: Stop) {
@@ -371,9 +411,9 @@ impl Lifecycle {
     }
 }
 
-/// Tells the service manager that we are ready, and keeps its watchdog content as long as `healthy` says so.
-pub fn announce_ready(tasks: &Tasks, healthy: impl Fn() -> bool + Send + 'static) {
-    notify(&[NotifyState::Ready]);
+/// Tells the service manager that we are ready and what we do, and keeps its watchdog content as long as `healthy` says so.
+pub fn announce_ready(tasks: &Tasks, status: &str, healthy: impl Fn() -> bool + Send + 'static) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     let Some(patience) = sd_notify::watchdog_enabled() else {
         return;
     };
@@ -393,14 +433,13 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 /// Listens to SIGTERM, SIGINT and SIGHUP.
-fn system_signals(tasks: &Tasks) -> std::io::Result<mpsc::Receiver<Signal>> {
+fn system_signals() -> std::io::Result<mpsc::Receiver<Signal>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut reload = signal(SignalKind::hangup())?;
     // Two stops are all that anyone acts on.
     let (sender, receiver) = mpsc::channel(4);
-    let shared = Arc::downgrade(&tasks.shared);
     let forward = async move {
         loop {
             let signal = tokio::select! {
@@ -409,7 +448,7 @@ fn system_signals(tasks: &Tasks) -> std::io::Result<mpsc::Receiver<Signal>> {
                 Some(()) = reload.recv() => Signal::Reload,
                 else => return,
             };
-            if sender.send(signal).await.is_err() || shared.strong_count() == 0 {
+            if sender.send(signal).await.is_err() {
                 return;
             }
         }
@@ -426,14 +465,14 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(10);
 
-    fn lifecycle() -> (Lifecycle, mpsc::Sender<Signal>, mpsc::Receiver<Signal>) {
+    fn lifecycle() -> (Lifecycle, mpsc::Sender<Signal>) {
         let (sender, receiver) = mpsc::channel(4);
-        (Lifecycle::new(), sender, receiver)
+        (Lifecycle::with_signals(receiver), sender)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_signal_stops_every_task_and_waits_for_its_work() {
-        let (lifecycle, signals, receiver) = lifecycle();
+        let (lifecycle, signals) = lifecycle();
         let (done, mut drained) = mpsc::channel(1);
         lifecycle.tasks().spawn("worker", |stop| async move {
             stop.requested().await;
@@ -441,33 +480,62 @@ mod tests {
             done.send(()).await.unwrap();
         });
         signals.send(Signal::Terminate).await.unwrap();
-        assert_eq!(lifecycle.run_with(receiver, GRACE).await, Ok(ExitCode::Healthy));
+        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Healthy));
         assert!(drained.try_recv().is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_interrupt_shows_in_the_exit_code() {
-        let (lifecycle, signals, receiver) = lifecycle();
-        lifecycle
-            .tasks()
-            .spawn("worker", |stop| async move { stop.requested().await });
-        signals.send(Signal::Interrupt).await.unwrap();
+    async fn a_signal_during_the_start_ends_it_and_drains_what_was_started() {
+        let (mut lifecycle, signals) = lifecycle();
+        let tasks = lifecycle.tasks();
+        let (done, mut drained) = mpsc::channel(1);
+        let start = async {
+            tasks.spawn("worker", |stop| async move {
+                stop.requested().await;
+                done.send(()).await.unwrap();
+            });
+            signals.send(Signal::Reload).await.unwrap();
+            signals.send(Signal::Interrupt).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(lifecycle.starting(start).await, None);
+        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Interrupted));
+        assert!(drained.try_recv().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_is_not_disturbed_is_handed_on() {
+        let (mut lifecycle, signals) = lifecycle();
+        signals.send(Signal::Reload).await.unwrap();
+        let start = tokio::time::sleep(Duration::from_secs(1));
+        assert_eq!(lifecycle.starting(start).await, Some(()));
         assert_eq!(
-            lifecycle.run_with(receiver, GRACE).await,
-            Ok(ExitCode::Interrupted)
+            *lifecycle.reloads().borrow(),
+            1,
+            "it is looked at after the start"
         );
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_interrupt_shows_in_the_exit_code() {
+        let (lifecycle, signals) = lifecycle();
+        lifecycle
+            .tasks()
+            .spawn("worker", |stop| async move { stop.requested().await });
+        signals.send(Signal::Interrupt).await.unwrap();
+        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Interrupted));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_second_signal_forces() {
-        let (lifecycle, signals, receiver) = lifecycle();
+        let (lifecycle, signals) = lifecycle();
         lifecycle
             .tasks()
             .spawn("stubborn", |_| std::future::pending::<()>());
         signals.send(Signal::Terminate).await.unwrap();
         signals.send(Signal::Terminate).await.unwrap();
         let before = tokio::time::Instant::now();
-        let failure = lifecycle.run_with(receiver, GRACE).await.unwrap_err();
+        let failure = lifecycle.run(GRACE).await.unwrap_err();
         assert!(
             failure.what.contains("second signal") && failure.what.contains("stubborn"),
             "{failure}"
@@ -477,13 +545,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_grace_period_ends_what_does_not_stop() {
-        let (lifecycle, signals, receiver) = lifecycle();
+        let (lifecycle, signals) = lifecycle();
         lifecycle
             .tasks()
             .spawn("stubborn", |_| std::future::pending::<()>());
         signals.send(Signal::Terminate).await.unwrap();
         let before = tokio::time::Instant::now();
-        let failure = lifecycle.run_with(receiver, GRACE).await.unwrap_err();
+        let failure = lifecycle.run(GRACE).await.unwrap_err();
         assert!(failure.what.contains("grace period"), "{failure}");
         assert!(before.elapsed() >= GRACE);
     }
@@ -502,7 +570,7 @@ mod tests {
             (1, "task `it` failed"),
             (2, "task `it` ended although nobody stopped it"),
         ] {
-            let (lifecycle, _signals, receiver) = lifecycle();
+            let (lifecycle, _signals) = lifecycle();
             let tasks = lifecycle.tasks();
             tasks.spawn("other", |stop| async move { stop.requested().await });
             match kind {
@@ -510,7 +578,7 @@ mod tests {
                 1 => tasks.spawn("it", fails),
                 _ => tasks.spawn("it", returns),
             }
-            let failure = lifecycle.run_with(receiver, GRACE).await.unwrap_err();
+            let failure = lifecycle.run(GRACE).await.unwrap_err();
             assert_eq!(
                 (failure.what.as_str(), failure.exit),
                 (expected, ExitCode::Failed)
@@ -520,7 +588,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_brief_task_may_end_and_a_hang_up_only_reloads() {
-        let (lifecycle, signals, receiver) = lifecycle();
+        let (lifecycle, signals) = lifecycle();
         let tasks = lifecycle.tasks();
         let mut reloads = lifecycle.reloads();
         tasks.spawn_brief("brief", |_| async {});
@@ -537,6 +605,6 @@ mod tests {
             running.request_stop();
             stop.requested().await;
         });
-        assert_eq!(lifecycle.run_with(receiver, GRACE).await, Ok(ExitCode::Healthy));
+        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Healthy));
     }
 }

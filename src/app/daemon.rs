@@ -16,7 +16,7 @@ use crate::bus::pubsub::{PubsubBus, PubsubOptions};
 use crate::config::{BusTarget, Configuration, SourceAddress};
 use crate::core::document::SourceDocument;
 use crate::core::event::chat::Direction;
-use crate::core::source::PlatformName;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::Persister;
@@ -27,10 +27,14 @@ use crate::platforms::Platform;
 use crate::store::{HistoryEntry, SourceStore};
 use crate::watch::attended::Attendee;
 use crate::watch::engine::{Engine, Parts, Route};
-use crate::web::{self, Render, Web};
+use crate::web::{self, Render, Stored, Web};
 
 /// How often names that could not be resolved are asked for again.
 const ASK_AGAIN: Duration = Duration::from_mins(5);
+
+/// How often the store is asked whether it answers, and how long it may take.
+const STORE_EVERY: Duration = Duration::from_secs(30);
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A part of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -54,20 +58,71 @@ pub struct Plan {
     pub roles: BTreeSet<Role>,
     /// Whether everything is looked at once and then ended.
     pub once: bool,
-    /// Writes a list of sources for the API.
-    pub list: Render<Vec<SourceDocument>>,
+    /// Writes a list of sources for the API, by the configuration in force.
+    pub list: Write<Vec<SourceDocument>>,
     /// Writes one source for the API.
-    pub one: Render<(SourceDocument, Vec<HistoryEntry>)>,
+    pub one: Write<(SourceDocument, Vec<HistoryEntry>)>,
     /// Reads the configuration again.
     pub reload: Box<dyn Fn() -> Configuration + Send + Sync>,
+}
+
+/// Writes something as JSON, by the configuration in force.
+pub type Write<T> = Box<dyn Fn(&App, T) -> serde_json::Value + Send + Sync>;
+
+/// The configuration in force: a SIGHUP replaces it.
+type Current = Arc<std::sync::RwLock<Arc<App>>>;
+
+fn current(app: &Current) -> Arc<App> {
+    Arc::clone(&app.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+fn render<T: 'static>(app: &Current, write: Write<T>) -> Render<T> {
+    let app = Arc::clone(app);
+    Arc::new(move |value| write(&current(&app), value))
 }
 
 /// Why a process is not ready, as far as one part knows.
 type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
+/// What runs once everything is started.
+struct Started {
+    /// It keeps the lock of the state directory, so it is held to the very end.
+    _engine: Option<Arc<Engine>>,
+    persister: Option<Arc<Persister>>,
+}
+
 /// Runs the daemon until it is stopped.
-pub async fn run(app: Arc<App>, plan: Plan) -> Result<ExitCode, Failure> {
+pub async fn run(app: Arc<App>, plan: Plan, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
+    let (tasks, reloads) = (lifecycle.tasks(), lifecycle.reloads());
+    let grace = app.settings.watch.grace;
+    let started = match lifecycle.starting(start(&app, plan, &tasks, reloads)).await {
+        Some(started) => Some(started?),
+        None => None,
+    };
+    let exit = lifecycle.run(grace).await;
+    if let Some(persister) = started.as_ref().and_then(|started| started.persister.as_ref()) {
+        let stats = persister.stats();
+        info!(
+            writes = stats.writes,
+            reads = stats.reads,
+            conflicts = stats.conflicts,
+            failures = stats.failures,
+            writes_per_day = stats.writes_per_day(app.clock.now()),
+            "Stopped"
+        );
+    }
+    drop(started);
+    exit
+}
+
+async fn start(
+    app: &Arc<App>,
+    plan: Plan,
+    tasks: &Tasks,
+    reloads: tokio::sync::watch::Receiver<u64>,
+) -> Result<Started, Failure> {
     let has = |role| plan.roles.contains(&role);
+    let in_force = Current::new(Arc::clone(app).into());
     let bus = app.bus().await?;
     if bus.is_none() && has(Role::Ingest) != has(Role::Persist) {
         let what = "with the local bus, what is seen and what is stored belong to one process";
@@ -79,35 +134,38 @@ pub async fn run(app: Arc<App>, plan: Plan) -> Result<ExitCode, Failure> {
         None => None,
     };
     let store = app.store(Access::Write).await?;
-    let lifecycle = Lifecycle::new();
-    let tasks = lifecycle.tasks();
     let mut reasons: Vec<Reason> = Vec::new();
     let mut extra = Router::new();
     let mut view = None;
     let mut engine = None;
+    let mut persister = None;
     if has(Role::Ingest) {
-        let mut started = ingest(&app, bus.as_ref(), &store, &tasks, &plan).await?;
+        let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan).await?;
         // A single round of looks is over before a listener could tell anything.
         if !plan.once {
-            extra = super::listeners::start(&app, &mut started, listener.is_some()).await?;
+            extra = super::listeners::start(app, &mut started, listener.is_some()).await?;
         }
         view = Some(started.view());
         engine = Some(started);
+        persister = own;
     }
     if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
-        reasons.push(persist(&app, bus, &store, &tasks)?);
+        let (own, reason) = persist(app, bus, &store, tasks)?;
+        reasons.push(reason);
+        persister = Some(own);
     }
-    reasons.push(watch_store(&store, &tasks));
+    reasons.push(watch_store(&store, persister.clone(), tasks));
     if let Some(listener) = listener {
         let pages = Web {
             store: Arc::clone(&store),
             view,
+            stored: persister.clone().map(|persister| figures(&in_force, persister)),
             unready: Arc::new(move || reasons.iter().filter_map(|reason| reason()).collect()),
             clock: Arc::clone(&app.clock),
             started_at: app.clock.now(),
             token: app.settings.web.token.clone(),
-            list: plan.list,
-            one: plan.one,
+            list: render(&in_force, plan.list),
+            one: render(&in_force, plan.one),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
     }
@@ -118,27 +176,29 @@ pub async fn run(app: Arc<App>, plan: Plan) -> Result<ExitCode, Failure> {
             engine.run_schedules();
         }
     }
+    let count = engine.as_ref().map_or(0, |engine| engine.attended.count());
+    let expected = persister.as_ref().map(|_| app.expected_day(count).writes());
     info!(
-        store = store.location(), bus = %app.settings.bus.target, sources = engine.as_ref().map_or(0, |engine| engine.attended.count()),
+        store = store.location(), bus = %app.settings.bus.target, sources = count, writes_per_day_expected = expected,
         "Watching"
     );
-    announce_ready(&tasks, || true);
     let engine = engine.map(Arc::new);
+    let pulse = engine.as_ref().map(|engine| engine.pulse());
+    announce_ready(tasks, &format!("watching {count} sources"), move || {
+        pulse.as_ref().is_none_or(|beats| beats())
+    });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
-        tasks.spawn("configuration", {
-            let (app, reloads) = (Arc::clone(&app), lifecycle.reloads());
-            |stop| async move {
-                tokio::select! {
-                    () = follow_configuration(&app, &engine, reloads, plan.reload) => {}
-                    () = stop.requested() => {}
-                }
+        tasks.spawn("configuration", |stop| async move {
+            tokio::select! {
+                () = follow_configuration(&in_force, &engine, reloads, plan.reload) => {}
+                () = stop.requested() => {}
             }
         });
     }
-    let exit = lifecycle.run(app.settings.watch.grace).await;
-    // Held to the very end: it keeps the lock of the state directory.
-    drop(engine);
-    exit
+    Ok(Started {
+        _engine: engine,
+        persister,
+    })
 }
 
 /// Starts what looks, listens and tells.
@@ -148,7 +208,7 @@ async fn ingest(
     store: &Arc<dyn SourceStore>,
     tasks: &Tasks,
     plan: &Plan,
-) -> Result<Engine, Failure> {
+) -> Result<(Engine, Option<Arc<Persister>>), Failure> {
     if app.settings.sources.is_empty() {
         return Err(Failure::new(ExitCode::Configuration, "no source is configured")
             .hint("add one with [[source]] to bitbrat.toml (`bitbrat config init` writes one), or try `bitbrat --demo watch`"));
@@ -156,22 +216,27 @@ async fn ingest(
     let platforms = app.platforms().await?;
     let sources = attendees(app, &platforms).await?;
     let settings = &app.settings;
+    let mut own = None;
     let route = match bus {
         Some(bus) => Route::Bus {
             bus: Arc::clone(bus),
             heartbeat: settings.bus.heartbeat,
         },
-        None => Route::Local {
+        None => {
             // News wait once, where they are smallest, and not a second time in the persister.
-            persister: Arc::new(Persister::new(
+            let persister = Arc::new(Persister::new(
                 Arc::clone(store),
                 Arc::clone(&app.clock),
                 Economy::every(settings.store.heartbeat / 2),
                 app.chance.clone(),
-            )),
-            location: store.location(),
-            heartbeat: settings.store.heartbeat,
-        },
+            ));
+            own = Some(Arc::clone(&persister));
+            Route::Local {
+                persister,
+                location: store.location(),
+                heartbeat: settings.store.heartbeat,
+            }
+        }
     };
     crate::files::make_private_dir(&settings.state_dir).map_err(|error| {
         let what = format!("cannot make the state directory {}", settings.state_dir.display());
@@ -190,7 +255,7 @@ async fn ingest(
         chance: app.chance.clone(),
     };
     // Whoever looks once kept nothing connected, so nothing is said to end.
-    Engine::start(parts, tasks, !plan.once)
+    Ok((Engine::start(parts, tasks, !plan.once)?, own))
 }
 
 /// Starts what stores what the bus tells, and what counts the chat on it.
@@ -199,7 +264,7 @@ fn persist(
     bus: &Arc<dyn EventBus>,
     store: &Arc<dyn SourceStore>,
     tasks: &Tasks,
-) -> Result<Reason, Failure> {
+) -> Result<(Arc<Persister>, Reason), Failure> {
     let persister = Arc::new(app.persister(Arc::clone(store)));
     let counts = Arc::new(Counts::default());
     let roster = Arc::new(Roster::default());
@@ -222,7 +287,7 @@ fn persist(
     crate::files::make_private_dir(directory).map_err(|error| cannot(&error))?;
     let chat = ChatCounter {
         bus: Arc::clone(bus),
-        persister,
+        persister: Arc::clone(&persister),
         store: Arc::clone(store),
         tally: Arc::new(Tally::open(&directory.join("chat.db")).map_err(|error| cannot(&error))?),
         writer: chat_writer(app),
@@ -235,10 +300,23 @@ fn persist(
     tasks.spawn("persister", |stop| consumer.run(stop));
     tasks.spawn("chat-counter", |stop| chat.run(stop));
     let location = bus.location();
-    Ok(Arc::new(move || {
+    let reason: Reason = Arc::new(move || {
         let healthy = counts.healthy.load(Ordering::Relaxed);
         (!healthy).then(|| format!("{location} is not read, or what it tells is not stored"))
-    }))
+    });
+    Ok((persister, reason))
+}
+
+/// Tells the figures of a persister next to what was expected of it.
+fn figures(app: &Current, persister: Arc<Persister>) -> Arc<dyn Fn() -> Stored + Send + Sync> {
+    let app = Arc::clone(app);
+    Arc::new(move || {
+        let app = current(&app);
+        Stored {
+            stats: persister.stats(),
+            expected_per_day: app.expected_day(app.settings.sources.len()).writes(),
+        }
+    })
 }
 
 /// Chat that a listener counts where it is said. Its settings must be the same in every process of a deployment.
@@ -267,24 +345,35 @@ fn chat_writer(app: &App) -> String {
     format!("{name}-chat")
 }
 
-/// Looks at the store now and then, so that readiness knows of it before something is to be written.
-fn watch_store(store: &Arc<dyn SourceStore>, tasks: &Tasks) -> Reason {
+/// Looks at the store now and then, so that readiness knows of it before something is to be written. It only reads: writes
+/// cost money on some stores, and whether they work is told by those that are needed anyway.
+fn watch_store(store: &Arc<dyn SourceStore>, persister: Option<Arc<Persister>>, tasks: &Tasks) -> Reason {
+    // No platform has a source of this number; what is looked for is an answer.
+    let nobody = SourceKey::new(PlatformName::Twitch, "1").expect("a number is an id");
     let trouble: Arc<std::sync::Mutex<Option<String>>> = Arc::default();
     let (seen, store) = (Arc::clone(&trouble), Arc::clone(store));
     tasks.spawn("store-watch", |stop| async move {
         loop {
-            let found = store.check().await.err().map(|error| error.to_string());
+            let answer = tokio::time::timeout(STORE_PATIENCE, store.load(&nobody));
+            let found = tokio::select! {
+                answer = answer => match answer {
+                    Ok(answer) => answer.err().map(|error| error.to_string()),
+                    Err(_) => Some(format!("{} does not answer", store.location())),
+                },
+                () = stop.requested() => return,
+            };
             *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
-            if !stop.sleep(Duration::from_secs(30)).await {
+            if !stop.sleep(STORE_EVERY).await {
                 return;
             }
         }
     });
     Arc::new(move || {
-        trouble
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        let stats = persister.as_ref().map(|persister| persister.stats());
+        let refused = stats.filter(|stats| stats.urgent > 0 && stats.failing);
+        let unwritten = refused.map(|stats| format!("{} changes are not stored yet", stats.urgent));
+        let seen = trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.clone().or(unwritten)
     })
 }
 
@@ -322,39 +411,46 @@ pub(super) fn remembered(app: &App) -> Vec<Attendee> {
 
 /// Reads the configuration again when asked to, and asks again for names that had no answer.
 async fn follow_configuration(
-    app: &Arc<App>,
+    in_force: &Current,
     engine: &Engine,
     mut reloads: tokio::sync::watch::Receiver<u64>,
     reload: Box<dyn Fn() -> Configuration + Send + Sync>,
 ) {
-    let mut current = Arc::clone(app);
+    // It owns the adapters: they know what is left of each budget, so a reload does not make new ones.
+    let first = current(in_force);
     loop {
+        let app = current(in_force);
         let asked = tokio::select! {
             changed = reloads.changed() => match changed {
                 Ok(()) => true,
                 Err(_) => std::future::pending().await,
             },
-            () = tokio::time::sleep(ASK_AGAIN), if !current.sources().unresolved.is_empty() => false,
+            () = tokio::time::sleep(ASK_AGAIN), if !app.sources().unresolved.is_empty() => false,
         };
-        if asked {
-            match next(&current, reload()) {
-                Ok(next) => current = Arc::new(next),
+        let app = if asked {
+            match next(&app, reload()) {
+                Ok(next) => Arc::new(next),
                 Err(failure) => {
                     warn!("The changed configuration is refused and the old one stays: {failure}");
                     continue;
                 }
             }
-        }
-        let platforms = match app.platforms().await {
+        } else {
+            app
+        };
+        let platforms = match first.platforms().await {
             Ok(platforms) => platforms,
             Err(failure) => {
                 warn!("Sources cannot be looked up: {failure}");
                 continue;
             }
         };
-        match attendees(&current, &platforms).await {
+        match attendees(&app, &platforms).await {
             Ok(sources) => {
-                engine.reconfigure(sources, current.settings.schedule.cron.clone());
+                engine.reconfigure(sources, app.settings.schedule.cron.clone());
+                *in_force
+                    .write()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = app;
                 if asked {
                     info!(
                         sources = engine.attended.count(),

@@ -113,7 +113,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
     match command {
         Command::Sources(command) => sources::run(&cx, command).await,
         Command::Probe(args) => probe::run(&cx, args).await,
-        Command::Watch(args) => watch::run(&setup, cx, args).await,
+        Command::Watch(args) => Box::pin(watch::run(&setup, cx, args)).await,
         Command::Auth(command) => auth::run(&cx, command).await,
         Command::Store(command) => store::run(&cx, command).await,
         Command::Doctor(_)

@@ -103,6 +103,8 @@ pub struct Stats {
     pub conflicts: u64,
     /// Reads and writes that failed otherwise.
     pub failures: u64,
+    /// Whether the last read or write failed.
+    pub failing: bool,
     /// Sources with something not yet stored.
     pub pending: usize,
     /// Sources with a transition not yet stored.
@@ -112,6 +114,21 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Starts counting.
+    pub fn since(now: Timestamp) -> Self {
+        Self {
+            since: now,
+            writes: 0,
+            reads: 0,
+            conflicts: 0,
+            failures: 0,
+            failing: false,
+            pending: 0,
+            urgent: 0,
+            next_due: None,
+        }
+    }
+
     /// Returns the writes a day at the pace so far; `None` in the first minute, which says nothing.
     pub fn writes_per_day(&self, now: Timestamp) -> Option<u64> {
         const DAY: i64 = 86_400_000;
@@ -124,16 +141,7 @@ impl Stats {
 impl Persister {
     /// Starts without knowing anything; each source is read when it is first heard of.
     pub fn new(store: Arc<dyn SourceStore>, clock: Arc<dyn Clock>, economy: Economy, chance: Chance) -> Self {
-        let stats = Stats {
-            since: clock.now(),
-            writes: 0,
-            reads: 0,
-            conflicts: 0,
-            failures: 0,
-            pending: 0,
-            urgent: 0,
-            next_due: None,
-        };
+        let stats = Stats::since(clock.now());
         Self {
             store,
             clock,
@@ -273,7 +281,10 @@ impl Persister {
     ) {
         let heartbeat = self.economy.next_heartbeat(now, self.chance.fraction());
         let transitions = entry.saved(version, heartbeat);
-        self.count(|stats| stats.writes += 1 + transitions.len() as u64);
+        self.count(|stats| {
+            stats.writes += 1 + transitions.len() as u64;
+            stats.failing = false;
+        });
         applied.outcomes.insert(key.clone(), Outcome::Written);
         if !transitions.is_empty() {
             applied
@@ -285,7 +296,10 @@ impl Persister {
     }
 
     fn failed(&self, key: &SourceKey, entry: &mut Known, error: StoreError, applied: &mut Applied) {
-        self.count(|stats| stats.failures += 1);
+        self.count(|stats| {
+            stats.failures += 1;
+            stats.failing = true;
+        });
         let blocked = matches!(error, StoreError::Unusable { .. } | StoreError::Rejected { .. });
         entry.failed(blocked, &self.economy, self.clock.now(), self.chance.fraction());
         applied.outcomes.insert(key.clone(), entry.outlook());

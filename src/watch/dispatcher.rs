@@ -87,9 +87,15 @@ impl Dispatcher {
             let closing = *self.closing.borrow();
             self.forget(&mut held).await?;
             // Reading a few rows that were just written takes microseconds: not worth another thread.
-            let waiting = self
+            let waiting = match self
                 .ledger
-                .next(BATCH, spread.allowance(), &|source| held.holds(source))?;
+                .next(BATCH, spread.allowance(), &|source| held.holds(source))
+            {
+                Ok(waiting) => waiting,
+                // The recorder says so; nothing is lost.
+                Err(error) if error.may_pass() && !closing => Vec::new(),
+                Err(error) => return Err(error),
+            };
             if waiting.is_empty() {
                 if closing && (self.ledger.depth().events == 0 || spread.is_bounded()) {
                     self.leave();
@@ -153,7 +159,7 @@ impl Dispatcher {
         let (done, unforgotten) = blocking(move || (ledger.sent(&unforgotten), unforgotten)).await;
         match done {
             Ok(()) => held.forget_at = None,
-            Err(LedgerError::Full { .. }) => {
+            Err(error) if error.may_pass() => {
                 held.unforgotten = unforgotten;
                 held.forget_at = Some(Instant::now() + IDLE);
             }
@@ -227,7 +233,8 @@ impl Dispatcher {
         });
         match aside.await {
             // It will be refused again when there is room to put it aside.
-            Ok(()) | Err(LedgerError::Full { .. }) => Ok(through),
+            Ok(()) => Ok(through),
+            Err(error) if error.may_pass() => Ok(through),
             Err(error) => Err(error),
         }
     }

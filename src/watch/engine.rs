@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tracing::warn;
+use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::attended::{Attended, Attendee};
 use super::dispatcher::{Dispatched, Dispatcher, Outlet};
@@ -36,6 +38,9 @@ use crate::platforms::{Platform, ProbeSet, ProbeSink as _};
 
 /// What is not a transition leaves for the bus at most so often a second: BitBrat's own consumer loses floods.
 const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
+
+/// How long a store must have taken everything before it is said to be well again: longer than pauses between attempts.
+const STORE_CALM: Duration = Duration::from_mins(1);
 
 /// What the daemon is made of.
 pub struct Parts {
@@ -88,6 +93,7 @@ pub struct Engine {
     /// The lanes.
     pub lanes: Arc<Lanes>,
     intake: Option<Intake>,
+    taken: Arc<AtomicU64>,
     timetable: watch::Sender<Timetable>,
     ledger: Arc<Ledger>,
     recorded: Arc<Recorded>,
@@ -162,6 +168,7 @@ impl Engine {
             started_at: parts.clock.now(),
             attended,
             lanes,
+            taken: intake.taken(),
             intake: Some(intake),
             timetable,
             ledger,
@@ -277,12 +284,23 @@ impl Engine {
         }
     }
 
+    /// Returns what tells whether the daemon's heart has moved since it was last asked.
+    pub fn pulse(&self) -> impl Fn() -> bool + Send + use<> {
+        let recorded = Arc::clone(&self.recorded);
+        let seen = AtomicU64::new(0);
+        move || {
+            let beats = recorded.beats.load(Ordering::Relaxed);
+            seen.swap(beats, Ordering::Relaxed) != beats
+        }
+    }
+
     /// Returns what tells how the daemon is.
     pub fn view(&self) -> View {
         let sources = ViewOf {
             started_at: self.started_at,
             instance: self.instance.clone(),
             attended: self.attended.clone(),
+            taken: Arc::clone(&self.taken),
             recorded: Arc::clone(&self.recorded),
             dispatched: Arc::clone(&self.dispatched),
             ledger: Arc::clone(&self.ledger),
@@ -334,7 +352,7 @@ fn pave(route: Route, clock: &Arc<dyn Clock>, tasks: &Tasks) -> (Arc<dyn Outlet>
 }
 
 /// Whether an observation says that an authorisation may be gone although nobody checked it.
-fn looks_unauthorised(observation: &Observation) -> bool {
+pub(super) fn looks_unauthorised(observation: &Observation) -> bool {
     let (Fact::Connection {
         state: LinkState::Down { error } | LinkState::Refused { error },
         ..
@@ -356,27 +374,39 @@ async fn keep(
 ) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut failed = None;
     loop {
-        tokio::select! {
+        let applied = tokio::select! {
             batch = batches.recv() => match batch {
-                Some(batch) => report(&persister.apply(batch).await),
+                Some(batch) => persister.apply(batch).await,
                 None => break,
             },
-            _ = second.tick() => report(&persister.tick().await),
-        }
+            _ = second.tick() => persister.tick().await,
+        };
+        failed = report(&applied, failed);
     }
     // The recorder is gone; what the dispatcher still brings are transitions, which are written at once.
     stop.requested().await;
-    report(&persister.flush().await);
+    report(&persister.flush().await, failed);
 }
 
-fn report(applied: &crate::persist::Applied) {
-    if let Some((source, error)) = applied.failures.first() {
+/// Says that a store begins to refuse and that it has stopped refusing for a while: once each, and not with every attempt.
+/// `failed` is when it last did; returns that anew.
+fn report(applied: &crate::persist::Applied, failed: Option<Instant>) -> Option<Instant> {
+    let Some((source, error)) = applied.failures.first() else {
+        let over = failed.is_some_and(|last| last.elapsed() > STORE_CALM);
+        if over {
+            info!("The store takes everything again");
+        }
+        return failed.filter(|_| !over);
+    };
+    if failed.is_none() {
         warn!(
             source.key = %source, failed = applied.failures.len(), error = error as &dyn std::error::Error,
-            "The store did not take everything; it is tried again"
+            "The store did not take everything; it is tried again until it does"
         );
     }
+    Some(Instant::now())
 }
 
 /// Says which platforms a set of sources needs.

@@ -80,9 +80,9 @@ impl Intake {
         self.take(Input::Counted(source.clone(), tally));
     }
 
-    /// Returns how many inputs were taken.
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
+    /// Returns the count of inputs taken, for those who must not keep the intake open.
+    pub fn taken(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.taken)
     }
 
     fn take(&self, input: Input) {

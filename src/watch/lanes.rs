@@ -4,7 +4,7 @@
 //! look-up of permissions have lanes of their own, so that neither delays who is live.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +39,6 @@ struct Lane {
     probes: ProbeSet,
     waiting: Mutex<Waiting>,
     bell: Notify,
-    busy: AtomicBool,
     counts: LaneCounts,
 }
 
@@ -47,7 +46,9 @@ struct Lane {
 #[derive(Debug, Default)]
 struct Waiting {
     /// All sources of the platform.
-    probes: BTreeMap<Probe, Instant>,
+    probes: ProbeSet,
+    /// What is being looked at.
+    running: ProbeSet,
     /// Single sources, at once: a listener had a gap there.
     sources: BTreeMap<SourceKey, ProbeSet>,
     last_nudge: Option<Instant>,
@@ -71,7 +72,7 @@ pub struct LaneReport {
     pub name: &'static str,
     /// Looks begun.
     pub looks: u64,
-    /// Ticks that came while the one before still waited, or too late to be worth it.
+    /// Ticks that came while the run before still waited or was at work.
     pub skipped: u64,
     /// Requests sent.
     pub calls: u64,
@@ -103,7 +104,6 @@ impl Lanes {
                     probes: probes.iter().copied().collect(),
                     waiting: Mutex::default(),
                     bell: Notify::new(),
-                    busy: AtomicBool::new(false),
                     counts: LaneCounts::default(),
                 })
             })
@@ -117,7 +117,16 @@ impl Lanes {
         })
     }
 
-    /// Asks every platform for `probes` of all its sources.
+    /// A schedule says that it is time for `probe` of all sources. One run of a schedule is at work at a time: where the one
+    /// before has not ended, this one is skipped and counted.
+    pub fn tick(&self, probe: Probe) {
+        for lane in &self.all {
+            lane.tick(probe);
+        }
+    }
+
+    /// Asks every platform for `probes` of all its sources, also when a look is under way: something has changed since it
+    /// began.
     pub fn ask(&self, probes: &ProbeSet) {
         for lane in &self.all {
             lane.ask(probes);
@@ -176,7 +185,6 @@ impl Lanes {
 
     /// Looks at what was asked for. Returns whether to go on.
     async fn look(&self, lane: &Lane, intake: &Intake, stop: &Stop) -> bool {
-        lane.busy.store(true, Ordering::Relaxed);
         for Look { probes, sources } in self.due(lane) {
             lane.counts.looks.fetch_add(1, Ordering::Relaxed);
             let begun = Instant::now();
@@ -196,7 +204,7 @@ impl Lanes {
                 debug!(platform = %platform, problem, "Problem while looking");
             }
         }
-        lane.busy.store(false, Ordering::Relaxed);
+        lane.waiting().running.clear();
         true
     }
 
@@ -263,19 +271,26 @@ impl Lane {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tick(&self, probe: Probe) {
+        if !self.probes.contains(&probe) {
+            return;
+        }
+        let mut waiting = self.waiting();
+        let running = waiting.running.contains(&probe);
+        if !running && waiting.probes.insert(probe) {
+            self.bell.notify_one();
+            return;
+        }
+        let skipped = self.counts.skipped.fetch_add(1, Ordering::Relaxed) + 1;
+        // Said rarely: a platform that is slow today will be slow for a while.
+        if running && skipped.is_power_of_two() {
+            warn!(platform = %self.platform.name(), probe = %probe, skipped, "A look takes longer than its interval; ticks are skipped");
+        }
+    }
+
     fn ask(&self, probes: &ProbeSet) {
         let mut waiting = self.waiting();
-        for probe in probes.intersection(&self.probes) {
-            if waiting.probes.contains_key(probe) {
-                let skipped = self.counts.skipped.fetch_add(1, Ordering::Relaxed) + 1;
-                // Said rarely: a platform that is slow today will be slow for a while.
-                if self.busy.load(Ordering::Relaxed) && skipped.is_power_of_two() {
-                    warn!(platform = %self.platform.name(), probe = %probe, skipped, "A look takes longer than its interval; ticks are skipped");
-                }
-            } else {
-                waiting.probes.insert(*probe, Instant::now());
-            }
-        }
+        waiting.probes.extend(probes.intersection(&self.probes));
         if !waiting.probes.is_empty() {
             self.bell.notify_one();
         }
@@ -317,7 +332,11 @@ impl Lane {
 
     fn take(&self) -> (ProbeSet, BTreeMap<SourceKey, ProbeSet>) {
         let mut waiting = self.waiting();
-        let probes = std::mem::take(&mut waiting.probes).into_keys().collect();
+        let probes = std::mem::take(&mut waiting.probes);
+        waiting.running.clone_from(&probes);
         (probes, std::mem::take(&mut waiting.sources))
     }
 }
+
+#[cfg(test)]
+mod tests;

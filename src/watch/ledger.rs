@@ -3,6 +3,7 @@
 //! One SQLite file, so that a change and the event that tells it are committed together or not at all. What blocks here
 //! is called from `spawn_blocking`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -61,6 +62,14 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
+    /// The system does not let us read or write it now: a quota, a limit, a disk that fails.
+    #[error("{} cannot be read or written", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// Anything else.
     #[error("{} cannot be used", path.display())]
     Sqlite {
@@ -69,6 +78,13 @@ pub enum LedgerError {
         /// Why.
         source: rusqlite::Error,
     },
+}
+
+impl LedgerError {
+    /// Whether it may be better later without anyone touching the file.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Io { .. })
+    }
 }
 
 /// What is committed together.
@@ -358,6 +374,11 @@ impl Ledger {
             .unwrap();
     }
 
+    /// Returns the sources of which events wait.
+    pub fn behind(&self) -> HashSet<SourceKey> {
+        self.inner().queue.sources().cloned().collect()
+    }
+
     /// Returns how much waits.
     pub fn depth(&self) -> Depth {
         let inner = self.inner();
@@ -465,6 +486,10 @@ fn explain(path: &Path, error: rusqlite::Error) -> LedgerError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => LedgerError::Full {
             path: path.to_owned(),
+        },
+        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseBusy) => LedgerError::Io {
+            path: path.to_owned(),
+            source: error,
         },
         _ => LedgerError::Sqlite {
             path: path.to_owned(),

@@ -56,10 +56,14 @@ impl StateLock {
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        // Only for the message above; the lock itself does not depend on it.
-        file.set_len(0).map_err(io)?;
-        file.rewind().map_err(io)?;
-        write!(file, "{}", std::process::id()).map_err(io)?;
+        // Only for the message above; the lock itself does not depend on it, and a full disk must not keep us from starting.
+        let noted = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| write!(file, "{}", std::process::id()));
+        if let Err(error) = noted {
+            tracing::debug!(error = %error, "The lock file does not name us");
+        }
         Ok(Self(file))
     }
 }

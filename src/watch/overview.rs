@@ -22,6 +22,8 @@ pub struct Overview {
     pub summary: Summary,
     /// How many sources it attends.
     pub attended: usize,
+    /// Inputs that were taken and are not joined yet.
+    pub inputs: u64,
     /// What waits in the outbox.
     pub outbox: Depth,
     /// Where events go.
@@ -52,6 +54,7 @@ pub(super) struct ViewOf {
     pub started_at: Timestamp,
     pub instance: String,
     pub attended: Attended,
+    pub taken: Arc<AtomicU64>,
     pub recorded: Arc<Recorded>,
     pub dispatched: Arc<Dispatched>,
     pub ledger: Arc<Ledger>,
@@ -74,6 +77,7 @@ impl ViewOf {
             instance: self.instance.clone(),
             summary: self.recorded.summary(),
             attended: self.attended.count(),
+            inputs: count(&self.taken).saturating_sub(count(&self.recorded.inputs)),
             outbox: self.ledger.depth(),
             outlet: self.outlet.describe(),
             transitions: count(&self.recorded.transitions),

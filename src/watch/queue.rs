@@ -55,6 +55,11 @@ impl Queue {
         self.heartbeats.len()
     }
 
+    /// Returns the sources of which anything waits.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceKey> {
+        self.waiting.keys()
+    }
+
     /// Appends an event. Its number is greater than that of every event before it.
     pub fn push(&mut self, seq: i64, source: &SourceKey, class: Class) {
         let line = self.waiting.entry(source.clone()).or_default();

@@ -3,7 +3,7 @@
 //! A change and its event are committed together before anything is told. While the disk refuses, nothing is told, the
 //! change waits in memory, and the daemon says that it is not ready.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -67,6 +67,10 @@ pub struct Recorded {
     pub owed: AtomicU64,
     /// Whether the disk refuses.
     pub blocked: AtomicBool,
+    /// Inputs that are joined and, where they changed a verdict, written down.
+    pub inputs: AtomicU64,
+    /// Moved once a second, as long as the recorder is not stuck.
+    pub beats: AtomicU64,
     /// What the sources amount to, as of the last second.
     summary: Mutex<Summary>,
 }
@@ -151,6 +155,7 @@ impl Recorder {
                         break;
                     }
                     self.take(std::mem::take(&mut batch)).await?;
+                    self.counts.inputs.fetch_add(count as u64, Ordering::Relaxed);
                 }
                 _ = second.tick() => self.beat().await?,
                 () = &mut finish => {
@@ -170,6 +175,8 @@ impl Recorder {
 
     async fn farewell(&mut self) -> Result<(), LedgerError> {
         let now = self.clock.now();
+        // Before the goodbye is among what waits.
+        let behind = self.behind();
         if self.farewell {
             let inputs = self.tracker.farewell(now);
             self.take(inputs).await?;
@@ -184,8 +191,9 @@ impl Recorder {
             );
         }
         if let Beat::Keep { keeper, .. } = &self.beat {
-            let all = self.tracker.all_moved();
-            let snapshot = self.snapshot(&all);
+            let mut last = self.tracker.all_moved();
+            last.retain(|source| !behind.contains(source));
+            let snapshot = self.snapshot(&last);
             // Fails only when the persister is gone already.
             let _ = keeper.send(snapshot).await;
         }
@@ -250,7 +258,7 @@ impl Recorder {
             None => match self.ledger.told(source) {
                 Ok(told) => Ok(told.unwrap_or_default()),
                 // Told from nothing is told in full: longer, never wrong.
-                Err(LedgerError::Full { .. }) => Ok(Knowledge::default()),
+                Err(error) if error.may_pass() => Ok(Knowledge::default()),
                 Err(error) => Err(error),
             },
         }
@@ -333,8 +341,18 @@ impl Recorder {
             .store(self.stuck.owed.len() as u64, Ordering::Relaxed);
     }
 
+    /// The sources of which changes are still to be told. What is handed on as a whole would overtake them, and a stream that
+    /// came and went meanwhile would be in nobody's history.
+    fn behind(&self) -> HashSet<SourceKey> {
+        let mut behind = self.ledger.behind();
+        behind.extend(self.stuck.events.iter().map(|fresh| fresh.event.source.clone()));
+        behind.extend(self.stuck.owed.iter().cloned());
+        behind
+    }
+
     /// Once a second: what is owed, what is stuck, and the news that are no transitions.
     async fn beat(&mut self) -> Result<(), LedgerError> {
+        self.counts.beats.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         self.pay(now).await?;
         if !self.stuck.known.is_empty() || !self.stuck.events.is_empty() {
@@ -348,6 +366,10 @@ impl Recorder {
                 };
                 let due = self.tracker.due(now, *period, BEATS);
                 if !due.is_empty() {
+                    let behind = self.behind();
+                    let (held, due): (Vec<_>, Vec<_>) =
+                        due.into_iter().partition(|source| behind.contains(source));
+                    self.tracker.not_handed_on(&held);
                     self.checkpoint(&due, now).await?;
                     permit.send(self.snapshot(&due));
                 }

@@ -109,6 +109,7 @@ struct World {
     clock: Arc<RuntimeClock>,
     pace: Option<NonZeroU32>,
     bound: usize,
+    beat: Option<Beat>,
     running: Option<Running>,
 }
 
@@ -133,6 +134,7 @@ impl World {
             clock: RuntimeClock::starting_at(Timestamp::from_millis(1_780_000_000_000)),
             pace: None,
             bound: 1000,
+            beat: None,
             running: None,
         }
     }
@@ -148,7 +150,7 @@ impl World {
             tracker: Tracker::restored("w", ledger.restore().unwrap()),
             ledger: Arc::clone(&ledger),
             inputs,
-            beat: Beat::Publish { period: 900_000 },
+            beat: self.beat.take().unwrap_or(Beat::Publish { period: 900_000 }),
             clock: self.clock.clone(),
             bell: Arc::clone(&bell),
             closing,
@@ -480,5 +482,51 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
         assert_eq!(world.bus.kinds(&key(id)), [StreamOnline], "{id}");
     }
     assert_eq!(world.bus.kinds(&key(60)), [StreamOnline, StreamOffline]);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_on_as_a_whole_never_overtakes_changes_that_wait() {
+    let (keeper, mut kept) = mpsc::channel(1);
+    let mut world = World::new();
+    world.beat = Some(Beat::Keep {
+        period: 10_000,
+        keeper,
+    });
+    let world = world.start();
+    world.up(&key(1));
+    world.up(&key(2));
+    assert!(world.drained(SOON).await);
+    world.bus.mood(Mood::Fails(key(1)));
+    world.live(&key(1), "1");
+    world.pass(1).await;
+    while kept.try_recv().is_ok() {}
+    let mut handed_on = BTreeSet::new();
+    for _ in 0..40 {
+        world.up(&key(1));
+        world.up(&key(2));
+        world.pass(1).await;
+        if let Ok(batch) = kept.try_recv() {
+            handed_on.extend(batch.into_iter().map(|(source, _)| source));
+        }
+    }
+    assert_eq!(
+        handed_on,
+        BTreeSet::from([key(2)]),
+        "of the first one a start still waits"
+    );
+    world.ended(&key(1), "1");
+    world.bus.mood(Mood::Fine);
+    assert!(world.drained(SOON).await);
+    assert_eq!(world.bus.kinds(&key(1))[1..], [StreamOnline, StreamOffline]);
+    for _ in 0..20 {
+        world.up(&key(1));
+        world.pass(1).await;
+        if let Ok(batch) = kept.try_recv() {
+            handed_on.extend(batch.into_iter().map(|(source, _)| source));
+        }
+    }
+    assert!(handed_on.contains(&key(1)));
+    drop(kept);
     world.stop().await;
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::lanes::Lanes;
 use crate::core::schedule::Cron;
 use crate::lifecycle::Stop;
-use crate::platforms::{Probe, ProbeSet};
+use crate::platforms::Probe;
 
 /// When each probe runs.
 pub type Timetable = BTreeMap<Probe, Cron>;
@@ -51,7 +51,7 @@ async fn start(timetable: &Timetable, lanes: &Arc<Lanes>) -> Result<JobScheduler
     for (probe, cron) in timetable {
         let (lanes, probe) = (Arc::clone(lanes), *probe);
         let job = Job::new_async(cron.as_str(), move |_, _| {
-            lanes.ask(&ProbeSet::from([probe]));
+            lanes.tick(probe);
             Box::pin(async {})
         })?;
         source.add(job).await?;

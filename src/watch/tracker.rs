@@ -227,6 +227,15 @@ impl Tracker {
         due
     }
 
+    /// Takes back that sources were handed on: they have their turn again a period later.
+    pub fn not_handed_on(&mut self, sources: &[SourceKey]) {
+        for source in sources {
+            if let Some(entry) = self.sources.get_mut(source) {
+                entry.moved = true;
+            }
+        }
+    }
+
     /// Returns every source that has news since it was last handed on, and counts it as handed on.
     pub fn all_moved(&mut self) -> Vec<SourceKey> {
         let moved = self.sources.iter_mut().filter(|(_, entry)| entry.moved);

@@ -12,7 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use super::{Web, answer};
+use super::{Stored, Web, answer};
+use crate::core::time::Timestamp;
 use crate::watch::overview::Overview;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +52,9 @@ pub(super) async fn metrics(State(web): State<Web>) -> Response {
     if let Some(overview) = web.overview() {
         describe(&mut registry, &overview);
     }
+    if let Some(stored) = &web.stored {
+        describe_store(&mut registry, &stored(), web.clock.now());
+    }
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => {
@@ -88,6 +92,12 @@ fn describe(registry: &mut Registry, overview: &Overview) {
         "transitions",
         "Changes of a verdict",
         overview.transitions,
+    );
+    gauge(
+        registry,
+        "inputs_waiting",
+        "Facts and counts that were heard and not joined yet",
+        signed(overview.inputs),
     );
     gauge(
         registry,
@@ -143,6 +153,43 @@ fn describe(registry: &mut Registry, overview: &Overview) {
         "listener_healthy",
         "Whether a listener hears what it should",
         healthy,
+    );
+}
+
+fn describe_store(registry: &mut Registry, stored: &Stored, now: Timestamp) {
+    let stats = stored.stats;
+    for (name, help, value) in [
+        (
+            "store_writes",
+            "Documents and history entries written",
+            stats.writes,
+        ),
+        ("store_reads", "Documents read", stats.reads),
+        (
+            "store_conflicts",
+            "Writes that another writer had overtaken",
+            stats.conflicts,
+        ),
+        ("store_failures", "Reads and writes that failed", stats.failures),
+    ] {
+        counter(registry, name, help, value);
+    }
+    let expected = ("Writes a day that were expected", stored.expected_per_day);
+    gauge(
+        registry,
+        "store_writes_per_day_expected",
+        expected.0,
+        signed(expected.1),
+    );
+    if let Some(pace) = stats.writes_per_day(now) {
+        let help = "Writes a day at the pace since the start";
+        gauge(registry, "store_writes_per_day", help, signed(pace));
+    }
+    gauge(
+        registry,
+        "store_waiting",
+        "Sources with changes that are not stored",
+        signed(stats.urgent as u64),
     );
 }
 

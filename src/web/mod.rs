@@ -12,6 +12,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -27,11 +28,24 @@ use crate::core::document::SourceDocument;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
+use crate::persist::Stats;
 use crate::store::{HistoryEntry, SourceStore};
 use crate::watch::overview::{Overview, View};
 
+/// How long requests in progress may take after a stop.
+const FINISH: Duration = Duration::from_secs(2);
+
 /// Writes documents as the JSON that the commands promise.
 pub type Render<T> = Arc<dyn Fn(T) -> Value + Send + Sync>;
+
+/// How much was stored, next to what was expected.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored {
+    /// The actual figures.
+    pub stats: Stats,
+    /// Writes a day that were expected of the configured sources.
+    pub expected_per_day: u64,
+}
 
 /// What the pages are made of.
 #[derive(Clone)]
@@ -40,6 +54,8 @@ pub struct Web {
     pub store: Arc<dyn SourceStore>,
     /// How the daemon is; `None` in a process that only serves pages.
     pub view: Option<View>,
+    /// What was stored; `None` in a process that stores nothing.
+    pub stored: Option<Arc<dyn Fn() -> Stored + Send + Sync>>,
     /// Further reasons why this process is not ready.
     pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Time.
@@ -81,9 +97,18 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 pub async fn serve(listener: TcpListener, web: Web, extra: Router, stop: Stop) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     info!(%address, "Serving pages at http://{address}/");
-    axum::serve(listener, router(web).merge(extra))
-        .with_graceful_shutdown(async move { stop.requested().await })
-        .await
+    let polite = stop.clone();
+    let serving = axum::serve(listener, router(web).merge(extra))
+        .with_graceful_shutdown(async move { polite.requested().await });
+    let impatient = async {
+        stop.requested().await;
+        tokio::time::sleep(FINISH).await;
+    };
+    // Whoever reads a page slowly must not hold up the end of the daemon.
+    tokio::select! {
+        served = serving.into_future() => served,
+        () = impatient => Ok(()),
+    }
 }
 
 /// Returns all pages.

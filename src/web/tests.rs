@@ -31,6 +31,7 @@ fn overview() -> Overview {
         instance: "w".into(),
         summary: crate::watch::recorder::Summary::default(),
         attended: 1,
+        inputs: 0,
         outbox: Depth {
             events: 3,
             heartbeats: 1,
@@ -73,6 +74,13 @@ async fn served(token: Option<&str>) -> Served {
     let web = Web {
         store: Arc::new(store),
         view: Some(Arc::new(overview)),
+        stored: Some(Arc::new(|| Stored {
+            stats: Stats {
+                writes: 12,
+                ..Stats::since(Timestamp::from_millis(1_780_000_000_000))
+            },
+            expected_per_day: 4096,
+        })),
         unready: Arc::new(move || reasons.lock().unwrap().clone()),
         started_at: Timestamp::from_millis(START),
         clock,
@@ -200,6 +208,8 @@ async fn metrics_name_no_source() {
         "bitbrat_ready 1",
         "bitbrat_outbox_events 3",
         "bitbrat_transitions_total 7",
+        "bitbrat_store_writes_total 12",
+        "bitbrat_store_writes_per_day_expected 4096",
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }

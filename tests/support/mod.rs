@@ -59,10 +59,18 @@ impl Home {
 
     /// Prepares a run, apart from the environment of whoever runs the tests.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bitbrat"));
+        self.command_through(&[], words)
+    }
+
+    /// As [`Home::command`], started by another program.
+    pub fn command_through(&self, starter: &[&str], words: &[&str]) -> Command {
+        let mut line = starter.to_vec();
+        line.push(env!("CARGO_BIN_EXE_bitbrat"));
+        line.extend(words);
+        let mut command = Command::new(line[0]);
         let home = self.directory.path();
         command
-            .args(words)
+            .args(&line[1..])
             .current_dir(self.work())
             .env_clear()
             .env("HOME", home)

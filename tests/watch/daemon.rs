@@ -1,178 +1,11 @@
 //! `bitbrat watch` as a person runs it: a process of its own beside a simulator of its own.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::process::{PATIENCE, Process, Sim, metric, page, toml, until, watch, world};
 use crate::support::Home;
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A child process that is ended with the test.
-struct Process {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-    seen: Vec<String>,
-}
-
-impl Process {
-    fn start(home: &Home, words: &[&str]) -> Self {
-        let mut command = home.command(words);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = mpsc::channel();
-        let streams: [Box<dyn std::io::Read + Send>; 2] = [
-            Box::new(child.stdout.take().unwrap()),
-            Box::new(child.stderr.take().unwrap()),
-        ];
-        for stream in streams {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    if sender.send(line).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        Self {
-            child,
-            lines,
-            seen: Vec::new(),
-        }
-    }
-
-    /// Waits for a line that contains `text`.
-    #[track_caller]
-    fn says(&mut self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("`{text}` was never said:\n{}", self.seen.join("\n"));
-            };
-            self.seen.push(line.clone());
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([name, &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits for the end and returns the exit code.
-    #[track_caller]
-    fn ends(&mut self) -> i32 {
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("it does not end:\n{}", self.seen.join("\n"));
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Starts a simulator and a home that is configured for it.
-fn world() -> (Process, Home) {
-    let mut sim = Process::start(&Home::new(), &["sim", "--port", "0", "--env"]);
-    let last = sim.says("BITBRAT_SOURCES=");
-    let mut text = String::new();
-    for line in sim
-        .seen
-        .iter()
-        .filter(|line| **line != last && line.contains('=') && !line.contains(' '))
-    {
-        text.push_str(line);
-        text.push('\n');
-    }
-    let sources: Vec<&str> = last
-        .trim_start_matches("BITBRAT_SOURCES=")
-        .trim_matches('"')
-        .split(' ')
-        .collect();
-    let home = Home::new()
-        .file(".env", &text)
-        .file("bitbrat.toml", &toml(&sources));
-    (sim, home)
-}
-
-fn toml(sources: &[&str]) -> String {
-    let tables = sources.iter().map(|source| {
-        let (platform, id) = source.split_once(':').unwrap();
-        format!("[[source]]\nplatform = \"{platform}\"\nid = \"{id}\"\n")
-    });
-    format!("[web]\nlisten = \"127.0.0.1:0\"\n{}", tables.collect::<String>())
-}
-
-/// Starts the daemon and returns it with the address of its pages.
-fn watch(home: &Home) -> (Process, String) {
-    let mut daemon = Process::start(home, &["watch", "--color", "never"]);
-    let line = daemon.says("Serving pages at");
-    let address = line
-        .split("http://")
-        .nth(1)
-        .unwrap()
-        .split('/')
-        .next()
-        .unwrap()
-        .to_owned();
-    (daemon, address)
-}
-
-/// Asks for a page by hand.
-fn page(address: &str, path: &str) -> Option<(u16, String)> {
-    use std::io::{Read as _, Write as _};
-    let mut socket = std::net::TcpStream::connect(address).ok()?;
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(
-        socket,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
-}
-
-/// Asks for a page until `good` says so.
-#[track_caller]
-fn until(address: &str, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
-    let until = Instant::now() + PATIENCE;
-    let mut last = None;
-    while Instant::now() < until {
-        if let Some((status, body)) = page(address, path) {
-            if good(status, &body) {
-                return body;
-            }
-            last = Some(body);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{path} never became good; last: {last:?}");
-}
 
 fn items(body: &str) -> Vec<Value> {
     let value: Value = serde_json::from_str(body).unwrap();
@@ -267,4 +100,252 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     home.run(&["watch", "--set", "web.listen=0.0.0.0:0"])
         .exits(6)
         .tells("BITBRAT_WEB_TOKEN");
+}
+
+/// Looks once a second and as soon as a second begins.
+const EAGER: &str = "[schedule]\nstream = \"* * * * * *\"\nconnection = \"* * * * * *\"\njitter = \"0s\"\n";
+
+fn eager(sources: &[&str]) -> String {
+    format!("{EAGER}{}", toml(sources))
+}
+
+fn field(body: &str, key: &str, field: &str) -> Value {
+    let items = items(body);
+    let item = items.iter().find(|item| item["key"] == key);
+    item.map_or(Value::Null, |item| item[field].clone())
+}
+
+#[test]
+fn two_daemons_with_states_of_their_own_converge_on_one_store() {
+    let sim = Sim::start();
+    let sources = ["twitch:777001", "twitch:777002"];
+    let home = sim.home(&sources).file("bitbrat.toml", &eager(&sources));
+    let store = format!("sqlite:{}", home.work().join("shared.db").display());
+    let home = home.env("BITBRAT_STORE__URL", &store);
+    let start = |state: &str| {
+        let mut command = home.command(&["watch", "--color", "never"]);
+        command.env("BITBRAT_STATE_DIR", home.work().join(state));
+        let mut daemon = Process::spawn(&mut command);
+        let address = daemon.address();
+        (daemon, address)
+    };
+    let ((mut first, one), (mut second, two)) = (start("one"), start("two"));
+    for address in [&one, &two] {
+        until(address, "/api/v1/sources", |_, body| {
+            field(body, "twitch:777001", "streamStatus") == "ONLINE"
+                && field(body, "twitch:777002", "streamStatus") == "OFFLINE"
+        });
+    }
+    sim.order(
+        "/__sim/twitch/stream_up",
+        &json!({"id": "777002", "stream_id": "5550001", "lag_ms": 0}),
+    );
+    until(&one, "/api/v1/sources", |_, body| {
+        field(body, "twitch:777002", "streamStatus") == "ONLINE"
+    });
+    // Both have looked since, so both have told what they know of it.
+    for address in [&one, &two] {
+        let looks = metric(address, "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}");
+        until(address, "/metrics", |_, _| {
+            metric(address, "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}") > looks + 1.0
+        });
+    }
+    // One of them ends and says so; the other one goes on, and what it sees counts.
+    first.signal("-TERM");
+    assert_eq!(first.ends(), 0, "{}", first.said());
+    until(&two, "/api/v1/sources", |_, body| {
+        field(body, "twitch:777001", "status") == "CONNECTED"
+            && field(body, "twitch:777002", "status") == "CONNECTED"
+    });
+    let told = home
+        .run(&["sources", "history", "twitch:777002", "-o", "json"])
+        .json();
+    let entries = told["items"].as_array().unwrap();
+    let announced = entries
+        .iter()
+        .filter(|entry| entry["facet"] == "stream" && entry["to"] == "ONLINE");
+    assert_eq!(announced.count(), 1, "{told:#}");
+    second.signal("-TERM");
+    assert_eq!(second.ends(), 0, "{}", second.said());
+    let status = home.run(&["sources", "status", "-o", "json"]);
+    assert_eq!(status.item("key", "twitch:777002")["streamStatus"], "ONLINE");
+    assert_eq!(status.item("key", "twitch:777002")["status"], "DISCONNECTED");
+}
+
+/// A store that takes connections and never answers.
+fn mute_store() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+#[test]
+fn a_second_signal_forces_and_so_does_the_end_of_the_grace_period() {
+    let sim = Sim::start();
+    for (grace, signals, reason) in [("60s", 2, "second signal"), ("1s", 1, "grace period")] {
+        let (_store, address) = mute_store();
+        let home = sim
+            .home(&["twitch:777001"])
+            .env("FIRESTORE_EMULATOR_HOST", &address)
+            .env("BITBRAT_STORE__URL", "firestore:nowhere")
+            .env("BITBRAT_WATCH__GRACE", grace);
+        let (mut daemon, _) = watch(&home);
+        // From now on there is something to be stored, and it cannot be.
+        daemon.says("stream UNKNOWN → ONLINE");
+        daemon.signal("-TERM");
+        daemon.says("Stopping");
+        let begun = Instant::now();
+        if signals == 2 {
+            daemon.signal("-TERM");
+        }
+        assert_eq!(daemon.ends(), 1, "{}", daemon.said());
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "it does not wait for 60 s"
+        );
+        assert!(daemon.said().contains(reason), "{}", daemon.said());
+    }
+}
+
+#[test]
+fn a_task_that_dies_takes_the_daemon_down_under_its_name() {
+    let sim = Sim::start();
+    let home = sim.home(&["twitch:777001", "twitch:777002"]);
+    let home = home.file("bitbrat.toml", &eager(&["twitch:777001", "twitch:777002"]));
+    let (mut daemon, address) = watch(&home);
+    until(&address, "/api/v1/sources", |_, body| {
+        field(body, "twitch:777002", "streamStatus") == "OFFLINE"
+    });
+    let ledger = rusqlite::Connection::open(home.state().join("watch.db")).unwrap();
+    ledger.busy_timeout(Duration::from_secs(5)).unwrap();
+    ledger.execute_batch("DROP TABLE source").unwrap();
+    sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
+    assert_eq!(daemon.ends(), 1);
+    let said = daemon.said();
+    assert!(
+        said.contains("task `recorder` failed") && !said.contains("panicked"),
+        "{said}"
+    );
+}
+
+#[test]
+fn whoever_reads_pages_slowly_does_not_hold_up_the_end() {
+    use std::io::Write as _;
+    let sim = Sim::start();
+    let (mut daemon, address) = watch(&sim.home(&["twitch:777001"]));
+    until(&address, "/readyz", |status, _| status == 200);
+    let mut slow = std::net::TcpStream::connect(&address).unwrap();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.").unwrap();
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0, "{}", daemon.said());
+}
+
+#[test]
+fn nothing_is_logged_as_long_as_nothing_changes() {
+    let sim = Sim::start();
+    let sources = ["twitch:777001", "twitch:777002", "kick:888001"];
+    let home = sim.home(&sources).file("bitbrat.toml", &eager(&sources));
+    let (mut daemon, address) = watch(&home);
+    let looks = "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}";
+    until(&address, "/metrics", |_, _| metric(&address, looks) >= 4.0);
+    let before = daemon.said();
+    until(&address, "/metrics", |_, _| metric(&address, looks) >= 9.0);
+    let after = daemon.said();
+    assert_eq!(after[before.len()..].trim(), "", "a quiet day");
+    sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
+    daemon.says("`twitch:777002`: stream OFFLINE → ONLINE");
+    let figures = page(&address, "/metrics").unwrap().1;
+    for name in [
+        "bitbrat_store_writes_total ",
+        "bitbrat_store_writes_per_day_expected ",
+    ] {
+        assert!(figures.contains(name), "{name} is not in {figures}");
+    }
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0);
+    daemon.says("Stopped");
+}
+
+#[test]
+fn others_may_wait_for_what_the_daemon_finds_out() {
+    let sim = Sim::start();
+    let home = sim
+        .home(&["twitch:777002"])
+        .file("bitbrat.toml", &eager(&["twitch:777002"]));
+    let (_daemon, address) = watch(&home);
+    until(&address, "/api/v1/sources", |_, body| {
+        field(body, "twitch:777002", "streamStatus") == "OFFLINE"
+    });
+    let words = ["sources", "wait", "twitch:777002", "--for", "live", "--timeout"];
+    home.run(&[words.as_slice(), &["1s"]].concat()).exits(124);
+    let mut waiting = Process::start(&home, &[words.as_slice(), &["60s"]].concat());
+    sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
+    assert_eq!(waiting.ends(), 0, "{}", waiting.said());
+    let live = items(&page(&address, "/api/v1/sources").unwrap().1);
+    assert_eq!(
+        (live[0]["streamStatus"].as_str(), live[0]["configured"].as_bool()),
+        (Some("ONLINE"), Some(true))
+    );
+    let mut watching = Process::start(&home, &["sources", "status", "--watch=1s"]);
+    watching.says("ONLINE");
+    watching.signal("-INT");
+    assert_eq!(watching.ends(), 130, "{}", watching.said());
+}
+
+#[test]
+fn pages_can_be_served_by_a_process_that_does_nothing_else() {
+    let sim = Sim::start();
+    let home = sim.home(&["twitch:777001"]);
+    home.run(&["watch", "--once"]).exits(0);
+    let mut pages = Process::start(&home, &["watch", "--role", "web", "--color", "never"]);
+    let address = pages.address();
+    until(&address, "/readyz", |status, _| status == 200);
+    let body = until(&address, "/api/v1/sources/twitch:777001", |status, _| {
+        status == 200
+    });
+    assert!(body.contains("ONLINE"));
+    let (_, eventsub) = page(&address, "/_debug/twitch/eventsub").unwrap();
+    assert!(eventsub.contains("\"enabled\":false"), "{eventsub}");
+    pages.signal("-TERM");
+    assert_eq!(pages.ends(), 0);
+}
+
+#[test]
+fn a_daemon_that_is_still_starting_can_be_stopped() {
+    // Names have to be looked up first, and nobody answers.
+    let (mute, address) = mute_store();
+    let home = Home::new()
+        .env("TWITCH_CHANNELS", "ratcaster")
+        .env("TWITCH_CLIENT_ID", "client")
+        .env("BITBRAT_TWITCH__BOT_ACCESS_TOKEN", "token")
+        .env("BITBRAT_TWITCH__HELIX_URL", &format!("http://{address}/helix"))
+        .env("BITBRAT_TWITCH__AUTH_URL", &format!("http://{address}/oauth2"));
+    let mut daemon = Process::start(&home, &["watch", "--set", "web.listen=off"]);
+    let _asked = mute.accept().unwrap();
+    daemon.signal("-INT");
+    let begun = Instant::now();
+    assert_eq!(daemon.ends(), 130, "{}", daemon.said());
+    assert!(begun.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn the_demo_shows_a_world_that_moves() {
+    let home = Home::new();
+    let words = [
+        "--demo",
+        "watch",
+        "--color",
+        "never",
+        "--set",
+        "web.listen=127.0.0.1:0",
+    ];
+    let mut daemon = Process::start(&home, &words);
+    let begun = Instant::now();
+    daemon.says("Watching");
+    daemon.says("`twitch:777006`: stream OFFLINE → ONLINE");
+    daemon.says("`twitch:777005`: stream ONLINE → OFFLINE");
+    // By push: polls alone need more than a minute to see a stream end.
+    assert!(begun.elapsed() < Duration::from_secs(50), "{}", daemon.said());
+    daemon.signal("-INT");
+    assert_eq!(daemon.ends(), 130);
 }

@@ -1,8 +1,11 @@
-//! The daemon: as a process of its own, killed at random, and for a virtual week.
+//! The daemon: as a process of its own, under a service manager, in trouble, killed at random, and for a virtual week.
 
 mod daemon;
 mod eventsub;
+mod faults;
 mod kill;
 mod platforms;
+mod process;
+mod service;
 mod soak;
 mod world;

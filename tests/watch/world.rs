@@ -1,18 +1,20 @@
-//! A simulated truth behind the ports, on paused time: channels that go live and end, a platform that may lie by omission,
-//! a listener that loses and repeats, a store that is away.
+//! What the virtual week is made of: channels that go live and end, and a store that can be away.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bitbrat::clock::{Clock, RuntimeClock};
-use bitbrat::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
-use bitbrat::core::source::{PlatformName, SourceKey};
+use bitbrat::core::document::SourceDocument;
+use bitbrat::core::source::SourceKey;
 use bitbrat::core::time::Timestamp;
-use bitbrat::platforms::{Budget, Platform, PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
-use bitbrat::store::memory::MemoryStore;
+use bitbrat::store::sqlite::SqliteStore;
 use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
 use futures_util::stream::BoxStream;
+
+/// The longest time in seconds for which nobody may hear of a channel: an outage of half an hour that begins just before a
+/// look and ends just after the moment of one, and what polls lag behind.
+pub const LONGEST_SILENCE: i64 = 9_300;
 
 /// One broadcast.
 #[derive(Debug, Clone)]
@@ -24,23 +26,23 @@ pub struct Broadcast {
 
 /// What is really so.
 pub struct Truth {
-    pub clock: Arc<RuntimeClock>,
     pub broadcasts: BTreeMap<SourceKey, Vec<Broadcast>>,
+    changes: BTreeMap<Timestamp, Vec<(SourceKey, String, bool)>>,
 }
 
 impl Truth {
     /// Makes up `days` of broadcasts of `count` channels: some every day, some seldom, some short.
-    pub fn invent(clock: Arc<RuntimeClock>, count: u32, days: i64, chance: &mut fastrand::Rng) -> Self {
-        let begin = clock.now();
+    pub fn invent(begin: Timestamp, count: u32, days: i64, chance: &mut fastrand::Rng) -> Self {
         let end = begin.plus_secs(days * 86_400);
         let mut broadcasts = BTreeMap::new();
+        let mut changes: BTreeMap<Timestamp, Vec<_>> = BTreeMap::new();
         for id in 1..=count {
             let source: SourceKey = format!("twitch:{id}").parse().unwrap();
             let mut list = Vec::new();
-            let mut at = begin.plus_secs(chance.i64(0..86_400));
+            let mut at = begin.plus_secs(chance.i64(1..86_400));
             while at < end {
-                // Longer than any outage below, so that it cannot pass unseen.
-                let length = chance.i64(2_700..6 * 3_600);
+                // Longer than any outage and the pause between looks together, so that it cannot pass unseen.
+                let length = chance.i64(LONGEST_SILENCE..7 * 3_600);
                 list.push(Broadcast {
                     id: format!("{id}{:05}", list.len() + 1),
                     start: at,
@@ -48,22 +50,42 @@ impl Truth {
                 });
                 at = at.plus_secs(length + chance.i64(3_600..30 * 3_600));
             }
+            for Broadcast { id, start, end } in &list {
+                for (at, live) in [(start, true), (end, false)] {
+                    changes
+                        .entry(*at)
+                        .or_default()
+                        .push((source.clone(), id.clone(), live));
+                }
+            }
             broadcasts.insert(source, list);
         }
-        Self { clock, broadcasts }
+        Self { broadcasts, changes }
     }
 
     pub fn keys(&self) -> Vec<SourceKey> {
         self.broadcasts.keys().cloned().collect()
     }
 
-    /// Whether anything began or ended in the `seconds` before a moment.
-    pub fn changed_within(&self, source: &SourceKey, seconds: i64, at: Timestamp) -> bool {
-        let since = at.plus_secs(-seconds);
-        let within = |moment: Timestamp| since < moment && moment <= at;
-        self.broadcasts[source]
-            .iter()
-            .any(|broadcast| within(broadcast.start) || within(broadcast.end))
+    /// The moment of the first change after `now`.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        self.changes.range(now.plus_millis(1)..).next().map(|(at, _)| *at)
+    }
+
+    /// What changes at a moment: the source, its stream, and whether that starts.
+    pub fn changes_at(&self, at: Timestamp) -> impl Iterator<Item = (SourceKey, String, bool)> {
+        self.changes.get(&at).into_iter().flatten().cloned()
+    }
+
+    /// Lets nothing change after a moment.
+    pub fn cut(&mut self, after: Timestamp) {
+        drop(self.changes.split_off(&after.plus_millis(1)));
+        for broadcasts in self.broadcasts.values_mut() {
+            broadcasts.retain(|broadcast| broadcast.start <= after);
+            for broadcast in broadcasts.iter_mut().filter(|broadcast| broadcast.end > after) {
+                broadcast.end = Timestamp::from_millis(i64::MAX);
+            }
+        }
     }
 
     /// The broadcast of a source at a moment.
@@ -74,100 +96,18 @@ impl Truth {
     }
 }
 
-/// What is wrong at the moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Trouble {
-    /// The platform's API does not answer.
-    pub api_down: bool,
-    /// The API answers from a cache so many seconds old.
-    pub cache: i64,
-    /// The store does not answer.
-    pub store_down: bool,
-}
-
-pub type Troubles = Arc<Mutex<Trouble>>;
-
-/// The platform's API.
-pub struct ScriptedPlatform {
-    pub truth: Arc<Truth>,
-    pub trouble: Troubles,
-}
-
-#[async_trait]
-impl Platform for ScriptedPlatform {
-    fn budgets(&self) -> Vec<Budget> {
-        Vec::new()
-    }
-
-    fn name(&self) -> PlatformName {
-        PlatformName::Twitch
-    }
-
-    async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
-        Ok(vec![None; names.len()])
-    }
-
-    async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
-        // A request takes a while, and meanwhile the world goes on.
-        tokio::time::sleep(std::time::Duration::from_millis(80)).await;
-        let trouble = *self.trouble.lock().unwrap();
-        let now = self.truth.clock.now();
-        let tell = |source: &SourceKey, fact: Fact| {
-            sink.observe(Observation::new(source, now, "twitch.helix", fact));
-        };
-        for source in sources {
-            if trouble.api_down {
-                let error = ErrorInfo::new("http.503", "the platform is in trouble");
-                let state = LinkState::Down { error };
-                tell(
-                    source,
-                    Fact::Connection {
-                        transport: Transport::Api,
-                        state,
-                    },
-                );
-                continue;
-            }
-            let state = LinkState::Up;
-            tell(
-                source,
-                Fact::Connection {
-                    transport: Transport::Api,
-                    state,
-                },
-            );
-            if probes.contains(&Probe::Stream) {
-                match self.truth.at(source, now.plus_secs(-trouble.cache)) {
-                    Some(broadcast) => tell(
-                        source,
-                        Fact::StreamSeen {
-                            stream_id: broadcast.id.clone(),
-                            started_at: Some(broadcast.start),
-                        },
-                    ),
-                    None => tell(source, Fact::StreamAbsent),
-                }
-            }
-        }
-        ProbeSummary {
-            calls: sources.len().div_ceil(100),
-            problems: Vec::new(),
-        }
-    }
-}
-
 /// A store that can be away.
 pub struct FlakyStore {
-    pub inner: MemoryStore,
-    pub trouble: Troubles,
+    pub inner: Arc<SqliteStore>,
+    pub away: Arc<AtomicBool>,
 }
 
 impl FlakyStore {
     fn check_up(&self) -> Result<(), StoreError> {
-        match self.trouble.lock().unwrap().store_down {
+        match self.away.load(Ordering::SeqCst) {
             false => Ok(()),
             true => Err(StoreError::Unavailable {
-                location: "memory".into(),
+                location: self.inner.location(),
                 reason: "it is away".into(),
             }),
         }
@@ -177,13 +117,10 @@ impl FlakyStore {
 #[async_trait]
 impl SourceStore for FlakyStore {
     fn location(&self) -> String {
-        "memory".to_owned()
+        self.inner.location()
     }
 
-    async fn load(
-        &self,
-        key: &SourceKey,
-    ) -> Result<Option<Versioned<bitbrat::core::document::SourceDocument>>, StoreError> {
+    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
         self.check_up()?;
         self.inner.load(key).await
     }

@@ -1,11 +1,12 @@
 //! `watch`: the daemon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use clap::Args;
 use serde_json::Value;
 
+use crate::app::App;
 use crate::app::daemon::{self, Plan, Role};
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::machine::envelope;
@@ -13,7 +14,10 @@ use crate::cli::reports::plan::PlanReport;
 use crate::cli::reports::source::SourceReport;
 use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
 use crate::config;
+use crate::core::document::SourceDocument;
+use crate::core::source::SourceKey;
 use crate::failure::{ExitCode, Failure};
+use crate::lifecycle::Lifecycle;
 
 /// Keep looking and listening, and keep every source's document up to date
 ///
@@ -45,36 +49,50 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
         return plan(&cx).await;
     }
     let app = Arc::new(cx.app);
-    let (for_list, for_one) = (Arc::clone(&app), Arc::clone(&app));
     let (inputs, clock) = (setup.inputs.clone(), Arc::clone(&setup.clock));
     let plan = Plan {
         roles: args.role.iter().copied().collect::<BTreeSet<_>>(),
         once: args.once,
-        list: Arc::new(move |documents| {
-            let (intervals, now) = (for_list.intervals(), for_list.clock.now());
-            let rows = documents
-                .into_iter()
-                .map(|document| SourceRow::new(document, &intervals, now));
+        list: Box::new(|app, documents| {
             json(&envelope(&SourcesReport {
-                as_of: now,
-                rows: rows.collect(),
+                as_of: app.clock.now(),
+                rows: rows(app, documents),
                 unusable: Vec::new(),
                 problems: Vec::new(),
                 show: Show::Status,
             }))
         }),
-        one: Arc::new(move |(document, history)| {
-            let (intervals, now) = (for_one.intervals(), for_one.clock.now());
+        one: Box::new(|app, (document, history)| {
+            let row = rows(app, vec![document]).remove(0);
             json(&envelope(&SourceReport {
-                as_of: now,
-                row: SourceRow::new(document, &intervals, now),
+                as_of: app.clock.now(),
+                row,
                 listening: None,
                 history,
             }))
         }),
         reload: Box::new(move || config::load(&inputs, clock.now())),
     };
-    daemon::run(app, plan).await
+    daemon::run(app, plan, Lifecycle::listening()?).await
+}
+
+/// Judges documents by the configuration in force.
+fn rows(app: &App, documents: Vec<SourceDocument>) -> Vec<SourceRow> {
+    let (intervals, now) = (app.intervals(), app.clock.now());
+    let origins: BTreeMap<SourceKey, String> = app
+        .sources()
+        .known
+        .into_iter()
+        .map(|source| (source.key, source.origin))
+        .collect();
+    let rows = documents.into_iter().map(|document| {
+        let configured = origins.get(&document.key).cloned();
+        SourceRow {
+            configured,
+            ..SourceRow::new(document, &intervals, now)
+        }
+    });
+    rows.collect()
 }
 
 /// Shows the plan.

@@ -400,8 +400,10 @@ impl Platform for DiscordPlatform {
     }
 
     fn budgets(&self) -> Vec<Budget> {
-        let connection = self.connection();
-        connection.map_or_else(Vec::new, |connection| vec![connection.rest.refusals_left()])
+        let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner);
+        connection
+            .as_ref()
+            .map_or_else(Vec::new, |connection| vec![connection.rest.refusals_left()])
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {

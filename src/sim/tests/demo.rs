@@ -158,7 +158,7 @@ async fn within_twenty_seconds_one_stream_starts_and_another_ends() {
     .await;
     eventually("another ends", async || {
         visitor.sim.clock.advance(1_000);
-        moves(demo::RENAMED, false).await
+        moves(demo::VIP, false).await
     })
     .await;
 }

@@ -35,11 +35,11 @@ pub const OFFLINE: &str = "777002";
 pub const JUST_LIVE: &str = "777003";
 /// Live; the bot is moderator.
 pub const MODERATED: &str = "777004";
-/// Live; the bot is VIP, which only the broadcaster's own token can tell.
+/// Live; the bot is VIP, which only the broadcaster's own token can tell. [`start_timeline`] ends its stream.
 pub const VIP: &str = "777005";
 /// Offline at first, and the bot is nothing there. [`start_timeline`] lets it go live.
 pub const PLAIN: &str = "777006";
-/// Live; its display name is not its login. [`start_timeline`] ends its stream.
+/// Live; its display name is not its login.
 pub const RENAMED: &str = "777007";
 /// The broadcaster's token has expired but can be refreshed.
 pub const EXPIRED: &str = "777008";
@@ -278,7 +278,8 @@ fn issue(
     }
 }
 
-/// Sets the demo world in motion: [`PLAIN`] goes live after eight simulated seconds, [`RENAMED`] ends after fourteen.
+/// Sets the demo world in motion: [`PLAIN`] goes live after eight simulated seconds, [`VIP`] ends after fourteen: of both the
+/// bot may hear by push, so that a daemon shows it at once.
 ///
 /// It stops when the handle is dropped.
 pub fn start_timeline(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
@@ -293,6 +294,6 @@ pub fn start_timeline(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
             },
         );
         twitch.clock().sleep(6_000).await;
-        twitch.end_stream(RENAMED);
+        twitch.end_stream(VIP);
     })
 }

@@ -7,7 +7,6 @@ use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::config::StoreTarget;
 use crate::failure::Failure;
-use crate::persist::economy::{Workload, predict};
 use crate::store::{SourceStore, StoreError, Unusable};
 
 const AREA: &str = "store";
@@ -84,18 +83,13 @@ fn documents_failed(error: &StoreError) -> Check {
 
 /// Predicts what a day costs.
 fn economy(app: &App) -> Check {
-    let intervals = app.intervals();
-    let confirmed_every = [intervals.connection, intervals.stream, intervals.viewers]
-        .into_iter()
-        .min();
-    let sources = app.settings.sources.len() as u64;
-    let load = Workload::usual(sources, confirmed_every.unwrap_or(intervals.connection));
-    let day = predict(&load, &app.economy());
+    let sources = app.settings.sources.len();
+    let day = app.expected_day(sources);
     let detail = format!(
         "{} writes and {} reads a day are expected for {} with `watch`",
         humane::thousands(day.writes()),
         humane::thousands(day.reads),
-        humane::count(sources, "configured source"),
+        humane::count(sources as u64, "configured source"),
     );
     match &app.settings.store.target {
         StoreTarget::Firestore { .. } if day.writes() > FREE_WRITES => Check::new(

@@ -1,0 +1,329 @@
+//! The daemon in trouble, as a process, against the simulator over real sockets: nothing wrong is stored, nothing is lost,
+//! everything is told once.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::process::{Process, Sim, Wire, metric, page, toml, until, watch};
+use crate::support::Home;
+
+const SCHEDULE: &str = "[schedule]\nstream = \"* * * * * *\"\nconnection = \"* * * * * *\"\njitter = \"0s\"\n[store]\nheartbeat = \"1s\"\n";
+const LOOKS: &str = "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}";
+
+fn home(sim: &Sim, sources: &[&str]) -> Home {
+    sim.home(sources)
+        .file("bitbrat.toml", &format!("{SCHEDULE}{}", toml(sources)))
+}
+
+/// What the API says of each source: status and stream.
+fn states(body: &str) -> Vec<(String, String, String)> {
+    let value: Value = serde_json::from_str(body).unwrap_or_default();
+    let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
+    let items = value["items"].as_array().cloned().unwrap_or_default();
+    items
+        .iter()
+        .map(|item| {
+            (
+                text(item, "key"),
+                text(item, "status"),
+                text(item, "streamStatus"),
+            )
+        })
+        .collect()
+}
+
+fn state(body: &str, key: &str) -> (String, String) {
+    let found = states(body).into_iter().find(|(found, ..)| found == key);
+    found.map_or_else(Default::default, |(_, status, stream)| (status, stream))
+}
+
+fn is(status: &str, stream: &str) -> (String, String) {
+    (status.to_owned(), stream.to_owned())
+}
+
+/// The streams of a source that were announced, oldest first.
+fn announced(home: &Home, key: &str) -> Vec<String> {
+    let told = home
+        .run(&["sources", "history", key, "--limit", "10000", "-o", "json"])
+        .json();
+    let mut streams: Vec<String> = told["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["facet"] == "stream" && entry["to"] == "ONLINE")
+        .map(|entry| entry["streamId"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    streams.sort();
+    streams
+}
+
+fn go_live(sim: &Sim, id: &str, stream: u32) {
+    sim.order(
+        "/__sim/twitch/stream_up",
+        &json!({"id": id, "stream_id": stream.to_string(), "lag_ms": 0}),
+    );
+}
+
+#[test]
+fn a_platform_that_is_off_the_network_for_ninety_seconds_ends_no_stream() {
+    let sim = Sim::start();
+    let sources = ["twitch:777001", "twitch:777002", "twitch:777004"];
+    let home = home(&sim, &sources);
+    let (mut daemon, address) = watch(&home);
+    let all = |status: &str, streams: [&str; 3]| {
+        let expected: Vec<_> = sources
+            .iter()
+            .zip(streams)
+            .map(|(key, stream)| ((*key).to_owned(), status.to_owned(), stream.to_owned()))
+            .collect();
+        until(&address, "/api/v1/sources", |_, body| states(body) == expected);
+    };
+    all("CONNECTED", ["ONLINE", "OFFLINE", "ONLINE"]);
+    // The connection that brings the order is spared by the outage.
+    let mut wire = Wire::to(&sim.twitch);
+    assert_eq!(wire.post("/__sim/server", &json!({"down_for_ms": 90_000})), 204);
+    all("DISCONNECTED", ["ONLINE", "OFFLINE", "ONLINE"]);
+    let looks = metric(&address, LOOKS);
+    until(&address, "/metrics", |_, _| {
+        metric(&address, LOOKS) >= looks + 3.0
+    });
+    all("DISCONNECTED", ["ONLINE", "OFFLINE", "ONLINE"]);
+    // Meanwhile one stream starts, and another one ends and starts anew.
+    for (order, fields) in [
+        (
+            "stream_up",
+            json!({"id": "777002", "stream_id": "5550002", "lag_ms": 0}),
+        ),
+        ("stream_down", json!({"id": "777004", "lag_ms": 0})),
+        (
+            "stream_up",
+            json!({"id": "777004", "stream_id": "5550004", "lag_ms": 0}),
+        ),
+    ] {
+        wire.post(&format!("/__sim/twitch/{order}"), &fields);
+    }
+    assert_eq!(wire.post("/__sim/clock", &json!({"advance_ms": 90_000})), 200);
+    all("CONNECTED", ["ONLINE", "ONLINE", "ONLINE"]);
+    until(&address, "/api/v1/sources/twitch:777004", |_, body| {
+        body.contains("5550004")
+    });
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0, "{}", daemon.said());
+    assert_eq!(announced(&home, "twitch:777001").len(), 1);
+    assert_eq!(announced(&home, "twitch:777002"), ["5550002"]);
+    let again = announced(&home, "twitch:777004");
+    assert_eq!(again.len(), 2, "{again:?}");
+    assert!(again.contains(&"5550004".to_owned()), "{again:?}");
+}
+
+/// A disk that takes nothing more, as a limit of the process: no file of it may grow beyond its beginning.
+fn file_limit(process: &Process, limit: &str) {
+    let id = process.id().to_string();
+    let limit = format!("--fsize={limit}:unlimited");
+    let status = Command::new("prlimit").args(["--pid", &id, &limit]).status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "prlimit, of util-linux, is needed"
+    );
+}
+
+#[test]
+fn a_disk_that_takes_nothing_more_holds_changes_back_and_loses_none() {
+    let sim = Sim::start();
+    let sources = ["twitch:777001", "twitch:777002"];
+    let home = home(&sim, &sources);
+    // A write beyond the limit is then refused, as by a full disk, and does not kill.
+    let ignoring = ["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""];
+    let mut daemon = Process::spawn(&mut home.command_through(&ignoring, &["watch", "--color", "never"]));
+    let address = daemon.address();
+    until(&address, "/api/v1/sources", |_, body| {
+        state(body, "twitch:777001") == is("CONNECTED", "ONLINE")
+            && state(body, "twitch:777002") == is("CONNECTED", "OFFLINE")
+    });
+    file_limit(&daemon, "0");
+    go_live(&sim, "777002", 5_550_002);
+    let reasons = until(&address, "/readyz", |status, _| status == 503);
+    assert!(reasons.contains("state directory"), "{reasons}");
+    // More happens, none of which is on disk; so none of it is told.
+    sim.order("/__sim/twitch/stream_down", &json!({"id": "777001", "lag_ms": 0}));
+    go_live(&sim, "777001", 5_550_001);
+    let looks = metric(&address, LOOKS);
+    until(&address, "/metrics", |_, _| {
+        metric(&address, LOOKS) >= looks + 2.0
+    });
+    let (_, body) = page(&address, "/api/v1/sources").unwrap();
+    assert_eq!(state(&body, "twitch:777002").1, "OFFLINE");
+    file_limit(&daemon, "unlimited");
+    until(&address, "/readyz", |status, _| status == 200);
+    until(&address, "/api/v1/sources", |_, body| {
+        state(body, "twitch:777002") == is("CONNECTED", "ONLINE")
+    });
+    until(&address, "/api/v1/sources/twitch:777001", |_, body| {
+        body.contains("5550001")
+    });
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0, "{}", daemon.said());
+    assert_eq!(announced(&home, "twitch:777002"), ["5550002"]);
+    assert_eq!(announced(&home, "twitch:777001").len(), 2);
+}
+
+/// A line to a server that can be cut.
+struct Line {
+    address: String,
+    open: Arc<AtomicBool>,
+    sockets: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Line {
+    fn to(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let line = Self {
+            address: listener.local_addr().unwrap().to_string(),
+            open: Arc::new(AtomicBool::new(true)),
+            sockets: Arc::default(),
+        };
+        let (open, sockets) = (Arc::clone(&line.open), Arc::clone(&line.sockets));
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Some(far) = open.load(Ordering::SeqCst).then(|| TcpStream::connect(&server)) else {
+                    continue;
+                };
+                let far = far.unwrap();
+                for (mut from, mut to) in [
+                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
+                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
+                ] {
+                    std::thread::spawn(move || {
+                        let mut buffer = [0; 16_384];
+                        while let Ok(count @ 1..) = from.read(&mut buffer) {
+                            if to.write_all(&buffer[..count]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                sockets.lock().unwrap().extend([near, far]);
+            }
+        });
+        line
+    }
+
+    fn cut(&self) {
+        self.open.store(false, Ordering::SeqCst);
+        for socket in self.sockets.lock().unwrap().drain(..) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn mend(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Ten minutes without a store differ from a few seconds in the pauses between attempts only, which the virtual week passes
+/// through; here it is a real store behind a real line.
+#[test]
+fn a_firestore_that_is_away_gets_every_change_when_it_is_back() {
+    let emulator = std::env::var("FIRESTORE_EMULATOR_HOST")
+        .expect("a Firestore emulator is needed: run `scripts/services.sh up` and set its variables");
+    let line = Line::to(emulator);
+    let sim = Sim::start();
+    let sources = ["twitch:777001", "twitch:777002"];
+    let home = home(&sim, &sources)
+        .env("FIRESTORE_EMULATOR_HOST", &line.address)
+        .env(
+            "BITBRAT_STORE__URL",
+            &format!("firestore:away-{}", std::process::id()),
+        );
+    let (mut daemon, address) = watch(&home);
+    until(&address, "/api/v1/sources", |_, body| {
+        state(body, "twitch:777001") == is("CONNECTED", "ONLINE")
+            && state(body, "twitch:777002") == is("CONNECTED", "OFFLINE")
+    });
+    line.cut();
+    go_live(&sim, "777002", 5_550_002);
+    daemon.says("`twitch:777002`: stream OFFLINE → ONLINE");
+    until(&address, "/readyz", |status, _| status == 503);
+    sim.order("/__sim/twitch/stream_down", &json!({"id": "777001", "lag_ms": 0}));
+    go_live(&sim, "777001", 5_550_001);
+    // By push or by poll, as one change or as two.
+    until(&address, "/metrics", |_, _| {
+        metric(&address, "bitbrat_outbox_events") >= 2.0
+    });
+    // A restart in between loses nothing either.
+    daemon.signal("-KILL");
+    daemon.ends();
+    let (mut daemon, address) = watch(&home);
+    line.mend();
+    until(&address, "/api/v1/sources", |_, body| {
+        state(body, "twitch:777002") == is("CONNECTED", "ONLINE")
+    });
+    until(&address, "/api/v1/sources/twitch:777001", |_, body| {
+        body.contains("5550001")
+    });
+    until(&address, "/readyz", |status, _| status == 200);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0, "{}", daemon.said());
+    assert_eq!(announced(&home, "twitch:777002"), ["5550002"]);
+    assert_eq!(announced(&home, "twitch:777001").len(), 2);
+}
+
+/// The whole program, killed at any moment of its life, its start included.
+#[test]
+fn killed_two_hundred_times_the_daemon_announces_every_stream_exactly_once() {
+    const KILLS: u32 = 200;
+    let mut chance = fastrand::Rng::with_seed(20_261_123);
+    let sim = Sim::start();
+    let ids = ["777001", "777002", "777003", "777004"];
+    let sources = ids.map(|id| format!("twitch:{id}"));
+    let home = home(&sim, &sources.each_ref().map(String::as_str));
+    let mut truth: Vec<Vec<String>> = vec![Vec::new(); ids.len()];
+    let mut next = 5_550_000;
+    for life in 0..KILLS {
+        if life % 10 == 0 {
+            // New streams; a life is allowed to last until they were seen, so that they have to be announced.
+            for (place, id) in ids.iter().enumerate() {
+                next += 1;
+                let mut wire = Wire::to(&sim.twitch);
+                // Not everyone is live at first.
+                wire.post("/__sim/twitch/stream_down", &json!({"id": id, "lag_ms": 0}));
+                go_live(&sim, id, next);
+                truth[place].push(next.to_string());
+            }
+        }
+        let mut command = home.command(&["watch", "--color", "never"]);
+        let mut daemon = Process::spawn(&mut command);
+        if life % 10 == 9 {
+            let address = daemon.address();
+            for (source, streams) in sources.iter().zip(&truth) {
+                let newest = streams.last().unwrap().clone();
+                until(&address, &format!("/api/v1/sources/{source}"), |_, body| {
+                    body.contains(&newest)
+                });
+            }
+        } else {
+            std::thread::sleep(Duration::from_millis(chance.u64(0..600)));
+        }
+        daemon.signal("-KILL");
+        daemon.ends();
+    }
+    let (mut daemon, address) = watch(&home);
+    until(&address, "/metrics", |_, _| metric(&address, LOOKS) >= 3.0);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0, "{}", daemon.said());
+    for (source, streams) in sources.iter().zip(&truth) {
+        let mut told = announced(&home, source);
+        // What was on before the first life may have been seen or not.
+        told.retain(|stream| stream.starts_with("555"));
+        assert_eq!(told, *streams, "{source}");
+        let status = home.run(&["sources", "status", "-o", "json"]);
+        assert_eq!(status.item("key", source)["streamStatus"], "ONLINE");
+    }
+}
