@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::super::file_store;
 use super::*;
 
-/// Lets a minute and a half of the lines' time pass.
+/// Lets twenty seconds of a line's time pass: more than a keepalive and the patience with one.
 async fn a_while() {
-    tokio::time::sleep(Duration::from_millis(90_000 / u64::from(FAST))).await;
+    tokio::time::sleep(Duration::from_millis(20_000 / u64::from(PACE))).await;
 }
 
 fn closed(ear: &Ear, id: &str) -> bool {
@@ -27,8 +27,8 @@ async fn tokens_that_cannot_be_read_for_a_while_end_no_line() {
     world.store = file_store(&path);
     world.give_token(&twitch::bot(), BOT, &SCOPES).await;
     world.twitch().add_channel(CAT, "cat");
-    let _time = hurry_by(&world, FAST);
-    let ear = Ear::listen_fast(&world, &[RAT]);
+    let _time = hurry(&world);
+    let ear = Ear::listen(&world, &[RAT]);
     eventually("the line is up", || ear.is_up(RAT)).await;
     // Whoever can be read by everybody is not read by us.
     let readable_by = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -45,7 +45,7 @@ async fn tokens_that_cannot_be_read_for_a_while_end_no_line() {
 
 #[tokio::test]
 async fn a_token_that_is_refused_on_a_living_session_is_not_tried_in_a_loop() {
-    let (world, _time, ear) = listening_at(FAST).await;
+    let (world, _time, ear) = listening().await;
     world.twitch().add_channel(CAT, "cat");
     world
         .change_bot(|token| {
@@ -59,7 +59,7 @@ async fn a_token_that_is_refused_on_a_living_session_is_not_tried_in_a_loop() {
         world.requests("POST", "/helix/eventsub/subscriptions") > asked
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(40_000 / u64::from(FAST))).await;
+    tokio::time::sleep(Duration::from_millis(40_000 / u64::from(PACE))).await;
     // Three subscriptions, each asked for at most twice within that time.
     let asked = world.requests("POST", "/helix/eventsub/subscriptions") - asked;
     assert!(asked <= 6, "{asked}");
