@@ -1,4 +1,4 @@
-//! The EventSub listener against the simulated Twitch, over real sockets. Time runs twenty times faster on both sides.
+//! The EventSub listener against the simulated Twitch, over real sockets. Time runs faster on both sides.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,10 +26,11 @@ mod events;
 mod life;
 mod subscriptions;
 
-/// How many times faster than real everything runs.
-const PACE: u32 = 20;
-/// The same where much is to be done within a few seconds of a line's time: a busy machine needs them.
-const UNHURRIED: u32 = 5;
+/// How many times faster than real everything runs. A line is lost when a busy machine holds it up for longer than five of
+/// its seconds.
+const PACE: u32 = 5;
+/// The same where minutes are to be waited for and a line that is lost meanwhile is no harm.
+const FAST: u32 = 20;
 const CAT: &str = "900300";
 
 /// A listener at work, and everything that it told.
@@ -47,7 +48,7 @@ fn own(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()>
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-/// Moves the simulation's clock twenty times as fast as real time.
+/// Moves the simulation's clock as fast as a listener's runs.
 fn hurry(world: &World) -> AbortOnDropHandle<()> {
     hurry_by(world, PACE)
 }
@@ -79,6 +80,10 @@ fn wanted(ids: &[&str]) -> Vec<Channel> {
 impl Ear {
     fn listen(world: &World, ids: &[&str]) -> Self {
         Self::listen_with(world, ids, |_| {})
+    }
+
+    fn listen_fast(world: &World, ids: &[&str]) -> Self {
+        Self::listen_with(world, ids, |options| options.pace = FAST)
     }
 
     fn listen_with(world: &World, ids: &[&str], change: impl FnOnce(&mut EventSubOptions)) -> Self {

@@ -54,12 +54,12 @@ async fn an_end_that_comes_before_its_start_does_not_leave_the_stream_online() {
 
 #[tokio::test]
 async fn a_flap_of_thirty_seconds_is_one_session() {
-    let (world, _time, ear) = listening().await;
+    let (world, _time, ear) = listening_at(FAST).await;
     let stream = world.twitch().go_live(RAT).unwrap();
     eventually("the start is told", || ear.pushes(RAT).len() == 1).await;
     world.twitch().end_stream_with(RAT, &EndSpec::default()).unwrap();
     eventually("the drop is told", || ear.pushes(RAT).len() == 2).await;
-    tokio::time::sleep(Duration::from_millis(30_000 / u64::from(PACE))).await;
+    tokio::time::sleep(Duration::from_millis(30_000 / u64::from(FAST))).await;
     let again = StreamSpec {
         stream_id: Some(stream.id.clone()),
         started_at: Some(stream.started_at),

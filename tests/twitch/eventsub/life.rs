@@ -76,12 +76,12 @@ async fn every_close_code_is_survived() {
 
 #[tokio::test]
 async fn keepalives_that_are_a_little_late_are_no_loss() {
-    let (world, _time, ear) = listening_at(UNHURRIED).await;
+    let (world, _time, ear) = listening().await;
     world
         .twitch()
         .eventsub_knobs(|knobs| knobs.keepalive_late_ms = 2_000);
     // Three or four of them.
-    tokio::time::sleep(Duration::from_millis(40_000 / u64::from(UNHURRIED))).await;
+    tokio::time::sleep(Duration::from_millis(40_000 / u64::from(PACE))).await;
     assert_eq!(ear.reconnects(RAT), 0);
     assert!(ear.is_up(RAT));
 }
@@ -152,14 +152,14 @@ async fn an_address_to_move_to_that_is_dead_leads_back_to_the_usual_one() {
 
 #[tokio::test]
 async fn an_outage_of_ninety_seconds_is_told_and_survived() {
-    let (world, _time, ear) = listening().await;
+    let (world, _time, ear) = listening_at(FAST).await;
     world.twitch().go_live(RAT).unwrap();
     eventually("the start is told", || ear.stream(RAT) == StreamStatus::Online).await;
     world.twitch().host().go_down();
     eventually("the outage is told", || ear.trouble(RAT).is_some()).await;
     assert_eq!(ear.verdict(RAT).status.value.to_string(), "DISCONNECTED");
     assert_eq!(ear.stream(RAT), StreamStatus::Online, "nobody said that it ended");
-    tokio::time::sleep(Duration::from_millis(90_000 / u64::from(PACE))).await;
+    tokio::time::sleep(Duration::from_millis(90_000 / u64::from(FAST))).await;
     world.twitch().host().come_up();
     eventually("the line is back", || ear.is_up(RAT)).await;
     eventually("a look reconciles", || ear.looks(RAT, Probe::Stream) >= 2).await;
@@ -167,7 +167,7 @@ async fn an_outage_of_ninety_seconds_is_told_and_survived() {
 
 #[tokio::test]
 async fn a_short_interruption_is_counted_and_not_told_as_an_outage() {
-    let (world, _time, ear) = listening_at(UNHURRIED).await;
+    let (world, _time, ear) = listening().await;
     // The first pause after a proven session is a second at most.
     world.twitch().spoil_sockets("", &SocketAct::Reset);
     eventually("the line is back", || ear.reconnects(RAT) == 1).await;
@@ -182,7 +182,7 @@ async fn a_short_interruption_is_counted_and_not_told_as_an_outage() {
 
 #[tokio::test]
 async fn a_line_that_does_not_tell_what_polls_see_is_found_silent_and_subscribed_anew() {
-    let (world, _time, ear) = listening().await;
+    let (world, _time, ear) = listening_at(FAST).await;
     world.twitch().eventsub_knobs(|knobs| knobs.drop_events = true);
     // Start times have whole seconds; this one must lie after we began to listen.
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_welcome_alone_is_no_connection() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = hurry_by(&world, FAST);
     let no = serde_json::json!({"error": "Forbidden", "status": 403, "message": "subscription missing proper authorization"});
     world.twitch().host().faults().add(
         Fault::status(403)
@@ -13,7 +13,7 @@ async fn a_welcome_alone_is_no_connection() {
             .on("/helix/eventsub/subscriptions")
             .method("POST"),
     );
-    let ear = Ear::listen(&world, &[RAT]);
+    let ear = Ear::listen_fast(&world, &[RAT]);
     eventually("the refusal is told", || ear.trouble(RAT).is_some()).await;
     assert!(!ear.facts(RAT).iter().any(|fact| {
         matches!(
@@ -82,7 +82,7 @@ async fn revocations_say_what_they_mean_and_ask_for_a_look() {
 
 #[tokio::test]
 async fn a_subscription_that_was_ended_for_a_passing_reason_is_made_again() {
-    let (world, _time, ear) = listening().await;
+    let (world, _time, ear) = listening_at(FAST).await;
     world
         .twitch()
         .revoke_subscriptions("stream.online", "", "websocket_internal_error");
@@ -144,19 +144,19 @@ async fn the_eleventh_point_is_not_asked_for_and_its_channel_is_polled() {
 #[tokio::test]
 async fn points_that_others_use_up_are_left_to_them() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = hurry_by(&world, FAST);
     for id in 1..=8_u32 {
         world
             .twitch()
             .add_channel(&id.to_string(), &format!("channel{id}"));
     }
     // Another program of the same application and user listens to three channels already.
-    let mut other = Ear::listen(&world, &["1", "2", "3"]);
+    let mut other = Ear::listen_fast(&world, &["1", "2", "3"]);
     eventually("the other is up", || {
         (1..=3_u32).all(|id| other.is_up(&id.to_string()))
     })
     .await;
-    let ear = Ear::listen(&world, &["4", "5", "6"]);
+    let ear = Ear::listen_fast(&world, &["4", "5", "6"]);
     eventually("the rest is polled", || ear.status().plan.cost_limit == 1).await;
     assert_eq!(ear.status().plan.polled.len(), 3);
     assert_eq!(ear.trouble("4"), None, "being polled is no trouble");
@@ -169,13 +169,13 @@ async fn points_that_others_use_up_are_left_to_them() {
 #[tokio::test]
 async fn cost_of_a_dead_session_is_waited_for() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = hurry_by(&world, FAST);
     let ids: Vec<_> = (1..=5).map(|id: u32| id.to_string()).collect();
     for id in &ids {
         world.twitch().add_channel(id, &format!("channel{id}"));
     }
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
-    let ear = Ear::listen(&world, &ids);
+    let ear = Ear::listen_fast(&world, &ids);
     eventually("all are up", || ids.iter().all(|id| ear.is_up(id))).await;
     world.twitch().eventsub_knobs(|knobs| {
         knobs.orphan_cost_ms = 30_000;
@@ -251,8 +251,11 @@ async fn without_any_token_nothing_is_opened_and_the_plan_says_why() {
 #[tokio::test]
 async fn a_token_of_a_user_serves_one_socket_and_nothing_but_pongs_is_sent() {
     let (world, _time, ear) = listening().await;
-    // Two simulated minutes with pings; anything that we sent would end in 4001, an unanswered ping in 4002.
-    tokio::time::sleep(Duration::from_millis(120_000 / u64::from(PACE))).await;
+    world
+        .twitch()
+        .eventsub_knobs(|knobs| knobs.pong_timeout_ms = Some(2_000));
+    // Four pings; anything that we sent would end in 4001, an unanswered ping in 4002.
+    tokio::time::sleep(Duration::from_millis(40_000 / u64::from(PACE))).await;
     assert_eq!(ear.reconnects(RAT), 0);
     let state = world.twitch().eventsub_state();
     assert_eq!(state["sockets"].as_array().unwrap().len(), 1);
@@ -280,7 +283,7 @@ async fn a_bot_that_is_told_to_listen_with_a_second_set_of_scopes_uses_its_newes
 #[tokio::test]
 async fn many_authorised_channels_take_two_sockets_and_leave_the_third_free() {
     let world = World::confidential().await;
-    let _time = hurry_by(&world, UNHURRIED);
+    let _time = hurry(&world);
     let ids: Vec<_> = (1..=160).map(|id: u32| id.to_string()).collect();
     for id in &ids {
         world.twitch().add_channel(id, &format!("channel{id}"));
@@ -292,7 +295,6 @@ async fn many_authorised_channels_take_two_sockets_and_leave_the_third_free() {
     // A tighter limit than Twitch's, so that the second socket is not filled by titles alone.
     let ear = Ear::listen_with(&world, &ids, |options| {
         options.limits.per_socket = 200;
-        options.pace = UNHURRIED;
     });
     eventually("all are up", || ids.iter().all(|id| ear.is_up(id))).await;
     let status = ear.status();

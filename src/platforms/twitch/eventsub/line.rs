@@ -358,7 +358,7 @@ impl Line {
                 settled,
                 listed,
             } => self.listed(session.as_deref(), settled, listed),
-            Work::Deleted(Ok(())) => {}
+            Work::Deleted(Ok(())) => self.roster.room_was_made(self.clocks.now()),
             Work::Deleted(Err(error)) => {
                 debug!(
                     line = self.name,

@@ -253,6 +253,15 @@ impl Roster {
         }
     }
 
+    /// Something was deleted: what waits for points or places may find them now.
+    pub(super) fn room_was_made(&mut self, now: Millis) {
+        for stand in self.stands.values_mut() {
+            if let Stand::Due { from, tries: 1.. } = stand {
+                *from = now.min(*from);
+            }
+        }
+    }
+
     /// Makes the subscriptions of a channel anew: what there is becomes surplus.
     pub(super) fn renew(&mut self, channel: &str, now: Millis) {
         for (subscription, stand) in &mut self.stands {

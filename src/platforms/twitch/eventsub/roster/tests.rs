@@ -131,3 +131,15 @@ fn a_silent_channel_is_subscribed_to_anew() {
     assert_eq!(roster.hearing("1"), Hearing::Pending);
     assert!(!roster.knows("a"));
 }
+
+#[test]
+fn what_waits_for_points_is_tried_again_once_some_were_given_back() {
+    let mut roster = desiring(&["1", "2"]);
+    roster.take_due(0);
+    roster.created(&on("1"), enabled("a"), 0);
+    roster.take_due(0);
+    roster.created(&on("2"), Created::CostExceeded, 0);
+    assert_eq!(roster.take_due(5), []);
+    roster.room_was_made(5);
+    assert_eq!(roster.take_due(5), [on("2")]);
+}
