@@ -17,11 +17,11 @@ use crate::platforms::discord::{DiscordOptions, DiscordPlatform, GuildOptions, S
 use crate::platforms::kick::{KickOptions, KickPlatform};
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::platforms::{Platform, Probe};
-use crate::store::SourceStore;
 use crate::store::firestore::{FirestoreStore, FirestoreTarget};
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{SourceStore, StoreError};
 use crate::tokens::{FileTokenStore, Seed, TokenStore};
 
 pub mod daemon;
@@ -29,6 +29,7 @@ pub mod demo;
 mod eventsub;
 mod listeners;
 pub mod names;
+mod volume;
 pub mod world;
 
 use demo::Demo;
@@ -196,16 +197,29 @@ impl App {
             StoreTarget::Memory => Arc::new(MemoryStore::new(retention)),
             // It connects when it is first asked; a store that is down then says so.
             StoreTarget::Firestore { project, database } => {
-                let google = &self.settings.google;
-                Arc::new(FirestoreStore::new(FirestoreTarget {
-                    collection: self.settings.store.collection.clone(),
-                    emulator: google.firestore_emulator.clone(),
-                    credentials_file: google.credentials_file.clone(),
-                    retention,
-                    ..FirestoreTarget::new(project, database)
-                }))
+                Arc::new(self.firestore(project, database, retention))
             }
         })
+    }
+
+    fn firestore(&self, project: &str, database: &str, retention: Retention) -> FirestoreStore {
+        let google = &self.settings.google;
+        FirestoreStore::new(FirestoreTarget {
+            collection: self.settings.store.collection.clone(),
+            emulator: google.firestore_emulator.clone(),
+            credentials_file: google.credentials_file.clone(),
+            retention,
+            ..FirestoreTarget::new(project, database)
+        })
+    }
+
+    /// Returns the rules of the platform's router, by id; `None` where they are not in the store that we use.
+    pub async fn routing_rules(&self) -> Option<Result<Vec<(String, serde_json::Value)>, StoreError>> {
+        let StoreTarget::Firestore { project, database } = &self.settings.store.target else {
+            return None;
+        };
+        let store = self.firestore(project, database, Retention::default());
+        Some(store.others("configs/routingRules", "rules").await)
     }
 
     /// Tells the demo's own store what a listener would have heard before the demo began.

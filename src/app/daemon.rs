@@ -9,8 +9,10 @@ use axum::Router;
 use tracing::{info, warn};
 
 use super::names::Names;
+use super::volume::Meters;
 use super::{Access, App};
 use crate::bus::EventBus;
+use crate::bus::mutating::MutatingBus;
 use crate::bus::nats::{NatsBus, NatsOptions};
 use crate::bus::pubsub::{PubsubBus, PubsubOptions};
 use crate::config::{BusTarget, Configuration, SourceAddress};
@@ -19,10 +21,10 @@ use crate::core::event::chat::Direction;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
-use crate::persist::Persister;
 use crate::persist::chat::{self, ChatCounter, Roster, Tally};
 use crate::persist::consumer::{Consumer, Counts};
 use crate::persist::economy::Economy;
+use crate::persist::{Persister, overview};
 use crate::platforms::Platform;
 use crate::store::{HistoryEntry, SourceStore};
 use crate::watch::attended::Attendee;
@@ -138,6 +140,7 @@ async fn start(
     let mut extra = Router::new();
     let mut view = None;
     let mut engine = None;
+    let mut storing: Option<overview::View> = None;
     let mut persister = None;
     if has(Role::Ingest) {
         let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan).await?;
@@ -152,7 +155,8 @@ async fn start(
     if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
         let (own, reason) = persist(app, bus, &store, tasks)?;
         reasons.push(reason);
-        persister = Some(own);
+        persister = Some(Arc::clone(&own.persister));
+        storing = Some(Arc::new(move || own.overview()));
     }
     reasons.push(watch_store(&store, persister.clone(), tasks));
     if let Some(listener) = listener {
@@ -160,6 +164,7 @@ async fn start(
             store: Arc::clone(&store),
             view,
             stored: persister.clone().map(|persister| figures(&in_force, persister)),
+            storing,
             unready: Arc::new(move || reasons.iter().filter_map(|reason| reason()).collect()),
             clock: Arc::clone(&app.clock),
             started_at: app.clock.now(),
@@ -182,6 +187,12 @@ async fn start(
         store = store.location(), bus = %app.settings.bus.target, sources = count, writes_per_day_expected = expected,
         "Watching"
     );
+    let meters = Meters {
+        view: engine.as_ref().map(Engine::view),
+        persister: persister.clone(),
+        heartbeat: bus.as_ref().map(|_| app.settings.bus.heartbeat),
+    };
+    meters.tell_daily(tasks);
     let engine = engine.map(Arc::new);
     let pulse = engine.as_ref().map(|engine| engine.pulse());
     announce_ready(tasks, &format!("watching {count} sources"), move || {
@@ -219,7 +230,11 @@ async fn ingest(
     let mut own = None;
     let route = match bus {
         Some(bus) => Route::Bus {
-            bus: Arc::clone(bus),
+            bus: if settings.bus.state_mutations {
+                Arc::new(MutatingBus(Arc::clone(bus)))
+            } else {
+                Arc::clone(bus)
+            },
             heartbeat: settings.bus.heartbeat,
         },
         None => {
@@ -264,7 +279,7 @@ fn persist(
     bus: &Arc<dyn EventBus>,
     store: &Arc<dyn SourceStore>,
     tasks: &Tasks,
-) -> Result<(Arc<Persister>, Reason), Failure> {
+) -> Result<(overview::ViewOf, Reason), Failure> {
     let persister = Arc::new(app.persister(Arc::clone(store)));
     let counts = Arc::new(Counts::default());
     let roster = Arc::new(Roster::default());
@@ -285,17 +300,25 @@ fn persist(
     };
     let directory = &app.settings.state_dir;
     crate::files::make_private_dir(directory).map_err(|error| cannot(&error))?;
+    let tally = Arc::new(Tally::open(&directory.join("chat.db")).map_err(|error| cannot(&error))?);
     let chat = ChatCounter {
         bus: Arc::clone(bus),
         persister: Arc::clone(&persister),
         store: Arc::clone(store),
-        tally: Arc::new(Tally::open(&directory.join("chat.db")).map_err(|error| cannot(&error))?),
+        tally: Arc::clone(&tally),
         writer: chat_writer(app),
         roster,
         clock: Arc::clone(&app.clock),
         chance: app.chance.clone(),
         counts: Arc::new(chat::Counts::default()),
         elsewhere: counted_elsewhere(app),
+    };
+    let own = overview::ViewOf {
+        counts: Arc::clone(&counts),
+        persister,
+        chat: Arc::clone(&chat.counts),
+        tally,
+        clock: Arc::clone(&app.clock),
     };
     tasks.spawn("persister", |stop| consumer.run(stop));
     tasks.spawn("chat-counter", |stop| chat.run(stop));
@@ -304,7 +327,7 @@ fn persist(
         let healthy = counts.healthy.load(Ordering::Relaxed);
         (!healthy).then(|| format!("{location} is not read, or what it tells is not stored"))
     });
-    Ok((persister, reason))
+    Ok((own, reason))
 }
 
 /// Tells the figures of a persister next to what was expected of it.
@@ -321,11 +344,16 @@ fn figures(app: &Current, persister: Arc<Persister>) -> Arc<dyn Fn() -> Stored +
 
 /// Chat that a listener counts where it is said. Its settings must be the same in every process of a deployment.
 fn counted_elsewhere(app: &App) -> BTreeSet<(PlatformName, Direction)> {
+    let settings = &app.settings;
     let twitch = super::eventsub::counts_chat(app);
-    twitch
-        .then_some((PlatformName::Twitch, Direction::In))
-        .into_iter()
-        .collect()
+    [
+        (PlatformName::Twitch, Direction::In, twitch),
+        (PlatformName::Discord, Direction::In, settings.discord.gateway),
+        (PlatformName::Discord, Direction::Out, settings.discord.gateway),
+    ]
+    .into_iter()
+    .filter_map(|(platform, direction, listens)| listens.then_some((platform, direction)))
+    .collect()
 }
 
 /// The name under which this process counts the chat on the bus: its own, and the same after every restart.

@@ -1,34 +1,41 @@
-//! What `events tail` and `events publish` do: follow a bus as lines, and put one event on it from a file.
+//! What `events tail` and `events publish` do: follow messages as lines, and prepare an event from a file for a bus.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, Stream};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Accepted, BusError, EventBus, Filter, Message, Outgoing, names};
-use crate::core::event::dead::Dead;
-use crate::core::event::read::{Reading, Side, read, text};
+use super::{Filter, Message, Outgoing, names};
+use crate::core::event::chat::Place;
+use crate::core::event::read::{Ignored, Reading, Side, read, text};
+use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 
 /// One line of a tail.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
     /// The topic, without prefix.
     pub topic: String,
-    /// When the bus took it.
+    /// When the bus took it; with the local bus when it was observed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub published_at: Option<Timestamp>,
     /// The bus's own id of it.
     pub transport_id: String,
+    /// Its type, from its body or else its header.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// What it means to us: `source`, `chat`, `dead: …`, `ignored: …`.
     pub meaning: String,
     /// The source that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub source: Option<SourceKey>,
     /// Header fields.
     pub attributes: BTreeMap<String, String>,
@@ -43,35 +50,27 @@ pub struct Wanted {
     pub types: BTreeSet<String>,
     /// Sources.
     pub sources: BTreeSet<SourceKey>,
-    /// Topics; sources' events and inbound chat when empty.
-    pub filter: Option<Filter>,
 }
 
-/// Follows the bus.
-pub async fn tail(
-    bus: &dyn EventBus,
+/// Makes lines of messages, and leaves out what is not wanted.
+pub fn lines<E: Send + 'static>(
+    messages: impl Stream<Item = Result<Message, E>> + Send + 'static,
     wanted: Wanted,
-    since: Option<Timestamp>,
-) -> Result<BoxStream<'static, Result<Line, BusError>>, BusError> {
-    let filter = wanted.filter.clone().unwrap_or_else(Filter::ingress);
-    let messages = bus.tail(&filter, since).await?;
+) -> BoxStream<'static, Result<Line, E>> {
     let lines = messages.filter_map(move |message| {
         let line = message.map(line);
         let pass = line.as_ref().map_or(true, |line| wants(&wanted, line));
         std::future::ready(pass.then_some(line))
     });
-    Ok(lines.boxed())
+    lines.boxed()
 }
 
 fn wants(wanted: &Wanted, line: &Line) -> bool {
-    let header = line.attributes.get("type").map(String::as_str);
-    let kind = text(&line.event, &["type"]).or(header);
+    let kind = line.kind.as_ref();
     let type_fits = wanted.types.is_empty() || kind.is_some_and(|kind| wanted.types.contains(kind));
-    let source_fits = wanted.sources.is_empty()
-        || line
-            .source
-            .as_ref()
-            .is_some_and(|source| wanted.sources.contains(source));
+    let source = line.source.as_ref();
+    let source_fits =
+        wanted.sources.is_empty() || source.is_some_and(|source| wanted.sources.contains(source));
     type_fits && source_fits
 }
 
@@ -86,8 +85,8 @@ fn line(message: Message) -> Line {
         Reading::Learnt(learnt) => ("source".to_owned(), Some(learnt.source)),
         Reading::Chat(heard) => {
             let source = match heard.place {
-                crate::core::event::chat::Place::Source(source) => Some(source),
-                crate::core::event::chat::Place::Login(..) => None,
+                Place::Source(source) => Some(source),
+                Place::Login(..) => None,
             };
             ("chat".to_owned(), source)
         }
@@ -96,10 +95,14 @@ fn line(message: Message) -> Line {
     };
     let event = serde_json::from_slice(&message.data)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&message.data).into_owned()));
+    let header = message.attributes.get("type");
     Line {
         topic: message.topic,
         published_at: message.published_at,
         transport_id: message.transport_id,
+        kind: text(&event, &["type"])
+            .or(header.map(String::as_str))
+            .map(str::to_owned),
         meaning,
         source,
         attributes: message.attributes,
@@ -107,31 +110,62 @@ fn line(message: Message) -> Line {
     }
 }
 
-/// Why a file was not published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// Nobody could use it.
-    #[error("the event would be a dead letter: {}", .0.reason)]
-    Dead(Dead),
-    /// It has no type, so no consumer would know what it is.
-    #[error("the event has no `type`")]
-    NoType,
-    /// The bus did not take it.
-    #[error(transparent)]
-    Bus(#[from] BusError),
+/// An event from a file, as it would be published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// The message, with the header fields that its own fields give. Its body is the file's, byte for byte.
+    pub message: Outgoing,
+    /// Its type.
+    pub kind: String,
+    /// What consumers will make of it.
+    pub use_of_it: UseOfIt,
 }
 
-/// Publishes one event as it is, with the header fields that its own fields give. Returns its id and what the bus said.
-pub async fn publish(
-    bus: &dyn EventBus,
-    data: &[u8],
-    now: Timestamp,
-) -> Result<(String, Accepted), PublishError> {
-    if let Reading::Dead(dead) = read(Side::Ingress, &BTreeMap::new(), data, now) {
-        return Err(PublishError::Dead(dead));
-    }
-    let event: Value = serde_json::from_slice(data).unwrap_or(Value::Null);
-    let kind = text(&event, &["type"]).ok_or(PublishError::NoType)?;
+/// What consumers of ours make of an event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UseOfIt {
+    /// It tells of a source.
+    Source(SourceKey, Box<Knowledge>),
+    /// It is counted as chat.
+    Chat,
+    /// Nothing, and why.
+    Nothing(&'static str),
+    /// It is a dead letter, and why.
+    Dead(String),
+}
+
+/// Why a file holds no event.
+#[derive(Debug, thiserror::Error)]
+pub enum NoEvent {
+    /// It is not JSON, or no object.
+    #[error("it is not a JSON object")]
+    NotAnObject,
+    /// It has no type, so no consumer would know what it is.
+    #[error("it has no `type`")]
+    NoType,
+}
+
+/// Prepares one event as it is.
+pub fn prepare(data: &[u8], now: Timestamp) -> Result<Prepared, NoEvent> {
+    let Ok(event @ Value::Object(_)) = serde_json::from_slice::<Value>(data) else {
+        return Err(NoEvent::NotAnObject);
+    };
+    let kind = text(&event, &["type"]).ok_or(NoEvent::NoType)?;
+    let use_of_it = match read(Side::Ingress, &BTreeMap::new(), data, now) {
+        Reading::Learnt(learnt) => UseOfIt::Source(learnt.source, Box::new(learnt.knowledge)),
+        Reading::Chat(_) => UseOfIt::Chat,
+        Reading::Ignored(why) => UseOfIt::Nothing(match why {
+            Ignored::Forged => {
+                "it says that it came through the API gateway, where anybody may write anything"
+            }
+            Ignored::NoEvidence => "it claims nothing that is taken over from other programs",
+            Ignored::ChatOfNoSource => "it is chat of no source",
+            Ignored::OtherSystemEvent | Ignored::NotAboutSources | Ignored::SystemOnEgress => {
+                "nobody here knows its type"
+            }
+        }),
+        Reading::Dead(dead) => UseOfIt::Dead(dead.reason),
+    };
     let from_content = || Uuid::new_v5(&Uuid::NAMESPACE_URL, data).to_string();
     let id = text(&event, &["correlationId"]).map_or_else(from_content, str::to_owned);
     let fields = [
@@ -146,25 +180,37 @@ pub async fn publish(
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
         .collect();
-    let outgoing = Outgoing {
+    let message = Outgoing {
         topic: names::INGRESS.to_owned(),
         id: id.clone(),
         attributes,
         data: data.to_vec().into(),
     };
-    let accepted = bus.publish(outgoing).await?;
-    Ok((id, accepted))
+    Ok(Prepared {
+        message,
+        kind: kind.to_owned(),
+        use_of_it,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
+    use crate::bus::EventBus as _;
     use crate::bus::local::LocalBus;
     use crate::clock::{Clock, ManualClock};
+
+    fn event(id: &str) -> Vec<u8> {
+        json!({
+            "v": "2", "type": "system.stream.online", "correlationId": format!("event-{id}"),
+            "ingress": {"source": "ingress.twitch.eventsub"},
+            "payload": {"platform": "twitch", "id": id, "streamId": "4", "startedAt": "2026-11-20T10:00:00.000Z"}
+        })
+        .to_string()
+        .into_bytes()
+    }
 
     #[tokio::test]
     async fn what_is_published_from_a_file_shows_in_a_tail_with_its_meaning() {
@@ -174,35 +220,42 @@ mod tests {
             sources: BTreeSet::from(["twitch:777001".parse().unwrap()]),
             ..Wanted::default()
         };
-        let mut lines = tail(&bus, wanted, None).await.unwrap();
-        let event = |id: &str| {
-            json!({
-                "v": "2", "type": "system.stream.online", "correlationId": format!("event-{id}"),
-                "ingress": {"source": "ingress.twitch.eventsub"},
-                "payload": {"platform": "twitch", "id": id, "streamId": "4", "startedAt": "2026-11-20T10:00:00.000Z"}
-            })
-            .to_string()
-        };
+        let mut lines = lines(bus.tail(&Filter::ingress(), None).await.unwrap(), wanted);
         for id in ["1", "777001"] {
-            publish(&bus, event(id).as_bytes(), clock.now()).await.unwrap();
+            let prepared = prepare(&event(id), clock.now()).unwrap();
+            assert_eq!(prepared.message.data, event(id));
+            assert!(matches!(&prepared.use_of_it, UseOfIt::Source(source, _) if source.id() == id));
+            bus.publish(prepared.message).await.unwrap();
         }
         let line = lines.next().await.unwrap().unwrap();
         assert_eq!(
-            (line.meaning.as_str(), line.transport_id.as_str()),
-            ("source", "2")
+            (
+                line.meaning.as_str(),
+                line.transport_id.as_str(),
+                line.kind.as_deref()
+            ),
+            ("source", "2", Some("system.stream.online"))
         );
         assert_eq!(line.attributes["correlationid"], "event-777001");
         assert_eq!(line.attributes["source"], "ingress.twitch.eventsub");
+    }
 
-        let twice = publish(&bus, event("1").as_bytes(), clock.now()).await.unwrap();
-        assert!(twice.1.duplicate);
-        for (refused, reason) in [("not json", "dead letter"), ("{}", "no `type`")] {
-            let error = publish(&bus, refused.as_bytes(), clock.now())
-                .await
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(reason), "{error}");
-        }
-        let _: Arc<dyn EventBus> = Arc::new(bus);
+    #[test]
+    fn what_nobody_could_use_is_known_before_it_is_published() {
+        let now = "2026-11-20T13:00:00Z".parse().unwrap();
+        let prepared = |event: Value| prepare(event.to_string().as_bytes(), now);
+        assert!(matches!(prepare(b"not json", now), Err(NoEvent::NotAnObject)));
+        assert!(matches!(prepared(json!([1])), Err(NoEvent::NotAnObject)));
+        assert!(matches!(prepared(json!({})), Err(NoEvent::NoType)));
+        let use_of_it = |event: Value| prepared(event).unwrap().use_of_it;
+        assert!(
+            matches!(use_of_it(json!({"type": "made.up"})), UseOfIt::Nothing(why) if why.contains("type"))
+        );
+        let nameless =
+            json!({"type": "system.source.status", "payload": {"platform": "twitch", "id": "a/b"}});
+        assert!(matches!(use_of_it(nameless), UseOfIt::Dead(_)));
+        let mut forged: Value = serde_json::from_slice(&event("1")).unwrap();
+        forged["ingress"]["source"] = "api-gateway".into();
+        assert!(matches!(use_of_it(forged), UseOfIt::Nothing(why) if why.contains("gateway")));
     }
 }

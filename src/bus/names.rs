@@ -8,6 +8,8 @@ pub const INGRESS: &str = "internal.ingress.v1";
 pub const EGRESS: &str = "internal.egress";
 /// Where messages that can never be used are reported.
 pub const DEAD_LETTERS: &str = "internal.deadletter.v1";
+/// Where the platform's router reports what it has no rule for.
+pub const ROUTER_DEAD_LETTERS: &str = "internal.router.dlq.v1";
 /// Where the state engine takes orders.
 pub const STATE_MUTATIONS: &str = "internal.state.mutation.v1";
 

@@ -120,6 +120,17 @@ impl NatsBus {
         })
     }
 
+    /// Whether a server answers. The very first connection takes a moment.
+    async fn is_connected(&self) -> bool {
+        let state = || self.client.connection_state();
+        let connected = async {
+            while state() != async_nats::connection::State::Connected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(ANSWER, connected).await.is_ok()
+    }
+
     fn unavailable(&self, reason: impl std::fmt::Display) -> BusError {
         BusError::Unavailable {
             location: self.location.to_string(),
@@ -298,7 +309,7 @@ impl EventBus for NatsBus {
     }
 
     async fn inspect(&self, to: &Subscription) -> Result<BusReport, BusError> {
-        if self.client.connection_state() != async_nats::connection::State::Connected {
+        if !self.is_connected().await {
             return Err(self.unavailable("no server answers"));
         }
         let asked = Instant::now();

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::cli::commands::{auth, completion, config, doctor, probe, schema, sim, sources, store, watch};
+use crate::cli::commands::{
+    auth, completion, config, doctor, events, probe, schema, sim, sources, store, watch,
+};
 use crate::cli::help;
 use crate::cli::output::{ColorChoice, Format};
 
@@ -40,16 +42,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = setting, action = ArgAction::Append)]
     pub set: Vec<(String, String)>,
     /// How to print the result
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        value_name = "FORMAT",
-        default_value_t,
-        hide_default_value = true
-    )]
-    pub output: Format,
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
     /// When to use colour
     #[arg(
         long,
@@ -84,6 +78,9 @@ pub enum Command {
     #[command(subcommand)]
     Auth(auth::AuthCommand),
     Doctor(doctor::DoctorArgs),
+    /// What is told on the bus
+    #[command(subcommand)]
+    Events(events::EventsCommand),
     Sim(sim::SimArgs),
     /// The store of documents
     #[command(subcommand)]

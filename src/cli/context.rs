@@ -57,7 +57,8 @@ impl Setup {
             inputs = inputs.flag(key, value.clone(), "--set");
         }
         let output = Output {
-            format: global.output,
+            format: global.output.unwrap_or_default(),
+            is_chosen: global.output.is_some(),
             out: Look::of_stdout(global.color, env),
             err: Look::of_stderr(global.color, env),
             quiet: global.quiet > 0,

@@ -18,7 +18,10 @@ use clap::Parser as _;
 use crate::app::App;
 use crate::app::demo::Demo;
 use crate::cli::args::{Cli, Command};
-use crate::cli::commands::{auth, completion, config, doctor, probe, schema, sim, sources, store, watch};
+use crate::cli::commands::events::EventsCommand;
+use crate::cli::commands::{
+    auth, completion, config, doctor, events, probe, schema, sim, sources, store, watch,
+};
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, write_err, write_out};
@@ -57,6 +60,7 @@ fn start(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Schema(args) => return schema::run(args),
         Command::Completion(args) => return completion::completion(args),
         Command::Man(args) => return completion::man(args),
+        Command::Events(EventsCommand::Schema(_)) => return events::schema(),
         Command::ExitCodes => {
             write_out(&(help::exit_codes() + "\n"))?;
             return Ok(ExitCode::Healthy);
@@ -116,6 +120,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         Command::Watch(args) => Box::pin(watch::run(&setup, cx, args)).await,
         Command::Auth(command) => auth::run(&cx, command).await,
         Command::Store(command) => store::run(&cx, command).await,
+        Command::Events(command) => events::run(&setup, cx, command).await,
         Command::Doctor(_)
         | Command::Sim(_)
         | Command::Config(_)

@@ -10,6 +10,7 @@ pub mod consumer;
 pub mod economy;
 pub mod inbox;
 mod known;
+pub mod overview;
 #[cfg(test)]
 mod tests;
 

@@ -37,7 +37,7 @@ use crate::persist::Persister;
 use crate::platforms::{Platform, ProbeSet, ProbeSink as _};
 
 /// What is not a transition leaves for the bus at most so often a second: BitBrat's own consumer loses floods.
-const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
+pub const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
 /// How long a store must have taken everything before it is said to be well again: longer than pauses between attempts.
 const STORE_CALM: Duration = Duration::from_mins(1);

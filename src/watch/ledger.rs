@@ -416,6 +416,11 @@ pub fn sent_since(directory: &Path, since: Option<i64>) -> Result<Vec<(i64, Even
     let read = || {
         let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(Duration::from_secs(5))?;
+        // Between the file and its tables lies a moment.
+        let made = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'sent')";
+        if !connection.query_row(made, [], |row| row.get::<_, bool>(0))? {
+            return Ok(Vec::new());
+        }
         let newest: i64 =
             connection.query_row("SELECT COALESCE(MAX(seq), 0) FROM sent", [], |row| row.get(0))?;
         let mut rows = connection.prepare("SELECT seq, event FROM sent WHERE seq > ?1 ORDER BY seq")?;

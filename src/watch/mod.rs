@@ -26,4 +26,6 @@ pub mod recorder;
 #[cfg(test)]
 mod tests;
 pub mod ticks;
+pub mod told;
 pub mod tracker;
+pub mod volume;

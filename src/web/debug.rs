@@ -31,6 +31,17 @@ pub(super) async fn sources(State(web): State<Web>) -> Response {
     }
 }
 
+/// What is stored of what the bus tells, and the chat that is counted on it.
+pub(super) async fn bus(State(web): State<Web>) -> Response {
+    match &web.storing {
+        Some(storing) => answer(200, storing().to_json()),
+        None => {
+            let reason = "this process stores nothing from a bus";
+            answer(200, json!({"enabled": false, "reason": reason}))
+        }
+    }
+}
+
 /// How one platform is, in the form of the platform's connector snapshots.
 pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String>) -> Response {
     let Ok(name) = platform.parse::<PlatformName>() else {

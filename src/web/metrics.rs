@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{Stored, Web, answer};
 use crate::core::time::Timestamp;
+use crate::persist;
 use crate::watch::overview::Overview;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,6 +32,11 @@ struct OfLane {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfListener {
     listener: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfOutcome {
+    outcome: String,
 }
 
 /// Answers in the text format of `OpenMetrics`.
@@ -54,6 +60,9 @@ pub(super) async fn metrics(State(web): State<Web>) -> Response {
     }
     if let Some(stored) = &web.stored {
         describe_store(&mut registry, &stored(), web.clock.now());
+    }
+    if let Some(storing) = &web.storing {
+        describe_storing(&mut registry, &storing());
     }
     let mut text = String::new();
     match encode(&mut text, &registry) {
@@ -190,6 +199,60 @@ fn describe_store(registry: &mut Registry, stored: &Stored, now: Timestamp) {
         "store_waiting",
         "Sources with changes that are not stored",
         signed(stats.urgent as u64),
+    );
+}
+
+fn describe_storing(registry: &mut Registry, storing: &persist::overview::Overview) {
+    let messages = Family::<OfOutcome, Counter>::default();
+    for (outcome, count) in [
+        ("stored", storing.stored),
+        ("postponed", storing.postponed),
+        ("dead", storing.dead),
+    ] {
+        let outcome = outcome.to_owned();
+        messages.get_or_create(&OfOutcome { outcome }).inc_by(count);
+    }
+    for (why, count) in &storing.ignored {
+        let outcome = format!("ignored_{}", why.as_str());
+        messages.get_or_create(&OfOutcome { outcome }).inc_by(*count);
+    }
+    registry.register(
+        "bus_messages",
+        "Messages read from the bus, by what became of them",
+        messages,
+    );
+    let figures = [
+        (
+            "bus_foreign",
+            "Stored messages that other programs sent",
+            storing.foreign,
+        ),
+        (
+            "bus_redelivered",
+            "Messages delivered more than once",
+            storing.repeated,
+        ),
+        ("chat_messages", "Chat messages counted", storing.chat_counted),
+        (
+            "chat_repeated",
+            "Chat messages that were counted before",
+            storing.chat_repeated,
+        ),
+        (
+            "chat_unplaced",
+            "Chat messages of channels that nobody knows",
+            storing.chat_unplaced,
+        ),
+    ];
+    for (name, help, value) in figures {
+        counter(registry, name, help, value);
+    }
+    let per_minute = storing.chat.values().map(|chat| chat.per_minute).sum();
+    gauge(
+        registry,
+        "chat_messages_per_minute",
+        "Chat messages in the last full minute",
+        signed(per_minute),
     );
 }
 

@@ -28,7 +28,7 @@ use crate::core::document::SourceDocument;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
-use crate::persist::Stats;
+use crate::persist::{self, Stats};
 use crate::store::{HistoryEntry, SourceStore};
 use crate::watch::overview::{Overview, View};
 
@@ -56,6 +56,8 @@ pub struct Web {
     pub view: Option<View>,
     /// What was stored; `None` in a process that stores nothing.
     pub stored: Option<Arc<dyn Fn() -> Stored + Send + Sync>>,
+    /// How what stores the bus's events is; `None` in a process without that role, or without a bus.
+    pub storing: Option<persist::overview::View>,
     /// Further reasons why this process is not ready.
     pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Time.
@@ -119,6 +121,7 @@ pub fn router(web: Web) -> Router {
         .route("/livez", get(health::healthy))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/_debug/bus", get(debug::bus))
         .route("/_debug/sources", get(debug::sources))
         .route("/_debug/{platform}", get(debug::platform))
         .route("/_debug/{platform}/{listener}", get(debug::listener))

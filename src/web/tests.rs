@@ -81,6 +81,7 @@ async fn served(token: Option<&str>) -> Served {
             },
             expected_per_day: 4096,
         })),
+        storing: None,
         unready: Arc::new(move || reasons.lock().unwrap().clone()),
         started_at: Timestamp::from_millis(START),
         clock,

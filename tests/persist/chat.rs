@@ -61,7 +61,7 @@ impl Counting {
             clock: Arc::new(SystemClock),
             chance,
             counts: counts.clone(),
-            elsewhere: std::collections::BTreeSet::new(),
+            elsewhere: Default::default(),
         };
         tasks.spawn("chat", |stop| async move {
             counter.run(stop).await;

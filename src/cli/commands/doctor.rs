@@ -10,6 +10,7 @@ use crate::config::{Configuration, TokenTarget};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 
+mod bus;
 mod platforms;
 mod store;
 
@@ -146,21 +147,7 @@ async fn of_running(cx: &Context, wanted: &dyn Fn(&str) -> bool) -> Vec<Check> {
         checks.extend(store::check(app).await);
     }
     if wanted("bus") {
-        let target = app.settings.bus.target.to_string();
-        checks.push(match target.as_str() {
-            "local" => Check::new(
-                "bus",
-                "delivery",
-                Outcome::Ok,
-                "local: events stay in this process",
-            ),
-            _ => Check::new(
-                "bus",
-                "delivery",
-                Outcome::Skipped,
-                format!("{target} is checked by `bitbrat watch`"),
-            ),
-        });
+        checks.extend(bus::check(app).await);
     }
     if wanted("web") {
         checks.push(of_web(app));

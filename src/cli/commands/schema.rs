@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Report, write_out};
 use crate::cli::reports::{
-    auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport,
-    history::HistoryReport, migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport,
+    auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport, events::PublishReport,
+    events::TailReport, history::HistoryReport, migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport,
     probe::ProbeReport, prune::PruneReport, sim::SimReport, source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure};
@@ -87,6 +87,16 @@ pub const ALL: &[Described] = &[
         schema: of::<DoctorReport>,
     },
     Described {
+        name: "events",
+        commands: "events tail (each line is one of its items; `events schema` tells what an event holds)",
+        schema: of::<TailReport>,
+    },
+    Described {
+        name: "publish",
+        commands: "events publish",
+        schema: of::<PublishReport>,
+    },
+    Described {
         name: "migrate",
         commands: "store migrate",
         schema: of::<MigrateReport>,
@@ -116,6 +126,7 @@ const ALSO: &[(&str, &str)] = &[
     ("is-live", "answer"),
     ("can", "answer"),
     ("wait", "answer"),
+    ("tail", "events"),
 ];
 
 /// Runs the command.

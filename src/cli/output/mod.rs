@@ -105,6 +105,8 @@ pub enum Format {
 pub struct Output {
     /// The form.
     pub format: Format,
+    /// Whether somebody asked for that form.
+    pub is_chosen: bool,
     /// How standard output looks.
     pub out: Look,
     /// How standard error looks.
@@ -165,6 +167,15 @@ impl From<machine::RenderError> for Failure {
 pub fn write_out(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     forgive_closed_pipe(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes text to standard output for as long as somebody reads it. Returns whether somebody does.
+pub fn offer(text: &str) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// Writes text to standard error. A reader that has gone away is no error.

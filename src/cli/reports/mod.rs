@@ -4,6 +4,7 @@ pub mod auth;
 pub mod cells;
 pub mod config;
 pub mod doctor;
+pub mod events;
 pub mod history;
 pub mod migrate;
 pub mod plan;

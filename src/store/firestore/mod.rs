@@ -100,6 +100,24 @@ impl FirestoreStore {
         }
     }
 
+    /// Returns the documents of a collection of the platform's, by id, below the document at `parent`. They are only read.
+    pub async fn others(&self, parent: &str, collection: &str) -> Result<Vec<(String, Value)>, StoreError> {
+        let all = StructuredQuery {
+            from: vec![CollectionSelector {
+                collection_id: collection.to_owned(),
+                all_descendants: false,
+            }],
+            ..StructuredQuery::default()
+        };
+        let parent = format!("{}/{parent}", self.client.root());
+        let found = self.client.query(parent, all).await.map_err(self.explain())?;
+        let named = found.into_iter().map(|document| {
+            let id = document.name.rsplit('/').next().unwrap_or_default().to_owned();
+            (id, Value::Object(value::to_json(document.fields)))
+        });
+        Ok(named.collect())
+    }
+
     fn target(&self) -> &FirestoreTarget {
         &self.client.target
     }

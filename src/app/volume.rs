@@ -1,0 +1,78 @@
+//! Says once a day how much there really was, to be held against what `doctor` predicts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::lifecycle::Tasks;
+use crate::persist::Persister;
+use crate::persist::economy::Workload;
+use crate::watch::overview::View;
+use crate::watch::volume::{Volume, predict};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// What is counted.
+pub(super) struct Meters {
+    /// What is told.
+    pub view: Option<View>,
+    /// What is written.
+    pub persister: Option<Arc<Persister>>,
+    /// Time between two events of one source that are no transitions; `None` where events go to no bus.
+    pub heartbeat: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Reading {
+    sent: u64,
+    transitions: u64,
+    writes: u64,
+}
+
+impl Meters {
+    /// Starts to tell.
+    pub fn tell_daily(self, tasks: &Tasks) {
+        tasks.spawn("volume", |stop| async move {
+            let mut before = self.read();
+            while stop.sleep(DAY).await {
+                let now = self.read();
+                self.tell(before, now);
+                before = now;
+            }
+        });
+    }
+
+    fn read(&self) -> Reading {
+        let told = self.view.as_ref().map(|view| view());
+        Reading {
+            sent: told.as_ref().map_or(0, |told| told.sent),
+            transitions: told.as_ref().map_or(0, |told| told.transitions),
+            writes: self
+                .persister
+                .as_ref()
+                .map_or(0, |persister| persister.stats().writes),
+        }
+    }
+
+    fn tell(&self, before: Reading, now: Reading) {
+        let events = now.sent.saturating_sub(before.sent);
+        let transitions = now.transitions.saturating_sub(before.transitions);
+        let writes = now.writes.saturating_sub(before.writes);
+        let expected = self.expected().map(|day| day.events());
+        info!(
+            events,
+            expected,
+            transitions,
+            writes,
+            "In the last day {events} events were told, with {transitions} transitions in them, and {writes} documents and history entries were written"
+        );
+    }
+
+    fn expected(&self) -> Option<Volume> {
+        let (view, heartbeat) = (self.view.as_ref()?, self.heartbeat?);
+        let sources = view().attended as u64;
+        let usual = Workload::usual(sources, Duration::ZERO);
+        Some(predict(sources, heartbeat, usual.transitions))
+    }
+}

@@ -1,0 +1,64 @@
+//! `events`: what is told on the bus, followed, published by hand, and described.
+
+use clap::{Args, Subcommand};
+
+use crate::bus::{BusError, EventBus};
+use crate::cli::context::{Context, Setup};
+use crate::cli::output::write_out;
+use crate::core::event::wire;
+use crate::failure::{ExitCode, Failure};
+
+mod publish;
+mod tail;
+
+/// What to do with events.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  bitbrat events tail
+  bitbrat events publish online.json
+  bitbrat events schema > event.schema.json")]
+#[expect(missing_docs, reason = "each command is documented where its arguments are")]
+pub enum EventsCommand {
+    Tail(tail::TailArgs),
+    Publish(publish::PublishArgs),
+    Schema(SchemaArgs),
+}
+
+/// Print the JSON Schema of the events that bitbrat publishes
+///
+/// They are what the BitBrat platform calls an InternalEventV2, with additive fields of ours in `payload`: `evidence`,
+/// `counters` and `transitions`. What `events tail` prints around them is described by `bitbrat schema events`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat events schema
+  bitbrat events schema > event.schema.json")]
+pub struct SchemaArgs {}
+
+/// Runs a command that needs a configuration.
+pub async fn run(setup: &Setup, cx: Context, command: &EventsCommand) -> Result<ExitCode, Failure> {
+    match command {
+        EventsCommand::Tail(args) => tail::run(setup, cx, args).await,
+        EventsCommand::Publish(args) => publish::run(&cx, args).await,
+        EventsCommand::Schema(_) => schema(),
+    }
+}
+
+/// Prints the schema of events.
+pub fn schema() -> Result<ExitCode, Failure> {
+    let text = serde_json::to_string_pretty(&wire::schema()).expect("a schema is plain JSON");
+    write_out(&(text + "\n"))?;
+    Ok(ExitCode::Healthy)
+}
+
+/// Tells a person why the bus did not do what was asked.
+fn failed(what: &str, bus: &dyn EventBus, error: &BusError) -> Failure {
+    let hint = error.hint().map_or_else(
+        || "run `bitbrat doctor bus` to see what is wrong with it".to_owned(),
+        str::to_owned,
+    );
+    Failure::new(ExitCode::Failed, format!("cannot {what} {}", bus.location()))
+        .because(error)
+        .hint(hint)
+}

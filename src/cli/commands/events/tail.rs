@@ -1,0 +1,332 @@
+//! `events tail`: follows the bus, and disturbs nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use serde_json::Value;
+
+use super::failed;
+use crate::app::App;
+use crate::app::daemon::{self, Plan, Role};
+use crate::bus::events::{Line, Wanted, lines};
+use crate::bus::{EventBus, Filter, Message, Messages, names};
+use crate::cli::context::{Context, Setup};
+use crate::cli::output::view::Tone;
+use crate::cli::output::{Format, Note, Output, Report as _, machine, offer};
+use crate::cli::reports::events::TailReport;
+use crate::config::{self, BusTarget, parse_duration};
+use crate::core::source::SourceKey;
+use crate::core::time::Timestamp;
+use crate::failure::{ExitCode, Failure};
+use crate::watch::told;
+
+/// How long to wait before a bus that was lost is followed again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Follow what is told on the bus, one JSON object a line
+///
+/// Takes nothing away from anybody and leaves no trace on the bus. With the local bus it shows what a `bitbrat watch` with the
+/// same state directory tells; with --demo it shows a world of its own. Without --limit and --for it runs until it is
+/// interrupted. `meaning` says what bitbrat makes of each message; `bitbrat schema events` describes a line.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat events tail
+  bitbrat --demo events tail -o table
+  bitbrat events tail --type system.stream.online,system.stream.offline --since 1h
+  bitbrat events tail --source twitch:123456 | jq .event.payload
+  bitbrat events tail --topic dead-letters --since 24h --for 5s -o json")]
+pub struct TailArgs {
+    /// Only events of these types
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    types: Vec<String>,
+    /// Only events about these sources, as platform:id
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    source: Vec<SourceKey>,
+    /// Begin in the past, as far as the bus remembers it: 10m, 24h, or a time as 2026-11-20T10:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    since: Option<Since>,
+    /// Which messages
+    #[arg(long, value_enum, default_value_t)]
+    topic: Topic,
+    /// End after so many lines
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
+    /// End after so long
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    lasting: Option<Duration>,
+}
+
+/// A moment in the past.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(ago) = parse_duration(text) {
+        return Ok(Since::Ago(ago));
+    }
+    let at = text.parse().map(Since::At);
+    at.map_err(|_| {
+        format!("`{text}` is neither a duration such as 10m nor a time such as 2026-11-20T10:00:00Z")
+    })
+}
+
+/// A part of the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum Topic {
+    /// Events about sources, and chat that comes in
+    #[default]
+    Ingress,
+    /// What is handed to delivery, of every instance
+    Egress,
+    /// Messages that could not be used
+    DeadLetters,
+    /// What the platform's router could not route
+    RouterDeadLetters,
+    /// Orders to the state engine
+    Mutations,
+}
+
+impl Topic {
+    fn filter(self) -> Filter {
+        let topic = |name: &str| Filter::Topic(name.to_owned());
+        match self {
+            Self::Ingress => Filter::ingress(),
+            Self::Egress => Filter::egress(),
+            Self::DeadLetters => topic(names::DEAD_LETTERS),
+            Self::RouterDeadLetters => topic(names::ROUTER_DEAD_LETTERS),
+            Self::Mutations => topic(names::STATE_MUTATIONS),
+        }
+    }
+}
+
+/// Runs the command.
+pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode, Failure> {
+    let now = cx.app.clock.now();
+    let since = args.since.map(|since| match since {
+        Since::At(at) => at,
+        Since::Ago(ago) => now.plus_millis(-i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)),
+    });
+    // The one command whose usual reader is a program: people ask for a table.
+    let format = if cx.output.is_chosen {
+        cx.output.format
+    } else {
+        Format::Ndjson
+    };
+    let endless = args.limit.is_none() && args.lasting.is_none();
+    if endless && matches!(format, Format::Json | Format::Yaml) {
+        let what = "a tail has no end, and one document needs one";
+        return Err(Failure::new(ExitCode::Usage, what).hint("add --limit or --for, or use -o ndjson"));
+    }
+    let wanted = Wanted {
+        types: args.types.iter().cloned().collect(),
+        sources: args.source.iter().cloned().collect(),
+    };
+    let bus = cx.app.bus().await?;
+    let mut printer = Printer::new(cx.output, format);
+    let followed = match &bus {
+        Some(bus) => {
+            if since.is_some() && matches!(cx.app.settings.bus.target, BusTarget::Pubsub { .. }) {
+                let what =
+                    "Pub/Sub keeps no past for a new subscription; what is published from now on is shown";
+                cx.note(&[Note::hint(Tone::Warn, what, None)])?;
+            }
+            let messages = bus.tail(&args.topic.filter(), since).await;
+            let messages = messages.map_err(|error| failed("follow", bus.as_ref(), &error))?;
+            again_and_again(Arc::clone(bus), args.topic.filter(), messages)
+        }
+        None => local(&cx, since)?,
+    };
+    let app = Arc::new(cx.app);
+    // The demo's world is in this process, so that whoever makes it move is too.
+    let world = async {
+        match (&bus, &app.demo) {
+            (None, Some(_)) => watch(setup, &app).await.map(|_| ()),
+            _ => std::future::pending().await,
+        }
+    };
+    let end = async {
+        match args.lasting {
+            Some(lasting) => tokio::time::sleep(lasting).await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        printed = print(lines(followed, wanted), args.limit, &mut printer) => printed,
+        ended = world => ended,
+        () = end => Ok(()),
+    };
+    printer.finish(app.clock.now())?;
+    if let Some(bus) = bus {
+        bus.close().await;
+    }
+    result.map(|()| ExitCode::Healthy)
+}
+
+async fn print(
+    mut lines: BoxStream<'static, Result<Line, Failure>>,
+    limit: Option<usize>,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let mut left = limit.unwrap_or(usize::MAX);
+    while left > 0
+        && let Some(line) = lines.next().await
+    {
+        left -= 1;
+        if !printer.print(line?)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Follows a bus for good: when it is lost, from the last message on that was seen.
+fn again_and_again(
+    bus: Arc<dyn EventBus>,
+    filter: Filter,
+    messages: Messages,
+) -> BoxStream<'static, Result<Message, Failure>> {
+    struct Following {
+        bus: Arc<dyn EventBus>,
+        filter: Filter,
+        open: Option<Messages>,
+        last: Option<Message>,
+        /// The last message before the bus was lost.
+        shown: Option<Message>,
+    }
+    let start = Following {
+        bus,
+        filter,
+        open: Some(messages),
+        last: None,
+        shown: None,
+    };
+    futures_util::stream::unfold(start, |mut following| async move {
+        loop {
+            let Some(open) = &mut following.open else {
+                tokio::time::sleep(PAUSE).await;
+                let since = following.last.as_ref().and_then(|last| last.published_at);
+                following.open = following.bus.tail(&following.filter, since).await.ok();
+                following.shown.clone_from(&following.last);
+                continue;
+            };
+            match open.next().await {
+                // After an interruption the bus begins with the moment of the last message, which was shown.
+                Some(Ok(message))
+                    if following
+                        .shown
+                        .as_ref()
+                        .is_some_and(|shown| is_old(shown, &message)) => {}
+                Some(Ok(message)) => {
+                    following.last = Some(message.clone());
+                    return Some((Ok(message), following));
+                }
+                Some(Err(_)) | None => following.open = None,
+            }
+        }
+    })
+    .boxed()
+}
+
+fn is_old(shown: &Message, message: &Message) -> bool {
+    let number = |message: &Message| message.transport_id.parse::<u64>().ok();
+    message.published_at <= shown.published_at && number(message) <= number(shown)
+}
+
+/// Follows what a `watch` on this machine tells.
+fn local(
+    cx: &Context,
+    since: Option<Timestamp>,
+) -> Result<BoxStream<'static, Result<Message, Failure>>, Failure> {
+    let directory = cx.app.settings.state_dir.clone();
+    if cx.app.demo.is_none() && !directory.join("watch.db").exists() {
+        let what = format!(
+            "no `bitbrat watch` has told anything in {} yet",
+            directory.display()
+        );
+        cx.note(&[Note::hint(Tone::Warn, what, Some("bitbrat watch"))])?;
+    }
+    let messages = told::follow(directory, since).map(|message| {
+        message.map_err(|error| {
+            Failure::new(ExitCode::Failed, "cannot follow what `bitbrat watch` tells").because(&error)
+        })
+    });
+    Ok(messages.boxed())
+}
+
+/// Runs the demo's daemon beside, without pages.
+async fn watch(setup: &Setup, app: &Arc<App>) -> Result<ExitCode, Failure> {
+    let (inputs, clock) = (setup.inputs.clone(), Arc::clone(&setup.clock));
+    let plan = Plan {
+        roles: [Role::Ingest, Role::Persist].into(),
+        once: false,
+        list: Arc::new(|_| Value::Null),
+        one: Arc::new(|_| Value::Null),
+        reload: Box::new(move || config::load(&inputs, clock.now())),
+    };
+    daemon::run(Arc::clone(app), plan).await
+}
+
+/// Prints lines as they come, or all of them in one document at the end.
+struct Printer {
+    output: Output,
+    format: Format,
+    kept: Vec<Line>,
+    begun: bool,
+}
+
+impl Printer {
+    fn new(output: Output, format: Format) -> Self {
+        Self {
+            output,
+            format,
+            kept: Vec::new(),
+            begun: false,
+        }
+    }
+
+    /// Prints one line. Returns whether anybody still reads.
+    fn print(&mut self, line: Line) -> Result<bool, Failure> {
+        let report = TailReport {
+            as_of: Timestamp::EPOCH,
+            lines: vec![line],
+        };
+        let text = match self.format {
+            Format::Json | Format::Yaml => {
+                self.kept.extend(report.lines);
+                return Ok(true);
+            }
+            Format::Table | Format::Wide => report.line(self.output.out),
+            Format::Ndjson => machine::ndjson(&report)?,
+            Format::Csv => {
+                let text = machine::csv(&report)?;
+                // The header stands above the first row only.
+                let skipped = usize::from(self.begun);
+                text.split_inclusive('\n').skip(skipped).collect()
+            }
+            Format::Name => report.names().join("\n") + "\n",
+        };
+        self.begun = true;
+        Ok(offer(&text)?)
+    }
+
+    fn finish(&mut self, now: Timestamp) -> Result<(), Failure> {
+        if matches!(self.format, Format::Json | Format::Yaml) {
+            let output = Output {
+                format: self.format,
+                ..self.output
+            };
+            output.print(&TailReport {
+                as_of: now,
+                lines: std::mem::take(&mut self.kept),
+            })?;
+        }
+        Ok(())
+    }
+}
