@@ -513,7 +513,10 @@ impl App {
             BusTarget::Local => return Ok(None),
             BusTarget::Nats(servers) => {
                 let servers: Vec<&str> = servers.iter().map(url::Url::as_str).collect();
-                let options = NatsOptions::new(servers.join(","), prefix);
+                let options = NatsOptions {
+                    ack_wait: self.settings.bus.ack_wait,
+                    ..NatsOptions::new(servers.join(","), prefix)
+                };
                 NatsBus::connect(&options).await.map(|bus| Arc::new(bus) as _)
             }
             BusTarget::Pubsub { project } => {

@@ -211,7 +211,7 @@ pub struct BusReport {
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
-    /// What was looked at: `stream`, `topic`, `subscription`.
+    /// What was looked at: `stream`, `duplicates`, `retention`, `topic`, `subscription`.
     pub about: &'static str,
     /// What was found, one sentence.
     pub detail: String,

@@ -372,7 +372,7 @@ impl NatsBus {
         if config.duplicate_window < Duration::from_mins(1) {
             findings.push(Finding::bad(
                 Level::Odd,
-                "stream",
+                "duplicates",
                 format!(
                     "stream `{}` recognises repeated messages for {:?} only",
                     config.name, config.duplicate_window
@@ -384,7 +384,7 @@ impl NatsBus {
         if unlimited && config.retention == stream::RetentionPolicy::Limits {
             findings.push(Finding::bad(
                 Level::Odd,
-                "stream",
+                "retention",
                 format!(
                     "stream `{}` keeps every message for ever and will fill the disk",
                     config.name

@@ -36,6 +36,12 @@ pub(super) const KEYS: &[Key] = &[
     )
     .or("false"),
     Key::new(
+        "bus.ack_wait_seconds",
+        "Seconds after which NATS delivers again what a process that died had taken.",
+    )
+    .named(&["NATS_ACK_WAIT_SECONDS"])
+    .or("60"),
+    Key::new(
         "bus.driver",
         "The platform's own choice: nats | pubsub | noop; counts when bus.url is not set.",
     )
@@ -89,6 +95,8 @@ pub struct BusSettings {
     pub heartbeat: Duration,
     /// Whether stream changes go to the state engine as well.
     pub state_mutations: bool,
+    /// How long NATS waits for a delivered message to be settled before it delivers it again.
+    pub ack_wait: Duration,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, google: &GoogleSettings) -> BusSettings {
@@ -128,6 +136,7 @@ pub(super) fn read(reader: &mut Reader<'_>, google: &GoogleSettings) -> BusSetti
             .duration("bus.heartbeat", bounds)
             .map_or(Duration::from_mins(15), |found| found.value),
         state_mutations: reader.switch("bus.state_mutations"),
+        ack_wait: Duration::from_secs(reader.number("bus.ack_wait_seconds", 1..=3600).unwrap_or(60)),
     }
 }
 

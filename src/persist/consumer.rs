@@ -138,9 +138,15 @@ impl Consumer {
             }
             let each = if self.coalesce { usize::MAX } else { 1 };
             let batch = inbox.take(SOURCES, each);
-            let fine = tokio::select! {
-                fine = self.persist(batch, failures) => fine,
-                () = stop.cut() => return,
+            let persisting = self.persist(batch, failures);
+            tokio::pin!(persisting);
+            let fine = loop {
+                tokio::select! {
+                    fine = &mut persisting => break fine,
+                    // The store takes its time, and what comes meanwhile is read meanwhile.
+                    delivery = follow.next(), if inbox.len() < IN_FLIGHT => self.take_in(delivery, &mut inbox).await,
+                    () = stop.cut() => return,
+                }
             };
             failures = if fine { 0 } else { failures.saturating_add(1) };
             self.counts.healthy.store(fine, Ordering::Relaxed);
@@ -241,7 +247,7 @@ impl Consumer {
                 if item.learnt.origin == Origin::Foreign {
                     self.counts.foreign.fetch_add(1, Ordering::Relaxed);
                 }
-                learnt.push((source.clone(), item.learnt.knowledge));
+                learnt.push(*item.learnt);
                 deliveries.push(item.delivery);
             }
             waiting.push((source, deliveries));

@@ -94,6 +94,8 @@ enum Base {
 
 struct Piece {
     knowledge: Knowledge,
+    /// The changes that whoever learnt it told.
+    told: Vec<Transition>,
     /// Whether joining it changed a verdict.
     decisive: bool,
 }
@@ -126,10 +128,10 @@ impl Known {
     }
 
     /// Takes in what was learnt.
-    pub fn learn(&mut self, knowledge: Knowledge, now: Timestamp) {
+    pub fn learn(&mut self, knowledge: Knowledge, told: Vec<Transition>, now: Timestamp) {
         let decisive = match self.base {
             Base::Unread => true,
-            Base::Stored(_) => match self.join(knowledge.clone(), now) {
+            Base::Stored(_) => match self.join(knowledge.clone(), &told, now) {
                 Some(decisive) => decisive,
                 None => {
                     if self.unsaved.is_empty() {
@@ -139,11 +141,16 @@ impl Known {
                 }
             },
         };
-        self.keep(Piece { knowledge, decisive });
+        self.keep(Piece {
+            knowledge,
+            told,
+            decisive,
+        });
     }
 
-    /// Joins a piece into the document. `None` when it is not news, else whether it changed a verdict.
-    fn join(&mut self, knowledge: Knowledge, now: Timestamp) -> Option<bool> {
+    /// Joins a piece into the document. `None` when it is not news, else whether there is a change to be recorded: those that
+    /// were told with it, and those of other facets that it brings here.
+    fn join(&mut self, knowledge: Knowledge, told: &[Transition], now: Timestamp) -> Option<bool> {
         let key = &self.key;
         let document = self.document.open(key);
         let known = document.knowledge.clone();
@@ -152,7 +159,10 @@ impl Known {
         if document.knowledge == known {
             return None;
         }
-        let changes = transitions(&verdict, &document.verdict);
+        let is_told = |facet| told.iter().any(|change| change.facet == facet);
+        let mut changes = transitions(&verdict, &document.verdict);
+        changes.retain(|change| !is_told(change.facet));
+        changes.extend(told.iter().cloned());
         let decisive = !changes.is_empty();
         self.history.extend(
             changes
@@ -170,6 +180,7 @@ impl Known {
         if self.unsaved.len() > PIECES {
             let second = self.unsaved.remove(1);
             self.unsaved[0].knowledge.join(second.knowledge);
+            self.unsaved[0].told.extend(second.told);
         }
     }
 
@@ -195,11 +206,11 @@ impl Known {
         self.retry = None;
         self.blocked = false;
         for piece in std::mem::take(&mut self.unsaved) {
-            self.learn(piece.knowledge, now);
+            self.learn(piece.knowledge, piece.told, now);
         }
         if vanished {
             // Someone deleted the document, or the whole store was replaced: what we know of it is kept.
-            self.learn(before.get(&self.key).knowledge, now);
+            self.learn(before.get(&self.key).knowledge, Vec::new(), now);
         }
         if self.unsaved.is_empty() {
             self.document.rest();

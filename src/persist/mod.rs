@@ -22,6 +22,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::clock::{Chance, Clock};
 use crate::core::document::SourceDocument;
+use crate::core::event::read::Learnt;
 use crate::core::evidence::Knowledge;
 use crate::core::observation::Observation;
 use crate::core::source::SourceKey;
@@ -55,6 +56,38 @@ pub struct Persister {
 struct State {
     known: BTreeMap<SourceKey, Known>,
     agenda: Agenda,
+}
+
+/// What was learnt of one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct News {
+    /// The source.
+    pub source: SourceKey,
+    /// What to join.
+    pub knowledge: Knowledge,
+    /// The changes that whoever learnt it told. The history is theirs: messages that come out of order, or to several
+    /// writers, would show others here, or none.
+    pub told: Vec<Transition>,
+}
+
+impl From<(SourceKey, Knowledge)> for News {
+    fn from((source, knowledge): (SourceKey, Knowledge)) -> Self {
+        Self {
+            source,
+            knowledge,
+            told: Vec::new(),
+        }
+    }
+}
+
+impl From<Learnt> for News {
+    fn from(learnt: Learnt) -> Self {
+        Self {
+            source: learnt.source,
+            knowledge: learnt.knowledge,
+            told: learnt.transitions,
+        }
+    }
 }
 
 /// What became of one source in a call.
@@ -155,14 +188,19 @@ impl Persister {
 
     /// Takes in what was learnt, in order, and writes what brings a transition. Returns when that is stored or has
     /// failed once; what failed is tried again by [`Persister::tick`].
-    pub async fn apply(&self, learnt: impl IntoIterator<Item = (SourceKey, Knowledge)>) -> Applied {
+    pub async fn apply(&self, learnt: impl IntoIterator<Item = impl Into<News>>) -> Applied {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
         let mut touched = BTreeSet::new();
-        for (key, knowledge) in learnt {
+        for news in learnt {
+            let News {
+                source: key,
+                knowledge,
+                told,
+            } = news.into();
             let unread = || Known::unread(key.clone());
             let entry = state.known.entry(key.clone()).or_insert_with(unread);
-            entry.learn(knowledge, now);
+            entry.learn(knowledge, told, now);
             touched.insert(key);
         }
         // Noted before anything is awaited, so that a caller who gives up on this call loses nothing.

@@ -64,7 +64,7 @@ impl Outlet for ToPersister {
                 event.body.as_bytes(),
                 now.max(event.at),
             ) {
-                Reading::Learnt(read) => learnt.push((read.source, read.knowledge)),
+                Reading::Learnt(read) => learnt.push(*read),
                 other => {
                     unreadable.insert(place, format!("our own event is not understood: {other:?}"));
                 }

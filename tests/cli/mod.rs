@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod demo;
+mod events;
 mod formats;
 mod operator;
 mod schemas;

@@ -1,17 +1,20 @@
 //! Chat on the bus, counted per source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bitbrat::bus::names::{EGRESS, INGRESS};
+use bitbrat::bus::nats::{NatsBus, NatsOptions};
 use bitbrat::bus::{EventBus, Outgoing};
 use bitbrat::clock::{Chance, SystemClock};
+use bitbrat::core::document::SourceDocument;
+use bitbrat::core::event::chat::Direction;
 use bitbrat::core::event::read::Side;
 use bitbrat::core::observation::Fact;
-use bitbrat::core::source::SourceKey;
+use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::lifecycle::{Lifecycle, Tasks};
 use bitbrat::persist::Persister;
 use bitbrat::persist::chat::{ChatCounter, Counts, Roster, Tally, subscription};
@@ -22,6 +25,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::world::{self, now};
+use crate::contract::bus::servers::{self, NatsServer};
 
 fn key() -> SourceKey {
     "twitch:777001".parse().unwrap()
@@ -36,6 +40,15 @@ struct Counting {
 
 impl Counting {
     async fn start(bus: &Arc<dyn EventBus>, store: &MemoryStore, state: &Path) -> Self {
+        Self::start_beside(bus, store, state, BTreeSet::new()).await
+    }
+
+    async fn start_beside(
+        bus: &Arc<dyn EventBus>,
+        store: &MemoryStore,
+        state: &Path,
+        elsewhere: BTreeSet<(PlatformName, Direction)>,
+    ) -> Self {
         for side in [Side::Ingress, Side::Egress] {
             drop(bus.subscribe(&subscription(side)).await.unwrap());
         }
@@ -61,7 +74,7 @@ impl Counting {
             clock: Arc::new(SystemClock),
             chance,
             counts: counts.clone(),
-            elsewhere: Default::default(),
+            elsewhere,
         };
         tasks.spawn("chat", |stop| async move {
             counter.run(stop).await;
@@ -196,6 +209,84 @@ async fn totals_survive_repetition_and_restarts_on_nats() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn totals_survive_repetition_and_restarts_within_the_process() {
     totals_survive_repetition_and_restarts(world::local().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn totals_survive_repetition_and_restarts_on_pubsub() {
+    let bus = world::pubsub().await;
+    // Topics of instances are looked for now and then; these are there from the start.
+    for topic in [INGRESS.to_owned(), format!("{EGRESS}.v1")] {
+        let first = message(&topic, "first", &json!({"type": "system.stream.online"}));
+        bus.publish(first).await.unwrap();
+    }
+    totals_survive_repetition_and_restarts(bus).await;
+}
+
+/// Publishes until the bus takes it, always under the same id.
+async fn insist(bus: &Arc<dyn EventBus>, message: Outgoing) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = bus.publish(message.clone()).await {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn totals_never_fall_while_nats_dies_and_the_counter_is_started_again() {
+    let mut server = NatsServer::start().await;
+    servers::create_stream(&server.url(), "here.").await;
+    let bus = NatsBus::connect(&NatsOptions::new(server.url(), "here."))
+        .await
+        .unwrap();
+    let bus: Arc<dyn EventBus> = Arc::new(bus);
+    let state = tempfile::tempdir().unwrap();
+    let store = MemoryStore::default();
+    let source = SourceDocument::new(key()).to_stored();
+    store.put_raw(&key().to_string(), source.into());
+    let read = || {
+        store.raw(&key().to_string()).unwrap()["metrics"]["messagesIn"]
+            .as_u64()
+            .unwrap_or(0)
+    };
+    let chat = |n: u32| message(INGRESS, &format!("transport-{n}"), &said(&format!("m{n}")));
+
+    let counting = Counting::start(&bus, &store, state.path()).await;
+    for n in 0..10 {
+        insist(&bus, chat(n)).await;
+    }
+    counting.counted(10).await;
+    server.kill().await;
+    // What is said during the outage is said again when the bus is back, under the same id.
+    assert!(bus.publish(chat(10)).await.is_err());
+    counting.stop().await;
+    assert_eq!(read(), 10);
+    server.run().await;
+    for n in 0..20 {
+        insist(&bus, chat(n)).await;
+    }
+    let counting = Counting::start(&bus, &store, state.path()).await;
+    counting.counted(10).await;
+    counting.stop().await;
+    assert_eq!(read(), 20);
+}
+
+#[tokio::test]
+async fn what_a_listener_counts_is_left_aside_on_the_bus() {
+    let bus = world::local().await;
+    let state = tempfile::tempdir().unwrap();
+    let store = MemoryStore::default();
+    let elsewhere = BTreeSet::from([(PlatformName::Twitch, Direction::In)]);
+    let counting = Counting::start_beside(&bus, &store, state.path(), elsewhere).await;
+    let egress = format!("{EGRESS}.v1");
+    bus.publish(message(INGRESS, "one", &said("m1"))).await.unwrap();
+    let mut answer = answered("m2");
+    answer["egress"]["channel"] = "#nobody".into();
+    answer["message"] = json!({"rawPlatformPayload": {"roomId": "777001"}});
+    answer["ingress"] = json!({"connector": "twitch", "channel": "#nobody"});
+    bus.publish(message(&egress, "two", &answer)).await.unwrap();
+    counting.counted(1).await;
+    let counts = counting.counts.clone();
+    counting.stop().await;
+    assert_eq!(counts.counted.load(Ordering::Relaxed), 1, "the answer alone");
 }
 
 #[tokio::test]

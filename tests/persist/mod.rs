@@ -1,5 +1,7 @@
 //! Stories of the persister role: from messages on a real bus to stored documents.
 
 mod chat;
+mod outage;
+mod roles;
 mod stories;
-mod world;
+pub mod world;

@@ -5,6 +5,7 @@ mod migration;
 mod processes;
 mod tales;
 pub mod telling;
+mod travelled;
 
 use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
 

@@ -92,7 +92,7 @@ pub async fn settle(persister: &Persister) {
         .expect("everything is stored in the end");
 }
 
-async fn history(store: &Arc<dyn SourceStore>, tale: &Tale) -> Vec<String> {
+pub async fn history(store: &Arc<dyn SourceStore>, tale: &Tale) -> Vec<String> {
     let mut entries = store.history(&tale.observations[0].source, 100).await.unwrap();
     let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".into());
     let tell = |entry: &bitbrat::store::HistoryEntry| {

@@ -9,8 +9,9 @@ use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Report, write_out};
 use crate::cli::reports::{
     auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport, events::PublishReport,
-    events::TailReport, history::HistoryReport, migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport,
-    probe::ProbeReport, prune::PruneReport, sim::SimReport, source::SourceReport, sources::SourcesReport,
+    events::TailReport, history::HistoryReport, migrate::MigrateReport, plan::PlanReport,
+    predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, sim::SimReport, source::SourceReport,
+    sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure};
 

@@ -13,7 +13,7 @@ mod watch;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,11 @@ use crate::store::{
 const BATCH: usize = 450;
 /// Bytes of documents in one request; Firestore's own limit is 10 MiB.
 const BATCH_BYTES: usize = 7_000_000;
+/// Documents in one request that bring history. All of them are written or none, so that a conflict of one costs the others
+/// a second request; and a request costs much more than a document.
+const GROUP: usize = 25;
+/// Requests with one document after such a conflict. Where writers meet once they meet again.
+const APART: u32 = 50;
 /// Requests in flight. Measured: more than 64 gain nothing on one connection.
 const IN_FLIGHT: usize = 64;
 /// The collection in which [`SourceStore::check`] writes.
@@ -90,6 +95,8 @@ impl fmt::Display for FirestoreTarget {
 /// Keeps documents in a Firestore collection.
 pub struct FirestoreStore {
     client: Arc<Client>,
+    /// How many more documents that bring history go alone.
+    apart: AtomicU32,
 }
 
 impl FirestoreStore {
@@ -97,6 +104,7 @@ impl FirestoreStore {
     pub fn new(target: FirestoreTarget) -> Self {
         Self {
             client: Arc::new(Client::new(target)),
+            apart: AtomicU32::new(0),
         }
     }
 
@@ -165,6 +173,58 @@ impl FirestoreStore {
         }
     }
 
+    /// Writes documents together with their history, all or none; what is wrong with one of them is found by asking for
+    /// each alone.
+    async fn save_group(&self, group: Vec<Planned>) -> Vec<(usize, Result<Version, StoreError>)> {
+        if group.len() > 1 {
+            let mut requests = Vec::new();
+            let mut places = Vec::with_capacity(group.len());
+            for planned in &group {
+                let parent = self.client.path(&planned.document_id);
+                places.push(requests.len());
+                requests.push(planned.request.clone());
+                requests.extend(planned.history.iter().map(|entry| history::write(&parent, entry)));
+            }
+            match self.client.commit(requests).await {
+                Ok(results) => {
+                    for planned in &group {
+                        let parent = self.client.path(&planned.document_id);
+                        self.sweep_now_and_then(&parent, &planned.history).await;
+                    }
+                    let at = |place: usize| results.get(place).and_then(|result| result.update_time);
+                    let saved = group.iter().zip(places);
+                    return saved
+                        .map(|(planned, place)| (planned.index, Ok(version(at(place)))))
+                        .collect();
+                }
+                Err(Failure::Answer(status)) if is_about_one(status.code()) => {
+                    self.apart.store(APART, Ordering::Relaxed);
+                }
+                Err(failure) => {
+                    let failure = failure.explain_write(self.target(), "");
+                    let named = |planned: Planned| {
+                        (planned.index, Err(renamed(failure.clone(), planned.document_id)))
+                    };
+                    return group.into_iter().map(named).collect();
+                }
+            }
+        }
+        let alone = stream::iter(group).map(|planned| self.save_alone(planned));
+        alone.buffer_unordered(IN_FLIGHT).collect().await
+    }
+
+    /// How many documents that bring history go into one request now.
+    fn group_size(&self, documents: usize) -> usize {
+        let apart = self.apart.load(Ordering::Relaxed);
+        if apart == 0 {
+            return GROUP;
+        }
+        let documents = u32::try_from(documents).unwrap_or(u32::MAX);
+        self.apart
+            .store(apart.saturating_sub(documents), Ordering::Relaxed);
+        1
+    }
+
     /// Writes one document, together with its history or not at all.
     async fn save_alone(&self, planned: Planned) -> (usize, Result<Version, StoreError>) {
         let parent = self.client.path(&planned.document_id);
@@ -225,6 +285,24 @@ impl Planned {
     }
 }
 
+/// Splits documents that bring history into requests.
+fn groups(planned: Vec<Planned>, size: usize) -> Vec<Vec<Planned>> {
+    let mut groups: Vec<Vec<Planned>> = Vec::new();
+    let (mut writes, mut bytes) = (0, 0);
+    for planned in planned {
+        writes += 1 + planned.history.len();
+        bytes += planned.bytes;
+        match groups.last_mut() {
+            Some(group) if group.len() < size && writes < BATCH && bytes < BATCH_BYTES => group.push(planned),
+            _ => {
+                (writes, bytes) = (1 + planned.history.len(), planned.bytes);
+                groups.push(vec![planned]);
+            }
+        }
+    }
+    groups
+}
+
 fn update(path: String, fields: Map<String, Value>, condition: Option<ConditionType>) -> Request {
     Request {
         operation: Some(Operation::Update(Document {
@@ -257,6 +335,11 @@ fn is_about_contents(code: Code) -> bool {
         code,
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition
     )
+}
+
+/// Whether an answer to a group, of which nothing was written then, may be due to one of it.
+fn is_about_one(code: Code) -> bool {
+    is_about_contents(code) || matches!(code, Code::AlreadyExists | Code::NotFound | Code::Aborted)
 }
 
 fn renamed(error: StoreError, document_id: String) -> StoreError {
@@ -353,10 +436,11 @@ impl SourceStore for FirestoreStore {
                 }
             }
         }
-        let alone = stream::iter(alone)
-            .map(|planned| self.save_alone(planned))
+        let size = self.group_size(alone.len());
+        let alone = stream::iter(groups(alone, size))
+            .map(|group| self.save_group(group))
             .buffer_unordered(IN_FLIGHT)
-            .collect::<Vec<_>>();
+            .concat();
         let together = stream::iter(together)
             .map(|batch| self.save_batch(batch))
             .buffer_unordered(4)

@@ -29,6 +29,8 @@ macro_rules! contract {
             history_is_newest_first_and_limited
             history_written_twice_is_kept_once
             history_of_a_refused_write_is_not_kept
+            a_conflict_never_stops_its_neighbours_with_history
+            many_documents_with_history_are_written_in_one_call
             history_beyond_the_retention_is_dropped_oldest_first
             history_older_than_the_retention_is_dropped
             watching_yields_now_and_after_every_change

@@ -372,6 +372,61 @@ pub async fn history_of_a_refused_write_is_not_kept<W: World>() {
     assert!(happened(&*store, "kick:5", 10).await.is_empty());
 }
 
+pub async fn a_conflict_never_stops_its_neighbours_with_history<W: World>() {
+    let (_world, store) = fresh::<W>().await;
+    save(&*store, document("kick:2", 1), None).await.unwrap();
+    // Twice: whoever met another writer once is on his guard the next time.
+    for round in 0..2 {
+        let writes = ["1", "2", "3"].map(|id| {
+            let id = format!("kick:{id}");
+            let id = if id == "kick:2" {
+                id
+            } else {
+                format!("{id}{round}")
+            };
+            let mut write = Write::new(document(&id, 7), None);
+            write.history = vec![entry(&id, 1), entry(&id, 2)];
+            write
+        });
+        let results = store.save(&writes).await;
+        assert!(results[0].is_ok() && results[2].is_ok(), "{results:?}");
+        assert!(
+            matches!(results[1], Err(StoreError::Conflict { .. })),
+            "{results:?}"
+        );
+        let third = format!("kick:3{round}");
+        let kept = store.load(&key(&third)).await.unwrap().unwrap();
+        assert_eq!(&kept.version, results[2].as_ref().unwrap());
+        assert_eq!(happened(&*store, &third, 10).await, [2, 1]);
+        assert!(happened(&*store, "kick:2", 10).await.is_empty());
+    }
+}
+
+pub async fn many_documents_with_history_are_written_in_one_call<W: World>() {
+    let (_world, store) = fresh::<W>().await;
+    let ids: Vec<String> = (1..=60).map(|n| format!("kick:{n}")).collect();
+    let mut bases = vec![None; ids.len()];
+    for round in 1..=3 {
+        let writes: Vec<_> = ids
+            .iter()
+            .zip(bases)
+            .map(|(id, base)| {
+                let mut write = Write::new(document(id, round), base);
+                write.history = vec![entry(id, i64::try_from(round).unwrap())];
+                write
+            })
+            .collect();
+        let results = store.save(&writes).await;
+        bases = results.into_iter().map(|result| Some(result.unwrap())).collect();
+    }
+    for (id, version) in ids.iter().zip(bases) {
+        let kept = store.load(&key(id)).await.unwrap().unwrap();
+        assert_eq!(Some(kept.version), version, "{id}");
+        assert_eq!(kept.value.verdict.viewer_count, Some(3));
+    }
+    assert_eq!(happened(&*store, "kick:60", 10).await, [3, 2, 1]);
+}
+
 pub async fn history_beyond_the_retention_is_dropped_oldest_first<W: World>() {
     let retention = Retention {
         entries: 3,

@@ -1,0 +1,372 @@
+//! The bus is away, a thousand streams start and end meanwhile, and processes are killed in the middle: two that listen and
+//! two that store, each a process of its own, with a real NATS server that dies and a real Firestore emulator.
+//!
+//! The processes are this very test binary, started again. They hear of streams through a file that the test writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitbrat::bus::nats::{NatsBus, NatsOptions};
+use bitbrat::bus::{EventBus, Filter};
+use bitbrat::clock::{Chance, Clock, SystemClock};
+use bitbrat::core::observation::{Fact, Observation};
+use bitbrat::core::source::SourceKey;
+use bitbrat::core::stream::StreamStatus;
+use bitbrat::core::time::Timestamp;
+use bitbrat::core::transition::Facet;
+use bitbrat::lifecycle::{Lifecycle, Tasks};
+use bitbrat::persist::Persister;
+use bitbrat::persist::consumer::{Consumer, Counts};
+use bitbrat::persist::economy::Economy;
+use bitbrat::platforms::ProbeSink as _;
+use bitbrat::store::SourceStore;
+use bitbrat::store::firestore::FirestoreStore;
+use bitbrat::store::retention::Retention;
+use bitbrat::watch::dispatcher::{Dispatched, Dispatcher};
+use bitbrat::watch::intake::Intake;
+use bitbrat::watch::ledger::Ledger;
+use bitbrat::watch::lock::StateLock;
+use bitbrat::watch::outlets::ToBus;
+use bitbrat::watch::recorder::{Beat, Recorded, Recorder, Stuck};
+use bitbrat::watch::tracker::Tracker;
+use futures_util::StreamExt as _;
+use tokio::sync::{Notify, watch};
+
+use crate::contract::bus::servers::{self, NatsServer};
+use crate::contract::store::worlds::{FirestoreWorld, World};
+
+const ROLE: &str = "BITBRAT_TEST_OUTAGE_ROLE";
+const PREFIX: &str = "here.";
+const SOURCES: u32 = 20;
+const TRANSITIONS: u32 = 1000;
+/// How long the server is away at least. Long enough that every retry has backed off to seconds.
+const OUTAGE: Duration = Duration::from_secs(12);
+
+/// What a process is told by its environment.
+struct Role {
+    name: String,
+    directory: PathBuf,
+    url: String,
+    project: String,
+}
+
+impl Role {
+    fn of_process() -> Option<Self> {
+        let words = std::env::var(ROLE).ok()?;
+        let mut words = words.split('|').map(str::to_owned);
+        let mut next = || words.next().unwrap();
+        Some(Self {
+            name: next(),
+            directory: next().into(),
+            url: next(),
+            project: next(),
+        })
+    }
+
+    async fn bus(&self) -> Arc<dyn EventBus> {
+        let options = NatsOptions {
+            // What a killed process held comes back soon.
+            ack_wait: Duration::from_secs(3),
+            ..NatsOptions::new(&self.url, PREFIX)
+        };
+        Arc::new(NatsBus::connect(&options).await.unwrap())
+    }
+}
+
+/// The whole life of one of the processes. Ignored as a test of its own: it is only ever started by the test below.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "it is a process of the test below"]
+async fn part() {
+    let Some(role) = Role::of_process() else { return };
+    let lifecycle = Lifecycle::new();
+    if role.name.starts_with("ingest") {
+        ingest(&role, &lifecycle.tasks()).await;
+    } else {
+        persist(&role, &lifecycle.tasks()).await;
+    }
+    let _ = lifecycle.run(Duration::from_secs(5)).await;
+}
+
+async fn ingest(role: &Role, tasks: &Tasks) {
+    let own = role.directory.join(&role.name);
+    std::fs::create_dir_all(&own).unwrap();
+    let lock = StateLock::take(&own).unwrap();
+    let ledger = Arc::new(Ledger::open(&own, 100_000).unwrap());
+    let (intake, inputs) = Intake::new();
+    let bell = Arc::new(Notify::new());
+    let (closing, closed) = watch::channel(false);
+    let writer = Recorder {
+        tracker: Tracker::restored(&role.name, ledger.restore().unwrap()),
+        ledger: Arc::clone(&ledger),
+        inputs,
+        beat: Beat::Publish { period: 900_000 },
+        clock: Arc::new(SystemClock),
+        bell: Arc::clone(&bell),
+        closing,
+        counts: Arc::new(Recorded::default()),
+        farewell: false,
+        stuck: Stuck::default(),
+    };
+    let sender = Dispatcher {
+        ledger,
+        outlet: Arc::new(ToBus(role.bus().await)),
+        pace: None,
+        bell,
+        closing: closed,
+        counts: Arc::new(Dispatched::default()),
+        chance: Chance::random(),
+    };
+    let platform = role.directory.join("platform");
+    tasks.spawn("recorder", |stop| writer.run(stop));
+    tasks.spawn("dispatcher", |stop| sender.run(stop));
+    tasks.spawn("ear", |stop| async move {
+        let _held = lock;
+        let mut heard = 0;
+        while stop.sleep(Duration::from_millis(10)).await {
+            let text = std::fs::read_to_string(&platform).unwrap_or_default();
+            let told = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+            for line in told.lines().skip(heard) {
+                intake.observe(serde_json::from_str::<Observation>(line).unwrap());
+                heard += 1;
+            }
+        }
+    });
+}
+
+async fn persist(role: &Role, tasks: &Tasks) {
+    let mut target = FirestoreWorld::with(Retention::default()).await.target;
+    target.project.clone_from(&role.project);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let persister = Persister::new(
+        Arc::new(FirestoreStore::new(target)),
+        clock.clone(),
+        Economy::every(Duration::from_millis(500)),
+        Chance::random(),
+    );
+    let consumer = Consumer {
+        bus: role.bus().await,
+        persister: Arc::new(persister),
+        clock,
+        chance: Chance::random(),
+        counts: Arc::new(Counts::default()),
+        coalesce: true,
+        listener: None,
+    };
+    tasks.spawn("persister", |stop| consumer.run(stop));
+}
+
+/// What the platform tells, in a file that only grows; a process that starts hears all of it again.
+struct Platform {
+    file: std::fs::File,
+    live: BTreeMap<SourceKey, String>,
+    streams: BTreeMap<SourceKey, u32>,
+    told: BTreeMap<SourceKey, Vec<(&'static str, String)>>,
+    now: Timestamp,
+}
+
+impl Platform {
+    fn toggle(&mut self, source: &SourceKey) {
+        self.now = self.now.plus_secs(1);
+        let (live, stream) = match self.live.remove(source) {
+            Some(stream) => (false, stream),
+            None => {
+                let count = self.streams.entry(source.clone()).or_default();
+                *count += 1;
+                let stream = format!("{}{count:04}", source.id());
+                self.live.insert(source.clone(), stream.clone());
+                (true, stream)
+            }
+        };
+        let word = if live { "ONLINE" } else { "OFFLINE" };
+        self.told
+            .entry(source.clone())
+            .or_default()
+            .push((word, self.now.to_string()));
+        let fact = Fact::StreamPush {
+            live,
+            stream_id: Some(stream),
+            started_at: live.then_some(self.now),
+        };
+        let observation = Observation::new(source, self.now, "twitch.eventsub", fact);
+        writeln!(self.file, "{}", serde_json::to_string(&observation).unwrap()).unwrap();
+    }
+}
+
+/// The processes, each of which may be killed and started again.
+struct Processes {
+    directory: PathBuf,
+    url: String,
+    project: String,
+    running: BTreeMap<&'static str, Child>,
+}
+
+impl Processes {
+    fn start(&mut self, name: &'static str) {
+        let role = [
+            name,
+            &self.directory.display().to_string(),
+            &self.url,
+            &self.project,
+        ]
+        .join("|");
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "persist::outage::part",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(ROLE, role)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.running.insert(name, child);
+    }
+
+    /// Kills one as `kill -9` does, and starts it again.
+    fn kill(&mut self, name: &'static str) {
+        let mut child = self.running.remove(name).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.start(name);
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in self.running.values_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What a source's history tells of its streams, oldest first.
+async fn told(store: &dyn SourceStore, source: &SourceKey) -> Vec<(String, String)> {
+    let mut history = store.history(source, 500).await.unwrap();
+    history.reverse();
+    let streams = history
+        .into_iter()
+        .filter(|entry| entry.transition.facet == Facet::Stream);
+    streams
+        .map(|entry| {
+            (
+                entry.transition.to.unwrap_or_default(),
+                entry.transition.at.to_string(),
+            )
+        })
+        .collect()
+}
+
+fn expected(platform: &Platform, source: &SourceKey) -> Vec<(String, String)> {
+    let told = platform.told[source].iter();
+    told.map(|(word, at)| ((*word).to_owned(), at.clone())).collect()
+}
+
+async fn settle(store: &dyn SourceStore, platform: &Platform, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    for source in platform.told.keys() {
+        let expected = expected(platform, source);
+        loop {
+            let stored = told(store, source).await;
+            if stored == expected {
+                break;
+            }
+            if Instant::now() > deadline {
+                assert_eq!(stored, expected, "{source}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let document = store.load(source).await.unwrap().unwrap().value;
+        let live = platform.live.get(source);
+        let wanted = if live.is_some() {
+            StreamStatus::Online
+        } else {
+            StreamStatus::Offline
+        };
+        assert_eq!(document.verdict.stream.value, wanted, "{source}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nats_outage_with_a_thousand_transitions_and_kills_in_the_middle_loses_and_repeats_nothing() {
+    let mut server = NatsServer::start().await;
+    servers::create_stream_on(&server.url(), "HERE", &[&format!("{PREFIX}>")]).await;
+    let world = FirestoreWorld::with(Retention::default()).await;
+    let store = world.open().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut platform = Platform {
+        file: std::fs::File::create(directory.path().join("platform")).unwrap(),
+        live: BTreeMap::new(),
+        streams: BTreeMap::new(),
+        told: BTreeMap::new(),
+        now: SystemClock.now().plus_secs(-7200),
+    };
+    let mut processes = Processes {
+        directory: directory.path().to_owned(),
+        url: server.url(),
+        project: world.target.project.clone(),
+        running: BTreeMap::new(),
+    };
+    for name in ["ingest-a", "ingest-b", "persist-a", "persist-b"] {
+        processes.start(name);
+    }
+    let keys: Vec<SourceKey> = (1..=SOURCES)
+        .map(|id| format!("twitch:{id}").parse().unwrap())
+        .collect();
+    for key in &keys {
+        platform.toggle(key);
+    }
+    settle(&*store, &platform, Duration::from_mins(1)).await;
+
+    server.kill().await;
+    let away = Instant::now();
+    let mut chance = fastrand::Rng::with_seed(20_261_122);
+    for number in 0..TRANSITIONS {
+        platform.toggle(&keys[chance.usize(..keys.len())]);
+        if number % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        match number {
+            300 => processes.kill("persist-a"),
+            500 => processes.kill("ingest-a"),
+            700 => processes.kill("ingest-b"),
+            _ => {}
+        }
+    }
+    tokio::time::sleep(OUTAGE.saturating_sub(away.elapsed())).await;
+    server.run().await;
+    // They catch up, and are killed at random meanwhile.
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(chance.u64(100..900))).await;
+        processes.kill(["ingest-a", "ingest-b", "persist-a", "persist-b"][chance.usize(..4)]);
+    }
+    settle(&*store, &platform, Duration::from_mins(2)).await;
+
+    // On the bus too each of them is there once, although two told it and some told it again.
+    let all: usize = platform.told.values().map(Vec::len).sum();
+    assert_eq!(all, (SOURCES + TRANSITIONS) as usize);
+    let ids = ids(&server.url()).await;
+    let different: BTreeSet<_> = ids.iter().collect();
+    assert_eq!((ids.len(), different.len()), (all, all));
+}
+
+/// Ids of the stream events on the bus, in its order.
+async fn ids(url: &str) -> Vec<String> {
+    let bus = NatsBus::connect(&NatsOptions::new(url, PREFIX)).await.unwrap();
+    let since = SystemClock.now().plus_secs(-3600);
+    let messages = bus.tail(&Filter::ingress(), Some(since)).await.unwrap();
+    let quiet = tokio::time::sleep(Duration::from_secs(2));
+    let streams = messages.take_until(quiet).filter_map(|message| {
+        let attributes = message.unwrap().attributes;
+        let stream = attributes["type"].starts_with("system.stream.");
+        std::future::ready(stream.then(|| attributes["correlationid"].clone()))
+    });
+    streams.collect().await
+}
