@@ -111,7 +111,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         } else {
             None
         };
-        return doctor::run(&setup, &configuration, cx.as_ref(), args).await;
+        return Box::pin(doctor::run(&setup, &configuration, cx.as_ref(), args)).await;
     }
     let cx = prepare(&setup, configuration, demo).await?;
     match command {

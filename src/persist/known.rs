@@ -1,5 +1,9 @@
 //! What the persister knows of one source: the stored document, what was learnt since, and when to write it. No I/O.
 
+use std::collections::VecDeque;
+
+use uuid::Uuid;
+
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
 use crate::core::join::Join;
@@ -14,6 +18,9 @@ use crate::store::{HistoryEntry, Version, Versioned, Write};
 /// transitions again.
 const PIECES: usize = 64;
 
+/// Entries of the history by which a message that comes again is known.
+const RECORDED: usize = 16;
+
 /// One source between two writes.
 pub struct Known {
     key: SourceKey,
@@ -21,6 +28,8 @@ pub struct Known {
     base: Base,
     unsaved: Vec<Piece>,
     history: Vec<HistoryEntry>,
+    /// Ids of the entries that were stored last.
+    recorded: VecDeque<Uuid>,
     heartbeat: Timestamp,
     retry: Option<Timestamp>,
     failures: u32,
@@ -120,6 +129,7 @@ impl Known {
             base: Base::Unread,
             unsaved: Vec::new(),
             history: Vec::new(),
+            recorded: VecDeque::new(),
             heartbeat: Timestamp::EPOCH,
             retry: None,
             failures: 0,
@@ -149,27 +159,40 @@ impl Known {
     }
 
     /// Joins a piece into the document. `None` when it is not news, else whether there is a change to be recorded: those that
-    /// were told with it, and those of other facets that it brings here.
+    /// were told with it, and those of other facets that it brings here. What was told is recorded also when later evidence has
+    /// overtaken it.
     fn join(&mut self, knowledge: Knowledge, told: &[Transition], now: Timestamp) -> Option<bool> {
+        let fresh = self.not_recorded(told, now);
         let key = &self.key;
         let document = self.document.open(key);
         let known = document.knowledge.clone();
         let verdict = document.verdict.clone();
         document.join(knowledge);
-        if document.knowledge == known {
+        if document.knowledge == known && fresh.is_empty() {
             return None;
         }
         let is_told = |facet| told.iter().any(|change| change.facet == facet);
         let mut changes = transitions(&verdict, &document.verdict);
         changes.retain(|change| !is_told(change.facet));
-        changes.extend(told.iter().cloned());
-        let decisive = !changes.is_empty();
+        let decisive = !changes.is_empty() || !fresh.is_empty();
         self.history.extend(
             changes
                 .into_iter()
                 .map(|change| HistoryEntry::new(key, now, change)),
         );
+        self.history.extend(fresh);
         Some(decisive)
+    }
+
+    /// Returns the entries of those changes that are not recorded yet, and do not wait for it. A message may come again.
+    fn not_recorded(&self, told: &[Transition], now: Timestamp) -> Vec<HistoryEntry> {
+        told.iter()
+            .map(|change| HistoryEntry::new(&self.key, now, change.clone()))
+            .filter(|entry| {
+                let waits = self.history.iter().any(|waiting| waiting.id == entry.id);
+                !waits && !entry.id.parse().is_ok_and(|id| self.recorded.contains(&id))
+            })
+            .collect()
     }
 
     fn keep(&mut self, piece: Piece) {
@@ -256,6 +279,10 @@ impl Known {
         self.failures = 0;
         self.blocked = false;
         let stored = std::mem::take(&mut self.history);
+        self.recorded
+            .extend(stored.iter().filter_map(|entry| entry.id.parse::<Uuid>().ok()));
+        let beyond = self.recorded.len().saturating_sub(RECORDED);
+        self.recorded.drain(..beyond);
         stored.into_iter().map(|entry| entry.transition).collect()
     }
 

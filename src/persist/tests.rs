@@ -474,3 +474,49 @@ async fn a_call_that_is_given_up_loses_nothing() {
         3
     );
 }
+
+#[tokio::test]
+async fn what_was_told_is_recorded_once_also_when_later_evidence_has_overtaken_it() {
+    let desk = Desk::new();
+    let source = key("kick:5");
+    let push = |seconds, live| {
+        let fact = Fact::StreamPush {
+            live,
+            stream_id: Some("4".into()),
+            started_at: None,
+        };
+        Observation::new(
+            &source,
+            desk.now().plus_secs(seconds - 60_i64),
+            "kick.webhook",
+            fact,
+        )
+    };
+    let tell = |seen: &[Observation]| {
+        let (last, before) = seen.split_last().unwrap();
+        let document =
+            |seen: &[Observation]| SourceDocument::from_knowledge(source.clone(), Knowledge::of(seen));
+        News {
+            source: source.clone(),
+            knowledge: Knowledge::of(std::slice::from_ref(last)),
+            told: crate::core::transition::transitions(&document(before).verdict, &document(seen).verdict),
+        }
+    };
+    let story = [push(1, true), push(2, false)];
+    let (start, end) = (tell(&story[..1]), tell(&story));
+    assert_eq!((start.told.len(), end.told.len()), (1, 1));
+    // The end comes first, and the start comes twice.
+    for (news, outcome) in [
+        (end, Outcome::Written),
+        (start.clone(), Outcome::Written),
+        (start, Outcome::Unchanged),
+    ] {
+        assert_eq!(desk.persister.apply([news]).await.count(outcome), 1);
+    }
+    let history = desk.store.history(&source, 10).await.unwrap();
+    let told: Vec<_> = history
+        .iter()
+        .map(|entry| entry.transition.to.as_deref().unwrap())
+        .collect();
+    assert_eq!(told, ["OFFLINE", "ONLINE"]);
+}

@@ -129,19 +129,21 @@ async fn over_nats_one_process_sees_and_another_stores_and_counts() {
     tokio::task::block_in_place(|| split(&server.url()));
 }
 
-fn split(nats: &str) {
-    let mut sim = Process::start(&Home::new(), &["sim", "--port", "0", "--env"]);
+/// What a simulator says that a client of it must know, as a `.env` file.
+fn world_of(sim: &mut Process) -> String {
     let last = sim.says("BITBRAT_SOURCES=");
     let variables = |line: &&String| line.contains('=') && !line.contains(' ');
-    let mut text: String = sim
-        .seen
-        .iter()
-        .filter(variables)
-        .flat_map(|line| [line.as_str(), "\n"])
-        .collect();
+    let lines = sim.seen.iter().filter(variables);
+    let mut text: String = lines.flat_map(|line| [line.as_str(), "\n"]).collect();
     if !text.contains("BITBRAT_SOURCES") {
         text.push_str(&last);
     }
+    text
+}
+
+fn split(nats: &str) {
+    let mut sim = Process::start(&Home::new(), &["sim", "--port", "0", "--env"]);
+    let text = world_of(&mut sim);
     let shared = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", shared.path().join("store.db").display());
     let home = || {

@@ -58,7 +58,7 @@ pub async fn run(
         checks.extend(of_configuration(configuration));
     }
     match cx {
-        Some(cx) => checks.extend(cx.progress.during(of_running(cx, &wanted)).await),
+        Some(cx) => checks.extend(cx.progress.during(Box::pin(of_running(cx, &wanted))).await),
         None => checks.extend(
             AREAS[1..]
                 .iter()

@@ -27,7 +27,7 @@ pub enum EventsCommand {
 
 /// Print the JSON Schema of the events that bitbrat publishes
 ///
-/// They are what the BitBrat platform calls an InternalEventV2, with additive fields of ours in `payload`: `evidence`,
+/// They are what the BitBrat platform calls an internal event (version 2), with additive fields of ours in `payload`: `evidence`,
 /// `counters` and `transitions`. What `events tail` prints around them is described by `bitbrat schema events`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
