@@ -304,7 +304,9 @@ fn expected(app: &App) -> Volume {
 
 /// Chat must not be counted twice.
 fn twice(app: &App) -> Option<Check> {
-    let (twitch, discord) = (app.settings.twitch.chat, app.settings.discord.gateway);
+    let settings = &app.settings;
+    let twitch = settings.twitch.eventsub && settings.twitch.chat.is_eventsub(&settings.bus.target);
+    let discord = settings.discord.gateway;
     let who = match (twitch, discord) {
         (false, false) => return None,
         (true, false) => "incoming Twitch chat (twitch.chat)",
