@@ -21,6 +21,7 @@ use crate::config::{self, BusTarget, parse_duration};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
+use crate::lifecycle::Lifecycle;
 use crate::watch::told;
 
 /// How long to wait before a bus that was lost is followed again.
@@ -266,11 +267,11 @@ async fn watch(setup: &Setup, app: &Arc<App>) -> Result<ExitCode, Failure> {
     let plan = Plan {
         roles: [Role::Ingest, Role::Persist].into(),
         once: false,
-        list: Arc::new(|_| Value::Null),
-        one: Arc::new(|_| Value::Null),
+        list: Box::new(|_, _| Value::Null),
+        one: Box::new(|_, _| Value::Null),
         reload: Box::new(move || config::load(&inputs, clock.now())),
     };
-    daemon::run(Arc::clone(app), plan).await
+    daemon::run(Arc::clone(app), plan, Lifecycle::new()).await
 }
 
 /// Prints lines as they come, or all of them in one document at the end.
