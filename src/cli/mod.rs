@@ -120,7 +120,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         Command::Watch(args) => Box::pin(watch::run(&setup, cx, args)).await,
         Command::Auth(command) => auth::run(&cx, command).await,
         Command::Store(command) => store::run(&cx, command).await,
-        Command::Events(command) => events::run(&setup, cx, command).await,
+        Command::Events(command) => Box::pin(events::run(&setup, cx, command)).await,
         Command::Doctor(_)
         | Command::Sim(_)
         | Command::Config(_)

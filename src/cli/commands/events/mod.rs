@@ -39,7 +39,7 @@ pub struct SchemaArgs {}
 /// Runs a command that needs a configuration.
 pub async fn run(setup: &Setup, cx: Context, command: &EventsCommand) -> Result<ExitCode, Failure> {
     match command {
-        EventsCommand::Tail(args) => tail::run(setup, cx, args).await,
+        EventsCommand::Tail(args) => Box::pin(tail::run(setup, cx, args)).await,
         EventsCommand::Publish(args) => publish::run(&cx, args).await,
         EventsCommand::Schema(_) => schema(),
     }
