@@ -232,7 +232,9 @@ fn a_task_that_dies_takes_the_daemon_down_under_its_name() {
 fn whoever_reads_pages_slowly_does_not_hold_up_the_end() {
     use std::io::Write as _;
     let sim = Sim::start();
-    let (mut daemon, address) = watch(&sim.home(&["twitch:777001"]));
+    // Held to the end: the tokens are in it.
+    let home = sim.home(&["twitch:777001"]);
+    let (mut daemon, address) = watch(&home);
     until(&address, "/readyz", |status, _| status == 200);
     let mut slow = std::net::TcpStream::connect(&address).unwrap();
     slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.").unwrap();
