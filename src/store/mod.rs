@@ -6,6 +6,8 @@ pub mod retention;
 pub mod sqlite;
 mod stored;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::document::{BrokenDocument, SourceDocument};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::core::transition::Transition;
+use crate::core::transition::{Facet, Transition};
 
 /// Keeps source documents, one per [`SourceKey`].
 ///
@@ -151,6 +153,28 @@ impl HistoryEntry {
             transition,
         }
     }
+
+    /// Leaves out of a source's `entries`, newest first, those that tell what was so already: processes that watch the same
+    /// source each tell of a change when they see it.
+    pub fn told_once(mut entries: Vec<Self>) -> Vec<Self> {
+        let mut so_far: BTreeMap<Facet, (Option<String>, Option<String>)> = BTreeMap::new();
+        entries.reverse();
+        entries.retain(|entry| {
+            let Transition {
+                facet, to, stream_id, ..
+            } = &entry.transition;
+            let last = so_far.get(facet);
+            let repeated = last.is_some_and(|(last, of)| {
+                last == to && (of.is_none() || stream_id.is_none() || of == stream_id)
+            });
+            if !repeated {
+                so_far.insert(*facet, (to.clone(), stream_id.clone()));
+            }
+            !repeated
+        });
+        entries.reverse();
+        entries
+    }
 }
 
 /// Why a store did not do what was asked.
@@ -212,5 +236,45 @@ impl StoreError {
     /// Returns whether trying again may help without anyone acting.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_processes_tell_of_one_change_is_shown_once() {
+        let key: SourceKey = "twitch:1".parse().unwrap();
+        let entry = |second: i64, facet, to: &str, stream: Option<&str>| {
+            let at = Timestamp::EPOCH.plus_secs(second);
+            let transition = Transition {
+                facet,
+                from: None,
+                to: Some(to.to_owned()),
+                at,
+                rule: "some.rule".to_owned(),
+                stream_id: stream.map(str::to_owned),
+            };
+            HistoryEntry::new(&key, at, transition)
+        };
+        let told = [
+            entry(1, Facet::Stream, "OFFLINE", None),
+            entry(2, Facet::Stream, "OFFLINE", None),
+            entry(3, Facet::Status, "CONNECTED", None),
+            entry(4, Facet::Stream, "ONLINE", Some("a")),
+            entry(5, Facet::Stream, "ONLINE", Some("a")),
+            entry(6, Facet::Status, "CONNECTED", None),
+            entry(7, Facet::Stream, "ONLINE", Some("b")),
+            entry(8, Facet::Stream, "OFFLINE", Some("b")),
+            entry(9, Facet::Stream, "OFFLINE", None),
+            entry(10, Facet::Stream, "ONLINE", Some("b")),
+        ];
+        let shown = HistoryEntry::told_once(told.iter().rev().cloned().collect());
+        let times: Vec<_> = shown
+            .iter()
+            .map(|entry| entry.transition.at.as_millis() / 1000)
+            .collect();
+        assert_eq!(times, [10, 8, 7, 4, 3, 1]);
     }
 }

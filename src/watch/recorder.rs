@@ -170,13 +170,31 @@ impl Recorder {
         // Nobody waits for the bell any more only when the dispatcher is gone, and then nobody needs it.
         self.closing.send_replace(true);
         self.bell.notify_one();
+        self.keep_the_rest(&stop).await;
         Ok(())
+    }
+
+    /// Hands on the news that are no transitions, once the changes before them are told: the dispatcher is then gone.
+    async fn keep_the_rest(&mut self, stop: &Stop) {
+        if !matches!(self.beat, Beat::Keep { .. }) {
+            return;
+        }
+        tokio::select! {
+            () = self.closing.closed() => {}
+            () = stop.cut() => {}
+        }
+        let behind = self.behind();
+        let mut last = self.tracker.all_moved();
+        last.retain(|source| !behind.contains(source));
+        let snapshot = self.snapshot(&last);
+        if let Beat::Keep { keeper, .. } = &self.beat {
+            // Fails only when the persister is gone already.
+            let _ = keeper.send(snapshot).await;
+        }
     }
 
     async fn farewell(&mut self) -> Result<(), LedgerError> {
         let now = self.clock.now();
-        // Before the goodbye is among what waits.
-        let behind = self.behind();
         if self.farewell {
             let inputs = self.tracker.farewell(now);
             self.take(inputs).await?;
@@ -189,13 +207,6 @@ impl Recorder {
                 events = lost,
                 "The disk still refuses; these changes are found again at the next start"
             );
-        }
-        if let Beat::Keep { keeper, .. } = &self.beat {
-            let mut last = self.tracker.all_moved();
-            last.retain(|source| !behind.contains(source));
-            let snapshot = self.snapshot(&last);
-            // Fails only when the persister is gone already.
-            let _ = keeper.send(snapshot).await;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Web, answer};
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
-use crate::store::StoreError;
+use crate::store::{HistoryEntry, StoreError};
 
 /// Transitions shown with one source.
 const HISTORY: usize = 20;
@@ -34,7 +34,7 @@ pub(super) async fn one(State(web): State<Web>, Path(id): Path<String>) -> Respo
         Err(error) => return unavailable(&error),
     };
     match web.store.history(&key, HISTORY).await {
-        Ok(history) => answer(200, (web.one)((found, history))),
+        Ok(history) => answer(200, (web.one)((found, HistoryEntry::told_once(history)))),
         Err(error) => unavailable(&error),
     }
 }

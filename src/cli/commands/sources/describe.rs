@@ -9,6 +9,7 @@ use crate::cli::reports::plan::Listening;
 use crate::cli::reports::source::SourceReport;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
+use crate::store::HistoryEntry;
 
 /// History entries shown with a description.
 const RECENT: usize = 10;
@@ -46,7 +47,7 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
         as_of: cx.app.clock.now(),
         row,
         listening,
-        history,
+        history: HistoryEntry::told_once(history),
     };
     cx.output.print(&report)?;
     Ok(ExitCode::Healthy)

@@ -8,6 +8,7 @@ use crate::cli::context::Context;
 use crate::cli::reports::history::HistoryReport;
 use crate::core::source::SourceKey;
 use crate::failure::{ExitCode, Failure};
+use crate::store::HistoryEntry;
 
 /// Show what changed about one source, newest first
 ///
@@ -33,7 +34,7 @@ pub async fn run(cx: &Context, args: &HistoryArgs) -> Result<ExitCode, Failure> 
     let report = HistoryReport {
         as_of: cx.app.clock.now(),
         key: args.id.clone(),
-        entries: store.history(&args.id, args.limit as usize).await?,
+        entries: HistoryEntry::told_once(store.history(&args.id, args.limit as usize).await?),
     };
     cx.output.print(&report)?;
     Ok(ExitCode::Healthy)
