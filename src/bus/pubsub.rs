@@ -15,8 +15,8 @@ use google_cloud_auth::credentials::{Credentials, anonymous};
 use google_cloud_pubsub::client::{BasePublisher, Publisher, Subscriber, SubscriptionAdmin, TopicAdmin};
 use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message as PubsubMessage;
-use google_cloud_pubsub::subscriber::ShutdownToken;
 use google_cloud_pubsub::subscriber::handler::Handler;
+use google_cloud_pubsub::subscriber::{ShutdownBehavior, ShutdownToken};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
@@ -332,6 +332,8 @@ impl Shared {
             .subscribe(path)
             .set_max_outstanding_messages(limit)
             .set_max_lease_extension(ACK_DEADLINE)
+            // What is not settled when nobody reads any more belongs to the next reader at once; a second delivery is harmless.
+            .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
             .build();
         let open = Open(pulled.shutdown_token());
         let shared = self.clone();

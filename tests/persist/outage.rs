@@ -43,8 +43,13 @@ const ROLE: &str = "BITBRAT_TEST_OUTAGE_ROLE";
 const PREFIX: &str = "here.";
 const SOURCES: u32 = 20;
 const TRANSITIONS: u32 = 1000;
-/// How long the server is away at least. Long enough that every retry has backed off to seconds.
-const OUTAGE: Duration = Duration::from_secs(12);
+
+/// How long the server is away at least. Twelve seconds are long enough that every retry has backed off to seconds;
+/// `BITBRAT_TEST_OUTAGE=300 cargo test --test main persist::outage` takes five minutes over it.
+fn outage() -> Duration {
+    let asked = std::env::var("BITBRAT_TEST_OUTAGE").ok();
+    Duration::from_secs(asked.map_or(12, |seconds| seconds.parse().unwrap()))
+}
 
 /// What a process is told by its environment.
 struct Role {
@@ -340,7 +345,7 @@ async fn a_nats_outage_with_a_thousand_transitions_and_kills_in_the_middle_loses
             _ => {}
         }
     }
-    tokio::time::sleep(OUTAGE.saturating_sub(away.elapsed())).await;
+    tokio::time::sleep(outage().saturating_sub(away.elapsed())).await;
     server.run().await;
     // They catch up, and are killed at random meanwhile.
     for _ in 0..6 {

@@ -323,6 +323,23 @@ async fn a_channel_that_does_not_exist_is_refused_and_has_no_stream_state() {
     assert_eq!(seen.trouble("4242"), Some((true, "twitch.not_found".to_owned())));
     let verdict = seen.verdict("4242");
     assert_eq!(verdict.stream.value, StreamStatus::Unknown);
+    // Nor for a moment: that nobody knows it is told before the list of streams that lacks it.
+    let facts = seen.of("4242");
+    let place = |is: fn(&Fact) -> bool| facts.iter().position(|fact| is(fact));
+    let refused = place(|fact| {
+        matches!(
+            fact,
+            Fact::Connection {
+                state: LinkState::Refused { .. },
+                ..
+            }
+        )
+    });
+    let absent = place(|fact| matches!(fact, Fact::StreamAbsent));
+    assert!(
+        refused.is_some() && absent.is_none_or(|absent| refused < Some(absent)),
+        "{facts:?}"
+    );
     assert_eq!(seen.trouble(RAT), None);
     let up = |fact: &&Fact| {
         matches!(

@@ -124,13 +124,15 @@ impl<'a> Look<'a> {
         let batches: Vec<_> = sources.chunks(PAGE).collect();
         let kinds = usize::from(users) + usize::from(streams) + usize::from(channels);
         self.meter.expect(batches.len() * kinds);
-        let (users, streams, channels) = tokio::join!(
-            self.side_by_side(
-                batches
-                    .iter()
-                    .filter(|_| users)
-                    .map(|batch| self.users(&reader, batch))
-            ),
+        // Who exists comes first: of a channel that does not, a list of streams without it proves nothing.
+        self.side_by_side(
+            batches
+                .iter()
+                .filter(|_| users)
+                .map(|batch| self.users(&reader, batch)),
+        )
+        .await;
+        let (streams, channels) = tokio::join!(
             self.side_by_side(
                 batches
                     .iter()
@@ -144,7 +146,7 @@ impl<'a> Look<'a> {
                     .map(|batch| self.channels(&reader, batch))
             ),
         );
-        let ((), (), ()) = (users, streams, channels);
+        let ((), ()) = (streams, channels);
     }
 
     async fn users(&self, reader: &Reader<'_>, batch: &[&SourceKey]) {

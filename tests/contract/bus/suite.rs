@@ -23,7 +23,7 @@ pub struct World {
 
 /// A message that has not come by then never will. Pub/Sub may hand a message to a consumer that is just leaving; it comes again
 /// when the acknowledgement deadline of 20 s is over, and the emulator takes its time beside.
-const PATIENCE: Duration = Duration::from_secs(75);
+const PATIENCE: Duration = Duration::from_secs(150);
 /// How long we wait for what must not come.
 const SILENCE: Duration = Duration::from_millis(700);
 
