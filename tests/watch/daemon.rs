@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::process::{PATIENCE, Process, Sim, metric, page, toml, until, watch, world};
 use crate::support::Home;
+use crate::support::process::{PATIENCE, Process, Sim, metric, page, toml, until, watch, world};
 
 fn items(body: &str) -> Vec<Value> {
     let value: Value = serde_json::from_str(body).unwrap();

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::process::{Process, Sim, Wire, metric, page, toml, until, watch};
 use crate::support::Home;
+use crate::support::process::{Process, Sim, Wire, metric, page, toml, until, watch};
 
 const SCHEDULE: &str = "[schedule]\nstream = \"* * * * * *\"\nconnection = \"* * * * * *\"\njitter = \"0s\"\n[store]\nheartbeat = \"1s\"\n";
 const LOOKS: &str = "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}";

@@ -5,7 +5,6 @@ mod eventsub;
 mod faults;
 mod kill;
 mod platforms;
-mod process;
 mod service;
 mod soak;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixDatagram;
 
-use super::process::{PATIENCE, Process, Sim};
+use crate::support::process::{PATIENCE, Process, Sim};
 
 /// The service manager's end of the socket.
 struct Manager(UnixDatagram);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::Home;
+use super::Home;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -84,6 +84,12 @@ impl Process {
     /// Everything said so far, whoever waited for it.
     pub fn said(&mut self) -> String {
         self.seen.extend(self.lines.try_iter());
+        self.seen.join("\n")
+    }
+
+    /// Everything that a process said which has ended, to the last line.
+    pub fn all_said(&mut self) -> String {
+        self.seen.extend(self.lines.iter());
         self.seen.join("\n")
     }
 
