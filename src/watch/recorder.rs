@@ -16,7 +16,7 @@ use super::dispatcher::blocking;
 use super::intake::Input;
 use super::ledger::{Commit, Committed, Fresh, Ledger, LedgerError};
 use super::queue::Class;
-use super::tracker::{Change, Tracker};
+use super::tracker::{Change, Step, Tracker};
 use crate::clock::Clock;
 use crate::core::document::SourceDocument;
 use crate::core::event::{self, Told};
@@ -478,7 +478,7 @@ impl Recorder {
                 .fetch_add(step.changes.len() as u64, Ordering::Relaxed);
             for transition in &step.changes {
                 stream |= transition.facet == Facet::Stream;
-                log(&change.source, transition, &step.by, step.quiet_before);
+                log(&change.source, transition, step);
             }
         }
         if stream {
@@ -489,12 +489,13 @@ impl Recorder {
 
 /// Logs one transition. First words about a source, and our own goodbye, are no news to a person unless they are bad:
 /// ten thousand sources would say tens of thousands of them at each start and stop.
-fn log(source: &SourceKey, transition: &Transition, by: &str, quiet_before: bool) {
+fn log(source: &SourceKey, transition: &Transition, step: &Step) {
+    let by = step.by.as_str();
     let (facet, at, rule) = (transition.facet.as_str(), transition.at, transition.rule.as_str());
     let to = transition.to.as_deref().unwrap_or("unknown");
     let from = transition.from.as_deref().unwrap_or("unknown");
     let first = match transition.facet {
-        Facet::Status => quiet_before,
+        Facet::Status => step.quiet_before,
         _ => matches!(from, "unknown" | "UNKNOWN" | ""),
     };
     let expected = first || rule == "status.closed";
@@ -507,6 +508,10 @@ fn log(source: &SourceKey, transition: &Transition, by: &str, quiet_before: bool
         }
     } else if expected && !matches!(to, "ERROR" | "REVOKED" | "EXPIRED" | "ONLINE") {
         debug!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}");
+    } else if let ("ERROR" | "DISCONNECTED", Some(error)) = (to, step.after.record().last_error) {
+        // Whoever is woken by this line should not have to look elsewhere for the reason.
+        let why = error.message;
+        info!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}: {why}");
     } else {
         info!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}");
     }

@@ -84,12 +84,12 @@ fn a_changed_configuration_is_taken_over_and_a_bad_one_refused() {
 #[test]
 fn what_cannot_work_is_refused_before_anything_starts() {
     Home::new()
-        .run(&["watch"])
+        .run(&["watch", "--set", "web.listen=127.0.0.1:0"])
         .exits(6)
         .tells("no source is configured")
         .never_panics();
     let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
-    home.run(&["watch", "--role", "persist"])
+    home.run(&["watch", "--role", "persist", "--set", "web.listen=off"])
         .exits(2)
         .tells("belong to one process");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
