@@ -1,12 +1,10 @@
-//! What a document means for the exit code, and for the person who reads it.
+//! What is known of a source means for the exit code, and for the person who reads it.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::core::document::SourceDocument;
-use crate::core::evidence::LinkNow;
 use crate::core::freshness::{Field, Freshness};
-use crate::core::observation::ErrorInfo;
+use crate::core::summary::SourceSummary;
 use crate::core::verdict::{AuthStatus, Status};
 
 /// The worst that can be said of a source, mildest first.
@@ -43,17 +41,17 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Judges `document`.
-    pub fn of(document: &SourceDocument, freshness: &Freshness) -> Self {
-        let verdict = &document.verdict;
-        let proven = verdict.status.rule != "status.nothing-proven";
-        let missing = trouble(document).is_some_and(|error| is_missing_credential(&error.code));
-        let auth = verdict.auth.as_ref().map(|auth| auth.value);
+    /// Judges `summary`.
+    pub fn of(summary: &SourceSummary, freshness: &Freshness) -> Self {
+        let SourceSummary { record, proven, .. } = summary;
+        let trouble = summary.trouble.as_ref();
+        let missing = trouble.is_some_and(|error| is_missing_credential(&error.code));
+        let auth = record.auth_status;
         Self {
             auth: missing || auth.is_some_and(|auth| auth != AuthStatus::Valid),
-            refused: verdict.status.value == Status::Error,
-            disconnected: proven && verdict.status.value == Status::Disconnected,
-            unknown: !proven || auth.is_none(),
+            refused: record.status == Status::Error,
+            disconnected: *proven && record.status == Status::Disconnected,
+            unknown: !*proven || auth.is_none(),
             stale: freshness.is_stale(Field::Status) || freshness.is_stale(Field::AuthStatus),
         }
     }
@@ -77,18 +75,6 @@ impl Findings {
     }
 }
 
-/// Returns the error of a transport that is in trouble now, refusals first.
-pub fn trouble(document: &SourceDocument) -> Option<&ErrorInfo> {
-    let links = document.knowledge.evidence.connection.values();
-    links
-        .filter_map(|link| match link.now() {
-            LinkNow::Trouble(trouble) => Some(trouble),
-            LinkNow::Up | LinkNow::Unattended => None,
-        })
-        .max_by_key(|trouble| trouble.refused)
-        .map(|trouble| &trouble.error)
-}
-
 /// Whether an error says that there is no credential at all, or none that the platform takes.
 fn is_missing_credential(code: &str) -> bool {
     code.starts_with("auth.") || code.ends_with(".unauthorized") || code.ends_with(".not_configured")
@@ -97,10 +83,11 @@ fn is_missing_credential(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::document::SourceDocument;
     use crate::core::evidence::Knowledge;
     use crate::core::freshness::Intervals;
     use crate::core::observation::{
-        AuthCheck, AuthResult, Fact, Identity, LinkState, Observation, Transport,
+        AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Observation, Transport,
     };
     use crate::core::time::Timestamp;
 
@@ -133,9 +120,9 @@ mod tests {
             .into_iter()
             .map(|fact| Observation::new(&key, at(0), "twitch.helix", fact))
             .collect();
-        let document = SourceDocument::from_knowledge(key, Knowledge::of(&seen));
-        let freshness = Freshness::of(&document, &Intervals::default(), at(seconds_later));
-        Findings::of(&document, &freshness).worst()
+        let summary = SourceSummary::of(&SourceDocument::from_knowledge(key, Knowledge::of(&seen)));
+        let freshness = Freshness::of(&summary, &Intervals::default(), at(seconds_later));
+        Findings::of(&summary, &freshness).worst()
     }
 
     #[test]

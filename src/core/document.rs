@@ -26,7 +26,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 const FOREIGN_WRITER: &str = "platform";
 
 /// The fields of a source that every reader may rely on. Absent rather than null.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceRecord {
     /// The platform's own id of the channel or guild.
@@ -81,7 +81,7 @@ pub struct LastError {
 }
 
 /// Totals over all writers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metrics {
     /// Chat messages received.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::core::document::SourceDocument;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 
 /// Evidence older than so many of its intervals is stale (our decision: one look may fail, a second may be late).
@@ -39,7 +39,7 @@ impl Default for Intervals {
     }
 }
 
-/// The ages of what a document says, and which of its fields are too old to rely on.
+/// The ages of what is known of a source, and which of its fields are too old to rely on.
 ///
 /// A field without evidence has no age and is not stale: nothing is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -86,15 +86,9 @@ pub enum Field {
 }
 
 impl Freshness {
-    /// Computes how fresh `document` is at `now`.
-    pub fn of(document: &SourceDocument, intervals: &Intervals, now: Timestamp) -> Self {
-        let verdict = &document.verdict;
-        let evidence = &document.knowledge.evidence;
-        let viewers_at = verdict
-            .viewer_count
-            .and(evidence.viewers.as_ref().map(|viewers| viewers.at));
-        let auth_at = verdict.auth.as_ref().and_then(|auth| auth.at);
-        let latency_at = evidence.latency.as_ref().map(|latency| latency.at);
+    /// Computes how fresh what `summary` says is at `now`.
+    pub fn of(summary: &SourceSummary, intervals: &Intervals, now: Timestamp) -> Self {
+        let record = &summary.record;
         let mut stale = Vec::new();
         let mut age = |at: Option<Timestamp>, interval: Duration, field| {
             let age = age_ms(at?, now);
@@ -104,12 +98,12 @@ impl Freshness {
             Some(age)
         };
         Self {
-            status_age_ms: age(verdict.status.at, intervals.connection, Field::Status),
-            stream_age_ms: age(verdict.stream.at, intervals.stream, Field::StreamStatus),
-            viewers_age_ms: age(viewers_at, intervals.viewers, Field::ViewerCount),
-            auth_age_ms: age(auth_at, intervals.auth, Field::AuthStatus),
-            permissions_age_ms: age(verdict.permissions_at, intervals.permissions, Field::Permissions),
-            latency_age_ms: age(latency_at, intervals.connection, Field::LatencyMs),
+            status_age_ms: age(record.last_status_update, intervals.connection, Field::Status),
+            stream_age_ms: age(record.last_stream_update, intervals.stream, Field::StreamStatus),
+            viewers_age_ms: age(summary.viewers_at, intervals.viewers, Field::ViewerCount),
+            auth_age_ms: age(summary.auth_at, intervals.auth, Field::AuthStatus),
+            permissions_age_ms: age(summary.permissions_at, intervals.permissions, Field::Permissions),
+            latency_age_ms: age(summary.latency_at, intervals.connection, Field::LatencyMs),
             stale,
         }
     }
@@ -134,6 +128,7 @@ fn limit_ms(interval: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::document::SourceDocument;
     use crate::core::evidence::Knowledge;
     use crate::core::observation::{Fact, LinkState, Observation, Transport};
     use crate::core::source::SourceKey;
@@ -142,17 +137,17 @@ mod tests {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
     }
 
-    fn document(facts: impl IntoIterator<Item = Fact>) -> SourceDocument {
+    fn summary(facts: impl IntoIterator<Item = Fact>) -> SourceSummary {
         let key: SourceKey = "twitch:900200".parse().unwrap();
         let seen: Vec<_> = facts
             .into_iter()
             .map(|fact| Observation::new(&key, at(0), "twitch.helix", fact))
             .collect();
-        SourceDocument::from_knowledge(key, Knowledge::of(&seen))
+        SourceSummary::of(&SourceDocument::from_knowledge(key, Knowledge::of(&seen)))
     }
 
-    fn connected_and_live() -> SourceDocument {
-        document([
+    fn connected_and_live() -> SourceSummary {
+        summary([
             Fact::Connection {
                 transport: Transport::Api,
                 state: LinkState::Up,
@@ -170,21 +165,21 @@ mod tests {
 
     #[test]
     fn evidence_is_stale_after_three_intervals_and_not_a_moment_sooner() {
-        let document = connected_and_live();
+        let summary = connected_and_live();
         for (seconds, expected) in [
             (90, vec![]),
             (91, vec![Field::Status]),
             (180, vec![Field::Status]),
             (181, vec![Field::Status, Field::StreamStatus, Field::ViewerCount]),
         ] {
-            let fresh = Freshness::of(&document, &Intervals::default(), at(seconds));
+            let fresh = Freshness::of(&summary, &Intervals::default(), at(seconds));
             assert_eq!(fresh.stale, expected, "after {seconds} s");
         }
     }
 
     #[test]
     fn what_nothing_is_known_of_has_no_age_and_is_not_stale() {
-        let fresh = Freshness::of(&document([]), &Intervals::default(), at(0));
+        let fresh = Freshness::of(&summary([]), &Intervals::default(), at(0));
         assert_eq!(fresh, Freshness::default());
     }
 

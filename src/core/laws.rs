@@ -14,6 +14,7 @@ use crate::core::observation::{
 };
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::verdict::Status;
 
@@ -186,6 +187,14 @@ proptest! {
         let document = SourceDocument::from_knowledge(key(), known);
         let stored = serde_json::Value::Object(document.to_stored());
         prop_assert_eq!(SourceDocument::from_stored(key(), stored).unwrap(), document);
+    }
+
+    #[test]
+    fn a_summary_survives_being_kept_and_says_what_its_document_says(known in knowledge()) {
+        let document = SourceDocument::from_knowledge(key(), known);
+        let summary = SourceSummary::of(&document);
+        prop_assert_eq!(&summary.record, &document.record());
+        prop_assert_eq!(SourceSummary::from_text(&summary.to_text()), Some(summary));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod permission;
 pub mod schedule;
 pub mod source;
 pub mod stream;
+pub mod summary;
 pub mod time;
 pub mod transition;
 pub mod verdict;

@@ -48,6 +48,9 @@ impl fmt::Display for AuthResult {
     }
 }
 
+/// The rule of a connection about which nothing was ever proven.
+pub const NOTHING_PROVEN: &str = "status.nothing-proven";
+
 /// A value and the rule that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided<T> {
@@ -126,7 +129,7 @@ fn status(evidence: &Evidence, auth: Option<&Decided<AuthStatus>>) -> Decided<St
         (_, true, _) => (Status::Disconnected, "status.transport-down"),
         (.., true) => (Status::Connected, "status.proven"),
         _ if at.is_some() => (Status::Disconnected, "status.closed"),
-        _ => (Status::Disconnected, "status.nothing-proven"),
+        _ => (Status::Disconnected, NOTHING_PROVEN),
     };
     Decided { value, rule, at }
 }
@@ -262,7 +265,7 @@ pub fn explain(rule: &str) -> &'static str {
         "status.refused" => "the platform answered and refuses; a person must act",
         "status.grant-revoked" => "an authorisation that this source needs was revoked; a person must act",
         "status.closed" => "we closed the connection ourselves and nothing has been proven since",
-        "status.nothing-proven" => "nothing was ever proven about the connection",
+        NOTHING_PROVEN => "nothing was ever proven about the connection",
         "stream.pushed-start" => "the platform pushed the start of this stream",
         "stream.seen-in-poll" => "the newest poll listed the stream",
         "stream.push-beats-poll" => {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::document::{BrokenDocument, SourceDocument};
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Facet, Transition};
 
@@ -33,6 +34,12 @@ pub trait SourceStore: Send + Sync {
 
     /// Returns every stored document, sorted by id. One that cannot be read never hides the others.
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError>;
+
+    /// Returns what [`SourceStore::load_all`] returns, in short. A store that keeps summaries need not read the documents.
+    async fn summaries(&self) -> Result<Vec<Stored<SourceSummary>>, StoreError> {
+        let all = self.load_all().await?;
+        Ok(all.into_iter().map(Stored::in_short).collect())
+    }
 
     /// Writes documents, each on top of the version it was based on (`None`: there was none), and returns the result of
     /// each in the same order. Many may go in one request, but one that fails never stops its neighbours. At most one
@@ -97,11 +104,21 @@ impl Write {
 
 /// One stored document, readable or not.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct Stored<T = Versioned<SourceDocument>> {
     /// The document's id, normally `platform:id`.
     pub document_id: String,
     /// The document, or why it cannot be used.
-    pub document: Result<Versioned<SourceDocument>, Unusable>,
+    pub document: Result<T, Unusable>,
+}
+
+impl Stored {
+    /// Sums it up.
+    pub fn in_short(self) -> Stored<SourceSummary> {
+        Stored {
+            document_id: self.document_id,
+            document: self.document.map(|found| SourceSummary::of(&found.value)),
+        }
+    }
 }
 
 /// Why a stored document cannot be used.

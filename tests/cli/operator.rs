@@ -287,7 +287,7 @@ fn orphans_are_pruned_only_when_somebody_agrees() {
     let database = rusqlite::Connection::open(home.state().join("bitbrat.db")).unwrap();
     database
         .execute(
-            "INSERT INTO sources VALUES ('twitch:lost', 1, '{\"streamStatus\":\"ONLINE\"}')",
+            "INSERT INTO sources (id, version, document) VALUES ('twitch:lost', 1, '{\"streamStatus\":\"ONLINE\"}')",
             [],
         )
         .unwrap();

@@ -15,6 +15,7 @@ use crate::cli::reports::sources::SourceRow;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
 use crate::store::{SourceStore, StoreError};
@@ -103,7 +104,7 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
         let mut document = stored.unwrap_or_else(|| SourceDocument::new(key.clone()));
         document.join(Knowledge::of(&seen));
         let configured = sources.known.iter().find(|source| source.key == key);
-        let mut row = SourceRow::new(document, &intervals, now);
+        let mut row = SourceRow::new(SourceSummary::of(&document), &intervals, now);
         row.configured = configured.map(|source| source.origin.clone());
         rows.push(ProbedRow {
             transitions: kept.transitions.get(&key).cloned().unwrap_or_default(),

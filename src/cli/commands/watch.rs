@@ -16,6 +16,7 @@ use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
 use crate::config;
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
 
@@ -56,17 +57,18 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
         list: Box::new(|app, documents| {
             json(&envelope(&SourcesReport {
                 as_of: app.clock.now(),
-                rows: rows(app, documents),
+                rows: rows(app, &documents),
                 unusable: Vec::new(),
                 problems: Vec::new(),
                 show: Show::Status,
             }))
         }),
         one: Box::new(|app, (document, history)| {
-            let row = rows(app, vec![document]).remove(0);
+            let row = rows(app, std::slice::from_ref(&document)).remove(0);
             json(&envelope(&SourceReport {
                 as_of: app.clock.now(),
                 row,
+                document,
                 listening: None,
                 history,
             }))
@@ -77,7 +79,7 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
 }
 
 /// Judges documents by the configuration in force.
-fn rows(app: &App, documents: Vec<SourceDocument>) -> Vec<SourceRow> {
+fn rows(app: &App, documents: &[SourceDocument]) -> Vec<SourceRow> {
     let (intervals, now) = (app.intervals(), app.clock.now());
     let origins: BTreeMap<SourceKey, String> = app
         .sources()
@@ -85,11 +87,11 @@ fn rows(app: &App, documents: Vec<SourceDocument>) -> Vec<SourceRow> {
         .into_iter()
         .map(|source| (source.key, source.origin))
         .collect();
-    let rows = documents.into_iter().map(|document| {
+    let rows = documents.iter().map(|document| {
         let configured = origins.get(&document.key).cloned();
         SourceRow {
             configured,
-            ..SourceRow::new(document, &intervals, now)
+            ..SourceRow::new(SourceSummary::of(document), &intervals, now)
         }
     });
     rows.collect()

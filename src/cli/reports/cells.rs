@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::cli::output::humane;
 use crate::cli::output::view::{Cell, Glyph, Tone};
-use crate::core::document::SourceDocument;
 use crate::core::freshness::{Field, Freshness, age_ms};
 use crate::core::stream::StreamStatus;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Facet, Transition};
 use crate::core::verdict::{AuthStatus, Status};
@@ -41,31 +41,30 @@ fn aged(cell: Cell, stale: bool, age: Option<u64>) -> Cell {
 }
 
 /// Shows the connection.
-pub fn status(document: &SourceDocument, freshness: &Freshness) -> Cell {
-    let verdict = &document.verdict.status;
-    let (glyph, tone) = match verdict.value {
+pub fn status(summary: &SourceSummary, freshness: &Freshness) -> Cell {
+    let status = summary.record.status;
+    let (glyph, tone) = match status {
         Status::Connected => (Glyph::Up, Tone::Good),
-        Status::Disconnected if verdict.at.is_none() => (Glyph::Down, Tone::Dim),
+        Status::Disconnected if summary.record.last_status_update.is_none() => (Glyph::Down, Tone::Dim),
         Status::Disconnected => (Glyph::Down, Tone::Warn),
         Status::Error => (Glyph::Bad, Tone::Bad),
     };
-    let cell = Cell::new(verdict.value.to_string()).glyph(glyph).tone(tone);
+    let cell = Cell::new(status.to_string()).glyph(glyph).tone(tone);
     aged(cell, freshness.is_stale(Field::Status), freshness.status_age_ms)
 }
 
 /// Shows the stream; one that is live with how long it has been.
-pub fn stream(document: &SourceDocument, freshness: &Freshness, now: Timestamp) -> Cell {
-    let verdict = &document.verdict;
-    let started = verdict.session.as_ref().and_then(|session| session.started_at);
+pub fn stream(summary: &SourceSummary, freshness: &Freshness, now: Timestamp) -> Cell {
+    let status = summary.record.stream_status;
     let stale = freshness.is_stale(Field::StreamStatus);
-    let cell = match (verdict.stream.value, started) {
+    let cell = match (status, summary.started_at) {
         // How long it has been live is only told while it is known to be.
         (StreamStatus::Online, Some(start)) if !stale => {
             Cell::new(format!("ONLINE {}", humane::span(age_ms(start, now))))
         }
         (value, _) => Cell::new(value.to_string()),
     };
-    let (glyph, tone) = match verdict.stream.value {
+    let (glyph, tone) = match status {
         StreamStatus::Online => (Glyph::Live, Tone::Live),
         StreamStatus::Offline => (Glyph::Off, Tone::Plain),
         StreamStatus::Unknown => (Glyph::Unknown, Tone::Dim),
@@ -79,8 +78,8 @@ pub fn stream(document: &SourceDocument, freshness: &Freshness, now: Timestamp) 
 }
 
 /// Shows the authorisation.
-pub fn auth(document: &SourceDocument, freshness: &Freshness) -> Cell {
-    let cell = auth_status(document.verdict.auth.as_ref().map(|auth| auth.value));
+pub fn auth(summary: &SourceSummary, freshness: &Freshness) -> Cell {
+    let cell = auth_status(summary.record.auth_status);
     aged(cell, freshness.is_stale(Field::AuthStatus), freshness.auth_age_ms)
 }
 
@@ -98,8 +97,8 @@ pub fn auth_status(status: Option<AuthStatus>) -> Cell {
 }
 
 /// Shows how many watch.
-pub fn viewers(document: &SourceDocument, freshness: &Freshness) -> Cell {
-    let Some(count) = document.verdict.viewer_count else {
+pub fn viewers(summary: &SourceSummary, freshness: &Freshness) -> Cell {
+    let Some(count) = summary.record.viewer_count else {
         return Cell::none();
     };
     let cell = Cell::new(humane::thousands(count));
@@ -111,9 +110,9 @@ pub fn viewers(document: &SourceDocument, freshness: &Freshness) -> Cell {
 }
 
 /// Shows what the bot may do.
-pub fn permissions(document: &SourceDocument, freshness: &Freshness) -> Cell {
+pub fn permissions(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     // Scopes are what a token allows, the same everywhere; the roles are what differs from source to source.
-    let roles = document.verdict.permissions.iter();
+    let roles = summary.record.permissions.iter();
     let roles: Vec<&str> = roles
         .map(String::as_str)
         .filter(|name| !name.starts_with("scope:"))

@@ -91,7 +91,7 @@ impl Report for ProbeReport {
     fn names(&self) -> Vec<String> {
         self.rows
             .iter()
-            .map(|probed| probed.row.document.key.to_string())
+            .map(|probed| probed.row.summary.key.to_string())
             .collect()
     }
 
@@ -115,25 +115,25 @@ impl Report for ProbeReport {
         columns.push(Column::ranked("CHANGED", 3).elastic(12));
         columns.push(Column::ranked("SAW", 4).elastic(24));
         let rows = self.rows.iter().map(|probed| {
-            let (document, fresh) = (&probed.row.document, &probed.row.freshness);
+            let (summary, fresh) = (&probed.row.summary, &probed.row.freshness);
             let mut cells = vec![
-                Cell::new(document.key.to_string()),
-                Cell::maybe(document.display_name()).tone(Tone::Strong),
+                Cell::new(summary.key.to_string()),
+                Cell::maybe(summary.record.display_name.as_deref()).tone(Tone::Strong),
             ];
             if asked(Probe::Connection) {
-                cells.push(cells::status(document, fresh));
+                cells.push(cells::status(summary, fresh));
             }
             if asked(Probe::Auth) {
-                cells.push(cells::auth(document, fresh));
+                cells.push(cells::auth(summary, fresh));
             }
             if asked(Probe::Stream) {
-                cells.push(cells::stream(document, fresh, self.as_of));
+                cells.push(cells::stream(summary, fresh, self.as_of));
             }
             if asked(Probe::Viewers) {
-                cells.push(cells::viewers(document, fresh));
+                cells.push(cells::viewers(summary, fresh));
             }
             if asked(Probe::Permissions) {
-                cells.push(cells::permissions(document, fresh));
+                cells.push(cells::permissions(summary, fresh));
             }
             cells.push(changed(&probed.transitions));
             cells.push(Cell::maybe(Some(saw(&probed.seen))).tone(Tone::Dim));

@@ -11,6 +11,7 @@ use crate::cli::output::view::View;
 use crate::cli::reports::plan::Listening;
 use crate::cli::reports::sources::{SourceItem, SourceRow};
 use crate::core::counters::Counters;
+use crate::core::document::SourceDocument;
 use crate::core::evidence::LinkNow;
 use crate::core::freshness::age_ms;
 use crate::core::time::Timestamp;
@@ -24,8 +25,10 @@ mod describe;
 pub struct SourceReport {
     /// When this was true.
     pub as_of: Timestamp,
-    /// The source.
+    /// The source in short.
     pub row: SourceRow,
+    /// The same in full.
+    pub document: SourceDocument,
     /// How changes of its stream reach `watch`, where a plan says so.
     pub listening: Option<Listening>,
     /// Its latest transitions, newest first.
@@ -236,7 +239,7 @@ impl Report for SourceReport {
     }
 
     fn names(&self) -> Vec<String> {
-        vec![self.row.document.key.to_string()]
+        vec![self.document.key.to_string()]
     }
 
     fn view(&self) -> View {
@@ -246,8 +249,8 @@ impl Report for SourceReport {
 
 impl SourceReport {
     fn detail(&self) -> SourceDetail {
-        let verdict = &self.row.document.verdict;
-        let knowledge = &self.row.document.knowledge;
+        let verdict = &self.document.verdict;
+        let knowledge = &self.document.knowledge;
         let because = |value: String, rule: &'static str, at: Option<Timestamp>| VerdictItem {
             value,
             rule,
@@ -288,7 +291,7 @@ impl SourceReport {
     }
 
     fn transports(&self) -> Vec<TransportItem> {
-        let links = &self.row.document.knowledge.evidence.connection;
+        let links = &self.document.knowledge.evidence.connection;
         links
             .iter()
             .map(|(transport, link)| TransportItem {
@@ -311,7 +314,7 @@ impl SourceReport {
     }
 
     fn identities(&self) -> Vec<IdentityItem> {
-        let checks = &self.row.document.knowledge.evidence.auth;
+        let checks = &self.document.knowledge.evidence.auth;
         checks
             .iter()
             .map(|(identity, check)| IdentityItem {
@@ -326,7 +329,7 @@ impl SourceReport {
     }
 
     fn holdings(&self) -> Vec<HoldingItem> {
-        let evidence = &self.row.document.knowledge.evidence;
+        let evidence = &self.document.knowledge.evidence;
         holdings(evidence)
             .into_iter()
             .map(|(permission, (holding, at))| {

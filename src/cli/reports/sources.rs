@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::health::{Findings, Health, trouble};
+use crate::cli::health::{Findings, Health};
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::cells;
-use crate::core::document::{SourceDocument, SourceRecord};
+use crate::core::document::SourceRecord;
 use crate::core::freshness::{Freshness, Intervals};
 use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
-use crate::core::verdict::{AuthStatus, Status, deciding_identity};
+use crate::core::verdict::{AuthStatus, Status};
 
 /// The sources and what is known of each.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ pub enum Show {
 #[derive(Debug, Clone)]
 pub struct SourceRow {
     /// What is known.
-    pub document: SourceDocument,
+    pub summary: SourceSummary,
     /// How old that is.
     pub freshness: Freshness,
     /// Where it is configured (`bitbrat.toml`, an environment variable); `None` when it is only stored.
@@ -55,11 +56,11 @@ pub struct SourceRow {
 }
 
 impl SourceRow {
-    /// Judges `document` at `now`.
-    pub fn new(document: SourceDocument, intervals: &Intervals, now: Timestamp) -> Self {
+    /// Judges `summary` at `now`.
+    pub fn new(summary: SourceSummary, intervals: &Intervals, now: Timestamp) -> Self {
         Self {
-            freshness: Freshness::of(&document, intervals, now),
-            document,
+            freshness: Freshness::of(&summary, intervals, now),
+            summary,
             configured: None,
             stored: true,
         }
@@ -67,7 +68,7 @@ impl SourceRow {
 
     /// Returns everything that is wrong with it.
     pub fn findings(&self) -> Findings {
-        Findings::of(&self.document, &self.freshness)
+        Findings::of(&self.summary, &self.freshness)
     }
 }
 
@@ -90,8 +91,8 @@ pub struct SourceItem {
 impl From<&SourceRow> for SourceItem {
     fn from(row: &SourceRow) -> Self {
         Self {
-            key: row.document.key.to_string(),
-            record: row.document.record(),
+            key: row.summary.key.to_string(),
+            record: row.summary.record.clone(),
             freshness: row.freshness.clone(),
             health: row.findings().worst(),
             configured: row.configured.is_some(),
@@ -135,7 +136,7 @@ impl Report for SourcesReport {
     }
 
     fn names(&self) -> Vec<String> {
-        self.rows.iter().map(|row| row.document.key.to_string()).collect()
+        self.rows.iter().map(|row| row.summary.key.to_string()).collect()
     }
 
     fn unusable(&self) -> Vec<UnusableItem> {
@@ -245,18 +246,18 @@ impl SourcesReport {
 
     fn status_cells(&self, row: &SourceRow) -> Vec<Cell> {
         let SourceRow {
-            document, freshness, ..
+            summary, freshness, ..
         } = row;
-        let record = document.record();
+        let record = &summary.record;
         let age = freshness.status_age_ms.max(freshness.stream_age_ms);
         vec![
-            Cell::new(document.key.to_string()),
-            Cell::maybe(document.display_name()).tone(Tone::Strong),
-            cells::status(document, freshness),
-            cells::stream(document, freshness, self.as_of),
-            cells::viewers(document, freshness),
-            cells::auth(document, freshness),
-            cells::permissions(document, freshness),
+            Cell::new(summary.key.to_string()),
+            Cell::maybe(record.display_name.as_deref()).tone(Tone::Strong),
+            cells::status(summary, freshness),
+            cells::stream(summary, freshness, self.as_of),
+            cells::viewers(summary, freshness),
+            cells::auth(summary, freshness),
+            cells::permissions(summary, freshness),
             Cell::new(age.map_or_else(|| "never".into(), humane::age)).tone(Tone::Dim),
             Cell::maybe(record.latency_ms.map(|millis| format!("{millis} ms"))),
             Cell::new(humane::thousands(record.metrics.messages_in)),
@@ -269,9 +270,9 @@ impl SourcesReport {
     fn list_grid(&self) -> Grid {
         let rows = self.rows.iter().map(|row| {
             vec![
-                Cell::new(row.document.key.to_string()),
-                Cell::maybe(row.document.display_name()).tone(Tone::Strong),
-                Cell::new(row.document.key.platform().as_str()),
+                Cell::new(row.summary.key.to_string()),
+                Cell::maybe(row.summary.record.display_name.as_deref()).tone(Tone::Strong),
+                Cell::new(row.summary.key.platform().as_str()),
                 Cell::maybe(row.configured.as_deref()),
                 if row.stored {
                     Cell::new("yes").glyph(Glyph::Good).tone(Tone::Good)
@@ -306,8 +307,8 @@ impl SourcesReport {
     fn summary(&self) -> Vec<Cell> {
         let count =
             |test: &dyn Fn(&SourceRow) -> bool| self.rows.iter().filter(|row| test(row)).count() as u64;
-        let live = count(&|row| row.document.verdict.stream.value == StreamStatus::Online);
-        let connected = count(&|row| row.document.verdict.status.value == Status::Connected);
+        let live = count(&|row| row.summary.record.stream_status == StreamStatus::Online);
+        let connected = count(&|row| row.summary.record.status == Status::Connected);
         let stale = count(&|row| row.findings().stale);
         let need = count(&|row| row.findings().needs_person());
         let mut parts = vec![
@@ -342,8 +343,12 @@ impl SourcesReport {
             .filter(|row| row.findings().refused && row.findings().worst() == Health::Down)
             .collect();
         for row in refused.iter().take(SHOWN) {
-            let why = trouble(&row.document).map_or("the platform refuses", |error| error.message.as_str());
-            let key = &row.document.key;
+            let why = row
+                .summary
+                .trouble
+                .as_ref()
+                .map_or("the platform refuses", |error| error.message.as_str());
+            let key = &row.summary.key;
             hints.push(Note::hint(
                 Tone::Bad,
                 format!("{}: {why}", named(row)),
@@ -357,7 +362,7 @@ impl SourcesReport {
         let never = self
             .rows
             .iter()
-            .filter(|row| row.findings().unknown && row.document.verdict.status.at.is_none());
+            .filter(|row| row.findings().unknown && row.summary.record.last_status_update.is_none());
         let never = never.count() as u64;
         if never > 0 {
             let verb = if never == 1 { "was" } else { "were" };
@@ -402,23 +407,23 @@ impl SourcesReport {
     /// Whether a problem is about an authorisation or an error that the rows tell themselves.
     fn is_told(&self, problem: &str) -> bool {
         self.rows.iter().any(|row| {
-            let lost = row.document.knowledge.evidence.auth.iter();
-            let mut lost = lost.filter(|(_, check)| check.value.result != AuthStatus::Valid);
-            let by_auth = lost.any(|(identity, check)| {
-                let reason = check.value.reason.as_deref().filter(|reason| !reason.is_empty());
-                problem.contains(identity.as_str()) || reason.is_some_and(|reason| problem.contains(reason))
+            let by_auth = row.summary.unauthorised.iter().any(|lost| {
+                let reason = lost.reason.as_deref().filter(|reason| !reason.is_empty());
+                problem.contains(lost.identity.as_str())
+                    || reason.is_some_and(|reason| problem.contains(reason))
             });
-            by_auth || trouble(&row.document).is_some_and(|error| problem.contains(&error.message))
+            let trouble = row.summary.trouble.as_ref();
+            by_auth || trouble.is_some_and(|error| problem.contains(&error.message))
         })
     }
 
     fn auth_hints(&self) -> Vec<Note> {
         let mut lost: BTreeMap<(PlatformName, String, Option<AuthStatus>), Vec<&SourceRow>> = BTreeMap::new();
         for row in self.rows.iter().filter(|row| row.findings().auth) {
-            let platform = row.document.key.platform();
-            let status = row.document.verdict.auth.as_ref().map(|auth| auth.value);
-            let identity = deciding_identity(&row.document.knowledge.evidence)
-                .map_or_else(|| format!("{platform}/bot"), ToString::to_string);
+            let platform = row.summary.key.platform();
+            let status = row.summary.record.auth_status;
+            let identity = row.summary.identity.as_ref();
+            let identity = identity.map_or_else(|| format!("{platform}/bot"), ToString::to_string);
             lost.entry((platform, identity, status)).or_default().push(row);
         }
         lost.into_iter()
@@ -453,26 +458,25 @@ pub fn login_command(platform: PlatformName, identity: &str) -> String {
 }
 
 fn named(row: &SourceRow) -> String {
-    match row.document.display_name() {
-        Some(name) => format!("{} ({name})", row.document.key),
-        None => row.document.key.to_string(),
+    match &row.summary.record.display_name {
+        Some(name) => format!("{} ({name})", row.summary.key),
+        None => row.summary.key.to_string(),
     }
 }
 
 /// What the table says about a source beside its verdicts.
 fn note(row: &SourceRow) -> Option<String> {
-    let verdict = &row.document.verdict;
-    if let Some(error) = trouble(&row.document) {
+    let summary = &row.summary;
+    if let Some(error) = &summary.trouble {
         return Some(error.message.clone());
     }
-    let auth = verdict
-        .auth
-        .as_ref()
-        .filter(|auth| auth.value != AuthStatus::Valid);
-    if auth.is_some() {
-        let identity = deciding_identity(&row.document.knowledge.evidence)?;
-        let check = row.document.knowledge.evidence.auth.get(identity)?;
-        return Some(match &check.value.reason {
+    if summary
+        .record
+        .auth_status
+        .is_some_and(|auth| auth != AuthStatus::Valid)
+    {
+        let identity = summary.identity.as_ref()?;
+        return Some(match summary.deciding_reason() {
             Some(reason) => format!("{identity}: {reason}"),
             None => identity.to_string(),
         });

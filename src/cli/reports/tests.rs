@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::cli::commands::sources::known::Found;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::{Format, Look, Report, notes, render};
 use crate::cli::reports::history::HistoryReport;
@@ -132,8 +133,12 @@ impl Story {
         SourceDocument::from_knowledge(self.key.parse().unwrap(), Knowledge::of(&self.observations()))
     }
 
+    pub(crate) fn found(&self) -> Found {
+        Found::new(self.document(), &Intervals::default(), now())
+    }
+
     pub(crate) fn row(&self) -> SourceRow {
-        SourceRow::new(self.document(), &Intervals::default(), now())
+        self.found().row
     }
 
     /// The transitions as a store would have kept them.
@@ -250,7 +255,7 @@ fn world() -> SourcesReport {
     never.stored = false;
     never.configured = Some("bitbrat.toml".into());
     rows.push(never);
-    rows.sort_by(|a, b| a.document.key.cmp(&b.document.key));
+    rows.sort_by(|a, b| a.summary.key.cmp(&b.summary.key));
     SourcesReport {
         as_of: now(),
         rows,
@@ -348,6 +353,7 @@ fn described(story: &Story) -> SourceReport {
         listening: None,
         as_of: now(),
         row: story.row(),
+        document: story.document(),
         history: story.history(),
     }
 }
@@ -486,7 +492,7 @@ fn stored_fields_of_others_show_up_in_json() {
     let stored =
         serde_json::json!({"displayName": "RatCaster", "metadata": {"joinedChannels": ["#ratcaster"]}});
     let document = SourceDocument::from_stored("twitch:1".parse().unwrap(), stored).unwrap();
-    let row = SourceRow::new(document, &Intervals::default(), now());
+    let row = Found::new(document, &Intervals::default(), now()).row;
     let report = SourcesReport {
         rows: vec![row],
         unusable: Vec::new(),

@@ -12,7 +12,8 @@ use crate::store::sqlite::{Access, SqliteOptions, trouble};
 const APPLICATION_ID: i64 = 0x6269_7462;
 
 /// Each step leads from the schema version of its index to the next.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE sources (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL) STRICT;
     CREATE TABLE history (
         source TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
@@ -22,10 +23,21 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE sequence (value INTEGER NOT NULL) STRICT;
     INSERT INTO sequence VALUES (0);
     CREATE TABLE probe (id INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
-"];
+",
+    // Our writes change a document together with its version; who changes the document alone makes its summary a lie.
+    "
+    ALTER TABLE sources ADD COLUMN summary TEXT;
+    CREATE TRIGGER document_edited AFTER UPDATE OF document ON sources WHEN NEW.version = OLD.version BEGIN
+        UPDATE sources SET summary = NULL WHERE id = NEW.id;
+    END;
+",
+];
 
 /// The newest schema that we know.
-pub const SCHEMA: i64 = 1;
+pub const SCHEMA: i64 = 2;
+
+/// The first schema whose documents have summaries beside them.
+pub const WITH_SUMMARIES: i64 = 2;
 
 /// An open connection and the file that it is of.
 pub struct Opened {
@@ -73,7 +85,8 @@ pub fn open(path: &Path, access: Access, options: &SqliteOptions) -> Result<Opti
             }
             let connection = connect_reader(path, options).map_err(explain)?;
             // A writer that has just created the file has not come round to its tables yet.
-            if schema(&connection, path)? < SCHEMA {
+            // Older layouts can be read; only a writer migrates them.
+            if schema(&connection, path)? == 0 {
                 return Ok(None);
             }
             connection

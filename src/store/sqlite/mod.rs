@@ -18,6 +18,7 @@ use rusqlite::Connection;
 
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::store::retention::Retention;
 use crate::store::sqlite::database::Opened;
 use crate::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored};
@@ -190,6 +191,10 @@ impl SourceStore for SqliteStore {
 
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
         self.read(rows::load_all).await
+    }
+
+    async fn summaries(&self) -> Result<Vec<Stored<SourceSummary>>, StoreError> {
+        self.read(rows::summaries).await
     }
 
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {

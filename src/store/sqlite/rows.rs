@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use crate::core::summary::SourceSummary;
 use crate::store::retention::Retention;
+use crate::store::sqlite::database::WITH_SUMMARIES;
 use crate::store::sqlite::stored;
 use crate::store::{HistoryEntry, StoreError, Stored, Version, Write, stored as documents};
 
@@ -24,6 +26,7 @@ impl Row {
 pub struct Upsert {
     pub document_id: String,
     text: String,
+    summary: String,
     base: Option<Version>,
     history: Vec<HistoryEntry>,
 }
@@ -35,6 +38,7 @@ impl Upsert {
         Ok(Self {
             document_id: write.document.key.to_string(),
             text,
+            summary: SourceSummary::of(&write.document).to_text(),
             base: write.base.clone(),
             history: write.history.clone(),
         })
@@ -63,6 +67,30 @@ pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
         // Reading the text in place spares a copy of every document.
         let text = row.get_ref(2)?.as_str()?;
         all.push(stored(row.get(0)?, row.get(1)?, text));
+    }
+    all.sort_unstable_by(|a, b| a.document_id.cmp(&b.document_id));
+    Ok(all)
+}
+
+/// Reads the summaries, and the documents of which there is none that counts.
+pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<SourceSummary>>> {
+    let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if schema < WITH_SUMMARIES {
+        return Ok(load_all(connection)?.into_iter().map(Stored::in_short).collect());
+    }
+    let mut statement = connection.prepare_cached("SELECT id, version, document, summary FROM sources")?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let document_id = row.get(0)?;
+        let kept = row.get_ref(3)?.as_str_or_null()?;
+        all.push(match kept.and_then(SourceSummary::from_text) {
+            Some(summary) => Stored {
+                document_id,
+                document: Ok(summary),
+            },
+            None => stored(document_id, row.get(1)?, row.get_ref(2)?.as_str()?).in_short(),
+        });
     }
     all.sort_unstable_by(|a, b| a.document_id.cmp(&b.document_id));
     Ok(all)
@@ -101,10 +129,11 @@ fn upsert_one(
     let version = next_version(transaction)?;
     transaction
         .prepare_cached(
-            "INSERT INTO sources (id, version, document) VALUES (?1, ?2, ?3)
-             ON CONFLICT (id) DO UPDATE SET version = excluded.version, document = excluded.document",
+            "INSERT INTO sources (id, version, document, summary) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET version = excluded.version, document = excluded.document,
+                                            summary = excluded.summary",
         )?
-        .execute(params![upsert.document_id, version, upsert.text])?;
+        .execute(params![upsert.document_id, version, upsert.text, upsert.summary])?;
     remember(transaction, &upsert.document_id, &upsert.history, retention)?;
     Ok(Ok(Version(version.to_string())))
 }

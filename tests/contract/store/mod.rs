@@ -23,6 +23,7 @@ macro_rules! contract {
             nulls_and_foreign_metric_names_are_read_and_healed
             a_document_without_status_is_read
             one_broken_document_hides_no_other
+            summaries_tell_what_the_documents_tell
             what_cannot_be_used_is_never_overwritten
             deleting_takes_the_history_along
             anything_can_be_deleted_by_its_raw_id

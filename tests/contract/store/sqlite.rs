@@ -103,13 +103,70 @@ async fn a_newer_schema_is_refused_with_both_versions() {
                 refused,
                 StoreError::NewerSchema {
                     found: 99,
-                    known: 1,
+                    known: 2,
                     ..
                 }
             ),
             "{refused}"
         );
     }
+}
+
+/// What the first version made.
+const FIRST_SCHEMA: &str = "
+    CREATE TABLE sources (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL) STRICT;
+    CREATE TABLE history (
+        source TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, recorded_at INTEGER NOT NULL,
+        entry TEXT NOT NULL, PRIMARY KEY (source, id)
+    ) STRICT;
+    CREATE TABLE sequence (value INTEGER NOT NULL) STRICT;
+    INSERT INTO sequence VALUES (1);
+    CREATE TABLE probe (id INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
+    INSERT INTO sources VALUES ('kick:5', 1, '{\"displayName\":\"ChiliClara\"}');
+    PRAGMA user_version = 1;
+    PRAGMA application_id = 0x62697462;
+";
+
+#[tokio::test]
+async fn a_file_of_the_first_schema_is_read_as_it_is_and_migrated_by_the_first_writer() {
+    let place = place();
+    let file = rusqlite::Connection::open(&place.path).unwrap();
+    file.execute_batch(FIRST_SCHEMA).unwrap();
+    let reader = SqliteStore::open_read_only(&place.path, quick()).await.unwrap();
+    let name = async |store: &SqliteStore| {
+        let summary = store.summaries().await.unwrap().remove(0).document.unwrap();
+        (summary.key.to_string(), summary.record.display_name.unwrap())
+    };
+    let expected = ("kick:5".to_owned(), "ChiliClara".to_owned());
+    let schema = || file.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    assert_eq!(name(&reader).await, expected);
+    assert_eq!(schema().unwrap(), 1);
+    let writer = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(schema().unwrap(), 2);
+    assert_eq!(name(&writer).await, expected);
+    assert_eq!(name(&reader).await, expected);
+    let found = writer.load(&key()).await.unwrap().unwrap();
+    let again = Write::new(found.value, Some(found.version));
+    writer.save(&[again]).await.remove(0).unwrap();
+    assert_eq!(name(&reader).await, expected);
+}
+
+#[tokio::test]
+async fn a_document_edited_by_hand_is_summed_up_as_it_is_now() {
+    let place = place();
+    let store = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    store.save(&[write("kick:5")]).await.remove(0).unwrap();
+    let edited = "UPDATE sources SET document = '{\"displayName\":\"Edited\"}'";
+    rusqlite::Connection::open(&place.path)
+        .unwrap()
+        .execute(edited, [])
+        .unwrap();
+    let summary = store.summaries().await.unwrap().remove(0).document.unwrap();
+    assert_eq!(summary.record.display_name.as_deref(), Some("Edited"));
 }
 
 #[tokio::test]

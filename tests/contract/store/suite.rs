@@ -9,6 +9,7 @@ use bitbrat::core::document::SourceDocument;
 use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::{Fact, LinkState, Observation, Transport};
 use bitbrat::core::source::SourceKey;
+use bitbrat::core::summary::SourceSummary;
 use bitbrat::core::time::Timestamp;
 use bitbrat::core::transition::{Facet, Transition};
 use bitbrat::store::retention::Retention;
@@ -94,7 +95,7 @@ async fn happened(store: &dyn SourceStore, id: &str, limit: usize) -> Vec<i64> {
     entries.iter().map(seconds).collect()
 }
 
-fn ids(stored: &[Stored]) -> Vec<&str> {
+fn ids<T>(stored: &[Stored<T>]) -> Vec<&str> {
     stored.iter().map(|stored| stored.document_id.as_str()).collect()
 }
 
@@ -299,6 +300,34 @@ pub async fn one_broken_document_hides_no_other<W: World>() {
             "twitch:bitbrat_bot not a source",
         ]
     );
+}
+
+pub async fn summaries_tell_what_the_documents_tell<W: World>() {
+    let (world, store) = fresh::<W>().await;
+    let first = save(&*store, document("kick:5", 1), None).await.unwrap();
+    save(&*store, document("twitch:6", 2), None).await.unwrap();
+    save(&*store, document("kick:5", 37), Some(first)).await.unwrap();
+    let theirs = json!({ "displayName": "Theirs", "metadata": { "tags": ["a"] } });
+    world.put_raw("discord:7", theirs).await;
+    world.put_raw("kick:8", json!({ "schemaVersion": 99 })).await;
+    // Another program puts its own in the place of ours.
+    world
+        .put_raw("twitch:6", json!({ "displayName": "Changed" }))
+        .await;
+    for store in [store, world.open().await] {
+        let all = store.load_all().await.unwrap();
+        let expected: Vec<_> = all.into_iter().map(Stored::in_short).collect();
+        let summaries = store.summaries().await.unwrap();
+        let told = |stored: &[Stored<SourceSummary>]| -> Vec<_> {
+            let each = stored.iter();
+            each.map(|stored| (stored.document_id.clone(), stored.document.clone()))
+                .collect()
+        };
+        assert_eq!(told(&summaries), told(&expected));
+        assert_eq!(ids(&summaries), ["discord:7", "kick:5", "kick:8", "twitch:6"]);
+        let viewers = summaries[1].document.as_ref().unwrap().record.viewer_count;
+        assert_eq!(viewers, Some(37));
+    }
 }
 
 pub async fn what_cannot_be_used_is_never_overwritten<W: World>() {

@@ -85,7 +85,7 @@ impl World for SqliteWorld {
     async fn put_raw(&self, document_id: &str, document: Value) {
         self.connection()
             .execute(
-                "INSERT OR REPLACE INTO sources VALUES (?1, 1000000, ?2)",
+                "INSERT OR REPLACE INTO sources (id, version, document) VALUES (?1, 1000000, ?2)",
                 (document_id, document.to_string()),
             )
             .unwrap();

@@ -3,12 +3,11 @@
 use clap::Args;
 
 use crate::cli::commands::sources::is_live::{exit_code, look_first};
-use crate::cli::commands::sources::known;
+use crate::cli::commands::sources::known::{self, Found};
 use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
-use crate::cli::reports::sources::SourceRow;
 use crate::core::freshness::{Field, age_ms};
 use crate::core::permission::{self, Action, Allowed};
 use crate::core::source::{PlatformName, SourceKey};
@@ -49,14 +48,14 @@ enum Question {
 /// Runs the command.
 pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
     let question = question(args.id.platform(), &args.action)?;
-    let row = known::one(cx, &args.id, args.probe).await?;
+    let found = known::one(cx, &args.id, args.probe).await?;
     let now = cx.app.clock.now();
-    let answer = judge(&row, &question, now);
+    let answer = judge(&found, &question, now);
     let exit = exit_code(answer.answer);
     let hints = match answer.answer {
         Answer::Unknown if !args.probe => vec![look_first(&format!("can {} {}", args.id, args.action))],
         Answer::No if args.id.platform() == PlatformName::Discord => {
-            invitation(cx, &row, &answer.missing, args.probe)
+            invitation(cx, &found, &answer.missing, args.probe)
                 .await
                 .into_iter()
                 .collect()
@@ -73,8 +72,8 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
 
 /// Tells where whoever administers a guild gives the bot what it lacks. The application's id is asked for only by those who
 /// look anyway.
-async fn invitation(cx: &Context, row: &SourceRow, missing: &[String], online: bool) -> Option<Note> {
-    let metadata = row.document.record().metadata;
+async fn invitation(cx: &Context, found: &Found, missing: &[String], online: bool) -> Option<Note> {
+    let metadata = &found.row.summary.record.metadata;
     let known = metadata.get("applicationId").and_then(|id| id.as_str());
     let application = match known {
         Some(id) => id.to_owned(),
@@ -85,7 +84,7 @@ async fn invitation(cx: &Context, row: &SourceRow, missing: &[String], online: b
     let wanted = words
         .filter_map(Permissions::named)
         .fold(NEEDED, |all, one| all | one);
-    let link = invite_link(&application, row.document.key.id(), wanted);
+    let link = invite_link(&application, found.document.key.id(), wanted);
     let advice = format!(
         "whoever manages the guild gives it with {link}, unless a channel or a timeout takes it away again"
     );
@@ -127,8 +126,8 @@ fn question(platform: PlatformName, text: &str) -> Result<Question, Failure> {
     }))
 }
 
-fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
-    let evidence = &row.document.knowledge.evidence;
+fn judge(found: &Found, question: &Question, now: Timestamp) -> AnswerItem {
+    let evidence = &found.document.knowledge.evidence;
     let (allowed, because, missing, at) = match question {
         Question::Action(action) => {
             let answer = permission::can(evidence, action);
@@ -159,7 +158,7 @@ fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
         },
     };
     // What a channel takes away was not looked at where none is configured.
-    let metadata = row.document.record().metadata;
+    let metadata = &found.row.summary.record.metadata;
     let whole_guild = metadata
         .get("permissionScope")
         .is_some_and(|scope| scope == "guild");
@@ -168,7 +167,7 @@ fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
     } else {
         because
     };
-    let stale = row.freshness.is_stale(Field::Permissions);
+    let stale = found.row.freshness.is_stale(Field::Permissions);
     let (answer, because) = match allowed {
         Allowed::Unknown => (Answer::Unknown, because),
         _ if stale => (
@@ -183,8 +182,8 @@ fn judge(row: &SourceRow, question: &Question, now: Timestamp) -> AnswerItem {
         Question::Permission(name) => name,
     };
     AnswerItem {
-        key: row.document.key.to_string(),
-        display_name: row.document.display_name().map(str::to_owned),
+        key: found.document.key.to_string(),
+        display_name: found.document.display_name().map(str::to_owned),
         question: format!("can:{name}"),
         answer,
         because,
@@ -201,7 +200,7 @@ mod tests {
 
     fn asked(story: &Story, text: &str) -> AnswerItem {
         judge(
-            &story.row(),
+            &story.found(),
             &question(PlatformName::Twitch, text).unwrap(),
             now(),
         )

@@ -32,7 +32,7 @@ pub struct DescribeArgs {
 
 /// Runs the command.
 pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure> {
-    let row = known::one(cx, &args.id, args.probe).await?;
+    let found = known::one(cx, &args.id, args.probe).await?;
     let history = cx
         .app
         .store(Access::Read)
@@ -45,7 +45,8 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
     };
     let report = SourceReport {
         as_of: cx.app.clock.now(),
-        row,
+        row: found.row,
+        document: found.document,
         listening,
         history: HistoryEntry::told_once(history),
     };

@@ -2,12 +2,11 @@
 
 use clap::Args;
 
-use crate::cli::commands::sources::known;
+use crate::cli::commands::sources::known::{self, Found};
 use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
-use crate::cli::reports::sources::SourceRow;
 use crate::core::freshness::Field;
 use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
@@ -34,8 +33,8 @@ pub struct IsLiveArgs {
 
 /// Runs the command.
 pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
-    let row = known::one(cx, &args.id, args.probe).await?;
-    let answer = judge(&row);
+    let found = known::one(cx, &args.id, args.probe).await?;
+    let answer = judge(&found);
     let exit = exit_code(answer.answer);
     let hints = match answer.answer {
         Answer::Unknown if !args.probe => vec![look_first(&format!("is-live {}", args.id))],
@@ -67,9 +66,9 @@ pub fn look_first(command: &str) -> Note {
     )
 }
 
-fn judge(row: &SourceRow) -> AnswerItem {
-    let stream = &row.document.verdict.stream;
-    let stale = row.freshness.is_stale(Field::StreamStatus);
+fn judge(found: &Found) -> AnswerItem {
+    let stream = &found.document.verdict.stream;
+    let stale = found.row.freshness.is_stale(Field::StreamStatus);
     let answer = match stream.value {
         _ if stale => Answer::Unknown,
         StreamStatus::Online => Answer::Yes,
@@ -82,13 +81,13 @@ fn judge(row: &SourceRow) -> AnswerItem {
         explain(stream.rule).to_owned()
     };
     AnswerItem {
-        key: row.document.key.to_string(),
-        display_name: row.document.display_name().map(str::to_owned),
+        key: found.document.key.to_string(),
+        display_name: found.document.display_name().map(str::to_owned),
         question: "live".into(),
         answer,
         because,
         rule: Some(stream.rule.to_owned()),
-        age_ms: row.freshness.stream_age_ms,
+        age_ms: found.row.freshness.stream_age_ms,
         missing: Vec::new(),
     }
 }
@@ -107,7 +106,7 @@ mod tests {
             (old_knowledge(), 8),
             (Story::of("kick:1"), 8),
         ] {
-            let code = exit_code(judge(&story.row()).answer);
+            let code = exit_code(judge(&story.found()).answer);
             assert_eq!(code.number(), expected, "{}", story.key);
         }
     }

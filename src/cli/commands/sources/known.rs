@@ -11,7 +11,10 @@ use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::Tone;
 use crate::cli::reports::sources::SourceRow;
 use crate::core::document::SourceDocument;
+use crate::core::freshness::Intervals;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
+use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
 use crate::store::{SourceStore, StoreError, Stored};
@@ -19,7 +22,7 @@ use crate::store::{SourceStore, StoreError, Stored};
 /// Documents that are read one by one; for more of them everything is read at once.
 const FEW: usize = 8;
 
-/// What is known.
+/// What is known of many.
 #[derive(Debug, Default)]
 pub struct Known {
     /// Sources, sorted by key.
@@ -28,6 +31,25 @@ pub struct Known {
     pub unusable: Vec<UnusableItem>,
     /// What a look found to be wrong.
     pub problems: Vec<String>,
+}
+
+/// What is known of one.
+#[derive(Debug)]
+pub struct Found {
+    /// In short.
+    pub row: SourceRow,
+    /// In full.
+    pub document: SourceDocument,
+}
+
+impl Found {
+    /// Judges `document` at `now`.
+    pub fn new(document: SourceDocument, intervals: &Intervals, now: Timestamp) -> Self {
+        Self {
+            row: SourceRow::new(SourceSummary::of(&document), intervals, now),
+            document,
+        }
+    }
 }
 
 /// Returns what is known of `keys`, or of every source when none are given. With `probe` it looks first, and in a demo
@@ -74,14 +96,14 @@ async fn read(
     sources: &Sources,
 ) -> Result<Known, Failure> {
     if keys.is_empty() || keys.len() > FEW {
-        return among(cx, keys, sources, store.load_all().await?);
+        return among(cx, keys, sources, store.summaries().await?);
     }
     let mut found = Vec::new();
     for key in keys {
         match store.load(key).await {
             Ok(Some(document)) => found.push(Stored {
                 document_id: key.to_string(),
-                document: Ok(document),
+                document: Ok(SourceSummary::of(&document.value)),
             }),
             Ok(None) => {}
             Err(StoreError::Unusable { document_id, source }) => found.push(Stored {
@@ -99,19 +121,19 @@ pub fn among(
     cx: &Context,
     keys: &[SourceKey],
     sources: &Sources,
-    stored: Vec<Stored>,
+    stored: Vec<Stored<SourceSummary>>,
 ) -> Result<Known, Failure> {
     let origins: BTreeMap<&SourceKey, &String> = sources
         .known
         .iter()
         .map(|source| (&source.key, &source.origin))
         .collect();
-    let mut documents: BTreeMap<SourceKey, SourceDocument> = BTreeMap::new();
+    let mut summaries: BTreeMap<SourceKey, SourceSummary> = BTreeMap::new();
     let mut unusable = Vec::new();
     for stored in stored {
         match stored.document {
-            Ok(found) => {
-                documents.insert(found.value.key.clone(), found.value);
+            Ok(summary) => {
+                summaries.insert(summary.key.clone(), summary);
             }
             Err(reason) => unusable.push(UnusableItem {
                 what: UnusableKind::Document,
@@ -121,7 +143,7 @@ pub fn among(
         }
     }
     let asked: Vec<SourceKey> = if keys.is_empty() {
-        documents.keys().chain(origins.keys().copied()).cloned().collect()
+        summaries.keys().chain(origins.keys().copied()).cloned().collect()
     } else {
         unusable.retain(|item| keys.iter().any(|key| key.to_string() == item.id));
         keys.to_vec()
@@ -133,14 +155,14 @@ pub fn among(
         if unreadable || rows.contains_key(&key) {
             continue;
         }
-        let stored = documents.remove(&key);
+        let stored = summaries.remove(&key);
         let configured = origins.get(&key);
         if stored.is_none() && configured.is_none() {
             return Err(no_such_source(&key));
         }
         let is_stored = stored.is_some();
-        let document = stored.unwrap_or_else(|| SourceDocument::new(key.clone()));
-        let mut row = SourceRow::new(document, &intervals, now);
+        let summary = stored.unwrap_or_else(|| SourceSummary::of(&SourceDocument::new(key.clone())));
+        let mut row = SourceRow::new(summary, &intervals, now);
         row.stored = is_stored;
         row.configured = configured.map(|origin| (*origin).clone());
         rows.insert(key, row);
@@ -159,33 +181,39 @@ pub fn among(
     })
 }
 
-/// Returns what is known of one source. With `probe` it looks first.
-pub async fn one(cx: &Context, key: &SourceKey, probe: bool) -> Result<SourceRow, Failure> {
-    let known = load(cx, std::slice::from_ref(key), probe).await?;
-    for problem in &known.problems {
-        cx.note(&[Note::hint(Tone::Warn, problem, None)])?;
+/// Returns what is known of one source. With `probe` it looks first, and in a demo whose own store knows nothing before
+/// somebody has looked.
+pub async fn one(cx: &Context, key: &SourceKey, probe: bool) -> Result<Found, Failure> {
+    if probe || cx.app.is_store_temporary() {
+        for problem in load(cx, std::slice::from_ref(key), true).await?.problems {
+            cx.note(&[Note::hint(Tone::Warn, problem, None)])?;
+        }
     }
-    only(key, known)
+    stored_one(cx, key).await
 }
 
 /// Returns what the store knows of one source.
-pub async fn stored_one(cx: &Context, key: &SourceKey) -> Result<SourceRow, Failure> {
-    only(key, stored(cx, std::slice::from_ref(key)).await?)
-}
-
-fn only(key: &SourceKey, mut known: Known) -> Result<SourceRow, Failure> {
-    match (known.rows.pop(), known.unusable.pop()) {
-        (Some(row), _) => Ok(row),
-        (None, Some(unusable)) => Err(Failure::new(
-            ExitCode::NoEvidence,
-            format!(
-                "the stored document of `{key}` cannot be used: {}",
-                unusable.reason
-            ),
-        )
-        .hint("run `bitbrat doctor` to see what to do about it")),
-        (None, None) => Err(no_such_source(key)),
+pub async fn stored_one(cx: &Context, key: &SourceKey) -> Result<Found, Failure> {
+    let stored = match cx.app.store(Access::Read).await?.load(key).await {
+        Ok(found) => found.map(|found| found.value),
+        Err(StoreError::Unusable { source, .. }) => {
+            let what = format!("the stored document of `{key}` cannot be used: {source}");
+            return Err(Failure::new(ExitCode::NoEvidence, what)
+                .hint("run `bitbrat doctor` to see what to do about it"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut configured = cx.app.sources().known.into_iter();
+    let configured = configured.find(|source| source.key == *key);
+    if stored.is_none() && configured.is_none() {
+        return Err(no_such_source(key));
     }
+    let is_stored = stored.is_some();
+    let document = stored.unwrap_or_else(|| SourceDocument::new(key.clone()));
+    let mut found = Found::new(document, &cx.app.intervals(), cx.app.clock.now());
+    found.row.stored = is_stored;
+    found.row.configured = configured.map(|source| source.origin);
+    Ok(found)
 }
 
 /// Fails because nobody knows `key`.

@@ -16,6 +16,7 @@ use crate::config::parse_duration;
 use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
 use crate::failure::{ExitCode, Failure};
+use crate::store::Stored;
 
 /// Show what is known of the sources, and how old that is
 ///
@@ -106,7 +107,7 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
     let counts = |what: FailOn| fail_on.contains(&what);
     let of_row = |row: &SourceRow| {
         let found = row.findings();
-        let offline = row.document.verdict.stream.value == StreamStatus::Offline;
+        let offline = row.summary.record.stream_status == StreamStatus::Offline;
         if found.auth && counts(FailOn::Auth) {
             ExitCode::Unauthorised
         } else if (found.refused && (counts(FailOn::Down) || counts(FailOn::Error)))
@@ -152,7 +153,7 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
         tokio::select! {
             biased;
             told = news.next() => match told.expect("a store tells its news for as long as it is asked") {
-                Ok(all) => (stored, trouble) = (all, None),
+                Ok(all) => (stored, trouble) = (all.into_iter().map(Stored::in_short).collect(), None),
                 Err(error) if first => return Err(error.into()),
                 Err(error) => trouble = Some(format!("{error}; what is shown is older")),
             },

@@ -6,13 +6,12 @@ use clap::{Args, ValueEnum};
 use futures_util::StreamExt as _;
 
 use crate::app::Access;
-use crate::cli::commands::sources::known;
+use crate::cli::commands::sources::known::{self, Found};
 use crate::cli::context::Context;
 use crate::cli::health::Health;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
-use crate::cli::reports::sources::SourceRow;
 use crate::config::parse_duration;
 use crate::core::freshness::Field;
 use crate::core::source::SourceKey;
@@ -72,8 +71,8 @@ impl WaitFor {
     }
 
     /// Judges a source: only fresh evidence counts.
-    fn judge(self, row: &SourceRow) -> Answer {
-        let verdict = &row.document.verdict;
+    fn judge(self, found: &Found) -> Answer {
+        let verdict = &found.document.verdict;
         let decided = |is: bool, stale: bool| match (is, stale) {
             (_, true) => Answer::Unknown,
             (true, false) => Answer::Yes,
@@ -81,16 +80,16 @@ impl WaitFor {
         };
         let stream = |wanted| match verdict.stream.value {
             StreamStatus::Unknown => Answer::Unknown,
-            is => decided(is == wanted, row.freshness.is_stale(Field::StreamStatus)),
+            is => decided(is == wanted, found.row.freshness.is_stale(Field::StreamStatus)),
         };
         match self {
             Self::Live => stream(StreamStatus::Online),
             Self::Offline => stream(StreamStatus::Offline),
             Self::Connected => decided(
                 verdict.status.value == Status::Connected,
-                row.freshness.is_stale(Field::Status),
+                found.row.freshness.is_stale(Field::Status),
             ),
-            Self::Healthy => match row.findings().worst() {
+            Self::Healthy => match found.row.findings().worst() {
                 Health::Ok => Answer::Yes,
                 Health::Unknown => Answer::Unknown,
                 Health::Down | Health::Auth => Answer::No,
@@ -106,25 +105,25 @@ pub async fn run(cx: &Context, args: &WaitArgs) -> Result<ExitCode, Failure> {
         Some(timeout) => tokio::time::timeout(timeout, waiting).await,
         None => Ok(waiting.await),
     };
-    let Ok(row) = result else {
-        let row = known::stored_one(cx, &args.id).await?;
-        let answer = args.what.judge(&row);
-        cx.output.print(&report(cx, args, &row, answer))?;
+    let Ok(found) = result else {
+        let found = known::stored_one(cx, &args.id).await?;
+        let answer = args.what.judge(&found);
+        cx.output.print(&report(cx, args, &found, answer))?;
         return Ok(ExitCode::TimedOut);
     };
-    let row = row?;
-    cx.output.print(&report(cx, args, &row, Answer::Yes))?;
+    let found = found?;
+    cx.output.print(&report(cx, args, &found, Answer::Yes))?;
     Ok(ExitCode::Healthy)
 }
 
 /// Returns once it is so.
-async fn follow(cx: &Context, args: &WaitArgs) -> Result<SourceRow, Failure> {
+async fn follow(cx: &Context, args: &WaitArgs) -> Result<Found, Failure> {
     let probe = args.probe || cx.app.is_store_temporary();
-    let row = known::one(cx, &args.id, probe).await?;
-    if args.what.judge(&row) == Answer::Yes {
-        return Ok(row);
+    let found = known::one(cx, &args.id, probe).await?;
+    if args.what.judge(&found) == Answer::Yes {
+        return Ok(found);
     }
-    if !probe && row.findings().stale {
+    if !probe && found.row.findings().stale {
         let what =
             "what is known is old, and nobody seems to look; run `bitbrat watch`, or wait with --probe";
         cx.note(&[Note::hint(Tone::Warn, what, None)])?;
@@ -143,29 +142,29 @@ async fn follow(cx: &Context, args: &WaitArgs) -> Result<SourceRow, Failure> {
         if due {
             looked_at = now;
         }
-        let row = if due {
+        let found = if due {
             known::one(cx, &args.id, true).await?
         } else {
             known::stored_one(cx, &args.id).await?
         };
-        if args.what.judge(&row) == Answer::Yes {
-            return Ok(row);
+        if args.what.judge(&found) == Answer::Yes {
+            return Ok(found);
         }
     }
 }
 
-fn report(cx: &Context, args: &WaitArgs, row: &SourceRow, answer: Answer) -> AnswerReport {
-    let verdict = &row.document.verdict;
+fn report(cx: &Context, args: &WaitArgs, found: &Found, answer: Answer) -> AnswerReport {
+    let verdict = &found.document.verdict;
     let (rule, value, age) = match args.what {
         WaitFor::Live | WaitFor::Offline => (
             verdict.stream.rule,
             verdict.stream.value.to_string(),
-            row.freshness.stream_age_ms,
+            found.row.freshness.stream_age_ms,
         ),
         WaitFor::Connected | WaitFor::Healthy => (
             verdict.status.rule,
             verdict.status.value.to_string(),
-            row.freshness.status_age_ms,
+            found.row.freshness.status_age_ms,
         ),
     };
     let because = match answer {
@@ -176,7 +175,7 @@ fn report(cx: &Context, args: &WaitArgs, row: &SourceRow, answer: Answer) -> Ans
         as_of: cx.app.clock.now(),
         answer: AnswerItem {
             key: args.id.to_string(),
-            display_name: row.document.display_name().map(str::to_owned),
+            display_name: found.document.display_name().map(str::to_owned),
             question: args.what.name().to_owned(),
             answer,
             because,
@@ -209,7 +208,7 @@ mod tests {
             (guild(), Connected, No),
             (Story::of("kick:1"), Offline, Unknown),
         ] {
-            assert_eq!(what.judge(&story.row()), expected, "{} {what:?}", story.key);
+            assert_eq!(what.judge(&story.found()), expected, "{} {what:?}", story.key);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::core::verdict::explain;
 
 impl SourceReport {
     pub(super) fn describe(&self) -> View {
-        let document = &self.row.document;
+        let document = &self.document;
         let key = document.key.to_string();
         let mut blocks = vec![Block::Line(match document.display_name() {
             Some(name) => vec![Cell::new(name).tone(Tone::Strong), Cell::new(key)],
@@ -36,12 +36,12 @@ impl SourceReport {
 
     fn status(&self) -> Vec<Block> {
         let row = &self.row;
-        let verdict = &row.document.verdict.status;
+        let verdict = &self.document.verdict.status;
         let mut blocks = vec![
             Block::Section(
                 "STATUS",
                 self.aged(
-                    cells::status(&row.document, &row.freshness),
+                    cells::status(&row.summary, &row.freshness),
                     Field::Status,
                     verdict.at,
                 ),
@@ -71,10 +71,10 @@ impl SourceReport {
         if let Some(listening) = &self.listening {
             blocks.push(Block::Remark(listening.sentence()));
         }
-        if let Some(millis) = row.document.record().latency_ms {
+        if let Some(millis) = row.summary.record.latency_ms {
             blocks.push(Block::Remark(format!("a round trip takes about {millis} ms")));
         }
-        if let Some(error) = row.document.record().last_error {
+        if let Some(error) = &row.summary.record.last_error {
             let age = cells::ago(age_ms(error.at, self.as_of));
             blocks.push(Block::Remark(format!(
                 "last error {age}: {}: {}",
@@ -86,12 +86,12 @@ impl SourceReport {
 
     fn authorisation(&self) -> Vec<Block> {
         let row = &self.row;
-        let verdict = row.document.verdict.auth.as_ref();
+        let verdict = self.document.verdict.auth.as_ref();
         let mut blocks = vec![
             Block::Section(
                 "AUTH",
                 self.aged(
-                    cells::auth(&row.document, &row.freshness),
+                    cells::auth(&row.summary, &row.freshness),
                     Field::AuthStatus,
                     verdict.and_then(|auth| auth.at),
                 ),
@@ -123,12 +123,12 @@ impl SourceReport {
 
     fn stream(&self) -> Vec<Block> {
         let row = &self.row;
-        let verdict = &row.document.verdict;
+        let verdict = &self.document.verdict;
         let mut blocks = vec![
             Block::Section(
                 "STREAM",
                 self.aged(
-                    cells::stream(&row.document, &row.freshness, self.as_of),
+                    cells::stream(&row.summary, &row.freshness, self.as_of),
                     Field::StreamStatus,
                     verdict.stream.at,
                 ),
@@ -140,7 +140,7 @@ impl SourceReport {
                 Some(count) => format!("{} watch", humane::thousands(count)),
                 None => "how many watch is not known".into(),
             };
-            let counted = row.document.knowledge.evidence.viewers.as_ref();
+            let counted = self.document.knowledge.evidence.viewers.as_ref();
             let counted = counted.filter(|_| verdict.viewer_count.is_some());
             let age = counted.map_or_else(String::new, |count| {
                 format!(", counted {}", cells::ago(age_ms(count.at, self.as_of)))
@@ -162,7 +162,7 @@ impl SourceReport {
             }
             blocks.push(Block::Remark(text));
         }
-        let evidence = &row.document.knowledge.evidence.stream;
+        let evidence = &self.document.knowledge.evidence.stream;
         let streams = evidence.streams.iter().rev().map(|(id, stream)| {
             let told = |word: &str, at: Option<Timestamp>| match at {
                 Some(at) => Cell::new(format!("{word} {}", cells::ago(age_ms(at, self.as_of)))),
@@ -190,8 +190,8 @@ impl SourceReport {
         let mut blocks = vec![Block::Section(
             "PERMISSIONS",
             vec![
-                cells::permissions(&row.document, &row.freshness),
-                self.seen(row.document.verdict.permissions_at),
+                cells::permissions(&row.summary, &row.freshness),
+                self.seen(self.document.verdict.permissions_at),
             ],
         )];
         let (denied, told): (Vec<_>, Vec<_>) = self
@@ -221,7 +221,7 @@ impl SourceReport {
     }
 
     fn profile(&self) -> Vec<Block> {
-        let metadata = self.row.document.record().metadata;
+        let metadata = &self.row.summary.record.metadata;
         let lines: Vec<_> = metadata
             .iter()
             .filter(|(field, _)| field.as_str() != "session")
@@ -234,7 +234,7 @@ impl SourceReport {
     }
 
     fn counted(&self) -> Vec<Block> {
-        let counters = &self.row.document.knowledge.counters;
+        let counters = &self.document.knowledge.counters;
         let lines = counters.iter().map(|(writer, totals)| {
             vec![
                 Cell::new(writer),
