@@ -19,6 +19,7 @@ use crate::config::{BusTarget, Configuration, SourceAddress};
 use crate::core::document::SourceDocument;
 use crate::core::event::chat::Direction;
 use crate::core::source::{PlatformName, SourceKey};
+use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::chat::{self, ChatCounter, Roster, Tally};
@@ -61,7 +62,7 @@ pub struct Plan {
     /// Whether everything is looked at once and then ended.
     pub once: bool,
     /// Writes a list of sources for the API, by the configuration in force.
-    pub list: Write<Vec<SourceDocument>>,
+    pub list: Write<Vec<SourceSummary>>,
     /// Writes one source for the API.
     pub one: Write<(SourceDocument, Vec<HistoryEntry>)>,
     /// Reads the configuration again.

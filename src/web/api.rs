@@ -5,8 +5,8 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::{Web, answer};
-use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::store::{HistoryEntry, StoreError};
 
 /// Transitions shown with one source.
@@ -14,8 +14,8 @@ const HISTORY: usize = 20;
 
 /// Every source that the store has a readable document of.
 pub(super) async fn list(State(web): State<Web>) -> Response {
-    match documents(&web).await {
-        Ok(documents) => answer(200, (web.list)(documents)),
+    match summaries(&web).await {
+        Ok(summaries) => answer(200, (web.list)(summaries)),
         Err(error) => unavailable(&error),
     }
 }
@@ -39,11 +39,13 @@ pub(super) async fn one(State(web): State<Web>, Path(id): Path<String>) -> Respo
     }
 }
 
-/// The readable documents of the store.
-pub(super) async fn documents(web: &Web) -> Result<Vec<SourceDocument>, StoreError> {
-    let stored = web.store.load_all().await?;
-    let readable = stored.into_iter().filter_map(|stored| stored.document.ok());
-    Ok(readable.map(|found| found.value).collect())
+/// What can be read of all that is stored, in short.
+pub(super) async fn summaries(web: &Web) -> Result<Vec<SourceSummary>, StoreError> {
+    let stored = web.store.summaries().await?;
+    Ok(stored
+        .into_iter()
+        .filter_map(|stored| stored.document.ok())
+        .collect())
 }
 
 pub(super) fn unavailable(error: &StoreError) -> Response {

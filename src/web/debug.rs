@@ -4,9 +4,9 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::api::{documents, unavailable};
+use super::api::{summaries, unavailable};
 use super::{Web, answer};
-use crate::core::document::SourceDocument;
+use crate::core::document::SourceRecord;
 use crate::core::source::PlatformName;
 use crate::core::verdict::Status;
 use crate::watch::listening::ListenerReport;
@@ -48,14 +48,15 @@ pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String
         let platform: String = platform.chars().take(60).collect();
         return answer(404, json!({"error": "unknown_platform", "platform": platform}));
     };
-    let documents = match documents(&web).await {
-        Ok(documents) => documents,
+    let summaries = match summaries(&web).await {
+        Ok(summaries) => summaries,
         Err(error) => return unavailable(&error),
     };
-    let own: Vec<&SourceDocument> = documents
+    let own = summaries
         .iter()
-        .filter(|document| document.key.platform() == name)
-        .collect();
+        .map(|summary| &summary.record)
+        .filter(|record| record.platform == name);
+    let own: Vec<&SourceRecord> = own.collect();
     let listeners = listeners_of(&web, name);
     answer(200, snapshot(&own, &listeners))
 }
@@ -92,8 +93,7 @@ fn listeners_of(web: &Web, platform: PlatformName) -> Vec<(String, ListenerRepor
         .collect()
 }
 
-fn snapshot(documents: &[&SourceDocument], listeners: &[(String, ListenerReport)]) -> Value {
-    let records: Vec<_> = documents.iter().map(|document| document.record()).collect();
+fn snapshot(records: &[&SourceRecord], listeners: &[(String, ListenerReport)]) -> Value {
     let worst = records
         .iter()
         .map(|record| record.status)
@@ -106,7 +106,7 @@ fn snapshot(documents: &[&SourceDocument], listeners: &[(String, ListenerReport)
     let sum = |of: fn(&crate::core::document::Metrics) -> u64| {
         records.iter().map(|record| of(&record.metrics)).sum::<u64>()
     };
-    let name = |record: &crate::core::document::SourceRecord| {
+    let name = |record: &SourceRecord| {
         let login = record
             .metadata
             .get("login")
@@ -124,7 +124,10 @@ fn snapshot(documents: &[&SourceDocument], listeners: &[(String, ListenerReport)
             json!({"code": error.code, "message": error.message, "at": error.at}),
         );
     }
-    snapshot.insert("joinedChannels".into(), records.iter().map(name).collect());
+    snapshot.insert(
+        "joinedChannels".into(),
+        records.iter().copied().map(name).collect(),
+    );
     snapshot.insert("reconnects".into(), sum(|metrics| metrics.reconnects).into());
     snapshot.insert(
         "counters".into(),

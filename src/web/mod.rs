@@ -25,6 +25,7 @@ use tracing::info;
 
 use crate::clock::Clock;
 use crate::core::document::SourceDocument;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
@@ -67,7 +68,7 @@ pub struct Web {
     /// What callers must show.
     pub token: Option<SecretString>,
     /// Writes a list of sources.
-    pub list: Render<Vec<SourceDocument>>,
+    pub list: Render<Vec<SourceSummary>>,
     /// Writes one source with its evidence and its latest transitions.
     pub one: Render<(SourceDocument, Vec<HistoryEntry>)>,
 }

@@ -14,7 +14,6 @@ use crate::cli::reports::plan::PlanReport;
 use crate::cli::reports::source::SourceReport;
 use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
 use crate::config;
-use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
@@ -54,17 +53,17 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
     let plan = Plan {
         roles: args.role.iter().copied().collect::<BTreeSet<_>>(),
         once: args.once,
-        list: Box::new(|app, documents| {
+        list: Box::new(|app, summaries| {
             json(&envelope(&SourcesReport {
                 as_of: app.clock.now(),
-                rows: rows(app, &documents),
+                rows: rows(app, summaries),
                 unusable: Vec::new(),
                 problems: Vec::new(),
                 show: Show::Status,
             }))
         }),
         one: Box::new(|app, (document, history)| {
-            let row = rows(app, std::slice::from_ref(&document)).remove(0);
+            let row = rows(app, vec![SourceSummary::of(&document)]).remove(0);
             json(&envelope(&SourceReport {
                 as_of: app.clock.now(),
                 row,
@@ -78,8 +77,8 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
     daemon::run(app, plan, Lifecycle::listening()?).await
 }
 
-/// Judges documents by the configuration in force.
-fn rows(app: &App, documents: &[SourceDocument]) -> Vec<SourceRow> {
+/// Judges what is known by the configuration in force.
+fn rows(app: &App, summaries: Vec<SourceSummary>) -> Vec<SourceRow> {
     let (intervals, now) = (app.intervals(), app.clock.now());
     let origins: BTreeMap<SourceKey, String> = app
         .sources()
@@ -87,11 +86,11 @@ fn rows(app: &App, documents: &[SourceDocument]) -> Vec<SourceRow> {
         .into_iter()
         .map(|source| (source.key, source.origin))
         .collect();
-    let rows = documents.iter().map(|document| {
-        let configured = origins.get(&document.key).cloned();
+    let rows = summaries.into_iter().map(|summary| {
+        let configured = origins.get(&summary.key).cloned();
         SourceRow {
             configured,
-            ..SourceRow::new(SourceSummary::of(document), &intervals, now)
+            ..SourceRow::new(summary, &intervals, now)
         }
     });
     rows.collect()

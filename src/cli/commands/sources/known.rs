@@ -1,6 +1,6 @@
 //! What the store knows of the sources asked for, and of those configured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::app::{Access, Sources};
@@ -31,6 +31,14 @@ pub struct Known {
     pub unusable: Vec<UnusableItem>,
     /// What a look found to be wrong.
     pub problems: Vec<String>,
+}
+
+impl Known {
+    /// Whether it has a row of `key`, or says why not.
+    fn tells_of(&self, key: &SourceKey) -> bool {
+        let row = self.rows.binary_search_by(|row| row.summary.key.cmp(key));
+        row.is_ok() || self.unusable.iter().any(|item| item.id == key.to_string())
+    }
 }
 
 /// What is known of one.
@@ -123,62 +131,57 @@ pub fn among(
     sources: &Sources,
     stored: Vec<Stored<SourceSummary>>,
 ) -> Result<Known, Failure> {
-    let origins: BTreeMap<&SourceKey, &String> = sources
+    let (now, intervals) = (cx.app.clock.now(), cx.app.intervals());
+    let mut origins: BTreeMap<&SourceKey, &String> = sources
         .known
         .iter()
         .map(|source| (&source.key, &source.origin))
         .collect();
-    let mut summaries: BTreeMap<SourceKey, SourceSummary> = BTreeMap::new();
-    let mut unusable = Vec::new();
+    let asked: BTreeSet<&SourceKey> = keys.iter().collect();
+    let is_asked = |key: &SourceKey| asked.is_empty() || asked.contains(key);
+    let mut known = Known::default();
     for stored in stored {
         match stored.document {
-            Ok(summary) => {
-                summaries.insert(summary.key.clone(), summary);
+            Ok(summary) if is_asked(&summary.key) => {
+                let origin = origins.remove(&summary.key);
+                let mut row = SourceRow::new(summary, &intervals, now);
+                row.configured = origin.cloned();
+                known.rows.push(row);
             }
-            Err(reason) => unusable.push(UnusableItem {
+            Err(reason) if is_asked_by_name(keys, &stored.document_id) => known.unusable.push(UnusableItem {
                 what: UnusableKind::Document,
                 id: stored.document_id,
                 reason: reason.to_string(),
             }),
+            Ok(_) | Err(_) => {}
         }
     }
-    let asked: Vec<SourceKey> = if keys.is_empty() {
-        summaries.keys().chain(origins.keys().copied()).cloned().collect()
-    } else {
-        unusable.retain(|item| keys.iter().any(|key| key.to_string() == item.id));
-        keys.to_vec()
-    };
-    let (now, intervals) = (cx.app.clock.now(), cx.app.intervals());
-    let mut rows: BTreeMap<SourceKey, SourceRow> = BTreeMap::new();
-    for key in asked {
-        let unreadable = unusable.iter().any(|item| item.id == key.to_string());
-        if unreadable || rows.contains_key(&key) {
-            continue;
-        }
-        let stored = summaries.remove(&key);
-        let configured = origins.get(&key);
-        if stored.is_none() && configured.is_none() {
-            return Err(no_such_source(&key));
-        }
-        let is_stored = stored.is_some();
-        let summary = stored.unwrap_or_else(|| SourceSummary::of(&SourceDocument::new(key.clone())));
-        let mut row = SourceRow::new(summary, &intervals, now);
-        row.stored = is_stored;
-        row.configured = configured.map(|origin| (*origin).clone());
-        rows.insert(key, row);
+    // What is stored but cannot be used is not a source that was never looked at.
+    origins.retain(|key, _| is_asked(key) && !known.unusable.iter().any(|item| item.id == key.to_string()));
+    for (key, origin) in origins {
+        let nothing = SourceSummary::of(&SourceDocument::new(key.clone()));
+        let mut row = SourceRow::new(nothing, &intervals, now);
+        row.stored = false;
+        row.configured = Some(origin.clone());
+        known.rows.push(row);
+    }
+    known.rows.sort_by(|a, b| a.summary.key.cmp(&b.summary.key));
+    if let Some(unknown) = keys.iter().find(|key| !known.tells_of(key)) {
+        return Err(no_such_source(unknown));
     }
     if keys.is_empty() {
-        unusable.extend(sources.unresolved.iter().map(|unresolved| UnusableItem {
+        let unresolved = sources.unresolved.iter();
+        known.unusable.extend(unresolved.map(|unresolved| UnusableItem {
             what: UnusableKind::Name,
             id: unresolved.name.clone(),
             reason: unresolved.reason.clone(),
         }));
     }
-    Ok(Known {
-        rows: rows.into_values().collect(),
-        unusable,
-        problems: Vec::new(),
-    })
+    Ok(known)
+}
+
+fn is_asked_by_name(keys: &[SourceKey], document_id: &str) -> bool {
+    keys.is_empty() || keys.iter().any(|key| key.to_string() == document_id)
 }
 
 /// Returns what is known of one source. With `probe` it looks first, and in a demo whose own store knows nothing before
