@@ -54,7 +54,7 @@ struct World {
     begun: Arc<Mutex<Vec<Begun>>>,
     tasks: Tasks,
     running: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
-    _intake: mpsc::UnboundedReceiver<super::super::intake::Input>,
+    _intake: super::super::intake::Inputs,
 }
 
 /// Ten sources, the first two of which are live, of a platform whose looks take so many seconds.
