@@ -160,8 +160,8 @@ fn prepare(connection: &mut Connection, path: &Path, options: &SqliteOptions) ->
     let explain = |error: rusqlite::Error| trouble::explain(path, &error);
     let found = schema(connection, path)?;
     keep_a_log(connection, options.busy_timeout).map_err(explain)?;
-    // With a write-ahead log this outlives a crash of the program; only a loss of power may cost the last moments, and
-    // those are in the outbox or seen again by the next poll.
+    // With a write-ahead log this outlives a crash of the program; only a loss of power may cost the last moments, which
+    // the next look heals: docs/decisions/0031-what-waits-for-the-disk.md.
     connection
         .pragma_update(None, "synchronous", "NORMAL")
         .map_err(explain)?;

@@ -1,7 +1,7 @@
 //! Lanes on paused time, in front of a platform that takes as long as it is told.
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::*;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
