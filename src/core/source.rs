@@ -113,10 +113,7 @@ impl SourceKey {
 
 impl fmt::Debug for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SourceKey")
-            .field("platform", &self.platform)
-            .field("id", &self.id())
-            .finish()
+        f.debug_tuple("SourceKey").field(&self.to_string()).finish()
     }
 }
 
