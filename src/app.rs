@@ -1,5 +1,6 @@
 //! The composition root: settings become adapters here and nowhere else.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use url::Url;
@@ -272,6 +273,7 @@ impl App {
     pub fn sources(&self) -> Sources {
         let names = Names::load(&self.settings.state_dir);
         let mut sources = Sources::default();
+        let mut seen = HashSet::new();
         for spec in &self.settings.sources {
             let origin = spec.origin.to_string();
             let key = match &spec.address {
@@ -279,7 +281,7 @@ impl App {
                 SourceAddress::Name(name) => names.key(spec.platform, name),
             };
             match key {
-                Some(key) if sources.known.iter().any(|known| known.key == key) => {}
+                Some(key) if !seen.insert(key.clone()) => {}
                 Some(key) => sources.known.push(Configured { key, origin }),
                 None => sources.unresolved.push(Unresolved {
                     name: spec.to_string(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::names::Names;
 use super::volume::Meters;
@@ -29,7 +29,7 @@ use crate::persist::{Persister, overview};
 use crate::platforms::Platform;
 use crate::store::{HistoryEntry, SourceStore};
 use crate::watch::attended::Attendee;
-use crate::watch::engine::{Engine, Parts, Route};
+use crate::watch::engine::{Engine, Parts, Route, TIDY};
 use crate::web::{self, Render, Stored, Web};
 
 /// How often names that could not be resolved are asked for again.
@@ -160,6 +160,17 @@ async fn start(
         storing = Some(Arc::new(move || own.overview()));
     }
     reasons.push(watch_store(&store, persister.clone(), tasks));
+    let tidied = Arc::clone(&store);
+    tasks.spawn("store-tidy", |stop| async move {
+        while stop.sleep(TIDY).await {
+            if let Err(error) = tidied.tidy().await {
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "The store could not be tidied"
+                );
+            }
+        }
+    });
     if let Some(listener) = listener {
         let pages = Web {
             store: Arc::clone(&store),

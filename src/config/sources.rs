@@ -1,6 +1,7 @@
 //! `[[source]]` and the variables that name sources: what the bot attends.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::key::Key;
 use super::layers::{FileLayer, Layer, Raw, RawTable};
@@ -94,7 +95,7 @@ impl std::fmt::Display for SourceSpec {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
-    let mut all = Vec::new();
+    let mut all = Gathered::default();
     let named = reader.list("sources");
     if let Some(found) = named {
         for word in &found.value {
@@ -132,10 +133,17 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
         }
     }
     guild(reader, &mut all);
-    all
+    all.specs
 }
 
-fn guild(reader: &mut Reader<'_>, all: &mut Vec<SourceSpec>) {
+/// The sources so far, and where each of them stands.
+#[derive(Default)]
+struct Gathered {
+    specs: Vec<SourceSpec>,
+    places: BTreeMap<(PlatformName, SourceAddress), usize>,
+}
+
+fn guild(reader: &mut Reader<'_>, all: &mut Gathered) {
     let guild = reader.made("discord.guild_id", |text| {
         SourceKey::new(PlatformName::Discord, text)
     });
@@ -158,16 +166,16 @@ fn guild(reader: &mut Reader<'_>, all: &mut Vec<SourceSpec>) {
 }
 
 /// Adds a source. The same source from another origin is the same source; twice in one place is a slip of the pen.
-fn add(reader: &mut Reader<'_>, all: &mut Vec<SourceSpec>, spec: SourceSpec, key: &str) {
-    let same = all
-        .iter()
-        .find(|known| known.platform == spec.platform && known.address == spec.address);
-    match same {
-        None => all.push(spec),
-        Some(known) if known.origin == spec.origin => {
+fn add(reader: &mut Reader<'_>, all: &mut Gathered, spec: SourceSpec, key: &str) {
+    match all.places.entry((spec.platform, spec.address.clone())) {
+        Entry::Vacant(free) => {
+            free.insert(all.specs.len());
+            all.specs.push(spec);
+        }
+        Entry::Occupied(known) if all.specs[*known.get()].origin == spec.origin => {
             reader.refuse(key, &spec.origin, format!("`{spec}` stands there twice"));
         }
-        Some(_) => {}
+        Entry::Occupied(_) => {}
     }
 }
 

@@ -158,8 +158,14 @@ impl SourceDocument {
 
     /// Joins `more` and derives the verdict again.
     pub fn join(&mut self, more: Knowledge) {
+        let about_permissions = !more.evidence.permissions.is_empty();
         self.knowledge.join(more);
-        self.verdict = Verdict::of(self.key.platform(), &self.knowledge.evidence);
+        let (platform, evidence) = (self.key.platform(), &self.knowledge.evidence);
+        if about_permissions {
+            self.verdict = Verdict::of(platform, evidence);
+        } else {
+            self.verdict.again(platform, evidence);
+        }
     }
 
     /// Returns the fields that every reader may rely on.
@@ -246,6 +252,29 @@ impl SourceDocument {
         stored.insert("evidence".into(), Value::Object(object(&self.knowledge.evidence)));
         stored.insert("counters".into(), Value::Object(object(&self.knowledge.counters)));
         stored
+    }
+
+    /// Returns the text of [`SourceDocument::to_stored`], its fields in another order, without building the values first.
+    pub fn to_text(&self) -> String {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Whole<'a> {
+            #[serde(flatten)]
+            record: SourceRecord,
+            schema_version: u32,
+            evidence: &'a Evidence,
+            counters: &'a CounterTable,
+            #[serde(flatten)]
+            foreign: &'a Map<String, Value>,
+        }
+        let whole = Whole {
+            record: self.record(),
+            schema_version: SCHEMA_VERSION,
+            evidence: &self.knowledge.evidence,
+            counters: &self.knowledge.counters,
+            foreign: &self.foreign.top,
+        };
+        serde_json::to_string(&whole).expect("our own structs with text keys always serialise")
     }
 
     /// Reads a stored document of `key`.
@@ -558,7 +587,8 @@ mod tests {
         let stored = document.to_stored();
         assert_eq!(stored["viewerCount"], 37);
         assert_eq!(stored["metadata"]["session"]["streamId"], "40900001");
-        let text = serde_json::to_string(&stored).unwrap();
+        let text = document.to_text();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!(stored));
         assert_eq!(
             SourceDocument::from_stored(key(), Value::Object(stored)).unwrap(),
             document

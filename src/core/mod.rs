@@ -13,6 +13,7 @@ pub mod join;
 mod laws;
 pub mod observation;
 pub mod permission;
+pub mod resting;
 pub mod schedule;
 pub mod source;
 pub mod stream;

@@ -52,12 +52,18 @@ impl FromStr for PlatformName {
 /// The key of a source: `platform:id`, which is also its document's id.
 ///
 /// The id is the platform's numeric id (Twitch and Kick: the broadcaster's user id; Discord: the guild's), because
-/// names change hands and change spelling.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// names change hands and change spelling. It holds its digits in itself: it is copied with every fact, and is the key of
+/// every map of sources.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey {
     platform: PlatformName,
-    id: String,
+    /// Filled up with zero bytes, so that keys have the order of their text.
+    digits: [u8; LONGEST],
+    len: u8,
 }
+
+/// Digits of the longest id: those of the greatest number of 64 bits.
+const LONGEST: usize = 20;
 
 /// The text is not the key of a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,13 +84,19 @@ pub enum InvalidSourceKey {
 impl SourceKey {
     /// Builds a key, checking that `id` is a number of at most 20 digits without leading zeros.
     pub fn new(platform: PlatformName, id: &str) -> Result<Self, InvalidSourceKey> {
-        let numeric = !id.is_empty() && id.len() <= 20 && id.bytes().all(|byte| byte.is_ascii_digit());
-        if !numeric || id.starts_with('0') {
+        let numeric = !id.is_empty() && id.len() <= LONGEST && id.bytes().all(|byte| byte.is_ascii_digit());
+        let Some(len) = u8::try_from(id.len())
+            .ok()
+            .filter(|_| numeric && !id.starts_with('0'))
+        else {
             return Err(InvalidSourceKey::Id(clip(id)));
-        }
+        };
+        let mut digits = [0; LONGEST];
+        digits[..id.len()].copy_from_slice(id.as_bytes());
         Ok(Self {
             platform,
-            id: id.to_owned(),
+            digits,
+            len,
         })
     }
 
@@ -95,13 +107,19 @@ impl SourceKey {
 
     /// Returns the platform's own id.
     pub fn id(&self) -> &str {
-        &self.id
+        std::str::from_utf8(&self.digits[..self.len.into()]).expect("digits are text")
+    }
+}
+
+impl fmt::Debug for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SourceKey").field(&self.to_string()).finish()
     }
 }
 
 impl fmt::Display for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}:{}", self.platform, self.id))
+        f.pad(&format!("{}:{}", self.platform, self.id()))
     }
 }
 
@@ -144,6 +162,31 @@ mod tests {
         let key: SourceKey = "twitch:900200".parse().unwrap();
         assert_eq!((key.platform(), key.id()), (PlatformName::Twitch, "900200"));
         assert_eq!(key.to_string(), "twitch:900200");
+    }
+
+    #[test]
+    fn keys_have_the_order_of_their_text() {
+        let mut keys: Vec<SourceKey> = [
+            "twitch:2",
+            "twitch:19",
+            "kick:9",
+            "twitch:1",
+            "discord:18446744073709551615",
+        ]
+        .map(|text| text.parse().unwrap())
+        .into();
+        keys.sort();
+        let texts: Vec<_> = keys.iter().map(SourceKey::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "twitch:1",
+                "twitch:19",
+                "twitch:2",
+                "kick:9",
+                "discord:18446744073709551615"
+            ]
+        );
     }
 
     #[test]

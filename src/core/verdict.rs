@@ -6,7 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::core::evidence::{Evidence, LinkNow};
-use crate::core::observation::{AuthResult, Identity};
+use crate::core::join::Newest;
+use crate::core::observation::{AuthResult, Grants, Identity};
 use crate::core::source::PlatformName;
 use crate::core::stream::{Patience, Session, StreamStatus};
 use crate::core::time::Timestamp;
@@ -84,6 +85,23 @@ pub struct Verdict {
 impl Verdict {
     /// Derives all verdicts.
     pub fn of(platform: PlatformName, evidence: &Evidence) -> Self {
+        let told_at = evidence.permissions.values().map(|grants| grants.at).max();
+        Self::with(platform, evidence, granted(evidence), told_at)
+    }
+
+    /// Derives all verdicts again after something was learnt that is not about permissions: those take the longest, and
+    /// almost everything that is learnt is about something else.
+    pub fn again(&mut self, platform: PlatformName, evidence: &Evidence) {
+        let permissions = std::mem::take(&mut self.permissions);
+        *self = Self::with(platform, evidence, permissions, self.permissions_at);
+    }
+
+    fn with(
+        platform: PlatformName,
+        evidence: &Evidence,
+        permissions: Vec<String>,
+        permissions_at: Option<Timestamp>,
+    ) -> Self {
         let (stream, session) = stream(platform, evidence);
         let auth = auth(evidence);
         Self {
@@ -92,8 +110,8 @@ impl Verdict {
             stream,
             session,
             auth,
-            permissions: granted(evidence).into_iter().collect(),
-            permissions_at: evidence.permissions.values().map(|grants| grants.at).max(),
+            permissions,
+            permissions_at,
         }
     }
 }
@@ -231,9 +249,7 @@ pub fn holding(evidence: &Evidence, permission: &str) -> (Holding, Option<Timest
 /// Returns every permission that any method named, with what is known about it and since when.
 pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timestamp>)> {
     let mut answers: BTreeMap<String, (Holding, Option<Timestamp>)> = BTreeMap::new();
-    let mut methods: Vec<_> = evidence.permissions.iter().collect();
-    methods.sort_by_key(|(name, grants)| (grants.at, *name));
-    for (_, grants) in methods {
+    for grants in oldest_first(evidence) {
         for (permission, reason) in &grants.value.unknown {
             answers
                 .entry(permission.clone())
@@ -249,12 +265,23 @@ pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timest
     answers
 }
 
-fn granted(evidence: &Evidence) -> BTreeSet<String> {
-    holdings(evidence)
-        .into_iter()
-        .filter(|(_, (holding, _))| *holding == Holding::Yes)
-        .map(|(name, _)| name)
-        .collect()
+/// The answers of all methods in the order in which later ones outweigh earlier ones.
+fn oldest_first(evidence: &Evidence) -> impl Iterator<Item = &Newest<Grants>> {
+    let mut methods: Vec<_> = evidence.permissions.iter().collect();
+    methods.sort_by_key(|(name, grants)| (grants.at, *name));
+    methods.into_iter().map(|(_, grants)| grants)
+}
+
+/// The permissions that are held, sorted: those of [`holdings`] with a yes, without copying the others.
+fn granted(evidence: &Evidence) -> Vec<String> {
+    let mut held: BTreeSet<&str> = BTreeSet::new();
+    for grants in oldest_first(evidence) {
+        for permission in &grants.value.denied {
+            held.remove(permission.as_str());
+        }
+        held.extend(grants.value.granted.iter().map(String::as_str));
+    }
+    held.into_iter().map(str::to_owned).collect()
 }
 
 /// Spells out a rule by its name, for people.

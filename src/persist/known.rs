@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
 use crate::core::join::Join;
+use crate::core::resting::{Resting, Shelf};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
@@ -36,11 +37,11 @@ pub struct Known {
     blocked: bool,
 }
 
-/// A document in memory. At rest it is text: its maps cost a multiple of that, and there may be ten thousand of them.
+/// A document in memory.
 enum Held {
     Open(Box<SourceDocument>),
-    /// What it follows from: knowledge, as JSON.
-    Resting(Box<str>),
+    /// What it follows from.
+    Resting(Resting),
     /// The same with what others wrote: the stored document, as JSON.
     RestingWithForeign(Box<str>),
 }
@@ -55,9 +56,7 @@ impl Held {
         const OURS: &str = "it was written by us";
         match self {
             Self::Open(document) => SourceDocument::clone(document),
-            Self::Resting(text) => {
-                SourceDocument::from_knowledge(key.clone(), serde_json::from_str(text).expect(OURS))
-            }
+            Self::Resting(known) => SourceDocument::from_knowledge(key.clone(), known.knowledge()),
             Self::RestingWithForeign(text) => SourceDocument::from_text(key.clone(), text).expect(OURS),
         }
     }
@@ -72,21 +71,12 @@ impl Held {
         }
     }
 
-    fn rest(&mut self) {
-        const TEXT_KEYS: &str = "our own structs with text keys always serialise";
+    fn rest(&mut self, shelf: &mut Shelf) {
         if let Self::Open(document) = self {
             *self = if document.is_all_ours() {
-                Self::Resting(
-                    serde_json::to_string(&document.knowledge)
-                        .expect(TEXT_KEYS)
-                        .into(),
-                )
+                Self::Resting(shelf.rest(std::mem::take(&mut document.knowledge)))
             } else {
-                Self::RestingWithForeign(
-                    serde_json::to_string(&document.to_stored())
-                        .expect(TEXT_KEYS)
-                        .into(),
-                )
+                Self::RestingWithForeign(document.to_text().into())
             };
         }
     }
@@ -102,11 +92,45 @@ enum Base {
 }
 
 struct Piece {
-    knowledge: Knowledge,
+    knowledge: Kept,
     /// The changes that whoever learnt it told.
     told: Vec<Transition>,
     /// Whether joining it changed a verdict.
     decisive: bool,
+}
+
+/// Knowledge that waits.
+enum Kept {
+    Awake(Box<Knowledge>),
+    Resting(Resting),
+}
+
+impl Kept {
+    fn new(knowledge: Knowledge) -> Self {
+        Self::Awake(Box::new(knowledge))
+    }
+
+    fn wake(self) -> Knowledge {
+        match self {
+            Self::Awake(knowledge) => *knowledge,
+            Self::Resting(resting) => resting.knowledge(),
+        }
+    }
+
+    fn join(&mut self, more: Self) {
+        if let Self::Resting(resting) = self {
+            *self = Self::new(resting.knowledge());
+        }
+        if let Self::Awake(knowledge) = self {
+            knowledge.join(more.wake());
+        }
+    }
+
+    fn rest(&mut self, shelf: &mut Shelf) {
+        if let Self::Awake(knowledge) = self {
+            *self = Self::Resting(shelf.rest(std::mem::take(knowledge)));
+        }
+    }
 }
 
 /// How a source stands.
@@ -143,16 +167,11 @@ impl Known {
             Base::Unread => true,
             Base::Stored(_) => match self.join(knowledge.clone(), &told, now) {
                 Some(decisive) => decisive,
-                None => {
-                    if self.unsaved.is_empty() {
-                        self.document.rest();
-                    }
-                    return;
-                }
+                None => return,
             },
         };
         self.keep(Piece {
-            knowledge,
+            knowledge: Kept::new(knowledge),
             told,
             decisive,
         });
@@ -229,14 +248,19 @@ impl Known {
         self.retry = None;
         self.blocked = false;
         for piece in std::mem::take(&mut self.unsaved) {
-            self.learn(piece.knowledge, piece.told, now);
+            self.learn(piece.knowledge.wake(), piece.told, now);
         }
         if vanished {
             // Someone deleted the document, or the whole store was replaced: what we know of it is kept.
             self.learn(before.get(&self.key).knowledge, Vec::new(), now);
         }
-        if self.unsaved.is_empty() {
-            self.document.rest();
+    }
+
+    /// Makes it small until it is next needed: there may be ten thousand of them.
+    pub fn rest(&mut self, shelf: &mut Shelf) {
+        self.document.rest(shelf);
+        for piece in &mut self.unsaved {
+            piece.knowledge.rest(shelf);
         }
     }
 
@@ -273,7 +297,6 @@ impl Known {
     pub fn saved(&mut self, version: Version, next_heartbeat: Timestamp) -> Vec<Transition> {
         self.base = Base::Stored(Some(version));
         self.unsaved = Vec::new();
-        self.document.rest();
         self.heartbeat = next_heartbeat;
         self.retry = None;
         self.failures = 0;

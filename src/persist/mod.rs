@@ -18,13 +18,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
-
 use crate::clock::{Chance, Clock};
 use crate::core::document::SourceDocument;
 use crate::core::event::read::Learnt;
 use crate::core::evidence::Knowledge;
 use crate::core::observation::Observation;
+use crate::core::resting::Shelf;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
@@ -37,10 +36,6 @@ use crate::store::{SourceStore, StoreError, Version};
 const ROUNDS: u32 = 12;
 /// Writes in one call of the store.
 const BATCH: usize = 500;
-/// Documents read one by one; for more of them the whole collection is read at once.
-const SINGLE_READS: usize = 50;
-/// Reads in flight.
-const READERS: usize = 16;
 
 /// Keeps a store up to date.
 pub struct Persister {
@@ -56,6 +51,7 @@ pub struct Persister {
 struct State {
     known: BTreeMap<SourceKey, Known>,
     agenda: Agenda,
+    shelf: Shelf,
 }
 
 /// What was learnt of one source.
@@ -204,7 +200,7 @@ impl Persister {
             touched.insert(key);
         }
         // Noted before anything is awaited, so that a caller who gives up on this call loses nothing.
-        let State { known, agenda } = &mut *state;
+        let State { known, agenda, .. } = &mut *state;
         for key in &touched {
             agenda.update(key, &known[key]);
         }
@@ -275,7 +271,10 @@ impl Persister {
             }
         }
         for key in keys {
-            let entry = &known[&key];
+            let Some(entry) = known.get_mut(&key) else {
+                continue;
+            };
+            entry.rest(&mut state.shelf);
             state.agenda.update(&key, entry);
             applied.outcomes.entry(key).or_insert_with(|| entry.outlook());
         }
@@ -356,17 +355,9 @@ impl Persister {
             return;
         }
         self.count(|stats| stats.reads += keys.len() as u64);
-        let found = if keys.len() > SINGLE_READS {
-            self.read_all(keys).await
-        } else {
-            let reads = keys.into_iter().map(|key| async move {
-                let read = self.store.load(&key).await;
-                (key, read)
-            });
-            stream::iter(reads).buffer_unordered(READERS).collect().await
-        };
+        let found = self.store.load_some(&keys).await;
         let now = self.clock.now();
-        for (key, read) in found {
+        for (key, read) in keys.into_iter().zip(found) {
             let Some(entry) = known.get_mut(&key) else {
                 continue;
             };
@@ -378,27 +369,6 @@ impl Persister {
                 Err(error) => self.failed(&key, entry, error, applied),
             }
         }
-    }
-
-    async fn read_all(&self, keys: Vec<SourceKey>) -> Vec<(SourceKey, ReadResult)> {
-        let stored = match self.store.load_all().await {
-            Ok(stored) => stored,
-            Err(error) => return keys.into_iter().map(|key| (key, Err(error.clone()))).collect(),
-        };
-        let mut stored: BTreeMap<_, _> = stored
-            .into_iter()
-            .map(|stored| (stored.document_id, stored.document))
-            .collect();
-        let found = |key: SourceKey| {
-            let document_id = key.to_string();
-            let read = match stored.remove(&document_id) {
-                None => Ok(None),
-                Some(Ok(document)) => Ok(Some(document)),
-                Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
-            };
-            (key, read)
-        };
-        keys.into_iter().map(found).collect()
     }
 
     /// Lets other writers of the same documents finish; the more often they were faster, the longer.
@@ -419,8 +389,6 @@ impl Persister {
         });
     }
 }
-
-type ReadResult = Result<Option<crate::store::Versioned<SourceDocument>>, StoreError>;
 
 /// Which sources are to be worked on.
 #[derive(Clone, Copy)]

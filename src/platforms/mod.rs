@@ -47,12 +47,17 @@ pub struct Budget {
 }
 
 /// Where a probe's findings go.
+#[async_trait]
 pub trait ProbeSink: Send + Sync {
     /// Takes one observation.
     fn observe(&self, observation: Observation);
 
     /// Says how far the look has come, in calls that are done and calls expected in all.
     fn progress(&self, platform: PlatformName, done: usize, expected: usize);
+
+    /// Waits until there is room for what another page of sources will tell. A probe of many sources asks before each; who
+    /// collects without bound always has room.
+    async fn room(&self) {}
 }
 
 /// Listens to what one platform pushes.

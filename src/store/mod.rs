@@ -9,7 +9,7 @@ mod stored;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::core::document::{BrokenDocument, SourceDocument};
@@ -31,6 +31,21 @@ pub trait SourceStore: Send + Sync {
     /// Returns the document of `key`, or `None` when nothing was ever written under it;
     /// [`StoreError::Unusable`] when what is there cannot be read.
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError>;
+
+    /// Returns the documents of `keys`, in their order: what [`SourceStore::load`] returns of each.
+    async fn load_some(
+        &self,
+        keys: &[SourceKey],
+    ) -> Vec<Result<Option<Versioned<SourceDocument>>, StoreError>> {
+        if keys.len() > SINGLE_READS {
+            return some_of(keys, self.load_all().await);
+        }
+        stream::iter(keys.to_vec())
+            .map(|key| async move { self.load(&key).await })
+            .buffered(READERS)
+            .collect()
+            .await
+    }
 
     /// Returns every stored document, sorted by id. One that cannot be read never hides the others.
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError>;
@@ -62,9 +77,44 @@ pub trait SourceStore: Send + Sync {
     /// themselves and show as an `Err` item in between.
     async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError>;
 
+    /// Does what a store puts off to be quick when it is asked for something. Whoever keeps a store open for long calls it
+    /// every few seconds.
+    async fn tidy(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Proves that the store is reachable and writable: writes, reads and deletes a probe document outside the collection's
     /// sources.
     async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// Documents read one by one where a store knows no better; for more of them the whole collection is read at once.
+const SINGLE_READS: usize = 50;
+/// Such reads in flight.
+const READERS: usize = 16;
+
+/// Picks the documents of `keys` out of all.
+fn some_of(
+    keys: &[SourceKey],
+    all: Result<Vec<Stored>, StoreError>,
+) -> Vec<Result<Option<Versioned<SourceDocument>>, StoreError>> {
+    let all = match all {
+        Ok(all) => all,
+        Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
+    };
+    let mut stored: BTreeMap<_, _> = all
+        .into_iter()
+        .map(|stored| (stored.document_id, stored.document))
+        .collect();
+    let found = |key: &SourceKey| {
+        let document_id = key.to_string();
+        match stored.remove(&document_id) {
+            None => Ok(None),
+            Some(Ok(document)) => Ok(Some(document)),
+            Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
+        }
+    };
+    keys.iter().map(found).collect()
 }
 
 /// A value and the version it was read at.

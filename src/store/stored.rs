@@ -40,10 +40,16 @@ fn accept(document: SourceDocument) -> Result<SourceDocument, Unusable> {
     }
 }
 
-/// Returns `document` as it is stored, and as text, refusing what no store could take.
-pub fn write(document: &SourceDocument) -> Result<(Map<String, Value>, String), StoreError> {
-    let fields = document.to_stored();
-    let text = serde_json::to_string(&fields).unwrap_or_default();
+/// Returns the fields of `document` as they are stored, and how many bytes of JSON they are, refusing what no store could
+/// take.
+pub fn write(document: &SourceDocument) -> Result<(Map<String, Value>, usize), StoreError> {
+    let text = write_text(document)?;
+    Ok((document.to_stored(), text.len()))
+}
+
+/// Returns the text of `document` as it is stored, refusing what no store could take.
+pub fn write_text(document: &SourceDocument) -> Result<String, StoreError> {
+    let text = document.to_text();
     if text.len() > MAX_DOCUMENT_BYTES {
         return Err(StoreError::Rejected {
             document_id: document.key.to_string(),
@@ -53,7 +59,7 @@ pub fn write(document: &SourceDocument) -> Result<(Map<String, Value>, String), 
             ),
         });
     }
-    Ok((fields, text))
+    Ok(text)
 }
 
 #[cfg(test)]

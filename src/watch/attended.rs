@@ -1,6 +1,6 @@
 //! The sources that the daemon attends, by platform. A change of the configuration replaces them while everything runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -78,10 +78,10 @@ impl Attended {
 
 fn by_platform(sources: Vec<Attendee>) -> Roll {
     let mut roll = Roll::new();
+    let mut seen = HashSet::new();
     for source in sources {
-        let line = roll.entry(source.key.platform()).or_default();
-        if !line.iter().any(|known| known.key == source.key) {
-            line.push(source);
+        if seen.insert(source.key.clone()) {
+            roll.entry(source.key.platform()).or_default().push(source);
         }
     }
     roll

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::attended::{Attended, Attendee};
-use super::dispatcher::{Dispatched, Dispatcher, Outlet};
+use super::dispatcher::{Dispatched, Dispatcher, Outlet, blocking};
 use super::intake::{Intake, Observer};
 use super::jumps;
 use super::lanes::Lanes;
@@ -29,6 +29,7 @@ use crate::clock::{Chance, Clock};
 use crate::core::counters::Counters;
 use crate::core::evidence::{Knowledge, LinkNow};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
+use crate::core::resting::Resting;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
@@ -38,6 +39,9 @@ use crate::platforms::{Platform, ProbeSet, ProbeSink as _};
 
 /// What is not a transition leaves for the bus at most so often a second: BitBrat's own consumer loses floods.
 pub const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
+
+/// How often the logs of SQLite files are moved into them. Whoever commits would have to do it otherwise.
+pub const TIDY: Duration = Duration::from_secs(5);
 
 /// How long a store must have taken everything before it is said to be well again: longer than pauses between attempts.
 const STORE_CALM: Duration = Duration::from_mins(1);
@@ -164,6 +168,8 @@ impl Engine {
         let (jump, jumped) = watch::channel(0);
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));
         tasks.spawn("clock-watch", |stop| jumps::run(clock, jump, stop));
+        let tidied = Arc::clone(&ledger);
+        tasks.spawn("ledger-tidy", |stop| tidy(tidied, stop));
         Ok(Self {
             started_at: parts.clock.now(),
             attended,
@@ -204,25 +210,26 @@ impl Engine {
 
     /// Returns the totals that `writer` had counted when it stopped, for listeners that count by themselves.
     pub fn totals(&self, writer: &str) -> Vec<(SourceKey, Counters)> {
-        let restored = self.restored();
-        let totals = restored.filter_map(|(source, known)| Some((source, *known.counters.get(writer)?)));
-        totals.collect()
+        self.restored(|source, known| Some((source, *known.counters.get(writer)?)))
     }
 
     /// Returns the sources whose link over `transport` an earlier run left open, or in trouble, when it was killed.
     pub fn left_open(&self, transport: Transport) -> BTreeSet<SourceKey> {
-        let open = self.restored().filter(|(_, known)| {
+        let open = self.restored(|source, known| {
             let link = known.evidence.connection.get(&transport);
             link.is_some_and(|link| link.now() != LinkNow::Unattended)
+                .then_some(source)
         });
-        open.map(|(source, _)| source).collect()
+        open.into_iter().collect()
     }
 
-    fn restored(&self) -> impl Iterator<Item = (SourceKey, Knowledge)> + use<> {
-        let known = self.ledger.restore().unwrap_or_default();
-        known
-            .into_iter()
-            .filter_map(|(source, json)| Some((source, serde_json::from_str(&json).ok()?)))
+    /// What is wanted of what was known at the start; nothing where that cannot be read.
+    fn restored<T>(&self, wanted: impl Fn(SourceKey, &Knowledge) -> Option<T>) -> Vec<T> {
+        let mut found = Vec::new();
+        let shown = self
+            .ledger
+            .restore(|source, known| found.extend(wanted(source, &known)));
+        shown.map_or_else(|_| Vec::new(), |()| found)
     }
 
     /// Starts a listener.
@@ -319,8 +326,22 @@ fn restore(parts: &Parts) -> Result<(Arc<Ledger>, String, Tracker), LedgerError>
         Some(name) => name.clone(),
         None => ledger.note_or("instance", || format!("watch-{}", uuid::Uuid::new_v4().simple()))?,
     };
-    let tracker = Tracker::restored(&instance, ledger.restore()?);
+    let mut tracker = Tracker::new(&instance);
+    ledger.restore(|source, known| tracker.restore(source, known))?;
     Ok((Arc::new(ledger), instance, tracker))
+}
+
+/// Does now and then what would otherwise hold up a commit.
+async fn tidy(ledger: Arc<Ledger>, stop: Stop) {
+    while stop.sleep(TIDY).await {
+        let ledger = Arc::clone(&ledger);
+        if let Err(error) = blocking(move || ledger.tidy()).await {
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "The log of the state directory stays long"
+            );
+        }
+    }
 }
 
 /// Makes the road that events and other news take.
@@ -367,23 +388,30 @@ pub(super) fn looks_unauthorised(observation: &Observation) -> bool {
 }
 
 /// Hands news to the persister, and lets it do what it had put off.
-async fn keep(
-    persister: Arc<Persister>,
-    mut batches: mpsc::Receiver<Vec<(SourceKey, Knowledge)>>,
-    stop: Stop,
-) {
+async fn keep(persister: Arc<Persister>, mut batches: mpsc::Receiver<Vec<(SourceKey, Resting)>>, stop: Stop) {
+    /// Handed over together. Awake, a source's knowledge takes ten times the room; and a change that comes meanwhile waits
+    /// until these are stored.
+    const TOGETHER: usize = 100;
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut failed = None;
     loop {
-        let applied = tokio::select! {
+        let batch = tokio::select! {
             batch = batches.recv() => match batch {
-                Some(batch) => persister.apply(batch).await,
+                Some(batch) => batch,
                 None => break,
             },
-            _ = second.tick() => persister.tick().await,
+            _ = second.tick() => {
+                failed = report(&persister.tick().await, failed);
+                continue;
+            }
         };
-        failed = report(&applied, failed);
+        for part in batch.chunks(TOGETHER) {
+            let awake = part
+                .iter()
+                .map(|(source, known)| (source.clone(), known.knowledge()));
+            failed = report(&persister.apply(awake).await, failed);
+        }
     }
     // The recorder is gone; what the dispatcher still brings are transitions, which are written at once.
     stop.requested().await;

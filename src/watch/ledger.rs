@@ -5,10 +5,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use super::queue::{Class, Queue};
 use crate::core::event::Event;
@@ -28,6 +29,10 @@ const MIGRATION: &str = "
     CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 ";
 
+/// Pages that the log may have before a commit moves them into the file itself, and makes whoever waits for it wait for the
+/// disk three times instead of once. Usually [`Ledger::tidy`] is earlier.
+const LOG_PAGES: i64 = 8192;
+
 /// Events kept after they were sent, for `events tail`.
 const SENT: i64 = 1000;
 /// Events kept that the bus will never take.
@@ -36,6 +41,8 @@ const REFUSED: i64 = 1000;
 /// The file.
 pub struct Ledger {
     path: PathBuf,
+    /// Whether anything was committed since the log was last moved into the file.
+    untidy: AtomicBool,
     inner: Mutex<Inner>,
     bound: usize,
 }
@@ -156,6 +163,7 @@ impl Ledger {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // What was acknowledged must survive a power cut too; transitions are rare enough to pay for it.
         connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if found > SCHEMA {
             return Err(Trouble::Newer(found));
@@ -179,6 +187,7 @@ impl Ledger {
         }
         Ok(Self {
             path: path.to_owned(),
+            untidy: AtomicBool::new(true),
             inner: Mutex::new(Inner { connection, queue }),
             bound,
         })
@@ -192,22 +201,20 @@ impl Ledger {
         result.map_err(|error| explain(&self.path, error))
     }
 
-    /// Returns what was known of every source, as JSON.
-    pub fn restore(&self) -> Result<Vec<(SourceKey, Box<str>)>, LedgerError> {
+    /// Shows what was known of every source, one after the other: all of them together would be large.
+    pub fn restore(&self, mut show: impl FnMut(SourceKey, Knowledge)) -> Result<(), LedgerError> {
         let inner = self.inner();
         self.explained((|| {
             let mut rows = inner.connection.prepare("SELECT key, known FROM source")?;
-            let rows = rows.query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, Box<str>>(1)?))
-            })?;
-            let mut known = Vec::new();
-            for row in rows {
-                let (key, json) = row?;
-                if let Ok(key) = key.parse() {
-                    known.push((key, json));
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                let key = row.get_ref(0)?.as_str()?.parse();
+                // What cannot be read is learnt again.
+                if let (Ok(key), Ok(known)) = (key, serde_json::from_str(row.get_ref(1)?.as_str()?)) {
+                    show(key, known);
                 }
             }
-            Ok(known)
+            Ok(())
         })())
     }
 
@@ -279,6 +286,7 @@ impl Ledger {
         }
         let written = write(connection, commit, &gone, &kept);
         let numbers = self.explained(written)?;
+        self.untidy.store(true, Ordering::Relaxed);
         for (seq, source) in &gone {
             queue.remove(*seq, source);
         }
@@ -344,7 +352,10 @@ impl Ledger {
         }
         let mut inner = self.inner();
         let Inner { connection, queue } = &mut *inner;
-        self.explained((|| {
+        // The next commit waits for the disk, and this with it. Should a power cut come in between, the events are sent
+        // again and known by their ids.
+        self.explained(connection.pragma_update(None, "synchronous", "NORMAL"))?;
+        let taken = self.explained((|| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for waiting in events {
                 keep(&transaction, waiting)?;
@@ -357,11 +368,27 @@ impl Ledger {
                 transaction.prepare_cached(&sql)?.execute([most])?;
             }
             transaction.commit()
-        })())?;
+        })());
+        self.explained(connection.pragma_update(None, "synchronous", "FULL"))?;
+        taken?;
+        self.untidy.store(true, Ordering::Relaxed);
         for waiting in events {
             queue.remove(waiting.seq, &waiting.event.source);
         }
         Ok(())
+    }
+
+    /// Moves what the log holds into the file, beside whoever commits meanwhile.
+    pub fn tidy(&self) -> Result<(), LedgerError> {
+        if !self.untidy.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let moved = || {
+            let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        };
+        self.explained(moved())
     }
 
     /// Makes the disk look full beyond `pages`; `0` lifts that.
@@ -414,7 +441,7 @@ impl Ledger {
 pub fn sent_since(directory: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, LedgerError> {
     let path = directory.join("watch.db");
     let read = || {
-        let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         // Between the file and its tables lies a moment.
         let made = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'sent')";

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
 use super::dispatcher::blocking;
-use super::intake::Input;
+use super::intake::{Input, Inputs};
 use super::ledger::{Commit, Committed, Fresh, Ledger, LedgerError};
 use super::queue::Class;
 use super::tracker::{Change, Step, Tracker};
@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::core::document::SourceDocument;
 use crate::core::event::{self, Told};
 use crate::core::evidence::Knowledge;
+use crate::core::resting::Resting;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
@@ -30,7 +31,7 @@ use crate::lifecycle::Stop;
 
 /// Inputs taken together; enough that a poll of thousands of sources costs few commits, few enough that a pushed event
 /// behind it does not wait.
-const BATCH: usize = 2048;
+const BATCH: usize = 512;
 /// Sources handed on a second that have no transition.
 const BEATS: usize = 1000;
 /// What is known of a source is written down at least so often (ms), so that a crash never throws the rules for missed polls
@@ -47,7 +48,7 @@ pub enum Beat {
         /// Milliseconds.
         period: i64,
         /// To the persister. One batch is under way at a time; while it is, news gather.
-        keeper: mpsc::Sender<Vec<(SourceKey, Knowledge)>>,
+        keeper: mpsc::Sender<Vec<(SourceKey, Resting)>>,
     },
     /// They go to the bus as heartbeats, each source once a period.
     Publish {
@@ -106,7 +107,7 @@ pub struct Recorder {
     /// Its memory on disk.
     pub ledger: Arc<Ledger>,
     /// What comes in.
-    pub inputs: mpsc::UnboundedReceiver<Input>,
+    pub inputs: Inputs,
     /// What happens to news that is no transition.
     pub beat: Beat,
     /// Time.
@@ -435,8 +436,8 @@ impl Recorder {
         .await
     }
 
-    fn snapshot(&self, sources: &[SourceKey]) -> Vec<(SourceKey, Knowledge)> {
-        let known = |source: &SourceKey| Some((source.clone(), self.tracker.document(source)?.knowledge));
+    fn snapshot(&self, sources: &[SourceKey]) -> Vec<(SourceKey, Resting)> {
+        let known = |source: &SourceKey| Some((source.clone(), self.tracker.known(source)?));
         sources.iter().filter_map(known).collect()
     }
 
@@ -463,8 +464,8 @@ impl Recorder {
 
     fn summarise(&self) {
         let summary = Summary {
-            live: self.tracker.live().cloned().collect(),
-            by_status: self.tracker.by_status(),
+            live: self.tracker.live().clone(),
+            by_status: self.tracker.by_status().clone(),
         };
         *self.counts.summary.lock().unwrap_or_else(PoisonError::into_inner) = summary;
     }

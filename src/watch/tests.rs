@@ -141,13 +141,17 @@ impl World {
 
     fn start(mut self) -> Self {
         let ledger = Arc::new(Ledger::open(self.dir.path(), self.bound).unwrap());
+        let mut tracker = Tracker::new("w");
+        ledger
+            .restore(|source, known| tracker.restore(source, known))
+            .unwrap();
         let (intake, inputs) = Intake::new();
         let bell = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
         let recorded = Arc::new(Recorded::default());
         let dispatched = Arc::new(Dispatched::default());
         let writer = Recorder {
-            tracker: Tracker::restored("w", ledger.restore().unwrap()),
+            tracker,
             ledger: Arc::clone(&ledger),
             inputs,
             beat: self.beat.take().unwrap_or(Beat::Publish { period: 900_000 }),

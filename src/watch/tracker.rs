@@ -1,15 +1,12 @@
 //! What is known of each source, and what changed. Pure apart from its memory: no I/O, no clock.
-//!
-//! A source at rest is kept as JSON: maps that hold one or two members cost a multiple of their text, and the daemon
-//! holds ten thousand sources.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::intake::{Input, Tally};
-use super::ledger;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::{Knowledge, LinkNow};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
+use crate::core::resting::{Resting, Shelf};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
@@ -21,11 +18,14 @@ use crate::core::verdict::{Status, Verdict};
 pub struct Tracker {
     writer: String,
     sources: HashMap<SourceKey, Entry>,
+    shelf: Shelf,
+    live: BTreeSet<SourceKey>,
+    by_status: BTreeMap<(PlatformName, Status), usize>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    known: Box<str>,
+    known: Resting,
     live: bool,
     status: Status,
     /// Whether something was learnt since it was last handed on.
@@ -64,20 +64,18 @@ pub struct Step {
 }
 
 impl Tracker {
-    /// Starts with what was known before. `writer` is the name under which this process counts.
-    pub fn restored(writer: &str, known: Vec<(SourceKey, Box<str>)>) -> Self {
-        let mut tracker = Self {
+    /// Starts knowing nothing. `writer` is the name under which this process counts.
+    pub fn new(writer: &str) -> Self {
+        Self {
             writer: writer.to_owned(),
-            sources: HashMap::with_capacity(known.len()),
-        };
-        for (source, json) in known {
-            // What cannot be read is learnt again.
-            if let Ok(knowledge) = serde_json::from_str(&json) {
-                let document = SourceDocument::from_knowledge(source.clone(), knowledge);
-                tracker.sources.insert(source, Entry::of(&document, json));
-            }
+            ..Self::default()
         }
-        tracker
+    }
+
+    /// Takes over what was known of a source before this process started.
+    pub fn restore(&mut self, source: SourceKey, knowledge: Knowledge) {
+        let entry = self.entry(SourceDocument::from_knowledge(source.clone(), knowledge));
+        self.insert(source, entry);
     }
 
     /// Takes in what was learnt and returns the sources with changed verdicts, in the order of their first input.
@@ -144,8 +142,7 @@ impl Tracker {
                     .clone_from(&document.knowledge.counters);
             }
         }
-        let known: Box<str> = ledger::json(&document.knowledge).into();
-        let mut entry = Entry::of(&document, known);
+        let mut entry = self.entry(document);
         if let Some(old) = self.sources.get(&source) {
             entry.next_beat = old.next_beat;
             entry.saved_at = old.saved_at;
@@ -159,16 +156,46 @@ impl Tracker {
             entry.counted = false;
             Change {
                 source: source.clone(),
-                known: entry.known.clone(),
+                known: entry.known.to_json().into(),
                 steps,
             }
         });
-        self.sources.insert(source, entry);
+        self.insert(source, entry);
         change
     }
 
-    /// Returns what is known of a source, as JSON.
-    pub fn known(&self, source: &SourceKey) -> Option<Box<str>> {
+    /// Puts a document to rest.
+    fn entry(&mut self, document: SourceDocument) -> Entry {
+        Entry {
+            live: document.verdict.stream.value == StreamStatus::Online,
+            status: document.verdict.status.value,
+            known: self.shelf.rest(document.knowledge),
+            moved: false,
+            counted: false,
+            saved_at: Timestamp::EPOCH,
+            next_beat: None,
+        }
+    }
+
+    fn insert(&mut self, source: SourceKey, entry: Entry) {
+        let (platform, live, status) = (source.platform(), entry.live, entry.status);
+        let before = self.sources.insert(source.clone(), entry);
+        *self.by_status.entry((platform, status)).or_default() += 1;
+        if let Some(before) = &before
+            && let Some(count) = self.by_status.get_mut(&(platform, before.status))
+        {
+            *count -= 1;
+        }
+        self.by_status.retain(|_, count| *count > 0);
+        if live {
+            self.live.insert(source);
+        } else if before.is_some_and(|before| before.live) {
+            self.live.remove(&source);
+        }
+    }
+
+    /// Returns what is known of a source, at rest.
+    pub fn known(&self, source: &SourceKey) -> Option<Resting> {
         self.sources.get(source).map(|entry| entry.known.clone())
     }
 
@@ -188,7 +215,7 @@ impl Tracker {
             if entry.counted || now.millis_since(entry.saved_at).abs() >= at_most {
                 entry.counted = false;
                 entry.saved_at = now;
-                unsaved.push((source.clone(), entry.known.clone()));
+                unsaved.push((source.clone(), entry.known.to_json().into()));
             }
         }
         unsaved
@@ -197,8 +224,10 @@ impl Tracker {
     /// Returns the document that follows from what is known; `None` when nothing is.
     pub fn document(&self, source: &SourceKey) -> Option<SourceDocument> {
         let entry = self.sources.get(source)?;
-        let knowledge = serde_json::from_str(&entry.known).expect("it was written by us or read before");
-        Some(SourceDocument::from_knowledge(source.clone(), knowledge))
+        Some(SourceDocument::from_knowledge(
+            source.clone(),
+            entry.known.knowledge(),
+        ))
     }
 
     /// Returns the sources that have news since they were last handed on and whose turn it is, at most `limit`, and counts
@@ -248,20 +277,13 @@ impl Tracker {
     }
 
     /// Returns which sources are live.
-    pub fn live(&self) -> impl Iterator<Item = &SourceKey> {
-        self.sources
-            .iter()
-            .filter(|(_, entry)| entry.live)
-            .map(|(source, _)| source)
+    pub fn live(&self) -> &BTreeSet<SourceKey> {
+        &self.live
     }
 
-    /// Counts sources by platform and status.
-    pub fn by_status(&self) -> BTreeMap<(PlatformName, Status), usize> {
-        let mut counts = BTreeMap::new();
-        for (source, entry) in &self.sources {
-            *counts.entry((source.platform(), entry.status)).or_default() += 1;
-        }
-        counts
+    /// Returns how many sources there are by platform and status.
+    pub fn by_status(&self) -> &BTreeMap<(PlatformName, Status), usize> {
+        &self.by_status
     }
 
     /// Returns what is to be said when the daemon stops: of every transport that is up, that we close it.
@@ -289,20 +311,6 @@ impl Tracker {
             }
         }
         inputs
-    }
-}
-
-impl Entry {
-    fn of(document: &SourceDocument, known: Box<str>) -> Self {
-        Self {
-            known,
-            live: document.verdict.stream.value == StreamStatus::Online,
-            status: document.verdict.status.value,
-            moved: false,
-            counted: false,
-            saved_at: Timestamp::EPOCH,
-            next_beat: None,
-        }
     }
 }
 
@@ -384,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_restart_announces_nothing_that_was_announced() {
-        let mut tracker = Tracker::restored("w", Vec::new());
+        let mut tracker = Tracker::new("w");
         let inputs = vec![
             seen(1, 0, link(Transport::Api, LinkState::Up)),
             seen(1, 0, Fact::StreamAbsent),
@@ -398,7 +406,8 @@ mod tests {
             ]
         );
         assert!(changes[0].steps[0].first && !changes[0].steps[1].first);
-        let mut again = Tracker::restored("w", vec![(key(1), changes[0].known.clone())]);
+        let mut again = Tracker::new("w");
+        again.restore(key(1), serde_json::from_str(&changes[0].known).unwrap());
         let later = vec![
             seen(1, 60, link(Transport::Api, LinkState::Up)),
             seen(1, 60, Fact::StreamAbsent),
@@ -409,14 +418,15 @@ mod tests {
 
     #[test]
     fn totals_go_on_after_a_restart_and_count_errors_and_reconnects() {
-        let mut tracker = Tracker::restored("w", Vec::new());
+        let mut tracker = Tracker::new("w");
         let one = Tally {
             messages_in: 5,
             ..Tally::default()
         };
         tracker.take(vec![Input::Counted(key(1), one)], at(0));
         let known = tracker.known(&key(1)).unwrap();
-        let mut again = Tracker::restored("w", vec![(key(1), known)]);
+        let mut again = Tracker::new("w");
+        again.restore(key(1), known.knowledge());
         let inputs = vec![
             seen(1, 1, link(Transport::Gateway, down())),
             seen(1, 2, link(Transport::Gateway, LinkState::Up)),
@@ -431,7 +441,7 @@ mod tests {
 
     #[test]
     fn each_source_has_its_turn_once_a_period_and_only_with_news() {
-        let mut tracker = Tracker::restored("w", Vec::new());
+        let mut tracker = Tracker::new("w");
         let all: Vec<Input> = (1..=100).map(|id| seen(id, 0, Fact::StreamAbsent)).collect();
         tracker.take(all.clone(), at(0));
         assert!(tracker.due(at(0), 30_000, 1000).is_empty(), "not all at once");
@@ -447,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_clock_set_back_silences_nobody_for_long() {
-        let mut tracker = Tracker::restored("w", Vec::new());
+        let mut tracker = Tracker::new("w");
         tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
         tracker.due(at(0), 30_000, 10);
         assert_eq!(tracker.due(at(-900), 30_000, 10).len(), 1);
@@ -455,7 +465,7 @@ mod tests {
 
     #[test]
     fn what_is_up_is_closed_at_the_end_and_nothing_else() {
-        let mut tracker = Tracker::restored("w", Vec::new());
+        let mut tracker = Tracker::new("w");
         let inputs = vec![
             seen(1, 0, link(Transport::Api, LinkState::Up)),
             seen(1, 5, link(Transport::EventSub, LinkState::Up)),

@@ -101,11 +101,15 @@ async fn ingest(role: &Role, tasks: &Tasks) {
     std::fs::create_dir_all(&own).unwrap();
     let lock = StateLock::take(&own).unwrap();
     let ledger = Arc::new(Ledger::open(&own, 100_000).unwrap());
+    let mut tracker = Tracker::new(&role.name);
+    ledger
+        .restore(|source, known| tracker.restore(source, known))
+        .unwrap();
     let (intake, inputs) = Intake::new();
     let bell = Arc::new(Notify::new());
     let (closing, closed) = watch::channel(false);
     let writer = Recorder {
-        tracker: Tracker::restored(&role.name, ledger.restore().unwrap()),
+        tracker,
         ledger: Arc::clone(&ledger),
         inputs,
         beat: Beat::Publish { period: 900_000 },

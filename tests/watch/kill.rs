@@ -68,11 +68,15 @@ async fn child() {
     };
     let _lock = StateLock::take(&directory).unwrap();
     let ledger = Arc::new(Ledger::open(&directory, 10_000).unwrap());
+    let mut tracker = Tracker::new("child");
+    ledger
+        .restore(|source, known| tracker.restore(source, known))
+        .unwrap();
     let (intake, inputs) = Intake::new();
     let bell = Arc::new(Notify::new());
     let (closing, closed) = watch::channel(false);
     let writer = Recorder {
-        tracker: Tracker::restored("child", ledger.restore().unwrap()),
+        tracker,
         ledger: Arc::clone(&ledger),
         inputs,
         beat: Beat::Publish { period: 900_000 },

@@ -67,3 +67,32 @@ fn the_units_start_a_command_that_exists_and_are_ready_when_it_says_so() {
         assert!(stop > 10, "longer than the grace period");
     }
 }
+
+#[test]
+fn the_container_file_copies_what_there_is_and_stands_in_for_every_target() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (manifest, container) = (
+        include_str!("../../Cargo.toml"),
+        include_str!("../../Containerfile"),
+    );
+    let copied = container
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY "))
+        .filter(|line| !line.starts_with("--from"));
+    for line in copied {
+        let words: Vec<&str> = line.split(' ').collect();
+        for file in &words[..words.len() - 1] {
+            assert!(root.join(file).exists(), "{file}");
+        }
+    }
+    // Cargo reads no manifest of which a target is missing, so the layer of dependencies needs them all.
+    let benches = manifest.split("[[bench]]\nname = \"").skip(1);
+    let benches = benches.filter_map(|rest| Some(format!("benches/{}.rs", rest.split('"').next()?)));
+    let paths = manifest.lines().filter_map(|line| line.strip_prefix("path = \""));
+    let paths = paths.map(|path| path.trim_end_matches('"').to_owned());
+    let targets: Vec<String> = benches.chain(paths).collect();
+    assert!(targets.len() > 4, "{targets:?}");
+    for target in targets {
+        assert!(container.contains(&target), "{target} has no stand-in");
+    }
+}

@@ -34,7 +34,7 @@ pub(super) async fn look(look: &Look<'_>, sources: &[&SourceKey]) {
         );
     };
     let by_broadcaster = broadcasters(look, sources).await;
-    what_is_known_without_asking(look, sources, &access, &bot_user_id, &by_broadcaster);
+    what_is_known_without_asking(look, sources, &access, &bot_user_id, &by_broadcaster).await;
     let others: Vec<_> = sources
         .iter()
         .copied()
@@ -63,7 +63,7 @@ async fn broadcasters<'a>(look: &Look<'_>, sources: &[&'a SourceKey]) -> Vec<(&'
         .collect()
 }
 
-fn what_is_known_without_asking(
+async fn what_is_known_without_asking(
     look: &Look<'_>,
     sources: &[&SourceKey],
     access: &Access,
@@ -74,7 +74,7 @@ fn what_is_known_without_asking(
     let authorised: BTreeSet<_> = by_broadcaster.iter().map(|(source, _)| *source).collect();
     let scopes = map::scopes(&access.scopes, &permission::scopes_of(PlatformName::Twitch));
     let at = look.now();
-    for source in sources {
+    let identity = |source: &SourceKey| {
         let mut silent = Vec::new();
         if !authorised.contains(source) {
             silent.extend([("VIP", NEEDS_BROADCASTER), ("EDITOR", NEEDS_BROADCASTER)]);
@@ -82,10 +82,11 @@ fn what_is_known_without_asking(
                 silent.push(("SUBSCRIBER", "asking costs a call a channel and is switched off"));
             }
         }
-        let grants = map::identity(source, bot_user_id, &silent);
-        tell(look, source, at, "twitch.identity", grants);
-        tell(look, source, at, "twitch.scopes", scopes.clone());
-    }
+        fact("twitch.identity", map::identity(source, bot_user_id, &silent))
+    };
+    look.tell_all(sources, at, HELIX, identity).await;
+    look.tell_all(sources, at, HELIX, |_| fact("twitch.scopes", scopes.clone()))
+        .await;
 }
 
 /// One list tells for every channel whether the bot moderates it.
@@ -97,18 +98,15 @@ async fn moderated_channels(look: &Look<'_>, sources: &[&SourceKey], access: &Ac
     if !access.has_scope(&[MODERATED_SCOPE]) {
         let at = look.now();
         let unknown = map::moderated(false, Some("missing scope user:read:moderated_channels"));
-        for source in sources {
-            tell(look, source, at, METHOD, unknown.clone());
-        }
-        return;
+        return look
+            .tell_all(sources, at, HELIX, |_| fact(METHOD, unknown.clone()))
+            .await;
     }
     match read_moderated(look, &access.identity, bot_user_id).await {
         Ok((listed, incomplete)) => {
-            let at = look.now();
-            for source in sources {
-                let grants = map::moderated(listed.contains(source.id()), incomplete);
-                tell(look, source, at, METHOD, grants);
-            }
+            let grants = |source: &SourceKey| map::moderated(listed.contains(source.id()), incomplete);
+            look.tell_all(sources, look.now(), HELIX, |source| fact(METHOD, grants(source)))
+                .await;
         }
         Err(error) => failed(look, sources, METHOD, &["MODERATOR"], &error),
     }
@@ -349,8 +347,12 @@ async fn one_call<T: serde::de::DeserializeOwned>(
 }
 
 fn tell(look: &Look<'_>, source: &SourceKey, at: crate::core::time::Timestamp, method: &str, grants: Grants) {
+    look.tell(source, at, HELIX, fact(method, grants));
+}
+
+fn fact(method: &str, grants: Grants) -> Fact {
     let method = method.to_owned();
-    look.tell(source, at, HELIX, Fact::Permissions { method, grants });
+    Fact::Permissions { method, grants }
 }
 
 /// A method that failed for now leaves its earlier answer standing. One that can never work says why nothing is known.

@@ -83,6 +83,22 @@ impl<'a> Look<'a> {
         self.sink.observe(Observation::new(source, at, by, fact));
     }
 
+    /// Hands on an observation of each source, one page of them after the other.
+    pub(super) async fn tell_all(
+        &self,
+        sources: &[&SourceKey],
+        at: Timestamp,
+        by: &str,
+        fact: impl Fn(&SourceKey) -> Fact,
+    ) {
+        for page in sources.chunks(PAGE) {
+            self.sink.room().await;
+            for source in page {
+                self.tell(source, at, by, fact(source));
+            }
+        }
+    }
+
     /// Notes a problem for the summary.
     pub(super) fn problem(&self, text: String) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,6 +114,7 @@ impl<'a> Look<'a> {
     pub(super) async fn side_by_side<F: Future<Output = ()>>(&self, calls: impl IntoIterator<Item = F>) {
         let permitted = calls.into_iter().map(|call| async {
             let permit = self.twitch.permits.acquire().await;
+            self.sink.room().await;
             call.await;
             drop(permit);
             self.meter.done();
@@ -311,11 +328,11 @@ impl<'a> Look<'a> {
             scopes: checked.token.scopes,
             reason,
         };
-        let at = self.now();
-        for source in sources {
-            let (identity, check) = (identity.clone(), check.clone());
-            self.tell(source, at, OAUTH, Fact::Auth { identity, check });
-        }
+        let fact = |_: &SourceKey| Fact::Auth {
+            identity: identity.clone(),
+            check: check.clone(),
+        };
+        self.tell_all(sources, self.now(), OAUTH, fact).await;
     }
 
     fn missing_scopes(&self, identity: &Identity, granted: &BTreeSet<String>) -> Option<String> {

@@ -266,7 +266,7 @@ struct Planned {
 impl Planned {
     fn of(index: usize, write: &Write, client: &Client) -> Result<Self, StoreError> {
         let document_id = write.document.key.to_string();
-        let (fields, text) = documents::write(&write.document)?;
+        let (fields, bytes) = documents::write(&write.document)?;
         let condition = match &write.base {
             None => ConditionType::Exists(false),
             Some(base) => match moment(base) {
@@ -279,7 +279,7 @@ impl Planned {
             index,
             request: update(client.path(&document_id), fields, Some(condition)),
             document_id,
-            bytes: text.len(),
+            bytes,
             history: write.history.clone(),
         })
     }

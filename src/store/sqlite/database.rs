@@ -33,6 +33,10 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
+/// Pages that the log may have before a write moves them into the file itself, which costs it two waits for the disk.
+/// Usually [`move_log`] is earlier.
+const LOG_PAGES: i64 = 8192;
+
 /// The newest schema that we know.
 pub const SCHEMA: i64 = 2;
 
@@ -161,10 +165,13 @@ fn prepare(connection: &mut Connection, path: &Path, options: &SqliteOptions) ->
     let explain = |error: rusqlite::Error| trouble::explain(path, &error);
     let found = schema(connection, path)?;
     keep_a_log(connection, options.busy_timeout).map_err(explain)?;
-    // With a write-ahead log this outlives a crash of the program; only a loss of power may cost the last moments, and
-    // those are in the outbox or seen again by the next poll.
+    // With a write-ahead log this outlives a crash of the program; only a loss of power may cost the last moments, which
+    // the next look heals: docs/decisions/0031-what-waits-for-the-disk.md.
     connection
         .pragma_update(None, "synchronous", "NORMAL")
+        .map_err(explain)?;
+    connection
+        .pragma_update(None, "wal_autocheckpoint", LOG_PAGES)
         .map_err(explain)?;
     if found == SCHEMA {
         return Ok(());
@@ -184,6 +191,12 @@ fn prepare(connection: &mut Connection, path: &Path, options: &SqliteOptions) ->
         .pragma_update(None, "application_id", APPLICATION_ID)
         .map_err(explain)?;
     transaction.commit().map_err(explain)
+}
+
+/// Moves what the log holds into the file, as far as nobody reads or writes it just now.
+pub fn move_log(path: &Path, options: &SqliteOptions) -> rusqlite::Result<()> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, options)?;
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// Switches to a write-ahead log. SQLite does not wait for other connections at that moment, whatever its busy timeout

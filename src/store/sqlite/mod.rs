@@ -9,6 +9,7 @@ mod trouble;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ struct Shared {
     access: Access,
     options: SqliteOptions,
     connection: Mutex<Option<Opened>>,
+    /// Whether something was written since the log was last moved into the file.
+    untidy: AtomicBool,
 }
 
 /// What a connection may do.
@@ -85,6 +88,7 @@ impl SqliteStore {
             access,
             options,
             connection: Mutex::new(None),
+            untidy: AtomicBool::new(false),
         }))
     }
 
@@ -177,15 +181,33 @@ impl SourceStore for SqliteStore {
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
         let document_id = key.to_string();
         let wanted = document_id.clone();
-        match self
+        let row = self
             .read(move |connection| rows::load(connection, &wanted))
-            .await?
-        {
-            None => Ok(None),
-            Some(row) => match row.read().document {
-                Ok(document) => Ok(Some(document)),
-                Err(source) => Err(StoreError::Unusable { document_id, source }),
-            },
+            .await?;
+        document(document_id, row)
+    }
+
+    async fn load_some(
+        &self,
+        keys: &[SourceKey],
+    ) -> Vec<Result<Option<Versioned<SourceDocument>>, StoreError>> {
+        let ids: Vec<String> = keys.iter().map(SourceKey::to_string).collect();
+        let wanted = ids.clone();
+        let rows = self
+            .read(move |connection| {
+                let rows = wanted.iter().map(|id| rows::load(connection, id));
+                rows.collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await;
+        match rows {
+            // There is no store yet.
+            Ok(rows) if rows.is_empty() => keys.iter().map(|_| Ok(None)).collect(),
+            Ok(rows) => ids
+                .into_iter()
+                .zip(rows)
+                .map(|(id, row)| document(id, row))
+                .collect(),
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
@@ -218,7 +240,10 @@ impl SourceStore for SqliteStore {
                 .call(move |connection| rows::save(connection, &batch, retention))
                 .await
             {
-                Ok(saved) => saved,
+                Ok(saved) => {
+                    self.0.untidy.store(true, Ordering::Relaxed);
+                    saved
+                }
                 // The whole transaction is gone, so the answer to each of its writes is the same.
                 Err(failure) => ids.iter().map(|_| Err(failure.clone())).collect(),
             }
@@ -256,8 +281,33 @@ impl SourceStore for SqliteStore {
         Ok(watch::documents(self.0.clone()))
     }
 
+    async fn tidy(&self) -> Result<(), StoreError> {
+        if !self.0.untidy.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let shared = self.0.clone();
+        off_thread(&self.0, move || {
+            // Over a connection of its own: whoever writes meanwhile does not wait.
+            let options = &shared.options;
+            database::move_log(&shared.path, options).map_err(|error| trouble::explain(&shared.path, &error))
+        })
+        .await
+    }
+
     async fn check(&self) -> Result<(), StoreError> {
         self.call(rows::check).await
+    }
+}
+
+/// Reads the row of a document, if there is one.
+fn document(
+    document_id: String,
+    row: Option<rows::Row>,
+) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
+    match row.map(|row| row.read().document) {
+        None => Ok(None),
+        Some(Ok(document)) => Ok(Some(document)),
+        Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
     }
 }
 

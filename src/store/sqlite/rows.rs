@@ -34,7 +34,7 @@ pub struct Upsert {
 impl Upsert {
     /// Prepares `write`, refusing what cannot be stored.
     pub fn of(write: &Write) -> Result<Self, StoreError> {
-        let (_, text) = documents::write(&write.document)?;
+        let text = documents::write_text(&write.document)?;
         Ok(Self {
             document_id: write.document.key.to_string(),
             text,

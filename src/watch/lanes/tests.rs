@@ -1,7 +1,7 @@
 //! Lanes on paused time, in front of a platform that takes as long as it is told.
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::*;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
@@ -54,7 +54,7 @@ struct World {
     begun: Arc<Mutex<Vec<Begun>>>,
     tasks: Tasks,
     running: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
-    _intake: mpsc::UnboundedReceiver<super::super::intake::Input>,
+    _intake: super::super::intake::Inputs,
 }
 
 /// Ten sources, the first two of which are live, of a platform whose looks take so many seconds.
