@@ -1,5 +1,6 @@
 //! Runs the program as a person would, in a home of its own.
 
+pub mod flaky;
 pub mod process;
 
 use std::collections::BTreeMap;
