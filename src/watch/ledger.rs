@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
+use super::lock::StateLock;
 use super::queue::{Class, Queue};
 use crate::core::event::Event;
 use crate::core::evidence::Knowledge;
@@ -38,6 +39,7 @@ pub struct Ledger {
     path: PathBuf,
     inner: Mutex<Inner>,
     bound: usize,
+    _lock: Option<StateLock>,
 }
 
 struct Inner {
@@ -181,7 +183,18 @@ impl Ledger {
             path: path.to_owned(),
             inner: Mutex::new(Inner { connection, queue }),
             bound,
+            _lock: None,
         })
+    }
+
+    /// Holds the lock of the state directory for as long as the file is in use. What commits may outlive the task that asked
+    /// for it; another daemon that had read the file by then would never know of it.
+    #[must_use]
+    pub fn holding(self, lock: StateLock) -> Self {
+        Self {
+            _lock: Some(lock),
+            ..self
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
