@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the daemon for a virtual week with 500 sources of the simulated Twitch, random faults and restarts, and compares every
-# document with the simulator's truth: two to three minutes of processor time. The test suite runs the same week with 60
-# sources; run this one after changing watch/, persist/ or the rules in core/.
+# document with the simulator's truth: two minutes of processor time in a debug build. `.ci/run` includes it, `scripts/test.sh`
+# has the same week with 60 sources; run this one after changing watch/, persist/ or the rules in core/.
 #
 #   scripts/soak.sh [SEED [COUNT]]   COUNT seeds from SEED on, one after the other; default: 7, once
 #   BITBRAT_SOAK_SOURCES, BITBRAT_SOAK_DAYS and BITBRAT_SOAK_LOOK (seconds between two looks) change the size

@@ -3,23 +3,21 @@
 //! This is the one place that spawns. A task that ends before it was asked to, or panics, takes the process down under
 //! its own name: a daemon with a dead part must not look healthy.
 
-use std::collections::BTreeMap;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
 use std::error::Error;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::tasks::{Ended, Outcome};
+pub use self::tasks::{IntoTaskResult, Stop, TaskResult, Tasks};
 use crate::failure::{ExitCode, Failure};
-
-/// What a task ends with; an error is told under the task's name.
-pub type TaskResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// How long tasks get to obey the hard stop before they are aborted.
 const CUT: Duration = Duration::from_millis(250);
@@ -33,171 +31,6 @@ pub enum Signal {
     Interrupt,
     /// SIGHUP: read the configuration again.
     Reload,
-}
-
-/// Tells a task when to stop.
-#[derive(Debug, Clone)]
-pub struct Stop {
-    soft: CancellationToken,
-    hard: CancellationToken,
-}
-
-impl Stop {
-    /// A stop that nobody asks for, for parts that run outside of a daemon.
-    pub fn never() -> Self {
-        Self {
-            soft: CancellationToken::new(),
-            hard: CancellationToken::new(),
-        }
-    }
-
-    /// Resolves when no new work should be taken.
-    pub async fn requested(&self) {
-        self.soft.cancelled().await;
-    }
-
-    /// Whether no new work should be taken.
-    pub fn is_requested(&self) -> bool {
-        self.soft.is_cancelled()
-    }
-
-    /// Resolves when even work in progress should be dropped.
-    pub async fn cut(&self) {
-        self.hard.cancelled().await;
-    }
-
-    /// Waits, but not beyond a requested stop. Returns whether the whole time has passed.
-    pub async fn sleep(&self, time: Duration) -> bool {
-        tokio::select! {
-            () = self.requested() => false,
-            () = tokio::time::sleep(time) => true,
-        }
-    }
-}
-
-/// Spawns supervised tasks. Cheap to clone.
-#[derive(Clone)]
-pub struct Tasks {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    stop: Stop,
-    next: AtomicU64,
-    running: Mutex<BTreeMap<u64, (String, AbortHandle)>>,
-    ended: mpsc::UnboundedSender<Ended>,
-}
-
-/// A task that is no more.
-struct Ended {
-    id: u64,
-    name: String,
-    /// Whether it may end before a stop.
-    brief: bool,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    Returned(TaskResult),
-    /// It panicked or was aborted.
-    Vanished,
-}
-
-/// Reports the end of a task however it ends.
-struct Report {
-    ended: Option<Ended>,
-    to: mpsc::UnboundedSender<Ended>,
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if let Some(ended) = self.ended.take() {
-            // Nobody listens after the lifecycle is over, and then nobody needs to.
-            let _ = self.to.send(ended);
-        }
-    }
-}
-
-impl Tasks {
-    /// Starts a task that is to live until it is stopped.
-    pub fn spawn<F, R>(&self, name: impl Into<String>, task: impl FnOnce(Stop) -> F)
-    where
-        F: Future<Output = R> + Send + 'static,
-        R: IntoTaskResult,
-    {
-        self.start(name.into(), false, task(self.shared.stop.clone()));
-    }
-
-    /// Starts a task that may end by itself, but not by panic or error.
-    pub fn spawn_brief<F, R>(&self, name: impl Into<String>, task: impl FnOnce(Stop) -> F)
-    where
-        F: Future<Output = R> + Send + 'static,
-        R: IntoTaskResult,
-    {
-        self.start(name.into(), true, task(self.shared.stop.clone()));
-    }
-
-    /// Returns what tells when to stop.
-    pub fn stop(&self) -> Stop {
-        self.shared.stop.clone()
-    }
-
-    /// Asks every task to stop softly, as a signal would.
-    pub fn request_stop(&self) {
-        self.shared.stop.soft.cancel();
-    }
-
-    /// Returns the names of the tasks that run.
-    pub fn running(&self) -> Vec<String> {
-        let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.values().map(|(name, _)| name.clone()).collect()
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
-    fn start<R: IntoTaskResult>(
-        &self,
-        name: String,
-        brief: bool,
-        task: impl Future<Output = R> + Send + 'static,
-    ) {
-        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let mut report = Report {
-            ended: Some(Ended {
-                id,
-                name: name.clone(),
-                brief,
-                outcome: Outcome::Vanished,
-            }),
-            to: self.shared.ended.clone(),
-        };
-        // Held while spawning: the task cannot be reported as ended before it stands in the table.
-        let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = tokio::spawn(async move {
-            let result = task.await.into_task_result();
-            if let Some(ended) = &mut report.ended {
-                ended.outcome = Outcome::Returned(result);
-            }
-        });
-        running.insert(id, (name, handle.abort_handle()));
-    }
-}
-
-/// What a task's future may yield.
-pub trait IntoTaskResult {
-    /// Turns it into a result.
-    fn into_task_result(self) -> TaskResult;
-}
-
-impl IntoTaskResult for () {
-    fn into_task_result(self) -> TaskResult {
-        Ok(())
-    }
-}
-
-impl<E: Into<Box<dyn Error + Send + Sync>>> IntoTaskResult for Result<(), E> {
-    fn into_task_result(self) -> TaskResult {
-        self.map_err(Into::into)
-    }
 }
 
 /// Owns the tasks of a daemon from start to end.
@@ -232,17 +65,9 @@ impl Lifecycle {
 
     /// Starts without tasks, with signals from elsewhere.
     pub fn with_signals(signals: mpsc::Receiver<Signal>) -> Self {
-        let (sender, ended) = mpsc::unbounded_channel();
-        let shared = Shared {
-            stop: Stop::never(),
-            next: AtomicU64::new(0),
-            running: Mutex::new(BTreeMap::new()),
-            ended: sender,
-        };
+        let (tasks, ended) = Tasks::none();
         Self {
-            tasks: Tasks {
-                shared: Arc::new(shared),
-            },
+            tasks,
             ended,
             reloads: watch::Sender::new(0),
             signals,
@@ -316,7 +141,7 @@ impl Lifecycle {
                 () = stop.requested() => {}
             }
             if dead.is_some() {
-                stop.soft.cancel();
+                self.tasks.request_stop();
             }
         }
         notify(&[NotifyState::Stopping]);
@@ -340,7 +165,7 @@ impl Lifecycle {
                 tasks = left,
                 "Cutting off what has not stopped, because of {reason}"
             );
-            self.cut(stop).await;
+            self.cut(&stop).await;
             dead = dead.or_else(|| {
                 let what = format!("stopped by {reason} while these were at work: {left}");
                 Some(
@@ -352,8 +177,8 @@ impl Lifecycle {
         dead.map_or(Ok(self.exit), Err)
     }
 
-    async fn cut(&mut self, stop: Stop) {
-        stop.hard.cancel();
+    async fn cut(&mut self, stop: &Stop) {
+        stop.force();
         let left = async {
             while !self.tasks.running().is_empty() {
                 match self.ended.recv().await {
@@ -363,13 +188,7 @@ impl Lifecycle {
             }
         };
         if tokio::time::timeout(CUT, left).await.is_err() {
-            let running = self
-                .tasks
-                .shared
-                .running
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            running.values().for_each(|(_, handle)| handle.abort());
+            self.tasks.abort();
         }
     }
 
@@ -381,15 +200,8 @@ impl Lifecycle {
             brief,
             outcome,
         } = ended;
-        let mut running = self
-            .tasks
-            .shared
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        running.remove(&id);
-        drop(running);
-        let stopping = stopping || self.tasks.shared.stop.is_requested();
+        self.tasks.strike(id);
+        let stopping = stopping || self.tasks.stop().is_requested();
         let failure = match outcome {
             Outcome::Returned(Ok(())) if stopping || brief => return None,
             Outcome::Returned(Ok(())) => Failure::new(
@@ -457,154 +269,4 @@ fn system_signals() -> std::io::Result<mpsc::Receiver<Signal>> {
     #[expect(clippy::disallowed_methods, reason = "not a task of the daemon, see above")]
     tokio::spawn(forward);
     Ok(receiver)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GRACE: Duration = Duration::from_secs(10);
-
-    fn lifecycle() -> (Lifecycle, mpsc::Sender<Signal>) {
-        let (sender, receiver) = mpsc::channel(4);
-        (Lifecycle::with_signals(receiver), sender)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_signal_stops_every_task_and_waits_for_its_work() {
-        let (lifecycle, signals) = lifecycle();
-        let (done, mut drained) = mpsc::channel(1);
-        lifecycle.tasks().spawn("worker", |stop| async move {
-            stop.requested().await;
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            done.send(()).await.unwrap();
-        });
-        signals.send(Signal::Terminate).await.unwrap();
-        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Healthy));
-        assert!(drained.try_recv().is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_signal_during_the_start_ends_it_and_drains_what_was_started() {
-        let (mut lifecycle, signals) = lifecycle();
-        let tasks = lifecycle.tasks();
-        let (done, mut drained) = mpsc::channel(1);
-        let start = async {
-            tasks.spawn("worker", |stop| async move {
-                stop.requested().await;
-                done.send(()).await.unwrap();
-            });
-            signals.send(Signal::Reload).await.unwrap();
-            signals.send(Signal::Interrupt).await.unwrap();
-            std::future::pending::<()>().await;
-        };
-        assert_eq!(lifecycle.starting(start).await, None);
-        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Interrupted));
-        assert!(drained.try_recv().is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_start_that_is_not_disturbed_is_handed_on() {
-        let (mut lifecycle, signals) = lifecycle();
-        signals.send(Signal::Reload).await.unwrap();
-        let start = tokio::time::sleep(Duration::from_secs(1));
-        assert_eq!(lifecycle.starting(start).await, Some(()));
-        assert_eq!(
-            *lifecycle.reloads().borrow(),
-            1,
-            "it is looked at after the start"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_interrupt_shows_in_the_exit_code() {
-        let (lifecycle, signals) = lifecycle();
-        lifecycle
-            .tasks()
-            .spawn("worker", |stop| async move { stop.requested().await });
-        signals.send(Signal::Interrupt).await.unwrap();
-        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Interrupted));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_second_signal_forces() {
-        let (lifecycle, signals) = lifecycle();
-        lifecycle
-            .tasks()
-            .spawn("stubborn", |_| std::future::pending::<()>());
-        signals.send(Signal::Terminate).await.unwrap();
-        signals.send(Signal::Terminate).await.unwrap();
-        let before = tokio::time::Instant::now();
-        let failure = lifecycle.run(GRACE).await.unwrap_err();
-        assert!(
-            failure.what.contains("second signal") && failure.what.contains("stubborn"),
-            "{failure}"
-        );
-        assert!(before.elapsed() < Duration::from_secs(1));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_grace_period_ends_what_does_not_stop() {
-        let (lifecycle, signals) = lifecycle();
-        lifecycle
-            .tasks()
-            .spawn("stubborn", |_| std::future::pending::<()>());
-        signals.send(Signal::Terminate).await.unwrap();
-        let before = tokio::time::Instant::now();
-        let failure = lifecycle.run(GRACE).await.unwrap_err();
-        assert!(failure.what.contains("grace period"), "{failure}");
-        assert!(before.elapsed() >= GRACE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_dies_takes_the_process_down_under_its_name() {
-        async fn panics(_: Stop) {
-            panic!("boom");
-        }
-        async fn fails(_: Stop) -> Result<(), std::io::Error> {
-            Err(std::io::Error::other("no socket"))
-        }
-        async fn returns(_: Stop) {}
-        for (kind, expected) in [
-            (0, "task `it` panicked"),
-            (1, "task `it` failed"),
-            (2, "task `it` ended although nobody stopped it"),
-        ] {
-            let (lifecycle, _signals) = lifecycle();
-            let tasks = lifecycle.tasks();
-            tasks.spawn("other", |stop| async move { stop.requested().await });
-            match kind {
-                0 => tasks.spawn("it", panics),
-                1 => tasks.spawn("it", fails),
-                _ => tasks.spawn("it", returns),
-            }
-            let failure = lifecycle.run(GRACE).await.unwrap_err();
-            assert_eq!(
-                (failure.what.as_str(), failure.exit),
-                (expected, ExitCode::Failed)
-            );
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_brief_task_may_end_and_a_hang_up_only_reloads() {
-        let (lifecycle, signals) = lifecycle();
-        let tasks = lifecycle.tasks();
-        let mut reloads = lifecycle.reloads();
-        tasks.spawn_brief("brief", |_| async {});
-        tasks.spawn("reloader", |stop| async move {
-            reloads.changed().await.unwrap();
-            stop.requested().await;
-        });
-        signals.send(Signal::Reload).await.unwrap();
-        let running = tasks.clone();
-        tasks.spawn("observer", |stop| async move {
-            while running.running().contains(&"brief".to_owned()) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            running.request_stop();
-            stop.requested().await;
-        });
-        assert_eq!(lifecycle.run(GRACE).await, Ok(ExitCode::Healthy));
-    }
 }

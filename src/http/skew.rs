@@ -11,6 +11,9 @@ const SAMPLES: usize = 5;
 const NOISE_MS: i64 = 3000;
 /// A `Date` that follows our own clock for so long is a running clock and not a recorded answer.
 const CONFIRMED_AFTER_MS: i64 = 10_000;
+/// A clock of ours that is ahead by less is corrected before that is confirmed: no time zone is further off, and answers that
+/// somebody recorded are older.
+const AHEAD_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// An estimate of platform time minus our time.
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ struct State {
     /// The sample that the following ones have agreed with, and when it was taken.
     agreed: Option<(Timestamp, i64)>,
     confirmed: bool,
+    /// Whether a sample ever disagreed with the ones before.
+    contradicted: bool,
 }
 
 impl Skew {
@@ -48,7 +53,8 @@ impl Skew {
             Some((since, agreed)) if (offset - agreed).abs() <= NOISE_MS => {
                 state.confirmed |= at.millis_since(since) >= CONFIRMED_AFTER_MS;
             }
-            _ => {
+            earlier => {
+                state.contradicted |= earlier.is_some();
                 state.agreed = Some((at, offset));
                 state.confirmed = false;
             }
@@ -65,10 +71,17 @@ impl Skew {
     }
 
     /// Returns the offset to correct our clock by: zero while it is within the noise or not confirmed over time.
+    ///
+    /// A clock of ours that is ahead is corrected from the first answer on, as long as no other one contradicts it: what is
+    /// dated into the future would outweigh everything that is learnt until then, what is dated too early is outweighed by
+    /// the next answer.
     pub fn correction(&self) -> i64 {
-        let confirmed = self.0.lock().unwrap_or_else(PoisonError::into_inner).confirmed;
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (confirmed, contradicted) = (state.confirmed, state.contradicted);
+        drop(state);
+        let ahead = |offset: i64| !contradicted && (-AHEAD_MS..0).contains(&offset);
         self.measured()
-            .filter(|offset| confirmed && offset.abs() > NOISE_MS)
+            .filter(|offset| offset.abs() > NOISE_MS && (confirmed || ahead(*offset)))
             .unwrap_or(0)
     }
 
@@ -107,11 +120,23 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_stands_still_is_never_trusted() {
+    fn a_clock_that_is_ahead_is_corrected_before_it_dates_anything_into_the_future() {
         let skew = Skew::default();
-        for second in 0..100 {
-            skew.learn_sample(at(second), -3_600_000 - second * 1000);
-            assert_eq!(skew.correction(), 0, "{second}");
+        skew.learn_sample(at(0), -900_400);
+        assert_eq!(skew.correction(), -900_400);
+        skew.learn_sample(at(60), -900_100);
+        assert_eq!(skew.correction(), -900_100);
+    }
+
+    #[test]
+    fn a_date_that_stands_still_is_never_trusted() {
+        // A recorded answer, and one that something on the way has kept for an hour.
+        for (age, until) in [(3 * AHEAD_MS, 0), (3_600_000, 4)] {
+            let skew = Skew::default();
+            for second in 0..100 {
+                skew.learn_sample(at(second), -age - second * 1000);
+                assert_eq!(skew.correction() != 0, second < until, "{age} {second}");
+            }
         }
     }
 }

@@ -108,7 +108,6 @@ pub struct Engine {
     started_at: Timestamp,
     instance: String,
     jumped: watch::Receiver<u64>,
-    _lock: StateLock,
 }
 
 impl Engine {
@@ -120,7 +119,7 @@ impl Engine {
         let lock = StateLock::take(&parts.state_dir).map_err(|error| {
             cannot(&error).hint("stop the other one, or give this one its own BITBRAT_STATE_DIR")
         })?;
-        let (ledger, instance, tracker) = restore(&parts).map_err(|error| cannot(&error))?;
+        let (ledger, instance, tracker) = restore(&parts, lock).map_err(|error| cannot(&error))?;
         let recorded = Arc::new(Recorded::default());
         let dispatched = Arc::new(Dispatched::default());
         let attended = Attended::new(parts.sources);
@@ -185,7 +184,6 @@ impl Engine {
             tasks: tasks.clone(),
             instance,
             jumped,
-            _lock: lock,
         })
     }
 
@@ -320,8 +318,8 @@ impl Engine {
 }
 
 /// Opens the memory on disk and restores what was known.
-fn restore(parts: &Parts) -> Result<(Arc<Ledger>, String, Tracker), LedgerError> {
-    let ledger = Ledger::open(&parts.state_dir, parts.outbox)?;
+fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Ledger>, String, Tracker), LedgerError> {
+    let ledger = Ledger::open(&parts.state_dir, parts.outbox)?.holding(lock);
     let instance = match &parts.instance {
         Some(name) => name.clone(),
         None => ledger.note_or("instance", || format!("watch-{}", uuid::Uuid::new_v4().simple()))?,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
+use super::lock::StateLock;
 use super::queue::{Class, Queue};
 use crate::core::event::Event;
 use crate::core::evidence::Knowledge;
@@ -45,6 +46,7 @@ pub struct Ledger {
     untidy: AtomicBool,
     inner: Mutex<Inner>,
     bound: usize,
+    _lock: Option<StateLock>,
 }
 
 struct Inner {
@@ -190,7 +192,18 @@ impl Ledger {
             untidy: AtomicBool::new(true),
             inner: Mutex::new(Inner { connection, queue }),
             bound,
+            _lock: None,
         })
+    }
+
+    /// Holds the lock of the state directory for as long as the file is in use. What commits may outlive the task that asked
+    /// for it; another daemon that had read the file by then would never know of it.
+    #[must_use]
+    pub fn holding(self, lock: StateLock) -> Self {
+        Self {
+            _lock: Some(lock),
+            ..self
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

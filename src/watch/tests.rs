@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::dispatcher::{Dispatched, Dispatcher, Outlet, Unsent};
 use super::intake::Intake;
 use super::ledger::Ledger;
+use super::lock::StateLock;
 use super::recorder::{Beat, Recorded, Recorder, Stuck};
 use super::tracker::Tracker;
 use crate::clock::{Chance, Clock, RuntimeClock};
@@ -533,4 +534,17 @@ async fn what_is_handed_on_as_a_whole_never_overtakes_changes_that_wait() {
     assert!(handed_on.contains(&key(1)));
     drop(kept);
     world.stop().await;
+}
+
+#[test]
+fn the_state_directory_stays_locked_until_the_last_commit_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = StateLock::take(dir.path()).unwrap();
+    let ledger = Arc::new(Ledger::open(dir.path(), 10).unwrap().holding(lock));
+    // What a thread holds that is still at work when its daemon is cut off.
+    let committing = Arc::clone(&ledger);
+    drop(ledger);
+    StateLock::take(dir.path()).unwrap_err();
+    drop(committing);
+    StateLock::take(dir.path()).unwrap();
 }

@@ -22,22 +22,15 @@ use bitbrat::lifecycle::{Lifecycle, Tasks};
 use bitbrat::persist::Persister;
 use bitbrat::persist::consumer::{Consumer, Counts};
 use bitbrat::persist::economy::Economy;
-use bitbrat::platforms::ProbeSink as _;
 use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::FirestoreStore;
 use bitbrat::store::retention::Retention;
-use bitbrat::watch::dispatcher::{Dispatched, Dispatcher};
-use bitbrat::watch::intake::Intake;
-use bitbrat::watch::ledger::Ledger;
-use bitbrat::watch::lock::StateLock;
 use bitbrat::watch::outlets::ToBus;
-use bitbrat::watch::recorder::{Beat, Recorded, Recorder, Stuck};
-use bitbrat::watch::tracker::Tracker;
 use futures_util::StreamExt as _;
-use tokio::sync::{Notify, watch};
 
 use crate::contract::bus::servers::{self, NatsServer};
 use crate::contract::store::worlds::{FirestoreWorld, World};
+use crate::support::heart;
 
 const ROLE: &str = "BITBRAT_TEST_OUTAGE_ROLE";
 const PREFIX: &str = "here.";
@@ -99,51 +92,8 @@ async fn part() {
 async fn ingest(role: &Role, tasks: &Tasks) {
     let own = role.directory.join(&role.name);
     std::fs::create_dir_all(&own).unwrap();
-    let lock = StateLock::take(&own).unwrap();
-    let ledger = Arc::new(Ledger::open(&own, 100_000).unwrap());
-    let mut tracker = Tracker::new(&role.name);
-    ledger
-        .restore(|source, known| tracker.restore(source, known))
-        .unwrap();
-    let (intake, inputs) = Intake::new();
-    let bell = Arc::new(Notify::new());
-    let (closing, closed) = watch::channel(false);
-    let writer = Recorder {
-        tracker,
-        ledger: Arc::clone(&ledger),
-        inputs,
-        beat: Beat::Publish { period: 900_000 },
-        clock: Arc::new(SystemClock),
-        bell: Arc::clone(&bell),
-        closing,
-        counts: Arc::new(Recorded::default()),
-        farewell: false,
-        stuck: Stuck::default(),
-    };
-    let sender = Dispatcher {
-        ledger,
-        outlet: Arc::new(ToBus(role.bus().await)),
-        pace: None,
-        bell,
-        closing: closed,
-        counts: Arc::new(Dispatched::default()),
-        chance: Chance::random(),
-    };
-    let platform = role.directory.join("platform");
-    tasks.spawn("recorder", |stop| writer.run(stop));
-    tasks.spawn("dispatcher", |stop| sender.run(stop));
-    tasks.spawn("ear", |stop| async move {
-        let _held = lock;
-        let mut heard = 0;
-        while stop.sleep(Duration::from_millis(10)).await {
-            let text = std::fs::read_to_string(&platform).unwrap_or_default();
-            let told = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-            for line in told.lines().skip(heard) {
-                intake.observe(serde_json::from_str::<Observation>(line).unwrap());
-                heard += 1;
-            }
-        }
-    });
+    let bus = Arc::new(ToBus(role.bus().await));
+    heart::start(&own, &role.name, role.directory.join("platform"), bus, tasks);
 }
 
 async fn persist(role: &Role, tasks: &Tasks) {

@@ -157,7 +157,7 @@ async fn poison_between_good_messages_is_reported_and_stops_nothing(bus: Arc<dyn
 
 async fn a_store_that_is_away_for_a_while_loses_nothing(bus: Arc<dyn EventBus>) {
     let persisters = Persisters::start(2, &bus).await;
-    persisters.store.down.store(true, Ordering::SeqCst);
+    persisters.store.away.store(true, Ordering::SeqCst);
     let mut ingester = Ingester::default();
     let at = now().plus_secs(-60);
     let events: Vec<_> = (0..40)
@@ -174,7 +174,7 @@ async fn a_store_that_is_away_for_a_while_loses_nothing(bus: Arc<dyn EventBus>) 
         0,
         "nothing is acknowledged before it is stored"
     );
-    persisters.store.down.store(false, Ordering::SeqCst);
+    persisters.store.away.store(false, Ordering::SeqCst);
     persisters.settle(&ingester.documents).await;
     assert_eq!(persisters.sum(|counts| counts.dead.load(Ordering::Relaxed)), 0);
     persisters.stop().await;
@@ -233,6 +233,7 @@ async fn a_document_of_a_newer_bitbrat_blocks_its_own_source_and_no_other() {
     let persisters = Persisters::start(1, &bus).await;
     persisters
         .store
+        .inner
         .put_raw(&key(1).to_string(), json!({"schemaVersion": 99}));
     let mut ingester = Ingester::default();
     let at = now().plus_secs(-60);

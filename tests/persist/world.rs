@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use bitbrat::bus::local::LocalBus;
 use bitbrat::bus::nats::{NatsBus, NatsOptions};
 use bitbrat::bus::pubsub::{PubsubBus, PubsubOptions};
@@ -23,11 +21,10 @@ use bitbrat::persist::Persister;
 use bitbrat::persist::consumer::{Consumer, Counts, subscription};
 use bitbrat::persist::economy::Economy;
 use bitbrat::store::memory::MemoryStore;
-use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
-use futures_util::stream::BoxStream;
 use tokio::task::JoinSet;
 
 use crate::contract::bus::servers;
+use crate::support::flaky::Flaky;
 
 /// A bus within the process.
 pub async fn local() -> Arc<dyn EventBus> {
@@ -56,76 +53,12 @@ pub async fn pubsub() -> Arc<dyn EventBus> {
     Arc::new(PubsubBus::connect(&options).await.unwrap())
 }
 
-/// A store that can be taken away.
-#[derive(Default)]
-pub struct Fragile {
-    inner: MemoryStore,
-    pub down: AtomicBool,
-    pub refused: AtomicUsize,
-}
+/// A store in memory that can be taken away.
+pub type Fragile = Flaky<MemoryStore>;
 
 impl Fragile {
-    fn fault(&self) -> Result<(), StoreError> {
-        if !self.down.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        self.refused.fetch_add(1, Ordering::SeqCst);
-        Err(StoreError::Unavailable {
-            location: "fragile".to_owned(),
-            reason: "taken away".to_owned(),
-        })
-    }
-
     pub fn document(&self, key: &SourceKey) -> Option<serde_json::Value> {
         self.inner.raw(&key.to_string())
-    }
-
-    pub fn put_raw(&self, document_id: &str, document: serde_json::Value) {
-        self.inner.put_raw(document_id, document);
-    }
-}
-
-#[async_trait]
-impl SourceStore for Fragile {
-    fn location(&self) -> String {
-        "fragile".to_owned()
-    }
-
-    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
-        self.fault()?;
-        self.inner.load(key).await
-    }
-
-    async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
-        self.fault()?;
-        self.inner.load_all().await
-    }
-
-    async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
-        match self.fault() {
-            Ok(()) => self.inner.save(writes).await,
-            Err(error) => writes.iter().map(|_| Err(error.clone())).collect(),
-        }
-    }
-
-    async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
-        self.inner.delete(document_id).await
-    }
-
-    async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
-        self.inner.append_history(key, entries).await
-    }
-
-    async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(key, limit).await
-    }
-
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError> {
-        self.inner.watch().await
-    }
-
-    async fn check(&self) -> Result<(), StoreError> {
-        self.fault()
     }
 }
 

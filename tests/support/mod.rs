@@ -1,5 +1,7 @@
 //! Runs the program as a person would, in a home of its own.
 
+pub mod flaky;
+pub mod heart;
 pub mod process;
 
 use std::collections::BTreeMap;

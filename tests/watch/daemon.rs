@@ -119,7 +119,9 @@ fn field(body: &str, key: &str, field: &str) -> Value {
 fn two_daemons_with_states_of_their_own_converge_on_one_store() {
     let sim = Sim::start();
     let sources = ["twitch:777001", "twitch:777002"];
-    let home = sim.home(&sources).file("bitbrat.toml", &eager(&sources));
+    // The one that stays says so with its next heartbeat, which is half a minute away by default.
+    let settings = format!("[store]\nheartbeat = \"1s\"\n{}", eager(&sources));
+    let home = sim.home(&sources).file("bitbrat.toml", &settings);
     let store = format!("sqlite:{}", home.work().join("shared.db").display());
     let home = home.env("BITBRAT_STORE__URL", &store);
     let start = |state: &str| {

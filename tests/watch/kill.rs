@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bitbrat::clock::{Chance, SystemClock};
 use bitbrat::core::document::SourceDocument;
 use bitbrat::core::event::read::{Reading, Side, read};
 use bitbrat::core::event::{Event, EventKind};
@@ -22,14 +21,9 @@ use bitbrat::core::source::SourceKey;
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
 use bitbrat::lifecycle::Lifecycle;
-use bitbrat::platforms::ProbeSink as _;
-use bitbrat::watch::dispatcher::{Dispatched, Dispatcher, Outlet, Unsent};
-use bitbrat::watch::intake::Intake;
-use bitbrat::watch::ledger::Ledger;
-use bitbrat::watch::lock::StateLock;
-use bitbrat::watch::recorder::{Beat, Recorded, Recorder, Stuck};
-use bitbrat::watch::tracker::Tracker;
-use tokio::sync::{Notify, watch};
+use bitbrat::watch::dispatcher::{Outlet, Unsent};
+
+use crate::support::heart;
 
 const DIRECTORY: &str = "BITBRAT_TEST_KILL_DIRECTORY";
 const KILLS: u32 = 200;
@@ -66,50 +60,15 @@ async fn child() {
     let Some(directory) = std::env::var_os(DIRECTORY).map(PathBuf::from) else {
         return;
     };
-    let _lock = StateLock::take(&directory).unwrap();
-    let ledger = Arc::new(Ledger::open(&directory, 10_000).unwrap());
-    let mut tracker = Tracker::new("child");
-    ledger
-        .restore(|source, known| tracker.restore(source, known))
-        .unwrap();
-    let (intake, inputs) = Intake::new();
-    let bell = Arc::new(Notify::new());
-    let (closing, closed) = watch::channel(false);
-    let writer = Recorder {
-        tracker,
-        ledger: Arc::clone(&ledger),
-        inputs,
-        beat: Beat::Publish { period: 900_000 },
-        clock: Arc::new(SystemClock),
-        bell: Arc::clone(&bell),
-        closing,
-        counts: Arc::new(Recorded::default()),
-        farewell: false,
-        stuck: Stuck::default(),
-    };
-    let sender = Dispatcher {
-        ledger,
-        outlet: Arc::new(FileBus(directory.join("bus"))),
-        pace: None,
-        bell,
-        closing: closed,
-        counts: Arc::new(Dispatched::default()),
-        chance: Chance::random(),
-    };
     let lifecycle = Lifecycle::new();
-    lifecycle.tasks().spawn("recorder", |stop| writer.run(stop));
-    lifecycle.tasks().spawn("dispatcher", |stop| sender.run(stop));
-    lifecycle.tasks().spawn("ear", |stop| async move {
-        let mut heard = 0;
-        while stop.sleep(Duration::from_millis(2)).await {
-            let text = std::fs::read_to_string(directory.join("platform")).unwrap_or_default();
-            let told = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-            for line in told.lines().skip(heard) {
-                intake.observe(serde_json::from_str::<Observation>(line).unwrap());
-                heard += 1;
-            }
-        }
-    });
+    let bus = Arc::new(FileBus(directory.join("bus")));
+    heart::start(
+        &directory,
+        "child",
+        directory.join("platform"),
+        bus,
+        &lifecycle.tasks(),
+    );
     let _ = lifecycle.run(Duration::from_secs(5)).await;
 }
 

@@ -1,159 +1,441 @@
-//! What the virtual week is made of: channels that go live and end, and a store that can be away.
+//! A daemon in this process whose time is moved: the real engine, adapters and files, the simulated Twitch over real sockets,
+//! and a clock that stands still while anything is under way. Hours pass between two instructions, and whatever happens
+//! happens at an exact moment, however slow the machine is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bitbrat::clock::{Chance, Clock, ManualClock};
 use bitbrat::core::document::SourceDocument;
-use bitbrat::core::source::SourceKey;
+use bitbrat::core::observation::{Fact, Observation};
+use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::core::time::Timestamp;
-use bitbrat::store::sqlite::SqliteStore;
-use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
-use futures_util::stream::BoxStream;
+use bitbrat::core::transition::{Facet, Transition};
+use bitbrat::http::{Http, HttpOptions};
+use bitbrat::lifecycle::{Lifecycle, Signal};
+use bitbrat::persist::Persister;
+use bitbrat::persist::economy::Economy;
+use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
+use bitbrat::platforms::{Budget, Platform, PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
+use bitbrat::sim::twitch::{TokenSpec, TwitchUrls};
+use bitbrat::sim::{Sim, SimOptions};
+use bitbrat::store::SourceStore;
+use bitbrat::store::retention::Retention;
+use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
+use bitbrat::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
+use bitbrat::watch::engine::{Engine, Parts, Route};
+use bitbrat::watch::intake::Intake;
+use bitbrat::watch::lanes::Lanes;
+use bitbrat::watch::listening::{ListenerReport, Listening};
+use bitbrat::watch::overview::View;
+use tokio::sync::{mpsc, oneshot};
 
-/// The longest time in seconds for which nobody may hear of a channel: an outage of half an hour that begins just before a
-/// look and ends just after the moment of one, and what polls lag behind.
-pub const LONGEST_SILENCE: i64 = 9_300;
+use crate::support::flaky::Flaky;
 
-/// One broadcast.
-#[derive(Debug, Clone)]
-pub struct Broadcast {
-    pub id: String,
-    pub start: Timestamp,
-    pub end: Timestamp,
+/// When the story begins.
+pub const START: i64 = 1_780_000_000_000;
+const BOT: &str = "900100";
+/// For so long nothing at all may happen before a wait is given up: pauses between attempts are half a minute at most. How long
+/// it takes in all says something of the machine only.
+const STILL: Duration = Duration::from_secs(120);
+
+/// How many looks for streams have ended, and how many of them with problems.
+#[derive(Default)]
+struct Looks {
+    ended: AtomicU64,
+    failed: AtomicU64,
 }
 
-/// What is really so.
-pub struct Truth {
-    pub broadcasts: BTreeMap<SourceKey, Vec<Broadcast>>,
-    changes: BTreeMap<Timestamp, Vec<(SourceKey, String, bool)>>,
-}
-
-impl Truth {
-    /// Makes up `days` of broadcasts of `count` channels: some every day, some seldom, some short.
-    pub fn invent(begin: Timestamp, count: u32, days: i64, chance: &mut fastrand::Rng) -> Self {
-        let end = begin.plus_secs(days * 86_400);
-        let mut broadcasts = BTreeMap::new();
-        let mut changes: BTreeMap<Timestamp, Vec<_>> = BTreeMap::new();
-        for id in 1..=count {
-            let source: SourceKey = format!("twitch:{id}").parse().unwrap();
-            let mut list = Vec::new();
-            let mut at = begin.plus_secs(chance.i64(1..86_400));
-            while at < end {
-                // Longer than any outage and the pause between looks together, so that it cannot pass unseen.
-                let length = chance.i64(LONGEST_SILENCE..7 * 3_600);
-                list.push(Broadcast {
-                    id: format!("{id}{:05}", list.len() + 1),
-                    start: at,
-                    end: at.plus_secs(length),
-                });
-                at = at.plus_secs(length + chance.i64(3_600..30 * 3_600));
-            }
-            for Broadcast { id, start, end } in &list {
-                for (at, live) in [(start, true), (end, false)] {
-                    changes
-                        .entry(*at)
-                        .or_default()
-                        .push((source.clone(), id.clone(), live));
-                }
-            }
-            broadcasts.insert(source, list);
-        }
-        Self { broadcasts, changes }
-    }
-
-    pub fn keys(&self) -> Vec<SourceKey> {
-        self.broadcasts.keys().cloned().collect()
-    }
-
-    /// The moment of the first change after `now`.
-    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        self.changes.range(now.plus_millis(1)..).next().map(|(at, _)| *at)
-    }
-
-    /// What changes at a moment: the source, its stream, and whether that starts.
-    pub fn changes_at(&self, at: Timestamp) -> impl Iterator<Item = (SourceKey, String, bool)> {
-        self.changes.get(&at).into_iter().flatten().cloned()
-    }
-
-    /// Lets nothing change after a moment.
-    pub fn cut(&mut self, after: Timestamp) {
-        drop(self.changes.split_off(&after.plus_millis(1)));
-        for broadcasts in self.broadcasts.values_mut() {
-            broadcasts.retain(|broadcast| broadcast.start <= after);
-            for broadcast in broadcasts.iter_mut().filter(|broadcast| broadcast.end > after) {
-                broadcast.end = Timestamp::from_millis(i64::MAX);
-            }
-        }
-    }
-
-    /// The broadcast of a source at a moment.
-    pub fn at(&self, source: &SourceKey, at: Timestamp) -> Option<&Broadcast> {
-        self.broadcasts[source]
-            .iter()
-            .find(|broadcast| broadcast.start <= at && at < broadcast.end)
-    }
-}
-
-/// A store that can be away.
-pub struct FlakyStore {
-    pub inner: Arc<SqliteStore>,
-    pub away: Arc<AtomicBool>,
-}
-
-impl FlakyStore {
-    fn check_up(&self) -> Result<(), StoreError> {
-        match self.away.load(Ordering::SeqCst) {
-            false => Ok(()),
-            true => Err(StoreError::Unavailable {
-                location: self.inner.location(),
-                reason: "it is away".into(),
-            }),
-        }
-    }
+/// Twitch, and a count of the looks at it.
+struct Watched {
+    twitch: TwitchPlatform,
+    looks: Arc<Looks>,
 }
 
 #[async_trait]
-impl SourceStore for FlakyStore {
-    fn location(&self) -> String {
-        self.inner.location()
+impl Platform for Watched {
+    fn name(&self) -> PlatformName {
+        self.twitch.name()
     }
 
-    async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
-        self.check_up()?;
-        self.inner.load(key).await
+    fn budgets(&self) -> Vec<Budget> {
+        self.twitch.budgets()
     }
 
-    async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
-        self.check_up()?;
-        self.inner.load_all().await
+    async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
+        self.twitch.resolve(names).await
     }
 
-    async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
-        match self.check_up() {
-            Ok(()) => self.inner.save(writes).await,
-            Err(error) => writes.iter().map(|_| Err(error.clone())).collect(),
+    async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
+        let summary = self.twitch.probe(probes, sources, sink).await;
+        if probes.contains(&Probe::Stream) {
+            let failed = u64::from(!summary.problems.is_empty());
+            self.looks.failed.fetch_add(failed, Ordering::SeqCst);
+            self.looks.ended.fetch_add(1, Ordering::SeqCst);
+        }
+        summary
+    }
+}
+
+/// The world around the daemon, which may run or not.
+pub struct World {
+    pub directory: tempfile::TempDir,
+    pub sim: Sim,
+    pub store: Arc<SqliteStore>,
+    pub starts: u64,
+    store_away: Arc<AtomicBool>,
+    sources: Vec<SourceKey>,
+    tokens: Arc<dyn TokenStore>,
+    looks: Arc<Looks>,
+    daemon: Option<Daemon>,
+}
+
+/// A running daemon.
+struct Daemon {
+    lanes: Arc<Lanes>,
+    view: View,
+    /// Where pushes enter; gone as soon as it is asked to stop.
+    intake: Arc<Mutex<Option<Intake>>>,
+    signals: mpsc::Sender<Signal>,
+    kill: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl World {
+    pub async fn new(sources: Vec<SourceKey>) -> Self {
+        let sim = Sim::start(SimOptions {
+            clock: ManualClock::at(Timestamp::from_millis(START)),
+            ..SimOptions::default()
+        })
+        .await
+        .unwrap();
+        sim.twitch.add_client("app", Some("hush-secret"));
+        sim.twitch.add_channel(BOT, "bitbrat_bot");
+        for source in &sources {
+            sim.twitch
+                .add_channel(source.id(), &format!("rat{}", source.id()));
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteOptions {
+            retention: Retention {
+                entries: 10_000,
+                age: Duration::from_hours(24 * 365),
+            },
+            ..SqliteOptions::default()
+        };
+        let store = SqliteStore::open(&directory.path().join("store.db"), options)
+            .await
+            .unwrap();
+        Self {
+            tokens: tokens(&sim).await,
+            directory,
+            sim,
+            sources,
+            store: Arc::new(store),
+            store_away: Arc::default(),
+            looks: Arc::default(),
+            daemon: None,
+            starts: 0,
         }
     }
 
-    async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
-        self.inner.delete(document_id).await
+    pub fn now(&self) -> Timestamp {
+        self.sim.clock.now()
     }
 
-    async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
-        self.inner.append_history(key, entries).await
+    /// Starts the daemon on what a previous one left behind. It has threads of its own, so that its end is an end: nothing of it
+    /// is at work any more when the next one starts.
+    pub async fn start(&mut self) {
+        self.starts += 1;
+        let life = Life {
+            state: self.directory.path().to_owned(),
+            sources: self.sources.clone(),
+            urls: self.sim.twitch.urls(),
+            clock: Arc::clone(&self.sim.clock) as Arc<dyn Clock>,
+            store: Arc::new(Flaky {
+                inner: Arc::clone(&self.store),
+                away: Arc::clone(&self.store_away),
+            }),
+            tokens: Arc::clone(&self.tokens),
+            looks: Arc::clone(&self.looks),
+            seed: self.starts,
+        };
+        let (signals, receiver) = mpsc::channel(4);
+        let (up, started) = oneshot::channel();
+        let (kill, killed) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .max_blocking_threads(4)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = life.live(up, receiver) => {}
+                    _ = killed => {}
+                }
+            });
+            // Drops all tasks where they are, and waits only for what is just being written.
+            drop(runtime);
+            let _ = end.send(());
+        });
+        let (lanes, view, intake) = started.await.expect("it starts");
+        self.daemon = Some(Daemon {
+            lanes,
+            view,
+            intake,
+            signals,
+            kill,
+            ended,
+        });
     }
 
-    async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.inner.history(key, limit).await
+    /// Ends the daemon politely: it takes in and tells what is under way, then says goodbye.
+    pub async fn stop(&mut self) {
+        let daemon = self.daemon.take().expect("it runs");
+        daemon.signals.send(Signal::Terminate).await.unwrap();
+        daemon.ended.await.expect("its threads end");
     }
 
-    async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError> {
-        self.inner.watch().await
+    /// Ends the daemon in the middle of whatever it is doing, without a word.
+    pub async fn kill(&mut self) {
+        let daemon = self.daemon.take().expect("it runs");
+        daemon.kill.send(()).unwrap();
+        daemon.ended.await.expect("its threads end");
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        self.check_up()
+    /// Pushes to the daemon. Returns whether anybody heard.
+    pub fn push(&self, push: Observation) -> bool {
+        let Some(daemon) = &self.daemon else { return false };
+        let intake = daemon.intake.lock().unwrap();
+        if let Some(intake) = &*intake {
+            intake.observe(push);
+        }
+        intake.is_some()
     }
+
+    /// Asks for a look at all sources, without waiting for it.
+    pub fn ask(&self) {
+        if let Some(daemon) = &self.daemon {
+            daemon
+                .lanes
+                .ask(&ProbeSet::from([Probe::Connection, Probe::Stream]));
+        }
+    }
+
+    /// Looks at all sources, and waits until nothing is under way any more.
+    pub async fn look(&self) {
+        if self.daemon.is_none() {
+            return;
+        }
+        // What was pushed before is taken in before.
+        self.settle().await;
+        let before = self.looks();
+        self.ask();
+        self.wait("a look never ended", || self.looks() > before).await;
+        self.settle().await;
+    }
+
+    /// Returns how many looks have ended.
+    pub fn looks(&self) -> u64 {
+        self.looks.ended.load(Ordering::SeqCst)
+    }
+
+    /// Returns how many looks met problems.
+    pub fn failed_looks(&self) -> u64 {
+        self.looks.failed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until nothing is under way any more: what was learnt is joined and, unless the store is away, stored.
+    pub async fn settle(&self) {
+        let Some(daemon) = &self.daemon else { return };
+        let away = self.store_away.load(Ordering::SeqCst);
+        self.wait("what was learnt was never stored", || {
+            let view = (daemon.view)();
+            view.inputs == 0 && (away || view.outbox.events == 0)
+        })
+        .await;
+    }
+
+    /// Waits as long as anything moves.
+    async fn wait(&self, otherwise: &str, done: impl Fn() -> bool) {
+        let progress = || {
+            let view = self.daemon.as_ref().map(|daemon| (daemon.view)());
+            let view = view.map(|view| (view.inputs, view.outbox, view.sent));
+            (self.looks(), view)
+        };
+        let (mut last, mut moved) = (progress(), Instant::now());
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            if moved.elapsed() > STILL {
+                let now = progress();
+                assert_ne!(now, last, "{otherwise}");
+                (last, moved) = (now, Instant::now());
+            }
+        }
+    }
+
+    /// Takes the store away, or brings it back.
+    pub fn set_store_away(&self, away: bool) {
+        self.store_away.store(away, Ordering::SeqCst);
+    }
+
+    /// Brings the simulator back to the network, which takes real time.
+    pub async fn come_up(&self) {
+        self.sim.twitch.host().come_up();
+        let address = self.sim.twitch.http().replacen("http://", "", 1);
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(&address).await.is_err() {
+            assert!(begun.elapsed() < STILL, "the simulator stays away");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Returns the stored document of a source.
+    pub async fn document(&self, source: &SourceKey) -> SourceDocument {
+        self.store
+            .load(source)
+            .await
+            .unwrap()
+            .expect("it is stored")
+            .value
+    }
+
+    /// Returns the changes of a source's stream that were told, in the order in which they happened.
+    pub async fn told(&self, source: &SourceKey) -> Vec<Transition> {
+        let entries = self.store.history(source, 100_000).await.unwrap();
+        let mut told: Vec<_> = entries.into_iter().map(|entry| entry.transition).collect();
+        told.retain(|transition| transition.facet == Facet::Stream);
+        told.sort_by_key(|transition| transition.at);
+        told
+    }
+}
+
+/// What a daemon's life needs.
+struct Life {
+    state: PathBuf,
+    sources: Vec<SourceKey>,
+    urls: TwitchUrls,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn SourceStore>,
+    tokens: Arc<dyn TokenStore>,
+    looks: Arc<Looks>,
+    seed: u64,
+}
+
+/// What others hold of a daemon that has started.
+type Started = (Arc<Lanes>, View, Arc<Mutex<Option<Intake>>>);
+
+impl Life {
+    async fn live(self, up: oneshot::Sender<Started>, signals: mpsc::Receiver<Signal>) {
+        let hours = |count| Duration::from_hours(count);
+        let persister = Persister::new(
+            self.store,
+            Arc::clone(&self.clock),
+            Economy::every(hours(6)),
+            Chance::seeded(self.seed),
+        );
+        let options = TwitchOptions {
+            auth_url: self.urls.auth.parse().unwrap(),
+            helix_url: self.urls.helix.parse().unwrap(),
+            client_id: Some("app".to_owned()),
+            client_secret: Some("hush-secret".to_owned().into()),
+            ..TwitchOptions::default()
+        };
+        let http = Http::new(HttpOptions::default(), Arc::clone(&self.clock));
+        let clock = Arc::clone(&self.clock);
+        let platform = Watched {
+            twitch: TwitchPlatform::new(options, self.tokens, http, clock, Chance::seeded(1)),
+            looks: self.looks,
+        };
+        let parts = Parts {
+            state_dir: self.state,
+            instance: Some("moved".to_owned()),
+            outbox: 100_000,
+            sources: self.sources.into_iter().map(Into::into).collect(),
+            platforms: vec![Arc::new(platform) as Arc<dyn Platform>],
+            route: Route::Local {
+                persister: Arc::new(persister),
+                location: "sqlite".to_owned(),
+                heartbeat: hours(12),
+            },
+            timetable: BTreeMap::new(),
+            jitter: Duration::ZERO,
+            clock: self.clock,
+            chance: Chance::seeded(self.seed),
+        };
+        let lifecycle = Lifecycle::new();
+        let mut engine = Engine::start(parts, &lifecycle.tasks(), true).unwrap();
+        let (ear, intake) = ear();
+        engine.listen(ear);
+        engine.run_lanes();
+        let intake_of_ear = intake.await.expect("the ear runs");
+        let _ = up.send((Arc::clone(&engine.lanes), engine.view(), intake_of_ear));
+        let ended = lifecycle.run_with(signals, Duration::from_secs(30)).await;
+        ended.expect("it stops when it is asked to");
+    }
+}
+
+/// Hears what is pushed, until the daemon is asked to stop.
+fn ear() -> (Listening, oneshot::Receiver<Arc<Mutex<Option<Intake>>>>) {
+    let (open, intake) = oneshot::channel();
+    let listening = Listening {
+        name: "twitch-eventsub".to_owned(),
+        run: Box::new(move |ears, stop| {
+            Box::pin(async move {
+                let ear = Arc::new(Mutex::new(Some(ears.intake)));
+                let _ = open.send(Arc::clone(&ear));
+                stop.requested().await;
+                ear.lock().unwrap().take();
+            })
+        }),
+        report: Arc::new(|| ListenerReport {
+            healthy: true,
+            summary: "hears".to_owned(),
+            detail: serde_json::Value::Null,
+        }),
+    };
+    (listening, intake)
+}
+
+/// The bot's tokens.
+async fn tokens(sim: &Sim) -> Arc<dyn TokenStore> {
+    let tokens = MemoryTokenStore::default();
+    let pair = sim.twitch.issue_token(TokenSpec {
+        client_id: "app".to_owned(),
+        user_id: Some(BOT.to_owned()),
+        ..TokenSpec::default()
+    });
+    let now = sim.clock.now();
+    let token = StoredToken {
+        refresh: pair.refresh.map(RefreshToken::fresh),
+        client_id: Some("app".to_owned()),
+        user_id: Some(BOT.to_owned()),
+        expires_at: Some(now.plus_secs(pair.expires_in)),
+        ..StoredToken::unproven(pair.access, now)
+    };
+    let lease = tokens.lease(&twitch::bot()).await.unwrap();
+    let record = TokenRecord {
+        token: Some(token),
+        ..TokenRecord::default()
+    };
+    lease.save(&record).await.unwrap();
+    drop(lease);
+    Arc::new(tokens)
+}
+
+/// What EventSub tells of a stream that starts or ends.
+pub fn pushed(source: &SourceKey, stream: &str, live: bool, at: Timestamp) -> Observation {
+    let fact = Fact::StreamPush {
+        live,
+        stream_id: live.then(|| stream.to_owned()),
+        started_at: live.then_some(at),
+    };
+    Observation::new(source, at, "twitch.eventsub", fact)
 }

@@ -62,6 +62,9 @@ async fn revocations_say_what_they_mean_and_ask_for_a_look() {
         ("authorization_revoked", true, Probe::Auth),
         ("user_removed", true, Probe::Connection),
         ("version_removed", true, Probe::Stream),
+        ("moderator_removed", true, Probe::Permissions),
+        ("chat_user_banned", true, Probe::Connection),
+        ("notification_failures_exceeded", false, Probe::Stream),
         ("novel_status", false, Probe::Stream),
     ] {
         let (world, _time, ear) = listening().await;

@@ -1,0 +1,217 @@
+//! Tasks with names: what spawns them, what tells them to stop, and the list of those that run.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What a task ends with; an error is told under the task's name.
+pub type TaskResult = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// Tells a task when to stop.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    soft: CancellationToken,
+    hard: CancellationToken,
+}
+
+impl Stop {
+    /// A stop that nobody asks for, for parts that run outside of a daemon.
+    pub fn never() -> Self {
+        Self {
+            soft: CancellationToken::new(),
+            hard: CancellationToken::new(),
+        }
+    }
+
+    /// Resolves when no new work should be taken.
+    pub async fn requested(&self) {
+        self.soft.cancelled().await;
+    }
+
+    /// Whether no new work should be taken.
+    pub fn is_requested(&self) -> bool {
+        self.soft.is_cancelled()
+    }
+
+    /// Resolves when even work in progress should be dropped.
+    pub async fn cut(&self) {
+        self.hard.cancelled().await;
+    }
+
+    /// Makes every task drop even work in progress.
+    pub(super) fn force(&self) {
+        self.hard.cancel();
+    }
+
+    /// Waits, but not beyond a requested stop. Returns whether the whole time has passed.
+    pub async fn sleep(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.requested() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+}
+
+/// Spawns supervised tasks. Cheap to clone.
+#[derive(Clone)]
+pub struct Tasks {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stop: Stop,
+    next: AtomicU64,
+    running: Mutex<Running>,
+    ended: mpsc::UnboundedSender<Ended>,
+}
+
+type Running = BTreeMap<u64, (String, AbortHandle)>;
+
+/// A task that is no more.
+pub(super) struct Ended {
+    pub(super) id: u64,
+    pub(super) name: String,
+    /// Whether it may end before a stop.
+    pub(super) brief: bool,
+    pub(super) outcome: Outcome,
+}
+
+/// How it ended.
+pub(super) enum Outcome {
+    /// By itself.
+    Returned(TaskResult),
+    /// It panicked or was aborted.
+    Vanished,
+}
+
+/// Reports the end of a task however it ends.
+struct Report {
+    ended: Option<Ended>,
+    to: mpsc::UnboundedSender<Ended>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens after the lifecycle is over, and then nobody needs to.
+            let _ = self.to.send(ended);
+        }
+    }
+}
+
+impl Tasks {
+    /// Starts without tasks; the ends of those to come arrive at the receiver.
+    pub(super) fn none() -> (Self, mpsc::UnboundedReceiver<Ended>) {
+        let (sender, ended) = mpsc::unbounded_channel();
+        let shared = Shared {
+            stop: Stop::never(),
+            next: AtomicU64::new(0),
+            running: Mutex::new(Running::new()),
+            ended: sender,
+        };
+        let tasks = Self {
+            shared: Arc::new(shared),
+        };
+        (tasks, ended)
+    }
+
+    /// Starts a task that is to live until it is stopped.
+    pub fn spawn<F, R>(&self, name: impl Into<String>, task: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = R> + Send + 'static,
+        R: IntoTaskResult,
+    {
+        self.start(name.into(), false, task(self.shared.stop.clone()));
+    }
+
+    /// Starts a task that may end by itself, but not by panic or error.
+    pub fn spawn_brief<F, R>(&self, name: impl Into<String>, task: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = R> + Send + 'static,
+        R: IntoTaskResult,
+    {
+        self.start(name.into(), true, task(self.shared.stop.clone()));
+    }
+
+    /// Returns what tells when to stop.
+    pub fn stop(&self) -> Stop {
+        self.shared.stop.clone()
+    }
+
+    /// Asks every task to stop softly, as a signal would.
+    pub fn request_stop(&self) {
+        self.shared.stop.soft.cancel();
+    }
+
+    /// Returns the names of the tasks that run.
+    pub fn running(&self) -> Vec<String> {
+        self.list().values().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes a task off the list.
+    pub(super) fn strike(&self, id: u64) {
+        self.list().remove(&id);
+    }
+
+    /// Aborts whatever runs.
+    pub(super) fn abort(&self) {
+        self.list().values().for_each(|(_, handle)| handle.abort());
+    }
+
+    fn list(&self) -> MutexGuard<'_, Running> {
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+    fn start<R: IntoTaskResult>(
+        &self,
+        name: String,
+        brief: bool,
+        task: impl Future<Output = R> + Send + 'static,
+    ) {
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let mut report = Report {
+            ended: Some(Ended {
+                id,
+                name: name.clone(),
+                brief,
+                outcome: Outcome::Vanished,
+            }),
+            to: self.shared.ended.clone(),
+        };
+        // Held while spawning: the task cannot be reported as ended before it stands in the table.
+        let mut running = self.list();
+        let handle = tokio::spawn(async move {
+            let result = task.await.into_task_result();
+            if let Some(ended) = &mut report.ended {
+                ended.outcome = Outcome::Returned(result);
+            }
+        });
+        running.insert(id, (name, handle.abort_handle()));
+    }
+}
+
+/// What a task's future may yield.
+pub trait IntoTaskResult {
+    /// Turns it into a result.
+    fn into_task_result(self) -> TaskResult;
+}
+
+impl IntoTaskResult for () {
+    fn into_task_result(self) -> TaskResult {
+        Ok(())
+    }
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> IntoTaskResult for Result<(), E> {
+    fn into_task_result(self) -> TaskResult {
+        self.map_err(Into::into)
+    }
+}
