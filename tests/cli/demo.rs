@@ -23,6 +23,7 @@ fn every_source_of_the_demo_is_shown_in_its_true_state() {
         ("discord:888001", "CONNECTED", "UNKNOWN", "VALID"),
         ("discord:888002", "CONNECTED", "UNKNOWN", "VALID"),
         ("discord:888005", "ERROR", "UNKNOWN", "VALID"),
+        ("discord:888006", "ERROR", "UNKNOWN", "REVOKED"),
     ] {
         let item = run.item("key", key);
         assert_eq!(

@@ -17,9 +17,9 @@ mod rest;
 mod streams;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -137,12 +137,17 @@ pub struct DiscordPlatform {
     /// Where the token may be replaced while we run.
     tokens: Option<Arc<dyn TokenStore>>,
     connection: RwLock<Option<Arc<Connection>>>,
+    /// What is configured about guilds; a changed configuration replaces it.
+    guilds: RwLock<Arc<BTreeMap<u64, GuildOptions>>>,
+    /// The bots of guilds that have one of their own.
+    others: RwLock<BTreeMap<u64, Arc<Connection>>>,
     /// Counts the tokens.
     epoch: watch::Sender<u64>,
 }
 
 /// One token's way to Discord, with what never changes about it.
 struct Connection {
+    identity: Identity,
     rest: Rest,
     me: OnceCell<Me>,
     application: OnceCell<Application>,
@@ -164,11 +169,15 @@ pub struct BotUser {
 pub struct SessionStarts {
     /// Sessions that we have begun within a day.
     pub ours: usize,
-    /// Sessions that anybody may still begin.
-    pub left: u64,
+    /// Sessions that anybody may still begin, where told.
+    pub left: Option<u64>,
 }
 
 impl Connection {
+    fn uses(&self, token: &SecretString) -> bool {
+        self.rest.token().expose_secret() == token.expose_secret()
+    }
+
     fn told(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,14 +209,17 @@ impl DiscordPlatform {
         let api_url: Url = options.api_url.parse().map_err(|_| {
             not_configured("discord.api_url to be an address such as https://discord.com/api/v10")
         })?;
+        let api_url = versioned(api_url);
         let platform = Self {
             memory: Arc::new(Memory::new(options.state_dir.clone())),
+            guilds: RwLock::new(Arc::new(options.guilds.clone())),
             options,
             api_url,
             clock,
             chance,
             tokens: None,
             connection: RwLock::default(),
+            others: RwLock::default(),
             epoch: watch::Sender::new(0),
         };
         if let Some(token) = platform.options.bot_token.clone() {
@@ -227,10 +239,18 @@ impl DiscordPlatform {
     /// the old one counts.
     pub fn use_token(&self, token: &SecretString) -> Result<(), PlatformError> {
         let token = clean(token)?;
-        let known = self.connection();
-        if known.is_some_and(|known| known.rest.token().expose_secret() == token.expose_secret()) {
+        if self.connection().is_some_and(|known| known.uses(&token)) {
             return Ok(());
         }
+        let connection = self.connect(bot(), token);
+        let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(Arc::new(connection));
+        self.epoch.send_modify(|epoch| *epoch += 1);
+        Ok(())
+    }
+
+    /// Prepares to ask as the bot that `token` belongs to.
+    fn connect(&self, identity: Identity, token: SecretString) -> Connection {
         let options = &self.options;
         let rest = RestOptions {
             api_url: self.api_url.clone(),
@@ -242,16 +262,13 @@ impl DiscordPlatform {
             invalid_budget: options.invalid_budget,
         };
         let (memory, clock) = (Arc::clone(&self.memory), Arc::clone(&self.clock));
-        let connection = Connection {
+        Connection {
+            identity,
             rest: Rest::new(rest, memory, clock, self.chance.clone()),
             me: OnceCell::new(),
             application: OnceCell::new(),
             told: Mutex::default(),
-        };
-        let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(Arc::new(connection));
-        self.epoch.send_modify(|epoch| *epoch += 1);
-        Ok(())
+        }
     }
 
     /// Tells when there is another token.
@@ -259,14 +276,67 @@ impl DiscordPlatform {
         self.epoch.subscribe()
     }
 
-    /// Takes over a token that was replaced. A store that cannot be read leaves things as they are.
+    /// Takes over tokens that were replaced. A store that cannot be read leaves things as they are.
     async fn renew(&self) {
         let Some(tokens) = &self.tokens else { return };
+        self.renew_others(tokens.as_ref()).await;
         if let Ok(Some(token)) = tokens.load(&bot()).await
             && let Err(error) = self.use_token(&token.access)
         {
             tracing::debug!("The stored token of Discord's bot is left alone: {error}");
         }
+    }
+
+    /// Takes over the tokens of guilds that have a bot of their own.
+    async fn renew_others(&self, tokens: &dyn TokenStore) {
+        let Ok(identities) = tokens.identities().await else {
+            return;
+        };
+        let known = self.others().clone();
+        let mut others = BTreeMap::new();
+        for identity in identities {
+            let Some(guild) = guild_of(&identity) else {
+                continue;
+            };
+            let token = match tokens.load(&identity).await {
+                Ok(Some(token)) => clean(&token.access).ok(),
+                Ok(None) => None,
+                Err(_) => return,
+            };
+            let Some(token) = token else { continue };
+            let connection = match known.get(&guild).filter(|known| known.uses(&token)) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(self.connect(identity, token)),
+            };
+            others.insert(guild, connection);
+        }
+        *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
+    }
+
+    fn others(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Arc<Connection>>> {
+        self.others.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the bot that attends a guild: its own one, else the one that attends all others.
+    fn bot_of(&self, key: &SourceKey) -> Option<Arc<Connection>> {
+        let own = key
+            .id()
+            .parse()
+            .ok()
+            .and_then(|guild: u64| self.others().get(&guild).cloned());
+        own.or_else(|| self.connection())
+    }
+
+    /// Returns which of `sources` have a bot of their own. They are polled, whatever the gateway tells of others.
+    pub async fn with_own_bot(&self, sources: &[SourceKey]) -> BTreeSet<SourceKey> {
+        self.renew().await;
+        let others = self.others();
+        let own = |key: &&SourceKey| {
+            key.id()
+                .parse()
+                .is_ok_and(|guild: u64| others.contains_key(&guild))
+        };
+        sources.iter().filter(own).cloned().collect()
     }
 
     fn connection(&self) -> Option<Arc<Connection>> {
@@ -297,9 +367,11 @@ impl DiscordPlatform {
         })
     }
 
-    /// Returns the id of the application that the bot belongs to, which an invite link names; `None` when it cannot be had.
-    pub async fn application_id(&self) -> Option<String> {
-        let connection = self.connection()?;
+    /// Returns the id of the application that a guild's bot belongs to, which an invite link names; `None` when it cannot be
+    /// had.
+    pub async fn application_id(&self, guild: &SourceKey) -> Option<String> {
+        self.renew().await;
+        let connection = self.bot_of(guild)?;
         let application = connection.application(&Tally::default()).await.ok()?;
         Some(application.to_string())
     }
@@ -330,7 +402,7 @@ impl DiscordPlatform {
                 .rest
                 .memory()
                 .identifies(&me.value.id.to_string(), self.clock.now()),
-            left: limit.remaining,
+            left: limit.map(|limit| limit.remaining),
         })
     }
 
@@ -339,20 +411,27 @@ impl DiscordPlatform {
     pub fn listener(&self, options: GatewayOptions) -> Result<GatewayListener, PlatformError> {
         let connection = self.connected()?;
         let chance = self.chance.clone();
-        Ok(GatewayListener::new(connection, &self.options, options, chance))
+        let listener = GatewayListener::new(
+            connection,
+            &self.guilds(),
+            self.options.stream_from,
+            options,
+            chance,
+        );
+        Ok(listener)
     }
 
     fn connected(&self) -> Result<Arc<Connection>, PlatformError> {
         self.connection().ok_or_else(|| not_configured(NO_TOKEN))
     }
 
-    fn guild_options(&self, id: u64) -> Option<&GuildOptions> {
-        self.options.guilds.get(&id)
+    /// Goes by what is configured about guilds now. Looks in progress finish with what they began with.
+    pub fn configure(&self, guilds: BTreeMap<u64, GuildOptions>) {
+        *self.guilds.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guilds);
     }
 
-    fn channels_of(&self, guild: u64) -> &[u64] {
-        self.guild_options(guild)
-            .map_or(&[], |guild| guild.channels.as_slice())
+    fn guilds(&self) -> Arc<BTreeMap<u64, GuildOptions>> {
+        Arc::clone(&self.guilds.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the ids of guilds by name; a name that two guilds share belongs to neither.
@@ -425,27 +504,95 @@ impl Platform for DiscordPlatform {
 
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
         self.renew().await;
-        let Some(connection) = self.connection() else {
+        let ours = sources
+            .iter()
+            .filter(|key| key.platform() == PlatformName::Discord);
+        let mut summary = ProbeSummary::default();
+        let mut bots: BTreeMap<Identity, (Arc<Connection>, Vec<SourceKey>)> = BTreeMap::new();
+        let mut botless = Vec::new();
+        for key in ours {
+            match self.bot_of(key) {
+                Some(bot) => {
+                    let (_, guilds) = bots
+                        .entry(bot.identity.clone())
+                        .or_insert_with(|| (bot, Vec::new()));
+                    guilds.push(key.clone());
+                }
+                None => botless.push(key),
+            }
+        }
+        if !botless.is_empty() {
             let now = self.clock.now();
-            for key in sources
-                .iter()
-                .filter(|key| key.platform() == PlatformName::Discord)
-            {
+            for key in botless {
                 let fact = facts::refused(Transport::Api, "config.token", NO_TOKEN);
                 sink.observe(Observation::new(key, now, facts::BY_API, fact));
             }
-            return ProbeSummary {
-                calls: 0,
-                problems: vec![format!("Discord needs {NO_TOKEN}")],
-            };
-        };
-        Look::new(self, &connection, probes, sources, sink).run().await
+            summary.problems.push(format!("Discord needs {NO_TOKEN}"));
+        }
+        let together = Together::new(sink);
+        for (bot, guilds) in bots.values() {
+            let look = Look::new(self, bot, probes, guilds, &together).run().await;
+            together.next();
+            summary.calls += look.calls;
+            summary.problems.extend(look.problems);
+        }
+        summary
     }
 }
 
-/// Whose token it is: there is one bot.
+/// Adds to a base address what every path begins with, where it was left to us.
+fn versioned(mut base: Url) -> Url {
+    if matches!(base.path().trim_end_matches('/'), "" | "/api") {
+        base.set_path("/api/v10");
+    }
+    base
+}
+
+/// Several looks that show as one: each goes on counting requests where the one before has ended.
+struct Together<'a> {
+    sink: &'a dyn ProbeSink,
+    /// Requests of the looks before, and of this one so far.
+    counted: Mutex<(usize, usize)>,
+}
+
+impl<'a> Together<'a> {
+    fn new(sink: &'a dyn ProbeSink) -> Self {
+        Self {
+            sink,
+            counted: Mutex::default(),
+        }
+    }
+
+    /// The look has ended.
+    fn next(&self) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        *counted = (counted.0 + counted.1, 0);
+    }
+}
+
+impl ProbeSink for Together<'_> {
+    fn observe(&self, observation: Observation) {
+        self.sink.observe(observation);
+    }
+
+    fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
+        let before = {
+            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.1 = done;
+            counted.0
+        };
+        self.sink.progress(platform, before + done, before + expected);
+    }
+}
+
+/// Whose token it is: the bot's that attends all guilds but those with one of their own.
 pub fn bot() -> Identity {
     Identity::named("discord/bot")
+}
+
+/// Returns the guild that an identity is the own bot of: `discord/bot:<guild id>`.
+fn guild_of(identity: &Identity) -> Option<u64> {
+    identity.as_str().strip_prefix("discord/bot:")?.parse().ok()
 }
 
 const NO_TOKEN: &str = "a bot token: set DISCORD_BOT_TOKEN";
