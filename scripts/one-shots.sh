@@ -48,10 +48,11 @@ trap 'exit 130' INT TERM HUP
 
 # One program in a world of its own: no inherited variables, its own folder.
 home=$work
-clean() { env -i PATH="$PATH" HOME="$home" TMPDIR="$work" LC_ALL=C "$@"; }
+clean() { exec env -i PATH="$PATH" HOME="$home" TMPDIR="$work" LC_ALL=C "$@"; }
 
 # --- the simulator ------------------------------------------------------------------------------------------------
 
+# In the background `clean` is the program itself, so that ending it ends the program.
 clean "$binary" sim --port 0 --env >"$work/sim.env" 2>"$work/sim.err" &
 simulator=$!
 for _ in $(seq 600); do
@@ -105,7 +106,7 @@ shot() {
   # Each schedule once is more work; it has its turn all the same.
   [ $(($1 % 200)) -ne 199 ] && [ "$1" -ne $((runs - 1)) ] || words="watch --once"
   # shellcheck disable=SC2086  # words are words
-  clean timeout 120 "$binary" --env-file "$work/client.env" -q $words </dev/null >"$work/out.$2" 2>&1
+  (clean timeout 120 "$binary" --env-file "$work/client.env" -q $words </dev/null >"$work/out.$2" 2>&1)
   local code=$?
   # 2 is usage, 101 a panic, 124 a command that hangs (or `wait` that saw nothing).
   case $code in 2 | 6 | 101 | 124) echo "bitbrat $words: exit code $code" && tail -n 5 "$work/out.$2" ;; esac
