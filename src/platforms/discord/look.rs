@@ -413,7 +413,15 @@ impl<'a> Look<'a> {
         }
         if any {
             self.complain(match error {
-                ApiError::TokenRefused { at, .. } => format!("{} (refused at {at})", facts::TOKEN_REFUSED),
+                ApiError::TokenRefused { at, .. } => {
+                    let identity = &self.connection.identity;
+                    let whose = if *identity == super::bot() {
+                        String::new()
+                    } else {
+                        format!("{identity}: ")
+                    };
+                    format!("{whose}{} (refused at {at})", facts::TOKEN_REFUSED)
+                }
                 error => format!("Discord: {error}"),
             });
         }
