@@ -4,6 +4,7 @@
 //! is cited where it is obeyed.
 
 mod answer;
+mod bots;
 mod channels;
 mod detail;
 mod facts;
@@ -17,9 +18,9 @@ mod rest;
 mod streams;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +29,7 @@ use tokio::sync::{OnceCell, watch};
 use url::Url;
 
 use self::answer::ApiError;
+use self::bots::Together;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::limits::Route;
 use self::look::Look;
@@ -276,69 +278,6 @@ impl DiscordPlatform {
         self.epoch.subscribe()
     }
 
-    /// Takes over tokens that were replaced. A store that cannot be read leaves things as they are.
-    async fn renew(&self) {
-        let Some(tokens) = &self.tokens else { return };
-        self.renew_others(tokens.as_ref()).await;
-        if let Ok(Some(token)) = tokens.load(&bot()).await
-            && let Err(error) = self.use_token(&token.access)
-        {
-            tracing::debug!("The stored token of Discord's bot is left alone: {error}");
-        }
-    }
-
-    /// Takes over the tokens of guilds that have a bot of their own.
-    async fn renew_others(&self, tokens: &dyn TokenStore) {
-        let Ok(identities) = tokens.identities().await else {
-            return;
-        };
-        let known = self.others().clone();
-        let mut others = BTreeMap::new();
-        for identity in identities {
-            let Some(guild) = guild_of(&identity) else {
-                continue;
-            };
-            let token = match tokens.load(&identity).await {
-                Ok(Some(token)) => clean(&token.access).ok(),
-                Ok(None) => None,
-                Err(_) => return,
-            };
-            let Some(token) = token else { continue };
-            let connection = match known.get(&guild).filter(|known| known.uses(&token)) {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(self.connect(identity, token)),
-            };
-            others.insert(guild, connection);
-        }
-        *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
-    }
-
-    fn others(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Arc<Connection>>> {
-        self.others.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the bot that attends a guild: its own one, else the one that attends all others.
-    fn bot_of(&self, key: &SourceKey) -> Option<Arc<Connection>> {
-        let own = key
-            .id()
-            .parse()
-            .ok()
-            .and_then(|guild: u64| self.others().get(&guild).cloned());
-        own.or_else(|| self.connection())
-    }
-
-    /// Returns which of `sources` have a bot of their own. They are polled, whatever the gateway tells of others.
-    pub async fn with_own_bot(&self, sources: &[SourceKey]) -> BTreeSet<SourceKey> {
-        self.renew().await;
-        let others = self.others();
-        let own = |key: &&SourceKey| {
-            key.id()
-                .parse()
-                .is_ok_and(|guild: u64| others.contains_key(&guild))
-        };
-        sources.iter().filter(own).cloned().collect()
-    }
-
     fn connection(&self) -> Option<Arc<Connection>> {
         self.connection
             .read()
@@ -548,51 +487,9 @@ fn versioned(mut base: Url) -> Url {
     base
 }
 
-/// Several looks that show as one: each goes on counting requests where the one before has ended.
-struct Together<'a> {
-    sink: &'a dyn ProbeSink,
-    /// Requests of the looks before, and of this one so far.
-    counted: Mutex<(usize, usize)>,
-}
-
-impl<'a> Together<'a> {
-    fn new(sink: &'a dyn ProbeSink) -> Self {
-        Self {
-            sink,
-            counted: Mutex::default(),
-        }
-    }
-
-    /// The look has ended.
-    fn next(&self) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        *counted = (counted.0 + counted.1, 0);
-    }
-}
-
-impl ProbeSink for Together<'_> {
-    fn observe(&self, observation: Observation) {
-        self.sink.observe(observation);
-    }
-
-    fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
-        let before = {
-            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-            counted.1 = done;
-            counted.0
-        };
-        self.sink.progress(platform, before + done, before + expected);
-    }
-}
-
 /// Whose token it is: the bot's that attends all guilds but those with one of their own.
 pub fn bot() -> Identity {
     Identity::named("discord/bot")
-}
-
-/// Returns the guild that an identity is the own bot of: `discord/bot:<guild id>`.
-fn guild_of(identity: &Identity) -> Option<u64> {
-    identity.as_str().strip_prefix("discord/bot:")?.parse().ok()
 }
 
 const NO_TOKEN: &str = "a bot token: set DISCORD_BOT_TOKEN";
