@@ -1,6 +1,6 @@
 //! The composition root: settings become adapters here and nowhere else.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use url::Url;
@@ -388,8 +388,8 @@ impl App {
     }
 
     /// Returns the id of Discord's application that the bot belongs to, with one request; `None` when nobody tells it.
-    pub async fn discord_application(&self) -> Option<String> {
-        self.own_discord().await.ok()?.application_id().await
+    pub async fn discord_application(&self, guild: &SourceKey) -> Option<String> {
+        self.own_discord().await.ok()?.application_id(guild).await
     }
 
     /// Returns what Discord's bot is called, with one request; `None` when nobody tells it.
@@ -416,7 +416,10 @@ impl App {
     ) -> Result<Arc<dyn Platform>, Failure> {
         match platform {
             PlatformName::Twitch => Ok(Arc::new(self.twitch(tokens))),
-            PlatformName::Discord => Ok(Arc::new(self.discord(tokens.as_ref()).await?)),
+            PlatformName::Discord => {
+                let discord = self.discord(tokens.as_ref()).await?;
+                Ok(Arc::new(discord.following(tokens)))
+            }
             PlatformName::Kick => Ok(Arc::new(self.kick(tokens))),
         }
     }
@@ -437,13 +440,8 @@ impl App {
         KickPlatform::new(options, tokens, http, clock, self.chance.clone())
     }
 
-    /// Builds Discord with the bot's token from `tokens`.
-    async fn discord(&self, tokens: &dyn TokenStore) -> Result<DiscordPlatform, Failure> {
-        let settings = &self.settings.discord;
-        let token = tokens
-            .load(&crate::platforms::discord::bot())
-            .await?
-            .map(|token| token.access);
+    /// Returns what is configured about Discord's guilds.
+    fn guilds(&self) -> BTreeMap<u64, GuildOptions> {
         let guilds = self.settings.sources.iter().filter_map(|spec| {
             let id = spec
                 .key()
@@ -462,11 +460,28 @@ impl App {
             };
             Some((id, options))
         });
+        guilds.collect()
+    }
+
+    /// Lets the platforms in use go by what `next` has configured about single sources.
+    pub(crate) fn adopt(&self, next: &Self) {
+        if let Some(discord) = self.discord.get() {
+            discord.configure(next.guilds());
+        }
+    }
+
+    /// Builds Discord with the bot's token from `tokens`.
+    async fn discord(&self, tokens: &dyn TokenStore) -> Result<DiscordPlatform, Failure> {
+        let settings = &self.settings.discord;
+        let token = tokens
+            .load(&crate::platforms::discord::bot())
+            .await?
+            .map(|token| token.access);
         let options = DiscordOptions {
             api_url: settings.api_url.to_string(),
             home_page: settings.home_page.to_string(),
             bot_token: token,
-            guilds: guilds.collect(),
+            guilds: self.guilds(),
             stream_from: match settings.stream_from {
                 config::StreamFrom::None => None,
                 config::StreamFrom::Stage => Some(StreamFrom::Stage),

@@ -487,6 +487,7 @@ async fn follow_configuration(
         };
         match attendees(&app, &platforms).await {
             Ok(sources) => {
+                first.adopt(&app);
                 engine.reconfigure(sources, app.settings.schedule.cron.clone());
                 *in_force
                     .write()

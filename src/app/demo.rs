@@ -132,6 +132,10 @@ fn tokens_of(world: &World, now: Timestamp) -> Vec<(String, StoredToken)> {
             StoredToken::unproven(world.discord.token.clone(), now),
         ),
     ];
+    tokens.extend(world.discord.own_tokens.iter().map(|(guild, token)| {
+        let token = StoredToken::unproven(token.clone(), now);
+        (format!("discord/bot:{guild}"), token)
+    }));
     tokens.extend(twitch.broadcasters.iter().map(|token| {
         let identity = format!("twitch/broadcaster:{}", token.user_id);
         (identity, stored(&twitch.client_id, token))

@@ -12,6 +12,7 @@ pub mod reports;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -25,7 +26,7 @@ use crate::cli::commands::{
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, write_err, write_out};
-use crate::cli::progress::Progress;
+use crate::cli::progress::{PATIENCE, Progress};
 use crate::config::Configuration;
 use crate::failure::{ExitCode, Failure};
 use crate::telemetry;
@@ -147,11 +148,13 @@ async fn prepare(
     // A command that ends tells its result; only `watch` tells of its life as it goes.
     let quieter = i8::from(!setup.lives);
     let logs = telemetry::start(&settings.log, setup.verbosity - quieter, Arc::clone(&setup.clock));
+    // Whoever tries the demo wants to see what a look is like, however short it is.
+    let patience = if demo.is_some() { Duration::ZERO } else { PATIENCE };
     let visible = setup.progress && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let cx = Context {
         app: App::new(settings, Arc::clone(&setup.clock), demo)?,
         output: setup.output,
-        progress: Progress::new(visible, setup.output.err.unicode, logs),
+        progress: Progress::new(visible, patience, setup.output.err.unicode, logs),
     };
     cx.app.tell_backstory().await?;
     Ok(cx)

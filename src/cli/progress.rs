@@ -15,6 +15,7 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 /// Draws progress, or does nothing where nobody looks.
 pub struct Progress {
     enabled: bool,
+    patience: Duration,
     unicode: bool,
     logs: Bars,
     drawn: Mutex<Drawn>,
@@ -23,17 +24,21 @@ pub struct Progress {
 struct Drawn {
     all: MultiProgress,
     bars: BTreeMap<String, ProgressBar>,
+    /// Whether they are on the screen.
+    shown: bool,
 }
 
 impl Progress {
-    /// Prepares progress; `logs` is told when bars are on the screen, so that log lines do not tear them apart.
-    pub fn new(enabled: bool, unicode: bool, logs: Bars) -> Self {
+    /// Prepares progress, which is drawn from `patience` on; `logs` is told when bars are on the screen, so that log lines do not tear them apart.
+    pub fn new(enabled: bool, patience: Duration, unicode: bool, logs: Bars) -> Self {
         let drawn = Drawn {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
             bars: BTreeMap::new(),
+            shown: false,
         };
         Self {
             enabled,
+            patience,
             unicode,
             logs,
             drawn: Mutex::new(drawn),
@@ -56,6 +61,9 @@ impl Progress {
                 .all
                 .add(ProgressBar::new(expected).with_style(self.style(unit)));
             bar.set_prefix(what.to_owned());
+            if drawn.shown {
+                enliven(&bar);
+            }
             drawn.bars.insert(what.to_owned(), bar);
         }
         let bar = &drawn.bars[what];
@@ -63,7 +71,7 @@ impl Progress {
         bar.set_position(done);
     }
 
-    /// Runs `work`, showing progress from the moment on that it takes longer than [`PATIENCE`].
+    /// Runs `work`, showing progress from the moment on that it takes longer than a blink.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         if !self.enabled {
             return work.await;
@@ -72,7 +80,7 @@ impl Progress {
         let mut work = work;
         let result = tokio::select! {
             result = &mut work => return result,
-            () = tokio::time::sleep(PATIENCE) => {
+            () = tokio::time::sleep(self.patience) => {
                 self.show();
                 work.await
             }
@@ -82,12 +90,12 @@ impl Progress {
     }
 
     fn show(&self) {
-        let drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.shown = true;
         drawn.all.set_draw_target(ProgressDrawTarget::stderr());
         self.logs.show(drawn.all.clone());
         for bar in drawn.bars.values() {
-            bar.tick();
-            bar.enable_steady_tick(Duration::from_millis(120));
+            enliven(bar);
         }
     }
 
@@ -98,6 +106,7 @@ impl Progress {
             bar.finish_and_clear();
         }
         let _ = drawn.all.clear();
+        drawn.shown = false;
         drawn.all.set_draw_target(ProgressDrawTarget::hidden());
         self.logs.clear();
     }
@@ -111,4 +120,10 @@ impl Progress {
             style.progress_chars("#>-").tick_chars("|/-\\ ")
         }
     }
+}
+
+/// Draws a bar now and keeps it moving.
+fn enliven(bar: &ProgressBar) {
+    bar.tick();
+    bar.enable_steady_tick(Duration::from_millis(120));
 }

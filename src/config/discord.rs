@@ -23,7 +23,7 @@ pub(super) const KEYS: &[Key] = &[
         "Where people can read about your bot; Discord demands such an address in the User-Agent.",
     )
     .or(HOME_PAGE),
-    Key::new("discord.api_url", "Base address of the API, with its version.").or("https://discord.com/api/v10"),
+    Key::new("discord.api_url", "Base address of the API; without a path, `/api/v10` is appended.").or("https://discord.com/api/v10"),
 ];
 
 /// What counts as a guild being live.

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod discord;
 pub mod kick;
+pub mod lenient;
 pub mod twitch;
 
 use std::collections::BTreeSet;

@@ -23,6 +23,7 @@ fn every_source_of_the_demo_is_shown_in_its_true_state() {
         ("discord:888001", "CONNECTED", "UNKNOWN", "VALID"),
         ("discord:888002", "CONNECTED", "UNKNOWN", "VALID"),
         ("discord:888005", "ERROR", "UNKNOWN", "VALID"),
+        ("discord:888006", "ERROR", "UNKNOWN", "REVOKED"),
     ] {
         let item = run.item("key", key);
         assert_eq!(
@@ -101,8 +102,8 @@ fn a_store_that_is_set_explicitly_counts_in_the_demo_too() {
 fn the_table_is_plain_in_a_pipe_and_the_summary_stands_beside_it() {
     let run = Home::new().run(&["--demo", "sources", "status"]).exits(4);
     assert!(!run.stdout.contains('\u{1b}') && !run.stderr.contains('\u{1b}'));
-    assert_eq!(run.stdout.lines().count(), 19);
-    let run = run.shows("► ONLINE").tells("18 sources").tells("3 need you");
+    assert_eq!(run.stdout.lines().count(), 20);
+    let run = run.shows("► ONLINE").tells("19 sources").tells("4 need you");
     run.tells("bitbrat --demo auth login twitch --as twitch/broadcaster:777009 --with-token");
 }
 
@@ -122,12 +123,14 @@ fn without_a_utf8_locale_there_is_ascii_only_but_for_names() {
 }
 
 #[test]
-fn doctor_checks_the_demo_and_finds_the_one_revoked_grant() {
+fn doctor_checks_the_demo_and_finds_the_two_revoked_grants() {
     let run = Home::new().run(&["--demo", "doctor", "-o", "json"]).exits(4);
     assert_eq!(run.item("name", "identity twitch/bot")["outcome"], "OK");
     let revoked = run.item("name", "identity twitch/broadcaster:777009");
     assert_eq!(revoked["outcome"], "FAIL");
     assert!(revoked["next"].as_str().unwrap().contains("auth login"));
+    let reset = run.item("name", "identity discord/bot:888006");
+    assert_eq!(reset["outcome"], "FAIL");
     assert_eq!(run.item("name", "reachable")["outcome"], "OK");
     assert_eq!(run.item("name", "identity kick/bot")["outcome"], "OK");
     assert_eq!(run.item("name", "identity discord/bot")["outcome"], "OK");

@@ -4,5 +4,6 @@ mod bad_input;
 mod demo;
 mod events;
 mod formats;
+mod one_shots;
 mod operator;
 mod schemas;

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::lifecycle::Stop;
 use crate::platforms::discord::DiscordPlatform;
 use crate::platforms::discord::gateway::{Board, Ending, GatewayOptions};
+use crate::watch::attended::Attendee;
 use crate::watch::engine::Engine;
 use crate::watch::listening::{Ears, ListenerReport, Listening};
 
@@ -44,15 +45,28 @@ struct Ear {
     restored: BTreeMap<SourceKey, Counters>,
 }
 
+/// Returns the guilds that the gateway tells of: the bot's, not those of other bots.
+async fn heard(discord: &DiscordPlatform, ears: &Ears) -> Vec<Attendee> {
+    let others = discord
+        .with_own_bot(&ears.attended.of(PlatformName::Discord))
+        .await;
+    let all = ears.attended.all();
+    let guilds = all.get(&PlatformName::Discord).into_iter().flatten();
+    guilds
+        .filter(|guild| !others.contains(&guild.key))
+        .cloned()
+        .collect()
+}
+
 impl Ear {
     async fn run(mut self, ears: Ears, stop: Stop) {
         let (mut changes, mut tokens) = (ears.attended.follow(), self.discord.token_changes());
         loop {
-            let sources = ears.attended.of(PlatformName::Discord);
+            let sources = heard(&self.discord, &ears).await;
             changes.mark_unchanged();
             tokens.mark_unchanged();
             let options = GatewayOptions {
-                sources: sources.clone(),
+                sources: sources.iter().map(|guild| guild.key.clone()).collect(),
                 restored: self.restored.clone(),
                 writer: self.writer.clone(),
                 board: Arc::clone(&self.board),
@@ -62,8 +76,11 @@ impl Ear {
                 loop {
                     tokio::select! {
                         changed = changes.changed() => match changed {
-                            Ok(()) if ears.attended.of(PlatformName::Discord) != sources => return "the guilds",
-                            Ok(()) => {}
+                            Ok(()) => {
+                                if heard(&self.discord, &ears).await != sources {
+                                    return "the guilds";
+                                }
+                            }
                             Err(_) => std::future::pending().await,
                         },
                         changed = tokens.changed() => match changed {

@@ -50,8 +50,6 @@ pub(super) fn start(app: &App, engine: &mut Engine) -> Router {
     engine.show(Arc::new(move |observation| learning.learn(observation)));
     let standing = Arc::new(Standing::default());
     let ear = Ear {
-        // What changes something leaves most of the budget to polls, which are the truth.
-        share: usize::try_from(app.settings.kick.requests_per_minute / 3).map_or(1, |share| share.max(1)),
         kick,
         hook: Arc::clone(&hook),
         standing: Arc::clone(&standing),
@@ -75,8 +73,6 @@ struct Ear {
     hook: Arc<WebhookListener>,
     standing: Arc<Standing>,
     clock: Arc<dyn Clock>,
-    /// Requests that one round may change something with.
-    share: usize,
 }
 
 impl Ear {
@@ -110,7 +106,9 @@ impl Ear {
                 () = tokio::time::sleep_until(due), if rounds.is_empty() => {
                     let wanted = ears.attended.of(PlatformName::Kick);
                     let renewed: Vec<_> = std::mem::take(&mut renew).into_iter().collect();
-                    let (kick, intake, share) = (&self.kick, ears.intake.clone(), self.share);
+                    // What changes something leaves to polls, which are the truth, what they need.
+                    let share = self.kick.share_for_changes(wanted.len());
+                    let (kick, intake) = (&self.kick, ears.intake.clone());
                     rounds.push(async move {
                         kick.reconcile_webhooks(&wanted, &renewed, share, &intake).await
                     }.boxed());

@@ -62,7 +62,7 @@ pub struct LoginArgs {
     /// The platform
     #[arg(value_name = "PLATFORM", value_parser = platform)]
     platform: PlatformName,
-    /// Whose authorisation it is: bot, or broadcaster:ID
+    /// Whose authorisation it is: bot, or broadcaster:ID; on Discord bot:ID for the bot of one guild
     #[arg(long = "as", value_name = "IDENTITY", default_value = "bot")]
     identity: String,
     /// Read a token from standard input
@@ -82,7 +82,7 @@ pub struct LogoutArgs {
     /// The platform
     #[arg(value_name = "PLATFORM", value_parser = platform)]
     platform: PlatformName,
-    /// Whose authorisation it is: bot, or broadcaster:ID
+    /// Whose authorisation it is: bot, or broadcaster:ID; on Discord bot:ID for the bot of one guild
     #[arg(long = "as", value_name = "IDENTITY", default_value = "bot")]
     identity: String,
 }
@@ -222,10 +222,10 @@ async fn ask(cx: &Context, platform: &Arc<dyn Platform>, identities: &[Identity]
     answers
 }
 
-/// A broadcaster's identity is needed by its own channel; the others by any.
+/// A broadcaster's identity is needed by its own channel, the bot of one guild by that; the others by any.
 fn source_of(platform: PlatformName, identity: &Identity) -> Option<SourceKey> {
     let name = identity.as_str().split_once('/').map_or("", |(_, name)| name);
-    let id = name.strip_prefix("broadcaster:").unwrap_or("1");
+    let id = name.split_once(':').map_or("1", |(_, id)| id);
     SourceKey::new(platform, id).ok()
 }
 
@@ -273,13 +273,18 @@ fn identity(platform: PlatformName, text: &str) -> Result<Identity, Failure> {
     let name = text.strip_prefix(&format!("{platform}/")).unwrap_or(text);
     let valid = match name.split_once(':') {
         None => matches!(name, "bot" | "app"),
-        Some(("broadcaster", id)) => SourceKey::new(platform, id).is_ok(),
+        Some(("broadcaster", id)) if platform != PlatformName::Discord => {
+            SourceKey::new(platform, id).is_ok()
+        }
+        Some(("bot", id)) if platform == PlatformName::Discord => SourceKey::new(platform, id).is_ok(),
         Some(_) => false,
     };
     if !valid {
         let what = format!("`{text}` is not an identity of {platform}");
-        return Err(Failure::new(ExitCode::Usage, what)
-            .hint("use bot, or broadcaster:ID with the broadcaster's user id"));
+        return Err(Failure::new(ExitCode::Usage, what).hint(match platform {
+            PlatformName::Discord => "use bot, or bot:ID for the bot of one guild",
+            _ => "use bot, or broadcaster:ID with the broadcaster's user id",
+        }));
     }
     Ok(Identity::named(format!("{platform}/{name}")))
 }
@@ -434,6 +439,18 @@ mod tests {
             let found = identity(PlatformName::Twitch, text).ok();
             assert_eq!(found.as_ref().map(Identity::as_str), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_guild_may_have_a_bot_of_its_own_and_is_asked_about_it() {
+        let own = identity(PlatformName::Discord, "bot:900200").unwrap();
+        assert_eq!(own.as_str(), "discord/bot:900200");
+        assert_eq!(
+            source_of(PlatformName::Discord, &own).unwrap().to_string(),
+            "discord:900200"
+        );
+        assert!(identity(PlatformName::Discord, "broadcaster:900200").is_err());
+        assert!(identity(PlatformName::Twitch, "bot:900200").is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 
 use crate::core::time::Timestamp;
+use crate::platforms::lenient::{count, decimal, flag, text};
 
 /// Why Discord did not answer as asked.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -118,10 +119,14 @@ impl ApiError {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ErrorBody {
-    code: u64,
+    #[serde(deserialize_with = "count")]
+    code: Option<u64>,
+    #[serde(deserialize_with = "text")]
     message: String,
+    #[serde(deserialize_with = "decimal")]
     retry_after: Option<f64>,
-    global: bool,
+    #[serde(deserialize_with = "flag")]
+    global: Option<bool>,
 }
 
 /// Judges an answer received at `at`; `Ok` for success.
@@ -132,7 +137,8 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
     let error: Option<ErrorBody> = serde_json::from_slice(body).ok();
     let told = |error: Option<ErrorBody>| {
         let error = error.unwrap_or_default();
-        (error.code, error.message.chars().take(200).collect::<String>())
+        let code = error.code.unwrap_or_default();
+        (code, error.message.chars().take(200).collect::<String>())
     };
     Err(match status {
         401 if error.is_some() || !is_page(headers, body) => ApiError::TokenRefused {
@@ -141,7 +147,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
         },
         403 => match error {
             Some(ErrorBody {
-                code: 40_333,
+                code: Some(40_333),
                 message,
                 ..
             }) => ApiError::ClientBlocked { message },
@@ -181,14 +187,14 @@ fn too_many(headers: &HeaderMap, error: Option<&ErrorBody>) -> ApiError {
     let Some(wait) = by_header.max(by_body).filter(|_| error.is_some()) else {
         return edge(429, headers);
     };
-    let scope = text(headers, "x-ratelimit-scope").unwrap_or_default();
-    let known_bucket = text(headers, "x-ratelimit-bucket").is_some() || !scope.is_empty();
+    let scope = header(headers, "x-ratelimit-scope").unwrap_or_default();
+    let known_bucket = header(headers, "x-ratelimit-bucket").is_some() || !scope.is_empty();
     ApiError::RateLimited {
         wait,
         // A limit that names no bucket may concern anything.
-        global: error.is_some_and(|error| error.global)
+        global: error.is_some_and(|error| error.global == Some(true))
             || scope == "global"
-            || text(headers, "x-ratelimit-global").is_some()
+            || header(headers, "x-ratelimit-global").is_some()
             || !known_bucket,
         shared: scope == "shared",
     }
@@ -203,7 +209,7 @@ fn edge(status: u16, headers: &HeaderMap) -> ApiError {
 
 /// Returns whether the body is a web page or Cloudflare's terse `error code: 1015`.
 fn is_page(headers: &HeaderMap, body: &[u8]) -> bool {
-    let html = text(headers, CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
+    let html = header(headers, CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
     html || body.starts_with(b"<") || body.starts_with(b"error code:")
 }
 
@@ -221,19 +227,19 @@ pub struct BucketNews {
 /// Reads the bucket headers, if they are all there.
 pub fn bucket_news(headers: &HeaderMap) -> Option<BucketNews> {
     Some(BucketNews {
-        bucket: text(headers, "x-ratelimit-bucket")?.to_owned(),
-        remaining: text(headers, "x-ratelimit-remaining")?.parse().ok()?,
+        bucket: header(headers, "x-ratelimit-bucket")?.to_owned(),
+        remaining: header(headers, "x-ratelimit-remaining")?.parse().ok()?,
         reset_after: seconds(headers, "x-ratelimit-reset-after")?,
     })
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 /// Reads a header in seconds, which may have decimals.
 fn seconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
-    duration(text(headers, name)?.trim().parse().ok()?)
+    duration(header(headers, name)?.trim().parse().ok()?)
 }
 
 /// Turns seconds into a duration of at most a day.
@@ -280,6 +286,24 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn an_error_body_with_odd_types_is_still_discords_own() {
+        let access = judged(403, &[], r#"{"message":null,"code":"50001"}"#);
+        assert!(
+            matches!(access, ApiError::Forbidden { code: 50_001, .. }),
+            "{access:?}"
+        );
+        let limited = judged(
+            429,
+            &[],
+            r#"{"message":"slow down","retry_after":"1.5","global":null,"code":null}"#,
+        );
+        assert!(
+            matches!(limited, ApiError::RateLimited { wait, .. } if wait == Duration::from_millis(1_500)),
+            "{limited:?}"
+        );
     }
 
     #[test]

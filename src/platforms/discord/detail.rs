@@ -56,7 +56,7 @@ impl Look<'_> {
         let rules = guild.value.rules();
         let subject = member.value.subject(me.0, at);
         let mut access = BTreeMap::new();
-        for channel in self.platform.channels_of(id) {
+        for channel in self.channels_of(id) {
             let told = match listed.value.iter().find(|listed| listed.id.0 == *channel) {
                 Some(found) => channels::access(&rules, &subject, found, &listed.value),
                 None => {

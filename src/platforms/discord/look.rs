@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 
@@ -15,7 +15,7 @@ use super::memory::{DeadToken, Standing};
 use super::permissions::Permissions;
 use super::rest::{Call, Tally, Told};
 use super::wire::{GuildMember, Id, ListedGuild, Me};
-use super::{Connection, DiscordPlatform};
+use super::{Connection, DiscordPlatform, GuildOptions};
 use crate::core::observation::{Fact, Grants, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -35,6 +35,7 @@ pub(super) struct Look<'a> {
     pub(super) connection: &'a Connection,
     probes: &'a ProbeSet,
     sink: &'a dyn ProbeSink,
+    guilds: Arc<BTreeMap<u64, GuildOptions>>,
     targets: BTreeMap<u64, SourceKey>,
     pub(super) tally: Tally,
     problems: Mutex<Vec<String>>,
@@ -59,6 +60,7 @@ impl<'a> Look<'a> {
             connection,
             probes,
             sink,
+            guilds: platform.guilds(),
             targets: BTreeMap::new(),
             tally: Tally::default(),
             problems: Mutex::default(),
@@ -79,6 +81,15 @@ impl<'a> Look<'a> {
             }
         }
         look
+    }
+
+    pub(super) fn guild_options(&self, id: u64) -> Option<&GuildOptions> {
+        self.guilds.get(&id)
+    }
+
+    pub(super) fn channels_of(&self, guild: u64) -> &[u64] {
+        self.guild_options(guild)
+            .map_or(&[], |guild| guild.channels.as_slice())
     }
 
     /// Looks.
@@ -148,7 +159,7 @@ impl<'a> Look<'a> {
         let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let present = || self.targets.iter().filter(|(id, _)| !absent.contains(*id));
         if self.probes.contains(&Probe::Permissions) {
-            let work = present().filter(|(id, _)| !self.platform.channels_of(**id).is_empty());
+            let work = present().filter(|(id, _)| !self.channels_of(**id).is_empty());
             futures_util::stream::iter(work)
                 .for_each_concurrent(AT_ONCE, |(id, key)| self.look_at_channels(*id, key))
                 .await;
@@ -177,7 +188,7 @@ impl<'a> Look<'a> {
             let exact = self
                 .targets
                 .keys()
-                .filter(|id| !self.platform.channels_of(**id).is_empty());
+                .filter(|id| !self.channels_of(**id).is_empty());
             expected += exact.count() * 3;
             let plain = self.plain_guilds();
             expected += if plain > TIMEOUTS { 0 } else { plain };
@@ -196,7 +207,7 @@ impl<'a> Look<'a> {
         self.targets
             .keys()
             .copied()
-            .filter(|id| all || (some && self.platform.channels_of(*id).is_empty()))
+            .filter(|id| all || (some && self.channels_of(*id).is_empty()))
             .collect()
     }
 
@@ -256,7 +267,7 @@ impl<'a> Look<'a> {
             let mode = if heard { "gateway" } else { "poll" };
             self.tell(key, at, facts::profile(guild, mode));
         }
-        if !self.probes.contains(&Probe::Permissions) || !self.platform.channels_of(guild.id.0).is_empty() {
+        if !self.probes.contains(&Probe::Permissions) || !self.channels_of(guild.id.0).is_empty() {
             return;
         }
         // A session that listens knows better than the list, which leaves timeouts out.
@@ -296,7 +307,7 @@ impl<'a> Look<'a> {
 
     /// Returns how many guilds have no configured channels, whose permissions the list tells.
     fn plain_guilds(&self) -> usize {
-        let plain = |id: &&u64| self.platform.channels_of(**id).is_empty();
+        let plain = |id: &&u64| self.channels_of(**id).is_empty();
         self.targets.keys().filter(plain).count()
     }
 
@@ -370,7 +381,10 @@ impl<'a> Look<'a> {
         self.connection.rest.clock().now()
     }
 
-    pub(super) fn tell(&self, key: &SourceKey, at: Timestamp, fact: Fact) {
+    pub(super) fn tell(&self, key: &SourceKey, at: Timestamp, mut fact: Fact) {
+        if let Fact::Auth { identity, .. } = &mut fact {
+            identity.clone_from(&self.connection.identity);
+        }
         self.sink.observe(Observation::new(key, at, BY_API, fact));
     }
 
@@ -399,7 +413,15 @@ impl<'a> Look<'a> {
         }
         if any {
             self.complain(match error {
-                ApiError::TokenRefused { at, .. } => format!("{} (refused at {at})", facts::TOKEN_REFUSED),
+                ApiError::TokenRefused { at, .. } => {
+                    let identity = &self.connection.identity;
+                    let whose = if *identity == super::bot() {
+                        String::new()
+                    } else {
+                        format!("{identity}: ")
+                    };
+                    format!("{whose}{} (refused at {at})", facts::TOKEN_REFUSED)
+                }
                 error => format!("Discord: {error}"),
             });
         }

@@ -4,6 +4,7 @@
 //! is cited where it is obeyed.
 
 mod answer;
+mod bots;
 mod channels;
 mod detail;
 mod facts;
@@ -28,6 +29,7 @@ use tokio::sync::{OnceCell, watch};
 use url::Url;
 
 use self::answer::ApiError;
+use self::bots::Together;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::limits::Route;
 use self::look::Look;
@@ -137,12 +139,17 @@ pub struct DiscordPlatform {
     /// Where the token may be replaced while we run.
     tokens: Option<Arc<dyn TokenStore>>,
     connection: RwLock<Option<Arc<Connection>>>,
+    /// What is configured about guilds; a changed configuration replaces it.
+    guilds: RwLock<Arc<BTreeMap<u64, GuildOptions>>>,
+    /// The bots of guilds that have one of their own.
+    others: RwLock<BTreeMap<u64, Arc<Connection>>>,
     /// Counts the tokens.
     epoch: watch::Sender<u64>,
 }
 
 /// One token's way to Discord, with what never changes about it.
 struct Connection {
+    identity: Identity,
     rest: Rest,
     me: OnceCell<Me>,
     application: OnceCell<Application>,
@@ -164,11 +171,15 @@ pub struct BotUser {
 pub struct SessionStarts {
     /// Sessions that we have begun within a day.
     pub ours: usize,
-    /// Sessions that anybody may still begin.
-    pub left: u64,
+    /// Sessions that anybody may still begin, where told.
+    pub left: Option<u64>,
 }
 
 impl Connection {
+    fn uses(&self, token: &SecretString) -> bool {
+        self.rest.token().expose_secret() == token.expose_secret()
+    }
+
     fn told(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,14 +211,17 @@ impl DiscordPlatform {
         let api_url: Url = options.api_url.parse().map_err(|_| {
             not_configured("discord.api_url to be an address such as https://discord.com/api/v10")
         })?;
+        let api_url = versioned(api_url);
         let platform = Self {
             memory: Arc::new(Memory::new(options.state_dir.clone())),
+            guilds: RwLock::new(Arc::new(options.guilds.clone())),
             options,
             api_url,
             clock,
             chance,
             tokens: None,
             connection: RwLock::default(),
+            others: RwLock::default(),
             epoch: watch::Sender::new(0),
         };
         if let Some(token) = platform.options.bot_token.clone() {
@@ -227,10 +241,18 @@ impl DiscordPlatform {
     /// the old one counts.
     pub fn use_token(&self, token: &SecretString) -> Result<(), PlatformError> {
         let token = clean(token)?;
-        let known = self.connection();
-        if known.is_some_and(|known| known.rest.token().expose_secret() == token.expose_secret()) {
+        if self.connection().is_some_and(|known| known.uses(&token)) {
             return Ok(());
         }
+        let connection = self.connect(bot(), token);
+        let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(Arc::new(connection));
+        self.epoch.send_modify(|epoch| *epoch += 1);
+        Ok(())
+    }
+
+    /// Prepares to ask as the bot that `token` belongs to.
+    fn connect(&self, identity: Identity, token: SecretString) -> Connection {
         let options = &self.options;
         let rest = RestOptions {
             api_url: self.api_url.clone(),
@@ -242,31 +264,18 @@ impl DiscordPlatform {
             invalid_budget: options.invalid_budget,
         };
         let (memory, clock) = (Arc::clone(&self.memory), Arc::clone(&self.clock));
-        let connection = Connection {
+        Connection {
+            identity,
             rest: Rest::new(rest, memory, clock, self.chance.clone()),
             me: OnceCell::new(),
             application: OnceCell::new(),
             told: Mutex::default(),
-        };
-        let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(Arc::new(connection));
-        self.epoch.send_modify(|epoch| *epoch += 1);
-        Ok(())
+        }
     }
 
     /// Tells when there is another token.
     pub fn token_changes(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()
-    }
-
-    /// Takes over a token that was replaced. A store that cannot be read leaves things as they are.
-    async fn renew(&self) {
-        let Some(tokens) = &self.tokens else { return };
-        if let Ok(Some(token)) = tokens.load(&bot()).await
-            && let Err(error) = self.use_token(&token.access)
-        {
-            tracing::debug!("The stored token of Discord's bot is left alone: {error}");
-        }
     }
 
     fn connection(&self) -> Option<Arc<Connection>> {
@@ -297,9 +306,11 @@ impl DiscordPlatform {
         })
     }
 
-    /// Returns the id of the application that the bot belongs to, which an invite link names; `None` when it cannot be had.
-    pub async fn application_id(&self) -> Option<String> {
-        let connection = self.connection()?;
+    /// Returns the id of the application that a guild's bot belongs to, which an invite link names; `None` when it cannot be
+    /// had.
+    pub async fn application_id(&self, guild: &SourceKey) -> Option<String> {
+        self.renew().await;
+        let connection = self.bot_of(guild)?;
         let application = connection.application(&Tally::default()).await.ok()?;
         Some(application.to_string())
     }
@@ -330,7 +341,7 @@ impl DiscordPlatform {
                 .rest
                 .memory()
                 .identifies(&me.value.id.to_string(), self.clock.now()),
-            left: limit.remaining,
+            left: limit.map(|limit| limit.remaining),
         })
     }
 
@@ -339,20 +350,27 @@ impl DiscordPlatform {
     pub fn listener(&self, options: GatewayOptions) -> Result<GatewayListener, PlatformError> {
         let connection = self.connected()?;
         let chance = self.chance.clone();
-        Ok(GatewayListener::new(connection, &self.options, options, chance))
+        let listener = GatewayListener::new(
+            connection,
+            &self.guilds(),
+            self.options.stream_from,
+            options,
+            chance,
+        );
+        Ok(listener)
     }
 
     fn connected(&self) -> Result<Arc<Connection>, PlatformError> {
         self.connection().ok_or_else(|| not_configured(NO_TOKEN))
     }
 
-    fn guild_options(&self, id: u64) -> Option<&GuildOptions> {
-        self.options.guilds.get(&id)
+    /// Goes by what is configured about guilds now. Looks in progress finish with what they began with.
+    pub fn configure(&self, guilds: BTreeMap<u64, GuildOptions>) {
+        *self.guilds.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guilds);
     }
 
-    fn channels_of(&self, guild: u64) -> &[u64] {
-        self.guild_options(guild)
-            .map_or(&[], |guild| guild.channels.as_slice())
+    fn guilds(&self) -> Arc<BTreeMap<u64, GuildOptions>> {
+        Arc::clone(&self.guilds.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the ids of guilds by name; a name that two guilds share belongs to neither.
@@ -425,25 +443,51 @@ impl Platform for DiscordPlatform {
 
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
         self.renew().await;
-        let Some(connection) = self.connection() else {
+        let ours = sources
+            .iter()
+            .filter(|key| key.platform() == PlatformName::Discord);
+        let mut summary = ProbeSummary::default();
+        let mut bots: BTreeMap<Identity, (Arc<Connection>, Vec<SourceKey>)> = BTreeMap::new();
+        let mut botless = Vec::new();
+        for key in ours {
+            match self.bot_of(key) {
+                Some(bot) => {
+                    let (_, guilds) = bots
+                        .entry(bot.identity.clone())
+                        .or_insert_with(|| (bot, Vec::new()));
+                    guilds.push(key.clone());
+                }
+                None => botless.push(key),
+            }
+        }
+        if !botless.is_empty() {
             let now = self.clock.now();
-            for key in sources
-                .iter()
-                .filter(|key| key.platform() == PlatformName::Discord)
-            {
+            for key in botless {
                 let fact = facts::refused(Transport::Api, "config.token", NO_TOKEN);
                 sink.observe(Observation::new(key, now, facts::BY_API, fact));
             }
-            return ProbeSummary {
-                calls: 0,
-                problems: vec![format!("Discord needs {NO_TOKEN}")],
-            };
-        };
-        Look::new(self, &connection, probes, sources, sink).run().await
+            summary.problems.push(format!("Discord needs {NO_TOKEN}"));
+        }
+        let together = Together::new(sink);
+        for (bot, guilds) in bots.values() {
+            let look = Look::new(self, bot, probes, guilds, &together).run().await;
+            together.next();
+            summary.calls += look.calls;
+            summary.problems.extend(look.problems);
+        }
+        summary
     }
 }
 
-/// Whose token it is: there is one bot.
+/// Adds to a base address what every path begins with, where it was left to us.
+fn versioned(mut base: Url) -> Url {
+    if matches!(base.path().trim_end_matches('/'), "" | "/api") {
+        base.set_path("/api/v10");
+    }
+    base
+}
+
+/// Whose token it is: the bot's that attends all guilds but those with one of their own.
 pub fn bot() -> Identity {
     Identity::named("discord/bot")
 }

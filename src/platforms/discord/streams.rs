@@ -28,11 +28,7 @@ impl Look<'_> {
         let told = match self.platform.options.stream_from {
             Some(StreamFrom::Stage) => self.stage(id).await,
             Some(StreamFrom::Event) => self.event(id).await,
-            Some(StreamFrom::GoLive) => match self
-                .platform
-                .guild_options(id)
-                .and_then(|guild| guild.stream_user)
-            {
+            Some(StreamFrom::GoLive) => match self.guild_options(id).and_then(|guild| guild.stream_user) {
                 Some(user) => self.go_live(id, user).await,
                 // Over REST one can only ask about one user; the gateway tells about all.
                 None => return,
@@ -53,10 +49,7 @@ impl Look<'_> {
     }
 
     async fn stage(&self, guild: u64) -> Result<(Timestamp, Seen), ApiError> {
-        let configured = self
-            .platform
-            .guild_options(guild)
-            .and_then(|guild| guild.stream_channel);
+        let configured = self.guild_options(guild).and_then(|guild| guild.stream_channel);
         let (mut at, stages) = if let Some(stage) = configured {
             (self.now(), vec![stage])
         } else {
@@ -103,10 +96,7 @@ impl Look<'_> {
     async fn go_live(&self, guild: u64, user: u64) -> Result<(Timestamp, Seen), ApiError> {
         let path = format!("guilds/{guild}/voice-states/{user}");
         let told: Result<Told<VoiceState>, _> = self.ask("guilds/{}/voice-states/{}", guild, &path).await;
-        let channel = self
-            .platform
-            .guild_options(guild)
-            .and_then(|guild| guild.stream_channel);
+        let channel = self.guild_options(guild).and_then(|guild| guild.stream_channel);
         match told {
             Ok(told) => {
                 let here = channel.is_none_or(|channel| told.value.channel_id == Some(Id(channel)));

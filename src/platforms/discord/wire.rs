@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::permissions::{ChannelKind, GuildRules, Member, Overwrite, Permissions, Target};
 use crate::core::time::Timestamp;
 
+pub use crate::platforms::lenient::{lenient, readable};
+
 /// A snowflake: a number that Discord writes as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Id(pub u64);
@@ -38,25 +40,6 @@ impl std::fmt::Display for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// Reads `null` and anything unreadable as absent: a field that only decorates must not spoil the rest.
-pub fn lenient<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(value).ok())
-}
-
-/// Reads a list, skipping members that cannot be read.
-pub fn readable<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    let list = Option::<Vec<serde_json::Value>>::deserialize(deserializer)?.unwrap_or_default();
-    Ok(list
-        .into_iter()
-        .filter_map(|member| serde_json::from_value(member).ok())
-        .collect())
 }
 
 /// The bot itself.
@@ -284,8 +267,9 @@ impl VoiceState {
 pub struct GatewayBot {
     /// The gateway's address.
     pub url: String,
-    /// The budget of session starts.
-    pub session_start_limit: SessionStartLimit,
+    /// The budget of session starts. Without it only our own record of them counts.
+    #[serde(default, deserialize_with = "lenient")]
+    pub session_start_limit: Option<SessionStartLimit>,
 }
 
 /// The budget of session starts.

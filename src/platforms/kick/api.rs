@@ -1,13 +1,14 @@
 //! The calls that read public data, with a usable token and one second try where a token was refused.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use super::auth::{Auth, Refused, read};
+use super::auth::{Auth, Refused, read, unreadable};
 use super::client::{Call, Client};
 use super::meter::Meter;
-use super::wire::{Channel, Envelope, Livestream, User};
+use super::wire::{Channel, Envelope, Livestream, User, items};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::http::Answer;
@@ -15,6 +16,8 @@ use crate::platforms::PlatformError;
 
 /// Ids in one call of `users/livestreams`.
 pub(super) const LIST_AT_ONCE: usize = 100;
+/// Ids in one call of the older `/livestreams`.
+const OLDER_AT_ONCE: usize = 50;
 /// Ids in one call of `/channels`. 50 are documented, but beyond 25 about half of the answers are wrong (`KickDevDocs`
 /// issue 321).
 pub(super) const CHANNELS_AT_ONCE: usize = 25;
@@ -26,6 +29,8 @@ pub(super) const USERS_AT_ONCE: usize = 50;
 pub(super) struct Api {
     pub(super) client: Arc<Client>,
     pub(super) auth: Auth,
+    /// Whether this server serves live streams by the older list only.
+    only_older: AtomicBool,
 }
 
 /// An answer, read.
@@ -36,9 +41,89 @@ pub(super) struct Told<T> {
     pub(super) at: Timestamp,
 }
 
+impl<T> Told<T> {
+    /// Adds what a further call about others has told.
+    fn and(mut self, more: Self) -> Self {
+        self.items.extend(more.items);
+        self.partial |= more.partial;
+        // As old as its oldest part.
+        self.at = self.at.min(more.at);
+        self
+    }
+}
+
+/// Returns whether a server says that it knows no such path.
+fn is_missing(error: &PlatformError) -> bool {
+    match error {
+        PlatformError::Rejected { status, .. } => *status == 404,
+        PlatformError::Unavailable { code, .. } => code == "http.404",
+        _ => false,
+    }
+}
+
 impl Api {
+    pub(super) fn new(client: Arc<Client>, auth: Auth) -> Self {
+        Self {
+            client,
+            auth,
+            only_older: AtomicBool::new(false),
+        }
+    }
+
     /// Returns which of `ids` are live.
+    ///
+    /// The list for this is younger than the API. A server that does not know it is asked for the older one, which Kick has
+    /// deprecated and still serves; it counts as much, since it too is asked for the very ids.
     pub(super) async fn livestreams(
+        &self,
+        ids: &[u64],
+        meter: &Meter<'_>,
+    ) -> Result<Told<Livestream>, PlatformError> {
+        if self.only_older.load(Ordering::Relaxed)
+            && let Ok(told) = self.older_livestreams(ids, meter).await
+        {
+            return Ok(told);
+        }
+        let unknown = match self.current_livestreams(ids, meter).await {
+            Err(error) if is_missing(&error) => error,
+            other => {
+                self.only_older.store(false, Ordering::Relaxed);
+                return other;
+            }
+        };
+        let told = self.older_livestreams(ids, meter).await.map_err(|_| unknown)?;
+        self.only_older.store(true, Ordering::Relaxed);
+        Ok(told)
+    }
+
+    async fn older_livestreams(
+        &self,
+        ids: &[u64],
+        meter: &Meter<'_>,
+    ) -> Result<Told<Livestream>, PlatformError> {
+        let mut all: Option<Told<Livestream>> = None;
+        for chunk in ids.chunks(OLDER_AT_ONCE) {
+            let mut query: Vec<_> = chunk
+                .iter()
+                .map(|id| ("broadcaster_user_id", id.to_string()))
+                .collect();
+            // Without it some of those that are live are left out.
+            query.push(("limit", "100".to_owned()));
+            let call = Call::get("/public/v1/livestreams", &query, "the older list of live streams");
+            let told = self.list(call, meter).await?;
+            all = Some(match all {
+                Some(all) => all.and(told),
+                None => told,
+            });
+        }
+        Ok(all.unwrap_or(Told {
+            items: Vec::new(),
+            partial: true,
+            at: Timestamp::EPOCH,
+        }))
+    }
+
+    async fn current_livestreams(
         &self,
         ids: &[u64],
         meter: &Meter<'_>,
@@ -96,10 +181,10 @@ impl Api {
     ) -> Result<Told<T>, PlatformError> {
         let operation = call.operation;
         let answer = self.read(call, meter).await?;
-        let envelope: Envelope<Vec<Value>> = read(&answer, operation)?;
-        let sent = envelope.data.len();
-        let items: Vec<T> = envelope
-            .data
+        let envelope: Envelope<Value> = read(&answer, operation)?;
+        let told = items(envelope).ok_or_else(|| unreadable(operation, "it holds no list".to_owned()))?;
+        let sent = told.len();
+        let items: Vec<T> = told
             .into_iter()
             .filter_map(|item| serde_json::from_value(item).ok())
             .collect();

@@ -212,7 +212,8 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(
     answer.json().map_err(|reason| unreadable(operation, reason))
 }
 
-fn unreadable(operation: &'static str, reason: String) -> PlatformError {
+/// Builds the error for an answer that is not what Kick documents.
+pub(super) fn unreadable(operation: &'static str, reason: String) -> PlatformError {
     super::answer::asked(operation).unreadable(reason)
 }
 

@@ -161,14 +161,14 @@ impl Client {
 
     fn build(&self, call: &Call<'_>) -> Result<reqwest::Request, PlatformError> {
         let base = match call.host {
-            Host::Api => &self.api_url,
-            Host::OAuth => &self.auth_url,
+            Host::Api => without(&self.api_url, &["/v1", "/public"]),
+            Host::OAuth => without(&self.auth_url, &["/oauth"]),
         };
         let broken = || PlatformError::NotConfigured {
             platform: PlatformName::Kick,
             what: "base addresses and tokens from which a request can be built".to_owned(),
         };
-        let text = format!("{}{}", base.as_str().trim_end_matches('/'), call.path);
+        let text = format!("{base}{}", call.path);
         let mut url: Url = text.parse().map_err(|_| broken())?;
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(call.query);
@@ -196,9 +196,37 @@ impl Client {
     }
 }
 
+/// Returns a base address without what every path begins with, which others count to the address.
+pub(super) fn without<'a>(base: &'a Url, ends: &[&str]) -> &'a str {
+    let slashless = |text: &'a str| text.trim_end_matches('/');
+    ends.iter().fold(slashless(base.as_str()), |text, end| {
+        slashless(text.strip_suffix(end).unwrap_or(text))
+    })
+}
+
 fn rate_limited(quiet: Quiet) -> PlatformError {
     PlatformError::RateLimited {
         platform: PlatformName::Kick,
         retry_after: Some(quiet.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_address_may_end_in_what_every_path_begins_with() {
+        for (base, expected) in [
+            ("https://api.kick.com", "https://api.kick.com"),
+            ("https://api.kick.com/", "https://api.kick.com"),
+            ("http://127.0.0.1:1/public/v1/", "http://127.0.0.1:1"),
+            ("http://127.0.0.1:1/kick/public", "http://127.0.0.1:1/kick"),
+            ("http://127.0.0.1:1/kick/", "http://127.0.0.1:1/kick"),
+        ] {
+            assert_eq!(without(&base.parse().unwrap(), &["/v1", "/public"]), expected);
+        }
+        let id = "http://127.0.0.1:1/id/oauth".parse().unwrap();
+        assert_eq!(without(&id, &["/oauth"]), "http://127.0.0.1:1/id");
     }
 }

@@ -206,11 +206,8 @@ pub(super) fn profile<'a>(fields: impl IntoIterator<Item = (&'a str, Option<&'a 
 /// Returns how a live channel presents itself.
 pub(super) fn live_profile(stream: &Livestream) -> Option<Fact> {
     profile([
-        ("displayName", Some(stream.broadcaster_user.username.as_str())),
-        (
-            "slug",
-            stream.channel.as_ref().map(|channel| channel.slug.as_str()),
-        ),
+        ("displayName", Some(stream.username.as_str())),
+        ("slug", Some(stream.slug.as_str())),
         ("title", stream.title.as_deref()),
         (
             "category",

@@ -117,7 +117,7 @@ impl KickPlatform {
         Self {
             options,
             clock,
-            api: Api { client, auth },
+            api: Api::new(client, auth),
             memory: Memory::default(),
             badges: Arc::default(),
             bot: Arc::new(bot),
@@ -139,8 +139,8 @@ impl KickPlatform {
             return Ok(None);
         };
         let id = channel.broadcaster_user_id;
+        // It does not count as looked up: what the channel is called is for the next look to tell.
         self.memory.remember_slug(slug, id);
-        self.memory.looked_up(id, self.clock.now(), true);
         Ok(key(id))
     }
 }

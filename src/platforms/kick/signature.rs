@@ -34,12 +34,17 @@ impl PublicKey {
         Self::from_pem(PUBLISHED).expect("the built-in key is well-formed")
     }
 
-    /// Reads a `PUBLIC KEY` in PEM.
+    /// Reads a `PUBLIC KEY` in PEM, or an `RSA PUBLIC KEY`, which is the same with less around it. Line breaks may be written
+    /// as `\n`.
     pub fn from_pem(text: &str) -> Result<Self, InvalidPublicKey> {
-        let text = text.trim();
-        let inner = text
-            .strip_prefix("-----BEGIN PUBLIC KEY-----")
-            .and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----"))
+        let text = text.replace("\\n", "\n");
+        let between = |kind: &str| {
+            text.trim()
+                .strip_prefix(&format!("-----BEGIN {kind}-----"))
+                .and_then(|rest| rest.strip_suffix(&format!("-----END {kind}-----")))
+        };
+        let inner = between("PUBLIC KEY")
+            .or_else(|| between("RSA PUBLIC KEY"))
             .ok_or(InvalidPublicKey)?;
         let letters: String = inner.split_whitespace().collect();
         let der = STANDARD.decode(letters).map_err(|_| InvalidPublicKey)?;
@@ -87,6 +92,11 @@ mod tests {
             STANDARD.encode(der.as_ref())
         );
         let key = PublicKey::from_pem(&pem).unwrap();
+        let on_one_line = pem.replace('\n', "\\n");
+        assert!(
+            PublicKey::from_pem(&on_one_line).is_ok(),
+            "as it stands in badly unpacked JSON"
+        );
         let mut signature = vec![0; pair.public_modulus_len()];
         let message = b"ID.2026-06-01T11:00:00Z.{\"a\": 1}";
         pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)

@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::KickPlatform;
+use super::api::LIST_AT_ONCE;
 use super::auth::read;
 use super::client::Call;
 use super::facts::{self, BY_API};
 use super::meter::Meter;
 use super::webhook::{CHAT, METADATA, STATUS};
-use super::wire::{Envelope, Subscribed as Item, Subscription};
+use super::wire::{Envelope, Subscribed as Item, Subscription, items};
 use crate::core::observation::{Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -36,6 +37,14 @@ impl Subscribed {
     pub(super) fn is_foreign(&self, id: &str) -> bool {
         let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         !ids.is_empty() && !ids.contains(id)
+    }
+
+    /// Counts a new one as ours, where there is a list of ours that it is missing from.
+    fn add(&self, id: String) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !id.is_empty() && !ids.is_empty() {
+            ids.insert(id);
+        }
     }
 
     fn replace(&self, listed: &[Subscription]) {
@@ -78,6 +87,15 @@ fn plan(listed: &[Subscription], wanted: &BTreeSet<u64>, renew: &BTreeSet<u64>) 
     plan
 }
 
+/// Returns how many of a minute's requests may change subscriptions while `channels` are polled once a minute: what polls leave,
+/// less a reserve for looking up names and tokens; at least a third, or many channels would never be subscribed.
+fn share(per_minute: u32, channels: usize) -> usize {
+    let size = usize::try_from(per_minute).unwrap_or(usize::MAX);
+    let polls = channels.div_ceil(LIST_AT_ONCE);
+    let reserve = 2 + size / 5;
+    size.saturating_sub(polls + reserve).max(size / 3).max(1)
+}
+
 /// How reconciling went.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reconciled {
@@ -92,6 +110,11 @@ pub struct Reconciled {
 }
 
 impl KickPlatform {
+    /// Returns how many requests a round that follows another after a minute may change something with.
+    pub fn share_for_changes(&self, channels: usize) -> usize {
+        share(self.options.requests_per_minute, channels)
+    }
+
     /// Makes Kick's list of subscriptions what it should be for `wanted`, with at most `most_calls` requests that change it.
     /// Those of `renew` are ended and made anew. Tells for each channel whether webhooks can be expected.
     ///
@@ -222,19 +245,29 @@ impl KickPlatform {
             repeatable: false,
             ..Call::get(PATH, &[], "an event subscription")
         };
-        let operation = call.operation;
         let answer = self.api.as_app(call, meter).await?;
-        let told: Envelope<Vec<Item>> = read(&answer, operation)?;
-        let errors = told.data.into_iter().filter_map(|item| {
-            let error = item.error.filter(|error| !error.is_empty())?;
-            let error: String = error
+        // An answer without a body, or with one of another shape, is as good as any: the list is the proof.
+        let told = answer.json::<Envelope<Value>>().ok();
+        let told = told.and_then(items).unwrap_or_default();
+        let told = told
+            .into_iter()
+            .filter_map(|item| serde_json::from_value::<Item>(item).ok());
+        let mut errors = Vec::new();
+        for item in told {
+            if item.error.is_empty() {
+                // Deliveries may come before the list is asked for again.
+                self.subscribed.add(item.subscription_id);
+                continue;
+            }
+            let error: String = item
+                .error
                 .chars()
                 .filter(|letter| !letter.is_control())
                 .take(120)
                 .collect();
-            Some(format!("{}: {error}", item.name))
-        });
-        Ok(errors.collect())
+            errors.push(format!("{}: {error}", item.name));
+        }
+        Ok(errors)
     }
 }
 
@@ -295,6 +328,23 @@ mod tests {
         assert_eq!(planned.create, create);
         assert_eq!(planned.delete, ["2", "3"]);
         assert_eq!(plan(&listed, &BTreeSet::new(), &BTreeSet::new()), Plan::default());
+    }
+
+    #[test]
+    fn changes_take_what_polls_leave_and_at_least_a_third() {
+        for (per_minute, channels, expected) in [
+            (20, 10, 13),
+            (20, 500, 9),
+            (20, 2_000, 6),
+            (100, 2_000, 58),
+            (1, 1, 1),
+        ] {
+            assert_eq!(
+                share(per_minute, channels),
+                expected,
+                "{channels} channels at {per_minute}"
+            );
+        }
     }
 
     #[test]

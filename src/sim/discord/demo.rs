@@ -19,6 +19,12 @@ pub const TIMED_OUT: u64 = 888_003;
 pub const ADMINISTERED: u64 = 888_004;
 /// The bot was removed.
 pub const GONE: u64 = 888_005;
+/// A bot of its own attends it, whose token was reset.
+pub const RESET: u64 = 888_006;
+/// That bot.
+const OTHER_BOT: u64 = 888_101;
+/// Its token before.
+const OLD_TOKEN: &str = "oldtoken.outpost.simulator";
 
 /// What a client needs to know of the demo world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub struct DemoWorld {
     pub token: String,
     /// The bot's user id, by which its token is reset.
     pub bot: u64,
+    /// Tokens of bots that attend one guild, by guild.
+    pub own_tokens: Vec<(u64, String)>,
     /// The ids of all guilds, the one that the bot is no longer in included.
     pub guilds: Vec<u64>,
     /// Configured channels by guild.
@@ -36,11 +44,14 @@ pub struct DemoWorld {
 /// Fills `discord` with the demo world.
 pub fn populate(discord: &DiscordSim) -> DemoWorld {
     discord.add_bot(BOT, "bitbrat", TOKEN, FLAGS);
+    discord.add_bot(OTHER_BOT, "outpost", OLD_TOKEN, 0);
+    discord.reset_token(OTHER_BOT, true);
     for (id, name, members, presences) in [
         (HEALTHY, "Lantern Lab", 1_204, 317),
         (MUTED, "The Quiet Library", 86, 12),
         (TIMED_OUT, "Penalty Box", 431, 58),
         (ADMINISTERED, "雪の庭", 27, 9),
+        (RESET, "The Old Outpost", 64, 3),
     ] {
         discord.put_guild(&GuildSpec {
             id,
@@ -68,7 +79,8 @@ pub fn populate(discord: &DiscordSim) -> DemoWorld {
     DemoWorld {
         token: TOKEN.to_owned(),
         bot: BOT,
-        guilds: vec![HEALTHY, MUTED, TIMED_OUT, ADMINISTERED, GONE],
+        own_tokens: vec![(RESET, OLD_TOKEN.to_owned())],
+        guilds: vec![HEALTHY, MUTED, TIMED_OUT, ADMINISTERED, GONE, RESET],
         channels: [HEALTHY, MUTED, TIMED_OUT]
             .into_iter()
             .map(|guild| (guild, general(guild)))

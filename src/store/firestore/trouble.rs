@@ -78,6 +78,10 @@ pub fn of_answer(target: &FirestoreTarget, code: Code, message: &str) -> StoreEr
         ),
         Code::DeadlineExceeded => unavailable(target, "it did not answer in time".into()),
         Code::ResourceExhausted => unavailable(target, format!("a quota is used up ({})", sentence(message))),
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => {
+            let reason = unreached(message).map_or_else(|| sentence(message), str::to_owned);
+            unavailable(target, reason)
+        }
         _ => unavailable(target, sentence(message)),
     }
 }
@@ -88,7 +92,43 @@ pub fn of_connecting(target: &FirestoreTarget, error: &FirestoreError) -> StoreE
     if target.emulator.is_none() && (text.contains("credential") || text.contains("key file")) {
         return no_credentials(target, &text);
     }
-    unavailable(target, sentence(&text))
+    unavailable(
+        target,
+        unreached(&text).map_or_else(|| sentence(&text), str::to_owned),
+    )
+}
+
+/// Returns why nobody could be reached, for people: the libraries below tell that by layers of their own.
+fn unreached(text: &str) -> Option<&'static str> {
+    let text = text.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    Some(match () {
+        () if has(&["connection refused"]) => "nobody accepts connections there",
+        () if has(&[
+            "dns error",
+            "lookup address",
+            "name or service not known",
+            "no such host",
+        ]) =>
+        {
+            "its name cannot be looked up; check the network of this machine"
+        }
+        () if has(&["certificate", "invalid peer", "unknownissuer"]) => {
+            "its certificate is not accepted; something between here and there may open the connection"
+        }
+        () if has(&["timed out", "timeout", "deadline"]) => "it did not answer in time",
+        () if has(&["unreachable"]) => "there is no route to it; check the network of this machine",
+        () if has(&[
+            "connection reset",
+            "broken pipe",
+            "connection closed",
+            "unexpected eof",
+        ]) =>
+        {
+            "the connection broke off"
+        }
+        () => return None,
+    })
 }
 
 /// Says that the store cannot be reached now.
@@ -222,6 +262,32 @@ mod tests {
             assert!(
                 of_write(&target(), "kick:5", code, "transport error").is_transient(),
                 "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn whoever_cannot_be_reached_is_told_of_without_the_words_of_the_layers_below() {
+        for (message, expected) in [
+            (
+                "error trying to connect: tcp connect error: Connection refused (os error 111)",
+                "nobody accepts connections there",
+            ),
+            (
+                "transport error: dns error: failed to lookup address information: Name or service not known",
+                "name cannot be looked up",
+            ),
+            ("transport error: operation timed out", "did not answer in time"),
+            (
+                "transport error: invalid peer certificate: UnknownIssuer",
+                "certificate is not accepted",
+            ),
+            ("The service is currently overloaded.", "currently overloaded"),
+        ] {
+            let told = of_answer(&target(), Code::Unavailable, message).to_string();
+            assert!(
+                told.contains(expected) && !told.contains("transport") && !told.contains("os error"),
+                "{told}"
             );
         }
     }

@@ -79,9 +79,13 @@ async fn listener(cx: &Context, platform: PlatformName) -> Option<Check> {
             } = GatewayOptions::default();
             Some(match cx.app.discord_sessions().await {
                 Ok(SessionStarts { ours, left }) => {
-                    let detail =
-                        format!("{ours} of our {identify_cap} a day were begun; Discord has {left} left");
-                    let scarce = ours * 10 >= identify_cap * 8 || left < identify_reserve;
+                    let told = left.map_or_else(
+                        || "Discord does not tell how many are left".to_owned(),
+                        |left| format!("Discord has {left} left"),
+                    );
+                    let detail = format!("{ours} of our {identify_cap} a day were begun; {told}");
+                    let scarce =
+                        ours * 10 >= identify_cap * 8 || left.is_some_and(|left| left < identify_reserve);
                     let outcome = if scarce { Outcome::Warn } else { Outcome::Ok };
                     Check::new(area, NAME, outcome, detail)
                 }

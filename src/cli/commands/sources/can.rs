@@ -77,7 +77,7 @@ async fn invitation(cx: &Context, found: &Found, missing: &[String], online: boo
     let known = metadata.get("applicationId").and_then(|id| id.as_str());
     let application = match known {
         Some(id) => id.to_owned(),
-        None if online => cx.app.discord_application().await?,
+        None if online => cx.app.discord_application(&found.document.key).await?,
         None => return None,
     };
     let words = missing.iter().flat_map(|names| names.split_whitespace());

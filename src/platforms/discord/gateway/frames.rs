@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::super::wire::lenient;
 use super::machine::{Kind, Session};
+use crate::platforms::lenient::{count, lenient};
 
 /// A frame as it came. What it carries is read only where somebody wants it.
 #[derive(Debug, Deserialize)]
@@ -22,7 +22,8 @@ pub struct Frame<'a> {
 
 #[derive(Deserialize)]
 struct Hello {
-    heartbeat_interval: u64,
+    #[serde(default, deserialize_with = "count")]
+    heartbeat_interval: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +71,7 @@ impl<'a> Frame<'a> {
             9 => Some(Kind::Invalid(self.data().trim() == "true")),
             10 => serde_json::from_str(self.data())
                 .ok()
-                .map(|hello: Hello| Kind::Hello(hello.heartbeat_interval)),
+                .and_then(|hello: Hello| hello.heartbeat_interval.map(Kind::Hello)),
             11 => Some(Kind::Ack),
             _ => None,
         };
@@ -97,10 +98,29 @@ pub fn heartbeat(seq: Option<u64>) -> String {
     json!({"op": 1, "d": seq}).to_string()
 }
 
-/// Returns the address of a socket at `base`, with the version and the encoding that we speak.
+/// Returns the address of a socket at `base`, with the version and the encoding that we speak. A path and what else `base` asks
+/// for are kept as they are, since servers may tell `/gateway` and `/gateway/` apart.
 pub fn address(base: &str) -> String {
-    let base = base.split(['?', '#']).next().unwrap_or_default();
-    format!("{}/?v=10&encoding=json", base.trim_end_matches('/'))
+    let base = base.split('#').next().unwrap_or_default();
+    let (place, query) = base.split_once('?').unwrap_or((base, ""));
+    let (scheme, place) = match place.split_once("://") {
+        Some(("http", rest)) => ("ws", rest),
+        Some(("https", rest)) => ("wss", rest),
+        Some((scheme, rest)) => (scheme, rest),
+        None => ("wss", place),
+    };
+    let slash = if place.contains('/') { "" } else { "/" };
+    let mut address = format!("{scheme}://{place}{slash}?v=10&encoding=json");
+    let ours = ["v", "encoding", "compress"];
+    let kept = query.split('&').filter(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        !name.is_empty() && !ours.contains(&name)
+    });
+    for pair in kept {
+        address.push('&');
+        address.push_str(pair);
+    }
+    address
 }
 
 #[cfg(test)]
@@ -145,6 +165,10 @@ mod tests {
                     seq: 1,
                 },
             ),
+            (
+                r#"{"op":10,"d":{"heartbeat_interval":41250.0}}"#,
+                Kind::Hello(41_250),
+            ),
             (r#"{"op":10,"d":{}}"#, Kind::Other),
             (r#"{"op":99,"d":{}}"#, Kind::Other),
         ] {
@@ -187,12 +211,27 @@ mod tests {
             "wss://gateway.discord.gg",
             "wss://gateway.discord.gg/",
             "wss://gateway.discord.gg/?v=9",
+            "wss://gateway.discord.gg?v=10&encoding=etf&compress=zlib-stream",
+            "https://gateway.discord.gg",
+            "gateway.discord.gg",
         ] {
             assert_eq!(address(base), "wss://gateway.discord.gg/?v=10&encoding=json");
         }
-        assert_eq!(
-            address("ws://127.0.0.1:1/resume"),
-            "ws://127.0.0.1:1/resume/?v=10&encoding=json"
-        );
+        for (base, expected) in [
+            (
+                "ws://127.0.0.1:1/resume",
+                "ws://127.0.0.1:1/resume?v=10&encoding=json",
+            ),
+            (
+                "ws://127.0.0.1:1/gateway/",
+                "ws://127.0.0.1:1/gateway/?v=10&encoding=json",
+            ),
+            (
+                "http://127.0.0.1:1/?key=a&v=8",
+                "ws://127.0.0.1:1/?v=10&encoding=json&key=a",
+            ),
+        ] {
+            assert_eq!(address(base), expected);
+        }
     }
 }

@@ -16,7 +16,7 @@ use self::guild::{GuildEvent, Presence};
 pub use self::guild::Guild;
 use super::super::facts;
 use super::super::wire::{
-    Channel, GuildMember, Id, Role, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
+    Channel, GuildMember, Id, Role, ScheduledEvent, StageInstance, VoiceState, lenient,
 };
 use super::super::{GuildOptions, StreamFrom};
 use crate::core::observation::{Fact, LinkState, Transport};
@@ -29,6 +29,8 @@ pub struct Guilds {
     stream_from: Option<StreamFrom>,
     all: BTreeMap<u64, Guild>,
     unread: u64,
+    /// Whether the session has begun by announcing no guild at all.
+    none_listed: bool,
 }
 
 /// What is known of the guilds, to be kept for the next process.
@@ -45,9 +47,10 @@ pub type Told = Vec<(u64, Fact)>;
 
 #[derive(Deserialize)]
 struct ReadyEvent {
-    user: Whose,
-    #[serde(default, deserialize_with = "readable")]
-    guilds: Vec<GuildStub>,
+    #[serde(default, deserialize_with = "lenient")]
+    user: Option<Whose>,
+    #[serde(default, deserialize_with = "lenient")]
+    guilds: Option<Vec<serde_json::Value>>,
 }
 
 #[derive(Deserialize)]
@@ -103,12 +106,18 @@ impl Guilds {
                 })
                 .collect(),
             unread: 0,
+            none_listed: false,
         }
     }
 
     /// Returns the bot's own user id, once it was told.
     pub fn me(&self) -> Option<u64> {
         self.me.map(|me| me.0)
+    }
+
+    /// Takes it that this is the bot until a session tells who it is, which not every server does.
+    pub fn presume_me(&mut self, id: Id) {
+        self.me.get_or_insert(id);
     }
 
     /// Returns how many events could not be read.
@@ -162,12 +171,22 @@ impl Guilds {
             .map(|(id, _)| *id)
     }
 
-    /// Returns what to tell of guilds that were announced and have not been told as a whole for so long that they must
-    /// suffer an outage.
-    pub fn settle(&self) -> Told {
-        self.with(Presence::Unavailable)
+    /// Returns what to tell of guilds that have not been told as a whole for long enough: those that were announced must suffer
+    /// an outage, and the bot is in no others if none at all was announced.
+    pub fn settle(&mut self) -> Told {
+        let mut news: Told = self
+            .with(Presence::Unavailable)
             .map(|id| (id, outage()))
-            .collect()
+            .collect();
+        if std::mem::take(&mut self.none_listed) {
+            for (id, guild) in &mut self.all {
+                if guild.presence == Presence::Unknown {
+                    guild.presence = Presence::Gone;
+                    news.push((*id, not_in_guild()));
+                }
+            }
+        }
+        news
     }
 
     /// Takes the bot's own member entry of a guild, asked for because no event told it.
@@ -331,13 +350,22 @@ impl Guilds {
         let Some(ready) = self.read::<ReadyEvent>(data) else {
             return Vec::new();
         };
-        self.me = Some(ready.user.id);
-        let listed: BTreeSet<_> = ready.guilds.iter().map(|guild| guild.id.0).collect();
+        self.me = ready.user.map(|user| user.id).or(self.me);
+        let told = ready.guilds.is_some();
+        let stubs = ready.guilds.into_iter().flatten();
+        let listed: BTreeSet<_> = stubs
+            .filter_map(|stub| serde_json::from_value::<GuildStub>(stub).ok())
+            .map(|guild| guild.id.0)
+            .collect();
+        // A server may announce no guild beforehand and yet tell all of them. That it has none is believed later.
+        self.none_listed = told && listed.is_empty();
         let mut news = Vec::new();
         for (id, guild) in &mut self.all {
             // A new session tells everything again; what was known of the old one may have changed meanwhile.
             guild.rules = None;
-            if listed.contains(id) {
+            if listed.is_empty() {
+                guild.presence = Presence::Unknown;
+            } else if listed.contains(id) {
                 guild.presence = Presence::Unavailable;
             } else {
                 guild.presence = Presence::Gone;

@@ -110,9 +110,10 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
         path: "gateway/bot",
     };
     let told: Told<GatewayBot> = rest.get(&Tally::default(), call).await?;
-    let left = told.value.session_start_limit.remaining;
-    if left < ration.reserve {
-        let wait = i64::try_from(told.value.session_start_limit.reset_after).unwrap_or(i64::MAX);
+    let limit = told.value.session_start_limit;
+    if let Some(limit) = limit.filter(|limit| limit.remaining < ration.reserve) {
+        let left = limit.remaining;
+        let wait = i64::try_from(limit.reset_after).unwrap_or(i64::MAX);
         return Err(ApiError::Held {
             until: now.plus_millis(wait),
             reason: format!("only {left} session starts are left today; they are left to the bot itself"),

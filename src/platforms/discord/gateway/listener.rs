@@ -1,6 +1,8 @@
-//! The loop around the gateway's state machine: opens sockets, reads and writes frames, keeps time. What it tells the
-//! sources is in [`telling`].
+//! The loop around the gateway's state machine: reads frames and keeps time. How it does what the machine orders is in
+//! [`obeying`], what it tells the sources in [`telling`], what outlives the process in [`keeping`].
 
+mod keeping;
+mod obeying;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,22 +11,21 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tracing::{debug, info};
 
 use super::super::facts;
-use super::super::{Connection, DiscordOptions};
+use super::super::{Connection, GuildOptions, StreamFrom};
 use super::GatewayOptions;
 use super::counts::Counts;
-use super::frames::{self, Frame};
+use super::frames::Frame;
 use super::guilds::Guilds;
-use super::jobs::{self, Done, Ration, SPENT, Socket};
-use super::kept::{Claim, Keeper};
-use super::machine::{INTENTS_ALL, INTENTS_LEAST, Input, Kind, Machine, News, Order};
+use super::jobs::{self, Done, Socket};
+use super::kept::Keeper;
+use super::machine::{INTENTS_ALL, INTENTS_LEAST, Input, Kind, Machine};
 use super::status::Status;
 use crate::clock::Chance;
 use crate::core::counters::Counters;
@@ -32,14 +33,13 @@ use crate::core::observation::{Fact, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 
-/// How long saying goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
 /// How often a dead token is looked up again, in case a look found it alive.
 const REVIVAL: Duration = Duration::from_mins(1);
 /// Observations that may wait for the sink before reading stops.
 const BACKLOG: usize = 50_000;
 /// Frames that are read at once before a tick, at most.
 const CATCH_UP: usize = 1_000;
+
 /// How a listener is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -81,7 +81,8 @@ pub struct GatewayListener {
 impl GatewayListener {
     pub(in crate::platforms::discord) fn new(
         connection: Arc<Connection>,
-        discord: &DiscordOptions,
+        known: &BTreeMap<u64, GuildOptions>,
+        stream_from: Option<StreamFrom>,
         options: GatewayOptions,
         chance: Chance,
     ) -> Self {
@@ -92,7 +93,7 @@ impl GatewayListener {
             .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
             .collect();
         let configured = targets.keys().map(|id| {
-            let guild = discord.guilds.get(id).cloned();
+            let guild = known.get(id).cloned();
             (*id, guild.unwrap_or_default())
         });
         let restored: BTreeMap<u64, Counters> = options
@@ -101,7 +102,7 @@ impl GatewayListener {
             .filter_map(|(key, totals)| Some((key.id().parse().ok()?, *totals)))
             .collect();
         // What nobody maps to a stream need not be heard of: voice states are the loudest events after messages.
-        let intents = if discord.stream_from.is_some() {
+        let intents = if stream_from.is_some() {
             INTENTS_ALL
         } else {
             INTENTS_LEAST
@@ -114,7 +115,7 @@ impl GatewayListener {
             };
         });
         let mut listener = Self {
-            guilds: Guilds::new(configured, discord.stream_from),
+            guilds: Guilds::new(configured, stream_from),
             counts: Counts::new(restored, options.count_bots),
             machine: Machine::new(intents, options.pace),
             keeper: Keeper::new(connection.rest.memory().dir()),
@@ -138,51 +139,6 @@ impl GatewayListener {
         };
         listener.recall();
         listener
-    }
-
-    /// Looks for the session of an earlier process that was not ended.
-    fn recall(&mut self) {
-        let claim = claim(&self.connection, &self.machine, &self.options);
-        let kept = self.keeper.recall(&claim, self.now());
-        let Some(kept) = kept.filter(|_| !self.connection.rest.is_dead()) else {
-            return;
-        };
-        if self.guilds.recall(kept.guilds) {
-            self.machine.take_up(kept.session);
-            let counted = Counts::new(kept.totals, self.options.count_bots);
-            self.stored = Some(std::mem::replace(&mut self.counts, counted).totals().clone());
-        }
-    }
-
-    /// Goes on counting from whatever is ahead: what was stored, or what the taken up session has told.
-    fn caught_up(&mut self) -> bool {
-        let stored = self.stored.take();
-        if let Some(stored) = &stored {
-            self.counts.raise(stored);
-        }
-        stored.is_some()
-    }
-
-    /// Keeps the session for the next process, or forgets it when it is over.
-    fn keep(&mut self) {
-        let elapsed = self.elapsed();
-        if !self.keeper.is_rested(elapsed) {
-            return;
-        }
-        let Some(session) = self.machine.session() else {
-            return self.keeper.forget();
-        };
-        let claim = claim(&self.connection, &self.machine, &self.options);
-        let when = (self.connection.rest.clock().now(), elapsed);
-        let kept = self
-            .keeper
-            .keep(&claim, session, self.counts.totals(), self.guilds.image(), when);
-        if let Err(error) = kept {
-            debug!(
-                error = &error as &dyn std::error::Error,
-                "The session with Discord's gateway cannot be kept"
-            );
-        }
     }
 
     /// Listens until `stop` resolves, then ends as it says. What is heard goes to `sink`, whose bound slows down reading but
@@ -309,7 +265,12 @@ impl GatewayListener {
                 self.socket = None;
                 self.feed(Input::Closed(None)).await;
             }
-            // Without compression there are no binary frames; pings are answered below us.
+            // Nothing is compressed, so this is text from a server that does not label it as such.
+            Some(Message::Binary(bytes)) => match std::str::from_utf8(&bytes) {
+                Ok(text) => self.read(text).await,
+                Err(_) => self.options.board.write(|status| status.unread += 1),
+            },
+            // Pings are answered below us.
             Some(_) => {}
         }
     }
@@ -332,6 +293,9 @@ impl GatewayListener {
                     |guild, thread| guilds.parent_of(guild, thread),
                 );
             } else {
+                if let Some(me) = self.connection.me.get() {
+                    self.guilds.presume_me(me.id);
+                }
                 let unread = self.guilds.unread();
                 let told = self.guilds.learn(event, data, self.now());
                 self.tell(told);
@@ -418,93 +382,8 @@ impl GatewayListener {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn obey(&mut self, order: Order) -> Option<Input> {
-        match order {
-            Order::Ask => self
-                .jobs
-                .push(jobs::ask(Arc::clone(&self.connection), self.ration()).boxed()),
-            Order::ConfirmToken => self
-                .jobs
-                .push(jobs::confirm(Arc::clone(&self.connection)).boxed()),
-            Order::Connect(url) => self.jobs.push(jobs::open(url).boxed()),
-            Order::Identify { intents } => return self.identify(intents).await,
-            Order::Resume(session) => {
-                let text = frames::resume(self.connection.rest.token(), &session);
-                self.send(text).await;
-            }
-            Order::Heartbeat(seq) => self.send(frames::heartbeat(seq)).await,
-            Order::Hangup(code) => self.hang_up(code).await,
-            Order::Tell(news) => {
-                // A look over REST may have found the token dead while this socket lives on.
-                let beat = matches!(news, News::Beat(_));
-                self.announce(news);
-                return (beat && self.connection.rest.is_dead()).then_some(Input::TokenDead);
-            }
-        }
-        None
-    }
-
-    /// Sends an Identify if it can be put on record before.
-    async fn identify(&mut self, intents: u64) -> Option<Input> {
-        let bot = self
-            .connection
-            .me
-            .get()
-            .map(|me| me.id.to_string())
-            .unwrap_or_default();
-        let memory = self.connection.rest.memory();
-        match memory.claim_identify(&bot, self.options.identify_cap, self.now()) {
-            Ok(()) => {
-                self.options.board.write(|status| status.identifies += 1);
-                let text = frames::identify(self.connection.rest.token(), intents);
-                self.send(text).await;
-                None
-            }
-            Err(refusal) => Some(Input::Denied {
-                retry_in: SPENT,
-                code: "discord.identify_budget".to_owned(),
-                message: refusal.to_string(),
-            }),
-        }
-    }
-
-    fn ration(&self) -> Ration {
-        Ration {
-            cap: self.options.identify_cap,
-            reserve: self.options.identify_reserve,
-            spacing: self.options.identify_spacing,
-        }
-    }
-
-    async fn send(&mut self, text: String) {
-        if let Some(socket) = &mut self.socket {
-            // A socket that takes nothing any more is found dead by its silence; it must not hold up the loop until then.
-            let _ = tokio::time::timeout(GOODBYE, socket.send(Message::text(text))).await;
-        }
-    }
-
-    async fn hang_up(&mut self, code: u16) {
-        let Some(mut socket) = self.socket.take() else {
-            return;
-        };
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: "".into(),
-        };
-        let _ = tokio::time::timeout(GOODBYE, socket.close(Some(frame))).await;
-    }
-
     fn now(&self) -> Timestamp {
         self.connection.rest.clock().now()
-    }
-}
-
-/// Returns who we are to whoever keeps sessions.
-fn claim<'a>(connection: &'a Connection, machine: &Machine, options: &'a GatewayOptions) -> Claim<'a> {
-    Claim {
-        token: connection.rest.fingerprint(),
-        intents: machine.intents(),
-        writer: &options.writer,
     }
 }
 

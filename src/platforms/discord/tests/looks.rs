@@ -220,6 +220,51 @@ async fn a_thread_is_found_and_goes_by_its_channel() {
 }
 
 #[tokio::test]
+async fn channels_that_are_configured_anew_count_from_the_next_look() {
+    let rig = Rig::start().await;
+    let platform = rig.platform(|_| {});
+    let scope = async || {
+        let seen = look(&platform, &[Probe::Permissions], &[GUILD]).await;
+        seen.record(GUILD).metadata["permissionScope"].clone()
+    };
+    assert_eq!(scope().await, "guild");
+    platform.configure(guild_options(GuildOptions {
+        channels: vec![9_200],
+        ..GuildOptions::default()
+    }));
+    assert_eq!(scope().await, "channel:9200");
+    platform.configure(BTreeMap::new());
+    assert_eq!(scope().await, "guild");
+}
+
+#[tokio::test]
+async fn what_a_category_denies_its_channels_do_not_inherit() {
+    let rig = Rig::start().await;
+    for (id, kind, parent) in [(9_300, 4, None), (9_301, 0, Some(9_300))] {
+        rig.discord().put_channel(&ChannelSpec {
+            guild: GUILD,
+            id,
+            kind,
+            parent,
+            ..ChannelSpec::default()
+        });
+    }
+    let told = async || {
+        let record = rig.look_at_channels(&[9_301]).await.record(GUILD);
+        (record.metadata["channelPermissions"].clone(), record.permissions)
+    };
+    let before = told().await;
+    rig.discord().set_overwrite(9_300, GUILD, 0, 0, 1 << 10 | 1 << 11);
+    assert_eq!(
+        told().await,
+        before,
+        "a synced channel holds copies; this one holds none"
+    );
+    rig.discord().set_overwrite(9_301, GUILD, 0, 0, 1 << 11);
+    assert_ne!(told().await, before);
+}
+
+#[tokio::test]
 async fn exact_permissions_follow_roles_overwrites_and_timeouts() {
     let rig = Rig::start().await;
     let discord = rig.discord();

@@ -1,5 +1,6 @@
 //! The platform against the simulated Discord, over real sockets.
 
+mod bots;
 mod gateway;
 mod limits;
 mod looks;

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use secrecy::SecretString;
+use serde_json::Value;
 
 use super::super::client::Call;
 use super::super::meter::Meter;
 use super::super::options::{APP, BOT, broadcaster_of};
 use super::super::standing::{Renewal, Standing, of_inactive};
-use super::super::wire::{Envelope, Introspected, User, scopes};
-use super::{Auth, Checked, is_app_refusal, no_identity, not_ours, read, same, unusable_store};
+use super::super::wire::{Envelope, Enveloped, Introspected, User, items};
+use super::{Auth, Checked, is_app_refusal, no_identity, not_ours, read, same, unreadable, unusable_store};
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
@@ -124,8 +125,15 @@ impl Auth {
         };
         match self.client.exchange(&call, meter).await {
             Ok(answer) => {
-                let told: Envelope<Introspected> = read(&answer, call.operation)?;
-                Ok(Some(told.data).filter(|told| told.active))
+                let told: Enveloped<Introspected> = read(&answer, call.operation)?;
+                let told = told.open();
+                match told.active {
+                    Some(active) => Ok(Some(told).filter(|_| active)),
+                    None => Err(unreadable(
+                        call.operation,
+                        "it does not say whether the token is active".to_owned(),
+                    )),
+                }
             }
             Err(PlatformError::Unauthorized { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -150,7 +158,8 @@ impl Auth {
         }
         let mut learnt = token.clone();
         learnt.client_id = told_client.or(learnt.client_id);
-        learnt.scopes = scopes(told.scope.as_deref());
+        // Silence about scopes does not take any away.
+        learnt.scopes = told.scope.unwrap_or(learnt.scopes);
         // Unix seconds; anything that is no plausible end is not believed.
         let end = told.exp.filter(|exp| *exp > 1_000_000_000);
         learnt.expires_at = end
@@ -197,10 +206,12 @@ impl Auth {
             Err(PlatformError::Unauthorized { .. } | PlatformError::Forbidden { .. }) => return Ok(token),
             Err(error) => return Err(error),
         };
-        let told: Envelope<Vec<User>> = read(&answer, call.operation)?;
-        let Some(user) = told.data.into_iter().next() else {
+        let told: Envelope<Value> = read(&answer, call.operation)?;
+        let Some(user) = items(told).into_iter().flatten().next() else {
             return Ok(token);
         };
+        let user: User =
+            serde_json::from_value(user).map_err(|error| unreadable(call.operation, error.to_string()))?;
         let meant = match identity.as_str() {
             BOT => self.bot_user_id,
             _ => broadcaster_of(identity),

@@ -9,7 +9,7 @@ use super::super::client::Call;
 use super::super::meter::Meter;
 use super::super::options::APP;
 use super::super::standing::Renewal;
-use super::super::wire::{Granted, scopes};
+use super::super::wire::Granted;
 use super::{APP_MARGIN_SECS, Auth, app_refusal, can_refresh, no_identity, same, unreadable, unusable_store};
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
@@ -67,10 +67,7 @@ impl Auth {
                     client_id: self.client_id.clone(),
                     // Proven again with the new token.
                     user_id: None,
-                    scopes: granted
-                        .scope
-                        .as_deref()
-                        .map_or(current.scopes, |text| scopes(Some(text))),
+                    scopes: granted.scope.unwrap_or(current.scopes),
                     expires_at: ends_at(now, granted.expires_in),
                     ..StoredToken::unproven(granted.access_token, now)
                 };

@@ -129,7 +129,7 @@ impl Look<'_> {
         if let Some(profile) = facts::channel_profile(channel, name.as_deref(), listed) {
             self.tell(&key, at, profile);
         }
-        let says_live = channel.stream.as_ref().map(|stream| stream.is_live);
+        let says_live = channel.stream.as_ref().and_then(|stream| stream.is_live);
         match (says_live, self.absent.remove(&id)) {
             (Some(true), Some(absent_at)) => self.settle(id, &key, absent_at).await,
             (_, Some(absent_at)) => self.tell(&key, absent_at, Fact::StreamAbsent),
@@ -146,7 +146,7 @@ impl Look<'_> {
             None
         };
         let listed = told.is_some_and(|told| {
-            let any = told.items.iter().any(|stream| stream.broadcaster_user.id == id);
+            let any = told.items.iter().any(|stream| stream.broadcaster == id);
             if any {
                 self.tell_list(&[id], &told, &[]);
             }

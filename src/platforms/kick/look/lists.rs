@@ -48,7 +48,7 @@ impl Look<'_> {
         let mut newest: BTreeMap<u64, &Livestream> = BTreeMap::new();
         for stream in &told.items {
             self.tell_live(stream, told.at);
-            let id = stream.broadcaster_user.id;
+            let id = stream.broadcaster;
             let shown = newest.entry(id).or_insert(stream);
             if facts::started_at(&stream.started_at) > facts::started_at(&shown.started_at) {
                 *shown = stream;
@@ -84,7 +84,7 @@ impl Look<'_> {
 
     fn tell_live(&self, stream: &Livestream, at: Timestamp) {
         let stream_id = facts::stream_id(stream);
-        let Some(key) = self.targets.get(&stream.broadcaster_user.id) else {
+        let Some(key) = self.targets.get(&stream.broadcaster) else {
             return;
         };
         if stream_id.is_empty() {
@@ -105,8 +105,8 @@ impl Look<'_> {
         if memory.channel(id).looked_up.is_none_or(|(_, exists)| !exists) {
             memory.looked_up(id, at, true);
         }
-        if !stream.broadcaster_user.username.is_empty() {
-            memory.named(id, &stream.broadcaster_user.username);
+        if !stream.username.is_empty() {
+            memory.named(id, &stream.username);
         }
         self.tell(key, at, facts::up(Transport::Api));
         if let Some(profile) = facts::live_profile(stream) {

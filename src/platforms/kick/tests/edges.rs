@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ADA, Rig};
 use crate::core::observation::AuthResult;
-use crate::core::stream::StreamStatus::Online;
+use crate::core::stream::StreamStatus::{Offline, Online};
 use crate::core::verdict::Status;
 use crate::platforms::{Platform, PlatformError, Probe};
 use crate::sim::faults::{Fault, FaultBody, WireFault};
@@ -133,6 +133,32 @@ async fn a_failed_look_up_of_channels_leaves_the_list_its_word() {
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
     assert_eq!(record.last_error.unwrap().code, "http.500");
+}
+
+#[tokio::test]
+async fn a_server_that_knows_only_the_older_list_is_asked_for_that() {
+    let rig = Rig::start().await;
+    rig.kick().go_live(ADA);
+    let unknown = FaultBody::Json(serde_json::json!({"message": "Not Found"}));
+    rig.kick()
+        .host()
+        .faults()
+        .add(Fault::status(404).with_body(unknown).on(LIST));
+    rig.look_at(ADA).await;
+    let record = rig.record(ADA);
+    assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
+    assert_eq!(super::metadata(&record)["slug"], "ada");
+    let asked = rig.calls(LIST);
+    rig.later(60);
+    rig.look(&[Probe::Stream], &[ADA]).await;
+    assert_eq!(rig.calls(LIST), asked, "it is not asked in vain again");
+    assert!(rig.calls("/public/v1/livestreams") >= 2);
+    rig.kick().end_stream(ADA);
+    for _ in 0..3 {
+        rig.later(60);
+        rig.look(&[Probe::Stream], &[ADA]).await;
+    }
+    assert_eq!(rig.record(ADA).stream_status, Offline);
 }
 
 #[tokio::test]

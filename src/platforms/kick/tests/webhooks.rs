@@ -402,6 +402,23 @@ async fn subscriptions_are_made_good_in_shares_and_others_are_left_alone() {
 }
 
 #[tokio::test]
+async fn what_a_new_subscription_delivers_before_it_is_listed_counts() {
+    let hooked = Hooked::start().await;
+    let list = Fault::status(500).on("/public/v1/events/subscriptions");
+    hooked.rig.kick().host().faults().add(list.method("GET").after(1));
+    let failed = hooked
+        .rig
+        .platform
+        .reconcile_webhooks(&[key(ADA)], &[key(ADA)], 10, &hooked.rig.notebook)
+        .await;
+    assert!(failed.is_err(), "the new ones could not be listed");
+    hooked.rig.kick().go_live(ADA);
+    assert_eq!(hooked.delivered(1).await, [Some(200)]);
+    let counts = hooked.listener.counts();
+    assert_eq!((counts.accepted, counts.untracked), (1, 0));
+}
+
+#[tokio::test]
 async fn errors_of_single_events_are_told_and_only_streams_decide_the_status() {
     for (event, status) in [
         (webhook::STATUS, Status::Disconnected),

@@ -42,7 +42,7 @@ pub(super) fn read(headers: &HeaderMap, now: Timestamp) -> Result<Delivery<'_>, 
     let signature = STANDARD
         .decode(signature.trim())
         .map_err(|_| Refusal::Misshapen)?;
-    if !is_ulid(message_id) || !SIGNATURE.contains(&signature.len()) {
+    if !is_id(message_id) || !SIGNATURE.contains(&signature.len()) {
         return Err(Refusal::Misshapen);
     }
     if now.millis_since(at).abs() > WINDOW {
@@ -65,9 +65,12 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     all.next().is_none().then_some(text)
 }
 
-fn is_ulid(text: &str) -> bool {
-    let crockford = |letter: u8| letter.is_ascii_alphanumeric() && !b"ILOUilou".contains(&letter);
-    text.len() == 26 && text.bytes().all(crockford)
+/// Returns whether a text is an id: a ULID, as Kick documents it, or a UUID, as others make them. What matters is that it has no
+/// dot, which separates what is signed.
+fn is_id(text: &str) -> bool {
+    let ulid = text.len() == 26 && text.bytes().all(|letter| letter.is_ascii_alphanumeric());
+    let hex = |letter: u8| letter.is_ascii_hexdigit() || letter == b'-';
+    ulid || (text.len() == 36 && text.bytes().all(hex))
 }
 
 #[cfg(test)]
@@ -122,6 +125,12 @@ mod tests {
             "01JZ0000000000000000000001".parse().unwrap(),
         );
         assert_eq!(read(&doubled, now), Err(Refusal::Misshapen));
+    }
+
+    #[test]
+    fn a_uuid_names_a_delivery_as_well_as_a_ulid() {
+        let uuid = headers(&[("kick-event-message-id", "c0ffee00-0000-4000-8000-000000000001")]);
+        assert!(read(&uuid, NOW.parse().unwrap()).is_ok());
     }
 
     #[test]

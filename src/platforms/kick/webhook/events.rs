@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::platforms::lenient::{count, lenient, readable};
+
 /// The start or end of a stream.
 pub const STATUS: &str = "livestream.status.updated";
 /// New title, category or language.
@@ -55,20 +57,21 @@ pub(super) enum Unusable {
 
 #[derive(Deserialize)]
 struct Person {
+    #[serde(default, deserialize_with = "count")]
     user_id: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     identity: Option<Identity>,
 }
 
 #[derive(Deserialize)]
 struct Identity {
-    #[serde(default)]
-    badges: Option<Vec<Badge>>,
+    #[serde(default, deserialize_with = "readable")]
+    badges: Vec<Badge>,
 }
 
 #[derive(Deserialize)]
 struct Badge {
-    r#type: Option<String>,
+    r#type: String,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +79,7 @@ struct Status {
     broadcaster: Person,
     is_live: bool,
     started_at: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
     title: Option<String>,
 }
 
@@ -87,7 +91,9 @@ struct Metadata {
 
 #[derive(Deserialize)]
 struct About {
+    #[serde(default, deserialize_with = "lenient")]
     title: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
     category: Option<Category>,
 }
 
@@ -101,8 +107,6 @@ struct Chat {
     broadcaster: Person,
     message_id: String,
     sender: Person,
-    #[serde(rename = "content")]
-    _content: String,
 }
 
 /// Reads a body of type `kind`; `None` for a type that we make nothing of.
@@ -154,7 +158,7 @@ fn metadata(value: Value) -> Option<Told> {
 
 fn chat(value: Value) -> Option<Told> {
     let body: Chat = serde_json::from_value(value).ok()?;
-    let badges = body.sender.identity.and_then(|identity| identity.badges);
+    let badges = body.sender.identity.map(|identity| identity.badges);
     Some(Told {
         broadcaster: body.broadcaster.user_id?,
         event: Event::Chat {
@@ -163,7 +167,7 @@ fn chat(value: Value) -> Option<Told> {
             badges: badges
                 .unwrap_or_default()
                 .into_iter()
-                .filter_map(|badge| badge.r#type)
+                .map(|badge| badge.r#type)
                 .collect(),
         },
     })
@@ -202,6 +206,21 @@ mod tests {
         };
         assert_eq!(sender, Some(9));
         assert_eq!(badges, ["moderator".to_owned(), "subscriber".to_owned()].into());
+    }
+
+    #[test]
+    fn ids_may_be_text_and_what_decorates_may_be_null() {
+        let body = START
+            .replace("\"user_id\":7", "\"user_id\":\"7\"")
+            .replace("\"T\"", "null");
+        assert_eq!(read(STATUS, body.as_bytes()).unwrap().unwrap().broadcaster, 7);
+        let body = ABOUT.replace("{\"id\":1,\"name\":\"Art\"}", "null");
+        assert_eq!(read(METADATA, body.as_bytes()).unwrap().unwrap().broadcaster, 7);
+        let body = LINE.replace("{\"type\":\"moderator\"}", "{\"type\":null}");
+        let Event::Chat { badges, .. } = read(CHAT, body.as_bytes()).unwrap().unwrap().event else {
+            panic!("no chat");
+        };
+        assert_eq!(badges, ["subscriber".to_owned()].into());
     }
 
     #[test]

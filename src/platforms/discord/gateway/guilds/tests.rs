@@ -21,6 +21,24 @@ fn following(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
     guilds
 }
 
+#[test]
+fn guilds_that_were_not_announced_are_missed_only_after_a_while() {
+    let ready = |guilds: Value| json!({"session_id": "a", "guilds": guilds});
+    for (announced, missed) in [(json!([]), vec!["discord.not_in_guild"]), (json!(null), vec![])] {
+        let known = [GUILD, 9_002].map(|id| (id, GuildOptions::default()));
+        let mut guilds = Guilds::new(known, None);
+        guilds.presume_me(Id(4_001));
+        assert_eq!(codes(&tell(&mut guilds, "READY", &ready(announced))), [""; 0]);
+        assert_eq!(guilds.me(), Some(4_001), "READY did not say");
+        tell(&mut guilds, "GUILD_CREATE", &created());
+        assert_eq!(guilds.available().collect::<Vec<_>>(), [GUILD]);
+        let told = guilds.settle();
+        assert_eq!(codes(&told), missed);
+        assert!(told.iter().all(|(id, _)| *id == 9_002));
+        assert!(guilds.settle().is_empty(), "once is enough");
+    }
+}
+
 fn created() -> Value {
     json!({"id": "9001", "name": "Lab", "owner_id": "77", "member_count": 120,
         "roles": [{"id": "9001", "permissions": "3148864"}, {"id": "9100", "permissions": "76800"}],
@@ -109,7 +127,7 @@ fn an_outage_is_not_a_removal() {
 
 #[test]
 fn a_guild_that_is_never_told_as_a_whole_suffers_an_outage() {
-    let guilds = following(GuildOptions::default(), None);
+    let mut guilds = following(GuildOptions::default(), None);
     assert_eq!(codes(&guilds.settle()), ["discord.guild_unavailable"]);
     assert!(live(GuildOptions::default(), None).settle().is_empty());
 }
