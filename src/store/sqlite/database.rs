@@ -43,8 +43,8 @@ pub const SCHEMA: i64 = 2;
 /// The first schema whose documents have summaries beside them.
 pub const WITH_SUMMARIES: i64 = 2;
 
-/// Bytes of the file that a reader maps into memory, at most; what is beyond is read as usual.
-const MAPPED: i64 = 256 << 20;
+/// Pages of the file that a reader keeps in memory.
+const PAGES: i64 = 16;
 
 /// An open connection and the file that it is of.
 pub struct Opened {
@@ -115,8 +115,8 @@ fn connect(path: &Path, flags: OpenFlags, options: &SqliteOptions) -> rusqlite::
 /// cannot be written, a log that was closed cleanly can still be read as a file that nobody changes.
 fn connect_reader(path: &Path, options: &SqliteOptions) -> rusqlite::Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, options)?;
-    // Whoever lists all sources reads the whole file once: mapped, it is not copied page by page into a cache first.
-    connection.pragma_update(None, "mmap_size", MAPPED)?;
+    // Whoever lists all sources reads the whole file once, so keeping its pages would only cost their memory.
+    connection.pragma_update(None, "cache_size", PAGES)?;
     let first_look = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
     let log = path.with_file_name(format!(
         "{}-wal",
