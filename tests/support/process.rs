@@ -246,11 +246,17 @@ pub fn watch(home: &Home) -> (Process, String) {
 
 /// Asks for a page by hand.
 pub fn page(address: &str, path: &str) -> Option<(u16, String)> {
+    ask(address, "GET", path, "", "")
+}
+
+/// Sends a request by hand; `more` are further headers, each with its line end.
+pub fn ask(address: &str, method: &str, path: &str, more: &str, body: &str) -> Option<(u16, String)> {
     let mut socket = std::net::TcpStream::connect(address).ok()?;
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let length = body.len();
     write!(
         socket,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n{body}"
     )
     .ok()?;
     let mut answer = String::new();

@@ -12,7 +12,7 @@ use bitbrat::sim::{Sim, SimOptions};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::support::Home;
+use crate::support::{Home, process};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const CHANNEL: u64 = 7_001;
@@ -121,36 +121,13 @@ impl Daemon {
     }
 
     fn ask(&self, method: &str, path: &str, more: &str, body: &str) -> Option<(u16, String)> {
-        use std::io::{Read as _, Write as _};
-        let mut socket = std::net::TcpStream::connect(&self.address).ok()?;
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let (address, length) = (&self.address, body.len());
-        write!(
-            socket,
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n{body}"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).ok()?;
-        let status = answer.split(' ').nth(1)?.parse().ok()?;
-        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+        process::ask(&self.address, method, path, more, body)
     }
 
     /// Asks for a page until `good` says so.
     #[track_caller]
     fn until(&self, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
-        let until = Instant::now() + PATIENCE;
-        let mut last = None;
-        while Instant::now() < until {
-            if let Some((status, body)) = self.ask("GET", path, "", "") {
-                if good(status, &body) {
-                    return body;
-                }
-                last = Some(body);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("{path} never became good; last: {last:?}");
+        process::until(&self.address, path, good)
     }
 
     /// Waits until a source shows this.

@@ -66,6 +66,21 @@ pub async fn load(cx: &Context, keys: &[SourceKey], probe: bool) -> Result<Known
     if !probe && !cx.app.is_store_temporary() {
         return stored(cx, keys).await;
     }
+    let looked = look_at(cx, keys).await?;
+    let mut known = read(cx, looked.store.as_ref(), keys, &looked.sources).await?;
+    known.problems = looked.problems;
+    Ok(known)
+}
+
+/// A look that is over, and what it saw is kept.
+struct Looked {
+    store: Arc<dyn SourceStore>,
+    sources: Sources,
+    problems: Vec<String>,
+}
+
+/// Looks at `keys`, or at every source when none are given.
+async fn look_at(cx: &Context, keys: &[SourceKey]) -> Result<Looked, Failure> {
     let store = cx.app.store(Access::Write).await?;
     let platforms = cx.app.platforms().await?;
     let sources = cx.app.resolve(&platforms).await?;
@@ -82,13 +97,12 @@ pub async fn load(cx: &Context, keys: &[SourceKey], probe: bool) -> Result<Known
     if let Some(error) = kept.first_refusal() {
         return Err(error.into());
     }
-    let mut known = read(cx, store.as_ref(), keys, &sources).await?;
-    known.problems = looked
-        .platforms
-        .into_iter()
-        .flat_map(|platform| platform.problems)
-        .collect();
-    Ok(known)
+    let problems = looked.platforms.into_iter();
+    Ok(Looked {
+        store,
+        sources,
+        problems: problems.flat_map(|platform| platform.problems).collect(),
+    })
 }
 
 /// Returns what the store knows of `keys`, or of every source when none are given.
@@ -188,7 +202,7 @@ fn is_asked_by_name(keys: &[SourceKey], document_id: &str) -> bool {
 /// somebody has looked.
 pub async fn one(cx: &Context, key: &SourceKey, probe: bool) -> Result<Found, Failure> {
     if probe || cx.app.is_store_temporary() {
-        for problem in load(cx, std::slice::from_ref(key), true).await?.problems {
+        for problem in look_at(cx, std::slice::from_ref(key)).await?.problems {
             cx.note(&[Note::hint(Tone::Warn, problem, None)])?;
         }
     }
