@@ -62,7 +62,7 @@ pub struct Plan {
     /// Whether everything is looked at once and then ended.
     pub once: bool,
     /// Writes a list of sources for the API, by the configuration in force.
-    pub list: Write<Vec<SourceSummary>>,
+    pub list: Write<Vec<Arc<SourceSummary>>>,
     /// Writes one source for the API.
     pub one: Write<(SourceDocument, Vec<HistoryEntry>)>,
     /// Reads the configuration again.

@@ -43,14 +43,14 @@ pub struct Findings {
 impl Findings {
     /// Judges `summary`.
     pub fn of(summary: &SourceSummary, freshness: &Freshness) -> Self {
-        let SourceSummary { record, proven, .. } = summary;
+        let SourceSummary { status, proven, .. } = summary;
         let trouble = summary.trouble.as_ref();
         let missing = trouble.is_some_and(|error| is_missing_credential(&error.code));
-        let auth = record.auth_status;
+        let auth = summary.auth_status;
         Self {
             auth: missing || auth.is_some_and(|auth| auth != AuthStatus::Valid),
-            refused: record.status == Status::Error,
-            disconnected: *proven && record.status == Status::Disconnected,
+            refused: *status == Status::Error,
+            disconnected: *proven && *status == Status::Disconnected,
             unknown: !*proven || auth.is_none(),
             stale: freshness.is_stale(Field::Status) || freshness.is_stale(Field::AuthStatus),
         }

@@ -88,7 +88,6 @@ pub enum Field {
 impl Freshness {
     /// Computes how fresh what `summary` says is at `now`.
     pub fn of(summary: &SourceSummary, intervals: &Intervals, now: Timestamp) -> Self {
-        let record = &summary.record;
         let mut stale = Vec::new();
         let mut age = |at: Option<Timestamp>, interval: Duration, field| {
             let age = age_ms(at?, now);
@@ -98,8 +97,8 @@ impl Freshness {
             Some(age)
         };
         Self {
-            status_age_ms: age(record.last_status_update, intervals.connection, Field::Status),
-            stream_age_ms: age(record.last_stream_update, intervals.stream, Field::StreamStatus),
+            status_age_ms: age(summary.status_at, intervals.connection, Field::Status),
+            stream_age_ms: age(summary.stream_at, intervals.stream, Field::StreamStatus),
             viewers_age_ms: age(summary.viewers_at, intervals.viewers, Field::ViewerCount),
             auth_age_ms: age(summary.auth_at, intervals.auth, Field::AuthStatus),
             permissions_age_ms: age(summary.permissions_at, intervals.permissions, Field::Permissions),

@@ -193,7 +193,7 @@ proptest! {
     fn a_summary_survives_being_kept_and_says_what_its_document_says(known in knowledge()) {
         let document = SourceDocument::from_knowledge(key(), known);
         let summary = SourceSummary::of(&document);
-        prop_assert_eq!(&summary.record, &document.record());
+        prop_assert_eq!(summary.record(), document.record());
         prop_assert_eq!(SourceSummary::from_text(&summary.to_text()), Some(summary));
     }
 

@@ -208,13 +208,20 @@ pub enum StreamStatus {
     Online,
 }
 
-impl std::fmt::Display for StreamStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
+impl StreamStatus {
+    /// Returns the word of the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Unknown => "UNKNOWN",
             Self::Offline => "OFFLINE",
             Self::Online => "ONLINE",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for StreamStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -5,16 +5,22 @@
 //! thousand histories. It always follows from the document, and counts only for the version that derived it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
-use crate::core::document::{SourceDocument, SourceRecord};
+use crate::core::document::{LastError, Metrics, SourceDocument, SourceRecord};
 use crate::core::evidence::{Evidence, LinkNow};
 use crate::core::observation::{ErrorInfo, Identity};
 use crate::core::source::SourceKey;
-use crate::core::time::Timestamp;
-use crate::core::verdict::{AuthStatus, NOTHING_PROVEN, deciding_identity};
+use crate::core::stream::StreamStatus;
+use crate::core::time::{Timestamp, optional_millis};
+use crate::core::verdict::{AuthStatus, NOTHING_PROVEN, Status, deciding_identity};
 
 /// The version of the rules that derive summaries: another one may judge the same evidence differently.
 const RULES: &str = env!("CARGO_PKG_VERSION");
+
+/// Roles that a summary names; there may be more.
+const NAMED: usize = 3;
 
 /// What a list shows of a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,34 +28,59 @@ const RULES: &str = env!("CARGO_PKG_VERSION");
 pub struct SourceSummary {
     /// The source.
     pub key: SourceKey,
-    /// The fields that every reader may rely on.
-    pub record: SourceRecord,
+    /// The name that people see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<Box<str>>,
+    /// Connected?
+    pub status: Status,
     /// Whether anything was ever proven about the connection.
     pub proven: bool,
+    /// When `status` was last decided or confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub status_at: Option<Timestamp>,
+    /// Live?
+    pub stream_status: StreamStatus,
+    /// When `stream_status` was last decided or confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub stream_at: Option<Timestamp>,
     /// When the stream that it is about began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub started_at: Option<Timestamp>,
+    /// How many watch; only while online.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub viewer_count: Option<u64>,
     /// When the viewers were counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub viewers_at: Option<Timestamp>,
+    /// Authorised? `None` while unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_status: Option<AuthStatus>,
     /// When what decided the authorisation was last confirmed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
     pub auth_at: Option<Timestamp>,
-    /// When a method last told permissions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub permissions_at: Option<Timestamp>,
-    /// When the latency was last measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency_at: Option<Timestamp>,
-    /// The error of a transport that is in trouble now, refusals first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<ErrorInfo>,
     /// The identity whose check decided the authorisation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
     /// Identities whose authorisation is not valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unauthorised: Vec<Unauthorised>,
+    /// What the bot may do here.
+    #[serde(default, skip_serializing_if = "Roles::is_empty")]
+    pub roles: Roles,
+    /// When a method last told permissions.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub permissions_at: Option<Timestamp>,
+    /// Smoothed round trip in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<u64>,
+    /// When the latency was last measured.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub latency_at: Option<Timestamp>,
+    /// The error of a transport that is in trouble now, refusals first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Box<ErrorInfo>>,
+    /// The rest of the record: [`SourceSummary::record`] reads it.
+    rest: Rest,
 }
 
 /// An identity whose authorisation is not valid.
@@ -60,6 +91,59 @@ pub struct Unauthorised {
     /// Why, where the platform says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Permissions in short. Scopes do not count: they are what a token allows, the same everywhere, and roles are what differs
+/// from source to source.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Roles {
+    /// The first few, in the platform's words.
+    pub named: Vec<Box<str>>,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Roles {
+    fn of(permissions: &[String]) -> Self {
+        let roles = permissions.iter().filter(|name| !name.starts_with("scope:"));
+        let mut roles: Vec<&String> = roles.collect();
+        // In Discord this one includes all others.
+        if roles.iter().any(|name| *name == "ADMINISTRATOR") {
+            roles.retain(|name| *name == "ADMINISTRATOR");
+        }
+        let named = roles.iter().take(NAMED);
+        Self {
+            named: named.map(|name| name.as_str().into()).collect(),
+            count: roles.len(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// The part of a record that a list for people does without. It stays text until somebody asks: reading it would take
+/// longer than all else.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Rest(Box<RawValue>);
+
+impl PartialEq for Rest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+/// What [`Rest`] is the text of.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RestOfRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_error: Option<LastError>,
+    metrics: Metrics,
+    metadata: Map<String, Value>,
+    permissions: Vec<String>,
 }
 
 /// A summary as a store keeps it.
@@ -80,19 +164,60 @@ impl SourceSummary {
     pub fn of(document: &SourceDocument) -> Self {
         let verdict = &document.verdict;
         let evidence = &document.knowledge.evidence;
-        let viewers = evidence.viewers.as_ref();
+        let record = document.record();
+        let roles = Roles::of(&record.permissions);
+        let rest = RestOfRecord {
+            last_error: record.last_error,
+            metrics: record.metrics,
+            metadata: record.metadata,
+            permissions: record.permissions,
+        };
+        let rest = serde_json::value::to_raw_value(&rest).expect("names and numbers can be written as JSON");
         Self {
             key: document.key.clone(),
-            record: document.record(),
+            display_name: record.display_name.map(String::into_boxed_str),
+            status: record.status,
             proven: verdict.status.rule != NOTHING_PROVEN,
+            status_at: record.last_status_update,
+            stream_status: record.stream_status,
+            stream_at: record.last_stream_update,
             started_at: verdict.session.as_ref().and_then(|session| session.started_at),
-            viewers_at: verdict.viewer_count.and(viewers.map(|viewers| viewers.at)),
+            viewer_count: record.viewer_count,
+            viewers_at: verdict
+                .viewer_count
+                .and(evidence.viewers.as_ref().map(|viewers| viewers.at)),
+            auth_status: record.auth_status,
             auth_at: verdict.auth.as_ref().and_then(|auth| auth.at),
-            permissions_at: verdict.permissions_at,
-            latency_at: evidence.latency.as_ref().map(|latency| latency.at),
-            trouble: trouble(evidence).cloned(),
             identity: deciding_identity(evidence).cloned(),
             unauthorised: unauthorised(evidence),
+            roles,
+            permissions_at: verdict.permissions_at,
+            latency_ms: record.latency_ms,
+            latency_at: evidence.latency.as_ref().map(|latency| latency.at),
+            trouble: trouble(evidence).cloned().map(Box::new),
+            rest: Rest(rest),
+        }
+    }
+
+    /// Returns the fields that every reader of the document may rely on.
+    pub fn record(&self) -> SourceRecord {
+        // What is kept was written by this very version, so it can be read unless somebody changed it.
+        let rest: RestOfRecord = serde_json::from_str(self.rest.0.get()).unwrap_or_default();
+        SourceRecord {
+            id: self.key.id().to_owned(),
+            platform: self.key.platform(),
+            display_name: self.display_name.as_deref().map(str::to_owned),
+            status: self.status,
+            stream_status: self.stream_status,
+            last_status_update: self.status_at,
+            last_stream_update: self.stream_at,
+            last_error: rest.last_error,
+            metrics: rest.metrics,
+            metadata: rest.metadata,
+            auth_status: self.auth_status,
+            viewer_count: self.viewer_count,
+            permissions: rest.permissions,
+            latency_ms: self.latency_ms,
         }
     }
 

@@ -148,6 +148,26 @@ impl Visitor<'_> for TextVisitor {
     }
 }
 
+/// Writes a moment that may be missing as milliseconds since the Unix epoch, for `#[serde(with = "…")]` in what only we
+/// read: half as long as the text, and read several times faster.
+pub mod optional_millis {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::Timestamp;
+
+    #[expect(clippy::missing_errors_doc, reason = "serde's own")]
+    #[expect(missing_docs, reason = "serde's own")]
+    pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        at.map(Timestamp::as_millis).serialize(serializer)
+    }
+
+    #[expect(clippy::missing_errors_doc, reason = "serde's own")]
+    #[expect(missing_docs, reason = "serde's own")]
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        Ok(Option::<i64>::deserialize(deserializer)?.map(Timestamp::from_millis))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

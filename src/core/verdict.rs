@@ -26,26 +26,40 @@ pub enum Status {
     Error,
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Status {
+    /// Returns the word of the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Connected => "CONNECTED",
             Self::Disconnected => "DISCONNECTED",
             Self::Error => "ERROR",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
 /// How a source's authorisation is: the worst of the identities that it needs.
 pub type AuthStatus = AuthResult;
 
-impl fmt::Display for AuthResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl AuthResult {
+    /// Returns the word of the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Valid => "VALID",
             Self::Expired => "EXPIRED",
             Self::Revoked => "REVOKED",
-        })
+        }
+    }
+}
+
+impl fmt::Display for AuthResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod sqlite;
 mod stored;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -51,7 +52,7 @@ pub trait SourceStore: Send + Sync {
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError>;
 
     /// Returns what [`SourceStore::load_all`] returns, in short. A store that keeps summaries need not read the documents.
-    async fn summaries(&self) -> Result<Vec<Stored<SourceSummary>>, StoreError> {
+    async fn summaries(&self) -> Result<Vec<Stored<Arc<SourceSummary>>>, StoreError> {
         let all = self.load_all().await?;
         Ok(all.into_iter().map(Stored::in_short).collect())
     }
@@ -163,10 +164,12 @@ pub struct Stored<T = Versioned<SourceDocument>> {
 
 impl Stored {
     /// Sums it up.
-    pub fn in_short(self) -> Stored<SourceSummary> {
+    pub fn in_short(self) -> Stored<Arc<SourceSummary>> {
         Stored {
             document_id: self.document_id,
-            document: self.document.map(|found| SourceSummary::of(&found.value)),
+            document: self
+                .document
+                .map(|found| Arc::new(SourceSummary::of(&found.value))),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The read-only API: what the commands print, over HTTP.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::json;
@@ -40,7 +42,7 @@ pub(super) async fn one(State(web): State<Web>, Path(id): Path<String>) -> Respo
 }
 
 /// What can be read of all that is stored, in short.
-pub(super) async fn summaries(web: &Web) -> Result<Vec<SourceSummary>, StoreError> {
+pub(super) async fn summaries(web: &Web) -> Result<Vec<Arc<SourceSummary>>, StoreError> {
     let stored = web.store.summaries().await?;
     Ok(stored
         .into_iter()

@@ -54,9 +54,9 @@ pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String
     };
     let own = summaries
         .iter()
-        .map(|summary| &summary.record)
-        .filter(|record| record.platform == name);
-    let own: Vec<&SourceRecord> = own.collect();
+        .filter(|summary| summary.key.platform() == name)
+        .map(|summary| summary.record());
+    let own: Vec<SourceRecord> = own.collect();
     let listeners = listeners_of(&web, name);
     answer(200, snapshot(&own, &listeners))
 }
@@ -93,7 +93,7 @@ fn listeners_of(web: &Web, platform: PlatformName) -> Vec<(String, ListenerRepor
         .collect()
 }
 
-fn snapshot(records: &[&SourceRecord], listeners: &[(String, ListenerReport)]) -> Value {
+fn snapshot(records: &[SourceRecord], listeners: &[(String, ListenerReport)]) -> Value {
     let worst = records
         .iter()
         .map(|record| record.status)
@@ -124,10 +124,7 @@ fn snapshot(records: &[&SourceRecord], listeners: &[(String, ListenerReport)]) -
             json!({"code": error.code, "message": error.message, "at": error.at}),
         );
     }
-    snapshot.insert(
-        "joinedChannels".into(),
-        records.iter().copied().map(name).collect(),
-    );
+    snapshot.insert("joinedChannels".into(), records.iter().map(name).collect());
     snapshot.insert("reconnects".into(), sum(|metrics| metrics.reconnects).into());
     snapshot.insert(
         "counters".into(),

@@ -68,7 +68,7 @@ pub struct Web {
     /// What callers must show.
     pub token: Option<SecretString>,
     /// Writes a list of sources.
-    pub list: Render<Vec<SourceSummary>>,
+    pub list: Render<Vec<Arc<SourceSummary>>>,
     /// Writes one source with its evidence and its latest transitions.
     pub one: Render<(SourceDocument, Vec<HistoryEntry>)>,
 }

@@ -87,7 +87,7 @@ async fn served(token: Option<&str>) -> Served {
         clock,
         token: token.map(SecretString::from),
         list: Arc::new(
-            |summaries| json!({"items": summaries.iter().map(|summary| &summary.record).collect::<Vec<_>>()}),
+            |summaries| json!({"items": summaries.iter().map(|summary| summary.record()).collect::<Vec<_>>()}),
         ),
         one: Arc::new(|(document, _)| Value::Object(document.to_stored())),
     };

@@ -155,7 +155,7 @@ async fn load(store: &dyn SourceStore, key: &SourceKey) -> Result<Option<SourceD
 
 /// What was not looked at does not count as unknown.
 fn exit_code(row: &SourceRow, probes: &ProbeSet) -> ExitCode {
-    let found = row.findings();
+    let found = row.findings;
     if found.auth {
         ExitCode::Unauthorised
     } else if found.refused || found.disconnected {

@@ -63,7 +63,7 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
             }))
         }),
         one: Box::new(|app, (document, history)| {
-            let row = rows(app, vec![SourceSummary::of(&document)]).remove(0);
+            let row = rows(app, vec![SourceSummary::of(&document).into()]).remove(0);
             json(&envelope(&SourceReport {
                 as_of: app.clock.now(),
                 row,
@@ -78,7 +78,7 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
 }
 
 /// Judges what is known by the configuration in force.
-fn rows(app: &App, summaries: Vec<SourceSummary>) -> Vec<SourceRow> {
+fn rows(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<SourceRow> {
     let (intervals, now) = (app.intervals(), app.clock.now());
     let origins: BTreeMap<SourceKey, String> = app
         .sources()

@@ -3,6 +3,8 @@
 //! Measuring text costs comfy-table some ten milliseconds for a thousand rows, three times what reading them takes. So
 //! rows in plain ASCII, which need no measuring, are laid out here by the same rules; a test holds the two together.
 
+use std::borrow::Cow;
+
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell as TableCell, CellAlignment, ColumnConstraint, Row, Table, Width};
 
@@ -31,23 +33,26 @@ fn draw_by(
     let shown: Vec<usize> = (0..grid.columns.len())
         .filter(|index| wide || !grid.columns[*index].wide_only)
         .collect();
-    let is_known = |cells: &[Cell]| {
-        shown
-            .iter()
-            .all(|index| known_width(&cells[*index], look).is_some())
-    };
-    let measured: Vec<&[Cell]> = grid
-        .rows
-        .iter()
-        .map(Vec::as_slice)
-        .filter(|cells| !is_known(cells))
-        .collect();
+    let mut known = vec![0; shown.len()];
+    let mut measured: Vec<&[Cell]> = Vec::new();
+    let mut is_measured = Vec::with_capacity(grid.rows.len());
+    for cells in &grid.rows {
+        let mut is_known = true;
+        for (widest, index) in known.iter_mut().zip(&shown) {
+            match known_width(&cells[*index], look) {
+                Some(width) => *widest = width.max(*widest),
+                None => is_known = false,
+            }
+        }
+        if !is_known {
+            measured.push(cells);
+        }
+        is_measured.push(!is_known);
+    }
     let mut table = build(grid, &measured, look, &shown);
     let mut natural = table.column_max_content_widths();
-    for cells in &grid.rows {
-        for (width, index) in natural.iter_mut().zip(&shown) {
-            *width = (*width).max(known_width(&cells[*index], look).unwrap_or(0));
-        }
+    for (width, known) in natural.iter_mut().zip(known) {
+        *width = known.max(*width);
     }
     let columns: Vec<Column> = shown.iter().map(|index| grid.columns[*index]).collect();
     let room = look
@@ -64,6 +69,11 @@ fn draw_by(
         .zip(&widths)
         .filter_map(|(index, width)| width.map(|width| (*index, width)))
         .collect();
+    let line = kept
+        .iter()
+        .map(|(_, width)| usize::from(width + GUTTER))
+        .sum::<usize>();
+    text.reserve(line * grid.rows.len());
     let margin = " ".repeat(usize::from(indent));
     let mut lines = table.lines();
     // A table without titles has an empty line in their place; without any line comfy-table knows no columns.
@@ -77,21 +87,19 @@ fn draw_by(
         text.push_str(&margin);
         paint(text, &header, &titles, &kept, look);
     }
-    for cells in &grid.rows {
+    for (cells, is_measured) in grid.rows.iter().zip(is_measured) {
         text.push_str(&margin);
-        if is_known(cells) {
-            lay_out(text, cells, grid, &kept, look);
-        } else {
+        if is_measured {
             paint(text, &lines.next().unwrap_or_default(), cells, &kept, look);
+        } else {
+            lay_out(text, cells, grid, &kept, look);
         }
     }
 }
 
 /// Returns the width of a cell in plain ASCII; our own symbols are one column wide each.
 fn ascii_width(cell: &Cell, look: Look) -> Option<u16> {
-    let glyph = cell
-        .glyph
-        .map_or(0, |glyph| glyph.draw(look.unicode).chars().count());
+    let glyph = cell.glyph.map_or(0, |glyph| glyph.width(look.unicode));
     let space = usize::from(glyph > 0 && !cell.text.is_empty());
     let width = cell.text.is_ascii().then_some(glyph + space + cell.text.len())?;
     u16::try_from(width).ok()
@@ -140,14 +148,19 @@ fn lay_out(text: &mut String, cells: &[Cell], grid: &Grid, kept: &[(usize, u16)]
     let mut spaces = 0;
     for (index, width) in kept {
         let width = usize::from(*width);
-        let mut spelled = look.spell(&cells[*index]);
-        let mut length = spelled.chars().count();
+        let cell = &cells[*index];
+        // Most cells are words without a symbol, which are written as they are.
+        let mut spelled = match cell.glyph {
+            None => Cow::Borrowed(&*cell.text),
+            Some(_) => Cow::Owned(look.spell(cell)),
+        };
+        let mut length = ascii_width(cell, look).map_or(width, usize::from);
         if length > width {
             let mark = ellipsis(look);
             let mark = if mark.chars().count() > width { "" } else { mark };
             let cut = spelled.char_indices().nth(width - mark.chars().count());
-            spelled.truncate(cut.map_or(spelled.len(), |(at, _)| at));
-            spelled.push_str(mark);
+            let kept = cut.map_or(spelled.len(), |(at, _)| at);
+            spelled = Cow::Owned(format!("{}{mark}", &spelled[..kept]));
             length = width;
         }
         let (before, after) = match grid.columns[*index].right {
@@ -156,7 +169,7 @@ fn lay_out(text: &mut String, cells: &[Cell], grid: &Grid, kept: &[(usize, u16)]
         };
         if length > 0 {
             text.extend(std::iter::repeat_n(' ', spaces + before));
-            look.paint_to(text, cells[*index].tone, &spelled);
+            look.paint_to(text, cell.tone, &spelled);
             spaces = 0;
         } else {
             spaces += before;
@@ -328,7 +341,7 @@ mod tests {
         table.rows = rows
             .iter()
             .map(|row| {
-                let mut cells: Vec<Cell> = row.iter().map(Cell::new).collect();
+                let mut cells: Vec<Cell> = row.iter().copied().map(Cell::new).collect();
                 cells[3] = Cell::new(row[3]).glyph(Glyph::Live).tone(Tone::Live);
                 cells[0].tone = Tone::Good;
                 cells

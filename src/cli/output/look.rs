@@ -84,7 +84,7 @@ impl Look {
         match cell.glyph {
             Some(glyph) if cell.text.is_empty() => glyph.draw(self.unicode).to_owned(),
             Some(glyph) => format!("{} {}", glyph.draw(self.unicode), cell.text),
-            None => cell.text.clone(),
+            None => cell.text.clone().into_owned(),
         }
     }
 

@@ -42,6 +42,11 @@ pub trait Report {
     /// Returns the report for people.
     fn view(&self) -> View;
 
+    /// Returns the report for people who want to see every column.
+    fn wide_view(&self) -> View {
+        self.view()
+    }
+
     /// Returns what is worth knowing beside the data: it goes to standard error.
     fn notes(&self) -> Vec<Note> {
         Vec::new()
@@ -194,7 +199,7 @@ fn forgive_closed_pipe(result: io::Result<()>) -> io::Result<()> {
 pub fn render<R: Report>(report: &R, format: Format, look: Look) -> Result<String, machine::RenderError> {
     Ok(match format {
         Format::Table => draw(&report.view(), look, false),
-        Format::Wide => draw(&report.view(), look, true),
+        Format::Wide => draw(&report.wide_view(), look, true),
         Format::Json => machine::json(report)?,
         Format::Ndjson => machine::ndjson(report)?,
         Format::Yaml => machine::yaml(report)?,

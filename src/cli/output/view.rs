@@ -1,5 +1,7 @@
 //! What a person is to see, before anyone knows how wide, colourful or capable the screen is.
 
+use std::borrow::Cow;
+
 /// A report for people: blocks from top to bottom.
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -92,32 +94,37 @@ pub struct Cell {
     /// The symbol in front, if any.
     pub glyph: Option<Glyph>,
     /// The text, free of control characters.
-    pub text: String,
+    pub text: Cow<'static, str>,
     /// What it means.
     pub tone: Tone,
 }
 
 impl Cell {
     /// Plain text.
-    pub fn new(text: impl AsRef<str>) -> Self {
+    pub fn new(text: impl AsRef<str> + Into<String>) -> Self {
         Self {
             glyph: None,
-            text: printable(text.as_ref()),
+            text: Cow::Owned(printable(text)),
+            tone: Tone::Plain,
+        }
+    }
+
+    /// A word of our own.
+    pub const fn word(text: &'static str) -> Self {
+        Self {
+            glyph: None,
+            text: Cow::Borrowed(text),
             tone: Tone::Plain,
         }
     }
 
     /// Nothing is known, or there is nothing to say.
     pub fn none() -> Self {
-        Self {
-            glyph: Some(Glyph::Nothing),
-            text: String::new(),
-            tone: Tone::Dim,
-        }
+        Self::word("").glyph(Glyph::Nothing).tone(Tone::Dim)
     }
 
     /// The text, or the sign for nothing.
-    pub fn maybe(text: Option<impl AsRef<str>>) -> Self {
+    pub fn maybe(text: Option<impl AsRef<str> + Into<String>>) -> Self {
         match text {
             Some(text) if !text.as_ref().is_empty() => Self::new(text),
             _ => Self::none(),
@@ -202,18 +209,31 @@ impl Glyph {
         };
         if unicode { rich } else { plain }
     }
+
+    /// Returns how many columns of the screen the symbol takes.
+    pub fn width(self, unicode: bool) -> usize {
+        // The richer ones are one column wide each, the plain ones are ASCII.
+        if unicode { 1 } else { self.draw(false).len() }
+    }
 }
 
 /// Makes foreign text safe for a terminal: names and titles are chosen by strangers.
 ///
 /// Control characters could move the cursor or change colours, and direction marks could make one name look like another;
 /// they become spaces or vanish.
-pub fn printable(text: &str) -> String {
+pub fn printable(text: impl AsRef<str> + Into<String>) -> String {
     let is_direction_mark = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    if !text.chars().any(|c| c.is_control() || is_direction_mark(c)) {
-        return text.to_owned();
+    let is_plain = |text: &str| {
+        // Most text is ASCII, where a byte tells enough.
+        let is_printable = |byte: &u8| (b' '..=b'~').contains(byte);
+        text.as_bytes().iter().all(is_printable)
+            || !text.chars().any(|c| c.is_control() || is_direction_mark(c))
+    };
+    if is_plain(text.as_ref()) {
+        return text.into();
     }
-    text.chars()
+    text.as_ref()
+        .chars()
         .filter(|c| !is_direction_mark(*c))
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()

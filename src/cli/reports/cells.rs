@@ -36,33 +36,33 @@ fn aged(cell: Cell, stale: bool, age: Option<u64>) -> Cell {
     let Some(age) = age.filter(|_| stale) else {
         return cell;
     };
-    let text = format!("{} {}", cell.text, ago(age));
+    let text = format!("{} {}", cell.text, ago(age)).into();
     Cell { text, ..cell }.glyph(Glyph::Stale).tone(Tone::Dim)
 }
 
 /// Shows the connection.
 pub fn status(summary: &SourceSummary, freshness: &Freshness) -> Cell {
-    let status = summary.record.status;
+    let status = summary.status;
     let (glyph, tone) = match status {
         Status::Connected => (Glyph::Up, Tone::Good),
-        Status::Disconnected if summary.record.last_status_update.is_none() => (Glyph::Down, Tone::Dim),
+        Status::Disconnected if summary.status_at.is_none() => (Glyph::Down, Tone::Dim),
         Status::Disconnected => (Glyph::Down, Tone::Warn),
         Status::Error => (Glyph::Bad, Tone::Bad),
     };
-    let cell = Cell::new(status.to_string()).glyph(glyph).tone(tone);
+    let cell = Cell::word(status.as_str()).glyph(glyph).tone(tone);
     aged(cell, freshness.is_stale(Field::Status), freshness.status_age_ms)
 }
 
 /// Shows the stream; one that is live with how long it has been.
 pub fn stream(summary: &SourceSummary, freshness: &Freshness, now: Timestamp) -> Cell {
-    let status = summary.record.stream_status;
+    let status = summary.stream_status;
     let stale = freshness.is_stale(Field::StreamStatus);
     let cell = match (status, summary.started_at) {
         // How long it has been live is only told while it is known to be.
         (StreamStatus::Online, Some(start)) if !stale => {
             Cell::new(format!("ONLINE {}", humane::span(age_ms(start, now))))
         }
-        (value, _) => Cell::new(value.to_string()),
+        (value, _) => Cell::word(value.as_str()),
     };
     let (glyph, tone) = match status {
         StreamStatus::Online => (Glyph::Live, Tone::Live),
@@ -79,26 +79,26 @@ pub fn stream(summary: &SourceSummary, freshness: &Freshness, now: Timestamp) ->
 
 /// Shows the authorisation.
 pub fn auth(summary: &SourceSummary, freshness: &Freshness) -> Cell {
-    let cell = auth_status(summary.record.auth_status);
+    let cell = auth_status(summary.auth_status);
     aged(cell, freshness.is_stale(Field::AuthStatus), freshness.auth_age_ms)
 }
 
 /// Shows the result of an authorisation check.
 pub fn auth_status(status: Option<AuthStatus>) -> Cell {
     let Some(status) = status else {
-        return Cell::new("unknown").glyph(Glyph::Unknown).tone(Tone::Dim);
+        return Cell::word("unknown").glyph(Glyph::Unknown).tone(Tone::Dim);
     };
     let (glyph, tone) = match status {
         AuthStatus::Valid => (Glyph::Good, Tone::Good),
         AuthStatus::Expired => (Glyph::Warn, Tone::Warn),
         AuthStatus::Revoked => (Glyph::Bad, Tone::Bad),
     };
-    Cell::new(status.to_string()).glyph(glyph).tone(tone)
+    Cell::word(status.as_str()).glyph(glyph).tone(tone)
 }
 
 /// Shows how many watch.
 pub fn viewers(summary: &SourceSummary, freshness: &Freshness) -> Cell {
-    let Some(count) = summary.record.viewer_count else {
+    let Some(count) = summary.viewer_count else {
         return Cell::none();
     };
     let cell = Cell::new(humane::thousands(count));
@@ -111,17 +111,12 @@ pub fn viewers(summary: &SourceSummary, freshness: &Freshness) -> Cell {
 
 /// Shows what the bot may do.
 pub fn permissions(summary: &SourceSummary, freshness: &Freshness) -> Cell {
-    // Scopes are what a token allows, the same everywhere; the roles are what differs from source to source.
-    let roles = summary.record.permissions.iter();
-    let roles: Vec<&str> = roles
-        .map(String::as_str)
-        .filter(|name| !name.starts_with("scope:"))
-        .collect();
-    let cell = match roles.as_slice() {
+    let roles = &summary.roles;
+    let cell = match roles.named.as_slice() {
         [] => Cell::none(),
-        all if all.contains(&"ADMINISTRATOR") => Cell::new("ADMINISTRATOR"),
-        few @ ([_] | [_, _] | [_, _, _]) => Cell::new(few.join(", ")),
-        many => Cell::new(format!("{} permissions", many.len())),
+        [one] if roles.count == 1 => Cell::new(&**one),
+        few if few.len() == roles.count => Cell::new(few.join(", ")),
+        _ => Cell::new(format!("{} permissions", roles.count)),
     };
     if freshness.is_stale(Field::Permissions) && cell.glyph.is_none() {
         cell.glyph(Glyph::Stale).tone(Tone::Dim)
@@ -200,7 +195,7 @@ mod tests {
                 rule: "permissions.newest-answer".into(),
                 stream_id: None,
             };
-            assert_eq!(change(&transition).text, expected);
+            assert_eq!(change(&transition).text, *expected);
         }
     }
 }

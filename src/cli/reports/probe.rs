@@ -118,7 +118,7 @@ impl Report for ProbeReport {
             let (summary, fresh) = (&probed.row.summary, &probed.row.freshness);
             let mut cells = vec![
                 Cell::new(summary.key.to_string()),
-                Cell::maybe(summary.record.display_name.as_deref()).tone(Tone::Strong),
+                Cell::maybe(summary.display_name.as_deref()).tone(Tone::Strong),
             ];
             if asked(Probe::Connection) {
                 cells.push(cells::status(summary, fresh));

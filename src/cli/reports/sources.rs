@@ -1,6 +1,8 @@
 //! Many sources at a glance: `sources status` and `sources list`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -46,9 +48,11 @@ pub enum Show {
 #[derive(Debug, Clone)]
 pub struct SourceRow {
     /// What is known.
-    pub summary: SourceSummary,
+    pub summary: Arc<SourceSummary>,
     /// How old that is.
     pub freshness: Freshness,
+    /// Everything that is wrong with it.
+    pub findings: Findings,
     /// Where it is configured (`bitbrat.toml`, an environment variable); `None` when it is only stored.
     pub configured: Option<String>,
     /// Whether the store has a document of it.
@@ -57,18 +61,16 @@ pub struct SourceRow {
 
 impl SourceRow {
     /// Judges `summary` at `now`.
-    pub fn new(summary: SourceSummary, intervals: &Intervals, now: Timestamp) -> Self {
+    pub fn new(summary: impl Into<Arc<SourceSummary>>, intervals: &Intervals, now: Timestamp) -> Self {
+        let summary = summary.into();
+        let freshness = Freshness::of(&summary, intervals, now);
         Self {
-            freshness: Freshness::of(&summary, intervals, now),
+            findings: Findings::of(&summary, &freshness),
+            freshness,
             summary,
             configured: None,
             stored: true,
         }
-    }
-
-    /// Returns everything that is wrong with it.
-    pub fn findings(&self) -> Findings {
-        Findings::of(&self.summary, &self.freshness)
     }
 }
 
@@ -92,9 +94,9 @@ impl From<&SourceRow> for SourceItem {
     fn from(row: &SourceRow) -> Self {
         Self {
             key: row.summary.key.to_string(),
-            record: row.summary.record.clone(),
+            record: row.summary.record(),
             freshness: row.freshness.clone(),
-            health: row.findings().worst(),
+            health: row.findings.worst(),
             configured: row.configured.is_some(),
         }
     }
@@ -144,16 +146,11 @@ impl Report for SourcesReport {
     }
 
     fn view(&self) -> View {
-        if self.rows.is_empty() && self.unusable.is_empty() {
-            return View::default();
-        }
-        let grid = match self.show {
-            Show::Status => self.status_grid(),
-            Show::List => self.list_grid(),
-        };
-        View {
-            blocks: vec![Block::Table(grid)],
-        }
+        self.table(false)
+    }
+
+    fn wide_view(&self) -> View {
+        self.table(true)
     }
 
     fn notes(&self) -> Vec<Note> {
@@ -184,9 +181,21 @@ impl Report for SourcesReport {
 }
 
 impl SourcesReport {
-    fn status_grid(&self) -> Grid {
-        let notes: Vec<Option<String>> = self.rows.iter().map(note).collect();
-        let noted = !self.unusable.is_empty() || notes.iter().any(Option::is_some);
+    fn table(&self, wide: bool) -> View {
+        if self.rows.is_empty() && self.unusable.is_empty() {
+            return View::default();
+        }
+        let grid = match self.show {
+            Show::Status => self.status_grid(wide),
+            Show::List => self.list_grid(),
+        };
+        View {
+            blocks: vec![Block::Table(grid)],
+        }
+    }
+
+    fn status_grid(&self, wide: bool) -> Grid {
+        let noted = !self.unusable.is_empty() || self.rows.iter().any(|row| note(row).is_some());
         let mut columns = vec![
             Column::kept("SOURCE"),
             Column::kept("NAME").elastic(8),
@@ -196,41 +205,46 @@ impl SourcesReport {
             Column::ranked("AUTH", 1),
             Column::ranked("MAY", 5).elastic(13),
             Column::ranked("AGE", 3).right(),
-            Column::ranked("LATENCY", 6).right().wide(),
-            Column::ranked("IN", 6).right().wide(),
-            Column::ranked("OUT", 6).right().wide(),
-            Column::ranked("ERRORS", 6).right().wide(),
-            Column::ranked("TITLE", 7).elastic(16).wide(),
         ];
+        if wide {
+            columns.extend([
+                Column::ranked("LATENCY", 6).right(),
+                Column::ranked("IN", 6).right(),
+                Column::ranked("OUT", 6).right(),
+                Column::ranked("ERRORS", 6).right(),
+                Column::ranked("TITLE", 7).elastic(16),
+            ]);
+        }
         if noted {
             columns.push(Column::ranked("NOTE", 4).elastic(16));
         }
-        let mut rows: Vec<Vec<Cell>> = self
-            .rows
-            .iter()
-            .zip(notes)
-            .map(|(row, note)| {
-                let mut cells = self.status_cells(row);
-                if noted {
-                    let tone = if row.findings().needs_person() {
-                        Tone::Bad
-                    } else {
-                        Tone::Dim
-                    };
-                    cells.push(note.map_or_else(|| Cell::new(""), |note| Cell::new(note).tone(tone)));
-                }
-                cells
-            })
-            .collect();
+        let rows = self.rows.iter().map(|row| {
+            let mut cells = Vec::with_capacity(columns.len());
+            self.fill(&mut cells, row);
+            if wide {
+                fill_wide(&mut cells, row);
+            }
+            if noted {
+                let tone = if row.findings.needs_person() {
+                    Tone::Bad
+                } else {
+                    Tone::Dim
+                };
+                let note = note(row).map_or(Cell::word(""), |note| Cell::new(note).tone(tone));
+                cells.push(note);
+            }
+            cells
+        });
+        let mut rows: Vec<Vec<Cell>> = rows.collect();
         for unusable in &self.unusable {
-            let mut cells = vec![Cell::new(""); columns.len()];
+            let mut cells = vec![Cell::word(""); columns.len()];
             cells[0] = Cell::new(&unusable.id);
             cells[1] = Cell::none();
             let word = match unusable.what {
                 UnusableKind::Document => "unusable",
                 UnusableKind::Name => "unresolved",
             };
-            cells[2] = Cell::new(word).glyph(Glyph::Unknown).tone(Tone::Warn);
+            cells[2] = Cell::word(word).glyph(Glyph::Unknown).tone(Tone::Warn);
             cells[3] = Cell::none();
             if let Some(last) = cells.last_mut() {
                 *last = Cell::new(&unusable.reason).tone(Tone::Warn);
@@ -244,34 +258,29 @@ impl SourcesReport {
         }
     }
 
-    fn status_cells(&self, row: &SourceRow) -> Vec<Cell> {
+    fn fill(&self, cells: &mut Vec<Cell>, row: &SourceRow) {
         let SourceRow {
             summary, freshness, ..
         } = row;
-        let record = &summary.record;
         let age = freshness.status_age_ms.max(freshness.stream_age_ms);
-        vec![
+        cells.extend([
             Cell::new(summary.key.to_string()),
-            Cell::maybe(record.display_name.as_deref()).tone(Tone::Strong),
+            Cell::maybe(summary.display_name.as_deref()).tone(Tone::Strong),
             cells::status(summary, freshness),
             cells::stream(summary, freshness, self.as_of),
             cells::viewers(summary, freshness),
             cells::auth(summary, freshness),
             cells::permissions(summary, freshness),
-            Cell::new(age.map_or_else(|| "never".into(), humane::age)).tone(Tone::Dim),
-            Cell::maybe(record.latency_ms.map(|millis| format!("{millis} ms"))),
-            Cell::new(humane::thousands(record.metrics.messages_in)),
-            Cell::new(humane::thousands(record.metrics.messages_out)),
-            Cell::new(humane::thousands(record.metrics.errors)),
-            Cell::maybe(record.metadata.get("title").and_then(|title| title.as_str())),
-        ]
+            age.map_or(Cell::word("never"), |age| Cell::new(humane::age(age)))
+                .tone(Tone::Dim),
+        ]);
     }
 
     fn list_grid(&self) -> Grid {
         let rows = self.rows.iter().map(|row| {
             vec![
                 Cell::new(row.summary.key.to_string()),
-                Cell::maybe(row.summary.record.display_name.as_deref()).tone(Tone::Strong),
+                Cell::maybe(row.summary.display_name.as_deref()).tone(Tone::Strong),
                 Cell::new(row.summary.key.platform().as_str()),
                 Cell::maybe(row.configured.as_deref()),
                 if row.stored {
@@ -307,10 +316,10 @@ impl SourcesReport {
     fn summary(&self) -> Vec<Cell> {
         let count =
             |test: &dyn Fn(&SourceRow) -> bool| self.rows.iter().filter(|row| test(row)).count() as u64;
-        let live = count(&|row| row.summary.record.stream_status == StreamStatus::Online);
-        let connected = count(&|row| row.summary.record.status == Status::Connected);
-        let stale = count(&|row| row.findings().stale);
-        let need = count(&|row| row.findings().needs_person());
+        let live = count(&|row| row.summary.stream_status == StreamStatus::Online);
+        let connected = count(&|row| row.summary.status == Status::Connected);
+        let stale = count(&|row| row.findings.stale);
+        let need = count(&|row| row.findings.needs_person());
         let mut parts = vec![
             Cell::new(humane::count(self.rows.len() as u64, "source")),
             Cell::new(format!("{} live", humane::thousands(live))).tone(if live > 0 {
@@ -340,7 +349,7 @@ impl SourcesReport {
         let refused: Vec<_> = self
             .rows
             .iter()
-            .filter(|row| row.findings().refused && row.findings().worst() == Health::Down)
+            .filter(|row| row.findings.refused && row.findings.worst() == Health::Down)
             .collect();
         for row in refused.iter().take(SHOWN) {
             let why = row
@@ -362,7 +371,7 @@ impl SourcesReport {
         let never = self
             .rows
             .iter()
-            .filter(|row| row.findings().unknown && row.summary.record.last_status_update.is_none());
+            .filter(|row| row.findings.unknown && row.summary.status_at.is_none());
         let never = never.count() as u64;
         if never > 0 {
             let verb = if never == 1 { "was" } else { "were" };
@@ -373,7 +382,7 @@ impl SourcesReport {
                 Some("bitbrat sources status --probe"),
             ));
         }
-        let stale = self.rows.iter().filter(|row| row.findings().stale).count() as u64;
+        let stale = self.rows.iter().filter(|row| row.findings.stale).count() as u64;
         if stale > 0 {
             let what = format!(
                 "what is known of {} is old, and marked with its age",
@@ -419,9 +428,9 @@ impl SourcesReport {
 
     fn auth_hints(&self) -> Vec<Note> {
         let mut lost: BTreeMap<(PlatformName, String, Option<AuthStatus>), Vec<&SourceRow>> = BTreeMap::new();
-        for row in self.rows.iter().filter(|row| row.findings().auth) {
+        for row in self.rows.iter().filter(|row| row.findings.auth) {
             let platform = row.summary.key.platform();
-            let status = row.summary.record.auth_status;
+            let status = row.summary.auth_status;
             let identity = row.summary.identity.as_ref();
             let identity = identity.map_or_else(|| format!("{platform}/bot"), ToString::to_string);
             lost.entry((platform, identity, status)).or_default().push(row);
@@ -458,28 +467,37 @@ pub fn login_command(platform: PlatformName, identity: &str) -> String {
 }
 
 fn named(row: &SourceRow) -> String {
-    match &row.summary.record.display_name {
+    match &row.summary.display_name {
         Some(name) => format!("{} ({name})", row.summary.key),
         None => row.summary.key.to_string(),
     }
 }
 
+/// What only the wide table shows.
+fn fill_wide(cells: &mut Vec<Cell>, row: &SourceRow) {
+    let record = row.summary.record();
+    let title = record.metadata.get("title").and_then(|title| title.as_str());
+    cells.extend([
+        Cell::maybe(record.latency_ms.map(|millis| format!("{millis} ms"))),
+        Cell::new(humane::thousands(record.metrics.messages_in)),
+        Cell::new(humane::thousands(record.metrics.messages_out)),
+        Cell::new(humane::thousands(record.metrics.errors)),
+        Cell::maybe(title),
+    ]);
+}
+
 /// What the table says about a source beside its verdicts.
-fn note(row: &SourceRow) -> Option<String> {
+fn note(row: &SourceRow) -> Option<Cow<'_, str>> {
     let summary = &row.summary;
     if let Some(error) = &summary.trouble {
-        return Some(error.message.clone());
+        return Some(Cow::Borrowed(&error.message));
     }
-    if summary
-        .record
-        .auth_status
-        .is_some_and(|auth| auth != AuthStatus::Valid)
-    {
+    if summary.auth_status.is_some_and(|auth| auth != AuthStatus::Valid) {
         let identity = summary.identity.as_ref()?;
         return Some(match summary.deciding_reason() {
-            Some(reason) => format!("{identity}: {reason}"),
-            None => identity.to_string(),
+            Some(reason) => Cow::Owned(format!("{identity}: {reason}")),
+            None => Cow::Borrowed(identity.as_str()),
         });
     }
-    (!row.stored).then(|| "never looked at".to_owned())
+    (!row.stored).then_some(Cow::Borrowed("never looked at"))
 }

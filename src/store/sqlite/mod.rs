@@ -1,7 +1,7 @@
 //! The embedded store: one file, many processes. `watch` writes while `sources status` reads beside it.
 //!
-//! SQLite blocks, so every statement runs off the async threads. Opening and migrating live in `database`, statements
-//! in `rows`, and what goes wrong is told in `trouble`.
+//! SQLite blocks, so statements run off the async threads; only who does nothing but read does that at once. Opening and
+//! migrating live in `database`, statements in `rows`, and what goes wrong is told in `trouble`.
 
 mod database;
 mod rows;
@@ -95,11 +95,20 @@ impl SqliteStore {
     /// Runs `work`, which must not change anything. Returns the default when there is no store yet.
     async fn read<T: Default + Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl Fn(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        // Starting a thread would take as long as reading hundreds of sources. When somebody is in the way, the wait is
+        // beside the thread that hears signals.
+        if self.0.access == Access::Read {
+            match self.0.with_connection(Duration::ZERO, &work) {
+                Err(StoreError::Unavailable { .. }) => {}
+                done => return Ok(done?.unwrap_or_default()),
+            }
+        }
         let shared = self.0.clone();
         off_thread(&self.0, move || {
-            Ok(shared.with_connection(work)?.unwrap_or_default())
+            let patience = shared.options.busy_timeout;
+            Ok(shared.with_connection(patience, work)?.unwrap_or_default())
         })
         .await
     }
@@ -114,7 +123,10 @@ impl SqliteStore {
             if shared.access == Access::Read {
                 return Err(shared.read_only());
             }
-            shared.with_connection(work)?.ok_or_else(|| shared.read_only())
+            let patience = shared.options.busy_timeout;
+            shared
+                .with_connection(patience, work)?
+                .ok_or_else(|| shared.read_only())
         })
         .await
     }
@@ -147,10 +159,12 @@ impl Shared {
         }
     }
 
-    /// Runs `work` on the open connection; `None` when there is no file to read yet. Someone may move or delete the file
-    /// while it is in use; what is then written would be seen by nobody, so the file that is now there is opened instead.
+    /// Runs `work` on the open connection, waiting for others as long as `patience`; `None` when there is no file to read
+    /// yet. Someone may move or delete the file while it is in use; what is then written would be seen by nobody, so the
+    /// file that is now there is opened instead.
     fn with_connection<T>(
         &self,
+        patience: Duration,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StoreError> {
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,12 +175,15 @@ impl Shared {
             *slot = None;
         }
         if slot.is_none() {
-            *slot = database::open(&self.path, self.access, &self.options)?;
+            *slot = database::open(&self.path, self.access, patience)?;
         }
         let Some(opened) = slot.as_mut() else {
             return Ok(None);
         };
-        work(&mut opened.connection)
+        let connection = &mut opened.connection;
+        connection
+            .busy_timeout(patience)
+            .and_then(|()| work(connection))
             .map(Some)
             .map_err(|error| trouble::explain(&self.path, &error))
     }
@@ -215,7 +232,7 @@ impl SourceStore for SqliteStore {
         self.read(rows::load_all).await
     }
 
-    async fn summaries(&self) -> Result<Vec<Stored<SourceSummary>>, StoreError> {
+    async fn summaries(&self) -> Result<Vec<Stored<Arc<SourceSummary>>>, StoreError> {
         self.read(rows::summaries).await
     }
 
@@ -288,8 +305,8 @@ impl SourceStore for SqliteStore {
         let shared = self.0.clone();
         off_thread(&self.0, move || {
             // Over a connection of its own: whoever writes meanwhile does not wait.
-            let options = &shared.options;
-            database::move_log(&shared.path, options).map_err(|error| trouble::explain(&shared.path, &error))
+            let patience = shared.options.busy_timeout;
+            database::move_log(&shared.path, patience).map_err(|error| trouble::explain(&shared.path, &error))
         })
         .await
     }

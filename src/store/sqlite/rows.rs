@@ -1,5 +1,7 @@
 //! The statements. Everything here blocks and knows nothing of files, threads or errors for people.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::core::summary::SourceSummary;
@@ -73,26 +75,36 @@ pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
 }
 
 /// Reads the summaries, and the documents of which there is none that counts.
-pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<SourceSummary>>> {
+pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc<SourceSummary>>>> {
     let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if schema < WITH_SUMMARIES {
         return Ok(load_all(connection)?.into_iter().map(Stored::in_short).collect());
     }
-    let mut statement = connection.prepare_cached("SELECT id, version, document, summary FROM sources")?;
+    // Both stand in an index, so that no document is read on the way.
+    let mut statement = connection.prepare_cached("SELECT id, summary FROM sources ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
+    let mut without = Vec::new();
     while let Some(row) = rows.next()? {
-        let document_id = row.get(0)?;
-        let kept = row.get_ref(3)?.as_str_or_null()?;
-        all.push(match kept.and_then(SourceSummary::from_text) {
-            Some(summary) => Stored {
+        let document_id: String = row.get(0)?;
+        match row
+            .get_ref(1)?
+            .as_str_or_null()?
+            .and_then(SourceSummary::from_text)
+        {
+            Some(summary) => all.push(Stored {
                 document_id,
-                document: Ok(summary),
-            },
-            None => stored(document_id, row.get(1)?, row.get_ref(2)?.as_str()?).in_short(),
-        });
+                document: Ok(Arc::new(summary)),
+            }),
+            None => without.push(document_id),
+        }
     }
-    all.sort_unstable_by(|a, b| a.document_id.cmp(&b.document_id));
+    drop(rows);
+    drop(statement);
+    for document_id in without {
+        all.extend(load(connection, &document_id)?.map(|row| row.read().in_short()));
+    }
+    all.sort_by(|a, b| a.document_id.cmp(&b.document_id));
     Ok(all)
 }
 

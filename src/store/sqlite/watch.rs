@@ -79,7 +79,7 @@ impl Watcher {
             self.opened = None;
         }
         if self.opened.is_none() {
-            self.opened = database::open(path, Access::Read, &self.shared.options)?;
+            self.opened = database::open(path, Access::Read, self.shared.options.busy_timeout)?;
             // A new connection counts from its own beginning.
             if let Seen::Version(_) = self.seen {
                 self.seen = Seen::Nothing;

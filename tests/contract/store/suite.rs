@@ -318,14 +318,14 @@ pub async fn summaries_tell_what_the_documents_tell<W: World>() {
         let all = store.load_all().await.unwrap();
         let expected: Vec<_> = all.into_iter().map(Stored::in_short).collect();
         let summaries = store.summaries().await.unwrap();
-        let told = |stored: &[Stored<SourceSummary>]| -> Vec<_> {
+        let told = |stored: &[Stored<Arc<SourceSummary>>]| -> Vec<_> {
             let each = stored.iter();
             each.map(|stored| (stored.document_id.clone(), stored.document.clone()))
                 .collect()
         };
         assert_eq!(told(&summaries), told(&expected));
         assert_eq!(ids(&summaries), ["discord:7", "kick:5", "kick:8", "twitch:6"]);
-        let viewers = summaries[1].document.as_ref().unwrap().record.viewer_count;
+        let viewers = summaries[1].document.as_ref().unwrap().viewer_count;
         assert_eq!(viewers, Some(37));
     }
 }

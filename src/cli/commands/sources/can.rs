@@ -73,7 +73,7 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
 /// Tells where whoever administers a guild gives the bot what it lacks. The application's id is asked for only by those who
 /// look anyway.
 async fn invitation(cx: &Context, found: &Found, missing: &[String], online: bool) -> Option<Note> {
-    let metadata = &found.row.summary.record.metadata;
+    let metadata = found.document.record().metadata;
     let known = metadata.get("applicationId").and_then(|id| id.as_str());
     let application = match known {
         Some(id) => id.to_owned(),
@@ -158,7 +158,7 @@ fn judge(found: &Found, question: &Question, now: Timestamp) -> AnswerItem {
         },
     };
     // What a channel takes away was not looked at where none is configured.
-    let metadata = &found.row.summary.record.metadata;
+    let metadata = found.document.record().metadata;
     let whole_guild = metadata
         .get("permissionScope")
         .is_some_and(|scope| scope == "guild");

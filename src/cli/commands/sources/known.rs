@@ -125,7 +125,7 @@ async fn read(
         match store.load(key).await {
             Ok(Some(document)) => found.push(Stored {
                 document_id: key.to_string(),
-                document: Ok(SourceSummary::of(&document.value)),
+                document: Ok(Arc::new(SourceSummary::of(&document.value))),
             }),
             Ok(None) => {}
             Err(StoreError::Unusable { document_id, source }) => found.push(Stored {
@@ -143,7 +143,7 @@ pub fn among(
     cx: &Context,
     keys: &[SourceKey],
     sources: &Sources,
-    stored: Vec<Stored<SourceSummary>>,
+    stored: Vec<Stored<Arc<SourceSummary>>>,
 ) -> Result<Known, Failure> {
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals());
     let mut origins: BTreeMap<&SourceKey, &String> = sources
@@ -153,7 +153,10 @@ pub fn among(
         .collect();
     let asked: BTreeSet<&SourceKey> = keys.iter().collect();
     let is_asked = |key: &SourceKey| asked.is_empty() || asked.contains(key);
-    let mut known = Known::default();
+    let mut known = Known {
+        rows: Vec::with_capacity(stored.len()),
+        ..Known::default()
+    };
     for stored in stored {
         match stored.document {
             Ok(summary) if is_asked(&summary.key) => {

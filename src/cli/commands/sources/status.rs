@@ -106,8 +106,8 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
     }
     let counts = |what: FailOn| fail_on.contains(&what);
     let of_row = |row: &SourceRow| {
-        let found = row.findings();
-        let offline = row.summary.record.stream_status == StreamStatus::Offline;
+        let found = row.findings;
+        let offline = row.summary.stream_status == StreamStatus::Offline;
         if found.auth && counts(FailOn::Auth) {
             ExitCode::Unauthorised
         } else if (found.refused && (counts(FailOn::Down) || counts(FailOn::Error)))

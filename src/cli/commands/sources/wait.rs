@@ -89,7 +89,7 @@ impl WaitFor {
                 verdict.status.value == Status::Connected,
                 found.row.freshness.is_stale(Field::Status),
             ),
-            Self::Healthy => match found.row.findings().worst() {
+            Self::Healthy => match found.row.findings.worst() {
                 Health::Ok => Answer::Yes,
                 Health::Unknown => Answer::Unknown,
                 Health::Down | Health::Auth => Answer::No,
@@ -123,7 +123,7 @@ async fn follow(cx: &Context, args: &WaitArgs) -> Result<Found, Failure> {
     if args.what.judge(&found) == Answer::Yes {
         return Ok(found);
     }
-    if !probe && found.row.findings().stale {
+    if !probe && found.row.findings.stale {
         let what =
             "what is known is old, and nobody seems to look; run `bitbrat watch`, or wait with --probe";
         cx.note(&[Note::hint(Tone::Warn, what, None)])?;

@@ -71,10 +71,10 @@ impl SourceReport {
         if let Some(listening) = &self.listening {
             blocks.push(Block::Remark(listening.sentence()));
         }
-        if let Some(millis) = row.summary.record.latency_ms {
+        if let Some(millis) = row.summary.latency_ms {
             blocks.push(Block::Remark(format!("a round trip takes about {millis} ms")));
         }
-        if let Some(error) = &row.summary.record.last_error {
+        if let Some(error) = self.document.record().last_error {
             let age = cells::ago(age_ms(error.at, self.as_of));
             blocks.push(Block::Remark(format!(
                 "last error {age}: {}: {}",
@@ -221,7 +221,7 @@ impl SourceReport {
     }
 
     fn profile(&self) -> Vec<Block> {
-        let metadata = &self.row.summary.record.metadata;
+        let metadata = self.document.record().metadata;
         let lines: Vec<_> = metadata
             .iter()
             .filter(|(field, _)| field.as_str() != "session")
