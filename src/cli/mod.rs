@@ -68,8 +68,7 @@ fn start(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let runtime = runtime_for(cli)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot start").because(&error))?;
@@ -89,6 +88,18 @@ fn start(cli: &Cli) -> Result<ExitCode, Failure> {
     // A read of standard input that never ends must not keep the process.
     runtime.shutdown_background();
     result
+}
+
+/// What serves others while it works has threads for both. A command that asks and prints does without: starting threads
+/// would take as long as reading a thousand sources.
+fn runtime_for(cli: &Cli) -> tokio::runtime::Builder {
+    let serves = cli.global.demo || matches!(cli.command, Command::Watch(_) | Command::Sim(_));
+    if !serves {
+        return tokio::runtime::Builder::new_current_thread();
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2);
+    builder
 }
 
 async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failure> {
