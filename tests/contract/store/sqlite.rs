@@ -157,6 +157,25 @@ async fn a_file_of_the_first_schema_is_read_as_it_is_and_migrated_by_the_first_w
 }
 
 #[tokio::test]
+async fn a_list_is_read_without_the_documents() {
+    let place = place();
+    let store = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    store.save(&[write("kick:5")]).await.remove(0).unwrap();
+    let file = rusqlite::Connection::open(&place.path).unwrap();
+    // The trigger that forgets summaries must not see this.
+    file.execute_batch("DROP TRIGGER document_edited; UPDATE sources SET document = 'no document at all'")
+        .unwrap();
+    let reader = SqliteStore::open_read_only(&place.path, quick()).await.unwrap();
+    let summary = reader.summaries().await.unwrap().remove(0).document.unwrap();
+    assert_eq!(summary.key, key());
+    let plan = "EXPLAIN QUERY PLAN SELECT id, summary FROM sources ORDER BY id";
+    let plan: String = file.query_row(plan, [], |row| row.get(3)).unwrap();
+    assert!(plan.contains("COVERING INDEX sources_in_short"), "{plan}");
+}
+
+#[tokio::test]
 async fn a_document_edited_by_hand_is_summed_up_as_it_is_now() {
     let place = place();
     let store = SqliteStore::open(&place.path, SqliteOptions::default())
@@ -217,6 +236,29 @@ async fn a_damaged_file_is_told_as_such() {
         matches!(&told, StoreError::Refused { reason, hint, .. } if reason.contains("damaged") && hint.contains("recover")),
         "{told:?}"
     );
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_for_a_lock_keeps_nobody_else_waiting() {
+    let place = place();
+    let store = SqliteStore::open(&place.path, SqliteOptions::default())
+        .await
+        .unwrap();
+    store.save(&[write("kick:5")]).await.remove(0).unwrap();
+    drop(store);
+    let locker = rusqlite::Connection::open(&place.path).unwrap();
+    locker
+        .execute_batch("PRAGMA locking_mode = EXCLUSIVE; UPDATE sequence SET value = value + 1")
+        .unwrap();
+    // All on one thread: did the reader wait on it, the lock would never be given back.
+    let read = async {
+        let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
+            .await
+            .unwrap();
+        reader.summaries().await.unwrap().len()
+    };
+    let (read, ()) = tokio::join!(read, async { drop(locker) });
+    assert_eq!(read, 1);
 }
 
 #[tokio::test]
