@@ -226,7 +226,9 @@ impl SourceDocument {
                 if let Some(end) = session.ended_at {
                     entry.insert("endedAt".into(), end.to_string().into());
                 }
-                entry.insert("interruptions".into(), session.interruptions.into());
+                if let Some(interruptions) = session.interruptions {
+                    entry.insert("interruptions".into(), interruptions.into());
+                }
                 metadata.insert("session".into(), Value::Object(entry));
             }
             None => {

@@ -103,8 +103,9 @@ pub struct Session {
     pub started_at: Option<Timestamp>,
     /// When it ended, once it has.
     pub ended_at: Option<Timestamp>,
-    /// How often it dropped and came back.
-    pub interruptions: usize,
+    /// How often it was told to have ended and came back, of the ends that are remembered; `None` where what was told does
+    /// not add up to a number.
+    pub interruptions: Option<usize>,
 }
 
 impl StreamEvidence {
@@ -124,7 +125,7 @@ impl StreamEvidence {
             stream_id: id.to_owned(),
             started_at: stream.started_at().or(stream.pushed_at()),
             ended_at,
-            interruptions: drops(stream, pushed.max(seen)),
+            interruptions: self.interruptions(stream, patience),
         };
         let Some(last_live) = pushed.max(seen) else {
             let rule = if stream.seen_at() > end {
@@ -184,9 +185,18 @@ impl StreamEvidence {
             session: None,
         }
     }
-}
 
-/// Counts the ends that the stream came back from.
-fn drops(stream: &StreamRecord, last_live: Option<Timestamp>) -> usize {
-    last_live.map_or(0, |live| stream.ends.iter().filter(|end| **end < live).count())
+    /// Counts the ends of `stream` that it came back from: a start was pushed later, or a poll later than its cache lags.
+    ///
+    /// Nothing is said where an end named no stream, since only the newest of those is remembered, nor where it ended more
+    /// than once without a sign of life in between: a start was missed then, or one end was told twice.
+    fn interruptions(&self, stream: &StreamRecord, patience: Patience) -> Option<usize> {
+        let came_back = |end: &Timestamp| {
+            stream.pushed_at() > Some(*end) || stream.seen_at() > Some(end.plus_millis(patience.after_end))
+        };
+        let interruptions = stream.ends.iter().filter(|end| came_back(end)).count();
+        let others = stream.ends.iter().count() - interruptions;
+        let adds_up = self.unnamed_end_of(stream).is_none() && others <= 1;
+        adds_up.then_some(interruptions)
+    }
 }

@@ -225,10 +225,13 @@ impl StreamEvidence {
 
     /// When `stream` was told to have ended: by its own id, or by an end without an id that came after it began.
     pub(super) fn end_of(&self, stream: &StreamRecord) -> Option<Timestamp> {
-        stream.end().max(
-            self.unnamed_end
-                .filter(|end| stream.began().is_none_or(|began| *end >= began)),
-        )
+        stream.end().max(self.unnamed_end_of(stream))
+    }
+
+    /// The end without an id that came after `stream` began.
+    pub(super) fn unnamed_end_of(&self, stream: &StreamRecord) -> Option<Timestamp> {
+        self.unnamed_end
+            .filter(|end| stream.began().is_none_or(|began| *end >= began))
     }
 }
 

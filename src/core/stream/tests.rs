@@ -209,7 +209,68 @@ fn a_drop_of_forty_seconds_is_one_session_with_one_interruption() {
     let verdict = twitch(story);
     assert_says(&verdict, StreamStatus::Online, "stream.pushed-start");
     let session = verdict.session.unwrap();
-    assert_eq!((session.stream_id.as_str(), session.interruptions), ("1", 1));
+    assert_eq!(
+        (session.stream_id.as_str(), session.interruptions),
+        ("1", Some(1))
+    );
+}
+
+fn interruptions(story: impl IntoIterator<Item = StreamEvidence>) -> Option<usize> {
+    twitch(story).session.unwrap().interruptions
+}
+
+#[test]
+fn a_session_that_has_ended_still_tells_how_often_it_was_interrupted() {
+    let flap = [started(0, "1"), ended(600, "1"), started(640, "1")];
+    for (story, told) in [
+        (vec![started(0, "1"), ended(600, "1")], 0),
+        ([flap.to_vec(), vec![ended(1200, "1")]].concat(), 1),
+        ([flap.to_vec(), vec![absent(1300), absent(4000)]].concat(), 1),
+        (
+            [
+                flap.to_vec(),
+                vec![ended(700, "1"), started(710, "1"), ended(1200, "1")],
+            ]
+            .concat(),
+            2,
+        ),
+        // A poll that lists it after the end may be stale, for a quarter of an hour.
+        (vec![started(0, "1"), ended(600, "1"), seen(900, "1", -3)], 0),
+        (
+            vec![
+                started(0, "1"),
+                ended(600, "1"),
+                seen(1501, "1", -3),
+                ended(1600, "1"),
+            ],
+            1,
+        ),
+    ] {
+        let session = twitch(story.clone()).session.unwrap();
+        assert!(session.ended_at.is_some(), "{story:?}");
+        assert_eq!(session.interruptions, Some(told), "{story:?}");
+    }
+}
+
+#[test]
+fn nothing_is_said_of_interruptions_where_the_ends_do_not_add_up() {
+    let unnamed = |second| StreamEvidence::end(at(second), None);
+    // Only the newest end without an id is remembered.
+    assert_eq!(interruptions([started(0, "1"), unnamed(600)]), None);
+    assert_eq!(
+        interruptions([started(0, "1"), unnamed(600), started(640, "1"), unnamed(1200)]),
+        None
+    );
+    // One that came before the stream is of another.
+    assert_eq!(
+        interruptions([unnamed(-600), started(0, "1"), ended(600, "1")]),
+        Some(0)
+    );
+    // Either the start in between was missed, or one end was told twice.
+    assert_eq!(
+        interruptions([started(0, "1"), ended(600, "1"), ended(1200, "1")]),
+        None
+    );
 }
 
 #[test]
