@@ -92,7 +92,7 @@ impl Client {
         let mut attempt = 1;
         loop {
             self.budget.take(self.patience).await.map_err(rate_limited)?;
-            meter.sent();
+            meter.calls.sent();
             let outcome = self.http.send(self.build(call)?).await;
             let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
             let may_heal = outcome.as_ref().err().is_none_or(HttpError::may_heal);

@@ -10,7 +10,6 @@ use serde::de::DeserializeOwned;
 
 use super::auth::{Access, Auth};
 use super::budget::{Budgets, is_bucket_refusal};
-use super::meter::Meter;
 use super::wire::List;
 use crate::clock::Chance;
 use crate::core::observation::Identity;
@@ -19,6 +18,7 @@ use crate::core::time::Timestamp;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::answer::Asked;
+use crate::platforms::meter::Meter;
 
 /// Rows that a page holds at most, and ids that a call takes at most.
 pub(super) const PAGE: usize = 100;

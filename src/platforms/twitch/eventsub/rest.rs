@@ -9,7 +9,6 @@ use serde_json::json;
 use super::super::TwitchPlatform;
 use super::super::auth::Access;
 use super::super::helix::below;
-use super::super::meter::Meter;
 use super::kinds::Subscription;
 use super::wire::{Listed, Told};
 use crate::core::observation::Identity;
@@ -17,6 +16,7 @@ use crate::core::source::PlatformName;
 use crate::http::{Answer, HttpError};
 use crate::platforms::PlatformError;
 use crate::platforms::answer::{Asked, reason};
+use crate::platforms::meter::Meter;
 
 /// Pages of a list that we are ready to read.
 const MOST_PAGES: usize = 100;
