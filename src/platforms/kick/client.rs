@@ -10,11 +10,11 @@ use url::Url;
 
 use super::answer::{asked, is_blocked, judge, judge_oauth};
 use super::budget::{Budget, Quiet};
-use super::meter::Meter;
 use crate::clock::Chance;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, Http, HttpError, Retries};
 use crate::platforms::PlatformError;
+use crate::platforms::meter::Meter;
 
 /// Attempts of a request whose failure may pass.
 const ATTEMPTS: u32 = 3;
@@ -92,7 +92,7 @@ impl Client {
         let mut attempt = 1;
         loop {
             self.budget.take(self.patience).await.map_err(rate_limited)?;
-            meter.calls.sent();
+            meter.sent();
             let outcome = self.http.send(self.build(call)?).await;
             let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
             let may_heal = outcome.as_ref().err().is_none_or(HttpError::may_heal);

@@ -130,7 +130,7 @@ impl OAuth {
     }
 
     fn address(&self, path: &str) -> Url {
-        super::helix::below(&self.base, path)
+        super::options::below(&self.base, path)
     }
 }
 

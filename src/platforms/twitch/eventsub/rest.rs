@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::TwitchPlatform;
 use super::super::auth::Access;
-use super::super::helix::below;
+use super::super::options::below;
 use super::kinds::Subscription;
 use super::wire::{Listed, Told};
 use crate::core::observation::Identity;
