@@ -6,6 +6,7 @@
 
 mod cli;
 mod contract;
+mod docs;
 mod persist;
 mod stories;
 mod support;

@@ -1,26 +1,29 @@
 //! The listeners that the configuration asks for, each put on the daemon's ear.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
 use tracing::warn;
 
-use super::{App, eventsub};
+use super::App;
+use crate::core::event::chat::Direction;
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
 use crate::watch::engine::Engine;
 
 mod discord;
 mod kick;
+mod twitch;
 
 /// Starts the listeners. Returns the pages that some of them bring; they come to nothing unless they are `served`.
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let attended = engine.attended.all();
     let has = |platform: PlatformName| attended.contains_key(&platform);
     if has(PlatformName::Twitch) && app.settings.twitch.eventsub {
-        eventsub::listen(app, engine);
+        twitch::listen(app, engine);
     } else {
-        eventsub::leave_closed(app, engine);
+        twitch::leave_closed(app, engine);
     }
     if has(PlatformName::Discord) && app.settings.discord.gateway {
         discord::start(app, engine).await?;
@@ -34,4 +37,18 @@ pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> 
         }
     }
     Ok(pages)
+}
+
+/// Returns the chat that a listener counts where it is said. Its settings must be the same in every process of a deployment.
+pub(super) fn chat_counted(app: &App) -> BTreeSet<(PlatformName, Direction)> {
+    let settings = &app.settings;
+    let twitch = twitch::counts_chat(app);
+    [
+        (PlatformName::Twitch, Direction::In, twitch),
+        (PlatformName::Discord, Direction::In, settings.discord.gateway),
+        (PlatformName::Discord, Direction::Out, settings.discord.gateway),
+    ]
+    .into_iter()
+    .filter_map(|(platform, direction, listens)| listens.then_some((platform, direction)))
+    .collect()
 }

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::{Filter, Message, Outgoing, names};
 use crate::core::event::chat::Place;
-use crate::core::event::read::{Ignored, Reading, Side, read, text};
+use crate::core::event::fields::text;
+use crate::core::event::read::{Ignored, Reading, Side, read};
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;

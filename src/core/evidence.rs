@@ -9,7 +9,7 @@ use crate::core::join::{Join, Newest};
 use crate::core::observation::{
     AuthCheck, ErrorInfo, Fact, Grants, Identity, LinkState, Observation, Transport,
 };
-use crate::core::stream::StreamEvidence;
+use crate::core::stream::evidence::StreamEvidence;
 use crate::core::time::Timestamp;
 
 /// The evidence of one source.

@@ -227,25 +227,32 @@ fn parse_http_date(text: &str) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
+impl Answer {
+    /// An answer that nobody gave, for tests of what is made of answers.
+    pub(crate) fn made_up(status: u16, headers: &[(&'static str, &str)], body: &str) -> Self {
+        let header = |(name, value): &(&'static str, &str)| {
+            let name = reqwest::header::HeaderName::from_static(name);
+            (name, value.parse().expect("a test's header is one"))
+        };
+        Self {
+            status,
+            headers: headers.iter().map(header).collect(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            received_at: Timestamp::EPOCH,
+            rtt: Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
     fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Answer {
         Answer {
-            status,
-            headers: headers
-                .iter()
-                .map(|(name, value)| {
-                    (
-                        reqwest::header::HeaderName::from_static(name),
-                        value.parse().unwrap(),
-                    )
-                })
-                .collect(),
-            body: Bytes::copy_from_slice(body.as_bytes()),
             received_at: "2026-05-01T18:00:00Z".parse().unwrap(),
-            rtt: Duration::from_millis(3),
+            ..Answer::made_up(status, headers, body)
         }
     }
 

@@ -59,21 +59,11 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::time::Timestamp;
 
     #[expect(clippy::unnecessary_wraps, reason = "it stands beside failures in tables")]
     fn answer(status: u16, retry_after: Option<&str>) -> Result<Answer, HttpError> {
-        let mut headers = reqwest::header::HeaderMap::new();
-        if let Some(text) = retry_after {
-            headers.insert("retry-after", text.parse().unwrap());
-        }
-        Ok(Answer {
-            status,
-            headers,
-            body: bytes::Bytes::new(),
-            received_at: Timestamp::EPOCH,
-            rtt: Duration::ZERO,
-        })
+        let headers: Vec<_> = retry_after.iter().map(|text| ("retry-after", *text)).collect();
+        Ok(Answer::made_up(status, &headers, ""))
     }
 
     fn network(code: &'static str) -> Result<Answer, HttpError> {

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod discord;
 pub mod kick;
 pub mod lenient;
+pub mod meter;
 pub mod twitch;
 
 use std::collections::BTreeSet;

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::faults::Fault;
 use super::host::Host;
@@ -120,4 +120,26 @@ pub(super) fn refuse(rejected: &Rejected) -> Response {
         Json(json!({"error": rejected.body_text()})),
     )
         .into_response()
+}
+
+/// Why an order was not carried out: the status of the answer, and what it says.
+pub(super) type Failure = (u16, String);
+
+/// Answers an order to one platform, its fields as JSON, with what carrying it out brought.
+pub(super) fn obey(
+    fields: Result<Json<Map<String, Value>>, Rejected>,
+    carry_out: impl FnOnce(Map<String, Value>) -> Result<Value, Failure>,
+) -> Response {
+    let fields = match fields {
+        Ok(Json(fields)) => fields,
+        Err(rejected) => return refuse(&rejected),
+    };
+    match carry_out(fields) {
+        Ok(Value::Null) => StatusCode::NO_CONTENT.into_response(),
+        Ok(body) => Json(body).into_response(),
+        Err((status, error)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            (status, Json(json!({"error": error}))).into_response()
+        }
+    }
 }

@@ -9,13 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
+use self::trouble::{Trouble, explain};
 use super::lock::StateLock;
 use super::queue::{Class, Queue};
+use super::room::Admission;
 use crate::core::event::Event;
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
+
+mod trouble;
+
+pub use trouble::LedgerError;
 
 /// The newest schema that we know.
 const SCHEMA: i64 = 1;
@@ -52,48 +58,6 @@ pub struct Ledger {
 struct Inner {
     connection: Connection,
     queue: Queue,
-}
-
-/// The file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// It belongs to a newer bitbrat.
-    #[error("{} has schema version {found}, but this bitbrat knows only up to {SCHEMA}; upgrade bitbrat", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// What is there.
-        found: i64,
-    },
-    /// The disk is full.
-    #[error("the disk of {} is full", path.display())]
-    Full {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system does not let us read or write it now: a quota, a limit, a disk that fails.
-    #[error("{} cannot be read or written", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// Anything else.
-    #[error("{} cannot be used", path.display())]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-}
-
-impl LedgerError {
-    /// Whether it may be better later without anyone touching the file.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Io { .. })
-    }
 }
 
 /// What is committed together.
@@ -150,13 +114,7 @@ impl Ledger {
     /// Opens the file of a state directory, making it when it is missing. `bound` is the most events that it keeps.
     pub fn open(directory: &Path, bound: usize) -> Result<Self, LedgerError> {
         let path = directory.join("watch.db");
-        Self::prepare(&path, bound).map_err(|error| match error {
-            Trouble::Newer(found) => LedgerError::Newer {
-                path: path.clone(),
-                found,
-            },
-            Trouble::Sqlite(error) => explain(&path, error),
-        })
+        Self::prepare(&path, bound).map_err(|trouble| trouble.explain(&path))
     }
 
     fn prepare(path: &Path, bound: usize) -> Result<Self, Trouble> {
@@ -248,55 +206,21 @@ impl Ledger {
     pub fn commit(&self, commit: &Commit) -> Result<Committed, LedgerError> {
         let mut inner = self.inner();
         let Inner { connection, queue } = &mut *inner;
-        let mut done = Committed::default();
-        let mut gone: Vec<(i64, SourceKey)> = Vec::new();
-        let mut kept: Vec<&Fresh> = Vec::new();
-        // A heartbeat is superseded by whatever follows it.
-        for fresh in &commit.events {
-            let superseded = queue.heartbeats_of(&fresh.event.source);
-            gone.extend(
-                superseded
-                    .into_iter()
-                    .map(|seq| (seq, fresh.event.source.clone())),
-            );
-        }
-        gone.sort_unstable();
-        gone.dedup();
-        let mut room = self.bound.saturating_sub(queue.len() - gone.len());
-        let urgent = commit
+        let fresh: Vec<_> = commit
             .events
             .iter()
-            .filter(|fresh| fresh.class != Class::Heartbeat)
-            .count();
-        if urgent > room {
-            let superseded = gone.clone();
-            let more = queue
-                .oldest_heartbeats(urgent - room + superseded.len())
-                .into_iter()
-                .filter(|row| superseded.binary_search(row).is_err())
-                .take(urgent - room);
-            let before = gone.len();
-            gone.extend(more);
-            done.dropped = gone.len() - before;
-            room += done.dropped;
-        }
-        // Urgent ones first: a heartbeat must not take their room.
-        let mut for_heartbeats = room.saturating_sub(urgent);
-        for fresh in &commit.events {
-            let fits = match fresh.class {
-                Class::Heartbeat => for_heartbeats > 0,
-                _ => room > 0 && !done.owed.contains(&fresh.event.source),
-            };
-            if fits {
-                kept.push(fresh);
-                room = room.saturating_sub(1);
-                for_heartbeats -= usize::from(fresh.class == Class::Heartbeat);
-            } else if fresh.class == Class::Heartbeat {
-                done.dropped += 1;
-            } else if !done.owed.contains(&fresh.event.source) {
-                done.owed.push(fresh.event.source.clone());
-            }
-        }
+            .map(|fresh| (&fresh.event.source, fresh.class))
+            .collect();
+        let Admission {
+            admitted,
+            gone,
+            dropped,
+            owed,
+        } = Admission::of(queue, self.bound, &fresh);
+        let kept = commit.events.iter().zip(admitted);
+        let kept: Vec<&Fresh> = kept
+            .filter_map(|(fresh, admitted)| admitted.then_some(fresh))
+            .collect();
         let written = write(connection, commit, &gone, &kept);
         let numbers = self.explained(written)?;
         self.untidy.store(true, Ordering::Relaxed);
@@ -306,7 +230,7 @@ impl Ledger {
         for (seq, fresh) in numbers.into_iter().zip(&kept) {
             queue.push(seq, &fresh.event.source, fresh.class);
         }
-        Ok(done)
+        Ok(Committed { dropped, owed })
     }
 
     /// Returns at most `limit` events that may go now, at most one a source; of those that are not urgent at most `spread`.
@@ -514,31 +438,4 @@ fn write(
 /// Writes our own types, which always become JSON.
 pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("our own structs with text keys always serialise")
-}
-
-enum Trouble {
-    Newer(i64),
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-fn explain(path: &Path, error: rusqlite::Error) -> LedgerError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => LedgerError::Full {
-            path: path.to_owned(),
-        },
-        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseBusy) => LedgerError::Io {
-            path: path.to_owned(),
-            source: error,
-        },
-        _ => LedgerError::Sqlite {
-            path: path.to_owned(),
-            source: error,
-        },
-    }
 }

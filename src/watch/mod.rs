@@ -23,6 +23,7 @@ pub mod outlets;
 pub mod overview;
 pub mod queue;
 pub mod recorder;
+pub mod room;
 #[cfg(test)]
 mod tests;
 pub mod ticks;

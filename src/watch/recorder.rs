@@ -3,20 +3,21 @@
 //! A change and its event are committed together before anything is told. While the disk refuses, nothing is told, the
 //! change waits in memory, and the daemon says that it is not ready.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
-use tracing::{debug, error, info, warn};
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info, warn};
 
+use self::log::log;
 use super::dispatcher::blocking;
 use super::intake::{Input, Inputs};
 use super::ledger::{Commit, Committed, Fresh, Ledger, LedgerError};
 use super::queue::Class;
-use super::tracker::{Change, Step, Tracker};
+use super::tracker::{Change, Tracker};
 use crate::clock::Clock;
 use crate::core::document::SourceDocument;
 use crate::core::event::{self, Told};
@@ -25,9 +26,14 @@ use crate::core::resting::Resting;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
-use crate::core::transition::{Facet, Transition, transitions};
+use crate::core::transition::{Facet, transitions};
 use crate::core::verdict::{Status, Verdict};
 use crate::lifecycle::Stop;
+
+mod log;
+mod stuck;
+
+pub use stuck::Stuck;
 
 /// Inputs taken together; enough that a poll of thousands of sources costs few commits, few enough that a pushed event
 /// behind it does not wait.
@@ -124,19 +130,6 @@ pub struct Recorder {
     pub stuck: Stuck,
 }
 
-/// What could not be committed yet.
-#[derive(Debug, Default)]
-pub struct Stuck {
-    known: HashMap<SourceKey, Box<str>>,
-    events: Vec<Fresh>,
-    /// Sources whose last transitions found no room.
-    owed: BTreeSet<SourceKey>,
-    retry_at: Option<Instant>,
-}
-
-/// Events that wait in memory while the disk refuses. Beyond it, each source's changes melt into one.
-const STUCK_EVENTS: usize = 10_000;
-
 impl Recorder {
     /// Runs until the last producer is gone, then says farewell.
     pub async fn run(mut self, stop: Stop) -> Result<(), LedgerError> {
@@ -200,7 +193,7 @@ impl Recorder {
             let inputs = self.tracker.farewell(now);
             self.take(inputs).await?;
         }
-        self.stuck.retry_at = None;
+        self.stuck.rouse();
         self.commit(Commit::default()).await?;
         let lost = self.stuck.events.len();
         if lost > 0 {
@@ -261,11 +254,7 @@ impl Recorder {
 
     /// What the bus was last told of a source, also when that is not on disk yet.
     fn told(&self, source: &SourceKey) -> Result<Knowledge, LedgerError> {
-        let stuck = self.stuck.events.iter().rev();
-        let newest = stuck
-            .filter(|fresh| fresh.event.source == *source)
-            .find_map(|fresh| fresh.told.clone());
-        match newest {
+        match self.stuck.told(source) {
             Some(told) => Ok(told),
             None => match self.ledger.told(source) {
                 Ok(told) => Ok(told.unwrap_or_default()),
@@ -278,27 +267,22 @@ impl Recorder {
 
     /// Commits, together with what could not be committed before.
     async fn commit(&mut self, more: Commit) -> Result<(), LedgerError> {
-        self.stuck.known.extend(more.known);
-        self.stuck.events.extend(more.events);
-        if self.stuck.retry_at.is_some_and(|at| at > Instant::now()) {
-            self.melt();
+        self.stuck.add(more);
+        if self.stuck.is_resting() {
+            self.stuck.melt();
             return Ok(());
         }
-        if self.stuck.known.is_empty() && self.stuck.events.is_empty() {
-            self.stuck.retry_at = None;
+        self.stuck.rouse();
+        if self.stuck.is_empty() {
             return Ok(());
         }
-        let commit = Arc::new(Commit {
-            known: self.stuck.known.drain().collect(),
-            events: std::mem::take(&mut self.stuck.events),
-        });
+        let commit = Arc::new(self.stuck.take());
         let (ledger, shared) = (Arc::clone(&self.ledger), Arc::clone(&commit));
         match blocking(move || ledger.commit(&shared)).await {
             Ok(done) => {
                 if self.counts.blocked.swap(false, Ordering::Relaxed) {
                     info!("The state directory can be written again");
                 }
-                self.stuck.retry_at = None;
                 self.settle(done);
                 self.bell.notify_one();
                 Ok(())
@@ -310,29 +294,10 @@ impl Recorder {
                         "Cannot write the state directory; changes wait in memory"
                     );
                 }
-                let commit = Arc::into_inner(commit).unwrap_or_default();
-                self.stuck.known.extend(commit.known);
-                self.stuck.events = commit.events;
-                self.stuck.retry_at = Some(Instant::now() + Duration::from_secs(1));
-                self.melt();
+                self.stuck.put_back(Arc::into_inner(commit).unwrap_or_default());
                 Ok(())
             }
         }
-    }
-
-    /// Keeps what waits in memory bounded: beyond the bound each source's changes are told in one piece later.
-    fn melt(&mut self) {
-        if self.stuck.events.len() <= STUCK_EVENTS {
-            return;
-        }
-        error!(
-            events = self.stuck.events.len(),
-            "Too many changes wait for the disk; those of one source are told in one piece later"
-        );
-        let events = std::mem::take(&mut self.stuck.events);
-        self.stuck
-            .owed
-            .extend(events.into_iter().map(|fresh| fresh.event.source));
     }
 
     fn settle(&mut self, done: Committed) {
@@ -357,8 +322,7 @@ impl Recorder {
     /// came and went meanwhile would be in nobody's history.
     fn behind(&self) -> HashSet<SourceKey> {
         let mut behind = self.ledger.behind();
-        behind.extend(self.stuck.events.iter().map(|fresh| fresh.event.source.clone()));
-        behind.extend(self.stuck.owed.iter().cloned());
+        behind.extend(self.stuck.sources().cloned());
         behind
     }
 
@@ -367,7 +331,7 @@ impl Recorder {
         self.counts.beats.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         self.pay(now).await?;
-        if !self.stuck.known.is_empty() || !self.stuck.events.is_empty() {
+        if !self.stuck.is_empty() {
             self.commit(Commit::default()).await?;
         }
         self.summarise();
@@ -486,43 +450,6 @@ impl Recorder {
             self.summarise();
         }
     }
-}
-
-/// Logs one transition. First words about a source, and our own goodbye, are no news to a person unless they are bad:
-/// ten thousand sources would say tens of thousands of them at each start and stop.
-fn log(source: &SourceKey, transition: &Transition, step: &Step) {
-    let by = step.by.as_str();
-    let (facet, at, rule) = (transition.facet.as_str(), transition.at, transition.rule.as_str());
-    let to = transition.to.as_deref().unwrap_or("unknown");
-    let from = transition.from.as_deref().unwrap_or("unknown");
-    let first = match transition.facet {
-        Facet::Status => step.quiet_before,
-        _ => matches!(from, "unknown" | "UNKNOWN" | ""),
-    };
-    let expected = first || rule == "status.closed";
-    if transition.facet == Facet::Permissions {
-        let (gained, lost) = (missing(from, to), missing(to, from));
-        if expected {
-            debug!(source.key = %source, facet, gained, lost, %at, by, "`{source}`: permissions are known");
-        } else {
-            info!(source.key = %source, facet, gained, lost, %at, by, "`{source}`: permissions changed");
-        }
-    } else if expected && !matches!(to, "ERROR" | "REVOKED" | "EXPIRED" | "ONLINE") {
-        debug!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}");
-    } else if let ("ERROR" | "DISCONNECTED", Some(error)) = (to, step.after.record().last_error) {
-        // Whoever is woken by this line should not have to look elsewhere for the reason.
-        let why = error.message;
-        info!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}: {why}");
-    } else {
-        info!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}");
-    }
-}
-
-/// Returns the words of `after` that `before` has not.
-fn missing(before: &str, after: &str) -> String {
-    let known: BTreeSet<&str> = before.split(' ').collect();
-    let words: Vec<&str> = after.split(' ').filter(|word| !known.contains(word)).collect();
-    words.join(" ")
 }
 
 fn is_live(verdict: &Verdict) -> bool {

@@ -13,7 +13,7 @@ use super::dispatcher::blocking;
 use super::ledger::{LedgerError, sent_since};
 use crate::bus::{Message, names};
 use crate::core::event::Event;
-use crate::core::event::read::text;
+use crate::core::event::fields::text;
 use crate::core::time::Timestamp;
 
 /// How often the file is looked at.

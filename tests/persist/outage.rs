@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ use futures_util::StreamExt as _;
 
 use crate::contract::bus::servers::{self, NatsServer};
 use crate::contract::store::worlds::{FirestoreWorld, World};
-use crate::support::heart;
+use crate::support::{heart, process};
 
 const ROLE: &str = "BITBRAT_TEST_OUTAGE_ROLE";
 const PREFIX: &str = "here.";
@@ -172,14 +172,8 @@ impl Processes {
             &self.project,
         ]
         .join("|");
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "persist::outage::part",
-                "--ignored",
-                "--nocapture",
-                "--test-threads=1",
-            ])
+        let child = process::again("persist::outage::part")
+            .args(["--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use bitbrat::clock::{Chance, SystemClock};
@@ -21,6 +21,7 @@ use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 
 use crate::contract::store::worlds::{FirestoreWorld, World, emulator};
 use crate::stories::telling::settle;
+use crate::support::process;
 
 const PROCESSES: usize = 8;
 const SOURCES: usize = 20;
@@ -122,10 +123,9 @@ async fn one_of_eight() {
     settle(&persister).await;
 }
 
-fn start(process: usize, place: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "stories::processes::one_of_eight", "--ignored"])
-        .env("BITBRAT_TEST_ROLE", process.to_string())
+fn start(number: usize, place: &str) -> Child {
+    process::again("stories::processes::one_of_eight")
+        .env("BITBRAT_TEST_ROLE", number.to_string())
         .env("BITBRAT_TEST_PLACE", place)
         .stdout(Stdio::piped())
         .spawn()

@@ -12,6 +12,13 @@ use super::Home;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Prepares to start this very test binary again for one ignored test, which plays a part in another: a process of its own.
+pub fn again(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored"]);
+    command
+}
+
 /// A child process that is ended with the test.
 pub struct Process {
     child: Child,

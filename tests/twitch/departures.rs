@@ -9,17 +9,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use bitbrat::clock::{Chance, SystemClock};
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::verdict::{Holding, holding};
-use bitbrat::http::{Http, HttpOptions};
 use bitbrat::platforms::Probe;
-use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
-use bitbrat::tokens::{MemoryTokenStore, StoredToken};
+use bitbrat::platforms::twitch::{self, TwitchOptions};
 use serde_json::json;
-use tokio_util::task::AbortOnDropHandle;
 
-use super::{Seen, look, put_token};
+use super::foreign::{adapter, serve};
+use super::{Seen, look};
 
 fn allowed(headers: &HeaderMap) -> bool {
     headers
@@ -83,29 +80,15 @@ fn mock() -> Router {
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test owns the task by its handle")]
-async fn serve(app: Router) -> (String, AbortOnDropHandle<()>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    (base, AbortOnDropHandle::new(server))
-}
-
 async fn look_at_mock(access: &str, probes: &[Probe]) -> Seen {
-    let (base, _server) = serve(mock()).await;
-    let store = Arc::new(MemoryTokenStore::default());
-    let token = StoredToken::unproven(access.to_owned(), "2026-11-22T00:00:00Z".parse().unwrap());
-    put_token(store.as_ref(), &twitch::bot(), Some(token.clone())).await;
-    put_token(store.as_ref(), &twitch::broadcaster("1"), Some(token)).await;
+    let (address, _server) = serve(mock()).await;
     let options = TwitchOptions {
-        auth_url: format!("{base}/auth/").parse().unwrap(),
-        helix_url: format!("{base}/mock").parse().unwrap(),
+        auth_url: format!("http://{address}/auth/").parse().unwrap(),
+        helix_url: format!("http://{address}/mock").parse().unwrap(),
         client_id: Some("mockclient".to_owned()),
         ..TwitchOptions::default()
     };
-    let clock = Arc::new(SystemClock);
-    let http = Http::new(HttpOptions::default(), clock.clone());
-    let platform = TwitchPlatform::new(options, store, http, clock, Chance::seeded(1));
+    let platform = adapter(options, access, &[twitch::bot(), twitch::broadcaster("1")]).await;
     look(&platform, probes, &["1", "2", "3"]).await
 }
 
@@ -155,18 +138,13 @@ async fn a_server_that_always_sends_a_cursor_is_asked_at_most_twice() {
         }
     });
     let app = mock().route("/odd/streams", streams);
-    let (base, _server) = serve(app).await;
-    let store = Arc::new(MemoryTokenStore::default());
-    let token = StoredToken::unproven("mocktoken".to_owned(), "2026-11-22T00:00:00Z".parse().unwrap());
-    put_token(store.as_ref(), &twitch::bot(), Some(token)).await;
+    let (address, _server) = serve(app).await;
     let options = TwitchOptions {
-        auth_url: format!("{base}/auth").parse().unwrap(),
-        helix_url: format!("{base}/odd").parse().unwrap(),
+        auth_url: format!("http://{address}/auth").parse().unwrap(),
+        helix_url: format!("http://{address}/odd").parse().unwrap(),
         ..TwitchOptions::default()
     };
-    let clock = Arc::new(SystemClock);
-    let http = Http::new(HttpOptions::default(), clock.clone());
-    let platform = TwitchPlatform::new(options, store, http, clock, Chance::seeded(1));
+    let platform = adapter(options, "mocktoken", &[twitch::bot()]).await;
     let seen = look(&platform, &[Probe::Stream], &["1", "2", "3"]).await;
     assert_eq!(calls.load(Ordering::SeqCst), 2);
     assert_eq!(seen.verdict("2").stream.value, StreamStatus::Online);

@@ -2,6 +2,7 @@
 //! conditions do not count, ids are made up, and events come to whoever is there.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,23 +12,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
-use bitbrat::clock::{Chance, SystemClock};
-use bitbrat::core::evidence::Knowledge;
-use bitbrat::core::observation::{Fact, Observation};
-use bitbrat::core::source::PlatformName;
+use bitbrat::clock::{Clock as _, SystemClock};
+use bitbrat::core::observation::Fact;
 use bitbrat::core::stream::StreamStatus;
-use bitbrat::core::verdict::Verdict;
-use bitbrat::http::{Http, HttpOptions};
 use bitbrat::platforms::twitch::eventsub::EventSubOptions;
-use bitbrat::platforms::twitch::eventsub::planner::Channel;
 use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
-use bitbrat::platforms::{Heard, Listener};
-use bitbrat::tokens::{MemoryTokenStore, StoredToken};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{key, put_token};
+use super::ear::{Ear, eventually};
+use super::foreign::{adapter, serve};
 
 #[derive(Clone)]
 struct Mock {
@@ -50,7 +45,6 @@ fn made_up_id() -> String {
 }
 
 fn now() -> String {
-    use bitbrat::clock::Clock;
     SystemClock.now().to_string()
 }
 
@@ -160,30 +154,9 @@ fn router(mock: Mock) -> Router {
         .with_state(mock)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test owns the task by its handle")]
-fn own(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(task))
-}
-
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..4_000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("never happened: {what}");
-}
-
 /// Starts the mock and an adapter that is pointed at it.
-async fn start(mock: &Mock) -> (std::net::SocketAddr, Arc<TwitchPlatform>, AbortOnDropHandle<()>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let app = router(mock.clone());
-    let server = own(async move { axum::serve(listener, app).await.unwrap() });
-    let store = Arc::new(MemoryTokenStore::default());
-    let token = StoredToken::unproven("mocktoken".to_owned(), "2026-11-22T00:00:00Z".parse().unwrap());
-    put_token(store.as_ref(), &twitch::bot(), Some(token)).await;
+async fn start(mock: &Mock) -> (SocketAddr, Arc<TwitchPlatform>, AbortOnDropHandle<()>) {
+    let (address, server) = serve(router(mock.clone())).await;
     let options = TwitchOptions {
         auth_url: format!("http://{address}/auth").parse().unwrap(),
         helix_url: format!("http://{address}/mock").parse().unwrap(),
@@ -191,15 +164,7 @@ async fn start(mock: &Mock) -> (std::net::SocketAddr, Arc<TwitchPlatform>, Abort
         eventsub_ws_url: format!("ws://{address}/ws").parse().unwrap(),
         ..TwitchOptions::default()
     };
-    let clock = Arc::new(SystemClock);
-    let http = Http::new(HttpOptions::default(), clock.clone());
-    let platform = Arc::new(TwitchPlatform::new(
-        options,
-        store,
-        http,
-        clock,
-        Chance::seeded(1),
-    ));
+    let platform = adapter(options, "mocktoken", &[twitch::bot()]).await;
     (address, platform, server)
 }
 
@@ -210,33 +175,12 @@ async fn the_official_mocks_eventsub_is_understood() {
         frames: broadcast::Sender::new(64),
     };
     let (address, platform, _server) = start(&mock).await;
-    let channels = ["1", "2"].map(|id| Channel {
-        source: key(id),
-        priority: 0,
-    });
-    let (_channels, watched) = watch::channel(channels.to_vec());
-    let (listener, handle) = platform.listener(EventSubOptions {
+    let ear = Ear::listening(&platform, &["1", "2"], |watched| EventSubOptions {
         chat: true,
         ..EventSubOptions::new(watched)
     });
-    let (sink, mut source) = mpsc::channel(64);
-    let heard: Arc<Mutex<Vec<Observation>>> = Arc::default();
-    let kept = Arc::clone(&heard);
-    let _reader = own(async move {
-        while let Some(told) = source.recv().await {
-            if let Heard::Observed(observation) = told {
-                kept.lock().unwrap().push(observation);
-            }
-        }
-    });
-    let _task = own(Box::new(listener).listen(Box::pin(std::future::pending()), sink));
-    let verdict = |id: &str| {
-        let told = heard.lock().unwrap();
-        let knowledge = Knowledge::of(told.iter().filter(|told| told.source.id() == id));
-        Verdict::of(PlatformName::Twitch, &knowledge.evidence)
-    };
     eventually("the first channel is up", || {
-        verdict("1").status.value.to_string() == "CONNECTED"
+        ear.verdict("1").status.value.to_string() == "CONNECTED"
     })
     .await;
     // What the mock confuses with the first channel's is no trouble of the second's; events of both are heard.
@@ -248,7 +192,7 @@ async fn the_official_mocks_eventsub_is_understood() {
         ))
         .unwrap();
     eventually("the second's start is heard", || {
-        verdict("2").stream.value == StreamStatus::Online
+        ear.verdict("2").stream.value == StreamStatus::Online
     })
     .await;
     // Strangers' events are not ours, and an unknown kind is none.
@@ -257,7 +201,7 @@ async fn the_official_mocks_eventsub_is_understood() {
         mock.frames.send(event(kind, &about)).unwrap();
     }
     eventually("both are counted", || {
-        let tally = handle.status().tally;
+        let tally = ear.status().tally;
         (tally.foreign, tally.unknown) == (1, 1)
     })
     .await;
@@ -270,7 +214,7 @@ async fn the_official_mocks_eventsub_is_understood() {
         .send(message("session_reconnect", &json!({}), &body))
         .unwrap();
     eventually("the line has moved", || {
-        let line = &handle.status().lines[0];
+        let line = &ear.status().lines[0];
         line.session.as_deref() == Some("22222222_bbbbbbbb") && line.state == "CONNECTED"
     })
     .await;
@@ -279,16 +223,11 @@ async fn the_official_mocks_eventsub_is_understood() {
         .send(event("stream.offline", &json!({"broadcaster_user_id": "2"})))
         .unwrap();
     eventually("an end without an id is heard", || {
-        verdict("2").stream.value == StreamStatus::Offline
+        ear.verdict("2").stream.value == StreamStatus::Offline
     })
     .await;
-    assert!(verdict("2").status.value.to_string() != "ERROR");
-    assert!(
-        heard
-            .lock()
-            .unwrap()
-            .iter()
-            .all(|told| !matches!(told.fact, Fact::StreamAbsent))
-    );
-    assert_eq!(handle.status().tally.reconnects, 0);
+    assert!(ear.verdict("2").status.value.to_string() != "ERROR");
+    let told = ear.told();
+    assert!(told.iter().all(|told| !matches!(told.fact, Fact::StreamAbsent)));
+    assert_eq!(ear.status().tally.reconnects, 0);
 }

@@ -2,7 +2,9 @@
 
 mod auth;
 mod departures;
+mod ear;
 mod eventsub;
+mod foreign;
 mod mock_eventsub;
 mod other_eventsub;
 mod permissions;

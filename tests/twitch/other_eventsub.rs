@@ -3,6 +3,7 @@
 //! to it by the test.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,24 +13,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use bitbrat::clock::{Chance, Clock, SystemClock};
-use bitbrat::core::evidence::Knowledge;
-use bitbrat::core::observation::{Fact, LinkState, Observation};
-use bitbrat::core::source::PlatformName;
+use bitbrat::clock::{Clock as _, SystemClock};
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
-use bitbrat::core::verdict::Verdict;
-use bitbrat::http::{Http, HttpOptions};
-use bitbrat::platforms::twitch::eventsub::planner::Channel;
-use bitbrat::platforms::twitch::eventsub::{EventSubHandle, EventSubOptions};
-use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
-use bitbrat::platforms::{Heard, Listener};
-use bitbrat::tokens::{MemoryTokenStore, StoredToken};
+use bitbrat::platforms::twitch::eventsub::EventSubOptions;
+use bitbrat::platforms::twitch::{self, TwitchOptions};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{key, put_token};
+use super::ear::{Ear, eventually};
+use super::foreign;
 
 /// A line's time runs so many times faster than real time.
 const PACE: u32 = 10;
@@ -177,29 +171,12 @@ async fn delete(State(server): State<Server>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test owns the task by its handle")]
-fn own(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(task))
-}
-
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..4_000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("never happened: {what}");
-}
-
 /// The server with a listener at work on it.
 struct Pair {
     server: Server,
-    address: std::net::SocketAddr,
-    handle: EventSubHandle,
-    heard: Arc<Mutex<Vec<Observation>>>,
-    _channels: watch::Sender<Vec<Channel>>,
-    _tasks: [AbortOnDropHandle<()>; 3],
+    address: SocketAddr,
+    ear: Ear,
+    _serving: AbortOnDropHandle<()>,
 }
 
 async fn start(channels: &[&str], change: impl FnOnce(&mut Manners)) -> Pair {
@@ -237,12 +214,7 @@ async fn start(channels: &[&str], change: impl FnOnce(&mut Manners)) -> Pair {
             get(list).post(create).delete(delete),
         )
         .with_state(server.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = own(async move { axum::serve(listener, app).await.unwrap() });
-    let store = Arc::new(MemoryTokenStore::default());
-    let token = StoredToken::unproven("token".to_owned(), SystemClock.now());
-    put_token(store.as_ref(), &twitch::bot(), Some(token)).await;
+    let (address, serving) = foreign::serve(app).await;
     let options = TwitchOptions {
         auth_url: format!("http://{address}/o").parse().unwrap(),
         helix_url: format!("http://{address}/h").parse().unwrap(),
@@ -252,78 +224,23 @@ async fn start(channels: &[&str], change: impl FnOnce(&mut Manners)) -> Pair {
             .unwrap(),
         ..TwitchOptions::default()
     };
-    let clock = Arc::new(SystemClock);
-    let http = Http::new(HttpOptions::default(), clock.clone());
-    let platform = Arc::new(TwitchPlatform::new(
-        options,
-        store,
-        http,
-        clock,
-        Chance::seeded(1),
-    ));
-    let wanted = channels
-        .iter()
-        .map(|id| Channel {
-            source: key(id),
-            priority: 0,
-        })
-        .collect();
-    let (changes, watched) = watch::channel(wanted);
-    let (listener, handle) = platform.listener(EventSubOptions {
+    let platform = foreign::adapter(options, "token", &[twitch::bot()]).await;
+    let ear = Ear::listening(&platform, channels, |watched| EventSubOptions {
         pace: PACE,
         watch_clock: false,
         ..EventSubOptions::new(watched)
     });
-    let (sink, mut source) = mpsc::channel(64);
-    let heard: Arc<Mutex<Vec<Observation>>> = Arc::default();
-    let kept = Arc::clone(&heard);
-    let reading = own(async move {
-        while let Some(told) = source.recv().await {
-            if let Heard::Observed(observation) = told {
-                kept.lock().unwrap().push(observation);
-            }
-        }
-    });
-    let listening = own(Box::new(listener).listen(Box::pin(std::future::pending()), sink));
     Pair {
         server,
         address,
-        handle,
-        heard,
-        _channels: changes,
-        _tasks: [serving, reading, listening],
+        ear,
+        _serving: serving,
     }
 }
 
 impl Pair {
-    fn link(&self, id: &str) -> Option<(Timestamp, LinkState)> {
-        let heard = self.heard.lock().unwrap();
-        let mut links = heard.iter().rev().filter(|told| told.source.id() == id);
-        links.find_map(|told| match &told.fact {
-            Fact::Connection { state, .. } => Some((told.at, state.clone())),
-            _ => None,
-        })
-    }
-
-    fn is_up(&self, id: &str) -> bool {
-        self.link(id).is_some_and(|(_, state)| state == LinkState::Up)
-    }
-
-    fn is_down(&self, id: &str) -> bool {
-        self.link(id)
-            .is_some_and(|(_, state)| matches!(state, LinkState::Down { .. }))
-    }
-
-    fn stream(&self, id: &str) -> StreamStatus {
-        let heard = self.heard.lock().unwrap();
-        let knowledge = Knowledge::of(heard.iter().filter(|told| told.source.id() == id));
-        Verdict::of(PlatformName::Twitch, &knowledge.evidence)
-            .stream
-            .value
-    }
-
     fn session(&self) -> Option<String> {
-        self.handle.status().lines.first()?.session.clone()
+        self.ear.status().lines.first()?.session.clone()
     }
 
     /// Sends the line to another address, and waits until it is there.
@@ -335,7 +252,7 @@ impl Pair {
             self.address
         ));
         eventually("the line has moved", || {
-            self.session() != before && self.handle.status().is_healthy()
+            self.session() != before && self.ear.status().is_healthy()
         })
         .await;
     }
@@ -358,23 +275,29 @@ async fn the_protocol_is_understood_in_another_hand() {
         manners.keepalive_secs = 30;
     })
     .await;
-    eventually("both are up", || pair.is_up("1") && pair.is_up("2")).await;
+    eventually("both are up", || pair.ear.is_up("1") && pair.ear.is_up("2")).await;
     pair.server.event("stream.online", &live("2"));
-    eventually("the start is heard", || pair.stream("2") == StreamStatus::Online).await;
+    eventually("the start is heard", || {
+        pair.ear.stream("2") == StreamStatus::Online
+    })
+    .await;
     // Silence of almost a keepalive's length and a half is none.
     pair.pass(100).await;
     pair.reconnect("another/place?token=a%2Fb").await;
     let gone = json!({"broadcaster_user_name": "Two", "broadcaster_user_id": "2"});
     pair.server.event("stream.offline", &gone);
-    eventually("the end is heard", || pair.stream("2") == StreamStatus::Offline).await;
-    assert_eq!(pair.handle.status().tally.reconnects, 0);
+    eventually("the end is heard", || {
+        pair.ear.stream("2") == StreamStatus::Offline
+    })
+    .await;
+    assert_eq!(pair.ear.status().tally.reconnects, 0);
     assert_eq!(pair.server.manners().asked, 6, "nothing was subscribed to twice");
 }
 
 #[tokio::test]
 async fn a_list_that_lags_behind_a_move_costs_no_subscription() {
     let pair = start(&["1"], |manners| manners.lists_lag = true).await;
-    eventually("it is up", || pair.is_up("1")).await;
+    eventually("it is up", || pair.ear.is_up("1")).await;
     let asked = pair.server.manners().asked;
     pair.reconnect("second").await;
     // The list is looked at fifteen seconds after a move.
@@ -385,7 +308,10 @@ async fn a_list_that_lags_behind_a_move_costs_no_subscription() {
     };
     assert_eq!(seen, (asked, 0));
     pair.server.event("stream.online", &live("1"));
-    eventually("the start is heard", || pair.stream("1") == StreamStatus::Online).await;
+    eventually("the start is heard", || {
+        pair.ear.stream("1") == StreamStatus::Online
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -395,28 +321,28 @@ async fn a_subscription_that_is_accepted_while_the_line_moves_is_not_lost_sight_
     })
     .await;
     eventually("the first is up and the second asked for", || {
-        pair.is_up("1") && pair.server.manners().asked >= 4
+        pair.ear.is_up("1") && pair.server.manners().asked >= 4
     })
     .await;
     pair.reconnect("second").await;
     pair.server.manners().slow.clear();
-    eventually("the second is up", || pair.is_up("2")).await;
+    eventually("the second is up", || pair.ear.is_up("2")).await;
 }
 
 #[tokio::test]
 async fn what_is_not_accepted_again_after_a_gap_is_not_claimed_to_be_heard() {
     let pair = start(&["1", "2"], |_| {}).await;
-    eventually("both are up", || pair.is_up("1") && pair.is_up("2")).await;
+    eventually("both are up", || pair.ear.is_up("1") && pair.ear.is_up("2")).await;
     pair.server.manners().unavailable.insert("2".to_owned());
     pair.server.say("reset".to_owned());
-    eventually("what is not heard is told so", || pair.is_down("2")).await;
+    eventually("what is not heard is told so", || pair.ear.is_down("2")).await;
     eventually("the line is back", || {
-        pair.is_up("1") && pair.handle.status().is_healthy()
+        pair.ear.is_up("1") && pair.ear.status().is_healthy()
     })
     .await;
-    assert!(pair.is_down("2"));
+    assert!(pair.ear.is_down("2"));
     pair.server.manners().unavailable.clear();
-    eventually("the second is back", || pair.is_up("2")).await;
+    eventually("the second is back", || pair.ear.is_up("2")).await;
 }
 
 #[tokio::test]
@@ -425,12 +351,14 @@ async fn a_server_whose_clock_is_years_behind_does_not_date_our_evidence() {
         manners.welcome_at = Some("2023-07-19T14:56:51.634234626Z");
     })
     .await;
-    eventually("it is up", || pair.is_up("1")).await;
+    eventually("it is up", || pair.ear.is_up("1")).await;
     pair.server.event("stream.online", &live("1"));
-    eventually("the start is heard", || pair.stream("1") == StreamStatus::Online).await;
+    eventually("the start is heard", || {
+        pair.ear.stream("1") == StreamStatus::Online
+    })
+    .await;
     let now = SystemClock.now();
-    let heard = pair.heard.lock().unwrap();
-    for told in heard.iter() {
+    for told in pair.ear.told() {
         assert!(now.millis_since(told.at).abs() < 60_000, "{told:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use bitbrat::core::time::Timestamp;
 use bitbrat::lifecycle::Lifecycle;
 use bitbrat::watch::dispatcher::{Outlet, Unsent};
 
-use crate::support::heart;
+use crate::support::{heart, process};
 
 const DIRECTORY: &str = "BITBRAT_TEST_KILL_DIRECTORY";
 const KILLS: u32 = 200;
@@ -106,14 +106,8 @@ impl Platform {
 }
 
 fn spawn(directory: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "watch::kill::child",
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+    process::again("watch::kill::child")
+        .args(["--nocapture", "--test-threads=1"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

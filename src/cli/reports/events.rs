@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::bus::events::Line;
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Look, Note, Report};
-use crate::core::event::read::text;
+use crate::core::event::fields::text;
 use crate::core::time::Timestamp;
 
 /// Messages on the bus.

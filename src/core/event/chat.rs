@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::core::event::read::{field, id_text, text};
+use crate::core::event::fields::{field, id_text, text};
 use crate::core::source::{PlatformName, SourceKey};
 
 /// Which way a message goes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::core::evidence::{Evidence, Knowledge};
-use crate::core::stream::StreamEvidence;
+use crate::core::stream::evidence::StreamEvidence;
 
 /// Returns what must be joined to `before` to arrive at `after`, where `after` grew out of `before`.
 ///

@@ -4,8 +4,10 @@
 //! the same join, so order, repetition and loss of all but the last event do not matter to what our consumer ends up with.
 
 pub mod chat;
+mod claims;
 pub mod dead;
 mod delta;
+pub mod fields;
 pub mod mutation;
 mod naming;
 pub mod read;

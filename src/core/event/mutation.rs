@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::core::event::EventKind;
-use crate::core::event::read::text;
+use crate::core::event::fields::text;
 
 /// Seconds that the platform's own mutations of these keys are good for.
 const TTL: u64 = 21_600;

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
 
-use super::{Connection, DiscordPlatform, bot, clean};
+use super::connection::Connection;
+use super::{DiscordPlatform, bot, clean};
 use crate::core::observation::{Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::platforms::ProbeSink;

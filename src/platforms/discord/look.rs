@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 
 use super::answer::ApiError;
+use super::connection::Connection;
 use super::facts::{self, BY_API, PERMISSIONS};
 use super::limits::Route;
 use super::listing::{PAGE, Walk};
@@ -15,7 +16,7 @@ use super::memory::{DeadToken, Standing};
 use super::permissions::Permissions;
 use super::rest::{Call, Tally, Told};
 use super::wire::{GuildMember, Id, ListedGuild, Me};
-use super::{Connection, DiscordPlatform, GuildOptions};
+use super::{DiscordPlatform, GuildOptions};
 use crate::core::observation::{Fact, Grants, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;

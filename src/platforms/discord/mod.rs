@@ -6,6 +6,7 @@
 mod answer;
 mod bots;
 mod channels;
+mod connection;
 mod detail;
 mod facts;
 pub mod gateway;
@@ -13,121 +14,34 @@ mod limits;
 mod listing;
 mod look;
 mod memory;
+mod options;
 pub mod permissions;
 mod rest;
 mod streams;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use url::Url;
 
-use self::answer::ApiError;
 use self::bots::Together;
+use self::connection::Connection;
 use self::gateway::{GatewayListener, GatewayOptions};
-use self::limits::Route;
 use self::look::Look;
 use self::memory::Memory;
-use self::rest::{Call, Rest, RestOptions, Tally, Told};
-use self::wire::{Application, GatewayBot, Id, ListedGuild, Me};
+use self::rest::{Rest, RestOptions, Tally};
 use super::{Budget, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::clock::{Chance, Clock};
-use crate::core::observation::{Fact, Identity, Observation, Transport};
+use crate::core::observation::{Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::tokens::TokenStore;
 
-/// The home page of this program: the package's, else an address that certainly belongs to nobody.
-pub const HOME_PAGE: &str = if env!("CARGO_PKG_HOMEPAGE").is_empty() {
-    "https://bitbrat.invalid"
-} else {
-    env!("CARGO_PKG_HOMEPAGE")
-};
-
-/// How to look at Discord.
-#[derive(Debug, Clone)]
-pub struct DiscordOptions {
-    /// Base address of the REST API, with its version.
-    pub api_url: String,
-    /// Where people can read about the program, for the User-Agent that Discord demands.
-    pub home_page: String,
-    /// The bot's token, with or without the word `Bot` in front.
-    pub bot_token: Option<SecretString>,
-    /// What is configured about guilds, by id.
-    pub guilds: BTreeMap<u64, GuildOptions>,
-    /// What counts as a stream, if anything.
-    pub stream_from: Option<StreamFrom>,
-    /// Where dead tokens, bans and spent Identifies are remembered between processes.
-    pub state_dir: Option<PathBuf>,
-    /// How long one exchange may take.
-    pub timeout: Duration,
-    /// The longest wait for one of Discord's limits within one look.
-    pub patience: Duration,
-    /// Requests a second at most; Discord allows 50 in all.
-    pub requests_per_second: u32,
-    /// Refused requests in 10 minutes, after which nothing more is sent for a while. Discord bans an address at 10,000, which
-    /// all bots behind it share.
-    pub invalid_budget: u32,
-}
-
-impl Default for DiscordOptions {
-    fn default() -> Self {
-        Self {
-            api_url: "https://discord.com/api/v10".to_owned(),
-            home_page: HOME_PAGE.to_owned(),
-            bot_token: None,
-            guilds: BTreeMap::new(),
-            stream_from: None,
-            state_dir: None,
-            timeout: Duration::from_secs(10),
-            patience: Duration::from_secs(15),
-            requests_per_second: 25,
-            invalid_budget: 500,
-        }
-    }
-}
-
-/// What is configured about one guild.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GuildOptions {
-    /// The channels that the bot works in; permissions are then those of the worst of them.
-    pub channels: Vec<u64>,
-    /// The stage, or the voice channel in which somebody goes live, that counts as the stream.
-    pub stream_channel: Option<u64>,
-    /// The user whose going live counts as the stream.
-    pub stream_user: Option<u64>,
-}
-
-/// What counts as a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StreamFrom {
-    /// Something going on on a stage.
-    Stage,
-    /// An active scheduled event. It tells what was planned, not what is sent.
-    Event,
-    /// Somebody sharing the screen in voice ("Go Live").
-    GoLive,
-}
-
-impl std::str::FromStr for StreamFrom {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "stage" => Ok(Self::Stage),
-            "event" => Ok(Self::Event),
-            "go-live" => Ok(Self::GoLive),
-            other => Err(format!(
-                "`{other}` is no kind of stream; use one of stage, event, go-live"
-            )),
-        }
-    }
-}
+pub use connection::{BotUser, SessionStarts};
+pub use options::{DiscordOptions, GuildOptions, HOME_PAGE, StreamFrom, bot};
 
 /// Looks at Discord.
 pub struct DiscordPlatform {
@@ -145,60 +59,6 @@ pub struct DiscordPlatform {
     others: RwLock<BTreeMap<u64, Arc<Connection>>>,
     /// Counts the tokens.
     epoch: watch::Sender<u64>,
-}
-
-/// One token's way to Discord, with what never changes about it.
-struct Connection {
-    identity: Identity,
-    rest: Rest,
-    me: OnceCell<Me>,
-    application: OnceCell<Application>,
-    /// What a gateway session knows exactly at this moment of the permissions in guilds.
-    told: Mutex<BTreeMap<u64, Vec<Fact>>>,
-}
-
-/// The bot as Discord knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BotUser {
-    /// Its user id.
-    pub id: String,
-    /// Its name, where told.
-    pub name: Option<String>,
-}
-
-/// How the budget of gateway sessions stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionStarts {
-    /// Sessions that we have begun within a day.
-    pub ours: usize,
-    /// Sessions that anybody may still begin, where told.
-    pub left: Option<u64>,
-}
-
-impl Connection {
-    fn uses(&self, token: &SecretString) -> bool {
-        self.rest.token().expose_secret() == token.expose_secret()
-    }
-
-    fn told(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the application's id, asking once.
-    async fn application(&self, tally: &Tally) -> Result<Id, ApiError> {
-        let ask = async || {
-            let call = Call {
-                route: Route {
-                    template: "applications/@me",
-                    top: None,
-                },
-                path: "applications/@me",
-            };
-            let told: Result<Told<Application>, _> = self.rest.get(tally, call).await;
-            told.map(|told| told.value)
-        };
-        Ok(self.application.get_or_try_init(ask).await?.id)
-    }
 }
 
 impl DiscordPlatform {
@@ -264,13 +124,7 @@ impl DiscordPlatform {
             invalid_budget: options.invalid_budget,
         };
         let (memory, clock) = (Arc::clone(&self.memory), Arc::clone(&self.clock));
-        Connection {
-            identity,
-            rest: Rest::new(rest, memory, clock, self.chance.clone()),
-            me: OnceCell::new(),
-            application: OnceCell::new(),
-            told: Mutex::default(),
-        }
+        Connection::new(identity, Rest::new(rest, memory, clock, self.chance.clone()))
     }
 
     /// Tells when there is another token.
@@ -287,23 +141,7 @@ impl DiscordPlatform {
 
     /// Checks the token with one request and returns whose it is; sends nothing when it is known to be dead.
     pub async fn whoami(&self) -> Result<BotUser, PlatformError> {
-        let connection = self.connected()?;
-        let call = Call {
-            route: Route {
-                template: "users/@me",
-                top: None,
-            },
-            path: "users/@me",
-        };
-        let me: Told<Me> = connection
-            .rest
-            .get(&Tally::default(), call)
-            .await
-            .map_err(|error| facts::port_error(error, "the bot's own user"))?;
-        Ok(BotUser {
-            id: me.value.id.to_string(),
-            name: me.value.username,
-        })
+        self.connected()?.whoami().await
     }
 
     /// Returns the id of the application that a guild's bot belongs to, which an invite link names; `None` when it cannot be
@@ -318,31 +156,7 @@ impl DiscordPlatform {
     /// Returns how many gateway sessions were begun within a day by programs that share our state directory, and how many
     /// may still be begun by anybody. Begins none.
     pub async fn session_starts(&self) -> Result<SessionStarts, PlatformError> {
-        let connection = self.connected()?;
-        let call = |template: &'static str| Call {
-            route: Route { template, top: None },
-            path: template,
-        };
-        let refused = |error| facts::port_error(error, "the gateway's budget");
-        let tally = Tally::default();
-        let me: Told<Me> = connection
-            .rest
-            .get(&tally, call("users/@me"))
-            .await
-            .map_err(refused)?;
-        let bot: Told<GatewayBot> = connection
-            .rest
-            .get(&tally, call("gateway/bot"))
-            .await
-            .map_err(refused)?;
-        let limit = bot.value.session_start_limit;
-        Ok(SessionStarts {
-            ours: connection
-                .rest
-                .memory()
-                .identifies(&me.value.id.to_string(), self.clock.now()),
-            left: limit.map(|limit| limit.remaining),
-        })
+        self.connected()?.session_starts(self.clock.now()).await
     }
 
     /// Prepares listening to the gateway with the same token, limits and memory. For `watch` only: each session that it
@@ -372,43 +186,6 @@ impl DiscordPlatform {
     fn guilds(&self) -> Arc<BTreeMap<u64, GuildOptions>> {
         Arc::clone(&self.guilds.read().unwrap_or_else(PoisonError::into_inner))
     }
-
-    /// Returns the ids of guilds by name; a name that two guilds share belongs to neither.
-    async fn guilds_by_name(
-        &self,
-        connection: &Connection,
-    ) -> Result<BTreeMap<String, Option<u64>>, PlatformError> {
-        let mut names: BTreeMap<String, Option<u64>> = BTreeMap::new();
-        let mut after = 0;
-        loop {
-            let path = format!("users/@me/guilds?limit={}&after={after}", listing::PAGE);
-            let call = Call {
-                route: Route {
-                    template: "users/@me/guilds",
-                    top: None,
-                },
-                path: &path,
-            };
-            let page: Told<Vec<ListedGuild>> = connection
-                .rest
-                .get(&Tally::default(), call)
-                .await
-                .map_err(|error| facts::port_error(error, "the list of guilds"))?;
-            for guild in &page.value {
-                if let Some(name) = &guild.name {
-                    names
-                        .entry(name.to_lowercase())
-                        .and_modify(|known| *known = known.filter(|id| *id == guild.id.0))
-                        .or_insert(Some(guild.id.0));
-                }
-            }
-            let last = page.value.iter().map(|guild| guild.id.0).max().unwrap_or(0);
-            if page.value.len() < listing::PAGE || last <= after {
-                return Ok(names);
-            }
-            after = last;
-        }
-    }
 }
 
 #[async_trait]
@@ -429,7 +206,7 @@ impl Platform for DiscordPlatform {
         if names.iter().all(|name| key(name).is_some()) {
             return Ok(names.iter().map(|name| key(name)).collect());
         }
-        let known = self.guilds_by_name(&*self.connected()?).await?;
+        let known = self.connected()?.guilds_by_name().await?;
         Ok(names
             .iter()
             .map(|name| {
@@ -485,11 +262,6 @@ fn versioned(mut base: Url) -> Url {
         base.set_path("/api/v10");
     }
     base
-}
-
-/// Whose token it is: the bot's that attends all guilds but those with one of their own.
-pub fn bot() -> Identity {
-    Identity::named("discord/bot")
 }
 
 const NO_TOKEN: &str = "a bot token: set DISCORD_BOT_TOKEN";

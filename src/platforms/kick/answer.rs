@@ -119,22 +119,11 @@ pub(super) fn is_blocked(error: &PlatformError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::core::time::Timestamp;
 
     #[expect(clippy::unnecessary_wraps, reason = "it stands where outcomes stand")]
-    fn answer(status: u16, kind: &str, body: &'static str) -> Result<Answer, HttpError> {
-        let mut headers = reqwest::header::HeaderMap::new();
-        headers.insert("content-type", kind.parse().unwrap());
-        Ok(Answer {
-            status,
-            headers,
-            body: body.into(),
-            received_at: Timestamp::EPOCH,
-            rtt: Duration::ZERO,
-        })
+    fn answer(status: u16, kind: &str, body: &str) -> Result<Answer, HttpError> {
+        Ok(Answer::made_up(status, &[("content-type", kind)], body))
     }
 
     fn code(outcome: Result<Answer, PlatformError>) -> String {

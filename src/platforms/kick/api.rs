@@ -218,12 +218,12 @@ impl Api {
             method: call.method.clone(),
             ..call
         };
-        let refused = match self.client.exchange(&with(&access.token), meter).await {
+        let refused = match self.client.exchange(&with(&access.token), &meter.calls).await {
             Err(error @ PlatformError::Unauthorized { .. }) => error,
             other => return other,
         };
         match self.auth.after_refusal(&access, meter).await? {
-            Refused::Better(better) => self.client.exchange(&with(&better.token), meter).await,
+            Refused::Better(better) => self.client.exchange(&with(&better.token), &meter.calls).await,
             Refused::NotTheToken => Err(PlatformError::Forbidden {
                 platform: PlatformName::Kick,
                 operation: call.operation,

@@ -10,11 +10,11 @@ use url::Url;
 
 use super::answer::{asked, is_blocked, judge, judge_oauth};
 use super::budget::{Budget, Quiet};
-use super::meter::Meter;
 use crate::clock::Chance;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, Http, HttpError, Retries};
 use crate::platforms::PlatformError;
+use crate::platforms::meter::Meter;
 
 /// Attempts of a request whose failure may pass.
 const ATTEMPTS: u32 = 3;

@@ -64,7 +64,7 @@ impl<'a> Look<'a> {
             self.look().await;
         }
         ProbeSummary {
-            calls: self.meter.count(),
+            calls: self.meter.calls.count(),
             problems: self.meter.problems(),
         }
     }
@@ -76,7 +76,7 @@ impl<'a> Look<'a> {
         if self.wants(&[Probe::Connection, Probe::Stream, Probe::Viewers]) {
             let due = self.due();
             let chunks = self.targets.len().div_ceil(LIST_AT_ONCE);
-            self.meter.expect(chunks);
+            self.meter.calls.expect(chunks);
             if self.walk_lists(&due).await {
                 self.learn_names(&due).await;
                 self.look_up(due).await;
@@ -124,7 +124,7 @@ impl<'a> Look<'a> {
             .api
             .client
             .latency()
-            .filter(|_| self.meter.count() > 0)
+            .filter(|_| self.meter.calls.count() > 0)
         {
             for key in self.targets.values() {
                 self.tell(key, now, Fact::Latency { millis });

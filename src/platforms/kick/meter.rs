@@ -1,12 +1,11 @@
 //! What one look has cost and learnt on the way: calls, problems, and how authorisations were found.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::auth::Checked;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
-use crate::platforms::ProbeSink;
+use crate::platforms::{ProbeSink, meter};
 
 /// Problems told to a person in one look; the rest is in the documents.
 const PROBLEMS: usize = 20;
@@ -14,10 +13,8 @@ const PROBLEMS: usize = 20;
 /// The tally of one look.
 #[derive(Default)]
 pub(super) struct Meter<'a> {
-    sink: Option<&'a dyn ProbeSink>,
-    sent: AtomicUsize,
-    done: AtomicUsize,
-    expected: AtomicUsize,
+    /// The calls.
+    pub(super) calls: meter::Meter<'a>,
     problems: Mutex<Vec<String>>,
     checked: Mutex<Vec<(Identity, Checked)>>,
 }
@@ -26,31 +23,9 @@ impl<'a> Meter<'a> {
     /// Counts for `sink`.
     pub(super) fn telling(sink: &'a dyn ProbeSink) -> Self {
         Self {
-            sink: Some(sink),
+            calls: meter::Meter::telling(PlatformName::Kick, sink),
             ..Self::default()
         }
-    }
-
-    /// Counts a request, repeats included.
-    pub(super) fn sent(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns how many requests were sent.
-    pub(super) fn count(&self) -> usize {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Announces more calls.
-    pub(super) fn expect(&self, calls: usize) {
-        self.expected.fetch_add(calls, Ordering::Relaxed);
-        self.tell();
-    }
-
-    /// Counts an announced call as done, however it went.
-    pub(super) fn done(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
-        self.tell();
     }
 
     /// Notes a problem worth telling a person.
@@ -76,13 +51,5 @@ impl<'a> Meter<'a> {
     /// Takes what was found of authorisations, the newest of each.
     pub(super) fn take_checked(&self) -> Vec<(Identity, Checked)> {
         std::mem::take(&mut self.checked.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn tell(&self) {
-        if let Some(sink) = self.sink {
-            let done = self.done.load(Ordering::Relaxed);
-            let expected = self.expected.load(Ordering::Relaxed).max(done);
-            sink.progress(PlatformName::Kick, done, expected);
-        }
     }
 }

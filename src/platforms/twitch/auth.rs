@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::meter::Meter;
 use super::oauth::OAuth;
 use super::options::{APP, BOT, broadcaster_of};
 use super::standing::{Renewal, Standing, Validation, after_refusal, is_due};
@@ -17,6 +16,7 @@ use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
+use crate::platforms::meter::Meter;
 use crate::tokens::{StoredToken, TokenError, TokenKind, TokenRecord, TokenStore};
 
 /// Application tokens live about 60 days and are simply fetched again in their last one.

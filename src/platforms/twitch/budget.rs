@@ -180,24 +180,9 @@ pub(super) fn is_bucket_refusal(answer: &Answer) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::time::Timestamp;
 
     fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
-        Answer {
-            status,
-            headers: headers
-                .iter()
-                .map(|(name, value)| {
-                    (
-                        reqwest::header::HeaderName::from_static(name),
-                        value.parse().unwrap(),
-                    )
-                })
-                .collect(),
-            body: bytes::Bytes::new(),
-            received_at: Timestamp::EPOCH,
-            rtt: Duration::ZERO,
-        }
+        Answer::made_up(status, headers, "")
     }
 
     #[tokio::test(start_paused = true)]

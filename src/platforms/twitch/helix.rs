@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::auth::{Access, Auth};
 use super::budget::{Budgets, is_bucket_refusal};
-use super::meter::Meter;
+use super::options::below;
 use super::wire::List;
 use crate::clock::Chance;
 use crate::core::observation::Identity;
@@ -19,6 +19,7 @@ use crate::core::time::Timestamp;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::answer::Asked;
+use crate::platforms::meter::Meter;
 
 /// Rows that a page holds at most, and ids that a call takes at most.
 pub(super) const PAGE: usize = 100;
@@ -173,15 +174,6 @@ fn as_forbidden(refusal: PlatformError, operation: &'static str) -> PlatformErro
     }
 }
 
-/// Returns the address of `path` below `base`, whether or not the base ends in a slash.
-pub(super) fn below(base: &Url, path: &str) -> Url {
-    let mut address = base.clone();
-    if let Ok(mut segments) = address.path_segments_mut() {
-        segments.pop_if_empty().extend(path.split('/'));
-    }
-    address
-}
-
 /// The smoothed round trip.
 #[derive(Debug, Default)]
 pub(super) struct Latency(Mutex<Option<f64>>);
@@ -229,23 +221,6 @@ pub(super) fn by_id<T>(rows: Vec<T>, id: impl Fn(&T) -> &str) -> BTreeMap<String
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_go_below_any_base() {
-        for (base, expected) in [
-            (
-                "https://api.twitch.tv/helix",
-                "https://api.twitch.tv/helix/chat/chatters",
-            ),
-            (
-                "http://127.0.0.1:8080/mock/",
-                "http://127.0.0.1:8080/mock/chat/chatters",
-            ),
-            ("http://127.0.0.1:8081", "http://127.0.0.1:8081/chat/chatters"),
-        ] {
-            assert_eq!(below(&base.parse().unwrap(), "chat/chatters").as_str(), expected);
-        }
-    }
 
     #[test]
     fn only_a_dead_token_is_a_dead_token() {

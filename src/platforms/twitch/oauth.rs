@@ -5,13 +5,13 @@ use std::sync::Arc;
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::meter::Meter;
 use super::wire::{Granted, Validated};
 use crate::clock::Chance;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::answer::{Asked, reason};
+use crate::platforms::meter::Meter;
 
 /// Asks `id.twitch.tv`, or whoever stands in for it.
 pub(super) struct OAuth {
@@ -130,7 +130,7 @@ impl OAuth {
     }
 
     fn address(&self, path: &str) -> Url {
-        super::helix::below(&self.base, path)
+        super::options::below(&self.base, path)
     }
 }
 

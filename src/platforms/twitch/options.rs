@@ -77,3 +77,34 @@ pub fn broadcaster(user_id: &str) -> Identity {
 pub(super) fn broadcaster_of(identity: &Identity) -> Option<&str> {
     identity.as_str().strip_prefix(BROADCASTER)
 }
+
+/// Returns the address of `path` below `base`, whether or not the base ends in a slash.
+pub(super) fn below(base: &Url, path: &str) -> Url {
+    let mut address = base.clone();
+    if let Ok(mut segments) = address.path_segments_mut() {
+        segments.pop_if_empty().extend(path.split('/'));
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_go_below_any_base() {
+        for (base, expected) in [
+            (
+                "https://api.twitch.tv/helix",
+                "https://api.twitch.tv/helix/chat/chatters",
+            ),
+            (
+                "http://127.0.0.1:8080/mock/",
+                "http://127.0.0.1:8080/mock/chat/chatters",
+            ),
+            ("http://127.0.0.1:8081", "http://127.0.0.1:8081/chat/chatters"),
+        ] {
+            assert_eq!(below(&base.parse().unwrap(), "chat/chatters").as_str(), expected);
+        }
+    }
+}

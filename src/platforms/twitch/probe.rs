@@ -8,7 +8,6 @@ use futures_util::future::join_all;
 use super::TwitchPlatform;
 use super::helix::{Call, PAGE, Page, by_id, each};
 use super::map::{self, HELIX, OAUTH, Wanted};
-use super::meter::Meter;
 use super::options::{self, BOT};
 use super::permissions;
 use super::reader::Reader;
@@ -17,6 +16,7 @@ use super::wire::{Channel, Stream};
 use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::platforms::meter::Meter;
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
 
 /// Scopes of the bot that we need for the whole picture, and what for.
@@ -38,7 +38,7 @@ impl<'a> Look<'a> {
     pub(super) fn new(twitch: &'a TwitchPlatform, probes: &'a ProbeSet, sink: &'a dyn ProbeSink) -> Self {
         Self {
             twitch,
-            meter: Meter::telling(sink),
+            meter: Meter::telling(PlatformName::Twitch, sink),
             probes,
             sink,
             problems: Mutex::default(),

@@ -10,12 +10,12 @@ use serde::de::DeserializeOwned;
 
 use super::TwitchPlatform;
 use super::helix::{Call, Page, each};
-use super::meter::Meter;
 use super::options::{APP, BOT};
 use super::wire::User;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::platforms::PlatformError;
+use crate::platforms::meter::Meter;
 
 /// Failures of the network in a row after which a look stops asking.
 const HOPELESS: u32 = 3;

@@ -7,7 +7,6 @@ use std::sync::{MutexGuard, PoisonError};
 use secrecy::SecretString;
 
 use super::auth::{Auth, Unsaved, no_client_id, no_token, refused, same, unusable_store};
-use super::meter::Meter;
 use super::oauth::GrantFailure;
 use super::options::APP;
 use super::standing::{Renewal, Validation};
@@ -15,6 +14,7 @@ use super::wire::Granted;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
+use crate::platforms::meter::Meter;
 use crate::tokens::{RefreshState, RefreshToken, StoredToken, TokenKind, TokenLease, TokenRecord};
 
 /// Pause between attempts to renew ahead of time.

@@ -1,15 +1,14 @@
 //! The controls below `/__sim/discord/`: one order a request, its fields as JSON. Ids may be strings or numbers.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{ChannelSpec, DiscordSim, GatewayAct, GuildSpec, Knobs, MessageSpec, troubles};
+use crate::sim::control::{self, Failure, Rejected};
 
 /// Returns the routes of the controls.
 pub(super) fn routes(discord: DiscordSim) -> Router {
@@ -26,19 +25,11 @@ async fn world(State(discord): State<DiscordSim>) -> Json<Value> {
 async fn obey(
     State(discord): State<DiscordSim>,
     Path(order): Path<String>,
-    fields: Result<Json<Map<String, Value>>, JsonRejection>,
+    fields: Result<Json<Map<String, Value>>, Rejected>,
 ) -> Response {
-    let outcome = fields
-        .map_err(|rejected| (400, rejected.body_text()))
-        .and_then(|Json(fields)| carry_out(&discord, &order, with_numeric_ids(fields)));
-    match outcome {
-        Ok(Value::Null) => StatusCode::NO_CONTENT.into_response(),
-        Ok(body) => Json(body).into_response(),
-        Err((status, error)) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            (status, Json(json!({"error": error}))).into_response()
-        }
-    }
+    control::obey(fields, |fields| {
+        carry_out(&discord, &order, with_numeric_ids(fields))
+    })
 }
 
 /// Reads the ids and permissions that came as text, as Discord writes them.
@@ -157,8 +148,6 @@ struct Trouble {
     path: String,
     times: Option<u32>,
 }
-
-type Failure = (u16, String);
 
 fn read<T: for<'de> Deserialize<'de>>(fields: Value) -> Result<T, Failure> {
     serde_json::from_value(fields).map_err(|error| (400, error.to_string()))

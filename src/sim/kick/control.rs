@@ -1,15 +1,14 @@
 //! The controls below `/__sim/kick/`: one order a request, its fields as JSON.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{KickChannelSpec, KickChatSpec, KickSim, KickStreamSpec, KickTokenSpec, KickTokens};
+use crate::sim::control::{self, Failure, Rejected};
 
 /// Returns the routes of the controls.
 pub(super) fn routes(kick: KickSim) -> Router {
@@ -33,22 +32,11 @@ async fn deliveries(State(kick): State<KickSim>) -> Json<Value> {
 async fn obey(
     State(kick): State<KickSim>,
     Path(order): Path<String>,
-    fields: Result<Json<Map<String, Value>>, JsonRejection>,
+    fields: Result<Json<Map<String, Value>>, Rejected>,
 ) -> Response {
-    let outcome = fields
-        .map_err(|rejected| (400, rejected.body_text()))
-        .and_then(|Json(fields)| carry_out(&kick, &order, fields));
-    match outcome {
-        Ok(Value::Null) => StatusCode::NO_CONTENT.into_response(),
-        Ok(body) => Json(body).into_response(),
-        Err((status, error)) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            (status, Json(json!({"error": error}))).into_response()
-        }
-    }
+    control::obey(fields, |fields| carry_out(&kick, &order, fields))
 }
 
-type Failure = (u16, String);
 type Fields = Map<String, Value>;
 
 fn read<T: for<'de> Deserialize<'de>>(fields: Fields) -> Result<T, Failure> {

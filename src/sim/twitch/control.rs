@@ -1,9 +1,7 @@
 //! The controls below `/__sim/twitch/`: one order a request, its fields as JSON.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -13,6 +11,7 @@ use super::{
     ChannelSpec, ChatSpec, DeviceState, EndSpec, Reconnect, Role, SocketAct, StreamSpec, TokenPair,
     TokenSpec, TwitchSim,
 };
+use crate::sim::control::{self, Failure, Rejected};
 
 /// Returns the routes of the controls.
 pub(super) fn routes(twitch: TwitchSim) -> Router {
@@ -34,22 +33,9 @@ async fn sockets(State(twitch): State<TwitchSim>) -> Json<Value> {
 async fn obey(
     State(twitch): State<TwitchSim>,
     Path(order): Path<String>,
-    fields: Result<Json<Map<String, Value>>, JsonRejection>,
+    fields: Result<Json<Map<String, Value>>, Rejected>,
 ) -> Response {
-    let outcome = fields
-        .map_err(|rejected| (400, rejected.body_text()))
-        .and_then(|Json(fields)| {
-            let fields = Value::Object(fields);
-            carry_out(&twitch, &order, fields)
-        });
-    match outcome {
-        Ok(Value::Null) => StatusCode::NO_CONTENT.into_response(),
-        Ok(body) => Json(body).into_response(),
-        Err((status, error)) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            (status, Json(json!({"error": error}))).into_response()
-        }
-    }
+    control::obey(fields, |fields| carry_out(&twitch, &order, Value::Object(fields)))
 }
 
 /// Fields of orders that name one channel and perhaps more.
@@ -186,8 +172,6 @@ struct Emission {
     condition: (String, String),
     event: Value,
 }
-
-type Failure = (u16, String);
 
 fn read<T: for<'de> Deserialize<'de>>(fields: Value) -> Result<T, Failure> {
     serde_json::from_value(fields).map_err(|error| (400, error.to_string()))

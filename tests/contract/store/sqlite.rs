@@ -2,13 +2,15 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use bitbrat::core::document::SourceDocument;
 use bitbrat::core::source::SourceKey;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 use bitbrat::store::{SourceStore, StoreError, Write};
+
+use crate::support::process;
 
 fn key() -> SourceKey {
     "kick:5".parse().unwrap()
@@ -351,8 +353,7 @@ async fn second_process() {
 }
 
 fn start(role: u64, path: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "contract::store::sqlite::second_process", "--ignored"])
+    process::again("contract::store::sqlite::second_process")
         .env("BITBRAT_TEST_ROLE", role.to_string())
         .env("BITBRAT_TEST_PATH", path)
         .stdout(Stdio::piped())

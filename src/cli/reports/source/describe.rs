@@ -154,11 +154,8 @@ impl SourceReport {
                     text += &format!(", {word} {}", cells::moment(at));
                 }
             }
-            if session.interruptions > 0 {
-                text += &format!(
-                    ", {}",
-                    humane::count(session.interruptions as u64, "interruption")
-                );
+            if let Some(times @ 1..) = session.interruptions {
+                text += &format!(", {}", humane::count(times as u64, "interruption"));
             }
             blocks.push(Block::Remark(text));
         }

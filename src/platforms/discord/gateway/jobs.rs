@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::super::Connection;
 use super::super::answer::ApiError;
+use super::super::connection::Connection;
 use super::super::facts;
 use super::super::limits::Route;
 use super::super::rest::{Call, Tally, Told};

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tracing::{debug, info};
 
+use super::super::connection::Connection;
 use super::super::facts;
-use super::super::{Connection, GuildOptions, StreamFrom};
+use super::super::{GuildOptions, StreamFrom};
 use super::GatewayOptions;
 use super::counts::Counts;
 use super::frames::Frame;

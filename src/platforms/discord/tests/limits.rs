@@ -29,6 +29,18 @@ fn statuses(rig: &Rig, status: &str) -> u64 {
         .sum()
 }
 
+/// Configures the one channel of each of `guilds`, which takes a request to look at.
+fn with_a_channel_each(guilds: &[u64]) -> BTreeMap<u64, GuildOptions> {
+    let configured = guilds.iter().map(|id| {
+        let options = GuildOptions {
+            channels: vec![id + 5],
+            ..GuildOptions::default()
+        };
+        (*id, options)
+    });
+    configured.collect()
+}
+
 #[tokio::test]
 async fn a_small_bucket_is_never_overdrawn_however_wrong_our_clock_is() {
     for ahead in [0, 3_600_000] {
@@ -50,16 +62,7 @@ async fn our_own_pace_stays_below_the_global_limit() {
     rig.discord().knobs(|knobs| knobs.global_per_second = 20);
     let platform = rig.platform(|options| {
         options.requests_per_second = 10;
-        for id in &guilds {
-            let channels = vec![id + 5];
-            options.guilds.insert(
-                *id,
-                GuildOptions {
-                    channels,
-                    ..GuildOptions::default()
-                },
-            );
-        }
+        options.guilds = with_a_channel_each(&guilds);
     });
     let seen = look(&platform, &[Probe::Permissions], &guilds).await;
     assert_eq!((rig.total_calls(), statuses(&rig, "429")), (25, 0));
@@ -133,16 +136,7 @@ async fn refused_requests_stop_by_themselves_long_before_the_ban() {
     }
     let platform = rig.platform(|options| {
         options.invalid_budget = 10;
-        for id in &guilds {
-            let channels = vec![id + 5];
-            options.guilds.insert(
-                *id,
-                GuildOptions {
-                    channels,
-                    ..GuildOptions::default()
-                },
-            );
-        }
+        options.guilds = with_a_channel_each(&guilds);
     });
     for _ in 0..3 {
         look(&platform, &[Probe::Permissions], &guilds).await;

@@ -123,7 +123,7 @@ impl Auth {
             token: Some(token),
             ..Call::oauth("/oauth/token/introspect", "the examination of a token")
         };
-        match self.client.exchange(&call, meter).await {
+        match self.client.exchange(&call, &meter.calls).await {
             Ok(answer) => {
                 let told: Enveloped<Introspected> = read(&answer, call.operation)?;
                 let told = told.open();
@@ -200,7 +200,7 @@ impl Auth {
             token: Some(&token.access),
             ..Call::get("/public/v1/users", &[], "the token's own user")
         };
-        let answer = match self.client.exchange(&call, meter).await {
+        let answer = match self.client.exchange(&call, &meter.calls).await {
             Ok(answer) => answer,
             // A dead token, or one without `user:read`: whose it is stays open, and its use will show which.
             Err(PlatformError::Unauthorized { .. } | PlatformError::Forbidden { .. }) => return Ok(token),

@@ -151,7 +151,7 @@ impl Auth {
             form: Some(&form),
             ..Call::oauth("/oauth/token", "a token")
         };
-        let failure = match self.client.exchange(&call, meter).await {
+        let failure = match self.client.exchange(&call, &meter.calls).await {
             Ok(answer) => match answer.json::<Granted>() {
                 Ok(granted) if !granted.access_token.is_empty() => return Ok(granted),
                 Ok(_) => GrantFailure::NoAnswer(unreadable(call.operation, "the token is empty".to_owned())),

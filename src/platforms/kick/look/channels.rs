@@ -50,9 +50,9 @@ impl Look<'_> {
             if self.platform.api.client.budget.left() <= needed {
                 return;
             }
-            self.meter.expect(1);
+            self.meter.calls.expect(1);
             let told = self.platform.api.users(chunk, &self.meter).await;
-            self.meter.done();
+            self.meter.calls.done();
             // Names are a nicety; what does not answer is left alone.
             let Ok(told) = told else { return };
             for user in told.items.iter().filter(|user| !user.name.is_empty()) {
@@ -63,16 +63,16 @@ impl Look<'_> {
 
     pub(super) async fn look_up(&mut self, due: Vec<u64>) {
         let mut waiting: Vec<Vec<u64>> = due.chunks(CHANNELS_AT_ONCE).rev().map(<[u64]>::to_vec).collect();
-        self.meter.expect(waiting.len());
+        self.meter.calls.expect(waiting.len());
         while let Some(chunk) = waiting.pop() {
             let outcome = self.platform.api.channels(&chunk, &self.meter).await;
-            self.meter.done();
+            self.meter.calls.done();
             match outcome {
                 Ok(told) => self.compare(&chunk, told).await,
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
                     let (one, other) = chunk.split_at(chunk.len() / 2);
                     waiting.extend([other.to_vec(), one.to_vec()]);
-                    self.meter.expect(2);
+                    self.meter.calls.expect(2);
                 }
                 Err(error) => {
                     // The list has told of these sources; this failure is no news of their connection.

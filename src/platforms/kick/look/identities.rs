@@ -22,7 +22,7 @@ impl Look<'_> {
             .into_iter()
             .filter(|identity| broadcaster_of(identity).is_none_or(|id| self.targets.contains_key(&id)))
             .collect();
-        self.meter.expect(wanted.len());
+        self.meter.calls.expect(wanted.len());
         for identity in &wanted {
             let max_age = if self.probes.contains(&Probe::Auth) {
                 -1
@@ -57,7 +57,7 @@ impl Look<'_> {
                     self.meter.complain(format!("{identity}: {error}"));
                 }
             }
-            self.meter.done();
+            self.meter.calls.done();
         }
         if self.probes.contains(&Probe::Permissions) {
             self.tell_badges();

@@ -19,14 +19,14 @@ impl Look<'_> {
         let mut waiting: Vec<Vec<u64>> = ids.chunks(LIST_AT_ONCE).rev().map(<[u64]>::to_vec).collect();
         while let Some(chunk) = waiting.pop() {
             let outcome = self.platform.api.livestreams(&chunk, &self.meter).await;
-            self.meter.done();
+            self.meter.calls.done();
             match outcome {
                 Ok(told) => self.tell_list(&chunk, &told, due),
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
                     // One of them spoils the answer for all: halve until it stands alone.
                     let (one, other) = chunk.split_at(chunk.len() / 2);
                     waiting.extend([other.to_vec(), one.to_vec()]);
-                    self.meter.expect(2);
+                    self.meter.calls.expect(2);
                 }
                 Err(error) => {
                     let hopeless = is_hopeless(&error);

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::debug;
 
 use super::super::TwitchPlatform;
-use super::super::meter::Meter;
 use super::super::options::{BOT, broadcaster_of};
 use super::planner::{Account, Channel, Known};
 use crate::core::observation::Identity;
 use crate::platforms::PlatformError;
+use crate::platforms::meter::Meter;
 
 /// Accounts by identity.
 pub(super) type Accounts = BTreeMap<Identity, Account>;

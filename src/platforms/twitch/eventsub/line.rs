@@ -19,7 +19,6 @@ use tracing::{debug, info};
 
 use self::clocks::Clocks;
 use super::super::TwitchPlatform;
-use super::super::meter::Meter;
 use super::hub::Hub;
 use super::kinds::Subscription;
 use super::machine::{self, Effect, Input, Millis, Phase, SocketId, State, Trouble};
@@ -31,6 +30,7 @@ use crate::core::observation::{ErrorInfo, Identity, LinkState};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
+use crate::platforms::meter::Meter;
 
 /// How often a line that is up says so again.
 const BEAT: Millis = 60_000;

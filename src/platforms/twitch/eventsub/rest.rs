@@ -8,8 +8,7 @@ use serde_json::json;
 
 use super::super::TwitchPlatform;
 use super::super::auth::Access;
-use super::super::helix::below;
-use super::super::meter::Meter;
+use super::super::options::below;
 use super::kinds::Subscription;
 use super::wire::{Listed, Told};
 use crate::core::observation::Identity;
@@ -17,6 +16,7 @@ use crate::core::source::PlatformName;
 use crate::http::{Answer, HttpError};
 use crate::platforms::PlatformError;
 use crate::platforms::answer::{Asked, reason};
+use crate::platforms::meter::Meter;
 
 /// Pages of a list that we are ready to read.
 const MOST_PAGES: usize = 100;
@@ -246,16 +246,9 @@ pub(super) async fn delete(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::time::Timestamp;
 
-    fn answer(status: u16, body: &'static str) -> Created {
-        read_created(Ok(Answer {
-            status,
-            headers: reqwest::header::HeaderMap::new(),
-            body: body.into(),
-            received_at: Timestamp::EPOCH,
-            rtt: Duration::ZERO,
-        }))
+    fn answer(status: u16, body: &str) -> Created {
+        read_created(Ok(Answer::made_up(status, &[], body)))
     }
 
     fn name(created: &Created) -> &str {
@@ -334,17 +327,8 @@ mod tests {
                 "later",
             ),
         ] {
-            let mut told = reqwest::header::HeaderMap::new();
-            for (name, value) in &headers {
-                told.insert(*name, value.parse().unwrap());
-            }
-            let created = read_created(Ok(Answer {
-                status: 429,
-                headers: told,
-                body: r#"{"message":"enough"}"#.into(),
-                received_at: Timestamp::EPOCH,
-                rtt: Duration::ZERO,
-            }));
+            let answer = Answer::made_up(429, &headers, r#"{"message":"enough"}"#);
+            let created = read_created(Ok(answer));
             assert_eq!(name(&created), expected, "{headers:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use tracing::debug;
 
-use super::super::super::Connection;
+use super::super::super::connection::Connection;
 use super::super::GatewayOptions;
 use super::super::counts::Counts;
 use super::super::kept::Claim;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::App;
+use crate::app::App;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
@@ -125,7 +125,7 @@ impl App {
     /// was never checked is.
     pub async fn eventsub_plan(&self) -> Result<(Vec<Channel>, Plan), Failure> {
         let platforms = self.platforms().await?;
-        let attendees = super::daemon::attendees(self, &platforms).await?;
+        let attendees = self.attendees(&platforms).await?;
         let channels: Vec<_> = of_twitch(&attendees).collect();
         if !self.settings.twitch.eventsub {
             let plan = Plan::nothing(&channels, OFF);
@@ -138,7 +138,7 @@ impl App {
 
     /// Says what the plan is for one source, as far as that is known without asking anybody.
     pub async fn eventsub_plan_by_memory(&self) -> Plan {
-        let attendees = super::daemon::remembered(self);
+        let attendees = self.remembered();
         let channels: Vec<_> = of_twitch(&attendees).collect();
         if !self.settings.twitch.eventsub {
             return Plan::nothing(&channels, OFF);

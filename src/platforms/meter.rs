@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::ProbeSink;
 use crate::core::source::PlatformName;
-use crate::platforms::ProbeSink;
 
 /// The calls of one look.
-pub(super) struct Meter<'a> {
-    sink: Option<&'a dyn ProbeSink>,
+#[derive(Default)]
+pub struct Meter<'a> {
+    told: Option<(PlatformName, &'a dyn ProbeSink)>,
     sent: AtomicUsize,
     done: AtomicUsize,
     expected: AtomicUsize,
@@ -15,50 +16,45 @@ pub(super) struct Meter<'a> {
 
 impl<'a> Meter<'a> {
     /// Counts for `sink`.
-    pub(super) fn telling(sink: &'a dyn ProbeSink) -> Self {
+    pub fn telling(platform: PlatformName, sink: &'a dyn ProbeSink) -> Self {
         Self {
-            sink: Some(sink),
+            told: Some((platform, sink)),
             ..Self::silent()
         }
     }
 
     /// Counts for nobody.
-    pub(super) fn silent() -> Self {
-        Self {
-            sink: None,
-            sent: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
-            expected: AtomicUsize::new(0),
-        }
+    pub fn silent() -> Self {
+        Self::default()
     }
 
     /// Counts a request, repeats included.
-    pub(super) fn sent(&self) {
+    pub fn sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns how many requests were sent.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
 
     /// Announces more calls.
-    pub(super) fn expect(&self, calls: usize) {
+    pub fn expect(&self, calls: usize) {
         self.expected.fetch_add(calls, Ordering::Relaxed);
         self.tell();
     }
 
     /// Counts an announced call as done, however it went.
-    pub(super) fn done(&self) {
+    pub fn done(&self) {
         self.done.fetch_add(1, Ordering::Relaxed);
         self.tell();
     }
 
     fn tell(&self) {
-        if let Some(sink) = self.sink {
+        if let Some((platform, sink)) = self.told {
             let done = self.done.load(Ordering::Relaxed);
             let expected = self.expected.load(Ordering::Relaxed).max(done);
-            sink.progress(PlatformName::Twitch, done, expected);
+            sink.progress(platform, done, expected);
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Looks after the store beside those who use it: does it answer, and is there old history to clear away?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use super::Reason;
+use crate::core::source::{PlatformName, SourceKey};
+use crate::lifecycle::Tasks;
+use crate::persist::Persister;
+use crate::store::SourceStore;
+use crate::watch::engine::TIDY;
+
+/// How often the store is asked whether it answers, and how long it may take.
+const EVERY: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks at the store now and then, so that readiness knows of it before something is to be written. It only reads: writes
+/// cost money on some stores, and whether they work is told by those that are needed anyway.
+pub(super) fn start(
+    store: &Arc<dyn SourceStore>,
+    persister: Option<Arc<Persister>>,
+    tasks: &Tasks,
+) -> Reason {
+    // No platform has a source of this number; what is looked for is an answer.
+    let nobody = SourceKey::new(PlatformName::Twitch, "1").expect("a number is an id");
+    let trouble: Arc<std::sync::Mutex<Option<String>>> = Arc::default();
+    let (seen, store) = (Arc::clone(&trouble), Arc::clone(store));
+    tasks.spawn("store-watch", |stop| async move {
+        loop {
+            let answer = tokio::time::timeout(PATIENCE, store.load(&nobody));
+            let found = tokio::select! {
+                answer = answer => match answer {
+                    Ok(answer) => answer.err().map(|error| error.to_string()),
+                    Err(_) => Some(format!("{} does not answer", store.location())),
+                },
+                () = stop.requested() => return,
+            };
+            *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+            if !stop.sleep(EVERY).await {
+                return;
+            }
+        }
+    });
+    Arc::new(move || {
+        let stats = persister.as_ref().map(|persister| persister.stats());
+        let refused = stats.filter(|stats| stats.urgent > 0 && stats.failing);
+        let unwritten = refused.map(|stats| format!("{} changes are not stored yet", stats.urgent));
+        let seen = trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.clone().or(unwritten)
+    })
+}
+
+/// Clears away now and then what the store keeps no longer.
+pub(super) fn tidy(store: &Arc<dyn SourceStore>, tasks: &Tasks) {
+    let store = Arc::clone(store);
+    tasks.spawn("store-tidy", |stop| async move {
+        while stop.sleep(TIDY).await {
+            if let Err(error) = store.tidy().await {
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "The store could not be tidied"
+                );
+            }
+        }
+    });
+}

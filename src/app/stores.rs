@@ -1,0 +1,68 @@
+//! Stores in this program: the configured one, and any other that a command names.
+
+use std::sync::Arc;
+
+use super::{Access, App};
+use crate::config::StoreTarget;
+use crate::failure::Failure;
+use crate::store::firestore::{FirestoreStore, FirestoreTarget};
+use crate::store::memory::MemoryStore;
+use crate::store::retention::Retention;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{SourceStore, StoreError};
+
+impl App {
+    /// Opens the configured store.
+    pub async fn store(&self, access: Access) -> Result<Arc<dyn SourceStore>, Failure> {
+        self.open_store(&self.settings.store.target, access).await
+    }
+
+    /// Opens a store.
+    pub async fn open_store(
+        &self,
+        target: &StoreTarget,
+        access: Access,
+    ) -> Result<Arc<dyn SourceStore>, Failure> {
+        let retention = Retention {
+            entries: self.settings.store.history,
+            ..Retention::default()
+        };
+        Ok(match target {
+            StoreTarget::Sqlite(path) => {
+                let options = SqliteOptions {
+                    retention,
+                    ..SqliteOptions::default()
+                };
+                match access {
+                    Access::Read => Arc::new(SqliteStore::open_read_only(path, options).await?),
+                    Access::Write => Arc::new(SqliteStore::open(path, options).await?),
+                }
+            }
+            StoreTarget::Memory => Arc::new(MemoryStore::new(retention)),
+            // It connects when it is first asked; a store that is down then says so.
+            StoreTarget::Firestore { project, database } => {
+                Arc::new(self.firestore(project, database, retention))
+            }
+        })
+    }
+
+    fn firestore(&self, project: &str, database: &str, retention: Retention) -> FirestoreStore {
+        let google = &self.settings.google;
+        FirestoreStore::new(FirestoreTarget {
+            collection: self.settings.store.collection.clone(),
+            emulator: google.firestore_emulator.clone(),
+            credentials_file: google.credentials_file.clone(),
+            retention,
+            ..FirestoreTarget::new(project, database)
+        })
+    }
+
+    /// Returns the rules of the platform's router, by id; `None` where they are not in the store that we use.
+    pub async fn routing_rules(&self) -> Option<Result<Vec<(String, serde_json::Value)>, StoreError>> {
+        let StoreTarget::Firestore { project, database } = &self.settings.store.target else {
+            return None;
+        };
+        let store = self.firestore(project, database, Retention::default());
+        Some(store.others("configs/routingRules", "rules").await)
+    }
+}

@@ -1,0 +1,206 @@
+//! What evidence amounts to, facet by facet.
+
+use super::*;
+use crate::core::evidence::Knowledge;
+use crate::core::observation::{AuthCheck, ErrorInfo, Fact, LinkState, Observation, Transport};
+use crate::core::source::SourceKey;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
+}
+
+fn verdict(story: impl IntoIterator<Item = (i64, Fact)>) -> Verdict {
+    let key = SourceKey::new(PlatformName::Twitch, "900200").unwrap();
+    let story: Vec<_> = story
+        .into_iter()
+        .map(|(seconds, fact)| Observation::new(&key, at(seconds), "test", fact))
+        .collect();
+    Verdict::of(PlatformName::Twitch, &Knowledge::of(&story).evidence)
+}
+
+fn link(transport: Transport, state: LinkState) -> Fact {
+    Fact::Connection { transport, state }
+}
+
+fn down(code: &str) -> LinkState {
+    LinkState::Down {
+        error: ErrorInfo::new(code, ""),
+    }
+}
+
+fn refused(code: &str) -> LinkState {
+    LinkState::Refused {
+        error: ErrorInfo::new(code, ""),
+    }
+}
+
+fn auth(identity: &str, result: AuthResult) -> Fact {
+    let check = AuthCheck {
+        result,
+        expires_at: None,
+        scopes: BTreeSet::new(),
+        reason: None,
+    };
+    Fact::Auth {
+        identity: Identity::named(identity),
+        check,
+    }
+}
+
+#[test]
+fn the_worst_attended_transport_decides_the_status() {
+    use Status::{Connected, Disconnected, Error};
+    let api = |state| link(Transport::Api, state);
+    let socket = |state| link(Transport::EventSub, state);
+    for (story, status, rule) in [
+        (vec![], Disconnected, "status.nothing-proven"),
+        (vec![(0, api(LinkState::Up))], Connected, "status.proven"),
+        (
+            vec![(0, api(LinkState::Up)), (1, api(down("http.500")))],
+            Disconnected,
+            "status.transport-down",
+        ),
+        (
+            vec![(0, api(down("http.500"))), (1, api(LinkState::Up))],
+            Connected,
+            "status.proven",
+        ),
+        (
+            vec![(0, api(LinkState::Up)), (0, socket(down("network.reset")))],
+            Disconnected,
+            "status.transport-down",
+        ),
+        (
+            vec![(0, api(LinkState::Up)), (0, socket(LinkState::Closed))],
+            Connected,
+            "status.proven",
+        ),
+        (
+            vec![(0, socket(LinkState::Up)), (1, socket(LinkState::Closed))],
+            Disconnected,
+            "status.closed",
+        ),
+        (
+            vec![(0, api(down("x"))), (0, socket(refused("twitch.banned")))],
+            Error,
+            "status.refused",
+        ),
+        (
+            vec![
+                (0, api(LinkState::Up)),
+                (0, auth("twitch/bot", AuthResult::Revoked)),
+            ],
+            Error,
+            "status.grant-revoked",
+        ),
+    ] {
+        let verdict = verdict(story.clone());
+        assert_eq!(
+            (verdict.status.value, verdict.status.rule),
+            (status, rule),
+            "{story:?}"
+        );
+    }
+}
+
+#[test]
+fn absence_says_nothing_about_a_channel_that_does_not_exist() {
+    let gone = link(Transport::Api, refused("twitch.not_found"));
+    for story in [
+        [(0, gone.clone()), (1, Fact::StreamAbsent)],
+        [(0, Fact::StreamAbsent), (1, gone.clone())],
+    ] {
+        let stream = verdict(story).stream;
+        assert_eq!(
+            (stream.value, stream.rule),
+            (StreamStatus::Unknown, "stream.source-not-found")
+        );
+    }
+    let seen = Fact::StreamSeen {
+        stream_id: "1".into(),
+        started_at: None,
+    };
+    assert_eq!(verdict([(0, gone), (1, seen)]).stream.value, StreamStatus::Online);
+}
+
+#[test]
+fn the_worst_identity_decides_the_authorisation_and_its_own_newest_check_counts() {
+    let story = [
+        (0, auth("twitch/bot", AuthResult::Valid)),
+        (0, auth("twitch/broadcaster:900200", AuthResult::Revoked)),
+        (5, auth("twitch/broadcaster:900200", AuthResult::Expired)),
+    ];
+    assert_eq!(verdict(story).auth.unwrap().value, AuthResult::Expired);
+    assert_eq!(verdict([]).auth, None);
+}
+
+#[test]
+fn viewers_are_claimed_only_of_the_stream_that_is_live() {
+    let seen = |id: &str| Fact::StreamSeen {
+        stream_id: id.into(),
+        started_at: None,
+    };
+    let viewers = |id: &str| Fact::Viewers {
+        count: 37,
+        stream_id: Some(id.into()),
+    };
+    assert_eq!(
+        verdict([(0, seen("1")), (0, viewers("1"))]).viewer_count,
+        Some(37)
+    );
+    assert_eq!(verdict([(0, viewers("1")), (9, seen("2"))]).viewer_count, None);
+    let ended = Fact::StreamPush {
+        live: false,
+        stream_id: Some("1".into()),
+        started_at: None,
+    };
+    assert_eq!(
+        verdict([(0, seen("1")), (0, viewers("1")), (9, ended)]).viewer_count,
+        None
+    );
+}
+
+#[test]
+fn a_method_without_an_answer_never_overrides_one_that_answered() {
+    let method = |name: &str, grants| Fact::Permissions {
+        method: name.into(),
+        grants,
+    };
+    let one = |name: &str| BTreeSet::from([name.to_owned()]);
+    let yes = super::super::observation::Grants {
+        granted: one("MODERATOR"),
+        ..Default::default()
+    };
+    let unknown = super::super::observation::Grants {
+        unknown: BTreeMap::from([("MODERATOR".to_owned(), "the cursor was lost".to_owned())]),
+        ..Default::default()
+    };
+    let no = super::super::observation::Grants {
+        denied: one("MODERATOR"),
+        ..Default::default()
+    };
+    let told = verdict([(0, method("a", yes.clone())), (9, method("b", unknown.clone()))]);
+    assert_eq!(told.permissions, ["MODERATOR"]);
+    assert!(
+        verdict([(0, method("a", yes.clone())), (9, method("b", no))])
+            .permissions
+            .is_empty()
+    );
+    assert!(
+        verdict([(0, method("a", yes)), (9, method("a", unknown))])
+            .permissions
+            .is_empty()
+    );
+}
+
+#[test]
+fn every_rule_that_decides_is_spelt_out() {
+    for rule in [
+        "status.proven",
+        "stream.push-beats-poll",
+        "stream.missing-from-polls",
+        "auth.revoked",
+    ] {
+        assert_ne!(explain(rule), explain("no such rule"));
+    }
+}

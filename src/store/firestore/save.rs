@@ -1,0 +1,258 @@
+//! Writing many documents in few requests, each with an answer of its own: who goes with whom, and what is asked again alone
+//! where one answer stands for many.
+
+use std::sync::atomic::Ordering;
+
+use firestore::gcloud_sdk::google::firestore::v1::Write as Request;
+use firestore::gcloud_sdk::google::firestore::v1::precondition::ConditionType;
+use firestore::gcloud_sdk::tonic::Code;
+use futures_util::stream::{self, StreamExt};
+
+use super::client::Client;
+use super::trouble::{self, Failure};
+use super::{FirestoreStore, history, moment, update, version};
+use crate::store::{HistoryEntry, StoreError, Version, Write, stored as documents};
+
+/// Writes in one request; Firestore's own limit is 500.
+pub(super) const BATCH: usize = 450;
+/// Bytes of documents in one request; Firestore's own limit is 10 MiB.
+const BATCH_BYTES: usize = 7_000_000;
+/// Documents in one request that bring history. All of them are written or none, so that a conflict of one costs the others
+/// a second request; and a request costs much more than a document.
+const GROUP: usize = 25;
+/// Requests with one document after such a conflict. Where writers meet once they meet again.
+const APART: u32 = 50;
+/// Requests in flight. Measured: more than 64 gain nothing on one connection.
+const IN_FLIGHT: usize = 64;
+
+impl FirestoreStore {
+    /// Writes documents in as few requests as they fit into, and answers for each.
+    pub(super) async fn save_all(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
+        let mut results: Vec<Option<Result<Version, StoreError>>> = writes.iter().map(|_| None).collect();
+        let mut alone = Vec::new();
+        let mut together: Vec<Vec<Planned>> = Vec::new();
+        let mut bytes = 0;
+        for (index, write) in writes.iter().enumerate() {
+            match Planned::of(index, write, &self.client) {
+                Err(refused) => results[index] = Some(Err(refused)),
+                Ok(planned) if !planned.history.is_empty() || writes.len() == 1 => alone.push(planned),
+                Ok(planned) => {
+                    bytes += planned.bytes;
+                    match together.last_mut() {
+                        Some(batch) if batch.len() < BATCH && bytes < BATCH_BYTES => batch.push(planned),
+                        _ => {
+                            bytes = planned.bytes;
+                            together.push(vec![planned]);
+                        }
+                    }
+                }
+            }
+        }
+        let size = self.group_size(alone.len());
+        let alone = stream::iter(groups(alone, size))
+            .map(|group| self.save_group(group))
+            .buffer_unordered(IN_FLIGHT)
+            .concat();
+        let together = stream::iter(together)
+            .map(|batch| self.save_batch(batch))
+            .buffer_unordered(4)
+            .concat();
+        let (alone, together) = futures_util::future::join(alone, together).await;
+        for (index, saved) in alone.into_iter().chain(together) {
+            results[index] = Some(saved);
+        }
+        results
+            .into_iter()
+            .map(|saved| saved.expect("every write was planned or refused"))
+            .collect()
+    }
+
+    /// Writes documents that bring no history, many in a request.
+    async fn save_batch(&self, batch: Vec<Planned>) -> Vec<(usize, Result<Version, StoreError>)> {
+        let requests = batch.iter().map(|planned| planned.request.clone()).collect();
+        match self.client.batch(requests).await {
+            Ok(response) => {
+                let mut results = response.write_results.into_iter();
+                let mut statuses = response.status.into_iter();
+                let answer = |planned: Planned| {
+                    let (result, status) = (
+                        results.next().unwrap_or_default(),
+                        statuses.next().unwrap_or_default(),
+                    );
+                    let saved = match Code::from(status.code) {
+                        Code::Ok => Ok(version(result.update_time)),
+                        code => Err(trouble::of_write(
+                            self.target(),
+                            &planned.document_id,
+                            code,
+                            &status.message,
+                        )),
+                    };
+                    (planned.index, saved)
+                };
+                batch.into_iter().map(answer).collect()
+            }
+            // One request, one answer: what is wrong with one of many is found by asking for each alone.
+            Err(Failure::Answer(status)) if batch.len() > 1 && is_about_contents(status.code()) => {
+                let alone = stream::iter(batch).map(|planned| self.save_alone(planned));
+                alone.buffer_unordered(IN_FLIGHT).collect().await
+            }
+            Err(failure) => {
+                let failure = failure.explain_write(self.target(), "");
+                let named =
+                    |planned: Planned| (planned.index, Err(renamed(failure.clone(), planned.document_id)));
+                batch.into_iter().map(named).collect()
+            }
+        }
+    }
+
+    /// Writes documents together with their history, all or none; what is wrong with one of them is found by asking for
+    /// each alone.
+    async fn save_group(&self, group: Vec<Planned>) -> Vec<(usize, Result<Version, StoreError>)> {
+        if group.len() > 1 {
+            let mut requests = Vec::new();
+            let mut places = Vec::with_capacity(group.len());
+            for planned in &group {
+                let parent = self.client.path(&planned.document_id);
+                places.push(requests.len());
+                requests.push(planned.request.clone());
+                requests.extend(planned.history.iter().map(|entry| history::write(&parent, entry)));
+            }
+            match self.client.commit(requests).await {
+                Ok(results) => {
+                    for planned in &group {
+                        let parent = self.client.path(&planned.document_id);
+                        self.sweep_now_and_then(&parent, &planned.history).await;
+                    }
+                    let at = |place: usize| results.get(place).and_then(|result| result.update_time);
+                    let saved = group.iter().zip(places);
+                    return saved
+                        .map(|(planned, place)| (planned.index, Ok(version(at(place)))))
+                        .collect();
+                }
+                Err(Failure::Answer(status)) if is_about_one(status.code()) => {
+                    self.apart.store(APART, Ordering::Relaxed);
+                }
+                Err(failure) => {
+                    let failure = failure.explain_write(self.target(), "");
+                    let named = |planned: Planned| {
+                        (planned.index, Err(renamed(failure.clone(), planned.document_id)))
+                    };
+                    return group.into_iter().map(named).collect();
+                }
+            }
+        }
+        let alone = stream::iter(group).map(|planned| self.save_alone(planned));
+        alone.buffer_unordered(IN_FLIGHT).collect().await
+    }
+
+    /// How many documents that bring history go into one request now.
+    fn group_size(&self, documents: usize) -> usize {
+        let apart = self.apart.load(Ordering::Relaxed);
+        if apart == 0 {
+            return GROUP;
+        }
+        let documents = u32::try_from(documents).unwrap_or(u32::MAX);
+        self.apart
+            .store(apart.saturating_sub(documents), Ordering::Relaxed);
+        1
+    }
+
+    /// Writes one document, together with its history or not at all.
+    async fn save_alone(&self, planned: Planned) -> (usize, Result<Version, StoreError>) {
+        let parent = self.client.path(&planned.document_id);
+        let mut requests = vec![planned.request];
+        requests.extend(planned.history.iter().map(|entry| history::write(&parent, entry)));
+        let saved = match self.client.commit(requests).await {
+            Ok(results) => Ok(version(
+                results.into_iter().next().and_then(|result| result.update_time),
+            )),
+            Err(failure) => Err(failure.explain_write(self.target(), &planned.document_id)),
+        };
+        if saved.is_ok() {
+            self.sweep_now_and_then(&parent, &planned.history).await;
+        }
+        (planned.index, saved)
+    }
+
+    async fn sweep_now_and_then(&self, parent: &str, entries: &[HistoryEntry]) {
+        let Some(entry) = entries.iter().find(|entry| history::is_occasion(entry)) else {
+            return;
+        };
+        let swept = history::sweep(&self.client, parent, entry.recorded_at, self.target().retention).await;
+        if let Err(failure) = swept {
+            let error = failure.explain(self.target());
+            tracing::warn!(document = parent, %error, "Old history stays until the next occasion");
+        }
+    }
+}
+
+/// A write on its way: its place in the caller's list, and what is to be sent.
+struct Planned {
+    index: usize,
+    document_id: String,
+    bytes: usize,
+    request: Request,
+    history: Vec<HistoryEntry>,
+}
+
+impl Planned {
+    fn of(index: usize, write: &Write, client: &Client) -> Result<Self, StoreError> {
+        let document_id = write.document.key.to_string();
+        let (fields, bytes) = documents::write(&write.document)?;
+        let condition = match &write.base {
+            None => ConditionType::Exists(false),
+            Some(base) => match moment(base) {
+                Some(at) => ConditionType::UpdateTime(at),
+                // A version of another store cannot be the one that is here.
+                None => return Err(StoreError::Conflict { document_id }),
+            },
+        };
+        Ok(Self {
+            index,
+            request: update(client.path(&document_id), fields, Some(condition)),
+            document_id,
+            bytes,
+            history: write.history.clone(),
+        })
+    }
+}
+
+/// Splits documents that bring history into requests.
+fn groups(planned: Vec<Planned>, size: usize) -> Vec<Vec<Planned>> {
+    let mut groups: Vec<Vec<Planned>> = Vec::new();
+    let (mut writes, mut bytes) = (0, 0);
+    for planned in planned {
+        writes += 1 + planned.history.len();
+        bytes += planned.bytes;
+        match groups.last_mut() {
+            Some(group) if group.len() < size && writes < BATCH && bytes < BATCH_BYTES => group.push(planned),
+            _ => {
+                (writes, bytes) = (1 + planned.history.len(), planned.bytes);
+                groups.push(vec![planned]);
+            }
+        }
+    }
+    groups
+}
+
+/// Whether an answer to many writes may be due to one of them.
+fn is_about_contents(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition
+    )
+}
+
+/// Whether an answer to a group, of which nothing was written then, may be due to one of it.
+fn is_about_one(code: Code) -> bool {
+    is_about_contents(code) || matches!(code, Code::AlreadyExists | Code::NotFound | Code::Aborted)
+}
+
+fn renamed(error: StoreError, document_id: String) -> StoreError {
+    match error {
+        StoreError::Conflict { .. } => StoreError::Conflict { document_id },
+        StoreError::Rejected { reason, .. } => StoreError::Rejected { document_id, reason },
+        other => other,
+    }
+}
