@@ -78,11 +78,13 @@ fn start(cli: &Cli) -> Result<ExitCode, Failure> {
             return Box::pin(dispatch(setup, &cli.command)).await;
         }
         tokio::select! {
-            result = dispatch(setup, &cli.command) => result,
+            // First, so that signals are heard before anything begins.
+            biased;
             interrupted = tokio::signal::ctrl_c() => {
                 interrupted.map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
                 Ok(ExitCode::Interrupted)
             }
+            result = dispatch(setup, &cli.command) => result,
         }
     });
     // A read of standard input that never ends must not keep the process.
