@@ -151,13 +151,24 @@ pub fn init(path: &Path) -> Result<PathBuf, Failure> {
         }
         Err(error) => {
             let what = format!("cannot write `{}`", path.display());
-            return Err(Failure::new(ExitCode::Failed, what).because(&error));
+            return Err(Failure::new(ExitCode::Failed, what)
+                .because(&error)
+                .hint("give a path in a directory that exists and that you may write to"));
         }
     };
-    file.write_all(toml_template().as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|error| {
-            Failure::new(ExitCode::Failed, format!("cannot write `{}`", path.display())).because(&error)
-        })?;
+    let written = file
+        .write_all(toml_template().as_bytes())
+        .and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        // Half a file would be in the way of the next attempt.
+        let left = std::fs::remove_file(path);
+        let what = match left {
+            Ok(()) => format!("cannot write `{}`", path.display()),
+            Err(_) => format!("cannot write `{}`; what is there is incomplete", path.display()),
+        };
+        Failure::new(ExitCode::Failed, what)
+            .because(&error)
+            .hint("see with `df` whether the disk is full, and try again")
+    })?;
     Ok(path.to_owned())
 }

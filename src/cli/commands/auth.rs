@@ -292,6 +292,11 @@ fn identity(platform: PlatformName, text: &str) -> Result<Identity, Failure> {
 async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
     let identity = identity(args.platform, &args.identity)?;
     let token = read_token(cx)?;
+    // Whoever tries a token may have to renew it, which spends it: there must be room for its successor.
+    if token.refresh.is_some() {
+        let room = cx.app.tokens().lease(&identity).await?;
+        room.save(&room.load().await?).await?;
+    }
     // Tried beside the store: a token that turns out to be no good never replaces one that is.
     let beside: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
     beside
@@ -303,7 +308,17 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
         })
         .await?;
     let platform = cx.app.platform_with(args.platform, Arc::clone(&beside)).await?;
-    let answers = ask(cx, &platform, std::slice::from_ref(&identity)).await;
+    let mut answers = ask(cx, &platform, std::slice::from_ref(&identity)).await;
+    // The look had this one token only: that others are missing there says nothing about the store.
+    let of_others = |problem: &String| problem.contains(&format!("`{}/", args.platform));
+    let (about, others): (Vec<_>, Vec<_>) = std::mem::take(&mut answers.problems)
+        .into_iter()
+        .partition(|problem| problem.contains(&format!("`{identity}`")));
+    let is_anothers = about.iter().any(|problem| problem.contains("belongs to"));
+    answers.problems = about
+        .into_iter()
+        .chain(others.into_iter().filter(|problem| !of_others(problem)))
+        .collect();
     let reason = answers.problems.first().cloned();
     match answers.checks.get(&identity).map(|check| check.result) {
         Some(AuthResult::Valid) => {}
@@ -313,6 +328,11 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
             return Err(
                 told(Failure::new(ExitCode::Unauthorised, what), why).hint("get a new token, and try again")
             );
+        }
+        None if is_anothers => {
+            let what = format!("this token is not one for {identity}; nothing was kept");
+            return Err(told(Failure::new(ExitCode::Unauthorised, what), reason)
+                .hint("log in with that account's own token, or name its owner with --as"));
         }
         None => {
             let what = format!(
