@@ -296,7 +296,7 @@ async fn a_token_file_that_others_can_read_is_refused_with_the_remedy() {
     let seen = look(&platform, &[Probe::Auth, Probe::Connection], &[RAT]).await;
     assert_eq!(
         seen.trouble(RAT),
-        Some((true, "twitch.not_configured".to_owned()))
+        Some((true, "twitch.token_store".to_owned()))
     );
     let told = seen.summary.problems.join("\n");
     assert!(told.contains("chmod 600"), "{told}");
