@@ -174,6 +174,7 @@ fn a_token_is_kept_only_after_the_platform_has_accepted_it_and_is_never_shown() 
         .run_with(&["auth", "login", "twitch", "--with-token", "-o", "json"], &input)
         .exits(0);
     assert_eq!(run.item("identity", "twitch/bot")["login"], "bitbrat_bot");
+    super::schemas::is_valid("auth", &run.json());
     assert_eq!(mode(&tokens), 0o600);
     for words in [
         vec!["auth", "status", "-o", "json"],
