@@ -137,6 +137,14 @@ fn comment(text: &mut String, sentence: &str) {
 
 /// Writes a commented `bitbrat.toml` to `path`. A file that is there already is left alone.
 pub fn init(path: &Path) -> Result<PathBuf, Failure> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|error| {
+            let what = format!("cannot make the directory `{}`", parent.display());
+            Failure::new(ExitCode::Failed, what)
+                .because(&error)
+                .hint("give a path where you may write")
+        })?;
+    }
     let opened = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -153,7 +161,7 @@ pub fn init(path: &Path) -> Result<PathBuf, Failure> {
             let what = format!("cannot write `{}`", path.display());
             return Err(Failure::new(ExitCode::Failed, what)
                 .because(&error)
-                .hint("give a path in a directory that exists and that you may write to"));
+                .hint("give a path where you may write"));
         }
     };
     let written = file

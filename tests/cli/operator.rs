@@ -238,6 +238,23 @@ fn a_login_that_may_spend_a_refresh_token_sees_first_that_its_successor_can_be_k
 }
 
 #[test]
+fn why_nothing_new_is_known_of_an_authorisation_is_told() {
+    let operator = Operator::new("twitch:777001").with_token();
+    operator.home.run(&["auth", "status"]).exits(0);
+    operator.sim.twitch.expire_token(&operator.world.bot.access);
+    operator.fault(Fault::status(503).on("/oauth2/token"));
+    operator
+        .home
+        .run(&["auth", "status"])
+        .exits(8)
+        .tells("nothing new is known about `twitch/bot`: renewing it brought no answer");
+    operator
+        .home
+        .run(&["doctor", "twitch"])
+        .shows("renewing it brought no answer");
+}
+
+#[test]
 fn a_token_of_another_application_is_marked_as_such() {
     let operator = Operator::new("twitch:777001").with_token();
     let home = operator.home.env("TWITCH_CLIENT_ID", "someotherapplication");

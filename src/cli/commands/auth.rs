@@ -107,10 +107,7 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
         .iter()
         .map(|item| exit_code(item.status))
         .fold(ExitCode::Healthy, ExitCode::worse);
-    // What is wrong with an identity stands in its own line.
-    let others = problems
-        .iter()
-        .filter(|problem| !items.iter().any(|item| problem.contains(&item.identity)));
+    let others = problems.iter().filter(|problem| !tells(&items, problem));
     let notes = others
         .map(|problem| Note::hint(Tone::Warn, problem, None))
         .collect();
@@ -120,6 +117,14 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
         notes,
     })?;
     Ok(exit)
+}
+
+/// Whether an identity's own line tells what is wrong with it. Where nothing new is known of one, it tells no reason.
+pub fn tells(items: &[IdentityItem], problem: &str) -> bool {
+    items.iter().any(|item| {
+        let known = item.status != AuthState::Unknown;
+        known && problem.contains(&item.identity)
+    })
 }
 
 /// Identities and how they are authorised.

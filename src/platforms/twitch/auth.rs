@@ -284,7 +284,7 @@ impl Auth {
         learnt.client_id = Some(validated.client_id);
         learnt.user_id = told;
         learnt.login = validated.login.filter(|login| !login.is_empty());
-        learnt.scopes = validated.scopes.into_iter().collect();
+        learnt.scopes = validated.scopes.into_iter().flatten().collect();
         if ends_elsewhere {
             learnt.expires_at = expires_at;
         }

@@ -166,7 +166,7 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let problems = found
         .problems
         .iter()
-        .filter(|problem| !found.items.iter().any(|item| problem.contains(&item.identity)));
+        .filter(|problem| !auth::tells(&found.items, problem));
     checks.extend(problems.map(|problem| Check::new(area, "requests", Outcome::Warn, problem)));
     checks
 }
