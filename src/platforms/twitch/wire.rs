@@ -201,7 +201,7 @@ mod tests {
     fn token_answers_of_both_kinds_are_read() {
         let app: Validated =
             serde_json::from_str(r#"{"client_id":"c","scopes":null,"expires_in":5000000}"#).unwrap();
-        assert_eq!((app.user_id, app.scopes.len()), (None, 0));
+        assert_eq!((app.user_id, app.scopes), (None, None));
         let granted: Granted = serde_json::from_str(
             r#"{"access_token":"a","refresh_token":null,"expires_in":"soon","scope":null}"#,
         )
