@@ -188,12 +188,15 @@ impl From<PlatformError> for Failure {
     fn from(error: PlatformError) -> Self {
         match &error {
             PlatformError::Unauthorized { platform, .. } => {
-                let hint =
-                    format!("run `bitbrat auth status {platform}`, then `bitbrat auth login {platform}`");
+                let hint = format!(
+                    "run `bitbrat auth status {platform}`, then `bitbrat auth login {platform} --with-token`"
+                );
                 Self::new(ExitCode::Unauthorised, error.to_string()).hint(hint)
             }
             PlatformError::NotConfigured { .. } => Self::new(ExitCode::Configuration, error.to_string())
                 .hint("run `bitbrat config show` to see what is set and where from"),
+            PlatformError::TokenStore { .. } => Self::new(ExitCode::Failed, error.to_string())
+                .hint("run `bitbrat doctor tokens` to see what is wrong with it"),
             PlatformError::RateLimited { .. } => {
                 Self::new(ExitCode::NoEvidence, error.to_string()).hint("try again in a minute")
             }
@@ -230,6 +233,11 @@ impl From<Problems> for Failure {
             if !failure.hints.contains(&hint) {
                 failure.hints.push(hint);
             }
+        }
+        if failure.hints.is_empty() {
+            failure
+                .hints
+                .push("correct it, then run `bitbrat config check`".to_owned());
         }
         failure
     }

@@ -58,7 +58,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn start(cli: &Cli) -> Result<ExitCode, Failure> {
     let setup = Setup::new(&cli.global)?;
     match &cli.command {
-        Command::Schema(args) => return schema::run(args),
+        Command::Schema(args) => return schema::run(&setup, args),
         Command::Completion(args) => return completion::completion(args),
         Command::Man(args) => return completion::man(args),
         Command::Events(EventsCommand::Schema(_)) => return events::schema(),

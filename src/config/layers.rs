@@ -104,16 +104,19 @@ pub(super) fn env_file(path: &Path, must_exist: bool) -> Result<Option<Layer>, P
 
 /// Reads a TOML file.
 pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLayer>, Problem> {
-    let problem = |message: String| Problem {
+    let problem = |message: String, hint: &str| Problem {
         origin: Origin::File(path.to_owned()),
         key: String::new(),
         message,
-        hint: None,
+        hint: Some(hint.to_owned()),
     };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(None),
-        Err(error) => return Err(problem(format!("cannot be read ({error})"))),
+        Err(error) => {
+            let hint = "see that the file is there, is text, and may be read by this account";
+            return Err(problem(format!("cannot be read ({error})"), hint));
+        }
     };
     let tree = config::File::from_str(&text, FileFormat::Toml)
         .collect()
@@ -132,7 +135,10 @@ pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLaye
                 [first, .., last] => format!("{first}: {last}"),
                 _ => reason.clone(),
             };
-            problem(format!("is not TOML: {told}"))
+            problem(
+                format!("is not TOML: {told}"),
+                "correct that line, then run `bitbrat config check`; text belongs into \"double quotes\"",
+            )
         })?;
     let mut layer = FileLayer {
         path: path.to_owned(),

@@ -46,6 +46,13 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+impl Problem {
+    /// Whether a whole file could not be read, so that nothing in it counts.
+    pub fn is_of_a_whole_file(&self) -> bool {
+        self.key.is_empty() && matches!(self.origin, Origin::File(_))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named = match &self.origin {

@@ -137,6 +137,14 @@ fn comment(text: &mut String, sentence: &str) {
 
 /// Writes a commented `bitbrat.toml` to `path`. A file that is there already is left alone.
 pub fn init(path: &Path) -> Result<PathBuf, Failure> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|error| {
+            let what = format!("cannot make the directory `{}`", parent.display());
+            Failure::new(ExitCode::Failed, what)
+                .because(&error)
+                .hint("give a path where you may write")
+        })?;
+    }
     let opened = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -151,13 +159,24 @@ pub fn init(path: &Path) -> Result<PathBuf, Failure> {
         }
         Err(error) => {
             let what = format!("cannot write `{}`", path.display());
-            return Err(Failure::new(ExitCode::Failed, what).because(&error));
+            return Err(Failure::new(ExitCode::Failed, what)
+                .because(&error)
+                .hint("give a path where you may write"));
         }
     };
-    file.write_all(toml_template().as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|error| {
-            Failure::new(ExitCode::Failed, format!("cannot write `{}`", path.display())).because(&error)
-        })?;
+    let written = file
+        .write_all(toml_template().as_bytes())
+        .and_then(|()| file.sync_all());
+    written.map_err(|error| {
+        // Half a file would be in the way of the next attempt.
+        let left = std::fs::remove_file(path);
+        let what = match left {
+            Ok(()) => format!("cannot write `{}`", path.display()),
+            Err(_) => format!("cannot write `{}`; what is there is incomplete", path.display()),
+        };
+        Failure::new(ExitCode::Failed, what)
+            .because(&error)
+            .hint("see with `df` whether the disk is full, and try again")
+    })?;
     Ok(path.to_owned())
 }

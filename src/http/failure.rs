@@ -61,7 +61,11 @@ impl HttpError {
             error.is_connect() || matches!(code, "network.connect" | "network.dns" | "network.tls");
         Self::Network {
             code,
-            reason: reason(code, &text),
+            reason: chain
+                .iter()
+                .find_map(|cause| tls_error(*cause))
+                .and_then(certificate)
+                .unwrap_or_else(|| reason(code, &text)),
             never_sent,
         }
     }
@@ -82,7 +86,7 @@ fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str)
         .iter()
         .find_map(|cause| cause.downcast_ref::<io::Error>())
         .map(io::Error::kind);
-    let tls = chain.iter().any(|cause| is_of_tls(*cause));
+    let tls = chain.iter().any(|cause| tls_error(*cause).is_some());
     if error.is_timeout() || kind == Some(io::ErrorKind::TimedOut) {
         "network.timeout"
     } else if tls {
@@ -97,12 +101,36 @@ fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str)
 }
 
 /// An I/O error hides the error that it was made of from the chain of causes, and may hold another one like it.
-fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
-    if error.is::<rustls::Error>() {
-        return true;
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
     }
     let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    inner.is_some_and(|inner| is_of_tls(inner))
+    inner.and_then(|inner| tls_error(inner))
+}
+
+/// What is wrong with a certificate, in words; `None` for what is not about one.
+fn certificate(error: &rustls::Error) -> Option<String> {
+    use rustls::CertificateError as Wrong;
+    let rustls::Error::InvalidCertificate(wrong) = error else {
+        return None;
+    };
+    let told = match wrong {
+        Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has ended".to_owned(),
+        Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+            "its certificate is not valid yet, or this machine's clock is wrong".to_owned()
+        }
+        Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+            "its certificate is for another host".to_owned()
+        }
+        Wrong::UnknownIssuer => "nobody that this machine trusts has signed its certificate".to_owned(),
+        // The library has no word of its own for it.
+        Wrong::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is signed by nobody but itself".to_owned()
+        }
+        other => format!("its certificate is refused: {other}"),
+    };
+    Some(format!("no secure connection ({told})"))
 }
 
 /// The words for people, with the lowest cause where it says more.
@@ -114,5 +142,35 @@ fn reason(code: &str, text: &str) -> String {
         "network.connect" => format!("no connection ({lowest})"),
         "network.tls" => format!("no secure connection ({lowest})"),
         _ => format!("the connection broke off ({lowest})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError as Wrong;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_refused_is_said_to_be_wrong_in_words() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("CaUsedAsEndEntity")]
+        struct CaUsedAsEndEntity;
+        let unheard_of = rustls::OtherError(std::sync::Arc::new(CaUsedAsEndEntity));
+        for (wrong, words) in [
+            (Wrong::Expired, "has ended"),
+            (Wrong::NotValidYet, "clock"),
+            (Wrong::NotValidForName, "another host"),
+            (Wrong::UnknownIssuer, "nobody that this machine trusts"),
+            (Wrong::Other(unheard_of), "nobody but itself"),
+            (Wrong::Revoked, "is refused"),
+        ] {
+            let inner = io::Error::other(rustls::Error::InvalidCertificate(wrong));
+            let error = io::Error::other(inner);
+            let told = tls_error(&error).and_then(certificate).unwrap();
+            assert!(told.contains(words), "{told}");
+        }
+        assert_eq!(certificate(&rustls::Error::DecryptError), None);
+        assert!(tls_error(&io::Error::other("no route")).is_none());
     }
 }

@@ -100,6 +100,7 @@ impl PlatformError {
             Self::Unreadable { platform, .. } => format!("{platform}.unreadable"),
             Self::Rejected { platform, .. } => format!("{platform}.rejected"),
             Self::NotConfigured { platform, .. } => format!("{platform}.not_configured"),
+            Self::TokenStore { platform, .. } => format!("{platform}.token_store"),
         };
         ErrorInfo::new(&code, self.to_string())
     }
@@ -115,7 +116,8 @@ impl PlatformError {
             Self::Unauthorized { .. }
             | Self::Forbidden { .. }
             | Self::Rejected { .. }
-            | Self::NotConfigured { .. } => LinkState::Refused { error },
+            | Self::NotConfigured { .. }
+            | Self::TokenStore { .. } => LinkState::Refused { error },
         }
     }
 }

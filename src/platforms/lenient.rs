@@ -24,6 +24,18 @@ pub fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D)
         .collect())
 }
 
+/// Reads a list of words, which may be written as one text with blanks between them; anything else is absent.
+pub fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Array(list) => {
+            let words = list.iter().filter_map(Value::as_str);
+            Some(words.map(str::to_owned).collect())
+        }
+        Value::String(text) => Some(text.split_whitespace().map(str::to_owned).collect()),
+        _ => None,
+    })
+}
+
 /// Reads a text; a number is its digits, and anything else is empty.
 pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(match Value::deserialize(deserializer)? {

@@ -230,6 +230,14 @@ pub enum PlatformError {
         /// What is missing, and how to give it.
         what: String,
     },
+    /// Our own store of tokens cannot be used. That says nothing about the tokens in it, nor about the platform.
+    #[error("the tokens for {platform} cannot be used: {reason}")]
+    TokenStore {
+        /// The platform.
+        platform: PlatformName,
+        /// Why, and what to do.
+        reason: String,
+    },
 }
 
 /// What a caller should do after a failure.
@@ -253,7 +261,7 @@ impl PlatformError {
                 retry_after.map_or(Recovery::Retry, Recovery::RetryAfter)
             }
             Self::Unauthorized { .. } => Recovery::Reauthenticate,
-            Self::Unavailable { .. } | Self::Unreadable { .. } => Recovery::Retry,
+            Self::Unavailable { .. } | Self::Unreadable { .. } | Self::TokenStore { .. } => Recovery::Retry,
             Self::Forbidden { .. } | Self::Rejected { .. } | Self::NotConfigured { .. } => Recovery::GiveUp,
         }
     }

@@ -66,12 +66,42 @@ fn broken_toml_is_exit_6_with_the_place() {
     home.run(&["sources", "status"])
         .exits(6)
         .tells("bitbrat.toml")
-        .tells("2");
+        .tells("line 2")
+        .tells("hint: correct that line, then run `bitbrat config check`");
     home.run(&["config", "check"]).exits(6).shows("bitbrat.toml");
     home.run(&["doctor"]).exits(6).shows("SKIPPED");
     home.run(&["config", "show"])
         .exits(0)
         .tells("bitbrat config check");
+}
+
+#[test]
+fn doctor_does_not_deny_a_file_that_it_cannot_read() {
+    let home = Home::new().file("bitbrat.toml", "[store]\nurl = sqlite\n");
+    let run = home.run(&["doctor", "configuration", "-o", "json"]).exits(6);
+    assert_eq!(run.item("name", "files")["outcome"], "WARN", "{}", run.stdout);
+    assert_eq!(
+        run.item("name", "sources")["outcome"],
+        "SKIPPED",
+        "{}",
+        run.stdout
+    );
+}
+
+#[test]
+fn every_problem_of_a_configuration_comes_with_a_next_step() {
+    for toml in [
+        "[store]\nurl = \"floppy\"\n",
+        "[schedule]\nstream = \"* * *\"\n",
+        "= 1\n",
+        "\u{0}",
+    ] {
+        let home = Home::new().file("bitbrat.toml", toml);
+        home.run(&["sources", "status"])
+            .never_panics()
+            .exits(6)
+            .tells("  hint: ");
+    }
 }
 
 #[test]
@@ -160,13 +190,7 @@ fn a_reader_that_goes_away_is_no_failure() {
             "{} {words} | true; echo ${{PIPESTATUS[0]}}",
             env!("CARGO_BIN_EXE_bitbrat")
         );
-        let output = std::process::Command::new("bash")
-            .args(["-c", &line])
-            .env("HOME", home.work())
-            .env("TMPDIR", home.work())
-            .current_dir(home.work())
-            .output()
-            .unwrap();
+        let output = home.shell(&line);
         let code = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(matches!(code.as_str(), "0" | "4"), "{words}: {code} {told}");
@@ -174,6 +198,80 @@ fn a_reader_that_goes_away_is_no_failure() {
             !told.contains("panicked") && !told.contains("Broken pipe"),
             "{words}: {told}"
         );
+    }
+}
+
+#[test]
+fn a_table_that_is_drawn_again_and_again_ends_with_its_reader() {
+    let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
+    for format in ["table", "ndjson"] {
+        let line = format!(
+            "timeout 60 {} -q sources status --watch=200ms -o {format} | head -1; echo ${{PIPESTATUS[0]}}",
+            env!("CARGO_BIN_EXE_bitbrat")
+        );
+        let output = home.shell(&line);
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(told.lines().last(), Some("0"), "{format}: {told}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{format}");
+    }
+}
+
+#[test]
+fn a_token_file_that_others_can_read_is_not_a_missing_authorisation() {
+    let home = Home::new()
+        .env("BITBRAT_SOURCES", "twitch:1")
+        .env("BITBRAT_TWITCH__AUTH_URL", "http://127.0.0.1:1/oauth2")
+        .env("BITBRAT_TWITCH__HELIX_URL", "http://127.0.0.1:1/helix");
+    std::fs::create_dir_all(home.state()).unwrap();
+    let file = home.state().join("tokens.json");
+    let text = r#"{"version":1,"identities":{}}"#;
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let run = home
+        .run(&["sources", "status", "--probe"])
+        .never_panics()
+        .exits(3)
+        .tells("can be read by others")
+        .tells("chmod 600");
+    assert!(!run.stderr.contains("is missing"), "{}", run.stderr);
+    assert!(!run.stderr.contains("auth login"), "{}", run.stderr);
+    home.run(&["auth", "status"]).exits(1).tells("chmod 600");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+/// Answers every request in the same way, until the test ends.
+fn server_that_only_says(answer: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = std::io::Read::read(&mut stream, &mut request);
+            let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_web_server_that_is_not_twitch_does_not_pass_for_it() {
+    const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    const BROKEN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for (answer, outcome, code) in [(NOT_FOUND, "FAIL", 1), (BROKEN, "FAIL", 1), (REFUSED, "OK", 4)] {
+        let url = server_that_only_says(answer);
+        let home = Home::new()
+            .env("BITBRAT_SOURCES", "twitch:1")
+            .env("BITBRAT_TWITCH__AUTH_URL", &url)
+            .env("BITBRAT_TWITCH__HELIX_URL", &url)
+            .env("TWITCH_BOT_ACCESS_TOKEN", "abc");
+        let run = home.run(&["doctor", "twitch", "-o", "json"]);
+        for check in ["authorisation", "api"] {
+            assert_eq!(run.item("name", check)["outcome"], outcome, "{}", run.stdout);
+        }
+        assert_eq!(run.item("name", "budget")["outcome"], "SKIPPED", "{}", run.stdout);
+        run.exits(code);
     }
 }
 

@@ -127,6 +127,10 @@ fn a_configuration_is_written_once_and_is_valid() {
     home.run(&["config", "init"]).exits(0).shows("bitbrat.toml");
     home.run(&["config", "init"]).exits(1).tells("is there already");
     home.run(&["config", "check"]).exits(0).shows("valid");
+    home.run(&["config", "init", "made/on/the/way.toml"]).exits(0);
+    home.run(&["--config", "made/on/the/way.toml", "config", "check"])
+        .exits(0)
+        .shows("valid");
     home.run(&["config", "init", "--env"])
         .exits(0)
         .shows("TWITCH_CLIENT_ID");

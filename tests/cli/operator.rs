@@ -174,6 +174,7 @@ fn a_token_is_kept_only_after_the_platform_has_accepted_it_and_is_never_shown() 
         .run_with(&["auth", "login", "twitch", "--with-token", "-o", "json"], &input)
         .exits(0);
     assert_eq!(run.item("identity", "twitch/bot")["login"], "bitbrat_bot");
+    super::schemas::is_valid("auth", &run.json());
     assert_eq!(mode(&tokens), 0o600);
     for words in [
         vec!["auth", "status", "-o", "json"],
@@ -199,6 +200,77 @@ fn a_token_is_kept_only_after_the_platform_has_accepted_it_and_is_never_shown() 
     home.run(&["auth", "logout", "twitch"])
         .exits(0)
         .tells("had no token");
+}
+
+#[test]
+fn a_token_of_somebody_else_is_refused_as_such_and_a_broadcasters_says_nothing_of_the_bots() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let home = &operator.home;
+    let input = format!("{}\n", operator.world.broadcasters[0].access);
+    let login = |whose: &str| {
+        home.run_with(
+            &["auth", "login", "twitch", "--as", whose, "--with-token"],
+            &input,
+        )
+    };
+    let run = login("broadcaster:777001")
+        .exits(4)
+        .tells("not one for twitch/broadcaster:777001; nothing was kept")
+        .tells("belongs to user 777005");
+    assert!(!run.stderr.contains("twitch/bot"), "{}", run.stderr);
+    let run = login("broadcaster:777005").exits(0);
+    assert!(!run.stderr.contains("twitch/bot"), "{}", run.stderr);
+}
+
+#[test]
+fn a_login_that_may_spend_a_refresh_token_sees_first_that_its_successor_can_be_kept() {
+    let operator = Operator::new("twitch:777001");
+    let lock = operator.home.state().join("tokens.json.twitch-bot.lock");
+    std::fs::create_dir_all(&lock).unwrap();
+    let input = format!("ended123\n{}\n", operator.world.bot.refresh);
+    operator
+        .home
+        .run_with(&["auth", "login", "twitch", "--with-token"], &input)
+        .exits(1)
+        .tells("the token store cannot be used");
+    let journal = operator.sim.twitch.host().journal();
+    assert_eq!(journal.count("POST", "/oauth2/token"), 0);
+}
+
+#[test]
+fn why_nothing_new_is_known_of_an_authorisation_is_told() {
+    let operator = Operator::new("twitch:777001").with_token();
+    operator.home.run(&["auth", "status"]).exits(0);
+    operator.sim.twitch.expire_token(&operator.world.bot.access);
+    operator.fault(Fault::status(503).on("/oauth2/token"));
+    operator
+        .home
+        .run(&["auth", "status"])
+        .exits(8)
+        .tells("nothing new is known about `twitch/bot`: renewing it brought no answer");
+    operator
+        .home
+        .run(&["doctor", "twitch"])
+        .shows("renewing it brought no answer");
+}
+
+#[test]
+fn a_token_of_another_application_is_marked_as_such() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let home = operator.home.env("TWITCH_CLIENT_ID", "someotherapplication");
+    let run = home.run(&["auth", "status", "-o", "json"]).exits(0);
+    let reason = run.item("identity", "twitch/bot")["reason"].to_string();
+    assert!(
+        reason.contains("twitch.client_id is someotherapplication"),
+        "{reason}"
+    );
+    let run = home.run(&["doctor", "twitch", "-o", "json"]);
+    assert_eq!(
+        run.item("name", "identity twitch/bot")["outcome"],
+        "WARN",
+        "{}",
+        run.stdout
+    );
 }
 
 #[test]

@@ -16,8 +16,9 @@ fn validator(name: &str) -> jsonschema::Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
+/// Checks what was printed against the schema that is promised for it.
 #[track_caller]
-fn is_valid(name: &str, json: &Value) {
+pub fn is_valid(name: &str, json: &Value) {
     let validator = validator(name);
     let errors: Vec<_> = validator
         .iter_errors(json)
@@ -27,7 +28,7 @@ fn is_valid(name: &str, json: &Value) {
     assert_eq!(json["apiVersion"], "bitbrat/v1");
 }
 
-/// To renew them after an intended change: `for s in $(bitbrat schema | cut -d' ' -f1); do bitbrat schema $s > schemas/$s.json; done`
+/// To renew them after an intended change: `for s in $(bitbrat schema -o name); do bitbrat schema $s > schemas/$s.json; done`
 #[test]
 fn the_shipped_schemas_are_those_that_are_printed() {
     let home = Home::new();
@@ -84,6 +85,11 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
         ("doctor", vec!["--demo", "doctor"]),
         ("config", vec!["config", "show"]),
         ("check", vec!["config", "check"]),
+        ("init", vec!["config", "init", "written.toml"]),
+        ("schemas", vec!["schema"]),
+        ("auth", vec!["--demo", "auth", "logout", "twitch"]),
+        ("prune", vec!["--demo", "sources", "prune", "--yes"]),
+        ("events", vec!["--demo", "events", "tail", "--for", "100ms"]),
     ] {
         let run = home.run(&[words.clone(), vec!["-o", "json"]].concat());
         is_valid(name, &run.json());

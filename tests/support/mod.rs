@@ -86,6 +86,13 @@ impl Home {
         command
     }
 
+    /// Runs a line of bash, in the same surroundings.
+    pub fn shell(&self, line: &str) -> std::process::Output {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut command = self.command_through(&["bash", "-c", line], &[]);
+        command.env("PATH", path).output().unwrap()
+    }
+
     /// Runs the program.
     pub fn run(&self, words: &[&str]) -> Run {
         self.run_with(words, "")

@@ -294,10 +294,7 @@ async fn a_token_file_that_others_can_read_is_refused_with_the_remedy() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let platform = world.platform_with(file_store(&path));
     let seen = look(&platform, &[Probe::Auth, Probe::Connection], &[RAT]).await;
-    assert_eq!(
-        seen.trouble(RAT),
-        Some((true, "twitch.not_configured".to_owned()))
-    );
+    assert_eq!(seen.trouble(RAT), Some((true, "twitch.token_store".to_owned())));
     let told = seen.summary.problems.join("\n");
     assert!(told.contains("chmod 600"), "{told}");
     assert_eq!(world.twitch().host().journal().total(), 0);

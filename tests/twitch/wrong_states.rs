@@ -71,6 +71,23 @@ async fn a_401_never_writes_offline() {
 }
 
 #[tokio::test]
+async fn a_401_for_a_token_that_is_dead_never_writes_offline() {
+    let world = World::public().await;
+    world.twitch().go_live(RAT).unwrap();
+    let mut told = world.look(&STATES, &[RAT]).await.observations;
+    world.twitch().disconnect(BOT);
+    for _ in 0..3 {
+        world.sim.clock.advance(200_000);
+        let seen = world.look(&STATES, &[RAT]).await;
+        assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 0);
+        assert_eq!(seen.trouble(RAT), Some((true, "twitch.unauthorized".to_owned())));
+        told.extend(seen.observations);
+    }
+    let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
+    assert_eq!(verdict.stream.value, StreamStatus::Online);
+}
+
+#[tokio::test]
 async fn a_403_never_writes_offline() {
     helix_fails_with(Fault::status(403), "twitch.forbidden", true).await;
 }

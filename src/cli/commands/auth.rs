@@ -107,10 +107,7 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
         .iter()
         .map(|item| exit_code(item.status))
         .fold(ExitCode::Healthy, ExitCode::worse);
-    // What is wrong with an identity stands in its own line.
-    let others = problems
-        .iter()
-        .filter(|problem| !items.iter().any(|item| problem.contains(&item.identity)));
+    let others = problems.iter().filter(|problem| !tells(&items, problem));
     let notes = others
         .map(|problem| Note::hint(Tone::Warn, problem, None))
         .collect();
@@ -120,6 +117,14 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
         notes,
     })?;
     Ok(exit)
+}
+
+/// Whether an identity's own line tells what is wrong with it. Where nothing new is known of one, it tells no reason.
+pub fn tells(items: &[IdentityItem], problem: &str) -> bool {
+    items.iter().any(|item| {
+        let known = item.status != AuthState::Unknown;
+        known && problem.contains(&item.identity)
+    })
 }
 
 /// Identities and how they are authorised.
@@ -292,6 +297,11 @@ fn identity(platform: PlatformName, text: &str) -> Result<Identity, Failure> {
 async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
     let identity = identity(args.platform, &args.identity)?;
     let token = read_token(cx)?;
+    // Whoever tries a token may have to renew it, which spends it: there must be room for its successor.
+    if token.refresh.is_some() {
+        let room = cx.app.tokens().lease(&identity).await?;
+        room.save(&room.load().await?).await?;
+    }
     // Tried beside the store: a token that turns out to be no good never replaces one that is.
     let beside: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
     beside
@@ -303,7 +313,17 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
         })
         .await?;
     let platform = cx.app.platform_with(args.platform, Arc::clone(&beside)).await?;
-    let answers = ask(cx, &platform, std::slice::from_ref(&identity)).await;
+    let mut answers = ask(cx, &platform, std::slice::from_ref(&identity)).await;
+    // The look had this one token only: that others are missing there says nothing about the store.
+    let of_others = |problem: &String| problem.contains(&format!("`{}/", args.platform));
+    let (about, others): (Vec<_>, Vec<_>) = std::mem::take(&mut answers.problems)
+        .into_iter()
+        .partition(|problem| problem.contains(&format!("`{identity}`")));
+    let is_anothers = about.iter().any(|problem| problem.contains("belongs to"));
+    answers.problems = about
+        .into_iter()
+        .chain(others.into_iter().filter(|problem| !of_others(problem)))
+        .collect();
     let reason = answers.problems.first().cloned();
     match answers.checks.get(&identity).map(|check| check.result) {
         Some(AuthResult::Valid) => {}
@@ -313,6 +333,11 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
             return Err(
                 told(Failure::new(ExitCode::Unauthorised, what), why).hint("get a new token, and try again")
             );
+        }
+        None if is_anothers => {
+            let what = format!("this token is not one for {identity}; nothing was kept");
+            return Err(told(Failure::new(ExitCode::Unauthorised, what), reason)
+                .hint("log in with that account's own token, or name its owner with --as"));
         }
         None => {
             let what = format!(

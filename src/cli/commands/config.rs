@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::cli::context::Setup;
-use crate::cli::output::view::Tone;
-use crate::cli::output::{Format, Note, Output, write_out};
-use crate::cli::reports::config::{CheckReport, ConfigReport, ProblemItem};
+use crate::cli::output::write_out;
+use crate::cli::reports::config::{CheckReport, ConfigReport, InitReport, ProblemItem};
 use crate::config;
 use crate::failure::{ExitCode, Failure};
 
@@ -67,7 +66,7 @@ pub fn run(setup: &Setup, command: &ConfigCommand) -> Result<ExitCode, Failure> 
     match command {
         ConfigCommand::Show(_) => show(setup),
         ConfigCommand::Check(_) => check(setup),
-        ConfigCommand::Init(args) => init(args, &setup.output),
+        ConfigCommand::Init(args) => init(setup, args),
     }
 }
 
@@ -108,21 +107,14 @@ fn check(setup: &Setup) -> Result<ExitCode, Failure> {
     Ok(exit)
 }
 
-fn init(args: &InitArgs, output: &Output) -> Result<ExitCode, Failure> {
+fn init(setup: &Setup, args: &InitArgs) -> Result<ExitCode, Failure> {
     if args.env {
         write_out(&config::env_example())?;
         return Ok(ExitCode::Healthy);
     }
-    let written = config::init(&args.path)?;
-    if output.format == Format::Name {
-        write_out(&format!("{}\n", written.display()))?;
-        return Ok(ExitCode::Healthy);
-    }
-    write_out(&format!("wrote {}\n", written.display()))?;
-    output.note(&[Note::hint(
-        Tone::Warn,
-        "add your sources to it, then see whether all is well",
-        Some("bitbrat config check"),
-    )])?;
+    setup.output.print(&InitReport {
+        as_of: setup.clock.now(),
+        path: config::init(&args.path)?,
+    })?;
     Ok(ExitCode::Healthy)
 }

@@ -6,12 +6,13 @@ use crate::app::App;
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, DoctorReport, Outcome};
-use crate::config::{Configuration, TokenTarget};
+use crate::config::{Configuration, Problem, TokenTarget};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 
 mod bus;
 mod platforms;
+mod reach;
 mod store;
 
 /// Check everything, and tell the next command to run
@@ -99,15 +100,21 @@ fn of_configuration(configuration: &Configuration) -> Vec<Check> {
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    let mut checks = vec![if files.is_empty() {
-        Check::new(
+    // What such a file says is not known, so nothing is said of it either.
+    let unread = configuration.problems.iter().any(Problem::is_of_a_whole_file);
+    let mut checks = vec![match (files.is_empty(), unread) {
+        (true, true) => Check::new(AREA, "files", Outcome::Warn, "none could be read"),
+        (true, false) => Check::new(
             AREA,
             "files",
             Outcome::Ok,
             "none; only the environment and defaults count",
-        )
-    } else {
-        Check::new(AREA, "files", Outcome::Ok, files.join(", "))
+        ),
+        (false, true) => {
+            let detail = format!("{}; others could not be read", files.join(", "));
+            Check::new(AREA, "files", Outcome::Warn, detail)
+        }
+        (false, false) => Check::new(AREA, "files", Outcome::Ok, files.join(", ")),
     }];
     for problem in &configuration.problems {
         checks.push(
@@ -121,7 +128,14 @@ fn of_configuration(configuration: &Configuration) -> Vec<Check> {
         checks.push(Check::new(AREA, "settings", Outcome::Ok, "valid"));
     }
     let sources = configuration.settings.sources.len();
-    checks.push(if sources == 0 {
+    checks.push(if unread {
+        Check::new(
+            AREA,
+            "sources",
+            Outcome::Skipped,
+            "not known while a file cannot be read",
+        )
+    } else if sources == 0 {
         Check::new(AREA, "sources", Outcome::Warn, "none are configured").next("bitbrat config init")
     } else {
         Check::new(

@@ -5,13 +5,14 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::json;
 
+use crate::cli::context::Setup;
 use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Report, write_out};
 use crate::cli::reports::{
-    auth::AuthReport, config::CheckReport, config::ConfigReport, doctor::DoctorReport, events::PublishReport,
-    events::TailReport, history::HistoryReport, migrate::MigrateReport, plan::PlanReport,
-    predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, sim::SimReport, source::SourceReport,
-    sources::SourcesReport,
+    auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitReport, doctor::DoctorReport,
+    events::PublishReport, events::TailReport, history::HistoryReport, migrate::MigrateReport,
+    plan::PlanReport, predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, schemas::SchemaItem,
+    schemas::SchemasReport, sim::SimReport, source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure};
 
@@ -113,6 +114,16 @@ pub const ALL: &[Described] = &[
         schema: of::<CheckReport>,
     },
     Described {
+        name: "init",
+        commands: "config init",
+        schema: of::<InitReport>,
+    },
+    Described {
+        name: "schemas",
+        commands: "schema",
+        schema: of::<SchemasReport>,
+    },
+    Described {
         name: "sim",
         commands: "sim",
         schema: of::<SimReport>,
@@ -131,12 +142,16 @@ const ALSO: &[(&str, &str)] = &[
 ];
 
 /// Runs the command.
-pub fn run(args: &SchemaArgs) -> Result<ExitCode, Failure> {
+pub fn run(setup: &Setup, args: &SchemaArgs) -> Result<ExitCode, Failure> {
     let Some(name) = args.name.as_deref() else {
-        let lines = ALL
-            .iter()
-            .map(|described| format!("{:10} {}\n", described.name, described.commands));
-        write_out(&lines.collect::<String>())?;
+        let items = ALL.iter().map(|described| SchemaItem {
+            name: described.name.to_owned(),
+            commands: described.commands.to_owned(),
+        });
+        setup.output.print(&SchemasReport {
+            as_of: setup.clock.now(),
+            items: items.collect(),
+        })?;
         return Ok(ExitCode::Healthy);
     };
     let name = ALSO

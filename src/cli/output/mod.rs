@@ -132,6 +132,17 @@ impl Output {
         self.note(&report.notes())
     }
 
+    /// Prints `report` and its notes for as long as somebody reads. Returns whether somebody does: who prints again and
+    /// again has to stop with its reader.
+    pub fn offer<R: Report>(&self, report: &R) -> io::Result<bool> {
+        let text = render(report, self.format, self.out).map_err(io::Error::other)?;
+        let read = offer(&text)?;
+        if read {
+            self.note(&report.notes())?;
+        }
+        Ok(read)
+    }
+
     /// Prints notes on standard error, unless only data was asked for.
     pub fn note(&self, notes: &[Note]) -> io::Result<()> {
         if self.quiet || notes.is_empty() {

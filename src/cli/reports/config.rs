@@ -86,6 +86,59 @@ impl Report for ConfigReport {
     }
 }
 
+/// The file that was written to begin with.
+#[derive(Debug, Clone)]
+pub struct InitReport {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InitItem {
+    /// Where it is.
+    pub path: String,
+}
+
+impl Report for InitReport {
+    type Item = InitItem;
+    const KIND: &'static str = "ConfigInit";
+    const CSV: &'static [&'static str] = &["path"];
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<InitItem> {
+        let path = self.path.display().to_string();
+        vec![InitItem { path }]
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.path.display().to_string()]
+    }
+
+    fn view(&self) -> View {
+        View {
+            blocks: vec![Block::Line(vec![Cell::new(format!(
+                "wrote {}",
+                self.path.display()
+            ))])],
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        vec![Note::hint(
+            Tone::Warn,
+            "add your sources to it, then see whether all is well",
+            Some("bitbrat config check"),
+        )]
+    }
+}
+
 /// What is wrong with the configuration.
 #[derive(Debug, Clone)]
 pub struct CheckReport {

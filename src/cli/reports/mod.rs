@@ -11,6 +11,7 @@ pub mod plan;
 pub mod predicate;
 pub mod probe;
 pub mod prune;
+pub mod schemas;
 pub mod sim;
 pub mod source;
 pub mod sources;

@@ -175,12 +175,22 @@ impl Report for ProbeReport {
             parts.push(Cell::new(format!("kept in {place}")).tone(Tone::Dim));
         }
         let mut notes = vec![Note::Summary(parts)];
-        notes.extend(
-            self.problems
-                .iter()
-                .map(|problem| Note::hint(Tone::Warn, problem, None)),
-        );
+        let next = self.next_step();
+        let last = self.problems.len().saturating_sub(1);
+        notes.extend(self.problems.iter().enumerate().map(|(at, problem)| {
+            let next = next.as_deref().filter(|_| at == last);
+            Note::hint(Tone::Warn, problem, next)
+        }));
         notes
+    }
+}
+
+impl ProbeReport {
+    /// Returns the command that finds out more about what went wrong on a platform.
+    fn next_step(&self) -> Option<String> {
+        let troubled = self.platforms.iter().filter(|look| !look.problems.is_empty());
+        let names: Vec<_> = troubled.map(|look| look.platform.as_str()).collect();
+        (!names.is_empty()).then(|| format!("bitbrat doctor {}", names.join(" ")))
     }
 }
 

@@ -228,7 +228,7 @@ fn no_identity() -> PlatformError {
 fn not_ours(identity: &Identity, owner: &str) -> PlatformError {
     PlatformError::NotConfigured {
         platform: PlatformName::Kick,
-        what: format!("its own token for `{identity}`, but the stored one belongs to {owner}"),
+        what: format!("its own token for `{identity}`, but the one at hand belongs to {owner}"),
     }
 }
 
@@ -248,8 +248,8 @@ pub(super) fn is_app_refusal(error: &PlatformError) -> bool {
 
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 fn unusable_store(error: TokenError) -> PlatformError {
-    PlatformError::NotConfigured {
+    PlatformError::TokenStore {
         platform: PlatformName::Kick,
-        what: format!("a usable token store: {error}; {}", error.hint()),
+        reason: format!("{error}; {}", error.hint()),
     }
 }

@@ -90,6 +90,7 @@ pub(super) fn code(error: &PlatformError) -> &str {
         PlatformError::Unreadable { .. } => "kick.unreadable",
         PlatformError::Rejected { .. } => "kick.rejected",
         PlatformError::NotConfigured { .. } => "config.token",
+        PlatformError::TokenStore { .. } => "kick.token_store",
     }
 }
 

@@ -284,7 +284,7 @@ impl Auth {
         learnt.client_id = Some(validated.client_id);
         learnt.user_id = told;
         learnt.login = validated.login.filter(|login| !login.is_empty());
-        learnt.scopes = validated.scopes.into_iter().collect();
+        learnt.scopes = validated.scopes.into_iter().flatten().collect();
         if ends_elsewhere {
             learnt.expires_at = expires_at;
         }
@@ -332,7 +332,7 @@ impl Auth {
         let owner = told.map_or_else(|| "the application itself".to_owned(), |id| format!("user {id}"));
         Err(PlatformError::NotConfigured {
             platform: PlatformName::Twitch,
-            what: format!("a token of user {meant} for `{identity}`, but the stored one belongs to {owner}"),
+            what: format!("a token of user {meant} for `{identity}`, but the one at hand belongs to {owner}"),
         })
     }
 
@@ -370,9 +370,13 @@ pub(super) fn refused(reason: String) -> PlatformError {
 }
 
 pub(super) fn no_token(identity: &Identity) -> PlatformError {
+    let whose = match identity.as_str() {
+        BOT => String::new(),
+        other => format!(" --as {}", other.trim_start_matches("twitch/")),
+    };
     PlatformError::NotConfigured {
         platform: PlatformName::Twitch,
-        what: format!("a token for `{identity}`: run `bitbrat auth login twitch`"),
+        what: format!("a token for `{identity}`: run `bitbrat auth login twitch{whose} --with-token`"),
     }
 }
 
@@ -388,8 +392,8 @@ pub(super) fn unusable_store(error: TokenError) -> PlatformError {
     let cause = std::error::Error::source(&error)
         .map(|cause| format!(" ({cause})"))
         .unwrap_or_default();
-    PlatformError::NotConfigured {
+    PlatformError::TokenStore {
         platform: PlatformName::Twitch,
-        what: format!("a usable token store: {error}{cause}; {}", error.hint()),
+        reason: format!("{error}{cause}; {}", error.hint()),
     }
 }

@@ -29,11 +29,12 @@ impl Budgets {
         Arc::clone(budgets.entry(bucket.to_owned()).or_default())
     }
 
-    /// Returns how each bucket stands, sorted by bucket.
+    /// Returns how each bucket stands of which Twitch has told, sorted by bucket.
     pub(super) fn levels(&self) -> Vec<Level> {
         let budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut levels: Vec<_> = budgets
             .iter()
+            .filter(|(_, budget)| budget.lock().told)
             .map(|(bucket, budget)| {
                 let (left, size) = budget.level();
                 let name = format!("points of {bucket}");
@@ -57,6 +58,8 @@ struct State {
     flying: u32,
     updated: Instant,
     closed_until: Option<Instant>,
+    /// Whether an answer ever said how the bucket stands; before that the figures are our guess.
+    told: bool,
 }
 
 impl Default for Budget {
@@ -67,6 +70,7 @@ impl Default for Budget {
             flying: 0,
             updated: Instant::now(),
             closed_until: None,
+            told: false,
         }))
     }
 }
@@ -155,6 +159,7 @@ impl State {
             self.limit = limit;
         }
         if let Some(remaining) = number("ratelimit-remaining") {
+            self.told = true;
             // The call that brought this header is counted in it; the others under way may not be.
             let uncounted = f64::from(self.flying.saturating_sub(1));
             self.points = self.points.min(remaining - uncounted).min(self.limit);
@@ -162,6 +167,7 @@ impl State {
         if is_bucket_refusal(answer) {
             let wait = answer.asked_wait().unwrap_or(Duration::from_secs(1));
             let wait = wait.clamp(Duration::from_secs(1), LONGEST_PAUSE);
+            self.told = true;
             self.points = self.points.min(0.0);
             self.closed_until = self.closed_until.max(Some(now + wait));
         }
@@ -195,6 +201,20 @@ mod tests {
         let seconds = start.elapsed().as_secs_f64();
         // 784 at once (2 % stay), the rest at 800 a minute.
         assert!((16.0..17.5).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bucket_that_no_answer_told_of_is_not_shown() {
+        let budgets = Budgets::default();
+        let budget = budgets.of("client/user");
+        drop(budget.take().await);
+        budget.learn(&answer(200, &[]));
+        assert_eq!(budgets.levels(), []);
+        budget.learn(&answer(
+            200,
+            &[("ratelimit-limit", "30"), ("ratelimit-remaining", "7")],
+        ));
+        assert_eq!((budgets.levels()[0].left, budgets.levels()[0].size), (7, 30));
     }
 
     #[tokio::test(start_paused = true)]

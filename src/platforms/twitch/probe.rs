@@ -18,6 +18,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::platforms::meter::Meter;
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
+use crate::tokens::StoredToken;
 
 /// Scopes of the bot that we need for the whole picture, and what for.
 const NEEDED_SCOPES: [(&str, &str); 2] = [
@@ -305,10 +306,7 @@ impl<'a> Look<'a> {
             Err(error) => return self.failed_auth(sources, &error),
         };
         let (result, reason) = match checked.standing {
-            Standing::Valid => (
-                AuthResult::Valid,
-                self.missing_scopes(identity, &checked.token.scopes),
-            ),
+            Standing::Valid => (AuthResult::Valid, self.reservations(identity, &checked.token)),
             Standing::Expired(reason) => (AuthResult::Expired, Some(reason)),
             Standing::Revoked(reason) => (AuthResult::Revoked, Some(reason)),
             Standing::Unknown(reason) => {
@@ -333,6 +331,28 @@ impl<'a> Look<'a> {
             check: check.clone(),
         };
         self.tell_all(sources, self.now(), OAUTH, fact).await;
+    }
+
+    /// Returns what is wrong with a token that Twitch accepts.
+    fn reservations(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
+        let told: Vec<_> = [
+            self.another_application(identity, token),
+            self.missing_scopes(identity, &token.scopes),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    /// A token of another application serves for reading, and ends for good when it cannot be renewed as that one.
+    fn another_application(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
+        let configured = self.twitch.options.client_id.as_ref()?;
+        let issued_to = token.client_id.as_ref().filter(|issued| *issued != configured)?;
+        let what =
+            format!("it was issued to the client id {issued_to}, and twitch.client_id is {configured}");
+        self.problem(format!("`{identity}` is of another application: {what}"));
+        Some(what)
     }
 
     fn missing_scopes(&self, identity: &Identity, granted: &BTreeSet<String>) -> Option<String> {

@@ -111,9 +111,10 @@ impl<'a> Reader<'a> {
         if self.candidates.is_empty() {
             return PlatformError::NotConfigured {
                 platform,
-                what: "a token: run `bitbrat auth login twitch`, set TWITCH_BOT_ACCESS_TOKEN, or give a client id and \
-                       secret"
-                    .to_owned(),
+                what:
+                    "a token: run `bitbrat auth login twitch --with-token`, set TWITCH_BOT_ACCESS_TOKEN, or \
+                       give a client id and secret"
+                        .to_owned(),
             };
         }
         PlatformError::Unauthorized {

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::core::time::Timestamp;
+use crate::platforms::lenient;
 
 /// A Helix list.
 #[derive(Debug, Deserialize)]
@@ -98,23 +99,23 @@ pub(super) struct Validated {
     pub(super) user_id: Option<String>,
     #[serde(default)]
     pub(super) login: Option<String>,
-    #[serde(default, deserialize_with = "nothing_for_null")]
-    pub(super) scopes: Vec<String>,
+    #[serde(default, deserialize_with = "lenient::words")]
+    pub(super) scopes: Option<Vec<String>>,
     /// Seconds; 0 stands for never on very old tokens.
     #[serde(default, deserialize_with = "nothing_for_odd")]
     pub(super) expires_in: Option<i64>,
 }
 
-/// The answer of `POST /token`.
+/// The answer of `POST /token`. A grant cannot be asked for twice, so only the token itself must be as documented.
 #[derive(Deserialize)]
 pub(super) struct Granted {
     pub(super) access_token: String,
     /// Empty or absent where there is none.
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) refresh_token: String,
     #[serde(default, deserialize_with = "nothing_for_odd")]
     pub(super) expires_in: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::words")]
     pub(super) scope: Option<Vec<String>>,
 }
 
@@ -153,6 +154,27 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_is_not_lost_for_a_field_that_only_decorates() {
+        let two = || Some(vec!["a:b".to_owned(), "c:d".to_owned()]);
+        for (rest, refresh, scope) in [
+            (r#""refresh_token":"r","scope":["a:b","c:d"]"#, "r", two()),
+            (r#""refresh_token":"r","scope":"a:b c:d""#, "r", two()),
+            (r#""refresh_token":null,"scope":null"#, "", None),
+            (r#""scope":{},"expires_in":"soon","token_type":7"#, "", None),
+        ] {
+            let body = format!(r#"{{"access_token":"t",{rest}}}"#);
+            let granted: Granted = serde_json::from_str(&body).unwrap();
+            assert_eq!(granted.access_token, "t");
+            assert_eq!(
+                (granted.refresh_token.as_str(), granted.scope),
+                (refresh, scope),
+                "{body}"
+            );
+        }
+        assert!(serde_json::from_str::<Granted>(r#"{"access_token":7}"#).is_err());
+    }
+
+    #[test]
     fn an_answer_without_its_list_or_a_row_without_its_id_is_no_answer() {
         for body in [
             "{}",
@@ -179,7 +201,7 @@ mod tests {
     fn token_answers_of_both_kinds_are_read() {
         let app: Validated =
             serde_json::from_str(r#"{"client_id":"c","scopes":null,"expires_in":5000000}"#).unwrap();
-        assert_eq!((app.user_id, app.scopes.len()), (None, 0));
+        assert_eq!((app.user_id, app.scopes), (None, None));
         let granted: Granted = serde_json::from_str(
             r#"{"access_token":"a","refresh_token":null,"expires_in":"soon","scope":null}"#,
         )

@@ -1,8 +1,7 @@
 //! Does a platform answer, do the clocks agree, is each identity authorised, what is left of the budget?
 
-use url::Url;
-
 use crate::cli::commands::auth;
+use crate::cli::commands::doctor::reach;
 use crate::cli::context::Context;
 use crate::cli::look;
 use crate::cli::output::humane;
@@ -35,7 +34,7 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut skew = None;
     for (what, url) in cx.app.addresses(platform) {
-        let (check, found) = reachable(cx, area, what, &url).await;
+        let (check, found) = reach::check(cx, platform, what, &url).await;
         checks.push(check);
         skew = skew.or(found);
     }
@@ -93,31 +92,6 @@ async fn listener(cx: &Context, platform: PlatformName) -> Option<Check> {
             })
         }
         _ => None,
-    }
-}
-
-/// Any answer will do: it proves name, route, certificate and that somebody is there.
-async fn reachable(cx: &Context, area: &str, what: &str, url: &Url) -> (Check, Option<i64>) {
-    let request = cx.app.http.request(reqwest::Method::GET, url.clone()).build();
-    let shown = url.host_str().unwrap_or_default().to_owned();
-    let Ok(request) = request else {
-        let detail = format!("{shown} is not an address");
-        return (Check::new(area, what, Outcome::Fail, detail), None);
-    };
-    match cx.app.http.send(request).await {
-        Ok(answer) => {
-            let millis = answer.rtt.as_millis();
-            let skew = answer
-                .server_date()
-                .map(|date| date.millis_since(answer.received_at));
-            let detail = format!("{shown} answers in {millis} ms");
-            (Check::new(area, what, Outcome::Ok, detail), skew)
-        }
-        Err(error) => {
-            let detail = format!("{shown}: {error} ({})", error.code());
-            let check = Check::new(area, what, Outcome::Fail, detail).next(format!("curl -v {url}"));
-            (check, None)
-        }
     }
 }
 
@@ -192,7 +166,7 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let problems = found
         .problems
         .iter()
-        .filter(|problem| !found.items.iter().any(|item| problem.contains(&item.identity)));
+        .filter(|problem| !auth::tells(&found.items, problem));
     checks.extend(problems.map(|problem| Check::new(area, "requests", Outcome::Warn, problem)));
     checks
 }

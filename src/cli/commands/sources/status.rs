@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use crate::app::Access;
 use crate::cli::commands::sources::known::{self, Known};
 use crate::cli::context::Context;
-use crate::cli::output::{Format, Report as _, render, write_out};
+use crate::cli::output::{Format, Report as _, offer, render};
 use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
 use crate::config::parse_duration;
 use crate::core::source::SourceKey;
@@ -163,15 +163,19 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
         let mut known = known::among(cx, &args.ids, &cx.app.sources(), stored.clone())?;
         known.problems = problems.iter().cloned().chain(trouble.clone()).collect();
         let report = report(cx, known);
-        if in_place {
+        let read = if in_place {
             let mut text = render(&report, cx.output.format, cx.output.out)?;
             if !cx.output.quiet {
                 text.push_str(&cx.output.text_of(&report.notes(), cx.output.out));
             }
-            write_out(&frame(&text, lines_before))?;
+            let frame = frame(&text, lines_before);
             lines_before = text.lines().count();
+            offer(&frame)?
         } else {
-            cx.output.print(&report)?;
+            cx.output.offer(&report)?
+        };
+        if !read {
+            return Ok(ExitCode::Healthy);
         }
     }
 }

@@ -54,7 +54,8 @@ impl Auth {
             return Err(error);
         };
         // What a token that is somebody else's may do is not of interest.
-        if let Err(error @ PlatformError::NotConfigured { .. }) = access {
+        if let Err(error @ (PlatformError::NotConfigured { .. } | PlatformError::TokenStore { .. })) = access
+        {
             return Err(error);
         }
         let (standing, token, known, app_refused) = match self.introspect(&token.access, meter).await {
