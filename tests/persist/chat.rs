@@ -93,8 +93,7 @@ impl Counting {
     }
 
     async fn counted(&self, wanted: u64) {
-        // Pub/Sub gives back what it had handed to a leaving consumer only after 20 s, and its emulator takes its time beside.
-        let deadline = Instant::now() + Duration::from_secs(150);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.counts.counted.load(Ordering::Relaxed) < wanted {
             assert!(Instant::now() < deadline, "{:?}", self.counts);
             tokio::time::sleep(Duration::from_millis(20)).await;
