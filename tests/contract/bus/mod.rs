@@ -57,6 +57,7 @@ async fn local() -> World {
         recognises_repetition: true,
         counts_deliveries: true,
         remembers_before_subscription: true,
+        hands_out_what_is_asked_for: true,
     }
 }
 
@@ -72,6 +73,7 @@ async fn nats() -> World {
         recognises_repetition: true,
         counts_deliveries: true,
         remembers_before_subscription: true,
+        hands_out_what_is_asked_for: true,
     }
 }
 
@@ -88,5 +90,7 @@ async fn pubsub() -> World {
         recognises_repetition: false,
         counts_deliveries: false,
         remembers_before_subscription: false,
+        // The emulator hands out a hundred at once, whatever is asked for.
+        hands_out_what_is_asked_for: false,
     }
 }

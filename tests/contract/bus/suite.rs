@@ -21,6 +21,8 @@ pub struct World {
     pub recognises_repetition: bool,
     pub counts_deliveries: bool,
     pub remembers_before_subscription: bool,
+    /// Hands a consumer no more than it asked for, so that another one has its share.
+    pub hands_out_what_is_asked_for: bool,
 }
 
 /// A message that has not come by then never will.
@@ -191,7 +193,7 @@ pub async fn consumers_of_one_name_share_the_work(world: World) {
     assert_eq!(seen.len(), 200, "nothing goes to both");
     let by_first = seen.iter().filter(|(number, _)| *number == 0).count();
     assert!(
-        (10..=190).contains(&by_first),
+        !world.hands_out_what_is_asked_for || (10..=190).contains(&by_first),
         "{by_first} of 200 went to the first"
     );
 }
@@ -253,7 +255,6 @@ pub async fn what_a_reader_that_leaves_had_not_looked_at_goes_to_the_next_at_onc
     // More than the reader looks at: the bus hands it some of the rest in advance.
     let results = world.bus.publish_many((0..200).map(message).collect()).await;
     assert!(results.iter().all(Result::is_ok));
-    drop(next(&mut deliveries).await);
     drop(deliveries);
     let mut again = subscribed(&world, "one").await;
     let all = timeout(AT_ONCE, bodies(&mut again, 200)).await;
