@@ -72,6 +72,7 @@ struct Started {
     /// It keeps the lock of the state directory, so it is held to the very end.
     _engine: Option<Arc<Engine>>,
     persister: Option<Arc<Persister>>,
+    bus: Option<Arc<dyn EventBus>>,
 }
 
 /// Runs the daemon until it is stopped.
@@ -93,6 +94,10 @@ pub async fn run(app: Arc<App>, plan: Plan, mut lifecycle: Lifecycle) -> Result<
             writes_per_day = stats.writes_per_day(app.clock.now()),
             "Stopped"
         );
+    }
+    // Acknowledgements are underway, and what nobody looked at any more: unsent, it would reach the next process late.
+    if let Some(bus) = started.as_ref().and_then(|started| started.bus.as_ref()) {
+        bus.close().await;
     }
     drop(started);
     exit
@@ -191,6 +196,7 @@ async fn start(
     Ok(Started {
         _engine: engine,
         persister,
+        bus,
     })
 }
 

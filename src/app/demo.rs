@@ -12,7 +12,7 @@ use crate::core::observation::{Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
-use crate::sim::twitch::demo::{DemoToken, start_timeline};
+use crate::sim::twitch::demo::{DemoToken, start_timeline, start_timeline_for_listeners};
 use crate::sim::{Sim, SimOptions};
 use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore};
 
@@ -26,8 +26,8 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts the simulated platforms on free ports.
-    pub async fn start(clock: Arc<dyn Clock>) -> Result<Self, Failure> {
+    /// Starts the simulated platforms on free ports. Where a daemon `listens`, their world does not move before it does.
+    pub async fn start(clock: Arc<dyn Clock>, listens: bool) -> Result<Self, Failure> {
         let failed =
             |error: std::io::Error| Failure::new(ExitCode::Failed, "cannot start the demo").because(&error);
         let home = tempfile::Builder::new()
@@ -54,7 +54,11 @@ impl Demo {
                 .await?;
         }
         Ok(Self {
-            _timeline: start_timeline(&sim.twitch),
+            _timeline: if listens {
+                start_timeline_for_listeners(&sim.twitch)
+            } else {
+                start_timeline(&sim.twitch)
+            },
             sim,
             world,
             tokens,

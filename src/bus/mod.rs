@@ -5,6 +5,7 @@
 
 pub mod events;
 pub mod follow;
+mod leaving;
 pub mod local;
 pub mod mutating;
 pub mod names;
@@ -52,7 +53,8 @@ pub trait EventBus: Send + Sync {
     /// Looks at the bus and at one subscription, and tells what a person should know.
     async fn inspect(&self, to: &Subscription) -> Result<BusReport, BusError>;
 
-    /// Sends what is still buffered, for a while, and closes the connection.
+    /// Sends what is still buffered, gives back what readers that are gone were handed, for a while, and closes the
+    /// connection.
     async fn close(&self) {}
 }
 

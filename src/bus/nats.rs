@@ -22,6 +22,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
+use super::leaving::Leaving;
 use super::{
     Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Finding, Level, Message, Messages,
     Names, Outgoing, Receipt, Settlement, Start, Subscription, in_background,
@@ -65,6 +66,7 @@ pub struct NatsBus {
     names: Names,
     location: Arc<str>,
     ack_wait: Duration,
+    leaving: Leaving,
 }
 
 impl NatsBus {
@@ -117,6 +119,7 @@ impl NatsBus {
             names: Names::with_prefix(options.prefix.clone()),
             location,
             ack_wait: options.ack_wait,
+            leaving: Leaving::default(),
         })
     }
 
@@ -281,7 +284,8 @@ impl EventBus for NatsBus {
                 }
             }
         });
-        Ok(deliveries.boxed())
+        // What is given back travels on the connection, which `close` flushes.
+        Ok(self.leaving.in_order(deliveries.boxed(), withdraw(consumer)))
     }
 
     async fn tail(&self, filter: &Filter, since: Option<Timestamp>) -> Result<Messages, BusError> {
@@ -351,6 +355,10 @@ impl EventBus for NatsBus {
 
     async fn close(&self) {
         // Drained means sent and unsubscribed; a server that is away is not waited for.
+        if self.client.connection_state() != async_nats::connection::State::Connected {
+            return;
+        }
+        self.leaving.wait().await;
         let _ = timeout(ANSWER, async {
             let _ = self.client.flush().await;
             let _ = self.client.drain().await;
@@ -439,7 +447,8 @@ impl Receipt for NatsReceipt {
     async fn settle(mut self: Box<Self>, how: Settlement) {
         let kind = match how {
             Settlement::Done => AckKind::Ack,
-            Settlement::Again(delay) => AckKind::Nak(Some(delay)),
+            // Only without a delay does the server give it to the next reader by itself; else it looks when a timer says so.
+            Settlement::Again(delay) => AckKind::Nak((!delay.is_zero()).then_some(delay)),
             Settlement::Never => AckKind::Term,
         };
         if let Some(acker) = self.acker.take() {
@@ -454,6 +463,14 @@ impl Drop for NatsReceipt {
             in_background(async move { answer(&acker, AckKind::Nak(None)).await });
         }
     }
+}
+
+/// Lets the server forget the requests of a reader that has left: asked about the consumer, it drops those that nobody waits
+/// for. Server 2.9 else tries to serve one of them with the first message that is given back, and that message comes back
+/// only after the ack wait.
+async fn withdraw(consumer: PullConsumer) {
+    let known = timeout(ANSWER, consumer.get_info()).await;
+    debug!(known = matches!(known, Ok(Ok(_))), "Left a subscription");
 }
 
 /// Lost, the message is delivered again after the ack wait, and joining it again changes nothing.

@@ -20,6 +20,7 @@ use google_cloud_pubsub::subscriber::{ShutdownBehavior, ShutdownToken};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
+use super::leaving::Leaving;
 use super::{
     Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Finding, Message, Messages, Names,
     Outgoing, Receipt, Settlement, Subscription, in_background,
@@ -66,6 +67,7 @@ struct Shared {
     subscriber: Subscriber,
     base: BasePublisher,
     publishers: Mutex<BTreeMap<String, Publisher>>,
+    leaving: Leaving,
 }
 
 impl PubsubBus {
@@ -102,6 +104,7 @@ impl PubsubBus {
             subscriber: client!(Subscriber::builder()),
             base: client!(BasePublisher::builder()),
             publishers: Mutex::default(),
+            leaving: Leaving::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -325,7 +328,8 @@ impl Shared {
         }
     }
 
-    fn pull(self: &Arc<Self>, path: String, topic: String, in_flight: usize) -> Deliveries {
+    /// Reads a subscription, and returns what closes it with every acknowledgement sent.
+    fn pull(self: &Arc<Self>, path: String, topic: String, in_flight: usize) -> (Deliveries, ShutdownToken) {
         let limit = i64::try_from(in_flight.max(1)).unwrap_or(1000);
         let pulled = self
             .subscriber
@@ -335,11 +339,11 @@ impl Shared {
             // What is not settled when nobody reads any more belongs to the next reader at once; a second delivery is harmless.
             .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
             .build();
-        let open = Open(pulled.shutdown_token());
+        let closes = pulled.shutdown_token();
         let shared = self.clone();
-        stream::unfold(
-            (pulled, shared, topic, open),
-            |(mut pulled, shared, topic, open)| async move {
+        let deliveries = stream::unfold(
+            (pulled, shared, topic),
+            |(mut pulled, shared, topic)| async move {
                 let item = match pulled.next().await? {
                     Ok((message, handler)) => {
                         let message = Self::message(&topic, message, handler.delivery_attempt());
@@ -347,10 +351,10 @@ impl Shared {
                     }
                     Err(error) => Err(shared.error(&error, &topic)),
                 };
-                Some((item, (pulled, shared, topic, open)))
+                Some((item, (pulled, shared, topic)))
             },
-        )
-        .boxed()
+        );
+        (deliveries.boxed(), closes)
     }
 }
 
@@ -379,7 +383,9 @@ impl EventBus for PubsubBus {
         for topic in topics {
             let name = self.shared.names.subscription(&topic, &to.queue);
             let path = self.shared.subscription(&topic, &name, false).await?;
-            pulled.push(self.shared.pull(path, topic, to.in_flight));
+            let (deliveries, closes) = self.shared.pull(path, topic, to.in_flight);
+            let closed = async move { closes.shutdown().await };
+            pulled.push(self.shared.leaving.in_order(deliveries, closed));
         }
         let all = stream::select_all(pulled).chain(stream::pending());
         Ok(match &to.filter {
@@ -399,7 +405,8 @@ impl EventBus for PubsubBus {
                 shared: self.shared.clone(),
                 path: path.clone(),
             };
-            let messages = self.shared.pull(path, topic, 1000).then(move |next| {
+            let (deliveries, _) = self.shared.pull(path, topic, 1000);
+            let messages = deliveries.then(move |next| {
                 let _held = &guard;
                 future::ready(next)
             });
@@ -468,7 +475,8 @@ impl EventBus for PubsubBus {
             known.values().cloned().collect()
         };
         let flushes = future::join_all(publishers.iter().map(Publisher::flush));
-        let _ = timeout(Duration::from_secs(3), flushes).await;
+        let flushed = timeout(Duration::from_secs(3), flushes);
+        let _ = future::join(flushed, self.shared.leaving.wait()).await;
     }
 }
 
@@ -492,16 +500,6 @@ impl Receipt for PubsubReceipt {
     }
 }
 
-/// Closes a pull when nobody reads it any more, so that the service stops to deliver to it.
-struct Open(ShutdownToken);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let token = self.0.clone();
-        in_background(async move { token.shutdown().await });
-    }
-}
-
 /// Deletes a subscription that nobody but us knows of, as soon as nobody reads it any more.
 struct ShortLived {
     shared: Arc<Shared>,
@@ -511,7 +509,7 @@ struct ShortLived {
 impl Drop for ShortLived {
     fn drop(&mut self) {
         let (shared, path) = (self.shared.clone(), std::mem::take(&mut self.path));
-        in_background(async move {
+        self.shared.leaving.last(async move {
             let request = shared
                 .subscriptions
                 .delete_subscription()

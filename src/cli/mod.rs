@@ -110,7 +110,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         return sim::run(&setup, args).await;
     }
     let demo = match setup.demo {
-        true => Some(Demo::start(Arc::clone(&setup.clock)).await?),
+        true => Some(Demo::start(Arc::clone(&setup.clock), listens(command)).await?),
         false => None,
     };
     setup.inputs.demo = demo.as_ref().map(Demo::configuration);
@@ -143,6 +143,14 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         | Command::Man(_)
         | Command::ExitCodes => unreachable!("these were run above"),
     }
+}
+
+/// Whether a daemon runs in this process, if only for the demo.
+fn listens(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Watch(_) | Command::Events(events::EventsCommand::Tail(_))
+    )
 }
 
 /// Puts together what commands with a valid configuration work with.

@@ -69,7 +69,7 @@ pub struct Dispatcher {
     pub pace: Option<NonZeroU32>,
     /// Rung when something new waits.
     pub bell: Arc<Notify>,
-    /// True once nothing more will be put into the outbox.
+    /// True, or without a sender, once nothing more will be put into the outbox.
     pub closing: watch::Receiver<bool>,
     /// What was done.
     pub counts: Arc<Dispatched>,
@@ -84,7 +84,8 @@ impl Dispatcher {
         let mut failures = 0_u32;
         let mut spread = Spread::new(self.pace);
         loop {
-            let closing = *self.closing.borrow();
+            // A recorder that died says nothing any more, and nothing comes after it either.
+            let closing = *self.closing.borrow() || self.closing.has_changed().is_err();
             self.forget(&mut held).await?;
             // Reading a few rows that were just written takes microseconds: not worth another thread.
             let waiting = match self

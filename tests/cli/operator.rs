@@ -1,11 +1,13 @@
 //! What an operator does day by day, against a simulated Twitch that lives longer than one command.
 
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use bitbrat::sim::twitch::demo::{DemoWorld, populate};
 use bitbrat::sim::{Fault, Sim, SimOptions};
 use tokio::runtime::Runtime;
 
+use crate::support::process::{PATIENCE, Process};
 use crate::support::{Home, mode};
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -418,20 +420,17 @@ fn the_simulator_tells_a_client_how_to_reach_it() {
 
 #[test]
 fn an_interrupt_is_exit_130() {
-    let home = Home::new();
-    let mut child = home
-        .command(&["--demo", "sources", "wait", "twitch:777001", "--for", "offline"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    let interrupted = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(interrupted.success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let operator = Operator::new("twitch:777001").with_token();
+    let words = ["sources", "wait", "twitch:777001", "--for", "offline", "--probe"];
+    let mut waiting = Process::start(&operator.home, &words);
+    let journal = operator.sim.twitch.host().journal();
+    let deadline = Instant::now() + PATIENCE;
+    while journal.count("GET", "/helix/streams") == 0 {
+        assert!(Instant::now() < deadline, "{}", waiting.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    waiting.signal("-INT");
+    assert_eq!(waiting.ends(), 130, "{}", waiting.said());
 }
 
 #[test]

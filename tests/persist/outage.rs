@@ -10,8 +10,9 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bitbrat::bus::names::INGRESS;
 use bitbrat::bus::nats::{NatsBus, NatsOptions};
-use bitbrat::bus::{EventBus, Filter};
+use bitbrat::bus::{EventBus, Filter, Outgoing};
 use bitbrat::clock::{Chance, Clock, SystemClock};
 use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::SourceKey;
@@ -315,9 +316,16 @@ async fn ids(url: &str) -> Vec<String> {
     let bus = NatsBus::connect(&NatsOptions::new(url, PREFIX)).await.unwrap();
     let since = SystemClock.now().plus_secs(-3600);
     let messages = bus.tail(&Filter::ingress(), Some(since)).await.unwrap();
-    let quiet = tokio::time::sleep(Duration::from_secs(2));
-    let streams = messages.take_until(quiet).filter_map(|message| {
-        let attributes = message.unwrap().attributes;
+    let end = Outgoing {
+        topic: INGRESS.to_owned(),
+        id: "end".to_owned(),
+        attributes: BTreeMap::from([("type".to_owned(), "test.end".to_owned())]),
+        data: "{}".into(),
+    };
+    bus.publish(end).await.unwrap();
+    let attributes = messages.map(|message| message.unwrap().attributes);
+    let before = attributes.take_while(|attributes| std::future::ready(attributes["type"] != "test.end"));
+    let streams = before.filter_map(|attributes| {
         let stream = attributes["type"].starts_with("system.stream.");
         std::future::ready(stream.then(|| attributes["correlationid"].clone()))
     });

@@ -35,17 +35,24 @@ pub async fn local() -> Arc<dyn EventBus> {
 pub async fn nats() -> Arc<dyn EventBus> {
     let prefix = servers::prefix();
     servers::create_stream(&servers::nats_url(), &prefix).await;
-    Arc::new(
-        NatsBus::connect(&NatsOptions::new(servers::nats_url(), prefix))
-            .await
-            .unwrap(),
-    )
+    nats_of(&prefix).await
+}
+
+/// Another connection to a deployment.
+pub async fn nats_of(prefix: &str) -> Arc<dyn EventBus> {
+    let options = NatsOptions::new(servers::nats_url(), prefix);
+    Arc::new(NatsBus::connect(&options).await.unwrap())
 }
 
 /// A project of its own in the Pub/Sub emulator.
 pub async fn pubsub() -> Arc<dyn EventBus> {
+    pubsub_of(servers::prefix().trim_end_matches('.')).await
+}
+
+/// Another connection to a project.
+pub async fn pubsub_of(name: &str) -> Arc<dyn EventBus> {
     let options = PubsubOptions {
-        project: format!("bitbrat-{}", servers::prefix().trim_end_matches('.')),
+        project: format!("bitbrat-{name}"),
         prefix: "local.".to_owned(),
         emulator: Some(servers::pubsub_host()),
         key: None,

@@ -32,7 +32,6 @@ async fn ten_thousand_sources_take_exactly_a_hundred_calls_for_stream_and_viewer
     }
     let slow = Fault::delay(50).on("/helix");
     world.twitch().host().faults().add(slow);
-    let start = Instant::now();
     let seen = world.look(&[Probe::Stream, Probe::Viewers], &refs(&ids)).await;
     assert_eq!(
         (world.requests("GET", "/helix/streams"), seen.summary.calls),
@@ -42,11 +41,10 @@ async fn ten_thousand_sources_take_exactly_a_hundred_calls_for_stream_and_viewer
     assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamSeen { .. })), 1429);
     assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 8571);
     assert_eq!(seen.progress.last(), Some(&(100, 100)));
-    // As many at a time as are permitted: eight at 50 ms each take 650 ms for all, one at a time would take 5 s.
-    let took = start.elapsed();
-    assert!(
-        took >= Duration::from_millis(620) && took < Duration::from_millis(3_500),
-        "{took:?}"
+    assert_eq!(
+        world.twitch().host().journal().peak_in_flight(),
+        8,
+        "as many at a time as are permitted"
     );
 }
 
@@ -150,9 +148,7 @@ async fn a_platform_that_is_gone_is_not_asked_a_hundred_times() {
     let platform = world.platform();
     look(&platform, &[Probe::Connection], &[RAT]).await;
     world.twitch().host().go_down();
-    let start = Instant::now();
     let seen = look(&platform, &[Probe::Connection, Probe::Stream], &refs(&ids)).await;
-    assert!(start.elapsed() < Duration::from_secs(10));
     assert!(seen.summary.calls <= 60, "{}", seen.summary.calls);
     assert_eq!(
         seen.trouble("5000").map(|(refused, _)| refused),

@@ -35,8 +35,8 @@ async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
     world.twitch().go_live(RAT).unwrap();
     let platform = world.platform();
     let mut told: Vec<Observation> = look(&platform, &STATES, &[RAT]).await.observations;
-    for _ in 0..3 {
-        world.sim.clock.advance(200_000);
+    for _ in 0..2 {
+        world.sim.clock.advance(300_000);
         world.twitch().host().faults().clear();
         world.twitch().host().faults().add(fault.clone().on("/helix"));
         let seen = look(&platform, &STATES, &[RAT]).await;

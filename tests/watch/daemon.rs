@@ -1,11 +1,11 @@
 //! `bitbrat watch` as a person runs it: a process of its own beside a simulator of its own.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::Home;
-use crate::support::process::{PATIENCE, Process, Sim, metric, page, toml, until, watch, world};
+use crate::support::process::{Process, Sim, metric, page, toml, until, watch, world};
 
 fn items(body: &str) -> Vec<Value> {
     let value: Value = serde_json::from_str(body).unwrap();
@@ -184,7 +184,7 @@ fn mute_store() -> (std::net::TcpListener, String) {
 #[test]
 fn a_second_signal_forces_and_so_does_the_end_of_the_grace_period() {
     let sim = Sim::start();
-    for (grace, signals, reason) in [("60s", 2, "second signal"), ("1s", 1, "grace period")] {
+    for (grace, signals, reason) in [("300s", 2, "second signal"), ("1s", 1, "grace period")] {
         let (_store, address) = mute_store();
         let home = sim
             .home(&["twitch:777001"])
@@ -196,15 +196,11 @@ fn a_second_signal_forces_and_so_does_the_end_of_the_grace_period() {
         daemon.says("stream UNKNOWN → ONLINE");
         daemon.signal("-TERM");
         daemon.says("Stopping");
-        let begun = Instant::now();
         if signals == 2 {
             daemon.signal("-TERM");
         }
+        // Nobody waits here for five minutes.
         assert_eq!(daemon.ends(), 1, "{}", daemon.said());
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "it does not wait for 60 s"
-        );
         assert!(daemon.said().contains(reason), "{}", daemon.said());
     }
 }
@@ -228,6 +224,8 @@ fn a_task_that_dies_takes_the_daemon_down_under_its_name() {
         said.contains("task `recorder` failed") && !said.contains("panicked"),
         "{said}"
     );
+    // The others end by themselves.
+    assert!(!said.contains("Cutting off"), "{said}");
 }
 
 #[test]
@@ -327,9 +325,8 @@ fn a_daemon_that_is_still_starting_can_be_stopped() {
     let mut daemon = Process::start(&home, &["watch", "--set", "web.listen=off"]);
     let _asked = mute.accept().unwrap();
     daemon.signal("-INT");
-    let begun = Instant::now();
+    // Had it waited for the answer, it would have ended with a failure.
     assert_eq!(daemon.ends(), 130, "{}", daemon.said());
-    assert!(begun.elapsed() < PATIENCE / 2);
 }
 
 #[test]
@@ -344,12 +341,15 @@ fn the_demo_shows_a_world_that_moves() {
         "web.listen=127.0.0.1:0",
     ];
     let mut daemon = Process::start(&home, &words);
-    let begun = Instant::now();
     daemon.says("Watching");
-    daemon.says("`twitch:777006`: stream OFFLINE → ONLINE");
-    daemon.says("`twitch:777005`: stream ONLINE → OFFLINE");
     // By push: polls alone need more than a minute to see a stream end.
-    assert!(begun.elapsed() < Duration::from_secs(50), "{}", daemon.said());
+    for change in [
+        "`twitch:777006`: stream OFFLINE → ONLINE",
+        "`twitch:777005`: stream ONLINE → OFFLINE",
+    ] {
+        let line = daemon.says(change);
+        assert!(line.contains("stream.push"), "{line}");
+    }
     daemon.signal("-INT");
     assert_eq!(daemon.ends(), 130);
 }

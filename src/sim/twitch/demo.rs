@@ -285,15 +285,49 @@ fn issue(
 pub fn start_timeline(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
     let twitch = twitch.clone();
     own(async move {
-        twitch.clock().sleep(8_000).await;
-        twitch.go_live_with(
-            PLAIN,
-            &StreamSpec {
-                viewers: Some(8),
-                ..StreamSpec::default()
-            },
-        );
-        twitch.clock().sleep(6_000).await;
-        twitch.end_stream(VIP);
+        move_on(&twitch).await;
     })
+}
+
+/// As [`start_timeline`], once somebody has looked at the streams and hears of both by push: on a slow machine a daemon takes
+/// its time to begin, and what moves before is no news to it. After a simulated minute nobody is waited for any more.
+pub fn start_timeline_for_listeners(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
+    let twitch = twitch.clone();
+    own(async move {
+        for _ in 0..60 * 4 {
+            if is_attended(&twitch) {
+                break;
+            }
+            twitch.clock().sleep(250).await;
+        }
+        move_on(&twitch).await;
+    })
+}
+
+async fn move_on(twitch: &TwitchSim) {
+    twitch.clock().sleep(8_000).await;
+    twitch.go_live_with(
+        PLAIN,
+        &StreamSpec {
+            viewers: Some(8),
+            ..StreamSpec::default()
+        },
+    );
+    twitch.clock().sleep(6_000).await;
+    twitch.end_stream(VIP);
+}
+
+fn is_attended(twitch: &TwitchSim) -> bool {
+    let state = twitch.eventsub_state();
+    let hears = |kind: &str, channel: &str| {
+        let mut subscriptions = state["subscriptions"].as_array().into_iter().flatten();
+        subscriptions.any(|one| {
+            one["type"] == kind
+                && one["condition"]["broadcaster_user_id"] == channel
+                && one["status"] == "enabled"
+        })
+    };
+    twitch.host().journal().count("GET", "/helix/streams") > 0
+        && hears("stream.online", PLAIN)
+        && hears("stream.offline", VIP)
 }

@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use super::relay;
+
 /// A prefix that no other test has.
 pub fn prefix() -> String {
     format!("t{}.", &uuid::Uuid::new_v4().simple().to_string()[..12])
@@ -25,9 +27,9 @@ pub fn nats_url() -> String {
     needed("BITBRAT_TEST_NATS_URL", "a NATS server with JetStream")
 }
 
-/// The Pub/Sub emulator.
+/// The Pub/Sub emulator, told of readers that leave as the service would be.
 pub fn pubsub_host() -> String {
-    needed("PUBSUB_EMULATOR_HOST", "the Pub/Sub emulator")
+    relay::open(needed("PUBSUB_EMULATOR_HOST", "the Pub/Sub emulator"))
 }
 
 /// Creates the stream that a deployment with this prefix has.

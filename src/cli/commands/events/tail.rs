@@ -142,7 +142,8 @@ pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode
             let messages = messages.map_err(|error| failed("follow", bus.as_ref(), &error))?;
             again_and_again(Arc::clone(bus), args.topic.filter(), messages)
         }
-        None => local(&cx, since)?,
+        // What the demo tells is all told from now on, however soon its daemon begins.
+        None => local(&cx, since.or_else(|| cx.app.demo.is_some().then_some(now)))?,
     };
     let app = Arc::new(cx.app);
     // The demo's world is in this process, so that whoever makes it move is too.

@@ -1,0 +1,184 @@
+//! Leaves a durable subscription in order, so that the next reader need not wait for what this one was handed.
+//!
+//! A bus hands messages out ahead of their reader, and each of them is out of everybody's reach until it is settled or the
+//! bus has waited long enough, which is 20 s on Pub/Sub and a minute on NATS. So whoever leaves first takes what is underway, then closes, and
+//! then gives everything back. Given back before, a message would come to the reader that leaves.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{Stream, StreamExt};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::{BusError, Deliveries, Delivery, in_background};
+
+/// Nothing is underway any more when nothing came for so long.
+const QUIET: Duration = Duration::from_millis(200);
+/// How long messages are taken in at most. What nobody settles, the bus hands out up to a limit only, so that this ends by
+/// itself on a busy bus too.
+const LONGEST: Duration = Duration::from_secs(1);
+/// How long a bus that is closed waits for those who leave.
+const LAST: Duration = Duration::from_secs(3);
+
+/// Those who are about to leave.
+#[derive(Clone, Default)]
+pub(super) struct Leaving(TaskTracker);
+
+impl Leaving {
+    /// Wraps deliveries that are left in order when they are dropped; `closed` is what there is to do once they are closed.
+    pub(super) fn in_order(
+        &self,
+        open: Deliveries,
+        closed: impl Future<Output = ()> + Send + 'static,
+    ) -> Deliveries {
+        Reader {
+            open: Some((open, Box::pin(closed))),
+            begun: false,
+            leaving: self.clone(),
+        }
+        .boxed()
+    }
+
+    /// Runs the last thing that somebody has to do.
+    pub(super) fn last(&self, task: impl Future<Output = ()> + Send + 'static) {
+        in_background(self.0.track_future(task));
+    }
+
+    /// Waits for those who are about to leave, for a while.
+    pub(super) async fn wait(&self) {
+        self.0.close();
+        let _ = tokio::time::timeout(LAST, self.0.wait()).await;
+    }
+}
+
+struct Reader {
+    open: Option<(Deliveries, BoxFuture<'static, ()>)>,
+    /// Whether it was ever read. Before that nothing is underway, and to look for it would open the subscription.
+    begun: bool,
+    leaving: Leaving,
+}
+
+impl Stream for Reader {
+    type Item = Result<Delivery, BusError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.begun = true;
+        match &mut self.open {
+            Some((open, _)) => open.poll_next_unpin(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some((open, closed)) = self.open.take().filter(|_| self.begun) {
+            self.leaving.last(leave(open, closed));
+        }
+    }
+}
+
+async fn leave(mut open: Deliveries, closed: BoxFuture<'static, ()>) {
+    let mut held = Vec::new();
+    let end = Instant::now() + LONGEST;
+    while let Ok(Some(Ok(delivery))) = timeout_at(end.min(Instant::now() + QUIET), open.next()).await {
+        held.push(delivery);
+    }
+    drop(open);
+    closed.await;
+    for delivery in held {
+        delivery.nak(Duration::ZERO).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::bus::{Message, Receipt, Settlement};
+
+    type Told = Arc<Mutex<Vec<String>>>;
+
+    struct Tells(Told, usize);
+
+    #[async_trait]
+    impl Receipt for Tells {
+        async fn settle(self: Box<Self>, how: Settlement) {
+            self.0.lock().unwrap().push(format!("{} {how:?}", self.1));
+        }
+    }
+
+    /// A line on which `many` messages come, one a millisecond.
+    fn line(told: &Told, many: usize) -> Deliveries {
+        struct Line(Told);
+        impl Drop for Line {
+            fn drop(&mut self) {
+                self.0.lock().unwrap().push("closed".to_owned());
+            }
+        }
+        let line = Line(told.clone());
+        let messages = stream::iter(0..many).then(move |n| {
+            let receipt = Box::new(Tells(line.0.clone(), n));
+            async move {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let message = Message {
+                    topic: "there".to_owned(),
+                    transport_id: n.to_string(),
+                    attributes: BTreeMap::new(),
+                    data: bytes::Bytes::new(),
+                    published_at: None,
+                    deliveries: 1,
+                };
+                Ok(Delivery::new(message, receipt))
+            }
+        });
+        messages.chain(stream::pending()).boxed()
+    }
+
+    fn finished(told: &Told) -> impl Future<Output = ()> + Send + 'static {
+        let told = told.clone();
+        async move { told.lock().unwrap().push("finished".to_owned()) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_leaves_takes_what_is_underway_then_closes_and_then_gives_it_back() {
+        let (leaving, told) = (Leaving::default(), Told::default());
+        let mut reader = leaving.in_order(line(&told, 3), finished(&told));
+        reader.next().await.unwrap().unwrap().ack().await;
+        drop(reader);
+        leaving.wait().await;
+        let told = told.lock().unwrap();
+        assert_eq!(
+            told[..],
+            ["0 Done", "closed", "finished", "1 Again(0ns)", "2 Again(0ns)"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_read_is_closed_without_a_look() {
+        let (leaving, told) = (Leaving::default(), Told::default());
+        drop(leaving.in_order(line(&told, 3), finished(&told)));
+        leaving.wait().await;
+        assert_eq!(told.lock().unwrap()[..], ["closed"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_without_end_is_left_all_the_same() {
+        let (leaving, told) = (Leaving::default(), Told::default());
+        let mut reader = leaving.in_order(line(&told, usize::MAX), finished(&told));
+        reader.next().await.unwrap().unwrap().ack().await;
+        drop(reader);
+        leaving.wait().await;
+        let told = told.lock().unwrap();
+        assert!(told.contains(&"closed".to_owned()), "{told:?}");
+        assert!(told.last().unwrap().ends_with("Again(0ns)"), "{told:?}");
+    }
+}
