@@ -5,7 +5,6 @@
 //! thousand histories. It always follows from the document, and counts only for the version that derived it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::core::document::{LastError, Metrics, SourceDocument, SourceRecord};
@@ -79,8 +78,10 @@ pub struct SourceSummary {
     /// The error of a transport that is in trouble now, refusals first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Box<ErrorInfo>>,
-    /// The rest of the record: [`SourceSummary::record`] reads it.
-    rest: Rest,
+    /// The part of the record that a list for people does without, as JSON on one line. It stays text until
+    /// [`SourceSummary::record`] is asked for: reading it would take longer than all else.
+    #[serde(skip)]
+    rest: Box<str>,
 }
 
 /// An identity whose authorisation is not valid.
@@ -123,19 +124,7 @@ impl Roles {
     }
 }
 
-/// The part of a record that a list for people does without. It stays text until somebody asks: reading it would take
-/// longer than all else.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Rest(Box<RawValue>);
-
-impl PartialEq for Rest {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.get() == other.0.get()
-    }
-}
-
-/// What [`Rest`] is the text of.
+/// What a summary has as text.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RestOfRecord {
@@ -146,7 +135,7 @@ struct RestOfRecord {
     permissions: Vec<String>,
 }
 
-/// A summary as a store keeps it.
+/// The first line of what a store keeps; the second is the rest of the record.
 #[derive(Serialize)]
 struct Kept<'a> {
     rules: &'static str,
@@ -172,7 +161,7 @@ impl SourceSummary {
             metadata: record.metadata,
             permissions: record.permissions,
         };
-        let rest = serde_json::value::to_raw_value(&rest).expect("names and numbers can be written as JSON");
+        let rest = serde_json::to_string(&rest).expect("names and numbers can be written as JSON");
         Self {
             key: document.key.clone(),
             display_name: record.display_name.map(String::into_boxed_str),
@@ -195,14 +184,14 @@ impl SourceSummary {
             latency_ms: record.latency_ms,
             latency_at: evidence.latency.as_ref().map(|latency| latency.at),
             trouble: trouble(evidence).cloned().map(Box::new),
-            rest: Rest(rest),
+            rest: rest.into_boxed_str(),
         }
     }
 
     /// Returns the fields that every reader of the document may rely on.
     pub fn record(&self) -> SourceRecord {
         // What is kept was written by this very version, so it can be read unless somebody changed it.
-        let rest: RestOfRecord = serde_json::from_str(self.rest.0.get()).unwrap_or_default();
+        let rest: RestOfRecord = serde_json::from_str(&self.rest).unwrap_or_default();
         SourceRecord {
             id: self.key.id().to_owned(),
             platform: self.key.platform(),
@@ -227,13 +216,19 @@ impl SourceSummary {
             rules: RULES,
             summary: self,
         };
-        serde_json::to_string(&kept).unwrap_or_default()
+        let first = serde_json::to_string(&kept).expect("names and numbers can be written as JSON");
+        [&*first, &*self.rest].join("\n")
     }
 
     /// Reads what [`SourceSummary::to_text`] wrote; `None` when another version did, or nobody that we know.
     pub fn from_text(text: &str) -> Option<Self> {
-        let found: Found<'_> = serde_json::from_str(text).ok()?;
-        (found.rules == RULES).then_some(found.summary)
+        let (first, rest) = text.split_once('\n')?;
+        let found: Found<'_> = serde_json::from_str(first).ok()?;
+        let summary = SourceSummary {
+            rest: rest.into(),
+            ..found.summary
+        };
+        (found.rules == RULES && rest.ends_with('}')).then_some(summary)
     }
 
     /// Returns why the identity that decided has no valid authorisation, as far as that is so and anyone said why.
@@ -268,6 +263,20 @@ fn unauthorised(evidence: &Evidence) -> Vec<Unauthorised> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn roles_are_named_as_far_as_they_are_few_and_scopes_are_none() {
+        for (permissions, named, count) in [
+            ("scope:chat:read scope:user:bot", "", 0),
+            ("MODERATOR VIP scope:user:bot", "MODERATOR VIP", 2),
+            ("A B C D", "A B C", 4),
+            ("A ADMINISTRATOR B C", "ADMINISTRATOR", 1),
+        ] {
+            let permissions: Vec<String> = permissions.split(' ').map(str::to_owned).collect();
+            let roles = Roles::of(&permissions);
+            assert_eq!((roles.named.join(" "), roles.count), (named.to_owned(), count));
+        }
+    }
 
     #[test]
     fn a_summary_of_other_rules_does_not_count() {
