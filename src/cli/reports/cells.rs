@@ -148,7 +148,8 @@ pub fn tone_of(transition: &Transition) -> Tone {
     }
 }
 
-/// Tells what was gained and lost: roles by name, scopes by their number.
+/// Tells what was gained and what is not proven any more (the one who told may have fallen silent): roles by name, scopes
+/// by their number.
 fn permissions_change(transition: &Transition) -> String {
     let set = |side: &Option<String>| -> BTreeSet<String> {
         side.iter()
@@ -171,8 +172,8 @@ fn permissions_change(transition: &Transition) -> String {
         (!words.is_empty()).then(|| format!("{verb} {}", words.join(", ")))
     };
     let gained = told("gained", after.difference(&before).collect());
-    let lost = told("lost", before.difference(&after).collect());
-    let parts: Vec<_> = gained.into_iter().chain(lost).collect();
+    let unproven = told("no longer proven:", before.difference(&after).collect());
+    let parts: Vec<_> = gained.into_iter().chain(unproven).collect();
     parts.join("; ")
 }
 
@@ -184,8 +185,12 @@ mod tests {
     fn a_change_of_permissions_names_roles_and_counts_scopes() {
         for (from, to, expected) in [
             ("", "MODERATOR scope:a scope:b", "gained MODERATOR, 2 scopes"),
-            ("MODERATOR scope:a", "VIP scope:a", "gained VIP; lost MODERATOR"),
-            ("scope:a", "", "lost 1 scope"),
+            (
+                "MODERATOR scope:a",
+                "VIP scope:a",
+                "gained VIP; no longer proven: MODERATOR",
+            ),
+            ("scope:a", "", "no longer proven: 1 scope"),
         ] {
             let transition = Transition {
                 facet: Facet::Permissions,

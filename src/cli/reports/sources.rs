@@ -368,6 +368,24 @@ impl SourcesReport {
             let more = format!("and {} more like these", refused.len() - SHOWN);
             hints.push(Note::hint(Tone::Bad, more, None));
         }
+        for platform in PlatformName::ALL {
+            let away = self.rows.iter().filter(|row| {
+                row.summary.key.platform() == platform
+                    && row.findings.disconnected
+                    && row.summary.trouble.is_some()
+            });
+            let away: Vec<&SourceRow> = away.collect();
+            let what = match away.as_slice() {
+                [] => continue,
+                [one] => format!("{} is disconnected", named(one)),
+                many => format!(
+                    "{} of {platform} are disconnected",
+                    humane::count(many.len() as u64, "source")
+                ),
+            };
+            let next = format!("bitbrat doctor {platform}");
+            hints.push(Note::hint(Tone::Warn, what, Some(&next)));
+        }
         let never = self
             .rows
             .iter()

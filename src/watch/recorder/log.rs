@@ -21,11 +21,11 @@ pub(super) fn log(source: &SourceKey, transition: &Transition, step: &Step) {
     };
     let expected = first || rule == "status.closed";
     if transition.facet == Facet::Permissions {
-        let (gained, lost) = (missing(from, to), missing(to, from));
+        let (gained, unproven) = (missing(from, to), missing(to, from));
         if expected {
-            debug!(source.key = %source, facet, gained, lost, %at, by, "`{source}`: permissions are known");
+            debug!(source.key = %source, facet, gained, unproven, %at, by, "`{source}`: permissions are known");
         } else {
-            info!(source.key = %source, facet, gained, lost, %at, by, "`{source}`: permissions changed");
+            info!(source.key = %source, facet, gained, unproven, %at, by, "`{source}`: permissions changed");
         }
     } else if expected && !matches!(to, "ERROR" | "REVOKED" | "EXPIRED" | "ONLINE") {
         debug!(source.key = %source, facet, from, to, %at, rule, by, "`{source}`: {facet} {from} → {to}");
