@@ -38,13 +38,6 @@ pub struct PlatformLook {
     pub problems: Vec<String>,
 }
 
-impl Looked {
-    /// Returns what was seen of `key`.
-    pub fn of<'a>(&'a self, key: &'a SourceKey) -> impl Iterator<Item = &'a Observation> {
-        self.observations.iter().filter(move |seen| seen.source == *key)
-    }
-}
-
 struct Collector<'a> {
     seen: Mutex<Vec<Observation>>,
     progress: &'a Progress,

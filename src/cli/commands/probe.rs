@@ -1,6 +1,6 @@
 //! `probe`: look once, and keep what was seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -9,16 +9,17 @@ use clap::Args;
 use crate::app::Access;
 use crate::cli::commands::sources::known::no_such_source;
 use crate::cli::context::Context;
-use crate::cli::look::{self, Kept, Looked};
+use crate::cli::look::{self, Kept, PlatformLook};
 use crate::cli::reports::probe::{ProbeReport, ProbedRow};
 use crate::cli::reports::sources::SourceRow;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
+use crate::core::observation::Observation;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
-use crate::store::{SourceStore, StoreError};
+use crate::store::{SourceStore, StoreError, Versioned};
 
 /// Look at the platforms once and keep what was seen
 ///
@@ -75,13 +76,13 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let store = cx.app.store(access).await?;
     let sources = cx.app.resolve(&platforms).await?;
     let keys = if asked.is_empty() { sources.keys() } else { asked };
-    let mut before = BTreeMap::new();
-    for key in &keys {
-        let stored = load(store.as_ref(), key).await?;
-        if stored.is_none() && !sources.keys().contains(key) {
-            return Err(no_such_source(key));
-        }
-        before.insert(key.clone(), stored);
+    let known = sources.known.iter().map(|source| (&source.key, &source.origin));
+    let origins: BTreeMap<&SourceKey, &String> = known.collect();
+    let before = load(store.as_ref(), &keys).await?;
+    let is_nobodys =
+        |(key, stored): &(&SourceKey, &Option<_>)| stored.is_none() && !origins.contains_key(key);
+    if let Some((unknown, _)) = before.iter().find(is_nobodys) {
+        return Err(no_such_source(unknown));
     }
     let looked = look::look(cx, &platforms, &probes, &keys).await;
     let kept = if args.dry_run {
@@ -92,20 +93,23 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     if let Some(error) = kept.first_refusal() {
         return Err(Failure::from(error).while_doing("what was seen could not be kept"));
     }
+    let after = match args.dry_run {
+        true => before,
+        false => load(store.as_ref(), &keys).await?,
+    };
+    let mut seen: HashMap<SourceKey, Vec<Observation>> = HashMap::new();
+    for observation in looked.observations {
+        let of_source = seen.entry(observation.source.clone()).or_default();
+        of_source.push(observation);
+    }
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals());
-    let mut rows = Vec::new();
-    for (key, stored) in before {
-        let seen: Vec<_> = looked.of(&key).cloned().collect();
-        let stored = if args.dry_run {
-            stored
-        } else {
-            load(store.as_ref(), &key).await?
-        };
+    let mut rows = Vec::with_capacity(after.len());
+    for (key, stored) in after {
+        let seen = seen.remove(&key).unwrap_or_default();
         let mut document = stored.unwrap_or_else(|| SourceDocument::new(key.clone()));
         document.join(Knowledge::of(&seen));
-        let configured = sources.known.iter().find(|source| source.key == key);
         let mut row = SourceRow::new(SourceSummary::of(&document), &intervals, now);
-        row.configured = configured.map(|source| source.origin.clone());
+        row.configured = origins.get(&key).map(|origin| (*origin).clone());
         rows.push(ProbedRow {
             transitions: kept.transitions.get(&key).cloned().unwrap_or_default(),
             row,
@@ -120,8 +124,14 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
         },
         ExitCode::worse,
     );
-    cx.output
-        .print(&report(cx, args, &probes, rows, looked, &sources.unresolved))?;
+    cx.output.print(&report(
+        cx,
+        args,
+        &probes,
+        rows,
+        looked.platforms,
+        &sources.unresolved,
+    ))?;
     Ok(exit)
 }
 
@@ -145,12 +155,17 @@ fn targets(words: &[Target]) -> (ProbeSet, Vec<SourceKey>) {
 }
 
 /// Reads a document; one that cannot be used is not in the way of a look, and shown by `sources status`.
-async fn load(store: &dyn SourceStore, key: &SourceKey) -> Result<Option<SourceDocument>, Failure> {
-    match store.load(key).await {
-        Ok(found) => Ok(found.map(|found| found.value)),
-        Err(StoreError::Unusable { .. }) => Ok(Some(SourceDocument::new(key.clone()))),
+async fn load(
+    store: &dyn SourceStore,
+    keys: &[SourceKey],
+) -> Result<BTreeMap<SourceKey, Option<SourceDocument>>, Failure> {
+    let found = store.load_some(keys).await;
+    let read = |(key, found): (&SourceKey, Result<Option<Versioned<_>>, _>)| match found {
+        Ok(found) => Ok((key.clone(), found.map(|found| found.value))),
+        Err(StoreError::Unusable { .. }) => Ok((key.clone(), Some(SourceDocument::new(key.clone())))),
         Err(error) => Err(error.into()),
-    }
+    };
+    keys.iter().zip(found).map(read).collect()
 }
 
 /// What was not looked at does not count as unknown.
@@ -172,14 +187,10 @@ fn report(
     args: &ProbeArgs,
     probes: &ProbeSet,
     rows: Vec<ProbedRow>,
-    looked: Looked,
+    platforms: Vec<PlatformLook>,
     unresolved: &[crate::app::Unresolved],
 ) -> ProbeReport {
-    let mut problems: Vec<String> = looked
-        .platforms
-        .iter()
-        .flat_map(|look| look.problems.clone())
-        .collect();
+    let mut problems: Vec<String> = platforms.iter().flat_map(|look| look.problems.clone()).collect();
     problems.extend(
         unresolved
             .iter()
@@ -189,7 +200,7 @@ fn report(
         as_of: cx.app.clock.now(),
         probes: probes.clone(),
         rows,
-        platforms: looked.platforms,
+        platforms,
         problems,
         kept_in: (!args.dry_run && !cx.app.is_store_temporary())
             .then(|| cx.app.settings.store.target.to_string()),
