@@ -167,19 +167,10 @@ fn read_grant(outcome: Result<Answer, HttpError>) -> Result<Granted, GrantFailur
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::core::time::Timestamp;
 
-    fn read(status: u16, body: &'static str) -> Result<Granted, GrantFailure> {
-        read_grant(Ok(Answer {
-            status,
-            headers: reqwest::header::HeaderMap::new(),
-            body: body.into(),
-            received_at: Timestamp::EPOCH,
-            rtt: Duration::ZERO,
-        }))
+    fn read(status: u16, body: &str) -> Result<Granted, GrantFailure> {
+        read_grant(Ok(Answer::made_up(status, &[], body)))
     }
 
     #[test]

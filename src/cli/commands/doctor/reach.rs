@@ -98,20 +98,7 @@ fn stranger(platform: PlatformName, answer: &Answer) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::core::time::Timestamp;
-
-    fn answer(status: u16, body: &'static str) -> Answer {
-        Answer {
-            status,
-            headers: reqwest::header::HeaderMap::new(),
-            body: body.into(),
-            received_at: Timestamp::EPOCH,
-            rtt: Duration::ZERO,
-        }
-    }
 
     #[test]
     fn an_answer_that_is_not_the_platforms_is_no_proof_of_it() {
@@ -139,7 +126,7 @@ mod tests {
                 true,
             ),
         ] {
-            let odd = stranger(platform, &answer(status, body));
+            let odd = stranger(platform, &Answer::made_up(status, &[], body));
             assert_eq!(odd.is_none(), passes, "{platform} {status} {body}: {odd:?}");
         }
     }
