@@ -5,6 +5,7 @@
 //! derived from it. No evidence, no claim. `docs/ARCHITECTURE.md` has the map.
 
 pub mod app;
+pub mod blocking;
 pub mod bus;
 pub mod cli;
 pub mod clock;

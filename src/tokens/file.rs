@@ -20,6 +20,7 @@ use super::memory::Gates;
 use super::{
     RefreshState, RefreshToken, StoredToken, TokenError, TokenKind, TokenLease, TokenRecord, TokenStore,
 };
+use crate::blocking::blocking;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::files::make_private_dir;
@@ -55,7 +56,7 @@ impl FileTokenStore {
 impl TokenStore for FileTokenStore {
     async fn identities(&self) -> Result<Vec<Identity>, TokenError> {
         let path = self.path.clone();
-        let file = off_the_runtime(move || read(&path)).await?;
+        let file = blocking(move || read(&path)).await?;
         let with_token = file
             .identities
             .into_iter()
@@ -65,7 +66,7 @@ impl TokenStore for FileTokenStore {
 
     async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError> {
         let (path, identity) = (self.path.clone(), identity.clone());
-        let mut file = off_the_runtime(move || read(&path).map(|file| (file, identity))).await?;
+        let mut file = blocking(move || read(&path).map(|file| (file, identity))).await?;
         let record = file.0.identities.remove(&file.1);
         Ok(record.and_then(|record| TokenRecord::from(record).token))
     }
@@ -93,7 +94,7 @@ struct Lease {
 impl TokenLease for Lease {
     async fn load(&self) -> Result<TokenRecord, TokenError> {
         let path = self.path.clone();
-        let mut file = off_the_runtime(move || read(&path)).await?;
+        let mut file = blocking(move || read(&path)).await?;
         let record = file.identities.remove(&self.identity);
         Ok(record.map(TokenRecord::from).unwrap_or_default())
     }
@@ -105,7 +106,7 @@ impl TokenLease for Lease {
             self.identity.clone(),
             RecordOnDisk::from(record),
         );
-        off_the_runtime(move || {
+        blocking(move || {
             let mut file = read(&path)?;
             file.version = VERSION;
             file.identities.insert(identity, record);
@@ -115,13 +116,6 @@ impl TokenLease for Lease {
         })
         .await
     }
-}
-
-/// Runs file work where it may block.
-async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("file work does not panic, and the runtime outlives its callers")
 }
 
 /// The file as it is written.
@@ -361,7 +355,7 @@ async fn lock(path: PathBuf, holder: &str) -> Result<File, TokenError> {
     };
     let file = {
         let path = path.clone();
-        off_the_runtime(move || open_lock(&path)).await.map_err(failed)?
+        blocking(move || open_lock(&path)).await.map_err(failed)?
     };
     let deadline = Instant::now() + LOCK_PATIENCE;
     // Asking again and again, rather than blocking a thread, lets the caller give up.

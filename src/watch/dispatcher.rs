@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::ledger::{Ledger, LedgerError, Waiting};
+use crate::blocking::blocking;
 use crate::clock::Chance;
 use crate::core::event::Event;
 use crate::core::source::SourceKey;
@@ -266,14 +267,6 @@ impl Held {
                 .unforgotten
                 .iter()
                 .any(|waiting| waiting.event.source == *source)
-    }
-}
-
-/// Runs what blocks on a thread that may.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

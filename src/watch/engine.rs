@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::attended::{Attended, Attendee};
-use super::dispatcher::{Dispatched, Dispatcher, Outlet, blocking};
+use super::dispatcher::{Dispatched, Dispatcher, Outlet};
 use super::intake::{Intake, Observer};
 use super::jumps;
 use super::lanes::Lanes;
@@ -24,6 +24,7 @@ use super::overview::{View, ViewOf};
 use super::recorder::{Beat, Recorded, Recorder, Stuck};
 use super::ticks::{self, Timetable};
 use super::tracker::Tracker;
+use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
 use crate::core::counters::Counters;

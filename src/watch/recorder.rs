@@ -13,11 +13,11 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use self::log::log;
-use super::dispatcher::blocking;
 use super::intake::{Input, Inputs};
 use super::ledger::{Commit, Committed, Fresh, Ledger, LedgerError};
 use super::queue::Class;
 use super::tracker::{Change, Tracker};
+use crate::blocking::blocking;
 use crate::clock::Clock;
 use crate::core::document::SourceDocument;
 use crate::core::event::{self, Told};

@@ -9,8 +9,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::dispatcher::blocking;
 use super::ledger::{LedgerError, sent_since};
+use crate::blocking::blocking;
 use crate::bus::{Message, names};
 use crate::core::event::Event;
 use crate::core::event::fields::text;

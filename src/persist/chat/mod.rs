@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::blocking::blocking;
 use crate::bus::follow::Follow;
 use crate::bus::{Delivery, EventBus, Filter, Start, Subscription};
 use crate::clock::{Chance, Clock};
@@ -151,22 +152,21 @@ impl ChatCounter {
             deliveries.push(delivery);
         }
         let (tally, now, found) = (self.tally.clone(), self.clock.now(), heard.len() as u64);
-        let counted = tokio::task::spawn_blocking(move || tally.count(&heard, now)).await;
+        let counted = blocking(move || tally.count(&heard, now)).await;
         match counted {
-            Ok(Ok(counted)) => {
+            Ok(counted) => {
                 self.counts.counted.fetch_add(counted, Ordering::Relaxed);
                 self.counts.repeated.fetch_add(found - counted, Ordering::Relaxed);
                 for delivery in deliveries {
                     delivery.ack().await;
                 }
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 warn!(error = %error, "Chat cannot be counted now; its messages are delivered again");
                 for delivery in deliveries {
                     delivery.nak(PAUSE).await;
                 }
             }
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }
 

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use rusqlite::Connection;
 
+use crate::blocking::blocking;
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
@@ -106,7 +107,7 @@ impl SqliteStore {
             }
         }
         let shared = self.0.clone();
-        off_thread(&self.0, move || {
+        blocking(move || {
             let patience = shared.options.busy_timeout;
             Ok(shared.with_connection(patience, work)?.unwrap_or_default())
         })
@@ -119,7 +120,7 @@ impl SqliteStore {
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.0.clone();
-        off_thread(&self.0, move || {
+        blocking(move || {
             if shared.access == Access::Read {
                 return Err(shared.read_only());
             }
@@ -129,20 +130,6 @@ impl SqliteStore {
                 .ok_or_else(|| shared.read_only())
         })
         .await
-    }
-}
-
-/// Runs `work` where it may block.
-async fn off_thread<T: Send + 'static>(
-    shared: &Shared,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(_) => Err(StoreError::Unavailable {
-            location: shared.location(),
-            reason: "the program is stopping".into(),
-        }),
     }
 }
 
@@ -303,7 +290,7 @@ impl SourceStore for SqliteStore {
             return Ok(());
         }
         let shared = self.0.clone();
-        off_thread(&self.0, move || {
+        blocking(move || {
             // Over a connection of its own: whoever writes meanwhile does not wait.
             let patience = shared.options.busy_timeout;
             database::move_log(&shared.path, patience).map_err(|error| trouble::explain(&shared.path, &error))

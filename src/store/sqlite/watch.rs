@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 
+use crate::blocking::blocking;
 use crate::store::sqlite::database::Opened;
-use crate::store::sqlite::{Access, Shared, database, off_thread, rows, trouble};
+use crate::store::sqlite::{Access, Shared, database, rows, trouble};
 use crate::store::{StoreError, Stored};
 
 /// What a watcher has seen so far.
@@ -39,16 +40,13 @@ pub fn documents(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Stored>, 
             if watcher.seen != Seen::Nothing {
                 tokio::time::sleep(watcher.shared.options.watch_interval).await;
             }
-            let shared = watcher.shared.clone();
-            let looked = off_thread(&shared, move || {
+            let looked = blocking(move || {
                 let news = watcher.look();
-                Ok((watcher, news))
+                (watcher, news)
             });
             match looked.await {
-                Ok((seen, Some(news))) => return Some((news, seen)),
-                Ok((seen, None)) => watcher = seen,
-                // Only a runtime that stops drops its threads.
-                Err(_) => return None,
+                (seen, Some(news)) => return Some((news, seen)),
+                (seen, None) => watcher = seen,
             }
         }
     })

@@ -1,0 +1,60 @@
+//! The one way to do what blocks (files, SQLite) beside the threads that serve everybody.
+
+use std::future::pending;
+
+use tokio::task::spawn_blocking;
+
+/// Runs `work` on a thread that may block. A panic of it is a panic here.
+///
+/// When the runtime ends before `work` has begun, nothing comes back: whoever waits is about to be dropped with the runtime, and
+/// neither a result nor a panic would be the truth.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_the_work_is_a_panic_of_who_waits_for_it() {
+        let waits = AssertUnwindSafe(blocking(|| panic!("as it was"))).catch_unwind();
+        let panic = waits.await.expect_err("it panicked");
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"as it was"));
+    }
+
+    #[test]
+    fn work_that_the_end_of_the_runtime_cancels_is_no_panic() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .expect("a runtime");
+        let (run, running) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        let task = runtime.spawn(async move {
+            // In the middle of this turn the runtime ends; no work begins any more.
+            let _ = run.send(());
+            let _ = ended.recv();
+            let _ = tell.send("goes on");
+            let done = AssertUnwindSafe(blocking(|| ())).catch_unwind().await;
+            let _ = tell.send(if done.is_ok() { "done" } else { "panicked" });
+        });
+        running.recv().expect("it runs");
+        runtime.shutdown_background();
+        end.send(()).expect("it is in the middle of its turn");
+        drop(task);
+        assert_eq!(told.iter().collect::<Vec<_>>(), ["goes on"]);
+    }
+}
