@@ -194,7 +194,7 @@ proptest! {
         let document = SourceDocument::from_knowledge(key(), known);
         let summary = SourceSummary::of(&document);
         prop_assert_eq!(summary.record(), document.record());
-        prop_assert_eq!(SourceSummary::from_text(&summary.to_text()), Some(summary));
+        prop_assert_eq!(SourceSummary::from_bytes(&summary.to_bytes()), Some(summary));
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl fmt::Debug for SourceKey {
 
 impl fmt::Display for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}:{}", self.platform, self.id()))
+        f.pad(&[self.platform.as_str(), ":", self.id()].concat())
     }
 }
 

@@ -3,8 +3,6 @@
 //! Measuring text costs comfy-table some ten milliseconds for a thousand rows, three times what reading them takes. So
 //! rows in plain ASCII, which need no measuring, are laid out here by the same rules; a test holds the two together.
 
-use std::borrow::Cow;
-
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell as TableCell, CellAlignment, ColumnConstraint, Row, Table, Width};
 
@@ -149,34 +147,45 @@ fn lay_out(text: &mut String, cells: &[Cell], grid: &Grid, kept: &[(usize, u16)]
     for (index, width) in kept {
         let width = usize::from(*width);
         let cell = &cells[*index];
-        // Most cells are words without a symbol, which are written as they are.
-        let mut spelled = match cell.glyph {
-            None => Cow::Borrowed(&*cell.text),
-            Some(_) => Cow::Owned(look.spell(cell)),
-        };
-        let mut length = ascii_width(cell, look).map_or(width, usize::from);
-        if length > width {
-            let mark = ellipsis(look);
-            let mark = if mark.chars().count() > width { "" } else { mark };
-            let cut = spelled.char_indices().nth(width - mark.chars().count());
-            let kept = cut.map_or(spelled.len(), |(at, _)| at);
-            spelled = Cow::Owned(format!("{}{mark}", &spelled[..kept]));
-            length = width;
-        }
+        let length = ascii_width(cell, look).map_or(width, usize::from);
+        let room = width.saturating_sub(length);
         let (before, after) = match grid.columns[*index].right {
-            true => (width - length, 0),
-            false => (0, width - length),
+            true => (room, 0),
+            false => (0, room),
         };
-        if length > 0 {
-            text.extend(std::iter::repeat_n(' ', spaces + before));
-            look.paint_to(text, cell.tone, &spelled);
+        spaces += before;
+        if length > 0 && width > 0 {
+            pad(text, spaces);
             spaces = 0;
-        } else {
-            spaces += before;
+            if length > width {
+                look.paint_to(text, cell.tone, &cut(look.spell(cell), width, look));
+            } else {
+                look.show_to(text, cell);
+            }
         }
         spaces += after + usize::from(GUTTER);
     }
     text.push('\n');
+}
+
+/// Cuts `spelled`, which is too long, to `width` characters; an ellipsis says so where there is room for one.
+fn cut(mut spelled: String, width: usize, look: Look) -> String {
+    let mark = ellipsis(look);
+    let mark = if mark.chars().count() > width { "" } else { mark };
+    let end = spelled.char_indices().nth(width - mark.chars().count());
+    spelled.truncate(end.map_or(spelled.len(), |(at, _)| at));
+    spelled + mark
+}
+
+/// Appends so many spaces.
+fn pad(text: &mut String, count: usize) {
+    const SPACES: &str = "                                                                ";
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(SPACES.len());
+        text.push_str(&SPACES[..now]);
+        left -= now;
+    }
 }
 
 /// Decides how wide each column is; `None` drops it.

@@ -3,12 +3,13 @@
 /// Returns an age or a duration as its one largest unit: `12s`, `4m`, `3h`, `2d`.
 pub fn age(millis: u64) -> String {
     let seconds = millis / 1000;
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86_400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "s"),
+        60..3600 => (seconds / 60, "m"),
+        3600..86_400 => (seconds / 3600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    count.to_string() + unit
 }
 
 /// Returns a duration as its two largest units: `45s`, `12m`, `1h12m`, `3d4h`.

@@ -69,28 +69,43 @@ impl Look {
 
     /// Appends `text` as it looks with `tone`.
     pub fn paint_to(self, to: &mut String, tone: Tone, text: &str) {
+        self.paint_parts(to, tone, [text]);
+    }
+
+    fn paint_parts<const N: usize>(self, to: &mut String, tone: Tone, parts: [&str; N]) {
         let codes = if self.color { codes(tone) } else { "" };
-        if codes.is_empty() || text.is_empty() {
-            to.push_str(text);
-            return;
-        }
-        for part in ["\u{1b}[", codes, "m", text, "\u{1b}[0m"] {
+        let plain = codes.is_empty() || parts.iter().all(|part| part.is_empty());
+        let (before, after): (&[&str], &[&str]) = match plain {
+            true => (&[], &[]),
+            false => (&["\u{1b}[", codes, "m"], &["\u{1b}[0m"]),
+        };
+        for part in before.iter().chain(&parts).chain(after) {
             to.push_str(part);
         }
     }
 
     /// Returns a cell's symbol and text, without colour.
     pub fn spell(self, cell: &Cell) -> String {
-        match cell.glyph {
-            Some(glyph) if cell.text.is_empty() => glyph.draw(self.unicode).to_owned(),
-            Some(glyph) => format!("{} {}", glyph.draw(self.unicode), cell.text),
-            None => cell.text.clone().into_owned(),
-        }
+        self.parts(cell).concat()
     }
 
     /// Returns a cell with symbol, text and colour.
     pub fn show(self, cell: &Cell) -> String {
-        self.paint(cell.tone, &self.spell(cell))
+        let mut shown = String::new();
+        self.show_to(&mut shown, cell);
+        shown
+    }
+
+    /// Appends a cell with symbol, text and colour.
+    pub fn show_to(self, to: &mut String, cell: &Cell) {
+        self.paint_parts(to, cell.tone, self.parts(cell));
+    }
+
+    /// The symbol, what separates it from the text, and the text.
+    fn parts(self, cell: &Cell) -> [&str; 3] {
+        let symbol = cell.glyph.map_or("", |glyph| glyph.draw(self.unicode));
+        let both = !symbol.is_empty() && !cell.text.is_empty();
+        [symbol, if both { " " } else { "" }, &cell.text]
     }
 
     /// Returns what separates the parts of a line.

@@ -13,7 +13,7 @@ use crate::core::verdict::{AuthStatus, Status};
 
 /// Returns `age` as in `4m ago`.
 pub fn ago(age: u64) -> String {
-    format!("{} ago", humane::age(age))
+    humane::age(age) + " ago"
 }
 
 /// Returns how long ago `at` was, or `never`.
@@ -36,8 +36,13 @@ fn aged(cell: Cell, stale: bool, age: Option<u64>) -> Cell {
     let Some(age) = age.filter(|_| stale) else {
         return cell;
     };
-    let text = format!("{} {}", cell.text, ago(age)).into();
-    Cell { text, ..cell }.glyph(Glyph::Stale).tone(Tone::Dim)
+    let text = [&*cell.text, " ", &humane::age(age), " ago"].concat();
+    Cell {
+        text: text.into(),
+        ..cell
+    }
+    .glyph(Glyph::Stale)
+    .tone(Tone::Dim)
 }
 
 /// Shows the connection.

@@ -31,8 +31,16 @@ const MIGRATIONS: &[&str] = &[
         UPDATE sources SET summary = NULL WHERE id = NEW.id;
     END;
 ",
-    // A list reads this alone, and none of the documents.
-    "CREATE INDEX sources_in_short ON sources (id, summary);",
+    // Summaries are for programs. A list reads their index alone, and none of the documents.
+    "
+    DROP TRIGGER document_edited;
+    ALTER TABLE sources DROP COLUMN summary;
+    ALTER TABLE sources ADD COLUMN summary BLOB;
+    CREATE TRIGGER document_edited AFTER UPDATE OF document ON sources WHEN NEW.version = OLD.version BEGIN
+        UPDATE sources SET summary = NULL WHERE id = NEW.id;
+    END;
+    CREATE INDEX sources_in_short ON sources (id, summary);
+",
 ];
 
 /// Pages that the log may have before a write moves them into the file itself, which costs it two waits for the disk.
@@ -42,8 +50,8 @@ const LOG_PAGES: i64 = 8192;
 /// The newest schema that we know.
 pub const SCHEMA: i64 = 3;
 
-/// The first schema whose documents have summaries beside them.
-pub const WITH_SUMMARIES: i64 = 2;
+/// The first schema whose documents have summaries beside them that we read.
+pub const WITH_SUMMARIES: i64 = 3;
 
 /// Pages of the file that a reader keeps in memory.
 const PAGES: i64 = 16;

@@ -28,7 +28,7 @@ impl Row {
 pub struct Upsert {
     pub document_id: String,
     text: String,
-    summary: String,
+    summary: Vec<u8>,
     base: Option<Version>,
     history: Vec<HistoryEntry>,
 }
@@ -40,7 +40,7 @@ impl Upsert {
         Ok(Self {
             document_id: write.document.key.to_string(),
             text,
-            summary: SourceSummary::of(&write.document).to_text(),
+            summary: SourceSummary::of(&write.document).to_bytes(),
             base: write.base.clone(),
             history: write.history.clone(),
         })
@@ -89,8 +89,8 @@ pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc
         let document_id: String = row.get(0)?;
         match row
             .get_ref(1)?
-            .as_str_or_null()?
-            .and_then(SourceSummary::from_text)
+            .as_blob_or_null()?
+            .and_then(SourceSummary::from_bytes)
         {
             Some(summary) => all.push(Stored {
                 document_id,
