@@ -1,8 +1,8 @@
 //! Looks once at the platforms, with progress, and keeps what was seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -96,6 +96,9 @@ pub async fn look(
     }
 }
 
+/// How often it is counted what is stored already.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// What keeping a look changed.
 #[derive(Debug, Default)]
 pub struct Kept {
@@ -105,11 +108,31 @@ pub struct Kept {
     pub failures: Vec<(SourceKey, StoreError)>,
 }
 
-/// Joins what was seen into the stored documents. Returns when everything is stored or has failed.
+/// Joins what was seen into the stored documents, with progress. Returns when everything is stored or has failed.
 pub async fn keep(cx: &Context, store: Arc<dyn SourceStore>, seen: &[Observation]) -> Kept {
     let persister = cx.app.persister(store);
-    let mut applied = persister.observe(seen).await;
-    let flushed = persister.flush().await;
+    let sources: BTreeSet<_> = seen.iter().map(|observation| &observation.source).collect();
+    let keeping = async {
+        let applied = persister.observe(seen).await;
+        (applied, persister.flush().await)
+    };
+    let telling = async {
+        loop {
+            let done = persister.stats().documents;
+            cx.progress.update("store", "sources", done, sources.len() as u64);
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    let (mut applied, flushed) = cx
+        .progress
+        .during(async {
+            tokio::select! {
+                biased;
+                kept = keeping => kept,
+                never = telling => never,
+            }
+        })
+        .await;
     for (key, transitions) in flushed.transitions {
         applied.transitions.entry(key).or_default().extend(transitions);
     }

@@ -76,10 +76,9 @@ impl Progress {
         if !self.enabled {
             return work.await;
         }
-        let work = std::pin::pin!(work);
-        let mut work = work;
+        let mut work = std::pin::pin!(work);
         let result = tokio::select! {
-            result = &mut work => return result,
+            result = &mut work => result,
             () = tokio::time::sleep(self.patience) => {
                 self.show();
                 work.await

@@ -127,6 +127,8 @@ pub struct Stats {
     pub since: Timestamp,
     /// Documents and history entries written.
     pub writes: u64,
+    /// Documents written.
+    pub documents: u64,
     /// Documents read.
     pub reads: u64,
     /// Writes that someone else had overtaken.
@@ -149,6 +151,7 @@ impl Stats {
         Self {
             since: now,
             writes: 0,
+            documents: 0,
             reads: 0,
             conflicts: 0,
             failures: 0,
@@ -321,6 +324,7 @@ impl Persister {
         let transitions = entry.saved(version, heartbeat);
         self.count(|stats| {
             stats.writes += 1 + transitions.len() as u64;
+            stats.documents += 1;
             stats.failing = false;
         });
         applied.outcomes.insert(key.clone(), Outcome::Written);

@@ -190,7 +190,8 @@ async fn a_transition_is_stored_at_once_with_its_history() {
         ["stream UNKNOWN>ONLINE", "stream ONLINE>OFFLINE"]
     );
     assert_eq!((desk.reads(), desk.writes()), (1, 2));
-    assert_eq!(desk.persister.stats().writes, 4);
+    let stats = desk.persister.stats();
+    assert_eq!((stats.documents, stats.writes), (2, 4));
 }
 
 #[tokio::test]

@@ -77,6 +77,7 @@ async fn served(token: Option<&str>) -> Served {
         stored: Some(Arc::new(|| Stored {
             stats: Stats {
                 writes: 12,
+                documents: 8,
                 ..Stats::since(Timestamp::from_millis(1_780_000_000_000))
             },
             expected_per_day: 4096,
