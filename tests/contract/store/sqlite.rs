@@ -41,6 +41,29 @@ fn place() -> Place {
     }
 }
 
+impl Place {
+    async fn writer(&self) -> SqliteStore {
+        SqliteStore::open(&self.path, SqliteOptions::default())
+            .await
+            .unwrap()
+    }
+
+    /// Opens it with one document in it.
+    async fn filled(&self) -> SqliteStore {
+        let store = self.writer().await;
+        store.save(&[write("kick:5")]).await.remove(0).unwrap();
+        store
+    }
+
+    async fn reader(&self, options: SqliteOptions) -> SqliteStore {
+        SqliteStore::open_read_only(&self.path, options).await.unwrap()
+    }
+
+    fn file(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(&self.path).unwrap()
+    }
+}
+
 async fn refusal(path: &Path) -> String {
     match SqliteStore::open(path, quick())
         .await
@@ -55,29 +78,20 @@ async fn refusal(path: &Path) -> String {
 #[tokio::test]
 async fn a_reader_of_a_store_that_is_not_there_yet_sees_no_documents_and_makes_no_file() {
     let place = place();
-    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    let reader = place.reader(SqliteOptions::default()).await;
     assert!(reader.load_all().await.unwrap().is_empty());
     assert!(reader.load(&key()).await.unwrap().is_none());
     assert!(!place.path.exists());
     // Once there is one, the same reader sees it.
-    let writer = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
-    writer.save(&[write("kick:5")]).await.remove(0).unwrap();
+    let _writer = place.filled().await;
     assert_eq!(reader.load_all().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_reader_cannot_write() {
     let place = place();
-    SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
-    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    place.writer().await;
+    let reader = place.reader(SqliteOptions::default()).await;
     assert!(matches!(
         reader.save(&[write("kick:5")]).await[0],
         Err(StoreError::Refused { .. })
@@ -88,13 +102,8 @@ async fn a_reader_cannot_write() {
 #[tokio::test]
 async fn a_newer_schema_is_refused_with_both_versions() {
     let place = place();
-    SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
-    rusqlite::Connection::open(&place.path)
-        .unwrap()
-        .pragma_update(None, "user_version", 99)
-        .unwrap();
+    place.writer().await;
+    place.file().pragma_update(None, "user_version", 99).unwrap();
     for opened in [
         SqliteStore::open(&place.path, quick()).await,
         SqliteStore::open_read_only(&place.path, quick()).await,
@@ -132,9 +141,9 @@ const FIRST_SCHEMA: &str = "
 #[tokio::test]
 async fn a_file_of_the_first_schema_is_read_as_it_is_and_migrated_by_the_first_writer() {
     let place = place();
-    let file = rusqlite::Connection::open(&place.path).unwrap();
+    let file = place.file();
     file.execute_batch(FIRST_SCHEMA).unwrap();
-    let reader = SqliteStore::open_read_only(&place.path, quick()).await.unwrap();
+    let reader = place.reader(quick()).await;
     let name = async |store: &SqliteStore| {
         let summary = store.summaries().await.unwrap().remove(0).document.unwrap();
         (
@@ -146,9 +155,7 @@ async fn a_file_of_the_first_schema_is_read_as_it_is_and_migrated_by_the_first_w
     let schema = || file.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(name(&reader).await, expected);
     assert_eq!(schema().unwrap(), 1);
-    let writer = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    let writer = place.writer().await;
     assert_eq!(schema().unwrap(), 3);
     assert_eq!(name(&writer).await, expected);
     assert_eq!(name(&reader).await, expected);
@@ -161,15 +168,12 @@ async fn a_file_of_the_first_schema_is_read_as_it_is_and_migrated_by_the_first_w
 #[tokio::test]
 async fn a_list_is_read_without_the_documents() {
     let place = place();
-    let store = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
-    store.save(&[write("kick:5")]).await.remove(0).unwrap();
-    let file = rusqlite::Connection::open(&place.path).unwrap();
+    let _store = place.filled().await;
+    let file = place.file();
     // The trigger that forgets summaries must not see this.
     file.execute_batch("DROP TRIGGER document_edited; UPDATE sources SET document = 'no document at all'")
         .unwrap();
-    let reader = SqliteStore::open_read_only(&place.path, quick()).await.unwrap();
+    let reader = place.reader(quick()).await;
     let summary = reader.summaries().await.unwrap().remove(0).document.unwrap();
     assert_eq!(summary.key, key());
     let plan = "EXPLAIN QUERY PLAN SELECT id, summary FROM sources ORDER BY id";
@@ -180,15 +184,9 @@ async fn a_list_is_read_without_the_documents() {
 #[tokio::test]
 async fn a_document_edited_by_hand_is_summed_up_as_it_is_now() {
     let place = place();
-    let store = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
-    store.save(&[write("kick:5")]).await.remove(0).unwrap();
+    let store = place.filled().await;
     let edited = "UPDATE sources SET document = '{\"displayName\":\"Edited\"}'";
-    rusqlite::Connection::open(&place.path)
-        .unwrap()
-        .execute(edited, [])
-        .unwrap();
+    place.file().execute(edited, []).unwrap();
     let summary = store.summaries().await.unwrap().remove(0).document.unwrap();
     assert_eq!(summary.display_name.as_deref(), Some("Edited"));
 }
@@ -201,7 +199,7 @@ async fn files_that_are_no_store_are_refused_and_left_alone() {
     assert_eq!(std::fs::read(&place.path).unwrap().len(), 8000);
 
     std::fs::remove_file(&place.path).unwrap();
-    let theirs = rusqlite::Connection::open(&place.path).unwrap();
+    let theirs = place.file();
     theirs.execute_batch("CREATE TABLE sources (mine TEXT)").unwrap();
     assert!(refusal(&place.path).await.contains("another program"));
 
@@ -214,9 +212,7 @@ async fn files_that_are_no_store_are_refused_and_left_alone() {
 #[tokio::test]
 async fn a_damaged_file_is_told_as_such() {
     let place = place();
-    let store = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    let store = place.writer().await;
     for number in 1..200 {
         store
             .save(&[write(&format!("kick:{number}"))])
@@ -243,20 +239,14 @@ async fn a_damaged_file_is_told_as_such() {
 #[tokio::test]
 async fn a_reader_that_waits_for_a_lock_keeps_nobody_else_waiting() {
     let place = place();
-    let store = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
-    store.save(&[write("kick:5")]).await.remove(0).unwrap();
-    drop(store);
-    let locker = rusqlite::Connection::open(&place.path).unwrap();
+    drop(place.filled().await);
+    let locker = place.file();
     locker
         .execute_batch("PRAGMA locking_mode = EXCLUSIVE; UPDATE sequence SET value = value + 1")
         .unwrap();
     // All on one thread: did the reader wait on it, the lock would never be given back.
     let read = async {
-        let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
-            .await
-            .unwrap();
+        let reader = place.reader(SqliteOptions::default()).await;
         reader.summaries().await.unwrap().len()
     };
     let (read, ()) = tokio::join!(read, async { drop(locker) });
@@ -267,7 +257,7 @@ async fn a_reader_that_waits_for_a_lock_keeps_nobody_else_waiting() {
 async fn a_lock_that_is_kept_is_told_and_heals() {
     let place = place();
     let store = SqliteStore::open(&place.path, quick()).await.unwrap();
-    let holder = rusqlite::Connection::open(&place.path).unwrap();
+    let holder = place.file();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     let told = store.save(&[write("kick:5")]).await.remove(0).unwrap_err();
     assert!(
@@ -283,9 +273,7 @@ async fn a_lock_that_is_kept_is_told_and_heals() {
 #[tokio::test]
 async fn a_store_that_was_deleted_in_use_is_made_anew() {
     let place = place();
-    let store = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    let store = place.writer().await;
     let version = store.save(&[write("kick:5")]).await.remove(0).unwrap();
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{suffix}", place.path.display()));
@@ -296,20 +284,14 @@ async fn a_store_that_was_deleted_in_use_is_made_anew() {
         Err(StoreError::Conflict { .. })
     ));
     store.save(&[write("kick:5")]).await.remove(0).unwrap();
-    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    let reader = place.reader(SqliteOptions::default()).await;
     assert_eq!(reader.load_all().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_read_only_place_refuses_writers_and_serves_readers() {
     let place = place();
-    let store = SqliteStore::open(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
-    store.save(&[write("kick:5")]).await.remove(0).unwrap();
-    drop(store);
+    drop(place.filled().await);
     let directory = place.path.parent().unwrap();
     let mode =
         |path: &Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
@@ -324,9 +306,7 @@ async fn a_read_only_place_refuses_writers_and_serves_readers() {
             "{told}"
         );
     }
-    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    let reader = place.reader(SqliteOptions::default()).await;
     let read = reader.load_all().await.map(|all| all.len());
     mode(directory, 0o755);
     assert_eq!(read.unwrap(), 1);
@@ -365,9 +345,7 @@ fn start(role: u64, path: &Path) -> Child {
 async fn eight_processes_make_and_fill_one_file_while_another_reads() {
     const PROCESSES: u64 = 8;
     let place = place();
-    let reader = SqliteStore::open_read_only(&place.path, SqliteOptions::default())
-        .await
-        .unwrap();
+    let reader = place.reader(SqliteOptions::default()).await;
     let mut writers: Vec<_> = (0..PROCESSES).map(|role| start(role, &place.path)).collect();
     let mut seen = 0;
     while writers
