@@ -16,6 +16,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
+use crate::core::transition::Facet;
 use crate::core::verdict::Status;
 
 /// Moments close together, so that ties and near misses are common, with some far apart.
@@ -44,6 +45,7 @@ fn error() -> impl Strategy<Value = ErrorInfo> {
 fn link() -> impl Strategy<Value = LinkState> {
     prop_oneof![
         Just(LinkState::Up),
+        Just(LinkState::Answered),
         Just(LinkState::Closed),
         error().prop_map(|error| LinkState::Down { error }),
         error().prop_map(|error| LinkState::Refused { error }),
@@ -124,6 +126,10 @@ fn fact() -> impl Strategy<Value = Fact> {
             },
         }),
         error().prop_map(|error| Fact::Problem { error }),
+        error().prop_map(|error| Fact::Unanswered {
+            facet: Facet::Stream,
+            error
+        }),
     ]
 }
 
