@@ -1,7 +1,7 @@
 //! What looks say of the link to Twitch, one after the other in one process or each in a process of its own.
 
 use bitbrat::core::evidence::Knowledge;
-use bitbrat::core::observation::{Fact, LinkState, Observation};
+use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::PlatformName;
 use bitbrat::core::verdict::{Status, Verdict};
 use bitbrat::platforms::Probe;
@@ -170,21 +170,18 @@ async fn a_stream_that_is_listed_proves_its_channel_and_an_absence_does_not() {
 }
 
 #[tokio::test]
-async fn the_usual_look_tells_of_each_link_once() {
+async fn what_users_has_told_of_the_link_streams_does_not_tell_again() {
     let mut told = Told::start().await;
     let platform = told.world.platform();
-    for _ in 0..3 {
-        let seen = told.look(&platform, 60, BOTH).await;
-        assert_eq!(seen.count(about_the_link), ALL.len());
-        let up = |fact: &Fact| {
-            matches!(
-                fact,
-                Fact::Connection {
-                    state: LinkState::Up,
-                    ..
-                }
-            )
-        };
-        assert_eq!(seen.count(up), 2);
+    for (seconds, probes, links) in [
+        (0, STREAM, 3),
+        (60, BOTH, 3),
+        (60, STREAM, 0),
+        (60, CONNECTION, 3),
+        (299, STREAM, 0),
+        (1, STREAM, 3),
+    ] {
+        let seen = told.look(&platform, seconds, probes).await;
+        assert_eq!(seen.count(about_the_link), links, "{seconds} s, {probes:?}");
     }
 }

@@ -52,7 +52,7 @@ async fn all_told(world: &World, sources: &[SourceKey], expected: &[&str]) {
 
 #[tokio::test]
 async fn streams_that_fail_while_users_answers_do_not_make_the_connection_flap() {
-    let (world, sources) = watched().await;
+    let (mut world, sources) = watched().await;
     let faults = world.sim.twitch.host().faults();
     for fault in [
         Fault::status(503),
@@ -64,7 +64,9 @@ async fn streams_that_fail_while_users_answers_do_not_make_the_connection_flap()
         faults.remove(number);
         all_told(&world, &sources, &["CONNECTED"]).await;
     }
-    // What was not answered is not hidden: the stream's evidence has grown old, and the last error tells why.
+    // What was not answered is not hidden: the stream's evidence has grown old, and the last error tells why. With the stop
+    // everything is stored.
+    world.stop().await;
     let document = world.document(&sources[0]).await;
     assert_eq!(document.verdict.stream.value, StreamStatus::Online);
     let age = world.now().millis_since(document.verdict.stream.at.unwrap());

@@ -162,8 +162,12 @@ impl Look<'_> {
                 notes.answered(Question::Streams, page.at);
                 let complete = page.cursor.is_none();
                 let (at, found) = (page.at, by_id(page.rows, |stream| &stream.user_id));
-                // Where users has told of the link in this look, it need not be told again.
-                let users_told = self.wants(Probe::Connection) && !notes.has_failed(Question::Users, batch);
+                // Where users has told of the link, it need not be told again for ten thousand sources.
+                let users_told = if self.wants(Probe::Connection) {
+                    !notes.has_failed(Question::Users, batch)
+                } else {
+                    self.twitch.witnesses.vouch_against(Question::Streams.name(), at)
+                };
                 for source in batch {
                     let row = found.get(source.id());
                     if !users_told {
