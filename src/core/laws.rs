@@ -216,6 +216,27 @@ proptest! {
     }
 
     #[test]
+    fn who_was_said_not_to_exist_is_not_connected_before_being_proven_again(history in vec(observation(), 0..60)) {
+        let newest = |over: Transport, wanted: fn(&LinkState) -> bool| {
+            let told = history.iter().filter(|told| {
+                matches!(&told.fact, Fact::Connection { transport, state } if *transport == over && wanted(state))
+            });
+            told.map(|told| told.at).max()
+        };
+        let denies: fn(&LinkState) -> bool = |state| {
+            matches!(state, LinkState::Down { error } | LinkState::Refused { error } if error.is_not_found())
+        };
+        let verdict = SourceDocument::from_knowledge(key(), Knowledge::of(&history)).verdict;
+        for over in [Transport::Api, Transport::EventSub, Transport::Gateway, Transport::Webhook] {
+            let denied = newest(over, denies);
+            let since = newest(over, |state| matches!(state, LinkState::Up | LinkState::Closed));
+            if denied.is_some() && denied >= since {
+                prop_assert_ne!(verdict.status.value, Status::Connected);
+            }
+        }
+    }
+
+    #[test]
     fn no_history_without_positive_evidence_claims_anything(history in vec(observation(), 0..60)) {
         let proves = |wanted: fn(&Fact) -> bool| history.iter().any(|observation| wanted(&observation.fact));
         let verdict = SourceDocument::from_knowledge(key(), Knowledge::of(&history)).verdict;
