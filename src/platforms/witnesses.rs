@@ -34,6 +34,13 @@ impl Witnesses {
         self.lock().insert(question, Word { at, answered: false });
     }
 
+    /// Notes that the link itself failed: what was answered before says nothing of what comes after.
+    pub fn link_failed(&self, at: Timestamp) {
+        for word in self.lock().values_mut() {
+            word.answered &= word.at > at;
+        }
+    }
+
     /// Returns whether anything but `question` was answered when it was last asked, and lately.
     pub fn vouch_against(&self, question: &str, now: Timestamp) -> bool {
         let words = self.lock();
@@ -92,6 +99,10 @@ mod tests {
         // Dated ahead of our clock, by the platform's.
         witnesses.answered("users", at(60));
         assert!(vouch("streams", 50));
+        witnesses.link_failed(at(59));
+        assert!(vouch("streams", 61), "it was answered after that");
+        witnesses.link_failed(at(60));
+        assert!(!vouch("streams", 61));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::PlatformName;
 use bitbrat::core::verdict::{Status, Verdict};
 use bitbrat::platforms::Probe;
-use bitbrat::platforms::twitch::TwitchPlatform;
+use bitbrat::platforms::twitch::{self, TwitchPlatform};
 use bitbrat::sim::{Fault, FaultBody};
 
-use super::{RAT, Seen, World, look};
+use super::{BOT, RAT, SCOPES, Seen, World, look};
 
 const CONNECTION: &[Probe] = &[Probe::Connection];
 const STREAM: &[Probe] = &[Probe::Stream];
@@ -28,7 +28,10 @@ struct Told {
 
 impl Told {
     async fn start() -> Self {
-        let world = World::confidential().await;
+        Self::of(World::confidential().await)
+    }
+
+    fn of(world: World) -> Self {
         world.twitch().add_channel(QUIET, "quiet");
         world.twitch().go_live(RAT).unwrap();
         Self {
@@ -159,6 +162,20 @@ async fn an_answer_ends_a_failure_and_never_makes_up_a_channel() {
         told.look(&platform, 60, probes).await;
         assert_eq!(told.statuses(), expected, "{fault:?} {probes:?}");
     }
+}
+
+#[tokio::test]
+async fn after_a_failure_of_the_link_the_first_answer_ends_it_whoever_vouched_before() {
+    // Nobody reads in the bot's place.
+    let mut told = Told::of(World::public().await);
+    let platform = told.world.platform();
+    told.look(&platform, 0, BOTH).await;
+    told.world.twitch().disconnect(BOT);
+    told.look(&platform, 15, STREAM).await;
+    assert_eq!(told.statuses(), [Error; 3]);
+    told.world.give_token(&twitch::bot(), BOT, &SCOPES).await;
+    told.look(&platform, 15, STREAM).await;
+    assert_eq!(told.statuses(), [Connected, Connected, Error]);
 }
 
 #[tokio::test]

@@ -264,23 +264,24 @@ impl Look<'_> {
         for (question, at) in answered {
             witnesses.answered(question.name(), at);
         }
-        for Failure {
-            question,
-            batch,
-            at,
-            error,
-        } in failures
-        {
-            let link_works = !error.concerns_every_question() && witnesses.vouch_against(question.name(), at);
-            let fact = if link_works {
-                Fact::Unanswered {
-                    facet: question.facet(),
-                    error: error.error_info(),
-                }
-            } else {
-                map::api(error.link_state())
+        let is_the_links = |failure: &Failure<'_>| {
+            failure.error.concerns_every_question()
+                || !witnesses.vouch_against(failure.question.name(), failure.at)
+        };
+        let (of_the_link, unanswered): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_the_links);
+        for failure in of_the_link {
+            witnesses.link_failed(failure.at);
+            let fact = map::api(failure.error.link_state());
+            self.tell_all(failure.batch, failure.at, HELIX, |_| fact.clone())
+                .await;
+        }
+        for failure in unanswered {
+            let fact = Fact::Unanswered {
+                facet: failure.question.facet(),
+                error: failure.error.error_info(),
             };
-            self.tell_all(batch, at, HELIX, |_| fact.clone()).await;
+            self.tell_all(failure.batch, failure.at, HELIX, |_| fact.clone())
+                .await;
         }
     }
 
