@@ -40,7 +40,8 @@ pub struct App {
     /// The simulated platforms, when this is a demo.
     pub demo: Option<Demo>,
     tokens: Arc<dyn TokenStore>,
-    chance: Chance,
+    /// Where chance comes from.
+    pub chance: Chance,
     adapters: Adapters,
 }
 

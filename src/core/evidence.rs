@@ -42,18 +42,27 @@ pub struct Evidence {
 }
 
 /// The evidence of one transport: when it was last proven, closed by us, and in trouble.
+///
+/// A trouble is over once the source is proven again, or once anything is answered again: the answer leads back to what was
+/// known before the trouble (our decision 33).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Link {
     /// Last proof that it works.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up: Option<Timestamp>,
+    /// Last answer that says nothing of whether the source exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Timestamp>,
     /// Last time that we closed it ourselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed: Option<Timestamp>,
     /// Last trouble.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Newest<Trouble>>,
+    /// Last time that the platform said that the source does not exist. A later trouble hides that, but does not undo it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Timestamp>,
 }
 
 /// What was wrong with a transport.
@@ -80,7 +89,9 @@ impl Link {
     /// Returns how the link stands by its newest evidence. Of two events of one instant the worse one counts.
     pub fn now(&self) -> LinkNow<'_> {
         match &self.trouble {
-            Some(trouble) if Some(trouble.at) >= self.up.max(self.closed) => LinkNow::Trouble(&trouble.value),
+            Some(trouble) if Some(trouble.at) >= self.up.max(self.closed) && !self.is_over(trouble) => {
+                LinkNow::Trouble(&trouble.value)
+            }
             _ if self.up > self.closed => LinkNow::Up,
             _ => LinkNow::Unattended,
         }
@@ -88,17 +99,30 @@ impl Link {
 
     /// Returns the time of the newest evidence.
     pub fn newest(&self) -> Option<Timestamp> {
-        self.up
-            .max(self.closed)
-            .max(self.trouble.as_ref().map(|trouble| trouble.at))
+        let told = self.up.max(self.closed);
+        let told = told.max(self.trouble.as_ref().map(|trouble| trouble.at));
+        match self.now() {
+            LinkNow::Up => told.max(self.answered),
+            // Where nothing was proven, or what was is not believed any more, an answer of somebody else changes nothing.
+            LinkNow::Unattended | LinkNow::Trouble(_) => told,
+        }
+    }
+
+    /// Whether something was answered since a trouble, and the source was proven before it and not denied since.
+    fn is_over(&self, trouble: &Newest<Trouble>) -> bool {
+        !trouble.value.error.is_not_found()
+            && self.answered > Some(trouble.at)
+            && self.up > self.closed.max(self.gone)
     }
 }
 
 impl Join for Link {
     fn join(&mut self, other: Self) {
         self.up = self.up.max(other.up);
+        self.answered = self.answered.max(other.answered);
         self.closed = self.closed.max(other.closed);
         self.trouble.join(other.trouble);
+        self.gone = self.gone.max(other.gone);
     }
 }
 
@@ -214,35 +238,118 @@ impl From<&Observation> for Knowledge {
             Fact::Counters { writer, totals } => {
                 known.counters.insert(writer, totals);
             }
-            Fact::Problem { error } => evidence.error = Some(Newest::new(at, error)),
+            Fact::Unanswered { error, .. } | Fact::Problem { error } => {
+                evidence.error = Some(Newest::new(at, error));
+            }
         }
         known
     }
 }
 
 fn link(at: Timestamp, state: LinkState) -> Link {
+    let in_trouble = |refused, error: ErrorInfo| Link {
+        gone: error.is_not_found().then_some(at),
+        trouble: Some(Newest::new(at, Trouble { refused, error })),
+        ..Link::default()
+    };
     match state {
         LinkState::Up => Link {
             up: Some(at),
+            ..Link::default()
+        },
+        LinkState::Answered => Link {
+            answered: Some(at),
             ..Link::default()
         },
         LinkState::Closed => Link {
             closed: Some(at),
             ..Link::default()
         },
-        LinkState::Down { error } => Link {
-            trouble: Some(Newest::new(
-                at,
-                Trouble {
-                    refused: false,
-                    error,
-                },
-            )),
-            ..Link::default()
-        },
-        LinkState::Refused { error } => Link {
-            trouble: Some(Newest::new(at, Trouble { refused: true, error })),
-            ..Link::default()
-        },
+        LinkState::Down { error } => in_trouble(false, error),
+        LinkState::Refused { error } => in_trouble(true, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
+    }
+
+    /// How a link stands after what was told of it, a second apart: `up`, `answered`, `closed`, `down`, `refused` or `gone`.
+    fn after(told: &str) -> (&'static str, Option<i64>) {
+        let error = |code| ErrorInfo::new(code, "it happened");
+        let states = told.split_whitespace().map(|word| match word {
+            "up" => LinkState::Up,
+            "answered" => LinkState::Answered,
+            "closed" => LinkState::Closed,
+            "down" => LinkState::Down {
+                error: error("http.503"),
+            },
+            "refused" => LinkState::Refused {
+                error: error("twitch.forbidden"),
+            },
+            "gone" => LinkState::Refused {
+                error: error("twitch.not_found"),
+            },
+            other => panic!("{other}"),
+        });
+        let mut link_now = Link::default();
+        for (second, state) in (0..).zip(states) {
+            link_now.join(link(at(second), state));
+        }
+        let stands = match link_now.now() {
+            LinkNow::Unattended => "unattended",
+            LinkNow::Up => "up",
+            LinkNow::Trouble(trouble) if trouble.refused => "refused",
+            LinkNow::Trouble(_) => "down",
+        };
+        let newest = link_now.newest();
+        (stands, newest.map(|newest| newest.millis_since(at(0)) / 1_000))
+    }
+
+    #[test]
+    fn an_answer_ends_a_trouble_and_leads_back_to_what_was_proven_before_it() {
+        for (told, stands, newest) in [
+            ("", "unattended", None),
+            ("up", "up", Some(0)),
+            ("up down", "down", Some(1)),
+            ("up down up", "up", Some(2)),
+            ("up down answered", "up", Some(2)),
+            ("up refused answered", "up", Some(2)),
+            ("up answered down", "down", Some(2)),
+            ("up down answered down", "down", Some(3)),
+            // Confirms what is proven, and proves nothing by itself.
+            ("up answered", "up", Some(1)),
+            ("answered", "unattended", None),
+            ("down answered", "down", Some(0)),
+            ("up closed answered", "unattended", Some(1)),
+            ("up closed down answered", "down", Some(2)),
+            // Who does not exist is not made up by a list without him.
+            ("up gone answered", "refused", Some(1)),
+            ("up gone down answered", "down", Some(2)),
+            ("gone answered", "refused", Some(0)),
+            ("gone up down answered", "up", Some(3)),
+        ] {
+            assert_eq!(after(told), (stands, newest), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_question_that_was_not_answered_leaves_its_error_and_changes_nothing_else() {
+        let source = "twitch:900200".parse().unwrap();
+        let error = ErrorInfo::new("http.503", "no list of streams");
+        let fact = Fact::Unanswered {
+            facet: crate::core::transition::Facet::Stream,
+            error: error.clone(),
+        };
+        let known = Knowledge::from(&Observation::new(&source, at(0), "test", fact));
+        let expected = Evidence {
+            error: Some(Newest::new(at(0), error)),
+            ..Evidence::default()
+        };
+        assert_eq!(known.evidence, expected);
     }
 }

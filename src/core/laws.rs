@@ -16,6 +16,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
+use crate::core::transition::Facet;
 use crate::core::verdict::Status;
 
 /// Moments close together, so that ties and near misses are common, with some far apart.
@@ -44,6 +45,7 @@ fn error() -> impl Strategy<Value = ErrorInfo> {
 fn link() -> impl Strategy<Value = LinkState> {
     prop_oneof![
         Just(LinkState::Up),
+        Just(LinkState::Answered),
         Just(LinkState::Closed),
         error().prop_map(|error| LinkState::Down { error }),
         error().prop_map(|error| LinkState::Refused { error }),
@@ -124,6 +126,10 @@ fn fact() -> impl Strategy<Value = Fact> {
             },
         }),
         error().prop_map(|error| Fact::Problem { error }),
+        error().prop_map(|error| Fact::Unanswered {
+            facet: Facet::Stream,
+            error
+        }),
     ]
 }
 
@@ -206,6 +212,27 @@ proptest! {
             let after = counters::sum(&known.counters);
             prop_assert!(after.messages_in >= before.messages_in && after.errors >= before.errors);
             before = after;
+        }
+    }
+
+    #[test]
+    fn who_was_said_not_to_exist_is_not_connected_before_being_proven_again(history in vec(observation(), 0..60)) {
+        let newest = |over: Transport, wanted: fn(&LinkState) -> bool| {
+            let told = history.iter().filter(|told| {
+                matches!(&told.fact, Fact::Connection { transport, state } if *transport == over && wanted(state))
+            });
+            told.map(|told| told.at).max()
+        };
+        let denies: fn(&LinkState) -> bool = |state| {
+            matches!(state, LinkState::Down { error } | LinkState::Refused { error } if error.is_not_found())
+        };
+        let verdict = SourceDocument::from_knowledge(key(), Knowledge::of(&history)).verdict;
+        for over in [Transport::Api, Transport::EventSub, Transport::Gateway, Transport::Webhook] {
+            let denied = newest(over, denies);
+            let since = newest(over, |state| matches!(state, LinkState::Up | LinkState::Closed));
+            if denied.is_some() && denied >= since {
+                prop_assert_ne!(verdict.status.value, Status::Connected);
+            }
         }
     }
 

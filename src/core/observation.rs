@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::counters::Counters;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+use crate::core::transition::Facet;
 
 /// One fact about one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,14 @@ pub enum Fact {
         /// Its totals.
         totals: Counters,
     },
+    /// The platform was asked about a facet and gave no answer that can be used, although its API works. What was known of
+    /// the facet stays, and grows old.
+    Unanswered {
+        /// What was asked about.
+        facet: Facet,
+        /// Why there is no answer.
+        error: ErrorInfo,
+    },
     /// Something went wrong that changes no verdict by itself.
     Problem {
         /// What.
@@ -140,6 +149,9 @@ impl fmt::Display for Transport {
 pub enum LinkState {
     /// Proven to work: an answer that needed the source to exist, a welcome with an accepted subscription.
     Up,
+    /// It works: an answer came, which says nothing of whether the source exists. That ends a failure; by itself it proves no
+    /// connection to the source.
+    Answered,
     /// We ended it ourselves; nothing is claimed of it until it is opened again.
     Closed,
     /// It failed in a way that heals by itself.
@@ -170,6 +182,11 @@ impl ErrorInfo {
             code: code.to_owned(),
             message: message.as_ref().chars().take(300).collect(),
         }
+    }
+
+    /// Returns whether it says that the source does not exist, rather than that something fails or is refused.
+    pub fn is_not_found(&self) -> bool {
+        self.code.ends_with(".not_found")
     }
 }
 

@@ -198,9 +198,7 @@ fn not_found_at(evidence: &Evidence) -> Option<Timestamp> {
         .connection
         .values()
         .find_map(|link| match (link.now(), &link.trouble) {
-            (LinkNow::Trouble(trouble), Some(dated)) if trouble.error.code.ends_with(".not_found") => {
-                Some(dated.at)
-            }
+            (LinkNow::Trouble(trouble), Some(dated)) if trouble.error.is_not_found() => Some(dated.at),
             _ => None,
         })
 }

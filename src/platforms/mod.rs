@@ -6,6 +6,7 @@ pub mod kick;
 pub mod lenient;
 pub mod meter;
 pub mod twitch;
+pub mod witnesses;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -29,8 +30,8 @@ pub trait Platform: Send + Sync {
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError>;
 
     /// Looks at `sources` for all of `probes` together, sharing calls, and hands every observation to `sink` as soon as it is
-    /// made. A look that fails is itself an observation (of the connection) and never one of a stream, an authorisation or a
-    /// permission.
+    /// made. A look that fails is itself an observation and never one of a stream, an authorisation or a permission: of the
+    /// connection when nothing is answered, and of a question without an answer when only that one fails.
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary;
 
     /// Returns what is left of each of its limits at this moment, as far as this process has learned of them.

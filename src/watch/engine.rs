@@ -377,6 +377,7 @@ pub(super) fn looks_unauthorised(observation: &Observation) -> bool {
         state: LinkState::Down { error } | LinkState::Refused { error },
         ..
     }
+    | Fact::Unanswered { error, .. }
     | Fact::Problem { error }) = &observation.fact
     else {
         return false;

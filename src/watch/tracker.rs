@@ -339,7 +339,7 @@ fn add(to: &mut Tally, more: Tally) {
 fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
     let mut tally = Tally::default();
     match &observation.fact {
-        Fact::Problem { .. } => tally.errors = 1,
+        Fact::Unanswered { .. } | Fact::Problem { .. } => tally.errors = 1,
         Fact::Connection { transport, .. } if *transport == Transport::EventSub => {}
         Fact::Connection { transport, state } => match state {
             LinkState::Down { .. } | LinkState::Refused { .. } => tally.errors = 1,
@@ -348,7 +348,7 @@ fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
                 let was_in_trouble = link.is_some_and(|link| matches!(link.now(), LinkNow::Trouble(_)));
                 tally.reconnects = u64::from(was_in_trouble);
             }
-            LinkState::Up | LinkState::Closed => {}
+            LinkState::Up | LinkState::Answered | LinkState::Closed => {}
         },
         _ => {}
     }

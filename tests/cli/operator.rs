@@ -119,6 +119,32 @@ fn failed_looks_change_no_verdict_but_the_connection() {
 }
 
 #[test]
+fn a_look_that_gets_no_answer_about_streams_is_degraded_and_claims_no_lost_connection() {
+    let operator = Operator::new("twitch:777001 twitch:777002").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]).exits(0);
+    operator.fault(Fault::status(503).on("/helix/streams"));
+    let run = home
+        .run(&["probe", "-o", "json"])
+        .exits(3)
+        .tells("cannot be reached for the list of streams");
+    let live = run.item("key", "twitch:777001");
+    assert_eq!(
+        (&live["status"], &live["streamStatus"], &live["lastError"]["code"]),
+        (&"CONNECTED".into(), &"ONLINE".into(), &"http.503".into()),
+        "{live:#}"
+    );
+    // Where nothing but streams is asked for, nothing is left that would speak for the link.
+    let run = home.run(&["probe", "stream", "-o", "json"]).exits(3);
+    assert_eq!(run.item("key", "twitch:777002")["status"], "DISCONNECTED");
+    operator.calm();
+    let run = home.run(&["probe", "stream", "-o", "json"]).exits(0);
+    for key in ["twitch:777001", "twitch:777002"] {
+        assert_eq!(run.item("key", key)["status"], "CONNECTED", "{key}");
+    }
+}
+
+#[test]
 fn an_unreachable_platform_is_a_source_down_and_never_a_stream_offline() {
     let home = Home::new()
         .env("BITBRAT_TWITCH__AUTH_URL", "http://127.0.0.1:1/oauth2")
@@ -137,6 +163,28 @@ fn an_unreachable_platform_is_a_source_down_and_never_a_stream_offline() {
         .never_panics()
         .exits(1)
         .shows("network.connect");
+}
+
+#[test]
+fn doctor_does_not_condemn_a_platform_for_a_single_failure() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let unwell = |header: &str| {
+        Fault::status(503)
+            .header("Retry-After", header)
+            .on("/helix/users")
+    };
+    operator.fault(unwell("1").times(1));
+    let run = operator.home.run(&["doctor", "twitch", "-o", "json"]).exits(0);
+    let check = run.item("name", "api");
+    assert_eq!(check["outcome"], "OK", "{check:#}");
+    assert!(
+        check["detail"].as_str().unwrap().contains("status 503"),
+        "{check:#}"
+    );
+    // Who asks for more patience than that is not well.
+    operator.fault(unwell("30").times(1));
+    let run = operator.home.run(&["doctor", "twitch", "-o", "json"]);
+    assert_eq!(run.item("name", "api")["outcome"], "FAIL", "{}", run.stdout);
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Ear {
         match self.link(id)? {
             LinkState::Down { error } => Some((false, error.code)),
             LinkState::Refused { error } => Some((true, error.code)),
-            LinkState::Up | LinkState::Closed => None,
+            LinkState::Up | LinkState::Answered | LinkState::Closed => None,
         }
     }
 

@@ -5,6 +5,7 @@ mod departures;
 mod ear;
 mod eventsub;
 mod foreign;
+mod link;
 mod mock_eventsub;
 mod other_eventsub;
 mod permissions;

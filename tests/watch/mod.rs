@@ -3,6 +3,7 @@
 mod daemon;
 mod eventsub;
 mod faults;
+mod flap;
 mod kill;
 mod outage;
 mod platforms;

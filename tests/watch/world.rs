@@ -43,9 +43,10 @@ const BOT: &str = "900100";
 /// it takes in all says something of the machine only.
 const STILL: Duration = Duration::from_secs(120);
 
-/// How many looks for streams have ended, and how many of them with problems.
+/// How many looks have ended, how many of them for streams, and how many of those with problems.
 #[derive(Default)]
 struct Looks {
+    any: AtomicU64,
     ended: AtomicU64,
     failed: AtomicU64,
 }
@@ -77,6 +78,7 @@ impl Platform for Watched {
             self.looks.failed.fetch_add(failed, Ordering::SeqCst);
             self.looks.ended.fetch_add(1, Ordering::SeqCst);
         }
+        self.looks.any.fetch_add(1, Ordering::SeqCst);
         summary
     }
 }
@@ -242,7 +244,18 @@ impl World {
         self.settle().await;
     }
 
-    /// Returns how many looks have ended.
+    /// Looks at all sources for `probes`, which are of one lane, and waits until nothing is under way any more.
+    pub async fn look_for(&self, probes: &[Probe]) {
+        let daemon = self.daemon.as_ref().expect("it runs");
+        self.settle().await;
+        let any = || self.looks.any.load(Ordering::SeqCst);
+        let before = any();
+        daemon.lanes.ask(&probes.iter().copied().collect());
+        self.wait("a look never ended", || any() > before).await;
+        self.settle().await;
+    }
+
+    /// Returns how many looks for streams have ended.
     pub fn looks(&self) -> u64 {
         self.looks.ended.load(Ordering::SeqCst)
     }
@@ -268,7 +281,7 @@ impl World {
         let progress = || {
             let view = self.daemon.as_ref().map(|daemon| (daemon.view)());
             let view = view.map(|view| (view.inputs, view.outbox, view.sent));
-            (self.looks(), view)
+            (self.looks.any.load(Ordering::SeqCst), view)
         };
         let (mut last, mut moved) = (progress(), Instant::now());
         while !done() {
@@ -309,9 +322,14 @@ impl World {
 
     /// Returns the changes of a source's stream that were told, in the order in which they happened.
     pub async fn told(&self, source: &SourceKey) -> Vec<Transition> {
+        self.told_of(source, Facet::Stream).await
+    }
+
+    /// Returns the changes of one verdict that were told, in the order in which they happened.
+    pub async fn told_of(&self, source: &SourceKey, facet: Facet) -> Vec<Transition> {
         let entries = self.store.history(source, 100_000).await.unwrap();
         let mut told: Vec<_> = entries.into_iter().map(|entry| entry.transition).collect();
-        told.retain(|transition| transition.facet == Facet::Stream);
+        told.retain(|transition| transition.facet == facet);
         told.sort_by_key(|transition| transition.at);
         told
     }

@@ -14,9 +14,10 @@ use crate::cli::reports::probe::{ProbeReport, ProbedRow};
 use crate::cli::reports::sources::SourceRow;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
-use crate::core::observation::Observation;
+use crate::core::observation::{Fact, Observation};
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
+use crate::core::transition::Facet;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
 use crate::store::{SourceStore, StoreError, Versioned};
@@ -116,7 +117,7 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
             seen,
         });
     }
-    let exit = rows.iter().map(|row| exit_code(&row.row, &probes)).fold(
+    let exit = rows.iter().map(|row| exit_code(row, &probes)).fold(
         if keys.is_empty() {
             ExitCode::NoEvidence
         } else {
@@ -168,12 +169,22 @@ async fn load(
     keys.iter().zip(found).map(read).collect()
 }
 
-/// What was not looked at does not count as unknown.
-fn exit_code(row: &SourceRow, probes: &ProbeSet) -> ExitCode {
-    let found = row.findings;
+/// What was not looked at does not count as unknown; what was looked at in vain does not count as healthy, whatever is known
+/// from earlier.
+fn exit_code(probed: &ProbedRow, probes: &ProbeSet) -> ExitCode {
+    let found = probed.row.findings;
+    let in_vain = probed.seen.iter().any(|seen| {
+        matches!(
+            seen.fact,
+            Fact::Unanswered {
+                facet: Facet::Status | Facet::Stream,
+                ..
+            }
+        )
+    });
     if found.auth {
         ExitCode::Unauthorised
-    } else if found.refused || found.disconnected {
+    } else if found.refused || found.disconnected || in_vain {
         ExitCode::Down
     } else if (found.unknown || found.stale) && probes.len() == Probe::ALL.len() {
         ExitCode::NoEvidence

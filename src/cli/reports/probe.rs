@@ -229,6 +229,7 @@ fn saw(seen: &[Observation]) -> String {
         let word = match &observation.fact {
             Fact::Connection { transport, state } => match state {
                 LinkState::Up => format!("{transport} up"),
+                LinkState::Answered => format!("{transport} answered"),
                 LinkState::Closed => format!("{transport} closed"),
                 LinkState::Down { error } => format!("{transport} down: {}", error.message),
                 LinkState::Refused { error } => format!("{transport} refused: {}", error.message),
@@ -246,7 +247,7 @@ fn saw(seen: &[Observation]) -> String {
                     grants.denied.len()
                 )
             }
-            Fact::Problem { error } => error.message.clone(),
+            Fact::Unanswered { error, .. } | Fact::Problem { error } => error.message.clone(),
             Fact::Latency { .. } | Fact::Profile { .. } | Fact::Counters { .. } => continue,
         };
         if !words.contains(&word) {

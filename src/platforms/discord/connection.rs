@@ -16,6 +16,7 @@ use super::wire::{Application, GatewayBot, Id, ListedGuild, Me};
 use crate::core::observation::{Fact, Identity};
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
+use crate::platforms::witnesses::Witnesses;
 
 /// The bot as Discord knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     pub(super) rest: Rest,
     pub(super) me: OnceCell<Me>,
     application: OnceCell<Application>,
+    /// What the list of guilds said last.
+    pub(super) witnesses: Witnesses,
     /// What a gateway session knows exactly at this moment of the permissions in guilds.
     told: Mutex<BTreeMap<u64, Vec<Fact>>>,
 }
@@ -53,6 +56,7 @@ impl Connection {
             rest,
             me: OnceCell::new(),
             application: OnceCell::new(),
+            witnesses: Witnesses::default(),
             told: Mutex::default(),
         }
     }

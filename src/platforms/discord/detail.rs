@@ -12,6 +12,7 @@ use super::wire::{Channel, FullGuild, GuildMember};
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+use crate::core::transition::Facet;
 
 impl Look<'_> {
     /// Computes the permissions in the configured channels of a guild.
@@ -39,7 +40,7 @@ impl Look<'_> {
                     self.tell_permissions(key, at, grants, scope, Some(report.overview));
                 }
             }
-            Err(error) => self.fail_detail(key, "its permissions", &error),
+            Err(error) => self.fail_detail(key, Facet::Permissions, &error),
         }
     }
 

@@ -7,6 +7,7 @@ use super::wire::ListedGuild;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
+use crate::core::transition::Facet;
 use crate::platforms::PlatformError;
 
 /// Who tells what was learnt over HTTP.
@@ -52,6 +53,12 @@ pub fn refused(transport: Transport, code: &str, message: &str) -> Fact {
 pub fn down(transport: Transport, code: &str, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     link(transport, LinkState::Down { error })
+}
+
+/// Says that a question about a facet was not answered over a link that works.
+pub fn unanswered(facet: Facet, code: &str, message: &str) -> Fact {
+    let error = ErrorInfo::new(code, message);
+    Fact::Unanswered { facet, error }
 }
 
 /// Says that something went wrong without changing any verdict.

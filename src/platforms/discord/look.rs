@@ -20,6 +20,8 @@ use super::{DiscordPlatform, GuildOptions};
 use crate::core::observation::{Fact, Grants, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::core::transition::Facet;
+use crate::platforms::witnesses::is_of_the_way;
 use crate::platforms::{Probe, ProbeSet, ProbeSink, ProbeSummary};
 
 /// Guilds looked at in detail at the same time.
@@ -150,7 +152,7 @@ impl<'a> Look<'a> {
                     self.token_accepted(me.at);
                     let _ = self.connection.me.set(me.value);
                 }
-                Err(error) => return self.fail_all(&error),
+                Err(error) => return self.fail_me(&error),
             }
             self.advanced();
         }
@@ -228,11 +230,13 @@ impl<'a> Look<'a> {
                     return false;
                 }
                 Err(error) => {
+                    self.connection.witnesses.failed(GUILDS, self.now());
                     self.fail(walk.left(), &error);
                     return false;
                 }
             };
             self.token_accepted(page.at);
+            self.connection.witnesses.answered(GUILDS, page.at);
             let found = walk.learn(after, page.value);
             for guild in &found.listed {
                 self.tell_listed(guild, page.at);
@@ -302,7 +306,7 @@ impl<'a> Look<'a> {
                 let held = if timed_out { held.in_timeout() } else { held };
                 self.tell_permissions(key, at, held.grants(), "guild", None);
             }
-            Err(error) => self.fail_detail(key, "its permissions", &error),
+            Err(error) => self.fail_detail(key, Facet::Permissions, &error),
         }
     }
 
@@ -399,6 +403,20 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Tells that nobody knows whose the token is. While the list of guilds comes, that is not the link's fault.
+    fn fail_me(&self, error: &ApiError) {
+        let vouched = self.connection.witnesses.vouch_against(ME.path, self.now());
+        let code = facts::code(error).filter(|code| vouched && error.is_transient() && !is_of_the_way(code));
+        let Some(code) = code else {
+            return self.fail_all(error);
+        };
+        let (now, message) = (self.now(), format!("whose the token is: {error}"));
+        for key in self.targets.values() {
+            self.tell(key, now, facts::unanswered(Facet::Auth, code, &message));
+        }
+        self.complain(format!("Discord: {message}"));
+    }
+
     fn fail_all(&self, error: &ApiError) {
         self.fail(self.targets.keys().copied(), error);
     }
@@ -429,12 +447,19 @@ impl<'a> Look<'a> {
     }
 
     /// Tells that one thing about one guild could not be found out. The guild's connection was looked at elsewhere.
-    pub(super) fn fail_detail(&self, key: &SourceKey, what: &str, error: &ApiError) {
+    pub(super) fn fail_detail(&self, key: &SourceKey, facet: Facet, error: &ApiError) {
         if let ApiError::TokenRefused { .. } = error {
             return self.fail_all(error);
         }
+        let what = match facet {
+            Facet::Status => "its connection",
+            Facet::Stream => "its stream",
+            Facet::Auth => "the authorisation",
+            Facet::Permissions => "its permissions",
+        };
         if let Some(code) = facts::code(error) {
-            self.tell(key, self.now(), facts::problem(code, &format!("{what}: {error}")));
+            let fact = facts::unanswered(facet, code, &format!("{what}: {error}"));
+            self.tell(key, self.now(), fact);
         }
         self.complain(format!("{key}: {what}: {error}"));
     }
@@ -460,7 +485,9 @@ const ME: Call<'static> = Call {
     },
     path: "users/@me",
 };
+/// The witness of the link: the question that all looks at the connection ask.
+const GUILDS: &str = "users/@me/guilds";
 const LIST: Route = Route {
-    template: "users/@me/guilds",
+    template: GUILDS,
     top: None,
 };

@@ -9,6 +9,7 @@ use super::wire::{Id, ScheduledEvent, StageInstance, VoiceState};
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+use crate::core::transition::Facet;
 
 /// Stages looked at in a guild whose stage is not named in the configuration.
 const STAGES: usize = 10;
@@ -44,7 +45,7 @@ impl Look<'_> {
                 self.tell(key, at, seen);
             }
             Ok((at, Seen::Nothing)) => self.tell(key, at, Fact::StreamAbsent),
-            Err(error) => self.fail_detail(key, "its stream", &error),
+            Err(error) => self.fail_detail(key, Facet::Stream, &error),
         }
     }
 

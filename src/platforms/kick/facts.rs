@@ -46,6 +46,14 @@ pub(super) fn up(transport: Transport) -> Fact {
     }
 }
 
+/// Says that the API answers, and nothing of whether the source exists.
+pub(super) fn answered() -> Fact {
+    Fact::Connection {
+        transport: Transport::Api,
+        state: LinkState::Answered,
+    }
+}
+
 /// Says that a transport failed in a way that heals by itself.
 pub(super) fn down(transport: Transport, code: &str, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);

@@ -29,6 +29,8 @@ pub(super) struct Look<'a> {
     meter: Meter<'a>,
     targets: BTreeMap<u64, SourceKey>,
     live: BTreeSet<u64>,
+    /// Channels that the list could not be asked for. What else is answered about them is too rare to speak for the link.
+    unlisted: BTreeSet<u64>,
     /// Channels that the list left out, and when; those to be looked up in this look wait for what that brings.
     absent: BTreeMap<u64, Timestamp>,
     singly: usize,
@@ -53,6 +55,7 @@ impl<'a> Look<'a> {
             meter: Meter::telling(sink),
             targets,
             live: BTreeSet::new(),
+            unlisted: BTreeSet::new(),
             absent: BTreeMap::new(),
             singly: SINGLY,
         }
@@ -111,6 +114,10 @@ impl<'a> Look<'a> {
 
     fn fail(&self, ids: &[u64], error: &PlatformError) {
         self.tell_all(ids, &facts::of_failed_look(error));
+        self.complain_of(error);
+    }
+
+    fn complain_of(&self, error: &PlatformError) {
         self.meter.complain(match error {
             PlatformError::RateLimited { .. } => format!("{error}; this look is left at what it has"),
             error => error.to_string(),

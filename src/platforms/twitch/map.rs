@@ -69,6 +69,15 @@ pub(super) fn stream(
     told
 }
 
+/// What an answer of `GET /streams` proves of the link: a stream proves its channel too, absence proves an answer only.
+pub(super) fn answered(found: Option<&Stream>) -> LinkState {
+    if found.is_some_and(|stream| !stream.kind.is_empty()) {
+        LinkState::Up
+    } else {
+        LinkState::Answered
+    }
+}
+
 /// What is asked of `GET /streams`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -216,6 +225,14 @@ mod tests {
     fn a_row_without_a_type_proves_neither_a_stream_nor_its_end() {
         let odd = row(r#"{"id":"4","user_id":"900200","type":"","viewer_count":37}"#);
         assert_eq!(stream(&source(), Some(&odd), true, BOTH, AT), []);
+        assert_eq!(answered(Some(&odd)), LinkState::Answered);
+    }
+
+    #[test]
+    fn a_stream_proves_its_channel_and_an_absence_only_that_there_was_an_answer() {
+        let live = row(r#"{"id":"4","user_id":"900200","type":"live"}"#);
+        assert_eq!(answered(Some(&live)), LinkState::Up);
+        assert_eq!(answered(None), LinkState::Answered);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Twitch: what its OAuth, Helix and EventSub tell about channels.
 //!
 //! `wire` reads its JSON, `map` turns answers into observations, `standing` decides about authorisations: those three
-//! are pure. `oauth` and `helix` make the calls, `auth` keeps tokens usable, `budget` keeps within the rate limits, and
-//! `probe` puts them together.
+//! are pure. `oauth` and `helix` make the calls, `auth` keeps tokens usable, `budget` keeps within the rate limits,
+//! `reads` and `permissions` ask, and `probe` puts them together.
 
 mod auth;
 mod budget;
@@ -14,6 +14,7 @@ mod options;
 mod permissions;
 mod probe;
 mod reader;
+mod reads;
 mod renewal;
 mod standing;
 mod wire;
@@ -32,6 +33,7 @@ use crate::clock::{Chance, Clock};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
 use crate::platforms::meter::Meter;
+use crate::platforms::witnesses::Witnesses;
 use crate::platforms::{Budget, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
 use crate::tokens::TokenStore;
 
@@ -46,6 +48,7 @@ pub struct TwitchPlatform {
     skew: Arc<Skew>,
     /// One for each call that may be under way.
     permits: Semaphore,
+    witnesses: Witnesses,
 }
 
 impl TwitchPlatform {
@@ -78,6 +81,7 @@ impl TwitchPlatform {
             clock,
             skew,
             permits: Semaphore::new(options.concurrency.max(1)),
+            witnesses: Witnesses::default(),
             options,
         }
     }

@@ -1,4 +1,4 @@
-//! One look at Twitch: which calls answer the wanted questions for all sources together, and what failures mean.
+//! One look at Twitch: what it takes to answer the wanted questions for all sources together, authorisations first.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -6,13 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::future::join_all;
 
 use super::TwitchPlatform;
-use super::helix::{Call, PAGE, Page, by_id, each};
-use super::map::{self, HELIX, OAUTH, Wanted};
+use super::helix::PAGE;
+use super::map::OAUTH;
 use super::options::{self, BOT};
 use super::permissions;
-use super::reader::Reader;
 use super::standing::Standing;
-use super::wire::{Channel, Stream};
 use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -31,7 +29,7 @@ pub(super) struct Look<'a> {
     pub(super) twitch: &'a TwitchPlatform,
     pub(super) meter: Meter<'a>,
     probes: &'a ProbeSet,
-    sink: &'a dyn ProbeSink,
+    pub(super) sink: &'a dyn ProbeSink,
     problems: Mutex<BTreeSet<String>>,
 }
 
@@ -75,7 +73,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn wants(&self, probe: Probe) -> bool {
+    pub(super) fn wants(&self, probe: Probe) -> bool {
         self.probes.contains(&probe)
     }
 
@@ -121,154 +119,6 @@ impl<'a> Look<'a> {
             self.meter.done();
         });
         join_all(permitted).await;
-    }
-
-    /// Users, streams and channels, in batches that share their calls.
-    async fn public_reads(&self, sources: &[&SourceKey]) {
-        let wanted = Wanted {
-            stream: self.wants(Probe::Stream),
-            viewers: self.wants(Probe::Viewers),
-        };
-        let users = self.wants(Probe::Connection);
-        let streams = wanted.stream || wanted.viewers;
-        let channels = wanted.stream && self.twitch.options.channel_details;
-        if !users && !streams {
-            return;
-        }
-        let reader = match Reader::new(self.twitch).await {
-            Ok(reader) => reader,
-            Err(error) => return self.failed(sources, &error),
-        };
-        let batches: Vec<_> = sources.chunks(PAGE).collect();
-        let kinds = usize::from(users) + usize::from(streams) + usize::from(channels);
-        self.meter.expect(batches.len() * kinds);
-        // Who exists comes first: of a channel that does not, a list of streams without it proves nothing.
-        self.side_by_side(
-            batches
-                .iter()
-                .filter(|_| users)
-                .map(|batch| self.users(&reader, batch)),
-        )
-        .await;
-        let (streams, channels) = tokio::join!(
-            self.side_by_side(
-                batches
-                    .iter()
-                    .filter(|_| streams)
-                    .map(|batch| self.streams(&reader, batch, wanted))
-            ),
-            self.side_by_side(
-                batches
-                    .iter()
-                    .filter(|_| channels)
-                    .map(|batch| self.channels(&reader, batch))
-            ),
-        );
-        let ((), ()) = (streams, channels);
-    }
-
-    async fn users(&self, reader: &Reader<'_>, batch: &[&SourceKey]) {
-        let ids: Vec<_> = batch.iter().map(|source| source.id()).collect();
-        match reader.users("id", &ids, &self.meter).await {
-            Err(error) => self.failed(batch, &error),
-            Ok(page) => {
-                let (at, found) = (page.at, by_id(page.rows, |user| &user.id));
-                for source in batch {
-                    for told in map::user(source, found.get(source.id()), at) {
-                        self.sink.observe(told);
-                    }
-                }
-                self.latency(batch, at);
-            }
-        }
-    }
-
-    async fn streams(&self, reader: &Reader<'_>, batch: &[&SourceKey], wanted: Wanted) {
-        match self.all_streams(reader, batch).await {
-            Err(error) => self.failed(batch, &error),
-            Ok(page) => {
-                let complete = page.cursor.is_none();
-                let (at, found) = (page.at, by_id(page.rows, |stream| &stream.user_id));
-                for source in batch {
-                    for told in map::stream(source, found.get(source.id()), complete, wanted, at) {
-                        self.sink.observe(told);
-                    }
-                }
-                if !self.wants(Probe::Connection) {
-                    self.latency(batch, at);
-                }
-            }
-        }
-    }
-
-    /// Reads the streams of a batch. One page holds them all; should Twitch still announce another while some are
-    /// missing, it is read too, and a third is not.
-    async fn all_streams(
-        &self,
-        reader: &Reader<'_>,
-        batch: &[&SourceKey],
-    ) -> Result<Page<Stream>, PlatformError> {
-        let mut call = Call {
-            operation: "the list of streams",
-            path: "streams",
-            // Without `first` Twitch lists 20 of 100.
-            query: vec![("first", "100")],
-        };
-        call.query
-            .extend(each("user_id", batch.iter().map(|source| source.id())));
-        let mut page: Page<Stream> = reader.list(&call, &self.meter).await?;
-        let missing = |rows: &[Stream]| {
-            let listed: BTreeSet<_> = rows.iter().map(|stream| stream.user_id.as_str()).collect();
-            batch.iter().any(|source| !listed.contains(source.id()))
-        };
-        let Some(cursor) = page.cursor.take().filter(|_| missing(&page.rows)) else {
-            return Ok(page);
-        };
-        call.query.push(("after", &cursor));
-        let next: Page<Stream> = reader.list(&call, &self.meter).await?;
-        let nothing_new = next.rows.is_empty();
-        page.rows.extend(next.rows);
-        page.cursor = next
-            .cursor
-            .filter(|further| !nothing_new && *further != cursor && missing(&page.rows));
-        Ok(page)
-    }
-
-    async fn channels(&self, reader: &Reader<'_>, batch: &[&SourceKey]) {
-        let call = Call {
-            operation: "the channels' titles",
-            path: "channels",
-            query: each("broadcaster_id", batch.iter().map(|source| source.id())),
-        };
-        match reader.list::<Channel>(&call, &self.meter).await {
-            Err(error) => self.problem(error.to_string()),
-            Ok(page) => {
-                let (at, found) = (page.at, by_id(page.rows, |channel| &channel.broadcaster_id));
-                for source in batch {
-                    let found = found.get(source.id());
-                    if let Some(told) = found.and_then(|channel| map::channel(source, channel, at)) {
-                        self.sink.observe(told);
-                    }
-                }
-            }
-        }
-    }
-
-    /// A failed look is an observation of the connection and of nothing else.
-    fn failed(&self, sources: &[&SourceKey], error: &PlatformError) {
-        let (at, state) = (self.now(), error.link_state());
-        for source in sources {
-            self.tell(source, at, HELIX, map::api(state.clone()));
-        }
-        self.problem(error.to_string());
-    }
-
-    fn latency(&self, batch: &[&SourceKey], at: Timestamp) {
-        if let Some(millis) = self.twitch.helix.latency.millis() {
-            for source in batch {
-                self.tell(source, at, HELIX, Fact::Latency { millis });
-            }
-        }
     }
 
     /// Looks at every identity that the sources need: the bot's for all, a broadcaster's for its own channel.

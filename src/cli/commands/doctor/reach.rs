@@ -3,12 +3,22 @@
 //! A web server says something at every address, so an answer alone proves little: Twitch is asked what it documents an
 //! answer to, without credentials, and has to refuse that as it does.
 
+use std::time::Duration;
+
 use url::Url;
 
 use crate::cli::context::Context;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::core::source::PlatformName;
-use crate::http::Answer;
+use crate::http::{Answer, HttpError, Retries};
+
+/// One failure alone says nothing: what may be over in two seconds is asked once more.
+const ONCE_MORE: Retries = Retries {
+    attempts: 2,
+    base: Duration::from_millis(400),
+    cap: Duration::from_millis(400),
+    patience: Duration::from_secs(2),
+};
 
 /// Asks at one of a platform's addresses. Returns also how far its clock is ahead of ours, in milliseconds.
 pub(super) async fn check(
@@ -20,19 +30,30 @@ pub(super) async fn check(
     let area = platform.as_str();
     let url = door(platform, what, base);
     let shown = url.host_str().unwrap_or_default().to_owned();
-    let Ok(request) = cx.app.http.request(reqwest::Method::GET, url.clone()).build() else {
+    let build = || cx.app.http.request(reqwest::Method::GET, url.clone()).build();
+    let Ok(request) = build() else {
         let detail = format!("{shown} is not an address");
         return (Check::new(area, what, Outcome::Fail, detail), None);
     };
     let look_closer = format!("curl -v {url}");
-    match cx.app.http.send(request).await {
+    let mut outcome = cx.app.http.send(request).await;
+    let mut before = String::new();
+    if let Some(trouble) = passing(&outcome)
+        && let Some(wait) = ONCE_MORE.wait_after(1, &outcome, &cx.app.chance)
+        && let Ok(again) = build()
+    {
+        tokio::time::sleep(wait).await;
+        outcome = cx.app.http.send(again).await;
+        before = format!(", when asked once more (at first: {trouble})");
+    }
+    match outcome {
         Ok(answer) => {
             let skew = answer
                 .server_date()
                 .map(|date| date.millis_since(answer.received_at));
             let check = match stranger(platform, &answer) {
                 None => {
-                    let detail = format!("{shown} answers in {} ms", answer.rtt.as_millis());
+                    let detail = format!("{shown} answers in {} ms{before}", answer.rtt.as_millis());
                     Check::new(area, what, Outcome::Ok, detail)
                 }
                 Some(odd) => {
@@ -54,6 +75,14 @@ pub(super) async fn check(
                 None,
             )
         }
+    }
+}
+
+/// Returns what went wrong, when it may go well a moment later.
+fn passing(outcome: &Result<Answer, HttpError>) -> Option<String> {
+    match outcome {
+        Ok(answer) => (answer.status >= 500).then(|| format!("status {}", answer.status)),
+        Err(error) => Some(error.code().to_owned()),
     }
 }
 

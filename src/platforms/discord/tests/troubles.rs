@@ -210,6 +210,29 @@ async fn a_failure_in_the_middle_of_the_list_concerns_only_the_rest() {
 }
 
 #[tokio::test]
+async fn a_check_of_the_token_that_fails_is_no_news_of_a_link_over_which_the_list_came() {
+    let rig = Rig::start().await;
+    let platform = rig.platform(|_| {});
+    let before = look(&platform, &[Probe::Connection], &[GUILD]).await;
+    let faults = rig.discord().host().faults();
+    for fault in [Fault::status(503), Fault::body(crate::sim::FaultBody::Garbage)] {
+        faults.clear();
+        faults.add(fault.on("/api/v10/users/@me"));
+        let checked = look(&platform, &[Probe::Auth], &[GUILD]).await;
+        let record = checked.record_after(GUILD, &[&before]);
+        assert_eq!(record.status, Status::Connected, "{:?}", record.last_error);
+        assert!(record.last_error.is_some());
+    }
+    // Long after the last list that failure is all that is known.
+    rig.clock.advance(301_000);
+    let checked = look(&platform, &[Probe::Auth], &[GUILD]).await;
+    assert_eq!(
+        checked.record_after(GUILD, &[&before]).status,
+        Status::Disconnected
+    );
+}
+
+#[tokio::test]
 async fn details_that_fail_leave_the_connection_and_the_permissions_alone() {
     for (path, fault) in [
         ("guilds/9001/channels", Fault::status(500)),

@@ -123,7 +123,9 @@ impl Look<'_> {
         let memory = &self.platform.memory;
         memory.looked_up(id, at, true);
         memory.remember_slug(&channel.slug.to_lowercase(), id);
-        self.tell(&key, at, facts::up(Transport::Api));
+        if !self.unlisted.contains(&id) {
+            self.tell(&key, at, facts::up(Transport::Api));
+        }
         let name = memory.channel(id).name;
         let listed = self.live.contains(&id);
         if let Some(profile) = facts::channel_profile(channel, name.as_deref(), listed) {

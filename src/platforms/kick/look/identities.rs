@@ -44,10 +44,13 @@ impl Look<'_> {
                 Err(error) => {
                     let fact = facts::of_failed_look(&error);
                     let concerned = self.concerned(identity);
-                    // A host that cannot be reached for a token is no news of the API, which the list will bring.
+                    // A host that cannot be reached for a token, or has a limit of its own, is no news of the API, which the
+                    // list will bring.
                     if matches!(
                         error,
-                        PlatformError::Unavailable { .. } | PlatformError::Unreadable { .. }
+                        PlatformError::Unavailable { .. }
+                            | PlatformError::Unreadable { .. }
+                            | PlatformError::RateLimited { .. }
                     ) {
                         let words = format!("{identity}: {error}");
                         self.tell_all(&concerned, &facts::problem(facts::code(&error), &words));

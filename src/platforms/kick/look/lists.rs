@@ -18,8 +18,10 @@ impl Look<'_> {
         let ids = self.all();
         let mut waiting: Vec<Vec<u64>> = ids.chunks(LIST_AT_ONCE).rev().map(<[u64]>::to_vec).collect();
         while let Some(chunk) = waiting.pop() {
+            let sent = self.meter.calls.count();
             let outcome = self.platform.api.livestreams(&chunk, &self.meter).await;
             self.meter.calls.done();
+            let held = self.meter.calls.count() == sent;
             match outcome {
                 Ok(told) => self.tell_list(&chunk, &told, due),
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
@@ -28,6 +30,11 @@ impl Look<'_> {
                     waiting.extend([other.to_vec(), one.to_vec()]);
                     self.meter.calls.expect(2);
                 }
+                // Kick has asked for quiet before: nothing was sent, so nothing is known that was not told then.
+                Err(error @ PlatformError::RateLimited { .. }) if held => {
+                    self.complain_of(&error);
+                    return false;
+                }
                 Err(error) => {
                     let hopeless = is_hopeless(&error);
                     let mut left = chunk;
@@ -35,6 +42,7 @@ impl Look<'_> {
                         left.extend(waiting.drain(..).flatten());
                     }
                     self.fail(&left, &error);
+                    self.unlisted.extend(&left);
                     if hopeless {
                         return false;
                     }
@@ -71,8 +79,11 @@ impl Look<'_> {
                 .channel(*id)
                 .looked_up
                 .map(|(_, exists)| exists);
-            if known == Some(true) {
-                self.tell(key, told.at, facts::up(Transport::Api));
+            match known {
+                Some(true) => self.tell(key, told.at, facts::up(Transport::Api)),
+                // Whether it exists is yet to be looked up; that there was an answer is known.
+                None => self.tell(key, told.at, facts::answered()),
+                Some(false) => {}
             }
             if due.contains(id) {
                 self.absent.insert(*id, told.at);

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::super::options::APP;
 use super::{ADA, Rig};
-use crate::core::observation::AuthResult;
+use crate::core::observation::{AuthResult, Identity};
 use crate::core::stream::StreamStatus::{Offline, Online};
 use crate::core::verdict::Status;
 use crate::platforms::{Platform, PlatformError, Probe};
 use crate::sim::faults::{Fault, FaultBody, WireFault};
+use crate::tokens::{TokenRecord, TokenStore};
 
 const LIST: &str = "/public/v1/users/livestreams";
 
@@ -133,6 +135,69 @@ async fn a_failed_look_up_of_channels_leaves_the_list_its_word() {
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
     assert_eq!(record.last_error.unwrap().code, "http.500");
+}
+
+#[tokio::test]
+async fn a_list_that_fails_while_channels_answers_does_not_make_the_connection_flap() {
+    let rig = live_rig().await;
+    let fault = rig.kick().host().faults().add(Fault::status(500).on(LIST));
+    // Every ten minutes the channels are looked up too.
+    for minute in 0..25 {
+        rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        assert_eq!(rig.record(ADA).status, Status::Disconnected, "minute {minute}");
+        rig.later(60);
+    }
+    assert!(rig.calls("/public/v1/channels") >= 3);
+    rig.kick().host().faults().remove(fault);
+    rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+    assert_eq!(rig.record(ADA).status, Status::Connected);
+}
+
+#[tokio::test]
+async fn a_list_that_answers_again_ends_a_failure_of_a_channel_that_is_not_live() {
+    let rig = Rig::start().await;
+    rig.look_at(ADA).await;
+    rig.later(60);
+    let faults = rig.kick().host().faults();
+    let list = faults.add(Fault::status(500).on(LIST));
+    rig.look(&[Probe::Stream], &[ADA]).await;
+    assert_eq!(rig.record(ADA).status, Status::Disconnected);
+    faults.remove(list);
+    rig.later(60);
+    // A process that knows of no channel yet, and cannot look any up.
+    faults.add(Fault::status(500).on("/public/v1/channels"));
+    let probes = [Probe::Stream].into();
+    let another = rig.another_process();
+    another.probe(&probes, &[super::key(ADA)], &rig.notebook).await;
+    assert_eq!(rig.record(ADA).status, Status::Connected, "{}", rig.facts(ADA));
+}
+
+#[tokio::test]
+async fn a_limit_of_the_host_of_tokens_is_no_news_of_the_api() {
+    let rig = live_rig().await;
+    // The application has to ask for a token anew, and may not.
+    let lease = rig.store.lease(&Identity::named(APP)).await.unwrap();
+    lease.save(&TokenRecord::default()).await.unwrap();
+    drop(lease);
+    let fault = Fault::status(429).header("Retry-After", "90");
+    rig.kick().host().faults().add(fault.on("/oauth"));
+    rig.look(&[Probe::Auth], &[ADA]).await;
+    let record = rig.record(ADA);
+    assert_eq!(record.status, Status::Connected);
+    assert_eq!(record.last_error.unwrap().code, "kick.rate_limited");
+}
+
+#[tokio::test]
+async fn what_was_not_asked_because_kick_wants_quiet_is_not_told_again() {
+    let rig = live_rig().await;
+    rig.kick().host().faults().add(Fault::status(429));
+    rig.look(&[Probe::Stream], &[ADA]).await;
+    let refused = rig.record(ADA);
+    assert_eq!(refused.status, Status::Disconnected);
+    rig.later(60);
+    let summary = rig.look(&[Probe::Stream], &[ADA]).await;
+    assert_eq!((summary.calls, summary.problems.len()), (0, 1), "{summary:?}");
+    assert_eq!(rig.record(ADA), refused, "nothing new is known");
 }
 
 #[tokio::test]

@@ -1,0 +1,110 @@
+//! An API of which one part fails: the rest proves that the connection stands, and nothing is told back and forth.
+
+use bitbrat::core::source::SourceKey;
+use bitbrat::core::stream::StreamStatus;
+use bitbrat::core::transition::Facet;
+use bitbrat::core::verdict::Status;
+use bitbrat::platforms::Probe;
+use bitbrat::sim::{Fault, FaultBody};
+
+use super::world::World;
+
+/// A daemon that has seen its sources, two batches of which the first channel is live.
+async fn watched() -> (World, Vec<SourceKey>) {
+    let sources: Vec<SourceKey> = (1..=101)
+        .map(|id| format!("twitch:{id}").parse().unwrap())
+        .collect();
+    let mut world = World::new(sources.clone()).await;
+    world.sim.twitch.go_live("1").unwrap();
+    world.start().await;
+    world.look().await;
+    (world, sources)
+}
+
+/// Two minutes by the usual schedule, and looks for streams in between as another schedule would have them.
+async fn two_minutes(world: &World) {
+    const CONNECTION: &[Probe] = &[Probe::Connection];
+    const STREAM: &[Probe] = &[Probe::Stream, Probe::Viewers];
+    const BOTH: &[Probe] = &[Probe::Connection, Probe::Stream, Probe::Viewers];
+    for (seconds, probes) in [
+        (30, CONNECTION),
+        (15, STREAM),
+        (15, BOTH),
+        (30, CONNECTION),
+        (30, BOTH),
+    ] {
+        world.sim.clock.advance(seconds * 1_000);
+        world.look_for(probes).await;
+    }
+}
+
+/// The states of the connection that were told of a source, the oldest first.
+async fn states(world: &World, source: &SourceKey) -> Vec<String> {
+    let told = world.told_of(source, Facet::Status).await;
+    told.into_iter().filter_map(|change| change.to).collect()
+}
+
+async fn all_told(world: &World, sources: &[SourceKey], expected: &[&str]) {
+    for source in [&sources[0], &sources[1], &sources[100]] {
+        assert_eq!(states(world, source).await, expected, "{source}");
+    }
+}
+
+#[tokio::test]
+async fn streams_that_fail_while_users_answers_do_not_make_the_connection_flap() {
+    let (mut world, sources) = watched().await;
+    let faults = world.sim.twitch.host().faults();
+    for fault in [
+        Fault::status(503),
+        Fault::body(FaultBody::Garbage),
+        Fault::status(403),
+    ] {
+        let number = faults.add(fault.on("/helix/streams"));
+        two_minutes(&world).await;
+        faults.remove(number);
+        all_told(&world, &sources, &["CONNECTED"]).await;
+    }
+    // What was not answered is not hidden: the stream's evidence has grown old, and the last error tells why. With the stop
+    // everything is stored.
+    world.stop().await;
+    let document = world.document(&sources[0]).await;
+    assert_eq!(document.verdict.stream.value, StreamStatus::Online);
+    let age = world.now().millis_since(document.verdict.stream.at.unwrap());
+    assert!(age >= 360_000, "{age}");
+    let error = document.knowledge.evidence.error.unwrap().value;
+    assert_eq!(error.code, "twitch.forbidden", "{error:?}");
+}
+
+#[tokio::test]
+async fn users_that_fail_while_streams_answers_do_not_make_the_connection_flap() {
+    let (world, sources) = watched().await;
+    world
+        .sim
+        .twitch
+        .host()
+        .faults()
+        .add(Fault::status(500).on("/helix/users"));
+    two_minutes(&world).await;
+    two_minutes(&world).await;
+    all_told(&world, &sources, &["CONNECTED"]).await;
+    assert_eq!(
+        world.document(&sources[1]).await.verdict.status.value,
+        Status::Connected
+    );
+}
+
+#[tokio::test]
+async fn an_api_that_fails_altogether_is_told_once_and_the_first_part_that_is_back_ends_it() {
+    let (world, sources) = watched().await;
+    let faults = world.sim.twitch.host().faults();
+    faults.add(Fault::status(503).on("/helix/users"));
+    let streams = faults.add(Fault::status(503).on("/helix/streams"));
+    two_minutes(&world).await;
+    all_told(&world, &sources, &["CONNECTED", "DISCONNECTED"]).await;
+    faults.remove(streams);
+    two_minutes(&world).await;
+    all_told(&world, &sources, &["CONNECTED", "DISCONNECTED", "CONNECTED"]).await;
+    faults.clear();
+    two_minutes(&world).await;
+    all_told(&world, &sources, &["CONNECTED", "DISCONNECTED", "CONNECTED"]).await;
+}
