@@ -32,7 +32,7 @@ pub enum LedgerError {
         source: rusqlite::Error,
     },
     /// Anything else: the file is damaged, or not as we made it.
-    #[error("{} cannot be used", path.display())]
+    #[error("{} is damaged or not as bitbrat made it; move it away and start again", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
