@@ -9,6 +9,8 @@ use crate::core::time::Timestamp;
 
 /// Requests kept in full; older ones live on in the counts only.
 const KEPT: usize = 2_000;
+/// Bytes of paths and queries kept in full: a client that asks for a hundred ids at a time writes two kilobytes a request.
+const TEXT: usize = 1 << 20;
 /// Different method and path pairs counted by name; the rest is counted as `(other)`.
 const PATHS: usize = 10_000;
 /// Query parameters whose values are secrets.
@@ -43,9 +45,31 @@ pub struct Journal(Mutex<Record>);
 struct Record {
     total: u64,
     counts: BTreeMap<(String, String), Count>,
-    recent: VecDeque<Request>,
+    recent: VecDeque<Kept>,
+    /// Bytes of the texts in `recent`.
+    text: usize,
     in_flight: u64,
     peak: u64,
+}
+
+/// A request as it is kept: its query is one text.
+struct Kept {
+    at: Timestamp,
+    method: Box<str>,
+    path: Box<str>,
+    query: Box<str>,
+}
+
+impl Kept {
+    fn size(&self) -> usize {
+        self.method.len() + self.path.len() + self.query.len()
+    }
+
+    fn parameters(&self) -> Vec<(String, String)> {
+        url::form_urlencoded::parse(self.query.as_bytes())
+            .into_owned()
+            .collect()
+    }
 }
 
 #[derive(Default)]
@@ -67,14 +91,11 @@ impl Journal {
         record.counts.entry(key.clone()).or_default().total += 1;
         record.in_flight += 1;
         record.peak = record.peak.max(record.in_flight);
-        if record.recent.len() == KEPT {
-            record.recent.pop_front();
-        }
-        record.recent.push_back(Request {
+        record.keep(Kept {
             at,
-            method: method.to_owned(),
-            path: path.to_owned(),
-            query: masked_query(query),
+            method: method.into(),
+            path: path.into(),
+            query: masked(query).into(),
         });
         Visit { journal: self, key }
     }
@@ -103,8 +124,13 @@ impl Journal {
         record
             .recent
             .iter()
-            .filter(|seen| seen.method == method && seen.path == path)
-            .cloned()
+            .filter(|seen| *seen.method == *method && *seen.path == *path)
+            .map(|seen| Request {
+                at: seen.at,
+                method: method.to_owned(),
+                path: path.to_owned(),
+                query: seen.parameters(),
+            })
             .collect()
     }
 
@@ -136,13 +162,30 @@ impl Journal {
         let recent: Vec<_> = record
             .recent
             .iter()
-            .map(|seen| json!({"at": seen.at, "method": seen.method, "path": seen.path, "query": seen.query}))
+            .map(|seen| {
+                let query = seen.parameters();
+                json!({"at": seen.at, "method": seen.method, "path": seen.path, "query": query})
+            })
             .collect();
         json!({"total": record.total, "peak_in_flight": record.peak, "counts": counts, "recent": recent})
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    /// Keeps a request, and forgets the oldest ones for it.
+    fn keep(&mut self, request: Kept) {
+        self.text += request.size();
+        self.recent.push_back(request);
+        while self.recent.len() > KEPT || self.text > TEXT {
+            let Some(oldest) = self.recent.pop_front() else {
+                break;
+            };
+            self.text -= oldest.size();
+        }
     }
 }
 
@@ -168,17 +211,19 @@ impl Drop for Visit<'_> {
     }
 }
 
-fn masked_query(query: &str) -> Vec<(String, String)> {
-    url::form_urlencoded::parse(query.as_bytes())
-        .map(|(key, value)| {
-            let value = if SECRET.contains(&key.as_ref()) {
-                "***".into()
-            } else {
-                value
-            };
-            (key.into_owned(), value.into_owned())
-        })
-        .collect()
+/// Returns a query without the values that are secrets.
+fn masked(query: &str) -> String {
+    let pairs = url::form_urlencoded::parse(query.as_bytes()).map(|(key, value)| {
+        let value = if SECRET.contains(&key.as_ref()) {
+            "***".into()
+        } else {
+            value
+        };
+        (key, value)
+    });
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
 }
 
 #[cfg(test)]
@@ -229,5 +274,14 @@ mod tests {
         }
         assert_eq!(journal.count("GET", "(other)"), 50);
         assert_eq!(journal.lock().recent.len(), KEPT);
+        let ids: Vec<_> = (0..100).map(|n| format!("user_id={n:012}")).collect();
+        for _ in 0..KEPT {
+            drop(journal.arrived(Timestamp::EPOCH, "GET", "/helix/streams", &ids.join("&")));
+        }
+        let kept = journal.requests("GET", "/helix/streams");
+        assert!((400..KEPT).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(kept[0].query.len(), 100);
+        let text = |record: &Record| record.recent.iter().map(Kept::size).sum::<usize>();
+        assert!(text(&journal.lock()) <= TEXT);
     }
 }

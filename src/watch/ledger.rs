@@ -1,7 +1,7 @@
 //! The daemon's memory on disk: what is known of each source, what the bus was told of it, and the outbox.
 //!
 //! One SQLite file, so that a change and the event that tells it are committed together or not at all. What blocks here
-//! is called from `spawn_blocking`.
+//! is called through [`blocking`](crate::blocking::blocking).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

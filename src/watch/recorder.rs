@@ -1,7 +1,7 @@
 //! Turns what comes in into what is known, told and kept: the single writer of the daemon's memory.
 //!
 //! A change and its event are committed together before anything is told. While the disk refuses, nothing is told, the
-//! change waits in memory, and the daemon says that it is not ready.
+//! change waits in memory, and the daemon says that it is not ready. A file that is broken ends it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -287,16 +287,18 @@ impl Recorder {
                 self.bell.notify_one();
                 Ok(())
             }
-            Err(failure) => {
+            Err(error) if error.may_pass() => {
                 if !self.counts.blocked.swap(true, Ordering::Relaxed) {
                     error!(
-                        error = &failure as &dyn std::error::Error,
+                        error = &error as &dyn std::error::Error,
                         "Cannot write the state directory; changes wait in memory"
                     );
                 }
                 self.stuck.put_back(Arc::into_inner(commit).unwrap_or_default());
                 Ok(())
             }
+            // To wait for a file that stays broken would be to tell nothing any more, for good.
+            Err(error) => Err(error),
         }
     }
 

@@ -491,6 +491,28 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_broken_file_ends_the_daemon_even_when_only_the_commit_notices() {
+    let mut world = World::new().start();
+    world.up(&key(1));
+    assert!(world.drained(SOON).await);
+    let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
+    file.execute_batch(
+        "CREATE TRIGGER broken BEFORE INSERT ON source BEGIN SELECT RAISE(FAIL, 'no longer as it was made'); END",
+    )
+    .unwrap();
+    world.live(&key(1), "1");
+    let running = world.running.take().unwrap();
+    let ended = tokio::time::timeout(SOON, running.done).await.expect("it ends");
+    let failure = ended.unwrap().expect_err("somebody must look at the file");
+    assert!(failure.what.contains("recorder"), "{failure:?}");
+    assert_eq!(
+        world.bus.kinds(&key(1)),
+        [SourceStatus],
+        "nothing is told that is not on disk"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_handed_on_as_a_whole_never_overtakes_changes_that_wait() {
     let (keeper, mut kept) = mpsc::channel(1);
     let mut world = World::new();

@@ -94,12 +94,6 @@ impl Process {
         self.seen.join("\n")
     }
 
-    /// Everything that a process said which has ended, to the last line.
-    pub fn all_said(&mut self) -> String {
-        self.seen.extend(self.lines.iter());
-        self.seen.join("\n")
-    }
-
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args([name, &self.child.id().to_string()])
@@ -108,17 +102,18 @@ impl Process {
         assert!(status.success());
     }
 
-    /// Waits for the end and returns the exit code.
+    /// Waits for the end, and for the last line that was said before it, and returns the exit code.
     #[track_caller]
     pub fn ends(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.seen.extend(self.lines.iter());
                 return status.code().unwrap_or(-1);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("it does not end:\n{}", self.seen.join("\n"));
+        panic!("it does not end:\n{}", self.said());
     }
 }
 

@@ -264,8 +264,8 @@ fn nothing_is_logged_as_long_as_nothing_changes() {
         assert!(figures.contains(name), "{name} is not in {figures}");
     }
     daemon.signal("-TERM");
-    assert_eq!(daemon.ends(), 0);
     daemon.says("Stopped");
+    assert_eq!(daemon.ends(), 0);
 }
 
 #[test]

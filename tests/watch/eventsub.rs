@@ -83,7 +83,7 @@ fn a_pushed_stream_is_stored_at_once_and_announced_once_although_the_process_is_
 
     daemon.signal("-KILL");
     daemon.ends();
-    assert_eq!(changes(&daemon.all_said()), ["ONLINE"]);
+    assert_eq!(changes(&daemon.said()), ["ONLINE"]);
 
     let (mut again, address) = ready(&home);
     let still = document(&address, |_| true);
@@ -126,7 +126,7 @@ fn a_pushed_stream_is_stored_at_once_and_announced_once_although_the_process_is_
     again.signal("-TERM");
     assert_eq!(again.ends(), 0);
     // The restart announced nothing that had been announced before it.
-    assert_eq!(changes(&again.all_said()), ["OFFLINE"]);
+    assert_eq!(changes(&again.said()), ["OFFLINE"]);
     let stored = home.run(&["sources", "describe", SOURCE, "-o", "json"]).exits(0);
     let stored = stored.item("key", SOURCE);
     assert_eq!(stored["status"], "DISCONNECTED");

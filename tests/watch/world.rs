@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -42,6 +42,11 @@ const BOT: &str = "900100";
 /// For so long nothing at all may happen before a wait is given up: pauses between attempts are half a minute at most. How long
 /// it takes in all says something of the machine only.
 const STILL: Duration = Duration::from_secs(120);
+
+/// The name of every thread of a daemon.
+const THREADS: &str = "moved-daemon";
+/// What has panicked on them.
+static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// How many looks have ended, how many of them for streams, and how many of those with problems.
 #[derive(Default)]
@@ -107,8 +112,33 @@ struct Daemon {
     ended: oneshot::Receiver<()>,
 }
 
+/// Waits until nothing of a daemon is at work any more. Not even in its last moment may anything of it have panicked.
+async fn over(ended: oneshot::Receiver<()>) {
+    ended.await.expect("its threads end");
+    assert_eq!(
+        PANICS.load(Ordering::SeqCst),
+        0,
+        "a thread of the daemon panicked"
+    );
+}
+
+/// Counts from now on what panics on threads of a daemon: one that is killed leaves nobody behind to notice.
+fn count_panics() {
+    static COUNTING: Once = Once::new();
+    COUNTING.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().name() == Some(THREADS) {
+                PANICS.fetch_add(1, Ordering::SeqCst);
+            }
+            usual(panic);
+        }));
+    });
+}
+
 impl World {
     pub async fn new(sources: Vec<SourceKey>) -> Self {
+        count_panics();
         let sim = Sim::start(SimOptions {
             clock: ManualClock::at(Timestamp::from_millis(START)),
             ..SimOptions::default()
@@ -170,10 +200,12 @@ impl World {
         let (up, started) = oneshot::channel();
         let (kill, killed) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().name(THREADS.to_owned());
+        let running = thread.spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
                 .max_blocking_threads(4)
+                .thread_name(THREADS)
                 .enable_all()
                 .build()
                 .unwrap();
@@ -187,6 +219,7 @@ impl World {
             drop(runtime);
             let _ = end.send(());
         });
+        running.expect("a thread");
         let (lanes, view, intake) = started.await.expect("it starts");
         self.daemon = Some(Daemon {
             lanes,
@@ -202,14 +235,14 @@ impl World {
     pub async fn stop(&mut self) {
         let daemon = self.daemon.take().expect("it runs");
         daemon.signals.send(Signal::Terminate).await.unwrap();
-        daemon.ended.await.expect("its threads end");
+        over(daemon.ended).await;
     }
 
     /// Ends the daemon in the middle of whatever it is doing, without a word.
     pub async fn kill(&mut self) {
         let daemon = self.daemon.take().expect("it runs");
         daemon.kill.send(()).unwrap();
-        daemon.ended.await.expect("its threads end");
+        over(daemon.ended).await;
     }
 
     /// Pushes to the daemon. Returns whether anybody heard.
@@ -366,7 +399,13 @@ impl Life {
             client_secret: Some("hush-secret".to_owned().into()),
             ..TwitchOptions::default()
         };
-        let http = Http::new(HttpOptions::default(), Arc::clone(&self.clock));
+        // None of the troubles needs a timeout to be noticed: one that strikes says something of the machine only.
+        let patient = HttpOptions {
+            connect_timeout: STILL,
+            timeout: STILL,
+            ..HttpOptions::default()
+        };
+        let http = Http::new(patient, Arc::clone(&self.clock));
         let clock = Arc::clone(&self.clock);
         let platform = Watched {
             twitch: TwitchPlatform::new(options, self.tokens, http, clock, Chance::seeded(1)),
@@ -395,7 +434,8 @@ impl Life {
         engine.run_lanes();
         let intake_of_ear = intake.await.expect("the ear runs");
         let _ = up.send((Arc::clone(&engine.lanes), engine.view(), intake_of_ear));
-        let ended = lifecycle.run_with(signals, Duration::from_secs(30)).await;
+        // However long it takes: the test waits for its end and has a time limit of its own.
+        let ended = lifecycle.run_with(signals, hours(1)).await;
         ended.expect("it stops when it is asked to");
     }
 }

@@ -151,12 +151,9 @@ async fn an_answer_can_be_late_but_true() {
 #[tokio::test]
 async fn connections_fail_in_each_way() {
     let rig = Rig::start().await;
-    let commit = || {
-        rig.http
-            .post(rig.url("/api/commit"))
-            .timeout(Duration::from_millis(300))
-            .send()
-    };
+    // Only where nothing else can end it may a timeout be short: a busy machine takes its time to answer.
+    let commit_within = |patience| rig.http.post(rig.url("/api/commit")).timeout(patience).send();
+    let commit = || commit_within(Duration::from_secs(60));
 
     rig.fault(Fault::wire(WireFault::Reset).times(1));
     let reset = commit().await.unwrap_err();
@@ -168,7 +165,8 @@ async fn connections_fail_in_each_way() {
 
     for silence in [WireFault::Hang, WireFault::HalfOpen] {
         rig.fault(Fault::wire(silence).times(1));
-        assert!(commit().await.unwrap_err().is_timeout(), "{silence:?}");
+        let silent = commit_within(Duration::from_millis(300)).await;
+        assert!(silent.unwrap_err().is_timeout(), "{silence:?}");
     }
     assert_eq!(rig.commits.load(Ordering::SeqCst), 0);
 

@@ -23,7 +23,7 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
-    /// The system does not let us read or write it now: a quota, a limit, a disk that fails.
+    /// The system does not let us read or write it now: a quota, a limit, a lock, a disk that fails or is read-only.
     #[error("{} cannot be read or written", path.display())]
     Io {
         /// The file.
@@ -31,8 +31,8 @@ pub enum LedgerError {
         /// Why.
         source: rusqlite::Error,
     },
-    /// Anything else.
-    #[error("{} cannot be used", path.display())]
+    /// Anything else: the file is damaged, or not as we made it.
+    #[error("{} is damaged or not as bitbrat made it; move it away and start again", path.display())]
     Sqlite {
         /// The file.
         path: PathBuf,
@@ -81,7 +81,16 @@ pub(super) fn explain(path: &Path, error: rusqlite::Error) -> LedgerError {
         Some(ErrorCode::DiskFull) => LedgerError::Full {
             path: path.to_owned(),
         },
-        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseBusy) => LedgerError::Io {
+        Some(
+            ErrorCode::SystemIoFailure
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::CannotOpen
+            | ErrorCode::OutOfMemory,
+        ) => LedgerError::Io {
             path: path.to_owned(),
             source: error,
         },
