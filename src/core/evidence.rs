@@ -342,7 +342,7 @@ mod tests {
         let source = "twitch:900200".parse().unwrap();
         let error = ErrorInfo::new("http.503", "no list of streams");
         let fact = Fact::Unanswered {
-            facet: crate::core::transition::Facet::Stream,
+            facet: crate::core::facet::Facet::Stream,
             error: error.clone(),
         };
         let known = Knowledge::from(&Observation::new(&source, at(0), "test", fact));

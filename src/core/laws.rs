@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::core::counters::{self, Counters};
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
+use crate::core::facet::Facet;
 use crate::core::join::Join;
 use crate::core::observation::{
     AuthCheck, AuthResult, ErrorInfo, Fact, Grants, Identity, LinkState, Observation, Transport,
@@ -16,7 +17,6 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
-use crate::core::transition::Facet;
 use crate::core::verdict::Status;
 
 /// Moments close together, so that ties and near misses are common, with some far apart.

@@ -7,6 +7,7 @@ pub mod counters;
 pub mod document;
 pub mod event;
 pub mod evidence;
+pub mod facet;
 pub mod freshness;
 pub mod join;
 #[cfg(test)]

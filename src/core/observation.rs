@@ -6,9 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::core::counters::Counters;
+use crate::core::facet::Facet;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::core::transition::Facet;
 
 /// One fact about one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

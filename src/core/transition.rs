@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::facet::Facet;
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::verdict::Verdict;
@@ -26,34 +27,6 @@ pub struct Transition {
     /// The stream that it is about.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stream_id: Option<String>,
-}
-
-/// A verdict whose changes are transitions.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "camelCase")]
-pub enum Facet {
-    /// Connected?
-    Status,
-    /// Live?
-    Stream,
-    /// Authorised?
-    Auth,
-    /// What the bot may do.
-    Permissions,
-}
-
-impl Facet {
-    /// Returns the name as it stands on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Stream => "stream",
-            Self::Auth => "auth",
-            Self::Permissions => "permissions",
-        }
-    }
 }
 
 /// Returns what changed from `before` to `after`.

@@ -14,10 +14,11 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::core::document::{BrokenDocument, SourceDocument};
+use crate::core::facet::Facet;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
-use crate::core::transition::{Facet, Transition};
+use crate::core::transition::Transition;
 
 /// Keeps source documents, one per [`SourceKey`].
 ///

@@ -53,7 +53,8 @@ pub fn newest_first(a: &HistoryEntry, b: &HistoryEntry) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::transition::{Facet, Transition};
+    use crate::core::facet::Facet;
+    use crate::core::transition::Transition;
 
     fn entry(at: i64) -> HistoryEntry {
         let at = Timestamp::EPOCH.plus_secs(at);

@@ -22,11 +22,12 @@ use crate::clock::Clock;
 use crate::core::document::SourceDocument;
 use crate::core::event::{self, Told};
 use crate::core::evidence::Knowledge;
+use crate::core::facet::Facet;
 use crate::core::resting::Resting;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
-use crate::core::transition::{Facet, transitions};
+use crate::core::transition::transitions;
 use crate::core::verdict::{Status, Verdict};
 use crate::lifecycle::Stop;
 

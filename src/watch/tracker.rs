@@ -358,8 +358,8 @@ fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::facet::Facet;
     use crate::core::observation::ErrorInfo;
-    use crate::core::transition::Facet;
 
     fn key(id: u32) -> SourceKey {
         format!("twitch:{id}").parse().unwrap()

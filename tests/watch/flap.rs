@@ -1,8 +1,8 @@
 //! An API of which one part fails: the rest proves that the connection stands, and nothing is told back and forth.
 
+use bitbrat::core::facet::Facet;
 use bitbrat::core::source::SourceKey;
 use bitbrat::core::stream::StreamStatus;
-use bitbrat::core::transition::Facet;
 use bitbrat::core::verdict::Status;
 use bitbrat::platforms::Probe;
 use bitbrat::sim::{Fault, FaultBody};

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::cli::output::humane;
 use crate::cli::output::view::{Cell, Glyph, Tone};
+use crate::core::facet::Facet;
 use crate::core::freshness::{Field, Freshness, age_ms};
 use crate::core::stream::StreamStatus;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
-use crate::core::transition::{Facet, Transition};
+use crate::core::transition::Transition;
 use crate::core::verdict::{AuthStatus, Status};
 
 /// Returns `age` as in `4m ago`.

@@ -9,9 +9,10 @@ use crate::cli::output::view::{Block, Cell, Column, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::cells;
 use crate::cli::reports::sources::{SourceItem, SourceRow};
+use crate::core::facet::Facet;
 use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::time::Timestamp;
-use crate::core::transition::{Facet, Transition};
+use crate::core::transition::Transition;
 use crate::platforms::{Probe, ProbeSet};
 
 /// One look.

@@ -22,9 +22,10 @@ use serde_json::{Map, Value};
 
 use crate::core::counters;
 use crate::core::document::{SCHEMA_VERSION, SourceDocument};
+use crate::core::facet::Facet;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::core::transition::{Facet, Transition};
+use crate::core::transition::Transition;
 use crate::core::verdict::Status;
 
 pub use delta::delta;

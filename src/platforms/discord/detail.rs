@@ -9,10 +9,10 @@ use super::look::Look;
 use super::permissions::{ChannelKind, NEEDED, Permissions};
 use super::rest::Told;
 use super::wire::{Channel, FullGuild, GuildMember};
+use crate::core::facet::Facet;
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::core::transition::Facet;
 
 impl Look<'_> {
     /// Computes the permissions in the configured channels of a guild.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::ApiError;
 use super::wire::ListedGuild;
+use crate::core::facet::Facet;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
-use crate::core::transition::Facet;
 use crate::platforms::PlatformError;
 
 /// Who tells what was learnt over HTTP.

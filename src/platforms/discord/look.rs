@@ -17,10 +17,10 @@ use super::permissions::Permissions;
 use super::rest::{Call, Tally, Told};
 use super::wire::{GuildMember, Id, ListedGuild, Me};
 use super::{DiscordPlatform, GuildOptions};
+use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Grants, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::core::transition::Facet;
 use crate::platforms::witnesses::is_of_the_way;
 use crate::platforms::{Probe, ProbeSet, ProbeSink, ProbeSummary};
 

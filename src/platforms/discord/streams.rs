@@ -6,10 +6,10 @@ use super::look::Look;
 use super::permissions::ChannelKind;
 use super::rest::Told;
 use super::wire::{Id, ScheduledEvent, StageInstance, VoiceState};
+use crate::core::facet::Facet;
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::core::transition::Facet;
 
 /// Stages looked at in a guild whose stage is not named in the configuration.
 const STAGES: usize = 10;

@@ -11,10 +11,10 @@ use super::map::{self, HELIX, Wanted};
 use super::probe::Look;
 use super::reader::Reader;
 use super::wire::{Channel, Stream};
+use crate::core::facet::Facet;
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::core::transition::Facet;
 use crate::platforms::{PlatformError, Probe};
 
 /// A question that is asked of every source, and so a witness of the link.

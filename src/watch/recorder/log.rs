@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use tracing::{debug, info};
 
+use crate::core::facet::Facet;
 use crate::core::source::SourceKey;
-use crate::core::transition::{Facet, Transition};
+use crate::core::transition::Transition;
 use crate::watch::tracker::Step;
 
 /// Logs one transition. First words about a source, and our own goodbye, are no news to a person unless they are bad:

@@ -303,7 +303,7 @@ async fn history_is_swept_below_the_retention_now_and_then() {
         .map(|number| {
             let live = push(number, number % 2 == 0);
             let transition = bitbrat::core::transition::Transition {
-                facet: bitbrat::core::transition::Facet::Stream,
+                facet: bitbrat::core::facet::Facet::Stream,
                 from: None,
                 to: None,
                 at: live.at,
