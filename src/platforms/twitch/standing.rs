@@ -76,9 +76,10 @@ pub(super) fn after_refusal(renewal: &Renewal, expires_at: Option<Timestamp>, no
             Standing::Expired("it is to be renewed by the program that keeps the tokens".to_owned())
         }
         Renewal::NoRefreshToken => match expires_at {
-            None => {
-                Standing::Expired("it has no known end and no refresh token, so expiry is assumed".to_owned())
-            }
+            None => Standing::Expired(
+                "Twitch does not take it; without a known end or a refresh token it counts as expired"
+                    .to_owned(),
+            ),
             Some(end) if now >= end.plus_secs(-END_SLACK_SECS) => {
                 Standing::Expired("it has no refresh token".to_owned())
             }
