@@ -15,7 +15,7 @@ use bitbrat::bus::nats::{NatsBus, NatsOptions};
 use bitbrat::bus::{EventBus, Outgoing};
 use bitbrat::clock::{Chance, Clock, SystemClock};
 use bitbrat::core::document::SourceDocument;
-use bitbrat::core::event::Told;
+use bitbrat::core::event::EventBuilder;
 use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::SourceKey;
@@ -23,7 +23,7 @@ use bitbrat::core::transition::transitions;
 use bitbrat::lifecycle::Lifecycle;
 use bitbrat::persist::Persister;
 use bitbrat::persist::consumer::{Consumer, Counts, subscription};
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::{FirestoreStore, FirestoreTarget};
 
@@ -70,7 +70,7 @@ async fn persist() {
     let persister = Arc::new(Persister::new(
         store,
         clock.clone(),
-        Economy::FIRESTORE,
+        WritePolicy::FIRESTORE,
         Chance::seeded(1),
     ));
     let consumer = Consumer {
@@ -190,7 +190,7 @@ fn history() -> (Vec<Outgoing>, BTreeMap<SourceKey, SourceDocument>) {
                 "twitch.eventsub",
                 fact,
             )));
-            let told = Told {
+            let told = EventBuilder {
                 before: &before,
                 after: document,
                 by: "twitch.eventsub",

@@ -6,7 +6,7 @@
     reason = "an example tells its figures on standard output"
 )]
 
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 
 #[path = "../tests/stories/day.rs"]
 mod day;
@@ -17,7 +17,7 @@ async fn main() {
         .nth(1)
         .and_then(|count| count.parse().ok())
         .unwrap_or(200);
-    let figures = day::simulate(sources, Economy::FIRESTORE).await;
+    let figures = day::simulate(sources, WritePolicy::FIRESTORE).await;
     println!("sources                  {}", figures.sources);
     println!("observations             {}", figures.observations);
     println!("documents written        {}", figures.documents_written);

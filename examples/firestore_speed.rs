@@ -20,7 +20,7 @@ use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::{Fact, LinkState, Observation, Transport};
 use bitbrat::core::source::SourceKey;
 use bitbrat::persist::Persister;
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::firestore::{FirestoreStore, FirestoreTarget};
 use bitbrat::store::{SourceStore, Version, Write};
 
@@ -125,7 +125,12 @@ async fn together(store: &dyn SourceStore, platform: &str, batches: usize) -> Ou
 /// Streams go live and end, one event at a time; each is a transition. Returns the median and the 99th percentile, in
 /// milliseconds, until it was acknowledged and until a second client had read it.
 async fn follow(store: Arc<FirestoreStore>, reader: FirestoreStore) -> Outcome<((f64, f64), (f64, f64))> {
-    let persister = Persister::new(store, Arc::new(SystemClock), Economy::FIRESTORE, Chance::random());
+    let persister = Persister::new(
+        store,
+        Arc::new(SystemClock),
+        WritePolicy::FIRESTORE,
+        Chance::random(),
+    );
     let mut stored = Vec::new();
     let mut readable = Vec::new();
     for event in 0..EVENTS + SOURCES {

@@ -64,6 +64,15 @@ if [ -n "$with_services" ] && ! start_services; then
   exit 1
 fi
 
+# The campaign of random faults gives the program's processes clocks of their own.
+if [ ! -e "${BITBRAT_TEST_LIBFAKETIME:-}" ] && ! ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib*/faketime/libfaketime.so.1 >/dev/null 2>&1; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    say "installing faketime with apt-get"
+    install_faketime() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends faketime >/dev/null 2>&1; }
+    install_faketime || { apt-get update >/dev/null 2>&1 && install_faketime; }
+  fi
+fi
+
 failed=0
 if [ $# -eq 0 ]; then
   cargo test --doc || failed=1

@@ -1,19 +1,20 @@
-//! The composition root: settings become adapters here and nowhere else.
+//! Composition root: the only place where settings are turned into adapters.
 
 use std::sync::Arc;
 
 use crate::clock::{Chance, Clock};
-use crate::config::{Settings, TokenTarget};
+use crate::config::{BusTarget, Settings, TokenTarget};
 use crate::core::freshness::Intervals;
 use crate::failure::{ExitCode, Failure};
-use crate::http::{Http, HttpOptions};
+use crate::http::{CorrectedClock, Http, HttpOptions, LenientClock};
 use crate::persist::Persister;
-use crate::persist::economy::{Economy, Prediction, Workload, predict};
+use crate::persist::write_policy::{Prediction, Workload, WritePolicy, predict};
 use crate::platforms::Probe;
 use crate::store::SourceStore;
 use crate::tokens::{FileTokenStore, TokenStore};
 
 mod bus;
+pub mod clock_error;
 pub mod daemon;
 pub mod demo;
 mod listeners;
@@ -27,25 +28,28 @@ pub mod world;
 use demo::Demo;
 use platforms::Adapters;
 
-pub use sources::{Configured, Sources, Unresolved};
+pub use platforms::Untried;
+pub use sources::{Asked, Configured, Sources, Unresolved};
 
 /// Settings and the adapters that follow from them.
 pub struct App {
     /// The settings in force.
     pub settings: Settings,
-    /// The clock.
+    /// The clock of this machine. Responses are received by it, which is how its error is measured.
+    pub machine_clock: Arc<dyn Clock>,
+    /// The clock of this machine, corrected by its error as far as that is known. Ages are shown by it.
     pub clock: Arc<dyn Clock>,
-    /// Talks to the platforms.
+    /// HTTP client that all platforms share.
     pub http: Http,
     /// The simulated platforms, when this is a demo.
     pub demo: Option<Demo>,
     tokens: Arc<dyn TokenStore>,
-    /// Where chance comes from.
+    /// Source of randomness.
     pub chance: Chance,
     adapters: Adapters,
 }
 
-/// How a store is to be used.
+/// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Only read; nothing is created.
@@ -63,11 +67,23 @@ impl From<crate::tokens::TokenError> for Failure {
     }
 }
 
+/// Fails where the system's certificates cannot be loaded: Google's libraries panic then instead of returning an error.
+fn needs_certificates(what: &str) -> Result<(), Failure> {
+    crate::tls::client_config().map(|_| ()).map_err(|reason| {
+        Failure::new(ExitCode::Failed, format!("{what}: {reason}"))
+            .hint("install the package ca-certificates, or correct SSL_CERT_FILE and SSL_CERT_DIR")
+    })
+}
+
 impl App {
-    /// Puts the program together. Nothing is opened yet.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>, demo: Option<Demo>) -> Result<Self, Failure> {
+    /// Builds the application. No connection and no file is opened yet.
+    pub fn new(
+        settings: Settings,
+        machine_clock: Arc<dyn Clock>,
+        demo: Option<Demo>,
+    ) -> Result<Self, Failure> {
         let tokens: Arc<dyn TokenStore> = match (&demo, &settings.tokens.target) {
-            // The demo's tokens never meet real ones.
+            // Demo tokens are never mixed with real ones.
             (Some(demo), _) => demo.tokens(),
             (None, TokenTarget::File(path)) => Arc::new(FileTokenStore::new(path)),
             (None, TokenTarget::Firestore { .. }) => {
@@ -78,18 +94,31 @@ impl App {
             }
         };
         Ok(Self {
-            http: Http::new(HttpOptions::default(), Arc::clone(&clock)),
+            http: Http::new(HttpOptions::default(), Arc::clone(&machine_clock)),
             tokens,
             settings,
-            clock,
+            clock: CorrectedClock::new(Arc::clone(&machine_clock)),
+            machine_clock,
             demo,
             chance: Chance::random(),
             adapters: Adapters::default(),
         })
     }
 
-    /// Returns how often each thing is looked at.
+    /// Returns how often what the store holds of each thing is renewed: as often as it is checked, but no more often than the
+    /// store is written.
     pub fn intervals(&self) -> Intervals {
+        let settings = &self.settings;
+        let store = settings.store.heartbeat;
+        let heartbeat = match settings.bus.target {
+            BusTarget::Local => store,
+            _ => store.max(settings.bus.heartbeat),
+        };
+        self.checked_every().renewed_at_most_every(heartbeat)
+    }
+
+    /// Returns how often each thing is checked.
+    fn checked_every(&self) -> Intervals {
         let now = self.clock.now();
         let usual = Intervals::default();
         let interval = |probe: Probe, usual: std::time::Duration| {
@@ -104,26 +133,27 @@ impl App {
             stream: interval(Probe::Stream, usual.stream),
             viewers: interval(Probe::Viewers, usual.viewers),
             permissions: interval(Probe::Permissions, usual.permissions),
+            max_age: None,
         }
     }
 
-    /// Returns how long a command that looks again and again pauses in between. The demo's platforms cost nothing.
-    pub fn look_interval(&self) -> std::time::Duration {
+    /// Returns the interval between the probes of a command that repeats them. Probes of the demo's platforms cost nothing.
+    pub fn probe_interval(&self) -> std::time::Duration {
         match self.demo {
             Some(_) => std::time::Duration::from_secs(2),
-            None => self.intervals().stream,
+            None => self.checked_every().stream,
         }
     }
 
-    /// Whether the store is the demo's own, which knows nothing when the program starts.
+    /// Whether the store is the demo's own, which is empty when the program starts.
     pub fn is_store_temporary(&self) -> bool {
         self.demo
             .as_ref()
             .is_some_and(|demo| demo.owns(&self.settings.store.target))
     }
 
-    /// Tells the demo's own store what a listener would have heard before the demo began.
-    pub async fn tell_backstory(&self) -> Result<(), Failure> {
+    /// Writes to the demo's own store what a listener would have received before the demo began.
+    pub async fn play_backstory(&self) -> Result<(), Failure> {
         let Some(demo) = self.demo.as_ref().filter(|_| self.is_store_temporary()) else {
             return Ok(());
         };
@@ -133,27 +163,36 @@ impl App {
         Ok(())
     }
 
-    /// Returns where tokens are kept.
+    /// Returns the token store.
     pub fn tokens(&self) -> &Arc<dyn TokenStore> {
         &self.tokens
     }
 
     /// Returns what keeps `store` up to date.
     pub fn persister(&self, store: Arc<dyn SourceStore>) -> Persister {
-        let economy = self.economy();
-        Persister::new(store, Arc::clone(&self.clock), economy, self.chance.clone())
+        let write_policy = self.write_policy();
+        Persister::new(store, self.evidence_clock(), write_policy, self.chance.clone())
     }
 
-    /// Returns how sparingly the store is written.
-    pub fn economy(&self) -> Economy {
-        Economy::every(self.settings.store.heartbeat)
+    /// Returns the clock that evidence of other processes is compared with: this machine's, unless the platforms' responses prove
+    /// it wrong.
+    pub fn evidence_clock(&self) -> Arc<dyn Clock> {
+        LenientClock::new(Arc::clone(&self.machine_clock))
     }
 
-    /// Returns what a usual day of `watch` with so many sources costs the store.
+    /// Returns the limits on how often the store is written.
+    pub fn write_policy(&self) -> WritePolicy {
+        WritePolicy::every(self.settings.store.heartbeat)
+    }
+
+    /// Predicts what a usual day of `watch` with this number of sources costs the store.
     pub fn expected_day(&self, sources: usize) -> Prediction {
-        let intervals = self.intervals();
+        let intervals = self.checked_every();
         let confirmed_every = [intervals.connection, intervals.stream, intervals.viewers];
         let confirmed_every = confirmed_every.into_iter().min().unwrap_or(intervals.connection);
-        predict(&Workload::usual(sources as u64, confirmed_every), &self.economy())
+        predict(
+            &Workload::usual(sources as u64, confirmed_every),
+            &self.write_policy(),
+        )
     }
 }

@@ -1,4 +1,4 @@
-//! The one way to do what blocks (files, SQLite) beside the threads that serve everybody.
+//! Runs blocking work (files, SQLite) outside the threads that run async tasks.
 
 use std::future::pending;
 
@@ -6,8 +6,8 @@ use tokio::task::spawn_blocking;
 
 /// Runs `work` on a thread that may block. A panic of it is a panic here.
 ///
-/// When the runtime ends before `work` has begun, nothing comes back: whoever waits is about to be dropped with the runtime, and
-/// neither a result nor a panic would be the truth.
+/// When the runtime shuts down before `work` has begun, this future never completes: its caller is about to be dropped with the
+/// runtime, and neither a result nor a panic would be correct.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(done) => done,
@@ -44,7 +44,7 @@ mod tests {
         let (end, ended) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         let task = runtime.spawn(async move {
-            // In the middle of this turn the runtime ends; no work begins any more.
+            // The runtime shuts down during this poll; no work begins any more.
             let _ = run.send(());
             let _ = ended.recv();
             let _ = tell.send("goes on");

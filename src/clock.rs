@@ -1,14 +1,21 @@
-//! Time and chance, handed in. Nothing below `app` reads the wall clock or draws a random number by itself.
+//! Time and randomness are injected: nothing below `app` reads the wall clock or draws a random number itself.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::core::time::Timestamp;
 
-/// Tells the present moment.
+/// A source of the present time.
 pub trait Clock: Send + Sync {
     /// Returns the present moment in UTC.
     fn now(&self) -> Timestamp;
+
+    /// Returns the latest time that it may be, where there are signs that this clock is behind.
+    fn latest(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The machine's own clock.
@@ -25,12 +32,12 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to.
+/// A clock that moves only when it is advanced or set.
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    /// Starts a clock that stands at `start`.
+    /// Creates a clock that stays at `start`.
     pub fn at(start: Timestamp) -> Arc<Self> {
         Arc::new(Self(AtomicI64::new(start.as_millis())))
     }
@@ -105,7 +112,7 @@ impl Clock for RuntimeClock {
     }
 }
 
-/// A source of chance for jitter: fractions in `[0, 1)`.
+/// A source of randomness for jitter: fractions in `[0, 1)`.
 #[derive(Clone)]
 pub struct Chance(Arc<Mutex<fastrand::Rng>>);
 
@@ -122,6 +129,6 @@ impl Chance {
 
     /// Returns the next fraction in `[0, 1)`.
     pub fn fraction(&self) -> f64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).f64()
+        self.0.lock().f64()
     }
 }

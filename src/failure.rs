@@ -1,17 +1,21 @@
-//! What a person sees when a command fails: what went wrong, why, what to do next, and the exit code.
+//! Failures of commands as people see them: what went wrong, why, what to do next, and the exit code.
 //!
-//! Inside, every role has a typed error; here, at the edge, they become one [`Failure`]. Rendering stays plain text; where
-//! it is written is left to the command line.
+//! Internally, every role has a typed error; here they are converted into one [`Failure`]. Rendering stays plain text; the
+//! command line decides where it is written.
 
 use std::error::Error;
 use std::fmt;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::config::Problems;
 use crate::core::source::InvalidSourceKey;
+use crate::descriptors;
 use crate::platforms::PlatformError;
 use crate::store::StoreError;
 
-/// How the process ends. The numbers are frozen; `bitbrat help exit-codes` prints them.
+/// Exit code of the process. The numbers are frozen; `bitbrat help exit-codes` prints them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ExitCode {
@@ -23,7 +27,7 @@ pub enum ExitCode {
     Usage = 2,
     /// A source is down or degraded.
     Down = 3,
-    /// An authorisation is expired, revoked or missing.
+    /// An authorization is expired, revoked or missing.
     Unauthorised = 4,
     /// There is no such source.
     NoSuchSource = 5,
@@ -52,19 +56,35 @@ impl ExitCode {
         Self::Interrupted,
     ];
 
-    /// Returns the number that the process ends with.
+    /// Returns the exit status as a number.
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// Says in a few words what the code means.
+    /// Returns the stable name of a failure with this code, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Down => "down",
+            Self::Unauthorised => "unauthorized",
+            Self::NoSuchSource => "no_such_source",
+            Self::Configuration => "configuration_invalid",
+            Self::NoEvidence => "no_evidence",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Returns a short description of the code.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Healthy => "all healthy, or the predicate is true",
             Self::Failed => "bitbrat failed, or the predicate is false",
             Self::Usage => "the command line is wrong",
             Self::Down => "a source is down or degraded",
-            Self::Unauthorised => "an authorisation is expired, revoked or missing",
+            Self::Unauthorised => "an authorization is expired, revoked or missing",
             Self::NoSuchSource => "there is no such source",
             Self::Configuration => "the configuration is invalid",
             Self::NoEvidence => "not enough evidence to answer",
@@ -73,8 +93,8 @@ impl ExitCode {
         }
     }
 
-    /// Returns the code that counts when several apply: an authorisation before a source that is down before missing
-    /// evidence before health (design decision); anything else is more urgent than these.
+    /// Returns the code that takes precedence when several apply: an authorization before a source that is down before missing
+    /// evidence before health (design decision); anything else takes precedence over these.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         let rank = |code: Self| match code {
@@ -94,6 +114,42 @@ impl From<ExitCode> for std::process::ExitCode {
     }
 }
 
+/// A failed command as programs see it: one line of JSON on standard error, after any warnings.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureDocument {
+    /// Always `bitbrat/v1`.
+    pub api_version: &'static str,
+    /// Always `Error`.
+    pub kind: &'static str,
+    /// The stable name of the failure: `usage`, `no_such_source`, `configuration_invalid`, ….
+    pub code: &'static str,
+    /// The exit code of the process.
+    pub exit_code: u8,
+    /// What could not be done.
+    pub message: String,
+    /// Why, outermost cause first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
+}
+
+/// Returns `failure` as one line of JSON.
+pub fn as_json(failure: &Failure) -> String {
+    let document = FailureDocument {
+        api_version: "bitbrat/v1",
+        kind: "Error",
+        code: failure.exit.code(),
+        exit_code: failure.exit.number(),
+        message: failure.what.clone(),
+        causes: failure.causes.clone(),
+        hints: failure.hints.clone(),
+    };
+    serde_json::to_string(&document).expect("text and numbers can be written as JSON") + "\n"
+}
+
 /// A failed command, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -103,7 +159,7 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// What to do next.
     pub hints: Vec<String>,
-    /// How the process ends.
+    /// The exit code.
     pub exit: ExitCode,
 }
 
@@ -118,7 +174,7 @@ impl Failure {
         }
     }
 
-    /// Appends `error` and everything that it names as its source.
+    /// Appends `error` and its chain of sources.
     #[must_use]
     pub fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         let mut next = Some(error);
@@ -132,14 +188,14 @@ impl Failure {
         self
     }
 
-    /// Appends what to do next.
+    /// Appends a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// Puts what was being done in front: the former headline becomes the first cause.
+    /// Prepends the operation that failed: the former headline becomes the first cause.
     #[must_use]
     pub fn while_doing(mut self, what: impl Into<String>) -> Self {
         self.causes
@@ -169,7 +225,7 @@ impl From<StoreError> for Failure {
             StoreError::Unusable { .. } => Self::new(ExitCode::Failed, "a stored document cannot be used")
                 .hint("run `bitbrat doctor` to list every document that cannot be used"),
             StoreError::Unavailable { .. } => Self::new(ExitCode::Failed, "the store cannot be used now")
-                .hint("try again; `bitbrat doctor` tells what is wrong with the store"),
+                .hint("try again; `bitbrat doctor` shows what is wrong with the store"),
             StoreError::Refused { hint, .. } => {
                 Self::new(ExitCode::Failed, "the store refused").hint(hint.clone())
             }
@@ -195,10 +251,16 @@ impl From<PlatformError> for Failure {
             }
             PlatformError::NotConfigured { .. } => Self::new(ExitCode::Configuration, error.to_string())
                 .hint("run `bitbrat config show` to see what is set and where from"),
+            PlatformError::OtherAccount { .. } => Self::new(ExitCode::Unauthorised, error.to_string())
+                .hint("log in with that account's own token"),
             PlatformError::TokenStore { .. } => Self::new(ExitCode::Failed, error.to_string())
                 .hint("run `bitbrat doctor tokens` to see what is wrong with it"),
             PlatformError::RateLimited { .. } => {
                 Self::new(ExitCode::NoEvidence, error.to_string()).hint("try again in a minute")
+            }
+            PlatformError::Unavailable { code, .. } if code == descriptors::CODE => {
+                Self::new(ExitCode::NoEvidence, error.to_string())
+                    .hint("raise the limit of open files (`ulimit -n`), or stop what holds connections open")
             }
             PlatformError::Unavailable { .. } => Self::new(ExitCode::NoEvidence, error.to_string())
                 .hint("run `bitbrat doctor` to check DNS, TLS and the configured addresses"),
@@ -270,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_codes_the_authorisation_counts_first() {
+    fn authorization_takes_precedence_among_exit_codes() {
         use ExitCode::{Down, Healthy, NoEvidence, Unauthorised};
         for (codes, expected) in [
             (vec![Healthy, NoEvidence], NoEvidence),
@@ -284,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_cause_is_told_once() {
+    fn repeated_cause_is_listed_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("no route")]
         struct Inner;

@@ -1,8 +1,8 @@
-//! `bitbrat` answers, for every channel or guild a streaming bot attends: is it connected, is it authorised, is it
-//! live and for how many, what may the bot do there, and how do we know?
+//! `bitbrat` answers, for every channel or guild that a streaming bot monitors: is it connected, is it authorized, is it live and
+//! for how many viewers, what may the bot do there, and what is that based on?
 //!
-//! Everything that learns something produces a [`core::observation::Observation`]; evidence is joined and verdicts are
-//! derived from it. No evidence, no claim. `docs/ARCHITECTURE.md` has the map.
+//! Every source of evidence produces a [`core::observation::Observation`]; evidence is merged and verdicts are derived from it.
+//! No evidence, no claim. `docs/ARCHITECTURE.md` describes the modules.
 
 pub mod app;
 pub mod blocking;
@@ -11,15 +11,19 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod descriptors;
 pub mod failure;
 pub mod files;
 pub mod http;
 pub mod lifecycle;
 pub mod persist;
 pub mod platforms;
+pub mod secrets;
 pub mod sim;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod tokens;
 pub mod watch;
 pub mod web;
+pub mod websocket;

@@ -1,8 +1,9 @@
-//! How the daemon lives and ends: named supervised tasks, a soft stop that drains, a hard stop that cuts.
+//! Lifecycle of the daemon: named supervised tasks, a soft stop that drains, a hard stop that cancels.
 //!
-//! This is the one place that spawns. A task that ends before it was asked to, or panics, takes the process down under
-//! its own name: a daemon with a dead part must not look healthy.
+//! Only this module spawns tasks. A task that exits before a stop was requested, or panics, terminates the process with an error
+//! that contains its name: a daemon with a failed part must not pass for healthy.
 
+mod notify;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,12 @@ use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use self::tasks::{Ended, Outcome};
 pub use self::tasks::{IntoTaskResult, Stop, TaskResult, Tasks};
+use self::tasks::{Outcome, TaskExit};
 use crate::failure::{ExitCode, Failure};
+use crate::telemetry::names;
 
-/// How long tasks get to obey the hard stop before they are aborted.
+/// How long tasks may take after the hard stop before they are aborted.
 const CUT: Duration = Duration::from_millis(250);
 
 /// A signal from outside.
@@ -27,7 +29,7 @@ const CUT: Duration = Duration::from_millis(250);
 pub enum Signal {
     /// SIGTERM: stop.
     Terminate,
-    /// SIGINT: stop; a person asked.
+    /// SIGINT: stop; requested by a person.
     Interrupt,
     /// SIGHUP: read the configuration again.
     Reload,
@@ -36,7 +38,7 @@ pub enum Signal {
 /// Owns the tasks of a daemon from start to end.
 pub struct Lifecycle {
     tasks: Tasks,
-    ended: mpsc::UnboundedReceiver<Ended>,
+    exits: mpsc::UnboundedReceiver<TaskExit>,
     reloads: watch::Sender<u64>,
     /// Signals from outside; none arrive before [`Lifecycle::listening`].
     signals: mpsc::Receiver<Signal>,
@@ -50,13 +52,13 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Starts without tasks, and deaf to signals.
+    /// Starts without tasks and without signal handling.
     pub fn new() -> Self {
         Self::with_signals(mpsc::channel(1).1)
     }
 
-    /// Starts without tasks, listening to the signals of the system from now on: one that comes while the daemon is still
-    /// being put together must neither kill it nor be lost.
+    /// Starts without tasks, and handles the signals of the system from now on: one that arrives while the daemon is still
+    /// starting must neither kill it nor be lost.
     pub fn listening() -> Result<Self, Failure> {
         let signals = system_signals()
             .map_err(|error| Failure::new(ExitCode::Failed, "cannot listen to signals").because(&error))?;
@@ -65,10 +67,10 @@ impl Lifecycle {
 
     /// Starts without tasks, with signals from elsewhere.
     pub fn with_signals(signals: mpsc::Receiver<Signal>) -> Self {
-        let (tasks, ended) = Tasks::none();
+        let (tasks, exits) = Tasks::none();
         Self {
             tasks,
-            ended,
+            exits,
             reloads: watch::Sender::new(0),
             signals,
             exit: ExitCode::Healthy,
@@ -95,7 +97,8 @@ impl Lifecycle {
         self.run(grace).await
     }
 
-    /// Puts a daemon together; `None` when a signal asked to stop before that was done. [`Lifecycle::run`] then only drains.
+    /// Runs the start of a daemon; `None` when a signal requested a stop before that was done. [`Lifecycle::run`] then only
+    /// drains.
     pub async fn starting<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(start);
         loop {
@@ -110,7 +113,7 @@ impl Lifecycle {
         }
     }
 
-    /// Waits for a signal and does what it asks for.
+    /// Waits for a signal and handles it.
     async fn heed(
         signals: &mut mpsc::Receiver<Signal>,
         tasks: &Tasks,
@@ -120,7 +123,7 @@ impl Lifecycle {
         match signals.recv().await {
             Some(Signal::Reload) => reloads.send_modify(|count| *count += 1),
             Some(signal) => {
-                info!(?signal, "Stopping");
+                info!(name: names::STOPPING, ?signal, "Stopping");
                 if signal == Signal::Interrupt {
                     *exit = ExitCode::Interrupted;
                 }
@@ -130,14 +133,14 @@ impl Lifecycle {
         }
     }
 
-    /// Runs until a signal, a dead task or [`Tasks::request_stop`] ends it, then drains for at most `grace`.
+    /// Runs until a signal, a task that exited or [`Tasks::request_stop`] ends it, then drains for at most `grace`.
     pub async fn run(mut self, grace: Duration) -> Result<ExitCode, Failure> {
         let stop = self.tasks.stop();
         let mut dead: Option<Failure> = None;
         while !stop.is_requested() {
             tokio::select! {
                 () = Self::heed(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {}
-                Some(ended) = self.ended.recv() => dead = self.buried(ended, false).or(dead),
+                Some(exits) = self.exits.recv() => dead = self.on_task_exit(exits, false).or(dead),
                 () = stop.requested() => {}
             }
             if dead.is_some() {
@@ -150,7 +153,7 @@ impl Lifecycle {
         let mut cut_because = None;
         while cut_because.is_none() && !self.tasks.running().is_empty() {
             tokio::select! {
-                Some(ended) = self.ended.recv() => dead = dead.or(self.buried(ended, true)),
+                Some(exits) = self.exits.recv() => dead = dead.or(self.on_task_exit(exits, true)),
                 Some(signal) = self.signals.recv() => {
                     if signal != Signal::Reload {
                         cut_because = Some("a second signal");
@@ -181,8 +184,8 @@ impl Lifecycle {
         stop.force();
         let left = async {
             while !self.tasks.running().is_empty() {
-                match self.ended.recv().await {
-                    Some(ended) => drop(self.buried(ended, true)),
+                match self.exits.recv().await {
+                    Some(exits) => drop(self.on_task_exit(exits, true)),
                     None => break,
                 }
             }
@@ -192,22 +195,21 @@ impl Lifecycle {
         }
     }
 
-    /// Strikes an ended task off the list; a failure when it should have lived.
-    fn buried(&self, ended: Ended, stopping: bool) -> Option<Failure> {
-        let Ended {
+    /// Removes an exited task from the list; a failure when it exited unexpectedly.
+    fn on_task_exit(&self, exits: TaskExit, stopping: bool) -> Option<Failure> {
+        let TaskExit {
             id,
             name,
             brief,
             outcome,
-        } = ended;
+        } = exits;
         self.tasks.strike(id);
         let stopping = stopping || self.tasks.stop().is_requested();
         let failure = match outcome {
             Outcome::Returned(Ok(())) if stopping || brief => return None,
-            Outcome::Returned(Ok(())) => Failure::new(
-                ExitCode::Failed,
-                format!("task `{name}` ended although nobody stopped it"),
-            ),
+            Outcome::Returned(Ok(())) => {
+                Failure::new(ExitCode::Failed, format!("task `{name}` exited unexpectedly"))
+            }
             Outcome::Returned(Err(error)) => match error.downcast::<Failure>() {
                 Ok(failure) => failure.while_doing(format!("task `{name}` failed")),
                 Err(error) => {
@@ -215,7 +217,7 @@ impl Lifecycle {
                     Failure::new(ExitCode::Failed, format!("task `{name}` failed")).because(error.as_ref())
                 }
             },
-            Outcome::Vanished => Failure::new(ExitCode::Failed, format!("task `{name}` panicked"))
+            Outcome::Panicked => Failure::new(ExitCode::Failed, format!("task `{name}` panicked"))
                 .hint("this is a bug in bitbrat; please report it with the log"),
         };
         error!(task = name, "{}", failure.what);
@@ -223,7 +225,8 @@ impl Lifecycle {
     }
 }
 
-/// Tells the service manager that we are ready and what we do, and keeps its watchdog content as long as `healthy` says so.
+/// Notifies the service manager that the daemon is ready, with its status, and resets its watchdog as long as `healthy` returns
+/// true.
 pub fn announce_ready(tasks: &Tasks, status: &str, healthy: impl Fn() -> bool + Send + 'static) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
     let Some(patience) = sd_notify::watchdog_enabled() else {
@@ -239,18 +242,18 @@ pub fn announce_ready(tasks: &Tasks, status: &str, healthy: impl Fn() -> bool + 
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(error = %error, "The service manager could not be told");
+    if let Err(error) = notify::send(states) {
+        tracing::debug!(error = %error, "Cannot notify the service manager");
     }
 }
 
-/// Listens to SIGTERM, SIGINT and SIGHUP.
+/// Handles SIGTERM, SIGINT and SIGHUP.
 fn system_signals() -> std::io::Result<mpsc::Receiver<Signal>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut reload = signal(SignalKind::hangup())?;
-    // Two stops are all that anyone acts on.
+    // Only two stops have an effect.
     let (sender, receiver) = mpsc::channel(4);
     let forward = async move {
         loop {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // One provider for every library in the process; the first one that asks would otherwise choose.
+    // One provider for every library in the process; otherwise the first one that needs TLS would choose.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     bitbrat::cli::main(std::env::args_os()).into()
 }

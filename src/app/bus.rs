@@ -1,13 +1,14 @@
-//! The bus in this program: the configured one.
+//! Opens the configured bus.
 
 use std::sync::Arc;
 
 use super::App;
 use crate::bus::EventBus;
-use crate::bus::nats::{NatsBus, NatsOptions};
+use crate::bus::nats::{self, NatsBus, NatsOptions};
 use crate::bus::pubsub::{PubsubBus, PubsubOptions};
-use crate::config::BusTarget;
+use crate::config::{BusTarget, NatsLogin};
 use crate::failure::{ExitCode, Failure};
+use crate::files;
 
 impl App {
     /// Opens the configured bus; `None` when events stay within the process.
@@ -19,15 +20,22 @@ impl App {
                 let servers: Vec<&str> = servers.iter().map(url::Url::as_str).collect();
                 let options = NatsOptions {
                     ack_wait: self.settings.bus.ack_wait,
+                    login: login(&self.settings.bus.nats).await?,
                     ..NatsOptions::new(servers.join(","), prefix)
                 };
-                NatsBus::connect(&options).await.map(|bus| Arc::new(bus) as _)
+                // The future is large, and only the bus stays.
+                Box::pin(NatsBus::connect(&options))
+                    .await
+                    .map(|bus| Arc::new(bus) as _)
             }
             BusTarget::Pubsub { project } => {
                 let google = &self.settings.google;
+                if google.pubsub_emulator.is_none() {
+                    super::needs_certificates("cannot use the bus")?;
+                }
                 let key = match &google.credentials_file {
                     Some(path) if google.pubsub_emulator.is_none() => {
-                        let key = std::fs::read_to_string(path).map_err(|error| {
+                        let key = files::read_input_text(path, files::SMALL).map_err(|error| {
                             let what = format!("cannot read the key file {}", path.display());
                             Failure::new(ExitCode::Configuration, what).because(&error)
                         })?;
@@ -41,7 +49,9 @@ impl App {
                     emulator: google.pubsub_emulator.clone(),
                     key,
                 };
-                PubsubBus::connect(&options).await.map(|bus| Arc::new(bus) as _)
+                Box::pin(PubsubBus::connect(&options))
+                    .await
+                    .map(|bus| Arc::new(bus) as _)
             }
         };
         bus.map(Some).map_err(|error| {
@@ -52,4 +62,27 @@ impl App {
             }
         })
     }
+}
+
+/// Reads the credentials for NATS.
+async fn login(settings: &NatsLogin) -> Result<nats::NatsLogin, Failure> {
+    let settings = settings.clone();
+    let nkey_seed = match (settings.nkey_seed, settings.nkey_file) {
+        (None, Some(path)) => {
+            let seed = nats::nkey_file(&path).await.map_err(|reason| {
+                let what = format!("cannot use the bus: {reason}");
+                Failure::new(ExitCode::Configuration, what).hint("correct bus.nats_nkey_file (NATS_NKEY)")
+            })?;
+            Some(seed)
+        }
+        (seed, _) => seed,
+    };
+    Ok(nats::NatsLogin {
+        user: settings.user.zip(settings.password),
+        token: settings.token,
+        creds_file: settings.creds_file,
+        nkey_seed,
+        ca_file: settings.ca_file,
+        client_cert: settings.cert_file.zip(settings.key_file),
+    })
 }

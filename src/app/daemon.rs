@@ -1,6 +1,6 @@
-//! `watch` put together: which parts a role needs, from which adapters, in which order they start.
+//! Assembles `watch`: which parts a role needs, from which adapters, and in which order they start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,30 +8,38 @@ use tracing::info;
 
 use self::configuration::{Current, current};
 use super::volume::Meters;
-use super::{Access, App, listeners};
+use super::{Access, App, clock_error, listeners};
 use crate::bus::EventBus;
 use crate::bus::mutating::MutatingBus;
 use crate::config::Configuration;
 use crate::core::document::SourceDocument;
+use crate::core::freshness::MaxAge;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
-use crate::persist::economy::Economy;
+use crate::persist::write_policy::WritePolicy;
 use crate::persist::{Persister, overview};
 use crate::store::{HistoryEntry, SourceStore};
+use crate::telemetry::{Bars, names};
+use crate::watch::accounts::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
+use crate::watch::monitored::MonitoredSources;
 use crate::web::{self, Render, Stored, Web};
 
 mod configuration;
+mod first_checks;
 mod store_watch;
+mod stored;
 mod storing;
+mod token_watch;
 
 /// A part of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Role {
-    /// Look, listen, and tell
+    /// Probe, listen and publish
     Ingest,
-    /// Store what is told
+    /// Store events from the bus
     Persist,
     /// Serve pages
     Web,
@@ -40,23 +48,39 @@ pub enum Role {
 impl Role {
     /// Every part.
     pub const ALL: [Self; 3] = [Self::Ingest, Self::Persist, Self::Web];
+
+    /// Returns its name as an argument.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Persist => "persist",
+            Self::Web => "web",
+        }
+    }
 }
 
-/// What is to run.
+/// Decides the exit code of a run from what is stored in its end.
+pub type Judge = Box<dyn Fn(&App, Vec<Arc<SourceSummary>>) -> ExitCode + Send + Sync>;
+
+/// What to run.
 pub struct Plan {
     /// The parts.
     pub roles: BTreeSet<Role>,
-    /// Whether everything is looked at once and then ended.
+    /// Whether every source is probed once before the daemon exits.
     pub once: bool,
-    /// Writes a list of sources for the API, by the configuration in force.
-    pub list: Write<Vec<Arc<SourceSummary>>>,
-    /// Writes one source for the API.
-    pub one: Write<(SourceDocument, Vec<HistoryEntry>)>,
+    /// Serializes a list of sources for the API, by the configuration in force and the caller's maximum age.
+    pub list: Write<(MaxAge, Vec<Arc<SourceSummary>>)>,
+    /// Serializes one source for the API.
+    pub one: Write<(MaxAge, SourceDocument, Vec<HistoryEntry>)>,
+    /// Computes the exit code after a single round, as `sources status` does.
+    pub judge: Judge,
     /// Reads the configuration again.
     pub reload: Box<dyn Fn() -> Configuration + Send + Sync>,
+    /// The log, whose lines for people are merged while the daemon runs.
+    pub logs: Bars,
 }
 
-/// Writes something as JSON, by the configuration in force.
+/// Serializes a value as JSON, by the configuration in force.
 pub type Write<T> = Box<dyn Fn(&App, T) -> serde_json::Value + Send + Sync>;
 
 fn render<T: 'static>(app: &Current, write: Write<T>) -> Render<T> {
@@ -64,13 +88,13 @@ fn render<T: 'static>(app: &Current, write: Write<T>) -> Render<T> {
     Arc::new(move |value| write(&current(&app), value))
 }
 
-/// Why a process is not ready, as far as one part knows.
+/// Why a process is not ready, as one of its parts reports it.
 type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// What runs once everything is started.
+/// The running parts.
 struct Started {
-    /// It keeps the lock of the state directory, so it is held to the very end.
-    _engine: Option<Arc<Engine>>,
+    /// Holds the lock of the state directory, so it is kept until the end.
+    engine: Option<Arc<Engine>>,
     persister: Option<Arc<Persister>>,
     bus: Option<Arc<dyn EventBus>>,
 }
@@ -79,28 +103,84 @@ struct Started {
 pub async fn run(app: Arc<App>, plan: Plan, mut lifecycle: Lifecycle) -> Result<ExitCode, Failure> {
     let (tasks, reloads) = (lifecycle.tasks(), lifecycle.reloads());
     let grace = app.settings.watch.grace;
+    let started_at = app.clock.now();
+    let logs = plan.logs.clone();
+    tasks.spawn("log-lines", |stop| async move { logs.merge_lines(stop).await });
+    let (once, judge) = (plan.once, plan.judge);
+    let plan = Plan {
+        judge: Box::new(|_, _| ExitCode::Healthy),
+        ..plan
+    };
     let started = match lifecycle.starting(start(&app, plan, &tasks, reloads)).await {
         Some(started) => Some(started?),
         None => None,
     };
-    let exit = lifecycle.run(grace).await;
-    if let Some(persister) = started.as_ref().and_then(|started| started.persister.as_ref()) {
-        let stats = persister.stats();
-        info!(
-            writes = stats.writes,
-            reads = stats.reads,
-            conflicts = stats.conflicts,
-            failures = stats.failures,
-            writes_per_day = stats.writes_per_day(app.clock.now()),
-            "Stopped"
-        );
+    let mut exit = lifecycle.run(grace).await;
+    if once
+        && let Some(started) = &started
+        && matches!(exit, Ok(ExitCode::Healthy))
+    {
+        exit = after_one_round(&app, started, &*judge).await;
     }
-    // Acknowledgements are underway, and what nobody looked at any more: unsent, it would reach the next process late.
+    let persister = started.as_ref().and_then(|started| started.persister.as_ref());
+    let stats = persister.map(|persister| persister.stats());
+    let stats = stats.as_ref();
+    info!(
+        name: names::STOPPED,
+        ran_s = app.clock.now().since(started_at).as_secs(),
+        clean = exit.is_ok(),
+        writes = stats.map(|stats| stats.writes),
+        reads = stats.map(|stats| stats.reads),
+        conflicts = stats.map(|stats| stats.conflicts),
+        failures = stats.map(|stats| stats.failures),
+        writes_per_day = stats.and_then(|stats| stats.writes_per_day(app.clock.now())),
+        "Stopped"
+    );
+    // Acknowledgements and events that no other task handles any more may be pending: unsent, the next process would receive them
+    // late.
     if let Some(bus) = started.as_ref().and_then(|started| started.bus.as_ref()) {
         bus.close().await;
     }
     drop(started);
     exit
+}
+
+/// Returns the exit code of a single round: that of the sources as they are stored now, and at least that of a source that is
+/// down when a platform was not waited for. A process that does not store documents has no data about the sources.
+async fn after_one_round(
+    app: &App,
+    started: &Started,
+    judge: &(dyn Fn(&App, Vec<Arc<SourceSummary>>) -> ExitCode + Send + Sync),
+) -> Result<ExitCode, Failure> {
+    let finished = started
+        .engine
+        .as_ref()
+        .is_none_or(|engine| engine.finished_once());
+    let at_least = if finished {
+        ExitCode::Healthy
+    } else {
+        ExitCode::Down
+    };
+    if started.persister.is_none() {
+        return Ok(at_least);
+    }
+    let stored = app.store(Access::Read).await?.summaries().await?;
+    let summaries: Vec<_> = stored
+        .into_iter()
+        .filter_map(|stored| stored.document.ok())
+        .collect();
+    if let Some(engine) = &started.engine {
+        let monitored = engine.monitored.all();
+        let monitored: HashSet<&SourceKey> = monitored.values().flatten().map(|source| &source.key).collect();
+        first_checks::summarize(
+            monitored.len(),
+            summaries
+                .iter()
+                .map(Arc::as_ref)
+                .filter(|summary| monitored.contains(&summary.key)),
+        );
+    }
+    Ok(judge(app, summaries).worse(at_least))
 }
 
 async fn start(
@@ -122,6 +202,7 @@ async fn start(
         None => None,
     };
     let store = app.store(Access::Write).await?;
+    let web = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let mut reasons: Vec<Reason> = Vec::new();
     let mut extra = Router::new();
     let mut view = None;
@@ -130,7 +211,7 @@ async fn start(
     let mut persister = None;
     if has(Role::Ingest) {
         let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan).await?;
-        // A single round of looks is over before a listener could tell anything.
+        // A single round of probes ends before a listener could report anything.
         if !plan.once {
             extra = listeners::start(app, &mut started, listener.is_some()).await?;
         }
@@ -161,17 +242,22 @@ async fn start(
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
     }
-    if let Some(engine) = &mut engine {
-        if plan.once {
-            engine.run_once();
-        } else {
-            engine.run_schedules();
-        }
+    if app.demo.is_none() {
+        let (directory, clock) = (app.settings.state_dir.clone(), Arc::clone(&app.machine_clock));
+        tasks.spawn("clock-error", |stop| clock_error::run(directory, clock, stop));
     }
-    let count = engine.as_ref().map_or(0, |engine| engine.attended.count());
-    let expected = persister.as_ref().map(|_| app.expected_day(count).writes());
+    // Before the first probe: a token that is changed from then on may have been read already.
+    let token_watch = TokenWatch::start(Arc::clone(app.tokens())).await;
+    if let Some(engine) = &mut engine {
+        run_pollers(app, engine, tasks, plan.once);
+    }
+    let count = engine.as_ref().map_or(0, |engine| engine.monitored.count());
     info!(
-        store = store.location(), bus = %app.settings.bus.target, sources = count, writes_per_day_expected = expected,
+        name: names::WATCHING,
+        store = store.location(), bus = %app.settings.bus.target, sources = count,
+        platforms = engine.as_ref().map(|engine| by_platform(&engine.monitored)), roles = named(&plan.roles),
+        web = web.map(|address| format!("http://{address}/")),
+        writes_per_day_expected = persister.as_ref().map(|_| app.expected_day(count).writes()),
         "Watching"
     );
     let meters = Meters {
@@ -179,13 +265,17 @@ async fn start(
         persister: persister.clone(),
         heartbeat: bus.as_ref().map(|_| app.settings.bus.heartbeat),
     };
-    meters.tell_daily(tasks);
+    meters.warn_daily(tasks);
     let engine = engine.map(Arc::new);
     let pulse = engine.as_ref().map(|engine| engine.pulse());
     announce_ready(tasks, &format!("watching {count} sources"), move || {
-        pulse.as_ref().is_none_or(|beats| beats())
+        pulse.as_ref().is_none_or(|turns| turns())
     });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
+        let (own, changes) = (Arc::clone(&engine), reloads.clone());
+        tasks.spawn("token-watch", |stop| {
+            token_watch::run(own, token_watch, changes, stop)
+        });
         tasks.spawn("configuration", |stop| async move {
             tokio::select! {
                 () = configuration::follow(&in_force, &engine, reloads, plan.reload) => {}
@@ -194,13 +284,43 @@ async fn start(
         });
     }
     Ok(Started {
-        _engine: engine,
+        engine,
         persister,
         bus,
     })
 }
 
-/// Starts what looks, listens and tells.
+/// Starts the pollers, with their schedules or for a single round.
+fn run_pollers(app: &App, engine: &mut Engine, tasks: &Tasks, once: bool) {
+    if once {
+        engine.run_once();
+    } else {
+        first_checks::follow(engine, tasks, app.settings.schedule.jitter);
+        engine.run_schedules();
+    }
+}
+
+/// Returns the names of roles.
+fn named(roles: &BTreeSet<Role>) -> String {
+    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    names.join(", ")
+}
+
+/// Returns how many sources there are on which platforms, for people.
+fn by_platform(monitored: &MonitoredSources) -> String {
+    let counts = monitored.all();
+    let counts = counts.iter().map(|(platform, sources)| {
+        let title = match platform {
+            PlatformName::Twitch => "Twitch",
+            PlatformName::Kick => "Kick",
+            PlatformName::Discord => "Discord",
+        };
+        format!("{} on {title}", sources.len())
+    });
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// Starts pollers, listeners and the publishing of what they observe.
 async fn ingest(
     app: &Arc<App>,
     bus: Option<&Arc<dyn EventBus>>,
@@ -224,13 +344,14 @@ async fn ingest(
                 Arc::clone(bus)
             },
             heartbeat: settings.bus.heartbeat,
+            initial_events: settings.bus.initial_events,
         },
         None => {
-            // News wait once, where they are smallest, and not a second time in the persister.
+            // Observations wait once, where they are smallest, and not a second time in the persister.
             let persister = Arc::new(Persister::new(
                 Arc::clone(store),
-                Arc::clone(&app.clock),
-                Economy::every(settings.store.heartbeat / 2),
+                app.evidence_clock(),
+                WritePolicy::every(settings.store.heartbeat / 2),
                 app.chance.clone(),
             ));
             own = Some(Arc::clone(&persister));
@@ -245,23 +366,25 @@ async fn ingest(
         let what = format!("cannot make the state directory {}", settings.state_dir.display());
         Failure::new(ExitCode::Failed, what).because(&error)
     })?;
+    let stored = stored::read(store, &sources, own.as_deref()).await;
     let parts = Parts {
         state_dir: settings.state_dir.clone(),
         instance: settings.watch.instance.clone(),
         outbox: settings.watch.outbox,
         sources,
+        stored,
         platforms,
         route,
         timetable: settings.schedule.cron.clone(),
         jitter: settings.schedule.jitter,
-        clock: Arc::clone(&app.clock),
+        clock: Arc::clone(&app.machine_clock),
         chance: app.chance.clone(),
     };
-    // Whoever looks once kept nothing connected, so nothing is said to end.
+    // A single round opened no connections, so none is reported as closed.
     Ok((Engine::start(parts, tasks, !plan.once)?, own))
 }
 
-/// Tells the figures of a persister next to what was expected of it.
+/// Returns a function that reports the persister's counters next to the prediction.
 fn figures(app: &Current, persister: Arc<Persister>) -> Arc<dyn Fn() -> Stored + Send + Sync> {
     let app = Arc::clone(app);
     Arc::new(move || {

@@ -1,4 +1,4 @@
-//! `--demo`: the simulated platforms in this process, with everything a newcomer would have to configure.
+//! `--demo`: the simulated platforms in this process, with everything that a new user would have to configure.
 
 use std::sync::Arc;
 
@@ -16,18 +16,29 @@ use crate::sim::twitch::demo::{DemoToken, start_timeline, start_timeline_for_lis
 use crate::sim::{Sim, SimOptions};
 use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore};
 
-/// A running demo. Everything ends when this is dropped.
+/// A running demo. The simulation ends when this is dropped.
 pub struct Demo {
     sim: Sim,
     world: World,
     tokens: Arc<dyn TokenStore>,
     home: TempDir,
-    _timeline: AbortOnDropHandle<()>,
+    _timeline: Option<AbortOnDropHandle<()>>,
+}
+
+/// When the demo world begins to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Motion {
+    /// Never by itself.
+    None,
+    /// At once.
+    AtOnce,
+    /// When a daemon has subscribed to what changes first.
+    WithListeners,
 }
 
 impl Demo {
-    /// Starts the simulated platforms on free ports. Where a daemon `listens`, their world does not move before it does.
-    pub async fn start(clock: Arc<dyn Clock>, listens: bool) -> Result<Self, Failure> {
+    /// Starts the simulated platforms on free ports.
+    pub async fn start(clock: Arc<dyn Clock>, motion: Motion) -> Result<Self, Failure> {
         let failed =
             |error: std::io::Error| Failure::new(ExitCode::Failed, "cannot start the demo").because(&error);
         let home = tempfile::Builder::new()
@@ -54,10 +65,10 @@ impl Demo {
                 .await?;
         }
         Ok(Self {
-            _timeline: if listens {
-                start_timeline_for_listeners(&sim.twitch)
-            } else {
-                start_timeline(&sim.twitch)
+            _timeline: match motion {
+                Motion::None => None,
+                Motion::AtOnce => Some(start_timeline(&sim.twitch)),
+                Motion::WithListeners => Some(start_timeline_for_listeners(&sim.twitch)),
             },
             sim,
             world,
@@ -66,7 +77,7 @@ impl Demo {
         })
     }
 
-    /// Returns what is configured for the demo. Tokens are not among it: they are in the demo's own store.
+    /// Returns the demo's configuration. Tokens are not part of it: they are in the demo's own store.
     pub fn configuration(&self) -> config::Demo {
         let mut platforms = Vec::new();
         let mut sources = Vec::new();
@@ -92,7 +103,7 @@ impl Demo {
         }
     }
 
-    /// Whether `store` is the one that vanishes with the demo.
+    /// Whether `store` is the temporary one of the demo.
     pub fn owns(&self, store: &StoreTarget) -> bool {
         match store {
             StoreTarget::Sqlite(path) => *path == self.store_path(),
@@ -106,7 +117,7 @@ impl Demo {
         Arc::clone(&self.tokens)
     }
 
-    /// Returns what a listener would have heard before the demo began: a stream that polls do not show yet.
+    /// Returns what a listener would have received before the demo began: a stream that polls do not show yet.
     pub fn backstory(&self) -> Vec<Observation> {
         let stream = &self.world.twitch.just_live;
         let started = Fact::StreamPush {
@@ -161,7 +172,7 @@ fn stored(client_id: &str, token: &DemoToken) -> StoredToken {
     }
 }
 
-/// Nothing is told of Kick's token but its text: the platform says the rest.
+/// Only the text of Kick's token is stored: the platform returns the rest.
 fn kick_bot(world: &World, now: Timestamp) -> StoredToken {
     let mut token = StoredToken::unproven(world.kick.bot_access.clone(), now);
     token.refresh = Some(RefreshToken::fresh(world.kick.bot_refresh.clone()));

@@ -1,4 +1,4 @@
-//! The listeners that the configuration asks for, each put on the daemon's ear.
+//! The listeners that the configuration asks for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ mod discord;
 mod kick;
 mod twitch;
 
-/// Starts the listeners. Returns the pages that some of them bring; they come to nothing unless they are `served`.
+/// Starts the listeners. Returns the routes that some of them need; without `served` they have no effect.
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
-    let attended = engine.attended.all();
-    let has = |platform: PlatformName| attended.contains_key(&platform);
+    let monitored = engine.monitored.all();
+    let has = |platform: PlatformName| monitored.contains_key(&platform);
     if has(PlatformName::Twitch) && app.settings.twitch.eventsub {
         twitch::listen(app, engine);
     } else {
@@ -33,13 +33,13 @@ pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> 
         if served {
             pages = pages.merge(kick::start(app, engine));
         } else {
-            warn!("kick.webhook needs web.listen: nobody could deliver, so Kick is polled only");
+            warn!("kick.webhook needs web.listen, or nothing can be delivered; Kick is polled only");
         }
     }
     Ok(pages)
 }
 
-/// Returns the chat that a listener counts where it is said. Its settings must be the same in every process of a deployment.
+/// Returns the chat that a listener counts where it is posted. Its settings must be the same in every process of a deployment.
 pub(super) fn chat_counted(app: &App) -> BTreeSet<(PlatformName, Direction)> {
     let settings = &app.settings;
     let twitch = twitch::counts_chat(app);

@@ -1,13 +1,13 @@
-//! Remembers which id a configured name stands for. Names change hands, ids do not: a name is resolved once.
+//! Caches the id of each configured name. Names change owners, ids do not: a name is resolved once.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
+use crate::files::{self, Access, Durability};
 
-/// Names and the ids that they stand for, kept in the state directory.
+/// Names and their ids, stored in the state directory.
 #[derive(Debug)]
 pub struct Names {
     path: PathBuf,
@@ -16,10 +16,10 @@ pub struct Names {
 }
 
 impl Names {
-    /// Reads what is remembered. A file that is missing or damaged only means that the platforms are asked again.
+    /// Reads the cache. A file that is missing or damaged only means that names are looked up again.
     pub fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("names.json");
-        let known = std::fs::read(&path)
+        let known = files::read_input(&path, files::LARGE)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
@@ -30,30 +30,41 @@ impl Names {
         }
     }
 
-    /// Returns the source that `name` stands for.
+    /// Returns the source of a cached name.
     pub fn key(&self, platform: PlatformName, name: &str) -> Option<SourceKey> {
         self.known.get(&format!("{platform}:{name}")).cloned()
     }
 
-    /// Notes what a platform said.
+    /// Returns every cached name, without its platform, and its source.
+    pub fn all(self) -> Vec<(String, SourceKey)> {
+        let all = self.known.into_iter();
+        all.map(|(name, key)| {
+            let name = name
+                .split_once(':')
+                .map_or(name.as_str(), |(_, name)| name)
+                .to_owned();
+            (name, key)
+        })
+        .collect()
+    }
+
+    /// Caches a platform's response.
     pub fn remember(&mut self, platform: PlatformName, name: &str, key: SourceKey) {
         self.known.insert(format!("{platform}:{name}"), key);
         self.changed = true;
     }
 
-    /// Keeps what was noted. The file is replaced as a whole, so that a crash leaves the old one.
+    /// Writes the cache. The file is replaced as a whole, so that a crash leaves the old one.
     pub fn save(&self) -> Result<(), Failure> {
         if !self.changed {
             return Ok(());
         }
         let written = || -> std::io::Result<()> {
             let directory = self.path.parent().unwrap_or(Path::new("."));
-            crate::files::make_private_dir(directory)?;
-            let mut file = tempfile::NamedTempFile::new_in(directory)?;
-            file.write_all(&serde_json::to_vec_pretty(&self.known)?)?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            Ok(())
+            files::make_private_dir(directory)?;
+            files::write(&self.path, Access::Owner, Durability::Durable, |file| {
+                Ok(serde_json::to_writer_pretty(file, &self.known)?)
+            })
         };
         written().map_err(|error| {
             Failure::new(ExitCode::Failed, format!("cannot write {}", self.path.display())).because(&error)

@@ -1,9 +1,11 @@
-//! The platforms in this program: which are needed, as whom they are asked, and one adapter of each for the whole process.
+//! The platforms in this program: which are needed, which identity each request uses, and one adapter of each for the whole
+//! process.
 //!
-//! What is particular to a platform is in its module here, the same few functions each.
+//! Each platform has a module here with the same few functions.
 
 use std::sync::{Arc, OnceLock};
 
+use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -14,6 +16,7 @@ use crate::failure::Failure;
 use crate::platforms::Platform;
 use crate::platforms::discord::DiscordPlatform;
 use crate::platforms::kick::KickPlatform;
+use crate::platforms::kit::answer::is_own_error;
 use crate::platforms::twitch::TwitchPlatform;
 use crate::tokens::{Seed, TokenStore};
 
@@ -21,7 +24,16 @@ mod discord;
 mod kick;
 mod twitch;
 
-/// One adapter a platform for the whole process: it knows what is left of the budget.
+/// Why the application's credentials are not known to be valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Untried {
+    /// The platform rejects them, with this message.
+    Refused(String),
+    /// The platform did not answer.
+    NotAsked(String),
+}
+
+/// One adapter per platform for the whole process: it counts what is left of the rate limit.
 #[derive(Default)]
 pub(super) struct Adapters {
     twitch: OnceLock<Arc<TwitchPlatform>>,
@@ -48,7 +60,7 @@ impl App {
         Ok(platforms)
     }
 
-    /// Returns one platform. There is one adapter a platform in the whole process: it knows what is left of the budget.
+    /// Returns one platform. There is one adapter per platform in the whole process: it counts what is left of the rate limit.
     pub async fn platform(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
         Ok(match platform {
             PlatformName::Twitch => self.own_twitch(),
@@ -57,7 +69,7 @@ impl App {
         })
     }
 
-    /// Builds one platform on top of other tokens than the stored ones.
+    /// Builds one platform on top of other tokens than the stored ones: those that were just entered.
     pub async fn platform_with(
         &self,
         platform: PlatformName,
@@ -66,18 +78,18 @@ impl App {
         Ok(match platform {
             PlatformName::Twitch => Arc::new(twitch::build(self, tokens)),
             PlatformName::Kick => Arc::new(kick::build(self, tokens)),
-            PlatformName::Discord => Arc::new(discord::build(self, tokens).await?),
+            PlatformName::Discord => Arc::new(discord::build(self, tokens, true).await?),
         })
     }
 
-    /// Lets the platforms in use go by what `next` has configured about single sources.
+    /// Applies to the platforms in use what `next` configures about single sources.
     pub(crate) fn adopt(&self, next: &Self) {
         if let Some(discord) = self.adapters.discord.get() {
             discord.configure(discord::guilds(&next.settings));
         }
     }
 
-    /// Returns the addresses that a platform is reached at over HTTP, with what each is for.
+    /// Returns a platform's HTTP addresses, with what each is for.
     pub fn addresses(&self, platform: PlatformName) -> Vec<(&'static str, Url)> {
         match platform {
             PlatformName::Twitch => twitch::addresses(&self.settings.twitch),
@@ -86,25 +98,90 @@ impl App {
         }
     }
 
-    /// Returns the identities that the configured sources cannot do without.
+    /// Requests an application token only to check whether the platform accepts the client id and secret; the token is not kept.
+    /// `None` where both are not configured.
+    pub async fn try_application(&self, platform: PlatformName) -> Option<Result<(), Untried>> {
+        let (url, id, secret) = match platform {
+            PlatformName::Twitch => {
+                let twitch = &self.settings.twitch;
+                (&twitch.auth_url, &twitch.client_id, &twitch.client_secret)
+            }
+            PlatformName::Kick => {
+                let kick = &self.settings.kick;
+                (&kick.auth_url, &kick.client_id, &kick.client_secret)
+            }
+            PlatformName::Discord => return None,
+        };
+        let (id, secret) = (id.as_ref()?, secret.as_ref()?);
+        let mut url = url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            let path: &[&str] = match platform {
+                PlatformName::Kick => &["oauth", "token"],
+                PlatformName::Twitch | PlatformName::Discord => &["token"],
+            };
+            segments.pop_if_empty().extend(path);
+        }
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", id.as_str()),
+            ("client_secret", secret.expose_secret()),
+        ];
+        let request = self.http.request(reqwest::Method::POST, url).form(&form).build();
+        let answer = match request {
+            Ok(request) => self.http.send(request).await,
+            Err(_) => return Some(Err(Untried::NotAsked("it cannot be sent".to_owned()))),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Some(Err(Untried::NotAsked(error.to_string()))),
+        };
+        let body: serde_json::Value = answer.json().unwrap_or_default();
+        let text = |name: &str| body.get(name).and_then(serde_json::Value::as_str);
+        if answer.is_success() && text("access_token").is_some() {
+            return Some(Ok(()));
+        }
+        // Only the platform's own error counts: gateways and proxies reject with pages of their own.
+        let own = text("message")
+            .or_else(|| text("error_description"))
+            .or_else(|| text("error"));
+        // Kick has one name for this; its other errors are about something else.
+        let is_about_app = platform != PlatformName::Kick || text("error") == Some("invalid_client");
+        let is_own = is_own_error(platform, &answer) && is_about_app;
+        Some(Err(match (answer.status, own) {
+            (status, _) if !is_own => {
+                Untried::NotAsked(format!("status {status} is no answer of {platform}"))
+            }
+            (400 | 401 | 403, Some(message)) if !message.contains(secret.expose_secret()) => {
+                let message: String = message.chars().take(120).collect();
+                Untried::Refused(format!("{message} (status {})", answer.status))
+            }
+            (400 | 401 | 403, Some(_)) => Untried::Refused(format!("status {}", answer.status)),
+            (status, _) => Untried::NotAsked(format!("status {status} is no answer of {platform}")),
+        }))
+    }
+
+    /// Returns the identities that the configured sources require.
     pub fn needed_identities(&self) -> Vec<Identity> {
-        let settings = &self.settings;
         let mut needed = Vec::new();
         for platform in PlatformName::ALL {
-            let has_sources = settings.sources.iter().any(|spec| spec.platform == platform);
-            let does_without = match platform {
-                PlatformName::Twitch => twitch::does_without_bot(&settings.twitch),
-                PlatformName::Kick => kick::does_without_bot(&settings.kick),
-                PlatformName::Discord => false,
-            };
-            if has_sources && !does_without {
+            let has_sources = self.settings.sources.iter().any(|spec| spec.platform == platform);
+            if has_sources && !self.does_without_bot(platform) {
                 needed.push(bot(platform));
             }
         }
         needed
     }
 
-    /// Takes over tokens that the configuration brings, those that are newer than what is stored.
+    /// Whether the platform accepts the application's token alone, without any account.
+    pub(super) fn does_without_bot(&self, platform: PlatformName) -> bool {
+        match platform {
+            PlatformName::Twitch => twitch::does_without_bot(&self.settings.twitch),
+            PlatformName::Kick => kick::does_without_bot(&self.settings.kick),
+            PlatformName::Discord => false,
+        }
+    }
+
+    /// Stores the configured tokens that are newer than the stored ones.
     pub async fn seed_tokens(&self) -> Result<(), Failure> {
         for (identity, seed) in self.seeds() {
             crate::tokens::seed(self.tokens.as_ref(), &identity, &seed, self.clock.now()).await?;
@@ -112,12 +189,12 @@ impl App {
         Ok(())
     }
 
-    /// Whether the configuration brings a token of `identity`.
+    /// Whether the configuration contains a token of `identity`.
     pub fn is_seeded(&self, identity: &Identity) -> bool {
         self.seeds().iter().any(|(seeded, _)| seeded == identity)
     }
 
-    /// Returns the tokens that the configuration brings. A demo has its own.
+    /// Returns the configured tokens. A demo has its own.
     fn seeds(&self) -> Vec<(Identity, Seed)> {
         if self.demo.is_some() {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What the configuration names: the sources that have a key, those whose name has yet to become one, and who is attended.
+//! Configured sources: those that have a key, those whose name is not resolved yet, and those that are monitored.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use tracing::warn;
 use super::App;
 use super::names::Names;
 use crate::config::SourceAddress;
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::Failure;
-use crate::platforms::Platform;
-use crate::watch::attended::Attendee;
+use crate::platforms::{Platform, PlatformError};
+use crate::watch::monitored::MonitoredSource;
 
 /// A configured source that has a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Unresolved {
     pub name: String,
     /// Where.
     pub origin: String,
-    /// Why it has no id: the platform knows no such name, it was never asked, or it did not answer.
+    /// Why it has no id: the platform has no such name, there was no lookup, or the platform did not answer.
     pub reason: String,
 }
 
@@ -49,7 +49,64 @@ impl Sources {
     }
 }
 
+/// Result of the lookup of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// The source of that name.
+    Found(SourceKey),
+    /// It has no source of that name.
+    NotFound {
+        /// The name of an existing source that was probably meant.
+        meant: Option<String>,
+    },
+}
+
 impl App {
+    /// Returns the names that were resolved before, with their sources.
+    pub fn resolved_names(&self) -> Vec<(String, SourceKey)> {
+        Names::load(&self.settings.state_dir).all()
+    }
+
+    /// Returns the platforms that can be used: those with an account, or an application that needs none.
+    pub async fn usable_platforms(&self) -> Result<Vec<PlatformName>, Failure> {
+        self.seed_tokens().await?;
+        let stored = self.tokens().identities().await?;
+        let has_account = |platform: PlatformName| {
+            let prefix = format!("{platform}/");
+            stored
+                .iter()
+                .any(|identity| identity.as_str().starts_with(&prefix))
+        };
+        let mut usable = PlatformName::ALL.to_vec();
+        usable.retain(|platform| has_account(*platform) || self.does_without_bot(*platform));
+        Ok(usable)
+    }
+
+    /// Looks up the source called `name` at a platform, and caches the result.
+    pub async fn ask_for_name(&self, platform: PlatformName, name: &str) -> Result<Asked, Failure> {
+        self.seed_tokens().await?;
+        let adapter = self.platform(platform).await?;
+        let found = adapter
+            .resolve(&[name.to_owned()])
+            .await?
+            .into_iter()
+            .flatten()
+            .next();
+        match found {
+            Some(key) => {
+                if !self.is_store_temporary() {
+                    let mut names = Names::load(&self.settings.state_dir);
+                    names.remember(platform, name, key.clone());
+                    names.save()?;
+                }
+                Ok(Asked::Found(key))
+            }
+            None => Ok(Asked::NotFound {
+                meant: other_separator(adapter.as_ref(), name).await.unwrap_or_default(),
+            }),
+        }
+    }
+
     /// Returns what is configured, with the names that were resolved before.
     pub fn sources(&self) -> Sources {
         let names = Names::load(&self.settings.state_dir);
@@ -74,7 +131,7 @@ impl App {
         sources
     }
 
-    /// Asks the platforms for the ids of names that are not known yet, and remembers them.
+    /// Looks up names that are not resolved yet, and caches their ids.
     pub async fn resolve(&self, platforms: &[Arc<dyn Platform>]) -> Result<Sources, Failure> {
         let mut names = Names::load(&self.settings.state_dir);
         let mut trouble: Vec<(String, String)> = Vec::new();
@@ -101,7 +158,7 @@ impl App {
                             Some(key) => names.remember(platform.name(), &name, key),
                             None => trouble.push((
                                 format!("{}:{name}", platform.name()),
-                                format!("{} knows nobody of this name", platform.name()),
+                                no_such_name(platform.as_ref(), &name).await,
                             )),
                         }
                     }
@@ -126,8 +183,11 @@ impl App {
         Ok(sources)
     }
 
-    /// Returns what the configuration names, as far as its keys are known or can be found out.
-    pub(super) async fn attendees(&self, platforms: &[Arc<dyn Platform>]) -> Result<Vec<Attendee>, Failure> {
+    /// Returns the configured sources whose keys are known or can be looked up.
+    pub(super) async fn attendees(
+        &self,
+        platforms: &[Arc<dyn Platform>],
+    ) -> Result<Vec<MonitoredSource>, Failure> {
         let found = self.resolve(platforms).await?;
         for unresolved in &found.unresolved {
             warn!(
@@ -141,15 +201,15 @@ impl App {
         Ok(self.remembered())
     }
 
-    /// Returns what the configuration names, as far as its keys are known or were found out before.
-    pub(super) fn remembered(&self) -> Vec<Attendee> {
+    /// Returns the configured sources whose keys are known or were looked up before.
+    pub(super) fn remembered(&self) -> Vec<MonitoredSource> {
         let names = Names::load(&self.settings.state_dir);
         let attendees = self.settings.sources.iter().filter_map(|spec| {
             let key = match &spec.address {
                 SourceAddress::Id(key) => key.clone(),
                 SourceAddress::Name(name) => names.key(spec.platform, name)?,
             };
-            Some(Attendee {
+            Some(MonitoredSource {
                 key,
                 priority: spec.priority,
                 channels: spec.channels.clone(),
@@ -157,4 +217,28 @@ impl App {
         });
         attendees.collect()
     }
+}
+
+/// Returns a message that a platform has no source of this name, and which was probably meant.
+async fn no_such_name(platform: &dyn Platform, name: &str) -> String {
+    let meant = other_separator(platform, name).await.unwrap_or_default();
+    let meant = meant.map(|meant| format!("; did you mean `{meant}`?"));
+    format!(
+        "no {} source has this name{}",
+        platform.name(),
+        meant.unwrap_or_default()
+    )
+}
+
+/// Looks up `name` with `_` for `-` and the other way round. Kick shows a channel under its user's name, `big_rat`, and lists it
+/// by its slug, `big-rat`; people type one for the other.
+async fn other_separator(platform: &dyn Platform, name: &str) -> Result<Option<String>, PlatformError> {
+    if platform.name() != PlatformName::Kick || !name.contains(['_', '-']) {
+        return Ok(None);
+    }
+    let swapped = [name.replace('_', "-"), name.replace('-', "_")];
+    let swapped: Vec<String> = swapped.into_iter().filter(|other| other != name).collect();
+    let found = platform.resolve(&swapped).await?;
+    let found = swapped.into_iter().zip(found).find(|(_, key)| key.is_some());
+    Ok(found.map(|(other, _)| other))
 }

@@ -1,4 +1,4 @@
-//! Stores in this program: the configured one, and any other that a command names.
+//! Opens stores: the configured one, and any other that a command names.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use super::{Access, App};
 use crate::config::StoreTarget;
 use crate::failure::Failure;
 use crate::store::firestore::{FirestoreStore, FirestoreTarget};
+use crate::store::guarded::Guarded;
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -17,8 +18,18 @@ impl App {
         self.open_store(&self.settings.store.target, access).await
     }
 
-    /// Opens a store.
+    /// Opens a store. What is read from it is free of evidence that is dated in the future.
     pub async fn open_store(
+        &self,
+        target: &StoreTarget,
+        access: Access,
+    ) -> Result<Arc<dyn SourceStore>, Failure> {
+        let store = self.unguarded_store(target, access).await?;
+        Ok(Arc::new(Guarded::new(store, self.evidence_clock())))
+    }
+
+    /// Opens a store without filtering, evidence that no reader would accept included.
+    pub async fn unguarded_store(
         &self,
         target: &StoreTarget,
         access: Access,
@@ -39,8 +50,11 @@ impl App {
                 }
             }
             StoreTarget::Memory => Arc::new(MemoryStore::new(retention)),
-            // It connects when it is first asked; a store that is down then says so.
+            // It connects on the first request; a store that is down fails then.
             StoreTarget::Firestore { project, database } => {
+                if self.settings.google.firestore_emulator.is_none() {
+                    super::needs_certificates("cannot use the store")?;
+                }
                 Arc::new(self.firestore(project, database, retention))
             }
         })
@@ -57,7 +71,7 @@ impl App {
         })
     }
 
-    /// Returns the rules of the platform's router, by id; `None` where they are not in the store that we use.
+    /// Returns the rules of the platform's router, by id; `None` where they are not in the store in use.
     pub async fn routing_rules(&self) -> Option<Result<Vec<(String, serde_json::Value)>, StoreError>> {
         let StoreTarget::Firestore { project, database } = &self.settings.store.target else {
             return None;

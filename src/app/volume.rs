@@ -1,4 +1,4 @@
-//! Says once a day how much there really was, to be held against what `doctor` predicts.
+//! Logs the actual volume once a day, for comparison with the prediction of `doctor`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::lifecycle::Tasks;
 use crate::persist::Persister;
-use crate::persist::economy::Workload;
+use crate::persist::write_policy::Workload;
 use crate::watch::overview::View;
 use crate::watch::volume::{Volume, predict};
 
@@ -15,9 +15,9 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// What is counted.
 pub(super) struct Meters {
-    /// What is told.
+    /// Source of the published events.
     pub view: Option<View>,
-    /// What is written.
+    /// Source of the documents written.
     pub persister: Option<Arc<Persister>>,
     /// Time between two events of one source that are no transitions; `None` where events go to no bus.
     pub heartbeat: Option<Duration>,
@@ -31,13 +31,13 @@ struct Reading {
 }
 
 impl Meters {
-    /// Starts to tell.
-    pub fn tell_daily(self, tasks: &Tasks) {
+    /// Starts the daily report.
+    pub fn warn_daily(self, tasks: &Tasks) {
         tasks.spawn("volume", |stop| async move {
             let mut before = self.read();
             while stop.sleep(DAY).await {
                 let now = self.read();
-                self.tell(before, now);
+                self.warn_volume(before, now);
                 before = now;
             }
         });
@@ -55,7 +55,7 @@ impl Meters {
         }
     }
 
-    fn tell(&self, before: Reading, now: Reading) {
+    fn warn_volume(&self, before: Reading, now: Reading) {
         let events = now.sent.saturating_sub(before.sent);
         let transitions = now.transitions.saturating_sub(before.transitions);
         let writes = now.writes.saturating_sub(before.writes);
@@ -65,13 +65,13 @@ impl Meters {
             expected,
             transitions,
             writes,
-            "In the last day {events} events were told, with {transitions} transitions in them, and {writes} documents and history entries were written"
+            "In the last day {events} events were published, with {transitions} transitions in them, and {writes} documents and history entries were written"
         );
     }
 
     fn expected(&self) -> Option<Volume> {
         let (view, heartbeat) = (self.view.as_ref()?, self.heartbeat?);
-        let sources = view().attended as u64;
+        let sources = view().monitored as u64;
         let usual = Workload::usual(sources, Duration::ZERO);
         Some(predict(sources, heartbeat, usual.transitions))
     }

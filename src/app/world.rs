@@ -1,4 +1,4 @@
-//! The simulated platforms with a small world in them, and what a client has to be told to find its way there.
+//! The simulated platforms with demo data, and the settings that a client needs to reach them.
 
 use crate::core::source::PlatformName;
 use crate::sim::twitch::demo as twitch;
@@ -6,6 +6,20 @@ use crate::sim::{Sim, discord, kick};
 
 /// A key of the configuration and its value.
 pub type Setting = (&'static str, String);
+
+/// A login of the demo world. Its secrets are valid only in the simulation.
+pub struct DemoLogin {
+    /// The account, as the token store names it.
+    pub account: String,
+    /// The user's id.
+    pub user_id: String,
+    /// The access token, or a bot's only token.
+    pub access: String,
+    /// The refresh token, where there is one.
+    pub refresh: Option<String>,
+    /// The scopes granted.
+    pub scopes: Vec<String>,
+}
 
 /// The demo worlds of all simulated platforms.
 pub struct World {
@@ -51,7 +65,7 @@ impl World {
         sources
     }
 
-    /// Returns who a client is at a platform, without its tokens.
+    /// Returns a client's settings for a platform, without its tokens.
     pub fn application(&self, platform: PlatformName) -> Vec<Setting> {
         match platform {
             PlatformName::Twitch => vec![
@@ -65,6 +79,54 @@ impl World {
                 ("kick.bot_user_id", self.kick.bot_user_id.clone()),
             ],
             PlatformName::Discord => Vec::new(),
+        }
+    }
+
+    /// Returns every login of a platform's world, those whose tokens are invalid included.
+    pub fn logins(&self, platform: PlatformName) -> Vec<DemoLogin> {
+        match platform {
+            PlatformName::Twitch => {
+                let login = |account: String, token: &twitch::DemoToken| DemoLogin {
+                    account,
+                    user_id: token.user_id.clone(),
+                    access: token.access.clone(),
+                    refresh: Some(token.refresh.clone()),
+                    scopes: token.scopes.clone(),
+                };
+                let broadcasters = self.twitch.broadcasters.iter();
+                let broadcasters =
+                    broadcasters.map(|token| login(format!("twitch/broadcaster:{}", token.user_id), token));
+                std::iter::once(login("twitch/bot".to_owned(), &self.twitch.bot))
+                    .chain(broadcasters)
+                    .collect()
+            }
+            PlatformName::Kick => vec![DemoLogin {
+                account: "kick/bot".to_owned(),
+                user_id: self.kick.bot_user_id.clone(),
+                access: self.kick.bot_access.clone(),
+                refresh: Some(self.kick.bot_refresh.clone()),
+                scopes: self.kick.bot_scopes.clone(),
+            }],
+            PlatformName::Discord => {
+                let login = |account: String, user: u64, token: &str| DemoLogin {
+                    account,
+                    user_id: user.to_string(),
+                    access: token.to_owned(),
+                    refresh: None,
+                    scopes: Vec::new(),
+                };
+                let own = self.discord.own_tokens.iter();
+                let own = own.map(|(guild, token)| {
+                    login(format!("discord/bot:{guild}"), discord::demo::OTHER_BOT, token)
+                });
+                std::iter::once(login(
+                    "discord/bot".to_owned(),
+                    self.discord.bot,
+                    &self.discord.token,
+                ))
+                .chain(own)
+                .collect()
+            }
         }
     }
 
@@ -84,7 +146,7 @@ impl World {
     }
 }
 
-/// Returns where a simulated platform is.
+/// Returns the addresses of a simulated platform.
 pub fn addresses(sim: &Sim, platform: PlatformName) -> Vec<Setting> {
     match platform {
         PlatformName::Twitch => {
@@ -104,7 +166,7 @@ pub fn addresses(sim: &Sim, platform: PlatformName) -> Vec<Setting> {
     }
 }
 
-/// Returns the base address of a simulated platform, below which its controls are.
+/// Returns the base address of a simulated platform; its control endpoints are below it.
 pub fn base(sim: &Sim, platform: PlatformName) -> String {
     match platform {
         PlatformName::Twitch => sim.twitch.http(),

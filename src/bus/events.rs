@@ -1,4 +1,4 @@
-//! What `events tail` and `events publish` do: follow messages as lines, and prepare an event from a file for a bus.
+//! Implementation of `events tail` and `events publish`: format messages as lines, and prepare an event from a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,16 +44,16 @@ pub struct Line {
     pub event: Value,
 }
 
-/// Which lines are wanted. Empty means all.
+/// Filter for lines. Empty sets match everything.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Types of events.
+    /// Event types.
     pub types: BTreeSet<String>,
-    /// Sources.
+    /// Keys of the sources.
     pub sources: BTreeSet<SourceKey>,
 }
 
-/// Makes lines of messages, and leaves out what is not wanted.
+/// Formats messages that match the filter as lines.
 pub fn lines<E: Send + 'static>(
     messages: impl Stream<Item = Result<Message, E>> + Send + 'static,
     wanted: Wanted,
@@ -111,42 +111,42 @@ fn line(message: Message) -> Line {
     }
 }
 
-/// An event from a file, as it would be published.
+/// An event from a file, ready to be published.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
-    /// The message, with the header fields that its own fields give. Its body is the file's, byte for byte.
+    /// The message, with the headers that its own fields imply. Its body is the file's, byte for byte.
     pub message: Outgoing,
-    /// Its type.
+    /// Type of the event.
     pub kind: String,
-    /// What consumers will make of it.
+    /// How consumers will interpret it.
     pub use_of_it: UseOfIt,
 }
 
-/// What consumers of ours make of an event.
+/// How our consumers interpret an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum UseOfIt {
-    /// It tells of a source.
+    /// It contains evidence about a source.
     Source(SourceKey, Box<Knowledge>),
     /// It is counted as chat.
     Chat,
-    /// Nothing, and why.
+    /// It is ignored, with the reason.
     Nothing(&'static str),
-    /// It is a dead letter, and why.
+    /// It becomes a dead letter, with the reason.
     Dead(String),
 }
 
-/// Why a file holds no event.
+/// Reason why a file contains no event.
 #[derive(Debug, thiserror::Error)]
 pub enum NoEvent {
-    /// It is not JSON, or no object.
+    /// The file is not JSON, or not an object.
     #[error("it is not a JSON object")]
     NotAnObject,
-    /// It has no type, so no consumer would know what it is.
+    /// It has no type, so consumers cannot interpret it.
     #[error("it has no `type`")]
     NoType,
 }
 
-/// Prepares one event as it is.
+/// Prepares one event without changing its body.
 pub fn prepare(data: &[u8], now: Timestamp) -> Result<Prepared, NoEvent> {
     let Ok(event @ Value::Object(_)) = serde_json::from_slice::<Value>(data) else {
         return Err(NoEvent::NotAnObject);
@@ -156,13 +156,11 @@ pub fn prepare(data: &[u8], now: Timestamp) -> Result<Prepared, NoEvent> {
         Reading::Learnt(learnt) => UseOfIt::Source(learnt.source, Box::new(learnt.knowledge)),
         Reading::Chat(_) => UseOfIt::Chat,
         Reading::Ignored(why) => UseOfIt::Nothing(match why {
-            Ignored::Forged => {
-                "it says that it came through the API gateway, where anybody may write anything"
-            }
+            Ignored::Forged => "it came through the API gateway, which accepts any claim",
             Ignored::NoEvidence => "it claims nothing that is taken over from other programs",
             Ignored::ChatOfNoSource => "it is chat of no source",
             Ignored::OtherSystemEvent | Ignored::NotAboutSources | Ignored::SystemOnEgress => {
-                "nobody here knows its type"
+                "bitbrat does not use events of its type"
             }
         }),
         Reading::Dead(dead) => UseOfIt::Dead(dead.reason),
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_published_from_a_file_shows_in_a_tail_with_its_meaning() {
+    async fn published_file_event_appears_in_tail_with_its_meaning() {
         let clock = ManualClock::at("2026-11-20T13:00:00Z".parse().unwrap());
         let bus = LocalBus::new(clock.clone());
         let wanted = Wanted {
@@ -242,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_could_use_is_known_before_it_is_published() {
+    fn unusable_events_are_detected_before_publishing() {
         let now = "2026-11-20T13:00:00Z".parse().unwrap();
         let prepared = |event: Value| prepare(event.to_string().as_bytes(), now);
         assert!(matches!(prepare(b"not json", now), Err(NoEvent::NotAnObject)));

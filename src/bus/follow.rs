@@ -1,80 +1,102 @@
-//! Keeps a durable subscription open: subscribes again whenever it ends, with growing patience.
+//! Keeps a durable subscription open: subscribes again whenever it ends, with increasing backoff.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::{BusError, Deliveries, Delivery, EventBus, Recovery, Subscription};
 use crate::clock::Chance;
 
-/// First and longest wait before another attempt.
+/// First and longest backoff between attempts.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
-/// A subscription that heals.
+/// A subscription that reopens itself.
 pub struct Follow {
     bus: Arc<dyn EventBus>,
     to: Subscription,
     chance: Chance,
     open: Option<Deliveries>,
+    opened_at: Instant,
     failures: u32,
+    is_open: Arc<AtomicBool>,
 }
 
 impl Follow {
-    /// Starts without connecting.
+    /// Creates the follower without connecting.
     pub fn new(bus: Arc<dyn EventBus>, to: Subscription, chance: Chance) -> Self {
         Self {
             bus,
             to,
             chance,
             open: None,
+            opened_at: Instant::now(),
             failures: 0,
+            is_open: Arc::default(),
         }
     }
 
-    /// Waits for the next message, however often the subscription has to be opened for it. Giving up the wait loses
-    /// nothing.
+    /// Waits for the next message, reopening the subscription as often as necessary. Cancel-safe: dropping the future loses no
+    /// message.
     pub async fn next(&mut self) -> Delivery {
         loop {
             let Some(open) = &mut self.open else {
                 match self.bus.subscribe(&self.to).await {
-                    Ok(deliveries) => self.open = Some(deliveries),
+                    Ok(deliveries) => self.opened(deliveries),
                     Err(error) => self.wait_after(&error).await,
                 }
                 continue;
             };
             match open.next().await {
                 Some(Ok(delivery)) => {
-                    if std::mem::take(&mut self.failures) > 0 {
-                        info!(
-                            bus = self.bus.location(),
-                            queue = self.to.queue,
-                            "Messages are read again"
-                        );
-                    }
+                    self.failures = 0;
                     return delivery;
                 }
                 Some(Err(error)) => {
-                    self.open = None;
+                    self.closed();
                     self.wait_after(&error).await;
                 }
-                // It ends without an error when it wants to be opened afresh.
-                None => self.open = None,
+                // The stream ends without an error when it has to be opened again.
+                None => self.closed(),
             }
         }
     }
 
-    /// Returns a message that is here already.
+    /// Returns a message that is available without waiting.
     pub fn ready(&mut self) -> Option<Delivery> {
-        // An error is told again when it is waited for.
+        // An error is reported when `next` waits for it.
         self.open.as_mut()?.next().now_or_never()??.ok()
     }
 
-    /// Whether it reads at all.
-    pub fn is_open(&self) -> bool {
-        self.open.is_some() && self.failures == 0
+    /// Returns a flag that shows whether the subscription is open, for callers that cannot ask while a message is awaited. The
+    /// subscription is open as soon as the bus accepts it, even if there is nothing to read.
+    pub fn is_open(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_open)
+    }
+
+    fn opened(&mut self, deliveries: Deliveries) {
+        self.open = Some(deliveries);
+        self.opened_at = Instant::now();
+        self.is_open.store(true, Ordering::Relaxed);
+        if self.failures > 0 {
+            info!(
+                bus = self.bus.location(),
+                queue = self.to.queue,
+                "Messages are read again"
+            );
+        }
+    }
+
+    fn closed(&mut self) {
+        self.open = None;
+        self.is_open.store(false, Ordering::Relaxed);
+        // A failure after some time of operation is a new one and is reported again.
+        if self.opened_at.elapsed() > PATIENCE.1 {
+            self.failures = 0;
+        }
     }
 
     async fn wait_after(&mut self, error: &BusError) {

@@ -1,8 +1,8 @@
-//! Leaves a durable subscription in order, so that the next reader need not wait for what this one was handed.
+//! Closes a durable subscription in order, so that the next reader does not have to wait for prefetched messages.
 //!
-//! A bus hands messages out ahead of their reader, and each of them is out of everybody's reach until it is settled or the
-//! bus has waited long enough, which is 20 s on Pub/Sub and a minute on NATS. So whoever leaves first takes what is underway, then closes, and
-//! then gives everything back. Given back before, a message would come to the reader that leaves.
+//! A bus delivers messages ahead of their reader, and no other reader gets them until they are settled or the bus has waited
+//! long enough: 20 s on Pub/Sub and a minute on NATS. Therefore a reader that closes first receives what is in flight, then
+//! closes, and then returns all of it. A message that is returned earlier would be delivered to the closing reader again.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,20 +15,19 @@ use tokio_util::task::TaskTracker;
 
 use super::{BusError, Deliveries, Delivery, in_background};
 
-/// Nothing is underway any more when nothing came for so long.
+/// If no message arrives for this long, none is in flight.
 const QUIET: Duration = Duration::from_millis(200);
-/// How long messages are taken in at most. What nobody settles, the bus hands out up to a limit only, so that this ends by
-/// itself on a busy bus too.
+/// Maximum time to receive messages. The bus limits the number of unsettled messages, so this ends on a busy bus too.
 const LONGEST: Duration = Duration::from_secs(1);
-/// How long a bus that is closed waits for those who leave.
+/// Maximum time for which closing a bus waits for its readers.
 const LAST: Duration = Duration::from_secs(3);
 
-/// Those who are about to leave.
+/// Readers that are closing.
 #[derive(Clone, Default)]
 pub(super) struct Leaving(TaskTracker);
 
 impl Leaving {
-    /// Wraps deliveries that are left in order when they are dropped; `closed` is what there is to do once they are closed.
+    /// Wraps deliveries that are closed in order when they are dropped; `closed` runs after they are closed.
     pub(super) fn in_order(
         &self,
         open: Deliveries,
@@ -42,12 +41,12 @@ impl Leaving {
         .boxed()
     }
 
-    /// Runs the last thing that somebody has to do.
+    /// Runs the last task of a reader in the background.
     pub(super) fn last(&self, task: impl Future<Output = ()> + Send + 'static) {
         in_background(self.0.track_future(task));
     }
 
-    /// Waits for those who are about to leave, for a while.
+    /// Waits for closing readers, for a limited time.
     pub(super) async fn wait(&self) {
         self.0.close();
         let _ = tokio::time::timeout(LAST, self.0.wait()).await;
@@ -56,7 +55,7 @@ impl Leaving {
 
 struct Reader {
     open: Option<(Deliveries, BoxFuture<'static, ()>)>,
-    /// Whether it was ever read. Before that nothing is underway, and to look for it would open the subscription.
+    /// Whether it was ever read. Before that nothing is in flight, and checking would open the subscription.
     begun: bool,
     leaving: Leaving,
 }
@@ -97,10 +96,11 @@ async fn leave(mut open: Deliveries, closed: BoxFuture<'static, ()>) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use async_trait::async_trait;
     use futures_util::stream;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::bus::{Message, Receipt, Settlement};
@@ -112,16 +112,16 @@ mod tests {
     #[async_trait]
     impl Receipt for Tells {
         async fn settle(self: Box<Self>, how: Settlement) {
-            self.0.lock().unwrap().push(format!("{} {how:?}", self.1));
+            self.0.lock().push(format!("{} {how:?}", self.1));
         }
     }
 
-    /// A line on which `many` messages come, one a millisecond.
+    /// A stream that delivers `many` messages, one per millisecond.
     fn line(told: &Told, many: usize) -> Deliveries {
         struct Line(Told);
         impl Drop for Line {
             fn drop(&mut self) {
-                self.0.lock().unwrap().push("closed".to_owned());
+                self.0.lock().push("closed".to_owned());
             }
         }
         let line = Line(told.clone());
@@ -136,6 +136,7 @@ mod tests {
                     data: bytes::Bytes::new(),
                     published_at: None,
                     deliveries: 1,
+                    unreadable: None,
                 };
                 Ok(Delivery::new(message, receipt))
             }
@@ -145,17 +146,17 @@ mod tests {
 
     fn finished(told: &Told) -> impl Future<Output = ()> + Send + 'static {
         let told = told.clone();
-        async move { told.lock().unwrap().push("finished".to_owned()) }
+        async move { told.lock().push("finished".to_owned()) }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_leaves_takes_what_is_underway_then_closes_and_then_gives_it_back() {
+    async fn dropped_reader_closes_before_returning_unread_messages() {
         let (leaving, told) = (Leaving::default(), Told::default());
         let mut reader = leaving.in_order(line(&told, 3), finished(&told));
         reader.next().await.unwrap().unwrap().ack().await;
         drop(reader);
         leaving.wait().await;
-        let told = told.lock().unwrap();
+        let told = told.lock();
         assert_eq!(
             told[..],
             ["0 Done", "closed", "finished", "1 Again(0ns)", "2 Again(0ns)"]
@@ -163,11 +164,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_never_read_is_closed_without_a_look() {
+    async fn unused_reader_closes_without_reading() {
         let (leaving, told) = (Leaving::default(), Told::default());
         drop(leaving.in_order(line(&told, 3), finished(&told)));
         leaving.wait().await;
-        assert_eq!(told.lock().unwrap()[..], ["closed"]);
+        assert_eq!(told.lock()[..], ["closed"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,7 +178,7 @@ mod tests {
         reader.next().await.unwrap().unwrap().ack().await;
         drop(reader);
         leaving.wait().await;
-        let told = told.lock().unwrap();
+        let told = told.lock();
         assert!(told.contains(&"closed".to_owned()), "{told:?}");
         assert!(told.last().unwrap().ends_with("Again(0ns)"), "{told:?}");
     }

@@ -1,14 +1,15 @@
-//! The bus within this process: for one process that does everything, and for tests.
+//! The in-process bus: for a single process with all roles, and for tests.
 //!
-//! It keeps the newest messages in memory and nothing else. What must outlive the process is in the outbox.
+//! It keeps the newest messages in memory only. Data that must survive the process is in the outbox.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -19,10 +20,10 @@ use super::{
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
 
-/// Messages kept for whoever asks for the past, and ids kept to recognise repetitions.
-const KEPT: usize = 10_000;
+/// Messages kept for subscriptions that start in the past, and ids kept to detect duplicates.
+const RETAINED: usize = 10_000;
 
-/// A bus within the process.
+/// An in-process bus. Clones share one bus.
 #[derive(Clone)]
 pub struct LocalBus {
     shared: Arc<Shared>,
@@ -55,7 +56,7 @@ struct Waiting {
 }
 
 impl LocalBus {
-    /// Opens an empty bus.
+    /// Creates an empty bus.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let shared = Shared {
             state: Mutex::default(),
@@ -70,8 +71,8 @@ impl LocalBus {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing here panics half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        // No code panics while the state is inconsistent.
+        self.state.lock()
     }
 
     fn announce(&self) {
@@ -87,7 +88,7 @@ impl Shared {
             return Accepted { duplicate: true };
         }
         state.ids_by_age.push_back(id);
-        if state.ids_by_age.len() > KEPT
+        if state.ids_by_age.len() > RETAINED
             && let Some(oldest) = state.ids_by_age.pop_front()
         {
             state.ids.remove(&oldest);
@@ -104,6 +105,7 @@ impl Shared {
             data: message.data,
             published_at: Some(self.clock.now()),
             deliveries: 0,
+            unreadable: None,
         };
         for ((_, filter), queue) in &mut state.queues {
             if filter.matches(&message.topic) {
@@ -114,7 +116,7 @@ impl Shared {
             }
         }
         state.past.push_back(message);
-        if state.past.len() > KEPT {
+        if state.past.len() > RETAINED {
             state.past.pop_front();
         }
         drop(guard);
@@ -122,7 +124,7 @@ impl Shared {
         Accepted::default()
     }
 
-    /// Takes the next message that may be delivered, or says when to look again at the latest.
+    /// Takes the next deliverable message, or returns the latest time to check again.
     fn take(&self, key: &(String, Filter)) -> Result<Message, Option<Instant>> {
         let mut state = self.state();
         let Some(queue) = state.queues.get_mut(key) else {
@@ -164,7 +166,7 @@ impl Shared {
     }
 }
 
-/// Settles by returning the message to its queue, or not. One that is dropped returns at once.
+/// Settles by returning the message to its queue or removing it. If dropped, the message returns immediately.
 struct LocalReceipt {
     shared: Arc<Shared>,
     key: (String, Filter),
@@ -309,7 +311,7 @@ impl EventBus for LocalBus {
     }
 }
 
-/// The number under which this bus took a message.
+/// The sequence number of the message on this bus.
 fn number(message: &Message) -> u64 {
     message.transport_id.parse().unwrap_or(0)
 }

@@ -1,7 +1,7 @@
-//! The bus port: how events travel between this program's parts, and to and from the rest of the platform.
+//! The bus port: transports events between the parts of this program and the rest of the platform.
 //!
-//! Delivery is at least once and in no promised order on any bus. Whoever consumes joins evidence, so that neither
-//! matters to the outcome. `tests/contract/bus.rs` checks every promise made here against every adapter.
+//! Delivery is at least once and unordered on every bus. Consumers join evidence, so neither affects the result.
+//! `tests/contract/bus.rs` checks every guarantee documented here against every adapter.
 
 pub mod events;
 pub mod follow;
@@ -22,57 +22,63 @@ use futures_util::stream::BoxStream;
 use crate::core::event::Event;
 use crate::core::event::dead::DeadLetter;
 use crate::core::time::Timestamp;
+use crate::secrets;
 
 pub use names::{Filter, Names};
 
-/// Carries messages.
+/// A message bus.
 #[async_trait]
 pub trait EventBus: Send + Sync {
-    /// Says which bus this is, for people: `local`, `nats://host:4222`, `pubsub:project`. Without passwords.
+    /// Returns the address of the bus for people: `local`, `nats://host:4222`, `pubsub:project`. Without passwords.
     fn location(&self) -> String;
 
-    /// Hands one message to the bus and waits until the bus has taken responsibility for it.
+    /// Publishes one message and waits until the bus has accepted responsibility for it.
     async fn publish(&self, message: Outgoing) -> Result<Accepted, BusError> {
         let mut results = self.publish_many(vec![message]).await;
         results.pop().unwrap_or(Err(BusError::Closed))
     }
 
-    /// Hands many messages to the bus without waiting for one before sending the next, and returns the result of each in
-    /// the same order. A message that timed out may still arrive: send it again with the same id.
+    /// Publishes many messages without waiting for each before sending the next, and returns the results in the same order. A
+    /// message that timed out may still arrive: retry it with the same id.
     async fn publish_many(&self, messages: Vec<Outgoing>) -> Vec<Result<Accepted, BusError>>;
 
-    /// Consumes what a durable subscription has not settled yet. Whoever consumes under the same name shares the work; each
-    /// name sees every message. The name's position outlives its consumers. The stream ends with an error when it
-    /// cannot go on by itself; interruptions that heal are not told.
+    /// Consumes the unsettled messages of a durable subscription. Consumers with the same queue name share the messages; each
+    /// queue receives every message. Its position outlives its consumers. The stream ends with an error if it cannot recover;
+    /// interruptions that recover are not reported.
     async fn subscribe(&self, to: &Subscription) -> Result<Deliveries, BusError>;
 
-    /// Follows topics without leaving a trace and without taking anything away from anybody, from `since` as far as the bus
-    /// still knows it, else from now.
+    /// Follows topics without side effects on the bus or other consumers, from `since` as far as the bus has retained
+    /// messages, else from now.
     async fn tail(&self, filter: &Filter, since: Option<Timestamp>) -> Result<Messages, BusError>;
 
-    /// Looks at the bus and at one subscription, and tells what a person should know.
+    /// Checks the bus and one subscription, and returns the findings for people.
     async fn inspect(&self, to: &Subscription) -> Result<BusReport, BusError>;
 
-    /// Sends what is still buffered, gives back what readers that are gone were handed, for a while, and closes the
+    /// Returns why no message can be transported now, as far as the client detects it without a request; `None` otherwise.
+    fn interruption(&self) -> Option<String> {
+        None
+    }
+
+    /// Flushes buffered messages, returns the messages that closed readers had prefetched (for a limited time), and closes the
     /// connection.
     async fn close(&self) {}
 }
 
 /// Deliveries of a durable subscription.
 pub type Deliveries = BoxStream<'static, Result<Delivery, BusError>>;
-/// Messages that need no answer.
+/// Messages that are not settled.
 pub type Messages = BoxStream<'static, Result<Message, BusError>>;
 
-/// A message to be sent.
+/// A message to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     /// The topic, without prefix.
     pub topic: String,
-    /// The de-duplication id. A bus that can drops a second message with the same id for a while.
+    /// The de-duplication id. If the bus supports it, a second message with the same id is dropped for a while.
     pub id: String,
-    /// Header fields, in camel case.
+    /// Headers, in camel case.
     pub attributes: BTreeMap<String, String>,
-    /// The body.
+    /// The body, as published.
     pub data: Bytes,
 }
 
@@ -82,7 +88,8 @@ impl From<Event> for Outgoing {
             topic: names::INGRESS.to_owned(),
             id: event.id,
             attributes: event.attributes,
-            data: event.body.into(),
+            // Observations are masked when they are created; data that was stored earlier by other programs may not be.
+            data: secrets::mask(&event.body).into_owned().into(),
         }
     }
 }
@@ -93,37 +100,37 @@ impl From<DeadLetter> for Outgoing {
             topic: names::DEAD_LETTERS.to_owned(),
             id: letter.id,
             attributes: letter.attributes,
-            data: letter.body.into(),
+            data: secrets::mask(&letter.body).into_owned().into(),
         }
     }
 }
 
-/// The bus has taken responsibility for a message.
+/// Acknowledgement of a published message by the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accepted {
-    /// It knew the id already and kept only the first one.
+    /// The bus already had a message with this id and kept only the first one.
     pub duplicate: bool,
 }
 
 /// A durable subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
-    /// Whose position this is; part of the name that the bus knows it by.
+    /// Consumer group; part of the durable name on the bus.
     pub queue: String,
-    /// Which topics.
+    /// The subscribed topics.
     pub filter: Filter,
-    /// Where a subscription that is new to the bus begins.
+    /// Start position if the subscription is new to the bus.
     pub from: Start,
-    /// How many messages may be underway to one consumer, unsettled.
+    /// Maximum number of unsettled messages per consumer.
     pub in_flight: usize,
 }
 
-/// Where a subscription that is new to the bus begins. Where a bus keeps no past, it begins now.
+/// Start position of a new subscription. A bus without retention starts now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With what is published from now on.
+    /// With messages published from now on.
     Now,
-    /// With what was published since.
+    /// With messages published since this time.
     Since(Timestamp),
 }
 
@@ -132,108 +139,109 @@ pub enum Start {
 pub struct Message {
     /// The topic, without prefix.
     pub topic: String,
-    /// The bus's own id of it.
+    /// The bus's own id of the message.
     pub transport_id: String,
-    /// Header fields under lower-case names: the platform's own services write them in all cases.
+    /// Headers with lower-case names: the platform's own services write them in all cases.
     pub attributes: BTreeMap<String, String>,
-    /// The body.
+    /// The body, as received.
     pub data: Bytes,
-    /// When the bus took it.
+    /// When the bus accepted it.
     pub published_at: Option<Timestamp>,
-    /// How often it was delivered to this subscription, this time included; 1 where the bus does not count.
+    /// Number of deliveries to this subscription, including this one; 1 if the bus does not count.
     pub deliveries: u32,
+    /// Reason why its headers cannot be parsed. Such a message has no attributes, and can only be reported and terminated.
+    pub unreadable: Option<String>,
 }
 
-/// A message that waits to be settled. One that is dropped unsettled is delivered again at once; one of a process that died
-/// when the bus has waited for it long enough.
+/// A message that has to be settled. If dropped unsettled, it is redelivered immediately; if the process dies, after the bus's
+/// ack timeout.
 pub struct Delivery {
-    /// The message.
+    /// The received message.
     pub message: Message,
     receipt: Box<dyn Receipt>,
 }
 
 impl Delivery {
-    /// Joins a message and what settles it.
+    /// Combines a message with its receipt.
     pub fn new(message: Message, receipt: Box<dyn Receipt>) -> Self {
         Self { message, receipt }
     }
 
-    /// It is done with. An acknowledgement that is lost on the way costs a repeated delivery.
+    /// Acknowledges the message. A lost acknowledgement causes a redelivery.
     pub async fn ack(self) {
         self.receipt.settle(Settlement::Done).await;
     }
 
-    /// Deliver it again, not before `delay` has passed.
+    /// Requests redelivery after `delay`.
     pub async fn nak(self, delay: Duration) {
         self.receipt.settle(Settlement::Again(delay)).await;
     }
 
-    /// Never deliver it again, although it was not used.
+    /// Requests that the message is never delivered again, although it was not processed.
     pub async fn term(self) {
         self.receipt.settle(Settlement::Never).await;
     }
 }
 
-/// What becomes of a delivered message.
+/// How to settle a delivered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
-    /// Used.
+    /// Processed.
     Done,
-    /// To be delivered again after so long.
+    /// Redeliver after this delay.
     Again(Duration),
-    /// Unusable.
+    /// Cannot be processed; never redeliver.
     Never,
 }
 
-/// An adapter's way to settle one message. Does not wait for the bus to confirm, so that acknowledgements flow in a
-/// pipeline.
+/// Settles one message of an adapter. Does not wait for the bus to confirm, so that acknowledgements are pipelined.
 #[async_trait]
 pub trait Receipt: Send + Sync {
     /// Settles the message.
     async fn settle(self: Box<Self>, how: Settlement);
 }
 
-/// What a look at the bus showed.
+/// Result of [`EventBus::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusReport {
-    /// Which bus.
+    /// Address of the bus, without passwords.
     pub location: String,
-    /// How long an answer took.
+    /// Round-trip time of a request.
     pub round_trip: Duration,
-    /// Messages that wait for the subscription, where the bus tells.
+    /// Messages waiting for the subscription, if the bus reports it.
     pub waiting: Option<u64>,
-    /// Messages delivered and not settled, where the bus tells.
+    /// Messages delivered and not settled, if the bus reports it.
     pub unsettled: Option<u64>,
-    /// What a person should know.
+    /// Findings for people.
     pub findings: Vec<Finding>,
 }
 
-/// One thing that a person should know.
+/// One finding of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     pub level: Level,
-    /// What was looked at: `stream`, `duplicates`, `retention`, `topic`, `subscription`.
+    /// Subject of the check: `stream`, `duplicates`, `retention`, `topic`, `subscription`.
     pub about: &'static str,
-    /// What was found, one sentence.
+    /// Description in one sentence.
     pub detail: String,
-    /// What to do.
+    /// Suggested action.
     pub hint: Option<String>,
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Fine,
-    /// It works, but.
+    /// It works, but not as recommended.
     Odd,
     /// It does not work.
     Broken,
 }
 
 impl Finding {
-    /// All is well.
+    /// Creates a finding without a problem.
     pub fn fine(about: &'static str, detail: impl Into<String>) -> Self {
         Self {
             level: Level::Fine,
@@ -243,7 +251,7 @@ impl Finding {
         }
     }
 
-    /// Something is odd or broken, and this is what to do.
+    /// Creates a finding for a problem, with the suggested action.
     pub fn bad(
         level: Level,
         about: &'static str,
@@ -259,57 +267,57 @@ impl Finding {
     }
 }
 
-/// Why the bus did not do what was asked. Loops ask [`BusError::recovery`] and nothing else.
+/// Error of a bus operation. Loops use only [`BusError::recovery`].
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// It cannot be reached, or did not answer in time. What was sent may still arrive.
+    /// The bus is unreachable, or did not respond in time. A published message may still arrive.
     #[error("{location} is not available: {reason}")]
     Unavailable {
-        /// Which bus.
+        /// Address of the bus, without passwords.
         location: String,
-        /// Why.
+        /// Reported by the client or server.
         reason: String,
     },
-    /// There is no stream or topic of that name. We create none: they belong to the platform.
+    /// There is no stream or topic of that name. It is not created here, because it belongs to the platform.
     #[error("{location} has no stream or topic for `{topic}`")]
     NoTopic {
-        /// Which bus.
+        /// Address of the bus, without passwords.
         location: String,
-        /// Full name.
+        /// Full name with prefix.
         topic: String,
     },
-    /// It refuses us: credentials, permission, a subscription of another kind under our name. A person must act.
+    /// The bus rejects us: credentials, permission, or a subscription of another kind with our name. Needs attention.
     #[error("{location} refused: {reason}")]
     Refused {
-        /// Which bus.
+        /// Address of the bus, without passwords.
         location: String,
-        /// Why.
+        /// Reported by the client or server.
         reason: String,
     },
-    /// The message can never be sent.
+    /// The message exceeds the size limit of the bus.
     #[error("a message of {size} bytes is larger than the bus accepts")]
     TooLarge {
-        /// Bytes.
+        /// In bytes.
         size: usize,
     },
-    /// Our own side is closed.
+    /// The bus was closed by this process.
     #[error("the bus is closed")]
     Closed,
 }
 
-/// What a caller should do after a failure.
+/// Recommended reaction to an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// Try again with backoff, with the same ids.
+    /// Retry with backoff, with the same ids.
     Retry,
-    /// Try again, but slowly: somebody has to act first.
+    /// Retry at long intervals: the error needs attention first.
     RetrySlowly,
-    /// Trying again changes nothing.
+    /// A retry cannot succeed.
     GiveUp,
 }
 
 impl BusError {
-    /// Says what a caller should do next.
+    /// Returns the recommended reaction.
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::Unavailable { .. } => Recovery::Retry,
@@ -318,19 +326,36 @@ impl BusError {
         }
     }
 
-    /// Says what a person can do about it, where there is something to do.
+    /// Returns what a person can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoTopic { .. } => Some(
                 "let the platform create it, or check bus.prefix (BUS_PREFIX): a stream with other subjects does not count",
             ),
-            Self::Refused { .. } => Some("check the credentials and permissions of the bus's account"),
+            Self::Refused { reason, .. } => {
+                const USUAL: &str = "check the credentials and permissions of the bus's account";
+                // In this order: a reason may name several, of which the first is the cause.
+                const KEYS: [(&str, &str); 7] = [
+                    ("in place of tls://", "correct bus.nats_url (NATS_URL)"),
+                    (
+                        "NATS_CERT and NATS_KEY",
+                        "correct bus.nats_cert_file (NATS_CERT) and bus.nats_key_file (NATS_KEY)",
+                    ),
+                    ("NATS_CREDS", "correct bus.nats_creds_file (NATS_CREDS)"),
+                    ("NATS_NKEY", "correct bus.nats_nkey_file (NATS_NKEY)"),
+                    ("NATS_CA", "correct bus.nats_ca_file (NATS_CA)"),
+                    ("NATS_CERT", "correct bus.nats_cert_file (NATS_CERT)"),
+                    ("NATS_KEY", "correct bus.nats_key_file (NATS_KEY)"),
+                ];
+                let named = KEYS.iter().find(|(name, _)| reason.contains(name));
+                Some(named.map_or(USUAL, |(_, hint)| *hint))
+            }
             _ => None,
         }
     }
 }
 
-/// Runs something that nobody waits for and that may be lost with the process.
+/// Runs a task that is not awaited and may be lost with the process.
 fn in_background(task: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(task);

@@ -1,4 +1,4 @@
-//! A bus that also tells the platform's state engine of streams that start and end (`bus.state_mutations`).
+//! A bus that also publishes mutations for the platform's state engine when streams start and end (`bus.state_mutations`).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::core::event::mutation;
 use crate::core::time::Timestamp;
 
-/// Another bus with the state engine told of what it takes.
+/// Wraps another bus and publishes the mutations for each event that it accepts.
 pub struct MutatingBus(pub Arc<dyn EventBus>);
 
 #[async_trait]
@@ -25,13 +25,17 @@ impl EventBus for MutatingBus {
         let results = self.0.publish_many(messages).await;
         let taken = results.iter().zip(orders).filter(|(result, _)| result.is_ok());
         let orders: Vec<_> = taken.flat_map(|(_, orders)| orders).collect();
-        // A convenience: what fails here is not tried again.
+        // Mutations are optional: failures are not retried.
         if !orders.is_empty()
             && let Some(Err(error)) = self.0.publish_many(orders).await.into_iter().find(Result::is_err)
         {
-            warn!(error = %error, "The state engine was not told of a stream");
+            warn!(error = %error, "Cannot send a stream's state to the state engine");
         }
         results
+    }
+
+    fn interruption(&self) -> Option<String> {
+        self.0.interruption()
     }
 
     async fn subscribe(&self, to: &Subscription) -> Result<Deliveries, BusError> {
@@ -77,13 +81,13 @@ mod tests {
     use crate::bus::local::LocalBus;
     use crate::clock::ManualClock;
     use crate::core::document::SourceDocument;
-    use crate::core::event::Told;
+    use crate::core::event::EventBuilder;
     use crate::core::evidence::Knowledge;
     use crate::core::observation::{Fact, Observation};
     use crate::core::transition::transitions;
 
     #[tokio::test]
-    async fn the_state_engine_is_told_of_a_stream_once() {
+    async fn duplicate_stream_event_sends_one_state_mutation() {
         let at = Timestamp::from_millis(1_780_000_000_000);
         let before = SourceDocument::new("kick:7".parse().unwrap());
         let mut after = before.clone();
@@ -98,7 +102,7 @@ mod tests {
             "kick.webhook",
             start,
         )));
-        let told = Told {
+        let told = EventBuilder {
             before: &before,
             after: &after,
             by: "kick.webhook",
@@ -108,7 +112,7 @@ mod tests {
             .events(&transitions(&before.verdict, &after.verdict))
             .remove(0);
         let bus = MutatingBus(Arc::new(LocalBus::new(ManualClock::at(at))));
-        // Sent twice, as after an acknowledgement that was lost.
+        // Published twice, as after a lost acknowledgement.
         for _ in 0..2 {
             bus.publish(event.clone().into()).await.unwrap();
         }

@@ -1,33 +1,33 @@
-//! What things on the bus are called: topics as the BitBrat platform names them, and our own subscriptions.
+//! Names on the bus: topics as defined by the BitBrat platform, and our own subscriptions.
 
 use std::fmt;
 
-/// Where sources' events and inbound chat go.
+/// Topic of source events and inbound chat.
 pub const INGRESS: &str = "internal.ingress.v1";
-/// What every topic of outbound chat starts with: `internal.egress.v1` itself and one topic per instance below it.
+/// Common prefix of all topics of outbound chat: `internal.egress.v1` itself and one topic per instance below it.
 pub const EGRESS: &str = "internal.egress";
-/// Where messages that can never be used are reported.
+/// Topic of reports about messages that can never be processed.
 pub const DEAD_LETTERS: &str = "internal.deadletter.v1";
-/// Where the platform's router reports what it has no rule for.
+/// Topic of the platform's router for events without a rule.
 pub const ROUTER_DEAD_LETTERS: &str = "internal.router.dlq.v1";
-/// Where the state engine takes orders.
+/// Topic of mutations for the state engine.
 pub const STATE_MUTATIONS: &str = "internal.state.mutation.v1";
 
-/// Names in front of which a deployment puts its prefix (`local.`, `staging.`).
+/// Converts names to and from those of a deployment with a prefix (`local.`, `staging.`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Names {
     prefix: String,
 }
 
 impl Names {
-    /// Takes the deployment's prefix, which may be empty.
+    /// Creates the conversion for a prefix, which may be empty.
     pub fn with_prefix(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
         }
     }
 
-    /// Returns the full name of a topic. A name that has the prefix already is left alone, as the platform does.
+    /// Returns the full name of a topic. A name that already has the prefix is unchanged, as in the platform.
     pub fn full(&self, topic: &str) -> String {
         if topic.starts_with(&self.prefix) {
             topic.to_owned()
@@ -36,12 +36,12 @@ impl Names {
         }
     }
 
-    /// Returns a topic's name without the prefix.
+    /// Returns the name of a topic without the prefix.
     pub fn bare<'a>(&self, full: &'a str) -> &'a str {
         full.strip_prefix(&self.prefix).unwrap_or(full)
     }
 
-    /// Returns the subject that a NATS consumer filters by.
+    /// Returns the filter subject of a NATS consumer.
     pub fn subject(&self, filter: &Filter) -> String {
         match filter {
             Filter::Topic(topic) => self.full(topic),
@@ -49,7 +49,7 @@ impl Names {
         }
     }
 
-    /// Returns the name of a durable NATS consumer, in the platform's manner. It has no dots: NATS forbids them.
+    /// Returns the name of a durable NATS consumer, by the platform's convention. NATS does not allow dots in it.
     pub fn durable(&self, filter: &Filter, queue: &str) -> String {
         let subject = match filter {
             Filter::Topic(topic) => self.full(topic),
@@ -58,23 +58,23 @@ impl Names {
         format!("{subject}-{queue}-durable").replace('.', "-")
     }
 
-    /// Returns the name of a Pub/Sub subscription to one topic, in the platform's manner.
+    /// Returns the name of a Pub/Sub subscription to one topic, by the platform's convention.
     pub fn subscription(&self, topic: &str, queue: &str) -> String {
         format!("{}.{queue}", self.full(topic))
     }
 }
 
-/// Which topics a subscription is to.
+/// The topics of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
     /// One topic.
     Topic(String),
-    /// Every topic whose name goes on below this one.
+    /// Every topic below this name.
     Under(String),
 }
 
 impl Filter {
-    /// The topic of sources' events and inbound chat.
+    /// The topic of source events and inbound chat.
     pub fn ingress() -> Self {
         Self::Topic(INGRESS.to_owned())
     }
@@ -84,7 +84,7 @@ impl Filter {
         Self::Under(EGRESS.to_owned())
     }
 
-    /// Returns whether a topic (without prefix) is meant.
+    /// Returns whether the filter includes a topic (without prefix).
     pub fn matches(&self, topic: &str) -> bool {
         match self {
             Self::Topic(wanted) => topic == wanted,
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_means_whole_words() {
+    fn filter_matches_whole_words_only() {
         assert!(Filter::egress().matches("internal.egress.v1.instance-7"));
         assert!(Filter::egress().matches("internal.egress.v1"));
         assert!(!Filter::egress().matches("internal.egressive.v1"));

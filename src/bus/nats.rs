@@ -1,8 +1,12 @@
-//! The bus over NATS JetStream.
+//! The bus adapter for NATS JetStream.
 //!
-//! Streams belong to the platform: they are looked up by subject and never created or changed. Ours is one durable
-//! pull consumer per subscription. A publish whose acknowledgement did not come in time may still arrive, because the client
-//! buffers while it reconnects; the message id makes the repetition harmless.
+//! Streams belong to the platform: they are found by subject and never created or changed. We own one durable pull consumer
+//! per subscription. A publish whose acknowledgement timed out may still arrive, because the client buffers while it
+//! reconnects; the message id makes the retry harmless.
+
+mod connection;
+mod login;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +18,15 @@ use async_nats::jetstream::context::{
     ContextBuilder, GetStreamByNameErrorKind, PublishError, PublishErrorKind,
 };
 use async_nats::jetstream::message::{AckKind, PublishMessage};
-use async_nats::jetstream::{self, Context, stream};
+use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use async_trait::async_trait;
-use futures_util::{StreamExt, future};
+use futures_util::future;
+use futures_util::stream::{self, StreamExt, select as stream_select};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::leaving::Leaving;
 use super::{
@@ -28,37 +34,44 @@ use super::{
     Names, Outgoing, Receipt, Settlement, Start, Subscription, in_background,
 };
 use crate::core::time::Timestamp;
+use crate::{secrets, tls};
+use connection::{Connection, Obstacle, explained};
 
-/// How long one request to the server may take, and how long an acknowledgement of a publish.
+pub use login::{NatsLogin, nkey_file};
+
+/// Timeout of one request to the server, and of the acknowledgement of a publish.
 const ANSWER: Duration = Duration::from_secs(3);
-/// How long a whole batch of publishes may take. Well within the stream's usual duplicate window of two minutes.
+/// Timeout of a whole batch of publishes. Well within the stream's usual duplicate window of two minutes.
 const BATCH: Duration = Duration::from_secs(20);
-/// The header that JetStream recognises repeated messages by.
+/// The header by which JetStream detects duplicates.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
-/// How to reach NATS.
+/// Connection settings.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
-    /// Servers, comma-separated; an address may hold a user and a password.
+    /// Servers, comma-separated; an address may contain a user and a password (percent-encoded), or a token.
     pub servers: SecretString,
-    /// What the deployment puts in front of every topic; ends in a dot.
+    /// Credentials; these take precedence over those in the addresses.
+    pub login: NatsLogin,
+    /// The deployment's prefix of every topic; ends in a dot.
     pub prefix: String,
-    /// How long a delivered message may stay unsettled before it is delivered again (`NATS_ACK_WAIT_SECONDS`).
+    /// How long a delivered message may remain unsettled before it is redelivered (`NATS_ACK_WAIT_SECONDS`).
     pub ack_wait: Duration,
 }
 
 impl NatsOptions {
-    /// Takes the servers and the prefix, and the platform's default for the rest.
+    /// Creates the settings from servers and prefix, with the platform's defaults for the rest.
     pub fn new(servers: impl Into<String>, prefix: impl Into<String>) -> Self {
         Self {
             servers: SecretString::from(servers.into()),
+            login: NatsLogin::default(),
             prefix: prefix.into(),
             ack_wait: Duration::from_mins(1),
         }
     }
 }
 
-/// A bus over NATS JetStream. Cheap to clone.
+/// A bus on NATS JetStream. Cheap to clone.
 #[derive(Clone)]
 pub struct NatsBus {
     client: Client,
@@ -67,11 +80,14 @@ pub struct NatsBus {
     location: Arc<str>,
     ack_wait: Duration,
     leaving: Leaving,
+    /// Number of reconnects.
+    losses: Arc<watch::Sender<u64>>,
+    line: Connection,
 }
 
 impl NatsBus {
-    /// Starts to connect and returns at once: a server that is away now is connected to when it is back. Fails only when
-    /// the address or its credentials cannot be used.
+    /// Starts to connect and returns immediately: an unreachable server is connected to when it is available. Fails only if
+    /// the address or its credentials are invalid.
     pub async fn connect(options: &NatsOptions) -> Result<Self, BusError> {
         let servers = options.servers.expose_secret();
         let location: Arc<str> = without_passwords(servers).into();
@@ -79,36 +95,41 @@ impl NatsBus {
             location: location.to_string(),
             reason,
         };
-        let addresses = servers
-            .split(',')
-            .map(|server| server.trim().parse::<async_nats::ServerAddr>())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| refused("one of its addresses cannot be read".to_owned()))?;
-        let place = location.clone();
+        let (addresses, in_address) = login::addresses(servers).map_err(refused)?;
+        let losses: Arc<watch::Sender<u64>> = Arc::new(watch::Sender::new(0));
+        let counted = Arc::clone(&losses);
+        let line = Connection::new(Arc::clone(&location));
+        let (attempts, events) = (line.clone(), line.clone());
         let client = ConnectOptions::new()
             .name("bitbrat")
             .retry_on_initial_connect()
             .connection_timeout(ANSWER)
             .client_capacity(4096)
+            // A silently lost server is detected after three of these.
+            .ping_interval(Duration::from_secs(10))
             .reconnect_delay_callback(|attempt| {
                 let doublings = u32::try_from(attempt.min(6)).unwrap_or(6);
                 Duration::from_millis(50 << doublings).min(Duration::from_secs(2))
             })
-            .event_callback(move |event| {
-                let place = place.clone();
-                async move {
-                    match event {
-                        async_nats::Event::Connected => info!(bus = %place, "Connected to the bus"),
-                        async_nats::Event::Disconnected => {
-                            warn!(bus = %place, "Lost the bus; connecting again");
-                        }
-                        other => debug!(bus = %place, event = %other, "The bus's client tells"),
-                    }
-                }
+            // Called before each attempt with the results of the previous ones; the choice is left to the client.
+            .reconnect_to_server_callback(move |servers, _| {
+                attempts.attempted(servers.iter().filter_map(|server| server.last_error.as_deref()));
+                async { None }
             })
-            .connect(addresses)
-            .await
-            .map_err(|error| refused(error.kind().to_string()))?;
+            .event_callback(move |event| {
+                events.happened(&event);
+                if matches!(event, async_nats::Event::Connected) {
+                    counted.send_modify(|count| *count += 1);
+                }
+                async {}
+            });
+        let login = options.login.clone().or(in_address);
+        if login.ca_file.is_none() && tls::has_special_file() {
+            return Err(refused(tls::without_roots()));
+        }
+        let client = login.apply(client).await.map_err(refused)?;
+        let connecting = client.connect(addresses).await;
+        let client = connecting.map_err(|error| refused(explained(&error.to_string())))?;
         let jetstream = ContextBuilder::new()
             .timeout(ANSWER)
             .ack_timeout(ANSWER)
@@ -120,24 +141,39 @@ impl NatsBus {
             location,
             ack_wait: options.ack_wait,
             leaving: Leaving::default(),
+            losses,
+            line,
         })
     }
 
-    /// Whether a server answers. The very first connection takes a moment.
-    async fn is_connected(&self) -> bool {
+    /// Waits for the initial connection. Does not wait for a server that rejects the login.
+    async fn connected(&self) -> Result<(), BusError> {
         let state = || self.client.connection_state();
         let connected = async {
             while state() != async_nats::connection::State::Connected {
+                if matches!(self.line.obstacle(), Some(Obstacle::Refused(_))) {
+                    return false;
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            true
         };
-        timeout(ANSWER, connected).await.is_ok()
+        match timeout(ANSWER, connected).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(self.unavailable("no server answers")),
+        }
     }
 
+    /// Returns the reason for a failure: the state of the connection is more specific than a request timeout.
     fn unavailable(&self, reason: impl std::fmt::Display) -> BusError {
-        BusError::Unavailable {
-            location: self.location.to_string(),
-            reason: reason.to_string(),
+        let location = self.location.to_string();
+        match self.line.obstacle() {
+            Some(Obstacle::Refused(reason)) => BusError::Refused { location, reason },
+            Some(Obstacle::Failed(reason)) => BusError::Unavailable { location, reason },
+            None => BusError::Unavailable {
+                location,
+                reason: secrets::quote(&reason.to_string()),
+            },
         }
     }
 
@@ -152,7 +188,7 @@ impl NatsBus {
         }
     }
 
-    async fn stream_for(&self, filter: &Filter) -> Result<stream::Stream, BusError> {
+    async fn stream_for(&self, filter: &Filter) -> Result<jetstream::stream::Stream, BusError> {
         let subject = self.names.subject(filter);
         let name = self.jetstream.stream_by_subject(subject.clone()).await;
         let name = name.map_err(|error| match error.kind() {
@@ -188,13 +224,13 @@ impl NatsBus {
         let made = stream.get_or_create_consumer(&name, config).await;
         made.map_err(|error| {
             let text = error.to_string();
-            // A server that answers refuses; everything else is its absence.
+            // Any other error is a rejection by a server that responded.
             if text.contains("timed out") || text.contains("request failed") {
                 self.unavailable(text)
             } else {
                 BusError::Refused {
                     location: self.location.to_string(),
-                    reason: format!("consumer `{name}`: {text}"),
+                    reason: secrets::quote(&format!("consumer `{name}`: {text}")),
                 }
             }
         })
@@ -260,6 +296,7 @@ impl EventBus for NatsBus {
     }
 
     async fn subscribe(&self, to: &Subscription) -> Result<Deliveries, BusError> {
+        self.connected().await?;
         let consumer = self.consumer(to).await?;
         let messages = consumer
             .stream()
@@ -275,53 +312,48 @@ impl EventBus for NatsBus {
             async move {
                 match next {
                     Ok(received) => Some(Ok(bus.delivery(received))),
-                    // The client carries on by itself when the server is back.
+                    // The client recovers by itself when the server is available again.
                     Err(error) if matches!(error.kind(), MessagesErrorKind::MissingHeartbeat) => {
-                        warn!(bus = %bus.location, "The bus has not been heard of for a while");
+                        warn!(bus = %bus.location, "No message from the bus for a while");
                         None
                     }
                     Err(error) => Some(Err(bus.unavailable(error))),
                 }
             }
         });
-        // What is given back travels on the connection, which `close` flushes.
-        Ok(self.leaving.in_order(deliveries.boxed(), withdraw(consumer)))
+        // Returned messages use the connection, which `close` flushes.
+        let unreadable = self.unreadable(consumer.clone());
+        // The combined stream ends with the client's own stream.
+        let all = stream_select(
+            deliveries.map(Some).chain(stream::iter([None])),
+            unreadable.map(Some),
+        )
+        .scan((), |(), next| future::ready(next));
+        Ok(self.leaving.in_order(all.boxed(), withdraw(consumer)))
     }
 
     async fn tail(&self, filter: &Filter, since: Option<Timestamp>) -> Result<Messages, BusError> {
+        self.connected().await?;
         let stream = self.stream_for(filter).await?;
-        let config = OrderedConfig {
-            description: Some("bitbrat events tail".to_owned()),
-            filter_subject: self.names.subject(filter),
-            deliver_policy: deliver(since.map_or(Start::Now, Start::Since)),
-            ..OrderedConfig::default()
+        let tail = Tail {
+            bus: self.clone(),
+            subject: self.names.subject(filter),
+            losses: self.losses.subscribe(),
+            stream,
         };
-        let consumer = stream
-            .create_consumer(config)
-            .await
-            .map_err(|error| self.unavailable(error))?;
-        let messages = consumer
-            .messages()
-            .await
-            .map_err(|error| self.unavailable(error))?;
-        let bus = self.clone();
-        let messages = messages.map(move |next| match next {
-            Ok(received) => Ok(bus.message(&received)),
-            Err(error) => Err(bus.unavailable(error)),
-        });
-        Ok(messages.boxed())
+        let from = deliver(since.map_or(Start::Now, Start::Since));
+        let (messages, last) = tail.open(from).await?;
+        Ok(stream::unfold((tail, messages, last), Tail::next).boxed())
     }
 
     async fn inspect(&self, to: &Subscription) -> Result<BusReport, BusError> {
-        if !self.is_connected().await {
-            return Err(self.unavailable("no server answers"));
-        }
+        self.connected().await?;
         let asked = Instant::now();
         let mut stream = self.stream_for(&to.filter).await?;
-        // Two requests: which stream, and its state.
+        // Two requests: the name of the stream, and its state.
         let round_trip = asked.elapsed() / 2;
         let info = stream.info().await.map_err(|error| self.unavailable(error))?;
-        let mut findings = Self::look_at(&info.config);
+        let mut findings = Self::inspect(&info.config);
         let durable = self.names.durable(&to.filter, &to.queue);
         let consumer: Result<PullConsumer, _> = stream.get_consumer(&durable).await;
         let (mut waiting, mut unsettled) = (None, None);
@@ -353,8 +385,13 @@ impl EventBus for NatsBus {
         })
     }
 
+    fn interruption(&self) -> Option<String> {
+        let connected = self.client.connection_state() == async_nats::connection::State::Connected;
+        (!connected).then(|| format!("no connection to {}; connecting again", self.location))
+    }
+
     async fn close(&self) {
-        // Drained means sent and unsubscribed; a server that is away is not waited for.
+        // Drained means sent and unsubscribed; an unreachable server is not waited for.
         if self.client.connection_state() != async_nats::connection::State::Connected {
             return;
         }
@@ -368,7 +405,7 @@ impl EventBus for NatsBus {
 }
 
 impl NatsBus {
-    fn look_at(config: &stream::Config) -> Vec<Finding> {
+    fn inspect(config: &jetstream::stream::Config) -> Vec<Finding> {
         let mut findings = vec![Finding::fine(
             "stream",
             format!(
@@ -382,14 +419,14 @@ impl NatsBus {
                 Level::Odd,
                 "duplicates",
                 format!(
-                    "stream `{}` recognises repeated messages for {:?} only",
+                    "stream `{}` recognizes repeated messages for {:?} only",
                     config.name, config.duplicate_window
                 ),
                 "let its duplicate window be two minutes, the server's default",
             ));
         }
         let unlimited = config.max_age.is_zero() && config.max_bytes <= 0 && config.max_messages <= 0;
-        if unlimited && config.retention == stream::RetentionPolicy::Limits {
+        if unlimited && config.retention == jetstream::stream::RetentionPolicy::Limits {
             findings.push(Finding::bad(
                 Level::Odd,
                 "retention",
@@ -423,7 +460,81 @@ impl NatsBus {
                 i64::try_from(millis).ok().map(Timestamp::from_millis)
             }),
             deliveries: info.map_or(1, |info| u32::try_from(info.delivered).unwrap_or(1)),
+            unreadable: None,
         }
+    }
+}
+
+/// Follows topics with its own consumer, and skips messages that the client cannot parse.
+struct Tail {
+    bus: NatsBus,
+    stream: jetstream::stream::Stream,
+    subject: String,
+    losses: watch::Receiver<u64>,
+}
+
+type Ordered = async_nats::jetstream::consumer::pull::Ordered;
+
+impl Tail {
+    /// Starts to read. Also returns the sequence number of the last message that is skipped.
+    async fn open(&self, from: DeliverPolicy) -> Result<(Ordered, u64), BusError> {
+        let config = OrderedConfig {
+            description: Some("bitbrat events tail".to_owned()),
+            filter_subject: self.subject.clone(),
+            deliver_policy: from,
+            ..OrderedConfig::default()
+        };
+        let consumer = self.stream.create_consumer(config).await;
+        let consumer = consumer.map_err(|error| self.bus.unavailable(error))?;
+        let last = consumer.cached_info().delivered.stream_sequence;
+        let messages = consumer
+            .messages()
+            .await
+            .map_err(|error| self.bus.unavailable(error))?;
+        Ok((messages, last))
+    }
+
+    /// Returns the next message, and the state for the one after it.
+    async fn next(
+        (mut tail, mut messages, mut last): (Self, Ordered, u64),
+    ) -> Option<(Result<Message, BusError>, (Self, Ordered, u64))> {
+        loop {
+            let received = tokio::select! {
+                next = messages.next() => next?.map_err(|error| tail.bus.unavailable(error)),
+                changed = tail.losses.changed() => {
+                    changed.ok()?;
+                    match tail.past_unreadable(last).await {
+                        Ok(Some((message, fresh, seq))) => return Some((Ok(message), (tail, fresh, seq))),
+                        Ok(None) => continue,
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            let message = match received {
+                Ok(received) => tail.bus.message(&received),
+                Err(error) => return Some((Err(error), (tail, messages, last))),
+            };
+            last = message.transport_id.parse().unwrap_or(last);
+            return Some((Ok(message), (tail, messages, last)));
+        }
+    }
+
+    /// Checks whether the client cannot parse the message after `last`, and restarts behind it.
+    async fn past_unreadable(&self, last: u64) -> Result<Option<(Message, Ordered, u64)>, BusError> {
+        let name = self.stream.cached_info().config.name.clone();
+        let fetched = self.bus.fetch(&name, &self.subject, last + 1).await;
+        let Some(raw) = fetched.map_err(|reason| self.bus.unavailable(reason))? else {
+            return Ok(None);
+        };
+        let Some(why) = raw.fault() else {
+            return Ok(None);
+        };
+        let seq = raw.seq;
+        let from = DeliverPolicy::ByStartSequence {
+            start_sequence: seq + 1,
+        };
+        let (messages, _) = self.open(from).await?;
+        Ok(Some((raw.into_message(&self.bus, why), messages, seq)))
     }
 }
 
@@ -447,7 +558,7 @@ impl Receipt for NatsReceipt {
     async fn settle(mut self: Box<Self>, how: Settlement) {
         let kind = match how {
             Settlement::Done => AckKind::Ack,
-            // Only without a delay does the server give it to the next reader by itself; else it looks when a timer says so.
+            // Only without a delay does the server deliver it to the next reader immediately; otherwise it waits for a timer.
             Settlement::Again(delay) => AckKind::Nak((!delay.is_zero()).then_some(delay)),
             Settlement::Never => AckKind::Term,
         };
@@ -465,15 +576,15 @@ impl Drop for NatsReceipt {
     }
 }
 
-/// Lets the server forget the requests of a reader that has left: asked about the consumer, it drops those that nobody waits
-/// for. Server 2.9 else tries to serve one of them with the first message that is given back, and that message comes back
-/// only after the ack wait.
+/// Makes the server discard the requests of a reader that has closed: on a request for the consumer's state, it drops those
+/// without an interested client. Otherwise server 2.9 tries to serve one of them with the first returned message, and that
+/// message is redelivered only after the ack wait.
 async fn withdraw(consumer: PullConsumer) {
     let known = timeout(ANSWER, consumer.get_info()).await;
     debug!(known = matches!(known, Ok(Ok(_))), "Left a subscription");
 }
 
-/// Lost, the message is delivered again after the ack wait, and joining it again changes nothing.
+/// If the acknowledgement is lost, the message is redelivered after the ack wait, and joining it again changes nothing.
 async fn answer(acker: &jetstream::message::Acker, kind: AckKind) {
     match timeout(ANSWER, acker.ack_with(kind)).await {
         Ok(Ok(())) => {}
@@ -482,12 +593,16 @@ async fn answer(acker: &jetstream::message::Acker, kind: AckKind) {
     }
 }
 
-/// The servers, for people.
+/// Formats the servers for people, without passwords.
 fn without_passwords(servers: &str) -> String {
-    let shown = servers.split(',').map(|server| {
+    let hidden = secrets::without_credentials(servers);
+    let shown = hidden.split(',').map(|server| {
         let server = server.trim();
         let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let host = rest
+            .trim_start_matches('/')
+            .rsplit_once('@')
+            .map_or(rest, |(_, host)| host);
         format!("{scheme}://{host}")
     });
     shown.collect::<Vec<_>>().join(",")
@@ -503,5 +618,6 @@ mod tests {
             without_passwords("nats://rat:hush@one:4222, two:4222"),
             "nats://one:4222,nats://two:4222"
         );
+        assert_eq!(without_passwords("//rat:h,u@sh@one:4222"), "nats://one:4222");
     }
 }

@@ -1,11 +1,11 @@
-//! The bus over Google Pub/Sub.
+//! The bus adapter for Google Pub/Sub.
 //!
-//! Topics belong to the platform and are created only in an emulator, which forgets them with every restart.
-//! Subscriptions are ours and are created when they are missing. Ordering keys are not used: BitBrat's own publishers send
-//! none, and joining evidence needs no order.
+//! Topics belong to the platform and are created only in an emulator, which loses them on every restart. Subscriptions are
+//! ours and are created if missing. Ordering keys are not used: BitBrat's own publishers send none, and joining evidence needs
+//! no order.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message as PubsubMessage;
 use google_cloud_pubsub::subscriber::handler::Handler;
 use google_cloud_pubsub::subscriber::{ShutdownBehavior, ShutdownToken};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
@@ -26,33 +27,34 @@ use super::{
     Outgoing, Receipt, Settlement, Subscription, in_background,
 };
 use crate::core::time::Timestamp;
+use crate::secrets;
 
-/// How long one request may take. The client itself would wait without limit.
+/// Timeout of one request. The client itself has none.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a publish may take, its batching included.
+/// Timeout of a publish, including batching.
 const PUBLISH: Duration = Duration::from_secs(15);
-/// How long the service waits for a settlement before it delivers again. The client extends it while we hold a message, so
-/// that this is how long the messages of a process that died are out of reach.
+/// Ack deadline of the subscription. The client extends it while a message is held, so this is how long the messages of a
+/// crashed process are unavailable.
 const ACK_DEADLINE: Duration = Duration::from_secs(20);
-/// The service accepts no larger message.
+/// Maximum message size of the service.
 const MAX_MESSAGE: usize = 10_000_000;
-/// How often we look for new topics of a filter that means several.
+/// Interval for discovering new topics of a filter with several topics.
 const NEW_TOPICS: Duration = Duration::from_mins(5);
 
-/// How to reach Pub/Sub.
+/// Connection settings.
 #[derive(Debug, Clone, Default)]
 pub struct PubsubOptions {
-    /// The project.
+    /// Google Cloud project id.
     pub project: String,
-    /// What the deployment puts in front of every topic.
+    /// The deployment's prefix of every topic.
     pub prefix: String,
-    /// `HOST:PORT` of an emulator; no credentials are used then.
+    /// `HOST:PORT` of an emulator; then no credentials are used.
     pub emulator: Option<String>,
-    /// A service account's key, as JSON; else application default credentials.
+    /// A service account's key as JSON; else application default credentials.
     pub key: Option<secrecy::SecretString>,
 }
 
-/// A bus over Pub/Sub. Cheap to clone.
+/// A bus on Pub/Sub. Cheap to clone.
 #[derive(Clone)]
 pub struct PubsubBus {
     shared: Arc<Shared>,
@@ -71,7 +73,7 @@ struct Shared {
 }
 
 impl PubsubBus {
-    /// Prepares the clients. Connects lazily, so that a service that is away now is used when it is back.
+    /// Creates the clients. They connect lazily, so a service that is currently unavailable is used when it recovers.
     pub async fn connect(options: &PubsubOptions) -> Result<Self, BusError> {
         let location = format!("pubsub:{}", options.project);
         let refused = |reason: String| BusError::Refused {
@@ -120,6 +122,7 @@ fn credentials(options: &PubsubOptions) -> Result<Option<Credentials>, String> {
     let Some(key) = &options.key else {
         return Ok(None);
     };
+    secrets::register_addresses(key.expose_secret());
     // The parser's own message may quote the key.
     let key = serde_json::from_str(key.expose_secret())
         .map_err(|_| "the service account's key is not JSON".to_owned())?;
@@ -141,7 +144,7 @@ impl Shared {
     fn unavailable(&self, reason: impl Into<String>) -> BusError {
         BusError::Unavailable {
             location: self.location(),
-            reason: reason.into(),
+            reason: secrets::quote(&reason.into()),
         }
     }
 
@@ -166,7 +169,7 @@ impl Shared {
                     .map_or_else(String::new, |status| status.message.clone());
                 BusError::Refused {
                     location,
-                    reason: format!("{code}: {text}"),
+                    reason: secrets::quote(&format!("{code}: {text}")),
                 }
             }
             _ if error.is_authentication() => BusError::Refused {
@@ -178,7 +181,7 @@ impl Shared {
         }
     }
 
-    /// Runs one request with a deadline.
+    /// Runs one request with a timeout.
     async fn ask<T>(
         &self,
         topic: &str,
@@ -192,7 +195,7 @@ impl Shared {
     }
 
     fn publisher(&self, topic: &str) -> Publisher {
-        let mut publishers = self.publishers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut publishers = self.publishers.lock();
         let known = publishers.entry(topic.to_owned()).or_insert_with(|| {
             let new = self.base.publisher(self.topic_path(topic));
             new.set_message_count_threshold(100)
@@ -232,7 +235,7 @@ impl Shared {
         }
     }
 
-    /// Creates a topic, in an emulator only. Returns whether there is one now.
+    /// Creates a topic, only in an emulator. Returns whether the topic exists now.
     async fn create_topic(&self, topic: &str) -> bool {
         if !self.emulator {
             return false;
@@ -248,7 +251,7 @@ impl Shared {
         }
     }
 
-    /// Makes sure that our subscription to one topic exists, and returns its path.
+    /// Ensures that our subscription to one topic exists, and returns its path.
     async fn subscription(&self, topic: &str, name: &str, short_lived: bool) -> Result<String, BusError> {
         let path = format!("projects/{}/subscriptions/{name}", self.project);
         let mut attempts = 0;
@@ -275,7 +278,7 @@ impl Shared {
         }
     }
 
-    /// Returns the topics (without prefix) that a filter means now.
+    /// Returns the topics (without prefix) that currently match a filter.
     async fn topics(&self, filter: &Filter) -> Result<Vec<String>, BusError> {
         let root = match filter {
             Filter::Topic(topic) => return Ok(vec![topic.clone()]),
@@ -325,10 +328,11 @@ impl Shared {
             deliveries: attempt
                 .and_then(|attempt| u32::try_from(attempt).ok())
                 .unwrap_or(1),
+            unreadable: None,
         }
     }
 
-    /// Reads a subscription, and returns what closes it with every acknowledgement sent.
+    /// Reads a subscription; also returns the handle that closes it after sending all acknowledgements.
     fn pull(self: &Arc<Self>, path: String, topic: String, in_flight: usize) -> (Deliveries, ShutdownToken) {
         let limit = i64::try_from(in_flight.max(1)).unwrap_or(1000);
         let pulled = self
@@ -336,7 +340,7 @@ impl Shared {
             .subscribe(path)
             .set_max_outstanding_messages(limit)
             .set_max_lease_extension(ACK_DEADLINE)
-            // What is not settled when nobody reads any more belongs to the next reader at once; a second delivery is harmless.
+            // Unsettled messages go to the next reader immediately when reading ends; a second delivery is harmless.
             .set_shutdown_behavior(ShutdownBehavior::NackImmediately)
             .build();
         let closes = pulled.shutdown_token();
@@ -373,7 +377,7 @@ impl EventBus for PubsubBus {
     }
 
     async fn publish_many(&self, messages: Vec<Outgoing>) -> Vec<Result<Accepted, BusError>> {
-        // All are handed to the client before the first answer; it sends them in batches.
+        // All messages are passed to the client before the first response; it sends them in batches.
         future::join_all(messages.iter().map(|message| self.shared.publish(message))).await
     }
 
@@ -390,7 +394,7 @@ impl EventBus for PubsubBus {
         let all = stream::select_all(pulled).chain(stream::pending());
         Ok(match &to.filter {
             Filter::Topic(_) => all.boxed(),
-            // Ends without an error now and then; whoever follows it subscribes again and meets the new topics.
+            // Ends without an error at intervals; the follower subscribes again and includes new topics.
             Filter::Under(_) => all.take_until(sleep(NEW_TOPICS)).boxed(),
         })
     }
@@ -467,11 +471,7 @@ impl EventBus for PubsubBus {
 
     async fn close(&self) {
         let publishers: Vec<_> = {
-            let known = self
-                .shared
-                .publishers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let known = self.shared.publishers.lock();
             known.values().cloned().collect()
         };
         let flushes = future::join_all(publishers.iter().map(Publisher::flush));
@@ -488,10 +488,10 @@ struct PubsubReceipt {
 impl Receipt for PubsubReceipt {
     async fn settle(self: Box<Self>, how: Settlement) {
         match how {
-            // There is no other way to be rid of a message for ever than to say that it is done.
+            // Acknowledging is the only way to remove a message permanently.
             Settlement::Done | Settlement::Never => self.handler.ack(),
             Settlement::Again(delay) if delay.is_zero() => self.handler.nack(),
-            // A refused message comes back at once. Held until then, the client extends its lease.
+            // A rejected message is redelivered immediately. It is held for the delay, and the client extends its lease.
             Settlement::Again(delay) => in_background(async move {
                 sleep(delay).await;
                 self.handler.nack();
@@ -500,7 +500,7 @@ impl Receipt for PubsubReceipt {
     }
 }
 
-/// Deletes a subscription that nobody but us knows of, as soon as nobody reads it any more.
+/// Deletes a private subscription as soon as it is no longer read.
 struct ShortLived {
     shared: Arc<Shared>,
     path: String,

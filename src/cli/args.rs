@@ -1,21 +1,30 @@
-//! The command line as it is typed. The doc comments are the help pages.
+//! The command line arguments. The doc comments are the help pages.
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::ArgValueCompleter;
 
+use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
     auth, completion, config, doctor, events, probe, schema, sim, sources, store, watch,
 };
-use crate::cli::help;
 use crate::cli::output::{ColorChoice, Format};
+use crate::cli::{complete, help};
 
-/// One trustworthy answer per source of a streaming bot
+/// Monitor the sources of a streaming bot: connection, authorization, stream, permissions
 ///
-/// Is it connected, is its authorisation good, is the stream live and for how many, what may the bot do there, and how do
-/// we know? bitbrat looks, listens, and keeps one document a source. No evidence, no claim.
+/// Is it connected, is its authorization valid, is the stream live and for how many viewers, what may the bot do there, and what
+/// is that based on? bitbrat probes platforms, listens to push connections and keeps one document per source. No evidence, no claim.
 #[derive(Debug, Parser)]
-#[command(name = "bitbrat", version, after_help = help::ROOT, arg_required_else_help = true, max_term_width = 110)]
+#[command(
+    name = "bitbrat",
+    version,
+    after_help = help::ROOT,
+    help_template = help::root_template(),
+    arg_required_else_help = true,
+    max_term_width = 110
+)]
 pub struct Cli {
     /// What counts for every command.
     #[command(flatten)]
@@ -32,6 +41,9 @@ pub struct Global {
     /// Use simulated platforms and a temporary store; no credentials needed
     #[arg(long, global = true)]
     pub demo: bool,
+    /// With --demo or sim: nothing in the demo world changes by itself
+    #[arg(long, global = true)]
+    pub still: bool,
     /// Read this file instead of ./bitbrat.toml and the one in your configuration directory
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -39,12 +51,12 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub env_file: Option<PathBuf>,
     /// Set a key of the configuration, over environment and files
-    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = setting, action = ArgAction::Append)]
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = setting, action = ArgAction::Append, add = ArgValueCompleter::new(complete::settings))]
     pub set: Vec<(String, String)>,
-    /// How to print the result
+    /// Output format
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
     pub output: Option<Format>,
-    /// When to use colour
+    /// When to use color
     #[arg(
         long,
         global = true,
@@ -57,10 +69,10 @@ pub struct Global {
     /// Show no progress
     #[arg(long, global = true)]
     pub no_progress: bool,
-    /// Say only what was asked for; twice, no warnings either
+    /// Print only results; -qq also hides warnings
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub quiet: u8,
-    /// Log more; twice, everything
+    /// Log more; -vv logs everything
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 }
@@ -69,29 +81,35 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum Command {
-    /// What is known of the sources
+    Status(status::StatusArgs),
+    Describe(describe::DescribeArgs),
+    IsLive(is_live::IsLiveArgs),
+    Can(can::CanArgs),
+    Wait(wait::WaitArgs),
+    History(history::HistoryArgs),
+    /// Show, wait for and configure sources
     #[command(subcommand)]
     Sources(sources::SourcesCommand),
     Probe(probe::ProbeArgs),
     Watch(watch::WatchArgs),
-    /// Authorisations of the bot and of broadcasters
+    /// Manage the accounts of the bot and of broadcasters
     #[command(subcommand)]
     Auth(auth::AuthCommand),
     Doctor(doctor::DoctorArgs),
-    /// What is told on the bus
+    /// Follow and publish bus events
     #[command(subcommand)]
     Events(events::EventsCommand),
     Sim(sim::SimArgs),
-    /// The store of documents
+    /// Manage the document store
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// The configuration
+    /// Show, check and create the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
     Schema(schema::SchemaArgs),
     Completion(completion::CompletionArgs),
     Man(completion::ManArgs),
-    /// What the exit codes mean
+    /// Describe the exit codes
     #[command(
         name = "exit-codes",
         hide = true,
@@ -99,6 +117,22 @@ pub enum Command {
         help_template = "{about-with-newline}"
     )]
     ExitCodes,
+}
+
+impl Command {
+    /// Returns the command that this one is a short form of, else itself.
+    #[must_use]
+    pub fn spelled_out(self) -> Self {
+        Self::Sources(match self {
+            Self::Status(args) => SourcesCommand::Status(args),
+            Self::Describe(args) => SourcesCommand::Describe(args),
+            Self::IsLive(args) => SourcesCommand::IsLive(args),
+            Self::Can(args) => SourcesCommand::Can(args),
+            Self::Wait(args) => SourcesCommand::Wait(args),
+            Self::History(args) => SourcesCommand::History(args),
+            other => return other,
+        })
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -120,7 +154,54 @@ mod tests {
     }
 
     #[test]
-    fn every_command_shows_examples_and_begins_its_help_with_a_verb_without_a_full_stop() {
+    fn top_level_help_lists_each_command_once_with_its_summary() {
+        let listed: Vec<_> = help::GROUPS
+            .iter()
+            .flat_map(|(_, names)| names.iter().copied())
+            .collect();
+        let command = Cli::command();
+        let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
+        let mut names: Vec<_> = visible.map(|command| command.get_name().to_owned()).collect();
+        names.push("help".to_owned());
+        names.sort_unstable();
+        let mut sorted = listed.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, names);
+        let page = Cli::command().render_help().to_string();
+        for sub in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+            let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                page.contains(&format!("{about}\n")),
+                "{}: {about}\n{page}",
+                sub.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn short_forms_run_the_command_of_sources() {
+        for line in [
+            "status",
+            "describe a",
+            "is-live a",
+            "can a ban",
+            "wait a --for live",
+            "history a",
+        ] {
+            let of_sources = format!("bitbrat sources {line}");
+            let parse = |line: &str| {
+                Cli::try_parse_from(line.split(' '))
+                    .unwrap()
+                    .command
+                    .spelled_out()
+            };
+            let (short, long) = (parse(&format!("bitbrat {line}")), parse(&of_sources));
+            assert_eq!(format!("{short:?}"), format!("{long:?}"));
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_a_summary_without_period() {
         fn check(command: &clap::Command, path: &str) {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(!about.is_empty() && !about.ends_with('.'), "{path}: `{about}`");

@@ -1,21 +1,22 @@
-//! What a command is given to work with.
+//! The data that a command runs with.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::app::App;
 use crate::cli::args::Global;
-use crate::cli::output::look::Env;
-use crate::cli::output::{Look, Note, Output};
+use crate::cli::output::style::Env;
+use crate::cli::output::{Invocation, Note, Output, Style};
 use crate::cli::progress::Progress;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Configuration, Inputs};
+use crate::config::{self, Configuration, ObservationReceiver};
 use crate::failure::{ExitCode, Failure};
+use crate::telemetry::Bars;
 
-/// What is known before the configuration is looked at.
+/// Data that is available before the configuration is read.
 pub struct Setup {
-    /// Where the configuration is taken from.
-    pub inputs: Inputs,
+    /// Where the configuration comes from.
+    pub inputs: ObservationReceiver,
     /// Where reports go.
     pub output: Output,
     /// The clock.
@@ -26,32 +27,43 @@ pub struct Setup {
     pub progress: bool,
     /// Whether the simulated platforms are used.
     pub demo: bool,
-    /// Whether the command tells of its life as it goes.
+    /// Whether the demo world does not change by itself.
+    pub still: bool,
+    /// Whether the command logs its progress while it runs.
     pub lives: bool,
 }
 
-/// What a command works with once the configuration is valid.
+/// Data that a command runs with once the configuration is valid.
 pub struct Context {
     /// Settings and adapters.
     pub app: App,
     /// Where reports go.
     pub output: Output,
-    /// Shows how far a look has come.
+    /// Shows the progress of a probe.
     pub progress: Progress,
+    /// The log.
+    pub logs: Bars,
 }
 
 impl Setup {
-    /// Resolves what was typed for every command.
-    pub fn new(global: &Global) -> Result<Self, Failure> {
-        let process = Inputs::of_process();
+    /// Resolves the global options for every command.
+    pub fn new(global: &Global, invocation: &'static Invocation) -> Result<Self, Failure> {
+        let process = ObservationReceiver::of_process();
         let environment = process.environment.clone();
         let env = |name: &str| environment.get(name).cloned();
         let env: &Env<'_> = &env;
-        let mut inputs = Inputs {
+        let mut inputs = ObservationReceiver {
             config_file: global.config.clone(),
             env_file: global.env_file.clone(),
             ..process
         };
+        for (flag, file) in [("--config", &global.config), ("--env-file", &global.env_file)] {
+            let text = file.as_ref().map(|file| file.to_string_lossy());
+            if let Some(Err(message)) = text.map(|text| config::check_path(&text)) {
+                let failure = Failure::new(ExitCode::Usage, format!("{flag} {message}"));
+                return Err(failure.hint(config::PATH_HINT));
+            }
+        }
         for (key, value) in &global.set {
             refuse_unsettable(key)?;
             inputs = inputs.flag(key, value.clone(), "--set");
@@ -59,10 +71,10 @@ impl Setup {
         let output = Output {
             format: global.output.unwrap_or_default(),
             is_chosen: global.output.is_some(),
-            out: Look::of_stdout(global.color, env),
-            err: Look::of_stderr(global.color, env),
+            out: Style::of_stdout(global.color, env),
+            err: Style::of_stderr(global.color, env),
             quiet: global.quiet > 0,
-            demo: global.demo,
+            invocation,
             is_terminal: std::io::IsTerminal::is_terminal(&std::io::stdout()),
         };
         Ok(Self {
@@ -72,11 +84,12 @@ impl Setup {
             verbosity: i8::try_from(global.verbose).unwrap_or(9) - i8::try_from(global.quiet).unwrap_or(9),
             progress: !global.no_progress && global.quiet == 0,
             demo: global.demo,
+            still: global.still,
             lives: false,
         })
     }
 
-    /// Loads the configuration, whatever is wrong with it.
+    /// Loads the configuration, also one with problems.
     pub fn configuration(&self) -> Configuration {
         config::load(&self.inputs, self.clock.now())
     }
@@ -87,30 +100,44 @@ impl Setup {
     }
 }
 
-/// A key that cannot be given by flag is told so before anything else happens.
+/// Rejects a key that no flag sets before anything else happens. The value is not repeated: it may be a secret whose key is
+/// misspelled.
 fn refuse_unsettable(key: &str) -> Result<(), Failure> {
-    let usage = |what: String, hint: &str| Err(Failure::new(ExitCode::Usage, what).hint(hint));
-    match config::AREAS
-        .iter()
-        .flat_map(|area| area.keys)
-        .find(|known| known.path == key)
-    {
-        None => usage(
-            format!("there is no key `{key}` to --set"),
-            "run `bitbrat config show` to see every key",
-        ),
+    let usage = |what: String, hint: String| Err(Failure::new(ExitCode::Usage, what).hint(hint));
+    let in_environment =
+        |key: &config::Key| format!("put it into the environment or .env as {}", key.variable());
+    match config::key(key) {
+        None => {
+            let keys = config::AREAS.iter().flat_map(|area| area.keys);
+            let meant = config::closest(key, keys.map(|key| key.path)).and_then(config::key);
+            let hint = match meant {
+                Some(meant) if meant.secret => {
+                    format!(
+                        "did you mean `{}`? It is a secret: {}",
+                        meant.path,
+                        in_environment(meant)
+                    )
+                }
+                Some(meant) => format!("did you mean `{}`?", meant.path),
+                None => "run `bitbrat config show` to see every key".to_owned(),
+            };
+            usage(
+                format!("there is no key `{}` to --set", config::shown_path(key)),
+                hint,
+            )
+        }
         Some(known) if known.secret => usage(
             format!(
                 "`{key}` is a secret, which no flag takes: others can see the flags of a running program"
             ),
-            &format!("put it into the environment or .env as {}", known.variable()),
+            in_environment(known),
         ),
         Some(_) => Ok(()),
     }
 }
 
 impl Context {
-    /// Prints notes, unless only data was asked for.
+    /// Prints notes, unless only data was requested.
     pub fn note(&self, notes: &[Note]) -> Result<(), Failure> {
         Ok(self.output.note(notes)?)
     }

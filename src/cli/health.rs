@@ -1,4 +1,4 @@
-//! What is known of a source means for the exit code, and for the person who reads it.
+//! The health of a source, which determines the exit code and the advice to people.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -7,34 +7,34 @@ use crate::core::freshness::{Field, Freshness};
 use crate::core::summary::SourceSummary;
 use crate::core::verdict::{AuthStatus, Status};
 
-/// The worst that can be said of a source, mildest first.
+/// The health of a source, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Connected and authorised, by fresh evidence.
+    /// Connected and authorized, by fresh evidence.
     Ok,
     /// Not enough evidence, or it is too old.
     Unknown,
     /// Down or degraded.
     Down,
-    /// Authorisation expired, revoked or missing.
+    /// Authorization expired, revoked or missing.
     Auth,
 }
 
-/// Everything that is wrong with a source, as far as it counts for the exit code.
+/// All problems of a source that count for the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one finding of its own; any may occur with any other"
 )]
 pub struct Findings {
-    /// An authorisation expired, was revoked or is missing.
+    /// An authorization expired, was revoked or is missing.
     pub auth: bool,
-    /// The platform answered and refuses.
+    /// The platform answered with a rejection.
     pub refused: bool,
     /// Proven to be disconnected.
     pub disconnected: bool,
-    /// Nothing was ever proven about the connection or the authorisation.
+    /// Nothing was ever proven about the connection or the authorization.
     pub unknown: bool,
     /// What was proven about them is too old to rely on.
     pub stale: bool,
@@ -44,8 +44,8 @@ impl Findings {
     /// Judges `summary`.
     pub fn of(summary: &SourceSummary, freshness: &Freshness) -> Self {
         let SourceSummary { status, proven, .. } = summary;
-        let trouble = summary.trouble.as_ref();
-        let missing = trouble.is_some_and(|error| is_missing_credential(&error.code));
+        let failure = summary.failure.as_ref();
+        let missing = failure.is_some_and(|error| is_missing_credential(&error.code));
         let auth = summary.auth_status;
         Self {
             auth: missing || auth.is_some_and(|auth| auth != AuthStatus::Valid),
@@ -56,7 +56,7 @@ impl Findings {
         }
     }
 
-    /// Returns the worst of them.
+    /// Returns the worst problem.
     pub fn worst(self) -> Health {
         if self.auth {
             Health::Auth
@@ -69,15 +69,18 @@ impl Findings {
         }
     }
 
-    /// Returns whether nothing gets better before a person acts.
+    /// Returns whether a problem remains until a person acts.
     pub fn needs_person(self) -> bool {
         self.auth || self.refused
     }
 }
 
-/// Whether an error says that there is no credential at all, or none that the platform takes.
+/// Whether an error means that there is no credential at all, or none that the platform accepts.
 fn is_missing_credential(code: &str) -> bool {
-    code.starts_with("auth.") || code.ends_with(".unauthorized") || code.ends_with(".not_configured")
+    code.starts_with("auth.")
+        || [".unauthorized", ".not_configured", ".other_account"]
+            .iter()
+            .any(|end| code.ends_with(end))
 }
 
 #[cfg(test)]
@@ -109,6 +112,7 @@ mod tests {
                 result,
                 expires_at: None,
                 scopes: std::collections::BTreeSet::default(),
+                rejected: false,
                 reason: None,
             },
         }
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_fresh_proof_of_connection_and_authorisation_is_healthy() {
+    fn health_requires_fresh_connection_and_authorization() {
         let error = |code| ErrorInfo::new(code, "why");
         let up = || link(LinkState::Up);
         let valid = || auth(AuthResult::Valid);
@@ -148,9 +152,10 @@ mod tests {
             ),
             (
                 vec![
-                    link(LinkState::Refused {
+                    up(),
+                    Fact::NoSuchSource {
                         error: error("twitch.not_found"),
-                    }),
+                    },
                     valid(),
                 ],
                 0,

@@ -4,15 +4,61 @@ use std::fmt::Write as _;
 
 use crate::failure::ExitCode;
 
-/// What stands under the list of commands.
+/// The text below the list of commands.
 pub const ROOT: &str = "\
 Examples:
-  bitbrat --demo sources status --probe   see it work, without any credentials
-  bitbrat config init                     write a configuration to begin with
-  bitbrat sources status                  what is known now, and how old that is
-  bitbrat doctor                          check everything, with the next command to run
+  bitbrat --demo status --probe   try it without any credentials
+  bitbrat config init             write a configuration to begin with
+  bitbrat status                  the status of every source, and how old it is
+  bitbrat status --failing        what needs attention or is down
+  bitbrat is-live 'twitch:*'      whether all of them are live, as the exit code
+  bitbrat doctor                  check everything, with the next command to run
 
-`bitbrat help exit-codes` tells what the exit codes mean.";
+`bitbrat help exit-codes` describes the exit codes.";
+
+/// The commands of the top level by what they are for.
+pub const GROUPS: [(&str, &[&str]); 4] = [
+    (
+        "Everyday",
+        &[
+            "status", "describe", "is-live", "can", "wait", "history", "sources", "probe",
+        ],
+    ),
+    ("Set up", &["config", "auth", "doctor"]),
+    ("Run", &["watch", "events", "store"]),
+    ("Develop", &["sim", "schema", "completion", "man", "help"]),
+];
+
+/// Returns the template of the top-level help: the commands in groups, which clap has no option for.
+pub fn root_template() -> String {
+    let width = GROUPS
+        .iter()
+        .flat_map(|(_, names)| names.iter())
+        .map(|name| name.len())
+        .max();
+    let mut text = String::from("{about-with-newline}\n{usage-heading} {usage}\n");
+    for (title, names) in GROUPS {
+        let _ = write!(text, "\n{title}:\n");
+        for name in names {
+            let about = summary(name);
+            let _ = writeln!(text, "  {name:width$}  {about}", width = width.unwrap_or(0));
+        }
+    }
+    text + "\nGlobal options:\n{options}{after-help}"
+}
+
+/// The first line of a command's help.
+fn summary(name: &str) -> String {
+    use clap::Subcommand as _;
+    let all = super::args::Command::augment_subcommands(clap::Command::new("bitbrat"));
+    let about = all
+        .find_subcommand(name)
+        .and_then(|command| command.get_about().cloned());
+    about.map_or_else(
+        || "Print this message or the help of a command".to_owned(),
+        |about| about.to_string(),
+    )
+}
 
 /// The page on exit codes.
 pub fn exit_codes() -> String {
@@ -21,8 +67,8 @@ pub fn exit_codes() -> String {
         let _ = writeln!(text, "  {:>3}  {}", code.number(), code.meaning());
     }
     text.push_str(
-        "\nWhen several apply to what was shown, the first of 4, 3, 8, 0 counts. A stream that is OFFLINE is not a failure.\n\
-         `sources status --fail-on` chooses what counts.",
+        "\nWhen several apply to what was selected, the first of 4, 3, 8, 0 counts. A stream that is OFFLINE is not a failure.\n\
+         `sources status --fail-on` chooses what counts. Of several answers of `is-live` or `can` one certain no makes it 1.",
     );
     text
 }

@@ -1,18 +1,18 @@
-//! Shows how far a look has come, a line a platform, on standard error, for anything that takes longer than a blink.
+//! Shows the progress of a probe, one line per platform, on standard error, once it takes longer than a moment.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 
 use crate::core::source::PlatformName;
 use crate::telemetry::Bars;
 
-/// Work that ends sooner is not worth a bar.
+/// Work that ends sooner shows no bar.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Draws progress, or does nothing where nobody looks.
+/// Draws progress, or does nothing where standard error is no terminal.
 pub struct Progress {
     enabled: bool,
     patience: Duration,
@@ -29,7 +29,8 @@ struct Drawn {
 }
 
 impl Progress {
-    /// Prepares progress, which is drawn from `patience` on; `logs` is told when bars are on the screen, so that log lines do not tear them apart.
+    /// Prepares progress, which is drawn after `patience`; `logs` is notified of bars on the screen, so that log lines do not
+    /// split them.
     pub fn new(enabled: bool, patience: Duration, unicode: bool, logs: Bars) -> Self {
         let drawn = Drawn {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
@@ -45,17 +46,17 @@ impl Progress {
         }
     }
 
-    /// Notes how many of the expected calls to `platform` are done.
+    /// Records how many of the expected calls to `platform` are done.
     pub fn calls(&self, platform: PlatformName, done: usize, expected: usize) {
         self.update(platform.as_str(), "calls", done as u64, expected as u64);
     }
 
-    /// Notes how much of some work is done.
+    /// Records how much of some work is done.
     pub fn update(&self, what: &str, unit: &str, done: u64, expected: u64) {
         if !self.enabled {
             return;
         }
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = self.drawn.lock();
         if !drawn.bars.contains_key(what) {
             let bar = drawn
                 .all
@@ -71,7 +72,7 @@ impl Progress {
         bar.set_position(done);
     }
 
-    /// Runs `work`, showing progress from the moment on that it takes longer than a blink.
+    /// Runs `work`, and shows progress once it takes longer than a moment.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         if !self.enabled {
             return work.await;
@@ -89,7 +90,7 @@ impl Progress {
     }
 
     fn show(&self) {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = self.drawn.lock();
         drawn.shown = true;
         drawn.all.set_draw_target(ProgressDrawTarget::stderr());
         self.logs.show(drawn.all.clone());
@@ -100,7 +101,7 @@ impl Progress {
 
     /// Takes every bar off the screen.
     pub fn clear(&self) {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = self.drawn.lock();
         for (_, bar) in std::mem::take(&mut drawn.bars) {
             bar.finish_and_clear();
         }

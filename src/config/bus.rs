@@ -1,14 +1,18 @@
-//! `[bus]`: the way to the rest of the platform.
+//! `[bus]`: the connection to the rest of the platform.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use url::Url;
 
 use super::google::GoogleSettings;
 use super::key::Key;
 use super::problem::Origin;
-use super::reader::{Reader, address, clip, without_password};
+use super::reader::{Reader, address, clip, is_foreign};
+use crate::core::event::InitialEvents;
+use crate::secrets::{without_credentials, without_credentials_of_servers};
 
 pub(super) const KEYS: &[Key] = &[
     Key::new(
@@ -20,16 +24,65 @@ pub(super) const KEYS: &[Key] = &[
         .named(&["NATS_URL"])
         .or("nats://localhost:4222"),
     Key::new(
+        "bus.nats_user",
+        "User at NATS, where the address names none.",
+    )
+    .named(&["NATS_USER"])
+    .such_as("bitbrat"),
+    Key::new("bus.nats_password", "Password of that user.")
+        .named(&["NATS_PASSWORD"])
+        .secret(),
+    Key::new("bus.nats_token", "Token for NATS servers that use one instead of users.")
+        .named(&["NATS_TOKEN"])
+        .secret(),
+    Key::new(
+        "bus.nats_creds_file",
+        "Credentials file of a NATS user (JWT and seed), as `nsc` writes it.",
+    )
+    .named(&["NATS_CREDS"])
+    .such_as("/etc/bitbrat/bitbrat.creds"),
+    Key::new(
+        "bus.nats_nkey_file",
+        "File with the NKey seed of a NATS user; it begins with `SU`.",
+    )
+    .named(&["NATS_NKEY"])
+    .such_as("/etc/bitbrat/bitbrat.nk"),
+    Key::new("bus.nats_nkey_seed", "The NKey seed itself, in place of a file.")
+        .named(&["NATS_NKEY_SEED"])
+        .secret(),
+    Key::new(
+        "bus.nats_ca_file",
+        "Certificates (PEM) of the authorities that sign the NATS servers' certificates; TLS is required then. Default: \
+         the system's.",
+    )
+    .named(&["NATS_CA"])
+    .such_as("/etc/bitbrat/nats-ca.pem"),
+    Key::new(
+        "bus.nats_cert_file",
+        "Client certificate (PEM) shown to NATS; TLS is required then.",
+    )
+    .named(&["NATS_CERT"])
+    .such_as("/etc/bitbrat/nats-client.pem"),
+    Key::new("bus.nats_key_file", "Private key (PEM) of the client certificate.")
+        .named(&["NATS_KEY"])
+        .such_as("/etc/bitbrat/nats-client.key"),
+    Key::new(
         "bus.prefix",
         "Put in front of every topic; with NATS it must end in a dot.",
     )
     .named(&["BUS_PREFIX"])
+    .shared()
     .such_as("local."),
     Key::new(
         "bus.heartbeat",
         "Time between two events of one source that are no transitions; never shorter than 5m.",
     )
     .or("15m"),
+    Key::new(
+        "bus.initial_events",
+        "flag | off. Events of a first observation carry payload.initial = true, or are not published.",
+    )
+    .or("flag"),
     Key::new(
         "bus.state_mutations",
         "Whether stream.state, stream.title and stream.category are sent to the state engine as well.",
@@ -40,12 +93,14 @@ pub(super) const KEYS: &[Key] = &[
         "Seconds after which NATS delivers again what a process that died had taken.",
     )
     .named(&["NATS_ACK_WAIT_SECONDS"])
+    .shared()
     .or("60"),
     Key::new(
         "bus.driver",
         "The platform's own choice: nats | pubsub | noop; counts when bus.url is not set.",
     )
-    .named(&["MESSAGE_BUS_DRIVER", "MESSAGE_BUS"]),
+    .named(&["MESSAGE_BUS_DRIVER", "MESSAGE_BUS"])
+    .shared(),
 ];
 
 /// Which bus.
@@ -69,7 +124,7 @@ impl fmt::Display for BusTarget {
             Self::Nats(servers) => {
                 let servers: Vec<String> = servers
                     .iter()
-                    .map(|server| without_password(server.as_str()))
+                    .map(|server| without_credentials(server.as_str()).into_owned())
                     .collect();
                 f.write_str(&servers.join(","))
             }
@@ -84,15 +139,42 @@ impl fmt::Debug for BusTarget {
     }
 }
 
+/// How to log in to NATS, beside what the addresses hold.
+#[derive(Debug, Clone, Default)]
+pub struct NatsLogin {
+    /// User.
+    pub user: Option<String>,
+    /// Password of the user.
+    pub password: Option<SecretString>,
+    /// Token, for servers that use one instead of users.
+    pub token: Option<SecretString>,
+    /// File with a JWT and its seed.
+    pub creds_file: Option<PathBuf>,
+    /// File with an `NKey` seed.
+    pub nkey_file: Option<PathBuf>,
+    /// An `NKey` seed.
+    pub nkey_seed: Option<SecretString>,
+    /// Certificates of the authorities that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Private key of the client certificate.
+    pub key_file: Option<PathBuf>,
+}
+
 /// The bus.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct BusSettings {
-    /// Which.
+    /// Which bus.
     pub target: BusTarget,
+    /// How to log in to NATS.
+    pub nats: NatsLogin,
     /// Put in front of every topic.
     pub prefix: String,
     /// Time between two events of one source that are no transitions.
     pub heartbeat: Duration,
+    /// How first observations are published.
+    pub initial_events: InitialEvents,
     /// Whether stream changes go to the state engine as well.
     pub state_mutations: bool,
     /// How long NATS waits for a delivered message to be settled before it delivers it again.
@@ -101,47 +183,230 @@ pub struct BusSettings {
 
 pub(super) fn read(reader: &mut Reader<'_>, google: &GoogleSettings) -> BusSettings {
     let url = reader.text("bus.url");
-    let nats = reader.text("bus.nats_url");
-    let driver = reader.text("bus.driver");
-    let (text, origin) = match (url, driver) {
-        (Some(url), Some(driver)) if url.origin == Origin::Default => match driver.value.as_str() {
-            "noop" => ("local".to_owned(), driver.origin),
-            _ => (driver.value, driver.origin),
-        },
-        (Some(url), _) => (url.value, url.origin),
-        (None, _) => ("local".to_owned(), Origin::Default),
+    let servers = reader.text("bus.nats_url");
+    let servers = servers.map(|found| found.value).unwrap_or_default();
+    let read = |text: &str| target(text, &servers, google);
+    let target = match url {
+        Some(url) if url.origin != Origin::Default => {
+            // Shown, but without effect beside an address.
+            let _ = reader.text("bus.driver");
+            read(&url.value).unwrap_or_else(|message| {
+                reader.refuse_with("bus.url", &url.origin, message, FORMS);
+                BusTarget::Local
+            })
+        }
+        _ => by_driver(reader, read),
     };
-    let servers = nats.map(|found| found.value).unwrap_or_default();
-    let target = target(&text, &servers, google).unwrap_or_else(|message| {
-        let hint = "write local, nats://HOST:4222 or pubsub:PROJECT";
-        reader.refuse_with("bus.url", &origin, message, hint);
-        BusTarget::Local
-    });
+    let nats = login(reader, &target);
     let prefix = reader.text("bus.prefix");
-    if let (Some(found), BusTarget::Nats(_)) = (&prefix, &target)
+    let mut prefix = prefix;
+    if let (Some(found), BusTarget::Nats(_)) = (&mut prefix, &target)
         && !found.value.ends_with('.')
     {
         let message = format!(
             "`{}` does not end in a dot, so NATS finds no stream for it",
             clip(&found.value)
         );
-        reader.refuse("bus.prefix", &found.origin, message);
+        if is_foreign("bus.prefix", &found.origin) {
+            // Without a prefix, events would reach another environment's services.
+            found.value.push('.');
+            let message = format!("{message}; `{}` is used instead", clip(&found.value));
+            reader.warn("bus.prefix", &found.origin, message);
+        } else {
+            reader.refuse("bus.prefix", &found.origin, message);
+        }
     }
-    // The platform's own consumer loses messages when they come in floods.
+    // The platform's own consumer loses messages when many arrive at once.
     let bounds = Duration::from_mins(5)..=Duration::from_hours(168);
     BusSettings {
         target,
+        nats,
         prefix: prefix.map(|found| found.value).unwrap_or_default(),
         heartbeat: reader
             .duration("bus.heartbeat", bounds)
             .map_or(Duration::from_mins(15), |found| found.value),
+        initial_events: reader
+            .plain("bus.initial_events", "flag or off")
+            .map_or(InitialEvents::Flag, |found| found.value),
         state_mutations: reader.switch("bus.state_mutations"),
         ack_wait: Duration::from_secs(reader.number("bus.ack_wait_seconds", 1..=3600).unwrap_or(60)),
     }
 }
 
+/// The accepted forms of a bus.
+const FORMS: &str = "write local, nats://HOST:4222 or pubsub:PROJECT";
+
+/// Reads the platform's own variable, which it compares without regard to case. Its other drivers are not supported here.
+fn by_driver(reader: &mut Reader<'_>, read: impl Fn(&str) -> Result<BusTarget, String>) -> BusTarget {
+    loop {
+        let Some(driver) = reader.text("bus.driver") else {
+            return BusTarget::Local;
+        };
+        let lower = driver.value.to_lowercase();
+        let target = match lower.as_str() {
+            "noop" | "none" => Ok(BusTarget::Local),
+            "nats" | "pubsub" | "local" => read(&lower),
+            _ => read(&driver.value),
+        };
+        let message = match target {
+            Ok(target) => return target,
+            Err(message) => message,
+        };
+        // A bus that was chosen and has a wrong address must not be silently replaced by none.
+        let is_other = lower != "nats" && !lower.starts_with("nats:") && !lower.starts_with("tls:");
+        if is_other && is_foreign("bus.driver", &driver.origin) {
+            if !reader.set_aside("bus.driver", &driver.origin, &message) {
+                return BusTarget::Local;
+            }
+        } else {
+            let key = if lower == "nats" {
+                "bus.nats_url"
+            } else {
+                "bus.driver"
+            };
+            let origin = match reader.origin(key) {
+                Origin::Default => driver.origin,
+                origin => origin,
+            };
+            reader.refuse_with(key, &origin, message, FORMS);
+            return BusTarget::Local;
+        }
+    }
+}
+
+/// Reads the credentials for NATS. Problems with them matter only where NATS is the bus.
+fn login(reader: &mut Reader<'_>, target: &BusTarget) -> NatsLogin {
+    let problems = reader.problems.len();
+    // A seed that was given in place of the path of its file is used as the seed.
+    let (nkey_file, seed) = match reader.text("bus.nats_nkey_file") {
+        Some(found) if is_seed(&found.value) => (None, Some(crate::secrets::secret(found.value))),
+        Some(found) => (reader.path_of("bus.nats_nkey_file", &found), None),
+        None => (None, None),
+    };
+    let login = NatsLogin {
+        user: reader.text("bus.nats_user").map(|found| found.value),
+        password: reader.password("bus.nats_password"),
+        token: reader.password("bus.nats_token"),
+        creds_file: reader.path("bus.nats_creds_file"),
+        nkey_file,
+        nkey_seed: reader.secret("bus.nats_nkey_seed").or(seed),
+        ca_file: reader.path("bus.nats_ca_file"),
+        cert_file: reader.path("bus.nats_cert_file"),
+        key_file: reader.path("bus.nats_key_file"),
+    };
+    let BusTarget::Nats(servers) = target else {
+        // The variables may be meant for other programs of the machine.
+        for mut problem in reader.problems.split_off(problems) {
+            problem
+                .message
+                .push_str("; it does not count, since NATS is not used");
+            reader.warnings.push(problem);
+        }
+        return login;
+    };
+    for (path, missing, other) in [
+        (
+            "bus.nats_cert_file",
+            login.key_file.is_none() && login.cert_file.is_some(),
+            "bus.nats_key_file (NATS_KEY)",
+        ),
+        (
+            "bus.nats_key_file",
+            login.cert_file.is_none() && login.key_file.is_some(),
+            "bus.nats_cert_file (NATS_CERT)",
+        ),
+        (
+            "bus.nats_password",
+            login.user.is_none() && login.password.is_some(),
+            "bus.nats_user (NATS_USER)",
+        ),
+        (
+            "bus.nats_user",
+            login.password.is_none() && login.user.is_some(),
+            "bus.nats_password (NATS_PASSWORD)",
+        ),
+    ] {
+        if missing {
+            let origin = reader.origin(path);
+            let hint = format!("set {other} too, or unset this one");
+            reader.refuse_with(path, &origin, format!("needs {other} beside it"), &hint);
+        }
+    }
+    let in_address = |server: &Url| (server.username().to_owned(), server.password().map(str::to_owned));
+    let mut logins: Vec<_> = servers
+        .iter()
+        .map(in_address)
+        .filter(|(user, password)| !user.is_empty() || password.is_some())
+        .collect();
+    logins.sort();
+    logins.dedup();
+    if logins.len() > 1 {
+        let origin = reader.origin("bus.nats_url");
+        let hint = "write the same user and password into each address, or set NATS_USER and NATS_PASSWORD";
+        reader.refuse_with(
+            "bus.nats_url",
+            &origin,
+            "its addresses name different users",
+            hint,
+        );
+    }
+    // In the order of precedence.
+    let ways = [
+        ("bus.nats_creds_file", login.creds_file.is_some()),
+        ("bus.nats_nkey_seed", login.nkey_seed.is_some()),
+        ("bus.nats_nkey_file", login.nkey_file.is_some()),
+        ("bus.nats_token", login.token.is_some()),
+        ("bus.nats_user", login.user.is_some()),
+    ];
+    let mut given = ways.into_iter().filter(|(_, given)| *given).map(|(path, _)| path);
+    if let Some(first) = given.next() {
+        for other in given.collect::<Vec<_>>() {
+            let origin = reader.origin(other);
+            reader.warn(
+                other,
+                &origin,
+                format!("does not count, because {first} is set too"),
+            );
+        }
+    }
+    login
+}
+
+/// Whether text has the form of an `NKey` seed: <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/nkey_auth>.
+pub(super) fn is_seed(text: &str) -> bool {
+    text.len() == 58
+        && text.starts_with('S')
+        && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+}
+
+/// Returns a value that names servers in the form in which it may be shown; `None` for that of another key.
+pub(super) fn shown(path: &str, value: &str) -> Option<String> {
+    let is_servers = match path {
+        "bus.nats_url" => true,
+        // An address without its scheme, which is none of a bus.
+        "bus.url" | "bus.driver" => !value.to_ascii_lowercase().starts_with("pubsub:"),
+        _ => false,
+    };
+    is_servers.then(|| without_credentials_of_servers(value).into_owned())
+}
+
+/// What to do about an address whose password does not end where it should.
+const ENCODED: &str = "characters such as , # / ? @ in a password are written as %2C %23 %2F %3F %40";
+
 fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarget, String> {
     let servers = |text: &str| {
+        // A comma in a password cuts its address in two, both of which may be valid addresses.
+        let mut scheme_before = false;
+        for server in text.split(',') {
+            let has_scheme = server.contains("://");
+            if scheme_before && !has_scheme && server.contains('@') {
+                let shown = without_credentials_of_servers(text);
+                return Err(format!(
+                    "`{shown}` is not a list of addresses: each with a user needs its own nats://; {ENCODED}"
+                ));
+            }
+            scheme_before = has_scheme && !server.contains('@');
+        }
         text.split(',')
             .map(|server| {
                 let server = server.trim();
@@ -150,7 +415,13 @@ fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarg
                 } else {
                     format!("nats://{server}")
                 };
-                address(&full, &["nats", "tls", "ws", "wss"])
+                address(&full, &["nats", "tls"]).map_err(|message| {
+                    if full.contains(['@', '\u{ff20}']) || without_credentials(&full) != full {
+                        format!("{message}; {ENCODED}")
+                    } else {
+                        message
+                    }
+                })
             })
             .collect::<Result<Vec<_>, _>>()
             .map(BusTarget::Nats)
@@ -158,7 +429,7 @@ fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarg
     match text.split_once(':') {
         None if text == "local" => Ok(BusTarget::Local),
         None if text == "nats" => servers(nats_url),
-        Some(("nats" | "tls" | "ws" | "wss", _)) => servers(text),
+        Some(("nats" | "tls", _)) => servers(text),
         Some(("pubsub", project)) if !project.is_empty() && !project.contains(['/', ' ']) => {
             Ok(BusTarget::Pubsub {
                 project: project.to_owned(),
@@ -171,6 +442,9 @@ fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarg
             .ok_or_else(|| {
                 "pubsub needs a project: write pubsub:PROJECT, or set GOOGLE_CLOUD_PROJECT".to_owned()
             }),
-        _ => Err(format!("`{}` is not a bus", clip(&without_password(text)))),
+        _ => Err(format!(
+            "`{}` is not a bus",
+            clip(&shown("bus.url", text).unwrap_or_else(|| text.to_owned()))
+        )),
     }
 }

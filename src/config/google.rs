@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::key::Key;
-use super::reader::Reader;
+use super::reader::{Reader, clip};
 
 pub(super) const KEYS: &[Key] = &[
     Key::new(
@@ -24,7 +24,7 @@ pub(super) const KEYS: &[Key] = &[
     )
     .named(&["FIRESTORE_EMULATOR_HOST"])
     .such_as("127.0.0.1:8080"),
-    // The platform asks for these two in the opposite order than for Firestore.
+    // The platform reads these two in the opposite order than for Firestore.
     Key::new(
         "pubsub.project",
         "Project of the bus, where bus.url does not name it.",
@@ -84,7 +84,7 @@ fn host(reader: &mut Reader<'_>, path: &str) -> Option<String> {
                 .filter(|port| *port > 0 && !host.is_empty())
         });
         port.map(|_| bare.to_owned())
-            .ok_or_else(|| format!("`{text}` is not HOST:PORT"))
+            .ok_or_else(|| format!("`{}` is not HOST:PORT", clip(text)))
     })?;
     Some(found.value)
 }

@@ -1,8 +1,12 @@
-//! The table of everything that can be configured: one [`Key`] a setting, grouped as the files of this folder.
+//! The table of everything that can be configured: one [`Key`] per setting, grouped as the files of this directory.
 //!
-//! Reading, `config show`, `config init` and `.env.example` all go by this table, so that they cannot drift apart.
+//! Reading, `config show`, `config init` and `.env.example` all use this table, so that they cannot diverge.
 
-use super::{bus, discord, google, kick, log, schedule, sources, state, store, tokens, twitch, watch, web};
+use super::problem::closest;
+use super::{
+    bus, discord, file_path, google, kick, log, schedule, sources, state, store, tokens, twitch, watch, web,
+};
+use crate::secrets;
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
@@ -11,15 +15,17 @@ pub struct Key {
     pub path: &'static str,
     /// Its default as it would be written; `None` when there is none or it depends on something else.
     pub default: Option<&'static str>,
-    /// Names that the rest of the platform uses for it in the environment, the first one counts first.
+    /// Environment variables that the rest of the platform uses for it, in order of precedence.
     pub names: &'static [&'static str],
     /// Whether it is a secret: then it is taken from the environment or `.env` only.
     pub secret: bool,
-    /// A list of words, separated by spaces or commas.
+    /// Whether it is a list, separated by spaces or commas.
     pub list: bool,
-    /// What it is for, in one sentence.
+    /// Whether other programs read the same variables, with values of their own: one that cannot be read is a warning then.
+    pub shared: bool,
+    /// Description, in one sentence.
     pub help: &'static str,
-    /// A value to show where there is no default.
+    /// An example value, where there is no default.
     pub example: &'static str,
 }
 
@@ -32,24 +38,25 @@ impl Key {
             names: &[],
             secret: false,
             list: false,
+            shared: false,
             help,
             example: "",
         }
     }
 
-    /// Gives the default.
+    /// Sets the default.
     pub(super) const fn or(mut self, default: &'static str) -> Self {
         self.default = Some(default);
         self
     }
 
-    /// Gives the names that the platform uses.
+    /// Sets the names that the platform uses.
     pub(super) const fn named(mut self, names: &'static [&'static str]) -> Self {
         self.names = names;
         self
     }
 
-    /// Gives an example.
+    /// Sets an example.
     pub(super) const fn such_as(mut self, example: &'static str) -> Self {
         self.example = example;
         self
@@ -58,6 +65,12 @@ impl Key {
     /// Marks a secret.
     pub(super) const fn secret(mut self) -> Self {
         self.secret = true;
+        self
+    }
+
+    /// Marks a setting whose variables other programs read too.
+    pub(super) const fn shared(mut self) -> Self {
+        self.shared = true;
         self
     }
 
@@ -72,12 +85,26 @@ impl Key {
         format!("BITBRAT_{}", self.path.replace('.', "__").to_uppercase())
     }
 
-    /// Returns every environment variable that sets it, the first one counts first.
+    /// Returns every environment variable that sets it, in order of precedence.
     pub fn variables(&self) -> impl Iterator<Item = String> {
         std::iter::once(self.variable()).chain(self.names.iter().map(|name| (*name).to_owned()))
     }
 
-    /// Returns the table of the TOML file that it stands in; empty for the top level.
+    /// Returns a value of it in the form in which it may be shown: without credentials, and without a secret in the wrong place.
+    pub fn shown(&self, value: &str) -> String {
+        // A client's id has the form of its secret, and is public.
+        let is_public = self.name() == "client_id" && value.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        // `platform:name`: a token may be in the place of either.
+        let in_part = || self.list && value.split(':').any(secrets::is_credential);
+        let is_secret = !is_public && (secrets::is_credential(value) || in_part());
+        let is_text_of_file = file_path::is_taken_by(self.path) && file_path::check(value).is_err();
+        if self.secret || bus::is_seed(value) || is_secret || is_text_of_file {
+            return secrets::MASK.to_owned();
+        }
+        bus::shown(self.path, value).unwrap_or_else(|| secrets::without_credentials(value).into_owned())
+    }
+
+    /// Returns the table of the TOML file that contains it; empty for the top level.
     pub fn section(&self) -> &'static str {
         self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }
@@ -88,7 +115,7 @@ impl Key {
     }
 }
 
-/// A group of settings and what to say about it.
+/// A group of settings with a title.
 #[derive(Debug, Clone, Copy)]
 pub struct Area {
     /// One line for people.
@@ -100,15 +127,15 @@ pub struct Area {
 /// Every setting, in the order in which it is shown.
 pub const AREAS: &[Area] = &[
     Area {
-        title: "Where state is kept",
+        title: "State directory",
         keys: state::KEYS,
     },
     Area {
-        title: "The store of source documents",
+        title: "Document store",
         keys: store::KEYS,
     },
     Area {
-        title: "The bus to the rest of the platform",
+        title: "Bus",
         keys: bus::KEYS,
     },
     Area {
@@ -128,7 +155,7 @@ pub const AREAS: &[Area] = &[
         keys: web::KEYS,
     },
     Area {
-        title: "Where tokens are kept",
+        title: "Token store",
         keys: tokens::KEYS,
     },
     Area {
@@ -163,6 +190,47 @@ pub fn find(path: &str) -> Option<&'static Key> {
     all().find(|key| key.path == path)
 }
 
+/// Returns the path of an unused key in the form in which it may be shown. A value that was typed in place of a name, or below
+/// the key that it belongs to, is left out.
+pub fn shown_path(path: &str) -> String {
+    let mut shown = String::new();
+    for segment in path.split('.') {
+        if !shown.is_empty() {
+            let holds_value = find(&shown).is_some() || is_near_secret(&shown);
+            shown.push('.');
+            if holds_value {
+                return shown + secrets::MASK;
+            }
+        }
+        if !is_name(segment) {
+            return shown + secrets::MASK;
+        }
+        shown.push_str(segment);
+    }
+    shown
+}
+
+/// Whether a path is that of a secret, or was probably meant to be.
+pub fn is_near_secret(path: &str) -> bool {
+    let name = path.rsplit('.').next().unwrap_or(path).to_ascii_lowercase();
+    let secret_names = all().filter(|key| key.secret).map(Key::name);
+    ["token", "secret", "passw", "passphrase", "credential", "seed"]
+        .iter()
+        .any(|part| name.contains(part))
+        || closest(&name, secret_names).is_some()
+}
+
+/// Whether text can be the name of a key or a table, as far as its form shows: letters, and a number after them.
+fn is_name(text: &str) -> bool {
+    let text = text.trim_matches(['[', ']']);
+    let letters = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    let is_word = |word: &str| word.len() <= 16 && word.bytes().all(|byte| byte.is_ascii_alphabetic());
+    !letters.is_empty()
+        && text.len() <= 40
+        && text.len() - letters.len() <= 2
+        && letters.split(['_', '-']).all(is_word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +243,25 @@ mod tests {
             assert!(seen.insert(key.path), "{} twice", key.path);
             assert!(key.help.ends_with('.'), "{}: {}", key.path, key.help);
             assert!(!(key.secret && key.default.is_some()), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn value_in_place_of_a_key_is_not_shown() {
+        for (path, shown) in [
+            ("store.ulr", "store.ulr"),
+            ("twitch.client_secrt", "twitch.client_secrt"),
+            ("twitch.client_secret.hunter2", "twitch.client_secret.***"),
+            ("twitch.client_secrt.hunter2.more", "twitch.client_secrt.***"),
+            ("twitch.acces_token.hunter2", "twitch.acces_token.***"),
+            ("store.url.hunter2", "store.url.***"),
+            ("twitch.a1b2c3d4e5f6", "twitch.***"),
+            ("abcdefghijklmnopqrstuvwxyzabcd", "***"),
+            ("twitch.oauth:hunter2", "twitch.***"),
+            ("source2", "source2"),
+            ("[[sources]]", "[[sources]]"),
+        ] {
+            assert_eq!(shown_path(path), shown, "{path}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! `[kick]`: the application, the bot's own authorisation and the two base addresses.
+//! `[kick]`: the application, the bot's own authorization and the two base addresses.
 
 use secrecy::SecretString;
 use url::Url;
@@ -32,7 +32,7 @@ pub(super) const KEYS: &[Key] = &[
     .or("false"),
     Key::new(
         "kick.requests_per_minute",
-        "Budget of requests; Kick does not publish its limits.",
+        "Rate limit for requests; Kick does not publish its limits.",
     )
     .or("20"),
     Key::new(
@@ -54,15 +54,15 @@ pub struct KickSettings {
     pub client_id: Option<String>,
     /// Client secret.
     pub client_secret: Option<SecretString>,
-    /// The bot's access token, to begin with.
+    /// Initial access token of the bot.
     pub bot_access_token: Option<SecretString>,
     /// The refresh token that belongs to it.
     pub bot_refresh_token: Option<SecretString>,
     /// User id of the bot.
     pub bot_user_id: Option<String>,
-    /// Whether `watch` takes webhooks.
+    /// Whether `watch` receives webhooks.
     pub webhook: bool,
-    /// Budget of requests a minute.
+    /// Rate limit in requests per minute.
     pub requests_per_minute: u32,
     /// Base address of the OAuth endpoints.
     pub auth_url: Url,

@@ -1,21 +1,23 @@
 //! The raw values, layer upon layer: flags, environment, `.env`, files. Nothing is interpreted here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, FileFormat, Source, Value, ValueKind};
 
 use super::key::Key;
 use super::problem::{Origin, Problem};
+use super::text;
+use crate::files;
 
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Raw {
     /// Text; everything but a file holds only this.
     Text(String),
-    /// A number or a truth value, as it prints.
+    /// A number or a boolean, as it prints.
     Plain(String),
-    /// A list of words.
+    /// A list of strings.
     List(Vec<String>),
     /// Anything else, by name.
     Odd(&'static str),
@@ -35,16 +37,19 @@ pub(super) enum Layer {
     File(FileLayer),
 }
 
-/// What a TOML file holds.
+/// The content of a TOML file.
 #[derive(Debug)]
 pub(super) struct FileLayer {
     pub path: PathBuf,
     pub values: BTreeMap<String, Raw>,
     pub sources: Vec<RawTable>,
+    /// The entries of lists that are numbers and no text, by key path.
+    pub numbers: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Layer {
-    /// Returns the value that this layer gives to `key`. An empty variable counts as not set.
+    /// Returns the value that this layer gives to `key`. An empty variable counts as not set; quotes around a value are not
+    /// part of it, whether it comes from the environment or from `.env`.
     pub(super) fn get(&self, key: &Key) -> Option<(Raw, Origin)> {
         match self {
             Self::Given(values) => values
@@ -52,7 +57,7 @@ impl Layer {
                 .find(|(path, ..)| path == key.path)
                 .map(|(_, value, origin)| (Raw::Text(value.clone()), origin.clone())),
             Self::Variables(file, variables) => key.variables().find_map(|name| {
-                let value = variables.get(&name)?.trim();
+                let value = text::clean(variables.get(&name)?);
                 let origin = match file {
                     None => Origin::Environment(name),
                     Some(path) => Origin::EnvFile(path.clone(), name),
@@ -67,58 +72,76 @@ impl Layer {
     }
 }
 
-/// Reads a `.env` file. A malformed line spoils the whole file, so that half of it is never in force.
-pub(super) fn env_file(path: &Path, must_exist: bool) -> Result<Option<Layer>, Problem> {
-    let problem = |message: String, hint: Option<&str>| Problem {
+/// Reads a `.env` file. A malformed line invalidates the whole file, so that half of it is never in force. The second value is
+/// the warnings.
+pub(super) fn env_file(path: &Path, must_exist: bool) -> Result<Option<(Layer, Vec<Problem>)>, Problem> {
+    let Some(text) = read(path, must_exist)? else {
+        return Ok(None);
+    };
+    // The line itself may hold a secret, so only its number is reported.
+    let file = text::env_file(&text).map_err(|line| Problem {
         origin: Origin::File(path.to_owned()),
         key: String::new(),
-        message,
-        hint: hint.map(str::to_owned),
+        message: format!("line {line} is malformed, so nothing in this file counts"),
+        hint: Some(
+            "write NAME=value, and put values with spaces, quotes or # into \"double quotes\"".to_owned(),
+        ),
+    })?;
+    let doubtful = file.unexpanded.into_iter().map(|name| Problem {
+        origin: Origin::EnvFile(path.to_owned(), name.clone()),
+        key: name,
+        message: "contains `${…}`, which is kept as it is: nothing is expanded in this file".to_owned(),
+        hint: Some("write the value itself, or put single quotes around it if it is meant so".to_owned()),
+    });
+    let doubtful = doubtful.collect();
+    let layer = Layer::Variables(Some(path.to_owned()), file.variables);
+    Ok(Some((layer, doubtful)))
+}
+
+/// Reads a text file; `None` where there is none and `must_exist` is false.
+fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
+    let bytes = || match must_exist {
+        // It was named on the command line.
+        true => files::read_given(path, files::SMALL),
+        false => files::read_input(path, files::SMALL),
     };
-    let lines = match dotenvy::from_path_iter(path) {
-        Ok(lines) => lines,
-        Err(error) if error.not_found() && !must_exist => return Ok(None),
-        Err(error) => return Err(problem(format!("cannot be read ({error})"), None)),
+    let problem = |reason: String, hint: &str| Problem {
+        origin: Origin::File(path.to_owned()),
+        key: String::new(),
+        message: format!("cannot be read ({reason})"),
+        hint: Some(hint.to_owned()),
     };
-    let mut variables = BTreeMap::new();
-    let mut last = None;
-    for line in lines {
-        if let Ok((name, value)) = line {
-            last = Some(name.clone());
-            // The first one counts, as it does when a shell's variables are left alone.
-            variables.entry(name).or_insert(value);
-        } else {
-            // The line itself may hold a secret: its place must do.
-            let place = match last {
-                Some(name) => format!("the line after {name}"),
-                None => "the first variable's line".to_owned(),
-            };
-            return Err(problem(
-                format!("{place} is malformed, so nothing in this file counts"),
-                Some("write NAME=value, and put values with spaces, quotes or # into \"double quotes\""),
-            ));
+    match bytes() {
+        Ok(bytes) => {
+            let hint = "save it as UTF-8 in your editor; in PowerShell, write it with `-Encoding utf8`";
+            let text = text::decode(&bytes).map_err(|reason| problem(reason, hint))?;
+            Ok(Some(text))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => Ok(None),
+        Err(error) => {
+            let hint = "see that the file is there, is text, and may be read by this account";
+            Err(problem(error.to_string(), hint))
         }
     }
-    Ok(Some(Layer::Variables(Some(path.to_owned()), variables)))
 }
 
 /// Reads a TOML file.
 pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLayer>, Problem> {
+    match read(path, must_exist)? {
+        Some(text) => toml_text(path, &text).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// As [`toml_file`], of a text that is, or may become, the content of the file at `path`.
+pub(super) fn toml_text(path: &Path, text: &str) -> Result<FileLayer, Problem> {
     let problem = |message: String, hint: &str| Problem {
         origin: Origin::File(path.to_owned()),
         key: String::new(),
         message,
         hint: Some(hint.to_owned()),
     };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(None),
-        Err(error) => {
-            let hint = "see that the file is there, is text, and may be read by this account";
-            return Err(problem(format!("cannot be read ({error})"), hint));
-        }
-    };
-    let tree = config::File::from_str(&text, FileFormat::Toml)
+    let tree = config::File::from_str(text, FileFormat::Toml)
         .collect()
         .map_err(|error| {
             let reason = match &error {
@@ -136,29 +159,44 @@ pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLaye
                 _ => reason.clone(),
             };
             problem(
-                format!("is not TOML: {told}"),
-                "correct that line, then run `bitbrat config check`; text belongs into \"double quotes\"",
+                format!("is not TOML: {}", without_quotes(&told)),
+                "correct that line, then run `bitbrat config check`; text must be in \"double quotes\"",
             )
         })?;
     let mut layer = FileLayer {
         path: path.to_owned(),
         values: BTreeMap::new(),
         sources: Vec::new(),
+        numbers: BTreeMap::new(),
     };
     for (name, value) in tree {
         match (name.as_str(), value.kind) {
             ("source", ValueKind::Array(items)) if items.iter().all(is_table) => {
                 layer.sources = items.into_iter().map(table).collect();
             }
-            // A likely slip, told apart from the list of words that `sources` is.
+            // A likely mistake, as opposed to the list of strings that `sources` is.
             ("sources", ValueKind::Array(items)) if items.iter().any(is_table) => {
                 let found = Raw::Odd("a list of tables");
                 layer.values.insert("[[sources]]".to_owned(), found);
             }
-            (_, kind) => flatten(&name, kind, &mut layer.values),
+            (_, kind) => {
+                note_numbers(&name, &kind, &mut layer.numbers);
+                flatten(&name, kind, &mut layer.values);
+            }
         }
     }
-    Ok(Some(layer))
+    Ok(layer)
+}
+
+/// Removes quotations of the file from an error, except for names that a file may have.
+fn without_quotes(text: &str) -> String {
+    let parts = text.split('`').enumerate().map(|(place, part)| match place % 2 {
+        // Punctuation is what the parser expected, and no quotation.
+        1 if !part.contains(char::is_alphanumeric) => part.to_owned(),
+        1 => super::key::shown_path(part),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 fn is_table(value: &Value) -> bool {
@@ -189,13 +227,37 @@ fn flatten(path: &str, kind: ValueKind, into: &mut BTreeMap<String, Raw>) {
         ValueKind::I128(value) => Raw::Plain(value.to_string()),
         ValueKind::U64(value) => Raw::Plain(value.to_string()),
         ValueKind::U128(value) => Raw::Plain(value.to_string()),
-        ValueKind::Float(value) => Raw::Plain(value.to_string()),
+        // In the notation that shows it to be a float: an id that was written as one has lost digits, and is no id any more.
+        ValueKind::Float(value) => Raw::Plain(format!("{value:?}")),
         ValueKind::Nil => Raw::Odd("nothing"),
         ValueKind::Array(items) => {
             words(items).map_or(Raw::Odd("a list of something else than words"), Raw::List)
         }
     };
     into.insert(path.to_owned(), raw);
+}
+
+/// Records the entries of lists that are numbers: in a list of names, they are none.
+fn note_numbers(path: &str, kind: &ValueKind, into: &mut BTreeMap<String, BTreeSet<String>>) {
+    match kind {
+        ValueKind::Table(fields) => {
+            for (name, field) in fields {
+                note_numbers(&format!("{path}.{name}"), &field.kind, into);
+            }
+        }
+        ValueKind::Array(items) => {
+            let numbers = items.iter().filter_map(|item| match &item.kind {
+                ValueKind::I64(number) => Some(number.to_string()),
+                ValueKind::U64(number) => Some(number.to_string()),
+                _ => None,
+            });
+            let numbers: BTreeSet<String> = numbers.collect();
+            if !numbers.is_empty() {
+                into.insert(path.to_owned(), numbers);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn words(items: Vec<Value>) -> Option<Vec<String>> {
@@ -205,6 +267,8 @@ fn words(items: Vec<Value>) -> Option<Vec<String>> {
             ValueKind::String(text) => Some(text),
             ValueKind::I64(number) => Some(number.to_string()),
             ValueKind::U64(number) => Some(number.to_string()),
+            // As above, so that an id that was written as a float is reported as such.
+            ValueKind::Float(number) => Some(format!("{number:?}")),
             _ => None,
         })
         .collect()

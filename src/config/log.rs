@@ -9,22 +9,29 @@ pub(super) const KEYS: &[Key] = &[
         "error | warn | info | debug | trace. -v and -q move it by one.",
     )
     .named(&["LOG_LEVEL"])
+    .shared()
     .or("info"),
     Key::new(
         "log.filter",
         "A filter in the form of RUST_LOG; it replaces log.level.",
     )
     .named(&["RUST_LOG"])
+    .shared()
     .such_as("bitbrat=debug"),
-    Key::new("log.format", "human | json.").or("human"),
+    Key::new(
+        "log.format",
+        "human (lines for people) | text (every field) | json. Default: human on a terminal, otherwise text.",
+    )
+    .such_as("json"),
 ];
 
 /// How logs are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines for people.
-    #[default]
+    /// Lines for people: local time, what has changed, and fields only with `-v`.
     Human,
+    /// One line per event with its UTC timestamp, level, message and fields.
+    Text,
     /// One JSON object a line.
     Json,
 }
@@ -36,28 +43,30 @@ pub struct LogSettings {
     pub level: tracing::level_filters::LevelFilter,
     /// A filter in the form of `RUST_LOG`.
     pub filter: Option<String>,
-    /// The format.
-    pub format: LogFormat,
+    /// The format; `None`: human on a terminal, otherwise text.
+    pub format: Option<LogFormat>,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> LogSettings {
     use tracing::level_filters::LevelFilter;
     let level = reader.made("log.level", |text| match text.to_lowercase().as_str() {
-        "error" => Ok(LevelFilter::ERROR),
+        // The other names are those of npm, pino, syslog and Python, whose programs read the same variable.
+        "error" | "err" | "fatal" | "critical" | "crit" | "alert" | "emerg" => Ok(LevelFilter::ERROR),
         "warn" | "warning" => Ok(LevelFilter::WARN),
-        "info" => Ok(LevelFilter::INFO),
-        "debug" => Ok(LevelFilter::DEBUG),
-        "trace" => Ok(LevelFilter::TRACE),
-        "off" | "silent" => Ok(LevelFilter::OFF),
+        "info" | "notice" | "http" => Ok(LevelFilter::INFO),
+        "debug" | "verbose" => Ok(LevelFilter::DEBUG),
+        "trace" | "silly" | "all" => Ok(LevelFilter::TRACE),
+        "off" | "silent" | "none" => Ok(LevelFilter::OFF),
         other => Err(format!(
             "`{}` is none of error, warn, info, debug, trace",
             clip(other)
         )),
     });
-    let format = reader.made("log.format", |text| match text {
+    let format = reader.made("log.format", |text| match text.to_lowercase().as_str() {
         "human" => Ok(LogFormat::Human),
+        "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        other => Err(format!("`{}` is neither human nor json", clip(other))),
+        other => Err(format!("`{}` is none of human, text, json", clip(other))),
     });
     let filter = reader.made("log.filter", |text| {
         tracing_subscriber::EnvFilter::builder()
@@ -68,6 +77,6 @@ pub(super) fn read(reader: &mut Reader<'_>) -> LogSettings {
     LogSettings {
         level: level.map_or(LevelFilter::INFO, |found| found.value),
         filter: filter.map(|found| found.value),
-        format: format.map(|found| found.value).unwrap_or_default(),
+        format: format.map(|found| found.value),
     }
 }

@@ -1,10 +1,12 @@
-//! Configuration: flags over environment over `.env` over `./bitbrat.toml` over the person's own file over defaults.
+//! Configuration: flags over environment over `.env` over `./bitbrat.toml` over the user's own file over defaults.
 //!
-//! Values are resolved once into plain structs. Loading opens nothing but the files it reads, so that `doctor` and
-//! `config show` always work; it never stops at the first problem, but collects all of them.
+//! Values are resolved once into plain structs. Loading opens only the files that it reads, so that `doctor` and `config show`
+//! always work; it never stops at the first problem, but collects all of them.
 
 mod bus;
 mod discord;
+mod edit;
+mod file_path;
 mod google;
 mod key;
 mod kick;
@@ -14,39 +16,51 @@ mod problem;
 mod reader;
 mod schedule;
 mod show;
+mod source_arg;
 mod sources;
 mod state;
 mod store;
 mod template;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tokens;
 mod twitch;
 mod watch;
 mod web;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-pub use bus::{BusSettings, BusTarget};
+pub use bus::{BusSettings, BusTarget, NatsLogin};
 pub use discord::{DiscordSettings, StreamFrom};
+pub use edit::{
+    EditError, FileText, SourceEntry, add as add_source, remove as remove_sources, sources as sources_of,
+};
+pub(crate) use file_path::{HINT as PATH_HINT, check as check_path};
 pub use google::GoogleSettings;
-pub use key::{AREAS, Area, Key};
+pub use key::{AREAS, Area, Key, find as key, is_near_secret, shown_path};
 pub use kick::KickSettings;
 pub use log::{LogFormat, LogSettings};
+pub(crate) use problem::closest;
 pub use problem::{Origin, Problem, Problems};
 pub use reader::{Resolved, duration as parse_duration, words as show_duration};
 pub use schedule::ScheduleSettings;
 pub use show::{Shown, show, shown};
-pub use sources::{SourceAddress, SourceSpec, by_platform};
+pub use source_arg::SourceArg;
+pub use sources::{
+    SourceAddress, SourceSpec, by_platform, float_as_id, is_float, name as source_name, negative,
+};
 pub use store::{StoreSettings, StoreTarget};
 pub use template::{env_example, init, toml_template};
+pub use text::{decode as decode_text, token};
 pub use tokens::{TokenSettings, TokenTarget};
 pub use twitch::TwitchSettings;
 pub use watch::WatchSettings;
 pub use web::WebSettings;
 
 use crate::core::time::Timestamp;
+use crate::secrets;
 use layers::{Layer, Raw};
 use reader::Reader;
 use state::Base;
@@ -76,27 +90,27 @@ pub struct Settings {
     pub kick: KickSettings,
     /// Discord.
     pub discord: DiscordSettings,
-    /// What the bot attends, in the order of the configuration.
+    /// The monitored sources, in the order of the configuration.
     pub sources: Vec<SourceSpec>,
     /// Logs.
     pub log: LogSettings,
 }
 
 impl Settings {
-    /// Reads the address of another store, written as `store.url` is. The error says what is wrong and what to write.
+    /// Parses the address of another store, written as `store.url` is. The error contains the problem and the accepted form.
     pub fn store_at(&self, url: &str) -> Result<StoreTarget, (String, &'static str)> {
         store::target(url, &self.state_dir, &self.google)
     }
 }
 
-/// Where the configuration is to be taken from.
+/// Where the configuration is read from.
 #[derive(Debug, Clone, Default)]
-pub struct Inputs {
+pub struct ObservationReceiver {
     /// Values of flags: key path, value, and the flag as it is written (`--store`).
     pub flags: Vec<(String, String, String)>,
     /// The environment.
     pub environment: BTreeMap<String, String>,
-    /// Directory that `bitbrat.toml` and `.env` are looked for in.
+    /// Directory of `bitbrat.toml` and `.env`.
     pub work_dir: PathBuf,
     /// `--config`: this file instead of the usual ones; it must exist.
     pub config_file: Option<PathBuf>,
@@ -104,19 +118,21 @@ pub struct Inputs {
     pub env_file: Option<PathBuf>,
     /// `--demo`: the demo world's values.
     pub demo: Option<Demo>,
+    /// A TOML file and the text that replaces its content, to check the effect before it is written.
+    pub draft: Option<(PathBuf, String)>,
 }
 
 /// Values of the demo world.
 #[derive(Debug, Clone, Default)]
 pub struct Demo {
-    /// Addresses, credentials and sources of the simulated platforms, by key path. Whatever else is configured for the
-    /// platforms is left aside, so that no real credential meets the simulator and no real platform the demo.
+    /// Addresses, credentials and sources of the simulated platforms, by key path. Any other configuration of the platforms is
+    /// ignored, so that no real credential is sent to the simulator and the demo contacts no real platform.
     pub platforms: Vec<(String, String)>,
-    /// What counts where nothing is set explicitly, by key path: a temporary state directory and store.
+    /// Values that apply where nothing is set explicitly, by key path: a temporary state directory and store.
     pub fallbacks: Vec<(String, String)>,
 }
 
-impl Inputs {
+impl ObservationReceiver {
     /// Takes the environment and the working directory of this process.
     pub fn of_process() -> Self {
         let environment = std::env::vars_os()
@@ -137,23 +153,23 @@ impl Inputs {
     }
 }
 
-/// What loading found.
+/// Result of loading.
 #[derive(Debug, Clone)]
 pub struct Configuration {
-    /// The settings; where a value has a problem, its default stands in.
+    /// The settings; a value with a problem is replaced by its default.
     pub settings: Settings,
-    /// What is wrong. While there is anything here, the settings must not be used but for showing them.
+    /// The problems. While there are any, the settings must only be shown, not used.
     pub problems: Vec<Problem>,
-    /// What is doubtful.
+    /// The warnings.
     pub warnings: Vec<Problem>,
     /// Every key with its value and where that came from.
     pub resolved: Vec<Resolved>,
-    /// The files that were read, the one that counts first.
+    /// The files that were read, in order of precedence.
     pub files: Vec<PathBuf>,
 }
 
 impl Configuration {
-    /// Returns the settings, or everything that is wrong with them.
+    /// Returns the settings, or all problems.
     pub fn checked(self) -> Result<Settings, Problems> {
         if self.problems.is_empty() {
             Ok(self.settings)
@@ -163,13 +179,22 @@ impl Configuration {
     }
 }
 
-/// Sections that a demo keeps apart from what is really configured.
+/// Sections that a demo keeps separate from the real configuration.
 const PLATFORM_KEYS: &[&str] = &["twitch.", "kick.", "discord.", "sources"];
 
-/// Resolves the configuration. `now` is needed to tell a cron expression that never fires.
-pub fn load(inputs: &Inputs, now: Timestamp) -> Configuration {
+/// Resolves the configuration. `now` is needed to detect a cron expression that never fires.
+pub fn load(inputs: &ObservationReceiver, now: Timestamp) -> Configuration {
+    // Libraries read these, and send what they contain to a proxy, whose response may repeat it.
+    for (name, value) in &inputs.environment {
+        if name.to_ascii_lowercase().ends_with("_proxy") {
+            secrets::register_addresses(value);
+        }
+        if matches!(name.as_str(), "SSL_CERT_FILE" | "SSL_CERT_DIR") {
+            file_path::register(value);
+        }
+    }
     let base = Base::of(&inputs.environment, &inputs.work_dir);
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut doubtful) = (Vec::new(), Vec::new());
     let mut files = Vec::new();
     let mut layers = vec![given(inputs)];
     layers.push(Layer::Variables(None, inputs.environment.clone()));
@@ -178,9 +203,10 @@ pub fn load(inputs: &Inputs, now: Timestamp) -> Configuration {
         None => (inputs.work_dir.join(".env"), false),
     };
     match layers::env_file(&path, must_exist) {
-        Ok(Some(layer)) => {
+        Ok(Some((layer, found))) => {
             files.push(path);
             layers.push(layer);
+            doubtful = found;
         }
         Ok(None) => {}
         Err(problem) => unreadable.push(problem),
@@ -193,7 +219,11 @@ pub fn load(inputs: &Inputs, now: Timestamp) -> Configuration {
         ],
     };
     for (path, must_exist) in candidates {
-        match layers::toml_file(&path, must_exist) {
+        let layer = match &inputs.draft {
+            Some((draft, text)) if *draft == path => layers::toml_text(&path, text).map(Some),
+            _ => layers::toml_file(&path, must_exist),
+        };
+        match layer {
             Ok(Some(layer)) => {
                 files.push(path);
                 layers.push(Layer::File(layer));
@@ -207,11 +237,15 @@ pub fn load(inputs: &Inputs, now: Timestamp) -> Configuration {
     }
     let mut reader = Reader::new(&layers);
     reader.problems = unreadable;
+    reader.warnings = doubtful;
     if inputs.demo.is_some() {
         reader.sealed = PLATFORM_KEYS;
     }
     unknown_keys(&mut reader);
+    unknown_proxies(&mut reader, &inputs.environment);
     let settings = read(&mut reader, &base, now);
+    forgive_unused_google(&mut reader, &settings);
+    reader.warn_of_aside();
     Configuration {
         settings,
         problems: reader.problems,
@@ -221,7 +255,7 @@ pub fn load(inputs: &Inputs, now: Timestamp) -> Configuration {
     }
 }
 
-fn given(inputs: &Inputs) -> Layer {
+fn given(inputs: &ObservationReceiver) -> Layer {
     let flags = inputs
         .flags
         .iter()
@@ -257,6 +291,32 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
     }
 }
 
+/// Google's own variables may be set for other programs of the machine. While neither Firestore nor Pub/Sub is used, a problem
+/// with them is only a warning.
+fn forgive_unused_google(reader: &mut Reader<'_>, settings: &Settings) {
+    let is_used = matches!(settings.store.target, StoreTarget::Firestore { .. })
+        || matches!(settings.bus.target, BusTarget::Pubsub { .. })
+        || matches!(settings.tokens.target, TokenTarget::Firestore { .. });
+    if is_used {
+        return;
+    }
+    let is_foreign = |problem: &Problem| {
+        let variable = match &problem.origin {
+            Origin::Environment(variable) | Origin::EnvFile(_, variable) => variable,
+            Origin::Flag(_) | Origin::Demo | Origin::File(_) | Origin::Default => return false,
+        };
+        ["GOOGLE_", "GCLOUD_", "FIRESTORE_", "PUBSUB_"]
+            .iter()
+            .any(|prefix| variable.starts_with(prefix))
+    };
+    for mut problem in reader.problems.extract_if(.., |problem| is_foreign(problem)) {
+        problem
+            .message
+            .push_str("; it does not count, since neither Firestore nor Pub/Sub is used");
+        reader.warnings.push(problem);
+    }
+}
+
 /// Reports keys of files and variables with our prefix that nothing reads.
 fn unknown_keys(reader: &mut Reader<'_>) {
     for layer in reader.layers() {
@@ -276,46 +336,150 @@ fn unknown_keys(reader: &mut Reader<'_>) {
                         "source" | "[[sources]]" => "write each source under its own [[source]]".to_owned(),
                         _ => hint,
                     };
-                    reader.refuse_with(path, &origin, "is not known", &hint);
+                    reader.refuse_with(&key::shown_path(path), &origin, "is not known", &hint);
                 }
             }
-            Layer::Variables(file, variables) => {
-                // Variables of the test suite are not settings.
-                let ours =
-                    |name: &&String| name.starts_with("BITBRAT_") && !name.starts_with("BITBRAT_TEST_");
-                for name in variables.keys().filter(ours) {
-                    let known: Vec<String> = key::all().flat_map(Key::variables).collect();
-                    if known.contains(name) {
-                        continue;
-                    }
-                    let origin = match file {
-                        None => Origin::Environment(name.clone()),
-                        Some(path) => Origin::EnvFile(path.clone(), name.clone()),
-                    };
-                    match problem::closest(name, known.iter().map(String::as_str)) {
-                        Some(meant) => {
-                            let hint = format!("did you mean `{meant}`?");
-                            reader.refuse_with(name, &origin, "is not known", &hint);
-                        }
-                        None if name.contains("__") => {
-                            let hint = "run `bitbrat config show` to see every key";
-                            reader.refuse_with(name, &origin, "is not known", hint);
-                        }
-                        // The rest of the platform may use the prefix for something of its own.
-                        None => reader.warn(name, &origin, "is not known to bitbrat"),
-                    }
-                }
-            }
+            Layer::Variables(file, variables) => unknown_variables(reader, file.as_deref(), variables),
         }
     }
 }
 
-/// Reads an identifier without blanks.
+/// Reports variables with our prefix that nothing reads. The environment and `.env` are treated alike.
+///
+/// Other programs use the prefix too: the platform, and Kubernetes, which describes each service of a namespace to every
+/// container. A variable prevents a start only when it is certainly meant for this program, because it is written as ours are: a
+/// section that exists, two underscores, a key. A misspelled one may switch off something important.
+fn unknown_variables(reader: &mut Reader<'_>, file: Option<&Path>, variables: &BTreeMap<String, String>) {
+    let known: Vec<String> = key::all().flat_map(Key::variables).collect();
+    for (name, value) in variables {
+        if let Some(path) = file.filter(|_| is_of_the_process(name)) {
+            let origin = Origin::EnvFile(path.to_owned(), name.clone());
+            let hint =
+                "export it where bitbrat is started: `env`, the unit's Environment=, the container's --env";
+            let message =
+                "does not count here: proxies and certificates are those of the process's environment";
+            reader.warn_with(name, &origin, message, hint);
+            continue;
+        }
+        // Variables of the test suite are not settings.
+        let foreign = !name.starts_with("BITBRAT_") || name.starts_with("BITBRAT_TEST_");
+        if foreign
+            || known.contains(name)
+            || is_service_link(name, value)
+            || PLATFORMS_OWN.contains(&&name[..])
+        {
+            continue;
+        }
+        let origin = match file {
+            None => Origin::Environment(name.clone()),
+            Some(path) => Origin::EnvFile(path.to_owned(), name.clone()),
+        };
+        let meant = problem::closest(name, known.iter().map(String::as_str));
+        let hint = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "run `bitbrat config show` to see every key".to_owned(),
+        };
+        if is_in_our_form(name) {
+            reader.refuse_with(name, &origin, "is not known", &hint);
+        } else if meant.is_some() {
+            reader.warn_with(name, &origin, "is not known to bitbrat and does not count", &hint);
+        } else {
+            reader.warn(name, &origin, "is not known to bitbrat");
+        }
+    }
+}
+
+/// Warns of proxies of a kind that is not supported: the libraries that read these variables ignore them, and connect directly.
+fn unknown_proxies(reader: &mut Reader<'_>, environment: &BTreeMap<String, String>) {
+    const KINDS: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+    for (name, value) in environment {
+        let is_proxy = matches!(
+            &name.to_ascii_uppercase()[..],
+            "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY"
+        );
+        let Some((kind, _)) = value.trim().split_once("://").filter(|_| is_proxy) else {
+            continue;
+        };
+        if KINDS.iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+            continue;
+        }
+        let message = format!(
+            "names a proxy of an unknown kind, `{}://`, so it is not used",
+            reader::clip(kind)
+        );
+        let hint = "write http://, https://, socks4://, socks4a://, socks5:// or socks5h://, or unset it";
+        reader.warn_with(name, &Origin::Environment(name.clone()), message, hint);
+    }
+}
+
+/// Whether a variable is read by libraries, and from the environment alone.
+fn is_of_the_process(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    matches!(
+        &upper[..],
+        "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY" | "NO_PROXY" | "SSL_CERT_FILE" | "SSL_CERT_DIR"
+    )
+}
+
+/// Variables of the BitBrat platform itself that begin with our prefix.
+const PLATFORMS_OWN: [&str; 3] = ["BITBRAT_API_TOKEN", "BITBRAT_API_URL", "BITBRAT_ENV"];
+
+/// Whether `name` is written as our own variables are: `BITBRAT_`, a section, two underscores, a key.
+fn is_in_our_form(name: &str) -> bool {
+    let Some((section, key)) = name
+        .strip_prefix("BITBRAT_")
+        .and_then(|rest| rest.split_once("__"))
+    else {
+        return false;
+    };
+    let sections = || {
+        key::all()
+            .map(Key::section)
+            .filter(|section| !section.is_empty())
+            .map(str::to_uppercase)
+    };
+    let known: Vec<String> = sections().collect();
+    !key.is_empty() && problem::closest(section, known.iter().map(String::as_str)).is_some()
+}
+
+/// Whether a variable is one that Kubernetes or Docker's links define for a service:
+/// <https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables>.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_address = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme));
+    // `X_PORT`, `X_PORT_80_TCP`, and what follows either of them.
+    let of_port = name.match_indices("_PORT").any(|(at, found)| {
+        let rest = &name[at + found.len()..];
+        let mut parts = rest.split('_').skip(1);
+        match (rest, parts.next(), parts.next()) {
+            ("", ..) => is_address,
+            (_, Some(port), Some("TCP" | "UDP" | "SCTP")) => {
+                rest.starts_with('_')
+                    && !port.is_empty()
+                    && port.bytes().all(|byte| byte.is_ascii_digit())
+                    && matches!(parts.next(), None | Some("ADDR" | "PORT" | "PROTO"))
+            }
+            _ => false,
+        }
+    });
+    of_port
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        // Docker's links contain the name of the linked container as well.
+        || (name.ends_with("_NAME") && value.starts_with('/'))
+}
+
+/// Parses an identifier without blanks.
 fn word(text: &str) -> Result<String, String> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("contains blanks".to_owned());
     }
-    Ok(text.to_owned())
+    // It is sent as a header, which anything else would make invalid.
+    text::token(text)
+        .map(str::to_owned)
+        .map_err(|(message, _)| message)
 }
 
 /// Reads the numeric id of an account; a file may hold it as a number.
@@ -325,6 +489,10 @@ fn numeric_id(reader: &mut Reader<'_>, path: &str) -> Option<String> {
         reader.refuse(path, &found.origin, "expects one id");
         return None;
     };
+    if is_float(id) {
+        reader.refuse(path, &found.origin, float_as_id(id));
+        return None;
+    }
     if !id.bytes().all(|byte| byte.is_ascii_digit()) {
         reader.refuse(
             path,

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where each value came from.
+//! Problems of a configuration, and the origin of each value.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -33,14 +33,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where the value came from.
     pub origin: Origin,
     /// The key that it is about; empty when it is about a whole file.
     pub key: String,
-    /// What is wrong, as a lowercase fragment.
+    /// The problem, as a lowercase fragment.
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
@@ -50,6 +50,14 @@ impl Problem {
     /// Whether a whole file could not be read, so that nothing in it counts.
     pub fn is_of_a_whole_file(&self) -> bool {
         self.key.is_empty() && matches!(self.origin, Origin::File(_))
+    }
+
+    /// Returns the problem together with the hint, on one line.
+    pub fn with_hint(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{self} ({hint})"),
+            None => self.to_string(),
+        }
     }
 }
 
@@ -67,7 +75,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration.
+/// All problems of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -86,7 +94,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Returns the candidate that `word` was probably meant to be.
-pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).clamp(1, 4);
     candidates
         .map(|candidate| (distance(word, candidate), candidate))
@@ -95,7 +103,7 @@ pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
         .map(|(_, candidate)| candidate)
 }
 
-/// Counts the insertions, deletions, replacements and swaps of neighbours that turn `left` into `right`.
+/// Counts the insertions, deletions, replacements and swaps of neighbors that turn `left` into `right`.
 fn distance(left: &str, right: &str) -> usize {
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
     let mut rows = vec![(0..=right.len()).collect::<Vec<_>>()];

@@ -1,4 +1,4 @@
-//! Reads typed values from the layers, noting every problem and where each value came from.
+//! Reads typed values from the layers, and records every problem and the origin of each value.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,9 +8,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use super::file_path;
 use super::key::{self, Key};
 use super::layers::{Layer, Raw};
 use super::problem::{Origin, Problem};
+use super::text;
+use crate::secrets;
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub(super) struct Found<T> {
     pub origin: Origin,
 }
 
-/// What a key was resolved to, for people.
+/// The resolved value of a key, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// The key.
@@ -30,14 +33,23 @@ pub struct Resolved {
     pub origin: Origin,
 }
 
-/// Reads from the layers, the first one that has a value counts.
+/// Reads from the layers; the first one that has a value takes precedence.
 pub(super) struct Reader<'a> {
     layers: &'a [Layer],
-    /// Key prefixes that are read from what was given only (the demo must not meet real platforms).
+    /// Key prefixes that are read from explicit values only (the demo must not contact real platforms).
     pub(super) sealed: &'static [&'static str],
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
     pub(super) resolved: Vec<Resolved>,
+    /// Values of variables that other programs use too, which cannot be used here: the next layer applies instead.
+    aside: Vec<Aside>,
+}
+
+/// A value that was ignored.
+struct Aside {
+    key: &'static str,
+    origin: Origin,
+    message: String,
 }
 
 impl<'a> Reader<'a> {
@@ -48,6 +60,7 @@ impl<'a> Reader<'a> {
             problems: Vec::new(),
             warnings: Vec::new(),
             resolved: Vec::new(),
+            aside: Vec::new(),
         }
     }
 
@@ -55,28 +68,82 @@ impl<'a> Reader<'a> {
         self.layers
     }
 
-    /// Whether the section of `path` is closed to environment and files.
+    /// Whether the section of `path` is not read from environment and files.
     pub(super) fn is_sealed(&self, path: &str) -> bool {
         self.sealed.iter().any(|prefix| path.starts_with(prefix))
     }
 
-    /// Notes a problem with a value.
+    /// Records a problem with a value.
     pub(super) fn refuse(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         self.note(key, origin, message.into(), None);
     }
 
-    /// Notes a problem with a value, and what to do about it.
+    /// Records a problem with a value, and a hint.
     pub(super) fn refuse_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
         self.note(key, origin, message.into(), Some(hint.to_owned()));
     }
 
     fn note(&mut self, key: &str, origin: &Origin, message: String, hint: Option<String>) {
-        self.problems.push(problem(key, origin, message, hint));
+        if is_foreign(key, origin) {
+            let message = format!("{message}; it does not count");
+            self.warnings.push(problem(key, origin, message, hint));
+        } else {
+            self.problems.push(problem(key, origin, message, hint));
+        }
     }
 
-    /// Notes something doubtful.
+    /// Ignores a value that cannot be used, if it may be meant for other programs: it never prevents a start, and the next layer
+    /// applies. Returns whether it may.
+    pub(super) fn set_aside(&mut self, path: &str, origin: &Origin, message: &str) -> bool {
+        let Some(key) = key::find(path).filter(|_| is_foreign(path, origin)) else {
+            return false;
+        };
+        self.resolved.retain(|resolved| resolved.key != path);
+        self.aside.push(Aside {
+            key: key.path,
+            origin: origin.clone(),
+            message: message.to_owned(),
+        });
+        true
+    }
+
+    /// Warns of ignored values, with what is used instead.
+    pub(super) fn warn_of_aside(&mut self) {
+        for aside in std::mem::take(&mut self.aside) {
+            let instead = |key: &str| self.resolved.iter().find(|resolved| resolved.key == key);
+            // What these would override applies without them.
+            let key = match aside.key {
+                "log.filter" => "log.level",
+                "bus.driver" => "bus.url",
+                other => other,
+            };
+            let used = instead(aside.key)
+                .filter(|used| used.value.is_some())
+                .or(instead(key));
+            let used = used.and_then(|used| Some((used.key, used.value.as_ref()?, &used.origin)));
+            let used = match used {
+                Some((key, value, Origin::Default)) => {
+                    format!("{key} = {value}, the default, is used instead")
+                }
+                Some((key, value, origin)) => format!("{key} = {value} from {origin} is used instead"),
+                None if key == "watch.instance" => "a name is generated instead".to_owned(),
+                None => "it does not count".to_owned(),
+            };
+            let message = format!("{}; {used}", aside.message);
+            self.warnings
+                .push(problem(aside.key, &aside.origin, message, None));
+        }
+    }
+
+    /// Records a warning.
     pub(super) fn warn(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         self.warnings.push(problem(key, origin, message.into(), None));
+    }
+
+    /// Records a warning, and a hint.
+    pub(super) fn warn_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
+        self.warnings
+            .push(problem(key, origin, message.into(), Some(hint.to_owned())));
     }
 
     fn raw(&mut self, path: &str) -> (&'static Key, Option<Found<Raw>>) {
@@ -86,13 +153,31 @@ impl<'a> Reader<'a> {
             .layers
             .iter()
             .filter(|layer| !sealed || matches!(layer, Layer::Given(_)))
-            .find_map(|layer| layer.get(key))
+            .filter_map(|layer| layer.get(key))
+            .find(|(_, origin)| {
+                let is_this = |aside: &Aside| aside.key == key.path && aside.origin == *origin;
+                !self.aside.iter().any(is_this)
+            })
             .map(|(value, origin)| Found { value, origin });
+        if let Some(found) = &found {
+            remember_secrets(key, &found.value);
+        }
         let shown = found.as_ref().map(|found| match &found.value {
-            _ if key.secret => "***".to_owned(),
-            Raw::Text(text) => without_password(text),
-            Raw::Plain(text) => text.clone(),
-            Raw::List(words) => words.join(" "),
+            _ if key.secret => secrets::MASK.to_owned(),
+            // A seed in place of the path of its file.
+            Raw::Text(text) if super::bus::is_seed(text) => secrets::MASK.to_owned(),
+            Raw::Text(text) if file_path::is_taken_by(key.path) && file_path::check(text).is_err() => {
+                secrets::MASK.to_owned()
+            }
+            Raw::Text(text) | Raw::Plain(text) if key.list => {
+                let shown: Vec<_> = split(text).iter().map(|word| key.shown(word)).collect();
+                shown.join(" ")
+            }
+            Raw::Text(text) | Raw::Plain(text) => key.shown(text),
+            Raw::List(words) => {
+                let shown: Vec<_> = words.iter().map(|word| key.shown(word)).collect();
+                shown.join(" ")
+            }
             Raw::Odd(what) => (*what).to_owned(),
         });
         self.resolved.push(Resolved {
@@ -103,6 +188,12 @@ impl<'a> Reader<'a> {
                 .map_or(Origin::Default, |found| found.origin.clone()),
         });
         (key, found)
+    }
+
+    /// Returns the origin of the value of a key that was read before.
+    pub(super) fn origin(&self, path: &str) -> Origin {
+        let found = self.resolved.iter().find(|found| found.key == path);
+        found.map_or(Origin::Default, |found| found.origin.clone())
     }
 
     /// Reads text.
@@ -119,6 +210,9 @@ impl<'a> Reader<'a> {
             }) => Some(Found { value, origin }),
             Some(Found { value, origin }) => {
                 let what = match value {
+                    Raw::Plain(value) if key.secret => {
+                        format!("expects text in quotes, not {} letters without", value.len())
+                    }
                     Raw::Plain(value) => format!("expects text in quotes, not {value}"),
                     Raw::List(_) => "expects text, not a list".to_owned(),
                     Raw::Odd(what) => format!("expects text, not {what}"),
@@ -130,54 +224,69 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads text and makes something of it; what cannot be made is a problem.
+    /// Reads text and converts it; a failed conversion is a problem.
     pub(super) fn made<T, E: std::fmt::Display>(
         &mut self,
         path: &str,
-        make: impl FnOnce(&str) -> Result<T, E>,
+        make: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Found<T>> {
-        let found = self.text(path)?;
-        match make(&found.value) {
-            Ok(value) => Some(Found {
-                value,
-                origin: found.origin,
-            }),
-            Err(error) => {
-                self.refuse(path, &found.origin, error.to_string());
-                None
+        loop {
+            let Found { value, origin } = self.text(path)?;
+            match make(&value) {
+                Ok(value) => return Some(Found { value, origin }),
+                Err(error) => {
+                    let message = error.to_string();
+                    if !self.set_aside(path, &origin, &message) {
+                        self.refuse(path, &origin, message);
+                        return None;
+                    }
+                }
             }
         }
     }
 
-    /// Reads a number or a truth value, which a file may hold as such.
+    /// Reads a number or a boolean, which a file may hold as such.
     pub(super) fn plain<T: FromStr>(&mut self, path: &str, expected: &str) -> Option<Found<T>> {
-        let (key, found) = self.raw(path);
-        let found = match found {
-            Some(Found {
-                value: Raw::Text(text) | Raw::Plain(text),
-                origin,
-            }) => Found { value: text, origin },
-            Some(Found { origin, .. }) => {
-                self.refuse(path, &origin, format!("expects {expected}"));
-                return None;
+        let make = |text: &str| {
+            text.parse()
+                .map_err(|_| format!("`{}` is not {expected}", clip(text)))
+        };
+        self.made_of_plain(path, expected, make)
+    }
+
+    /// As [`Reader::made`], of text, a number or a boolean.
+    pub(super) fn made_of_plain<T>(
+        &mut self,
+        path: &str,
+        expected: &str,
+        make: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Found<T>> {
+        loop {
+            let (key, found) = self.raw(path);
+            let Found { value, origin } = match found {
+                Some(Found {
+                    value: Raw::Text(text) | Raw::Plain(text),
+                    origin,
+                }) => Found { value: text, origin },
+                Some(Found { origin, .. }) => {
+                    self.refuse(path, &origin, format!("expects {expected}"));
+                    return None;
+                }
+                None => Found {
+                    value: key.default?.to_owned(),
+                    origin: Origin::Default,
+                },
+            };
+            match make(&value) {
+                Ok(value) => return Some(Found { value, origin }),
+                Err(message) => {
+                    if !self.set_aside(path, &origin, &message) {
+                        self.refuse(path, &origin, message);
+                        return None;
+                    }
+                }
             }
-            None => Found {
-                value: key.default?.to_owned(),
-                origin: Origin::Default,
-            },
-        };
-        let Ok(value) = found.value.parse() else {
-            self.refuse(
-                path,
-                &found.origin,
-                format!("`{}` is not {expected}", clip(&found.value)),
-            );
-            return None;
-        };
-        Some(Found {
-            value,
-            origin: found.origin,
-        })
+        }
     }
 
     /// Reads `true` or `false`.
@@ -188,17 +297,20 @@ impl<'a> Reader<'a> {
 
     /// Reads a whole number within bounds.
     pub(super) fn number(&mut self, path: &str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
-        let found: Found<u64> = self.plain(path, "a whole number")?;
-        if !bounds.contains(&found.value) {
-            let message = format!(
-                "{} is not between {} and {}",
-                found.value,
-                bounds.start(),
-                bounds.end()
-            );
-            self.refuse(path, &found.origin, message);
-            return None;
-        }
+        let found = self.made_of_plain(path, "a whole number", |text| {
+            let number: u64 = text
+                .parse()
+                .map_err(|_| format!("`{}` is not a whole number", clip(text)))?;
+            if bounds.contains(&number) {
+                Ok(number)
+            } else {
+                Err(format!(
+                    "{number} is not between {} and {}",
+                    bounds.start(),
+                    bounds.end()
+                ))
+            }
+        })?;
         Some(found.value)
     }
 
@@ -228,7 +340,7 @@ impl<'a> Reader<'a> {
             .map(|found| found.value)
     }
 
-    /// Reads a base address that has a default. When what is set is unusable the default stands in, next to the problem.
+    /// Reads a base address that has a default. When the set value is unusable, the default is used, and the problem recorded.
     pub(super) fn address_or_default(&mut self, path: &str, schemes: &[&str]) -> Url {
         self.address(path, schemes).unwrap_or_else(|| {
             key::find(path)
@@ -247,12 +359,22 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads a path.
+    /// Reads a path. The text of a file in its place is refused: every message that names the file would print it.
     pub(super) fn path(&mut self, path: &str) -> Option<PathBuf> {
-        self.text(path).map(|found| PathBuf::from(found.value))
+        let found = self.text(path)?;
+        self.path_of(path, &found)
     }
 
-    /// Reads a list of words.
+    /// As [`Reader::path`], of a value that was read before.
+    pub(super) fn path_of(&mut self, path: &str, found: &Found<String>) -> Option<PathBuf> {
+        if let Err(message) = file_path::check(&found.value) {
+            self.refuse_with(path, &found.origin, message, file_path::HINT);
+            return None;
+        }
+        Some(PathBuf::from(&found.value))
+    }
+
+    /// Reads a list of strings.
     pub(super) fn list(&mut self, path: &str) -> Option<Found<Vec<String>>> {
         let (_, found) = self.raw(path);
         match found? {
@@ -274,8 +396,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a secret, which never comes from a flag or a TOML file.
+    /// Reads a token or another secret that a platform has issued; it never comes from a flag or a TOML file.
     pub(super) fn secret(&mut self, path: &str) -> Option<SecretString> {
+        self.guarded(path, |text| text::token(text).map(str::to_owned))
+    }
+
+    /// Reads a password, which may contain any character; it never comes from a flag or a TOML file.
+    pub(super) fn password(&mut self, path: &str) -> Option<SecretString> {
+        self.guarded(path, |text| match text.chars().any(char::is_control) {
+            true => Err((
+                "contains line breaks or other control characters".to_owned(),
+                "give the password alone",
+            )),
+            false => Ok(text.to_owned()),
+        })
+    }
+
+    fn guarded(
+        &mut self,
+        path: &str,
+        make: impl FnOnce(&str) -> Result<String, (String, &'static str)>,
+    ) -> Option<SecretString> {
         let (key, found) = self.raw(path);
         let found = found?;
         match (found.value, &found.origin) {
@@ -291,22 +432,50 @@ impl<'a> Reader<'a> {
                 self.refuse_with(path, &found.origin, message, &hint);
                 None
             }
-            (Raw::Text(text), _) if text.chars().any(|c| c.is_control() || c.is_whitespace()) => {
-                self.refuse(
-                    path,
-                    &found.origin,
-                    "contains blanks or line breaks, so it was not copied whole",
-                );
-                None
-            }
-            (Raw::Text(text), _) => Some(SecretString::from(text)),
+            (Raw::Text(text), _) => match make(&text) {
+                // What was around it is not part of what must never be shown.
+                Ok(secret) => Some(secrets::secret(secret)),
+                Err((message, hint)) => {
+                    self.refuse_with(path, &found.origin, message, hint);
+                    None
+                }
+            },
             _ => None,
         }
     }
 }
 
+/// Whether a value comes from a variable that other programs read too, with values of their own.
+pub(super) fn is_foreign(key: &str, origin: &Origin) -> bool {
+    match origin {
+        Origin::Environment(variable) | Origin::EnvFile(_, variable) => {
+            !variable.starts_with("BITBRAT_") && key::find(key).is_some_and(|key| key.shared)
+        }
+        Origin::Flag(_) | Origin::Demo | Origin::File(_) | Origin::Default => false,
+    }
+}
+
+/// Registers a secret, and what is secret in an address, before any message quotes it.
+fn remember_secrets(key: &Key, value: &Raw) {
+    let words: Vec<&str> = match value {
+        Raw::Text(text) | Raw::Plain(text) => vec![text],
+        Raw::List(words) => words.iter().map(String::as_str).collect(),
+        Raw::Odd(_) => Vec::new(),
+    };
+    for word in words {
+        if key.secret {
+            secrets::register(word);
+        }
+        if file_path::is_taken_by(key.path) {
+            file_path::register(word);
+        }
+        secrets::register_addresses(word);
+    }
+}
+
 fn problem(key: &str, origin: &Origin, message: String, hint: Option<String>) -> Problem {
-    // A variable names its key by itself.
+    let message = secrets::masked(message);
+    // A variable identifies its key itself.
     let key = match origin {
         Origin::Environment(variable) | Origin::EnvFile(_, variable) => variable.clone(),
         _ => key.to_owned(),
@@ -334,7 +503,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| unreadable())
 }
 
-/// Writes a duration the way it is configured.
+/// Formats a duration the way it is configured.
 pub fn words(duration: Duration) -> String {
     match jiff::SignedDuration::try_from(duration) {
         Ok(span) => format!("{span:#}").replace(' ', ""),
@@ -344,7 +513,7 @@ pub fn words(duration: Duration) -> String {
 
 /// Checks a base address.
 pub(super) fn address(text: &str, schemes: &[&str]) -> Result<Url, String> {
-    let shown = without_password(text);
+    let shown = clip(text);
     let url: Url = text
         .parse()
         .map_err(|error| format!("`{shown}` is not an address ({error})"))?;
@@ -360,20 +529,9 @@ pub(super) fn address(text: &str, schemes: &[&str]) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Hides the password, if any, of something that may be an address.
-pub(super) fn without_password(text: &str) -> String {
-    text.split(',')
-        .map(|part| match (part.find("://"), part.rfind('@')) {
-            (Some(scheme), Some(at)) if at > scheme => format!("{}://***{}", &part[..scheme], &part[at..]),
-            _ => part.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join(",")
-}
-
-/// Keeps a quoted piece of input short.
+/// Shortens a quoted piece of input, and masks what is secret in it before it is cut.
 pub(super) fn clip(text: &str) -> String {
-    text.chars().take(60).collect()
+    secrets::repeated(text)
 }
 
 #[cfg(test)]
@@ -396,16 +554,5 @@ mod tests {
             assert_eq!(millis, expected, "{text}");
         }
         assert_eq!(words(Duration::from_secs(90)), "1m30s");
-    }
-
-    #[test]
-    fn passwords_in_addresses_are_not_shown() {
-        for (text, shown) in [
-            ("nats://bot:hunter2@10.0.0.1:4222", "nats://***@10.0.0.1:4222"),
-            ("nats://a:b@one:1,nats://two:2", "nats://***@one:1,nats://two:2"),
-            ("sqlite:/var/lib/a@b.db", "sqlite:/var/lib/a@b.db"),
-        ] {
-            assert_eq!(without_password(text), shown);
-        }
     }
 }

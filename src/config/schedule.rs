@@ -8,6 +8,7 @@ use super::reader::Reader;
 use crate::core::schedule::Cron;
 use crate::core::time::Timestamp;
 use crate::platforms::Probe;
+use crate::secrets;
 
 pub(super) const KEYS: &[Key] = &[
     Key::new(
@@ -26,11 +27,7 @@ pub(super) const KEYS: &[Key] = &[
         "When viewers are counted; only of streams that are online.",
     )
     .or("0 * * * * *"),
-    Key::new(
-        "schedule.permissions",
-        "When it is looked up what the bot may do.",
-    )
-    .or("0 */10 * * * *"),
+    Key::new("schedule.permissions", "When the bot's permissions are checked.").or("0 */10 * * * *"),
     Key::new(
         "schedule.jitter",
         "Each run starts up to this much later, so that not all start at once.",
@@ -60,7 +57,10 @@ pub(super) fn read(reader: &mut Reader<'_>, now: Timestamp) -> ScheduleSettings 
         let path = format!("schedule.{probe}");
         let Some(found) = reader.made(&path, |text| match text {
             "off" => Ok(None),
-            _ => Cron::parse(text).map(Some),
+            // A token in place of a schedule is not repeated.
+            _ => Cron::parse(text)
+                .map(Some)
+                .map_err(|error| error.to_string().replace(text, &secrets::repeated(text))),
         }) else {
             continue;
         };

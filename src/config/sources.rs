@@ -1,35 +1,39 @@
-//! `[[source]]` and the variables that name sources: what the bot attends.
+//! `[[source]]` and the variables that list sources: what the bot monitors.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::key::Key;
+use super::key::{Key, shown_path};
 use super::layers::{FileLayer, Layer, Raw, RawTable};
 use super::problem::{Origin, closest};
 use super::reader::{Reader, clip};
+use super::source_arg::{SourceArg, said};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 
 pub(super) const KEYS: &[Key] = &[
     Key::new(
         "sources",
-        "Sources as platform:id or platform:name; replaces the [[source]] list of the file.",
+        "Sources as platform:id, platform:name or a channel's URL; replaces the [[source]] list of the file.",
     )
     .list()
     .such_as("twitch:123456 kick:ratcaster"),
     Key::new(
         "twitch.channels",
-        "Logins of Twitch channels, in addition; a `#` in front is tolerated.",
+        "Logins or URLs of Twitch channels, in addition; a `#` in front is tolerated.",
     )
     .named(&["TWITCH_CHANNELS"])
     .list()
     .such_as("ratcaster catcaster"),
-    Key::new("kick.channels", "Slugs of Kick channels, in addition.")
+    Key::new("kick.channels", "Slugs or URLs of Kick channels, in addition.")
         .named(&["KICK_CHANNELS"])
         .list()
         .such_as("ratcaster"),
-    Key::new("discord.guild_id", "A Discord guild, in addition.")
-        .named(&["DISCORD_GUILD_ID"])
-        .such_as("987654321"),
+    Key::new(
+        "discord.guild_id",
+        "Id, name or URL of a Discord guild, in addition.",
+    )
+    .named(&["DISCORD_GUILD_ID"])
+    .such_as("987654321"),
     Key::new(
         "discord.channels",
         "Channel ids that matter in that guild; all when none are given.",
@@ -46,9 +50,9 @@ const FIELDS: [&str; 6] = ["platform", "id", "login", "slug", "priority", "chann
 pub struct SourceSpec {
     /// The platform.
     pub platform: PlatformName,
-    /// What it is called there.
+    /// Its id or name there.
     pub address: SourceAddress,
-    /// Sources with a higher number are listened to first where a platform limits that; 0 unless given.
+    /// Sources with a higher number get subscriptions first where a platform limits them; 0 unless given.
     pub priority: i64,
     /// Discord: the channels that matter; all when empty.
     pub channels: Vec<String>,
@@ -56,12 +60,12 @@ pub struct SourceSpec {
     pub origin: Origin,
 }
 
-/// How a source is called in the configuration.
+/// How the configuration identifies a source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SourceAddress {
     /// By its key.
     Id(SourceKey),
-    /// By its login or slug, in lower case; resolved to the id once and remembered.
+    /// By its login or slug, in lower case; resolved to the id once and cached.
     Name(String),
 }
 
@@ -98,6 +102,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
     let mut all = Gathered::default();
     let named = reader.list("sources");
     if let Some(found) = named {
+        warn_of_hidden(reader, &found.origin);
         for word in &found.value {
             match word_spec(word, &found.origin) {
                 Ok(spec) => add(reader, &mut all, spec, "sources"),
@@ -122,10 +127,19 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
         ("kick.channels", PlatformName::Kick),
     ] {
         let Some(found) = reader.list(path) else { continue };
+        let numbers = numbers_in(reader, path, &found.origin);
         for word in &found.value {
-            match name(platform, word) {
-                Ok(name) => {
-                    let spec = SourceSpec::new(platform, SourceAddress::Name(name), &found.origin);
+            if numbers.contains(word) {
+                let message = format!(
+                    "`{}` is a number, and a name is text: write it in quotes",
+                    clip(word)
+                );
+                reader.refuse(path, &found.origin, message);
+                continue;
+            }
+            match channel(platform, word) {
+                Ok(address) => {
+                    let spec = SourceSpec::new(platform, address, &found.origin);
                     add(reader, &mut all, spec, path);
                 }
                 Err(message) => reader.refuse(path, &found.origin, message),
@@ -136,7 +150,40 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
     all.specs
 }
 
-/// The sources so far, and where each of them stands.
+/// Returns the entries of a list that its file holds as numbers.
+fn numbers_in(reader: &Reader<'_>, path: &str, origin: &Origin) -> BTreeSet<String> {
+    let of_file = |layer: &Layer| match layer {
+        Layer::File(file) if *origin == Origin::File(file.path.clone()) => file.numbers.get(path).cloned(),
+        _ => None,
+    };
+    reader.layers().iter().find_map(of_file).unwrap_or_default()
+}
+
+/// Warns that `[[source]]` tables have no effect because a variable or flag lists sources too.
+fn warn_of_hidden(reader: &mut Reader<'_>, by: &Origin) {
+    if matches!(by, Origin::Demo) {
+        return;
+    }
+    let hidden: Vec<_> = reader
+        .layers()
+        .iter()
+        .filter_map(|layer| match layer {
+            Layer::File(file) if !file.sources.is_empty() => Some((file.path.clone(), file.sources.len())),
+            _ => None,
+        })
+        .collect();
+    for (path, count) in hidden {
+        let tables = if count == 1 { "table" } else { "tables" };
+        let message = format!(
+            "replaces the {count} [[source]] {tables} of {}, which do not count",
+            path.display()
+        );
+        let hint = "unset it to use the file, or remove the tables";
+        reader.warn_with("sources", by, message, hint);
+    }
+}
+
+/// The sources so far, and the index of each.
 #[derive(Default)]
 struct Gathered {
     specs: Vec<SourceSpec>,
@@ -144,28 +191,19 @@ struct Gathered {
 }
 
 fn guild(reader: &mut Reader<'_>, all: &mut Gathered) {
-    let guild = reader.made("discord.guild_id", |text| {
-        SourceKey::new(PlatformName::Discord, text)
+    let guild = reader.made_of_plain("discord.guild_id", "an id in quotes", |text| {
+        addressed(Some(PlatformName::Discord), text).map(|(_, address)| address)
     });
     let channels = reader.list("discord.channels");
     let Some(found) = guild else { return };
-    let mut spec = SourceSpec::new(
-        PlatformName::Discord,
-        SourceAddress::Id(found.value),
-        &found.origin,
-    );
+    let mut spec = SourceSpec::new(PlatformName::Discord, found.value, &found.origin);
     if let Some(channels) = channels {
-        for id in &channels.value {
-            if let Err(message) = numeric(id) {
-                reader.refuse("discord.channels", &channels.origin, message);
-            }
-        }
-        spec.channels = channels.value;
+        spec.channels = channel_ids(reader, "discord.channels", &channels.origin, &channels.value);
     }
     add(reader, all, spec, "discord.guild_id");
 }
 
-/// Adds a source. The same source from another origin is the same source; twice in one place is a slip of the pen.
+/// Adds a source. The same source from another origin is the same source; twice in one place is a mistake.
 fn add(reader: &mut Reader<'_>, all: &mut Gathered, spec: SourceSpec, key: &str) {
     match all.places.entry((spec.platform, spec.address.clone())) {
         Entry::Vacant(free) => {
@@ -179,30 +217,61 @@ fn add(reader: &mut Reader<'_>, all: &mut Gathered, spec: SourceSpec, key: &str)
     }
 }
 
-/// Reads `platform:id`, `platform:name`, or `discord:id/channel/channel`.
+/// Parses `platform:id`, `platform:name`, the address of a channel, or `discord:id/channel/channel`.
 fn word_spec(word: &str, origin: &Origin) -> Result<SourceSpec, String> {
-    let (platform, id) = word
-        .split_once(':')
-        .ok_or_else(|| InvalidSourceKey::Shape(clip(word)).to_string())?;
-    let platform: PlatformName = platform
-        .parse()
-        .map_err(|error: InvalidSourceKey| error.to_string())?;
-    let mut parts = id.split('/');
-    let id_alone = parts.next().unwrap_or_default();
-    let channels: Vec<String> = parts.map(str::to_owned).collect();
-    let with_channels = platform == PlatformName::Discord
-        && !channels.is_empty()
-        && channels.iter().all(|channel| numeric(channel).is_ok());
-    if with_channels && let Ok(key) = SourceKey::new(platform, id_alone) {
-        let mut spec = SourceSpec::new(platform, SourceAddress::Id(key), origin);
-        spec.channels = channels;
+    if let Some(("discord", rest)) = word.split_once(':')
+        && let Some((id, channels)) = rest.split_once('/')
+        && let Ok(key) = SourceKey::new(PlatformName::Discord, id)
+    {
+        let mut spec = SourceSpec::new(PlatformName::Discord, SourceAddress::Id(key), origin);
+        spec.channels = channels.split('/').map(channel_id).collect::<Result<_, _>>()?;
         return Ok(spec);
     }
-    let address = match SourceKey::new(platform, id) {
-        Ok(key) => SourceAddress::Id(key),
-        Err(_) => SourceAddress::Name(name(platform, id)?),
-    };
+    let (platform, address) = addressed(None, word)?;
     Ok(SourceSpec::new(platform, address, origin))
+}
+
+/// Parses a source as it may be written wherever an id is accepted. `beside` is the platform from a separate field.
+pub(super) fn addressed(
+    beside: Option<PlatformName>,
+    text: &str,
+) -> Result<(PlatformName, SourceAddress), String> {
+    let text = text.trim();
+    let of_platform = |platform| SourceArg::of(platform, text.trim_start_matches('#'));
+    let arg = match beside {
+        // A guild's name may hold a colon; no login or slug does.
+        Some(platform) if !text.contains([':', '/']) => of_platform(platform)?,
+        Some(PlatformName::Discord) => match text.parse() {
+            Ok(arg) => arg,
+            Err(error) if text.contains("://") || text.starts_with("discord.gg/") => return Err(error),
+            Err(_) => of_platform(PlatformName::Discord)?,
+        },
+        _ => text.parse()?,
+    };
+    let (platform, address) = match arg {
+        SourceArg::Key(key) => (key.platform(), SourceAddress::Id(key)),
+        SourceArg::Name {
+            platform: Some(platform),
+            name,
+        } => (platform, SourceAddress::Name(name)),
+        SourceArg::Name { platform: None, .. } => {
+            return Err(said(&InvalidSourceKey::Shape(text.to_owned())));
+        }
+    };
+    match beside {
+        Some(beside) if beside != platform => Err(format!(
+            "is on {platform}, but the platform beside it is {beside}"
+        )),
+        _ => Ok((platform, address)),
+    }
+}
+
+/// Parses a login or slug, or the address of that channel.
+pub(super) fn channel(platform: PlatformName, text: &str) -> Result<SourceAddress, String> {
+    if text.contains([':', '/']) {
+        return addressed(Some(platform), text).map(|(_, address)| address);
+    }
+    name(platform, text).map(SourceAddress::Name)
 }
 
 /// Reads one `[[source]]`.
@@ -217,59 +286,69 @@ fn table_spec(
     for field in table.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
         let hint = closest(field, FIELDS.into_iter()).map(|meant| format!("did you mean `{meant}`?"));
         let hint = hint.unwrap_or_else(|| format!("a source has {}", FIELDS.join(", ")));
-        reader.refuse_with(&key(field), &origin, "is not known", &hint);
+        reader.refuse_with(&key(&shown_path(field)), &origin, "is not known", &hint);
     }
     let mut text = |field: &str| match table.get(field)? {
         Raw::Text(text) => Some(text.clone()),
-        Raw::Plain(text) if field == "id" => Some(text.clone()),
+        Raw::Plain(text) if field == "id" => number_id(text)
+            .map_err(|message| reader.refuse(&key(field), &origin, message))
+            .ok(),
         _ => {
             reader.refuse(&key(field), &origin, "expects text in quotes");
             None
         }
     };
     let (platform, id, login, slug) = (text("platform"), text("id"), text("login"), text("slug"));
-    let Some(platform) = platform else {
-        if !table.contains_key("platform") {
-            let message = "is missing; use one of twitch, kick, discord";
-            reader.refuse(&key("platform"), &origin, message);
-        }
+    if id.is_none() && table.contains_key("id") {
         return None;
-    };
-    let platform: PlatformName = match platform.parse::<PlatformName>() {
-        Ok(platform) => platform,
-        Err(error) => {
-            reader.refuse(&key("platform"), &origin, error.to_string());
+    }
+    let named: Option<PlatformName> = match platform.map(|platform| platform.parse()) {
+        None => None,
+        Some(Ok(platform)) => Some(platform),
+        Some(Err(error)) => {
+            reader.refuse(&key("platform"), &origin, said(&error));
             return None;
         }
     };
-    let (name_field, given_name) = match platform {
-        PlatformName::Twitch => ("login", login.or(slug)),
-        PlatformName::Kick => ("slug", slug.or(login)),
-        PlatformName::Discord => ("id", None),
+    let (given_name, name_field) = match (named, login, slug) {
+        (_, Some(login), None) => (Some(login), "login"),
+        (_, None, Some(slug)) | (Some(PlatformName::Kick), _, Some(slug)) => (Some(slug), "slug"),
+        (_, login, _) => (login, "login"),
     };
-    let address = match (id, given_name) {
-        (Some(id), _) => SourceKey::new(platform, &id)
-            .map(SourceAddress::Id)
-            .map_err(|error| (key("id"), error.to_string())),
-        (None, Some(given)) => name(platform, &given)
-            .map(SourceAddress::Name)
-            .map_err(|message| (key(name_field), message)),
-        (None, None) => {
-            let or = if platform == PlatformName::Discord {
-                ""
-            } else {
-                " or `"
+    let found = match (named, &id, &given_name) {
+        (None, Some(text), _) if is_addressed(text) => {
+            addressed(None, text).map_err(|message| ("id", message))
+        }
+        (None, None, Some(text)) if is_addressed(text) => {
+            addressed(None, text).map_err(|message| (name_field, message))
+        }
+        (None, ..) => {
+            if !table.contains_key("platform") {
+                let message = "is missing; use one of twitch, kick, discord";
+                reader.refuse(&key("platform"), &origin, message);
+            }
+            return None;
+        }
+        (named, Some(text), _) => addressed(named, text).map_err(|message| ("id", message)),
+        (Some(PlatformName::Discord), None, Some(text)) => {
+            addressed(named, text).map_err(|message| (name_field, message))
+        }
+        // Digits alone are a name here.
+        (Some(platform), None, Some(text)) => channel(platform, text)
+            .map(|address| (platform, address))
+            .map_err(|message| (name_field, message)),
+        (Some(platform), None, None) => {
+            let needs = match platform {
+                PlatformName::Twitch => "needs `id` or `login`",
+                PlatformName::Kick => "needs `id` or `slug`",
+                PlatformName::Discord => "needs `id`",
             };
-            let names = if or.is_empty() {
-                "`id`".to_owned()
-            } else {
-                format!("`id`{or}{name_field}`")
-            };
-            Err((format!("source #{place}"), format!("needs {names}")))
+            reader.refuse(&format!("source #{place}"), &origin, needs);
+            return None;
         }
     };
-    let address = address
-        .map_err(|(key, message)| reader.refuse(&key, &origin, message))
+    let (platform, address) = found
+        .map_err(|(field, message)| reader.refuse(&key(field), &origin, message))
         .ok()?;
     let mut spec = SourceSpec::new(platform, address, &origin);
     match table.get("priority") {
@@ -282,10 +361,7 @@ fn table_spec(
     match table.get("channels") {
         None => {}
         Some(Raw::List(channels)) if platform == PlatformName::Discord => {
-            for message in channels.iter().filter_map(|id| numeric(id).err()) {
-                reader.refuse(&key("channels"), &origin, message);
-            }
-            spec.channels.clone_from(channels);
+            spec.channels = channel_ids(reader, &key("channels"), &origin, channels);
         }
         Some(Raw::List(_)) => {
             reader.refuse(
@@ -299,14 +375,82 @@ fn table_spec(
     Some(spec)
 }
 
-fn numeric(id: &str) -> Result<(), String> {
-    SourceKey::new(PlatformName::Discord, id)
-        .map(|_| ())
-        .map_err(|_| format!("`{}` is not a channel's id", clip(id)))
+/// Whether text contains its platform.
+fn is_addressed(text: &str) -> bool {
+    text.parse::<SourceArg>()
+        .is_ok_and(|arg| !matches!(arg, SourceArg::Name { platform: None, .. }))
 }
 
-/// Checks a login or slug and writes it in lower case.
-fn name(platform: PlatformName, given: &str) -> Result<String, String> {
+/// Parses ids of Discord channels, and reports what is none.
+fn channel_ids(reader: &mut Reader<'_>, key: &str, origin: &Origin, texts: &[String]) -> Vec<String> {
+    let mut ids = Vec::with_capacity(texts.len());
+    for text in texts {
+        match channel_id(text) {
+            Ok(id) => ids.push(id),
+            Err(message) => reader.refuse(key, origin, message),
+        }
+    }
+    ids
+}
+
+/// Parses the id of a Discord channel, or the address of its page.
+fn channel_id(text: &str) -> Result<String, String> {
+    if is_float(text) {
+        return Err(float_as_id(text));
+    }
+    let of_address = text
+        .split_once("/channels/")
+        .and_then(|(_, rest)| rest.split('/').nth(1));
+    let id = of_address.unwrap_or(text);
+    SourceKey::new(PlatformName::Discord, id)
+        .map(|_| id.to_owned())
+        .map_err(|_| format!("`{}` is not a channel's id", clip(text)))
+}
+
+/// Returns a value that a file holds as a number or a boolean, if it can be an id. It is never a name, whatever letters it prints as.
+fn number_id(text: &str) -> Result<String, String> {
+    if is_float(text) {
+        return Err(float_as_id(text));
+    }
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "`{}` is a number or a boolean that no id can be; write the id in quotes",
+            clip(text)
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Returns why text with a leading `-` is not accepted: it is a negative number, or an option of the command line.
+pub fn negative(text: &str) -> String {
+    format!("`{}` begins with `-`, which no name or id does", clip(text))
+}
+
+/// Whether `text` is a number in scientific notation or with a fraction, as spreadsheets and YAML write large ids.
+pub fn is_float(text: &str) -> bool {
+    let begins = text.starts_with(|first: char| first.is_ascii_digit());
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let in_notation = |byte: u8| byte.is_ascii_digit() || b".eE+-".contains(&byte);
+    begins && !is_plain && text.bytes().all(in_notation) && text.parse::<f64>().is_ok()
+}
+
+/// Returns why a float is not accepted as an id.
+pub fn float_as_id(text: &str) -> String {
+    format!(
+        "`{}` is a floating-point number, which has lost digits of the id; write the whole id, in quotes where a file is \
+         converted",
+        clip(text)
+    )
+}
+
+/// Checks a login or slug and converts it to lower case.
+pub fn name(platform: PlatformName, given: &str) -> Result<String, String> {
+    if is_float(given) {
+        return Err(float_as_id(given));
+    }
+    if given.starts_with('-') {
+        return Err(negative(given));
+    }
     let name = given.trim_start_matches(['#', '@']).to_lowercase();
     let (longest, extra) = match platform {
         PlatformName::Twitch => (25, "_"),

@@ -1,4 +1,4 @@
-//! Where bitbrat keeps what it must remember: tokens, the outbox, the embedded store.
+//! The directories for persistent state: tokens, the outbox, the embedded store.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub(super) fn read(reader: &mut Reader<'_>, base: &Base) -> PathBuf {
         .unwrap_or_else(|| base.state_home.join("bitbrat"))
 }
 
-/// The directories of the person who runs this.
+/// The base directories of the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Base {
     pub config_home: PathBuf,

@@ -1,13 +1,14 @@
-//! `[store]`: where source documents are kept, and how often what is not a transition is written.
+//! `[store]`: where source documents are stored, and how often what is not a transition is written.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::file_path;
 use super::google::GoogleSettings;
 use super::key::Key;
 use super::problem::Origin;
-use super::reader::{Reader, clip};
+use super::reader::{Reader, clip, is_foreign};
 
 pub(super) const KEYS: &[Key] = &[
     Key::new(
@@ -26,13 +27,14 @@ pub(super) const KEYS: &[Key] = &[
         "store.driver",
         "The platform's own choice; `firestore` counts here when store.url is not set.",
     )
-    .named(&["PERSISTENCE_DRIVER"]),
+    .named(&["PERSISTENCE_DRIVER"])
+    .shared(),
 ];
 
 /// Where documents are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreTarget {
-    /// A SQLite file; made when it is missing.
+    /// A SQLite file; created when it is missing.
     Sqlite(PathBuf),
     /// A Firestore database.
     Firestore {
@@ -41,7 +43,7 @@ pub enum StoreTarget {
         /// The database.
         database: String,
     },
-    /// Nowhere; gone when the process ends.
+    /// In memory; lost when the process ends.
     Memory,
 }
 
@@ -76,7 +78,9 @@ pub(super) fn read(
     let found = reader.text("store.url");
     let driver = reader.text("store.driver");
     let (url, origin) = match (found, driver) {
-        (Some(url), Some(driver)) if url.origin == Origin::Default && driver.value == "firestore" => {
+        (Some(url), Some(driver))
+            if url.origin == Origin::Default && driver.value.eq_ignore_ascii_case("firestore") =>
+        {
             ("firestore".to_owned(), driver.origin)
         }
         (Some(url), _) => (url.value, url.origin),
@@ -86,7 +90,13 @@ pub(super) fn read(
     let target = match target(&url, state_dir, google) {
         Ok(target) => target,
         Err((message, hint)) => {
-            reader.refuse_with("store.url", &origin, message, hint);
+            // Chosen by the platform's variable: it contains no location, so our own setting applies.
+            if is_foreign("store.driver", &origin) {
+                let message = format!("{message}; {fallback} is used instead");
+                reader.warn_with("store.driver", &origin, message, hint);
+            } else {
+                reader.refuse_with("store.url", &origin, message, hint);
+            }
             fallback
         }
     };
@@ -118,7 +128,7 @@ pub(super) fn read(
     }
 }
 
-/// Reads a store's address. Also used for `store migrate FROM TO`.
+/// Parses a store's address. Also used for `store migrate FROM TO`.
 pub(super) fn target(
     url: &str,
     state_dir: &std::path::Path,
@@ -131,9 +141,12 @@ pub(super) fn target(
             Err((format!("`{}` names no file", clip(url)), FORMS))
         }
         "sqlite" if rest.is_empty() => Ok(StoreTarget::Sqlite(state_dir.join("bitbrat.db"))),
-        "sqlite" => Ok(StoreTarget::Sqlite(PathBuf::from(
-            rest.strip_prefix("//").unwrap_or(rest),
-        ))),
+        "sqlite" => match file_path::check(rest) {
+            Ok(()) => Ok(StoreTarget::Sqlite(PathBuf::from(
+                rest.strip_prefix("//").unwrap_or(rest),
+            ))),
+            Err(message) => Err((message, FORMS)),
+        },
         "memory" if url == "memory" => Ok(StoreTarget::Memory),
         "firestore" => {
             let (project, database) = rest.split_once('/').unwrap_or((rest, ""));

@@ -1,4 +1,4 @@
-//! `config init` and `.env.example`, both written from the table of keys so that neither can drift from it.
+//! `config init` and `.env.example`, both generated from the table of keys so that neither can diverge from it.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use super::key::{AREAS, Area, Key};
 use crate::failure::{ExitCode, Failure};
 
-/// Returns the text of a commented `bitbrat.toml`: every key with its meaning, switched off where it equals the default.
+/// Returns the text of a commented `bitbrat.toml`: every key with its description, commented out where it equals the default.
 pub fn toml_template() -> String {
     let mut text = String::from(
         "# bitbrat's configuration. A line that begins with `#` is the default or an example; remove the `#` to change it.\n\
          # Secrets do not belong here: put them into the environment or into `.env` (see .env.example).\n\
-         # `bitbrat config check` tells what is wrong, `bitbrat config show` what is in force and where it came from.\n",
+         # `bitbrat config check` reports what is wrong, `bitbrat config show` prints every value and where it came from.\n",
     );
     let mut section = "";
     for area in AREAS {
@@ -53,9 +53,9 @@ fn in_file(key: &Key) -> bool {
 }
 
 const SOURCES: &str = "
-# --- Sources: what the bot attends, one [[source]] each ---
+# --- Monitored sources, one [[source]] each ---
 # By numeric id, or by name (`login` on Twitch, `slug` on Kick), which is resolved to the id once and remembered.
-# A higher `priority` is listened to first where a platform limits how many can be.
+# A higher `priority` is subscribed to first where a platform limits subscriptions.
 
 #[[source]]
 #platform = \"twitch\"
@@ -121,7 +121,7 @@ pub fn env_example() -> String {
     text
 }
 
-/// Appends a comment, broken at 118 columns.
+/// Appends a comment, wrapped at 118 columns.
 fn comment(text: &mut String, sentence: &str) {
     let mut line = String::from("#");
     for word in sentence.split(' ') {
@@ -135,7 +135,7 @@ fn comment(text: &mut String, sentence: &str) {
     let _ = writeln!(text, "{line}");
 }
 
-/// Writes a commented `bitbrat.toml` to `path`. A file that is there already is left alone.
+/// Writes a commented `bitbrat.toml` to `path`. An existing file is not changed.
 pub fn init(path: &Path) -> Result<PathBuf, Failure> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|error| {
@@ -168,7 +168,7 @@ pub fn init(path: &Path) -> Result<PathBuf, Failure> {
         .write_all(toml_template().as_bytes())
         .and_then(|()| file.sync_all());
     written.map_err(|error| {
-        // Half a file would be in the way of the next attempt.
+        // A partial file would prevent the next attempt.
         let left = std::fs::remove_file(path);
         let what = match left {
             Ok(()) => format!("cannot write `{}`", path.display()),

@@ -1,4 +1,4 @@
-//! Configuration end to end: layers in, settings or problems out.
+//! End-to-end tests of the configuration: layers in, settings or problems out.
 
 use super::*;
 use crate::core::source::PlatformName;
@@ -10,16 +10,16 @@ const NOW: &str = "2026-05-01T18:00:00Z";
 /// A directory with configuration files, and an environment.
 struct Given {
     dir: tempfile::TempDir,
-    inputs: Inputs,
+    inputs: ObservationReceiver,
 }
 
 impl Given {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let inputs = Inputs {
+        let inputs = ObservationReceiver {
             work_dir: dir.path().to_owned(),
             environment: BTreeMap::from([("HOME".to_owned(), "/home/rat".to_owned())]),
-            ..Inputs::default()
+            ..ObservationReceiver::default()
         };
         Self { dir, inputs }
     }
@@ -122,7 +122,7 @@ fn what_is_closer_counts_more() {
 }
 
 #[test]
-fn our_own_name_counts_more_than_the_platforms_and_an_empty_one_does_not_count() {
+fn own_variable_overrides_platform_variable_unless_empty() {
     let settings = Given::new()
         .env("TWITCH_CLIENT_ID", "platform")
         .env("BITBRAT_TWITCH__CLIENT_ID", "own")
@@ -134,18 +134,18 @@ fn our_own_name_counts_more_than_the_platforms_and_an_empty_one_does_not_count()
 }
 
 #[test]
-fn every_problem_is_told_at_once_with_its_place_and_key() {
+fn all_problems_are_reported_with_location_and_key() {
     let given = Given::new()
         .toml(
             "[store]\nurl = \"postgres\"\ncolour = 1\n[schedule]\nstream = \"* * * * *\"\n\
              viewers = \"0 0 0 1 * MON\"\n[web]\nlisten = \"0.0.0.0:8787\"\n[twitch]\nhelix_url = \"api.twitch.tv\"\n\
              client_secret = \"hunter2\"\nclient_id = 5\n[watch]\noutbox = 10\n",
         )
-        .env("BITBRAT_STORE_URL", "memory")
+        .env("BITBRAT_STORE__ULR", "memory")
         .env("BITBRAT_BUS__HEARTBEAT", "10s")
-        .env("LOG_LEVEL", "loud");
+        .env("BITBRAT_LOG__LEVEL", "loud");
     let expected = [
-        "$BITBRAT_STORE_URL: is not known",
+        "$BITBRAT_STORE__ULR: is not known",
         "bitbrat.toml: store.colour: is not known",
         "bitbrat.toml: store.url: `postgres` is not a store",
         "$BITBRAT_BUS__HEARTBEAT: 10s is not between 5m and 168h",
@@ -158,7 +158,7 @@ fn every_problem_is_told_at_once_with_its_place_and_key() {
         "bitbrat.toml: twitch.helix_url: `api.twitch.tv` is not an address (relative URL without a base)",
         "bitbrat.toml: twitch.client_id: expects text in quotes, not 5",
         "bitbrat.toml: twitch.client_secret: is a secret, and this file is not the place for it",
-        "$LOG_LEVEL: `loud` is none of error, warn, info, debug, trace",
+        "$BITBRAT_LOG__LEVEL: `loud` is none of error, warn, info, debug, trace",
     ];
     assert_eq!(given.problems(), expected);
     let failure = crate::failure::Failure::from(given.load().checked().unwrap_err());
@@ -197,13 +197,13 @@ fn a_malformed_line_spoils_the_env_file_without_showing_it() {
     let problems = given.problems();
     assert_eq!(
         problems,
-        [".env: the line after TWITCH_CLIENT_ID is malformed, so nothing in this file counts"]
+        [".env: line 2 is malformed, so nothing in this file counts"]
     );
     assert_eq!(given.load().settings.twitch.client_id, None);
 }
 
 #[test]
-fn broken_toml_is_told_with_its_line_and_without_its_text() {
+fn toml_syntax_error_reports_line_but_not_content() {
     let given = Given::new().toml("[store]\nurl = hunter2 hunter2\n");
     let problems = given.problems();
     assert_eq!(problems.len(), 1);
@@ -212,6 +212,8 @@ fn broken_toml_is_told_with_its_line_and_without_its_text() {
         "{problems:?}"
     );
     assert!(!problems[0].contains("hunter2"), "{problems:?}");
+    let unclosed = Given::new().toml("[store]\nurl = \"sqlite:/x\n").problems();
+    assert!(unclosed[0].contains("expected `\"`"), "{unclosed:?}");
 }
 
 #[test]
@@ -327,16 +329,16 @@ fn stores_and_buses_of_the_wrong_shape_are_refused() {
     }
     let problems = Given::new()
         .env("BITBRAT_BUS__URL", "nats")
-        .env("BUS_PREFIX", "staging-")
+        .env("BITBRAT_BUS__PREFIX", "staging-")
         .problems();
     assert_eq!(
         problems,
-        ["$BUS_PREFIX: `staging-` does not end in a dot, so NATS finds no stream for it"]
+        ["$BITBRAT_BUS__PREFIX: `staging-` does not end in a dot, so NATS finds no stream for it"]
     );
 }
 
 #[test]
-fn sources_come_from_the_file_and_the_platforms_variables_together() {
+fn sources_merge_from_file_and_platform_variables() {
     let settings = Given::new()
         .toml(
             "[[source]]\nplatform = \"twitch\"\nid = 900200\npriority = 7\n\
@@ -377,12 +379,12 @@ fn a_list_in_the_environment_replaces_the_file() {
 }
 
 #[test]
-fn each_wrong_source_is_told_by_its_place() {
+fn invalid_sources_are_reported_by_position() {
     let problems = Given::new()
         .toml(
             "[[source]]\nplatform = \"twitch\"\nid = \"1\"\n[[source]]\nplatform = \"twitch\"\nid = \"1\"\n\
              [[source]]\nid = \"1\"\n[[source]]\nplatform = \"myspace\"\nid = \"1\"\n\
-             [[source]]\nplatform = \"twitch\"\nlogn = \"a\"\n[[source]]\nplatform = \"discord\"\nlogin = \"a\"\n\
+             [[source]]\nplatform = \"twitch\"\nlogn = \"a\"\n[[source]]\nplatform = \"discord\"\npriority = 1\n\
              [[source]]\nplatform = \"kick\"\nslug = \"a b\"\n\
              [[source]]\nplatform = \"kick\"\nid = \"5\"\npriority = \"high\"\nchannels = [\"1\"]\n",
         )
@@ -418,7 +420,7 @@ fn a_schedule_that_never_fires_is_a_warning_and_off_is_off() {
 }
 
 #[test]
-fn a_demo_keeps_real_credentials_and_sources_apart_but_heeds_the_rest() {
+fn demo_ignores_only_real_credentials_and_sources() {
     let mut given = Given::new()
         .toml("[[source]]\nplatform = \"twitch\"\nid = \"1\"\n[web]\nlisten = \"127.0.0.1:9999\"\n")
         .env("TWITCH_CLIENT_SECRET", "real")
@@ -458,7 +460,7 @@ fn loading_makes_nothing() {
 }
 
 #[test]
-fn init_writes_a_file_that_loads_to_the_defaults_and_never_overwrites() {
+fn init_writes_loadable_defaults_and_never_overwrites() {
     let given = Given::new();
     let path = given.dir.path().join("bitbrat.toml");
     init(&path).unwrap();
@@ -510,4 +512,567 @@ fn the_shipped_env_example_is_the_generated_one() {
         shipped == env_example(),
         ".env.example differs from the table of keys; run this test with UPDATE_GENERATED=1"
     );
+}
+
+/// The warnings, each on one line, with its hint.
+fn warnings(configuration: &Configuration) -> Vec<String> {
+    configuration.warnings.iter().map(Problem::with_hint).collect()
+}
+
+#[test]
+fn variables_of_other_programs_never_stop_a_start() {
+    const FOREIGN: &[(&str, &str)] = &[
+        ("BITBRAT_PORT", "tcp://10.0.0.9:80"),
+        ("BITBRAT_WEB_PORT", "tcp://10.0.0.9:80"),
+        ("BITBRAT_WEB_PORT_80_TCP", "tcp://10.0.0.9:80"),
+        ("BITBRAT_WEB_PORT_80_TCP_ADDR", "10.0.0.9"),
+        ("BITBRAT_WEB_PORT_80_TCP_PORT", "80"),
+        ("BITBRAT_WEB_PORT_80_TCP_PROTO", "tcp"),
+        ("BITBRAT_WEB_SERVICE_HOST", "10.0.0.9"),
+        ("BITBRAT_WEB_SERVICE_PORT", "80"),
+        ("BITBRAT_STORE_SERVICE_PORT_HTTP", "80"),
+        ("BITBRAT_STORE_NAME", "/app/store"),
+        ("BITBRAT_STORE__URL_SERVICE_HOST", "10.0.0.9"),
+        ("NATS_PORT", "tcp://10.0.0.8:4222"),
+        ("BITBRAT_API_TOKEN", "s3cr3t"),
+        ("BITBRAT_ENV", "production"),
+    ];
+    let given = FOREIGN
+        .iter()
+        .fold(Given::new(), |given, (name, value)| given.env(name, value));
+    let lines: String = FOREIGN
+        .iter()
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect();
+    for configuration in [given.load(), Given::new().file(".env", &lines).load()] {
+        assert_eq!(configuration.problems, []);
+        assert_eq!(configuration.warnings, []);
+    }
+}
+
+#[test]
+fn an_unknown_name_with_our_prefix_is_a_warning() {
+    for (name, hint) in [
+        ("BITBRAT_STORE_URL", "(did you mean `BITBRAT_STORE__URL`?)"),
+        ("BITBRAT_SORCES", "(did you mean `BITBRAT_SOURCES`?)"),
+        ("BITBRAT_WEB_PORT", "(did you mean"),
+        ("BITBRAT_RELEASE_CHANNEL", "is not known to bitbrat"),
+    ] {
+        let line = format!("{name}=8080\n");
+        for given in [Given::new().env(name, "8080"), Given::new().file(".env", &line)] {
+            let configuration = given.load();
+            assert_eq!(configuration.problems, [], "{name}");
+            let warnings = warnings(&configuration);
+            assert!(
+                warnings.len() == 1 && warnings[0].contains(hint),
+                "{name}: {warnings:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_slip_in_a_variable_of_our_own_form_stops_the_start() {
+    for name in [
+        "BITBRAT_STORE__ULR",
+        "BITBRAT_TWICH__CLIENT_ID",
+        "BITBRAT_WEB__TOKN",
+    ] {
+        let line = format!("{name}=x\n");
+        for given in [Given::new().env(name, "x"), Given::new().file(".env", &line)] {
+            assert_eq!(given.problems().len(), 1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn values_meant_for_other_programs_fall_back_to_the_default() {
+    use tracing::level_filters::LevelFilter;
+    for (value, level, doubtful) in [
+        ("verbose", LevelFilter::DEBUG, false),
+        ("WARN", LevelFilter::WARN, false),
+        ("silly", LevelFilter::TRACE, false),
+        ("30", LevelFilter::INFO, true),
+        ("loud", LevelFilter::INFO, true),
+    ] {
+        let configuration = Given::new().env("LOG_LEVEL", value).load();
+        assert_eq!(configuration.problems, [], "{value}");
+        assert_eq!(configuration.settings.log.level, level, "{value}");
+        assert_eq!(!configuration.warnings.is_empty(), doubtful, "{value}");
+    }
+    let configuration = Given::new()
+        .env("RUST_LOG", "bitbrat=loud")
+        .env("NATS_ACK_WAIT_SECONDS", "60s")
+        .load();
+    assert_eq!(configuration.problems, []);
+    assert_eq!(configuration.warnings.len(), 2);
+    assert_eq!(configuration.settings.bus.ack_wait.as_secs(), 60);
+}
+
+#[test]
+fn foreign_values_are_warned_of_with_what_is_used_instead() {
+    for (variables, said) in [
+        (
+            &[("MESSAGE_BUS_DRIVER", "kafka")][..],
+            "bus.url = local, the default, is used instead",
+        ),
+        (
+            &[("MESSAGE_BUS_DRIVER", "rabbitmq")],
+            "bus.url = local, the default, is used instead",
+        ),
+        (
+            &[("MESSAGE_BUS", "amqp://mq:5672")],
+            "bus.url = local, the default, is used instead",
+        ),
+        (
+            &[("MESSAGE_BUS_DRIVER", "pubsub")],
+            "bus.url = local, the default, is used instead",
+        ),
+        (
+            &[("MESSAGE_BUS_DRIVER", "kafka"), ("MESSAGE_BUS", "nats")],
+            "bus.driver = nats from $MESSAGE_BUS is used instead",
+        ),
+        (
+            &[("MESSAGE_BUS_DRIVER", "nats"), ("BUS_PREFIX", "dev")],
+            "`dev.` is used instead",
+        ),
+        (&[("INSTANCE_ID", "a b")], "a name is generated instead"),
+        (&[("INSTANCE_ID", "i/0123")], "a name is generated instead"),
+        (
+            &[("LOG_LEVEL", "loud")],
+            "log.level = info, the default, is used instead",
+        ),
+        (
+            &[("LOG_LEVEL", "loud"), ("BITBRAT_LOG__FILTER", "bitbrat=debug")],
+            "log.level = info, the default, is used instead",
+        ),
+        (
+            &[("RUST_LOG", "a=b=c")],
+            "log.level = info, the default, is used instead",
+        ),
+        (
+            &[("RUST_LOG", "a=b=c"), ("LOG_LEVEL", "debug")],
+            "log.level = debug from $LOG_LEVEL is used instead",
+        ),
+        (
+            &[("NATS_ACK_WAIT_SECONDS", "0")],
+            "bus.ack_wait_seconds = 60, the default, is used instead",
+        ),
+        (
+            &[("PERSISTENCE_DRIVER", "firestore")],
+            "bitbrat.db is used instead",
+        ),
+        (
+            &[("FIRESTORE_EMULATOR_HOST", "tcp://x")],
+            "neither Firestore nor Pub/Sub is used",
+        ),
+    ] {
+        let given = variables
+            .iter()
+            .fold(Given::new(), |given, (name, value)| given.env(name, value));
+        let lines: String = variables
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\"\n"))
+            .collect();
+        for configuration in [given.load(), Given::new().file(".env", &lines).load()] {
+            assert_eq!(configuration.problems, [], "{variables:?}");
+            let warnings = warnings(&configuration);
+            assert!(
+                warnings.len() == 1 && warnings[0].replace("/.env", "").contains(said)
+                    || warnings.len() == 1 && said.contains(" from $"),
+                "{variables:?}: {warnings:?}"
+            );
+            assert!(!warnings[0].contains("(none)"), "{warnings:?}");
+        }
+    }
+    // The file's value is next in order.
+    let configuration = Given::new()
+        .toml("[log]\nlevel = \"debug\"\n[watch]\ninstance = \"w1\"\n")
+        .env("LOG_LEVEL", "loud")
+        .env("INSTANCE_ID", "a b")
+        .load();
+    assert_eq!(configuration.problems, []);
+    assert_eq!(
+        configuration.settings.log.level,
+        tracing::level_filters::LevelFilter::DEBUG
+    );
+    assert_eq!(configuration.settings.watch.instance.as_deref(), Some("w1"));
+    // What is written as ours is still rejected.
+    for (name, value) in [
+        ("BITBRAT_BUS__DRIVER", "kafka"),
+        ("BITBRAT_WATCH__INSTANCE", "a b"),
+        ("BITBRAT_LOG__LEVEL", "loud"),
+    ] {
+        assert_eq!(Given::new().env(name, value).problems().len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn sources_are_named_by_id_name_or_address_anywhere() {
+    for (toml, name) in [
+        ("platform = \"twitch\"\nid = \"777001\"", "twitch:777001"),
+        ("platform = \"twitch\"\nid = 777001", "twitch:777001"),
+        ("platform = \"twitch\"\nid = \"twitch:777001\"", "twitch:777001"),
+        ("id = \"twitch:777001\"", "twitch:777001"),
+        (
+            "platform = \"twitch\"\nid = \"PixelMeadow\"",
+            "twitch:pixelmeadow",
+        ),
+        (
+            "platform = \"twitch\"\nid = \"https://www.twitch.tv/PixelMeadow\"",
+            "twitch:pixelmeadow",
+        ),
+        ("id = \"https://www.twitch.tv/PixelMeadow\"", "twitch:pixelmeadow"),
+        (
+            "platform = \"twitch\"\nlogin = \"twitch.tv/PixelMeadow\"",
+            "twitch:pixelmeadow",
+        ),
+        (
+            "platform = \"twitch\"\nlogin = \"twitch:pixelmeadow\"",
+            "twitch:pixelmeadow",
+        ),
+        ("login = \"twitch:pixelmeadow\"", "twitch:pixelmeadow"),
+        ("platform = \"twitch\"\nlogin = \"1234\"", "twitch:1234"),
+        (
+            "platform = \"kick\"\nslug = \"https://kick.com/Big-Rat\"",
+            "kick:big-rat",
+        ),
+        ("platform = \"kick\"\nid = \"big-rat\"", "kick:big-rat"),
+        (
+            "platform = \"discord\"\nid = \"https://discord.com/channels/55/66\"",
+            "discord:55",
+        ),
+        (
+            "platform = \"discord\"\nid = \"The Rat: Pack\"",
+            "discord:the rat: pack",
+        ),
+    ] {
+        let given = Given::new().toml(&format!("[[source]]\n{toml}\n"));
+        let names: Vec<String> = given.settings().sources.iter().map(ToString::to_string).collect();
+        assert_eq!(names, [name], "{toml}");
+    }
+    let given = Given::new()
+        .env(
+            "BITBRAT_SOURCES",
+            "https://www.twitch.tv/PixelMeadow,kick.com/big-rat twitch:1 discord:5/6/7 https://discord.com/channels/8/9",
+        )
+        .env("TWITCH_CHANNELS", "#one https://twitch.tv/two")
+        .env("KICK_CHANNELS", "https://kick.com/three")
+        .env("DISCORD_GUILD_ID", "https://discord.com/channels/10/11")
+        .env("DISCORD_CHANNELS", "12 https://discord.com/channels/10/13");
+    let settings = given.settings();
+    let names: Vec<String> = settings.sources.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "twitch:pixelmeadow",
+            "kick:big-rat",
+            "twitch:1",
+            "discord:5",
+            "discord:8",
+            "twitch:one",
+            "twitch:two",
+            "kick:three",
+            "discord:10"
+        ]
+    );
+    assert_eq!(settings.sources[8].channels, ["12", "13"]);
+    for (toml, said) in [
+        (
+            "platform = \"kick\"\nid = \"twitch:1\"",
+            "is on twitch, but the platform beside it is kick",
+        ),
+        (
+            "platform = \"twitch\"\nid = \"https://example.com/rat\"",
+            "is not the address",
+        ),
+        (
+            "id = \"ratcaster\"",
+            "is missing; use one of twitch, kick, discord",
+        ),
+    ] {
+        let problems = Given::new().toml(&format!("[[source]]\n{toml}\n")).problems();
+        assert!(
+            problems.len() == 1 && problems[0].contains(said),
+            "{toml}: {problems:?}"
+        );
+    }
+    let problems = Given::new().env("BITBRAT_SOURCES", "ratcaster").problems();
+    assert!(problems[0].contains("has no platform"), "{problems:?}");
+}
+
+#[test]
+fn floats_in_place_of_ids_are_named_as_floats() {
+    for toml in [
+        "[twitch]\nbot_user_id = 9.87e17\n",
+        "[twitch]\nchannels = [9.87e17]\n",
+        "[kick]\nchannels = [1e20, \"rat\"]\n",
+        "[kick]\nbot_user_id = 9.87e17\n",
+        "[discord]\nguild_id = 9.87e17\n",
+        "[discord]\nguild_id = \"1\"\nchannels = [9.87e17]\n",
+        "[[source]]\nplatform = \"discord\"\nid = \"1\"\nchannels = [9.87e17]\n",
+        "[[source]]\nplatform = \"twitch\"\nlogin = \"9.87e17\"\n",
+    ] {
+        let problems = Given::new().toml(toml).problems();
+        assert!(
+            problems.len() == 1 && problems[0].contains("has lost digits"),
+            "{toml}: {problems:?}"
+        );
+    }
+    let problems = Given::new().env("TWITCH_CHANNELS", "9.87e+17").problems();
+    assert!(problems[0].contains("has lost digits"), "{problems:?}");
+    let problems = Given::new().env("TWITCH_BOT_USER_ID", "9.87e+17").problems();
+    assert!(problems[0].contains("has lost digits"), "{problems:?}");
+}
+
+#[test]
+fn drivers_are_named_without_regard_to_case() {
+    for (name, value, bus) in [
+        ("MESSAGE_BUS_DRIVER", "NATS", "nats://localhost:4222"),
+        ("MESSAGE_BUS", "Nats", "nats://localhost:4222"),
+        ("MESSAGE_BUS_DRIVER", "NoOp", "local"),
+        ("MESSAGE_BUS_DRIVER", "PUBSUB", "pubsub:p1"),
+    ] {
+        let settings = Given::new()
+            .env(name, value)
+            .env("GOOGLE_CLOUD_PROJECT", "p1")
+            .settings();
+        assert_eq!(settings.bus.target.to_string(), bus, "{name}={value}");
+    }
+    let settings = Given::new()
+        .env("PERSISTENCE_DRIVER", "Firestore")
+        .env("GCLOUD_PROJECT", "p1")
+        .settings();
+    assert_eq!(settings.store.target.to_string(), "firestore:p1/(default)");
+}
+
+#[test]
+fn a_variable_that_hides_the_files_sources_is_warned_about() {
+    let given = Given::new()
+        .toml("[[source]]\nplatform = \"twitch\"\nid = \"1\"\n[[source]]\nplatform = \"kick\"\nid = \"2\"\n")
+        .env("BITBRAT_SOURCES", "kick:77");
+    let warnings = warnings(&given.load());
+    assert!(
+        warnings.len() == 1
+            && warnings[0].starts_with("$BITBRAT_SOURCES: replaces the 2 [[source]] tables of ")
+            && warnings[0].contains("bitbrat.toml"),
+        "{warnings:?}"
+    );
+    assert_eq!(Given::new().env("BITBRAT_SOURCES", "kick:77").load().warnings, []);
+}
+
+#[test]
+fn quoted_values_mean_the_same_in_environment_and_file() {
+    for (written, meant) in [
+        ("\"abc123\"", "abc123"),
+        ("'abc123'", "abc123"),
+        ("\u{feff}abc123\u{200b}", "abc123"),
+        ("oauth:abc123", "abc123"),
+        ("Bearer abc123", "abc123"),
+    ] {
+        // In a file, quotes are parsed once more than a container runtime does.
+        let line = format!("TWITCH_BOT_ACCESS_TOKEN=\"{}\"\n", written.replace('"', "\\\""));
+        for given in [
+            Given::new().env("TWITCH_BOT_ACCESS_TOKEN", written),
+            Given::new().file(".env", &line),
+        ] {
+            let token = given.settings().twitch.bot_access_token.unwrap();
+            assert_eq!(token.expose_secret(), meant, "{written:?}");
+        }
+    }
+    let settings = Given::new()
+        .env("TWITCH_CLIENT_ID", "\"abc\"")
+        .env("BITBRAT_STORE__URL", "'memory'")
+        .env("BITBRAT_SOURCES", "\"kick:77 kick:78\"")
+        .settings();
+    assert_eq!(settings.twitch.client_id.as_deref(), Some("abc"));
+    assert_eq!(settings.store.target, StoreTarget::Memory);
+    assert_eq!(settings.sources.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_a_token_is_never_used_as_one() {
+    for (name, value) in [
+        ("TWITCH_BOT_ACCESS_TOKEN", "{\"access_token\":\"hush\"}"),
+        ("TWITCH_CLIENT_SECRET", "hu\u{200b}sh"),
+        ("KICK_CLIENT_SECRET", "hush hush"),
+        ("DISCORD_BOT_TOKEN", "[\"hush\"]"),
+        ("KICK_BOT_ACCESS_TOKEN", "hush\u{e9}"),
+        ("TWITCH_CLIENT_ID", "hu\u{200d}sh"),
+    ] {
+        let problems = Given::new().env(name, value).problems();
+        assert_eq!(problems.len(), 1, "{name}: {problems:?}");
+        assert!(
+            problems[0].starts_with(&format!("${name}: ")) && !problems[0].contains("hush"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn dollar_signs_in_an_env_file_reach_the_settings() {
+    let given = Given::new().file(
+        ".env",
+        "TWITCH_CLIENT_SECRET=\"a$b${c}d\"\nNATS_URL=nats://bot:p$w@h:4222\nBITBRAT_BUS__URL=nats\n",
+    );
+    let configuration = given.load();
+    let warnings = warnings(&configuration);
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("TWITCH_CLIENT_SECRET: contains `${…}`"),
+        "{warnings:?}"
+    );
+    let settings = configuration.checked().unwrap();
+    assert_eq!(settings.twitch.client_secret.unwrap().expose_secret(), "a$b${c}d");
+    let BusTarget::Nats(servers) = settings.bus.target else {
+        panic!()
+    };
+    assert_eq!(servers[0].password(), Some("p$w"));
+}
+
+#[test]
+fn files_that_windows_editors_write_are_read() {
+    let utf16 = |text: &str| -> Vec<u8> {
+        "\u{feff}"
+            .chars()
+            .chain(text.chars())
+            .collect::<String>()
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect()
+    };
+    let marked = |text: &str| format!("\u{feff}{text}").into_bytes();
+    let (env, toml) = ("TWITCH_CLIENT_ID=abc\r\n", "[store]\r\nurl = \"memory\"\r\n");
+    for (env, toml) in [(utf16(env), utf16(toml)), (marked(env), marked(toml))] {
+        let given = Given::new();
+        std::fs::write(given.dir.path().join(".env"), env).unwrap();
+        std::fs::write(given.dir.path().join("bitbrat.toml"), toml).unwrap();
+        let settings = given.settings();
+        assert_eq!(settings.twitch.client_id.as_deref(), Some("abc"));
+        assert_eq!(settings.store.target, StoreTarget::Memory);
+    }
+    let given = Given::new();
+    std::fs::write(
+        given.dir.path().join("bitbrat.toml"),
+        b"[store]\nurl = \"m\xe4\"\n",
+    )
+    .unwrap();
+    assert_eq!(
+        given.problems(),
+        ["bitbrat.toml: cannot be read (line 2 is not UTF-8; save it as UTF-8)"]
+    );
+}
+
+#[test]
+fn a_nats_login_is_read_from_the_environment() {
+    const SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
+    let given = Given::new()
+        .env("BITBRAT_BUS__URL", "tls://h:4222")
+        .env("NATS_CREDS", "/etc/bot.creds")
+        .env("NATS_NKEY", SEED)
+        .env("NATS_CA", "/etc/ca.pem")
+        .env("NATS_CERT", "/etc/bot.pem")
+        .env("NATS_KEY", "/etc/bot.key")
+        .env("NATS_USER", "bot")
+        .env("NATS_PASSWORD", "p w\u{e9}$");
+    let configuration = given.load();
+    assert_eq!(configuration.problems, []);
+    // Of several ways to log in one applies, and warnings name the others.
+    assert_eq!(configuration.warnings.len(), 2, "{:?}", configuration.warnings);
+    let text = show(&configuration) + &format!("{:?}", configuration.settings);
+    assert!(!text.contains(SEED) && !text.contains("p w"), "{text}");
+    let login = configuration.settings.bus.nats;
+    assert_eq!(login.password.unwrap().expose_secret(), "p w\u{e9}$");
+    assert_eq!(login.nkey_seed.unwrap().expose_secret(), SEED);
+    assert_eq!(login.nkey_file, None);
+    assert_eq!(login.creds_file, Some("/etc/bot.creds".into()));
+    for (name, said) in [
+        ("NATS_USER", "needs bus.nats_password"),
+        ("NATS_PASSWORD", "needs bus.nats_user"),
+        ("NATS_CERT", "needs bus.nats_key_file"),
+        ("NATS_KEY", "needs bus.nats_cert_file"),
+    ] {
+        let problems = Given::new()
+            .env("BITBRAT_BUS__URL", "nats://h")
+            .env(name, "x")
+            .problems();
+        assert!(
+            problems.len() == 1 && problems[0].contains(said),
+            "{name}: {problems:?}"
+        );
+        // Without NATS it does not matter.
+        assert_eq!(Given::new().env(name, "x").problems(), Vec::<String>::new());
+    }
+    let problems = Given::new()
+        .env("BITBRAT_BUS__URL", "nats://bot:p#w@h:4222")
+        .problems();
+    assert!(
+        problems[0].contains("%23") && !problems[0].contains("p#w"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn proxy_variable_in_env_file_causes_a_warning() {
+    for name in ["HTTPS_PROXY", "no_proxy", "SSL_CERT_FILE"] {
+        let configuration = Given::new().file(".env", &format!("{name}=x\n")).load();
+        let warnings = warnings(&configuration);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("does not count here"),
+            "{name}: {warnings:?}"
+        );
+        assert_eq!(Given::new().env(name, "x").load().warnings, []);
+    }
+}
+
+#[test]
+fn proxy_of_an_unknown_kind_causes_a_warning_with_its_variable() {
+    for (name, value, said) in [
+        ("HTTP_PROXY", "bogus://127.0.0.1:3128", Some("bogus://")),
+        ("all_proxy", "ftp://bot:hunter2@127.0.0.1", Some("ftp://")),
+        ("HTTPS_PROXY", "socks5h://127.0.0.1:1080", None),
+        ("http_proxy", "127.0.0.1:3128", None),
+        ("NO_PROXY", "bogus://x", None),
+    ] {
+        let all = warnings(&Given::new().env(name, value).load());
+        let found = all.iter().find(|warning| warning.contains(&format!("${name}")));
+        match said {
+            Some(said) => {
+                let found = found.expect(value);
+                assert!(found.contains(said) && !found.contains("hunter2"), "{found}");
+            }
+            None => assert_eq!(found, None, "{name}={value}"),
+        }
+    }
+}
+
+#[test]
+fn number_in_place_of_a_name_is_never_a_name() {
+    for toml in [
+        "[[source]]\nplatform = \"kick\"\nid = -5\n",
+        "[[source]]\nplatform = \"discord\"\nid = -5\n",
+        "[[source]]\nplatform = \"twitch\"\nid = -5\n",
+        "[[source]]\nplatform = \"kick\"\nid = \"-5\"\n",
+        "[[source]]\nplatform = \"kick\"\nslug = \"-five\"\n",
+        "[[source]]\nplatform = \"kick\"\nid = true\n",
+        "[kick]\nchannels = [5]\n",
+        "[kick]\nchannels = [-5]\n",
+        "[twitch]\nchannels = [123456]\n",
+        "[discord]\nguild_id = -5\n",
+        "sources = [\"kick:-5\"]\n",
+        "sources = [\"discord:-5\"]\n",
+        "sources = [-5]\n",
+    ] {
+        let problems = Given::new().toml(toml).problems();
+        let [problem] = problems.as_slice() else {
+            panic!("{toml}: {problems:?}");
+        };
+        assert!(
+            problem.contains("is a number")
+                || problem.contains("begins with `-`")
+                || problem.contains("expects"),
+            "{toml}: {problem}"
+        );
+    }
+    let given = Given::new().toml("[kick]\nchannels = [\"5\"]\n[[source]]\nplatform = \"kick\"\nid = 5\n");
+    assert_eq!(given.settings().sources.len(), 2);
 }

@@ -1,7 +1,8 @@
-//! `[tokens]`: where authorisations are kept.
+//! `[tokens]`: where tokens are stored.
 
 use std::path::{Path, PathBuf};
 
+use super::file_path;
 use super::google::GoogleSettings;
 use super::key::Key;
 use super::reader::{Reader, clip};
@@ -32,7 +33,7 @@ pub(super) const KEYS: &[Key] = &[
     .or("false"),
 ];
 
-/// Where tokens are kept.
+/// Where tokens are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenTarget {
     /// A file that only its owner can read.
@@ -64,6 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSet
     let target = reader.made("tokens.url", |text| match text.split_once(':') {
         None if text == "file" => Ok(TokenTarget::File(file.clone())),
         Some(("file", path)) if !path.is_empty() => {
+            file_path::check(path)?;
             Ok(TokenTarget::File(path.strip_prefix("//").unwrap_or(path).into()))
         }
         _ if text.starts_with("firestore") => match super::store::target(text, state_dir, google) {

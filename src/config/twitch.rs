@@ -1,4 +1,4 @@
-//! `[twitch]`: the application, the bot's own authorisation and the four base addresses.
+//! `[twitch]`: the application, the bot's own authorization and the four base addresses.
 
 use std::str::FromStr;
 
@@ -42,7 +42,7 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("twitch.eventsub_ws_url", "Address of the EventSub websocket.").or("wss://eventsub.wss.twitch.tv/ws"),
 ];
 
-/// Where incoming chat is counted: at one place, or a message would count twice.
+/// Where incoming chat is counted: in one place, or a message would count twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChatFrom {
     /// On the bus where there is one, else over EventSub.
@@ -85,13 +85,13 @@ pub struct TwitchSettings {
     pub client_id: Option<String>,
     /// Client secret.
     pub client_secret: Option<SecretString>,
-    /// The bot's access token, to begin with.
+    /// Initial access token of the bot.
     pub bot_access_token: Option<SecretString>,
     /// The refresh token that belongs to it.
     pub bot_refresh_token: Option<SecretString>,
     /// User id of the bot.
     pub bot_user_id: Option<String>,
-    /// Whether `watch` listens to EventSub.
+    /// Whether `watch` uses EventSub.
     pub eventsub: bool,
     /// Where incoming chat is counted.
     pub chat: ChatFrom,

@@ -13,6 +13,7 @@ pub(super) const KEYS: &[Key] = &[
         "Name under which this process counts. Default: one that is made up once and kept in the state directory.",
     )
     .named(&["INSTANCE_ID"])
+    .shared()
     .such_as("watch-1"),
 ];
 
@@ -21,9 +22,9 @@ pub(super) const KEYS: &[Key] = &[
 pub struct WatchSettings {
     /// How long a stop may take.
     pub grace: Duration,
-    /// Events kept while the bus is away.
+    /// Events kept while the bus is unreachable.
     pub outbox: usize,
-    /// Name under which this process counts, when it is given.
+    /// Name under which this process counts, where it is configured.
     pub instance: Option<String>,
 }
 

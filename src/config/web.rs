@@ -26,7 +26,7 @@ pub(super) const KEYS: &[Key] = &[
 pub struct WebSettings {
     /// Where it listens; nowhere when `None`.
     pub listen: Option<SocketAddr>,
-    /// What callers must show.
+    /// Token that callers must send.
     pub token: Option<SecretString>,
 }
 

@@ -1,4 +1,4 @@
-//! Counters: one running total per writer that only grows; a source's figure is the sum over its writers.
+//! Counters: one running total per writer that only increases; the value of a source is the sum over its writers.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::core::join::Join;
 use crate::core::time::Timestamp;
 
-/// Running totals of one writer since it first wrote. A writer restores its totals before it counts on.
+/// Running totals of one writer since its first write. A writer restores its totals before it resumes counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counters {
     /// Chat messages received.
     pub messages_in: u64,
-    /// Chat messages handed to delivery.
+    /// Chat messages passed to delivery; whether they arrived is not reported.
     pub messages_out: u64,
-    /// Failed calls, refused subscriptions and the like.
+    /// Failed requests, rejected subscriptions and similar errors.
     pub errors: u64,
-    /// New connections after the first.
+    /// Reconnects, not counting the first connection.
     pub reconnects: u64,
-    /// When the writer last reported.
+    /// Time of the writer's last report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
 }

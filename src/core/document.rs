@@ -1,7 +1,7 @@
-//! The document that a store keeps for a source: the platform's fields, derived, and our evidence beside them.
+//! The document that a store holds for a source: the fields of the platform's schema, derived, next to our evidence.
 //!
-//! The fields that other programs read are always derived afresh from the evidence. What other programs wrote and we
-//! do not know survives.
+//! The fields that other programs read are always derived from the evidence. Unknown fields that other programs wrote are
+//! preserved.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,15 +9,19 @@ use serde_json::{Map, Value};
 
 use crate::core::counters;
 use crate::core::evidence::Knowledge;
-use crate::core::join::Join;
+use crate::core::future::is_refused;
+use crate::core::join::{Join, Newest};
+use crate::core::observation::ErrorInfo;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
-use crate::core::verdict::{AuthStatus, Status, Verdict};
+use crate::core::verdict::{self, AuthStatus, Status, Verdict};
 
 mod stored;
 #[cfg(test)]
 mod tests;
+
+pub use stored::whole_numbers;
 
 /// The version of the document's layout that this program writes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -45,27 +49,35 @@ pub struct SourceRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub last_stream_update: Option<Timestamp>,
-    /// The newest error, also after recovery.
+    /// The error that explains `status`; where none does, the newest one, also after recovery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
     /// Totals over all writers.
     pub metrics: Metrics,
     /// Everything else worth knowing: login, title, category, session, ….
     pub metadata: Map<String, Value>,
-    /// Authorised? Absent while unknown.
+    /// Authorization; absent while unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_status: Option<AuthStatus>,
     /// How many watch; only while online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub viewer_count: Option<u64>,
-    /// What the bot may do, sorted.
-    pub permissions: Vec<String>,
+    /// What the bot may do, sorted; empty when it may do nothing, absent while nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Vec<String>>,
     /// Smoothed round trip in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<u64>,
 }
 
-/// The newest error of a source.
+impl SourceRecord {
+    /// Returns the permissions of the bot; empty while they are unknown.
+    pub fn held(&self) -> &[String] {
+        self.permissions.as_deref().unwrap_or_default()
+    }
+}
+
+/// An error of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastError {
     /// Stable and dotted.
@@ -75,6 +87,16 @@ pub struct LastError {
     /// When it happened.
     #[schemars(with = "String")]
     pub at: Timestamp,
+}
+
+impl LastError {
+    fn of(error: &Newest<ErrorInfo>) -> Self {
+        Self {
+            code: error.value.code.clone(),
+            message: error.value.message.clone(),
+            at: error.at,
+        }
+    }
 }
 
 /// Totals over all writers.
@@ -100,11 +122,11 @@ pub struct Metrics {
 pub struct SourceDocument {
     /// The source.
     pub key: SourceKey,
-    /// What is known.
+    /// The joined evidence and counters.
     pub knowledge: Knowledge,
-    /// What it amounts to.
+    /// Derived from `knowledge`.
     pub verdict: Verdict,
-    /// Fields of others, kept as they were.
+    /// Fields of other programs, preserved unchanged.
     foreign: Foreign,
 }
 
@@ -112,32 +134,36 @@ pub struct SourceDocument {
 struct Foreign {
     top: Map<String, Value>,
     metadata: Map<String, Value>,
+    /// Members of `metrics` that are not ours.
+    metrics: Map<String, Value>,
+    /// Time of the last status update by another program.
+    status_update: Option<Timestamp>,
     display_name: Option<String>,
 }
 
-/// A stored document that cannot be used.
+/// Reason why a stored document cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenDocument {
-    /// Its layout is of a newer program.
+    /// `schemaVersion` is newer than [`SCHEMA_VERSION`].
     #[error(
-        "the document has schemaVersion {0}, but this bitbrat knows only up to {SCHEMA_VERSION}; upgrade bitbrat"
+        "the document has schemaVersion {0}, but this bitbrat supports only up to {SCHEMA_VERSION}; upgrade bitbrat"
     )]
     Newer(u64),
-    /// Its evidence cannot be read.
+    /// Its evidence cannot be parsed.
     #[error("the document's {field} cannot be read ({reason}); it is left as it is")]
     Unreadable {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// Why.
+        /// Message of the parser.
         reason: String,
     },
-    /// It is not an object.
+    /// The document is not a JSON object.
     #[error("the document is not an object")]
     NotAnObject,
 }
 
 impl SourceDocument {
-    /// Starts a document about which nothing is known.
+    /// Creates a document without evidence.
     pub fn new(key: SourceKey) -> Self {
         Self::from_knowledge(key, Knowledge::default())
     }
@@ -153,9 +179,10 @@ impl SourceDocument {
         }
     }
 
-    /// Joins `more` and derives the verdict again.
+    /// Joins `more` and updates the verdict.
     pub fn join(&mut self, more: Knowledge) {
         let about_permissions = !more.evidence.permissions.is_empty();
+        self.keep_newer_name(&more);
         self.knowledge.join(more);
         let (platform, evidence) = (self.key.platform(), &self.knowledge.evidence);
         if about_permissions {
@@ -163,6 +190,43 @@ impl SourceDocument {
         } else {
             self.verdict.again(platform, evidence);
         }
+    }
+
+    /// Turns the name that another program wrote into evidence where `more` brings an older name.
+    fn keep_newer_name(&mut self, more: &Knowledge) {
+        const NAME: &str = "displayName";
+        let (Some(name), Some(at)) = (&self.foreign.display_name, self.foreign.status_update) else {
+            return;
+        };
+        let is_older = more.evidence.profile.get(NAME).is_some_and(|told| told.at < at);
+        if is_older && !self.knowledge.evidence.profile.contains_key(NAME) {
+            let newer = Newest::new(at, name.clone());
+            self.knowledge.evidence.profile.insert(NAME.to_owned(), newer);
+        }
+    }
+
+    /// Drops evidence dated further ahead of `now` than the tolerated clock difference: it was stored by a program whose clock
+    /// was ahead, and would outrank every later fact. Returns whether there was any.
+    pub fn refuse_future(&mut self, now: Timestamp) -> bool {
+        let refused = self.knowledge.refuse_future(now);
+        if refused {
+            self.verdict = Verdict::of(self.key.platform(), &self.knowledge.evidence);
+        }
+        refused
+    }
+
+    /// Returns the newest date of the evidence if it is rejected at `now` because it lies in the future.
+    pub fn newest_refused(mut self, now: Timestamp) -> Option<Timestamp> {
+        self.knowledge.newest().filter(|at| is_refused(*at, now))
+    }
+
+    /// Moves evidence dated ahead of `now` to `now`, after the local clock was set back. Returns whether there was any.
+    pub fn settle_future(&mut self, now: Timestamp) -> bool {
+        let settled = self.knowledge.settle_future(now);
+        if settled {
+            self.verdict = Verdict::of(self.key.platform(), &self.knowledge.evidence);
+        }
+        settled
     }
 
     /// Returns the fields that every reader may rely on.
@@ -178,10 +242,12 @@ impl SourceDocument {
             stream_status: verdict.stream.value,
             last_status_update: verdict.status.at,
             last_stream_update: verdict.stream.at,
-            last_error: evidence.error.as_ref().map(|error| LastError {
-                code: error.value.code.clone(),
-                message: error.value.message.clone(),
-                at: error.at,
+            last_error: self.cause().or_else(|| {
+                // A question that failed after the status was proven explains why the status gets old.
+                let newest = evidence.error.as_ref();
+                newest
+                    .filter(|error| Some(error.at) > verdict.status.at)
+                    .map(LastError::of)
             }),
             metrics: Metrics {
                 messages_in: totals.messages_in,
@@ -193,12 +259,19 @@ impl SourceDocument {
             metadata: self.metadata(),
             auth_status: verdict.auth.as_ref().map(|auth| auth.value),
             viewer_count: verdict.viewer_count,
-            permissions: verdict.permissions.clone(),
+            permissions: verdict.permissions_known.then(|| verdict.permissions.clone()),
             latency_ms: evidence.latency.as_ref().map(|latency| latency.value),
         }
     }
 
-    /// Returns the name that people see, as far as it is known.
+    /// Returns the error that explains why the source is not connected; `None` if no error is the cause.
+    pub fn cause(&self) -> Option<LastError> {
+        verdict::cause(&self.knowledge.evidence, &self.verdict)
+            .as_ref()
+            .map(LastError::of)
+    }
+
+    /// Returns the display name; `None` while unknown.
     pub fn display_name(&self) -> Option<&str> {
         let observed = self
             .knowledge
@@ -238,12 +311,12 @@ impl SourceDocument {
         metadata
     }
 
-    /// Returns whether it holds nothing that another program wrote, so that it follows from its knowledge alone.
+    /// Returns whether the document contains nothing that another program wrote, so that it follows from its knowledge alone.
     pub fn is_all_ours(&self) -> bool {
         self.foreign == Foreign::default()
     }
 
-    /// Returns a member of the metadata that another program wrote and we do not derive.
+    /// Returns a member of the metadata that another program wrote and that is not derived.
     pub fn foreign_metadata(&self, field: &str) -> Option<&Value> {
         self.foreign.metadata.get(field)
     }

@@ -1,4 +1,4 @@
-//! What is known about a source, joined from observations. Verdicts are derived from it elsewhere.
+//! Evidence about a source, joined from observations. Verdicts are derived from it in [`crate::core::verdict`].
 
 use std::collections::BTreeMap;
 
@@ -16,24 +16,27 @@ use crate::core::time::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Evidence {
+    /// Evidence of whether the source exists.
+    #[serde(skip_serializing_if = "Existence::is_unproven")]
+    pub existence: Existence,
     /// Links by transport.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub connection: BTreeMap<Transport, Link>,
-    /// Authorisation by identity.
+    /// Authorization checks by identity.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub auth: BTreeMap<Identity, Newest<AuthCheck>>,
-    /// Streams.
+    /// Stream evidence.
     pub stream: StreamEvidence,
-    /// Viewers.
+    /// The newest viewer count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub viewers: Option<Newest<Viewers>>,
-    /// Permissions by the method that told them.
+    /// Permissions by the method that reported them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub permissions: BTreeMap<String, Newest<Grants>>,
-    /// Smoothed round trip in milliseconds.
+    /// Smoothed round-trip time in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<Newest<u64>>,
-    /// How the source presents itself, each field dated by itself.
+    /// Profile fields (name, title, …); each has its own date.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub profile: BTreeMap<String, Newest<String>>,
     /// The newest error of any kind; it stays after recovery.
@@ -41,78 +44,100 @@ pub struct Evidence {
     pub error: Option<Newest<ErrorInfo>>,
 }
 
-/// The evidence of one transport: when it was last proven, closed by us, and in trouble.
+/// Evidence of whether the source exists, separate from the connection: neither a failing nor a working link is evidence of
+/// it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Existence {
+    /// The newest response that contains the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Timestamp>,
+    /// The newest response that states that the source does not exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Newest<ErrorInfo>>,
+}
+
+impl Existence {
+    /// Returns whether there is no evidence for either state.
+    pub fn is_unproven(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Join for Existence {
+    fn join(&mut self, other: Self) {
+        self.seen = self.seen.max(other.seen);
+        self.missing.join(other.missing);
+    }
+}
+
+/// The evidence of one transport: the times of its last proof, close and failure.
 ///
-/// A trouble is over once the source is proven again, or once anything is answered again: the answer leads back to what was
-/// known before the trouble (our decision 33).
+/// A failure is over once the source is proven again, or once any request is answered again: the answer restores the state
+/// from before the failure (decision 33).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Link {
-    /// Last proof that it works.
+    /// Last proof that the link works.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up: Option<Timestamp>,
-    /// Last answer that says nothing of whether the source exists.
+    /// Last response that does not contain the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answered: Option<Timestamp>,
-    /// Last time that we closed it ourselves.
+    /// Last time that we closed the link ourselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed: Option<Timestamp>,
-    /// Last trouble.
+    /// Last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<Newest<Trouble>>,
-    /// Last time that the platform said that the source does not exist. A later trouble hides that, but does not undo it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gone: Option<Timestamp>,
+    pub failure: Option<Newest<LinkFailure>>,
 }
 
-/// What was wrong with a transport.
+/// A failure of a transport.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Trouble {
-    /// Whether the platform refused (a person must act) rather than failed (it heals by itself).
+pub struct LinkFailure {
+    /// Whether the platform rejected the request (needs attention) rather than failed (recovers without intervention).
     pub refused: bool,
-    /// Why.
+    /// The cause.
     pub error: ErrorInfo,
 }
 
-/// How a link stands.
+/// Current state of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkNow<'a> {
-    /// Nothing is known, or we closed it.
-    Unattended,
-    /// Proven.
+    /// No evidence, or closed by us.
+    Unmonitored,
+    /// Proven to work.
     Up,
-    /// In trouble.
-    Trouble(&'a Trouble),
+    /// Failing.
+    LinkFailure(&'a LinkFailure),
 }
 
 impl Link {
-    /// Returns how the link stands by its newest evidence. Of two events of one instant the worse one counts.
+    /// Returns the state of the link by its newest evidence. Of two events with the same time the worse one counts.
     pub fn now(&self) -> LinkNow<'_> {
-        match &self.trouble {
-            Some(trouble) if Some(trouble.at) >= self.up.max(self.closed) && !self.is_over(trouble) => {
-                LinkNow::Trouble(&trouble.value)
+        match &self.failure {
+            Some(failure) if Some(failure.at) >= self.up.max(self.closed) && !self.is_over(failure) => {
+                LinkNow::LinkFailure(&failure.value)
             }
             _ if self.up > self.closed => LinkNow::Up,
-            _ => LinkNow::Unattended,
+            _ => LinkNow::Unmonitored,
         }
     }
 
     /// Returns the time of the newest evidence.
     pub fn newest(&self) -> Option<Timestamp> {
         let told = self.up.max(self.closed);
-        let told = told.max(self.trouble.as_ref().map(|trouble| trouble.at));
+        let told = told.max(self.failure.as_ref().map(|failure| failure.at));
         match self.now() {
             LinkNow::Up => told.max(self.answered),
-            // Where nothing was proven, or what was is not believed any more, an answer of somebody else changes nothing.
-            LinkNow::Unattended | LinkNow::Trouble(_) => told,
+            // If nothing was proven, or the proof is outdated, an answer to a request about another source changes nothing.
+            LinkNow::Unmonitored | LinkNow::LinkFailure(_) => told,
         }
     }
 
-    /// Whether something was answered since a trouble, and the source was proven before it and not denied since.
-    fn is_over(&self, trouble: &Newest<Trouble>) -> bool {
-        !trouble.value.error.is_not_found()
-            && self.answered > Some(trouble.at)
-            && self.up > self.closed.max(self.gone)
+    /// Whether a request was answered since the failure, and the source was proven before it.
+    fn is_over(&self, failure: &Newest<LinkFailure>) -> bool {
+        self.answered > Some(failure.at) && self.up > self.closed
     }
 }
 
@@ -121,24 +146,32 @@ impl Join for Link {
         self.up = self.up.max(other.up);
         self.answered = self.answered.max(other.answered);
         self.closed = self.closed.max(other.closed);
-        self.trouble.join(other.trouble);
-        self.gone = self.gone.max(other.gone);
+        self.failure.join(other.failure);
     }
 }
 
-/// A count of viewers and the stream that they watch.
+/// A viewer count and the stream to which it belongs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Viewers {
     /// The platform's count.
     pub count: u64,
-    /// The stream.
+    /// Id of the stream, where known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub stream_id: Option<String>,
+    /// Whether the streamer hides the count, so that `count` has no meaning.
+    #[serde(skip_serializing_if = "is_false", default)]
+    pub hidden: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Join for Evidence {
     fn join(&mut self, other: Self) {
+        self.existence.join(other.existence);
         self.connection.join(other.connection);
         self.auth.join(other.auth);
         self.stream.join(other.stream);
@@ -154,7 +187,7 @@ impl Join for Evidence {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Knowledge {
-    /// The evidence.
+    /// The joined evidence.
     pub evidence: Evidence,
     /// Totals by writer.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -169,12 +202,26 @@ impl Join for Knowledge {
 }
 
 impl Knowledge {
-    /// Joins what `observation` tells.
+    /// Joins an observation.
     pub fn learn(&mut self, observation: &Observation) {
         self.join(Self::from(observation));
     }
 
-    /// Joins all that `observations` tell about one source.
+    /// Adds the id of the stream to an end without an id, if the current evidence identifies it: later, a stream that began in
+    /// the meantime could not be distinguished from the one that ended.
+    pub fn name_end(&self, observation: &mut Observation) {
+        if let Fact::StreamPush {
+            live: false,
+            stream_id: stream_id @ None,
+            ..
+        } = &mut observation.fact
+        {
+            let id = self.evidence.stream.live_before(observation.at);
+            *stream_id = id.map(str::to_owned);
+        }
+    }
+
+    /// Joins all `observations` of one source.
     pub fn of<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Self {
         let mut all = Self::default();
         for observation in observations {
@@ -196,6 +243,11 @@ impl From<&Observation> for Knowledge {
                 }
                 evidence.connection.insert(transport, link(at, state));
             }
+            Fact::Exists => evidence.existence.seen = Some(at),
+            Fact::NoSuchSource { error } => {
+                evidence.error = Some(Newest::new(at, error.clone()));
+                evidence.existence.missing = Some(Newest::new(at, error));
+            }
             Fact::Auth { identity, check } => {
                 evidence.auth.insert(identity, Newest::new(at, check));
             }
@@ -204,8 +256,10 @@ impl From<&Observation> for Knowledge {
                 stream_id,
                 started_at,
             } => {
-                // A platform without stream ids identifies a stream by when it started.
-                let id = stream_id.unwrap_or_else(|| started_at.unwrap_or(at).to_string());
+                let started_at = started_at.and_then(Timestamp::known);
+                let id = stream_id.and_then(named_stream);
+                // A platform without stream ids identifies a stream by its start.
+                let id = id.unwrap_or_else(|| started_at.unwrap_or(at).to_string());
                 evidence.stream = StreamEvidence::start(at, &id, started_at);
             }
             Fact::StreamPush {
@@ -213,17 +267,33 @@ impl From<&Observation> for Knowledge {
                 stream_id,
                 ..
             } => {
-                evidence.stream = StreamEvidence::end(at, stream_id.as_deref());
+                evidence.stream = StreamEvidence::end(at, stream_id.and_then(named_stream).as_deref());
             }
             Fact::StreamSeen {
                 stream_id,
                 started_at,
             } => {
-                evidence.stream = StreamEvidence::seen(at, &stream_id, started_at);
+                let started_at = started_at.and_then(Timestamp::known);
+                let id = named_stream(stream_id);
+                let id = id.unwrap_or_else(|| started_at.unwrap_or(at).to_string());
+                evidence.stream = StreamEvidence::seen(at, &id, started_at);
             }
             Fact::StreamAbsent => evidence.stream = StreamEvidence::absent(at),
             Fact::Viewers { count, stream_id } => {
-                evidence.viewers = Some(Newest::new(at, Viewers { count, stream_id }));
+                let value = Viewers {
+                    count,
+                    stream_id: stream_id.and_then(named_stream),
+                    hidden: false,
+                };
+                evidence.viewers = Some(Newest::new(at, value));
+            }
+            Fact::ViewersHidden { stream_id } => {
+                let value = Viewers {
+                    count: 0,
+                    stream_id: stream_id.and_then(named_stream),
+                    hidden: true,
+                };
+                evidence.viewers = Some(Newest::new(at, value));
             }
             Fact::Permissions { method, grants } => {
                 evidence.permissions.insert(method, Newest::new(at, grants));
@@ -246,10 +316,18 @@ impl From<&Observation> for Knowledge {
     }
 }
 
+/// Returns the normalized id of a stream. Where a platform identifies a stream by its start, the instant is the id, in any
+/// notation; a placeholder time for "none" identifies no stream.
+pub fn named_stream(id: String) -> Option<String> {
+    match id.parse::<Timestamp>() {
+        Ok(start) => start.known().map(|start| start.to_string()),
+        Err(_) => Some(id).filter(|id| !id.is_empty()),
+    }
+}
+
 fn link(at: Timestamp, state: LinkState) -> Link {
     let in_trouble = |refused, error: ErrorInfo| Link {
-        gone: error.is_not_found().then_some(at),
-        trouble: Some(Newest::new(at, Trouble { refused, error })),
+        failure: Some(Newest::new(at, LinkFailure { refused, error })),
         ..Link::default()
     };
     match state {
@@ -278,7 +356,8 @@ mod tests {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
     }
 
-    /// How a link stands after what was told of it, a second apart: `up`, `answered`, `closed`, `down`, `refused` or `gone`.
+    /// State of a link after a sequence of observations, one second apart: `up`, `answered`, `closed`, `down`, `refused` or
+    /// `gone`.
     fn after(told: &str) -> (&'static str, Option<i64>) {
         let error = |code| ErrorInfo::new(code, "it happened");
         let states = told.split_whitespace().map(|word| match word {
@@ -291,9 +370,6 @@ mod tests {
             "refused" => LinkState::Refused {
                 error: error("twitch.forbidden"),
             },
-            "gone" => LinkState::Refused {
-                error: error("twitch.not_found"),
-            },
             other => panic!("{other}"),
         });
         let mut link_now = Link::default();
@@ -301,17 +377,17 @@ mod tests {
             link_now.join(link(at(second), state));
         }
         let stands = match link_now.now() {
-            LinkNow::Unattended => "unattended",
+            LinkNow::Unmonitored => "unattended",
             LinkNow::Up => "up",
-            LinkNow::Trouble(trouble) if trouble.refused => "refused",
-            LinkNow::Trouble(_) => "down",
+            LinkNow::LinkFailure(failure) if failure.refused => "refused",
+            LinkNow::LinkFailure(_) => "down",
         };
         let newest = link_now.newest();
         (stands, newest.map(|newest| newest.millis_since(at(0)) / 1_000))
     }
 
     #[test]
-    fn an_answer_ends_a_trouble_and_leads_back_to_what_was_proven_before_it() {
+    fn answer_ends_failure_and_restores_earlier_state() {
         for (told, stands, newest) in [
             ("", "unattended", None),
             ("up", "up", Some(0)),
@@ -321,24 +397,60 @@ mod tests {
             ("up refused answered", "up", Some(2)),
             ("up answered down", "down", Some(2)),
             ("up down answered down", "down", Some(3)),
-            // Confirms what is proven, and proves nothing by itself.
+            // Confirms an existing proof, and proves nothing by itself.
             ("up answered", "up", Some(1)),
             ("answered", "unattended", None),
             ("down answered", "down", Some(0)),
             ("up closed answered", "unattended", Some(1)),
             ("up closed down answered", "down", Some(2)),
-            // Who does not exist is not made up by a list without him.
-            ("up gone answered", "refused", Some(1)),
-            ("up gone down answered", "down", Some(2)),
-            ("gone answered", "refused", Some(0)),
-            ("gone up down answered", "up", Some(3)),
+            ("refused answered", "refused", Some(0)),
+            ("refused up down answered", "up", Some(3)),
         ] {
             assert_eq!(after(told), (stands, newest), "{told}");
         }
     }
 
     #[test]
-    fn a_question_that_was_not_answered_leaves_its_error_and_changes_nothing_else() {
+    fn one_start_in_two_spellings_is_one_stream() {
+        let source = "kick:900200".parse().unwrap();
+        let seen = |second, stream_id: &str| {
+            let fact = Fact::StreamSeen {
+                stream_id: stream_id.to_owned(),
+                started_at: stream_id.parse().ok(),
+            };
+            Observation::new(&source, at(second), "test", fact)
+        };
+        let spellings = [
+            "2026-05-01T18:00:07Z",
+            "2026-05-02T05:00:07+11:00",
+            "2026-05-01T18:00:07.000Z",
+            "2026-05-01 18:00:07+00:00",
+        ];
+        let all: Vec<_> = (0..)
+            .zip(spellings)
+            .map(|(second, id)| seen(second, id))
+            .collect();
+        let streams = Knowledge::of(&all).evidence.stream.streams;
+        let ids: Vec<_> = streams.keys().map(String::as_str).collect();
+        assert_eq!(ids, ["2026-05-01T18:00:07.000Z"]);
+    }
+
+    #[test]
+    fn the_zero_time_is_neither_a_start_nor_a_stream() {
+        let source = "kick:900200".parse().unwrap();
+        let zero = "0001-01-01T00:00:00Z";
+        let push = Fact::StreamPush {
+            live: true,
+            stream_id: Some(zero.to_owned()),
+            started_at: zero.parse().ok(),
+        };
+        let known = Knowledge::from(&Observation::new(&source, at(0), "test", push));
+        let expected = StreamEvidence::start(at(0), &at(0).to_string(), None);
+        assert_eq!(known.evidence.stream, expected);
+    }
+
+    #[test]
+    fn unanswered_probe_records_only_its_error() {
         let source = "twitch:900200".parse().unwrap();
         let error = ErrorInfo::new("http.503", "no list of streams");
         let fact = Fact::Unanswered {

@@ -1,4 +1,4 @@
-//! What there is to know of a source, question by question.
+//! Facets: the separately decided questions about a source.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,14 +12,14 @@ pub enum Facet {
     Status,
     /// Live?
     Stream,
-    /// Authorised?
+    /// Authorization.
     Auth,
     /// What the bot may do.
     Permissions,
 }
 
 impl Facet {
-    /// Returns the name as it stands on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",

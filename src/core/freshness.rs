@@ -1,29 +1,69 @@
-//! How old is what we know? Staleness is computed by whoever reads, from the age of the evidence alone.
+//! Freshness: staleness is computed when a source is read, only from the age of the evidence.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::core::future::{ENTRY_TOLERANCE_MS, is_refused};
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 
-/// Evidence older than so many of its intervals is stale (our decision: one look may fail, a second may be late).
+/// Evidence older than this many intervals is stale (our decision: one probe may fail and a second may be late).
 const INTERVALS_UNTIL_STALE: u64 = 3;
 
-/// How often each thing is looked at, by the schedule in force.
+/// The oldest acceptable evidence; `None` means three times the probe interval.
+pub type MaxAge = Option<Duration>;
+
+/// Probe interval of each field in the current schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intervals {
-    /// Between two looks at the connection; also the interval of the latency.
+    /// Between two probes of the connection; also the interval of the latency.
     pub connection: Duration,
-    /// Between two checks of the authorisation.
+    /// Between two authorization checks.
     pub auth: Duration,
-    /// Between two looks at the stream.
+    /// Between two probes of the stream.
     pub stream: Duration,
-    /// Between two counts of viewers.
+    /// Between two viewer counts.
     pub viewers: Duration,
-    /// Between two questions for permissions.
+    /// Between two permission checks.
     pub permissions: Duration,
+    /// The oldest evidence that the reader accepts, independent of the intervals; `None` means three intervals.
+    pub max_age: Option<Duration>,
+}
+
+impl Intervals {
+    /// Replaces the limit of three intervals with the reader's limit, if given.
+    #[must_use]
+    pub fn within(self, max_age: Option<Duration>) -> Self {
+        Self {
+            max_age: max_age.or(self.max_age),
+            ..self
+        }
+    }
+
+    /// Accounts for publication of unchanged evidence only once per `heartbeat`: until the next one, published evidence has
+    /// that age although it was renewed in the meantime.
+    #[must_use]
+    pub fn renewed_at_most_every(self, heartbeat: Duration) -> Self {
+        Self {
+            connection: self.connection.max(heartbeat),
+            auth: self.auth.max(heartbeat),
+            stream: self.stream.max(heartbeat),
+            viewers: self.viewers.max(heartbeat),
+            permissions: self.permissions.max(heartbeat),
+            max_age: self.max_age,
+        }
+    }
+
+    /// Returns the age in milliseconds from which evidence that is renewed every `interval` is stale.
+    pub fn limit_ms(&self, interval: Duration) -> u64 {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        match self.max_age {
+            Some(max_age) => millis(max_age),
+            None => millis(interval).saturating_mul(INTERVALS_UNTIL_STALE),
+        }
+    }
 }
 
 impl Default for Intervals {
@@ -35,6 +75,7 @@ impl Default for Intervals {
             stream: Duration::from_secs(60),
             viewers: Duration::from_secs(60),
             permissions: Duration::from_secs(600),
+            max_age: None,
         }
     }
 }
@@ -86,12 +127,13 @@ pub enum Field {
 }
 
 impl Freshness {
-    /// Computes how fresh what `summary` says is at `now`.
+    /// Computes the freshness of `summary` at `now`.
     pub fn of(summary: &SourceSummary, intervals: &Intervals, now: Timestamp) -> Self {
         let mut stale = Vec::new();
         let mut age = |at: Option<Timestamp>, interval: Duration, field| {
-            let age = age_ms(at?, now);
-            if age > limit_ms(interval) {
+            let at = at?;
+            let age = age_ms(at, now);
+            if age > intervals.limit_ms(interval) || is_refused(at, now) {
                 stale.push(field);
             }
             Some(age)
@@ -107,21 +149,23 @@ impl Freshness {
         }
     }
 
-    /// Returns whether `field` is too old to rely on.
+    /// Returns whether `field` is stale.
     pub fn is_stale(&self, field: Field) -> bool {
         self.stale.contains(&field)
     }
 }
 
-/// Returns the age of something that happened `at`, in milliseconds; zero when it is dated in the future.
+/// Returns the age of an event at time `at`, in milliseconds.
+///
+/// A date ahead of `now` by more than the tolerated clock difference is wrong, so the true age is unknown; its distance from
+/// `now` is returned instead, so that it never counts as new.
 pub fn age_ms(at: Timestamp, now: Timestamp) -> u64 {
-    u64::try_from(now.millis_since(at)).unwrap_or(0)
-}
-
-fn limit_ms(interval: Duration) -> u64 {
-    u64::try_from(interval.as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_mul(INTERVALS_UNTIL_STALE)
+    let age = now.millis_since(at);
+    if age < -ENTRY_TOLERANCE_MS {
+        age.unsigned_abs()
+    } else {
+        u64::try_from(age).unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +207,26 @@ mod tests {
     }
 
     #[test]
-    fn evidence_is_stale_after_three_intervals_and_not_a_moment_sooner() {
+    fn schedule_of_seconds_is_not_stale_between_heartbeats() {
+        let checked = Intervals {
+            connection: Duration::from_secs(2),
+            stream: Duration::from_secs(5),
+            ..Intervals::default()
+        };
+        let renewed = checked.renewed_at_most_every(Duration::from_secs(30));
+        assert_eq!(renewed.limit_ms(renewed.connection), 90_000);
+        assert_eq!(renewed.limit_ms(renewed.stream), 90_000);
+        assert_eq!(
+            renewed.limit_ms(renewed.auth),
+            3 * 3_600_000,
+            "checked less often than that"
+        );
+        let chosen = renewed.within(Some(Duration::from_secs(4)));
+        assert_eq!(chosen.limit_ms(chosen.stream), 4_000, "a reader may ask for more");
+    }
+
+    #[test]
+    fn evidence_is_stale_only_after_three_intervals() {
         let summary = connected_and_live();
         for (seconds, expected) in [
             (90, vec![]),
@@ -177,15 +240,31 @@ mod tests {
     }
 
     #[test]
+    fn a_chosen_age_replaces_the_intervals_both_ways() {
+        let summary = connected_and_live();
+        for (max_age, seconds, stale) in [(10, 10, 0), (10, 11, 3), (3600, 3600, 0), (3600, 3601, 3)] {
+            let limits = Intervals::default().within(Some(Duration::from_secs(max_age)));
+            let fresh = Freshness::of(&summary, &limits, at(seconds));
+            assert_eq!(fresh.stale.len(), stale, "{max_age} {seconds}");
+        }
+    }
+
+    #[test]
     fn what_nothing_is_known_of_has_no_age_and_is_not_stale() {
         let fresh = Freshness::of(&summary([]), &Intervals::default(), at(0));
         assert_eq!(fresh, Freshness::default());
     }
 
     #[test]
-    fn evidence_dated_ahead_of_our_clock_is_new_not_negative() {
-        let fresh = Freshness::of(&connected_and_live(), &Intervals::default(), at(-60));
-        assert_eq!((fresh.status_age_ms, fresh.stale), (Some(0), vec![]));
+    fn future_dated_evidence_never_appears_fresh() {
+        let fresh = |now| {
+            let fresh = Freshness::of(&connected_and_live(), &Intervals::default(), at(now));
+            (fresh.status_age_ms, fresh.stale.len())
+        };
+        assert_eq!(fresh(-1), (Some(0), 0), "clocks differ a little");
+        assert_eq!(fresh(-30), (Some(30_000), 0));
+        assert_eq!(fresh(-61), (Some(61_000), 3));
+        assert_eq!(fresh(-3_600), (Some(3_600_000), 3));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The join of a semilattice: how two pieces of knowledge become one.
+//! The join of a semilattice: merges two pieces of knowledge.
 //!
-//! Joining is commutative, associative and idempotent. That one law is what lets late, duplicated, reordered and
-//! replayed events, and several writers, all end in the same document.
+//! A join is commutative, associative and idempotent. Because of these laws late, duplicated, reordered and replayed events,
+//! and several writers, all result in the same document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,23 +11,23 @@ use crate::core::time::Timestamp;
 
 /// Knowledge that can be joined with other knowledge of its kind.
 pub trait Join {
-    /// Takes over what `other` knows and `self` does not.
+    /// Merges `other` into `self`.
     fn join(&mut self, other: Self);
 }
 
-/// A value with the time of the event that told it; the newest one wins.
+/// A value with the time of the event that reported it; the newest one wins.
 ///
-/// Two values of one instant are ordered by the value itself, so that the winner never depends on arrival.
+/// Two values with the same time are ordered by the value itself, so that the result does not depend on the order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Newest<T> {
     /// When the event happened.
     pub at: Timestamp,
-    /// What it told.
+    /// The reported value.
     pub value: T,
 }
 
 impl<T> Newest<T> {
-    /// Dates `value`.
+    /// Creates a value with its time.
     pub fn new(at: Timestamp, value: T) -> Self {
         Self { at, value }
     }
@@ -64,8 +64,8 @@ impl<K: Ord, V: Join> Join for BTreeMap<K, V> {
     }
 }
 
-/// The `N` greatest members seen so far. Keeping the greatest `N` of a union is itself a join, which is what makes a
-/// bounded set idempotent where a bounded counter would not be.
+/// The `N` greatest members of a set. Keeping the greatest `N` of a union is itself a join, so a bounded set is idempotent; a
+/// bounded counter would not be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Greatest<T: Ord, const N: usize>(BTreeSet<T>);
@@ -77,7 +77,7 @@ impl<T: Ord, const N: usize> Default for Greatest<T, N> {
 }
 
 impl<T: Ord, const N: usize> Greatest<T, N> {
-    /// Starts with one member.
+    /// Creates a set with one member.
     pub fn of(member: T) -> Self {
         Self(BTreeSet::from([member]))
     }
@@ -87,17 +87,17 @@ impl<T: Ord, const N: usize> Greatest<T, N> {
         self.0.retain(keep);
     }
 
-    /// Returns the members in ascending order.
+    /// Iterates over the members in ascending order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
         self.0.iter()
     }
 
-    /// Returns the number of members kept, at most `N`.
+    /// Returns the number of members, at most `N`.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Returns whether nothing was ever added.
+    /// Returns whether the set has no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

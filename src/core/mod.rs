@@ -1,20 +1,22 @@
-//! What bitbrat knows and how it decides. Pure: no async, no I/O, no logging, no clock.
+//! Domain model: evidence, verdicts and documents. Pure: no async, no I/O, no logging, no clock.
 //!
-//! An [`observation::Observation`] becomes [`evidence::Evidence`]; evidence is joined; [`verdict::Verdict`] is derived
-//! from it; [`document::SourceDocument`] carries all three to whoever reads them.
+//! An [`observation::Observation`] becomes [`evidence::Evidence`]; evidence is joined; [`verdict::Verdict`] is derived from
+//! it; [`document::SourceDocument`] contains all three for readers.
 
+pub mod compact;
 pub mod counters;
 pub mod document;
 pub mod event;
 pub mod evidence;
 pub mod facet;
 pub mod freshness;
+pub mod future;
 pub mod join;
+pub mod json;
 #[cfg(test)]
-mod laws;
+pub(crate) mod laws;
 pub mod observation;
 pub mod permission;
-pub mod resting;
 pub mod schedule;
 pub mod source;
 pub mod stream;

@@ -1,4 +1,4 @@
-//! What a platform told us, normalised: the only thing that ever enters.
+//! Observations: normalized facts from the platforms, the only input of the domain model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,11 +16,11 @@ use crate::core::time::Timestamp;
 pub struct Observation {
     /// The source that the fact is about.
     pub source: SourceKey,
-    /// When it happened: the platform's own timestamp, else when we received it.
+    /// When it happened: the platform's own timestamp, else the time of receipt.
     pub at: Timestamp,
-    /// Who told us, as `platform.channel` (`twitch.helix`, `twitch.eventsub`, `kick.webhook`, …).
+    /// Origin as `platform.channel` (`twitch.helix`, `twitch.eventsub`, `kick.webhook`, …).
     pub by: String,
-    /// What we learnt.
+    /// The observed fact.
     pub fact: Fact,
 }
 
@@ -36,22 +36,30 @@ impl Observation {
     }
 }
 
-/// A normalised fact.
+/// A normalized fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Fact {
-    /// A transport works, or does not.
+    /// State of a transport.
     Connection {
-        /// Which one.
+        /// The transport.
         transport: Transport,
-        /// How it is.
+        /// Its observed state.
         state: LinkState,
     },
-    /// The platform told how an identity's authorisation is. A failed check tells nothing and is no fact.
+    /// The platform's response contains the source: it exists, and the bot can reach it.
+    Exists,
+    /// A complete response of the platform states that the source does not exist: no such channel, or a guild of which the bot
+    /// is not a member. Neither a failed request nor a missing API endpoint is such a response.
+    NoSuchSource {
+        /// The platform's explanation.
+        error: ErrorInfo,
+    },
+    /// The platform reported the authorization of an identity. A failed check reports nothing and is not a fact.
     Auth {
-        /// Which identity (see [`Identity`]).
+        /// The identity (see [`Identity`]).
         identity: Identity,
-        /// What the platform said of it.
+        /// The result of the check.
         check: AuthCheck,
     },
     /// A stream started or ended, as pushed by the platform.
@@ -72,26 +80,31 @@ pub enum Fact {
     },
     /// A complete, successful poll that asked for this source did not list it.
     StreamAbsent,
-    /// How many watch.
+    /// Number of viewers.
     Viewers {
         /// The platform's count.
         count: u64,
-        /// The stream that they watch.
+        /// Id of the stream, where known.
         stream_id: Option<String>,
     },
-    /// What the bot may do here, as far as one method can tell.
+    /// The platform listed the stream without a reliable viewer count, because the streamer hides it.
+    ViewersHidden {
+        /// Id of the stream, where known.
+        stream_id: Option<String>,
+    },
+    /// Permissions of the bot, as far as one method can determine them.
     Permissions {
         /// The method's name, for example `twitch.moderated-channels`.
         method: String,
-        /// Its complete answer.
+        /// Its complete result.
         grants: Grants,
     },
-    /// A smoothed round trip to the platform, in milliseconds.
+    /// A smoothed round-trip time to the platform.
     Latency {
-        /// Milliseconds.
+        /// In milliseconds.
         millis: u64,
     },
-    /// How the source presents itself. Each field is dated by itself.
+    /// Profile fields of the source. Each has its own date.
     Profile {
         /// Field name (`displayName`, `login`, `title`, `category`, …) to value.
         fields: BTreeMap<String, String>,
@@ -103,17 +116,17 @@ pub enum Fact {
         /// Its totals.
         totals: Counters,
     },
-    /// The platform was asked about a facet and gave no answer that can be used, although its API works. What was known of
-    /// the facet stays, and grows old.
+    /// The platform gave no usable answer about a facet although its API works. The previous evidence of the facet stays and
+    /// becomes stale.
     Unanswered {
-        /// What was asked about.
+        /// The facet that was checked.
         facet: Facet,
-        /// Why there is no answer.
+        /// Reason for the missing answer.
         error: ErrorInfo,
     },
-    /// Something went wrong that changes no verdict by itself.
+    /// An error that changes no verdict by itself.
     Problem {
-        /// What.
+        /// The error.
         error: ErrorInfo,
     },
 }
@@ -128,7 +141,7 @@ pub enum Transport {
     EventSub,
     /// Discord's gateway.
     Gateway,
-    /// Deliveries to our own HTTP endpoint.
+    /// Deliveries to our HTTP endpoint.
     Webhook,
 }
 
@@ -143,60 +156,55 @@ impl fmt::Display for Transport {
     }
 }
 
-/// How a transport was found.
+/// Observed state of a transport.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "link")]
 pub enum LinkState {
-    /// Proven to work: an answer that needed the source to exist, a welcome with an accepted subscription.
+    /// Proven to work: a response for which the source must exist, or a welcome with an accepted subscription.
     Up,
-    /// It works: an answer came, which says nothing of whether the source exists. That ends a failure; by itself it proves no
+    /// A response was received that contains no evidence of the source's existence. It ends a failure, but does not prove a
     /// connection to the source.
     Answered,
-    /// We ended it ourselves; nothing is claimed of it until it is opened again.
+    /// Closed by us; no claim until it is opened again.
     Closed,
-    /// It failed in a way that heals by itself.
+    /// It failed in a way that recovers without intervention.
     Down {
-        /// Why.
+        /// The cause.
         error: ErrorInfo,
     },
-    /// The platform answered and refuses; a person must act.
+    /// The platform responded with a rejection; needs attention.
     Refused {
-        /// Why.
+        /// The cause.
         error: ErrorInfo,
     },
 }
 
-/// An error worth keeping: a stable code and one sentence without secrets.
+/// A stored error: a stable code and one sentence without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ErrorInfo {
-    /// Stable, dotted: `twitch.not_found`, `network.timeout`.
+    /// Stable, dotted: `twitch.not_found`, `network.timeout`; listed in `docs/errors.md`.
     pub code: String,
-    /// For people.
+    /// Explanation for people.
     pub message: String,
 }
 
 impl ErrorInfo {
-    /// Builds an error, cutting the message to 300 characters.
+    /// Creates an error; the message is truncated to 300 characters.
     pub fn new(code: &str, message: impl AsRef<str>) -> Self {
         Self {
             code: code.to_owned(),
             message: message.as_ref().chars().take(300).collect(),
         }
     }
-
-    /// Returns whether it says that the source does not exist, rather than that something fails or is refused.
-    pub fn is_not_found(&self) -> bool {
-        self.code.ends_with(".not_found")
-    }
 }
 
-/// The name of one authorised account: `twitch/bot`, `twitch/broadcaster:<user id>`, `twitch/app`, `discord/bot`, ….
+/// The name of one authorized account: `twitch/bot`, `twitch/broadcaster:<user id>`, `twitch/app`, `discord/bot`, ….
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Identity(String);
 
 impl Identity {
-    /// Wraps a name as it stands in the configuration or the token store.
+    /// Wraps a name from the configuration or the token store.
     pub fn named(name: impl Into<String>) -> Self {
         Self(name.into())
     }
@@ -204,6 +212,15 @@ impl Identity {
     /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns whether `source` may require this account: a source of its platform, and where the name ends in an id
+    /// (`twitch/broadcaster:900200`, `discord/bot:900200`) only the source with that id.
+    pub fn concerns(&self, source: &SourceKey) -> bool {
+        let Some((platform, role)) = self.0.split_once('/') else {
+            return false;
+        };
+        platform == source.platform().as_str() && role.split_once(':').is_none_or(|(_, id)| id == source.id())
     }
 }
 
@@ -213,24 +230,27 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What a platform said of an identity's authorisation.
+/// Result of an authorization check of an identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthCheck {
     /// The result.
     pub result: AuthResult,
-    /// When the access token ends, where it ends.
+    /// When the access token expires; `None` if it does not expire.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub expires_at: Option<Timestamp>,
-    /// The scopes it was granted.
+    /// The granted scopes.
     #[serde(default)]
     pub scopes: BTreeSet<String>,
-    /// Why, where the result alone does not say it.
+    /// Whether the platform rejects a token that was never proven to be valid. `result` does not distinguish this case.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub rejected: bool,
+    /// Reason, where `result` does not imply it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
 
-/// The result of an authorisation check, worst last.
+/// The result of an authorization check, worst last.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -240,18 +260,18 @@ pub enum AuthResult {
     Valid,
     /// The token has ended and could not be renewed yet.
     Expired,
-    /// The grant is gone; a person must authorise again.
+    /// The grant is gone; a person must log in again.
     Revoked,
 }
 
-/// The complete answer of one method that tells permissions. What it does not name it knows nothing of.
+/// The complete result of one permission method. Permissions that it does not contain are unknown to the method.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Grants {
-    /// Held for certain.
+    /// Permissions that are held.
     pub granted: BTreeSet<String>,
-    /// Not held for certain.
+    /// Permissions that are not held.
     pub denied: BTreeSet<String>,
-    /// Asked for, but the platform gave no usable answer: permission to reason.
+    /// Permissions without a usable answer of the platform, with the reason.
     pub unknown: BTreeMap<String, String>,
 }

@@ -1,32 +1,71 @@
-//! May the bot do this here? Each action of a platform has a requirement on what is held (roles, scopes, named
-//! permissions); evidence answers it with yes, no or unknown, and says what is missing.
+//! Permission checks: may the bot perform an action at a source? Preconditions come first: its account is authorized, the
+//! source exists and the platform responds. Then each action of a platform has a requirement on the held roles, scopes and
+//! named permissions. The answer is yes, no or unknown, with what is missing.
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::evidence::Evidence;
+use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
-use crate::core::verdict::{Holding, holdings};
+use crate::core::verdict::{self, Holding, holdings};
 
 mod actions;
+mod preconditions;
 
-/// Something that a bot may want to do.
+/// The method for a Discord guild as a whole: it reports every permission if no channels are configured, else only those in
+/// [`GUILD_LEVEL`].
+///
+/// A permission is never reported by both methods, so that each permission of an action comes from the level at which Discord
+/// decides it: `ban` from the guild, `send-chat` from the channel.
+pub const GUILD_METHOD: &str = "discord.guild-permissions";
+
+/// The method for the configured channels of a Discord guild: a channel-level permission is granted if it is held in all of
+/// them, and denied if it is missing in one. It never reports a permission in [`GUILD_LEVEL`].
+pub const CHANNEL_METHOD: &str = "discord.channel-permissions";
+
+/// Permissions that Discord checks in the guild as a whole, independent of channel overwrites: those that its documentation
+/// lists without a channel type, and `MANAGE_ROLES`, which in a channel permits editing overwrites, not roles.
+///
+/// <https://docs.discord.com/developers/topics/permissions#permissions-bitwise-permission-flags>
+pub const GUILD_LEVEL: [&str; 13] = [
+    "KICK_MEMBERS",
+    "BAN_MEMBERS",
+    "ADMINISTRATOR",
+    "MANAGE_GUILD",
+    "VIEW_AUDIT_LOG",
+    "VIEW_GUILD_INSIGHTS",
+    "CHANGE_NICKNAME",
+    "MANAGE_NICKNAMES",
+    "MANAGE_ROLES",
+    "MANAGE_GUILD_EXPRESSIONS",
+    "MODERATE_MEMBERS",
+    "VIEW_CREATOR_MONETIZATION_ANALYTICS",
+    "CREATE_GUILD_EXPRESSIONS",
+];
+
+/// The pseudo-permission for a ban or timeout, as used in observations.
+pub const BANNED: &str = "BANNED";
+
+/// An action of the bot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action {
-    /// Name on the command line: `send-chat`.
+    /// Name on the command line, for example `send-chat`.
     pub name: &'static str,
-    /// What it is, for people.
+    /// Description for people.
     pub about: &'static str,
-    /// What it takes.
+    /// Required permissions.
     pub need: Need,
 }
 
-/// What an action takes.
+/// The requirement of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// This permission, as platforms' observations name it: `MODERATOR`, `scope:user:write:chat`, `SEND_MESSAGES`.
+    /// This permission, with the name in the platform's observations: `MODERATOR`, `scope:user:write:chat`, `SEND_MESSAGES`.
     Held(&'static str),
-    /// Not this one. While nothing is known about it, it stands in nobody's way.
+    /// Absence of this permission. While it is unknown, it does not prevent the action.
     Not(&'static str),
     /// All of these.
     All(&'static [Self]),
@@ -35,49 +74,251 @@ pub enum Need {
 }
 
 /// Whether an action is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Allowed {
-    /// It is not: something that it takes is known to be missing.
+    /// Not allowed: something required is known to be missing.
     No,
     /// Not enough evidence.
     Unknown,
-    /// It is.
+    /// Allowed.
     Yes,
 }
 
-/// The answer to "may the bot do this here?".
+/// The answer to a permission check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The answer.
+    /// The decision.
     pub allowed: Allowed,
-    /// What is missing or stands in the way, for a no.
+    /// What is missing or prevents the action, for a no.
     pub missing: Vec<String>,
-    /// What is not known and why, for an unknown: one sentence each.
+    /// What is unknown and why, for an unknown: one sentence each.
     pub unknown: Vec<String>,
-    /// The age of the answer: when the oldest evidence that it rests on was obtained.
+    /// The precondition that decides, if any: an account, existence, the connection, a ban.
+    pub obstacle: Option<Obstacle>,
+    /// When the oldest evidence for the answer was obtained.
     pub as_of: Option<Timestamp>,
+    /// Like `as_of`, for the permissions alone; `None` if they were not evaluated.
+    pub permissions_at: Option<Timestamp>,
 }
 
-/// Answers whether the bot may do `action`, going by `evidence`.
-pub fn can(evidence: &Evidence, action: &Action) -> Answer {
-    let weighed = weigh(&action.need, &holdings(evidence));
+/// A precondition that decides before any permission is evaluated. Each has another remedy, so it is kept separate from the
+/// text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The platform states that the source does not exist, or that the bot is not in it.
+    Gone,
+    /// The source was never proven to exist.
+    NeverSeen,
+    /// This account is not authorized.
+    Unauthorized(Identity),
+    /// The authorization of this account was never checked, or its token has expired since the check.
+    Unchecked(Identity),
+    /// The platform rejects the connection.
+    Refused,
+    /// The platform cannot be reached.
+    Unreachable,
+    /// The bot is banned.
+    Banned,
+}
+
+/// Input of a permission check.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The platform of the source.
+    pub platform: PlatformName,
+    /// Evidence about the source.
+    pub evidence: &'a Evidence,
+    /// The current time: a token that has expired by then proves nothing until it is checked again. `None` leaves expiry to
+    /// the reader of the answer.
+    pub now: Option<Timestamp>,
+}
+
+/// Evaluates whether the bot may perform `action` according to `facts`.
+///
+/// Authorization, existence and connection come first: permissions that were observed with a token that has since been
+/// revoked, or in a channel that no longer exists, allow nothing.
+pub fn can(facts: Facts<'_>, action: &Action) -> Answer {
+    answer(facts, &action.need)
+}
+
+/// Evaluates whether the bot holds `permission` and can use it, according to `facts`.
+pub fn holds(facts: Facts<'_>, permission: &str) -> Answer {
+    decide(facts, |held| weigh_one(permission, held))
+}
+
+fn answer(facts: Facts<'_>, need: &Need) -> Answer {
+    decide(facts, |held| weigh(need, held))
+}
+
+fn decide(facts: Facts<'_>, weigh: impl FnOnce(&Holdings) -> Weighed) -> Answer {
+    decide_with(facts, &holdings(facts.evidence), weigh)
+}
+
+fn decide_with(facts: Facts<'_>, held: &Holdings, weigh: impl FnOnce(&Holdings) -> Weighed) -> Answer {
+    let before = preconditions::of(facts, held);
+    let refusal = before.iter().find(|one| one.weighed.allowed == Allowed::No);
+    if let Some(refusal) = refusal {
+        // Nothing else that is missing matters then.
+        return Answer {
+            allowed: Allowed::No,
+            missing: refusal.weighed.missing.clone(),
+            unknown: Vec::new(),
+            obstacle: refusal.obstacle.clone(),
+            as_of: refusal.weighed.as_of,
+            permissions_at: None,
+        };
+    }
+    let permissions = weigh(held);
+    if permissions.allowed == Allowed::No {
+        return Answer {
+            allowed: Allowed::No,
+            missing: permissions.missing,
+            unknown: Vec::new(),
+            obstacle: None,
+            as_of: permissions.as_of,
+            permissions_at: permissions.as_of,
+        };
+    }
+    let permissions_at = permissions.as_of;
+    let obstacle = before.iter().find(|one| one.weighed.allowed == Allowed::Unknown);
+    let obstacle = obstacle.and_then(|one| one.obstacle.clone());
+    let parts = before.into_iter().map(|one| one.weighed).chain([permissions]);
+    let parts: Vec<Weighed> = parts.collect();
+    let allowed = parts
+        .iter()
+        .map(|part| part.allowed)
+        .min()
+        .unwrap_or(Allowed::Unknown);
+    let unknown = parts.iter().flat_map(|part| part.unknown.clone());
     Answer {
-        allowed: weighed.allowed,
-        missing: if weighed.allowed == Allowed::No {
-            weighed.missing
+        allowed,
+        missing: Vec::new(),
+        unknown: if allowed == Allowed::Unknown {
+            unknown.collect()
         } else {
             Vec::new()
         },
-        unknown: if weighed.allowed == Allowed::Unknown {
-            weighed.unknown
-        } else {
-            Vec::new()
-        },
-        as_of: weighed.as_of,
+        obstacle,
+        as_of: parts.iter().filter_map(|part| part.as_of).min(),
+        permissions_at,
     }
 }
 
-/// Returns the actions of a platform, by name.
+/// One of the few capabilities by which sources of all platforms are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ability {
+    /// Send chat messages.
+    Chat,
+    /// Moderate messages or people: delete, time out, ban, kick.
+    Moderate,
+    /// Change the channel's description; on Discord its roles.
+    Manage,
+}
+
+impl Ability {
+    const ALL: [Self; 3] = [Self::Chat, Self::Moderate, Self::Manage];
+
+    /// Returns the label for a narrow column.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Moderate => "moderate",
+            Self::Manage => "manage",
+        }
+    }
+
+    /// Returns the platform's actions for this ability. One permitted action suffices, so that a table never shows "none"
+    /// where [`can`] answers yes.
+    fn actions(self, platform: PlatformName) -> &'static [&'static str] {
+        match (self, platform) {
+            (Self::Chat, _) => &["send-chat"],
+            (Self::Moderate, PlatformName::Twitch) => &["timeout", "ban", "delete-message", "warn"],
+            (Self::Moderate, PlatformName::Kick) => &["timeout", "ban", "delete-message"],
+            (Self::Moderate, PlatformName::Discord) => &["timeout", "kick", "ban", "delete-message"],
+            (Self::Manage, PlatformName::Twitch) => &[
+                "edit-title",
+                "manage-vips",
+                "manage-moderators",
+                "run-ads",
+                "raid",
+            ],
+            (Self::Manage, PlatformName::Kick) => &["edit-title"],
+            (Self::Manage, PlatformName::Discord) => &["manage-roles"],
+        }
+    }
+}
+
+/// Abilities of a bot at a source. Uses the rules of [`can`] except for token expiry, which depends on the time of reading.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Abilities(Vec<(Ability, Allowed)>);
+
+impl Abilities {
+    /// Evaluates every ability.
+    pub fn of(platform: PlatformName, evidence: &Evidence) -> Self {
+        let facts = Facts {
+            platform,
+            evidence,
+            now: None,
+        };
+        let held = holdings(evidence);
+        let weigh = |ability: Ability| {
+            let actions = ability.actions(platform).iter();
+            let answers = actions.filter_map(|name| action(platform, name));
+            let answers =
+                answers.map(|action| decide_with(facts, &held, |held| weigh(&action.need, held)).allowed);
+            (ability, answers.max().unwrap_or(Allowed::Unknown))
+        };
+        Self(Ability::ALL.into_iter().map(weigh).collect())
+    }
+
+    /// Returns the abilities that the bot is known to have.
+    pub fn yes(&self) -> impl Iterator<Item = Ability> {
+        let yes = self.0.iter().filter(|(_, allowed)| *allowed == Allowed::Yes);
+        yes.map(|(ability, _)| *ability)
+    }
+
+    /// Returns whether any ability is unknown.
+    pub fn is_unknown(&self) -> bool {
+        self.0.is_empty() || self.0.iter().any(|(_, allowed)| *allowed == Allowed::Unknown)
+    }
+}
+
+/// Returns what a yes for the action of this name does not cover, one sentence each: limits for which no evidence is stored.
+pub fn not_covered(platform: PlatformName, action: &str) -> &'static [&'static str] {
+    match (platform, action) {
+        (PlatformName::Twitch, "send-chat" | "announce") => &[
+            "followers-only, subscribers-only, emote-only and slow mode, AutoMod, and a verified phone or e-mail",
+        ],
+        (PlatformName::Twitch, "shoutout" | "raid") => &["the cooldown, and whether the stream is live"],
+        (PlatformName::Twitch, "create-clip" | "create-marker" | "run-ads") => {
+            &["whether the stream is live"]
+        }
+        (PlatformName::Kick, "send-chat") => {
+            &["followers-only, subscribers-only and slow mode, and a ban by the channel"]
+        }
+        (PlatformName::Discord, "timeout" | "kick" | "ban" | "manage-roles") => {
+            &["members and roles at or above the bot's highest role, and the owner"]
+        }
+        (PlatformName::Discord, "send-chat" | "send-in-threads") => {
+            &["slow mode, AutoMod and archived threads"]
+        }
+        _ => &[],
+    }
+}
+
+/// Returns what a yes does not cover because there is no evidence about it: a ban, for actions in a chat from which the bot
+/// must not be banned.
+pub fn not_known(facts: Facts<'_>, action: &Action) -> Option<&'static str> {
+    let takes_no_ban = match action.need {
+        Need::Not(name) => name == BANNED,
+        Need::All(parts) => parts.contains(&Need::Not(BANNED)),
+        Need::Held(_) | Need::Any(_) => false,
+    };
+    let (holding, _) = verdict::holding(facts.evidence, BANNED);
+    (takes_no_ban && matches!(holding, Holding::Unknown(_))).then_some("a ban by the channel")
+}
+
+/// Returns all actions of a platform.
 pub fn actions(platform: PlatformName) -> &'static [Action] {
     match platform {
         PlatformName::Twitch => actions::TWITCH,
@@ -86,12 +327,12 @@ pub fn actions(platform: PlatformName) -> &'static [Action] {
     }
 }
 
-/// Returns the action of this name.
+/// Returns the action of this name, if the platform has it.
 pub fn action(platform: PlatformName, name: &str) -> Option<&'static Action> {
     actions(platform).iter().find(|action| action.name == name)
 }
 
-/// Returns every scope that any action of the platform asks for, without its prefix, sorted.
+/// Returns every scope that an action of the platform requires, without its prefix, sorted.
 pub fn scopes_of(platform: PlatformName) -> Vec<&'static str> {
     let mut scopes = Vec::new();
     for action in actions(platform) {
@@ -109,6 +350,7 @@ fn collect_scopes(need: &Need, scopes: &mut Vec<&'static str>) {
     }
 }
 
+#[derive(Debug, Clone)]
 struct Weighed {
     allowed: Allowed,
     missing: Vec<String>,
@@ -137,7 +379,7 @@ fn weigh(need: &Need, held: &Holdings) -> Weighed {
                 .map(|part| part.allowed)
                 .min()
                 .unwrap_or(Allowed::Yes);
-            // A no rests on the parts that say no, everything else on all of them.
+            // A no is based on the parts that are no, every other result on all of them.
             let decisive = |part: &&Weighed| allowed != Allowed::No || part.allowed == Allowed::No;
             Weighed {
                 allowed,
@@ -153,7 +395,7 @@ fn weigh(need: &Need, held: &Holdings) -> Weighed {
             let missing: Vec<_> = parts.iter().map(|part| part.missing.join(" and ")).collect();
             let as_of = parts.iter().filter(decisive).filter_map(|part| part.as_of);
             Weighed {
-                // A yes is as fresh as its freshest proof; anything less as old as its oldest part.
+                // A yes is as recent as its newest proof; any other result is as old as its oldest part.
                 as_of: if allowed == Allowed::Yes {
                     as_of.max()
                 } else {
@@ -181,7 +423,7 @@ fn weigh_one(name: &str, held: &Holdings) -> Weighed {
         Holding::Yes => (Allowed::Yes, None, None),
         Holding::No => (Allowed::No, Some(name.to_owned()), None),
         Holding::Unknown(reason) => {
-            let reason = reason.unwrap_or_else(|| "never looked at".to_owned());
+            let reason = reason.unwrap_or_else(|| "not checked yet".to_owned());
             (Allowed::Unknown, None, Some(format!("{name}: {reason}")))
         }
     };
@@ -205,18 +447,22 @@ fn nothing_asked() -> Weighed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::join::Newest;
-    use crate::core::observation::Grants;
+    use crate::core::evidence::Knowledge;
+    use crate::core::join::{Join as _, Newest};
+    use crate::core::observation::{
+        AuthCheck, AuthResult, ErrorInfo, Fact, Grants, LinkState, Observation, Transport,
+    };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::EPOCH.plus_secs(second)
     }
 
-    /// Second, granted, denied, unknown.
+    /// Time in seconds, granted, denied, unknown.
     type Method<'a> = (i64, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
 
+    /// Evidence of an authorized bot in an existing and connected channel, with the results of these methods.
     fn evidence(methods: &[Method<'_>]) -> Evidence {
-        let mut evidence = Evidence::default();
+        let mut evidence = in_order(PlatformName::Twitch);
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         for (index, (second, granted, denied, unknown)) in methods.iter().enumerate() {
             let grants = Grants {
@@ -236,11 +482,247 @@ mod tests {
     }
 
     fn ask(name: &str, evidence: &Evidence) -> Answer {
-        can(evidence, action(PlatformName::Twitch, name).unwrap())
+        ask_on(PlatformName::Twitch, name, evidence)
+    }
+
+    fn ask_on(platform: PlatformName, name: &str, evidence: &Evidence) -> Answer {
+        can(facts(platform, evidence), action(platform, name).unwrap())
+    }
+
+    fn facts(platform: PlatformName, evidence: &Evidence) -> Facts<'_> {
+        Facts {
+            platform,
+            evidence,
+            now: Some(at(200)),
+        }
+    }
+
+    fn in_order(platform: PlatformName) -> Evidence {
+        let mut evidence = Evidence::default();
+        authorize(
+            &mut evidence,
+            &format!("{platform}/bot"),
+            AuthResult::Valid,
+            Some(9_000),
+        );
+        connect(&mut evidence, 100, LinkState::Up);
+        learn(&mut evidence, 100, Fact::Exists);
+        evidence
+    }
+
+    fn learn(evidence: &mut Evidence, second: i64, fact: Fact) {
+        let key = "twitch:1".parse().unwrap();
+        let observation = Observation::new(&key, at(second), "test", fact);
+        evidence.join(Knowledge::from(&observation).evidence);
+    }
+
+    fn authorize(evidence: &mut Evidence, identity: &str, result: AuthResult, expires: Option<i64>) {
+        let check = AuthCheck {
+            result,
+            expires_at: expires.map(at),
+            scopes: std::collections::BTreeSet::new(),
+            rejected: false,
+            reason: None,
+        };
+        let identity = Identity::named(identity);
+        let second = if result == AuthResult::Valid { 100 } else { 150 };
+        learn(evidence, second, Fact::Auth { identity, check });
+    }
+
+    fn connect(evidence: &mut Evidence, second: i64, state: LinkState) {
+        let transport = Transport::Api;
+        learn(evidence, second, Fact::Connection { transport, state });
+    }
+
+    /// A bot with every permission that any action of the platform requires.
+    fn may_do_all(platform: PlatformName) -> Evidence {
+        fn collect(need: &Need, names: &mut Vec<&'static str>) {
+            match need {
+                Need::Held(name) => names.push(name),
+                Need::Not(_) => {}
+                Need::All(parts) | Need::Any(parts) => parts.iter().for_each(|part| collect(part, names)),
+            }
+        }
+        let mut names = Vec::new();
+        for action in actions(platform) {
+            collect(&action.need, &mut names);
+        }
+        let mut evidence = in_order(platform);
+        let grants = Grants {
+            granted: names.into_iter().map(str::to_owned).collect(),
+            ..Grants::default()
+        };
+        let method = "all".to_owned();
+        learn(&mut evidence, 100, Fact::Permissions { method, grants });
+        evidence
+    }
+
+    /// Evaluates every action of every platform.
+    fn all_answers(change: impl Fn(PlatformName, &mut Evidence)) -> Vec<Answer> {
+        let platforms = PlatformName::ALL.into_iter();
+        let answers = platforms.flat_map(|platform| {
+            let mut evidence = may_do_all(platform);
+            change(platform, &mut evidence);
+            let ask = |action| can(facts(platform, &evidence), action);
+            actions(platform).iter().map(ask).collect::<Vec<_>>()
+        });
+        answers.collect()
     }
 
     #[test]
-    fn a_moderator_with_the_scope_may_time_out_and_the_answer_is_as_old_as_its_oldest_part() {
+    fn every_action_is_allowed_when_nothing_stands_in_the_way() {
+        let answers = all_answers(|_, _| ());
+        assert!(
+            answers.iter().all(|answer| answer.allowed == Allowed::Yes),
+            "{answers:?}"
+        );
+    }
+
+    #[test]
+    fn every_ability_stands_for_an_action_of_each_platform() {
+        for platform in PlatformName::ALL {
+            for ability in Ability::ALL {
+                let mut names = ability.actions(platform).iter();
+                assert!(
+                    names.all(|name| action(platform, name).is_some()),
+                    "{platform} {ability:?}"
+                );
+            }
+            let abilities = Abilities::of(platform, &may_do_all(platform));
+            assert_eq!((abilities.yes().count(), abilities.is_unknown()), (3, false));
+        }
+        let unknown = Abilities::of(PlatformName::Twitch, &Evidence::default());
+        assert_eq!((unknown.yes().count(), unknown.is_unknown()), (0, true));
+    }
+
+    #[test]
+    fn revoked_token_never_yields_yes() {
+        let answers = all_answers(|platform, evidence| {
+            authorize(evidence, &format!("{platform}/bot"), AuthResult::Revoked, None);
+        });
+        for answer in answers {
+            assert_eq!(answer.allowed, Allowed::No);
+            assert!(matches!(answer.obstacle, Some(Obstacle::Unauthorized(_))));
+            assert!(answer.missing[0].contains("/bot, which is REVOKED"), "{answer:?}");
+            assert_eq!(answer.as_of, Some(at(150)));
+        }
+    }
+
+    #[test]
+    fn reset_token_of_one_guild_never_yields_yes() {
+        let mut evidence = may_do_all(PlatformName::Discord);
+        authorize(&mut evidence, "discord/bot:55", AuthResult::Revoked, None);
+        let answer = ask_on(PlatformName::Discord, "send-chat", &evidence);
+        assert_eq!(answer.allowed, Allowed::No);
+    }
+
+    #[test]
+    fn expired_token_that_was_not_refreshed_never_yields_yes() {
+        let known = all_answers(|platform, evidence| {
+            authorize(evidence, &format!("{platform}/bot"), AuthResult::Expired, None);
+        });
+        assert!(known.iter().all(|answer| answer.allowed == Allowed::No));
+        let by_its_date = all_answers(|platform, evidence| {
+            let bot = Identity::named(format!("{platform}/bot"));
+            evidence.auth.remove(&bot);
+            authorize(evidence, bot.as_str(), AuthResult::Valid, Some(200));
+        });
+        for answer in by_its_date {
+            assert_eq!(answer.allowed, Allowed::Unknown);
+            assert!(matches!(answer.obstacle, Some(Obstacle::Unchecked(_))));
+        }
+    }
+
+    #[test]
+    fn unchecked_account_never_yields_yes() {
+        let answers = all_answers(|_, evidence| evidence.auth.clear());
+        assert!(answers.iter().all(|answer| answer.allowed == Allowed::Unknown));
+    }
+
+    #[test]
+    fn source_that_is_gone_never_yields_yes() {
+        let gone = all_answers(|platform, evidence| {
+            let error = ErrorInfo::new(&format!("{platform}.not_found"), "no such source");
+            learn(evidence, 150, Fact::NoSuchSource { error });
+        });
+        assert!(gone.iter().all(|answer| answer.allowed == Allowed::No));
+        assert!(gone.iter().all(|answer| answer.obstacle == Some(Obstacle::Gone)));
+    }
+
+    #[test]
+    fn source_that_is_gone_stays_gone_while_the_network_is_down() {
+        let answers = all_answers(|_, evidence| {
+            let error = ErrorInfo::new("twitch.not_found", "no such source");
+            learn(evidence, 150, Fact::NoSuchSource { error });
+            let error = ErrorInfo::new("network.timeout", "no answer");
+            connect(evidence, 160, LinkState::Down { error });
+        });
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.obstacle == Some(Obstacle::Gone))
+        );
+    }
+
+    #[test]
+    fn banned_bot_may_do_nothing() {
+        let answers = all_answers(|_, evidence| {
+            let grants = Grants {
+                granted: ["BANNED".to_owned()].into(),
+                ..Grants::default()
+            };
+            let method = "ban".to_owned();
+            learn(evidence, 150, Fact::Permissions { method, grants });
+        });
+        assert!(answers.iter().all(|answer| answer.allowed == Allowed::No));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.obstacle == Some(Obstacle::Banned))
+        );
+    }
+
+    #[test]
+    fn unreachable_platform_makes_a_yes_unknown_but_keeps_a_no() {
+        let down = |evidence: &mut Evidence| {
+            let error = ErrorInfo::new("network.timeout", "no answer");
+            connect(evidence, 150, LinkState::Down { error });
+        };
+        let answers = all_answers(|_, evidence| down(evidence));
+        assert!(answers.iter().all(|answer| answer.allowed == Allowed::Unknown));
+        let mut lacking = evidence(&[(50, &[], &["scope:chat:edit", "scope:user:write:chat"], &[])]);
+        down(&mut lacking);
+        assert_eq!(ask("send-chat", &lacking).allowed, Allowed::No);
+    }
+
+    #[test]
+    fn revoked_broadcaster_makes_the_answer_unknown() {
+        let mut evidence = may_do_all(PlatformName::Twitch);
+        authorize(&mut evidence, "twitch/broadcaster:9", AuthResult::Revoked, None);
+        let answer = ask("ban", &evidence);
+        assert_eq!(answer.allowed, Allowed::Unknown);
+        assert!(
+            answer.unknown[0].contains("twitch/broadcaster:9 is REVOKED"),
+            "{answer:?}"
+        );
+    }
+
+    #[test]
+    fn named_permission_is_subject_to_the_same_preconditions() {
+        let mut evidence = evidence(&[(50, &["MODERATOR"], &[], &[])]);
+        assert_eq!(
+            holds(facts(PlatformName::Twitch, &evidence), "MODERATOR").allowed,
+            Allowed::Yes
+        );
+        authorize(&mut evidence, "twitch/bot", AuthResult::Revoked, None);
+        assert_eq!(
+            holds(facts(PlatformName::Twitch, &evidence), "MODERATOR").allowed,
+            Allowed::No
+        );
+    }
+
+    #[test]
+    fn moderator_with_scope_may_time_out_as_of_oldest_evidence() {
         let known = evidence(&[
             (50, &["scope:moderator:manage:banned_users"], &[], &[]),
             (20, &["MODERATOR"], &["BROADCASTER"], &[]),
@@ -265,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_tells_is_unknown_with_the_reason_and_never_a_no() {
+    fn unavailable_permission_is_unknown_with_reason_never_no() {
         let known = evidence(&[(
             50,
             &["scope:moderator:manage:banned_users"],
@@ -299,6 +781,70 @@ mod tests {
     }
 
     #[test]
+    fn column_says_what_can_answers_for_each_action_of_an_ability() {
+        fn names(need: &Need, into: &mut Vec<&'static str>) {
+            match need {
+                Need::Held(name) => into.push(name),
+                Need::Not(_) => {}
+                Need::All(parts) => parts.iter().for_each(|part| names(part, into)),
+                Need::Any(parts) => names(&parts[0], into),
+            }
+        }
+        for platform in PlatformName::ALL {
+            for (ability, name) in Ability::ALL
+                .into_iter()
+                .flat_map(|ability| ability.actions(platform).iter().map(move |name| (ability, *name)))
+            {
+                let action = action(platform, name).unwrap();
+                let (mut granted, mut all) = (Vec::new(), Vec::new());
+                names(&action.need, &mut granted);
+                for other in actions(platform) {
+                    names(&other.need, &mut all);
+                }
+                let mut evidence = in_order(platform);
+                let grants = Grants {
+                    denied: all
+                        .iter()
+                        .filter(|name| !granted.contains(name))
+                        .map(|name| (*name).to_owned())
+                        .collect(),
+                    granted: granted.iter().map(|name| (*name).to_owned()).collect(),
+                    ..Grants::default()
+                };
+                let method = "all".to_owned();
+                learn(&mut evidence, 100, Fact::Permissions { method, grants });
+                assert_eq!(
+                    ask_on(platform, name, &evidence).allowed,
+                    Allowed::Yes,
+                    "{platform} {name}"
+                );
+                let abilities = Abilities::of(platform, &evidence);
+                assert!(
+                    abilities.yes().any(|yes| yes == ability),
+                    "{platform} {name}: {abilities:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rejected_token_is_called_rejected() {
+        let mut evidence = may_do_all(PlatformName::Twitch);
+        let check = AuthCheck {
+            result: AuthResult::Expired,
+            expires_at: None,
+            scopes: std::collections::BTreeSet::new(),
+            rejected: true,
+            reason: None,
+        };
+        let identity = Identity::named("twitch/bot");
+        learn(&mut evidence, 150, Fact::Auth { identity, check });
+        let answer = ask_on(PlatformName::Twitch, "send-chat", &evidence);
+        assert_eq!(answer.allowed, Allowed::No);
+        assert!(answer.missing[0].contains("which is REJECTED"), "{answer:?}");
+    }
+
+    #[test]
     fn every_action_has_a_name_of_its_own_and_something_to_hold() {
         for platform in PlatformName::ALL {
             let names: std::collections::BTreeSet<_> =
@@ -306,7 +852,7 @@ mod tests {
             assert_eq!(names.len(), actions(platform).len());
             for action in actions(platform) {
                 assert_eq!(
-                    can(&Evidence::default(), action).allowed,
+                    can(facts(platform, &Evidence::default()), action).allowed,
                     Allowed::Unknown,
                     "{}",
                     action.name

@@ -1,6 +1,6 @@
-//! Cron expressions with seconds, in UTC: read as the scheduler reads them, and refused where it would surprise.
+//! Cron expressions with seconds, in UTC: parsed as the scheduler parses them; ambiguous expressions are rejected.
 //!
-//! The parser is the one that `tokio-cron-scheduler` uses, with the same options, so that what passes here runs there.
+//! The parser is the one that `tokio-cron-scheduler` uses, with the same options, so an accepted expression works there.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct Cron {
     parsed: croner::Cron,
 }
 
-/// Why an expression is refused.
+/// Reason why an expression is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCron {
     /// It has no seconds.
@@ -32,13 +32,13 @@ pub enum InvalidCron {
     Unreadable {
         /// The expression.
         text: String,
-        /// Why.
+        /// Message of the parser.
         reason: String,
     },
 }
 
 impl Cron {
-    /// Reads an expression of six fields (second first; a seventh is the year) or a nickname such as `@hourly`.
+    /// Parses an expression of six fields (second first; a seventh is the year) or a nickname such as `@hourly`.
     pub fn parse(text: &str) -> Result<Self, InvalidCron> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let nickname = fields.len() == 1 && fields[0].starts_with('@');
@@ -70,20 +70,20 @@ impl Cron {
         })
     }
 
-    /// Returns the expression.
+    /// Returns the expression as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Returns the first tick after `after`, or `None` when it never fires again (`0 0 0 31 2 *`).
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
-        // The parser would carry a fraction of a second over into its answer.
+        // The parser would include a fraction of a second in its result.
         let after = chrono::DateTime::from_timestamp(after.as_millis().div_euclid(1000), 0)?;
         let next = self.parsed.find_next_occurrence(&after, false).ok()?;
         Some(Timestamp::from_millis(next.timestamp_millis()))
     }
 
-    /// Returns the longest of the next `count` gaps between ticks after `after`, in milliseconds. Readers take it for the
+    /// Returns the longest of the next `count` gaps between ticks after `after`, in milliseconds. Readers use it as the
     /// interval of the schedule.
     pub fn widest_gap(&self, after: Timestamp, count: usize) -> Option<i64> {
         let mut last = self.next_after(after)?;

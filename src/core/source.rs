@@ -1,4 +1,4 @@
-//! What a source is called: a platform and the platform's own numeric id, never a name.
+//! Source keys: a platform and the platform's own numeric id, never a name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ impl PlatformName {
     /// Every platform, in the order in which they are shown.
     pub const ALL: [Self; 3] = [Self::Twitch, Self::Kick, Self::Discord];
 
-    /// Returns the name as it stands in keys and on the wire.
+    /// Returns the name used in keys and on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Twitch => "twitch",
@@ -49,20 +49,19 @@ impl FromStr for PlatformName {
     }
 }
 
-/// The key of a source: `platform:id`, which is also its document's id.
+/// The key of a source: `platform:id`, which is also the id of its document.
 ///
-/// The id is the platform's numeric id (Twitch and Kick: the broadcaster's user id; Discord: the guild's), because
-/// names change hands and change spelling. It holds its digits in itself: it is copied with every fact, and is the key of
-/// every map of sources.
+/// The id is the platform's numeric id (Twitch and Kick: the broadcaster's user id; Discord: the guild's), because names
+/// change owners and spelling. The digits are stored inline: keys are copied with every fact and used in every map of sources.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceKey {
     platform: PlatformName,
-    /// Filled up with zero bytes, so that keys have the order of their text.
+    /// Padded with zero bytes, so that keys are ordered like their text.
     digits: [u8; LONGEST],
     len: u8,
 }
 
-/// Digits of the longest id: those of the greatest number of 64 bits.
+/// Digits of the longest id: those of the largest 64-bit number.
 const LONGEST: usize = 20;
 
 /// The text is not the key of a source.
@@ -75,14 +74,12 @@ pub enum InvalidSourceKey {
     #[error("`{0}` is not a platform; use one of twitch, kick, discord")]
     Platform(String),
     /// The part after the colon is not a number.
-    #[error(
-        "`{0}` is not a numeric id; names are not accepted here, put a name into the configuration instead"
-    )]
+    #[error("`{0}` is not a numeric id; write its digits, without a leading zero")]
     Id(String),
 }
 
 impl SourceKey {
-    /// Builds a key, checking that `id` is a number of at most 20 digits without leading zeros.
+    /// Creates a key; `id` must be a number of at most 20 digits without leading zeros.
     pub fn new(platform: PlatformName, id: &str) -> Result<Self, InvalidSourceKey> {
         let numeric = !id.is_empty() && id.len() <= LONGEST && id.bytes().all(|byte| byte.is_ascii_digit());
         let Some(len) = u8::try_from(id.len())
@@ -148,7 +145,7 @@ impl<'de> Deserialize<'de> for SourceKey {
     }
 }
 
-/// Keeps a quoted piece of input short enough for an error message.
+/// Truncates a quoted part of input for an error message.
 fn clip(text: &str) -> String {
     text.chars().take(60).collect()
 }
@@ -190,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_foreign_platforms_and_odd_shapes_are_refused_with_the_reason() {
+    fn invalid_source_keys_are_rejected_with_reason() {
         for (text, reason) in [
             ("900200", "has no platform"),
             ("myspace:1", "not a platform"),

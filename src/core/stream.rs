@@ -1,7 +1,7 @@
-//! Is it live? The rules that weigh the evidence of pushes and polls.
+//! Live status: the rules that weigh the evidence of pushes and polls.
 //!
-//! Pushes are prompt and may be lost; polls are cached by the platform and may lag. A stream is therefore followed by
-//! its id: each id has its own starts, ends and sightings, and the newest stream decides.
+//! Pushes are prompt and may be lost; polls are cached by the platform and may lag. Therefore streams are tracked by id: each
+//! id has its own starts, ends and sightings, and the stream that was live last decides.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,26 +13,28 @@ pub mod evidence;
 #[cfg(test)]
 mod tests;
 
-/// How patient we are with one platform's polls.
+/// Tolerances for the cache of one platform's polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// After a pushed start, polls that miss the stream do not count for so long (ms).
+    /// For this long (ms) after a pushed start, polls that miss the stream do not count.
     pub after_start: i64,
-    /// After a pushed end, polls that still list the same stream do not count for so long (ms).
+    /// For this long (ms) after a pushed end, polls that still list the same stream do not count.
     pub after_end: i64,
-    /// A stream must have been missed for so long (ms) before polls alone end it.
+    /// For this long (ms) a stream must have been missed before polls alone end it.
     pub missing: i64,
-    /// A single miss is enough when nothing has told of the stream for so long (ms): no cache lags that far behind, and
-    /// whoever looks once an hour must not be shown a stream of this morning.
+    /// A single miss suffices if there was no evidence of the stream for this long (ms): no cache lags that far behind, and an
+    /// hourly probe must not report a stream of this morning.
     pub unheard: i64,
+    /// Whether the platform has no stream ids, so that each stream is identified by its start.
+    pub named_by_start: bool,
 }
 
 impl Patience {
-    /// Returns the patience with `platform`.
+    /// Returns the tolerances for `platform`.
     ///
-    /// Twitch: polls lag 1–3 min behind a start and 5–15 min behind an end and flap at first, so two misses 60 s apart
-    /// are asked for. Kick: the list lags by seconds, and an ended stream never comes back under the same start time,
-    /// so a pushed end is final; 90 s of absence are asked for. Discord keeps no cache that we poll for streams.
+    /// Twitch: polls lag 1–3 min behind a start and 5–15 min behind an end and alternate at first, so two misses 60 s apart
+    /// are required. Kick: the list lags by seconds, and an ended stream never comes back with the same start time, so a
+    /// pushed end is final; 90 s of absence are required. Discord has no cache that is polled for streams.
     pub fn with(platform: PlatformName) -> Self {
         const SECOND: i64 = 1000;
         const MINUTE: i64 = 60 * SECOND;
@@ -42,18 +44,21 @@ impl Patience {
                 after_end: 15 * MINUTE,
                 missing: MINUTE,
                 unheard: 10 * MINUTE,
+                named_by_start: false,
             },
             PlatformName::Kick => Self {
                 after_start: MINUTE,
                 after_end: i64::MAX,
                 missing: 90 * SECOND,
                 unheard: 10 * MINUTE,
+                named_by_start: true,
             },
             PlatformName::Discord => Self {
                 after_start: 0,
                 after_end: 0,
                 missing: 0,
                 unheard: 0,
+                named_by_start: false,
             },
         }
     }
@@ -74,7 +79,7 @@ pub enum StreamStatus {
 }
 
 impl StreamStatus {
-    /// Returns the word of the document.
+    /// Returns the value in the document.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "UNKNOWN",
@@ -90,15 +95,21 @@ impl std::fmt::Display for StreamStatus {
     }
 }
 
-/// What the evidence says, and by which rule.
+/// The rule for a source without stream evidence.
+pub const NO_STREAM_EVIDENCE: &str = "stream.nothing-proven";
+
+/// The live status with the rule that decided it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamVerdict {
-    /// The verdict.
+    /// The live status.
     pub status: StreamStatus,
-    /// The rule that decided; [`crate::core::verdict::explain`] spells it out.
+    /// The rule that decided; [`crate::core::verdict::explain`] describes it.
     pub rule: &'static str,
-    /// The stream that it is about.
+    /// The stream concerned.
     pub session: Option<Session>,
+    /// Time of the newest evidence for the status. Outweighed evidence against it does not count: polls that miss a stream do
+    /// not confirm that it is live.
+    pub at: Option<Timestamp>,
 }
 
 /// One broadcast.
@@ -108,17 +119,38 @@ pub struct Session {
     pub stream_id: String,
     /// When it began.
     pub started_at: Option<Timestamp>,
-    /// When it ended, once it has.
+    /// When it ended, if it has.
     pub ended_at: Option<Timestamp>,
-    /// How often it was told to have ended and came back, of the ends that are remembered; `None` where what was told does
-    /// not add up to a number.
+    /// Number of stored ends after which the stream came back; `None` if the evidence is not sufficient to count them.
     pub interruptions: Option<usize>,
+    /// The name that the session has, or had, from a start without a stream id.
+    pub provisional: Option<String>,
+}
+
+impl Session {
+    /// Returns whether this is the same broadcast as `before`, which may have had a provisional name.
+    pub fn continues(&self, before: &Self) -> bool {
+        self.stream_id == before.stream_id || self.provisional.as_ref() == Some(&before.stream_id)
+    }
 }
 
 impl StreamEvidence {
     /// Weighs the evidence.
     pub fn verdict(&self, patience: Patience) -> StreamVerdict {
-        let Some((id, stream)) = self.current() else {
+        let Some((completed, names)) = self.completed(patience) else {
+            return self.weigh(patience);
+        };
+        let mut verdict = completed.weigh(patience);
+        if let Some(session) = &mut verdict.session
+            && let Some(name) = names.get(&session.stream_id)
+        {
+            session.provisional = Some(name.clone());
+        }
+        verdict
+    }
+
+    fn weigh(&self, patience: Patience) -> StreamVerdict {
+        let Some((id, stream)) = self.current(patience) else {
             return self.verdict_without_stream();
         };
         let end = self.end_of(stream);
@@ -133,6 +165,7 @@ impl StreamEvidence {
             started_at: stream.started_at().or(stream.pushed_at()),
             ended_at,
             interruptions: self.interruptions(stream, patience),
+            provisional: stream.is_provisional(id, patience).then(|| id.to_owned()),
         };
         let Some(last_live) = pushed.max(seen) else {
             let rule = if stream.seen_at() > end {
@@ -144,9 +177,10 @@ impl StreamEvidence {
                 status: StreamStatus::Offline,
                 rule,
                 session: Some(session(end)),
+                at: end.max(self.newest_miss()),
             };
         };
-        // A poll right after a pushed start still answers from before it.
+        // A poll right after a pushed start still returns a cached result from before it.
         let deaf_until = pushed
             .map(|start| start.plus_millis(patience.after_start))
             .max(Some(last_live));
@@ -154,7 +188,7 @@ impl StreamEvidence {
             .missed
             .values()
             .find_map(|missed| missed.first_after(deaf_until));
-        let newest_miss = self.missed.values().next_back().map(|missed| missed.last);
+        let newest_miss = self.newest_miss();
         let missed_since_live = newest_miss.is_some_and(|miss| miss > last_live);
         let enough = |since: Timestamp, until: Timestamp| {
             until.millis_since(since) >= patience.missing || until.millis_since(last_live) >= patience.unheard
@@ -164,6 +198,7 @@ impl StreamEvidence {
                 status: StreamStatus::Offline,
                 rule: "stream.missing-from-polls",
                 session: Some(session(Some(since))),
+                at: newest_miss,
             },
             _ => StreamVerdict {
                 status: StreamStatus::Online,
@@ -174,15 +209,20 @@ impl StreamEvidence {
                     (false, false, false) => "stream.seen-in-poll",
                 },
                 session: Some(session(None)),
+                at: Some(last_live),
             },
         }
+    }
+
+    fn newest_miss(&self) -> Option<Timestamp> {
+        self.missed.values().next_back().map(|missed| missed.last)
     }
 
     fn verdict_without_stream(&self) -> StreamVerdict {
         let (status, rule) = if self.unnamed_end.is_some() {
             (StreamStatus::Offline, "stream.pushed-end")
         } else if self.missed.is_empty() {
-            (StreamStatus::Unknown, "stream.nothing-proven")
+            (StreamStatus::Unknown, NO_STREAM_EVIDENCE)
         } else {
             (StreamStatus::Offline, "stream.absent-from-poll")
         };
@@ -190,13 +230,15 @@ impl StreamEvidence {
             status,
             rule,
             session: None,
+            at: self.unnamed_end.max(self.newest_miss()),
         }
     }
 
-    /// Counts the ends of `stream` that it came back from: a start was pushed later, or a poll later than its cache lags.
+    /// Counts the ends after which `stream` came back: a start was pushed later, or a poll listed it later than the cache
+    /// lags.
     ///
-    /// Nothing is said where an end named no stream, since only the newest of those is remembered, nor where it ended more
-    /// than once without a sign of life in between: a start was missed then, or one end was told twice.
+    /// `None` if an end has no stream id, since only the newest of those is stored, or if it ended more than once without
+    /// evidence in between: then a start was missed, or one end was reported twice.
     fn interruptions(&self, stream: &StreamRecord, patience: Patience) -> Option<usize> {
         let came_back = |end: &Timestamp| {
             stream.pushed_at() > Some(*end) || stream.seen_at() > Some(end.plus_millis(patience.after_end))

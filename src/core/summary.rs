@@ -1,96 +1,102 @@
-//! A source in short: what a list of many sources shows of each, without the evidence behind it.
+//! Summaries of sources: the data that a list of many sources shows, without the evidence.
 //!
-//! A document is mostly evidence, and a list needs little of that: when each verdict was confirmed, and what is wrong
-//! now. A store may keep the summary beside the document, so that a thousand sources are listed without reading a
-//! thousand histories. It always follows from the document, and counts only for the version that derived it.
+//! A document is mostly evidence, and a list needs little of it: when each verdict was confirmed, and the current errors. A
+//! store may keep the summary next to the document, so that a list of a thousand sources does not read a thousand documents.
+//! It is always derived from the document, and is valid only for the version that derived it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::core::document::{LastError, Metrics, SourceDocument, SourceRecord};
 use crate::core::evidence::{Evidence, LinkNow};
+use crate::core::future::is_refused;
 use crate::core::observation::{ErrorInfo, Identity};
+use crate::core::permission::Abilities;
 use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
 use crate::core::time::{Timestamp, optional_millis};
-use crate::core::verdict::{AuthStatus, NOTHING_PROVEN, Status, deciding_identity};
+use crate::core::verdict::{AuthStatus, Existence, NOTHING_PROVEN, Status, deciding_identity};
 
-/// The version of the rules that derive summaries (another one may judge the same evidence differently), and the number of the
-/// form in which they are kept. That form does not name its fields: whoever changes one raises the number.
-const RULES: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
+/// The version of the rules that derive summaries (another version may derive other verdicts from the same evidence), and the
+/// number of the serialized format. That format has no field names: every change of the fields must increment the number.
+const RULES: &str = concat!(env!("CARGO_PKG_VERSION"), " 4");
 
-/// Roles that a summary names; there may be more.
+/// Maximum number of roles in a summary.
 const NAMED: usize = 3;
 
-/// What a list shows of a source.
+/// The data that a list shows of a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceSummary {
     /// The source.
     pub key: SourceKey,
-    /// The name that people see.
+    /// Display name.
     pub display_name: Option<Box<str>>,
-    /// Connected?
+    /// Connection status.
     pub status: Status,
-    /// Whether anything was ever proven about the connection.
+    /// Whether there is any evidence about the connection.
     pub proven: bool,
     /// When `status` was last decided or confirmed.
     #[serde(with = "optional_millis")]
     pub status_at: Option<Timestamp>,
-    /// Live?
+    /// Live status.
     pub stream_status: StreamStatus,
     /// When `stream_status` was last decided or confirmed.
     #[serde(with = "optional_millis")]
     pub stream_at: Option<Timestamp>,
-    /// When the stream that it is about began.
+    /// When the current or last stream began.
     #[serde(with = "optional_millis")]
     pub started_at: Option<Timestamp>,
-    /// How many watch; only while online.
+    /// Number of viewers; only while online.
     pub viewer_count: Option<u64>,
     /// When the viewers were counted.
     #[serde(with = "optional_millis")]
     pub viewers_at: Option<Timestamp>,
-    /// Authorised? `None` while unknown.
+    /// Authorization; `None` while unknown.
     pub auth_status: Option<AuthStatus>,
-    /// When what decided the authorisation was last confirmed.
+    /// When the evidence that decided the authorization was last confirmed.
     #[serde(with = "optional_millis")]
     pub auth_at: Option<Timestamp>,
-    /// The identity whose check decided the authorisation.
+    /// The identity whose check decided the authorization.
     pub identity: Option<Identity>,
-    /// Identities whose authorisation is not valid.
+    /// Identities without valid authorization.
     pub unauthorised: Vec<Unauthorised>,
-    /// What the bot may do here.
+    /// Roles and permissions of the bot, with the platform's names.
     pub roles: Roles,
-    /// When a method last told permissions.
+    /// Derived abilities, without regard to token expiry.
+    pub abilities: Abilities,
+    /// When a method last reported permissions.
     #[serde(with = "optional_millis")]
     pub permissions_at: Option<Timestamp>,
-    /// Smoothed round trip in milliseconds.
+    /// Smoothed round-trip time in milliseconds.
     pub latency_ms: Option<u64>,
     /// When the latency was last measured.
     #[serde(with = "optional_millis")]
     pub latency_at: Option<Timestamp>,
-    /// The error of a transport that is in trouble now, refusals first.
-    pub trouble: Option<Box<ErrorInfo>>,
-    /// The part of the record that a list for people does without, as JSON. It stays text until
-    /// [`SourceSummary::record`] is asked for: reading it would take longer than all else.
+    /// The current error: that the source does not exist, else the error of a failing transport, rejections first.
+    pub failure: Option<Box<ErrorInfo>>,
+    /// The part of the record that human-readable lists omit, as JSON. It is parsed only by [`SourceSummary::record`], because
+    /// parsing it would take longer than everything else.
     rest: Box<str>,
 }
 
-/// An identity whose authorisation is not valid.
+/// An identity without valid authorization.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unauthorised {
-    /// Which.
+    /// The identity.
     pub identity: Identity,
-    /// Why, where the platform says so.
+    /// Whether its token was never proven to be valid.
+    pub rejected: bool,
+    /// Reason, where the platform gives one.
     pub reason: Option<String>,
 }
 
-/// Permissions in short. Scopes do not count: they are what a token allows, the same everywhere, and roles are what differs
+/// Permissions in short. Scopes are not included: they describe a token and are the same for all sources, whereas roles differ
 /// from source to source.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roles {
-    /// The first few, in the platform's words.
+    /// The first few, with the platform's names.
     pub named: Vec<Box<str>>,
-    /// How many there are.
+    /// Total number.
     pub count: usize,
 }
 
@@ -98,7 +104,7 @@ impl Roles {
     fn of(permissions: &[String]) -> Self {
         let roles = permissions.iter().filter(|name| !name.starts_with("scope:"));
         let mut roles: Vec<&String> = roles.collect();
-        // In Discord this one includes all others.
+        // On Discord this one includes all others.
         if roles.iter().any(|name| *name == "ADMINISTRATOR") {
             roles.retain(|name| *name == "ADMINISTRATOR");
         }
@@ -110,7 +116,7 @@ impl Roles {
     }
 }
 
-/// What a summary has as text.
+/// Fields that are serialized as text.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RestOfRecord {
@@ -118,16 +124,17 @@ struct RestOfRecord {
     last_error: Option<LastError>,
     metrics: Metrics,
     metadata: Map<String, Value>,
-    permissions: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    permissions: Option<Vec<String>>,
 }
 
 impl SourceSummary {
-    /// Sums up `document`.
+    /// Creates the summary of `document`.
     pub fn of(document: &SourceDocument) -> Self {
         let verdict = &document.verdict;
         let evidence = &document.knowledge.evidence;
         let record = document.record();
-        let roles = Roles::of(&record.permissions);
+        let roles = Roles::of(record.held());
         let rest = RestOfRecord {
             last_error: record.last_error,
             metrics: record.metrics,
@@ -153,17 +160,45 @@ impl SourceSummary {
             identity: deciding_identity(evidence).cloned(),
             unauthorised: unauthorised(evidence),
             roles,
+            abilities: Abilities::of(document.key.platform(), evidence),
             permissions_at: verdict.permissions_at,
             latency_ms: record.latency_ms,
             latency_at: evidence.latency.as_ref().map(|latency| latency.at),
-            trouble: trouble(evidence).cloned().map(Box::new),
+            failure: failure(document).cloned().map(Box::new),
             rest: rest.into_boxed_str(),
         }
     }
 
-    /// Returns the fields that every reader of the document may rely on.
+    /// Returns whether it is based on evidence that is rejected at `now` because it is dated in the future.
+    pub fn is_from_the_future(&self, now: Timestamp) -> bool {
+        let dates = [
+            self.status_at,
+            self.stream_at,
+            self.viewers_at,
+            self.auth_at,
+            self.permissions_at,
+            self.latency_at,
+        ];
+        dates.into_iter().flatten().any(|at| is_refused(at, now))
+    }
+
+    /// Returns the names of the source in lower case: its id, login and display name.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec![self.key.id().to_owned()];
+        names.extend(self.display_name.as_deref().map(str::to_lowercase));
+        let metadata = self.record().metadata;
+        let fields = ["login", "slug"]
+            .into_iter()
+            .filter_map(|field| metadata.get(field));
+        names.extend(fields.filter_map(|name| name.as_str()).map(str::to_lowercase));
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Returns the fields of the document that every reader may rely on.
     pub fn record(&self) -> SourceRecord {
-        // What is kept was written by this very version, so it can be read unless somebody changed it.
+        // The text was written by this version, so it can be parsed unless the stored value was modified.
         let rest: RestOfRecord = serde_json::from_str(&self.rest).unwrap_or_default();
         SourceRecord {
             id: self.key.id().to_owned(),
@@ -183,13 +218,13 @@ impl SourceSummary {
         }
     }
 
-    /// Returns what to keep of it beside its document. Only programs read it, a thousand at a time, so it has the form that is
-    /// read fastest.
+    /// Serializes the summary for storage next to its document. Only programs read it, a thousand at a time, so the format is
+    /// optimized for reading.
     pub fn to_bytes(&self) -> Vec<u8> {
         postcard::to_allocvec(&(RULES, self)).expect("text and numbers can be written")
     }
 
-    /// Reads what [`SourceSummary::to_bytes`] wrote; `None` when another version did, or nobody that we know.
+    /// Parses the output of [`SourceSummary::to_bytes`]; `None` if another version or another program wrote it.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (rules, bytes) = postcard::take_from_bytes::<&str>(bytes).ok()?;
         if rules != RULES {
@@ -199,23 +234,35 @@ impl SourceSummary {
         left.is_empty().then_some(summary)
     }
 
-    /// Returns why the identity that decided has no valid authorisation, as far as that is so and anyone said why.
+    /// Returns why the deciding identity has no valid authorization; `None` if it has, or if no reason is known.
     pub fn deciding_reason(&self) -> Option<&str> {
+        self.deciding()?.reason.as_deref()
+    }
+
+    /// Returns whether the platform rejects the token of the deciding identity.
+    pub fn is_rejected(&self) -> bool {
+        self.deciding().is_some_and(|lost| lost.rejected)
+    }
+
+    fn deciding(&self) -> Option<&Unauthorised> {
         let deciding = self.identity.as_ref()?;
-        let lost = self.unauthorised.iter().find(|lost| lost.identity == *deciding)?;
-        lost.reason.as_deref()
+        self.unauthorised.iter().find(|lost| lost.identity == *deciding)
     }
 }
 
-fn trouble(evidence: &Evidence) -> Option<&ErrorInfo> {
+fn failure(document: &SourceDocument) -> Option<&ErrorInfo> {
+    let evidence = &document.knowledge.evidence;
+    if document.verdict.existence.value == Existence::Gone {
+        return evidence.existence.missing.as_ref().map(|missing| &missing.value);
+    }
     let links = evidence.connection.values();
     links
         .filter_map(|link| match link.now() {
-            LinkNow::Trouble(trouble) => Some(trouble),
-            LinkNow::Up | LinkNow::Unattended => None,
+            LinkNow::LinkFailure(failure) => Some(failure),
+            LinkNow::Up | LinkNow::Unmonitored => None,
         })
-        .max_by_key(|trouble| trouble.refused)
-        .map(|trouble| &trouble.error)
+        .max_by_key(|failure| failure.refused)
+        .map(|failure| &failure.error)
 }
 
 fn unauthorised(evidence: &Evidence) -> Vec<Unauthorised> {
@@ -223,6 +270,7 @@ fn unauthorised(evidence: &Evidence) -> Vec<Unauthorised> {
     let lost = lost.filter(|(_, check)| check.value.result != AuthStatus::Valid);
     lost.map(|(identity, check)| Unauthorised {
         identity: identity.clone(),
+        rejected: check.value.rejected,
         reason: check.value.reason.clone(),
     })
     .collect()
@@ -247,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_changes_its_form_only_together_with_the_number_of_it() {
+    fn stored_summary_format_changes_only_with_its_version() {
         let at = |second| Some(Timestamp::from_millis(1_780_000_000_000).plus_secs(second));
         let bot = Identity::named("twitch/bot");
         let summary = SourceSummary {
@@ -265,13 +313,15 @@ mod tests {
             identity: Some(bot.clone()),
             unauthorised: vec![Unauthorised {
                 identity: bot,
+                rejected: false,
                 reason: Some("why".to_owned()),
             }],
             roles: Roles::of(&["VIP".to_owned()]),
+            abilities: Abilities::default(),
             permissions_at: at(7),
             latency_ms: Some(8),
             latency_at: at(9),
-            trouble: Some(Box::new(ErrorInfo::new("code", "message"))),
+            failure: Some(Box::new(ErrorInfo::new("code", "message"))),
             ..SourceSummary::of(&SourceDocument::new("kick:5".parse().unwrap()))
         };
         let number = RULES.rsplit(' ').next().unwrap();

@@ -1,4 +1,4 @@
-//! The one kind of instant that is stored, compared and printed: UTC with millisecond precision.
+//! Timestamps: UTC with millisecond precision, the only form that is stored, compared and printed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A moment in UTC, in whole milliseconds.
+/// A time in UTC, in whole milliseconds.
 ///
-/// Documents carry milliseconds (the platform's JavaScript services write no more), so evidence is cut to them on
-/// entry: what is joined in memory and what is read back from a store are then the same value.
+/// Documents contain milliseconds (the platform's JavaScript services write no higher precision), so evidence is truncated on
+/// receipt: values joined in memory and values read from a store are then equal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -23,12 +23,18 @@ impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
 
-    /// Takes milliseconds since the Unix epoch, clamped to the years that RFC 3339 can write.
+    /// Converts milliseconds since the Unix epoch, clamped to the years that RFC 3339 can represent.
     pub fn from_millis(millis: i64) -> Self {
         const YEAR_ONE: i64 = -62_135_596_800_000;
-        // The last millisecond that `jiff` can hold.
+        // The last millisecond that `jiff` can represent.
         const YEAR_9999: i64 = 253_402_207_199_999;
         Self(millis.clamp(YEAR_ONE, YEAR_9999))
+    }
+
+    /// Returns `None` if the time is a placeholder for "none": programs write the zero of their clock (`0001-01-01` in Go,
+    /// `1970-01-01` in most others) where there is no time.
+    pub fn known(self) -> Option<Self> {
+        (self > Self::EPOCH).then_some(self)
     }
 
     /// Returns milliseconds since the Unix epoch.
@@ -36,24 +42,31 @@ impl Timestamp {
         self.0
     }
 
-    /// Returns the moment `millis` later (earlier when negative).
+    /// Returns the time `millis` later (earlier if negative).
     #[must_use]
     pub fn plus_millis(self, millis: i64) -> Self {
         Self::from_millis(self.0.saturating_add(millis))
     }
 
-    /// Returns the moment `seconds` later (earlier when negative).
+    /// Returns the time `seconds` later (earlier if negative).
     #[must_use]
     pub fn plus_secs(self, seconds: i64) -> Self {
         self.plus_millis(seconds.saturating_mul(1000))
     }
 
-    /// Returns the milliseconds from `earlier` to `self`; negative when `earlier` is later.
+    /// Returns whether this is at most `millis` before `now`. A date ahead of `now` comes from a clock that was ahead and is
+    /// not recent: otherwise a wait based on it would last until that date.
+    pub fn is_recent(self, millis: i64, now: Self) -> bool {
+        const TOLERANCE_MS: i64 = 2_000;
+        (-TOLERANCE_MS..=millis).contains(&now.millis_since(self))
+    }
+
+    /// Returns the milliseconds from `earlier` to `self`; negative if `earlier` is later.
     pub fn millis_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Returns the time from `earlier` to `self`, or zero when `earlier` is later.
+    /// Returns the time from `earlier` to `self`, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.millis_since(earlier)).unwrap_or(0))
     }
@@ -82,15 +95,15 @@ impl FromStr for Timestamp {
         let parsed: jiff::Timestamp = text
             .parse()
             .map_err(|_| InvalidTimestamp(text.chars().take(40).collect()))?;
-        // Cut towards the past, so that an instant with nanoseconds never moves into the next millisecond.
+        // Rounded towards the past, so that a time with nanoseconds never moves to the next millisecond.
         Ok(Self::from_millis(
             i64::try_from(parsed.as_nanosecond().div_euclid(1_000_000)).unwrap_or(0),
         ))
     }
 }
 
-/// Reads the one form that we write ourselves, `2026-05-01T18:00:00.123Z`, several times faster than a parser of every form.
-/// A document has dozens of timestamps, and a listing a thousand documents.
+/// Parses the format that we write ourselves, `2026-05-01T18:00:00.123Z`, several times faster than a general parser. A
+/// document has dozens of timestamps, and a listing a thousand documents.
 fn own_form(text: &[u8]) -> Option<Timestamp> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', rest @ ..] = text else {
         return None;
@@ -108,7 +121,7 @@ fn own_form(text: &[u8]) -> Option<Timestamp> {
     let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
     let (hour, minute, second) = (number(&[h1, h2])?, number(&[n1, n2])?, number(&[s1, s2])?);
     let millis = number(&[f1, f2, f3])?;
-    // Whatever might need the calendar's finer rules is left to the parser that knows them.
+    // Dates that may need the finer rules of the calendar are left to the general parser.
     let plain = year >= 1 && (1..=12).contains(&month) && (1..=28).contains(&day);
     if !plain || hour > 23 || minute > 59 || second > 59 {
         return None;
@@ -133,7 +146,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Reads the text in place: documents hold dozens of timestamps.
+/// Parses borrowed text without a copy: documents contain dozens of timestamps.
 struct TextVisitor;
 
 impl Visitor<'_> for TextVisitor {
@@ -148,8 +161,8 @@ impl Visitor<'_> for TextVisitor {
     }
 }
 
-/// Writes a moment that may be missing as milliseconds since the Unix epoch, for `#[serde(with = "…")]` in what only we
-/// read: half as long as the text, and read several times faster.
+/// Serializes an optional time as milliseconds since the Unix epoch, for `#[serde(with = "…")]` in private formats: half the
+/// length of the text, and parsed several times faster.
 pub mod optional_millis {
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
@@ -182,6 +195,19 @@ mod tests {
     }
 
     #[test]
+    fn the_zero_time_of_other_programs_is_absent() {
+        for (text, expected) in [
+            ("0001-01-01T00:00:00Z", false),
+            ("0001-01-01T00:00:00+11:00", false),
+            ("1970-01-01T00:00:00Z", false),
+            ("2026-05-01T18:00:00Z", true),
+        ] {
+            let known = text.parse::<Timestamp>().ok().and_then(Timestamp::known);
+            assert_eq!(known.is_some(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_text_without_an_offset() {
         assert!("2026-05-01T18:00:00".parse::<Timestamp>().is_err());
         assert!("yesterday".parse::<Timestamp>().is_err());
@@ -189,7 +215,7 @@ mod tests {
 
     #[test]
     fn our_own_form_is_read_as_any_parser_reads_it() {
-        // A step that meets every month, day, hour and kind of leap year within a few thousand years.
+        // A step that covers every month, day, hour and kind of leap year within a few thousand years.
         let mut at = Timestamp::from_millis(i64::MIN);
         let end = Timestamp::from_millis(i64::MAX);
         while at < end {
@@ -216,5 +242,19 @@ mod tests {
     fn never_leaves_the_years_that_can_be_written() {
         assert!(Timestamp::from_millis(i64::MAX).to_string().starts_with("9999"));
         assert!(Timestamp::from_millis(i64::MIN).to_string().starts_with("0001"));
+    }
+
+    #[test]
+    fn a_date_in_the_future_is_not_recent() {
+        let now = Timestamp::from_millis(1_780_000_000_000);
+        for (ago, recent) in [
+            (0, true),
+            (60_000, true),
+            (60_001, false),
+            (-1_500, true),
+            (-3_600_000, false),
+        ] {
+            assert_eq!(now.plus_millis(-ago).is_recent(60_000, now), recent, "{ago}");
+        }
     }
 }

@@ -1,19 +1,23 @@
-//! Verdicts: what the evidence of a source amounts to. A pure function; the same on both ends of the bus.
+//! Verdicts derived from the evidence of a source. A pure function, identical on both ends of the bus.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::evidence::{Evidence, LinkNow};
+use crate::core::evidence::{Evidence, Link, LinkNow};
+use crate::core::facet::Facet;
 use crate::core::join::Newest;
-use crate::core::observation::{AuthResult, Grants, Identity};
+use crate::core::observation::{AuthCheck, AuthResult, Grants, Identity};
 use crate::core::source::PlatformName;
-use crate::core::stream::{Patience, Session, StreamStatus};
+use crate::core::stream::{NO_STREAM_EVIDENCE, Patience, Session, StreamStatus};
 use crate::core::time::Timestamp;
 
+mod cause;
 #[cfg(test)]
 mod tests;
+
+pub use cause::cause;
 
 /// Whether the bot is connected to a source.
 #[derive(
@@ -30,7 +34,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Returns the word of the document.
+    /// Returns the value in the document.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connected => "CONNECTED",
@@ -46,11 +50,25 @@ impl fmt::Display for Status {
     }
 }
 
-/// How a source's authorisation is: the worst of the identities that it needs.
+/// Whether there is such a source, as far as the bot can reach it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Existence {
+    /// Nothing was proven either way.
+    Unknown,
+    /// The newest evidence names it.
+    Exists,
+    /// The newest evidence says that there is no such source.
+    Gone,
+}
+
+/// Authorization of a source: the worst of the identities that it needs.
 pub type AuthStatus = AuthResult;
 
 impl AuthResult {
-    /// Returns the word of the document.
+    /// Returns the value in the document.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Valid => "VALID",
@@ -66,7 +84,19 @@ impl fmt::Display for AuthResult {
     }
 }
 
-/// The rule of a connection about which nothing was ever proven.
+impl AuthCheck {
+    /// Returns the label for people: REJECTED for a token that was never proven to be valid (documents have no value for it),
+    /// else the result.
+    pub fn word(&self) -> &'static str {
+        if self.rejected {
+            "REJECTED"
+        } else {
+            self.result.as_str()
+        }
+    }
+}
+
+/// The rule for a connection without evidence.
 pub const NOTHING_PROVEN: &str = "status.nothing-proven";
 
 /// A value and the rule that decided it.
@@ -74,77 +104,173 @@ pub const NOTHING_PROVEN: &str = "status.nothing-proven";
 pub struct Decided<T> {
     /// The value.
     pub value: T,
-    /// The rule's name; [`explain`] spells it out.
+    /// The rule's name; [`explain`] describes it.
     pub rule: &'static str,
     /// When the deciding evidence was last confirmed.
     pub at: Option<Timestamp>,
 }
 
+/// Number of parts of a source's evidence, as far as they distinguish a baseline from a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Parts {
+    /// Transports with evidence.
+    pub transports: usize,
+    /// Accounts that were checked.
+    pub accounts: usize,
+    /// Methods that reported permissions.
+    pub methods: usize,
+    /// Whether the existence of the source was ever checked.
+    pub existence: bool,
+    /// Whether the evidence of any transport contains more than its first state.
+    pub has_changed: bool,
+}
+
+impl Parts {
+    fn of(evidence: &Evidence) -> Self {
+        let states = |link: &Link| {
+            let known = [link.up.is_some(), link.closed.is_some(), link.failure.is_some()];
+            known.into_iter().filter(|known| *known).count()
+        };
+        Self {
+            // A response to a request about another source is not evidence of a connection to this source.
+            transports: evidence
+                .connection
+                .values()
+                .filter(|link| states(link) > 0)
+                .count(),
+            accounts: evidence.auth.len(),
+            methods: evidence.permissions.len(),
+            existence: !evidence.existence.is_unproven(),
+            has_changed: evidence.connection.values().any(|link| states(link) > 1),
+        }
+    }
+}
+
 /// Everything that is derived from a source's evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Connected?
+    /// Existence of the source. If it is gone, it has no stream, no permissions and no connection.
+    pub existence: Decided<Existence>,
+    /// Connection status.
     pub status: Decided<Status>,
-    /// Live?
+    /// Live status.
     pub stream: Decided<StreamStatus>,
-    /// The stream that this is about.
+    /// The stream to which `stream` refers.
     pub session: Option<Session>,
-    /// Authorised? Absent while unknown.
+    /// Authorization; absent while unknown.
     pub auth: Option<Decided<AuthStatus>>,
-    /// How many watch; only while online.
+    /// Number of viewers; only while online.
     pub viewer_count: Option<u64>,
-    /// What the bot may do, sorted.
+    /// Permissions of the bot, sorted; empty both if it has none and while they are unknown.
     pub permissions: Vec<String>,
-    /// When a method last told permissions.
+    /// Whether any method reported a permission, so that the list, even if empty, is meaningful.
+    pub permissions_known: bool,
+    /// When a method last reported permissions.
     pub permissions_at: Option<Timestamp>,
+    /// The parts of the underlying evidence.
+    pub parts: Parts,
 }
 
 impl Verdict {
+    /// Returns whether there is any evidence of `facet`.
+    pub fn is_known(&self, facet: Facet) -> bool {
+        match facet {
+            Facet::Status => self.status.rule != NOTHING_PROVEN,
+            Facet::Stream => self.stream.rule != NO_STREAM_EVIDENCE,
+            Facet::Auth => self.auth.is_some(),
+            Facet::Permissions => self.permissions_at.is_some(),
+        }
+    }
+
     /// Derives all verdicts.
     pub fn of(platform: PlatformName, evidence: &Evidence) -> Self {
         let told_at = evidence.permissions.values().map(|grants| grants.at).max();
-        Self::with(platform, evidence, granted(evidence), told_at)
+        Self::with(
+            platform,
+            evidence,
+            (granted(evidence), answered(evidence)),
+            told_at,
+        )
     }
 
-    /// Derives all verdicts again after something was learnt that is not about permissions: those take the longest, and
-    /// almost everything that is learnt is about something else.
+    /// Derives all verdicts again after an observation that is not about permissions: those take the longest, and almost every
+    /// observation is about something else.
     pub fn again(&mut self, platform: PlatformName, evidence: &Evidence) {
         let permissions = std::mem::take(&mut self.permissions);
+        let permissions = (permissions, self.permissions_known);
         *self = Self::with(platform, evidence, permissions, self.permissions_at);
     }
 
     fn with(
         platform: PlatformName,
         evidence: &Evidence,
-        permissions: Vec<String>,
+        (permissions, permissions_known): (Vec<String>, bool),
         permissions_at: Option<Timestamp>,
     ) -> Self {
-        let (stream, session) = stream(platform, evidence);
+        let existence = existence(evidence);
+        let (stream, session) = stream(platform, evidence, &existence);
         let auth = auth(evidence);
         Self {
-            status: status(evidence, auth.as_ref()),
+            status: status(evidence, &existence, auth.as_ref()),
             viewer_count: viewers(evidence, stream.value, session.as_ref()),
+            existence,
             stream,
             session,
             auth,
             permissions,
+            permissions_known,
             permissions_at,
+            parts: Parts::of(evidence),
         }
     }
 }
 
-/// The worst of the attended transports; a lost grant is an error whatever the sockets say.
-fn status(evidence: &Evidence, auth: Option<&Decided<AuthStatus>>) -> Decided<Status> {
+/// The newest evidence about the source itself. Of two answers with the same time the worse one counts.
+///
+/// A stream that was seen, started or ended proves its channel. The connection is not evidence for either state: otherwise a
+/// failing network could turn a source that does not exist into one that is offline.
+pub fn existence(evidence: &Evidence) -> Decided<Existence> {
+    let seen = evidence.existence.seen.max(evidence.stream.newest_stream());
+    let missing = evidence.existence.missing.as_ref().map(|missing| missing.at);
+    let (value, rule) = match (seen, missing) {
+        (None, None) => (Existence::Unknown, "existence.nothing-proven"),
+        (_, Some(_)) if missing >= seen => (Existence::Gone, "existence.no-such-source"),
+        _ => (Existence::Exists, "existence.seen"),
+    };
+    let at = if value == Existence::Gone { missing } else { seen };
+    Decided { value, rule, at }
+}
+
+/// The worst of the monitored transports; a revoked grant is an error whatever the state of the sockets, and so is a source
+/// that is gone.
+fn status(
+    evidence: &Evidence,
+    existence: &Decided<Existence>,
+    auth: Option<&Decided<AuthStatus>>,
+) -> Decided<Status> {
     let at = evidence
         .connection
         .values()
         .filter_map(super::evidence::Link::newest)
         .max();
-    if let Some(auth) = auth.filter(|auth| auth.value == AuthResult::Revoked) {
+    let dead = auth.and_then(|auth| match (auth.value, auth.rule) {
+        (AuthResult::Revoked, _) => Some(("status.grant-revoked", auth.at)),
+        (_, "auth.rejected") => Some(("status.token-rejected", auth.at)),
+        _ => None,
+    });
+    if let Some((rule, since)) = dead {
         return Decided {
             value: Status::Error,
-            rule: "status.grant-revoked",
-            at: at.max(auth.at),
+            rule,
+            at: at.max(since),
+        };
+    }
+    if existence.value == Existence::Gone {
+        return Decided {
+            value: Status::Error,
+            rule: "status.no-such-source",
+            // Later evidence about links does not confirm that the source is gone.
+            at: existence.at,
         };
     }
     let links: Vec<_> = evidence
@@ -154,10 +280,10 @@ fn status(evidence: &Evidence, auth: Option<&Decided<AuthStatus>>) -> Decided<St
         .collect();
     let refused = links
         .iter()
-        .any(|link| matches!(link, LinkNow::Trouble(trouble) if trouble.refused));
+        .any(|link| matches!(link, LinkNow::LinkFailure(failure) if failure.refused));
     let down = links
         .iter()
-        .any(|link| matches!(link, LinkNow::Trouble(trouble) if !trouble.refused));
+        .any(|link| matches!(link, LinkNow::LinkFailure(failure) if !failure.refused));
     let up = links.iter().any(|link| matches!(link, LinkNow::Up));
     let (value, rule) = match (refused, down, up) {
         (true, ..) => (Status::Error, "status.refused"),
@@ -169,15 +295,17 @@ fn status(evidence: &Evidence, auth: Option<&Decided<AuthStatus>>) -> Decided<St
     Decided { value, rule, at }
 }
 
-fn stream(platform: PlatformName, evidence: &Evidence) -> (Decided<StreamStatus>, Option<Session>) {
-    let at = evidence.stream.newest();
-    let told = evidence.stream.newest_stream();
-    if let Some(gone) = not_found_at(evidence).filter(|gone| Some(*gone) >= told) {
-        // Absence from a list, however new, proves nothing about a channel that does not exist.
+fn stream(
+    platform: PlatformName,
+    evidence: &Evidence,
+    existence: &Decided<Existence>,
+) -> (Decided<StreamStatus>, Option<Session>) {
+    if existence.value == Existence::Gone {
+        // Absence from a list, however recent, proves nothing about a channel that does not exist.
         let unknown = Decided {
             value: StreamStatus::Unknown,
-            rule: "stream.source-not-found",
-            at: Some(gone),
+            rule: "stream.no-such-source",
+            at: existence.at,
         };
         return (unknown, None);
     }
@@ -186,21 +314,10 @@ fn stream(platform: PlatformName, evidence: &Evidence) -> (Decided<StreamStatus>
         Decided {
             value: verdict.status,
             rule: verdict.rule,
-            at,
+            at: verdict.at,
         },
         verdict.session,
     )
-}
-
-/// When the platform last said that the source does not exist, if that is its newest word on it.
-fn not_found_at(evidence: &Evidence) -> Option<Timestamp> {
-    evidence
-        .connection
-        .values()
-        .find_map(|link| match (link.now(), &link.trouble) {
-            (LinkNow::Trouble(trouble), Some(dated)) if trouble.error.is_not_found() => Some(dated.at),
-            _ => None,
-        })
 }
 
 fn auth(evidence: &Evidence) -> Option<Decided<AuthStatus>> {
@@ -209,6 +326,7 @@ fn auth(evidence: &Evidence) -> Option<Decided<AuthStatus>> {
         .values()
         .max_by_key(|check| (check.value.result, check.at))?;
     let rule = match worst.value.result {
+        _ if worst.value.rejected => "auth.rejected",
         AuthResult::Valid => "auth.validated",
         AuthResult::Expired => "auth.expired",
         AuthResult::Revoked => "auth.revoked",
@@ -220,7 +338,7 @@ fn auth(evidence: &Evidence) -> Option<Decided<AuthStatus>> {
     })
 }
 
-/// Returns the identity whose check decided the authorisation verdict.
+/// Returns the identity whose check decided the authorization verdict.
 pub fn deciding_identity(evidence: &Evidence) -> Option<&Identity> {
     evidence
         .auth
@@ -233,7 +351,7 @@ fn viewers(evidence: &Evidence, stream: StreamStatus, session: Option<&Session>)
     let counted = evidence
         .viewers
         .as_ref()
-        .filter(|_| stream == StreamStatus::Online)?;
+        .filter(|counted| stream == StreamStatus::Online && !counted.value.hidden)?;
     let session = session?;
     let of_this_stream = match &counted.value.stream_id {
         Some(id) => *id == session.stream_id,
@@ -242,26 +360,26 @@ fn viewers(evidence: &Evidence, stream: StreamStatus, session: Option<&Session>)
     of_this_stream.then_some(counted.value.count)
 }
 
-/// What is known about one permission.
+/// State of one permission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holding {
     /// Held.
     Yes,
     /// Not held.
     No,
-    /// Not known, and why.
+    /// Unknown, with the reason where there is one.
     Unknown(Option<String>),
 }
 
-/// Returns what is known about `permission`: the newest method that answered yes or no decides, an unknown never
-/// overrides an answer.
+/// Returns the state of `permission` and its time: the newest method with a yes or no decides; an unknown never overrides an
+/// answer.
 pub fn holding(evidence: &Evidence, permission: &str) -> (Holding, Option<Timestamp>) {
     holdings(evidence)
         .remove(permission)
         .unwrap_or((Holding::Unknown(None), None))
 }
 
-/// Returns every permission that any method named, with what is known about it and since when.
+/// Returns every reported permission with its state and time.
 pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timestamp>)> {
     let mut answers: BTreeMap<String, (Holding, Option<Timestamp>)> = BTreeMap::new();
     for grants in oldest_first(evidence) {
@@ -280,14 +398,14 @@ pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timest
     answers
 }
 
-/// The answers of all methods in the order in which later ones outweigh earlier ones.
+/// The results of all methods, ordered so that later ones outrank earlier ones.
 fn oldest_first(evidence: &Evidence) -> impl Iterator<Item = &Newest<Grants>> {
     let mut methods: Vec<_> = evidence.permissions.iter().collect();
     methods.sort_by_key(|(name, grants)| (grants.at, *name));
     methods.into_iter().map(|(_, grants)| grants)
 }
 
-/// The permissions that are held, sorted: those of [`holdings`] with a yes, without copying the others.
+/// The held permissions, sorted: those of [`holdings`] with a yes, without copying the others.
 fn granted(evidence: &Evidence) -> Vec<String> {
     let mut held: BTreeSet<&str> = BTreeSet::new();
     for grants in oldest_first(evidence) {
@@ -299,13 +417,28 @@ fn granted(evidence: &Evidence) -> Vec<String> {
     held.into_iter().map(str::to_owned).collect()
 }
 
-/// Spells out a rule by its name, for people.
+/// Whether any method reported a yes or no. A reason for an unknown is not an answer.
+fn answered(evidence: &Evidence) -> bool {
+    let mut methods = evidence.permissions.values();
+    methods.any(|grants| !grants.value.granted.is_empty() || !grants.value.denied.is_empty())
+}
+
+/// Describes a rule for people.
 pub fn explain(rule: &str) -> &'static str {
     match rule {
-        "status.proven" => "every attended transport was proven to work by its newest evidence",
+        "status.proven" => "every transport in use answered at its last check",
         "status.transport-down" => "a transport failed in a way that heals by itself",
         "status.refused" => "the platform answered and refuses; a person must act",
-        "status.grant-revoked" => "an authorisation that this source needs was revoked; a person must act",
+        "status.grant-revoked" => "an authorization that this source needs was revoked; log in again",
+        "status.token-rejected" => {
+            "the platform rejects a token that this source needs; a person must log in again"
+        }
+        "status.no-such-source" => {
+            "there is no such source on the platform, or the bot is not a member of it"
+        }
+        "existence.seen" => "the newest answer about the source names it",
+        "existence.no-such-source" => "according to the newest answer there is no such source",
+        "existence.nothing-proven" => "nothing was proven about whether the source exists",
         "status.closed" => "we closed the connection ourselves and nothing has been proven since",
         NOTHING_PROVEN => "nothing was ever proven about the connection",
         "stream.pushed-start" => "the platform pushed the start of this stream",
@@ -317,14 +450,17 @@ pub fn explain(rule: &str) -> &'static str {
         "stream.pushed-end" => "the platform pushed the end of this stream",
         "stream.same-stream-after-end" => "a pushed end outweighs polls that still list the same stream",
         "stream.missing-from-polls" => "polls have missed the stream for long enough to end it",
-        "stream.absent-from-poll" => "a complete poll did not list a stream, and none was ever seen",
-        "stream.source-not-found" => "the platform says that the source does not exist",
+        "stream.absent-from-poll" => "a complete poll did not list a stream, and none is known from before",
+        "stream.no-such-source" => "there is no such source on the platform, so it has no stream",
         "stream.nothing-proven" => "nothing was ever proven about a stream",
         "auth.validated" => "the platform accepted every token that this source needs",
         "auth.expired" => "a token has ended and could not be renewed",
-        "auth.revoked" => "the platform no longer honours a grant; it must be given again",
+        "auth.revoked" => "the platform revoked a grant; log in again",
+        "auth.rejected" => {
+            "rejected: the platform does not accept the token, and nothing shows that it was ever valid"
+        }
         "auth.unknown" => "no identity that this source needs was ever checked",
-        "permissions.newest-answer" => "the newest answer of a method that tells permissions",
+        "permissions.newest-answer" => "the newest answer of a method that lists permissions",
         _ => "an unnamed rule",
     }
 }

@@ -1,22 +1,27 @@
-//! Why there is no answer: a stable code, and a sentence without addresses or secrets.
+//! Why there is no response: a stable code, and a sentence without addresses or secrets.
 
 use std::error::Error;
 use std::io;
 
-/// Why an exchange brought no answer.
+use crate::descriptors;
+use crate::secrets;
+use crate::tls;
+
+/// Why an exchange brought no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
     /// The network or the other side failed.
     #[error("{reason}")]
     Network {
-        /// `network.timeout`, `network.connect`, `network.tls`, `network.dns` or `network.reset`.
+        /// `network.timeout`, `network.connect`, `network.tls`, `network.proxy`, `network.dns`, `network.reset` or
+        /// `network.too_many_files`.
         code: &'static str,
         /// Why.
         reason: String,
-        /// Whether the request surely never reached the other side.
+        /// Whether the request certainly never reached the other side.
         never_sent: bool,
     },
-    /// The request cannot even be written: a header holds what no header may.
+    /// The request cannot be encoded: a header contains invalid characters.
     #[error("the token or client id has characters that cannot be sent")]
     Unsendable,
     /// The body is larger than we read.
@@ -37,14 +42,54 @@ impl HttpError {
         }
     }
 
-    /// Returns whether the request surely had no effect on the other side, because it never got there.
+    /// Returns whether the request certainly had no effect on the other side, because it never arrived.
     pub fn never_sent(&self) -> bool {
         matches!(self, Self::Network { never_sent: true, .. } | Self::Unsendable)
     }
 
-    /// Returns whether asking again may bring something else. A certificate does not change between two attempts.
+    /// Returns whether a retry may have another result. A certificate does not change between two attempts.
     pub fn may_heal(&self) -> bool {
         !matches!(self.code(), "network.tls" | "http.too_large" | "http.unsendable")
+    }
+
+    /// Adds the proxy (`HOST:PORT`) to a connection failure, where requests are sent over one: the platform was not reached at
+    /// all.
+    #[must_use]
+    pub(super) fn over(self, proxy: Option<&str>) -> Self {
+        let (Self::Network { code, reason, .. }, Some(proxy)) = (&self, proxy) else {
+            return self;
+        };
+        let reason = match *code {
+            "network.proxy" if reason.to_lowercase().contains("auth") => {
+                return Self::of_proxy_credentials(Some(proxy));
+            }
+            "network.proxy" => reason.replacen("the proxy", &format!("the proxy {proxy}"), 1),
+            "network.connect" => format!("the proxy {proxy} cannot be reached: {reason}"),
+            "network.dns" => {
+                format!("the proxy {proxy} cannot be reached, or it does not know the host: {reason}")
+            }
+            _ => return self,
+        };
+        Self::of_proxy(&reason)
+    }
+
+    /// The failure of a proxy (`HOST:PORT`) that requires other credentials.
+    pub(super) fn of_proxy_credentials(proxy: Option<&str>) -> Self {
+        let which = match proxy {
+            Some(proxy) => format!("the proxy {proxy}"),
+            None => "a proxy".to_owned(),
+        };
+        Self::of_proxy(&format!(
+            "{which} requires a user and a password, or refuses the given ones (status 407)"
+        ))
+    }
+
+    fn of_proxy(reason: &str) -> Self {
+        Self::Network {
+            code: "network.proxy",
+            reason: secrets::quote(reason),
+            never_sent: true,
+        }
     }
 
     pub(super) fn from_reqwest(error: reqwest::Error) -> Self {
@@ -56,16 +101,26 @@ impl HttpError {
             .collect::<Vec<_>>()
             .join(": ");
         let code = code_of(&error, &chain, &text);
-        // A timeout of the whole exchange may strike at any time; one of the connection only before anything is sent.
-        let never_sent =
-            error.is_connect() || matches!(code, "network.connect" | "network.dns" | "network.tls");
+        let code = if is_our_shortage(code, &chain) {
+            descriptors::CODE
+        } else {
+            code
+        };
+        // A timeout of the whole exchange may occur at any time; one of the connection only before anything is sent.
+        let never_sent = error.is_connect()
+            || matches!(
+                code,
+                "network.connect" | "network.dns" | "network.tls" | "network.proxy" | descriptors::CODE
+            );
         Self::Network {
             code,
-            reason: chain
-                .iter()
-                .find_map(|cause| tls_error(*cause))
-                .and_then(certificate)
-                .unwrap_or_else(|| reason(code, &text)),
+            reason: secrets::quote(
+                &chain
+                    .iter()
+                    .find_map(|cause| tls_error(*cause))
+                    .and_then(certificate)
+                    .unwrap_or_else(|| reason(code, &text)),
+            ),
             never_sent,
         }
     }
@@ -81,6 +136,17 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)
     chain
 }
 
+/// Whether nothing was opened because this process has no descriptor left. A resolver and a TLS stack report that as failures of
+/// their own, so it is checked separately where no error contains it.
+fn is_our_shortage(code: &str, chain: &[&(dyn Error + 'static)]) -> bool {
+    let said = chain
+        .iter()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(descriptors::is_exhaustion);
+    said || (matches!(code, "network.connect" | "network.dns" | "network.tls")
+        && descriptors::are_exhausted())
+}
+
 fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str) -> &'static str {
     let kind = chain
         .iter()
@@ -91,6 +157,8 @@ fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str)
         "network.timeout"
     } else if tls {
         "network.tls"
+    } else if text.contains("tunnel error") || text.contains("connecting to socks proxy") {
+        "network.proxy"
     } else if text.contains("dns error") || text.contains("failed to lookup address") {
         "network.dns"
     } else if error.is_connect() {
@@ -100,7 +168,7 @@ fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str)
     }
 }
 
-/// An I/O error hides the error that it was made of from the chain of causes, and may hold another one like it.
+/// An I/O error hides the error that it was made of from the chain of causes, and may contain another one like it.
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(found) = error.downcast_ref() {
         return Some(found);
@@ -109,11 +177,28 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
     inner.and_then(|inner| tls_error(inner))
 }
 
-/// What is wrong with a certificate, in words; `None` for what is not about one.
+/// Returns why no secure connection was established; `None` where the error has another cause.
+pub fn tls_reason(error: &(dyn Error + 'static)) -> Option<String> {
+    let found = causes(error).into_iter().find_map(tls_error)?;
+    Some(certificate(found).unwrap_or_else(|| reason("network.tls", &found.to_string())))
+}
+
+/// Describes the problem with a certificate; `None` for other errors.
+///
+/// Where a variable points to certificates that cannot be used, that may be why no issuer is trusted, so the message contains it.
 fn certificate(error: &rustls::Error) -> Option<String> {
+    certificate_with(error, tls::unusable_variable())
+}
+
+fn certificate_with(error: &rustls::Error, unusable: Option<String>) -> Option<String> {
     use rustls::CertificateError as Wrong;
     let rustls::Error::InvalidCertificate(wrong) = error else {
         return None;
+    };
+    let of_issuer = match wrong {
+        Wrong::UnknownIssuer => true,
+        Wrong::Other(other) => format!("{other:?}").contains("CaUsedAsEndEntity"),
+        _ => false,
     };
     let told = match wrong {
         Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has ended".to_owned(),
@@ -123,24 +208,31 @@ fn certificate(error: &rustls::Error) -> Option<String> {
         Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
             "its certificate is for another host".to_owned()
         }
-        Wrong::UnknownIssuer => "nobody that this machine trusts has signed its certificate".to_owned(),
-        // The library has no word of its own for it.
+        Wrong::UnknownIssuer => {
+            "its certificate is signed by an authority that this machine does not trust".to_owned()
+        }
+        // The library has no variant for it.
         Wrong::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "its certificate is signed by nobody but itself".to_owned()
+            "its certificate is self-signed".to_owned()
         }
         other => format!("its certificate is refused: {other}"),
     };
-    Some(format!("no secure connection ({told})"))
+    Some(match unusable.filter(|_| of_issuer) {
+        Some(reason) => format!("no secure connection ({told}; {reason}: correct or unset that variable)"),
+        None => format!("no secure connection ({told})"),
+    })
 }
 
-/// The words for people, with the lowest cause where it says more.
+/// The message for people, with the lowest cause where it adds information.
 fn reason(code: &str, text: &str) -> String {
     let lowest = text.rsplit(": ").next().unwrap_or_default();
     match code {
         "network.timeout" => "no answer in time".to_owned(),
         "network.dns" => "the host name cannot be resolved".to_owned(),
+        descriptors::CODE => descriptors::REASON.to_owned(),
         "network.connect" => format!("no connection ({lowest})"),
         "network.tls" => format!("no secure connection ({lowest})"),
+        "network.proxy" => format!("the proxy does not let us through ({lowest})"),
         _ => format!("the connection broke off ({lowest})"),
     }
 }
@@ -152,7 +244,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_that_is_refused_is_said_to_be_wrong_in_words() {
+    fn failure_of_a_proxy_names_the_proxy_and_its_credentials() {
+        let network = |code, reason: &str| HttpError::Network {
+            code,
+            reason: reason.to_owned(),
+            never_sent: true,
+        };
+        for (code, reason, told) in [
+            (
+                "network.connect",
+                "no connection (Connection refused)",
+                "the proxy gate:3128 cannot be reached: no connection (Connection refused)",
+            ),
+            (
+                "network.proxy",
+                "the proxy does not let us through (unsuccessful)",
+                "the proxy gate:3128 does not let us through (unsuccessful)",
+            ),
+            (
+                "network.proxy",
+                "the proxy does not let us through (proxy authorization required)",
+                "the proxy gate:3128 requires a user and a password, or refuses the given ones (status 407)",
+            ),
+        ] {
+            let error = network(code, reason).over(Some("gate:3128"));
+            assert_eq!(
+                (error.code(), error.to_string().as_str()),
+                ("network.proxy", told)
+            );
+            assert_eq!(network(code, reason).over(None), network(code, reason));
+        }
+        let tls = network("network.tls", "no secure connection");
+        assert_eq!(tls.clone().over(Some("gate:3128")), tls);
+    }
+
+    #[test]
+    fn running_out_of_descriptors_is_our_own_failure() {
+        let full = io::Error::from_raw_os_error(libc::EMFILE);
+        assert!(is_our_shortage("network.reset", &[&full]));
+        assert!(reason(descriptors::CODE, "Too many open files").contains("ulimit -n"));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(!is_our_shortage("network.connect", &[&refused]));
+    }
+
+    #[test]
+    fn rejected_certificate_is_explained_in_plain_words() {
         #[derive(Debug, thiserror::Error)]
         #[error("CaUsedAsEndEntity")]
         struct CaUsedAsEndEntity;
@@ -161,8 +297,8 @@ mod tests {
             (Wrong::Expired, "has ended"),
             (Wrong::NotValidYet, "clock"),
             (Wrong::NotValidForName, "another host"),
-            (Wrong::UnknownIssuer, "nobody that this machine trusts"),
-            (Wrong::Other(unheard_of), "nobody but itself"),
+            (Wrong::UnknownIssuer, "authority that this machine does not trust"),
+            (Wrong::Other(unheard_of), "is self-signed"),
             (Wrong::Revoked, "is refused"),
         ] {
             let inner = io::Error::other(rustls::Error::InvalidCertificate(wrong));
@@ -170,6 +306,12 @@ mod tests {
             let told = tls_error(&error).and_then(certificate).unwrap();
             assert!(told.contains(words), "{told}");
         }
+        let unknown = rustls::Error::InvalidCertificate(Wrong::UnknownIssuer);
+        let missing = Some("SSL_CERT_FILE is /nonexistent.pem: No such file".to_owned());
+        let told = certificate_with(&unknown, missing.clone()).unwrap();
+        assert!(told.contains("/nonexistent.pem"), "{told}");
+        let expired = rustls::Error::InvalidCertificate(Wrong::Expired);
+        assert!(certificate_with(&expired, missing).unwrap().contains("has ended"));
         assert_eq!(certificate(&rustls::Error::DecryptError), None);
         assert!(tls_error(&io::Error::other("no route")).is_none());
     }

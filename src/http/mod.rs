@@ -1,6 +1,6 @@
-//! The one way to talk HTTP to a platform: timeouts, identification, bounded bodies, errors without secrets.
+//! The HTTP client for all platforms: timeouts, identification, bounded bodies, errors without secrets.
 //!
-//! It knows no platform. What an answer means is for `platforms::answer` and the adapters to say.
+//! It is independent of the platforms. `platforms::kit::answer` and the adapters interpret responses.
 
 mod failure;
 mod retry;
@@ -10,23 +10,32 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Method, Request, RequestBuilder, Url};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, RETRY_AFTER,
+};
+use reqwest::{Method, Request, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
+use crate::core::json;
 use crate::core::time::Timestamp;
+use crate::secrets;
+use crate::tls;
 
-pub use failure::HttpError;
+pub use failure::{HttpError, tls_reason};
 pub use retry::Retries;
-pub use skew::Skew;
+pub use skew::{CorrectedClock, LenientClock, Skew, clock_error, measured_clock_error, presume_clock_error};
+
+/// Connections to one host that are kept for later calls.
+const IDLE_PER_HOST: usize = 8;
 
 /// Bounds of one exchange.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// How long a connection may take to come about, TLS included.
+    /// Timeout of establishing a connection, TLS included.
     pub connect_timeout: Duration,
-    /// How long the whole exchange may take.
+    /// Timeout of the whole exchange.
     pub timeout: Duration,
     /// The largest body that is read, in bytes.
     pub max_body: usize,
@@ -53,12 +62,18 @@ struct Shared {
     options: HttpOptions,
     clock: Arc<dyn Clock>,
     /// Through the system's proxy, where there is one.
-    outside: OnceLock<reqwest::Client>,
-    /// Past any proxy: a proxy knows nothing of our own loopback.
-    loopback: OnceLock<reqwest::Client>,
+    outside: OnceLock<Client>,
+    /// Without any proxy: a proxy cannot reach our own loopback.
+    loopback: OnceLock<Client>,
 }
 
-/// An answer, read to its end.
+struct Client {
+    client: reqwest::Client,
+    /// Why no certificate can be trusted, where that is so.
+    untrusting: Option<String>,
+}
+
+/// A response, read to its end.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// HTTP status.
@@ -67,14 +82,16 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    /// When the head of the answer was here, by our own clock.
+    /// When the request was sent, by our own clock. The response proves nothing about what happened later.
+    pub sent_at: Timestamp,
+    /// When the head of the response was received, by our own clock.
     pub received_at: Timestamp,
-    /// From sending the request to the head of the answer.
+    /// From sending the request to the head of the response.
     pub rtt: Duration,
 }
 
 impl Http {
-    /// Prepares a client; nothing is opened yet.
+    /// Creates a client; no connection is opened yet.
     pub fn new(options: HttpOptions, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Shared {
             options,
@@ -84,21 +101,37 @@ impl Http {
         }))
     }
 
-    /// Returns the clock by which answers are dated.
+    /// Returns the clock by which responses are dated.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.clock
     }
 
     /// Starts building a request; [`Http::send`] sends it.
     pub fn request(&self, method: Method, url: Url) -> RequestBuilder {
-        self.client(&url).request(method, url)
+        self.client(&url).client.request(method, url)
     }
 
-    /// Sends `request` once and reads the answer to its end.
+    /// Sends `request` once and reads the response to its end.
     pub async fn send(&self, request: Request) -> Result<Answer, HttpError> {
-        let client = self.client(request.url()).clone();
-        let sent = Instant::now();
-        let mut response = client.execute(request).await.map_err(HttpError::from_reqwest)?;
+        remember_secrets(&request);
+        let Client { client, untrusting } = self.client(request.url());
+        if let Some(reason) = untrusting.as_ref().filter(|_| request.url().scheme() == "https") {
+            return Err(HttpError::Network {
+                code: "network.tls",
+                reason: reason.clone(),
+                never_sent: true,
+            });
+        }
+        let url = request.url().clone();
+        let proxy = || proxy_of(&url).map(|proxy| place_of(&proxy));
+        let (sent, sent_at) = (Instant::now(), self.0.clock.now());
+        let outcome = client.execute(request).await;
+        let mut response =
+            outcome.map_err(|error| HttpError::from_reqwest(error).over(proxy().as_deref()))?;
+        // Only proxies send this status, and it is about their own credentials.
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(HttpError::of_proxy_credentials(proxy().as_deref()));
+        }
         let rtt = sent.elapsed();
         let received_at = self.0.clock.now();
         let mut body = BytesMut::new();
@@ -110,26 +143,56 @@ impl Http {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer {
+        let body = body.freeze();
+        let answer = Answer {
             status: response.status().as_u16(),
-            headers: std::mem::take(response.headers_mut()),
-            body: body.freeze(),
+            headers: masked(std::mem::take(response.headers_mut())),
+            // A success may contain a new token, which is stored; any other body is only ever quoted.
+            body: if response.status().is_success() {
+                body
+            } else {
+                secrets::mask_body(body)
+            },
+            // A clock that was set back during the exchange is right only now.
+            sent_at: sent_at.min(received_at),
             received_at,
             rtt,
-        })
+        };
+        skew::learn_of_this_machine(&answer);
+        Ok(answer)
     }
 
-    fn client(&self, url: &Url) -> &reqwest::Client {
-        let own = match url.host() {
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            Some(url::Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
-        if own {
+    fn client(&self, url: &Url) -> &Client {
+        if is_loopback(url) {
             self.0.loopback.get_or_init(|| self.build(true))
         } else {
             self.0.outside.get_or_init(|| self.build(false))
+        }
+    }
+
+    fn build(&self, past_proxies: bool) -> Client {
+        let built = match tls::has_special_file() {
+            // Building it would read that file.
+            true => None,
+            false => self.prepared(past_proxies).build().ok(),
+        };
+        match built {
+            Some(client) => Client {
+                client,
+                untrusting: None,
+            },
+            // Of all that is configured here only the system's certificates can be missing. Plain HTTP needs none, and what needs
+            // some has to fail with that reason and nothing else.
+            None => Client {
+                client: self
+                    .prepared(past_proxies)
+                    .tls_backend_preconfigured(tls::distrusting())
+                    .build()
+                    .expect(
+                        "a client of fixed options and one TLS provider can be built without certificates",
+                    ),
+                untrusting: Some(tls::without_roots()),
+            },
         }
     }
 
@@ -137,21 +200,58 @@ impl Http {
         clippy::disallowed_methods,
         reason = "this is the one place that builds a client"
     )]
-    fn build(&self, past_proxies: bool) -> reqwest::Client {
+    fn prepared(&self, past_proxies: bool) -> reqwest::ClientBuilder {
         let options = &self.0.options;
-        let mut builder = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(&options.user_agent)
             .connect_timeout(options.connect_timeout)
             .timeout(options.timeout)
             .pool_idle_timeout(Duration::from_secs(50))
-            // No API redirects. A redirect is a captive portal or a mistyped address, and neither must see a token.
+            // After a burst of calls the others would stay open, a descriptor each.
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            // No API redirects. A redirect is a captive portal or a mistyped address, and neither must receive a token.
             .redirect(reqwest::redirect::Policy::none());
-        if past_proxies {
-            builder = builder.no_proxy();
+        if past_proxies { builder.no_proxy() } else { builder }
+    }
+}
+
+/// Returns the proxy that requests to an address are sent over, by the rules of the client.
+pub(crate) fn proxy_of(url: &Url) -> Option<Intercept> {
+    if is_loopback(url) {
+        return None;
+    }
+    let scheme = match url.scheme() {
+        "wss" | "https" => "https",
+        _ => "http",
+    };
+    let (host, port) = (url.host_str()?, url.port_or_known_default()?);
+    let uri = format!("{scheme}://{host}:{port}/").parse().ok()?;
+    Matcher::from_system().intercept(&uri)
+}
+
+/// Returns `HOST:PORT` of a proxy, without its user and password.
+pub(crate) fn place_of(proxy: &Intercept) -> String {
+    let uri = proxy.uri();
+    let host = uri.host().unwrap_or_default();
+    match uri.port_u16() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// Whether an address is on this machine, for which no proxy is used.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        // For schemes other than those of the web, the parser takes an address for a name.
+        Some(url::Host::Domain(name)) => {
+            name == "localhost"
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback())
         }
-        builder
-            .build()
-            .expect("a client of fixed options and one TLS provider can always be built")
+        None => false,
     }
 }
 
@@ -166,7 +266,7 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// Returns whether the body is a web page, as proxies, portals and edges send them in place of an API's answer.
+    /// Returns whether the body is a web page, as proxies, portals and edges send them in place of an API's response.
     pub fn is_web_page(&self) -> bool {
         let declared = self
             .header(CONTENT_TYPE.as_str())
@@ -174,18 +274,27 @@ impl Answer {
         declared || self.body.trim_ascii_start().first() == Some(&b'<')
     }
 
-    /// Reads the body as JSON. The error tells what is wrong with it, never what is in it.
+    /// Parses the body as JSON, repaired where that is possible. The error describes the problem, never the content.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, String> {
+        self.read(|text| serde_json::from_str(text))
+    }
+
+    /// Parses the body as a JSON object; a list, whose members would be taken for the fields in their order, is not one.
+    pub fn object<T: DeserializeOwned>(&self) -> Result<T, String> {
+        self.read(|text| json::read_object(text))
+    }
+
+    fn read<T>(&self, parse: impl FnOnce(&str) -> serde_json::Result<T>) -> Result<T, String> {
         if self.body.trim_ascii().is_empty() {
             return Err(format!("the body of the {} answer is empty", self.status));
         }
-        serde_json::from_slice(&self.body).map_err(|error| {
+        parse(&json::repair(&self.body)).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Eof => "the JSON ends early",
                 serde_json::error::Category::Data => "the JSON has another shape",
                 _ => "the body is not JSON",
             };
-            // The error's own text may quote the body, so only the place is told.
+            // The error's own text may quote the body, so only the position is reported.
             format!(
                 "{what} (line {}, column {}, {} bytes)",
                 error.line(),
@@ -195,15 +304,15 @@ impl Answer {
         })
     }
 
-    /// Returns the platform's own time of answering, by its `Date` header; `None` where a cache had it lying around.
+    /// Returns the platform's own time of the response, by its `Date` header; `None` for a cached response.
     pub fn server_date(&self) -> Option<Timestamp> {
         let fresh = self.header("age").is_none_or(|age| age.trim() == "0");
         self.header("date").filter(|_| fresh).and_then(parse_http_date)
     }
 
-    /// Returns how long the platform asks us to wait, by `Retry-After` or `Ratelimit-Reset` (Unix seconds).
+    /// Returns how long the platform requests us to wait, by `Retry-After` or `Ratelimit-Reset` (Unix seconds).
     ///
-    /// Both are read against the answer's own date, so that a wrong clock here does not matter.
+    /// Both are relative to the response's own date, so that a wrong clock here does not matter.
     pub fn asked_wait(&self) -> Option<Duration> {
         let now = self.server_date().unwrap_or(self.received_at);
         if let Some(text) = self.header(RETRY_AFTER.as_str()) {
@@ -220,7 +329,46 @@ impl Answer {
     }
 }
 
-/// Reads the date format of HTTP headers.
+/// Registers secrets of the request: a response may repeat the request.
+fn remember_secrets(request: &Request) {
+    for (name, value) in request.headers() {
+        let secret = value.is_sensitive() || *name == AUTHORIZATION || *name == PROXY_AUTHORIZATION;
+        if let Some(value) = value.to_str().ok().filter(|_| secret) {
+            secrets::register(value);
+        }
+    }
+    secrets::register_url(request.url());
+    let form = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    if form.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
+        let body = request
+            .body()
+            .and_then(reqwest::Body::as_bytes)
+            .unwrap_or_default();
+        for (name, value) in url::form_urlencoded::parse(body) {
+            if secrets::FIELDS.contains(&name.as_ref()) {
+                secrets::register(&value);
+            }
+        }
+    }
+}
+
+/// Masks secrets that were repeated in headers, some of which are kept as names.
+fn masked(mut headers: HeaderMap) -> HeaderMap {
+    for value in headers.values_mut() {
+        if let Ok(text) = value.to_str()
+            && let std::borrow::Cow::Owned(masked) = secrets::mask(text)
+            && let Ok(masked) = HeaderValue::try_from(masked)
+        {
+            *value = masked;
+        }
+    }
+    headers
+}
+
+/// Parses the date format of HTTP headers.
 fn parse_http_date(text: &str) -> Option<Timestamp> {
     let parsed = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim());
     parsed.ok().map(|at| Timestamp::from_millis(at.as_millisecond()))
@@ -228,7 +376,7 @@ fn parse_http_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 impl Answer {
-    /// An answer that nobody gave, for tests of what is made of answers.
+    /// A made-up response, for tests of its interpretation.
     pub(crate) fn made_up(status: u16, headers: &[(&'static str, &str)], body: &str) -> Self {
         let header = |(name, value): &(&'static str, &str)| {
             let name = reqwest::header::HeaderName::from_static(name);
@@ -238,6 +386,7 @@ impl Answer {
             status,
             headers: headers.iter().map(header).collect(),
             body: Bytes::copy_from_slice(body.as_bytes()),
+            sent_at: Timestamp::EPOCH,
             received_at: Timestamp::EPOCH,
             rtt: Duration::ZERO,
         }
@@ -277,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn web_pages_are_told_from_api_answers() {
+    fn web_pages_are_distinguished_from_api_answers() {
         assert!(answer(200, &[("content-type", "text/HTML; charset=utf-8")], "hello").is_web_page());
         assert!(answer(502, &[], "\n <!DOCTYPE html>").is_web_page());
         assert!(!answer(200, &[("content-type", "application/json")], "{\"data\":[]}").is_web_page());
@@ -285,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_body_is_told_without_quoting_it() {
+    fn body_error_is_described_without_quoting_the_body() {
         for (body, what) in [
             ("", "empty"),
             (" \n", "empty"),
@@ -322,6 +471,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_error_that_repeats_the_request_is_masked() {
+        let echo = axum::Router::new().fallback(|request: axum::extract::Request| async move {
+            let (head, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 10_000).await.unwrap();
+            let text = format!("{:?} {}", head.headers, String::from_utf8_lossy(&body));
+            let status = if head.uri.path() == "/token" { 200 } else { 400 };
+            let message = serde_json::json!({"message": text, "refresh_token": "http-refresh-s3cret-01"});
+            (
+                axum::http::StatusCode::from_u16(status).unwrap(),
+                [("x-bucket", head.headers["authorization"].clone())],
+                message.to_string(),
+            )
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio_util::task::AbortOnDropHandle::new(serve(listener, echo));
+        let http = Http::new(HttpOptions::default(), ManualClock::at(Timestamp::EPOCH));
+        let ask = async |path: &str| {
+            let url = format!("{base}{path}").parse().unwrap();
+            let form = [
+                ("client_secret", "http-client/s3cret+02"),
+                ("refresh_token", "http-refresh-s3cret-01"),
+            ];
+            let request = http
+                .request(Method::POST, url)
+                .bearer_auth("http-access-s3cret-03")
+                .form(&form);
+            http.send(request.build().unwrap()).await.unwrap()
+        };
+        let refused = ask("/other").await;
+        let shown = format!("{:?} {}", refused.headers, String::from_utf8_lossy(&refused.body));
+        assert!(
+            shown.contains(crate::secrets::MASK) && !shown.contains("s3cret"),
+            "{shown}"
+        );
+        // A response with a token is read unchanged.
+        let granted = ask("/token").await;
+        let granted: serde_json::Value = granted.json().unwrap();
+        assert_eq!(granted["refresh_token"], "http-refresh-s3cret-01");
+        drop(server);
+    }
+
+    #[tokio::test]
     async fn network_failures_have_stable_codes_and_no_address() {
         let patient = HttpOptions::default();
         let hasty = HttpOptions {
@@ -335,7 +527,7 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let silence = format!("http://{}/?secret=hush", silent.local_addr().unwrap());
         let plain = format!("https://{}/?secret=hush", silent.local_addr().unwrap());
-        // Longer than a part of a name may be, so that no name server has to be asked.
+        // Longer than a label of a name may be, so that no request to a name server is needed.
         let nowhere = format!("http://{}.invalid/?secret=hush", "nowhere".repeat(10));
         for (url, options, code, never_sent) in [
             (closed, &patient, "network.connect", true),
@@ -344,7 +536,7 @@ mod tests {
             (plain, &hasty, "network.timeout", false),
         ] {
             let http = Http::new(options.clone(), ManualClock::at(Timestamp::EPOCH));
-            // Whoever runs the tests may be behind a proxy, which would look the name up for us.
+            // The machine that runs the tests may use a proxy, which would resolve the name for us.
             let _ = http.0.outside.set(http.build(true));
             let request = http.request(Method::GET, url.parse().unwrap()).build().unwrap();
             let error = http.send(request).await.unwrap_err();
@@ -354,7 +546,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_side_that_speaks_no_tls_is_told_as_such_and_not_asked_again() {
+    async fn non_tls_server_is_a_permanent_tls_error() {
         use std::io::{Read as _, Write as _};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,25 +1,25 @@
-//! When to ask again: only where the answer may change, a bounded number of times, with capped full-jitter backoff.
+//! When to retry: only where the result may change, a bounded number of times, with capped full-jitter backoff.
 
 use std::time::Duration;
 
 use super::{Answer, HttpError};
 use crate::clock::Chance;
 
-/// How often and how patiently to ask.
+/// Limits of retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
     /// Attempts in all, the first included.
     pub attempts: u32,
     /// Upper bound of the first wait; it doubles with each attempt.
     pub base: Duration,
-    /// Upper bound of any wait of our own choosing.
+    /// Upper bound of any backoff of our own.
     pub cap: Duration,
-    /// The longest wait asked for by the platform that we are ready to sit out.
+    /// The longest wait requested by the platform that is accepted.
     pub patience: Duration,
 }
 
 impl Retries {
-    /// Suits requests that change nothing.
+    /// For requests that change nothing.
     pub const READ: Self = Self {
         attempts: 3,
         base: Duration::from_millis(400),
@@ -27,8 +27,7 @@ impl Retries {
         patience: Duration::from_mins(1),
     };
 
-    /// Returns how long to wait before the attempt after `attempt` (which is counted from 1), or `None` to leave it at
-    /// this outcome.
+    /// Returns how long to wait before the attempt after `attempt` (which is counted from 1), or `None` to give up.
     pub fn wait_after(
         &self,
         attempt: u32,

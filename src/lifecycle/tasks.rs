@@ -1,20 +1,21 @@
-//! Tasks with names: what spawns them, what tells them to stop, and the list of those that run.
+//! Named tasks: spawning, stopping, and the list of running tasks.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What a task ends with; an error is told under the task's name.
+/// Result of a task; an error is reported under the task's name.
 pub type TaskResult = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// Tells a task when to stop.
+/// Signals a task to stop.
 #[derive(Debug, Clone)]
 pub struct Stop {
     soft: CancellationToken,
@@ -22,7 +23,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A stop that nobody asks for, for parts that run outside of a daemon.
+    /// A stop that is never requested, for parts that run outside of a daemon.
     pub fn never() -> Self {
         Self {
             soft: CancellationToken::new(),
@@ -69,16 +70,16 @@ struct Shared {
     stop: Stop,
     next: AtomicU64,
     running: Mutex<Running>,
-    ended: mpsc::UnboundedSender<Ended>,
+    exits: mpsc::UnboundedSender<TaskExit>,
 }
 
 type Running = BTreeMap<u64, (String, AbortHandle)>;
 
-/// A task that is no more.
-pub(super) struct Ended {
+/// A task that has exited.
+pub(super) struct TaskExit {
     pub(super) id: u64,
     pub(super) name: String,
-    /// Whether it may end before a stop.
+    /// Whether it may exit before a stop.
     pub(super) brief: bool,
     pub(super) outcome: Outcome,
 }
@@ -88,41 +89,41 @@ pub(super) enum Outcome {
     /// By itself.
     Returned(TaskResult),
     /// It panicked or was aborted.
-    Vanished,
+    Panicked,
 }
 
 /// Reports the end of a task however it ends.
 struct Report {
-    ended: Option<Ended>,
-    to: mpsc::UnboundedSender<Ended>,
+    exits: Option<TaskExit>,
+    to: mpsc::UnboundedSender<TaskExit>,
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        if let Some(ended) = self.ended.take() {
-            // Nobody listens after the lifecycle is over, and then nobody needs to.
-            let _ = self.to.send(ended);
+        if let Some(exits) = self.exits.take() {
+            // After the end of the lifecycle there is no receiver, and none is needed.
+            let _ = self.to.send(exits);
         }
     }
 }
 
 impl Tasks {
-    /// Starts without tasks; the ends of those to come arrive at the receiver.
-    pub(super) fn none() -> (Self, mpsc::UnboundedReceiver<Ended>) {
-        let (sender, ended) = mpsc::unbounded_channel();
+    /// Starts without tasks; the receiver gets the exits of later ones.
+    pub(super) fn none() -> (Self, mpsc::UnboundedReceiver<TaskExit>) {
+        let (sender, exits) = mpsc::unbounded_channel();
         let shared = Shared {
             stop: Stop::never(),
             next: AtomicU64::new(0),
             running: Mutex::new(Running::new()),
-            ended: sender,
+            exits: sender,
         };
         let tasks = Self {
             shared: Arc::new(shared),
         };
-        (tasks, ended)
+        (tasks, exits)
     }
 
-    /// Starts a task that is to live until it is stopped.
+    /// Starts a task that is to run until it is stopped.
     pub fn spawn<F, R>(&self, name: impl Into<String>, task: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = R> + Send + 'static,
@@ -140,7 +141,7 @@ impl Tasks {
         self.start(name.into(), true, task(self.shared.stop.clone()));
     }
 
-    /// Returns what tells when to stop.
+    /// Returns the stop signal.
     pub fn stop(&self) -> Stop {
         self.shared.stop.clone()
     }
@@ -166,7 +167,7 @@ impl Tasks {
     }
 
     fn list(&self) -> MutexGuard<'_, Running> {
-        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.running.lock()
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
@@ -178,20 +179,20 @@ impl Tasks {
     ) {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let mut report = Report {
-            ended: Some(Ended {
+            exits: Some(TaskExit {
                 id,
                 name: name.clone(),
                 brief,
-                outcome: Outcome::Vanished,
+                outcome: Outcome::Panicked,
             }),
-            to: self.shared.ended.clone(),
+            to: self.shared.exits.clone(),
         };
-        // Held while spawning: the task cannot be reported as ended before it stands in the table.
+        // Held while spawning: the exit of a task cannot be reported before the task is in the table.
         let mut running = self.list();
         let handle = tokio::spawn(async move {
             let result = task.await.into_task_result();
-            if let Some(ended) = &mut report.ended {
-                ended.outcome = Outcome::Returned(result);
+            if let Some(exits) = &mut report.exits {
+                exits.outcome = Outcome::Returned(result);
             }
         });
         running.insert(id, (name, handle.abort_handle()));

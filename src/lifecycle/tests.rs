@@ -1,4 +1,4 @@
-//! A daemon's ends, on paused time.
+//! Tests of the daemon's shutdown, on paused time.
 
 use super::*;
 
@@ -24,7 +24,7 @@ async fn a_signal_stops_every_task_and_waits_for_its_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_signal_during_the_start_ends_it_and_drains_what_was_started() {
+async fn signal_during_startup_stops_it_and_drains_started_tasks() {
     let (mut lifecycle, signals) = lifecycle();
     let tasks = lifecycle.tasks();
     let (done, mut drained) = mpsc::channel(1);
@@ -96,7 +96,7 @@ async fn the_grace_period_ends_what_does_not_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_dies_takes_the_process_down_under_its_name() {
+async fn failed_task_stops_the_process_and_is_named() {
     async fn panics(_: Stop) {
         panic!("boom");
     }
@@ -107,7 +107,7 @@ async fn a_task_that_dies_takes_the_process_down_under_its_name() {
     for (kind, expected) in [
         (0, "task `it` panicked"),
         (1, "task `it` failed"),
-        (2, "task `it` ended although nobody stopped it"),
+        (2, "task `it` exited unexpectedly"),
     ] {
         let (lifecycle, _signals) = lifecycle();
         let tasks = lifecycle.tasks();

@@ -1,15 +1,16 @@
-//! The persister role: reads events from the bus and stores what they tell, beside as many others as there are.
+//! The persister role: reads events from the bus and stores their evidence; several instances may run in parallel.
 //!
-//! Messages are acknowledged after their knowledge is stored, or is known to be stored already. What the store cannot take
-//! now is delivered again later; what can never be used is reported and done with. No message stops the ones behind it.
-//! What brings no transition is acknowledged while it waits for the source's next write: should this process die before
-//! that, the next heartbeat event, which carries everything, makes up for it.
+//! Messages are acknowledged after their knowledge is stored, or found to be stored already. Messages that the store cannot
+//! accept now are redelivered later; messages that can never be processed are reported and removed. No message blocks the ones
+//! behind it. A message without a transition is acknowledged while it waits for the source's next write: if this process dies
+//! before that, the next heartbeat event, which contains everything, replaces it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 use crate::bus::follow::Follow;
@@ -25,39 +26,39 @@ use crate::lifecycle::Stop;
 use crate::persist::inbox::Inbox;
 use crate::persist::{Applied, Outcome, Persister};
 
-/// The name that all persisters share; each message goes to one of them.
+/// The queue name shared by all persisters; each message goes to one of them.
 pub const QUEUE: &str = "bitbrat-persist";
-/// Messages read and not yet settled. It bounds memory, and what is delivered again after a crash.
+/// Messages read and not yet settled. Bounds the memory, and the number of redeliveries after a crash.
 const IN_FLIGHT: usize = 500;
 /// Sources in one write to the store.
 const SOURCES: usize = 64;
-/// How far back a persister that is new to the bus begins (s). Every source is told of in full four times an hour.
-const FIRST_LOOK_BACK: i64 = 3600;
-/// First and longest time until a message comes back that the store could not take.
+/// How far back a persister that is new to the bus starts (s). Each source is published in full four times an hour.
+const FIRST_LOOKBACK: i64 = 3600;
+/// First and longest delay before redelivery of a message that the store could not accept.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How often we look whether something else is to be written.
+/// How often due writes are checked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Returns the persisters' subscription.
+/// Returns the subscription shared by all persisters; a new one starts up to an hour back.
 pub fn subscription(now: Timestamp) -> Subscription {
     Subscription {
         queue: QUEUE.to_owned(),
         filter: Filter::ingress(),
-        from: Start::Since(now.plus_secs(-FIRST_LOOK_BACK)),
+        from: Start::Since(now.plus_secs(-FIRST_LOOKBACK)),
         in_flight: IN_FLIGHT,
     }
 }
 
-/// What a persister has done since it started.
+/// Counters of a persister since startup.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Messages whose knowledge is stored.
     pub stored: AtomicU64,
-    /// Those of them that other programs sent.
+    /// Those among `stored` that other programs sent.
     pub foreign: AtomicU64,
-    /// Messages to be delivered again because the store was in trouble.
+    /// Messages to be redelivered because the store failed.
     pub postponed: AtomicU64,
-    /// Messages that can never be used.
+    /// Messages that can never be processed.
     pub dead: AtomicU64,
     /// Messages delivered more than once.
     pub repeated: AtomicU64,
@@ -67,43 +68,35 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Returns how many messages meant nothing, by why.
+    /// Returns the number of ignored messages by reason.
     pub fn ignored(&self) -> BTreeMap<Ignored, u64> {
-        self.ignored
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.ignored.lock().clone()
     }
 
     fn ignore(&self, why: Ignored) {
-        *self
-            .ignored
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(why)
-            .or_default() += 1;
+        *self.ignored.lock().entry(why).or_default() += 1;
     }
 }
 
-/// Reads events and stores what they tell.
+/// Reads events and stores their evidence.
 pub struct Consumer {
-    /// Where from.
+    /// Bus from which events are consumed.
     pub bus: Arc<dyn EventBus>,
-    /// Where to.
+    /// Writes the received knowledge.
     pub persister: Arc<Persister>,
-    /// The time.
+    /// Clock for dates of receipt.
     pub clock: Arc<dyn Clock>,
-    /// Jitter.
+    /// Random source for backoff jitter.
     pub chance: Chance,
-    /// What was done.
+    /// Counters, shared with metrics.
     pub counts: Arc<Counts>,
-    /// Whether several waiting messages of one source may become one write. Spares the store when messages pile up.
+    /// Whether several waiting messages of one source may be combined into one write. Reduces writes when messages pile up.
     pub coalesce: bool,
-    /// Told of every source that events are about.
+    /// Called for every source with an event.
     pub listener: Option<Listener>,
 }
 
-/// Whoever wants to know what is learnt.
+/// Callback for received knowledge.
 pub type Listener = Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>;
 
 struct Item {
@@ -112,13 +105,14 @@ struct Item {
 }
 
 impl Consumer {
-    /// Runs until it is stopped, and then stores what it still holds.
+    /// Runs until stopped, and then stores all remaining knowledge.
     pub async fn run(self, stop: Stop) {
         let to = subscription(self.clock.now());
         let mut follow = Follow::new(self.bus.clone(), to, self.chance.clone());
+        let is_open = follow.is_open();
         let mut inbox = Inbox::default();
         let mut failures = 0_u32;
-        info!(bus = self.bus.location(), "Storing what is told on the bus");
+        info!(bus = self.bus.location(), "Storing events from the bus");
         while !stop.is_requested() {
             while inbox.len() < IN_FLIGHT
                 && let Some(delivery) = follow.ready()
@@ -126,14 +120,26 @@ impl Consumer {
                 self.take_in(delivery, &mut inbox).await;
             }
             if inbox.is_empty() {
-                tokio::select! {
-                    delivery = follow.next() => self.take_in(delivery, &mut inbox).await,
-                    () = tokio::time::sleep(TICK) => self.tick().await,
-                    () = stop.requested() => {}
+                // Not interrupted by ticks: opening a subscription may take longer than one.
+                let delivery = {
+                    let next = follow.next();
+                    tokio::pin!(next);
+                    loop {
+                        tokio::select! {
+                            delivery = &mut next => break Some(delivery),
+                            () = tokio::time::sleep(TICK) => {
+                                self.tick().await;
+                                let healthy = is_open.load(Ordering::Relaxed) && failures == 0;
+                                self.counts.healthy.store(healthy, Ordering::Relaxed);
+                            }
+                            () = stop.requested() => break None,
+                        }
+                    }
+                };
+                if let Some(delivery) = delivery {
+                    self.take_in(delivery, &mut inbox).await;
+                    self.counts.healthy.store(failures == 0, Ordering::Relaxed);
                 }
-                self.counts
-                    .healthy
-                    .store(follow.is_open() && failures == 0, Ordering::Relaxed);
                 continue;
             }
             let each = if self.coalesce { usize::MAX } else { 1 };
@@ -143,7 +149,7 @@ impl Consumer {
             let fine = loop {
                 tokio::select! {
                     fine = &mut persisting => break fine,
-                    // The store takes its time, and what comes meanwhile is read meanwhile.
+                    // Messages are read while the store is working.
                     delivery = follow.next(), if inbox.len() < IN_FLIGHT => self.take_in(delivery, &mut inbox).await,
                     () = stop.cut() => return,
                 }
@@ -151,7 +157,7 @@ impl Consumer {
             failures = if fine { 0 } else { failures.saturating_add(1) };
             self.counts.healthy.store(fine, Ordering::Relaxed);
         }
-        // What is still in the inbox goes back to the bus by being dropped.
+        // Dropping the inbox returns its messages to the bus.
         drop(inbox);
         let applied = self.persister.flush().await;
         debug!(
@@ -167,13 +173,17 @@ impl Consumer {
         }
     }
 
-    /// Settles what means nothing, and puts the rest into its source's line.
+    /// Settles irrelevant messages, and queues the others by source.
     async fn take_in(&self, delivery: Delivery, inbox: &mut Inbox<Item>) {
         let message = &delivery.message;
         if message.deliveries > 1 {
             self.counts.repeated.fetch_add(1, Ordering::Relaxed);
         }
-        // Most of what passes by is chat, which its header tells without reading the body.
+        if let Some(why) = &message.unreadable {
+            let dead = Dead::new("headers.invalid", why);
+            return self.bury(delivery, &dead).await;
+        }
+        // Most messages are chat, which is detected by the header without parsing the body.
         if message
             .attributes
             .get("type")
@@ -198,7 +208,7 @@ impl Consumer {
                 if why == Ignored::Forged {
                     debug!(
                         transport_id = message.transport_id,
-                        "Ignored an event that anybody may have sent"
+                        "Ignored an event from an untrusted sender"
                     );
                 }
                 delivery.ack().await;
@@ -207,18 +217,25 @@ impl Consumer {
         }
     }
 
-    /// Reports a message that can never be used, and is done with it once the report is out.
+    /// Reports a message that can never be processed, and removes it once the report was published.
     async fn bury(&self, delivery: Delivery, dead: &Dead) {
-        let letter = dead.letter(&delivery.message.data, self.clock.now());
+        let message = &delivery.message;
+        // Bodies without their headers are often identical, and often empty.
+        let place = message
+            .unreadable
+            .as_ref()
+            .map(|_| format!("{} {}", message.topic, message.transport_id));
+        let what = [place.unwrap_or_default().as_bytes(), message.data.as_ref()].concat();
+        let letter = dead.letter(&what, self.clock.now());
         let id = letter.id.clone();
         match self.bus.publish(letter.into()).await {
             Ok(_) => {}
             Err(error) if error.recovery() == Recovery::Retry => {
                 debug!(error = %error, "A dead letter could not be sent");
-                let pause = self.pause(delivery_attempt(&delivery));
-                return delivery.nak(pause).await;
+                let backoff = self.backoff(delivery_attempt(&delivery));
+                return delivery.nak(backoff).await;
             }
-            // Without a topic for dead letters this log is all there is.
+            // Without a topic for dead letters this log entry is the only report.
             Err(error) => warn!(error = %error, "A dead letter has nowhere to go"),
         }
         self.counts.dead.fetch_add(1, Ordering::Relaxed);
@@ -234,7 +251,7 @@ impl Consumer {
         delivery.term().await;
     }
 
-    /// Stores a batch and settles its messages. Returns whether the store took anything.
+    /// Stores a batch and settles its messages. Returns whether the store accepted anything.
     async fn persist(&self, batch: Vec<(SourceKey, Vec<Item>)>, failures: u32) -> bool {
         let mut learnt = Vec::new();
         let mut waiting = Vec::with_capacity(batch.len());
@@ -284,7 +301,7 @@ impl Consumer {
                     warn!(source.key = %source, reason, "The store does not take events; they are delivered again");
                 }
                 let attempt = delivery_attempt(&delivery).max(failures);
-                delivery.nak(self.pause(attempt)).await;
+                delivery.nak(self.backoff(attempt)).await;
             }
             Outcome::Blocked => {
                 let reason =
@@ -294,7 +311,7 @@ impl Consumer {
         }
     }
 
-    fn pause(&self, attempt: u32) -> Duration {
+    fn backoff(&self, attempt: u32) -> Duration {
         let (first, longest) = PATIENCE;
         let ceiling = first.saturating_mul(1 << attempt.min(6)).min(longest);
         first + ceiling.mul_f64(self.chance.fraction())

@@ -1,10 +1,10 @@
-//! What has been read from the bus and not been stored: in order within a source, all sources in turn.
+//! Messages read from the bus and not stored yet: in order within a source, with fair turns between sources.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::source::SourceKey;
 
-/// Items by source, in the order in which sources have waited longest.
+/// Items by source; the source that has waited longest is first.
 #[derive(Debug)]
 pub struct Inbox<T> {
     lines: BTreeMap<SourceKey, VecDeque<T>>,
@@ -23,7 +23,7 @@ impl<T> Default for Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Appends an item to its source's line.
+    /// Appends an item to the queue of its source.
     pub fn push(&mut self, source: SourceKey, item: T) {
         let line = self.lines.entry(source.clone()).or_default();
         if line.is_empty() {
@@ -55,12 +55,12 @@ impl<T> Inbox<T> {
         taken
     }
 
-    /// Returns how many items are held.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.held
     }
 
-    /// Returns whether nothing is held.
+    /// Returns whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.held == 0
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_is_kept_within_a_source_and_no_source_starves_another() {
+    fn order_is_kept_per_source_and_no_source_starves() {
         let key = |n: u8| format!("twitch:{n}").parse::<SourceKey>().unwrap();
         let mut inbox = Inbox::default();
         for item in 0..5 {

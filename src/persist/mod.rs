@@ -1,38 +1,41 @@
-//! The one writer: joins what is learnt into stored documents, sparingly, and never loses a transition.
+//! The single writer of documents: joins evidence into stored documents with few writes, and never loses a transition.
 //!
-//! A transition is written at once, together with its history entry. Everything else waits for the source's heartbeat.
-//! Documents and versions are remembered, so the steady case reads nothing. When someone else wrote in between, the
-//! document is read again, joined and written again. A source in trouble waits; the others go on.
+//! A transition is written immediately, together with its history entry. Everything else waits for the source's heartbeat.
+//! Documents and versions are cached, so the steady state needs no reads. After a conflict with another writer, the document
+//! is read again, joined and written again. A failing source waits; the others continue.
 
-mod agenda;
 pub mod chat;
 pub mod consumer;
-pub mod economy;
+mod due_queue;
 pub mod inbox;
-mod known;
 pub mod overview;
+mod source_state;
 #[cfg(test)]
 mod tests;
+pub mod write_policy;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::clock::{Chance, Clock};
+use crate::core::compact::Interner;
 use crate::core::document::SourceDocument;
 use crate::core::event::read::Learnt;
 use crate::core::evidence::Knowledge;
 use crate::core::observation::Observation;
-use crate::core::resting::Shelf;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
-use crate::persist::agenda::Agenda;
-use crate::persist::economy::Economy;
-use crate::persist::known::{Known, Need};
-use crate::store::{SourceStore, StoreError, Version};
+use crate::persist::due_queue::DueQueue;
+use crate::persist::source_state::{Need, SourceState};
+use crate::persist::write_policy::WritePolicy;
+use crate::store::{SourceStore, StoreError, Version, Versioned};
 
-/// Rounds of read, join and write against other writers before a source is left for later.
+/// Rounds of read, join and write against other writers before a source is postponed.
 const ROUNDS: u32 = 12;
 /// Writes in one call of the store.
 const BATCH: usize = 500;
@@ -42,27 +45,29 @@ pub struct Persister {
     store: Arc<dyn SourceStore>,
     clock: Arc<dyn Clock>,
     chance: Chance,
-    economy: Economy,
+    write_policy: WritePolicy,
+    /// Whether documents stay as they are between two calls instead of in compact form.
+    is_brief: bool,
     state: tokio::sync::Mutex<State>,
     stats: Mutex<Stats>,
 }
 
 #[derive(Default)]
 struct State {
-    known: BTreeMap<SourceKey, Known>,
-    agenda: Agenda,
-    shelf: Shelf,
+    known: BTreeMap<SourceKey, SourceState>,
+    due_queue: DueQueue,
+    interner: Interner,
 }
 
-/// What was learnt of one source.
+/// New evidence about one source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct News {
-    /// The source.
+    /// The source concerned.
     pub source: SourceKey,
-    /// What to join.
+    /// Knowledge to join.
     pub knowledge: Knowledge,
-    /// The changes that whoever learnt it told. The history is theirs: messages that come out of order, or to several
-    /// writers, would show others here, or none.
+    /// The transitions reported with it. They define the history: messages that arrive out of order, or at several writers,
+    /// would result in other transitions here, or none.
     pub told: Vec<Transition>,
 }
 
@@ -86,67 +91,67 @@ impl From<Learnt> for News {
     }
 }
 
-/// What became of one source in a call.
+/// Result for one source in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is stored.
+    /// Stored.
     Written,
-    /// It brought no transition and waits for the heartbeat.
+    /// No transition; waits for the heartbeat.
     Coalesced,
-    /// The store already had it.
+    /// Already in the store.
     Unchanged,
-    /// The store is in trouble; it is tried again later. Until then a transition is only in memory.
+    /// The store failed; retried later. Until then a transition exists only in memory.
     Waiting,
-    /// What is stored cannot be used, or what is to be stored is refused: a person must act. It is kept in memory and
-    /// looked at again with each heartbeat.
+    /// The stored document cannot be used, or the new one is rejected: needs attention. It is kept in memory and retried with
+    /// each heartbeat.
     Blocked,
 }
 
-/// What a call did.
+/// Result of a call.
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// What became of each source.
+    /// Result for each source.
     pub outcomes: BTreeMap<SourceKey, Outcome>,
-    /// The transitions that were stored.
+    /// The stored transitions.
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
-    /// What went wrong.
+    /// Errors by source.
     pub failures: Vec<(SourceKey, StoreError)>,
 }
 
 impl Applied {
-    /// Returns how many sources had this outcome.
+    /// Returns the number of sources with this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.outcomes.values().filter(|found| **found == outcome).count()
     }
 }
 
-/// Actual figures since the start.
+/// Statistics since startup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// When counting began.
+    /// When counting started.
     pub since: Timestamp,
     /// Documents and history entries written.
     pub writes: u64,
-    /// Documents written.
+    /// Documents written, without history entries.
     pub documents: u64,
-    /// Documents read.
+    /// Documents read from the store.
     pub reads: u64,
-    /// Writes that someone else had overtaken.
+    /// Writes that failed because of a newer version by another writer.
     pub conflicts: u64,
-    /// Reads and writes that failed otherwise.
+    /// Reads and writes that failed for other reasons.
     pub failures: u64,
     /// Whether the last read or write failed.
     pub failing: bool,
-    /// Sources with something not yet stored.
+    /// Sources with unsaved data.
     pub pending: usize,
-    /// Sources with a transition not yet stored.
+    /// Sources with an unsaved transition.
     pub urgent: usize,
-    /// When [`Persister::tick`] has something to do next.
+    /// When [`Persister::tick`] is due next.
     pub next_due: Option<Timestamp>,
 }
 
 impl Stats {
-    /// Starts counting.
+    /// Creates statistics that start at `now`.
     pub fn since(now: Timestamp) -> Self {
         Self {
             since: now,
@@ -162,7 +167,7 @@ impl Stats {
         }
     }
 
-    /// Returns the writes a day at the pace so far; `None` in the first minute, which says nothing.
+    /// Returns the projected writes per day; `None` in the first minute, when there is not enough data.
     pub fn writes_per_day(&self, now: Timestamp) -> Option<u64> {
         const DAY: i64 = 86_400_000;
         let elapsed = now.millis_since(self.since);
@@ -172,21 +177,37 @@ impl Stats {
 }
 
 impl Persister {
-    /// Starts without knowing anything; each source is read when it is first heard of.
-    pub fn new(store: Arc<dyn SourceStore>, clock: Arc<dyn Clock>, economy: Economy, chance: Chance) -> Self {
+    /// Creates a persister with an empty cache; each source is read on its first evidence.
+    pub fn new(
+        store: Arc<dyn SourceStore>,
+        clock: Arc<dyn Clock>,
+        write_policy: WritePolicy,
+        chance: Chance,
+    ) -> Self {
         let stats = Stats::since(clock.now());
         Self {
             store,
             clock,
             chance,
-            economy,
+            write_policy,
+            is_brief: false,
             state: tokio::sync::Mutex::default(),
             stats: Mutex::new(stats),
         }
     }
 
-    /// Takes in what was learnt, in order, and writes what brings a transition. Returns when that is stored or has
-    /// failed once; what failed is tried again by [`Persister::tick`].
+    /// Prepares it for a few calls about a few hundred sources: their documents are not compacted in between, which would take
+    /// longer than the calls.
+    #[must_use]
+    pub fn brief(self) -> Self {
+        Self {
+            is_brief: true,
+            ..self
+        }
+    }
+
+    /// Joins new evidence in order, and writes sources with a transition. Returns when those are stored or have failed once;
+    /// failed writes are retried by [`Persister::tick`].
     pub async fn apply(&self, learnt: impl IntoIterator<Item = impl Into<News>>) -> Applied {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
@@ -197,54 +218,83 @@ impl Persister {
                 knowledge,
                 told,
             } = news.into();
-            let unread = || Known::unread(key.clone());
+            let unread = || SourceState::unread(key.clone());
             let entry = state.known.entry(key.clone()).or_insert_with(unread);
+            entry.heed_clock(&self.write_policy, now);
             entry.learn(knowledge, told, now);
+            entry.hurry(&self.write_policy, now);
             touched.insert(key);
         }
-        // Noted before anything is awaited, so that a caller who gives up on this call loses nothing.
-        let State { known, agenda, .. } = &mut *state;
+        // Recorded before the first await, so that a canceled call loses nothing.
+        let State { known, due_queue, .. } = &mut *state;
         for key in &touched {
-            agenda.update(key, &known[key]);
+            due_queue.update(key, &known[key]);
         }
         self.work(&mut state, touched, Due::At(now)).await
     }
 
-    /// As [`Persister::apply`], for single observations.
-    pub async fn observe(&self, observations: &[Observation]) -> Applied {
-        let learnt = observations
-            .iter()
-            .map(|observation| (observation.source.clone(), Knowledge::from(observation)));
+    /// Adds documents that were just read from the store to the cache, so that they are not read again.
+    pub async fn prime(&self, found: Vec<(SourceKey, Option<Versioned<SourceDocument>>)>) {
+        let mut state = self.state.lock().await;
+        let now = self.clock.now();
+        self.count(|stats| stats.reads += found.len() as u64);
+        let State { known, interner, .. } = &mut *state;
+        for (key, stored) in found {
+            let unread = || SourceState::unread(key.clone());
+            let entry = known.entry(key.clone()).or_insert_with(unread);
+            entry.rebase(
+                stored,
+                now,
+                self.write_policy.first_heartbeat(now, self.chance.fraction()),
+            );
+            entry.rest(interner);
+        }
+    }
+
+    /// Like [`Persister::apply`], for observations received now.
+    pub async fn observe<'a>(&self, observations: impl IntoIterator<Item = &'a Observation>) -> Applied {
+        let now = self.clock.now();
+        let learnt = observations.into_iter().map(|observation| {
+            let received = observation.clone().received(now);
+            (received.source.clone(), Knowledge::from(&received))
+        });
         self.apply(learnt).await
     }
 
-    /// Writes everything that is due: heartbeats, and what had failed before.
+    /// Writes everything that is due: heartbeats, and failed writes.
     pub async fn tick(&self) -> Applied {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
-        let due = state.agenda.due(now);
+        let due = state.due_queue.due(now);
         self.work(&mut state, due, Due::At(now)).await
     }
 
-    /// Writes everything that is not stored yet, due or not.
+    /// Writes all unsaved data, due or not.
     pub async fn flush(&self) -> Applied {
         let mut state = self.state.lock().await;
-        let unsaved = state.agenda.all();
+        let unsaved = state.due_queue.all();
         self.work(&mut state, unsaved, Due::Always).await
     }
 
-    /// Returns the figures so far.
+    /// Returns the current statistics.
     pub fn stats(&self) -> Stats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.stats.lock()
     }
 
-    /// Returns a source's document as it is known now, stored or not; `None` when it was never read.
+    /// Returns the summaries of the current documents of all sources that were read, stored or not.
+    pub async fn summaries(&self) -> Vec<SourceSummary> {
+        let state = self.state.lock().await;
+        let documents = state.known.values().filter_map(SourceState::document);
+        documents.map(|document| SourceSummary::of(&document)).collect()
+    }
+
+    /// Returns the current document of a source, stored or not; `None` if it was never read.
     pub async fn document(&self, key: &SourceKey) -> Option<SourceDocument> {
         let state = self.state.lock().await;
-        state.known.get(key).and_then(Known::document)
+        state.known.get(key).and_then(SourceState::document)
     }
 
-    /// Reads and writes what is due of `keys`.
+    /// Reads and writes those of `keys` that are due.
     async fn work(&self, state: &mut State, keys: BTreeSet<SourceKey>, due: Due) -> Applied {
         let mut applied = Applied::default();
         let known = &mut state.known;
@@ -277,18 +327,20 @@ impl Persister {
             let Some(entry) = known.get_mut(&key) else {
                 continue;
             };
-            entry.rest(&mut state.shelf);
-            state.agenda.update(&key, entry);
+            if !self.is_brief {
+                entry.rest(&mut state.interner);
+            }
+            state.due_queue.update(&key, entry);
             applied.outcomes.entry(key).or_insert_with(|| entry.outlook());
         }
-        self.take_stock(&state.agenda);
+        self.take_stock(&state.due_queue);
         applied
     }
 
-    /// Writes `keys`. Returns those that someone else had overtaken.
+    /// Writes `keys`. Returns those with a conflict.
     async fn write(
         &self,
-        known: &mut BTreeMap<SourceKey, Known>,
+        known: &mut BTreeMap<SourceKey, SourceState>,
         keys: &[SourceKey],
         applied: &mut Applied,
     ) -> Vec<SourceKey> {
@@ -315,12 +367,12 @@ impl Persister {
     fn stored(
         &self,
         key: &SourceKey,
-        entry: &mut Known,
+        entry: &mut SourceState,
         version: Version,
         now: Timestamp,
         applied: &mut Applied,
     ) {
-        let heartbeat = self.economy.next_heartbeat(now, self.chance.fraction());
+        let heartbeat = self.write_policy.next_heartbeat(now, self.chance.fraction());
         let transitions = entry.saved(version, heartbeat);
         self.count(|stats| {
             stats.writes += 1 + transitions.len() as u64;
@@ -337,21 +389,27 @@ impl Persister {
         }
     }
 
-    fn failed(&self, key: &SourceKey, entry: &mut Known, error: StoreError, applied: &mut Applied) {
+    fn failed(&self, key: &SourceKey, entry: &mut SourceState, error: StoreError, applied: &mut Applied) {
+        let blocked = matches!(error, StoreError::Unusable { .. } | StoreError::Rejected { .. });
         self.count(|stats| {
             stats.failures += 1;
-            stats.failing = true;
+            // A single unusable document does not mean that the store fails.
+            stats.failing |= !blocked;
         });
-        let blocked = matches!(error, StoreError::Unusable { .. } | StoreError::Rejected { .. });
-        entry.failed(blocked, &self.economy, self.clock.now(), self.chance.fraction());
+        entry.failed(
+            blocked,
+            &self.write_policy,
+            self.clock.now(),
+            self.chance.fraction(),
+        );
         applied.outcomes.insert(key.clone(), entry.outlook());
         applied.failures.push((key.clone(), error));
     }
 
-    /// Reads the stored documents of `keys` and puts what was learnt on top of them.
+    /// Reads the stored documents of `keys` and joins the unsaved evidence.
     async fn read(
         &self,
-        known: &mut BTreeMap<SourceKey, Known>,
+        known: &mut BTreeMap<SourceKey, SourceState>,
         keys: Vec<SourceKey>,
         applied: &mut Applied,
     ) {
@@ -367,48 +425,49 @@ impl Persister {
             };
             match read {
                 Ok(stored) => {
-                    let heartbeat = self.economy.first_heartbeat(now, self.chance.fraction());
+                    let heartbeat = self.write_policy.first_heartbeat(now, self.chance.fraction());
                     entry.rebase(stored, now, heartbeat);
+                    entry.hurry(&self.write_policy, now);
                 }
                 Err(error) => self.failed(&key, entry, error, applied),
             }
         }
     }
 
-    /// Lets other writers of the same documents finish; the more often they were faster, the longer.
+    /// Delays a retry after a conflict so that other writers can finish; the delay increases with each round.
     async fn step_aside(&self, round: u32) {
         let longest = Duration::from_millis(5).saturating_mul(1 << round.min(6));
         tokio::time::sleep(longest.mul_f64(self.chance.fraction())).await;
     }
 
     fn count(&self, change: impl FnOnce(&mut Stats)) {
-        change(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.stats.lock());
     }
 
-    fn take_stock(&self, agenda: &Agenda) {
+    fn take_stock(&self, due_queue: &DueQueue) {
         self.count(|stats| {
-            stats.pending = agenda.len();
-            stats.urgent = agenda.urgent();
-            stats.next_due = agenda.next();
+            stats.pending = due_queue.len();
+            stats.urgent = due_queue.urgent();
+            stats.next_due = due_queue.next();
         });
     }
 }
 
-/// Which sources are to be worked on.
+/// Selects the sources to process.
 #[derive(Clone, Copy)]
 enum Due {
-    /// Those due at a moment.
+    /// Those due at this time.
     At(Timestamp),
-    /// All that have anything unsaved.
+    /// All with unsaved data.
     Always,
 }
 
 impl Due {
-    fn reading(self, entry: &Known) -> bool {
+    fn reading(self, entry: &SourceState) -> bool {
         matches!(entry.need(), Need::Reading(from) if self.reached(from))
     }
 
-    fn writing(self, entry: &Known) -> bool {
+    fn writing(self, entry: &SourceState) -> bool {
         matches!(entry.need(), Need::Writing(from) if self.reached(from))
     }
 

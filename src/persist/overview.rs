@@ -1,4 +1,4 @@
-//! How the persister role is doing, for metrics and debug pages: read, never touched.
+//! Read-only overview of the persister role, for metrics and debug pages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,63 +14,63 @@ use crate::core::counters::Counters;
 use crate::core::event::read::Ignored;
 use crate::core::source::SourceKey;
 
-/// How the persister role is doing.
+/// State of the persister role.
 #[derive(Debug, Clone)]
 pub struct Overview {
     /// Messages whose knowledge is stored.
     pub stored: u64,
-    /// Those of them that other programs sent.
+    /// Those among `stored` that other programs sent.
     pub foreign: u64,
-    /// Messages to be delivered again because the store was in trouble.
+    /// Messages to be redelivered because the store failed.
     pub postponed: u64,
-    /// Messages that can never be used.
+    /// Messages that can never be processed.
     pub dead: u64,
     /// Messages delivered more than once.
     pub repeated: u64,
-    /// Messages that meant nothing, by why.
+    /// Number of ignored messages by reason.
     pub ignored: BTreeMap<Ignored, u64>,
     /// Documents and history entries written.
     pub writes: u64,
-    /// Writes that someone else had overtaken.
+    /// Writes that failed because of a newer version by another writer.
     pub conflicts: u64,
-    /// Chat messages counted.
+    /// Chat messages counted since startup.
     pub chat_counted: u64,
     /// Chat messages whose id had been counted before.
     pub chat_repeated: u64,
-    /// Chat messages of a channel that nobody knows.
+    /// Chat messages of an unknown channel.
     pub chat_unplaced: u64,
-    /// Chat by source.
+    /// Chat totals and rates by source.
     pub chat: BTreeMap<SourceKey, Chat>,
 }
 
-/// The chat of one source.
+/// Chat totals and rate of one source.
 #[derive(Debug, Clone, Copy)]
 pub struct Chat {
-    /// All that this process has counted, also before it was last started.
+    /// Totals of this process, including earlier runs.
     pub totals: Counters,
-    /// Messages in the last full minute, in and out.
+    /// Messages in the last full minute, in both directions.
     pub per_minute: u64,
 }
 
-/// What is told about the persister role; built anew for each question.
+/// Function that creates a current overview.
 pub type View = Arc<dyn Fn() -> Overview + Send + Sync>;
 
-/// Where an overview is taken from.
+/// Data sources of an overview.
 pub struct ViewOf {
-    /// What the consumer did.
+    /// Counters of the consumer.
     pub counts: Arc<consumer::Counts>,
-    /// What was written.
+    /// Provides the write statistics.
     pub persister: Arc<Persister>,
-    /// What the counter of chat did.
+    /// Counters of the chat counter.
     pub chat: Arc<chat::Counts>,
-    /// What it counted.
+    /// Provides the chat totals.
     pub tally: Arc<Tally>,
-    /// The time.
+    /// Clock for rates.
     pub clock: Arc<dyn Clock>,
 }
 
 impl ViewOf {
-    /// Returns how things are.
+    /// Returns the current overview.
     pub fn overview(&self) -> Overview {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (stats, now) = (self.persister.stats(), self.clock.now());

@@ -1,4 +1,4 @@
-//! The persister on a moved clock, above a store that counts and that fails when it is told to.
+//! Tests of the persister with a controlled clock and a store that counts operations and fails on request.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ struct Scripted {
 
 impl Scripted {
     fn fault(&self, document_id: &str) -> Result<(), StoreError> {
-        let struck = self.down.load(Ordering::SeqCst) || self.down_for.lock().unwrap().contains(document_id);
+        let struck = self.down.load(Ordering::SeqCst) || self.down_for.lock().contains(document_id);
         if struck {
             return Err(StoreError::Unavailable {
                 location: "scripted".into(),
@@ -77,6 +77,10 @@ impl SourceStore for Scripted {
 
     async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
         self.inner.append_history(key, entries).await
+    }
+
+    async fn drop_history_after(&self, key: &SourceKey, until: Timestamp) -> Result<(), StoreError> {
+        self.inner.drop_history_after(key, until).await
     }
 
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -168,11 +172,11 @@ impl Desk {
 }
 
 fn persister(store: &Arc<Scripted>, clock: &Arc<ManualClock>) -> Persister {
-    let economy = Economy {
+    let write_policy = WritePolicy {
         spread: 0.0,
-        ..Economy::LOCAL
+        ..WritePolicy::LOCAL
     };
-    Persister::new(store.clone(), clock.clone(), economy, Chance::seeded(7))
+    Persister::new(store.clone(), clock.clone(), write_policy, Chance::seeded(7))
 }
 
 fn key(id: &str) -> SourceKey {
@@ -214,7 +218,7 @@ async fn everything_else_waits_for_the_heartbeat() {
 }
 
 #[tokio::test]
-async fn what_is_not_news_is_never_written() {
+async fn unchanged_verdict_is_never_written() {
     let desk = Desk::new();
     desk.push("kick:5", true).await;
     assert_eq!(desk.push("kick:5", true).await, Outcome::Unchanged);
@@ -247,7 +251,7 @@ async fn a_transition_takes_what_was_waiting_along() {
 }
 
 #[tokio::test]
-async fn several_transitions_in_one_call_are_one_write_and_all_in_the_history() {
+async fn several_transitions_in_one_call_take_one_write() {
     let desk = Desk::new();
     let push = |seconds: i64, live| {
         let fact = Fact::StreamPush {
@@ -296,7 +300,7 @@ async fn two_persisters_on_one_document_lose_nothing() {
     let theirs = Observation::new(&key("kick:5"), desk.now(), "test", up(Transport::Webhook));
     other.observe(&[theirs]).await;
     other.flush().await;
-    // Our version is old by now; the answer is read, joined and written again.
+    // Our version is outdated; the document is read, joined and written again.
     assert_eq!(desk.push("kick:5", true).await, Outcome::Written);
     assert_eq!(desk.persister.stats().conflicts, 1);
     let stored = desk.stored("kick:5").await;
@@ -304,7 +308,7 @@ async fn two_persisters_on_one_document_lose_nothing() {
     assert_eq!(stored.record().stream_status.to_string(), "ONLINE");
     assert_eq!(
         desk.happened("kick:5").await,
-        ["status DISCONNECTED>CONNECTED", "stream UNKNOWN>ONLINE"]
+        ["status >CONNECTED", "stream UNKNOWN>ONLINE"]
     );
 }
 
@@ -328,13 +332,13 @@ async fn a_conflict_over_what_both_know_is_not_written_again() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_down_is_tried_again_later_and_loses_no_transition() {
+async fn failed_write_is_retried_and_loses_no_transition() {
     let desk = Desk::new();
     desk.push("kick:5", true).await;
     desk.store.down.store(true, Ordering::SeqCst);
     desk.clock.advance(1000);
     assert_eq!(desk.push("kick:5", false).await, Outcome::Waiting);
-    // Not hammered: nothing is due yet.
+    // No immediate retry: nothing is due yet.
     desk.persister.tick().await;
     assert_eq!(desk.writes(), 2);
     let stats = desk.persister.stats();
@@ -361,7 +365,7 @@ async fn a_store_that_is_down_is_tried_again_later_and_loses_no_transition() {
 }
 
 #[tokio::test]
-async fn a_source_heard_of_while_the_store_is_down_is_read_before_it_is_written() {
+async fn source_first_seen_during_outage_is_read_before_writing() {
     let desk = Desk::new();
     desk.push("kick:5", true).await;
     let again = persister(&desk.store, &desk.clock);
@@ -384,9 +388,9 @@ async fn a_source_heard_of_while_the_store_is_down_is_read_before_it_is_written(
 }
 
 #[tokio::test]
-async fn one_source_in_trouble_does_not_stop_the_others() {
+async fn one_failing_source_does_not_block_the_others() {
     let desk = Desk::new();
-    desk.store.down_for.lock().unwrap().insert("kick:5".into());
+    desk.store.down_for.lock().insert("kick:5".into());
     assert_eq!(desk.push("kick:5", true).await, Outcome::Waiting);
     assert_eq!(desk.push("kick:6", true).await, Outcome::Written);
     desk.clock.advance(1000);
@@ -395,7 +399,7 @@ async fn one_source_in_trouble_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_left_alone_and_picked_up_once_it_is_mended() {
+async fn unusable_document_is_skipped_until_repaired() {
     let desk = Desk::new();
     desk.store.inner.put_raw("kick:5", json!({ "schemaVersion": 99 }));
     assert_eq!(desk.push("kick:5", true).await, Outcome::Blocked);
@@ -477,7 +481,7 @@ async fn a_call_that_is_given_up_loses_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_told_is_recorded_once_also_when_later_evidence_has_overtaken_it() {
+async fn published_transitions_are_recorded_once_in_any_order() {
     let desk = Desk::new();
     let source = key("kick:5");
     let push = |seconds, live| {
@@ -506,7 +510,7 @@ async fn what_was_told_is_recorded_once_also_when_later_evidence_has_overtaken_i
     let story = [push(1, true), push(2, false)];
     let (start, end) = (tell(&story[..1]), tell(&story));
     assert_eq!((start.told.len(), end.told.len()), (1, 1));
-    // The end comes first, and the start comes twice.
+    // The end arrives first, and the start arrives twice.
     for (news, outcome) in [
         (end, Outcome::Written),
         (start.clone(), Outcome::Written),
@@ -520,4 +524,118 @@ async fn what_was_told_is_recorded_once_also_when_later_evidence_has_overtaken_i
         .map(|entry| entry.transition.to.as_deref().unwrap())
         .collect();
     assert_eq!(told, ["OFFLINE", "ONLINE"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_does_not_hold_up_heartbeats() {
+    let desk = Desk::new();
+    desk.push("twitch:1", true).await;
+    desk.clock.advance(3_600_000);
+    desk.clock.advance(HEARTBEAT);
+    assert_eq!(desk.viewers("twitch:1", 7).await, Outcome::Written);
+    desk.clock.set(desk.now().plus_millis(-3_600_000));
+    assert_eq!(desk.viewers("twitch:1", 8).await, Outcome::Coalesced);
+    desk.clock.advance(2 * HEARTBEAT);
+    let applied = desk.persister.tick().await;
+    assert_eq!(applied.count(Outcome::Written), 1);
+}
+
+fn titled(title: &str) -> Fact {
+    let fields = [("title".to_owned(), title.to_owned())].into();
+    Fact::Profile { fields }
+}
+
+#[tokio::test]
+async fn a_changed_title_is_written_at_once_and_the_same_title_is_not() {
+    let desk = Desk::new();
+    desk.push("twitch:1", true).await;
+    assert_eq!(desk.see("twitch:1", titled("Chess")).await, Outcome::Written);
+    desk.clock.advance(1_000);
+    assert_eq!(desk.see("twitch:1", titled("Chess")).await, Outcome::Coalesced);
+    assert_eq!(desk.see("twitch:1", titled("Go")).await, Outcome::Written);
+}
+
+#[tokio::test]
+async fn a_title_that_never_rests_is_written_within_limits() {
+    let desk = Desk::new();
+    desk.push("twitch:1", true).await;
+    let before = desk.writes();
+    for round in 0..600 {
+        desk.clock.advance(1_000);
+        desk.see("twitch:1", titled(&round.to_string())).await;
+        desk.persister.tick().await;
+    }
+    // Ten minutes are twenty heartbeats; each may be preceded by one early write.
+    let writes = desk.writes() - before;
+    assert!((20..=46).contains(&writes), "{writes}");
+}
+
+#[tokio::test]
+async fn the_first_viewers_of_a_stream_do_not_wait_for_the_heartbeat() {
+    let desk = Desk::new();
+    desk.push("twitch:1", true).await;
+    let viewers = |count, stream: &str| Fact::Viewers {
+        count,
+        stream_id: Some(stream.to_owned()),
+    };
+    assert_eq!(desk.see("twitch:1", viewers(77, "409")).await, Outcome::Written);
+    assert_eq!(desk.see("twitch:1", viewers(78, "409")).await, Outcome::Coalesced);
+}
+
+#[tokio::test]
+async fn primed_documents_are_not_read_again() {
+    let desk = Desk::new();
+    desk.push("twitch:1", true).await;
+    let key: SourceKey = "twitch:1".parse().unwrap();
+    let found = desk.store.load(&key).await.unwrap();
+    let again = persister(&desk.store, &desk.clock);
+    again.prime(vec![(key.clone(), found)]).await;
+    let reads = desk.reads();
+    let end = Fact::StreamPush {
+        live: false,
+        stream_id: Some("409".into()),
+        started_at: None,
+    };
+    desk.clock.advance(1_000);
+    let applied = again
+        .observe(&[Observation::new(&key, desk.now(), "test", end)])
+        .await;
+    assert_eq!(applied.outcomes[&key], Outcome::Written);
+    assert_eq!(desk.reads(), reads);
+}
+
+#[tokio::test]
+async fn unusable_document_says_nothing_about_the_store() {
+    let desk = Desk::new();
+    let newer = json!({"id": "1", "platform": "twitch", "schemaVersion": 99});
+    desk.store.inner.put_raw("twitch:1", newer);
+    assert_eq!(desk.push("twitch:1", true).await, Outcome::Blocked);
+    assert!(!desk.persister.stats().failing);
+    assert_eq!(desk.push("twitch:2", true).await, Outcome::Written);
+    assert!(!desk.persister.stats().failing);
+}
+
+#[tokio::test]
+async fn baseline_told_of_a_known_facet_is_no_second_row() {
+    let desk = Desk::new();
+    let source = key("kick:5");
+    let up = Fact::Connection {
+        transport: Transport::Api,
+        state: LinkState::Up,
+    };
+    desk.see("kick:5", up.clone()).await;
+    desk.clock.advance(1_000);
+    let seen = Observation::new(&source, desk.now(), "kick.api", up);
+    let document = SourceDocument::from_knowledge(source.clone(), Knowledge::from(&seen));
+    let nothing = SourceDocument::new(source.clone());
+    let told = crate::core::transition::transitions(&nothing.verdict, &document.verdict);
+    assert!(told[0].initial);
+    let news = News {
+        source: source.clone(),
+        knowledge: document.knowledge,
+        told,
+    };
+    desk.persister.apply([news]).await;
+    desk.persister.flush().await;
+    assert_eq!(desk.happened("kick:5").await, ["status >CONNECTED"]);
 }

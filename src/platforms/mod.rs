@@ -1,12 +1,9 @@
-//! The platform port: looks at a platform's API and tells what it saw, as observations.
+//! The platform port: probes a platform's API and reports the results as observations.
 
-pub mod answer;
 pub mod discord;
 pub mod kick;
-pub mod lenient;
-pub mod meter;
+pub mod kit;
 pub mod twitch;
-pub mod witnesses;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,98 +13,110 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use crate::core::observation::Observation;
+use crate::core::observation::{AuthCheck, ErrorInfo, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 
-/// Looks at one platform.
+/// Probes one platform.
 #[async_trait]
 pub trait Platform: Send + Sync {
     /// Returns which platform this is.
     fn name(&self) -> PlatformName;
 
-    /// Returns the keys of sources that the configuration names by login, slug or the like, in the same order. `None` for a
-    /// name that the platform does not know.
+    /// Returns the keys of sources that the configuration identifies by login, slug or similar, in the same order. `None` for a
+    /// name that does not exist on the platform.
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError>;
 
-    /// Looks at `sources` for all of `probes` together, sharing calls, and hands every observation to `sink` as soon as it is
-    /// made. A look that fails is itself an observation and never one of a stream, an authorisation or a permission: of the
-    /// connection when nothing is answered, and of a question without an answer when only that one fails.
+    /// Probes `sources` for all of `probes` together, sharing calls, and passes every observation to `sink` as soon as it is
+    /// made. A failed probe is itself an observation, but never one of a stream, an authorization or a permission: it is about
+    /// the connection if no request was answered, and about the unanswered request if only that one failed.
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary;
 
-    /// Returns what is left of each of its limits at this moment, as far as this process has learned of them.
-    fn budgets(&self) -> Vec<Budget>;
+    /// Returns which of `sources` need the account `identity`. An observation about an account applies to all of them.
+    fn needing(&self, identity: &Identity, sources: &[SourceKey]) -> Vec<SourceKey> {
+        let needing = sources.iter().filter(|source| identity.concerns(source));
+        needing.cloned().collect()
+    }
+
+    /// Checks an account that a probe of its sources skips because they do not use it. Returns `None` if there is no such
+    /// account.
+    async fn check_account(&self, identity: &Identity) -> Option<Result<AuthCheck, PlatformError>> {
+        let _ = identity;
+        None
+    }
+
+    /// Returns the remaining quota of each rate limit, as far as this process has received it.
+    fn rate_limits(&self) -> Vec<RateLimit>;
 }
 
-/// What is left of a limit on requests.
+/// The remaining quota of a rate limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Budget {
+pub struct RateLimit {
     /// What is counted.
     pub name: String,
-    /// How much of it is left.
+    /// Remaining requests or points.
     pub left: u32,
-    /// How much there is in all.
+    /// Total requests or points.
     pub size: u32,
 }
 
-/// Where a probe's findings go.
+/// Receives the results of a probe.
 #[async_trait]
 pub trait ProbeSink: Send + Sync {
-    /// Takes one observation.
+    /// Receives one observation.
     fn observe(&self, observation: Observation);
 
-    /// Says how far the look has come, in calls that are done and calls expected in all.
+    /// Reports the progress of the probe run, as completed calls and expected calls in all.
     fn progress(&self, platform: PlatformName, done: usize, expected: usize);
 
-    /// Waits until there is room for what another page of sources will tell. A probe of many sources asks before each; who
-    /// collects without bound always has room.
-    async fn room(&self) {}
+    /// Waits until there is capacity for the observations of another page of sources. A probe of many sources calls this before
+    /// each page; a sink without a bound always has capacity.
+    async fn ready(&self) {}
 }
 
-/// Listens to what one platform pushes.
+/// Receives what one platform pushes.
 ///
-/// It says of a source's link that it is up only after the platform has welcomed us and accepted what we asked for, and
-/// that it is down once it is not. It keeps trying for as long as it runs.
+/// It reports a source's link as up only after the platform has welcomed the session and accepted the subscriptions, and as down
+/// when that no longer holds. It reconnects for as long as it runs.
 #[async_trait]
 pub trait Listener: Send {
     /// Returns which platform it listens to.
     fn name(&self) -> PlatformName;
 
-    /// Listens until `stop` resolves, then closes what is open and tells of it, and returns. What it hears goes to `sink`,
-    /// whose other end must be read all the time: while it is full, the listener waits with what it has to tell, but goes
-    /// on listening.
-    async fn listen(self: Box<Self>, stop: BoxFuture<'static, ()>, sink: mpsc::Sender<Heard>);
+    /// Listens until `stop` resolves, then closes all connections, reports that, and returns. Events go to `sink`, whose receiver
+    /// must be read continuously: while it is full, the listener delays its reports but continues to receive.
+    async fn listen(self: Box<Self>, stop: BoxFuture<'static, ()>, sink: mpsc::Sender<ListenerEvent>);
 }
 
-/// What a listener tells.
+/// What a listener reports.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
-    /// A fact.
+pub enum ListenerEvent {
+    /// An observation.
     Observed(Observation),
-    /// Something may have been missed about these sources, or something about them is suspicious: look at once.
+    /// Something may have been missed about these sources, or something about them is suspicious: probe them at once.
     Missed {
         /// The sources.
         sources: Vec<SourceKey>,
-        /// What to look at.
+        /// What to probe.
         probes: ProbeSet,
     },
 }
 
-/// A thing to look at.
+/// A kind of probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Probe {
     /// Does the platform answer, and does the source exist?
     Connection,
-    /// Are the identities that the source needs authorised?
+    /// Are the identities that the source needs authorized?
     Auth,
     /// Is it live?
     Stream,
-    /// How many watch?
+    /// How many viewers are there?
     Viewers,
-    /// What may the bot do there?
+    /// What permissions does the bot have there?
     Permissions,
 }
 
-/// Things to look at together.
+/// Probes that run together.
 pub type ProbeSet = BTreeSet<Probe>;
 
 impl Probe {
@@ -151,34 +160,91 @@ impl FromStr for Probe {
     }
 }
 
-/// How a look went.
+/// The result of a probe run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProbeSummary {
-    /// Requests sent, repeats included.
+    /// Requests sent, including retries.
     pub calls: usize,
-    /// Problems worth telling a person, each a sentence; what they meant for a source is in its observations.
-    pub problems: Vec<String>,
+    /// Problems worth showing to users.
+    pub problems: Vec<Problem>,
 }
 
-/// Why a platform did not answer as asked. Loops ask [`PlatformError::recovery`] and nothing else.
-#[derive(Debug, thiserror::Error)]
+/// A problem of a probe run. Its meaning for a source is in the run's observations.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The sentence for users. It names what it is about.
+    pub text: String,
+    /// What it is about.
+    pub about: Subject,
+    /// The error in the observations that it caused, if it caused any: a source whose document has this error shows the problem.
+    pub error: Option<ErrorInfo>,
+}
+
+/// What a problem of a probe run is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// One account, whichever sources need it.
+    Account(Identity),
+    /// One source.
+    Source(SourceKey),
+    /// The platform, or a request that several sources share.
+    Platform,
+}
+
+impl Problem {
+    fn new(about: Subject, text: String) -> Self {
+        let error = None;
+        Self { text, about, error }
+    }
+
+    /// Creates a problem of an account.
+    pub fn of_account(identity: &Identity, text: impl Into<String>) -> Self {
+        Self::new(Subject::Account(identity.clone()), text.into())
+    }
+
+    /// Creates a problem of a source.
+    pub fn of_source(key: &SourceKey, text: impl Into<String>) -> Self {
+        Self::new(Subject::Source(key.clone()), text.into())
+    }
+
+    /// Creates a problem of the platform or of several sources.
+    pub fn of_platform(text: impl Into<String>) -> Self {
+        Self::new(Subject::Platform, text.into())
+    }
+
+    /// Adds the error that the observations contain.
+    #[must_use]
+    pub fn caused_by(self, error: ErrorInfo) -> Self {
+        let error = Some(error);
+        Self { error, ..self }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.text)
+    }
+}
+
+/// Why a platform did not answer as requested. Retry loops decide by [`PlatformError::recovery`] alone.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum PlatformError {
-    /// The credentials were refused.
+    /// The credentials were rejected.
     #[error("{platform} refused the credentials: {reason}")]
     Unauthorized {
         /// The platform.
         platform: PlatformName,
-        /// Its reason.
+        /// The platform's reason.
         reason: String,
     },
-    /// Known caller, not allowed; also a missing scope.
+    /// The caller is authenticated but not allowed, for example because of a missing scope.
     #[error("{platform} does not allow {operation}: {reason}")]
     Forbidden {
         /// The platform.
         platform: PlatformName,
-        /// What we asked for.
+        /// What was requested.
         operation: &'static str,
-        /// Its reason.
+        /// The platform's reason.
         reason: String,
     },
     /// Too many requests.
@@ -186,17 +252,17 @@ pub enum PlatformError {
     RateLimited {
         /// The platform.
         platform: PlatformName,
-        /// How long to wait, where it said so.
+        /// How long to wait, if the platform specified it.
         retry_after: Option<std::time::Duration>,
     },
-    /// No answer, or one that says that the platform itself is in trouble (5xx, an edge's block page).
+    /// No answer, or one that means that the platform itself has failed (5xx, an edge's block page).
     #[error("{platform} cannot be reached for {operation}: {reason}")]
     Unavailable {
         /// The platform.
         platform: PlatformName,
-        /// What we asked for.
+        /// What was requested.
         operation: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
         /// `network.timeout`, `network.connect`, `network.tls`, `http.500`, ….
         code: String,
@@ -206,56 +272,72 @@ pub enum PlatformError {
     Unreadable {
         /// The platform.
         platform: PlatformName,
-        /// What we asked for.
+        /// What was requested.
         operation: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The platform says that the request itself is wrong.
+    /// The platform rejects the request itself as invalid.
     #[error("{platform} rejected {operation}: {reason}")]
     Rejected {
         /// The platform.
         platform: PlatformName,
-        /// What we asked for.
+        /// What was requested.
         operation: &'static str,
         /// HTTP status.
         status: u16,
-        /// Its reason.
+        /// The platform's reason.
         reason: String,
     },
-    /// The configuration lacks something that this needs.
+    /// The configuration lacks a required value.
     #[error("{platform} needs {what}")]
     NotConfigured {
         /// The platform.
         platform: PlatformName,
-        /// What is missing, and how to give it.
+        /// What is missing, and how to configure it.
         what: String,
     },
-    /// Our own store of tokens cannot be used. That says nothing about the tokens in it, nor about the platform.
+    /// The stored token belongs to a different account than the one for which it is stored.
+    #[error("{platform} needs {what}")]
+    OtherAccount {
+        /// The platform.
+        platform: PlatformName,
+        /// Whose token is needed, and whose it is.
+        what: String,
+    },
+    /// The local token store cannot be used. This is no evidence about the tokens in it or about the platform.
     #[error("the tokens for {platform} cannot be used: {reason}")]
     TokenStore {
         /// The platform.
         platform: PlatformName,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
 }
 
-/// What a caller should do after a failure.
+/// How a caller should recover from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// Try again with backoff.
+    /// Retry with backoff.
     Retry,
-    /// Try again after so long.
+    /// Retry after this time.
     RetryAfter(std::time::Duration),
-    /// Check the authorisation first.
+    /// Check the authorization first.
     Reauthenticate,
-    /// Trying again changes nothing.
+    /// A retry would fail the same way.
     GiveUp,
 }
 
 impl PlatformError {
-    /// Says what a caller should do next.
+    /// Returns whether the account that was used is the reason: it has no usable token.
+    pub fn is_of_account(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthorized { .. } | Self::NotConfigured { .. } | Self::OtherAccount { .. }
+        )
+    }
+
+    /// Returns how a caller should recover.
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::RateLimited { retry_after, .. } => {
@@ -263,7 +345,10 @@ impl PlatformError {
             }
             Self::Unauthorized { .. } => Recovery::Reauthenticate,
             Self::Unavailable { .. } | Self::Unreadable { .. } | Self::TokenStore { .. } => Recovery::Retry,
-            Self::Forbidden { .. } | Self::Rejected { .. } | Self::NotConfigured { .. } => Recovery::GiveUp,
+            Self::Forbidden { .. }
+            | Self::Rejected { .. }
+            | Self::NotConfigured { .. }
+            | Self::OtherAccount { .. } => Recovery::GiveUp,
         }
     }
 }

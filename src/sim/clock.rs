@@ -1,4 +1,4 @@
-//! The clock that simulated platforms live by: it can jump ahead, and what it tells the outside can be skewed.
+//! The clock of the simulated platforms: it can jump ahead, and the time that it reports to clients can be skewed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, OffsetClock};
 use crate::core::time::Timestamp;
 
-/// How long a sleeper trusts the clock before it looks again, in case somebody moved the clock beneath it.
+/// Longest wait before the clock is checked again, in case it was advanced meanwhile.
 const LONGEST_NAP: Duration = Duration::from_millis(50);
 
 /// Time inside the simulation.
 ///
-/// [`Clock::now`] drives expiries and windows; [`SimClock::wall`] is what the platform tells others (the `Date` header,
-/// timestamps of messages), which a test may skew without making any timer fire.
+/// [`Clock::now`] drives expiries and windows; [`SimClock::wall`] is the time that the platform reports (the `Date` header,
+/// timestamps of messages), which a test may skew without firing any timer.
 pub struct SimClock {
     inner: Arc<OffsetClock>,
     skew: AtomicI64,
@@ -23,7 +23,7 @@ pub struct SimClock {
 }
 
 impl SimClock {
-    /// Starts at the present of `base`.
+    /// Starts at the current time of `base`.
     pub fn new(base: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             inner: OffsetClock::new(base),
@@ -32,14 +32,14 @@ impl SimClock {
         })
     }
 
-    /// Moves the simulation by `millis` and returns the new moment; timers that became due fire at once.
+    /// Moves the simulation by `millis` and returns the new time; timers that became due fire at once.
     pub fn advance(&self, millis: i64) -> Timestamp {
         let now = self.inner.advance(millis);
         self.moved.notify_waiters();
         now
     }
 
-    /// Makes the platform tell times `millis` ahead (behind when negative) of its own timers.
+    /// Makes the platform report times `millis` ahead (behind when negative) of its own timers.
     pub fn set_skew(&self, millis: i64) {
         self.skew.store(millis, Ordering::SeqCst);
     }
@@ -49,7 +49,7 @@ impl SimClock {
         self.skew.load(Ordering::SeqCst)
     }
 
-    /// Returns the time as the platform tells it to others.
+    /// Returns the time as the platform reports it.
     pub fn wall(&self) -> Timestamp {
         self.now().plus_millis(self.skew())
     }
@@ -89,7 +89,7 @@ mod tests {
     use crate::clock::ManualClock;
 
     #[tokio::test]
-    async fn a_sleeper_wakes_as_soon_as_the_clock_jumps() {
+    async fn timer_fires_as_soon_as_the_clock_jumps() {
         let clock = SimClock::new(ManualClock::at(Timestamp::EPOCH));
         let sleeper = clock.sleep(3_600_000);
         tokio::pin!(sleeper);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn skew_changes_what_is_told_but_no_timer() {
+    fn skew_changes_reported_time_but_no_timer() {
         let clock = SimClock::new(ManualClock::at(Timestamp::EPOCH));
         clock.set_skew(900_000);
         assert_eq!(clock.now(), Timestamp::EPOCH);

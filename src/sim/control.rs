@@ -1,15 +1,16 @@
 //! The controls that every simulated platform has below `/__sim/`: faults, requests, the clock, outages.
 
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{any, delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::faults::Fault;
 use super::host::Host;
+use super::orders::{Rejected, answer, refuse};
 use super::wire::Wire;
 use crate::clock::Clock;
 
@@ -24,6 +25,11 @@ pub(super) fn routes(host: Host) -> Router {
         .route("/__sim/requests", get(show_requests).delete(clear_requests))
         .route("/__sim/clock", get(show_clock).post(move_clock))
         .route("/__sim/server", post(switch_server))
+        .route("/__sim", get(show_index))
+        .route("/__sim/", get(show_index))
+        .route("/__sim/events", get(list_events))
+        .route("/__sim/trigger", post(trigger))
+        .route("/__sim/{*unknown}", any(no_such_control))
         .with_state(host)
 }
 
@@ -65,14 +71,14 @@ async fn show_clock(State(host): State<Host>) -> Json<Value> {
     Json(json!({"now": clock.now(), "wall": clock.wall(), "skew_ms": clock.skew()}))
 }
 
-/// How the clock is to move.
+/// Change of the clock.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Move {
     /// Milliseconds to jump ahead.
     #[serde(default)]
     advance_ms: i64,
-    /// New difference between the time told to others and the simulation's own.
+    /// New difference between the reported time and the simulation's own.
     skew_ms: Option<i64>,
 }
 
@@ -88,11 +94,11 @@ async fn move_clock(State(host): State<Host>, order: Result<Json<Move>, Rejected
     show_clock(State(host)).await.into_response()
 }
 
-/// Whether the server is on the network.
+/// Whether the server is reachable.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Switch {
-    /// Simulated milliseconds to stay off it; the connection that brings the order stays open.
+    /// Simulated milliseconds of the outage; the connection of this request stays open.
     down_for_ms: i64,
 }
 
@@ -110,36 +116,44 @@ async fn switch_server(
     }
 }
 
-/// Why a control request could not be read.
-pub(super) type Rejected = axum::extract::rejection::JsonRejection;
-
-/// Answers a control request that could not be read with the reason.
-pub(super) fn refuse(rejected: &Rejected) -> Response {
-    (
-        StatusCode::BAD_REQUEST,
-        Json(json!({"error": rejected.body_text()})),
-    )
-        .into_response()
+/// The directory of the simulation's controls: a page for browsers, JSON for programs.
+async fn show_index(State(host): State<Host>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepted.is_some_and(|accepted| accepted.contains("text/html")) {
+        return Html(host.directory().to_html()).into_response();
+    }
+    Json(host.directory().to_json()).into_response()
 }
 
-/// Why an order was not carried out: the status of the answer, and what it says.
-pub(super) type Failure = (u16, String);
+async fn list_events(State(host): State<Host>) -> Json<Value> {
+    Json(host.directory().events())
+}
 
-/// Answers an order to one platform, its fields as JSON, with what carrying it out brought.
-pub(super) fn obey(
-    fields: Result<Json<Map<String, Value>>, Rejected>,
-    carry_out: impl FnOnce(Map<String, Value>) -> Result<Value, Failure>,
-) -> Response {
-    let fields = match fields {
-        Ok(Json(fields)) => fields,
+/// An event to trigger.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trigger {
+    /// The platform's own name of the event.
+    event: String,
+    /// The source, as `platform:id`, name or address.
+    source: String,
+    /// Additional fields of the event.
+    #[serde(default)]
+    fields: Map<String, Value>,
+}
+
+async fn trigger(State(host): State<Host>, order: Result<Json<Trigger>, Rejected>) -> Response {
+    let order = match order {
+        Ok(Json(order)) => order,
         Err(rejected) => return refuse(&rejected),
     };
-    match carry_out(fields) {
-        Ok(Value::Null) => StatusCode::NO_CONTENT.into_response(),
-        Ok(body) => Json(body).into_response(),
-        Err((status, error)) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            (status, Json(json!({"error": error}))).into_response()
-        }
-    }
+    answer(
+        host.directory()
+            .trigger(&order.event, &order.source, order.fields),
+    )
+}
+
+async fn no_such_control(uri: Uri) -> Response {
+    let error = format!("no control {}; GET /__sim/ lists them", uri.path());
+    answer(Err((404, error)))
 }

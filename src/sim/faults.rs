@@ -1,7 +1,6 @@
-//! Misbehaviour on request: which answers of a simulated platform go wrong, how, and how often.
+//! Injected faults: which responses of a simulated platform fail, how, and how often.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,41 +8,42 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::Chance;
 
-/// One way in which requests go wrong. A fault with neither status, body nor wire lets the real answer through,
+/// One kind of fault. A fault with neither status, body nor wire lets the real response through,
 /// delayed or with additional headers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
-    /// Start of the paths concerned; empty for all.
+    /// Prefix of the affected paths; empty for all.
     pub path: String,
-    /// The method concerned; all when absent.
+    /// The affected method; all when absent.
     pub method: Option<String>,
     /// Text that the raw query must contain; any query when absent.
     pub query: Option<String>,
-    /// How many matching requests pass unharmed first.
+    /// How many matching requests pass unaffected first.
     pub skip: u32,
-    /// How many requests are harmed; until cleared when absent.
+    /// How many requests are affected; until cleared when absent.
     pub times: Option<u32>,
-    /// Share of the matching requests that are harmed, 0 to 1; all when absent.
+    /// Share of the matching requests that are affected, 0 to 1; all when absent.
     pub chance: Option<f64>,
     /// Real milliseconds to wait before anything else.
     pub delay_ms: u64,
-    /// Status of the false answer; 200 when only a body is given.
+    /// Status of the injected response; 200 when only a body is given.
     pub status: Option<u16>,
-    /// Headers added to the answer, such as `Retry-After`.
+    /// Headers added to the response, such as `Retry-After`.
     pub headers: BTreeMap<String, String>,
-    /// Body of the false answer, or what happens to the true one.
+    /// Body of the injected response, or change of the real one.
     pub body: Option<FaultBody>,
-    /// What happens to the connection.
+    /// Fault of the connection.
     pub wire: Option<WireFault>,
 }
 
-/// What the body of a harmed answer looks like.
+/// Body of an affected response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultBody {
@@ -53,34 +53,34 @@ pub enum FaultBody {
     Text(String),
     /// A proxy's HTML page.
     Html,
-    /// Nothing.
+    /// An empty body.
     Empty,
-    /// Bytes that claim to be JSON.
+    /// Invalid bytes with the content type of JSON.
     Garbage,
-    /// The true answer, properly framed, but only the first half of its text.
+    /// The real response, properly framed, but only the first half of its text.
     Truncated,
-    /// The true answer, cut off half way through its announced length.
+    /// The real response, cut off after half of its announced length.
     CutOff,
     /// This many bytes of a JSON document that never ends.
     Huge(u64),
 }
 
-/// What happens to the connection of a harmed request.
+/// Connection fault of an affected request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WireFault {
     /// TCP RST before the request has any effect.
     Reset,
-    /// The request has no effect and is never answered; the connection looks alive.
+    /// The request has no effect and is never answered; the connection stays open.
     Hang,
-    /// The whole connection falls silent in both directions.
+    /// The whole connection stops traffic in both directions.
     HalfOpen,
     /// The request takes effect, then the connection is reset instead of answering.
     LostAfterCommit,
 }
 
 impl Fault {
-    /// Describes a false answer with `status` on every path.
+    /// Creates a fault with an error response of `status` on every path.
     pub fn status(status: u16) -> Self {
         Self {
             status: Some(status),
@@ -88,7 +88,7 @@ impl Fault {
         }
     }
 
-    /// Describes a false or damaged body.
+    /// Creates a fault with this body.
     pub fn body(body: FaultBody) -> Self {
         Self {
             body: Some(body),
@@ -96,7 +96,7 @@ impl Fault {
         }
     }
 
-    /// Describes a connection that fails.
+    /// Creates a fault of the connection.
     pub fn wire(wire: WireFault) -> Self {
         Self {
             wire: Some(wire),
@@ -104,7 +104,7 @@ impl Fault {
         }
     }
 
-    /// Describes an answer that comes `millis` real milliseconds late.
+    /// Creates a fault that delays the response by `millis` real milliseconds.
     pub fn delay(millis: u64) -> Self {
         Self {
             delay_ms: millis,
@@ -140,14 +140,14 @@ impl Fault {
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// Gives the false answer this body.
+    /// Sets the body of the injected response.
     #[must_use]
     pub fn with_body(mut self, body: FaultBody) -> Self {
         self.body = Some(body);
@@ -166,7 +166,7 @@ impl Fault {
                 .is_none_or(|wanted| query.contains(wanted.as_str()))
     }
 
-    /// Returns the answer given instead of the true one, or `None` when the true one is wanted.
+    /// Returns the response to send instead of the real one, or `None` to use the real one.
     pub(super) fn replacement(&self) -> Option<Response> {
         let damages_the_truth = matches!(self.body, None | Some(FaultBody::Truncated | FaultBody::CutOff));
         if self.status.is_none() && damages_the_truth {
@@ -200,19 +200,19 @@ impl Fault {
         Some(response)
     }
 
-    /// Returns `response` with the additional headers and, when asked for, half of its body missing.
+    /// Returns `response` with the additional headers and, if configured, half of its body missing.
     pub(super) async fn damage(&self, response: Response) -> Response {
         let (mut parts, mut body) = response.into_parts();
         if let Some(cut @ (FaultBody::Truncated | FaultBody::CutOff)) = &self.body {
             let whole = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
             let half = whole.slice(..whole.len() / 2);
             if *cut == FaultBody::CutOff {
-                // The announced length stays that of the whole, so the peer sees the transfer end early.
+                // The announced length stays that of the whole body, so the peer detects that the transfer ended early.
                 parts
                     .headers
                     .insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
                 let broken = stream::once(async {
-                    // The server must get to flush what it has, or the peer would not even see the head.
+                    // The server needs time to flush its buffer, or the peer would not even receive the head.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
                 });
@@ -237,7 +237,7 @@ fn html_page(status: u16, reason: &str) -> String {
     )
 }
 
-/// Streams the start of a JSON document and then blanks, without ever holding it in memory.
+/// Streams the start of a JSON document and then whitespace, without ever holding it in memory.
 fn endless_json(length: u64) -> Body {
     const PIECE: usize = 64 * 1024;
     let blanks = Bytes::from(vec![b' '; PIECE]);
@@ -253,7 +253,7 @@ fn endless_json(length: u64) -> Body {
     }))
 }
 
-/// The faults in force on one platform, tried in the order in which they were added.
+/// The active faults of one platform, tried in the order in which they were added.
 #[derive(Default)]
 pub struct Faults(Mutex<Plans>);
 
@@ -277,9 +277,9 @@ impl Plan {
 }
 
 impl Faults {
-    /// Puts a fault in force and returns its number.
+    /// Adds a fault and returns its number.
     pub fn add(&self, fault: Fault) -> u64 {
-        /// Faults shown after they are spent; a long run must not collect them for ever.
+        /// Finished faults that are still shown; a long run must not collect them forever.
         const REMEMBERED: usize = 100;
         let mut plans = self.lock();
         if plans.plans.len() >= REMEMBERED {
@@ -296,12 +296,12 @@ impl Faults {
         id
     }
 
-    /// Lifts all faults.
+    /// Removes all faults.
     pub fn clear(&self) {
         self.lock().plans.clear();
     }
 
-    /// Lifts the fault numbered `id`; returns whether there was one.
+    /// Removes the fault numbered `id`; returns whether there was one.
     pub fn remove(&self, id: u64) -> bool {
         let mut plans = self.lock();
         let before = plans.plans.len();
@@ -309,7 +309,7 @@ impl Faults {
         plans.plans.len() < before
     }
 
-    /// Returns the fault that harms this request, if any, and counts it.
+    /// Returns the fault that affects this request, if any, and counts it.
     pub(super) fn strike(&self, method: &str, path: &str, query: &str, chance: &Chance) -> Option<Fault> {
         for plan in &mut self.lock().plans {
             if plan.spent() || !plan.fault.concerns(method, path, query) {
@@ -328,7 +328,7 @@ impl Faults {
         None
     }
 
-    /// Returns the faults with how often each has struck, as the control surface shows them.
+    /// Returns the faults with the number of affected requests, as the controls show them.
     pub fn to_json(&self) -> Value {
         let plans = self.lock();
         let shown = plans.plans.iter().map(
@@ -338,7 +338,7 @@ impl Faults {
     }
 
     fn lock(&self) -> MutexGuard<'_, Plans> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

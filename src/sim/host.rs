@@ -1,30 +1,32 @@
-//! One simulated platform on one port: the server, its failures, its journal and its clock.
+//! One simulated platform on one port: the server, its faults, its journal and its clock.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::Listener;
-use tokio::net::TcpListener;
+use axum::serve::{IncomingStream, Listener};
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::SimClock;
-use super::control;
+use super::directory::Directory;
 use super::faults::{Faults, WireFault};
 use super::journal::Journal;
 use super::wire::{Wire, WiredStream, Wires};
 use crate::clock::{Chance, Clock};
 use crate::core::time::Timestamp;
 
-/// What every simulated platform has. Cloning shares it.
+/// State that every simulated platform has. Cloning shares it.
 #[derive(Clone)]
 pub struct Host(Arc<Shared>);
 
@@ -34,15 +36,31 @@ struct Shared {
     faults: Faults,
     journal: Journal,
     wires: Wires,
-    /// `None` while the server is up; while it is down, when it comes back by itself.
+    /// `None` while the server is up; during an outage, when it comes back by itself.
     outage: watch::Sender<Option<Timestamp>>,
     stop: CancellationToken,
+    directory: Directory,
 }
 
 impl Host {
-    /// Prepares a platform that lives by `clock`; nothing listens yet.
+    /// Prepares a platform with `clock`; nothing listens yet.
     pub fn new(clock: Arc<SimClock>, chance: Chance) -> Self {
+        Self::listed_in(Directory::default(), clock, chance)
+    }
+
+    /// Prepares another platform of the same simulation: same clock, same randomness, and each lists the others.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self::listed_in(
+            self.0.directory.clone(),
+            Arc::clone(&self.0.clock),
+            self.0.chance.clone(),
+        )
+    }
+
+    fn listed_in(directory: Directory, clock: Arc<SimClock>, chance: Chance) -> Self {
         Self(Arc::new(Shared {
+            directory,
             clock,
             chance,
             faults: Faults::default(),
@@ -58,55 +76,68 @@ impl Host {
         &self.0.clock
     }
 
-    /// Returns the simulation's source of chance.
+    /// Returns the simulation's source of randomness.
     pub fn chance(&self) -> &Chance {
         &self.0.chance
     }
 
-    /// Returns the faults in force.
+    /// Returns the active faults.
     pub fn faults(&self) -> &Faults {
         &self.0.faults
     }
 
-    /// Returns the record of requests.
+    /// Returns the journal of requests.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
     }
 
-    /// Returns the token that is cancelled when the server stops; long-lived handlers wait for it too.
+    /// Returns the token that is canceled when the server stops; long-lived handlers wait for it too.
     pub fn stopping(&self) -> &CancellationToken {
         &self.0.stop
     }
 
-    /// Takes the platform off the network: connections are reset and new ones refused, until [`Host::come_up`].
+    /// Returns the platforms of this simulation.
+    pub(super) fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    /// Starts an outage: connections are reset and new ones refused, until [`Host::come_up`].
     pub fn go_down(&self) {
         self.go_down_until(Timestamp::from_millis(i64::MAX), None);
     }
 
-    /// Puts the platform back on the network, on the same port.
+    /// Ends the outage, on the same port.
     pub fn come_up(&self) {
         self.0.outage.send_replace(None);
     }
 
-    /// Goes down until `deadline` of simulated time; `spared` is the connection that brought the order.
+    /// Goes down until `deadline` of simulated time; `spared` is the connection of the control request.
     pub(super) fn go_down_until(&self, deadline: Timestamp, spared: Option<&Wire>) {
         self.0.outage.send_replace(Some(deadline));
         self.0.wires.reset_all(spared);
     }
 
-    /// Serves `platform` and the controls below `/__sim/` on `address` (port 0 picks a free one).
+    /// Serves `platform`, and `controls` below `/__sim/`, on `address` (port 0 picks a free one).
     ///
-    /// Faults, the journal and the simulated `Date` apply to `platform` only. Handlers that need to spoil their own
-    /// connection take `ConnectInfo<Wire>`.
+    /// Faults, the journal and the simulated `Date` apply to `platform` only. Requests without a route in `platform` are answered
+    /// with 501. Handlers that need to break their own connection take `ConnectInfo<Wire>`.
     pub async fn serve(&self, address: SocketAddr, platform: Router, controls: Router) -> io::Result<Server> {
+        let reservation = reserve(address)?;
+        let address = match &reservation {
+            Some(reserved) => reserved.local_addr()?,
+            None => address,
+        };
         let socket = TcpListener::bind(address).await?;
         let address = socket.local_addr()?;
         let app = platform
+            .fallback(unrouted)
+            .method_not_allowed_fallback(unrouted)
             .layer(middleware::from_fn_with_state(self.clone(), around))
-            .merge(control::routes(self.clone()).merge(controls));
+            .merge(controls);
         let listener = SwitchedListener {
             address,
             socket: Some(socket),
+            _reservation: reservation,
             host: self.clone(),
             outage: self.0.outage.subscribe(),
         };
@@ -126,7 +157,25 @@ impl Host {
     }
 }
 
-/// Starts a task that ends with the returned handle.
+/// Binds a socket to `address` that never listens. During an outage, connections are refused, and no other
+/// process is given the port, which would then answer in place of this server.
+///
+/// Only Linux lets a second socket listen on the same address; elsewhere the port is not reserved.
+fn reserve(address: SocketAddr) -> io::Result<Option<TcpSocket>> {
+    if !cfg!(target_os = "linux") {
+        return Ok(None);
+    }
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(Some(socket))
+}
+
+/// Spawns a task that is aborted when the returned handle is dropped.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place of the simulator; the handle owns the task"
@@ -135,7 +184,7 @@ pub(crate) fn own(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDro
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-/// A running simulated platform; dropping it stops the server and cuts its connections.
+/// A running simulated platform; dropping it stops the server and closes its connections.
 pub struct Server {
     address: SocketAddr,
     host: Host,
@@ -148,17 +197,17 @@ impl Server {
         self.address
     }
 
-    /// Returns the base address for HTTP, without a slash at the end.
+    /// Returns the base URL for HTTP, without a slash at the end.
     pub fn http(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Returns the base address for websockets, without a slash at the end.
+    /// Returns the base URL for websockets, without a slash at the end.
     pub fn ws(&self) -> String {
         format!("ws://{}", self.address)
     }
 
-    /// Returns what the platform shares with the rest of the simulation.
+    /// Returns the state that the platform shares with the rest of the simulation.
     pub fn host(&self) -> &Host {
         &self.host
     }
@@ -171,10 +220,11 @@ impl Drop for Server {
     }
 }
 
-/// A listening socket that can be taken away and put back.
+/// A listening socket that can be closed and opened again.
 pub struct SwitchedListener {
     address: SocketAddr,
     socket: Option<TcpListener>,
+    _reservation: Option<TcpSocket>,
     host: Host,
     outage: watch::Receiver<Option<Timestamp>>,
 }
@@ -203,7 +253,7 @@ impl Listener for SwitchedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (WiredStream, SocketAddr) {
-        /// A pause after a failed bind or accept, so that a lasting failure does not spin.
+        /// Delay after a failed bind or accept, so that a lasting failure does not cause a busy loop.
         const PAUSE: Duration = Duration::from_millis(10);
         loop {
             let outage = *self.outage.borrow_and_update();
@@ -221,7 +271,7 @@ impl Listener for SwitchedListener {
             tokio::select! {
                 accepted = socket.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        // Small answers must not wait for the peer's acknowledgement.
+                        // Small responses must not wait for the peer's acknowledgement.
                         let _ = stream.set_nodelay(true);
                         return (self.host.0.wires.adopt(stream), peer);
                     }
@@ -237,7 +287,30 @@ impl Listener for SwitchedListener {
     }
 }
 
-/// Notes the request, lets a fault strike it, and stamps the answer with the simulated time.
+impl Connected<IncomingStream<'_, SwitchedListener>> for Wire {
+    fn connect_info(stream: IncomingStream<'_, SwitchedListener>) -> Self {
+        stream.io().wire().clone()
+    }
+}
+
+async fn unrouted(method: Method, uri: Uri) -> Response {
+    not_simulated(&method, &uri)
+}
+
+/// Answers a request that the real platform may support, but the simulation does not: 501, in a format in which clients of each
+/// platform find the message.
+pub(super) fn not_simulated(method: &Method, uri: &Uri) -> Response {
+    unsupported(&format!("{method} {}", uri.path()))
+}
+
+/// Answers 501 for `what`, which is not simulated.
+pub(super) fn unsupported(what: &str) -> Response {
+    let message = format!("not simulated: {what} (what is, is listed at /__sim/)");
+    let body = json!({"error": "Not Implemented", "status": 501, "code": 0, "message": message});
+    (StatusCode::NOT_IMPLEMENTED, Json(body)).into_response()
+}
+
+/// Records the request, applies a matching fault, and adds the simulated time to the response.
 async fn around(
     State(host): State<Host>,
     ConnectInfo(wire): ConnectInfo<Wire>,

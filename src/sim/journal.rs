@@ -1,15 +1,15 @@
-//! What was asked of a simulated platform, so that a test can say "exactly 100 calls". Never holds a secret.
+//! Record of the requests to a simulated platform, so that a test can assert "exactly 100 calls". Never contains a secret.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use crate::core::time::Timestamp;
 
-/// Requests kept in full; older ones live on in the counts only.
-const KEPT: usize = 2_000;
-/// Bytes of paths and queries kept in full: a client that asks for a hundred ids at a time writes two kilobytes a request.
+/// Requests stored in full; older ones are only included in the counts.
+const RETAINED: usize = 2_000;
+/// Bytes of paths and queries stored in full: a client that sends a hundred ids at a time writes two kilobytes a request.
 const TEXT: usize = 1 << 20;
 /// Different method and path pairs counted by name; the rest is counted as `(other)`.
 const PATHS: usize = 10_000;
@@ -45,22 +45,22 @@ pub struct Journal(Mutex<Record>);
 struct Record {
     total: u64,
     counts: BTreeMap<(String, String), Count>,
-    recent: VecDeque<Kept>,
-    /// Bytes of the texts in `recent`.
+    recent: VecDeque<Entries>,
+    /// Size of the texts in `recent`, in bytes.
     text: usize,
     in_flight: u64,
     peak: u64,
 }
 
-/// A request as it is kept: its query is one text.
-struct Kept {
+/// A stored request: its query is one string.
+struct Entries {
     at: Timestamp,
     method: Box<str>,
     path: Box<str>,
     query: Box<str>,
 }
 
-impl Kept {
+impl Entries {
     fn size(&self) -> usize {
         self.method.len() + self.path.len() + self.query.len()
     }
@@ -79,7 +79,7 @@ struct Count {
 }
 
 impl Journal {
-    /// Notes a request on its arrival; [`Visit::answered`] notes its outcome.
+    /// Records a request on its arrival; [`Visit::answered`] records its result.
     pub(super) fn arrived(&self, at: Timestamp, method: &str, path: &str, query: &str) -> Visit<'_> {
         let mut record = self.lock();
         let full = record.counts.len() >= PATHS;
@@ -91,7 +91,7 @@ impl Journal {
         record.counts.entry(key.clone()).or_default().total += 1;
         record.in_flight += 1;
         record.peak = record.peak.max(record.in_flight);
-        record.keep(Kept {
+        record.keep(Entries {
             at,
             method: method.into(),
             path: path.into(),
@@ -100,7 +100,12 @@ impl Journal {
         Visit { journal: self, key }
     }
 
-    /// Returns how often `method` was used on exactly `path`, whatever the answer.
+    /// Records a message over an open websocket that is not simulated, as if it had been answered with 501.
+    pub(super) fn not_simulated(&self, at: Timestamp, method: &str, path: &str) {
+        self.arrived(at, method, path, "").answered(501);
+    }
+
+    /// Returns how often `method` was used on exactly `path`, regardless of the response.
     pub fn count(&self, method: &str, path: &str) -> u64 {
         self.lock()
             .counts
@@ -118,7 +123,7 @@ impl Journal {
         self.lock().peak
     }
 
-    /// Returns the remembered requests by `method` on `path`, oldest first.
+    /// Returns the stored requests by `method` on `path`, oldest first.
     pub fn requests(&self, method: &str, path: &str) -> Vec<Request> {
         let record = self.lock();
         record
@@ -134,7 +139,7 @@ impl Journal {
             .collect()
     }
 
-    /// Forgets everything but the requests still being answered.
+    /// Removes everything except the requests still being answered.
     pub fn clear(&self) {
         let mut record = self.lock();
         *record = Record {
@@ -144,7 +149,7 @@ impl Journal {
         };
     }
 
-    /// Returns the whole record as the control surface shows it.
+    /// Returns the whole record as the controls show it.
     pub fn to_json(&self) -> Value {
         let record = self.lock();
         let counts: Vec<_> = record
@@ -171,16 +176,16 @@ impl Journal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
 impl Record {
-    /// Keeps a request, and forgets the oldest ones for it.
-    fn keep(&mut self, request: Kept) {
+    /// Stores a request, and removes the oldest ones when necessary.
+    fn keep(&mut self, request: Entries) {
         self.text += request.size();
         self.recent.push_back(request);
-        while self.recent.len() > KEPT || self.text > TEXT {
+        while self.recent.len() > RETAINED || self.text > TEXT {
             let Some(oldest) = self.recent.pop_front() else {
                 break;
             };
@@ -196,7 +201,7 @@ pub(super) struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    /// Notes the status that was sent.
+    /// Records the status that was sent.
     pub(super) fn answered(&self, status: u16) {
         if let Some(count) = self.journal.lock().counts.get_mut(&self.key) {
             *count.statuses.entry(status).or_default() += 1;
@@ -211,7 +216,7 @@ impl Drop for Visit<'_> {
     }
 }
 
-/// Returns a query without the values that are secrets.
+/// Returns a query with secret values masked.
 fn masked(query: &str) -> String {
     let pairs = url::form_urlencoded::parse(query.as_bytes()).map(|(key, value)| {
         let value = if SECRET.contains(&key.as_ref()) {
@@ -273,15 +278,15 @@ mod tests {
             drop(journal.arrived(Timestamp::EPOCH, "GET", &format!("/{n}"), ""));
         }
         assert_eq!(journal.count("GET", "(other)"), 50);
-        assert_eq!(journal.lock().recent.len(), KEPT);
+        assert_eq!(journal.lock().recent.len(), RETAINED);
         let ids: Vec<_> = (0..100).map(|n| format!("user_id={n:012}")).collect();
-        for _ in 0..KEPT {
+        for _ in 0..RETAINED {
             drop(journal.arrived(Timestamp::EPOCH, "GET", "/helix/streams", &ids.join("&")));
         }
         let kept = journal.requests("GET", "/helix/streams");
-        assert!((400..KEPT).contains(&kept.len()), "{}", kept.len());
+        assert!((400..RETAINED).contains(&kept.len()), "{}", kept.len());
         assert_eq!(kept[0].query.len(), 100);
-        let text = |record: &Record| record.recent.iter().map(Kept::size).sum::<usize>();
+        let text = |record: &Record| record.recent.iter().map(Entries::size).sum::<usize>();
         assert!(text(&journal.lock()) <= TEXT);
     }
 }

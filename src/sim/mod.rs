@@ -1,15 +1,17 @@
-//! The simulated platforms: real sockets on loopback, answers written by hand from the platforms' documentation.
+//! The simulated platforms: real sockets on loopback, responses written by hand from the platforms' documentation.
 //!
-//! Nothing here is shared with `platforms/`: types used on both sides would let one mistake cancel itself out. Every
-//! simulation owns its state, so one process can host as many as it likes. `docs/simulator.md` lists the controls.
+//! No code is shared with `platforms/`: with types used on both sides, a mistake could remain undetected. Every
+//! simulation owns its state, so one process can host any number of them. `docs/simulator.md` lists the controls.
 
 pub mod clock;
 mod control;
+pub mod directory;
 pub mod discord;
 pub mod faults;
 pub mod host;
 pub mod journal;
 pub mod kick;
+mod orders;
 pub mod twitch;
 pub mod wire;
 
@@ -29,23 +31,23 @@ pub use host::{Host, Server};
 pub use kick::KickSim;
 pub use twitch::TwitchSim;
 
-/// Where and by which time the platforms run.
+/// Addresses, clock and randomness of the platforms.
 #[derive(Clone)]
 pub struct SimOptions {
-    /// The clock under the simulated one.
+    /// The clock on which the simulated one is based.
     pub clock: Arc<dyn Clock>,
-    /// Where tokens, ids and jitter come from; a seeded one makes them repeatable.
+    /// Source of tokens, ids and jitter; a seeded one makes them reproducible.
     pub chance: Chance,
-    /// Where Twitch listens; port 0 picks a free one.
+    /// Address of Twitch; port 0 selects a free one.
     pub twitch: SocketAddr,
-    /// Where Discord listens; port 0 picks a free one.
+    /// Address of Discord; port 0 selects a free one.
     pub discord: SocketAddr,
-    /// Where Kick listens; port 0 picks a free one.
+    /// Address of Kick; port 0 selects a free one.
     pub kick: SocketAddr,
 }
 
 impl Default for SimOptions {
-    /// Real time, fixed chance, free ports on loopback.
+    /// Real time, seeded randomness, free ports on loopback.
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock),
@@ -61,11 +63,11 @@ impl Default for SimOptions {
 pub struct Sim {
     /// The time of the simulation.
     pub clock: Arc<SimClock>,
-    /// The simulated Twitch, empty until told otherwise.
+    /// The simulated Twitch, empty at first.
     pub twitch: TwitchSim,
-    /// The simulated Discord, empty until told otherwise.
+    /// The simulated Discord, empty at first.
     pub discord: DiscordSim,
-    /// The simulated Kick, empty until told otherwise.
+    /// The simulated Kick, empty at first.
     pub kick: KickSim,
     _servers: Vec<Server>,
 }
@@ -74,10 +76,10 @@ impl Sim {
     /// Starts every platform with an empty world.
     pub async fn start(options: SimOptions) -> io::Result<Self> {
         let clock = SimClock::new(options.clock);
-        let host = || Host::new(Arc::clone(&clock), options.chance.clone());
-        let (twitch, twitch_server) = TwitchSim::start(host(), options.twitch).await?;
-        let (discord, discord_server) = DiscordSim::start(host(), options.discord).await?;
-        let (kick, kick_server) = KickSim::start(host(), options.kick).await?;
+        let host = Host::new(Arc::clone(&clock), options.chance);
+        let (twitch, twitch_server) = TwitchSim::start(host.beside(), options.twitch).await?;
+        let (discord, discord_server) = DiscordSim::start(host.beside(), options.discord).await?;
+        let (kick, kick_server) = KickSim::start(host.beside(), options.kick).await?;
         Ok(Self {
             clock,
             twitch,

@@ -1,25 +1,22 @@
-//! One TCP connection that can be made to fail: reset like a crashed host, or frozen like a cable pulled out.
+//! One TCP connection that can be made to fail: reset as by a crashed host, or frozen as by an unplugged cable.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-
-use super::host::SwitchedListener;
 
 const OPEN: u8 = 0;
 const FROZEN: u8 = 1;
 const RESET: u8 = 2;
 
-/// The handle by which a handler spoils the connection that its request came on.
+/// The handle by which a handler breaks the connection of its request.
 #[derive(Clone)]
 pub struct Wire(Arc<State>);
 
@@ -35,7 +32,7 @@ impl Wire {
         self.set(RESET);
     }
 
-    /// Makes the connection half-open: what the peer sends is not read, what we send vanishes, nobody is told.
+    /// Makes the connection half-open: data from the peer is not read, data to the peer is discarded, without any notification.
     pub fn freeze(&self) {
         self.set(FROZEN);
     }
@@ -51,25 +48,19 @@ impl Wire {
     }
 }
 
-impl Connected<IncomingStream<'_, SwitchedListener>> for Wire {
-    fn connect_info(stream: IncomingStream<'_, SwitchedListener>) -> Self {
-        stream.io().wire.clone()
-    }
-}
-
 /// All open connections of one server.
 #[derive(Clone, Default)]
 pub(super) struct Wires(Arc<Mutex<Vec<Weak<State>>>>);
 
 impl Wires {
-    /// Takes a fresh connection under control.
+    /// Makes a new connection controllable.
     pub(super) fn adopt(&self, stream: TcpStream) -> WiredStream {
         let state = Arc::new(State {
             mode: AtomicU8::new(OPEN),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         });
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.retain(|known| known.strong_count() > 0);
         all.push(Arc::downgrade(&state));
         WiredStream {
@@ -78,9 +69,9 @@ impl Wires {
         }
     }
 
-    /// Resets every connection except `spared`, over which the order to do so may have come.
+    /// Resets every connection except `spared`, over which the control request may have been received.
     pub(super) fn reset_all(&self, spared: Option<&Wire>) {
-        let all: Vec<_> = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all: Vec<_> = self.0.lock().clone();
         for state in all.iter().filter_map(Weak::upgrade) {
             if spared.is_none_or(|spared| !Arc::ptr_eq(&spared.0, &state)) {
                 Wire(state).reset();
@@ -89,13 +80,18 @@ impl Wires {
     }
 }
 
-/// A TCP stream that obeys its [`Wire`].
+/// A TCP stream that is controlled by its [`Wire`].
 pub struct WiredStream {
     stream: TcpStream,
     wire: Wire,
 }
 
 impl WiredStream {
+    /// Returns the handle that breaks this connection.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     /// Returns the peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
@@ -144,7 +140,7 @@ impl AsyncWrite for WiredStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check()?;
         if self.wire.mode() == FROZEN {
-            // A FIN would tell the peer; the next mode change (the server's end) lets go of the connection.
+            // A FIN would notify the peer; the next mode change (the server's shutdown) releases the connection.
             self.wire.0.writer.register(cx.waker());
             return Poll::Pending;
         }

@@ -1,19 +1,21 @@
-//! A store that lives and dies with the process: for demos, dry runs and tests.
+//! An in-memory store for demos, dry runs and tests.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
+use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored};
 
-/// Keeps documents in memory, in the very form in which other stores would keep them. Clones share one store.
+/// Documents in memory, in the same form as in other stores. Clones share one store.
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Shared>);
 
@@ -37,7 +39,7 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Starts an empty store.
+    /// Creates an empty store with limits for the history.
     pub fn new(retention: Retention) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::default(),
@@ -46,7 +48,7 @@ impl MemoryStore {
         }))
     }
 
-    /// Puts a document as another program would, unchecked.
+    /// Stores a document without validation, as another program would.
     pub fn put_raw(&self, document_id: &str, document: Value) {
         let mut state = self.0.state();
         let version = state.next_version();
@@ -57,7 +59,7 @@ impl MemoryStore {
         self.0.changed();
     }
 
-    /// Returns a document as it is stored.
+    /// Returns a document in its stored form.
     pub fn raw(&self, document_id: &str) -> Option<Value> {
         let state = self.0.state();
         state
@@ -69,7 +71,7 @@ impl MemoryStore {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn changed(&self) {
@@ -182,6 +184,13 @@ impl SourceStore for MemoryStore {
         self.0
             .state()
             .remember(&key.to_string(), entries, self.0.retention);
+        Ok(())
+    }
+
+    async fn drop_history_after(&self, key: &SourceKey, until: Timestamp) -> Result<(), StoreError> {
+        if let Some(kept) = self.0.state().history.get_mut(&key.to_string()) {
+            kept.retain(|entry| entry.transition.at <= until);
+        }
         Ok(())
     }
 

@@ -1,12 +1,13 @@
-//! The store port: keeps one document a source, and its history.
+//! The store port: one document per source, and its history.
 
 pub mod firestore;
+pub mod guarded;
 pub mod memory;
 pub mod retention;
 pub mod sqlite;
 mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,27 +15,25 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::core::document::{BrokenDocument, SourceDocument};
-use crate::core::facet::Facet;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
-use crate::core::transition::Transition;
+use crate::core::transition::{Chain, Transition};
 
-/// Keeps source documents, one per [`SourceKey`].
+/// A store of source documents, one per [`SourceKey`].
 ///
-/// A write names the version that it was based on. When someone else wrote in between, the answer is
-/// [`StoreError::Conflict`]: the caller loads, joins and saves again. What cannot be used is never overwritten, because
-/// it has no version that a write could name. `contract` tests check every promise made here against every adapter.
+/// A write names the version on which it is based. If another writer was faster, the result is [`StoreError::Conflict`]: the
+/// caller loads, joins and saves again. An unusable document is never overwritten, because it has no version that a write
+/// could name. `contract` tests check every guarantee documented here against every adapter.
 #[async_trait]
 pub trait SourceStore: Send + Sync {
-    /// Says where the documents are, for people: `sqlite:/path`, `firestore:project/(default)`.
+    /// Returns the location of the documents for people: `sqlite:/path`, `firestore:project/(default)`.
     fn location(&self) -> String;
 
-    /// Returns the document of `key`, or `None` when nothing was ever written under it;
-    /// [`StoreError::Unusable`] when what is there cannot be read.
+    /// Returns the document of `key`, or `None` if there is none; [`StoreError::Unusable`] if it cannot be parsed.
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError>;
 
-    /// Returns the documents of `keys`, in their order: what [`SourceStore::load`] returns of each.
+    /// Returns the documents of `keys` in the same order, each like [`SourceStore::load`].
     async fn load_some(
         &self,
         keys: &[SourceKey],
@@ -49,53 +48,53 @@ pub trait SourceStore: Send + Sync {
             .await
     }
 
-    /// Returns every stored document, sorted by id. One that cannot be read never hides the others.
+    /// Returns every stored document, sorted by id. One that cannot be parsed does not hide the others.
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError>;
 
-    /// Returns what [`SourceStore::load_all`] returns, in short. A store that keeps summaries need not read the documents.
+    /// Returns the summaries of [`SourceStore::load_all`]. A store with stored summaries need not read the documents.
     async fn summaries(&self) -> Result<Vec<Stored<Arc<SourceSummary>>>, StoreError> {
         let all = self.load_all().await?;
         Ok(all.into_iter().map(Stored::in_short).collect())
     }
 
-    /// Writes documents, each on top of the version it was based on (`None`: there was none), and returns the result of
-    /// each in the same order. Many may go in one request, but one that fails never stops its neighbours. At most one
-    /// write per key in a call. The history entries of a write are kept with its document or not at all, so that no
-    /// transition is ever lost between the two.
+    /// Writes documents, each based on a version (`None`: there was no document), and returns the results in the same order.
+    /// Many writes may share a request, but a failed one never affects the others. At most one write per key in a call. A
+    /// document and its history entries are written atomically, so that no transition is lost between the two.
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>>;
 
-    /// Deletes what is stored under a document id, with its history. Returns whether there was anything. Takes the raw id
-    /// because orphans of other writers do not have the form of a key.
+    /// Deletes the document with this id and its history. Returns whether there was any. Takes the raw id because orphans of
+    /// other writers do not have a valid key.
     async fn delete(&self, document_id: &str) -> Result<bool, StoreError>;
 
-    /// Keeps history entries without their document (a migration does that). An entry whose id is already kept is not kept
-    /// twice; entries beyond the [`retention::Retention`] are dropped, oldest first.
+    /// Adds history entries without their document (used by migrations). Entries whose id exists are skipped; entries beyond
+    /// the [`retention::Retention`] are dropped, oldest first.
     async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError>;
 
-    /// Returns at most `limit` history entries, newest first: by when they happened, then by when they were recorded.
+    /// Deletes the entries of a source's history that are dated after `until`.
+    async fn drop_history_after(&self, key: &SourceKey, until: Timestamp) -> Result<(), StoreError>;
+
+    /// Returns at most `limit` history entries, newest first: by time of the transition, then by time of recording.
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
-    /// Yields the whole collection now and again after every change. Ends only when dropped; interruptions heal by
-    /// themselves and show as an `Err` item in between.
+    /// Emits the whole collection now and after every change. Ends only when dropped; interruptions recover without
+    /// intervention and appear as an `Err` item in between.
     async fn watch(&self) -> Result<BoxStream<'static, Result<Vec<Stored>, StoreError>>, StoreError>;
 
-    /// Does what a store puts off to be quick when it is asked for something. Whoever keeps a store open for long calls it
-    /// every few seconds.
+    /// Runs deferred maintenance. Must be called every few seconds by processes that keep a store open for a long time.
     async fn tidy(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Proves that the store is reachable and writable: writes, reads and deletes a probe document outside the collection's
-    /// sources.
+    /// Verifies that the store is reachable and writable: writes, reads and deletes a probe document outside the sources.
     async fn check(&self) -> Result<(), StoreError>;
 }
 
-/// Documents read one by one where a store knows no better; for more of them the whole collection is read at once.
+/// Maximum number of documents read individually by default; for more of them the whole collection is read at once.
 const SINGLE_READS: usize = 50;
-/// Such reads in flight.
+/// Concurrent individual reads.
 const READERS: usize = 16;
 
-/// Picks the documents of `keys` out of all.
+/// Selects the documents of `keys`.
 fn some_of(
     keys: &[SourceKey],
     all: Result<Vec<Stored>, StoreError>,
@@ -119,32 +118,32 @@ fn some_of(
     keys.iter().map(found).collect()
 }
 
-/// A value and the version it was read at.
+/// A value and the version at which it was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Versioned<T> {
-    /// The value.
+    /// The value as read.
     pub value: T,
-    /// Its version.
+    /// Version for the next write.
     pub version: Version,
 }
 
-/// A store's own name for one state of one document. Opaque; only compared for equality by the store.
+/// A store's identifier for one state of one document. Opaque; only compared for equality by the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Version(pub String);
 
-/// One write.
+/// One write of a document.
 #[derive(Debug, Clone)]
 pub struct Write {
-    /// The document.
+    /// The new document.
     pub document: SourceDocument,
-    /// The version that it was based on; `None` when there was no document.
+    /// The version on which it is based; `None` if there was no document.
     pub base: Option<Version>,
-    /// The transitions that the document brings, if any.
+    /// The transitions of the document since `base`.
     pub history: Vec<HistoryEntry>,
 }
 
 impl Write {
-    /// Builds a write that brings no transition.
+    /// Creates a write without a transition.
     pub fn new(document: SourceDocument, base: Option<Version>) -> Self {
         Self {
             document,
@@ -154,7 +153,7 @@ impl Write {
     }
 }
 
-/// One stored document, readable or not.
+/// One stored document, usable or not.
 #[derive(Debug, Clone)]
 pub struct Stored<T = Versioned<SourceDocument>> {
     /// The document's id, normally `platform:id`.
@@ -164,7 +163,7 @@ pub struct Stored<T = Versioned<SourceDocument>> {
 }
 
 impl Stored {
-    /// Sums it up.
+    /// Converts the document to its summary.
     pub fn in_short(self) -> Stored<Arc<SourceSummary>> {
         Stored {
             document_id: self.document_id,
@@ -175,19 +174,19 @@ impl Stored {
     }
 }
 
-/// Why a stored document cannot be used.
+/// Reason why a stored document cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// Its id is not that of a source.
+    /// Its id is not a valid source key.
     #[error("its id is not `platform:number`")]
     NotASource,
-    /// It is the leftover of another program's defect: a stream's id taken for a source's.
+    /// It was created by a defect of another program that used a stream's id as the source's.
     #[error("it is keyed by a stream's id; the source is `{belongs_to}`")]
     Orphan {
-        /// The document id of the source it should have been.
+        /// The correct document id of the source.
         belongs_to: String,
     },
-    /// Its contents cannot be read.
+    /// Its contents cannot be parsed.
     #[error(transparent)]
     Broken(#[from] BrokenDocument),
 }
@@ -207,7 +206,7 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// Builds the entry of `transition`, with an id that follows from the source and the transition alone.
+    /// Creates the entry of `transition`, with an id derived only from the source and the transition.
     pub fn new(key: &SourceKey, recorded_at: Timestamp, transition: Transition) -> Self {
         let name = format!(
             "{key} {} {:?} {:?} {} {:?}",
@@ -225,86 +224,114 @@ impl HistoryEntry {
         }
     }
 
-    /// Leaves out of a source's `entries`, newest first, those that tell what was so already: processes that watch the same
-    /// source each tell of a change when they see it.
-    pub fn told_once(mut entries: Vec<Self>) -> Vec<Self> {
-        let mut so_far: BTreeMap<Facet, (Option<String>, Option<String>)> = BTreeMap::new();
+    /// Removes from a source's `entries` (newest first) those that repeat a known state: processes that monitor the same
+    /// source each record a change when they detect it. Each remaining entry starts with the value of the one before it.
+    pub fn without_repeats(mut entries: Vec<Self>) -> Vec<Self> {
+        // Oldest first. Changes with the same time have the same order in every store.
         entries.reverse();
-        entries.retain(|entry| {
-            let Transition {
-                facet, to, stream_id, ..
-            } = &entry.transition;
-            let last = so_far.get(facet);
-            let repeated = last.is_some_and(|(last, of)| {
-                last == to && (of.is_none() || stream_id.is_none() || of == stream_id)
-            });
-            if !repeated {
-                so_far.insert(*facet, (to.clone(), stream_id.clone()));
-            }
-            !repeated
+        entries.sort_by(|one, other| {
+            let (one, other) = (&one.transition, &other.transition);
+            one.at.cmp(&other.at).then(other.facet.cmp(&one.facet))
         });
-        entries.reverse();
-        entries
+        // Each writer compares with its own last state; the chain makes the history continuous.
+        let mut chain = Chain::default();
+        let mut joined: Vec<Self> = Vec::new();
+        let mut entries = entries.into_iter().peekable();
+        while let Some(first) = entries.next() {
+            let (at, facet) = (first.transition.at, first.transition.facet);
+            let mut of_instant = VecDeque::from([first]);
+            while let Some(same) =
+                entries.next_if(|entry| entry.transition.at == at && entry.transition.facet == facet)
+            {
+                of_instant.push_back(same);
+            }
+            // Several changes of a facet with the same time are ordered so that each continues the one before.
+            while !of_instant.is_empty() {
+                let next = of_instant
+                    .iter()
+                    .position(|entry| chain.is_continued_by(&entry.transition))
+                    .unwrap_or(0);
+                let Some(entry) = of_instant.remove(next) else {
+                    break;
+                };
+                if let Some(transition) = chain.append(entry.transition) {
+                    joined.push(Self { transition, ..entry });
+                }
+            }
+        }
+        // Of a baseline that was completed step by step only the last step is kept.
+        let mut completed = BTreeSet::new();
+        joined.reverse();
+        joined.retain(|entry| !entry.transition.initial || completed.insert(entry.transition.facet));
+        joined
     }
 }
 
-/// Why a store did not do what was asked.
+/// Error of a store operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Someone else wrote the document in between.
+    /// Another writer changed the document in the meantime.
     #[error("`{document_id}` was written by someone else in between")]
     Conflict {
-        /// The document.
+        /// Id of the document.
         document_id: String,
     },
-    /// The stored document cannot be used; it is left as it is.
+    /// The stored document cannot be used; it is left unchanged.
     #[error("`{document_id}` cannot be used")]
     Unusable {
-        /// The document.
+        /// Id of the document.
         document_id: String,
-        /// Why.
+        /// Reason why it cannot be used.
         source: Unusable,
     },
-    /// The document cannot be stored: too large, or otherwise refused for what it is.
+    /// The document cannot be stored: too large, or rejected because of its contents.
     #[error("`{document_id}` cannot be stored: {reason}")]
     Rejected {
-        /// The document.
+        /// Id of the document.
         document_id: String,
-        /// Why.
+        /// Reason for the rejection.
         reason: String,
     },
-    /// The store cannot be reached, is busy or did not answer in time; trying again may help.
+    /// The store is unreachable, busy or did not respond in time; a retry may succeed.
     #[error("{location} is not available: {reason}")]
     Unavailable {
-        /// Where.
+        /// Location of the store.
         location: String,
-        /// Why.
+        /// Reported by the store.
         reason: String,
     },
-    /// The store refuses us: permission, credentials, a wrong project, a full or read-only disk. A person must act.
+    /// The store rejects us: permission, credentials, a wrong project, a full or read-only disk. Needs attention.
     #[error("{location} refused: {reason}")]
     Refused {
-        /// Where.
+        /// Location of the store.
         location: String,
-        /// Why.
+        /// Reported by the store.
         reason: String,
-        /// What to do.
+        /// Suggested action.
         hint: String,
     },
     /// The store was written by a newer bitbrat.
-    #[error("{location} has schema version {found}, but this bitbrat knows only up to {known}")]
+    #[error("{location} has schema version {found}, but this bitbrat supports only up to {known}")]
     NewerSchema {
-        /// Where.
+        /// Location of the store.
         location: String,
-        /// What is there.
+        /// Schema version of the store.
         found: i64,
-        /// What we know.
+        /// Newest supported schema version.
         known: i64,
     },
 }
 
 impl StoreError {
-    /// Returns whether trying again may help without anyone acting.
+    /// Returns the reason in one sentence, including its cause.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Unusable { source, .. } => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
+    }
+
+    /// Returns whether a retry may succeed without intervention.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
@@ -313,9 +340,10 @@ impl StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::facet::Facet;
 
     #[test]
-    fn what_two_processes_tell_of_one_change_is_shown_once() {
+    fn change_recorded_by_two_processes_is_listed_once() {
         let key: SourceKey = "twitch:1".parse().unwrap();
         let entry = |second: i64, facet, to: &str, stream: Option<&str>| {
             let at = Timestamp::EPOCH.plus_secs(second);
@@ -326,6 +354,7 @@ mod tests {
                 at,
                 rule: "some.rule".to_owned(),
                 stream_id: stream.map(str::to_owned),
+                initial: false,
             };
             HistoryEntry::new(&key, at, transition)
         };
@@ -341,11 +370,91 @@ mod tests {
             entry(9, Facet::Stream, "OFFLINE", None),
             entry(10, Facet::Stream, "ONLINE", Some("b")),
         ];
-        let shown = HistoryEntry::told_once(told.iter().rev().cloned().collect());
+        let shown = HistoryEntry::without_repeats(told.iter().rev().cloned().collect());
         let times: Vec<_> = shown
             .iter()
             .map(|entry| entry.transition.at.as_millis() / 1000)
             .collect();
         assert_eq!(times, [10, 8, 7, 4, 3, 1]);
+        let from: Vec<_> = shown
+            .iter()
+            .map(|entry| entry.transition.from.as_deref().unwrap_or_default())
+            .collect();
+        assert_eq!(
+            from,
+            ["OFFLINE", "ONLINE", "ONLINE", "OFFLINE", "", ""],
+            "it joins"
+        );
+    }
+
+    #[test]
+    fn completed_baseline_is_one_entry_of_the_history() {
+        let key: SourceKey = "twitch:1".parse().unwrap();
+        let entry = |second: i64, from: Option<&str>, to: &str| {
+            let at = Timestamp::EPOCH.plus_secs(second);
+            let transition = Transition {
+                facet: Facet::Status,
+                from: from.map(str::to_owned),
+                to: Some(to.to_owned()),
+                at,
+                rule: "some.rule".to_owned(),
+                stream_id: None,
+                initial: from.is_none(),
+            };
+            HistoryEntry::new(&key, at, transition)
+        };
+        let shown = |recorded: &[HistoryEntry]| {
+            let shown = HistoryEntry::without_repeats(recorded.iter().rev().cloned().collect());
+            let words = shown.iter().rev().map(|entry| {
+                let word = |word: &Option<String>| word.clone().unwrap_or_default();
+                format!("{}>{}", word(&entry.transition.from), word(&entry.transition.to))
+            });
+            words.collect::<Vec<_>>()
+        };
+        let completed = [
+            entry(1, None, "CONNECTED"),
+            entry(1, None, "DISCONNECTED"),
+            entry(9, Some("DISCONNECTED"), "CONNECTED"),
+        ];
+        assert_eq!(shown(&completed), [">DISCONNECTED", "DISCONNECTED>CONNECTED"]);
+        let within_an_instant = [
+            entry(1, None, "CONNECTED"),
+            entry(5, Some("DISCONNECTED"), "CONNECTED"),
+            entry(5, Some("CONNECTED"), "DISCONNECTED"),
+        ];
+        assert_eq!(
+            shown(&within_an_instant),
+            [">CONNECTED", "CONNECTED>DISCONNECTED", "DISCONNECTED>CONNECTED"]
+        );
+    }
+
+    #[test]
+    fn changes_of_one_instant_are_shown_in_one_order() {
+        let key: SourceKey = "twitch:1".parse().unwrap();
+        let entry = |facet| {
+            let transition = Transition {
+                facet,
+                from: None,
+                to: Some("x".to_owned()),
+                at: Timestamp::EPOCH,
+                rule: "some.rule".to_owned(),
+                stream_id: None,
+                initial: false,
+            };
+            HistoryEntry::new(&key, Timestamp::EPOCH, transition)
+        };
+        let entries = [Facet::Auth, Facet::Status, Facet::Permissions, Facet::Stream].map(entry);
+        let facets = |mut entries: Vec<HistoryEntry>, by: usize| {
+            entries.rotate_left(by);
+            let shown = HistoryEntry::without_repeats(entries);
+            shown
+                .iter()
+                .map(|entry| entry.transition.facet)
+                .collect::<Vec<_>>()
+        };
+        for by in 0..4 {
+            let expected = [Facet::Status, Facet::Stream, Facet::Auth, Facet::Permissions];
+            assert_eq!(facets(entries.to_vec(), by), expected);
+        }
     }
 }

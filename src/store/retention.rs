@@ -1,5 +1,5 @@
-//! How much history a source keeps. A pure rule, the same for every adapter, and a join: whatever the order in which
-//! entries arrive, the same ones remain.
+//! History retention per source. A pure rule, the same for every adapter, and a join: for any order of arrival, the same
+//! entries remain.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::core::time::Timestamp;
 use crate::store::HistoryEntry;
 
-/// How much history each source keeps.
+/// Limits of each source's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Entries at most, the newest ones.
+    /// Maximum number of entries; the newest are kept.
     pub entries: usize,
-    /// Age at most: how long an entry may have happened before the newest entry was recorded. A source that has been
-    /// quiet for years thus keeps the last that is known of it.
+    /// Maximum age of an entry, relative to the time at which the newest entry was recorded. A source without changes for
+    /// years thus keeps its last known state.
     pub age: Duration,
 }
 
@@ -28,7 +28,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Returns the moment before which nothing is kept, when the newest entry was recorded at `newest`.
+    /// Returns the time before which no entry is kept if the newest entry was recorded at `newest`.
     pub fn horizon(&self, newest: Timestamp) -> Timestamp {
         newest.plus_millis(-i64::try_from(self.age.as_millis()).unwrap_or(i64::MAX))
     }
@@ -44,7 +44,7 @@ impl Retention {
     }
 }
 
-/// Orders entries by when they happened, then by when they were recorded; the id makes the order total.
+/// Orders entries by time of the transition, then by time of recording; the id makes the order total.
 pub fn newest_first(a: &HistoryEntry, b: &HistoryEntry) -> Ordering {
     let place = |entry: &HistoryEntry| (entry.transition.at, entry.recorded_at);
     place(b).cmp(&place(a)).then_with(|| b.id.cmp(&a.id))
@@ -65,6 +65,7 @@ mod tests {
             at,
             rule: "stream.pushed-start".into(),
             stream_id: None,
+            initial: false,
         };
         HistoryEntry::new(&"twitch:1".parse().unwrap(), at, transition)
     }

@@ -1,4 +1,4 @@
-//! What every adapter does with a raw document: reads it as a source's, or says why not; writes it within bounds.
+//! Conversion between raw documents and source documents, common to all adapters, with size limits.
 
 use serde_json::{Map, Value};
 
@@ -7,16 +7,16 @@ use crate::core::evidence::Evidence;
 use crate::core::source::SourceKey;
 use crate::store::{StoreError, Unusable};
 
-/// Bytes of JSON that a document may have. Firestore's own limit is 1 MiB; every adapter keeps it, so that a store can
-/// always be migrated to another.
+/// Maximum size of a document in bytes of JSON. Firestore's own limit is 1 MiB; every adapter enforces this limit, so that a
+/// store can always be migrated to another.
 pub const MAX_DOCUMENT_BYTES: usize = 1_000_000;
 
-/// Reads what is stored under `document_id`.
+/// Parses the stored document with this id.
 pub fn read(document_id: &str, stored: Value) -> Result<SourceDocument, Unusable> {
     accept(SourceDocument::from_stored(key(document_id)?, stored)?)
 }
 
-/// Reads the text of what is stored under `document_id`.
+/// Parses the text of the stored document with this id.
 pub fn read_text(document_id: &str, stored: &str) -> Result<SourceDocument, Unusable> {
     accept(SourceDocument::from_text(key(document_id)?, stored)?)
 }
@@ -25,8 +25,8 @@ fn key(document_id: &str) -> Result<SourceKey, Unusable> {
     document_id.parse().map_err(|_| Unusable::NotASource)
 }
 
-/// Tells orphans: the platform's persistence takes a stream's id for the source's when a stream starts, and leaves the
-/// true one in `metadata.broadcasterId`. A document with our evidence was made by us and is never an orphan.
+/// Detects orphans: when a stream starts, the platform's persistence service uses the stream's id as the source's, and stores
+/// the correct one in `metadata.broadcasterId`. A document with our evidence is never an orphan.
 fn accept(document: SourceDocument) -> Result<SourceDocument, Unusable> {
     let broadcaster = match document.foreign_metadata("broadcasterId") {
         Some(Value::String(id)) if document.knowledge.evidence == Evidence::default() => id,
@@ -40,14 +40,13 @@ fn accept(document: SourceDocument) -> Result<SourceDocument, Unusable> {
     }
 }
 
-/// Returns the fields of `document` as they are stored, and how many bytes of JSON they are, refusing what no store could
-/// take.
+/// Returns the stored fields of `document` and their size in bytes of JSON; rejects documents that no store accepts.
 pub fn write(document: &SourceDocument) -> Result<(Map<String, Value>, usize), StoreError> {
     let text = write_text(document)?;
     Ok((document.to_stored(), text.len()))
 }
 
-/// Returns the text of `document` as it is stored, refusing what no store could take.
+/// Returns the stored text of `document`; rejects documents that no store accepts.
 pub fn write_text(document: &SourceDocument) -> Result<String, StoreError> {
     let text = document.to_text();
     if text.len() > MAX_DOCUMENT_BYTES {

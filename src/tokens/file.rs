@@ -1,17 +1,20 @@
-//! Tokens in one JSON file that only its owner may read.
+//! Tokens in a JSON file that only its owner may read.
 //!
-//! A write goes to a temporary file that is flushed to the disk and renamed over the old one, so a crash or a full disk
-//! leaves either the old or the new file. A lock file beside it orders writers; another one an identity orders whoever
-//! refreshes. Locks are the operating system's, so they end with the process that holds them.
+//! A write goes to a temporary file that is flushed to the disk and renamed over the old one, so a crash or a full disk leaves
+//! either the old or the new file. A lock file next to it serializes writers; another one per identity serializes refreshes.
+//! Locks are the operating system's, so they are released when the process ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::ExposeSecret;
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
@@ -23,11 +26,12 @@ use super::{
 use crate::blocking::blocking;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
-use crate::files::make_private_dir;
+use crate::files::{self, Access, Durability, make_private_dir};
+use crate::secrets;
 
-/// How long to wait for another process, which may be in the middle of a slow refresh.
+/// How long to wait for another process, which may be performing a slow refresh.
 const LOCK_PATIENCE: Duration = Duration::from_mins(1);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 const VERSION: u32 = 1;
 
 /// A [`TokenStore`] in a file.
@@ -35,18 +39,23 @@ const VERSION: u32 = 1;
 pub struct FileTokenStore {
     path: PathBuf,
     gates: Gates,
+    own: Own,
 }
 
+/// The access tokens that were saved through one store, by identity.
+type Own = Arc<Mutex<BTreeMap<Identity, SecretString>>>;
+
 impl FileTokenStore {
-    /// Takes the file's place; it is created with the first token.
+    /// Creates the store for this path; the file is created with the first token.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
             gates: Gates::default(),
+            own: Own::default(),
         }
     }
 
-    /// Returns the file's place.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -71,12 +80,34 @@ impl TokenStore for FileTokenStore {
         Ok(record.and_then(|record| TokenRecord::from(record).token))
     }
 
+    async fn load_all(&self) -> Result<BTreeMap<Identity, StoredToken>, TokenError> {
+        let path = self.path.clone();
+        let file = blocking(move || read(&path)).await?;
+        let tokens = file.identities.into_iter().filter_map(|(identity, record)| {
+            let token = TokenRecord::from(record).token?;
+            Some((identity, token))
+        });
+        Ok(tokens.collect())
+    }
+
+    async fn version(&self) -> Result<Option<u64>, TokenError> {
+        let path = self.path.clone();
+        blocking(move || version(&path)).await.map(Some)
+    }
+
+    fn is_own(&self, identity: &Identity, access: &SecretString) -> bool {
+        let own = self.own.lock();
+        own.get(identity)
+            .is_some_and(|own| own.expose_secret() == access.expose_secret())
+    }
+
     async fn lease(&self, identity: &Identity) -> Result<Box<dyn TokenLease>, TokenError> {
         let gate = self.gates.pass(identity).await;
         let lock = lock(beside(&self.path, &lock_name(identity)), identity.as_str()).await?;
         Ok(Box::new(Lease {
             path: self.path.clone(),
             identity: identity.clone(),
+            own: Arc::clone(&self.own),
             _lock: lock,
             _gate: gate,
         }))
@@ -86,6 +117,7 @@ impl TokenStore for FileTokenStore {
 struct Lease {
     path: PathBuf,
     identity: Identity,
+    own: Own,
     _lock: File,
     _gate: OwnedMutexGuard<()>,
 }
@@ -101,6 +133,10 @@ impl TokenLease for Lease {
 
     async fn save(&self, record: &TokenRecord) -> Result<(), TokenError> {
         let writers = lock(beside(&self.path, "lock"), "the token file").await?;
+        if let Some(token) = &record.token {
+            let mut own = self.own.lock();
+            own.insert(self.identity.clone(), token.access.clone());
+        }
         let (path, identity, record) = (
             self.path.clone(),
             self.identity.clone(),
@@ -118,7 +154,7 @@ impl TokenLease for Lease {
     }
 }
 
-/// The file as it is written.
+/// The serialized format of the file.
 #[derive(Default, Serialize, Deserialize)]
 struct OnDisk {
     version: u32,
@@ -134,7 +170,7 @@ struct RecordOnDisk {
     seeds: Vec<String>,
 }
 
-/// The one form in which token texts are ever written.
+/// The only serialized format of tokens.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TokenOnDisk {
@@ -234,9 +270,9 @@ impl From<TokenOnDisk> for StoredToken {
                 KindOnDisk::User => TokenKind::User,
                 KindOnDisk::App => TokenKind::App,
             },
-            access: token.access_token.into(),
+            access: secrets::secret(token.access_token),
             refresh: token.refresh_token.map(|secret| RefreshToken {
-                secret: secret.into(),
+                secret: secrets::secret(secret),
                 state,
             }),
             client_id: token.client_id,
@@ -249,23 +285,48 @@ impl From<TokenOnDisk> for StoredToken {
     }
 }
 
+/// A number for the state of the file. A write creates a new file, so its inode, length or modification time differs; an
+/// editor that writes in place changes at least one of the latter two.
+fn version(path: &Path) -> Result<u64, TokenError> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(source) => {
+            let path = path.to_owned();
+            return Err(TokenError::Read { path, source });
+        }
+    };
+    let mut hasher = DefaultHasher::new();
+    metadata.len().hash(&mut hasher);
+    metadata.modified().ok().hash(&mut hasher);
+    #[cfg(unix)]
+    std::os::unix::fs::MetadataExt::ino(&metadata).hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
 fn read(path: &Path) -> Result<OnDisk, TokenError> {
     let failed = |source| TokenError::Read {
         path: path.to_owned(),
         source,
     };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(OnDisk::default()),
-        Err(error) => return Err(failed(error)),
-    };
-    refuse_exposed(path, &file.metadata().map_err(failed)?)?;
-    let text = io::read_to_string(file).map_err(failed)?;
     let unreadable = |reason: String| TokenError::Unreadable {
         path: path.to_owned(),
         reason,
     };
-    // The parser's own words may quote a token, so only the place is told.
+    let explain = |error: io::Error| match error.kind() {
+        // Not a regular file, or too large.
+        io::ErrorKind::Other => unreadable(error.to_string()),
+        _ => failed(error),
+    };
+    let file = match files::open_input(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(OnDisk::default()),
+        Err(error) => return Err(explain(error)),
+    };
+    refuse_exposed(path, &file.metadata().map_err(failed)?)?;
+    let bytes = files::bounded(file, files::LARGE).map_err(explain)?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
+    // The parser's own message may quote a token, so only the position is reported.
     let on_disk: OnDisk = serde_json::from_str(&text).map_err(|error| {
         unreadable(format!(
             "broken at line {}, column {}",
@@ -302,20 +363,11 @@ fn refuse_exposed(_path: &Path, _metadata: &fs::Metadata) -> Result<(), TokenErr
 }
 
 fn write(path: &Path, content: &OnDisk) -> Result<(), TokenError> {
-    let replace = || -> io::Result<()> {
-        let directory = directory(path);
-        // Created with mode 0600, and in the same directory, so that the rename is one step.
-        let mut fresh = tempfile::Builder::new()
-            .prefix(".tokens-")
-            .tempfile_in(directory)?;
-        serde_json::to_writer_pretty(&mut fresh, content)?;
-        fresh.write_all(b"\n")?;
-        fresh.as_file().sync_all()?;
-        fresh.persist(path).map_err(|error| error.error)?;
-        // The new name survives a power cut only once the directory is on the disk too.
-        File::open(directory)?.sync_all()
-    };
-    replace().map_err(|source| TokenError::Write {
+    let written = files::write(path, Access::Owner, Durability::Durable, |file| {
+        serde_json::to_writer_pretty(&mut *file, content)?;
+        file.write_all(b"\n")
+    });
+    written.map_err(|source| TokenError::Write {
         path: path.to_owned(),
         source,
     })
@@ -335,7 +387,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Returns a file name for an identity's lock, which no identity can use to leave the directory.
+/// Returns a file name for an identity's lock; no identity can escape the directory.
 fn lock_name(identity: &Identity) -> String {
     let safe = |letter: char| {
         if letter.is_ascii_alphanumeric() {
@@ -347,7 +399,7 @@ fn lock_name(identity: &Identity) -> String {
     identity.as_str().chars().map(safe).collect::<String>() + ".lock"
 }
 
-/// Locks a file, creating it and its directory where needed.
+/// Locks a file, creating it and its directory if needed.
 async fn lock(path: PathBuf, holder: &str) -> Result<File, TokenError> {
     let failed = |source| TokenError::Write {
         path: path.clone(),
@@ -358,7 +410,7 @@ async fn lock(path: PathBuf, holder: &str) -> Result<File, TokenError> {
         blocking(move || open_lock(&path)).await.map_err(failed)?
     };
     let deadline = Instant::now() + LOCK_PATIENCE;
-    // Asking again and again, rather than blocking a thread, lets the caller give up.
+    // Polling, rather than blocking a thread, lets the caller cancel the wait.
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -368,18 +420,14 @@ async fn lock(path: PathBuf, holder: &str) -> Result<File, TokenError> {
                     holder: holder.to_owned(),
                 });
             }
-            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_RETRY).await,
         }
     }
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
     make_private_dir(directory(path))?;
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
+    crate::files::open_lock(path)
 }
 
 #[cfg(test)]
@@ -456,7 +504,7 @@ mod tests {
         let leftovers: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name.starts_with(".tokens-"))
+            .filter(|name| name.starts_with(".tokens"))
             .collect();
         assert!(leftovers.is_empty(), "{leftovers:?}");
     }

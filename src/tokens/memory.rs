@@ -1,9 +1,10 @@
-//! Tokens in memory, for tests and the demo.
+//! In-memory tokens, for tests and the demo.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::{StoredToken, TokenError, TokenLease, TokenRecord, TokenStore};
@@ -11,21 +12,21 @@ use crate::core::observation::Identity;
 
 type Records = Arc<Mutex<BTreeMap<Identity, TokenRecord>>>;
 
-/// A [`TokenStore`] that forgets everything when it is dropped.
+/// A [`TokenStore`] without persistence.
 #[derive(Debug, Default)]
 pub struct MemoryTokenStore {
     records: Records,
     gates: Gates,
 }
 
-/// One gate an identity; whoever is through it is alone in this process.
+/// One mutex per identity, for exclusive access within this process.
 #[derive(Debug, Default)]
 pub(super) struct Gates(Mutex<BTreeMap<Identity, Arc<AsyncMutex<()>>>>);
 
 impl Gates {
     pub(super) async fn pass(&self, identity: &Identity) -> OwnedMutexGuard<()> {
         let gate = {
-            let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut gates = self.0.lock();
             Arc::clone(gates.entry(identity.clone()).or_default())
         };
         gate.lock_owned().await
@@ -35,13 +36,13 @@ impl Gates {
 #[async_trait]
 impl TokenStore for MemoryTokenStore {
     async fn identities(&self) -> Result<Vec<Identity>, TokenError> {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.records.lock();
         let with_token = records.iter().filter(|(_, record)| record.token.is_some());
         Ok(with_token.map(|(identity, _)| identity.clone()).collect())
     }
 
     async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError> {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.records.lock();
         Ok(records.get(identity).and_then(|record| record.token.clone()))
     }
 
@@ -63,12 +64,12 @@ struct Lease {
 #[async_trait]
 impl TokenLease for Lease {
     async fn load(&self) -> Result<TokenRecord, TokenError> {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.records.lock();
         Ok(records.get(&self.identity).cloned().unwrap_or_default())
     }
 
     async fn save(&self, record: &TokenRecord) -> Result<(), TokenError> {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = self.records.lock();
         records.insert(self.identity.clone(), record.clone());
         Ok(())
     }

@@ -1,123 +1,178 @@
-//! Where tokens live: one record an identity, changed by one holder at a time across tasks and processes.
+//! Token storage: one record per identity, changed by one holder at a time across tasks and processes.
 //!
-//! Which token is still good is not decided here; the adapters ask their platform.
+//! Token validity is not decided here; the adapters ask their platform.
 
 mod file;
 mod memory;
 mod seed;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::core::observation::Identity;
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
+use crate::secrets;
 
 pub use file::FileTokenStore;
 pub use memory::MemoryTokenStore;
 pub use seed::{Seed, Seeded, seed};
 
-/// Keeps tokens by identity.
+/// Returns the command that replaces the token of `identity`, an account's name such as `twitch/bot`. A token of the
+/// application is obtained with the client id and secret, so it needs no login.
+pub fn login_command(identity: &str) -> String {
+    let platform = identity.split('/').next().unwrap_or_default();
+    let known: Result<PlatformName, _> = platform.parse();
+    match known {
+        Ok(platform) if identity == format!("{platform}/bot") => {
+            format!("bitbrat auth login {platform} --with-token")
+        }
+        Ok(platform) if identity == format!("{platform}/app") => format!("bitbrat auth status {platform}"),
+        Ok(platform) => format!("bitbrat auth login {platform} --as {identity} --with-token"),
+        Err(_) => "bitbrat auth status".to_owned(),
+    }
+}
+
+/// Start of the reason for a token that is not refreshed because the platform rejects the application.
+pub const APP_REFUSED: &str = "it cannot be refreshed with this client id and secret";
+
+/// Returns the command that helps if the token of `identity` is not valid for `reason`: another login does not correct a
+/// client secret.
+pub fn remedy(identity: &str, reason: Option<&str>) -> String {
+    match identity.split('/').next() {
+        Some(platform) if reason.is_some_and(|reason| reason.starts_with(APP_REFUSED)) => {
+            format!("bitbrat doctor {platform}")
+        }
+        _ => login_command(identity),
+    }
+}
+
+/// A store of tokens by identity.
 #[async_trait]
 pub trait TokenStore: Send + Sync {
-    /// Returns every identity that has a token, sorted.
+    /// Returns every identity with a token, sorted.
     async fn identities(&self) -> Result<Vec<Identity>, TokenError>;
 
     /// Returns the token of `identity`.
     async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError>;
 
-    /// Returns whether tokens kept here are ours to renew. Where another program renews them, we only read.
+    /// Returns every token, by identity.
+    async fn load_all(&self) -> Result<BTreeMap<Identity, StoredToken>, TokenError> {
+        let mut all = BTreeMap::new();
+        for identity in self.identities().await? {
+            if let Some(token) = self.load(&identity).await? {
+                all.insert(identity, token);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns a number that changes with every modification by any process, as far as that can be detected cheaply; `None` if
+    /// only reading everything detects it.
+    async fn version(&self) -> Result<Option<u64>, TokenError> {
+        Ok(None)
+    }
+
+    /// Returns whether `access` is the token of `identity` that was last saved through this instance, and so not a change by
+    /// another process.
+    fn is_own(&self, identity: &Identity, access: &SecretString) -> bool {
+        let _ = (identity, access);
+        false
+    }
+
+    /// Returns whether this program may refresh the stored tokens. Tokens that another program refreshes are only read.
     fn renews(&self) -> bool {
         true
     }
 
-    /// Waits until nobody else, in this process or another, holds `identity`; while the lease lives, nobody else does.
+    /// Waits for exclusive access to `identity` across tasks and processes; it lasts as long as the lease.
     ///
-    /// Whoever refreshes a token holds its lease from reading the token to keeping the new pair.
+    /// A refresh must hold the lease from reading the token to saving the new pair.
     async fn lease(&self, identity: &Identity) -> Result<Box<dyn TokenLease>, TokenError>;
 }
 
-/// The exclusive right to change one identity's record.
+/// Exclusive access to one identity's record.
 #[async_trait]
 pub trait TokenLease: Send + Sync {
-    /// Returns the record as it is now; an empty one where there is none yet.
+    /// Returns the current record; an empty one if there is none yet.
     async fn load(&self) -> Result<TokenRecord, TokenError>;
 
-    /// Keeps `record`. When this returns, it survives a crash.
+    /// Saves `record`. After it returns, the record survives a crash.
     async fn save(&self, record: &TokenRecord) -> Result<(), TokenError>;
 }
 
-/// What is kept of an identity.
+/// The stored data of an identity.
 #[derive(Debug, Clone, Default)]
 pub struct TokenRecord {
-    /// Its token; `None` before the first and after a logout.
+    /// Its token; `None` before the first login and after a logout.
     pub token: Option<StoredToken>,
-    /// Fingerprints of the seeds taken so far, oldest first; see [`seed`].
+    /// Fingerprints of the seeds used so far, oldest first; see [`seed`].
     pub seeds: Vec<String>,
 }
 
-/// A token and everything known about it.
+/// A token and its metadata.
 #[derive(Debug, Clone)]
 pub struct StoredToken {
-    /// What it stands for.
+    /// Whether the token belongs to an account or to the application.
     pub kind: TokenKind,
-    /// The access token.
+    /// The access token, which is sent to the platform.
     pub access: SecretString,
-    /// The refresh token, where there is one, and whether it may be sent.
+    /// The refresh token, if there is one, and whether it may be sent.
     pub refresh: Option<RefreshToken>,
-    /// The application that it belongs to, once known.
+    /// The application to which it belongs, once known.
     pub client_id: Option<String>,
-    /// The account that it stands for, once known.
+    /// The id of its account, once known.
     pub user_id: Option<String>,
-    /// That account's login, once known.
+    /// The login of its account, once known.
     pub login: Option<String>,
-    /// The scopes granted, once known.
+    /// The granted scopes, once known.
     pub scopes: BTreeSet<String>,
-    /// When we got it.
+    /// When the token was obtained.
     pub obtained_at: Timestamp,
-    /// When the access token ends; `None` when it never does or when that is not known.
+    /// When the access token expires; `None` if it does not expire or if that is unknown.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What a token stands for.
+/// The owner of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
-    /// A person's or the bot's account.
+    /// An account of a person or of the bot.
     User,
     /// The application itself.
     App,
 }
 
-/// A refresh token and what became of it.
+/// A refresh token and its state.
 #[derive(Debug, Clone)]
 pub struct RefreshToken {
-    /// The token.
+    /// The text of the token.
     pub secret: SecretString,
     /// Whether it may be sent.
     pub state: RefreshState,
 }
 
-/// Whether a refresh token may be sent. A one-time token that is sent twice can end the whole grant, so this is kept
-/// durably *before* the token leaves, and a crash at any moment leaves a trace.
+/// Whether a refresh token may be sent. Sending a one-time token twice can revoke the whole grant, so the state is saved
+/// durably *before* the token is sent, and a crash at any time leaves a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefreshState {
     /// Never sent, or known to be reusable.
     Ready,
-    /// Sent, and no answer was kept: perhaps spent.
+    /// Sent, and no response was saved: it may have been used up.
     InUse {
         /// When it was first sent.
         since: Timestamp,
         /// How often it was sent.
         tries: u32,
     },
-    /// The platform refused it; it is never sent again.
+    /// The platform rejected it; it is never sent again.
     Refused {
-        /// When.
+        /// When it was rejected.
         at: Timestamp,
-        /// The platform's words.
+        /// The platform's message.
         reason: String,
     },
 }
@@ -126,18 +181,18 @@ impl RefreshToken {
     /// Wraps a refresh token that was never sent.
     pub fn fresh(secret: impl Into<SecretString>) -> Self {
         Self {
-            secret: secret.into(),
+            secret: known(secret),
             state: RefreshState::Ready,
         }
     }
 }
 
 impl StoredToken {
-    /// Builds a user's token of which nothing but its text is known yet.
+    /// Creates a user's token of which only the text is known.
     pub fn unproven(access: impl Into<SecretString>, obtained_at: Timestamp) -> Self {
         Self {
             kind: TokenKind::User,
-            access: access.into(),
+            access: known(access),
             refresh: None,
             client_id: None,
             user_id: None,
@@ -147,15 +202,27 @@ impl StoredToken {
             expires_at: None,
         }
     }
+
+    /// Returns whether there is evidence that a platform ever accepted the token: its application or its expiry is known.
+    pub fn was_accepted(&self) -> bool {
+        self.client_id.is_some() || self.user_id.is_some() || self.expires_at.is_some()
+    }
 }
 
-/// Why a token could not be read or kept. Never contains a token.
+/// Registers a token as a secret, so that it is masked in all output.
+fn known(secret: impl Into<SecretString>) -> SecretString {
+    let secret = secret.into();
+    secrets::register(secret.expose_secret());
+    secret
+}
+
+/// Error of reading or saving a token. Never contains a token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Others may read the file.
+    /// Other users may read the file.
     #[error("{} can be read by others (mode {mode:03o})", path.display())]
     Exposed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -163,28 +230,28 @@ pub enum TokenError {
     /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The file is not one of ours, or was damaged.
+    /// The file is not a token file, or is damaged.
     #[error("{} is not a token file: {reason}", path.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong, without quoting the file.
+        /// The problem, without quoting the file.
         reason: String,
     },
     /// The file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Somebody else has held the identity for too long.
+    /// Another holder has locked the identity for too long.
     #[error("{holder} is being changed by another process")]
     Busy {
         /// The identity or file.
@@ -197,12 +264,12 @@ impl TokenError {
     pub fn hint(&self) -> String {
         match self {
             Self::Exposed { path, .. } => format!(
-                "run `chmod 600 {}`, and authorise again if anyone else may have read it",
+                "run `chmod 600 {}`, and log in again if anyone else may have read it",
                 path.display()
             ),
             Self::Read { path, .. } => format!("make {} readable for this user", path.display()),
             Self::Unreadable { path, .. } => format!(
-                "nothing was changed; restore {0} from a copy, or move it away and authorise again",
+                "nothing was changed; restore {0} from a copy, or move it away and log in again",
                 path.display()
             ),
             Self::Write { path, .. } => format!(
@@ -225,7 +292,7 @@ impl fmt::Display for TokenKind {
 
 #[cfg(test)]
 mod tests {
-    //! One suite for every token store.
+    //! One test suite for all token stores.
 
     use std::sync::Arc;
     use std::time::Duration;
@@ -263,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_kept_comes_back_whole() {
+    async fn saved_token_record_round_trips() {
         let (_dir, stores) = stores();
         for store in stores {
             assert!(store.load(&bot()).await.unwrap().is_none());
@@ -302,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_without_a_token_is_no_identity_but_remembers_its_seeds() {
+    async fn record_without_token_is_no_identity_but_keeps_its_seeds() {
         let (_dir, stores) = stores();
         for store in stores {
             let lease = store.lease(&bot()).await.unwrap();
@@ -328,7 +395,7 @@ mod tests {
             let identity = bot();
             let waiting = store.lease(&identity);
             tokio::pin!(waiting);
-            // Only time shows that somebody waits; on a slow machine it shows less, and never something wrong.
+            // Waiting is only detectable by time; on a slow machine the test detects less, but never fails wrongly.
             let early = tokio::time::timeout(Duration::from_millis(60), &mut waiting).await;
             assert!(early.is_err(), "two holders at once");
             drop(lease);
@@ -340,6 +407,27 @@ mod tests {
                 .await
                 .unwrap();
             drop(second);
+        }
+    }
+
+    #[tokio::test]
+    async fn version_changes_with_every_change_of_the_store() {
+        let (_dir, stores) = stores();
+        for store in stores {
+            let before = store.version().await.unwrap();
+            assert!(store.load_all().await.unwrap().is_empty());
+            let lease = store.lease(&bot()).await.unwrap();
+            for access in ["first", "other"] {
+                let record = TokenRecord {
+                    token: Some(token(access)),
+                    seeds: Vec::new(),
+                };
+                lease.save(&record).await.unwrap();
+                let all = store.load_all().await.unwrap();
+                assert_eq!(all[&bot()].access.expose_secret(), access);
+            }
+            let after = store.version().await.unwrap();
+            assert!(before.is_none() || before != after, "{before:?} {after:?}");
         }
     }
 

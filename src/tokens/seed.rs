@@ -1,44 +1,46 @@
-//! Taking over tokens that somebody put into the environment.
+//! Import of tokens from environment variables.
 //!
-//! The environment says the same at every start, while the store moves on: refreshing replaces the pair. So a seed is
-//! taken **once**. Its fingerprint stays in the record through refreshes, logins and logouts, and:
+//! The environment is the same at every start, while the store changes: a refresh replaces the pair. Therefore a seed is
+//! imported **once**. Its fingerprint stays in the record through refreshes, logins and logouts, and:
 //!
-//! - a seed never seen before is new information, a grant that somebody just put there: it replaces what is stored;
-//! - a seed that was taken before is the past: whatever is stored is newer (its own descendants, a later login, a later
-//!   seed) and stays;
-//! - after a logout nothing is stored; a known seed's access token is then taken again, since trying it does no harm,
-//!   but never its refresh token, which may be spent, and a spent one-time token that is sent again ends the grant.
+//! - a new seed is a grant that was just configured: it replaces the stored token;
+//! - a seed that was imported before is outdated: the stored token is newer (refreshed from it, from a later login, or from a
+//!   later seed) and stays, as long as it may be usable;
+//! - a stored token that is no longer usable (another seed that no platform ever accepted, a grant that was rejected or that
+//!   expired permanently) is replaced by the configured seed, which may be the correct one;
+//! - after a logout no token is stored; a known seed's access token is then imported again, since trying it is harmless, but
+//!   not its refresh token: it may be used up, and sending a used one-time token again revokes the grant.
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{RefreshToken, StoredToken, TokenError, TokenStore};
+use super::{RefreshState, RefreshToken, StoredToken, TokenError, TokenStore};
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 
-/// Fingerprints remembered for each identity.
+/// Fingerprints stored per identity.
 const REMEMBERED: usize = 32;
 
 /// A token from the environment.
 #[derive(Debug, Clone)]
 pub struct Seed {
-    /// The access token; a leading `oauth:`, as chat clients write it, is not part of it.
+    /// The access token without the prefix `oauth:` that chat clients use.
     pub access: SecretString,
-    /// The refresh token, where given.
+    /// The refresh token, if configured.
     pub refresh: Option<SecretString>,
 }
 
-/// What became of a seed.
+/// Result of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seeded {
-    /// It is now the identity's token.
+    /// The seed is now the identity's token.
     Taken,
-    /// What is stored is newer and stays.
-    KeptStored,
+    /// The stored token is newer and stays.
+    StoredKept,
 }
 
-/// Offers `seed` as the token of `identity` at the moment `now`.
+/// Offers `seed` as the token of `identity` at time `now`.
 pub async fn seed(
     store: &dyn TokenStore,
     identity: &Identity,
@@ -55,16 +57,23 @@ pub async fn seed(
         .token
         .as_ref()
         .is_some_and(|stored| is_same(stored, access, seed.refresh.as_ref()));
-    if record.token.is_some() && (known || same_grant) {
+    let useless = record
+        .token
+        .as_ref()
+        .is_some_and(|stored| is_useless(stored, &record.seeds, now));
+    if record.token.is_some() && (same_grant || (known && !useless)) {
         if !known {
             remember(&mut record.seeds, fingerprint);
             lease.save(&record).await?;
         }
-        return Ok(Seeded::KeptStored);
+        return Ok(Seeded::StoredKept);
     }
     let mut token = StoredToken::unproven(access.to_owned(), now);
-    if !known {
+    // If the stored token is unusable, the seed's grant has nothing left that a used refresh token could revoke.
+    if !known || useless {
         token.refresh = seed.refresh.clone().map(RefreshToken::fresh);
+    }
+    if !known {
         remember(&mut record.seeds, fingerprint);
     }
     record.token = Some(token);
@@ -81,6 +90,20 @@ fn is_same(stored: &StoredToken, access: &str, refresh: Option<&SecretString>) -
         || (refresh.is_some() && stored_refresh == refresh.map(SecretString::expose_secret))
 }
 
+/// Whether `stored` can be replaced by a configured token: it is itself a seed that no platform ever accepted, its grant was
+/// rejected, or it expired and cannot be refreshed. A login that was not checked yet is not a seed, and stays.
+fn is_useless(stored: &StoredToken, seeds: &[String], now: Timestamp) -> bool {
+    let refresh = stored.refresh.as_ref();
+    if !stored.was_accepted() {
+        let access = stored.access.expose_secret();
+        return seeds.contains(&fingerprint(access, refresh.map(|refresh| &refresh.secret)));
+    }
+    match refresh {
+        Some(refresh) => matches!(refresh.state, RefreshState::Refused { .. }),
+        None => stored.expires_at.is_some_and(|end| end <= now),
+    }
+}
+
 fn remember(seeds: &mut Vec<String>, fingerprint: String) {
     if seeds.len() >= REMEMBERED {
         seeds.remove(0);
@@ -88,7 +111,7 @@ fn remember(seeds: &mut Vec<String>, fingerprint: String) {
     seeds.push(fingerprint);
 }
 
-/// Returns a digest that recognises a seed and from which it cannot be told.
+/// Returns a digest that identifies a seed and from which the seed cannot be derived.
 fn fingerprint(access: &str, refresh: Option<&SecretString>) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(access.as_bytes());
@@ -99,7 +122,7 @@ fn fingerprint(access: &str, refresh: Option<&SecretString>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{MemoryTokenStore, RefreshState};
+    use super::super::MemoryTokenStore;
     use super::*;
 
     fn given(access: &str, refresh: Option<&str>) -> Seed {
@@ -129,6 +152,12 @@ mod tests {
             lease.save(&record).await.unwrap();
         }
 
+        /// Simulates that the platform accepts the stored token.
+        async fn accepted(&self) {
+            self.change(|token| token.as_mut().unwrap().user_id = Some("900100".to_owned()))
+                .await;
+        }
+
         async fn stored(&self) -> (String, Option<String>) {
             let token = self.0.load(&self.1).await.unwrap().unwrap();
             let refresh = token
@@ -153,10 +182,11 @@ mod tests {
         rig.seed("one", Some("r1")).await;
         let refreshed = StoredToken {
             refresh: Some(RefreshToken::fresh("r2".to_owned())),
+            expires_at: Some(Timestamp::EPOCH.plus_secs(3600)),
             ..StoredToken::unproven("newer".to_owned(), Timestamp::EPOCH)
         };
         rig.change(|token| *token = Some(refreshed)).await;
-        assert_eq!(rig.seed("one", Some("r1")).await, Seeded::KeptStored);
+        assert_eq!(rig.seed("one", Some("r1")).await, Seeded::StoredKept);
         assert_eq!(rig.stored().await, ("newer".to_owned(), Some("r2".to_owned())));
     }
 
@@ -165,12 +195,66 @@ mod tests {
         let rig = Rig::new();
         rig.seed("one", Some("r1")).await;
         rig.seed("two", Some("r2")).await;
-        assert_eq!(rig.seed("one", Some("r1")).await, Seeded::KeptStored);
+        rig.accepted().await;
+        assert_eq!(rig.seed("one", Some("r1")).await, Seeded::StoredKept);
         assert_eq!(rig.stored().await.0, "two");
     }
 
     #[tokio::test]
-    async fn after_a_logout_a_known_seed_comes_back_without_its_refresh_token() {
+    async fn correct_seed_is_taken_again_after_a_wrong_one() {
+        let rig = Rig::new();
+        rig.seed("correct", Some("r1")).await;
+        rig.accepted().await;
+        assert_eq!(rig.seed("wrong", None).await, Seeded::Taken);
+        assert_eq!(rig.seed("correct", Some("r1")).await, Seeded::Taken);
+        assert_eq!(rig.stored().await, ("correct".to_owned(), Some("r1".to_owned())));
+        assert_eq!(rig.seed("correct", Some("r1")).await, Seeded::StoredKept);
+    }
+
+    #[tokio::test]
+    async fn configured_token_is_tried_once_the_stored_was_refused() {
+        let refused = |token: &mut StoredToken| {
+            let mut refresh = RefreshToken::fresh("r2".to_owned());
+            refresh.state = RefreshState::Refused {
+                at: Timestamp::EPOCH,
+                reason: "Invalid refresh token".to_owned(),
+            };
+            token.refresh = Some(refresh);
+        };
+        let expired = |token: &mut StoredToken| {
+            token.refresh = None;
+            token.expires_at = Some(Timestamp::EPOCH);
+        };
+        for (what, useless) in [
+            ("refused", &refused as &(dyn Fn(&mut StoredToken) + Sync)),
+            ("expired", &expired),
+        ] {
+            let rig = Rig::new();
+            rig.seed("one", None).await;
+            rig.change(|token| {
+                let mut later = StoredToken::unproven("later".to_owned(), Timestamp::EPOCH);
+                later.user_id = Some("900100".to_owned());
+                useless(&mut later);
+                *token = Some(later);
+            })
+            .await;
+            assert_eq!(rig.seed("one", None).await, Seeded::Taken, "{what}");
+            assert_eq!(rig.stored().await.0, "one", "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn login_that_was_not_checked_yet_stays_over_a_known_seed() {
+        let rig = Rig::new();
+        rig.seed("one", None).await;
+        let login = StoredToken::unproven("login".to_owned(), Timestamp::EPOCH);
+        rig.change(|token| *token = Some(login)).await;
+        assert_eq!(rig.seed("one", None).await, Seeded::StoredKept);
+        assert_eq!(rig.stored().await.0, "login");
+    }
+
+    #[tokio::test]
+    async fn used_seed_after_logout_is_stored_without_refresh_token() {
         let rig = Rig::new();
         rig.seed("one", Some("r1")).await;
         rig.change(|token| *token = None).await;
@@ -179,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_seed_of_the_stored_grant_changes_nothing() {
+    async fn seed_matching_the_stored_token_changes_nothing() {
         let rig = Rig::new();
         let stored = StoredToken {
             refresh: Some(RefreshToken {
@@ -192,8 +276,8 @@ mod tests {
             ..StoredToken::unproven("one".to_owned(), Timestamp::EPOCH)
         };
         rig.change(|token| *token = Some(stored)).await;
-        assert_eq!(rig.seed("one", None).await, Seeded::KeptStored);
-        assert_eq!(rig.seed("older", Some("r1")).await, Seeded::KeptStored);
+        assert_eq!(rig.seed("one", None).await, Seeded::StoredKept);
+        assert_eq!(rig.seed("older", Some("r1")).await, Seeded::StoredKept);
         let state = rig.0.load(&rig.1).await.unwrap().unwrap().refresh.unwrap().state;
         assert!(matches!(state, RefreshState::InUse { .. }));
     }

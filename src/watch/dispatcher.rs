@@ -1,7 +1,7 @@
-//! Sends what waits in the outbox: in order within a source, after its acknowledgement gone from the file, again after
-//! anything else.
+//! Sends the events that wait in the outbox: in order within a source. An acknowledged event is removed from the file; a failed
+//! one is retried.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,39 +12,47 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::ledger::{Ledger, LedgerError, Waiting};
+use super::outbox::{Outbox, OutboxError, Waiting};
 use crate::blocking::blocking;
 use crate::clock::Chance;
 use crate::core::event::Event;
 use crate::core::source::SourceKey;
 use crate::lifecycle::Stop;
 
-/// Where events go: a bus, or straight to the persister.
+/// Receives events: a bus, or the persister of this process.
 #[async_trait]
-pub trait Outlet: Send + Sync {
-    /// Says where, for people.
+pub trait Sink: Send + Sync {
+    /// Returns a description of the destination for users.
     fn describe(&self) -> String;
 
-    /// Sends events, at most one a source, and says of each in the same order whether it was acknowledged.
-    async fn send(&self, events: &[Event]) -> Vec<Result<(), Unsent>>;
+    /// Returns why nothing can be sent now, if that is known without trying.
+    fn interruption(&self) -> Option<String> {
+        None
+    }
+
+    /// Sends events, at most one per source, and returns for each in the same order whether it was acknowledged.
+    async fn send(&self, events: &[Event]) -> Vec<Result<(), SendError>>;
 }
 
 /// Why an event was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unsent {
-    /// It may be later; it may even have arrived.
+pub enum SendError {
+    /// A retry may succeed; the event may even have arrived.
     #[error("{0}")]
-    Later(String),
-    /// It never will be: trying again changes nothing.
+    Transient(String),
+    /// Events of this source are not accepted until someone acts; those of other sources are.
     #[error("{0}")]
-    Never(String),
+    Blocked(String),
+    /// It will never be accepted: a retry changes nothing.
+    #[error("{0}")]
+    Permanent(String),
 }
 
-/// Events in one request. Sources are independent, so this is also how many sources may be in flight.
+/// Maximum number of events per request. Sources are independent, so this is also how many sources may be in flight.
 const BATCH: usize = 256;
-/// First and longest wait after a failure.
+/// First and longest backoff after a failure.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
-/// How often a silent outbox is looked at nevertheless.
+/// How often the outbox is checked without a notification.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// Counts of the dispatcher, for metrics and health.
@@ -54,25 +62,25 @@ pub struct Dispatched {
     pub sent: AtomicU64,
     /// Attempts that failed.
     pub failed: AtomicU64,
-    /// Events that the bus will never take.
+    /// Events that the bus rejected permanently.
     pub refused: AtomicU64,
     /// Whether the last attempt failed as a whole.
-    pub stuck: AtomicBool,
+    pub pending: AtomicBool,
 }
 
-/// Sends what waits.
+/// Sends the waiting events.
 pub struct Dispatcher {
     /// The outbox.
-    pub ledger: Arc<Ledger>,
-    /// Where to.
-    pub outlet: Arc<dyn Outlet>,
-    /// Most events a second that are no transitions; no bound when `None`.
+    pub outbox: Arc<Outbox>,
+    /// The destination.
+    pub sink: Arc<dyn Sink>,
+    /// Maximum number of events per second that are not transitions; unlimited when `None`.
     pub pace: Option<NonZeroU32>,
-    /// Rung when something new waits.
-    pub bell: Arc<Notify>,
-    /// True, or without a sender, once nothing more will be put into the outbox.
+    /// Notified when a new event waits.
+    pub wake: Arc<Notify>,
+    /// True, or without a sender, once nothing more will be added to the outbox.
     pub closing: watch::Receiver<bool>,
-    /// What was done.
+    /// Counts of what was done.
     pub counts: Arc<Dispatched>,
     /// Jitter.
     pub chance: Chance,
@@ -80,31 +88,32 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Runs until the outbox is closed and empty, or cannot be emptied.
-    pub async fn run(mut self, stop: Stop) -> Result<(), LedgerError> {
+    pub async fn run(mut self, stop: Stop) -> Result<(), OutboxError> {
         let mut held = Held::default();
         let mut failures = 0_u32;
         let mut spread = Spread::new(self.pace);
         loop {
-            // A recorder that died says nothing any more, and nothing comes after it either.
+            // A writer that has exited sends nothing more, and no events follow.
             let closing = *self.closing.borrow() || self.closing.has_changed().is_err();
             self.forget(&mut held).await?;
             // Reading a few rows that were just written takes microseconds: not worth another thread.
             let waiting = match self
-                .ledger
+                .outbox
                 .next(BATCH, spread.allowance(), &|source| held.holds(source))
             {
                 Ok(waiting) => waiting,
-                // The recorder says so; nothing is lost.
+                // The writer reports the error; nothing is lost.
                 Err(error) if error.may_pass() && !closing => Vec::new(),
                 Err(error) => return Err(error),
             };
             if waiting.is_empty() {
-                if closing && (self.ledger.depth().events == 0 || spread.is_bounded()) {
+                let is_hopeless = || self.outbox.behind().is_subset(&held.blocked);
+                if closing && (self.outbox.depth().events == 0 || spread.is_bounded() || is_hopeless()) {
                     self.leave();
                     return Ok(());
                 }
                 tokio::select! {
-                    () = self.bell.notified() => {}
+                    () = self.wake.notified() => {}
                     () = tokio::time::sleep(spread.until_next().min(IDLE)) => {}
                     _ = self.closing.changed(), if !closing => {}
                     () = stop.cut() => return Ok(()),
@@ -113,13 +122,13 @@ impl Dispatcher {
             }
             let events: Vec<Event> = waiting.iter().map(|waiting| waiting.event.clone()).collect();
             let results = tokio::select! {
-                results = self.outlet.send(&events) => results,
+                results = self.sink.send(&events) => results,
                 () = stop.cut() => return Ok(()),
             };
             spread.spend(waiting.iter().filter(|waiting| !waiting.urgent).count());
             if self.settle(waiting, results, &mut held).await? {
                 if failures > 0 {
-                    info!(outlet = self.outlet.describe(), "Events are taken again");
+                    info!(sink = self.sink.describe(), "Events are taken again");
                 }
                 failures = 0;
                 continue;
@@ -138,9 +147,9 @@ impl Dispatcher {
         }
     }
 
-    /// Says what stays behind; it is sent at the next start.
+    /// Logs how many events remain; they are sent at the next start.
     fn leave(&self) {
-        let left = self.ledger.depth().events;
+        let left = self.outbox.depth().events;
         if left > 0 {
             info!(
                 events = left,
@@ -149,16 +158,16 @@ impl Dispatcher {
         }
     }
 
-    /// Forgets what was acknowledged. A full disk refuses even that; then it is remembered until it does not, and its
-    /// sources wait, so that nothing is sent over and over.
-    async fn forget(&self, held: &mut Held) -> Result<(), LedgerError> {
+    /// Removes acknowledged events from the file. A full disk prevents even that; then they are remembered until it succeeds, and
+    /// their sources wait, so that no event is sent again and again.
+    async fn forget(&self, held: &mut Held) -> Result<(), OutboxError> {
         held.sources
             .retain(|_, (until, _)| *until + PATIENCE.1 > Instant::now());
         if held.unforgotten.is_empty() || held.forget_at.is_some_and(|at| at > Instant::now()) {
             return Ok(());
         }
-        let (ledger, unforgotten) = (Arc::clone(&self.ledger), std::mem::take(&mut held.unforgotten));
-        let (done, unforgotten) = blocking(move || (ledger.sent(&unforgotten), unforgotten)).await;
+        let (outbox, unforgotten) = (Arc::clone(&self.outbox), std::mem::take(&mut held.unforgotten));
+        let (done, unforgotten) = blocking(move || (outbox.sent(&unforgotten), unforgotten)).await;
         match done {
             Ok(()) => held.forget_at = None,
             Err(error) if error.may_pass() => {
@@ -170,28 +179,41 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Books the results. Returns whether anything went through.
+    /// Applies the results. Returns whether any event was acknowledged.
     async fn settle(
         &self,
         waiting: Vec<Waiting>,
-        results: Vec<Result<(), Unsent>>,
+        results: Vec<Result<(), SendError>>,
         held: &mut Held,
-    ) -> Result<bool, LedgerError> {
+    ) -> Result<bool, OutboxError> {
         let mut sent = Vec::new();
         let mut refused: Vec<(Waiting, String)> = Vec::new();
         let mut later: Vec<(Waiting, String)> = Vec::new();
-        // An outlet that answers too little has not acknowledged the rest.
-        let unanswered = std::iter::repeat_with(|| Err(Unsent::Later("no answer".to_owned())));
+        let mut blocked: Vec<(Waiting, String)> = Vec::new();
+        // A sink that returns too few results has not acknowledged the rest.
+        let unanswered = std::iter::repeat_with(|| Err(SendError::Transient("no answer".to_owned())));
         for (waiting, result) in waiting.into_iter().zip(results.into_iter().chain(unanswered)) {
             match result {
                 Ok(()) => sent.push(waiting),
-                Err(Unsent::Never(reason)) => refused.push((waiting, reason)),
-                Err(Unsent::Later(reason)) => later.push((waiting, reason)),
+                Err(SendError::Permanent(reason)) => refused.push((waiting, reason)),
+                Err(SendError::Transient(reason)) => later.push((waiting, reason)),
+                Err(SendError::Blocked(reason)) => blocked.push((waiting, reason)),
             }
         }
-        let through = !sent.is_empty() || !refused.is_empty();
+        let through = !sent.is_empty() || !refused.is_empty() || (!blocked.is_empty() && later.is_empty());
+        for (waiting, reason) in &blocked {
+            let source = &waiting.event.source;
+            let attempt = held.sources.get(source).map_or(0, |(_, attempt)| *attempt);
+            if attempt == 0 {
+                warn!(source.key = %source, reason, "Events of `{source}` are not accepted; they wait in the outbox");
+            }
+            let until = Instant::now() + PATIENCE.1;
+            held.sources.insert(source.clone(), (until, attempt + 1));
+            held.blocked.insert(source.clone());
+        }
         for waiting in &sent {
             held.sources.remove(&waiting.event.source);
+            held.blocked.remove(&waiting.event.source);
         }
         for (waiting, reason) in &later {
             let attempt = held
@@ -206,18 +228,18 @@ impl Dispatcher {
             }
         }
         if let Some((_, reason)) = later.first().filter(|_| !through) {
-            if !self.counts.stuck.swap(true, Ordering::Relaxed) {
+            if !self.counts.pending.swap(true, Ordering::Relaxed) {
                 warn!(
-                    outlet = self.outlet.describe(),
+                    sink = self.sink.describe(),
                     reason, "Events are not taken; they wait in the outbox"
                 );
             }
         } else {
-            self.counts.stuck.store(false, Ordering::Relaxed);
+            self.counts.pending.store(false, Ordering::Relaxed);
         }
         let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
         count(&self.counts.sent, sent.len());
-        count(&self.counts.failed, later.len());
+        count(&self.counts.failed, later.len() + blocked.len());
         count(&self.counts.refused, refused.len());
         for (waiting, reason) in &refused {
             error!(
@@ -228,13 +250,13 @@ impl Dispatcher {
         held.unforgotten.extend(sent);
         held.forget_at = None;
         self.forget(held).await?;
-        let ledger = Arc::clone(&self.ledger);
+        let outbox = Arc::clone(&self.outbox);
         let aside = blocking(move || {
             let mut aside = refused.iter();
-            aside.try_for_each(|(waiting, reason)| ledger.refused(std::slice::from_ref(waiting), reason))
+            aside.try_for_each(|(waiting, reason)| outbox.refused(std::slice::from_ref(waiting), reason))
         });
         match aside.await {
-            // It will be refused again when there is room to put it aside.
+            // It will be rejected again when there is space to store it as refused.
             Ok(()) => Ok(through),
             Err(error) if error.may_pass() => Ok(through),
             Err(error) => Err(error),
@@ -248,14 +270,16 @@ impl Dispatcher {
     }
 }
 
-/// What is not sent now although it waits.
+/// Waiting events that are not sent now.
 #[derive(Default)]
 struct Held {
-    /// Sources whose last event was not taken: until when, and how often in a row.
+    /// Sources whose last event was not accepted: until when, and the number of consecutive failures.
     sources: HashMap<SourceKey, (Instant, u32)>,
-    /// Events acknowledged and not yet forgotten.
+    /// Those of them whose events are not accepted until someone acts.
+    blocked: HashSet<SourceKey>,
+    /// Events that are acknowledged and not yet removed from the file.
     unforgotten: Vec<Waiting>,
-    /// When forgetting is tried again.
+    /// When removing them is retried.
     forget_at: Option<Instant>,
 }
 
@@ -270,7 +294,7 @@ impl Held {
     }
 }
 
-/// Lets at most so many events a second pass that are no transitions.
+/// Limits how many events per second pass that are not transitions.
 struct Spread {
     interval: Option<Duration>,
     next: Instant,
@@ -288,7 +312,7 @@ impl Spread {
         self.interval.is_some()
     }
 
-    /// How many may pass now: one at a time, so that they never come in a burst.
+    /// How many may pass now: one at a time, so that they never form a burst.
     fn allowance(&self) -> usize {
         match self.interval {
             None => usize::MAX,

@@ -1,69 +1,79 @@
-//! The daemon put together from its ports: what `bitbrat watch` runs, whatever the adapters behind them.
+//! The daemon, assembled from its ports: what `bitbrat watch` runs, whatever the adapters.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::attended::{Attended, Attendee};
-use super::dispatcher::{Dispatched, Dispatcher, Outlet};
-use super::intake::{Intake, Observer};
-use super::jumps;
-use super::lanes::Lanes;
-use super::ledger::{Ledger, LedgerError};
-use super::listening::{Ears, Listening, Report};
+use super::accounts::AccountFanOut;
+use super::clock_jumps;
+use super::dispatcher::{Dispatched, Dispatcher, Sink};
+use super::listeners::{ListenerContext, ListenerTask, Report, TokenChanges};
 use super::lock::StateLock;
-use super::outlets::{ToBus, ToPersister};
+use super::monitored::{MonitoredSource, MonitoredSources};
+use super::observations::{ObservationSender, Observer};
+use super::outbox::{Outbox, OutboxError};
 use super::overview::{View, ViewOf};
-use super::recorder::{Beat, Recorded, Recorder, Stuck};
+use super::pollers::Pollers;
+use super::sinks::{BusSink, PersisterSink};
 use super::ticks::{self, Timetable};
 use super::tracker::Tracker;
+use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
+use crate::core::compact::Compact;
 use crate::core::counters::Counters;
+use crate::core::event::InitialEvents;
 use crate::core::evidence::{Knowledge, LinkNow};
-use crate::core::observation::{Fact, LinkState, Observation, Transport};
-use crate::core::resting::Resting;
+use crate::core::observation::{Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
+use crate::core::stream::evidence::StreamEvidence;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
+use crate::http::CorrectedClock;
 use crate::lifecycle::{Stop, Tasks};
 use crate::persist::Persister;
-use crate::platforms::{Platform, ProbeSet, ProbeSink as _};
+use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink as _};
 
-/// What is not a transition leaves for the bus at most so often a second: BitBrat's own consumer loses floods.
+/// Maximum number of events per second to the bus that are not transitions: BitBrat's own consumer loses events in a flood.
 pub const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
-/// How often the logs of SQLite files are moved into them. Whoever commits would have to do it otherwise.
+/// How often the write-ahead logs of SQLite files are checkpointed. Otherwise a commit would have to do it.
 pub const TIDY: Duration = Duration::from_secs(5);
 
-/// How long a store must have taken everything before it is said to be well again: longer than pauses between attempts.
+/// How long a store must have accepted everything before it is reported as recovered: longer than the backoff between attempts.
 const STORE_CALM: Duration = Duration::from_mins(1);
 
-/// What the daemon is made of.
+/// How long `watch --once` waits for a platform that does not answer at all: longer than one request with its retries takes on a
+/// bad connection, and short enough for a cron job that runs every minute.
+const ONCE_PATIENCE: Duration = Duration::from_secs(25);
+
+/// The parts of the daemon.
 pub struct Parts {
-    /// Where it keeps its memory. It must exist.
+    /// The directory for the daemon's state. It must exist.
     pub state_dir: PathBuf,
-    /// Name under which it counts; made up once when `None`.
+    /// Name under which this process stores its totals; generated once when `None`.
     pub instance: Option<String>,
-    /// Most events that its outbox keeps.
+    /// Maximum number of events in the outbox.
     pub outbox: usize,
-    /// What it attends.
-    pub sources: Vec<Attendee>,
+    /// The monitored sources.
+    pub sources: Vec<MonitoredSource>,
+    /// What the store contains about them already, also from other writers.
+    pub stored: Vec<(SourceKey, Compact)>,
     /// The platforms of these sources.
     pub platforms: Vec<Arc<dyn Platform>>,
-    /// Where events go.
+    /// The destination of events.
     pub route: Route,
     /// When each probe runs.
     pub timetable: Timetable,
-    /// Each look starts up to this much later.
+    /// Maximum random delay of each probe.
     pub jitter: Duration,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -71,94 +81,124 @@ pub struct Parts {
     pub chance: Chance,
 }
 
-/// Where events go.
+/// The destination of events.
 pub enum Route {
-    /// Straight to the persister of this process.
+    /// The persister of this process.
     Local {
-        /// The persister. It should write what it is given without waiting for long, because we wait already.
+        /// The persister. It should write what it receives without a long delay, because the writer batches already.
         persister: Arc<Persister>,
-        /// Where it stores, for people.
+        /// Where it stores, for users.
         location: String,
-        /// How often a source without transitions is handed on.
+        /// How often the state of a source without transitions is stored.
         heartbeat: Duration,
     },
-    /// Over a bus.
+    /// A bus.
     Bus {
         /// The bus.
         bus: Arc<dyn EventBus>,
-        /// How often a source without transitions is told of.
+        /// How often a heartbeat of a source without transitions is published.
         heartbeat: Duration,
+        /// How first observations are published.
+        initial_events: InitialEvents,
     },
 }
 
 /// A running daemon.
 pub struct Engine {
-    /// What it attends.
-    pub attended: Attended,
-    /// The lanes.
-    pub lanes: Arc<Lanes>,
-    intake: Option<Intake>,
+    /// The monitored sources.
+    pub monitored: MonitoredSources,
+    /// The pollers.
+    pub pollers: Arc<Pollers>,
+    observations: Option<ObservationSender>,
     taken: Arc<AtomicU64>,
     timetable: watch::Sender<Timetable>,
-    ledger: Arc<Ledger>,
-    recorded: Arc<Recorded>,
+    outbox: Arc<Outbox>,
+    stats: Arc<WriterStats>,
     dispatched: Arc<Dispatched>,
-    outlet: Arc<dyn Outlet>,
+    sink: Arc<dyn Sink>,
     listeners: Vec<(String, Report)>,
     tasks: Tasks,
+    finished: Arc<AtomicBool>,
+    /// Links that the store has as open, of sources that are not in the state directory.
+    left: Vec<(Transport, SourceKey)>,
     started_at: Timestamp,
     instance: String,
     jumped: watch::Receiver<u64>,
+    platforms: Vec<Arc<dyn Platform>>,
+    token_changes: watch::Sender<TokenChanges>,
 }
 
 impl Engine {
-    /// Starts everything but listeners and schedules. With `farewell`, the end of the daemon is told.
-    pub fn start(parts: Parts, tasks: &Tasks, farewell: bool) -> Result<Self, Failure> {
+    /// Starts everything except listeners and schedules. With `shutdown`, the end of the daemon is published.
+    pub fn start(parts: Parts, tasks: &Tasks, shutdown: bool) -> Result<Self, Failure> {
         let cannot = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(ExitCode::Failed, "cannot start watching").because(error)
         };
         let lock = StateLock::take(&parts.state_dir).map_err(|error| {
-            cannot(&error).hint("stop the other one, or give this one its own BITBRAT_STATE_DIR")
+            let hint = error.hint();
+            cannot(&error).hint(hint)
         })?;
-        let (ledger, instance, tracker) = restore(&parts, lock).map_err(|error| cannot(&error))?;
-        let recorded = Arc::new(Recorded::default());
+        let (outbox, instance, mut tracker) = restore(&parts, lock).map_err(|error| cannot(&error))?;
+        let over_bus = matches!(parts.route, Route::Bus { .. });
+        let mut pending = PendingCommits::default();
+        let mut left = Vec::new();
+        for (source, stored) in parts.stored {
+            let stored = stored.knowledge();
+            if tracker.known(&source).is_none() {
+                let open = open_links(&stored).filter(|transport| *transport != Transport::Api);
+                left.extend(open.map(|transport| (transport, source.clone())));
+            }
+            // Changes that occurred while nothing was published are reported as one event. If the store itself is the
+            // destination, the process that wrote it has recorded the change.
+            if tracker.merge_stored(&source, &stored, over_bus) && over_bus {
+                pending.defer(source);
+            }
+        }
+        let initial_events = match &parts.route {
+            Route::Local { .. } => InitialEvents::Flag,
+            Route::Bus { initial_events, .. } => *initial_events,
+        };
+        let stats = Arc::new(WriterStats::default());
         let dispatched = Arc::new(Dispatched::default());
-        let attended = Attended::new(parts.sources);
-        let live = Arc::clone(&recorded);
-        let lanes = Lanes::new(
+        let monitored = MonitoredSources::new(parts.sources);
+        let live = Arc::clone(&stats);
+        let pollers = Pollers::new(
             &parts.platforms,
-            attended.clone(),
+            monitored.clone(),
             Arc::new(move || live.live()),
             parts.jitter,
             parts.chance.clone(),
         );
-        let suspicious = Arc::clone(&lanes);
-        let (intake, inputs) = Intake::new();
-        intake.show_to(Arc::new(move |observation| {
-            if looks_unauthorised(observation) {
+        let suspicious = Arc::clone(&pollers);
+        let (observations, inputs) = ObservationSender::new();
+        observations.show_to(Arc::new(move |observation| {
+            if is_unauthorized(observation) {
                 suspicious.suspect_authorisation(observation.source.platform());
             }
         }));
-        let bell = Arc::new(Notify::new());
+        let fan_out = AccountFanOut::new(monitored.clone(), parts.platforms.clone());
+        observations.extend_by(Arc::new(move |observation| fan_out.others(observation)));
+        let wake = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
-        let (outlet, beat, pace) = pave(parts.route, &parts.clock, tasks);
-        let writer = Recorder {
+        let (sink, confirmations, pace) = build_route(parts.route, &parts.clock, tasks);
+        let writer = Writer {
             tracker,
-            ledger: Arc::clone(&ledger),
+            outbox: Arc::clone(&outbox),
             inputs,
-            beat,
-            clock: Arc::clone(&parts.clock),
-            bell: Arc::clone(&bell),
+            confirmations,
+            clock: CorrectedClock::new(Arc::clone(&parts.clock)),
+            wake: Arc::clone(&wake),
             closing,
-            counts: Arc::clone(&recorded),
-            farewell,
-            stuck: Stuck::default(),
+            counts: Arc::clone(&stats),
+            shutdown,
+            pending,
+            initial_events,
         };
         let sender = Dispatcher {
-            ledger: Arc::clone(&ledger),
-            outlet: Arc::clone(&outlet),
+            outbox: Arc::clone(&outbox),
+            sink: Arc::clone(&sink),
             pace,
-            bell,
+            wake,
             closing: closed,
             counts: Arc::clone(&dispatched),
             chance: parts.chance,
@@ -167,116 +207,143 @@ impl Engine {
         tasks.spawn("dispatcher", |stop| sender.run(stop));
         let (jump, jumped) = watch::channel(0);
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));
-        tasks.spawn("clock-watch", |stop| jumps::run(clock, jump, stop));
-        let tidied = Arc::clone(&ledger);
-        tasks.spawn("ledger-tidy", |stop| tidy(tidied, stop));
+        tasks.spawn("clock-watch", |stop| clock_jumps::run(clock, jump, stop));
+        let tidied = Arc::clone(&outbox);
+        tasks.spawn("outbox-tidy", |stop| tidy(tidied, stop));
         Ok(Self {
             started_at: parts.clock.now(),
-            attended,
-            lanes,
-            taken: intake.taken(),
-            intake: Some(intake),
+            monitored,
+            pollers,
+            taken: observations.taken(),
+            observations: Some(observations),
             timetable,
-            ledger,
-            recorded,
+            outbox,
+            stats,
             dispatched,
-            outlet,
+            sink,
             listeners: Vec::new(),
             tasks: tasks.clone(),
+            finished: Arc::default(),
+            left,
             instance,
             jumped,
+            platforms: parts.platforms,
+            token_changes: watch::Sender::default(),
         })
     }
 
-    /// Returns the name under which this process counts.
+    /// Returns the name under which this process stores its totals.
     pub fn instance(&self) -> &str {
         &self.instance
     }
 
-    /// Shows every observation to `observer`, for listeners that hold what they hear against what polls see.
+    /// Passes every observation to `observer`, for listeners that compare their events with what polls observe.
     pub fn show(&self, observer: Observer) {
-        if let Some(intake) = &self.intake {
-            intake.show_to(observer);
+        if let Some(observations) = &self.observations {
+            observations.show_to(observer);
         }
     }
 
-    /// Takes in what somebody outside the daemon's own producers knows. After the lanes have started it is too late.
+    /// Adds an observation from outside the daemon's own producers. Must be called before the pollers start.
     pub fn observe(&self, observation: Observation) {
-        if let Some(intake) = &self.intake {
-            intake.observe(observation);
+        if let Some(observations) = &self.observations {
+            observations.observe(observation);
         }
     }
 
-    /// Returns the totals that `writer` had counted when it stopped, for listeners that count by themselves.
+    /// Returns the totals that `writer` had counted when it stopped, for listeners that count themselves.
     pub fn totals(&self, writer: &str) -> Vec<(SourceKey, Counters)> {
         self.restored(|source, known| Some((source, *known.counters.get(writer)?)))
     }
 
-    /// Returns the sources whose link over `transport` an earlier run left open, or in trouble, when it was killed.
+    /// Returns the sources whose link over `transport` an earlier run left open or failing when it was killed.
     pub fn left_open(&self, transport: Transport) -> BTreeSet<SourceKey> {
-        let open = self.restored(|source, known| {
-            let link = known.evidence.connection.get(&transport);
-            link.is_some_and(|link| link.now() != LinkNow::Unattended)
-                .then_some(source)
-        });
-        open.into_iter().collect()
+        let open =
+            self.restored(|source, known| open_links(known).any(|open| open == transport).then_some(source));
+        let stored = self.left.iter().filter(|(open, _)| *open == transport);
+        open.into_iter()
+            .chain(stored.map(|(_, source)| source.clone()))
+            .collect()
     }
 
-    /// What is wanted of what was known at the start; nothing where that cannot be read.
+    /// Returns the known stream evidence of `platform`'s sources from when an earlier run ended.
+    pub fn streams(&self, platform: PlatformName) -> Vec<(SourceKey, StreamEvidence)> {
+        self.restored(|source, known| {
+            (source.platform() == platform).then(|| (source, known.evidence.stream.clone()))
+        })
+    }
+
+    /// Selects from the state that was stored at the start; empty if that cannot be read.
     fn restored<T>(&self, wanted: impl Fn(SourceKey, &Knowledge) -> Option<T>) -> Vec<T> {
         let mut found = Vec::new();
         let shown = self
-            .ledger
+            .outbox
             .restore(|source, known| found.extend(wanted(source, &known)));
         shown.map_or_else(|_| Vec::new(), |()| found)
     }
 
     /// Starts a listener.
-    pub fn listen(&mut self, listening: Listening) {
-        let Some(intake) = self.intake.clone() else { return };
-        let ears = Ears {
-            intake,
-            attended: self.attended.clone(),
-            lanes: Arc::clone(&self.lanes),
+    pub fn listen(&mut self, listening: ListenerTask) {
+        let Some(observations) = self.observations.clone() else {
+            return;
+        };
+        let context = ListenerContext {
+            observations,
+            monitored: self.monitored.clone(),
+            pollers: Arc::clone(&self.pollers),
+            token_changes: self.token_changes.subscribe(),
             tasks: self.tasks.clone(),
         };
         self.listeners.push((listening.name.clone(), listening.report));
         self.tasks
-            .spawn(listening.name, |stop| (listening.run)(ears, stop));
+            .spawn(listening.name, |stop| (listening.run)(context, stop));
     }
 
-    /// Starts the lanes and their schedules. After this no listener can be added.
+    /// Starts the pollers and their schedules. After this no listener can be added.
     pub fn run_schedules(&mut self) {
-        self.run_lanes();
-        let (timetable, jumped, lanes) = (
+        self.run_pollers();
+        let (timetable, jumped, pollers) = (
             self.timetable.subscribe(),
             self.jumped.clone(),
-            Arc::clone(&self.lanes),
+            Arc::clone(&self.pollers),
         );
         self.tasks
-            .spawn("ticks", |stop| ticks::run(timetable, jumped, lanes, stop));
+            .spawn("ticks", |stop| ticks::run(timetable, jumped, pollers, stop));
     }
 
-    /// Starts the lanes alone, for those who bring their own ticks. After this no listener can be added.
-    pub fn run_lanes(&mut self) {
-        if let Some(intake) = self.intake.take() {
-            self.lanes.start(&self.tasks, &intake);
+    /// Starts only the pollers, for callers that provide their own ticks. After this no listener can be added.
+    pub fn run_pollers(&mut self) {
+        if let Some(observations) = self.observations.take() {
+            self.pollers.start(&self.tasks, &observations);
         }
     }
 
-    /// Looks once for everything on the timetable, then asks for the end.
+    /// Runs every probe of the timetable once, then requests the stop.
     pub fn run_once(&mut self) {
-        let Some(intake) = self.intake.take() else { return };
+        let Some(observations) = self.observations.take() else {
+            return;
+        };
         let probes: ProbeSet = self.timetable.borrow().keys().copied().collect();
-        let (lanes, tasks) = (Arc::clone(&self.lanes), self.tasks.clone());
+        let (pollers, tasks) = (Arc::clone(&self.pollers), self.tasks.clone());
+        let finished = Arc::clone(&self.finished);
         self.tasks.spawn_brief("once", |stop| async move {
-            lanes.look_once(&probes, &intake, &stop).await;
+            if pollers
+                .probe_once(&probes, &observations, ONCE_PATIENCE, &stop)
+                .await
+            {
+                finished.store(true, Ordering::Relaxed);
+            }
             tasks.request_stop();
         });
     }
 
-    /// Takes over changed sources and schedules.
-    pub fn reconfigure(&self, sources: Vec<Attendee>, timetable: Timetable) {
+    /// Returns whether [`Engine::run_once`] waited until every platform had finished.
+    pub fn finished_once(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
+    }
+
+    /// Applies changed sources and schedules.
+    pub fn reconfigure(&self, sources: Vec<MonitoredSource>, timetable: Timetable) {
         let probes: ProbeSet = timetable.keys().copied().collect();
         let rescheduled = self.timetable.send_if_modified(|now| {
             let differs = *now != timetable;
@@ -285,56 +352,101 @@ impl Engine {
             }
             differs
         });
-        if self.attended.set(sources) && !rescheduled {
-            self.lanes.ask(&probes);
+        if self.monitored.set(sources) && !rescheduled {
+            self.pollers.ask(&probes);
         }
     }
 
-    /// Returns what tells whether the daemon's heart has moved since it was last asked.
+    /// Checks accounts whose tokens have changed, runs all probes of the sources that need them, and lets listeners retry what
+    /// was refused.
+    pub fn tokens_changed(&self, identities: &BTreeSet<Identity>) {
+        let mut changed = BTreeSet::new();
+        for platform in &self.platforms {
+            let name = platform.name();
+            let monitored = self.monitored.of(name);
+            let of_platform = format!("{name}/");
+            let mut needing = BTreeSet::new();
+            for identity in identities {
+                if identity.as_str().starts_with(&of_platform) {
+                    changed.insert(name);
+                    needing.extend(platform.needing(identity, &monitored));
+                }
+            }
+            let needing: Vec<_> = needing.into_iter().collect();
+            self.pollers.ask_now(&needing, &ProbeSet::from(Probe::ALL));
+        }
+        if changed.is_empty() {
+            return;
+        }
+        info!(
+            accounts = identities.len(),
+            "Accounts are checked: their tokens were changed, or a reload was requested"
+        );
+        self.token_changes.send_modify(|changes| {
+            for name in changed {
+                *changes.entry(name).or_default() += 1;
+            }
+        });
+    }
+
+    /// Returns a function that reports whether the writer has made progress since its last call.
     pub fn pulse(&self) -> impl Fn() -> bool + Send + use<> {
-        let recorded = Arc::clone(&self.recorded);
+        let stats = Arc::clone(&self.stats);
         let seen = AtomicU64::new(0);
         move || {
-            let beats = recorded.beats.load(Ordering::Relaxed);
-            seen.swap(beats, Ordering::Relaxed) != beats
+            let turns = stats.turns.load(Ordering::Relaxed);
+            seen.swap(turns, Ordering::Relaxed) != turns
         }
     }
 
-    /// Returns what tells how the daemon is.
+    /// Returns a function that returns the daemon's overview.
     pub fn view(&self) -> View {
         let sources = ViewOf {
             started_at: self.started_at,
             instance: self.instance.clone(),
-            attended: self.attended.clone(),
+            monitored: self.monitored.clone(),
             taken: Arc::clone(&self.taken),
-            recorded: Arc::clone(&self.recorded),
+            stats: Arc::clone(&self.stats),
             dispatched: Arc::clone(&self.dispatched),
-            ledger: Arc::clone(&self.ledger),
-            outlet: Arc::clone(&self.outlet),
-            lanes: Arc::clone(&self.lanes),
+            outbox: Arc::clone(&self.outbox),
+            sink: Arc::clone(&self.sink),
+            pollers: Arc::clone(&self.pollers),
             listeners: self.listeners.clone(),
         };
         Arc::new(move || sources.overview())
     }
 }
 
-/// Opens the memory on disk and restores what was known.
-fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Ledger>, String, Tracker), LedgerError> {
-    let ledger = Ledger::open(&parts.state_dir, parts.outbox)?.holding(lock);
-    let instance = match &parts.instance {
-        Some(name) => name.clone(),
-        None => ledger.note_or("instance", || format!("watch-{}", uuid::Uuid::new_v4().simple()))?,
-    };
-    let mut tracker = Tracker::new(&instance);
-    ledger.restore(|source, known| tracker.restore(source, known))?;
-    Ok((Arc::new(ledger), instance, tracker))
+/// The transports whose link is not closed.
+fn open_links(known: &Knowledge) -> impl Iterator<Item = Transport> {
+    let links = known.evidence.connection.iter();
+    links
+        .filter(|(_, link)| link.now() != LinkNow::Unmonitored)
+        .map(|(transport, _)| *transport)
 }
 
-/// Does now and then what would otherwise hold up a commit.
-async fn tidy(ledger: Arc<Ledger>, stop: Stop) {
+/// Opens the state on disk and restores it.
+fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Tracker), OutboxError> {
+    let outbox = Outbox::open(&parts.state_dir, parts.outbox)?.holding(lock);
+    let instance = match &parts.instance {
+        Some(name) => name.clone(),
+        None => outbox.note_or("instance", || format!("watch-{}", uuid::Uuid::new_v4().simple()))?,
+    };
+    let mut tracker = Tracker::new(&instance);
+    let now = parts.clock.now();
+    outbox.restore(|source, mut known| {
+        // The clock may have been ahead during the previous run.
+        known.refuse_future(now);
+        tracker.restore(source, known);
+    })?;
+    Ok((Arc::new(outbox), instance, tracker))
+}
+
+/// Periodically does work that would otherwise delay a commit.
+async fn tidy(outbox: Arc<Outbox>, stop: Stop) {
     while stop.sleep(TIDY).await {
-        let ledger = Arc::clone(&ledger);
-        if let Err(error) = blocking(move || ledger.tidy()).await {
+        let outbox = Arc::clone(&outbox);
+        if let Err(error) = blocking(move || outbox.tidy()).await {
             debug!(
                 error = &error as &dyn std::error::Error,
                 "The log of the state directory stays long"
@@ -343,8 +455,12 @@ async fn tidy(ledger: Arc<Ledger>, stop: Stop) {
     }
 }
 
-/// Makes the road that events and other news take.
-fn pave(route: Route, clock: &Arc<dyn Clock>, tasks: &Tasks) -> (Arc<dyn Outlet>, Beat, Option<NonZeroU32>) {
+/// Builds the path of events and other changes to the destination.
+fn build_route(
+    route: Route,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> (Arc<dyn Sink>, Confirmations, Option<NonZeroU32>) {
     let period = |heartbeat: Duration| i64::try_from(heartbeat.as_millis()).unwrap_or(i64::MAX);
     match route {
         Route::Local {
@@ -352,27 +468,31 @@ fn pave(route: Route, clock: &Arc<dyn Clock>, tasks: &Tasks) -> (Arc<dyn Outlet>
             location,
             heartbeat,
         } => {
-            // One batch is under way at a time: while the store is slow, news gather where they are smallest.
-            let (keeper, batches) = mpsc::channel(1);
+            // One batch is in flight at a time: while the store is slow, changes accumulate in their most compact form.
+            let (store_queue, batches) = mpsc::channel(1);
             let keeping = Arc::clone(&persister);
             tasks.spawn("keeper", |stop| keep(keeping, batches, stop));
-            let outlet = ToPersister {
+            let sink = PersisterSink {
                 persister,
                 location,
-                clock: Arc::clone(clock),
+                clock: CorrectedClock::new(Arc::clone(clock)),
             };
             let period = period(heartbeat);
-            (Arc::new(outlet), Beat::Keep { period, keeper }, None)
+            (Arc::new(sink), Confirmations::Store { period, store_queue }, None)
         }
-        Route::Bus { bus, heartbeat } => {
+        Route::Bus { bus, heartbeat, .. } => {
             let period = period(heartbeat);
-            (Arc::new(ToBus(bus)), Beat::Publish { period }, Some(SPREAD))
+            (
+                Arc::new(BusSink(bus)),
+                Confirmations::Publish { period },
+                Some(SPREAD),
+            )
         }
     }
 }
 
-/// Whether an observation says that an authorisation may be gone although nobody checked it.
-pub(super) fn looks_unauthorised(observation: &Observation) -> bool {
+/// Whether an observation indicates that an authorization may be revoked although it was not checked.
+pub(super) fn is_unauthorized(observation: &Observation) -> bool {
     let (Fact::Connection {
         state: LinkState::Down { error } | LinkState::Refused { error },
         ..
@@ -382,15 +502,15 @@ pub(super) fn looks_unauthorised(observation: &Observation) -> bool {
     else {
         return false;
     };
-    ["unauthorized", "unauthorised", "http.401", "token"]
+    ["unauthorized", "http.401", "token"]
         .iter()
         .any(|sign| error.code.contains(sign))
 }
 
-/// Hands news to the persister, and lets it do what it had put off.
-async fn keep(persister: Arc<Persister>, mut batches: mpsc::Receiver<Vec<(SourceKey, Resting)>>, stop: Stop) {
-    /// Handed over together. Awake, a source's knowledge takes ten times the room; and a change that comes meanwhile waits
-    /// until these are stored.
+/// Passes changed states to the persister, and lets it do its deferred work.
+async fn keep(persister: Arc<Persister>, mut batches: mpsc::Receiver<Vec<(SourceKey, Compact)>>, stop: Stop) {
+    /// Number of sources stored together. A source's state takes ten times the memory when it is not compact; and a change that
+    /// arrives meanwhile waits until these are stored.
     const TOGETHER: usize = 100;
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -413,13 +533,13 @@ async fn keep(persister: Arc<Persister>, mut batches: mpsc::Receiver<Vec<(Source
             failed = report(&persister.apply(awake).await, failed);
         }
     }
-    // The recorder is gone; what the dispatcher still brings are transitions, which are written at once.
+    // The writer has exited; the dispatcher still delivers only transitions, which are written at once.
     stop.requested().await;
     report(&persister.flush().await, failed);
 }
 
-/// Says that a store begins to refuse and that it has stopped refusing for a while: once each, and not with every attempt.
-/// `failed` is when it last did; returns that anew.
+/// Logs that a store has started to fail, and that it has not failed for a while: once each, and not with every attempt. `failed`
+/// is the time of the last failure; returns its new value.
 fn report(applied: &crate::persist::Applied, failed: Option<Instant>) -> Option<Instant> {
     let Some((source, error)) = applied.failures.first() else {
         let over = failed.is_some_and(|last| last.elapsed() > STORE_CALM);
@@ -437,8 +557,8 @@ fn report(applied: &crate::persist::Applied, failed: Option<Instant>) -> Option<
     Some(Instant::now())
 }
 
-/// Says which platforms a set of sources needs.
-pub fn platforms_of(sources: &[Attendee]) -> Vec<PlatformName> {
+/// Returns which platforms a set of sources needs.
+pub fn platforms_of(sources: &[MonitoredSource]) -> Vec<PlatformName> {
     let mut platforms: Vec<PlatformName> = sources.iter().map(|source| source.key.platform()).collect();
     platforms.sort_unstable();
     platforms.dedup();

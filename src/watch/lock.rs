@@ -1,22 +1,22 @@
-//! One daemon a state directory: two of them would announce everything twice and overwrite each other's totals.
+//! Allows one daemon per state directory: two of them would publish everything twice and overwrite each other's totals.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Held for as long as the daemon lives. The system releases it when the process ends, however it ends.
+/// Held for as long as the daemon runs. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct StateLock(#[expect(dead_code, reason = "holding the file open is what keeps the lock")] File);
 
-/// The state directory cannot be had.
+/// The state directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error("another `bitbrat watch` ({holder}) works in {}", directory.display())]
     Taken {
         /// The directory.
         directory: PathBuf,
-        /// Who, as far as it is known.
+        /// The holder, if known.
         holder: String,
     },
     /// The lock file cannot be written.
@@ -24,9 +24,24 @@ pub enum LockError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
+}
+
+impl LockError {
+    /// Returns how to resolve the error.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Taken { .. } => "stop the other one, or give this one its own BITBRAT_STATE_DIR".to_owned(),
+            Self::Io { path, .. } if path.symlink_metadata().is_ok_and(|found| !found.is_file()) => {
+                format!("run `rm {}` after checking who put it there", path.display())
+            }
+            Self::Io { .. } => {
+                "run `bitbrat doctor state` to see what is wrong with the directory".to_owned()
+            }
+        }
+    }
 }
 
 impl StateLock {
@@ -37,9 +52,7 @@ impl StateLock {
             path: path.clone(),
             source,
         };
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(io)?;
+        let mut file = crate::files::open_lock(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -56,7 +69,8 @@ impl StateLock {
             }
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        // Only for the message above; the lock itself does not depend on it, and a full disk must not keep us from starting.
+        // Only for the error message of another process; the lock itself does not depend on it, and a full disk must not prevent
+        // the start.
         let noted = file
             .set_len(0)
             .and_then(|()| file.rewind())
@@ -81,7 +95,31 @@ mod tests {
             refused.contains(&format!("process {}", std::process::id())),
             "{refused}"
         );
+        assert!(
+            StateLock::take(dir.path())
+                .unwrap_err()
+                .hint()
+                .contains("stop the other one")
+        );
         drop(first);
         StateLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_watch_lock_that_is_a_link_truncates_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("watch.lock")).unwrap();
+        let refused = StateLock::take(dir.path()).unwrap_err();
+        assert!(matches!(refused, LockError::Io { .. }), "{refused}");
+        // No other daemon holds the lock, so there is none to stop.
+        let hint = refused.hint();
+        assert!(hint.contains("rm ") && !hint.contains("other one"), "{hint}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        std::os::unix::fs::symlink(&victim, dir.path().join("watch.db")).unwrap();
+        let refused = crate::watch::outbox::Outbox::open(dir.path(), 10).err().unwrap();
+        let reason = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(reason.contains("symbolic link"), "{reason}");
     }
 }

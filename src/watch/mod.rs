@@ -1,32 +1,34 @@
-//! The daemon: schedules and listeners on one side, what is known, told and kept on the other.
+//! The daemon: schedules and listeners produce observations; the writer stores state and publishes transitions.
 //!
 //! ```text
-//!  cron ─► ticks ─► lanes ─► Platform::probe ─┐
-//!  listeners ─────────────────────────────────┴► intake ─► recorder ─► ledger (known + outbox, one transaction)
-//!                                                              │             │
-//!                                             news, now and then│             ▼
-//!                                                              └► keeper   dispatcher ─► outlet (bus | persister)
+//!  cron ─► ticks ─► pollers ─► Platform::probe ─┐
+//!  listeners ───────────────────────────────────┴► observations ─► writer ─► outbox (state + queue, one transaction)
+//!                                                                    │             │
+//!                                      periodic, without transitions │             ▼
+//!                                                                    └► persister  dispatcher ─► sink (bus | persister)
 //! ```
 //!
-//! It knows ports, never adapters; `app` puts them together.
+//! It depends on ports, never on adapters; `app` connects them.
 
-pub mod attended;
+pub mod account_watch;
+pub mod accounts;
+pub mod admission;
+pub mod clock_jumps;
 pub mod dispatcher;
 pub mod engine;
-pub mod intake;
-pub mod jumps;
-pub mod lanes;
-pub mod ledger;
-pub mod listening;
+pub mod listeners;
 pub mod lock;
-pub mod outlets;
+pub mod monitored;
+pub mod observations;
+pub mod outbox;
+pub mod outbox_tail;
 pub mod overview;
+pub mod pollers;
 pub mod queue;
-pub mod recorder;
-pub mod room;
+pub mod sinks;
 #[cfg(test)]
 mod tests;
 pub mod ticks;
-pub mod told;
 pub mod tracker;
 pub mod volume;
+pub mod writer;

@@ -1,65 +1,66 @@
-//! How the daemon is, for health, metrics and debug pages: read, never touched.
+//! The status of the daemon, for health, metrics and debug pages. Read-only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::attended::Attended;
-use super::dispatcher::{Dispatched, Outlet};
-use super::lanes::{LaneReport, Lanes};
-use super::ledger::{Depth, Ledger};
-use super::listening::{ListenerReport, Report};
-use super::recorder::{Recorded, Summary};
+use super::account_watch::AccountState;
+use super::dispatcher::{Dispatched, Sink};
+use super::listeners::{ListenerReport, Report};
+use super::monitored::MonitoredSources;
+use super::outbox::{Depth, Outbox};
+use super::pollers::{PollerReport, Pollers};
+use super::writer::{Summary, WriterStats};
 use crate::core::time::Timestamp;
 
-/// How the daemon is.
+/// The status of the daemon.
 #[derive(Debug, Clone)]
 pub struct Overview {
     /// When it started.
     pub started_at: Timestamp,
-    /// The name under which it counts.
+    /// The name under which it stores its totals.
     pub instance: String,
-    /// What the sources amount to.
+    /// The summary of all sources.
     pub summary: Summary,
-    /// How many sources it attends.
-    pub attended: usize,
-    /// Inputs that were taken and are not joined yet.
+    /// Number of monitored sources.
+    pub monitored: usize,
+    /// Inputs that were sent and are not processed yet.
     pub inputs: u64,
-    /// What waits in the outbox.
+    /// How many events wait in the outbox.
     pub outbox: Depth,
-    /// Where events go.
-    pub outlet: String,
+    /// The destination of events.
+    pub sink: String,
     /// Transitions since the start.
     pub transitions: u64,
     /// Events acknowledged.
     pub sent: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// Events that the bus will never take.
+    /// Events that the bus rejected permanently.
     pub refused: u64,
-    /// Heartbeats that had to make room.
+    /// Heartbeats that were dropped to free capacity.
     pub dropped: u64,
-    /// The lanes.
-    pub lanes: Vec<LaneReport>,
+    /// The pollers.
+    pub pollers: Vec<PollerReport>,
     /// The listeners.
     pub listeners: Vec<(String, ListenerReport)>,
-    /// Why it is not ready; ready when empty.
+    /// The reasons why it is not ready; ready when empty.
     pub unready: Vec<String>,
 }
 
-/// What is told about the daemon; built anew for each question.
+/// Returns the overview; built anew for each call.
 pub type View = Arc<dyn Fn() -> Overview + Send + Sync>;
 
-/// Where an overview is taken from.
+/// The inputs of an overview.
 pub(super) struct ViewOf {
     pub started_at: Timestamp,
     pub instance: String,
-    pub attended: Attended,
+    pub monitored: MonitoredSources,
     pub taken: Arc<AtomicU64>,
-    pub recorded: Arc<Recorded>,
+    pub stats: Arc<WriterStats>,
     pub dispatched: Arc<Dispatched>,
-    pub ledger: Arc<Ledger>,
-    pub outlet: Arc<dyn Outlet>,
-    pub lanes: Arc<Lanes>,
+    pub outbox: Arc<Outbox>,
+    pub sink: Arc<dyn Sink>,
+    pub pollers: Arc<Pollers>,
     pub listeners: Vec<(String, Report)>,
 }
 
@@ -75,29 +76,38 @@ impl ViewOf {
             unready: self.unready(&listeners),
             started_at: self.started_at,
             instance: self.instance.clone(),
-            summary: self.recorded.summary(),
-            attended: self.attended.count(),
-            inputs: count(&self.taken).saturating_sub(count(&self.recorded.inputs)),
-            outbox: self.ledger.depth(),
-            outlet: self.outlet.describe(),
-            transitions: count(&self.recorded.transitions),
-            dropped: count(&self.recorded.dropped),
+            summary: self.stats.summary(),
+            monitored: self.monitored.count(),
+            inputs: count(&self.taken).saturating_sub(count(&self.stats.inputs)),
+            outbox: self.outbox.depth(),
+            sink: self.sink.describe(),
+            transitions: count(&self.stats.transitions),
+            dropped: count(&self.stats.dropped),
             sent: count(&self.dispatched.sent),
             failed: count(&self.dispatched.failed),
             refused: count(&self.dispatched.refused),
-            lanes: self.lanes.report(),
+            pollers: self.pollers.report(),
             listeners,
         }
     }
 
     fn unready(&self, listeners: &[(String, ListenerReport)]) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.recorded.blocked.load(Ordering::Relaxed) {
+        if self.stats.blocked.load(Ordering::Relaxed) {
             reasons.push("the state directory cannot be written".to_owned());
         }
-        if self.dispatched.stuck.load(Ordering::Relaxed) {
-            reasons.push(format!("{} takes no events", self.outlet.describe()));
+        if let Some(reason) = self.sink.interruption() {
+            reasons.push(reason);
+        } else if self.dispatched.pending.load(Ordering::Relaxed) {
+            reasons.push(format!("{} accepts no events", self.sink.describe()));
         }
+        reasons.extend(
+            self.stats
+                .summary()
+                .accounts
+                .iter()
+                .filter_map(AccountState::unready),
+        );
         for (name, report) in listeners.iter().filter(|(_, report)| !report.healthy) {
             reasons.push(format!("{name}: {}", report.summary));
         }

@@ -1,4 +1,4 @@
-//! The order of what waits in the outbox: within a source strictly in order, across sources whatever may go now.
+//! The order of events in the outbox: strictly in order within a source, and across sources whichever may be sent now.
 //!
 //! Pure; the rows themselves stay in the file.
 
@@ -6,20 +6,20 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::core::source::SourceKey;
 
-/// How urgent a waiting event is.
+/// The urgency of a waiting event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Class {
-    /// A change: it goes at once.
+    /// A change: sent at once.
     Transition = 0,
-    /// The first word about a source: it is spread, so that a start is not a flood.
+    /// The first event about a source: spread over time, so that a start causes no flood.
     Baseline = 1,
-    /// No change: spread, superseded by whatever comes after it, and the first to go when room is short.
+    /// No change: spread over time, superseded by any later event of its source, and dropped first when capacity is short.
     Heartbeat = 2,
 }
 
 impl Class {
-    /// Reads the number that the file holds.
+    /// Converts the number that is stored in the file.
     pub fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Transition,
@@ -29,7 +29,7 @@ impl Class {
     }
 }
 
-/// What waits, by source.
+/// The waiting events, by source.
 #[derive(Debug, Default)]
 pub struct Queue {
     waiting: HashMap<SourceKey, VecDeque<(i64, Class)>>,
@@ -55,12 +55,12 @@ impl Queue {
         self.heartbeats.len()
     }
 
-    /// Returns the sources of which anything waits.
+    /// Returns the sources with waiting events.
     pub fn sources(&self) -> impl Iterator<Item = &SourceKey> {
         self.waiting.keys()
     }
 
-    /// Appends an event. Its number is greater than that of every event before it.
+    /// Appends an event. Its number must be greater than that of every earlier event.
     pub fn push(&mut self, seq: i64, source: &SourceKey, class: Class) {
         let line = self.waiting.entry(source.clone()).or_default();
         if line.is_empty() {
@@ -73,7 +73,7 @@ impl Queue {
         }
     }
 
-    /// Removes an event, wherever it stands.
+    /// Removes an event at any position.
     pub fn remove(&mut self, seq: i64, source: &SourceKey) {
         let Some(line) = self.waiting.get_mut(source) else {
             return;
@@ -97,7 +97,7 @@ impl Queue {
         }
     }
 
-    /// Returns the heartbeats of `source` that wait; a later event of it supersedes them.
+    /// Returns the waiting heartbeats of `source`; a later event of it supersedes them.
     pub fn heartbeats_of(&self, source: &SourceKey) -> Vec<i64> {
         let line = self.waiting.get(source).into_iter().flatten();
         line.filter(|(_, class)| *class == Class::Heartbeat)
@@ -111,8 +111,8 @@ impl Queue {
         oldest.map(|(seq, source)| (*seq, source.clone())).collect()
     }
 
-    /// Returns at most `limit` events that may go now, at most one a source, oldest first; of those that are not urgent at
-    /// most `spread`. What stands before a transition of its source is as urgent as that. Sources in `held` wait.
+    /// Returns at most `limit` events that may be sent now, at most one per source, oldest first; at most `spread` of those that
+    /// are not urgent. An event before a transition of its source is as urgent as the transition. Sources in `held` wait.
     pub fn next(
         &self,
         limit: usize,
@@ -142,7 +142,7 @@ impl Queue {
         line.into_iter().any(|(_, class)| *class == Class::Transition)
     }
 
-    /// Returns whether anything that waits is urgent.
+    /// Returns whether only events wait that are not urgent.
     pub fn has_spread_only(&self) -> bool {
         !self.is_empty() && !self.heads.values().any(|source| self.is_urgent(source))
     }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_urgent_waits_unless_a_transition_stands_behind_it() {
+    fn non_urgent_events_wait_unless_followed_by_transition() {
         let queue = queue(&[
             (1, 1, Baseline),
             (2, 2, Heartbeat),

@@ -1,24 +1,25 @@
-//! Recorder, ledger and dispatcher together, on paused time, with an outlet that can be told to fail.
+//! Writer, outbox and dispatcher together, on paused time, with a sink that can be made to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::dispatcher::{Dispatched, Dispatcher, Outlet, Unsent};
-use super::intake::Intake;
-use super::ledger::Ledger;
+use super::dispatcher::{Dispatched, Dispatcher, SendError, Sink};
 use super::lock::StateLock;
-use super::recorder::{Beat, Recorded, Recorder, Stuck};
+use super::observations::ObservationSender;
+use super::outbox::Outbox;
 use super::tracker::Tracker;
+use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
 use crate::clock::{Chance, Clock, RuntimeClock};
 use crate::core::document::SourceDocument;
 use crate::core::event::read::{Reading, Side, read};
-use crate::core::event::{Event, EventKind};
+use crate::core::event::{Event, EventKind, InitialEvents};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -26,21 +27,23 @@ use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Signal};
 use crate::platforms::ProbeSink;
 
-/// What the fake bus does with events.
+/// How the fake bus treats events.
 #[derive(Debug, Clone, Default, PartialEq)]
 enum Mood {
-    /// It takes everything.
+    /// It accepts everything.
     #[default]
     Fine,
-    /// It takes nothing.
+    /// It accepts nothing.
     Down,
-    /// It never takes events of one source.
+    /// It permanently rejects events of one source.
     Refuses(SourceKey),
-    /// It has no answer for one source now.
+    /// Sends fail temporarily for one source.
     Fails(SourceKey),
+    /// Events of this source are blocked until someone acts.
+    Blocks(SourceKey),
 }
 
-/// A bus that joins what it takes into documents, as the persister does.
+/// A bus that merges the events that it accepts into documents, as the persister does.
 #[derive(Default)]
 struct FakeBus {
     mood: Mutex<Mood>,
@@ -50,12 +53,12 @@ struct FakeBus {
 
 impl FakeBus {
     fn mood(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+        *self.mood.lock() = mood;
     }
 
-    /// The kinds of the events that told a change.
+    /// The kinds of the events that published a change.
     fn kinds(&self, source: &SourceKey) -> Vec<EventKind> {
-        let taken = self.taken.lock().unwrap();
+        let taken = self.taken.lock();
         taken
             .iter()
             .filter(|event| event.source == *source && event.urgent)
@@ -63,39 +66,54 @@ impl FakeBus {
             .collect()
     }
 
+    /// The bodies of the events about `source`.
+    fn bodies(&self, source: &SourceKey) -> Vec<serde_json::Value> {
+        let taken = self.taken.lock();
+        let own = taken.iter().filter(|event| event.source == *source);
+        own.map(|event| serde_json::from_str(&event.body).unwrap())
+            .collect()
+    }
+
     fn stored(&self, source: &SourceKey) -> Option<SourceDocument> {
-        self.documents.lock().unwrap().get(source).cloned()
+        self.documents.lock().get(source).cloned()
     }
 }
 
 #[async_trait]
-impl Outlet for FakeBus {
+impl Sink for FakeBus {
     fn describe(&self) -> String {
         "fake".to_owned()
     }
 
-    async fn send(&self, events: &[Event]) -> Vec<Result<(), Unsent>> {
-        let mood = self.mood.lock().unwrap().clone();
+    async fn send(&self, events: &[Event]) -> Vec<Result<(), SendError>> {
+        let mood = self.mood.lock().clone();
         let sources: BTreeSet<_> = events.iter().map(|event| &event.source).collect();
         assert_eq!(sources.len(), events.len(), "one event a source");
         events
             .iter()
             .map(|event| match &mood {
-                Mood::Down => Err(Unsent::Later("down".into())),
-                Mood::Refuses(source) if *source == event.source => Err(Unsent::Never("too large".into())),
-                Mood::Fails(source) if *source == event.source => Err(Unsent::Later("no answer".into())),
+                Mood::Down => Err(SendError::Transient("down".into())),
+                Mood::Refuses(source) if *source == event.source => {
+                    Err(SendError::Permanent("too large".into()))
+                }
+                Mood::Blocks(source) if *source == event.source => {
+                    Err(SendError::Blocked("schemaVersion 99".into()))
+                }
+                Mood::Fails(source) if *source == event.source => {
+                    Err(SendError::Transient("no answer".into()))
+                }
                 _ => {
                     let body = event.body.as_bytes();
                     let Reading::Learnt(learnt) = read(Side::Ingress, &BTreeMap::new(), body, event.at)
                     else {
                         panic!("our own event is not understood: {}", event.body);
                     };
-                    let mut documents = self.documents.lock().unwrap();
+                    let mut documents = self.documents.lock();
                     documents
                         .entry(event.source.clone())
                         .or_insert_with(|| SourceDocument::new(event.source.clone()))
                         .join(learnt.knowledge);
-                    self.taken.lock().unwrap().push(event.clone());
+                    self.taken.lock().push(event.clone());
                     Ok(())
                 }
             })
@@ -103,21 +121,22 @@ impl Outlet for FakeBus {
     }
 }
 
-/// The daemon's memory and mouth, without platforms.
+/// The daemon's writer, outbox and dispatcher, without platforms.
 struct World {
     dir: tempfile::TempDir,
     bus: Arc<FakeBus>,
     clock: Arc<RuntimeClock>,
     pace: Option<NonZeroU32>,
     bound: usize,
-    beat: Option<Beat>,
+    confirmations: Option<Confirmations>,
+    initial_events: InitialEvents,
     running: Option<Running>,
 }
 
 struct Running {
-    intake: Intake,
-    ledger: Arc<Ledger>,
-    recorded: Arc<Recorded>,
+    observations: ObservationSender,
+    outbox: Arc<Outbox>,
+    stats: Arc<WriterStats>,
     dispatched: Arc<Dispatched>,
     signals: mpsc::Sender<Signal>,
     done: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
@@ -135,39 +154,44 @@ impl World {
             clock: RuntimeClock::starting_at(Timestamp::from_millis(1_780_000_000_000)),
             pace: None,
             bound: 1000,
-            beat: None,
+            confirmations: None,
+            initial_events: InitialEvents::Flag,
             running: None,
         }
     }
 
     fn start(mut self) -> Self {
-        let ledger = Arc::new(Ledger::open(self.dir.path(), self.bound).unwrap());
+        let outbox = Arc::new(Outbox::open(self.dir.path(), self.bound).unwrap());
         let mut tracker = Tracker::new("w");
-        ledger
+        outbox
             .restore(|source, known| tracker.restore(source, known))
             .unwrap();
-        let (intake, inputs) = Intake::new();
-        let bell = Arc::new(Notify::new());
+        let (observations, inputs) = ObservationSender::new();
+        let wake = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
-        let recorded = Arc::new(Recorded::default());
+        let stats = Arc::new(WriterStats::default());
         let dispatched = Arc::new(Dispatched::default());
-        let writer = Recorder {
+        let writer = Writer {
             tracker,
-            ledger: Arc::clone(&ledger),
+            outbox: Arc::clone(&outbox),
             inputs,
-            beat: self.beat.take().unwrap_or(Beat::Publish { period: 900_000 }),
+            confirmations: self
+                .confirmations
+                .take()
+                .unwrap_or(Confirmations::Publish { period: 900_000 }),
             clock: self.clock.clone(),
-            bell: Arc::clone(&bell),
+            wake: Arc::clone(&wake),
             closing,
-            counts: Arc::clone(&recorded),
-            farewell: true,
-            stuck: Stuck::default(),
+            counts: Arc::clone(&stats),
+            shutdown: true,
+            pending: PendingCommits::default(),
+            initial_events: self.initial_events,
         };
         let sender = Dispatcher {
-            ledger: Arc::clone(&ledger),
-            outlet: self.bus.clone(),
+            outbox: Arc::clone(&outbox),
+            sink: self.bus.clone(),
             pace: self.pace,
-            bell,
+            wake,
             closing: closed,
             counts: Arc::clone(&dispatched),
             chance: Chance::seeded(1),
@@ -180,9 +204,9 @@ impl World {
         #[expect(clippy::disallowed_methods, reason = "the test owns this one")]
         let done = tokio::spawn(done);
         self.running = Some(Running {
-            intake,
-            ledger,
-            recorded,
+            observations,
+            outbox,
+            stats,
             dispatched,
             signals,
             done,
@@ -194,23 +218,23 @@ impl World {
         self.running.as_ref().unwrap()
     }
 
-    /// Ends as after a signal.
+    /// Stops as after a signal.
     async fn stop(mut self) -> Self {
         let running = self.running.take().unwrap();
-        drop(running.intake);
+        drop(running.observations);
         running.signals.send(Signal::Terminate).await.unwrap();
         running.done.await.unwrap().unwrap();
         self
     }
 
-    /// Ends as after `kill -9`: nothing is drained, nothing is said.
+    /// Ends as after `kill -9`: nothing is drained or published.
     async fn kill(mut self) -> Self {
         let running = self.running.take().unwrap();
         running.signals.send(Signal::Terminate).await.unwrap();
         running.signals.send(Signal::Terminate).await.unwrap();
         running.done.await.unwrap().unwrap_err();
-        // A commit that had begun on another thread ends before the next process could open the file.
-        while Arc::strong_count(&running.ledger) > 1 {
+        // A commit that had started on another thread ends before the next process could open the file.
+        while Arc::strong_count(&running.outbox) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self
@@ -218,7 +242,7 @@ impl World {
 
     fn tell(&self, source: &SourceKey, fact: Fact) {
         let observation = Observation::new(source, self.clock.now(), "twitch.eventsub", fact);
-        self.running().intake.observe(observation);
+        self.running().observations.observe(observation);
     }
 
     fn up(&self, source: &SourceKey) {
@@ -254,12 +278,12 @@ impl World {
         );
     }
 
-    /// Waits until the outbox is empty, at most so long.
+    /// Waits until the outbox is empty, at most this long.
     async fn drained(&self, within: Duration) -> bool {
         tokio::time::timeout(within, async {
-            // The first look comes after everything that was told before it has been taken in.
+            // The first poll comes after everything published before it has been processed.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            while self.running().ledger.depth().events > 0 {
+            while self.running().outbox.depth().events > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -276,7 +300,7 @@ const SOON: Duration = Duration::from_mins(1);
 use EventKind::{SourceStatus, StreamOffline, StreamOnline};
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_is_announced_once_however_often_it_is_told() {
+async fn repeated_observations_publish_stream_once() {
     let world = World::new().start();
     let a = key(1);
     for _ in 0..3 {
@@ -292,7 +316,7 @@ async fn a_broadcast_is_announced_once_however_often_it_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clean_stop_says_disconnected_and_the_next_start_says_nothing_twice() {
+async fn clean_stop_publishes_disconnected_and_restart_no_duplicates() {
     let world = World::new().start();
     let a = key(1);
     world.up(&a);
@@ -316,7 +340,48 @@ async fn a_clean_stop_says_disconnected_and_the_next_start_says_nothing_twice() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_bus_does_not_take_waits_in_order_and_survives_a_kill() {
+async fn one_blocked_source_does_not_make_the_daemon_unready() {
+    let world = World::new().start();
+    let (blocked, fine) = (key(1), key(2));
+    world.bus.mood(Mood::Blocks(blocked.clone()));
+    world.up(&blocked);
+    world.pass(5).await;
+    assert!(!world.running().dispatched.pending.load(Ordering::Relaxed));
+    world.up(&fine);
+    world.pass(2).await;
+    assert_eq!(world.bus.kinds(&fine), [SourceStatus]);
+    assert_eq!(world.running().outbox.depth().events, 1, "it waits");
+    world.bus.mood(Mood::Fine);
+    world.pass(60).await;
+    assert_eq!(world.bus.kinds(&blocked), [SourceStatus]);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_does_not_wait_for_a_blocked_source() {
+    let mut world = World::new();
+    let (sender, _receiver) = mpsc::channel(1);
+    world.confirmations = Some(Confirmations::Store {
+        period: 900_000,
+        store_queue: sender,
+    });
+    let world = world.start();
+    world.bus.mood(Mood::Blocks(key(1)));
+    world.up(&key(1));
+    world.up(&key(2));
+    world.pass(2).await;
+    let before = world.clock.now();
+    let world = world.stop().await;
+    assert!(world.clock.now().millis_since(before) < 5_000);
+    assert_eq!(
+        world.bus.kinds(&key(2)),
+        [SourceStatus, SourceStatus],
+        "also that it is closed"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_wait_in_order_during_bus_outage_and_survive_kill() {
     let world = World::new().start();
     let a = key(1);
     world.up(&a);
@@ -328,9 +393,9 @@ async fn what_the_bus_does_not_take_waits_in_order_and_survives_a_kill() {
         world.ended(&a, stream);
         world.pass(60).await;
     }
-    let depth = world.running().ledger.depth();
+    let depth = world.running().outbox.depth();
     assert_eq!(depth.events - depth.heartbeats, 6);
-    assert!(world.running().dispatched.stuck.load(Ordering::Relaxed));
+    assert!(world.running().dispatched.pending.load(Ordering::Relaxed));
     let world = world.kill().await;
     let world = world.start();
     world.bus.mood(Mood::Fine);
@@ -349,7 +414,7 @@ async fn what_the_bus_does_not_take_waits_in_order_and_survives_a_kill() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_source_in_trouble_does_not_hold_up_the_others() {
+async fn one_failing_source_does_not_delay_the_others() {
     let world = World::new().start();
     let (a, b) = (key(1), key(2));
     world.bus.mood(Mood::Fails(a.clone()));
@@ -377,7 +442,7 @@ async fn what_can_never_be_sent_is_put_aside_and_the_rest_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_with_many_sources_is_spread_but_a_stream_that_starts_is_not() {
+async fn startup_events_are_paced_but_stream_starts_are_not() {
     let mut world = World::new();
     world.pace = NonZeroU32::new(5);
     let world = world.start();
@@ -387,14 +452,14 @@ async fn a_start_with_many_sources_is_spread_but_a_stream_that_starts_is_not() {
     world.live(&key(200), "1");
     world.pass(2).await;
     assert_eq!(world.bus.kinds(&key(200)), [StreamOnline]);
-    let sent = world.bus.taken.lock().unwrap().len();
+    let sent = world.bus.taken.lock().len();
     assert!((5..=16).contains(&sent), "{sent} after 2 s");
     assert!(world.drained(Duration::from_secs(25)).await);
     world.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_come_once_a_period_and_are_superseded_while_nobody_takes_them() {
+async fn heartbeats_are_periodic_and_superseded_while_unsent() {
     let world = World::new().start();
     let a = key(1);
     world.up(&a);
@@ -404,7 +469,7 @@ async fn heartbeats_come_once_a_period_and_are_superseded_while_nobody_takes_the
         world.up(&a);
         world.pass(60).await;
     }
-    let depth = world.running().ledger.depth();
+    let depth = world.running().outbox.depth();
     assert_eq!((depth.events, depth.heartbeats), (1, 1));
     world.bus.mood(Mood::Fine);
     assert!(world.drained(SOON).await);
@@ -412,13 +477,13 @@ async fn heartbeats_come_once_a_period_and_are_superseded_while_nobody_takes_the
         world.up(&a);
         world.pass(60).await;
     }
-    let taken = world.bus.taken.lock().unwrap().len();
+    let taken = world.bus.taken.lock().len();
     assert!((5..=7).contains(&taken), "{taken}");
     world.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_outbox_drops_heartbeats_first_and_owes_what_found_no_room() {
+async fn full_outbox_drops_heartbeats_and_defers_transitions() {
     let mut world = World::new();
     world.bound = 10;
     let world = world.start();
@@ -431,7 +496,7 @@ async fn a_full_outbox_drops_heartbeats_first_and_owes_what_found_no_room() {
         (1..=8).for_each(|id| world.up(&key(id)));
         world.pass(60).await;
     }
-    assert_eq!(world.running().ledger.depth().heartbeats, 8);
+    assert_eq!(world.running().outbox.depth().heartbeats, 8);
     for stream in ["1", "2", "3"] {
         for id in 1..=8 {
             world.live(&key(id), stream);
@@ -446,14 +511,14 @@ async fn a_full_outbox_drops_heartbeats_first_and_owes_what_found_no_room() {
     }
     let running = world.running();
     assert_eq!(
-        (running.ledger.depth().events, running.ledger.depth().heartbeats),
+        (running.outbox.depth().events, running.outbox.depth().heartbeats),
         (10, 0)
     );
-    assert!(running.recorded.owed.load(Ordering::Relaxed) > 0);
+    assert!(running.stats.deferred.load(Ordering::Relaxed) > 0);
     world.bus.mood(Mood::Fine);
     world.pass(60).await;
     assert!(world.drained(SOON).await);
-    assert_eq!(world.running().recorded.owed.load(Ordering::Relaxed), 0);
+    assert_eq!(world.running().stats.deferred.load(Ordering::Relaxed), 0);
     for id in 1..=8 {
         let record = world.bus.stored(&key(id)).unwrap().record();
         assert_eq!(record.stream_status.to_string(), "ONLINE", "{id}");
@@ -467,22 +532,22 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
     let world = World::new().start();
     world.up(&key(1));
     assert!(world.drained(SOON).await);
-    world.running().ledger.limit_pages(1);
+    world.running().outbox.limit_pages(1);
     for id in 1..=60 {
         world.live(&key(id), "1");
         world.pass(1).await;
     }
-    assert!(world.running().recorded.blocked.load(Ordering::Relaxed));
+    assert!(world.running().stats.blocked.load(Ordering::Relaxed));
     assert!(
         world.bus.kinds(&key(60)).is_empty(),
         "nothing is told that is not on disk"
     );
     world.ended(&key(60), "1");
     world.pass(10).await;
-    world.running().ledger.limit_pages(0);
+    world.running().outbox.limit_pages(0);
     world.pass(3).await;
     assert!(world.drained(SOON).await);
-    assert!(!world.running().recorded.blocked.load(Ordering::Relaxed));
+    assert!(!world.running().stats.blocked.load(Ordering::Relaxed));
     for id in 2..=59 {
         assert_eq!(world.bus.kinds(&key(id)), [StreamOnline], "{id}");
     }
@@ -491,7 +556,7 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_file_ends_the_daemon_even_when_only_the_commit_notices() {
+async fn failed_commit_to_broken_outbox_stops_the_daemon() {
     let mut world = World::new().start();
     world.up(&key(1));
     assert!(world.drained(SOON).await);
@@ -513,12 +578,12 @@ async fn a_broken_file_ends_the_daemon_even_when_only_the_commit_notices() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_handed_on_as_a_whole_never_overtakes_changes_that_wait() {
-    let (keeper, mut kept) = mpsc::channel(1);
+async fn store_confirmations_never_overtake_pending_changes() {
+    let (store_queue, mut kept) = mpsc::channel(1);
     let mut world = World::new();
-    world.beat = Some(Beat::Keep {
+    world.confirmations = Some(Confirmations::Store {
         period: 10_000,
-        keeper,
+        store_queue,
     });
     let world = world.start();
     world.up(&key(1));
@@ -559,14 +624,181 @@ async fn what_is_handed_on_as_a_whole_never_overtakes_changes_that_wait() {
 }
 
 #[test]
-fn the_state_directory_stays_locked_until_the_last_commit_is_done() {
+fn state_directory_stays_locked_until_last_commit() {
     let dir = tempfile::tempdir().unwrap();
     let lock = StateLock::take(dir.path()).unwrap();
-    let ledger = Arc::new(Ledger::open(dir.path(), 10).unwrap().holding(lock));
-    // What a thread holds that is still at work when its daemon is cut off.
-    let committing = Arc::clone(&ledger);
-    drop(ledger);
+    let outbox = Arc::new(Outbox::open(dir.path(), 10).unwrap().holding(lock));
+    // What a thread holds that is still running when its daemon is killed.
+    let committing = Arc::clone(&outbox);
+    drop(outbox);
     StateLock::take(dir.path()).unwrap_err();
     drop(committing);
     StateLock::take(dir.path()).unwrap();
+}
+
+impl World {
+    fn seen(&self, source: &SourceKey, stream: &str) {
+        self.tell(
+            source,
+            Fact::StreamSeen {
+                stream_id: stream.to_owned(),
+                started_at: Some(self.clock.now()),
+            },
+        );
+    }
+
+    fn permission(&self, source: &SourceKey, method: &str, permission: &str) {
+        let grants = crate::core::observation::Grants {
+            granted: [permission.to_owned()].into(),
+            ..Default::default()
+        };
+        let method = method.to_owned();
+        self.tell(source, Fact::Permissions { method, grants });
+    }
+
+    fn named(&self, source: &SourceKey, name: &str) {
+        let fields = [("displayName".to_owned(), name.to_owned())].into();
+        self.tell(source, Fact::Profile { fields });
+    }
+
+    fn link(&self, source: &SourceKey, transport: Transport, state: LinkState) {
+        self.tell(source, Fact::Connection { transport, state });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_observations_are_published_as_initial() {
+    let world = World::new().start();
+    let a = key(1);
+    world.up(&a);
+    world.seen(&a, "77");
+    assert!(world.drained(SOON).await);
+    world.ended(&a, "77");
+    assert!(world.drained(SOON).await);
+    let initial: Vec<_> = world
+        .bus
+        .bodies(&a)
+        .iter()
+        .map(|body| (body["type"].clone(), body["payload"].get("initial").cloned()))
+        .collect();
+    assert_eq!(
+        initial,
+        [
+            (SourceStatus.as_str().into(), Some(true.into())),
+            (StreamOnline.as_str().into(), Some(true.into())),
+            (StreamOffline.as_str().into(), None),
+        ]
+    );
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_initial_events_no_baseline_is_published() {
+    let mut world = World::new();
+    world.initial_events = InitialEvents::Off;
+    let world = world.start();
+    let a = key(1);
+    world.up(&a);
+    world.permission(&a, "twitch.token", "scope:user:bot");
+    world.named(&a, "Ratcaster");
+    world.seen(&a, "77");
+    world.permission(&a, "twitch.moderated-channels", "MODERATOR");
+    world.pass(5).await;
+    assert!(world.drained(SOON).await);
+    assert_eq!(world.bus.bodies(&a), [] as [serde_json::Value; 0]);
+    world.ended(&a, "77");
+    assert!(world.drained(SOON).await);
+    assert_eq!(world.bus.kinds(&a), [StreamOffline]);
+    let record = world.bus.stored(&a).unwrap().record();
+    assert_eq!(
+        (record.status.as_str(), record.stream_status.as_str()),
+        ("CONNECTED", "OFFLINE"),
+        "the first change carries everything along"
+    );
+    assert_eq!(record.held(), ["MODERATOR", "scope:user:bot"]);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_part_of_a_baseline_is_flagged_initial() {
+    let world = World::new().start();
+    let a = key(1);
+    world.permission(&a, "twitch.token", "scope:user:bot");
+    world.pass(2).await;
+    world.up(&a);
+    world.seen(&a, "77");
+    world.pass(2).await;
+    world.permission(&a, "twitch.moderated-channels", "MODERATOR");
+    world.named(&a, "Ratcaster");
+    world.pass(2).await;
+    let error = crate::core::observation::ErrorInfo::new("network.refused", "no connection");
+    world.link(&a, Transport::EventSub, LinkState::Down { error });
+    world.pass(5).await;
+    assert!(world.drained(SOON).await);
+    let world = world.kill().await.start();
+    // The daemon is killed before all of its probes are made.
+    world.permission(&a, "twitch.banned", "VIP");
+    assert!(world.drained(SOON).await);
+    let bodies = world.bus.bodies(&a);
+    assert!(bodies.len() >= 6, "{bodies:#?}");
+    for body in &bodies {
+        assert_eq!(body["payload"]["initial"], true, "{body:#}");
+        let changes = body["payload"]["transitions"].as_array();
+        for change in changes.into_iter().flatten() {
+            assert!(change.get("from").is_none(), "{change:#}");
+        }
+        if body["type"] == SourceStatus.as_str() {
+            let transitions = &body["payload"]["transitions"];
+            let proven = transitions.is_null() || transitions != &serde_json::json!([]);
+            assert!(proven, "{body:#}");
+        }
+    }
+    let claims: Vec<_> = bodies
+        .iter()
+        .filter_map(|body| body["payload"]["status"].as_str())
+        .collect();
+    assert_eq!(
+        claims.first(),
+        Some(&"CONNECTED"),
+        "no status before the connection was asked for"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_publishes_no_recovery_that_did_not_happen() {
+    let error = || crate::core::observation::ErrorInfo::new("network.refused", "nothing listens there");
+    let world = World::new().start();
+    let (refused, erroneous, fine) = (key(1), key(2), key(3));
+    for source in [&refused, &erroneous, &fine] {
+        world.up(source);
+    }
+    world.link(&refused, Transport::EventSub, LinkState::Down { error: error() });
+    world.link(
+        &erroneous,
+        Transport::EventSub,
+        LinkState::Refused { error: error() },
+    );
+    world.link(&fine, Transport::EventSub, LinkState::Up);
+    assert!(world.drained(SOON).await);
+    let before = [&refused, &erroneous].map(|source| world.bus.kinds(source).len());
+    let running = world.running();
+    running.signals.send(Signal::Terminate).await.unwrap();
+    world.pass(1).await;
+    // The listener ends after the stop was requested, and reports that it closed its connections.
+    for source in [&refused, &erroneous, &fine] {
+        world.link(source, Transport::EventSub, LinkState::Closed);
+    }
+    let mut world = world;
+    let running = world.running.take().unwrap();
+    drop(running.observations);
+    running.done.await.unwrap().unwrap();
+    let after = [&refused, &erroneous].map(|source| world.bus.kinds(source).len());
+    assert_eq!(before, after);
+    let last = world.bus.bodies(&fine).pop().unwrap();
+    let change = &last["payload"]["transitions"][0];
+    assert_eq!(
+        (&change["from"], &change["to"]),
+        (&"CONNECTED".into(), &"DISCONNECTED".into())
+    );
 }

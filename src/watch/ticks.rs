@@ -1,7 +1,7 @@
-//! When to look: cron expressions turned into ticks by `tokio-cron-scheduler`, which is used for nothing else.
+//! The schedules of probes: cron expressions turned into ticks by `tokio-cron-scheduler`, which is used for nothing else.
 //!
-//! A tick only asks a lane to look; the lane owns the work. The scheduler polls twice a second, runs jobs over each other
-//! and waits for none of them at its end, which is harmless for jobs that finish at once.
+//! A tick only requests a probe from a poller, which does the work. The scheduler polls twice a second, runs jobs concurrently
+//! and does not wait for them when it stops, which is harmless for jobs that finish at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tracing::{info, warn};
 
-use super::lanes::Lanes;
+use super::pollers::Pollers;
 use crate::core::schedule::Cron;
 use crate::lifecycle::Stop;
 use crate::platforms::Probe;
@@ -18,40 +18,40 @@ use crate::platforms::Probe;
 /// When each probe runs.
 pub type Timetable = BTreeMap<Probe, Cron>;
 
-/// Turns schedules into ticks until the stop. Every probe is asked for once at the start. After a jump of the clock or a
-/// change of the timetable the tick source is started anew: it sleeps until a moment that may now be far away.
+/// Turns schedules into ticks until the stop. Every probe is requested once at the start. After a clock jump or a change of the
+/// timetable the tick source is restarted: it waits for a time that may now be far in the future.
 pub async fn run(
     mut timetable: watch::Receiver<Timetable>,
     mut jumps: watch::Receiver<u64>,
-    lanes: Arc<Lanes>,
+    pollers: Arc<Pollers>,
     stop: Stop,
 ) -> Result<(), JobSchedulerError> {
     loop {
         let now = timetable.borrow_and_update().clone();
-        lanes.ask(&now.keys().copied().collect());
-        let mut source = start(&now, &lanes).await?;
+        pollers.ask(&now.keys().copied().collect());
+        let mut source = start(&now, &pollers).await?;
         let again = tokio::select! {
             () = stop.requested() => false,
             Ok(()) = jumps.changed() => true,
             Ok(()) = timetable.changed() => true,
         };
-        // It waits for nothing, and ticks that it still hands out hurt nobody.
+        // It waits for nothing, and further ticks are harmless.
         if let Err(error) = source.shutdown().await {
             warn!(error = %error, "The tick source did not end cleanly");
         }
         if !again {
             return Ok(());
         }
-        info!("Schedules start anew, and everything is looked at");
+        info!("Schedules restart; probing every source");
     }
 }
 
-async fn start(timetable: &Timetable, lanes: &Arc<Lanes>) -> Result<JobScheduler, JobSchedulerError> {
+async fn start(timetable: &Timetable, pollers: &Arc<Pollers>) -> Result<JobScheduler, JobSchedulerError> {
     let source = JobScheduler::new().await?;
     for (probe, cron) in timetable {
-        let (lanes, probe) = (Arc::clone(lanes), *probe);
+        let (pollers, probe) = (Arc::clone(pollers), *probe);
         let job = Job::new_async(cron.as_str(), move |_, _| {
-            lanes.tick(probe);
+            pollers.tick(probe);
             Box::pin(async {})
         })?;
         source.add(job).await?;

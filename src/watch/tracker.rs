@@ -1,48 +1,71 @@
-//! What is known of each source, and what changed. Pure apart from its memory: no I/O, no clock.
+//! The known state of each source, and its changes. Pure apart from its memory: no I/O, no clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::intake::{Input, Tally};
+use super::account_watch::{AccountState, AccountWatch};
+use super::observations::{Input, Tally};
+use crate::core::compact::{Compact, Interner};
 use crate::core::document::SourceDocument;
-use crate::core::evidence::{Knowledge, LinkNow};
+use crate::core::evidence::{Knowledge, LinkNow, named_stream};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
-use crate::core::resting::{Resting, Shelf};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
 use crate::core::verdict::{Status, Verdict};
+use crate::persist::write_policy::{Burst, Presentation};
 
-/// What is known of every source.
+/// Minimum time between two early heartbeats because of changed names, titles or categories, after a few in a row (ms).
+const EARLY: i64 = 60_000;
+
+/// How long after the first observation of a source its name, title and viewers are a part of the baseline (ms).
+const BASELINE: i64 = 120_000;
+
+/// The known state of every source.
 #[derive(Debug, Default)]
 pub struct Tracker {
     writer: String,
     sources: HashMap<SourceKey, Entry>,
-    shelf: Shelf,
+    compacted: Interner,
+    accounts: AccountWatch,
     live: BTreeSet<SourceKey>,
     by_status: BTreeMap<(PlatformName, Status), usize>,
+    /// Whether a source's first name, title and viewer count are published before its regular heartbeat.
+    pub announces_baseline: bool,
+    /// By how much our clock seems to be behind (ms): observations may be dated this far ahead of it.
+    pub behind_by: i64,
+    /// Sources that are due only to complete their baseline.
+    completed: HashSet<SourceKey>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    known: Resting,
+    known: Compact,
     live: bool,
     status: Status,
-    /// Whether something was learnt since it was last handed on.
+    /// Whether something was observed since the source was last published.
     moved: bool,
-    /// Whether totals grew since they were last written down.
+    /// Whether totals have grown since they were last saved.
     counted: bool,
-    /// When it was last written down.
+    /// When it was last saved.
     saved_at: Timestamp,
-    next_beat: Option<Timestamp>,
+    next_heartbeat: Option<Timestamp>,
+    /// Whether the name, title or category has changed since the source was last published.
+    renamed: bool,
+    /// Whether they became known as a part of the baseline.
+    named: bool,
+    /// When it was first observed, if that was in this run.
+    since: Option<Timestamp>,
+    /// Limits how often such changes cause an early heartbeat.
+    early: Burst,
 }
 
-/// What a batch changed about one source.
+/// The changes of one source by a batch.
 #[derive(Debug)]
 pub struct Change {
     /// The source.
     pub source: SourceKey,
-    /// What is known by now, as JSON.
+    /// The new state, as JSON.
     pub known: Box<str>,
     /// The changes of its verdicts, step by step.
     pub steps: Vec<Step>,
@@ -51,34 +74,57 @@ pub struct Change {
 /// One observation that changed a verdict.
 #[derive(Debug)]
 pub struct Step {
-    /// The source after it.
+    /// The source after the observation.
     pub after: SourceDocument,
-    /// What changed.
+    /// The changes.
     pub changes: Vec<Transition>,
-    /// Who told us.
+    /// The origin of the observation.
     pub by: String,
-    /// Whether nothing had been known before.
+    /// Whether nothing was known before.
     pub first: bool,
-    /// Whether nothing had been claimed of the connection before, or we had ended it ourselves.
+    /// Whether nothing had been claimed about the connection before, or we had closed it ourselves.
     pub quiet_before: bool,
 }
 
 impl Tracker {
-    /// Starts knowing nothing. `writer` is the name under which this process counts.
+    /// Creates an empty tracker. `writer` is the name under which this process stores its totals.
     pub fn new(writer: &str) -> Self {
         Self {
             writer: writer.to_owned(),
+            announces_baseline: true,
             ..Self::default()
         }
     }
 
-    /// Takes over what was known of a source before this process started.
+    /// Restores the state of a source from before this process started.
     pub fn restore(&mut self, source: SourceKey, knowledge: Knowledge) {
+        self.accounts.restore(&knowledge);
         let entry = self.entry(SourceDocument::from_knowledge(source.clone(), knowledge));
         self.insert(source, entry);
     }
 
-    /// Takes in what was learnt and returns the sources with changed verdicts, in the order of their first input.
+    /// Merges the store's state of a source from before this process started, without a transition: the process that stored it
+    /// has recorded its changes. With `publish`, a source that was not restored is due at once, because it may never have been
+    /// published. Returns whether a restored verdict has changed.
+    pub fn merge_stored(&mut self, source: &SourceKey, stored: &Knowledge, publish: bool) -> bool {
+        self.accounts.restore(stored);
+        let before = self.document(source);
+        let restored = before.is_some();
+        let mut document = before.unwrap_or_else(|| SourceDocument::new(source.clone()));
+        let (known, verdict) = (document.knowledge.clone(), document.verdict.clone());
+        document.join(stored.clone());
+        let changed = restored && !transitions(&verdict, &document.verdict).is_empty();
+        let is_behind = document.knowledge != *stored;
+        if document.knowledge != known {
+            let mut entry = self.entry(document);
+            entry.moved = is_behind || (publish && !restored);
+            entry.renamed = publish && !restored;
+            self.insert(source.clone(), entry);
+        }
+        changed
+    }
+
+    /// Processes inputs and returns the sources with changed verdicts, in the order of their first input.
     pub fn take(&mut self, inputs: Vec<Input>, now: Timestamp) -> Vec<Change> {
         let mut order: Vec<(SourceKey, Vec<Input>)> = Vec::new();
         let mut places: HashMap<SourceKey, usize> = HashMap::new();
@@ -95,18 +141,33 @@ impl Tracker {
         changes.collect()
     }
 
-    fn take_one(&mut self, source: SourceKey, inputs: Vec<Input>, now: Timestamp) -> Option<Change> {
-        let mut document = self
-            .document(&source)
-            .unwrap_or_else(|| SourceDocument::new(source.clone()));
+    fn take_one(&mut self, source: SourceKey, mut inputs: Vec<Input>, now: Timestamp) -> Option<Change> {
+        // Inputs that only describe a source come first: the event of a change then includes the title, category, viewers and
+        // name that the same answer reported. The result of a merge does not depend on the order.
+        inputs.sort_by_key(|input| !describes(input));
+        let known = self.document(&source);
+        let since = match self.sources.get(&source) {
+            Some(entry) => entry.since,
+            None => Some(now),
+        };
+        let mut document = known.unwrap_or_else(|| SourceDocument::new(source.clone()));
+        // All of it was dated by this machine's clock, which may have been set back since.
+        let unsettled = document.verdict.clone();
+        let latest = now.plus_millis(self.behind_by);
+        let mut unsettled = document.settle_future(latest).then_some(unsettled);
+        let presented = Presentation::of(&document.knowledge);
         let mut steps = Vec::new();
         let mut tally = Tally::default();
         for input in inputs {
             match input {
                 Input::Counted(_, more) => add(&mut tally, more),
                 Input::Observed(observation) => {
+                    let mut observation = document.knowledge.receive(observation, latest);
+                    document.knowledge.name_end(&mut observation);
+                    name_start(&document.verdict, &mut observation);
                     add(&mut tally, counted(&document, &observation));
-                    let before = document.verdict.clone();
+                    self.accounts.observe(&observation);
+                    let before = unsettled.take().unwrap_or_else(|| document.verdict.clone());
                     document.join(Knowledge::from(&observation));
                     let changes = transitions(&before, &document.verdict);
                     if !changes.is_empty() {
@@ -142,16 +203,36 @@ impl Tracker {
                     .clone_from(&document.knowledge.counters);
             }
         }
+        let presents = Presentation::of(&document.knowledge);
+        let differs = presented != presents;
+        let is_baseline = since.is_some_and(|since| now.millis_since(since).abs() < BASELINE);
+        let completes = differs && is_baseline && presents.completes(&presented);
         let mut entry = self.entry(document);
+        entry.since = since;
         if let Some(old) = self.sources.get(&source) {
-            entry.next_beat = old.next_beat;
+            entry.next_heartbeat = old.next_heartbeat;
+            entry.renamed = old.renamed;
+            entry.named = old.named;
+            entry.early = old.early;
             entry.saved_at = old.saved_at;
             entry.counted = old.counted;
         }
         entry.moved = true;
+        entry.renamed |= differs && !completes;
+        entry.named |= completes;
         entry.counted |= tally != Tally::default();
+        if steps
+            .iter()
+            .flat_map(|step| &step.changes)
+            .any(|change| !change.initial)
+        {
+            // What becomes known from now on is no part of the baseline any more.
+            entry.since = None;
+            entry.renamed |= std::mem::take(&mut entry.named);
+            self.completed.remove(&source);
+        }
         let change = (!steps.is_empty()).then(|| {
-            // It is written down together with the events that tell the steps.
+            // It is saved together with the events of the steps.
             entry.saved_at = now;
             entry.counted = false;
             Change {
@@ -164,16 +245,20 @@ impl Tracker {
         change
     }
 
-    /// Puts a document to rest.
+    /// Compacts a document.
     fn entry(&mut self, document: SourceDocument) -> Entry {
         Entry {
             live: document.verdict.stream.value == StreamStatus::Online,
             status: document.verdict.status.value,
-            known: self.shelf.rest(document.knowledge),
+            known: self.compacted.rest(document.knowledge),
             moved: false,
             counted: false,
             saved_at: Timestamp::EPOCH,
-            next_beat: None,
+            next_heartbeat: None,
+            renamed: false,
+            named: false,
+            since: None,
+            early: Burst::default(),
         }
     }
 
@@ -194,13 +279,13 @@ impl Tracker {
         }
     }
 
-    /// Returns what is known of a source, at rest.
-    pub fn known(&self, source: &SourceKey) -> Option<Resting> {
+    /// Returns the known state of a source in its compact form.
+    pub fn known(&self, source: &SourceKey) -> Option<Compact> {
         self.sources.get(source).map(|entry| entry.known.clone())
     }
 
-    /// Returns what should be written down of these sources before it is handed on: totals that grew, because none that
-    /// others have seen may be forgotten, and what was not written down for `at_most` milliseconds.
+    /// Returns the states of these sources that should be saved before they are published: totals that have grown, because totals
+    /// that others have received must not be lost, and whatever was not saved for `at_most` milliseconds.
     pub fn unsaved(
         &mut self,
         sources: &[SourceKey],
@@ -221,7 +306,7 @@ impl Tracker {
         unsaved
     }
 
-    /// Returns the document that follows from what is known; `None` when nothing is.
+    /// Returns the document that follows from the known state; `None` if nothing is known.
     pub fn document(&self, source: &SourceKey) -> Option<SourceDocument> {
         let entry = self.sources.get(source)?;
         Some(SourceDocument::from_knowledge(
@@ -230,50 +315,79 @@ impl Tracker {
         ))
     }
 
-    /// Returns the sources that have news since they were last handed on and whose turn it is, at most `limit`, and counts
-    /// them as handed on. Each source has its turn once a `period`, at a moment of its own; the first one comes within a
-    /// period after it was first heard of.
+    /// Returns at most `limit` sources that have changes since they were last published and are due, and marks them as published.
+    /// Each source is due once per `period`, at a time of its own; the first time is within a period after its first observation.
+    /// A changed name, title or category makes it due at once, within limits.
     pub fn due(&mut self, now: Timestamp, period: i64, limit: usize) -> Vec<SourceKey> {
         let mut due = Vec::new();
         for (source, entry) in &mut self.sources {
             if due.len() == limit {
                 break;
             }
-            // A clock that was set back must not silence anyone for longer than a period.
+            // A clock that was set back must not delay a source for longer than a period.
             let ahead = entry
-                .next_beat
+                .next_heartbeat
                 .is_some_and(|next| next.millis_since(now) > period);
-            let reached = entry.next_beat.is_some_and(|next| next <= now);
-            if entry.next_beat.is_none() || ahead || (reached && entry.moved) {
+            let reached = entry.next_heartbeat.is_some_and(|next| next <= now);
+            if entry.next_heartbeat.is_none() || ahead || (reached && entry.moved) {
                 let since = (now.as_millis() - phase_of(source, period)).rem_euclid(period);
-                entry.next_beat = Some(now.plus_millis(period - since));
+                entry.next_heartbeat = Some(now.plus_millis(period - since));
             }
-            if entry.moved && (reached || ahead) {
+            let is_eager = entry.renamed || (entry.named && self.announces_baseline);
+            let early = is_eager && !(reached || ahead) && entry.early.take(now, period.min(EARLY));
+            if entry.moved && (reached || ahead || early) {
+                if entry.named && !entry.renamed && self.announces_baseline {
+                    self.completed.insert(source.clone());
+                }
                 entry.moved = false;
+                entry.renamed = false;
+                entry.named = false;
                 due.push(source.clone());
             }
         }
         due
     }
 
-    /// Takes back that sources were handed on: they have their turn again a period later.
-    pub fn not_handed_on(&mut self, sources: &[SourceKey]) {
+    /// Returns whether a source that is due only completes its baseline, and clears that mark.
+    pub fn completes_baseline(&mut self, source: &SourceKey) -> bool {
+        self.completed.remove(source)
+    }
+
+    /// Undoes the mark that sources were published: they are due again within a period.
+    pub fn put_back(&mut self, sources: &[SourceKey]) {
         for source in sources {
+            self.completed.remove(source);
             if let Some(entry) = self.sources.get_mut(source) {
                 entry.moved = true;
+                entry.renamed = true;
             }
         }
     }
 
-    /// Returns every source that has news since it was last handed on, and counts it as handed on.
+    /// Returns every source that has changes since it was last published, and marks it as published.
     pub fn all_moved(&mut self) -> Vec<SourceKey> {
         let moved = self.sources.iter_mut().filter(|(_, entry)| entry.moved);
         moved
             .map(|(source, entry)| {
                 entry.moved = false;
+                entry.renamed = false;
                 source.clone()
             })
             .collect()
+    }
+
+    /// Returns the newest check of every account.
+    pub fn accounts(&self) -> Vec<AccountState> {
+        self.accounts.states()
+    }
+
+    /// Logs the accounts whose state has changed, once for all sources that need them.
+    pub fn report_accounts(&mut self) {
+        let sources = &self.sources;
+        self.accounts.report(|identity| {
+            let needs = |entry: &&Entry| entry.known.knowledge().evidence.auth.contains_key(identity);
+            sources.values().filter(needs).count()
+        });
     }
 
     /// Returns which sources are live.
@@ -286,8 +400,8 @@ impl Tracker {
         &self.by_status
     }
 
-    /// Returns what is to be said when the daemon stops: of every transport that is up, that we close it.
-    pub fn farewell(&self, now: Timestamp) -> Vec<Input> {
+    /// Returns the inputs to process when the daemon stops: for every transport that is up, that it was closed.
+    pub fn shutdown(&self, now: Timestamp) -> Vec<Input> {
         let mut inputs = Vec::new();
         for source in self.sources.keys() {
             let Some(document) = self.document(source) else {
@@ -299,7 +413,7 @@ impl Tracker {
                         transport: *transport,
                         state: LinkState::Closed,
                     };
-                    // Never before what it ends, even when the platform's clock is ahead of ours.
+                    // Never before the observation that it ends, even if the platform's clock is ahead of ours.
                     let at = now.max(link.newest().map_or(now, |newest| newest.plus_millis(1)));
                     inputs.push(Input::Observed(Observation::new(
                         source,
@@ -314,12 +428,23 @@ impl Tracker {
     }
 }
 
-/// Whether a verdict rests on nothing: the first word about a source is no change of it.
+/// Whether an input describes a source without causing a change of status, stream, authorization or permissions.
+fn describes(input: &Input) -> bool {
+    match input {
+        Input::Counted(..) => true,
+        Input::Observed(observation) => matches!(
+            observation.fact,
+            Fact::Profile { .. } | Fact::Viewers { .. } | Fact::Latency { .. } | Fact::Counters { .. }
+        ),
+    }
+}
+
+/// Whether a verdict has no evidence: the first observation of a source is no change of it.
 fn nothing_known(verdict: &Verdict) -> bool {
     verdict.status.at.is_none() && verdict.stream.at.is_none() && verdict.auth.is_none()
 }
 
-/// A moment within the period, the same for a source at every start.
+/// A time within the period, the same for a source at every start.
 fn phase_of(source: &SourceKey, period: i64) -> i64 {
     let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, source.to_string().as_bytes());
     i64::try_from(id.as_u64_pair().0 >> 1)
@@ -334,18 +459,18 @@ fn add(to: &mut Tally, more: Tally) {
     to.reconnects += more.reconnects;
 }
 
-/// What an observation adds to the totals of its source: each failed look is an error, and a gateway that comes back after
-/// trouble is a reconnect. EventSub's listener counts for itself what it alone can see.
+/// What an observation adds to the totals of its source: each failed probe is an error, and a gateway that is up again after a
+/// failure is a reconnect. EventSub's listener counts what only it observes.
 fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
     let mut tally = Tally::default();
     match &observation.fact {
-        Fact::Unanswered { .. } | Fact::Problem { .. } => tally.errors = 1,
+        Fact::NoSuchSource { .. } | Fact::Unanswered { .. } | Fact::Problem { .. } => tally.errors = 1,
         Fact::Connection { transport, .. } if *transport == Transport::EventSub => {}
         Fact::Connection { transport, state } => match state {
             LinkState::Down { .. } | LinkState::Refused { .. } => tally.errors = 1,
             LinkState::Up if *transport == Transport::Gateway => {
                 let link = before.knowledge.evidence.connection.get(transport);
-                let was_in_trouble = link.is_some_and(|link| matches!(link.now(), LinkNow::Trouble(_)));
+                let was_in_trouble = link.is_some_and(|link| matches!(link.now(), LinkNow::LinkFailure(_)));
                 tally.reconnects = u64::from(was_in_trouble);
             }
             LinkState::Up | LinkState::Answered | LinkState::Closed => {}
@@ -355,10 +480,38 @@ fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
     tally
 }
 
+/// Sets the stream id of a start without one if it cannot be distinguished from the live stream: with an id of its own it would
+/// count as a newer stream and hide the one that polls list.
+fn name_start(live: &Verdict, observation: &mut Observation) {
+    let Fact::StreamPush {
+        live: true,
+        stream_id,
+        started_at,
+    } = &mut observation.fact
+    else {
+        return;
+    };
+    let session = live
+        .session
+        .as_ref()
+        .filter(|_| live.stream.value == StreamStatus::Online);
+    let Some(session) = session else { return };
+    let is_named = stream_id.clone().and_then(named_stream).is_some();
+    let start = started_at.and_then(Timestamp::known);
+    if !is_named && (start.is_none() || start == session.started_at) {
+        *stream_id = Some(session.stream_id.clone());
+        *started_at = session.started_at;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::core::facet::Facet;
+    use crate::core::laws;
     use crate::core::observation::ErrorInfo;
 
     fn key(id: u32) -> SourceKey {
@@ -388,6 +541,115 @@ mod tests {
         changes
             .map(|change| (change.facet, change.to.clone().unwrap_or_default()))
             .collect()
+    }
+
+    #[test]
+    fn start_without_id_and_time_is_about_the_stream_that_is_live() {
+        let start = |id: Option<&str>, started_at| Fact::StreamPush {
+            live: true,
+            stream_id: id.map(str::to_owned),
+            started_at,
+        };
+        let zero = Timestamp::from_millis(-62_135_596_800_000);
+        for (id, started_at, is_current) in [
+            (None, None, true),
+            (None, Some(zero), true),
+            (Some(""), None, true),
+            (None, Some(at(0)), true),
+            (None, Some(at(95)), false),
+            (Some("40900006"), None, false),
+        ] {
+            let mut tracker = Tracker::new("w");
+            let listed = Fact::StreamSeen {
+                stream_id: "40900005".to_owned(),
+                started_at: Some(at(0)),
+            };
+            tracker.take(vec![seen(1, 60, listed)], at(60));
+            let changes = tracker.take(vec![seen(1, 100, start(id, started_at))], at(100));
+            assert_eq!(changes.is_empty(), is_current, "{id:?} {started_at:?}");
+            let session = tracker.document(&key(1)).unwrap().verdict.session.unwrap();
+            assert_eq!(
+                session.stream_id == "40900005",
+                is_current,
+                "{id:?} {started_at:?}"
+            );
+            if is_current {
+                assert_eq!(session.started_at, Some(at(0)));
+            }
+        }
+        let mut tracker = Tracker::new("w");
+        let changes = tracker.take(vec![seen(1, 100, start(None, None))], at(100));
+        assert_eq!(facets(&changes[0]), [(Facet::Stream, "ONLINE".into())]);
+    }
+
+    #[test]
+    fn event_keeps_its_time_while_our_clock_is_behind() {
+        for (behind_by, second) in [(0, 10), (3_600_000, 3_610)] {
+            let mut tracker = Tracker::new("w");
+            tracker.take(vec![seen(1, 3_600, Fact::StreamAbsent)], at(3_600));
+            tracker.behind_by = behind_by;
+            let start = Fact::StreamPush {
+                live: true,
+                stream_id: Some("77".to_owned()),
+                started_at: Some(at(3_609)),
+            };
+            tracker.take(vec![seen(1, 3_610, start)], at(10));
+            let known = tracker.document(&key(1)).unwrap();
+            assert_eq!(known.verdict.stream.value, StreamStatus::Online);
+            // Unless our clock is known to be behind, the evidence counts as dated ahead until now.
+            assert_eq!(known.verdict.stream.at, Some(at(second)), "{behind_by}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_known_after_a_change_is_no_part_of_the_baseline() {
+        let title = |title: &str| Fact::Profile {
+            fields: [("title".to_owned(), title.to_owned())].into(),
+        };
+        let listed = || Fact::StreamSeen {
+            stream_id: "77".to_owned(),
+            started_at: None,
+        };
+        for changes_first in [false, true] {
+            let mut tracker = Tracker::new("w");
+            tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
+            if changes_first {
+                tracker.take(vec![seen(1, 10, listed())], at(10));
+            }
+            tracker.take(vec![seen(1, 20, title("Chess"))], at(20));
+            assert_eq!(tracker.due(at(20), 900_000, 10), [key(1)]);
+            assert_eq!(tracker.completes_baseline(&key(1)), !changes_first);
+        }
+    }
+
+    #[test]
+    fn start_without_id_is_announced_once() {
+        let start = Fact::StreamPush {
+            live: true,
+            stream_id: None,
+            started_at: None,
+        };
+        let listed = Fact::StreamSeen {
+            stream_id: "40900005".to_owned(),
+            started_at: Some(at(95)),
+        };
+        let mut tracker = Tracker::new("w");
+        tracker.take(vec![seen(1, 60, Fact::StreamAbsent)], at(60));
+        let announced = tracker.take(vec![seen(1, 100, start)], at(100));
+        assert_eq!(facets(&announced[0]), [(Facet::Stream, "ONLINE".into())]);
+        assert!(tracker.take(vec![seen(1, 130, listed)], at(130)).is_empty());
+        let session = tracker.document(&key(1)).unwrap().verdict.session.unwrap();
+        assert_eq!(
+            (session.stream_id.as_str(), session.started_at),
+            ("40900005", Some(at(95)))
+        );
+        let end = Fact::StreamPush {
+            live: false,
+            stream_id: None,
+            started_at: None,
+        };
+        let ended = tracker.take(vec![seen(1, 200, end)], at(200));
+        assert_eq!(facets(&ended[0]), [(Facet::Stream, "OFFLINE".into())]);
     }
 
     #[test]
@@ -440,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn each_source_has_its_turn_once_a_period_and_only_with_news() {
+    fn each_source_is_due_once_a_period_and_only_when_changed() {
         let mut tracker = Tracker::new("w");
         let all: Vec<Input> = (1..=100).map(|id| seen(id, 0, Fact::StreamAbsent)).collect();
         tracker.take(all.clone(), at(0));
@@ -456,7 +718,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_silences_nobody_for_long() {
+    fn clock_set_back_does_not_suppress_due_sources() {
         let mut tracker = Tracker::new("w");
         tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
         tracker.due(at(0), 30_000, 10);
@@ -472,10 +734,149 @@ mod tests {
             seen(2, 0, link(Transport::Api, down())),
         ];
         tracker.take(inputs, at(0));
-        let farewell = tracker.farewell(at(1));
-        assert_eq!(farewell.len(), 2);
-        let changes = tracker.take(farewell, at(1));
+        let shutdown = tracker.shutdown(at(1));
+        assert_eq!(shutdown.len(), 2);
+        let changes = tracker.take(shutdown, at(1));
         assert_eq!(facets(&changes[0]), [(Facet::Status, "DISCONNECTED".into())]);
-        assert!(tracker.farewell(at(2)).is_empty());
+        assert!(tracker.shutdown(at(2)).is_empty());
+    }
+
+    fn titled(id: u32, seconds: i64, title: &str) -> Input {
+        let fields = BTreeMap::from([("title".to_owned(), title.to_owned())]);
+        seen(id, seconds, Fact::Profile { fields })
+    }
+
+    #[test]
+    fn online_carries_what_the_same_answer_reported() {
+        let mut tracker = Tracker::new("w");
+        let started = Fact::StreamSeen {
+            stream_id: "77".to_owned(),
+            started_at: None,
+        };
+        let viewers = Fact::Viewers {
+            count: 77,
+            stream_id: Some("77".to_owned()),
+        };
+        let inputs = vec![seen(1, 0, started), titled(1, 0, "Chess"), seen(1, 0, viewers)];
+        let changes = tracker.take(inputs, at(0));
+        let record = changes[0].steps[0].after.record();
+        assert_eq!(record.viewer_count, Some(77));
+        assert_eq!(record.metadata["title"], "Chess");
+    }
+
+    #[test]
+    fn a_changed_title_has_its_turn_at_once_but_not_without_limit() {
+        let mut tracker = Tracker::new("w");
+        tracker.take(vec![titled(1, 0, "one")], at(0));
+        let first = tracker.due(at(0), 900_000, 10).len() + tracker.due(at(1), 900_000, 10).len();
+        assert_eq!(first, 1);
+        tracker.take(vec![titled(1, 2, "one")], at(2));
+        assert!(tracker.due(at(3), 900_000, 10).is_empty(), "nothing changed");
+        let mut turns = 0;
+        for second in 4..64 {
+            tracker.take(vec![titled(1, second, &second.to_string())], at(second));
+            turns += tracker.due(at(second), 900_000, 10).len();
+        }
+        assert!((2..=6).contains(&turns), "{turns}");
+    }
+
+    #[test]
+    fn stored_state_is_merged_without_a_transition() {
+        let mut other = Tracker::new("probe");
+        let started = Fact::StreamSeen {
+            stream_id: "77".to_owned(),
+            started_at: None,
+        };
+        other.take(
+            vec![
+                seen(1, 0, link(Transport::Api, LinkState::Up)),
+                seen(1, 0, started),
+            ],
+            at(0),
+        );
+        let stored = other.known(&key(1)).unwrap().knowledge();
+        let mut tracker = Tracker::new("w");
+        assert!(
+            !tracker.merge_stored(&key(1), &stored, true),
+            "nothing was restored"
+        );
+        assert!(tracker.live().contains(&key(1)));
+        assert_eq!(
+            tracker.due(at(0), 900_000, 10),
+            [key(1)],
+            "its state is published at once"
+        );
+        let same = vec![seen(1, 30, link(Transport::Api, LinkState::Up))];
+        assert!(tracker.take(same, at(30)).is_empty());
+        let absent = |seconds| vec![seen(1, seconds, Fact::StreamAbsent)];
+        tracker.take(absent(60), at(60));
+        let ended = tracker.take(absent(120), at(120));
+        assert_eq!(facets(&ended[0]), [(Facet::Stream, "OFFLINE".into())]);
+        assert!(!ended[0].steps[0].changes[0].initial);
+
+        let mut restarted = Tracker::new("w");
+        restarted.restore(key(1), Knowledge::default());
+        assert!(restarted.merge_stored(&key(1), &stored, true));
+        assert!(!restarted.merge_stored(&key(1), &stored, true));
+    }
+
+    /// One process with a shared store: `watch`, or `probe`.
+    #[derive(Debug, Clone)]
+    struct Run {
+        watches: bool,
+        observations: Vec<Observation>,
+    }
+
+    fn runs() -> impl Strategy<Value = Vec<Run>> {
+        let run = (any::<bool>(), vec(laws::observation(), 0..12));
+        vec(
+            run.prop_map(|(watches, observations)| Run {
+                watches,
+                observations,
+            }),
+            1..8,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn histories_join_across_probes_and_restarts(runs in runs()) {
+            let key = laws::key();
+            let mut stored = SourceDocument::new(key.clone());
+            let mut outbox: Option<Knowledge> = None;
+            let mut history: Vec<Transition> = Vec::new();
+            for run in runs {
+                if !run.watches {
+                    for observation in &run.observations {
+                        let before = stored.verdict.clone();
+                        stored.join(Knowledge::from(observation));
+                        history.extend(transitions(&before, &stored.verdict));
+                    }
+                    continue;
+                }
+                let mut tracker = Tracker::new("w");
+                if let Some(known) = outbox.take() {
+                    tracker.restore(key.clone(), known);
+                }
+                tracker.merge_stored(&key, &stored.knowledge, false);
+                for observation in run.observations {
+                    let changes = tracker.take(vec![Input::Observed(observation)], at(1_000_000));
+                    history.extend(changes.into_iter().flat_map(|change| change.steps).flat_map(|step| step.changes));
+                }
+                if let Some(known) = tracker.known(&key) {
+                    stored.join(known.knowledge());
+                    outbox = Some(known.knowledge());
+                }
+            }
+            let mut last: BTreeMap<Facet, Option<String>> = BTreeMap::new();
+            for change in history {
+                let before = last.insert(change.facet, change.to.clone());
+                if change.initial {
+                    prop_assert_eq!(&change.from, &None, "{:?}", change);
+                } else if let Some(before) = before {
+                    prop_assert_eq!(&before, &change.from, "{:?}", change);
+                }
+            }
+        }
     }
 }

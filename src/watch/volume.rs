@@ -1,4 +1,4 @@
-//! How many events a day go to the bus. Pure rules.
+//! Predicts how many events a day are sent to the bus. Pure.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use super::engine::SPREAD;
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// A day's events.
+/// The events of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Volume {
-    /// Events that tell no transition.
+    /// Events without a transition.
     pub heartbeats: u64,
-    /// Events that tell transitions.
+    /// Events with transitions.
     pub transitions: u64,
-    /// Whether heartbeats leave as often as they are meant to: what is no transition is spread to a few a second.
+    /// Whether heartbeats are sent as often as configured: events that are no transitions are limited to a few per second.
     pub keeps_pace: bool,
 }
 
 impl Volume {
-    /// Returns all events.
+    /// Returns the number of all events.
     pub fn events(&self) -> u64 {
         self.heartbeats + self.transitions
     }
 }
 
-/// Predicts a day of `sources` with so many transitions each. On the high side: whatever is told of a source replaces the
+/// Predicts a day of `sources` with this many transitions each. An upper estimate: each event about a source replaces the
 /// heartbeat that it would have had.
 pub fn predict(sources: u64, heartbeat: Duration, transitions: u64) -> Volume {
     let most = u64::from(SPREAD.get()) * DAY.as_secs();

@@ -1,4 +1,6 @@
-//! Debug pages in the platform's formats: a snapshot a connector, and the health of its subscriptions.
+//! Debug pages in the platform's formats: a snapshot per connector, and the health of its subscriptions.
+
+use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -9,7 +11,7 @@ use super::{Web, answer};
 use crate::core::document::SourceRecord;
 use crate::core::source::PlatformName;
 use crate::core::verdict::Status;
-use crate::watch::listening::ListenerReport;
+use crate::watch::listeners::ListenerReport;
 
 /// Every stored document, with its evidence.
 pub(super) async fn sources(State(web): State<Web>) -> Response {
@@ -31,7 +33,7 @@ pub(super) async fn sources(State(web): State<Web>) -> Response {
     }
 }
 
-/// What is stored of what the bus tells, and the chat that is counted on it.
+/// Statistics of the events stored from the bus, and of the chat that is counted on it.
 pub(super) async fn bus(State(web): State<Web>) -> Response {
     match &web.storing {
         Some(storing) => answer(200, storing().to_json()),
@@ -42,7 +44,7 @@ pub(super) async fn bus(State(web): State<Web>) -> Response {
     }
 }
 
-/// How one platform is, in the form of the platform's connector snapshots.
+/// Status of one platform, in the form of the platform's connector snapshots.
 pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String>) -> Response {
     let Ok(name) = platform.parse::<PlatformName>() else {
         let platform: String = platform.chars().take(60).collect();
@@ -58,7 +60,7 @@ pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String
         .map(|summary| summary.record());
     let own: Vec<SourceRecord> = own.collect();
     let listeners = listeners_of(&web, name);
-    answer(200, snapshot(&own, &listeners))
+    answer(200, snapshot(name, &own, &listeners))
 }
 
 /// One listener: `/_debug/twitch/eventsub`.
@@ -78,7 +80,64 @@ pub(super) async fn listener(
         let reason = format!("this process runs no {listener} listener for {platform}");
         return answer(200, json!({"enabled": false, "reason": reason}));
     };
-    answer(200, report.detail)
+    let mut detail = report.detail;
+    // Without the store the channels keep their ids.
+    if let Ok(summaries) = summaries(&web).await {
+        let records = summaries.iter().map(|summary| summary.record());
+        name_channels(
+            &mut detail,
+            &names(records.filter(|record| record.platform == platform)),
+        );
+    }
+    answer(200, detail)
+}
+
+/// Names by id: the login where there is one, as BitBrat's connectors write channels.
+fn names(records: impl IntoIterator<Item = SourceRecord>) -> BTreeMap<String, String> {
+    let named = records
+        .into_iter()
+        .map(|record| (record.id.clone(), name(&record)));
+    named.collect()
+}
+
+fn name(record: &SourceRecord) -> String {
+    let login = record.metadata.get("login").and_then(Value::as_str);
+    login
+        .map(str::to_owned)
+        .or_else(|| record.display_name.clone())
+        .unwrap_or_else(|| record.id.clone())
+}
+
+/// Writes names instead of ids into a list of subscriptions.
+fn name_channels(detail: &mut Value, names: &BTreeMap<String, String>) {
+    let subscriptions = detail.get_mut("subscriptions").and_then(Value::as_array_mut);
+    for subscription in subscriptions.into_iter().flatten() {
+        let id = subscription.get("channel").and_then(Value::as_str);
+        if let Some(name) = id.and_then(|id| names.get(id)) {
+            subscription["channel"] = name.clone().into();
+        }
+    }
+}
+
+/// The part of Twitch's snapshot that describes EventSub, in the shape of BitBrat's connector.
+fn event_sub(detail: &Value) -> Value {
+    let field = |name: &str| detail.get(name).cloned().unwrap_or_default();
+    json!({
+        "enabled": field("enabled"), "state": field("state"), "useYamlConfig": field("useYamlConfig"),
+        "subscriptionCount": field("subscriptionCount"), "activeSubscriptions": field("activeSubscriptions"),
+        "subscriptionStatus": field("subscriptions"),
+    })
+}
+
+/// When the newest chat message was received over EventSub.
+fn last_message_at(detail: &Value) -> Option<&Value> {
+    let subscriptions = detail.get("subscriptions")?.as_array()?.iter();
+    subscriptions
+        .filter(|subscription| subscription["eventType"] == "channel.chat.message")
+        .filter_map(|subscription| subscription.get("lastEventAt"))
+        // All have the same form, in which the later text is the later time.
+        .filter(|at| at.is_string())
+        .max_by_key(|at| at.as_str())
 }
 
 fn listeners_of(web: &Web, platform: PlatformName) -> Vec<(String, ListenerReport)> {
@@ -93,7 +152,11 @@ fn listeners_of(web: &Web, platform: PlatformName) -> Vec<(String, ListenerRepor
         .collect()
 }
 
-fn snapshot(records: &[SourceRecord], listeners: &[(String, ListenerReport)]) -> Value {
+fn snapshot(
+    platform: PlatformName,
+    records: &[SourceRecord],
+    listeners: &[(String, ListenerReport)],
+) -> Value {
     let worst = records
         .iter()
         .map(|record| record.status)
@@ -106,15 +169,10 @@ fn snapshot(records: &[SourceRecord], listeners: &[(String, ListenerReport)]) ->
     let sum = |of: fn(&crate::core::document::Metrics) -> u64| {
         records.iter().map(|record| of(&record.metrics)).sum::<u64>()
     };
-    let name = |record: &SourceRecord| {
-        let login = record
-            .metadata
-            .get("login")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        login
-            .or_else(|| record.display_name.clone())
-            .unwrap_or_else(|| record.id.clone())
+    let joined = records.iter().filter(|record| record.status == Status::Connected);
+    let channel = |record: &SourceRecord| match platform {
+        PlatformName::Twitch => format!("#{}", name(record)),
+        _ => name(record),
     };
     let mut snapshot = Map::new();
     snapshot.insert("state".into(), worst.to_string().into());
@@ -124,7 +182,7 @@ fn snapshot(records: &[SourceRecord], listeners: &[(String, ListenerReport)]) ->
             json!({"code": error.code, "message": error.message, "at": error.at}),
         );
     }
-    snapshot.insert("joinedChannels".into(), records.iter().map(name).collect());
+    snapshot.insert("joinedChannels".into(), joined.map(channel).collect());
     snapshot.insert("reconnects".into(), sum(|metrics| metrics.reconnects).into());
     snapshot.insert(
         "counters".into(),
@@ -133,13 +191,21 @@ fn snapshot(records: &[SourceRecord], listeners: &[(String, ListenerReport)]) ->
             "failed": sum(|metrics| metrics.errors),
         }),
     );
-    for (name, report) in listeners {
-        let key = if name == "twitch-eventsub" {
-            "eventSub"
-        } else {
-            name.as_str()
-        };
-        snapshot.insert(key.to_owned(), report.detail.clone());
+    let names = names(records.iter().cloned());
+    for (listener, report) in listeners {
+        let mut detail = report.detail.clone();
+        if listener != "twitch-eventsub" {
+            snapshot.insert(listener.clone(), detail);
+            continue;
+        }
+        name_channels(&mut detail, &names);
+        if let Some(id) = detail.get("botUserId").filter(|id| id.is_string()) {
+            snapshot.insert("id".into(), id.clone());
+        }
+        if let Some(at) = last_message_at(&detail) {
+            snapshot.insert("lastMessageAt".into(), at.clone());
+        }
+        snapshot.insert("eventSub".into(), event_sub(&detail));
     }
     Value::Object(snapshot)
 }

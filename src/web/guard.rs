@@ -1,8 +1,11 @@
-//! Who may look: anyone on this machine, and elsewhere whoever shows the token.
+//! Access control: any client on this machine, and elsewhere clients that send the token.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use secrecy::ExposeSecret as _;
@@ -10,13 +13,13 @@ use serde_json::json;
 
 use super::{Web, answer};
 
-/// Paths that a supervisor asks without a token; they tell nothing but whether we live.
+/// Paths that a supervisor requests without a token; they return only health.
 const OPEN: [&str; 3] = ["/healthz", "/livez", "/readyz"];
 
-/// Lets a request through or refuses it.
+/// Accepts or rejects a request.
 ///
-/// Without a token we listen on loopback only, and then a request must name a loopback host: a page on the internet whose
-/// name was pointed at 127.0.0.1 must not read a person's debug pages through their browser.
+/// Without a token the server listens on loopback only, and then a request must have a loopback host: a page on the internet
+/// whose name was pointed at 127.0.0.1 must not read a person's debug pages through their browser.
 pub(super) async fn guard(State(web): State<Web>, request: Request, next: Next) -> Response {
     let open = OPEN.contains(&request.uri().path());
     let mut response = match &web.token {
@@ -29,7 +32,7 @@ pub(super) async fn guard(State(web): State<Web>, request: Request, next: Next) 
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refused
         }
-        None if names_loopback(request.headers()) => next.run(request).await,
+        None if names_loopback(&request) => next.run(request).await,
         None => answer(403, json!({"error": "forbidden_host"})),
     };
     let headers = response.headers_mut();
@@ -38,22 +41,92 @@ pub(super) async fn guard(State(web): State<Web>, request: Request, next: Next) 
     response
 }
 
+/// Whether the one `Authorization` header contains the token. The scheme's name is case-insensitive (RFC 9110, 11.1).
 fn shows(headers: &HeaderMap, token: &str) -> bool {
-    let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    aws_lc_rs::constant_time::verify_slices_are_equal(shown.as_bytes(), token.as_bytes()).is_ok()
-}
-
-fn names_loopback(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|value| value.to_str().ok()) else {
+    let Some((scheme, shown)) = only(headers, &AUTHORIZATION).and_then(|value| value.split_once(' ')) else {
         return false;
     };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+    let same = aws_lc_rs::constant_time::verify_slices_are_equal(shown.trim().as_bytes(), token.as_bytes());
+    scheme.eq_ignore_ascii_case("bearer") && same.is_ok()
+}
+
+/// Returns the value of a header that must not be sent twice: it would be undefined which one applies.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// Whether a request has this machine as its host, in its one `Host` header and, where it has one, in its target.
+fn names_loopback(request: &Request) -> bool {
+    let target = request.uri().authority().map(Authority::as_str);
+    only(request.headers(), &HOST).is_some_and(is_loopback) && target.is_none_or(is_loopback)
+}
+
+/// Whether `host`, in the form of a `Host` header, is this machine. Parsed strictly: what cannot be parsed is another one.
+fn is_loopback(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) => {
+                let is_own = address
+                    .parse::<Ipv6Addr>()
+                    .is_ok_and(|address| address.is_loopback());
+                return is_own && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+            }
+            None => return false,
+        },
+        None => host
+            .split_once(':')
+            .map_or((host, None), |(name, port)| (name, Some(port))),
     };
-    let address: Option<std::net::IpAddr> = name.parse().ok();
-    name.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
+    // A name with a trailing dot is the same name.
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_own = name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<Ipv4Addr>()
+            .is_ok_and(|address| address.is_loopback());
+    is_own && port.is_none_or(is_port)
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && (text.is_empty() || text.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machines_names_are_loopback_hosts() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost:8787", true),
+            ("localhost.", true),
+            ("127.0.0.1", true),
+            ("127.8.9.1:1", true),
+            ("127.0.0.1.", true),
+            ("[::1]", true),
+            ("[::1]:8787", true),
+            ("[0:0:0:0:0:0:0:1]", true),
+            ("[::1].evil.example", false),
+            ("[::1]evil.example", false),
+            ("[::1]:80.evil.example", false),
+            ("[::1", false),
+            ("::1", false),
+            ("[::2]", false),
+            ("[127.0.0.1]", false),
+            ("127.0.0.1.evil.example", false),
+            ("127.0.0.1:80.evil.example", false),
+            ("127.1", false),
+            ("localhost.evil.example", false),
+            ("localhost..", false),
+            ("localhost:99999", false),
+            ("localhost:80:80", false),
+            ("localhost@evil.example", false),
+            ("evil.example", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback(host), expected, "{host}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Health in the platform's own format, so that its tools read it without knowing us.
+//! Health in the platform's own format, so that its tools can read it unchanged.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -6,15 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Web, answer};
 
-/// The name under which the platform's tools see us.
+/// The service name for the platform's tools.
 const SERVICE: &str = "bitbrat";
 
-/// Alive: the process answers.
+/// Liveness: the process answers.
 pub(super) async fn healthy(State(web): State<Web>) -> Response {
     answer(200, Value::Object(body(&web)))
 }
 
-/// Ready: what must work, works.
+/// Readiness: every required part works.
 pub(super) async fn ready(State(web): State<Web>) -> Response {
     let reasons = web.reasons();
     let mut body = body(&web);
@@ -26,7 +26,7 @@ pub(super) async fn ready(State(web): State<Web>) -> Response {
     answer(503, Value::Object(body))
 }
 
-/// The front page, as the platform's services have it.
+/// The root page, in the form of the platform's services.
 pub(super) async fn root(State(web): State<Web>) -> Response {
     let mut body = body(&web);
     body.insert("message".into(), format!("{SERVICE} up").into());

@@ -1,5 +1,5 @@
-//! Metrics for Prometheus, gathered anew for each question from what the daemon tells anyway. Never labelled by source:
-//! ten thousand sources would be ten thousand series.
+//! Metrics for Prometheus, collected for each request from the daemon's overview. Never labeled by source: ten thousand sources
+//! would be ten thousand series.
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -13,8 +13,10 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 
 use super::{Stored, Web, answer};
+use crate::core::observation::AuthResult;
 use crate::core::time::Timestamp;
 use crate::persist;
+use crate::watch::account_watch::AccountState;
 use crate::watch::overview::Overview;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -24,14 +26,25 @@ struct OfStatus {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfLane {
+struct OfPoller {
     platform: String,
-    lane: String,
+    poller: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfListener {
     listener: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAccount {
+    account: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTokenState {
+    account: String,
+    state: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,18 +81,40 @@ pub(super) async fn metrics(State(web): State<Web>) -> Response {
     match encode(&mut text, &registry) {
         Ok(()) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(CONTENT_TYPE, kind)], text).into_response()
+            ([(CONTENT_TYPE, kind)], in_order(&text)).into_response()
         }
         Err(_) => answer(500, json!({"error": "metrics_unwritable"})),
     }
 }
 
+/// Sorts the series of each metric: the library keeps them in hash maps, whose order changes with every start.
+fn in_order(text: &str) -> String {
+    let mut ordered = String::with_capacity(text.len());
+    let mut series: Vec<&str> = Vec::new();
+    let mut flush = |series: &mut Vec<&str>, next: Option<&str>| {
+        series.sort_unstable();
+        for line in series.drain(..).chain(next) {
+            ordered.push_str(line);
+            ordered.push('\n');
+        }
+    };
+    for line in text.lines() {
+        if line.starts_with('#') {
+            flush(&mut series, Some(line));
+        } else {
+            series.push(line);
+        }
+    }
+    flush(&mut series, None);
+    ordered
+}
+
 fn describe(registry: &mut Registry, overview: &Overview) {
     gauge(
         registry,
-        "sources_attended",
-        "Sources attended",
-        signed(overview.attended as u64),
+        "sources_monitored",
+        "Monitored sources",
+        signed(overview.monitored as u64),
     );
     let by_status = Family::<OfStatus, Gauge>::default();
     for ((platform, status), count) in &overview.summary.by_status {
@@ -90,6 +125,7 @@ fn describe(registry: &mut Registry, overview: &Overview) {
         by_status.get_or_create(&labels).set(signed(*count as u64));
     }
     registry.register("sources", "Sources known, by platform and status", by_status);
+    describe_accounts(registry, &overview.summary.accounts);
     gauge(
         registry,
         "sources_live",
@@ -105,7 +141,7 @@ fn describe(registry: &mut Registry, overview: &Overview) {
     gauge(
         registry,
         "inputs_waiting",
-        "Facts and counts that were heard and not joined yet",
+        "Observations that were received and not merged yet",
         signed(overview.inputs),
     );
     gauge(
@@ -133,24 +169,24 @@ fn describe(registry: &mut Registry, overview: &Overview) {
         "Heartbeats that had to make room",
         overview.dropped,
     );
-    let looks = Family::<OfLane, Counter>::default();
-    let skipped = Family::<OfLane, Counter>::default();
-    let calls = Family::<OfLane, Counter>::default();
-    let problems = Family::<OfLane, Counter>::default();
-    for lane in &overview.lanes {
-        let labels = OfLane {
-            platform: lane.platform.to_string(),
-            lane: lane.name.to_owned(),
+    let runs = Family::<OfPoller, Counter>::default();
+    let skipped = Family::<OfPoller, Counter>::default();
+    let calls = Family::<OfPoller, Counter>::default();
+    let problems = Family::<OfPoller, Counter>::default();
+    for poller in &overview.pollers {
+        let labels = OfPoller {
+            platform: poller.platform.to_string(),
+            poller: poller.name.to_owned(),
         };
-        looks.get_or_create(&labels).inc_by(lane.looks);
-        skipped.get_or_create(&labels).inc_by(lane.skipped);
-        calls.get_or_create(&labels).inc_by(lane.calls);
-        problems.get_or_create(&labels).inc_by(lane.problems);
+        runs.get_or_create(&labels).inc_by(poller.runs);
+        skipped.get_or_create(&labels).inc_by(poller.skipped);
+        calls.get_or_create(&labels).inc_by(poller.calls);
+        problems.get_or_create(&labels).inc_by(poller.problems);
     }
-    registry.register("looks", "Looks begun", looks);
-    registry.register("ticks_skipped", "Ticks skipped because a look was late", skipped);
+    registry.register("probes", "Probes started", runs);
+    registry.register("ticks_skipped", "Ticks skipped because a probe was late", skipped);
     registry.register("calls", "Requests sent to platforms", calls);
-    registry.register("look_problems", "Problems met while looking", problems);
+    registry.register("probe_problems", "Problems while probing", problems);
     let healthy = Family::<OfListener, Gauge>::default();
     for (name, report) in &overview.listeners {
         let labels = OfListener {
@@ -160,8 +196,50 @@ fn describe(registry: &mut Registry, overview: &Overview) {
     }
     registry.register(
         "listener_healthy",
-        "Whether a listener hears what it should",
+        "Whether a listener receives what it should",
         healthy,
+    );
+}
+
+/// Adds the tokens of the accounts. There are few accounts compared to sources: one per platform, and one for each broadcaster
+/// who logged in.
+fn describe_accounts(registry: &mut Registry, accounts: &[AccountState]) {
+    let states = Family::<OfTokenState, Gauge>::default();
+    let expiry = Family::<OfAccount, Gauge>::default();
+    let checked = Family::<OfAccount, Gauge>::default();
+    for found in accounts {
+        let account = found.identity.to_string();
+        for state in [AuthResult::Valid, AuthResult::Expired, AuthResult::Revoked] {
+            let labels = OfTokenState {
+                account: account.clone(),
+                state: state.to_string().to_lowercase(),
+            };
+            states
+                .get_or_create(&labels)
+                .set(i64::from(state == found.result));
+        }
+        let labels = OfAccount { account };
+        if let Some(expires_at) = found.expires_at {
+            expiry.get_or_create(&labels).set(expires_at.as_millis() / 1000);
+        }
+        checked
+            .get_or_create(&labels)
+            .set(found.checked_at.as_millis() / 1000);
+    }
+    registry.register(
+        "token_state",
+        "Whether the token of an account is in a state: 1 in the one it is in",
+        states,
+    );
+    registry.register(
+        "token_expires_timestamp_seconds",
+        "When the token of an account expires",
+        expiry,
+    );
+    registry.register(
+        "token_checked_timestamp_seconds",
+        "When the token of an account was last checked",
+        checked,
     );
 }
 
@@ -240,7 +318,7 @@ fn describe_storing(registry: &mut Registry, storing: &persist::overview::Overvi
         ),
         (
             "chat_unplaced",
-            "Chat messages of channels that nobody knows",
+            "Chat messages of unknown channels",
             storing.chat_unplaced,
         ),
     ];
@@ -270,4 +348,16 @@ fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_order;
+
+    #[test]
+    fn series_of_a_metric_have_one_order() {
+        let text = "# TYPE a gauge\na{x=\"2\"} 1\na{x=\"1\"} 2\n# TYPE b gauge\nb 3\n# EOF\n";
+        let ordered = "# TYPE a gauge\na{x=\"1\"} 2\na{x=\"2\"} 1\n# TYPE b gauge\nb 3\n# EOF\n";
+        assert_eq!(in_order(text), ordered);
+    }
 }

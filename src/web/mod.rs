@@ -1,8 +1,9 @@
 //! The web server of the daemon: health, metrics, debug pages and a read-only API.
 //!
-//! It reads the daemon's overview and the store, and changes nothing, so that a mistake here cannot stall the watching.
+//! It reads the daemon's overview and the store, and changes nothing, so that a defect here cannot stall monitoring.
 
 mod api;
+mod connections;
 mod debug;
 mod guard;
 mod health;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use secrecy::SecretString;
@@ -25,39 +28,43 @@ use tracing::info;
 
 use crate::clock::Clock;
 use crate::core::document::SourceDocument;
+use crate::core::freshness::MaxAge;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
+use crate::descriptors;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
 use crate::persist::{self, Stats};
+use crate::secrets;
 use crate::store::{HistoryEntry, SourceStore};
+use crate::telemetry::names;
 use crate::watch::overview::{Overview, View};
 
-/// How long requests in progress may take after a stop.
-const FINISH: Duration = Duration::from_secs(2);
+/// Timeout of a request until its response begins, its body included. Pages are read from memory and the store.
+const ANSWER: Duration = Duration::from_secs(10);
 
-/// Writes documents as the JSON that the commands promise.
+/// Converts documents to the JSON that the commands print.
 pub type Render<T> = Arc<dyn Fn(T) -> Value + Send + Sync>;
 
-/// How much was stored, next to what was expected.
+/// The actual and the expected number of writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Stored {
     /// The actual figures.
     pub stats: Stats,
-    /// Writes a day that were expected of the configured sources.
+    /// Expected writes per day for the configured sources.
     pub expected_per_day: u64,
 }
 
-/// What the pages are made of.
+/// Data of the pages.
 #[derive(Clone)]
 pub struct Web {
     /// The documents.
     pub store: Arc<dyn SourceStore>,
-    /// How the daemon is; `None` in a process that only serves pages.
+    /// Overview of the daemon; `None` in a process that only serves pages.
     pub view: Option<View>,
-    /// What was stored; `None` in a process that stores nothing.
+    /// Statistics of writes; `None` in a process that stores nothing.
     pub stored: Option<Arc<dyn Fn() -> Stored + Send + Sync>>,
-    /// How what stores the bus's events is; `None` in a process without that role, or without a bus.
+    /// Overview of the role that stores the bus's events; `None` in a process without that role, or without a bus.
     pub storing: Option<persist::overview::View>,
     /// Further reasons why this process is not ready.
     pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
@@ -65,12 +72,12 @@ pub struct Web {
     pub clock: Arc<dyn Clock>,
     /// When this process started.
     pub started_at: Timestamp,
-    /// What callers must show.
+    /// Token that callers must send.
     pub token: Option<SecretString>,
-    /// Writes a list of sources.
-    pub list: Render<Vec<Arc<SourceSummary>>>,
-    /// Writes one source with its evidence and its latest transitions.
-    pub one: Render<(SourceDocument, Vec<HistoryEntry>)>,
+    /// Serializes a list of sources.
+    pub list: Render<(MaxAge, Vec<Arc<SourceSummary>>)>,
+    /// Serializes one source with its evidence and its latest transitions.
+    pub one: Render<(MaxAge, SourceDocument, Vec<HistoryEntry>)>,
 }
 
 impl Web {
@@ -78,7 +85,7 @@ impl Web {
         self.view.as_ref().map(|view| view())
     }
 
-    /// Why this process is not ready; it is when there is no reason.
+    /// Why this process is not ready; it is ready when there is no reason.
     fn reasons(&self) -> Vec<String> {
         let mut reasons = (self.unready)();
         reasons.extend(self.overview().into_iter().flat_map(|overview| overview.unready));
@@ -86,32 +93,33 @@ impl Web {
     }
 }
 
-/// Binds an address, before anything else starts: a port that is taken must not be found out later.
+/// Binds an address, before anything else starts: a port that is in use must be detected at once.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::new(ExitCode::Failed, format!("cannot listen at {address}"))
             .because(&error)
-            .hint("another program may have the port; choose another with web.listen, or `off`")
+            .hint(if descriptors::is_exhaustion(&error) {
+                descriptors::REASON
+            } else {
+                "another program may have the port; choose another with web.listen, or `off`"
+            })
     })
 }
 
-/// Serves until the stop, then lets requests in progress finish. `extra` are pages that guard themselves: deliveries of a
-/// platform come from elsewhere and bring a signature instead of a token.
+/// Serves until the stop, then lets requests in progress finish. `extra` are routes with access control of their own: deliveries
+/// of a platform come from elsewhere and have a signature instead of a token.
 pub async fn serve(listener: TcpListener, web: Web, extra: Router, stop: Stop) -> std::io::Result<()> {
     let address = listener.local_addr()?;
-    info!(%address, "Serving pages at http://{address}/");
-    let polite = stop.clone();
-    let serving = axum::serve(listener, router(web).merge(extra))
-        .with_graceful_shutdown(async move { polite.requested().await });
-    let impatient = async {
-        stop.requested().await;
-        tokio::time::sleep(FINISH).await;
-    };
-    // Whoever reads a page slowly must not hold up the end of the daemon.
-    tokio::select! {
-        served = serving.into_future() => served,
-        () = impatient => Ok(()),
-    }
+    info!(name: names::SERVING, %address, "Serving pages at http://{address}/");
+    let pages = router(web).merge(extra).layer(from_fn(in_time));
+    connections::serve(listener, pages, connections::limits(), stop).await;
+    Ok(())
+}
+
+/// Ends a request that takes too long, for example because its body never arrives.
+async fn in_time(request: Request, next: Next) -> Response {
+    let answered = tokio::time::timeout(ANSWER, next.run(request)).await;
+    answered.unwrap_or_else(|_| answer(408, json!({"error": "timeout"})))
 }
 
 /// Returns all pages.
@@ -134,7 +142,13 @@ pub fn router(web: Web) -> Router {
 }
 
 /// A JSON answer.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "bodies are written where they are answered"
+)]
 fn answer(status: u16, body: Value) -> Response {
     let status = axum::http::StatusCode::from_u16(status).expect("statuses are written as literals");
-    (status, axum::Json(body)).into_response()
+    // Reasons and details of listeners contain foreign text.
+    let text = secrets::mask(&body.to_string()).into_owned();
+    (status, [(CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -1,17 +1,18 @@
-//! Pages over real sockets, with a store in memory.
+//! Tests of pages over real sockets, with a store in memory.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::core::evidence::Knowledge;
-use crate::core::observation::{Fact, LinkState, Observation, Transport};
+use crate::core::observation::{AuthResult, Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::store::Write;
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
-use crate::watch::ledger::Depth;
-use crate::watch::listening::ListenerReport;
+use crate::watch::account_watch::AccountState;
+use crate::watch::listeners::ListenerReport;
+use crate::watch::outbox::Depth;
 
 const START: i64 = 1_780_000_000_000;
 
@@ -29,26 +30,43 @@ fn overview() -> Overview {
     Overview {
         started_at: Timestamp::from_millis(START),
         instance: "w".into(),
-        summary: crate::watch::recorder::Summary::default(),
-        attended: 1,
+        summary: crate::watch::writer::Summary {
+            accounts: vec![AccountState {
+                identity: Identity::named("twitch/bot"),
+                result: AuthResult::Revoked,
+                expires_at: Some(Timestamp::from_millis(START + 3_600_000)),
+                checked_at: Timestamp::from_millis(START),
+                reason: None,
+            }],
+            ..crate::watch::writer::Summary::default()
+        },
+        monitored: 1,
         inputs: 0,
         outbox: Depth {
             events: 3,
             heartbeats: 1,
         },
-        outlet: "local".into(),
+        sink: "local".into(),
         transitions: 7,
         sent: 5,
         failed: 0,
         refused: 0,
         dropped: 0,
-        lanes: Vec::new(),
+        pollers: Vec::new(),
         listeners: vec![(
             "twitch-eventsub".into(),
             ListenerReport {
                 healthy: true,
                 summary: "hears".into(),
-                detail: json!({"enabled": true, "subscriptionCount": 2}),
+                detail: json!({
+                    "enabled": true, "state": "CONNECTED", "useYamlConfig": false, "botUserId": "777000",
+                    "subscriptionCount": 1, "activeSubscriptions": 1,
+                    "subscriptions": [{
+                        "channel": "900200", "eventType": "channel.chat.message", "status": "active", "eventCount": 3,
+                        "errorCount": 0, "createdAt": null, "lastEventAt": "2026-05-28T20:26:40.000Z", "lastErrorAt": null,
+                    }],
+                    "plan": {},
+                }),
             },
         )],
         unready: Vec::new(),
@@ -64,6 +82,9 @@ async fn served(token: Option<&str>) -> Served {
             state: LinkState::Up,
         },
         Fact::StreamAbsent,
+        Fact::Profile {
+            fields: [("login".to_owned(), "ratcaster".to_owned())].into(),
+        },
     ];
     let observations = facts.map(|fact| Observation::new(&key(), clock.now(), "twitch.helix", fact));
     let document = SourceDocument::from_knowledge(key(), Knowledge::of(&observations));
@@ -83,14 +104,14 @@ async fn served(token: Option<&str>) -> Served {
             expected_per_day: 4096,
         })),
         storing: None,
-        unready: Arc::new(move || reasons.lock().unwrap().clone()),
+        unready: Arc::new(move || reasons.lock().clone()),
         started_at: Timestamp::from_millis(START),
         clock,
         token: token.map(SecretString::from),
         list: Arc::new(
-            |summaries| json!({"items": summaries.iter().map(|summary| summary.record()).collect::<Vec<_>>()}),
+            |(_, summaries)| json!({"items": summaries.iter().map(|summary| summary.record()).collect::<Vec<_>>()}),
         ),
-        one: Arc::new(|(document, _)| Value::Object(document.to_stored())),
+        one: Arc::new(|(_, document, _)| Value::Object(document.to_stored())),
     };
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -104,7 +125,7 @@ async fn served(token: Option<&str>) -> Served {
     }
 }
 
-/// Speaks HTTP by hand, so that the host can be anything.
+/// Sends plain HTTP, so that the host can be anything.
 async fn get(served: &Served, path: &str, headers: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let address = served.base.strip_prefix("http://").unwrap();
@@ -129,7 +150,7 @@ async fn page(served: &Served, path: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn health_is_told_in_the_platforms_format() {
+async fn health_is_reported_in_the_platform_format() {
     let served = served(None).await;
     for path in ["/healthz", "/livez"] {
         let (status, body) = page(&served, path).await;
@@ -143,11 +164,7 @@ async fn health_is_told_in_the_platforms_format() {
         );
     }
     assert_eq!(page(&served, "/readyz").await.1["ready"], true);
-    served
-        .unready
-        .lock()
-        .unwrap()
-        .push("the store does not answer".into());
+    served.unready.lock().push("the store does not answer".into());
     let (status, body) = page(&served, "/readyz").await;
     assert_eq!((status, &body["ready"]), (503, &json!(false)));
     assert_eq!(body["reasons"], json!(["the store does not answer"]));
@@ -160,7 +177,7 @@ async fn debug_pages_speak_of_platforms_and_their_listeners() {
     let (_, twitch) = page(&served, "/_debug/twitch").await;
     assert_eq!(
         (&twitch["state"], &twitch["joinedChannels"]),
-        (&json!("CONNECTED"), &json!(["900200"]))
+        (&json!("CONNECTED"), &json!(["#ratcaster"]))
     );
     assert_eq!(
         twitch["counters"],
@@ -168,7 +185,7 @@ async fn debug_pages_speak_of_platforms_and_their_listeners() {
     );
     assert_eq!(
         page(&served, "/_debug/twitch/eventsub").await.1["subscriptionCount"],
-        2
+        1
     );
     assert_eq!(page(&served, "/_debug/discord/gateway").await.1["enabled"], false);
     let (status, body) = page(&served, "/_debug/myspace").await;
@@ -178,6 +195,43 @@ async fn debug_pages_speak_of_platforms_and_their_listeners() {
     );
     let (_, sources) = page(&served, "/_debug/sources").await;
     assert_eq!(sources["sources"]["twitch:900200"]["schemaVersion"], 1);
+}
+
+#[tokio::test]
+async fn the_twitch_page_has_the_shape_of_the_connector() {
+    let served = served(None).await;
+    let (_, twitch) = page(&served, "/_debug/twitch").await;
+    let subscription = json!({
+        "channel": "ratcaster", "eventType": "channel.chat.message", "status": "active", "eventCount": 3, "errorCount": 0,
+        "createdAt": null, "lastEventAt": "2026-05-28T20:26:40.000Z", "lastErrorAt": null,
+    });
+    assert_eq!(
+        twitch,
+        json!({
+            "state": "CONNECTED", "id": "777000", "joinedChannels": ["#ratcaster"], "reconnects": 0,
+            "lastMessageAt": "2026-05-28T20:26:40.000Z",
+            "counters": {"received": 0, "published": 0, "failed": 0},
+            "eventSub": {
+                "enabled": true, "state": "CONNECTED", "useYamlConfig": false, "subscriptionCount": 1,
+                "activeSubscriptions": 1, "subscriptionStatus": [subscription],
+            },
+        })
+    );
+    let (_, eventsub) = page(&served, "/_debug/twitch/eventsub").await;
+    assert_eq!(eventsub["subscriptions"][0]["channel"], "ratcaster");
+}
+
+#[tokio::test]
+async fn metrics_show_the_state_and_expiry_of_each_token() {
+    let served = served(None).await;
+    let (_, text) = get(&served, "/metrics", "").await;
+    for line in [
+        r#"bitbrat_token_state{account="twitch/bot",state="revoked"} 1"#,
+        r#"bitbrat_token_state{account="twitch/bot",state="valid"} 0"#,
+        r#"bitbrat_token_expires_timestamp_seconds{account="twitch/bot"} 1780003600"#,
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
 }
 
 #[tokio::test]
@@ -193,11 +247,42 @@ async fn the_api_lists_and_shows_sources() {
     );
     for (path, status, error) in [
         ("/api/v1/sources/twitch:1", 404, "unknown_source"),
-        ("/api/v1/sources/ratcaster", 400, "not_a_source"),
+        ("/api/v1/sources/9.87e17", 400, "not_a_source"),
+        ("/api/v1/sources/myspace:1", 400, "not_a_source"),
+        ("/api/v1/sources?max_age=soon", 400, "invalid_max_age"),
         ("/api/v2/sources", 404, "not_found"),
     ] {
         let (found, body) = page(&served, path).await;
         assert_eq!((found, &body["error"]), (status, &json!(error)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn api_finds_a_source_by_name_and_address() {
+    let served = served(None).await;
+    for wanted in [
+        "twitch:900200",
+        "900200",
+        "twitch:ratcaster",
+        "RatCaster",
+        "https%3A%2F%2Fwww.twitch.tv%2Fratcaster",
+        "twitch.tv%2Fratcaster",
+    ] {
+        let (status, body) = page(&served, &format!("/api/v1/sources/{wanted}")).await;
+        assert_eq!(
+            (status, &body["streamStatus"]),
+            (200, &json!("OFFLINE")),
+            "{wanted}"
+        );
+    }
+    for wanted in ["kick:ratcaster", "twitch:somebody", "pixelmeadow", "kick:1"] {
+        let (status, body) = page(&served, &format!("/api/v1/sources/{wanted}")).await;
+        assert_eq!(
+            (status, &body["error"], &body["id"]),
+            (404, &json!("unknown_source"), &json!(wanted))
+        );
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains("/api/v1/sources"), "{message}");
     }
 }
 
@@ -223,7 +308,16 @@ async fn a_page_elsewhere_cannot_read_along_through_a_browser() {
     let served = served(None).await;
     let rebound = get(&served, "/_debug/sources", "Host: rats.example\r\n").await;
     assert_eq!(rebound.0, 403);
-    for host in ["localhost:8787", "127.0.0.1", "[::1]:8787"] {
+    for headers in [
+        "Host: [::1].rats.example\r\n",
+        "Host: localhost\r\nHost: rats.example\r\n",
+        "Host: rats.example\r\nHost: localhost\r\n",
+    ] {
+        assert_eq!(get(&served, "/_debug/sources", headers).await.0, 403, "{headers}");
+    }
+    let elsewhere = "http://rats.example/_debug/sources";
+    assert_eq!(get(&served, elsewhere, "Host: localhost\r\n").await.0, 403);
+    for host in ["localhost:8787", "127.0.0.1", "[::1]:8787", "LOCALHOST."] {
         assert_eq!(
             get(&served, "/_debug/sources", &format!("Host: {host}\r\n"))
                 .await
@@ -255,4 +349,10 @@ async fn with_a_token_everything_but_health_asks_for_it() {
         .0,
         200
     );
+    for scheme in ["bearer", "BEARER", "Bearer "] {
+        let header = format!("Authorization: {scheme} s3cret\r\n");
+        assert_eq!(get(&served, "/metrics", &header).await.0, 200, "{scheme}");
+    }
+    let twice = "Authorization: Bearer s3cret\r\nAuthorization: Bearer wrong\r\n";
+    assert_eq!(get(&served, "/metrics", twice).await.0, 401);
 }

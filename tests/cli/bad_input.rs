@@ -1,13 +1,13 @@
-//! What can be typed or configured wrongly, and what is said about it.
+//! Invalid arguments and configuration, and their messages.
 
 use crate::support::Home;
 
 #[test]
-fn an_id_of_the_wrong_shape_is_a_usage_error_that_says_what_is_expected() {
+fn malformed_id_is_a_usage_error_with_explanation() {
     let home = Home::new();
     for (id, reason) in [
-        ("ratcaster", "has no platform"),
-        ("twitch:ratcaster", "not a numeric id"),
+        ("twitch:9.87e17", "has lost digits"),
+        ("https://example.com/ratcaster", "not the address of a channel"),
         ("myspace:1", "is not a platform"),
         ("twitch:", "not a numeric id"),
         ("twitch:007", "not a numeric id"),
@@ -23,7 +23,109 @@ fn an_id_of_the_wrong_shape_is_a_usage_error_that_says_what_is_expected() {
 }
 
 #[test]
-fn a_source_that_nobody_knows_is_exit_5_with_a_way_to_add_it() {
+fn unknown_name_is_exit_5_with_the_name_that_was_meant() {
+    let sources = "[[source]]\nplatform = \"twitch\"\nid = \"1\"\n";
+    let home = Home::new().file("bitbrat.toml", sources);
+    for name in ["ratcaster", "twitch:ratcaster", "https://kick.com/ratcaster"] {
+        for command in ["status", "describe", "history", "is-live"] {
+            home.run(&["sources", command, name])
+                .never_panics()
+                .exits(5)
+                .tells("there is no source named")
+                .tells("--probe");
+        }
+    }
+    home.run(&["sources", "describe", "1"]).exits(0).shows("twitch:1");
+}
+
+#[test]
+fn float_as_an_id_is_refused_wherever_an_id_stands() {
+    for toml in [
+        "[[source]]\nplatform = \"discord\"\nid = 9.87e17\n",
+        "[[source]]\nplatform = \"discord\"\nid = \"9.87e17\"\n",
+        "sources = [\"discord:9.87e17\"]\n",
+        "[[source]]\nplatform = \"discord\"\nid = \"1\"\nchannels = [\"9.87e17\"]\n",
+    ] {
+        let home = Home::new().file("bitbrat.toml", toml);
+        home.run(&["sources", "list"]).exits(6).tells("has lost digits");
+    }
+    for (name, value) in [
+        ("BITBRAT_SOURCES", "discord:9.87e17"),
+        ("BITBRAT_SOURCES", "kick:9e17"),
+        ("DISCORD_GUILD_ID", "9.87e17"),
+    ] {
+        let home = Home::new().env(name, value);
+        home.run(&["sources", "list"]).exits(6).tells("has lost digits");
+    }
+}
+
+#[test]
+fn failure_is_json_with_a_code_where_json_was_asked_for() {
+    let broken = Home::new().file("bitbrat.toml", "= 1\n");
+    let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
+    for (home, words, code, exit) in [
+        (
+            &home,
+            &["sources", "is-live", "twitch:2"][..],
+            "no_such_source",
+            5,
+        ),
+        (&home, &["sources", "describe", "nobody"][..], "no_such_source", 5),
+        (&home, &["sources", "can", "twitch:1", "fly"][..], "usage", 2),
+        (&home, &["sources", "states"][..], "usage", 2),
+        (&home, &["man", "nothing"][..], "usage", 2),
+        (&home, &["schema", "weather"][..], "usage", 2),
+        (&home, &["config", "init", "/proc/nowhere/x"][..], "failed", 1),
+        (&broken, &["probe"][..], "configuration_invalid", 6),
+        (&broken, &["watch"][..], "configuration_invalid", 6),
+        (&broken, &["auth", "status"][..], "configuration_invalid", 6),
+        (&broken, &["events", "tail"][..], "configuration_invalid", 6),
+        (
+            &broken,
+            &["store", "migrate", "sqlite:a", "sqlite:b"][..],
+            "configuration_invalid",
+            6,
+        ),
+    ] {
+        for format in ["json", "ndjson", "yaml"] {
+            let run = home.run(&[words, &["-o", format]].concat()).exits(exit);
+            let last = run.stderr.lines().last().unwrap_or_default();
+            let error: serde_json::Value = serde_json::from_str(last)
+                .unwrap_or_else(|error| panic!("{words:?}: {error}: {}", run.stderr));
+            assert_eq!(error["kind"], "Error", "{words:?}");
+            assert_eq!(error["code"], code, "{words:?}: {error:#}");
+            assert_eq!(error["exitCode"], exit, "{words:?}");
+            super::schemas::is_valid("error", &error);
+        }
+    }
+}
+
+#[test]
+fn advice_repeats_the_options_that_chose_the_world() {
+    let home = Home::new()
+        .file("my.toml", "[[source]]\nplatform = \"twitch\"\nid = \"1\"\n")
+        .file("my.env", "");
+    let globals = [
+        "--config",
+        "my.toml",
+        "--env-file",
+        "my.env",
+        "--set",
+        "store.url=sqlite:x.db",
+    ];
+    let run = home
+        .run(&[&globals[..], &["sources", "status"]].concat())
+        .exits(8);
+    run.tells(
+        "bitbrat --config my.toml --env-file my.env --set store.url=sqlite:x.db sources status --probe",
+    );
+    home.run(&[&globals[..], &["sources", "is-live", "twitch:2"]].concat())
+        .exits(5)
+        .tells("run `bitbrat --config my.toml --env-file my.env --set store.url=sqlite:x.db sources list`");
+}
+
+#[test]
+fn unknown_source_exits_5_with_a_hint_to_add_it() {
     let home = Home::new();
     for words in [
         vec!["sources", "status", "twitch:123456"],
@@ -105,7 +207,7 @@ fn every_problem_of_a_configuration_comes_with_a_next_step() {
 }
 
 #[test]
-fn all_problems_of_a_configuration_are_told_at_once() {
+fn all_configuration_problems_are_reported_at_once() {
     let toml = "[store]\nulr = \"sqlite\"\n[schedule]\nstream = \"* * *\"\n[[source]]\nplatform = \"myspace\"\nid = \"1\"\n";
     let home = Home::new().file("bitbrat.toml", toml);
     let run = home.run(&["config", "check", "-o", "json"]).exits(6);
@@ -169,7 +271,7 @@ fn commands_and_options_that_do_not_exist_are_usage_errors() {
 }
 
 #[test]
-fn an_action_that_no_bot_does_is_answered_with_those_that_they_do() {
+fn unknown_action_lists_the_available_actions() {
     let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
     home.run(&["sources", "can", "twitch:1", "fly"])
         .exits(2)
@@ -217,7 +319,7 @@ fn a_table_that_is_drawn_again_and_again_ends_with_its_reader() {
 }
 
 #[test]
-fn a_token_file_that_others_can_read_is_not_a_missing_authorisation() {
+fn token_file_readable_by_others_is_not_missing_authorization() {
     let home = Home::new()
         .env("BITBRAT_SOURCES", "twitch:1")
         .env("BITBRAT_TWITCH__AUTH_URL", "http://127.0.0.1:1/oauth2")
@@ -259,18 +361,24 @@ fn a_web_server_that_is_not_twitch_does_not_pass_for_it() {
     const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     const BROKEN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    for (answer, outcome, code) in [(NOT_FOUND, "FAIL", 1), (BROKEN, "FAIL", 1), (REFUSED, "OK", 4)] {
+    for (answer, outcome, code) in [(NOT_FOUND, "FAIL", 1), (BROKEN, "FAIL", 1), (REFUSED, "WARN", 0)] {
         let url = server_that_only_says(answer);
         let home = Home::new()
             .env("BITBRAT_SOURCES", "twitch:1")
             .env("BITBRAT_TWITCH__AUTH_URL", &url)
             .env("BITBRAT_TWITCH__HELIX_URL", &url)
+            .env("BITBRAT_TWITCH__EVENTSUB", "false")
             .env("TWITCH_BOT_ACCESS_TOKEN", "abc");
         let run = home.run(&["doctor", "twitch", "-o", "json"]);
-        for check in ["authorisation", "api"] {
+        for check in ["authorization", "api"] {
             assert_eq!(run.item("name", check)["outcome"], outcome, "{}", run.stdout);
         }
-        assert_eq!(run.item("name", "budget")["outcome"], "SKIPPED", "{}", run.stdout);
+        assert_eq!(
+            run.item("name", "rate limit")["outcome"],
+            "SKIPPED",
+            "{}",
+            run.stdout
+        );
         run.exits(code);
     }
 }
@@ -296,7 +404,7 @@ fn a_store_of_a_newer_program_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_said_to_be_none() {
+fn non_database_file_is_reported_by_name() {
     let home = Home::new().file(
         "bitbrat.db",
         "once upon a time there was a file that was no database at all",
@@ -308,7 +416,7 @@ fn a_file_that_is_no_database_is_said_to_be_none() {
 }
 
 #[test]
-fn a_document_that_cannot_be_used_is_shown_with_its_reason_and_never_hides_the_others() {
+fn unusable_document_is_shown_with_reason_beside_the_others() {
     let home = Home::new();
     let path = home.work().join("odd.db");
     let url = format!("store.url=sqlite:{}", path.display());
@@ -338,4 +446,68 @@ fn a_document_that_cannot_be_used_is_shown_with_its_reason_and_never_hides_the_o
     home.run(&["--set", &url, "sources", "describe", "twitch:777001"])
         .exits(8)
         .tells("schemaVersion 99");
+}
+
+#[test]
+fn probe_reports_why_nothing_was_stored() {
+    let home = Home::new();
+    let path = home.work().join("newer.db");
+    let url = format!("store.url=sqlite:{}", path.display());
+    home.run(&["--demo", "--set", &url, "probe", "twitch:777001", "twitch:777002"])
+        .exits(0);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    let newer = "UPDATE sources SET document = '{\"schemaVersion\":99}' WHERE id = 'twitch:777001'";
+    assert_eq!(database.execute(newer, []).unwrap(), 1);
+    drop(database);
+    for sources in [&["twitch:777001"][..], &["twitch:777001", "twitch:777002"]] {
+        let words = [&["--demo", "--set", &url, "probe"], sources].concat();
+        let run = home
+            .run(&words)
+            .exits(1)
+            .tells("nothing was stored for twitch:777001");
+        run.tells("schemaVersion 99");
+    }
+}
+
+#[test]
+fn hint_of_a_check_repeats_its_options_and_not_itself() {
+    let home = Home::new().file("bad.toml", "x = \n");
+    let check = home.run(&["--config", "bad.toml", "config", "check"]).exits(6);
+    let all = format!("{}{}", check.stdout, check.stderr);
+    assert!(
+        all.contains("correct that line") && !all.contains("config check"),
+        "{all}"
+    );
+    let status = home.run(&["--config", "bad.toml", "status"]).exits(6);
+    status.tells("`bitbrat --config bad.toml config check`");
+}
+
+#[test]
+fn token_that_powershell_wrote_is_read() {
+    let home = Home::new()
+        .env("TWITCH_CLIENT_ID", "abc")
+        .env("BITBRAT_TWITCH__HELIX_URL", "http://127.0.0.1:9/helix")
+        .env("BITBRAT_TWITCH__AUTH_URL", "http://127.0.0.1:9/oauth2");
+    let token = "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5\r\n";
+    let utf16: Vec<u8> = format!("\u{feff}{token}")
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let path = home.work().join("token.txt");
+    let login = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let mut command = home.command(&["auth", "login", "twitch", "--with-token"]);
+        let output = command
+            .stdin(std::fs::File::open(&path).unwrap())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    // It gets as far as asking the server, which does not answer.
+    for bytes in [utf16.as_slice(), token.as_bytes()] {
+        let error = login(bytes);
+        assert!(!error.contains("standard input"), "{error}");
+    }
+    let broken = login(&[0xff, 0xfe, 0x61]);
+    assert!(broken.contains("UTF-16"), "{broken}");
 }

@@ -1,4 +1,4 @@
-//! `events` and `doctor bus`: what a person does with what is told, on every bus.
+//! `events` and `doctor bus` on every bus, as a person uses them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::contract::bus::servers;
 use crate::contract::store::worlds::emulator;
 use crate::persist::world::{Ingester, now};
-use crate::support::{Home, Run};
+use crate::support::{Home, ReservedPort, Run};
 
 const ONLINE: &str = r#"{
   "v": "2", "type": "system.stream.online", "correlationId": "by-hand-1",
@@ -42,7 +42,7 @@ fn checks(run: &Run) -> BTreeMap<String, (String, String, String)> {
 }
 
 #[test]
-fn the_schema_of_events_holds_for_every_event_that_is_told() {
+fn every_published_event_matches_the_schema() {
     let home = Home::new();
     let printed = home.run(&["events", "schema"]).exits(0).json();
     assert_eq!(printed, wire::schema());
@@ -116,10 +116,10 @@ fn a_tail_of_the_demo_shows_a_world_of_its_own_in_every_form() {
 }
 
 #[test]
-fn with_the_local_bus_another_process_sees_what_a_watch_has_told() {
+fn local_bus_tail_shows_events_of_another_process() {
     let home = Home::new();
     let state = format!("state_dir={}", home.work().join("shared").display());
-    home.run(&["--demo", "--set", &state, "watch", "--once"]).exits(0);
+    home.run(&["--demo", "--set", &state, "watch", "--once"]).exits(4);
     let tail = |more: &[&str]| {
         let words = [
             &["--set", &state, "events", "tail", "--since", "1h", "--for", "2s"],
@@ -142,7 +142,7 @@ fn with_the_local_bus_another_process_sees_what_a_watch_has_told() {
             .iter()
             .all(|line| line["event"]["type"] == "system.stream.online")
     );
-    // Without a moment to begin at, the past is the past.
+    // Without a start time, earlier events are not shown.
     let run = home
         .run(&["--set", &state, "events", "tail", "--for", "1s"])
         .exits(0);
@@ -172,7 +172,7 @@ fn what_cannot_be_published_is_refused_before_anything_is() {
         ("missing.json", "cannot read missing.json"),
         ("broken.json", "is not JSON"),
         ("half.json", "event 2 in half.json"),
-        ("unknown.json", "nobody here knows its type"),
+        ("unknown.json", "bitbrat does not use events of its type"),
         ("dead.json", "dead letter"),
         ("empty.json", "there is no event"),
         ("list.json", "not a JSON object"),
@@ -188,12 +188,9 @@ fn what_cannot_be_published_is_refused_before_anything_is() {
     home.run(&["events", "tail", "-o", "json"])
         .exits(2)
         .tells("--limit");
-    // A server that is not there.
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let away = format!("bus.url=nats://{free}");
+    // An address without a server.
+    let nobody = ReservedPort::new();
+    let away = format!("bus.url=nats://127.0.0.1:{}", nobody.number);
     home.run(&["--set", &away, "events", "publish", "online.json"])
         .exits(1)
         .tells("cannot publish to")
@@ -238,7 +235,7 @@ fn with_the_local_bus_a_published_event_goes_into_the_store() {
     home.run(&["doctor", "bus"]).exits(0).shows("local");
 }
 
-/// On NATS: nothing is there, then the stream, then somebody who reads it; and what is published shows in a tail.
+/// On NATS: first without a stream, then with the stream, then with a consumer; and what is published shows in a tail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_nats_doctor_leads_from_nothing_to_a_bus_that_works() {
     let server = servers::NatsServer::start().await;
@@ -331,14 +328,14 @@ async fn over_nats_doctor_leads_from_nothing_to_a_bus_that_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_pubsub_what_is_published_shows_in_a_tail_that_began_before() {
+async fn pubsub_tail_shows_events_published_after_its_start() {
     let project = format!("bitbrat-{}", servers::prefix().trim_end_matches('.'));
     let home = Home::new()
         .file("online.json", ONLINE)
         .env("PUBSUB_EMULATOR_HOST", &servers::pubsub_host())
         .env("BITBRAT_BUS__URL", &format!("pubsub:{project}"))
         .env("BUS_PREFIX", "local.");
-    // The emulator makes the topic with the first message.
+    // The emulator creates the topic with the first message.
     home.run(&["events", "publish", "online.json"]).exits(0);
     let tail = home
         .command(&["events", "tail", "--limit", "1", "--for", "60s"])
@@ -365,7 +362,7 @@ async fn over_pubsub_what_is_published_shows_in_a_tail_that_began_before() {
 
 /// The platform's rules are in Firestore, where `doctor` reads them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_firestore_and_nats_doctor_finds_the_routing_rule_or_prints_it() {
+async fn doctor_finds_or_prints_the_firestore_routing_rule() {
     let prefix = servers::prefix();
     servers::create_stream(&servers::nats_url(), &prefix).await;
     let project = format!("test-{}", uuid::Uuid::new_v4().simple());

@@ -1,6 +1,7 @@
 //! Every form of output, help included.
 
 use crate::support::Home;
+use crate::support::process::Sim;
 
 #[test]
 fn every_form_prints_every_source() {
@@ -24,7 +25,7 @@ fn every_form_prints_every_source() {
 }
 
 #[test]
-fn colour_can_be_forced_and_refused() {
+fn color_can_be_forced_and_disabled() {
     let home = Home::new();
     let words = |color| ["--demo", "sources", "status", "--color", color];
     assert!(home.run(&words("always")).stdout.contains("\u{1b}[32m"));
@@ -70,6 +71,7 @@ fn every_command_has_help_with_examples() {
         vec!["auth", "logout"],
         vec!["doctor"],
         vec!["sim"],
+        vec!["sim", "trigger"],
         vec!["store", "migrate"],
         vec!["config", "show"],
         vec!["config", "check"],
@@ -106,19 +108,32 @@ fn the_exit_codes_have_a_page() {
 }
 
 #[test]
+fn log_lines_in_a_pipe_are_never_broken() {
+    let sim = Sim::start();
+    let home = sim.home(&["twitch:777001"]).env("COLUMNS", "60");
+    let run = home.run(&["watch", "--once"]).exits(0);
+    let watching = run.stderr.lines().find(|line| line.contains("Watching"));
+    let watching = watching.unwrap_or_else(|| panic!("{run:?}"));
+    assert!(
+        watching.len() > 80 && watching.contains("writes_per_day_expected"),
+        "{watching}"
+    );
+}
+
+#[test]
 fn completions_and_manual_pages_are_written() {
     let home = Home::new();
     for (shell, word) in [
         ("bash", "_bitbrat"),
         ("zsh", "#compdef bitbrat"),
-        ("fish", "complete -c bitbrat"),
+        ("fish", "--command bitbrat"),
     ] {
         home.run(&["completion", shell]).exits(0).shows(word);
     }
     home.run(&["man"]).exits(0).shows(".TH bitbrat");
     home.run(&["man", "sources", "status"])
         .exits(0)
-        .shows("Show what is known of the sources");
+        .shows("Show the status of the sources");
 }
 
 #[test]

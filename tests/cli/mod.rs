@@ -1,9 +1,17 @@
-//! The program as a whole: what is typed, what is printed, how it exits.
+//! The program as a whole: arguments, output, exit codes.
 
 mod bad_input;
+mod completions;
 mod demo;
+mod doctor;
+mod environment;
 mod events;
+mod filters;
 mod formats;
+mod names;
 mod one_shots;
 mod operator;
 mod schemas;
+mod sim;
+mod special_files;
+mod terminal;

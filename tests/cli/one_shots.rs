@@ -1,5 +1,5 @@
-//! Commands that look once, thousands of which must cost a bot nothing that is rationed. `scripts/one-shots.sh` runs ten thousand
-//! of them; here it runs each kind.
+//! One-shot commands: thousands of them must use up no quota of a bot. `scripts/one-shots.sh` runs ten thousand of them; here it
+//! runs each kind. `doctor` opens the gateway as `watch` does, but only until its Hello.
 
 use std::process::Command;
 
@@ -15,6 +15,6 @@ fn one_shot_commands_begin_no_gateway_session() {
         String::from_utf8_lossy(&run.stderr),
     );
     assert!(run.status.success(), "{said}{complained}");
-    assert!(said.contains(" 0 gateway connections, 0 Identifies"), "{said}");
+    assert!(said.contains(" 0 Identifies"), "{said}");
     assert!(said.contains("watch --once: "), "{said}");
 }

@@ -1,4 +1,4 @@
-//! What an operator does day by day, against a simulated Twitch that lives longer than one command.
+//! The daily work of an operator, against a simulated Twitch that outlives one command.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Runtime::new().unwrap()
 });
 
-/// A simulated Twitch and somebody who has configured it by the environment.
+/// A simulated Twitch and a home that is configured for it by the environment.
 struct Operator {
     sim: Sim,
     world: DemoWorld,
@@ -30,6 +30,7 @@ impl Operator {
         let home = Home::new()
             .env("BITBRAT_TWITCH__AUTH_URL", &urls.auth)
             .env("BITBRAT_TWITCH__HELIX_URL", &urls.helix)
+            .env("BITBRAT_TWITCH__EVENTSUB_WS_URL", &urls.eventsub_ws)
             .env("TWITCH_CLIENT_ID", &world.client_id)
             .env("TWITCH_CLIENT_SECRET", &world.client_secret)
             .env("BITBRAT_SOURCES", sources);
@@ -54,12 +55,12 @@ impl Operator {
 }
 
 #[test]
-fn what_one_command_saw_the_next_one_knows() {
+fn probe_result_is_visible_to_later_commands() {
     let operator = Operator::new("twitch:777001 twitch:777002").with_token();
     let home = &operator.home;
     home.run(&["sources", "status"])
         .exits(8)
-        .tells("2 sources were never looked at");
+        .tells("2 sources were not checked yet");
     home.run(&["sources", "list"])
         .exits(0)
         .shows("not yet")
@@ -91,13 +92,12 @@ fn a_name_is_resolved_once_and_remembered() {
 }
 
 #[test]
-fn failed_looks_change_no_verdict_but_the_connection() {
+fn failed_probes_change_only_the_connection_verdict() {
     let operator = Operator::new("twitch:777001 twitch:777002").with_token();
     let home = &operator.home;
     home.run(&["probe"]).exits(0);
     for fault in [
         Fault::status(500),
-        Fault::status(429),
         Fault::status(403),
         Fault::body(bitbrat::sim::FaultBody::Garbage),
         Fault::body(bitbrat::sim::FaultBody::Html),
@@ -119,7 +119,23 @@ fn failed_looks_change_no_verdict_but_the_connection() {
 }
 
 #[test]
-fn a_look_that_gets_no_answer_about_streams_is_degraded_and_claims_no_lost_connection() {
+fn a_429_on_every_question_leaves_the_connection_and_exits_3() {
+    let operator = Operator::new("twitch:777001 twitch:777002").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]).exits(0);
+    operator.fault(Fault::status(429).on("/helix/"));
+    let run = home.run(&["--no-progress", "probe", "-o", "json"]).never_panics();
+    let live = run.item("key", "twitch:777001");
+    assert_eq!(
+        (&live["streamStatus"], &live["status"]),
+        (&"ONLINE".into(), &"CONNECTED".into()),
+        "{live:#}"
+    );
+    assert_eq!(run.code, 3);
+}
+
+#[test]
+fn failed_stream_request_is_degraded_but_connected() {
     let operator = Operator::new("twitch:777001 twitch:777002").with_token();
     let home = &operator.home;
     home.run(&["probe"]).exits(0);
@@ -134,7 +150,7 @@ fn a_look_that_gets_no_answer_about_streams_is_degraded_and_claims_no_lost_conne
         (&"CONNECTED".into(), &"ONLINE".into(), &"http.503".into()),
         "{live:#}"
     );
-    // Where nothing but streams is asked for, nothing is left that would speak for the link.
+    // Where only streams are probed, no other probe shows the state of the connection.
     let run = home.run(&["probe", "stream", "-o", "json"]).exits(3);
     assert_eq!(run.item("key", "twitch:777002")["status"], "DISCONNECTED");
     operator.calm();
@@ -145,7 +161,7 @@ fn a_look_that_gets_no_answer_about_streams_is_degraded_and_claims_no_lost_conne
 }
 
 #[test]
-fn an_unreachable_platform_is_a_source_down_and_never_a_stream_offline() {
+fn unreachable_platform_is_disconnected_not_stream_offline() {
     let home = Home::new()
         .env("BITBRAT_TWITCH__AUTH_URL", "http://127.0.0.1:1/oauth2")
         .env("BITBRAT_TWITCH__HELIX_URL", "http://127.0.0.1:1/helix")
@@ -181,14 +197,14 @@ fn doctor_does_not_condemn_a_platform_for_a_single_failure() {
         check["detail"].as_str().unwrap().contains("status 503"),
         "{check:#}"
     );
-    // Who asks for more patience than that is not well.
+    // A server that requests a longer wait than that counts as unavailable.
     operator.fault(unwell("30").times(1));
     let run = operator.home.run(&["doctor", "twitch", "-o", "json"]);
     assert_eq!(run.item("name", "api")["outcome"], "FAIL", "{}", run.stdout);
 }
 
 #[test]
-fn without_any_token_the_operator_is_told_how_to_give_one() {
+fn missing_token_error_hints_at_auth_login() {
     let home = Home::new()
         .env("BITBRAT_SOURCES", "twitch:777001")
         .env("TWITCH_CLIENT_ID", "abc");
@@ -202,7 +218,7 @@ fn without_any_token_the_operator_is_told_how_to_give_one() {
 }
 
 #[test]
-fn a_token_is_kept_only_after_the_platform_has_accepted_it_and_is_never_shown() {
+fn token_is_stored_only_if_accepted_and_never_printed() {
     let operator = Operator::new("twitch:777001");
     let home = &operator.home;
     let tokens = home.state().join("tokens.json");
@@ -211,10 +227,10 @@ fn a_token_is_kept_only_after_the_platform_has_accepted_it_and_is_never_shown() 
         .tells("no token on standard input");
     home.run_with(&["auth", "login", "twitch", "--with-token"], "two words\n")
         .exits(2)
-        .tells("not a token");
+        .tells("contains blanks or line breaks");
     home.run_with(&["auth", "login", "twitch", "--with-token"], "wrongtoken123\n")
         .exits(4)
-        .tells("nothing was kept");
+        .tells("nothing was stored");
     assert!(!tokens.exists());
     let input = format!(
         "oauth:{}\n{}\n",
@@ -246,14 +262,14 @@ fn a_token_is_kept_only_after_the_platform_has_accepted_it_and_is_never_shown() 
     }
     home.run(&["auth", "logout", "twitch"])
         .exits(0)
-        .tells("forgotten");
+        .tells("deleted here");
     home.run(&["auth", "logout", "twitch"])
         .exits(0)
         .tells("had no token");
 }
 
 #[test]
-fn a_token_of_somebody_else_is_refused_as_such_and_a_broadcasters_says_nothing_of_the_bots() {
+fn token_of_another_user_is_rejected_without_mentioning_bot() {
     let operator = Operator::new("twitch:777001").with_token();
     let home = &operator.home;
     let input = format!("{}\n", operator.world.broadcasters[0].access);
@@ -265,7 +281,7 @@ fn a_token_of_somebody_else_is_refused_as_such_and_a_broadcasters_says_nothing_o
     };
     let run = login("broadcaster:777001")
         .exits(4)
-        .tells("not one for twitch/broadcaster:777001; nothing was kept")
+        .tells("does not belong to twitch/broadcaster:777001; nothing was stored")
         .tells("belongs to user 777005");
     assert!(!run.stderr.contains("twitch/bot"), "{}", run.stderr);
     let run = login("broadcaster:777005").exits(0);
@@ -273,7 +289,7 @@ fn a_token_of_somebody_else_is_refused_as_such_and_a_broadcasters_says_nothing_o
 }
 
 #[test]
-fn a_login_that_may_spend_a_refresh_token_sees_first_that_its_successor_can_be_kept() {
+fn login_checks_token_store_before_using_refresh_token() {
     let operator = Operator::new("twitch:777001");
     let lock = operator.home.state().join("tokens.json.twitch-bot.lock");
     std::fs::create_dir_all(&lock).unwrap();
@@ -288,7 +304,7 @@ fn a_login_that_may_spend_a_refresh_token_sees_first_that_its_successor_can_be_k
 }
 
 #[test]
-fn why_nothing_new_is_known_of_an_authorisation_is_told() {
+fn failed_refresh_explains_unknown_token_status() {
     let operator = Operator::new("twitch:777001").with_token();
     operator.home.run(&["auth", "status"]).exits(0);
     operator.sim.twitch.expire_token(&operator.world.bot.access);
@@ -297,18 +313,119 @@ fn why_nothing_new_is_known_of_an_authorisation_is_told() {
         .home
         .run(&["auth", "status"])
         .exits(8)
-        .tells("nothing new is known about `twitch/bot`: renewing it brought no answer");
+        .tells("nothing new is known about `twitch/bot`: refreshing it failed");
     operator
         .home
         .run(&["doctor", "twitch"])
-        .shows("renewing it brought no answer");
+        .shows("refreshing it failed");
+}
+
+#[test]
+fn auth_status_of_a_healthy_setup_exits_0() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]).exits(0);
+    // The first poll with an expired bot token fetches the application's, which then stays in the store.
+    operator.sim.twitch.expire_token(&operator.world.bot.access);
+    operator.fault(Fault::status(503).on("/oauth2/token").times(3));
+    home.run(&["probe", "stream"]);
+    operator.calm();
+    home.run(&["probe", "stream"]);
+    let run = home.run(&["auth", "status", "-o", "json"]).exits(0);
+    for item in run.json()["items"].as_array().unwrap() {
+        assert_eq!(item["status"], "VALID", "{item:#}");
+    }
+}
+
+#[test]
+fn stored_app_token_is_checked_and_a_wrong_secret_shown() {
+    let operator = Operator::new("twitch:777001");
+    // Without a bot the application reads, and its token is stored.
+    operator.home.run(&["probe", "stream"]).exits(0);
+    let operator = operator.with_token();
+    let run = operator.home.run(&["auth", "status", "-o", "json"]).exits(0);
+    assert_eq!(run.item("identity", "twitch/app")["status"], "VALID");
+    assert_eq!(run.item("identity", "twitch/bot")["status"], "VALID");
+    operator.sim.twitch.expire_token(&app_token(&operator));
+    let home = operator.home.env("TWITCH_CLIENT_SECRET", "wrong");
+    let run = home.run(&["auth", "status", "-o", "json"]).exits(4);
+    let app = run.item("identity", "twitch/app");
+    assert_eq!(app["status"], "REJECTED", "{app:#}");
+    assert!(app["reason"].to_string().contains("secret"), "{app:#}");
+}
+
+#[test]
+fn refused_application_is_a_row_of_auth_status() {
+    let operator = Operator::new("twitch:777001").with_token();
+    let home = operator.home.env("TWITCH_CLIENT_SECRET", "wrong");
+    let run = home.run(&["auth", "status", "-o", "json"]).exits(4);
+    let app = run.item("identity", "twitch/app");
+    assert_eq!(app["status"], "REJECTED", "{app:#}");
+    assert!(app["reason"].to_string().contains("secret"), "{app:#}");
+    assert_eq!(run.item("identity", "twitch/bot")["status"], "VALID");
+    // Nothing is asked, so nothing is known about the application.
+    home.run(&["auth", "status", "--offline"]);
+}
+
+#[test]
+fn refused_application_is_shown_beside_its_stored_token() {
+    let operator = Operator::new("twitch:777001");
+    operator.home.run(&["probe", "stream"]).exits(0);
+    let operator = operator.with_token();
+    let home = operator.home.env("TWITCH_CLIENT_SECRET", "wrong");
+    let run = home.run(&["auth", "status", "-o", "json"]).exits(4);
+    assert_eq!(run.item("identity", "twitch/app")["status"], "REJECTED");
+}
+
+fn app_token(operator: &Operator) -> String {
+    let file = std::fs::read_to_string(operator.home.state().join("tokens.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    let token = &file["identities"]["twitch/app"]["token"]["accessToken"];
+    token.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn revoked_account_concerns_sources_that_were_not_probed() {
+    let operator = Operator::new("twitch:777001 twitch:777002 twitch:777010").with_token();
+    let home = &operator.home;
+    home.run(&["probe"]);
+    let auth =
+        |key: &str| home.run(&["sources", "status", "-o", "json"]).item("key", key)["authStatus"].clone();
+    operator.sim.twitch.disconnect("777100");
+    home.run(&["probe", "twitch:777001"]).exits(4);
+    for key in ["twitch:777001", "twitch:777002", "twitch:777010"] {
+        assert_eq!(auth(key), "REVOKED", "{key}");
+    }
+    // A login fixes them all, without a daemon.
+    let pair = operator.sim.twitch.issue_token(bitbrat::sim::twitch::TokenSpec {
+        client_id: operator.world.client_id.clone(),
+        user_id: Some("777100".to_owned()),
+        ..Default::default()
+    });
+    home.run_with(
+        &["auth", "login", "twitch", "--with-token"],
+        &format!("{}\n", pair.access),
+    )
+    .exits(0);
+    for key in ["twitch:777001", "twitch:777002", "twitch:777010"] {
+        assert_eq!(auth(key), "VALID", "{key}");
+    }
+}
+
+#[test]
+fn nonsense_token_is_shown_as_rejected() {
+    let operator = Operator::new("twitch:777001");
+    let home = operator.home.env("TWITCH_BOT_ACCESS_TOKEN", "nonsense");
+    let run = home.run(&["auth", "status", "-o", "json"]).exits(4);
+    assert_eq!(run.item("identity", "twitch/bot")["status"], "REJECTED");
 }
 
 #[test]
 fn a_token_of_another_application_is_marked_as_such() {
     let operator = Operator::new("twitch:777001").with_token();
     let home = operator.home.env("TWITCH_CLIENT_ID", "someotherapplication");
-    let run = home.run(&["auth", "status", "-o", "json"]).exits(0);
+    // The secret is not that of this client id either, so the application is refused.
+    let run = home.run(&["auth", "status", "-o", "json"]).exits(4);
     let reason = run.item("identity", "twitch/bot")["reason"].to_string();
     assert!(
         reason.contains("twitch.client_id is someotherapplication"),
@@ -332,7 +449,7 @@ fn a_login_while_the_platform_is_away_keeps_nothing() {
         .home
         .run_with(&["auth", "login", "twitch", "--with-token"], &input)
         .exits(8)
-        .tells("nothing was kept");
+        .tells("nothing was stored");
     assert!(!operator.home.state().join("tokens.json").exists());
 }
 
@@ -402,7 +519,7 @@ fn a_store_is_copied_once_and_then_nothing_changes() {
 }
 
 #[test]
-fn orphans_are_pruned_only_when_somebody_agrees() {
+fn orphans_are_pruned_only_with_confirmation() {
     let operator = Operator::new("twitch:777001").with_token();
     let home = &operator.home;
     home.run(&["probe"]).exits(0);
@@ -430,7 +547,7 @@ fn orphans_are_pruned_only_when_somebody_agrees() {
 }
 
 #[test]
-fn the_simulator_tells_a_client_how_to_reach_it() {
+fn simulator_prints_client_environment() {
     use std::io::{BufRead as _, BufReader};
     let home = Home::new();
     let mut child = home
@@ -487,7 +604,7 @@ fn a_watched_status_shows_what_another_process_has_seen() {
     let operator = Operator::new("twitch:777001").with_token();
     let home = &operator.home;
     home.run(&["probe"]).exits(0);
-    // Redrawn once an hour, so that what is shown was told by the store.
+    // Redrawn once an hour, so that any change shown comes from the store's notification.
     let mut child = home
         .command(&["sources", "status", "--watch=1h", "-o", "ndjson"])
         .stdout(std::process::Stdio::piped())

@@ -1,4 +1,4 @@
-//! JSON is a promise: the schemas are shipped, and what is printed is valid by them.
+//! JSON output is stable: the schemas are shipped, and the output is valid by them.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ fn validator(name: &str) -> jsonschema::Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
-/// Checks what was printed against the schema that is promised for it.
+/// Validates output against its schema.
 #[track_caller]
 pub fn is_valid(name: &str, json: &Value) {
     let validator = validator(name);
@@ -28,7 +28,7 @@ pub fn is_valid(name: &str, json: &Value) {
     assert_eq!(json["apiVersion"], "bitbrat/v1");
 }
 
-/// To renew them after an intended change: `for s in $(bitbrat schema -o name); do bitbrat schema $s > schemas/$s.json; done`
+/// To update them after an intended change: `for s in $(bitbrat schema -o name); do bitbrat schema $s > schemas/$s.json; done`
 #[test]
 fn the_shipped_schemas_are_those_that_are_printed() {
     let home = Home::new();
@@ -62,6 +62,10 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
         ("sources", vec!["--demo", "sources", "status"]),
         ("sources", vec!["--demo", "sources", "list"]),
         ("sources", vec!["sources", "status"]),
+        ("sources", vec!["--demo", "status", "--live", "--limit", "1"]),
+        ("source", vec!["--demo", "describe", "kick:*"]),
+        ("history", vec!["--demo", "history", "kick:*"]),
+        ("answer", vec!["--demo", "is-live", "kick:*"]),
         ("source", vec!["--demo", "sources", "describe", "twitch:777005"]),
         ("source", vec!["--demo", "sources", "describe", "twitch:777009"]),
         ("history", vec!["--demo", "sources", "history", "twitch:777001"]),
@@ -97,7 +101,7 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
 }
 
 #[test]
-fn a_migration_and_a_started_simulator_print_what_their_schemas_promise() {
+fn migrate_and_sim_output_match_their_schemas() {
     use std::io::Read as _;
     let home = Home::new();
     home.run(&[
@@ -119,7 +123,7 @@ fn a_migration_and_a_started_simulator_print_what_their_schemas_promise() {
     let mut printed = Vec::new();
     let mut stdout = child.stdout.take().unwrap();
     let mut byte = [0];
-    // The report ends with the first closing brace that begins a line; the simulator goes on.
+    // The report ends with the first closing brace that begins a line; the simulator keeps running.
     while !printed.ends_with(b"\n}\n") && stdout.read(&mut byte).unwrap() == 1 {
         printed.push(byte[0]);
     }

@@ -1,5 +1,7 @@
 //! The documents name files of the source: those are there, under that name.
 
+mod language;
+
 use std::path::{Path, PathBuf};
 
 /// Returns the files below `folder`.
@@ -43,7 +45,7 @@ fn every_file_that_a_document_names_is_there() {
     let mut named = 0;
     for document in documents.filter(|path| is_of_kind(path, "md")) {
         let text = std::fs::read_to_string(&document).unwrap();
-        // What stands between two backticks; a name with `<` in it stands for many.
+        // The text between two backticks; a name with `<` in it is a placeholder.
         let quoted = text.split('`').skip(1).step_by(2);
         let files = quoted.filter(|name| is_of_kind(Path::new(name), "rs") && !name.contains(['<', ' ']));
         for name in files.flat_map(spelled_out) {

@@ -17,8 +17,8 @@ use bitbrat::core::observation::Fact;
 use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::lifecycle::{Lifecycle, Tasks};
 use bitbrat::persist::Persister;
-use bitbrat::persist::chat::{ChatCounter, Counts, Roster, Tally, subscription};
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::chat::{Channels, ChatCounter, Counts, Tally, subscription};
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::SourceStore;
 use bitbrat::store::memory::MemoryStore;
 use serde_json::json;
@@ -55,13 +55,13 @@ impl Counting {
         let lifecycle = Lifecycle::new();
         let tasks = lifecycle.tasks();
         let counts = Arc::new(Counts::default());
-        let economy = Economy::every(Duration::from_millis(200));
+        let write_policy = WritePolicy::every(Duration::from_millis(200));
         let chance = Chance::seeded(1);
         let store: Arc<dyn SourceStore> = Arc::new(store.clone());
         let persister = Arc::new(Persister::new(
             store.clone(),
             Arc::new(SystemClock),
-            economy,
+            write_policy,
             chance.clone(),
         ));
         let counter = ChatCounter {
@@ -70,7 +70,7 @@ impl Counting {
             store,
             tally: Arc::new(Tally::open(&state.join("chat.db")).unwrap()),
             writer: "chat-one".to_owned(),
-            roster: Arc::new(Roster::default()),
+            channels: Arc::new(Channels::default()),
             clock: Arc::new(SystemClock),
             chance,
             counts: counts.clone(),
@@ -132,12 +132,12 @@ fn answered(id: &str) -> serde_json::Value {
     })
 }
 
-/// Every life of the counter has a connection of its own, as a process has.
+/// Every run of the counter has a connection of its own, as a process has.
 async fn totals_survive_repetition_and_restarts(connect: impl AsyncFn() -> Arc<dyn EventBus>) {
     let bus = connect().await;
     let state = tempfile::tempdir().unwrap();
     let store = MemoryStore::default();
-    // Somebody told of the source and its login before.
+    // The source and its login were published before.
     let mut ingester = world::Ingester::default();
     let fields = BTreeMap::from([("login".to_owned(), "streamer".to_owned())]);
     ingester.learns(&key(), now(), Fact::Profile { fields });
@@ -157,7 +157,7 @@ async fn totals_survive_repetition_and_restarts(connect: impl AsyncFn() -> Arc<d
     for n in 0..30 {
         messages.push(message(INGRESS, &format!("in-{n}"), &said(&format!("m{n}"))));
     }
-    // The same message under another transport id, what is derived from chat, and what anybody could have sent.
+    // The same message under another transport id, an event derived from chat, and an event that any publisher could have sent.
     messages.push(message(INGRESS, "again", &said("m3")));
     let mut derived = said("m100");
     derived["type"] = "chat.progress.v1".into();
@@ -174,7 +174,7 @@ async fn totals_survive_repetition_and_restarts(connect: impl AsyncFn() -> Arc<d
     let stored = || store.raw(&key().to_string()).unwrap();
     assert_eq!(stored()["metrics"]["messagesIn"], 30);
 
-    // What was said while nobody counted is counted afterwards.
+    // Chat from the time without a counter is counted afterwards.
     bus.publish(message(INGRESS, "late", &said("m200")))
         .await
         .unwrap();
@@ -195,7 +195,7 @@ async fn totals_survive_repetition_and_restarts(connect: impl AsyncFn() -> Arc<d
         (&json!(31), &json!(1))
     );
 
-    // The state directory is lost; the store still knows.
+    // The state directory is lost; the store still has the totals.
     let fresh = tempfile::tempdir().unwrap();
     let counting = Counting::start(&bus, &store, fresh.path()).await;
     bus.publish(message(INGRESS, "last", &said("m300")))
@@ -225,7 +225,7 @@ async fn totals_survive_repetition_and_restarts_on_pubsub() {
     let prefix = servers::prefix();
     let project = prefix.trim_end_matches('.');
     let bus = world::pubsub_of(project).await;
-    // Topics of instances are looked for now and then; these are there from the start.
+    // Topics of instances are listed periodically; these exist from the start.
     for topic in [INGRESS.to_owned(), format!("{EGRESS}.v1")] {
         let first = message(&topic, "first", &json!({"type": "system.stream.online"}));
         bus.publish(first).await.unwrap();
@@ -233,7 +233,7 @@ async fn totals_survive_repetition_and_restarts_on_pubsub() {
     totals_survive_repetition_and_restarts(async || world::pubsub_of(project).await).await;
 }
 
-/// Publishes until the bus takes it, always under the same id.
+/// Publishes until the bus accepts it, always under the same id.
 async fn insist(bus: &Arc<dyn EventBus>, message: Outgoing) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while let Err(error) = bus.publish(message.clone()).await {
@@ -242,7 +242,7 @@ async fn insist(bus: &Arc<dyn EventBus>, message: Outgoing) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn totals_never_fall_while_nats_dies_and_the_counter_is_started_again() {
+async fn totals_never_decrease_across_nats_and_counter_restarts() {
     let mut server = NatsServer::start().await;
     servers::create_stream(&server.url(), "here.").await;
     let bus = NatsBus::connect(&NatsOptions::new(server.url(), "here."))
@@ -266,7 +266,7 @@ async fn totals_never_fall_while_nats_dies_and_the_counter_is_started_again() {
     }
     counting.counted(10).await;
     server.kill().await;
-    // What is said during the outage is said again when the bus is back, under the same id.
+    // Chat from the outage is published again when the bus is back, under the same id.
     assert!(bus.publish(chat(10)).await.is_err());
     counting.stop().await;
     assert_eq!(read(), 10);

@@ -1,4 +1,4 @@
-//! Stories of the persister role: from messages on a real bus to stored documents.
+//! Tests of the persister role: from messages on a real bus to stored documents.
 
 mod chat;
 mod outage;

@@ -1,7 +1,7 @@
-//! The bus is away, a thousand streams start and end meanwhile, and processes are killed in the middle: two that listen and
-//! two that store, each a process of its own, with a real NATS server that dies and a real Firestore emulator.
+//! The bus is unreachable, a thousand streams start and end in the meantime, and processes are killed in the middle: two that
+//! listen and two that store, each a process of its own, with a real NATS server that is killed and a real Firestore emulator.
 //!
-//! The processes are this very test binary, started again. They hear of streams through a file that the test writes.
+//! The processes are this same test binary, started again. They receive streams through a file that the test writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -22,30 +22,30 @@ use bitbrat::core::time::Timestamp;
 use bitbrat::lifecycle::{Lifecycle, Tasks};
 use bitbrat::persist::Persister;
 use bitbrat::persist::consumer::{Consumer, Counts};
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::FirestoreStore;
 use bitbrat::store::retention::Retention;
-use bitbrat::watch::outlets::ToBus;
+use bitbrat::watch::sinks::BusSink;
 use futures_util::StreamExt as _;
 
 use crate::contract::bus::servers::{self, NatsServer};
 use crate::contract::store::worlds::{FirestoreWorld, World};
-use crate::support::{heart, process};
+use crate::support::{bare_engine, process};
 
 const ROLE: &str = "BITBRAT_TEST_OUTAGE_ROLE";
 const PREFIX: &str = "here.";
 const SOURCES: u32 = 20;
 const TRANSITIONS: u32 = 1000;
 
-/// How long the server is away at least. Twelve seconds are long enough that every retry has backed off to seconds;
-/// `BITBRAT_TEST_OUTAGE=300 cargo test --test main persist::outage` takes five minutes over it.
+/// Minimum duration of the outage. Twelve seconds are long enough for every retry to have backed off to seconds;
+/// `BITBRAT_TEST_OUTAGE=300 cargo test --test main persist::outage` extends it to five minutes.
 fn outage() -> Duration {
     let asked = std::env::var("BITBRAT_TEST_OUTAGE").ok();
     Duration::from_secs(asked.map_or(12, |seconds| seconds.parse().unwrap()))
 }
 
-/// What a process is told by its environment.
+/// The parameters of a process, passed in its environment.
 struct Role {
     name: String,
     directory: PathBuf,
@@ -68,7 +68,7 @@ impl Role {
 
     async fn bus(&self) -> Arc<dyn EventBus> {
         let options = NatsOptions {
-            // What a killed process held comes back soon.
+            // Messages that a killed process held are delivered again soon.
             ack_wait: Duration::from_secs(3),
             ..NatsOptions::new(&self.url, PREFIX)
         };
@@ -76,7 +76,7 @@ impl Role {
     }
 }
 
-/// The whole life of one of the processes. Ignored as a test of its own: it is only ever started by the test below.
+/// The main function of one of the processes. Ignored as a test of its own: it is only ever started by the test below.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it is a process of the test below"]
 async fn part() {
@@ -93,8 +93,8 @@ async fn part() {
 async fn ingest(role: &Role, tasks: &Tasks) {
     let own = role.directory.join(&role.name);
     std::fs::create_dir_all(&own).unwrap();
-    let bus = Arc::new(ToBus(role.bus().await));
-    heart::start(&own, &role.name, role.directory.join("platform"), bus, tasks);
+    let bus = Arc::new(BusSink(role.bus().await));
+    bare_engine::start(&own, &role.name, role.directory.join("platform"), bus, tasks);
 }
 
 async fn persist(role: &Role, tasks: &Tasks) {
@@ -104,7 +104,7 @@ async fn persist(role: &Role, tasks: &Tasks) {
     let persister = Persister::new(
         Arc::new(FirestoreStore::new(target)),
         clock.clone(),
-        Economy::every(Duration::from_millis(500)),
+        WritePolicy::every(Duration::from_millis(500)),
         Chance::random(),
     );
     let consumer = Consumer {
@@ -119,7 +119,7 @@ async fn persist(role: &Role, tasks: &Tasks) {
     tasks.spawn("persister", |stop| consumer.run(stop));
 }
 
-/// What the platform tells, in a file that only grows; a process that starts hears all of it again.
+/// The platform's events, in a file that only grows; a process that starts reads all of them again.
 struct Platform {
     file: std::fs::File,
     live: BTreeMap<SourceKey, String>,
@@ -201,7 +201,7 @@ impl Drop for Processes {
     }
 }
 
-/// What a source's history tells of its streams, oldest first.
+/// The streams in a source's history, oldest first.
 async fn told(store: &dyn SourceStore, source: &SourceKey) -> Vec<(String, String)> {
     let mut history = store.history(source, 500).await.unwrap();
     history.reverse();
@@ -249,7 +249,7 @@ async fn settle(store: &dyn SourceStore, platform: &Platform, patience: Duration
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_nats_outage_with_a_thousand_transitions_and_kills_in_the_middle_loses_and_repeats_nothing() {
+async fn nats_outage_with_kills_loses_and_repeats_no_transition() {
     let mut server = NatsServer::start().await;
     servers::create_stream_on(&server.url(), "HERE", &[&format!("{PREFIX}>")]).await;
     let world = FirestoreWorld::with(Retention::default()).await;
@@ -296,14 +296,14 @@ async fn a_nats_outage_with_a_thousand_transitions_and_kills_in_the_middle_loses
     }
     tokio::time::sleep(outage().saturating_sub(away.elapsed())).await;
     server.run().await;
-    // They catch up, and are killed at random meanwhile.
+    // They catch up, and are killed at random in the meantime.
     for _ in 0..6 {
         tokio::time::sleep(Duration::from_millis(chance.u64(100..900))).await;
         processes.kill(["ingest-a", "ingest-b", "persist-a", "persist-b"][chance.usize(..4)]);
     }
     settle(&*store, &platform, Duration::from_mins(2)).await;
 
-    // On the bus too each of them is there once, although two told it and some told it again.
+    // On the bus too each of them exists once, although two processes published it and some more than once.
     let all: usize = platform.told.values().map(Vec::len).sum();
     assert_eq!(all, (SOURCES + TRANSITIONS) as usize);
     let ids = ids(&server.url()).await;

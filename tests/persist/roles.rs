@@ -1,5 +1,5 @@
-//! `bitbrat watch` split into its roles as a person would run them: processes of their own, a NATS server between them, and a
-//! simulator that is the world.
+//! `bitbrat watch` split into its roles as a person would run them: separate processes, a NATS server between them, and a
+//! simulator as the platforms.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::process::{Process, Sim, page};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Asks until the answer is good.
+/// Repeats a query until it succeeds.
 #[track_caller]
 fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -72,7 +72,7 @@ fn split(nats: &str) {
     until("it is stored", || status(&storing, "status", "CONNECTED"));
     until("it is live", || status(&storing, "streamStatus", "ONLINE"));
 
-    // The bus shows it, and the state engine was told.
+    // The bus has it, and the state engine received it.
     let tail = |topic: &str| {
         let words = [
             "events", "tail", "--topic", topic, "--since", "10m", "--limit", "1", "--for", "30s",
@@ -137,4 +137,46 @@ fn split(nats: &str) {
     });
     persister.signal("-TERM");
     assert_eq!(persister.ends(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn persist_is_ready_only_while_its_stream_can_be_read() {
+    let mut server = NatsServer::start().await;
+    let sim = Sim::start();
+    let home = sim
+        .home(&["twitch:777001"])
+        .env("BITBRAT_BUS__URL", &server.url())
+        .env("BUS_PREFIX", "late.");
+    let words = [
+        "watch",
+        "--role",
+        "persist,web",
+        "--set",
+        "web.listen=127.0.0.1:0",
+        "--color",
+        "never",
+    ];
+    let (process, address) = tokio::task::block_in_place(|| {
+        let mut process = Process::start(&home, &words);
+        let address = process.address();
+        (process, address)
+    });
+    let ready = |wanted: u16, why: &str| {
+        tokio::task::block_in_place(|| {
+            until(&format!("readiness {wanted}: {why}"), || {
+                match page(&address, "/readyz") {
+                    Some((status, body)) if status == wanted && body.contains(why) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            });
+        });
+    };
+    ready(503, "are not read, or not stored");
+    servers::create_stream_on(&server.url(), "LATE", &["late.>"]).await;
+    ready(200, "");
+    server.kill().await;
+    ready(503, "no connection to");
+    server.run().await;
+    ready(200, "");
+    drop(process);
 }

@@ -1,4 +1,4 @@
-//! What persisters make of what a bus delivers, however it delivers it.
+//! Results of persisters for messages of a bus, in any order of delivery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ fn push(live: bool, session: u32, at: Timestamp) -> Fact {
     }
 }
 
-/// Six alternating events for each source, sent as fast as it goes and in no order at all.
+/// Six alternating events for each source, sent as fast as possible and in random order.
 async fn six_alternating_events_of_a_hundred_sources_end_right_in_any_order(bus: Arc<dyn EventBus>) {
     let persisters = Persisters::start(2, &bus).await;
     let mut ingester = Ingester::default();
@@ -96,7 +96,7 @@ async fn poison_between_good_messages_is_reported_and_stops_nothing(bus: Arc<dyn
         .await
         .unwrap();
     let persisters = Persisters::start(1, &bus).await;
-    // A NATS server refuses two MiB before they travel; other buses carry them.
+    // A NATS server rejects two MiB before they are sent; other buses accept them.
     let travels = bus.publish(raw("huge", vec![b'x'; 2 << 20])).await.is_ok();
     let kinds = 6 + usize::from(travels);
     let mut reported = JoinSet::new();
@@ -222,9 +222,9 @@ async fn the_platforms_own_events_are_stored_and_forged_ones_are_not(bus: Arc<dy
     persisters.stop().await;
 }
 
-/// What cannot be used where it is stored is reported, and other sources go on.
+/// What cannot be used where it is stored is reported, and other sources are not affected.
 #[tokio::test]
-async fn a_document_of_a_newer_bitbrat_blocks_its_own_source_and_no_other() {
+async fn newer_document_version_blocks_only_its_own_source() {
     let bus = world::local().await;
     let mut letters = bus
         .tail(&Filter::Topic(DEAD_LETTERS.to_owned()), None)
@@ -257,7 +257,7 @@ async fn a_document_of_a_newer_bitbrat_blocks_its_own_source_and_no_other() {
     persisters.stop().await;
 }
 
-/// A refusal of the platform is told, stored and read back with its reason.
+/// A rejection by the platform is published, stored and read back with its reason.
 #[tokio::test]
 async fn a_refused_connection_arrives_with_its_reason() {
     let bus = world::local().await;

@@ -1,4 +1,4 @@
-//! Persisters on a bus, with a store that can be taken away.
+//! Persisters on a bus, with a store that can be made unavailable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use bitbrat::bus::pubsub::{PubsubBus, PubsubOptions};
 use bitbrat::bus::{EventBus, Outgoing};
 use bitbrat::clock::{Chance, Clock, SystemClock};
 use bitbrat::core::document::SourceDocument;
-use bitbrat::core::event::{Event, Told};
+use bitbrat::core::event::{Event, EventBuilder};
 use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::SourceKey;
@@ -19,7 +19,7 @@ use bitbrat::core::transition::transitions;
 use bitbrat::lifecycle::{Lifecycle, Tasks};
 use bitbrat::persist::Persister;
 use bitbrat::persist::consumer::{Consumer, Counts, subscription};
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::memory::MemoryStore;
 use tokio::task::JoinSet;
 
@@ -60,7 +60,7 @@ pub async fn pubsub_of(name: &str) -> Arc<dyn EventBus> {
     Arc::new(PubsubBus::connect(&options).await.unwrap())
 }
 
-/// A store in memory that can be taken away.
+/// A store in memory that can be made unavailable.
 pub type Fragile = Flaky<MemoryStore>;
 
 impl Fragile {
@@ -78,13 +78,13 @@ pub struct Persisters {
 }
 
 impl Persisters {
-    /// Starts `count` of them and waits until the bus knows of them.
+    /// Starts `count` of them and waits until the bus has registered them.
     pub async fn start(count: usize, bus: &Arc<dyn EventBus>) -> Self {
         let store = Arc::new(Fragile::default());
         let lifecycle = Lifecycle::new();
         let tasks = lifecycle.tasks();
         let mut all = Vec::new();
-        // What a bus without a past has not seen yet is lost to it: the subscription comes first.
+        // On a bus without retention, what precedes the subscription is lost: the subscription comes first.
         drop(bus.subscribe(&subscription(now())).await.unwrap());
         for number in 0..count {
             let counts = Arc::new(Counts::default());
@@ -93,7 +93,7 @@ impl Persisters {
                 persister: Arc::new(Persister::new(
                     store.clone(),
                     Arc::new(SystemClock),
-                    Economy::every(Duration::from_millis(500)),
+                    WritePolicy::every(Duration::from_millis(500)),
                     Chance::seeded(number as u64),
                 )),
                 clock: Arc::new(SystemClock),
@@ -118,7 +118,7 @@ impl Persisters {
         }
     }
 
-    /// Waits until every source is stored as `expected` has it.
+    /// Waits until every source is stored as in `expected`.
     pub async fn settle(&self, expected: &BTreeMap<SourceKey, SourceDocument>) {
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
@@ -159,14 +159,14 @@ pub fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// What an ingester knows and tells of its sources.
+/// The evidence of an ingester and the events that it publishes.
 #[derive(Default)]
 pub struct Ingester {
     pub documents: BTreeMap<SourceKey, SourceDocument>,
 }
 
 impl Ingester {
-    /// Learns one fact and returns the events that tell what changed.
+    /// Adds one fact and returns the events for what changed.
     pub fn learns(&mut self, key: &SourceKey, at: Timestamp, fact: Fact) -> Vec<Event> {
         let document = self
             .documents
@@ -179,7 +179,7 @@ impl Ingester {
             "twitch.eventsub",
             fact,
         )));
-        let told = Told {
+        let told = EventBuilder {
             before: &before,
             after: document,
             by: "twitch.eventsub",

@@ -9,11 +9,11 @@ use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::{Value, json};
 
 use crate::contract::store::worlds::{FirestoreWorld, World, emulator};
-use crate::stories::tales;
-use crate::stories::telling::tell;
+use crate::stories::publishing::tell;
+use crate::stories::scenarios;
 use crate::support::Home;
 
-/// What became of the documents of a run, sorted.
+/// The result for each document of a run, sorted.
 fn copied(stdout: &str) -> Vec<String> {
     let list: Value = serde_json::from_str(stdout).unwrap();
     let word = |item: &Value| {
@@ -29,7 +29,7 @@ fn copied(stdout: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn documents_and_history_travel_from_a_file_to_the_firestore_emulator_and_back() {
+async fn documents_and_history_migrate_to_firestore_and_back() {
     let world = FirestoreWorld::with(Retention::default()).await;
     let firestore = format!("firestore:{}", world.target.project);
     let home = Home::new().env("FIRESTORE_EMULATOR_HOST", &emulator());
@@ -37,13 +37,13 @@ async fn documents_and_history_travel_from_a_file_to_the_firestore_emulator_and_
     let store: Arc<dyn SourceStore> =
         Arc::new(SqliteStore::open(&old, SqliteOptions::default()).await.unwrap());
     let told = [
-        tales::a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends(),
-        tales::a_connection_is_lost_heals_and_is_refused(),
+        scenarios::a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends(),
+        scenarios::a_connection_is_lost_heals_and_is_refused(),
     ];
-    for tale in &told {
-        tell(&store, &tale.observations).await;
+    for scenario in &told {
+        tell(&store, &scenario.observations).await;
     }
-    // A document that both have is joined, and what others keep in it stays.
+    // A document in both stores is merged, and fields of other programs in it stay.
     world
         .put_raw(
             "kick:5",

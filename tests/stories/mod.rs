@@ -1,15 +1,15 @@
-//! Whole lives of sources, told through the persister to every kind of store: the documents must be identical.
+//! Complete scenarios of sources, run through the persister with every kind of store: the documents must be identical.
 
+mod clock_scenarios;
 pub mod day;
 mod migration;
 mod processes;
-mod tales;
-pub mod telling;
-mod travelled;
+pub mod publishing;
+mod scenarios;
 
 use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
 
-/// Tells every tale in a world of `$world`.
+/// Runs every scenario in a world of `$world`.
 macro_rules! stories {
     ($module:ident, $world:ty) => {
         stories!($module, $world,
@@ -20,12 +20,12 @@ macro_rules! stories {
             a_discord_guild_is_attended_without_streams
         );
     };
-    ($module:ident, $world:ty, $($tale:ident)*) => {
+    ($module:ident, $world:ty, $($scenario:ident)*) => {
         mod $module {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $tale() {
-                    super::telling::in_every_way::<$world>(super::tales::$tale()).await;
+                async fn $scenario() {
+                    super::publishing::in_every_way::<$world>(super::scenarios::$scenario()).await;
                 }
             )*
         }

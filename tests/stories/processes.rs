@@ -1,4 +1,4 @@
-//! Eight processes tell ten thousand things about twenty sources to one store, shuffled and repeated.
+//! Eight processes write ten thousand observations of twenty sources to one store, shuffled and repeated.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,24 +13,24 @@ use bitbrat::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transp
 use bitbrat::core::source::SourceKey;
 use bitbrat::core::time::Timestamp;
 use bitbrat::persist::Persister;
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::store::SourceStore;
 use bitbrat::store::firestore::FirestoreStore;
 use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 
 use crate::contract::store::worlds::{FirestoreWorld, World, emulator};
-use crate::stories::telling::settle;
+use crate::stories::publishing::settle;
 use crate::support::process;
 
 const PROCESSES: usize = 8;
 const SOURCES: usize = 20;
 const OBSERVATIONS: usize = 10_000;
-/// What one process hands over at once.
+/// Number of observations that one process submits at once.
 const PORTION: usize = 50;
 
-/// The same ten thousand in every process, in the order in which they happened. Counters rise by one at a time, so one that
-/// is lost or counted twice shows.
+/// The same ten thousand in every process, in the order in which they happened. Counters increase by one at a time, so one that
+/// is lost or counted twice is detected.
 fn everything() -> Vec<Observation> {
     let mut chance = fastrand::Rng::with_seed(2026);
     let mut totals: BTreeMap<(usize, usize), u64> = BTreeMap::new();
@@ -92,7 +92,7 @@ fn share(process: usize) -> Vec<Observation> {
     mine
 }
 
-/// What each of the processes does.
+/// The main function of each process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by other tests as a process of its own"]
 async fn one_of_eight() {
@@ -116,7 +116,7 @@ async fn one_of_eight() {
         ),
     };
     let chance = Chance::seeded(process as u64);
-    let persister = Persister::new(store, Arc::new(SystemClock), Economy::LOCAL, chance);
+    let persister = Persister::new(store, Arc::new(SystemClock), WritePolicy::LOCAL, chance);
     for portion in share(process).chunks(PORTION) {
         persister.observe(portion).await;
     }
@@ -173,7 +173,7 @@ async fn eight_processes_leave_the_document_of_one_in_a_file() {
 }
 
 #[tokio::test]
-async fn eight_processes_leave_the_document_of_one_in_the_firestore_emulator() {
+async fn eight_firestore_writers_yield_the_document_of_one() {
     assert!(!emulator().is_empty());
     let world = FirestoreWorld::with(Retention::default()).await;
     let store = FirestoreStore::new(world.target.clone());

@@ -1,4 +1,4 @@
-//! A store that can be away.
+//! A store that can be made unavailable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bitbrat::core::document::SourceDocument;
 use bitbrat::core::source::SourceKey;
+use bitbrat::core::time::Timestamp;
 use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
 use futures_util::stream::BoxStream;
 
-/// A store that can be away; the one within never is.
+/// A store that can be made unavailable; the wrapped one is always available.
 #[derive(Default)]
 pub struct Flaky<S> {
     pub inner: Arc<S>,
@@ -57,6 +58,10 @@ impl<S: SourceStore> SourceStore for Flaky<S> {
 
     async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
         self.inner.append_history(key, entries).await
+    }
+
+    async fn drop_history_after(&self, key: &SourceKey, until: Timestamp) -> Result<(), StoreError> {
+        self.inner.drop_history_after(key, until).await
     }
 
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

@@ -1,8 +1,10 @@
 //! Runs the program as a person would, in a home of its own.
 
+pub mod bare_engine;
+pub mod certificates;
 pub mod flaky;
-pub mod heart;
 pub mod process;
+pub mod proxy;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,21 +14,37 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A home directory with nothing in it, gone after the test.
+/// An empty home directory, deleted after the test.
 pub struct Home {
     directory: TempDir,
     environment: BTreeMap<String, String>,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Run {
-    /// Exit code.
     pub code: i32,
-    /// Standard output.
     pub stdout: String,
-    /// Standard error.
     pub stderr: String,
+}
+
+/// A port for a program that is stopped and started again: no other process is given it while the program is down.
+pub struct ReservedPort {
+    pub number: u16,
+    /// Bound and never listening, so that a program that sets `SO_REUSEADDR` can listen beside it. Only Linux allows that.
+    _socket: Option<tokio::net::TcpSocket>,
+}
+
+impl ReservedPort {
+    pub fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self {
+            number: socket.local_addr().unwrap().port(),
+            _socket: cfg!(target_os = "linux").then_some(socket),
+        }
+    }
 }
 
 impl Home {
@@ -61,7 +79,7 @@ impl Home {
         self
     }
 
-    /// Prepares a run, apart from the environment of whoever runs the tests.
+    /// Prepares a run, independent of the environment of the test process.
     pub fn command(&self, words: &[&str]) -> Command {
         self.command_through(&[], words)
     }
@@ -86,14 +104,13 @@ impl Home {
         command
     }
 
-    /// Runs a line of bash, in the same surroundings.
+    /// Runs a line of bash, in the same environment.
     pub fn shell(&self, line: &str) -> std::process::Output {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut command = self.command_through(&["bash", "-c", line], &[]);
         command.env("PATH", path).output().unwrap()
     }
 
-    /// Runs the program.
     pub fn run(&self, words: &[&str]) -> Run {
         self.run_with(words, "")
     }
@@ -108,7 +125,7 @@ impl Home {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        // Whoever does not read its input may have ended already.
+        // A program that does not read its input may have exited already.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         let output = child.wait_with_output().unwrap();
@@ -132,21 +149,21 @@ impl Run {
         self
     }
 
-    /// Checks that something was told on standard error.
+    /// Checks that standard error contains a text.
     #[track_caller]
     pub fn tells(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "`{text}` is not in\n{}", self.stderr);
         self
     }
 
-    /// Checks that something was shown on standard output.
+    /// Checks that standard output contains a text.
     #[track_caller]
     pub fn shows(self, text: &str) -> Self {
         assert!(self.stdout.contains(text), "`{text}` is not in\n{}", self.stdout);
         self
     }
 
-    /// Checks that nothing went wrong in a way that only a programmer understands.
+    /// Checks that there was no panic.
     #[track_caller]
     pub fn never_panics(self) -> Self {
         assert!(

@@ -1,4 +1,4 @@
-//! The program as processes: a simulator, a daemon, and what a person sees of them.
+//! The program as processes: a simulator, a daemon, and their output and pages.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use super::Home;
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Prepares to start this very test binary again for one ignored test, which plays a part in another: a process of its own.
+/// Prepares to start this same test binary again for one ignored test, which is part of another: a process of its own.
 pub fn again(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored"]);
@@ -88,7 +88,7 @@ impl Process {
         address.split('/').next().unwrap().to_owned()
     }
 
-    /// Everything said so far, whoever waited for it.
+    /// All output so far, including lines that were waited for.
     pub fn said(&mut self) -> String {
         self.seen.extend(self.lines.try_iter());
         self.seen.join("\n")
@@ -102,7 +102,7 @@ impl Process {
         assert!(status.success());
     }
 
-    /// Waits for the end, and for the last line that was said before it, and returns the exit code.
+    /// Waits for the exit, and for the last line of output before it, and returns the exit code.
     #[track_caller]
     pub fn ends(&mut self) -> i32 {
         let until = Instant::now() + PATIENCE;
@@ -124,10 +124,10 @@ impl Drop for Process {
     }
 }
 
-/// A simulator of its own, and the way to change its world.
+/// A simulator for one test, and access to its controls.
 pub struct Sim {
     _process: Process,
-    /// What a client has to be told, as lines of `.env`.
+    /// A client's settings, as lines of `.env`.
     pub env: String,
     pub sources: Vec<String>,
     /// Address of the simulated Twitch.
@@ -136,7 +136,12 @@ pub struct Sim {
 
 impl Sim {
     pub fn start() -> Self {
-        let mut process = Process::start(&Home::new(), &["sim", "--port", "0", "--env"]);
+        Self::start_with(&[])
+    }
+
+    pub fn start_with(more: &[&str]) -> Self {
+        let words = [&["sim", "--port", "0", "--env"][..], more].concat();
+        let mut process = Process::start(&Home::new(), &words);
         let last = process.says("BITBRAT_SOURCES=");
         let lines = process.seen.iter();
         let env: String = lines
@@ -175,7 +180,7 @@ impl Sim {
             .file("bitbrat.toml", &toml(sources))
     }
 
-    /// Gives an order.
+    /// Sends a request to a control.
     #[track_caller]
     pub fn order(&self, path: &str, fields: &Value) {
         let status = Wire::to(&self.twitch).post(path, fields);
@@ -183,7 +188,7 @@ impl Sim {
     }
 }
 
-/// One connection that stays open: the simulator spares it when it goes off the network.
+/// One connection that stays open: the simulator keeps it open when it goes off the network.
 pub struct Wire(BufReader<TcpStream>);
 
 impl Wire {
@@ -246,12 +251,12 @@ pub fn watch(home: &Home) -> (Process, String) {
     (daemon, address)
 }
 
-/// Asks for a page by hand.
+/// Requests a page with plain HTTP.
 pub fn page(address: &str, path: &str) -> Option<(u16, String)> {
     ask(address, "GET", path, "", "")
 }
 
-/// Sends a request by hand; `more` are further headers, each with its line end.
+/// Sends a plain HTTP request; `more` are further headers, each with its line end.
 pub fn ask(address: &str, method: &str, path: &str, more: &str, body: &str) -> Option<(u16, String)> {
     let mut socket = std::net::TcpStream::connect(address).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -267,7 +272,7 @@ pub fn ask(address: &str, method: &str, path: &str, more: &str, body: &str) -> O
     Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
 }
 
-/// Asks for a page until `good` says so.
+/// Requests a page until `good` returns true.
 #[track_caller]
 pub fn until(address: &str, path: &str, good: impl Fn(u16, &str) -> bool) -> String {
     let until = Instant::now() + PATIENCE;
@@ -284,7 +289,7 @@ pub fn until(address: &str, path: &str, good: impl Fn(u16, &str) -> bool) -> Str
     panic!("{path} never became good; last: {last:?}");
 }
 
-/// Returns a figure from the metrics; 0 when it is not there.
+/// Returns a value from the metrics; 0 when it is missing.
 pub fn metric(address: &str, name: &str) -> f64 {
     let text = page(address, "/metrics")
         .map(|(_, text)| text)

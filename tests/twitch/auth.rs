@@ -1,4 +1,4 @@
-//! Authorisations from birth to death, and that no refresh token is ever sent twice.
+//! The lifecycle of authorizations, and that no refresh token is ever sent twice.
 
 use std::sync::Arc;
 
@@ -25,14 +25,15 @@ async fn check(world: &World) -> Option<AuthResult> {
     auth(&world.look(&[Probe::Auth], &[RAT]).await)
 }
 
-/// Lets the bot's access token end, with its own end unchanged: as a disconnect, a logout or a foreign refresh would.
+/// Invalidates the bot's access token with its stored expiry unchanged: as a disconnect, a logout or a refresh by another program
+/// would.
 async fn end_early(world: &World) {
     let access = text(&world.bot_token().await).0;
     assert!(world.twitch().expire_token(&access));
 }
 
 #[tokio::test]
-async fn an_expired_token_is_renewed_and_the_new_pair_is_kept() {
+async fn expired_token_is_refreshed_and_new_pair_stored() {
     for world in [World::confidential().await, World::public().await] {
         let before = text(&world.bot_token().await);
         world.sim.clock.advance(5 * 3_600_000);
@@ -53,7 +54,7 @@ async fn an_expired_token_is_renewed_and_the_new_pair_is_kept() {
 }
 
 #[tokio::test]
-async fn a_token_in_its_last_tenth_is_renewed_before_anyone_refuses_it() {
+async fn token_in_last_tenth_of_lifetime_is_refreshed_early() {
     let world = World::public().await;
     world.sim.clock.advance(13_200_000);
     world.look(&[Probe::Stream], &[RAT]).await;
@@ -64,7 +65,7 @@ async fn a_token_in_its_last_tenth_is_renewed_before_anyone_refuses_it() {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_in_the_middle_of_a_look_is_renewed_once_and_the_call_repeated() {
+async fn token_expiring_during_probe_is_refreshed_and_call_repeated() {
     let world = World::public().await;
     world.twitch().go_live(RAT).unwrap();
     let ids: Vec<_> = (1..=900).map(|id| id.to_string()).collect();
@@ -73,7 +74,7 @@ async fn a_token_that_ends_in_the_middle_of_a_look_is_renewed_once_and_the_call_
     end_early(&world).await;
     let seen = world.look(&[Probe::Stream], &ids).await;
     assert_eq!(seen.verdict(RAT).stream.value, StreamStatus::Online);
-    assert_eq!(seen.summary.problems, Vec::<String>::new());
+    assert_eq!(seen.summary.problems, []);
     assert_eq!(refreshes(&world), 1);
 }
 
@@ -101,7 +102,7 @@ async fn processes_that_share_a_file_refresh_once() {
 }
 
 #[tokio::test]
-async fn a_grant_that_is_gone_is_revoked_and_its_refresh_token_is_not_sent_again() {
+async fn removed_authorization_is_revoked_and_not_refreshed_again() {
     let world = World::confidential().await;
     world.twitch().disconnect(BOT);
     for _ in 0..3 {
@@ -113,14 +114,14 @@ async fn a_grant_that_is_gone_is_revoked_and_its_refresh_token_is_not_sent_again
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_expired_and_not_revoked_and_heals_with_the_right_one() {
+async fn wrong_client_secret_is_expired_not_revoked_and_recovers() {
     let mut world = World::confidential().await;
     world.sim.clock.advance(5 * 3_600_000);
     world.options.client_secret = Some("wrong".to_owned().into());
     let seen = world.look(&[Probe::Auth], &[RAT]).await;
     assert_eq!(auth(&seen), Some(AuthResult::Expired));
     assert!(
-        seen.summary.problems[0].contains("client secret"),
+        seen.summary.problems[0].text.contains("client secret"),
         "{:?}",
         seen.summary
     );
@@ -129,7 +130,7 @@ async fn a_wrong_secret_is_expired_and_not_revoked_and_heals_with_the_right_one(
 }
 
 #[tokio::test]
-async fn a_one_time_token_whose_answer_was_lost_is_never_sent_again_while_the_old_one_should_live() {
+async fn one_time_refresh_with_lost_answer_is_not_repeated_early() {
     let world = World::public().await;
     end_early(&world).await;
     let lost = Fault::wire(WireFault::LostAfterCommit).on(REFRESH.1).times(1);
@@ -139,13 +140,13 @@ async fn a_one_time_token_whose_answer_was_lost_is_never_sent_again_while_the_ol
         assert_eq!(check(&world).await, Some(AuthResult::Revoked));
     }
     assert_eq!(refreshes(&world), 1);
-    // A new login makes all well.
+    // A new login fixes everything.
     world.give_token(&twitch::bot(), BOT, &SCOPES).await;
     assert_eq!(check(&world).await, Some(AuthResult::Valid));
 }
 
 #[tokio::test]
-async fn a_one_time_token_that_may_be_spent_is_tried_exactly_once_more_after_the_old_ones_end() {
+async fn one_time_refresh_is_retried_exactly_once_after_expiry() {
     let mut world = World::public().await;
     world.timeout = std::time::Duration::from_millis(300);
     world.sim.clock.advance(5 * 3_600_000);
@@ -183,7 +184,7 @@ async fn a_confidential_clients_lost_answer_is_simply_asked_for_again() {
 }
 
 #[tokio::test]
-async fn the_token_of_somebody_else_is_refused_and_never_used() {
+async fn token_of_another_user_is_rejected_and_never_used() {
     let mut world = World::confidential().await;
     world.options.bot_user_id = Some("900999".to_owned());
     world.options.client_secret = None;
@@ -195,12 +196,12 @@ async fn the_token_of_somebody_else_is_refused_and_never_used() {
         .await;
     assert!(seen.count(super::is_claim) == 0, "{:?}", seen.observations);
     assert_eq!(world.requests("GET", "/helix/users"), 0);
-    let told = seen.summary.problems.join("\n");
+    let told = seen.problem_texts();
     assert!(told.contains("900999") && told.contains(BOT), "{told}");
 }
 
 #[tokio::test]
-async fn a_broadcasters_authorisation_concerns_its_own_channel_only() {
+async fn broadcaster_authorization_affects_only_its_own_channel() {
     let world = World::confidential().await;
     world.twitch().add_channel("77", "other");
     world
@@ -213,12 +214,12 @@ async fn a_broadcasters_authorisation_concerns_its_own_channel_only() {
 }
 
 #[tokio::test]
-async fn missing_scopes_are_told_and_are_no_revocation() {
+async fn missing_scopes_are_reported_but_not_as_revocation() {
     let world = World::confidential().await;
     world.give_token(&twitch::bot(), BOT, &["user:bot"]).await;
     let seen = world.look(&[Probe::Auth, Probe::Permissions], &[RAT]).await;
     assert_eq!(auth(&seen), Some(AuthResult::Valid));
-    let told = seen.summary.problems.join("\n");
+    let told = seen.problem_texts();
     assert!(told.contains("user:read:moderated_channels"), "{told}");
     let (granted, denied, unknown) = seen.grants(RAT, "twitch.moderated-channels").unwrap();
     assert_eq!((granted.len(), denied.len(), unknown.len()), (0, 0, 1));
@@ -255,7 +256,7 @@ async fn a_token_from_the_environment_is_asked_who_it_is() {
 }
 
 #[tokio::test]
-async fn an_app_token_in_place_of_the_bots_reads_but_stands_for_nobody() {
+async fn app_token_in_place_of_bot_reads_but_proves_no_permission() {
     let world = World::without_bot(("app", None)).await;
     let spec = bitbrat::sim::twitch::TokenSpec {
         client_id: "app".to_owned(),
@@ -272,7 +273,7 @@ async fn an_app_token_in_place_of_the_bots_reads_but_stands_for_nobody() {
     assert_eq!(seen.verdict(RAT).stream.value, StreamStatus::Online);
     assert_eq!(seen.count(|fact| matches!(fact, Fact::Permissions { .. })), 0);
     assert!(
-        seen.summary.problems[0].contains("not for a user"),
+        seen.summary.problems[0].text.contains("not for a user"),
         "{:?}",
         seen.summary
     );
@@ -294,13 +295,13 @@ async fn a_token_file_that_others_can_read_is_refused_with_the_remedy() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let platform = world.platform_with(file_store(&path));
     let seen = look(&platform, &[Probe::Auth, Probe::Connection], &[RAT]).await;
-    assert_eq!(seen.trouble(RAT), Some((true, "twitch.token_store".to_owned())));
-    let told = seen.summary.problems.join("\n");
+    assert_eq!(seen.failure(RAT), Some((true, "twitch.token_store".to_owned())));
+    let told = seen.problem_texts();
     assert!(told.contains("chmod 600"), "{told}");
     assert_eq!(world.twitch().host().journal().total(), 0);
 }
 
-/// A store on a disk that is full whenever told so.
+/// A store on a disk that is full on demand.
 struct FullDisk(Arc<dyn TokenStore>, Arc<std::sync::atomic::AtomicI32>);
 
 struct FullDiskLease(
@@ -339,7 +340,7 @@ impl bitbrat::tokens::TokenLease for FullDiskLease {
     }
 
     async fn save(&self, record: &bitbrat::tokens::TokenRecord) -> Result<(), bitbrat::tokens::TokenError> {
-        // So many writes succeed; negative means all.
+        // This many writes succeed; negative means all.
         let left = self.1.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
         if left == 0 {
             self.1.store(0, std::sync::atomic::Ordering::SeqCst);
@@ -362,18 +363,18 @@ async fn a_full_disk_sends_no_refresh_token_and_loses_no_new_pair() {
     let platform = world.platform_with(store);
     let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
     assert_eq!((auth(&seen), refreshes(&world)), (None, 0), "nothing was sent");
-    // The mark can be kept, the new pair cannot: it waits in memory, unused, until it can.
+    // The mark can be stored, the new pair cannot: it waits in memory, unused, until it can.
     left.store(1, Ordering::SeqCst);
     let seen = look(&platform, &[Probe::Auth, Probe::Stream], &[RAT]).await;
     assert_eq!((auth(&seen), refreshes(&world)), (None, 1));
-    assert!(seen.summary.problems.join("\n").contains("free some space"));
+    assert!(seen.problem_texts().contains("free some space"));
     left.store(-1, Ordering::SeqCst);
     let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
     assert_eq!((auth(&seen), refreshes(&world)), (Some(AuthResult::Valid), 1));
 }
 
 #[tokio::test]
-async fn no_token_or_secret_is_in_anything_that_a_look_tells() {
+async fn probe_output_contains_no_token_or_secret() {
     let world = World::public().await;
     let (access, refresh) = text(&world.bot_token().await);
     world.twitch().disconnect(BOT);
@@ -389,7 +390,7 @@ async fn no_token_or_secret_is_in_anything_that_a_look_tells() {
     }
 }
 
-/// A store whose tokens another program renews.
+/// A store whose tokens another program refreshes.
 struct ReadOnly(Arc<dyn TokenStore>);
 
 #[async_trait::async_trait]
@@ -428,7 +429,7 @@ async fn tokens_that_another_program_renews_are_never_refreshed_by_us() {
     world.sim.clock.advance(5 * 3_600_000);
     let seen = look(&platform, &[Probe::Auth, Probe::Stream], &[RAT]).await;
     assert_eq!((auth(&seen), refreshes(&world)), (Some(AuthResult::Expired), 0));
-    // Once the other program has done so, all is well.
+    // Once the other program has done so, everything works.
     world.give_token(&twitch::bot(), BOT, &SCOPES).await;
     let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
     assert_eq!(auth(&seen), Some(AuthResult::Valid));

@@ -1,5 +1,5 @@
-//! Servers that are not Twitch and not our simulator, such as the official mock: what departs is tolerated, and still
-//! nothing is claimed that was not said.
+//! Servers that are neither Twitch nor our simulator, such as the official mock: deviations are tolerated, and still nothing is
+//! claimed without evidence.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ fn refused(message: &str) -> Response {
     (StatusCode::UNAUTHORIZED, Json(body)).into_response()
 }
 
-/// Helix and OAuth in the manner of the official mock: no rate headers, no `pagination`, ends that are not checked,
-/// endpoints that are missing, bodies that are empty.
+/// Helix and OAuth as in the official mock: no rate headers, no `pagination`, expiries that are not checked, endpoints that are
+/// missing, bodies that are empty.
 fn mock() -> Router {
     let validate = get(|headers: HeaderMap| async move {
         match headers.get("authorization").and_then(|value| value.to_str().ok()) {
@@ -80,7 +80,7 @@ fn mock() -> Router {
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
 }
 
-async fn look_at_mock(access: &str, probes: &[Probe]) -> Seen {
+async fn probe_mock(access: &str, probes: &[Probe]) -> Seen {
     let (address, _server) = serve(mock()).await;
     let options = TwitchOptions {
         auth_url: format!("http://{address}/auth/").parse().unwrap(),
@@ -94,12 +94,12 @@ async fn look_at_mock(access: &str, probes: &[Probe]) -> Seen {
 
 #[tokio::test]
 async fn the_official_mock_is_understood() {
-    let seen = look_at_mock("mocktoken", &Probe::ALL).await;
+    let seen = probe_mock("mocktoken", &Probe::ALL).await;
     assert_eq!(seen.verdict("2").stream.value, StreamStatus::Online);
     assert_eq!(seen.verdict("2").viewer_count, Some(84_806));
     assert_eq!(seen.verdict("1").stream.value, StreamStatus::Offline);
     assert_eq!(seen.verdict("3").stream.value, StreamStatus::Unknown);
-    assert_eq!(seen.trouble("3"), Some((true, "twitch.not_found".to_owned())));
+    assert_eq!(seen.no_such_source("3").as_deref(), Some("twitch.not_found"));
     let auth = seen.verdict("2").auth.unwrap();
     assert_eq!(
         auth.value.to_string(),
@@ -113,9 +113,9 @@ async fn the_official_mock_is_understood() {
 
 #[tokio::test]
 async fn its_empty_401_is_a_refusal_and_its_refusals_claim_nothing() {
-    let seen = look_at_mock("another", &[Probe::Auth, Probe::Connection, Probe::Stream]).await;
+    let seen = probe_mock("another", &[Probe::Auth, Probe::Connection, Probe::Stream]).await;
     assert_eq!(seen.verdict("2").auth.unwrap().value.to_string(), "EXPIRED");
-    assert_eq!(seen.trouble("2"), Some((true, "twitch.unauthorized".to_owned())));
+    assert_eq!(seen.failure("2"), Some((true, "twitch.unauthorized".to_owned())));
     assert_eq!(seen.verdict("2").stream.value, StreamStatus::Unknown);
 }
 
@@ -137,7 +137,9 @@ async fn a_server_that_always_sends_a_cursor_is_asked_at_most_twice() {
             Json(json!({"data": rows, "pagination": {"cursor": next}}))
         }
     });
-    let app = mock().route("/odd/streams", streams);
+    // The mock server's tokens expired long ago by their own data, so a request to the API checks whether it accepts this one.
+    let users = get(|| async { Json(json!({"data": []})) });
+    let app = mock().route("/odd/users", users).route("/odd/streams", streams);
     let (address, _server) = serve(app).await;
     let options = TwitchOptions {
         auth_url: format!("http://{address}/auth").parse().unwrap(),
@@ -148,6 +150,6 @@ async fn a_server_that_always_sends_a_cursor_is_asked_at_most_twice() {
     let seen = look(&platform, &[Probe::Stream], &["1", "2", "3"]).await;
     assert_eq!(calls.load(Ordering::SeqCst), 2);
     assert_eq!(seen.verdict("2").stream.value, StreamStatus::Online);
-    // The third was not listed, but the list goes on: nothing is known of it.
+    // The third was not listed, but there are further pages: its state is unknown.
     assert_eq!(seen.verdict("3").stream.value, StreamStatus::Unknown);
 }

@@ -1,7 +1,7 @@
 //! The EventSub listener against the simulated Twitch, over real sockets. Time runs faster on both sides.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitbrat::core::counters::Counters;
@@ -11,14 +11,15 @@ use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
 use bitbrat::core::verdict::{Holding, holding};
 use bitbrat::platforms::twitch::eventsub::planner::Limits;
-use bitbrat::platforms::twitch::eventsub::{EventSubOptions, MessageMemory, Status};
-use bitbrat::platforms::{Heard, Listener, Probe, twitch};
+use bitbrat::platforms::twitch::eventsub::{EventSubOptions, MessageMemory, Status, SubscriptionState};
+use bitbrat::platforms::{Listener, ListenerEvent, Probe, twitch};
 use bitbrat::sim::twitch::{ChatSpec, Duplicate, EndSpec, Reconnect, Role, SocketAct, StreamSpec, TokenSpec};
 use bitbrat::sim::{Fault, FaultBody};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ear::{Ear, eventually, own, wanted};
+use super::listener_harness::{ListenerHarness, eventually, own, wanted};
 use super::{BOT, RAT, SCOPES, World, key};
 
 mod accounts;
@@ -26,19 +27,19 @@ mod events;
 mod life;
 mod subscriptions;
 
-/// How many times faster than real everything runs. A line is lost when a busy machine holds it up for longer than five of
-/// its seconds.
+/// Factor by which everything runs faster than real time. A connection is lost when a busy machine delays it for longer than five
+/// of its seconds.
 const PACE: u32 = 5;
-/// The same where minutes are to be waited for and a line that is lost meanwhile is no harm.
+/// The same where minutes have to pass and a connection that is lost in the meantime does no harm.
 const FAST: u32 = 20;
 const CAT: &str = "900300";
 
-/// Moves the simulation's clock as fast as a listener's runs.
+/// Moves the simulation's clock as fast as a listener's.
 fn hurry(world: &World) -> AbortOnDropHandle<()> {
     hurry_by(world, PACE)
 }
 
-/// Moves the simulation's clock so many times as fast as real time.
+/// Moves the simulation's clock this many times as fast as real time.
 fn hurry_by(world: &World, pace: u32) -> AbortOnDropHandle<()> {
     let clock = Arc::clone(&world.sim.clock);
     own(async move {
@@ -53,7 +54,7 @@ fn hurry_by(world: &World, pace: u32) -> AbortOnDropHandle<()> {
     })
 }
 
-impl Ear {
+impl ListenerHarness {
     fn listen(world: &World, ids: &[&str]) -> Self {
         Self::listen_with(world, ids, |_| {})
     }
@@ -78,22 +79,22 @@ impl Ear {
 }
 
 /// A world with a listener that is up for `RAT`.
-async fn listening() -> (World, AbortOnDropHandle<()>, Ear) {
+async fn listening() -> (World, AbortOnDropHandle<()>, ListenerHarness) {
     listening_at(PACE).await
 }
 
-async fn listening_at(pace: u32) -> (World, AbortOnDropHandle<()>, Ear) {
+async fn listening_at(pace: u32) -> (World, AbortOnDropHandle<()>, ListenerHarness) {
     let world = World::confidential().await;
     let time = hurry_by(&world, pace);
-    let ear = Ear::listen_with(&world, &[RAT], |options| options.pace = pace);
-    eventually("the line is up", || ear.is_up(RAT)).await;
-    (world, time, ear)
+    let harness = ListenerHarness::listen_with(&world, &[RAT], |options| options.pace = pace);
+    eventually("the line is up", || harness.is_up(RAT)).await;
+    (world, time, harness)
 }
 
 fn enabled(status: &Status) -> usize {
     status
         .subscriptions
         .iter()
-        .filter(|subscription| subscription.status == "enabled")
+        .filter(|subscription| subscription.status == SubscriptionState::Enabled)
         .count()
 }

@@ -1,4 +1,4 @@
-//! Servers of another hand than our simulator's, and an adapter that is pointed at one.
+//! Servers other than our simulator's, and an adapter that is pointed at one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bitbrat::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use bitbrat::tokens::{MemoryTokenStore, StoredToken};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ear::own;
+use super::listener_harness::own;
 use super::put_token;
 
 /// Serves `app` on a free port until the handle is dropped.

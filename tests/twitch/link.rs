@@ -1,4 +1,4 @@
-//! What looks say of the link to Twitch, one after the other in one process or each in a process of its own.
+//! Evidence of probes about the link to Twitch, one after the other in one process or each in a process of its own.
 
 use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::{Fact, Observation};
@@ -16,17 +16,17 @@ const BOTH: &[Probe] = &[Probe::Connection, Probe::Stream];
 
 /// Another channel, which is not live.
 const QUIET: &str = "900300";
-/// A channel that Twitch does not know.
+/// A channel that does not exist.
 const NOBODY: &str = "4242";
 const ALL: [&str; 3] = [RAT, QUIET, NOBODY];
 
-/// A world in which somebody has looked at everything.
-struct Told {
+/// A world in which everything was probed.
+struct EventBuilder {
     world: World,
     told: Vec<Observation>,
 }
 
-impl Told {
+impl EventBuilder {
     async fn start() -> Self {
         Self::of(World::confidential().await)
     }
@@ -61,7 +61,7 @@ impl Told {
         Verdict::of(PlatformName::Twitch, &evidence).status.value
     }
 
-    /// What is said of a channel that is live, one that is not, and one that does not exist.
+    /// The status of a channel that is live, one that is not, and one that does not exist.
     fn statuses(&self) -> [Status; 3] {
         ALL.map(|id| self.status(id))
     }
@@ -74,7 +74,7 @@ fn about_the_link(fact: &Fact) -> bool {
 use Status::{Connected, Disconnected, Error};
 
 #[tokio::test]
-async fn one_question_that_fails_says_nothing_of_the_link_while_the_other_is_answered() {
+async fn one_failing_endpoint_keeps_link_while_the_other_answers() {
     for fault in [
         Fault::status(500),
         Fault::status(403),
@@ -84,15 +84,15 @@ async fn one_question_that_fails_says_nothing_of_the_link_while_the_other_is_ans
         Fault::body(FaultBody::Html),
     ] {
         for (path, other) in [("/helix/streams", CONNECTION), ("/helix/users", STREAM)] {
-            let mut told = Told::start().await;
+            let mut told = EventBuilder::start().await;
             let platform = told.world.platform();
             told.look(&platform, 0, BOTH).await;
             told.fail(fault.clone(), path);
-            // In one look with the other, alone, and after the other.
+            // In one probe with the other, alone, and after the other.
             for (seconds, probes) in [(60, BOTH), (15, BOTH), (15, other), (30, BOTH)] {
                 let seen = told.look(&platform, seconds, probes).await;
                 for id in [RAT, QUIET] {
-                    assert_eq!(seen.trouble(id), None, "{fault:?} {path}");
+                    assert_eq!(seen.failure(id), None, "{fault:?} {path}");
                 }
                 assert_eq!(told.statuses(), [Connected, Connected, Error], "{fault:?} {path}");
             }
@@ -104,51 +104,56 @@ async fn one_question_that_fails_says_nothing_of_the_link_while_the_other_is_ans
 }
 
 #[tokio::test]
-async fn a_look_for_streams_alone_that_fails_is_not_held_against_users_that_answered_a_while_ago() {
-    let mut told = Told::start().await;
+async fn failed_streams_probe_keeps_link_after_recent_users_answer() {
+    let mut told = EventBuilder::start().await;
     let platform = told.world.platform();
     told.look(&platform, 0, CONNECTION).await;
     told.fail(Fault::status(503), "/helix/streams");
     let seen = told.look(&platform, 45, STREAM).await;
     assert_eq!(seen.count(about_the_link), 0, "{:?}", seen.observations);
-    // Nobody has asked anything else for so long that the answer says nothing of now.
+    // There was no other request for so long that its response is no evidence about now.
     let seen = told.look(&platform, 290, STREAM).await;
-    assert_eq!(seen.trouble(RAT), Some((false, "http.503".to_owned())));
+    assert_eq!(seen.failure(RAT), Some((false, "http.503".to_owned())));
 }
 
 #[tokio::test]
-async fn without_another_answer_a_failed_look_for_streams_is_a_link_that_is_down() {
-    let mut told = Told::start().await;
+async fn failed_streams_probe_without_other_answer_is_link_down() {
+    let mut told = EventBuilder::start().await;
     let platform = told.world.platform();
     told.look(&platform, 0, BOTH).await;
     told.fail(Fault::status(503), "/helix");
     let another = told.world.platform();
     let seen = told.look(&another, 10, STREAM).await;
-    assert_eq!(seen.trouble(QUIET), Some((false, "http.503".to_owned())));
-    assert_eq!(told.statuses(), [Disconnected, Disconnected, Disconnected]);
+    assert_eq!(seen.failure(QUIET), Some((false, "http.503".to_owned())));
+    // The third does not exist, which no failure of the link changes.
+    assert_eq!(told.statuses(), [Disconnected, Disconnected, Error]);
 }
 
 #[tokio::test]
-async fn a_platform_that_cannot_be_connected_to_is_down_at_the_first_question() {
-    let mut told = Told::start().await;
+async fn unreachable_platform_is_down_at_the_first_probe() {
+    let mut told = EventBuilder::start().await;
     let platform = told.world.platform();
     told.look(&platform, 0, BOTH).await;
     told.world.twitch().host().go_down();
     for (seconds, probes) in [(30, CONNECTION), (15, STREAM)] {
         let seen = told.look(&platform, seconds, probes).await;
-        let (refused, code) = seen.trouble(QUIET).unwrap();
+        let (refused, code) = seen.failure(QUIET).unwrap();
         assert!(!refused && code.starts_with("network."), "{code}");
     }
 }
 
 #[tokio::test]
 async fn an_answer_ends_a_failure_and_never_makes_up_a_channel() {
-    let mut told = Told::start().await;
-    // Each look is a process of its own, which remembers nothing.
+    let mut told = EventBuilder::start().await;
+    // Each probe is a process of its own, without memory of earlier ones.
     for (fault, probes, expected) in [
         (None, BOTH, [Connected, Connected, Error]),
-        (Some(Fault::status(503)), STREAM, [Disconnected; 3]),
-        (None, STREAM, [Connected, Connected, Disconnected]),
+        (
+            Some(Fault::status(503)),
+            STREAM,
+            [Disconnected, Disconnected, Error],
+        ),
+        (None, STREAM, [Connected, Connected, Error]),
         (None, BOTH, [Connected, Connected, Error]),
         (None, STREAM, [Connected, Connected, Error]),
         (Some(Fault::status(403)), STREAM, [Error; 3]),
@@ -165,30 +170,30 @@ async fn an_answer_ends_a_failure_and_never_makes_up_a_channel() {
 }
 
 #[tokio::test]
-async fn after_a_failure_of_the_link_the_first_answer_ends_it_whoever_vouched_before() {
-    // Nobody reads in the bot's place.
-    let mut told = Told::of(World::public().await);
+async fn first_answer_after_link_failure_restores_the_link() {
+    // No other token reads in place of the bot's.
+    let mut told = EventBuilder::of(World::public().await);
     let platform = told.world.platform();
     told.look(&platform, 0, BOTH).await;
     told.world.twitch().disconnect(BOT);
     told.look(&platform, 15, STREAM).await;
     assert_eq!(told.statuses(), [Error; 3]);
     told.world.give_token(&twitch::bot(), BOT, &SCOPES).await;
-    told.look(&platform, 15, STREAM).await;
+    told.look(&platform, 15, &[Probe::Auth, Probe::Stream]).await;
     assert_eq!(told.statuses(), [Connected, Connected, Error]);
 }
 
 #[tokio::test]
-async fn a_stream_that_is_listed_proves_its_channel_and_an_absence_does_not() {
-    let mut told = Told::start().await;
+async fn listed_stream_proves_its_channel_but_absence_does_not() {
+    let mut told = EventBuilder::start().await;
     let platform = told.world.platform();
     told.look(&platform, 0, STREAM).await;
     assert_eq!(told.statuses(), [Connected, Disconnected, Disconnected]);
 }
 
 #[tokio::test]
-async fn what_users_has_told_of_the_link_streams_does_not_tell_again() {
-    let mut told = Told::start().await;
+async fn streams_do_not_repeat_link_evidence_of_users() {
+    let mut told = EventBuilder::start().await;
     let platform = told.world.platform();
     for (seconds, probes, links) in [
         (0, STREAM, 3),

@@ -1,9 +1,9 @@
-//! An EventSub server that is not Twitch and not our simulator, in the manner of the official mock: everything is free,
-//! conditions do not count, ids are made up, and events come to whoever is there.
+//! An EventSub server that is neither Twitch nor our simulator, in the manner of the official mock: everything is free,
+//! conditions are ignored, ids are made up, and every client receives all events.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -17,12 +17,13 @@ use bitbrat::core::observation::Fact;
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::platforms::twitch::eventsub::EventSubOptions;
 use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ear::{Ear, eventually};
 use super::foreign::{adapter, serve};
+use super::listener_harness::{ListenerHarness, eventually};
 
 #[derive(Clone)]
 struct Mock {
@@ -87,7 +88,7 @@ async fn serve_socket(mut socket: WebSocket, again: bool, mock: Mock) {
         .await;
     loop {
         let text = tokio::select! {
-            // Keepalives come on a fixed beat, even right after events, and pings between them.
+            // Keepalives are sent at a fixed interval, even right after events, and pings between them.
             _ = ticks.tick() => {
                 let _ = socket.send(Message::Ping("".into())).await;
                 message("session_keepalive", &json!({}), &json!({}))
@@ -98,7 +99,7 @@ async fn serve_socket(mut socket: WebSocket, again: bool, mock: Mock) {
             },
             heard = socket.recv() => match heard {
                 Some(Ok(Message::Pong(_))) => continue,
-                // Anything else from a client ends it, as with Twitch.
+                // Any other message of a client closes it, as with Twitch.
                 Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_))) => {
                     let close = CloseFrame { code: 4001, reason: "inbound".into() };
                     let _ = socket.send(Message::Close(Some(close))).await;
@@ -114,7 +115,7 @@ async fn serve_socket(mut socket: WebSocket, again: bool, mock: Mock) {
 }
 
 async fn create(State(mock): State<Mock>, Json(wanted): Json<Value>) -> Response {
-    let mut subscriptions = mock.subscriptions.lock().unwrap();
+    let mut subscriptions = mock.subscriptions.lock();
     if wanted["type"] == "channel.chat.message" {
         let body = json!({"error": "Bad Request", "status": 400,
             "message": "The combination of values in the type and version fields is not valid"});
@@ -134,7 +135,7 @@ async fn create(State(mock): State<Mock>, Json(wanted): Json<Value>) -> Response
 }
 
 async fn list(State(mock): State<Mock>) -> Json<Value> {
-    let subscriptions = mock.subscriptions.lock().unwrap().clone();
+    let subscriptions = mock.subscriptions.lock().clone();
     Json(
         json!({"total": subscriptions.len(), "data": subscriptions, "total_cost": 0, "max_total_cost": 10, "pagination": {}}),
     )
@@ -175,15 +176,15 @@ async fn the_official_mocks_eventsub_is_understood() {
         frames: broadcast::Sender::new(64),
     };
     let (address, platform, _server) = start(&mock).await;
-    let ear = Ear::listening(&platform, &["1", "2"], |watched| EventSubOptions {
+    let harness = ListenerHarness::listening(&platform, &["1", "2"], |watched| EventSubOptions {
         chat: true,
         ..EventSubOptions::new(watched)
     });
     eventually("the first channel is up", || {
-        ear.verdict("1").status.value.to_string() == "CONNECTED"
+        harness.verdict("1").status.value.to_string() == "CONNECTED"
     })
     .await;
-    // What the mock confuses with the first channel's is no trouble of the second's; events of both are heard.
+    // What the mock confuses with the first channel's is no problem of the second's; events of both are received.
     mock.frames
         .send(event(
             "stream.online",
@@ -192,42 +193,42 @@ async fn the_official_mocks_eventsub_is_understood() {
         ))
         .unwrap();
     eventually("the second's start is heard", || {
-        ear.verdict("2").stream.value == StreamStatus::Online
+        harness.verdict("2").stream.value == StreamStatus::Online
     })
     .await;
-    // Strangers' events are not ours, and an unknown kind is none.
+    // Events of other channels are ignored, and so is an unknown type.
     for (kind, id) in [("stream.online", "99"), ("user.authorization.revoke", "1")] {
         let about = json!({"id": "41", "broadcaster_user_id": id, "user_id": id});
         mock.frames.send(event(kind, &about)).unwrap();
     }
     eventually("both are counted", || {
-        let tally = ear.status().tally;
+        let tally = harness.status().tally;
         (tally.foreign, tally.unknown) == (1, 1)
     })
     .await;
-    // Its reconnect: another address, another session, and the old socket only ends by itself.
+    // Its reconnect: another address, another session, and the old socket is closed only by the server.
     let body = json!({"session": {"id": "11111111_aaaaaaaa", "status": "reconnecting",
         "keepalive_timeout_seconds": null, "connected_at": now(),
         "reconnect_url": format!("ws://{address}/ws?reconnect_id=abc")}});
-    let created = mock.subscriptions.lock().unwrap().len();
+    let created = mock.subscriptions.lock().len();
     mock.frames
         .send(message("session_reconnect", &json!({}), &body))
         .unwrap();
     eventually("the line has moved", || {
-        let line = &ear.status().lines[0];
+        let line = &harness.status().connections[0];
         line.session.as_deref() == Some("22222222_bbbbbbbb") && line.state == "CONNECTED"
     })
     .await;
-    assert_eq!(mock.subscriptions.lock().unwrap().len(), created);
+    assert_eq!(mock.subscriptions.lock().len(), created);
     mock.frames
         .send(event("stream.offline", &json!({"broadcaster_user_id": "2"})))
         .unwrap();
     eventually("an end without an id is heard", || {
-        ear.verdict("2").stream.value == StreamStatus::Offline
+        harness.verdict("2").stream.value == StreamStatus::Offline
     })
     .await;
-    assert!(ear.verdict("2").status.value.to_string() != "ERROR");
-    let told = ear.told();
+    assert!(harness.verdict("2").status.value.to_string() != "ERROR");
+    let told = harness.told();
     assert!(told.iter().all(|told| !matches!(told.fact, Fact::StreamAbsent)));
-    assert_eq!(ear.status().tally.reconnects, 0);
+    assert_eq!(harness.status().tally.reconnects, 0);
 }

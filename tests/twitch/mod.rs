@@ -2,19 +2,20 @@
 
 mod auth;
 mod departures;
-mod ear;
 mod eventsub;
 mod foreign;
 mod link;
+mod listener_harness;
 mod mock_eventsub;
 mod other_eventsub;
 mod permissions;
 mod probe;
+mod token_checks;
 mod wrong_states;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitbrat::clock::{Chance, Clock, ManualClock};
@@ -31,11 +32,11 @@ use bitbrat::sim::{Sim, SimOptions};
 use bitbrat::tokens::{
     FileTokenStore, MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore,
 };
+use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 
-/// The bot.
 const BOT: &str = "900100";
-/// A channel of somebody else.
+/// A channel of another user.
 const RAT: &str = "900200";
 /// The scopes that the bot was granted.
 const SCOPES: [&str; 4] = [
@@ -45,24 +46,23 @@ const SCOPES: [&str; 4] = [
     "moderator:read:chatters",
 ];
 
-/// A simulated Twitch with one application, a bot that has a token, and an adapter that looks at it.
+/// A simulated Twitch with one application, a bot that has a token, and an adapter for it.
 struct World {
     sim: Sim,
     store: Arc<dyn TokenStore>,
     /// The application; a public one has no secret.
     client: (&'static str, Option<&'static str>),
     options: TwitchOptions,
-    /// How long an answer may take.
+    /// Timeout of a response.
     timeout: Duration,
 }
 
 impl World {
-    /// A confidential application.
     async fn confidential() -> Self {
         Self::of(("app", Some("hush-secret"))).await
     }
 
-    /// A public application, whose refresh tokens are good for one use.
+    /// A public application, whose refresh tokens are valid for one use.
     async fn public() -> Self {
         Self::of(("pub", None)).await
     }
@@ -74,7 +74,7 @@ impl World {
     }
 
     async fn without_bot(client: (&'static str, Option<&'static str>)) -> Self {
-        // The simulation starts at a fixed moment and moves only when told to.
+        // The simulation starts at a fixed time and moves only when it is advanced.
         let clock = ManualClock::at("2026-05-01T18:00:00Z".parse().unwrap());
         let sim = Sim::start(SimOptions {
             clock,
@@ -147,7 +147,7 @@ impl World {
         self.put_token(&twitch::bot(), Some(token)).await;
     }
 
-    /// Returns an adapter as one process has it.
+    /// Returns an adapter as a separate process would have.
     fn platform(&self) -> TwitchPlatform {
         self.platform_with(Arc::clone(&self.store))
     }
@@ -164,7 +164,7 @@ impl World {
         TwitchPlatform::new(self.options.clone(), store, http, clock, Chance::seeded(1))
     }
 
-    /// Looks once.
+    /// Probes once.
     async fn look(&self, probes: &[Probe], sources: &[&str]) -> Seen {
         look(&self.platform(), probes, sources).await
     }
@@ -201,8 +201,8 @@ async fn look(platform: &TwitchPlatform, probes: &[Probe], sources: &[&str]) -> 
     let sink = Sink::default();
     let summary = platform.probe(&probes, &keys, &sink).await;
     Seen {
-        observations: sink.observations.into_inner().unwrap(),
-        progress: sink.progress.into_inner().unwrap(),
+        observations: sink.observations.into_inner(),
+        progress: sink.progress.into_inner(),
         summary,
     }
 }
@@ -219,15 +219,15 @@ struct Sink {
 
 impl ProbeSink for Sink {
     fn observe(&self, observation: Observation) {
-        self.observations.lock().unwrap().push(observation);
+        self.observations.lock().push(observation);
     }
 
     fn progress(&self, _platform: PlatformName, done: usize, expected: usize) {
-        self.progress.lock().unwrap().push((done, expected));
+        self.progress.lock().push((done, expected));
     }
 }
 
-/// What a look brought.
+/// The result of a probe.
 #[derive(Debug)]
 struct Seen {
     observations: Vec<Observation>,
@@ -236,6 +236,12 @@ struct Seen {
 }
 
 impl Seen {
+    /// The problems of the probe run, a line each.
+    fn problem_texts(&self) -> String {
+        let texts: Vec<_> = self.summary.problems.iter().map(ToString::to_string).collect();
+        texts.join("\n")
+    }
+
     fn of(&self, id: &str) -> Vec<&Fact> {
         self.observations
             .iter()
@@ -264,8 +270,8 @@ impl Seen {
             .count()
     }
 
-    /// Returns the error code under which the API transport of a source was found refused or down.
-    fn trouble(&self, id: &str) -> Option<(bool, String)> {
+    /// Returns the error code with which the API transport of a source was found rejected or down.
+    fn failure(&self, id: &str) -> Option<(bool, String)> {
         self.of(id).into_iter().find_map(|fact| match fact {
             Fact::Connection {
                 state: LinkState::Refused { error },
@@ -279,8 +285,16 @@ impl Seen {
         })
     }
 
-    /// Returns the grants that a method told about a source: granted, denied, unknown.
-    fn grants(&self, id: &str, wanted: &str) -> Option<Told> {
+    /// Returns the error with which the platform answered that there is no such source.
+    fn no_such_source(&self, id: &str) -> Option<String> {
+        self.of(id).into_iter().find_map(|fact| match fact {
+            Fact::NoSuchSource { error } => Some(error.code.clone()),
+            _ => None,
+        })
+    }
+
+    /// Returns the grants that a method reported about a source: granted, denied, unknown.
+    fn grants(&self, id: &str, wanted: &str) -> Option<EventBuilder> {
         self.of(id).into_iter().find_map(|fact| match fact {
             Fact::Permissions { method, grants } if method == wanted => Some((
                 grants.granted.iter().cloned().collect(),
@@ -293,9 +307,9 @@ impl Seen {
 }
 
 /// Granted, denied, and unknown with the reason.
-type Told = (Vec<String>, Vec<String>, BTreeMap<String, String>);
+type EventBuilder = (Vec<String>, Vec<String>, BTreeMap<String, String>);
 
-/// A claim about a stream, an authorisation or a permission: what a failed look must never make.
+/// A claim about a stream, an authorization or a permission: what a failed probe must never make.
 fn is_claim(fact: &Fact) -> bool {
     matches!(
         fact,

@@ -1,10 +1,9 @@
-//! An EventSub server of another hand, which keeps to the documented protocol in its own way: other addresses, other order
-//! of members, more of them, another keepalive, a welcome that takes its time, lists that lag behind. What it does is told
-//! to it by the test.
+//! Another implementation of an EventSub server, which follows the documented protocol in its own way: other addresses, other
+//! order of members, more of them, another keepalive, a delayed welcome, lists that lag behind. The test configures its behavior.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -18,27 +17,28 @@ use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
 use bitbrat::platforms::twitch::eventsub::EventSubOptions;
 use bitbrat::platforms::twitch::{self, TwitchOptions};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ear::{Ear, eventually};
 use super::foreign;
+use super::listener_harness::{ListenerHarness, eventually};
 
-/// A line's time runs so many times faster than real time.
+/// A connection's time runs this many times faster than real time.
 const PACE: u32 = 10;
 
-/// What the server does, and what it has seen.
+/// The behavior of the server, and what it has received.
 struct Manners {
     welcome_after: Duration,
     keepalive_secs: u64,
-    /// The time that welcomes carry; the present when `None`.
+    /// The time in welcomes; the present when `None`.
     welcome_at: Option<&'static str>,
-    /// Channels of which nothing is accepted for the time being.
+    /// Channels whose subscriptions are rejected for the time being.
     unavailable: BTreeSet<String>,
-    /// Channels of which nothing is answered for the time being.
+    /// Channels whose requests are not answered for the time being.
     slow: BTreeSet<String>,
-    /// Whether lists still show the session that subscriptions were made on, whatever it moved to.
+    /// Whether lists still contain the session that subscriptions were created on, after a reconnect.
     lists_lag: bool,
     sessions: usize,
     subscriptions: Vec<Value>,
@@ -54,14 +54,14 @@ struct Server {
 
 impl Server {
     fn manners(&self) -> MutexGuard<'_, Manners> {
-        self.manners.lock().unwrap()
+        self.manners.lock()
     }
 
     fn say(&self, frame: String) {
         self.frames.send(frame).unwrap();
     }
 
-    /// A start or an end, with its members in an order of its own and some that nobody documented.
+    /// A start or an end, with its members in another order and some that are not documented.
     fn event(&self, kind: &str, event: &Value) {
         self.say(format!(
             r#"{{ "trace": null, "payload": {{"event": {event}, "subscription": {{"transport": {{"session_id": "any",
@@ -75,7 +75,7 @@ impl Server {
     }
 }
 
-/// The same moment as clocks two hours to the east write it, with nanoseconds.
+/// The same time in a time zone two hours to the east, with nanoseconds.
 fn east(at: Timestamp) -> String {
     let text = at.plus_secs(7_200).to_string();
     text.replace('Z', "123456+02:00")
@@ -146,7 +146,7 @@ async fn create(State(server): State<Server>, Json(wanted): Json<Value>) -> Resp
         .subscriptions
         .push(json!({"id": id, "status": "enabled", "type": wanted["type"],
         "condition": wanted["condition"], "transport": wanted["transport"]}));
-    // The least that may be answered, under another status of success.
+    // The minimal response, under another status of success.
     (
         StatusCode::OK,
         Json(json!({"data": [{"id": id, "status": "enabled"}]})),
@@ -171,11 +171,11 @@ async fn delete(State(server): State<Server>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-/// The server with a listener at work on it.
+/// The server with a running listener.
 struct Pair {
     server: Server,
     address: SocketAddr,
-    ear: Ear,
+    harness: ListenerHarness,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -225,7 +225,7 @@ async fn start(channels: &[&str], change: impl FnOnce(&mut Manners)) -> Pair {
         ..TwitchOptions::default()
     };
     let platform = foreign::adapter(options, "token", &[twitch::bot()]).await;
-    let ear = Ear::listening(&platform, channels, |watched| EventSubOptions {
+    let harness = ListenerHarness::listening(&platform, channels, |watched| EventSubOptions {
         pace: PACE,
         watch_clock: false,
         ..EventSubOptions::new(watched)
@@ -233,17 +233,17 @@ async fn start(channels: &[&str], change: impl FnOnce(&mut Manners)) -> Pair {
     Pair {
         server,
         address,
-        ear,
+        harness,
         _serving: serving,
     }
 }
 
 impl Pair {
     fn session(&self) -> Option<String> {
-        self.ear.status().lines.first()?.session.clone()
+        self.harness.status().connections.first()?.session.clone()
     }
 
-    /// Sends the line to another address, and waits until it is there.
+    /// Sends the connection to another address, and waits until it has reconnected.
     async fn reconnect(&self, path: &str) {
         let before = self.session();
         self.server.say(format!(
@@ -252,12 +252,12 @@ impl Pair {
             self.address
         ));
         eventually("the line has moved", || {
-            self.session() != before && self.ear.status().is_healthy()
+            self.session() != before && self.harness.status().is_healthy()
         })
         .await;
     }
 
-    /// Lets so many seconds of the line's time pass.
+    /// Lets this many seconds of the connection's time pass.
     async fn pass(&self, secs: u64) {
         tokio::time::sleep(Duration::from_secs(secs) / PACE).await;
     }
@@ -275,32 +275,35 @@ async fn the_protocol_is_understood_in_another_hand() {
         manners.keepalive_secs = 30;
     })
     .await;
-    eventually("both are up", || pair.ear.is_up("1") && pair.ear.is_up("2")).await;
-    pair.server.event("stream.online", &live("2"));
-    eventually("the start is heard", || {
-        pair.ear.stream("2") == StreamStatus::Online
+    eventually("both are up", || {
+        pair.harness.is_up("1") && pair.harness.is_up("2")
     })
     .await;
-    // Silence of almost a keepalive's length and a half is none.
+    pair.server.event("stream.online", &live("2"));
+    eventually("the start is heard", || {
+        pair.harness.stream("2") == StreamStatus::Online
+    })
+    .await;
+    // No message for almost one and a half keepalive intervals is no timeout.
     pair.pass(100).await;
     pair.reconnect("another/place?token=a%2Fb").await;
     let gone = json!({"broadcaster_user_name": "Two", "broadcaster_user_id": "2"});
     pair.server.event("stream.offline", &gone);
     eventually("the end is heard", || {
-        pair.ear.stream("2") == StreamStatus::Offline
+        pair.harness.stream("2") == StreamStatus::Offline
     })
     .await;
-    assert_eq!(pair.ear.status().tally.reconnects, 0);
+    assert_eq!(pair.harness.status().tally.reconnects, 0);
     assert_eq!(pair.server.manners().asked, 6, "nothing was subscribed to twice");
 }
 
 #[tokio::test]
 async fn a_list_that_lags_behind_a_move_costs_no_subscription() {
     let pair = start(&["1"], |manners| manners.lists_lag = true).await;
-    eventually("it is up", || pair.ear.is_up("1")).await;
+    eventually("it is up", || pair.harness.is_up("1")).await;
     let asked = pair.server.manners().asked;
     pair.reconnect("second").await;
-    // The list is looked at fifteen seconds after a move.
+    // The list is requested fifteen seconds after a move.
     pair.pass(25).await;
     let seen = {
         let manners = pair.server.manners();
@@ -309,56 +312,59 @@ async fn a_list_that_lags_behind_a_move_costs_no_subscription() {
     assert_eq!(seen, (asked, 0));
     pair.server.event("stream.online", &live("1"));
     eventually("the start is heard", || {
-        pair.ear.stream("1") == StreamStatus::Online
+        pair.harness.stream("1") == StreamStatus::Online
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_accepted_while_the_line_moves_is_not_lost_sight_of() {
+async fn subscription_accepted_during_reconnect_is_not_lost() {
     let pair = start(&["1", "2"], |manners| {
         manners.slow.insert("2".to_owned());
     })
     .await;
     eventually("the first is up and the second asked for", || {
-        pair.ear.is_up("1") && pair.server.manners().asked >= 4
+        pair.harness.is_up("1") && pair.server.manners().asked >= 4
     })
     .await;
     pair.reconnect("second").await;
     pair.server.manners().slow.clear();
-    eventually("the second is up", || pair.ear.is_up("2")).await;
+    eventually("the second is up", || pair.harness.is_up("2")).await;
 }
 
 #[tokio::test]
-async fn what_is_not_accepted_again_after_a_gap_is_not_claimed_to_be_heard() {
+async fn subscription_not_restored_after_gap_is_reported_down() {
     let pair = start(&["1", "2"], |_| {}).await;
-    eventually("both are up", || pair.ear.is_up("1") && pair.ear.is_up("2")).await;
-    pair.server.manners().unavailable.insert("2".to_owned());
-    pair.server.say("reset".to_owned());
-    eventually("what is not heard is told so", || pair.ear.is_down("2")).await;
-    eventually("the line is back", || {
-        pair.ear.is_up("1") && pair.ear.status().is_healthy()
+    eventually("both are up", || {
+        pair.harness.is_up("1") && pair.harness.is_up("2")
     })
     .await;
-    assert!(pair.ear.is_down("2"));
+    pair.server.manners().unavailable.insert("2".to_owned());
+    pair.server.say("reset".to_owned());
+    eventually("what is not heard is told so", || pair.harness.is_down("2")).await;
+    eventually("the line is back", || {
+        pair.harness.is_up("1") && pair.harness.status().is_healthy()
+    })
+    .await;
+    assert!(pair.harness.is_down("2"));
     pair.server.manners().unavailable.clear();
-    eventually("the second is back", || pair.ear.is_up("2")).await;
+    eventually("the second is back", || pair.harness.is_up("2")).await;
 }
 
 #[tokio::test]
-async fn a_server_whose_clock_is_years_behind_does_not_date_our_evidence() {
+async fn server_clock_years_behind_does_not_date_evidence() {
     let pair = start(&["1"], |manners| {
         manners.welcome_at = Some("2023-07-19T14:56:51.634234626Z");
     })
     .await;
-    eventually("it is up", || pair.ear.is_up("1")).await;
+    eventually("it is up", || pair.harness.is_up("1")).await;
     pair.server.event("stream.online", &live("1"));
     eventually("the start is heard", || {
-        pair.ear.stream("1") == StreamStatus::Online
+        pair.harness.stream("1") == StreamStatus::Online
     })
     .await;
     let now = SystemClock.now();
-    for told in pair.ear.told() {
+    for told in pair.harness.told() {
         assert!(now.millis_since(told.at).abs() < 60_000, "{told:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a look costs, how it shares its calls, and what it tells besides verdicts.
+//! The cost of a probe, how its calls are shared, and its observations besides verdicts.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ fn refs(ids: &[String]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn ten_thousand_sources_take_exactly_a_hundred_calls_for_stream_and_viewers() {
+async fn ten_thousand_sources_take_exactly_100_calls() {
     let world = World::confidential().await;
     let ids = many(&world, 10_000);
     for id in ids.iter().step_by(7) {
@@ -37,7 +37,7 @@ async fn ten_thousand_sources_take_exactly_a_hundred_calls_for_stream_and_viewer
         (world.requests("GET", "/helix/streams"), seen.summary.calls),
         (100, 100)
     );
-    assert_eq!(seen.summary.problems, Vec::<String>::new());
+    assert_eq!(seen.summary.problems, []);
     assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamSeen { .. })), 1429);
     assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 8571);
     assert_eq!(seen.progress.last(), Some(&(100, 100)));
@@ -49,7 +49,7 @@ async fn ten_thousand_sources_take_exactly_a_hundred_calls_for_stream_and_viewer
 }
 
 #[tokio::test]
-async fn permissions_take_one_call_per_hundred_moderated_channels_however_many_sources_there_are() {
+async fn permissions_take_one_call_per_100_moderated_channels() {
     let world = World::confidential().await;
     let ids = many(&world, 1_000);
     for id in &ids[..250] {
@@ -68,13 +68,13 @@ async fn permissions_take_one_call_per_hundred_moderated_channels_however_many_s
 }
 
 #[tokio::test]
-async fn the_budget_is_kept_before_anyone_refuses() {
+async fn rate_limit_is_observed_before_any_rejection() {
     let world = World::confidential().await;
-    // One point a second comes back, and sixty are there at first.
+    // One point a second is refilled, and sixty are available at first.
     world.twitch().knobs(|knobs| knobs.bucket = Some(60));
     let ids = many(&world, 6_200);
     let platform = world.platform();
-    // A first call tells the bucket's size.
+    // The first response contains the bucket's size.
     look(&platform, &[Probe::Connection], &[RAT]).await;
     let start = Instant::now();
     let clock = std::sync::Arc::clone(&world.sim.clock);
@@ -84,7 +84,7 @@ async fn the_budget_is_kept_before_anyone_refuses() {
     let seen = loop {
         tokio::select! {
             seen = &mut looking => break seen,
-            // The simulation's time goes on with ours.
+            // The simulation's time advances with ours.
             () = tokio::time::sleep(Duration::from_millis(50)) => { clock.advance(50); }
         }
     };
@@ -92,11 +92,11 @@ async fn the_budget_is_kept_before_anyone_refuses() {
     assert!(start.elapsed() >= Duration::from_secs(2));
     let refused = world.twitch().host().journal().to_json().to_string();
     assert!(!refused.contains("\"429\":"), "somebody had to refuse");
-    assert_eq!(platform.budgets()[0].size, 60);
+    assert_eq!(platform.rate_limits()[0].size, 60);
 }
 
 #[tokio::test]
-async fn a_429_that_says_when_is_waited_out() {
+async fn rate_limit_with_retry_after_is_waited_out() {
     let world = World::confidential().await;
     world.twitch().go_live(RAT).unwrap();
     let fault = Fault::status(429)
@@ -123,7 +123,7 @@ async fn a_503_is_asked_again_and_a_400_is_not() {
     assert_eq!(seen.summary.calls, 3);
     faults.add(Fault::status(400).on("/helix/users"));
     let seen = world.look(&[Probe::Connection], &[RAT]).await;
-    assert_eq!((seen.summary.calls, seen.trouble(RAT).unwrap().0), (1, true));
+    assert_eq!((seen.summary.calls, seen.failure(RAT).unwrap().0), (1, true));
 }
 
 #[tokio::test]
@@ -137,8 +137,8 @@ async fn one_batch_that_fails_does_not_spoil_the_others() {
     world.twitch().host().faults().add(fault);
     let seen = world.look(&[Probe::Stream], &refs(&ids)).await;
     assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 150);
-    assert_eq!(seen.trouble("150"), Some((false, "http.500".to_owned())));
-    assert_eq!(seen.trouble("250"), None);
+    assert_eq!(seen.failure("150"), Some((false, "http.500".to_owned())));
+    assert_eq!(seen.failure("250"), None);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_platform_that_is_gone_is_not_asked_a_hundred_times() {
     let seen = look(&platform, &[Probe::Connection, Probe::Stream], &refs(&ids)).await;
     assert!(seen.summary.calls <= 60, "{}", seen.summary.calls);
     assert_eq!(
-        seen.trouble("5000").map(|(refused, _)| refused),
+        seen.failure("5000").map(|(refused, _)| refused),
         Some(false),
         "the last one is down too"
     );
@@ -166,7 +166,7 @@ async fn latency_and_the_clocks_offset_are_measured_on_the_way() {
     assert_eq!(seen.count(|fact| matches!(fact, Fact::Latency { .. })), 1);
     let offset = platform.clock_offset().unwrap();
     assert!((899_000..=901_000).contains(&offset), "{offset}");
-    // Believed once it has held for a while; from then on observations are dated by Twitch.
+    // Accepted once it has held for a while; from then on observations are dated by Twitch.
     world.sim.clock.advance(30_000);
     let seen = look(&platform, &[Probe::Connection, Probe::Stream], &[RAT]).await;
     let at = seen.observations.last().unwrap().at;
@@ -200,7 +200,7 @@ async fn names_are_resolved_to_ids_and_unknown_ones_to_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_bot_the_application_reads_and_is_what_is_authorised() {
+async fn without_bot_app_token_reads_and_is_authorized() {
     let world = World::without_bot(("app", Some("hush-secret"))).await;
     world.twitch().go_live(RAT).unwrap();
     let seen = world
@@ -216,7 +216,7 @@ async fn without_a_bot_the_application_reads_and_is_what_is_authorised() {
 }
 
 #[tokio::test]
-async fn a_dead_bot_token_does_not_blind_us_where_the_application_can_read() {
+async fn rejected_bot_token_does_not_stop_app_token_reads() {
     let world = World::confidential().await;
     world.twitch().go_live(RAT).unwrap();
     world.twitch().disconnect(BOT);
@@ -230,20 +230,20 @@ async fn a_dead_bot_token_does_not_blind_us_where_the_application_can_read() {
 }
 
 #[tokio::test]
-async fn with_no_token_at_all_the_next_step_is_told() {
+async fn missing_tokens_report_the_next_step() {
     let world = World::without_bot(("pub", None)).await;
     let seen = world
         .look(&[Probe::Connection, Probe::Auth, Probe::Permissions], &[RAT])
         .await;
     assert_eq!(
-        seen.trouble(RAT),
+        seen.failure(RAT),
         Some((true, "twitch.not_configured".to_owned()))
     );
     assert!(
         seen.summary
             .problems
             .iter()
-            .any(|problem| problem.contains("bitbrat auth login twitch"))
+            .any(|problem| problem.text.contains("bitbrat auth login twitch"))
     );
     assert_eq!(world.twitch().host().journal().total(), 0);
     assert!(seen.verdict(RAT).auth.is_none());

@@ -1,4 +1,4 @@
-//! Wrong states are impossible: each test is named after the reason for which a peer would have reported one.
+//! Wrong states must be impossible: each test is named after the reason for which another program would have reported one.
 
 use bitbrat::core::evidence::Knowledge;
 use bitbrat::core::observation::Observation;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitbrat::core::observation::{AuthResult, Fact, LinkState};
 use bitbrat::core::source::PlatformName;
 use bitbrat::core::stream::StreamStatus;
-use bitbrat::core::verdict::Verdict;
+use bitbrat::core::verdict::{Status, Verdict};
 use bitbrat::platforms::Probe;
 use bitbrat::platforms::twitch;
 use bitbrat::sim::twitch::{ChannelSpec, StreamSpec};
@@ -23,17 +23,20 @@ const STATES: [Probe; 4] = [
     Probe::Permissions,
 ];
 
-/// Patience with answers that never come.
+/// A channel that is not live.
+const QUIET: &str = "900300";
+
+/// Timeout for responses that never arrive.
 const SOON: Duration = Duration::from_millis(300);
 
-/// A live channel is seen, then Helix misbehaves for ten minutes: the stream stays ONLINE, and nothing else is claimed.
+/// A live channel is observed, then Helix fails for ten minutes: the stream stays ONLINE, and nothing else is claimed.
 async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
     let mut world = World::confidential().await;
     world.twitch().go_live(RAT).unwrap();
     let mut platform = world.platform();
     let mut told: Vec<Observation> = look(&platform, &STATES, &[RAT]).await.observations;
     if fault.wire == Some(WireFault::Hang) {
-        // From now on: a busy machine takes its time for an answer that does come.
+        // From now on: a busy machine may delay a response that does arrive.
         world.timeout = SOON;
         platform = world.platform();
     }
@@ -45,10 +48,10 @@ async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
         let claims: Vec<_> = seen
             .of(RAT)
             .into_iter()
-            .filter(|fact| is_claim(fact) && !is_about_own_scopes(fact))
+            .filter(|fact| is_claim(fact) && !is_about_own_scopes(fact) && !is_confirmed(fact))
             .collect();
         assert!(claims.is_empty(), "{claims:?}");
-        assert_eq!(seen.trouble(RAT), Some((refused, code.to_owned())));
+        assert_eq!(seen.failure(RAT), Some((refused, code.to_owned())));
         told.extend(seen.observations);
     }
     let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
@@ -58,7 +61,12 @@ async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
     assert_eq!(status, if refused { "ERROR" } else { "DISCONNECTED" });
 }
 
-/// Ids and scopes are known without asking Helix; a refusal for good adds why a permission is unknown.
+/// A token that Helix rejects is checked at once, and `validate` accepts it.
+fn is_confirmed(fact: &Fact) -> bool {
+    matches!(fact, Fact::Auth { check, .. } if check.result == AuthResult::Valid)
+}
+
+/// Ids and scopes need no request to Helix; a permanent rejection adds why a permission is unknown.
 fn is_about_own_scopes(fact: &Fact) -> bool {
     match fact {
         Fact::Permissions { method, .. } if method == "twitch.identity" || method == "twitch.scopes" => true,
@@ -69,11 +77,12 @@ fn is_about_own_scopes(fact: &Fact) -> bool {
 
 #[tokio::test]
 async fn a_401_never_writes_offline() {
-    helix_fails_with(Fault::status(401), "twitch.forbidden", true).await;
+    // A gateway's message in Twitch's format, while `validate` accepts the token: there is no rejection.
+    helix_fails_with(Fault::status(401), "twitch.unreadable", false).await;
 }
 
 #[tokio::test]
-async fn a_401_for_a_token_that_is_dead_never_writes_offline() {
+async fn rejected_token_never_reports_stream_offline() {
     let world = World::public().await;
     world.twitch().go_live(RAT).unwrap();
     let mut told = world.look(&STATES, &[RAT]).await.observations;
@@ -82,7 +91,7 @@ async fn a_401_for_a_token_that_is_dead_never_writes_offline() {
         world.sim.clock.advance(200_000);
         let seen = world.look(&STATES, &[RAT]).await;
         assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 0);
-        assert_eq!(seen.trouble(RAT), Some((true, "twitch.unauthorized".to_owned())));
+        assert_eq!(seen.failure(RAT), Some((true, "twitch.unauthorized".to_owned())));
         told.extend(seen.observations);
     }
     let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
@@ -102,7 +111,118 @@ async fn a_404_never_writes_offline() {
 #[tokio::test]
 async fn a_429_never_writes_offline() {
     let fault = Fault::status(429).header("Retry-After", "90");
-    helix_fails_with(fault.header("Ratelimit-Remaining", "5"), "http.429", false).await;
+    let world = World::confidential().await;
+    world.twitch().go_live(RAT).unwrap();
+    let platform = world.platform();
+    let mut told: Vec<Observation> = look(&platform, &STATES, &[RAT]).await.observations;
+    for _ in 0..3 {
+        world.sim.clock.advance(300_000);
+        world.twitch().host().faults().clear();
+        let fault = fault.clone().header("Ratelimit-Remaining", "5").on("/helix");
+        world.twitch().host().faults().add(fault);
+        let seen = look(&platform, &STATES, &[RAT]).await;
+        assert_eq!(
+            seen.failure(RAT),
+            None,
+            "a platform that asks for patience answers"
+        );
+        assert!(seen.count(|fact| matches!(fact, Fact::Unanswered { .. })) > 0);
+        told.extend(seen.observations);
+    }
+    let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
+    assert_eq!(verdict.stream.value, StreamStatus::Online);
+    assert_eq!(verdict.status.value.to_string(), "CONNECTED");
+    // Its age is that of the last response, so a reader sees that it is old.
+    let newest = told.iter().map(|told| told.at).max().unwrap();
+    assert!(newest.millis_since(verdict.status.at.unwrap()) >= 900_000);
+}
+
+/// Facts of a probe of two channels for a response of `streams`, both having been live before.
+async fn streams_answer(body: &str) -> (Vec<Fact>, Vec<Fact>) {
+    let world = World::confidential().await;
+    let body = FaultBody::Text(body.to_owned());
+    world
+        .twitch()
+        .host()
+        .faults()
+        .add(Fault::body(body).on("/helix/streams"));
+    let seen = world.look(&[Probe::Stream, Probe::Viewers], &[RAT, QUIET]).await;
+    let facts = |id| seen.of(id).into_iter().cloned().collect();
+    (facts(RAT), facts(QUIET))
+}
+
+fn is_absent(fact: &Fact) -> bool {
+    matches!(fact, Fact::StreamAbsent)
+}
+
+#[tokio::test]
+async fn one_odd_row_does_not_blind_the_others() {
+    let good = format!(
+        r#"{{"id":40900001,"user_id":{RAT},"type":"live","title":"half \ud83d","viewer_count":"37","game_name":null}}"#
+    );
+    for odd in [
+        r#"{"id":null,"user_id":null}"#.to_owned(),
+        format!(r#"{{"id":null,"user_id":"{QUIET}","type":"live"}}"#),
+        r#"{"id":"1","user_id":""}"#.to_owned(),
+        r#"{"id":"1","user_id":"424242","type":"live"}"#.to_owned(),
+        "[]".to_owned(),
+        "7".to_owned(),
+    ] {
+        let (rat, quiet) = streams_answer(&format!(r#"{{"data":[{odd},{good}],"pagination":{{}}}}"#)).await;
+        assert!(
+            rat.iter()
+                .any(|fact| matches!(fact, Fact::StreamSeen { stream_id, .. } if stream_id == "40900001")),
+            "{odd}: {rat:?}"
+        );
+        assert!(
+            rat.iter()
+                .any(|fact| matches!(fact, Fact::Viewers { count: 37, .. })),
+            "{odd}"
+        );
+        assert!(!quiet.iter().any(is_absent), "{odd}: {quiet:?}");
+    }
+    let (_, quiet) = streams_answer(&format!(r#"{{"data":[{good}],"pagination":{{}}}}"#)).await;
+    assert!(quiet.iter().any(is_absent), "a sound answer says who is missing");
+}
+
+#[tokio::test]
+async fn a_row_that_names_its_channel_leaves_only_that_one_open() {
+    let odd = format!(r#"{{"data":[{{"id":null,"user_id":{RAT}}}],"pagination":{{}}}}"#);
+    let (rat, quiet) = streams_answer(&odd).await;
+    assert!(!rat.iter().any(is_absent) && quiet.iter().any(is_absent));
+}
+
+#[tokio::test]
+async fn a_list_in_place_of_an_answer_is_no_answer() {
+    for body in ["[[]]", "[[],{}]", "[]"] {
+        let (rat, quiet) = streams_answer(body).await;
+        assert!(!rat.iter().chain(&quiet).any(is_absent), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_row_that_cannot_be_read_is_not_a_missing_channel() {
+    for rows in [r#"{"id":null}"#, "[]", r#"{"id":"424242"}"#] {
+        let world = World::confidential().await;
+        let body = FaultBody::Text(format!(r#"{{"data":[{rows},{{"id":{QUIET},"login":null}}]}}"#));
+        world
+            .twitch()
+            .host()
+            .faults()
+            .add(Fault::body(body).on("/helix/users"));
+        let seen = world.look(&[Probe::Connection], &[RAT, QUIET]).await;
+        assert_eq!(seen.failure(RAT), None, "{rows}");
+        assert!(
+            seen.of(QUIET).iter().any(|fact| matches!(
+                fact,
+                Fact::Connection {
+                    state: LinkState::Up,
+                    ..
+                }
+            )),
+            "{rows}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -245,7 +365,7 @@ async fn a_refresh_that_fails_by_network_is_not_revoked() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_fails_by_network_after_the_tokens_end_is_expired_and_heals() {
+async fn failed_refresh_after_expiry_is_expired_and_recovers() {
     let world = World::public().await;
     world.sim.clock.advance(5 * 3_600_000);
     let faults = world.twitch().host().faults();
@@ -267,7 +387,7 @@ async fn an_unknown_token_is_not_valid() {
 }
 
 #[tokio::test]
-async fn a_token_that_validate_says_nothing_about_is_not_valid() {
+async fn inconclusive_validation_is_not_a_valid_token() {
     for fault in [
         Fault::status(500),
         Fault::status(429),
@@ -336,30 +456,42 @@ async fn a_pagination_that_lost_its_cursor_gives_unknown_and_not_no() {
 }
 
 #[tokio::test]
-async fn a_channel_that_does_not_exist_is_refused_and_has_no_stream_state() {
+async fn a_failed_probe_never_turns_a_missing_channel_offline() {
+    let world = World::confidential().await;
+    let mut observations = world.look(&STATES, &["4242"]).await.observations;
+    for fault in [Fault::wire(WireFault::Reset), Fault::status(404)] {
+        world.sim.clock.advance(60_000);
+        world.twitch().host().faults().clear();
+        world.twitch().host().faults().add(fault);
+        observations.extend(world.look(&STATES, &["4242"]).await.observations);
+        let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&observations).evidence);
+        assert_eq!(
+            (verdict.status.value, verdict.stream.value),
+            (Status::Error, StreamStatus::Unknown)
+        );
+    }
+}
+
+#[tokio::test]
+async fn missing_channel_is_an_error_without_stream_state() {
     let world = World::confidential().await;
     let seen = world.look(&STATES, &["4242", RAT]).await;
-    assert_eq!(seen.trouble("4242"), Some((true, "twitch.not_found".to_owned())));
+    assert_eq!(seen.no_such_source("4242").as_deref(), Some("twitch.not_found"));
     let verdict = seen.verdict("4242");
-    assert_eq!(verdict.stream.value, StreamStatus::Unknown);
-    // Nor for a moment: that nobody knows it is told before the list of streams that lacks it.
+    assert_eq!(
+        (verdict.status.value, verdict.stream.value),
+        (Status::Error, StreamStatus::Unknown)
+    );
+    // Nor for a moment: that it is missing is observed before the list of streams that lacks it.
     let facts = seen.of("4242");
     let place = |is: fn(&Fact) -> bool| facts.iter().position(|fact| is(fact));
-    let refused = place(|fact| {
-        matches!(
-            fact,
-            Fact::Connection {
-                state: LinkState::Refused { .. },
-                ..
-            }
-        )
-    });
+    let missing = place(|fact| matches!(fact, Fact::NoSuchSource { .. }));
     let absent = place(|fact| matches!(fact, Fact::StreamAbsent));
     assert!(
-        refused.is_some() && absent.is_none_or(|absent| refused < Some(absent)),
+        missing.is_some() && absent.is_none_or(|absent| missing < Some(absent)),
         "{facts:?}"
     );
-    assert_eq!(seen.trouble(RAT), None);
+    assert_eq!(seen.failure(RAT), None);
     let up = |fact: &&Fact| {
         matches!(
             fact,
@@ -370,4 +502,59 @@ async fn a_channel_that_does_not_exist_is_refused_and_has_no_stream_state() {
         )
     };
     assert_eq!(seen.of(RAT).into_iter().filter(up).count(), 1);
+}
+
+#[tokio::test]
+async fn answer_is_dated_by_when_it_was_asked_for() {
+    let world = World::confidential().await;
+    world.look(&[Probe::Stream], &[QUIET, RAT]).await;
+    world
+        .twitch()
+        .host()
+        .faults()
+        .add(Fault::delay(900).on("/helix/streams"));
+    let asked_at = world.now();
+    let told = world.look(&[Probe::Stream], &[RAT]).await.observations;
+    let absent = told.iter().find(|told| told.fact == Fact::StreamAbsent).unwrap();
+    assert!(
+        absent.at.millis_since(asked_at) < 800,
+        "{}",
+        absent.at.millis_since(asked_at)
+    );
+}
+
+#[tokio::test]
+async fn error_with_status_200_never_ends_a_stream_or_a_channel() {
+    for body in [
+        serde_json::json!({"data": [], "error": "Internal Server Error", "status": 500, "message": "boom"}),
+        serde_json::json!({"data": [], "error": "Unauthorized", "status": 401, "message": "Invalid OAuth token"}),
+    ] {
+        for path in ["/helix/streams", "/helix/users"] {
+            let world = World::confidential().await;
+            let fault = Fault::body(FaultBody::Json(body.clone())).on(path);
+            world.twitch().host().faults().add(fault);
+            let seen = world.look(&STATES, &[RAT]).await;
+            let absent = |fact: &Fact| match path {
+                "/helix/streams" => matches!(fact, Fact::StreamAbsent),
+                _ => matches!(fact, Fact::NoSuchSource { .. }),
+            };
+            assert_eq!(seen.count(absent), 0, "{path} {body}");
+            let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&seen.observations).evidence);
+            if path == "/helix/streams" {
+                assert_eq!(verdict.stream.value, StreamStatus::Unknown, "{body}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn poll_for_streams_also_reports_the_viewers_it_was_told() {
+    let world = World::confidential().await;
+    world.twitch().go_live(RAT).unwrap();
+    let seen = world.look(&[Probe::Stream], &[RAT]).await;
+    let facts = seen.of(RAT);
+    let place = |is: fn(&Fact) -> bool| facts.iter().position(|fact| is(fact));
+    let viewers = place(|fact| matches!(fact, Fact::Viewers { .. }));
+    let stream = place(|fact| matches!(fact, Fact::StreamSeen { .. }));
+    assert!(viewers.is_some() && viewers < stream, "{facts:?}");
 }

@@ -1,4 +1,4 @@
-//! `bitbrat watch` as a person runs it: a process of its own beside a simulator of its own.
+//! `bitbrat watch` as a person runs it: a process of its own with a simulator of its own.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn items(body: &str) -> Vec<Value> {
 }
 
 #[test]
-fn it_watches_until_it_is_told_to_stop_and_says_goodbye() {
+fn daemon_runs_until_sigterm_and_stores_disconnected() {
     let (_sim, home) = world();
     let (mut daemon, address) = watch(&home);
     until(&address, "/readyz", |status, _| status == 200);
@@ -49,9 +49,10 @@ fn it_watches_until_it_is_told_to_stop_and_says_goodbye() {
 }
 
 #[test]
-fn one_round_is_looked_at_stored_and_over() {
+fn watch_once_probes_stores_and_exits() {
     let (_sim, home) = world();
-    home.run(&["watch", "--once"]).exits(0).never_panics();
+    // Two of its sources do not exist.
+    home.run(&["watch", "--once"]).exits(3).never_panics();
     let status = home.run(&["sources", "status", "-o", "json"]);
     assert_eq!(status.item("key", "twitch:777001")["status"], "CONNECTED");
     assert_eq!(status.item("key", "twitch:777001")["viewerCount"], 12_847);
@@ -64,7 +65,7 @@ fn a_changed_configuration_is_taken_over_and_a_bad_one_refused() {
     let home = home.file("bitbrat.toml", &toml(&["twitch:777001"]));
     let (mut daemon, address) = watch(&home);
     until(&address, "/metrics", |_, body| {
-        body.contains("bitbrat_sources_attended 1\n")
+        body.contains("bitbrat_sources_monitored 1\n")
     });
     let home = home.file("bitbrat.toml", "[schedule]\nstream = \"often\"\n");
     daemon.signal("-HUP");
@@ -73,7 +74,7 @@ fn a_changed_configuration_is_taken_over_and_a_bad_one_refused() {
     daemon.signal("-HUP");
     daemon.says("The configuration was read again");
     until(&address, "/metrics", |_, body| {
-        body.contains("bitbrat_sources_attended 2\n")
+        body.contains("bitbrat_sources_monitored 2\n")
     });
     until(&address, "/api/v1/sources", |_, body| items(body).len() == 2);
     daemon.signal("-INT");
@@ -102,7 +103,7 @@ fn what_cannot_work_is_refused_before_anything_starts() {
         .tells("BITBRAT_WEB_TOKEN");
 }
 
-/// Looks once a second and as soon as a second begins.
+/// Probes once a second and as soon as a second begins.
 const EAGER: &str = "[schedule]\nstream = \"* * * * * *\"\nconnection = \"* * * * * *\"\njitter = \"0s\"\n";
 
 fn eager(sources: &[&str]) -> String {
@@ -119,7 +120,7 @@ fn field(body: &str, key: &str, field: &str) -> Value {
 fn two_daemons_with_states_of_their_own_converge_on_one_store() {
     let sim = Sim::start();
     let sources = ["twitch:777001", "twitch:777002"];
-    // The one that stays says so with its next heartbeat, which is half a minute away by default.
+    // The one that stays reports it with its next heartbeat, which is half a minute away by default.
     let settings = format!("[store]\nheartbeat = \"1s\"\n{}", eager(&sources));
     let home = sim.home(&sources).file("bitbrat.toml", &settings);
     let store = format!("sqlite:{}", home.work().join("shared.db").display());
@@ -145,28 +146,34 @@ fn two_daemons_with_states_of_their_own_converge_on_one_store() {
     until(&one, "/api/v1/sources", |_, body| {
         field(body, "twitch:777002", "streamStatus") == "ONLINE"
     });
-    // Both have looked since, so both have told what they know of it.
+    // Both have probed since, so both have published their evidence.
     for address in [&one, &two] {
-        let looks = metric(address, "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}");
+        let probe_counts = metric(
+            address,
+            "bitbrat_probes_total{platform=\"twitch\",poller=\"quick\"}",
+        );
         until(address, "/metrics", |_, _| {
-            metric(address, "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}") > looks + 1.0
+            metric(
+                address,
+                "bitbrat_probes_total{platform=\"twitch\",poller=\"quick\"}",
+            ) > probe_counts + 1.0
         });
     }
-    // One of them ends and says so; the other one goes on, and what it sees counts.
+    // One of them ends and reports it; the other one continues, and its observations apply.
     first.signal("-TERM");
     assert_eq!(first.ends(), 0, "{}", first.said());
     until(&two, "/api/v1/sources", |_, body| {
         field(body, "twitch:777001", "status") == "CONNECTED"
             && field(body, "twitch:777002", "status") == "CONNECTED"
     });
-    let told = home
+    let transitions = home
         .run(&["sources", "history", "twitch:777002", "-o", "json"])
         .json();
-    let entries = told["items"].as_array().unwrap();
+    let entries = transitions["items"].as_array().unwrap();
     let announced = entries
         .iter()
         .filter(|entry| entry["facet"] == "stream" && entry["to"] == "ONLINE");
-    assert_eq!(announced.count(), 1, "{told:#}");
+    assert_eq!(announced.count(), 1, "{transitions:#}");
     second.signal("-TERM");
     assert_eq!(second.ends(), 0, "{}", second.said());
     let status = home.run(&["sources", "status", "-o", "json"]);
@@ -174,7 +181,7 @@ fn two_daemons_with_states_of_their_own_converge_on_one_store() {
     assert_eq!(status.item("key", "twitch:777002")["status"], "DISCONNECTED");
 }
 
-/// A store that takes connections and never answers.
+/// A store that accepts connections and never answers.
 fn mute_store() -> (std::net::TcpListener, String) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -182,7 +189,7 @@ fn mute_store() -> (std::net::TcpListener, String) {
 }
 
 #[test]
-fn a_second_signal_forces_and_so_does_the_end_of_the_grace_period() {
+fn second_signal_or_grace_period_forces_exit() {
     let sim = Sim::start();
     for (grace, signals, reason) in [("300s", 2, "second signal"), ("1s", 1, "grace period")] {
         let (_store, address) = mute_store();
@@ -192,21 +199,21 @@ fn a_second_signal_forces_and_so_does_the_end_of_the_grace_period() {
             .env("BITBRAT_STORE__URL", "firestore:nowhere")
             .env("BITBRAT_WATCH__GRACE", grace);
         let (mut daemon, _) = watch(&home);
-        // From now on there is something to be stored, and it cannot be.
-        daemon.says("stream UNKNOWN → ONLINE");
+        // From now on there is something to store, and that is not possible.
+        daemon.says("stream unknown → ONLINE");
         daemon.signal("-TERM");
         daemon.says("Stopping");
         if signals == 2 {
             daemon.signal("-TERM");
         }
-        // Nobody waits here for five minutes.
+        // Five minutes would be too long for the test.
         assert_eq!(daemon.ends(), 1, "{}", daemon.said());
         assert!(daemon.said().contains(reason), "{}", daemon.said());
     }
 }
 
 #[test]
-fn a_task_that_dies_takes_the_daemon_down_under_its_name() {
+fn failed_task_stops_the_daemon_and_is_named() {
     let sim = Sim::start();
     let home = sim.home(&["twitch:777001", "twitch:777002"]);
     let home = home.file("bitbrat.toml", &eager(&["twitch:777001", "twitch:777002"]));
@@ -214,9 +221,9 @@ fn a_task_that_dies_takes_the_daemon_down_under_its_name() {
     until(&address, "/api/v1/sources", |_, body| {
         field(body, "twitch:777002", "streamStatus") == "OFFLINE"
     });
-    let ledger = rusqlite::Connection::open(home.state().join("watch.db")).unwrap();
-    ledger.busy_timeout(Duration::from_secs(5)).unwrap();
-    ledger.execute_batch("DROP TABLE source").unwrap();
+    let outbox = rusqlite::Connection::open(home.state().join("watch.db")).unwrap();
+    outbox.busy_timeout(Duration::from_secs(5)).unwrap();
+    outbox.execute_batch("DROP TABLE source").unwrap();
     sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
     assert_eq!(daemon.ends(), 1);
     let said = daemon.said();
@@ -224,15 +231,15 @@ fn a_task_that_dies_takes_the_daemon_down_under_its_name() {
         said.contains("task `recorder` failed") && !said.contains("panicked"),
         "{said}"
     );
-    // The others end by themselves.
+    // The other tasks end without being aborted.
     assert!(!said.contains("Cutting off"), "{said}");
 }
 
 #[test]
-fn whoever_reads_pages_slowly_does_not_hold_up_the_end() {
+fn slow_http_client_does_not_delay_shutdown() {
     use std::io::Write as _;
     let sim = Sim::start();
-    // Held to the end: the tokens are in it.
+    // Held to the end: it contains the tokens.
     let home = sim.home(&["twitch:777001"]);
     let (mut daemon, address) = watch(&home);
     until(&address, "/readyz", |status, _| status == 200);
@@ -248,10 +255,10 @@ fn nothing_is_logged_as_long_as_nothing_changes() {
     let sources = ["twitch:777001", "twitch:777002", "kick:888001"];
     let home = sim.home(&sources).file("bitbrat.toml", &eager(&sources));
     let (mut daemon, address) = watch(&home);
-    let looks = "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}";
-    until(&address, "/metrics", |_, _| metric(&address, looks) >= 4.0);
+    let probe_counts = "bitbrat_probes_total{platform=\"twitch\",poller=\"quick\"}";
+    until(&address, "/metrics", |_, _| metric(&address, probe_counts) >= 4.0);
     let before = daemon.said();
-    until(&address, "/metrics", |_, _| metric(&address, looks) >= 9.0);
+    until(&address, "/metrics", |_, _| metric(&address, probe_counts) >= 9.0);
     let after = daemon.said();
     assert_eq!(after[before.len()..].trim(), "", "a quiet day");
     sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
@@ -295,6 +302,13 @@ fn others_may_wait_for_what_the_daemon_finds_out() {
 }
 
 #[test]
+fn single_round_over_refused_sources_does_not_exit_0() {
+    let sim = Sim::start();
+    sim.home(&["twitch:777010"]).run(&["watch", "--once"]).exits(3);
+    sim.home(&["twitch:777001"]).run(&["watch", "--once"]).exits(0);
+}
+
+#[test]
 fn pages_can_be_served_by_a_process_that_does_nothing_else() {
     let sim = Sim::start();
     let home = sim.home(&["twitch:777001"]);
@@ -314,7 +328,7 @@ fn pages_can_be_served_by_a_process_that_does_nothing_else() {
 
 #[test]
 fn a_daemon_that_is_still_starting_can_be_stopped() {
-    // Names have to be looked up first, and nobody answers.
+    // Names have to be looked up first, and there is no response.
     let (mute, address) = mute_store();
     let home = Home::new()
         .env("TWITCH_CHANNELS", "ratcaster")
@@ -325,7 +339,7 @@ fn a_daemon_that_is_still_starting_can_be_stopped() {
     let mut daemon = Process::start(&home, &["watch", "--set", "web.listen=off"]);
     let _asked = mute.accept().unwrap();
     daemon.signal("-INT");
-    // Had it waited for the answer, it would have ended with a failure.
+    // If it had waited for the response, it would have ended with a failure.
     assert_eq!(daemon.ends(), 130, "{}", daemon.said());
 }
 
@@ -342,7 +356,7 @@ fn the_demo_shows_a_world_that_moves() {
     ];
     let mut daemon = Process::start(&home, &words);
     daemon.says("Watching");
-    // By push: polls alone need more than a minute to see a stream end.
+    // By push: polls alone need more than a minute to detect the end of a stream.
     for change in [
         "`twitch:777006`: stream OFFLINE → ONLINE",
         "`twitch:777005`: stream ONLINE → OFFLINE",
@@ -352,4 +366,74 @@ fn the_demo_shows_a_world_that_moves() {
     }
     daemon.signal("-INT");
     assert_eq!(daemon.ends(), 130);
+}
+
+#[test]
+fn the_first_watch_after_a_probe_publishes_nothing_known() {
+    let (_sim, home) = world();
+    let home = home.file("bitbrat.toml", &eager(&["twitch:777001", "twitch:777002"]));
+    home.run(&["probe"]).exits(0);
+    let (mut daemon, address) = watch(&home);
+    until(&address, "/metrics", |_, _| {
+        metric(
+            &address,
+            "bitbrat_probes_total{platform=\"twitch\",poller=\"quick\"}",
+        ) >= 6.0
+    });
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0);
+    let events = home.run(&["events", "tail", "--since", "1h", "--for", "1s", "-o", "ndjson"]);
+    let transitions: Vec<Value> = events
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let kinds: Vec<&str> = transitions
+        .iter()
+        .filter_map(|event| event["event"]["type"].as_str())
+        .collect();
+    assert!(!kinds.is_empty(), "the stop is published");
+    assert!(
+        kinds.iter().all(|kind| *kind == "system.source.status"),
+        "{kinds:?}"
+    );
+    let online = home
+        .run(&["sources", "history", "twitch:777001", "-o", "json"])
+        .json();
+    let starts = online.to_string().matches("\"to\":\"ONLINE\"").count();
+    assert_eq!(starts, 1, "{online:#}");
+}
+
+#[test]
+fn a_revoked_bot_is_one_error_and_makes_unready() {
+    let (sim, home) = world();
+    let sources: Vec<String> = (777_001..=777_006).map(|id| format!("twitch:{id}")).collect();
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    let auth = "[schedule]\nauth = \"* * * * * *\"\njitter = \"0s\"\n";
+    let home = home.file("bitbrat.toml", &format!("{auth}{}", toml(&sources)));
+    let (mut daemon, address) = watch(&home);
+    until(&address, "/metrics", |_, body| {
+        body.contains("bitbrat_token_state{account=\"twitch/bot\",state=\"valid\"} 1")
+    });
+    sim.order("/__sim/twitch/disconnect", &json!({"user_id": "777100"}));
+    let unready = until(&address, "/readyz", |status, body| {
+        status == 503 && body.contains("account twitch/bot is REVOKED")
+    });
+    assert!(unready.contains("bitbrat auth login twitch"), "{unready}");
+    until(&address, "/metrics", |_, body| {
+        body.contains("bitbrat_token_state{account=\"twitch/bot\",state=\"revoked\"} 1")
+    });
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ends(), 0);
+    let log = daemon.said();
+    let errors: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("Z ERROR ") && line.contains("twitch/bot"))
+        .collect();
+    assert_eq!(errors.len(), 1, "{log}");
+    assert!(
+        errors[0].contains("6 sources") && errors[0].contains("bitbrat auth login twitch"),
+        "{}",
+        errors[0]
+    );
 }

@@ -1,5 +1,4 @@
-//! Twitch's EventSub through the whole program: what is pushed is stored at once, and a killed process announces nothing
-//! twice.
+//! Twitch's EventSub through the whole program: what is pushed is stored at once, and a killed process announces nothing twice.
 
 use serde_json::{Value, json};
 
@@ -8,7 +7,7 @@ use crate::support::process::{Process, Sim, until, watch};
 
 const SOURCE: &str = "twitch:777002";
 
-/// Only the source of interest, and no poll but those that a listener asks for.
+/// Only the source of interest, and no poll except those that a listener requests.
 const QUIET: &str = r#"
 [store]
 heartbeat = "1s"
@@ -23,7 +22,7 @@ platform = "twitch"
 id = "777002"
 "#;
 
-/// A home that is configured for the simulator, but for its polls.
+/// A home that is configured for the simulator, without its polls.
 fn quiet(sim: &Sim) -> Home {
     sim.home(&[]).file("bitbrat.toml", QUIET)
 }
@@ -64,7 +63,7 @@ fn changes(said: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_pushed_stream_is_stored_at_once_and_announced_once_although_the_process_is_killed() {
+fn pushed_stream_is_stored_and_announced_once_despite_kill() {
     let sim = Sim::start();
     let home = quiet(&sim);
     let (mut daemon, address) = ready(&home);
@@ -115,7 +114,7 @@ fn a_pushed_stream_is_stored_at_once_and_announced_once_although_the_process_is_
     let offline = offline.unwrap();
     assert_eq!(
         (&offline["channel"], &offline["status"]),
-        (&json!("777002"), &json!("enabled"))
+        (&ended["metadata"]["login"], &json!("active"))
     );
     assert_eq!(
         (&offline["eventCount"], &offline["errorCount"]),
@@ -135,15 +134,15 @@ fn a_pushed_stream_is_stored_at_once_and_announced_once_although_the_process_is_
 }
 
 #[test]
-fn a_listener_that_cannot_connect_keeps_the_process_from_being_ready_and_says_why() {
+fn unreachable_websocket_makes_readyz_fail_with_reason() {
     let sim = Sim::start();
     let home = quiet(&sim).env("BITBRAT_TWITCH__EVENTSUB_WS_URL", "ws://127.0.0.1:9/");
     let (_daemon, address) = watch(&home);
-    let told = until(&address, "/readyz", |status, body| {
+    let transitions = until(&address, "/readyz", |status, body| {
         status == 503 && body.contains("network")
     });
-    assert!(told.contains("twitch-eventsub"), "{told}");
-    // Polls go on.
+    assert!(transitions.contains("twitch-eventsub"), "{transitions}");
+    // Polls continue.
     document(&address, |item| {
         item["status"] == "DISCONNECTED" && item["streamStatus"] == "OFFLINE"
     });

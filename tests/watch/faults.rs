@@ -1,27 +1,28 @@
-//! The daemon in trouble, as a process, against the simulator over real sockets: nothing wrong is stored, nothing is lost,
-//! everything is told once.
+//! The daemon under faults, as a process, against the simulator over real sockets: nothing wrong is stored, nothing is lost,
+//! everything is published once.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::support::Home;
 use crate::support::process::{Process, Sim, Wire, metric, page, toml, until, watch};
 
 const SCHEDULE: &str = "[schedule]\nstream = \"* * * * * *\"\nconnection = \"* * * * * *\"\njitter = \"0s\"\n[store]\nheartbeat = \"1s\"\n";
-const LOOKS: &str = "bitbrat_looks_total{platform=\"twitch\",lane=\"quick\"}";
+const LOOKS: &str = "bitbrat_probes_total{platform=\"twitch\",poller=\"quick\"}";
 
 fn home(sim: &Sim, sources: &[&str]) -> Home {
     sim.home(sources)
         .file("bitbrat.toml", &format!("{SCHEDULE}{}", toml(sources)))
 }
 
-/// What the API says of each source: status and stream.
+/// The API's response for each source: status and stream.
 fn states(body: &str) -> Vec<(String, String, String)> {
     let value: Value = serde_json::from_str(body).unwrap_or_default();
     let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
@@ -49,10 +50,10 @@ fn is(status: &str, stream: &str) -> (String, String) {
 
 /// The streams of a source that were announced, oldest first.
 fn announced(home: &Home, key: &str) -> Vec<String> {
-    let told = home
+    let transitions = home
         .run(&["sources", "history", key, "--limit", "10000", "-o", "json"])
         .json();
-    let mut streams: Vec<String> = told["items"]
+    let mut streams: Vec<String> = transitions["items"]
         .as_array()
         .unwrap()
         .iter()
@@ -71,7 +72,7 @@ fn go_live(sim: &Sim, id: &str, stream: u32) {
 }
 
 #[test]
-fn a_platform_that_is_off_the_network_for_ninety_seconds_ends_no_stream() {
+fn ninety_second_platform_outage_ends_no_stream() {
     let sim = Sim::start();
     let sources = ["twitch:777001", "twitch:777002", "twitch:777004"];
     let home = home(&sim, &sources);
@@ -85,13 +86,13 @@ fn a_platform_that_is_off_the_network_for_ninety_seconds_ends_no_stream() {
         until(&address, "/api/v1/sources", |_, body| states(body) == expected);
     };
     all("CONNECTED", ["ONLINE", "OFFLINE", "ONLINE"]);
-    // The connection that brings the order is spared by the outage.
+    // The connection with the request is not affected by the outage.
     let mut wire = Wire::to(&sim.twitch);
     assert_eq!(wire.post("/__sim/server", &json!({"down_for_ms": 90_000})), 204);
     all("DISCONNECTED", ["ONLINE", "OFFLINE", "ONLINE"]);
-    let looks = metric(&address, LOOKS);
+    let probe_counts = metric(&address, LOOKS);
     until(&address, "/metrics", |_, _| {
-        metric(&address, LOOKS) >= looks + 3.0
+        metric(&address, LOOKS) >= probe_counts + 3.0
     });
     all("DISCONNECTED", ["ONLINE", "OFFLINE", "ONLINE"]);
     // Meanwhile one stream starts, and another one ends and starts anew.
@@ -122,7 +123,7 @@ fn a_platform_that_is_off_the_network_for_ninety_seconds_ends_no_stream() {
     assert!(again.contains(&"5550004".to_owned()), "{again:?}");
 }
 
-/// A disk that takes nothing more, as a limit of the process: no file of it may grow beyond its beginning.
+/// A full disk, as a limit of the process: no file of it may grow beyond its beginning.
 fn file_limit(process: &Process, limit: &str) {
     let id = process.id().to_string();
     let limit = format!("--fsize={limit}:unlimited");
@@ -134,11 +135,11 @@ fn file_limit(process: &Process, limit: &str) {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_more_holds_changes_back_and_loses_none() {
+fn full_disk_holds_changes_back_and_loses_none() {
     let sim = Sim::start();
     let sources = ["twitch:777001", "twitch:777002"];
     let home = home(&sim, &sources);
-    // A write beyond the limit is then refused, as by a full disk, and does not kill.
+    // A write beyond the limit then fails, as on a full disk, and does not kill.
     let ignoring = ["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""];
     let mut daemon = Process::spawn(&mut home.command_through(&ignoring, &["watch", "--color", "never"]));
     let address = daemon.address();
@@ -148,16 +149,16 @@ fn a_disk_that_takes_nothing_more_holds_changes_back_and_loses_none() {
     });
     file_limit(&daemon, "0");
     go_live(&sim, "777002", 5_550_002);
-    // Something told earlier may be on its way into the store and fail there first.
+    // An earlier event may be on its way into the store and fail there first.
     until(&address, "/readyz", |status, body| {
         status == 503 && body.contains("state directory")
     });
-    // More happens, none of which is on disk; so none of it is told.
+    // More happens, none of which is on disk; so none of it is published.
     sim.order("/__sim/twitch/stream_down", &json!({"id": "777001", "lag_ms": 0}));
     go_live(&sim, "777001", 5_550_001);
-    let looks = metric(&address, LOOKS);
+    let probe_counts = metric(&address, LOOKS);
     until(&address, "/metrics", |_, _| {
-        metric(&address, LOOKS) >= looks + 2.0
+        metric(&address, LOOKS) >= probe_counts + 2.0
     });
     let (_, body) = page(&address, "/api/v1/sources").unwrap();
     assert_eq!(state(&body, "twitch:777002").1, "OFFLINE");
@@ -175,7 +176,7 @@ fn a_disk_that_takes_nothing_more_holds_changes_back_and_loses_none() {
     assert_eq!(announced(&home, "twitch:777001").len(), 2);
 }
 
-/// A line to a server that can be cut.
+/// A connection to a server that can be cut.
 struct Line {
     address: String,
     open: Arc<AtomicBool>,
@@ -211,7 +212,7 @@ impl Line {
                         let _ = to.shutdown(Shutdown::Both);
                     });
                 }
-                sockets.lock().unwrap().extend([near, far]);
+                sockets.lock().extend([near, far]);
             }
         });
         line
@@ -219,7 +220,7 @@ impl Line {
 
     fn cut(&self) {
         self.open.store(false, Ordering::SeqCst);
-        for socket in self.sockets.lock().unwrap().drain(..) {
+        for socket in self.sockets.lock().drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -229,8 +230,8 @@ impl Line {
     }
 }
 
-/// Ten minutes without a store differ from a few seconds in the pauses between attempts only, which the virtual week passes
-/// through; here it is a real store behind a real line.
+/// Ten minutes without a store differ from a few seconds only in the backoff, which the virtual week covers; here it is a real
+/// store behind a real connection.
 #[test]
 fn a_firestore_that_is_away_gets_every_change_when_it_is_back() {
     let emulator = std::env::var("FIRESTORE_EMULATOR_HOST")
@@ -277,10 +278,10 @@ fn a_firestore_that_is_away_gets_every_change_when_it_is_back() {
     assert_eq!(announced(&home, "twitch:777001").len(), 2);
 }
 
-/// The whole program, killed at any moment of its life, its start included: four worlds side by side, because most of the time
-/// is spent waiting for a daemon that is just starting.
+/// The whole program, killed at any time, its start included: four worlds concurrently, because most of the time is spent waiting
+/// for a daemon that is just starting.
 #[test]
-fn killed_two_hundred_times_the_daemon_announces_every_stream_exactly_once() {
+fn daemon_killed_200_times_announces_every_stream_once() {
     std::thread::scope(|scope| {
         for seed in 1..=4 {
             scope.spawn(move || killed_again_and_again(50, seed));
@@ -298,11 +299,11 @@ fn killed_again_and_again(kills: u32, seed: u64) {
     let mut next = 5_550_000;
     for life in 0..kills {
         if life % 10 == 0 {
-            // New streams; a life is allowed to last until they were seen, so that they have to be announced.
+            // New streams; a process is allowed to run until they were observed, so that they have to be announced.
             for (place, id) in ids.iter().enumerate() {
                 next += 1;
                 let mut wire = Wire::to(&sim.twitch);
-                // Not everyone is live at first.
+                // Not every channel is live at first.
                 wire.post("/__sim/twitch/stream_down", &json!({"id": id, "lag_ms": 0}));
                 go_live(&sim, id, next);
                 truth[place].push(next.to_string());
@@ -329,10 +330,10 @@ fn killed_again_and_again(kills: u32, seed: u64) {
     daemon.signal("-TERM");
     assert_eq!(daemon.ends(), 0, "{}", daemon.said());
     for (source, streams) in sources.iter().zip(&truth) {
-        let mut told = announced(&home, source);
-        // What was on before the first life may have been seen or not.
-        told.retain(|stream| stream.starts_with("555"));
-        assert_eq!(told, *streams, "{source}");
+        let mut transitions = announced(&home, source);
+        // What was live before the first process may have been observed or not.
+        transitions.retain(|stream| stream.starts_with("555"));
+        assert_eq!(transitions, *streams, "{source}");
         let status = home.run(&["sources", "status", "-o", "json"]);
         assert_eq!(status.item("key", source)["streamStatus"], "ONLINE");
     }

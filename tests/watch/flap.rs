@@ -1,4 +1,4 @@
-//! An API of which one part fails: the rest proves that the connection stands, and nothing is told back and forth.
+//! An API of which one part fails: the rest proves that the connection works, and the status does not flap.
 
 use bitbrat::core::facet::Facet;
 use bitbrat::core::source::SourceKey;
@@ -9,7 +9,7 @@ use bitbrat::sim::{Fault, FaultBody};
 
 use super::world::World;
 
-/// A daemon that has seen its sources, two batches of which the first channel is live.
+/// A daemon that has probed its sources, two batches of which the first channel is live.
 async fn watched() -> (World, Vec<SourceKey>) {
     let sources: Vec<SourceKey> = (1..=101)
         .map(|id| format!("twitch:{id}").parse().unwrap())
@@ -17,11 +17,11 @@ async fn watched() -> (World, Vec<SourceKey>) {
     let mut world = World::new(sources.clone()).await;
     world.sim.twitch.go_live("1").unwrap();
     world.start().await;
-    world.look().await;
+    world.probe().await;
     (world, sources)
 }
 
-/// Two minutes by the usual schedule, and looks for streams in between as another schedule would have them.
+/// Two minutes by the usual schedule, and probes of streams in between as in another schedule.
 async fn two_minutes(world: &World) {
     const CONNECTION: &[Probe] = &[Probe::Connection];
     const STREAM: &[Probe] = &[Probe::Stream, Probe::Viewers];
@@ -34,14 +34,14 @@ async fn two_minutes(world: &World) {
         (30, BOTH),
     ] {
         world.sim.clock.advance(seconds * 1_000);
-        world.look_for(probes).await;
+        world.probe_for(probes).await;
     }
 }
 
-/// The states of the connection that were told of a source, the oldest first.
+/// The states of the connection that were published of a source, the oldest first.
 async fn states(world: &World, source: &SourceKey) -> Vec<String> {
-    let told = world.told_of(source, Facet::Status).await;
-    told.into_iter().filter_map(|change| change.to).collect()
+    let transitions = world.transitions_of(source, Facet::Status).await;
+    transitions.into_iter().filter_map(|change| change.to).collect()
 }
 
 async fn all_told(world: &World, sources: &[SourceKey], expected: &[&str]) {
@@ -51,7 +51,7 @@ async fn all_told(world: &World, sources: &[SourceKey], expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn streams_that_fail_while_users_answers_do_not_make_the_connection_flap() {
+async fn failing_streams_endpoint_does_not_make_connection_flap() {
     let (mut world, sources) = watched().await;
     let faults = world.sim.twitch.host().faults();
     for fault in [
@@ -64,8 +64,8 @@ async fn streams_that_fail_while_users_answers_do_not_make_the_connection_flap()
         faults.remove(number);
         all_told(&world, &sources, &["CONNECTED"]).await;
     }
-    // What was not answered is not hidden: the stream's evidence has grown old, and the last error tells why. With the stop
-    // everything is stored.
+    // A missing response is not hidden: the stream's evidence has become old, and the last error contains the reason. With the
+    // stop everything is stored.
     world.stop().await;
     let document = world.document(&sources[0]).await;
     assert_eq!(document.verdict.stream.value, StreamStatus::Online);
@@ -76,7 +76,7 @@ async fn streams_that_fail_while_users_answers_do_not_make_the_connection_flap()
 }
 
 #[tokio::test]
-async fn users_that_fail_while_streams_answers_do_not_make_the_connection_flap() {
+async fn failing_users_endpoint_does_not_make_connection_flap() {
     let (world, sources) = watched().await;
     world
         .sim
@@ -94,7 +94,7 @@ async fn users_that_fail_while_streams_answers_do_not_make_the_connection_flap()
 }
 
 #[tokio::test]
-async fn an_api_that_fails_altogether_is_told_once_and_the_first_part_that_is_back_ends_it() {
+async fn total_api_failure_is_one_transition_until_first_answer() {
     let (world, sources) = watched().await;
     let faults = world.sim.twitch.host().faults();
     faults.add(Fault::status(503).on("/helix/users"));

@@ -1,8 +1,8 @@
-//! `kill -9` at random points: a real child process with recorder, ledger and dispatcher is killed again and again while
-//! streams start and end.
+//! `kill -9` at random points: a real child process with writer, outbox and dispatcher is killed again and again while streams
+//! start and end.
 //!
-//! The child is this very test binary, started again. It hears of streams through a file that the test writes, and its bus
-//! is a file that it appends to.
+//! The child is this same test binary, started again. It receives streams through a file that the test writes, and its bus is a
+//! file that it appends to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -21,24 +21,24 @@ use bitbrat::core::source::SourceKey;
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
 use bitbrat::lifecycle::Lifecycle;
-use bitbrat::watch::dispatcher::{Outlet, Unsent};
+use bitbrat::watch::dispatcher::{SendError, Sink};
 
-use crate::support::{heart, process};
+use crate::support::{bare_engine, process};
 
 const DIRECTORY: &str = "BITBRAT_TEST_KILL_DIRECTORY";
 const KILLS: u32 = 200;
 const SOURCES: u32 = 8;
 
-/// Appends what it takes to a file, durably, and only then acknowledges.
+/// Appends events to a file, durably, and only then acknowledges.
 struct FileBus(PathBuf);
 
 #[async_trait]
-impl Outlet for FileBus {
+impl Sink for FileBus {
     fn describe(&self) -> String {
         "file".to_owned()
     }
 
-    async fn send(&self, events: &[Event]) -> Vec<Result<(), Unsent>> {
+    async fn send(&self, events: &[Event]) -> Vec<Result<(), SendError>> {
         let mut text = String::new();
         for event in events {
             writeln!(text, "{}", serde_json::to_string(event).unwrap()).unwrap();
@@ -53,7 +53,7 @@ impl Outlet for FileBus {
     }
 }
 
-/// The child's whole life. Ignored as a test of its own: it is only ever started by the test below.
+/// The child's main function. Ignored as a test of its own: it is only ever started by the test below.
 #[tokio::test]
 #[ignore = "it is the child process of the test below"]
 async fn child() {
@@ -62,7 +62,7 @@ async fn child() {
     };
     let lifecycle = Lifecycle::new();
     let bus = Arc::new(FileBus(directory.join("bus")));
-    heart::start(
+    bare_engine::start(
         &directory,
         "child",
         directory.join("platform"),
@@ -72,7 +72,7 @@ async fn child() {
     let _ = lifecycle.run(Duration::from_secs(5)).await;
 }
 
-/// What the platform tells, in a file that only grows; a child that starts hears all of it again.
+/// The platform's events, in a file that only grows; a child that starts reads all of them again.
 struct Platform {
     file: std::fs::File,
     live: BTreeMap<SourceKey, String>,
@@ -117,14 +117,14 @@ fn spawn(directory: &Path) -> Child {
 
 fn sent(directory: &Path) -> Vec<Event> {
     let text = std::fs::read_to_string(directory.join("bus")).unwrap_or_default();
-    // A kill may have cut the last line short before a restart went on behind it; it was not acknowledged then.
+    // A kill may have truncated the last line before a restart appended to it; it was not acknowledged then.
     text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
 }
 
 #[test]
-fn killed_two_hundred_times_it_announces_every_stream_exactly_once() {
+fn engine_killed_200_times_announces_every_stream_once() {
     let dir = tempfile::tempdir().unwrap();
     let directory = dir.path();
     let mut chance = fastrand::Rng::with_seed(20_261_122);
@@ -151,14 +151,14 @@ fn killed_two_hundred_times_it_announces_every_stream_exactly_once() {
     let mut child = spawn(directory);
     let expected: usize = platform.streams.values().map(Vec::len).sum::<usize>() * 2 - platform.live.len();
     let patience = Instant::now() + Duration::from_secs(30);
-    let told = loop {
+    let transitions = loop {
         let ids: BTreeSet<String> = sent(directory).into_iter().map(|event| event.id).collect();
         if ids.len() >= expected || Instant::now() > patience {
             break ids.len();
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    // What comes after everything was told would be told twice.
+    // Anything after all events were published would be a duplicate.
     std::thread::sleep(Duration::from_millis(200));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -169,11 +169,11 @@ fn killed_two_hundred_times_it_announces_every_stream_exactly_once() {
         .unwrap()
         .read_to_string(&mut complaints)
         .unwrap();
-    assert_eq!(told, expected, "{complaints}");
+    assert_eq!(transitions, expected, "{complaints}");
     check(&sent(directory), &platform);
 }
 
-/// Every start and end has one id, and the documents are the truth.
+/// Every start and end has one id, and the documents match the platform.
 fn check(events: &[Event], platform: &Platform) {
     let mut documents: BTreeMap<SourceKey, SourceDocument> = BTreeMap::new();
     let mut starts: BTreeMap<SourceKey, BTreeSet<String>> = BTreeMap::new();

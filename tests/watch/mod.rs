@@ -1,5 +1,7 @@
-//! The daemon: as a process of its own, under a service manager, in trouble, killed at random, and for a virtual week.
+//! The daemon: as a process of its own, under a service manager, under faults, killed at random, and for a virtual week.
 
+mod accounts;
+mod clocks;
 mod daemon;
 mod eventsub;
 mod faults;

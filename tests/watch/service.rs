@@ -1,4 +1,4 @@
-//! Under a service manager: what it is told, and whether the units that we ship agree with the program.
+//! Under a service manager: the messages that it receives, and whether the units that we ship agree with the program.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -26,7 +26,7 @@ impl Manager {
 }
 
 #[test]
-fn the_service_manager_hears_that_it_is_ready_alive_and_stopping() {
+fn service_manager_receives_ready_watchdog_and_stopping() {
     let sim = Sim::start();
     let home = sim.home(&["twitch:777001"]);
     let path = home.work().join("notify");
@@ -47,7 +47,7 @@ fn the_service_manager_hears_that_it_is_ready_alive_and_stopping() {
 }
 
 #[test]
-fn the_units_start_a_command_that_exists_and_are_ready_when_it_says_so() {
+fn systemd_units_start_watch_and_use_notify() {
     for unit in [
         include_str!("../../scripts/systemd/bitbrat-watch.service"),
         include_str!("../../scripts/systemd/bitbrat-watch-user.service"),
@@ -69,7 +69,7 @@ fn the_units_start_a_command_that_exists_and_are_ready_when_it_says_so() {
 }
 
 #[test]
-fn the_container_file_copies_what_there_is_and_stands_in_for_every_target() {
+fn containerfile_copies_existing_files_and_stubs_all_targets() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let (manifest, container) = (
         include_str!("../../Cargo.toml"),
@@ -85,7 +85,7 @@ fn the_container_file_copies_what_there_is_and_stands_in_for_every_target() {
             assert!(root.join(file).exists(), "{file}");
         }
     }
-    // Cargo reads no manifest of which a target is missing, so the layer of dependencies needs them all.
+    // Cargo rejects a manifest of which a target is missing, so the layer of dependencies needs them all.
     let benches = manifest.split("[[bench]]\nname = \"").skip(1);
     let benches = benches.filter_map(|rest| Some(format!("benches/{}.rs", rest.split('"').next()?)));
     let paths = manifest.lines().filter_map(|line| line.strip_prefix("path = \""));

@@ -1,6 +1,6 @@
-//! A virtual week in minutes: hundreds of channels of the simulated Twitch, looked at over real sockets and pushed, with
-//! random faults and restarts, clean and unclean. At its end every document is the simulator's truth, every broadcast was
-//! announced exactly once, and memory has stopped growing.
+//! A virtual week in minutes: hundreds of channels of the simulated Twitch, probed over real sockets and pushed, with random
+//! faults and restarts, clean and unclean. At its end every document matches the simulator, every broadcast was announced exactly
+//! once, and memory has stopped growing.
 //!
 //! The clock is moved: from one event to the next at once. By default the week has 60 sources, a quarter of a minute of processor
 //! time in a debug build; `scripts/soak.sh` runs it with 500, and with other seeds.
@@ -20,24 +20,23 @@ use bitbrat::sim::{Fault, FaultBody, WireFault};
 use super::truth::Truth;
 use super::world::{START, World, pushed};
 
-/// Seconds between two looks.
+/// Seconds between two probes.
 const LOOK: u32 = 3_600;
-/// By how much the least memory of the last third of the week may exceed the most of the first third, in KiB. Usually it is less:
-/// what the allocator keeps for the next moment comes and goes by some MiB, and that moment is in the first third too. A hundred
-/// bytes that each observation of 500 sources leaves behind are too much.
-const GROWTH: u64 = 8 * 1024;
+/// By how much the least memory in use in the last third of the week may exceed the most in the first third, in KiB. Usually it is
+/// less than that. Ten bytes that each observation of 500 sources leaves behind are too much.
+const GROWTH: usize = 2 * 1024;
 
 /// The week so far.
 struct Week {
     world: World,
     truth: Truth,
     chance: fastrand::Rng,
-    /// Pushes under way: when they arrive, and what they tell.
+    /// Pushes in transit: when they arrive, and their observation.
     pushes: BTreeMap<(Timestamp, u64), Observation>,
-    /// How often the start of a stream was heard as a push.
-    heard: BTreeMap<String, u32>,
-    /// What went wrong, and when that began.
-    troubles: Vec<(Timestamp, &'static str)>,
+    /// How often the start of a stream was received as a push.
+    received: BTreeMap<String, u32>,
+    /// The faults, and when each began.
+    injected_faults: Vec<(Timestamp, &'static str)>,
 }
 
 impl Week {
@@ -50,8 +49,8 @@ impl Week {
             truth,
             chance,
             pushes: BTreeMap::new(),
-            heard: BTreeMap::new(),
-            troubles: Vec::new(),
+            received: BTreeMap::new(),
+            injected_faults: Vec::new(),
         }
     }
 
@@ -59,21 +58,23 @@ impl Week {
         self.world.now()
     }
 
-    /// Lets time pass while nothing is wrong, so that no look may fail.
-    async fn rest(&mut self, seconds: i64, look_every: i64) {
-        let failed = self.world.failed_looks();
-        self.pass(seconds, look_every).await;
+    /// Lets time pass without faults, so that no probe may fail.
+    async fn rest(&mut self, seconds: i64, probe_every: i64) {
+        let failed = self.world.failed_probes();
+        self.pass(seconds, probe_every).await;
         assert_eq!(
-            self.world.failed_looks(),
+            self.world.failed_probes(),
             failed,
-            "a look failed without a reason"
+            "a look failed without a reason: {}, after {:?}",
+            self.world.last_problems(),
+            self.injected_faults.last()
         );
     }
 
-    /// Lets time pass: streams start and end at their moments, looks happen at theirs. At its end nothing is under way.
-    async fn pass(&mut self, seconds: i64, look_every: i64) {
+    /// Lets time pass: streams start and end at their times, probes happen at theirs. At its end nothing is in progress.
+    async fn pass(&mut self, seconds: i64, probe_every: i64) {
         let end = self.now().plus_secs(seconds);
-        let mut look_at = self.now().plus_secs(look_every);
+        let mut look_at = self.now().plus_secs(probe_every);
         loop {
             let now = self.now();
             let change = self.truth.next_change(now);
@@ -89,8 +90,8 @@ impl Week {
             }
             self.deliver(next);
             if next == look_at {
-                self.world.look().await;
-                look_at = look_at.plus_secs(look_every);
+                self.world.probe().await;
+                look_at = look_at.plus_secs(probe_every);
             }
             if next == end {
                 self.world.settle().await;
@@ -99,7 +100,7 @@ impl Week {
         }
     }
 
-    /// Starts or ends a stream. Polls lag behind; its push comes at once, late, twice or never.
+    /// Starts or ends a stream. Polls lag behind; its push arrives at once, late, twice or never.
     fn change(&mut self, source: &SourceKey, stream: &str, live: bool, at: Timestamp) {
         let lag_ms = Some(self.chance.i64(0..180_000));
         let twitch = &self.world.sim.twitch;
@@ -128,7 +129,7 @@ impl Week {
         }
     }
 
-    /// Delivers pushes that are due; nobody hears them while the daemon is away.
+    /// Delivers pushes that are due; they are lost while the daemon is not running.
     fn deliver(&mut self, now: Timestamp) {
         let later = self.pushes.split_off(&(now.plus_millis(1), 0));
         for (_, push) in std::mem::replace(&mut self.pushes, later) {
@@ -137,13 +138,13 @@ impl Week {
                 _ => None,
             };
             if self.world.push(push) {
-                *self.heard.entry(started.unwrap_or_default()).or_default() += 1;
+                *self.received.entry(started.unwrap_or_default()).or_default() += 1;
             }
         }
     }
 
-    /// One of the things that go wrong.
-    async fn trouble(&mut self) {
+    /// Injects a random fault.
+    async fn failure(&mut self) {
         let seconds = self.chance.i64(60..1_800);
         let kind = self.chance.u8(0..9);
         let name = [
@@ -157,7 +158,7 @@ impl Week {
             "stopped",
             "stopped",
         ][usize::from(kind)];
-        self.troubles.push((self.now(), name));
+        self.injected_faults.push((self.now(), name));
         match kind {
             0 => self.fault(Fault::status(503), seconds).await,
             1 => self.fault(Fault::body(FaultBody::Garbage), seconds).await,
@@ -171,7 +172,7 @@ impl Week {
             }
             4 => {
                 self.world.sim.twitch.host().go_down();
-                self.world.look().await;
+                self.world.probe().await;
                 self.pass(seconds, i64::from(LOOK)).await;
                 self.world.come_up().await;
             }
@@ -187,16 +188,16 @@ impl Week {
         }
     }
 
-    /// Twitch misbehaves.
+    /// Twitch fails in some way.
     async fn fault(&mut self, fault: Fault, seconds: i64) {
         let host = self.world.sim.twitch.host().clone();
         let fault = host.faults().add(fault.on("/helix"));
-        self.world.look().await;
+        self.world.probe().await;
         self.pass(seconds, i64::from(LOOK)).await;
         host.faults().remove(fault);
     }
 
-    /// The store is away; half of the times the daemon does not live to see it again.
+    /// The store is unavailable; half of the times the daemon ends before it is back.
     async fn without_store(&mut self, seconds: i64) {
         self.world.set_store_away(true);
         self.pass(seconds, seconds / 2).await;
@@ -209,21 +210,21 @@ impl Week {
         self.pass(60, i64::from(LOOK)).await;
     }
 
-    /// Kills the daemon in the middle of a look.
+    /// Kills the daemon in the middle of a probe.
     async fn kill(&mut self) {
         self.world.ask();
         tokio::time::sleep(Duration::from_millis(self.chance.u64(0..150))).await;
         self.world.kill().await;
     }
 
-    /// Nobody is there for a while. A daemon that starts looks at everything.
+    /// The daemon is not running for a while. A daemon that starts probes everything.
     async fn away(&mut self, seconds: i64) {
         self.pass(seconds, i64::from(LOOK)).await;
         self.world.start().await;
-        self.world.look().await;
+        self.world.probe().await;
     }
 
-    /// Compares documents and history with the truth.
+    /// Compares documents and history with the simulator.
     async fn compare(&self) {
         let now = self.now();
         let mut problems = Vec::new();
@@ -255,14 +256,14 @@ impl Week {
             "{} problems:\n{}\ntroubles: {:?}",
             problems.len(),
             problems.join("\n"),
-            self.troubles
+            self.injected_faults
         );
     }
 
-    /// Each broadcast was announced, once, not before it began, and none that never was.
+    /// Each broadcast was announced, once, not before it began, and none that never existed.
     async fn history(&self, source: &SourceKey, now: Timestamp) -> Vec<String> {
         let mut announced: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
-        for transition in self.world.told(source).await {
+        for transition in self.world.transitions(source).await {
             if transition.to.as_deref() == Some("ONLINE") {
                 let stream = transition.stream_id.unwrap_or_default();
                 announced.entry(stream).or_default().push(transition.at);
@@ -273,7 +274,7 @@ impl Week {
             .iter()
             .filter(|broadcast| broadcast.start <= now)
         {
-            let heard = self.heard.get(&broadcast.id).unwrap_or(&0);
+            let received = self.received.get(&broadcast.id).unwrap_or(&0);
             let problem = match announced.remove(&broadcast.id).as_deref() {
                 None => "was never announced".to_owned(),
                 Some([at]) if *at < broadcast.start => format!("was announced at {at}, before it began"),
@@ -281,7 +282,7 @@ impl Week {
                 Some(times) => format!("was announced at {times:?}"),
             };
             problems.push(format!(
-                "{source}: {broadcast:?}, its start heard {heard} times, {problem}"
+                "{source}: {broadcast:?}, its start heard {received} times, {problem}"
             ));
         }
         problems.extend(
@@ -293,7 +294,7 @@ impl Week {
     }
 }
 
-/// Who is live with which stream, as the simulator tells it.
+/// The live channels and their streams, from the simulator.
 fn live_streams(truth: &serde_json::Value) -> BTreeMap<String, String> {
     let channels = truth["channels"].as_array().unwrap().iter();
     let live = channels.filter_map(|channel| {
@@ -303,11 +304,11 @@ fn live_streams(truth: &serde_json::Value) -> BTreeMap<String, String> {
     live.collect()
 }
 
-/// Memory in use by this process, simulator included, without the program itself, in KiB.
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+/// Memory in use by this process, simulator included, without the program itself and SQLite's, in KiB. What the allocator keeps
+/// in reserve, which varies by some MiB, does not count.
+fn memory() -> usize {
+    let stats = crate::ALLOCATOR.stats();
+    stats.bytes_allocated.saturating_sub(stats.bytes_deallocated) / 1_024
 }
 
 fn size(path: &Path) -> u64 {
@@ -327,45 +328,45 @@ async fn after_a_virtual_week_of_faults_every_document_is_the_truth() {
         setting("BITBRAT_SOAK_SOURCES", 60),
         setting("BITBRAT_SOAK_DAYS", 7),
     );
-    let look = i64::from(setting("BITBRAT_SOAK_LOOK", LOOK));
+    let probe = i64::from(setting("BITBRAT_SOAK_LOOK", LOOK));
     let begun = Instant::now();
     let mut week = Week::new(sources, days, u64::from(setting("BITBRAT_SOAK_SEED", 7))).await;
     let start = week.now();
     let end = start.plus_secs(i64::from(days) * 86_400);
     let third = i64::from(days) * 86_400 / 3;
     week.world.start().await;
-    week.world.look().await;
-    let (mut early, mut late) = (0, u64::MAX);
+    week.world.probe().await;
+    let (mut early, mut late) = (0, usize::MAX);
     while week.now() < end {
         let quiet = week.chance.i64(3_600..6 * 3_600);
-        week.rest(quiet, look).await;
-        week.trouble().await;
+        week.rest(quiet, probe).await;
+        week.failure().await;
         if week.now() < start.plus_secs(third) {
             early = early.max(memory());
         } else if week.now() > end.plus_secs(-third) {
             late = late.min(memory());
         }
     }
-    // Time enough for the slowest rule: an end that only polls tell, from a cache that lags.
+    // Time enough for the slowest rule: an end that only polls show, from a cache that lags.
     week.truth.cut(week.now());
     week.rest(1_200, 300).await;
     week.compare().await;
     assert!(late < early + GROWTH, "memory grew from {early} to {late} KiB");
-    let ledger = size(&week.world.directory.path().join("watch.db"));
-    assert!(ledger < 16 << 20, "watch.db has {ledger} bytes");
+    let outbox = size(&week.world.directory.path().join("watch.db"));
+    assert!(outbox < 16 << 20, "watch.db has {outbox} bytes");
     week.world.stop().await;
     for source in week.truth.keys() {
         let status = week.world.document(&source).await.verdict.status.value;
         assert_eq!(status, Status::Disconnected, "{source} after a clean stop");
     }
     let broadcasts: usize = week.truth.broadcasts.values().map(Vec::len).sum();
-    let (looks, seconds) = (week.world.looks(), begun.elapsed().as_secs());
+    let (probe_counts, seconds) = (week.world.probe_counts(), begun.elapsed().as_secs());
     #[expect(clippy::print_stderr, reason = "whoever runs it by hand wants to know")]
     {
         eprintln!(
-            "{days} days of {sources} sources in {seconds} s: {broadcasts} broadcasts, {looks} looks, {} troubles, \
-             {} starts, at most {early} KiB in the first third, at least {late} KiB in the last, {ledger} bytes of ledger",
-            week.troubles.len(),
+            "{days} days of {sources} sources in {seconds} s: {broadcasts} broadcasts, {probe_counts} looks, {} troubles, \
+             {} starts, at most {early} KiB in the first third, at least {late} KiB in the last, {outbox} bytes of ledger",
+            week.injected_faults.len(),
             week.world.starts
         );
     }

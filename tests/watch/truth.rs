@@ -1,12 +1,12 @@
-//! What is really so in the virtual week: channels that go live and end.
+//! The ground truth of the virtual week: channels that go live and end.
 
 use std::collections::BTreeMap;
 
 use bitbrat::core::source::SourceKey;
 use bitbrat::core::time::Timestamp;
 
-/// The longest time in seconds for which nobody may hear of a channel: an outage of half an hour that begins just before a
-/// look and ends just after the moment of one, and what polls lag behind.
+/// The longest time in seconds without any observation of a channel: an outage of half an hour that begins just before a probe
+/// and ends just after the time of one, and the lag of polls.
 pub const LONGEST_SILENCE: i64 = 9_300;
 
 /// One broadcast.
@@ -17,14 +17,14 @@ pub struct Broadcast {
     pub end: Timestamp,
 }
 
-/// What is really so.
+/// The ground truth.
 pub struct Truth {
     pub broadcasts: BTreeMap<SourceKey, Vec<Broadcast>>,
     changes: BTreeMap<Timestamp, Vec<(SourceKey, String, bool)>>,
 }
 
 impl Truth {
-    /// Makes up `days` of broadcasts of `count` channels: some every day, some seldom, some short.
+    /// Generates `days` of broadcasts of `count` channels: some every day, some seldom, some short.
     pub fn invent(begin: Timestamp, count: u32, days: i64, chance: &mut fastrand::Rng) -> Self {
         let end = begin.plus_secs(days * 86_400);
         let mut broadcasts = BTreeMap::new();
@@ -34,7 +34,7 @@ impl Truth {
             let mut list = Vec::new();
             let mut at = begin.plus_secs(chance.i64(1..86_400));
             while at < end {
-                // Longer than any outage and the pause between looks together, so that it cannot pass unseen.
+                // Longer than any outage and the interval between probes together, so that it cannot pass unobserved.
                 let length = chance.i64(LONGEST_SILENCE..7 * 3_600);
                 list.push(Broadcast {
                     id: format!("{id}{:05}", list.len() + 1),
@@ -60,17 +60,17 @@ impl Truth {
         self.broadcasts.keys().cloned().collect()
     }
 
-    /// The moment of the first change after `now`.
+    /// The time of the first change after `now`.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         self.changes.range(now.plus_millis(1)..).next().map(|(at, _)| *at)
     }
 
-    /// What changes at a moment: the source, its stream, and whether that starts.
+    /// The changes at a time: the source, its stream, and whether that starts.
     pub fn changes_at(&self, at: Timestamp) -> impl Iterator<Item = (SourceKey, String, bool)> {
         self.changes.get(&at).into_iter().flatten().cloned()
     }
 
-    /// Lets nothing change after a moment.
+    /// Removes all changes after a time.
     pub fn cut(&mut self, after: Timestamp) {
         drop(self.changes.split_off(&after.plus_millis(1)));
         for broadcasts in self.broadcasts.values_mut() {
@@ -81,7 +81,7 @@ impl Truth {
         }
     }
 
-    /// The broadcast of a source at a moment.
+    /// The broadcast of a source at a time.
     pub fn at(&self, source: &SourceKey, at: Timestamp) -> Option<&Broadcast> {
         self.broadcasts[source]
             .iter()

@@ -1,11 +1,11 @@
-//! A daemon in this process whose time is moved: the real engine, adapters and files, the simulated Twitch over real sockets,
-//! and a clock that stands still while anything is under way. Hours pass between two instructions, and whatever happens
-//! happens at an exact moment, however slow the machine is.
+//! A daemon in this process whose time is moved: the real engine, adapters and files, the simulated Twitch over real sockets, and
+//! a clock that stands still while anything is in progress. Hours pass between two instructions, and everything happens at an
+//! exact time, however slow the machine is.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,12 +16,12 @@ use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::core::time::Timestamp;
 use bitbrat::core::transition::Transition;
-use bitbrat::http::{Http, HttpOptions};
+use bitbrat::http::{Http, HttpOptions, LenientClock};
 use bitbrat::lifecycle::{Lifecycle, Signal};
 use bitbrat::persist::Persister;
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
-use bitbrat::platforms::{Budget, Platform, PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
+use bitbrat::platforms::{Platform, PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use bitbrat::sim::twitch::{TokenSpec, TwitchUrls};
 use bitbrat::sim::{Sim, SimOptions};
 use bitbrat::store::SourceStore;
@@ -29,38 +29,41 @@ use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 use bitbrat::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
 use bitbrat::watch::engine::{Engine, Parts, Route};
-use bitbrat::watch::intake::Intake;
-use bitbrat::watch::lanes::Lanes;
-use bitbrat::watch::listening::{ListenerReport, Listening};
+use bitbrat::watch::listeners::{ListenerReport, ListenerTask};
+use bitbrat::watch::observations::ObservationSender;
 use bitbrat::watch::overview::View;
+use bitbrat::watch::pollers::Pollers;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::support::flaky::Flaky;
 
-/// When the story begins.
+/// Start time of the simulation.
 pub const START: i64 = 1_780_000_000_000;
 const BOT: &str = "900100";
-/// For so long nothing at all may happen before a wait is given up: pauses between attempts are half a minute at most. How long
-/// it takes in all says something of the machine only.
+/// A wait fails after this time without any activity: the backoff between attempts is half a minute at most. The total duration
+/// depends only on the machine.
 const STILL: Duration = Duration::from_secs(120);
 
 /// The name of every thread of a daemon.
 const THREADS: &str = "moved-daemon";
-/// What has panicked on them.
+/// Number of panics on them.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// How many looks have ended, how many of them for streams, and how many of those with problems.
+/// How many probes have ended, how many of them for streams, and how many of those with problems.
 #[derive(Default)]
-struct Looks {
+struct ProbeCounts {
     any: AtomicU64,
     ended: AtomicU64,
     failed: AtomicU64,
+    /// The problems of the last one that failed.
+    problems: Mutex<String>,
 }
 
-/// Twitch, and a count of the looks at it.
+/// Twitch, and a count of its probes.
 struct Watched {
     twitch: TwitchPlatform,
-    looks: Arc<Looks>,
+    probe_counts: Arc<ProbeCounts>,
 }
 
 #[async_trait]
@@ -69,8 +72,8 @@ impl Platform for Watched {
         self.twitch.name()
     }
 
-    fn budgets(&self) -> Vec<Budget> {
-        self.twitch.budgets()
+    fn rate_limits(&self) -> Vec<RateLimit> {
+        self.twitch.rate_limits()
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
@@ -80,16 +83,18 @@ impl Platform for Watched {
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
         let summary = self.twitch.probe(probes, sources, sink).await;
         if probes.contains(&Probe::Stream) {
-            let failed = u64::from(!summary.problems.is_empty());
-            self.looks.failed.fetch_add(failed, Ordering::SeqCst);
-            self.looks.ended.fetch_add(1, Ordering::SeqCst);
+            if !summary.problems.is_empty() {
+                *self.probe_counts.problems.lock() = format!("{:?}", summary.problems);
+                self.probe_counts.failed.fetch_add(1, Ordering::SeqCst);
+            }
+            self.probe_counts.ended.fetch_add(1, Ordering::SeqCst);
         }
-        self.looks.any.fetch_add(1, Ordering::SeqCst);
+        self.probe_counts.any.fetch_add(1, Ordering::SeqCst);
         summary
     }
 }
 
-/// The world around the daemon, which may run or not.
+/// The environment of the daemon, which may run or not.
 pub struct World {
     pub directory: tempfile::TempDir,
     pub sim: Sim,
@@ -98,22 +103,22 @@ pub struct World {
     store_away: Arc<AtomicBool>,
     sources: Vec<SourceKey>,
     tokens: Arc<dyn TokenStore>,
-    looks: Arc<Looks>,
+    probe_counts: Arc<ProbeCounts>,
     daemon: Option<Daemon>,
 }
 
 /// A running daemon.
 struct Daemon {
-    lanes: Arc<Lanes>,
+    pollers: Arc<Pollers>,
     view: View,
-    /// Where pushes enter; gone as soon as it is asked to stop.
-    intake: Arc<Mutex<Option<Intake>>>,
+    /// Sender of pushes; gone as soon as a stop is requested.
+    observations: Arc<Mutex<Option<ObservationSender>>>,
     signals: mpsc::Sender<Signal>,
     kill: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
 
-/// Waits until nothing of a daemon is at work any more. Not even in its last moment may anything of it have panicked.
+/// Waits until no task of a daemon runs any more. None of them may have panicked, not even at the end.
 async fn over(ended: oneshot::Receiver<()>) {
     ended.await.expect("its threads end");
     assert_eq!(
@@ -123,7 +128,7 @@ async fn over(ended: oneshot::Receiver<()>) {
     );
 }
 
-/// Counts from now on what panics on threads of a daemon: one that is killed leaves nobody behind to notice.
+/// From now on counts panics on threads of a daemon: after a kill no task is left to report them.
 fn count_panics() {
     static COUNTING: Once = Once::new();
     COUNTING.call_once(|| {
@@ -170,7 +175,7 @@ impl World {
             sources,
             store: Arc::new(store),
             store_away: Arc::default(),
-            looks: Arc::default(),
+            probe_counts: Arc::default(),
             daemon: None,
             starts: 0,
         }
@@ -180,8 +185,8 @@ impl World {
         self.sim.clock.now()
     }
 
-    /// Starts the daemon on what a previous one left behind. It has threads of its own, so that its end is an end: nothing of it
-    /// is at work any more when the next one starts.
+    /// Starts the daemon on the state of the previous one. It has threads of its own, so that its end is complete: none of its
+    /// tasks run any more when the next one starts.
     pub async fn start(&mut self) {
         self.starts += 1;
         let life = Life {
@@ -194,7 +199,7 @@ impl World {
                 away: Arc::clone(&self.store_away),
             }),
             tokens: Arc::clone(&self.tokens),
-            looks: Arc::clone(&self.looks),
+            probe_counts: Arc::clone(&self.probe_counts),
             seed: self.starts,
         };
         let (signals, receiver) = mpsc::channel(4);
@@ -216,90 +221,96 @@ impl World {
                     _ = killed => {}
                 }
             });
-            // Drops all tasks where they are, and waits only for what is just being written.
+            // Drops all tasks where they are, and waits only for writes in progress.
             drop(runtime);
             let _ = end.send(());
         });
         running.expect("a thread");
-        let (lanes, view, intake) = started.await.expect("it starts");
+        let (pollers, view, observations) = started.await.expect("it starts");
         self.daemon = Some(Daemon {
-            lanes,
+            pollers,
             view,
-            intake,
+            observations,
             signals,
             kill,
             ended,
         });
     }
 
-    /// Ends the daemon politely: it takes in and tells what is under way, then says goodbye.
+    /// Stops the daemon cleanly: it processes and publishes what is in progress, then reports its end.
     pub async fn stop(&mut self) {
         let daemon = self.daemon.take().expect("it runs");
         daemon.signals.send(Signal::Terminate).await.unwrap();
         over(daemon.ended).await;
     }
 
-    /// Ends the daemon in the middle of whatever it is doing, without a word.
+    /// Stops the daemon in the middle of whatever it is doing, without any report.
     pub async fn kill(&mut self) {
         let daemon = self.daemon.take().expect("it runs");
         daemon.kill.send(()).unwrap();
         over(daemon.ended).await;
     }
 
-    /// Pushes to the daemon. Returns whether anybody heard.
+    /// Pushes to the daemon. Returns whether there was a receiver.
     pub fn push(&self, push: Observation) -> bool {
         let Some(daemon) = &self.daemon else { return false };
-        let intake = daemon.intake.lock().unwrap();
-        if let Some(intake) = &*intake {
-            intake.observe(push);
+        let observations = daemon.observations.lock();
+        if let Some(observations) = &*observations {
+            observations.observe(push);
         }
-        intake.is_some()
+        observations.is_some()
     }
 
-    /// Asks for a look at all sources, without waiting for it.
+    /// Requests a probe of all sources, without waiting for it.
     pub fn ask(&self) {
         if let Some(daemon) = &self.daemon {
             daemon
-                .lanes
+                .pollers
                 .ask(&ProbeSet::from([Probe::Connection, Probe::Stream]));
         }
     }
 
-    /// Looks at all sources, and waits until nothing is under way any more.
-    pub async fn look(&self) {
+    /// Probes all sources, and waits until nothing is in progress any more.
+    pub async fn probe(&self) {
         if self.daemon.is_none() {
             return;
         }
-        // What was pushed before is taken in before.
+        // Earlier pushes are processed first.
         self.settle().await;
-        let before = self.looks();
+        let before = self.probe_counts();
         self.ask();
-        self.wait("a look never ended", || self.looks() > before).await;
+        self.wait("a look never ended", || self.probe_counts() > before)
+            .await;
         self.settle().await;
     }
 
-    /// Looks at all sources for `probes`, which are of one lane, and waits until nothing is under way any more.
-    pub async fn look_for(&self, probes: &[Probe]) {
+    /// Probes all sources for `probes`, which are of one poller, and waits until nothing is in progress any more.
+    pub async fn probe_for(&self, probes: &[Probe]) {
         let daemon = self.daemon.as_ref().expect("it runs");
         self.settle().await;
-        let any = || self.looks.any.load(Ordering::SeqCst);
+        let any = || self.probe_counts.any.load(Ordering::SeqCst);
         let before = any();
-        daemon.lanes.ask(&probes.iter().copied().collect());
+        daemon.pollers.ask(&probes.iter().copied().collect());
         self.wait("a look never ended", || any() > before).await;
         self.settle().await;
     }
 
-    /// Returns how many looks for streams have ended.
-    pub fn looks(&self) -> u64 {
-        self.looks.ended.load(Ordering::SeqCst)
+    /// Returns how many probes of streams have ended.
+    pub fn probe_counts(&self) -> u64 {
+        self.probe_counts.ended.load(Ordering::SeqCst)
     }
 
-    /// Returns how many looks met problems.
-    pub fn failed_looks(&self) -> u64 {
-        self.looks.failed.load(Ordering::SeqCst)
+    /// Returns the problems of the last probe that had any.
+    pub fn last_problems(&self) -> String {
+        self.probe_counts.problems.lock().clone()
     }
 
-    /// Waits until nothing is under way any more: what was learnt is joined and, unless the store is away, stored.
+    /// Returns how many probes had problems.
+    pub fn failed_probes(&self) -> u64 {
+        self.probe_counts.failed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until nothing is in progress any more: observations are merged and, unless the store is unavailable, stored.
     pub async fn settle(&self) {
         let Some(daemon) = &self.daemon else { return };
         let away = self.store_away.load(Ordering::SeqCst);
@@ -310,12 +321,12 @@ impl World {
         .await;
     }
 
-    /// Waits as long as anything moves.
+    /// Waits as long as there is activity.
     async fn wait(&self, otherwise: &str, done: impl Fn() -> bool) {
         let progress = || {
             let view = self.daemon.as_ref().map(|daemon| (daemon.view)());
             let view = view.map(|view| (view.inputs, view.outbox, view.sent));
-            (self.looks.any.load(Ordering::SeqCst), view)
+            (self.probe_counts.any.load(Ordering::SeqCst), view)
         };
         let (mut last, mut moved) = (progress(), Instant::now());
         while !done() {
@@ -328,12 +339,12 @@ impl World {
         }
     }
 
-    /// Takes the store away, or brings it back.
+    /// Makes the store unavailable, or available again.
     pub fn set_store_away(&self, away: bool) {
         self.store_away.store(away, Ordering::SeqCst);
     }
 
-    /// Brings the simulator back to the network, which takes real time.
+    /// Reconnects the simulator to the network, which takes real time.
     pub async fn come_up(&self) {
         self.sim.twitch.host().come_up();
         let address = self.sim.twitch.http().replacen("http://", "", 1);
@@ -354,22 +365,22 @@ impl World {
             .value
     }
 
-    /// Returns the changes of a source's stream that were told, in the order in which they happened.
-    pub async fn told(&self, source: &SourceKey) -> Vec<Transition> {
-        self.told_of(source, Facet::Stream).await
+    /// Returns the published changes of a source's stream, in the order in which they happened.
+    pub async fn transitions(&self, source: &SourceKey) -> Vec<Transition> {
+        self.transitions_of(source, Facet::Stream).await
     }
 
-    /// Returns the changes of one verdict that were told, in the order in which they happened.
-    pub async fn told_of(&self, source: &SourceKey, facet: Facet) -> Vec<Transition> {
+    /// Returns the published changes of one verdict, in the order in which they happened.
+    pub async fn transitions_of(&self, source: &SourceKey, facet: Facet) -> Vec<Transition> {
         let entries = self.store.history(source, 100_000).await.unwrap();
-        let mut told: Vec<_> = entries.into_iter().map(|entry| entry.transition).collect();
-        told.retain(|transition| transition.facet == facet);
-        told.sort_by_key(|transition| transition.at);
-        told
+        let mut transitions: Vec<_> = entries.into_iter().map(|entry| entry.transition).collect();
+        transitions.retain(|transition| transition.facet == facet);
+        transitions.sort_by_key(|transition| transition.at);
+        transitions
     }
 }
 
-/// What a daemon's life needs.
+/// What a daemon's run needs.
 struct Life {
     state: PathBuf,
     sources: Vec<SourceKey>,
@@ -377,20 +388,20 @@ struct Life {
     clock: Arc<dyn Clock>,
     store: Arc<dyn SourceStore>,
     tokens: Arc<dyn TokenStore>,
-    looks: Arc<Looks>,
+    probe_counts: Arc<ProbeCounts>,
     seed: u64,
 }
 
-/// What others hold of a daemon that has started.
-type Started = (Arc<Lanes>, View, Arc<Mutex<Option<Intake>>>);
+/// Handles of a daemon that has started.
+type Started = (Arc<Pollers>, View, Arc<Mutex<Option<ObservationSender>>>);
 
 impl Life {
     async fn live(self, up: oneshot::Sender<Started>, signals: mpsc::Receiver<Signal>) {
         let hours = |count| Duration::from_hours(count);
         let persister = Persister::new(
             self.store,
-            Arc::clone(&self.clock),
-            Economy::every(hours(6)),
+            LenientClock::new(Arc::clone(&self.clock)),
+            WritePolicy::every(hours(6)),
             Chance::seeded(self.seed),
         );
         let options = TwitchOptions {
@@ -400,7 +411,7 @@ impl Life {
             client_secret: Some("hush-secret".to_owned().into()),
             ..TwitchOptions::default()
         };
-        // None of the troubles needs a timeout to be noticed: one that strikes says something of the machine only.
+        // None of the faults needs a timeout to be detected: a timeout would only reflect the machine's speed.
         let patient = HttpOptions {
             connect_timeout: STILL,
             timeout: STILL,
@@ -410,13 +421,14 @@ impl Life {
         let clock = Arc::clone(&self.clock);
         let platform = Watched {
             twitch: TwitchPlatform::new(options, self.tokens, http, clock, Chance::seeded(1)),
-            looks: self.looks,
+            probe_counts: self.probe_counts,
         };
         let parts = Parts {
             state_dir: self.state,
             instance: Some("moved".to_owned()),
             outbox: 100_000,
             sources: self.sources.into_iter().map(Into::into).collect(),
+            stored: Vec::new(),
             platforms: vec![Arc::new(platform) as Arc<dyn Platform>],
             route: Route::Local {
                 persister: Arc::new(persister),
@@ -430,28 +442,31 @@ impl Life {
         };
         let lifecycle = Lifecycle::new();
         let mut engine = Engine::start(parts, &lifecycle.tasks(), true).unwrap();
-        let (ear, intake) = ear();
-        engine.listen(ear);
-        engine.run_lanes();
-        let intake_of_ear = intake.await.expect("the ear runs");
-        let _ = up.send((Arc::clone(&engine.lanes), engine.view(), intake_of_ear));
-        // However long it takes: the test waits for its end and has a time limit of its own.
+        let (harness, observations) = harness();
+        engine.listen(harness);
+        engine.run_pollers();
+        let intake_of_ear = observations.await.expect("the ear runs");
+        let _ = up.send((Arc::clone(&engine.pollers), engine.view(), intake_of_ear));
+        // Without a short limit: the test waits for its end and has a time limit of its own.
         let ended = lifecycle.run_with(signals, hours(1)).await;
         ended.expect("it stops when it is asked to");
     }
 }
 
-/// Hears what is pushed, until the daemon is asked to stop.
-fn ear() -> (Listening, oneshot::Receiver<Arc<Mutex<Option<Intake>>>>) {
-    let (open, intake) = oneshot::channel();
-    let listening = Listening {
+/// Receives pushes, until a stop of the daemon is requested.
+fn harness() -> (
+    ListenerTask,
+    oneshot::Receiver<Arc<Mutex<Option<ObservationSender>>>>,
+) {
+    let (open, observations) = oneshot::channel();
+    let listening = ListenerTask {
         name: "twitch-eventsub".to_owned(),
-        run: Box::new(move |ears, stop| {
+        run: Box::new(move |context, stop| {
             Box::pin(async move {
-                let ear = Arc::new(Mutex::new(Some(ears.intake)));
-                let _ = open.send(Arc::clone(&ear));
+                let harness = Arc::new(Mutex::new(Some(context.observations)));
+                let _ = open.send(Arc::clone(&harness));
                 stop.requested().await;
-                ear.lock().unwrap().take();
+                harness.lock().take();
             })
         }),
         report: Arc::new(|| ListenerReport {
@@ -460,10 +475,9 @@ fn ear() -> (Listening, oneshot::Receiver<Arc<Mutex<Option<Intake>>>>) {
             detail: serde_json::Value::Null,
         }),
     };
-    (listening, intake)
+    (listening, observations)
 }
 
-/// The bot's tokens.
 async fn tokens(sim: &Sim) -> Arc<dyn TokenStore> {
     let tokens = MemoryTokenStore::default();
     let pair = sim.twitch.issue_token(TokenSpec {
@@ -489,7 +503,7 @@ async fn tokens(sim: &Sim) -> Arc<dyn TokenStore> {
     Arc::new(tokens)
 }
 
-/// What EventSub tells of a stream that starts or ends.
+/// EventSub's observation of a stream that starts or ends.
 pub fn pushed(source: &SourceKey, stream: &str, live: bool, at: Timestamp) -> Observation {
     let fact = Fact::StreamPush {
         live,

@@ -1,8 +1,9 @@
-//! The configuration in force: read again on SIGHUP, with names asked for again that had no answer.
+//! The configuration in force: reads it again on SIGHUP, and repeats the lookup of names that could not be resolved.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -11,25 +12,25 @@ use crate::config::Configuration;
 use crate::failure::{ExitCode, Failure};
 use crate::watch::engine::Engine;
 
-/// How often names that could not be resolved are asked for again.
+/// How often the lookup of unresolved names is repeated.
 const ASK_AGAIN: Duration = Duration::from_mins(5);
 
 /// The configuration in force: a SIGHUP replaces it.
 pub(super) type Current = Arc<RwLock<Arc<App>>>;
 
-/// Returns the program as the configuration in force has it.
+/// Returns the application by the configuration in force.
 pub(super) fn current(app: &Current) -> Arc<App> {
-    Arc::clone(&app.read().unwrap_or_else(PoisonError::into_inner))
+    Arc::clone(&app.read())
 }
 
-/// Reads the configuration again when asked to, and asks again for names that had no answer.
+/// Reads the configuration again on request, and repeats the lookup of unresolved names.
 pub(super) async fn follow(
     in_force: &Current,
     engine: &Engine,
     mut reloads: watch::Receiver<u64>,
     reload: Box<dyn Fn() -> Configuration + Send + Sync>,
 ) {
-    // It owns the adapters: they know what is left of each budget, so a reload does not make new ones.
+    // The first application owns the adapters: they count what is left of each rate limit, so a reload does not create new ones.
     let first = current(in_force);
     loop {
         let app = current(in_force);
@@ -51,10 +52,14 @@ pub(super) async fn follow(
         } else {
             app
         };
+        // A token that the changed configuration contains is new and is detected like any other.
+        if asked && let Err(failure) = app.seed_tokens().await {
+            warn!("The tokens of the changed configuration cannot be stored: {failure}");
+        }
         let platforms = match first.platforms().await {
             Ok(platforms) => platforms,
             Err(failure) => {
-                warn!("Sources cannot be looked up: {failure}");
+                warn!("Cannot read the sources: {failure}");
                 continue;
             }
         };
@@ -62,15 +67,15 @@ pub(super) async fn follow(
             Ok(sources) => {
                 first.adopt(&app);
                 engine.reconfigure(sources, app.settings.schedule.cron.clone());
-                *in_force.write().unwrap_or_else(PoisonError::into_inner) = app;
+                *in_force.write() = app;
                 if asked {
                     info!(
-                        sources = engine.attended.count(),
+                        sources = engine.monitored.count(),
                         "The configuration was read again; what is not about sources or schedules counts at the next start"
                     );
                 }
             }
-            Err(failure) => warn!("Names cannot be looked up: {failure}"),
+            Err(failure) => warn!("Cannot resolve names: {failure}"),
         }
     }
 }
@@ -83,8 +88,8 @@ fn next(current: &App, configuration: Configuration) -> Result<App, Failure> {
             "no source is configured any more",
         ));
     }
-    let mut next = App::new(settings, Arc::clone(&current.clock), None)?;
-    // Names are kept where they were; moving the directory takes a restart.
+    let mut next = App::new(settings, Arc::clone(&current.machine_clock), None)?;
+    // The name cache stays where it was; moving the directory takes a restart.
     next.settings.state_dir.clone_from(&current.settings.state_dir);
     Ok(next)
 }

@@ -1,4 +1,4 @@
-//! Looks after the store beside those who use it: does it answer, and is there old history to clear away?
+//! Checks the store periodically, apart from its users: whether it answers, and whether old history is due for deletion.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::persist::Persister;
 use crate::store::SourceStore;
 use crate::watch::engine::TIDY;
 
-/// How often the store is asked whether it answers, and how long it may take.
+/// How often the store is checked, and the timeout of a check.
 const EVERY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Looks at the store now and then, so that readiness knows of it before something is to be written. It only reads: writes
-/// cost money on some stores, and whether they work is told by those that are needed anyway.
+/// Checks the store periodically, so that readiness detects a failure before something has to be written. It only reads: writes
+/// cost money on some stores, and the writes that are needed anyway show whether writing works.
 pub(super) fn start(
     store: &Arc<dyn SourceStore>,
     persister: Option<Arc<Persister>>,
     tasks: &Tasks,
 ) -> Reason {
-    // No platform has a source of this number; what is looked for is an answer.
+    // No platform has a source of this number; only the response matters.
     let nobody = SourceKey::new(PlatformName::Twitch, "1").expect("a number is an id");
-    let trouble: Arc<std::sync::Mutex<Option<String>>> = Arc::default();
+    let trouble: Arc<parking_lot::Mutex<Option<String>>> = Arc::default();
     let (seen, store) = (Arc::clone(&trouble), Arc::clone(store));
     tasks.spawn("store-watch", |stop| async move {
         loop {
@@ -37,7 +37,7 @@ pub(super) fn start(
                 },
                 () = stop.requested() => return,
             };
-            *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+            *seen.lock() = found;
             if !stop.sleep(EVERY).await {
                 return;
             }
@@ -47,12 +47,12 @@ pub(super) fn start(
         let stats = persister.as_ref().map(|persister| persister.stats());
         let refused = stats.filter(|stats| stats.urgent > 0 && stats.failing);
         let unwritten = refused.map(|stats| format!("{} changes are not stored yet", stats.urgent));
-        let seen = trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seen = trouble.lock();
         seen.clone().or(unwritten)
     })
 }
 
-/// Clears away now and then what the store keeps no longer.
+/// Deletes periodically what the store no longer keeps.
 pub(super) fn tidy(store: &Arc<dyn SourceStore>, tasks: &Tasks) {
     let store = Arc::clone(store);
     tasks.spawn("store-tidy", |stop| async move {

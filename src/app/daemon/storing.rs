@@ -1,4 +1,4 @@
-//! The role `persist`: stores what the bus tells, and counts the chat on it.
+//! The role `persist`: stores events from the bus, and counts the chat on it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,12 +8,12 @@ use crate::app::{App, listeners};
 use crate::bus::EventBus;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Tasks;
-use crate::persist::chat::{self, ChatCounter, Roster, Tally};
+use crate::persist::chat::{self, Channels, ChatCounter, Tally};
 use crate::persist::consumer::{Consumer, Counts};
 use crate::persist::overview;
 use crate::store::SourceStore;
 
-/// Starts what stores what the bus tells, and what counts the chat on it.
+/// Starts what stores events from the bus, and what counts the chat on it.
 pub(super) fn start(
     app: &Arc<App>,
     bus: &Arc<dyn EventBus>,
@@ -22,12 +22,12 @@ pub(super) fn start(
 ) -> Result<(overview::ViewOf, Reason), Failure> {
     let persister = Arc::new(app.persister(Arc::clone(store)));
     let counts = Arc::new(Counts::default());
-    let roster = Arc::new(Roster::default());
-    let learning = Arc::clone(&roster);
+    let channels = Arc::new(Channels::default());
+    let learning = Arc::clone(&channels);
     let consumer = Consumer {
         bus: Arc::clone(bus),
         persister: Arc::clone(&persister),
-        clock: Arc::clone(&app.clock),
+        clock: app.evidence_clock(),
         chance: app.chance.clone(),
         counts: Arc::clone(&counts),
         coalesce: true,
@@ -47,8 +47,8 @@ pub(super) fn start(
         store: Arc::clone(store),
         tally: Arc::clone(&tally),
         writer: chat_writer(app),
-        roster,
-        clock: Arc::clone(&app.clock),
+        channels,
+        clock: Arc::clone(&app.machine_clock),
         chance: app.chance.clone(),
         counts: Arc::new(chat::Counts::default()),
         elsewhere: listeners::chat_counted(app),
@@ -58,23 +58,24 @@ pub(super) fn start(
         persister,
         chat: Arc::clone(&chat.counts),
         tally,
-        clock: Arc::clone(&app.clock),
+        clock: Arc::clone(&app.machine_clock),
     };
     tasks.spawn("persister", |stop| consumer.run(stop));
     tasks.spawn("chat-counter", |stop| chat.run(stop));
-    let location = bus.location();
+    let bus = Arc::clone(bus);
     let reason: Reason = Arc::new(move || {
         let healthy = counts.healthy.load(Ordering::Relaxed);
-        (!healthy).then(|| format!("{location} is not read, or what it tells is not stored"))
+        let unread = || format!("events of {} are not read, or not stored", bus.location());
+        bus.interruption().or_else(|| (!healthy).then(unread))
     });
     Ok((own, reason))
 }
 
-/// The name under which this process counts the chat on the bus: its own, and the same after every restart.
+/// The name under which this process counts the chat on the bus: unique, and the same after every restart.
 fn chat_writer(app: &App) -> String {
     let instance = app.settings.watch.instance.clone();
     let name = instance.unwrap_or_else(|| {
-        // The directory is what stays the same, and nobody else counts in it.
+        // The directory stays the same, and no other process counts in it.
         let directory = app.settings.state_dir.display().to_string();
         let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
         uuid::Uuid::new_v5(

@@ -1,4 +1,4 @@
-//! Discord's gateway in the daemon: one connection, begun anew when the guilds or the token change.
+//! Discord's gateway in the daemon: one connection, replaced when the guilds or the token change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,46 +11,50 @@ use crate::app::App;
 use crate::core::counters::Counters;
 use crate::core::observation::ErrorInfo;
 use crate::core::source::{PlatformName, SourceKey};
+use crate::core::stream::evidence::StreamEvidence;
 use crate::failure::Failure;
 use crate::lifecycle::Stop;
 use crate::platforms::discord::DiscordPlatform;
-use crate::platforms::discord::gateway::{Board, Ending, GatewayOptions};
-use crate::watch::attended::Attendee;
+use crate::platforms::discord::gateway::{Board, GatewayOptions, Shutdown};
 use crate::watch::engine::Engine;
-use crate::watch::listening::{Ears, ListenerReport, Listening};
+use crate::watch::listeners::{ListenerContext, ListenerReport, ListenerTask};
+use crate::watch::monitored::MonitoredSource;
 
-/// Starts listening to the gateway.
+/// Starts the gateway listener.
 pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<(), Failure> {
     let writer = format!("{}-gateway", engine.instance());
     let board = Arc::<Board>::default();
-    let ear = Ear {
+    let ear = Receiver {
         restored: engine.totals(&writer).into_iter().collect(),
+        streams: engine.streams(PlatformName::Discord).into_iter().collect(),
         discord: app.own_discord().await?,
         board: Arc::clone(&board),
         writer,
     };
-    engine.listen(Listening {
+    engine.listen(ListenerTask {
         name: "discord-gateway".to_owned(),
-        run: Box::new(move |ears, stop| ear.run(ears, stop).boxed()),
+        run: Box::new(move |context, stop| ear.run(context, stop).boxed()),
         report: Arc::new(move || report(&board)),
     });
     Ok(())
 }
 
-/// Listens for the daemon.
-struct Ear {
+/// Receives events for the daemon.
+struct Receiver {
     discord: Arc<DiscordPlatform>,
     board: Arc<Board>,
     writer: String,
     restored: BTreeMap<SourceKey, Counters>,
+    /// What an earlier process had stored, for the first listener.
+    streams: BTreeMap<SourceKey, StreamEvidence>,
 }
 
-/// Returns the guilds that the gateway tells of: the bot's, not those of other bots.
-async fn heard(discord: &DiscordPlatform, ears: &Ears) -> Vec<Attendee> {
+/// Returns the guilds that the gateway reports: the bot's, not those of other bots.
+async fn receive(discord: &DiscordPlatform, context: &ListenerContext) -> Vec<MonitoredSource> {
     let others = discord
-        .with_own_bot(&ears.attended.of(PlatformName::Discord))
+        .with_own_bot(&context.monitored.of(PlatformName::Discord))
         .await;
-    let all = ears.attended.all();
+    let all = context.monitored.all();
     let guilds = all.get(&PlatformName::Discord).into_iter().flatten();
     guilds
         .filter(|guild| !others.contains(&guild.key))
@@ -58,16 +62,18 @@ async fn heard(discord: &DiscordPlatform, ears: &Ears) -> Vec<Attendee> {
         .collect()
 }
 
-impl Ear {
-    async fn run(mut self, ears: Ears, stop: Stop) {
-        let (mut changes, mut tokens) = (ears.attended.follow(), self.discord.token_changes());
+impl Receiver {
+    async fn run(mut self, context: ListenerContext, stop: Stop) {
+        let (mut changes, mut tokens) = (context.monitored.follow(), self.discord.token_changes());
         loop {
-            let sources = heard(&self.discord, &ears).await;
+            let sources = receive(&self.discord, &context).await;
             changes.mark_unchanged();
             tokens.mark_unchanged();
             let options = GatewayOptions {
                 sources: sources.iter().map(|guild| guild.key.clone()).collect(),
                 restored: self.restored.clone(),
+                // Later listeners resume the session that was stored when the previous one ended.
+                streams: std::mem::take(&mut self.streams),
                 writer: self.writer.clone(),
                 board: Arc::clone(&self.board),
                 ..GatewayOptions::default()
@@ -77,7 +83,7 @@ impl Ear {
                     tokio::select! {
                         changed = changes.changed() => match changed {
                             Ok(()) => {
-                                if heard(&self.discord, &ears).await != sources {
+                                if receive(&self.discord, &context).await != sources {
                                     return "the guilds";
                                 }
                             }
@@ -92,16 +98,16 @@ impl Ear {
             };
             let ending = async {
                 tokio::select! {
-                    () = stop.requested() => Ending::Farewell,
+                    () = stop.requested() => Shutdown::Final,
                     what = another => {
                         info!("Listens to Discord's gateway anew, because {what} changed");
-                        Ending::HandOver
+                        Shutdown::Handover
                     }
                 }
             };
             match self.discord.listener(options) {
                 Ok(listener) if !sources.is_empty() => {
-                    let totals = listener.run(ending, ears.channel("discord-gateway")).await;
+                    let totals = listener.run(ending, context.channel("discord-gateway")).await;
                     self.restored.extend(totals);
                 }
                 Ok(_) => {

@@ -1,14 +1,15 @@
-//! Kick's webhooks in the daemon: deliveries come in over the web server, their subscriptions are held against Kick's list,
-//! and polls are held against both.
+//! Kick's webhooks in the daemon: the web server receives deliveries, their subscriptions are compared with Kick's list, and
+//! polls are compared with both.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,79 +25,81 @@ use crate::platforms::kick::webhook::{self, WebhookListener};
 use crate::platforms::kick::{KickPlatform, Reconciled};
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink as _};
 use crate::watch::engine::Engine;
-use crate::watch::listening::{Ears, ListenerReport, Listening};
+use crate::watch::listeners::{ListenerContext, ListenerReport, ListenerTask};
 
-/// How often webhooks are held against what polls have found.
+/// How often webhooks are compared with the results of polls.
 const COMPARE: Duration = Duration::from_secs(30);
-/// How often subscriptions are held against Kick's list. Kick ends them after a day of failed deliveries, and all of them when
-/// somebody turns the switch in its settings.
+/// How often subscriptions are compared with Kick's list. Kick removes them after a day of failed deliveries, and all of them
+/// when the switch in its settings is turned off.
 const RECONCILE: Duration = Duration::from_mins(15);
-/// How soon again when something was left over or could not be found out.
+/// Delay before the next attempt when something was left over or could not be determined.
 const AGAIN: Duration = Duration::from_mins(1);
-/// Deliveries that may wait to be taken in.
-const HEARD: usize = 4_096;
+/// Deliveries that may wait to be processed.
+const CAPACITY: usize = 4_096;
 
-/// Starts taking webhooks. Returns the page that Kick posts to.
+/// Starts receiving webhooks. Returns the route that Kick posts to.
 pub(super) fn start(app: &App, engine: &mut Engine) -> Router {
     let writer = format!("{}-webhook", engine.instance());
-    let (out, heard) = mpsc::channel(HEARD);
+    let (out, receive) = mpsc::channel(CAPACITY);
     let kick = app.own_kick();
     let hook = kick.webhook_listener(out, &writer);
-    hook.track(&engine.attended.of(PlatformName::Kick));
+    hook.track(&engine.monitored.of(PlatformName::Kick));
     for (source, totals) in engine.totals(&writer) {
         hook.restore(&source, totals);
     }
     let learning = Arc::clone(&hook);
     engine.show(Arc::new(move |observation| learning.learn(observation)));
     let standing = Arc::new(Standing::default());
-    let ear = Ear {
+    let ear = Receiver {
         kick,
         hook: Arc::clone(&hook),
         standing: Arc::clone(&standing),
-        clock: Arc::clone(&app.clock),
+        clock: Arc::clone(&app.machine_clock),
     };
     let counting = Arc::clone(&hook);
-    engine.listen(Listening {
+    engine.listen(ListenerTask {
         name: "kick-webhook".to_owned(),
-        run: Box::new(move |ears, stop| ear.run(heard, ears, stop).boxed()),
+        run: Box::new(move |context, stop| ear.run(receive, context, stop).boxed()),
         report: Arc::new(move || standing.report(&counting)),
     });
     webhook::routes(hook)
 }
 
-/// What one round of reconciling has brought.
+/// Result of one reconciliation.
 type Round = Result<Reconciled, PlatformError>;
 
-/// Listens for the daemon.
-struct Ear {
+/// Receives webhooks for the daemon.
+struct Receiver {
     kick: Arc<KickPlatform>,
     hook: Arc<WebhookListener>,
     standing: Arc<Standing>,
     clock: Arc<dyn Clock>,
 }
 
-impl Ear {
-    async fn run(self, mut heard: mpsc::Receiver<Observation>, ears: Ears, stop: Stop) {
-        let mut changes = ears.attended.follow();
+impl Receiver {
+    async fn run(self, mut receive: mpsc::Receiver<Observation>, context: ListenerContext, stop: Stop) {
+        let mut changes = context.monitored.follow();
+        let mut tokens = context.token_changes_of(PlatformName::Kick);
         let mut compare = tokio::time::interval(COMPARE);
         let mut due = Instant::now();
         let mut renew: BTreeSet<SourceKey> = BTreeSet::new();
         let mut rounds: FuturesUnordered<BoxFuture<'_, Round>> = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some(observation) = heard.recv() => {
+                Some(observation) = receive.recv() => {
                     self.standing.lock().silent.remove(&observation.source);
-                    ears.intake.observe(observation);
+                    context.observations.observe(observation);
                 }
                 Ok(()) = changes.changed() => {
-                    self.hook.track(&ears.attended.of(PlatformName::Kick));
+                    self.hook.track(&context.monitored.of(PlatformName::Kick));
                     due = Instant::now();
                 }
+                () = tokens.changed() => due = Instant::now(),
                 _ = compare.tick() => {
                     for (source, observations) in self.hook.fallen_silent() {
                         warn!(source.key = %source, "Kick's webhooks of this source are silent; their subscriptions are renewed");
-                        for observation in observations { ears.intake.observe(observation); }
-                        ears.lanes.ask_now(std::slice::from_ref(&source), &ProbeSet::from([Probe::Stream]));
+                        for observation in observations { context.observations.observe(observation); }
+                        context.pollers.ask_now(std::slice::from_ref(&source), &ProbeSet::from([Probe::Stream]));
                         self.standing.lock().silent.insert(source.clone());
                         renew.insert(source);
                         due = Instant::now();
@@ -104,25 +107,25 @@ impl Ear {
                 }
                 Some(round) = rounds.next() => due = Instant::now() + self.settle(round),
                 () = tokio::time::sleep_until(due), if rounds.is_empty() => {
-                    let wanted = ears.attended.of(PlatformName::Kick);
+                    let wanted = context.monitored.of(PlatformName::Kick);
                     let renewed: Vec<_> = std::mem::take(&mut renew).into_iter().collect();
-                    // What changes something leaves to polls, which are the truth, what they need.
+                    // Changes leave polls, which are authoritative, as much of the quota as they need.
                     let share = self.kick.share_for_changes(wanted.len());
-                    let (kick, intake) = (&self.kick, ears.intake.clone());
+                    let (kick, observations) = (&self.kick, context.observations.clone());
                     rounds.push(async move {
-                        kick.reconcile_webhooks(&wanted, &renewed, share, &intake).await
+                        kick.reconcile_webhooks(&wanted, &renewed, share, &observations).await
                     }.boxed());
                 }
                 () = stop.requested() => break,
             }
         }
-        // What was answered with 200 is ours to keep.
-        while let Ok(observation) = heard.try_recv() {
-            ears.intake.observe(observation);
+        // Deliveries that were answered with 200 must not be lost.
+        while let Ok(observation) = receive.try_recv() {
+            context.observations.observe(observation);
         }
     }
 
-    /// Takes in how a round went; returns when the next one is due.
+    /// Processes the result of a round; returns when the next one is due.
     fn settle(&self, round: Round) -> Duration {
         let mut checked = self.standing.lock();
         let before = checked.trouble.take();
@@ -158,23 +161,23 @@ impl Ear {
     }
 }
 
-/// How the subscriptions stand.
+/// Status of the subscriptions.
 #[derive(Default)]
 struct Standing(Mutex<Checked>);
 
 #[derive(Default)]
 struct Checked {
-    /// When they were last held against Kick's list.
+    /// When they were last compared with Kick's list.
     at: Option<Timestamp>,
     last: Reconciled,
     trouble: Option<String>,
-    /// Sources of which polls saw what no webhook told.
+    /// Sources whose changes polls detected and no webhook reported.
     silent: BTreeSet<SourceKey>,
 }
 
 impl Standing {
     fn lock(&self) -> MutexGuard<'_, Checked> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn report(&self, hook: &WebhookListener) -> ListenerReport {
@@ -184,7 +187,7 @@ impl Standing {
             (None, None) => Some("subscriptions were not checked yet".to_owned()),
             (None, Some(_)) => None,
         };
-        // What single sources lack is theirs to tell; that others hear nothing would be no reason to start us again.
+        // What single sources lack is reported with those sources; that others receive nothing is no reason to restart.
         let mut summary = format!("{} webhooks accepted", counts.accepted);
         for (count, what) in [
             (checked.last.left, "sources yet to be subscribed"),
@@ -206,7 +209,7 @@ impl Standing {
                     "checkedAt": checked.at, "created": checked.last.created, "deleted": checked.last.deleted,
                     "left": checked.last.left, "problems": checked.last.problems,
                 },
-                "silent": checked.silent, "trouble": checked.trouble,
+                "silent": checked.silent, "problem": checked.trouble,
             }),
         }
     }

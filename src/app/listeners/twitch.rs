@@ -1,4 +1,4 @@
-//! Twitch's EventSub in this program: its listener on the daemon's ear, and its plan for people.
+//! Twitch's EventSub in this program: its listener, and the plan that `watch --plan` shows.
 
 use std::sync::Arc;
 
@@ -10,16 +10,18 @@ use crate::core::source::PlatformName;
 use crate::failure::Failure;
 use crate::lifecycle::Stop;
 use crate::platforms::twitch::eventsub::planner::{Channel, Limits, Plan};
-use crate::platforms::twitch::eventsub::{EventSubListener, EventSubOptions, FileMemory, Status};
-use crate::platforms::{Heard, Listener as _, ProbeSink as _};
-use crate::watch::attended::{Attended, Attendee};
+use crate::platforms::twitch::eventsub::{
+    EventSubHandle, EventSubListener, EventSubOptions, FileMemory, Status,
+};
+use crate::platforms::{Listener as _, ListenerEvent, ProbeSink as _};
 use crate::watch::engine::Engine;
-use crate::watch::listening::{Ears, ListenerReport, Listening};
+use crate::watch::listeners::{ListenerContext, ListenerReport, ListenerTask};
+use crate::watch::monitored::{MonitoredSource, MonitoredSources};
 
 /// The listener's name, which is also that of its page.
 const NAME: &str = "twitch-eventsub";
-/// What the listener may tell before it waits for us.
-const HEARD: usize = 4096;
+/// Capacity of the channel from the listener.
+const CAPACITY: usize = 4096;
 
 /// Returns whether incoming chat of Twitch is counted over EventSub, and hence nowhere else.
 pub(super) fn counts_chat(app: &App) -> bool {
@@ -30,32 +32,32 @@ pub(super) fn counts_chat(app: &App) -> bool {
 /// Starts the listener.
 pub(super) fn listen(app: &Arc<App>, engine: &mut Engine) {
     let writer = format!("{}-eventsub", engine.instance());
-    let (channels, watched) = watch::channel(attended(&engine.attended));
+    let (channels, watched) = watch::channel(monitored(&engine.monitored));
     let options = EventSubOptions {
         chat: counts_chat(app),
         restored: engine.totals(&writer).into_iter().collect(),
         writer,
         left_open: engine.left_open(Transport::EventSub),
         memory: Some(Arc::new(FileMemory::new(
-            app.settings.state_dir.join("eventsub-heard"),
+            app.settings.state_dir.join("eventsub-seen"),
         ))),
         ..EventSubOptions::new(watched)
     };
     let (listener, handle) = app.own_twitch().listener(options);
-    let compared = handle.clone();
+    let (compared, retried) = (handle.clone(), handle.clone());
     engine.show(Arc::new(move |observation| compared.polled(observation)));
-    engine.listen(Listening {
+    engine.listen(ListenerTask {
         name: NAME.to_owned(),
-        run: Box::new(move |ears, stop| Box::pin(run(listener, channels, ears, stop))),
+        run: Box::new(move |context, stop| Box::pin(run(listener, retried, channels, context, stop))),
         report: Arc::new(move || report(&handle.status())),
     });
 }
 
-/// Nobody listens: what an earlier run left open is closed, so that its last word does not stand for ever.
+/// Without a listener, closes what an earlier run left open, so that its last report does not stay in force.
 pub(super) fn leave_closed(app: &App, engine: &Engine) {
-    let attended = engine.attended.of(PlatformName::Twitch);
+    let monitored = engine.monitored.of(PlatformName::Twitch);
     for source in engine.left_open(Transport::EventSub) {
-        if !attended.contains(&source) {
+        if !monitored.contains(&source) {
             continue;
         }
         let closed = Fact::Connection {
@@ -71,22 +73,32 @@ pub(super) fn leave_closed(app: &App, engine: &Engine) {
     }
 }
 
-/// Runs the listener, hands on what it hears, and lets it follow the configuration.
-async fn run(listener: EventSubListener, channels: watch::Sender<Vec<Channel>>, ears: Ears, stop: Stop) {
-    let (sink, mut heard) = mpsc::channel(HEARD);
-    let mut changes = ears.attended.follow();
+/// Runs the listener, forwards its observations, and applies configuration changes to it.
+async fn run(
+    listener: EventSubListener,
+    handle: EventSubHandle,
+    channels: watch::Sender<Vec<Channel>>,
+    context: ListenerContext,
+    stop: Stop,
+) {
+    let (sink, mut receive) = mpsc::channel(CAPACITY);
+    let (mut changes, mut tokens) = (
+        context.monitored.follow(),
+        context.token_changes_of(PlatformName::Twitch),
+    );
     let stopped = Box::pin(async move { stop.requested().await });
     let listening = Box::new(listener).listen(stopped, sink);
     let handing_on = async {
         loop {
             tokio::select! {
-                told = heard.recv() => match told {
-                    Some(Heard::Observed(observation)) => ears.intake.observe(observation),
-                    Some(Heard::Missed { sources, probes }) => ears.lanes.ask_now(&sources, &probes),
+                told = receive.recv() => match told {
+                    Some(ListenerEvent::Observed(observation)) => context.observations.observe(observation),
+                    Some(ListenerEvent::Missed { sources, probes }) => context.pollers.ask_now(&sources, &probes),
                     None => return,
                 },
+                () = tokens.changed() => handle.retry(),
                 Ok(()) = changes.changed() => {
-                    let next = attended(&ears.attended);
+                    let next = monitored(&context.monitored);
                     channels.send_if_modified(|now| {
                         let differs = *now != next;
                         *now = next;
@@ -107,13 +119,13 @@ fn report(status: &Status) -> ListenerReport {
     }
 }
 
-fn attended(attended: &Attended) -> Vec<Channel> {
-    let roll = attended.all();
+fn monitored(monitored: &MonitoredSources) -> Vec<Channel> {
+    let roll = monitored.all();
     let twitch = roll.get(&PlatformName::Twitch).into_iter().flatten();
     twitch.map(channel).collect()
 }
 
-fn channel(attendee: &Attendee) -> Channel {
+fn channel(attendee: &MonitoredSource) -> Channel {
     Channel {
         source: attendee.key.clone(),
         priority: attendee.priority,
@@ -121,8 +133,8 @@ fn channel(attendee: &Attendee) -> Channel {
 }
 
 impl App {
-    /// Plans which Twitch channels `watch` would listen to, and which it would poll. No socket is opened; only a token that
-    /// was never checked is.
+    /// Plans which Twitch channels `watch` would subscribe to, and which it would poll. No socket is opened; only a token that
+    /// was never checked is checked.
     pub async fn eventsub_plan(&self) -> Result<(Vec<Channel>, Plan), Failure> {
         let platforms = self.platforms().await?;
         let attendees = self.attendees(&platforms).await?;
@@ -136,7 +148,7 @@ impl App {
         Ok((channels, plan))
     }
 
-    /// Says what the plan is for one source, as far as that is known without asking anybody.
+    /// Returns the plan, as far as it follows from stored data, without any request.
     pub async fn eventsub_plan_by_memory(&self) -> Plan {
         let attendees = self.remembered();
         let channels: Vec<_> = of_twitch(&attendees).collect();
@@ -150,7 +162,7 @@ impl App {
 
 const OFF: &str = "twitch.eventsub is switched off";
 
-fn of_twitch(attendees: &[Attendee]) -> impl Iterator<Item = Channel> {
+fn of_twitch(attendees: &[MonitoredSource]) -> impl Iterator<Item = Channel> {
     attendees
         .iter()
         .filter(|attendee| attendee.key.platform() == PlatformName::Twitch)

@@ -1,4 +1,4 @@
-//! Discord in this program: its adapter, as the settings have it.
+//! Builds the Discord adapter from the settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,28 +17,34 @@ use crate::tokens::{Seed, TokenStore};
 impl App {
     /// Returns the adapter of this process.
     pub(in crate::app) async fn own_discord(&self) -> Result<Arc<DiscordPlatform>, Failure> {
-        let made = || async { Ok::<_, Failure>(Arc::new(build(self, Arc::clone(&self.tokens)).await?)) };
+        let made =
+            || async { Ok::<_, Failure>(Arc::new(build(self, Arc::clone(&self.tokens), false).await?)) };
         Ok(Arc::clone(self.adapters.discord.get_or_try_init(made).await?))
     }
 
-    /// Returns the id of Discord's application that the bot belongs to, with one request; `None` when nobody tells it.
+    /// Returns the id of Discord's application that the bot belongs to, with one request; `None` when Discord does not return it.
     pub async fn discord_application(&self, guild: &SourceKey) -> Option<String> {
         self.own_discord().await.ok()?.application_id(guild).await
     }
 
-    /// Returns what Discord's bot is called, with one request; `None` when nobody tells it.
+    /// Returns the name of Discord's bot, with one request; `None` when Discord does not return it.
     pub async fn discord_name(&self) -> Option<String> {
         self.own_discord().await.ok()?.whoami().await.ok()?.name
     }
 
-    /// Returns how Discord's budget of gateway sessions stands; begins none.
+    /// Returns the state of Discord's session start limit; begins no session.
     pub async fn discord_sessions(&self) -> Result<SessionStarts, Failure> {
         Ok(self.own_discord().await?.session_starts().await?)
     }
 }
 
-/// Builds Discord with the bot's token from `tokens`, where it may be replaced while we run.
-pub(super) async fn build(app: &App, tokens: Arc<dyn TokenStore>) -> Result<DiscordPlatform, Failure> {
+/// Builds Discord with the bot's token from `tokens`, where it may be replaced while the process runs. With `try_refused`, a
+/// token that was rejected lately is tried once more.
+pub(super) async fn build(
+    app: &App,
+    tokens: Arc<dyn TokenStore>,
+    try_refused: bool,
+) -> Result<DiscordPlatform, Failure> {
     let settings = &app.settings.discord;
     let token = tokens.load(&discord::bot()).await?.map(|token| token.access);
     let options = DiscordOptions {
@@ -53,9 +59,10 @@ pub(super) async fn build(app: &App, tokens: Arc<dyn TokenStore>) -> Result<Disc
             config::StreamFrom::GoLive => Some(StreamFrom::GoLive),
         },
         state_dir: Some(app.settings.state_dir.clone()),
+        try_refused,
         ..DiscordOptions::default()
     };
-    let discord = DiscordPlatform::new(options, Arc::clone(&app.clock), app.chance.clone())?;
+    let discord = DiscordPlatform::new(options, Arc::clone(&app.machine_clock), app.chance.clone())?;
     Ok(discord.following(tokens))
 }
 
@@ -82,12 +89,12 @@ pub(super) fn guilds(settings: &Settings) -> BTreeMap<u64, GuildOptions> {
     guilds.collect()
 }
 
-/// Returns the addresses that Discord is reached at over HTTP, with what each is for.
+/// Returns Discord's HTTP addresses, with what each is for.
 pub(super) fn addresses(settings: &DiscordSettings) -> Vec<(&'static str, Url)> {
     vec![("api", settings.api_url.clone())]
 }
 
-/// Returns the bot's token that the configuration brings.
+/// Returns the configured token of the bot.
 pub(super) fn seed(settings: &DiscordSettings) -> Option<Seed> {
     Some(Seed {
         access: settings.bot_token.clone()?,

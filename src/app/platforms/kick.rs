@@ -1,4 +1,4 @@
-//! Kick in this program: its adapter, as the settings have it.
+//! Builds the Kick adapter from the settings.
 
 use std::sync::Arc;
 
@@ -36,24 +36,24 @@ pub(super) fn build(app: &App, tokens: Arc<dyn TokenStore>) -> KickPlatform {
         requests_per_minute: settings.requests_per_minute,
         ..KickOptions::default()
     };
-    let (http, clock) = (app.http.clone(), Arc::clone(&app.clock));
+    let (http, clock) = (app.http.clone(), Arc::clone(&app.machine_clock));
     KickPlatform::new(options, tokens, http, clock, app.chance.clone())
 }
 
-/// Returns the addresses that Kick is reached at over HTTP, with what each is for.
+/// Returns Kick's HTTP addresses, with what each is for.
 pub(super) fn addresses(settings: &KickSettings) -> Vec<(&'static str, Url)> {
     vec![
-        ("authorisation", settings.auth_url.clone()),
+        ("authorization", settings.auth_url.clone()),
         ("api", settings.api_url.clone()),
     ]
 }
 
-/// Whether Kick can be asked without the bot's token: with its secret the application speaks for itself.
+/// Whether Kick can be used without the bot's token: with its secret the application has a token of its own.
 pub(super) fn does_without_bot(settings: &KickSettings) -> bool {
     settings.client_secret.is_some()
 }
 
-/// Returns the bot's token that the configuration brings.
+/// Returns the configured token of the bot.
 pub(super) fn seed(settings: &KickSettings) -> Option<Seed> {
     Some(Seed {
         access: settings.bot_access_token.clone()?,

@@ -1,4 +1,4 @@
-//! Twitch in this program: its adapter, as the settings have it.
+//! Builds the Twitch adapter from the settings.
 
 use std::sync::Arc;
 
@@ -30,24 +30,29 @@ pub(super) fn build(app: &App, tokens: Arc<dyn TokenStore>) -> TwitchPlatform {
         bot_user_id: settings.bot_user_id.clone(),
         ..TwitchOptions::default()
     };
-    let (http, clock) = (app.http.clone(), Arc::clone(&app.clock));
+    let (http, clock) = (app.http.clone(), Arc::clone(&app.machine_clock));
     TwitchPlatform::new(options, tokens, http, clock, app.chance.clone())
 }
 
-/// Returns the addresses that Twitch is reached at over HTTP, with what each is for.
+/// Returns Twitch's HTTP addresses, with what each is for.
 pub(super) fn addresses(settings: &TwitchSettings) -> Vec<(&'static str, Url)> {
-    vec![
-        ("authorisation", settings.auth_url.clone()),
+    let mut addresses = vec![
+        ("authorization", settings.auth_url.clone()),
         ("api", settings.helix_url.clone()),
-    ]
+    ];
+    // Usually it is Helix. Where it is not, this address gets no request before a subscription is wanted.
+    if settings.eventsub && settings.eventsub_rest_url != settings.helix_url {
+        addresses.push(("eventsub api", settings.eventsub_rest_url.clone()));
+    }
+    addresses
 }
 
-/// Whether Twitch can be asked without the bot's token: with its secret the application speaks for itself.
+/// Whether Twitch can be used without the bot's token: with its secret the application has a token of its own.
 pub(super) fn does_without_bot(settings: &TwitchSettings) -> bool {
     settings.client_id.is_some() && settings.client_secret.is_some()
 }
 
-/// Returns the bot's token that the configuration brings.
+/// Returns the configured token of the bot.
 pub(super) fn seed(settings: &TwitchSettings) -> Option<Seed> {
     Some(Seed {
         access: settings.bot_access_token.clone()?,

@@ -1,23 +1,30 @@
-//! `auth status|login|logout`: authorisations of the bot and of broadcasters.
+//! `auth status|login|logout`: authorizations of the bot and of broadcasters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Read as _};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 
+use crate::app::Untried;
+use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::look;
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, write_err};
 use crate::cli::reports::auth::{AuthReport, AuthState, IdentityItem};
-use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity};
+use crate::cli::run_probe;
+use crate::cli::source_arg::{self, SourceArg};
+use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
-use crate::platforms::{Platform, Probe, ProbeSet, discord};
-use crate::tokens::{MemoryTokenStore, RefreshState, RefreshToken, StoredToken, TokenRecord, TokenStore};
+use crate::platforms::kit::answer::OTHER_ACCOUNT;
+use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject, discord};
+use crate::tokens::{
+    APP_REFUSED, MemoryTokenStore, RefreshState, RefreshToken, StoredToken, TokenRecord, TokenStore,
+};
 
-/// What to do with authorisations.
+/// Accounts of the bot and of broadcasters.
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -30,9 +37,10 @@ pub enum AuthCommand {
     Logout(LogoutArgs),
 }
 
-/// Show every identity and ask its platform whether it is still authorised
+/// Show every account and check its token with its platform
 ///
-/// Tokens that have ended are renewed on the way, where they can be. 4: one is expired, revoked or missing.
+/// Expired tokens are refreshed where that is possible. Exit code 4: a token is expired, revoked or missing, or a client id or
+/// secret is refused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -41,14 +49,14 @@ Examples:
   bitbrat auth status -o json | jq '.items[] | {identity, status, expiresAt}'")]
 pub struct StatusArgs {
     /// Only this platform
-    #[arg(value_name = "PLATFORM", value_parser = platform)]
+    #[arg(value_name = "PLATFORM", value_parser = platform, add = ArgValueCompleter::new(complete::platforms))]
     platform: Option<PlatformName>,
-    /// Ask nobody; show what is stored
+    /// Check nothing; show what is stored
     #[arg(long)]
     offline: bool,
 }
 
-/// Give an identity an authorisation
+/// Log in, or store a token for an account
 ///
 /// The token is read from standard input: the access token on the first line, its refresh token on the second where there
 /// is one. It is kept only after the platform has accepted it.
@@ -57,22 +65,23 @@ pub struct StatusArgs {
 Examples:
   bitbrat auth login twitch --with-token < token.txt
   pass show twitch/bot | bitbrat auth login twitch --with-token
-  bitbrat auth login twitch --as broadcaster:123456 --with-token < token.txt")]
+  bitbrat auth login twitch --as broadcaster:123456 --with-token < token.txt
+  bitbrat auth login twitch --as broadcaster:pixelmeadow --with-token < token.txt")]
 pub struct LoginArgs {
     /// The platform
-    #[arg(value_name = "PLATFORM", value_parser = platform)]
+    #[arg(value_name = "PLATFORM", value_parser = platform, add = ArgValueCompleter::new(complete::platforms))]
     platform: PlatformName,
-    /// Whose authorisation it is: bot, or broadcaster:ID; on Discord bot:ID for the bot of one guild
-    #[arg(long = "as", value_name = "IDENTITY", default_value = "bot")]
+    /// The account: bot, or broadcaster:ID (or its name); on Discord bot:ID for the bot of one guild
+    #[arg(long = "as", value_name = "IDENTITY", default_value = "bot", add = ArgValueCompleter::new(complete::identities))]
     identity: String,
     /// Read a token from standard input
     #[arg(long, required = true)]
     with_token: bool,
 }
 
-/// Forget an identity's tokens on this machine
+/// Delete an account's tokens from the token store
 ///
-/// The platform is not told; to end the grant itself, disconnect the application in the account's settings there.
+/// The platform is not notified; to revoke the grant itself, disconnect the application in the account's settings there.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -80,10 +89,10 @@ Examples:
   bitbrat auth logout twitch --as broadcaster:123456")]
 pub struct LogoutArgs {
     /// The platform
-    #[arg(value_name = "PLATFORM", value_parser = platform)]
+    #[arg(value_name = "PLATFORM", value_parser = platform, add = ArgValueCompleter::new(complete::platforms))]
     platform: PlatformName,
-    /// Whose authorisation it is: bot, or broadcaster:ID; on Discord bot:ID for the bot of one guild
-    #[arg(long = "as", value_name = "IDENTITY", default_value = "bot")]
+    /// The account: bot, or broadcaster:ID (or its name); on Discord bot:ID for the bot of one guild
+    #[arg(long = "as", value_name = "IDENTITY", default_value = "bot", add = ArgValueCompleter::new(complete::identities))]
     identity: String,
 }
 
@@ -102,14 +111,24 @@ pub async fn run(cx: &Context, command: &AuthCommand) -> Result<ExitCode, Failur
 }
 
 async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let Identities { items, problems } = identities(cx, args.platform, !args.offline).await?;
+    let Identities {
+        mut items,
+        mut problems,
+    } = identities(cx, args.platform, !args.offline).await?;
+    if !args.offline {
+        for platform in PlatformName::ALL {
+            if args.platform.is_none_or(|only| only == platform) {
+                check_application(cx, platform, &mut items, &mut problems).await;
+            }
+        }
+    }
     let exit = items
         .iter()
         .map(|item| exit_code(item.status))
         .fold(ExitCode::Healthy, ExitCode::worse);
     let others = problems.iter().filter(|problem| !tells(&items, problem));
     let notes = others
-        .map(|problem| Note::hint(Tone::Warn, problem, None))
+        .map(|problem| Note::hint(Tone::Warn, &problem.text, None))
         .collect();
     cx.output.print(&AuthReport {
         as_of: cx.app.clock.now(),
@@ -119,24 +138,70 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     Ok(exit)
 }
 
-/// Whether an identity's own line tells what is wrong with it. Where nothing new is known of one, it tells no reason.
-pub fn tells(items: &[IdentityItem], problem: &str) -> bool {
-    items.iter().any(|item| {
-        let known = item.status != AuthState::Unknown;
-        known && problem.contains(&item.identity)
-    })
+/// Checks the client id and secret of a platform that is in use, and reports refused ones as the application's entry. A stored
+/// token of the application stays valid for weeks after they were refused, but then nothing can be renewed.
+async fn check_application(
+    cx: &Context,
+    platform: PlatformName,
+    items: &mut Vec<IdentityItem>,
+    problems: &mut Vec<Problem>,
+) {
+    let app = Identity::named(format!("{platform}/app"));
+    let is_of_platform = |item: &IdentityItem| item.identity.starts_with(&format!("{platform}/"));
+    let mut sources = cx.app.settings.sources.iter();
+    let in_use = sources.any(|spec| spec.platform == platform) || items.iter().any(is_of_platform);
+    if !in_use {
+        return;
+    }
+    let reason = match cx.app.try_application(platform).await {
+        None | Some(Ok(())) => return,
+        Some(Err(Untried::NotAsked(reason))) => {
+            let text = format!("`{app}`: the client id and secret could not be tried: {reason}");
+            problems.push(Problem::of_account(&app, text));
+            return;
+        }
+        Some(Err(Untried::Refused(reason))) => reason,
+    };
+    let refused = AuthCheck {
+        result: AuthResult::Expired,
+        expires_at: None,
+        scopes: BTreeSet::new(),
+        rejected: true,
+        reason: Some(format!(
+            "{APP_REFUSED}: {reason}; correct `{platform}.client_id` or `{platform}.client_secret`"
+        )),
+    };
+    let item = item(cx, &app, None, Some(&refused));
+    match items.iter_mut().find(|known| known.identity == item.identity) {
+        // A reason that the check of the account has already found names what else was refused.
+        Some(known) if known.status == AuthState::Rejected && known.reason.is_some() => {}
+        Some(known) => *known = item,
+        None => {
+            items.push(item);
+            items.sort_by(|one, other| one.identity.cmp(&other.identity));
+        }
+    }
 }
 
-/// Identities and how they are authorised.
+/// Whether an entry of `items` itself reports the problem. An entry without new evidence has no reason.
+pub fn tells(items: &[IdentityItem], problem: &Problem) -> bool {
+    let Subject::Account(identity) = &problem.about else {
+        return false;
+    };
+    let mut known = items.iter().filter(|item| item.status != AuthState::Unknown);
+    known.any(|item| item.identity == identity.as_str())
+}
+
+/// Identities and how they are authorized.
 #[derive(Debug)]
 pub struct Identities {
     /// The identities, sorted.
     pub items: Vec<IdentityItem>,
-    /// What went wrong while asking.
-    pub problems: Vec<String>,
+    /// Problems of the checks.
+    pub problems: Vec<Problem>,
 }
 
-/// Returns the identities that are stored or needed, of one platform or all. With `online`, the platforms are asked.
+/// Returns the identities that are stored or needed, of one platform or all. With `online`, they are checked.
 pub async fn identities(
     cx: &Context,
     only: Option<PlatformName>,
@@ -157,9 +222,27 @@ pub async fn identities(
         if !of.is_empty() {
             let adapter = cx.app.platform(platform).await?;
             answers.extend(ask(cx, &adapter, &of).await);
+            // Where there is a bot, no source uses the application's account, so no probe checks it.
+            for identity in of
+                .iter()
+                .filter(|identity| !answers.checks.contains_key(*identity))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
+                match adapter.check_account(&identity).await {
+                    Some(Ok(check)) => {
+                        answers.checks.insert(identity, check);
+                    }
+                    Some(Err(error)) => {
+                        let text = format!("`{identity}`: {error}");
+                        answers.problems.push(Problem::of_account(&identity, text));
+                    }
+                    None => {}
+                }
+            }
         }
     }
-    // An application's token may have been got on the way.
+    // A probe may have obtained an application token.
     all.extend(answers.checks.keys().cloned());
     all.sort();
     all.dedup();
@@ -167,11 +250,14 @@ pub async fn identities(
     for identity in &all {
         let stored = cx.app.tokens().load(identity).await?;
         let mut item = item(cx, identity, stored.as_ref(), answers.checks.get(identity));
-        // A bot's token does not tell whose it is, and nothing is kept of that.
+        // A bot's token does not contain its account, which is not stored either.
         if online && item.login.is_none() && *identity == discord::bot() && item.status == AuthState::Valid {
             item.login = cx.app.discord_name().await;
         }
         items.push(item);
+    }
+    if online {
+        run_probe::save_accounts(cx, &answers.checks).await;
     }
     Ok(Identities {
         items,
@@ -183,25 +269,31 @@ fn exit_code(status: AuthState) -> ExitCode {
     match status {
         AuthState::Valid => ExitCode::Healthy,
         AuthState::Unknown => ExitCode::NoEvidence,
-        AuthState::Expired | AuthState::Revoked | AuthState::Missing => ExitCode::Unauthorised,
+        AuthState::Expired | AuthState::Revoked | AuthState::Rejected | AuthState::Missing => {
+            ExitCode::Unauthorised
+        }
     }
 }
 
-/// What the platforms said.
+/// Results of the checks.
 #[derive(Default)]
 struct Answers {
     checks: BTreeMap<Identity, AuthCheck>,
-    problems: Vec<String>,
+    /// What went wrong.
+    problems: Vec<Problem>,
+    /// Errors of the sources that were probed, each once.
+    errors: Vec<ErrorInfo>,
 }
 
 impl Answers {
     fn extend(&mut self, other: Self) {
         self.checks.extend(other.checks);
         self.problems.extend(other.problems);
+        self.errors.extend(other.errors);
     }
 }
 
-/// Asks a platform about identities. Each is asked about through a source that needs it.
+/// Checks identities at a platform. Each is checked through a source that needs it.
 async fn ask(cx: &Context, platform: &Arc<dyn Platform>, identities: &[Identity]) -> Answers {
     let mut keys: Vec<SourceKey> = identities
         .iter()
@@ -210,21 +302,45 @@ async fn ask(cx: &Context, platform: &Arc<dyn Platform>, identities: &[Identity]
     keys.sort();
     keys.dedup();
     let probes = ProbeSet::from([Probe::Auth]);
-    let looked = look::look(cx, std::slice::from_ref(platform), &probes, &keys).await;
+    let looked = run_probe::run_probe(cx, std::slice::from_ref(platform), &probes, &keys).await;
     let mut answers = Answers {
         problems: looked
             .platforms
             .into_iter()
-            .flat_map(|look| look.problems)
+            .flat_map(|run_probe| run_probe.problems)
             .collect(),
         ..Answers::default()
     };
     for observation in looked.observations {
-        if let Fact::Auth { identity, check } = observation.fact {
-            answers.checks.insert(identity, check);
+        match observation.fact {
+            Fact::Auth { identity, check } => {
+                answers.checks.insert(identity, check);
+            }
+            Fact::Problem { error }
+            | Fact::Unanswered { error, .. }
+            | Fact::Connection {
+                state: LinkState::Down { error } | LinkState::Refused { error },
+                ..
+            } if !answers.errors.iter().any(|known| known.message == error.message) => {
+                answers.errors.push(error);
+            }
+            _ => {}
         }
     }
     answers
+}
+
+/// Whether an error is about an account that has no token.
+fn is_of_missing_account(error: &ErrorInfo) -> bool {
+    error.code == "config.token" || error.code.ends_with(".not_configured")
+}
+
+/// Whether an error means that a token belongs to another account.
+fn is_of_other_account(error: &ErrorInfo) -> bool {
+    error
+        .code
+        .rsplit_once('.')
+        .is_some_and(|(_, kind)| kind == OTHER_ACCOUNT)
 }
 
 /// A broadcaster's identity is needed by its own channel, the bot of one guild by that; the others by any.
@@ -246,6 +362,7 @@ fn item(
 ) -> IdentityItem {
     let now = cx.app.clock.now();
     let status = match (check.map(|check| check.result), stored) {
+        _ if check.is_some_and(|check| check.rejected) => AuthState::Rejected,
         (Some(AuthResult::Valid), _) => AuthState::Valid,
         (Some(AuthResult::Expired), _) => AuthState::Expired,
         (Some(AuthResult::Revoked), _) => AuthState::Revoked,
@@ -273,7 +390,7 @@ fn item(
     }
 }
 
-/// Returns the identity that was meant by `text`, which may leave out the platform.
+/// Parses an identity; `text` may leave out the platform.
 fn identity(platform: PlatformName, text: &str) -> Result<Identity, Failure> {
     let name = text.strip_prefix(&format!("{platform}/")).unwrap_or(text);
     let valid = match name.split_once(':') {
@@ -285,24 +402,52 @@ fn identity(platform: PlatformName, text: &str) -> Result<Identity, Failure> {
         Some(_) => false,
     };
     if !valid {
-        let what = format!("`{text}` is not an identity of {platform}");
+        // Not repeated: a token that was pasted after the wrong option would be in it.
+        let what = format!("--as does not name an account of {platform}");
         return Err(Failure::new(ExitCode::Usage, what).hint(match platform {
             PlatformName::Discord => "use bot, or bot:ID for the bot of one guild",
-            _ => "use bot, or broadcaster:ID with the broadcaster's user id",
+            _ => "use bot, or broadcaster:ID with the broadcaster's user id or name",
         }));
     }
     Ok(Identity::named(format!("{platform}/{name}")))
 }
 
-async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
-    let identity = identity(args.platform, &args.identity)?;
-    let token = read_token(cx)?;
-    // Whoever tries a token may have to renew it, which spends it: there must be room for its successor.
-    if token.refresh.is_some() {
-        let room = cx.app.tokens().lease(&identity).await?;
-        room.save(&room.load().await?).await?;
+/// As [`identity`], which also accepts a name in place of the id.
+async fn identity_of(cx: &Context, platform: PlatformName, text: &str) -> Result<Identity, Failure> {
+    let Some((role, arg)) = by_name(platform, text) else {
+        return identity(platform, text);
+    };
+    let key = source_arg::resolve(cx, &arg, true)
+        .await
+        .map_err(|failure| failure.hint(format!("or write the user id: --as {role}:ID")))?;
+    identity(platform, &format!("{role}:{}", key.id()))
+}
+
+/// Returns the role and the source of an identity whose owner is named, instead of given by id.
+fn by_name(platform: PlatformName, text: &str) -> Option<(&'static str, SourceArg)> {
+    let role = match platform {
+        PlatformName::Discord => "bot",
+        PlatformName::Twitch | PlatformName::Kick => "broadcaster",
+    };
+    let name = text.strip_prefix(&format!("{platform}/")).unwrap_or(text);
+    let owner = name.strip_prefix(role)?.strip_prefix(':')?;
+    // The address of a channel contains its platform; anything else belongs to the platform argument before it.
+    let arg = format!("{platform}:{owner}").parse().or_else(|_| owner.parse());
+    match arg {
+        Ok(arg @ SourceArg::Name { platform: of, .. }) => (of == Some(platform)).then_some((role, arg)),
+        Ok(SourceArg::Key(_)) | Err(_) => None,
     }
-    // Tried beside the store: a token that turns out to be no good never replaces one that is.
+}
+
+async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
+    let identity = identity_of(cx, args.platform, &args.identity).await?;
+    let token = read_token(cx)?;
+    // Checking a token may renew it, which invalidates it: the store must be able to keep its successor.
+    if token.refresh.is_some() {
+        let ready = cx.app.tokens().lease(&identity).await?;
+        ready.save(&ready.load().await?).await?;
+    }
+    // Checked outside the store: an invalid token never replaces a valid one.
     let beside: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
     beside
         .lease(&identity)
@@ -314,37 +459,38 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
         .await?;
     let platform = cx.app.platform_with(args.platform, Arc::clone(&beside)).await?;
     let mut answers = ask(cx, &platform, std::slice::from_ref(&identity)).await;
-    // The look had this one token only: that others are missing there says nothing about the store.
-    let of_others = |problem: &String| problem.contains(&format!("`{}/", args.platform));
-    let (about, others): (Vec<_>, Vec<_>) = std::mem::take(&mut answers.problems)
-        .into_iter()
-        .partition(|problem| problem.contains(&format!("`{identity}`")));
-    let is_anothers = about.iter().any(|problem| problem.contains("belongs to"));
-    answers.problems = about
-        .into_iter()
-        .chain(others.into_iter().filter(|problem| !of_others(problem)))
+    // The probe had only this token: that others are missing there does not concern this account.
+    let errors = std::mem::take(&mut answers.errors);
+    let about_this: Vec<&ErrorInfo> = errors
+        .iter()
+        .filter(|error| !is_of_missing_account(error))
         .collect();
-    let reason = answers.problems.first().cloned();
+    let other_account = errors.iter().find(|error| is_of_other_account(error));
+    let reason = other_account.or(about_this.first().copied()).or(errors.first());
+    let reason = reason.map(|error| error.message.clone());
     match answers.checks.get(&identity).map(|check| check.result) {
         Some(AuthResult::Valid) => {}
         Some(AuthResult::Expired | AuthResult::Revoked) => {
             let why = answers.checks[&identity].reason.clone().or(reason);
-            let what = format!("{} refuses this token; nothing was kept", args.platform);
-            return Err(
-                told(Failure::new(ExitCode::Unauthorised, what), why).hint("get a new token, and try again")
-            );
+            let what = format!("{} rejects this token; nothing was stored", args.platform);
+            return Err(reported(Failure::new(ExitCode::Unauthorised, what), why)
+                .hint(advice(cx, "get a new token, and try again")));
         }
-        None if is_anothers => {
-            let what = format!("this token is not one for {identity}; nothing was kept");
-            return Err(told(Failure::new(ExitCode::Unauthorised, what), reason)
-                .hint("log in with that account's own token, or name its owner with --as"));
+        None if other_account.is_some() => {
+            let what = format!("this token does not belong to {identity}; nothing was stored");
+            return Err(
+                reported(Failure::new(ExitCode::Unauthorised, what), reason).hint(advice(
+                    cx,
+                    "log in with that account's own token, or name its owner with --as",
+                )),
+            );
         }
         None => {
             let what = format!(
-                "{} did not say whether this token is good; nothing was kept",
+                "{} did not answer whether this token is valid; nothing was stored",
                 args.platform
             );
-            return Err(told(Failure::new(ExitCode::NoEvidence, what), reason)
+            return Err(reported(Failure::new(ExitCode::NoEvidence, what), reason)
                 .hint("run `bitbrat doctor`, and try again"));
         }
     }
@@ -353,6 +499,9 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
     let mut record = lease.load().await?;
     record.token = proven;
     lease.save(&record).await?;
+    // Sources that were REVOKED for lack of this token are not any more, with or without a daemon.
+    answers.checks.retain(|checked, _| *checked == identity);
+    run_probe::save_accounts(cx, &answers.checks).await;
     let item = item(
         cx,
         &identity,
@@ -360,14 +509,20 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
         answers.checks.get(&identity),
     );
     let kept = match (&item.login, &item.user_id) {
-        (Some(login), Some(id)) => format!("{identity} is now authorised as {login} ({id})"),
-        _ => format!("{identity} is now authorised"),
+        (Some(login), Some(id)) => format!("{identity} is now authorized as {login} ({id})"),
+        _ => format!("{identity} is now authorized"),
     };
     let mut notes = vec![Note::hint(Tone::Good, kept, None)];
+    if cx.output.invocation.is_demo() {
+        notes.push(Note::hint(
+            Tone::Warn,
+            "the demo forgets this login when it ends",
+            None,
+        ));
+    }
     notes.extend(
-        answers
-            .problems
-            .iter()
+        (item.reason.iter())
+            .chain(about_this.iter().map(|error| &error.message))
             .map(|problem| Note::hint(Tone::Warn, problem, None)),
     );
     cx.output.print(&AuthReport {
@@ -378,7 +533,16 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Healthy)
 }
 
-fn told(mut failure: Failure, why: Option<String>) -> Failure {
+/// Returns `real`, or in the demo what can be done about a token there.
+fn advice(cx: &Context, real: &str) -> String {
+    if cx.output.invocation.is_demo() {
+        "the demo accepts only the tokens of its own world, and forgets a login when it ends; leave out --demo to log in".to_owned()
+    } else {
+        real.to_owned()
+    }
+}
+
+fn reported(mut failure: Failure, why: Option<String>) -> Failure {
     failure.causes.extend(why);
     failure
 }
@@ -390,26 +554,35 @@ fn read_token(cx: &Context) -> Result<StoredToken, Failure> {
             "Paste the access token, then its refresh token on a line of its own if there is one, then Ctrl-D:\n",
         )?;
     }
-    let mut text = String::new();
+    let mut bytes = Vec::new();
+    let cannot = || Failure::new(ExitCode::Usage, "cannot read the token from standard input");
     std::io::stdin()
         .take(64 * 1024)
-        .read_to_string(&mut text)
-        .map_err(|error| {
-            Failure::new(ExitCode::Usage, "cannot read the token from standard input").because(&error)
-        })?;
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        .read_to_end(&mut bytes)
+        .map_err(|error| cannot().because(&error))?;
+    // PowerShell writes UTF-16, and editors a byte order mark.
+    let text = crate::config::decode_text(&bytes).map_err(|reason| cannot().hint(reason))?;
+    let lines = text.split(['\n', '\r']).map(str::trim);
+    let mut lines = lines.filter(|line| !line.is_empty());
     let Some(access) = lines.next() else {
         return Err(
             Failure::new(ExitCode::Usage, "there is no token on standard input")
-                .hint("bitbrat auth login twitch --with-token < token.txt"),
+                .hint(advice(cx, "bitbrat auth login twitch --with-token < token.txt")),
         );
     };
-    let access = access.strip_prefix("oauth:").unwrap_or(access);
-    let refresh = lines.next();
-    let odd = |text: &str| text.chars().any(|c| c.is_whitespace() || c.is_control());
-    if odd(access) || refresh.is_some_and(odd) || lines.next().is_some() {
-        return Err(Failure::new(ExitCode::Usage, "what is on standard input is not a token")
-            .hint("the access token belongs on the first line, its refresh token on the second, and nothing else"));
+    let no_token = |what: String| {
+        Failure::new(ExitCode::Usage, what).hint(
+            "the access token belongs on the first line, its refresh token on the second, and nothing else",
+        )
+    };
+    let read = |line| {
+        crate::config::token(line)
+            .map_err(|(what, hint)| no_token(format!("what is on standard input {what}")).hint(hint))
+    };
+    let access = read(access)?;
+    let refresh = lines.next().map(read).transpose()?;
+    if lines.next().is_some() {
+        return Err(no_token("what is on standard input is not a token".to_owned()));
     }
     let mut token = StoredToken::unproven(access.to_owned(), cx.app.clock.now());
     token.refresh = refresh.map(|refresh| RefreshToken::fresh(refresh.to_owned()));
@@ -417,7 +590,7 @@ fn read_token(cx: &Context) -> Result<StoredToken, Failure> {
 }
 
 async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, Failure> {
-    let identity = identity(args.platform, &args.identity)?;
+    let identity = identity_of(cx, args.platform, &args.identity).await?;
     let lease = cx.app.tokens().lease(&identity).await?;
     let mut record = lease.load().await?;
     let had_token = record.token.take().is_some();
@@ -425,7 +598,7 @@ async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, Failure> {
         lease.save(&record).await?;
     }
     let what = if had_token {
-        format!("the tokens of {identity} were forgotten; the platform still honours the grant")
+        format!("the tokens of {identity} were deleted here; the grant on the platform stays valid")
     } else {
         format!("{identity} had no token")
     };
@@ -433,7 +606,7 @@ async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, Failure> {
     if cx.app.is_seeded(&identity) {
         notes.push(Note::hint(
             Tone::Warn,
-            "the configuration still brings an access token, which is taken again at the next start",
+            "the configuration still contains an access token, which is stored again at the next start",
             None,
         ));
     }
@@ -450,6 +623,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn errors_are_told_apart_by_their_codes() {
+        let platform = PlatformName::Twitch;
+        let what = String::new();
+        let other = crate::platforms::PlatformError::OtherAccount {
+            platform,
+            what: what.clone(),
+        };
+        let missing = crate::platforms::PlatformError::NotConfigured { platform, what };
+        for (error, is_other, is_missing) in [
+            (other.error_info(), true, false),
+            (ErrorInfo::new("kick.other_account", "x"), true, false),
+            (missing.error_info(), false, true),
+            (ErrorInfo::new("config.token", "belongs to"), false, true),
+            (ErrorInfo::new("network.timeout", "belongs to"), false, false),
+        ] {
+            assert_eq!(is_of_other_account(&error), is_other, "{error:?}");
+            assert_eq!(is_of_missing_account(&error), is_missing, "{error:?}");
+        }
+    }
+
+    #[test]
     fn an_identity_may_be_written_with_or_without_its_platform() {
         for (text, expected) in [
             ("bot", Some("twitch/bot")),
@@ -463,6 +657,40 @@ mod tests {
         ] {
             let found = identity(PlatformName::Twitch, text).ok();
             assert_eq!(found.as_ref().map(Identity::as_str), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn broadcaster_may_be_given_by_name_or_address() {
+        let named = |platform, text: &str| by_name(platform, text).map(|(role, arg)| format!("{role} {arg}"));
+        for (platform, text, expected) in [
+            (
+                PlatformName::Twitch,
+                "broadcaster:PixelMeadow",
+                Some("broadcaster twitch:pixelmeadow"),
+            ),
+            (
+                PlatformName::Twitch,
+                "twitch/broadcaster:pixelmeadow",
+                Some("broadcaster twitch:pixelmeadow"),
+            ),
+            (
+                PlatformName::Kick,
+                "broadcaster:https://kick.com/big-rat",
+                Some("broadcaster kick:big-rat"),
+            ),
+            (
+                PlatformName::Discord,
+                "bot:The Rat Pack",
+                Some("bot discord:the rat pack"),
+            ),
+            (PlatformName::Twitch, "broadcaster:https://kick.com/big-rat", None),
+            (PlatformName::Twitch, "broadcaster:900200", None),
+            (PlatformName::Twitch, "broadcaster:", None),
+            (PlatformName::Twitch, "bot", None),
+            (PlatformName::Twitch, "moderator:pixelmeadow", None),
+        ] {
+            assert_eq!(named(platform, text).as_deref(), expected, "{text}");
         }
     }
 

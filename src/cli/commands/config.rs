@@ -1,4 +1,4 @@
-//! `config show|check|init`: what is configured, where from, and what is wrong with it.
+//! `config show|check|init`: the configuration, the origin of its values, and its problems.
 
 use std::path::PathBuf;
 
@@ -92,11 +92,11 @@ fn check(setup: &Setup) -> Result<ExitCode, Failure> {
     let problems = configuration
         .problems
         .iter()
-        .map(|problem| ProblemItem::new(problem, "error"));
+        .map(|problem| ProblemItem::new(problem, "error", setup.output.invocation));
     let warnings = configuration
         .warnings
         .iter()
-        .map(|problem| ProblemItem::new(problem, "warning"));
+        .map(|problem| ProblemItem::new(problem, "warning", setup.output.invocation));
     let report = CheckReport {
         as_of: setup.clock.now(),
         problems: problems.chain(warnings).collect(),

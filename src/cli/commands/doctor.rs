@@ -13,12 +13,14 @@ use crate::failure::{ExitCode, Failure};
 mod bus;
 mod platforms;
 mod reach;
+mod sockets;
+mod state;
 mod store;
 
-/// Check everything, and tell the next command to run
+/// Check everything, and show the next command to run
 ///
 /// Works with a broken configuration too; what depends on it is then SKIPPED. 6: the configuration is invalid. 4: an
-/// authorisation is expired, revoked or missing. 1: something else does not work.
+/// authorization is expired, revoked or missing. 1: something else does not work.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -57,6 +59,10 @@ pub async fn run(
     let mut checks = Vec::new();
     if wanted("configuration") {
         checks.extend(of_configuration(configuration));
+    } else if cx.is_none() {
+        // The cause of every SKIPPED below, whichever areas were requested.
+        let failed = |check: &Check| check.outcome == Outcome::Fail;
+        checks.extend(of_configuration(configuration).into_iter().filter(failed));
     }
     match cx {
         Some(cx) => checks.extend(cx.progress.during(Box::pin(of_running(cx, &wanted))).await),
@@ -67,12 +73,22 @@ pub async fn run(
                 .map(|area| Check::new(area, "all", Outcome::Skipped, "the configuration is invalid")),
         ),
     }
+    failures_first(&mut checks);
     let exit = exit_code(&checks, args.strict);
     setup.output.print(&DoctorReport {
         as_of: setup.clock.now(),
         checks,
     })?;
     Ok(exit)
+}
+
+/// Sorts failures first; otherwise the order of the areas stays.
+fn failures_first(checks: &mut [Check]) {
+    checks.sort_by_key(|check| match check.outcome {
+        Outcome::Fail => 0,
+        Outcome::Warn => 1,
+        Outcome::Ok | Outcome::Skipped => 2,
+    });
 }
 
 fn exit_code(checks: &[Check], strict: bool) -> ExitCode {
@@ -100,7 +116,7 @@ fn of_configuration(configuration: &Configuration) -> Vec<Check> {
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    // What such a file says is not known, so nothing is said of it either.
+    // The content of such a file is unknown, so no check depends on it.
     let unread = configuration.problems.iter().any(Problem::is_of_a_whole_file);
     let mut checks = vec![match (files.is_empty(), unread) {
         (true, true) => Check::new(AREA, "files", Outcome::Warn, "none could be read"),
@@ -122,7 +138,7 @@ fn of_configuration(configuration: &Configuration) -> Vec<Check> {
         );
     }
     for warning in &configuration.warnings {
-        checks.push(Check::new(AREA, "settings", Outcome::Warn, warning.to_string()));
+        checks.push(Check::new(AREA, "settings", Outcome::Warn, warning.with_hint()));
     }
     if configuration.problems.is_empty() {
         checks.push(Check::new(AREA, "settings", Outcome::Ok, "valid"));
@@ -152,7 +168,7 @@ async fn of_running(cx: &Context, wanted: &dyn Fn(&str) -> bool) -> Vec<Check> {
     let app = &cx.app;
     let mut checks = Vec::new();
     if wanted("state") {
-        checks.push(of_state(app));
+        checks.extend(state::directory(app));
     }
     if wanted("tokens") {
         checks.push(of_tokens(app).await);
@@ -164,7 +180,7 @@ async fn of_running(cx: &Context, wanted: &dyn Fn(&str) -> bool) -> Vec<Check> {
         checks.extend(bus::check(app).await);
     }
     if wanted("web") {
-        checks.push(of_web(app));
+        checks.push(state::address(app).await);
     }
     for platform in PlatformName::ALL {
         if wanted(platform.as_str()) {
@@ -182,33 +198,18 @@ fn mode(path: &std::path::Path) -> Option<u32> {
         .map(|found| found.permissions().mode() & 0o777)
 }
 
-fn of_state(app: &App) -> Check {
-    let path = &app.settings.state_dir;
-    let shown = path.display();
-    match mode(path) {
-        None => Check::new(
-            "state",
-            "directory",
-            Outcome::Ok,
-            format!("{shown} is made when it is first needed"),
-        ),
-        Some(mode) if mode & 0o077 != 0 => Check::new(
-            "state",
-            "directory",
-            Outcome::Warn,
-            format!("{shown} can be read by others (mode {mode:03o})"),
-        )
-        .next(format!("chmod 700 {shown}")),
-        Some(_) => Check::new("state", "directory", Outcome::Ok, shown.to_string()),
-    }
-}
-
 async fn of_tokens(app: &App) -> Check {
     let place = match &app.settings.tokens.target {
         _ if app.demo.is_some() => "the demo's own memory".to_owned(),
         TokenTarget::File(path) => path.display().to_string(),
         TokenTarget::Firestore { project, database } => format!("firestore:{project}/{database}"),
     };
+    if app.demo.is_none()
+        && let TokenTarget::File(path) = &app.settings.tokens.target
+        && let Some(check) = state::tokens(path)
+    {
+        return check;
+    }
     match app.tokens().identities().await {
         Ok(identities) => {
             let count = match identities.len() {
@@ -233,30 +234,27 @@ async fn of_tokens(app: &App) -> Check {
     }
 }
 
-fn of_web(app: &App) -> Check {
-    match app.settings.web.listen {
-        None => Check::new("web", "address", Outcome::Ok, "`watch` serves no web"),
-        Some(address) if address.ip().is_loopback() => Check::new(
-            "web",
-            "address",
-            Outcome::Ok,
-            format!("{address}, for this machine only"),
-        ),
-        Some(address) => Check::new(
-            "web",
-            "address",
-            Outcome::Ok,
-            format!("{address}, behind BITBRAT_WEB_TOKEN"),
-        ),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_code_tells_the_worst_kind_of_failure() {
+    fn failures_stand_first_and_areas_keep_their_order() {
+        let check = |area: &str, outcome| Check::new(area, "x", outcome, "");
+        let mut checks = vec![
+            check("a", Outcome::Ok),
+            check("b", Outcome::Warn),
+            check("c", Outcome::Fail),
+            check("d", Outcome::Skipped),
+            check("e", Outcome::Fail),
+        ];
+        failures_first(&mut checks);
+        let areas: String = checks.iter().map(|check| check.area.as_str()).collect();
+        assert_eq!(areas, "cebad");
+    }
+
+    #[test]
+    fn exit_code_reflects_worst_kind_of_failure() {
         let check = |area: &str, name: &str, outcome| Check::new(area, name, outcome, "");
         let ok = check("store", "reachable", Outcome::Ok);
         let store = check("store", "reachable", Outcome::Fail);

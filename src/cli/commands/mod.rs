@@ -1,4 +1,4 @@
-//! One file per command: what is typed, what is done, and the report that comes of it.
+//! One file per command: its arguments, its implementation and its report.
 
 pub mod auth;
 pub mod completion;

@@ -1,31 +1,34 @@
-//! `probe`: look once, and keep what was seen.
+//! `probe`: probe once and store the observations.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
 use crate::app::Access;
-use crate::cli::commands::sources::known::no_such_source;
+use crate::cli::commands::sources::known::{asked_in_vain, no_such_source};
+use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::look::{self, Kept, PlatformLook};
 use crate::cli::reports::probe::{ProbeReport, ProbedRow};
 use crate::cli::reports::sources::SourceRow;
+use crate::cli::run_probe::{self, PlatformResult, SaveResult};
+use crate::cli::source_arg::{self, SourceSelector};
+use crate::config;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
-use crate::core::facet::Facet;
-use crate::core::observation::{Fact, Observation};
+use crate::core::observation::Observation;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
 use crate::store::{SourceStore, StoreError, Versioned};
 
-/// Look at the platforms once and keep what was seen
+/// Check the platforms once and save the result
 ///
-/// Without words everything is looked at, at every configured source. A look that fails never turns a stream OFFLINE or a
-/// token REVOKED: it is a failed look, and shown as one.
+/// Without arguments everything is checked, for every configured source. A failed check never turns a stream OFFLINE or a
+/// token REVOKED: it is shown as a failed check.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,20 +37,20 @@ Examples:
   bitbrat probe permissions twitch:123456 --dry-run
   bitbrat probe -o json | jq '.items[].transitions[]'")]
 pub struct ProbeArgs {
-    /// What to look at (connection, auth, stream, viewers, permissions, all), then sources as platform:id
-    #[arg(value_name = "WHAT|ID")]
+    /// What to check (connection, auth, stream, viewers, permissions, all), then sources: ids, names, globs
+    #[arg(value_name = "WHAT|SOURCE", add = ArgValueCompleter::new(complete::probe_targets))]
     what: Vec<Target>,
-    /// Only show what was seen; write nothing
+    /// Only show the result; write nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// One word of the command line.
+/// One argument of `probe`.
 #[derive(Debug, Clone)]
 enum Target {
     All,
     Probe(Probe),
-    Source(SourceKey),
+    Source(SourceSelector),
 }
 
 impl FromStr for Target {
@@ -57,15 +60,18 @@ impl FromStr for Target {
         if text == "all" {
             return Ok(Self::All);
         }
-        if text.contains(':') {
-            return text
-                .parse()
-                .map(Self::Source)
-                .map_err(|error: crate::core::source::InvalidSourceKey| error.to_string());
+        if let Ok(probe) = text.parse() {
+            return Ok(Self::Probe(probe));
         }
-        text.parse()
-            .map(Self::Probe)
-            .map_err(|error: String| format!("{error} or all, or a source as platform:id"))
+        // A misspelled name of a probe is not taken for the name of a source.
+        let is_slip = config::closest(text, Probe::ALL.iter().map(|probe| probe.as_str())).is_some();
+        if is_slip {
+            let error = text.parse::<Probe>().err().unwrap_or_default();
+            return Err(format!(
+                "{error} or all, or a source as platform:id or platform:name"
+            ));
+        }
+        text.parse().map(Self::Source)
     }
 }
 
@@ -76,46 +82,58 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let access = if args.dry_run { Access::Read } else { Access::Write };
     let store = cx.app.store(access).await?;
     let sources = cx.app.resolve(&platforms).await?;
-    let keys = if asked.is_empty() { sources.keys() } else { asked };
+    let keys = if asked.is_empty() {
+        sources.keys()
+    } else {
+        source_arg::select_keys(cx, &asked, true).await?
+    };
     let known = sources.known.iter().map(|source| (&source.key, &source.origin));
     let origins: BTreeMap<&SourceKey, &String> = known.collect();
-    let before = load(store.as_ref(), &keys).await?;
-    let is_nobodys =
-        |(key, stored): &(&SourceKey, &Option<_>)| stored.is_none() && !origins.contains_key(key);
-    if let Some((unknown, _)) = before.iter().find(is_nobodys) {
+    let unconfigured = keys.iter().filter(|key| !origins.contains_key(key)).cloned();
+    let stored = load(store.as_ref(), &unconfigured.collect::<Vec<_>>()).await?;
+    if let Some((unknown, _)) = stored.iter().find(|(_, stored)| stored.is_none()) {
         return Err(no_such_source(unknown));
     }
-    let looked = look::look(cx, &platforms, &probes, &keys).await;
-    let kept = if args.dry_run {
-        Kept::default()
+    let looked = run_probe::run_probe(cx, &platforms, &probes, &keys).await;
+    let mut kept = if args.dry_run {
+        SaveResult::default()
     } else {
-        look::keep(cx, Arc::clone(&store), &looked.observations).await
+        run_probe::save(cx, Arc::clone(&store), &looked.observations).await
     };
     if let Some(error) = kept.first_refusal() {
         return Err(Failure::from(error).while_doing("what was seen could not be kept"));
     }
-    let after = match args.dry_run {
-        true => before,
-        false => load(store.as_ref(), &keys).await?,
-    };
+    let unsaved = keys
+        .iter()
+        .filter(|key| !kept.summaries.contains_key(key))
+        .cloned();
+    let mut unsaved = load(store.as_ref(), &unsaved.collect::<Vec<_>>()).await?;
     let mut seen: HashMap<SourceKey, Vec<Observation>> = HashMap::new();
     for observation in looked.observations {
         let of_source = seen.entry(observation.source.clone()).or_default();
         of_source.push(observation);
     }
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals());
-    let mut rows = Vec::with_capacity(after.len());
-    for (key, stored) in after {
+    let mut rows = Vec::with_capacity(keys.len());
+    for key in keys.iter().cloned().collect::<BTreeSet<_>>() {
         let seen = seen.remove(&key).unwrap_or_default();
-        let mut document = stored.unwrap_or_else(|| SourceDocument::new(key.clone()));
-        document.join(Knowledge::of(&seen));
-        let mut row = SourceRow::new(SourceSummary::of(&document), &intervals, now);
+        let summary = kept.summaries.remove(&key).unwrap_or_else(|| {
+            let stored = unsaved.remove(&key).flatten();
+            let mut document = stored.unwrap_or_else(|| SourceDocument::new(key.clone()));
+            document.join(Knowledge::of(&seen));
+            SourceSummary::of(&document)
+        });
+        let mut row = SourceRow::new(summary, &intervals, now);
         row.configured = origins.get(&key).map(|origin| (*origin).clone());
         rows.push(ProbedRow {
-            transitions: kept.transitions.get(&key).cloned().unwrap_or_default(),
+            transitions: kept.transitions.remove(&key).unwrap_or_default(),
             row,
             seen,
         });
+    }
+    let mut not_stored = Vec::new();
+    for (key, error) in &kept.failures {
+        not_stored.push(format!("nothing was stored for {key}: {}", error.reason()));
     }
     let exit = rows.iter().map(|row| exit_code(row, &probes)).fold(
         if keys.is_empty() {
@@ -125,37 +143,39 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
         },
         ExitCode::worse,
     );
-    cx.output.print(&report(
-        cx,
-        args,
-        &probes,
-        rows,
-        looked.platforms,
-        &sources.unresolved,
-    ))?;
+    let mut report = report(cx, args, &probes, rows, looked.platforms, &sources.unresolved);
+    if !not_stored.is_empty() && not_stored.len() == report.rows.len() {
+        report.saved_in = None;
+    }
+    let exit = match not_stored.is_empty() {
+        true => exit,
+        false => exit.worse(ExitCode::Failed),
+    };
+    report.problems.extend(not_stored);
+    cx.output.print(&report)?;
     Ok(exit)
 }
 
-fn targets(words: &[Target]) -> (ProbeSet, Vec<SourceKey>) {
+fn targets(words: &[Target]) -> (ProbeSet, Vec<SourceSelector>) {
     let mut probes = ProbeSet::new();
-    let mut keys = Vec::new();
-    for word in words {
-        match word {
+    let mut args = Vec::new();
+    for label in words {
+        match label {
             Target::All => probes.extend(Probe::ALL),
             Target::Probe(probe) => {
                 probes.insert(*probe);
             }
-            Target::Source(key) if keys.contains(key) => {}
-            Target::Source(key) => keys.push(key.clone()),
+            Target::Source(arg) if args.contains(arg) => {}
+            Target::Source(arg) => args.push(arg.clone()),
         }
     }
     if probes.is_empty() {
         probes.extend(Probe::ALL);
     }
-    (probes, keys)
+    (probes, args)
 }
 
-/// Reads a document; one that cannot be used is not in the way of a look, and shown by `sources status`.
+/// Reads a document; one that cannot be used does not prevent a probe, and `sources status` shows it.
 async fn load(
     store: &dyn SourceStore,
     keys: &[SourceKey],
@@ -169,19 +189,11 @@ async fn load(
     keys.iter().zip(found).map(read).collect()
 }
 
-/// What was not looked at does not count as unknown; what was looked at in vain does not count as healthy, whatever is known
-/// from earlier.
+/// What was not probed does not count as unknown; what was probed without an answer does not count as healthy, whatever earlier
+/// evidence there is.
 fn exit_code(probed: &ProbedRow, probes: &ProbeSet) -> ExitCode {
     let found = probed.row.findings;
-    let in_vain = probed.seen.iter().any(|seen| {
-        matches!(
-            seen.fact,
-            Fact::Unanswered {
-                facet: Facet::Status | Facet::Stream,
-                ..
-            }
-        )
-    });
+    let in_vain = asked_in_vain(&probed.seen);
     if found.auth {
         ExitCode::Unauthorised
     } else if found.refused || found.disconnected || in_vain {
@@ -198,10 +210,14 @@ fn report(
     args: &ProbeArgs,
     probes: &ProbeSet,
     rows: Vec<ProbedRow>,
-    platforms: Vec<PlatformLook>,
+    platforms: Vec<PlatformResult>,
     unresolved: &[crate::app::Unresolved],
 ) -> ProbeReport {
-    let mut problems: Vec<String> = platforms.iter().flat_map(|look| look.problems.clone()).collect();
+    let mut problems: Vec<String> = platforms
+        .iter()
+        .flat_map(|result| &result.problems)
+        .map(|problem| problem.text.clone())
+        .collect();
     problems.extend(
         unresolved
             .iter()
@@ -213,7 +229,7 @@ fn report(
         rows,
         platforms,
         problems,
-        kept_in: (!args.dry_run && !cx.app.is_store_temporary())
+        saved_in: (!args.dry_run && !cx.app.is_store_temporary())
             .then(|| cx.app.settings.store.target.to_string()),
         dry_run: args.dry_run,
     }
@@ -224,23 +240,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_probes_or_sources_in_any_order() {
+    fn arguments_are_probes_or_sources_in_any_order() {
         let words = ["stream", "twitch:1", "viewers", "twitch:1"];
-        let words: Vec<Target> = words.iter().map(|word| word.parse().unwrap()).collect();
+        let words: Vec<Target> = words.iter().map(|label| label.parse().unwrap()).collect();
         let (probes, keys) = targets(&words);
         assert_eq!(probes, ProbeSet::from([Probe::Stream, Probe::Viewers]));
-        assert_eq!(keys, ["twitch:1".parse().unwrap()]);
+        assert_eq!(keys, ["twitch:1".parse::<SourceSelector>().unwrap()]);
         assert_eq!(targets(&[]).0.len(), 5);
     }
 
     #[test]
     fn a_word_that_is_neither_is_refused_with_what_could_be_meant() {
-        for (word, reason) in [
+        for (label, reason) in [
             ("streams", "not a probe"),
             ("myspace:1", "not a platform"),
-            ("twitch:rat", "numeric"),
+            ("twitch:rat!", "cannot be a name"),
         ] {
-            let error = word.parse::<Target>().unwrap_err();
+            let error = label.parse::<Target>().unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
     }

@@ -1,20 +1,23 @@
-//! `schema`: the shape of every JSON output, as JSON Schema.
+//! `schema`: the structure of every JSON output, as JSON Schema.
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::json;
 
+use crate::cli::complete;
 use crate::cli::context::Setup;
 use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Report, write_out};
 use crate::cli::reports::{
-    auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitReport, doctor::DoctorReport,
-    events::PublishReport, events::TailReport, history::HistoryReport, migrate::MigrateReport,
-    plan::PlanReport, predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, schemas::SchemaItem,
-    schemas::SchemasReport, sim::SimReport, source::SourceReport, sources::SourcesReport,
+    actions::ActionsReport, auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitReport,
+    doctor::DoctorReport, edit::EditReport, events::PublishReport, events::TailReport,
+    history::HistoryReport, migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport,
+    probe::ProbeReport, prune::PruneReport, schemas::SchemaItem, schemas::SchemasReport, sim::SimReport,
+    sim_events::EventsReport, sim_events::TriggerReport, source::SourceReport, sources::SourcesReport,
 };
-use crate::failure::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure, FailureDocument};
 
 /// Print the JSON Schema of an output
 ///
@@ -28,12 +31,13 @@ Examples:
   bitbrat schema doctor > doctor.schema.json")]
 pub struct SchemaArgs {
     /// The output; without one, every name is listed with the commands that print it
+    #[arg(add = ArgValueCompleter::new(complete::schemas))]
     name: Option<String>,
 }
 
 /// One kind of output.
 pub struct Described {
-    /// The name by which its schema is asked for.
+    /// The argument of `schema`.
     pub name: &'static str,
     /// The commands that print it.
     pub commands: &'static str,
@@ -64,6 +68,21 @@ pub const ALL: &[Described] = &[
         schema: of::<AnswerReport>,
     },
     Described {
+        name: "actions",
+        commands: "sources can ID help",
+        schema: of::<ActionsReport>,
+    },
+    Described {
+        name: "edit",
+        commands: "sources add, sources remove",
+        schema: of::<EditReport>,
+    },
+    Described {
+        name: "error",
+        commands: "every command that fails, on standard error",
+        schema: of_failure,
+    },
+    Described {
         name: "prune",
         commands: "sources prune",
         schema: of::<PruneReport>,
@@ -90,7 +109,7 @@ pub const ALL: &[Described] = &[
     },
     Described {
         name: "events",
-        commands: "events tail (each line is one of its items; `events schema` tells what an event holds)",
+        commands: "events tail (each line is one of its items; `events schema` describes an event)",
         schema: of::<TailReport>,
     },
     Described {
@@ -128,9 +147,19 @@ pub const ALL: &[Described] = &[
         commands: "sim",
         schema: of::<SimReport>,
     },
+    Described {
+        name: "sim-events",
+        commands: "sim trigger (without an event)",
+        schema: of::<EventsReport>,
+    },
+    Described {
+        name: "sim-trigger",
+        commands: "sim trigger",
+        schema: of::<TriggerReport>,
+    },
 ];
 
-/// Other names under which people may look for a schema.
+/// Other names that people may use for a schema.
 const ALSO: &[(&str, &str)] = &[
     ("status", "sources"),
     ("list", "sources"),
@@ -139,6 +168,8 @@ const ALSO: &[(&str, &str)] = &[
     ("can", "answer"),
     ("wait", "answer"),
     ("tail", "events"),
+    ("add", "edit"),
+    ("remove", "edit"),
 ];
 
 /// Runs the command.
@@ -176,6 +207,13 @@ pub fn text(described: &Described) -> String {
     serde_json::to_string_pretty(schema.as_value()).expect("a schema is plain JSON") + "\n"
 }
 
+fn of_failure() -> Schema {
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let mut schema = generator.into_root_schema_for::<FailureDocument>();
+    schema.insert("title".into(), json!("Error"));
+    schema
+}
+
 fn of<R: Report>() -> Schema
 where
     R::Item: JsonSchema,
@@ -189,6 +227,9 @@ where
     {
         properties["apiVersion"]["const"] = json!(API_VERSION);
         properties["kind"]["const"] = json!(R::KIND);
+        if !R::LIMITED {
+            properties.remove("total");
+        }
     }
     schema
 }

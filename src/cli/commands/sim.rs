@@ -1,16 +1,18 @@
-//! `sim`: the simulated platforms on fixed ports, for people who develop bots.
+//! `sim`: the simulated platforms on fixed ports, for developers of bots, and events triggered in them.
+
+mod trigger;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::app::world::{self, Setting, World};
 use crate::cli::context::Setup;
 use crate::cli::output::view::Cell;
 use crate::cli::output::{Note, Report as _, write_out};
-use crate::cli::reports::sim::{SimItem, SimReport};
+use crate::cli::reports::sim::{SimItem, SimLogin, SimReport};
 use crate::config;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
@@ -26,12 +28,15 @@ use crate::sim::{Sim, SimOptions};
 Examples:
   bitbrat sim
   bitbrat sim --env > sim.env &        then: bitbrat --env-file sim.env sources status --probe
-  bitbrat sim --port 0 -o json         on free ports, told as JSON")]
+  bitbrat sim --port 0 -o json         on free ports, printed as JSON
+  bitbrat sim trigger stream.online twitch:777002")]
 pub struct SimArgs {
+    #[command(subcommand)]
+    command: Option<SimCommand>,
     /// Port of the simulated Twitch, the next two are Kick's and Discord's; 0 picks free ones
-    #[arg(long, value_name = "PORT", default_value_t = 18_080, value_parser = clap::value_parser!(u16).range(..=65_533))]
+    #[arg(long, global = true, value_name = "PORT", default_value_t = 18_080, value_parser = clap::value_parser!(u16).range(..=65_533))]
     port: u16,
-    /// Print what a client has to be told as environment variables
+    /// Print a client's settings as environment variables
     #[arg(long)]
     env: bool,
     /// Start with empty worlds
@@ -39,8 +44,17 @@ pub struct SimArgs {
     empty: bool,
 }
 
-/// Runs the command until it is interrupted.
+/// What is to be done with a simulator that runs already.
+#[derive(Debug, Subcommand)]
+enum SimCommand {
+    Trigger(trigger::TriggerArgs),
+}
+
+/// Runs the command; the simulator itself until it is interrupted.
 pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
+    if let Some(SimCommand::Trigger(trigger)) = &args.command {
+        return trigger::run(setup, args.port, trigger).await;
+    }
     let at = |offset: u16| {
         let port = if args.port == 0 { 0 } else { args.port + offset };
         SocketAddr::from((Ipv4Addr::LOCALHOST, port))
@@ -61,7 +75,8 @@ pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
         .hint("choose another port with --port, or 0 for any free ones")
     })?;
     let world = (!args.empty).then(|| World::populate(&sim));
-    let _timeline = world.as_ref().map(|_| start_timeline(&sim.twitch));
+    let moves = world.is_some() && !setup.still;
+    let _timeline = moves.then(|| start_timeline(&sim.twitch));
     let items = PlatformName::ALL
         .into_iter()
         .map(|platform| item(&sim, world.as_ref(), platform));
@@ -92,10 +107,26 @@ fn item(sim: &Sim, world: Option<&World>, platform: PlatformName) -> SimItem {
         address,
         sources: world.map(|world| world.sources(platform)).unwrap_or_default(),
         environment: variables(settings),
+        logins: world
+            .map(|world| world.logins(platform))
+            .unwrap_or_default()
+            .into_iter()
+            .map(shown)
+            .collect(),
     }
 }
 
-/// Names each key as the environment does, the platform's own names first.
+fn shown(login: world::DemoLogin) -> SimLogin {
+    SimLogin {
+        account: login.account,
+        user_id: login.user_id,
+        access_token: login.access,
+        refresh_token: login.refresh,
+        scopes: login.scopes,
+    }
+}
+
+/// Converts each key to an environment variable, the platform's own names first.
 fn variables(settings: Vec<Setting>) -> BTreeMap<String, String> {
     let keys: Vec<_> = config::AREAS.iter().flat_map(|area| area.keys).collect();
     settings
@@ -116,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_told_by_the_names_that_the_environment_has_for_them() {
+    fn setting_keys_map_to_environment_variable_names() {
         let told = variables(vec![
             ("twitch.client_id", "abc".into()),
             ("twitch.helix_url", "http://127.0.0.1:1/helix".into()),

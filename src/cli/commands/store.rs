@@ -16,9 +16,9 @@ use crate::store::{SourceStore, StoreError, Versioned, Write};
 
 /// Documents in one write.
 const BATCH: usize = 100;
-/// Attempts at a document that others write meanwhile.
+/// Attempts at a document that others write concurrently.
 const ROUNDS: usize = 5;
-/// History entries copied a source; no store keeps more.
+/// Maximum of history entries copied per source; no store keeps more.
 const HISTORY: usize = 100_000;
 
 /// What to do with stores.
@@ -33,7 +33,7 @@ pub enum StoreCommand {
 
 /// Copy documents and history from one store to another
 ///
-/// What the target knows already is joined, never replaced, so running it again changes nothing, and an interrupted run is
+/// Documents that the target has already are merged, never replaced, so running it again changes nothing, and an interrupted run is
 /// simply run again. The source store is only read.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -46,7 +46,7 @@ pub struct MigrateArgs {
     from: String,
     /// Where to, written alike
     to: String,
-    /// Only say what would be copied
+    /// Only show what would be copied
     #[arg(long)]
     dry_run: bool,
 }
@@ -137,7 +137,7 @@ async fn copy(
     Ok(())
 }
 
-/// Copies some documents, each with its history.
+/// Copies a batch of documents, each with its history.
 async fn copy_batch(
     from: &dyn SourceStore,
     to: &dyn SourceStore,
@@ -211,7 +211,7 @@ fn joined(document: &SourceDocument, there: Option<&Versioned<SourceDocument>>) 
     }
 }
 
-/// Somebody wrote the document meanwhile: read it again, join, write again.
+/// After a concurrent write of the document: reads it again, merges, writes again.
 async fn again(to: &dyn SourceStore, key: &SourceKey, batch: &[SourceDocument]) -> Result<(), StoreError> {
     let Some(document) = batch.iter().find(|document| document.key == *key) else {
         return Ok(());

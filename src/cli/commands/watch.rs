@@ -8,31 +8,34 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::app::daemon::{self, Plan, Role};
+use crate::cli::commands::sources::status;
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::machine::envelope;
 use crate::cli::reports::plan::PlanReport;
-use crate::cli::reports::source::SourceReport;
-use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
+use crate::cli::reports::source::{SourceInFull, SourceReport};
+use crate::cli::reports::sources::{Choice, Show, SourceRow, SourcesReport};
 use crate::config;
+use crate::core::document::SourceDocument;
+use crate::core::freshness::MaxAge;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
 
-/// Keep looking and listening, and keep every source's document up to date
+/// Run the daemon: monitor every source and keep its document up to date
 ///
-/// Looks by the schedules of the configuration, listens where a platform pushes, announces every change on the bus and stores
-/// it. SIGTERM and Ctrl-C drain and say goodbye, a second one forces; SIGHUP reads the configuration again.
+/// Probes on the schedules of the configuration, listens where a platform pushes, publishes every change on the bus and stores
+/// it. SIGTERM and Ctrl-C shut down cleanly, a second one at once; SIGHUP reads the configuration again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  bitbrat --demo watch                     see a small world move; pages at http://127.0.0.1:8787/
+  bitbrat --demo watch                     run against a simulated world; pages at http://127.0.0.1:8787/
   bitbrat watch --once                     run each schedule once and exit, for a cron job of your own
-  bitbrat watch --plan                     who is pushed and who is polled, before anything connects
-  bitbrat watch --role ingest              look and tell; store elsewhere, over nats or pubsub
+  bitbrat watch --plan                     which channels are pushed and which polled; nothing connects
+  bitbrat watch --role ingest              probe and publish; store elsewhere, over nats or pubsub
   bitbrat watch --set web.listen=off       without pages")]
 pub struct WatchArgs {
-    /// Run each schedule once and exit
+    /// Run each schedule once and exit with the code of `sources status`: 4, 3 or 8 when something is wrong
     #[arg(long)]
     once: bool,
     /// Show which Twitch channels would be listened to and which polled, and why; nothing is started
@@ -53,33 +56,36 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
     let plan = Plan {
         roles: args.role.iter().copied().collect::<BTreeSet<_>>(),
         once: args.once,
-        list: Box::new(|app, summaries| {
+        list: Box::new(|app, (max_age, summaries)| {
             json(&envelope(&SourcesReport {
                 as_of: app.clock.now(),
-                rows: rows(app, summaries),
+                rows: rows(app, max_age, summaries),
                 unusable: Vec::new(),
                 problems: Vec::new(),
                 show: Show::Status,
+                choice: Choice::default(),
             }))
         }),
-        one: Box::new(|app, (document, history)| {
-            let row = rows(app, vec![SourceSummary::of(&document).into()]).remove(0);
-            json(&envelope(&SourceReport {
+        one: Box::new(|app, (max_age, document, history)| {
+            let row = rows(app, max_age, vec![SourceSummary::of(&document).into()]).remove(0);
+            json(&envelope(&SourceReport::of(SourceInFull {
                 as_of: app.clock.now(),
                 row,
                 document,
                 listening: None,
                 history,
-            }))
+            })))
         }),
+        judge: Box::new(|app, summaries| status::usual_exit(rows_of_configured(app, summaries))),
         reload: Box::new(move || config::load(&inputs, clock.now())),
+        logs: cx.logs,
     };
     daemon::run(app, plan, Lifecycle::listening()?).await
 }
 
-/// Judges what is known by the configuration in force.
-fn rows(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<SourceRow> {
-    let (intervals, now) = (app.intervals(), app.clock.now());
+/// Builds the rows by the configuration in force.
+fn rows(app: &App, max_age: MaxAge, summaries: Vec<Arc<SourceSummary>>) -> Vec<SourceRow> {
+    let (intervals, now) = (app.intervals().within(max_age), app.clock.now());
     let origins: BTreeMap<SourceKey, String> = app
         .sources()
         .known
@@ -96,7 +102,25 @@ fn rows(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<SourceRow> {
     rows.collect()
 }
 
-/// Shows the plan.
+/// Builds the rows of the configured sources: those that are stored, and those of which nothing is.
+fn rows_of_configured(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<SourceRow> {
+    let mut rows = rows(app, None, summaries);
+    rows.retain(|row| row.configured.is_some());
+    let known: BTreeSet<SourceKey> = rows.iter().map(|row| row.summary.key.clone()).collect();
+    let missing = app
+        .sources()
+        .keys()
+        .into_iter()
+        .filter(|key| !known.contains(key));
+    let (intervals, now) = (app.intervals(), app.clock.now());
+    rows.extend(missing.map(|key| {
+        let nothing = SourceSummary::of(&SourceDocument::new(key));
+        SourceRow::new(nothing, &intervals, now)
+    }));
+    rows
+}
+
+/// Prints the plan.
 async fn plan(cx: &Context) -> Result<ExitCode, Failure> {
     let (channels, plan) = cx.app.eventsub_plan().await?;
     cx.output.print(&PlanReport {

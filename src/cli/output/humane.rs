@@ -24,6 +24,49 @@ pub fn span(millis: u64) -> String {
     }
 }
 
+/// Returns a duration for a sentence, as its two largest units: `45 s`, `5 min`, `1 h 12 min`, `3 d 4 h`.
+pub fn duration(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let [large, small] = match (days, hours, minutes) {
+        (0, 0, 0) => [(seconds, "s"), (0, "")],
+        (0, 0, minutes) => [(minutes, "min"), (0, "")],
+        (0, hours, minutes) => [(hours, "h"), (minutes, "min")],
+        (days, hours, _) => [(days, "d"), (hours, "h")],
+    };
+    match small {
+        (0, _) => format!("{} {}", large.0, large.1),
+        (count, unit) => format!("{} {} {count} {unit}", large.0, large.1),
+    }
+}
+
+/// Returns which permissions were gained, and which are not proven any more (their source of evidence may have become silent), as
+/// lists of names separated by spaces; `None` if there is nothing to say.
+pub fn permissions_change(gained: &str, unproven: &str) -> Option<String> {
+    let gained = permissions("gained", gained.split(' '));
+    let unproven = permissions("no longer proven:", unproven.split(' '));
+    let parts: Vec<_> = gained.into_iter().chain(unproven).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Returns `verb` with roles by name and scopes by their number; `None` if there are none.
+pub fn permissions<'a>(verb: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let mut scopes = 0;
+    let mut words = Vec::new();
+    for name in names {
+        match name {
+            // A log has this instead of permissions that are not known.
+            "" | "unknown" => {}
+            _ if name.starts_with("scope:") => scopes += 1,
+            _ => words.push(name.to_owned()),
+        }
+    }
+    if scopes > 0 {
+        words.push(count(scopes, "scope"));
+    }
+    (!words.is_empty()).then(|| format!("{verb} {}", words.join(", ")))
+}
+
 /// Returns a number with thousands separators: `12,345`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -49,20 +92,21 @@ mod tests {
 
     #[test]
     fn ages_and_spans_keep_the_units_that_matter() {
-        for (seconds, short, long) in [
-            (0, "0s", "0s"),
-            (59, "59s", "59s"),
-            (60, "1m", "1m"),
-            (3599, "59m", "59m"),
-            (3600, "1h", "1h00m"),
-            (4320, "1h", "1h12m"),
-            (86_399, "23h", "23h59m"),
-            (277_200, "3d", "3d5h"),
+        for (seconds, short, long, spoken) in [
+            (0, "0s", "0s", "0 s"),
+            (59, "59s", "59s", "59 s"),
+            (60, "1m", "1m", "1 min"),
+            (3599, "59m", "59m", "59 min"),
+            (3600, "1h", "1h00m", "1 h"),
+            (4320, "1h", "1h12m", "1 h 12 min"),
+            (86_399, "23h", "23h59m", "23 h 59 min"),
+            (277_200, "3d", "3d5h", "3 d 5 h"),
         ] {
             assert_eq!(
                 (age(seconds * 1000), span(seconds * 1000)),
                 (short.into(), long.into())
             );
+            assert_eq!(duration(seconds * 1000), spoken);
         }
     }
 

@@ -1,9 +1,12 @@
 //! Reports for programs: JSON, ndjson, YAML and CSV.
 
+use std::fmt::Write as _;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cli::output::view::{is_unsafe, printable};
 use crate::cli::output::{Report, at_path};
 use crate::core::time::Timestamp;
 
@@ -21,6 +24,10 @@ pub struct Envelope<T> {
     /// When this was true.
     #[schemars(with = "String")]
     pub as_of: Timestamp,
+    /// How many entries there are without `--limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
+    pub total: Option<usize>,
     /// The entries.
     pub items: Vec<T>,
     /// Stored documents and configured names that cannot be shown as entries.
@@ -70,6 +77,7 @@ pub fn envelope<R: Report>(report: &R) -> Envelope<R::Item> {
         api_version: API_VERSION,
         kind: R::KIND,
         as_of: report.as_of(),
+        total: report.total(),
         items: report.items(),
         unusable: report.unusable(),
     }
@@ -77,14 +85,33 @@ pub fn envelope<R: Report>(report: &R) -> Envelope<R::Item> {
 
 /// Returns one indented JSON document.
 pub fn json<R: Report>(report: &R) -> Result<String, RenderError> {
-    Ok(serde_json::to_string_pretty(&envelope(report))? + "\n")
+    Ok(inert_json(serde_json::to_string_pretty(&envelope(report))?) + "\n")
+}
+
+/// Escapes what JSON permits in strings and a terminal obeys: C1 controls, the line breaks of Unicode, and marks that change the
+/// direction of text. Programs read the same text; outside of strings, JSON has only ASCII.
+pub fn inert_json(text: String) -> String {
+    let is_inert = |c: char| (c.is_ascii() && c != '\u{7f}') || !is_unsafe(c);
+    if text.chars().all(is_inert) {
+        return text;
+    }
+    let mut inert = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_inert(c) {
+            inert.push(c);
+        } else {
+            // All of them are of the basic plane.
+            let _ = write!(inert, "\\u{:04x}", u32::from(c));
+        }
+    }
+    inert
 }
 
 /// Returns one JSON object a line and entry, without the envelope.
 pub fn ndjson<R: Report>(report: &R) -> Result<String, RenderError> {
     let mut text = String::new();
     for item in report.items() {
-        text.push_str(&serde_json::to_string(&item)?);
+        text.push_str(&inert_json(serde_json::to_string(&item)?));
         text.push('\n');
     }
     Ok(text)
@@ -92,17 +119,22 @@ pub fn ndjson<R: Report>(report: &R) -> Result<String, RenderError> {
 
 /// Returns one YAML document.
 pub fn yaml<R: Report>(report: &R) -> Result<String, RenderError> {
-    Ok(serde_norway::to_string(&envelope(report))?)
+    let value = serde_norway::to_value(envelope(report))?;
+    let mut text = String::new();
+    super::yaml::write(&mut text, &value);
+    Ok(text)
 }
 
-/// Returns a header line and one line an entry. Lists are joined by spaces; what is not known is empty.
+/// Returns a header line and one line per entry. Lists are joined by spaces; unknown values are empty. Foreign text is made safe
+/// for spreadsheets.
 pub fn csv<R: Report>(report: &R) -> Result<String, RenderError> {
     let failed = |error: &dyn std::fmt::Display| RenderError::Csv(error.to_string());
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(R::CSV).map_err(|error| failed(&error))?;
+    let paths = report.csv_fields();
+    writer.write_record(&paths).map_err(|error| failed(&error))?;
     for item in report.items() {
         let item = serde_json::to_value(&item)?;
-        let fields = R::CSV
+        let fields = paths
             .iter()
             .map(|path| at_path(&item, path).map_or_else(String::new, flat));
         writer.write_record(fields).map_err(|error| failed(&error))?;
@@ -114,8 +146,60 @@ pub fn csv<R: Report>(report: &R) -> Result<String, RenderError> {
 fn flat(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(flat).collect::<Vec<_>>().join(" "),
+        Value::String(text) => inert(text),
+        Value::Array(items) => inert(&items.iter().map(flat).collect::<Vec<_>>().join(" ")),
         other => other.to_string(),
+    }
+}
+
+/// Makes text from strangers (names, titles) harmless in a spreadsheet: it runs a cell that begins like a formula, and control
+/// characters can start another cell or line (<https://owasp.org/www-community/attacks/CSV_Injection>). Numbers of ours stay
+/// numbers, minus sign included.
+fn inert(text: &str) -> String {
+    let plain = printable(text);
+    if plain
+        .trim_start()
+        .starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
+    {
+        format!("'{plain}")
+    } else {
+        plain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_text_commands_no_terminal_and_reads_back() {
+        let title = "a\u{9b}31mb\u{85}c\u{202e}d\u{2066}e\u{2028}f\u{7f}g\u{200f}h naïve 🐀";
+        let value = json!({ "title": title, title: 1 });
+        let text = inert_json(serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.chars().any(|c| c != '\n' && is_unsafe(c)), "{text:?}");
+        assert!(text.contains("\\u009b31m") && text.contains("naïve 🐀"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn csv_cell_that_begins_like_a_formula_is_neutralized() {
+        for (value, cell) in [
+            (json!("=HYPERLINK(\"http://x\")"), "'=HYPERLINK(\"http://x\")"),
+            (json!("+1"), "'+1"),
+            (json!("-1"), "'-1"),
+            (json!("@SUM(A1)"), "'@SUM(A1)"),
+            (json!("  =1"), "'  =1"),
+            (json!("\t=1"), "' =1"),
+            (json!("\r\n=1"), "'  =1"),
+            (json!("a\u{1b}[31mb\u{0}"), "a [31mb "),
+            (json!("＝1"), "'＝1"),
+            (json!(["=1", "b"]), "'=1 b"),
+            (json!(-5), "-5"),
+            (json!("RatCaster"), "RatCaster"),
+        ] {
+            assert_eq!(flat(&value), cell, "{value}");
+        }
     }
 }

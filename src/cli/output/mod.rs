@@ -9,26 +9,34 @@ use serde_json::Value;
 
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
+use crate::secrets;
 
 pub mod grid;
 pub mod humane;
-pub mod look;
+pub mod invocation;
+pub mod log_lines;
 pub mod machine;
+pub mod style;
 pub mod view;
+pub mod wrap;
+mod yaml;
 
-pub use look::{ColorChoice, Look};
+pub use invocation::Invocation;
 pub use machine::Envelope;
+pub use style::{ColorChoice, Style};
 use view::{Block, Cell, Glyph, Tone, View};
 
-/// What a command found out.
+/// The result of a command.
 pub trait Report {
-    /// One entry as JSON shows it. Its shape is a promise: fields are added, never renamed.
+    /// One entry as JSON shows it. Its fields are stable: fields are added, never renamed.
     type Item: Serialize + JsonSchema;
 
     /// The `kind` in the JSON envelope.
     const KIND: &'static str;
     /// The fields that CSV shows, as dotted paths into an item.
     const CSV: &'static [&'static str];
+    /// Whether a limit may leave entries out, so that the envelope has their total.
+    const LIMITED: bool = false;
 
     /// When this was true.
     fn as_of(&self) -> Timestamp;
@@ -42,14 +50,24 @@ pub trait Report {
     /// Returns the report for people.
     fn view(&self) -> View;
 
-    /// Returns the report for people who want to see every column.
+    /// Returns the report for people with every column.
     fn wide_view(&self) -> View {
         self.view()
     }
 
-    /// Returns what is worth knowing beside the data: it goes to standard error.
+    /// Returns notes beside the data: they go to standard error.
     fn notes(&self) -> Vec<Note> {
         Vec::new()
+    }
+
+    /// Returns the number of entries before a limit; `None` where there is no limit.
+    fn total(&self) -> Option<usize> {
+        None
+    }
+
+    /// Returns the fields that CSV shows.
+    fn csv_fields(&self) -> Vec<&'static str> {
+        Self::CSV.to_vec()
     }
 
     /// Returns what could not be shown as entries.
@@ -58,16 +76,16 @@ pub trait Report {
     }
 }
 
-/// Something worth knowing beside the data.
+/// A note beside the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// The report in one line, in parts.
     Summary(Vec<Cell>),
-    /// What a person should know or do, and the command to run next.
+    /// What a person should be aware of or do, and the command to run next.
     Hint {
-        /// What.
+        /// The message.
         what: String,
-        /// How bad it is.
+        /// Its severity.
         tone: Tone,
         /// The next command, where there is one.
         next: Option<String>,
@@ -105,35 +123,42 @@ pub enum Format {
     Name,
 }
 
-/// Where reports go.
+impl Format {
+    /// Whether a program reads it as one structure; then failures are JSON as well.
+    pub fn is_structured(self) -> bool {
+        matches!(self, Self::Json | Self::Ndjson | Self::Yaml)
+    }
+}
+
+/// Where and how reports are printed.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     /// The form.
     pub format: Format,
-    /// Whether somebody asked for that form.
+    /// Whether the format was given explicitly.
     pub is_chosen: bool,
-    /// How standard output looks.
-    pub out: Look,
-    /// How standard error looks.
-    pub err: Look,
+    /// Style of standard output.
+    pub out: Style,
+    /// Style of standard error.
+    pub err: Style,
     /// Whether notes are left out.
     pub quiet: bool,
-    /// Whether the commands that notes advise are for the demo.
-    pub demo: bool,
-    /// Whether somebody looks at standard output.
+    /// The command line that was run, for comparison with the commands that notes advise.
+    pub invocation: &'static Invocation,
+    /// Whether standard output is a terminal.
     pub is_terminal: bool,
 }
 
 impl Output {
-    /// Prints `report` on standard output and its notes on standard error. A reader that has gone away is no error.
+    /// Prints `report` on standard output and its notes on standard error. A closed pipe is no error.
     pub fn print<R: Report>(&self, report: &R) -> io::Result<()> {
         let text = render(report, self.format, self.out).map_err(io::Error::other)?;
         write_out(&text)?;
         self.note(&report.notes())
     }
 
-    /// Prints `report` and its notes for as long as somebody reads. Returns whether somebody does: who prints again and
-    /// again has to stop with its reader.
+    /// Prints `report` and its notes unless the pipe is closed. Returns whether it is still open: repeated output has to stop
+    /// once it is closed.
     pub fn offer<R: Report>(&self, report: &R) -> io::Result<bool> {
         let text = render(report, self.format, self.out).map_err(io::Error::other)?;
         let read = offer(&text)?;
@@ -143,7 +168,7 @@ impl Output {
         Ok(read)
     }
 
-    /// Prints notes on standard error, unless only data was asked for.
+    /// Prints notes on standard error, unless only data was requested.
     pub fn note(&self, notes: &[Note]) -> io::Result<()> {
         if self.quiet || notes.is_empty() {
             return Ok(());
@@ -151,19 +176,21 @@ impl Output {
         write_err(&self.text_of(notes, self.err))
     }
 
-    /// Returns notes as text; the commands that they advise are for the world that is looked at.
-    pub fn text_of(&self, notes: &[Note], look: Look) -> String {
+    /// Whether `command` is advised here: it is not when it is the command that was just run, or has no effect in the demo world.
+    pub fn advises(&self, command: &str) -> bool {
+        self.invocation.advise(command).is_some()
+    }
+
+    /// Returns notes as text; the commands that they advise repeat the options that were given, and none is the command that was
+    /// just run.
+    pub fn text_of(&self, notes: &[Note], style: Style) -> String {
         let mut notes = notes.to_vec();
-        if self.demo {
-            for note in &mut notes {
-                if let Note::Hint { next: Some(next), .. } = note {
-                    *next = next
-                        .replacen("bitbrat ", "bitbrat --demo ", 1)
-                        .replace("--demo --demo", "--demo");
-                }
+        for note in &mut notes {
+            if let Note::Hint { next, .. } = note {
+                *next = next.take().and_then(|command| self.invocation.advise(&command));
             }
         }
-        self::notes(&notes, look)
+        self::notes(&notes, style)
     }
 }
 
@@ -179,14 +206,16 @@ impl From<machine::RenderError> for Failure {
     }
 }
 
-/// Writes text to standard output. A reader that has gone away is no error.
+/// Writes text to standard output. A closed pipe is no error.
 pub fn write_out(text: &str) -> io::Result<()> {
+    let text = secrets::mask(text);
     let mut out = io::stdout().lock();
     forgive_closed_pipe(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Writes text to standard output for as long as somebody reads it. Returns whether somebody does.
+/// Writes text to standard output unless the pipe is closed. Returns whether it is still open.
 pub fn offer(text: &str) -> io::Result<bool> {
+    let text = secrets::mask(text);
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -194,9 +223,9 @@ pub fn offer(text: &str) -> io::Result<bool> {
     }
 }
 
-/// Writes text to standard error. A reader that has gone away is no error.
+/// Writes text to standard error. A closed pipe is no error.
 pub fn write_err(text: &str) -> io::Result<()> {
-    forgive_closed_pipe(io::stderr().lock().write_all(text.as_bytes()))
+    forgive_closed_pipe(io::stderr().lock().write_all(secrets::mask(text).as_bytes()))
 }
 
 fn forgive_closed_pipe(result: io::Result<()>) -> io::Result<()> {
@@ -207,10 +236,10 @@ fn forgive_closed_pipe(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// Returns `report` as text.
-pub fn render<R: Report>(report: &R, format: Format, look: Look) -> Result<String, machine::RenderError> {
+pub fn render<R: Report>(report: &R, format: Format, style: Style) -> Result<String, machine::RenderError> {
     Ok(match format {
-        Format::Table => draw(&report.view(), look, false),
-        Format::Wide => draw(&report.wide_view(), look, true),
+        Format::Table => draw(&report.view(), style, false),
+        Format::Wide => draw(&report.wide_view(), style, true),
         Format::Json => machine::json(report)?,
         Format::Ndjson => machine::ndjson(report)?,
         Format::Yaml => machine::yaml(report)?,
@@ -225,35 +254,30 @@ pub fn render<R: Report>(report: &R, format: Format, look: Look) -> Result<Strin
 /// The column at which the text of a section starts.
 const SECTION: u16 = 13;
 
-fn draw(view: &View, look: Look, wide: bool) -> String {
+fn draw(view: &View, style: Style, wide: bool) -> String {
     let mut text = String::new();
-    let spaced = |cells: &[Cell]| {
-        cells
-            .iter()
-            .map(|cell| look.show(cell))
-            .collect::<Vec<_>>()
-            .join("  ")
-    };
     for block in &view.blocks {
         match block {
-            Block::Table(table) => grid::draw(&mut text, table, look, 0, wide),
-            // What is under a heading is evidence: it is wrapped by the terminal rather than cut by us.
-            Block::Nested(table) => grid::draw(&mut text, table, look, SECTION, true),
-            Block::Line(cells) => text.push_str(&(spaced(cells) + "\n")),
+            Block::Table(table) => grid::draw(&mut text, table, style, 0, wide),
+            // The content of a section is evidence: it is wrapped rather than cut.
+            Block::Wrapped(table) if wide => grid::draw(&mut text, table, style, 0, true),
+            Block::Wrapped(table) => grid::draw_wrapped(&mut text, table, style, 0),
+            Block::Nested(table) => grid::draw_wrapped(&mut text, table, style, SECTION),
+            Block::Line(cells) => wrap::line(&mut text, cells, style),
             Block::Section(title, cells) => {
-                text.push_str(&look.paint(Tone::Strong, title));
+                text.push_str(&style.paint(Tone::Strong, title));
                 if !cells.is_empty() {
                     let pad = usize::from(SECTION).saturating_sub(title.len());
                     text.extend(std::iter::repeat_n(' ', pad));
-                    text.push_str(&spaced(cells));
+                    wrap::behind(&mut text, cells, style, usize::from(SECTION).max(title.len()));
                 }
                 text.push('\n');
             }
             Block::Remark(sentence) => {
-                let room = look.width.unwrap_or(100).clamp(40, 100) - SECTION;
-                for line in wrap(sentence, usize::from(room)) {
+                let room = style.width.unwrap_or(100).clamp(40, 100) - SECTION;
+                for line in wrap::words(sentence, usize::from(room)) {
                     let indent = usize::from(SECTION);
-                    let _ = writeln!(text, "{:indent$}{}", "", look.paint(Tone::Dim, &line));
+                    let _ = writeln!(text, "{:indent$}{}", "", style.paint(Tone::Dim, &line));
                 }
             }
             Block::Gap => text.push('\n'),
@@ -263,45 +287,33 @@ fn draw(view: &View, look: Look, wide: bool) -> String {
 }
 
 /// Returns `notes` as text for standard error.
-pub fn notes(notes: &[Note], look: Look) -> String {
+pub fn notes(notes: &[Note], style: Style) -> String {
     let mut text = String::new();
     for (index, note) in notes.iter().enumerate() {
         match note {
             Note::Summary(parts) => {
-                let parts: Vec<_> = parts.iter().map(|part| look.show(part)).collect();
-                let _ = writeln!(text, "\n{}", parts.join(look.separator()));
+                text.push('\n');
+                wrap::parts(&mut text, parts, style);
             }
             Note::Hint { what, tone, next } => {
-                let sign = if *tone == Tone::Bad {
-                    Glyph::Bad
-                } else {
-                    Glyph::Warn
+                let sign = match tone {
+                    Tone::Bad => Glyph::Bad,
+                    Tone::Good => Glyph::Good,
+                    _ => Glyph::Warn,
                 };
-                let _ = writeln!(text, "{}", look.show(&Cell::new(what).glyph(sign).tone(*tone)));
+                let sign = sign.draw(style.unicode);
+                wrap::hanging(&mut text, &view::printable(what.as_str()), sign, *tone, style);
                 let repeated =
                     matches!(notes.get(index + 1), Some(Note::Hint { next: after, .. }) if after == next);
                 if let Some(next) = next.as_ref().filter(|_| !repeated) {
-                    let arrow = Glyph::Next.draw(look.unicode);
-                    let _ = writeln!(text, "  {arrow} {}", look.paint(Tone::Strong, next));
+                    // A command stays on one line, so that it can be copied.
+                    let arrow = Glyph::Next.draw(style.unicode);
+                    let _ = writeln!(text, "  {arrow} {}", style.paint(Tone::Strong, next));
                 }
             }
         }
     }
     text
-}
-
-fn wrap(sentence: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in sentence.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// Returns the value at a dotted path.

@@ -1,4 +1,4 @@
-//! What a person is to see, before anyone knows how wide, colourful or capable the screen is.
+//! The content of a report for people, independent of the terminal's width, colors and symbols.
 
 use std::borrow::Cow;
 
@@ -14,9 +14,11 @@ pub struct View {
 pub enum Block {
     /// A table.
     Table(Grid),
+    /// A table whose cells are sentences: they are wrapped and not cut.
+    Wrapped(Grid),
     /// Cells on one line.
     Line(Vec<Cell>),
-    /// A heading of its own with cells beside it.
+    /// A heading with cells beside it.
     Section(&'static str, Vec<Cell>),
     /// A sentence under a section, wrapped to the width.
     Remark(String),
@@ -42,9 +44,9 @@ pub struct Grid {
 pub struct Column {
     /// Its title.
     pub title: &'static str,
-    /// Which columns go first when the screen is narrow: the greatest rank; rank 0 is always kept.
+    /// The columns of the greatest rank are dropped first on a narrow screen; rank 0 is always kept.
     pub rank: u8,
-    /// The width below which it is better dropped than shortened; `None`: never shortened.
+    /// The width below which it is dropped rather than shortened; `None`: never shortened.
     pub elastic: Option<u16>,
     /// Whether it is aligned to the right.
     pub right: bool,
@@ -109,8 +111,8 @@ impl Cell {
         }
     }
 
-    /// A word of our own.
-    pub const fn word(text: &'static str) -> Self {
+    /// A fixed text of the program.
+    pub const fn label(text: &'static str) -> Self {
         Self {
             glyph: None,
             text: Cow::Borrowed(text),
@@ -118,12 +120,12 @@ impl Cell {
         }
     }
 
-    /// Nothing is known, or there is nothing to say.
+    /// No value.
     pub fn none() -> Self {
-        Self::word("").glyph(Glyph::Nothing).tone(Tone::Dim)
+        Self::label("").glyph(Glyph::Nothing).tone(Tone::Dim)
     }
 
-    /// The text, or the sign for nothing.
+    /// The text, or the symbol for no value.
     pub fn maybe(text: Option<impl AsRef<str> + Into<String>>) -> Self {
         match text {
             Some(text) if !text.as_ref().is_empty() => Self::new(text),
@@ -131,7 +133,7 @@ impl Cell {
         }
     }
 
-    /// Gives it a meaning.
+    /// Sets the meaning.
     #[must_use]
     pub fn tone(mut self, tone: Tone) -> Self {
         self.tone = tone;
@@ -146,22 +148,22 @@ impl Cell {
     }
 }
 
-/// What a piece of text means to its reader; the screen decides how that looks.
+/// What a piece of text means to its reader; the style maps it to a color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// Nothing particular.
     Plain,
-    /// As it should be.
+    /// In order.
     Good,
-    /// Worth a look.
+    /// Needs attention.
     Warn,
     /// A person must act.
     Bad,
     /// Live.
     Live,
-    /// Of little weight.
+    /// Less important.
     Dim,
-    /// Of some weight.
+    /// More important.
     Strong,
 }
 
@@ -172,28 +174,30 @@ pub enum Glyph {
     Up,
     /// Not connected.
     Down,
-    /// Refused, failed.
+    /// Rejected, failed.
     Bad,
     /// Live.
     Live,
     /// Not live.
     Off,
+    /// Over.
+    Ended,
     /// Unknown.
     Unknown,
     /// In order.
     Good,
-    /// Worth a look.
+    /// Needs attention.
     Warn,
     /// What to do next.
     Next,
-    /// Nothing to say.
+    /// No value.
     Nothing,
     /// Too old to rely on.
     Stale,
 }
 
 impl Glyph {
-    /// Returns the symbol, in ASCII where the screen knows no more.
+    /// Returns the symbol, in ASCII where the terminal supports no more.
     pub fn draw(self, unicode: bool) -> &'static str {
         let (rich, plain) = match self {
             Self::Up => ("●", "*"),
@@ -201,6 +205,7 @@ impl Glyph {
             Self::Bad => ("✗", "x"),
             Self::Live => ("►", ">"),
             Self::Off | Self::Nothing => ("–", "-"),
+            Self::Ended => ("■", "-"),
             Self::Unknown => ("?", "?"),
             Self::Good => ("✓", "+"),
             Self::Warn => ("!", "!"),
@@ -210,24 +215,25 @@ impl Glyph {
         if unicode { rich } else { plain }
     }
 
-    /// Returns how many columns of the screen the symbol takes.
+    /// Returns how many columns of the terminal the symbol takes.
     pub fn width(self, unicode: bool) -> usize {
-        // The richer ones are one column wide each, the plain ones are ASCII.
+        // The Unicode symbols are one column wide each, the others are ASCII.
         if unicode { 1 } else { self.draw(false).len() }
     }
 }
 
 /// Makes foreign text safe for a terminal: names and titles are chosen by strangers.
 ///
-/// Control characters could move the cursor or change colours, and direction marks could make one name look like another;
-/// they become spaces or vanish.
+/// Control characters could move the cursor or change colors, and direction marks could make one name look like another; they are
+/// replaced by spaces or removed.
 pub fn printable(text: impl AsRef<str> + Into<String>) -> String {
-    let is_direction_mark = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    // The line breaks of Unicode are no control characters, and break lines all the same.
+    let is_control = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     let is_plain = |text: &str| {
-        // Most text is ASCII, where a byte tells enough.
+        // Most text is ASCII, where checking bytes is enough.
         let is_printable = |byte: &u8| (b' '..=b'~').contains(byte);
         text.as_bytes().iter().all(is_printable)
-            || !text.chars().any(|c| c.is_control() || is_direction_mark(c))
+            || !text.chars().any(|c| is_control(c) || is_direction_mark(c))
     };
     if is_plain(text.as_ref()) {
         return text.into();
@@ -235,8 +241,22 @@ pub fn printable(text: impl AsRef<str> + Into<String>) -> String {
     text.as_ref()
         .chars()
         .filter(|c| !is_direction_mark(*c))
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_control(c) { ' ' } else { c })
         .collect()
+}
+
+/// Whether a character changes the direction of the text around it, or is a byte order mark.
+fn is_direction_mark(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+    )
+}
+
+/// Whether a character must not be written as it is where text is kept whole: it commands a terminal, breaks a line or changes the
+/// direction of text.
+pub fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || is_direction_mark(c)
 }
 
 #[cfg(test)]
@@ -247,6 +267,7 @@ mod tests {
     fn a_name_cannot_command_the_terminal() {
         assert_eq!(printable("Rat\u{1b}[31mCaster\n"), "Rat [31mCaster ");
         assert_eq!(printable("abc\u{202e}cba"), "abccba");
+        assert_eq!(printable("a\u{2028}b\u{2029}c\u{9b}31m"), "a b c 31m");
         assert_eq!(printable("naïve 🐀 ラット"), "naïve 🐀 ラット");
     }
 }

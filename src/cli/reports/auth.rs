@@ -1,15 +1,14 @@
-//! Identities and how they are authorised: `auth status|login|logout`.
+//! Identities and how they are authorized: `auth status|login|logout`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
-use crate::cli::reports::sources::login_command;
-use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
+use crate::tokens::remedy;
 
-/// Identities and how they are authorised. Never a token.
+/// Identities and how they are authorized. It never contains a token.
 #[derive(Debug, Clone)]
 pub struct AuthReport {
     /// When this was true.
@@ -26,7 +25,7 @@ pub struct AuthReport {
 pub struct IdentityItem {
     /// Its name, such as `twitch/bot`.
     pub identity: String,
-    /// How it is authorised.
+    /// The status of its token.
     pub status: AuthState,
     /// The account's login.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,12 +44,12 @@ pub struct IdentityItem {
     pub can_renew: bool,
     /// What it was granted.
     pub scopes: Vec<String>,
-    /// Why, where the status alone does not say it.
+    /// The reason, where the status alone is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// How an identity is authorised.
+/// The status of an account's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AuthState {
@@ -60,9 +59,11 @@ pub enum AuthState {
     Expired,
     /// The grant is gone.
     Revoked,
+    /// The platform refuses a token that nothing proves to have ever been valid.
+    Rejected,
     /// There is no token.
     Missing,
-    /// Nobody was asked, or nobody answered.
+    /// It was not checked, or the check brought no answer.
     Unknown,
 }
 
@@ -128,11 +129,11 @@ impl Report for AuthReport {
             let what = match item.status {
                 AuthState::Valid | AuthState::Unknown => continue,
                 AuthState::Expired => "has expired and could not be renewed",
-                AuthState::Revoked => "was revoked and must be given again",
+                AuthState::Revoked => "was revoked; log in again",
+                AuthState::Rejected => "is rejected; the token may be mistyped, expired or revoked",
                 AuthState::Missing => "has no token",
             };
-            let platform = item.identity.split('/').next().and_then(|name| name.parse().ok());
-            let next = login_command(platform.unwrap_or(PlatformName::Twitch), &item.identity);
+            let next = remedy(&item.identity, item.reason.as_deref());
             notes.push(Note::hint(
                 Tone::Bad,
                 format!("{} {what}", item.identity),
@@ -148,6 +149,7 @@ fn cells(item: &IdentityItem) -> Vec<Cell> {
         AuthState::Valid => Cell::new("VALID").glyph(Glyph::Good).tone(Tone::Good),
         AuthState::Expired => Cell::new("EXPIRED").glyph(Glyph::Warn).tone(Tone::Warn),
         AuthState::Revoked => Cell::new("REVOKED").glyph(Glyph::Bad).tone(Tone::Bad),
+        AuthState::Rejected => Cell::new("REJECTED").glyph(Glyph::Bad).tone(Tone::Bad),
         AuthState::Missing => Cell::new("MISSING").glyph(Glyph::Bad).tone(Tone::Bad),
         AuthState::Unknown => Cell::new("unknown").glyph(Glyph::Unknown).tone(Tone::Dim),
     };

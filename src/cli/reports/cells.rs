@@ -1,4 +1,4 @@
-//! How verdicts look in tables, in one place, so that every command shows the same thing in the same way.
+//! Shows verdicts in tables, in one place, so that every command shows the same thing in the same way.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use crate::cli::output::humane;
 use crate::cli::output::view::{Cell, Glyph, Tone};
 use crate::core::facet::Facet;
 use crate::core::freshness::{Field, Freshness, age_ms};
+use crate::core::permission::Ability;
 use crate::core::stream::StreamStatus;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
@@ -32,7 +33,7 @@ pub fn moment(at: Timestamp) -> String {
     format!("{date} {}Z", time.get(..8).unwrap_or_default())
 }
 
-/// A value that is too old to rely on says so, whatever it is.
+/// Marks a value that is too old to rely on.
 fn aged(cell: Cell, stale: bool, age: Option<u64>) -> Cell {
     let Some(age) = age.filter(|_| stale) else {
         return cell;
@@ -49,13 +50,17 @@ fn aged(cell: Cell, stale: bool, age: Option<u64>) -> Cell {
 /// Shows the connection.
 pub fn status(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     let status = summary.status;
+    if !summary.proven && status != Status::Error {
+        return Cell::label("not checked yet")
+            .glyph(Glyph::Unknown)
+            .tone(Tone::Dim);
+    }
     let (glyph, tone) = match status {
         Status::Connected => (Glyph::Up, Tone::Good),
-        Status::Disconnected if summary.status_at.is_none() => (Glyph::Down, Tone::Dim),
         Status::Disconnected => (Glyph::Down, Tone::Warn),
         Status::Error => (Glyph::Bad, Tone::Bad),
     };
-    let cell = Cell::word(status.as_str()).glyph(glyph).tone(tone);
+    let cell = Cell::label(status.as_str()).glyph(glyph).tone(tone);
     aged(cell, freshness.is_stale(Field::Status), freshness.status_age_ms)
 }
 
@@ -64,11 +69,11 @@ pub fn stream(summary: &SourceSummary, freshness: &Freshness, now: Timestamp) ->
     let status = summary.stream_status;
     let stale = freshness.is_stale(Field::StreamStatus);
     let cell = match (status, summary.started_at) {
-        // How long it has been live is only told while it is known to be.
+        // How long it has been live is shown only while that is certain.
         (StreamStatus::Online, Some(start)) if !stale => {
             Cell::new(format!("ONLINE {}", humane::span(age_ms(start, now))))
         }
-        (value, _) => Cell::word(value.as_str()),
+        (value, _) => Cell::label(value.as_str()),
     };
     let (glyph, tone) = match status {
         StreamStatus::Online => (Glyph::Live, Tone::Live),
@@ -83,26 +88,31 @@ pub fn stream(summary: &SourceSummary, freshness: &Freshness, now: Timestamp) ->
     )
 }
 
-/// Shows the authorisation.
+/// Shows the authorization.
 pub fn auth(summary: &SourceSummary, freshness: &Freshness) -> Cell {
-    let cell = auth_status(summary.auth_status);
+    let cell = if summary.is_rejected() {
+        // Documents have no value for a token that was never proven to be valid.
+        Cell::label("REJECTED").glyph(Glyph::Bad).tone(Tone::Bad)
+    } else {
+        auth_status(summary.auth_status)
+    };
     aged(cell, freshness.is_stale(Field::AuthStatus), freshness.auth_age_ms)
 }
 
-/// Shows the result of an authorisation check.
+/// Shows the result of an authorization check.
 pub fn auth_status(status: Option<AuthStatus>) -> Cell {
     let Some(status) = status else {
-        return Cell::word("unknown").glyph(Glyph::Unknown).tone(Tone::Dim);
+        return Cell::label("unknown").glyph(Glyph::Unknown).tone(Tone::Dim);
     };
     let (glyph, tone) = match status {
         AuthStatus::Valid => (Glyph::Good, Tone::Good),
         AuthStatus::Expired => (Glyph::Warn, Tone::Warn),
         AuthStatus::Revoked => (Glyph::Bad, Tone::Bad),
     };
-    Cell::word(status.as_str()).glyph(glyph).tone(tone)
+    Cell::label(status.as_str()).glyph(glyph).tone(tone)
 }
 
-/// Shows how many watch.
+/// Shows the number of viewers.
 pub fn viewers(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     let Some(count) = summary.viewer_count else {
         return Cell::none();
@@ -115,11 +125,33 @@ pub fn viewers(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     }
 }
 
-/// Shows what the bot may do.
-pub fn permissions(summary: &SourceSummary, freshness: &Freshness) -> Cell {
+/// Shows what the bot can do, in terms that mean the same on every platform.
+pub fn abilities(summary: &SourceSummary, freshness: &Freshness) -> Cell {
+    let abilities = &summary.abilities;
+    // Joined by a comma: a character beyond ASCII would have to be measured, a thousand times.
+    let can: Vec<&str> = abilities.yes().map(Ability::label).collect();
+    let cell = match can.as_slice() {
+        [] if abilities.is_unknown() => {
+            return Cell::label("unknown").glyph(Glyph::Unknown).tone(Tone::Dim);
+        }
+        [] => Cell::label("none"),
+        some => Cell::new(some.join(", ")),
+    };
+    if freshness.is_stale(Field::Permissions) || freshness.is_stale(Field::AuthStatus) {
+        cell.glyph(Glyph::Stale).tone(Tone::Dim)
+    } else {
+        cell
+    }
+}
+
+/// Shows which roles and permissions the bot has, in the platform's terms.
+pub fn roles(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     let roles = &summary.roles;
     let cell = match roles.named.as_slice() {
-        [] => Cell::none(),
+        [] if summary.permissions_at.is_none() => {
+            Cell::label("unknown").glyph(Glyph::Unknown).tone(Tone::Dim)
+        }
+        [] => Cell::label("none"),
         [one] if roles.count == 1 => Cell::new(&**one),
         few if few.len() == roles.count => Cell::new(few.join(", ")),
         _ => Cell::new(format!("{} permissions", roles.count)),
@@ -140,6 +172,9 @@ pub fn change(transition: &Transition) -> Cell {
         None | Some("") => "nothing".to_owned(),
         Some(value) => value.to_owned(),
     };
+    if transition.initial {
+        return Cell::new(format!("initially {}", side(&transition.to))).tone(tone_of(transition));
+    }
     Cell::new(format!("{} to {}", side(&transition.from), side(&transition.to))).tone(tone_of(transition))
 }
 
@@ -154,7 +189,7 @@ pub fn tone_of(transition: &Transition) -> Tone {
     }
 }
 
-/// Tells what was gained and what is not proven any more (the one who told may have fallen silent): roles by name, scopes
+/// Returns what was gained and what is not proven any more (its source of evidence may have become silent): roles by name, scopes
 /// by their number.
 fn permissions_change(transition: &Transition) -> String {
     let set = |side: &Option<String>| -> BTreeSet<String> {
@@ -165,22 +200,15 @@ fn permissions_change(transition: &Transition) -> String {
             .collect()
     };
     let (before, after) = (set(&transition.from), set(&transition.to));
-    let told = |verb: &str, names: BTreeSet<&String>| {
-        let mut words: Vec<String> = names
-            .iter()
-            .filter(|name| !name.starts_with("scope:"))
-            .map(|name| (*name).clone())
-            .collect();
-        let scopes = (names.len() - words.len()) as u64;
-        if scopes > 0 {
-            words.push(humane::count(scopes, "scope"));
-        }
-        (!words.is_empty()).then(|| format!("{verb} {}", words.join(", ")))
+    if transition.initial {
+        let initially = humane::permissions("initially", after.iter().map(String::as_str));
+        return initially.unwrap_or_else(|| "initially nothing".to_owned());
+    }
+    let difference = |some: &BTreeSet<String>, others: &BTreeSet<String>| {
+        let names: Vec<&str> = some.difference(others).map(String::as_str).collect();
+        names.join(" ")
     };
-    let gained = told("gained", after.difference(&before).collect());
-    let unproven = told("no longer proven:", before.difference(&after).collect());
-    let parts: Vec<_> = gained.into_iter().chain(unproven).collect();
-    parts.join("; ")
+    humane::permissions_change(&difference(&after, &before), &difference(&before, &after)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -205,6 +233,7 @@ mod tests {
                 at: Timestamp::EPOCH,
                 rule: "permissions.newest-answer".into(),
                 stream_id: None,
+                initial: false,
             };
             assert_eq!(change(&transition).text, *expected);
         }

@@ -1,4 +1,4 @@
-//! The configuration in force, and what is wrong with it.
+//! The configuration in force, and its problems.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
-use crate::cli::output::{Note, Report, humane};
+use crate::cli::output::{Invocation, Note, Report, humane};
 use crate::config::{Problem, Shown, SourceSpec};
 use crate::core::time::Timestamp;
 
@@ -32,14 +32,14 @@ impl Report for ConfigReport {
         self.as_of
     }
 
-    /// The sources stand among the keys, each under the key `source`.
+    /// The sources are listed among the keys, each under the key `source`.
     fn items(&self) -> Vec<Shown> {
         let sources = self.sources.iter().map(|source| Shown {
             key: "source".into(),
             value: Some(source.to_string()),
             origin: source.origin.to_string(),
             variable: "BITBRAT_SOURCES".into(),
-            help: "A source that the bot attends.".into(),
+            help: "A monitored source.".into(),
         });
         self.keys.iter().cloned().chain(sources).collect()
     }
@@ -139,7 +139,7 @@ impl Report for InitReport {
     }
 }
 
-/// What is wrong with the configuration.
+/// The problems of the configuration.
 #[derive(Debug, Clone)]
 pub struct CheckReport {
     /// When this was true.
@@ -171,14 +171,14 @@ pub struct ProblemItem {
 }
 
 impl ProblemItem {
-    /// Takes over a problem.
-    pub fn new(problem: &Problem, severity: &'static str) -> Self {
+    /// Takes over a problem, with its hint as it is given after this command line.
+    pub fn new(problem: &Problem, severity: &'static str, invocation: &Invocation) -> Self {
         Self {
             severity,
             origin: problem.origin.to_string(),
             key: problem.key.clone(),
             message: problem.message.clone(),
-            hint: problem.hint.clone(),
+            hint: problem.hint.as_ref().and_then(|hint| invocation.hint(hint)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What `doctor` found.
+//! The results of `doctor`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -41,7 +41,7 @@ pub enum Outcome {
     Ok,
     /// Could not be checked, or need not be.
     Skipped,
-    /// Works, but look at it.
+    /// Works, but needs attention.
     Warn,
     /// Does not work.
     Fail,
@@ -117,7 +117,7 @@ impl Report for DoctorReport {
             ]
         });
         View {
-            blocks: vec![Block::Table(Grid {
+            blocks: vec![Block::Wrapped(Grid {
                 columns: vec![
                     Column::kept("AREA"),
                     Column::kept("CHECK"),

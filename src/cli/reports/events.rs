@@ -1,4 +1,4 @@
-//! What `events tail` and `events publish` show.
+//! Output of `events tail` and `events publish`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::bus::events::Line;
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
-use crate::cli::output::{Look, Note, Report};
+use crate::cli::output::{Note, Report, Style};
 use crate::core::event::fields::text;
 use crate::core::time::Timestamp;
 
@@ -15,13 +15,14 @@ use crate::core::time::Timestamp;
 pub struct TailReport {
     /// When this was true.
     pub as_of: Timestamp,
-    /// The messages, in the order in which they came.
+    /// The messages, in the order in which they arrived.
     pub lines: Vec<Line>,
 }
 
 impl TailReport {
-    /// Returns the messages as lines that stand alone: the next one may be an hour away, so columns are fixed.
-    pub fn line(&self, look: Look) -> String {
+    /// Returns the message as a line that is complete in itself: the next one may arrive an hour later, so column widths are
+    /// fixed.
+    pub fn line(&self, style: Style) -> String {
         let mut text = String::new();
         for line in &self.lines {
             let time = line
@@ -44,7 +45,7 @@ impl TailReport {
                 Cell::new(format!("{kind:22}")),
                 Cell::new(summary(line)).tone(tone),
             ];
-            let shown: Vec<_> = cells.iter().map(|cell| look.show(cell)).collect();
+            let shown: Vec<_> = cells.iter().map(|cell| style.show(cell)).collect();
             text.push_str(shown.join("  ").trim_end());
             text.push('\n');
         }
@@ -52,7 +53,7 @@ impl TailReport {
     }
 }
 
-/// Says in a few words what a message tells.
+/// Summarizes a message.
 fn summary(line: &Line) -> String {
     let payload = &line.event["payload"];
     let changes = payload["transitions"]
@@ -73,10 +74,13 @@ fn summary(line: &Line) -> String {
 
 fn change(change: &Value) -> Option<String> {
     let facet = text(change, &["facet"])?;
-    let word = |field: &str| text(change, &[field]).unwrap_or("unknown");
+    let label = |field: &str| text(change, &[field]).unwrap_or("unknown");
     Some(match facet {
+        // A first observation changes nothing.
+        _ if change["initial"] == true && facet == "permissions" => "permissions are known".to_owned(),
+        _ if change["initial"] == true => format!("{facet} is {}", label("to")),
         "permissions" => "permissions changed".to_owned(),
-        _ => format!("{facet} {} → {}", word("from"), word("to")),
+        _ => format!("{facet} {} → {}", label("from"), label("to")),
     })
 }
 
@@ -130,7 +134,7 @@ pub struct PublishItem {
     /// Its type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The source that it tells of.
+    /// The source that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// What became of it.

@@ -1,8 +1,9 @@
-//! What changed about a source, and how long each state had lasted: `sources history`.
+//! What changed about sources, and how long each state had lasted: `sources history`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::{Block, Cell, Column, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::cells;
@@ -12,15 +13,19 @@ use crate::core::time::Timestamp;
 use crate::core::verdict::explain;
 use crate::store::HistoryEntry;
 
-/// A source's past.
+/// The past of one or several sources.
 #[derive(Debug, Clone)]
 pub struct HistoryReport {
     /// When this was true.
     pub as_of: Timestamp,
-    /// The source.
-    pub key: SourceKey,
-    /// Its transitions, newest first.
-    pub entries: Vec<HistoryEntry>,
+    /// The sources.
+    pub keys: Vec<SourceKey>,
+    /// Their transitions, newest first.
+    pub entries: Vec<(SourceKey, HistoryEntry)>,
+    /// Documents and names that cannot be used.
+    pub unusable: Vec<UnusableItem>,
+    /// Start of the period that was requested.
+    pub since: Option<Timestamp>,
 }
 
 /// One transition as JSON shows it.
@@ -59,8 +64,8 @@ impl Report for HistoryReport {
     }
 
     fn items(&self) -> Vec<HistoryItem> {
-        let item = |(index, entry): (usize, &HistoryEntry)| HistoryItem {
-            key: self.key.to_string(),
+        let item = |(index, (key, entry)): (usize, &(SourceKey, HistoryEntry))| HistoryItem {
+            key: key.to_string(),
             because: explain(&entry.transition.rule),
             lasted_ms: self.lasted(index),
             entry: entry.clone(),
@@ -69,16 +74,21 @@ impl Report for HistoryReport {
     }
 
     fn names(&self) -> Vec<String> {
-        self.entries.iter().map(|entry| entry.id.clone()).collect()
+        self.entries.iter().map(|(_, entry)| entry.id.clone()).collect()
+    }
+
+    fn unusable(&self) -> Vec<UnusableItem> {
+        self.unusable.clone()
     }
 
     fn view(&self) -> View {
         if self.entries.is_empty() {
             return View::default();
         }
-        let rows = self.entries.iter().enumerate().map(|(index, entry)| {
+        let is_one = self.keys.len() < 2;
+        let rows = self.entries.iter().enumerate().map(|(index, (key, entry))| {
             let transition = &entry.transition;
-            vec![
+            let mut cells = vec![
                 Cell::new(cells::moment(transition.at)).tone(Tone::Dim),
                 Cell::new(cells::ago(age_ms(transition.at, self.as_of))),
                 Cell::new(transition.facet.as_str()),
@@ -86,19 +96,27 @@ impl Report for HistoryReport {
                 Cell::maybe(self.lasted(index).map(humane::span)),
                 Cell::maybe(transition.stream_id.as_deref()),
                 Cell::new(explain(&transition.rule)).tone(Tone::Dim),
-            ]
+            ];
+            if !is_one {
+                cells.insert(2, Cell::new(key.to_string()));
+            }
+            cells
         });
+        let mut columns = vec![
+            Column::ranked("AT", 2),
+            Column::kept("AGE").right(),
+            Column::kept("WHAT"),
+            Column::kept("CHANGE").elastic(20),
+            Column::ranked("AFTER", 1).right(),
+            Column::ranked("STREAM", 6).wide(),
+            Column::ranked("WHY", 3).elastic(20),
+        ];
+        if !is_one {
+            columns.insert(2, Column::kept("SOURCE"));
+        }
         View {
             blocks: vec![Block::Table(Grid {
-                columns: vec![
-                    Column::ranked("AT", 2),
-                    Column::kept("AGE").right(),
-                    Column::kept("WHAT"),
-                    Column::kept("CHANGE").elastic(20),
-                    Column::ranked("AFTER", 1).right(),
-                    Column::ranked("STREAM", 6).wide(),
-                    Column::ranked("WHY", 3).elastic(20),
-                ],
+                columns,
                 rows: rows.collect(),
                 headed: true,
             })],
@@ -107,10 +125,14 @@ impl Report for HistoryReport {
 
     fn notes(&self) -> Vec<Note> {
         if self.entries.is_empty() {
-            let what = format!(
-                "nothing has changed about {} since it was first looked at",
-                self.key
-            );
+            let since = self
+                .since
+                .map_or_else(|| "it was first checked".to_owned(), cells::moment);
+            let about = match self.keys.as_slice() {
+                [one] => one.to_string(),
+                several => humane::count(several.len() as u64, "source"),
+            };
+            let what = format!("nothing has changed about {about} since {since}");
             return vec![Note::hint(Tone::Warn, what, Some("bitbrat probe"))];
         }
         Vec::new()
@@ -118,11 +140,13 @@ impl Report for HistoryReport {
 }
 
 impl HistoryReport {
-    /// How long the state lasted that the entry ended: since the next older change of the same verdict.
+    /// How long the state lasted that the entry ended: since the next older change of the same verdict of the same source.
     fn lasted(&self, index: usize) -> Option<u64> {
         let (newer, older) = self.entries.split_at_checked(index + 1)?;
-        let ended = &newer.last()?.transition;
-        let began = older.iter().find(|entry| entry.transition.facet == ended.facet)?;
+        let (key, ended) = newer.last()?;
+        let ended = &ended.transition;
+        let mut older = older.iter().filter(|(of, _)| of == key);
+        let (_, began) = older.find(|(_, entry)| entry.transition.facet == ended.facet)?;
         Some(age_ms(began.transition.at, ended.at))
     }
 }

@@ -1,9 +1,12 @@
 //! What the commands report, as data.
 
+pub mod actions;
 pub mod auth;
 pub mod cells;
+pub mod columns;
 pub mod config;
 pub mod doctor;
+pub mod edit;
 pub mod events;
 pub mod history;
 pub mod migrate;
@@ -13,6 +16,7 @@ pub mod probe;
 pub mod prune;
 pub mod schemas;
 pub mod sim;
+pub mod sim_events;
 pub mod source;
 pub mod sources;
 

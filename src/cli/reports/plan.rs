@@ -1,4 +1,4 @@
-//! Who is listened to and who is polled: `watch --plan`, and the same of one source in `sources describe`.
+//! Which channels get subscriptions and which are polled: `watch --plan`, and the same of one source in `sources describe`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -91,7 +91,7 @@ pub struct Allowance {
 }
 
 impl Listening {
-    /// Returns what `plan` says of a source; `None` when it says nothing.
+    /// Returns the part of `plan` for a source; `None` when the plan does not contain it.
     pub fn of(plan: &Plan, source: &SourceKey) -> Option<Self> {
         let planned = plan.of(source).map(|(line, planned)| PlannedItem {
             event_type: planned.subscription.kind.name(),
@@ -122,7 +122,7 @@ impl Listening {
         }
     }
 
-    /// Says the same in a sentence.
+    /// Returns the same as a sentence.
     pub fn sentence(&self) -> String {
         match self.way {
             Way::Pushed => format!(
@@ -134,7 +134,7 @@ impl Listening {
         }
     }
 
-    /// Returns what is subscribed to, or why nothing is, in a few words.
+    /// Returns what is subscribed to, or why nothing is, in brief.
     pub fn words(&self) -> String {
         let names: Vec<_> = self
             .subscriptions
@@ -153,7 +153,7 @@ impl PlanReport {
     fn allowance(&self) -> Allowance {
         let (bot, theirs): (Vec<_>, Vec<_>) = self
             .plan
-            .lines
+            .connections
             .iter()
             .partition(|line| line.identity.as_str() == crate::platforms::twitch::BOT);
         Allowance {
@@ -215,7 +215,7 @@ impl Report for PlanReport {
             return View::default();
         }
         View {
-            blocks: vec![Block::Table(Grid {
+            blocks: vec![Block::Wrapped(Grid {
                 columns: vec![
                     Column::kept("SOURCE"),
                     Column::ranked("PRIORITY", 4).right(),
@@ -256,7 +256,7 @@ mod tests {
     use crate::platforms::twitch::eventsub::planner::{Account, Known, plan};
 
     #[test]
-    fn each_channel_is_told_with_its_cost_or_the_reason_why_it_is_polled() {
+    fn plan_lists_cost_or_polling_reason_of_each_channel() {
         let channels: Vec<_> = (1..=6)
             .map(|id: i64| Channel {
                 source: SourceKey::new(PlatformName::Twitch, &id.to_string()).unwrap(),

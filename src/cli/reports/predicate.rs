@@ -1,21 +1,24 @@
-//! Answers to one question about one source: `sources is-live`, `sources can`, `sources wait`.
+//! Answers to one question about one or several sources: `sources is-live`, `sources can`, `sources wait`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::{Block, Cell, Glyph, Tone, View};
 use crate::cli::output::{Note, Report};
 use crate::cli::reports::cells;
 use crate::core::time::Timestamp;
 
-/// A question and its answer.
+/// A question and its answer for each source.
 #[derive(Debug, Clone)]
 pub struct AnswerReport {
     /// When this was true.
     pub as_of: Timestamp,
-    /// The answer.
-    pub answer: AnswerItem,
-    /// What to do next, where that is worth telling.
+    /// The answers, one a source.
+    pub answers: Vec<AnswerItem>,
+    /// Sources without an answer, because their document or name cannot be used.
+    pub unusable: Vec<UnusableItem>,
+    /// What to do next, where there is advice.
     pub hints: Vec<Note>,
 }
 
@@ -43,6 +46,12 @@ pub struct AnswerItem {
     /// What would have to change for a yes, where that is known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+    /// What the answer does not cover, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_covered: Vec<String>,
+    /// The command that changes or renews the answer, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }
 
 /// An answer.
@@ -60,31 +69,63 @@ pub enum Answer {
 impl Report for AnswerReport {
     type Item = AnswerItem;
     const KIND: &'static str = "Answer";
-    const CSV: &'static [&'static str] =
-        &["key", "question", "answer", "because", "rule", "ageMs", "missing"];
+    const CSV: &'static [&'static str] = &[
+        "key",
+        "question",
+        "answer",
+        "because",
+        "rule",
+        "ageMs",
+        "missing",
+        "notCovered",
+        "fix",
+    ];
 
     fn as_of(&self) -> Timestamp {
         self.as_of
     }
 
     fn items(&self) -> Vec<AnswerItem> {
-        vec![self.answer.clone()]
+        self.answers.clone()
     }
 
     fn names(&self) -> Vec<String> {
-        vec![self.answer.key.clone()]
+        self.answers.iter().map(|answer| answer.key.clone()).collect()
+    }
+
+    fn unusable(&self) -> Vec<UnusableItem> {
+        self.unusable.clone()
     }
 
     fn view(&self) -> View {
-        let AnswerItem {
+        let answers = self.answers.iter().flat_map(AnswerItem::blocks);
+        let unusable = self.unusable.iter().map(|unusable| {
+            let label = Cell::label("unknown").glyph(Glyph::Unknown).tone(Tone::Warn);
+            Block::Line(vec![label, Cell::new(&unusable.id), Cell::new(&unusable.reason)])
+        });
+        View {
+            blocks: answers.chain(unusable).collect(),
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        self.hints.clone()
+    }
+}
+
+impl AnswerItem {
+    /// Returns the answer on one line, and what is missing and not covered below it.
+    fn blocks(&self) -> Vec<Block> {
+        let Self {
             key,
             display_name,
             answer,
             because,
             age_ms,
             missing,
+            not_covered,
             ..
-        } = &self.answer;
+        } = self;
         let verdict = match answer {
             Answer::Yes => Cell::new("yes").glyph(Glyph::Good).tone(Tone::Good),
             Answer::No => Cell::new("no").glyph(Glyph::Bad).tone(Tone::Warn),
@@ -103,10 +144,10 @@ impl Report for AnswerReport {
             let text = format!("  missing: {missing}");
             Block::Line(vec![Cell::new(text).tone(Tone::Dim)])
         }));
-        View { blocks }
-    }
-
-    fn notes(&self) -> Vec<Note> {
-        self.hints.clone()
+        blocks.extend(not_covered.iter().map(|limit| {
+            let text = format!("  not covered: {limit}");
+            Block::Line(vec![Cell::new(text).tone(Tone::Dim)])
+        }));
+        blocks
     }
 }

@@ -1,51 +1,51 @@
-//! What one look saw: `probe`.
+//! The result of one probe: `probe`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::look::PlatformLook;
 use crate::cli::output::view::{Block, Cell, Column, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::cells;
 use crate::cli::reports::sources::{SourceItem, SourceRow};
+use crate::cli::run_probe::PlatformResult;
 use crate::core::facet::Facet;
 use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::platforms::{Probe, ProbeSet};
 
-/// One look.
+/// One run of `probe`.
 #[derive(Debug, Clone)]
 pub struct ProbeReport {
     /// When this was true.
     pub as_of: Timestamp,
-    /// What was looked at.
+    /// What was probed.
     pub probes: ProbeSet,
     /// The sources.
     pub rows: Vec<ProbedRow>,
-    /// How it went on each platform.
-    pub platforms: Vec<PlatformLook>,
-    /// Problems worth telling.
+    /// The result for each platform.
+    pub platforms: Vec<PlatformResult>,
+    /// Problems to report.
     pub problems: Vec<String>,
-    /// Where it was kept; `None` when nobody needs to know.
-    pub kept_in: Option<String>,
+    /// Where the result was saved; `None` where that is not shown.
+    pub saved_in: Option<String>,
     /// Whether nothing was written.
     pub dry_run: bool,
 }
 
-/// One source that was looked at.
+/// One source that was probed.
 #[derive(Debug, Clone)]
 pub struct ProbedRow {
-    /// What is known of it now.
+    /// Its status after the probe.
     pub row: SourceRow,
-    /// What was seen this time.
+    /// What was observed this time.
     pub seen: Vec<Observation>,
     /// What that changed.
     pub transitions: Vec<Transition>,
 }
 
-/// One source that was looked at, as JSON shows it: what is known now, what was seen, and what that changed.
+/// One source that was probed: its status now, what was observed, and what that changed.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeItem {
@@ -107,7 +107,7 @@ impl Report for ProbeReport {
             (Probe::Auth, Column::ranked("AUTH", 1)),
             (Probe::Stream, Column::kept("STREAM")),
             (Probe::Viewers, Column::ranked("VIEWERS", 2).right()),
-            (Probe::Permissions, Column::ranked("MAY", 5).elastic(13)),
+            (Probe::Permissions, Column::ranked("CAN", 5).elastic(13)),
         ] {
             if asked(probe) {
                 columns.push(column);
@@ -134,7 +134,7 @@ impl Report for ProbeReport {
                 cells.push(cells::viewers(summary, fresh));
             }
             if asked(Probe::Permissions) {
-                cells.push(cells::permissions(summary, fresh));
+                cells.push(cells::abilities(summary, fresh));
             }
             cells.push(changed(&probed.transitions));
             cells.push(Cell::maybe(Some(saw(&probed.seen))).tone(Tone::Dim));
@@ -153,26 +153,26 @@ impl Report for ProbeReport {
         if self.rows.is_empty() && self.problems.is_empty() {
             return vec![Note::hint(
                 Tone::Warn,
-                "no sources are configured, so there is nothing to look at",
+                "no sources are configured, so there is nothing to check",
                 Some("bitbrat config init"),
             )];
         }
         let mut parts: Vec<Cell> = self
             .platforms
             .iter()
-            .map(|look| {
-                let sources = humane::count(look.sources as u64, "source");
-                let calls = humane::count(look.calls as u64, "call");
+            .map(|style| {
+                let sources = humane::count(style.sources as u64, "source");
+                let calls = humane::count(style.calls as u64, "call");
                 Cell::new(format!(
                     "{}: {sources}, {calls}, {} ms",
-                    look.platform,
-                    humane::thousands(look.millis)
+                    style.platform,
+                    humane::thousands(style.millis)
                 ))
             })
             .collect();
         if self.dry_run {
             parts.push(Cell::new("nothing was written").tone(Tone::Warn));
-        } else if let Some(place) = &self.kept_in {
+        } else if let Some(place) = &self.saved_in {
             parts.push(Cell::new(format!("kept in {place}")).tone(Tone::Dim));
         }
         let mut notes = vec![Note::Summary(parts)];
@@ -187,22 +187,22 @@ impl Report for ProbeReport {
 }
 
 impl ProbeReport {
-    /// Returns the command that finds out more about what went wrong on a platform.
+    /// Returns the command that helps to diagnose the problems of a platform.
     fn next_step(&self) -> Option<String> {
-        let troubled = self.platforms.iter().filter(|look| !look.problems.is_empty());
-        let names: Vec<_> = troubled.map(|look| look.platform.as_str()).collect();
+        let troubled = self.platforms.iter().filter(|style| !style.problems.is_empty());
+        let names: Vec<_> = troubled.map(|style| style.platform.as_str()).collect();
         (!names.is_empty()).then(|| format!("bitbrat doctor {}", names.join(" ")))
     }
 }
 
-/// Names the new states, the most important first; one change alone is told with what was before.
+/// Lists the new states, the most important first; a single change is shown with its previous state.
 fn changed(transitions: &[Transition]) -> Cell {
     let mut told: Vec<&Transition> = transitions
         .iter()
         .filter(|change| change.facet != Facet::Permissions)
         .collect();
     told.sort_by_key(|change| change.facet);
-    // Of several changes of one verdict within one look only the last one matters.
+    // Of several changes of one verdict within one probe only the last one matters.
     told.dedup_by(|later, earlier| {
         let same = later.facet == earlier.facet;
         if same {
@@ -223,11 +223,11 @@ fn changed(transitions: &[Transition]) -> Cell {
     }
 }
 
-/// Puts what was seen into few words; what every look brings is left out.
+/// Summarizes the observations; what every probe observes is left out.
 fn saw(seen: &[Observation]) -> String {
     let mut words: Vec<String> = Vec::new();
     for observation in seen {
-        let word = match &observation.fact {
+        let label = match &observation.fact {
             Fact::Connection { transport, state } => match state {
                 LinkState::Up => format!("{transport} up"),
                 LinkState::Answered => format!("{transport} answered"),
@@ -240,6 +240,7 @@ fn saw(seen: &[Observation]) -> String {
             Fact::StreamPush { live: false, .. } => "stream ended".into(),
             Fact::StreamSeen { stream_id, .. } => format!("stream {stream_id}"),
             Fact::StreamAbsent => "no stream".into(),
+            Fact::ViewersHidden { .. } => "viewers hidden".to_owned(),
             Fact::Viewers { count, .. } => format!("{} viewers", humane::thousands(*count)),
             Fact::Permissions { method, grants } => {
                 format!(
@@ -248,11 +249,13 @@ fn saw(seen: &[Observation]) -> String {
                     grants.denied.len()
                 )
             }
-            Fact::Unanswered { error, .. } | Fact::Problem { error } => error.message.clone(),
-            Fact::Latency { .. } | Fact::Profile { .. } | Fact::Counters { .. } => continue,
+            Fact::NoSuchSource { error } | Fact::Unanswered { error, .. } | Fact::Problem { error } => {
+                error.message.clone()
+            }
+            Fact::Exists | Fact::Latency { .. } | Fact::Profile { .. } | Fact::Counters { .. } => continue,
         };
-        if !words.contains(&word) {
-            words.push(word);
+        if !words.contains(&label) {
+            words.push(label);
         }
     }
     words.join("; ")

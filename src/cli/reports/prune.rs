@@ -7,14 +7,14 @@ use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report};
 use crate::core::time::Timestamp;
 
-/// Documents that no source stands behind.
+/// Documents that belong to no source.
 #[derive(Debug, Clone)]
 pub struct PruneReport {
     /// When this was true.
     pub as_of: Timestamp,
     /// The documents.
     pub items: Vec<PruneItem>,
-    /// Whether nothing was to be removed.
+    /// Whether it was a dry run.
     pub dry_run: bool,
 }
 
@@ -64,7 +64,7 @@ impl Report for PruneReport {
             ]
         });
         View {
-            blocks: vec![Block::Table(Grid {
+            blocks: vec![Block::Wrapped(Grid {
                 columns: vec![
                     Column::kept("DOCUMENT"),
                     Column::kept("STATE"),

@@ -1,4 +1,4 @@
-//! Which outputs have a schema: `schema` without a name.
+//! Lists the outputs that have a schema: `schema` without a name.
 
 use schemars::JsonSchema;
 use serde::Serialize;

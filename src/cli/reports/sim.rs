@@ -1,4 +1,4 @@
-//! Where the simulated platforms are, and how to configure a client for them.
+//! The addresses of the simulated platforms, and a client's settings for them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,12 +31,32 @@ pub struct SimItem {
     pub controls: String,
     /// The sources in its world, as `platform:id`.
     pub sources: Vec<String>,
-    /// What a client has to be told, as environment variables. The secrets are of the simulated world and open to all.
+    /// A client's settings, as environment variables. The secrets are of the simulated world and open to all.
     pub environment: BTreeMap<String, String>,
+    /// The logins of its world. Their tokens open nothing but the simulation.
+    pub logins: Vec<SimLogin>,
+}
+
+/// A login of a simulated world.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SimLogin {
+    /// The account, as `bitbrat auth login` names it.
+    pub account: String,
+    /// The user's id.
+    pub user_id: String,
+    /// The access token, or a bot's only token.
+    pub access_token: String,
+    /// The refresh token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<String>,
+    /// The scopes granted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
 }
 
 impl SimReport {
-    /// Returns what a client has to be told, as lines of a `.env` file.
+    /// Returns a client's settings, as lines of a `.env` file.
     pub fn environment(&self) -> String {
         let mut text = String::new();
         for (name, value) in self.items.iter().flat_map(|item| &item.environment) {
@@ -90,6 +110,28 @@ impl Report for SimReport {
             headed: true,
         };
         let mut blocks = vec![Block::Table(grid), Block::Gap];
+        let logins = self.items.iter().flat_map(|item| &item.logins);
+        let rows: Vec<_> = logins
+            .map(|login| {
+                vec![
+                    Cell::new(&login.account).tone(Tone::Strong),
+                    Cell::new(&login.access_token),
+                    Cell::maybe(login.refresh_token.as_deref()).tone(Tone::Dim),
+                ]
+            })
+            .collect();
+        if !rows.is_empty() {
+            blocks.push(Block::Table(Grid {
+                columns: vec![
+                    Column::kept("ACCOUNT"),
+                    Column::kept("TOKEN"),
+                    Column::ranked("REFRESH TOKEN", 1),
+                ],
+                rows,
+                headed: true,
+            }));
+            blocks.push(Block::Gap);
+        }
         blocks.extend(
             self.environment()
                 .lines()

@@ -1,4 +1,4 @@
-//! One source in full: every verdict with its evidence, its age and the rule that decided.
+//! Sources in full: every verdict with its evidence, its age and the rule that decided.
 
 use std::collections::BTreeMap;
 
@@ -6,30 +6,47 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::output::Report;
-use crate::cli::output::view::View;
+use crate::cli::output::machine::UnusableItem;
+use crate::cli::output::view::{Block, Tone, View};
+use crate::cli::output::{Note, Report};
 use crate::cli::reports::plan::Listening;
 use crate::cli::reports::sources::{SourceItem, SourceRow};
 use crate::core::counters::Counters;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::LinkNow;
 use crate::core::freshness::age_ms;
+use crate::core::observation::Grants;
 use crate::core::time::Timestamp;
 use crate::core::verdict::{AuthStatus, Holding, explain, holdings};
 use crate::store::HistoryEntry;
 
 mod describe;
 
-/// One source and everything known about it.
+/// One or several sources and all of their evidence.
 #[derive(Debug, Clone)]
 pub struct SourceReport {
     /// When this was true.
     pub as_of: Timestamp,
-    /// The source in short.
+    /// The sources in the order in which they are shown.
+    pub sources: Vec<SourceInFull>,
+    /// Documents and names that cannot be used.
+    pub unusable: Vec<UnusableItem>,
+    /// Number of sources before the limit.
+    pub total: usize,
+    /// Notes about the selection.
+    pub notes: Vec<Note>,
+}
+
+/// One source and all of its evidence.
+#[derive(Debug, Clone)]
+pub struct SourceInFull {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// Summary row.
     pub row: SourceRow,
-    /// The same in full.
+    /// The whole document.
     pub document: SourceDocument,
-    /// How changes of its stream reach `watch`, where a plan says so.
+    /// How changes of its stream reach `watch`, where a plan contains it.
     pub listening: Option<Listening>,
     /// Its latest transitions, newest first.
     pub history: Vec<HistoryEntry>,
@@ -48,9 +65,9 @@ pub struct SourceDetail {
     pub listening: Option<Listening>,
     /// How each way to reach the platform stands.
     pub transports: Vec<TransportItem>,
-    /// How each identity that it needs is authorised.
+    /// The token status of each account that it needs.
     pub identities: Vec<IdentityItem>,
-    /// Every permission that anything is known of, and how we know.
+    /// Every permission that was reported, with its method.
     pub holdings: Vec<HoldingItem>,
     /// Totals by the process that counted them.
     pub counters: BTreeMap<String, CounterItem>,
@@ -67,7 +84,7 @@ pub struct Verdicts {
     pub status: VerdictItem,
     /// Live?
     pub stream: VerdictItem,
-    /// Authorised? Absent while unknown.
+    /// Authorization; absent while unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<VerdictItem>,
 }
@@ -107,13 +124,13 @@ pub struct TransportItem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub last_closed: Option<Timestamp>,
-    /// When it was last in trouble.
+    /// When it last failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub last_trouble: Option<Timestamp>,
-    /// What that trouble was.
+    pub last_failure: Option<Timestamp>,
+    /// The error of that failure.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// How a transport stands.
@@ -130,15 +147,15 @@ pub enum TransportState {
     Closed,
 }
 
-/// How one identity is authorised.
+/// The token status of one account.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IdentityItem {
     /// Its name, such as `twitch/bot`.
     pub identity: String,
-    /// What the platform said.
+    /// The platform's answer.
     pub status: AuthStatus,
-    /// When it said so.
+    /// When it was checked.
     #[schemars(with = "String")]
     pub checked_at: Timestamp,
     /// When the access token ends.
@@ -147,7 +164,7 @@ pub struct IdentityItem {
     pub expires_at: Option<Timestamp>,
     /// What it was granted.
     pub scopes: Vec<String>,
-    /// Why, where the status alone does not say it.
+    /// The reason, where the status alone is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -163,7 +180,7 @@ pub struct HoldingItem {
     /// Why that is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The methods that named it.
+    /// The methods whose answer this is; where it is unknown, those that could not answer.
     pub methods: Vec<String>,
     /// When the deciding method answered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -229,25 +246,63 @@ impl Report for SourceReport {
         "health",
         "stale",
     ];
+    const LIMITED: bool = true;
 
     fn as_of(&self) -> Timestamp {
         self.as_of
     }
 
     fn items(&self) -> Vec<SourceDetail> {
-        vec![self.detail()]
+        self.sources.iter().map(SourceInFull::detail).collect()
     }
 
     fn names(&self) -> Vec<String> {
-        vec![self.document.key.to_string()]
+        let sources = self.sources.iter();
+        sources.map(|source| source.document.key.to_string()).collect()
+    }
+
+    fn total(&self) -> Option<usize> {
+        Some(self.total)
+    }
+
+    fn unusable(&self) -> Vec<UnusableItem> {
+        self.unusable.clone()
     }
 
     fn view(&self) -> View {
-        self.describe()
+        let mut blocks = Vec::new();
+        for source in &self.sources {
+            if !blocks.is_empty() {
+                blocks.extend([Block::Gap, Block::Gap]);
+            }
+            blocks.extend(source.describe().blocks);
+        }
+        View { blocks }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        let unusable = self.unusable.iter().map(|unusable| {
+            let what = format!("{} cannot be shown: {}", unusable.id, unusable.reason);
+            Note::hint(Tone::Warn, what, Some("bitbrat doctor"))
+        });
+        self.notes.iter().cloned().chain(unusable).collect()
     }
 }
 
 impl SourceReport {
+    /// A report of one source.
+    pub fn of(source: SourceInFull) -> Self {
+        Self {
+            as_of: source.as_of,
+            sources: vec![source],
+            unusable: Vec::new(),
+            total: 1,
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl SourceInFull {
     fn detail(&self) -> SourceDetail {
         let verdict = &self.document.verdict;
         let knowledge = &self.document.knowledge;
@@ -298,17 +353,17 @@ impl SourceReport {
                 name: transport.to_string(),
                 state: match link.now() {
                     LinkNow::Up => TransportState::Up,
-                    LinkNow::Unattended => TransportState::Closed,
-                    LinkNow::Trouble(trouble) if trouble.refused => TransportState::Refused,
-                    LinkNow::Trouble(_) => TransportState::Down,
+                    LinkNow::Unmonitored => TransportState::Closed,
+                    LinkNow::LinkFailure(failure) if failure.refused => TransportState::Refused,
+                    LinkNow::LinkFailure(_) => TransportState::Down,
                 },
                 last_up: link.up,
                 last_closed: link.closed,
-                last_trouble: link.trouble.as_ref().map(|trouble| trouble.at),
-                trouble: link
-                    .trouble
+                last_failure: link.failure.as_ref().map(|failure| failure.at),
+                failure: link
+                    .failure
                     .as_ref()
-                    .map(|trouble| format!("{}: {}", trouble.value.error.code, trouble.value.error.message)),
+                    .map(|failure| format!("{}: {}", failure.value.error.code, failure.value.error.message)),
             })
             .collect()
     }
@@ -333,22 +388,28 @@ impl SourceReport {
         holdings(evidence)
             .into_iter()
             .map(|(permission, (holding, at))| {
-                let methods = evidence.permissions.iter().filter(|(_, grants)| {
-                    let grants = &grants.value;
-                    grants.granted.contains(&permission)
-                        || grants.denied.contains(&permission)
-                        || grants.unknown.contains_key(&permission)
-                });
+                // A method that was not used, for lack of a scope, has no part in the answer of another.
+                let answered = |grants: &Grants| match holding {
+                    Holding::Yes => grants.granted.contains(&permission),
+                    Holding::No => grants.denied.contains(&permission),
+                    Holding::Unknown(_) => grants.unknown.contains_key(&permission),
+                };
+                let methods: Vec<_> = evidence
+                    .permissions
+                    .iter()
+                    .filter(|(_, grants)| answered(&grants.value))
+                    .map(|(method, _)| method.clone())
+                    .collect();
                 let (held, reason) = match holding {
                     Holding::Yes => (Held::Yes, None),
                     Holding::No => (Held::No, None),
                     Holding::Unknown(reason) => (Held::Unknown, reason),
                 };
                 HoldingItem {
-                    methods: methods.map(|(method, _)| method.clone()).collect(),
                     permission,
                     held,
                     reason,
+                    methods,
                     at,
                 }
             })

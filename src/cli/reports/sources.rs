@@ -1,4 +1,4 @@
-//! Many sources at a glance: `sources status` and `sources list`.
+//! Many sources in one table: `sources status` and `sources list`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,52 +6,70 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::cli::health::{Findings, Health};
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
-use crate::cli::reports::cells;
+use crate::cli::reports::columns::{RowCells, SourceColumn};
 use crate::core::document::SourceRecord;
-use crate::core::freshness::{Freshness, Intervals};
+use crate::core::freshness::{Field, Freshness, Intervals};
 use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::verdict::{AuthStatus, Status};
+use crate::platforms::{Problem, Subject};
+use crate::tokens::login_command;
 
-/// The sources and what is known of each.
+/// The sources and the status of each.
 #[derive(Debug, Clone)]
 pub struct SourcesReport {
     /// When this was true.
     pub as_of: Timestamp,
-    /// The sources, sorted by key.
+    /// The sources in the order in which they are shown; the summary and the advice are about all of them, whatever the limit.
     pub rows: Vec<SourceRow>,
     /// Stored documents and configured names that cannot be used.
     pub unusable: Vec<UnusableItem>,
-    /// What a look found to be wrong beside the sources.
-    pub problems: Vec<String>,
+    /// Problems of a probe that belong to no source.
+    pub problems: Vec<Problem>,
     /// What the table shows.
     pub show: Show,
+    /// The part of it that was requested.
+    pub choice: Choice,
+}
+
+/// What was requested of a list of sources.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Number of sources shown at most.
+    pub limit: Option<usize>,
+    /// Columns of tables and CSV; `None` for the usual ones.
+    pub columns: Option<Vec<SourceColumn>>,
+    /// The filters as they were typed, if any.
+    pub filters: Option<String>,
+    /// Number of sources before the filters.
+    pub considered: usize,
 }
 
 /// What a table of sources shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
-    /// What is known of each.
+    /// The status of each.
     Status,
-    /// What each is and where it is configured.
+    /// Each source and where it is configured.
     List,
 }
 
 /// One source.
 #[derive(Debug, Clone)]
 pub struct SourceRow {
-    /// What is known.
+    /// Its status.
     pub summary: Arc<SourceSummary>,
-    /// How old that is.
+    /// How old the evidence is.
     pub freshness: Freshness,
-    /// Everything that is wrong with it.
+    /// All of its problems.
     pub findings: Findings,
     /// Where it is configured (`bitbrat.toml`, an environment variable); `None` when it is only stored.
     pub configured: Option<String>,
@@ -74,6 +92,40 @@ impl SourceRow {
     }
 }
 
+impl SourceRow {
+    /// Whether something that the table shows is too old to rely on.
+    pub fn is_stale(&self) -> bool {
+        let shows_stream = self.summary.stream_status != StreamStatus::Unknown;
+        self.findings.stale || (shows_stream && self.freshness.is_stale(Field::StreamStatus))
+    }
+
+    /// Returns the age of the oldest of status and stream, in milliseconds.
+    pub fn age_ms(&self) -> Option<u64> {
+        self.freshness.status_age_ms.max(self.freshness.stream_age_ms)
+    }
+
+    /// Whether there ever was any evidence.
+    pub fn is_checked(&self) -> bool {
+        self.summary.proven
+    }
+
+    /// Returns how urgent it is for a person: what needs attention first, then other problems, then what is live.
+    pub fn urgency(&self) -> u8 {
+        let found = self.findings;
+        if found.needs_person() {
+            0
+        } else if found.disconnected {
+            1
+        } else if self.is_stale() || found.unknown {
+            2
+        } else if self.summary.stream_status == StreamStatus::Online {
+            3
+        } else {
+            4
+        }
+    }
+}
+
 /// One source as JSON shows it: the fields that every reader may rely on, and how old they are.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -81,23 +133,63 @@ pub struct SourceItem {
     /// `platform:id`, as every command accepts it.
     pub key: String,
     #[serde(flatten)]
-    record: SourceRecord,
+    record: ShownRecord,
     #[serde(flatten)]
     freshness: Freshness,
-    /// The worst that can be said of it: `ok`, `unknown` (not enough evidence, or too old), `down`, `auth`.
+    /// Its health: `ok`, `unknown` (not enough evidence, or too old), `down`, `auth`.
     pub health: Health,
     /// Whether the configuration names it.
     pub configured: bool,
+    /// Whether the store has a document of it.
+    pub stored: bool,
+}
+
+/// The fields of the document as they are shown: unlike a document, a source of which nothing was ever proven has no status.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct ShownRecord(Map<String, Value>);
+
+impl JsonSchema for ShownRecord {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ShownRecord".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut schema = SourceRecord::json_schema(generator);
+        let required = schema.get_mut("required").and_then(Value::as_array_mut);
+        if let Some(required) = required {
+            required.retain(|field| field != "status");
+        }
+        schema
+    }
+}
+
+impl ShownRecord {
+    fn of(row: &SourceRow) -> Self {
+        let record = serde_json::to_value(row.summary.record()).expect("a record is plain JSON");
+        let Value::Object(mut fields) = record else {
+            return Self(Map::new());
+        };
+        if !row.is_checked() {
+            fields.remove("status");
+        }
+        Self(fields)
+    }
 }
 
 impl From<&SourceRow> for SourceItem {
     fn from(row: &SourceRow) -> Self {
         Self {
             key: row.summary.key.to_string(),
-            record: row.summary.record(),
+            record: ShownRecord::of(row),
             freshness: row.freshness.clone(),
             health: row.findings.worst(),
             configured: row.configured.is_some(),
+            stored: row.stored,
         }
     }
 }
@@ -133,12 +225,32 @@ impl Report for SourcesReport {
         self.as_of
     }
 
+    const LIMITED: bool = true;
+
     fn items(&self) -> Vec<SourceItem> {
-        self.rows.iter().map(SourceItem::from).collect()
+        self.shown().iter().map(SourceItem::from).collect()
     }
 
     fn names(&self) -> Vec<String> {
-        self.rows.iter().map(|row| row.summary.key.to_string()).collect()
+        let rows = self.shown().iter();
+        rows.map(|row| row.summary.key.to_string()).collect()
+    }
+
+    fn total(&self) -> Option<usize> {
+        Some(self.rows.len())
+    }
+
+    fn csv_fields(&self) -> Vec<&'static str> {
+        let Some(columns) = &self.choice.columns else {
+            return Self::CSV.to_vec();
+        };
+        let mut fields = Vec::new();
+        for field in columns.iter().flat_map(|column| column.fields()) {
+            if !fields.contains(field) {
+                fields.push(*field);
+            }
+        }
+        fields
     }
 
     fn unusable(&self) -> Vec<UnusableItem> {
@@ -154,17 +266,28 @@ impl Report for SourcesReport {
     }
 
     fn notes(&self) -> Vec<Note> {
-        if self.rows.is_empty() && self.unusable.is_empty() {
+        if let Some(filters) = self.choice.filters.as_ref().filter(|_| self.is_empty()) {
+            let what = match self.choice.considered {
+                0 => "no sources are configured and none are stored".to_owned(),
+                1 => format!("the one source does not match {filters}"),
+                count => format!(
+                    "none of {} sources match {filters}",
+                    humane::thousands(count as u64)
+                ),
+            };
+            return vec![Note::hint(Tone::Dim, what, None)];
+        }
+        if self.is_empty() {
             return vec![
                 Note::hint(Tone::Warn, "no sources are configured and none are stored", None),
                 Note::hint(
                     Tone::Warn,
-                    "add one to bitbrat.toml ([[source]] platform = \"twitch\" id = \"123456\"), or look around first",
+                    "add one to bitbrat.toml ([[source]] platform = \"twitch\" id = \"123456\"), or create the file first",
                     Some("bitbrat config init"),
                 ),
                 Note::hint(
                     Tone::Warn,
-                    "without any credentials, the simulated platforms show what it looks like",
+                    "to try it without any credentials, use the simulated platforms",
                     Some("bitbrat --demo sources status --probe"),
                 ),
             ];
@@ -172,22 +295,42 @@ impl Report for SourcesReport {
         match self.show {
             Show::Status => {
                 let mut notes = vec![Note::Summary(self.summary())];
+                notes.extend(self.left_out());
                 notes.extend(self.hints());
                 notes
             }
-            Show::List => Vec::new(),
+            Show::List => self.left_out().into_iter().collect(),
         }
     }
 }
 
 impl SourcesReport {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.unusable.is_empty()
+    }
+
+    /// Returns the rows within the limit.
+    fn shown(&self) -> &[SourceRow] {
+        let count = self.choice.limit.unwrap_or(usize::MAX).min(self.rows.len());
+        &self.rows[..count]
+    }
+
+    fn left_out(&self) -> Option<Note> {
+        left_out(self.rows.len(), self.choice.limit)
+    }
+
     fn table(&self, wide: bool) -> View {
-        if self.rows.is_empty() && self.unusable.is_empty() {
+        if self.is_empty() {
             return View::default();
         }
-        let grid = match self.show {
-            Show::Status => self.status_grid(wide),
-            Show::List => self.list_grid(),
+        let grid = match (&self.choice.columns, self.show) {
+            (Some(columns), _) => {
+                let layouts = columns.iter().enumerate();
+                let layouts = layouts.map(|(place, column)| column.chosen_layout(place));
+                self.grid(columns, layouts.collect())
+            }
+            (None, Show::Status) => self.status_grid(wide),
+            (None, Show::List) => self.list_grid(),
         };
         View {
             blocks: vec![Block::Table(grid)],
@@ -195,89 +338,36 @@ impl SourcesReport {
     }
 
     fn status_grid(&self, wide: bool) -> Grid {
-        let noted = !self.unusable.is_empty() || self.rows.iter().any(|row| note(row).is_some());
-        let mut columns = vec![
-            Column::kept("SOURCE"),
-            Column::kept("NAME").elastic(8),
-            Column::kept("STATUS"),
-            Column::kept("STREAM"),
-            Column::ranked("VIEWERS", 2).right(),
-            Column::ranked("AUTH", 1),
-            Column::ranked("MAY", 5).elastic(13),
-            Column::ranked("AGE", 3).right(),
-        ];
+        let noted = !self.unusable.is_empty() || self.shown().iter().any(|row| note(row).is_some());
+        let mut columns = SourceColumn::STATUS.to_vec();
         if wide {
-            columns.extend([
-                Column::ranked("LATENCY", 6).right(),
-                Column::ranked("IN", 6).right(),
-                Column::ranked("OUT", 6).right(),
-                Column::ranked("ERRORS", 6).right(),
-                Column::ranked("TITLE", 7).elastic(16),
-            ]);
+            columns.extend(SourceColumn::WIDE);
         }
         if noted {
-            columns.push(Column::ranked("NOTE", 4).elastic(16));
+            columns.push(SourceColumn::Note);
         }
-        let rows = self.rows.iter().map(|row| {
-            let mut cells = Vec::with_capacity(columns.len());
-            self.fill(&mut cells, row);
-            if wide {
-                fill_wide(&mut cells, row);
-            }
-            if noted {
-                let tone = if row.findings.needs_person() {
-                    Tone::Bad
-                } else {
-                    Tone::Dim
-                };
-                let note = note(row).map_or(Cell::word(""), |note| Cell::new(note).tone(tone));
-                cells.push(note);
-            }
-            cells
+        let layouts = columns.iter().map(|column| column.layout()).collect();
+        self.grid(&columns, layouts)
+    }
+
+    fn grid(&self, columns: &[SourceColumn], layouts: Vec<Column>) -> Grid {
+        let rows = self.shown().iter().map(|row| {
+            let cells = RowCells::new(row, self.as_of);
+            columns.iter().map(|column| cells.cell(*column)).collect()
         });
-        let mut rows: Vec<Vec<Cell>> = rows.collect();
-        for unusable in &self.unusable {
-            let mut cells = vec![Cell::word(""); columns.len()];
-            cells[0] = Cell::new(&unusable.id);
-            cells[1] = Cell::none();
-            let word = match unusable.what {
-                UnusableKind::Document => "unusable",
-                UnusableKind::Name => "unresolved",
-            };
-            cells[2] = Cell::word(word).glyph(Glyph::Unknown).tone(Tone::Warn);
-            cells[3] = Cell::none();
-            if let Some(last) = cells.last_mut() {
-                *last = Cell::new(&unusable.reason).tone(Tone::Warn);
-            }
-            rows.push(cells);
-        }
+        let unusable = self
+            .unusable
+            .iter()
+            .map(|unusable| unusable_cells(columns, unusable));
         Grid {
-            columns,
-            rows,
+            rows: rows.chain(unusable).collect(),
+            columns: layouts,
             headed: true,
         }
     }
 
-    fn fill(&self, cells: &mut Vec<Cell>, row: &SourceRow) {
-        let SourceRow {
-            summary, freshness, ..
-        } = row;
-        let age = freshness.status_age_ms.max(freshness.stream_age_ms);
-        cells.extend([
-            Cell::new(summary.key.to_string()),
-            Cell::maybe(summary.display_name.as_deref()).tone(Tone::Strong),
-            cells::status(summary, freshness),
-            cells::stream(summary, freshness, self.as_of),
-            cells::viewers(summary, freshness),
-            cells::auth(summary, freshness),
-            cells::permissions(summary, freshness),
-            age.map_or(Cell::word("never"), |age| Cell::new(humane::age(age)))
-                .tone(Tone::Dim),
-        ]);
-    }
-
     fn list_grid(&self) -> Grid {
-        let rows = self.rows.iter().map(|row| {
+        let rows = self.shown().iter().map(|row| {
             vec![
                 Cell::new(row.summary.key.to_string()),
                 Cell::maybe(row.summary.display_name.as_deref()).tone(Tone::Strong),
@@ -312,13 +402,17 @@ impl SourcesReport {
         }
     }
 
-    /// The whole report in one line; what is zero and good to be zero is left out.
+    /// The whole report in one line; zero counts that are no problem are left out.
     fn summary(&self) -> Vec<Cell> {
         let count =
             |test: &dyn Fn(&SourceRow) -> bool| self.rows.iter().filter(|row| test(row)).count() as u64;
-        let live = count(&|row| row.summary.stream_status == StreamStatus::Online);
-        let connected = count(&|row| row.summary.status == Status::Connected);
-        let stale = count(&|row| row.findings.stale);
+        // What is too old to rely on counts as stale and as nothing else.
+        let live = count(&|row| {
+            row.summary.stream_status == StreamStatus::Online && !row.freshness.is_stale(Field::StreamStatus)
+        });
+        let connected =
+            count(&|row| row.summary.status == Status::Connected && !row.freshness.is_stale(Field::Status));
+        let stale = count(&SourceRow::is_stale);
         let need = count(&|row| row.findings.needs_person());
         let mut parts = vec![
             Cell::new(humane::count(self.rows.len() as u64, "source")),
@@ -337,12 +431,12 @@ impl SourcesReport {
         }
         if need > 0 {
             let verb = if need == 1 { "needs" } else { "need" };
-            parts.push(Cell::new(format!("{} {verb} you", humane::thousands(need))).tone(Tone::Bad));
+            parts.push(Cell::new(format!("{} {verb} attention", humane::thousands(need))).tone(Tone::Bad));
         }
         parts
     }
 
-    /// What a person should do, the same thing only once.
+    /// What a person should do, each hint only once.
     fn hints(&self) -> Vec<Note> {
         const SHOWN: usize = 5;
         let mut hints = self.auth_hints();
@@ -354,7 +448,7 @@ impl SourcesReport {
         for row in refused.iter().take(SHOWN) {
             let why = row
                 .summary
-                .trouble
+                .failure
                 .as_ref()
                 .map_or("the platform refuses", |error| error.message.as_str());
             let key = &row.summary.key;
@@ -372,7 +466,7 @@ impl SourcesReport {
             let away = self.rows.iter().filter(|row| {
                 row.summary.key.platform() == platform
                     && row.findings.disconnected
-                    && row.summary.trouble.is_some()
+                    && row.summary.failure.is_some()
             });
             let away: Vec<&SourceRow> = away.collect();
             let what = match away.as_slice() {
@@ -393,17 +487,17 @@ impl SourcesReport {
         let never = never.count() as u64;
         if never > 0 {
             let verb = if never == 1 { "was" } else { "were" };
-            let what = format!("{} {verb} never looked at", humane::count(never, "source"));
+            let what = format!("{} {verb} not checked yet", humane::count(never, "source"));
             hints.push(Note::hint(
                 Tone::Warn,
                 what,
                 Some("bitbrat sources status --probe"),
             ));
         }
-        let stale = self.rows.iter().filter(|row| row.findings.stale).count() as u64;
+        let stale = self.rows.iter().filter(|row| row.is_stale()).count() as u64;
         if stale > 0 {
             let what = format!(
-                "what is known of {} is old, and marked with its age",
+                "the data of {} is stale, and marked with its age",
                 humane::count(stale, "source")
             );
             hints.push(Note::hint(
@@ -426,37 +520,42 @@ impl SourcesReport {
             let what = format!("{} cannot be used", humane::count(documents, "stored document"));
             hints.push(Note::hint(Tone::Warn, what, Some("bitbrat doctor")));
         }
-        let untold = self.problems.iter().filter(|problem| !self.is_told(problem));
-        hints.extend(untold.map(|problem| Note::hint(Tone::Warn, problem, None)));
+        let untold = self.problems.iter().filter(|problem| !self.is_shown(problem));
+        hints.extend(untold.map(|problem| Note::hint(Tone::Warn, &problem.text, None)));
         hints
     }
 
-    /// Whether a problem is about an authorisation or an error that the rows tell themselves.
-    fn is_told(&self, problem: &str) -> bool {
-        self.rows.iter().any(|row| {
-            let by_auth = row.summary.unauthorised.iter().any(|lost| {
-                let reason = lost.reason.as_deref().filter(|reason| !reason.is_empty());
-                problem.contains(lost.identity.as_str())
-                    || reason.is_some_and(|reason| problem.contains(reason))
-            });
-            let trouble = row.summary.trouble.as_ref();
-            by_auth || trouble.is_some_and(|error| problem.contains(&error.message))
+    /// Whether a problem is an authorization or an error that the rows show themselves.
+    fn is_shown(&self, problem: &Problem) -> bool {
+        self.rows.iter().map(|row| &row.summary).any(|summary| {
+            let mut unauthorized = summary.unauthorised.iter();
+            let by_auth = match &problem.about {
+                Subject::Account(identity) => unauthorized.any(|lost| lost.identity == *identity),
+                Subject::Source(_) | Subject::Platform => false,
+            };
+            let failure = summary.failure.as_deref();
+            by_auth || (failure.is_some() && failure == problem.error.as_ref())
         })
     }
 
     fn auth_hints(&self) -> Vec<Note> {
-        let mut lost: BTreeMap<(PlatformName, String, Option<AuthStatus>), Vec<&SourceRow>> = BTreeMap::new();
+        let mut lost: BTreeMap<(PlatformName, String, Option<AuthStatus>, bool), Vec<&SourceRow>> =
+            BTreeMap::new();
         for row in self.rows.iter().filter(|row| row.findings.auth) {
             let platform = row.summary.key.platform();
             let status = row.summary.auth_status;
             let identity = row.summary.identity.as_ref();
             let identity = identity.map_or_else(|| format!("{platform}/bot"), ToString::to_string);
-            lost.entry((platform, identity, status)).or_default().push(row);
+            let rejected = row.summary.is_rejected();
+            lost.entry((platform, identity, status, rejected))
+                .or_default()
+                .push(row);
         }
         lost.into_iter()
-            .map(|((platform, identity, status), rows)| {
+            .map(|((_, identity, status, rejected), rows)| {
                 let what = match status {
-                    Some(AuthStatus::Revoked) => "was revoked and must be given again",
+                    _ if rejected => "is rejected; the token may be mistyped, expired or revoked",
+                    Some(AuthStatus::Revoked) => "was revoked; log in again",
                     Some(AuthStatus::Expired) => "has expired and could not be renewed",
                     Some(AuthStatus::Valid) | None => "is missing",
                 };
@@ -466,21 +565,11 @@ impl SourcesReport {
                 };
                 Note::hint(
                     Tone::Bad,
-                    format!("the authorisation of {identity} {what}; needed by {needed_by}"),
-                    Some(&login_command(platform, &identity)),
+                    format!("the authorization of {identity} {what}; needed by {needed_by}"),
+                    Some(&login_command(&identity)),
                 )
             })
             .collect()
-    }
-}
-
-/// The command that gives an identity a new authorisation.
-pub fn login_command(platform: PlatformName, identity: &str) -> String {
-    let bot = format!("{platform}/bot");
-    if identity == bot {
-        format!("bitbrat auth login {platform} --with-token")
-    } else {
-        format!("bitbrat auth login {platform} --as {identity} --with-token")
     }
 }
 
@@ -491,23 +580,35 @@ fn named(row: &SourceRow) -> String {
     }
 }
 
-/// What only the wide table shows.
-fn fill_wide(cells: &mut Vec<Cell>, row: &SourceRow) {
-    let record = row.summary.record();
-    let title = record.metadata.get("title").and_then(|title| title.as_str());
-    cells.extend([
-        Cell::maybe(record.latency_ms.map(|millis| format!("{millis} ms"))),
-        Cell::new(humane::thousands(record.metrics.messages_in)),
-        Cell::new(humane::thousands(record.metrics.messages_out)),
-        Cell::new(humane::thousands(record.metrics.errors)),
-        Cell::maybe(title),
-    ]);
+/// Returns the note of how many entries a limit leaves out, if any.
+pub fn left_out(total: usize, limit: Option<usize>) -> Option<Note> {
+    let limit = limit.filter(|limit| *limit < total)?;
+    let more = humane::count((total - limit) as u64, "more source");
+    let verb = if total - limit == 1 { "is" } else { "are" };
+    let what = format!("{more} {verb} not shown (--limit {limit})");
+    Some(Note::hint(Tone::Dim, what, None))
 }
 
-/// What the table says about a source beside its verdicts.
-fn note(row: &SourceRow) -> Option<Cow<'_, str>> {
+/// Returns a row about something that cannot be used: its id, what it is, and the reason in the last column.
+fn unusable_cells(columns: &[SourceColumn], unusable: &UnusableItem) -> Vec<Cell> {
+    let label = match unusable.what {
+        UnusableKind::Document => "unusable",
+        UnusableKind::Name => "unresolved",
+    };
+    let cells = columns.iter().enumerate().map(|(place, column)| match column {
+        SourceColumn::Source => Cell::new(&unusable.id),
+        _ if place > 0 && place + 1 == columns.len() => Cell::new(&unusable.reason).tone(Tone::Warn),
+        SourceColumn::Status => Cell::label(label).glyph(Glyph::Unknown).tone(Tone::Warn),
+        SourceColumn::Name | SourceColumn::Stream => Cell::none(),
+        _ => Cell::label(""),
+    });
+    cells.collect()
+}
+
+/// Returns what the table shows about a source beside its verdicts.
+pub(super) fn note(row: &SourceRow) -> Option<Cow<'_, str>> {
     let summary = &row.summary;
-    if let Some(error) = &summary.trouble {
+    if let Some(error) = &summary.failure {
         return Some(Cow::Borrowed(&error.message));
     }
     if summary.auth_status.is_some_and(|auth| auth != AuthStatus::Valid) {
@@ -517,5 +618,5 @@ fn note(row: &SourceRow) -> Option<Cow<'_, str>> {
             None => Cow::Borrowed(identity.as_str()),
         });
     }
-    (!row.stored).then_some(Cow::Borrowed("never looked at"))
+    None
 }

@@ -1,15 +1,15 @@
-//! How reports look: at several widths, with and without colour, for people and for programs.
+//! Tests of reports: at several widths, with and without color, for people and for programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::cli::commands::sources::known::Found;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
-use crate::cli::output::{Format, Look, Report, notes, render};
+use crate::cli::output::{Format, Report, Style, notes, render};
 use crate::cli::reports::history::HistoryReport;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
-use crate::cli::reports::source::SourceReport;
-use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
+use crate::cli::reports::source::{SourceInFull, SourceReport};
+use crate::cli::reports::sources::{Choice, Show, SourceRow, SourcesReport};
 use crate::core::counters::Counters;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
@@ -17,11 +17,12 @@ use crate::core::freshness::Intervals;
 use crate::core::observation::{
     AuthCheck, AuthResult, ErrorInfo, Fact, Grants, Identity, LinkState, Observation, Transport,
 };
+use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::transitions;
 use crate::store::HistoryEntry;
 
-const RICH: Look = Look {
+const RICH: Style = Style {
     width: Some(120),
     color: false,
     unicode: true,
@@ -31,7 +32,7 @@ pub(crate) fn now() -> Timestamp {
     "2026-05-01T18:00:00Z".parse().unwrap()
 }
 
-/// The story of one source, told in facts some seconds before now.
+/// The history of one source, as facts from the seconds before now.
 pub(crate) struct Story {
     pub(crate) key: &'static str,
     facts: Vec<(i64, Fact)>,
@@ -80,6 +81,7 @@ impl Story {
                     result,
                     expires_at: Some(now().plus_secs(3 * 3600)),
                     scopes: BTreeSet::from(["chat:read".into(), "user:read:moderated_channels".into()]),
+                    rejected: false,
                     reason: reason.map(str::to_owned),
                 },
             },
@@ -141,7 +143,7 @@ impl Story {
         self.found().row
     }
 
-    /// The transitions as a store would have kept them.
+    /// The transitions as a store would have stored them.
     fn history(&self) -> Vec<HistoryEntry> {
         let key = self.key.parse().unwrap();
         let mut document = SourceDocument::new(key);
@@ -216,10 +218,9 @@ pub(crate) fn revoked() -> Story {
 pub(crate) fn gone() -> Story {
     Story::of("twitch:900209")
         .auth(30, "twitch/bot", AuthResult::Valid, None)
-        .link(
+        .fact(
             15,
-            Transport::Api,
-            LinkState::Refused {
+            Fact::NoSuchSource {
                 error: ErrorInfo::new("twitch.not_found", "twitch knows no channel with this id"),
             },
         )
@@ -266,12 +267,13 @@ fn world() -> SourcesReport {
         }],
         problems: Vec::new(),
         show: Show::Status,
+        choice: Choice::default(),
     }
 }
 
-fn shown(report: &impl Report, format: Format, look: Look) -> String {
-    let text = render(report, format, look).unwrap();
-    let notes = notes(&report.notes(), look);
+fn shown(report: &impl Report, format: Format, style: Style) -> String {
+    let text = render(report, format, style).unwrap();
+    let notes = notes(&report.notes(), style);
     if notes.is_empty() {
         text
     } else {
@@ -282,26 +284,56 @@ fn shown(report: &impl Report, format: Format, look: Look) -> String {
 #[test]
 fn status_at_every_width() {
     for width in [160, 120, 100, 80, 60] {
-        let look = Look {
+        let style = Style {
             width: Some(width),
             ..RICH
         };
         insta::assert_snapshot!(
             format!("status_{width}"),
-            render(&world(), Format::Table, look).unwrap()
+            render(&world(), Format::Table, style).unwrap()
         );
     }
 }
 
 #[test]
-fn status_in_a_pipe_has_no_limit_no_colour_and_no_symbols() {
-    insta::assert_snapshot!(shown(&world(), Format::Table, Look::PLAIN));
+fn status_never_exceeds_a_narrow_screen() {
+    for width in [30, 40, 50, 60, 70] {
+        for color in [false, true] {
+            let style = Style {
+                width: Some(width),
+                color,
+                ..RICH
+            };
+            let text = render(&world(), Format::Table, style).unwrap();
+            for line in text.lines() {
+                let plain = crate::cli::output::wrap::width(&strip(line));
+                assert!(plain <= usize::from(width), "{width}: {line:?}");
+            }
+            assert!(
+                text.contains("SOURCE") && text.contains("STATUS"),
+                "{width}:\n{text}"
+            );
+        }
+    }
+}
+
+/// Returns a line without its colors.
+fn strip(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.split_once('m').map_or("", |(_, text)| text));
+    rest.fold(first, |text, part| text + part)
 }
 
 #[test]
-fn status_in_colour_with_its_summary_and_hints() {
-    let look = Look { color: true, ..RICH };
-    let escaped = shown(&world(), Format::Table, look).replace('\u{1b}', "^");
+fn piped_status_has_no_limit_color_or_symbols() {
+    insta::assert_snapshot!(shown(&world(), Format::Table, Style::PLAIN));
+}
+
+#[test]
+fn status_in_color_with_summary_and_hints() {
+    let style = Style { color: true, ..RICH };
+    let escaped = shown(&world(), Format::Table, style).replace('\u{1b}', "^");
     insta::assert_snapshot!(escaped);
 }
 
@@ -330,7 +362,7 @@ fn status_for_programs() {
 }
 
 #[test]
-fn a_list_tells_where_each_source_comes_from() {
+fn list_shows_origin_of_each_source() {
     let report = SourcesReport {
         show: Show::List,
         ..world()
@@ -349,13 +381,38 @@ fn nothing_configured_is_answered_with_a_way_to_begin() {
 }
 
 fn described(story: &Story) -> SourceReport {
-    SourceReport {
+    SourceReport::of(SourceInFull {
         listening: None,
         as_of: now(),
         row: story.row(),
         document: story.document(),
         history: story.history(),
-    }
+    })
+}
+
+#[test]
+fn a_method_that_was_not_asked_is_not_credited() {
+    let badges = Fact::Permissions {
+        method: "twitch.badges".into(),
+        grants: Grants {
+            granted: BTreeSet::from(["MODERATOR".to_owned()]),
+            ..Grants::default()
+        },
+    };
+    let missing = [("MODERATOR", "missing scope user:read:moderated_channels")];
+    let story = Story::of("twitch:900200")
+        .may(&[], &[], &missing)
+        .fact(300, badges);
+    let report = described(&story);
+    let shown = shown(&report, Format::Json, RICH);
+    let item: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let holdings = item["items"][0]["holdings"].as_array().unwrap();
+    let moderator = holdings
+        .iter()
+        .find(|holding| holding["permission"] == "MODERATOR")
+        .unwrap();
+    assert_eq!(moderator["held"], "yes", "{moderator}");
+    assert_eq!(moderator["methods"], serde_json::json!(["twitch.badges"]));
 }
 
 #[test]
@@ -376,7 +433,7 @@ fn a_description_gives_each_verdict_with_its_evidence_and_rule() {
         shown(
             &described(&Story::of("kick:1")),
             Format::Table,
-            Look {
+            Style {
                 width: Some(60),
                 ..RICH
             }
@@ -389,7 +446,7 @@ fn a_description_gives_each_verdict_with_its_evidence_and_rule() {
 }
 
 #[test]
-fn a_history_tells_how_long_each_state_had_lasted() {
+fn history_shows_duration_of_each_state() {
     let story = Story::of("twitch:900200")
         .up(9000)
         .live(9000, "1", 9000, 3)
@@ -409,10 +466,14 @@ fn a_history_tells_how_long_each_state_had_lasted() {
                 started_at: None,
             },
         );
+    let key: SourceKey = story.key.parse().unwrap();
+    let entries = story.history().into_iter();
     let report = HistoryReport {
         as_of: now(),
-        key: story.key.parse().unwrap(),
-        entries: story.history(),
+        entries: entries.map(|entry| (key.clone(), entry)).collect(),
+        keys: vec![key],
+        unusable: Vec::new(),
+        since: None,
     };
     insta::assert_snapshot!(shown(&report, Format::Table, RICH));
     insta::assert_snapshot!(shown(&report, Format::Csv, RICH));
@@ -437,7 +498,7 @@ fn an_answer_is_one_line_with_its_reason() {
     ] {
         let report = AnswerReport {
             as_of: now(),
-            answer: AnswerItem {
+            answers: vec![AnswerItem {
                 key: "twitch:900200".into(),
                 display_name: Some("RatCaster".into()),
                 question: "live".into(),
@@ -446,7 +507,10 @@ fn an_answer_is_one_line_with_its_reason() {
                 rule: None,
                 age_ms: Some(12_000),
                 missing,
-            },
+                not_covered: Vec::new(),
+                fix: None,
+            }],
+            unusable: Vec::new(),
             hints: Vec::new(),
         };
         let _ = write!(text, "{}", shown(&report, Format::Table, RICH));
@@ -463,6 +527,7 @@ fn a_thousand_sources_need_no_screen_of_their_own_width() {
         unusable: Vec::new(),
         problems: Vec::new(),
         show: Show::Status,
+        choice: Choice::default(),
     };
     let text = render(&report, Format::Table, RICH).unwrap();
     assert_eq!(text.lines().count(), 1001);

@@ -1,42 +1,43 @@
-//! Counting chat: which messages on the bus are chat of a source, by the shapes that BitBrat's connectors send.
+//! Chat counting: which messages on the bus are chat of a source, by the message formats of BitBrat's connectors.
 //!
-//! Counted is what came in from a channel and what was handed to delivery to one. Whether it arrived nobody reports.
+//! Messages received from a channel and messages passed to delivery to a channel are counted. No component reports whether a
+//! message arrived.
 
 use serde_json::Value;
 
 use crate::core::event::fields::{field, id_text, text};
 use crate::core::source::{PlatformName, SourceKey};
 
-/// Which way a message goes.
+/// Direction of a chat message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// From chat to the bot.
+    /// Received from chat.
     In,
-    /// From the bot to chat.
+    /// Sent to chat.
     Out,
 }
 
 /// One chat message on the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
-    /// Its id there; counted once per id and direction.
+pub struct ChatEvent {
+    /// Id of the message on the bus; counted once per id and direction.
     pub id: String,
-    /// Which way it goes.
+    /// Direction of the message.
     pub direction: Direction,
-    /// Where it belongs.
+    /// The source or channel of the message.
     pub place: Place,
 }
 
-/// Where a chat message belongs.
+/// Identifies the source of a chat message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// A source, by its id.
+    /// By the source's id.
     Source(SourceKey),
-    /// A channel by its login; whoever knows logins must find the id.
+    /// By the channel's login, which the caller must resolve to an id.
     Login(PlatformName, String),
 }
 
-/// Event types that are chat of people. What is derived from them (progress, moderation, model calls) is not.
+/// Event types that are chat of people. Derived events (progress, moderation, model calls) are not counted.
 const CHAT_TYPES: [&str; 3] = ["chat.message.v1", "dm.message.v1", "chat.command.v1"];
 
 /// Returns whether an inbound event of this type is chat.
@@ -44,19 +45,19 @@ pub fn is_chat(kind: &str) -> bool {
     CHAT_TYPES.contains(&kind)
 }
 
-/// Reads an inbound event of a chat type. `None` when it belongs to no source (a direct message, a foreign connector).
-pub fn inbound(event: &Value, id: &str) -> Option<Heard> {
+/// Parses an inbound event of a chat type. `None` if it belongs to no source (a direct message, an unknown connector).
+pub fn inbound(event: &Value, id: &str) -> Option<ChatEvent> {
     let platform = connector(event, &["ingress", "connector"])?;
     let place = place(event, platform, text(event, &["ingress", "channel"]))?;
-    Some(Heard {
+    Some(ChatEvent {
         id: id.to_owned(),
         direction: Direction::In,
         place,
     })
 }
 
-/// Reads an event on an egress topic. `None` when nothing of it is delivered to a source that we can name.
-pub fn outbound(event: &Value, id: &str) -> Option<Heard> {
+/// Parses an event on an egress topic. `None` if no part of it is delivered to a source that can be identified.
+pub fn outbound(event: &Value, id: &str) -> Option<ChatEvent> {
     let platform = connector(event, &["egress", "connector"])?;
     best_text(event)?;
     let channel = text(event, &["egress", "channel"]);
@@ -68,7 +69,7 @@ pub fn outbound(event: &Value, id: &str) -> Option<Heard> {
     } else {
         by_login(platform, channel)
     }?;
-    Some(Heard {
+    Some(ChatEvent {
         id: id.to_owned(),
         direction: Direction::Out,
         place,
@@ -100,14 +101,14 @@ fn place(event: &Value, platform: PlatformName, channel: Option<&str>) -> Option
     known.map(Place::Source).or_else(|| by_login(platform, channel))
 }
 
-/// A Discord channel is a number that says nothing about its guild, so only logins lead to a source.
+/// A Discord channel is identified by a number from which its guild cannot be derived, so only logins identify a source.
 fn by_login(platform: PlatformName, channel: Option<&str>) -> Option<Place> {
     let login = channel?.trim_start_matches('#').to_ascii_lowercase();
     (platform == PlatformName::Twitch && !login.is_empty()).then_some(Place::Login(platform, login))
 }
 
 /// The text that will be delivered: that of the candidate with the lowest priority, then the highest confidence. Without
-/// candidates nothing is delivered, whatever `message` says.
+/// candidates nothing is delivered, whatever `message` contains.
 fn best_text(event: &Value) -> Option<&str> {
     let number = |candidate: &Value, name: &str, missing: f64| {
         candidate.get(name).and_then(Value::as_f64).unwrap_or(missing)
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn inbound_chat_belongs_to_the_channel_it_was_said_in() {
+    fn inbound_chat_is_assigned_to_its_channel() {
         let table = [
             (
                 json!({"ingress": {"connector": "twitch", "channel": "#rats"}, "message": {"rawPlatformPayload": {"roomId": "777001"}}}),
@@ -175,7 +176,7 @@ mod tests {
             (json!([]), false),
             (Value::Null, false),
             (json!([{"text": "  "}]), false),
-            // The empty one is the best, so nothing is sent.
+            // The empty candidate ranks first, so nothing is sent.
             (
                 json!([{"text": "worse", "priority": 2}, {"text": "", "priority": 1}]),
                 false,
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_goes_to_the_guild_that_asked_but_not_to_one_it_was_redirected_from() {
+    fn reply_belongs_to_asking_guild_unless_redirected() {
         let answer = |egress_channel: &str| {
             json!({
                 "ingress": {"connector": "discord", "channel": "5"}, "egress": {"connector": "discord", "channel": egress_channel},

@@ -1,4 +1,4 @@
-//! What an event says that brings no evidence of ours: about which source, when, and which of its claims prove anything.
+//! Interpretation of events without our evidence: their source, their time, and which of their claims count as evidence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,11 @@ use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity,
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 
-/// How far another program's clock may be ahead of ours (ms). A time beyond it would outweigh every true one until
-/// it has passed.
+/// Tolerated lead of another program's clock (ms). A later time would outrank every correct one until it has passed.
 const MAX_AHEAD: i64 = 10 * 60 * 1000;
 
-/// Finds out which source an event is about, preferring the fields that BitBrat's connectors never fill with another
-/// id (a stream's, the bot's).
+/// Determines the source of an event, preferring the fields in which BitBrat's connectors never put another id (of a stream or
+/// of the bot).
 pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
     let platform_paths: [&[&str]; 5] = [
         &["payload", "platform"],
@@ -45,7 +44,7 @@ pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
     SourceKey::new(platform, &id).map_err(|error: InvalidSourceKey| Dead::new("source.id", error.to_string()))
 }
 
-/// The time of the event itself, never that of its arrival as long as it names one.
+/// The event's own time; the time of receipt only if the event contains none.
 pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Result<Timestamp, Dead> {
     let paths: &[&[&str]] = match kind {
         EventKind::SourceStatus => &[&["payload", "metadata", "observedAt"], &["ingress", "ingressAt"]],
@@ -60,8 +59,10 @@ pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Resul
             &["ingress", "ingressAt"],
         ],
     };
-    let told = paths.iter().find_map(|path| text(event, path)?.parse().ok());
-    let at: Timestamp = told.unwrap_or(received);
+    let told = paths
+        .iter()
+        .find_map(|path| text(event, path)?.parse::<Timestamp>().ok()?.known());
+    let at = told.unwrap_or(received);
     if at.millis_since(received) > MAX_AHEAD {
         return Err(Dead::new(
             "time.future",
@@ -71,7 +72,7 @@ pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Resul
     Ok(at)
 }
 
-/// Returns what an event proves of `source`; `foreign` is one that this program has not sent.
+/// Returns the facts that an event proves about `source`; `foreign` marks an event of another program.
 pub(super) fn facts(
     kind: EventKind,
     source: &SourceKey,
@@ -84,8 +85,8 @@ pub(super) fn facts(
     }
 }
 
-/// What a status event without evidence proves. Of other programs' claims only what is no claim about connection or
-/// authorisation is taken over: their connectors report CONNECTED while disabled and VALID by default.
+/// Facts of a status event without evidence. Of other programs' events, claims about connection and authorization are ignored:
+/// their connectors report CONNECTED while disabled, and VALID by default.
 fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
     let Some(payload) = body(event) else {
         return Vec::new();
@@ -127,6 +128,7 @@ fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
             result,
             expires_at: None,
             scopes: BTreeSet::new(),
+            rejected: false,
             reason: None,
         },
     }));
@@ -161,8 +163,8 @@ fn stream(kind: EventKind, source: &SourceKey, event: &Value) -> Result<Vec<Fact
     Ok(facts)
 }
 
-/// The stream's id. BitBrat's connectors put it where the source's id belongs (`metadata.id`); when a stream ends they
-/// know none and make one up.
+/// The stream's id. BitBrat's connectors put it where the source's id belongs (`metadata.id`); for the end of a stream they
+/// have no id and generate one.
 fn stream_id(live: bool, source: &SourceKey, event: &Value) -> Result<Option<String>, Dead> {
     let paths: [&[&str]; 4] = [
         &["payload", "streamId"],
@@ -182,7 +184,7 @@ fn stream_id(live: bool, source: &SourceKey, event: &Value) -> Result<Option<Str
     }
 }
 
-/// How the source presents itself, as far as an event says it.
+/// The profile fields (name, login, title, …) that an event contains.
 fn profile(event: &Value) -> Vec<Fact> {
     let first = |paths: &[&[&str]]| {
         let found = paths.iter().find_map(|path| text(event, path));
@@ -223,7 +225,7 @@ fn profile(event: &Value) -> Vec<Fact> {
     }
 }
 
-/// The part of an event that describes its fact: the payload, else the metadata of the outside event.
+/// The object that describes the fact: the payload, else the metadata of the external event.
 fn body(event: &Value) -> Option<&Value> {
     let payload = event
         .get("payload")

@@ -1,4 +1,4 @@
-//! Dead letters: how a message that can never be used is reported, so that nothing disappears silently.
+//! Dead letters: reports of messages that can never be processed, so that no message is lost silently.
 
 use std::collections::BTreeMap;
 
@@ -11,32 +11,32 @@ use crate::core::time::Timestamp;
 /// The type of a dead letter on the bus.
 pub const DEAD_LETTER: &str = "router.deadletter.v1";
 
-/// Why a message cannot be used, now or ever.
+/// Permanent reason why a message cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dead {
-    /// Stable, dotted: `json.invalid`, `source.id`.
+    /// Stable dotted error code, for example `json.invalid` or `source.id`.
     pub code: &'static str,
-    /// For people.
+    /// Explanation for people.
     pub reason: String,
-    /// The id that the message carried.
+    /// Id in the message, if it could be parsed.
     pub original_id: Option<String>,
-    /// The type that it carried.
+    /// Type in the message, if it could be parsed.
     pub original_type: Option<String>,
 }
 
-/// A dead letter, ready to be sent.
+/// A dead letter, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Its own id. Never that of the message it reports, because the platform marks the event of that id as failed.
+    /// Its own id, never that of the reported message: the platform marks the event of that id as failed.
     pub id: String,
-    /// Header fields.
+    /// Message headers.
     pub attributes: BTreeMap<String, String>,
-    /// The body.
+    /// JSON body.
     pub body: String,
 }
 
 impl Dead {
-    /// Builds a reason.
+    /// Creates a reason with a stable `code`; the ids of the message are added later.
     pub fn new(code: &'static str, reason: impl Into<String>) -> Self {
         Self {
             code,
@@ -46,8 +46,8 @@ impl Dead {
         }
     }
 
-    /// Builds the letter that reports message `data`. The id follows from the message, so that a redelivered one is
-    /// reported once. Nothing of its contents is copied: it may be somebody's chat, or a secret.
+    /// Builds the dead letter for message `data`. Its id is derived from the message, so that a redelivered message is
+    /// reported once. The contents are not copied, because they may be private chat or a secret.
     pub fn letter(&self, data: &[u8], at: Timestamp) -> DeadLetter {
         let name = [b"bitbrat dead letter ".as_slice(), data].concat();
         let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, &name).to_string();

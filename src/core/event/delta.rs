@@ -1,18 +1,23 @@
-//! What one state of knowledge has that an earlier one had not: the part that travels.
+//! Deltas: the knowledge that is new since an earlier state; events carry only this part.
 
 use std::collections::BTreeMap;
 
-use crate::core::evidence::{Evidence, Knowledge};
+use crate::core::evidence::{Evidence, Existence, Knowledge};
 use crate::core::stream::evidence::StreamEvidence;
 
-/// Returns what must be joined to `before` to arrive at `after`, where `after` grew out of `before`.
+/// Returns what must be joined to `before` to get `after`, where `after` grew out of `before`.
 ///
-/// Only whole members are left out, never parts of one, so that whoever joins the delta to something else than `before`
-/// still learns whole facts.
+/// Only whole members are omitted, never parts of one, so that joining the delta to a state other than `before` still yields
+/// complete facts.
 pub fn delta(before: &Knowledge, after: &Knowledge) -> Knowledge {
     let (old, new) = (&before.evidence, &after.evidence);
     Knowledge {
         evidence: Evidence {
+            existence: if old.existence == new.existence {
+                Existence::default()
+            } else {
+                new.existence.clone()
+            },
             connection: fresh(&old.connection, &new.connection),
             auth: fresh(&old.auth, &new.auth),
             stream: stream(&old.stream, &new.stream),
@@ -32,7 +37,7 @@ fn stream(old: &StreamEvidence, new: &StreamEvidence) -> StreamEvidence {
     }
     StreamEvidence {
         streams: fresh(&old.streams, &new.streams),
-        // Always along: whoever joins the rest must forget what we forgot.
+        // Always included: the receiver must discard what was discarded here.
         forgotten: new.forgotten,
         unnamed_end: changed(old.unnamed_end.as_ref(), new.unnamed_end.as_ref()),
         missed: fresh(&old.missed, &new.missed),

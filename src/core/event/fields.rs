@@ -1,18 +1,18 @@
-//! The fields of an event as others write them: followed, read leniently, and refused where no store could hold them.
+//! Access to fields of foreign events: lenient reading, and rejection of values that a store cannot hold.
 
 use serde_json::Value;
 
-/// Follows a path of field names.
+/// Returns the value at a path of field names.
 pub(super) fn field<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, name| value.get(name))
 }
 
-/// Follows a path to a text that is not empty.
+/// Returns the text at a path if it is not empty.
 pub fn text<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
     field(value, path)?.as_str().filter(|text| !text.is_empty())
 }
 
-/// An id, which some senders write as a number.
+/// An id, which some senders encode as a number.
 pub(super) fn id_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -21,8 +21,8 @@ pub(super) fn id_text(value: &Value) -> Option<String> {
     }
 }
 
-/// Says why a value could not be stored in every store: Firestore refuses arrays in arrays, empty keys, reserved keys and deep
-/// nesting, and one odd value would cost the whole document.
+/// Returns an error if a value cannot be stored in every store: Firestore rejects arrays in arrays, empty keys, reserved keys
+/// and deep nesting, and one such value would fail the write of the whole document.
 pub(super) fn storable(value: &Value) -> Result<(), String> {
     fn check(value: &Value, in_array: bool, depth: usize) -> Result<(), String> {
         match value {
@@ -41,7 +41,7 @@ pub(super) fn storable(value: &Value) -> Result<(), String> {
     check(value, false, 0)
 }
 
-/// Whether every store takes `key` as the name of a field.
+/// Whether every store accepts `key` as a field name.
 pub(super) fn storable_key(key: &str) -> bool {
     let reserved = key.len() >= 4 && key.starts_with("__") && key.ends_with("__");
     !key.is_empty() && key.len() <= 200 && !reserved && !key.chars().any(char::is_control)

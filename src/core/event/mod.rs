@@ -1,7 +1,8 @@
-//! Events: how a change of a source is told on the bus, and how what is told there is understood.
+//! Events: how changes of a source are published on the bus, and how messages on the bus are interpreted.
 //!
-//! Telling is strict and byte-stable, because programs that we do not control store it. Reading is tolerant. Both ends use
-//! the same join, so order, repetition and loss of all but the last event do not matter to what our consumer ends up with.
+//! Publishing is strict and byte-stable, because programs outside our control store the events. Reading is tolerant. Both ends
+//! use the same join, so the consumer's final state does not depend on the order, repetition or loss of events, except for the
+//! last one.
 
 pub mod chat;
 mod claims;
@@ -15,6 +16,7 @@ pub mod routing;
 pub mod wire;
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,13 +26,13 @@ use crate::core::counters;
 use crate::core::document::{SCHEMA_VERSION, SourceDocument};
 use crate::core::facet::Facet;
 use crate::core::source::{PlatformName, SourceKey};
+use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
-use crate::core::verdict::Status;
 
 pub use delta::delta;
 
-/// Seconds that the platform keeps one of our status events. They are of no use after a day.
+/// Retention of a status event on the platform in seconds: one day.
 const STATUS_TTL: u64 = 86_400;
 
 /// The kinds of event that we tell. The texts are the platform's, and consumers compare them exactly.
@@ -48,10 +50,10 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Every kind.
+    /// All event kinds.
     pub const ALL: [Self; 3] = [Self::SourceStatus, Self::StreamOnline, Self::StreamOffline];
 
-    /// Returns the text on the wire.
+    /// Returns the event type on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SourceStatus => "system.source.status",
@@ -60,48 +62,78 @@ impl EventKind {
         }
     }
 
-    /// Returns the kind with this text on the wire.
+    /// Returns the kind for an event type on the wire.
     pub fn from_wire(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
-/// One event, ready to be sent.
+/// An event, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// Deterministic; also the bus's de-duplication id.
+    /// Deterministic; also the de-duplication id of the bus.
     pub id: String,
-    /// The source that it is about.
+    /// The source that the event describes.
     pub source: SourceKey,
-    /// Its kind.
+    /// The kind of event.
     pub kind: EventKind,
-    /// Whether it tells a change. What does not may be spread over time, and is superseded by its successors.
+    /// Whether the event reports a change. Other events may be delayed, and are superseded by later ones.
     pub urgent: bool,
-    /// When what it tells happened.
+    /// Whether the event reports only first observations (a baseline), not a change.
+    #[serde(default)]
+    pub initial: bool,
+    /// When the reported fact happened.
     pub at: Timestamp,
-    /// Header fields, in the camel case that the platform's duplicate filter looks for.
+    /// Message headers, in the camel case that the platform's duplicate filter expects.
     pub attributes: BTreeMap<String, String>,
     /// The body: one JSON object.
     pub body: String,
 }
 
-/// What there is to tell about a source.
+/// How first observations of a source are published on the bus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum InitialEvents {
+    /// Publish events with `payload.initial`.
+    #[default]
+    Flag,
+    /// Publish nothing: the next change, or the heartbeat, carries the state.
+    Off,
+}
+
+/// The text is neither `flag` nor `off`.
+#[derive(Debug, thiserror::Error)]
+#[error("not `flag` or `off`")]
+pub struct NotInitialEvents;
+
+impl FromStr for InitialEvents {
+    type Err = NotInitialEvents;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "flag" => Ok(Self::Flag),
+            "off" => Ok(Self::Off),
+            _ => Err(NotInitialEvents),
+        }
+    }
+}
+
+/// Input for the events about a source.
 #[derive(Debug, Clone, Copy)]
-pub struct Told<'a> {
-    /// The source as the bus was last told of it (about which nothing is known when it never was).
+pub struct EventBuilder<'a> {
+    /// The source as last published (a document without evidence if it never was).
     pub before: &'a SourceDocument,
-    /// The source as it is.
+    /// The current source.
     pub after: &'a SourceDocument,
-    /// Who told us, as in [`crate::core::observation::Observation::by`].
+    /// Origin of the evidence, as in [`crate::core::observation::Observation::by`].
     pub by: &'a str,
-    /// When we learnt of it.
+    /// When the evidence was received.
     pub observed_at: Timestamp,
 }
 
-impl Told<'_> {
-    /// Returns the events that tell `changes`: at most one of the source's status and one of its stream. Each carries all
-    /// that was learnt since `before`, so that neither needs the other.
+impl EventBuilder<'_> {
+    /// Returns the events for `changes`: at most one status event and one stream event. Each contains all evidence since
+    /// `before`, so that neither depends on the other.
     pub fn events(&self, changes: &[Transition]) -> Vec<Event> {
         let (of_stream, of_state): (Vec<_>, Vec<_>) = changes
             .iter()
@@ -113,7 +145,14 @@ impl Told<'_> {
                 .map(|change| change.at)
                 .max()
                 .unwrap_or(self.observed_at);
-            self.status(&naming::status_discriminator(&of_state), at, of_state, true)
+            let initial = is_initial(&of_state);
+            self.status(
+                &naming::status_discriminator(&of_state),
+                at,
+                of_state,
+                true,
+                initial,
+            )
         });
         let streams = of_stream
             .into_iter()
@@ -121,7 +160,14 @@ impl Told<'_> {
         status.into_iter().chain(streams).collect()
     }
 
-    fn status(&self, discriminator: &str, at: Timestamp, changes: Vec<Transition>, urgent: bool) -> Event {
+    fn status(
+        &self,
+        discriminator: &str,
+        at: Timestamp,
+        changes: Vec<Transition>,
+        urgent: bool,
+        initial: bool,
+    ) -> Event {
         let document = self.after;
         let key = &document.key;
         let record = document.record();
@@ -134,19 +180,14 @@ impl Told<'_> {
             display_name: record.display_name.clone(),
             status: record.status.to_string(),
             auth_status: record.auth_status.map(|auth| auth.to_string()),
-            last_error: record.last_error.filter(|_| record.status != Status::Connected),
-            metrics: wire::Totals {
-                messages_in: totals.messages_in,
-                messages_out: totals.messages_out,
-                errors: totals.errors,
-                reconnects: totals.reconnects,
-            },
+            last_error: document.cause(),
+            metrics: wire::Totals::of(&totals),
             metadata: wire::StatusMetadata {
                 login: profile(document, "login"),
                 observed_at: at.to_string(),
                 latency_ms: record.latency_ms,
             },
-            ours: self.ours(changes),
+            ours: self.ours(changes, initial),
         };
         let envelope = wire::Envelope {
             v: "2".to_owned(),
@@ -179,7 +220,7 @@ impl Told<'_> {
             }),
             routing: wire::Routing::quiet(),
         };
-        self.seal(&envelope, at, urgent)
+        self.seal(&envelope, at, urgent, initial)
     }
 
     fn stream(&self, kind: EventKind, change: Transition) -> Event {
@@ -195,7 +236,12 @@ impl Told<'_> {
         let started = session
             .and_then(|session| session.started_at)
             .map(|at| at.to_string());
-        let ended = session.and_then(|session| session.ended_at).unwrap_or(at);
+        // Without a stream before it there is no end: an empty list does not show when the last stream ended.
+        let was_live = self.before.verdict.stream.value == StreamStatus::Online;
+        let ended = session
+            .and_then(|session| session.ended_at)
+            .or(was_live.then_some(at));
+        let initial = change.initial;
         let live_only = |value: Option<String>| value.filter(|_| online);
         let connector = connector(key.platform());
         let channel = login
@@ -218,13 +264,13 @@ impl Told<'_> {
             title: live_only(profile(document, "title")),
             game_name: live_only(profile(document, "category")),
             started_at: live_only(started.clone()),
-            ended_at: (!online).then(|| ended.to_string()),
+            ended_at: ended.filter(|_| !online).map(|at| at.to_string()),
             viewer_count: if online {
                 document.verdict.viewer_count
             } else {
                 Some(0)
             },
-            ours: self.ours(vec![change]),
+            ours: self.ours(vec![change], initial),
         };
         let envelope = wire::Envelope {
             v: "2".to_owned(),
@@ -267,20 +313,21 @@ impl Told<'_> {
             qos: None,
             routing: wire::Routing::quiet(),
         };
-        self.seal(&envelope, at, true)
+        self.seal(&envelope, at, true, initial)
     }
 
-    fn ours(&self, transitions: Vec<Transition>) -> wire::Ours {
+    fn ours(&self, transitions: Vec<Transition>, initial: bool) -> wire::Ours {
         let learnt = delta(&self.before.knowledge, &self.after.knowledge);
         wire::Ours {
             schema_version: SCHEMA_VERSION,
+            initial,
             evidence: object(&learnt.evidence),
             counters: object(&learnt.counters),
             transitions,
         }
     }
 
-    fn seal(&self, envelope: &wire::Envelope, at: Timestamp, urgent: bool) -> Event {
+    fn seal(&self, envelope: &wire::Envelope, at: Timestamp, urgent: bool, initial: bool) -> Event {
         let mut attributes = BTreeMap::from([
             ("type".to_owned(), envelope.kind.as_str().to_owned()),
             ("correlationId".to_owned(), envelope.correlation_id.clone()),
@@ -301,37 +348,53 @@ impl Told<'_> {
             source: self.after.key.clone(),
             kind: envelope.kind,
             urgent,
+            initial,
             at,
             attributes,
-            body: serde_json::to_string(envelope).expect("our own structs with text keys always serialise"),
+            body: serde_json::to_string(envelope).expect("our own structs with text keys always serialize"),
         }
     }
 }
 
-/// Returns the event that tells how a source is although nothing changed. It carries everything that is known, so that
-/// one of them heals whatever was lost before it.
+/// Returns the event that reports the state of a source without a change. It contains all evidence, so that a single one
+/// repairs every earlier loss.
 pub fn heartbeat(document: &SourceDocument, observed_at: Timestamp) -> Event {
-    let told = Told {
+    state(document, observed_at, false)
+}
+
+/// Like [`heartbeat`], for data that completes the baseline of a source without a transition: name, title or viewers.
+pub fn baseline(document: &SourceDocument, observed_at: Timestamp) -> Event {
+    state(document, observed_at, true)
+}
+
+fn state(document: &SourceDocument, observed_at: Timestamp, initial: bool) -> Event {
+    let told = EventBuilder {
         before: &SourceDocument::new(document.key.clone()),
         after: document,
         by: "bitbrat.heartbeat",
         observed_at,
     };
     let second = observed_at.as_millis().div_euclid(1000);
-    // Two that attend one source know different things of it in the same second.
+    // Two members that monitor one source may hold different evidence of it in the same second.
     let known =
-        serde_json::to_vec(&document.knowledge).expect("our own structs with text keys always serialise");
+        serde_json::to_vec(&document.knowledge).expect("our own structs with text keys always serialize");
     let known = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, &known);
     let at = document.verdict.status.at.unwrap_or(observed_at);
-    told.status(&format!("heartbeat {second} {known}"), at, Vec::new(), false)
+    told.status(
+        &format!("heartbeat {second} {known}"),
+        at,
+        Vec::new(),
+        false,
+        initial,
+    )
 }
 
 /// The `ingress.source` of our status events.
 const STATUS_SOURCE: &str = "ingress.bitbrat.probe";
-/// The connector name of whatever the platform has no connector for.
+/// Connector name for platforms without a connector.
 const SYSTEM: &str = "system";
 
-/// The platform's connector names. It has none for Kick.
+/// The platform's connector names. There is none for Kick.
 fn connector(platform: PlatformName) -> &'static str {
     match platform {
         PlatformName::Twitch => "twitch",
@@ -340,13 +403,18 @@ fn connector(platform: PlatformName) -> &'static str {
     }
 }
 
-/// The platform has no event that says that a stream is no longer known; such a change travels in a status event.
+/// The platform has no event for a stream whose state is no longer known; a status event carries such a change.
 fn stream_kind(change: &Transition) -> Option<EventKind> {
     match (change.facet, change.to.as_deref()) {
         (Facet::Stream, Some("ONLINE")) => Some(EventKind::StreamOnline),
         (Facet::Stream, Some("OFFLINE")) => Some(EventKind::StreamOffline),
         _ => None,
     }
+}
+
+/// Whether an event with these changes reports first observations only.
+fn is_initial(changes: &[Transition]) -> bool {
+    !changes.is_empty() && changes.iter().all(|change| change.initial)
 }
 
 fn profile(document: &SourceDocument, field: &str) -> Option<String> {

@@ -1,7 +1,7 @@
-//! What the platform's state engine may be told beside our events: is it live, what is it called, what is played.
+//! Optional mutations for the platform's state engine, published beside our events: live state, title, category.
 //!
-//! It keeps one value per key for all channels together, and the platform's own connector sends these for Twitch; so this is
-//! off unless somebody asks for it, and of use where that connector is blind.
+//! The state engine has one value per key for all channels together, and the platform's own connector sends these for Twitch.
+//! Therefore they are disabled by default, and useful only where that connector receives nothing.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ use uuid::Uuid;
 use crate::core::event::EventKind;
 use crate::core::event::fields::text;
 
-/// Seconds that the platform's own mutations of these keys are good for.
+/// Lifetime in seconds, equal to that of the platform's own mutations of these keys.
 const TTL: u64 = 21_600;
-/// The type in the header.
+/// Event type in the header.
 const STATE_MUTATION: &str = "state.mutation.v1";
 
-/// One order to the state engine, ready to be sent.
+/// One mutation, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutation {
-    /// Its id, which follows from the event's.
+    /// Derived from the event's id.
     pub id: String,
-    /// Header fields.
+    /// Message headers.
     pub attributes: BTreeMap<String, String>,
-    /// The body.
+    /// JSON body.
     pub body: String,
 }
 
-/// Returns the orders that follow from an event of ours: none unless a stream started or ended.
+/// Returns the mutations for one of our events: none unless a stream started or ended.
 pub fn mutations(id: &str, body: &[u8]) -> Vec<Mutation> {
     let event: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let state = match text(&event, &["type"]).and_then(EventKind::from_wire) {

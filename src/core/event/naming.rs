@@ -1,4 +1,4 @@
-//! The ids of events: one fact, one id, whoever finds it and however often.
+//! Ids of events: the same fact has the same id, independent of the program and the number of times that it is found.
 
 use uuid::Uuid;
 
@@ -8,25 +8,31 @@ use crate::core::source::SourceKey;
 use crate::core::stream::{Patience, StreamStatus};
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
+use crate::core::verdict::Existence;
 
-/// The platform's consumers drop a repeated id for ten minutes and keep one event document per id for ever, so an id
-/// must never name two facts, and two finders of one fact should come to the same id.
+/// The platform's consumers drop a repeated id for ten minutes and store one event document per id forever. Therefore an id
+/// must never identify two facts, and two programs that find one fact should generate the same id.
 pub fn correlation_id(kind: EventKind, source: &SourceKey, discriminator: &str) -> String {
-    // Keys have no spaces, so that no two lists of parts have the same text.
+    // Keys contain no spaces, so different lists of parts have different texts.
     let name = format!("bitbrat {} {source} {discriminator}", kind.as_str());
     Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string()
 }
 
-/// Names the start or the end of a stream: by the stream and the episode of it.
+/// Discriminator of the start or end of a stream: the stream and its episode.
 ///
-/// A push and a poll find the same broadcast at different times, so time cannot be part of its name. But a stream that was told
-/// to have ended may come back, and then both its resumption and its second end are facts of their own; they carry the moment of
-/// the gap before them.
+/// A push and a poll find the same broadcast at different times, so time cannot be part of the discriminator. But a stream
+/// that was reported as ended may come back; then its resumption and its second end are separate facts, and their
+/// discriminators contain the time of the gap before them.
 pub fn stream_discriminator(before: &SourceDocument, after: &SourceDocument, change: &Transition) -> String {
     let Some(id) = &change.stream_id else {
         return format!("unnamed {}", change.at);
     };
-    // An end belongs to the episode that it ends, and what is known of that is known before.
+    // The source was gone in between, so this was published before, when the stream began or ended.
+    let missing = &before.knowledge.evidence.existence.missing;
+    if let (Existence::Gone, Some(missing)) = (before.verdict.existence.value, missing) {
+        return format!("{id} after {}", missing.at);
+    }
+    // An end belongs to the episode that it ends, so the evidence from before it is used.
     let was_live = before.verdict.stream.value == StreamStatus::Online;
     let whole_episode = if was_live && !is_online(change) {
         before
@@ -39,7 +45,7 @@ pub fn stream_discriminator(before: &SourceDocument, after: &SourceDocument, cha
     }
 }
 
-/// Names a state of a source: each change by facet, value and second.
+/// Discriminator of a status: each change by facet, value and second.
 pub fn status_discriminator(changes: &[Transition]) -> String {
     let parts: Vec<_> = changes
         .iter()
@@ -56,16 +62,16 @@ fn is_online(change: &Transition) -> bool {
     change.to.as_deref() == Some("ONLINE")
 }
 
-/// The newest moment at which stream `id` may have been told to have ended, between its beginning and its newest sign of
-/// life: a pushed end, or a poll that missed it. Absent in its first episode, which is the usual one.
+/// The latest time at which stream `id` may have been reported as ended, between its start and its newest evidence: a pushed
+/// end, or a poll that missed it. `None` in its first episode, which is the usual one.
 ///
-/// In doubt there was a gap: a fact told under two ids is a nuisance, two facts under one id are a loss.
+/// In doubt a gap is assumed: one fact with two ids is a duplicate, but two facts with one id lose one of them.
 fn gap_before_episode(document: &SourceDocument, id: &str) -> Option<Timestamp> {
     let evidence = &document.knowledge.evidence.stream;
     let stream = evidence.streams.get(id)?;
     let last_live = stream.pushed.max(stream.seen)?;
     let within = |gap: &Timestamp| last_live.started_at.is_none_or(|began| *gap > began);
-    // No end follows from polls that miss a stream right after its pushed start.
+    // Polls that miss a stream right after its pushed start do not count as an end.
     let deaf = stream.pushed.map(|start| {
         let patience = Patience::with(document.key.platform()).after_start;
         start.at..=start.at.plus_millis(patience)

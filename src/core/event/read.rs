@@ -1,28 +1,30 @@
-//! Understanding what is on the bus: our events, our older events, those of BitBrat's own services, and the rest. What an
-//! event claims that brings no evidence of ours is for `claims` to weigh.
+//! Interpretation of messages on the bus: our events, older versions of our events, those of BitBrat's services, and others.
+//! The claims of events without our evidence are evaluated in `claims`.
 //!
-//! Everything odd is tolerated as long as it leaves no doubt about the fact and its source. What claims a fact that
-//! cannot be used is a dead letter; what claims nothing that concerns us is ignored, and counted by why.
+//! Irregular messages are accepted as long as the fact and its source are unambiguous. A message that claims a fact but cannot
+//! be used becomes a dead letter; a message that does not concern us is ignored and counted by reason.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::core::document::SCHEMA_VERSION;
-use crate::core::event::chat::{self, Heard};
+use crate::core::document::{SCHEMA_VERSION, whole_numbers};
+use crate::core::event::chat::{self, ChatEvent};
 use crate::core::event::dead::Dead;
 use crate::core::event::fields::{storable, text};
 use crate::core::event::{EventKind, claims};
 use crate::core::evidence::Knowledge;
+use crate::core::future::is_refused;
 use crate::core::join::Join;
+use crate::core::json;
 use crate::core::observation::Observation;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 
-/// Bodies larger than this are not read. A NATS server refuses them by default before they travel.
+/// Larger bodies are not parsed. A NATS server rejects them by default when they are published.
 pub const MAX_BODY: usize = 1024 * 1024;
-/// On which side of the platform a message was seen.
+/// The topic group from which a message was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// Topic `internal.ingress.v1`.
@@ -31,64 +33,64 @@ pub enum Side {
     Egress,
 }
 
-/// What a message means to us.
+/// Interpretation of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reading {
     /// Knowledge about a source.
     Learnt(Box<Learnt>),
     /// A chat message to count.
-    Chat(Heard),
-    /// Nothing.
+    Chat(ChatEvent),
+    /// Not relevant, with the reason.
     Ignored(Ignored),
-    /// It can never be used, and should be reported.
+    /// Can never be processed, and should be reported as a dead letter.
     Dead(Dead),
 }
 
 /// Knowledge about one source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Learnt {
-    /// The event's id.
+    /// The event's id, if it has one.
     pub id: Option<String>,
-    /// The source.
+    /// The source that the event describes.
     pub source: SourceKey,
-    /// What to join.
+    /// Knowledge to join.
     pub knowledge: Knowledge,
-    /// The changes that the sender told, for the history. Only our own events name them.
+    /// The transitions in the event, for the history. Only our own events contain them.
     pub transitions: Vec<Transition>,
-    /// Who sent it.
+    /// Sender of the event.
     pub origin: Origin,
 }
 
-/// Who sent an event about a source.
+/// Sender of an event about a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// This program, with its evidence.
     Ours,
-    /// This program before events carried evidence, or someone who writes events by its documentation.
+    /// An older version of this program, or another program that follows our documentation of events.
     OursWithoutEvidence,
     /// One of BitBrat's own connectors.
     Foreign,
 }
 
-/// Why a message means nothing to us.
+/// Reason why a message is not relevant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ignored {
-    /// It came in through the API gateway, where every client chooses the type itself.
+    /// Received through the API gateway, where clients choose the type themselves.
     Forged,
-    /// A system event on an egress topic is a text for chat, not a fact.
+    /// A system event on an egress topic, which is a text for chat and not a fact.
     SystemOnEgress,
-    /// A system event of a type that we do not know.
+    /// A system event of an unknown type.
     OtherSystemEvent,
     /// An event of another kind.
     NotAboutSources,
     /// Chat that belongs to no source, or is not delivered.
     ChatOfNoSource,
-    /// It is about a source, but claims nothing that we take over from others.
+    /// About a source, but without claims that are accepted from other programs.
     NoEvidence,
 }
 
 impl Ignored {
-    /// Returns the name that counters carry.
+    /// Returns the label used in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Forged => "forged",
@@ -101,13 +103,14 @@ impl Ignored {
     }
 }
 
-/// Reads one message. `attributes` are its header fields under lower-case names; `received` is when it arrived.
+/// Interprets one message. `attributes` are its headers with lower-case names; `received` is the time of receipt.
 pub fn read(side: Side, attributes: &BTreeMap<String, String>, data: &[u8], received: Timestamp) -> Reading {
     if data.len() > MAX_BODY {
         let reason = format!("it has {} bytes; at most {MAX_BODY} are read", data.len());
         return Reading::Dead(Dead::new("body.too_large", reason));
     }
-    let event = match serde_json::from_slice::<Value>(data) {
+    // Chat may contain unpaired surrogates, which Node writes as escapes that strict parsers reject.
+    let event = match json::read::<Value>(data) {
         Ok(event @ Value::Object(_)) => event,
         Ok(_) => return Reading::Dead(Dead::new("json.not_an_object", "it is not a JSON object")),
         Err(error) => {
@@ -152,12 +155,12 @@ pub fn read(side: Side, attributes: &BTreeMap<String, String>, data: &[u8], rece
     }
 }
 
-fn counted(heard: Option<Heard>) -> Reading {
+fn counted(heard: Option<ChatEvent>) -> Reading {
     heard.map_or(Reading::Ignored(Ignored::ChatOfNoSource), Reading::Chat)
 }
 
-/// Clients of the API gateway choose the type of what they send, so nothing from there is a fact; nor is what the
-/// scheduler sends chat of people.
+/// Clients of the API gateway choose the type of what they send, so no event from there is a fact; nor are events of the
+/// scheduler chat of people.
 fn from_gateway(event: &Value) -> bool {
     text(event, &["ingress", "source"]).is_some_and(|source| {
         source
@@ -170,7 +173,7 @@ fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<O
     let source = claims::source(event)?;
     let payload = event.get("payload").and_then(Value::as_object);
     if let Some(payload) = payload.filter(|payload| payload.get("evidence").is_some_and(Value::is_object)) {
-        return ours(source, payload).map(Some);
+        return ours(source, payload, received).map(Some);
     }
     let at = claims::time(kind, event, received)?;
     let ingress = text(event, &["ingress", "source"]).unwrap_or("bus");
@@ -182,7 +185,7 @@ fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<O
     let facts = claims::facts(kind, &source, event, origin == Origin::Foreign)?;
     let mut knowledge = Knowledge::default();
     for fact in facts {
-        knowledge.learn(&Observation::new(&source, at, ingress, fact));
+        knowledge.learn(&Observation::new(&source, at, ingress, fact).received(received));
     }
     Ok((knowledge != Knowledge::default()).then(|| Learnt {
         id: None,
@@ -193,11 +196,11 @@ fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<O
     }))
 }
 
-fn ours(source: SourceKey, payload: &Map<String, Value>) -> Result<Learnt, Dead> {
+fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) -> Result<Learnt, Dead> {
     let newer = payload
         .get("schemaVersion")
-        .and_then(Value::as_u64)
-        .is_some_and(|version| version > u64::from(SCHEMA_VERSION));
+        .and_then(Value::as_f64)
+        .is_some_and(|version| version > f64::from(SCHEMA_VERSION));
     let unreadable = |field: &str, reason: String| {
         let hint = if newer {
             "; it was sent by a newer bitbrat"
@@ -213,12 +216,18 @@ fn ours(source: SourceKey, payload: &Map<String, Value>) -> Result<Learnt, Dead>
     for field in ["evidence", "counters"] {
         if let Some(value) = payload.get(field).filter(|value| !value.is_null()) {
             storable(value).map_err(|reason| unreadable(field, reason))?;
-            parts.insert(field.to_owned(), value.clone());
+            parts.insert(field.to_owned(), whole_numbers(value.clone()));
         }
     }
-    let knowledge: Knowledge = serde_json::from_value(Value::Object(parts))
+    let mut knowledge: Knowledge = serde_json::from_value(Value::Object(parts))
         .map_err(|error| unreadable("evidence", error.to_string()))?;
-    // A change that cannot be read costs a line of history, not the evidence.
+    let refused = knowledge.refuse_future(received);
+    if refused && knowledge == Knowledge::default() {
+        let reason =
+            "all its evidence is dated in the future; the clock of its sender or of this machine is wrong";
+        return Err(Dead::new("time.future", reason));
+    }
+    // A transition that cannot be parsed is missing from the history; the evidence is still used.
     let transitions = payload
         .get("transitions")
         .and_then(Value::as_array)
@@ -226,6 +235,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>) -> Result<Learnt, Dead>
             changes
                 .iter()
                 .filter_map(|change| serde_json::from_value(change.clone()).ok())
+                .filter(|change: &Transition| !is_refused(change.at, received))
                 .collect()
         })
         .unwrap_or_default();
@@ -238,7 +248,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>) -> Result<Learnt, Dead>
     })
 }
 
-/// Joins knowledge to nothing, so that what came in keeps the bounds that a join keeps.
+/// Joins received knowledge to an empty value, so that the size limits of a join apply to it.
 fn rejoined(knowledge: Knowledge) -> Knowledge {
     let mut clean = Knowledge::default();
     clean.join(knowledge);

@@ -1,21 +1,21 @@
-//! The routing rule that keeps our events quiet: without one the platform's router files each of them as a dead letter.
+//! The routing rule for our events: without one the platform's router turns each of them into a dead letter.
 //!
-//! Rules are `JsonLogic`, of which as much is understood here as it takes to say which rule an event of ours meets first.
+//! Rules are `JsonLogic`. The subset evaluated here is sufficient to determine the first rule that matches one of our events.
 
 use serde_json::{Value, json};
 
 use crate::core::event::EventKind;
 
-/// How much a rule quiets.
+/// Scope of the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quiet {
     /// Every event about sources. The platform's own stream events then no longer reach chat workflows either.
     All,
-    /// Our own events only: those that carry evidence.
+    /// Only our own events: those that contain evidence.
     Ours,
 }
 
-/// Returns a rule for `configs/routingRules/rules/{id}`. Its `logic` is `JsonLogic` as a text, which the platform demands.
+/// Returns a rule for `configs/routingRules/rules/{id}`. Its `logic` is `JsonLogic` encoded as text, as the platform requires.
 pub fn rule(quiet: Quiet) -> Value {
     let kinds = json!({"in": [{"var": "type"}, EventKind::ALL.map(EventKind::as_str)]});
     let logic = match quiet {
@@ -28,20 +28,20 @@ pub fn rule(quiet: Quiet) -> Value {
     })
 }
 
-/// What the platform's rules do with our events.
+/// Effect of the platform's rules on our events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routed {
-    /// This rule takes all of them, and does nothing with them.
+    /// This rule matches all of them and forwards none.
     Quiet(String),
-    /// This rule sends some of them on.
+    /// This rule forwards some of them.
     Loud(String),
-    /// This rule comes before, and its logic is not understood here.
+    /// This rule has precedence, but its logic cannot be evaluated here.
     Unclear(String),
-    /// No rule takes some of them: they become dead letters.
+    /// No rule matches some of them: they become dead letters.
     Nowhere,
 }
 
-/// Says what `rules`, by id, do with our events. The router takes the first that fits, in ascending order of priority.
+/// Returns the effect of `rules` (by id) on our events. The router applies the first match in ascending order of priority.
 pub fn routed(rules: &[(String, Value)]) -> Routed {
     let priority = |rule: &Value| rule["priority"].as_f64().unwrap_or(f64::MAX);
     let mut enabled: Vec<_> = rules
@@ -81,7 +81,7 @@ fn route(rules: &[&(String, Value)], event: &Value) -> Routed {
     Routed::Nowhere
 }
 
-/// An event of ours as far as rules may look at it.
+/// A sample of our events with the fields that rules can test.
 fn example(kind: EventKind) -> Value {
     json!({
         "v": "2", "type": kind.as_str(), "correlationId": "0f3a6c1e-5b1d-5c52-9a7e-3f0b8d2a4c11",
@@ -93,7 +93,7 @@ fn example(kind: EventKind) -> Value {
     })
 }
 
-/// Evaluates logic; `None` where an operation is not known here.
+/// Evaluates logic; `None` for an unsupported operation.
 fn evaluate(logic: &Value, event: &Value) -> Option<Value> {
     let operation = match logic {
         Value::Object(operation) if operation.len() == 1 => operation,
@@ -154,7 +154,7 @@ fn variable(given: &[Value], event: &Value) -> Value {
     }
 }
 
-/// What counts as true in `JsonLogic`.
+/// Truth value of a value in `JsonLogic`.
 fn is_true(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_fits_says_whether_our_events_are_quiet() {
+    fn first_matching_rule_decides_if_own_events_are_quiet() {
         let other = |priority: i32, logic: &Value| {
             let routing = json!({"stage": "initial", "slip": [{"id": "auth"}]});
             json!({"enabled": true, "priority": priority, "logic": logic.to_string(), "routing": routing})

@@ -15,6 +15,7 @@ use crate::core::observation::{
 };
 use crate::core::stream::StreamStatus;
 use crate::core::transition::transitions;
+use crate::core::verdict::Status;
 
 fn key() -> SourceKey {
     "twitch:777001".parse().unwrap()
@@ -24,7 +25,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// A source that learns one fact after the other and tells what changed.
+/// A source to which one fact after the other is joined, with the resulting changes.
 struct Story {
     document: SourceDocument,
     by: &'static str,
@@ -54,7 +55,7 @@ impl Story {
             self.by,
             fact,
         )));
-        let told = Told {
+        let told = EventBuilder {
             before: &before,
             after: &self.document,
             by: self.by,
@@ -96,11 +97,11 @@ impl Story {
     }
 }
 
-/// The body as others see it: without what is ours alone, and without the ids, which are checked elsewhere.
+/// The body as other programs use it: without our additional fields, and without the ids, which other tests check.
 fn as_others_see_it(event: &Event) -> Value {
     let mut body: Value = serde_json::from_str(&event.body).unwrap();
     let payload = body["payload"].as_object_mut().unwrap();
-    for field in ["schemaVersion", "evidence", "counters", "transitions"] {
+    for field in ["schemaVersion", "initial", "evidence", "counters", "transitions"] {
         payload.remove(field);
     }
     assert_eq!(body["correlationId"], event.id.as_str());
@@ -126,6 +127,7 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
         result: AuthResult::Valid,
         expires_at: None,
         scopes: std::collections::BTreeSet::new(),
+        rejected: false,
         reason: None,
     };
     story.learns(
@@ -276,7 +278,7 @@ fn kick_has_no_connector_of_its_own() {
         "kick.webhook",
         start,
     )));
-    let told = Told {
+    let told = EventBuilder {
         before: &before,
         after: &after,
         by: "kick.webhook",
@@ -308,7 +310,7 @@ fn a_push_and_a_poll_of_one_broadcast_come_to_the_same_ids() {
 }
 
 #[test]
-fn a_stream_that_comes_back_is_told_again_and_so_is_its_second_end() {
+fn repeated_stream_starts_and_ends_get_distinct_event_ids() {
     let mut story = Story::of("twitch.eventsub");
     let ids = [
         one(story.goes_live("2026-11-20T10:00:01.000Z")).id,
@@ -321,7 +323,7 @@ fn a_stream_that_comes_back_is_told_again_and_so_is_its_second_end() {
     let different: std::collections::BTreeSet<_> = ids.iter().collect();
     assert_eq!(different.len(), ids.len(), "{ids:#?}");
 
-    // The same by polls alone, which leave no ends behind.
+    // The same sequence from polls only, which record no ends.
     let mut story = Story::of("twitch.helix");
     let mut ids = vec![one(story.seen("2026-11-20T10:00:30.000Z")).id];
     for hour in ["11", "12", "13"] {
@@ -339,12 +341,13 @@ fn a_stream_that_comes_back_is_told_again_and_so_is_its_second_end() {
 }
 
 #[test]
-fn a_change_of_connection_and_authorisation_at_once_is_one_event() {
+fn simultaneous_status_and_auth_changes_are_one_event() {
     let mut story = Story::of("twitch.helix");
     let check = AuthCheck {
         result: AuthResult::Revoked,
         expires_at: None,
         scopes: std::collections::BTreeSet::new(),
+        rejected: false,
         reason: None,
     };
     let event = one(story.learns(
@@ -379,7 +382,7 @@ fn document_from(body: &Value) -> SourceDocument {
 }
 
 #[test]
-fn the_connectors_own_stream_event_is_understood_although_it_confuses_the_ids() {
+fn connector_stream_event_is_parsed_despite_mixed_up_ids() {
     let connector = |kind: &str, external: Value| {
         json!({
             "v": "2", "type": kind, "correlationId": "7c1f0a52-0000-4000-8000-000000000001",
@@ -414,13 +417,13 @@ fn the_connectors_own_stream_event_is_understood_although_it_confuses_the_ids() 
     );
     document.join(learnt(&offline.to_string()).knowledge);
     assert_eq!(document.verdict.stream.value, StreamStatus::Offline);
-    // Late and twice: the older start does not come back.
+    // Late and duplicated: the older start is not restored.
     document.join(learnt(&online.to_string()).knowledge);
     assert_eq!(document.verdict.stream.value, StreamStatus::Offline);
 }
 
 #[test]
-fn an_event_of_ours_without_evidence_is_taken_at_its_word_but_a_connectors_claim_is_not() {
+fn own_event_without_evidence_is_trusted_but_connector_is_not() {
     let status = |source: &str| {
         json!({
             "type": "system.source.status", "correlationId": "x", "ingress": {"ingressAt": "2026-11-20T09:59:30.000Z", "source": source},
@@ -443,7 +446,7 @@ fn an_event_of_ours_without_evidence_is_taken_at_its_word_but_a_connectors_claim
 }
 
 #[test]
-fn odd_messages_are_understood_ignored_or_dead_and_never_guessed_at() {
+fn malformed_messages_are_parsed_ignored_or_dead_lettered() {
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     let huge = format!(
         "{{\"type\":\"system.source.status\",\"x\":\"{}\"}}",
@@ -535,7 +538,7 @@ fn odd_messages_are_understood_ignored_or_dead_and_never_guessed_at() {
 
 proptest! {
     #[test]
-    fn what_is_told_arrives_in_any_order_and_twice(
+    fn events_merge_in_any_order_and_despite_duplicates(
         (history, shuffle) in (vec(laws::observation(), 1..40), any::<u64>())
     ) {
         let mut told = SourceDocument::new(laws::key());
@@ -543,10 +546,10 @@ proptest! {
         for observation in &history {
             let before = told.clone();
             told.join(Knowledge::from(observation));
-            let this = Told { before: &before, after: &told, by: &observation.by, observed_at: observation.at };
+            let this = EventBuilder { before: &before, after: &told, by: &observation.by, observed_at: observation.at };
             let changes = transitions(&before.verdict, &told.verdict);
             let now = this.events(&changes);
-            // What changes no verdict waits for the heartbeat, which carries everything.
+            // Evidence that changes no verdict is published with the next heartbeat, which contains everything.
             events.push(if now.is_empty() { vec![heartbeat(&told, observation.at)] } else { now });
         }
         let mut events: Vec<_> = events.into_iter().flatten().collect();
@@ -596,4 +599,38 @@ fn joining_twice_what_came_from_the_bus_is_joining_once() {
     let once = known.clone();
     known.join(learnt(&event.body).knowledge);
     assert_eq!(known, once);
+}
+
+#[test]
+fn lone_surrogate_is_not_a_dead_letter() {
+    let received = at("2026-11-20T10:00:00.000Z");
+    for body in [
+        &br#"{"v":"1","type":"chat.message.v1","message":{"text":"cut \ud83d"}}"#[..],
+        b"{\"v\":\"1\",\"type\":\"chat.message.v1\",\"message\":{\"text\":\"\xff\"}}",
+    ] {
+        let reading = read(Side::Ingress, &BTreeMap::new(), body, received);
+        assert!(!matches!(reading, Reading::Dead(_)), "{reading:?}");
+    }
+}
+
+#[test]
+fn evidence_whose_integers_come_back_as_doubles_is_read() {
+    let body = serde_json::json!({
+        "v": "1", "type": "system.source.status",
+        "payload": {"platform": "twitch", "id": "777001", "schemaVersion": 1.0,
+            "evidence": {"latency": {"at": "2026-11-20T09:59:30.000Z", "value": 84.0}},
+            "counters": {"a": {"messagesIn": 3.0}}},
+    });
+    let received = at("2026-11-20T10:00:00.000Z");
+    let reading = read(
+        Side::Ingress,
+        &BTreeMap::new(),
+        body.to_string().as_bytes(),
+        received,
+    );
+    let Reading::Learnt(learnt) = reading else {
+        panic!("{reading:?}");
+    };
+    assert_eq!(learnt.knowledge.counters["a"].messages_in, 3);
+    assert_eq!(learnt.knowledge.evidence.latency.unwrap().value, 84);
 }

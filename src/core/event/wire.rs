@@ -1,12 +1,13 @@
-//! The envelope that the BitBrat platform calls `InternalEventV2`, as far as we fill it, with our additive fields.
+//! The envelope that the BitBrat platform calls `InternalEventV2`, as far as we use it, with our additional fields.
 //!
-//! What is written here is what the platform's persistence service stores without a dead letter: explicit nulls where
-//! only a null clears an old value, absent fields elsewhere. Reading is done elsewhere and is tolerant.
+//! The output is what the platform's persistence service stores without a dead letter: explicit nulls where only a null clears
+//! an old value, absent fields elsewhere. Parsing is separate (`read`) and tolerant.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::core::counters::Counters;
 use crate::core::document::LastError;
 use crate::core::event::EventKind;
 use crate::core::source::PlatformName;
@@ -164,10 +165,12 @@ pub struct StatusPayload {
     /// Absent while unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_status: Option<String>,
-    /// The newest error, while not connected. Always whole: the platform merges it member by member.
+    /// The error that explains the status, while there is one. Always whole: the platform merges it member by member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<LastError>,
-    /// All totals, always: one of the platform's stores replaces the map as a whole.
+    /// The totals that are known. A total that is not counted here is left out: written as zero it would replace what another
+    /// writer of the platform's document has counted.
+    #[serde(skip_serializing_if = "Totals::is_empty")]
     pub metrics: Totals,
     /// More about the source.
     pub metadata: StatusMetadata,
@@ -176,18 +179,41 @@ pub struct StatusPayload {
     pub ours: Ours,
 }
 
-/// Totals over all writers.
+/// Totals over all writers; absent while nothing was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Chat messages received.
-    pub messages_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_in: Option<u64>,
     /// Chat messages handed to delivery.
-    pub messages_out: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_out: Option<u64>,
     /// Errors met.
-    pub errors: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
     /// New connections after the first.
-    pub reconnects: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconnects: Option<u64>,
+}
+
+impl Totals {
+    /// Converts counters. Totals only increase, so a zero means that this program has never counted the value.
+    pub fn of(counters: &Counters) -> Self {
+        let counted = |total: u64| (total > 0).then_some(total);
+        Self {
+            messages_in: counted(counters.messages_in),
+            messages_out: counted(counters.messages_out),
+            errors: counted(counters.errors),
+            reconnects: counted(counters.reconnects),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        [self.messages_in, self.messages_out, self.errors, self.reconnects]
+            .iter()
+            .all(Option::is_none)
+    }
 }
 
 /// More about a source.
@@ -232,7 +258,7 @@ pub struct StreamPayload {
     pub game_name: Option<String>,
     /// When it started; null when it ended.
     pub started_at: Option<String>,
-    /// When it ended; null while it is live.
+    /// When it ended; null while it is live, and where no stream was ever seen.
     pub ended_at: Option<String>,
     /// How many watch; 0 when it ended, null while it is not known.
     #[serde(rename = "viewer_count")]
@@ -250,6 +276,9 @@ pub struct Ours {
     pub schema_version: u32,
     /// What was learnt since the source was last told of.
     pub evidence: Map<String, Value>,
+    /// Whether everything that this event reports is a first observation: how things were found, not a change.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub initial: bool,
     /// Totals by writer, as far as they moved.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub counters: Map<String, Value>,
@@ -278,7 +307,7 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// The one routing state that we ever send.
+    /// The only routing state that we send.
     pub fn quiet() -> Self {
         Self {
             stage: "meta".to_owned(),

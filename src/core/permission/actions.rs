@@ -1,4 +1,4 @@
-//! The actions of each platform and what they take: tables, by the platforms' documentation.
+//! The actions of each platform and their requirements, from the platforms' documentation.
 
 use super::Action;
 use super::Need::{self, All, Any, Held, Not};
@@ -7,12 +7,12 @@ const fn does(name: &'static str, about: &'static str, need: Need) -> Action {
     Action { name, about, need }
 }
 
-/// Whoever may act as a moderator: Twitch's broadcasters may in their own channel.
+/// Permission to moderate; Twitch's broadcasters have it in their own channel.
 const MODERATES: Need = Any(&[Held("MODERATOR"), Held("BROADCASTER")]);
 const OWNS: Need = Held("BROADCASTER");
 
-/// Scopes and roles by Twitch's reference of Helix and EventSub. Those that change a channel itself ask for the
-/// broadcaster's own token, so for the bot's they come down to being the broadcaster.
+/// Scopes and roles by Twitch's reference of Helix and EventSub. Actions that change a channel itself require the
+/// broadcaster's own token, so with the bot's token they require the bot to be the broadcaster.
 pub(super) const TWITCH: &[Action] = &[
     does(
         "read-chat",
@@ -120,7 +120,7 @@ pub(super) const TWITCH: &[Action] = &[
     ),
 ];
 
-/// Kick tells scopes; roles only by badges that were seen, so a role is known or unknown, never a no.
+/// Kick reports scopes; roles only by observed badges, so a role is known or unknown, never a no.
 pub(super) const KICK: &[Action] = &[
     does(
         "read-chat",

@@ -1,32 +1,39 @@
-//! What is remembered of a source's streams: starts, ends, sightings and misses, bounded and joined.
+//! Stored evidence of a source's streams: starts, ends, sightings and misses, bounded and joined.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Patience;
 use crate::core::join::{Greatest, Join};
 use crate::core::time::Timestamp;
 
-/// Streams remembered per source. Three are enough to tell a late message of the previous stream from the current one.
+/// Streams stored per source. Three suffice to distinguish a late message of the previous stream from the current one.
 const STREAMS: usize = 3;
 /// Minutes in which a poll missed the stream. Four always span more than two minutes, which covers every platform's
-/// patience.
+/// tolerances.
 const MISSED_MINUTES: usize = 4;
-/// Drop instants remembered per stream.
+/// Ends stored per stream.
 const DROPS: usize = 16;
 
-/// Everything known about a source's streams.
+/// Maximum time by which a stream may have begun, according to the platform's list, before a start without an id is received
+/// (ms).
+const STARTED_BEFORE: i64 = 10 * 60_000;
+/// Maximum time after it: the platform's clock may be slightly ahead of ours.
+const STARTED_AFTER: i64 = 2 * 60_000;
+
+/// The evidence of a source's streams.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StreamEvidence {
     /// The latest streams by id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub streams: BTreeMap<String, StreamRecord>,
-    /// Nothing told up to this moment is kept: it belongs to streams long gone. Forgetting by time, not by stream, is
-    /// what keeps the bounded memory a join: whatever the order, the same facts are forgotten.
+    /// Evidence up to this time is discarded: it belongs to old streams. Because evidence is discarded by time and not by
+    /// stream, the bounded memory is a join: in any order, the same facts are discarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
-    /// The newest pushed end that named no stream.
+    /// The newest pushed end without a stream id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unnamed_end: Option<Timestamp>,
     /// The newest minutes (since the epoch) in which polls missed the stream.
@@ -49,13 +56,13 @@ pub struct StreamRecord {
     pub ends: Greatest<Timestamp, DROPS>,
 }
 
-/// One proof that a stream is live.
+/// One piece of evidence that a stream is live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Live {
-    /// When we were told.
+    /// Time of the evidence.
     pub at: Timestamp,
-    /// When the stream started, by the platform.
+    /// When the stream started, according to the platform.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub started_at: Option<Timestamp>,
 }
@@ -85,7 +92,7 @@ impl Join for StreamRecord {
 }
 
 impl StreamRecord {
-    /// The newest moment at which anything was told about this stream.
+    /// Time of the newest evidence about this stream.
     fn newest(&self) -> Option<Timestamp> {
         self.pushed_at().max(self.seen_at()).max(self.end())
     }
@@ -103,17 +110,23 @@ impl StreamRecord {
         self.ends.iter().next_back().copied()
     }
 
-    /// When it started, by the newest word of the platform.
+    /// When it started, according to the platform's newest report.
     pub(super) fn started_at(&self) -> Option<Timestamp> {
         self.pushed.max(self.seen).and_then(|live| live.started_at)
     }
 
-    /// When it began, as well as we know.
+    /// The best estimate of when it began.
     fn began(&self) -> Option<Timestamp> {
         self.started_at()
             .or(self.pushed_at())
             .or(self.seen_at())
             .or(self.end())
+    }
+
+    /// Whether `id`, the key of this record, was derived from the time of a start without an id.
+    pub(super) fn is_provisional(&self, id: &str, patience: Patience) -> bool {
+        let made_up = !patience.named_by_start || self.started_at().is_none();
+        made_up && self.seen.is_none() && id.parse::<Timestamp>().is_ok()
     }
 
     fn forget_until(&mut self, floor: Timestamp) {
@@ -184,7 +197,7 @@ impl StreamEvidence {
         )
     }
 
-    /// Evidence of a poll that did not list it.
+    /// Evidence of a poll that did not list the stream.
     pub fn absent(at: Timestamp) -> Self {
         let minute = at.as_millis().div_euclid(60_000);
         Self {
@@ -200,13 +213,13 @@ impl StreamEvidence {
         }
     }
 
-    /// The newest moment at which anything was told about any stream.
+    /// Time of the newest evidence about any stream.
     pub fn newest(&self) -> Option<Timestamp> {
         self.newest_stream()
             .max(self.missed.values().map(|missed| missed.last).max())
     }
 
-    /// The newest moment at which a stream itself was told of: started, ended or seen. Absence is not about a stream.
+    /// Time of the newest evidence of a stream itself: started, ended or seen. Absence is not about a stream.
     pub fn newest_stream(&self) -> Option<Timestamp> {
         self.streams
             .values()
@@ -215,15 +228,116 @@ impl StreamEvidence {
             .max(self.unnamed_end)
     }
 
-    /// The newest stream: a channel has one at a time, so a later one ends every earlier one.
-    pub(super) fn current(&self) -> Option<(&str, &StreamRecord)> {
-        self.streams
+    /// The stream that was live last by the evidence that counts: a channel has one at a time, so a later one ends every
+    /// earlier one.
+    ///
+    /// Streams in the current polls are current, whatever their start: a platform's clock may be off, so starts only break
+    /// ties (two rows for one channel in one response). But polls are cached: for a while after a pushed start they may list
+    /// the previous stream.
+    pub(super) fn current(&self, patience: Patience) -> Option<(&str, &StreamRecord)> {
+        let (id, listed) = self.streams.iter().max_by_key(|(id, stream)| {
+            (
+                self.live_at(id, stream, patience),
+                stream.began(),
+                stream.newest(),
+                *id,
+            )
+        })?;
+        let pushed = self
+            .streams
             .iter()
-            .max_by_key(|(id, stream)| (stream.began(), stream.newest(), *id))
-            .map(|(id, stream)| (id.as_str(), stream))
+            .filter(|(_, stream)| stream.pushed.is_some())
+            .max_by_key(|(id, stream)| (stream.pushed_at(), stream.began(), *id));
+        if let Some((pushed_id, pushed)) = pushed {
+            let listed_at = self.live_at(id, listed, patience);
+            let answers_from_before = listed_at
+                <= pushed
+                    .pushed_at()
+                    .map(|start| start.plus_millis(patience.after_start))
+                && listed.began() < pushed.began();
+            let ended = self.end_of(pushed).is_some_and(|end| Some(end) <= listed_at);
+            if answers_from_before && !ended {
+                return Some((pushed_id, pushed));
+            }
+        }
+        Some((id, listed))
     }
 
-    /// When `stream` was told to have ended: by its own id, or by an end without an id that came after it began.
+    /// The evidence with each provisional stream joined to the one that completes it, and a map from provisional names to
+    /// those ids; `None` if there is nothing to complete, which is the usual case.
+    ///
+    /// A start without an id belongs to the stream that polls list next, if that stream began when the start was reported.
+    pub(super) fn completed(&self, patience: Patience) -> Option<(Self, BTreeMap<String, String>)> {
+        let is_provisional = |(id, stream): &(&String, &StreamRecord)| stream.is_provisional(id, patience);
+        if !self.streams.iter().any(|entry| is_provisional(&entry)) {
+            return None;
+        }
+        let mut names = BTreeMap::new();
+        let mut completed = self.clone();
+        for (name, told) in self.streams.iter().filter(is_provisional) {
+            let Some(began) = told.began() else { continue };
+            let is_it = |(_, stream): &(&String, &StreamRecord)| {
+                let window = began.plus_millis(-STARTED_BEFORE)..=began.plus_millis(STARTED_AFTER);
+                let starts_then = stream.started_at().is_none_or(|start| window.contains(&start));
+                // A stream that ended before is another one.
+                starts_then && stream.newest() >= Some(began) && stream.end().is_none_or(|end| end >= began)
+            };
+            let named = self.streams.iter().filter(|entry| !is_provisional(entry));
+            let found = named.filter(is_it).min_by_key(|(id, stream)| {
+                (stream.began().map(|start| start.millis_since(began).abs()), *id)
+            });
+            let Some((id, _)) = found else { continue };
+            if let Some(told) = completed.streams.remove(name)
+                && let Some(stream) = completed.streams.get_mut(id)
+            {
+                let started_at = stream.started_at();
+                stream.join(told);
+                if let Some(live) = &mut stream.pushed {
+                    live.started_at = live.started_at.filter(|_| started_at.is_none()).or(started_at);
+                }
+                names.insert(id.clone(), name.clone());
+            }
+        }
+        (!names.is_empty()).then_some((completed, names))
+    }
+
+    /// When `stream` was last live by the evidence that counts: a poll that lists it shortly after its end does not count.
+    ///
+    /// An end alone proves nothing about other streams: it may be a late end of a stream that was never seen. Only where ids
+    /// are starts does it show that the stream began after the others.
+    fn live_at(&self, id: &str, stream: &StreamRecord, patience: Patience) -> Option<Timestamp> {
+        let end = self.end_of(stream);
+        let counts = |seen: &Timestamp| {
+            end.is_none_or(|end| *seen <= end || *seen > end.plus_millis(patience.after_end))
+        };
+        let began_last = || {
+            let began = id.parse::<Timestamp>().ok().filter(|_| patience.named_by_start);
+            let mut others = self.streams.iter().filter(|(other, _)| *other != id);
+            began.is_some_and(|began| others.all(|(_, other)| other.began() < Some(began)))
+        };
+        let was_live = stream.pushed.is_some() || stream.seen.is_some() || began_last();
+        stream
+            .pushed_at()
+            .max(stream.seen_at().filter(counts))
+            .or(end.filter(|_| was_live))
+    }
+
+    /// Returns the id of the stream that an end at `at` without an id concerns: the one that was last proven to be live before
+    /// it. `None` if that one has ended since, or was seen again in the meantime.
+    pub fn live_before(&self, at: Timestamp) -> Option<&str> {
+        let proven = |stream: &StreamRecord| {
+            let proofs = [stream.pushed_at(), stream.seen_at()].into_iter().flatten();
+            proofs.filter(|proof| *proof <= at).max()
+        };
+        let (id, last) = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| proven(stream).is_some())
+            .max_by_key(|(id, stream)| (proven(stream), stream.began(), *id))?;
+        (self.end_of(last) < proven(last)).then_some(id.as_str())
+    }
+
+    /// When `stream` was reported as ended: by its own id, or by an end without an id after it began.
     pub(super) fn end_of(&self, stream: &StreamRecord) -> Option<Timestamp> {
         stream.end().max(self.unnamed_end_of(stream))
     }

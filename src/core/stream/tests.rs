@@ -1,4 +1,4 @@
-//! Stories of streams, told piece by piece.
+//! Tests of sequences of stream evidence.
 
 use super::*;
 use crate::core::join::Join;
@@ -46,7 +46,7 @@ fn without_evidence_nothing_is_claimed() {
 }
 
 #[test]
-fn a_poll_says_online_at_the_first_hit() {
+fn first_poll_hit_means_online() {
     assert_says(
         &twitch([seen(0, "1", -300)]),
         StreamStatus::Online,
@@ -60,7 +60,7 @@ fn a_poll_says_online_at_the_first_hit() {
 }
 
 #[test]
-fn a_channel_that_was_never_seen_live_is_offline_at_the_first_complete_poll() {
+fn never_seen_channel_is_offline_at_first_complete_poll() {
     assert_says(
         &twitch([absent(0)]),
         StreamStatus::Offline,
@@ -69,7 +69,7 @@ fn a_channel_that_was_never_seen_live_is_offline_at_the_first_complete_poll() {
 }
 
 #[test]
-fn a_single_miss_does_not_end_a_stream_that_was_live_a_moment_ago() {
+fn single_miss_does_not_end_recently_live_stream() {
     let rule = "stream.missed-but-not-for-long";
     assert_says(
         &twitch([seen(0, "1", -300), absent(60)]),
@@ -89,7 +89,7 @@ fn a_single_miss_does_not_end_a_stream_that_was_live_a_moment_ago() {
 }
 
 #[test]
-fn a_single_miss_ends_a_stream_of_which_nothing_was_heard_for_long() {
+fn single_miss_ends_stream_without_recent_evidence() {
     let rule = "stream.missing-from-polls";
     assert_says(
         &twitch([seen(0, "1", -300), absent(600)]),
@@ -111,7 +111,7 @@ fn polls_alone_end_a_stream_once_they_missed_it_for_a_minute() {
 }
 
 #[test]
-fn a_poll_cache_that_flaps_in_the_first_minutes_does_not_end_the_stream() {
+fn flapping_poll_cache_does_not_end_new_stream() {
     let story = [
         seen(0, "1", -30),
         absent(30),
@@ -123,7 +123,7 @@ fn a_poll_cache_that_flaps_in_the_first_minutes_does_not_end_the_stream() {
 }
 
 #[test]
-fn a_stale_poll_cache_after_a_pushed_start_does_not_count_for_five_minutes() {
+fn stale_poll_after_pushed_start_is_ignored_for_five_minutes() {
     let story = |until: i64| std::iter::once(started(0, "1")).chain((1..=until / 60).map(|n| absent(n * 60)));
     assert_says(
         &twitch(story(300)),
@@ -143,7 +143,7 @@ fn a_stale_poll_cache_after_a_pushed_start_does_not_count_for_five_minutes() {
 }
 
 #[test]
-fn a_stale_poll_cache_after_a_pushed_end_does_not_count_for_fifteen_minutes() {
+fn stale_poll_after_pushed_end_is_ignored_for_fifteen_minutes() {
     let story = [
         seen(0, "1", -300),
         ended(60, "1"),
@@ -168,7 +168,7 @@ fn a_new_stream_after_a_pushed_end_counts_at_once() {
 }
 
 #[test]
-fn an_end_without_a_stream_id_ends_what_began_before_it_and_not_what_began_after() {
+fn end_without_stream_id_ends_only_earlier_streams() {
     let end = StreamEvidence::end(at(600), None);
     let story = [started(0, "1"), end.clone(), seen(660, "1", -3)];
     assert_says(
@@ -184,7 +184,23 @@ fn an_end_without_a_stream_id_ends_what_began_before_it_and_not_what_began_after
 }
 
 #[test]
-fn a_late_end_of_the_previous_stream_does_not_end_the_current_one() {
+fn end_of_a_stream_that_was_never_seen_ends_no_other() {
+    let pushed = twitch([started(0, "2"), ended(1, "1")]);
+    assert_says(&pushed, StreamStatus::Online, "stream.pushed-start");
+    let listed = twitch([seen(0, "2", -60), ended(1, "1"), seen(60, "2", -60)]);
+    assert_says(&listed, StreamStatus::Online, "stream.seen-in-poll");
+    assert_says(
+        &twitch([ended(1, "1")]),
+        StreamStatus::Offline,
+        "stream.pushed-end",
+    );
+    // Polls list a stream whose end was pushed: it was live after the other one.
+    let cached = twitch([started(-900, "0"), ended(0, "1"), seen(30, "1", -300)]);
+    assert_says(&cached, StreamStatus::Offline, "stream.same-stream-after-end");
+}
+
+#[test]
+fn late_end_of_previous_stream_keeps_current_stream_online() {
     let story = [started(0, "1"), started(600, "2"), ended(605, "1")];
     assert_says(&twitch(story), StreamStatus::Online, "stream.pushed-start");
 }
@@ -220,7 +236,7 @@ fn interruptions(story: impl IntoIterator<Item = StreamEvidence>) -> Option<usiz
 }
 
 #[test]
-fn a_session_that_has_ended_still_tells_how_often_it_was_interrupted() {
+fn ended_session_keeps_its_interruption_count() {
     let flap = [started(0, "1"), ended(600, "1"), started(640, "1")];
     for (story, told) in [
         (vec![started(0, "1"), ended(600, "1")], 0),
@@ -234,7 +250,7 @@ fn a_session_that_has_ended_still_tells_how_often_it_was_interrupted() {
             .concat(),
             2,
         ),
-        // A poll that lists it after the end may be stale, for a quarter of an hour.
+        // A poll that lists it after the end may be stale for a quarter of an hour.
         (vec![started(0, "1"), ended(600, "1"), seen(900, "1", -3)], 0),
         (
             vec![
@@ -253,20 +269,20 @@ fn a_session_that_has_ended_still_tells_how_often_it_was_interrupted() {
 }
 
 #[test]
-fn nothing_is_said_of_interruptions_where_the_ends_do_not_add_up() {
+fn interruptions_are_none_when_ends_are_inconsistent() {
     let unnamed = |second| StreamEvidence::end(at(second), None);
-    // Only the newest end without an id is remembered.
+    // Only the newest end without an id is stored.
     assert_eq!(interruptions([started(0, "1"), unnamed(600)]), None);
     assert_eq!(
         interruptions([started(0, "1"), unnamed(600), started(640, "1"), unnamed(1200)]),
         None
     );
-    // One that came before the stream is of another.
+    // An end before the stream belongs to another one.
     assert_eq!(
         interruptions([unnamed(-600), started(0, "1"), ended(600, "1")]),
         Some(0)
     );
-    // Either the start in between was missed, or one end was told twice.
+    // Either the start in between was missed, or one end was reported twice.
     assert_eq!(
         interruptions([started(0, "1"), ended(600, "1"), ended(1200, "1")]),
         None
@@ -303,7 +319,7 @@ fn on_kick_ninety_seconds_of_absence_are_asked_for() {
 }
 
 #[test]
-fn an_ended_stream_stays_ended_while_polls_go_on_missing_it_at_any_pace() {
+fn ended_stream_stays_ended_at_any_poll_interval() {
     for pace in [1, 7, 20, 59, 60, 61, 300, 3600] {
         let mut all = seen(0, "a", -300);
         let mut offline = false;
@@ -315,4 +331,185 @@ fn an_ended_stream_stays_ended_while_polls_go_on_missing_it_at_any_pace() {
         }
         assert!(offline, "never ended at a pace of {pace} s");
     }
+}
+
+#[test]
+fn a_stream_that_polls_list_now_is_current_whatever_its_start() {
+    for platform in [PlatformName::Twitch, PlatformName::Kick] {
+        // The predecessor began at 0 and ended with an id, without an id, or by polls alone; the platform dates the start of
+        // the next one twenty seconds, or an hour, before that.
+        for began in [-20, -3_600] {
+            for ending in [vec![ended(600, "1")], vec![absent(540), absent(660)], vec![]] {
+                let before = [vec![seen(0, "1", 0), seen(480, "1", 0)], ending].concat();
+                for start in [vec![], vec![StreamEvidence::start(at(700), "2", Some(at(began)))]] {
+                    let polls = (1..20).map(|n| seen(700 + n * 60, "2", began));
+                    let story = before.iter().cloned().chain(start).chain(polls);
+                    let verdict = weigh(platform, story);
+                    assert_eq!(verdict.status, StreamStatus::Online, "{verdict:?}");
+                    assert_eq!(verdict.session.unwrap().stream_id, "2");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn newer_stream_wins_among_two_rows_of_one_answer() {
+    for order in [[0, 1], [1, 0]] {
+        let rows = [seen(60, "1", 0), seen(60, "2", 50)];
+        let verdict = twitch(order.map(|row| rows[row].clone()));
+        assert_eq!(verdict.session.unwrap().stream_id, "2");
+    }
+}
+
+#[test]
+fn cached_poll_after_pushed_start_keeps_the_new_stream() {
+    // The end of the first was lost, and polls are still cached from before the second.
+    let story = [seen(0, "1", -300), started(600, "2"), seen(630, "1", -300)];
+    let verdict = twitch(story.clone());
+    assert_eq!(verdict.session.unwrap().stream_id, "2");
+    // No cache is that old: this stream is live now.
+    let verdict = twitch(story.into_iter().chain([seen(960, "1", -300)]));
+    assert_eq!(verdict.session.unwrap().stream_id, "1");
+}
+
+#[test]
+fn end_without_id_refers_to_previously_live_stream() {
+    let mut all = StreamEvidence::default();
+    let mut live_before = |piece: StreamEvidence, second| {
+        all.join(piece);
+        all.live_before(at(second)).map(str::to_owned)
+    };
+    assert_eq!(live_before(seen(0, "1", -300), -1), None);
+    assert_eq!(live_before(seen(0, "1", -300), 60).as_deref(), Some("1"));
+    assert_eq!(
+        live_before(started(100, "2"), 60).as_deref(),
+        Some("1"),
+        "a late one"
+    );
+    assert_eq!(live_before(started(100, "2"), 160).as_deref(), Some("2"));
+    assert_eq!(live_before(ended(160, "2"), 170), None, "it has ended already");
+}
+
+#[test]
+fn stream_seen_after_resolved_end_without_id_is_online() {
+    // As the listener records it: the end belongs to the first stream, whatever start the second claims.
+    let mut all = seen(540, "1", 0);
+    let id = all.live_before(at(600)).map(str::to_owned);
+    all.join(StreamEvidence::end(at(600), id.as_deref()));
+    all.join(seen(660, "2", -20));
+    let verdict = all.verdict(Patience::with(PlatformName::Twitch));
+    assert_eq!(verdict.status, StreamStatus::Online);
+    assert_eq!(verdict.session.unwrap().stream_id, "2");
+}
+
+#[test]
+fn stream_that_polls_miss_is_as_old_as_its_last_sighting() {
+    for (story, status, age_of) in [
+        (vec![seen(0, "1", -300)], StreamStatus::Online, 0),
+        (vec![seen(0, "1", -300), absent(30)], StreamStatus::Online, 0),
+        (vec![started(0, "1"), absent(200)], StreamStatus::Online, 0),
+        (vec![started(0, "1"), seen(90, "1", -3)], StreamStatus::Online, 90),
+        (
+            vec![seen(0, "1", -300), absent(60), absent(120)],
+            StreamStatus::Offline,
+            120,
+        ),
+        (vec![started(0, "1"), ended(500, "1")], StreamStatus::Offline, 500),
+        (
+            vec![started(0, "1"), ended(500, "1"), absent(560)],
+            StreamStatus::Offline,
+            560,
+        ),
+        (
+            vec![started(0, "1"), ended(500, "1"), seen(560, "1", -3)],
+            StreamStatus::Offline,
+            500,
+        ),
+        (vec![absent(7)], StreamStatus::Offline, 7),
+    ] {
+        let verdict = twitch(story.clone());
+        assert_eq!(
+            (verdict.status, verdict.at),
+            (status, Some(at(age_of))),
+            "{story:?}"
+        );
+    }
+    assert_eq!(twitch([]).at, None);
+}
+
+/// A start without an id is keyed by the time of its receipt.
+fn started_without_id(at: i64) -> StreamEvidence {
+    StreamEvidence::start(self::at(at), &self::at(at).to_string(), None)
+}
+
+#[test]
+fn start_without_id_is_completed_by_the_next_poll() {
+    for (platform, id) in [
+        (PlatformName::Twitch, "40900005".to_owned()),
+        (PlatformName::Discord, "40900005".to_owned()),
+        (PlatformName::Kick, at(-20).to_string()),
+    ] {
+        let told = started_without_id(0);
+        let provisional = weigh(platform, [told.clone()]).session.unwrap();
+        assert_eq!(
+            provisional.provisional.as_ref(),
+            Some(&provisional.stream_id),
+            "{platform}"
+        );
+        let completed = weigh(platform, [told.clone(), seen(30, &id, -20)]);
+        assert_eq!(completed.status, StreamStatus::Online);
+        let session = completed.session.unwrap();
+        assert_eq!(
+            (&session.stream_id, session.started_at),
+            (&id, Some(at(-20))),
+            "{platform}"
+        );
+        assert!(session.continues(&provisional) && !provisional.continues(&session));
+        // The push still outranks polls that miss the stream, where it does so at all.
+        let missed = weigh(
+            platform,
+            [told.clone(), seen(10, &id, -20), absent(11), absent(40)],
+        );
+        let expected = if platform == PlatformName::Discord {
+            StreamStatus::Offline
+        } else {
+            StreamStatus::Online
+        };
+        assert_eq!(missed.status, expected, "{platform}");
+        let ended = weigh(platform, [told, seen(30, &id, -20), ended(90, &id)]);
+        assert_says(&ended, StreamStatus::Offline, "stream.pushed-end");
+    }
+}
+
+#[test]
+fn start_without_id_is_not_completed_by_another_stream() {
+    let before = [seen(-900, "1", -3_600), ended(-600, "1"), started_without_id(0)];
+    let session = twitch(before.clone()).session.unwrap();
+    assert_eq!(session.provisional, Some(at(0).to_string()));
+    let cached = twitch(before.into_iter().chain([seen(20, "1", -3_600)]));
+    assert_eq!(
+        cached.session.unwrap().stream_id,
+        at(0).to_string(),
+        "polls still list the one before"
+    );
+    let later = twitch([started_without_id(0), seen(7_200, "2", 7_000)]);
+    let session = later.session.unwrap();
+    assert_eq!((session.stream_id.as_str(), session.provisional), ("2", None));
+}
+
+#[test]
+fn push_during_a_poll_is_not_ended_by_it() {
+    // The poll was sent before the push and answered after it; it is dated by the request.
+    for platform in [PlatformName::Twitch, PlatformName::Kick, PlatformName::Discord] {
+        let id = at(10).to_string();
+        let verdict = weigh(
+            platform,
+            [absent(9), StreamEvidence::start(at(10), &id, Some(at(10)))],
+        );
+        assert_eq!(verdict.status, StreamStatus::Online, "{platform}");
+    }
+    let started = StreamEvidence::start(at(10), "7", Some(at(10)));
+    let later = weigh(PlatformName::Discord, [started, absent(11)]);
+    assert_says(&later, StreamStatus::Offline, "stream.missing-from-polls");
 }

@@ -1,4 +1,4 @@
-//! What evidence amounts to, facet by facet.
+//! Tests of the verdicts, facet by facet.
 
 use super::*;
 use crate::core::evidence::Knowledge;
@@ -39,6 +39,7 @@ fn auth(identity: &str, result: AuthResult) -> Fact {
         result,
         expires_at: None,
         scopes: BTreeSet::new(),
+        rejected: false,
         reason: None,
     };
     Fact::Auth {
@@ -48,7 +49,7 @@ fn auth(identity: &str, result: AuthResult) -> Fact {
 }
 
 #[test]
-fn the_worst_attended_transport_decides_the_status() {
+fn worst_monitored_transport_decides_status() {
     use Status::{Connected, Disconnected, Error};
     let api = |state| link(Transport::Api, state);
     let socket = |state| link(Transport::EventSub, state);
@@ -104,8 +105,8 @@ fn the_worst_attended_transport_decides_the_status() {
 }
 
 #[test]
-fn absence_says_nothing_about_a_channel_that_does_not_exist() {
-    let gone = link(Transport::Api, refused("twitch.not_found"));
+fn absence_has_no_meaning_for_missing_channel() {
+    let gone = gone();
     for story in [
         [(0, gone.clone()), (1, Fact::StreamAbsent)],
         [(0, Fact::StreamAbsent), (1, gone.clone())],
@@ -113,7 +114,7 @@ fn absence_says_nothing_about_a_channel_that_does_not_exist() {
         let stream = verdict(story).stream;
         assert_eq!(
             (stream.value, stream.rule),
-            (StreamStatus::Unknown, "stream.source-not-found")
+            (StreamStatus::Unknown, "stream.no-such-source")
         );
     }
     let seen = Fact::StreamSeen {
@@ -123,8 +124,62 @@ fn absence_says_nothing_about_a_channel_that_does_not_exist() {
     assert_eq!(verdict([(0, gone), (1, seen)]).stream.value, StreamStatus::Online);
 }
 
+fn gone() -> Fact {
+    Fact::NoSuchSource {
+        error: ErrorInfo::new("twitch.not_found", "no such channel"),
+    }
+}
+
 #[test]
-fn the_worst_identity_decides_the_authorisation_and_its_own_newest_check_counts() {
+fn a_failing_link_leaves_a_source_that_is_gone_as_it_is() {
+    // The error code that formerly meant that a source does not exist, on both transports, and a link that works again.
+    let api = |state| link(Transport::Api, state);
+    for later in [
+        api(down("network.connect")),
+        api(refused("twitch.not_found")),
+        api(LinkState::Answered),
+        api(LinkState::Up),
+        link(Transport::EventSub, down("network.reset")),
+        Fact::StreamAbsent,
+    ] {
+        let verdict = verdict([(0, Fact::StreamAbsent), (1, gone()), (2, later.clone())]);
+        let (status, stream) = (verdict.status.value, verdict.stream.value);
+        assert_eq!(
+            (verdict.existence.value, status, stream),
+            (Existence::Gone, Status::Error, StreamStatus::Unknown),
+            "{later:?}"
+        );
+        assert_eq!(verdict.status.at, Some(at(1)), "{later:?}");
+    }
+}
+
+#[test]
+fn a_source_that_was_gone_is_back_once_it_is_seen() {
+    let back = [
+        (0, Fact::StreamAbsent),
+        (1, gone()),
+        (2, Fact::Exists),
+        (2, link(Transport::Api, LinkState::Up)),
+    ];
+    let verdict = verdict(back);
+    assert_eq!(verdict.existence.value, Existence::Exists);
+    assert_eq!(verdict.status.value, Status::Connected);
+    assert_eq!(verdict.stream.value, StreamStatus::Offline);
+}
+
+#[test]
+fn a_missing_page_of_the_api_marks_no_source_gone() {
+    let refused = link(Transport::Api, refused("discord.not_found"));
+    let verdict = verdict([(0, Fact::Exists), (0, Fact::StreamAbsent), (9, refused)]);
+    assert_eq!(verdict.existence.value, Existence::Exists);
+    assert_eq!(
+        (verdict.status.value, verdict.stream.value),
+        (Status::Error, StreamStatus::Offline)
+    );
+}
+
+#[test]
+fn worst_identity_by_newest_check_decides_authorization() {
     let story = [
         (0, auth("twitch/bot", AuthResult::Valid)),
         (0, auth("twitch/broadcaster:900200", AuthResult::Revoked)),

@@ -1,10 +1,10 @@
-//! Counts the chat that flows over the bus, per source: what came in, and what was handed to delivery.
+//! Counts the chat on the bus per source: messages received, and messages passed to delivery.
 //!
-//! A message is counted once per id, written down with the total that it changes, and only then acknowledged. Totals go
-//! to the sources' documents now and then, under this process's own writer name, so that any number of processes may count.
+//! A message is counted once per id, recorded together with the total that it changes, and only then acknowledged. Totals are
+//! written to the sources' documents at intervals, with this process's own writer name, so any number of processes may count.
 
+mod channels;
 mod pace;
-mod roster;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::blocking::blocking;
 use crate::bus::follow::Follow;
 use crate::bus::{Delivery, EventBus, Filter, Start, Subscription};
 use crate::clock::{Chance, Clock};
-use crate::core::event::chat::{self, Heard, Place};
+use crate::core::event::chat::{self, ChatEvent, Place};
 use crate::core::event::read::{Reading, Side, read};
 use crate::core::evidence::Knowledge;
 use crate::core::source::{PlatformName, SourceKey};
@@ -26,20 +26,20 @@ use crate::lifecycle::Stop;
 use crate::persist::Persister;
 use crate::store::SourceStore;
 
+pub use channels::Channels;
 pub use pace::Pace;
-pub use roster::Roster;
 pub use tally::{Tally, TallyError};
 
-/// The name that all counters of chat share; each message is counted by one of them.
+/// The queue name shared by all chat counters; each message is counted by one of them.
 pub const QUEUE: &str = "bitbrat-chat";
 /// Messages counted in one transaction.
 const BATCH: usize = 256;
-/// How often changed totals are handed on. The persister spares the store by itself.
+/// How often changed totals are passed to the persister, which limits the writes to the store.
 const HAND_ON: Duration = Duration::from_secs(5);
-/// How long to wait when the store cannot be read at the start, or the tally cannot be written.
-const PAUSE: Duration = Duration::from_secs(5);
+/// Delay before a retry if the store cannot be read at startup, or the tally cannot be written.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Returns the subscription to one side of the platform. A new one begins now: the past of a bus may be years of chat.
+/// Returns the subscription to one side of the platform. A new one starts now: a bus may retain years of chat.
 pub fn subscription(side: Side) -> Subscription {
     Subscription {
         queue: QUEUE.to_owned(),
@@ -52,46 +52,46 @@ pub fn subscription(side: Side) -> Subscription {
     }
 }
 
-/// What was counted since the start, for metrics.
+/// Counters since startup, for metrics.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Messages counted.
+    /// Messages counted as chat of a source.
     pub counted: AtomicU64,
     /// Messages whose id had been counted before.
     pub repeated: AtomicU64,
-    /// Messages of a channel that we do not know.
+    /// Messages of an unknown channel.
     pub unplaced: AtomicU64,
 }
 
-/// Counts chat.
+/// The chat counter.
 pub struct ChatCounter {
-    /// Where messages flow.
+    /// Bus from which messages are consumed.
     pub bus: Arc<dyn EventBus>,
-    /// Where totals go.
+    /// Receives the totals.
     pub persister: Arc<Persister>,
-    /// Where totals were kept before.
+    /// Source of the totals from earlier runs.
     pub store: Arc<dyn SourceStore>,
-    /// Where they are written down.
+    /// Persistent totals and ids.
     pub tally: Arc<Tally>,
-    /// The name under which this process counts; the same after every restart, and nobody else's.
+    /// The writer name of this process; stable across restarts, and unique.
     pub writer: String,
-    /// Which sources there are.
-    pub roster: Arc<Roster>,
-    /// The time.
+    /// The known sources.
+    pub channels: Arc<Channels>,
+    /// Clock for pacing and dates.
     pub clock: Arc<dyn Clock>,
-    /// Jitter.
+    /// Random source for backoff jitter.
     pub chance: Chance,
-    /// What was done.
+    /// Counters, shared with metrics.
     pub counts: Arc<Counts>,
-    /// Chat that listeners of ours count where it is said. Counted here as well, it would count twice.
+    /// Chat that our own listeners count at its origin. It is skipped here, or it would be counted twice.
     pub elsewhere: BTreeSet<(PlatformName, chat::Direction)>,
 }
 
 impl ChatCounter {
-    /// Runs until it is stopped.
+    /// Runs until stopped.
     pub async fn run(self, stop: Stop) {
         while !self.restore().await {
-            if !stop.sleep(PAUSE).await {
+            if !stop.sleep(RETRY_AFTER).await {
                 return;
             }
         }
@@ -124,8 +124,8 @@ impl ChatCounter {
         self.hand_on(&mut handed_on).await;
     }
 
-    /// Learns the totals that the store has under our name, and which sources there are. Returns whether that worked: nothing
-    /// is counted before, or a total would start over.
+    /// Restores the totals stored with our writer name, and the known sources. Returns whether that succeeded: counting must
+    /// not start before, or a total would start again from zero.
     async fn restore(&self) -> bool {
         let stored = match self.store.load_all().await {
             Ok(stored) => stored,
@@ -136,7 +136,7 @@ impl ChatCounter {
         };
         for document in stored.into_iter().filter_map(|stored| stored.document.ok()) {
             let document = document.value;
-            self.roster.learn(&document.key, &document.knowledge);
+            self.channels.learn(&document.key, &document.knowledge);
             if let Some(totals) = document.knowledge.counters.get(&self.writer) {
                 self.tally.restore(&document.key, *totals);
             }
@@ -148,7 +148,7 @@ impl ChatCounter {
         let mut heard = Vec::new();
         let mut deliveries = Vec::with_capacity(batch.len());
         for (side, delivery) in batch {
-            heard.extend(self.hear(side, &delivery));
+            heard.extend(self.receive(side, &delivery));
             deliveries.push(delivery);
         }
         let (tally, now, found) = (self.tally.clone(), self.clock.now(), heard.len() as u64);
@@ -164,21 +164,21 @@ impl ChatCounter {
             Err(error) => {
                 warn!(error = %error, "Chat cannot be counted now; its messages are delivered again");
                 for delivery in deliveries {
-                    delivery.nak(PAUSE).await;
+                    delivery.nak(RETRY_AFTER).await;
                 }
             }
         }
     }
 
-    /// Returns what is to be counted of a message, and where.
-    fn hear(&self, side: Side, delivery: &Delivery) -> Option<(String, chat::Direction, SourceKey)> {
+    /// Returns the message's id, direction and source if it is to be counted.
+    fn receive(&self, side: Side, delivery: &Delivery) -> Option<(String, chat::Direction, SourceKey)> {
         let message = &delivery.message;
         let kind = message.attributes.get("type");
-        // Most of the rest has a header that says that it is no chat.
+        // Most other messages have a header that identifies them as something other than chat.
         if side == Side::Ingress && kind.is_some_and(|kind| !chat::is_chat(kind)) {
             return None;
         }
-        let Reading::Chat(Heard { id, direction, place }) =
+        let Reading::Chat(ChatEvent { id, direction, place }) =
             read(side, &message.attributes, &message.data, self.clock.now())
         else {
             return None;
@@ -192,7 +192,7 @@ impl ChatCounter {
         }
         let source = match place {
             Place::Source(source) => Some(source),
-            Place::Login(platform, login) => self.roster.find(platform, &login),
+            Place::Login(platform, login) => self.channels.find(platform, &login),
         };
         if source.is_none() {
             self.counts.unplaced.fetch_add(1, Ordering::Relaxed);
@@ -205,8 +205,8 @@ impl ChatCounter {
         Some((id, direction, source?))
     }
 
-    /// Hands the totals that moved to the persister. Those of sources that nobody attends are kept until somebody does, so that
-    /// chatting alone makes no source.
+    /// Passes changed totals to the persister. Those of unmonitored sources are kept until the source is monitored, so that
+    /// chat alone does not create a source.
     async fn hand_on(&self, before: &mut BTreeMap<SourceKey, (u64, u64)>) {
         let moved: Vec<_> = self
             .tally
@@ -214,7 +214,7 @@ impl ChatCounter {
             .into_iter()
             .filter(|(source, totals)| {
                 let figures = (totals.messages_in, totals.messages_out);
-                self.roster.attends(source) && before.get(source) != Some(&figures)
+                self.channels.attends(source) && before.get(source) != Some(&figures)
             })
             .collect();
         if moved.is_empty() {
@@ -231,7 +231,7 @@ impl ChatCounter {
                 (source.clone(), knowledge)
             })
             .collect();
-        // What the store cannot take now the persister keeps and tries again.
+        // The persister keeps what the store rejects now, and retries.
         self.persister.apply(learnt).await;
         before.extend(
             moved

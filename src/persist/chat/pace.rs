@@ -1,11 +1,11 @@
-//! Messages a minute, from counts that only grow.
+//! Messages per minute, from counts that only increase.
 
 use std::collections::BTreeMap;
 
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 
-/// The running and the last full minute of each source.
+/// The current and the last full minute of each source.
 #[derive(Debug, Default)]
 pub struct Pace {
     minutes: BTreeMap<SourceKey, Minutes>,
@@ -19,7 +19,7 @@ struct Minutes {
 }
 
 impl Pace {
-    /// Notes one message.
+    /// Counts one message.
     pub fn note(&mut self, source: &SourceKey, now: Timestamp) {
         let minute = minute(now);
         let minutes = self.minutes.entry(source.clone()).or_default();
@@ -33,7 +33,7 @@ impl Pace {
         minutes.count += 1;
     }
 
-    /// Returns the messages of the last full minute.
+    /// Returns the number of messages in the last full minute.
     pub fn per_minute(&self, source: &SourceKey, now: Timestamp) -> u64 {
         self.minutes
             .get(source)

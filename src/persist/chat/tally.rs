@@ -1,11 +1,11 @@
-//! Totals of chat on disk: a message's id and the total that it changes are written in one transaction, so that a message that
-//! is delivered again, also after a crash, is not counted again.
+//! Persistent chat totals: a message's id and the total that it changes are written in one transaction, so that a redelivered
+//! message is not counted again, even after a crash.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use crate::core::counters::Counters;
@@ -15,7 +15,7 @@ use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::persist::chat::Pace;
 
-/// Ids remembered. A bus delivers a message again within minutes, and this is hours of busy chat.
+/// Number of stored ids. A bus redelivers a message within minutes, and this is hours of busy chat.
 const IDS: i64 = 100_000;
 
 /// Totals by source.
@@ -27,18 +27,18 @@ struct State {
     pace: Pace,
 }
 
-/// The file of the tally cannot be used.
+/// The tally's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the totals of chat cannot be kept")]
 pub struct TallyError(#[from] rusqlite::Error);
 
 impl Tally {
-    /// Opens the tally at `path`, or starts one.
+    /// Opens the tally at `path`, or creates it.
     pub fn open(path: &Path) -> Result<Self, TallyError> {
         Self::with(Connection::open(path)?)
     }
 
-    /// Starts one that is gone with the process.
+    /// Creates a tally that is lost with the process.
     pub fn in_memory() -> Result<Self, TallyError> {
         Self::with(Connection::open_in_memory()?)
     }
@@ -82,11 +82,11 @@ impl Tally {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Totals in memory change only after their transaction is through.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        // Totals in memory change only after their transaction was committed.
+        self.0.lock()
     }
 
-    /// Takes over totals that were kept elsewhere under our name; the greater ones count.
+    /// Merges totals that were stored elsewhere with our writer name; the greater ones are used.
     pub fn restore(&self, source: &SourceKey, totals: Counters) {
         let chat = Counters {
             messages_in: totals.messages_in,
@@ -97,7 +97,7 @@ impl Tally {
         self.state().totals.entry(source.clone()).or_default().join(chat);
     }
 
-    /// Counts messages, each id and direction once for ever. Returns how many were new.
+    /// Counts messages, each id and direction once. Returns how many were new.
     pub fn count(&self, heard: &[(String, Direction, SourceKey)], now: Timestamp) -> Result<u64, TallyError> {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -148,12 +148,12 @@ impl Tally {
         Ok(new.len() as u64)
     }
 
-    /// Returns all totals.
+    /// Returns the totals of all sources.
     pub fn totals(&self) -> BTreeMap<SourceKey, Counters> {
         self.state().totals.clone()
     }
 
-    /// Returns the messages that a source had in the last full minute, in and out.
+    /// Returns the messages of a source in the last full minute, in both directions.
     pub fn per_minute(&self, source: &SourceKey, now: Timestamp) -> u64 {
         self.state().pace.per_minute(source, now)
     }

@@ -1,55 +1,56 @@
-//! What an HTTP answer of Discord means. Pure: status, headers and body in, success or one kind of failure out.
+//! Classifies Discord's HTTP responses. Pure: status, headers and body in, success or one kind of failure out.
 //!
-//! Between Discord and us stands Cloudflare, which answers in HTML or plain text; such an answer never tells anything about
-//! a token, a guild or a permission.
+//! Between Discord and us is Cloudflare, which answers in HTML or plain text, and perhaps a proxy or a gateway with its own
+//! error format; such a response is never evidence about a token, a guild or a permission.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 
+use crate::core::json;
 use crate::core::time::Timestamp;
-use crate::platforms::lenient::{count, decimal, flag, text};
+use crate::platforms::kit::answer::FOREIGN_MEMBERS;
+use crate::platforms::kit::lenient::{count, decimal, flag, text};
+use crate::secrets;
 
-/// Why Discord did not answer as asked.
+/// Reason why a request failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ApiError {
-    /// The token is not (or no longer) accepted. Discord never says why.
+    /// The token is not (or no longer) accepted. Discord never reports why.
     #[error("the bot token was refused: {reason}")]
     TokenRefused {
-        /// When we were told.
+        /// Time of the response.
         at: Timestamp,
-        /// Discord's words.
+        /// Discord's message.
         reason: String,
     },
-    /// The caller is known and may not.
+    /// The caller is authenticated but not permitted.
     #[error("not allowed: {message} (code {code})")]
     Forbidden {
-        /// Discord's JSON code.
         code: u64,
-        /// Discord's words.
+        /// Discord's message.
         message: String,
     },
-    /// There is no such thing, or the bot cannot know of it.
+    /// It does not exist, or the bot has no access to it.
     #[error("not found: {message} (code {code})")]
     NotFound {
-        /// Discord's JSON code.
         code: u64,
-        /// Discord's words.
+        /// Discord's message.
         message: String,
     },
-    /// Cloudflare does not like this program (code 40333).
+    /// Cloudflare blocks this program (code 40333).
     #[error("the request was blocked: {message}")]
     ClientBlocked {
-        /// Its words.
+        /// Message of the response.
         message: String,
     },
-    /// Cloudflare bans or limits this address.
+    /// Cloudflare bans or limits this IP address.
     #[error("Cloudflare turned the request away with status {status}")]
     EdgeBlocked {
-        /// HTTP status.
         status: u16,
-        /// How long, where it said so.
+        /// Duration, where given.
         retry_after: Option<Duration>,
     },
     /// Too many requests.
@@ -57,12 +58,12 @@ pub enum ApiError {
     RateLimited {
         /// How long to wait.
         wait: Duration,
-        /// Whether all routes are concerned.
+        /// Whether the limit applies to all routes.
         global: bool,
-        /// Whether others used up the limit; such answers are not held against us.
+        /// Whether others used up the limit; such responses do not count as invalid requests.
         shared: bool,
     },
-    /// No answer, or Discord itself is in trouble.
+    /// No response, or a server error at Discord.
     #[error("{reason}")]
     Unavailable {
         /// `network.timeout`, `http.502`, ….
@@ -70,28 +71,31 @@ pub enum ApiError {
         /// What happened.
         reason: String,
     },
-    /// An answer that is not what Discord documents.
+    /// A response that does not match Discord's documentation.
     #[error("the answer cannot be read: {reason}")]
     Unreadable {
-        /// Why.
+        /// What does not match.
         reason: String,
     },
-    /// Discord says that the request itself is wrong.
-    #[error("rejected with status {status}: {message} (code {code})")]
-    Rejected {
+    /// A refusal that is not in Discord's own format: an intermediary has answered.
+    #[error("status {status} came without Discord's own error; something between may have answered")]
+    Foreign {
         /// HTTP status.
         status: u16,
-        /// Discord's JSON code.
+    },
+    /// Discord reports that the request itself is invalid.
+    #[error("rejected with status {status}: {message} (code {code})")]
+    Rejected {
+        status: u16,
         code: u64,
-        /// Discord's words.
+        /// Discord's message.
         message: String,
     },
     /// Nothing was sent, because it would have been useless or harmful.
     #[error("nothing was sent until {until}: {reason}")]
     Held {
-        /// Until when.
+        /// Time from which requests are sent again.
         until: Timestamp,
-        /// Why.
         reason: String,
     },
 }
@@ -99,10 +103,19 @@ pub enum ApiError {
 impl ApiError {
     /// Returns whether the same request may succeed a moment later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Unreadable { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::Unreadable { .. } | Self::Foreign { .. }
+        )
     }
 
-    /// Returns whether Discord counts the answer towards its limit of invalid requests (10,000 in 10 minutes and address).
+    /// Returns whether the status was 404, from any server. For a list or the bot itself it is no evidence: Discord answers both
+    /// for every valid token.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Foreign { status: 404 })
+    }
+
+    /// Returns whether Discord counts the response towards its limit of invalid requests (10,000 in 10 minutes per IP address).
     pub fn is_invalid_request(&self) -> bool {
         match self {
             Self::TokenRefused { .. }
@@ -115,7 +128,7 @@ impl ApiError {
     }
 }
 
-/// Discord's error body. Everything is optional: what stands between may answer with anything.
+/// Discord's error body. Everything is optional: an intermediary may send anything.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ErrorBody {
@@ -127,37 +140,59 @@ struct ErrorBody {
     retry_after: Option<f64>,
     #[serde(deserialize_with = "flag")]
     global: Option<bool>,
+    /// All other fields.
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_json::Value>,
 }
 
-/// Judges an answer received at `at`; `Ok` for success.
+impl ErrorBody {
+    /// Returns whether it is Discord's own. Its codes are 0 or have five digits and more, and with 0 its message repeats the
+    /// status: `{"message": "401: Unauthorized", "code": 0}`.
+    /// <https://discord.com/developers/docs/topics/opcodes-and-status-codes#json>
+    fn is_own(&self, status: u16) -> bool {
+        if FOREIGN_MEMBERS.iter().any(|name| self.others.contains_key(*name)) {
+            return false;
+        }
+        match self.code {
+            Some(0) => self.message.starts_with(&status.to_string()),
+            Some(code) => code >= 10_000,
+            None => false,
+        }
+    }
+}
+
+/// Classifies a response received at `at`; `Ok` for success.
 pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Result<(), ApiError> {
     if (200..300).contains(&status) {
         return Ok(());
     }
-    let error: Option<ErrorBody> = serde_json::from_slice(body).ok();
+    let error: Option<ErrorBody> = json::read_object(&json::repair(body)).ok();
     let told = |error: Option<ErrorBody>| {
         let error = error.unwrap_or_default();
         let code = error.code.unwrap_or_default();
-        (code, error.message.chars().take(200).collect::<String>())
+        (code, secrets::quote(&error.message))
     };
+    let own = error.as_ref().is_some_and(|error| error.is_own(status));
     Err(match status {
-        401 if error.is_some() || !is_page(headers, body) => ApiError::TokenRefused {
+        401 if own => ApiError::TokenRefused {
             at,
             reason: told(error).1,
         },
-        403 => match error {
+        403 if own || (error.is_none() && is_page(headers, body)) => match error {
             Some(ErrorBody {
                 code: Some(40_333),
                 message,
                 ..
-            }) => ApiError::ClientBlocked { message },
+            }) => ApiError::ClientBlocked {
+                message: secrets::quote(&message),
+            },
             Some(error) => {
                 let (code, message) = told(Some(error));
                 ApiError::Forbidden { code, message }
             }
             None => edge(status, headers),
         },
-        404 if error.is_some() => {
+        404 if own => {
             let (code, message) = told(error);
             ApiError::NotFound { code, message }
         }
@@ -166,9 +201,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
             code: format!("http.{status}"),
             reason: format!("Discord answered with status {status}"),
         },
-        401 | 404 => ApiError::Unreadable {
-            reason: format!("status {status} without Discord's error body"),
-        },
+        _ if !own => ApiError::Foreign { status },
         _ => {
             let (code, message) = told(error);
             ApiError::Rejected {
@@ -180,7 +213,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
     })
 }
 
-/// Tells Discord's own limit from Cloudflare's.
+/// Distinguishes Discord's own rate limit from Cloudflare's.
 fn too_many(headers: &HeaderMap, error: Option<&ErrorBody>) -> ApiError {
     let by_header = seconds(headers, "retry-after");
     let by_body = error.and_then(|error| error.retry_after).and_then(duration);
@@ -191,7 +224,7 @@ fn too_many(headers: &HeaderMap, error: Option<&ErrorBody>) -> ApiError {
     let known_bucket = header(headers, "x-ratelimit-bucket").is_some() || !scope.is_empty();
     ApiError::RateLimited {
         wait,
-        // A limit that names no bucket may concern anything.
+        // A limit without a bucket may apply to anything.
         global: error.is_some_and(|error| error.global == Some(true))
             || scope == "global"
             || header(headers, "x-ratelimit-global").is_some()
@@ -207,26 +240,26 @@ fn edge(status: u16, headers: &HeaderMap) -> ApiError {
     }
 }
 
-/// Returns whether the body is a web page or Cloudflare's terse `error code: 1015`.
+/// Returns whether the body is a web page or Cloudflare's plain `error code: 1015`.
 fn is_page(headers: &HeaderMap, body: &[u8]) -> bool {
     let html = header(headers, CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
     html || body.starts_with(b"<") || body.starts_with(b"error code:")
 }
 
-/// What the headers say about the bucket that a request was counted in.
+/// State of the rate limit bucket of a request, from the response headers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct BucketNews {
-    /// The bucket's opaque name.
+pub struct BucketState {
+    /// Opaque name of the bucket.
     pub bucket: String,
     /// Requests left.
     pub remaining: u32,
-    /// Time until it is full again. Discord's absolute time is not used: it needs equal clocks.
+    /// Time until it is reset. Discord's absolute time is not used: it needs synchronized clocks.
     pub reset_after: Duration,
 }
 
-/// Reads the bucket headers, if they are all there.
-pub fn bucket_news(headers: &HeaderMap) -> Option<BucketNews> {
-    Some(BucketNews {
+/// Parses the bucket headers, if all are present.
+pub fn bucket_state(headers: &HeaderMap) -> Option<BucketState> {
+    Some(BucketState {
         bucket: header(headers, "x-ratelimit-bucket")?.to_owned(),
         remaining: header(headers, "x-ratelimit-remaining")?.parse().ok()?,
         reset_after: seconds(headers, "x-ratelimit-reset-after")?,
@@ -237,12 +270,12 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Reads a header in seconds, which may have decimals.
+/// Parses a header in seconds, which may have decimals.
 fn seconds(headers: &HeaderMap, name: &str) -> Option<Duration> {
     duration(header(headers, name)?.trim().parse().ok()?)
 }
 
-/// Turns seconds into a duration of at most a day.
+/// Converts seconds to a duration of at most a day.
 fn duration(seconds: f64) -> Option<Duration> {
     const DAY: f64 = 86_400.0;
     (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(DAY)))
@@ -272,7 +305,6 @@ mod tests {
             r#"{"message":"401: Unauthorized","code":0}"#,
             r#"{"message":"Unauthorized","code":40001}"#,
             r#"{"message":"Invalid","code":50014,"new":{}}"#,
-            "",
         ] {
             let error = judged(401, &[], body);
             assert!(
@@ -280,11 +312,51 @@ mod tests {
                 "{body}: {error:?}"
             );
         }
-        for body in [HTML, "error code: 1015"] {
+    }
+
+    #[test]
+    fn refusal_of_a_stranger_never_condemns_a_token() {
+        for body in [
+            HTML,
+            "error code: 1015",
+            "",
+            "Unauthorized",
+            "null",
+            "{}",
+            r#"{"message":"Unauthorized"}"#,
+            r#"{"error":"unauthorized"}"#,
+            r#"{"code":401,"message":"Unauthorized"}"#,
+            r#"{"code":0,"message":"no session"}"#,
+            r#"{"error":"Unauthorized","status":401,"message":"Unauthorized"}"#,
+            r#"{"code":40100,"status":401,"message":"Unauthorized","path":"/x"}"#,
+            r#"{"code":0,"timestamp":"t","message":"401: Unauthorized"}"#,
+        ] {
+            let error = judged(401, &[], body);
             assert!(
-                matches!(judged(401, &[], body), ApiError::Unreadable { .. }),
-                "{body}"
+                matches!(error, ApiError::Foreign { status: 401 }),
+                "{body}: {error:?}"
             );
+            assert!(error.is_transient(), "{body}: asked again with backoff");
+        }
+    }
+
+    #[test]
+    fn a_refusal_needs_discords_own_word_whatever_its_status() {
+        for body in [
+            "",
+            "Bad Request",
+            "{}",
+            r#"{"message":"nope"}"#,
+            r#"{"code":403,"message":"nope"}"#,
+            r#"{"error":"bad_request","code":0,"message":"nope"}"#,
+        ] {
+            for status in [400, 401, 403, 404, 405, 410] {
+                let error = judged(status, &[], body);
+                assert!(
+                    matches!(error, ApiError::Foreign { .. }),
+                    "{status} {body}: {error:?}"
+                );
+            }
         }
     }
 
@@ -325,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_429_is_discords_when_it_says_how_long_in_json() {
+    fn rate_limit_scope_is_read_from_body_and_headers() {
         let limited = judged(
             429,
             &[
@@ -368,7 +440,7 @@ mod tests {
                 true,
                 false,
             ),
-            // No header at all: nothing says which bucket, so everything waits.
+            // Without any header the bucket is unknown, so everything waits.
             (vec![], r#"{"retry_after":2,"global":false}"#, true, false),
             (vec![("retry-after", "2")], "{}", true, false),
         ] {
@@ -404,24 +476,24 @@ mod tests {
     }
 
     #[test]
-    fn other_failures_are_told_apart() {
+    fn other_failures_are_classified() {
         let gone = judged(404, &[], r#"{"message":"Unknown Guild","code":10004}"#);
         assert!(matches!(gone, ApiError::NotFound { code: 10_004, .. }));
-        // A 404 of something else on the way says nothing about a guild.
-        assert!(matches!(judged(404, &[], HTML), ApiError::Unreadable { .. }));
+        // A 404 from an intermediary is no evidence about a guild.
+        assert!(matches!(
+            judged(404, &[], HTML),
+            ApiError::Foreign { status: 404 }
+        ));
         let overloaded = judged(503, &[], r#"{"message":"overloaded","code":130000}"#);
         assert!(overloaded.is_transient() && judged(502, &[], HTML).is_transient());
         let version = judged(400, &[], r#"{"message":"Invalid API version","code":50041}"#);
         assert!(matches!(version, ApiError::Rejected { code: 50_041, .. }));
-        assert!(matches!(
-            judged(302, &[], ""),
-            ApiError::Rejected { status: 302, .. }
-        ));
+        assert!(matches!(judged(302, &[], ""), ApiError::Foreign { status: 302 }));
     }
 
     #[test]
-    fn bucket_headers_count_only_together_and_absurd_numbers_are_tamed() {
-        let news = bucket_news(&headers(&[
+    fn partial_bucket_headers_are_ignored_and_huge_values_clamped() {
+        let news = bucket_state(&headers(&[
             ("x-ratelimit-bucket", "abcd"),
             ("x-ratelimit-remaining", "4"),
             ("x-ratelimit-reset-after", "0.75"),
@@ -429,13 +501,13 @@ mod tests {
         ]));
         assert_eq!(
             news,
-            Some(BucketNews {
+            Some(BucketState {
                 bucket: "abcd".into(),
                 remaining: 4,
                 reset_after: Duration::from_millis(750)
             })
         );
-        assert_eq!(bucket_news(&headers(&[("x-ratelimit-remaining", "4")])), None);
+        assert_eq!(bucket_state(&headers(&[("x-ratelimit-remaining", "4")])), None);
         for (text, read) in [
             ("1e300", Some(86_400)),
             ("-1", None),

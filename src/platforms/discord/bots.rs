@@ -1,8 +1,10 @@
-//! Which bot attends which guild. One attends all of them, unless the token store has a token of `discord/bot:<guild id>`: then
-//! what is asked about that guild is asked with that, and told by it.
+//! Assigns bots to guilds. One bot serves all of them, unless the token store has a token of `discord/bot:<guild id>`:
+//! then that token is used for the guild's requests, and its observations count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLockReadGuard};
 
 use super::connection::Connection;
 use super::{DiscordPlatform, bot, clean};
@@ -12,7 +14,7 @@ use crate::platforms::ProbeSink;
 use crate::tokens::TokenStore;
 
 impl DiscordPlatform {
-    /// Takes over tokens that were replaced. A store that cannot be read leaves things as they are.
+    /// Adopts tokens that were replaced in the store. If the store cannot be read, the current tokens stay in use.
     pub(super) async fn renew(&self) {
         let Some(tokens) = &self.tokens else { return };
         self.renew_others(tokens.as_ref()).await;
@@ -23,7 +25,7 @@ impl DiscordPlatform {
         }
     }
 
-    /// Takes over the tokens of guilds that have a bot of their own.
+    /// Adopts the tokens of guilds that have a bot of their own.
     async fn renew_others(&self, tokens: &dyn TokenStore) {
         let Ok(identities) = tokens.identities().await else {
             return;
@@ -46,14 +48,14 @@ impl DiscordPlatform {
             };
             others.insert(guild, connection);
         }
-        *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
+        *self.others.write() = others;
     }
 
     pub(super) fn others(&self) -> RwLockReadGuard<'_, BTreeMap<u64, Arc<Connection>>> {
-        self.others.read().unwrap_or_else(PoisonError::into_inner)
+        self.others.read()
     }
 
-    /// Returns the bot that attends a guild: its own one, else the one that attends all others.
+    /// Returns the bot that serves a guild: its own one, else the default one.
     pub(super) fn bot_of(&self, key: &SourceKey) -> Option<Arc<Connection>> {
         let own = key
             .id()
@@ -63,7 +65,7 @@ impl DiscordPlatform {
         own.or_else(|| self.connection())
     }
 
-    /// Returns which of `sources` have a bot of their own. They are polled, whatever the gateway tells of others.
+    /// Returns which of `sources` have a bot of their own. They are polled, whatever the gateway reports of others.
     pub async fn with_own_bot(&self, sources: &[SourceKey]) -> BTreeSet<SourceKey> {
         self.renew().await;
         let others = self.others();
@@ -81,10 +83,10 @@ fn guild_of(identity: &Identity) -> Option<u64> {
     identity.as_str().strip_prefix("discord/bot:")?.parse().ok()
 }
 
-/// Several looks that show as one: each goes on counting requests where the one before has ended.
+/// Reports several probes as one: the request counter of each continues where the previous one ended.
 pub(super) struct Together<'a> {
     sink: &'a dyn ProbeSink,
-    /// Requests of the looks before, and of this one so far.
+    /// Requests of the completed probes, and of the current one so far.
     counted: Mutex<(usize, usize)>,
 }
 
@@ -96,9 +98,9 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// The look has ended.
+    /// Marks the current probe as completed.
     pub(super) fn next(&self) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.counted.lock();
         *counted = (counted.0 + counted.1, 0);
     }
 }
@@ -110,7 +112,7 @@ impl ProbeSink for Together<'_> {
 
     fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
         let before = {
-            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counted = self.counted.lock();
             counted.1 = done;
             counted.0
         };

@@ -1,5 +1,4 @@
-//! The permissions of a guild whose channels are named in the configuration: those of the channel where the bot may do
-//! least of what it needs. Pure.
+//! The permissions in the channels of a guild that are configured: what the bot may do in all of them. Pure.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +6,21 @@ use super::permissions::{ChannelKind, GuildRules, Member, NEEDED, Permissions, i
 use super::wire::Channel;
 use crate::core::observation::Grants;
 
-/// What is known about one configured channel.
+/// Result for one configured channel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Access {
-    /// It exists, and this is what the bot may do in it.
+    /// It exists, and the bot has these permissions in it.
     Known {
-        /// What it is.
+        /// Its type.
         kind: ChannelKind,
-        /// What the bot may really do.
+        /// The bot's effective permissions.
         held: Permissions,
     },
-    /// There is no such channel in the guild.
+    /// The guild has no such channel.
     Gone,
-    /// It could not be found out.
+    /// It exists but contains no messages, for the reason given.
+    Unsuitable(&'static str),
+    /// It could not be determined.
     Unknown(String),
 }
 
@@ -27,15 +28,30 @@ impl Access {
     fn missing(&self) -> Permissions {
         match self {
             Self::Known { kind, held } => kind.needed().without(*held),
-            Self::Gone | Self::Unknown(_) => Permissions::NONE,
+            Self::Gone | Self::Unsuitable(_) | Self::Unknown(_) => Permissions::NONE,
         }
     }
 }
 
 /// Returns what `member` may do in `channel`, given the guild's other channels for the parents of threads.
 pub fn access(rules: &GuildRules, member: &Member, channel: &Channel, others: &[Channel]) -> Access {
-    let kind = channel.kind();
-    let holder = if kind == ChannelKind::Thread {
+    let Some(kind) = channel.kind() else {
+        return Access::Unknown("Discord did not send the type of the channel".to_owned());
+    };
+    match kind {
+        ChannelKind::Category => {
+            return Access::Unsuitable(
+                "it is a category, which holds no messages; name its channels instead",
+            );
+        }
+        ChannelKind::Directory => {
+            return Access::Unsuitable(
+                "it is a directory, which holds no messages; name a text channel instead",
+            );
+        }
+        _ => {}
+    }
+    let holder = if matches!(kind, ChannelKind::Thread | ChannelKind::LockedThread) {
         let parent = others.iter().find(|other| Some(other.id) == channel.parent_id);
         match parent {
             Some(parent) => parent,
@@ -50,27 +66,31 @@ pub fn access(rules: &GuildRules, member: &Member, channel: &Channel, others: &[
     }
 }
 
-/// What all configured channels together amount to.
+/// Combined result of all configured channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The permissions of the source; `None` when a channel could not be judged, because the worst may be that one.
+    /// The channel-level permissions: granted where held in every channel, denied where missing in one. `None` when a channel
+    /// could not be evaluated, because it may lack what the others have.
     pub grants: Option<Grants>,
-    /// Where they hold: `channel:<id>`.
+    /// The channel with the most missing permissions: `channel:<id>`.
     pub scope: Option<String>,
-    /// Every channel in one line, for people.
+    /// Summary of every channel in one line, for users.
     pub overview: String,
-    /// What lacks where, each a sentence.
+    /// Missing permissions by channel, each a sentence.
     pub lacking: Vec<String>,
     /// Channels that do not exist.
     pub gone: Vec<u64>,
+    /// Channels that contain no messages, and why.
+    pub unsuitable: Vec<(u64, &'static str)>,
 }
 
-/// Sums up the configured channels of a guild. `base` is what the bot may do in the guild as a whole.
+/// Combines the configured channels of a guild. `base` are the bot's guild-level permissions.
 pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
     let words = |id: &u64, access: &Access| match access {
         Access::Known { .. } if access.missing() == Permissions::NONE => format!("{id}: ok"),
         Access::Known { .. } => format!("{id}: missing {}", access.missing().names().join(" ")),
         Access::Gone => format!("{id}: does not exist"),
+        Access::Unsuitable(reason) => format!("{id}: {reason}"),
         Access::Unknown(reason) => format!("{id}: unknown ({reason})"),
     };
     let overview: Vec<_> = channels.iter().map(|(id, access)| words(id, access)).collect();
@@ -80,7 +100,16 @@ pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
         .map(|(id, access)| {
             let missing = access.missing();
             let by_channel = base.contains(missing);
-            let why = if by_channel {
+            let locked = matches!(
+                access,
+                Access::Known {
+                    kind: ChannelKind::LockedThread,
+                    ..
+                }
+            );
+            let why = if locked {
+                " (the thread is locked: only members with MANAGE_THREADS can write in it)"
+            } else if by_channel {
                 " (denied by the channel itself)"
             } else {
                 ""
@@ -96,6 +125,20 @@ pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
         .filter(|(_, access)| **access == Access::Gone)
         .map(|(id, _)| *id)
         .collect();
+    let unsuitable: Vec<_> = channels
+        .iter()
+        .filter_map(|(id, access)| match access {
+            Access::Unsuitable(reason) => Some((*id, *reason)),
+            _ => None,
+        })
+        .collect();
+    let in_all = channels
+        .values()
+        .filter_map(|access| match access {
+            Access::Known { held, .. } => Some(*held),
+            _ => None,
+        })
+        .reduce(|all, held| all & held);
     let all_judged = !channels
         .values()
         .any(|access| matches!(access, Access::Unknown(_)));
@@ -105,15 +148,15 @@ pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
             Access::Known { held, .. } => Some((id, access, *held)),
             _ => None,
         })
-        // Most of what is needed missing, then least held at all; the lowest id when all is equal.
+        // Most missing of what is needed, then fewest held at all; the lowest id when all is equal.
         .min_by_key(|(id, access, held)| {
             let missing = access.missing().bits().count_ones();
             (std::cmp::Reverse(missing), held.bits().count_ones(), **id)
         });
-    let (grants, scope) = match worst {
+    let (grants, scope) = match worst.zip(in_all) {
         _ if !all_judged => (None, None),
-        Some((id, _, held)) => (Some(held.grants()), Some(format!("channel:{id}"))),
-        None => (Some(nowhere(&gone)), None),
+        Some(((id, ..), held)) => (Some(held.channel_grants()), Some(format!("channel:{id}"))),
+        None => (Some(nowhere(&overview)), None),
     };
     Report {
         grants,
@@ -121,15 +164,16 @@ pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
         overview: overview.join("; "),
         lacking,
         gone,
+        unsuitable,
     }
 }
 
-/// The answer when not one configured channel exists: nothing is known about anything needed.
-fn nowhere(gone: &[u64]) -> Grants {
-    let ids: Vec<_> = gone.iter().map(ToString::to_string).collect();
-    let reason = format!("channel {} does not exist", ids.join(", "));
+/// The result when none of the configured channels exists or contains messages: all channel-level permissions are unknown.
+fn nowhere(overview: &[String]) -> Grants {
+    let reason = format!("channel {}", overview.join("; "));
     Grants {
-        unknown: NEEDED
+        unknown: Permissions::ALL
+            .without(Permissions::guild_level())
             .names()
             .into_iter()
             .map(|name| (name, reason.clone()))
@@ -138,7 +182,7 @@ fn nowhere(gone: &[u64]) -> Grants {
     }
 }
 
-/// Returns the sentence that tells what the bot lacks in the guild as a whole and how it gets it, if it lacks anything.
+/// Returns a sentence that describes which permissions the bot lacks in the guild and how to grant them, if it lacks any.
 pub fn advice(
     application_id: Option<&str>,
     guild_id: &str,
@@ -176,11 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_channel_speaks_for_the_guild() {
+    fn a_permission_counts_where_every_channel_grants_it() {
         let mute = NEEDED.without(Permissions::SEND_MESSAGES);
         let told = of(&[(1, known(Permissions::ALL)), (2, known(mute)), (3, known(NEEDED))]);
         assert_eq!(told.scope.as_deref(), Some("channel:2"));
-        assert!(told.grants.unwrap().denied.contains("SEND_MESSAGES"));
+        let grants = told.grants.unwrap();
+        assert!(grants.denied.contains("SEND_MESSAGES") && grants.granted.contains("VIEW_CHANNEL"));
         assert_eq!(told.overview, "1: ok; 2: missing SEND_MESSAGES; 3: ok");
         assert_eq!(
             told.lacking,
@@ -202,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_that_are_gone_are_told_and_do_not_count() {
+    fn missing_channels_are_reported_and_excluded() {
         let told = of(&[(1, Access::Gone), (2, known(NEEDED))]);
         assert_eq!(
             (told.scope.as_deref(), told.gone.as_slice()),

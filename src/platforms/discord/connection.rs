@@ -1,90 +1,95 @@
-//! One token's way to Discord, with what is asked over it beside looks: whose it is, its application, what is left of its
-//! gateway sessions, the guilds that it is in.
+//! Access to Discord with one token, with its requests outside probes: the bot's user, its application, the remaining session
+//! starts, its guilds.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
 use super::answer::ApiError;
 use super::facts;
+use super::gateway::frames;
 use super::limits::Route;
 use super::listing;
-use super::rest::{Call, Rest, Tally, Told};
+use super::rest::{Call, Response, Rest};
 use super::wire::{Application, GatewayBot, Id, ListedGuild, Me};
 use crate::core::observation::{Fact, Identity};
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
-use crate::platforms::witnesses::Witnesses;
+use crate::platforms::kit::link_health::LinkHealth;
+use crate::platforms::kit::meter::Meter;
 
-/// The bot as Discord knows it.
+/// The bot's user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BotUser {
     /// Its user id.
     pub id: String,
-    /// Its name, where told.
+    /// Its name, where known.
     pub name: Option<String>,
 }
 
-/// How the budget of gateway sessions stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// State of the limit of gateway session starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionStarts {
     /// Sessions that we have begun within a day.
     pub ours: usize,
-    /// Sessions that anybody may still begin, where told.
+    /// Remaining session starts of all programs with this token, where known.
     pub left: Option<u64>,
+    /// The gateway's address.
+    pub url: String,
 }
 
-/// One token's way to Discord, with what never changes about it.
+/// Access to Discord with one token, with data about it that never changes.
 pub(super) struct Connection {
     pub(super) identity: Identity,
     pub(super) rest: Rest,
     pub(super) me: OnceCell<Me>,
     application: OnceCell<Application>,
-    /// What the list of guilds said last.
-    pub(super) witnesses: Witnesses,
-    /// What a gateway session knows exactly at this moment of the permissions in guilds.
-    told: Mutex<BTreeMap<u64, Vec<Fact>>>,
+    /// Results of recent requests for the list of guilds.
+    pub(super) link_health: LinkHealth,
+    /// Permissions in guilds that a gateway session currently knows exactly.
+    emitted: Mutex<BTreeMap<u64, Vec<Fact>>>,
 }
 
 impl Connection {
-    /// Prepares to ask as `identity`.
+    /// Prepares requests as `identity`.
     pub(super) fn new(identity: Identity, rest: Rest) -> Self {
         Self {
             identity,
             rest,
             me: OnceCell::new(),
             application: OnceCell::new(),
-            witnesses: Witnesses::default(),
-            told: Mutex::default(),
+            link_health: LinkHealth::default(),
+            emitted: Mutex::default(),
         }
     }
 
-    /// Whether `token` is the one that it asks with.
+    /// Returns whether `token` is the one in use.
     pub(super) fn uses(&self, token: &SecretString) -> bool {
         self.rest.token().expose_secret() == token.expose_secret()
     }
 
-    /// What a gateway session knows exactly at this moment of the permissions in guilds.
-    pub(super) fn told(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Permissions in guilds that a gateway session currently knows exactly.
+    pub(super) fn emitted(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
+        self.emitted.lock()
     }
 
-    /// Returns the application's id, asking once.
-    pub(super) async fn application(&self, tally: &Tally) -> Result<Id, ApiError> {
+    /// Returns the application's id, which is requested once.
+    pub(super) async fn application(&self, meter: &Meter<'_>) -> Result<Id, ApiError> {
         let ask = async || {
-            let told: Result<Told<Application>, _> = self.rest.get(tally, plain("applications/@me")).await;
-            told.map(|told| told.value)
+            let emitted: Result<Response<Application>, _> =
+                self.rest.get(meter, plain("applications/@me")).await;
+            emitted.map(|emitted| emitted.value)
         };
         Ok(self.application.get_or_try_init(ask).await?.id)
     }
 
-    /// Asks whose the token is.
+    /// Requests the user that the token belongs to.
     pub(super) async fn whoami(&self) -> Result<BotUser, PlatformError> {
-        let me: Told<Me> = self
+        let me: Response<Me> = self
             .rest
-            .get(&Tally::default(), plain("users/@me"))
+            .get(&Meter::silent(), plain("users/@me"))
             .await
             .map_err(|error| facts::port_error(error, "the bot's own user"))?;
         Ok(BotUser {
@@ -93,24 +98,25 @@ impl Connection {
         })
     }
 
-    /// Asks how the budget of gateway sessions stands; begins none.
+    /// Requests the state of the limit of session starts; begins no session.
     pub(super) async fn session_starts(&self, now: Timestamp) -> Result<SessionStarts, PlatformError> {
-        let refused = |error| facts::port_error(error, "the gateway's budget");
-        let tally = Tally::default();
-        let me: Told<Me> = self.rest.get(&tally, plain("users/@me")).await.map_err(refused)?;
-        let bot: Told<GatewayBot> = self
+        let refused = |error| facts::port_error(error, "the gateway's session limit");
+        let meter = Meter::silent();
+        let me: Response<Me> = self.rest.get(&meter, plain("users/@me")).await.map_err(refused)?;
+        let bot: Response<GatewayBot> = self
             .rest
-            .get(&tally, plain("gateway/bot"))
+            .get(&meter, plain("gateway/bot"))
             .await
             .map_err(refused)?;
         let limit = bot.value.session_start_limit;
         Ok(SessionStarts {
             ours: self.rest.memory().identifies(&me.value.id.to_string(), now),
             left: limit.map(|limit| limit.remaining),
+            url: frames::address(&bot.value.url),
         })
     }
 
-    /// Returns the ids of guilds by name; a name that two guilds share belongs to neither.
+    /// Returns the ids of guilds by name; a name that two guilds share maps to neither.
     pub(super) async fn guilds_by_name(&self) -> Result<BTreeMap<String, Option<u64>>, PlatformError> {
         let mut names: BTreeMap<String, Option<u64>> = BTreeMap::new();
         let mut after = 0;
@@ -123,9 +129,9 @@ impl Connection {
                 },
                 path: &path,
             };
-            let page: Told<Vec<ListedGuild>> = self
+            let page: Response<Vec<ListedGuild>> = self
                 .rest
-                .get(&Tally::default(), call)
+                .get(&Meter::silent(), call)
                 .await
                 .map_err(|error| facts::port_error(error, "the list of guilds"))?;
             for guild in &page.value {

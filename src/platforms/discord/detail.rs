@@ -1,79 +1,110 @@
-//! The part of a look that takes several requests a guild: permissions in the channels that are configured.
+//! The part of a probe that takes several requests per guild: permissions in the channels that are configured.
 
 use std::collections::BTreeMap;
 
 use super::answer::ApiError;
 use super::channels::{self, Access};
 use super::facts;
-use super::look::Look;
 use super::permissions::{ChannelKind, NEEDED, Permissions};
-use super::rest::Told;
-use super::wire::{Channel, FullGuild, GuildMember};
+use super::probe::ProbeRun;
+use super::rest::Response;
+use super::wire::{Channel, FullGuild, GuildMember, Rows, UNCLEAR_TIMEOUT};
 use crate::core::facet::Facet;
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+use crate::platforms::Problem;
 
-impl Look<'_> {
+impl ProbeRun<'_> {
     /// Computes the permissions in the configured channels of a guild.
-    pub(super) async fn look_at_channels(&self, id: u64, key: &SourceKey) {
+    pub(super) async fn probe_channels(&self, id: u64, key: &SourceKey) {
         match self.channel_report(id).await {
-            Ok((at, base, report, timed_out)) => {
+            Ok((at, base, report, timeout)) => {
                 for gone in &report.gone {
                     let message = format!("channel {gone} is configured but does not exist");
-                    self.tell(key, at, facts::problem("discord.channel_not_found", &message));
-                    self.complain(format!("{key}: {message}"));
+                    self.emit_problem(key, at, "discord.channel_not_found", &message);
+                }
+                for (id, reason) in &report.unsuitable {
+                    let message = format!("channel {id} cannot be used: {reason}");
+                    self.emit_problem(key, at, "discord.unsuitable_channel", &message);
                 }
                 for lacking in &report.lacking {
-                    self.tell(key, at, facts::problem("discord.missing_permissions", lacking));
-                    self.complain(format!("{key}: {lacking}"));
+                    self.emit_problem(key, at, "discord.missing_permissions", lacking);
                 }
-                if timed_out {
-                    self.complain(format!(
-                        "{key}: the bot is in a timeout, which no invitation ends"
-                    ));
+                if timeout.is_none() {
+                    self.doubt_timeout(key, at);
+                }
+                if timeout == Some(true) {
+                    let text = format!("{key}: the bot is in a timeout, which no invitation ends");
+                    self.problem(Problem::of_source(key, text));
                 } else if NEEDED.without(base) != Permissions::NONE {
                     self.advise(key, at, base).await;
                 }
-                if let Some(grants) = report.grants {
-                    let scope = report.scope.as_deref().unwrap_or("guild");
-                    self.tell_permissions(key, at, grants, scope, Some(report.overview));
+                // Channel permissions are no evidence for guild-level ones: a hidden channel does not revoke the right to ban.
+                let facts = facts::of_channels(base, report);
+                let facts = match timeout {
+                    Some(_) => facts,
+                    None => facts::with_unclear_timeout(facts),
+                };
+                for fact in facts {
+                    self.emit(key, at, fact);
                 }
             }
             Err(error) => self.fail_detail(key, Facet::Permissions, &error),
         }
     }
 
-    /// Returns when it was so, what the bot may do in the guild as a whole and in its channels, and whether it is in a timeout.
+    /// Emits an error that changes no verdict, and adds it to the summary.
+    fn emit_problem(&self, key: &SourceKey, at: Timestamp, code: &str, message: &str) {
+        self.emit(key, at, facts::problem(code, message));
+        self.source_problem(key, code, message);
+    }
+
+    /// Reports that whether the bot is in a timeout is unknown.
+    pub(super) fn doubt_timeout(&self, key: &SourceKey, at: Timestamp) {
+        self.emit_problem(key, at, "discord.unreadable", UNCLEAR_TIMEOUT);
+    }
+
+    /// Returns the time, the bot's permissions in the guild and in its channels, and whether it is in a timeout, if that is known
+    /// or does not matter.
     async fn channel_report(
         &self,
         id: u64,
-    ) -> Result<(Timestamp, Permissions, channels::Report, bool), ApiError> {
+    ) -> Result<(Timestamp, Permissions, channels::Report, Option<bool>), ApiError> {
         let me = self.me().await?;
-        let guild: Told<FullGuild> = self.ask(GUILD, id, &format!("guilds/{id}")).await?;
-        let member: Told<GuildMember> = self.ask(MEMBER, id, &format!("guilds/{id}/members/{me}")).await?;
+        let guild: Response<FullGuild> = self.ask(GUILD, id, &format!("guilds/{id}")).await?;
+        let member: Response<GuildMember> =
+            self.ask(MEMBER, id, &format!("guilds/{id}/members/{me}")).await?;
+        if !guild.value.covers(&member.value) {
+            let reason = "a role that the bot may have cannot be read".to_owned();
+            return Err(ApiError::Unreadable { reason });
+        }
         let listed = self.channels(id).await?;
         let at = listed.at;
         let rules = guild.value.rules();
-        let subject = member.value.subject(me.0, at);
+        // A timeout expires by Discord's clock.
+        let subject = member
+            .value
+            .subject(me.0, self.connection.rest.skew().correct(at));
         let mut access = BTreeMap::new();
         for channel in self.channels_of(id) {
-            let told = match listed.value.iter().find(|listed| listed.id.0 == *channel) {
-                Some(found) => channels::access(&rules, &subject, found, &listed.value),
+            let access_of = match listed.value.read.iter().find(|listed| listed.id.0 == *channel) {
+                Some(found) => channels::access(&rules, &subject, found, &listed.value.read),
                 None => {
-                    self.unlisted(id, *channel, &listed.value, |found, others| {
+                    self.unlisted(id, *channel, &listed.value.read, |found, others| {
                         channels::access(&rules, &subject, found, others)
                     })
                     .await?
                 }
             };
-            access.insert(*channel, told);
+            access.insert(*channel, access_of);
         }
         let base = rules.in_guild(&subject);
-        Ok((at, base, channels::report(&access, base), subject.timed_out))
+        let timeout = (!member.value.has_unclear_timeout(base)).then_some(subject.timed_out);
+        Ok((at, base, channels::report(&access, base), timeout))
     }
 
-    /// Finds out about a channel that the guild's list leaves out: threads are never in it, hidden channels may not be.
+    /// Requests a channel that is missing from the guild's list: threads are never in it, hidden channels may not be.
     async fn unlisted(
         &self,
         guild: u64,
@@ -81,7 +112,7 @@ impl Look<'_> {
         others: &[Channel],
         judge: impl Fn(&Channel, &[Channel]) -> Access,
     ) -> Result<Access, ApiError> {
-        let told: Result<Told<Channel>, _> = self.ask(CHANNEL, id, &format!("channels/{id}")).await;
+        let told: Result<Response<Channel>, _> = self.ask(CHANNEL, id, &format!("channels/{id}")).await;
         Ok(match told {
             Ok(told) if told.value.guild_id.is_some_and(|of| of.0 != guild) => Access::Gone,
             Ok(told) => judge(&told.value, others),
@@ -95,22 +126,22 @@ impl Look<'_> {
         })
     }
 
-    /// Tells how the bot gets what it lacks, with a link that names the application.
+    /// Emits a hint on how to grant missing permissions, with a link that contains the application's id.
     async fn advise(&self, key: &SourceKey, at: Timestamp, base: Permissions) {
-        // It only serves advice, so a failure is none.
-        let application = self.connection.application(&self.tally).await;
+        // It is only used for the hint, so a failed request is not reported.
+        let application = self.connection.application(&self.meter).await;
         let application = application.ok().map(|id| id.to_string());
         if let Some(advice) = channels::advice(application.as_deref(), key.id(), base, NEEDED) {
-            self.complain(format!("{key}: {advice}"));
+            self.problem(Problem::of_source(key, format!("{key}: {advice}")));
         }
         if let Some(id) = application {
             let fields = BTreeMap::from([("applicationId".to_owned(), id)]);
-            self.tell(key, at, Fact::Profile { fields });
+            self.emit(key, at, Fact::Profile { fields });
         }
     }
 
-    /// Asks for the channels of a guild.
-    pub(super) async fn channels(&self, guild: u64) -> Result<Told<Vec<Channel>>, ApiError> {
+    /// Requests the channels of a guild.
+    pub(super) async fn channels(&self, guild: u64) -> Result<Response<Rows<Channel>>, ApiError> {
         self.ask(CHANNELS, guild, &format!("guilds/{guild}/channels"))
             .await
     }

@@ -1,27 +1,28 @@
-//! What an answer, or its lack, means for a source: ours in place of Discord's words. Pure.
+//! What a response, or its absence, means for a source: maps Discord's results to facts. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::ApiError;
-use super::wire::ListedGuild;
+use super::channels::Report;
+use super::permissions::Permissions;
+use super::wire::{ListedGuild, UNCLEAR_TIMEOUT};
 use crate::core::facet::Facet;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
+use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
+use crate::platforms::kit::answer::foreign_text;
 
-/// Who tells what was learnt over HTTP.
+/// Origin of observations made over HTTP.
 pub const BY_API: &str = "discord.api";
-/// The method under which permissions are told, whichever way they were learnt: the newest complete answer replaces the
-/// one before.
-pub const PERMISSIONS: &str = "discord.permissions";
 
 /// Returns the identity that every guild needs.
 pub fn identity() -> Identity {
     Identity::named("discord/bot")
 }
 
-/// Says that the token was accepted, or is no longer. There is no third answer: bot tokens do not expire.
+/// Returns whether the token was accepted or refused. There is no third result: bot tokens do not expire.
 pub fn auth(valid: bool, reason: Option<&str>) -> Fact {
     Fact::Auth {
         identity: identity(),
@@ -33,42 +34,103 @@ pub fn auth(valid: bool, reason: Option<&str>) -> Fact {
             },
             expires_at: None,
             scopes: BTreeSet::new(),
+            rejected: false,
             reason: reason.map(str::to_owned),
         },
     }
 }
 
-/// Says how a transport was found.
+/// Returns the permissions of a guild without configured channels, where the guild-level permissions cover every action.
+pub fn of_guild(base: Permissions) -> [Fact; 2] {
+    let fields = BTreeMap::from([("permissionScope".to_owned(), "guild".to_owned())]);
+    let method = GUILD_METHOD.to_owned();
+    let grants = base.grants();
+    [Fact::Permissions { method, grants }, Fact::Profile { fields }]
+}
+
+/// Returns the permissions of a guild with configured channels: those that Discord checks in the guild from the guild, the
+/// others from the channels, as far as all of these could be evaluated.
+pub fn of_channels(base: Permissions, report: Report) -> Vec<Fact> {
+    let mut facts = vec![Fact::Permissions {
+        method: GUILD_METHOD.to_owned(),
+        grants: base.guild_grants(),
+    }];
+    if let Some(grants) = report.grants {
+        let method = CHANNEL_METHOD.to_owned();
+        facts.push(Fact::Permissions { method, grants });
+    }
+    let scope = report.scope.unwrap_or_else(|| "channels".to_owned());
+    let fields = BTreeMap::from([
+        ("permissionScope".to_owned(), scope),
+        ("channelPermissions".to_owned(), report.overview),
+    ]);
+    facts.push(Fact::Profile { fields });
+    facts
+}
+
+/// Returns permissions that were computed without a timeout, for a member that may be in one: what a timeout leaves is granted,
+/// what it takes is unknown.
+pub fn with_unclear_timeout(facts: Vec<Fact>) -> Vec<Fact> {
+    let left: BTreeSet<String> = Permissions::ALL
+        .without(Permissions::ADMINISTRATOR)
+        .in_timeout()
+        .names()
+        .into_iter()
+        .collect();
+    let mut facts = facts;
+    for fact in &mut facts {
+        if let Fact::Permissions { grants, .. } = fact {
+            let granted = std::mem::take(&mut grants.granted);
+            let (granted, unknown) = granted.into_iter().partition(|name| left.contains(name));
+            grants.granted = granted;
+            let unknown: BTreeSet<String> = unknown;
+            let reason = |name| (name, UNCLEAR_TIMEOUT.to_owned());
+            grants.unknown.extend(unknown.into_iter().map(reason));
+        }
+    }
+    facts
+}
+
+/// Returns the observed state of a transport.
 pub fn link(transport: Transport, state: LinkState) -> Fact {
     Fact::Connection { transport, state }
 }
 
-/// Says that the platform refuses and a person must act.
+/// The bot is not a member of the guild, or the guild does not exist: no such source, over a transport that works.
+pub fn not_in_guild(transport: Transport) -> [Fact; 2] {
+    let error = ErrorInfo::new("discord.not_in_guild", NOT_IN_GUILD);
+    [Fact::NoSuchSource { error }, link(transport, LinkState::Answered)]
+}
+
+/// Hint for a guild that the bot is not a member of.
+pub const NOT_IN_GUILD: &str = "the bot is not a member of this guild, or there is no such guild; invite it";
+
+/// Reports that the platform refuses access, which needs attention.
 pub fn refused(transport: Transport, code: &str, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     link(transport, LinkState::Refused { error })
 }
 
-/// Says that a transport failed in a way that heals by itself.
+/// Reports that a transport failed in a way that recovers by itself.
 pub fn down(transport: Transport, code: &str, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     link(transport, LinkState::Down { error })
 }
 
-/// Says that a question about a facet was not answered over a link that works.
+/// Reports that a facet could not be checked over a link that works.
 pub fn unanswered(facet: Facet, code: &str, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     Fact::Unanswered { facet, error }
 }
 
-/// Says that something went wrong without changing any verdict.
+/// Reports an error that does not change any verdict.
 pub fn problem(code: &str, message: &str) -> Fact {
     Fact::Problem {
         error: ErrorInfo::new(code, message),
     }
 }
 
-/// Returns the stable code of a failure; `None` where nothing was asked and so nothing was learnt.
+/// Returns the stable code of a failure; `None` where nothing was sent and so nothing was observed.
 pub fn code(error: &ApiError) -> Option<&str> {
     Some(match error {
         ApiError::TokenRefused { .. } => "discord.token_invalid",
@@ -89,16 +151,16 @@ pub fn code(error: &ApiError) -> Option<&str> {
         ApiError::EdgeBlocked { .. } => "discord.cloudflare_ban",
         ApiError::RateLimited { .. } => "discord.rate_limited",
         ApiError::Unavailable { code, .. } => code,
-        ApiError::Unreadable { .. } => "discord.unreadable",
+        ApiError::Unreadable { .. } | ApiError::Foreign { .. } => "discord.unreadable",
         ApiError::Rejected { .. } => "discord.rejected",
         ApiError::Held { .. } => return None,
     })
 }
 
-/// Returns what a failure to reach Discord at all means for every source that was to be looked at.
+/// Returns what a failed request to Discord means for every source that was to be probed.
 ///
-/// A limit, and a request that was never sent, change no verdict. Nothing here ever touches streams or permissions.
-pub fn of_failed_look(error: &ApiError, now: Timestamp) -> Vec<(Timestamp, Fact)> {
+/// A rate limit, and a request that was never sent, change no verdict. Nothing here ever affects streams or permissions.
+pub fn of_failed_probe(error: &ApiError, now: Timestamp) -> Vec<(Timestamp, Fact)> {
     let Some(code) = code(error) else {
         return Vec::new();
     };
@@ -119,11 +181,11 @@ pub fn of_failed_look(error: &ApiError, now: Timestamp) -> Vec<(Timestamp, Fact)
     }
 }
 
-/// What to do about a token that was refused.
+/// Hint for a token that was refused.
 pub const TOKEN_REFUSED: &str =
     "Discord refuses the bot token; give bitbrat the current one (nothing more is sent with this one)";
 
-/// Returns how a guild in the list presents itself. `mode` is how it is followed, which the list alone does not know.
+/// Returns the profile of a guild in the list. `mode` is how it is monitored, which the list alone does not contain.
 pub fn profile(guild: &ListedGuild, mode: &str) -> Fact {
     let mut fields = BTreeMap::from([("mode".to_owned(), mode.to_owned())]);
     if let Some(name) = guild.name.as_ref().filter(|name| !name.is_empty()) {
@@ -141,7 +203,7 @@ pub fn profile(guild: &ListedGuild, mode: &str) -> Fact {
     Fact::Profile { fields }
 }
 
-/// Turns a failure into the port's words.
+/// Converts a failure into the port's error.
 pub fn port_error(error: ApiError, operation: &'static str) -> PlatformError {
     let platform = PlatformName::Discord;
     match error {
@@ -171,6 +233,11 @@ pub fn port_error(error: ApiError, operation: &'static str) -> PlatformError {
             platform,
             operation,
             reason,
+        },
+        ApiError::Foreign { status } => PlatformError::Unreadable {
+            platform,
+            operation,
+            reason: foreign_text(platform, status),
         },
         ApiError::NotFound { message, .. } => PlatformError::Rejected {
             platform,
@@ -207,7 +274,7 @@ mod tests {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
     }
 
-    /// What a guild that was fine looks like after a look that failed with `error`.
+    /// Verdicts of a guild without problems after a probe that failed with `error`.
     fn after(error: &ApiError) -> (Status, Option<AuthStatus>, Option<String>) {
         let key = "discord:9001".parse().unwrap();
         let fine = [
@@ -216,11 +283,11 @@ mod tests {
         ];
         let observations: Vec<_> = fine
             .into_iter()
-            .chain(of_failed_look(error, at(10)))
+            .chain(of_failed_probe(error, at(10)))
             .map(|(at, fact)| Observation::new(&key, at, BY_API, fact))
             .collect();
         let record = SourceDocument::from_knowledge(key, Knowledge::of(&observations)).record();
-        assert!(record.permissions.is_empty());
+        assert!(record.held().is_empty());
         (
             record.status,
             record.auth_status,
@@ -279,6 +346,12 @@ mod tests {
             ),
             (
                 ApiError::Unreadable { reason: words() },
+                Disconnected,
+                Valid,
+                Some("discord.unreadable"),
+            ),
+            (
+                ApiError::Foreign { status: 400 },
                 Disconnected,
                 Valid,
                 Some("discord.unreadable"),

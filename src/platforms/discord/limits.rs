@@ -1,33 +1,35 @@
-//! How often Discord may be asked: buckets per route, the global limit, and the restraint that keeps an address from being
-//! banned. Pure: it says go, wait or leave it, and learns from what came back.
+//! Limits for requests to Discord: buckets per route, the global limit, and a limit that keeps an IP address from being
+//! banned. Pure: returns go, wait or hold, and is updated from responses.
 //!
-//! Nothing about a bucket is known beforehand; Discord tells it in headers and may change it at any time. What is fixed
-//! is ours: the pace, which stays well below the global 50 requests a second, and a share of the 10,000 invalid requests in
-//! 10 minutes that all bots of one address have together.
+//! Buckets are not known in advance; Discord sends them in headers and may change them at any time. Only two limits are fixed,
+//! by us: the request rate, which stays well below the global 50 requests a second, and a share of the 10,000 invalid requests
+//! in 10 minutes that all bots of one IP address have together.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::answer::{ApiError, BucketNews};
+use serde::{Deserialize, Serialize};
+
+use super::answer::{ApiError, BucketState};
 use crate::core::time::Timestamp;
 
 /// The window in which Discord counts invalid requests (ms).
 const INVALID_WINDOW: i64 = 600_000;
-/// First pause after Cloudflare turned us away without saying for how long, and the longest (ms).
-const EDGE_PAUSE: (i64, i64) = (300_000, 3_600_000);
-/// First pause after a resource was forbidden, and the longest (ms).
-const RESOURCE_PAUSE: (i64, i64) = (300_000, 3_600_000);
-/// Resets that lie closer together than this are one (ms).
+/// First hold after Cloudflare blocked us without a duration, and the longest (ms).
+const EDGE_HOLD: (i64, i64) = (300_000, 3_600_000);
+/// First hold after a resource was forbidden, and the longest (ms).
+const RESOURCE_HOLD: (i64, i64) = (300_000, 3_600_000);
+/// Resets that differ by less than this are the same window (ms).
 const SAME_WINDOW: i64 = 250;
-/// Buckets and resources remembered before expired ones are swept out.
+/// Number of buckets and resources at which expired ones are removed.
 const SWEEP_AT: usize = 4_096;
 
-/// What a request is counted as: a kind of request, and the guild or channel whose limit it shares.
+/// Rate limit scope of a request: its kind, and the guild or channel whose limit it shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Route {
-    /// The path with its parameters left out.
+    /// The path without its parameters.
     pub template: &'static str,
-    /// The guild or channel that it is about, if any.
+    /// The guild or channel of the request, if any.
     pub top: Option<u64>,
 }
 
@@ -36,30 +38,29 @@ pub struct Route {
 pub enum Admission {
     /// Now; it has been counted.
     Go,
-    /// Ask again then.
+    /// Ask again at this time.
     Wait(Timestamp),
-    /// Not in the foreseeable future.
+    /// Not in the near future.
     Hold {
-        /// Not before.
+        /// Earliest time to ask again.
         until: Timestamp,
-        /// Why.
         reason: &'static str,
     },
 }
 
-/// What is known about Discord's limits and our standing.
+/// State of Discord's limits and of our own.
 #[derive(Debug)]
 pub struct Limits {
     per_second: usize,
     invalid_budget: usize,
-    /// The bucket that a route was last seen in. Buckets are named without the guild or channel.
+    /// The last known bucket of a route. Buckets are named without the guild or channel.
     buckets_of: HashMap<&'static str, String>,
     buckets: HashMap<(String, Option<u64>), Bucket>,
     global: Option<Until>,
     sent: VecDeque<Timestamp>,
     invalid: VecDeque<Timestamp>,
     edge: Breaker,
-    resources: HashMap<String, Pause>,
+    resources: HashMap<String, Hold>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,10 +69,11 @@ struct Bucket {
     reset: Until,
 }
 
-/// The end of a wait, and how long it was to be: a clock that was set back must not make it longer.
-#[derive(Debug, Clone, Copy)]
-struct Until {
+/// The end of a wait, and its original duration: a clock that was ahead and is set back must not extend it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Until {
     at: Timestamp,
+    /// Milliseconds.
     span: i64,
 }
 
@@ -83,7 +85,7 @@ impl Until {
         }
     }
 
-    /// Returns when it ends, unless it has.
+    /// Returns when it ends, unless it has or was begun by a clock that was ahead.
     fn pending(self, now: Timestamp) -> Option<Timestamp> {
         (0..=self.span)
             .contains(&(self.at.millis_since(now) - 1))
@@ -96,32 +98,32 @@ impl Until {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Pause {
-    until: Timestamp,
-    /// How long it will be next time (ms).
+struct Hold {
+    until: Until,
+    /// Duration of the next hold (ms).
     next: i64,
 }
 
-/// Whether Cloudflare has turned this address away, and how often in a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Circuit breaker for blocks by Cloudflare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breaker {
-    /// Closed again from then on.
-    pub until: Timestamp,
-    /// Times in a row.
+    /// Closed again after this time.
+    pub until: Until,
+    /// Consecutive blocks.
     pub strikes: u32,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
         Self {
-            until: Timestamp::EPOCH,
+            until: Until::after(0, Timestamp::EPOCH),
             strikes: 0,
         }
     }
 }
 
 impl Limits {
-    /// Starts with nothing known. `per_second` bounds our own pace; after `invalid_budget` invalid requests in 10 minutes
+    /// Starts without any state. `per_second` bounds our own request rate; after `invalid_budget` invalid requests in 10 minutes
     /// nothing more is sent until some of them are that long ago.
     pub fn new(per_second: u32, invalid_budget: u32) -> Self {
         let size = |count: u32| usize::try_from(count.max(1)).unwrap_or(usize::MAX);
@@ -138,11 +140,11 @@ impl Limits {
         }
     }
 
-    /// Asks for permission to request `resource` (the path) as `route`.
+    /// Requests permission to send a request for `resource` (the path) as `route`.
     pub fn admit(&mut self, route: Route, resource: &str, now: Timestamp) -> Admission {
         let hold = |until, reason| Admission::Hold { until, reason };
-        if self.edge.until > now {
-            return hold(self.edge.until, "Cloudflare turned this address away");
+        if let Some(until) = self.edge.until.pending(now) {
+            return hold(until, "Cloudflare turned this address away");
         }
         forget(&mut self.invalid, now, INVALID_WINDOW);
         if self.invalid.len() >= self.invalid_budget {
@@ -152,8 +154,9 @@ impl Limits {
                 "too many requests were refused lately, and Discord bans addresses for that",
             );
         }
-        if let Some(pause) = self.resources.get(resource).filter(|pause| pause.until > now) {
-            return hold(pause.until, "this was forbidden a short while ago");
+        let forbidden = self.resources.get(resource);
+        if let Some(until) = forbidden.and_then(|pause| pause.until.pending(now)) {
+            return hold(until, "this was forbidden a short while ago");
         }
         if let Some(until) = self.global.and_then(|until| until.pending(now)) {
             return Admission::Wait(until);
@@ -173,12 +176,12 @@ impl Limits {
         Admission::Go
     }
 
-    /// Learns from the answer to a request that was sent.
+    /// Updates the limits from the response to a request.
     pub fn learn(
         &mut self,
         route: Route,
         resource: &str,
-        news: Option<BucketNews>,
+        news: Option<BucketState>,
         outcome: Result<(), &ApiError>,
         now: Timestamp,
     ) {
@@ -204,35 +207,49 @@ impl Limits {
                     None => self.global = Some(self.global.map_or(until, |known| known.later(until))),
                 }
             }
+            // Requests that were in flight when the hold began are refused by the same block, which counts once.
+            ApiError::EdgeBlocked {
+                retry_after: None, ..
+            } if self.edge.until.pending(now).is_some() => {}
             ApiError::EdgeBlocked { retry_after, .. } => {
                 let pause = retry_after.map_or_else(
                     || {
-                        EDGE_PAUSE
+                        EDGE_HOLD
                             .0
                             .saturating_mul(1 << self.edge.strikes.min(10))
-                            .min(EDGE_PAUSE.1)
+                            .min(EDGE_HOLD.1)
                     },
-                    millis,
+                    // A proxy may ask for a day; one request an hour costs little.
+                    |wait| millis(wait).min(EDGE_HOLD.1),
                 );
                 self.edge.strikes = self.edge.strikes.saturating_add(1);
-                self.edge.until = self.edge.until.max(now.plus_millis(pause));
+                let until = Until::after(pause, now);
+                let pending = self.edge.until.pending(now).is_some();
+                self.edge.until = if pending {
+                    self.edge.until.later(until)
+                } else {
+                    until
+                };
             }
             ApiError::Forbidden { .. } => {
                 if self.resources.len() >= SWEEP_AT {
-                    self.resources.retain(|_, pause| pause.until > now);
+                    self.resources
+                        .retain(|_, pause| pause.until.pending(now).is_some());
                 }
-                let pause = self.resources.entry(resource.to_owned()).or_insert(Pause {
-                    until: now,
-                    next: RESOURCE_PAUSE.0,
+                let pause = self.resources.entry(resource.to_owned()).or_insert(Hold {
+                    until: Until::after(0, now),
+                    next: RESOURCE_HOLD.0,
                 });
-                pause.until = now.plus_millis(pause.next);
-                pause.next = (pause.next * 2).min(RESOURCE_PAUSE.1);
+                if pause.until.pending(now).is_none() {
+                    pause.until = Until::after(pause.next, now);
+                    pause.next = (pause.next * 2).min(RESOURCE_HOLD.1);
+                }
             }
             _ => {}
         }
     }
 
-    /// Forgets that anything was forbidden; for when the guild's rules have changed.
+    /// Clears all holds on forbidden resources; used when the guild's rules have changed.
     pub fn forgive(&mut self) {
         self.resources.clear();
     }
@@ -244,12 +261,12 @@ impl Limits {
         (left, self.invalid_budget)
     }
 
-    /// Returns the state of the breaker, to be kept for the next process.
+    /// Returns the state of the breaker, to be stored for the next process.
     pub fn breaker(&self) -> Breaker {
         self.edge
     }
 
-    /// Takes over the state of the breaker from an earlier process.
+    /// Restores the state of the breaker from an earlier process.
     pub fn set_breaker(&mut self, breaker: Breaker) {
         self.edge = breaker;
     }
@@ -259,7 +276,7 @@ impl Limits {
         self.buckets.get_mut(&(name.clone(), route.top))
     }
 
-    fn learn_bucket(&mut self, route: Route, news: BucketNews, now: Timestamp) {
+    fn learn_bucket(&mut self, route: Route, news: BucketState, now: Timestamp) {
         if self.buckets.len() >= SWEEP_AT {
             self.buckets
                 .retain(|_, bucket| bucket.reset.pending(now).is_some());
@@ -270,7 +287,7 @@ impl Limits {
             remaining: news.remaining,
             reset,
         });
-        // Within one window answers may overtake each other; the lowest count is the newest.
+        // Within one window responses may arrive out of order; the lowest count is the newest.
         let same = reset.at.millis_since(bucket.reset.at).abs() < SAME_WINDOW;
         bucket.remaining = if same {
             bucket.remaining.min(news.remaining)
@@ -282,7 +299,7 @@ impl Limits {
 }
 
 fn forget(times: &mut VecDeque<Timestamp>, now: Timestamp, window: i64) {
-    // A clock that was set back must not keep old entries for ever.
+    // A clock that was set back must not keep old entries forever.
     while times
         .front()
         .is_some_and(|at| now.millis_since(*at) >= window || *at > now.plus_millis(window))
@@ -292,7 +309,7 @@ fn forget(times: &mut VecDeque<Timestamp>, now: Timestamp, window: i64) {
 }
 
 fn millis(duration: Duration) -> i64 {
-    // Rounded up: a wait that ends a fraction early is one more refused request.
+    // Rounded up: a wait that ends a fraction early costs one more refused request.
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
@@ -316,8 +333,8 @@ mod tests {
         Timestamp::from_millis(1_780_000_000_000 + millis)
     }
 
-    fn news(bucket: &str, remaining: u32, millis: u64) -> BucketNews {
-        BucketNews {
+    fn news(bucket: &str, remaining: u32, millis: u64) -> BucketState {
+        BucketState {
             bucket: bucket.into(),
             remaining,
             reset_after: Duration::from_millis(millis),
@@ -380,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_pace_is_kept() {
+    fn own_request_rate_is_limited() {
         let mut limits = Limits::new(3, 100);
         let burst: Vec<_> = (0..4).map(|n| limits.admit(LIST, "l", at(n))).collect();
         assert_eq!(burst[..3], [Admission::Go, Admission::Go, Admission::Go]);
@@ -392,6 +409,30 @@ mod tests {
         let mut limits = limits();
         limits.learn(guild(1), "g/1", Some(news("ab", 0, 750)), Ok(()), at(0));
         assert_eq!(limits.admit(guild(1), "g/1", at(-900_000)), Admission::Go);
+    }
+
+    #[test]
+    fn holds_begun_by_a_clock_that_was_ahead_are_void() {
+        let hour_ahead = at(3_600_000);
+        let blocked = ApiError::EdgeBlocked {
+            status: 429,
+            retry_after: Some(Duration::from_secs(1)),
+        };
+        let forbidden = ApiError::Forbidden {
+            code: 50_001,
+            message: String::new(),
+        };
+        for error in [&blocked, &forbidden] {
+            let mut limits = limits();
+            limits.learn(guild(1), "g/1", None, Err(error), hour_ahead);
+            assert_eq!(limits.admit(guild(1), "g/1", at(0)), Admission::Go, "{error:?}");
+            limits.learn(guild(1), "g/1", None, Err(error), at(0));
+            let held = limits.admit(guild(1), "g/1", at(10));
+            assert!(
+                matches!(held, Admission::Hold { until, .. } if until < hour_ahead),
+                "{held:?}"
+            );
+        }
     }
 
     #[test]
@@ -415,7 +456,30 @@ mod tests {
         }
         limits.learn(LIST, "l", None, Ok(()), now);
         limits.learn(LIST, "l", None, Err(&blocked(Some(Duration::from_secs(7)))), now);
-        assert_eq!(limits.breaker().until, now.plus_secs(7), "its own word counts");
+        assert_eq!(
+            limits.breaker().until,
+            Until::after(7_000, now),
+            "its own word counts"
+        );
+    }
+
+    #[test]
+    fn requests_in_flight_count_one_block() {
+        let mut limits = limits();
+        let blocked = ApiError::EdgeBlocked {
+            status: 403,
+            retry_after: None,
+        };
+        let forbidden = ApiError::Forbidden {
+            code: 50_001,
+            message: String::new(),
+        };
+        for millis in 0..4 {
+            limits.learn(LIST, "l", None, Err(&blocked), at(millis));
+            limits.learn(guild(1), "g/1", None, Err(&forbidden), at(millis));
+        }
+        assert_eq!(limits.breaker().until, Until::after(300_000, at(0)));
+        assert_eq!(limits.admit(guild(1), "g/1", at(300_000)), Admission::Go);
     }
 
     #[test]
@@ -449,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forbidden_is_left_alone_longer_each_time_until_it_is_allowed() {
+    fn forbidden_route_backs_off_longer_until_permitted() {
         let mut limits = limits();
         let forbidden = ApiError::Forbidden {
             code: 50_001,

@@ -1,35 +1,38 @@
-//! Finds guilds in the list of the bot's guilds, with as few pages as there can be, and never takes a guild for absent
-//! that the list has not left out. Pure: it says which page to ask for and learns from what came.
+//! Finds guilds in the list of the bot's guilds with a minimum of pages, and never reports a guild as absent unless the list
+//! proves it. Pure: returns which page to request and processes the received pages.
 //!
-//! The list is sorted by id and paged by `after=<id>`, so a page can start right before the first guild that is wanted.
+//! The list is sorted by id and paged by `after=<id>`, so a page can start right before the first guild that is searched for.
 
 use std::collections::BTreeSet;
 
-use super::wire::ListedGuild;
+use serde_json::Value;
 
-/// The most guilds that Discord puts on one page.
+use super::wire::{ListedGuild, Rows};
+use crate::platforms::kit::lenient::id_of;
+
+/// Maximum number of guilds that Discord puts on one page.
 pub const PAGE: usize = 200;
 
-/// A walk through the list in search of some guilds.
+/// A search for some guilds in the list.
 #[derive(Debug)]
 pub struct Walk {
     missing: BTreeSet<u64>,
     last_seen: u64,
 }
 
-/// What a page told.
+/// Result of a page.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Guilds that were wanted and are listed.
+    /// Searched guilds that are listed.
     pub listed: Vec<ListedGuild>,
-    /// Guilds that were wanted and are certainly not in the list.
+    /// Searched guilds that are certainly not in the list.
     pub absent: Vec<u64>,
-    /// Guilds of which nothing can be said, because the list does not page as documented.
+    /// Guilds without a result, because rows cannot be parsed or the list is not paged as documented.
     pub unclear: Vec<u64>,
 }
 
 impl Walk {
-    /// Looks for `wanted`.
+    /// Starts a search for `wanted`.
     pub fn new(wanted: impl IntoIterator<Item = u64>) -> Self {
         Self {
             missing: wanted.into_iter().collect(),
@@ -37,27 +40,32 @@ impl Walk {
         }
     }
 
-    /// Returns how many pages it takes at most, if all guilds are listed.
+    /// Returns the maximum number of pages, if all guilds are listed.
     pub fn expected(&self) -> usize {
         self.missing.len().div_ceil(PAGE)
     }
 
-    /// Returns the `after` of the next page, or `None` when all is known.
+    /// Returns the `after` of the next page, or `None` when the search is complete.
     pub fn after(&self) -> Option<u64> {
         let first = *self.missing.first()?;
         Some(self.last_seen.max(first.saturating_sub(1)))
     }
 
-    /// Returns what has not been told of yet.
+    /// Returns the guilds without a result so far.
     pub fn left(&self) -> impl Iterator<Item = u64> + '_ {
         self.missing.iter().copied()
     }
 
-    /// Learns from the page that was asked for with `after`.
-    pub fn learn(&mut self, after: u64, page: Vec<ListedGuild>) -> Found {
-        let size = page.len();
-        let last = page.iter().map(|guild| guild.id.0).max();
+    /// Processes the page that was requested with `after`.
+    pub fn learn(&mut self, after: u64, page: Rows<ListedGuild>) -> Found {
+        let size = page.read.len() + page.unread.len();
+        let of_row = |row: &Value| id_of(row.get("id")?)?.parse::<u64>().ok();
+        // A row that cannot be parsed is about the guild whose id it contains, or possibly about any guild.
+        let unread: Vec<Option<u64>> = page.unread.iter().map(of_row).collect();
+        let read = page.read.iter().map(|guild| guild.id.0);
+        let last = read.chain(unread.iter().copied().flatten()).max();
         let listed = page
+            .read
             .into_iter()
             .filter(|guild| self.missing.remove(&guild.id.0))
             .collect();
@@ -65,11 +73,28 @@ impl Walk {
             listed,
             ..Found::default()
         };
+        for guild in unread.iter().copied().flatten() {
+            if self.missing.remove(&guild) {
+                found.unclear.push(guild);
+            }
+        }
+        let anyones = unread.contains(&None);
+        self.conclude(after, size, last, &mut found);
+        if anyones {
+            found.unclear.append(&mut found.absent);
+        }
+        found
+    }
+
+    /// Evaluates a page of `size` rows up to the id `last`.
+    fn conclude(&mut self, after: u64, size: usize, last: Option<u64>, found: &mut Found) {
         match last {
-            // A short page may be the last one or a server's own idea of a page; only an empty one is surely the end.
+            // A page on which no row can be parsed is not the end of the list.
+            None if size > 0 => found.unclear.extend(std::mem::take(&mut self.missing)),
+            // A short page may be the last one or a server's own page size; only an empty one is certainly the end.
             None => found.absent.extend(std::mem::take(&mut self.missing)),
             Some(last) if last <= after => {
-                // The server does not know `after`. When everything fits onto one page, that is the whole list.
+                // The server ignores `after`. When everything fits on one page, that is the whole list.
                 let rest = std::mem::take(&mut self.missing);
                 if size < PAGE {
                     found.absent.extend(rest);
@@ -83,7 +108,6 @@ impl Walk {
                 self.last_seen = last;
             }
         }
-        found
     }
 }
 
@@ -92,13 +116,31 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn listed(ids: impl IntoIterator<Item = u64>) -> Vec<ListedGuild> {
-        ids.into_iter()
-            .map(|id| serde_json::from_value(json!({"id": id.to_string()})).unwrap())
-            .collect()
+    fn listed(ids: impl IntoIterator<Item = u64>) -> Rows<ListedGuild> {
+        let rows: Vec<_> = ids.into_iter().map(|id| json!({"id": id.to_string()})).collect();
+        serde_json::from_value(json!(rows)).unwrap()
     }
 
-    /// Walks through a server that lists `all` and serves pages of at most `cap`.
+    #[test]
+    fn a_guild_is_not_absent_when_a_row_cannot_be_read() {
+        for (row, unclear) in [
+            (json!({"id": null}), vec![20, 30]),
+            (json!([]), vec![20, 30]),
+            (json!({"id": "20", "permissions": 7, "name": "x"}), vec![]),
+        ] {
+            let mut walk = Walk::new([10, 20, 30]);
+            let page = serde_json::from_value(json!([{"id": "10"}, row, {"id": "40"}])).unwrap();
+            let found = walk.learn(9, page);
+            assert_eq!(found.listed[0].id.0, 10);
+            assert_eq!(found.unclear, unclear, "{row}");
+            assert_eq!(found.absent.is_empty(), !unclear.is_empty(), "{row}");
+        }
+        let mut walk = Walk::new([10]);
+        let found = walk.learn(9, serde_json::from_value(json!([{}])).unwrap());
+        assert_eq!((found.absent, found.unclear), (vec![], vec![10]));
+    }
+
+    /// Searches on a server that lists `all` and serves pages of at most `cap`.
     fn walk(wanted: &[u64], all: &[u64], cap: usize) -> (Vec<u64>, Vec<u64>, usize) {
         let mut walk = Walk::new(wanted.iter().copied());
         let (mut found, mut absent, mut calls) = (Vec::new(), Vec::new(), 0);
@@ -144,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_page_is_believed_only_when_all_fits_onto_one_page() {
+    fn unpaged_listing_is_accepted_only_if_it_fits_one_page() {
         let mut small = Walk::new([2, 900]);
         assert_eq!(small.learn(1, listed([1, 2, 3])).listed.len(), 1);
         let after = small.after().unwrap();

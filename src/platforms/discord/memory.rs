@@ -1,37 +1,38 @@
-//! What must outlive a process to keep Discord from punishing the bot: dead tokens, bans, and spent Identifies.
+//! State that must outlive a process to prevent penalties from Discord: invalid tokens, bans, and spent Identifies.
 //!
-//! One small JSON file in the state directory, written by several processes under a lock. It holds fingerprints, never
-//! tokens. Without a directory everything is remembered in the process only.
+//! One small JSON file in the state directory, written by several processes under a lock. It contains fingerprints, never
+//! tokens. Without a directory the state is kept in the process only.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::limits::Breaker;
 use crate::core::time::Timestamp;
-use crate::files::make_private_dir;
+use crate::files::{self, Access, Durability, make_private_dir};
 
-/// The file in the state directory.
 const FILE: &str = "discord.json";
-/// Dead tokens remembered; the longest silent ones are forgotten first.
+/// Maximum number of invalid tokens; those refused longest ago are removed first.
 const DEAD_TOKENS: usize = 32;
+/// Maximum number of accepted tokens; the oldest are removed first.
+const ACCEPTED_TOKENS: usize = 32;
 /// How long after the last refusal one more try is allowed (ms). Discord names no number; ours costs at most 24 requests a
 /// day.
 const RETRY_DEAD: i64 = 3_600_000;
 /// The window of Discord's limit of Identifies (ms).
 const DAY: i64 = 86_400_000;
 
-/// The memory of all bitbrat processes that share a state directory.
+/// State of all bitbrat processes that share a state directory.
 #[derive(Debug)]
 pub struct Memory {
     dir: Option<PathBuf>,
-    /// What could not be written, if anything; it then counts instead of the file.
+    /// State that could not be written, if any; it then takes precedence over the file.
     unwritten: Mutex<Option<Remembered>>,
 }
 
@@ -40,8 +41,10 @@ pub struct Memory {
 struct Remembered {
     /// By fingerprint of the token.
     dead_tokens: BTreeMap<String, DeadToken>,
-    /// By host.
-    blocked: BTreeMap<String, Blocked>,
+    /// When a token was first accepted, by its fingerprint. A token that was never accepted cannot have been revoked.
+    accepted_tokens: BTreeMap<String, Timestamp>,
+    /// Blocks by Cloudflare, by host.
+    blocked: BTreeMap<String, Breaker>,
     /// Times of Identifies by bot.
     identifies: BTreeMap<String, Vec<Timestamp>>,
 }
@@ -56,16 +59,10 @@ pub struct DeadToken {
     tried_at: Timestamp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Blocked {
-    until: Timestamp,
-    strikes: u32,
-}
-
-/// How a token stands before anything is sent with it.
+/// Status of a token before it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Nothing speaks against it.
+pub enum TokenStatus {
+    /// It was not refused.
     Good,
     /// It was refused; nothing may be sent.
     Dead(DeadToken),
@@ -76,26 +73,24 @@ pub enum Standing {
 /// Why no Identify may be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum NoIdentify {
-    /// Our own daily share is spent.
+    /// Our own daily share is used up.
     #[error(
         "{used} Identifies were sent within a day, as many as we allow ourselves; the next is free at {until}"
     )]
     Spent {
-        /// How many.
         used: usize,
         /// When the oldest leaves the window.
         until: Timestamp,
     },
-    /// It could not be put on record, so it must not happen.
+    /// It could not be recorded, so it must not be sent.
     #[error("the Identify cannot be put on record")]
     Unrecorded {
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
-/// Returns what identifies a token without telling it.
+/// Returns a fingerprint that identifies a token without revealing it.
 pub fn fingerprint(token: &SecretString) -> String {
     let text = format!("bitbrat discord token\n{}", token.expose_secret());
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
@@ -108,7 +103,7 @@ pub fn fingerprint(token: &SecretString) -> String {
 }
 
 impl Memory {
-    /// Remembers in `dir`, or in this process only.
+    /// Stores state in `dir`, or in this process only.
     pub fn new(dir: Option<PathBuf>) -> Self {
         Self {
             dir,
@@ -121,22 +116,22 @@ impl Memory {
         self.dir.as_deref()
     }
 
-    /// Says whether the token with `fingerprint` may be used, claiming the one try when there is one.
-    pub fn standing(&self, fingerprint: &str, now: Timestamp) -> Standing {
+    /// Returns whether the token with `fingerprint` may be used, claiming the one try when there is one.
+    pub fn token_status(&self, fingerprint: &str, now: Timestamp) -> TokenStatus {
         let Some(dead) = self.dead(fingerprint) else {
-            return Standing::Good;
+            return TokenStatus::Good;
         };
-        if now.millis_since(dead.tried_at) < RETRY_DEAD {
-            return Standing::Dead(dead);
+        if dead.tried_at.is_recent(RETRY_DEAD - 1, now) {
+            return TokenStatus::Dead(dead);
         }
         let claimed = self.change(|memory| {
             let dead = memory.dead_tokens.get_mut(fingerprint)?;
-            (now.millis_since(dead.tried_at) >= RETRY_DEAD).then(|| dead.tried_at = now)
+            (!dead.tried_at.is_recent(RETRY_DEAD - 1, now)).then(|| dead.tried_at = now)
         });
         match claimed {
-            Ok(Some(())) => Standing::MayTryOnce(dead),
-            // Another process was faster, or the claim cannot be kept.
-            Ok(None) | Err(_) => Standing::Dead(dead),
+            Ok(Some(())) => TokenStatus::MayTryOnce(dead),
+            // Another process was faster, or the claim cannot be stored.
+            Ok(None) | Err(_) => TokenStatus::Dead(dead),
         }
     }
 
@@ -145,7 +140,7 @@ impl Memory {
         self.read().dead_tokens.get(fingerprint).copied()
     }
 
-    /// Remembers that the token was refused at `at`.
+    /// Records that the token was refused at `at`.
     pub fn token_refused(&self, fingerprint: &str, at: Timestamp) -> io::Result<()> {
         self.change(|memory| {
             let dead = DeadToken {
@@ -163,49 +158,53 @@ impl Memory {
         })
     }
 
-    /// Forgets that the token was ever refused.
-    pub fn token_accepted(&self, fingerprint: &str) -> io::Result<()> {
-        if !self.read().dead_tokens.contains_key(fingerprint) {
+    /// Records that the token was accepted at `at` and clears its refusal.
+    pub fn token_accepted(&self, fingerprint: &str, at: Timestamp) -> io::Result<()> {
+        let known = self.read();
+        if known.accepted_tokens.contains_key(fingerprint) && !known.dead_tokens.contains_key(fingerprint) {
             return Ok(());
         }
         self.change(|memory| {
             memory.dead_tokens.remove(fingerprint);
+            memory.accepted_tokens.entry(fingerprint.to_owned()).or_insert(at);
+            while memory.accepted_tokens.len() > ACCEPTED_TOKENS {
+                let oldest = memory.accepted_tokens.iter().min_by_key(|(_, at)| **at);
+                let Some(oldest) = oldest.map(|(fingerprint, _)| fingerprint.clone()) else {
+                    break;
+                };
+                memory.accepted_tokens.remove(&oldest);
+            }
         })
     }
 
-    /// Returns how Cloudflare last treated us at `host`.
-    pub fn breaker(&self, host: &str) -> Breaker {
-        self.read()
-            .blocked
-            .get(host)
-            .map_or_else(Breaker::default, |blocked| Breaker {
-                until: blocked.until,
-                strikes: blocked.strikes,
-            })
+    /// Returns whether the token was ever accepted.
+    pub fn was_accepted(&self, fingerprint: &str) -> bool {
+        self.read().accepted_tokens.contains_key(fingerprint)
     }
 
-    /// Remembers how Cloudflare treats us at `host`.
+    /// Returns the state of the breaker for `host`.
+    pub fn breaker(&self, host: &str) -> Breaker {
+        self.read().blocked.get(host).copied().unwrap_or_default()
+    }
+
+    /// Stores the state of the breaker for `host`.
     pub fn set_breaker(&self, host: &str, breaker: Breaker) -> io::Result<()> {
         self.change(|memory| {
             if breaker.strikes == 0 {
                 memory.blocked.remove(host);
             } else {
-                let blocked = Blocked {
-                    until: breaker.until,
-                    strikes: breaker.strikes,
-                };
-                memory.blocked.insert(host.to_owned(), blocked);
+                memory.blocked.insert(host.to_owned(), breaker);
             }
         })
     }
 
-    /// Puts one more Identify of `bot` on record, unless `cap` of them were sent within the last 24 hours.
+    /// Records one more Identify of `bot`, unless `cap` of them were sent within the last 24 hours.
     ///
-    /// The record comes first: an Identify that is not on record is never sent, one that is may never be.
+    /// It is recorded first: an Identify that is not recorded is never sent, a recorded one might not be.
     pub fn claim_identify(&self, bot: &str, cap: usize, now: Timestamp) -> Result<(), NoIdentify> {
         let claimed = self.change(|memory| {
             let sent = memory.identifies.entry(bot.to_owned()).or_default();
-            // What lies in the future was written before the clock was set back and counts until it has passed.
+            // A time in the future was written before the clock was set back and counts until it has passed.
             sent.retain(|at| now.millis_since(*at) < DAY);
             if sent.len() >= cap {
                 let oldest = sent.iter().min().copied().unwrap_or(now);
@@ -221,14 +220,14 @@ impl Memory {
         }
     }
 
-    /// Returns how many Identifies of `bot` are on record for the last 24 hours.
+    /// Returns how many Identifies of `bot` are recorded for the last 24 hours.
     pub fn identifies(&self, bot: &str, now: Timestamp) -> usize {
         self.read().identifies.get(bot).map_or(0, |sent| {
             sent.iter().filter(|at| now.millis_since(**at) < DAY).count()
         })
     }
 
-    /// Returns when the newest Identify of `bot` was put on record.
+    /// Returns when the newest Identify of `bot` was recorded.
     pub fn last_identify(&self, bot: &str) -> Option<Timestamp> {
         self.read().identifies.get(bot)?.iter().max().copied()
     }
@@ -237,14 +236,17 @@ impl Memory {
         if let Some(unwritten) = self.unwritten().clone() {
             return unwritten;
         }
-        let bytes = self.dir.as_ref().and_then(|dir| fs::read(dir.join(FILE)).ok());
-        // A file that cannot be read is as good as none: it is written anew, and Discord's own limits still hold.
+        let bytes = self
+            .dir
+            .as_ref()
+            .and_then(|dir| files::read_input(&dir.join(FILE), files::LARGE).ok());
+        // An unreadable file is treated as absent: it is rewritten, and Discord's own limits still apply.
         bytes
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default()
     }
 
-    /// Changes the memory under the lock of all processes. What cannot be written is still remembered in this process.
+    /// Changes the state under the lock of all processes. If the write fails, the change is still kept in this process.
     fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> io::Result<T> {
         let Some(dir) = &self.dir else {
             return Ok(change(self.unwritten().get_or_insert_default()));
@@ -258,28 +260,21 @@ impl Memory {
     }
 
     fn unwritten(&self) -> MutexGuard<'_, Option<Remembered>> {
-        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unwritten.lock()
     }
 }
 
-/// Replaces the file as a whole, so that a reader never sees half of it.
+/// Replaces the file atomically, so that no reader sees a partial file.
 fn write(dir: &Path, memory: &Remembered) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    serde_json::to_writer_pretty(&mut file, memory)?;
-    file.flush()?;
-    file.as_file().sync_all()?;
-    file.persist(dir.join(FILE))?;
-    Ok(())
+    files::write(&dir.join(FILE), Access::Owner, Durability::Durable, |file| {
+        Ok(serde_json::to_writer_pretty(file, memory)?)
+    })
 }
 
-/// Waits for the lock that all processes take before they write.
+/// Waits for the lock that all processes acquire before they write.
 fn lock(dir: &Path) -> io::Result<File> {
     make_private_dir(dir)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join("discord.lock"))?;
+    let file = files::open_lock(&dir.join("discord.lock"))?;
     file.lock()?;
     Ok(file)
 }
@@ -297,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_tells_tokens_apart_and_nothing_else() {
+    fn fingerprint_distinguishes_tokens_without_revealing_them() {
         let one = fingerprint(&SecretString::from("abc.def.ghi"));
         assert_eq!(one.len(), 32);
         assert!(!one.contains("abc"));
@@ -305,45 +300,60 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_token_stays_dead_in_the_next_process_and_may_be_tried_once_an_hour() {
+    fn rejected_token_persists_and_is_retried_once_an_hour() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(in_dir(&dir).standing("aa", at(0)), Standing::Good);
+        assert_eq!(in_dir(&dir).token_status("aa", at(0)), TokenStatus::Good);
         in_dir(&dir).token_refused("aa", at(0)).unwrap();
         assert!(
-            matches!(in_dir(&dir).standing("aa", at(3_599)), Standing::Dead(dead) if dead.refused_at == at(0))
+            matches!(in_dir(&dir).token_status("aa", at(3_599)), TokenStatus::Dead(dead) if dead.refused_at == at(0))
         );
         assert_eq!(
-            in_dir(&dir).standing("bb", at(1)),
-            Standing::Good,
+            in_dir(&dir).token_status("bb", at(1)),
+            TokenStatus::Good,
             "another token"
         );
         assert!(matches!(
-            in_dir(&dir).standing("aa", at(3_600)),
-            Standing::MayTryOnce(_)
+            in_dir(&dir).token_status("aa", at(3_600)),
+            TokenStatus::MayTryOnce(_)
         ));
         assert!(matches!(
-            in_dir(&dir).standing("aa", at(3_601)),
-            Standing::Dead(_)
+            in_dir(&dir).token_status("aa", at(3_601)),
+            TokenStatus::Dead(_)
         ));
-        in_dir(&dir).token_accepted("aa").unwrap();
-        assert_eq!(in_dir(&dir).standing("aa", at(3_602)), Standing::Good);
+        in_dir(&dir).token_accepted("aa", at(3_602)).unwrap();
+        assert_eq!(in_dir(&dir).token_status("aa", at(3_602)), TokenStatus::Good);
     }
 
     #[test]
-    fn without_a_directory_the_process_itself_remembers() {
+    fn token_that_was_accepted_once_stays_known_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!in_dir(&dir).was_accepted("aa"));
+        in_dir(&dir).token_accepted("aa", at(0)).unwrap();
+        in_dir(&dir).token_refused("aa", at(1)).unwrap();
+        assert!(in_dir(&dir).was_accepted("aa"));
+        for n in 0..50 {
+            in_dir(&dir)
+                .token_accepted(&format!("token-{n}"), at(10 + n))
+                .unwrap();
+        }
+        assert!(in_dir(&dir).was_accepted("token-49") && !in_dir(&dir).was_accepted("aa"));
+    }
+
+    #[test]
+    fn without_directory_rejection_is_kept_in_memory() {
         let memory = Memory::new(None);
         memory.token_refused("aa", at(0)).unwrap();
-        assert!(matches!(memory.standing("aa", at(1)), Standing::Dead(_)));
+        assert!(matches!(memory.token_status("aa", at(1)), TokenStatus::Dead(_)));
     }
 
     #[test]
-    fn a_directory_that_cannot_be_written_silences_this_process_and_forbids_identifies() {
+    fn unwritable_directory_keeps_rejection_and_blocks_identify() {
         let dir = tempfile::tempdir().unwrap();
         let blocked = dir.path().join("file");
-        fs::write(&blocked, "").unwrap();
+        std::fs::write(&blocked, "").unwrap();
         let memory = Memory::new(Some(blocked));
         assert!(memory.token_refused("aa", at(0)).is_err());
-        assert!(matches!(memory.standing("aa", at(1)), Standing::Dead(_)));
+        assert!(matches!(memory.token_status("aa", at(1)), TokenStatus::Dead(_)));
         assert!(matches!(
             memory.claim_identify("4001", 50, at(0)),
             Err(NoIdentify::Unrecorded { .. })
@@ -353,10 +363,13 @@ mod tests {
     #[test]
     fn a_broken_file_is_as_good_as_none() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE), "{\"deadTokens\":").unwrap();
-        assert_eq!(in_dir(&dir).standing("aa", at(0)), Standing::Good);
+        std::fs::write(dir.path().join(FILE), "{\"deadTokens\":").unwrap();
+        assert_eq!(in_dir(&dir).token_status("aa", at(0)), TokenStatus::Good);
         in_dir(&dir).token_refused("aa", at(0)).unwrap();
-        assert!(matches!(in_dir(&dir).standing("aa", at(1)), Standing::Dead(_)));
+        assert!(matches!(
+            in_dir(&dir).token_status("aa", at(1)),
+            TokenStatus::Dead(_)
+        ));
     }
 
     #[test]

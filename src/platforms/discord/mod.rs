@@ -1,7 +1,7 @@
-//! Discord: a source is a guild that the bot attends.
+//! Discord: a source is a guild that the bot works in.
 //!
-//! Looks go over REST ([`DiscordPlatform`]); they never open a gateway session. What Discord documents, and what it punishes,
-//! is cited where it is obeyed.
+//! Probes use REST ([`DiscordPlatform`]); they never open a gateway session. Discord's rules and penalties are cited where the
+//! code follows them.
 
 mod answer;
 mod bots;
@@ -12,18 +12,19 @@ mod facts;
 pub mod gateway;
 mod limits;
 mod listing;
-mod look;
 mod memory;
 mod options;
 pub mod permissions;
+mod probe;
 mod rest;
 mod streams;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use url::Url;
@@ -31,38 +32,39 @@ use url::Url;
 use self::bots::Together;
 use self::connection::Connection;
 use self::gateway::{GatewayListener, GatewayOptions};
-use self::look::Look;
 use self::memory::Memory;
-use self::rest::{Rest, RestOptions, Tally};
-use super::{Budget, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
+use self::probe::ProbeRun;
+use self::rest::{Rest, RestOptions};
+use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem, RateLimit};
 use crate::clock::{Chance, Clock};
-use crate::core::observation::{Identity, Observation, Transport};
+use crate::core::observation::{ErrorInfo, Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
+use crate::platforms::kit::meter::Meter;
 use crate::tokens::TokenStore;
 
 pub use connection::{BotUser, SessionStarts};
 pub use options::{DiscordOptions, GuildOptions, HOME_PAGE, StreamFrom, bot};
 
-/// Looks at Discord.
+/// The Discord adapter.
 pub struct DiscordPlatform {
     options: DiscordOptions,
     api_url: Url,
     clock: Arc<dyn Clock>,
     chance: Chance,
     memory: Arc<Memory>,
-    /// Where the token may be replaced while we run.
+    /// Store in which the token may be replaced at run time.
     tokens: Option<Arc<dyn TokenStore>>,
     connection: RwLock<Option<Arc<Connection>>>,
-    /// What is configured about guilds; a changed configuration replaces it.
+    /// Configuration of guilds; a changed configuration replaces it.
     guilds: RwLock<Arc<BTreeMap<u64, GuildOptions>>>,
     /// The bots of guilds that have one of their own.
     others: RwLock<BTreeMap<u64, Arc<Connection>>>,
-    /// Counts the tokens.
+    /// Incremented with each new token.
     epoch: watch::Sender<u64>,
 }
 
 impl DiscordPlatform {
-    /// Prepares looking at Discord; nothing is sent yet. Without a token every look says so.
+    /// Creates the adapter; nothing is sent yet. Without a token every probe reports that it is missing.
     pub fn new(
         options: DiscordOptions,
         clock: Arc<dyn Clock>,
@@ -90,28 +92,28 @@ impl DiscordPlatform {
         Ok(platform)
     }
 
-    /// From now on looks into `tokens` before each look, since a token may be replaced while we run.
+    /// Sets a store that is read before each probe, since a token may be replaced at run time.
     #[must_use]
     pub fn following(mut self, tokens: Arc<dyn TokenStore>) -> Self {
         self.tokens = Some(tokens);
         self
     }
 
-    /// Uses another token from now on: everything that held the old one is built anew, and nothing that was found out about
-    /// the old one counts.
+    /// Switches to another token: everything that used the old one is rebuilt, and all observations about the old one are
+    /// discarded.
     pub fn use_token(&self, token: &SecretString) -> Result<(), PlatformError> {
         let token = clean(token)?;
         if self.connection().is_some_and(|known| known.uses(&token)) {
             return Ok(());
         }
         let connection = self.connect(bot(), token);
-        let mut slot = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.connection.write();
         *slot = Some(Arc::new(connection));
         self.epoch.send_modify(|epoch| *epoch += 1);
         Ok(())
     }
 
-    /// Prepares to ask as the bot that `token` belongs to.
+    /// Prepares a connection as the bot that `token` belongs to.
     fn connect(&self, identity: Identity, token: SecretString) -> Connection {
         let options = &self.options;
         let rest = RestOptions {
@@ -127,40 +129,36 @@ impl DiscordPlatform {
         Connection::new(identity, Rest::new(rest, memory, clock, self.chance.clone()))
     }
 
-    /// Tells when there is another token.
+    /// Returns a receiver that is notified when the token changes.
     pub fn token_changes(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()
     }
 
     fn connection(&self) -> Option<Arc<Connection>> {
-        self.connection
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.connection.read().clone()
     }
 
-    /// Checks the token with one request and returns whose it is; sends nothing when it is known to be dead.
+    /// Checks the token with one request and returns its user; sends nothing when the token is known to be invalid.
     pub async fn whoami(&self) -> Result<BotUser, PlatformError> {
         self.connected()?.whoami().await
     }
 
-    /// Returns the id of the application that a guild's bot belongs to, which an invite link names; `None` when it cannot be
-    /// had.
+    /// Returns the id of the application that a guild's bot belongs to, which an invite link contains; `None` when it cannot be
+    /// determined.
     pub async fn application_id(&self, guild: &SourceKey) -> Option<String> {
         self.renew().await;
         let connection = self.bot_of(guild)?;
-        let application = connection.application(&Tally::default()).await.ok()?;
+        let application = connection.application(&Meter::silent()).await.ok()?;
         Some(application.to_string())
     }
 
-    /// Returns how many gateway sessions were begun within a day by programs that share our state directory, and how many
-    /// may still be begun by anybody. Begins none.
+    /// Returns how many gateway sessions were begun within a day by programs that share our state directory, and how many may
+    /// still be begun with this token. Begins none.
     pub async fn session_starts(&self) -> Result<SessionStarts, PlatformError> {
         self.connected()?.session_starts(self.clock.now()).await
     }
 
-    /// Prepares listening to the gateway with the same token, limits and memory. For `watch` only: each session that it
-    /// begins is one of few.
+    /// Prepares a gateway listener with the same token, limits and memory. For `watch` only: session starts are limited.
     pub fn listener(&self, options: GatewayOptions) -> Result<GatewayListener, PlatformError> {
         let connection = self.connected()?;
         let chance = self.chance.clone();
@@ -178,13 +176,13 @@ impl DiscordPlatform {
         self.connection().ok_or_else(|| not_configured(NO_TOKEN))
     }
 
-    /// Goes by what is configured about guilds now. Looks in progress finish with what they began with.
+    /// Applies a changed configuration of guilds. Probes in progress finish with the previous one.
     pub fn configure(&self, guilds: BTreeMap<u64, GuildOptions>) {
-        *self.guilds.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(guilds);
+        *self.guilds.write() = Arc::new(guilds);
     }
 
     fn guilds(&self) -> Arc<BTreeMap<u64, GuildOptions>> {
-        Arc::clone(&self.guilds.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.guilds.read())
     }
 }
 
@@ -194,8 +192,18 @@ impl Platform for DiscordPlatform {
         PlatformName::Discord
     }
 
-    fn budgets(&self) -> Vec<Budget> {
-        let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner);
+    fn needing(&self, identity: &Identity, sources: &[SourceKey]) -> Vec<SourceKey> {
+        let others = self.others();
+        let has_own_bot =
+            |source: &SourceKey| source.id().parse().is_ok_and(|id: u64| others.contains_key(&id));
+        let needing = sources
+            .iter()
+            .filter(|source| identity.concerns(source) && (*identity != bot() || !has_own_bot(source)));
+        needing.cloned().collect()
+    }
+
+    fn rate_limits(&self) -> Vec<RateLimit> {
+        let connection = self.connection.read();
         connection
             .as_ref()
             .map_or_else(Vec::new, |connection| vec![connection.rest.refusals_left()])
@@ -243,11 +251,13 @@ impl Platform for DiscordPlatform {
                 let fact = facts::refused(Transport::Api, "config.token", NO_TOKEN);
                 sink.observe(Observation::new(key, now, facts::BY_API, fact));
             }
-            summary.problems.push(format!("Discord needs {NO_TOKEN}"));
+            let error = ErrorInfo::new("config.token", NO_TOKEN);
+            let problem = Problem::of_platform(format!("Discord needs {NO_TOKEN}"));
+            summary.problems.push(problem.caused_by(error));
         }
         let together = Together::new(sink);
         for (bot, guilds) in bots.values() {
-            let look = Look::new(self, bot, probes, guilds, &together).run().await;
+            let look = ProbeRun::new(self, bot, probes, guilds, &together).run().await;
             together.next();
             summary.calls += look.calls;
             summary.problems.extend(look.problems);
@@ -256,7 +266,7 @@ impl Platform for DiscordPlatform {
     }
 }
 
-/// Adds to a base address what every path begins with, where it was left to us.
+/// Appends the API version to a base URL that has no path.
 fn versioned(mut base: Url) -> Url {
     if matches!(base.path().trim_end_matches('/'), "" | "/api") {
         base.set_path("/api/v10");
@@ -273,7 +283,7 @@ fn not_configured(what: &str) -> PlatformError {
     }
 }
 
-/// Takes the word `Bot` off a token and refuses what could not be one. Its shape is not checked: mock servers use others.
+/// Removes the prefix `Bot` from a token and rejects what cannot be one. Its format is not checked: mock servers use others.
 fn clean(token: &SecretString) -> Result<SecretString, PlatformError> {
     let text = token.expose_secret().trim_start();
     let text = text.strip_prefix("Bot ").unwrap_or(text).trim();

@@ -1,4 +1,4 @@
-//! What a Discord adapter is told: where Discord is, as whom it asks, what is configured about guilds, how much it may ask.
+//! Options of a Discord adapter: addresses, the token, the configuration of guilds, limits of requests.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,37 +8,39 @@ use secrecy::SecretString;
 
 use crate::core::observation::Identity;
 
-/// The home page of this program: the package's, else an address that certainly belongs to nobody.
+/// The home page of this program: the package's, else a reserved address.
 pub const HOME_PAGE: &str = if env!("CARGO_PKG_HOMEPAGE").is_empty() {
     "https://bitbrat.invalid"
 } else {
     env!("CARGO_PKG_HOMEPAGE")
 };
 
-/// How to look at Discord.
+/// Options of the Discord adapter.
 #[derive(Debug, Clone)]
 pub struct DiscordOptions {
-    /// Base address of the REST API, with its version.
+    /// Base URL of the REST API, with its version.
     pub api_url: String,
-    /// Where people can read about the program, for the User-Agent that Discord demands.
+    /// Home page of the program for the User-Agent, which Discord requires.
     pub home_page: String,
-    /// The bot's token, with or without the word `Bot` in front.
+    /// The bot's token, with or without the prefix `Bot`.
     pub bot_token: Option<SecretString>,
-    /// What is configured about guilds, by id.
+    /// Configuration of guilds, by id.
     pub guilds: BTreeMap<u64, GuildOptions>,
     /// What counts as a stream, if anything.
     pub stream_from: Option<StreamFrom>,
-    /// Where dead tokens, bans and spent Identifies are remembered between processes.
+    /// Directory where invalid tokens, bans and spent Identifies are stored between processes.
     pub state_dir: Option<PathBuf>,
-    /// How long one exchange may take.
+    /// Timeout of one request.
     pub timeout: Duration,
-    /// The longest wait for one of Discord's limits within one look.
+    /// The longest wait for one of Discord's limits within one probe.
     pub patience: Duration,
-    /// Requests a second at most; Discord allows 50 in all.
+    /// Maximum requests per second; Discord allows 50 in all.
     pub requests_per_second: u32,
-    /// Refused requests in 10 minutes, after which nothing more is sent for a while. Discord bans an address at 10,000, which
+    /// Refused requests in 10 minutes, after which nothing more is sent for a while. Discord bans an IP address at 10,000, which
     /// all bots behind it share.
     pub invalid_budget: u32,
+    /// Whether a token that Discord refused recently is tried once more, because the user has just entered it.
+    pub try_refused: bool,
 }
 
 impl Default for DiscordOptions {
@@ -54,29 +56,30 @@ impl Default for DiscordOptions {
             patience: Duration::from_secs(15),
             requests_per_second: 25,
             invalid_budget: 500,
+            try_refused: false,
         }
     }
 }
 
-/// What is configured about one guild.
+/// Configuration of one guild.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GuildOptions {
-    /// The channels that the bot works in; permissions are then those of the worst of them.
+    /// The channels that the bot uses; its permissions are then those in the channel with the most missing ones.
     pub channels: Vec<u64>,
-    /// The stage, or the voice channel in which somebody goes live, that counts as the stream.
+    /// The stage channel, or the voice channel for "Go Live", that counts as the stream.
     pub stream_channel: Option<u64>,
-    /// The user whose going live counts as the stream.
+    /// The user whose "Go Live" counts as the stream.
     pub stream_user: Option<u64>,
 }
 
 /// What counts as a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamFrom {
-    /// Something going on on a stage.
+    /// A live stage instance.
     Stage,
-    /// An active scheduled event. It tells what was planned, not what is sent.
+    /// An active scheduled event. It shows what was planned, not what is streamed.
     Event,
-    /// Somebody sharing the screen in voice ("Go Live").
+    /// A user sharing the screen in voice ("Go Live").
     GoLive,
 }
 
@@ -95,7 +98,7 @@ impl std::str::FromStr for StreamFrom {
     }
 }
 
-/// Whose token it is: the bot's that attends all guilds but those with one of their own.
+/// Identity of the default bot, which serves all guilds except those with a bot of their own.
 pub fn bot() -> Identity {
     Identity::named("discord/bot")
 }

@@ -1,6 +1,6 @@
-//! Discord's permission bits: their names, how they are written, and the link that asks for them. Pure.
+//! Discord's permission bits: their names, their text format, and the link that requests them. Pure.
 //!
-//! `rules` computes what a member holds; fetching guilds, members and channels is left to others.
+//! `rules` computes what a member holds; other modules fetch guilds, members and channels.
 
 mod rules;
 
@@ -11,10 +11,11 @@ use std::ops::{BitAnd, BitOr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::core::observation::Grants;
+use crate::core::permission::GUILD_LEVEL;
 
 pub use rules::{ChannelKind, GuildRules, Member, Overwrite, Target};
 
-/// A set of permission bits, kept whole: bits that this program has no name for are never dropped.
+/// A set of permission bits. Bits without a name in this program are preserved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Permissions(u64);
 
@@ -83,27 +84,27 @@ impl Permissions {
     pub const KICK_MEMBERS: Self = Self(1 << 1);
     /// Ban members.
     pub const BAN_MEMBERS: Self = Self(1 << 2);
-    /// Everything, everywhere in the guild.
+    /// All permissions, everywhere in the guild.
     pub const ADMINISTRATOR: Self = Self(1 << 3);
     /// Edit channels.
     pub const MANAGE_CHANNELS: Self = Self(1 << 4);
     /// Edit the guild.
     pub const MANAGE_GUILD: Self = Self(1 << 5);
-    /// See a channel; without it nothing else counts there.
+    /// See a channel; without it no other permission applies there.
     pub const VIEW_CHANNEL: Self = Self(1 << 10);
-    /// Write in a channel.
+    /// Send messages in a channel.
     pub const SEND_MESSAGES: Self = Self(1 << 11);
-    /// Write messages that are read aloud.
+    /// Send text-to-speech messages.
     pub const SEND_TTS_MESSAGES: Self = Self(1 << 12);
     /// Delete messages of others.
     pub const MANAGE_MESSAGES: Self = Self(1 << 13);
-    /// Have links shown with a preview.
+    /// Show a preview of links.
     pub const EMBED_LINKS: Self = Self(1 << 14);
     /// Send files.
     pub const ATTACH_FILES: Self = Self(1 << 15);
-    /// Read what was written before.
+    /// Read earlier messages.
     pub const READ_MESSAGE_HISTORY: Self = Self(1 << 16);
-    /// Address everybody at once.
+    /// Mention everyone.
     pub const MENTION_EVERYONE: Self = Self(1 << 17);
     /// Join a voice or stage channel.
     pub const CONNECT: Self = Self(1 << 20);
@@ -111,21 +112,23 @@ impl Permissions {
     pub const MANAGE_ROLES: Self = Self(1 << 28);
     /// Edit webhooks.
     pub const MANAGE_WEBHOOKS: Self = Self(1 << 29);
-    /// Write in threads; there it takes the place of [`Permissions::SEND_MESSAGES`].
+    /// Edit, lock and unlock threads, and send messages in locked ones.
+    pub const MANAGE_THREADS: Self = Self(1 << 34);
+    /// Send messages in threads; there it replaces [`Permissions::SEND_MESSAGES`].
     pub const SEND_MESSAGES_IN_THREADS: Self = Self(1 << 38);
     /// Put members into a timeout.
     pub const MODERATE_MEMBERS: Self = Self(1 << 40);
 
-    /// What remains usable to a member in a timeout.
+    /// Permissions that remain effective for a member in a timeout.
     const IN_TIMEOUT: Self = Self(Self::VIEW_CHANNEL.0 | Self::READ_MESSAGE_HISTORY.0);
-    /// What means nothing to a member that may not write.
+    /// Permissions that have no effect for a member that may not send messages.
     const NEEDS_SENDING: Self = Self(
         Self::MENTION_EVERYONE.0 | Self::SEND_TTS_MESSAGES.0 | Self::ATTACH_FILES.0 | Self::EMBED_LINKS.0,
     );
-    /// What remains usable in a voice or stage channel that a member may not join.
-    const OUTSIDE_VOICE: Self =
-        Self(Self::VIEW_CHANNEL.0 | Self::MANAGE_CHANNELS.0 | Self::MANAGE_ROLES.0 | Self::MANAGE_WEBHOOKS.0);
-    /// Discord has no moderators; any of these lets a member act against others (our reading).
+    /// Permissions that remain effective in a voice or stage channel that a member sees but may not join: Discord documents that
+    /// the other permissions, including those to manage the channel, are denied with CONNECT.
+    const OUTSIDE_VOICE: Self = Self::VIEW_CHANNEL;
+    /// Discord has no moderator role; any of these lets a member act against others (our interpretation).
     const MODERATING: Self = Self(
         Self::ADMINISTRATOR.0
             | Self::MANAGE_GUILD.0
@@ -135,7 +138,7 @@ impl Permissions {
             | Self::MANAGE_MESSAGES.0,
     );
 
-    /// Takes the bits as they are.
+    /// Creates a set from bits.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -145,8 +148,8 @@ impl Permissions {
         self.0
     }
 
-    /// Reads the decimal string in which Discord writes permissions. It documents an integer of any length; bits beyond
-    /// the 64th are let go, since no arithmetic on the lower ones depends on them.
+    /// Parses the decimal string in which Discord writes permissions. It documents an integer of any length; bits beyond
+    /// the 64th are dropped, since no arithmetic on the lower ones depends on them.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() || text.len() > 80 {
             return None;
@@ -201,7 +204,7 @@ impl Permissions {
         self.intersects(Self::MODERATING)
     }
 
-    /// Returns the bits as a complete answer: what has a name and is not set is denied.
+    /// Returns the bits as complete grants: what has a name and is not set is denied.
     pub fn grants(self) -> Grants {
         Grants {
             granted: self.names().into_iter().collect(),
@@ -210,7 +213,33 @@ impl Permissions {
         }
     }
 
-    /// Returns what a timeout leaves of these.
+    /// Returns the guild-level bits as grants that leave the channel-level permissions unknown.
+    pub fn guild_grants(self) -> Grants {
+        let mask = Self::guild_level();
+        Grants {
+            granted: (self & mask).names().into_iter().collect(),
+            denied: mask.without(self).names().into_iter().collect(),
+            unknown: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the channel-level bits as grants that leave the guild-level permissions unknown.
+    pub fn channel_grants(self) -> Grants {
+        let mask = Self::guild_level();
+        Grants {
+            granted: self.without(mask).names().into_iter().collect(),
+            denied: Self::ALL.without(mask | self).names().into_iter().collect(),
+            unknown: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the bits that Discord checks in the guild as a whole.
+    pub fn guild_level() -> Self {
+        let bits = GUILD_LEVEL.iter().filter_map(|name| Self::named(name));
+        bits.fold(Self::NONE, |all, bit| all | bit)
+    }
+
+    /// Returns the permissions that remain during a timeout.
     #[must_use]
     pub fn in_timeout(self) -> Self {
         if self.contains(Self::ADMINISTRATOR) {
@@ -220,7 +249,7 @@ impl Permissions {
         }
     }
 
-    /// Expands what the guild list tells of the caller: it sends role permissions only, while the owner and
+    /// Expands the caller's permissions in the guild list: the list contains role permissions only, while the owner and
     /// administrators may do everything.
     #[must_use]
     pub fn expanded(self, owner: bool) -> Self {
@@ -254,7 +283,7 @@ impl fmt::Debug for Permissions {
     }
 }
 
-/// Written as Discord writes them: as text, which no reader rounds.
+/// Written as Discord writes them: as a string, so that no parser rounds them.
 impl Serialize for Permissions {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
@@ -278,12 +307,12 @@ impl<'de> Deserialize<'de> for Permissions {
     }
 }
 
-/// What an ingress bot needs in a guild at least: to see, to read back and to answer (our decision).
+/// The minimum that an ingress bot needs in a guild: to view channels, to read the history and to reply (our decision).
 pub const NEEDED: Permissions = Permissions(
     Permissions::VIEW_CHANNEL.0 | Permissions::READ_MESSAGE_HISTORY.0 | Permissions::SEND_MESSAGES.0,
 );
 
-/// Returns the page on which somebody with the right to do so gives the bot `permissions` in a guild.
+/// Returns the page on which an authorized user grants the bot `permissions` in a guild.
 pub fn invite_link(application_id: &str, guild_id: &str, permissions: Permissions) -> String {
     let mut link =
         url::Url::parse("https://discord.com/oauth2/authorize").expect("the constant is an address");

@@ -1,11 +1,11 @@
-//! Asks Discord over HTTP: with the token, within the limits, and not at all once asking has become useless or harmful.
+//! Sends requests to Discord over HTTP: with the token, within the limits, and not at all once requests are useless or harmful.
 //!
-//! What an answer means is for [`super::answer`] to say, when something may be sent for [`super::limits`].
+//! [`super::answer`] classifies responses, [`super::limits`] decides when something may be sent.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -14,39 +14,42 @@ use url::Url;
 
 use super::answer::{self, ApiError};
 use super::limits::{Admission, Limits, Route};
-use super::memory::{Memory, Standing, fingerprint};
+use super::memory::{Memory, TokenStatus, fingerprint};
 use crate::clock::{Chance, Clock};
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
-use crate::http::{Http, HttpOptions, Retries};
-use crate::platforms::Budget;
+use crate::http::{Http, HttpOptions, Retries, Skew};
+use crate::platforms::RateLimit;
+use crate::platforms::kit::answer::{error_despite, reported_error};
+use crate::platforms::kit::meter::Meter;
 
-/// Attempts of one request when the network or Discord itself fails: one failure alone says nothing.
+/// Attempts of one request when the network or Discord itself fails: a single failure is no evidence.
 const ATTEMPTS: u32 = 3;
-/// Attempts of one request that was told to wait.
+/// Attempts of one request that was rate limited.
 const PATIENT_ATTEMPTS: u32 = 5;
 /// Weight of the newest round trip in the smoothed one.
 const SMOOTHING: f64 = 0.3;
 
-/// What the client needs to know.
+/// Configuration of the client.
 #[derive(Debug)]
 pub struct RestOptions {
-    /// Base address, with the API's version.
+    /// Base URL, with the API version.
     pub api_url: Url,
-    /// Where people can read about the program.
+    /// Home page of the program.
     pub home_page: String,
-    /// The bot's token, checked to be one line without blanks and without the word `Bot`.
+    /// The bot's token, checked to be one line without whitespace and without the prefix `Bot`.
     pub token: SecretString,
-    /// How long one exchange may take.
+    /// Timeout of one request.
     pub timeout: Duration,
-    /// The longest wait for a limit within one look.
+    /// The longest wait for a rate limit within one probe.
     pub patience: Duration,
-    /// Requests a second at most.
+    /// Maximum requests per second.
     pub per_second: u32,
     /// Refused requests in 10 minutes, after which nothing more is sent for a while.
     pub invalid_budget: u32,
 }
 
-/// One bot token's way to Discord's REST API.
+/// Access to Discord's REST API with one bot token.
 pub struct Rest {
     options: RestOptions,
     host: String,
@@ -57,44 +60,32 @@ pub struct Rest {
     clock: Arc<dyn Clock>,
     chance: Chance,
     round_trip: Mutex<Option<f64>>,
+    skew: Skew,
 }
 
-/// Counts the requests of one look.
-#[derive(Debug, Default)]
-pub struct Tally(AtomicUsize);
-
-impl Tally {
-    /// Returns how many requests were sent.
-    pub fn sent(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One request.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// What it is counted as.
+    /// Route whose rate limit applies.
     pub route: Route,
-    /// The path below the base address, with its query.
+    /// The path below the base URL, with its query.
     pub path: &'a str,
 }
 
-/// An answer, read.
+/// A parsed response.
 #[derive(Debug, Clone)]
-pub struct Told<T> {
-    /// What it says.
+pub struct Response<T> {
     pub value: T,
-    /// When it came.
+    /// When it was received.
     pub at: Timestamp,
 }
 
-/// Discord wants `DiscordBot (<address>, <version>)`; Cloudflare blocks what looks otherwise.
+/// Discord requires `DiscordBot (<address>, <version>)`; Cloudflare blocks other formats.
 fn user_agent(home_page: &str) -> String {
     format!("DiscordBot ({home_page}, {}) bitbrat", env!("CARGO_PKG_VERSION"))
 }
 
 impl Rest {
-    /// Prepares a client; nothing is sent yet.
+    /// Creates a client; nothing is sent yet.
     pub fn new(options: RestOptions, memory: Arc<Memory>, clock: Arc<dyn Clock>, chance: Chance) -> Self {
         let host = options.api_url.host_str().unwrap_or_default();
         let host = match options.api_url.port() {
@@ -122,36 +113,41 @@ impl Rest {
             clock,
             chance,
             round_trip: Mutex::default(),
+            skew: Skew::default(),
         }
     }
 
-    /// Returns the clock by which answers are dated.
+    /// Returns the clock by which responses are dated.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// Returns what outlives the process.
+    /// Returns the skew between our clock and Discord's.
+    pub fn skew(&self) -> &Skew {
+        &self.skew
+    }
+
+    /// Returns the state that outlives the process.
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// Returns the token.
     pub fn token(&self) -> &SecretString {
         &self.options.token
     }
 
-    /// Returns what identifies the token without telling it.
+    /// Returns a fingerprint that identifies the token without revealing it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Says whether the token may be used. A refused one may be tried again once an hour, and the answer
-    /// [`Standing::MayTryOnce`] is that one try: exactly one request follows, by [`Rest::try_once`].
-    pub fn standing(&self) -> Standing {
-        self.memory.standing(&self.fingerprint, self.clock.now())
+    /// Returns whether the token may be used. A refused one may be tried again once an hour, and the result
+    /// [`TokenStatus::MayTryOnce`] is that one try: exactly one request follows, by [`Rest::try_once`].
+    pub fn token_status(&self) -> TokenStatus {
+        self.memory.token_status(&self.fingerprint, self.clock.now())
     }
 
-    /// Returns whether the token is known to be dead.
+    /// Returns whether the token is known to be invalid.
     pub fn is_dead(&self) -> bool {
         self.dead_since().is_some()
     }
@@ -162,7 +158,12 @@ impl Rest {
         dead.map(|dead| dead.refused_at)
     }
 
-    /// Remembers that the gateway refused the token.
+    /// Returns whether Discord ever accepted the token. One that it never accepted is rejected rather than revoked.
+    pub fn was_accepted(&self) -> bool {
+        self.memory.was_accepted(&self.fingerprint)
+    }
+
+    /// Records that the gateway refused the token.
     pub fn refused_by_gateway(&self, at: Timestamp) {
         self.remember_refusal(at);
     }
@@ -174,29 +175,33 @@ impl Rest {
         reason = "a round trip is between zero and the timeout"
     )]
     pub fn latency(&self) -> Option<u64> {
-        let round_trip = *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        let round_trip = *self.round_trip.lock();
         round_trip.map(|millis| millis.round() as u64)
     }
 
-    /// Returns how many more requests may be refused before nothing is sent for a while: Discord's own limits come and go
-    /// with every answer and are waited for, this one leads to a ban.
-    pub fn refusals_left(&self) -> Budget {
+    /// Returns how many more requests may be refused before nothing is sent for a while. Discord's own limits change with every
+    /// response and requests wait for them; exceeding this one leads to a ban.
+    pub fn refusals_left(&self) -> RateLimit {
         let (left, size) = self.limits().refusals_left(self.clock.now());
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        Budget {
+        RateLimit {
             name: "refused requests in 10 min, of our own limit".to_owned(),
             left: count(left),
             size: count(size),
         }
     }
 
-    /// Forgets that anything was forbidden, because a guild's rules have changed.
+    /// Clears all holds on forbidden resources, because a guild's rules have changed.
     pub fn forgive(&self) {
         self.limits().forgive();
     }
 
-    /// Asks for `call` and reads the answer, waiting and repeating as far as that makes sense.
-    pub async fn get<T: DeserializeOwned>(&self, tally: &Tally, call: Call<'_>) -> Result<Told<T>, ApiError> {
+    /// Sends `call` and parses the response, waiting and retrying where that makes sense.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        meter: &Meter<'_>,
+        call: Call<'_>,
+    ) -> Result<Response<T>, ApiError> {
         if let Some(dead) = self.memory.dead(&self.fingerprint) {
             return Err(ApiError::TokenRefused {
                 at: dead.refused_at,
@@ -205,7 +210,7 @@ impl Rest {
         }
         let mut attempt = 1;
         loop {
-            let error = match self.get_once(tally, call).await {
+            let error = match self.get_once(meter, call).await {
                 Ok(told) => return Ok(told),
                 Err(error) => error,
             };
@@ -213,7 +218,7 @@ impl Rest {
                 error if error.is_transient() && attempt < ATTEMPTS => {
                     Retries::READ.backoff(attempt, &self.chance)
                 }
-                // The limits know how long; they make the next attempt wait.
+                // The limits track the duration; they delay the next attempt.
                 ApiError::RateLimited { wait, .. }
                     if attempt < PATIENT_ATTEMPTS && *wait <= self.options.patience =>
                 {
@@ -226,23 +231,23 @@ impl Rest {
         }
     }
 
-    /// Asks with a token that was refused, for the one try that [`Rest::standing`] has granted.
+    /// Sends a request with a token that was refused, for the one try that [`Rest::token_status`] has granted.
     pub async fn try_once<T: DeserializeOwned>(
         &self,
-        tally: &Tally,
+        meter: &Meter<'_>,
         call: Call<'_>,
-    ) -> Result<Told<T>, ApiError> {
-        self.get_once(tally, call).await
+    ) -> Result<Response<T>, ApiError> {
+        self.get_once(meter, call).await
     }
 
     async fn get_once<T: DeserializeOwned>(
         &self,
-        tally: &Tally,
+        meter: &Meter<'_>,
         call: Call<'_>,
-    ) -> Result<Told<T>, ApiError> {
+    ) -> Result<Response<T>, ApiError> {
         self.admitted(call).await?;
         let request = self.request(call.path)?;
-        tally.0.fetch_add(1, Ordering::Relaxed);
+        meter.sent();
         let sent = self.http.send(request).await;
         let answer = match sent {
             Ok(answer) => answer,
@@ -253,28 +258,35 @@ impl Rest {
                 });
             }
         };
+        self.skew.learn(&answer);
         let at = answer.received_at;
         let outcome = answer::judge(answer.status, &answer.headers, &answer.body, at);
         self.learn(
             call,
-            answer::bucket_news(&answer.headers),
+            answer::bucket_state(&answer.headers),
             outcome.as_ref().map(|&()| ()),
             at,
         );
         outcome?;
+        if let Some(reason) = reported_error(PlatformName::Discord, &answer) {
+            let reason = error_despite(answer.status, &reason);
+            return Err(ApiError::Unreadable { reason });
+        }
         self.learn_round_trip(answer.rtt);
         match answer.json() {
             Ok(value) => {
-                // A web page with status 200 got as far as here but is no proof of anything; JSON of the right shape is.
-                // What cannot be forgotten costs an hour of silence at worst, so a full disk is no failure here.
-                let _ = self.memory.token_accepted(&self.fingerprint);
-                Ok(Told { value, at })
+                // A web page with status 200 is no proof of anything; JSON of the right shape is.
+                // A failed write delays the next use by an hour at worst, so a full disk is no failure here.
+                let _ = self.memory.token_accepted(&self.fingerprint, at);
+                // What is pushed while the request is in progress is newer than its response.
+                let at = answer.sent_at;
+                Ok(Response { value, at })
             }
             Err(reason) => Err(ApiError::Unreadable { reason }),
         }
     }
 
-    /// Waits until the limits let the request pass.
+    /// Waits until the limits allow the request.
     async fn admitted(&self, call: Call<'_>) -> Result<(), ApiError> {
         let resource = call.path.split('?').next().unwrap_or_default();
         let mut now = self.clock.now();
@@ -298,7 +310,7 @@ impl Rest {
                     reason: "one of Discord's limits is not over before".to_owned(),
                 });
             }
-            // A little more than asked for, so that many waiters do not return in one instant.
+            // Jitter on top of the wait, so that many waiters do not retry at the same time.
             let jitter = Duration::from_millis(20).mul_f64(self.chance.fraction());
             tokio::time::sleep(wait + jitter).await;
             // The wait has really passed, even by a clock that was set back meanwhile.
@@ -327,7 +339,7 @@ impl Rest {
     fn learn(
         &self,
         call: Call<'_>,
-        news: Option<answer::BucketNews>,
+        news: Option<answer::BucketState>,
         outcome: Result<(), &ApiError>,
         at: Timestamp,
     ) {
@@ -339,7 +351,7 @@ impl Rest {
             (before, limits.breaker())
         };
         if before != after {
-            // Kept in this process whatever happens; the file only spares the next one.
+            // Kept in memory in any case; the file only serves the next process.
             let _ = self.memory.set_breaker(&self.host, after);
         }
         if let Err(ApiError::TokenRefused { at, .. }) = outcome {
@@ -348,17 +360,17 @@ impl Rest {
     }
 
     fn remember_refusal(&self, at: Timestamp) {
-        // What cannot be written silences at least this process.
+        // If the write fails, at least this process stops sending.
         let _ = self.memory.token_refused(&self.fingerprint, at);
     }
 
     fn learn_round_trip(&self, round_trip: Duration) {
         let newest = round_trip.as_secs_f64() * 1_000.0;
-        let mut smoothed = self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut smoothed = self.round_trip.lock();
         *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limits.lock()
     }
 }

@@ -1,12 +1,14 @@
-//! Discord's JSON, as tolerantly as it must be read: unknown fields are ignored, absent and null mean the same, ids and
-//! permissions may be strings or numbers. Only what decides something is required.
+//! Discord's JSON, parsed as tolerantly as necessary: unknown fields are ignored, absent and null mean the same, ids and
+//! permissions may be strings or numbers. Only fields that affect a verdict are required.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::permissions::{ChannelKind, GuildRules, Member, Overwrite, Permissions, Target};
 use crate::core::time::Timestamp;
 
-pub use crate::platforms::lenient::{lenient, readable};
+use crate::platforms::kit::lenient::{count, flag, id};
+
+pub use crate::platforms::kit::lenient::{Rows, lenient, readable};
 
 /// A snowflake: a number that Discord writes as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -14,19 +16,7 @@ pub struct Id(pub u64);
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Text(String),
-            Number(u64),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Number(id) => Ok(Self(id)),
-            Either::Text(text) => text
-                .parse()
-                .map(Self)
-                .map_err(|_| serde::de::Error::custom("an id is not a number")),
-        }
+        id(deserializer).map(Self)
     }
 }
 
@@ -45,64 +35,63 @@ impl std::fmt::Display for Id {
 /// The bot itself.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Me {
-    /// Its user id.
     pub id: Id,
-    /// Its name.
     #[serde(default, deserialize_with = "lenient")]
     pub username: Option<String>,
 }
 
-/// The application that the bot belongs to.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Application {
     /// Its id, which an invite link needs.
     pub id: Id,
 }
 
-/// A guild as the list of the bot's guilds shows it.
+/// A guild in the list of the bot's guilds.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ListedGuild {
-    /// Its id.
     pub id: Id,
-    /// Its name.
     #[serde(default, deserialize_with = "lenient")]
     pub name: Option<String>,
     /// Whether the bot owns it.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "flag")]
     pub owner: Option<bool>,
     /// The bot's permissions without channels and timeouts.
     #[serde(default, deserialize_with = "lenient")]
     pub permissions: Option<Permissions>,
-    /// About how many members it has.
-    #[serde(default, deserialize_with = "lenient")]
+    /// Approximate number of members.
+    #[serde(default, deserialize_with = "count")]
     pub approximate_member_count: Option<u64>,
-    /// About how many of them are not offline.
-    #[serde(default, deserialize_with = "lenient")]
+    /// Approximate number of members who are not offline.
+    #[serde(default, deserialize_with = "count")]
     pub approximate_presence_count: Option<u64>,
-    /// Whether it suffers an outage; not documented here.
-    #[serde(default, deserialize_with = "lenient")]
+    /// Whether it has an outage; not documented for this list.
+    #[serde(default, deserialize_with = "flag")]
     pub unavailable: Option<bool>,
 }
 
-/// A guild with what its permissions need.
+/// A guild with the fields that its permissions need.
 #[derive(Debug, Clone, Deserialize)]
 pub struct FullGuild {
-    /// Its id.
     pub id: Id,
-    /// Who owns it.
     pub owner_id: Id,
-    /// Its roles, the one that everyone has included.
-    pub roles: Vec<Role>,
+    /// Its roles, including `@everyone`.
+    pub roles: Rows<Role>,
 }
 
 impl FullGuild {
-    /// Returns the guild's rules.
+    /// Returns whether every role that matters for `member` could be parsed. One that could not may be any of the member's roles.
+    pub fn covers(&self, member: &GuildMember) -> bool {
+        let is_read = |id: &Id| self.roles.read.iter().any(|role| role.id == *id);
+        self.roles.unread.is_empty() || (is_read(&self.id) && member.roles.iter().all(is_read))
+    }
+
     pub fn rules(&self) -> GuildRules {
         GuildRules {
             id: self.id.0,
             owner_id: self.owner_id.0,
             roles: self
                 .roles
+                .read
                 .iter()
                 .map(|role| (role.id.0, role.permissions))
                 .collect(),
@@ -110,56 +99,117 @@ impl FullGuild {
     }
 }
 
-/// A role.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Role {
-    /// Its id.
     pub id: Id,
-    /// What it allows.
+    /// Permissions that it grants.
     pub permissions: Permissions,
 }
 
 /// A member of a guild.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct GuildMember {
-    /// Who it is; absent where that is clear from the request.
+    /// The user; absent where the request identifies it.
     #[serde(default, deserialize_with = "lenient")]
     pub user: Option<Me>,
-    /// The member's roles, never the one that everyone has.
+    /// The member's roles, without `@everyone`.
     pub roles: Vec<Id>,
-    /// Until when the member is in a timeout; stays set when it is over.
-    #[serde(default, deserialize_with = "lenient")]
-    pub communication_disabled_until: Option<Timestamp>,
+    /// The timeout of the member.
+    #[serde(default)]
+    pub communication_disabled_until: Timeout,
 }
 
-impl GuildMember {
-    /// Returns the member as permissions see it at `now`.
-    pub fn subject(&self, id: u64, now: Timestamp) -> Member {
-        Member {
-            id,
-            roles: self.roles.iter().map(|role| role.0).collect(),
-            timed_out: self.communication_disabled_until.is_some_and(|until| until > now),
+/// When the timeout of a member expires. Discord leaves the time set afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Timeout {
+    /// The member was never in one.
+    #[default]
+    None,
+    Until(Timestamp),
+    /// The time cannot be parsed, so whether the member is in a timeout is unknown.
+    Unreadable,
+}
+
+impl Timeout {
+    /// Returns whether it lasts at `now`, if that is known.
+    pub fn lasts(self, now: Timestamp) -> Option<bool> {
+        match self {
+            Self::None => Some(false),
+            Self::Until(until) => Some(until > now),
+            Self::Unreadable => None,
         }
     }
 }
 
-/// A channel.
+impl<'de> Deserialize<'de> for Timeout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if value.is_null() {
+            return Ok(Self::None);
+        }
+        Ok(serde_json::from_value(value).map_or(Self::Unreadable, Self::Until))
+    }
+}
+
+impl Serialize for Timeout {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_none(),
+            Self::Until(until) => until.serialize(serializer),
+            // Read again as a time that cannot be parsed.
+            Self::Unreadable => serializer.serialize_str("unreadable"),
+        }
+    }
+}
+
+impl GuildMember {
+    /// Returns the member as needed for permissions at `now`, in a timeout only if that is certain: see
+    /// [`Self::has_unclear_timeout`].
+    pub fn subject(&self, id: u64, now: Timestamp) -> Member {
+        Member {
+            id,
+            roles: self.roles.iter().map(|role| role.0).collect(),
+            timed_out: self.communication_disabled_until.lasts(now).unwrap_or(false),
+        }
+    }
+
+    /// Returns whether a timeout that cannot be parsed may reduce the member's permissions `base`. It does not for
+    /// administrators.
+    pub fn has_unclear_timeout(&self, base: Permissions) -> bool {
+        self.communication_disabled_until == Timeout::Unreadable && !base.contains(Permissions::ADMINISTRATOR)
+    }
+}
+
+/// Why permissions are unknown when [`GuildMember::has_unclear_timeout`].
+pub const UNCLEAR_TIMEOUT: &str =
+    "whether the bot is in a timeout is unknown, because Discord's time of its end cannot be read";
+
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Channel {
-    /// Its id.
     pub id: Id,
-    /// What it is; a number that may grow new values.
-    #[serde(rename = "type", default)]
-    kind: u64,
+    /// Its type, a number for which new values may be added. Absent when it cannot be parsed: a channel of an unknown type is not
+    /// one of type 0.
+    #[serde(rename = "type", default, deserialize_with = "count")]
+    kind: Option<u64>,
     /// The channel that a thread belongs to, or the category of any other.
     #[serde(default, deserialize_with = "lenient")]
     pub parent_id: Option<Id>,
-    /// The guild that it belongs to; absent in the guild's own list.
+    /// Its guild; absent in the guild's own list.
     #[serde(default, deserialize_with = "lenient")]
     pub guild_id: Option<Id>,
-    /// Its exceptions. One that cannot be read makes the channel unreadable: a guess would be a false claim.
+    /// Whether a thread is locked.
+    #[serde(default, deserialize_with = "lenient")]
+    thread_metadata: Option<ThreadMetadata>,
+    /// Its permission overwrites. One that cannot be parsed makes the channel unreadable: a guess would be a false result.
     #[serde(default)]
     permission_overwrites: Option<Vec<RawOverwrite>>,
+}
+
+/// Additional fields of a thread.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct ThreadMetadata {
+    #[serde(default, deserialize_with = "flag")]
+    locked: Option<bool>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -173,7 +223,7 @@ struct RawOverwrite {
     deny: Permissions,
 }
 
-/// Whom an overwrite is for: a number since version 8, a word before.
+/// Target type of an overwrite: a number since version 8, a string before.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(untagged)]
 enum OverwriteKind {
@@ -182,12 +232,16 @@ enum OverwriteKind {
 }
 
 impl Channel {
-    /// Returns what it is.
-    pub fn kind(&self) -> ChannelKind {
-        ChannelKind::of(self.kind)
+    /// Returns its type; `None` when Discord did not send it.
+    pub fn kind(&self) -> Option<ChannelKind> {
+        let locked = self.thread_metadata.as_ref().and_then(|thread| thread.locked) == Some(true);
+        self.kind.map(|kind| match ChannelKind::of(kind) {
+            ChannelKind::Thread if locked => ChannelKind::LockedThread,
+            kind => kind,
+        })
     }
 
-    /// Returns its exceptions. Kinds of overwrites other than of roles and members do not exist yet and concern nobody here.
+    /// Returns its overwrites. Types other than role and member do not exist yet and are ignored.
     pub fn overwrites(&self) -> Vec<Overwrite> {
         let raw = self.permission_overwrites.iter().flatten();
         raw.filter_map(|raw| {
@@ -208,76 +262,70 @@ impl Channel {
     }
 }
 
-/// Something live on a stage.
+/// A live stage instance.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct StageInstance {
-    /// Its id.
     pub id: Id,
-    /// The stage channel.
     pub channel_id: Id,
 }
 
 /// A scheduled event.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ScheduledEvent {
-    /// Its id.
     pub id: Id,
-    /// 1 scheduled, 2 active, 3 completed, 4 cancelled.
+    /// 1 scheduled, 2 active, 3 completed, 4 canceled.
+    #[serde(deserialize_with = "id")]
     pub status: u64,
 }
 
 impl ScheduledEvent {
-    /// Returns whether it is going on.
     pub fn is_active(&self) -> bool {
         self.status == 2
     }
 }
 
-/// Somebody in a voice channel.
+/// Voice state of a user.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct VoiceState {
     /// The channel; absent when the user has left.
     #[serde(default, deserialize_with = "lenient")]
     pub channel_id: Option<Id>,
-    /// The user.
     pub user_id: Id,
-    /// The stay in voice.
+    /// Id of the voice session.
     #[serde(default, deserialize_with = "lenient")]
     pub session_id: Option<String>,
     /// Whether the user is streaming ("Go Live"); present only then.
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "flag")]
     pub self_stream: Option<bool>,
 }
 
 impl VoiceState {
-    /// Returns whether the user is streaming.
     pub fn streams(&self) -> bool {
         self.self_stream == Some(true) && self.channel_id.is_some()
     }
 
-    /// Returns an id for what is being streamed; Discord has none.
+    /// Returns an id for the stream; Discord has none.
     pub fn stream_id(&self) -> String {
         let session = self.session_id.as_deref().unwrap_or("voice");
         format!("go-live-{}-{session}", self.user_id)
     }
 }
 
-/// Where the gateway is and how often a session may still be started.
+/// The gateway's address and the limit of session starts.
 #[derive(Debug, Clone, Deserialize)]
 pub struct GatewayBot {
-    /// The gateway's address.
     pub url: String,
-    /// The budget of session starts. Without it only our own record of them counts.
+    /// The limit of session starts. Without it only our own record of them counts.
     #[serde(default, deserialize_with = "lenient")]
     pub session_start_limit: Option<SessionStartLimit>,
 }
 
-/// The budget of session starts.
+/// The limit of session starts.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SessionStartLimit {
-    /// How many are left.
+    /// Session starts left.
     pub remaining: u64,
-    /// Milliseconds until the budget is full again.
+    /// Milliseconds until the limit is reset.
     #[serde(default)]
     pub reset_after: u64,
 }
@@ -285,10 +333,11 @@ pub struct SessionStartLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platforms::kit::lenient::odd;
     use serde_json::json;
 
     #[test]
-    fn a_listed_guild_is_read_with_more_less_and_stranger_fields_than_documented() {
+    fn listed_guild_parses_extra_missing_and_odd_fields() {
         let full: ListedGuild = serde_json::from_value(json!({
             "id": "9001", "name": "Lab", "icon": null, "banner": null, "owner": false, "permissions": "3148864",
             "features": ["COMMUNITY", "SOMETHING_NEW"], "approximate_member_count": 120,
@@ -308,6 +357,58 @@ mod tests {
         assert!(odd.approximate_member_count.is_none() && odd.permissions.is_none());
     }
 
+    /// Parses a response as received.
+    fn read<T: serde::de::DeserializeOwned>(body: &str) -> serde_json::Result<T> {
+        serde_json::from_str(&crate::core::json::repair(body.as_bytes()))
+    }
+
+    #[test]
+    fn odd_value_costs_at_most_its_row() {
+        fn others<T: serde::de::DeserializeOwned>(row: &serde_json::Value) {
+            for odd in odd::variants(row) {
+                let rows: Rows<T> =
+                    read(&format!("[{odd},{row}]")).unwrap_or_else(|error| panic!("{odd}: {error}"));
+                assert!(
+                    !rows.read.is_empty() && rows.read.len() + rows.unread.len() == 2,
+                    "{odd}"
+                );
+            }
+        }
+        others::<ListedGuild>(
+            &json!({"id": "9001", "name": "Lab", "owner": false, "permissions": "3148864",
+            "approximate_member_count": 120, "approximate_presence_count": 31, "unavailable": false}),
+        );
+        others::<Channel>(
+            &json!({"id": "9200", "type": 0, "parent_id": "1", "guild_id": "9001",
+            "thread_metadata": {"locked": true},
+            "permission_overwrites": [{"id": "9001", "type": 0, "allow": "0", "deny": "2048"}]}),
+        );
+        others::<Role>(&json!({"id": "9100", "permissions": "8"}));
+        others::<StageInstance>(&json!({"id": "1", "channel_id": "2"}));
+        others::<ScheduledEvent>(&json!({"id": "1", "status": 2}));
+        others::<VoiceState>(
+            &json!({"channel_id": "1", "user_id": "2", "session_id": "a", "self_stream": true}),
+        );
+        let role = json!({"id": "9001", "permissions": "8"});
+        for odd in odd::variants(&role) {
+            let body = format!(r#"{{"id":"9001","owner_id":"1","roles":[{odd},{role}]}}"#);
+            let guild: FullGuild = read(&body).unwrap_or_else(|error| panic!("{odd}: {error}"));
+            let member = |roles: serde_json::Value| serde_json::from_value(json!({"roles": roles})).unwrap();
+            assert!(guild.covers(&member(json!([]))), "{odd}");
+            let unknown = guild.covers(&member(json!(["9100"])));
+            assert_eq!(
+                unknown,
+                guild.roles.unread.is_empty(),
+                "{odd}: a role that may be the unreadable one"
+            );
+        }
+        // Unusual values of purely informational fields, which are not in a list.
+        for odd in odd::variants(&json!({"username": "bitbrat"})) {
+            let body = odd.replacen('{', r#"{"id":"1","#, 1);
+            assert!(read::<Me>(&body).is_ok(), "{body}");
+        }
+    }
+
     #[test]
     fn a_snowflake_keeps_all_its_digits() {
         let id: Id = serde_json::from_str("\"18446744073709551615\"").unwrap();
@@ -316,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn overwrites_are_read_in_numbers_or_words_and_never_guessed() {
+    fn overwrites_parse_numeric_and_text_types_without_guessing() {
         let channel: Channel = serde_json::from_value(json!({
             "id": "9200", "type": 0, "permission_overwrites": [
                 {"id": "9001", "type": 0, "allow": "0", "deny": "2048"},
@@ -334,6 +435,35 @@ mod tests {
         let broken =
             json!({"id": "1", "type": 0, "permission_overwrites": [{"id": "1", "type": 0, "deny": "x"}]});
         assert!(serde_json::from_value::<Channel>(broken).is_err());
+    }
+
+    #[test]
+    fn unreadable_timeout_is_not_taken_for_none() {
+        let member = |until: serde_json::Value| -> GuildMember {
+            let value = json!({"roles": [], "communication_disabled_until": until});
+            let member: GuildMember = serde_json::from_value(value).unwrap();
+            // It survives the storage of a session's state.
+            let stored = serde_json::to_value(&member).unwrap();
+            let restored: GuildMember = serde_json::from_value(stored).unwrap();
+            assert_eq!(
+                restored.communication_disabled_until,
+                member.communication_disabled_until
+            );
+            restored
+        };
+        for odd in [json!("garbage"), json!(""), json!({}), json!([1]), json!(true)] {
+            let member = member(odd.clone());
+            assert!(member.has_unclear_timeout(Permissions::NONE), "{odd}");
+            assert!(!member.has_unclear_timeout(Permissions::ALL), "{odd}");
+        }
+        for fine in [json!(null), json!("2026-06-01T12:00:00.000000+00:00")] {
+            assert!(
+                !member(fine.clone()).has_unclear_timeout(Permissions::NONE),
+                "{fine}"
+            );
+        }
+        let absent: GuildMember = serde_json::from_value(json!({"roles": []})).unwrap();
+        assert_eq!(absent.communication_disabled_until, Timeout::None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The calls that read public data, with a usable token and one second try where a token was refused.
+//! Requests for public data, with a usable token and one retry where a token was refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,51 +8,51 @@ use serde_json::Value;
 use super::auth::{Auth, Refused, read, unreadable};
 use super::client::{Call, Client};
 use super::meter::Meter;
-use super::wire::{Channel, Envelope, Livestream, User, items};
-use crate::core::source::PlatformName;
+use super::wire::{Channel, Envelope, Livestream, User, items, subject_of};
 use crate::core::time::Timestamp;
 use crate::http::Answer;
 use crate::platforms::PlatformError;
+use crate::platforms::kit::lenient::{self, Unclear};
 
-/// Ids in one call of `users/livestreams`.
+/// Maximum ids in one request to `users/livestreams`.
 pub(super) const LIST_AT_ONCE: usize = 100;
-/// Ids in one call of the older `/livestreams`.
+/// Maximum ids in one request to the older `/livestreams`.
 const OLDER_AT_ONCE: usize = 50;
-/// Ids in one call of `/channels`. 50 are documented, but beyond 25 about half of the answers are wrong (`KickDevDocs`
-/// issue 321).
+/// Maximum ids in one request to `/channels`. 50 are documented, but beyond 25 about half of the responses are wrong
+/// (`KickDevDocs` issue 321).
 pub(super) const CHANNELS_AT_ONCE: usize = 25;
 
-/// Ids in one call of `/users`; the most is not documented.
+/// Maximum ids in one request to `/users`; the limit is not documented.
 pub(super) const USERS_AT_ONCE: usize = 50;
 
-/// Reads public data.
+/// Requests public data.
 pub(super) struct Api {
     pub(super) client: Arc<Client>,
     pub(super) auth: Auth,
-    /// Whether this server serves live streams by the older list only.
+    /// Whether this server provides live streams in the older list only.
     only_older: AtomicBool,
 }
 
-/// An answer, read.
-pub(super) struct Told<T> {
+/// A parsed response.
+pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
-    /// Whether some items could not be read, so that nothing may be made of an absence.
-    pub(super) partial: bool,
+    /// Ids for which absence proves nothing, because rows cannot be parsed.
+    pub(super) unclear: Unclear<u64>,
     pub(super) at: Timestamp,
 }
 
-impl<T> Told<T> {
-    /// Adds what a further call about others has told.
+impl<T> Page<T> {
+    /// Merges the result of another request about other ids.
     fn and(mut self, more: Self) -> Self {
         self.items.extend(more.items);
-        self.partial |= more.partial;
+        self.unclear.add(more.unclear);
         // As old as its oldest part.
         self.at = self.at.min(more.at);
         self
     }
 }
 
-/// Returns whether a server says that it knows no such path.
+/// Returns whether a server reports that the path does not exist.
 fn is_missing(error: &PlatformError) -> bool {
     match error {
         PlatformError::Rejected { status, .. } => *status == 404,
@@ -72,17 +72,17 @@ impl Api {
 
     /// Returns which of `ids` are live.
     ///
-    /// The list for this is younger than the API. A server that does not know it is asked for the older one, which Kick has
-    /// deprecated and still serves; it counts as much, since it too is asked for the very ids.
+    /// The list for this is newer than the rest of the API. A server without it is requested for the older one, which Kick has
+    /// deprecated and still provides; it is equivalent, since it too is requested for these ids.
     pub(super) async fn livestreams(
         &self,
         ids: &[u64],
         meter: &Meter<'_>,
-    ) -> Result<Told<Livestream>, PlatformError> {
+    ) -> Result<Page<Livestream>, PlatformError> {
         if self.only_older.load(Ordering::Relaxed)
-            && let Ok(told) = self.older_livestreams(ids, meter).await
+            && let Ok(page) = self.older_livestreams(ids, meter).await
         {
-            return Ok(told);
+            return Ok(page);
         }
         let unknown = match self.current_livestreams(ids, meter).await {
             Err(error) if is_missing(&error) => error,
@@ -91,35 +91,39 @@ impl Api {
                 return other;
             }
         };
-        let told = self.older_livestreams(ids, meter).await.map_err(|_| unknown)?;
+        let page = self.older_livestreams(ids, meter).await.map_err(|_| unknown)?;
         self.only_older.store(true, Ordering::Relaxed);
-        Ok(told)
+        Ok(page)
     }
 
     async fn older_livestreams(
         &self,
         ids: &[u64],
         meter: &Meter<'_>,
-    ) -> Result<Told<Livestream>, PlatformError> {
-        let mut all: Option<Told<Livestream>> = None;
+    ) -> Result<Page<Livestream>, PlatformError> {
+        let mut all: Option<Page<Livestream>> = None;
         for chunk in ids.chunks(OLDER_AT_ONCE) {
             let mut query: Vec<_> = chunk
                 .iter()
                 .map(|id| ("broadcaster_user_id", id.to_string()))
                 .collect();
-            // Without it some of those that are live are left out.
+            // Without it some live channels are left out.
             query.push(("limit", "100".to_owned()));
             let call = Call::get("/public/v1/livestreams", &query, "the older list of live streams");
-            let told = self.list(call, meter).await?;
+            let page = self.list(call, chunk, meter).await?;
             all = Some(match all {
-                Some(all) => all.and(told),
-                None => told,
+                Some(all) => all.and(page),
+                None => page,
             });
         }
-        Ok(all.unwrap_or(Told {
-            items: Vec::new(),
-            partial: true,
-            at: Timestamp::EPOCH,
+        Ok(all.unwrap_or_else(|| {
+            let mut unclear = Unclear::nothing();
+            unclear.note(None);
+            Page {
+                items: Vec::new(),
+                unclear,
+                at: Timestamp::EPOCH,
+            }
         }))
     }
 
@@ -127,10 +131,10 @@ impl Api {
         &self,
         ids: &[u64],
         meter: &Meter<'_>,
-    ) -> Result<Told<Livestream>, PlatformError> {
+    ) -> Result<Page<Livestream>, PlatformError> {
         let query: Vec<_> = ids.iter().map(|id| ("user_id", id.to_string())).collect();
         let call = Call::get("/public/v1/users/livestreams", &query, "the list of live streams");
-        self.list(call, meter).await
+        self.list(call, ids, meter).await
     }
 
     /// Returns the channels of `ids`, in any order.
@@ -138,16 +142,20 @@ impl Api {
         &self,
         ids: &[u64],
         meter: &Meter<'_>,
-    ) -> Result<Told<Channel>, PlatformError> {
+    ) -> Result<Page<Channel>, PlatformError> {
         let query: Vec<_> = ids
             .iter()
             .map(|id| ("broadcaster_user_id", id.to_string()))
             .collect();
-        self.list(Call::get("/public/v1/channels", &query, "the channels"), meter)
-            .await
+        self.list(
+            Call::get("/public/v1/channels", &query, "the channels"),
+            ids,
+            meter,
+        )
+        .await
     }
 
-    /// Returns the channel of `slug`. One a call: an unknown one may fail all others in it.
+    /// Returns the channel of `slug`. One per request: an unknown one may fail all others in it.
     pub(super) async fn channel_of(
         &self,
         slug: &str,
@@ -155,8 +163,8 @@ impl Api {
     ) -> Result<Option<Channel>, PlatformError> {
         let query = [("slug", slug.to_owned())];
         let call = Call::get("/public/v1/channels", &query, "the channel of a slug");
-        match self.list::<Channel>(call, meter).await {
-            Ok(told) => Ok(told
+        match self.list::<Channel>(call, &[], meter).await {
+            Ok(page) => Ok(page
                 .items
                 .into_iter()
                 .find(|channel| channel.slug.eq_ignore_ascii_case(slug))),
@@ -168,40 +176,57 @@ impl Api {
     }
 
     /// Returns the names of users.
-    pub(super) async fn users(&self, ids: &[u64], meter: &Meter<'_>) -> Result<Told<User>, PlatformError> {
+    pub(super) async fn users(&self, ids: &[u64], meter: &Meter<'_>) -> Result<Page<User>, PlatformError> {
         let query: Vec<_> = ids.iter().map(|id| ("id", id.to_string())).collect();
-        self.list(Call::get("/public/v1/users", &query, "the names of users"), meter)
-            .await
+        self.list(
+            Call::get("/public/v1/users", &query, "the names of users"),
+            ids,
+            meter,
+        )
+        .await
     }
 
+    /// Requests a list about `asked`; where that is empty, rows about any id are expected.
     async fn list<T: serde::de::DeserializeOwned>(
         &self,
         call: Call<'_>,
+        asked: &[u64],
         meter: &Meter<'_>,
-    ) -> Result<Told<T>, PlatformError> {
+    ) -> Result<Page<T>, PlatformError> {
         let operation = call.operation;
         let answer = self.read(call, meter).await?;
         let envelope: Envelope<Value> = read(&answer, operation)?;
-        let told = items(envelope).ok_or_else(|| unreadable(operation, "it holds no list".to_owned()))?;
-        let sent = told.len();
-        let items: Vec<T> = told
-            .into_iter()
-            .filter_map(|item| serde_json::from_value(item).ok())
-            .collect();
-        Ok(Told {
-            partial: items.len() < sent,
+        let page = items(envelope).ok_or_else(|| unreadable(operation, "it holds no list".to_owned()))?;
+        let mut unclear = Unclear::nothing();
+        let mut items = Vec::new();
+        for item in page {
+            let about = subject_of(&item).filter(|id| asked.is_empty() || asked.contains(id));
+            match lenient::row(item) {
+                Ok(read) => {
+                    if !asked.is_empty() && about.is_none() {
+                        // This id was not requested: it may be another row with a damaged id.
+                        unclear.note(None);
+                    }
+                    items.push(read);
+                }
+                Err(_) => unclear.note(about),
+            }
+        }
+        Ok(Page {
+            unclear,
             items,
-            at: answer.received_at,
+            // What is pushed while the request is in progress is newer than its response.
+            at: answer.sent_at,
         })
     }
 
-    /// Sends a read with a token that may read; a refused token is examined once and the call repeated with a better one.
+    /// Sends a request with a token for reading; a refused token is examined once and the request repeated with a better one.
     pub(super) async fn read(&self, call: Call<'_>, meter: &Meter<'_>) -> Result<Answer, PlatformError> {
         let access = self.auth.reader(meter).await?;
         self.send_as(access, call, meter).await
     }
 
-    /// Sends a call as the application.
+    /// Sends a request as the application.
     pub(super) async fn as_app(&self, call: Call<'_>, meter: &Meter<'_>) -> Result<Answer, PlatformError> {
         let access = self.auth.app(meter).await?;
         self.send_as(access, call, meter).await
@@ -222,14 +247,26 @@ impl Api {
             Err(error @ PlatformError::Unauthorized { .. }) => error,
             other => return other,
         };
+        // Introspection decides about a token. A refusal that it contradicts is no evidence about the account, and the request
+        // has no result.
         match self.auth.after_refusal(&access, meter).await? {
-            Refused::Better(better) => self.client.exchange(&with(&better.token), &meter.calls).await,
-            Refused::NotTheToken => Err(PlatformError::Forbidden {
-                platform: PlatformName::Kick,
-                operation: call.operation,
-                reason: "this kind of token or its scopes are not enough".to_owned(),
-            }),
+            Refused::Better(better) => match self.client.exchange(&with(&better.token), &meter.calls).await {
+                Err(PlatformError::Unauthorized { reason, .. }) => {
+                    Err(unreadable(call.operation, contradiction(&reason)))
+                }
+                outcome => outcome,
+            },
+            Refused::NotTheToken => {
+                let PlatformError::Unauthorized { reason, .. } = &refused else {
+                    return Err(refused);
+                };
+                Err(unreadable(call.operation, contradiction(reason)))
+            }
             Refused::Hopeless => Err(refused),
         }
     }
+}
+
+fn contradiction(words: &str) -> String {
+    format!("status 401 ({words}) for a token that Kick calls valid; its scopes may not be enough")
 }

@@ -1,62 +1,63 @@
-//! Tokens as this platform needs them: a usable one for each call, and what to do when Kick refuses it.
+//! Token handling of this platform: a usable token for each call, and what to do when Kick refuses it.
 //!
-//! The rules are in `standing`; here is the order of effects. [`check`] finds out how an authorisation stands, [`grants`] gets
-//! new tokens.
+//! The rules are in `token_status`; this module defines the order of effects. [`check`] determines the token status,
+//! [`grants`] obtains new tokens.
 
 mod check;
 mod grants;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use secrecy::{ExposeSecret, SecretString};
+use parking_lot::Mutex;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::client::Client;
 use super::meter::Meter;
 use super::options::{APP, BOT, KickOptions};
-use super::standing::{Renewal, Standing, is_due};
+use super::token_status::is_due;
 use crate::clock::Clock;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::http::Answer;
 use crate::platforms::PlatformError;
-use crate::tokens::{RefreshState, StoredToken, TokenError, TokenKind, TokenStore};
+use crate::platforms::kit::oauth::{StoredTokens, can_refresh, is_lasting_app_token, is_same};
+use crate::platforms::kit::token_check::{Refresh, TokenStatus};
+use crate::tokens::{StoredToken, TokenError, TokenKind, TokenStore};
 
-/// An app token is replaced in its last day.
-const APP_MARGIN_SECS: i64 = 86_400;
-/// The operation in the error that says that the application itself is refused.
+/// The operation in the error that reports that the application itself is refused.
 pub(super) const APP_REFUSED: &str = "a token for this client id and secret";
 
-/// A token to call with.
+/// A token for a call.
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     pub(super) identity: Identity,
     pub(super) token: SecretString,
 }
 
-/// How an identity's authorisation was found.
+/// Result of a check of an identity.
 #[derive(Debug, Clone)]
 pub(super) struct Checked {
     pub(super) at: Timestamp,
-    pub(super) standing: Standing,
-    pub(super) expires_at: Option<Timestamp>,
-    pub(super) scopes: BTreeSet<String>,
+    pub(super) status: TokenStatus,
+    /// The token as currently stored.
+    pub(super) token: StoredToken,
     pub(super) user_id: Option<u64>,
-    /// When the grant was last renewed; `None` for the application, which needs no grant.
+    /// When the grant was last refreshed; `None` for the application, which needs no grant.
     pub(super) renewed_at: Option<Timestamp>,
-    /// Scopes that it had when it was last looked at.
+    /// Scopes that it had at the previous check but no longer has.
     pub(super) lost_scopes: BTreeSet<String>,
     /// Whether the application itself is refused.
     pub(super) app_refused: bool,
 }
 
-/// What is to be done after Kick has refused a token.
+/// What to do after Kick has refused a token.
 pub(super) enum Refused {
-    /// Try with this one.
+    /// Retry with this token.
     Better(Access),
-    /// The token is good; the refusal was about something else.
+    /// The token is valid; the refusal had another reason.
     NotTheToken,
     /// There is no usable token.
     Hopeless,
@@ -93,18 +94,21 @@ impl Auth {
         }
     }
 
-    /// Returns the identities that can be looked at, the application first.
+    /// Returns the identities that can be checked, the application first.
     pub(super) async fn identities(&self) -> Result<Vec<Identity>, PlatformError> {
-        let mut identities = self.store.identities().await.map_err(unusable_store)?;
-        identities.retain(|identity| identity.as_str().starts_with("kick/") && identity.as_str() != APP);
-        identities.sort_by_key(|identity| (identity.as_str() != BOT, identity.clone()));
+        let mut identities = self.tokens().identities(BOT).await?;
+        identities.retain(|identity| identity.as_str() != APP);
         if self.can_be_app() {
             identities.insert(0, Identity::named(APP));
         }
         Ok(identities)
     }
 
-    /// Returns whether a token for the application itself can be had.
+    fn tokens(&self) -> StoredTokens<'_> {
+        StoredTokens::new(PlatformName::Kick, self.store.as_ref())
+    }
+
+    /// Returns whether a token for the application itself can be obtained.
     fn can_be_app(&self) -> bool {
         self.client_id.is_some() && self.client_secret.is_some()
     }
@@ -125,21 +129,20 @@ impl Auth {
         self.access(&Identity::named(APP), meter).await
     }
 
-    /// Returns a usable token of `identity`, renewed where it is due.
+    /// Returns a usable token of `identity`, refreshed where it is due.
     async fn access(&self, identity: &Identity, meter: &Meter<'_>) -> Result<Access, PlatformError> {
         let now = self.clock.now();
         let stored = self.store.load(identity).await.map_err(unusable_store)?;
         let token = if identity.as_str() == APP {
-            let margin = |end: Timestamp| now >= end.plus_secs(-APP_MARGIN_SECS);
-            match stored.filter(|token| self.is_ours(token) && !token.expires_at.is_some_and(margin)) {
+            match stored.filter(|token| self.is_lasting_app_token(token, now)) {
                 Some(token) => token,
                 None => self.new_app_token(None, meter).await?,
             }
         } else {
             let mut token = stored.ok_or_else(no_identity)?;
             if is_due(token.expires_at, now) && can_refresh(&token) {
-                // A failure here is no news: the token may still be good, and if not, its refusal is examined.
-                if let Ok((renewed, Renewal::Renewed)) = self.renew(identity, &token, meter).await {
+                // A failure here is not reported: the token may still be valid, and if not, its refusal is examined.
+                if let Ok((renewed, Refresh::Done)) = self.renew(identity, &token, meter).await {
                     token = renewed;
                 }
             }
@@ -154,12 +157,14 @@ impl Auth {
         })
     }
 
-    fn is_ours(&self, token: &StoredToken) -> bool {
-        token.kind == TokenKind::App && token.client_id == self.client_id
+    fn is_lasting_app_token(&self, token: &StoredToken, now: Timestamp) -> bool {
+        token.kind == TokenKind::App
+            && token.client_id == self.client_id
+            && is_lasting_app_token(token, self.client_id.as_deref(), now)
     }
 
-    /// Examines a token that Kick has refused with 401. That alone means little: it may be of the wrong kind or lack a
-    /// scope. App tokens have been seen to die early, and are simply replaced once.
+    /// Examines a token that Kick has refused with 401. That alone proves little: it may be of the wrong kind or lack a
+    /// scope. App tokens have been observed to become invalid early, and are simply replaced once.
     pub(super) async fn after_refusal(
         &self,
         used: &Access,
@@ -174,45 +179,38 @@ impl Auth {
             return Ok(Refused::Better(better(token.access)));
         }
         let checked = self.check(&used.identity, meter).await?;
-        match checked.standing {
-            Standing::Valid => {
+        match checked.status {
+            TokenStatus::Valid => {
                 let stored = self.store.load(&used.identity).await.map_err(unusable_store)?;
                 let token = stored.ok_or_else(no_identity)?.access;
-                Ok(if same(&token, &used.token) {
+                Ok(if is_same(&token, &used.token) {
                     Refused::NotTheToken
                 } else {
                     Refused::Better(better(token))
                 })
             }
-            Standing::Unknown(reason) => Err(PlatformError::Unavailable {
+            TokenStatus::Unknown(reason) => Err(PlatformError::Unavailable {
                 platform: PlatformName::Kick,
                 operation: "the examination of a refused token",
                 reason,
                 code: "kick.introspect".to_owned(),
             }),
-            Standing::Expired(_) | Standing::Revoked(_) => Ok(Refused::Hopeless),
+            TokenStatus::Expired(_) | TokenStatus::Rejected(_) | TokenStatus::Revoked(_) => {
+                Ok(Refused::Hopeless)
+            }
         }
     }
 }
 
-fn can_refresh(token: &StoredToken) -> bool {
-    let refresh = token.refresh.as_ref();
-    refresh.is_some_and(|refresh| !matches!(refresh.state, RefreshState::Refused { .. }))
-}
-
-fn same(one: &SecretString, other: &SecretString) -> bool {
-    one.expose_secret() == other.expose_secret()
-}
-
-/// Reads an answer's body.
+/// Parses a response body.
 pub(super) fn read<T: for<'de> Deserialize<'de>>(
     answer: &Answer,
     operation: &'static str,
 ) -> Result<T, PlatformError> {
-    answer.json().map_err(|reason| unreadable(operation, reason))
+    answer.object().map_err(|reason| unreadable(operation, reason))
 }
 
-/// Builds the error for an answer that is not what Kick documents.
+/// Builds the error for a response that does not match Kick's documentation.
 pub(super) fn unreadable(operation: &'static str, reason: String) -> PlatformError {
     super::answer::asked(operation).unreadable(reason)
 }
@@ -226,7 +224,7 @@ fn no_identity() -> PlatformError {
 }
 
 fn not_ours(identity: &Identity, owner: &str) -> PlatformError {
-    PlatformError::NotConfigured {
+    PlatformError::OtherAccount {
         platform: PlatformName::Kick,
         what: format!("its own token for `{identity}`, but the one at hand belongs to {owner}"),
     }
@@ -241,15 +239,12 @@ fn app_refusal() -> PlatformError {
     }
 }
 
-/// Returns whether an error says that the application itself is refused.
+/// Returns whether an error reports that the application itself is refused.
 pub(super) fn is_app_refusal(error: &PlatformError) -> bool {
     matches!(error, PlatformError::Rejected { operation, .. } if *operation == APP_REFUSED)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]
 fn unusable_store(error: TokenError) -> PlatformError {
-    PlatformError::TokenStore {
-        platform: PlatformName::Kick,
-        reason: format!("{error}; {}", error.hint()),
-    }
+    PlatformError::of_token_store(PlatformName::Kick, &error)
 }

@@ -1,8 +1,9 @@
-//! Badges that the bot's own chat lines carried: the only word on its roles, since no endpoint tells them.
+//! Badges on the bot's own chat messages: the only evidence of its roles, since no endpoint returns them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::core::observation::Grants;
 use crate::core::time::Timestamp;
@@ -18,21 +19,21 @@ struct Seen {
 }
 
 impl Badges {
-    /// Notes the badge types on one of the bot's messages; an older message than the newest known one tells nothing.
+    /// Records the badge types on one of the bot's messages; a message older than the newest known one is ignored.
     pub fn saw(&self, broadcaster: u64, at: Timestamp, kinds: BTreeSet<String>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if all.get(&broadcaster).is_none_or(|known| known.at < at) {
             all.insert(broadcaster, Seen { at, kinds });
         }
     }
 
-    /// Returns what the badges seen grant, and since when; `None` where none were ever looked at.
+    /// Returns what the badges seen grant, and since when; `None` where no badges were ever received.
     ///
-    /// A badge is a fact about the moment of its message. One that was seen too long ago is no longer claimed, and one that
+    /// A badge is a fact about the time of its message. One that was seen too long ago is no longer reported, and one that
     /// was not seen is not denied.
     pub fn grants(&self, broadcaster: u64, now: Timestamp, max_age: Duration) -> Option<(Timestamp, Grants)> {
         let seen = {
-            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = self.0.lock();
             all.get(&broadcaster).cloned()?
         };
         Some(grants_of(&seen.kinds, seen.at, now, max_age))

@@ -1,48 +1,39 @@
-//! Sends single requests to Kick's two hosts, within the one budget, repeated only where that may change the answer.
+//! Sends single requests to Kick's two hosts, within one rate limit, retried only where that may change the result.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
-use super::answer::{asked, is_blocked, judge, judge_oauth};
-use super::budget::{Budget, Quiet};
+use super::answer::{Endpoint, asked, is_blocked};
+use super::rate_limit::{Quiet, RateLimiter};
 use crate::clock::Chance;
 use crate::core::source::PlatformName;
-use crate::http::{Answer, Http, HttpError, Retries};
+use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
-use crate::platforms::meter::Meter;
+use crate::platforms::kit::meter::Meter;
 
-/// Attempts of a request whose failure may pass.
+/// Attempts of a request with a transient failure.
 const ATTEMPTS: u32 = 3;
-/// Attempts of a request that an edge blocks; more would only confirm its suspicion.
+/// Attempts of a request that the edge blocks; more would only prolong the block.
 const BLOCKED_ATTEMPTS: u32 = 2;
 /// Weight of the newest round trip in the smoothed one.
 const SMOOTHING: f64 = 0.3;
 
-/// Which host a request is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Host {
-    /// `api.kick.com`.
-    Api,
-    /// `id.kick.com`.
-    OAuth,
-}
-
 /// One request.
 pub(super) struct Call<'a> {
-    pub(super) host: Host,
+    pub(super) endpoint: Endpoint,
     pub(super) method: Method,
     pub(super) path: &'a str,
-    /// Keys are repeated for several values, as Kick wants it.
+    /// Keys are repeated for several values, as Kick requires.
     pub(super) query: &'a [(&'static str, String)],
     pub(super) token: Option<&'a SecretString>,
     pub(super) form: Option<&'a [(&'static str, &'a str)]>,
     pub(super) json: Option<&'a Value>,
-    /// What is asked for, for people.
+    /// Name of the operation, for users.
     pub(super) operation: &'static str,
     /// Whether sending it twice does no harm.
     pub(super) repeatable: bool,
@@ -52,7 +43,7 @@ impl<'a> Call<'a> {
     /// A read of the API.
     pub(super) fn get(path: &'a str, query: &'a [(&'static str, String)], operation: &'static str) -> Self {
         Self {
-            host: Host::Api,
+            endpoint: Endpoint::Api,
             method: Method::GET,
             path,
             query,
@@ -64,47 +55,63 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// A call of the OAuth host.
-    pub(super) fn oauth(path: &'a str, operation: &'static str) -> Self {
+    /// A request for a token.
+    pub(super) fn token(operation: &'static str) -> Self {
         Self {
-            host: Host::OAuth,
+            endpoint: Endpoint::Token,
             method: Method::POST,
-            ..Self::get(path, &[], operation)
+            ..Self::get("/oauth/token", &[], operation)
+        }
+    }
+
+    /// A request whether a token is active.
+    pub(super) fn introspection(operation: &'static str) -> Self {
+        Self {
+            endpoint: Endpoint::Introspection,
+            method: Method::POST,
+            ..Self::get("/oauth/token/introspect", &[], operation)
         }
     }
 }
 
-/// The way to Kick.
+/// HTTP client for Kick.
 pub(super) struct Client {
     pub(super) http: Http,
     pub(super) auth_url: Url,
     pub(super) api_url: Url,
-    pub(super) budget: Budget,
+    pub(super) rate_limiter: RateLimiter,
     pub(super) chance: Chance,
     pub(super) patience: Duration,
     pub(super) round_trip: Mutex<Option<f64>>,
+    /// Skew between our clock and Kick's.
+    pub(super) skew: Skew,
 }
 
 impl Client {
-    /// Sends `call`, waiting and repeating as far as that makes sense.
+    /// Sends `call`, waiting and retrying where that makes sense.
     pub(super) async fn exchange(&self, call: &Call<'_>, meter: &Meter<'_>) -> Result<Answer, PlatformError> {
         let asked = asked(call.operation);
         let mut attempt = 1;
         loop {
-            self.budget.take(self.patience).await.map_err(rate_limited)?;
+            self.rate_limiter
+                .take(self.patience)
+                .await
+                .map_err(rate_limited)?;
             meter.sent();
             let outcome = self.http.send(self.build(call)?).await;
+            if let Ok(answer) = &outcome {
+                self.skew.learn(answer);
+            }
             let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
             let may_heal = outcome.as_ref().err().is_none_or(HttpError::may_heal);
+            let open = outcome
+                .as_ref()
+                .is_ok_and(|answer| call.endpoint.leaves_open(answer));
             let asked_wait = outcome.as_ref().ok().and_then(Answer::asked_wait);
-            let judged = match call.host {
-                Host::Api => judge(asked, outcome),
-                Host::OAuth => judge_oauth(asked, outcome),
-            };
-            let error = match judged {
+            let error = match call.endpoint.judge(asked, outcome) {
                 Ok(answer) => {
-                    self.budget.answered();
-                    if call.host == Host::Api {
+                    self.rate_limiter.answered();
+                    if call.endpoint == Endpoint::Api {
                         self.learn_round_trip(answer.rtt);
                     }
                     return Ok(answer);
@@ -115,14 +122,14 @@ impl Client {
             let blocked = is_blocked(&error);
             match error {
                 PlatformError::RateLimited { .. } => {
-                    let wait = self.budget.refused(asked_wait);
+                    let wait = self.rate_limiter.refused(asked_wait);
                     if attempt >= ATTEMPTS || wait > self.patience {
                         return Err(rate_limited(Quiet(wait)));
                     }
                 }
                 error if blocked => {
                     if attempt >= BLOCKED_ATTEMPTS {
-                        self.budget.refused(asked_wait);
+                        self.rate_limiter.refused(asked_wait);
                     }
                     if attempt >= BLOCKED_ATTEMPTS || !again {
                         return Err(error);
@@ -135,6 +142,9 @@ impl Client {
                         && attempt < ATTEMPTS
                         && asked_wait.is_none_or(|wait| wait <= self.patience) =>
                 {
+                    self.pause(attempt, asked_wait).await;
+                }
+                PlatformError::Unreadable { .. } if open && again && attempt < ATTEMPTS => {
                     self.pause(attempt, asked_wait).await;
                 }
                 error => return Err(error),
@@ -150,7 +160,7 @@ impl Client {
         reason = "a round trip is between zero and the timeout"
     )]
     pub(super) fn latency(&self) -> Option<u64> {
-        let round_trip = *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        let round_trip = *self.round_trip.lock();
         round_trip.map(|millis| millis.round() as u64)
     }
 
@@ -160,9 +170,9 @@ impl Client {
     }
 
     fn build(&self, call: &Call<'_>) -> Result<reqwest::Request, PlatformError> {
-        let base = match call.host {
-            Host::Api => without(&self.api_url, &["/v1", "/public"]),
-            Host::OAuth => without(&self.auth_url, &["/oauth"]),
+        let base = match call.endpoint {
+            Endpoint::Api => without(&self.api_url, &["/v1", "/public"]),
+            Endpoint::Introspection | Endpoint::Token => without(&self.auth_url, &["/oauth"]),
         };
         let broken = || PlatformError::NotConfigured {
             platform: PlatformName::Kick,
@@ -191,12 +201,12 @@ impl Client {
 
     fn learn_round_trip(&self, round_trip: Duration) {
         let newest = round_trip.as_secs_f64() * 1_000.0;
-        let mut smoothed = self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut smoothed = self.round_trip.lock();
         *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
     }
 }
 
-/// Returns a base address without what every path begins with, which others count to the address.
+/// Returns a base URL without the path prefix that is part of every path, which some configurations include.
 pub(super) fn without<'a>(base: &'a Url, ends: &[&str]) -> &'a str {
     let slashless = |text: &'a str| text.trim_end_matches('/');
     ends.iter().fold(slashless(base.as_str()), |text, end| {

@@ -1,29 +1,29 @@
-//! What an answer, or its lack, means for a source: ours in place of Kick's words. Pure.
+//! What a response, or its absence, means for a source: maps Kick's results to facts. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth::{Checked, is_app_refusal};
-use super::standing::{Standing, worrying_age};
+use super::token_status::worrying_age;
 use super::wire::{Channel, Livestream};
-use crate::core::observation::{
-    AuthCheck, AuthResult, ErrorInfo, Fact, Grants, Identity, LinkState, Transport,
-};
+use crate::core::facet::Facet;
+use crate::core::observation::{ErrorInfo, Fact, Grants, Identity, LinkState, Transport};
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
+use crate::platforms::kit::token_check::TokenStatus;
 
-/// Who tells what was learnt over HTTP.
+/// Origin of observations made over HTTP.
 pub(super) const BY_API: &str = "kick.api";
-/// Who tells what was pushed.
+/// Origin of pushed observations.
 pub(super) const BY_WEBHOOK: &str = "kick.webhook";
 
-/// The method that tells granted scopes.
+/// The method that reports granted scopes.
 pub(super) const SCOPES_METHOD: &str = "kick.scopes";
-/// The method that tells badges seen on the bot's own messages.
+/// The method that reports badges seen on the bot's own messages.
 pub(super) const BADGES_METHOD: &str = "kick.badges";
-/// The method that tells that the bot is the broadcaster.
+/// The method that reports that the bot is the broadcaster.
 pub(super) const OWNER_METHOD: &str = "kick.owner";
 
-/// Every scope that exists; what introspection does not name of these is not granted.
+/// Every scope that exists; those that introspection does not list are not granted.
 const SCOPES: [&str; 11] = [
     "user:read",
     "channel:read",
@@ -38,7 +38,7 @@ const SCOPES: [&str; 11] = [
     "kicks:read",
 ];
 
-/// Says that the API works for a source that is known to exist.
+/// Reports that the API works for a source that is known to exist.
 pub(super) fn up(transport: Transport) -> Fact {
     Fact::Connection {
         transport,
@@ -46,7 +46,7 @@ pub(super) fn up(transport: Transport) -> Fact {
     }
 }
 
-/// Says that the API answers, and nothing of whether the source exists.
+/// Reports that the API answers, without evidence whether the source exists.
 pub(super) fn answered() -> Fact {
     Fact::Connection {
         transport: Transport::Api,
@@ -54,7 +54,7 @@ pub(super) fn answered() -> Fact {
     }
 }
 
-/// Says that a transport failed in a way that heals by itself.
+/// Reports that a transport failed in a way that recovers by itself.
 pub(super) fn down(transport: Transport, code: &str, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     Fact::Connection {
@@ -63,7 +63,7 @@ pub(super) fn down(transport: Transport, code: &str, message: &str) -> Fact {
     }
 }
 
-/// Says that Kick refuses and a person must act.
+/// Reports that Kick refuses access, which needs attention.
 pub(super) fn refused(code: &str, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     Fact::Connection {
@@ -72,19 +72,26 @@ pub(super) fn refused(code: &str, message: &str) -> Fact {
     }
 }
 
-/// Says that something went wrong without changing any verdict.
+/// Reports that a facet could not be checked over an API that works.
+pub(super) fn unanswered(facet: Facet, code: &str, message: &str) -> Fact {
+    let error = ErrorInfo::new(code, message);
+    Fact::Unanswered { facet, error }
+}
+
+/// Reports an error that does not change any verdict.
 pub(super) fn problem(code: &str, message: &str) -> Fact {
     Fact::Problem {
         error: ErrorInfo::new(code, message),
     }
 }
 
-/// Says that there is no such channel; what lists do not show of it then proves nothing.
-pub(super) fn not_found() -> Fact {
-    refused(
+/// Reports that there is no such channel, so that its absence from lists proves nothing. The API itself answered.
+pub(super) fn not_found() -> [Fact; 2] {
+    let error = ErrorInfo::new(
         "kick.not_found",
-        "Kick knows no such channel; it may be banned or deleted",
-    )
+        "no such channel on Kick; it may be banned or deleted",
+    );
+    [Fact::NoSuchSource { error }, answered()]
 }
 
 /// Returns the stable code of a failure.
@@ -98,40 +105,36 @@ pub(super) fn code(error: &PlatformError) -> &str {
         PlatformError::Unreadable { .. } => "kick.unreadable",
         PlatformError::Rejected { .. } => "kick.rejected",
         PlatformError::NotConfigured { .. } => "config.token",
+        PlatformError::OtherAccount { .. } => "kick.other_account",
         PlatformError::TokenStore { .. } => "kick.token_store",
     }
 }
 
-/// Returns what a look that failed means for a source. Nothing here ever touches
-/// streams, authorisations or permissions.
-pub(super) fn of_failed_look(error: &PlatformError) -> Fact {
+/// Returns a failure as an error to store, with a sentence that says which request failed.
+pub(super) fn error(error: &PlatformError, message: &str) -> ErrorInfo {
+    ErrorInfo::new(code(error), message)
+}
+
+/// Returns what a failed probe means for a source. Nothing here ever affects streams, accounts or permissions.
+pub(super) fn of_failed_probe(error: &PlatformError) -> Fact {
     let message = error.to_string();
     match error {
-        PlatformError::RateLimited { .. }
-        | PlatformError::Unavailable { .. }
-        | PlatformError::Unreadable { .. } => down(Transport::Api, code(error), &message),
+        // A server that limits the rate is reachable: the connection is unchanged, and its evidence gets older.
+        PlatformError::RateLimited { .. } => unanswered(Facet::Status, code(error), &message),
+        PlatformError::Unavailable { .. } | PlatformError::Unreadable { .. } => {
+            down(Transport::Api, code(error), &message)
+        }
         _ => refused(code(error), &message),
     }
 }
 
-/// Returns what was found of an authorisation, as facts; a standing that is not known is none.
+/// Returns the result of an account check as facts; an unknown status yields none.
 pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
-    let (result, reason) = match &checked.standing {
-        Standing::Valid => (Some(AuthResult::Valid), None),
-        Standing::Expired(reason) => (Some(AuthResult::Expired), Some(reason.clone())),
-        Standing::Revoked(reason) => (Some(AuthResult::Revoked), Some(reason.clone())),
-        Standing::Unknown(_) => (None, None),
-    };
     let mut facts = Vec::new();
-    if let Some(result) = result {
+    if let Some(check) = checked.status.evidence(&checked.token) {
         facts.push(Fact::Auth {
             identity: identity.clone(),
-            check: AuthCheck {
-                result,
-                expires_at: checked.expires_at,
-                scopes: checked.scopes.clone(),
-                reason,
-            },
+            check,
         });
     }
     if checked.app_refused {
@@ -139,7 +142,7 @@ pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
             "kick.invalid_client",
             "Kick refuses the client id and secret; its secret may have been changed",
         ));
-    } else if let Standing::Unknown(reason) = &checked.standing {
+    } else if let TokenStatus::Unknown(reason) = &checked.status {
         facts.push(problem("kick.auth_unknown", &format!("{identity}: {reason}")));
     }
     facts.extend(
@@ -150,7 +153,7 @@ pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
     facts
 }
 
-/// Returns what a person should know of an authorisation beside its standing.
+/// Returns warnings for users about an account, in addition to its status.
 pub(super) fn worries(identity: &Identity, checked: &Checked) -> Vec<(&'static str, String)> {
     let mut worries = Vec::new();
     if let Some(days) = checked
@@ -158,7 +161,7 @@ pub(super) fn worries(identity: &Identity, checked: &Checked) -> Vec<(&'static s
         .and_then(|renewed| worrying_age(renewed, checked.at))
     {
         let worry = format!(
-            "{identity}: not renewed for {days} days; Kick ends a grant after about 30, so authorise again soon"
+            "{identity}: not refreshed for {days} days; Kick revokes a grant after about 30, so log in again soon"
         );
         worries.push(("kick.grant_ages", worry));
     }
@@ -172,7 +175,7 @@ pub(super) fn worries(identity: &Identity, checked: &Checked) -> Vec<(&'static s
     worries
 }
 
-/// Returns what granted scopes allow. Introspection lists all of them, so what is missing is denied for certain.
+/// Returns what granted scopes permit. Introspection lists all of them, so a missing one is denied for certain.
 pub(super) fn scopes(granted: &BTreeSet<String>) -> Grants {
     let name = |scope: &str| format!("scope:{scope}");
     let denied = SCOPES.iter().filter(|scope| !granted.contains(**scope));
@@ -183,24 +186,34 @@ pub(super) fn scopes(granted: &BTreeSet<String>) -> Grants {
     }
 }
 
-/// Returns what names a stream: the text of its start, which is the same in lists and webhooks. Lists also have an id of
+/// Returns the id of a stream: the text of its start, which is the same in lists and webhooks. Lists also have an id of
 /// their own, which webhooks lack.
-pub(super) fn stream_id(stream: &Livestream) -> &str {
-    let started_at = stream.started_at.trim();
-    if started_at.is_empty() {
-        &stream.id
-    } else {
-        started_at
-    }
+pub(super) fn stream_id(stream: &Livestream) -> Option<String> {
+    let start = started_at(&stream.started_at).map(|start| start.to_string());
+    start.or_else(|| Some(stream.id.clone()).filter(|id| !id.is_empty()))
 }
 
 /// Returns when a stream started; Go's zero time is none.
 pub(super) fn started_at(text: &str) -> Option<Timestamp> {
-    let at: Timestamp = text.trim().parse().ok()?;
-    (at > Timestamp::EPOCH).then_some(at)
+    text.trim().parse().ok().and_then(Timestamp::known)
 }
 
-/// Collects profile fields that say something.
+/// Indexes rows by id. Of several rows with the same id the one with the greatest rank is returned, whatever their order.
+pub(super) fn newest<'a, T, I: Ord, R: Ord>(
+    rows: &'a [T],
+    id_and_rank: impl Fn(&'a T) -> (I, R),
+) -> BTreeMap<I, &'a T> {
+    let mut newest: BTreeMap<I, (R, &T)> = BTreeMap::new();
+    for row in rows {
+        let (id, rank) = id_and_rank(row);
+        if newest.get(&id).is_none_or(|(known, _)| rank > *known) {
+            newest.insert(id, (rank, row));
+        }
+    }
+    newest.into_iter().map(|(id, (_, row))| (id, row)).collect()
+}
+
+/// Collects profile fields that are not empty.
 pub(super) fn profile<'a>(fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Option<Fact> {
     let fields: BTreeMap<_, _> = fields
         .into_iter()
@@ -212,7 +225,7 @@ pub(super) fn profile<'a>(fields: impl IntoIterator<Item = (&'a str, Option<&'a 
     (!fields.is_empty()).then_some(Fact::Profile { fields })
 }
 
-/// Returns how a live channel presents itself.
+/// Returns the profile of a live channel.
 pub(super) fn live_profile(stream: &Livestream) -> Option<Fact> {
     profile([
         ("displayName", Some(stream.username.as_str())),
@@ -225,7 +238,7 @@ pub(super) fn live_profile(stream: &Livestream) -> Option<Fact> {
     ])
 }
 
-/// Returns how a channel presents itself. Its title lags behind a running stream's, so that is left to the list.
+/// Returns the profile of a channel. Its title lags behind a live stream's, so that is left to the list.
 pub(super) fn channel_profile(channel: &Channel, name: Option<&str>, live: bool) -> Option<Fact> {
     let of_offline = |text| if live { None } else { text };
     profile([
@@ -254,7 +267,7 @@ mod tests {
                     platform,
                     retry_after: None,
                 },
-                "down kick.rate_limited",
+                "unanswered kick.rate_limited",
             ),
             (
                 PlatformError::Unavailable {
@@ -314,7 +327,7 @@ mod tests {
                 "refused config.token",
             ),
         ] {
-            let found = match of_failed_look(&error) {
+            let found = match of_failed_probe(&error) {
                 Fact::Connection {
                     state: LinkState::Down { error },
                     ..
@@ -323,6 +336,7 @@ mod tests {
                     state: LinkState::Refused { error },
                     ..
                 } => format!("refused {}", error.code),
+                Fact::Unanswered { error, .. } => format!("unanswered {}", error.code),
                 other => panic!("{other:?}"),
             };
             assert_eq!(found, expected);

@@ -1,7 +1,8 @@
-//! What a running adapter remembers of channels between looks. Nothing here is evidence; it only saves calls.
+//! Data about channels that a running adapter caches between probes. It is not evidence; it only saves requests.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::viewers::{self, Counted, Reading};
 use crate::core::time::Timestamp;
@@ -17,12 +18,12 @@ struct State {
     counts: BTreeMap<u64, Counted>,
 }
 
-/// What is remembered of a channel.
+/// Cached data about a channel.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
-    /// When it was last looked up, and whether it was there.
+    /// When it was last requested, and whether it existed.
     pub(super) looked_up: Option<(Timestamp, bool)>,
-    /// The user's name, as it is written.
+    /// The user's name in its original spelling.
     pub(super) name: Option<String>,
 }
 
@@ -31,12 +32,12 @@ impl Memory {
         self.lock().channels.get(&id).cloned().unwrap_or_default()
     }
 
-    /// Notes that a channel was looked up.
+    /// Records that a channel was requested.
     pub(super) fn looked_up(&self, id: u64, at: Timestamp, exists: bool) {
         self.lock().channels.entry(id).or_default().looked_up = Some((at, exists));
     }
 
-    /// Notes a user's name.
+    /// Records a user's name.
     pub(super) fn named(&self, id: u64, name: &str) {
         self.lock().channels.entry(id).or_default().name = Some(name.to_owned());
     }
@@ -49,7 +50,7 @@ impl Memory {
         self.lock().slugs.insert(slug.to_owned(), id);
     }
 
-    /// Judges a viewer count by those before it.
+    /// Interprets a viewer count by the previous ones.
     pub(super) fn read_count(&self, id: u64, stream_id: &str, raw: u64, at: Timestamp) -> Reading {
         let mut state = self.lock();
         let (reading, counted) = viewers::read(state.counts.get(&id), stream_id, raw, at);
@@ -58,6 +59,6 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -1,55 +1,45 @@
-//! What one look has cost and learnt on the way: calls, problems, and how authorisations were found.
+//! Costs and side results of one probe: what every platform has, and the results of account checks.
 
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 
 use super::auth::Checked;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
-use crate::platforms::{ProbeSink, meter};
+use crate::platforms::ProbeSink;
+use crate::platforms::kit::meter;
 
-/// Problems told to a person in one look; the rest is in the documents.
-const PROBLEMS: usize = 20;
-
-/// The tally of one look.
+/// Meter of one probe.
 #[derive(Default)]
 pub(super) struct Meter<'a> {
-    /// The calls.
+    /// The requests and the problems.
     pub(super) calls: meter::Meter<'a>,
-    problems: Mutex<Vec<String>>,
     checked: Mutex<Vec<(Identity, Checked)>>,
 }
 
 impl<'a> Meter<'a> {
-    /// Counts for `sink`.
-    pub(super) fn telling(sink: &'a dyn ProbeSink) -> Self {
+    /// Creates a meter that reports progress to `sink`.
+    pub(super) fn with_progress(sink: &'a dyn ProbeSink) -> Self {
         Self {
-            calls: meter::Meter::telling(PlatformName::Kick, sink),
+            calls: meter::Meter::with_progress(PlatformName::Kick, sink),
             ..Self::default()
         }
     }
 
-    /// Notes a problem worth telling a person.
-    pub(super) fn complain(&self, problem: String) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        if problems.len() < PROBLEMS && !problems.contains(&problem) {
-            problems.push(problem);
-        }
-    }
-
-    /// Takes the problems.
-    pub(super) fn problems(&self) -> Vec<String> {
-        std::mem::take(&mut self.problems.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Notes how an authorisation was found.
+    /// Records the result of an account check.
     pub(super) fn checked(&self, identity: &Identity, checked: Checked) {
-        let mut all = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.checked.lock();
         all.retain(|(known, _)| known != identity);
         all.push((identity.clone(), checked));
     }
 
-    /// Takes what was found of authorisations, the newest of each.
+    /// Removes the result for `identity`.
+    pub(super) fn forget_check(&self, identity: &Identity) {
+        let mut all = self.checked.lock();
+        all.retain(|(known, _)| known != identity);
+    }
+
+    /// Takes the results of account checks, the newest of each.
     pub(super) fn take_checked(&self) -> Vec<(Identity, Checked)> {
-        std::mem::take(&mut self.checked.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.checked.lock())
     }
 }

@@ -1,22 +1,22 @@
 //! Kick: a source is a broadcaster's channel.
 //!
-//! Looks go over REST ([`KickPlatform`]) and are the truth; webhooks ([`webhook`]) make them prompt where Kick can reach
-//! us. What Kick documents, and what its users have found out, is cited where it is obeyed.
+//! Probes use REST ([`KickPlatform`]) and are authoritative; webhooks ([`webhook`]) make changes visible sooner where Kick can
+//! reach us. Kick's documentation, and what its users have found out, is cited where the code follows it.
 
 mod answer;
 mod api;
 mod auth;
 mod badges;
-mod budget;
 mod client;
 mod facts;
-mod look;
 mod memory;
 mod meter;
 mod options;
+mod probe;
+mod rate_limit;
 mod signature;
-mod standing;
 mod subscriptions;
+mod token_status;
 mod viewers;
 pub mod webhook;
 mod wire;
@@ -24,22 +24,23 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use self::api::Api;
 use self::auth::Auth;
-use self::budget::Budget;
 use self::client::Client;
-use self::look::Look;
 use self::memory::Memory;
 use self::meter::Meter;
-use super::{Budget as Level, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
+use self::probe::ProbeRun;
+use self::rate_limit::RateLimiter;
+use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use crate::clock::{Chance, Clock};
 use crate::core::source::{PlatformName, SourceKey};
-use crate::http::Http;
+use crate::http::{Http, Skew};
 use crate::tokens::TokenStore;
 
 pub use badges::Badges;
@@ -49,12 +50,12 @@ pub use subscriptions::Reconciled;
 
 use subscriptions::Subscribed;
 
-/// The stretch of time that the budget of requests is counted over.
+/// The window of the request rate limit.
 const BUDGET_WINDOW: Duration = Duration::from_mins(1);
-/// Letters in the longest slug.
+/// Length of the longest slug.
 const LONGEST_SLUG: usize = 25;
 
-/// Looks at Kick.
+/// The Kick adapter.
 pub struct KickPlatform {
     options: KickOptions,
     clock: Arc<dyn Clock>,
@@ -65,26 +66,23 @@ pub struct KickPlatform {
     subscribed: Arc<Subscribed>,
 }
 
-/// Who the bot is: configured, or learnt from its token.
+/// The bot's user: configured, or determined from its token.
 #[derive(Debug, Default)]
 struct BotId(Mutex<Option<u64>>);
 
 impl BotId {
     fn learn(&self, id: u64) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(id);
+        self.0.lock().get_or_insert(id);
     }
 
     fn is(&self, id: Option<u64>) -> bool {
-        let bot = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bot = *self.0.lock();
         bot.is_some() && bot == id
     }
 }
 
 impl KickPlatform {
-    /// Prepares looking at Kick; nothing is sent yet.
+    /// Creates the adapter; nothing is sent yet.
     pub fn new(
         options: KickOptions,
         tokens: Arc<dyn TokenStore>,
@@ -107,10 +105,11 @@ impl KickPlatform {
             http,
             auth_url: options.auth_url.clone(),
             api_url: options.api_url.clone(),
-            budget: Budget::new(options.requests_per_minute, window, chance.clone()),
+            rate_limiter: RateLimiter::new(options.requests_per_minute, window, chance.clone()),
             chance,
             patience: options.patience,
             round_trip: Mutex::default(),
+            skew: Skew::default(),
         });
         let auth = Auth::new(Arc::clone(&client), tokens, Arc::clone(&clock), &options);
         let bot = BotId(Mutex::new(options.bot_user_id));
@@ -125,7 +124,7 @@ impl KickPlatform {
         }
     }
 
-    /// Returns the badges seen on the bot's own messages, for whoever receives them.
+    /// Returns the badges seen on the bot's own messages, to be shared with the webhook listener.
     pub fn badges(&self) -> &Arc<Badges> {
         &self.badges
     }
@@ -139,13 +138,13 @@ impl KickPlatform {
             return Ok(None);
         };
         let id = channel.broadcaster_user_id;
-        // It does not count as looked up: what the channel is called is for the next look to tell.
+        // This does not count as a check: the next probe determines the channel's name.
         self.memory.remember_slug(slug, id);
         Ok(key(id))
     }
 }
 
-/// Reads a slug as people write it: with `@`, in capitals, or as the address of its channel.
+/// Parses a slug as users write it: with `@`, in capitals, or as the address of its channel.
 fn slug_of(name: &str) -> Option<String> {
     let name = name.trim().trim_end_matches('/');
     let slug = name
@@ -167,12 +166,12 @@ impl Platform for KickPlatform {
         PlatformName::Kick
     }
 
-    /// Kick tells nothing about its limits, so that this is the pace that we keep to ourselves.
-    fn budgets(&self) -> Vec<Level> {
+    /// Kick publishes no limits, so this is our own rate limit.
+    fn rate_limits(&self) -> Vec<RateLimit> {
         let size = self.options.requests_per_minute;
-        let left = u32::try_from(self.api.client.budget.left()).unwrap_or(size);
+        let left = u32::try_from(self.api.client.rate_limiter.left()).unwrap_or(size);
         let name = "requests a minute, of our own limit".to_owned();
-        vec![Level { name, left, size }]
+        vec![RateLimit { name, left, size }]
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
@@ -187,6 +186,6 @@ impl Platform for KickPlatform {
     }
 
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
-        Look::new(self, probes, sources, sink).run().await
+        ProbeRun::new(self, probes, sources, sink).run().await
     }
 }

@@ -1,4 +1,4 @@
-//! What a Kick adapter is told: where Kick is, which application it speaks for, how much it may ask.
+//! Options of a Kick adapter: addresses, the application, the rate limit.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ pub const APP: &str = "kick/app";
 pub const BOT: &str = "kick/bot";
 const BROADCASTER: &str = "kick/broadcaster:";
 
-/// Where Kick is and how to speak to it.
+/// Addresses of Kick, and the credentials and limits of requests.
 #[derive(Debug, Clone)]
 pub struct KickOptions {
-    /// Base address of the OAuth endpoints; `/oauth/…` is appended.
+    /// Base URL of the OAuth endpoints; `/oauth/…` is appended.
     pub auth_url: Url,
-    /// Base address of the API; `/public/v1/…` is appended.
+    /// Base URL of the API; `/public/v1/…` is appended.
     pub api_url: Url,
-    /// The application.
+    /// The application's client id.
     pub client_id: Option<String>,
-    /// The application's secret; with both, public data is read as the application.
+    /// The application's secret; with both, public data is requested as the application.
     pub client_secret: Option<SecretString>,
-    /// The bot's user id: a token of somebody else is refused, and its own chat lines are not counted. Learnt from the
-    /// token when absent.
+    /// The bot's user id: a token of another user is refused, and the bot's own chat messages are not counted. Determined from
+    /// the token when absent.
     pub bot_user_id: Option<u64>,
-    /// Requests a minute, to both hosts together. Kick does not publish its limits; 20 is what is known to have been safe.
+    /// Requests a minute, to both hosts together. Kick does not publish its limits; 20 is a rate that has proved safe.
     pub requests_per_minute: u32,
-    /// The longest wait for a limit that Kick has told, within one look.
+    /// The longest wait for a rate limit reported by Kick, within one probe.
     pub patience: Duration,
-    /// How long a channel's slug, title and existence are taken as known.
+    /// How long a channel's slug, title and existence are treated as current.
     pub details_for: Duration,
-    /// How long a badge seen on the bot's own message counts.
+    /// How long a badge seen on the bot's own message remains valid evidence.
     pub badges_for: Duration,
 }
 

@@ -1,14 +1,14 @@
-//! Whether Kick has signed a delivery: RSA PKCS#1 v1.5 with SHA-256 over `message id . timestamp . body`. Pure.
+//! Verifies that Kick has signed a delivery: RSA PKCS#1 v1.5 with SHA-256 over `message id . timestamp . body`. Pure.
 //!
-//! The bytes are those received: a header that is parsed and printed again, or a body that is decoded and encoded again, is
-//! another message. <https://docs.kick.com/events/webhook-security>
+//! The bytes are those received: a header that is parsed and formatted again, or a body that is decoded and encoded again,
+//! would not match. <https://docs.kick.com/events/webhook-security>
 
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// The key that Kick has published. The endpoint that serves it has stood behind a browser challenge before, so a copy is
-/// kept here; what the endpoint says later replaces it.
+/// The key that Kick has published. The endpoint that serves it has required a browser challenge before, so a copy is
+/// built in; a key fetched later replaces it.
 pub const PUBLISHED: &str = "-----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAq/+l1WnlRrGSolDMA+A8
 6rAhMbQGmQ2SapVcGM3zq8ANXjnhDWocMqfWcTd95btDydITa10kDvHzw9WQOqp2
@@ -34,8 +34,8 @@ impl PublicKey {
         Self::from_pem(PUBLISHED).expect("the built-in key is well-formed")
     }
 
-    /// Reads a `PUBLIC KEY` in PEM, or an `RSA PUBLIC KEY`, which is the same with less around it. Line breaks may be written
-    /// as `\n`.
+    /// Parses a `PUBLIC KEY` in PEM, or an `RSA PUBLIC KEY`, which is the same without the algorithm identifier. Line breaks may
+    /// be written as `\n`.
     pub fn from_pem(text: &str) -> Result<Self, InvalidPublicKey> {
         let text = text.replace("\\n", "\n");
         let between = |kind: &str| {
@@ -54,7 +54,7 @@ impl PublicKey {
             .map_err(|_| InvalidPublicKey)
     }
 
-    /// Returns whether `signature` is this key's over the three parts, each exactly as it was received.
+    /// Returns whether `signature` is this key's over the three parts, each exactly as received.
     pub fn verifies(&self, message_id: &str, timestamp: &str, body: &[u8], signature: &[u8]) -> bool {
         let parts = [message_id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
         self.0.verify_sig(&parts.concat(), signature).is_ok()

@@ -1,17 +1,17 @@
-//! Event subscriptions: the wanted ones held against those that Kick lists, and the difference made good.
+//! Event subscriptions: compares the wanted ones with those that Kick lists, and creates or deletes the difference.
 //!
-//! Subscriptions belong to the application, so two deployments of one application see each other's. Only what concerns our
-//! own sources is ever touched.
+//! Subscriptions belong to the application, so two deployments of one application see each other's. Only those of our own
+//! sources are ever changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::KickPlatform;
 use super::api::LIST_AT_ONCE;
-use super::auth::read;
+use super::auth::{read, unreadable};
 use super::client::Call;
 use super::facts::{self, BY_API};
 use super::meter::Meter;
@@ -20,28 +20,30 @@ use super::wire::{Envelope, Subscribed as Item, Subscription, items};
 use crate::core::observation::{Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::platforms::kit::lenient::{self, Rows};
 use crate::platforms::{PlatformError, ProbeSink};
+use crate::secrets;
 
 const PATH: &str = "/public/v1/events/subscriptions";
-/// The events that we subscribe to, the most important first.
+/// The events to subscribe to, the most important first.
 const EVENTS: [&str; 3] = [STATUS, METADATA, CHAT];
-/// Ids in one call that deletes; 330 have been refused, 50 work.
+/// Maximum ids in one request to delete; 330 have been refused, 50 work.
 const DELETED_AT_ONCE: usize = 50;
 
-/// The subscriptions that are known to be ours, as far as they were ever listed.
+/// The subscriptions that are known to be ours, once they were listed.
 #[derive(Debug, Default)]
 pub(super) struct Subscribed(Mutex<HashSet<String>>);
 
 impl Subscribed {
     /// Returns whether a subscription is certainly not one of ours.
     pub(super) fn is_foreign(&self, id: &str) -> bool {
-        let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = self.0.lock();
         !ids.is_empty() && !ids.contains(id)
     }
 
-    /// Counts a new one as ours, where there is a list of ours that it is missing from.
+    /// Adds a new one as ours, if a list of ours exists that does not contain it.
     fn add(&self, id: String) {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.0.lock();
         if !id.is_empty() && !ids.is_empty() {
             ids.insert(id);
         }
@@ -52,11 +54,11 @@ impl Subscribed {
             .iter()
             .map(|subscription| subscription.id.clone())
             .collect();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ids;
+        *self.0.lock() = ids;
     }
 }
 
-/// What is to be changed.
+/// Planned changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Plan {
     /// Missing events by channel.
@@ -65,8 +67,8 @@ struct Plan {
     delete: Vec<String>,
 }
 
-/// Holds the wanted channels against the list. Of several equal subscriptions the oldest stays; those of channels to `renew`
-/// are made anew.
+/// Compares the wanted channels with the list. Of several equal subscriptions the oldest is kept; those of channels to `renew`
+/// are created again.
 fn plan(listed: &[Subscription], wanted: &BTreeSet<u64>, renew: &BTreeSet<u64>) -> Plan {
     let mut plan = Plan::default();
     for channel in wanted {
@@ -87,8 +89,8 @@ fn plan(listed: &[Subscription], wanted: &BTreeSet<u64>, renew: &BTreeSet<u64>) 
     plan
 }
 
-/// Returns how many of a minute's requests may change subscriptions while `channels` are polled once a minute: what polls leave,
-/// less a reserve for looking up names and tokens; at least a third, or many channels would never be subscribed.
+/// Returns how many requests of a minute may change subscriptions while `channels` are polled once a minute: what polls leave,
+/// minus a reserve for names and tokens; at least a third, or many channels would never be subscribed.
 fn share(per_minute: u32, channels: usize) -> usize {
     let size = usize::try_from(per_minute).unwrap_or(usize::MAX);
     let polls = channels.div_ceil(LIST_AT_ONCE);
@@ -96,27 +98,27 @@ fn share(per_minute: u32, channels: usize) -> usize {
     size.saturating_sub(polls + reserve).max(size / 3).max(1)
 }
 
-/// How reconciling went.
+/// Result of reconciling.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reconciled {
-    /// Subscriptions that were asked for.
+    /// Subscriptions that were created.
     pub created: usize,
-    /// Subscriptions that were ended.
+    /// Subscriptions that were deleted.
     pub deleted: usize,
-    /// Channels left for the next time, because this one had its share of requests.
+    /// Channels left for the next run, because this one has used its share of requests.
     pub left: usize,
-    /// Problems worth telling a person.
+    /// Problems to show to users.
     pub problems: Vec<String>,
 }
 
 impl KickPlatform {
-    /// Returns how many requests a round that follows another after a minute may change something with.
+    /// Returns how many requests may change subscriptions in a run that follows another one after a minute.
     pub fn share_for_changes(&self, channels: usize) -> usize {
         share(self.options.requests_per_minute, channels)
     }
 
-    /// Makes Kick's list of subscriptions what it should be for `wanted`, with at most `most_calls` requests that change it.
-    /// Those of `renew` are ended and made anew. Tells for each channel whether webhooks can be expected.
+    /// Changes Kick's list of subscriptions to match `wanted`, with at most `most_calls` requests that change it.
+    /// Those of `renew` are deleted and created again. Reports for each channel whether webhooks can be expected.
     ///
     /// To be called at the start and every 15 minutes: switching webhooks off in Kick's settings deletes all subscriptions,
     /// and so does a day of failed deliveries.
@@ -162,9 +164,9 @@ impl KickPlatform {
                         refused.insert(*channel, errors.join("; "));
                     }
                 }
-                // It was there already, although the list left it out: the next list shows it.
+                // It already existed, although the list left it out: the next list shows it.
                 Err(PlatformError::Rejected { status: 409, .. }) => existed = true,
-                // About this channel or event, not about us.
+                // About this channel or event, not about the application.
                 Err(PlatformError::Rejected {
                     status: 400, reason, ..
                 }) => {
@@ -174,13 +176,13 @@ impl KickPlatform {
             }
         }
         if existed || done.created + done.deleted > 0 {
-            // An answer of 200 is a promise; the list is the proof.
+            // A response of 200 does not guarantee it; the list is the proof.
             (listed, at) = self.list_subscriptions(&meter).await?;
         }
         self.subscribed.replace(&listed);
         done.left = untried.len();
         for (channel, key) in keys.iter().filter(|(channel, _)| !untried.contains(channel)) {
-            tell(key, *channel, &listed, refused.get(channel), at, sink);
+            emit(key, *channel, &listed, refused.get(channel), at, sink);
         }
         done.problems = refused
             .into_iter()
@@ -189,7 +191,7 @@ impl KickPlatform {
         Ok(done)
     }
 
-    /// Returns how many of the subscriptions that `wanted` needs are listed, and how many those are. Changes nothing.
+    /// Returns how many of the subscriptions that `wanted` needs are listed, and how many are needed. Changes nothing.
     pub async fn webhooks_listed(&self, wanted: &[SourceKey]) -> Result<(usize, usize), PlatformError> {
         let channels: BTreeSet<u64> = wanted
             .iter()
@@ -213,8 +215,14 @@ impl KickPlatform {
         let call = Call::get(PATH, &[], "the list of event subscriptions");
         let operation = call.operation;
         let answer = self.api.as_app(call, meter).await?;
-        let told: Envelope<Option<Vec<Subscription>>> = read(&answer, operation)?;
-        Ok((told.data.unwrap_or_default(), answer.received_at))
+        let told: Envelope<Option<Rows<Subscription>>> = read(&answer, operation)?;
+        let rows = told.data.unwrap_or_default();
+        // A row that cannot be parsed may be one of our subscriptions; creating it again would make a second one.
+        if !rows.unread.is_empty() {
+            let reason = format!("{} of its rows cannot be read", rows.unread.len());
+            return Err(unreadable(operation, reason));
+        }
+        Ok((rows.read, answer.received_at))
     }
 
     async fn delete_subscriptions(&self, ids: &[String], meter: &Meter<'_>) -> Result<(), PlatformError> {
@@ -226,7 +234,7 @@ impl KickPlatform {
         self.api.as_app(call, meter).await.map(|_| ())
     }
 
-    /// Asks for subscriptions; returns the errors of single events. Success of the whole says nothing about them.
+    /// Creates subscriptions; returns the errors of single events. Success of the whole is no evidence about them.
     async fn subscribe(
         &self,
         channel: u64,
@@ -241,39 +249,34 @@ impl KickPlatform {
         let call = Call {
             method: Method::POST,
             json: Some(&wish),
-            // Asking twice has made two subscriptions.
+            // Sending it twice has created two subscriptions.
             repeatable: false,
             ..Call::get(PATH, &[], "an event subscription")
         };
         let answer = self.api.as_app(call, meter).await?;
-        // An answer without a body, or with one of another shape, is as good as any: the list is the proof.
-        let told = answer.json::<Envelope<Value>>().ok();
+        // A response without a body, or with another structure, is accepted as well: the list is the proof.
+        let told = answer.object::<Envelope<Value>>().ok();
         let told = told.and_then(items).unwrap_or_default();
         let told = told
             .into_iter()
-            .filter_map(|item| serde_json::from_value::<Item>(item).ok());
+            .filter_map(|item| lenient::row::<Item>(item).ok());
         let mut errors = Vec::new();
         for item in told {
             if item.error.is_empty() {
-                // Deliveries may come before the list is asked for again.
+                // Deliveries may arrive before the list is requested again.
                 self.subscribed.add(item.subscription_id);
                 continue;
             }
-            let error: String = item
-                .error
-                .chars()
-                .filter(|letter| !letter.is_control())
-                .take(120)
-                .collect();
-            errors.push(format!("{}: {error}", item.name));
+            // The response is a success, which is not masked as a whole.
+            errors.push(secrets::quote(&format!("{}: {}", item.name, item.error)));
         }
         Ok(errors)
     }
 }
 
-/// Tells whether webhooks of a channel can be expected. Without the start and end of streams there are none worth the name;
-/// the rest is missed but no reason to call the source disconnected.
-fn tell(
+/// Reports whether webhooks of a channel can be expected. The start and end of streams are required; other missing events are
+/// no reason to report the source as disconnected.
+fn emit(
     key: &SourceKey,
     channel: u64,
     listed: &[Subscription],
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_ones_are_made_surplus_ones_ended_and_foreign_ones_left_alone() {
+    fn missing_subscriptions_are_created_and_surplus_deleted() {
         let listed = listed(&[
             ("3", 7, STATUS),
             ("1", 7, STATUS),
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_channel_gets_new_ones() {
+    fn channel_with_missed_events_gets_new_subscriptions() {
         let listed = listed(&[("1", 7, STATUS), ("2", 7, METADATA), ("3", 7, CHAT)]);
         let planned = plan(&listed, &[7].into(), &[7].into());
         assert_eq!(planned.delete, ["1", "2", "3"]);

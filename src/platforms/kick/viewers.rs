@@ -1,40 +1,41 @@
-//! What a viewer count may be taken for. Pure.
+//! How to interpret a viewer count. Pure.
 //!
-//! Kick has shown 1 for crowded streams for a while (`KickDevDocs` issue 391), and 0 may mean that the streamer hides the
-//! count. The count as Kick told it is always kept beside what we make of it.
+//! Kick has shown 1 for streams with many viewers for a while (`KickDevDocs` issue 391), and 0 may mean that the streamer hides
+//! the count: a count that cannot be distinguished from a hidden one is not shown. The count as sent by Kick is always stored in
+//! the metadata.
 
 use crate::core::time::Timestamp;
 
-/// A count from which a fall to 1 is not believed at once.
+/// A count from which a drop to 1 is not accepted at once.
 const CROWD: u64 = 10;
-/// A fall that lasts so long (ms) is true: Kick refreshes its counts about once a minute.
+/// A drop that lasts this long (ms) is accepted: Kick refreshes its counts about once a minute.
 const BELIEVED_AFTER: i64 = 150_000;
-/// A count older than this (ms) is nothing to compare with.
+/// A count older than this (ms) is not used for comparison.
 const COMPARABLE: i64 = 600_000;
 
-/// What was made of the counts of one stream so far.
+/// Previous counts of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted {
     stream_id: String,
-    /// The newest count that was believed.
+    /// The newest count that was accepted.
     count: u64,
     at: Timestamp,
     /// Since when Kick has shown 1 instead.
     fallen_since: Option<Timestamp>,
 }
 
-/// What to make of a count.
+/// Interpretation of a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// It counts.
+    /// It is valid.
     Plain,
-    /// It counts, and may mean that the streamer hides the real one.
+    /// It may mean that the streamer hides the real one, so it is no evidence.
     MaybeHidden,
-    /// It does not count yet.
+    /// It is not accepted yet.
     Doubted,
 }
 
-/// Judges a count by what came before it, and returns what to remember.
+/// Interprets a count by the previous ones, and returns the state to store.
 pub(super) fn read(before: Option<&Counted>, stream_id: &str, raw: u64, at: Timestamp) -> (Reading, Counted) {
     let fresh = || Counted {
         stream_id: stream_id.to_owned(),
@@ -68,7 +69,7 @@ pub(super) fn read(before: Option<&Counted>, stream_id: &str, raw: u64, at: Time
 mod tests {
     use super::*;
 
-    /// Reads `counts` of one stream, a minute apart.
+    /// Interprets `counts` of one stream, a minute apart.
     fn readings(counts: &[u64]) -> Vec<Reading> {
         let mut before = None;
         let minutes = counts.iter().zip(0_i64..);
@@ -88,7 +89,7 @@ mod tests {
         for (counts, expected) in [
             (&[300, 1, 310][..], &[Plain, Doubted, Plain][..]),
             (&[300, 1, 1, 300], &[Plain, Doubted, Doubted, Plain]),
-            // It lasts: they have left.
+            // The drop lasts, so it is accepted.
             (&[300, 1, 1, 1, 1], &[Plain, Doubted, Doubted, Doubted, Plain]),
             (&[9, 1], &[Plain, Plain]),
             (&[1, 1], &[Plain, Plain]),

@@ -1,14 +1,15 @@
-//! Kick's answers, as far as we read them. Unknown fields are ignored, `null` is absent, ids may be text, and secrets that come
-//! unasked (`stream.key`, `email`) have no field to land in.
+//! Kick's responses, as far as they are used. Unknown fields are ignored, `null` is absent, ids may be text, and secrets that are
+//! sent without being requested (`stream.key`, `email`) have no field.
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::platforms::lenient::{count, flag, id, lenient, text, whole};
+use crate::core::time::Timestamp;
+use crate::platforms::kit::lenient::{count, flag, id, id_of, id_text, lenient, text, texts, whole};
 
-/// Every answer of the API.
+/// Envelope of every response of the API.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<T> {
     pub(super) data: T,
@@ -16,8 +17,8 @@ pub(super) struct Envelope<T> {
     message: String,
 }
 
-/// Returns a list in an answer. Kick is written in Go, where an empty list may well be sent as `null`: with its `OK` that is one,
-/// without it proves nothing. One thing that was asked for alone may come without a list around it.
+/// Returns a list in a response. Kick is written in Go, where an empty list may be sent as `null`: with its `OK` that is an empty
+/// list, without it it proves nothing. A single requested object may be sent without a list around it.
 pub(super) fn items(told: Envelope<Value>) -> Option<Vec<Value>> {
     match told.data {
         Value::Array(items) => Some(items),
@@ -26,7 +27,17 @@ pub(super) fn items(told: Envelope<Value>) -> Option<Vec<Value>> {
     }
 }
 
-/// Something that stands in the envelope or, where a server knows the OAuth standard better than Kick, without one.
+/// Returns the user id of a row that cannot be parsed otherwise.
+pub(super) fn subject_of(row: &Value) -> Option<u64> {
+    let id = row
+        .get("broadcaster_user_id")
+        .or_else(|| row.get("broadcaster_user")?.get("id"))
+        .or_else(|| row.get("user_id"))?;
+    id_of(id)?.parse().ok()
+}
+
+/// A value in the envelope or, from a server that stands in for Kick, without one. Only for values that cannot be confused with
+/// another server's.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Enveloped<T> {
@@ -35,7 +46,7 @@ pub(super) enum Enveloped<T> {
 }
 
 impl<T> Enveloped<T> {
-    /// Returns it.
+    /// Returns the value.
     pub(super) fn open(self) -> T {
         match self {
             Self::In(envelope) => envelope.data,
@@ -44,7 +55,7 @@ impl<T> Enveloped<T> {
     }
 }
 
-/// `POST /oauth/token`. The documentation prints `expires_in` as a text, real answers are numbers.
+/// `POST /oauth/token`. The documentation shows `expires_in` as a string, real responses contain numbers.
 #[derive(Deserialize)]
 pub(super) struct Granted {
     pub(super) access_token: String,
@@ -52,25 +63,42 @@ pub(super) struct Granted {
     pub(super) expires_in: Option<i64>,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) refresh_token: Option<String>,
-    #[serde(default, deserialize_with = "scopes")]
+    #[serde(default, deserialize_with = "texts")]
     pub(super) scope: Option<BTreeSet<String>>,
 }
 
-/// `POST /oauth/token/introspect`. Of an inactive token only that is told.
+/// `POST /oauth/token/introspect`. For an inactive token only `active` is sent.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Introspected {
-    /// Required: silence about it must not pass for a dead token.
+    /// Required: its absence must not be treated as an inactive token.
     #[serde(deserialize_with = "flag")]
     pub(super) active: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) client_id: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) token_type: Option<String>,
-    #[serde(default, deserialize_with = "scopes")]
+    #[serde(default, deserialize_with = "texts")]
     pub(super) scope: Option<BTreeSet<String>>,
-    /// The end in Unix seconds, where `expires_in` elsewhere is a duration.
+    /// The expiry in Unix seconds, where `expires_in` elsewhere is a duration.
     #[serde(default, deserialize_with = "whole")]
     pub(super) exp: Option<i64>,
+}
+
+impl Introspected {
+    /// Parses the result in a response.
+    pub(super) fn of(envelope: Envelope<Value>) -> Result<Self, String> {
+        // Otherwise the members of a list would be parsed as the fields in their order.
+        if !envelope.data.is_object() {
+            return Err("the answer does not describe a token".to_owned());
+        }
+        serde_json::from_value(envelope.data).map_err(|error| error.to_string())
+    }
+
+    /// Returns when the token expires; an implausible time is none.
+    pub(super) fn ends_at(&self) -> Option<Timestamp> {
+        let exp = self.exp.filter(|exp| *exp > 1_000_000_000)?;
+        Some(Timestamp::from_millis(exp.saturating_mul(1000)))
+    }
 }
 
 /// `GET /public/v1/users`.
@@ -103,6 +131,9 @@ pub(super) struct Channel {
 pub(super) struct ChannelStream {
     #[serde(deserialize_with = "flag")]
     pub(super) is_live: Option<bool>,
+    /// When it started; empty or Go's zero time when it is not live.
+    #[serde(deserialize_with = "text")]
+    pub(super) start_time: String,
 }
 
 /// A category; empty when unset.
@@ -113,8 +144,7 @@ pub(super) struct Category {
     pub(super) name: String,
 }
 
-/// A live stream, as `GET /public/v1/users/livestreams` or the older `GET /public/v1/livestreams` tells it: their fields have
-/// different names.
+/// A live stream in `GET /public/v1/users/livestreams` or the older `GET /public/v1/livestreams`, whose field names differ.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "EitherLivestream")]
 pub(super) struct Livestream {
@@ -220,14 +250,14 @@ pub(super) struct PublicKeyText {
 /// `GET /public/v1/events/subscriptions`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Subscription {
-    #[serde(deserialize_with = "text")]
+    #[serde(deserialize_with = "id_text")]
     pub(super) id: String,
     #[serde(deserialize_with = "id")]
     pub(super) broadcaster_user_id: u64,
     pub(super) event: String,
 }
 
-/// One item of the answer to `POST /public/v1/events/subscriptions`.
+/// One item of the response to `POST /public/v1/events/subscriptions`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Subscribed {
     #[serde(default, deserialize_with = "text")]
@@ -238,20 +268,57 @@ pub(super) struct Subscribed {
     pub(super) error: String,
 }
 
-/// Reads scopes, which are one text with blanks between; a list of them is understood too. Absent where nothing is told.
-fn scopes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeSet<String>>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text.split_whitespace().map(str::to_owned).collect()),
-        Value::Array(list) => Some(list.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
-        _ => None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::platforms::kit::lenient::odd;
+
+    /// Parses a response as received.
+    fn read<T: serde::de::DeserializeOwned>(body: &str) -> serde_json::Result<T> {
+        crate::core::json::read(body.as_bytes())
+    }
+
+    #[test]
+    fn odd_value_costs_at_most_its_row() {
+        fn others<T: serde::de::DeserializeOwned>(row: &Value) {
+            for odd in odd::variants(row) {
+                let body = format!(r#"{{"data":[{odd},{row}],"message":"OK"}}"#);
+                let told: Envelope<Value> = read(&body).unwrap_or_else(|error| panic!("{odd}: {error}"));
+                let rows = items(told).unwrap();
+                assert_eq!(rows.len(), 2, "{odd}");
+                assert!(T::deserialize(&rows[1]).is_ok(), "{odd}");
+            }
+        }
+        others::<Livestream>(
+            &json!({"id": "6f1c", "title": "T", "started_at": "2026-06-01T11:00:00Z",
+            "viewer_count": 42, "broadcaster_user": {"id": 7, "username": "Ada"}, "category": {"name": "Art"},
+            "channel": {"slug": "ada"}}),
+        );
+        others::<Livestream>(
+            &json!({"broadcaster_user_id": 7, "slug": "ada", "stream_title": "T",
+            "started_at": "2026-06-01T11:00:00Z", "viewer_count": 42, "category": {"id": 3, "name": "Art"}}),
+        );
+        others::<Channel>(
+            &json!({"broadcaster_user_id": 7, "slug": "ada", "stream_title": "T",
+            "category": {"id": 3, "name": "Art"}, "stream": {"is_live": true, "viewer_count": 4}}),
+        );
+        others::<User>(&json!({"user_id": 7, "name": "Ada"}));
+        others::<Subscription>(&json!({"id": "1", "broadcaster_user_id": 7, "event": "x"}));
+        for odd in odd::variants(
+            &json!({"client_id": "a", "token_type": "user", "scope": "a b", "exp": 1_800_000_000}),
+        ) {
+            let body = odd.replacen('{', r#"{"active":true,"#, 1);
+            let body = format!(r#"{{"data":{body},"message":"OK"}}"#);
+            let told = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
+            assert_eq!(Introspected::of(told).unwrap().active, Some(true), "{body}");
+        }
+        for odd in odd::variants(&json!({"expires_in": 5, "refresh_token": "r", "scope": "a b"})) {
+            let body = odd.replacen('{', r#"{"access_token":"t","#, 1);
+            assert!(read::<Granted>(&body).is_ok(), "{body}");
+        }
+    }
 
     #[test]
     fn times_are_read_as_number_text_or_nothing() {
@@ -271,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_one_text_or_a_list_and_silence_about_them_is_not_none() {
+    fn scopes_parse_as_text_or_list_and_null_is_not_empty() {
         let both: BTreeSet<String> = ["chat:write".to_owned(), "user:read".to_owned()].into();
         for (value, expected) in [
             (json!("user:read chat:write"), Some(both.clone())),
@@ -285,18 +352,23 @@ mod tests {
     }
 
     #[test]
-    fn an_examination_is_read_with_and_without_envelope_and_never_guessed() {
+    fn introspection_without_the_envelope_says_nothing() {
         let active = |value: Value| {
-            serde_json::from_value::<Enveloped<Introspected>>(value)
-                .ok()
-                .and_then(|told| told.open().active)
+            let told = serde_json::from_value::<Envelope<Value>>(value).ok()?;
+            Introspected::of(told).ok()?.active
         };
         assert_eq!(
             active(json!({"data": {"active": true}, "message": "OK"})),
             Some(true)
         );
-        assert_eq!(active(json!({"active": false})), Some(false));
+        assert_eq!(
+            active(json!({"data": {"active": false}, "message": "OK"})),
+            Some(false)
+        );
         for nothing in [
+            json!({"active": false}),
+            json!({"active": true}),
+            json!({"data": [true], "message": "OK"}),
             json!({"data": {}, "message": "OK"}),
             json!({}),
             json!({"data": null}),

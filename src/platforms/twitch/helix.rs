@@ -1,61 +1,92 @@
-//! The Helix calls, each as thin as it gets: budget, retries and one recovery from a refused token are common to all.
+//! The Helix calls, each as thin as possible: rate limit, retries and one recovery from a rejected token are common to all.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::{Method, Request, RequestBuilder, Url};
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::auth::{Access, Auth};
-use super::budget::{Budgets, is_bucket_refusal};
+use super::oauth::is_about_token;
 use super::options::below;
+use super::rate_limit::{RateLimits, is_bucket_refusal};
 use super::wire::List;
 use crate::clock::Chance;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
-use crate::http::{Answer, Http, HttpError, Retries, Skew};
+use crate::http::{Answer, Http, HttpError, Skew};
 use crate::platforms::PlatformError;
-use crate::platforms::answer::Asked;
-use crate::platforms::meter::Meter;
+use crate::platforms::kit::answer::Asked;
+use crate::platforms::kit::lenient::{self, Unclear};
+use crate::platforms::kit::meter::Meter;
 
-/// Rows that a page holds at most, and ids that a call takes at most.
+/// Maximum number of rows per page, and of ids per call.
 pub(super) const PAGE: usize = 100;
 
-/// Asks Helix, or whoever stands in for it.
+/// Calls Helix, or a server that stands in for it.
 pub(super) struct Helix {
     pub(super) http: Http,
     pub(super) base: Url,
     pub(super) chance: Chance,
     pub(super) skew: Arc<Skew>,
-    pub(super) budgets: Budgets,
+    pub(super) rate_limits: RateLimits,
     pub(super) latency: Latency,
 }
 
-/// A call.
 #[derive(Debug, Clone)]
 pub(super) struct Call<'a> {
-    /// What it is for, in error messages.
+    /// Its purpose, for error messages.
     pub(super) operation: &'static str,
-    /// Below the base.
+    /// Relative to the base.
     pub(super) path: &'static str,
     /// Names may repeat.
     pub(super) query: Vec<(&'static str, &'a str)>,
 }
 
-/// A page that was read.
+/// A parsed page.
 #[derive(Debug)]
 pub(super) struct Page<T> {
     pub(super) rows: Vec<T>,
+    /// Rows that cannot be parsed.
+    pub(super) unread: Vec<Value>,
     pub(super) cursor: Option<String>,
     /// When it was received, in Twitch's time as far as that is known.
     pub(super) at: Timestamp,
 }
 
+/// Why a list could not be read.
+#[derive(Debug)]
+pub(super) struct ListError {
+    /// Whether the account's token could not be used, so that another account's may work.
+    pub(super) of_token: bool,
+    pub(super) error: PlatformError,
+}
+
+impl From<PlatformError> for ListError {
+    fn from(error: PlatformError) -> Self {
+        Self {
+            of_token: false,
+            error,
+        }
+    }
+}
+
+impl ListError {
+    fn of_token(error: PlatformError) -> Self {
+        Self {
+            of_token: true,
+            error,
+        }
+    }
+}
+
 impl Helix {
-    /// Asks as `identity` and reads a list.
+    /// Requests a list as `identity`.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         auth: &Auth,
@@ -63,34 +94,71 @@ impl Helix {
         call: &Call<'_>,
         meter: &Meter<'_>,
     ) -> Result<Page<T>, PlatformError> {
-        let access = auth.access(identity, meter).await?;
+        let listed = self.try_list(auth, identity, call, meter).await;
+        listed.map_err(|failed| failed.error)
+    }
+
+    /// Requests a list as `identity` and distinguishes an unusable token from a failed call.
+    pub(super) async fn try_list<T: DeserializeOwned>(
+        &self,
+        auth: &Auth,
+        identity: &Identity,
+        call: &Call<'_>,
+        meter: &Meter<'_>,
+    ) -> Result<Page<T>, ListError> {
+        let access = auth.access(identity, meter).await.map_err(ListError::of_token)?;
         let answer = match self.ask(&access, call, meter).await {
-            Err(refusal @ PlatformError::Unauthorized { .. }) => {
-                match auth.after_refusal(&access, meter).await? {
-                    Some(renewed) => self.ask(&renewed, call, meter).await?,
-                    // The token is good, so this caller may not ask this.
-                    None => return Err(as_forbidden(refusal, call.operation)),
+            Err(PlatformError::Unauthorized { reason, .. }) => {
+                let better = auth.after_refusal(&access, &reason, meter).await;
+                match better.map_err(ListError::of_token)? {
+                    Some(renewed) => match self.ask(&renewed, call, meter).await {
+                        Err(PlatformError::Unauthorized { reason, .. }) if !is_about_token(&reason) => {
+                            return Err(asked(call).unreadable(contradiction(&reason)).into());
+                        }
+                        Err(again @ PlatformError::Unauthorized { .. }) => {
+                            return Err(ListError::of_token(again));
+                        }
+                        outcome => outcome?,
+                    },
+                    // The token is valid and the message names no missing permission, so the refusal is not Twitch's own.
+                    None => return Err(asked(call).unreadable(contradiction(&reason)).into()),
                 }
             }
             outcome => outcome?,
         };
         let asked = asked(call);
-        let list: List<T> = answer.json().map_err(|reason| asked.unreadable(reason))?;
+        let list: List<T> = answer.object().map_err(|reason| asked.unreadable(reason))?;
         Ok(Page {
             cursor: list.cursor().map(str::to_owned),
-            rows: list.data,
-            at: self.skew.correct(answer.received_at),
+            rows: list.data.read,
+            unread: list.data.unread,
+            // Events pushed while the answer is in transit are newer than the answer.
+            at: self.skew.correct(answer.sent_at),
         })
     }
 
-    /// Sends one request within the budget, whatever comes of it.
+    /// Returns whether Helix accepts the token of `access`, by requesting a user; `None` if the answer is not Helix's own.
+    pub(super) async fn accepts(&self, access: &Access, id: &str, meter: &Meter<'_>) -> Option<bool> {
+        let call = Call {
+            operation: "the list of users",
+            path: "users",
+            query: vec![("id", id)],
+        };
+        match self.ask(access, &call, meter).await {
+            Ok(_) => Some(true),
+            Err(PlatformError::Unauthorized { reason, .. }) if is_about_token(&reason) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    /// Sends one request within the rate limit and returns its result unchanged.
     pub(super) async fn send(
         &self,
         access: &Access,
         request: RequestBuilder,
         meter: &Meter<'_>,
     ) -> Result<Answer, HttpError> {
-        let budget = self.budgets.of(&access.bucket());
+        let budget = self.rate_limits.of(&access.bucket());
         let point = budget.take().await;
         meter.sent();
         let outcome = self.http.send(authorised(request, access)?).await;
@@ -119,7 +187,7 @@ impl Helix {
             let outcome = self.send(access, request, meter).await;
             let endpoints_own_limit =
                 matches!(&outcome, Ok(answer) if answer.status == 429 && !is_bucket_refusal(answer));
-            match Retries::READ.wait_after(attempt, &outcome, &self.chance) {
+            match asked(call).wait_after(attempt, &outcome, &self.chance) {
                 Some(wait) if !endpoints_own_limit => tokio::time::sleep(wait).await,
                 _ => break outcome,
             }
@@ -143,7 +211,8 @@ fn asked(call: &Call<'_>) -> Asked {
     }
 }
 
-/// Reads a status. Twitch answers 401 for a dead token and for a good one that may not ask this; the words tell.
+/// Interprets a status. Twitch answers 401 for an invalid token and for a valid one without the required permission; the message
+/// distinguishes them.
 fn judge(call: &Call<'_>, outcome: Result<Answer, HttpError>) -> Result<Answer, PlatformError> {
     match asked(call).judge(outcome) {
         Err(refusal @ PlatformError::Unauthorized { .. }) if is_about_permission(&refusal) => {
@@ -163,6 +232,11 @@ fn is_about_permission(refusal: &PlatformError) -> bool {
         .any(|word| reason.contains(word))
 }
 
+/// Returns the message for a refusal that `validate` contradicts.
+pub(super) fn contradiction(words: &str) -> String {
+    format!("status 401 ({words}) for a token that Twitch calls valid; something between may have answered")
+}
+
 fn as_forbidden(refusal: PlatformError, operation: &'static str) -> PlatformError {
     match refusal {
         PlatformError::Unauthorized { platform, reason } => PlatformError::Forbidden {
@@ -174,7 +248,7 @@ fn as_forbidden(refusal: PlatformError, operation: &'static str) -> PlatformErro
     }
 }
 
-/// The smoothed round trip.
+/// The smoothed round-trip time.
 #[derive(Debug, Default)]
 pub(super) struct Latency(Mutex<Option<f64>>);
 
@@ -184,18 +258,18 @@ impl Latency {
 
     fn learn(&self, rtt: Duration) {
         let millis = rtt.as_secs_f64() * 1000.0;
-        let mut smoothed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut smoothed = self.0.lock();
         *smoothed = Some(smoothed.map_or(millis, |old| old + Self::WEIGHT * (millis - old)));
     }
 
-    /// Returns the smoothed round trip in whole milliseconds.
+    /// Returns the smoothed round-trip time in milliseconds.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a round trip is positive and far below 2^53 ms"
     )]
     pub(super) fn millis(&self) -> Option<u64> {
-        let smoothed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let smoothed = self.0.lock();
         smoothed.map(|millis| millis.round() as u64)
     }
 }
@@ -208,7 +282,27 @@ pub(super) fn each<'a>(
     ids.into_iter().map(|id| (name, id)).collect()
 }
 
-/// Keeps the rows of a list by an id, the first of each.
+/// Returns for which of the `asked` ids an answer leaves undetermined whether they are listed. `field` names the id in a row. A
+/// row with an id that was not requested may be any of them with a damaged id.
+pub(super) fn unclear<'a>(
+    asked: impl IntoIterator<Item = &'a str>,
+    read: impl IntoIterator<Item = &'a str>,
+    unread: &[Value],
+    field: &str,
+) -> Unclear<String> {
+    let asked: BTreeSet<&str> = asked.into_iter().collect();
+    let mut unclear = Unclear::nothing();
+    for row in unread {
+        let id = row.get(field).and_then(lenient::id_of);
+        unclear.note(id.filter(|id| asked.contains(id.as_str())));
+    }
+    if read.into_iter().any(|id| !asked.contains(id)) {
+        unclear.note(None);
+    }
+    unclear
+}
+
+/// Indexes the rows of a list by id, keeping the first of each.
 pub(super) fn by_id<T>(rows: Vec<T>, id: impl Fn(&T) -> &str) -> BTreeMap<String, T> {
     let mut kept = BTreeMap::new();
     for row in rows {
@@ -223,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_dead_token_is_a_dead_token() {
+    fn permission_errors_are_not_token_rejections() {
         let refusal = |reason: &str| PlatformError::Unauthorized {
             platform: PlatformName::Twitch,
             reason: reason.to_owned(),

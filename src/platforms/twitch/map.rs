@@ -1,75 +1,88 @@
-//! From Twitch's answers to observations. Pure: what an answer proves, and nothing more.
+//! Turns Twitch's answers into observations. Pure: only what an answer proves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::wire::{Channel, Stream, User};
+use crate::core::facet::Facet;
 use crate::core::observation::{ErrorInfo, Fact, Grants, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 
-/// Who told: Helix.
+/// Evidence origin: Helix.
 pub(super) const HELIX: &str = "twitch.helix";
-/// Who told: `id.twitch.tv`.
+/// Evidence origin: `id.twitch.tv`.
 pub(super) const OAUTH: &str = "twitch.oauth";
 
 /// What a complete answer of `GET /users` proves about one source.
 pub(super) fn user(source: &SourceKey, found: Option<&User>, at: Timestamp) -> Vec<Observation> {
-    let tell = |fact| Observation::new(source, at, HELIX, fact);
+    let emit = |fact| Observation::new(source, at, HELIX, fact);
     let Some(user) = found else {
         let error = ErrorInfo::new(
             "twitch.not_found",
-            "Twitch knows no such channel; it was renamed away, suspended or deleted, or the id is wrong",
+            "no such channel on Twitch; it was suspended or deleted, or the id is wrong",
         );
-        return vec![tell(api(LinkState::Refused { error }))];
+        return vec![emit(Fact::NoSuchSource { error }), emit(api(LinkState::Answered))];
     };
-    let mut told = vec![tell(api(LinkState::Up))];
-    told.extend(profile(&[("displayName", &user.display_name), ("login", &user.login)]).map(tell));
-    told
+    // The name comes first, so that the event of the connection includes it.
+    let name = profile(&[("displayName", &user.display_name), ("login", &user.login)]);
+    let proven = [Fact::Exists, api(LinkState::Up)];
+    name.into_iter().chain(proven).map(emit).collect()
 }
 
-/// What an answer of `GET /streams` proves about one source that was asked for.
+/// The observation for an unparsable answer about one source: only that it could not be parsed.
+pub(super) fn unreadable(source: &SourceKey, facet: Facet, at: Timestamp) -> Observation {
+    let error = ErrorInfo::new(
+        "twitch.unreadable",
+        "a row of Twitch's answer that may be about this channel cannot be read",
+    );
+    Observation::new(source, at, HELIX, Fact::Unanswered { facet, error })
+}
+
+/// What an answer of `GET /streams` proves about one source that was requested.
 ///
-/// `complete` says that nothing is missing from the answer; only then does absence prove anything.
+/// `complete` means that nothing is missing from the answer; only then does absence prove anything. Without `is_wanted` only the
+/// viewers are. They are always emitted, so that the event of a start includes everything that the same answer reported.
 pub(super) fn stream(
     source: &SourceKey,
     found: Option<&Stream>,
     complete: bool,
-    wanted: Wanted,
+    is_wanted: bool,
     at: Timestamp,
 ) -> Vec<Observation> {
-    let tell = |fact| Observation::new(source, at, HELIX, fact);
+    let emit = |fact| Observation::new(source, at, HELIX, fact);
     let Some(stream) = found else {
-        let absent = (complete && wanted.stream).then(|| tell(Fact::StreamAbsent));
+        let absent = (complete && is_wanted).then(|| emit(Fact::StreamAbsent));
         return absent.into_iter().collect();
     };
     let mut told = Vec::new();
     // An empty type is documented as an error: such a row proves neither a stream nor its end.
     let proven = !stream.kind.is_empty();
-    if wanted.stream && proven {
-        told.push(tell(Fact::StreamSeen {
-            stream_id: stream.id.clone(),
-            started_at: stream.started_at,
-        }));
-    }
-    if wanted.stream {
+    // The details come first, so that the event of a start includes them.
+    if is_wanted {
         let fields = [
             ("title", &stream.title),
             ("category", &stream.game_name),
             ("displayName", &stream.user_name),
             ("login", &stream.user_login),
         ];
-        told.extend(profile(&fields).map(tell));
+        told.extend(profile(&fields).map(emit));
     }
-    if let Some(count) = stream.viewer_count.filter(|_| wanted.viewers && proven) {
-        told.push(tell(Fact::Viewers {
+    if let Some(count) = stream.viewer_count.filter(|_| proven) {
+        told.push(emit(Fact::Viewers {
             count,
             stream_id: Some(stream.id.clone()),
+        }));
+    }
+    if is_wanted && proven {
+        told.push(emit(Fact::StreamSeen {
+            stream_id: stream.id.clone(),
+            started_at: stream.started_at,
         }));
     }
     told
 }
 
-/// What an answer of `GET /streams` proves of the link: a stream proves its channel too, absence proves an answer only.
+/// What an answer of `GET /streams` proves about the link: a stream proves its channel too, absence proves only an answer.
 pub(super) fn answered(found: Option<&Stream>) -> LinkState {
     if found.is_some_and(|stream| !stream.kind.is_empty()) {
         LinkState::Up
@@ -78,14 +91,7 @@ pub(super) fn answered(found: Option<&Stream>) -> LinkState {
     }
 }
 
-/// What is asked of `GET /streams`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) stream: bool,
-    pub(super) viewers: bool,
-}
-
-/// What `GET /channels` tells about one source.
+/// What `GET /channels` reports about one source.
 pub(super) fn channel(source: &SourceKey, channel: &Channel, at: Timestamp) -> Option<Observation> {
     profile(&[("title", &channel.title), ("category", &channel.game_name)])
         .map(|fact| Observation::new(source, at, HELIX, fact))
@@ -105,7 +111,7 @@ pub(super) fn moderated(listed: bool, incomplete: Option<&str>) -> Grants {
     )
 }
 
-/// What the two ids prove about one source, and what only others could tell.
+/// What the two ids prove about one source, and which roles only other methods could determine.
 pub(super) fn identity(source: &SourceKey, bot_user_id: &str, silent: &[(&str, &str)]) -> Grants {
     let mut grants = one("BROADCASTER", Ok(source.id() == bot_user_id));
     for (role, reason) in silent {
@@ -114,7 +120,7 @@ pub(super) fn identity(source: &SourceKey, bot_user_id: &str, silent: &[(&str, &
     grants
 }
 
-/// Lists the granted scopes, and of the scopes that matter to us those that were not granted.
+/// Lists the granted scopes, and the relevant scopes that were not granted.
 pub(super) fn scopes(granted: &BTreeSet<String>, relevant: &[&str]) -> Grants {
     let name = |scope: &str| format!("scope:{scope}");
     Grants {
@@ -128,7 +134,19 @@ pub(super) fn scopes(granted: &BTreeSet<String>, relevant: &[&str]) -> Grants {
     }
 }
 
-/// An answer about one role: held, not held, or why that is not known.
+/// Marks all relevant scopes as unknown.
+pub(super) fn unknown_scopes(relevant: &[&str]) -> Grants {
+    const REASON: &str = "Twitch accepts the token without listing its scopes";
+    let unknown = relevant
+        .iter()
+        .map(|scope| (format!("scope:{scope}"), REASON.to_owned()));
+    Grants {
+        unknown: unknown.collect(),
+        ..Grants::default()
+    }
+}
+
+/// An answer about one role: held, not held, or why that is unknown.
 pub(super) fn one(role: &str, answer: Result<bool, &str>) -> Grants {
     let mut grants = Grants::default();
     match answer {
@@ -139,7 +157,7 @@ pub(super) fn one(role: &str, answer: Result<bool, &str>) -> Grants {
     grants
 }
 
-/// A fact about the request-and-response transport.
+/// An observation about the request-and-response transport.
 pub(super) fn api(state: LinkState) -> Fact {
     Fact::Connection {
         transport: Transport::Api,
@@ -163,10 +181,6 @@ mod tests {
     use crate::core::source::PlatformName;
 
     const AT: Timestamp = Timestamp::EPOCH;
-    const BOTH: Wanted = Wanted {
-        stream: true,
-        viewers: true,
-    };
 
     fn source() -> SourceKey {
         SourceKey::new(PlatformName::Twitch, "900200").unwrap()
@@ -184,11 +198,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_user_is_refused_as_not_found_and_says_nothing_of_a_stream() {
+    fn a_missing_user_is_no_such_source_over_a_link_that_answers() {
         let told = facts(user(&source(), None, AT));
         let [
+            Fact::NoSuchSource { error },
             Fact::Connection {
-                state: LinkState::Refused { error },
+                state: LinkState::Answered,
                 ..
             },
         ] = told.as_slice()
@@ -204,14 +219,14 @@ mod tests {
             r#"{"id":"4","user_id":"900200","type":"live","viewer_count":37,"title":"building","game_name":"",
                 "user_name":"RatCaster","user_login":"ratcaster","started_at":"2026-05-01T18:00:07Z"}"#,
         );
-        let told = facts(stream(&source(), Some(&live), true, BOTH, AT));
+        let told = facts(stream(&source(), Some(&live), true, true, AT));
         let [
+            Fact::Profile { fields },
+            Fact::Viewers { count: 37, .. },
             Fact::StreamSeen {
                 stream_id,
                 started_at: Some(_),
             },
-            Fact::Profile { fields },
-            Fact::Viewers { count: 37, .. },
         ] = told.as_slice()
         else {
             panic!("{told:?}");
@@ -222,33 +237,39 @@ mod tests {
     }
 
     #[test]
+    fn poll_for_viewers_claims_no_stream() {
+        let live = row(r#"{"id":"4","user_id":"900200","type":"live","viewer_count":37,"title":"building"}"#);
+        let told = facts(stream(&source(), Some(&live), true, false, AT));
+        assert!(
+            matches!(told.as_slice(), [Fact::Viewers { count: 37, .. }]),
+            "{told:?}"
+        );
+    }
+
+    #[test]
     fn a_row_without_a_type_proves_neither_a_stream_nor_its_end() {
         let odd = row(r#"{"id":"4","user_id":"900200","type":"","viewer_count":37}"#);
-        assert_eq!(stream(&source(), Some(&odd), true, BOTH, AT), []);
+        assert_eq!(stream(&source(), Some(&odd), true, true, AT), []);
         assert_eq!(answered(Some(&odd)), LinkState::Answered);
     }
 
     #[test]
-    fn a_stream_proves_its_channel_and_an_absence_only_that_there_was_an_answer() {
+    fn listed_stream_is_up_and_absent_stream_only_answered() {
         let live = row(r#"{"id":"4","user_id":"900200","type":"live"}"#);
         assert_eq!(answered(Some(&live)), LinkState::Up);
         assert_eq!(answered(None), LinkState::Answered);
     }
 
     #[test]
-    fn absence_proves_something_only_in_a_complete_answer_and_only_when_asked() {
-        let told = |complete, wanted| facts(stream(&source(), None, complete, wanted, AT));
-        assert_eq!(told(true, BOTH), [Fact::StreamAbsent]);
-        assert_eq!(told(false, BOTH), []);
-        let viewers = Wanted {
-            stream: false,
-            ..BOTH
-        };
-        assert_eq!(told(true, viewers), []);
+    fn absence_counts_only_in_complete_requested_answer() {
+        let told = |complete, is_wanted| facts(stream(&source(), None, complete, is_wanted, AT));
+        assert_eq!(told(true, true), [Fact::StreamAbsent]);
+        assert_eq!(told(false, true), []);
+        assert_eq!(told(true, false), []);
     }
 
     #[test]
-    fn a_list_that_may_be_cut_off_denies_nobody() {
+    fn truncated_list_denies_no_permission() {
         assert!(moderated(true, Some("cut off")).granted.contains("MODERATOR"));
         assert!(moderated(false, None).denied.contains("MODERATOR"));
         let unknown = moderated(false, Some("cut off"));

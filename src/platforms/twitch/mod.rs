@@ -1,11 +1,11 @@
-//! Twitch: what its OAuth, Helix and EventSub tell about channels.
+//! Twitch: what its OAuth, Helix and EventSub APIs report about channels.
 //!
-//! `wire` reads its JSON, `map` turns answers into observations, `standing` decides about authorisations: those three
-//! are pure. `oauth` and `helix` make the calls, `auth` keeps tokens usable, `budget` keeps within the rate limits,
-//! `reads` and `permissions` ask, and `probe` puts them together.
+//! Pure modules: `wire` parses its JSON, `map` turns answers into observations, and `token_status` decides when tokens are
+//! refreshed. The others: `oauth` and `helix` make the calls, `auth` keeps tokens usable, `check` checks accounts, `rate_limit`
+//! keeps within the rate limits, `reads` and `permissions` run the requests, and `probe` combines them.
 
 mod auth;
-mod budget;
+mod check;
 pub mod eventsub;
 mod helix;
 mod map;
@@ -13,10 +13,11 @@ mod oauth;
 mod options;
 mod permissions;
 mod probe;
+mod rate_limit;
 mod reader;
 mod reads;
 mod renewal;
-mod standing;
+mod token_status;
 mod wire;
 
 use std::sync::Arc;
@@ -25,34 +26,35 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use self::auth::Auth;
-use self::budget::Budgets;
 use self::helix::{Helix, Latency, PAGE};
 use self::oauth::OAuth;
-use self::probe::Look;
+use self::probe::ProbeRun;
+use self::rate_limit::RateLimits;
 use crate::clock::{Chance, Clock};
+use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
-use crate::platforms::meter::Meter;
-use crate::platforms::witnesses::Witnesses;
-use crate::platforms::{Budget, Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary};
+use crate::platforms::kit::link_health::LinkHealth;
+use crate::platforms::kit::meter::Meter;
+use crate::platforms::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use crate::tokens::TokenStore;
 
 pub use options::{APP, BOT, TwitchOptions, app, bot, broadcaster};
 
-/// Looks at Twitch.
+/// Probes Twitch.
 pub struct TwitchPlatform {
     options: TwitchOptions,
     auth: Auth,
-    helix: Helix,
+    helix: Arc<Helix>,
     clock: Arc<dyn Clock>,
     skew: Arc<Skew>,
-    /// One for each call that may be under way.
+    /// One permit per concurrent call.
     permits: Semaphore,
-    witnesses: Witnesses,
+    link_health: LinkHealth,
 }
 
 impl TwitchPlatform {
-    /// Prepares the adapter; nothing is asked yet.
+    /// Creates the adapter without sending requests.
     pub fn new(
         options: TwitchOptions,
         tokens: Arc<dyn TokenStore>,
@@ -67,31 +69,31 @@ impl TwitchPlatform {
             chance: chance.clone(),
             skew: Arc::clone(&skew),
         };
-        let helix = Helix {
+        let helix = Arc::new(Helix {
             http,
             base: options.helix_url.clone(),
             chance,
             skew: Arc::clone(&skew),
-            budgets: Budgets::default(),
+            rate_limits: RateLimits::default(),
             latency: Latency::default(),
-        };
+        });
         Self {
-            auth: Auth::new(oauth, tokens, Arc::clone(&clock), &options),
+            auth: Auth::new(oauth, Arc::clone(&helix), tokens, Arc::clone(&clock), &options),
             helix,
             clock,
             skew,
             permits: Semaphore::new(options.concurrency.max(1)),
-            witnesses: Witnesses::default(),
+            link_health: LinkHealth::default(),
             options,
         }
     }
 
-    /// Returns Twitch's time minus ours in milliseconds, as far as answers have told it.
+    /// Returns Twitch's time minus ours in milliseconds, if known from answers.
     pub fn clock_offset(&self) -> Option<i64> {
         self.skew.measured()
     }
 
-    /// Returns the smoothed round trip of Helix calls in milliseconds.
+    /// Returns the smoothed round-trip time of Helix calls in milliseconds.
     pub fn latency(&self) -> Option<u64> {
         self.helix.latency.millis()
     }
@@ -103,8 +105,32 @@ impl Platform for TwitchPlatform {
         PlatformName::Twitch
     }
 
-    fn budgets(&self) -> Vec<Budget> {
-        self.helix.budgets.levels()
+    async fn check_account(&self, identity: &Identity) -> Option<Result<AuthCheck, PlatformError>> {
+        // A source that has a bot does not use the application token, so no probe checks it.
+        if identity.as_str() != APP {
+            return None;
+        }
+        let outcome = match self.auth.check(identity, &Meter::silent()).await {
+            Ok(check) => match (check.status.evidence(&check.token), check.error) {
+                (Some(evidence), _) => Ok(evidence),
+                (None, Some(error)) => Err(error),
+                (None, None) => return None,
+            },
+            // The token is fetched on demand with the client id and secret, so their rejection is the account's.
+            Err(PlatformError::Unauthorized { reason, .. }) => Ok(AuthCheck {
+                result: AuthResult::Expired,
+                expires_at: None,
+                scopes: std::collections::BTreeSet::new(),
+                rejected: true,
+                reason: Some(reason),
+            }),
+            Err(error) => Err(error),
+        };
+        Some(outcome)
+    }
+
+    fn rate_limits(&self) -> Vec<RateLimit> {
+        self.helix.rate_limits.levels()
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
@@ -116,8 +142,17 @@ impl Platform for TwitchPlatform {
         let reader = reader::Reader::new(self).await?;
         let mut ids = std::collections::HashMap::new();
         for batch in wanted.chunks(PAGE) {
-            for user in reader.users("login", batch, &meter).await?.rows {
+            let page = reader.users("login", batch, &meter).await?;
+            for user in page.rows {
                 ids.insert(user.login.to_ascii_lowercase(), user.id);
+            }
+            // A name whose row cannot be parsed is not a name that does not exist on Twitch.
+            if !page.unread.is_empty() && batch.iter().any(|login| !ids.contains_key(*login)) {
+                return Err(PlatformError::Unreadable {
+                    platform: PlatformName::Twitch,
+                    operation: "the list of users",
+                    reason: "a row of it cannot be read".to_owned(),
+                });
             }
         }
         let key = |login: &Option<String>| {
@@ -128,11 +163,11 @@ impl Platform for TwitchPlatform {
     }
 
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
-        Look::new(self, probes, sink).at(sources).await
+        ProbeRun::new(self, probes, sink).at(sources).await
     }
 }
 
-/// Returns a login as Twitch writes it, or `None` for what can be none and would spoil a whole batch.
+/// Returns a login in Twitch's spelling, or `None` for an invalid one, which would make a whole batch fail.
 fn login(name: &str) -> Option<String> {
     let login = name.trim().trim_start_matches('#').to_ascii_lowercase();
     let plausible = (1..=25).contains(&login.len())

@@ -1,4 +1,4 @@
-//! The calls to `id.twitch.tv/oauth2`, each as thin as it gets. Secrets go into the body, never into an address.
+//! The calls to `id.twitch.tv/oauth2`, each as thin as possible. Secrets go into the body, never into a URL.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use crate::clock::Chance;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
-use crate::platforms::answer::{Asked, reason};
-use crate::platforms::meter::Meter;
+use crate::platforms::kit::answer::{Asked, is_foreign_refusal, reason};
+use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::oauth::GrantError;
 
-/// Asks `id.twitch.tv`, or whoever stands in for it.
+/// Calls `id.twitch.tv`, or a server that stands in for it.
 pub(super) struct OAuth {
     pub(super) http: Http,
     pub(super) base: Url,
@@ -21,21 +22,8 @@ pub(super) struct OAuth {
     pub(super) skew: Arc<Skew>,
 }
 
-/// Why a grant was not exchanged for a token.
-#[derive(Debug)]
-pub(super) enum GrantFailure {
-    /// The refresh token is not honoured any more.
-    Gone(String),
-    /// The application is refused: a wrong or missing secret, an unknown client id.
-    Misconfigured(String),
-    /// The request surely had no effect.
-    NoEffect(PlatformError),
-    /// The request may have been carried out, but its answer is lost.
-    Lost(PlatformError),
-}
-
 impl OAuth {
-    /// Asks whether `token` is good; `Unauthorized` when it is not.
+    /// Validates `token`; `Unauthorized` if Twitch itself rejects it.
     pub(super) async fn validate(
         &self,
         token: &SecretString,
@@ -53,13 +41,19 @@ impl OAuth {
                 .request(Method::GET, self.address("validate"))
                 .header("Authorization", format!("OAuth {}", token.expose_secret()));
             let outcome = self.send(request, meter).await;
-            match Retries::READ.wait_after(attempt, &outcome, &self.chance) {
+            match asked.wait_after(attempt, &outcome, &self.chance) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => break outcome,
             }
         };
-        let answer = asked.judge(outcome)?;
-        answer.json().map_err(|reason| asked.unreadable(reason))
+        let answer = match asked.judge(outcome) {
+            // All of Twitch's refusals here mention the token; those of frameworks and gateways do not.
+            Err(PlatformError::Unauthorized { reason, .. }) if !is_about_token(&reason) => {
+                return Err(asked.unreadable(format!("status 401 without Twitch's own words: {reason}")));
+            }
+            judged => judged?,
+        };
+        answer.object().map_err(|reason| asked.unreadable(reason))
     }
 
     /// Exchanges a refresh token for a new pair.
@@ -69,23 +63,23 @@ impl OAuth {
         client_secret: Option<&SecretString>,
         refresh: &SecretString,
         meter: &Meter<'_>,
-    ) -> Result<Granted, GrantFailure> {
+    ) -> Result<Granted, GrantError> {
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh.expose_secret()),
         ];
-        // Only a confidential client's refresh token can be sent again when it is unclear what became of it.
+        // Only a confidential client's refresh token can be sent again if the result is unknown.
         self.grant(&form, client_id, client_secret, client_secret.is_some(), meter)
             .await
     }
 
-    /// Gets a token for the application itself.
+    /// Requests an application token.
     pub(super) async fn client_credentials(
         &self,
         client_id: &str,
         client_secret: &SecretString,
         meter: &Meter<'_>,
-    ) -> Result<Granted, GrantFailure> {
+    ) -> Result<Granted, GrantError> {
         let form = [("grant_type", "client_credentials")];
         self.grant(&form, client_id, Some(client_secret), true, meter)
             .await
@@ -98,7 +92,7 @@ impl OAuth {
         client_secret: Option<&SecretString>,
         repeatable: bool,
         meter: &Meter<'_>,
-    ) -> Result<Granted, GrantFailure> {
+    ) -> Result<Granted, GrantError> {
         let mut fields = vec![("client_id", client_id)];
         fields.extend(client_secret.map(|secret| ("client_secret", secret.expose_secret())));
         fields.extend_from_slice(form);
@@ -112,8 +106,11 @@ impl OAuth {
             let outcome = self.send(request, meter).await;
             let wait = Retries::READ.wait_after(attempt, &outcome, &self.chance);
             match (read_grant(outcome), wait) {
-                (Err(GrantFailure::Lost(_)), Some(wait)) if repeatable => tokio::time::sleep(wait).await,
-                (Err(GrantFailure::NoEffect(_)), Some(wait)) => tokio::time::sleep(wait).await,
+                (Err(GrantError::Lost(_)), Some(wait)) if repeatable => tokio::time::sleep(wait).await,
+                (Err(GrantError::NoEffect(_)), Some(wait)) => tokio::time::sleep(wait).await,
+                (Err(GrantError::Foreign(_)), _) if attempt < Retries::READ.attempts => {
+                    tokio::time::sleep(Retries::READ.backoff(attempt, &self.chance)).await;
+                }
                 (read, _) => return read,
             }
         }
@@ -134,34 +131,54 @@ impl OAuth {
     }
 }
 
-/// Reads the answer of `POST /token`. The message decides, not the status: Twitch uses 400 for everything.
-fn read_grant(outcome: Result<Answer, HttpError>) -> Result<Granted, GrantFailure> {
+/// Whether a message mentions the token, as all of Twitch's rejections of a token do.
+pub(super) fn is_about_token(words: &str) -> bool {
+    words.to_ascii_lowercase().contains("token")
+}
+
+/// Whether a message is about the application: its id or its secret.
+fn is_about_client(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    words.contains("client") || words.contains("secret")
+}
+
+/// Interprets the answer of `POST /token`. The message decides, not the status: Twitch uses 400 for everything. A refusal without
+/// Twitch's own message decides nothing: any 4xx means that the request was not processed.
+fn read_grant(outcome: Result<Answer, HttpError>) -> Result<Granted, GrantError> {
     let asked = Asked {
         platform: PlatformName::Twitch,
         operation: "a token",
     };
     let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
     let words = outcome.as_ref().map(reason).unwrap_or_default();
+    let foreign = |answer: &Answer| is_foreign_refusal(PlatformName::Twitch, answer);
+    let foreign = outcome.as_ref().is_ok_and(foreign);
     let answer = match asked.judge(outcome) {
         Ok(answer) => answer,
-        Err(error) if never_sent => return Err(GrantFailure::NoEffect(error)),
+        Err(error) if foreign => return Err(GrantError::Foreign(error)),
+        Err(error) if never_sent => return Err(GrantError::NoEffect(error)),
         Err(error @ (PlatformError::Unavailable { .. } | PlatformError::Unreadable { .. })) => {
-            return Err(GrantFailure::Lost(error));
+            return Err(GrantError::Lost(error));
         }
-        Err(error @ PlatformError::RateLimited { .. }) => return Err(GrantFailure::NoEffect(error)),
+        Err(error @ PlatformError::RateLimited { .. }) => return Err(GrantError::NoEffect(error)),
         Err(PlatformError::Unauthorized { .. } | PlatformError::Rejected { status: 400, .. })
             if words.to_ascii_lowercase().contains("refresh token") =>
         {
-            return Err(GrantFailure::Gone(words));
+            return Err(GrantError::Gone(words));
         }
-        Err(_) => return Err(GrantFailure::Misconfigured(words)),
+        // A wrong secret and an unknown client are reported as such; any other message is no answer about this request.
+        Err(_) if is_about_client(&words) => return Err(GrantError::Misconfigured(words)),
+        Err(_) => {
+            let reason = format!("a refusal without Twitch's own words: {words}");
+            return Err(GrantError::Foreign(asked.unreadable(reason)));
+        }
     };
-    match answer.json::<Granted>() {
+    match answer.object::<Granted>() {
         Ok(granted) if !granted.access_token.is_empty() => Ok(granted),
-        Ok(_) => Err(GrantFailure::Lost(
+        Ok(_) => Err(GrantError::Lost(
             asked.unreadable("the access token is empty".to_owned()),
         )),
-        Err(reason) => Err(GrantFailure::Lost(asked.unreadable(reason))),
+        Err(reason) => Err(GrantError::Lost(asked.unreadable(reason))),
     }
 }
 
@@ -169,12 +186,12 @@ fn read_grant(outcome: Result<Answer, HttpError>) -> Result<Granted, GrantFailur
 mod tests {
     use super::*;
 
-    fn read(status: u16, body: &str) -> Result<Granted, GrantFailure> {
+    fn read(status: u16, body: &str) -> Result<Granted, GrantError> {
         read_grant(Ok(Answer::made_up(status, &[], body)))
     }
 
     #[test]
-    fn failures_are_told_apart_by_their_words() {
+    fn failures_are_classified_by_message() {
         for (status, body, expected) in [
             (400, r#"{"status":400,"message":"Invalid refresh token"}"#, "gone"),
             (401, r#"{"status":401,"message":"invalid REFRESH token"}"#, "gone"),
@@ -198,21 +215,29 @@ mod tests {
                 r#"{"status":404,"message":"client does not exist"}"#,
                 "misconfigured",
             ),
-            (400, "", "misconfigured"),
-            (404, "404 page not found", "misconfigured"),
+            (400, r#"{"message":"bad","status":400}"#, "foreign"),
+            (401, r#"{"status":401,"message":"Unauthorized"}"#, "foreign"),
+            (403, r#"{"status":403,"message":"blocked by policy"}"#, "foreign"),
+            (400, "", "foreign"),
+            (401, "", "foreign"),
+            (403, "Forbidden", "foreign"),
+            (404, "404 page not found", "foreign"),
+            (400, r#"{"message":"invalid refresh token"}"#, "foreign"),
+            (401, r#"{"error":"invalid_grant"}"#, "foreign"),
             (429, "{}", "no effect"),
             (500, "{}", "lost"),
             (200, "", "lost"),
             (200, r#"{"access_token":"","expires_in":1}"#, "lost"),
             (200, "<html>", "lost"),
-            (400, "<html>refresh token</html>", "lost"),
+            (400, "<html>refresh token</html>", "foreign"),
         ] {
             let found = match read(status, body) {
                 Ok(_) => "granted",
-                Err(GrantFailure::Gone(_)) => "gone",
-                Err(GrantFailure::Misconfigured(_)) => "misconfigured",
-                Err(GrantFailure::NoEffect(_)) => "no effect",
-                Err(GrantFailure::Lost(_)) => "lost",
+                Err(GrantError::Gone(_)) => "gone",
+                Err(GrantError::Misconfigured(_)) => "misconfigured",
+                Err(GrantError::NoEffect(_)) => "no effect",
+                Err(GrantError::Lost(_)) => "lost",
+                Err(GrantError::Foreign(_)) => "foreign",
             };
             assert_eq!(found, expected, "{status} {body}");
         }
@@ -231,7 +256,7 @@ mod tests {
                 reason: String::new(),
                 never_sent,
             }));
-            assert_eq!(matches!(failed, Err(GrantFailure::NoEffect(_))), expected);
+            assert_eq!(matches!(failed, Err(GrantError::NoEffect(_))), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a Twitch adapter is told: where Twitch is, which application it speaks for, and what to ask besides.
+//! The options of a Twitch adapter: Twitch's addresses, the application, and optional requests.
 
 use secrecy::SecretString;
 use url::Url;
@@ -11,35 +11,35 @@ pub const BOT: &str = "twitch/bot";
 pub const APP: &str = "twitch/app";
 const BROADCASTER: &str = "twitch/broadcaster:";
 
-/// Where Twitch is and how to speak to it.
+/// Options of the adapter.
 #[derive(Debug, Clone)]
 pub struct TwitchOptions {
-    /// Base of the OAuth calls.
+    /// Base URL of the OAuth calls.
     pub auth_url: Url,
-    /// Base of the Helix calls.
+    /// Base URL of the Helix calls.
     pub helix_url: Url,
-    /// Base of the EventSub subscription calls. Production serves them below [`TwitchOptions::helix_url`].
+    /// Base URL of the EventSub subscription calls. In production it is below [`TwitchOptions::helix_url`].
     pub eventsub_rest_url: Url,
-    /// The EventSub websocket.
+    /// The EventSub websocket URL.
     pub eventsub_ws_url: Url,
-    /// The application; when absent, the one that a token turns out to belong to.
+    /// The application's client id; if absent, the one to which a token turns out to belong.
     pub client_id: Option<String>,
     /// The application's secret; public applications have none.
     pub client_secret: Option<SecretString>,
-    /// The bot's user id; a safeguard against a token of somebody else, and learnt from the token when absent.
+    /// The bot's user id; protects against a token of another user, and is taken from the token if absent.
     pub bot_user_id: Option<String>,
-    /// Ask for each source whether the bot subscribes to it: one call a source.
+    /// Request for each source whether the bot subscribes to it: one call per source.
     pub check_subscriptions: bool,
-    /// Ask each source for its chatters, which only moderators may: one call a source.
+    /// Request the chatters of each source, which only moderators may do: one call per source.
     pub check_chatters: bool,
-    /// Ask for titles and categories of offline channels too: one call per 100 sources.
+    /// Request titles and categories of offline channels too: one call per 100 sources.
     pub channel_details: bool,
-    /// Calls in flight at most.
+    /// Maximum number of concurrent calls.
     pub concurrency: usize,
 }
 
 impl Default for TwitchOptions {
-    /// The production addresses, no application, the fewest calls.
+    /// Returns the production addresses without an application, and the options with the fewest calls.
     fn default() -> Self {
         let url = |text: &str| text.parse().expect("a fixed address is well-formed");
         Self {
@@ -78,7 +78,7 @@ pub(super) fn broadcaster_of(identity: &Identity) -> Option<&str> {
     identity.as_str().strip_prefix(BROADCASTER)
 }
 
-/// Returns the address of `path` below `base`, whether or not the base ends in a slash.
+/// Returns the URL of `path` below `base`, whether or not the base ends in a slash.
 pub(super) fn below(base: &Url, path: &str) -> Url {
     let mut address = base.clone();
     if let Ok(mut segments) = address.path_segments_mut() {

@@ -1,5 +1,5 @@
-//! What the bot may do in each channel, by every method that its tokens allow, and never by one that costs a call a
-//! channel unless that was asked for.
+//! The bot's permissions in each channel, by every method that its tokens allow; methods that cost one call per channel are used
+//! only if enabled.
 
 use std::collections::BTreeSet;
 
@@ -9,50 +9,53 @@ use super::auth::Access;
 use super::helix::{Call, PAGE, Page, each};
 use super::map::{self, HELIX};
 use super::options;
-use super::probe::Look;
-use super::wire::{Anything, Member, OfBroadcaster};
+use super::probe::ProbeRun;
+use super::wire::{Anything, Ban, Member, OfBroadcaster};
+use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Grants, Identity};
 use crate::core::permission;
 use crate::core::source::{PlatformName, SourceKey};
-use crate::platforms::{PlatformError, Recovery};
+use crate::platforms::{PlatformError, Problem, Recovery};
 
 const MODERATED_SCOPE: &str = "user:read:moderated_channels";
-/// Pages of moderated channels that we are ready to read.
+/// Maximum number of pages that are read of the moderated channels.
 const MOST_PAGES: usize = 500;
 
-/// Looks at the bot's permissions.
-pub(super) async fn look(look: &Look<'_>, sources: &[&SourceKey]) {
+/// Probes the bot's permissions.
+pub(super) async fn run(run: &ProbeRun<'_>, sources: &[&SourceKey]) {
     let bot = options::bot();
-    let access = match look.twitch.auth.access(&bot, &look.meter).await {
+    let access = match run.twitch.auth.access(&bot, &run.meter).await {
         Ok(access) => access,
-        Err(error) => return look.problem(format!("the bot's permissions are not known: {error}")),
+        Err(error) => {
+            let text = format!("the bot's permissions are not known: {error}");
+            return run.problem(Problem::of_account(&bot, text).caused_by(error.error_info()));
+        }
     };
     let Some(bot_user_id) = access.user_id.clone() else {
-        return look.problem(
-            "the bot's permissions are not known: its token stands for the application and not for a user"
-                .to_owned(),
-        );
+        let text =
+            "the bot's permissions are not known: its token stands for the application and not for a user";
+        return run.problem(Problem::of_account(&bot, text));
     };
-    let by_broadcaster = broadcasters(look, sources).await;
-    what_is_known_without_asking(look, sources, &access, &bot_user_id, &by_broadcaster).await;
+    let by_broadcaster = broadcasters(run, sources).await;
+    what_is_known_without_asking(run, sources, &access, &bot_user_id, &by_broadcaster).await;
     let others: Vec<_> = sources
         .iter()
         .copied()
         .filter(|source| source.id() != bot_user_id)
         .collect();
     tokio::join!(
-        moderated_channels(look, &others, &access, &bot_user_id),
-        broadcasters_lists(look, &by_broadcaster, &bot_user_id),
-        one_by_one(look, &others, &access, &bot_user_id),
+        moderated_channels(run, &others, &access, &bot_user_id),
+        broadcasters_lists(run, &by_broadcaster, &bot_user_id),
+        one_by_one(run, &others, &access, &bot_user_id),
     );
 }
 
-/// The sources whose broadcaster has authorised us, with that identity.
-async fn broadcasters<'a>(look: &Look<'_>, sources: &[&'a SourceKey]) -> Vec<(&'a SourceKey, Identity)> {
-    let stored: BTreeSet<_> = match look.twitch.auth.identities().await {
+/// The sources whose broadcaster has authorized the application, with that identity.
+async fn broadcasters<'a>(run: &ProbeRun<'_>, sources: &[&'a SourceKey]) -> Vec<(&'a SourceKey, Identity)> {
+    let stored: BTreeSet<_> = match run.twitch.auth.identities().await {
         Ok(stored) => stored.into_iter().collect(),
         Err(error) => {
-            look.problem(error.to_string());
+            run.failure(&error);
             return Vec::new();
         }
     };
@@ -64,62 +67,68 @@ async fn broadcasters<'a>(look: &Look<'_>, sources: &[&'a SourceKey]) -> Vec<(&'
 }
 
 async fn what_is_known_without_asking(
-    look: &Look<'_>,
+    run: &ProbeRun<'_>,
     sources: &[&SourceKey],
     access: &Access,
     bot_user_id: &str,
     by_broadcaster: &[(&SourceKey, Identity)],
 ) {
-    const NEEDS_BROADCASTER: &str = "only the broadcaster's own token can tell";
+    const NEEDS_BROADCASTER: &str = "only the broadcaster's own token can read this";
     let authorised: BTreeSet<_> = by_broadcaster.iter().map(|(source, _)| *source).collect();
-    let scopes = map::scopes(&access.scopes, &permission::scopes_of(PlatformName::Twitch));
-    let at = look.now();
+    let relevant = permission::scopes_of(PlatformName::Twitch);
+    let scopes = if access.scopes_known {
+        map::scopes(&access.scopes, &relevant)
+    } else {
+        map::unknown_scopes(&relevant)
+    };
+    let at = run.now();
     let identity = |source: &SourceKey| {
         let mut silent = Vec::new();
         if !authorised.contains(source) {
             silent.extend([("VIP", NEEDS_BROADCASTER), ("EDITOR", NEEDS_BROADCASTER)]);
-            if !look.twitch.options.check_subscriptions {
+            if !run.twitch.options.check_subscriptions {
                 silent.push(("SUBSCRIBER", "asking costs a call a channel and is switched off"));
             }
         }
         fact("twitch.identity", map::identity(source, bot_user_id, &silent))
     };
-    look.tell_all(sources, at, HELIX, identity).await;
-    look.tell_all(sources, at, HELIX, |_| fact("twitch.scopes", scopes.clone()))
+    run.emit_all(sources, at, HELIX, identity).await;
+    run.emit_all(sources, at, HELIX, |_| fact("twitch.scopes", scopes.clone()))
         .await;
 }
 
-/// One list tells for every channel whether the bot moderates it.
-async fn moderated_channels(look: &Look<'_>, sources: &[&SourceKey], access: &Access, bot_user_id: &str) {
+/// One list shows for every channel whether the bot moderates it.
+async fn moderated_channels(run: &ProbeRun<'_>, sources: &[&SourceKey], access: &Access, bot_user_id: &str) {
     const METHOD: &str = "twitch.moderated-channels";
     if sources.is_empty() {
         return;
     }
     if !access.has_scope(&[MODERATED_SCOPE]) {
-        let at = look.now();
+        let at = run.now();
         let unknown = map::moderated(false, Some("missing scope user:read:moderated_channels"));
-        return look
-            .tell_all(sources, at, HELIX, |_| fact(METHOD, unknown.clone()))
+        return run
+            .emit_all(sources, at, HELIX, |_| fact(METHOD, unknown.clone()))
             .await;
     }
-    match read_moderated(look, &access.identity, bot_user_id).await {
+    match read_moderated(run, &access.identity, bot_user_id).await {
         Ok((listed, incomplete)) => {
             let grants = |source: &SourceKey| map::moderated(listed.contains(source.id()), incomplete);
-            look.tell_all(sources, look.now(), HELIX, |source| fact(METHOD, grants(source)))
+            run.emit_all(sources, run.now(), HELIX, |source| fact(METHOD, grants(source)))
                 .await;
         }
-        Err(error) => failed(look, sources, METHOD, &["MODERATOR"], &error),
+        Err(error) => failed(run, sources, METHOD, &["MODERATOR"], &error),
     }
 }
 
-/// Reads the whole list; the second value says why it may be incomplete.
+/// Reads the whole list; the second value is why it may be incomplete.
 async fn read_moderated(
-    look: &Look<'_>,
+    run: &ProbeRun<'_>,
     bot: &Identity,
     bot_user_id: &str,
 ) -> Result<(BTreeSet<String>, Option<&'static str>), PlatformError> {
     let mut listed = BTreeSet::new();
     let mut cursor: Option<String> = None;
+    let mut odd = false;
     for _ in 0..MOST_PAGES {
         let mut call = Call {
             operation: "the list of moderated channels",
@@ -128,13 +137,15 @@ async fn read_moderated(
         };
         call.query
             .extend(cursor.as_deref().map(|cursor| ("after", cursor)));
-        look.meter.expect(1);
-        let page = one_call::<OfBroadcaster>(look, bot, &call).await?;
-        let (full, before) = (page.rows.len() >= PAGE, listed.len());
+        run.meter.expect(1);
+        let page = one_call::<OfBroadcaster>(run, bot, &call).await?;
+        let (full, before) = (page.rows.len() + page.unread.len() >= PAGE, listed.len());
+        odd |= !page.unread.is_empty();
         listed.extend(page.rows.into_iter().map(|row| row.broadcaster_id));
         match page.cursor {
-            // Twitch has lost cursors before; a full last page looks the same.
+            // Twitch has omitted cursors before; a full last page looks the same.
             None if full => return Ok((listed, Some("the list may be cut off: its last page is full"))),
+            None if odd => return Ok((listed, Some("a row of the list cannot be read"))),
             None => return Ok((listed, None)),
             Some(next) if Some(&next) == cursor.as_ref() || listed.len() == before => {
                 return Ok((listed, Some("the list does not come to an end")));
@@ -145,24 +156,28 @@ async fn read_moderated(
     Ok((listed, Some("the list is longer than we read")))
 }
 
-/// What a broadcaster's own token tells about the bot in that channel.
-async fn broadcasters_lists(look: &Look<'_>, by_broadcaster: &[(&SourceKey, Identity)], bot_user_id: &str) {
+/// What a broadcaster's own token reveals about the bot in that channel.
+async fn broadcasters_lists(
+    run: &ProbeRun<'_>,
+    by_broadcaster: &[(&SourceKey, Identity)],
+    bot_user_id: &str,
+) {
     let asked = by_broadcaster
         .iter()
         .filter(|(source, _)| source.id() != bot_user_id)
-        .map(|(source, identity)| broadcaster_lists(look, source, identity, bot_user_id));
+        .map(|(source, identity)| broadcaster_lists(run, source, identity, bot_user_id));
     join_all(asked).await;
 }
 
-/// One list that a broadcaster's token opens.
+/// A list that requires a broadcaster's token.
 struct MemberList {
     method: &'static str,
     role: &'static str,
     operation: &'static str,
     path: &'static str,
-    /// Any of these.
+    /// Any of these is sufficient.
     scopes: &'static [&'static str],
-    /// Whether the list can be narrowed to the bot.
+    /// Whether the list can be filtered by the bot's id.
     by_user: bool,
 }
 
@@ -201,16 +216,20 @@ const MEMBER_LISTS: [MemberList; 4] = [
     },
 ];
 
-async fn broadcaster_lists(look: &Look<'_>, source: &SourceKey, identity: &Identity, bot_user_id: &str) {
-    let access = match look.twitch.auth.access(identity, &look.meter).await {
+async fn broadcaster_lists(run: &ProbeRun<'_>, source: &SourceKey, identity: &Identity, bot_user_id: &str) {
+    let access = match run.twitch.auth.access(identity, &run.meter).await {
         Ok(access) => access,
-        Err(error) => return look.problem(format!("`{identity}` cannot be asked: {error}")),
+        Err(error) => {
+            let text = format!("`{identity}` cannot be asked: {error}");
+            return run.problem(Problem::of_account(identity, text).caused_by(error.error_info()));
+        }
     };
+    ban(run, source, &access, bot_user_id).await;
     for list in &MEMBER_LISTS {
         if !access.has_scope(list.scopes) {
             let reason = format!("the broadcaster has not granted {}", list.scopes.join(" or "));
             let grants = map::one(list.role, Err(&reason));
-            tell(look, source, look.now(), list.method, grants);
+            emit(run, source, run.now(), list.method, grants);
             continue;
         }
         let mut call = Call {
@@ -221,69 +240,118 @@ async fn broadcaster_lists(look: &Look<'_>, source: &SourceKey, identity: &Ident
         if list.by_user {
             call.query.push(("user_id", bot_user_id));
         }
-        look.meter.expect(1);
-        match one_call::<Member>(look, identity, &call).await {
+        run.meter.expect(1);
+        match one_call::<Member>(run, identity, &call).await {
             Ok(page) => {
-                // Some servers do not narrow the list; by id it is right either way.
+                // Some servers ignore the filter; comparing the id is correct either way.
                 let held = page.rows.iter().any(|member| member.user_id == bot_user_id);
                 let answer = if !held && page.cursor.is_some() {
                     Err("the list goes on")
+                } else if !held && !page.unread.is_empty() {
+                    Err("a row of the list cannot be read")
                 } else {
                     Ok(held)
                 };
-                tell(look, source, page.at, list.method, map::one(list.role, answer));
+                emit(run, source, page.at, list.method, map::one(list.role, answer));
             }
-            Err(error) => failed(look, &[source], list.method, &[list.role], &error),
+            Err(error) => failed(run, &[source], list.method, &[list.role], &error),
         }
     }
 }
 
-/// Checks that cost a call a channel, where they were asked for.
-async fn one_by_one(look: &Look<'_>, sources: &[&SourceKey], access: &Access, bot_user_id: &str) {
-    let options = &look.twitch.options;
+/// Checks whether the bot is banned from the channel or in a timeout. Without the scope this method gives no answer; pushed bans
+/// and refused subscriptions may still give one.
+async fn ban(run: &ProbeRun<'_>, source: &SourceKey, access: &Access, bot_user_id: &str) {
+    const METHOD: &str = "twitch.banned-users";
+    if !access.has_scope(&["moderation:read", "moderator:manage:banned_users"]) {
+        return;
+    }
+    let call = Call {
+        operation: "the list of banned users",
+        path: "moderation/banned",
+        query: vec![("broadcaster_id", source.id()), ("user_id", bot_user_id)],
+    };
+    run.meter.expect(1);
+    match one_call::<Ban>(run, &access.identity, &call).await {
+        Ok(page) => {
+            let mut bans = page.rows.iter().filter(|ban| ban.user_id == bot_user_id);
+            let banned = bans.any(|ban| ban.expires_at.is_none_or(|end| page.at < end));
+            let open = page.cursor.is_some() || !page.unread.is_empty();
+            let answer = match (banned, open) {
+                (true, _) => Ok(true),
+                (false, false) => Ok(false),
+                (false, true) => Err("the list of banned users cannot be read to its end"),
+            };
+            emit(run, source, page.at, METHOD, map::one(permission::BANNED, answer));
+        }
+        Err(error) => failed(run, &[source], METHOD, &[permission::BANNED], &error),
+    }
+}
+
+/// Checks that cost one call per channel, if enabled.
+async fn one_by_one(run: &ProbeRun<'_>, sources: &[&SourceKey], access: &Access, bot_user_id: &str) {
+    let options = &run.twitch.options;
     if options.check_subscriptions {
         if access.has_scope(&["user:read:subscriptions"]) {
-            look.meter.expect(sources.len());
-            look.side_by_side(
+            run.meter.expect(sources.len());
+            run.side_by_side(
                 sources
                     .iter()
-                    .map(|source| subscription(look, source, &access.identity, bot_user_id)),
+                    .map(|source| subscription(run, source, &access.identity, bot_user_id)),
             )
             .await;
         } else {
-            look.problem("the bot lacks the scope user:read:subscriptions".to_owned());
+            lacks_scope(run, &access.identity, "user:read:subscriptions");
         }
     }
     if options.check_chatters {
         if access.has_scope(&["moderator:read:chatters"]) {
-            look.meter.expect(sources.len());
-            look.side_by_side(
+            run.meter.expect(sources.len());
+            run.side_by_side(
                 sources
                     .iter()
-                    .map(|source| chatters(look, source, &access.identity, bot_user_id)),
+                    .map(|source| chatters(run, source, &access.identity, bot_user_id)),
             )
             .await;
         } else {
-            look.problem("the bot lacks the scope moderator:read:chatters".to_owned());
+            lacks_scope(run, &access.identity, "moderator:read:chatters");
         }
     }
 }
 
-/// Does the bot subscribe to the channel? 404 is Twitch's no.
-async fn subscription(look: &Look<'_>, source: &SourceKey, bot: &Identity, bot_user_id: &str) {
+fn lacks_scope(run: &ProbeRun<'_>, bot: &Identity, scope: &str) {
+    run.problem(Problem::of_account(
+        bot,
+        format!("the bot lacks the scope {scope}"),
+    ));
+}
+
+/// Checks whether the bot subscribes to the channel. Twitch answers 404 if it does not.
+async fn subscription(run: &ProbeRun<'_>, source: &SourceKey, bot: &Identity, bot_user_id: &str) {
     const METHOD: &str = "twitch.subscription";
     let call = Call {
         operation: "the bot's subscription",
         path: "subscriptions/user",
         query: vec![("broadcaster_id", source.id()), ("user_id", bot_user_id)],
     };
-    let listed = look
+    let listed = run
         .twitch
         .helix
-        .list::<OfBroadcaster>(&look.twitch.auth, bot, &call, &look.meter)
+        .list::<OfBroadcaster>(&run.twitch.auth, bot, &call, &run.meter)
         .await;
     let answer = match listed {
-        Ok(page) => Ok(page.rows.iter().any(|row| row.broadcaster_id == source.id())),
+        Ok(page) => {
+            let held = page.rows.iter().any(|row| row.broadcaster_id == source.id());
+            if held || page.unread.is_empty() {
+                Ok(held)
+            } else {
+                Err(PlatformError::Unreadable {
+                    platform: PlatformName::Twitch,
+                    operation: call.operation,
+                    reason: "the row of the subscription cannot be read".to_owned(),
+                })
+            }
+        }
         Err(PlatformError::Rejected {
             status: 400 | 404,
             reason,
@@ -292,13 +360,13 @@ async fn subscription(look: &Look<'_>, source: &SourceKey, bot: &Identity, bot_u
         Err(error) => Err(error),
     };
     match answer {
-        Ok(held) => tell(look, source, look.now(), METHOD, map::one("SUBSCRIBER", Ok(held))),
-        Err(error) => failed(look, &[source], METHOD, &["SUBSCRIBER"], &error),
+        Ok(held) => emit(run, source, run.now(), METHOD, map::one("SUBSCRIBER", Ok(held))),
+        Err(error) => failed(run, &[source], METHOD, &["SUBSCRIBER"], &error),
     }
 }
 
-/// May the bot list the chatters? Only moderators may.
-async fn chatters(look: &Look<'_>, source: &SourceKey, bot: &Identity, bot_user_id: &str) {
+/// Checks whether the bot may list the chatters. Only moderators may.
+async fn chatters(run: &ProbeRun<'_>, source: &SourceKey, bot: &Identity, bot_user_id: &str) {
     const METHOD: &str = "twitch.chatters";
     let call = Call {
         operation: "the list of chatters",
@@ -310,17 +378,17 @@ async fn chatters(look: &Look<'_>, source: &SourceKey, bot: &Identity, bot_user_
         ]
         .concat(),
     };
-    let listed = look
+    let listed = run
         .twitch
         .helix
-        .list::<Anything>(&look.twitch.auth, bot, &call, &look.meter)
+        .list::<Anything>(&run.twitch.auth, bot, &call, &run.meter)
         .await;
     match listed {
-        Ok(_) => tell(look, source, look.now(), METHOD, map::one("MODERATOR", Ok(true))),
+        Ok(_) => emit(run, source, run.now(), METHOD, map::one("MODERATOR", Ok(true))),
         Err(PlatformError::Forbidden { reason, .. }) if !is_about_the_token(&reason) => {
-            tell(look, source, look.now(), METHOD, map::one("MODERATOR", Ok(false)));
+            emit(run, source, run.now(), METHOD, map::one("MODERATOR", Ok(false)));
         }
-        Err(error) => failed(look, &[source], METHOD, &["MODERATOR"], &error),
+        Err(error) => failed(run, &[source], METHOD, &["MODERATOR"], &error),
     }
 }
 
@@ -331,23 +399,29 @@ fn is_about_the_token(reason: &str) -> bool {
 }
 
 async fn one_call<T: serde::de::DeserializeOwned>(
-    look: &Look<'_>,
+    run: &ProbeRun<'_>,
     identity: &Identity,
     call: &Call<'_>,
 ) -> Result<Page<T>, PlatformError> {
-    let permit = look.twitch.permits.acquire().await;
-    let outcome = look
+    let permit = run.twitch.permits.acquire().await;
+    let outcome = run
         .twitch
         .helix
-        .list(&look.twitch.auth, identity, call, &look.meter)
+        .list(&run.twitch.auth, identity, call, &run.meter)
         .await;
     drop(permit);
-    look.meter.done();
+    run.meter.done();
     outcome
 }
 
-fn tell(look: &Look<'_>, source: &SourceKey, at: crate::core::time::Timestamp, method: &str, grants: Grants) {
-    look.tell(source, at, HELIX, fact(method, grants));
+fn emit(
+    run: &ProbeRun<'_>,
+    source: &SourceKey,
+    at: crate::core::time::Timestamp,
+    method: &str,
+    grants: Grants,
+) {
+    run.emit(source, at, HELIX, fact(method, grants));
 }
 
 fn fact(method: &str, grants: Grants) -> Fact {
@@ -355,19 +429,29 @@ fn fact(method: &str, grants: Grants) -> Fact {
     Fact::Permissions { method, grants }
 }
 
-/// A method that failed for now leaves its earlier answer standing. One that can never work says why nothing is known.
-fn failed(look: &Look<'_>, sources: &[&SourceKey], method: &str, roles: &[&str], error: &PlatformError) {
-    look.problem(error.to_string());
-    if error.recovery() != Recovery::GiveUp {
+/// A request that failed leaves the method's earlier answer in place, which becomes stale. If the failure is not transient, its
+/// reason is stored under a separate name: it explains why nothing is known, and overrides no answer.
+fn failed(run: &ProbeRun<'_>, sources: &[&SourceKey], method: &str, roles: &[&str], error: &PlatformError) {
+    run.failure(error);
+    let (at, reason) = (run.now(), error.to_string());
+    for source in sources {
+        let unanswered = Fact::Unanswered {
+            facet: Facet::Permissions,
+            error: error.error_info(),
+        };
+        run.emit(source, at, HELIX, unanswered);
+    }
+    let lasting = error.recovery() == Recovery::GiveUp || matches!(error, PlatformError::Unreadable { .. });
+    if !lasting {
         return;
     }
-    let (at, reason) = (look.now(), error.to_string());
+    let method = format!("{method}.unanswered");
     let unknown = roles.iter().map(|role| ((*role).to_owned(), reason.clone()));
     let grants = Grants {
         unknown: unknown.collect(),
         ..Grants::default()
     };
     for source in sources {
-        tell(look, source, at, method, grants.clone());
+        emit(run, source, at, &method, grants.clone());
     }
 }

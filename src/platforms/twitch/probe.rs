@@ -1,7 +1,6 @@
-//! One look at Twitch: what it takes to answer the wanted questions for all sources together, authorisations first.
+//! One probe run of Twitch: makes the requests for all probes of all sources together, authorizations first.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::join_all;
 
@@ -10,41 +9,41 @@ use super::helix::PAGE;
 use super::map::OAUTH;
 use super::options::{self, BOT};
 use super::permissions;
-use super::standing::Standing;
-use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity, Observation};
+use crate::core::observation::{ErrorInfo, Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::platforms::meter::Meter;
-use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary};
-use crate::tokens::StoredToken;
+use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
+use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary, Problem};
+use crate::tokens::{APP_REFUSED, StoredToken};
 
-/// Scopes of the bot that we need for the whole picture, and what for.
+/// The bot's scopes that are needed for all results, and their purposes.
 const NEEDED_SCOPES: [(&str, &str); 2] = [
-    ("user:read:chat", "to hear its chat"),
-    ("user:read:moderated_channels", "to know where it is moderator"),
+    ("user:read:chat", "to receive its chat"),
+    (
+        "user:read:moderated_channels",
+        "to list the channels it moderates",
+    ),
 ];
 
-/// One look.
-pub(super) struct Look<'a> {
+pub(super) struct ProbeRun<'a> {
     pub(super) twitch: &'a TwitchPlatform,
     pub(super) meter: Meter<'a>,
     probes: &'a ProbeSet,
     pub(super) sink: &'a dyn ProbeSink,
-    problems: Mutex<BTreeSet<String>>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> ProbeRun<'a> {
     pub(super) fn new(twitch: &'a TwitchPlatform, probes: &'a ProbeSet, sink: &'a dyn ProbeSink) -> Self {
         Self {
             twitch,
-            meter: Meter::telling(PlatformName::Twitch, sink),
+            meter: Meter::with_progress(PlatformName::Twitch, sink),
             probes,
             sink,
-            problems: Mutex::default(),
         }
     }
 
-    /// Looks at `sources`.
+    /// Probes `sources`.
     pub(super) async fn at(self, sources: &[SourceKey]) -> ProbeSummary {
         let mut seen = BTreeSet::new();
         let sources: Vec<&SourceKey> = sources
@@ -52,38 +51,35 @@ impl<'a> Look<'a> {
             .filter(|source| source.platform() == PlatformName::Twitch && seen.insert(*source))
             .collect();
         if !sources.is_empty() {
-            // Authorisations first: what follows then finds its tokens renewed.
+            // Authorizations first: the requests that follow then use renewed tokens.
             if self.wants(Probe::Auth) {
-                self.authorisations(&sources).await;
+                self.authorizations(&sources).await;
             }
             tokio::join!(self.public_reads(&sources), async {
                 if self.wants(Probe::Permissions) {
-                    permissions::look(&self, &sources).await;
+                    permissions::run(&self, &sources).await;
                 }
             });
+            // A token that was rejected during the run was checked, whatever the run's purpose.
+            self.publish_checks(&sources).await;
         }
-        ProbeSummary {
-            calls: self.meter.count(),
-            problems: self
-                .problems
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner)
-                .into_iter()
-                .collect(),
-        }
+        let mut summary = self.meter.summary();
+        // Calls run concurrently; the order in which they fail means nothing.
+        summary.problems.sort();
+        summary
     }
 
     pub(super) fn wants(&self, probe: Probe) -> bool {
         self.probes.contains(&probe)
     }
 
-    /// Hands an observation on.
-    pub(super) fn tell(&self, source: &SourceKey, at: Timestamp, by: &str, fact: Fact) {
+    /// Publishes an observation.
+    pub(super) fn emit(&self, source: &SourceKey, at: Timestamp, by: &str, fact: Fact) {
         self.sink.observe(Observation::new(source, at, by, fact));
     }
 
-    /// Hands on an observation of each source, one page of them after the other.
-    pub(super) async fn tell_all(
+    /// Publishes an observation of each source, one page of them after the other.
+    pub(super) async fn emit_all(
         &self,
         sources: &[&SourceKey],
         at: Timestamp,
@@ -91,29 +87,33 @@ impl<'a> Look<'a> {
         fact: impl Fn(&SourceKey) -> Fact,
     ) {
         for page in sources.chunks(PAGE) {
-            self.sink.room().await;
+            self.sink.ready().await;
             for source in page {
-                self.tell(source, at, by, fact(source));
+                self.emit(source, at, by, fact(source));
             }
         }
     }
 
-    /// Notes a problem for the summary.
-    pub(super) fn problem(&self, text: String) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.insert(text);
+    /// Records a problem for the summary.
+    pub(super) fn problem(&self, problem: Problem) {
+        self.meter.problems.add(problem);
     }
 
-    /// The present moment in Twitch's time, as far as that is known.
+    /// Records that a request failed.
+    pub(super) fn failure(&self, error: &PlatformError) {
+        self.problem(Problem::of_platform(error.to_string()).caused_by(error.error_info()));
+    }
+
+    /// The current time in Twitch's time, as far as that is known.
     pub(super) fn now(&self) -> Timestamp {
         self.twitch.skew.correct(self.twitch.clock.now())
     }
 
-    /// Runs calls side by side, as many at a time as are permitted, counting each.
+    /// Runs calls concurrently, up to the permitted number, and counts each.
     pub(super) async fn side_by_side<F: Future<Output = ()>>(&self, calls: impl IntoIterator<Item = F>) {
         let permitted = calls.into_iter().map(|call| async {
             let permit = self.twitch.permits.acquire().await;
-            self.sink.room().await;
+            self.sink.ready().await;
             call.await;
             drop(permit);
             self.meter.done();
@@ -121,20 +121,15 @@ impl<'a> Look<'a> {
         join_all(permitted).await;
     }
 
-    /// Looks at every identity that the sources need: the bot's for all, a broadcaster's for its own channel.
-    async fn authorisations(&self, sources: &[&SourceKey]) {
+    /// Checks every account that the sources need: the bot's for all, a broadcaster's for its own channel.
+    async fn authorizations(&self, sources: &[&SourceKey]) {
         let stored = match self.twitch.auth.identities().await {
             Ok(stored) => stored,
-            Err(error) => return self.failed_auth(sources, &error),
+            Err(error) => return self.failed_auth(None, sources, &error),
         };
-        let shared =
-            if stored.iter().any(|identity| identity.as_str() == BOT) || !self.twitch.auth.can_be_app() {
-                options::bot()
-            } else {
-                options::app()
-            };
-        let mut needed: Vec<(Identity, Vec<&SourceKey>)> = vec![(shared, sources.to_vec())];
         let stored: BTreeSet<_> = stored.into_iter().collect();
+        let mut needed: Vec<(Identity, Vec<&SourceKey>)> =
+            vec![(self.shared_account(&stored), sources.to_vec())];
         for source in sources {
             let identity = options::broadcaster(source.id());
             if stored.contains(&identity) {
@@ -142,52 +137,89 @@ impl<'a> Look<'a> {
             }
         }
         self.meter.expect(needed.len());
-        self.side_by_side(
-            needed
-                .iter()
-                .map(|(identity, sources)| self.authorisation(identity, sources)),
-        )
+        self.side_by_side(needed.iter().map(|(identity, sources)| async move {
+            if let Err(error) = self.twitch.auth.check(identity, &self.meter).await {
+                self.failed_auth(Some(identity), sources, &error);
+            }
+        }))
         .await;
+        self.publish_checks(sources).await;
     }
 
-    async fn authorisation(&self, identity: &Identity, sources: &[&SourceKey]) {
-        let checked = match self.twitch.auth.check(identity, &self.meter).await {
-            Ok(checked) => checked,
-            Err(error) => return self.failed_auth(sources, &error),
-        };
-        let (result, reason) = match checked.standing {
-            Standing::Valid => (AuthResult::Valid, self.reservations(identity, &checked.token)),
-            Standing::Expired(reason) => (AuthResult::Expired, Some(reason)),
-            Standing::Revoked(reason) => (AuthResult::Revoked, Some(reason)),
-            Standing::Unknown(reason) => {
-                return match checked.error {
-                    Some(error) => self.failed_auth(sources, &error),
-                    None => self.problem(format!("nothing new is known about `{identity}`: {reason}")),
-                };
-            }
-        };
-        if result != AuthResult::Valid {
-            let reason = reason.as_deref().unwrap_or_default();
-            self.problem(format!("`{identity}` is {result}: {reason}"));
+    /// Returns the account that every source needs: the bot's, or the application's if there is no bot.
+    fn shared_account(&self, stored: &BTreeSet<Identity>) -> Identity {
+        if stored.contains(&options::bot()) || !self.twitch.auth.can_be_app() {
+            options::bot()
+        } else {
+            options::app()
         }
-        let check = AuthCheck {
-            result,
-            expires_at: checked.token.expires_at,
-            scopes: checked.token.scopes,
-            reason,
+    }
+
+    /// Publishes the checks that were made since the last call, for each source that needs the account.
+    async fn publish_checks(&self, sources: &[&SourceKey]) {
+        let checks = self.meter.checks.take();
+        if checks.is_empty() {
+            return;
+        }
+        let stored = self.twitch.auth.identities().await.unwrap_or_default();
+        let shared = self.shared_account(&stored.into_iter().collect());
+        for (identity, check) in checks {
+            let concerned: Vec<_> = match options::broadcaster_of(&identity) {
+                Some(id) => sources
+                    .iter()
+                    .copied()
+                    .filter(|source| source.id() == id)
+                    .collect(),
+                None if identity == shared => sources.to_vec(),
+                // A bot's sources do not use the application token.
+                None => continue,
+            };
+            self.publish_check(&identity, &check, &concerned).await;
+        }
+    }
+
+    async fn publish_check(&self, identity: &Identity, check: &TokenCheck, sources: &[&SourceKey]) {
+        let Some(mut evidence) = check.status.evidence(&check.token) else {
+            return match &check.error {
+                Some(error) => self.failed_auth(Some(identity), sources, error),
+                None => {
+                    let reason = check.status.reason().unwrap_or_default();
+                    let text = format!("nothing new is known about `{identity}`: {reason}");
+                    self.problem(Problem::of_account(identity, text));
+                }
+            };
         };
+        if check.status == TokenStatus::Valid {
+            evidence.reason = self.reservations(identity, &check.token);
+        } else {
+            let reason = evidence.reason.as_deref().unwrap_or_default();
+            let word = if evidence.rejected {
+                "REJECTED".to_owned()
+            } else {
+                evidence.result.to_string()
+            };
+            let text = format!("`{identity}` is {word}: {reason}");
+            self.problem(Problem::of_account(identity, text));
+            if reason.starts_with(APP_REFUSED) {
+                // Sources may stay connected over sessions that are already open, which must not hide that these cannot be
+                // renewed.
+                let error = ErrorInfo::new("twitch.client_refused", reason);
+                let fact = |_: &SourceKey| Fact::Problem { error: error.clone() };
+                self.emit_all(sources, check.at, OAUTH, fact).await;
+            }
+        }
         let fact = |_: &SourceKey| Fact::Auth {
             identity: identity.clone(),
-            check: check.clone(),
+            check: evidence.clone(),
         };
-        self.tell_all(sources, self.now(), OAUTH, fact).await;
+        self.emit_all(sources, check.at, OAUTH, fact).await;
     }
 
     /// Returns what is wrong with a token that Twitch accepts.
     fn reservations(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
         let told: Vec<_> = [
             self.another_application(identity, token),
-            self.missing_scopes(identity, &token.scopes),
+            self.missing_scopes(identity, token),
         ]
         .into_iter()
         .flatten()
@@ -195,38 +227,52 @@ impl<'a> Look<'a> {
         (!told.is_empty()).then(|| told.join("; "))
     }
 
-    /// A token of another application serves for reading, and ends for good when it cannot be renewed as that one.
+    /// A token of another application works for reading, but cannot be renewed by this one and then expires for good.
     fn another_application(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
         let configured = self.twitch.options.client_id.as_ref()?;
         let issued_to = token.client_id.as_ref().filter(|issued| *issued != configured)?;
         let what =
             format!("it was issued to the client id {issued_to}, and twitch.client_id is {configured}");
-        self.problem(format!("`{identity}` is of another application: {what}"));
+        let text = format!("`{identity}` is of another application: {what}");
+        self.limitation(identity, text);
         Some(what)
     }
 
-    fn missing_scopes(&self, identity: &Identity, granted: &BTreeSet<String>) -> Option<String> {
-        if identity.as_str() != BOT {
+    fn missing_scopes(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
+        // A token of the application belongs to no user, so it has no user scopes.
+        if identity.as_str() != BOT || token.user_id.is_none() || !self.twitch.auth.knows_scopes(identity) {
             return None;
         }
         let missing: Vec<_> = NEEDED_SCOPES
             .iter()
-            .filter(|(scope, _)| !granted.contains(*scope))
+            .filter(|(scope, _)| !token.scopes.contains(*scope))
             .collect();
         for (scope, purpose) in &missing {
-            self.problem(format!("`{identity}` lacks the scope {scope}, {purpose}"));
+            let text = format!("`{identity}` lacks the scope {scope}, {purpose}");
+            self.limitation(identity, text);
         }
         let names: Vec<_> = missing.iter().map(|(scope, _)| *scope).collect();
         (!names.is_empty()).then(|| format!("missing scopes: {}", names.join(", ")))
     }
 
-    /// A check that failed tells nothing about the authorisation; it leaves a trace as the last error.
-    fn failed_auth(&self, sources: &[&SourceKey], error: &PlatformError) {
+    /// Notes a limitation of a valid token, where accounts are what this run checks: it fails no other question.
+    fn limitation(&self, identity: &Identity, text: String) {
+        if self.wants(Probe::Auth) {
+            self.problem(Problem::of_account(identity, text));
+        }
+    }
+
+    /// A failed check is no evidence about the authorization; it is recorded as the last error.
+    fn failed_auth(&self, identity: Option<&Identity>, sources: &[&SourceKey], error: &PlatformError) {
         let (at, info) = (self.now(), error.error_info());
         for source in sources {
             let fact = Fact::Problem { error: info.clone() };
-            self.tell(source, at, OAUTH, fact);
+            self.emit(source, at, OAUTH, fact);
         }
-        self.problem(error.to_string());
+        let problem = match identity.filter(|_| error.is_of_account()) {
+            Some(identity) => Problem::of_account(identity, error.to_string()),
+            None => Problem::of_platform(error.to_string()),
+        };
+        self.problem(problem.caused_by(info));
     }
 }

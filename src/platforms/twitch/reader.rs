@@ -1,39 +1,42 @@
-//! Public reads with whatever token serves: the bot's, the application's, or any broadcaster's.
+//! Public reads with any usable token: the bot's, the application's, or any broadcaster's.
 //!
-//! One look has one reader. It remembers which tokens turned out dead, and stops asking a Twitch that does not answer
-//! at all, so that a hundred batches do not wait out a hundred timeouts.
+//! Each probe run has one reader. It remembers unusable tokens, and stops sending requests when Twitch does not answer at all, so
+//! that a hundred batches do not wait for a hundred timeouts.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::TwitchPlatform;
-use super::helix::{Call, Page, each};
+use super::helix::{Call, ListError, Page, each};
 use super::options::{APP, BOT};
 use super::wire::User;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::platforms::PlatformError;
-use crate::platforms::meter::Meter;
+use crate::platforms::kit::meter::Meter;
 
-/// Failures of the network in a row after which a look stops asking.
+/// Consecutive network failures after which a probe run stops sending requests.
 const HOPELESS: u32 = 3;
 
 /// Reads public data.
 pub(super) struct Reader<'a> {
     twitch: &'a TwitchPlatform,
-    /// Whose tokens serve, best first.
+    /// Identities whose tokens can be used, best first.
     candidates: Vec<Identity>,
-    /// The first candidate that is not known to be dead.
+    /// The first candidate whose token is not known to be unusable.
     current: AtomicUsize,
     failures: AtomicU32,
-    /// Why there is no point in asking on: operation-free words and code of the last failure.
+    /// Why the best candidate's token could not be used.
+    unusable: OnceLock<PlatformError>,
+    /// Why no further requests are sent: message (without the operation) and code of the last failure.
     gave_up: Mutex<Option<(String, String)>>,
 }
 
 impl<'a> Reader<'a> {
-    /// Finds out whose tokens there are.
+    /// Determines the available tokens.
     pub(super) async fn new(twitch: &'a TwitchPlatform) -> Result<Self, PlatformError> {
         let stored = twitch.auth.identities().await?;
         let mut candidates = Vec::new();
@@ -51,11 +54,12 @@ impl<'a> Reader<'a> {
             candidates,
             current: AtomicUsize::new(0),
             failures: AtomicU32::new(0),
+            unusable: OnceLock::new(),
             gave_up: Mutex::default(),
         })
     }
 
-    /// Asks for users by `id` or `login`, at most a page of them.
+    /// Requests users by `id` or `login`, at most a page of them.
     pub(super) async fn users(
         &self,
         by: &'static str,
@@ -70,7 +74,7 @@ impl<'a> Reader<'a> {
         self.list(&call, meter).await
     }
 
-    /// Reads a list with the best token that works.
+    /// Reads a list with the best usable token.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         call: &Call<'_>,
@@ -84,21 +88,24 @@ impl<'a> Reader<'a> {
                 code,
             });
         }
-        let mut last = None;
         loop {
             let index = self.current.load(Ordering::Relaxed);
             let Some(identity) = self.candidates.get(index) else {
-                return Err(last.unwrap_or_else(|| self.nobody()));
+                return Err(self.unusable.get().cloned().unwrap_or_else(|| self.nobody()));
             };
             let (auth, helix) = (&self.twitch.auth, &self.twitch.helix);
-            match helix.list(auth, identity, call, meter).await {
-                Err(error @ (PlatformError::Unauthorized { .. } | PlatformError::NotConfigured { .. })) => {
-                    // Another call may have moved on already.
+            match helix.try_list(auth, identity, call, meter).await {
+                Err(ListError {
+                    of_token: true,
+                    error,
+                }) => {
+                    // Another call may have advanced it already.
                     self.current.fetch_max(index + 1, Ordering::Relaxed);
-                    // The best candidate's trouble is what its operator should hear of.
-                    last = last.or(Some(error));
+                    // The best candidate's problem is the one that the operator must solve.
+                    let _ = self.unusable.set(error);
                 }
                 outcome => {
+                    let outcome = outcome.map_err(|failed| failed.error);
                     self.note(&outcome);
                     return outcome;
                 }
@@ -134,7 +141,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(String, String)>> {
-        self.gave_up.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<(String, String)>> {
+        self.gave_up.lock()
     }
 }

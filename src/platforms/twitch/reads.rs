@@ -1,23 +1,25 @@
-//! The public reads of a look: users, streams and channels, in batches that share their calls.
+//! The public reads of a probe run: users, streams and channels, in batches that share their calls.
 //!
-//! Users and streams are the witnesses of the link. What became of all their batches is known at the end of the look, and
-//! only then it is told what a failed one means.
+//! Users and streams serve to judge the link. The results of all batches are known at the end of the run, and only then is the
+//! meaning of a failed one reported.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::helix::{Call, PAGE, Page, by_id, each};
-use super::map::{self, HELIX, Wanted};
-use super::probe::Look;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::helix::{Call, PAGE, Page, by_id, each, unclear};
+use super::map::{self, HELIX};
+use super::probe::ProbeRun;
 use super::reader::Reader;
 use super::wire::{Channel, Stream};
 use crate::core::facet::Facet;
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::platforms::{PlatformError, Probe};
+use crate::platforms::kit::lenient::Unclear;
+use crate::platforms::{PlatformError, Probe, Problem};
 
-/// A question that is asked of every source, and so a witness of the link.
+/// A request that is made for every source, and is therefore used to judge the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
     Users,
@@ -32,7 +34,7 @@ impl Question {
         }
     }
 
-    /// What it serves.
+    /// The facet that it determines.
     fn facet(self) -> Facet {
         match self {
             Self::Users => Facet::Status,
@@ -41,14 +43,14 @@ impl Question {
     }
 }
 
-/// What the questions of one look have brought so far.
+/// What the requests of one probe run have returned so far.
 #[derive(Default)]
 struct Outcome<'a> {
     answered: BTreeMap<Question, Timestamp>,
     failures: Vec<Failure<'a>>,
 }
 
-/// A batch of which nothing was learnt.
+/// A batch that produced no result.
 struct Failure<'a> {
     question: Question,
     batch: &'a [&'a SourceKey],
@@ -56,7 +58,7 @@ struct Failure<'a> {
     error: PlatformError,
 }
 
-/// Collects what the questions bring, from calls side by side.
+/// Collects the results of concurrent calls.
 #[derive(Default)]
 struct Notes<'a>(Mutex<Outcome<'a>>);
 
@@ -77,36 +79,32 @@ impl<'a> Notes<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome<'a>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
-impl Look<'_> {
-    /// Users, streams and channels, in batches that share their calls.
+impl ProbeRun<'_> {
+    /// Reads users, streams and channels, in batches that share their calls.
     pub(super) async fn public_reads(&self, sources: &[&SourceKey]) {
-        let wanted = Wanted {
-            stream: self.wants(Probe::Stream),
-            viewers: self.wants(Probe::Viewers),
-        };
         let users = self.wants(Probe::Connection);
-        let streams = wanted.stream || wanted.viewers;
-        let channels = wanted.stream && self.twitch.options.channel_details;
+        let streams = self.wants(Probe::Stream) || self.wants(Probe::Viewers);
+        let channels = self.wants(Probe::Stream) && self.twitch.options.channel_details;
         if !users && !streams {
             return;
         }
         let reader = match Reader::new(self.twitch).await {
             Ok(reader) => reader,
             Err(error) => {
-                self.problem(error.to_string());
+                self.failure(&error);
                 let fact = map::api(error.link_state());
-                return self.tell_all(sources, self.now(), HELIX, |_| fact.clone()).await;
+                return self.emit_all(sources, self.now(), HELIX, |_| fact.clone()).await;
             }
         };
         let batches: Vec<_> = sources.chunks(PAGE).collect();
         let kinds = usize::from(users) + usize::from(streams) + usize::from(channels);
         self.meter.expect(batches.len() * kinds);
         let notes = Notes::default();
-        // Who exists comes first: of a channel that does not, a list of streams without it proves nothing.
+        // Existence comes first: for a channel that does not exist, its absence from a list of streams proves nothing.
         self.side_by_side(
             batches
                 .iter()
@@ -119,7 +117,7 @@ impl Look<'_> {
                 batches
                     .iter()
                     .filter(|_| streams)
-                    .map(|batch| self.streams(&reader, batch, wanted, &notes))
+                    .map(|batch| self.streams(&reader, batch, &notes))
             ),
             self.side_by_side(
                 batches
@@ -138,9 +136,17 @@ impl Look<'_> {
             Err(error) => self.failed(Question::Users, batch, error, notes),
             Ok(page) => {
                 notes.answered(Question::Users, page.at);
+                let listed = page.rows.iter().map(|user| user.id.as_str());
+                let unclear = unclear(ids.iter().copied(), listed, &page.unread, "id");
+                self.note_unclear(Question::Users, &unclear);
                 let (at, found) = (page.at, by_id(page.rows, |user| &user.id));
                 for source in batch {
-                    for told in map::user(source, found.get(source.id()), at) {
+                    let row = found.get(source.id());
+                    if row.is_none() && unclear.concerns(source.id()) {
+                        self.sink.observe(map::unreadable(source, Facet::Status, at));
+                        continue;
+                    }
+                    for told in map::user(source, row, at) {
                         self.sink.observe(told);
                     }
                 }
@@ -149,31 +155,42 @@ impl Look<'_> {
         }
     }
 
-    async fn streams<'a>(
-        &self,
-        reader: &Reader<'_>,
-        batch: &'a [&'a SourceKey],
-        wanted: Wanted,
-        notes: &Notes<'a>,
-    ) {
+    async fn streams<'a>(&self, reader: &Reader<'_>, batch: &'a [&'a SourceKey], notes: &Notes<'a>) {
         match self.all_streams(reader, batch).await {
             Err(error) => self.failed(Question::Streams, batch, error, notes),
-            Ok(page) => {
+            Ok(mut page) => {
                 notes.answered(Question::Streams, page.at);
                 let complete = page.cursor.is_none();
+                // If a channel is listed twice, its newer stream is the live one, in whatever order they are listed. A row
+                // without a type proves no stream.
+                page.rows.sort_by(|one, other| {
+                    let rank = |stream: &Stream| (!stream.kind.is_empty(), stream.started_at);
+                    (rank(other), &other.id).cmp(&(rank(one), &one.id))
+                });
+                let asked = batch.iter().map(|source| source.id());
+                let listed = page.rows.iter().map(|stream| stream.user_id.as_str());
+                let unclear = unclear(asked, listed, &page.unread, "user_id");
+                self.note_unclear(Question::Streams, &unclear);
                 let (at, found) = (page.at, by_id(page.rows, |stream| &stream.user_id));
-                // Where users has told of the link, it need not be told again for ten thousand sources.
+                // If the users request has reported the link, it need not be reported again for ten thousand sources.
                 let users_told = if self.wants(Probe::Connection) {
                     !notes.has_failed(Question::Users, batch)
                 } else {
-                    self.twitch.witnesses.vouch_against(Question::Streams.name(), at)
+                    self.twitch
+                        .link_health
+                        .another_probe_succeeded(Question::Streams.name(), at)
                 };
+                let is_wanted = self.wants(Probe::Stream);
                 for source in batch {
                     let row = found.get(source.id());
                     if !users_told {
-                        self.tell(source, at, HELIX, map::api(map::answered(row)));
+                        self.emit(source, at, HELIX, map::api(map::answered(row)));
                     }
-                    for told in map::stream(source, row, complete, wanted, at) {
+                    let open = row.is_none() && unclear.concerns(source.id());
+                    if open && is_wanted {
+                        self.sink.observe(map::unreadable(source, Facet::Stream, at));
+                    }
+                    for told in map::stream(source, row, complete && !open, is_wanted, at) {
                         self.sink.observe(told);
                     }
                 }
@@ -184,8 +201,8 @@ impl Look<'_> {
         }
     }
 
-    /// Reads the streams of a batch. One page holds them all; should Twitch still announce another while some are
-    /// missing, it is read too, and a third is not.
+    /// Reads the streams of a batch. One page contains them all; if Twitch announces another while some are missing, it is read
+    /// too, but not a third.
     async fn all_streams(
         &self,
         reader: &Reader<'_>,
@@ -211,6 +228,7 @@ impl Look<'_> {
         let next: Page<Stream> = reader.list(&call, &self.meter).await?;
         let nothing_new = next.rows.is_empty();
         page.rows.extend(next.rows);
+        page.unread.extend(next.unread);
         page.cursor = next
             .cursor
             .filter(|further| !nothing_new && *further != cursor && missing(&page.rows));
@@ -224,7 +242,7 @@ impl Look<'_> {
             query: each("broadcaster_id", batch.iter().map(|source| source.id())),
         };
         match reader.list::<Channel>(&call, &self.meter).await {
-            Err(error) => self.problem(error.to_string()),
+            Err(error) => self.failure(&error),
             Ok(page) => {
                 let (at, found) = (page.at, by_id(page.rows, |channel| &channel.broadcaster_id));
                 for source in batch {
@@ -237,6 +255,15 @@ impl Look<'_> {
         }
     }
 
+    fn note_unclear(&self, question: Question, unclear: &Unclear<String>) {
+        if unclear.is_any() {
+            let question = question.name();
+            self.problem(Problem::of_platform(format!(
+                "some rows of Twitch's answer to `{question}` cannot be read; channels missing from it are left as they were"
+            )));
+        }
+    }
+
     fn failed<'a>(
         &self,
         question: Question,
@@ -244,7 +271,7 @@ impl Look<'_> {
         error: PlatformError,
         notes: &Notes<'a>,
     ) {
-        self.problem(error.to_string());
+        self.failure(&error);
         notes.failed(Failure {
             question,
             batch,
@@ -253,26 +280,28 @@ impl Look<'_> {
         });
     }
 
-    /// Tells what the failed batches mean: trouble of the link, or a question without an answer over a link that works.
+    /// Reports what the failed batches mean: a failed link, or an unanswered request over a link that works.
     async fn conclude(&self, notes: Notes<'_>) {
-        let Outcome { answered, failures } = notes.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let witnesses = &self.twitch.witnesses;
+        let Outcome { answered, failures } = notes.0.into_inner();
+        let link_health = &self.twitch.link_health;
         for failure in &failures {
-            witnesses.failed(failure.question.name(), failure.at);
+            link_health.failed(failure.question.name(), failure.at);
         }
-        // A question that was answered for one batch is answered, whichever came last.
+        // A request that was answered for one batch counts as answered, whichever batch came last.
         for (question, at) in answered {
-            witnesses.answered(question.name(), at);
+            link_health.answered(question.name(), at);
         }
         let is_the_links = |failure: &Failure<'_>| {
             failure.error.concerns_every_question()
-                || !witnesses.vouch_against(failure.question.name(), failure.at)
+                // An answer that asks for fewer requests is an answer.
+                || (!matches!(failure.error, PlatformError::RateLimited { .. })
+                    && !link_health.another_probe_succeeded(failure.question.name(), failure.at))
         };
         let (of_the_link, unanswered): (Vec<_>, Vec<_>) = failures.into_iter().partition(is_the_links);
         for failure in of_the_link {
-            witnesses.link_failed(failure.at);
+            link_health.link_failed(failure.at);
             let fact = map::api(failure.error.link_state());
-            self.tell_all(failure.batch, failure.at, HELIX, |_| fact.clone())
+            self.emit_all(failure.batch, failure.at, HELIX, |_| fact.clone())
                 .await;
         }
         for failure in unanswered {
@@ -280,7 +309,7 @@ impl Look<'_> {
                 facet: failure.question.facet(),
                 error: failure.error.error_info(),
             };
-            self.tell_all(failure.batch, failure.at, HELIX, |_| fact.clone())
+            self.emit_all(failure.batch, failure.at, HELIX, |_| fact.clone())
                 .await;
         }
     }
@@ -288,7 +317,7 @@ impl Look<'_> {
     fn latency(&self, batch: &[&SourceKey], at: Timestamp) {
         if let Some(millis) = self.twitch.helix.latency.millis() {
             for source in batch {
-                self.tell(source, at, HELIX, Fact::Latency { millis });
+                self.emit(source, at, HELIX, Fact::Latency { millis });
             }
         }
     }

@@ -1,32 +1,33 @@
-//! Renewing tokens: the order of effects in which no crash, no second process and no full disk loses a pair or sends a
-//! one-time token twice. A new pair is kept before it is used, and a refresh token is marked before it is sent.
+//! Renews tokens: the order of effects ensures that no crash, no second process and no full disk loses a pair or sends a one-time
+//! token twice. A new pair is stored before it is used, and a refresh token is marked before it is sent.
 
 use std::collections::HashMap;
-use std::sync::{MutexGuard, PoisonError};
 
+use parking_lot::MutexGuard;
 use secrecy::SecretString;
 
-use super::auth::{Auth, Unsaved, no_client_id, no_token, refused, same, unusable_store};
-use super::oauth::GrantFailure;
+use super::auth::{Auth, Unsaved, no_client_id, no_token, refused, unusable_store};
 use super::options::APP;
-use super::standing::{Renewal, Validation};
+use super::token_status::Validation;
 use super::wire::Granted;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
-use crate::platforms::meter::Meter;
-use crate::tokens::{RefreshState, RefreshToken, StoredToken, TokenKind, TokenLease, TokenRecord};
+use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::oauth::{GrantError, expires_at, granted_app_token, is_same};
+use crate::platforms::kit::token_check::Refresh;
+use crate::tokens::{RefreshState, RefreshToken, StoredToken, TokenLease, TokenRecord};
 
-/// Pause between attempts to renew ahead of time.
-const EARLY_PAUSE_MS: i64 = 60_000;
+/// Time between attempts at an early renewal.
+const EARLY_RETRY_MS: i64 = 60_000;
 
 impl Auth {
-    /// Says whether renewing ahead of time may be tried now, and notes that it is.
+    /// Returns whether an early renewal may be attempted now, and records the attempt.
     pub(super) fn may_try_early(&self, identity: &Identity, now: Timestamp) -> bool {
-        let mut tried = self.tried_early.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tried = self.tried_early.lock();
         let again = tried
             .get(identity)
-            .is_none_or(|last| now.millis_since(*last).abs() >= EARLY_PAUSE_MS);
+            .is_none_or(|last| now.millis_since(*last).abs() >= EARLY_RETRY_MS);
         if again {
             tried.insert(identity.clone(), now);
         }
@@ -42,14 +43,14 @@ impl Auth {
         let lease = self.store.lease(identity).await.map_err(unusable_store)?;
         let mut record = lease.load().await.map_err(unusable_store)?;
         let current = record.token.clone().ok_or_else(|| no_token(identity))?;
-        if same(&current.access, &token.access) {
+        if is_same(&current.access, &token.access) {
             self.renew(identity, lease.as_ref(), &mut record, Validation::Unknown, meter)
                 .await?;
         }
         Ok(record.token.unwrap_or(token))
     }
 
-    /// Exchanges the refresh token in `record` for a new pair and keeps it.
+    /// Exchanges the refresh token in `record` for a new pair and stores it.
     pub(super) async fn renew(
         &self,
         identity: &Identity,
@@ -57,22 +58,23 @@ impl Auth {
         record: &mut TokenRecord,
         validation: Validation,
         meter: &Meter<'_>,
-    ) -> Result<Renewal, PlatformError> {
+    ) -> Result<Refresh, PlatformError> {
         if identity.as_str() == APP {
-            record.token = Some(self.fetch_app_token(lease, meter).await?);
-            return Ok(Renewal::Renewed);
+            record.token = Some(self.request_app_token(meter).await?);
+            lease.save(record).await.map_err(unusable_store)?;
+            return Ok(Refresh::Done);
         }
         let Some(token) = record.token.as_ref() else {
-            return Ok(Renewal::NoRefreshToken);
+            return Ok(Refresh::Impossible);
         };
         let Some(refresh) = token.refresh.clone() else {
-            return Ok(Renewal::NoRefreshToken);
+            return Ok(Refresh::Impossible);
         };
         if !self.store.renews() {
-            return Ok(Renewal::LeftToOthers);
+            return Ok(Refresh::LeftToOthers);
         }
         let Some(client_id) = token.client_id.clone().or_else(|| self.client_id.clone()) else {
-            return Ok(Renewal::Misconfigured("no client id is configured".to_owned()));
+            return Ok(Refresh::AppRefused("no client id is configured".to_owned()));
         };
         let client_secret = self
             .client_secret
@@ -81,13 +83,13 @@ impl Auth {
         let one_time = client_secret.is_none();
         let now = self.clock.now();
         let (since, tries) = match &refresh.state {
-            RefreshState::Refused { reason, .. } => return Ok(Renewal::GrantGone(reason.clone())),
+            RefreshState::Refused { reason, .. } => return Ok(Refresh::GrantGone(reason.clone())),
             RefreshState::InUse { since, tries } if one_time => {
                 match self.was_spent(token, *tries, validation, now, meter).await {
                     Spent::No => (now, 0),
                     Spent::Perhaps => (*since, *tries),
-                    Spent::Likely => return Ok(Renewal::Withheld),
-                    Spent::Unclear(reason) => return Ok(Renewal::NoAnswer(reason)),
+                    Spent::Likely => return Ok(Refresh::Withheld),
+                    Spent::Unclear(reason) => return Ok(Refresh::NoAnswer(reason)),
                 }
             }
             RefreshState::InUse { .. } | RefreshState::Ready => (now, 0),
@@ -102,7 +104,7 @@ impl Auth {
             .oauth
             .refresh(&client_id, client_secret, &refresh.secret, meter)
             .await;
-        // What a later look finds when this one changed nothing.
+        // What a later check finds if this one changed nothing.
         let untouched = if tries == 0 {
             RefreshState::Ready
         } else {
@@ -121,25 +123,24 @@ impl Auth {
                     );
                     return Err(unusable_store(error));
                 }
-                Ok(Renewal::Renewed)
+                Ok(Refresh::Done)
             }
-            Err(GrantFailure::Gone(reason)) => {
-                let state = RefreshState::Refused {
-                    at: self.clock.now(),
-                    reason: reason.clone(),
-                };
-                self.settle(lease, record, state).await?;
-                Ok(Renewal::GrantGone(reason))
-            }
-            Err(GrantFailure::Misconfigured(reason)) => {
-                self.settle(lease, record, untouched).await?;
-                Ok(Renewal::Misconfigured(reason))
-            }
-            // The mark stays: a later look asks the old access token what became of this.
-            Err(GrantFailure::Lost(error)) if one_time => Ok(Renewal::NoAnswer(error.to_string())),
-            Err(GrantFailure::NoEffect(error) | GrantFailure::Lost(error)) => {
-                self.settle(lease, record, untouched).await?;
-                Ok(Renewal::NoAnswer(error.to_string()))
+            Err(failure) => {
+                let refresh = failure.as_refresh();
+                match failure {
+                    GrantError::Gone(reason) => {
+                        let at = self.clock.now();
+                        self.settle(lease, record, RefreshState::Refused { at, reason })
+                            .await?;
+                    }
+                    // The mark stays: a later check uses the old access token to find out whether the refresh was processed.
+                    GrantError::Lost(_) if one_time => {}
+                    GrantError::Misconfigured(_)
+                    | GrantError::NoEffect(_)
+                    | GrantError::Lost(_)
+                    | GrantError::Foreign(_) => self.settle(lease, record, untouched).await?,
+                }
+                Ok(refresh)
             }
         }
     }
@@ -154,8 +155,8 @@ impl Auth {
         lease.save(record).await.map_err(unusable_store)
     }
 
-    /// Tells whether a one-time refresh token that was sent before without an answer is spent. A refresh that was carried
-    /// out ends the old access token, so that one is the witness.
+    /// Determines whether a one-time refresh token that was sent before without an answer is spent. A completed refresh
+    /// invalidates the old access token, so that token's validity is the evidence.
     async fn was_spent(
         &self,
         token: &StoredToken,
@@ -175,43 +176,37 @@ impl Auth {
         let ended = token.expires_at.is_none_or(|end| now >= end);
         match validation {
             Validation::Accepted => Spent::No,
-            // Ended by itself, so nothing is proven either way: one more try, and only one.
+            // It expired on its own, so nothing is proven either way: exactly one more attempt.
             _ if ended && tries <= 1 => Spent::Perhaps,
             _ => Spent::Likely,
         }
     }
 
-    pub(super) async fn fetch_app_token(
-        &self,
-        lease: &dyn TokenLease,
-        meter: &Meter<'_>,
-    ) -> Result<StoredToken, PlatformError> {
+    /// Requests a token of the application, which the caller stores before it is used.
+    pub(super) async fn request_app_token(&self, meter: &Meter<'_>) -> Result<StoredToken, PlatformError> {
         let (Some(client_id), Some(secret)) = (&self.client_id, &self.client_secret) else {
             return Err(no_client_id());
         };
         let granted = match self.oauth.client_credentials(client_id, secret, meter).await {
             Ok(granted) => granted,
-            Err(GrantFailure::Gone(reason) | GrantFailure::Misconfigured(reason)) => {
+            Err(GrantError::Gone(reason) | GrantError::Misconfigured(reason)) => {
                 return Err(refused(format!(
                     "the client id and secret were refused: {reason}"
                 )));
             }
-            Err(GrantFailure::NoEffect(error) | GrantFailure::Lost(error)) => return Err(error),
+            Err(GrantError::NoEffect(error) | GrantError::Lost(error) | GrantError::Foreign(error)) => {
+                return Err(error);
+            }
         };
-        let now = self.clock.now();
-        let mut record = lease.load().await.map_err(unusable_store)?;
-        let token = StoredToken {
-            kind: TokenKind::App,
-            client_id: Some(client_id.clone()),
-            expires_at: ends_at(now, granted.expires_in),
-            ..StoredToken::unproven(granted.access_token, now)
-        };
-        record.token = Some(token.clone());
-        lease.save(&record).await.map_err(unusable_store)?;
-        Ok(token)
+        Ok(granted_app_token(
+            Some(client_id.as_str()),
+            granted.access_token,
+            granted.expires_in,
+            self.clock.now(),
+        ))
     }
 
-    /// Keeps a pair that was granted but could not be kept at the time.
+    /// Stores a pair that was granted but could not be stored at the time.
     pub(super) async fn keep_unsaved(&self, identity: &Identity) -> Result<(), PlatformError> {
         if !self.lock_unsaved().contains_key(identity) {
             return Ok(());
@@ -223,7 +218,7 @@ impl Auth {
         };
         let still_old = current
             .token
-            .is_some_and(|token| same(&token.access, &unsaved.replaces));
+            .is_some_and(|token| is_same(&token.access, &unsaved.replaces));
         if !still_old {
             return Ok(());
         }
@@ -235,7 +230,7 @@ impl Auth {
     }
 
     fn lock_unsaved(&self) -> MutexGuard<'_, HashMap<Identity, Unsaved>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unsaved.lock()
     }
 }
 
@@ -261,7 +256,7 @@ fn take_granted(record: &mut TokenRecord, granted: Granted, client_id: &str, now
     let old = std::mem::replace(&mut token.access, granted.access_token.into());
     token.client_id = Some(client_id.to_owned());
     token.obtained_at = now;
-    token.expires_at = ends_at(now, granted.expires_in);
+    token.expires_at = expires_at(now, granted.expires_in);
     if let Some(scopes) = granted.scope {
         token.scopes = scopes.into_iter().collect();
     }
@@ -271,10 +266,4 @@ fn take_granted(record: &mut TokenRecord, granted: Granted, client_id: &str, now
         token.refresh = Some(RefreshToken::fresh(granted.refresh_token));
     }
     old
-}
-
-fn ends_at(now: Timestamp, expires_in: Option<i64>) -> Option<Timestamp> {
-    expires_in
-        .filter(|seconds| *seconds > 0)
-        .map(|seconds| now.plus_secs(seconds))
 }

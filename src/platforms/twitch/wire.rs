@@ -1,145 +1,191 @@
-//! Twitch's JSON, read tolerantly: unknown fields and values pass, `null` stands for nothing.
+//! Parses Twitch's JSON tolerantly: unknown fields and values are ignored, `null` counts as empty.
 //!
-//! Strict only where a wrong guess would become a false statement: an answer without its `data` list, or a row without
-//! the id that it is about, is not an answer.
+//! Strict only if a wrong guess would lead to a false statement: an answer without its `data` list is invalid, and a row without
+//! its id is set aside as unparsable.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::core::time::Timestamp;
-use crate::platforms::lenient;
+use crate::platforms::kit::lenient::{self, Rows};
 
 /// A Helix list.
 #[derive(Debug, Deserialize)]
-#[serde(bound = "T: Deserialize<'de>")]
+#[serde(bound = "T: serde::de::DeserializeOwned")]
 pub(super) struct List<T> {
-    pub(super) data: Vec<T>,
-    #[serde(default, deserialize_with = "nothing_for_null")]
-    pagination: Pagination,
+    pub(super) data: Rows<T>,
+    #[serde(default, deserialize_with = "lenient::lenient")]
+    pagination: Option<Pagination>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Pagination {
+    #[serde(default, deserialize_with = "lenient::maybe_id")]
     cursor: Option<String>,
 }
 
 impl<T> List<T> {
     /// Returns where the next page starts; `None` on the last one, which Twitch writes in three ways.
     pub(super) fn cursor(&self) -> Option<&str> {
-        self.pagination
-            .cursor
-            .as_deref()
-            .filter(|cursor| !cursor.is_empty())
+        self.pagination.as_ref()?.cursor.as_deref()
     }
 }
 
 /// A row of `GET /users`.
 #[derive(Debug, Deserialize)]
 pub(super) struct User {
+    #[serde(deserialize_with = "lenient::id_text")]
     pub(super) id: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) login: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) display_name: String,
 }
 
 /// A row of `GET /streams`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Stream {
+    #[serde(deserialize_with = "lenient::id_text")]
     pub(super) id: String,
+    #[serde(deserialize_with = "lenient::id_text")]
     pub(super) user_id: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) user_login: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) user_name: String,
-    /// `live`; the empty text is documented as an error of Twitch's.
-    #[serde(default, rename = "type", deserialize_with = "nothing_for_null")]
+    /// `live`; the empty string is documented as an error of Twitch's.
+    #[serde(default, rename = "type", deserialize_with = "lenient::text")]
     pub(super) kind: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) title: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) game_name: String,
-    #[serde(default, deserialize_with = "nothing_for_odd")]
+    #[serde(default, deserialize_with = "lenient::count")]
     pub(super) viewer_count: Option<u64>,
-    #[serde(default, deserialize_with = "nothing_for_odd")]
+    #[serde(default, deserialize_with = "lenient::lenient")]
     pub(super) started_at: Option<Timestamp>,
 }
 
 /// A row of `GET /channels`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Channel {
+    #[serde(deserialize_with = "lenient::id_text")]
     pub(super) broadcaster_id: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) title: String,
-    #[serde(default, deserialize_with = "nothing_for_null")]
+    #[serde(default, deserialize_with = "lenient::text")]
     pub(super) game_name: String,
 }
 
-/// A row of `GET /moderation/channels`, or of a subscription: a channel by its broadcaster.
+/// A row of `GET /moderation/channels`, or of a subscription: a channel identified by its broadcaster.
 #[derive(Debug, Deserialize)]
 pub(super) struct OfBroadcaster {
+    #[serde(deserialize_with = "lenient::id_text")]
     pub(super) broadcaster_id: String,
 }
 
 /// A row of a list of people: moderators, VIPs, editors, subscribers.
 #[derive(Debug, Deserialize)]
 pub(super) struct Member {
+    #[serde(deserialize_with = "lenient::id_text")]
     pub(super) user_id: String,
 }
 
-/// A row that we only count.
+/// A row of the list of banned users.
+#[derive(Debug, Deserialize)]
+pub(super) struct Ban {
+    #[serde(deserialize_with = "lenient::id_text")]
+    pub(super) user_id: String,
+    /// The end of a timeout; empty for a ban, which has none.
+    #[serde(default, deserialize_with = "lenient::lenient")]
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// A row that is only counted.
 #[derive(Debug, Deserialize)]
 pub(super) struct Anything {}
 
 /// The answer of `GET /validate`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Validated {
+    #[serde(deserialize_with = "lenient::id_text")]
     pub(super) client_id: String,
     /// Absent for an app token.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe_id")]
     pub(super) user_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::maybe_id")]
     pub(super) login: Option<String>,
-    #[serde(default, deserialize_with = "lenient::words")]
+    /// Absent if they are not specified, as for an app token.
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub(super) scopes: Option<Vec<String>>,
-    /// Seconds; 0 stands for never on very old tokens.
-    #[serde(default, deserialize_with = "nothing_for_odd")]
+    /// Seconds; 0 means never on very old tokens.
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub(super) expires_in: Option<i64>,
 }
 
-/// The answer of `POST /token`. A grant cannot be asked for twice, so only the token itself must be as documented.
+/// The answer of `POST /token`. A grant cannot be requested twice, so only the token itself must be as documented.
 #[derive(Deserialize)]
 pub(super) struct Granted {
     pub(super) access_token: String,
-    /// Empty or absent where there is none.
+    /// Empty or absent if there is none.
     #[serde(default, deserialize_with = "lenient::text")]
     pub(super) refresh_token: String,
-    #[serde(default, deserialize_with = "nothing_for_odd")]
+    #[serde(default, deserialize_with = "lenient::whole")]
     pub(super) expires_in: Option<i64>,
-    #[serde(default, deserialize_with = "lenient::words")]
+    #[serde(default, deserialize_with = "lenient::texts")]
     pub(super) scope: Option<Vec<String>>,
-}
-
-/// Reads `null` as the type's nothing.
-fn nothing_for_null<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// Reads a value that we can do without: anything unexpected is nothing.
-fn nothing_for_odd<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(value).ok())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::core::json::{read_object, repair};
+    use crate::platforms::kit::lenient::odd;
+
+    fn read<T: serde::de::DeserializeOwned>(body: &str) -> serde_json::Result<T> {
+        read_object(&repair(body.as_bytes()))
+    }
 
     #[test]
-    fn the_last_page_is_recognised_in_all_its_forms() {
+    fn odd_value_costs_at_most_its_row() {
+        fn others<T: serde::de::DeserializeOwned>(row: &Value) {
+            for odd in odd::variants(row) {
+                let body = format!(r#"{{"data":[{odd},{row}],"pagination":{{}}}}"#);
+                let list: List<T> = read(&body).unwrap_or_else(|error| panic!("{odd}: {error}"));
+                let Rows { read, unread } = list.data;
+                assert!(!read.is_empty() && read.len() + unread.len() == 2, "{odd}");
+            }
+            for odd in odd::variants(&json!({"pagination": {"cursor": "a"}, "total": 7})) {
+                let body = odd.replacen('{', &format!(r#"{{"data":[{row}],"#), 1);
+                let list: List<T> = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
+                assert_eq!(list.data.read.len(), 1, "{body}");
+            }
+        }
+        others::<User>(&json!({"id": "1", "login": "a", "display_name": "A"}));
+        others::<Stream>(
+            &json!({"id": "1", "user_id": "2", "user_login": "a", "user_name": "A", "type": "live",
+            "title": "t", "game_name": "g", "viewer_count": 7, "started_at": "2026-05-01T18:00:00Z", "tags": ["x"]}),
+        );
+        others::<Channel>(&json!({"broadcaster_id": "1", "title": "t", "game_name": "g"}));
+        others::<OfBroadcaster>(&json!({"broadcaster_id": "1", "broadcaster_login": "a"}));
+        others::<Member>(&json!({"user_id": "1", "user_login": "a"}));
+        others::<Ban>(&json!({"user_id": "1", "expires_at": ""}));
+        for odd in odd::variants(&json!({"login": "a", "scopes": ["a:b"], "expires_in": 5, "user_id": "7"})) {
+            let body = odd.replacen('{', r#"{"client_id":7,"#, 1);
+            let told: Validated = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
+            assert_eq!(told.client_id, "7");
+        }
+        for odd in odd::variants(
+            &json!({"refresh_token": "r", "scope": ["a:b"], "expires_in": 5, "token_type": "b"}),
+        ) {
+            let body = odd.replacen('{', r#"{"access_token":"t","#, 1);
+            assert!(read::<Granted>(&body).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn last_page_is_recognized_in_all_forms() {
         for (pagination, cursor) in [
             (r#","pagination":{"cursor":"eyJ"}"#, Some("eyJ")),
             (r#","pagination":{"cursor":""}"#, None),
@@ -154,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_is_not_lost_for_a_field_that_only_decorates() {
+    fn token_response_parses_despite_unreadable_optional_fields() {
         let two = || Some(vec!["a:b".to_owned(), "c:d".to_owned()]);
         for (rest, refresh, scope) in [
             (r#""refresh_token":"r","scope":["a:b","c:d"]"#, "r", two()),
@@ -175,15 +221,33 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_its_list_or_a_row_without_its_id_is_no_answer() {
+    fn an_answer_without_its_list_is_no_answer() {
         for body in [
             "{}",
             r#"{"data":null}"#,
             r#"{"data":{}}"#,
             "[]",
-            r#"{"data":[{"id":"1"}]}"#,
+            "[[]]",
+            "[[],{}]",
         ] {
-            assert!(serde_json::from_str::<List<Stream>>(body).is_err(), "{body}");
+            assert!(read_object::<List<Stream>>(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_row_without_its_ids_is_set_aside() {
+        for row in [
+            r#"{"id":"1"}"#,
+            r#"{"id":null,"user_id":"2"}"#,
+            r#"{"id":"1","user_id":""}"#,
+            "[]",
+            r#"["1","2","","","live"]"#,
+            "null",
+        ] {
+            let list: List<Stream> =
+                serde_json::from_str(&format!(r#"{{"data":[{row},{{"id":7,"user_id":8}}]}}"#)).unwrap();
+            assert_eq!((list.data.read.len(), list.data.unread.len()), (1, 1), "{row}");
+            assert_eq!(list.data.read[0].user_id, "8");
         }
     }
 
@@ -192,7 +256,7 @@ mod tests {
         let body = r#"{"data":[{"id":"1","user_id":"2","type":"hologram","title":null,"tags":null,
             "viewer_count":-1,"started_at":"yesterday","novelty":{"a":[]}}],"total":3}"#;
         let list: List<Stream> = serde_json::from_str(body).unwrap();
-        let stream = &list.data[0];
+        let stream = &list.data.read[0];
         assert_eq!((stream.kind.as_str(), stream.title.as_str()), ("hologram", ""));
         assert_eq!((stream.viewer_count, stream.started_at), (None, None));
     }

@@ -1,4 +1,4 @@
-//! The controls below `/__sim/discord/`: one order a request, its fields as JSON. Ids may be strings or numbers.
+//! The controls below `/__sim/discord/`: one order per request, its fields as JSON. Ids may be strings or numbers.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -7,8 +7,11 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ChannelSpec, DiscordSim, GatewayAct, GuildSpec, Knobs, MessageSpec, troubles};
-use crate::sim::control::{self, Failure, Rejected};
+use super::faults;
+use super::handle::DiscordSim;
+use super::knobs::Knobs;
+use super::specs::{ChannelSpec, GatewayAct, GuildSpec, MessageSpec};
+use crate::sim::orders::{self, Failure, Rejected};
 
 /// Returns the routes of the controls.
 pub(super) fn routes(discord: DiscordSim) -> Router {
@@ -27,13 +30,13 @@ async fn obey(
     Path(order): Path<String>,
     fields: Result<Json<Map<String, Value>>, Rejected>,
 ) -> Response {
-    control::obey(fields, |fields| {
+    orders::obey(fields, |fields| {
         carry_out(&discord, &order, with_numeric_ids(fields))
     })
 }
 
-/// Reads the ids and permissions that came as text, as Discord writes them.
-fn with_numeric_ids(fields: Map<String, Value>) -> Value {
+/// Parses ids and permissions that are strings, as Discord writes them.
+pub(super) fn with_numeric_ids(fields: Map<String, Value>) -> Value {
     const TEXTS: [&str; 5] = ["name", "content", "topic", "token", "author"];
     fields
         .into_iter()
@@ -128,7 +131,7 @@ struct EventChange {
 struct InVoice {
     guild: u64,
     user: u64,
-    /// Out of voice when absent.
+    /// Not in voice when absent.
     channel: Option<u64>,
     #[serde(default)]
     streaming: bool,
@@ -142,7 +145,7 @@ struct Act {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trouble {
+struct FaultOrder {
     name: String,
     #[serde(default)]
     path: String,
@@ -161,7 +164,7 @@ fn or_missing(known: bool) -> Result<Value, Failure> {
     }
 }
 
-fn carry_out(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, Failure> {
+pub(super) fn carry_out(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, Failure> {
     use crate::clock::Clock;
     match order {
         "bot" => {
@@ -207,9 +210,9 @@ fn carry_out(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, 
             Ok(Value::Null)
         }
         "trouble" => {
-            let trouble: Trouble = read(fields)?;
-            let mut fault = troubles::named(&trouble.name)
-                .ok_or_else(|| (404, format!("no trouble `{}`", trouble.name)))?
+            let trouble: FaultOrder = read(fields)?;
+            let mut fault = faults::named(&trouble.name)
+                .ok_or_else(|| (404, format!("no failure mode `{}`", trouble.name)))?
                 .on(&trouble.path);
             fault.times = trouble.times;
             Ok(json!({"id": discord.host().faults().add(fault)}))
@@ -218,7 +221,7 @@ fn carry_out(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, 
     }
 }
 
-/// The orders about what is going on in guilds and at the gateway.
+/// Executes the orders about activity in guilds and the gateway.
 fn carry_out_life(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, Failure> {
     match order {
         "stage" => {

@@ -1,17 +1,18 @@
-//! A small invented Discord in which every guild is in a different state, for `--demo` and first tries.
+//! A small fictional Discord in which every guild is in a different state, for `--demo` and first tries.
 
-use super::{ChannelSpec, DiscordSim, GuildSpec};
+use super::handle::DiscordSim;
+use super::specs::{ChannelSpec, GuildSpec};
 
 /// The bot's user and application.
 const BOT: u64 = 888_100;
 /// Its token.
 const TOKEN: &str = "demotoken.bitbrat.simulator";
-/// All three privileged intents are switched on.
+/// All three privileged intents are enabled.
 const FLAGS: u64 = 565_248;
 
-/// Everything is as it should be.
+/// Without any problem.
 pub const HEALTHY: u64 = 888_001;
-/// The bot may not read back what was written, and not write in the configured channel.
+/// The bot may not read the history, and not send messages in the configured channel.
 pub const MUTED: u64 = 888_002;
 /// The bot is in a timeout for a day.
 pub const TIMED_OUT: u64 = 888_003;
@@ -19,23 +20,23 @@ pub const TIMED_OUT: u64 = 888_003;
 pub const ADMINISTERED: u64 = 888_004;
 /// The bot was removed.
 pub const GONE: u64 = 888_005;
-/// A bot of its own attends it, whose token was reset.
+/// A bot of its own serves it, whose token was reset.
 pub const RESET: u64 = 888_006;
-/// That bot.
-const OTHER_BOT: u64 = 888_101;
-/// Its token before.
+/// The bot of [`RESET`].
+pub const OTHER_BOT: u64 = 888_101;
+/// Its token before the reset.
 const OLD_TOKEN: &str = "oldtoken.outpost.simulator";
 
-/// What a client needs to know of the demo world.
+/// Data about the demo world that a client needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DemoWorld {
     /// The bot's token.
     pub token: String,
     /// The bot's user id, by which its token is reset.
     pub bot: u64,
-    /// Tokens of bots that attend one guild, by guild.
+    /// Tokens of bots that serve one guild, by guild.
     pub own_tokens: Vec<(u64, String)>,
-    /// The ids of all guilds, the one that the bot is no longer in included.
+    /// The ids of all guilds, including the one that the bot was removed from.
     pub guilds: Vec<u64>,
     /// Configured channels by guild.
     pub channels: Vec<(u64, u64)>,
@@ -67,7 +68,7 @@ pub fn populate(discord: &DiscordSim) -> DemoWorld {
             ..ChannelSpec::default()
         });
     }
-    // Everyone may see and write; the bot's own role allows nothing more, and the channel keeps everyone from writing.
+    // Everyone may see and write; the bot's own role grants nothing more, and the channel denies writing to everyone.
     discord.put_role(MUTED, MUTED, 1 << 10 | 1 << 11, None);
     discord.put_role(MUTED, MUTED + 1, 1 << 10, None);
     discord.set_overwrite(general(MUTED), MUTED, 0, 0, 1 << 11);

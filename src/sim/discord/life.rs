@@ -1,14 +1,17 @@
-//! What goes on in the simulated guilds: stages, events, voice, chat, and what befalls the gateway's connections.
+//! Activity in the simulated guilds: stages, events, voice, chat, and faults of the gateway's connections.
 
 use serde_json::{Value, json};
 
+use super::handle::DiscordSim;
+use super::intents::{CONTENT, EVENTS, GUILDS, MESSAGES, VOICE_STATES};
 use super::sessions::Order;
+use super::shapes;
+use super::specs::{Author, GatewayAct, MessageSpec};
 use super::world::{Bot, Event, Stage, Voice};
-use super::{Author, DiscordSim, EVENTS, GUILDS, GatewayAct, MESSAGES, MessageSpec, VOICE_STATES, shapes};
 use crate::core::time::Timestamp;
 
 impl DiscordSim {
-    /// Begins something on a stage, or ends it; returns its id.
+    /// Starts a stage instance, or ends it; returns its id.
     pub fn set_stage(&self, channel: u64, topic: Option<&str>) -> Option<u64> {
         let now = self.now();
         let (guild, stage, event) = self.with_world(|world| {
@@ -36,7 +39,7 @@ impl DiscordSim {
         Some(stage.id)
     }
 
-    /// Sets the state of a scheduled event: 1 scheduled, 2 active, 3 completed, 4 cancelled.
+    /// Sets the state of a scheduled event: 1 scheduled, 2 active, 3 completed, 4 canceled.
     pub fn set_event(&self, guild: u64, id: u64, status: u64) -> bool {
         let told = self.with_world(|world| {
             let events = &mut world.guilds.get_mut(&guild)?.events;
@@ -99,8 +102,9 @@ impl DiscordSim {
                         .get(&spec.channel)
                         .is_some_and(|channel| of.sees(guild, bot, channel));
                     if hears {
-                        let told = message(spec, id, guild, (bot, &world.bots[&bot]), now);
-                        world.sessions.send(&session, "MESSAGE_CREATE", &told);
+                        let reads = world.sessions.intents(&session) & CONTENT != 0;
+                        let shown = message(spec, id, guild, (bot, &world.bots[&bot]), reads, now);
+                        world.sessions.send(&session, "MESSAGE_CREATE", &shown);
                     }
                 }
             });
@@ -108,8 +112,9 @@ impl DiscordSim {
         ids
     }
 
-    /// Does something to all open connections.
+    /// Applies an act to all open connections.
     pub fn gateway(&self, act: &GatewayAct) {
+        let now = self.now();
         self.with_world(|world| {
             let frame =
                 |op: u64, d: Value| Order::Send(json!({"op": op, "d": d, "s": null, "t": null}).to_string());
@@ -119,10 +124,12 @@ impl DiscordSim {
                 GatewayAct::Freeze => Order::Freeze,
                 GatewayAct::Reconnect => frame(7, Value::Null),
                 GatewayAct::Invalid(resumable) => {
-                    if !resumable {
+                    if *resumable {
+                        world.sessions.detach(now);
+                    } else {
                         world.sessions.end(None);
                     }
-                    frame(9, (*resumable).into())
+                    Order::Invalid(*resumable)
                 }
                 GatewayAct::Heartbeat => frame(1, Value::Null),
                 GatewayAct::Frame(frame) => Order::Send(frame.to_string()),
@@ -139,28 +146,40 @@ impl DiscordSim {
     }
 }
 
-/// A message as it is told without the intent for content: empty, unless it is the bot's own. Nobody here needs more.
-fn message(spec: &MessageSpec, id: u64, guild: u64, (me, bot): (u64, &Bot), now: Timestamp) -> Value {
+/// A message as one session receives it. Without the intent for content it is empty, unless the message is the bot's own
+/// or mentions it.
+fn message(
+    spec: &MessageSpec,
+    id: u64,
+    guild: u64,
+    (me, bot): (u64, &Bot),
+    reads: bool,
+    now: Timestamp,
+) -> Value {
     let own = spec.author == Author::Itself;
-    let person = |id: &str, name: &str, bot: bool| {
-        let mut user =
-            json!({"id": id, "username": name, "discriminator": "0", "global_name": null, "avatar": null});
-        if bot {
-            user["bot"] = true.into();
-        }
+    let other = |id: u64, name: &str| {
+        let mut user = shapes::person(id);
+        user["username"] = name.into();
+        user["bot"] = true.into();
         user
     };
     let author = match spec.author {
-        Author::Person => person("77", "ada", false),
+        Author::Person => shapes::person(77),
         Author::Itself => shapes::user(me, bot),
-        Author::OtherBot => person("5005", "otherbot", true),
-        Author::Webhook => person("6006", "hook", true),
+        Author::OtherBot => other(5_005, "otherbot"),
+        Author::Webhook => other(6_006, "hook"),
     };
-    let content = if own { spec.content.as_str() } else { "" };
+    let mentioned = spec.content.contains(&format!("<@{me}>"));
+    let content = if own || mentioned || reads {
+        spec.content.as_str()
+    } else {
+        ""
+    };
+    let mentions: Vec<_> = mentioned.then(|| shapes::user(me, bot)).into_iter().collect();
     let mut told = json!({"id": id.to_string(), "channel_id": spec.channel.to_string(), "guild_id": guild.to_string(),
         "author": author, "content": content, "timestamp": shapes::time(now), "edited_timestamp": null, "tts": false,
-        "mention_everyone": false, "mentions": [], "mention_roles": [], "attachments": [], "embeds": [],
-        "pinned": false, "type": spec.kind, "flags": 0});
+        "mention_everyone": false, "mentions": mentions, "mention_roles": [], "attachments": [], "embeds": [],
+        "components": [], "pinned": false, "type": spec.kind, "flags": 0});
     match spec.author {
         Author::Webhook => told["webhook_id"] = "6006".into(),
         _ => {

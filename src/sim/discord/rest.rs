@@ -1,17 +1,20 @@
-//! Discord's REST API below `/api/v10`, as far as the state of sources needs it.
+//! Discord's REST API below `/api/v10`, as far as the bot's probes need it.
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use serde_json::{Value, json};
 
-use super::budget::{Room, Standing};
+use super::handle::DiscordSim;
+use super::knobs::Knobs;
+use super::rate_limit::{Admission, Remaining};
+use super::shapes;
 use super::world::{Guild, World, is_thread};
-use super::{DiscordSim, shapes};
 use crate::core::time::Timestamp;
+use crate::sim::host;
 
 /// Returns the routes of the API.
 pub(super) fn routes(discord: DiscordSim) -> Router {
@@ -24,27 +27,34 @@ pub(super) fn routes(discord: DiscordSim) -> Router {
 type Refusal = (u16, u64, &'static str);
 
 const UNAUTHORIZED: Refusal = (401, 0, "401: Unauthorized");
-const NO_ROUTE: Refusal = (404, 0, "404: Not Found");
 const MISSING_ACCESS: Refusal = (403, 50_001, "Missing Access");
 const UNKNOWN_GUILD: Refusal = (404, 10_004, "Unknown Guild");
 const UNKNOWN_CHANNEL: Refusal = (404, 10_003, "Unknown Channel");
 const UNKNOWN_MEMBER: Refusal = (404, 10_007, "Unknown Member");
 
-async fn answer(State(discord): State<DiscordSim>, request: Request) -> Response {
-    let now = discord.now();
-    let told = discord.gateway_url();
+/// When a request arrived, by the simulation's own clock and by the one reported to clients.
+#[derive(Clone, Copy)]
+struct Arrival {
+    now: Timestamp,
+    wall: Timestamp,
+}
+
+/// `path` arrives percent-decoded, because some libraries write `@me` as `%40me`.
+async fn answer(State(discord): State<DiscordSim>, Path(path): Path<String>, request: Request) -> Response {
+    let (now, wall) = (discord.now(), discord.clock().wall());
+    let gateway = discord.gateway_url();
     discord.with_world(|world| {
-        let response = respond(world, &request, now, &told);
+        let response = respond(world, &path, &request, Arrival { now, wall }, &gateway);
         if matches!(response.status().as_u16(), 401 | 403 | 429) {
             let knobs = world.knobs.clone();
-            world.budget.refused(&knobs, now);
+            world.rate_limit.refused(&knobs, now);
         }
         response
     })
 }
 
-fn respond(world: &mut World, request: &Request, now: Timestamp, gateway: &str) -> Response {
-    let path = request.uri().path().trim_start_matches("/api/");
+fn respond(world: &mut World, path: &str, request: &Request, at: Arrival, gateway: &str) -> Response {
+    let now = at.now;
     let mut segments: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
     let version = segments.first().copied().unwrap_or_default();
     if version != "v10" && version != "v9" {
@@ -55,38 +65,36 @@ fn respond(world: &mut World, request: &Request, now: Timestamp, gateway: &str) 
     if !is_well_formed(agent) {
         return refuse((403, 40_333, "internal network error"));
     }
-    let (route, top) = route_of(&segments);
+    let Some((route, top)) = route_of(&segments).filter(|_| request.method() == "GET") else {
+        return host::not_simulated(request.method(), request.uri());
+    };
     let knobs = world.knobs.clone();
-    let room = match world.budget.take(route, top, &knobs, now) {
-        Standing::Granted(room) => room,
-        Standing::BucketEmpty(room) => {
+    let room = match world.rate_limit.take(route, top, &knobs, now) {
+        Admission::Granted(room) => room,
+        Admission::BucketEmpty(room) => {
             let mut response = too_many(room.reset_after, false);
-            rate_headers(&mut response, route, room, &knobs);
+            rate_headers(&mut response, route, room, at.wall, &knobs);
             response
                 .headers_mut()
                 .insert("x-ratelimit-scope", HeaderValue::from_static("user"));
             return response;
         }
-        Standing::TooMany(wait) => {
+        Admission::TooMany(wait) => {
             let mut response = too_many(wait, true);
             let headers = response.headers_mut();
             headers.insert("x-ratelimit-scope", HeaderValue::from_static("global"));
             headers.insert("x-ratelimit-global", HeaderValue::from_static("true"));
             return response;
         }
-        Standing::Banned => return banned(),
+        Admission::Banned => return banned(),
     };
-    let outcome = if request.method() == "GET" {
-        carry_out(world, &segments, request, now, gateway)
-    } else {
-        Err((405, 0, "405: Method Not Allowed"))
-    };
+    let outcome = carry_out(world, &segments, request, now, gateway);
     let mut response = match outcome {
         Ok(value) if knobs.unknown_fields => axum::Json(shapes::with_unknown_fields(value)).into_response(),
         Ok(value) => axum::Json(value).into_response(),
         Err(refusal) => refuse(refusal),
     };
-    rate_headers(&mut response, route, room, &knobs);
+    rate_headers(&mut response, route, room, at.wall, &knobs);
     response
 }
 
@@ -122,7 +130,9 @@ fn carry_out(
     match segments {
         ["gateway", "bot"] => Ok(gateway_bot(world, me, now, gateway)),
         ["users", "@me"] => Ok(shapes::user(me, bot)),
-        ["applications", "@me"] => Ok(shapes::application(me, bot, world.guilds_of(me).count())),
+        ["applications", "@me"] | ["oauth2", "applications", "@me"] => {
+            Ok(shapes::application(me, bot, world.guilds_of(me).count()))
+        }
         ["users", "@me", "guilds"] => list_guilds(world, me, query, flag("with_counts")),
         ["guilds", id] => {
             let (id, guild) = inside(id)?;
@@ -136,11 +146,7 @@ fn carry_out(
         }
         ["guilds", id, "roles"] => {
             let (_, guild) = inside(id)?;
-            Ok(guild
-                .roles
-                .iter()
-                .map(|(id, role)| shapes::role(*id, role))
-                .collect())
+            Ok(shapes::roles(guild).collect())
         }
         ["guilds", id, "channels"] => {
             let (id, guild) = inside(id)?;
@@ -153,7 +159,7 @@ fn carry_out(
         }
         ["guilds", id, "scheduled-events"] => {
             let (id, guild) = inside(id)?;
-            // Only what is planned or going on is listed.
+            // Only scheduled and active events are listed.
             let open = guild.events.iter().filter(|(_, event)| event.status <= 2);
             Ok(open
                 .map(|(event, what)| shapes::event(id, *event, what))
@@ -166,7 +172,7 @@ fn carry_out(
                 .voices
                 .get(&user)
                 .ok_or((404, 10_065, "Unknown Voice State"))?;
-            Ok(shapes::voice(id, user, Some(stay)))
+            Ok(shapes::voice_of_rest(id, user, stay))
         }
         ["channels", id] => {
             let (channel, guild, of) = visible_channel(world, me, id)?;
@@ -180,7 +186,8 @@ fn carry_out(
                 .ok_or((404, 10_067, "Unknown Stage Instance"))?;
             Ok(shapes::stage(guild, channel, stage))
         }
-        _ => Err(NO_ROUTE),
+        // Includes `/oauth2/@me`: it is for bearer tokens and refuses a valid bot token.
+        _ => Err(UNAUTHORIZED),
     }
 }
 
@@ -188,7 +195,7 @@ fn gateway_bot(world: &World, me: u64, now: Timestamp, gateway: &str) -> Value {
     let sent = world.sessions.identifies(me, now);
     let left = u64::try_from(world.knobs.identify_total.saturating_sub(sent)).unwrap_or(u64::MAX);
     json!({"url": gateway, "shards": 1, "session_start_limit": {"total": world.knobs.identify_total,
-        "remaining": world.knobs.told_remaining.unwrap_or(left), "reset_after": 82_112_345,
+        "remaining": world.knobs.reported_remaining.unwrap_or(left), "reset_after": 82_112_345,
         "max_concurrency": world.knobs.max_concurrency}})
 }
 
@@ -231,24 +238,26 @@ fn visible_channel<'a>(world: &'a World, me: u64, id: &str) -> Result<(u64, u64,
     }
 }
 
-/// Returns what a request is counted as, and the guild or channel whose limit it takes from.
-fn route_of(segments: &[&str]) -> (&'static str, u64) {
+/// Returns the route of a request, and the guild or channel whose limit it counts towards; `None` when it is not
+/// simulated.
+fn route_of(segments: &[&str]) -> Option<(&'static str, u64)> {
     let top = segments.get(1).and_then(|id| id.parse().ok()).unwrap_or(0);
     let route = match segments {
-        ["gateway", ..] => "gateway",
+        ["gateway"] | ["gateway", "bot"] => "gateway",
         ["users", "@me"] => "me",
         ["users", "@me", "guilds"] => "my-guilds",
-        ["applications", ..] => "application",
+        ["applications", "@me"] | ["oauth2", "applications", "@me"] => "application",
+        ["oauth2", "@me"] | ["stage-instances", _] => "other",
         ["guilds", _] => "guild",
         ["guilds", _, "members", _] => "member",
         ["guilds", _, "scheduled-events"] => "events",
         ["guilds", _, "voice-states", _] => "voice",
-        // Roles and channels share a bucket, which a client can only learn from the headers.
-        ["guilds", _, _] => "guild-lists",
+        // Roles and channels share a bucket, which a client can only find out from the headers.
+        ["guilds", _, "roles" | "channels"] => "guild-lists",
         ["channels", _] => "channel",
-        _ => "other",
+        _ => return None,
     };
-    (route, top)
+    Some((route, top))
 }
 
 fn snowflake(text: &str) -> Result<u64, Refusal> {
@@ -268,13 +277,14 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-/// Checks the form `DiscordBot (<url>, <version>)`, behind which anything may follow.
+/// Checks the form `DiscordBot (<url>, <version>)`, which anything may follow. Discord documents the comma but does
+/// not require it: discord.py has sent only a space for years.
 fn is_well_formed(agent: &str) -> bool {
     agent
         .strip_prefix("DiscordBot (")
         .and_then(|rest| rest.split_once(')'))
-        .and_then(|(inner, _)| inner.split_once(", "))
-        .is_some_and(|(url, version)| url.starts_with("http") && !version.is_empty())
+        .and_then(|(inner, _)| inner.split_once([',', ' ']))
+        .is_some_and(|(url, version)| url.starts_with("http") && !version.trim().is_empty())
 }
 
 fn refuse((status, code, message): Refusal) -> Response {
@@ -309,8 +319,12 @@ fn banned() -> Response {
     response
 }
 
-#[expect(clippy::cast_precision_loss, reason = "resets are near")]
-fn rate_headers(response: &mut Response, route: &str, room: Room, knobs: &super::Knobs) {
+/// Adds the headers of a bucket. `wall` is the time reported to clients, which `X-RateLimit-Reset` uses.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "resets are near, and milliseconds since 1970 fit into a double"
+)]
+fn rate_headers(response: &mut Response, route: &str, room: Remaining, wall: Timestamp, knobs: &Knobs) {
     if knobs.no_rate_headers {
         return;
     }
@@ -320,9 +334,11 @@ fn rate_headers(response: &mut Response, route: &str, room: Room, knobs: &super:
         .map(|byte| char::from(b'a' + (byte ^ 0x5a) % 26))
         .collect();
     let reset_after = room.reset_after as f64 / 1_000.0;
+    let reset = wall.plus_millis(room.reset_after).as_millis() as f64 / 1_000.0;
     for (name, value) in [
         ("x-ratelimit-limit", room.limit.to_string()),
         ("x-ratelimit-remaining", room.remaining.to_string()),
+        ("x-ratelimit-reset", format!("{reset:.3}")),
         ("x-ratelimit-reset-after", format!("{reset_after:.3}")),
         ("x-ratelimit-bucket", bucket),
     ] {

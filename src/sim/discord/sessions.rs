@@ -1,4 +1,4 @@
-//! The gateway's sessions: who listens to what, what a session has missed, and how often sessions were begun.
+//! The gateway's sessions: subscribed events, events that a session has missed, and counts of session starts.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,45 +7,51 @@ use tokio::sync::mpsc;
 
 use crate::core::time::Timestamp;
 
-/// Events kept for a session that may resume.
-const KEPT: usize = 2_000;
+/// Events stored for a session that may resume.
+const RETAINED: usize = 2_000;
+/// The window in which a bot may request all members of a guild once (ms).
+const MEMBERS_WINDOW: i64 = 30_000;
 /// The window of the limit of Identifies (ms).
 const DAY: i64 = 86_400_000;
 
-/// What a connection is told to do.
+/// An order to a connection.
 #[derive(Debug, Clone)]
 pub(super) enum Order {
     /// Send this text.
     Send(String),
+    /// Send that the session of this connection is invalid (op 9), and whether it may be resumed.
+    Invalid(bool),
     /// Close with this code.
     Close(u16),
     /// Cut the connection with a TCP RST.
     Reset,
-    /// Fall silent in both directions.
+    /// Stop traffic in both directions.
     Freeze,
 }
 
 pub(super) type Line = mpsc::UnboundedSender<Order>;
 
-/// Everything that the gateway remembers.
+/// The gateway's state.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_id: BTreeMap<String, Session>,
-    /// Open connections, those without a session included.
+    /// Open connections, including those without a session.
     connections: BTreeMap<u64, Line>,
     identified: BTreeMap<u64, Vec<Timestamp>>,
+    /// When a bot last requested all members of a guild.
+    asked_for_members: BTreeMap<(u64, u64), Timestamp>,
     counts: GatewayCounts,
     last_number: u64,
 }
 
-/// What has happened at the gateway so far.
+/// Counts of gateway events so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GatewayCounts {
     /// Connections opened.
     pub connections: u64,
-    /// Identifies received, good or bad.
+    /// Identifies received, valid or not.
     pub identifies: u64,
-    /// Resumes received, good or bad.
+    /// Resumes received, valid or not.
     pub resumes: u64,
     /// Resumes that were sent to the general address instead of the session's own.
     pub misplaced_resumes: u64,
@@ -53,9 +59,10 @@ pub struct GatewayCounts {
     pub heartbeats: u64,
     /// Frames received in all.
     pub frames: u64,
+    /// Events sent, or stored for a session that may resume.
+    pub dispatched: u64,
 }
 
-/// One session.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) bot: u64,
@@ -70,11 +77,11 @@ pub(super) struct Session {
 /// Why a session is not resumed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoResume {
-    /// There is no such session any more.
+    /// The session does not exist or has ended.
     Unknown,
-    /// It was left too long ago.
+    /// It was disconnected too long ago.
     TooLate,
-    /// The client claims to have seen what was never sent.
+    /// The client claims to have received events that were never sent.
     BadSequence,
 }
 
@@ -87,7 +94,7 @@ impl Sessions {
         self.last_number
     }
 
-    /// Forgets a connection; its session ends at once or can be resumed for a while.
+    /// Removes a connection; its session ends at once or can be resumed for a while.
     pub(super) fn disconnected(&mut self, connection: u64, ends_session: bool, now: Timestamp) {
         self.connections.remove(&connection);
         if ends_session {
@@ -110,7 +117,7 @@ impl Sessions {
         self.counts
     }
 
-    /// Counts an Identify of `bot`; returns how many there were within a day and within `window` milliseconds.
+    /// Records an Identify of `bot`; returns how many there were within a day and within `window` milliseconds.
     pub(super) fn identified(&mut self, bot: u64, window: i64, now: Timestamp) -> (usize, usize) {
         let times = self.identified.entry(bot).or_default();
         times.retain(|at| now.millis_since(*at) < DAY);
@@ -140,7 +147,7 @@ impl Sessions {
         self.by_id.insert(id.to_owned(), session);
     }
 
-    /// Takes a session up again on another connection; returns what it has missed.
+    /// Resumes a session on another connection; returns the events that it has missed.
     pub(super) fn resume(
         &mut self,
         id: &str,
@@ -175,29 +182,67 @@ impl Sessions {
         Ok(missed)
     }
 
+    /// Detaches every session from its connection, so that it can be resumed on this or another one.
+    pub(super) fn detach(&mut self, now: Timestamp) {
+        for session in self.by_id.values_mut() {
+            if session.connection.take().is_some() {
+                session.left_at = Some(now);
+            }
+        }
+    }
+
+    /// Returns the intents of a session.
+    pub(super) fn intents(&self, id: &str) -> u64 {
+        self.by_id.get(id).map_or(0, |session| session.intents)
+    }
+
+    /// Returns the bot of a session.
+    pub(super) fn bot(&self, id: &str) -> Option<u64> {
+        self.by_id.get(id).map(|session| session.bot)
+    }
+
+    /// Records a request for all members of a guild; `Err` has the milliseconds to wait until the next is allowed.
+    pub(super) fn ask_for_members(&mut self, bot: u64, guild: u64, now: Timestamp) -> Result<(), i64> {
+        let last = self.asked_for_members.get(&(bot, guild));
+        let wait = last.map_or(0, |last| MEMBERS_WINDOW - now.millis_since(*last));
+        if wait > 0 {
+            return Err(wait);
+        }
+        self.asked_for_members.insert((bot, guild), now);
+        Ok(())
+    }
+
     /// Ends sessions of `bot` (of all when `None`); they cannot be resumed.
     pub(super) fn end(&mut self, bot: Option<u64>) {
         self.by_id
             .retain(|_, session| bot.is_some_and(|bot| session.bot != bot));
     }
 
-    /// Sends an event to one session.
+    /// Sends an event to one session and keeps it for the next resume.
     pub(super) fn send(&mut self, id: &str, event: &str, data: &Value) {
+        self.dispatch(id, event, data, true);
+    }
+
+    /// Sends an event to one session; `replayed` keeps it for the next resume.
+    pub(super) fn dispatch(&mut self, id: &str, event: &str, data: &Value, replayed: bool) {
         let Some(session) = self.by_id.get_mut(id) else {
             return;
         };
         session.seq += 1;
         let text = json!({"op": 0, "d": data, "s": session.seq, "t": event}).to_string();
-        if session.events.len() == KEPT {
-            session.events.pop_front();
+        if replayed {
+            if session.events.len() == RETAINED {
+                session.events.pop_front();
+            }
+            session.events.push_back((session.seq, text.clone()));
         }
-        session.events.push_back((session.seq, text.clone()));
+        self.counts.dispatched += 1;
         if let Some(connection) = session.connection {
             self.order(connection, Order::Send(text));
         }
     }
 
-    /// Returns the sessions that hear of `guild` (0 for none in particular) and have asked for `intent` (0 for none).
+    /// Returns the sessions that receive events of `guild` (0 for none in particular) with `intent` (0 for none).
     pub(super) fn hearing(&self, bots: &[u64], guild: u64, intent: u64) -> Vec<(String, u64)> {
         self.by_id
             .iter()
@@ -210,7 +255,7 @@ impl Sessions {
             .collect()
     }
 
-    /// Orders every connection, or only those of a bot's sessions.
+    /// Sends an order to every connection, or only to those of a bot's sessions.
     pub(super) fn order_all(&self, bot: Option<u64>, order: &Order) {
         let of_bot = |connection: &u64| {
             self.by_id
@@ -231,7 +276,7 @@ impl Sessions {
         }
     }
 
-    /// Returns how many sessions are on an open connection.
+    /// Returns how many sessions have an open connection.
     pub(super) fn live(&self) -> usize {
         self.by_id
             .values()
@@ -252,6 +297,6 @@ impl Sessions {
         json!({"sessions": sessions, "open_connections": self.connections.len(), "connections": counts.connections,
             "identifies": counts.identifies, "resumes": counts.resumes,
             "misplaced_resumes": counts.misplaced_resumes, "heartbeats": counts.heartbeats,
-            "frames": counts.frames})
+            "frames": counts.frames, "dispatched": counts.dispatched})
     }
 }

@@ -1,4 +1,4 @@
-//! One connection to the gateway: Hello, heartbeats, Identify or Resume, and the close codes for whoever breaks a rule.
+//! One connection to the gateway: Hello, heartbeats, Identify or Resume, and the close codes for clients that break a rule.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,26 +12,27 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::DiscordSim;
+use super::handle::DiscordSim;
+use super::knobs::Knobs;
 use super::sessions::{NoResume, Order};
-use super::world::Knobs;
 use crate::core::time::Timestamp;
+use crate::sim::host;
 use crate::sim::wire::Wire;
 
 /// The largest frame that a client may send, in bytes.
 const LARGEST: usize = 4_096;
 /// All intents that exist.
 const INTENTS: u64 = 0x1FFFF | 1 << 20 | 1 << 21 | 1 << 24 | 1 << 25;
-/// Privileged intents with the two flags of an application of which either switches it on.
+/// Privileged intents with the two flags of an application, either of which enables it.
 const PRIVILEGED: [(u64, u64); 3] = [
     (1 << 1, 1 << 14 | 1 << 15),
     (1 << 8, 1 << 12 | 1 << 13),
     (1 << 15, 1 << 18 | 1 << 19),
 ];
-/// Guilds on one shard from which on a bot must use more of them.
+/// Number of guilds on one shard from which more shards are required.
 const SHARD_FULL: usize = 2_500;
 /// Real time in which a client must answer a close.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the routes of the gateway: the general address, and the one for resuming.
 pub(super) fn routes(discord: DiscordSim) -> Router {
@@ -68,12 +69,18 @@ fn open(
     general: bool,
 ) -> Response {
     let query = query.unwrap_or_default();
-    let version = url::form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == "v")
-        .map(|(_, value)| value.into_owned());
+    let parameter = |name: &str| {
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    };
+    let version = parameter("v");
+    if parameter("encoding").is_some_and(|encoding| encoding != "json") {
+        return host::unsupported("a gateway with another encoding than json");
+    }
     upgrade.on_upgrade(async move |socket| {
         if version.is_some_and(|version| version != "10" && version != "9") {
-            return farewell(socket, 4012).await;
+            return close_politely(socket, 4012).await;
         }
         let (line, orders) = mpsc::unbounded_channel();
         let number = discord.with_world(|world| world.sessions.connected(line));
@@ -91,7 +98,7 @@ fn open(
     })
 }
 
-async fn farewell(mut socket: WebSocket, code: u16) {
+async fn close_politely(mut socket: WebSocket, code: u16) {
     let reason = match code {
         4004 => "Authentication failed.",
         4014 => "Disallowed intent(s).",
@@ -103,16 +110,16 @@ async fn farewell(mut socket: WebSocket, code: u16) {
     };
     let _ = socket.send(Message::Close(Some(frame))).await;
     let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
-    let _ = tokio::time::timeout(FAREWELL, answered).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, answered).await;
 }
 
-/// How a connection ends.
+/// Why a connection ends.
 enum End {
-    /// We close it with this code.
+    /// The server closes it with this code.
     Close(u16),
     /// The client closed it with a code that ends its session.
     Left,
-    /// It is gone.
+    /// It is lost.
     Gone,
 }
 
@@ -121,7 +128,7 @@ struct Connection {
     socket: WebSocket,
     wire: Wire,
     number: u64,
-    /// Whether it came in at the general address.
+    /// Whether it was opened at the general address.
     general: bool,
     session: Option<String>,
     /// When the client sent its latest frames, in simulated time.
@@ -140,19 +147,19 @@ impl Connection {
         } else {
             End::Gone
         };
-        // A session that Discord itself declares lost cannot be resumed.
+        // A session that Discord itself ends cannot be resumed.
         let over = matches!(end, End::Left | End::Close(1000 | 1001 | 4004 | 4007 | 4009));
         let now = self.discord.now();
         self.discord
             .with_world(|world| world.sessions.disconnected(self.number, over, now));
         if let End::Close(code) = end {
-            farewell(self.socket, code).await;
+            close_politely(self.socket, code).await;
         }
     }
 
     async fn serve(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>, knobs: &Knobs) -> End {
         let stopping = self.discord.host().stopping().clone();
-        // Discord gives up on clients that stop beating; the exact patience is not documented.
+        // Discord closes connections without heartbeats; the exact timeout is not documented.
         let patience = Duration::from_millis(knobs.heartbeat_interval_ms.saturating_mul(3).max(1_500));
         loop {
             let deadline = self.heard + patience;
@@ -179,6 +186,12 @@ impl Connection {
             Order::Send(text) => {
                 let sent = self.socket.send(Message::Text(text.into())).await;
                 sent.is_err().then_some(End::Gone)
+            }
+            Order::Invalid(resumable) => {
+                // The connection stays open: a client may identify or resume on it, or on another one.
+                self.session = None;
+                let invalid = json!({"op": 9, "d": resumable, "s": null, "t": null});
+                (!self.send(&invalid).await).then_some(End::Gone)
             }
             Order::Close(code) => Some(End::Close(code)),
             Order::Reset => {
@@ -234,9 +247,22 @@ impl Connection {
             Some(2) => self.identify(&frame["d"]).await,
             Some(6) => self.resume(&frame["d"]).await,
             Some(3 | 4 | 8 | 31 | 43) if self.session.is_none() => Some(End::Close(4003)),
-            Some(3 | 4 | 8 | 31 | 43) => None,
+            Some(8) => self.request_members(&frame["d"]),
+            Some(op @ (3 | 4 | 31 | 43)) => {
+                // The gateway has no response to report this.
+                let path = format!("/gateway op {op}");
+                self.discord.host().journal().not_simulated(now, "SEND", &path);
+                None
+            }
             _ => Some(End::Close(4001)),
         }
+    }
+
+    fn request_members(&self, data: &Value) -> Option<End> {
+        if let Some(session) = &self.session {
+            self.discord.list_members(session, data);
+        }
+        None
     }
 
     async fn heartbeat(&mut self) -> Option<End> {
@@ -303,7 +329,7 @@ impl Connection {
                 (!self.send(&invalid).await).then_some(End::Gone)
             }
             Err(Refused::Exhausted(bot)) => {
-                // Whoever begins too many sessions loses them all, and the token.
+                // A client that begins too many sessions loses them all, and the token.
                 self.discord.reset_token_of(bot, true);
                 Some(End::Close(4004))
             }
@@ -336,8 +362,10 @@ impl Connection {
                 }
                 self.session = Some(id.clone());
                 let done = json!({"_trace": ["[]"]});
-                self.discord
-                    .with_world(|world| world.sessions.send(&id, "RESUMED", &done));
+                self.discord.with_world(|world| {
+                    let replayed = world.knobs.replays_resumed;
+                    world.sessions.dispatch(&id, "RESUMED", &done, replayed);
+                });
                 None
             }
             Err(None) => Some(End::Close(4004)),
@@ -362,14 +390,14 @@ impl Connection {
     }
 }
 
-/// Why an Identify is not followed by a session.
+/// Why an Identify is refused.
 enum Refused {
     Close(u16),
     Invalid,
     Exhausted(u64),
 }
 
-/// Returns the token without the word that some libraries send with it.
+/// Returns the token without the prefix that some libraries send with it.
 fn bare(token: &Value) -> String {
     let text = token.as_str().unwrap_or_default();
     text.strip_prefix("Bot ").unwrap_or(text).to_owned()

@@ -1,9 +1,9 @@
-//! What the controls are told: guilds, channels, messages, and what is to happen to connections.
+//! Parameters of the controls: guilds, channels, messages, and acts on connections.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A guild to be added or changed; what is absent stays or gets a plausible value.
+/// A guild to add or change; absent fields stay as they are or get a plausible value.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuildSpec {
@@ -11,11 +11,11 @@ pub struct GuildSpec {
     pub id: u64,
     /// Its name.
     pub name: Option<String>,
-    /// Who owns it.
+    /// Id of its owner.
     pub owner: Option<u64>,
-    /// What everyone may do.
+    /// Permissions of everyone.
     pub everyone: Option<u64>,
-    /// What the bot's own role allows.
+    /// Permissions of the bot's own role.
     pub bot_role: Option<u64>,
     /// How many members it has.
     pub members: Option<u64>,
@@ -23,7 +23,7 @@ pub struct GuildSpec {
     pub presences: Option<u64>,
 }
 
-/// A channel to be added or changed.
+/// A channel to add or change.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChannelSpec {
@@ -31,7 +31,7 @@ pub struct ChannelSpec {
     pub guild: u64,
     /// Its id.
     pub id: u64,
-    /// What it is: 0 text, 2 voice, 4 category, 5 announcement, 10 to 12 threads, 13 stage, 15 forum.
+    /// Its type: 0 text, 2 voice, 4 category, 5 announcement, 10 to 12 threads, 13 stage, 15 forum.
     pub kind: u64,
     /// Its name.
     pub name: Option<String>,
@@ -39,21 +39,21 @@ pub struct ChannelSpec {
     pub parent: Option<u64>,
 }
 
-/// A message to be sent by somebody.
+/// A message to send.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MessageSpec {
-    /// Where.
+    /// The channel.
     pub channel: u64,
-    /// Its id; a fresh one when absent.
+    /// Its id; a new one when absent.
     pub id: Option<u64>,
-    /// By whom.
+    /// Its author.
     pub author: Author,
-    /// What it is: 0 usual, 19 reply, 7 somebody joined, ….
+    /// Its type: 0 usual, 19 reply, 7 member joined, ….
     pub kind: u64,
-    /// What it says.
+    /// Its text.
     pub content: String,
-    /// How many such messages, each with an id of its own.
+    /// Number of such messages, each with an id of its own.
     pub count: u32,
     /// How often each is sent.
     pub copies: u32,
@@ -73,13 +73,13 @@ impl Default for MessageSpec {
     }
 }
 
-/// Who writes a message.
+/// Author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Author {
-    /// Some person.
+    /// A user who is not a bot.
     Person,
-    /// The bot that listens.
+    /// The bot of the client under test.
     Itself,
     /// Another bot.
     OtherBot,
@@ -87,7 +87,7 @@ pub enum Author {
     Webhook,
 }
 
-/// What happens to open connections.
+/// An act on open connections.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GatewayAct {
@@ -95,7 +95,7 @@ pub enum GatewayAct {
     Close(u16),
     /// Cut with a TCP RST.
     Reset,
-    /// Fall silent in both directions.
+    /// Stop traffic in both directions.
     Freeze,
     /// Op 7: ask to reconnect.
     Reconnect,
@@ -103,8 +103,8 @@ pub enum GatewayAct {
     Invalid(bool),
     /// Op 1: ask for a heartbeat.
     Heartbeat,
-    /// This frame, as it is.
+    /// Send this frame unchanged.
     Frame(Value),
-    /// An event with this name, counted as any other.
+    /// Send an event with this name, with a sequence number like any other.
     Event(String, Value),
 }

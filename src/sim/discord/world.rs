@@ -1,119 +1,50 @@
-//! What is true in the simulated Discord: bots, guilds, roles, channels, and what is going on in them.
+//! The state of the simulated Discord: bots, guilds, roles, channels, and activity in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::budget::Budget;
+use super::knobs::Knobs;
+use super::rate_limit::RateLimit;
 use super::sessions::Sessions;
 use crate::core::time::Timestamp;
 
-/// Everything about the simulated Discord that changes.
+/// The mutable state of the simulated Discord.
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) bots: BTreeMap<u64, Bot>,
     pub(super) guilds: BTreeMap<u64, Guild>,
-    pub(super) budget: Budget,
+    pub(super) rate_limit: RateLimit,
     pub(super) sessions: Sessions,
     pub(super) knobs: Knobs,
     last_id: u64,
 }
 
-/// How Discord behaves where it may behave in more than one way.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
-pub struct Knobs {
-    /// Requests that a bucket holds.
-    pub bucket: u32,
-    /// Milliseconds until a bucket is full again.
-    pub bucket_window_ms: i64,
-    /// Whether answers carry no `X-RateLimit-*` headers.
-    pub no_rate_headers: bool,
-    /// Requests a second over all routes.
-    pub global_per_second: usize,
-    /// Refused requests in ten minutes after which Cloudflare bans the address for an hour.
-    pub invalid_limit: usize,
-    /// Whether a guild without the bot is answered with 404 (10004) instead of 403 (50001); Discord does either.
-    pub outsider_404: bool,
-    /// Whether the list of a guild's channels leaves out those that the bot cannot see.
-    pub list_without_hidden: bool,
-    /// Whether every object carries fields that nobody knows.
-    pub unknown_fields: bool,
-    /// The interval told in Hello.
-    pub heartbeat_interval_ms: u64,
-    /// Whether heartbeats are not acknowledged.
-    pub no_ack: bool,
-    /// Real milliseconds by which acknowledgements come late.
-    pub ack_delay_ms: u64,
-    /// Whether a new connection is never greeted.
-    pub no_hello: bool,
-    /// Identifies a day, after which all sessions end and the token dies.
-    pub identify_total: usize,
-    /// Identifies allowed in one window.
-    pub max_concurrency: usize,
-    /// The window of `max_concurrency`.
-    pub identify_window_ms: i64,
-    /// What `/gateway/bot` tells to be left, whatever really is.
-    pub told_remaining: Option<u64>,
-    /// Milliseconds for which a session can be resumed.
-    pub resume_window_ms: i64,
-    /// Messages a connection may send in a minute.
-    pub sends_per_minute: usize,
-}
-
-impl Default for Knobs {
-    fn default() -> Self {
-        Self {
-            bucket: 30,
-            bucket_window_ms: 1_000,
-            no_rate_headers: false,
-            global_per_second: 50,
-            invalid_limit: 10_000,
-            outsider_404: true,
-            list_without_hidden: false,
-            unknown_fields: false,
-            heartbeat_interval_ms: 41_250,
-            no_ack: false,
-            ack_delay_ms: 0,
-            no_hello: false,
-            identify_total: 1_000,
-            max_concurrency: 1,
-            identify_window_ms: 5_000,
-            told_remaining: None,
-            resume_window_ms: 180_000,
-            sends_per_minute: 120,
-        }
-    }
-}
-
-/// A bot and its application, which here share one id.
+/// A bot and its application, which share one id here.
 #[derive(Debug, Clone)]
 pub(super) struct Bot {
     pub(super) name: String,
     pub(super) token: String,
-    /// Which privileged intents are switched on.
+    /// Which privileged intents are enabled.
     pub(super) flags: u64,
 }
 
-/// A guild.
 #[derive(Debug, Clone)]
 pub(super) struct Guild {
     pub(super) name: String,
     pub(super) owner: u64,
-    /// Whether it suffers an outage.
+    /// Whether it has an outage.
     pub(super) outage: bool,
     pub(super) member_count: u64,
     pub(super) presence_count: u64,
     pub(super) roles: BTreeMap<u64, Role>,
-    /// The bots in it; other members exist as numbers only.
+    /// The bots in it; other members only count as a number.
     pub(super) bots: BTreeMap<u64, Membership>,
     pub(super) channels: BTreeMap<u64, Channel>,
-    /// What is going on on stages, by channel.
+    /// Live stage instances, by channel.
     pub(super) stages: BTreeMap<u64, Stage>,
     pub(super) events: BTreeMap<u64, Event>,
-    /// Who is in voice, by user.
+    /// Voice states, by user.
     pub(super) voices: BTreeMap<u64, Voice>,
 }
 
@@ -121,6 +52,10 @@ pub(super) struct Guild {
 pub(super) struct Role {
     pub(super) name: String,
     pub(super) permissions: u64,
+    /// Its position in the order of roles; `@everyone` has 0.
+    pub(super) position: u64,
+    /// The bot whose own role it is. Discord manages such a role: it cannot be assigned manually.
+    pub(super) bot: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -169,7 +104,7 @@ const ADMINISTRATOR: u64 = 1 << 3;
 const VIEW_CHANNEL: u64 = 1 << 10;
 
 impl World {
-    /// Returns a fresh id that tells `now`, as Discord's do.
+    /// Returns a new id that contains `now`, as Discord's do.
     pub(super) fn fresh_id(&mut self, now: Timestamp) -> u64 {
         let since = now.as_millis().saturating_sub(1_420_070_400_000).max(0);
         let made = u64::try_from(since).unwrap_or(0) << 22;
@@ -200,7 +135,7 @@ impl World {
         found.map(|(id, _)| *id)
     }
 
-    /// Returns what really is, as the control surface shows it.
+    /// Returns the actual state, as the controls show it.
     pub(super) fn to_json(&self, now: Timestamp) -> Value {
         let guilds: Vec<_> = self
             .guilds
@@ -218,12 +153,12 @@ impl World {
             .map(|(id, bot)| json!({"id": id.to_string(), "name": bot.name, "flags": bot.flags}))
             .collect();
         json!({"bots": bots, "guilds": guilds, "gateway": self.sessions.to_json(),
-            "invalid_requests": self.budget.invalid(now)})
+            "invalid_requests": self.rate_limit.invalid(now)})
     }
 }
 
 impl Guild {
-    /// Returns what a bot may do in the guild as a whole: the plain sum of its roles, everything for the owner.
+    /// Returns a bot's permissions in the guild: the plain sum of its roles, everything for the owner.
     pub(super) fn permissions(&self, id: u64, bot: u64) -> u64 {
         if self.owner == bot {
             return (1 << 53) - 1 - (1 << 47);

@@ -1,4 +1,4 @@
-//! What goes in and out of an endpoint: query parameters, the envelope, refusals in Kick's shapes.
+//! Input and output of an endpoint: query parameters, the envelope, refusals in Kick's formats.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -17,7 +17,7 @@ impl Refusal {
         Self { status, body }
     }
 
-    /// Refuses a request that cannot be read.
+    /// Refuses a request that cannot be parsed.
     pub(super) fn invalid() -> Self {
         Self::new(400, json!({"data": {}, "message": "Invalid request"}))
     }
@@ -48,10 +48,10 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The data of an answer, or why there is none.
+/// The data of a response, or the refusal.
 pub(super) type Outcome = Result<Value, Refusal>;
 
-/// Wraps data as every answer of the API is wrapped.
+/// Wraps data in the envelope of the API.
 pub(super) fn envelope(outcome: Outcome) -> Response {
     match outcome {
         Ok(data) => Json(json!({"data": data, "message": "OK"})).into_response(),
@@ -79,7 +79,8 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Returns all values of `name` as ids, at most `limit`. Joined by commas they are no ids: Kick wants the key repeated.
+    /// Returns all values of `name` as ids, at most `limit`. Values joined by commas are no ids: Kick requires the key to be
+    /// repeated.
     pub(super) fn ids(&self, name: &str, limit: usize) -> Result<Vec<u64>, Refusal> {
         let ids: Result<Vec<u64>, _> = self.all(name).map(str::parse).collect();
         match ids {

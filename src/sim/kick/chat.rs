@@ -1,4 +1,4 @@
-//! Lines of chat, which the platform tells in webhooks only.
+//! Chat messages, which the platform sends in webhooks only.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,15 +8,15 @@ use super::webhooks::person;
 use super::world::{Channel, World};
 use crate::core::time::Timestamp;
 
-/// What is said, by whom.
+/// Chat messages to send.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KickChatSpec {
-    /// Who says it.
+    /// Id of the sender.
     pub user_id: u64,
-    /// What is said.
+    /// Text of the messages.
     pub text: String,
-    /// How many lines.
+    /// Number of messages.
     pub count: u32,
     /// The types of the badges that the sender has here, such as `moderator`.
     pub badges: Vec<String>,
@@ -34,7 +34,7 @@ impl Default for KickChatSpec {
 }
 
 impl World {
-    /// Returns the bodies of `chat.message.sent` for lines said in a channel, or `None` for an unknown one.
+    /// Returns the bodies of `chat.message.sent` for messages in a channel, or `None` for an unknown one.
     pub(super) fn lines(&self, id: u64, spec: &KickChatSpec, now: Timestamp) -> Option<Vec<Value>> {
         let channel = self.channels.get(&id)?;
         let sender = match self.channels.get(&spec.user_id) {

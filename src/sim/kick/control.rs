@@ -1,4 +1,4 @@
-//! The controls below `/__sim/kick/`: one order a request, its fields as JSON.
+//! The controls below `/__sim/kick/`: one order per request, its fields as JSON.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -7,14 +7,19 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{KickChannelSpec, KickChatSpec, KickSim, KickStreamSpec, KickTokenSpec, KickTokens};
-use crate::sim::control::{self, Failure, Rejected};
+use super::chat::KickChatSpec;
+use super::handle::KickSim;
+use super::subscription_rest;
+use super::tokens::{KickTokenSpec, KickTokens};
+use super::webhooks::Delivery;
+use super::world::{KickChannelSpec, KickStreamSpec};
+use crate::sim::orders::{self, Failure, Rejected};
 
 /// Returns the routes of the controls.
 pub(super) fn routes(kick: KickSim) -> Router {
     Router::new()
         .route("/__sim/kick/world", get(world))
-        .route("/__sim/kick/subscriptions", get(super::subscriptions::shown))
+        .route("/__sim/kick/subscriptions", get(subscription_rest::shown))
         .route("/__sim/kick/deliveries", get(deliveries))
         .route("/__sim/kick/{order}", post(obey))
         .with_state(kick)
@@ -25,7 +30,7 @@ async fn world(State(kick): State<KickSim>) -> Json<Value> {
 }
 
 async fn deliveries(State(kick): State<KickSim>) -> Json<Value> {
-    let all: Vec<_> = kick.deliveries().iter().map(super::Delivery::to_json).collect();
+    let all: Vec<_> = kick.deliveries().iter().map(Delivery::to_json).collect();
     Json(Value::Array(all))
 }
 
@@ -34,7 +39,7 @@ async fn obey(
     Path(order): Path<String>,
     fields: Result<Json<Map<String, Value>>, Rejected>,
 ) -> Response {
-    control::obey(fields, |fields| carry_out(&kick, &order, fields))
+    orders::obey(fields, |fields| carry_out(&kick, &order, fields))
 }
 
 type Fields = Map<String, Value>;
@@ -146,7 +151,7 @@ fn token_json(tokens: &KickTokens) -> Value {
     })
 }
 
-fn carry_out(kick: &KickSim, order: &str, mut fields: Fields) -> Result<Value, Failure> {
+pub(super) fn carry_out(kick: &KickSim, order: &str, mut fields: Fields) -> Result<Value, Failure> {
     match order {
         "channel" => kick.put_channel(read::<KickChannelSpec>(fields)?),
         "stream_up" => {
@@ -195,7 +200,7 @@ fn carry_out(kick: &KickSim, order: &str, mut fields: Fields) -> Result<Value, F
     Ok(Value::Null)
 }
 
-/// The orders about applications and tokens.
+/// Executes the orders about applications and tokens.
 fn carry_out_auth(kick: &KickSim, order: &str, fields: Fields) -> Result<Value, Failure> {
     match order {
         "app" => {

@@ -1,6 +1,8 @@
-//! A small invented Kick in which every source is in a different state, for `--demo` and first tries.
+//! A small fictional Kick in which every source is in a different state, for `--demo` and first tries.
 
-use super::{KickChannelSpec, KickSim, KickStreamSpec, KickTokenSpec};
+use super::handle::KickSim;
+use super::tokens::KickTokenSpec;
+use super::world::{KickChannelSpec, KickStreamSpec};
 
 /// The application.
 const CLIENT_ID: &str = "01DEMOKICKAPP0000SIMULATED0";
@@ -16,7 +18,7 @@ pub const OFFLINE: u64 = 888_002;
 /// Live with a hidden viewer count.
 pub const HIDDEN: u64 = 888_003;
 
-/// What a client needs to know of the demo world.
+/// Data about the demo world that a client needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KickDemoWorld {
     /// The application's id.
@@ -29,6 +31,8 @@ pub struct KickDemoWorld {
     pub bot_access: String,
     /// Its refresh token.
     pub bot_refresh: String,
+    /// The scopes granted.
+    pub bot_scopes: Vec<String>,
     /// The ids of all sources.
     pub sources: Vec<String>,
 }
@@ -60,7 +64,7 @@ pub fn populate(kick: &KickSim) -> KickDemoWorld {
             HIDDEN,
             "gravelgarden",
             "GravelGarden",
-            "Raking sand, counting nobody",
+            "Raking sand, counting grains",
             "ASMR",
         ),
     ] {
@@ -106,6 +110,7 @@ pub fn populate(kick: &KickSim) -> KickDemoWorld {
         bot_user_id: BOT.to_string(),
         bot_access: bot.access,
         bot_refresh: bot.refresh.unwrap_or_default(),
+        bot_scopes: BOT_SCOPES.map(str::to_owned).to_vec(),
         sources: [SILENT, OFFLINE, HIDDEN].map(|id| id.to_string()).to_vec(),
     }
 }

@@ -1,4 +1,4 @@
-//! `id.kick.com/oauth`: token (three grants), introspect, revoke, authorize. No device flow exists.
+//! `id.kick.com/oauth`: token (three grants), introspect, revoke, authorize. There is no device flow.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::KickSim;
 use super::answer::{Outcome, Query, Refusal, envelope};
+use super::handle::KickSim;
 use super::tokens::{KickTokenSpec, KickTokens};
 use super::world::World;
 use crate::core::time::Timestamp;
@@ -168,7 +168,7 @@ async fn revoke(State(kick): State<KickSim>, RawQuery(query): RawQuery, body: St
     }
 }
 
-/// The consent page; the user whom the knob `consent` names agrees at once.
+/// The consent page; the user set by the knob `consent` agrees at once.
 async fn authorize(State(kick): State<KickSim>, RawQuery(query): RawQuery) -> Response {
     let query = Query::parse(&query.unwrap_or_default());
     let target = kick.with_world(|world, now| {

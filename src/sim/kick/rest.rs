@@ -8,14 +8,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::KickSim;
 use super::answer::{Outcome, Query, Refusal, envelope};
+use super::handle::KickSim;
 use super::oauth::bearer;
 use super::tokens::Token;
 use super::world::{Channel, World, category_json};
 use crate::core::time::Timestamp;
 
-/// Returns the routes below `/public` that are read.
+/// Returns the routes below `/public` for reading.
 pub(super) fn routes(kick: KickSim) -> Router {
     Router::new()
         .route("/public/v1/users", get(users))
@@ -28,7 +28,7 @@ pub(super) fn routes(kick: KickSim) -> Router {
         .with_state(kick)
 }
 
-/// Refuses what exceeds the limit a minute, whichever host it is for.
+/// Refuses requests above the limit per minute, for both hosts together.
 pub(super) async fn limit(State(kick): State<KickSim>, request: Request, next: Next) -> Response {
     let refused = kick.with_world(|world, now| world.over_limit(now).then_some(world.knobs.retry_after));
     let Some(retry_after) = refused else {
@@ -129,7 +129,7 @@ async fn channels(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(quer
                 None => {}
             }
         }
-        // What a large batch tells is wrong for about half of its channels.
+        // The response to a large batch is wrong for about half of its channels.
         let corrupt = world.knobs.corrupt_over_25 && ids.len() > 25;
         let zero_start = world.knobs.zero_start_time;
         let refresh = world.knobs.viewer_refresh_ms;
@@ -140,7 +140,7 @@ async fn channels(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(quer
                 items.push(channel_json(channel, now, refresh, hide, zero_start));
             }
         }
-        // The order is not that of the request.
+        // The order differs from that of the request.
         items.reverse();
         Ok(Value::Array(items))
     })
@@ -183,7 +183,7 @@ async fn user_livestreams(
     })
 }
 
-/// Returns the listed streams of the channels that `pick` wants, oldest start first.
+/// Returns the listed streams of the channels that `pick` selects, oldest start first.
 fn listed(
     world: &mut World,
     now: Timestamp,
@@ -251,7 +251,7 @@ async fn livestreams_v2(
     }
 }
 
-/// The deprecated list with its own names for everything.
+/// The deprecated list, in which all fields have different names.
 async fn livestreams_v1(
     State(kick): State<KickSim>,
     headers: HeaderMap,

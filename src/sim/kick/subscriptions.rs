@@ -1,43 +1,20 @@
-//! Event subscriptions: one webhook URL an application, limits by event type, errors item by item.
+//! Event subscriptions, and what becomes of them when deliveries fail.
 
 use std::collections::BTreeMap;
 
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::KickSim;
-use super::answer::{Outcome, Refusal};
 use super::texts;
-use super::tokens::Token;
-use super::world::World;
 use crate::core::time::Timestamp;
 
-/// Every event type that exists; all are version 1.
-const EVENTS: [&str; 10] = [
-    "chat.message.sent",
-    "channel.followed",
-    "channel.subscription.new",
-    "channel.subscription.renewal",
-    "channel.subscription.gifts",
-    "channel.reward.redemption.updated",
-    "livestream.status.updated",
-    "livestream.metadata.updated",
-    "moderation.banned",
-    "kicks.gifted",
-];
-/// Milliseconds of failing deliveries after which Kick ends the subscriptions to that event.
+/// Milliseconds of failing deliveries after which Kick deletes the subscriptions to that event.
 const GIVES_UP_AFTER_MS: i64 = 86_400_000;
 
 /// One subscription.
 #[derive(Debug, Clone)]
 pub(super) struct Subscription {
     pub(super) id: String,
-    client_id: String,
+    pub(super) client_id: String,
     pub(super) broadcaster: u64,
     pub(super) event: String,
     created_at: Timestamp,
@@ -46,12 +23,12 @@ pub(super) struct Subscription {
 /// All subscriptions, and since when deliveries of an event fail.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    all: Vec<Subscription>,
+    pub(super) all: Vec<Subscription>,
     failing_since: BTreeMap<String, Timestamp>,
 }
 
 impl Subscriptions {
-    /// Returns the subscriptions that an event of `broadcaster` concerns.
+    /// Returns the subscriptions for an event of `broadcaster`.
     pub(super) fn of(&self, event: &str, broadcaster: u64) -> Vec<Subscription> {
         let wanted = |known: &&Subscription| known.event == event && known.broadcaster == broadcaster;
         self.all.iter().filter(wanted).cloned().collect()
@@ -84,7 +61,7 @@ impl Subscriptions {
         before - self.all.len()
     }
 
-    /// Notes how a delivery went. After a day of failures the application is unsubscribed from that event.
+    /// Records the result of a delivery. After a day of failures the application is unsubscribed from that event.
     pub(super) fn delivered(&mut self, event: &str, accepted: bool, now: Timestamp) {
         if accepted {
             self.failing_since.remove(event);
@@ -103,133 +80,12 @@ impl Subscriptions {
 }
 
 impl Subscription {
-    fn to_json(&self) -> Value {
+    /// Returns the subscription as in responses.
+    pub(super) fn to_json(&self) -> Value {
         let at = texts::rfc3339(self.created_at);
         json!({
             "id": self.id, "app_id": self.client_id, "broadcaster_user_id": self.broadcaster, "event": self.event,
             "version": 1, "method": "webhook", "created_at": at, "updated_at": at,
         })
     }
-}
-
-/// Returns the routes of subscriptions.
-pub(super) fn routes(kick: KickSim) -> Router {
-    Router::new()
-        .route(
-            "/public/v1/events/subscriptions",
-            get(list).post(subscribe).delete(unsubscribe),
-        )
-        .with_state(kick)
-}
-
-async fn list(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
-    kick.answer(&headers, query, |world, token, query, _| {
-        let of = query
-            .ids("broadcaster_user_id", 1)?
-            .first()
-            .copied()
-            .or(token.user_id);
-        let shown = world.subscriptions.all.iter().filter(|known| {
-            known.client_id == token.client_id && of.is_none_or(|id| known.broadcaster == id)
-        });
-        Ok(Value::Array(shown.map(Subscription::to_json).collect()))
-    })
-}
-
-#[derive(Deserialize)]
-struct Wish {
-    broadcaster_user_id: Option<u64>,
-    method: String,
-    events: Vec<WishedEvent>,
-}
-
-#[derive(Deserialize)]
-struct WishedEvent {
-    name: String,
-    version: u64,
-}
-
-async fn subscribe(State(kick): State<KickSim>, headers: HeaderMap, body: String) -> Response {
-    kick.answer(&headers, None, |world, token, _, now| {
-        let wish: Wish = serde_json::from_str(&body).map_err(|_| Refusal::invalid())?;
-        let broadcaster = match token.user_id {
-            Some(_) if !token.scopes.contains("events:subscribe") => return Err(Refusal::forbidden()),
-            Some(own) => own,
-            None => wish
-                .broadcaster_user_id
-                .ok_or_else(|| Refusal::bad("broadcaster_user_id is required for app tokens"))?,
-        };
-        if wish.method != "webhook" || wish.events.is_empty() {
-            return Err(Refusal::invalid());
-        }
-        if !world.channels.contains_key(&broadcaster) {
-            return Err(Refusal::invalid());
-        }
-        let added = wish
-            .events
-            .iter()
-            .map(|event| add_one(world, token, broadcaster, event, now));
-        added.collect::<Result<Vec<Value>, Refusal>>().map(Value::Array)
-    })
-}
-
-fn add_one(
-    world: &mut World,
-    token: &Token,
-    broadcaster: u64,
-    event: &WishedEvent,
-    now: Timestamp,
-) -> Outcome {
-    let told = |id: &str, error: &str| json!({"name": event.name, "version": event.version, "subscription_id": id, "error": error});
-    if !EVENTS.contains(&event.name.as_str()) || event.version != 1 {
-        return Ok(told("", "invalid event"));
-    }
-    if let Some(error) = world.knobs.subscription_errors.get(&event.name) {
-        return Ok(told("", error));
-    }
-    let limit = if event.name == "chat.message.sent" {
-        world.knobs.chat_subscription_limit
-    } else {
-        world.knobs.subscription_limit
-    };
-    let mine = |known: &&Subscription| known.client_id == token.client_id && known.event == event.name;
-    let all: Vec<_> = world.subscriptions.all.iter().filter(mine).collect();
-    if all.len() >= limit {
-        return Err(Refusal::bad("event subscription limit reached"));
-    }
-    let same = all.iter().find(|known| known.broadcaster == broadcaster);
-    if let Some(same) = same.filter(|_| !world.knobs.duplicate_subscriptions) {
-        return Ok(told(&same.id, ""));
-    }
-    let id = texts::ulid(now, &world.chance);
-    let answer = told(&id, "");
-    world
-        .subscriptions
-        .add(id, &token.client_id, broadcaster, &event.name, now);
-    Ok(answer)
-}
-
-async fn unsubscribe(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
-    let answer = kick.answer(&headers, query, |world, token, query, _| {
-        let ids: Vec<_> = query.all("id").collect();
-        if ids.is_empty() || ids.len() > 50 {
-            return Err(Refusal::invalid());
-        }
-        // A user who has removed the application cannot end its subscriptions; the application itself can.
-        world.subscriptions.all.retain(|known| {
-            let own = token.user_id.is_none_or(|user| known.broadcaster == user);
-            !(own && known.client_id == token.client_id && ids.contains(&known.id.as_str()))
-        });
-        Ok(Value::Null)
-    });
-    if answer.status() == StatusCode::OK {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
-        answer
-    }
-}
-
-/// Answers the list of subscriptions as the control surface shows it.
-pub(super) async fn shown(State(kick): State<KickSim>) -> Json<Value> {
-    Json(kick.with_world(|world, _| world.subscriptions.to_json()))
 }

@@ -1,4 +1,4 @@
-//! Random texts in the shapes that Kick uses: ULIDs, UUIDs, opaque tokens.
+//! Random strings in Kick's formats: ULIDs, UUIDs, opaque tokens.
 
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
@@ -18,7 +18,7 @@ fn random(alphabet: &[u8], length: usize, chance: &Chance) -> String {
     (0..length).map(|_| pick(alphabet, chance)).collect()
 }
 
-/// Returns a ULID: ten letters of time and sixteen of chance.
+/// Returns a ULID: ten characters of time and sixteen random ones.
 pub(super) fn ulid(now: Timestamp, chance: &Chance) -> String {
     const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let millis = u64::try_from(now.as_millis()).unwrap_or(0);
@@ -43,7 +43,7 @@ pub(super) fn uuid(chance: &Chance) -> String {
     )
 }
 
-/// Returns a token's text: opaque, 48 letters.
+/// Returns the text of a token: opaque, 48 characters.
 pub(super) fn token(chance: &Chance) -> String {
     random(
         b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
@@ -52,7 +52,7 @@ pub(super) fn token(chance: &Chance) -> String {
     )
 }
 
-/// Writes a moment as Kick does: UTC, whole seconds.
+/// Formats a time as Kick does: UTC, whole seconds.
 pub(super) fn rfc3339(at: Timestamp) -> String {
     let at = jiff::Timestamp::from_second(at.as_millis().div_euclid(1000)).unwrap_or_default();
     at.to_string()

@@ -1,4 +1,4 @@
-//! Who may ask: applications, their tokens, and what became of them.
+//! Applications, their tokens, and the state of these.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,13 +6,13 @@ use super::texts;
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 
-/// Seconds that a user token lives.
+/// Lifetime of a user token in seconds.
 const USER_TOKEN_SECS: i64 = 7_200;
-/// Seconds that an app token lives.
+/// Lifetime of an app token in seconds.
 const APP_TOKEN_SECS: i64 = 5_184_000;
-/// Milliseconds that a refresh token lives after its last use; reported by operators, not documented.
+/// Lifetime of a refresh token after its last use in milliseconds; reported by operators, not documented.
 const REFRESH_MS: i64 = 30 * 86_400_000;
-/// Milliseconds that an authorization code lives.
+/// Lifetime of an authorization code in milliseconds.
 const CODE_MS: i64 = 600_000;
 
 /// An application registered with Kick.
@@ -21,7 +21,7 @@ pub(super) struct App {
     pub(super) secret: String,
 }
 
-/// What an access token stands for.
+/// Data of an access token.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     pub(super) client_id: String,
@@ -41,7 +41,7 @@ struct Refresh {
     revoked: bool,
 }
 
-/// What the user has agreed to and the application has not fetched yet.
+/// A consent of the user for which the application has not fetched a token yet.
 #[derive(Debug, Clone)]
 pub(super) struct Code {
     pub(super) client_id: String,
@@ -52,20 +52,20 @@ pub(super) struct Code {
     expires_at: Timestamp,
 }
 
-/// An access token and its refresh token as they are handed out.
+/// An access token and its refresh token as issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KickTokens {
     /// The access token.
     pub access: String,
     /// The refresh token; app tokens have none.
     pub refresh: Option<String>,
-    /// Seconds until the access token ends.
+    /// Seconds until the access token expires.
     pub expires_in: i64,
     /// The scopes granted.
     pub scopes: Vec<String>,
 }
 
-/// What a new token is to be like.
+/// Description of a token to issue.
 #[derive(Debug, Clone, Default)]
 pub struct KickTokenSpec {
     /// The application.
@@ -74,7 +74,7 @@ pub struct KickTokenSpec {
     pub user_id: Option<u64>,
     /// The scopes granted.
     pub scopes: Vec<String>,
-    /// Seconds until it ends (negative: already ended); the platform's usual when `None`.
+    /// Seconds until it expires (negative: already expired); the platform's usual lifetime when `None`.
     pub expires_in: Option<i64>,
     /// The access token's text; random when `None`.
     pub access: Option<String>,
@@ -97,7 +97,7 @@ impl Tokens {
         self.apps.get(client_id).is_some_and(|app| app.secret == secret)
     }
 
-    /// Returns what `text` stands for, while it is active.
+    /// Returns the data of the token `text`, while it is active.
     pub(super) fn check(&self, text: &str, now: Timestamp) -> Option<&Token> {
         self.access
             .get(text)
@@ -143,7 +143,7 @@ impl Tokens {
         }
     }
 
-    /// Exchanges a refresh token. The old one stays good: Kick has made them reusable in November 2025.
+    /// Exchanges a refresh token. The old one stays valid: Kick has made them reusable in November 2025.
     pub(super) fn refresh(
         &mut self,
         client_id: &str,
@@ -164,7 +164,7 @@ impl Tokens {
         Some(self.issue(spec, now, chance))
     }
 
-    /// Notes what a user has agreed to, and returns the code for it.
+    /// Records a user's consent, and returns the code for it.
     pub(super) fn agree(
         &mut self,
         client_id: &str,
@@ -187,25 +187,25 @@ impl Tokens {
         text
     }
 
-    /// Takes a code, which works once.
+    /// Consumes a code, which works once.
     pub(super) fn take_code(&mut self, text: &str, now: Timestamp) -> Option<Code> {
         self.codes.remove(text).filter(|code| now < code.expires_at)
     }
 
-    /// Ends one token of either kind; returns whether there was one.
+    /// Revokes one token of either kind; returns whether there was one.
     pub(super) fn revoke(&mut self, text: &str) -> bool {
         let access = self.access.get_mut(text).map(|token| token.revoked = true);
         let refresh = self.refresh.get_mut(text).map(|token| token.revoked = true);
         access.or(refresh).is_some()
     }
 
-    /// Makes an access token look as if its time had come.
+    /// Makes an access token expire.
     pub(super) fn expire(&mut self, text: &str, now: Timestamp) -> bool {
         let token = self.access.get_mut(text);
         token.map(|token| token.expires_at = now.plus_secs(-1)).is_some()
     }
 
-    /// Ends everything that a user has granted, or every app token when `user_id` is `None`.
+    /// Revokes everything that a user has granted, or every app token when `user_id` is `None`.
     pub(super) fn disconnect(&mut self, user_id: Option<u64>) {
         for token in self.access.values_mut().filter(|token| token.user_id == user_id) {
             token.revoked = true;
@@ -215,7 +215,7 @@ impl Tokens {
         }
     }
 
-    /// Ends the refresh tokens of a user as if they had lain idle for too long.
+    /// Makes the refresh tokens of a user expire, as after too long without use.
     pub(super) fn age_out(&mut self, user_id: u64, now: Timestamp) {
         for refresh in self
             .refresh
@@ -226,7 +226,7 @@ impl Tokens {
         }
     }
 
-    /// Takes a scope away from everything that a user has granted.
+    /// Removes a scope from everything that a user has granted.
     pub(super) fn shrink(&mut self, user_id: u64, scope: &str) {
         for token in self
             .access

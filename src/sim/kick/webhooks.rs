@@ -1,6 +1,6 @@
-//! Webhook deliveries: events in Kick's shapes, signed with the platform's own key and posted to one URL an application.
+//! Webhook deliveries: events in Kick's formats, signed with the platform's own key and posted to one URL per application.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
@@ -8,17 +8,17 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::texts;
 use super::world::{Channel, World, category_json};
-use super::{Shared, texts};
 use crate::core::time::Timestamp;
 use crate::http::Http;
-use crate::sim::Host;
-use crate::sim::host::own;
+use crate::sim::host::{Host, own};
 
-/// The platform's key, made when it is first needed.
+/// The platform's key, generated on first use.
 #[derive(Default)]
 pub(super) struct SigningKey(OnceLock<RsaKeyPair>);
 
@@ -28,7 +28,7 @@ impl SigningKey {
             .get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).expect("a key of this size can be made"))
     }
 
-    /// Returns the public half as Kick serves it: an SPKI in PEM.
+    /// Returns the public key as Kick serves it: an SPKI in PEM.
     pub(super) fn public_pem(&self) -> String {
         let der = self
             .pair()
@@ -58,14 +58,14 @@ impl SigningKey {
     }
 }
 
-/// A delivery as it was posted, and what became of it.
+/// A posted delivery, and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The event's type.
     pub event: String,
     /// The message id.
     pub message_id: String,
-    /// The status that the receiver answered; `None` without an answer.
+    /// The status of the receiver's response; `None` without a response.
     pub status: Option<u16>,
 }
 
@@ -75,7 +75,7 @@ impl Delivery {
     }
 }
 
-/// A delivery on its way.
+/// A delivery to be posted.
 pub(super) struct Outgoing {
     url: String,
     event: String,
@@ -86,7 +86,7 @@ pub(super) struct Outgoing {
     due: Timestamp,
 }
 
-/// The way out, and the record of what went there.
+/// The queue of deliveries, and the record of posted ones.
 pub(super) struct Post {
     queue: mpsc::UnboundedSender<Outgoing>,
     pub(super) log: Arc<Mutex<Vec<Delivery>>>,
@@ -94,8 +94,9 @@ pub(super) struct Post {
 }
 
 impl Post {
-    /// Starts delivering for the platform behind `shared`.
-    pub(super) fn start(host: &Host, shared: Weak<Shared>) -> Self {
+    /// Starts delivering. `report` takes the event and whether its receiver accepted it, and returns false when the platform has
+    /// ended.
+    pub(super) fn start(host: &Host, report: impl Fn(&str, bool) -> bool + Send + 'static) -> Self {
         let (queue, mut incoming) = mpsc::unbounded_channel::<Outgoing>();
         let log = Arc::new(Mutex::new(Vec::new()));
         let clock = Arc::clone(host.clock());
@@ -112,7 +113,7 @@ impl Post {
                 clock.sleep_until(outgoing.due).await;
                 for _ in 0..outgoing.times {
                     let status = post(&http, &outgoing).await;
-                    let mut log = record.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut log = record.lock();
                     if log.len() >= 1_000 {
                         log.remove(0);
                     }
@@ -122,12 +123,10 @@ impl Post {
                         status,
                     });
                     drop(log);
-                    let Some(shared) = shared.upgrade() else { return };
                     let accepted = status.is_some_and(|status| (200..300).contains(&status));
-                    let kick = super::KickSim(shared);
-                    kick.with_world(|world, now| {
-                        world.subscriptions.delivered(&outgoing.event, accepted, now);
-                    });
+                    if !report(&outgoing.event, accepted) {
+                        return;
+                    }
                 }
             }
         });
@@ -140,7 +139,7 @@ impl Post {
 
     pub(super) fn send(&self, outgoing: Vec<Outgoing>) {
         for one in outgoing {
-            // The worker ends with the server, and then there is nobody left to tell.
+            // The worker ends with the server; then there is no receiver, which is no error.
             let _ = self.queue.send(one);
         }
     }
@@ -204,7 +203,7 @@ impl World {
     }
 }
 
-/// Describes a person in an event.
+/// The JSON of a user in an event.
 pub(super) fn person(channel: &Channel) -> Value {
     json!({
         "is_anonymous": false, "user_id": channel.id, "username": channel.name, "is_verified": false,
@@ -220,7 +219,7 @@ pub(super) fn status_event(channel: &Channel, started_at: &str, ended_at: Option
     })
 }
 
-/// The body of `livestream.metadata.updated`; real ones carry the category twice.
+/// The body of `livestream.metadata.updated`; real ones contain the category twice.
 pub(super) fn metadata_event(channel: &Channel) -> Value {
     let category = category_json(&channel.category);
     json!({

@@ -1,4 +1,4 @@
-//! What really is: channels, their streams, tokens, subscriptions, and the knobs that make the platform misbehave.
+//! The actual state: channels, their streams, tokens, subscriptions, and the knobs for deviating behavior.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use super::texts;
 use super::tokens::Tokens;
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
-use crate::sim::SimClock;
+use crate::sim::clock::SimClock;
 
-/// How the platform misbehaves until told otherwise.
+/// Deviating behavior of the platform until changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -22,41 +22,41 @@ pub struct KickKnobs {
     pub list_lag_up_ms: i64,
     /// Milliseconds for which the lists still show an ended stream; 3,000 to 19,000 have been seen.
     pub list_lag_down_ms: i64,
-    /// Milliseconds for which a viewer count stands still.
+    /// Milliseconds between refreshes of a viewer count.
     pub viewer_refresh_ms: i64,
     /// Whether an unknown slug fails the whole call with 400 instead of being left out.
     pub unknown_slug_400: bool,
     /// Whether `/channels` shows half of the channels as offline when asked for more than 25.
     pub corrupt_over_25: bool,
-    /// Whether introspecting a dead token answers 401 instead of `active: false`.
+    /// Whether introspecting an inactive token answers 401 instead of `active: false`.
     pub introspect_inactive_401: bool,
     /// Whether `invalid_grant` comes with 401 instead of 400.
     pub invalid_grant_401: bool,
-    /// Whether `expires_in` is a text, as the documentation prints it.
+    /// Whether `expires_in` is a string, as in the documentation.
     pub expires_in_text: bool,
     /// Whether an offline channel's `start_time` is Go's zero time instead of empty.
     pub zero_start_time: bool,
-    /// Whether objects have fields that nobody has heard of.
+    /// Whether objects have undocumented fields.
     pub unknown_fields: bool,
     /// Requests a minute before 429; unlimited when absent.
     pub requests_per_minute: Option<u32>,
-    /// What `Retry-After` says then, in seconds; no such header when absent.
+    /// The value of `Retry-After` in that response, in seconds; no such header when absent.
     pub retry_after: Option<u32>,
-    /// Subscriptions of one event type; 10,000 at Kick.
+    /// Maximum subscriptions of one event type; 10,000 at Kick.
     pub subscription_limit: usize,
-    /// Subscriptions to chat messages; 1,000 for an unverified application.
+    /// Maximum subscriptions to chat messages; 1,000 for an unverified application.
     pub chat_subscription_limit: usize,
-    /// Whether subscribing twice makes a second subscription, as it used to.
+    /// Whether subscribing twice creates a second subscription, as it used to.
     pub duplicate_subscriptions: bool,
-    /// Events for which subscribing fails, with the error told for them.
+    /// Events for which subscribing fails, with the error in the response.
     pub subscription_errors: BTreeMap<String, String>,
     /// User who agrees at once in browser flows.
     pub consent: Option<u64>,
-    /// How deliveries go wrong.
+    /// Faults of deliveries.
     pub webhooks: WebhookKnobs,
 }
 
-/// How webhook deliveries go wrong.
+/// Faults of webhook deliveries.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookKnobs {
@@ -66,11 +66,11 @@ pub struct WebhookKnobs {
     pub delay_ms: i64,
     /// Milliseconds by which the timestamp is older than the event.
     pub age_ms: i64,
-    /// Whether the signature is of other bytes.
+    /// Whether the signature is for other bytes.
     pub bad_signature: bool,
     /// How often a delivery is repeated with the same message id.
     pub repeats: u32,
-    /// The type named in the header instead of the true one; headers of that kind are not signed.
+    /// The type in the header instead of the real one; that header is not signed.
     pub false_type: Option<String>,
 }
 
@@ -99,13 +99,13 @@ impl Default for KickKnobs {
     }
 }
 
-/// What is known of a channel, or to be changed.
+/// Data about a channel, or a change of it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KickChannelSpec {
     /// The broadcaster's user id.
     pub id: u64,
-    /// The name in addresses; another one renames the channel.
+    /// The name in addresses; a different one renames the channel.
     pub slug: Option<String>,
     /// The user's name.
     pub name: Option<String>,
@@ -113,17 +113,17 @@ pub struct KickChannelSpec {
     pub title: Option<String>,
     /// The category's name.
     pub category: Option<String>,
-    /// Whether the channel is left out of every answer, as renamed and banned ones have been seen to be.
+    /// Whether the channel is omitted from every response, as observed for renamed and banned ones.
     pub vanished: Option<bool>,
 }
 
-/// What a stream is like when it starts.
+/// Properties of a stream when it starts.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KickStreamSpec {
     /// When it started; now when absent.
     pub started_at: Option<Timestamp>,
-    /// How many watch.
+    /// Number of viewers.
     pub viewers: Option<u64>,
     /// Whether the count is hidden, which shows as 0.
     pub hidden_count: bool,
@@ -145,7 +145,7 @@ pub(super) struct Channel {
     pub(super) streams: Vec<Stream>,
 }
 
-/// A stream, running or ended.
+/// A stream, live or ended.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
     pub(super) id: String,
@@ -153,9 +153,9 @@ pub(super) struct Stream {
     pub(super) ended_at: Option<String>,
     pub(super) viewers: u64,
     pub(super) hidden_count: bool,
-    /// Answers that show 1 viewer, whatever the truth.
+    /// Number of responses that show 1 viewer, regardless of the actual count.
     pub(super) blips: u32,
-    /// The count as it was last refreshed, and when.
+    /// The count as last refreshed, and when.
     shown: Option<(Timestamp, u64)>,
     shown_from: Timestamp,
     shown_until: Option<Timestamp>,
@@ -166,7 +166,7 @@ impl Stream {
         now >= self.shown_from && self.shown_until.is_none_or(|end| now < end)
     }
 
-    /// Returns the count as an answer tells it.
+    /// Returns the count as shown in a response.
     pub(super) fn count(&mut self, now: Timestamp, refresh_ms: i64) -> u64 {
         if self.hidden_count {
             return 0;
@@ -191,13 +191,13 @@ impl Channel {
         self.streams.iter_mut().rev().find(|stream| stream.listed(now))
     }
 
-    /// Returns the stream that really runs.
+    /// Returns the stream that is actually live.
     pub(super) fn running(&mut self) -> Option<&mut Stream> {
         self.streams.iter_mut().find(|stream| stream.ended_at.is_none())
     }
 }
 
-/// Everything that is.
+/// The complete state.
 pub(super) struct World {
     pub(super) clock: Arc<SimClock>,
     pub(super) chance: Chance,
@@ -205,7 +205,7 @@ pub(super) struct World {
     pub(super) tokens: Tokens,
     pub(super) subscriptions: Subscriptions,
     pub(super) knobs: KickKnobs,
-    /// When requests were answered, for the limit a minute.
+    /// When requests were answered, for the limit per minute.
     pub(super) answered: std::collections::VecDeque<Timestamp>,
 }
 
@@ -222,7 +222,7 @@ impl World {
         }
     }
 
-    /// Adds a channel or changes it; returns whether what an event tells of it has changed.
+    /// Adds a channel or changes it; returns whether data that events contain has changed.
     pub(super) fn put_channel(&mut self, spec: KickChannelSpec) -> bool {
         let id = spec.id;
         let channel = self.channels.entry(id).or_insert_with(|| Channel {
@@ -258,7 +258,7 @@ impl World {
             return None;
         }
         let started_at = texts::rfc3339(spec.started_at.unwrap_or(wall));
-        // Streams long gone are of no interest to anyone.
+        // Streams that ended long ago are not needed.
         channel
             .streams
             .retain(|stream| stream.shown_until.is_none_or(|end| now < end));
@@ -276,7 +276,7 @@ impl World {
         Some(started_at)
     }
 
-    /// Ends the running stream; returns the texts of its start and its end.
+    /// Ends the live stream; returns the texts of its start and its end.
     pub(super) fn end_stream(
         &mut self,
         id: u64,
@@ -292,7 +292,7 @@ impl World {
         Some((stream.started_at.clone(), ended_at))
     }
 
-    /// Counts a request and returns whether it is one too many.
+    /// Counts a request and returns whether it exceeds the limit.
     pub(super) fn over_limit(&mut self, now: Timestamp) -> bool {
         let Some(limit) = self.knobs.requests_per_minute else {
             return false;
@@ -311,7 +311,7 @@ impl World {
         false
     }
 
-    /// Returns what really is, as the control surface shows it.
+    /// Returns the actual state, as the controls show it.
     pub(super) fn describe(&mut self) -> Value {
         let channels: Vec<_> = self
             .channels
@@ -330,7 +330,7 @@ impl World {
     }
 }
 
-/// Returns an id for a category, the same for the same name.
+/// Returns a category, whose id is always the same for the same name.
 pub(super) fn category_json(name: &str) -> Value {
     if name.is_empty() {
         return json!({"id": 0, "name": "", "thumbnail": ""});

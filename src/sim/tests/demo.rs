@@ -1,4 +1,4 @@
-//! The demo world, source by source, as a client finds it.
+//! The demo world, source by source, as seen by a client.
 
 use serde_json::json;
 

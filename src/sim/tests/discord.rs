@@ -1,4 +1,4 @@
-//! The simulated Discord as a client that shares nothing with it finds it: REST, gateway, controls.
+//! The simulated Discord as seen by a client that shares no code with it: REST, gateway, controls.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{client, eventually};
-use crate::sim::discord::{DiscordSim, GatewayAct, GuildSpec};
+use crate::sim::discord::{Author, ChannelSpec, DiscordSim, GatewayAct, GuildSpec, MessageSpec};
 use crate::sim::{Sim, SimOptions};
 
 const TOKEN: &str = "t0ken";
@@ -108,7 +108,7 @@ async fn who_asks_wrongly_is_refused_as_documented() {
             400,
             50_035,
         ),
-        ("Bot t0ken", AGENT, "/api/v10/no/such/route", 404, 0),
+        ("Bot t0ken", AGENT, "/api/v10/oauth2/@me", 401, 0),
     ] {
         let (told, body) = get_as(discord, path, authorization, agent).await;
         assert_eq!(
@@ -157,7 +157,7 @@ async fn guilds_are_paged_by_id() {
 }
 
 #[tokio::test]
-async fn limits_are_told_and_a_ban_follows_too_many_refusals() {
+async fn rate_limits_apply_and_repeated_rejections_cause_a_ban() {
     let sim = world().await;
     sim.discord.knobs(|knobs| {
         knobs.bucket = 1;
@@ -183,7 +183,7 @@ async fn limits_are_told_and_a_ban_follows_too_many_refusals() {
 }
 
 #[tokio::test]
-async fn whoever_breaks_a_rule_of_the_gateway_is_closed_with_its_code() {
+async fn gateway_violation_closes_with_its_code() {
     for (frames, code) in [
         (vec![json!({"op": 55})], 4001),
         (vec![json!({"op": 1, "d": "x".repeat(5_000)})], 4002),
@@ -211,7 +211,7 @@ async fn whoever_breaks_a_rule_of_the_gateway_is_closed_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_session_is_begun_heard_left_and_taken_up() {
+async fn session_is_identified_left_and_resumed() {
     let sim = world().await;
     let mut socket = connect(&sim.discord).await;
     send(&mut socket, &identify(&json!({"token": format!("Bot {TOKEN}")}))).await;
@@ -352,4 +352,499 @@ async fn the_world_is_changed_over_http() {
         "{shown}"
     );
     discord.gateway(&GatewayAct::Reset);
+}
+
+/// The simulated paths of the REST API, with the fields that Discord's specification of it requires.
+const REQUIRED: [(&str, &[&str]); 14] = [
+    ("gateway", &["url"]),
+    ("gateway/bot", &["url", "session_start_limit", "shards"]),
+    (
+        "users/@me",
+        &[
+            "id",
+            "username",
+            "avatar",
+            "discriminator",
+            "public_flags",
+            "flags",
+            "global_name",
+            "mfa_enabled",
+            "locale",
+        ],
+    ),
+    (
+        "users/@me/guilds",
+        &["id", "name", "icon", "banner", "owner", "permissions", "features"],
+    ),
+    ("applications/@me", APPLICATION),
+    ("oauth2/applications/@me", APPLICATION),
+    (
+        "guilds/9001",
+        &[
+            "id",
+            "name",
+            "icon",
+            "description",
+            "home_header",
+            "splash",
+            "discovery_splash",
+            "features",
+            "banner",
+            "owner_id",
+            "application_id",
+            "region",
+            "afk_channel_id",
+            "afk_timeout",
+            "system_channel_id",
+            "system_channel_flags",
+            "widget_enabled",
+            "widget_channel_id",
+            "verification_level",
+            "roles",
+            "default_message_notifications",
+            "mfa_level",
+            "explicit_content_filter",
+            "max_presences",
+            "max_members",
+            "max_stage_video_channel_users",
+            "max_video_channel_users",
+            "vanity_url_code",
+            "premium_tier",
+            "premium_subscription_count",
+            "preferred_locale",
+            "rules_channel_id",
+            "safety_alerts_channel_id",
+            "public_updates_channel_id",
+            "premium_progress_bar_enabled",
+            "nsfw",
+            "nsfw_level",
+            "emojis",
+            "stickers",
+            "incidents_data",
+        ],
+    ),
+    (
+        "guilds/9001/members/4001",
+        &[
+            "avatar",
+            "banner",
+            "communication_disabled_until",
+            "flags",
+            "joined_at",
+            "nick",
+            "pending",
+            "premium_since",
+            "roles",
+            "user",
+            "mute",
+            "deaf",
+        ],
+    ),
+    (
+        "guilds/9001/roles",
+        &[
+            "id",
+            "name",
+            "permissions",
+            "position",
+            "color",
+            "colors",
+            "hoist",
+            "managed",
+            "mentionable",
+            "icon",
+            "unicode_emoji",
+            "flags",
+        ],
+    ),
+    (
+        "guilds/9001/channels",
+        &["id", "type", "flags", "guild_id", "name", "position"],
+    ),
+    (
+        "channels/9203",
+        &[
+            "id",
+            "type",
+            "flags",
+            "guild_id",
+            "name",
+            "owner_id",
+            "thread_metadata",
+            "message_count",
+            "member_count",
+            "total_message_sent",
+        ],
+    ),
+    (
+        "stage-instances/9202",
+        &[
+            "guild_id",
+            "channel_id",
+            "topic",
+            "privacy_level",
+            "id",
+            "discoverable_disabled",
+            "guild_scheduled_event_id",
+        ],
+    ),
+    (
+        "guilds/9001/scheduled-events",
+        &[
+            "id",
+            "guild_id",
+            "name",
+            "description",
+            "channel_id",
+            "creator_id",
+            "image",
+            "scheduled_start_time",
+            "scheduled_end_time",
+            "status",
+            "entity_type",
+            "entity_id",
+            "recurrence_rule",
+            "privacy_level",
+            "guild_scheduled_event_exceptions",
+            "entity_metadata",
+        ],
+    ),
+    (
+        "guilds/9001/voice-states/77",
+        &[
+            "channel_id",
+            "deaf",
+            "guild_id",
+            "mute",
+            "request_to_speak_timestamp",
+            "suppress",
+            "self_stream",
+            "self_deaf",
+            "self_mute",
+            "self_video",
+            "session_id",
+            "user_id",
+        ],
+    ),
+];
+
+const APPLICATION: &[&str] = &[
+    "id",
+    "name",
+    "icon",
+    "description",
+    "type",
+    "verify_key",
+    "flags",
+    "flags_new",
+    "redirect_uris",
+    "interactions_endpoint_url",
+    "role_connections_verification_url",
+    "owner",
+    "approximate_guild_count",
+    "approximate_user_install_count",
+    "approximate_user_authorization_count",
+    "explicit_content_filter",
+    "team",
+    "eligible_oauth2_scopes",
+];
+
+/// Adds one object of each kind to guild 9001.
+fn furnish(discord: &DiscordSim) {
+    for (id, kind) in [(9_200, 0), (9_201, 2), (9_202, 13), (9_203, 11), (9_204, 15)] {
+        discord.put_channel(&ChannelSpec {
+            guild: 9_001,
+            id,
+            kind,
+            parent: (kind == 11).then_some(9_200),
+            ..ChannelSpec::default()
+        });
+    }
+    discord.set_stage(9_202, Some("Q&A"));
+    discord.set_event(9_001, 9_500, 2);
+    discord.set_voice(9_001, 77, Some(9_201), false);
+}
+
+#[tokio::test]
+async fn rest_objects_have_every_required_field() {
+    let sim = world().await;
+    furnish(&sim.discord);
+    sim.discord.knobs(|knobs| knobs.global_per_second = 1_000);
+    for (path, fields) in REQUIRED {
+        let (status, body) = get(&sim.discord, path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        let items = body.as_array().cloned().unwrap_or_else(|| vec![body]);
+        assert!(!items.is_empty(), "{path}");
+        for item in items {
+            let missing: Vec<_> = fields
+                .iter()
+                .filter(|field| item.get(**field).is_none())
+                .collect();
+            assert!(missing.is_empty(), "{path} lacks {missing:?}: {item}");
+        }
+    }
+    let (_, voice) = get(&sim.discord, "channels/9201").await;
+    assert_eq!(
+        (&voice["bitrate"], &voice["user_limit"], &voice["rtc_region"]),
+        (&json!(64_000), &json!(0), &Value::Null)
+    );
+    let (_, application) = get(&sim.discord, "oauth2/applications/@me").await;
+    assert_eq!(application["owner"]["username"], "ada");
+}
+
+#[tokio::test]
+async fn roles_have_places_and_the_bots_own_is_managed() {
+    let sim = world().await;
+    sim.discord.put_role(9_001, 7, 8, None);
+    let (_, roles) = get(&sim.discord, "guilds/9001/roles").await;
+    let shown = |id: &str| {
+        let role = roles.as_array().unwrap().iter().find(|role| role["id"] == id);
+        let role = role.unwrap();
+        (
+            role["position"].clone(),
+            role["managed"].clone(),
+            role["tags"].clone(),
+        )
+    };
+    assert_eq!(shown("9001"), (json!(0), json!(false), Value::Null));
+    assert_eq!(shown("9002"), (json!(1), json!(true), json!({"bot_id": "4001"})));
+    assert_eq!(shown("7"), (json!(2), json!(false), Value::Null));
+}
+
+#[tokio::test]
+async fn every_documented_form_of_user_agent_is_let_in() {
+    let sim = world().await;
+    for (agent, status) in [
+        ("DiscordBot (https://example.org, 1.0)", 200),
+        ("DiscordBot (https://example.org, 1.0) Node.js/20", 200),
+        (
+            "DiscordBot (https://github.com/Rapptz/discord.py 2.7.1) Python/3.11 aiohttp/3.14",
+            200,
+        ),
+        ("DiscordBot (https://example.org)", 403),
+        ("DiscordBot (example, 1.0)", 403),
+        ("Mozilla/5.0", 403),
+    ] {
+        let path = "/api/v10/users/@me";
+        let (given, _) = get_as(&sim.discord, path, "Bot t0ken", agent).await;
+        assert_eq!(given, status, "{agent}");
+    }
+}
+
+#[tokio::test]
+async fn an_escaped_at_sign_is_the_same_path() {
+    let sim = world().await;
+    let (status, body) = get(&sim.discord, "users/%40me").await;
+    assert_eq!((status, &body["id"]), (200, &json!("4001")));
+    assert_eq!(get(&sim.discord, "users/%40me/guilds").await.0, 200);
+}
+
+#[tokio::test]
+async fn rate_limit_reset_follows_the_shown_clock() {
+    let sim = world().await;
+    sim.clock.set_skew(3_600_000);
+    let answer = client()
+        .get(format!("{}/api/v10/users/@me", sim.discord.http()))
+        .header("authorization", "Bot t0ken")
+        .header("user-agent", AGENT)
+        .send()
+        .await
+        .unwrap();
+    let header = |name: &str| -> f64 { answer.headers()[name].to_str().unwrap().parse().unwrap() };
+    let date = jiff::fmt::rfc2822::parse(answer.headers()["date"].to_str().unwrap()).unwrap();
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+    let date = date.timestamp().as_second() as f64;
+    let ahead = header("x-ratelimit-reset") - date;
+    assert!(
+        (-1.0..=header("x-ratelimit-reset-after") + 2.0).contains(&ahead),
+        "{ahead}"
+    );
+}
+
+#[tokio::test]
+async fn unsimulated_calls_are_501_and_in_the_journal() {
+    let sim = world().await;
+    let discord = &sim.discord;
+    let agent = |request: reqwest::RequestBuilder| request.header("user-agent", AGENT);
+    let (status, body) = get(discord, "guilds/9001/bans").await;
+    assert_eq!(status, 501);
+    assert!(
+        body["message"]
+            .as_str()
+            .unwrap()
+            .contains("GET /api/v10/guilds/9001/bans"),
+        "{body}"
+    );
+    let post = client().post(format!("{}/api/v10/channels/1/messages", discord.http()));
+    assert_eq!(agent(post).send().await.unwrap().status().as_u16(), 501);
+    let journal = discord.host().journal();
+    assert_eq!(journal.count("GET", "/api/v10/guilds/9001/bans"), 1);
+    assert_eq!(journal.count("POST", "/api/v10/channels/1/messages"), 1);
+    assert_eq!(
+        discord.invalid_requests(),
+        0,
+        "what is not simulated is not the client's fault"
+    );
+    let etf = format!("{}/?v=10&encoding=etf", discord.http().replacen("http", "ws", 1));
+    assert!(connect_async(etf).await.unwrap_err().to_string().contains("501"));
+    let mut socket = begun(discord, 513).await;
+    send(&mut socket, &json!({"op": 4, "d": {}})).await;
+    eventually("the op is in the journal", async || {
+        discord.host().journal().count("SEND", "/gateway op 4") == 1
+    })
+    .await;
+}
+
+/// Connects, identifies with these intents, and reads the first frames.
+async fn begun(discord: &DiscordSim, intents: u64) -> Socket {
+    let mut socket = connect(discord).await;
+    send(&mut socket, &identify(&json!({"intents": intents}))).await;
+    assert_eq!(frame(&mut socket).await["t"], "READY");
+    if intents & 1 != 0 {
+        assert_eq!(frame(&mut socket).await["t"], "GUILD_CREATE");
+    }
+    socket
+}
+
+/// A bot with all privileged intents enabled.
+async fn privileged() -> Sim {
+    let sim = world().await;
+    sim.discord.add_bot(4_001, "bitbrat", TOKEN, 565_248);
+    sim.discord.put_channel(&ChannelSpec {
+        guild: 9_001,
+        id: 9_200,
+        ..ChannelSpec::default()
+    });
+    sim
+}
+
+#[tokio::test]
+async fn members_are_listed_on_request() {
+    let sim = privileged().await;
+    let mut socket = begun(&sim.discord, 0x201 | 1 << 1).await;
+    let ask = |more: &Value| {
+        let mut data = json!({"guild_id": "9001", "limit": 0, "nonce": "n"});
+        data.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        json!({"op": 8, "d": data})
+    };
+    send(&mut socket, &ask(&json!({"query": ""}))).await;
+    let chunk = frame(&mut socket).await;
+    assert_eq!(
+        (&chunk["t"], &chunk["d"]["nonce"]),
+        (&json!("GUILD_MEMBERS_CHUNK"), &json!("n"))
+    );
+    let names = |chunk: &Value| -> Vec<Value> {
+        let members = chunk["d"]["members"].as_array().unwrap();
+        members
+            .iter()
+            .map(|member| member["user"]["username"].clone())
+            .collect()
+    };
+    assert_eq!(names(&chunk), ["bitbrat", "ada"]);
+    assert_eq!(chunk["d"]["chunk_count"], 1);
+
+    send(&mut socket, &ask(&json!({"query": ""}))).await;
+    let limited = frame(&mut socket).await;
+    assert_eq!(
+        (&limited["t"], &limited["d"]["opcode"]),
+        (&json!("RATE_LIMITED"), &json!(8))
+    );
+    assert_eq!(limited["d"]["meta"], json!({"guild_id": "9001", "nonce": "n"}));
+
+    send(&mut socket, &ask(&json!({"query": "AD", "limit": 5}))).await;
+    assert_eq!(names(&frame(&mut socket).await), ["ada"]);
+    send(&mut socket, &ask(&json!({"user_ids": ["4001", "5"]}))).await;
+    let chunk = frame(&mut socket).await;
+    assert_eq!(
+        (names(&chunk), &chunk["d"]["not_found"]),
+        (vec![json!("bitbrat")], &json!(["5"]))
+    );
+}
+
+#[tokio::test]
+async fn all_members_are_hidden_without_the_intent() {
+    let sim = privileged().await;
+    let mut socket = begun(&sim.discord, 513).await;
+    send(
+        &mut socket,
+        &json!({"op": 8, "d": {"guild_id": "9001", "query": "", "limit": 0}}),
+    )
+    .await;
+    send(&mut socket, &json!({"op": 1, "d": null})).await;
+    assert_eq!(
+        frame(&mut socket).await["op"],
+        11,
+        "nothing but the heartbeat is answered"
+    );
+}
+
+#[tokio::test]
+async fn content_is_for_the_intent_for_mentions_and_for_oneself() {
+    let sim = privileged().await;
+    let say = |author: Author, content: &str| {
+        sim.discord.send_messages(&MessageSpec {
+            channel: 9_200,
+            author,
+            content: content.to_owned(),
+            ..MessageSpec::default()
+        });
+    };
+    for (intents, author, content, shown) in [
+        (513, Author::Person, "hi", ""),
+        (0x201 | 1 << 15, Author::Person, "hi", "hi"),
+        (513, Author::Person, "hi <@4001>", "hi <@4001>"),
+        (513, Author::Itself, "mine", "mine"),
+        (0x201 | 1 << 15, Author::Webhook, "hook", "hook"),
+    ] {
+        sim.clock.advance(6_000);
+        let mut socket = begun(&sim.discord, intents).await;
+        say(author, content);
+        let message = frame(&mut socket).await;
+        assert_eq!(message["d"]["content"], shown, "{intents} {author:?} {content}");
+        let mentioned = content.contains("<@4001>");
+        assert_eq!(
+            !message["d"]["mentions"].as_array().unwrap().is_empty(),
+            mentioned
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_session_resumes_on_any_connection() {
+    let sim = world().await;
+    let mut socket = connect(&sim.discord).await;
+    send(&mut socket, &identify(&json!({}))).await;
+    let ready = frame(&mut socket).await;
+    assert_eq!(frame(&mut socket).await["t"], "GUILD_CREATE");
+    let resume = json!({"op": 6, "d": {"token": TOKEN, "session_id": ready["d"]["session_id"], "seq": 2}});
+    for elsewhere in [false, true] {
+        sim.discord.gateway(&GatewayAct::Invalid(true));
+        let invalid = frame(&mut socket).await;
+        assert_eq!((&invalid["op"], &invalid["d"]), (&json!(9), &json!(true)));
+        sim.discord.put_role(9_001, 7, 8, None);
+        if elsewhere {
+            socket = connect(&sim.discord).await;
+        }
+        send(&mut socket, &resume).await;
+        loop {
+            let missed = frame(&mut socket).await;
+            assert!(missed.get("closed").is_none(), "elsewhere: {elsewhere}: {missed}");
+            if missed["t"] == "RESUMED" {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_invalid_session_is_begun_anew_on_its_connection() {
+    let sim = world().await;
+    let mut socket = begun(&sim.discord, 513).await;
+    sim.discord.gateway(&GatewayAct::Invalid(false));
+    assert_eq!(frame(&mut socket).await["op"], 9);
+    sim.clock.advance(6_000);
+    send(&mut socket, &identify(&json!({}))).await;
+    assert_eq!(frame(&mut socket).await["t"], "READY");
 }

@@ -1,4 +1,4 @@
-//! What EventSub pushes as simulated: changes, chat, revocations, and all the ways in which they arrive badly.
+//! Simulated EventSub notifications: changes, chat, revocations, and all delivery faults.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,10 @@ use super::listener::Listener;
 use super::twitch::{BOT, RAT, Rig};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
-use crate::sim::twitch::{ChannelSpec, ChatSpec, Duplicate, Role};
+use crate::sim::twitch::{ChannelSpec, ChatSpec, Duplicate, ModerationSpec, Role};
 
-const MODERATE: [&str; 7] = [
+const MODERATE: [&str; 8] = [
+    "moderator:read:warnings",
     "moderator:read:blocked_terms",
     "moderator:read:chat_settings",
     "moderator:read:unban_requests",
@@ -20,7 +21,7 @@ const MODERATE: [&str; 7] = [
     "moderator:read:vips",
 ];
 
-/// Subscribes a fresh socket to `kinds` about [`RAT`] as `user` with `scopes`.
+/// Subscribes a new socket to `kinds` about [`RAT`] as `user` with `scopes`.
 async fn listening(rig: &Rig, user: &str, scopes: &[&str], kinds: &[&str]) -> Listener {
     let token = rig.token(user, scopes);
     let listener = Listener::connect(rig).await;
@@ -49,7 +50,7 @@ fn id(message: &Value) -> String {
 }
 
 #[tokio::test]
-async fn titles_and_names_are_told_when_they_change() {
+async fn title_and_name_changes_are_sent() {
     let rig = Rig::start().await;
     let mut listener = listening(&rig, BOT, &["user:bot"], &["channel.update", "user.update"]).await;
     rig.order(
@@ -77,7 +78,7 @@ async fn titles_and_names_are_told_when_they_change() {
 }
 
 #[tokio::test]
-async fn roles_are_told_to_the_broadcaster_and_to_moderators() {
+async fn role_changes_are_sent_to_broadcaster_and_moderators() {
     let rig = Rig::start().await;
     let kinds = [
         "channel.moderator.add",
@@ -304,7 +305,7 @@ async fn any_event_can_be_emitted_by_hand() {
 }
 
 #[tokio::test]
-async fn a_skewed_platform_tells_skewed_times() {
+async fn skewed_platform_sends_skewed_times() {
     let rig = Rig::start().await;
     let mut listener = listening(&rig, BOT, &["user:bot"], &["stream.online"]).await;
     rig.sim.clock.set_skew(900_000);
@@ -317,4 +318,223 @@ async fn a_skewed_platform_tells_skewed_times() {
         .unwrap();
     assert!(at.millis_since(rig.sim.clock.now()) > 890_000);
     assert!(stream.started_at.millis_since(rig.sim.clock.now()) > 890_000);
+}
+
+/// Subscribes to `channel.moderate` in a version; returns the status.
+async fn moderate_in(rig: &Rig, listener: &Listener, token: &str, version: &str) -> u16 {
+    let order = json!({"type": "channel.moderate", "version": version,
+        "condition": {"broadcaster_user_id": RAT, "moderator_user_id": BOT},
+        "transport": {"method": "websocket", "session_id": listener.session}});
+    rig.post(token, "/eventsub/subscriptions", &order).await.0
+}
+
+#[tokio::test]
+async fn moderation_v2_needs_the_scope_for_warnings() {
+    let rig = Rig::start().await;
+    rig.twitch().set_role(RAT, BOT, Role::Moderator, true);
+    let seven = rig.token(BOT, &MODERATE[1..]);
+    let listener = Listener::connect(&rig).await;
+    assert_eq!(moderate_in(&rig, &listener, &seven, "2").await, 403);
+    assert_eq!(moderate_in(&rig, &listener, &seven, "1").await, 202);
+    let eight = rig.token(BOT, &MODERATE);
+    assert_eq!(moderate_in(&rig, &listener, &eight, "2").await, 202);
+}
+
+#[tokio::test]
+async fn moderation_v1_has_no_warnings() {
+    let rig = Rig::start().await;
+    rig.twitch().set_role(RAT, BOT, Role::Moderator, true);
+    let token = rig.token(BOT, &MODERATE);
+    let mut first = Listener::connect(&rig).await;
+    let mut second = Listener::connect(&rig).await;
+    assert_eq!(moderate_in(&rig, &first, &token, "1").await, 202);
+    assert_eq!(moderate_in(&rig, &second, &token, "2").await, 202);
+    let act = |action: &str| ModerationSpec {
+        action: action.to_owned(),
+        user_id: Some(BOT.to_owned()),
+        rules: vec!["be kind".to_owned()],
+        ..ModerationSpec::default()
+    };
+    assert_eq!(rig.twitch().moderate(RAT, &act("warn")), Ok(1));
+    assert_eq!(rig.twitch().moderate(RAT, &act("slow")), Ok(2));
+    let warned = second.message().await;
+    let warn = &event(&warned).1["warn"];
+    assert_eq!(
+        (&warn["user_id"], &warn["reason"], &warn["chat_rules_cited"]),
+        (&json!(BOT), &json!("simulated"), &json!(["be kind"]))
+    );
+    let told = first.message().await;
+    assert_eq!(told["metadata"]["subscription_version"], "1");
+    let (_, body) = event(&told);
+    assert_eq!(
+        (&body["action"], &body["slow"], body.get("warn")),
+        (&json!("slow"), &json!({"wait_time_seconds": 30}), None)
+    );
+    assert!(event(&second.message().await).1["warn"].is_null());
+}
+
+/// The objects of which a moderation event has one at most.
+const OBJECTS: [&str; 21] = [
+    "followers",
+    "slow",
+    "vip",
+    "unvip",
+    "mod",
+    "unmod",
+    "ban",
+    "unban",
+    "timeout",
+    "untimeout",
+    "raid",
+    "unraid",
+    "delete",
+    "automod_terms",
+    "unban_request",
+    "warn",
+    "shared_chat_ban",
+    "shared_chat_unban",
+    "shared_chat_timeout",
+    "shared_chat_untimeout",
+    "shared_chat_delete",
+];
+
+#[tokio::test]
+async fn every_act_of_moderation_has_its_own_object() {
+    let rig = Rig::start().await;
+    rig.twitch().set_role(RAT, BOT, Role::Moderator, true);
+    let mut listener = listening(&rig, BOT, &MODERATE, &["channel.moderate"]).await;
+    let user = ["user_id", "user_login", "user_name"];
+    let with = |more: &[&'static str]| [&user[..], more].concat();
+    for (action, object, fields) in [
+        ("ban", "ban", with(&["reason"])),
+        ("timeout", "timeout", with(&["reason", "expires_at"])),
+        ("unban", "unban", with(&[])),
+        ("untimeout", "untimeout", with(&[])),
+        ("clear", "", vec![]),
+        ("emoteonlyoff", "", vec![]),
+        ("followers", "followers", vec!["follow_duration_minutes"]),
+        ("slow", "slow", vec!["wait_time_seconds"]),
+        ("raid", "raid", with(&["viewer_count"])),
+        ("unraid", "unraid", with(&[])),
+        ("delete", "delete", with(&["message_id", "message_body"])),
+        ("mod", "mod", with(&[])),
+        ("unvip", "unvip", with(&[])),
+        (
+            "add_blocked_term",
+            "automod_terms",
+            vec!["action", "list", "terms", "from_automod"],
+        ),
+        (
+            "deny_unban_request",
+            "unban_request",
+            with(&["is_approved", "moderator_message"]),
+        ),
+        ("warn", "warn", with(&["reason", "chat_rules_cited"])),
+        ("shared_chat_ban", "shared_chat_ban", with(&["reason"])),
+        (
+            "shared_chat_timeout",
+            "shared_chat_timeout",
+            with(&["reason", "expires_at"]),
+        ),
+        (
+            "shared_chat_delete",
+            "shared_chat_delete",
+            with(&["message_id", "message_body"]),
+        ),
+    ] {
+        let (status, _) = rig
+            .order("moderate", &json!({"id": RAT, "action": action, "user_id": BOT}))
+            .await;
+        assert_eq!(status, 200, "{action}");
+        let told = listener.message().await;
+        let (_, body) = event(&told);
+        assert_eq!(body["action"], action);
+        for whose in ["broadcaster_user", "source_broadcaster_user", "moderator_user"] {
+            for part in ["id", "login", "name"] {
+                assert!(body.get(format!("{whose}_{part}")).is_some(), "{whose}_{part}");
+            }
+        }
+        for other in OBJECTS {
+            let shown = body
+                .get(other)
+                .unwrap_or_else(|| panic!("{action}: {other} is absent"));
+            assert_eq!(shown.is_null(), other != object, "{action}: {other}");
+        }
+        let shown: BTreeSet<_> = body[object]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key.as_str())
+            .collect();
+        assert_eq!(shown, fields.into_iter().collect::<BTreeSet<_>>(), "{action}");
+    }
+    let (status, body) = rig
+        .order("moderate", &json!({"id": RAT, "action": "dance"}))
+        .await;
+    assert!(
+        status == 400 && body["error"].as_str().unwrap().contains("untimeout"),
+        "{body}"
+    );
+}
+
+#[tokio::test]
+async fn a_line_of_chat_has_every_documented_part() {
+    let rig = Rig::start().await;
+    let mut listener = listening(&rig, BOT, &["user:read:chat"], &["channel.chat.message"]).await;
+    let parent = rig.twitch().chat(RAT, &ChatSpec::default()).remove(0);
+    listener.message().await;
+    rig.order(
+        "chat",
+        &json!({"id": RAT, "text": "hi @BitBrat_Bot Kappa Cheer100 ok", "bits": 100, "reply_to": parent,
+            "message_type": "user_intro", "reward_id": "r1", "color": "", "user_id": RAT}),
+    )
+    .await;
+    let told = listener.message().await;
+    let (_, body) = event(&told);
+    let parts: Vec<_> = body["message"]["fragments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| (part["type"].as_str().unwrap(), part["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        parts,
+        [
+            ("text", "hi "),
+            ("mention", "@BitBrat_Bot"),
+            ("text", " "),
+            ("emote", "Kappa"),
+            ("text", " "),
+            ("cheermote", "Cheer100"),
+            ("text", " ok"),
+        ]
+    );
+    let fragments = &body["message"]["fragments"];
+    assert_eq!(fragments[1]["mention"]["user_id"], json!(BOT));
+    assert_eq!(
+        fragments[3]["emote"],
+        json!({"id": "25", "emote_set_id": "0", "owner_id": "0", "format": ["static"]})
+    );
+    assert_eq!(
+        fragments[5]["cheermote"],
+        json!({"prefix": "cheer", "bits": 100, "tier": 100})
+    );
+    assert_eq!(body["cheer"], json!({"bits": 100}));
+    let reply = &body["reply"];
+    assert_eq!(
+        (&reply["parent_message_id"], &reply["parent_message_body"]),
+        (&json!(parent), &json!("hello from the simulator"))
+    );
+    assert_eq!(
+        (&reply["parent_user_login"], &reply["thread_user_name"]),
+        (&json!("squeak"), &json!("Squeak"))
+    );
+    assert_eq!(
+        (
+            &body["message_type"],
+            &body["channel_points_custom_reward_id"],
+            &body["color"]
+        ),
+        (&json!("user_intro"), &json!("r1"), &json!(""))
+    );
 }

@@ -1,4 +1,4 @@
-//! EventSub's REST side as simulated: what a subscription costs, and who gets none.
+//! EventSub's simulated REST API: the cost of a subscription, and the reasons for refusing one.
 
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ fn chat(channel: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_accepted_subscription_looks_as_documented() {
+async fn accepted_subscription_matches_the_documentation() {
     let rig = Rig::start().await;
     let token = rig.token(BOT, &["user:bot"]);
     let listener = Listener::connect(&rig).await;
@@ -57,7 +57,7 @@ async fn an_accepted_subscription_looks_as_documented() {
 }
 
 #[tokio::test]
-async fn cost_is_one_for_strangers_and_nothing_for_those_who_authorised() {
+async fn cost_is_one_unless_the_channel_authorized() {
     let rig = Rig::start().await;
     let token = rig.token(BOT, &["user:bot"]);
     add_channels(&rig, 1..=11);
@@ -367,4 +367,22 @@ async fn subscribing_can_be_made_to_fail() {
         );
     }
     assert_eq!(listener.subscribe(&rig, &token, "stream.online").await.0, 202);
+}
+
+#[tokio::test]
+async fn documented_types_that_are_not_simulated_are_501() {
+    let rig = Rig::start().await;
+    let token = rig.token(BOT, &["user:bot"]);
+    let listener = Listener::connect(&rig).await;
+    let (status, body) = listener.subscribe(&rig, &token, "channel.follow").await;
+    assert_eq!(status, 501);
+    assert!(
+        body["message"].as_str().unwrap().contains("channel.follow"),
+        "{body}"
+    );
+    assert_eq!(listener.subscribe(&rig, &token, "channel.dance").await.0, 400);
+    let app = rig.app_token();
+    let webhook = json!({"type": "stream.online", "version": "1", "condition": {"broadcaster_user_id": RAT},
+        "transport": {"method": "webhook", "callback": "https://example.org", "secret": "0123456789"}});
+    assert_eq!(rig.post(&app, PATH, &webhook).await.0, 501);
 }

@@ -1,4 +1,4 @@
-//! EventSub's websocket as simulated: its life, its rules, and every way to break it.
+//! EventSub's simulated websocket: its life cycle, its rules, and every fault.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::eventually;
 use super::listener::{Heard, Listener};
 use super::twitch::{BOT, RAT, Rig};
 
-/// Returns a rig, the bot's token and a socket that is told when [`RAT`] goes live or ends.
+/// Returns a rig, the bot's token and a socket subscribed to the start and end of [`RAT`]'s streams.
 async fn subscribed() -> (Rig, String, Listener) {
     let rig = Rig::start().await;
     let token = rig.token(BOT, &["user:bot", "user:read:chat"]);
@@ -25,7 +25,7 @@ fn kind(message: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn the_welcome_tells_the_session_and_its_keepalive() {
+async fn welcome_contains_session_and_keepalive_timeout() {
     let rig = Rig::start().await;
     let url = rig.twitch().urls().eventsub_ws;
     for (query, seconds) in [
@@ -110,7 +110,7 @@ async fn a_client_that_does_not_answer_pings_is_closed() {
     rig.twitch()
         .eventsub_knobs(|knobs| knobs.pong_timeout_ms = Some(30));
     rig.sim.clock.advance(10_000);
-    // Not reading, the client does not see the ping.
+    // A client that does not read does not receive the ping.
     let status = async || {
         let (_, body) = rig.get(&token, "/eventsub/subscriptions").await;
         body["data"][0]["status"].as_str().unwrap().to_owned()
@@ -134,7 +134,7 @@ async fn a_client_that_answers_pings_stays() {
 }
 
 #[tokio::test]
-async fn streams_are_told_when_they_start_and_end() {
+async fn stream_start_and_end_are_sent_as_events() {
     let (rig, _, mut listener) = subscribed().await;
     let stream = rig.twitch().go_live(RAT).unwrap();
     let online = listener.message().await;
@@ -190,7 +190,7 @@ async fn every_close_code_can_be_had() {
 }
 
 #[tokio::test]
-async fn a_socket_can_be_reset_or_fall_silent() {
+async fn socket_can_be_reset_or_frozen() {
     let (rig, _, mut listener) = subscribed().await;
     rig.order("socket", &json!({"act": "reset"})).await;
     assert_eq!(listener.end().await, Heard::Lost);
@@ -218,7 +218,7 @@ async fn odd_frames_can_be_sent() {
 }
 
 #[tokio::test]
-async fn a_handover_moves_subscriptions_and_the_old_socket_hears_until_then() {
+async fn reconnect_moves_subscriptions_only_after_the_new_welcome() {
     for same_id in [false, true] {
         let (rig, token, mut old) = subscribed().await;
         rig.order("reconnect", &json!({"how": {"same_id": same_id}}))
@@ -283,7 +283,7 @@ async fn who_does_not_move_in_time_is_closed() {
 }
 
 #[tokio::test]
-async fn closing_the_old_socket_before_the_welcome_spoils_the_handover() {
+async fn closing_old_socket_before_welcome_invalidates_reconnect() {
     let (rig, _, mut old) = subscribed().await;
     rig.order("reconnect", &json!({})).await;
     let order = old.message().await;
@@ -315,7 +315,7 @@ async fn an_old_socket_left_open_is_closed_after_the_handover() {
 }
 
 #[tokio::test]
-async fn a_dead_reconnect_address_is_refused() {
+async fn unreachable_reconnect_url_refuses_connections() {
     let (rig, _, mut old) = subscribed().await;
     rig.order("reconnect", &json!({"how": {"dead_url": true}})).await;
     let order = old.message().await;
@@ -334,6 +334,12 @@ async fn the_platform_can_go_down_with_its_sockets() {
             .is_err()
     })
     .await;
+    // Linux reserves the port, so that no other process answers in place of the platform.
+    if cfg!(target_os = "linux") {
+        let address = rig.twitch().http().trim_start_matches("http://").parse().unwrap();
+        let other = tokio::net::TcpSocket::new_v4().unwrap().bind(address);
+        assert_eq!(other.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    }
     rig.twitch().host().come_up();
     eventually("connecting works again", async || {
         tokio_tungstenite::connect_async(rig.twitch().urls().eventsub_ws)

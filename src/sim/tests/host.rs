@@ -1,4 +1,4 @@
-//! What every simulated platform can do: faults of each kind, the journal, the clock, outages, a clean end.
+//! Features of every simulated platform: faults of each kind, the journal, the clock, outages, a clean shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{client, eventually};
 use crate::clock::{Chance, Clock, SystemClock};
+use crate::sim::control;
 use crate::sim::{Fault, FaultBody, Host, Server, SimClock, WireFault};
 
 struct Rig {
@@ -36,7 +37,11 @@ impl Rig {
             );
         let host = Host::new(SimClock::new(Arc::new(SystemClock)), Chance::seeded(7));
         let server = host
-            .serve("127.0.0.1:0".parse().unwrap(), platform, Router::new())
+            .serve(
+                "127.0.0.1:0".parse().unwrap(),
+                platform,
+                control::routes(host.clone()),
+            )
             .await
             .unwrap();
         Self {
@@ -99,7 +104,7 @@ async fn a_false_answer_is_given_as_often_as_planned_over_http() {
 }
 
 #[tokio::test]
-async fn a_control_that_cannot_be_read_says_why() {
+async fn invalid_control_request_is_rejected_with_reason() {
     let rig = Rig::start().await;
     let refused = rig.control("/__sim/faults", &json!({"pathh": "/"})).await;
     assert_eq!(refused.status().as_u16(), 400);
@@ -151,7 +156,7 @@ async fn an_answer_can_be_late_but_true() {
 #[tokio::test]
 async fn connections_fail_in_each_way() {
     let rig = Rig::start().await;
-    // Only where nothing else can end it may a timeout be short: a busy machine takes its time to answer.
+    // A short timeout is safe only where it is the only possible result: a loaded machine may respond slowly.
     let commit_within = |patience| rig.http.post(rig.url("/api/commit")).timeout(patience).send();
     let commit = || commit_within(Duration::from_secs(60));
 
@@ -177,7 +182,7 @@ async fn connections_fail_in_each_way() {
 }
 
 #[tokio::test]
-async fn the_journal_counts_what_was_asked_and_forgets_on_request() {
+async fn journal_counts_requests_and_can_be_cleared() {
     let rig = Rig::start().await;
     for _ in 0..3 {
         rig.get("/api/list?user_id=1&user_id=2&token=secret")
@@ -216,7 +221,7 @@ async fn the_date_header_follows_the_simulated_clock_and_its_skew() {
 }
 
 #[tokio::test]
-async fn an_outage_refuses_connections_and_ends_by_the_simulated_clock() {
+async fn outage_refuses_connections_until_simulated_time_passes() {
     let rig = Rig::start().await;
     rig.get("/api/list").await.unwrap();
     assert_eq!(

@@ -1,6 +1,6 @@
-//! The simulated Kick as its clients see it.
+//! The simulated Kick as seen by its clients.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use axum::extract::State;
@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{client, eventually};
@@ -226,7 +227,7 @@ async fn tokens_live_and_die_by_the_rules() {
 }
 
 #[tokio::test]
-async fn a_person_agrees_in_the_browser_and_proof_of_possession_is_checked() {
+async fn authorization_code_flow_verifies_pkce() {
     let rig = Rig::start().await;
     rig.kick().knobs(|knobs| knobs.consent = Some(ADA));
     // The verifier and challenge of RFC 7636, appendix B.
@@ -268,7 +269,7 @@ type Received = Arc<Mutex<Vec<(HeaderMap, String)>>>;
 async fn receiver(rig: &Rig, status: StatusCode) -> (Received, tokio_util::task::AbortOnDropHandle<()>) {
     let received = Received::default();
     let take = async move |State(received): State<Received>, headers: HeaderMap, body: String| {
-        received.lock().unwrap().push((headers, body));
+        received.lock().push((headers, body));
         status
     };
     let app = axum::Router::new()
@@ -302,7 +303,7 @@ async fn deliveries_are_signed_over_id_time_and_body() {
     assert_eq!(subscribe(&rig, &rig.app, wanted).await.0, 200);
     let started_at = rig.kick().go_live(ADA).unwrap();
     rig.kick().chat(ADA, &KickChatSpec::default());
-    eventually("two deliveries", async || received.lock().unwrap().len() == 2).await;
+    eventually("two deliveries", async || received.lock().len() == 2).await;
     let pem = rig.get("", "/public/v1/public-key").await.1["data"]["public_key"].clone();
     let text: String = pem
         .as_str()
@@ -311,7 +312,7 @@ async fn deliveries_are_signed_over_id_time_and_body() {
         .filter(|line| !line.starts_with('-'))
         .collect();
     let key = STANDARD.decode(text).unwrap();
-    for (headers, body) in received.lock().unwrap().iter() {
+    for (headers, body) in received.lock().iter() {
         let header = |name: &str| headers[name].to_str().unwrap().to_owned();
         let message = format!(
             "{}.{}.{body}",
@@ -324,7 +325,7 @@ async fn deliveries_are_signed_over_id_time_and_body() {
             .unwrap();
         assert_eq!(header("Kick-Event-Version"), "1");
     }
-    let body: Value = serde_json::from_str(&received.lock().unwrap()[0].1).unwrap();
+    let body: Value = serde_json::from_str(&received.lock()[0].1).unwrap();
     assert_eq!(
         (&body["is_live"], &body["started_at"]),
         (&json!(true), &json!(started_at))
@@ -349,7 +350,7 @@ async fn subscriptions_have_their_limits_and_errors() {
     assert_eq!(status, 200);
     assert_eq!(
         (&body["data"][0]["error"], &body["data"][1]["error"]),
-        (&json!(""), &json!("not for you"))
+        (&Value::Null, &json!("not for you"))
     );
     let (status, body) = subscribe(&rig, &rig.app, wish(Some(7), &["chat.message.sent"])).await;
     assert_eq!(
@@ -417,7 +418,7 @@ async fn limits_come_with_and_without_a_wait() {
 }
 
 #[tokio::test]
-async fn controls_work_over_http_and_tell_what_is_wrong() {
+async fn controls_work_over_http_and_report_errors() {
     let rig = Rig::start().await;
     assert_eq!(
         rig.order("channel", json!({"id": 9, "slug": "nine"})).await.0,

@@ -10,7 +10,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::twitch::{RAT, Rig};
 
-/// How a socket ended or what came over it.
+/// A message of a socket, or how it ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Heard {
     Message(Value),
@@ -41,7 +41,7 @@ impl Listener {
         listener
     }
 
-    /// Connects without waiting for anything.
+    /// Connects without waiting for a message.
     pub(super) async fn dial(url: &str) -> Self {
         let (socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
         Self {
@@ -51,7 +51,7 @@ impl Listener {
         }
     }
 
-    /// Waits for whatever comes next, pings aside.
+    /// Waits for the next message or the end, ignoring pings.
     pub(super) async fn hear(&mut self) -> Heard {
         let heard = async {
             loop {
@@ -104,7 +104,7 @@ impl Listener {
         }
     }
 
-    /// Returns whether nothing but pings comes for `time`.
+    /// Returns whether nothing except pings is received for `time`.
     pub(super) async fn silent_for(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.hear()).await.is_err()
     }
@@ -118,7 +118,7 @@ impl Listener {
         while let Some(Ok(_)) = self.socket.next().await {}
     }
 
-    /// Asks for a subscription about [`RAT`] over this socket.
+    /// Requests a subscription about [`RAT`] over this socket.
     pub(super) async fn subscribe(&self, rig: &Rig, token: &str, kind: &str) -> (u16, Value) {
         self.subscribe_to(rig, token, kind, &json!({"broadcaster_user_id": RAT}))
             .await

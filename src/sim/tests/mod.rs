@@ -1,6 +1,7 @@
-//! The simulator as its clients see it: over real sockets, with clients that share nothing with it.
+//! The simulator as seen by its clients: over real sockets, with clients that share no code with it.
 
 mod demo;
+mod directory;
 mod discord;
 mod eventsub_events;
 mod eventsub_rest;
@@ -14,7 +15,7 @@ mod twitch_oauth;
 
 use std::time::Duration;
 
-/// Returns a client that talks to loopback only.
+/// Returns a client that connects to loopback only.
 #[expect(
     clippy::disallowed_methods,
     reason = "the simulator is tested from outside, not with our own HTTP layer"

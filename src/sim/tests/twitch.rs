@@ -9,7 +9,7 @@ use crate::sim::{Sim, SimOptions, TwitchSim};
 
 /// The bot's user id.
 pub(super) const BOT: &str = "900100";
-/// A channel of somebody else.
+/// A channel of another user.
 pub(super) const RAT: &str = "900200";
 
 /// A Twitch with one confidential (`app`, secret `hush`) and one public application (`pub`), a bot and a channel.
@@ -92,7 +92,7 @@ impl Rig {
         answer(self.http.get(url).header("Authorization", authorization)).await
     }
 
-    /// Gives a control order over HTTP.
+    /// Sends a control order over HTTP.
     pub(super) async fn order(&self, order: &str, fields: &Value) -> (u16, Value) {
         answer(
             self.http

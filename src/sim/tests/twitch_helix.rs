@@ -1,4 +1,4 @@
-//! Helix as simulated: what it answers, to whom, and how it misleads when told to.
+//! Simulated Helix: its responses to each kind of caller, and its deviating behavior when configured.
 
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ async fn the_gate_refuses_what_it_cannot_attribute() {
 }
 
 #[tokio::test]
-async fn users_are_found_by_id_login_or_token_and_unknown_ones_left_out() {
+async fn users_are_found_by_id_login_or_token_and_unknown_omitted() {
     let rig = Rig::start().await;
     let (token, app) = (rig.token(BOT, &["user:read:email"]), rig.app_token());
     let (_, own) = rig.get(&token, "/users").await;
@@ -110,7 +110,7 @@ async fn a_hundred_ids_without_first_show_only_twenty_streams() {
 }
 
 #[tokio::test]
-async fn a_stream_looks_as_documented_and_as_told() {
+async fn stream_matches_documentation_and_configuration() {
     let rig = Rig::start().await;
     let app = rig.app_token();
     let up = json!({"id": RAT, "stream_id": "40900001", "started_at": "2026-05-01T18:00:07Z", "viewers": 37,
@@ -180,7 +180,7 @@ async fn polls_lag_flap_and_recover() {
 }
 
 #[tokio::test]
-async fn channels_are_told_live_or_not_and_once_each() {
+async fn channels_are_listed_once_each_even_when_offline() {
     let rig = Rig::start().await;
     let app = rig.app_token();
     let (_, shown) = rig
@@ -295,7 +295,7 @@ async fn lists_of_members_need_the_broadcaster_s_own_token() {
 }
 
 #[tokio::test]
-async fn a_subscription_is_told_and_its_absence_is_404() {
+async fn subscription_is_returned_and_its_absence_is_404() {
     let rig = Rig::start().await;
     let token = rig.token(BOT, &["user:read:subscriptions"]);
     let path = format!("/subscriptions/user?broadcaster_id={RAT}&user_id={BOT}");
@@ -350,7 +350,7 @@ async fn chatters_are_for_moderators() {
 }
 
 #[tokio::test]
-async fn grants_are_told_to_the_application_itself() {
+async fn user_authorizations_are_listed_for_app_tokens_only() {
     let rig = Rig::start().await;
     let (app, token) = (rig.app_token(), rig.token(RAT, &["channel:bot"]));
     let path = format!("/authorization/users?user_id={RAT}&user_id={BOT}");
@@ -369,7 +369,7 @@ async fn grants_are_told_to_the_application_itself() {
 }
 
 #[tokio::test]
-async fn the_budget_is_told_in_headers_and_enforced() {
+async fn rate_limit_is_sent_in_headers_and_enforced() {
     let rig = Rig::start().await;
     rig.twitch().knobs(|knobs| knobs.bucket = Some(3));
     let (token, app) = (rig.token(BOT, &[]), rig.app_token());

@@ -1,8 +1,8 @@
-//! `id.twitch.tv` as simulated: every kind of token from birth to death.
+//! Simulated `id.twitch.tv`: the life cycle of every kind of token.
 
 use serde_json::{Value, json};
 
-use super::twitch::{BOT, RAT, Rig, oauth_error};
+use super::twitch::{BOT, RAT, Rig, answer, oauth_error};
 
 fn refresh_form<'a>(client: &'a str, token: &'a str) -> Vec<(&'a str, &'a str)> {
     let mut form = vec![
@@ -17,7 +17,7 @@ fn refresh_form<'a>(client: &'a str, token: &'a str) -> Vec<(&'a str, &'a str)> 
 }
 
 #[tokio::test]
-async fn validate_tells_user_tokens_app_tokens_and_everything_else_apart() {
+async fn validate_distinguishes_user_app_and_invalid_tokens() {
     let rig = Rig::start().await;
     let (user, app) = (rig.token(BOT, &["user:bot"]), rig.app_token());
     for scheme in ["OAuth", "Bearer"] {
@@ -262,5 +262,31 @@ async fn a_user_who_disconnects_ends_every_token() {
         rig.oauth("/token", &refresh_form("app", &pair.refresh.unwrap()))
             .await,
         oauth_error(400, "Invalid refresh token")
+    );
+}
+
+#[tokio::test]
+async fn mock_mode_addresses_answer_like_the_real_ones() {
+    let rig = Rig::start().await;
+    let base = rig.twitch().http();
+    let query =
+        format!("client_id=app&client_secret=hush&grant_type=user_token&user_id={BOT}&scope=user:bot");
+    let (status, token) = answer(rig.http.post(format!("{base}/auth/authorize?{query}"))).await;
+    assert_eq!((status, &token["scope"]), (200, &json!(["user:bot"])));
+    let access = token["access_token"].as_str().unwrap();
+    let get = |path: &str| {
+        let request = rig.http.get(format!("{base}{path}"));
+        answer(request.bearer_auth(access).header("Client-Id", "app"))
+    };
+    assert_eq!(get("/auth/validate").await.1["user_id"], json!(BOT));
+    assert_eq!(get("/mock/users").await.1["data"][0]["id"], json!(BOT));
+    let (status, listed) = get("/eventsub/subscriptions").await;
+    assert_eq!((status, &listed["total"]), (200, &json!(0)));
+    let wrong = query.replace("hush", "hash");
+    assert_eq!(
+        answer(rig.http.post(format!("{base}/auth/authorize?{wrong}")))
+            .await
+            .0,
+        403
     );
 }

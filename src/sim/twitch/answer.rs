@@ -1,4 +1,4 @@
-//! What goes in and out of an endpoint: query parameters, pages, refusals in Twitch's shapes.
+//! Input and output of an endpoint: query parameters, pages, refusals in Twitch's formats.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -64,7 +64,7 @@ impl Query {
         Self(url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
     }
 
-    /// Adds the parameters of `raw` behind those already known.
+    /// Adds the parameters of `raw` after the existing ones.
     pub(super) fn and(mut self, raw: &str) -> Self {
         self.0
             .extend(url::form_urlencoded::parse(raw.as_bytes()).into_owned());
@@ -114,7 +114,7 @@ impl Query {
         Ok(values)
     }
 
-    /// Returns the size of the page asked for, `default` when not given.
+    /// Returns the requested page size, `default` when not given.
     pub(super) fn first(&self, default: usize, most: usize) -> Result<usize, Refusal> {
         let Some(text) = self.get("first") else {
             return Ok(default);
@@ -129,12 +129,12 @@ impl Query {
     }
 }
 
-/// Refuses a parameter that cannot be read.
+/// Refuses a parameter that cannot be parsed.
 pub(super) fn malformed(name: &str, reason: &str) -> Refusal {
     Refusal::new(400, format!("The parameter \"{name}\" was malformed: {reason}"))
 }
 
-/// Cuts `items` to the page that the `after`, `before` and `first` of `query` ask for.
+/// Returns the page of `items` that `after`, `before` and `first` of `query` select.
 ///
 /// Returns the page and its `pagination` object, which is empty on the last page.
 pub(super) fn page<T>(
@@ -160,7 +160,7 @@ pub(super) fn page<T>(
     Ok((page, pagination))
 }
 
-/// Cursors are opaque to clients; ours hide the index of the first item of the next page.
+/// Cursors are opaque to clients; here they encode the index of the first item of the next page.
 fn cursor(position: usize) -> String {
     URL_SAFE_NO_PAD.encode(format!("{{\"b\":null,\"a\":{{\"Offset\":{position}}}}}"))
 }

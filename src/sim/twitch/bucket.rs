@@ -1,10 +1,10 @@
-//! Helix's request budget: a bucket of points per application, or per application and user, refilled all the time.
+//! Helix's rate limit: a bucket of points per application, or per application and user, refilled continuously.
 
 use std::collections::HashMap;
 
 use crate::core::time::Timestamp;
 
-/// Points in a full bucket, and points refilled in a minute, unless a knob says otherwise.
+/// Points in a full bucket, and points refilled per minute, unless changed by a knob.
 pub(super) const USUAL: u32 = 800;
 
 /// All buckets, by application and (for user tokens) user.
@@ -17,14 +17,14 @@ struct Bucket {
     at: Timestamp,
 }
 
-/// How a bucket stands after a request.
+/// State of a bucket after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
     pub(super) limit: u32,
     pub(super) remaining: u32,
     /// Milliseconds until the bucket is full again.
     pub(super) full_in_ms: i64,
-    /// Whether the request was within the budget.
+    /// Whether the request was within the limit.
     pub(super) granted: bool,
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn eight_hundred_calls_are_granted_then_refused_until_points_flow_back() {
+    fn bucket_allows_800_calls_then_refills_over_time() {
         let mut buckets = Buckets::default();
         let now = Timestamp::EPOCH;
         for used in 1..=USUAL {

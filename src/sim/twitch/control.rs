@@ -1,4 +1,4 @@
-//! The controls below `/__sim/twitch/`: one order a request, its fields as JSON.
+//! The controls below `/__sim/twitch/`: one order per request, its fields as JSON.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -7,11 +7,13 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{
-    ChannelSpec, ChatSpec, DeviceState, EndSpec, Reconnect, Role, SocketAct, StreamSpec, TokenPair,
-    TokenSpec, TwitchSim,
-};
-use crate::sim::control::{self, Failure, Rejected};
+use super::devices::DeviceState;
+use super::eventsub::{ChatSpec, ModerationSpec, Reconnect, SocketAct};
+use super::handle::{EndSpec, TwitchSim};
+use super::members::Role;
+use super::tokens::{TokenPair, TokenSpec};
+use super::world::{ChannelSpec, StreamSpec};
+use crate::sim::orders::{self, Failure, Rejected};
 
 /// Returns the routes of the controls.
 pub(super) fn routes(twitch: TwitchSim) -> Router {
@@ -35,17 +37,17 @@ async fn obey(
     Path(order): Path<String>,
     fields: Result<Json<Map<String, Value>>, Rejected>,
 ) -> Response {
-    control::obey(fields, |fields| carry_out(&twitch, &order, Value::Object(fields)))
+    orders::obey(fields, |fields| carry_out(&twitch, &order, Value::Object(fields)))
 }
 
-/// Fields of orders that name one channel and perhaps more.
+/// Fields of orders for one channel.
 struct Of<T> {
     id: String,
     rest: T,
 }
 
 impl<T: for<'de> Deserialize<'de>> Of<T> {
-    /// Takes the channel's `id` out of the fields and reads the others, none of which may be unknown.
+    /// Removes the channel's `id` from the fields and parses the others, none of which may be unknown.
     fn read(mut fields: Value) -> Result<Self, Failure> {
         let id = fields.as_object_mut().and_then(|fields| fields.remove("id"));
         let id = id.and_then(|id| id.as_str().map(str::to_owned));
@@ -177,7 +179,7 @@ fn read<T: for<'de> Deserialize<'de>>(fields: Value) -> Result<T, Failure> {
     serde_json::from_value(fields).map_err(|error| (400, error.to_string()))
 }
 
-/// Answers `value`, or 404 when there was nothing of that name.
+/// Answers `value`, or 404 when there is nothing of that name.
 fn or_missing<T>(found: Option<T>, value: impl FnOnce(T) -> Value) -> Result<Value, Failure> {
     found
         .map(value)
@@ -188,7 +190,7 @@ fn token_json(pair: &TokenPair) -> Value {
     json!({"access_token": pair.access, "refresh_token": pair.refresh, "expires_in": pair.expires_in})
 }
 
-fn carry_out(twitch: &TwitchSim, order: &str, fields: Value) -> Result<Value, Failure> {
+pub(super) fn carry_out(twitch: &TwitchSim, order: &str, fields: Value) -> Result<Value, Failure> {
     let done = Ok(Value::Null);
     match order {
         "channel" => {
@@ -256,7 +258,7 @@ fn turn<T: Serialize + for<'de> Deserialize<'de>>(knobs: &mut T, fields: &Value)
     Ok(all)
 }
 
-/// The orders about sockets, subscriptions and chat.
+/// Executes the orders about sockets, subscriptions and chat.
 fn carry_out_eventsub(twitch: &TwitchSim, order: &str, fields: Value) -> Result<Value, Failure> {
     let counted = |count: usize| Ok(json!({"count": count}));
     match order {
@@ -286,6 +288,10 @@ fn carry_out_eventsub(twitch: &TwitchSim, order: &str, fields: Value) -> Result<
             let (key, value) = order.condition;
             counted(twitch.emit(&order.r#type, &key, &value, &order.event))
         }
+        "moderate" => {
+            let of = Of::<ModerationSpec>::read(fields)?;
+            counted(twitch.moderate(&of.id, &of.rest).map_err(|error| (400, error))?)
+        }
         "chat" => {
             let of = Of::<ChatSpec>::read(fields)?;
             if of.rest.every_ms > 0 {
@@ -298,7 +304,7 @@ fn carry_out_eventsub(twitch: &TwitchSim, order: &str, fields: Value) -> Result<
     }
 }
 
-/// The orders about applications, tokens and consents.
+/// Executes the orders about applications, tokens and consents.
 fn carry_out_auth(twitch: &TwitchSim, order: &str, fields: Value) -> Result<Value, Failure> {
     match order {
         "client" => {
@@ -334,7 +340,7 @@ fn carry_out_auth(twitch: &TwitchSim, order: &str, fields: Value) -> Result<Valu
             let consent: Consent = read(fields)?;
             let state = match consent.state.as_str() {
                 "granted" => DeviceState::Granted(consent.user_id),
-                // What Twitch answers after a decline is not documented; this is its one terminal message.
+                // Twitch does not document its response after a decline; this is its one terminal message.
                 "denied" if consent.message.is_empty() => {
                     DeviceState::Denied("invalid device code".to_owned())
                 }

@@ -1,17 +1,20 @@
-//! A small invented Twitch in which every source is in a different state, for `--demo` and first tries.
+//! A small fictional Twitch in which every source is in a different state, for `--demo` and first tries.
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::super::host::own;
-use super::{ChannelSpec, Role, StreamSpec, TokenSpec, TwitchSim};
+use super::handle::TwitchSim;
+use super::members::Role;
+use super::tokens::TokenSpec;
+use super::world::{ChannelSpec, StreamSpec};
 use crate::core::time::Timestamp;
+use crate::sim::host::own;
 
 /// The application, a confidential client.
 const CLIENT_ID: &str = "democlient0bitbrat0simulator00";
 const CLIENT_SECRET: &str = "demosecret0bitbrat0simulator00";
 /// The bot's user id.
 const BOT: &str = "777100";
-/// The scopes that a bot should have to know as much as possible.
+/// The scopes that a bot should have for complete probes.
 const BOT_SCOPES: [&str; 6] = [
     "user:read:chat",
     "user:write:chat",
@@ -27,7 +30,7 @@ const BROADCASTER_SCOPES: [&str; 4] = [
     "channel:read:editors",
 ];
 
-/// Live, the bot watches over nothing in particular, and many are watching.
+/// Live with many viewers; the bot has no role there.
 pub const CROWDED: &str = "777001";
 /// Offline; the bot is moderator there.
 pub const OFFLINE: &str = "777002";
@@ -35,15 +38,15 @@ pub const OFFLINE: &str = "777002";
 pub const JUST_LIVE: &str = "777003";
 /// Live; the bot is moderator.
 pub const MODERATED: &str = "777004";
-/// Live; the bot is VIP, which only the broadcaster's own token can tell. [`start_timeline`] ends its stream.
+/// Live; the bot is VIP, which only the broadcaster's own token shows. [`start_timeline`] ends its stream.
 pub const VIP: &str = "777005";
-/// Offline at first, and the bot is nothing there. [`start_timeline`] lets it go live.
+/// Offline at first, and the bot has no role there. [`start_timeline`] makes it go live.
 pub const PLAIN: &str = "777006";
-/// Live; its display name is not its login.
+/// Live; its display name differs from its login.
 pub const RENAMED: &str = "777007";
 /// The broadcaster's token has expired but can be refreshed.
 pub const EXPIRED: &str = "777008";
-/// The broadcaster has disconnected the application: token and refresh token are dead.
+/// The broadcaster has disconnected the application: token and refresh token are revoked.
 pub const REVOKED: &str = "777009";
 /// No such channel.
 pub const MISSING: &str = "777010";
@@ -51,7 +54,7 @@ pub const MISSING: &str = "777010";
 /// A token as an operator would have stored it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DemoToken {
-    /// Whose it is.
+    /// The user that it belongs to.
     pub user_id: String,
     /// The access token.
     pub access: String,
@@ -61,11 +64,11 @@ pub struct DemoToken {
     pub scopes: Vec<String>,
     /// When it was obtained.
     pub obtained_at: Timestamp,
-    /// Seconds that it was good for when it was obtained.
+    /// Its lifetime in seconds when it was obtained.
     pub expires_in: i64,
 }
 
-/// A stream that pushed events know of and polls do not.
+/// A stream that pushed events show and polls do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnpolledStream {
     /// The channel.
@@ -76,7 +79,7 @@ pub struct UnpolledStream {
     pub started_at: Timestamp,
 }
 
-/// What a client needs to know of the demo world.
+/// Data about the demo world that a client needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DemoWorld {
     /// The application's id.
@@ -87,7 +90,7 @@ pub struct DemoWorld {
     pub bot: DemoToken,
     /// Broadcasters' tokens.
     pub broadcasters: Vec<DemoToken>,
-    /// The ids of all sources, the one that does not exist included.
+    /// The ids of all sources, including the one that does not exist.
     pub sources: Vec<String>,
     /// The stream that has just begun.
     pub just_live: UnpolledStream,
@@ -246,7 +249,7 @@ fn channel(id: &str, login: &str, name: &str, title: &str, game: &str) -> Channe
     }
 }
 
-/// Hands out a token with a readable text of the usual length, so that it is easily told from a real one.
+/// Issues a token with a readable text of the usual length, so that it is easily distinguished from a real one.
 fn issue(
     twitch: &TwitchSim,
     user_id: &str,
@@ -278,8 +281,8 @@ fn issue(
     }
 }
 
-/// Sets the demo world in motion: [`PLAIN`] goes live after eight simulated seconds, [`VIP`] ends after fourteen: of both the
-/// bot may hear by push, so that a daemon shows it at once.
+/// Starts the timeline of the demo world: [`PLAIN`] goes live after eight simulated seconds, [`VIP`] ends after fourteen. The bot
+/// may subscribe to events of both, so that a daemon shows the changes at once.
 ///
 /// It stops when the handle is dropped.
 pub fn start_timeline(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
@@ -289,13 +292,13 @@ pub fn start_timeline(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
     })
 }
 
-/// As [`start_timeline`], once somebody has looked at the streams and hears of both by push: on a slow machine a daemon takes
-/// its time to begin, and what moves before is no news to it. After a simulated minute nobody is waited for any more.
+/// Like [`start_timeline`], but waits until the streams were polled and both have subscriptions: on a slow machine a daemon
+/// starts slowly, and an earlier change would be no transition for it. After one simulated minute it starts anyway.
 pub fn start_timeline_for_listeners(twitch: &TwitchSim) -> AbortOnDropHandle<()> {
     let twitch = twitch.clone();
     own(async move {
         for _ in 0..60 * 4 {
-            if is_attended(&twitch) {
+            if is_monitored(&twitch) {
                 break;
             }
             twitch.clock().sleep(250).await;
@@ -317,7 +320,7 @@ async fn move_on(twitch: &TwitchSim) {
     twitch.end_stream(VIP);
 }
 
-fn is_attended(twitch: &TwitchSim) -> bool {
+fn is_monitored(twitch: &TwitchSim) -> bool {
     let state = twitch.eventsub_state();
     let hears = |kind: &str, channel: &str| {
         let mut subscriptions = state["subscriptions"].as_array().into_iter().flatten();

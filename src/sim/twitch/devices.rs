@@ -1,4 +1,4 @@
-//! Consents on their way: device codes waiting for a user, and authorization codes waiting for their exchange.
+//! Pending consents: device codes waiting for a user, and authorization codes waiting for their exchange.
 
 use std::collections::HashMap;
 
@@ -25,16 +25,16 @@ struct Device {
     state: DeviceState,
 }
 
-/// What the user has done about a device code.
+/// The user's decision about a device code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceState {
-    /// Nothing yet.
+    /// No decision yet.
     Pending,
     /// This user agreed.
     Granted(String),
     /// The user declined; polls are answered with this message (Twitch documents none).
     Denied(String),
-    /// Its time is over.
+    /// It has expired.
     Expired,
 }
 
@@ -114,14 +114,14 @@ impl Devices {
         }
     }
 
-    /// Hands out an authorization code.
+    /// Issues an authorization code.
     pub(super) fn issue_code(&mut self, code: Code, chance: &Chance) -> String {
         let text = random_text(30, chance);
         self.codes.insert(text.clone(), code);
         text
     }
 
-    /// Takes an authorization code, which works once.
+    /// Consumes an authorization code, which works once.
     pub(super) fn take_code(&mut self, text: &str) -> Option<Code> {
         self.codes.remove(text)
     }

@@ -1,4 +1,4 @@
-//! The gate of `api.twitch.tv/helix`: who asks, with which scopes, within which budget.
+//! Access checks of `api.twitch.tv/helix`: the caller, the scopes, the rate limit.
 
 use std::sync::Arc;
 
@@ -6,118 +6,52 @@ use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, on};
+use axum::routing::{MethodRouter, on};
 use axum::{Json, routing::MethodFilter};
 use serde_json::{Value, json};
 
 use super::answer::{Query, Refusal};
 use super::bucket::{self, Budget};
+use super::call::{Call, Caller, Endpoint};
 use super::eventsub::rest;
+use super::handle::TwitchSim;
 use super::world::World;
-use super::{TwitchSim, lookups, roles};
+use super::{lookups, roles};
 use crate::core::time::Timestamp;
 
-/// Whose token a request carries.
-pub(super) struct Caller {
-    pub(super) client_id: String,
-    /// The user, `None` for an app token.
-    pub(super) user_id: Option<String>,
-    scopes: Vec<String>,
-}
-
-impl Caller {
-    /// Returns the user of the token; app tokens are refused.
-    pub(super) fn user(&self) -> Result<&str, Refusal> {
-        self.user_id
-            .as_deref()
-            .ok_or_else(|| Refusal::new(401, "Missing User OAUTH Token"))
-    }
-
-    pub(super) fn has(&self, scope: &str) -> bool {
-        self.scopes.iter().any(|held| held == scope)
-    }
-
-    /// Demands a user token with one of `scopes` and returns its user.
-    pub(super) fn user_with(&self, scopes: &[&str]) -> Result<&str, Refusal> {
-        let user = self.user()?;
-        if scopes.iter().any(|scope| self.has(scope)) {
-            return Ok(user);
-        }
-        Err(Refusal::new(
-            401,
-            format!("Missing scope: {}", scopes.join(" or ")),
-        ))
-    }
-
-    /// Demands that the id given as `parameter` is the token's own user.
-    pub(super) fn owns(&self, query: &Query, parameter: &str) -> Result<String, Refusal> {
-        let given = query.ids(parameter, 1)?.first().map(|id| (*id).to_owned());
-        let given =
-            given.ok_or_else(|| Refusal::new(400, format!("Missing required parameter \"{parameter}\"")))?;
-        if self.user()? == given {
-            return Ok(given);
-        }
-        let message =
-            format!("The ID in {parameter} must match the user ID found in the request's OAuth token.");
-        Err(Refusal::new(401, message))
-    }
-}
-
-/// A request that passed the gate.
-pub(super) struct Call<'a> {
-    pub(super) world: &'a mut World,
-    pub(super) caller: &'a Caller,
-    pub(super) query: &'a Query,
-    pub(super) body: &'a str,
-    pub(super) now: Timestamp,
-}
-
-/// A status and a body.
-pub(super) type Answer = (StatusCode, Value);
-
-/// What an endpoint comes to.
-pub(super) type Outcome = Result<Answer, Refusal>;
-
-/// What answers one method of one path.
-pub(super) type Endpoint = fn(&mut Call<'_>) -> Outcome;
-
-/// Answers 200 with `data`, its `pagination` and nothing else.
-pub(super) fn listed(data: &[Value], pagination: &Value) -> Answer {
-    (StatusCode::OK, json!({"data": data, "pagination": pagination}))
-}
-
-/// Answers 200 with `data` only.
-pub(super) fn found(data: &[Value]) -> Answer {
-    (StatusCode::OK, json!({"data": data}))
-}
-
-/// Returns the routes below `/helix`.
+/// Returns the routes below `/helix`, and the same with the paths of Twitch's own command line tool: below `/mock`, and EventSub
+/// below the root. Libraries with a mock mode use these addresses.
 pub(super) fn routes(twitch: TwitchSim) -> Router {
-    let read = |endpoint| handle(MethodFilter::GET, endpoint);
-    Router::new()
-        .route("/helix/users", read(lookups::users))
-        .route("/helix/streams", read(lookups::streams))
-        .route("/helix/channels", read(lookups::channels))
-        .route("/helix/moderation/channels", read(roles::moderated_channels))
-        .route("/helix/moderation/moderators", read(roles::moderators))
-        .route("/helix/moderation/banned", read(roles::banned))
-        .route("/helix/channels/vips", read(roles::vips))
-        .route("/helix/channels/editors", read(roles::editors))
-        .route("/helix/subscriptions", read(roles::broadcaster_subscriptions))
-        .route("/helix/subscriptions/user", read(roles::user_subscription))
-        .route("/helix/chat/chatters", read(roles::chatters))
-        .route("/helix/authorization/users", read(roles::authorizations))
-        .route(
-            "/helix/eventsub/subscriptions",
-            read(rest::list)
-                .merge(handle(MethodFilter::POST, rest::create))
-                .merge(handle(MethodFilter::DELETE, rest::delete)),
-        )
-        .route("/helix/{*other}", any(unknown))
-        .with_state(twitch)
+    const READ: [(&str, Endpoint); 12] = [
+        ("users", lookups::users),
+        ("streams", lookups::streams),
+        ("channels", lookups::channels),
+        ("moderation/channels", roles::moderated_channels),
+        ("moderation/moderators", roles::moderators),
+        ("moderation/banned", roles::banned),
+        ("channels/vips", roles::vips),
+        ("channels/editors", roles::editors),
+        ("subscriptions", roles::broadcaster_subscriptions),
+        ("subscriptions/user", roles::user_subscription),
+        ("chat/chatters", roles::chatters),
+        ("authorization/users", roles::authorizations),
+    ];
+    let mut router = Router::new();
+    for base in ["/helix", "/mock"] {
+        for (path, endpoint) in READ {
+            router = router.route(&format!("{base}/{path}"), handle(MethodFilter::GET, endpoint));
+        }
+    }
+    for base in ["/helix", "/mock", ""] {
+        let subscriptions = handle(MethodFilter::GET, rest::list)
+            .merge(handle(MethodFilter::POST, rest::create))
+            .merge(handle(MethodFilter::DELETE, rest::delete));
+        router = router.route(&format!("{base}/eventsub/subscriptions"), subscriptions);
+    }
+    router.with_state(twitch)
 }
 
-/// Puts `endpoint` behind the gate.
+/// Puts `endpoint` behind the access checks.
 pub(super) fn handle(method: MethodFilter, endpoint: Endpoint) -> MethodRouter<TwitchSim> {
     on(
         method,
@@ -129,10 +63,6 @@ pub(super) fn handle(method: MethodFilter, endpoint: Endpoint) -> MethodRouter<T
             answer(&twitch, &headers, &query, &body, endpoint)
         },
     )
-}
-
-async fn unknown() -> Response {
-    Refusal::new(404, "").into_helix()
 }
 
 fn answer(

@@ -1,9 +1,9 @@
-//! What anyone with a token may look up: users, streams, channels.
+//! Data available to any token: users, streams, channels.
 
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, malformed, page};
-use super::helix::{Call, Outcome, found, listed};
+use super::call::{Call, Outcome, found, listed};
 use super::stream::Stream;
 use super::world::User;
 
@@ -63,14 +63,14 @@ pub(super) fn users(call: &mut Call<'_>) -> Outcome {
     Ok(found(&data.collect::<Vec<_>>()))
 }
 
-/// Helix writes whole seconds where nothing needs more.
+/// Helix writes whole seconds where no more precision is needed.
 pub(super) fn second(at: crate::core::time::Timestamp) -> String {
     let text = at.to_string();
     text.split_once('.')
         .map_or(text.clone(), |(whole, _)| format!("{whole}Z"))
 }
 
-/// Get Streams: only what polls show at this moment.
+/// Get Streams: only those that polls currently show.
 pub(super) fn streams(call: &mut Call<'_>) -> Outcome {
     let (query, now) = (call.query, call.now);
     let ids = query.ids("user_id", 100)?;
@@ -80,7 +80,7 @@ pub(super) fn streams(call: &mut Call<'_>) -> Outcome {
     if !matches!(query.get("type"), None | Some("all" | "live")) {
         return Err(malformed("type", "the value must be all or live"));
     }
-    // Read before any channel counts this request as a poll.
+    // Parsed before any channel counts this request as a poll.
     query.first(20, 100)?;
     let mut wanted: Vec<String> = ids.into_iter().map(str::to_owned).collect();
     wanted.extend(

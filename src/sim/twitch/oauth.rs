@@ -7,25 +7,53 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::TwitchSim;
 use super::answer::{Query, Refusal};
 use super::devices::{Code, DEVICE_SECS, DeviceState};
+use super::handle::TwitchSim;
 use super::tokens::{RefreshFailure, TokenPair, TokenSpec};
 use super::world::World;
 use crate::clock::Clock;
 
 type Outcome = Result<Value, Refusal>;
 
-/// Returns the routes below `/oauth2`, and the page at which a user confirms a device code.
+/// Returns the routes below `/oauth2`, the same below `/auth`, which Twitch's own command line tool uses, and the page where
+/// a user confirms a device code.
 pub(super) fn routes(twitch: TwitchSim) -> Router {
-    Router::new()
-        .route("/oauth2/validate", get(validate))
-        .route("/oauth2/token", post(token))
-        .route("/oauth2/device", post(device))
-        .route("/oauth2/revoke", post(revoke))
+    let mut router = Router::new();
+    for base in ["/oauth2", "/auth"] {
+        router = router
+            .route(&format!("{base}/validate"), get(validate))
+            .route(&format!("{base}/token"), post(token))
+            .route(&format!("{base}/device"), post(device))
+            .route(&format!("{base}/revoke"), post(revoke));
+    }
+    router
         .route("/oauth2/authorize", get(authorize))
+        .route("/auth/authorize", get(authorize).post(mock_user_token))
         .route("/activate", get(activate))
         .with_state(twitch)
+}
+
+/// Issues a user token without a browser, as Twitch's own mock server does (`grant_type=user_token`).
+async fn mock_user_token(
+    State(twitch): State<TwitchSim>,
+    RawQuery(query): RawQuery,
+    body: String,
+) -> Response {
+    let form = parameters(query.as_deref(), &body);
+    respond(twitch.with_world(|world, _| {
+        let client = client_id(world, &form)?;
+        check_secret(world, client, &form)?;
+        if form.get("grant_type") != Some("user_token") {
+            return Err(Refusal::new(400, "invalid grant type"));
+        }
+        let user = form.get("user_id").filter(|user| world.user(user).is_some());
+        let user = user
+            .ok_or_else(|| Refusal::new(400, "invalid user id"))?
+            .to_owned();
+        let scopes = scope_list(form.get("scope"));
+        Ok(issue_user_token(&twitch, world, client, user, scopes))
+    }))
 }
 
 fn respond(outcome: Outcome) -> Response {
@@ -52,7 +80,7 @@ async fn validate(State(twitch): State<TwitchSim>, headers: HeaderMap) -> Respon
             .tokens
             .check(text, now)
             .ok_or_else(|| Refusal::new(401, "invalid access token"))?;
-        // Old tokens that never end are told as 0.
+        // Old tokens that never expire are reported as 0.
         let expires_in = token.expires_at.map_or(0, |end| end.millis_since(now) / 1000);
         let Some(user_id) = &token.user_id else {
             return Ok(json!({"client_id": token.client_id, "scopes": null, "expires_in": expires_in}));
@@ -68,7 +96,7 @@ async fn validate(State(twitch): State<TwitchSim>, headers: HeaderMap) -> Respon
     }))
 }
 
-/// Reads parameters from the body and, as Twitch allows too, from the query.
+/// Parses parameters from the body and, as Twitch allows too, from the query.
 fn parameters(query: Option<&str>, body: &str) -> Query {
     Query::parse(body).and(query.unwrap_or_default())
 }
@@ -85,7 +113,7 @@ async fn token(State(twitch): State<TwitchSim>, RawQuery(query): RawQuery, body:
     }))
 }
 
-/// Returns the known application that asks.
+/// Returns the id of the application in the request, if it is registered.
 fn client_id<'a>(world: &World, form: &'a Query) -> Result<&'a str, Refusal> {
     let id = form
         .get("client_id")
@@ -97,7 +125,7 @@ fn client_id<'a>(world: &World, form: &'a Query) -> Result<&'a str, Refusal> {
     }
 }
 
-/// Demands the secret of a confidential client, and none of a public one.
+/// Requires the secret of a confidential client, and none of a public one.
 fn check_secret(world: &World, client_id: &str, form: &Query) -> Result<(), Refusal> {
     let known = world
         .tokens
@@ -242,7 +270,7 @@ async fn activate(State(twitch): State<TwitchSim>, RawQuery(query): RawQuery) ->
         Some(()) => Html("<p>Connected. You can go back to the terminal.</p>").into_response(),
         None => (
             StatusCode::BAD_REQUEST,
-            Html("<p>No such code, or nobody to agree.</p>"),
+            Html("<p>No such code, or no user to authorize it.</p>"),
         )
             .into_response(),
     }
@@ -257,7 +285,10 @@ async fn authorize(State(twitch): State<TwitchSim>, RawQuery(query): RawQuery) -
             .and_then(|text| url::Url::parse(text).ok());
         let mut target = target.ok_or_else(|| Refusal::new(400, "Missing or invalid redirect_uri"))?;
         if query.get("response_type") != Some("code") {
-            return Err(Refusal::new(400, "only response_type=code is simulated"));
+            return Err(Refusal::new(
+                501,
+                "not simulated: a response_type other than code",
+            ));
         }
         let scope = query.get("scope").unwrap_or_default();
         let code = world.knobs.consent.clone().map(|user_id| Code {

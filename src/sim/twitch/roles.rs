@@ -1,12 +1,13 @@
-//! Who is what in a channel: moderators, VIPs, editors, subscribers, chatters, grants, each behind its scope.
+//! Roles in a channel: moderators, VIPs, editors, subscribers, chatters, grants, each with its required scope.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::{Query, Refusal, page};
-use super::helix::{Call, Outcome, found, listed};
+use super::call::{Call, Outcome, found, listed};
 use super::lookups::second;
-use super::world::{Member, Members, World};
+use super::members::{Member, Members};
+use super::world::World;
 
 /// Get Moderated Channels of the token's own user.
 pub(super) fn moderated_channels(call: &mut Call<'_>) -> Outcome {
@@ -29,7 +30,7 @@ pub(super) fn moderated_channels(call: &mut Call<'_>) -> Outcome {
     Ok(listed(&data, &pagination))
 }
 
-/// Lists the members of the token's own channel, all of them or those asked for by `user_id`.
+/// Lists the members of the token's own channel, all of them or those selected by `user_id`.
 fn own_members(call: &Call<'_>, scopes: &[&str], members: fn(&World) -> &Members) -> Outcome {
     call.caller.user_with(scopes)?;
     let channel = call.caller.owns(call.query, "broadcaster_id")?;
@@ -37,22 +38,12 @@ fn own_members(call: &Call<'_>, scopes: &[&str], members: fn(&World) -> &Members
     let all = members(call.world)
         .of(&channel)
         .filter(|(id, _)| asked.is_empty() || asked.contains(&id.as_str()));
-    let shown: Vec<_> = all.map(|(id, _)| named(call.world, "user", id)).collect();
+    let shown: Vec<_> = all.map(|(id, _)| call.world.named("user", id)).collect();
     if asked.is_empty() {
         let (data, pagination) = page(shown, call.query, 20, 100)?;
         return Ok(listed(&data, &pagination));
     }
     Ok(listed(&shown, &json!({})))
-}
-
-/// Returns `{prefix}_id`, `{prefix}_login` and `{prefix}_name` of a user.
-pub(super) fn named(world: &World, prefix: &str, id: &str) -> Value {
-    let mut shown = serde_json::Map::new();
-    let user = world.user(id);
-    shown.insert(format!("{prefix}_id"), json!(id));
-    shown.insert(format!("{prefix}_login"), json!(user.map(|user| &user.login)));
-    shown.insert(format!("{prefix}_name"), json!(user.map(|user| &user.name)));
-    Value::Object(shown)
 }
 
 /// Get Moderators.
@@ -91,15 +82,17 @@ pub(super) fn banned(call: &mut Call<'_>) -> Outcome {
     let banned = banned.filter(|(id, _)| asked.is_empty() || asked.contains(&id.as_str()));
     let shown: Vec<_> = banned
         .map(|(id, member)| {
-            let mut shown = named(call.world, "user", id);
-            for (field, value) in named(call.world, "moderator", &channel)
+            let mut shown = call.world.named("user", id);
+            for (field, value) in call
+                .world
+                .named("moderator", &channel)
                 .as_object()
                 .into_iter()
                 .flatten()
             {
                 shown[field] = value.clone();
             }
-            // Empty for a ban without end.
+            // Empty for a ban without expiry.
             shown["expires_at"] = json!("");
             shown["created_at"] = json!(member.since.map(second));
             shown["reason"] = json!("simulated");
@@ -111,18 +104,18 @@ pub(super) fn banned(call: &mut Call<'_>) -> Outcome {
 }
 
 fn subscription_json(world: &World, channel: &str, member: &Member) -> Value {
-    let mut shown = named(world, "broadcaster", channel);
+    let mut shown = world.named("broadcaster", channel);
     shown["is_gift"] = json!(member.gift);
     shown["tier"] = json!(member.tier);
     if member.gift {
-        for (field, value) in named(world, "gifter", channel).as_object().into_iter().flatten() {
+        for (field, value) in world.named("gifter", channel).as_object().into_iter().flatten() {
             shown[field] = value.clone();
         }
     }
     shown
 }
 
-/// Check User Subscription: 404 means no.
+/// Check User Subscription: 404 means that there is none.
 pub(super) fn user_subscription(call: &mut Call<'_>) -> Outcome {
     call.caller.user_with(&["user:read:subscriptions"])?;
     let channel = call.query.required("broadcaster_id")?;
@@ -149,7 +142,7 @@ pub(super) fn broadcaster_subscriptions(call: &mut Call<'_>) -> Outcome {
     let shown: Vec<_> = chosen
         .map(|(id, member)| {
             let mut shown = subscription_json(call.world, &channel, member);
-            for (field, value) in named(call.world, "user", id).as_object().into_iter().flatten() {
+            for (field, value) in call.world.named("user", id).as_object().into_iter().flatten() {
                 shown[field] = value.clone();
             }
             for field in ["gifter_id", "gifter_login", "gifter_name"] {
@@ -180,7 +173,7 @@ pub(super) fn chatters(call: &mut Call<'_>) -> Outcome {
         .roles
         .chatters
         .of(&channel)
-        .map(|(id, _)| named(call.world, "user", id))
+        .map(|(id, _)| call.world.named("user", id))
         .collect();
     let total = present.len();
     let (data, pagination) = page(present, call.query, 100, 1_000)?;
@@ -198,7 +191,7 @@ pub(super) fn authorizations(call: &mut Call<'_>) -> Outcome {
     let ids = asked_users(call.query)?;
     let shown = ids.into_iter().filter_map(|id| {
         let scopes = call.world.tokens.grant(&call.caller.client_id, id)?;
-        let mut shown = named(call.world, "user", id);
+        let mut shown = call.world.named("user", id);
         shown["scopes"] = json!(scopes);
         Some(shown)
     });

@@ -1,4 +1,4 @@
-//! A channel's stream, and what polls show of it: Twitch's answers are cached, so polls lag behind the truth.
+//! A channel's stream, and what polls show of it: Twitch's responses are cached, so polls lag behind the actual state.
 
 use crate::core::time::Timestamp;
 
@@ -7,20 +7,20 @@ use crate::core::time::Timestamp;
 pub struct Stream {
     /// The stream's id, the same in polls and pushed events.
     pub id: String,
-    /// When it started, as Twitch tells it.
+    /// When it started, as reported by Twitch.
     pub started_at: Timestamp,
-    /// How many watch.
+    /// Number of viewers.
     pub viewers: u64,
     /// `live`, or the documented error value `""`.
     pub kind: String,
 }
 
-/// What there is to see of one channel's streams.
+/// A channel's streams as seen by polls and events.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     now: Option<Stream>,
     shown: Vec<Showing>,
-    /// Polls still to come of which every second one misses the channel.
+    /// Number of following polls of which every second one misses the channel.
     flapping: u32,
 }
 
@@ -33,12 +33,12 @@ struct Showing {
 }
 
 impl Streams {
-    /// Returns the stream that is really running.
+    /// Returns the stream that is actually live.
     pub(super) fn current(&self) -> Option<&Stream> {
         self.now.as_ref()
     }
 
-    /// Returns the running stream to change it.
+    /// Changes the live stream.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Stream)) {
         let Some(stream) = &mut self.now else { return };
         change(stream);
@@ -62,7 +62,7 @@ impl Streams {
         self.now = Some(stream);
     }
 
-    /// Ends the running stream, which polls show for another `lag` milliseconds. Returns it.
+    /// Ends the live stream, which polls show for another `lag` milliseconds. Returns it.
     pub(super) fn end(&mut self, now: Timestamp, lag: i64) -> Option<Stream> {
         if let Some(showing) = self.shown.last_mut() {
             showing.until.get_or_insert(now.plus_millis(lag));

@@ -1,15 +1,15 @@
-//! Who may ask: client applications, their tokens, and the grants behind them, by the rules of `id.twitch.tv`.
+//! Client applications, their tokens, and the grants behind them, by the rules of `id.twitch.tv`.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 
-/// Seconds that a fresh user token lives, about what Twitch gives.
+/// Lifetime of a user token in seconds, similar to Twitch's.
 const USER_TOKEN_SECS: i64 = 14_400;
-/// Seconds that a fresh app token lives.
+/// Lifetime of an app token in seconds.
 const APP_TOKEN_SECS: i64 = 5_000_000;
-/// Milliseconds that a public client's refresh token lives.
+/// Lifetime of a public client's refresh token in milliseconds.
 const PUBLIC_REFRESH_MS: i64 = 30 * 86_400_000;
 
 /// An application registered with Twitch. Without a secret it is a public client.
@@ -18,16 +18,16 @@ pub(super) struct Client {
     pub(super) secret: Option<String>,
 }
 
-/// What an access token stands for.
+/// Data of an access token.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     pub(super) client_id: String,
     /// The user, or `None` for an app token.
     pub(super) user_id: Option<String>,
     pub(super) scopes: Vec<String>,
-    /// When it ends; `None` never.
+    /// When it expires; `None` for never.
     pub(super) expires_at: Option<Timestamp>,
-    /// Whether it was ended early.
+    /// Whether it was revoked.
     revoked: bool,
     refresh: Option<String>,
 }
@@ -48,20 +48,20 @@ struct Refresh {
     revoked: bool,
 }
 
-/// An access token and its refresh token as they are handed out.
+/// An access token and its refresh token as issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenPair {
     /// The access token.
     pub access: String,
     /// The refresh token; app tokens have none.
     pub refresh: Option<String>,
-    /// Seconds until the access token ends.
+    /// Seconds until the access token expires.
     pub expires_in: i64,
     /// The scopes granted.
     pub scopes: Vec<String>,
 }
 
-/// What a new token is to be like.
+/// Description of a token to issue.
 #[derive(Debug, Clone, Default)]
 pub struct TokenSpec {
     /// The application; the world's first one when empty.
@@ -70,7 +70,7 @@ pub struct TokenSpec {
     pub user_id: Option<String>,
     /// The scopes granted.
     pub scopes: Vec<String>,
-    /// Seconds until it ends (negative: already ended); the platform's usual when `None`.
+    /// Seconds until it expires (negative: already expired); the platform's usual lifetime when `None`.
     pub expires_in: Option<i64>,
     /// The access token's text; random when `None`.
     pub access: Option<String>,
@@ -81,9 +81,9 @@ pub struct TokenSpec {
 /// Why a refresh failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RefreshFailure {
-    /// Unknown, ended or revoked.
+    /// Unknown, expired or revoked.
     Invalid,
-    /// A public client's one-time token came a second time: the whole connection of this user must go.
+    /// A public client's one-time token was used a second time: the whole connection of this user is removed.
     SpentTwice { user_id: String },
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Returns what `text` stands for, while it is valid.
+    /// Returns the data of the token `text`, while it is valid.
     pub(super) fn check(&self, text: &str, now: Timestamp) -> Option<&Token> {
         self.access.get(text).filter(|token| token.valid(now))
     }
@@ -110,7 +110,7 @@ impl Tokens {
             .map(Vec::as_slice)
     }
 
-    /// Hands out a token of any kind. A user token also records the user's grant.
+    /// Issues a token of any kind. A user token also records the user's grant.
     pub(super) fn issue(&mut self, spec: TokenSpec, now: Timestamp, chance: &Chance) -> TokenPair {
         let confidential = self
             .clients
@@ -155,8 +155,8 @@ impl Tokens {
         }
     }
 
-    /// Exchanges a refresh token. A public client's is spent by it and takes its access tokens along; a
-    /// confidential client's stays as it is.
+    /// Exchanges a refresh token. A public client's is consumed and its access tokens are revoked; a
+    /// confidential client's stays valid.
     pub(super) fn refresh(
         &mut self,
         client_id: &str,
@@ -203,7 +203,7 @@ impl Tokens {
         Ok(self.issue(spec, now, chance))
     }
 
-    /// Ends an access token by itself; its refresh token goes on working. Returns whether it was valid.
+    /// Revokes a single access token; its refresh token stays valid. Returns whether it was valid.
     pub(super) fn revoke(&mut self, client_id: &str, text: &str, now: Timestamp) -> bool {
         let token = self.access.get_mut(text);
         let Some(token) = token.filter(|token| token.client_id == client_id && token.valid(now)) else {
@@ -213,7 +213,7 @@ impl Tokens {
         true
     }
 
-    /// Lets an access token end now, as if its time were over. Returns whether it was known.
+    /// Makes an access token expire now. Returns whether it existed.
     pub(super) fn expire(&mut self, text: &str, now: Timestamp) -> bool {
         self.access
             .get_mut(text)
@@ -221,7 +221,7 @@ impl Tokens {
             .is_some()
     }
 
-    /// Lets all access tokens of a user end now. Returns how many.
+    /// Makes all access tokens of a user expire now. Returns how many.
     pub(super) fn expire_all_of(&mut self, user_id: &str, now: Timestamp) -> usize {
         let of_user = self
             .access
@@ -230,7 +230,7 @@ impl Tokens {
         of_user.map(|token| token.expires_at = Some(now)).count()
     }
 
-    /// Removes the connection between a user and an application: every token and the grant are gone.
+    /// Removes the connection between a user and an application with every token and the grant.
     pub(super) fn disconnect(&mut self, client_id: &str, user_id: &str) {
         for token in self.access.values_mut() {
             token.revoked |= token.client_id == client_id && token.user_id.as_deref() == Some(user_id);
@@ -251,7 +251,7 @@ impl Tokens {
     }
 }
 
-/// Returns lower-case letters and digits, as Twitch's opaque values are made of.
+/// Returns lowercase letters and digits, as in Twitch's opaque values.
 pub(super) fn random_text(length: usize, chance: &Chance) -> String {
     const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     #[expect(
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_client_spends_its_refresh_token_and_its_old_access_token() {
+    fn public_client_refresh_invalidates_both_old_tokens() {
         let (mut tokens, old, chance) = tokens(None);
         let spent = old.refresh.unwrap();
         let new = tokens.refresh("app", &spent, NOW, &chance).unwrap();

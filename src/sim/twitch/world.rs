@@ -1,26 +1,26 @@
-//! The simulated Twitch itself: users and their channels, roles, streams, and the knobs that make it misbehave.
+//! The state of the simulated Twitch: users and their channels, roles, streams, and the knobs for deviating behavior.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::clock::SimClock;
-use super::Role;
 use super::bucket::Buckets;
 use super::devices::Devices;
-use super::eventsub::EventSub;
+use super::eventsub::state::EventSub;
+use super::members::{Members, Roles};
 use super::stream::{Stream, Streams};
 use super::tokens::Tokens;
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
+use crate::sim::clock::SimClock;
 
-/// Everything that the simulated Twitch knows.
+/// The complete state of the simulated Twitch.
 pub(super) struct World {
     users: HashMap<String, User>,
     logins: HashMap<String, String>,
-    /// Channels that have, or recently had, a stream: what a list of all streams must look at.
+    /// Channels that have, or recently had, a stream: those that a list of all streams must check.
     broadcasting: BTreeSet<String>,
     pub(super) roles: Roles,
     pub(super) tokens: Tokens,
@@ -31,16 +31,16 @@ pub(super) struct World {
     last_stream_id: u64,
 }
 
-/// What a change of a channel comes to.
+/// Effect of a change of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// Title, category or language are new.
+    /// Title, category or language have changed.
     pub(super) about: bool,
-    /// Login or display name are new.
+    /// Login or display name have changed.
     pub(super) name: bool,
 }
 
-/// A user, who always is a channel too.
+/// A user, who always has a channel too.
 pub(super) struct User {
     pub(super) id: String,
     pub(super) login: String,
@@ -55,7 +55,7 @@ pub(super) struct User {
     pub(super) streams: Streams,
 }
 
-/// What is said about a channel when it is added or changed; absent fields stay as they are.
+/// Data about a channel to add or change; absent fields stay as they are.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChannelSpec {
@@ -79,7 +79,7 @@ pub struct ChannelSpec {
     pub tags: Option<Vec<String>>,
 }
 
-/// How a stream starts; absent fields get plausible values.
+/// Properties of a stream when it starts; absent fields get plausible values.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamSpec {
@@ -87,7 +87,7 @@ pub struct StreamSpec {
     pub stream_id: Option<String>,
     /// When it started; now when absent.
     pub started_at: Option<Timestamp>,
-    /// How many watch.
+    /// Number of viewers.
     pub viewers: Option<u64>,
     /// A new title of the channel.
     pub title: Option<String>,
@@ -99,7 +99,7 @@ pub struct StreamSpec {
     pub silent: bool,
 }
 
-/// Ways in which the simulated Twitch departs from its usual behaviour.
+/// Deviations of the simulated Twitch from its usual behavior.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(
@@ -109,108 +109,24 @@ pub struct StreamSpec {
 pub struct Knobs {
     /// Simulated milliseconds until a started stream shows in polls.
     pub poll_lag_up_ms: i64,
-    /// Simulated milliseconds for which an ended stream lingers in polls.
+    /// Simulated milliseconds for which an ended stream is still shown in polls.
     pub poll_lag_down_ms: i64,
     /// The list of moderated channels is cut after its first page and has no cursor.
     pub missing_cursor: bool,
     /// `tags` is null.
     pub null_tags: bool,
-    /// Answers carry fields that nobody has heard of.
+    /// Responses have undocumented fields.
     pub unknown_fields: bool,
-    /// Open enumerations carry values that nobody has heard of.
+    /// Enumerations have undocumented values.
     pub unknown_values: bool,
-    /// Scopes that no token is credited with, whatever it was granted.
+    /// Scopes that no token has, regardless of its grant.
     pub denied_scopes: BTreeSet<String>,
-    /// Answers carry no `Ratelimit-*` headers.
+    /// Responses have no `Ratelimit-*` headers.
     pub no_rate_headers: bool,
     /// Points per minute and bucket; Twitch's 800 when absent.
     pub bucket: Option<u32>,
-    /// The user in whose name consent is given at once in the browser flows; nobody when absent.
+    /// The user whose consent is given at once in the browser flows; none when absent.
     pub consent: Option<String>,
-}
-
-/// Members of channels in one role.
-#[derive(Debug, Default)]
-pub(super) struct Members {
-    by_channel: HashMap<String, BTreeMap<String, Member>>,
-    by_user: HashMap<String, BTreeSet<String>>,
-}
-
-/// What is known of one membership.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) since: Option<Timestamp>,
-    /// `1000`, `2000` or `3000` for subscribers; `lead` for lead moderators.
-    pub(super) tier: String,
-    pub(super) gift: bool,
-}
-
-impl Members {
-    /// Adds a member; returns whether that is news.
-    pub(super) fn add(&mut self, channel: &str, user: &str, member: Member) -> bool {
-        self.by_user
-            .entry(user.to_owned())
-            .or_default()
-            .insert(channel.to_owned());
-        self.by_channel
-            .entry(channel.to_owned())
-            .or_default()
-            .insert(user.to_owned(), member)
-            .is_none()
-    }
-
-    /// Removes a member; returns whether there was one.
-    pub(super) fn remove(&mut self, channel: &str, user: &str) -> bool {
-        if let Some(channels) = self.by_user.get_mut(user) {
-            channels.remove(channel);
-        }
-        self.by_channel
-            .get_mut(channel)
-            .is_some_and(|members| members.remove(user).is_some())
-    }
-
-    pub(super) fn get(&self, channel: &str, user: &str) -> Option<&Member> {
-        self.by_channel.get(channel)?.get(user)
-    }
-
-    pub(super) fn has(&self, channel: &str, user: &str) -> bool {
-        self.get(channel, user).is_some()
-    }
-
-    /// Returns the members of `channel` in order of their ids.
-    pub(super) fn of(&self, channel: &str) -> impl Iterator<Item = (&String, &Member)> {
-        self.by_channel.get(channel).into_iter().flatten()
-    }
-
-    /// Returns the channels that `user` is a member of, in order of their ids.
-    pub(super) fn channels_of(&self, user: &str) -> impl Iterator<Item = &String> {
-        self.by_user.get(user).into_iter().flatten()
-    }
-}
-
-/// Who is what in which channel.
-#[derive(Debug, Default)]
-pub(super) struct Roles {
-    pub(super) moderators: Members,
-    pub(super) vips: Members,
-    pub(super) editors: Members,
-    pub(super) subscribers: Members,
-    pub(super) banned: Members,
-    pub(super) chatters: Members,
-}
-
-impl Roles {
-    /// Returns the members of all channels in `role`.
-    pub(super) fn of(&mut self, role: Role) -> &mut Members {
-        match role {
-            Role::Moderator | Role::LeadModerator => &mut self.moderators,
-            Role::Vip => &mut self.vips,
-            Role::Editor => &mut self.editors,
-            Role::Subscriber => &mut self.subscribers,
-            Role::Banned => &mut self.banned,
-            Role::Chatter => &mut self.chatters,
-        }
-    }
 }
 
 impl World {
@@ -236,6 +152,16 @@ impl World {
 
     pub(super) fn user_by_login(&self, login: &str) -> Option<&User> {
         self.users.get(self.logins.get(&login.to_lowercase())?)
+    }
+
+    /// Returns `{prefix}_id`, `{prefix}_login` and `{prefix}_name` of a user.
+    pub(super) fn named(&self, prefix: &str, id: &str) -> Value {
+        let user = self.user(id);
+        let mut shown = serde_json::Map::new();
+        shown.insert(format!("{prefix}_id"), json!(id));
+        shown.insert(format!("{prefix}_login"), json!(user.map(|user| &user.login)));
+        shown.insert(format!("{prefix}_name"), json!(user.map(|user| &user.name)));
+        Value::Object(shown)
     }
 
     pub(super) fn streams_of(&mut self, id: &str) -> Option<&mut Streams> {
@@ -304,7 +230,7 @@ impl World {
         true
     }
 
-    /// Starts a stream on a known channel and returns it; a stream already running is replaced.
+    /// Starts a stream on an existing channel and returns it; a live stream is replaced.
     pub(super) fn start_stream(
         &mut self,
         id: &str,
@@ -350,13 +276,7 @@ impl World {
         live.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Ends the connection between a user and an application.
-    pub(super) fn disconnect(&mut self, client_id: &str, user_id: &str) {
-        self.tokens.disconnect(client_id, user_id);
-        self.tell_disconnected(client_id, user_id);
-    }
-
-    /// Returns the truth about every channel, for comparison with what a client believes.
+    /// Returns the actual state of every channel, for comparison with a client's results.
     pub(super) fn to_json(&self) -> Value {
         let mut users: Vec<_> = self.users.values().collect();
         users.sort_by(|a, b| a.id.cmp(&b.id));

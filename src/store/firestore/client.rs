@@ -1,5 +1,5 @@
-//! The connection and its calls: each with a limit of time, reads tried again, writes never (a write whose answer was
-//! lost may have been done; whoever joins and writes again finds out).
+//! The Firestore connection and its calls, each with a timeout. Reads are retried; writes are not: a write whose response was
+//! lost may have succeeded, which the caller detects by joining and writing again.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,9 +14,10 @@ use firestore::gcloud_sdk::google::firestore::v1::structured_aggregation_query::
 };
 use firestore::gcloud_sdk::google::firestore::v1::value::ValueType;
 use firestore::gcloud_sdk::google::firestore::v1::{
-    BatchWriteRequest, BatchWriteResponse, CommitRequest, Document, GetDocumentRequest, ListenRequest,
-    ListenResponse, RunAggregationQueryRequest, RunQueryRequest, StructuredAggregationQuery, StructuredQuery,
-    Write, WriteResult, run_aggregation_query_request,
+    BatchGetDocumentsRequest, BatchWriteRequest, BatchWriteResponse, CommitRequest, Document,
+    GetDocumentRequest, ListenRequest, ListenResponse, RunAggregationQueryRequest, RunQueryRequest,
+    StructuredAggregationQuery, StructuredQuery, Write, WriteResult, batch_get_documents_response,
+    run_aggregation_query_request,
 };
 use firestore::gcloud_sdk::google_cloud_auth::credentials::{
     CacheableResource, Credentials, CredentialsProvider, EntityTag,
@@ -29,16 +30,17 @@ use futures_util::stream::{self, Stream};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use tokio::sync::OnceCell;
 
+use crate::secrets;
 use crate::store::StoreError;
 use crate::store::firestore::FirestoreTarget;
-use crate::store::firestore::trouble::{self, Failure};
+use crate::store::firestore::error::{self, Failure};
 
-/// Pauses before a read is tried again.
+/// Backoff before each retry of a read.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 type Stub = FirestoreClient<GoogleAuthMiddleware>;
 
-/// A connection that is made when it is first needed, and made again by itself when it breaks.
+/// A connection that is opened on first use, and reopened after a failure.
 pub struct Client {
     pub target: FirestoreTarget,
     connection: OnceCell<FirestoreDb>,
@@ -52,7 +54,7 @@ impl Client {
         }
     }
 
-    /// Returns the path of the database, as requests name it.
+    /// Returns the resource name of the database.
     pub fn database(&self) -> String {
         format!(
             "projects/{}/databases/{}",
@@ -60,7 +62,7 @@ impl Client {
         )
     }
 
-    /// Returns the path under which documents are.
+    /// Returns the parent path of documents.
     pub fn root(&self) -> String {
         format!("{}/documents", self.database())
     }
@@ -74,7 +76,7 @@ impl Client {
         let connecting = self.connection.get_or_try_init(|| async {
             match tokio::time::timeout(self.target.patience * 2, connect(&self.target)).await {
                 Ok(connected) => connected,
-                Err(_) => Err(trouble::unavailable(&self.target, "no connection in time".into())),
+                Err(_) => Err(error::unavailable(&self.target, "no connection in time".into())),
             }
         });
         connecting
@@ -90,7 +92,7 @@ impl Client {
         request
     }
 
-    /// Makes a call that changes nothing, more than once if it must be.
+    /// Runs a read-only call, with retries.
     async fn reading<M, A, F>(&self, message: M, call: impl Fn(Stub, Request<M>) -> F) -> Result<A, Failure>
     where
         M: Clone,
@@ -111,7 +113,7 @@ impl Client {
         }
     }
 
-    /// Returns a document by its path.
+    /// Returns a document by its full path; `None` if it does not exist.
     pub async fn get(&self, path: String) -> Result<Option<Document>, Failure> {
         let message = GetDocumentRequest {
             name: path,
@@ -125,7 +127,7 @@ impl Client {
         match answer {
             Ok(response) => Ok(Some(response.into_inner())),
             Err(Failure::Answer(status)) if status.code() == Code::NotFound => {
-                // The same code tells that the database is missing; then the message does not name the document.
+                // A missing database has the same code; then the message does not name the document.
                 if status.message().contains("does not exist for project") {
                     return Err(Failure::Answer(status));
                 }
@@ -135,14 +137,36 @@ impl Client {
         }
     }
 
-    /// Returns the documents that a query below `parent` finds.
+    /// Returns those of the documents at `paths` that exist.
+    pub async fn get_some(&self, paths: Vec<String>) -> Result<Vec<Document>, Failure> {
+        let message = BatchGetDocumentsRequest {
+            database: self.database(),
+            documents: paths,
+            ..BatchGetDocumentsRequest::default()
+        };
+        let idle = RequestTimeouts::new().with_idle(self.target.patience);
+        self.reading(message, |mut stub, mut request| async move {
+            request.extensions_mut().insert(idle);
+            let mut answers = stub.batch_get_documents(request).await?.into_inner();
+            let mut found = Vec::new();
+            while let Some(answer) = answers.message().await? {
+                if let Some(batch_get_documents_response::Result::Found(document)) = answer.result {
+                    found.push(document);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Returns the results of a query below `parent`.
     pub async fn query(&self, parent: String, query: StructuredQuery) -> Result<Vec<Document>, Failure> {
         let message = RunQueryRequest {
             parent,
             query_type: Some(QueryType::StructuredQuery(query)),
             ..RunQueryRequest::default()
         };
-        // A large collection takes longer than one answer; only the silence between two is limited.
+        // A large collection takes longer than one response; only the time between two messages is limited.
         let idle = RequestTimeouts::new().with_idle(self.target.patience);
         self.reading(message, |mut stub, mut request| async move {
             request.extensions_mut().insert(idle);
@@ -156,7 +180,7 @@ impl Client {
         .await
     }
 
-    /// Returns how many documents a query below `parent` finds, which is paid as one read.
+    /// Returns the number of results of a query below `parent`, which is billed as one read.
     pub async fn count(&self, parent: String, query: StructuredQuery) -> Result<i64, Failure> {
         let counting = StructuredAggregationQuery {
             aggregations: vec![Aggregation {
@@ -185,7 +209,7 @@ impl Client {
         .await
     }
 
-    /// Executes all of `writes` or none.
+    /// Executes `writes` atomically.
     pub async fn commit(&self, writes: Vec<Write>) -> Result<Vec<WriteResult>, Failure> {
         let message = CommitRequest {
             database: self.database(),
@@ -199,7 +223,7 @@ impl Client {
             .map_err(Failure::Answer)
     }
 
-    /// Executes each of `writes` by itself. The answer has a status for each.
+    /// Executes each of `writes` independently. The response has a status for each.
     pub async fn batch(&self, writes: Vec<Write>) -> Result<BatchWriteResponse, Failure> {
         let message = BatchWriteRequest {
             database: self.database(),
@@ -213,7 +237,7 @@ impl Client {
             .map_err(Failure::Answer)
     }
 
-    /// Opens a stream of changes. It has no limit of time: it is silent as long as nothing changes.
+    /// Opens a stream of changes. It has no timeout: no messages arrive while nothing changes.
     pub async fn listen(&self, message: ListenRequest) -> Result<Streaming<ListenResponse>, Failure> {
         let mut stub = self.stub().await?;
         let opening = stub.listen(Request::new(only(message)));
@@ -226,7 +250,7 @@ impl Client {
     }
 }
 
-/// One message, and then silence: ending the stream would end the answers.
+/// A stream with one message that stays open: ending it would end the responses.
 fn only(message: ListenRequest) -> impl Stream<Item = ListenRequest> + Send + 'static {
     use futures_util::StreamExt;
     stream::iter([message]).chain(stream::pending())
@@ -247,17 +271,19 @@ async fn connect(target: &FirestoreTarget) -> Result<FirestoreDb, StoreError> {
             FirestoreDb::with_options_auth(options, Credentials::from(Owner(EntityTag::new()))).await
         }
         (None, Some(file)) => {
-            if let Err(error) = std::fs::File::open(file) {
-                return Err(trouble::no_credentials(target, &error.to_string()));
+            match crate::files::read_input_text(file, crate::files::SMALL) {
+                // The library reads the file again; its secrets must be registered for masking before any response.
+                Ok(key) => secrets::register_addresses(&key),
+                Err(error) => return Err(error::no_credentials(target, &error.to_string())),
             }
             FirestoreDb::with_options_service_account_key_file(options, file.clone()).await
         }
         (None, None) => FirestoreDb::with_options(options).await,
     };
-    connected.map_err(|error| trouble::of_connecting(target, &error))
+    connected.map_err(|error| error::of_connecting(target, &error))
 }
 
-/// What emulators take for their owner: it passes whatever rules are loaded, as the platform's own services do.
+/// Credentials that emulators accept as the owner: security rules do not apply, as for the platform's own services.
 #[derive(Debug)]
 struct Owner(EntityTag);
 

@@ -1,4 +1,4 @@
-//! A source's history as documents below its own, one an entry.
+//! The history of a source as documents in a subcollection, one per entry.
 
 use std::collections::HashMap;
 
@@ -15,19 +15,18 @@ use serde_json::Value;
 use crate::core::time::Timestamp;
 use crate::store::HistoryEntry;
 use crate::store::firestore::client::Client;
-use crate::store::firestore::trouble::Failure;
+use crate::store::firestore::error::Failure;
 use crate::store::firestore::value;
 use crate::store::retention::Retention;
 
-/// The subcollection's name.
 const COLLECTION: &str = "history";
-/// A field of our own: entries sorted by it as text are sorted as the port promises. One field, so that no composite index
+/// An additional field: sorting by it as text gives the order that the port guarantees. One field, so that no composite index
 /// is needed.
 const SORT_KEY: &str = "sortKey";
 /// Documents deleted in one request.
 const SWEEP: i32 = 400;
 
-/// Returns the write that keeps `entry` below the document at `parent`. Keeping it again changes nothing.
+/// Returns the write of `entry` below the document at `parent`. Idempotent.
 pub fn write(parent: &str, entry: &HistoryEntry) -> Write {
     let mut fields = match serde_json::to_value(entry) {
         Ok(Value::Object(fields)) => value::to_fields(fields),
@@ -55,7 +54,7 @@ pub async fn read(
     let limit = limit.min(retention.entries);
     let found = client.query(parent, sorted(Direction::Descending, limit)).await?;
     let mut entries: Vec<_> = found.into_iter().filter_map(entry).collect();
-    // What is beyond the retention but not yet swept is not shown.
+    // Entries beyond the retention that were not removed yet are omitted.
     retention.apply(&mut entries);
     Ok(entries)
 }
@@ -68,13 +67,13 @@ fn entry(document: Document) -> Option<HistoryEntry> {
         .ok()
 }
 
-/// Whether writing `entry` is the occasion to sweep. Sweeping with each entry would cost a read each; the entries' ids are
-/// as good as random, so one in 128 does it.
+/// Whether writing `entry` triggers a cleanup. A cleanup with each entry would cost a read each; the ids of entries are
+/// effectively random, so one in 128 triggers it.
 pub fn is_occasion(entry: &HistoryEntry) -> bool {
     u8::from_str_radix(entry.id.get(..2).unwrap_or_default(), 16).is_ok_and(|first| first < 2)
 }
 
-/// Deletes what is beyond the retention below `parent`.
+/// Deletes entries beyond the retention below `parent`.
 pub async fn sweep(
     client: &Client,
     parent: &str,
@@ -102,12 +101,26 @@ pub async fn sweep(
     Ok(())
 }
 
+/// Deletes the entries below `parent` that are dated after `until`.
+pub async fn drop_after(client: &Client, parent: &str, until: Timestamp) -> Result<(), Failure> {
+    let mut later = sorted(Direction::Ascending, usize::MAX);
+    later.r#where = Some(Filter {
+        filter_type: Some(FilterType::FieldFilter(FieldFilter {
+            field: Some(field(SORT_KEY)),
+            op: Operator::GreaterThanOrEqual.into(),
+            // Sort keys begin with the date of the entry.
+            value: Some(text(until.plus_millis(1).to_string())),
+        })),
+    });
+    delete(client, parent, later).await.map(|_| ())
+}
+
 /// Deletes the whole history below `parent`. Returns whether there was any.
 pub async fn clear(client: &Client, parent: &str) -> Result<bool, Failure> {
     delete(client, parent, sorted(Direction::Ascending, usize::MAX)).await
 }
 
-/// Deletes what `query` finds, in portions. Returns whether it found anything.
+/// Deletes the results of `query` in batches. Returns whether there were any.
 async fn delete(client: &Client, parent: &str, query: StructuredQuery) -> Result<bool, Failure> {
     let mut left = query.limit.unwrap_or(i32::MAX);
     let mut any = false;

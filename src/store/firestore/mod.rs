@@ -1,17 +1,18 @@
-//! The store in the cloud: `sources/{platform}:{id}` in Firestore, where the rest of the platform reads it.
+//! The store adapter for Firestore: `sources/{platform}:{id}`, where the rest of the platform reads it.
 //!
-//! A write carries the update time that it was based on, so there is no read before it and no lost update. The
-//! connection is in `client`, values in `value`, how writes share requests in `save`, the listener in `watch` and
-//! `replica`, what goes wrong in `trouble`.
+//! A write contains the update time on which it is based as a precondition, so there is no read before it and no lost update.
+//! The connection is in `client`, values in `value`, batching of writes in `save`, the listener in `watch` and `replica`,
+//! errors in `error`.
 
 mod client;
+mod error;
 mod history;
 mod replica;
 mod save;
-mod trouble;
 mod value;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,14 +27,14 @@ use firestore::gcloud_sdk::google::firestore::v1::{
     Document, Precondition, StructuredQuery, Write as Request,
 };
 use firestore::gcloud_sdk::prost_types::Timestamp as Moment;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use serde_json::{Map, Value};
 
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::store::firestore::client::Client;
-use crate::store::firestore::trouble::Failure;
+use crate::store::firestore::error::Failure;
 use crate::store::retention::Retention;
 use crate::store::{
     HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored as documents,
@@ -42,27 +43,32 @@ use crate::store::{
 /// The collection in which [`SourceStore::check`] writes.
 const PROBES: &str = "bitbrat_probe";
 
-/// Where the documents are, and how to get there.
+/// Documents that are read in one request.
+const READ_AT_ONCE: usize = 250;
+/// Such requests in flight.
+const READS_IN_FLIGHT: usize = 4;
+
+/// Location of the documents, and access to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirestoreTarget {
-    /// The project.
+    /// The project id.
     pub project: String,
     /// The database, `(default)` unless the project has several.
     pub database: String,
-    /// The collection that holds the documents.
+    /// The collection of the documents.
     pub collection: String,
-    /// `HOST:PORT` of an emulator; no credentials are looked for then.
+    /// `HOST:PORT` of an emulator; then no credentials are used.
     pub emulator: Option<String>,
     /// A service account's key file; else application default credentials.
     pub credentials_file: Option<PathBuf>,
-    /// How long one request may take.
+    /// Timeout of one request.
     pub patience: Duration,
-    /// How much history is kept.
+    /// Limits of the history.
     pub retention: Retention,
 }
 
 impl FirestoreTarget {
-    /// Builds a target with the defaults: collection `sources`, application default credentials, 5 s for a request.
+    /// Creates a target with the defaults: collection `sources`, application default credentials, 5 s per request.
     pub fn new(project: &str, database: &str) -> Self {
         Self {
             project: project.to_owned(),
@@ -82,15 +88,15 @@ impl fmt::Display for FirestoreTarget {
     }
 }
 
-/// Keeps documents in a Firestore collection.
+/// A Firestore collection of documents.
 pub struct FirestoreStore {
     client: Arc<Client>,
-    /// How many more documents that bring history go alone.
+    /// Remaining number of documents with history that are written individually.
     apart: AtomicU32,
 }
 
 impl FirestoreStore {
-    /// Prepares the store. Nothing is asked before the first call; a store that is down now may be up by then.
+    /// Creates the store without a request; a store that is unavailable now may have recovered by the first call.
     pub fn new(target: FirestoreTarget) -> Self {
         Self {
             client: Arc::new(Client::new(target)),
@@ -98,7 +104,7 @@ impl FirestoreStore {
         }
     }
 
-    /// Returns the documents of a collection of the platform's, by id, below the document at `parent`. They are only read.
+    /// Returns the documents of one of the platform's collections by id, below the document at `parent`. Read-only.
     pub async fn others(&self, parent: &str, collection: &str) -> Result<Vec<(String, Value)>, StoreError> {
         let all = StructuredQuery {
             from: vec![CollectionSelector {
@@ -114,6 +120,33 @@ impl FirestoreStore {
             (id, Value::Object(value::to_json(document.fields)))
         });
         Ok(named.collect())
+    }
+
+    /// Reads documents in one request. Only these are billed, however large the collection is.
+    async fn load_portion(
+        &self,
+        keys: Vec<SourceKey>,
+    ) -> Vec<Result<Option<Versioned<SourceDocument>>, StoreError>> {
+        let paths = keys.iter().map(|key| self.client.path(&key.to_string()));
+        let found = match self.client.get_some(paths.collect()).await {
+            Ok(found) => found.into_iter().map(stored),
+            Err(failure) => {
+                let failure = failure.explain(self.target());
+                return keys.iter().map(|_| Err(failure.clone())).collect();
+            }
+        };
+        let found: BTreeMap<_, _> = found
+            .map(|stored| (stored.document_id, stored.document))
+            .collect();
+        let read = keys.iter().map(|key| {
+            let document_id = key.to_string();
+            match found.get(&document_id).cloned() {
+                None => Ok(None),
+                Some(Ok(document)) => Ok(Some(document)),
+                Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
+            }
+        });
+        read.collect()
     }
 
     fn target(&self) -> &FirestoreTarget {
@@ -151,7 +184,7 @@ fn precondition(condition: ConditionType) -> Precondition {
     }
 }
 
-/// A document's version is the moment at which it was last written.
+/// A document's version is the time of its last write.
 fn version(update_time: Option<Moment>) -> Version {
     let at = update_time.unwrap_or_default();
     Version(format!("{}.{:09}", at.seconds, at.nanos))
@@ -165,7 +198,7 @@ fn moment(version: &Version) -> Option<Moment> {
     })
 }
 
-/// Reads a document as a source's, or says why not.
+/// Parses a source document, or returns why it cannot be used.
 fn stored(document: Document) -> Stored {
     let document_id = document.name.rsplit('/').next().unwrap_or_default().to_owned();
     let fields = Value::Object(value::to_json(document.fields));
@@ -196,6 +229,17 @@ impl SourceStore for FirestoreStore {
             Some(Ok(document)) => Ok(Some(document)),
             Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
         }
+    }
+
+    async fn load_some(
+        &self,
+        keys: &[SourceKey],
+    ) -> Vec<Result<Option<Versioned<SourceDocument>>, StoreError>> {
+        let portions: Vec<_> = keys
+            .chunks(READ_AT_ONCE)
+            .map(|keys| self.load_portion(keys.to_vec()))
+            .collect();
+        stream::iter(portions).buffered(READS_IN_FLIGHT).concat().await
     }
 
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
@@ -254,6 +298,13 @@ impl SourceStore for FirestoreStore {
         }
     }
 
+    async fn drop_history_after(&self, key: &SourceKey, until: Timestamp) -> Result<(), StoreError> {
+        let parent = self.client.path(&key.to_string());
+        history::drop_after(&self.client, &parent, until)
+            .await
+            .map_err(self.explain())
+    }
+
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         let parent = self.client.path(&key.to_string());
         history::read(&self.client, parent, limit, self.target().retention)
@@ -267,7 +318,7 @@ impl SourceStore for FirestoreStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        // Two programs that check at once do not meet.
+        // Two concurrent checks must not interfere.
         let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = format!("{}/{PROBES}/{id}", self.client.root());
         let note = Map::from_iter([("note".to_owned(), Value::from("bitbrat was here"))]);
@@ -282,7 +333,7 @@ impl SourceStore for FirestoreStore {
             .map_err(self.explain())?;
         match read {
             Some(_) => Ok(()),
-            None => Err(trouble::unavailable(
+            None => Err(error::unavailable(
                 self.target(),
                 "what was written could not be read back".into(),
             )),

@@ -1,8 +1,8 @@
-//! Follows a listener's messages: from them, the whole collection as of the newest consistent moment. Pure.
+//! Replica of a collection, built from a listener's messages: all documents at the newest consistent time. No I/O.
 //!
-//! Production sends what changed, then says that this is consistent. The emulator answers every change with a reset and
-//! the whole collection again, and tells a deletion only by leaving the document out. Both are followed by one rule: a
-//! reset empties what is being gathered, and what is gathered counts when it is said to be consistent.
+//! Production sends the changes, then a message that marks them as consistent. The emulator responds to every change with a
+//! reset and the whole collection again, and indicates a deletion only by omitting the document. One rule covers both: a reset
+//! clears the collected documents, and they become valid with the message that marks them as consistent.
 
 use std::collections::BTreeMap;
 
@@ -11,61 +11,61 @@ use firestore::gcloud_sdk::google::firestore::v1::target_change::TargetChangeTyp
 use firestore::gcloud_sdk::google::firestore::v1::{Document, ListenResponse, TargetChange};
 use firestore::gcloud_sdk::tonic::{Code, Status};
 
-/// The one target of our listeners.
+/// The target id of our listeners.
 pub const TARGET: i32 = 1;
 
-/// The collection as far as it was heard of.
+/// The documents received so far.
 #[derive(Default)]
 pub struct Replica {
     documents: BTreeMap<String, Document>,
-    /// Whether the server has said since the last reset that it has sent everything.
+    /// Whether the server has reported since the last reset that it has sent everything.
     complete: bool,
-    /// Whether there is anything that was not shown yet.
-    news: bool,
+    /// Whether there are changes that were not emitted yet.
+    changes: bool,
     resume: Vec<u8>,
 }
 
-/// What to do after a message.
+/// The action after a message.
 #[derive(Debug)]
 pub enum Step {
-    /// Wait for the next one.
+    /// Wait for the next message.
     Wait,
-    /// Show the documents: they are consistent, and there is news.
+    /// Emit the documents: they are consistent, and have changed.
     Show,
-    /// Listen anew; the server ended the target, or what was heard is not what is there.
+    /// Restart the listener: the server ended the target, or the replica is inconsistent.
     Restart(Option<Status>),
 }
 
 impl Replica {
-    /// Starts with nothing, and with the wish to show even that.
+    /// Creates an empty replica that is emitted even if it stays empty.
     pub fn new() -> Self {
         Self {
-            news: true,
+            changes: true,
             ..Self::default()
         }
     }
 
-    /// Returns the documents by their paths.
+    /// Returns the documents, ordered by path.
     pub fn documents(&self) -> impl Iterator<Item = &Document> {
         self.documents.values()
     }
 
-    /// Returns where to go on after an interruption, so that only changes are sent and paid for.
+    /// Returns the position after which to resume, so that only changes are sent and billed.
     pub fn resume_token(&self) -> Option<Vec<u8>> {
         (!self.resume.is_empty()).then(|| self.resume.clone())
     }
 
-    /// Notes that a stream begins. Without a token the server sends everything, also what was heard before.
+    /// Prepares for a new stream. Without a token the server sends everything again.
     pub fn reconnecting(&mut self) {
         if self.resume.is_empty() {
             self.documents.clear();
             self.complete = false;
-            self.news = true;
+            self.changes = true;
         }
     }
 
-    /// Takes in a message.
-    pub fn hear(&mut self, message: ListenResponse) -> Step {
+    /// Processes a message.
+    pub fn receive(&mut self, message: ListenResponse) -> Step {
         match message.response_type {
             Some(ResponseType::TargetChange(change)) => self.on_target(change),
             Some(ResponseType::DocumentChange(change)) => {
@@ -73,10 +73,10 @@ impl Replica {
                     return Step::Wait;
                 };
                 if change.removed_target_ids.contains(&TARGET) {
-                    self.news |= self.documents.remove(&document.name).is_some();
+                    self.changes |= self.documents.remove(&document.name).is_some();
                 } else {
                     let old = self.documents.insert(document.name.clone(), document.clone());
-                    self.news |= old.is_none_or(|old| old.update_time != document.update_time);
+                    self.changes |= old.is_none_or(|old| old.update_time != document.update_time);
                 }
                 Step::Wait
             }
@@ -86,7 +86,7 @@ impl Replica {
                 if usize::try_from(filter.count) == Ok(self.documents.len()) {
                     return Step::Wait;
                 }
-                // Something was missed, for example a deletion while the stream was down.
+                // A change was missed, for example a deletion while the stream was interrupted.
                 self.resume.clear();
                 Step::Restart(None)
             }
@@ -102,14 +102,14 @@ impl Replica {
             Ok(TargetChangeType::Reset) => {
                 self.documents.clear();
                 self.complete = false;
-                self.news = true;
+                self.changes = true;
                 Step::Wait
             }
             Ok(TargetChangeType::Current) => {
                 self.complete = true;
                 self.show()
             }
-            // Without targets and with a moment it says: all that was sent is consistent as of then.
+            // Without targets and with a read time it means: everything sent so far is consistent as of that time.
             Ok(TargetChangeType::NoChange) if change.target_ids.is_empty() && change.read_time.is_some() => {
                 self.show()
             }
@@ -126,12 +126,12 @@ impl Replica {
     }
 
     fn forget(&mut self, path: &str) -> Step {
-        self.news |= self.documents.remove(path).is_some();
+        self.changes |= self.documents.remove(path).is_some();
         Step::Wait
     }
 
     fn show(&mut self) -> Step {
-        if self.complete && std::mem::take(&mut self.news) {
+        if self.complete && std::mem::take(&mut self.changes) {
             Step::Show
         } else {
             Step::Wait
@@ -202,11 +202,11 @@ mod tests {
         target(TargetChangeType::NoChange, &[], b"t")
     }
 
-    /// Hears all of `messages` and returns what was shown on the way, as names with versions.
+    /// Processes all `messages` and returns the emitted states, as names with versions.
     fn shown(replica: &mut Replica, messages: Vec<ListenResponse>) -> Vec<String> {
         let mut shown = Vec::new();
         for message in messages {
-            match replica.hear(message) {
+            match replica.receive(message) {
                 Step::Wait => {}
                 Step::Show => {
                     let tell = |document: &Document| {
@@ -230,7 +230,7 @@ mod tests {
             shown(&mut replica, vec![changed("a", 2), consistent()]),
             ["a2 b1"]
         );
-        // Two changes of one moment show once, and heartbeats show nothing.
+        // Two changes at the same time are emitted once, and heartbeats emit nothing.
         let both = vec![changed("a", 3), changed("c", 1), consistent(), consistent()];
         assert_eq!(shown(&mut replica, both), ["a3 b1 c1"]);
         assert_eq!(shown(&mut replica, vec![deleted("a"), consistent()]), ["b1 c1"]);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown_between_a_reset_and_the_word_that_all_was_sent() {
+    fn snapshot_is_withheld_between_reset_and_current() {
         let mut replica = Replica::new();
         shown(&mut replica, vec![add(), changed("a", 1), current()]);
         let half = vec![reset(), changed("b", 1), consistent()];
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_differs_from_what_was_heard_starts_over() {
+    fn document_count_mismatch_restarts_the_replica() {
         let mut replica = Replica::new();
         shown(
             &mut replica,

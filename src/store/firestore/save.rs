@@ -1,5 +1,5 @@
-//! Writing many documents in few requests, each with an answer of its own: who goes with whom, and what is asked again alone
-//! where one answer stands for many.
+//! Writes many documents in few requests, with a result for each: how writes are grouped, and which are retried individually
+//! when one response applies to many.
 
 use std::sync::atomic::Ordering;
 
@@ -9,7 +9,7 @@ use firestore::gcloud_sdk::tonic::Code;
 use futures_util::stream::{self, StreamExt};
 
 use super::client::Client;
-use super::trouble::{self, Failure};
+use super::error::{self, Failure};
 use super::{FirestoreStore, history, moment, update, version};
 use crate::store::{HistoryEntry, StoreError, Version, Write, stored as documents};
 
@@ -17,16 +17,16 @@ use crate::store::{HistoryEntry, StoreError, Version, Write, stored as documents
 pub(super) const BATCH: usize = 450;
 /// Bytes of documents in one request; Firestore's own limit is 10 MiB.
 const BATCH_BYTES: usize = 7_000_000;
-/// Documents in one request that bring history. All of them are written or none, so that a conflict of one costs the others
-/// a second request; and a request costs much more than a document.
+/// Documents with history in one request. They are written atomically, so a conflict of one costs the others a second request;
+/// and a request costs much more than a document.
 const GROUP: usize = 25;
-/// Requests with one document after such a conflict. Where writers meet once they meet again.
+/// Number of documents that are written individually after such a conflict. Writers that conflict once will conflict again.
 const APART: u32 = 50;
 /// Requests in flight. Measured: more than 64 gain nothing on one connection.
 const IN_FLIGHT: usize = 64;
 
 impl FirestoreStore {
-    /// Writes documents in as few requests as they fit into, and answers for each.
+    /// Writes documents in as few requests as possible, and returns a result for each.
     pub(super) async fn save_all(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         let mut results: Vec<Option<Result<Version, StoreError>>> = writes.iter().map(|_| None).collect();
         let mut alone = Vec::new();
@@ -67,7 +67,7 @@ impl FirestoreStore {
             .collect()
     }
 
-    /// Writes documents that bring no history, many in a request.
+    /// Writes documents without history, many in a request.
     async fn save_batch(&self, batch: Vec<Planned>) -> Vec<(usize, Result<Version, StoreError>)> {
         let requests = batch.iter().map(|planned| planned.request.clone()).collect();
         match self.client.batch(requests).await {
@@ -81,7 +81,7 @@ impl FirestoreStore {
                     );
                     let saved = match Code::from(status.code) {
                         Code::Ok => Ok(version(result.update_time)),
-                        code => Err(trouble::of_write(
+                        code => Err(error::of_write(
                             self.target(),
                             &planned.document_id,
                             code,
@@ -92,7 +92,7 @@ impl FirestoreStore {
                 };
                 batch.into_iter().map(answer).collect()
             }
-            // One request, one answer: what is wrong with one of many is found by asking for each alone.
+            // The response does not identify the invalid document, so each is retried individually.
             Err(Failure::Answer(status)) if batch.len() > 1 && is_about_contents(status.code()) => {
                 let alone = stream::iter(batch).map(|planned| self.save_alone(planned));
                 alone.buffer_unordered(IN_FLIGHT).collect().await
@@ -106,8 +106,8 @@ impl FirestoreStore {
         }
     }
 
-    /// Writes documents together with their history, all or none; what is wrong with one of them is found by asking for
-    /// each alone.
+    /// Writes documents together with their history atomically; after an error each is retried individually to find the
+    /// invalid one.
     async fn save_group(&self, group: Vec<Planned>) -> Vec<(usize, Result<Version, StoreError>)> {
         if group.len() > 1 {
             let mut requests = Vec::new();
@@ -146,7 +146,7 @@ impl FirestoreStore {
         alone.buffer_unordered(IN_FLIGHT).collect().await
     }
 
-    /// How many documents that bring history go into one request now.
+    /// Number of documents with history in the next request.
     fn group_size(&self, documents: usize) -> usize {
         let apart = self.apart.load(Ordering::Relaxed);
         if apart == 0 {
@@ -158,7 +158,7 @@ impl FirestoreStore {
         1
     }
 
-    /// Writes one document, together with its history or not at all.
+    /// Writes one document atomically with its history.
     async fn save_alone(&self, planned: Planned) -> (usize, Result<Version, StoreError>) {
         let parent = self.client.path(&planned.document_id);
         let mut requests = vec![planned.request];
@@ -187,7 +187,7 @@ impl FirestoreStore {
     }
 }
 
-/// A write on its way: its place in the caller's list, and what is to be sent.
+/// A write with its index in the caller's list, and the data to send.
 struct Planned {
     index: usize,
     document_id: String,
@@ -204,7 +204,7 @@ impl Planned {
             None => ConditionType::Exists(false),
             Some(base) => match moment(base) {
                 Some(at) => ConditionType::UpdateTime(at),
-                // A version of another store cannot be the one that is here.
+                // A version of another store cannot match the stored one.
                 None => return Err(StoreError::Conflict { document_id }),
             },
         };
@@ -218,7 +218,7 @@ impl Planned {
     }
 }
 
-/// Splits documents that bring history into requests.
+/// Splits documents with history into requests.
 fn groups(planned: Vec<Planned>, size: usize) -> Vec<Vec<Planned>> {
     let mut groups: Vec<Vec<Planned>> = Vec::new();
     let (mut writes, mut bytes) = (0, 0);
@@ -236,7 +236,7 @@ fn groups(planned: Vec<Planned>, size: usize) -> Vec<Vec<Planned>> {
     groups
 }
 
-/// Whether an answer to many writes may be due to one of them.
+/// Whether an error of a batch may be caused by one of its writes.
 fn is_about_contents(code: Code) -> bool {
     matches!(
         code,
@@ -244,7 +244,7 @@ fn is_about_contents(code: Code) -> bool {
     )
 }
 
-/// Whether an answer to a group, of which nothing was written then, may be due to one of it.
+/// Whether an error of a group, of which nothing was written, may be caused by one of its documents.
 fn is_about_one(code: Code) -> bool {
     is_about_contents(code) || matches!(code, Code::AlreadyExists | Code::NotFound | Code::Aborted)
 }

@@ -1,8 +1,8 @@
-//! Firestore's values as JSON and back, without loss.
+//! Lossless conversion between Firestore values and JSON.
 //!
-//! The crate's own mapping drops nulls and wraps large numbers, so this one is ours. What JSON has no word for (other
-//! programs may have written it) becomes an object with one member whose name starts with `$firestore.`, so that it
-//! survives our writes, and even a journey through another store.
+//! The crate's own mapping drops nulls and wraps large numbers, so it is not used. A value that JSON cannot represent (other
+//! programs may have written it) becomes an object with one member whose name starts with `$firestore.`, so that it is
+//! preserved by our writes and by a migration through another store.
 
 use std::collections::HashMap;
 
@@ -18,13 +18,13 @@ const REFERENCE: &str = "$firestore.reference";
 const POINT: &str = "$firestore.point";
 const DOUBLE: &str = "$firestore.double";
 
-/// Returns a document's fields as JSON.
+/// Converts a document's fields to JSON.
 pub fn to_json(fields: HashMap<String, Stored>) -> Map<String, Value> {
     let member = |(name, value): (String, Stored)| (name, json_of(value));
     fields.into_iter().map(member).collect()
 }
 
-/// Returns JSON as a document's fields.
+/// Converts JSON to a document's fields.
 pub fn to_fields(object: Map<String, Value>) -> HashMap<String, Stored> {
     let member = |(name, value)| (name, stored_of(value));
     object.into_iter().map(member).collect()
@@ -62,7 +62,7 @@ fn stored_of(value: Value) -> Stored {
         Value::Bool(flag) => ValueType::BooleanValue(flag),
         Value::Number(number) => match number.as_i64() {
             Some(number) => ValueType::IntegerValue(number),
-            // Beyond 64 bits with a sign, Firestore has only doubles.
+            // Beyond the range of `i64`, Firestore has only doubles.
             None => ValueType::DoubleValue(number.as_f64().unwrap_or(f64::MAX)),
         },
         Value::String(text) => ValueType::StringValue(text),
@@ -80,7 +80,7 @@ fn stored_of(value: Value) -> Stored {
     }
 }
 
-/// Reads an object that stands for what JSON has no word for.
+/// Parses an object that represents a value without a JSON equivalent.
 fn own_word(object: &Map<String, Value>) -> Option<ValueType> {
     let (word, value) = object.iter().next().filter(|_| object.len() == 1)?;
     let pair = || Some((value.get(0)?, value.get(1)?));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_only_looks_like_one_of_ours_stays_an_object() {
+    fn object_resembling_a_marker_stays_an_object() {
         for value in [json!({ TIMESTAMP: "x" }), json!({ POINT: [1.0, 2.0], "more": 1 })] {
             assert_eq!(through(value.clone()), value);
         }

@@ -1,4 +1,4 @@
-//! Keeps a listener open: resumes it when it ends, tells an interruption once, and backs off while it lasts.
+//! Keeps a listener open: resumes it when it ends, reports an interruption once, and backs off while it lasts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,31 +13,31 @@ use firestore::gcloud_sdk::tonic::{Status, Streaming};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::store::firestore::client::Client;
+use crate::store::firestore::error::Failure;
 use crate::store::firestore::replica::{Replica, Step, TARGET};
 use crate::store::firestore::stored;
-use crate::store::firestore::trouble::Failure;
 use crate::store::{StoreError, Stored};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
 struct Watcher {
     client: Arc<Client>,
     replica: Replica,
     open: Option<Streaming<ListenResponse>>,
-    /// Set while an interruption lasts that was told already.
+    /// Whether the current interruption was already reported.
     troubled: bool,
-    pause: Duration,
+    backoff: Duration,
 }
 
-/// Yields all documents now and after every change.
+/// Emits all documents now and after every change.
 pub fn documents(client: Arc<Client>) -> BoxStream<'static, Result<Vec<Stored>, StoreError>> {
     let watcher = Watcher {
         client,
         replica: Replica::new(),
         open: None,
         troubled: false,
-        pause: FIRST_PAUSE,
+        backoff: FIRST_BACKOFF,
     };
     stream::unfold(watcher, |mut watcher| async move {
         let news = watcher.next().await;
@@ -52,10 +52,10 @@ impl Watcher {
             match self.listen().await {
                 Ok(documents) => {
                     self.troubled = false;
-                    self.pause = FIRST_PAUSE;
+                    self.backoff = FIRST_BACKOFF;
                     return Ok(documents);
                 }
-                // Production ends a quiet stream every so often; that is no interruption.
+                // Production ends an idle stream at intervals; that is not an interruption.
                 Err(None) => {
                     self.open = None;
                     self.rest().await;
@@ -72,11 +72,11 @@ impl Watcher {
     }
 
     async fn rest(&mut self) {
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
     }
 
-    /// Listens until there is something to show. `Err(None)` when the stream ended without a reason.
+    /// Listens until there is a state to emit. `Err(None)` if the stream ended without a reason.
     async fn listen(&mut self) -> Result<Vec<Stored>, Option<Failure>> {
         let open = match &mut self.open {
             Some(open) => open,
@@ -88,7 +88,7 @@ impl Watcher {
         };
         loop {
             let heard = open.message().await.map_err(Failure::Answer)?;
-            match self.replica.hear(heard.ok_or(None)?) {
+            match self.replica.receive(heard.ok_or(None)?) {
                 Step::Wait => {}
                 Step::Show => return Ok(self.replica.documents().cloned().map(stored).collect()),
                 Step::Restart(cause) => return Err(cause.map(Failure::Answer)),

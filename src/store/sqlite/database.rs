@@ -1,17 +1,17 @@
-//! Opens the file: who made it, which schema it has, and what a connection is set to.
+//! Opening of the database file: application id, schema version and connection settings.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::store::StoreError;
-use crate::store::sqlite::{Access, trouble};
+use crate::store::sqlite::{Access, error};
 
-/// Marks a file as ours (`bitb`), so that another program's database is never written to.
+/// Identifies our files (`bitb`), so that another program's database is never written.
 const APPLICATION_ID: i64 = 0x6269_7462;
 
-/// Each step leads from the schema version of its index to the next.
+/// Each step migrates from the schema version of its index to the next.
 const MIGRATIONS: &[&str] = &[
     "
     CREATE TABLE sources (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL) STRICT;
@@ -24,14 +24,14 @@ const MIGRATIONS: &[&str] = &[
     INSERT INTO sequence VALUES (0);
     CREATE TABLE probe (id INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
 ",
-    // Our writes change a document together with its version; who changes the document alone makes its summary a lie.
+    // Our writes change a document together with its version; a change of the document alone makes its summary invalid.
     "
     ALTER TABLE sources ADD COLUMN summary TEXT;
     CREATE TRIGGER document_edited AFTER UPDATE OF document ON sources WHEN NEW.version = OLD.version BEGIN
         UPDATE sources SET summary = NULL WHERE id = NEW.id;
     END;
 ",
-    // Summaries are for programs. A list reads their index alone, and none of the documents.
+    // Summaries are for programs. A list reads only their index, and no documents.
     "
     DROP TRIGGER document_edited;
     ALTER TABLE sources DROP COLUMN summary;
@@ -43,27 +43,27 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Pages that the log may have before a write moves them into the file itself, which costs it two waits for the disk.
-/// Usually [`move_log`] is earlier.
+/// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`move_log`]
+/// checkpoints earlier.
 const LOG_PAGES: i64 = 8192;
 
-/// The newest schema that we know.
+/// The newest supported schema version.
 pub const SCHEMA: i64 = 3;
 
-/// The first schema whose documents have summaries beside them that we read.
+/// The first schema version with stored summaries.
 pub const WITH_SUMMARIES: i64 = 3;
 
-/// Pages of the file that a reader keeps in memory.
+/// Page cache of a reader.
 const PAGES: i64 = 16;
 
-/// An open connection and the file that it is of.
+/// An open connection and the file to which it belongs.
 pub struct Opened {
     pub connection: Connection,
     file: Option<FileId>,
 }
 
 impl Opened {
-    /// Returns whether `path` is by now another file, or none.
+    /// Returns whether `path` is now another file, or does not exist.
     pub fn was_replaced(&self, path: &Path) -> bool {
         self.file.is_some() && self.file != file_id(path)
     }
@@ -83,14 +83,18 @@ fn file_id(_: &Path) -> Option<FileId> {
     None
 }
 
-/// Opens the file at `path`, waiting for others as long as `patience`; `None` when it is only to be read and there is
-/// nothing yet.
+/// Opens the file at `path`, waiting for other connections up to `patience`; `None` for read-only access if there is no
+/// database yet.
 pub fn open(path: &Path, access: Access, patience: Duration) -> Result<Option<Opened>, StoreError> {
-    let explain = |error: rusqlite::Error| trouble::explain(path, &error);
+    let explain = |error: rusqlite::Error| error::explain(path, &error);
+    // SQLite would wait for a writer of a FIFO, and create a file where a link that leads nowhere points to.
+    for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-journal")] {
+        crate::files::refuse_special(&file).map_err(|error| error::special(path, &file, &error))?;
+    }
     let connection = match access {
         Access::Write => {
             if let Some(parent) = path.parent() {
-                crate::files::make_private_dir(parent).map_err(|error| trouble::directory(path, &error))?;
+                crate::files::make_private_dir(parent).map_err(|error| error::directory(path, &error))?;
             }
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
             let mut connection = connect(path, flags, patience).map_err(explain)?;
@@ -102,8 +106,8 @@ pub fn open(path: &Path, access: Access, patience: Duration) -> Result<Option<Op
                 return Ok(None);
             }
             let connection = connect_reader(path, patience).map_err(explain)?;
-            // A writer that has just created the file has not come round to its tables yet.
-            // Older layouts can be read; only a writer migrates them.
+            // A writer that has just created the file may not have created its tables yet. Older schema versions can be read;
+            // only a writer migrates them.
             if schema(&connection, path)? == 0 {
                 return Ok(None);
             }
@@ -114,7 +118,14 @@ pub fn open(path: &Path, access: Access, patience: Duration) -> Result<Option<Op
     Ok(Some(Opened { connection, file }))
 }
 
-/// Opens the file with every setting that a connection needs before its first statement.
+/// Returns the path of a file that SQLite keeps beside the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+/// Opens the file with the settings that a connection needs before its first statement.
 fn connect(path: &Path, flags: OpenFlags, patience: Duration) -> rusqlite::Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -122,17 +133,14 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration) -> rusqlite::Resul
     Ok(connection)
 }
 
-/// Opens the file for reading. A reader of a write-ahead log needs a small shared file beside it; in a directory that
-/// cannot be written, a log that was closed cleanly can still be read as a file that nobody changes.
+/// Opens the file for reading. A reader of a write-ahead log needs a shared-memory file next to it; in a read-only directory,
+/// a cleanly closed database can still be read as an immutable file.
 fn connect_reader(path: &Path, patience: Duration) -> rusqlite::Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, patience)?;
-    // Whoever lists all sources reads the whole file once, so keeping its pages would only cost their memory.
+    // A list of all sources reads the whole file once, so a larger page cache would only cost memory.
     connection.pragma_update(None, "cache_size", PAGES)?;
     let first_look = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
-    let log = path.with_file_name(format!(
-        "{}-wal",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    ));
+    let log = beside(path, "-wal");
     match first_look {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !log.exists() => {
             let path = path
@@ -148,18 +156,18 @@ fn connect_reader(path: &Path, patience: Duration) -> rusqlite::Result<Connectio
     }
 }
 
-/// Returns the schema version, refusing files that are not ours or too new for us.
+/// Returns the schema version; rejects files of other programs and newer versions.
 fn schema(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
-    let explain = |error: rusqlite::Error| trouble::explain(path, &error);
+    let explain = |error: rusqlite::Error| error::explain(path, &error);
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    // In this order: another process may commit the first migration, all at once, between any two of these.
+    // In this order: another process may commit the first migration atomically between any two of these statements.
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(explain)?;
     let maker = pragma("application_id").map_err(explain)?;
     let found = pragma("user_version").map_err(explain)?;
     if maker != APPLICATION_ID && (maker != 0 || tables > 0) {
-        return Err(trouble::another_programs(path));
+        return Err(error::another_programs(path));
     }
     if found > SCHEMA {
         return Err(StoreError::NewerSchema {
@@ -171,13 +179,13 @@ fn schema(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     Ok(found)
 }
 
-/// Brings the file to the newest schema and sets what a writer needs.
+/// Migrates the file to the newest schema and applies a writer's settings.
 fn prepare(connection: &mut Connection, path: &Path, patience: Duration) -> Result<(), StoreError> {
-    let explain = |error: rusqlite::Error| trouble::explain(path, &error);
+    let explain = |error: rusqlite::Error| error::explain(path, &error);
     let found = schema(connection, path)?;
     keep_a_log(connection, patience).map_err(explain)?;
-    // With a write-ahead log this outlives a crash of the program; only a loss of power may cost the last moments, which
-    // the next look heals: docs/decisions/0031-what-waits-for-the-disk.md.
+    // With a write-ahead log this survives a crash of the program; only a power loss may lose the last moments, which the next
+    // probe restores: docs/decisions/0031-fsync-policy.md.
     connection
         .pragma_update(None, "synchronous", "NORMAL")
         .map_err(explain)?;
@@ -204,22 +212,22 @@ fn prepare(connection: &mut Connection, path: &Path, patience: Duration) -> Resu
     transaction.commit().map_err(explain)
 }
 
-/// Moves what the log holds into the file, as far as nobody reads or writes it just now.
+/// Checkpoints the log into the file, as far as no other connection is reading or writing it.
 pub fn move_log(path: &Path, patience: Duration) -> rusqlite::Result<()> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience)?;
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
-/// Switches to a write-ahead log. SQLite does not wait for other connections at that moment, whatever its busy timeout
-/// says, so this does; once switched, the file stays so.
+/// Switches to a write-ahead log. SQLite does not wait for other connections in this case despite its busy timeout, so this
+/// function does; the setting is persistent.
 fn keep_a_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
-    const PAUSE: Duration = Duration::from_millis(5);
+    const RETRY_AFTER: Duration = Duration::from_millis(5);
     let mut waited = Duration::ZERO;
     loop {
         match connection.pragma_update(None, "journal_mode", "WAL") {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && waited < patience => {
-                std::thread::sleep(PAUSE);
-                waited += PAUSE;
+                std::thread::sleep(RETRY_AFTER);
+                waited += RETRY_AFTER;
             }
             done => return done,
         }

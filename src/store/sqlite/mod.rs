@@ -1,38 +1,40 @@
-//! The embedded store: one file, many processes. `watch` writes while `sources status` reads beside it.
+//! The embedded store: one file, many processes. `watch` writes while `sources status` reads concurrently.
 //!
-//! SQLite blocks, so statements run off the async threads; only who does nothing but read does that at once. Opening and
-//! migrating live in `database`, statements in `rows`, and what goes wrong is told in `trouble`.
+//! SQLite blocks, so statements run off the async threads, except in read-only processes. Opening and migrating are in
+//! `database`, statements in `rows`, errors in `error`.
 
 mod database;
+mod error;
 mod rows;
-mod trouble;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::blocking::blocking;
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
+use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::sqlite::database::Opened;
 use crate::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored};
 
-/// How a SQLite store behaves. The defaults are right for everything but tests.
+/// Settings of a SQLite store. The defaults suit everything but tests.
 #[derive(Debug, Clone, Copy)]
 pub struct SqliteOptions {
-    /// How much history is kept.
+    /// Limits of the history.
     pub retention: Retention,
-    /// How long to wait for another process that writes.
+    /// How long to wait for another writing process.
     pub busy_timeout: Duration,
-    /// How often [`SourceStore::watch`] looks whether another connection has written; one look costs microseconds.
+    /// How often [`SourceStore::watch`] checks for writes of other connections; one check costs microseconds.
     pub watch_interval: Duration,
 }
 
@@ -46,25 +48,25 @@ impl Default for SqliteOptions {
     }
 }
 
-/// Keeps documents in a SQLite file.
+/// Documents in a SQLite file.
 pub struct SqliteStore(Arc<Shared>);
 
-/// What a store's calls and watches have in common.
+/// State shared by a store's calls and watches.
 struct Shared {
     path: PathBuf,
     access: Access,
     options: SqliteOptions,
     connection: Mutex<Option<Opened>>,
-    /// Whether something was written since the log was last moved into the file.
+    /// Whether there were writes since the log was last checkpointed.
     untidy: AtomicBool,
 }
 
-/// What a connection may do.
+/// Access mode of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Access {
     /// Reads and writes; creates and migrates the file.
     Write,
-    /// Only reads; a file that does not exist yet has no documents.
+    /// Only reads; a missing file counts as an empty store.
     Read,
 }
 
@@ -76,7 +78,7 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Opens the store at `path` only for reading. It may not exist yet, and another process may be writing it.
+    /// Opens the store at `path` read-only. It may not exist yet, and another process may be writing it.
     pub async fn open_read_only(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
         let store = Self::with(path, options, Access::Read);
         store.read(|_| Ok(())).await?;
@@ -93,13 +95,13 @@ impl SqliteStore {
         }))
     }
 
-    /// Runs `work`, which must not change anything. Returns the default when there is no store yet.
+    /// Runs `work`, which must not change anything. Returns the default if there is no store yet.
     async fn read<T: Default + Send + 'static>(
         &self,
         work: impl Fn(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        // Starting a thread would take as long as reading hundreds of sources. When somebody is in the way, the wait is
-        // beside the thread that hears signals.
+        // Starting a thread would take as long as reading hundreds of sources. If the database is locked, the wait happens on
+        // a separate thread, so that this one can still handle signals.
         if self.0.access == Access::Read {
             match self.0.with_connection(Duration::ZERO, &work) {
                 Err(StoreError::Unavailable { .. }) => {}
@@ -146,15 +148,15 @@ impl Shared {
         }
     }
 
-    /// Runs `work` on the open connection, waiting for others as long as `patience`; `None` when there is no file to read
-    /// yet. Someone may move or delete the file while it is in use; what is then written would be seen by nobody, so the
-    /// file that is now there is opened instead.
+    /// Runs `work` on the open connection, waiting for other connections up to `patience`; `None` if there is no file to read
+    /// yet. The file may be moved or deleted while it is in use; further writes to it would be lost, so the file now at the
+    /// path is opened instead.
     fn with_connection<T>(
         &self,
         patience: Duration,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StoreError> {
-        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.connection.lock();
         if slot
             .as_ref()
             .is_some_and(|opened| opened.was_replaced(&self.path))
@@ -172,7 +174,7 @@ impl Shared {
             .busy_timeout(patience)
             .and_then(|()| work(connection))
             .map(Some)
-            .map_err(|error| trouble::explain(&self.path, &error))
+            .map_err(|error| error::explain(&self.path, &error))
     }
 }
 
@@ -248,7 +250,7 @@ impl SourceStore for SqliteStore {
                     self.0.untidy.store(true, Ordering::Relaxed);
                     saved
                 }
-                // The whole transaction is gone, so the answer to each of its writes is the same.
+                // The whole transaction failed, so each of its writes has the same result.
                 Err(failure) => ids.iter().map(|_| Err(failure.clone())).collect(),
             }
         };
@@ -275,6 +277,12 @@ impl SourceStore for SqliteStore {
             .await
     }
 
+    async fn drop_history_after(&self, key: &SourceKey, until: Timestamp) -> Result<(), StoreError> {
+        let source = key.to_string();
+        self.call(move |connection| rows::drop_history_after(connection, &source, until))
+            .await
+    }
+
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         let source = key.to_string();
         self.read(move |connection| rows::history(connection, &source, limit))
@@ -291,9 +299,9 @@ impl SourceStore for SqliteStore {
         }
         let shared = self.0.clone();
         blocking(move || {
-            // Over a connection of its own: whoever writes meanwhile does not wait.
+            // Uses a separate connection, so that concurrent writers do not wait.
             let patience = shared.options.busy_timeout;
-            database::move_log(&shared.path, patience).map_err(|error| trouble::explain(&shared.path, &error))
+            database::move_log(&shared.path, patience).map_err(|error| error::explain(&shared.path, &error))
         })
         .await
     }
@@ -315,7 +323,7 @@ fn document(
     }
 }
 
-/// Reads a row as a source's document, or says why not.
+/// Parses a row as a source document, or returns why it cannot be used.
 fn stored(document_id: String, version: i64, text: &str) -> Stored {
     Stored {
         document: stored::read_text(&document_id, text).map(|value| Versioned {

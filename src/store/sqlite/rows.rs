@@ -1,4 +1,4 @@
-//! The statements. Everything here blocks and knows nothing of files, threads or errors for people.
+//! SQL statements. Blocking, and independent of files, threads and messages for people.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::store::sqlite::database::WITH_SUMMARIES;
 use crate::store::sqlite::stored;
 use crate::store::{HistoryEntry, StoreError, Stored, Version, Write, stored as documents};
 
-/// A stored document as it stands in the file.
+/// A stored document.
 pub struct Row {
     document_id: String,
     version: i64,
@@ -18,13 +18,13 @@ pub struct Row {
 }
 
 impl Row {
-    /// Reads it as a source's document, or says why not.
+    /// Parses a source document, or returns why it cannot be used.
     pub fn read(self) -> Stored {
         stored(self.document_id, self.version, &self.text)
     }
 }
 
-/// One write, ready to be executed.
+/// A prepared write.
 pub struct Upsert {
     pub document_id: String,
     text: String,
@@ -34,7 +34,7 @@ pub struct Upsert {
 }
 
 impl Upsert {
-    /// Prepares `write`, refusing what cannot be stored.
+    /// Prepares `write`; rejects documents that cannot be stored.
     pub fn of(write: &Write) -> Result<Self, StoreError> {
         let text = documents::write_text(&write.document)?;
         Ok(Self {
@@ -61,12 +61,12 @@ pub fn load(connection: &mut Connection, document_id: &str) -> rusqlite::Result<
 }
 
 pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
-    // In the order of the file, which is read fastest; sorting what was read costs next to nothing.
+    // In file order, which is fastest to read; sorting the result costs next to nothing.
     let mut statement = connection.prepare_cached("SELECT id, version, document FROM sources")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
-        // Reading the text in place spares a copy of every document.
+        // Borrowing the text saves a copy of every document.
         let text = row.get_ref(2)?.as_str()?;
         all.push(stored(row.get(0)?, row.get(1)?, text));
     }
@@ -74,13 +74,13 @@ pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
     Ok(all)
 }
 
-/// Reads the summaries, and the documents of which there is none that counts.
+/// Reads the summaries, and the documents without a valid summary.
 pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc<SourceSummary>>>> {
     let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if schema < WITH_SUMMARIES {
         return Ok(load_all(connection)?.into_iter().map(Stored::in_short).collect());
     }
-    // Both stand in an index, so that no document is read on the way.
+    // Both columns are in an index, so no document is read.
     let mut statement = connection.prepare_cached("SELECT id, summary FROM sources ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
@@ -150,7 +150,7 @@ fn upsert_one(
     Ok(Ok(Version(version.to_string())))
 }
 
-/// Returns a version that no document ever had, also not one that was deleted since.
+/// Returns a version that was never used, not even by a deleted document.
 fn next_version(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached("UPDATE sequence SET value = value + 1 RETURNING value")?
@@ -202,6 +202,18 @@ fn remember(
     Ok(())
 }
 
+pub fn drop_history_after(
+    connection: &mut Connection,
+    source: &str,
+    until: crate::core::time::Timestamp,
+) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM history WHERE source = ?1 AND at > ?2",
+        params![source, until.as_millis()],
+    )?;
+    Ok(())
+}
+
 pub fn history(
     connection: &mut Connection,
     source: &str,
@@ -215,7 +227,7 @@ pub fn history(
         .query_map(params![source, limit], |row| row.get::<_, String>(0))?
         .filter_map(|text| match text.map(|text| serde_json::from_str(&text)) {
             Ok(Ok(entry)) => Some(Ok(entry)),
-            // An entry that someone else broke never hides the others.
+            // An entry that another program damaged does not hide the others.
             Ok(Err(error)) => {
                 tracing::warn!(source, %error, "a history entry cannot be read and is left out");
                 None
@@ -233,7 +245,7 @@ pub fn delete(connection: &mut Connection, document_id: &str) -> rusqlite::Resul
     Ok(gone > 0)
 }
 
-/// Writes, reads and deletes a row of its own.
+/// Writes, reads and deletes a separate row.
 pub fn check(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute("INSERT OR REPLACE INTO probe VALUES (1, 'bitbrat was here')", [])?;

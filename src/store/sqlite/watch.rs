@@ -1,4 +1,4 @@
-//! Follows the file: a connection of its own asks SQLite's data version, which moves when any other connection commits.
+//! Watches the file: a separate connection polls SQLite's data version, which changes when any other connection commits.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::blocking::blocking;
 use crate::store::sqlite::database::Opened;
-use crate::store::sqlite::{Access, Shared, database, rows, trouble};
+use crate::store::sqlite::{Access, Shared, database, error, rows};
 use crate::store::{StoreError, Stored};
 
-/// What a watcher has seen so far.
+/// The watcher's last state.
 struct Watcher {
     shared: Arc<Shared>,
     opened: Option<Opened>,
@@ -18,17 +18,17 @@ struct Watcher {
 
 #[derive(PartialEq)]
 enum Seen {
-    /// Nothing was yielded yet.
+    /// Nothing was emitted yet.
     Nothing,
     /// There was no file.
     NoFile,
     /// The file at this data version.
     Version(i64),
-    /// The last look failed, and that was told.
-    Trouble,
+    /// The last check failed, and the error was reported.
+    LinkFailure,
 }
 
-/// Yields all documents now and after every change.
+/// Emits all documents now and after every change.
 pub fn documents(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Stored>, StoreError>> {
     let watcher = Watcher {
         shared,
@@ -41,7 +41,7 @@ pub fn documents(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Stored>, 
                 tokio::time::sleep(watcher.shared.options.watch_interval).await;
             }
             let looked = blocking(move || {
-                let news = watcher.look();
+                let news = watcher.poll();
                 (watcher, news)
             });
             match looked.await {
@@ -54,14 +54,14 @@ pub fn documents(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Stored>, 
 }
 
 impl Watcher {
-    /// Looks once. Returns what is new: the documents, or a trouble that was not told yet.
-    fn look(&mut self) -> Option<Result<Vec<Stored>, StoreError>> {
+    /// Checks once. Returns the documents if they changed, or an error that was not reported yet.
+    fn poll(&mut self) -> Option<Result<Vec<Stored>, StoreError>> {
         match self.changed() {
             Ok(documents) => documents.map(Ok),
             Err(error) => {
                 self.opened = None;
-                let first = self.seen != Seen::Trouble;
-                self.seen = Seen::Trouble;
+                let first = self.seen != Seen::LinkFailure;
+                self.seen = Seen::LinkFailure;
                 first.then_some(Err(error))
             }
         }
@@ -78,7 +78,7 @@ impl Watcher {
         }
         if self.opened.is_none() {
             self.opened = database::open(path, Access::Read, self.shared.options.busy_timeout)?;
-            // A new connection counts from its own beginning.
+            // The data version is specific to a connection.
             if let Seen::Version(_) = self.seen {
                 self.seen = Seen::Nothing;
             }
@@ -88,8 +88,8 @@ impl Watcher {
             return Ok((!known).then(Vec::new));
         };
         let connection = &mut opened.connection;
-        let explain = |error| trouble::explain(path, &error);
-        // Asked before reading, so that a change during the reading is seen at the next look.
+        let explain = |error| error::explain(path, &error);
+        // Queried before reading, so that a change during the read is detected by the next check.
         let version = connection
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut statement| statement.query_row([], |row| row.get(0)))

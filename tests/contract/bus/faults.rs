@@ -1,4 +1,4 @@
-//! What goes wrong with a bus, and that it is told for what it is.
+//! Faults of a bus, each reported as what it is.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ async fn bus_at(url: &str, prefix: &str) -> NatsBus {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_stream_and_one_with_other_subjects_are_told_by_name_and_none_is_made() {
+async fn missing_or_mismatched_stream_is_reported_and_not_created() {
     let server = NatsServer::start().await;
     let bus = bus_at(&server.url(), "here.").await;
     let missing = bus.publish(message(1)).await.unwrap_err();
@@ -28,13 +28,13 @@ async fn a_missing_stream_and_one_with_other_subjects_are_told_by_name_and_none_
     assert!(matches!(wrong, BusError::NoTopic { .. }), "{wrong:?}");
     let wrong = bus.subscribe(&subscription("one")).await.err().unwrap();
     assert!(matches!(wrong, BusError::NoTopic { .. }), "{wrong:?}");
-    // Once somebody has made it, everything works without a restart.
+    // Once the stream was created, everything works without a restart.
     servers::create_stream_on(&server.url(), "HERE", &["here.>"]).await;
     bus.publish(message(1)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_without_jetstream_accepts_nothing_although_it_answers() {
+async fn publish_fails_on_server_without_jetstream() {
     let server = NatsServer::start_without_jetstream().await;
     let bus = bus_at(&server.url(), "here.").await;
     let error = bus.publish(message(1)).await.unwrap_err();
@@ -43,7 +43,7 @@ async fn a_server_without_jetstream_accepts_nothing_although_it_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_dies_and_returns_loses_nothing_that_is_sent_again_with_its_id() {
+async fn restarted_server_loses_no_message_resent_with_its_id() {
     let mut server = NatsServer::start().await;
     servers::create_stream(&server.url(), "here.").await;
     let bus = bus_at(&server.url(), "here.").await;
@@ -60,7 +60,7 @@ async fn a_server_that_dies_and_returns_loses_nothing_that_is_sent_again_with_it
         assert!(Instant::now() < deadline, "{error}");
     }
     bus.publish(message(2)).await.unwrap();
-    // The consumer goes on by itself, and the message that was sent twice came once.
+    // The consumer continues without a restart, and the message that was sent twice arrived once.
     let mut seen = Vec::new();
     while seen.last() != Some(&message(2).data) {
         let delivery = next(&mut deliveries).await;
@@ -74,7 +74,7 @@ async fn a_server_that_dies_and_returns_loses_nothing_that_is_sent_again_with_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_was_never_there_fails_in_time_and_is_used_when_it_comes() {
+async fn absent_server_fails_in_time_and_is_used_once_available() {
     let mut server = NatsServer::start().await;
     servers::create_stream(&server.url(), "here.").await;
     server.kill().await;
@@ -91,7 +91,7 @@ async fn a_server_that_was_never_there_fails_in_time_and_is_used_when_it_comes()
 /// Time is skipped, as nothing but time passes here.
 #[tokio::test(start_paused = true)]
 async fn pubsub_that_does_not_answer_fails_in_time() {
-    // Takes the connection and never says a word.
+    // Accepts the connection and never sends anything.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = PubsubOptions {
         project: "demo".to_owned(),
@@ -104,7 +104,7 @@ async fn pubsub_that_does_not_answer_fails_in_time() {
     assert_eq!(error.recovery(), Recovery::Retry, "{error:?}");
 }
 
-/// A publish that gives up by itself.
+/// A publish that fails without a timeout of the test.
 async fn refused(bus: &dyn EventBus) -> BusError {
     let published = tokio::time::timeout(Duration::from_secs(60), bus.publish(message(1))).await;
     published
@@ -112,8 +112,8 @@ async fn refused(bus: &dyn EventBus) -> BusError {
         .unwrap_err()
 }
 
-/// Reads some of two hundred messages, settles none, and leaves in a runtime that ends with it, as a process does; the next one
-/// must not have to wait for what this one was handed.
+/// Reads some of two hundred messages, settles none, and ends in a runtime that ends with it, as a process does; the next one
+/// must not have to wait for the messages delivered to this one.
 async fn ends_in_order<B: EventBus + 'static>(
     connect: impl AsyncFn() -> B + Copy + Send + 'static,
     read: usize,
@@ -149,16 +149,16 @@ async fn ends_in_order<B: EventBus + 'static>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_ended_in_order_leaves_nothing_to_wait_for_on_nats() {
+async fn clean_exit_leaves_no_pending_messages_on_nats() {
     let (url, prefix) = (servers::nats_url(), servers::prefix());
     servers::create_stream(&url, &prefix).await;
     let (url, prefix): (&'static str, &'static str) = (url.leak(), prefix.leak());
-    // All is handed out, and nobody looks at it.
+    // All are delivered, and none is read.
     ends_in_order(move || bus_at(url, prefix), 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_ended_in_order_leaves_nothing_to_wait_for_on_pubsub() {
+async fn clean_exit_leaves_no_pending_messages_on_pubsub() {
     let host: &'static str = servers::pubsub_host().leak();
     let project: &'static str = format!("bitbrat-{}", servers::prefix().trim_end_matches('.')).leak();
     let connect = move || async move {
@@ -170,6 +170,6 @@ async fn a_process_that_ended_in_order_leaves_nothing_to_wait_for_on_pubsub() {
         };
         PubsubBus::connect(&options).await.unwrap()
     };
-    // All of them, as a loaded emulator may take longer over the next hundred than anybody waits who leaves.
+    // All of them, as a loaded emulator may take longer over the next hundred than a consumer waits at its end.
     ends_in_order(connect, 200).await;
 }

@@ -1,9 +1,10 @@
-//! The bus port's promises, checked against every adapter.
+//! The contract of the bus port, checked against every adapter.
 
 mod faults;
+mod logins;
 mod relay;
 pub mod servers;
-mod suite;
+pub mod suite;
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use bitbrat::clock::SystemClock;
 
 use suite::World;
 
-/// Runs every promise against one kind of bus.
+/// Runs every test of the contract against one kind of bus.
 macro_rules! contract {
     ($adapter:ident: $($promise:ident)*) => {
         mod $adapter {
@@ -90,7 +91,7 @@ async fn pubsub() -> World {
         recognises_repetition: false,
         counts_deliveries: false,
         remembers_before_subscription: false,
-        // The emulator hands out a hundred at once, whatever is asked for.
+        // The emulator delivers a hundred at once, whatever is requested.
         hands_out_what_is_asked_for: false,
     }
 }

@@ -1,19 +1,19 @@
-//! The Pub/Sub emulator as the service would behave when a reader leaves.
+//! The Pub/Sub emulator, made to behave as the service does when a consumer disconnects.
 //!
-//! A client gives a stream up by resetting it. The emulator (0.8.20) fails over that: its log says `NoSuchMethodError` in
-//! `onRstStreamRead`, because it was packed with parts of two releases of gRPC. It never learns that the reader is gone, hands it
-//! message after message, and each is out of everybody's reach for a minute. The service does nothing like that, and no
-//! client can help it: what is published long after the reset suffers too.
+//! A client cancels a stream by resetting it. The emulator (0.8.20) fails on that: its log contains `NoSuchMethodError` in
+//! `onRstStreamRead`, because it was packaged with parts of two releases of gRPC. It never detects that the consumer is gone,
+//! delivers message after message to it, and each is unavailable to others for a minute. The service does nothing like that, and
+//! no client can work around it: what is published long after the reset is affected too.
 //!
-//! So clients come by way of this relay. It passes every byte on, but tells of a reset as the end of the client's side of the
-//! stream, which the emulator understands. It knows no more of HTTP/2 than where a frame begins and ends.
+//! So clients connect through this relay. It passes on every byte, but converts a reset to the end of the client's side of the
+//! stream, which the emulator handles. Of HTTP/2 it parses only where a frame begins and ends.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-/// What every HTTP/2 connection begins with; the emulator speaks HTTP/1.1 on the same port.
+/// The start of every HTTP/2 connection; the emulator supports HTTP/1.1 on the same port.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The types of frames that matter here (RFC 9113, section 6).
 const DATA: u8 = 0;
@@ -22,7 +22,7 @@ const RST_STREAM: u8 = 3;
 /// The flag of the first two that ends the sender's side of a stream.
 const END_STREAM: u8 = 1;
 
-/// Opens a relay to `emulator` that lives as long as the process, and returns its address.
+/// Opens a relay to `emulator` that runs as long as the process, and returns its address.
 pub fn open(emulator: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -30,7 +30,7 @@ pub fn open(emulator: String) -> String {
         for client in listener.incoming().flatten() {
             let emulator = emulator.clone();
             thread::spawn(move || {
-                // Either side may go at any time.
+                // Either side may close at any time.
                 let _ = serve(client, &emulator);
             });
         }

@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::relay;
+use crate::support::ReservedPort;
 
 /// A prefix that no other test has.
 pub fn prefix() -> String {
@@ -27,7 +28,7 @@ pub fn nats_url() -> String {
     needed("BITBRAT_TEST_NATS_URL", "a NATS server with JetStream")
 }
 
-/// The Pub/Sub emulator, told of readers that leave as the service would be.
+/// The Pub/Sub emulator behind a relay, so that disconnecting consumers are handled as by the service.
 pub fn pubsub_host() -> String {
     relay::open(needed("PUBSUB_EMULATOR_HOST", "the Pub/Sub emulator"))
 }
@@ -56,7 +57,7 @@ pub async fn create_stream_on(url: &str, name: &str, subjects: &[&str]) {
 
 /// A NATS server of one test's own.
 pub struct NatsServer {
-    port: u16,
+    port: ReservedPort,
     data: tempfile::TempDir,
     arguments: Vec<String>,
     child: Option<Child>,
@@ -73,15 +74,27 @@ impl NatsServer {
         Self::start_with(false).await
     }
 
+    /// Starts one with JetStream and these lines of configuration.
+    pub async fn start_as(configuration: &str) -> Self {
+        let mut server = Self::prepared(true);
+        let path = server.data.path().join("server.conf");
+        std::fs::write(&path, configuration).unwrap();
+        server
+            .arguments
+            .extend(["--config".to_owned(), path.display().to_string()]);
+        server.run().await;
+        server
+    }
+
     async fn start_with(jetstream: bool) -> Self {
-        // The kernel picks the port; it is free again by the time that the server asks for it.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let mut server = Self {
-            port,
+        let mut server = Self::prepared(jetstream);
+        server.run().await;
+        server
+    }
+
+    fn prepared(jetstream: bool) -> Self {
+        Self {
+            port: ReservedPort::new(),
             data: tempfile::tempdir().unwrap(),
             arguments: if jetstream {
                 vec!["-js".to_owned()]
@@ -89,9 +102,7 @@ impl NatsServer {
                 Vec::new()
             },
             child: None,
-        };
-        server.run().await;
-        server
+        }
     }
 
     /// Runs it, on the port and with the data that it had.
@@ -102,7 +113,7 @@ impl NatsServer {
                 "--addr",
                 "127.0.0.1",
                 "--port",
-                &self.port.to_string(),
+                &self.port.number.to_string(),
                 "--store_dir",
             ])
             .arg(self.data.path())
@@ -115,7 +126,7 @@ impl NatsServer {
             .expect("nats-server runs (`apt-get install nats-server`)");
         self.child = Some(child);
         timeout(Duration::from_secs(20), async {
-            while TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            while TcpStream::connect(("127.0.0.1", self.port.number)).await.is_err() {
                 sleep(Duration::from_millis(20)).await;
             }
         })
@@ -130,14 +141,13 @@ impl NatsServer {
         }
     }
 
-    /// Its address.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://127.0.0.1:{}", self.port.number)
     }
 }
 
 fn program() -> PathBuf {
-    // Debian puts servers where not everybody's path looks.
+    // Debian installs servers in a directory that is not in every PATH.
     let installed = PathBuf::from("/usr/sbin/nats-server");
     match std::env::var_os("BITBRAT_NATS_SERVER") {
         Some(named) => named.into(),

@@ -1,7 +1,7 @@
-//! The promises of [`bitbrat::bus::EventBus`], each as a story.
+//! The contract of [`bitbrat::bus::EventBus`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitbrat::bus::names::{EGRESS, INGRESS};
@@ -10,28 +10,30 @@ use bitbrat::bus::{
 };
 use bitbrat::clock::{Clock, SystemClock};
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// A bus that nobody else uses, and what its kind can and cannot do.
+/// A bus of this test alone, and the capabilities of its kind.
 pub struct World {
     pub bus: Arc<dyn EventBus>,
     pub max_body: Option<usize>,
     pub recognises_repetition: bool,
     pub counts_deliveries: bool,
     pub remembers_before_subscription: bool,
-    /// Hands a consumer no more than it asked for, so that another one has its share.
+    /// Delivers no more to a consumer than it requested, so that another one gets its share.
     pub hands_out_what_is_asked_for: bool,
 }
 
-/// A message that has not come by then never will.
+/// A message that has not arrived by then never will.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A message that comes so late came only because a bus gave up waiting for its former reader (20 s on Pub/Sub, 60 s on NATS).
+/// A message that arrives later than this was delivered only after the bus had timed out its former consumer (20 s on Pub/Sub, 60
+/// s on NATS).
 pub const AT_ONCE: Duration = Duration::from_secs(15);
-/// How long we wait for what must not come, where no later message could show that it did not.
+/// How long to wait for what must not arrive, where no later message could prove that it did not.
 const SILENCE: Duration = Duration::from_millis(700);
-/// Messages from this number on only show that a consumer is there.
+/// Messages from this number on only show that a consumer is connected.
 const WARM_UP: usize = 1000;
 
 pub fn subscription(queue: &str) -> Subscription {
@@ -73,7 +75,7 @@ pub async fn bodies(deliveries: &mut Deliveries, count: usize) -> BTreeSet<Strin
     bodies
 }
 
-/// Shows that nothing more was underway: what is published now comes next.
+/// Checks that nothing else was in transit: what is published now arrives next.
 async fn assert_nothing_before(marker: Outgoing, world: &World, deliveries: &mut Deliveries) {
     let (topic, data) = (marker.topic.clone(), marker.data.clone());
     world.bus.publish(marker).await.unwrap();
@@ -82,7 +84,7 @@ async fn assert_nothing_before(marker: Outgoing, world: &World, deliveries: &mut
     delivery.ack().await;
 }
 
-/// Publishes until `begun`, as some buses begin to deliver only when a consumer first reads, and returns how many it took.
+/// Publishes until `begun`, as some buses begin to deliver only when a consumer first reads, and returns the number of messages.
 async fn warm_up(world: &World, begun: impl Fn() -> bool) -> usize {
     let deadline = Instant::now() + PATIENCE;
     let mut sent = 0;
@@ -164,19 +166,19 @@ pub async fn consumers_of_one_name_share_the_work(world: World) {
         let (done, seen) = (done.clone(), seen.clone());
         consumers.spawn(async move {
             while let Some(Some(Ok(delivery))) = done.run_until_cancelled(deliveries.next()).await {
-                seen.lock().unwrap().push((number, delivery.message.clone()));
-                // As long as a write to a store takes, so that the other one has its chance.
+                seen.lock().push((number, delivery.message.clone()));
+                // As long as a write to a store takes, so that the other one gets messages.
                 tokio::time::sleep(Duration::from_millis(2)).await;
                 delivery.ack().await;
             }
         });
     }
-    let by = |number| seen.lock().unwrap().iter().any(|(by, _)| *by == number);
+    let by = |number| seen.lock().iter().any(|(by, _)| *by == number);
     warm_up(&world, || by(0) && by(1)).await;
     let results = world.bus.publish_many((0..200).map(message).collect()).await;
     assert!(results.iter().all(Result::is_ok));
     let seen = || {
-        let seen = seen.lock().unwrap();
+        let seen = seen.lock();
         let seen = seen.iter().filter(|(_, message)| !is_warm_up(message));
         seen.map(|(number, message)| (*number, message.data.clone()))
             .collect::<Vec<_>>()
@@ -201,7 +203,7 @@ pub async fn consumers_of_one_name_share_the_work(world: World) {
 pub async fn a_name_keeps_its_place_while_nobody_consumes(world: World) {
     let mut deliveries = subscribed(&world, "one").await;
     world.bus.publish(message(1)).await.unwrap();
-    // The acknowledgement travels without being waited for, and yet nothing that was acknowledged is given back.
+    // The acknowledgement is sent without being waited for, and yet nothing that was acknowledged is delivered again.
     next(&mut deliveries).await.ack().await;
     drop(deliveries);
     world.bus.publish(message(2)).await.unwrap();
@@ -252,7 +254,7 @@ pub async fn what_a_reader_that_leaves_had_not_looked_at_goes_to_the_next_at_onc
     let mut deliveries = subscribed(&world, "one").await;
     world.bus.publish(message(WARM_UP)).await.unwrap();
     next(&mut deliveries).await.ack().await;
-    // More than the reader looks at: the bus hands it some of the rest in advance.
+    // More than the consumer reads: the bus delivers some of the rest in advance.
     let results = world.bus.publish_many((0..200).map(message).collect()).await;
     assert!(results.iter().all(Result::is_ok));
     drop(deliveries);
@@ -303,16 +305,16 @@ pub async fn a_tail_takes_nothing_away_from_anybody(world: World) {
         let seen = seen.clone();
         async move {
             while let Some(Ok(message)) = tail.next().await {
-                seen.lock().unwrap().push(message);
+                seen.lock().push(message);
             }
         }
     });
-    let warm_ups = warm_up(&world, || !seen.lock().unwrap().is_empty()).await;
+    let warm_ups = warm_up(&world, || !seen.lock().is_empty()).await;
     for n in 0..3 {
         world.bus.publish(message(n)).await.unwrap();
     }
     let tailed = || {
-        let seen = seen.lock().unwrap();
+        let seen = seen.lock();
         let seen = seen.iter().filter(|message| !is_warm_up(message));
         seen.map(|message| message.data.clone()).collect::<BTreeSet<_>>()
     };

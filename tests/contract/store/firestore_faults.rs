@@ -1,4 +1,5 @@
-//! What can be wrong with Firestore: away at the start, killed and forgetful, frozen, refusing, and what others broke.
+//! Faults of Firestore: unreachable at the start, killed with loss of data, frozen, rejecting, and documents damaged by other
+//! programs.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use bitbrat::core::document::SourceDocument;
 use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::SourceKey;
 use bitbrat::core::time::Timestamp;
-use bitbrat::persist::economy::Economy;
+use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::persist::{Outcome, Persister};
 use bitbrat::store::firestore::{FirestoreStore, FirestoreTarget};
 use bitbrat::store::retention::Retention;
@@ -22,14 +23,14 @@ use crate::contract::store::worlds::{FirestoreWorld, World};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An emulator of one test's own, which it may stop, freeze and start again.
+/// An emulator for one test, which can stop, freeze and start it again.
 struct Emulator {
     services: tempfile::TempDir,
     port: u16,
 }
 
 impl Emulator {
-    /// Chooses a place for it, without starting it.
+    /// Reserves an address for it, without starting it.
     fn absent() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let emulator = Self {
@@ -113,7 +114,7 @@ fn persister(store: &Arc<FirestoreStore>) -> Persister {
     Persister::new(
         store.clone(),
         Arc::new(SystemClock),
-        Economy::FIRESTORE,
+        WritePolicy::FIRESTORE,
         Chance::seeded(3),
     )
 }
@@ -132,11 +133,11 @@ async fn settle(persister: &Persister) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_emulator_that_comes_late_dies_and_forgets_costs_no_transition() {
+async fn late_killed_or_reset_emulator_loses_no_transition() {
     let emulator = Emulator::absent();
     let store = emulator.store(Duration::from_secs(20));
 
-    // Away at the start: told at once, with the address and what to do.
+    // Unreachable at the start: reported at once, with the address and what to do.
     let told = store.load_all().await.unwrap_err();
     let text = told.to_string();
     assert!(
@@ -166,7 +167,7 @@ async fn an_emulator_that_comes_late_dies_and_forgets_costs_no_transition() {
     };
     until(&mut watching, shown("ONLINE")).await;
 
-    // Killed: what happens meanwhile waits.
+    // Killed: changes in the meantime are deferred.
     emulator.signal("-KILL");
     assert_eq!(
         persister.observe(&[push(9, false)]).await.outcomes[&key("kick:5")],
@@ -174,7 +175,7 @@ async fn an_emulator_that_comes_late_dies_and_forgets_costs_no_transition() {
     );
     assert!(watching.next().await.unwrap().is_err());
 
-    // Back, with nothing of what it knew: the document is written anew, whole.
+    // Back, without its data: the document is written again as a whole.
     emulator.start();
     settle(&persister).await;
     until(&mut watching, shown("OFFLINE")).await;
@@ -233,7 +234,7 @@ async fn a_frozen_emulator_is_given_up_in_time_and_found_again() {
     }
 
     emulator.signal("-CONT");
-    // Whether the write that was given up came through is for the next one to find out; nothing is lost either way.
+    // Whether the cancelled write succeeded is for the next one to find out; nothing is lost either way.
     match store.save(&[write]).await.remove(0) {
         Ok(_) | Err(StoreError::Conflict { .. }) => {}
         Err(other) => panic!("{other}"),
@@ -242,7 +243,7 @@ async fn a_frozen_emulator_is_given_up_in_time_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_key_file_that_is_missing_or_broken_is_told_by_its_name() {
+async fn missing_or_broken_key_file_is_reported_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("key.json");
     for contents in [None, Some("{ \"type\": \"service_account\" }")] {
@@ -309,12 +310,13 @@ async fn history_is_swept_below_the_retention_now_and_then() {
                 at: live.at,
                 rule: "test".into(),
                 stream_id: None,
+                initial: false,
             };
             bitbrat::store::HistoryEntry::new(&key("kick:5"), live.at, transition)
         })
         .collect();
     store.append_history(&key("kick:5"), &entries).await.unwrap();
-    // A reader with a larger retention would see what was only hidden.
+    // A reader with a longer retention would see what was only hidden.
     let all = FirestoreStore::new(FirestoreTarget {
         retention: Retention::default(),
         ..world.target.clone()

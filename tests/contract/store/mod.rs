@@ -1,4 +1,4 @@
-//! The promises of the store port, checked against every adapter.
+//! The contract of the store port, checked against every adapter.
 
 mod firestore_faults;
 mod sqlite;
@@ -7,7 +7,7 @@ pub mod worlds;
 
 use crate::contract::store::worlds::{FirestoreWorld, MemoryWorld, SqliteWorld};
 
-/// Runs every promise of the suite in a world of `$world`.
+/// Runs every test of the suite in a world of `$world`.
 macro_rules! contract {
     ($module:ident, $world:ty) => {
         contract!($module, $world,
@@ -30,6 +30,7 @@ macro_rules! contract {
             history_is_newest_first_and_limited
             history_written_twice_is_kept_once
             history_of_a_refused_write_is_not_kept
+            history_after_a_date_is_dropped
             a_conflict_never_stops_its_neighbours_with_history
             many_documents_with_history_are_written_in_one_call
             history_beyond_the_retention_is_dropped_oldest_first

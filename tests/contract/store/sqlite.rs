@@ -1,4 +1,4 @@
-//! What can be wrong with a file, and two processes on one.
+//! Faults of a file, and two processes on one.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ async fn refusal(path: &Path) -> String {
 }
 
 #[tokio::test]
-async fn a_reader_of_a_store_that_is_not_there_yet_sees_no_documents_and_makes_no_file() {
+async fn reader_without_store_returns_nothing_and_creates_no_file() {
     let place = place();
     let reader = place.reader(SqliteOptions::default()).await;
     assert!(reader.load_all().await.unwrap().is_empty());
@@ -123,7 +123,7 @@ async fn a_newer_schema_is_refused_with_both_versions() {
     }
 }
 
-/// What the first version made.
+/// The schema of the first version.
 const FIRST_SCHEMA: &str = "
     CREATE TABLE sources (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL) STRICT;
     CREATE TABLE history (
@@ -139,7 +139,7 @@ const FIRST_SCHEMA: &str = "
 ";
 
 #[tokio::test]
-async fn a_file_of_the_first_schema_is_read_as_it_is_and_migrated_by_the_first_writer() {
+async fn schema_1_file_is_readable_and_migrated_by_first_writer() {
     let place = place();
     let file = place.file();
     file.execute_batch(FIRST_SCHEMA).unwrap();
@@ -170,7 +170,7 @@ async fn a_list_is_read_without_the_documents() {
     let place = place();
     let _store = place.filled().await;
     let file = place.file();
-    // The trigger that forgets summaries must not see this.
+    // The trigger that deletes summaries must not run for this.
     file.execute_batch("DROP TRIGGER document_edited; UPDATE sources SET document = 'no document at all'")
         .unwrap();
     let reader = place.reader(quick()).await;
@@ -204,13 +204,17 @@ async fn files_that_are_no_store_are_refused_and_left_alone() {
     assert!(refusal(&place.path).await.contains("another program"));
 
     let directory = tempfile::tempdir().unwrap();
-    assert!(refusal(directory.path()).await.contains("cannot be opened"));
+    assert!(
+        refusal(directory.path())
+            .await
+            .contains("a directory, not a regular file")
+    );
     let below_a_file = place.path.join("deeper/store.db");
     assert!(refusal(&below_a_file).await.contains("directory cannot be made"));
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_told_as_such() {
+async fn damaged_file_is_reported_as_damaged() {
     let place = place();
     let store = place.writer().await;
     for number in 1..200 {
@@ -237,14 +241,14 @@ async fn a_damaged_file_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_reader_that_waits_for_a_lock_keeps_nobody_else_waiting() {
+async fn reader_waiting_for_a_lock_does_not_block_the_thread() {
     let place = place();
     drop(place.filled().await);
     let locker = place.file();
     locker
         .execute_batch("PRAGMA locking_mode = EXCLUSIVE; UPDATE sequence SET value = value + 1")
         .unwrap();
-    // All on one thread: did the reader wait on it, the lock would never be given back.
+    // All on one thread: if the reader blocked it, the lock would never be released.
     let read = async {
         let reader = place.reader(SqliteOptions::default()).await;
         reader.summaries().await.unwrap().len()
@@ -254,7 +258,7 @@ async fn a_reader_that_waits_for_a_lock_keeps_nobody_else_waiting() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_kept_is_told_and_heals() {
+async fn held_lock_is_a_transient_error() {
     let place = place();
     let store = SqliteStore::open(&place.path, quick()).await.unwrap();
     let holder = place.file();
@@ -264,7 +268,7 @@ async fn a_lock_that_is_kept_is_told_and_heals() {
         told.is_transient() && told.to_string().contains("locked"),
         "{told}"
     );
-    // Readers go on meanwhile.
+    // Readers continue in the meantime.
     assert!(store.load_all().await.unwrap().is_empty());
     holder.execute_batch("COMMIT").unwrap();
     store.save(&[write("kick:5")]).await.remove(0).unwrap();
@@ -297,7 +301,7 @@ async fn a_read_only_place_refuses_writers_and_serves_readers() {
         |path: &Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     mode(&place.path, 0o444);
     mode(directory, 0o555);
-    // Root may write anywhere; then there is nothing to refuse.
+    // Root may write anywhere; then there is nothing to reject.
     let unprivileged = std::fs::write(directory.join("attempt"), "").is_err();
     if unprivileged {
         let told = refusal(&place.path).await;
@@ -312,7 +316,7 @@ async fn a_read_only_place_refuses_writers_and_serves_readers() {
     assert_eq!(read.unwrap(), 1);
 }
 
-/// What a second process does, chosen by `BITBRAT_TEST_ROLE`; the tests below start this very program for it.
+/// The second process, chosen by `BITBRAT_TEST_ROLE`; the tests below start this same binary for it.
 #[tokio::test]
 #[ignore = "started by other tests as a second process"]
 async fn second_process() {

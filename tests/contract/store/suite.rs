@@ -1,4 +1,4 @@
-//! The promises. Each runs in a world of its own and knows only the port.
+//! The contract. Each test runs in a world of its own and uses only the port.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
 }
 
-/// What is known of a source that is connected and live for `viewers`.
+/// Evidence of a source that is connected and live for `viewers`.
 fn live(key: &SourceKey, viewers: u64) -> Knowledge {
     let facts = [
         Fact::Connection {
@@ -76,6 +76,7 @@ fn entry(id: &str, seconds: i64) -> HistoryEntry {
         at: at(seconds),
         rule: "stream.pushed-start".into(),
         stream_id: None,
+        initial: false,
     };
     HistoryEntry::new(&key(id), at(seconds + 1), transition)
 }
@@ -208,7 +209,7 @@ pub async fn a_document_too_large_is_rejected_and_its_neighbours_are_kept<W: Wor
         matches!(results[1], Err(StoreError::Rejected { .. })),
         "{results:?}"
     );
-    // A title stands in the document twice: as evidence and as metadata.
+    // A title is in the document twice: as evidence and as metadata.
     store.save(&[title(400_000)]).await.remove(0).unwrap();
 }
 
@@ -222,7 +223,7 @@ pub async fn fields_of_others_survive_our_writes<W: World>() {
     world.put_raw("twitch:900200", theirs).await;
     let read = store.load(&key("twitch:900200")).await.unwrap().unwrap();
     let mut ours = read.value;
-    // What others claim without evidence is not taken over.
+    // Values of other programs without evidence are not taken over.
     assert_eq!(ours.record().stream_status.to_string(), "UNKNOWN");
     ours.join(live(&key("twitch:900200"), 12));
     let version = save(&*store, ours.clone(), Some(read.version)).await.unwrap();
@@ -311,7 +312,7 @@ pub async fn summaries_tell_what_the_documents_tell<W: World>() {
     let theirs = json!({ "displayName": "Theirs", "metadata": { "tags": ["a"] } });
     world.put_raw("discord:7", theirs).await;
     world.put_raw("kick:8", json!({ "schemaVersion": 99 })).await;
-    // Another program puts its own in the place of ours.
+    // Another program replaces our document with its own.
     world
         .put_raw("twitch:6", json!({ "displayName": "Changed" }))
         .await;
@@ -393,6 +394,21 @@ pub async fn history_written_twice_is_kept_once<W: World>() {
     assert_eq!(happened(&*store, "kick:5", 10).await, [3, 2, 1]);
 }
 
+pub async fn history_after_a_date_is_dropped<W: World>() {
+    let (world, store) = fresh::<W>().await;
+    let entries = [1, 2, 3, 4].map(|second| entry("kick:5", second));
+    store.append_history(&key("kick:5"), &entries).await.unwrap();
+    store
+        .append_history(&key("kick:6"), &[entry("kick:6", 9)])
+        .await
+        .unwrap();
+    store.drop_history_after(&key("kick:5"), at(2)).await.unwrap();
+    store.drop_history_after(&key("kick:7"), at(2)).await.unwrap();
+    let again = world.open().await;
+    assert_eq!(happened(&*again, "kick:5", 10).await, [2, 1]);
+    assert_eq!(happened(&*again, "kick:6", 10).await, [9]);
+}
+
 pub async fn history_of_a_refused_write_is_not_kept<W: World>() {
     let (_world, store) = fresh::<W>().await;
     save(&*store, document("kick:5", 1), None).await.unwrap();
@@ -405,7 +421,7 @@ pub async fn history_of_a_refused_write_is_not_kept<W: World>() {
 pub async fn a_conflict_never_stops_its_neighbours_with_history<W: World>() {
     let (_world, store) = fresh::<W>().await;
     save(&*store, document("kick:2", 1), None).await.unwrap();
-    // Twice: whoever met another writer once is on his guard the next time.
+    // Twice: after one conflict with another writer the code path differs.
     for round in 0..2 {
         let writes = ["1", "2", "3"].map(|id| {
             let id = format!("kick:{id}");
@@ -496,7 +512,7 @@ pub async fn history_older_than_the_retention_is_dropped<W: World>() {
 
 type Watching = futures_util::stream::BoxStream<'static, Result<Vec<Stored>, StoreError>>;
 
-/// Waits until the watch shows what `wanted` says. Several changes may show as one.
+/// Waits until the condition holds for the watched documents. Several changes may arrive as one.
 async fn until(watching: &mut Watching, wanted: impl Fn(&[Stored]) -> bool) {
     let seen = async {
         while let Some(seen) = watching.next().await {

@@ -1,4 +1,4 @@
-//! The worlds in which the suite runs: how each adapter is opened, and how another program writes beside it.
+//! The worlds of the suite: how each adapter is opened, and how another program writes to the same store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 /// A fresh, empty store of one kind.
 #[async_trait]
 pub trait World: Send + Sync + Sized + 'static {
-    /// Makes the store.
+    /// Creates the store.
     async fn with(retention: Retention) -> Self;
 
     /// Opens the same store once more, as another process would.
@@ -112,7 +112,7 @@ pub fn emulator() -> String {
     )
 }
 
-/// A project of its own in the emulator, seen without our code through its REST interface.
+/// A project of its own in the emulator, accessed without our code through its REST interface.
 pub struct FirestoreWorld {
     pub target: FirestoreTarget,
     http: reqwest::Client,
@@ -136,7 +136,7 @@ impl World for FirestoreWorld {
         let project = format!("test-{}", uuid::Uuid::new_v4().simple());
         let target = FirestoreTarget {
             emulator: Some(emulator()),
-            // The emulator's first answers take seconds on a busy machine.
+            // The emulator's first responses take seconds on a busy machine.
             patience: Duration::from_secs(20),
             retention,
             ..FirestoreTarget::new(&project, "(default)")
@@ -200,7 +200,7 @@ fn typed(value: Value) -> Value {
     }
 }
 
-/// The way back.
+/// The inverse.
 fn plain(value: &Value) -> Value {
     let (kind, value) = value.as_object().unwrap().iter().next().unwrap();
     match kind.as_str() {

@@ -1,4 +1,4 @@
-//! Is the bus there, does somebody read it, are our events quiet on it, and how many will there be?
+//! Checks the bus: whether it is reachable, has consumers, routes our events without dead letters, and how many events to expect.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::core::event::EventKind;
 use crate::core::event::fields::text;
 use crate::core::event::read::Side;
 use crate::core::event::routing::{self, Quiet, Routed};
-use crate::persist::economy::Workload;
+use crate::persist::write_policy::Workload;
 use crate::persist::{chat, consumer};
 use crate::watch::volume::{self, Volume};
 
 const AREA: &str = "bus";
-/// How far back the router's dead letters are looked at (s), and how long we read them.
-const LOOK_BACK: (i64, Duration) = (3600, Duration::from_millis(1500));
-/// Events a second that BitBrat's own persistence keeps up with on its default store (measured).
+/// How far back the router's dead letters are read (s), and for how long.
+const LOOKBACK: (i64, Duration) = (3600, Duration::from_millis(1500));
+/// Events per second that BitBrat's own persistence keeps up with on its default store (measured).
 const PLATFORM_PACE: u64 = 8;
 
 /// Checks the configured bus.
@@ -68,7 +68,7 @@ pub async fn check(app: &App) -> Vec<Check> {
 
 fn local(mutations: bool) -> Check {
     if mutations {
-        let what = "local: events stay in this process, so bus.state_mutations reaches nobody";
+        let what = "local: events stay in this process, so bus.state_mutations has no effect";
         let check = Check::new(AREA, "delivery", Outcome::Warn, what);
         return check.next(
             "bitbrat config show  # set bus.url to nats:// or pubsub:, or bus.state_mutations to false",
@@ -82,7 +82,7 @@ fn local(mutations: bool) -> Check {
     )
 }
 
-/// The stream or topic of sources' events, and whoever stores what is told there.
+/// Checks the stream or topic of sources' events, and its consumers that store them.
 fn of_persisters(app: &App, found: Result<BusReport, BusError>) -> Vec<Check> {
     match found {
         Ok(report) => {
@@ -127,7 +127,7 @@ fn of_finding(app: &App, finding: &Finding, name: &str) -> Check {
     }
 }
 
-/// Whoever counts the chat of one direction.
+/// Checks the consumers that count the chat of one direction.
 async fn of_chat(app: &App, bus: &dyn EventBus, to: &Subscription, name: &str) -> Option<Check> {
     match bus.inspect(to).await {
         Ok(report) => {
@@ -152,7 +152,7 @@ async fn of_chat(app: &App, bus: &dyn EventBus, to: &Subscription, name: &str) -
     }
 }
 
-/// A topic that we only publish to.
+/// Checks a topic that we only publish to.
 async fn of_topic(app: &App, bus: &dyn EventBus, topic: &str, name: &str) -> Check {
     let to = Subscription {
         filter: Filter::Topic(topic.to_owned()),
@@ -183,7 +183,7 @@ fn topic_word(app: &App) -> &'static str {
     }
 }
 
-/// The command that makes what is missing. We make none ourselves: streams and topics belong to the platform.
+/// Returns the command that creates what is missing. We create nothing: streams and topics belong to the platform.
 fn make(app: &App, topic: &str) -> String {
     let prefix = &app.settings.bus.prefix;
     let full = names_of(app).full(topic);
@@ -203,7 +203,7 @@ fn make(app: &App, topic: &str) -> String {
     }
 }
 
-/// Whether the platform's router leaves our events alone: by its rules where we can read them, else by its dead letters.
+/// Checks that the platform's router ignores our events: by its rules where we can read them, else by its dead letters.
 async fn routing_rule(app: &App, bus: &dyn EventBus) -> Check {
     const NAME: &str = "routing rule";
     let install = || {
@@ -247,12 +247,12 @@ async fn routing_rule(app: &App, bus: &dyn EventBus) -> Check {
     }
 }
 
-/// Counts our events among what the router could not route lately. A bus without a past tells nothing.
+/// Counts our events among the messages that the router could not route lately. A bus without retention yields none.
 async fn dead_letters(app: &App, bus: &dyn EventBus) -> u64 {
     if !matches!(app.settings.bus.target, BusTarget::Nats(_)) {
         return 0;
     }
-    let (seconds, patience) = LOOK_BACK;
+    let (seconds, patience) = LOOKBACK;
     let since = app.clock.now().plus_secs(-seconds);
     let filter = Filter::Topic(names::ROUTER_DEAD_LETTERS.to_owned());
     let Ok(letters) = bus.tail(&filter, Some(since)).await else {
@@ -271,7 +271,7 @@ async fn dead_letters(app: &App, bus: &dyn EventBus) -> u64 {
     ours.fold(0, |count, _| std::future::ready(count + 1)).await
 }
 
-/// Predicts what a day brings onto the bus.
+/// Predicts a day's events on the bus.
 fn volume(app: &App) -> Check {
     let sources = app.settings.sources.len() as u64;
     let heartbeat = app.settings.bus.heartbeat;
@@ -296,14 +296,14 @@ fn volume(app: &App) -> Check {
         .next("bitbrat config show  # bus.heartbeat: longer means fewer events")
 }
 
-/// Returns what a usual day brings onto the bus.
+/// Returns the events of a usual day on the bus.
 fn expected(app: &App) -> Volume {
     let sources = app.settings.sources.len() as u64;
     let usual = Workload::usual(sources, Duration::ZERO);
     volume::predict(sources, app.settings.bus.heartbeat, usual.transitions)
 }
 
-/// Chat must not be counted twice.
+/// Checks that chat is not counted twice.
 fn twice(app: &App) -> Option<Check> {
     let settings = &app.settings;
     let twitch = settings.twitch.eventsub && settings.twitch.chat.is_eventsub(&settings.bus.target);

@@ -1,21 +1,22 @@
-//! Does a platform answer, do the clocks agree, is each identity authorised, what is left of the budget?
+//! Checks a platform: whether it answers, clock skew, the authorization of each identity, and remaining rate limits.
 
+use crate::app::Untried;
 use crate::cli::commands::auth;
-use crate::cli::commands::doctor::reach;
+use crate::cli::commands::doctor::{reach, sockets, store};
 use crate::cli::context::Context;
-use crate::cli::look;
 use crate::cli::output::humane;
 use crate::cli::reports::auth::AuthState;
 use crate::cli::reports::doctor::{Check, Outcome};
-use crate::cli::reports::sources::login_command;
+use crate::cli::run_probe;
 use crate::core::source::PlatformName;
 use crate::platforms::discord::SessionStarts;
 use crate::platforms::discord::gateway::GatewayOptions;
-use crate::platforms::{Budget, Probe, ProbeSet};
+use crate::platforms::{Probe, ProbeSet, RateLimit};
+use crate::tokens::{APP_REFUSED, login_command};
 
 /// Clocks that differ by more than this many milliseconds make ages and waiting times wrong.
 const SKEW_WARN: u64 = 5_000;
-/// With more than this, signatures and tokens are refused.
+/// With more than this, signatures and tokens are rejected.
 const SKEW_FAIL: u64 = 300_000;
 
 /// Checks one platform.
@@ -38,25 +39,34 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
         checks.push(check);
         skew = skew.or(found);
     }
-    checks.push(clock(area, skew));
-    checks.extend(identities(cx, platform).await);
-    checks.extend(budgets(cx, platform).await);
+    checks.push(clock(area, skew, store::ahead(&cx.app).await));
+    let application = application(cx, platform).await;
+    let others = identities(cx, platform).await;
+    // The check of just now is newer than what is stored.
+    let tried = application.as_ref().map(|check| check.name.clone());
+    checks.extend(
+        others
+            .into_iter()
+            .filter(|check| Some(&check.name) != tried.as_ref()),
+    );
+    checks.extend(application);
+    checks.extend(rate_limits(cx, platform).await);
     checks.extend(listener(cx, platform).await);
     checks
 }
 
-/// Whether what `watch` is to hear can be heard. Nothing is subscribed or begun for that.
-async fn listener(cx: &Context, platform: PlatformName) -> Option<Check> {
+/// Checks the push connections of `watch`. It creates no subscription and no session.
+async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let settings = &cx.app.settings;
     let area = platform.as_str();
     match platform {
         PlatformName::Kick if settings.kick.webhook => {
             const NAME: &str = "webhooks";
             if settings.web.listen.is_none() {
-                let detail = "kick.webhook is on, but web.listen is off, so nobody could deliver";
-                return Some(Check::new(area, NAME, Outcome::Warn, detail));
+                let detail = "kick.webhook is on, but web.listen is off, so nothing can be delivered";
+                return vec![Check::new(area, NAME, Outcome::Warn, detail)];
             }
-            Some(match cx.app.kick_webhooks().await {
+            vec![match cx.app.kick_webhooks().await {
                 Ok((listed, all)) => {
                     let detail = format!("Kick lists {listed} of {all} subscriptions");
                     if listed == all {
@@ -67,8 +77,9 @@ async fn listener(cx: &Context, platform: PlatformName) -> Option<Check> {
                     }
                 }
                 Err(failure) => Check::new(area, NAME, Outcome::Warn, failure.to_string()),
-            })
+            }]
         }
+        PlatformName::Twitch => sockets::eventsub(&cx.app).await.into_iter().collect(),
         PlatformName::Discord if settings.discord.gateway => {
             const NAME: &str = "gateway sessions";
             let GatewayOptions {
@@ -76,29 +87,32 @@ async fn listener(cx: &Context, platform: PlatformName) -> Option<Check> {
                 identify_reserve,
                 ..
             } = GatewayOptions::default();
-            Some(match cx.app.discord_sessions().await {
-                Ok(SessionStarts { ours, left }) => {
-                    let told = left.map_or_else(
-                        || "Discord does not tell how many are left".to_owned(),
+            match cx.app.discord_sessions().await {
+                Ok(SessionStarts { ours, left, url }) => {
+                    let rest = left.map_or_else(
+                        || "Discord does not report how many are left".to_owned(),
                         |left| format!("Discord has {left} left"),
                     );
-                    let detail = format!("{ours} of our {identify_cap} a day were begun; {told}");
+                    let detail = format!("{ours} of our {identify_cap} a day were started; {rest}");
                     let scarce =
                         ours * 10 >= identify_cap * 8 || left.is_some_and(|left| left < identify_reserve);
                     let outcome = if scarce { Outcome::Warn } else { Outcome::Ok };
-                    Check::new(area, NAME, outcome, detail)
+                    vec![
+                        Check::new(area, NAME, outcome, detail),
+                        sockets::gateway(&url).await,
+                    ]
                 }
-                Err(failure) => Check::new(area, NAME, Outcome::Warn, failure.to_string()),
-            })
+                Err(failure) => vec![Check::new(area, NAME, Outcome::Warn, failure.to_string())],
+            }
         }
-        _ => None,
+        _ => Vec::new(),
     }
 }
 
-/// Dates of HTTP are in whole seconds, so a second more or less says nothing.
-fn clock(area: &str, skew: Option<i64>) -> Check {
+/// HTTP dates have a resolution of one second, so a difference of a second is not significant.
+fn clock(area: &str, skew: Option<i64>, evidence_ahead: Option<u64>) -> Check {
     let Some(skew) = skew else {
-        return Check::new(area, "clock", Outcome::Skipped, "no answer told the time");
+        return Check::new(area, "clock", Outcome::Skipped, "no answer contained a date");
     };
     let apart = skew.unsigned_abs();
     let direction = if skew > 0 { "behind" } else { "ahead" };
@@ -107,9 +121,34 @@ fn clock(area: &str, skew: Option<i64>) -> Check {
         Check::new(area, "clock", Outcome::Fail, detail).next("timedatectl set-ntp true")
     } else if apart > SKEW_WARN {
         Check::new(area, "clock", Outcome::Warn, detail).next("timedatectl set-ntp true")
+    } else if let Some(ahead) = evidence_ahead {
+        let detail = format!(
+            "agrees with this machine's now, but stored evidence is dated up to {} in the future: a clock was wrong",
+            humane::span(ahead)
+        );
+        Check::new(area, "clock", Outcome::Warn, detail).next("bitbrat doctor store")
     } else {
         Check::new(area, "clock", Outcome::Ok, "agrees with this machine's")
     }
+}
+
+/// Checks whether the platform accepts the client id and secret. The token that it issues for them is not kept.
+async fn application(cx: &Context, platform: PlatformName) -> Option<Check> {
+    let area = platform.as_str();
+    let name = format!("identity {area}/app");
+    Some(match cx.app.try_application(platform).await? {
+        Ok(()) => Check::new(area, &name, Outcome::Ok, "the client id and secret are accepted"),
+        Err(Untried::Refused(reason)) => {
+            let detail = format!("{platform} refuses the client id or the client secret: {reason}");
+            let next =
+                format!("bitbrat config show  # {area}.client_id, {area}.client_secret: copy both anew");
+            Check::new(area, &name, Outcome::Fail, detail).next(next)
+        }
+        Err(Untried::NotAsked(reason)) => {
+            let detail = format!("the client id and secret could not be tried: {reason}");
+            Check::new(area, &name, Outcome::Skipped, detail).next(format!("bitbrat doctor {area}"))
+        }
+    })
 }
 
 async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
@@ -127,7 +166,10 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
         .iter()
         .map(|item| {
             let name = format!("identity {}", item.identity);
-            let login = login_command(platform, &item.identity);
+            let login = match &item.reason {
+                Some(reason) if reason.starts_with(APP_REFUSED) => "bitbrat config show".to_owned(),
+                _ => login_command(&item.identity),
+            };
             let who = item.login.as_deref().or(item.user_id.as_deref()).unwrap_or(
                 if item.identity.ends_with("/app") {
                     "the application"
@@ -142,7 +184,7 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
             match item.status {
                 AuthState::Valid => {
                     let ends = match item.expires_in_ms {
-                        Some(left) => format!(", ends in {}", humane::span(left.unsigned_abs())),
+                        Some(left) => format!(", expires in {}", humane::span(left.unsigned_abs())),
                         None => String::new(),
                     };
                     let outcome = if item.reason.is_some() {
@@ -158,8 +200,11 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
                 AuthState::Revoked => {
                     Check::new(area, &name, Outcome::Fail, format!("REVOKED{why}")).next(login)
                 }
+                AuthState::Rejected => {
+                    Check::new(area, &name, Outcome::Fail, format!("REJECTED{why}")).next(login)
+                }
                 AuthState::Missing => Check::new(area, &name, Outcome::Fail, "there is no token").next(login),
-                AuthState::Unknown => Check::new(area, &name, Outcome::Skipped, "nobody said how it is"),
+                AuthState::Unknown => Check::new(area, &name, Outcome::Skipped, "not checked"),
             }
         })
         .collect();
@@ -167,12 +212,12 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
         .problems
         .iter()
         .filter(|problem| !auth::tells(&found.items, problem));
-    checks.extend(problems.map(|problem| Check::new(area, "requests", Outcome::Warn, problem)));
+    checks.extend(problems.map(|problem| Check::new(area, "requests", Outcome::Warn, &problem.text)));
     checks
 }
 
-/// Looks at one source, so that the platform tells what is left of its limits: every real request is then known to work too.
-async fn budgets(cx: &Context, platform: PlatformName) -> Vec<Check> {
+/// Probes one source, so that the response contains the remaining limits: this also shows that every real request works.
+async fn rate_limits(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let area = platform.as_str();
     let sources = cx.app.sources();
     let Some(source) = sources
@@ -181,27 +226,27 @@ async fn budgets(cx: &Context, platform: PlatformName) -> Vec<Check> {
         .find(|known| known.key.platform() == platform)
     else {
         let detail = "the id of no configured source is known yet";
-        return vec![Check::new(area, "budget", Outcome::Skipped, detail).next("bitbrat probe")];
+        return vec![Check::new(area, "rate limit", Outcome::Skipped, detail).next("bitbrat probe")];
     };
     let adapter = match cx.app.platform(platform).await {
         Ok(adapter) => adapter,
-        Err(failure) => return vec![Check::new(area, "budget", Outcome::Skipped, failure.what)],
+        Err(failure) => return vec![Check::new(area, "rate limit", Outcome::Skipped, failure.what)],
     };
     let (probes, source) = (ProbeSet::from([Probe::Connection]), source.key.clone());
-    look::look(cx, std::slice::from_ref(&adapter), &probes, &[source]).await;
-    let levels = adapter.budgets();
+    run_probe::run_probe(cx, std::slice::from_ref(&adapter), &probes, &[source]).await;
+    let levels = adapter.rate_limits();
     if levels.is_empty() {
         return vec![Check::new(
             area,
-            "budget",
+            "rate limit",
             Outcome::Skipped,
-            "no answer told of one",
+            "no answer reported one",
         )];
     }
     levels.into_iter().map(|level| budget(area, &level)).collect()
 }
 
-fn budget(area: &str, level: &Budget) -> Check {
+fn budget(area: &str, level: &RateLimit) -> Check {
     let detail = format!(
         "{} of {} {} left",
         humane::thousands(level.left.into()),
@@ -210,8 +255,8 @@ fn budget(area: &str, level: &Budget) -> Check {
     );
     if u64::from(level.left) * 10 < u64::from(level.size) {
         let next = "wait a minute, and see what else uses this client id";
-        Check::new(area, "budget", Outcome::Warn, detail).next(next)
+        Check::new(area, "rate limit", Outcome::Warn, detail).next(next)
     } else {
-        Check::new(area, "budget", Outcome::Ok, detail)
+        Check::new(area, "rate limit", Outcome::Ok, detail)
     }
 }

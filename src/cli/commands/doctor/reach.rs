@@ -1,7 +1,7 @@
-//! Does somebody answer at a platform's address, and is that the platform?
+//! Checks whether a platform's address answers, and whether the platform is behind it.
 //!
-//! A web server says something at every address, so an answer alone proves little: Twitch is asked what it documents an
-//! answer to, without credentials, and has to refuse that as it does.
+//! A web server responds at every address, so a response alone proves little: the check sends Twitch a request with a documented
+//! response, without credentials, and expects Twitch's own error.
 
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use url::Url;
 use crate::cli::context::Context;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::core::source::PlatformName;
-use crate::http::{Answer, HttpError, Retries};
+use crate::http::{self, Answer, HttpError, Retries};
+use crate::platforms::kit::answer::is_own_error;
 
-/// One failure alone says nothing: what may be over in two seconds is asked once more.
+/// One failure alone proves little: what may be over in two seconds is tried once more.
 const ONCE_MORE: Retries = Retries {
     attempts: 2,
     base: Duration::from_millis(400),
@@ -20,7 +21,7 @@ const ONCE_MORE: Retries = Retries {
     patience: Duration::from_secs(2),
 };
 
-/// Asks at one of a platform's addresses. Returns also how far its clock is ahead of ours, in milliseconds.
+/// Sends a request to one of a platform's addresses. Also returns how far its clock is ahead of ours, in milliseconds.
 pub(super) async fn check(
     cx: &Context,
     platform: PlatformName,
@@ -35,7 +36,7 @@ pub(super) async fn check(
         let detail = format!("{shown} is not an address");
         return (Check::new(area, what, Outcome::Fail, detail), None);
     };
-    let look_closer = format!("curl -v {url}");
+    let inspect = format!("curl -v {}", bare(&url));
     let mut outcome = cx.app.http.send(request).await;
     let mut before = String::new();
     if let Some(trouble) = passing(&outcome)
@@ -56,29 +57,30 @@ pub(super) async fn check(
                     let detail = format!("{shown} answers in {} ms{before}", answer.rtt.as_millis());
                     Check::new(area, what, Outcome::Ok, detail)
                 }
-                Some(odd) => {
+                Some((outcome, odd)) => {
                     let detail = match platform {
                         PlatformName::Twitch if answer.status < 500 => {
                             format!("{shown} {odd}; is {} right?", key(what))
                         }
                         _ => format!("{shown} {odd}"),
                     };
-                    Check::new(area, what, Outcome::Fail, detail).next(look_closer)
+                    Check::new(area, what, outcome, detail).next(inspect)
                 }
             };
             (check, skew)
         }
         Err(error) => {
             let detail = format!("{shown}: {error} ({})", error.code());
-            (
-                Check::new(area, what, Outcome::Fail, detail).next(look_closer),
-                None,
-            )
+            let next = match http::proxy_of(&url).filter(|_| error.code() == "network.proxy") {
+                Some(proxy) => format!("curl -v -x {} {}", http::place_of(&proxy), bare(&url)),
+                None => inspect,
+            };
+            (Check::new(area, what, Outcome::Fail, detail).next(next), None)
         }
     }
 }
 
-/// Returns what went wrong, when it may go well a moment later.
+/// Returns the error if it may be temporary.
 fn passing(outcome: &Result<Answer, HttpError>) -> Option<String> {
     match outcome {
         Ok(answer) => (answer.status >= 500).then(|| format!("status {}", answer.status)),
@@ -86,43 +88,67 @@ fn passing(outcome: &Result<Answer, HttpError>) -> Option<String> {
     }
 }
 
-/// Returns what is asked for at `base`. Twitch refuses both with a 401 to whoever shows no token.
+/// Returns the URL to request below `base`. Twitch rejects each with a 401 without a token.
 fn door(platform: PlatformName, what: &str, base: &Url) -> Url {
     let path = match (platform, what) {
-        (PlatformName::Twitch, "authorisation") => "validate",
+        (PlatformName::Twitch, "authorization") => "validate",
+        (PlatformName::Twitch, "eventsub api") => "eventsub/subscriptions",
         (PlatformName::Twitch, _) => "users",
-        _ => return base.clone(),
+        // Both answer without credentials; Kick's response at a bare address is not documented.
+        (PlatformName::Kick, "authorization") => "oauth/authorize",
+        (PlatformName::Kick, _) => "public/v1/public-key",
+        (PlatformName::Discord, _) => return base.clone(),
     };
     let mut url = base.clone();
     if let Ok(mut segments) = url.path_segments_mut() {
-        segments.pop_if_empty().push(path);
+        segments.pop_if_empty().extend(path.split('/'));
     }
     url
 }
 
 fn key(what: &str) -> &'static str {
     match what {
-        "authorisation" => "twitch.auth_url",
+        "authorization" => "twitch.auth_url",
+        "eventsub api" => "twitch.eventsub_rest_url",
         _ => "twitch.helix_url",
     }
 }
 
-/// Returns in which way `answer` is not one that the platform gives.
-fn stranger(platform: PlatformName, answer: &Answer) -> Option<String> {
+/// Returns why `answer` cannot be the platform's, and how certain that is.
+fn stranger(platform: PlatformName, answer: &Answer) -> Option<(Outcome, String)> {
     let status = answer.status;
+    let fail = |odd: String| Some((Outcome::Fail, odd));
     if status >= 500 {
-        return Some(format!("answers with status {status}"));
+        return fail(format!("answers with status {status}"));
     }
-    // What the others say to a bare address is documented nowhere.
+    // The other platforms' responses at a bare address are not documented.
     if platform != PlatformName::Twitch {
         return None;
     }
     if answer.is_web_page() {
-        return Some(format!("answers with a web page (status {status})"));
+        return fail(format!("answers with a web page (status {status})"));
     }
-    // A stand-in may be less strict than Twitch, which says 401; an address without Twitch behind it says 404 or moves on.
-    let twitchs = matches!(status, 200..300 | 400 | 401 | 403 | 429);
-    (!twitchs).then(|| format!("answers with status {status}, which Twitch does not"))
+    // Proxies and gateways reject too; only Twitch's own error format identifies Twitch. Its official mock server has none.
+    if matches!(status, 400 | 401 | 403) && !is_own_error(platform, answer) {
+        let odd = format!("answers with status {status} without Twitch's own error, as a proxy does");
+        return Some((Outcome::Warn, odd));
+    }
+    // A mock may be less strict than Twitch, which returns 401; an address without Twitch behind it returns 404 or redirects.
+    if !matches!(status, 200..300 | 400 | 401 | 403 | 429) {
+        return fail(format!("answers with status {status}, which Twitch does not"));
+    }
+    None
+}
+
+/// Returns an address without its possibly secret parts: a suggested command is copied into chats and tickets.
+fn bare(url: &Url) -> Url {
+    let mut bare = url.clone();
+    // Both fail only for addresses without a host, which have no user either.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    bare.set_query(None);
+    bare.set_fragment(None);
+    bare
 }
 
 #[cfg(test)]
@@ -134,7 +160,7 @@ mod tests {
         const REFUSAL: &str = r#"{"status":401,"message":"missing authorization token"}"#;
         for (platform, status, body, passes) in [
             (PlatformName::Twitch, 401, REFUSAL, true),
-            (PlatformName::Twitch, 401, "", true),
+            (PlatformName::Twitch, 401, "", false),
             (PlatformName::Twitch, 429, "", true),
             (PlatformName::Twitch, 404, "404 page not found", false),
             (PlatformName::Twitch, 302, "", false),
@@ -164,7 +190,7 @@ mod tests {
     fn twitch_is_asked_at_documented_addresses() {
         for (what, base, expected) in [
             (
-                "authorisation",
+                "authorization",
                 "https://id.twitch.tv/oauth2",
                 "https://id.twitch.tv/oauth2/validate",
             ),
@@ -173,9 +199,22 @@ mod tests {
                 "http://127.0.0.1:8080/mock/",
                 "http://127.0.0.1:8080/mock/users",
             ),
+            (
+                "eventsub api",
+                "http://127.0.0.1:8081",
+                "http://127.0.0.1:8081/eventsub/subscriptions",
+            ),
         ] {
             let url = door(PlatformName::Twitch, what, &base.parse().unwrap());
             assert_eq!(url.as_str(), expected);
         }
+    }
+
+    #[test]
+    fn a_suggested_command_holds_no_password() {
+        let url = "https://bot:hunter2@proxy.example/oauth2/validate?token=hush#x"
+            .parse()
+            .unwrap();
+        assert_eq!(bare(&url).as_str(), "https://proxy.example/oauth2/validate");
     }
 }

@@ -1,4 +1,4 @@
-//! Is the store there, what is in it, and what will a day cost?
+//! Checks the store: whether it answers, what it contains, and what a day costs.
 
 use std::time::Instant;
 
@@ -6,24 +6,30 @@ use crate::app::{Access, App};
 use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::config::StoreTarget;
+use crate::core::freshness::age_ms;
+use crate::core::time::Timestamp;
 use crate::failure::Failure;
-use crate::store::{SourceStore, StoreError, Unusable};
+use crate::store::{SourceStore, StoreError, Stored, Unusable};
 
 const AREA: &str = "store";
-/// Documents that Firestore writes in a day without being paid for.
+/// Document writes per day in Firestore's free quota.
 const FREE_WRITES: u64 = 20_000;
 
 /// Checks the configured store.
 pub async fn check(app: &App) -> Vec<Check> {
     let mut checks = Vec::new();
-    match app.store(Access::Write).await {
+    // Unfiltered: evidence from the future is to be found here, not hidden.
+    match app
+        .unguarded_store(&app.settings.store.target, Access::Write)
+        .await
+    {
         Ok(store) => {
             checks.push(reachable(store.as_ref()).await);
-            checks.extend(documents(store.as_ref()).await);
+            checks.extend(documents(store.as_ref(), app.clock.now()).await);
         }
         Err(failure) => checks.push(failed(&failure)),
     }
-    checks.push(economy(app));
+    checks.push(write_policy(app));
     checks
 }
 
@@ -49,11 +55,12 @@ fn failed(failure: &Failure) -> Check {
     }
 }
 
-async fn documents(store: &dyn SourceStore) -> Vec<Check> {
+async fn documents(store: &dyn SourceStore, now: Timestamp) -> Vec<Check> {
     let stored = match store.load_all().await {
         Ok(stored) => stored,
         Err(error) => return vec![documents_failed(&error)],
     };
+    let future = from_the_future(&stored, now);
     let usable = stored.iter().filter(|stored| stored.document.is_ok()).count();
     let mut checks = vec![Check::new(
         AREA,
@@ -74,7 +81,39 @@ async fn documents(store: &dyn SourceStore) -> Vec<Check> {
             Unusable::Broken(_) => check,
         });
     }
+    checks.extend(future);
     checks
+}
+
+/// Finds evidence that is dated in the future: some clock was ahead when it was stored, or this one is behind.
+fn from_the_future(stored: &[Stored], now: Timestamp) -> Option<Check> {
+    let documents = stored.iter().filter_map(|stored| stored.document.as_ref().ok());
+    let ahead: Vec<_> = documents
+        .filter_map(|found| found.value.clone().newest_refused(now))
+        .collect();
+    let newest = ahead.iter().max()?;
+    let detail = format!(
+        "{} evidence dated in the future, up to {} ahead; it is ignored, and replaced at the next check. The clock of this \
+         machine, or of another that writes here, is or was wrong",
+        match ahead.len() {
+            1 => "1 source has".to_owned(),
+            many => format!("{} have", humane::count(many as u64, "source")),
+        },
+        humane::span(age_ms(*newest, now)),
+    );
+    Some(Check::new(AREA, "evidence", Outcome::Warn, detail).next("bitbrat probe"))
+}
+
+/// Returns how far ahead of this machine's clock the newest stored evidence is dated, in milliseconds, where that is too far.
+pub(super) async fn ahead(app: &App) -> Option<u64> {
+    let target = &app.settings.store.target;
+    let store = app.unguarded_store(target, Access::Read).await.ok()?;
+    let (stored, now) = (store.load_all().await.ok()?, app.clock.now());
+    let documents = stored.into_iter().filter_map(|stored| stored.document.ok());
+    let newest = documents
+        .filter_map(|found| found.value.newest_refused(now))
+        .max();
+    newest.map(|newest| age_ms(newest, now))
 }
 
 fn documents_failed(error: &StoreError) -> Check {
@@ -82,7 +121,7 @@ fn documents_failed(error: &StoreError) -> Check {
 }
 
 /// Predicts what a day costs.
-fn economy(app: &App) -> Check {
+fn write_policy(app: &App) -> Check {
     let sources = app.settings.sources.len();
     let day = app.expected_day(sources);
     let detail = format!(

@@ -1,4 +1,4 @@
-//! `events`: what is told on the bus, followed, published by hand, and described.
+//! `events`: follow, publish and describe bus events.
 
 use clap::{Args, Subcommand};
 
@@ -52,7 +52,7 @@ pub fn schema() -> Result<ExitCode, Failure> {
     Ok(ExitCode::Healthy)
 }
 
-/// Tells a person why the bus did not do what was asked.
+/// Builds the failure of an operation on the bus.
 fn failed(what: &str, bus: &dyn EventBus, error: &BusError) -> Failure {
     let hint = error.hint().map_or_else(
         || "run `bitbrat doctor bus` to see what is wrong with it".to_owned(),

@@ -9,17 +9,19 @@ use tokio::io::AsyncReadExt as _;
 
 use super::failed;
 use crate::app::Access;
+use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::bus::events::{Prepared, UseOfIt, prepare};
 use crate::cli::context::Context;
 use crate::cli::reports::events::{PublishItem, PublishReport, Published};
 use crate::failure::{ExitCode, Failure};
+use crate::files;
 use crate::persist::Outcome;
 
 /// Publish events from a file as they are
 ///
-/// The file holds one JSON object, or several one after the other. What nobody could use is refused before anything is
-/// published, and exit code 2 says so. With the local bus, events about sources go straight into the store.
+/// The file holds one JSON object, or several one after the other. What no consumer could use is refused before anything is
+/// published, with exit code 2. With the local bus, events about sources go straight into the store.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +32,7 @@ pub struct PublishArgs {
     /// The file; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Publish also what nobody here could use
+    /// Also publish what no consumer could use
     #[arg(long)]
     force: bool,
 }
@@ -60,7 +62,7 @@ pub async fn run(cx: &Context, args: &PublishArgs) -> Result<ExitCode, Failure> 
     Ok(ExitCode::Healthy)
 }
 
-/// Reads all events of the file, or refuses them all.
+/// Reads all events of the file, or rejects them all.
 async fn read(cx: &Context, args: &PublishArgs) -> Result<Vec<Prepared>, Failure> {
     let name = args.file.display();
     let refused = |what: String| Failure::new(ExitCode::Usage, what);
@@ -68,11 +70,15 @@ async fn read(cx: &Context, args: &PublishArgs) -> Result<Vec<Prepared>, Failure
     let mut data = Vec::new();
     if args.file.as_os_str() == "-" {
         tokio::io::stdin()
+            .take(files::LARGE)
             .read_to_end(&mut data)
             .await
             .map_err(unreadable)?;
     } else {
-        data = tokio::fs::read(&args.file).await.map_err(unreadable)?;
+        let file = args.file.clone();
+        data = blocking(move || files::read_given(&file, files::LARGE))
+            .await
+            .map_err(unreadable)?;
     }
     let mut events = Vec::new();
     for value in serde_json::Deserializer::from_slice(&data).into_iter::<&RawValue>() {
@@ -90,7 +96,7 @@ async fn read(cx: &Context, args: &PublishArgs) -> Result<Vec<Prepared>, Failure
             UseOfIt::Dead(reason) => Some(format!("it would be a dead letter: {reason}")),
         };
         if let Some(trouble) = trouble.filter(|_| !args.force) {
-            let mut failure = refused(format!("nobody could use {place} (type `{}`)", event.kind));
+            let mut failure = refused(format!("no consumer could use {place} (type `{}`)", event.kind));
             failure.causes.push(trouble);
             return Err(failure.hint("add --force to publish it nevertheless"));
         }
@@ -126,7 +132,7 @@ async fn publish(bus: Arc<dyn EventBus>, events: &[Prepared]) -> Result<Vec<Publ
     Ok(outcomes)
 }
 
-/// What the local bus does with events: it hands them to the store.
+/// Writes events to the store, as the local bus does.
 async fn store(cx: &Context, events: &[Prepared]) -> Result<Vec<Published>, Failure> {
     let learnt: Vec<_> = events
         .iter()
@@ -136,7 +142,7 @@ async fn store(cx: &Context, events: &[Prepared]) -> Result<Vec<Published>, Fail
         })
         .collect();
     if learnt.len() < events.len() {
-        let what = "with the local bus nobody hears anything but events about sources";
+        let what = "with the local bus only events about sources are received";
         return Err(Failure::new(ExitCode::Usage, what).hint("set bus.url to nats:// or pubsub:"));
     }
     let persister = cx.app.persister(cx.app.store(Access::Write).await?);

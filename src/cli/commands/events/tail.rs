@@ -1,9 +1,10 @@
-//! `events tail`: follows the bus, and disturbs nobody.
+//! `events tail`: follows the bus without effect on other consumers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use serde_json::Value;
@@ -13,25 +14,28 @@ use crate::app::App;
 use crate::app::daemon::{self, Plan, Role};
 use crate::bus::events::{Line, Wanted, lines};
 use crate::bus::{EventBus, Filter, Message, Messages, names};
+use crate::cli::complete;
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Format, Note, Output, Report as _, machine, offer};
 use crate::cli::reports::events::TailReport;
+use crate::cli::since::Since;
+use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::{self, BusTarget, parse_duration};
-use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
-use crate::watch::told;
+use crate::telemetry::Bars;
+use crate::watch::outbox_tail;
 
-/// How long to wait before a bus that was lost is followed again.
+/// Delay before a lost bus is followed again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Follow what is told on the bus, one JSON object a line
+/// Follow the events on the bus, one JSON object per line
 ///
-/// Takes nothing away from anybody and leaves no trace on the bus. With the local bus it shows what a `bitbrat watch` with the
-/// same state directory tells; with --demo it shows a world of its own. Without --limit and --for it runs until it is
-/// interrupted. `meaning` says what bitbrat makes of each message; `bitbrat schema events` describes a line.
+/// It takes no messages from other consumers and leaves nothing on the bus. With the local bus it shows what a `bitbrat watch`
+/// with the same state directory publishes; with --demo it shows the events of a demo world. Without --limit and --for it runs
+/// until it is interrupted. `meaning` is how bitbrat interprets each message; `bitbrat schema events` describes a line.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,13 +46,13 @@ Examples:
   bitbrat events tail --topic dead-letters --since 24h --for 5s -o json")]
 pub struct TailArgs {
     /// Only events of these types
-    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', add = ArgValueCompleter::new(complete::event_types))]
     types: Vec<String>,
-    /// Only events about these sources, as platform:id
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    source: Vec<SourceKey>,
+    /// Only events about these sources: platform:id, platform:name, names, or globs of the sources that are known at the start
+    #[arg(long, value_name = "SOURCE", value_delimiter = ',', add = ArgValueCompleter::new(complete::sources))]
+    source: Vec<SourceSelector>,
     /// Begin in the past, as far as the bus remembers it: 10m, 24h, or a time as 2026-11-20T10:00:00Z
-    #[arg(long, value_name = "WHEN", value_parser = since)]
+    #[arg(long, value_name = "WHEN")]
     since: Option<Since>,
     /// Which messages
     #[arg(long, value_enum, default_value_t)]
@@ -59,23 +63,6 @@ pub struct TailArgs {
     /// End after so long
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     lasting: Option<Duration>,
-}
-
-/// A moment in the past.
-#[derive(Debug, Clone, Copy)]
-enum Since {
-    Ago(Duration),
-    At(Timestamp),
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    if let Ok(ago) = parse_duration(text) {
-        return Ok(Since::Ago(ago));
-    }
-    let at = text.parse().map(Since::At);
-    at.map_err(|_| {
-        format!("`{text}` is neither a duration such as 10m nor a time such as 2026-11-20T10:00:00Z")
-    })
 }
 
 /// A part of the bus.
@@ -110,11 +97,9 @@ impl Topic {
 /// Runs the command.
 pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode, Failure> {
     let now = cx.app.clock.now();
-    let since = args.since.map(|since| match since {
-        Since::At(at) => at,
-        Since::Ago(ago) => now.plus_millis(-i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)),
-    });
-    // The one command whose usual reader is a program: people ask for a table.
+    let since = args.since.map(|since| since.before(now));
+    let wanted = source_arg::select_keys(&cx, &args.source, false).await?;
+    // The one command whose output programs usually read: the table format has to be requested.
     let format = if cx.output.is_chosen {
         cx.output.format
     } else {
@@ -127,7 +112,7 @@ pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode
     }
     let wanted = Wanted {
         types: args.types.iter().cloned().collect(),
-        sources: args.source.iter().cloned().collect(),
+        sources: wanted.into_iter().collect(),
     };
     let bus = cx.app.bus().await?;
     let mut printer = Printer::new(cx.output, format);
@@ -142,14 +127,14 @@ pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode
             let messages = messages.map_err(|error| failed("follow", bus.as_ref(), &error))?;
             again_and_again(Arc::clone(bus), args.topic.filter(), messages)
         }
-        // What the demo tells is all told from now on, however soon its daemon begins.
+        // All events of the demo are published after this moment, however soon its daemon begins.
         None => local(&cx, since.or_else(|| cx.app.demo.is_some().then_some(now)))?,
     };
-    let app = Arc::new(cx.app);
-    // The demo's world is in this process, so that whoever makes it move is too.
+    let (app, logs) = (Arc::new(cx.app), cx.logs);
+    // The demo's world is in this process, and so is what changes it.
     let world = async {
         match (&bus, &app.demo) {
-            (None, Some(_)) => watch(setup, &app).await.map(|_| ()),
+            (None, Some(_)) => watch(setup, &app, &logs).await.map(|_| ()),
             _ => std::future::pending().await,
         }
     };
@@ -188,7 +173,7 @@ async fn print(
     Ok(())
 }
 
-/// Follows a bus for good: when it is lost, from the last message on that was seen.
+/// Follows a bus indefinitely: after a connection loss, from the last message that was shown.
 fn again_and_again(
     bus: Arc<dyn EventBus>,
     filter: Filter,
@@ -219,7 +204,7 @@ fn again_and_again(
                 continue;
             };
             match open.next().await {
-                // After an interruption the bus begins with the moment of the last message, which was shown.
+                // After a reconnect the bus begins at the time of the last message, which was shown already.
                 Some(Ok(message))
                     if following
                         .shown
@@ -241,7 +226,7 @@ fn is_old(shown: &Message, message: &Message) -> bool {
     message.published_at <= shown.published_at && number(message) <= number(shown)
 }
 
-/// Follows what a `watch` on this machine tells.
+/// Follows the events that a `watch` on this machine publishes.
 fn local(
     cx: &Context,
     since: Option<Timestamp>,
@@ -249,28 +234,30 @@ fn local(
     let directory = cx.app.settings.state_dir.clone();
     if cx.app.demo.is_none() && !directory.join("watch.db").exists() {
         let what = format!(
-            "no `bitbrat watch` has told anything in {} yet",
+            "no `bitbrat watch` has published anything in {} yet",
             directory.display()
         );
         cx.note(&[Note::hint(Tone::Warn, what, Some("bitbrat watch"))])?;
     }
-    let messages = told::follow(directory, since).map(|message| {
+    let messages = outbox_tail::follow(directory, since).map(|message| {
         message.map_err(|error| {
-            Failure::new(ExitCode::Failed, "cannot follow what `bitbrat watch` tells").because(&error)
+            Failure::new(ExitCode::Failed, "cannot follow what `bitbrat watch` publishes").because(&error)
         })
     });
     Ok(messages.boxed())
 }
 
-/// Runs the demo's daemon beside, without pages.
-async fn watch(setup: &Setup, app: &Arc<App>) -> Result<ExitCode, Failure> {
+/// Runs the demo's daemon concurrently, without pages.
+async fn watch(setup: &Setup, app: &Arc<App>, logs: &Bars) -> Result<ExitCode, Failure> {
     let (inputs, clock) = (setup.inputs.clone(), Arc::clone(&setup.clock));
     let plan = Plan {
         roles: [Role::Ingest, Role::Persist].into(),
         once: false,
         list: Box::new(|_, _| Value::Null),
         one: Box::new(|_, _| Value::Null),
+        judge: Box::new(|_, _| ExitCode::Healthy),
         reload: Box::new(move || config::load(&inputs, clock.now())),
+        logs: logs.clone(),
     };
     daemon::run(Arc::clone(app), plan, Lifecycle::new()).await
 }
@@ -293,7 +280,7 @@ impl Printer {
         }
     }
 
-    /// Prints one line. Returns whether anybody still reads.
+    /// Prints one line. Returns whether standard output is still open.
     fn print(&mut self, line: Line) -> Result<bool, Failure> {
         let report = TailReport {
             as_of: Timestamp::EPOCH,
@@ -308,7 +295,7 @@ impl Printer {
             Format::Ndjson => machine::ndjson(&report)?,
             Format::Csv => {
                 let text = machine::csv(&report)?;
-                // The header stands above the first row only.
+                // The header is printed above the first row only.
                 let skipped = usize::from(self.begun);
                 text.split_inclusive('\n').skip(skipped).collect()
             }

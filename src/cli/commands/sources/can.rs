@@ -1,77 +1,170 @@
-//! `sources can`: may the bot do this here, and why? By exit code.
+//! `sources can`: answers by exit code whether the bot may do something, and why.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
-use crate::cli::commands::sources::is_live::{exit_code, look_first};
-use crate::cli::commands::sources::known::{self, Found};
+use crate::cli::commands::sources::is_live::{Answers, check_failed, probe_first, typed};
+use crate::cli::commands::sources::known::{self, Ask, Check, Found, Unanswered};
+use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
-use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
-use crate::core::freshness::{Field, age_ms};
-use crate::core::permission::{self, Action, Allowed};
+use crate::cli::reports::predicate::{Answer, AnswerItem};
+use crate::cli::source_arg::{self, SourceSelector};
+use crate::config::{SourceArg, parse_duration};
+use crate::core::evidence::{Evidence, LinkNow};
+use crate::core::freshness::{Intervals, age_ms};
+use crate::core::observation::Transport;
+use crate::core::permission::{self, Action, Allowed, Facts, Obstacle};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::core::verdict::{Holding, holding};
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::discord::permissions::{NEEDED, Permissions, invite_link};
+use crate::tokens::login_command;
 
-/// Tell by the exit code whether the bot may do something, and why
+/// Answer by the exit code whether the bot may do something, and why
 ///
-/// 0: it may. 1: it may not. 8: not known. ACTION is an action (send-chat, ban, moderate, …; `bitbrat sources can ID help`
-/// lists them) or a permission as the platform names it (`MODERATOR`, `SEND_MESSAGES`, `badge:moderator`). What a bot lacks
-/// on Discord is told with a link that gives it.
+/// 0: it may, in every source. 1: in at least one it certainly may not. 8: not known of at least one. The authorization, existence and connection of the source come first, then
+/// permissions: nothing is allowed with a token that was revoked or in a channel that is gone. ACTION is an action (send-chat,
+/// ban, moderate, …; `bitbrat sources can ID help` lists them) or a permission as the platform names it (`MODERATOR`,
+/// `SEND_MESSAGES`, `badge:moderator`). With --probe a check that fails is exit 3 or 8 unless --max-age accepts what is stored.
+/// Of several codes the first of 1, 3, 8, 0 counts.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bitbrat sources can twitch:123456 moderate
+  bitbrat sources can 'twitch:*' kick:ratcaster send-chat    in every one of them?
+  bitbrat sources can twitch:pixelmeadow help
   bitbrat sources can discord:987654321 MANAGE_MESSAGES
   bitbrat sources can twitch:123456 send-chat --probe -o json")]
 pub struct CanArgs {
-    /// The source, as platform:id
-    #[arg(value_name = "ID")]
-    id: SourceKey,
-    /// What the bot would do
+    /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs
+    #[arg(value_name = "SOURCE", required = true, add = ArgValueCompleter::new(complete::sources_or_actions))]
+    ids: Vec<SourceSelector>,
+    /// What the bot would do; `help` lists the actions
+    #[arg(required = true, add = ArgValueCompleter::new(complete::actions))]
     action: String,
-    /// Look at the platform first
+    /// Check the platforms first
     #[arg(long)]
     probe: bool,
+    /// Rely on evidence that is at most this old (default: three intervals)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_age: Option<Duration>,
 }
 
-/// What was asked.
+/// The action or permission in question.
 #[derive(Debug)]
 enum Question {
     Action(&'static Action),
     Permission(String),
 }
 
-/// Runs the command.
-pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
-    let question = question(args.id.platform(), &args.action)?;
-    let found = known::one(cx, &args.id, args.probe).await?;
-    let now = cx.app.clock.now();
-    let answer = judge(&found, &question, now);
-    let exit = exit_code(answer.answer);
-    let hints = match answer.answer {
-        Answer::Unknown if !args.probe => vec![look_first(&format!("can {} {}", args.id, args.action))],
-        Answer::No if args.id.platform() == PlatformName::Discord => {
-            invitation(cx, &found, &answer.missing, args.probe)
-                .await
-                .into_iter()
-                .collect()
+impl Question {
+    fn name(&self) -> &str {
+        match self {
+            Self::Action(action) => action.name,
+            Self::Permission(name) => name,
         }
-        _ => Vec::new(),
-    };
-    cx.output.print(&AnswerReport {
-        as_of: now,
-        answer,
-        hints,
-    })?;
-    Ok(exit)
+    }
 }
 
-/// Tells where whoever administers a guild gives the bot what it lacks. The application's id is asked for only by those who
-/// look anyway.
+/// The maximum age of the evidence, and the current time.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    intervals: Intervals,
+    now: Timestamp,
+}
+
+/// Runs the command.
+pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
+    if args.action == "help" {
+        return help(cx, &args.ids).await;
+    }
+    // A permission that no platform has is rejected before any request.
+    for id in &args.ids {
+        if let SourceSelector::One(SourceArg::Key(key)) = id {
+            question(key.platform(), &args.action)?;
+        }
+    }
+    let ask = Ask {
+        probe: args.probe,
+        max_age: args.max_age,
+    };
+    let online = ask.probe || cx.app.is_store_temporary();
+    let selection = source_arg::select(cx, &args.ids, online).await?;
+    let several = known::in_full(cx, &selection, ask).await?;
+    for found in &several.found {
+        question(found.document.key.platform(), &args.action)?;
+    }
+    known::note_problems(cx, &several.found)?;
+    let limits = Limits {
+        intervals: cx.app.intervals().within(args.max_age),
+        now: cx.app.clock.now(),
+    };
+    let mut all = Answers::new(several.unusable);
+    let mut is_unclear = false;
+    for found in &several.found {
+        let platform = found.document.key.platform();
+        let (answer, failed) = judge(found, &question(platform, &args.action)?, limits);
+        if let Some(fix) = &answer.fix {
+            // Where the command is not advised, as a login in the demo world, there is nothing to introduce.
+            if cx.output.advises(fix) {
+                all.hint(Note::hint(Tone::Warn, "to change that", Some(fix)));
+            }
+        } else if failed.is_some() {
+            all.hint(check_failed(found));
+        } else if answer.answer == Answer::Unknown && !args.probe {
+            is_unclear = true;
+        } else if answer.answer == Answer::No && platform == PlatformName::Discord {
+            let invitation = invitation(cx, found, &answer.missing, args.probe).await;
+            if let Some(invitation) = invitation {
+                all.hint(invitation);
+            }
+        }
+        all.add(answer, failed);
+    }
+    if is_unclear {
+        all.hint(probe_first(&format!("can {} {}", typed(&args.ids), args.action)));
+    }
+    all.print(cx)
+}
+
+/// Lists the actions of the sources' platform.
+async fn help(cx: &Context, ids: &[SourceSelector]) -> Result<ExitCode, Failure> {
+    let mut platforms = BTreeSet::new();
+    for id in ids {
+        match id {
+            SourceSelector::One(SourceArg::Name {
+                platform: Some(platform),
+                ..
+            }) => drop(platforms.insert(*platform)),
+            SourceSelector::One(SourceArg::Key(key)) => drop(platforms.insert(key.platform())),
+            unknown => {
+                let keys = source_arg::select_keys(cx, std::slice::from_ref(unknown), false).await?;
+                platforms.extend(keys.iter().map(SourceKey::platform));
+            }
+        }
+    }
+    let mut platforms = platforms.into_iter();
+    let (Some(platform), None) = (platforms.next(), platforms.next()) else {
+        return Err(
+            Failure::new(ExitCode::Usage, "these sources are of several platforms")
+                .hint("list the actions of one platform at a time: `bitbrat sources can 'twitch:*' help`"),
+        );
+    };
+    cx.output.print(&crate::cli::reports::actions::ActionsReport {
+        as_of: cx.app.clock.now(),
+        platform,
+    })?;
+    Ok(ExitCode::Healthy)
+}
+
+/// Returns the link by which an administrator of a guild grants the bot what it lacks. The application's id is requested only
+/// with --probe.
 async fn invitation(cx: &Context, found: &Found, missing: &[String], online: bool) -> Option<Note> {
     let metadata = found.document.record().metadata;
     let known = metadata.get("applicationId").and_then(|id| id.as_str());
@@ -91,7 +184,7 @@ async fn invitation(cx: &Context, found: &Found, missing: &[String], online: boo
     Some(Note::hint(Tone::Dim, advice, None))
 }
 
-/// Permissions are written in capitals, actions in small letters; a word that is neither is refused with a list.
+/// Parses a permission, in capitals, or an action, in small letters; anything else is an error with a list.
 fn question(platform: PlatformName, text: &str) -> Result<Question, Failure> {
     if let Some(action) = permission::action(platform, &text.to_ascii_lowercase().replace('_', "-")) {
         return Ok(Question::Action(action));
@@ -126,50 +219,56 @@ fn question(platform: PlatformName, text: &str) -> Result<Question, Failure> {
     }))
 }
 
-fn judge(found: &Found, question: &Question, now: Timestamp) -> AnswerItem {
-    let evidence = &found.document.knowledge.evidence;
-    let (allowed, because, missing, at) = match question {
-        Question::Action(action) => {
-            let answer = permission::can(evidence, action);
-            let because = match answer.allowed {
-                Allowed::Yes => format!("allowed: {}", action.about),
-                Allowed::No => format!("not allowed: {}", action.about),
-                Allowed::Unknown => answer.unknown.join("; "),
-            };
-            (answer.allowed, because, answer.missing, answer.as_of)
-        }
-        Question::Permission(name) => match holding(evidence, name) {
-            (Holding::Yes, at) => (Allowed::Yes, format!("the bot has {name}"), Vec::new(), at),
-            (Holding::No, at) => (
-                Allowed::No,
-                format!("the bot does not have {name}"),
-                vec![name.clone()],
-                at,
-            ),
-            (Holding::Unknown(Some(reason)), at) => {
-                (Allowed::Unknown, format!("{name}: {reason}"), Vec::new(), at)
-            }
-            (Holding::Unknown(None), _) => (
-                Allowed::Unknown,
-                format!("{name}: no method that was asked tells about it"),
-                Vec::new(),
-                None,
-            ),
-        },
+/// Answers, and returns the failure of a check that the answer would otherwise conceal.
+fn judge(found: &Found, question: &Question, limits: Limits) -> (AnswerItem, Option<Unanswered>) {
+    let key = &found.document.key;
+    let mut evidence = Cow::Borrowed(&found.document.knowledge.evidence);
+    // An explicit age accepts stored evidence up to that age, even while the platform cannot be reached. A rejection is an
+    // answer, and is not ignored.
+    if limits.intervals.max_age.is_some() && is_unreachable(&evidence) {
+        evidence.to_mut().connection.remove(&Transport::Api);
+    }
+    let facts = Facts {
+        platform: key.platform(),
+        evidence: &evidence,
+        now: Some(limits.now),
     };
-    // What a channel takes away was not looked at where none is configured.
+    let weighed = match question {
+        Question::Action(action) => permission::can(facts, action),
+        Question::Permission(name) => permission::holds(facts, name),
+    };
+    // Where no channel is configured, channel overwrites were not checked.
     let metadata = found.document.record().metadata;
     let whole_guild = metadata
         .get("permissionScope")
         .is_some_and(|scope| scope == "guild");
-    let because = if whole_guild && allowed == Allowed::Yes {
+    let because = match (weighed.allowed, question) {
+        (Allowed::Unknown, _) => weighed.unknown.join("; "),
+        (Allowed::No, _) if weighed.obstacle.is_some() => format!("not possible now: {}", about(question)),
+        (Allowed::Yes, Question::Action(action)) => format!("allowed: {}", action.about),
+        (Allowed::No, Question::Action(action)) => format!("not allowed: {}", action.about),
+        (Allowed::Yes, Question::Permission(name)) => format!("the bot has {name}"),
+        (Allowed::No, Question::Permission(name)) => format!("the bot does not have {name}"),
+    };
+    let because = if whole_guild && weighed.allowed == Allowed::Yes {
         format!("{because}, in the guild as a whole")
     } else {
         because
     };
-    let stale = found.row.freshness.is_stale(Field::Permissions);
-    let (answer, because) = match allowed {
+    let age = weighed.as_of.map(|at| age_ms(at, limits.now));
+    // The oldest input of a yes or no is an account's check; permissions that are older than their own interval are stale
+    // although that would be fresh for an account.
+    let stale = is_stale(found, &weighed, limits);
+    let failed = found
+        .check
+        .as_ref()
+        .and_then(|check| concealed(check, &weighed, stale, limits));
+    let (answer, because) = match weighed.allowed {
         Allowed::Unknown => (Answer::Unknown, because),
+        _ if failed.is_some() => {
+            let reason = failed.as_ref().map_or("", |failed| failed.reason.as_str());
+            (Answer::Unknown, format!("the check failed: {reason}"))
+        }
         _ if stale => (
             Answer::Unknown,
             format!("{because}, but that is too old to rely on"),
@@ -177,19 +276,75 @@ fn judge(found: &Found, question: &Question, now: Timestamp) -> AnswerItem {
         Allowed::Yes => (Answer::Yes, because),
         Allowed::No => (Answer::No, because),
     };
-    let name = match question {
-        Question::Action(action) => action.name,
-        Question::Permission(name) => name,
-    };
-    AnswerItem {
-        key: found.document.key.to_string(),
+    let item = AnswerItem {
+        key: key.to_string(),
         display_name: found.document.display_name().map(str::to_owned),
-        question: format!("can:{name}"),
+        question: format!("can:{}", question.name()),
         answer,
         because,
         rule: None,
-        age_ms: at.map(|at| age_ms(at, now)),
-        missing,
+        age_ms: age,
+        missing: weighed.missing,
+        not_covered: match (answer, question) {
+            (Answer::Yes, Question::Action(action)) => permission::not_covered(key.platform(), action.name)
+                .iter()
+                .copied()
+                .chain(permission::not_known(facts, action))
+                .map(str::to_owned)
+                .collect(),
+            _ => Vec::new(),
+        },
+        fix: weighed.obstacle.and_then(|obstacle| fix(&obstacle, found)),
+    };
+    (item, failed)
+}
+
+fn is_unreachable(evidence: &Evidence) -> bool {
+    let link = evidence.connection.get(&Transport::Api);
+    link.is_some_and(|link| matches!(link.now(), LinkNow::LinkFailure(trouble) if !trouble.refused))
+}
+
+fn about(question: &Question) -> String {
+    match question {
+        Question::Action(action) => action.about.to_owned(),
+        Question::Permission(name) => format!("using {name}"),
+    }
+}
+
+/// Whether the answer depends on evidence that is too old: permissions by their interval, accounts by theirs.
+fn is_stale(found: &Found, answer: &permission::Answer, limits: Limits) -> bool {
+    let Limits { intervals, now } = limits;
+    let age = |at: Option<Timestamp>| at.map_or(0, |at| age_ms(at, now));
+    let permissions = answer.permissions_at;
+    let auth = found.document.verdict.auth.as_ref().and_then(|auth| auth.at);
+    let rests_on_auth = answer.allowed == Allowed::Yes;
+    age(permissions) > intervals.limit_ms(intervals.permissions)
+        || (rests_on_auth && age(auth) > intervals.limit_ms(intervals.auth))
+        || (intervals.max_age.is_some() && age(answer.as_of) > intervals.limit_ms(intervals.auth))
+}
+
+/// Returns why the check that was just made did not renew the evidence of the answer, unless an age was given.
+fn concealed(check: &Check, answer: &permission::Answer, stale: bool, limits: Limits) -> Option<Unanswered> {
+    // Some evidence is never renewed by a check (a badge seen in chat); it counts unless something failed, too.
+    let is_older = answer.as_of.is_none_or(|at| at < check.started);
+    let failed = check.permissions_unanswered().filter(|_| is_older)?;
+    // A rejection is an answer, and a no that follows from it is new.
+    let is_unavoidable = answer.allowed == Allowed::Unknown || stale;
+    (limits.intervals.max_age.is_none() || is_unavoidable).then_some(failed)
+}
+
+/// Returns the command that removes the obstacle.
+fn fix(obstacle: &Obstacle, found: &Found) -> Option<String> {
+    let key = &found.document.key;
+    match obstacle {
+        Obstacle::Unauthorized(identity) => Some(login_command(identity.as_str())),
+        Obstacle::Gone | Obstacle::Refused => Some(format!("bitbrat sources describe {key}")),
+        Obstacle::Unreachable => Some(format!("bitbrat doctor {}", key.platform())),
+        Obstacle::Unchecked(_) | Obstacle::NeverSeen if found.check.is_some() => {
+            Some(format!("bitbrat auth status {}", key.platform()))
+        }
+        // A check renews it; `probe_first` advises that.
+        Obstacle::Unchecked(_) | Obstacle::NeverSeen | Obstacle::Banned => None,
     }
 }
 
@@ -197,34 +352,81 @@ fn judge(found: &Found, question: &Question, now: Timestamp) -> AnswerItem {
 mod tests {
     use super::*;
     use crate::cli::reports::tests::{Story, now, ratcaster};
+    use crate::core::evidence::Knowledge;
+    use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation};
 
     fn asked(story: &Story, text: &str) -> AnswerItem {
-        judge(
-            &story.found(),
-            &question(PlatformName::Twitch, text).unwrap(),
-            now(),
-        )
+        judged(&story.found(), text, None).0
+    }
+
+    fn judged(found: &Found, text: &str, max_age: Option<u64>) -> (AnswerItem, Option<Unanswered>) {
+        let limits = Limits {
+            intervals: Intervals::default().within(max_age.map(Duration::from_secs)),
+            now: now(),
+        };
+        let question = question(found.document.key.platform(), text).unwrap();
+        judge(found, &question, limits)
     }
 
     #[test]
     fn actions_and_permissions_are_answered_by_evidence() {
-        for (text, expected, word) in [
+        for (text, expected, label) in [
             ("read-chatters", Answer::Yes, "list who is in the chat"),
             ("MODERATOR", Answer::Yes, "has MODERATOR"),
             ("EDITOR", Answer::No, "not have EDITOR"),
             ("VIP", Answer::Unknown, "needs the broadcaster's authorisation"),
-            ("SUBSCRIBER", Answer::Unknown, "no method"),
+            ("SUBSCRIBER", Answer::Unknown, "not checked yet"),
             ("ban", Answer::Unknown, "scope:moderator:manage:banned_users"),
         ] {
             let item = asked(&ratcaster(), text);
             assert_eq!(item.answer, expected, "{text}: {}", item.because);
-            assert!(item.because.contains(word), "{text}: {}", item.because);
+            assert!(item.because.contains(label), "{text}: {}", item.because);
         }
     }
 
     #[test]
-    fn a_source_that_nobody_looked_at_is_not_said_to_deny_anything() {
+    fn unchecked_source_answers_unknown_not_denied() {
         assert_eq!(asked(&Story::of("twitch:1"), "moderate").answer, Answer::Unknown);
+    }
+
+    #[test]
+    fn max_age_accepts_what_is_stored_while_the_network_is_down() {
+        let mut found = ratcaster().found();
+        let down = |state| {
+            let transport = Transport::Api;
+            Observation::new(
+                &found.document.key,
+                now(),
+                "twitch.helix",
+                Fact::Connection { transport, state },
+            )
+        };
+        let error = ErrorInfo::new("network.connect", "no connection");
+        let unreachable = down(LinkState::Down { error: error.clone() });
+        let refused = down(LinkState::Refused { error });
+        let after = |seen: &Observation| {
+            let mut document = found.document.clone();
+            document.join(Knowledge::from(seen));
+            let mut found = Found::new(document, &Intervals::default(), now());
+            found.check = Some(Check {
+                started: now(),
+                observations: vec![seen.clone()],
+                problems: Vec::new(),
+            });
+            found
+        };
+        let (refused, unreachable) = (after(&refused), after(&unreachable));
+        found = unreachable;
+        for (max_age, expected, exit) in [
+            (None, Answer::Unknown, Some(ExitCode::Down)),
+            (Some(3600), Answer::Yes, None),
+            (Some(60), Answer::Unknown, Some(ExitCode::Down)),
+        ] {
+            let (item, failed) = judged(&found, "MODERATOR", max_age);
+            assert_eq!(item.answer, expected, "{max_age:?}: {}", item.because);
+            assert_eq!(failed.map(|failed| failed.exit), exit, "{max_age:?}");
+        }
+        assert_eq!(judged(&refused, "MODERATOR", Some(3600)).0.answer, Answer::No);
     }
 
     #[test]

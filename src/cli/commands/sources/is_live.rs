@@ -1,51 +1,131 @@
-//! `sources is-live`: is the stream live? By exit code.
+//! `sources is-live`: answers by exit code whether streams are live.
+
+use std::time::Duration;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
-use crate::cli::commands::sources::known::{self, Found};
+use crate::cli::commands::sources::known::{self, Ask, Found, Unanswered};
+use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::output::Note;
+use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::Tone;
+use crate::cli::reports::cells;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
+use crate::cli::source_arg::{self, SourceSelector};
+use crate::config::parse_duration;
 use crate::core::freshness::Field;
-use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::explain;
 use crate::failure::{ExitCode, Failure};
 
-/// Tell by the exit code whether a stream is live
+/// Answer by the exit code whether streams are live
 ///
-/// 0: it is. 1: it is not. 8: not known, or what is known is too old to rely on. `-q` leaves out the hints, and
-/// `> /dev/null` the answer.
+/// 0: they are, every one. 1: at least one is certainly not. 8: not known of at least one, or what is known is too old to rely
+/// on. With --probe a source need not be configured, and a check that fails is exit 3 (platform unreachable) or 8 (no answer
+/// about the stream) unless --max-age accepts what is stored. Of several codes the first of 1, 3, 8, 0 counts. `-q` leaves out
+/// the hints, and `> /dev/null` the answers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bitbrat sources is-live twitch:123456 && start-recording
-  bitbrat sources is-live twitch:123456 --probe -o json")]
+  bitbrat sources is-live twitch:pixelmeadow --probe -o json
+  bitbrat sources is-live 'twitch:*' kick:ratcaster    every one of them?
+  bitbrat sources is-live https://kick.com/ratcaster --probe --max-age 2m")]
 pub struct IsLiveArgs {
-    /// The source, as platform:id
-    #[arg(value_name = "ID")]
-    id: SourceKey,
-    /// Look at the platform first
+    /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs
+    #[arg(value_name = "SOURCE", required = true, add = ArgValueCompleter::new(complete::sources))]
+    ids: Vec<SourceSelector>,
+    /// Check the platforms first
     #[arg(long)]
     probe: bool,
+    /// Rely on evidence that is at most this old (default: three intervals)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_age: Option<Duration>,
 }
 
 /// Runs the command.
 pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
-    let found = known::one(cx, &args.id, args.probe).await?;
-    let answer = judge(&found);
-    let exit = exit_code(answer.answer);
-    let hints = match answer.answer {
-        Answer::Unknown if !args.probe => vec![look_first(&format!("is-live {}", args.id))],
-        _ => Vec::new(),
+    let ask = Ask {
+        probe: args.probe,
+        max_age: args.max_age,
     };
-    cx.output.print(&AnswerReport {
-        as_of: cx.app.clock.now(),
-        answer,
-        hints,
-    })?;
-    Ok(exit)
+    let online = ask.probe || cx.app.is_store_temporary();
+    let selection = source_arg::select(cx, &args.ids, online).await?;
+    let several = known::in_full(cx, &selection, ask).await?;
+    known::note_problems(cx, &several.found)?;
+    let mut all = Answers::new(several.unusable);
+    let mut is_unclear = false;
+    for found in &several.found {
+        let (answer, failed) = judge(found, args.max_age);
+        if failed.is_some() && answer.answer == Answer::Unknown {
+            all.hint(check_failed(found));
+        } else {
+            is_unclear |= answer.answer == Answer::Unknown;
+        }
+        all.add(answer, failed);
+    }
+    if is_unclear && !args.probe {
+        all.hint(probe_first(&format!("is-live {}", typed(&args.ids))));
+    }
+    all.print(cx)
+}
+
+/// The answers to a question about several sources, and the exit code that follows from them.
+pub struct Answers {
+    answers: Vec<AnswerItem>,
+    unusable: Vec<UnusableItem>,
+    hints: Vec<Note>,
+    exit: ExitCode,
+}
+
+impl Answers {
+    /// Begins with what can have no answer.
+    pub fn new(unusable: Vec<UnusableItem>) -> Self {
+        Self {
+            exit: if unusable.is_empty() {
+                ExitCode::Healthy
+            } else {
+                ExitCode::NoEvidence
+            },
+            answers: Vec::new(),
+            unusable,
+            hints: Vec::new(),
+        }
+    }
+
+    /// Adds an answer, and the failure of a check that it would otherwise conceal. One certain no makes the whole no, whatever
+    /// else is unknown.
+    pub fn add(&mut self, answer: AnswerItem, failed: Option<Unanswered>) {
+        let exit = failed.map_or(exit_code(answer.answer), |failed| failed.exit);
+        self.exit = self.exit.worse(exit);
+        self.answers.push(answer);
+    }
+
+    /// Adds advice, unless it was given for another source.
+    pub fn hint(&mut self, hint: Note) {
+        if !self.hints.contains(&hint) {
+            self.hints.push(hint);
+        }
+    }
+
+    /// Prints the answers and returns the exit code.
+    pub fn print(self, cx: &Context) -> Result<ExitCode, Failure> {
+        cx.output.print(&AnswerReport {
+            as_of: cx.app.clock.now(),
+            answers: self.answers,
+            unusable: self.unusable,
+            hints: self.hints,
+        })?;
+        Ok(self.exit)
+    }
+}
+
+/// Returns the sources as they were typed.
+pub fn typed(ids: &[SourceSelector]) -> String {
+    let ids: Vec<String> = ids.iter().map(SourceSelector::to_string).collect();
+    ids.join(" ")
 }
 
 /// Returns the exit code of a predicate.
@@ -57,45 +137,75 @@ pub fn exit_code(answer: Answer) -> ExitCode {
     }
 }
 
-/// Advises to look.
-pub fn look_first(command: &str) -> Note {
+/// Returns the advice to probe.
+pub fn probe_first(command: &str) -> Note {
     Note::hint(
         Tone::Warn,
-        "there is not enough fresh evidence; look first, or keep `bitbrat watch` running",
+        "there is not enough fresh evidence; check with --probe, or keep `bitbrat watch` running",
         Some(&format!("bitbrat sources {command} --probe")),
     )
 }
 
-fn judge(found: &Found) -> AnswerItem {
+/// Returns the advice for a check that got no answer.
+pub fn check_failed(found: &Found) -> Note {
+    let platform = found.document.key.platform();
+    Note::hint(
+        Tone::Warn,
+        "the check failed; give --max-age to accept older evidence",
+        Some(&format!("bitbrat doctor {platform}")),
+    )
+}
+
+/// Answers, and returns the failure of a check that the answer would otherwise conceal.
+fn judge(found: &Found, max_age: Option<Duration>) -> (AnswerItem, Option<Unanswered>) {
     let stream = &found.document.verdict.stream;
     let stale = found.row.freshness.is_stale(Field::StreamStatus);
+    let age = found.row.freshness.stream_age_ms;
+    let check = found.check.as_ref();
+    let failed = check.and_then(known::Check::stream_unanswered);
+    // An explicit age accepts stored evidence up to that age.
+    let failed = failed.filter(|_| max_age.is_none() || stale || stream.value == StreamStatus::Unknown);
     let answer = match stream.value {
-        _ if stale => Answer::Unknown,
+        _ if stale || failed.is_some() => Answer::Unknown,
         StreamStatus::Online => Answer::Yes,
         StreamStatus::Offline => Answer::No,
         StreamStatus::Unknown => Answer::Unknown,
     };
-    let because = if stale {
-        format!("it was {}, but that is too old to rely on", stream.value)
-    } else {
-        explain(stream.rule).to_owned()
+    let because = match (&failed, age) {
+        (Some(failed), Some(age)) if stream.value != StreamStatus::Unknown => format!(
+            "the check failed: {}; it was {} {}",
+            failed.reason,
+            stream.value,
+            cells::ago(age)
+        ),
+        (Some(failed), _) => format!("the check failed: {}", failed.reason),
+        (None, _) if stale => format!("it was {}, but that is too old to rely on", stream.value),
+        (None, _) => explain(stream.rule).to_owned(),
     };
-    AnswerItem {
+    let item = AnswerItem {
         key: found.document.key.to_string(),
         display_name: found.document.display_name().map(str::to_owned),
         question: "live".into(),
         answer,
         because,
         rule: Some(stream.rule.to_owned()),
-        age_ms: found.row.freshness.stream_age_ms,
+        age_ms: age,
         missing: Vec::new(),
-    }
+        not_covered: Vec::new(),
+        fix: None,
+    };
+    (item, failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::reports::tests::{Story, gone, old_knowledge, ratcaster, revoked};
+    use crate::cli::commands::sources::known::Check;
+    use crate::cli::output::machine::UnusableKind;
+    use crate::cli::reports::tests::{Story, gone, now, old_knowledge, ratcaster, revoked};
+    use crate::core::facet::Facet;
+    use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
+    use crate::platforms::Problem;
 
     #[test]
     fn live_is_claimed_only_on_fresh_evidence() {
@@ -106,8 +216,103 @@ mod tests {
             (old_knowledge(), 8),
             (Story::of("kick:1"), 8),
         ] {
-            let code = exit_code(judge(&story.found()).answer);
+            let code = exit_code(judge(&story.found(), None).0.answer);
             assert_eq!(code.number(), expected, "{}", story.key);
         }
+    }
+
+    #[test]
+    fn several_answers_are_yes_only_if_every_one_is() {
+        let exit = |stories: &[Story], unusable: bool| {
+            let item = UnusableItem {
+                what: UnusableKind::Document,
+                id: "twitch:5".into(),
+                reason: "it is broken".into(),
+            };
+            let mut all = Answers::new(unusable.then_some(item).into_iter().collect());
+            for story in stories {
+                let (answer, failed) = judge(&story.found(), None);
+                all.add(answer, failed);
+            }
+            all.exit.number()
+        };
+        assert_eq!(exit(&[ratcaster(), ratcaster()], false), 0);
+        assert_eq!(exit(&[ratcaster(), revoked(), gone()], false), 1);
+        assert_eq!(exit(&[gone(), ratcaster()], false), 8);
+        assert_eq!(exit(&[ratcaster()], true), 8);
+        assert_eq!(exit(&[revoked()], true), 1);
+        let down = [Fact::Connection {
+            transport: Transport::Api,
+            state: LinkState::Down { error: error() },
+        }];
+        let mut all = Answers::new(Vec::new());
+        for found in [gone().found(), checked(&ratcaster(), down.to_vec(), &[])] {
+            let (answer, failed) = judge(&found, None);
+            all.add(answer, failed);
+        }
+        assert_eq!(
+            all.exit.number(),
+            3,
+            "an unreachable platform before missing evidence"
+        );
+    }
+
+    fn checked(story: &Story, facts: Vec<Fact>, problems: &[&str]) -> Found {
+        let mut found = story.found();
+        let key = &found.document.key;
+        let seen = facts
+            .into_iter()
+            .map(|fact| Observation::new(key, now(), "test", fact));
+        found.check = Some(Check {
+            started: now(),
+            observations: seen.collect(),
+            problems: problems.iter().map(|text| Problem::of_platform(*text)).collect(),
+        });
+        found
+    }
+
+    fn error() -> ErrorInfo {
+        ErrorInfo::new("network.timeout", "no answer within 10 s")
+    }
+
+    #[test]
+    fn failed_probe_never_answers_from_the_cache() {
+        let down = || Fact::Connection {
+            transport: Transport::Api,
+            state: LinkState::Down { error: error() },
+        };
+        let in_vain = || Fact::Unanswered {
+            facet: Facet::Stream,
+            error: error(),
+        };
+        for (facts, problems, exit) in [
+            (vec![down()], &[][..], 3),
+            (vec![in_vain()], &[][..], 8),
+            (vec![], &["the rate limit is used up"][..], 8),
+        ] {
+            let found = checked(&ratcaster(), facts, problems);
+            let (item, failed) = judge(&found, None);
+            assert_eq!(item.answer, Answer::Unknown);
+            assert!(item.because.contains("it was ONLINE 12s ago"), "{}", item.because);
+            assert_eq!(failed.unwrap().exit.number(), exit);
+            // The cached value is accepted within the given age.
+            let (item, failed) = judge(&found, Some(Duration::from_secs(60)));
+            assert_eq!((item.answer, failed), (Answer::Yes, None));
+        }
+    }
+
+    #[test]
+    fn probe_that_answers_about_the_stream_counts_despite_problems() {
+        let found = checked(&revoked(), vec![Fact::StreamAbsent], &["a token was revoked"]);
+        assert_eq!(judge(&found, None).0.answer, Answer::No);
+    }
+
+    #[test]
+    fn probe_that_finds_no_such_source_is_an_answer() {
+        let refused = Fact::NoSuchSource {
+            error: ErrorInfo::new("twitch.not_found", "no such channel"),
+        };
+        let (item, failed) = judge(&checked(&gone(), vec![refused], &[]), None);
+        assert_eq!((item.answer, failed), (Answer::Unknown, None));
     }
 }

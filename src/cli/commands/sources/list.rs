@@ -1,10 +1,15 @@
 //! `sources list`: what is configured, and what is only stored.
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
-use crate::cli::commands::sources::known;
+use crate::cli::commands::sources::{known, status};
+use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::reports::sources::{Show, SourcesReport};
+use crate::cli::filters::{FilterArgs, OrderArgs};
+use crate::cli::reports::columns::SourceColumn;
+use crate::cli::reports::sources::{Choice, Show, SourcesReport};
+use crate::cli::source_arg::{self, SourceSelector};
 use crate::failure::{ExitCode, Failure};
 
 /// List the configured sources, and those that are only stored
@@ -13,18 +18,48 @@ use crate::failure::{ExitCode, Failure};
 Examples:
   bitbrat sources list
   bitbrat sources list -o name
+  bitbrat sources list 'discord:*' --sort name --columns source,name,stored
+  bitbrat sources list --failing -o name
   bitbrat sources list -o json | jq -r '.items[] | select(.configured) | .key'")]
-pub struct ListArgs {}
+pub struct ListArgs {
+    /// Sources to list: platform:id, platform:name, names, channels' addresses, or quoted globs; all when none are given
+    #[arg(value_name = "SOURCE", add = ArgValueCompleter::new(complete::sources))]
+    ids: Vec<SourceSelector>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    order: OrderArgs,
+    /// Columns of -o table, wide and csv
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LIST",
+        value_delimiter = ',',
+        ignore_case = true,
+        help_heading = "Order and limit"
+    )]
+    columns: Vec<SourceColumn>,
+}
 
 /// Runs the command.
-pub async fn run(cx: &Context, _args: &ListArgs) -> Result<ExitCode, Failure> {
-    let known = known::stored(cx, &[]).await?;
+pub async fn run(cx: &Context, args: &ListArgs) -> Result<ExitCode, Failure> {
+    let columns = status::chosen_columns(&cx.output, &args.columns)?;
+    let selection = source_arg::select(cx, &args.ids, false).await?;
+    let mut known = known::stored(cx, &selection, None).await?;
+    args.filter.apply(&mut known);
+    args.order.sort(&mut known.rows, |row| row);
     let report = SourcesReport {
         as_of: cx.app.clock.now(),
         rows: known.rows,
         unusable: known.unusable,
         problems: Vec::new(),
         show: Show::List,
+        choice: Choice {
+            limit: args.order.limit(),
+            columns,
+            filters: args.filter.typed(),
+            considered: known.considered,
+        },
     };
     cx.output.print(&report)?;
     Ok(ExitCode::Healthy)

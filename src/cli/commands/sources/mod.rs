@@ -1,12 +1,13 @@
-//! `sources …`: what is known of the sources.
+//! `sources …`: the commands that show and change sources.
 
 use clap::Subcommand;
 
-use crate::cli::context::Context;
+use crate::cli::context::{Context, Setup};
 use crate::failure::{ExitCode, Failure};
 
 pub mod can;
 pub mod describe;
+pub mod edit;
 pub mod history;
 pub mod is_live;
 pub mod known;
@@ -26,6 +27,8 @@ Examples:
 pub enum SourcesCommand {
     Status(status::StatusArgs),
     List(list::ListArgs),
+    Add(edit::AddArgs),
+    Remove(edit::RemoveArgs),
     Describe(describe::DescribeArgs),
     History(history::HistoryArgs),
     IsLive(is_live::IsLiveArgs),
@@ -35,10 +38,12 @@ pub enum SourcesCommand {
 }
 
 /// Runs the command.
-pub async fn run(cx: &Context, command: &SourcesCommand) -> Result<ExitCode, Failure> {
+pub async fn run(setup: &Setup, cx: &Context, command: &SourcesCommand) -> Result<ExitCode, Failure> {
     match command {
         SourcesCommand::Status(args) => status::run(cx, args).await,
         SourcesCommand::List(args) => list::run(cx, args).await,
+        SourcesCommand::Add(args) => edit::add(setup, cx, args).await,
+        SourcesCommand::Remove(args) => edit::remove(setup, cx, args).await,
         SourcesCommand::Describe(args) => describe::run(cx, args).await,
         SourcesCommand::History(args) => history::run(cx, args).await,
         SourcesCommand::IsLive(args) => is_live::run(cx, args).await,

@@ -1,4 +1,4 @@
-//! `sources prune`: removes stored documents that no source stands behind.
+//! `sources prune`: removes stored documents that belong to no source.
 
 use std::io::{BufRead as _, IsTerminal as _};
 
@@ -26,7 +26,7 @@ pub struct PruneArgs {
     /// Also remove sources that are not configured
     #[arg(long)]
     unconfigured: bool,
-    /// Only say what would be removed
+    /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
     /// Do not ask
@@ -82,9 +82,9 @@ fn confirm(cx: &Context, args: &PruneArgs, items: &[PruneItem]) -> Result<(), Fa
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(
             ExitCode::Usage,
-            "nobody is there to confirm that documents may be removed",
+            "removing documents must be confirmed, and standard input is not a terminal",
         )
-        .hint("give --yes, or look first with --dry-run"));
+        .hint("give --yes, or list them first with --dry-run"));
     }
     let mut question = String::new();
     for item in items {

@@ -1,42 +1,59 @@
-//! `sources status`: what the store knows now, how old that is, and what of it counts for the exit code.
+//! `sources status`: the stored status of the sources, its age, and the exit code that follows from it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::Access;
-use crate::cli::commands::sources::known::{self, Known};
+use crate::cli::commands::sources::known::{self, Ask, Known};
+use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::output::{Format, Report as _, offer, render};
-use crate::cli::reports::sources::{Show, SourceRow, SourcesReport};
+use crate::cli::filters::{FilterArgs, OrderArgs};
+use crate::cli::output::{Format, Note, Output, Report as _, offer, render};
+use crate::cli::reports::columns::SourceColumn;
+use crate::cli::reports::sources::{Choice, Show, SourceRow, SourcesReport};
+use crate::cli::selection::Selection;
+use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::parse_duration;
-use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
 use crate::failure::{ExitCode, Failure};
+use crate::platforms::Problem;
 use crate::store::Stored;
 
-/// Show what is known of the sources, and how old that is
+/// Show the status of the sources, and how old it is
 ///
 /// Reads the store; nothing is asked of the platforms unless --probe is given. What is older than three times its interval
-/// is marked as stale. The exit code tells the worst of what is shown; see `bitbrat help exit-codes`.
+/// is marked as stale. The exit code is that of the worst source that the arguments and filters select, whatever --limit
+/// leaves out; with --live or --failing, 0 when none is selected. See `bitbrat help exit-codes`. A glob is matched against
+/// platform:id and platform:name, regardless of case: `*`, `?` and `[0-9]`. Quote it, because shells expand globs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bitbrat sources status
   bitbrat sources status --probe
-  bitbrat sources status twitch:123456 kick:987 -o json
-  bitbrat sources status --watch=5s
+  bitbrat sources status twitch:123456 kick:ratcaster -o json
+  bitbrat sources status 'twitch:*' '*:pixel*'    quoted, because shells expand globs
+  bitbrat sources status --live --sort -viewers --limit 10
+  bitbrat sources status --failing --platform twitch --platform kick
+  bitbrat sources status --columns name,stream,viewers,title -o csv
+  bitbrat sources status --max-age 5m
+  bitbrat sources status --watch=5s --failing
   bitbrat sources status --fail-on auth,error     for a monitor that should not mind restarts")]
 pub struct StatusArgs {
-    /// Sources to show, as platform:id; all when none are given
-    #[arg(value_name = "ID")]
-    ids: Vec<SourceKey>,
-    /// Look at the platforms first
+    /// Sources to show: platform:id, platform:name, names, channels' addresses, or globs; all when none are given
+    #[arg(value_name = "SOURCE", add = ArgValueCompleter::new(complete::sources))]
+    ids: Vec<SourceSelector>,
+    /// Check the platforms first
     #[arg(long)]
     probe: bool,
+    /// Treat evidence that is older as stale, and what is at most this old as fresh (default: three intervals)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_age: Option<Duration>,
     /// Draw again after every change, and at least this often
     #[arg(
         long,
@@ -56,12 +73,26 @@ pub struct StatusArgs {
         default_value = "auth,down,unknown,stale"
     )]
     fail_on: Vec<FailOn>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    order: OrderArgs,
+    /// Columns of -o table, wide and csv
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LIST",
+        value_delimiter = ',',
+        ignore_case = true,
+        help_heading = "Order and limit"
+    )]
+    columns: Vec<SourceColumn>,
 }
 
 /// Something that counts for the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum FailOn {
-    /// An authorisation is expired, revoked or missing (exit 4)
+    /// An authorization is expired, revoked or missing (exit 4)
     Auth,
     /// A source is disconnected, or refused by its platform (exit 3)
     Down,
@@ -79,27 +110,88 @@ pub enum FailOn {
 
 /// Runs the command.
 pub async fn run(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    chosen_columns(&cx.output, &args.columns)?;
     if let Some(interval) = args.watch {
         return watch(cx, args, interval.max(Duration::from_millis(200))).await;
     }
-    let known = known::load(cx, &args.ids, args.probe).await?;
+    let selection = select(cx, args).await?;
+    let ask = Ask {
+        probe: args.probe,
+        max_age: args.max_age,
+    };
+    let mut known = known::load(cx, &selection, ask).await?;
+    if args.max_age.is_some() {
+        // Stored evidence is accepted within its allowed age.
+        known.unanswered.clear();
+    }
+    args.filter.apply(&mut known);
+    args.order.sort(&mut known.rows, |row| row);
     let fail_on: BTreeSet<FailOn> = args.fail_on.iter().copied().collect();
     let exit = exit_code(&known, &fail_on);
-    cx.output.print(&report(cx, known))?;
+    cx.output.print(&report(cx, args, known))?;
     Ok(exit)
 }
 
-fn report(cx: &Context, known: Known) -> SourcesReport {
+/// Returns what is meant. What a check asks for does not depend on filters by state, which are applied to its answers.
+async fn select(cx: &Context, args: &StatusArgs) -> Result<Selection, Failure> {
+    let selection = source_arg::select(cx, &args.ids, asks_platforms(cx, args)).await?;
+    Ok(selection.on(&args.filter.platform))
+}
+
+/// Returns the chosen columns, if any. Formats whose fields are fixed have none.
+pub fn chosen_columns(
+    output: &Output,
+    columns: &[SourceColumn],
+) -> Result<Option<Vec<SourceColumn>>, Failure> {
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    if !matches!(output.format, Format::Table | Format::Wide | Format::Csv) {
+        let what = "--columns is for -o table, wide and csv; the fields of the other formats are fixed";
+        return Err(Failure::new(ExitCode::Usage, what)
+            .hint("leave --columns out, and pick the fields from -o json, for example with jq"));
+    }
+    let mut chosen: Vec<SourceColumn> = Vec::new();
+    for column in columns {
+        if !chosen.contains(column) {
+            chosen.push(*column);
+        }
+    }
+    Ok(Some(chosen))
+}
+
+/// Whether the platforms are checked: on request, and in a demo whose own store is empty before.
+fn asks_platforms(cx: &Context, args: &StatusArgs) -> bool {
+    args.probe || cx.app.is_store_temporary()
+}
+
+fn report(cx: &Context, args: &StatusArgs, known: Known) -> SourcesReport {
     SourcesReport {
         as_of: cx.app.clock.now(),
         rows: known.rows,
         unusable: known.unusable,
         problems: known.problems,
         show: Show::Status,
+        choice: Choice {
+            limit: args.order.limit(),
+            columns: chosen_columns(&cx.output, &args.columns).ok().flatten(),
+            filters: args.filter.typed(),
+            considered: known.considered,
+        },
     }
 }
 
-/// Returns the worst of what is shown and counts.
+/// Returns the exit code of `rows` with the default of `--fail-on`.
+pub fn usual_exit(rows: Vec<SourceRow>) -> ExitCode {
+    let known = Known {
+        rows,
+        ..Known::default()
+    };
+    let usual = [FailOn::Auth, FailOn::Down, FailOn::Unknown, FailOn::Stale];
+    exit_code(&known, &usual.into_iter().collect())
+}
+
+/// Returns the worst of the conditions that count.
 fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
     if fail_on.contains(&FailOn::Never) {
         return ExitCode::Healthy;
@@ -112,6 +204,7 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
             ExitCode::Unauthorised
         } else if (found.refused && (counts(FailOn::Down) || counts(FailOn::Error)))
             || (found.disconnected && counts(FailOn::Down))
+            || (known.unanswered.contains(&row.summary.key) && counts(FailOn::Down))
             || (offline && counts(FailOn::Offline))
         {
             ExitCode::Down
@@ -121,8 +214,9 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
             ExitCode::Healthy
         }
     };
-    // Where there is nothing at all, nothing is known to be well.
-    let unclear = known.rows.is_empty() || !known.unusable.is_empty();
+    // Without any source, nothing proves that all is well. Where a filter by state leaves none, there are others.
+    let is_without = known.rows.is_empty() && known.filtered_out == 0;
+    let unclear = is_without || !known.unusable.is_empty();
     let others = if unclear && counts(FailOn::Unknown) {
         ExitCode::NoEvidence
     } else {
@@ -131,44 +225,74 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
     known.rows.iter().map(of_row).fold(others, ExitCode::worse)
 }
 
-/// Draws again and again until interrupted: on a terminal in place, elsewhere one report after the other. The store tells
-/// its news by itself; in between only ages change, and nothing is read.
+/// Redraws until interrupted: on a terminal in place, elsewhere one report after the other. The store notifies of changes; in
+/// between only ages change, and nothing is read.
 async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<ExitCode, Failure> {
     let store = cx.app.store(Access::Read).await?;
     let mut news = store.watch().await?;
     let mut stored = Vec::new();
     let (mut problems, mut trouble) = (Vec::new(), None);
+    let mut unanswered = BTreeSet::new();
     let in_place = cx.output.is_terminal && matches!(cx.output.format, Format::Table | Format::Wide);
     let mut lines_before = 0;
-    let looks = args.probe || cx.app.is_store_temporary();
+    let looks = asks_platforms(cx, args);
+    let selection = select(cx, args).await?;
+    let ask = Ask {
+        probe: true,
+        max_age: args.max_age,
+    };
     let mut look_at = cx.app.clock.now();
-    let between_looks = cx.app.look_interval().max(interval);
+    let between_looks = cx.app.probe_interval().max(interval);
     let mut first = true;
+    let mut resized = signal(SignalKind::window_change())
+        .map_err(|error| Failure::new(ExitCode::Failed, "cannot receive signals").because(&error))?;
+    let mut size = terminal_size::terminal_size();
     loop {
         let now = cx.app.clock.now();
         if looks && now >= look_at {
             look_at = now.plus_millis(i64::try_from(between_looks.as_millis()).unwrap_or(i64::MAX));
-            problems = known::load(cx, &args.ids, true).await?.problems;
+            let checked = known::load(cx, &selection, ask).await?;
+            (problems, unanswered) = (checked.problems, checked.unanswered);
         }
         tokio::select! {
             biased;
-            told = news.next() => match told.expect("a store tells its news for as long as it is asked") {
+            told = news.next() => match told.expect("the stream of a store's changes does not end") {
                 Ok(all) => (stored, trouble) = (all.into_iter().map(Stored::in_short).collect(), None),
                 Err(error) if first => return Err(error.into()),
-                Err(error) => trouble = Some(format!("{error}; what is shown is older")),
+                Err(error) => {
+                    let text = format!("{error}; what is shown is older");
+                    trouble = Some(Problem::of_platform(text));
+                }
             },
+            _ = resized.recv(), if in_place => {}
             () = tokio::time::sleep(interval), if !first => {}
         }
         first = false;
-        let mut known = known::among(cx, &args.ids, &cx.app.sources(), stored.clone())?;
+        let mut known = known::among(cx, &selection, &cx.app.sources(), stored.clone(), args.max_age)?;
         known.problems = problems.iter().cloned().chain(trouble.clone()).collect();
-        let report = report(cx, known);
+        if args.max_age.is_none() {
+            known.unanswered.clone_from(&unanswered);
+        }
+        args.filter.apply(&mut known);
+        if in_place {
+            // What needs attention is on the screen however many sources there are.
+            known.rows.sort_by_key(SourceRow::urgency);
+        }
+        args.order.sort(&mut known.rows, |row| row);
+        let report = report(cx, args, known);
         let read = if in_place {
-            let mut text = render(&report, cx.output.format, cx.output.out)?;
-            if !cx.output.quiet {
-                text.push_str(&cx.output.text_of(&report.notes(), cx.output.out));
-            }
-            let frame = frame(&text, lines_before);
+            let output = Output {
+                out: cx.output.out.measured_again(),
+                ..cx.output
+            };
+            let before = std::mem::replace(&mut size, terminal_size::terminal_size());
+            let text = screen(&output, &report)?;
+            // A terminal whose size changed has wrapped the lines of the previous frame again, so their number is unknown.
+            let frame = if before == size {
+                frame(&text, lines_before)
+            } else {
+                format!("\u{1b}[H\u{1b}[2J{}", frame(&text, 0))
+            };
             lines_before = text.lines().count();
             offer(&frame)?
         } else {
@@ -180,17 +304,69 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
     }
 }
 
-/// Returns what draws `text` over the frame before it, which had so many lines.
+/// Returns what fits on the screen: the summary and the titles always, then the sources, and as many hints as fit.
+fn screen(output: &Output, report: &SourcesReport) -> Result<String, Failure> {
+    let notes = report.notes();
+    let (summary, hints): (Vec<Note>, Vec<Note>) = notes
+        .into_iter()
+        .partition(|note| matches!(note, Note::Summary(_)));
+    let table = render(report, output.format, output.out)?;
+    let lines = |notes: &[Note]| output.text_of(notes, output.out);
+    let height = terminal_size::terminal_size().map_or(24, |(_, height)| usize::from(height.0));
+    let hints = if output.quiet {
+        String::new()
+    } else {
+        lines(&hints)
+    };
+    Ok(compose(lines(&summary).trim_start(), &table, &hints, height))
+}
+
+/// Composes a screen of at most `height` lines, the last of which stays empty for the cursor.
+fn compose(summary: &str, table: &str, hints: &str, height: usize) -> String {
+    /// Rows that hints never displace.
+    const ROWS: usize = 6;
+    let rows: Vec<&str> = table.lines().collect();
+    let (titles, rows) = rows
+        .split_first()
+        .map_or(("", &[][..]), |(titles, rows)| (*titles, rows));
+    let ready = height.saturating_sub(summary.lines().count() + 3).max(1);
+    let shown = rows.len().min(ready);
+    let for_hints = (ready - shown).max(ready.saturating_sub(ROWS.max(ready * 2 / 3)));
+    let hints: Vec<&str> = hints.lines().take(for_hints).collect();
+    let for_rows = ready - hints.len();
+    let mut text = format!("{}\n\n{titles}\n", summary.trim_end());
+    let left = if rows.len() > for_rows {
+        for_rows.saturating_sub(1)
+    } else {
+        rows.len()
+    };
+    for row in &rows[..left] {
+        text.push_str(row);
+        text.push('\n');
+    }
+    if left < rows.len() {
+        let _ = writeln!(text, "+{} more", rows.len() - left);
+    }
+    for hint in hints {
+        text.push_str(hint);
+        text.push('\n');
+    }
+    text
+}
+
+/// Returns what draws `text` over the previous frame of `lines_before` lines.
 fn frame(text: &str, lines_before: usize) -> String {
-    // Lines that are too long are cut for the moment: a wrapped one would be two, and the count wrong.
+    // Line wrapping is off for the moment: a wrapped line would be two, and the count wrong.
     let mut frame = String::from("\u{1b}[?7l");
     if lines_before > 0 {
         let _ = write!(frame, "\u{1b}[{lines_before}A\r");
     }
-    // Each line is erased as it is written, so that nothing flickers.
+    // Each line is erased right before it is written, which avoids flicker; erasing afterwards would delete the last letter of a
+    // line as wide as the terminal.
     for line in text.lines() {
+        frame.push_str("\u{1b}[K");
         frame.push_str(line);
-        frame.push_str("\u{1b}[K\n");
+        frame.push('\n');
     }
     frame.push_str("\u{1b}[J\u{1b}[?7h");
     frame
@@ -228,6 +404,23 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_a_filter_by_state_selects_is_healthy() {
+        let usual = BTreeSet::from([FailOn::Unknown]);
+        let mut known = Known {
+            rows: vec![ratcaster().row()],
+            ..Known::default()
+        };
+        let failing = FilterArgs {
+            failing: true,
+            ..FilterArgs::default()
+        };
+        failing.apply(&mut known);
+        assert_eq!(exit_code(&known, &usual).number(), 0);
+        failing.apply(&mut known);
+        assert_eq!(exit_code(&known, &usual).number(), 8, "there is no source at all");
+    }
+
+    #[test]
     fn what_counts_can_be_chosen() {
         for (stories, fail_on, expected) in [
             (vec![guild()], vec![FailOn::Error], 0),
@@ -244,11 +437,44 @@ mod tests {
     }
 
     #[test]
+    fn screen_never_outgrows_the_terminal() {
+        let table = |rows: usize| {
+            let rows: Vec<String> = (0..rows).map(|row| format!("row {row}")).collect();
+            format!("SOURCE\n{}\n", rows.join("\n"))
+        };
+        let hints = "! one\n  -> do\n".repeat(8);
+        for height in [8, 10, 24, 50] {
+            for rows in [1, 5, 16, 22, 300] {
+                let text = compose("300 sources", &table(rows), &hints, height);
+                assert!(text.lines().count() < height, "{height} {rows}:\n{text}");
+                assert!(text.starts_with("300 sources\n\nSOURCE\nrow 0\n"), "{text}");
+                let shown = text.lines().filter(|line| line.starts_with("row ")).count();
+                let more = format!("+{} more", rows - shown);
+                assert_eq!(text.lines().any(|line| line == more), shown < rows, "{text}");
+            }
+        }
+        let text = compose("3 sources", &table(3), &hints, 24);
+        assert!(text.contains("row 2\n! one\n"), "{text}");
+    }
+
+    #[test]
+    fn sources_that_need_attention_come_first() {
+        let mut rows: Vec<_> = [ratcaster(), old_knowledge(), guild(), revoked()]
+            .iter()
+            .map(Story::row)
+            .collect();
+        rows.sort_by_key(SourceRow::urgency);
+        let keys: Vec<_> = rows.iter().map(|row| row.summary.key.to_string()).collect();
+        let expected = [revoked(), guild(), old_knowledge(), ratcaster()];
+        assert_eq!(keys, expected.map(|story| story.key.to_owned()));
+    }
+
+    #[test]
     fn a_frame_is_drawn_over_the_one_before_it() {
         assert_eq!(
             frame("a\nb\n", 0),
-            "\u{1b}[?7la\u{1b}[K\nb\u{1b}[K\n\u{1b}[J\u{1b}[?7h"
+            "\u{1b}[?7l\u{1b}[Ka\n\u{1b}[Kb\n\u{1b}[J\u{1b}[?7h"
         );
-        assert!(frame("a\n", 7).starts_with("\u{1b}[?7l\u{1b}[7A\ra"));
+        assert!(frame("a\n", 7).starts_with("\u{1b}[?7l\u{1b}[7A\r\u{1b}[Ka"));
     }
 }

@@ -1,48 +1,62 @@
-//! `sources wait`: block until something is so.
+//! `sources wait`: block until a condition holds.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 
 use crate::app::Access;
-use crate::cli::commands::sources::known::{self, Found};
+use crate::cli::commands::sources::known::{self, Ask, Found, FoundSources};
+use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::health::Health;
 use crate::cli::output::Note;
+use crate::cli::output::machine::UnusableKind;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
+use crate::cli::selection::Selection;
+use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::parse_duration;
+use crate::core::document::SourceDocument;
 use crate::core::freshness::Field;
 use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
+use crate::core::time::Timestamp;
 use crate::core::verdict::{Status, explain};
 use crate::failure::{ExitCode, Failure};
 
-/// How often the clock is looked at: knowledge ages even when nothing changes.
+/// How often the condition is checked: evidence ages even when nothing changes.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Wait until something is so, by fresh evidence
 ///
-/// 0: it is so. 124: the time ran out. Follows the store, which somebody must keep up to date: `bitbrat watch`, or this
-/// command itself with --probe.
+/// 0: it is so, of every source at the same time, or with --any of one. 124: the time ran out. Follows the store, which must be
+/// kept up to date by `bitbrat watch`, or by this command itself with --probe. A glob stands for the sources that it matches at
+/// the start.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bitbrat sources wait twitch:123456 --for live --timeout 10m && start-recording
   bitbrat sources wait twitch:123456 --for healthy --probe
+  bitbrat sources wait 'twitch:*' --for offline && restart-bot
+  bitbrat sources wait twitch:123456 kick:ratcaster --any --for live
   bitbrat sources wait kick:987 --for offline && stop-recording")]
 pub struct WaitArgs {
-    /// The source, as platform:id
-    #[arg(value_name = "ID")]
-    id: SourceKey,
+    /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs
+    #[arg(value_name = "SOURCE", required = true, add = ArgValueCompleter::new(complete::sources))]
+    ids: Vec<SourceSelector>,
+    /// Wait for one of the sources instead of all
+    #[arg(long)]
+    any: bool,
     /// What to wait for
     #[arg(long = "for", value_enum, value_name = "WHAT")]
     what: WaitFor,
     /// How long to wait; without end when not given
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
-    /// Look at the platform, as often as the schedule of streams says
+    /// Check the platforms, as often as the schedule of streams
     #[arg(long)]
     probe: bool,
 }
@@ -56,7 +70,7 @@ pub enum WaitFor {
     Offline,
     /// The bot is connected
     Connected,
-    /// Connected and authorised
+    /// Connected and authorized
     Healthy,
 }
 
@@ -100,37 +114,99 @@ impl WaitFor {
 
 /// Runs the command.
 pub async fn run(cx: &Context, args: &WaitArgs) -> Result<ExitCode, Failure> {
-    let waiting = follow(cx, args);
-    let result = match args.timeout {
+    let probe = args.probe || cx.app.is_store_temporary();
+    let selection = source_arg::select(cx, &args.ids, probe).await?;
+    // What was found last, for the report after a time-out.
+    let mut latest = FoundSources::default();
+    let waiting = follow(cx, args, &selection, probe, &mut latest);
+    let ended = match args.timeout {
         Some(timeout) => tokio::time::timeout(timeout, waiting).await,
         None => Ok(waiting.await),
     };
-    let Ok(found) = result else {
-        let found = known::stored_one(cx, &args.id).await?;
-        let answer = args.what.judge(&found);
-        cx.output.print(&report(cx, args, &found, answer))?;
-        return Ok(ExitCode::TimedOut);
+    let in_time = match ended {
+        Ok(result) => result.map(|()| true)?,
+        Err(_) => false,
     };
-    let found = found?;
-    cx.output.print(&report(cx, args, &found, Answer::Yes))?;
-    Ok(ExitCode::Healthy)
+    if !in_time && latest.found.is_empty() {
+        latest = unchecked(cx, &selection).await?;
+    }
+    let now = cx.app.clock.now();
+    for found in &mut latest.found {
+        judge_again(found, cx, now);
+    }
+    let answers = latest.found.iter();
+    let answers: Vec<AnswerItem> = answers.map(|found| item(args.what, found, in_time)).collect();
+    cx.output.print(&AnswerReport {
+        as_of: now,
+        answers,
+        unusable: latest.unusable,
+        hints: Vec::new(),
+    })?;
+    Ok(if in_time {
+        ExitCode::Healthy
+    } else {
+        ExitCode::TimedOut
+    })
 }
 
-/// Returns once it is so.
-async fn follow(cx: &Context, args: &WaitArgs) -> Result<Found, Failure> {
-    let probe = args.probe || cx.app.is_store_temporary();
-    let found = known::one(cx, &args.id, probe).await?;
-    if args.what.judge(&found) == Answer::Yes {
-        return Ok(found);
+/// Returns the sources as they are stored, where the time ran out before the end of the first check.
+async fn unchecked(cx: &Context, selection: &Selection) -> Result<FoundSources, Failure> {
+    let keys = if selection.has_globs() {
+        selection.among(&source_arg::known_names(cx).await?)
+    } else {
+        selection.keys()
+    };
+    let mut several = known::stored_in_full(cx, &keys, None).await?;
+    let nothing = several.unknown.drain(..).map(SourceDocument::new);
+    let nothing = nothing.map(|document| Found::new(document, &cx.app.intervals(), cx.app.clock.now()));
+    several.found.extend(nothing);
+    Ok(several)
+}
+
+/// Judges a document by the present time; evidence ages.
+fn judge_again(found: &mut Found, cx: &Context, now: Timestamp) {
+    let (configured, stored) = (found.row.configured.take(), found.row.stored);
+    found.row = Found::new(found.document.clone(), &cx.app.intervals(), now).row;
+    (found.row.configured, found.row.stored) = (configured, stored);
+}
+
+/// Returns once the condition holds, with what it was judged by in `latest`.
+async fn follow(
+    cx: &Context,
+    args: &WaitArgs,
+    selection: &Selection,
+    probe: bool,
+    latest: &mut FoundSources,
+) -> Result<(), Failure> {
+    let ask = Ask { probe, max_age: None };
+    *latest = known::in_full(cx, selection, ask).await?;
+    known::note_problems(cx, &latest.found)?;
+    if holds(args, latest) {
+        return Ok(());
     }
-    if !probe && found.row.findings.stale {
-        let what =
-            "what is known is old, and nobody seems to look; run `bitbrat watch`, or wait with --probe";
+    if !probe && latest.found.iter().any(|found| found.row.findings.stale) {
+        let what = "data is stale and no `bitbrat watch` seems to be running; start it, or wait with --probe";
         cx.note(&[Note::hint(Tone::Warn, what, None)])?;
+    }
+    // From here on it is about the same sources, whatever a glob would match later.
+    let found = latest.found.iter().map(|found| found.document.key.clone());
+    let unusable = latest.unusable.iter().filter_map(|item| item.id.parse().ok());
+    let keys: Vec<SourceKey> = found.chain(unusable).collect();
+    let mut same = Selection::default();
+    let mut unresolved = Vec::new();
+    if keys.is_empty() {
+        // Names without an id, which the next check may find.
+        same = selection.clone();
+    } else {
+        for key in &keys {
+            same.add_key(key.clone());
+        }
+        unresolved.clone_from(&latest.unusable);
+        unresolved.retain(|item| item.what == UnusableKind::Name);
     }
     let store = cx.app.store(Access::Read).await?;
     let mut changes = store.watch().await?;
-    let between_looks = cx.app.look_interval();
+    let between_looks = cx.app.probe_interval();
     let mut looked_at = cx.app.clock.now();
     loop {
         tokio::select! {
@@ -138,24 +214,46 @@ async fn follow(cx: &Context, args: &WaitArgs) -> Result<Found, Failure> {
             Some(_) = changes.next() => {}
         }
         let now = cx.app.clock.now();
-        let due = probe && now.since(looked_at) >= between_looks;
-        if due {
+        let is_due = probe && now.since(looked_at) >= between_looks;
+        let mut next = if is_due {
             looked_at = now;
-        }
-        let found = if due {
-            known::one(cx, &args.id, true).await?
+            known::in_full(cx, &same, ask).await?
         } else {
-            known::stored_one(cx, &args.id).await?
+            let mut stored = known::stored_in_full(cx, &keys, None).await?;
+            // Nothing is stored of a source that is neither configured nor stored: its last check counts, as long as it is fresh.
+            let gone: BTreeSet<SourceKey> = stored.unknown.drain(..).collect();
+            if let Some(gone) = gone.first().filter(|_| !probe) {
+                return Err(known::no_such_source(gone));
+            }
+            let before = std::mem::take(&mut latest.found).into_iter();
+            let before = before.filter(|found| gone.contains(&found.document.key));
+            stored.found.extend(before.map(|mut found| {
+                judge_again(&mut found, cx, now);
+                found
+            }));
+            stored
         };
-        if args.what.judge(&found) == Answer::Yes {
-            return Ok(found);
+        next.unusable.extend(unresolved.iter().cloned());
+        *latest = next;
+        if holds(args, latest) {
+            return Ok(());
         }
     }
 }
 
-fn report(cx: &Context, args: &WaitArgs, found: &Found, answer: Answer) -> AnswerReport {
+/// Whether the condition holds for all sources, or for any if that is enough. What cannot be used satisfies no condition.
+fn holds(args: &WaitArgs, several: &FoundSources) -> bool {
+    let is_so = |found: &Found| args.what.judge(found) == Answer::Yes;
+    if args.any {
+        several.found.iter().any(is_so)
+    } else {
+        several.unusable.is_empty() && !several.found.is_empty() && several.found.iter().all(is_so)
+    }
+}
+
+fn item(what: WaitFor, found: &Found, in_time: bool) -> AnswerItem {
     let verdict = &found.document.verdict;
-    let (rule, value, age) = match args.what {
+    let (rule, value, age) = match what {
         WaitFor::Live | WaitFor::Offline => (
             verdict.stream.rule,
             verdict.stream.value.to_string(),
@@ -167,30 +265,68 @@ fn report(cx: &Context, args: &WaitArgs, found: &Found, answer: Answer) -> Answe
             found.row.freshness.status_age_ms,
         ),
     };
+    let answer = what.judge(found);
     let because = match answer {
-        Answer::Yes => format!("{value}: {}", explain(rule)),
-        Answer::No | Answer::Unknown => format!("the time ran out; it is {value}: {}", explain(rule)),
+        Answer::No | Answer::Unknown if !in_time => {
+            format!("the time ran out; it is {value}: {}", explain(rule))
+        }
+        _ => format!("{value}: {}", explain(rule)),
     };
-    AnswerReport {
-        as_of: cx.app.clock.now(),
-        answer: AnswerItem {
-            key: args.id.to_string(),
-            display_name: found.document.display_name().map(str::to_owned),
-            question: args.what.name().to_owned(),
-            answer,
-            because,
-            rule: Some(rule.to_owned()),
-            age_ms: age,
-            missing: Vec::new(),
-        },
-        hints: Vec::new(),
+    AnswerItem {
+        key: found.document.key.to_string(),
+        display_name: found.document.display_name().map(str::to_owned),
+        question: what.name().to_owned(),
+        answer,
+        because,
+        rule: Some(rule.to_owned()),
+        age_ms: age,
+        missing: Vec::new(),
+        not_covered: Vec::new(),
+        fix: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::machine::UnusableItem;
     use crate::cli::reports::tests::{Story, guild, old_knowledge, ratcaster, revoked};
+
+    #[test]
+    fn all_sources_must_satisfy_the_condition_or_one_with_any() {
+        let args = |any| WaitArgs {
+            ids: Vec::new(),
+            any,
+            what: WaitFor::Live,
+            timeout: None,
+            probe: false,
+        };
+        let several = |stories: &[Story], unusable: &[&str]| FoundSources {
+            found: stories.iter().map(Story::found).collect(),
+            unusable: unusable
+                .iter()
+                .map(|id| UnusableItem {
+                    what: UnusableKind::Document,
+                    id: (*id).to_owned(),
+                    reason: "it is broken".to_owned(),
+                })
+                .collect(),
+            unknown: Vec::new(),
+        };
+        for (stories, unusable, all, any) in [
+            (vec![ratcaster()], &[][..], true, true),
+            (vec![ratcaster(), ratcaster()], &[][..], true, true),
+            (vec![ratcaster(), revoked()], &[][..], false, true),
+            (vec![ratcaster(), old_knowledge()], &[][..], false, true),
+            (vec![revoked(), old_knowledge()], &[][..], false, false),
+            (vec![ratcaster()], &["twitch:5"][..], false, true),
+            (vec![], &["twitch:5"][..], false, false),
+        ] {
+            let several = several(&stories, unusable);
+            assert_eq!(holds(&args(false), &several), all, "{several:?}");
+            assert_eq!(holds(&args(true), &several), any, "{several:?}");
+        }
+    }
 
     #[test]
     fn waiting_ends_only_on_fresh_evidence() {

@@ -1,15 +1,15 @@
-//! The page that `sources describe` shows to people.
+//! The page of `sources describe` for people.
 
 use crate::cli::output::humane;
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::reports::cells;
-use crate::cli::reports::source::{Held, SourceReport, TransportState};
+use crate::cli::reports::source::{Held, SourceInFull, TransportState};
 use crate::core::freshness::{Field, age_ms};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::verdict::explain;
 
-impl SourceReport {
+impl SourceInFull {
     pub(super) fn describe(&self) -> View {
         let document = &self.document;
         let key = document.key.to_string();
@@ -49,19 +49,19 @@ impl SourceReport {
             rule(verdict.rule),
         ];
         let lines = self.transports().into_iter().map(|transport| {
-            let (word, glyph, tone, at) = match transport.state {
+            let (label, glyph, tone, at) = match transport.state {
                 TransportState::Up => ("up", Glyph::Up, Tone::Good, transport.last_up),
                 TransportState::Closed => ("closed by us", Glyph::Down, Tone::Dim, transport.last_closed),
-                TransportState::Down => ("down", Glyph::Down, Tone::Warn, transport.last_trouble),
-                TransportState::Refused => ("refused", Glyph::Bad, Tone::Bad, transport.last_trouble),
+                TransportState::Down => ("down", Glyph::Down, Tone::Warn, transport.last_failure),
+                TransportState::Refused => ("refused", Glyph::Bad, Tone::Bad, transport.last_failure),
             };
             let troubled = matches!(transport.state, TransportState::Down | TransportState::Refused);
             vec![
                 Cell::new(transport.name),
-                Cell::new(word).glyph(glyph).tone(tone),
+                Cell::new(label).glyph(glyph).tone(tone),
                 self.seen(at),
                 Cell::new(if troubled {
-                    transport.trouble.unwrap_or_default()
+                    transport.failure.unwrap_or_default()
                 } else {
                     String::new()
                 }),
@@ -104,16 +104,16 @@ impl SourceReport {
         let lines = self.identities().into_iter().map(|identity| {
             let until = identity.expires_at.map(|end| {
                 if end > self.as_of {
-                    format!("ends in {}", humane::span(age_ms(self.as_of, end)))
+                    format!("expires in {}", humane::span(age_ms(self.as_of, end)))
                 } else {
-                    format!("ended {}", cells::ago(age_ms(end, self.as_of)))
+                    format!("expired {}", cells::ago(age_ms(end, self.as_of)))
                 }
             });
             vec![
                 Cell::new(identity.identity),
                 cells::auth_status(Some(identity.status)),
                 self.seen(Some(identity.checked_at)),
-                Cell::new(until.unwrap_or_else(|| "does not end".into())),
+                Cell::new(until.unwrap_or_else(|| "does not expire".into())),
                 Cell::new(identity.reason.unwrap_or_else(|| identity.scopes.join(" "))).tone(Tone::Dim),
             ]
         });
@@ -149,9 +149,9 @@ impl SourceReport {
         }
         if let Some(session) = &verdict.session {
             let mut text = format!("session {}", session.stream_id);
-            for (word, at) in [("began", session.started_at), ("ended", session.ended_at)] {
+            for (label, at) in [("began", session.started_at), ("ended", session.ended_at)] {
                 if let Some(at) = at {
-                    text += &format!(", {word} {}", cells::moment(at));
+                    text += &format!(", {label} {}", cells::moment(at));
                 }
             }
             if let Some(times @ 1..) = session.interruptions {
@@ -161,8 +161,8 @@ impl SourceReport {
         }
         let evidence = &self.document.knowledge.evidence.stream;
         let streams = evidence.streams.iter().rev().map(|(id, stream)| {
-            let told = |word: &str, at: Option<Timestamp>| match at {
-                Some(at) => Cell::new(format!("{word} {}", cells::ago(age_ms(at, self.as_of)))),
+            let told = |label: &str, at: Option<Timestamp>| match at {
+                Some(at) => Cell::new(format!("{label} {}", cells::ago(age_ms(at, self.as_of)))),
                 None => Cell::new(""),
             };
             vec![
@@ -187,7 +187,7 @@ impl SourceReport {
         let mut blocks = vec![Block::Section(
             "PERMISSIONS",
             vec![
-                cells::permissions(&row.summary, &row.freshness),
+                cells::roles(&row.summary, &row.freshness),
                 self.seen(self.document.verdict.permissions_at),
             ],
         )];
@@ -209,7 +209,7 @@ impl SourceReport {
             ]
         });
         blocks.extend(nested(lines.collect()));
-        // A guild denies fifty things; their names are enough.
+        // A guild denies about fifty permissions; their names are enough.
         if !denied.is_empty() {
             let names: Vec<_> = denied.into_iter().map(|holding| holding.permission).collect();
             blocks.push(Block::Remark(format!("not {}", names.join(", "))));
@@ -258,7 +258,7 @@ impl SourceReport {
         under("HISTORY", lines.collect())
     }
 
-    /// A verdict that is too old says its age itself; beside it stands that this is too old.
+    /// A verdict that is too old shows its age itself; the cell beside it shows that it is stale.
     fn aged(&self, verdict: Cell, field: Field, at: Option<Timestamp>) -> Vec<Cell> {
         if self.row.freshness.is_stale(field) {
             vec![verdict, Cell::new("too old to rely on").tone(Tone::Warn)]

@@ -3,28 +3,27 @@
 /// What to do after a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// Connect again and take the session up.
+    /// Connect again and resume the session.
     Resume,
     /// Connect again and begin a new session.
     Identify,
-    /// The token is refused; nobody may connect with it.
+    /// The token is refused; no connection is possible with it.
     TokenRefused,
     /// These intents are not allowed; fewer may be.
     FewerIntents(Refusal),
-    /// Connecting again changes nothing; a person must act.
+    /// Connecting again changes nothing; this needs attention.
     GiveUp(Refusal),
 }
 
-/// Why Discord wants no connection of ours.
+/// Why Discord refuses our connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// Stable code.
     pub code: &'static str,
-    /// For people.
+    /// Message for users.
     pub message: &'static str,
 }
 
-/// Returns what follows from a close code; `None` when the connection just broke.
+/// Returns what follows from a close code; `None` when the connection was lost without one.
 pub fn after(code: Option<u16>) -> After {
     match code {
         Some(4004) => After::TokenRefused,
@@ -40,17 +39,17 @@ pub fn after(code: Option<u16>) -> After {
         }),
         Some(4012) => After::GiveUp(Refusal {
             code: "discord.invalid_version",
-            message: "Discord no longer speaks this version of the gateway; upgrade bitbrat",
+            message: "Discord no longer supports this version of the gateway; upgrade bitbrat",
         }),
         Some(4013) => After::FewerIntents(Refusal {
             code: "discord.invalid_intents",
-            message: "Discord does not know the intents asked for; upgrade bitbrat",
+            message: "Discord does not support the requested intents; upgrade bitbrat",
         }),
         Some(4014) => After::FewerIntents(Refusal {
             code: "discord.disallowed_intents",
             message: "Discord does not allow the intents asked for; switch them on in the developer portal",
         }),
-        // What the server's own 1000 and 1001 do to a session is not documented: a Resume costs nothing and tells.
+        // What the server's own 1000 and 1001 do to a session is not documented: a Resume costs nothing and shows it.
         _ => After::Resume,
     }
 }
@@ -87,7 +86,7 @@ mod tests {
             (Some(4012), "give up"),
             (Some(4013), "intents"),
             (Some(4014), "intents"),
-            // A code that does not exist yet heals like a broken line.
+            // An unknown code is handled like a lost connection.
             (Some(4999), "resume"),
         ] {
             assert_eq!(kind(after(code)), expected, "{code:?}");

@@ -2,28 +2,28 @@
 //!
 //! Counting needs no content and so no privileged intent. Totals only grow; a process starts from those it had stored.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::super::GuildOptions;
 use super::super::wire::{Id, lenient};
 use crate::core::counters::Counters;
-use crate::core::join::Join as _;
 use crate::core::time::Timestamp;
+use crate::platforms::kit::dedup::RecentIds;
+use crate::platforms::kit::lenient::{count, flag};
+use crate::platforms::kit::totals::Totals;
 
-/// Messages remembered to know a repeated one. A Resume repeats what was missed since the last event at most.
+/// Message ids stored for deduplication. A Resume replays at most what was missed since the last event.
 const REMEMBERED: usize = 20_000;
 /// Kinds of messages that are chat: usual ones and replies. Joins, pins, boosts, notices and the like are not.
 const CHAT: [u64; 2] = [0, 19];
 
 /// Running totals of all followed guilds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counts {
-    totals: BTreeMap<u64, Counters>,
-    changed: BTreeSet<u64>,
-    seen: HashSet<u64>,
-    order: VecDeque<u64>,
+    totals: Totals<u64>,
+    received: RecentIds,
     count_bots: bool,
 }
 
@@ -34,8 +34,9 @@ struct Message {
     #[serde(default)]
     guild_id: Option<Id>,
     author: Author,
-    #[serde(rename = "type", default)]
-    kind: u64,
+    /// A type that cannot be parsed does not count as a usual message.
+    #[serde(rename = "type", default = "usual", deserialize_with = "count")]
+    kind: Option<u64>,
     #[serde(default, deserialize_with = "lenient")]
     webhook_id: Option<Id>,
 }
@@ -43,33 +44,36 @@ struct Message {
 #[derive(Deserialize)]
 struct Author {
     id: Id,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "flag")]
     bot: Option<bool>,
 }
 
+/// Default type of a message without one.
+#[expect(clippy::unnecessary_wraps, reason = "it stands for a field")]
+fn usual() -> Option<u64> {
+    Some(0)
+}
+
 impl Counts {
-    /// Counts on from `totals`. Messages of other bots and of webhooks count only with `count_bots`.
+    /// Continues counting from `totals`. Messages of other bots and of webhooks count only with `count_bots`.
     pub fn new(totals: BTreeMap<u64, Counters>, count_bots: bool) -> Self {
         Self {
-            totals,
+            totals: Totals::new(totals),
+            received: RecentIds::new(i64::MAX, REMEMBERED),
             count_bots,
-            ..Self::default()
         }
     }
 
-    /// Returns the totals.
     pub fn totals(&self) -> &BTreeMap<u64, Counters> {
-        &self.totals
+        self.totals.all()
     }
 
-    /// Counts on from `totals` where they are ahead.
+    /// Raises the totals to `totals` where those are higher.
     pub fn raise(&mut self, totals: &BTreeMap<u64, Counters>) {
-        for (guild, totals) in totals {
-            self.totals.entry(*guild).or_default().join(*totals);
-        }
+        self.totals.raise(totals);
     }
 
-    /// Counts a `MESSAGE_CREATE`. `options` returns what is configured about a guild, `parent` the channel of a thread.
+    /// Counts a `MESSAGE_CREATE`. `options` returns the configuration of a guild, `parent` the channel of a thread.
     pub fn message<'a>(
         &mut self,
         data: &str,
@@ -91,7 +95,7 @@ impl Counts {
         let here = options.channels.is_empty()
             || options.channels.contains(&channel)
             || parent(guild, channel).is_some_and(|parent| options.channels.contains(&parent));
-        if !here || !CHAT.contains(&message.kind) {
+        if !here || !message.kind.is_some_and(|kind| CHAT.contains(&kind)) {
             return;
         }
         let own = me == Some(message.author.id.0);
@@ -99,7 +103,7 @@ impl Counts {
         if (automatic && !own && !self.count_bots) || !self.is_new(message.id.0) {
             return;
         }
-        self.change(guild, |totals| {
+        self.totals.count(&guild, |totals| {
             if own {
                 totals.messages_out += 1;
             } else {
@@ -108,49 +112,28 @@ impl Counts {
         });
     }
 
-    /// Counts one more connection for these guilds.
+    /// Adds one reconnect for these guilds.
     pub fn reconnected(&mut self, guilds: impl Iterator<Item = u64>) {
         for guild in guilds {
-            self.change(guild, |totals| totals.reconnects += 1);
+            self.totals.count(&guild, |totals| totals.reconnects += 1);
         }
     }
 
-    /// Counts one more error for these guilds.
+    /// Adds one error for these guilds.
     pub fn failed(&mut self, guilds: impl Iterator<Item = u64>) {
         for guild in guilds {
-            self.change(guild, |totals| totals.errors += 1);
+            self.totals.count(&guild, |totals| totals.errors += 1);
         }
     }
 
     /// Returns the totals that have changed since the last time, dated `now`.
     pub fn take_changes(&mut self, now: Timestamp) -> Vec<(u64, Counters)> {
-        let changed = std::mem::take(&mut self.changed);
-        changed
-            .into_iter()
-            .filter_map(|guild| {
-                let totals = self.totals.get_mut(&guild)?;
-                totals.at = Some(now);
-                Some((guild, *totals))
-            })
-            .collect()
-    }
-
-    fn change(&mut self, guild: u64, change: impl FnOnce(&mut Counters)) {
-        change(self.totals.entry(guild).or_default());
-        self.changed.insert(guild);
+        self.totals.take_changes(now)
     }
 
     fn is_new(&mut self, id: u64) -> bool {
-        if !self.seen.insert(id) {
-            return false;
-        }
-        self.order.push_back(id);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
+        // Only their number limits the ids: what a Resume replays may be of any age.
+        self.received.is_new_number(id, Timestamp::EPOCH)
     }
 }
 
@@ -236,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_goes_on_from_what_was_stored_and_tells_changes_only() {
+    fn counters_continue_from_stored_values_and_report_changes() {
         let stored = Counters {
             messages_in: 40,
             ..Counters::default()
@@ -254,10 +237,10 @@ mod tests {
 
     #[test]
     fn memory_of_messages_is_bounded() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(BTreeMap::new(), false);
         for id in 0..u64::try_from(REMEMBERED).unwrap() + 10 {
             assert!(counts.is_new(id));
         }
-        assert_eq!((counts.seen.len(), counts.order.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(counts.received.memory().len(), REMEMBERED);
     }
 }

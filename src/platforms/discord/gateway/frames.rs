@@ -1,4 +1,4 @@
-//! The gateway's frames: read tolerantly, written as documented.
+//! The gateway's frames: parsed tolerantly, written as documented.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -6,17 +6,19 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::machine::{Kind, Session};
-use crate::platforms::lenient::{count, lenient};
+use crate::core::json::read_object;
+use crate::platforms::kit::lenient::{count, id, id_text, lenient};
 
-/// A frame as it came. What it carries is read only where somebody wants it.
+/// A frame as received. Its payload is parsed only where it is needed.
 #[derive(Debug, Deserialize)]
 pub struct Frame<'a> {
+    #[serde(deserialize_with = "id")]
     op: u64,
     #[serde(borrow, default)]
     d: Option<&'a RawValue>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "count")]
     s: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     t: Option<String>,
 }
 
@@ -28,16 +30,17 @@ struct Hello {
 
 #[derive(Deserialize)]
 struct Ready {
+    #[serde(deserialize_with = "id_text")]
     session_id: String,
-    /// Absent where a mock server knows one address only.
+    /// Absent from a mock server that has one address only.
     #[serde(default, deserialize_with = "lenient")]
     resume_gateway_url: Option<String>,
 }
 
 impl<'a> Frame<'a> {
-    /// Reads a frame; `None` when it is not one.
+    /// Parses a frame from repaired text; `None` when it is not one.
     pub fn read(text: &'a str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        read_object(text).ok()
     }
 
     /// Returns the event's name, if it is an event.
@@ -45,12 +48,12 @@ impl<'a> Frame<'a> {
         self.t.as_deref().filter(|_| self.op == 0)
     }
 
-    /// Returns what it carries, as text.
+    /// Returns the payload as text.
     pub fn data(&self) -> &'a str {
         self.d.map_or("null", RawValue::get)
     }
 
-    /// Returns what it means for the connection. A frame that lacks what its kind must have means nothing.
+    /// Returns the frame's meaning for the connection. A frame that lacks a field required for its op has none.
     pub fn kind(&self) -> Kind {
         let seq = self.s.unwrap_or(0);
         let read = match self.op {
@@ -65,9 +68,9 @@ impl<'a> Frame<'a> {
                 Some("RESUMED") => Some(Kind::Resumed { seq }),
                 _ => Some(Kind::Event { seq }),
             },
-            1 => Some(Kind::BeatNow),
+            1 => Some(Kind::HeartbeatRequested),
             7 => Some(Kind::Reconnect),
-            // Whatever is not clearly resumable is not.
+            // Anything that is not clearly resumable is not.
             9 => Some(Kind::Invalid(self.data().trim() == "true")),
             10 => serde_json::from_str(self.data())
                 .ok()
@@ -79,7 +82,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Writes op 2. The result holds the token: it is sent and nothing else.
+/// Writes op 2. The result contains the token: it is sent and must not be logged.
 pub fn identify(token: &SecretString, intents: u64) -> String {
     json!({"op": 2, "d": {"token": token.expose_secret(), "intents": intents,
         "properties": {"os": std::env::consts::OS, "browser": "bitbrat", "device": "bitbrat"},
@@ -87,7 +90,7 @@ pub fn identify(token: &SecretString, intents: u64) -> String {
     .to_string()
 }
 
-/// Writes op 6. The result holds the token: it is sent and nothing else.
+/// Writes op 6. The result contains the token: it is sent and must not be logged.
 pub fn resume(token: &SecretString, session: &Session) -> String {
     json!({"op": 6, "d": {"token": token.expose_secret(), "session_id": session.id, "seq": session.seq}})
         .to_string()
@@ -98,8 +101,8 @@ pub fn heartbeat(seq: Option<u64>) -> String {
     json!({"op": 1, "d": seq}).to_string()
 }
 
-/// Returns the address of a socket at `base`, with the version and the encoding that we speak. A path and what else `base` asks
-/// for are kept as they are, since servers may tell `/gateway` and `/gateway/` apart.
+/// Returns the address of a socket at `base`, with the API version and the encoding in use. The path and other query parameters
+/// of `base` are kept as they are, since servers may distinguish `/gateway` and `/gateway/`.
 pub fn address(base: &str) -> String {
     let base = base.split('#').next().unwrap_or_default();
     let (place, query) = base.split_once('?').unwrap_or((base, ""));
@@ -112,11 +115,11 @@ pub fn address(base: &str) -> String {
     let slash = if place.contains('/') { "" } else { "/" };
     let mut address = format!("{scheme}://{place}{slash}?v=10&encoding=json");
     let ours = ["v", "encoding", "compress"];
-    let kept = query.split('&').filter(|pair| {
+    let resume_state = query.split('&').filter(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
         !name.is_empty() && !ours.contains(&name)
     });
-    for pair in kept {
+    for pair in resume_state {
         address.push('&');
         address.push_str(pair);
     }
@@ -139,7 +142,7 @@ mod tests {
                 Kind::Hello(41_250),
             ),
             (r#"{"op":11}"#, Kind::Ack),
-            (r#"{"op":1,"d":null}"#, Kind::BeatNow),
+            (r#"{"op":1,"d":null}"#, Kind::HeartbeatRequested),
             (r#"{"op":7,"d":null}"#, Kind::Reconnect),
             (r#"{"op":9,"d":true}"#, Kind::Invalid(true)),
             (r#"{"op":9,"d":false}"#, Kind::Invalid(false)),
@@ -169,12 +172,16 @@ mod tests {
                 r#"{"op":10,"d":{"heartbeat_interval":41250.0}}"#,
                 Kind::Hello(41_250),
             ),
+            (
+                r#"{"op":"10","d":{"heartbeat_interval":"41250"},"s":"4"}"#,
+                Kind::Hello(41_250),
+            ),
             (r#"{"op":10,"d":{}}"#, Kind::Other),
             (r#"{"op":99,"d":{}}"#, Kind::Other),
         ] {
             assert_eq!(kind(text), expected, "{text}");
         }
-        for broken in ["", "[]", "{", r#"{"d":1}"#, r#"{"op":"0"}"#] {
+        for broken in ["", "[]", "[0]", "{", r#"{"d":1}"#, r#"{"op":null}"#] {
             assert!(Frame::read(broken).is_none(), "{broken}");
         }
     }
@@ -201,8 +208,8 @@ mod tests {
             resume,
             json!({"op": 6, "d": {"token": "t0ken", "session_id": "a1", "seq": 7}})
         );
-        let beat: serde_json::Value = serde_json::from_str(&heartbeat(None)).unwrap();
-        assert_eq!(beat, json!({"op": 1, "d": null}));
+        let send_heartbeat: serde_json::Value = serde_json::from_str(&heartbeat(None)).unwrap();
+        assert_eq!(send_heartbeat, json!({"op": 1, "d": null}));
     }
 
     #[test]

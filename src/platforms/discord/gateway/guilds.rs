@@ -1,8 +1,8 @@
-//! What the gateway's events tell about the configured guilds: whether they are there, what the bot may do in them, what is
-//! going on. Pure: events in, facts out. Guilds that nobody configured are not kept.
+//! What the gateway's events mean for the configured guilds: whether they exist, what the bot may do in them, and their current
+//! activity. Pure: events in, facts out. Guilds that are not configured are not stored.
 //!
-//! An event that cannot be read makes what it would have changed unknown, never wrong: nothing more is said about it until
-//! the guild is told as a whole again.
+//! An event that cannot be parsed makes what it would have changed unknown, never wrong: nothing more is reported about it until
+//! the complete guild is received again.
 
 mod guild;
 
@@ -16,41 +16,41 @@ use self::guild::{GuildEvent, Presence};
 pub use self::guild::Guild;
 use super::super::facts;
 use super::super::wire::{
-    Channel, GuildMember, Id, Role, ScheduledEvent, StageInstance, VoiceState, lenient,
+    Channel, GuildMember, Id, Role, Rows, ScheduledEvent, StageInstance, Timeout, VoiceState, lenient,
 };
 use super::super::{GuildOptions, StreamFrom};
 use crate::core::observation::{Fact, LinkState, Transport};
 use crate::core::time::Timestamp;
 
-/// The configured guilds as the gateway tells them.
+/// The state of the configured guilds as received over the gateway.
 #[derive(Debug)]
 pub struct Guilds {
     me: Option<Id>,
     stream_from: Option<StreamFrom>,
     all: BTreeMap<u64, Guild>,
     unread: u64,
-    /// Whether the session has begun by announcing no guild at all.
+    /// Whether the session began without announcing any guild.
     none_listed: bool,
 }
 
-/// What is known of the guilds, to be kept for the next process.
+/// The state of the guilds, to be stored for the next process.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Image<G = BTreeMap<u64, Guild>> {
     me: Option<Id>,
-    /// What counts as a stream decides what was asked to be told.
+    /// What counts as a stream, which determines the subscribed events.
     stream_from: Option<String>,
     guilds: G,
 }
 
 /// Facts about guilds, by id.
-pub type Told = Vec<(u64, Fact)>;
+pub type GuildFacts = Vec<(u64, Fact)>;
 
 #[derive(Deserialize)]
 struct ReadyEvent {
     #[serde(default, deserialize_with = "lenient")]
     user: Option<Whose>,
     #[serde(default, deserialize_with = "lenient")]
-    guilds: Option<Vec<serde_json::Value>>,
+    guilds: Option<Rows<GuildStub>>,
 }
 
 #[derive(Deserialize)]
@@ -110,34 +110,34 @@ impl Guilds {
         }
     }
 
-    /// Returns the bot's own user id, once it was told.
+    /// Returns the bot's own user id, once it was received.
     pub fn me(&self) -> Option<u64> {
         self.me.map(|me| me.0)
     }
 
-    /// Takes it that this is the bot until a session tells who it is, which not every server does.
+    /// Assumes that this is the bot until a session reports its user, which not every server does.
     pub fn presume_me(&mut self, id: Id) {
         self.me.get_or_insert(id);
     }
 
-    /// Returns how many events could not be read.
+    /// Returns how many events could not be parsed.
     pub fn unread(&self) -> u64 {
         self.unread
     }
 
-    /// Returns the guilds that are there and available.
+    /// Returns the guilds that the bot is in and that are available.
     pub fn available(&self) -> impl Iterator<Item = u64> + '_ {
         self.with(Presence::Available)
     }
 
     /// Returns the guilds that the bot may be in, whether they are available or not.
-    pub fn attended(&self) -> impl Iterator<Item = u64> + '_ {
+    pub fn monitored(&self) -> impl Iterator<Item = u64> + '_ {
         let all = self.all.iter();
         all.filter(|(_, guild)| guild.presence != Presence::Gone)
             .map(|(id, _)| *id)
     }
 
-    /// Returns available guilds of which all that permissions follow from is known.
+    /// Returns available guilds for which everything that permissions follow from is known.
     pub fn exact(&self) -> impl Iterator<Item = u64> + '_ {
         let all = self.all.iter();
         all.filter(|(_, guild)| {
@@ -147,20 +147,20 @@ impl Guilds {
         .map(|(id, _)| *id)
     }
 
-    /// Returns available guilds whose own member entry was not told.
+    /// Returns available guilds whose own member entry was not received.
     pub fn without_member(&self) -> impl Iterator<Item = u64> + '_ {
         let all = self.all.iter();
         all.filter(|(_, guild)| guild.rules.as_ref().is_some_and(|rules| rules.me.is_none()))
             .map(|(id, _)| *id)
     }
 
-    /// Returns the channel that holds `channel`, if it is a thread that was told.
+    /// Returns the parent of `channel`, if it is a thread that was received.
     pub fn parent_of(&self, guild: u64, channel: u64) -> Option<u64> {
         let rules = self.all.get(&guild)?.rules.as_ref()?;
         rules.channels.get(&channel)?.parent_id.map(|id| id.0)
     }
 
-    /// Returns what is configured about a guild; `None` for one that nobody configured.
+    /// Returns the configuration of a guild; `None` for one that is not configured.
     pub fn options(&self, guild: u64) -> Option<&GuildOptions> {
         self.all.get(&guild).map(|guild| &guild.options)
     }
@@ -171,26 +171,23 @@ impl Guilds {
             .map(|(id, _)| *id)
     }
 
-    /// Returns what to tell of guilds that have not been told as a whole for long enough: those that were announced must suffer
-    /// an outage, and the bot is in no others if none at all was announced.
-    pub fn settle(&mut self) -> Told {
-        let mut news: Told = self
-            .with(Presence::Unavailable)
-            .map(|id| (id, outage()))
-            .collect();
+    /// Returns facts about guilds that were not received completely for long enough: those that were announced must have an
+    /// outage, and the bot is in no others if none at all was announced.
+    pub fn settle(&mut self) -> GuildFacts {
+        let mut news: GuildFacts = self.with(Presence::Unavailable).flat_map(outage).collect();
         if std::mem::take(&mut self.none_listed) {
             for (id, guild) in &mut self.all {
                 if guild.presence == Presence::Unknown {
                     guild.presence = Presence::Gone;
-                    news.push((*id, not_in_guild()));
+                    news.extend(not_in_guild(*id));
                 }
             }
         }
         news
     }
 
-    /// Takes the bot's own member entry of a guild, asked for because no event told it.
-    pub fn learn_member(&mut self, id: u64, member: GuildMember, now: Timestamp) -> Told {
+    /// Applies the bot's own member entry of a guild, requested because no event contained it.
+    pub fn learn_member(&mut self, id: u64, member: GuildMember, now: Timestamp) -> GuildFacts {
         let me = self.me;
         let Some(guild) = self.all.get_mut(&id) else {
             return Vec::new();
@@ -198,30 +195,33 @@ impl Guilds {
         if let Some(rules) = &mut guild.rules {
             rules.me = Some(member);
         }
-        told(id, guild.permissions(me, now))
+        facts_of(id, guild.permissions(me, now))
     }
 
-    /// Returns when a timeout of the bot ends next, since no event tells that.
+    /// Returns when a timeout of the bot next expires, since no event reports that.
     pub fn next_timeout_end(&self, now: Timestamp) -> Option<Timestamp> {
         let members = self
             .all
             .values()
             .filter_map(|guild| guild.rules.as_ref()?.me.as_ref());
         members
-            .filter_map(|me| me.communication_disabled_until)
+            .filter_map(|me| match me.communication_disabled_until {
+                Timeout::Until(until) => Some(until),
+                Timeout::None | Timeout::Unreadable => None,
+            })
             .filter(|until| *until > now)
             .min()
     }
 
-    /// Computes all permissions again, because a timeout has ended.
-    pub fn recompute(&mut self, now: Timestamp) -> Told {
+    /// Computes all permissions again, because a timeout has expired.
+    pub fn recompute(&mut self, now: Timestamp) -> GuildFacts {
         let me = self.me;
         let all = self.all.iter();
-        all.flat_map(|(id, guild)| told(*id, guild.permissions(me, now)))
+        all.flat_map(|(id, guild)| facts_of(*id, guild.permissions(me, now)))
             .collect()
     }
 
-    /// Returns what is known, for a process that takes the session up.
+    /// Returns the state, for a process that resumes the session.
     pub fn image(&self) -> Image<&BTreeMap<u64, Guild>> {
         Image {
             me: self.me,
@@ -230,7 +230,7 @@ impl Guilds {
         }
     }
 
-    /// Takes over what an earlier process knew, if that covers what is configured now. A session tells changes only, so what
+    /// Restores the state of an earlier process, if that covers the current configuration. A session sends changes only, so what
     /// was not known before would stay unknown.
     pub fn recall(&mut self, image: Image) -> bool {
         let covered = self.all.iter().all(|(id, guild)| {
@@ -256,18 +256,19 @@ impl Guilds {
         true
     }
 
-    /// Tells all that is known as of `now`: what an earlier process knew and the session has confirmed.
-    pub fn retell(&mut self, now: Timestamp) -> Told {
+    /// Returns all facts as of `now`: the state of an earlier process, confirmed by the session.
+    pub fn republish(&mut self, now: Timestamp) -> GuildFacts {
         let (me, stream_from) = (self.me, self.stream_from);
         let mut news = Vec::new();
         for (id, guild) in &mut self.all {
             match guild.presence {
                 Presence::Unknown => {}
-                Presence::Unavailable => news.push((*id, outage())),
-                Presence::Gone => news.push((*id, not_in_guild())),
+                Presence::Unavailable => news.extend(outage(*id)),
+                Presence::Gone => news.extend(not_in_guild(*id)),
                 Presence::Available => {
+                    news.push((*id, Fact::Exists));
                     news.push((*id, facts::link(Transport::Gateway, LinkState::Up)));
-                    news.extend(told(*id, guild.permissions(me, now)));
+                    news.extend(facts_of(*id, guild.permissions(me, now)));
                     news.extend(guild.whole_stream(stream_from).map(|fact| (*id, fact)));
                 }
             }
@@ -275,8 +276,8 @@ impl Guilds {
         news
     }
 
-    /// Learns from an event.
-    pub fn learn(&mut self, event: &str, data: &str, now: Timestamp) -> Told {
+    /// Applies an event.
+    pub fn learn(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
         match event {
             "READY" => self.ready(data),
             "GUILD_CREATE" => self.guild(data, true, now),
@@ -296,8 +297,8 @@ impl Guilds {
             }),
             "CHANNEL_CREATE" | "CHANNEL_UPDATE" | "THREAD_CREATE" | "THREAD_UPDATE" => {
                 self.within(data, now, true, |guild, channel: Channel| {
-                    let kept = !guild.options.channels.is_empty();
-                    if let Some(rules) = guild.rules.as_mut().filter(|_| kept) {
+                    let resume_state = !guild.options.channels.is_empty();
+                    if let Some(rules) = guild.rules.as_mut().filter(|_| resume_state) {
                         rules.channels.insert(channel.id.0, channel);
                     }
                 })
@@ -313,8 +314,8 @@ impl Guilds {
         }
     }
 
-    /// Learns from an event about what is going on.
-    fn learn_stream(&mut self, event: &str, data: &str, now: Timestamp) -> Told {
+    /// Applies an event about current activity.
+    fn learn_stream(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
         if self.stream_from.is_none() {
             return Vec::new();
         }
@@ -340,28 +341,25 @@ impl Guilds {
                 guild.events.remove(&event.id.0);
             }),
             "VOICE_STATE_UPDATE" => self.within(data, now, false, |guild, voice: VoiceState| {
-                guild.hear_voice(voice);
+                guild.apply_voice_state(voice);
             }),
             _ => Vec::new(),
         }
     }
 
-    fn ready(&mut self, data: &str) -> Told {
+    fn ready(&mut self, data: &str) -> GuildFacts {
         let Some(ready) = self.read::<ReadyEvent>(data) else {
             return Vec::new();
         };
         self.me = ready.user.map(|user| user.id).or(self.me);
-        let told = ready.guilds.is_some();
-        let stubs = ready.guilds.into_iter().flatten();
-        let listed: BTreeSet<_> = stubs
-            .filter_map(|stub| serde_json::from_value::<GuildStub>(stub).ok())
-            .map(|guild| guild.id.0)
-            .collect();
-        // A server may announce no guild beforehand and yet tell all of them. That it has none is believed later.
-        self.none_listed = told && listed.is_empty();
+        let facts_of = ready.guilds.is_some();
+        let stubs = ready.guilds.unwrap_or_default().read;
+        let listed: BTreeSet<_> = stubs.into_iter().map(|guild| guild.id.0).collect();
+        // A server may announce no guild beforehand and yet send all of them. That there is none is concluded later.
+        self.none_listed = facts_of && listed.is_empty();
         let mut news = Vec::new();
         for (id, guild) in &mut self.all {
-            // A new session tells everything again; what was known of the old one may have changed meanwhile.
+            // A new session sends everything again; the state of the old one may have changed meanwhile.
             guild.rules = None;
             if listed.is_empty() {
                 guild.presence = Presence::Unknown;
@@ -369,14 +367,14 @@ impl Guilds {
                 guild.presence = Presence::Unavailable;
             } else {
                 guild.presence = Presence::Gone;
-                news.push((*id, not_in_guild()));
+                news.extend(not_in_guild(*id));
             }
         }
         news
     }
 
-    fn guild(&mut self, data: &str, whole: bool, now: Timestamp) -> Told {
-        // A guild told as a whole may be megabytes; those that nobody configured are not read.
+    fn guild(&mut self, data: &str, whole: bool, now: Timestamp) -> GuildFacts {
+        // A complete guild may be megabytes; those that are not configured are not parsed.
         if serde_json::from_str::<Whose>(data).is_ok_and(|event| !self.all.contains_key(&event.id.0)) {
             return Vec::new();
         }
@@ -391,26 +389,27 @@ impl Guilds {
         if event.unavailable == Some(true) {
             guild.presence = Presence::Unavailable;
             guild.rules = None;
-            return vec![(id, outage())];
+            return outage(id).to_vec();
         }
         let profile = guild::profile(&event);
-        let mut news = Vec::new();
+        // The profile comes first, so that the event of a change contains the name.
+        let mut news = vec![(id, profile)];
         if whole {
             guild.presence = Presence::Available;
+            news.push((id, Fact::Exists));
             news.push((id, facts::link(Transport::Gateway, LinkState::Up)));
             guild.take_over(event, me);
         } else {
             guild.amend(event);
         }
-        news.push((id, profile));
-        news.extend(told(id, guild.permissions(me, now)));
+        news.extend(facts_of(id, guild.permissions(me, now)));
         if whole {
             news.extend(guild.whole_stream(stream_from).map(|fact| (id, fact)));
         }
         news
     }
 
-    fn gone(&mut self, data: &str) -> Told {
+    fn gone(&mut self, data: &str) -> GuildFacts {
         let Some(stub) = self.read::<GuildStub>(data) else {
             return Vec::new();
         };
@@ -422,15 +421,15 @@ impl Guilds {
         // Only with `unavailable` is it an outage; without, the bot was removed or the guild deleted.
         if stub.unavailable == Some(true) {
             guild.presence = Presence::Unavailable;
-            vec![(id, outage())]
+            outage(id).to_vec()
         } else {
             guild.presence = Presence::Gone;
-            vec![(id, not_in_guild())]
+            not_in_guild(id).to_vec()
         }
     }
 
-    /// Members other than the bot itself are told only with a privileged intent; should they come, they do not count.
-    fn member(&mut self, data: &str, now: Timestamp) -> Told {
+    /// Members other than the bot itself are sent only with a privileged intent; if received, they are ignored.
+    fn member(&mut self, data: &str, now: Timestamp) -> GuildFacts {
         let Some(event) = self.read::<Within<GuildMember>>(data) else {
             self.doubt(data);
             return Vec::new();
@@ -442,20 +441,20 @@ impl Guilds {
                 if let Some(rules) = &mut guild.rules {
                     rules.me = Some(event.what);
                 }
-                told(id, guild.permissions(me, now))
+                facts_of(id, guild.permissions(me, now))
             }
             _ => Vec::new(),
         }
     }
 
-    /// Lets an event change its guild and tells what follows, for the permissions or for the stream.
+    /// Applies an event to its guild and returns what follows, for the permissions or for the stream.
     fn within<T: DeserializeOwned>(
         &mut self,
         data: &str,
         now: Timestamp,
         permissions: bool,
         change: impl FnOnce(&mut Guild, T),
-    ) -> Told {
+    ) -> GuildFacts {
         let Some(event) = self.read::<Within<T>>(data) else {
             if permissions {
                 self.doubt(data);
@@ -468,7 +467,7 @@ impl Guilds {
         };
         change(guild, event.what);
         if permissions {
-            told(id, guild.permissions(me, now))
+            facts_of(id, guild.permissions(me, now))
         } else {
             guild
                 .stream_change(stream_from)
@@ -484,7 +483,7 @@ impl Guilds {
         read
     }
 
-    /// Forgets what the permissions of a guild follow from, because an event about them could not be read.
+    /// Discards what the permissions of a guild follow from, because an event about them could not be parsed.
     fn doubt(&mut self, data: &str) {
         let id = serde_json::from_str::<Within<Nothing>>(data).map(|event| event.guild_id);
         let id = id.or_else(|_| serde_json::from_str::<Whose>(data).map(|event| event.id));
@@ -496,18 +495,19 @@ impl Guilds {
     }
 }
 
-fn told(id: u64, facts: Option<Vec<Fact>>) -> Told {
+fn facts_of(id: u64, facts: Option<Vec<Fact>>) -> GuildFacts {
     facts.into_iter().flatten().map(|fact| (id, fact)).collect()
 }
 
-fn outage() -> Fact {
+/// The bot is a member of the guild, which is temporarily unavailable at Discord.
+fn outage(id: u64) -> [(u64, Fact); 2] {
     let message = "the guild suffers an outage at Discord";
-    facts::down(Transport::Gateway, "discord.guild_unavailable", message)
+    let down = facts::down(Transport::Gateway, "discord.guild_unavailable", message);
+    [(id, Fact::Exists), (id, down)]
 }
 
-fn not_in_guild() -> Fact {
-    let message = "the bot is not a member of this guild, or there is no such guild; invite it";
-    facts::refused(Transport::Gateway, "discord.not_in_guild", message)
+fn not_in_guild(id: u64) -> [(u64, Fact); 2] {
+    facts::not_in_guild(Transport::Gateway).map(|fact| (id, fact))
 }
 
 #[cfg(test)]

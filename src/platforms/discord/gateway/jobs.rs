@@ -1,31 +1,29 @@
-//! What the gateway listener asks for and waits for: permission to begin a session, a socket, a member, a token's fate.
+//! Asynchronous jobs of the gateway listener: permission to begin a session, opening a socket, a member entry, checking a token.
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::net::TcpStream;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::super::answer::ApiError;
 use super::super::connection::Connection;
 use super::super::facts;
 use super::super::limits::Route;
-use super::super::rest::{Call, Tally, Told};
+use super::super::rest::{Call, Response};
 use super::super::wire::{GatewayBot, GuildMember, Me};
 use super::frames;
 use super::machine::Input;
+use crate::platforms::kit::meter::Meter;
+use crate::websocket;
 
-/// A socket to the gateway.
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) use crate::websocket::Socket;
 
-/// How long opening a socket may take.
+/// Timeout for opening a socket.
 const OPENING: Duration = Duration::from_secs(10);
-/// Bounds of the wait before a session is asked for again that must not be begun yet (ms).
+/// Bounds of the wait before asking again whether a session may be begun (ms).
 const ASK_AGAIN: (u64, u64) = (5_000, 3_600_000);
-/// How long to leave it after a spent share of Identifies; one becomes free when the oldest is a day old (ms).
+/// Wait after the daily share of Identifies is used up; one becomes free when the oldest is a day old (ms).
 pub(super) const SPENT: u64 = 600_000;
 
-/// What a job has brought.
+/// Result of a job.
 pub(super) enum Done {
     Input(Input),
     Opened(Result<Box<Socket>, String>),
@@ -34,11 +32,12 @@ pub(super) enum Done {
 
 /// Opens a socket.
 pub(super) async fn open(url: String) -> Done {
-    // The future is large, and only its result stays.
-    let opening = Box::pin(connect_async(frames::address(&url)));
+    // Boxed because the future is large; only its result is kept.
+    let address = frames::address(&url);
+    let opening = Box::pin(websocket::open(&address, None));
     Done::Opened(match tokio::time::timeout(OPENING, opening).await {
-        Ok(Ok((socket, _))) => Ok(Box::new(socket)),
-        Ok(Err(error)) => Err(format!("the gateway cannot be reached: {error}")),
+        Ok(Ok(socket)) => Ok(Box::new(socket)),
+        Ok(Err(error)) => Err(format!("the gateway cannot be reached: {}", error.reason)),
         Err(_) => Err("the gateway does not answer".to_owned()),
     })
 }
@@ -51,18 +50,18 @@ const ME: Call<'static> = Call {
     path: "users/@me",
 };
 
-/// How Identifies are rationed.
+/// Limits for sending Identifies.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ration {
-    /// So many a day are ours.
+    /// Identifies per day that this program may use.
     pub(super) cap: usize,
-    /// So many of Discord's must be left.
+    /// Session starts that must remain of Discord's limit.
     pub(super) reserve: u64,
-    /// So long they lie apart.
+    /// Minimum time between two Identifies.
     pub(super) spacing: Duration,
 }
 
-/// Finds out whether a session may be begun: by the token, by our own record, and by what Discord says is left.
+/// Checks whether a session may be begun: by the token, by our own record, and by what Discord reports as remaining.
 pub(super) async fn ask(connection: Arc<Connection>, ration: Ration) -> Done {
     Done::Input(match permission(&connection, ration).await {
         Ok(url) => Input::Permitted(url),
@@ -86,7 +85,7 @@ pub(super) async fn ask(connection: Arc<Connection>, ration: Ration) -> Done {
 async fn permission(connection: &Connection, ration: Ration) -> Result<String, ApiError> {
     let rest = &connection.rest;
     let ask = async || {
-        let me: Result<Told<Me>, _> = rest.get(&Tally::default(), ME).await;
+        let me: Result<Response<Me>, _> = rest.get(&Meter::silent(), ME).await;
         me.map(|me| me.value)
     };
     let me = connection.me.get_or_try_init(ask).await?.id;
@@ -98,7 +97,7 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
             reason: format!("{used} gateway sessions were begun within a day, as many as we allow ourselves"),
         });
     }
-    // A process that is started again and again would else spend an Identify on being refused for its haste.
+    // Otherwise a process that is restarted repeatedly would spend an Identify on a refusal for starting too soon.
     let last = rest.memory().last_identify(&me.to_string());
     let since = last.map_or(ration.spacing, |last| now.since(last));
     tokio::time::sleep(ration.spacing.saturating_sub(since)).await;
@@ -109,7 +108,7 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
         },
         path: "gateway/bot",
     };
-    let told: Told<GatewayBot> = rest.get(&Tally::default(), call).await?;
+    let told: Response<GatewayBot> = rest.get(&Meter::silent(), call).await?;
     let limit = told.value.session_start_limit;
     if let Some(limit) = limit.filter(|limit| limit.remaining < ration.reserve) {
         let left = limit.remaining;
@@ -122,14 +121,14 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
     Ok(told.value.url)
 }
 
-/// Finds out whether a token that the gateway refused is dead.
+/// Checks whether a token that the gateway refused is really invalid.
 pub(super) async fn confirm(connection: Arc<Connection>) -> Done {
-    let told: Result<Told<Me>, _> = connection.rest.get(&Tally::default(), ME).await;
+    let told: Result<Response<Me>, _> = connection.rest.get(&Meter::silent(), ME).await;
     Done::Input(match told {
         Ok(_) => Input::TokenWorks,
         Err(error) => {
             if !matches!(error, ApiError::TokenRefused { .. }) {
-                // The gateway's word alone is as definite as a 401.
+                // The gateway's refusal alone is as definite as a 401.
                 connection.rest.refused_by_gateway(connection.rest.clock().now());
             }
             Input::TokenDead
@@ -137,7 +136,7 @@ pub(super) async fn confirm(connection: Arc<Connection>) -> Done {
     })
 }
 
-/// Asks for the bot's own member entry of a guild.
+/// Requests the bot's own member entry of a guild.
 pub(super) async fn member(connection: Arc<Connection>, guild: u64, me: u64) -> Done {
     let path = format!("guilds/{guild}/members/{me}");
     let route = Route {
@@ -145,6 +144,6 @@ pub(super) async fn member(connection: Arc<Connection>, guild: u64, me: u64) -> 
         top: Some(guild),
     };
     let call = Call { route, path: &path };
-    let told: Result<Told<GuildMember>, _> = connection.rest.get(&Tally::default(), call).await;
+    let told: Result<Response<GuildMember>, _> = connection.rest.get(&Meter::silent(), call).await;
     Done::Member(guild, told.ok().map(|told| told.value))
 }

@@ -1,9 +1,9 @@
-//! The loop around the gateway's state machine: reads frames and keeps time. How it does what the machine orders is in
-//! [`obeying`], what it tells the sources in [`telling`], what outlives the process in [`keeping`].
+//! The loop around the gateway's state machine: reads frames and tracks time. [`actions`] executes the machine's orders,
+//! [`reporting`] publishes facts for the sources, [`resume`] stores what outlives the process.
 
-mod keeping;
-mod obeying;
-mod telling;
+mod actions;
+mod reporting;
+mod resume;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::super::connection::Connection;
 use super::super::facts;
@@ -25,32 +25,41 @@ use super::counts::Counts;
 use super::frames::Frame;
 use super::guilds::Guilds;
 use super::jobs::{self, Done, Socket};
-use super::kept::Keeper;
-use super::machine::{INTENTS_ALL, INTENTS_LEAST, Input, Kind, Machine};
+use super::machine::{INTENTS_ALL, Input, Kind, MINIMUM_INTENTS, Machine};
+use super::replay::Replay;
+use super::resume::Keeper;
 use super::status::Status;
 use crate::clock::Chance;
 use crate::core::counters::Counters;
+use crate::core::json;
 use crate::core::observation::{Fact, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::websocket;
 
-/// How often a dead token is looked up again, in case a look found it alive.
+/// Interval at which a warning about events that cannot be parsed is repeated.
+const UNREAD_EVERY: Duration = Duration::from_mins(1);
+
+/// Interval at which a rejected token is checked again, in case a probe found that it works.
 const REVIVAL: Duration = Duration::from_mins(1);
-/// Observations that may wait for the sink before reading stops.
+/// How long after RESUMED the replay of an earlier process's session counts as over. The documentation does not say whether the
+/// RESUMED of an earlier resume is replayed, too; then events of the replay follow it. Facts of that time are reported all the same.
+const REPLAY_TAIL: Duration = Duration::from_secs(1);
+/// Observations that may be queued for the sink before reading stops.
 const BACKLOG: usize = 50_000;
-/// Frames that are read at once before a tick, at most.
+/// Maximum number of frames that are read at once before a tick.
 const CATCH_UP: usize = 1_000;
 
-/// How a listener is to end.
+/// How a listener is to shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// For good: the session ends, and the sources are told.
-    Farewell,
-    /// Another listener follows at once, so nobody is told.
-    HandOver,
+pub enum Shutdown {
+    /// For good: the session ends, and the sources' verdicts change.
+    Final,
+    /// Another listener follows at once, so nothing is published.
+    Handover,
 }
 
-/// Keeps one gateway connection for one bot and tells what it hears.
+/// Keeps one gateway connection for one bot and publishes what it receives.
 pub struct GatewayListener {
     connection: Arc<Connection>,
     options: GatewayOptions,
@@ -64,18 +73,23 @@ pub struct GatewayListener {
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     asked_members: BTreeSet<u64>,
     keeper: Keeper,
-    /// The totals that were stored, while those of an earlier process's session catch up with them.
+    /// The stored totals, while those of an earlier process's session catch up with them.
     stored: Option<BTreeMap<u64, Counters>>,
+    replay: Replay,
+    /// When the replay of an earlier process's session counts as over.
+    replay_ends_at: Option<Instant>,
     pending: VecDeque<Observation>,
-    /// When something was last told of a guild.
-    told_at: BTreeMap<u64, Timestamp>,
+    /// When something was last emitted for a guild.
+    emitted_at: BTreeMap<u64, Timestamp>,
     settle_at: Option<Instant>,
+    /// When the warning about events that cannot be parsed was last logged.
+    unread_warned: Option<Instant>,
     flush_at: Instant,
     revive_at: Instant,
     latency: Option<f64>,
-    /// When a timeout of the bot ends next.
-    timeout_ends: Option<Timestamp>,
-    /// Whether it is the token's death that the machine is stuck with.
+    /// When a timeout of the bot next expires.
+    timeout_end: Option<Timestamp>,
+    /// Whether the machine is in `Phase::Refused` because of an invalid token.
     token_died: bool,
 }
 
@@ -102,11 +116,16 @@ impl GatewayListener {
             .iter()
             .filter_map(|(key, totals)| Some((key.id().parse().ok()?, *totals)))
             .collect();
-        // What nobody maps to a stream need not be heard of: voice states are the loudest events after messages.
+        let streams = options
+            .streams
+            .iter()
+            .filter_map(|(key, known)| Some((key.id().parse().ok()?, known.clone())))
+            .collect();
+        // Without a stream mapping, voice states are not needed: they are the most frequent events after messages.
         let intents = if stream_from.is_some() {
             INTENTS_ALL
         } else {
-            INTENTS_LEAST
+            MINIMUM_INTENTS
         };
         let guilds = targets.len();
         options.board.write(|status| {
@@ -121,6 +140,8 @@ impl GatewayListener {
             machine: Machine::new(intents, options.pace),
             keeper: Keeper::new(connection.rest.memory().dir()),
             stored: None,
+            replay: Replay::new(streams),
+            replay_ends_at: None,
             targets,
             connection,
             chance,
@@ -129,12 +150,13 @@ impl GatewayListener {
             jobs: FuturesUnordered::new(),
             asked_members: BTreeSet::new(),
             pending: VecDeque::new(),
-            told_at: BTreeMap::new(),
+            emitted_at: BTreeMap::new(),
             settle_at: None,
+            unread_warned: None,
             flush_at: Instant::now() + options.flush,
             revive_at: Instant::now() + REVIVAL,
             latency: None,
-            timeout_ends: None,
+            timeout_end: None,
             token_died: false,
             options,
         };
@@ -142,11 +164,11 @@ impl GatewayListener {
         listener
     }
 
-    /// Listens until `stop` resolves, then ends as it says. What is heard goes to `sink`, whose bound slows down reading but
-    /// never the heartbeats. Returns the totals, for whoever listens next.
+    /// Listens until `stop` resolves, then shuts down as it specifies. Observations go to `sink`, whose bound slows down reading
+    /// but never the heartbeats. Returns the totals, for the next listener.
     pub async fn run(
         mut self,
-        stop: impl Future<Output = Ending> + Send,
+        stop: impl Future<Output = Shutdown> + Send,
         sink: mpsc::Sender<Observation>,
     ) -> BTreeMap<SourceKey, Counters> {
         tokio::pin!(stop);
@@ -156,31 +178,35 @@ impl GatewayListener {
             let reading = self.socket.is_some() && self.pending.len() < BACKLOG;
             tokio::select! {
                 ending = &mut stop => break ending,
-                frame = next_frame(&mut self.socket), if reading => self.heard(frame).await,
+                frame = next_frame(&mut self.socket), if reading => self.on_frame(frame).await,
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done).await,
                 permit = sink.reserve(), if !self.pending.is_empty() => match permit {
                     Ok(permit) => if let Some(observation) = self.pending.pop_front() {
                         permit.send(observation);
                     },
-                    // Nobody listens any more, so there is nothing left to do.
-                    Err(_) => break Ending::HandOver,
+                    // The sender of `stop` is gone, so there is nothing left to do.
+                    Err(_) => break Shutdown::Handover,
                 },
                 () = tokio::time::sleep_until(wake) => self.tick().await,
             }
         };
         self.caught_up();
         match ending {
-            Ending::Farewell => {
+            Shutdown::Final => {
                 self.feed(Input::Stop).await;
                 self.keeper.forget();
             }
-            // Never 1000 or 1001, which would end the session.
-            Ending::HandOver => self.hang_up(4000).await,
+            // Never 1000 or 1001, which would end the session. Its current state is stored, so that nothing that this listener
+            // has reported is replayed to the next one.
+            Shutdown::Handover => {
+                self.keep_now();
+                self.hang_up(4000).await;
+            }
         }
-        self.connection.told().clear();
+        self.connection.emitted().clear();
         self.flush();
         while let Some(observation) = self.pending.pop_front() {
-            // The engine drains for a bounded time after a stop; what does not fit then is told by the next look.
+            // The engine drains for a bounded time after a stop; what does not fit then is reported by the next probe.
             if sink.send(observation).await.is_err() {
                 break;
             }
@@ -196,26 +222,32 @@ impl GatewayListener {
             .deadline()
             .map(|at| self.begun + Duration::from_millis(at));
         let timeout = self
-            .timeout_ends
-            .map(|end| Instant::now() + end.since(self.now()));
-        [machine, self.settle_at, timeout, Some(self.revive_at)]
-            .into_iter()
-            .flatten()
-            .fold(self.flush_at, Instant::min)
+            .timeout_end
+            .map(|end| Instant::now() + end.since(self.discord_now()));
+        [
+            machine,
+            self.settle_at,
+            self.replay_ends_at,
+            timeout,
+            Some(self.revive_at),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.flush_at, Instant::min)
     }
 
     async fn tick(&mut self) {
         let now = Instant::now();
         if self.settle_at.is_some_and(|at| at <= now) {
             self.settle_at = None;
-            let told = self.guilds.settle();
-            self.tell(told);
+            let facts = self.guilds.settle();
+            self.emit(facts);
         }
-        if self.timeout_ends.is_some_and(|end| end <= self.now()) {
-            let told = self.guilds.recompute(self.now());
-            self.tell(told);
+        if self.timeout_end.is_some_and(|end| end <= self.discord_now()) {
+            let facts = self.guilds.recompute(self.discord_now());
+            self.emit(facts);
         }
-        self.timeout_ends = self.guilds.next_timeout_end(self.now());
+        self.timeout_end = self.guilds.next_timeout_end(self.discord_now());
         if self.flush_at <= now {
             self.flush_at = now + self.options.flush;
             self.flush();
@@ -223,14 +255,21 @@ impl GatewayListener {
         }
         if self.revive_at <= now {
             self.revive_at = now + REVIVAL;
-            self.look_at_token().await;
+            self.check_token().await;
         }
-        let heard = self.catch_up().await;
-        self.feed(Input::Tick { heard }).await;
+        let caught_up = self.catch_up().await;
+        if self.replay_ends_at.is_some_and(|at| at <= now) {
+            if caught_up {
+                self.take_over();
+            } else {
+                self.replay_ends_at = Some(now + REPLAY_TAIL);
+            }
+        }
+        self.feed(Input::Tick { caught_up }).await;
     }
 
-    /// Reads what waits in the socket. Returns whether that was all: an acknowledgement that nobody has read yet must not be
-    /// taken for silence, however late we are woken.
+    /// Reads what is buffered in the socket. Returns whether that was all: an acknowledgement that was not read yet must not
+    /// count as missing, however late the task runs.
     async fn catch_up(&mut self) -> bool {
         for _ in 0..CATCH_UP {
             if self.pending.len() >= BACKLOG {
@@ -239,13 +278,13 @@ impl GatewayListener {
             let Some(frame) = tokio::task::unconstrained(next_frame(&mut self.socket)).now_or_never() else {
                 return true;
             };
-            self.heard(frame).await;
+            self.on_frame(frame).await;
         }
         false
     }
 
-    /// Follows what looks over REST have found out about the token meanwhile: dead, or alive again.
-    async fn look_at_token(&mut self) {
+    /// Applies what probes over REST have found out about the token meanwhile: invalid, or valid again.
+    async fn check_token(&mut self) {
         if self.connection.rest.is_dead() {
             self.feed(Input::TokenDead).await;
         } else if self.token_died {
@@ -254,9 +293,9 @@ impl GatewayListener {
         }
     }
 
-    async fn heard(&mut self, frame: Option<Message>) {
+    async fn on_frame(&mut self, frame: Option<Message>) {
         match frame {
-            Some(Message::Text(text)) => self.read(&text).await,
+            Some(Message::Text(text)) => self.read(&json::repair_text(&text)).await,
             Some(Message::Close(close)) => {
                 self.socket = None;
                 let code = close.map(|close| u16::from(close.code));
@@ -266,12 +305,9 @@ impl GatewayListener {
                 self.socket = None;
                 self.feed(Input::Closed(None)).await;
             }
-            // Nothing is compressed, so this is text from a server that does not label it as such.
-            Some(Message::Binary(bytes)) => match std::str::from_utf8(&bytes) {
-                Ok(text) => self.read(text).await,
-                Err(_) => self.options.board.write(|status| status.unread += 1),
-            },
-            // Pings are answered below us.
+            // Compression is not requested, so this is text from a server that labels it as binary.
+            Some(Message::Binary(bytes)) => self.read(&json::repair(&bytes)).await,
+            // Pings are answered by the websocket library.
             Some(_) => {}
         }
     }
@@ -298,16 +334,16 @@ impl GatewayListener {
                     self.guilds.presume_me(me.id);
                 }
                 let unread = self.guilds.unread();
-                let told = self.guilds.learn(event, data, self.now());
-                self.tell(told);
+                let facts = self.guilds.learn(event, data, self.discord_now());
+                self.emit_replayed(facts);
                 if self.guilds.unread() > unread {
-                    debug!(event.kind = event, "An event of Discord's gateway cannot be read");
+                    self.warn_of_unread(event);
                     self.options.board.write(|status| status.unread += 1);
                 }
                 if changes_permissions(event) {
                     self.connection.rest.forgive();
                 }
-                self.timeout_ends = self.guilds.next_timeout_end(self.now());
+                self.timeout_end = self.guilds.next_timeout_end(self.discord_now());
             }
             if matches!(kind, Kind::Ready { .. }) {
                 self.welcomed();
@@ -317,14 +353,32 @@ impl GatewayListener {
         self.ask_for_members();
     }
 
+    /// Warns that an event cannot be parsed, once a minute: visible to the operator, but not logged for every event of a busy
+    /// guild.
+    fn warn_of_unread(&mut self, event: &str) {
+        let now = Instant::now();
+        if self
+            .unread_warned
+            .is_some_and(|last| now.duration_since(last) < UNREAD_EVERY)
+        {
+            return debug!(event.kind = event, "An event of Discord's gateway cannot be read");
+        }
+        self.unread_warned = Some(now);
+        warn!(
+            platform = "discord",
+            event.kind = event,
+            "An event of Discord's gateway cannot be read; what it changed is unknown until a probe finds it"
+        );
+    }
+
     fn welcomed(&mut self) {
         info!(platform = "discord", "Discord's gateway has begun a session");
         self.caught_up();
         self.settle_at = Some(Instant::now() + self.options.settle);
         self.asked_members.clear();
-        self.tell_all(|_| vec![facts::auth(true, None)]);
+        self.emit_all(|_| vec![facts::auth(true, None)]);
         let intents = self.machine.intents().to_string();
-        self.tell_all(|_| {
+        self.emit_all(|_| {
             let fields = [("intentsGranted", intents.as_str()), ("shard", "0/1")];
             let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
             vec![Fact::Profile {
@@ -333,7 +387,7 @@ impl GatewayListener {
         });
     }
 
-    /// Asks over REST for the bot's own member entry where a guild was told without it.
+    /// Requests the bot's own member entry over REST for guilds that were received without it.
     fn ask_for_members(&mut self) {
         let Some(me) = self.guilds.me() else {
             return;
@@ -359,14 +413,14 @@ impl GatewayListener {
             }
             Done::Opened(Err(reason)) => self.feed(Input::OpenFailed(reason)).await,
             Done::Member(guild, Some(member)) => {
-                let told = self.guilds.learn_member(guild, member, self.now());
-                self.tell(told);
+                let facts = self.guilds.learn_member(guild, member, self.discord_now());
+                self.emit(facts);
             }
             Done::Member(_, None) => {}
         }
     }
 
-    /// Lets the machine move and does what it orders, which may move it again.
+    /// Feeds the machine and executes its orders, which may feed it again.
     async fn feed(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -378,13 +432,18 @@ impl GatewayListener {
         self.options.board.phase(self.machine.phase(), self.now());
     }
 
-    /// Returns the milliseconds since the start, on a clock that never jumps.
+    /// Returns the milliseconds since the start, by a monotonic clock.
     fn elapsed(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn now(&self) -> Timestamp {
         self.connection.rest.clock().now()
+    }
+
+    /// The current time by Discord's clock, by which timeouts expire.
+    fn discord_now(&self) -> Timestamp {
+        self.connection.rest.skew().correct(self.now())
     }
 }
 
@@ -395,10 +454,22 @@ fn changes_permissions(event: &str) -> bool {
         || ["GUILD_CREATE", "GUILD_UPDATE", "GUILD_MEMBER_UPDATE"].contains(&event)
 }
 
-/// Reads the next frame; `None` when the socket is gone. Cancel-safe: a frame that is not returned is not lost.
+/// Reads the next frame; `None` when the socket is closed. Cancel-safe: a frame that is not returned is not lost.
 async fn next_frame(socket: &mut Option<Socket>) -> Option<Message> {
     match socket {
-        Some(socket) => socket.next().await?.ok(),
+        Some(socket) => match socket.next().await? {
+            Ok(message) => Some(message),
+            Err(error) => {
+                if let Some((code, reason)) = websocket::own_refusal(&error) {
+                    let code = format!("discord.gateway.{code}");
+                    warn!(
+                        platform = "discord",
+                        code, reason, "The connection to Discord's gateway was given up"
+                    );
+                }
+                None
+            }
+        },
         None => std::future::pending().await,
     }
 }

@@ -1,35 +1,36 @@
-//! The life of a gateway connection as states and a pure transition: an input goes in, the state moves, orders come out.
+//! The life cycle of a gateway connection as states and a pure transition: an input advances the state and yields orders.
 //!
-//! Time is milliseconds on a clock that never jumps, chance a fraction that comes with each input. The loop in
-//! [`super::listener`] feeds inputs and obeys orders; it decides nothing.
+//! Time is milliseconds on a monotonic clock, randomness a fraction that is passed with each input. The loop in
+//! [`super::listener`] feeds inputs and executes orders; it decides nothing.
 
-mod words;
+mod model;
 
 use super::close::{self, After};
-pub use words::{Input, Kind, News, Order, Pace, Phase, Session};
+pub use model::{GatewayReport, Input, Kind, Order, Pace, Phase, Session};
 
-/// Guilds, voice states, messages and scheduled events: all that can be told of a source. None is privileged.
+/// Guilds, voice states, messages and scheduled events: all that concerns a source. None is privileged.
 pub const INTENTS_ALL: u64 = 66_177;
-/// Guilds and messages: what is needed when no stream is mapped.
-pub const INTENTS_LEAST: u64 = 513;
+/// Guilds and messages: the minimum when no stream is mapped.
+pub const MINIMUM_INTENTS: u64 = 513;
 
-/// Attempts to take a session up, after which it is given up.
+/// Attempts to resume a session before it is abandoned.
 const RESUMES: u32 = 5;
-/// How long a session must live before earlier failures are forgotten (ms).
+/// How long a session must last before earlier failures are cleared (ms).
 const PROVEN: u64 = 60_000;
-/// How long Discord may take for Hello, and then for READY or RESUMED (ms). No figure is documented.
+/// Timeouts for Hello, and then for READY or RESUMED (ms). No figure is documented.
 const ENTRY: (u64, u64) = (20_000, 60_000);
-/// Whoever wakes up later than this part of what was waited for has slept, and cannot tell who was silent meanwhile.
+/// A delay of more than this fraction of the wait (one in so many) means that the process was suspended, so that missing
+/// answers prove nothing.
 const SLEPT: u64 = 4;
 
 /// The heartbeat of an open socket.
 #[derive(Debug, Clone, PartialEq)]
-struct Heart {
+struct Heartbeat {
     interval: u64,
     due: u64,
-    /// When the oldest unanswered beat was sent.
+    /// When the oldest unanswered heartbeat was sent.
     unanswered: Option<u64>,
-    /// Whether we have slept or not read since then.
+    /// Whether the process was suspended or did not read since then.
     blurred: bool,
 }
 
@@ -38,27 +39,27 @@ struct Heart {
 pub struct Machine {
     phase: Phase,
     session: Option<Session>,
-    /// Where a session is begun.
+    /// Address at which a session is begun.
     general: String,
-    /// Whether the session is to be taken up there too, since its own address could not be reached from here.
+    /// Whether to resume the session there too, because its own address was unreachable.
     detour: bool,
-    heart: Option<Heart>,
+    heartbeat: Option<Heartbeat>,
     intents: u64,
     pace: Pace,
-    /// Failures since a session was last proven to last.
+    /// Failures since a session last proved stable.
     failures: u32,
     sockets: u64,
 }
 
 impl Machine {
-    /// A connection that is yet to be opened.
+    /// Creates a connection that is not opened yet.
     pub fn new(intents: u64, pace: Pace) -> Self {
         Self {
             phase: Phase::Idle,
             session: None,
             general: String::new(),
             detour: false,
-            heart: None,
+            heartbeat: None,
             intents,
             pace,
             failures: 0,
@@ -66,22 +67,22 @@ impl Machine {
         }
     }
 
-    /// Takes up a session that an earlier process has left, instead of beginning one.
+    /// Resumes a session that an earlier process has left, instead of beginning one.
     pub fn take_up(&mut self, session: Session) {
         self.session = Some(session);
     }
 
-    /// Returns the session, if there is one that can be taken up.
+    /// Returns the session, if there is one that can be resumed.
     pub fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
 
-    /// Returns where it stands.
+    /// Returns the current phase.
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
 
-    /// Returns what is heard of.
+    /// Returns the gateway intents.
     pub fn intents(&self) -> u64 {
         self.intents
     }
@@ -93,31 +94,31 @@ impl Machine {
             Phase::Greeting { by } | Phase::Entering { by } => Some(by),
             _ => None,
         };
-        let beat = self.heart.as_ref().map(|heart| heart.due);
-        phase.into_iter().chain(beat).min()
+        let send_heartbeat = self.heartbeat.as_ref().map(|heartbeat| heartbeat.due);
+        phase.into_iter().chain(send_heartbeat).min()
     }
 
-    /// Moves on. `dice` is a fraction in `[0, 1)`.
+    /// Advances the state. `dice` is a fraction in `[0, 1)`.
     pub fn next(&mut self, now: u64, input: Input, dice: f64) -> Vec<Order> {
         match input {
             Input::Stop => {
-                self.heart = None;
+                self.heartbeat = None;
                 self.session = None;
                 self.phase = Phase::Idle;
-                // 1000 ends the session and shows the bot offline, which is what a clean end means.
-                vec![Order::Hangup(1000), Order::Tell(News::Ended)]
+                // 1000 ends the session and shows the bot as offline, as intended for a final shutdown.
+                vec![Order::Hangup(1000), Order::Report(GatewayReport::Closed)]
             }
-            // Stuck is left by beginning again only.
-            Input::Start if matches!(self.phase, Phase::Idle | Phase::Stuck) => self.go_on(),
-            Input::TokenDead if self.phase != Phase::Stuck => {
-                self.heart = None;
+            // `Refused` is left only by starting again.
+            Input::Start if matches!(self.phase, Phase::Idle | Phase::Refused) => self.go_on(),
+            Input::TokenDead if self.phase != Phase::Refused => {
+                self.heartbeat = None;
                 self.session = None;
-                self.phase = Phase::Stuck;
-                vec![Order::Hangup(1000), Order::Tell(News::TokenDead)]
+                self.phase = Phase::Refused;
+                vec![Order::Hangup(1000), Order::Report(GatewayReport::TokenDead)]
             }
-            _ if matches!(self.phase, Phase::Idle | Phase::Stuck) => Vec::new(),
+            _ if matches!(self.phase, Phase::Idle | Phase::Refused) => Vec::new(),
             Input::Start | Input::TokenDead => Vec::new(),
-            // What comes too late, or out of turn, changes nothing.
+            // Late inputs, and inputs out of order, change nothing.
             Input::Permitted(_) | Input::AskFailed { .. } | Input::TokenWorks
                 if self.phase != Phase::Asking =>
             {
@@ -140,7 +141,7 @@ impl Machine {
                 self.phase = Phase::Waiting {
                     until: now + retry_in,
                 };
-                orders.push(Order::Tell(News::Down { code, message }));
+                orders.push(Order::Report(GatewayReport::Down { code, message }));
                 orders
             }
             Input::AskFailed { code, message } => self.lose(now, dice, &code, &message),
@@ -154,7 +155,7 @@ impl Machine {
                 self.phase = Phase::Greeting { by: now + ENTRY.0 };
                 self.sockets += 1;
                 if self.sockets > 1 {
-                    vec![Order::Tell(News::Reconnected)]
+                    vec![Order::Report(GatewayReport::Reconnected)]
                 } else {
                     Vec::new()
                 }
@@ -165,7 +166,7 @@ impl Machine {
             }
             Input::Received(kind) => self.received(now, kind, dice),
             Input::Closed(code) => self.closed(now, code, dice),
-            Input::Tick { heard } => self.tick(now, heard, dice),
+            Input::Tick { caught_up } => self.tick(now, caught_up, dice),
         }
     }
 
@@ -173,7 +174,7 @@ impl Machine {
         match kind {
             Kind::Hello(interval) => self.greeted(now, interval, dice),
             Kind::Ack => self.acknowledged(now).into_iter().collect(),
-            Kind::BeatNow => self.beat(now),
+            Kind::HeartbeatRequested => self.send_heartbeat(now),
             Kind::Reconnect => self.hang_up_and_lose(
                 now,
                 dice,
@@ -184,7 +185,7 @@ impl Machine {
                 now,
                 dice,
                 "discord.session_invalid",
-                "Discord asked for the session to be taken up anew",
+                "Discord requested that the session is resumed",
             ),
             Kind::Invalid(false) => {
                 self.session = None;
@@ -212,7 +213,7 @@ impl Machine {
             Kind::Resumed { seq } => {
                 self.saw(seq);
                 self.phase = Phase::Live { since: now };
-                vec![Order::Tell(News::Resumed)]
+                vec![Order::Report(GatewayReport::Resumed)]
             }
             Kind::Event { seq } => {
                 self.saw(seq);
@@ -227,9 +228,9 @@ impl Machine {
             return Vec::new();
         }
         let interval = interval.clamp(50, 600_000);
-        self.heart = Some(Heart {
+        self.heartbeat = Some(Heartbeat {
             interval,
-            // Discord asks for a random part of the interval first, so that not all clients beat together.
+            // Discord requires a random part of the interval first, so that clients do not send heartbeats at the same time.
             due: now + part(interval, dice),
             unanswered: None,
             blurred: false,
@@ -244,20 +245,20 @@ impl Machine {
     }
 
     fn acknowledged(&mut self, now: u64) -> Option<Order> {
-        let heart = self.heart.as_mut()?;
-        let sent = heart.unanswered.take()?;
-        // Whoever reads it only after the next beat was due has slept, and has measured that.
-        let measured = !std::mem::take(&mut heart.blurred) && now <= heart.due;
-        Some(Order::Tell(News::Beat(
+        let heartbeat = self.heartbeat.as_mut()?;
+        let sent = heartbeat.unanswered.take()?;
+        // Reading it only after the next heartbeat was due means that the process was suspended and has measured that delay.
+        let measured = !std::mem::take(&mut heartbeat.blurred) && now <= heartbeat.due;
+        Some(Order::Report(GatewayReport::HeartbeatAcknowledged(
             measured.then(|| now.saturating_sub(sent)),
         )))
     }
 
-    fn beat(&mut self, now: u64) -> Vec<Order> {
-        let Some(heart) = self.heart.as_mut() else {
+    fn send_heartbeat(&mut self, now: u64) -> Vec<Order> {
+        let Some(heartbeat) = self.heartbeat.as_mut() else {
             return Vec::new();
         };
-        heart.unanswered.get_or_insert(now);
+        heartbeat.unanswered.get_or_insert(now);
         vec![Order::Heartbeat(self.session.as_ref().map(|session| session.seq))]
     }
 
@@ -268,7 +269,7 @@ impl Machine {
     }
 
     fn closed(&mut self, now: u64, code: Option<u16>, dice: f64) -> Vec<Order> {
-        self.heart = None;
+        self.heartbeat = None;
         let words = code.map_or_else(
             || "the gateway connection broke".to_owned(),
             |code| format!("Discord closed the gateway connection with code {code}"),
@@ -284,15 +285,15 @@ impl Machine {
                 self.phase = Phase::Asking;
                 vec![Order::ConfirmToken]
             }
-            After::FewerIntents(refusal) if self.intents != INTENTS_LEAST => {
-                self.intents = INTENTS_LEAST;
+            After::FewerIntents(refusal) if self.intents != MINIMUM_INTENTS => {
+                self.intents = MINIMUM_INTENTS;
                 self.session = None;
                 self.lose(now, dice, refusal.code, refusal.message)
             }
             After::FewerIntents(refusal) | After::GiveUp(refusal) => {
                 self.session = None;
-                self.phase = Phase::Stuck;
-                vec![Order::Tell(News::Refused {
+                self.phase = Phase::Refused;
+                vec![Order::Report(GatewayReport::Refused {
                     code: refusal.code.to_owned(),
                     message: refusal.message.to_owned(),
                 })]
@@ -300,10 +301,10 @@ impl Machine {
         }
     }
 
-    fn tick(&mut self, now: u64, heard: bool, dice: f64) -> Vec<Order> {
-        if let Some(heart) = self.heart.as_mut().filter(|heart| heart.due <= now) {
-            let awake = heard && now - heart.due <= heart.interval / SLEPT;
-            if heart.unanswered.is_some() && awake {
+    fn tick(&mut self, now: u64, caught_up: bool, dice: f64) -> Vec<Order> {
+        if let Some(heartbeat) = self.heartbeat.as_mut().filter(|heartbeat| heartbeat.due <= now) {
+            let awake = caught_up && now - heartbeat.due <= heartbeat.interval / SLEPT;
+            if heartbeat.unanswered.is_some() && awake {
                 return self.hang_up_and_lose(
                     now,
                     dice,
@@ -311,21 +312,21 @@ impl Machine {
                     "Discord did not acknowledge a heartbeat in time",
                 );
             }
-            heart.blurred = !awake;
-            heart.due = now + heart.interval;
-            return self.beat(now);
+            heartbeat.blurred = !awake;
+            heartbeat.due = now + heartbeat.interval;
+            return self.send_heartbeat(now);
         }
         match self.phase {
             Phase::Waiting { until } if until <= now => self.go_on(),
-            Phase::Greeting { by } if by <= now => self.unwelcome(now, heard, by, ENTRY.0, dice),
-            Phase::Entering { by } if by <= now => self.unwelcome(now, heard, by, ENTRY.1, dice),
+            Phase::Greeting { by } if by <= now => self.unwelcome(now, caught_up, by, ENTRY.0, dice),
+            Phase::Entering { by } if by <= now => self.unwelcome(now, caught_up, by, ENTRY.1, dice),
             _ => Vec::new(),
         }
     }
 
-    /// The welcome is overdue: that is the other side's silence, unless we have slept through it.
-    fn unwelcome(&mut self, now: u64, heard: bool, by: u64, patience: u64, dice: f64) -> Vec<Order> {
-        if heard && now - by <= patience / SLEPT {
+    /// READY or RESUMED is overdue: a timeout of the server, unless our process was suspended meanwhile.
+    fn unwelcome(&mut self, now: u64, caught_up: bool, by: u64, patience: u64, dice: f64) -> Vec<Order> {
+        if caught_up && now - by <= patience / SLEPT {
             return self.hang_up_and_lose(
                 now,
                 dice,
@@ -339,7 +340,7 @@ impl Machine {
         Vec::new()
     }
 
-    /// Takes the session up, or asks whether one may be begun.
+    /// Resumes the session, or asks whether one may be begun.
     fn go_on(&mut self) -> Vec<Order> {
         let Some(session) = &self.session else {
             self.phase = Phase::Asking;
@@ -358,7 +359,7 @@ impl Machine {
     }
 
     fn hangup(&mut self) -> Vec<Order> {
-        self.heart = None;
+        self.heartbeat = None;
         if self.has_socket() {
             // Never 1000 or 1001, which would end the session.
             vec![Order::Hangup(4000)]
@@ -373,10 +374,10 @@ impl Machine {
         orders
     }
 
-    /// Waits for the next attempt. The first loss of a proven session is not told when the session can be taken up: that
+    /// Waits for the next attempt. The first loss of a stable session is not reported when the session can be resumed: that
     /// takes a moment and happens every few hours.
     fn lose(&mut self, now: u64, dice: f64, code: &str, message: &str) -> Vec<Order> {
-        self.heart = None;
+        self.heartbeat = None;
         let live_since = match self.phase {
             Phase::Live { since } => Some(since),
             _ => None,
@@ -398,14 +399,14 @@ impl Machine {
             let doubled = first
                 .saturating_mul(1 << (self.failures - 1).min(20))
                 .min(longest);
-            // At least half of it: a wait of nothing is no wait.
+            // At least half of the backoff, so that jitter never reduces the wait to zero.
             doubled / 2 + part(doubled / 2, dice)
         };
         self.phase = Phase::Waiting { until: now + wait };
         if quiet {
             return Vec::new();
         }
-        vec![Order::Tell(News::Down {
+        vec![Order::Report(GatewayReport::Down {
             code: code.to_owned(),
             message: message.to_owned(),
         })]

@@ -1,16 +1,18 @@
-//! Discord's gateway, for `watch` only: one socket over which Discord tells what changes.
+//! Discord's gateway, for `watch` only: one socket over which Discord sends changes.
 //!
-//! [`machine`] decides, [`guilds`] and [`counts`] learn, [`listener`] obeys, [`kept`] outlives the process. Identifies are rationed: 1,000 a day end every
-//! session of the bot and reset its token, so each is asked for, put on record, and refused long before that.
+//! [`machine`] decides, [`guilds`] and [`counts`] apply events, [`listener`] executes, [`resume`] outlives the process.
+//! Identifies are limited: 1,000 a day end every session of the bot and reset its token, so each is requested, recorded, and
+//! refused long before that.
 
 mod close;
 mod counts;
-mod frames;
+pub(super) mod frames;
 mod guilds;
 mod jobs;
-mod kept;
 mod listener;
 mod machine;
+mod replay;
+mod resume;
 mod status;
 
 use std::collections::BTreeMap;
@@ -19,35 +21,38 @@ use std::time::Duration;
 
 use crate::core::counters::Counters;
 use crate::core::source::SourceKey;
+use crate::core::stream::evidence::StreamEvidence;
 
-pub use listener::{Ending, GatewayListener};
+pub use listener::{GatewayListener, Shutdown};
 pub use machine::Pace;
 pub use status::{Board, Status};
 
-/// How to listen.
+/// Configuration of a listener.
 #[derive(Debug, Clone)]
 pub struct GatewayOptions {
-    /// The guilds to follow.
+    /// The guilds to monitor.
     pub sources: Vec<SourceKey>,
-    /// The name under which totals are kept.
+    /// The name under which totals are stored.
     pub writer: String,
     /// The totals that this writer had stored.
     pub restored: BTreeMap<SourceKey, Counters>,
+    /// What was stored of their streams, by which replayed events are recognized.
+    pub streams: BTreeMap<SourceKey, StreamEvidence>,
     /// Whether messages of other bots and of webhooks count.
     pub count_bots: bool,
-    /// Identifies a day that we allow ourselves, of the 1,000 that all programs with this token have together.
+    /// Identifies per day that this program may use, of the 1,000 shared by all programs with this token.
     pub identify_cap: usize,
-    /// Session starts that Discord must have left, or we leave them to others.
+    /// Session starts that must remain of Discord's limit, to leave them to other programs.
     pub identify_reserve: u64,
     /// The shortest time between two Identifies; Discord refuses more than one in 5 s.
     pub identify_spacing: Duration,
-    /// How long to wait between attempts to connect.
+    /// Backoff between attempts to connect.
     pub pace: Pace,
-    /// Where it is written how the listener stands.
+    /// The board where the listener publishes its status.
     pub board: Arc<Board>,
-    /// How long changed totals are held back to be told together.
+    /// How long changed totals are collected before they are published together.
     pub flush: Duration,
-    /// How long after READY a guild may stay untold before it counts as suffering an outage.
+    /// How long after READY a guild may be missing before it counts as having an outage.
     pub settle: Duration,
 }
 
@@ -57,6 +62,7 @@ impl Default for GatewayOptions {
             sources: Vec::new(),
             writer: "bitbrat".to_owned(),
             restored: BTreeMap::new(),
+            streams: BTreeMap::new(),
             count_bots: false,
             identify_cap: 50,
             identify_reserve: 200,

@@ -1,25 +1,24 @@
-//! How the gateway connection stands, for people and pages.
+//! Status of the gateway connection, for users and pages.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::machine::Phase;
 use crate::core::observation::ErrorInfo;
 use crate::core::time::Timestamp;
 
-/// How a listener stands.
+/// Status of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// `IDLE`, `ASKING`, `WAITING`, `CONNECTING`, `ENTERING`, `CONNECTED` or `STUCK`; empty before the start.
     pub state: &'static str,
-    /// Since when the state has been that.
+    /// Time of the last state change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
-    /// Guilds that are to be heard of.
+    /// Guilds to monitor.
     pub guilds: usize,
-    /// Those that are there and available.
+    /// Guilds that the bot is in and that are available.
     pub available: usize,
     /// Milliseconds from a heartbeat to its acknowledgement, smoothed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,27 +26,27 @@ pub struct Status {
     /// When a heartbeat was last acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_heartbeat: Option<Timestamp>,
-    /// Sessions that this process has begun.
+    /// Sessions begun by this process.
     pub identifies: u64,
-    /// Sessions that it has taken up again.
+    /// Sessions resumed by this process.
     pub resumes: u64,
-    /// Frames and events that could not be read.
+    /// Frames and events that could not be parsed.
     pub unread: u64,
-    /// Why it was last down.
+    /// Why the connection was last down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ErrorInfo>,
 }
 
 impl Status {
-    /// Returns whether Discord has welcomed us and nothing has spoken against it since; true when there is nothing to hear.
+    /// Returns whether a session was established and no error has occurred since; true when there is nothing to monitor.
     pub fn is_healthy(&self) -> bool {
         self.guilds == 0 || self.state == "CONNECTED"
     }
 
-    /// Says in a sentence how it stands.
+    /// Summarizes the status in a sentence.
     pub fn summary(&self) -> String {
         if self.guilds == 0 {
-            return "there is no guild to hear of".to_owned();
+            return "no guild is configured".to_owned();
         }
         if self.state == "CONNECTED" {
             let (available, guilds) = (self.available, self.guilds);
@@ -70,22 +69,22 @@ impl Phase {
             Self::Connecting => "CONNECTING",
             Self::Greeting { .. } | Self::Entering { .. } => "ENTERING",
             Self::Live { .. } => "CONNECTED",
-            Self::Stuck => "STUCK",
+            Self::Refused => "STUCK",
         }
     }
 }
 
-/// Where a listener writes how it stands, for whoever asks.
+/// Board where a listener publishes its status.
 #[derive(Debug, Default)]
 pub struct Board(Mutex<Status>);
 
 impl Board {
-    /// Returns how the listener stands.
+    /// Returns the current status.
     pub fn read(&self) -> Status {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
-    /// Shows that nothing can be heard of so many guilds, and why.
+    /// Reports that this many guilds cannot be monitored, and why.
     pub fn cannot(&self, guilds: usize, error: ErrorInfo) {
         self.write(|status| {
             *status = Status {
@@ -97,7 +96,7 @@ impl Board {
     }
 
     pub(super) fn write(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.0.lock());
     }
 
     pub(super) fn phase(&self, phase: &Phase, now: Timestamp) {
@@ -126,7 +125,7 @@ mod tests {
                 true,
                 "connected, 0 of 3 guilds available",
             ),
-            (Phase::Stuck, false, "stuck, not welcomed yet"),
+            (Phase::Refused, false, "stuck, not welcomed yet"),
         ] {
             board.phase(&phase, Timestamp::EPOCH);
             let status = board.read();

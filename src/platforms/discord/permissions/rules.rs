@@ -1,4 +1,4 @@
-//! The exact computation of what a member may do in a guild and in a channel. Pure.
+//! Computes exactly what a member may do in a guild and in a channel. Pure.
 //!
 //! The rules are those of Discord's documentation on permissions ("Permission Hierarchy", "Permission Overwrites",
 //! "Implicit Permissions", "Permissions for Timed Out Members").
@@ -9,91 +9,99 @@ use serde::{Deserialize, Serialize};
 
 use super::{NEEDED, Permissions};
 
-/// What a channel is, as far as permissions care.
+/// Type of a channel, as far as permissions depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelKind {
-    /// Text, announcement, forum, media.
+    /// Text, announcement, forum or media channel.
     Text,
     /// Any thread; its overwrites are those of its parent.
     Thread,
+    /// A thread that a moderator has locked; only members with `MANAGE_THREADS` can still send messages in it.
+    LockedThread,
     /// Voice.
     Voice,
     /// Stage.
     Stage,
-    /// A category, or a kind that this program does not know.
+    /// A category: a group of channels, which contains no messages.
+    Category,
+    /// A directory: a list of guilds, which contains no messages.
+    Directory,
+    /// A type that this program does not support.
     Other,
 }
 
 impl ChannelKind {
-    /// Reads the `type` of a channel.
+    /// Converts the `type` of a channel.
     pub fn of(number: u64) -> Self {
         match number {
             0 | 5 | 15 | 16 => Self::Text,
             10..=12 => Self::Thread,
             2 => Self::Voice,
             13 => Self::Stage,
+            4 => Self::Category,
+            14 => Self::Directory,
             _ => Self::Other,
         }
     }
 
-    /// Returns what an ingress bot needs to hear and be heard in such a channel (our decision).
+    /// Returns the permissions that an ingress bot needs to receive and send messages in such a channel (our decision).
     pub fn needed(self) -> Permissions {
         match self {
-            Self::Thread => {
+            Self::Thread | Self::LockedThread => {
                 Permissions::VIEW_CHANNEL
                     | Permissions::READ_MESSAGE_HISTORY
                     | Permissions::SEND_MESSAGES_IN_THREADS
             }
             Self::Voice | Self::Stage => NEEDED | Permissions::CONNECT,
-            Self::Text | Self::Other => NEEDED,
+            Self::Text | Self::Category | Self::Directory | Self::Other => NEEDED,
         }
     }
 }
 
-/// A guild's rules.
+/// What the permissions in a guild follow from.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 pub struct GuildRules {
-    /// The guild, which is also the id of the role that everyone has.
+    /// The guild's id, which is also the id of the `@everyone` role.
     pub id: u64,
-    /// Who owns it.
+    /// Id of the owner.
     pub owner_id: u64,
     /// The permissions of each role.
     pub roles: BTreeMap<u64, Permissions>,
 }
 
-/// A member, as far as permissions care.
+/// A member, as far as permissions depend on it.
 #[derive(Debug, Clone, Default)]
 pub struct Member {
-    /// The user.
+    /// The user's id.
     pub id: u64,
-    /// The member's roles, without the one that everyone has.
+    /// The member's roles, without `@everyone`.
     pub roles: BTreeSet<u64>,
-    /// Whether the member is in a timeout now.
+    /// Whether the member is currently in a timeout.
     pub timed_out: bool,
 }
 
-/// Whom an overwrite concerns.
+/// Target of an overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Everyone with a role; the guild's own id stands for everyone.
+    /// Everyone with a role; the guild's own id stands for `@everyone`.
     Role(u64),
     /// One member.
     Member(u64),
 }
 
-/// An exception that a channel makes.
+/// A permission overwrite of a channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Overwrite {
-    /// For whom.
+    /// Role or member that it applies to.
     pub target: Target,
-    /// What is allowed in addition.
+    /// Permissions that are granted in addition.
     pub allow: Permissions,
-    /// What is taken away.
+    /// Permissions that are removed.
     pub deny: Permissions,
 }
 
 impl GuildRules {
-    /// Returns what `member` may do in the guild as a whole, before timeouts and channels.
+    /// Returns the guild-level permissions of `member`, before timeouts and channel overwrites.
     pub fn base(&self, member: &Member) -> Permissions {
         if member.id == self.owner_id {
             return Permissions::ALL;
@@ -111,7 +119,7 @@ impl GuildRules {
         }
     }
 
-    /// Returns what `member` may do in the guild as a whole now.
+    /// Returns the current guild-level permissions of `member`.
     pub fn in_guild(&self, member: &Member) -> Permissions {
         let base = self.base(member);
         if member.timed_out && !base.contains(Permissions::ADMINISTRATOR) {
@@ -121,9 +129,9 @@ impl GuildRules {
         }
     }
 
-    /// Returns what the overwrites of a channel leave of `member`'s permissions, before the implicit rules.
+    /// Returns `member`'s permissions after applying a channel's overwrites, before the implicit rules.
     ///
-    /// The order of roles plays no part: what any role allows outweighs what any other role denies. A category's
+    /// The order of roles does not matter: what any role allows outweighs what any other role denies. A category's
     /// overwrites count only where a channel holds copies of them.
     pub fn overwritten(&self, member: &Member, overwrites: &[Overwrite]) -> Permissions {
         let base = self.base(member);
@@ -146,7 +154,7 @@ impl GuildRules {
         apply(held, &|target| target == Target::Member(member.id))
     }
 
-    /// Returns what `member` may really do in a channel of `kind` with these overwrites (its parent's for a thread).
+    /// Returns the effective permissions of `member` in a channel of `kind` with these overwrites (its parent's for a thread).
     pub fn in_channel(&self, member: &Member, kind: ChannelKind, overwrites: &[Overwrite]) -> Permissions {
         let mut held = self.overwritten(member, overwrites);
         if member.timed_out && !self.base(member).contains(Permissions::ADMINISTRATOR) {
@@ -159,13 +167,25 @@ impl GuildRules {
             ChannelKind::Text if !held.contains(Permissions::SEND_MESSAGES) => {
                 held.without(Permissions::NEEDS_SENDING)
             }
-            ChannelKind::Thread if !held.contains(Permissions::SEND_MESSAGES_IN_THREADS) => {
-                held.without(Permissions::NEEDS_SENDING)
-            }
+            ChannelKind::Thread => held.in_thread(),
+            ChannelKind::LockedThread if held.contains(Permissions::MANAGE_THREADS) => held.in_thread(),
+            ChannelKind::LockedThread => held.without(Permissions::SEND_MESSAGES_IN_THREADS).in_thread(),
             ChannelKind::Voice | ChannelKind::Stage if !held.contains(Permissions::CONNECT) => {
                 held & Permissions::OUTSIDE_VOICE
             }
             _ => held,
+        }
+    }
+}
+
+impl Permissions {
+    /// Applies the rules that Discord documents for threads: everything is inherited from the parent except `SEND_MESSAGES`,
+    /// which `SEND_MESSAGES_IN_THREADS` replaces, with all that depends on it.
+    fn in_thread(self) -> Self {
+        if self.contains(Self::SEND_MESSAGES_IN_THREADS) {
+            self | Self::SEND_MESSAGES
+        } else {
+            self.without(Self::SEND_MESSAGES | Self::NEEDS_SENDING)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Guilds that another bot attends.
+//! Guilds that another bot serves.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ async fn keep(tokens: &MemoryTokenStore, token: &str, clock: &dyn Clock) {
 }
 
 #[tokio::test]
-async fn a_guild_with_a_bot_of_its_own_is_asked_about_with_that_token_and_told_by_it() {
+async fn guild_with_own_bot_is_probed_with_its_own_token() {
     let rig = Rig::start().await;
     rig.discord().add_bot(OTHER, "other", OTHER_TOKEN, 0);
     rig.discord().put_guild(&GuildSpec {
@@ -68,7 +68,7 @@ async fn a_guild_with_a_bot_of_its_own_is_asked_about_with_that_token_and_told_b
 }
 
 #[tokio::test]
-async fn without_a_token_for_the_others_a_guild_with_its_own_bot_is_looked_at_all_the_same() {
+async fn guild_with_own_bot_is_probed_without_a_shared_token() {
     let rig = Rig::start().await;
     let tokens = Arc::new(MemoryTokenStore::default());
     rig.discord().add_bot(OTHER, "other", OTHER_TOKEN, 0);

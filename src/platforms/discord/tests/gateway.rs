@@ -1,7 +1,5 @@
 //! The gateway listener against the simulated gateway, over real sockets.
 
-use std::sync::PoisonError;
-
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -11,13 +9,13 @@ use crate::core::observation::AuthResult;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
-use crate::platforms::discord::gateway::{Board, Ending, GatewayOptions, Pace};
+use crate::platforms::discord::gateway::{Board, GatewayOptions, Pace, Shutdown};
 use crate::sim::discord::{Author, GatewayAct, GatewayCounts, MessageSpec};
 
 type Heard = Arc<Mutex<Vec<Observation>>>;
 
-/// A listener that runs, and what it has told.
-pub(super) struct Ear {
+/// A running listener, and its observations.
+pub(super) struct Receiver {
     heard: Heard,
     pub(super) board: Arc<Board>,
     stop: CancellationToken,
@@ -30,13 +28,13 @@ fn own(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()>
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-impl Ear {
+impl Receiver {
     pub(super) fn on(platform: &DiscordPlatform, change: impl FnOnce(&mut GatewayOptions)) -> Self {
         let mut options = GatewayOptions {
             sources: vec![key(GUILD), key(9_002)],
             flush: Duration::from_millis(50),
             settle: Duration::from_millis(300),
-            // What waits in life for politeness' sake need not hold up a test.
+            // Waits that only limit the load on Discord are not needed in a test.
             identify_spacing: Duration::ZERO,
             pace: Pace {
                 free: (40, 200),
@@ -57,30 +55,39 @@ impl Ear {
             listening: own(async move {
                 let ending = async {
                     stopped.cancelled_owned().await;
-                    Ending::Farewell
+                    Shutdown::Final
                 };
                 listener.run(ending, sink).await;
             }),
             _collecting: own(async move {
                 while let Some(observation) = told.recv().await {
-                    ears.lock().unwrap().push(observation);
+                    ears.lock().push(observation);
                 }
             }),
         }
     }
 
     pub(super) fn record(&self, guild: u64) -> SourceRecord {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.heard.lock();
         let key = key(guild);
         let of_guild = heard.iter().filter(|told| told.source == key);
         SourceDocument::from_knowledge(key.clone(), Knowledge::of(of_guild)).record()
+    }
+
+    /// Observations about streams of a guild, in order.
+    pub(super) fn streams(&self, guild: u64) -> Vec<Observation> {
+        let heard = self.heard.lock();
+        let key = key(guild);
+        let about =
+            |told: &&Observation| told.source == key && format!("{:?}", told.fact).starts_with("Stream");
+        heard.iter().filter(about).cloned().collect()
     }
 
     pub(super) fn status(&self) -> Status {
         self.record(GUILD).status
     }
 
-    /// Ends the listener for good and waits for it.
+    /// Shuts the listener down for good and waits for it.
     pub(super) async fn end(self) {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), self.listening)
@@ -95,7 +102,7 @@ impl Ear {
     }
 
     fn shown(&self) -> String {
-        format!("{:?}", self.heard.lock().unwrap())
+        format!("{:?}", self.heard.lock())
     }
 }
 
@@ -109,26 +116,26 @@ pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     panic!("never happened: {what}");
 }
 
-/// A listener that hears the usual guild.
-pub(super) async fn live() -> (Rig, DiscordPlatform, Ear) {
+/// A listener for the usual guild.
+pub(super) async fn live() -> (Rig, DiscordPlatform, Receiver) {
     live_in(patient_world().await).await
 }
 
-async fn live_in(rig: Rig) -> (Rig, DiscordPlatform, Ear) {
+async fn live_in(rig: Rig) -> (Rig, DiscordPlatform, Receiver) {
     let platform = rig.platform(|_| {});
-    let ear = Ear::on(&platform, |_| {});
-    eventually("connected", || ear.status() == Status::Connected).await;
-    (rig, platform, ear)
+    let harness = Receiver::on(&platform, |_| {});
+    eventually("connected", || harness.status() == Status::Connected).await;
+    (rig, platform, harness)
 }
 
-/// The usual world, in which Identifies may follow each other at once.
+/// The usual world, in which Identifies may follow each other immediately.
 pub(super) async fn patient_world() -> Rig {
     let rig = Rig::start().await;
     rig.discord().knobs(|knobs| knobs.identify_window_ms = 0);
     rig
 }
 
-/// A world in which hearts beat fast, for tests that are about that: a machine that stalls is close to death in it.
+/// A world with short heartbeat intervals, for tests that need them: on a stalled machine heartbeats may time out.
 async fn hasty_world() -> Rig {
     let rig = patient_world().await;
     rig.discord().knobs(|knobs| {
@@ -142,7 +149,7 @@ pub(super) fn counts(rig: &Rig) -> GatewayCounts {
     rig.discord().gateway_counts()
 }
 
-/// Waits until the session was taken up so often.
+/// Waits until the session was resumed this many times.
 async fn resumed(rig: &Rig, times: u64) {
     eventually("resumed", || {
         counts(rig).resumes == times && rig.discord().live_sessions() == 1
@@ -166,30 +173,33 @@ pub(super) fn person(count: u32) -> MessageSpec {
 }
 
 #[tokio::test]
-async fn a_session_tells_who_is_there_what_is_allowed_and_how_fast_it_is() {
-    let (rig, _platform, ear) = live_in(hasty_world().await).await;
-    eventually("a heartbeat came back", || ear.record(GUILD).latency_ms.is_some()).await;
-    let record = ear.record(GUILD);
+async fn session_reports_profile_permissions_and_latency() {
+    let (rig, _platform, harness) = live_in(hasty_world().await).await;
+    eventually("a heartbeat came back", || {
+        harness.record(GUILD).latency_ms.is_some()
+    })
+    .await;
+    let record = harness.record(GUILD);
     assert_eq!(record.auth_status, Some(AuthResult::Valid));
     assert_eq!(record.display_name.as_deref(), Some("Lab"));
     assert_eq!(record.metadata["mode"], "gateway");
     assert_eq!(record.metadata["intentsGranted"], "513");
-    assert_eq!(record.permissions.len(), 7);
+    assert_eq!(record.held().len(), 7);
     assert_eq!(
         (record.stream_status, record.viewer_count),
         (StreamStatus::Unknown, None)
     );
     assert!(record.last_error.is_none());
-    let stranger = ear.record(9_002);
+    let stranger = harness.record(9_002);
     assert_eq!(stranger.status, Status::Error);
     assert_eq!(stranger.last_error.unwrap().code, "discord.not_in_guild");
     assert_eq!((counts(&rig).identifies, rig.calls("gateway/bot")), (1, 1));
-    assert!(!ear.shown().contains("secret-part"));
+    assert!(!harness.shown().contains("secret-part"));
 }
 
 #[tokio::test]
 async fn chat_is_counted_once_without_reading_it() {
-    let (rig, _platform, ear) = live().await;
+    let (rig, _platform, harness) = live().await;
     let spec = |author, kind, copies| MessageSpec {
         author,
         kind,
@@ -202,12 +212,15 @@ async fn chat_is_counted_once_without_reading_it() {
     say(&rig, &spec(Author::OtherBot, 0, 1));
     say(&rig, &spec(Author::Webhook, 0, 1));
     say(&rig, &spec(Author::Itself, 0, 2));
-    eventually("all are counted", || ear.record(GUILD).metrics.messages_out == 1).await;
-    assert_eq!(ear.record(GUILD).metrics.messages_in, 21);
+    eventually("all are counted", || {
+        harness.record(GUILD).metrics.messages_out == 1
+    })
+    .await;
+    assert_eq!(harness.record(GUILD).metrics.messages_in, 21);
 }
 
 #[tokio::test]
-async fn what_is_missed_while_reconnecting_is_heard_afterwards_and_counted_once() {
+async fn events_missed_during_reconnect_are_replayed_and_counted_once() {
     for act in [
         GatewayAct::Reconnect,
         GatewayAct::Invalid(true),
@@ -215,7 +228,7 @@ async fn what_is_missed_while_reconnecting_is_heard_afterwards_and_counted_once(
         GatewayAct::Close(1001),
         GatewayAct::Reset,
     ] {
-        let (rig, _platform, ear) = live().await;
+        let (rig, _platform, harness) = live().await;
         say(&rig, &person(5));
         rig.discord().gateway(&act);
         eventually("the session is left", || {
@@ -224,17 +237,20 @@ async fn what_is_missed_while_reconnecting_is_heard_afterwards_and_counted_once(
         .await;
         say(&rig, &person(5));
         if matches!(act, GatewayAct::Close(1001)) {
-            // Our simulator ends a session that it closes with 1001, and the Resume finds that out.
+            // The simulator ends a session that it closes with 1001, and the Resume detects that.
             eventually("a new session", || {
-                counts(&rig).identifies == 2 && ear.status() == Status::Connected
+                counts(&rig).identifies == 2 && harness.status() == Status::Connected
             })
             .await;
             continue;
         }
         resumed(&rig, 1).await;
         say(&rig, &person(5));
-        eventually("all are counted", || ear.record(GUILD).metrics.messages_in >= 15).await;
-        let record = ear.record(GUILD);
+        eventually("all are counted", || {
+            harness.record(GUILD).metrics.messages_in >= 15
+        })
+        .await;
+        let record = harness.record(GUILD);
         assert_eq!(
             (record.metrics.messages_in, record.metrics.reconnects),
             (15, 1),
@@ -251,9 +267,9 @@ async fn what_is_missed_while_reconnecting_is_heard_afterwards_and_counted_once(
 }
 
 #[tokio::test]
-async fn sockets_that_fall_silent_are_left_and_their_session_taken_up() {
+async fn unresponsive_sockets_are_replaced_and_sessions_resumed() {
     for zombie in ["no acknowledgement", "half open"] {
-        let (rig, _platform, ear) = live_in(hasty_world().await).await;
+        let (rig, _platform, harness) = live_in(hasty_world().await).await;
         if zombie == "half open" {
             rig.discord().gateway(&GatewayAct::Freeze);
         } else {
@@ -266,35 +282,39 @@ async fn sockets_that_fall_silent_are_left_and_their_session_taken_up() {
         })
         .await;
         say(&rig, &person(1));
-        eventually("it hears again", || ear.record(GUILD).metrics.messages_in == 1).await;
-        eventually("it is connected", || ear.status() == Status::Connected).await;
+        eventually("it hears again", || {
+            harness.record(GUILD).metrics.messages_in == 1
+        })
+        .await;
+        eventually("it is connected", || harness.status() == Status::Connected).await;
         assert_eq!(counts(&rig).identifies, 1, "{zombie}");
     }
 }
 
 #[tokio::test]
-async fn an_ended_session_is_begun_anew_and_told_meanwhile() {
+async fn invalid_session_is_reported_and_identified_again() {
     for act in [
         GatewayAct::Invalid(false),
         GatewayAct::Close(4009),
         GatewayAct::Close(4007),
     ] {
-        let (rig, _platform, ear) = live().await;
+        let (rig, _platform, harness) = live().await;
         rig.discord().gateway(&act);
-        eventually("told", || ear.status() == Status::Disconnected).await;
-        eventually("back", || ear.status() == Status::Connected).await;
+        let reported = || harness.status() == Status::Disconnected && !harness.error().is_empty();
+        eventually("reported with its reason", reported).await;
+        eventually("back", || harness.status() == Status::Connected).await;
         assert_eq!(counts(&rig).identifies, 2, "{act:?}");
-        assert!(!ear.error().is_empty());
+        assert!(harness.error().is_empty(), "it explains nothing any more");
     }
 }
 
 #[tokio::test]
 async fn a_close_for_good_is_an_error_and_nothing_is_tried_again() {
-    let (rig, _platform, ear) = live().await;
+    let (rig, _platform, harness) = live().await;
     rig.discord().gateway(&GatewayAct::Close(4011));
-    eventually("told", || ear.status() == Status::Error).await;
-    assert_eq!(ear.error(), "discord.sharding_required");
-    assert_eq!(ear.record(GUILD).auth_status, Some(AuthResult::Valid));
+    eventually("told", || harness.status() == Status::Error).await;
+    assert_eq!(harness.error(), "discord.sharding_required");
+    assert_eq!(harness.record(GUILD).auth_status, Some(AuthResult::Valid));
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(counts(&rig).connections, 1);
 }
@@ -303,30 +323,30 @@ async fn a_close_for_good_is_an_error_and_nothing_is_tried_again() {
 async fn intents_that_are_refused_are_reduced() {
     let rig = patient_world().await;
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Event));
-    let ear = Ear::on(&platform, |_| {});
-    eventually("connected", || ear.status() == Status::Connected).await;
-    assert_eq!(ear.record(GUILD).metadata["intentsGranted"], "66177");
+    let harness = Receiver::on(&platform, |_| {});
+    eventually("connected", || harness.status() == Status::Connected).await;
+    assert_eq!(harness.record(GUILD).metadata["intentsGranted"], "66177");
     rig.discord().gateway(&GatewayAct::Close(4014));
     eventually("with fewer", || {
-        ear.record(GUILD).metadata["intentsGranted"] == "513"
+        harness.record(GUILD).metadata["intentsGranted"] == "513"
     })
     .await;
     rig.discord().gateway(&GatewayAct::Close(4014));
-    eventually("given up", || ear.status() == Status::Error).await;
-    assert_eq!(ear.error(), "discord.disallowed_intents");
+    eventually("given up", || harness.status() == Status::Error).await;
+    assert_eq!(harness.error(), "discord.disallowed_intents");
 }
 
 #[tokio::test]
 async fn a_token_reset_that_cuts_the_socket_revokes_and_silences() {
-    let (rig, _platform, ear) = live().await;
+    let (rig, _platform, harness) = live().await;
     let before = rig.calls("users/@me");
     rig.discord().reset_token(BOT, true);
     eventually("revoked", || {
-        ear.record(GUILD).auth_status == Some(AuthResult::Revoked)
+        harness.record(GUILD).auth_status == Some(AuthResult::Revoked)
     })
     .await;
     assert_eq!(
-        (ear.status(), ear.error()),
+        (harness.status(), harness.error()),
         (Status::Error, "discord.token_invalid".to_owned())
     );
     assert_eq!(rig.calls("users/@me"), before + 1, "confirmed with one call");
@@ -337,18 +357,18 @@ async fn a_token_reset_that_cuts_the_socket_revokes_and_silences() {
 }
 
 #[tokio::test]
-async fn a_token_reset_that_leaves_the_socket_is_found_by_a_look_and_ends_the_session() {
-    let (rig, platform, ear) = live_in(hasty_world().await).await;
+async fn token_reset_found_by_probe_ends_the_session() {
+    let (rig, platform, harness) = live_in(hasty_world().await).await;
     rig.discord().reset_token(BOT, false);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(
-        ear.record(GUILD).auth_status,
+        harness.record(GUILD).auth_status,
         Some(AuthResult::Valid),
         "nothing has proven otherwise yet"
     );
     look(&platform, &[Probe::Connection], &[GUILD]).await;
     eventually("revoked", || {
-        ear.record(GUILD).auth_status == Some(AuthResult::Revoked)
+        harness.record(GUILD).auth_status == Some(AuthResult::Revoked)
     })
     .await;
     eventually("left", || rig.discord().live_sessions() == 0).await;
@@ -356,36 +376,49 @@ async fn a_token_reset_that_leaves_the_socket_is_found_by_a_look_and_ends_the_se
 }
 
 #[tokio::test]
-async fn a_dead_token_opens_no_socket_at_all() {
+async fn rejected_token_opens_no_socket() {
     let rig = Rig::start().await;
     rig.discord().reset_token(BOT, false);
     rig.look_once(&[Probe::Auth], &[GUILD]).await;
     let calls = rig.total_calls();
     let platform = rig.platform(|_| {});
-    let ear = Ear::on(&platform, |_| {});
+    let harness = Receiver::on(&platform, |_| {});
     eventually("revoked", || {
-        ear.record(GUILD).auth_status == Some(AuthResult::Revoked)
+        harness.record(GUILD).auth_status == Some(AuthResult::Revoked)
     })
     .await;
     assert_eq!((counts(&rig).connections, rig.total_calls()), (0, calls));
 }
 
 #[tokio::test]
-async fn outages_removals_and_returns_of_guilds_are_told_apart() {
-    let (rig, _platform, ear) = live().await;
-    rig.discord().set_outage(GUILD, true);
-    eventually("an outage", || ear.status() == Status::Disconnected).await;
-    assert_eq!(ear.error(), "discord.guild_unavailable");
-    rig.discord().set_outage(GUILD, false);
-    eventually("back", || ear.status() == Status::Connected).await;
+async fn a_guild_left_while_live_has_no_stream_over_the_gateway() {
+    let rig = patient_world().await;
+    rig.discord().set_event(GUILD, 9_500, 2);
+    let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Event));
+    let harness = Receiver::on(&platform, |_| {});
+    let stream = || harness.record(GUILD).stream_status;
+    eventually("live", || stream() == StreamStatus::Online).await;
     rig.discord().remove_guild(GUILD);
-    eventually("removed", || ear.status() == Status::Error).await;
-    assert_eq!(ear.error(), "discord.not_in_guild");
+    eventually("left", || harness.status() == Status::Error).await;
+    assert_eq!(stream(), StreamStatus::Unknown);
+}
+
+#[tokio::test]
+async fn guild_outage_removal_and_return_are_distinguished() {
+    let (rig, _platform, harness) = live().await;
+    rig.discord().set_outage(GUILD, true);
+    eventually("an outage", || harness.status() == Status::Disconnected).await;
+    assert_eq!(harness.error(), "discord.guild_unavailable");
+    rig.discord().set_outage(GUILD, false);
+    eventually("back", || harness.status() == Status::Connected).await;
+    rig.discord().remove_guild(GUILD);
+    eventually("removed", || harness.status() == Status::Error).await;
+    assert_eq!(harness.error(), "discord.not_in_guild");
     rig.discord().put_guild(&GuildSpec {
         id: GUILD,
         ..GuildSpec::default()
     });
-    eventually("invited again", || ear.status() == Status::Connected).await;
+    eventually("invited again", || harness.status() == Status::Connected).await;
 }
 
 #[tokio::test]
@@ -393,10 +426,10 @@ async fn a_guild_in_an_outage_from_the_start_is_not_connected() {
     let rig = patient_world().await;
     rig.discord().set_outage(GUILD, true);
     let platform = rig.platform(|_| {});
-    let ear = Ear::on(&platform, |_| {});
-    eventually("an outage", || ear.error() == "discord.guild_unavailable").await;
-    assert_eq!(ear.status(), Status::Disconnected);
-    assert_eq!(ear.record(GUILD).auth_status, Some(AuthResult::Valid));
+    let harness = Receiver::on(&platform, |_| {});
+    eventually("an outage", || harness.error() == "discord.guild_unavailable").await;
+    assert_eq!(harness.status(), Status::Disconnected);
+    assert_eq!(harness.record(GUILD).auth_status, Some(AuthResult::Valid));
 }
 
 #[tokio::test]
@@ -408,14 +441,14 @@ async fn changes_of_what_the_bot_may_do_are_known_at_once() {
             ..GuildOptions::default()
         });
     });
-    let ear = Ear::on(&platform, |_| {});
-    let holds = |name: &str| ear.record(GUILD).permissions.contains(&name.to_owned());
+    let harness = Receiver::on(&platform, |_| {});
+    let holds = |name: &str| harness.record(GUILD).held().contains(&name.to_owned());
     eventually("told", || holds("SEND_MESSAGES")).await;
     let calls = rig.total_calls();
     rig.discord().set_overwrite(9_200, GUILD, 0, 0, 1 << 11);
     eventually("muted", || !holds("SEND_MESSAGES")).await;
     assert_eq!(
-        ear.record(GUILD).metadata["channelPermissions"],
+        harness.record(GUILD).metadata["channelPermissions"],
         "9200: missing SEND_MESSAGES"
     );
     rig.discord().put_role(GUILD, 9_100, 1 << 3, Some(true));
@@ -433,12 +466,12 @@ async fn changes_of_what_the_bot_may_do_are_known_at_once() {
 async fn a_mapped_stream_begins_and_ends() {
     let rig = patient_world().await;
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::GoLive));
-    let ear = Ear::on(&platform, |_| {});
-    let stream = || ear.record(GUILD).stream_status;
+    let harness = Receiver::on(&platform, |_| {});
+    let stream = || harness.record(GUILD).stream_status;
     eventually("offline", || stream() == StreamStatus::Offline).await;
     rig.discord().set_voice(GUILD, 77, Some(9_201), true);
     eventually("online", || stream() == StreamStatus::Online).await;
-    assert_eq!(ear.record(GUILD).viewer_count, None);
+    assert_eq!(harness.record(GUILD).viewer_count, None);
     rig.discord().set_voice(GUILD, 77, Some(9_201), false);
     eventually("offline again", || stream() == StreamStatus::Offline).await;
 }
@@ -448,69 +481,72 @@ async fn identifies_are_rationed_by_our_own_record_over_restarts() {
     let rig = patient_world().await;
     for run in 1..=3_u64 {
         let platform = rig.platform(|_| {});
-        let ear = Ear::on(&platform, |options| options.identify_cap = 2);
+        let harness = Receiver::on(&platform, |options| options.identify_cap = 2);
         if run <= 2 {
-            eventually("connected", || ear.status() == Status::Connected).await;
+            eventually("connected", || harness.status() == Status::Connected).await;
         } else {
-            eventually("denied", || !ear.error().is_empty()).await;
+            eventually("denied", || !harness.error().is_empty()).await;
             assert_eq!(
-                (ear.status(), ear.error()),
+                (harness.status(), harness.error()),
                 (Status::Disconnected, "discord.held".to_owned())
             );
         }
         assert_eq!(counts(&rig).identifies, run.min(2));
-        // A process that is killed would leave its session to the next one.
-        ear.end().await;
+        // A killed process would leave its session to the next one.
+        harness.end().await;
     }
 }
 
 #[tokio::test]
-async fn whoever_is_started_again_at_once_waits_before_the_next_identify() {
+async fn quick_restart_waits_before_the_next_identify() {
     let rig = Rig::start().await;
     rig.discord().knobs(|knobs| knobs.identify_window_ms = 600);
     for run in 1..=3 {
         let platform = rig.platform(|_| {});
-        let ear = Ear::on(&platform, |options| {
+        let harness = Receiver::on(&platform, |options| {
             options.identify_spacing = Duration::from_millis(700);
         });
-        eventually("connected", || ear.status() == Status::Connected).await;
+        eventually("connected", || harness.status() == Status::Connected).await;
         assert_eq!(counts(&rig).identifies, run, "none was refused for haste");
-        assert_eq!(ear.error(), "");
-        ear.end().await;
+        assert_eq!(harness.error(), "");
+        harness.end().await;
     }
 }
 
 #[tokio::test]
 async fn the_last_session_starts_are_left_to_the_bot_itself() {
     let rig = patient_world().await;
-    rig.discord().knobs(|knobs| knobs.told_remaining = Some(199));
+    rig.discord().knobs(|knobs| knobs.reported_remaining = Some(199));
     let platform = rig.platform(|_| {});
-    let ear = Ear::on(&platform, |_| {});
-    eventually("denied", || !ear.error().is_empty()).await;
+    let harness = Receiver::on(&platform, |_| {});
+    eventually("denied", || !harness.error().is_empty()).await;
     assert_eq!((counts(&rig).connections, counts(&rig).identifies), (0, 0));
-    assert!(ear.record(GUILD).last_error.unwrap().message.contains("199"));
+    assert!(harness.record(GUILD).last_error.unwrap().message.contains("199"));
 }
 
 #[tokio::test]
 async fn the_board_shows_how_it_stands() {
-    let (rig, _platform, ear) = live_in(hasty_world().await).await;
-    eventually("a heartbeat came back", || ear.board.read().latency_ms.is_some()).await;
-    let status = ear.board.read();
+    let (rig, _platform, harness) = live_in(hasty_world().await).await;
+    eventually("a heartbeat came back", || {
+        harness.board.read().latency_ms.is_some()
+    })
+    .await;
+    let status = harness.board.read();
     assert!(status.is_healthy());
     assert_eq!(status.summary(), "connected, 1 of 2 guilds available");
     assert_eq!((status.identifies, status.resumes), (1, 0));
     rig.discord().host().go_down();
     rig.discord().gateway(&GatewayAct::Invalid(false));
-    eventually("unhealthy", || !ear.board.read().is_healthy()).await;
-    eventually("and why", || ear.board.read().last_error.is_some()).await;
+    eventually("unhealthy", || !harness.board.read().is_healthy()).await;
+    eventually("and why", || harness.board.read().last_error.is_some()).await;
     rig.discord().host().come_up();
-    eventually("healthy again", || ear.board.read().is_healthy()).await;
-    assert!(!format!("{:?}", ear.board.read()).contains("secret-part"));
+    eventually("healthy again", || harness.board.read().is_healthy()).await;
+    assert!(!format!("{:?}", harness.board.read()).contains("secret-part"));
 }
 
 #[tokio::test]
-async fn frames_and_events_that_nobody_knows_are_survived() {
-    let (rig, _platform, ear) = live().await;
+async fn unknown_frames_and_events_are_ignored() {
+    let (rig, _platform, harness) = live().await;
     let json = |text: &str| serde_json::from_str(text).unwrap();
     for act in [
         GatewayAct::Frame(json(r#"{"op": 99, "d": {"x": 1}}"#)),
@@ -525,8 +561,14 @@ async fn frames_and_events_that_nobody_knows_are_survived() {
     }
     rig.discord().knobs(|knobs| knobs.unknown_fields = true);
     say(&rig, &person(3));
-    eventually("it still hears", || ear.record(GUILD).metrics.messages_in == 3).await;
-    assert_eq!((ear.status(), counts(&rig).connections), (Status::Connected, 1));
+    eventually("it still hears", || {
+        harness.record(GUILD).metrics.messages_in == 3
+    })
+    .await;
+    assert_eq!(
+        (harness.status(), counts(&rig).connections),
+        (Status::Connected, 1)
+    );
 }
 
 #[tokio::test]
@@ -534,14 +576,14 @@ async fn a_gateway_that_cannot_be_reached_is_tried_until_it_can() {
     let rig = patient_world().await;
     rig.discord().host().go_down();
     let platform = rig.platform(|_| {});
-    let ear = Ear::on(&platform, |_| {});
-    eventually("told", || ear.error().starts_with("network.")).await;
+    let harness = Receiver::on(&platform, |_| {});
+    eventually("told", || harness.error().starts_with("network.")).await;
     assert_eq!(
-        (ear.status(), ear.record(GUILD).auth_status),
+        (harness.status(), harness.record(GUILD).auth_status),
         (Status::Disconnected, None)
     );
     rig.discord().host().come_up();
-    eventually("connected", || ear.status() == Status::Connected).await;
+    eventually("connected", || harness.status() == Status::Connected).await;
 }
 
 #[tokio::test]
@@ -549,26 +591,26 @@ async fn a_greeting_that_never_comes_does_not_hold_up_the_end() {
     let rig = Rig::start().await;
     rig.discord().knobs(|knobs| knobs.no_hello = true);
     let platform = rig.platform(|_| {});
-    let ear = Ear::on(&platform, |_| {});
+    let harness = Receiver::on(&platform, |_| {});
     eventually("a socket is open", || counts(&rig).connections == 1).await;
-    ear.stop.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(5), ear.listening).await;
+    harness.stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(5), harness.listening).await;
     assert!(ended.is_ok(), "it does not end");
     assert_eq!(counts(&rig).identifies, 0);
 }
 
 #[tokio::test]
-async fn a_clean_end_closes_the_session_and_tells_the_totals() {
-    let (rig, _platform, ear) = live().await;
+async fn clean_stop_closes_the_session_and_reports_totals() {
+    let (rig, _platform, harness) = live().await;
     say(&rig, &person(2));
-    // The order of frames on the socket is kept, so the messages are there before the next heartbeat's answer.
-    eventually("counted", || ear.record(GUILD).metrics.messages_in == 2).await;
-    let Ear {
+    // Frames on the socket keep their order, so the messages arrive before the next heartbeat's acknowledgement.
+    eventually("counted", || harness.record(GUILD).metrics.messages_in == 2).await;
+    let Receiver {
         heard,
         stop,
         listening,
         ..
-    } = ear;
+    } = harness;
     stop.cancel();
     tokio::time::timeout(Duration::from_secs(5), listening)
         .await
@@ -576,7 +618,7 @@ async fn a_clean_end_closes_the_session_and_tells_the_totals() {
         .unwrap();
     eventually("the session is over", || rig.discord().live_sessions() == 0).await;
     let closed = || {
-        let heard = heard.lock().unwrap();
+        let heard = heard.lock();
         let key = key(GUILD);
         let all = heard.iter().filter(|told| told.source == key);
         SourceDocument::from_knowledge(key.clone(), Knowledge::of(all))
@@ -593,7 +635,7 @@ async fn a_clean_end_closes_the_session_and_tells_the_totals() {
 }
 
 #[tokio::test]
-async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
+async fn full_sink_does_not_stop_heartbeats() {
     let rig = hasty_world().await;
     let platform = rig.platform(|_| {});
     let options = GatewayOptions {
@@ -612,15 +654,12 @@ async fn a_sink_that_takes_nothing_does_not_stop_the_heart() {
 
 #[tokio::test]
 async fn an_own_member_entry_that_is_missing_is_asked_for() {
-    let (rig, _platform, ear) = live().await;
+    let (rig, _platform, harness) = live().await;
     let mut whole = serde_json::json!({"id": "9001", "name": "Lab", "owner_id": "77", "members": [],
         "roles": [{"id": "9001", "permissions": "0"}, {"id": "9002", "permissions": "8192"}]});
     whole["channels"] = serde_json::json!([]);
     rig.discord()
         .gateway(&GatewayAct::Event("GUILD_CREATE".into(), whole));
-    eventually("computed", || {
-        ear.record(GUILD).permissions == ["MANAGE_MESSAGES"]
-    })
-    .await;
+    eventually("computed", || harness.record(GUILD).held() == ["MANAGE_MESSAGES"]).await;
     assert_eq!(rig.calls("guilds/9001/members/4001"), 1);
 }

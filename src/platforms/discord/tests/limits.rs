@@ -1,8 +1,9 @@
-//! Discord's limits are obeyed before it has to say so, and asking stops before it becomes harmful.
+//! Discord's limits are respected before it has to enforce them, and requests stop before they become harmful.
 
 use super::*;
+use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
 use crate::core::verdict::Status;
-use crate::sim::discord::troubles::named;
+use crate::sim::discord::faults::named;
 
 async fn with_guilds(count: u64) -> (Rig, Vec<u64>) {
     let rig = Rig::empty().await;
@@ -29,7 +30,7 @@ fn statuses(rig: &Rig, status: &str) -> u64 {
         .sum()
 }
 
-/// Configures the one channel of each of `guilds`, which takes a request to look at.
+/// Configures the one channel of each of `guilds`, which takes a request to probe.
 fn with_a_channel_each(guilds: &[u64]) -> BTreeMap<u64, GuildOptions> {
     let configured = guilds.iter().map(|id| {
         let options = GuildOptions {
@@ -66,11 +67,11 @@ async fn our_own_pace_stays_below_the_global_limit() {
     });
     let seen = look(&platform, &[Probe::Permissions], &guilds).await;
     assert_eq!((rig.total_calls(), statuses(&rig, "429")), (25, 0));
-    assert!(guilds.iter().all(|id| !seen.record(*id).permissions.is_empty()));
+    assert!(guilds.iter().all(|id| !seen.record(*id).held().is_empty()));
 }
 
 #[tokio::test]
-async fn a_limit_told_in_json_is_waited_out() {
+async fn json_rate_limit_is_waited_out() {
     for name in [
         "limited_user",
         "limited_shared",
@@ -108,7 +109,7 @@ async fn after_a_ban_nothing_is_sent_by_this_process_or_the_next() {
     let silent = look(&platform, &Probe::ALL, &[GUILD]).await;
     assert_eq!((silent.summary.calls, silent.observations.len()), (0, 0));
     assert!(
-        silent.summary.problems[0].contains("Cloudflare"),
+        silent.summary.problems[0].text.contains("Cloudflare"),
         "{:?}",
         silent.summary.problems
     );
@@ -142,7 +143,7 @@ async fn refused_requests_stop_by_themselves_long_before_the_ban() {
         look(&platform, &[Probe::Permissions], &guilds).await;
     }
     let refused = rig.discord().invalid_requests();
-    // Requests that were on their way when the budget was spent may come on top.
+    // Requests in flight when the limit was reached may come on top.
     assert!((10..=14).contains(&refused), "{refused}");
     assert_eq!(
         rig.look_once(&[Probe::Connection], &guilds)
@@ -165,9 +166,13 @@ async fn a_forbidden_channel_is_left_alone_for_a_while() {
         });
     });
     let first = look(&platform, &[Probe::Permissions], &[GUILD]).await;
-    assert!(first.claims());
+    assert!(first.answers(CHANNEL_METHOD));
     let second = look(&platform, &[Probe::Permissions], &[GUILD]).await;
-    assert!(!second.claims(), "what was not asked is not claimed");
+    assert!(
+        !second.answers(CHANNEL_METHOD),
+        "what was not asked is not claimed"
+    );
+    assert!(second.answers(GUILD_METHOD), "the guild was asked");
     assert_eq!(rig.calls("channels/9200"), 1);
     rig.clock.advance(301_000);
     look(&platform, &[Probe::Permissions], &[GUILD]).await;

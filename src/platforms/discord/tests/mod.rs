@@ -1,16 +1,18 @@
 //! The platform against the simulated Discord, over real sockets.
 
 mod bots;
+mod faults;
 mod gateway;
 mod limits;
-mod looks;
+mod probes;
 mod sessions;
-mod troubles;
+mod worlds;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::{DiscordOptions, DiscordPlatform, GuildOptions};
@@ -28,7 +30,7 @@ pub(super) const BOT: u64 = 4001;
 pub(super) const TOKEN: &str = "MTIz.secret-part.rest";
 pub(super) const GUILD: u64 = 9_001;
 
-/// A simulated Discord, a clock that jumps, and a state directory that processes share.
+/// A simulated Discord, a clock that can jump, and a state directory that processes share.
 pub(super) struct Rig {
     pub(super) sim: Sim,
     pub(super) clock: Arc<OffsetClock>,
@@ -63,6 +65,13 @@ impl Rig {
         }
     }
 
+    /// Advances the time here and at the platform. Where only our clock moves, responses are dated by `Date` headers to half a
+    /// second, which may be before an observation made just now.
+    pub(super) fn pass(&self, millis: i64) {
+        self.clock.advance(millis);
+        self.sim.clock.advance(millis);
+    }
+
     pub(super) fn discord(&self) -> &DiscordSim {
         &self.sim.discord
     }
@@ -78,7 +87,7 @@ impl Rig {
         }
     }
 
-    /// Returns the platform as one more process would have it.
+    /// Returns the platform as another process would create it.
     pub(super) fn platform(&self, change: impl FnOnce(&mut DiscordOptions)) -> DiscordPlatform {
         let mut options = self.options();
         change(&mut options);
@@ -86,13 +95,13 @@ impl Rig {
         DiscordPlatform::new(options, clock, Chance::seeded(5)).unwrap()
     }
 
-    /// Looks once, in a process of its own.
+    /// Runs one probe, in a process of its own.
     pub(super) async fn look_once(&self, probes: &[Probe], guilds: &[u64]) -> Seen {
         look(&self.platform(|_| {}), probes, guilds).await
     }
 
-    /// Looks once with these channels configured for the usual guild.
-    pub(super) async fn look_at_channels(&self, channels: &[u64]) -> Seen {
+    /// Runs one probe with these channels configured for the usual guild.
+    pub(super) async fn probe_channels(&self, channels: &[u64]) -> Seen {
         let platform = self.platform(|options| {
             options.guilds.insert(
                 GUILD,
@@ -117,19 +126,19 @@ impl Rig {
     }
 }
 
-/// What a look has told.
+/// The observations of a probe.
 pub(super) struct Seen {
     pub(super) summary: ProbeSummary,
     pub(super) observations: Vec<Observation>,
 }
 
 impl Seen {
-    /// Returns what a guild of which nothing was known looks like afterwards.
+    /// Returns the record of a guild, previously unknown, after the probe.
     pub(super) fn record(&self, guild: u64) -> SourceRecord {
         self.record_after(guild, &[])
     }
 
-    /// Returns what a guild looks like after earlier looks and this one.
+    /// Returns the record of a guild after earlier probes and this one.
     pub(super) fn record_after(&self, guild: u64, earlier: &[&Self]) -> SourceRecord {
         let key = key(guild);
         let all = earlier.iter().flat_map(|seen| &seen.observations);
@@ -141,7 +150,13 @@ impl Seen {
         self.record(guild).last_error.map(|error| error.code)
     }
 
-    /// Returns whether anything was claimed about streams or permissions.
+    /// Returns whether this method of checking permissions gave a result.
+    pub(super) fn answers(&self, name: &str) -> bool {
+        let mut facts = self.observations.iter().map(|told| &told.fact);
+        facts.any(|fact| matches!(fact, Fact::Permissions { method, .. } if method == name))
+    }
+
+    /// Returns whether anything was observed about streams or permissions.
     pub(super) fn claims(&self) -> bool {
         self.observations.iter().any(|told| {
             matches!(
@@ -163,13 +178,13 @@ struct Collect {
 
 impl ProbeSink for Collect {
     fn observe(&self, observation: Observation) {
-        self.observations.lock().unwrap().push(observation);
+        self.observations.lock().push(observation);
     }
 
     fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
         assert_eq!(platform, PlatformName::Discord);
         assert!(done <= expected);
-        self.progress.lock().unwrap().push((done, expected));
+        self.progress.lock().push((done, expected));
     }
 }
 
@@ -182,7 +197,7 @@ pub(super) async fn look(platform: &DiscordPlatform, probes: &[Probe], guilds: &
     let probes: ProbeSet = probes.iter().copied().collect();
     let sources: Vec<_> = guilds.iter().map(|id| key(*id)).collect();
     let summary = platform.probe(&probes, &sources, &sink).await;
-    let observations = sink.observations.into_inner().unwrap();
+    let observations = sink.observations.into_inner();
     let shown = format!("{summary:?}{observations:?}");
     assert!(!shown.contains("secret-part"), "the token shows: {shown}");
     Seen {
@@ -191,7 +206,6 @@ pub(super) async fn look(platform: &DiscordPlatform, probes: &[Probe], guilds: &
     }
 }
 
-/// Returns one guild's options.
 pub(super) fn guild_options(options: GuildOptions) -> BTreeMap<u64, GuildOptions> {
     BTreeMap::from([(GUILD, options)])
 }

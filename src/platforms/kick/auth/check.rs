@@ -1,8 +1,7 @@
-//! How an identity's authorisation stands: Kick's own word about a token, whose it is, and what follows when it is no longer
+//! Token status of an identity: Kick's introspection of a token, its owner, and what follows when it is no longer
 //! active.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 
 use secrecy::SecretString;
 use serde_json::Value;
@@ -10,35 +9,39 @@ use serde_json::Value;
 use super::super::client::Call;
 use super::super::meter::Meter;
 use super::super::options::{APP, BOT, broadcaster_of};
-use super::super::standing::{Renewal, Standing, of_inactive};
-use super::super::wire::{Envelope, Enveloped, Introspected, User, items};
-use super::{Auth, Checked, is_app_refusal, no_identity, not_ours, read, same, unreadable, unusable_store};
+use super::super::token_status::of_inactive;
+use super::super::wire::{Envelope, Introspected, User, items};
+use super::{Auth, Checked, is_app_refusal, no_identity, not_ours, read, unreadable, unusable_store};
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
+use crate::platforms::kit::token_check::{Refresh, TokenStatus};
 use crate::tokens::{StoredToken, TokenKind};
 
 impl Auth {
-    /// Returns how `identity` was found at most `max_age_ms` ago, else looks.
+    /// Returns the result of a check of `identity` at most `max_age_ms` ago, or checks it.
     pub(in super::super) async fn checked_within(
         &self,
         max_age_ms: i64,
         identity: &Identity,
         meter: &Meter<'_>,
     ) -> Result<Checked, PlatformError> {
-        let recent = self
-            .recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(identity)
-            .cloned();
-        match recent.filter(|checked| self.clock.now().millis_since(checked.at) <= max_age_ms) {
+        match self
+            .last_check(identity)
+            .filter(|checked| checked.at.is_recent(max_age_ms, self.clock.now()))
+        {
             Some(checked) => Ok(checked),
             None => self.check(identity, meter).await,
         }
     }
 
-    /// Looks how the authorisation of `identity` stands, renewing its token where that is what it takes.
+    /// Returns the last check of `identity` by this process.
+    pub(in super::super) fn last_check(&self, identity: &Identity) -> Option<Checked> {
+        let recent = self.recent.lock();
+        recent.get(identity).cloned()
+    }
+
+    /// Checks the token status of `identity`, refreshing its token where necessary.
     pub(in super::super) async fn check(
         &self,
         identity: &Identity,
@@ -47,30 +50,40 @@ impl Auth {
         let access = self.access(identity, meter).await;
         let stored = self.store.load(identity).await.map_err(unusable_store)?;
         let Some(token) = stored else {
-            // There is no token of the application, and none could be had.
+            // The application has no token, and none could be obtained.
             let Err(error) = access else {
                 return Err(no_identity());
             };
             return Err(error);
         };
-        // What a token that is somebody else's may do is not of interest.
-        if let Err(error @ (PlatformError::NotConfigured { .. } | PlatformError::TokenStore { .. })) = access
+        // The scopes of a token that belongs to another user do not matter.
+        if let Err(
+            error @ (PlatformError::NotConfigured { .. }
+            | PlatformError::OtherAccount { .. }
+            | PlatformError::TokenStore { .. }),
+        ) = access
         {
             return Err(error);
         }
-        let (standing, token, known, app_refused) = match self.introspect(&token.access, meter).await {
+        let (status, token, known, app_refused) = match self.introspect(&token.access, meter).await {
             Ok(Some(told)) => {
                 let before = token.scopes.clone();
+                let is_over = told.ends_at().is_some_and(|end| self.kicks_now() >= end);
                 let token = self.learn(identity, token, told).await?;
                 let lost = before.difference(&token.scopes).cloned().collect();
-                (Standing::Valid, token, lost, false)
+                if is_over {
+                    let (token, status, app_refused) = self.of_expired_active(identity, token, meter).await?;
+                    (status, token, lost, app_refused)
+                } else {
+                    (TokenStatus::Valid, token, lost, false)
+                }
             }
             Ok(None) => {
-                let (token, standing, app_refused) = self.of_inactive(identity, token, meter).await?;
-                (standing, token, BTreeSet::new(), app_refused)
+                let (token, status, app_refused) = self.of_inactive(identity, token, meter).await?;
+                (status, token, BTreeSet::new(), app_refused)
             }
             Err(error) => (
-                Standing::Unknown(error.to_string()),
+                TokenStatus::Unknown(error.to_string()),
                 token,
                 BTreeSet::new(),
                 false,
@@ -78,19 +91,52 @@ impl Auth {
         };
         let checked = Checked {
             at: self.clock.now(),
-            standing,
-            expires_at: token.expires_at,
-            scopes: token.scopes,
-            user_id: token.user_id.and_then(|id| id.parse().ok()),
+            status,
+            user_id: token.user_id.as_ref().and_then(|id| id.parse().ok()),
             renewed_at: (token.kind == TokenKind::User && token.refresh.is_some())
                 .then_some(token.obtained_at),
+            token,
             lost_scopes: known,
             app_refused,
         };
         meter.checked(identity, checked.clone());
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.recent.lock();
         recent.insert(identity.clone(), checked.clone());
         Ok(checked)
+    }
+
+    /// Determines the status of a token that introspection calls active although its expiry is in the past. Either may be wrong,
+    /// so the API decides: a token that it accepts is valid, with an unknown expiry; one that it refuses is not active.
+    async fn of_expired_active(
+        &self,
+        identity: &Identity,
+        token: StoredToken,
+        meter: &Meter<'_>,
+    ) -> Result<(StoredToken, TokenStatus, bool), PlatformError> {
+        if identity.as_str() == APP {
+            return self.of_inactive(identity, token, meter).await;
+        }
+        let tried = self.client.exchange(&own_user(&token.access), &meter.calls).await;
+        match tried {
+            Ok(_) | Err(PlatformError::Forbidden { .. }) => {
+                let token = StoredToken {
+                    expires_at: None,
+                    ..token
+                };
+                self.tokens().amend(identity, &token).await?;
+                Ok((token, TokenStatus::Valid, false))
+            }
+            Err(PlatformError::Unauthorized { .. }) => self.of_inactive(identity, token, meter).await,
+            Err(error) => {
+                let reason = format!("Kick calls the token active and expired at once, and {error}");
+                Ok((token, TokenStatus::Unknown(reason), false))
+            }
+        }
+    }
+
+    /// Returns the current time by Kick's clock, as far as that is known.
+    fn kicks_now(&self) -> Timestamp {
+        self.client.skew.correct(self.clock.now())
     }
 
     async fn of_inactive(
@@ -98,23 +144,24 @@ impl Auth {
         identity: &Identity,
         token: StoredToken,
         meter: &Meter<'_>,
-    ) -> Result<(StoredToken, Standing, bool), PlatformError> {
+    ) -> Result<(StoredToken, TokenStatus, bool), PlatformError> {
         if identity.as_str() == APP {
             return match self.new_app_token(Some(&token.access), meter).await {
-                Ok(token) => Ok((token, Standing::Valid, false)),
+                Ok(token) => Ok((token, TokenStatus::Valid, false)),
                 Err(error) => {
                     let refused = is_app_refusal(&error);
-                    Ok((token, Standing::Unknown(error.to_string()), refused))
+                    Ok((token, TokenStatus::Unknown(error.to_string()), refused))
                 }
             };
         }
-        let (current, renewal) = self.renew(identity, &token, meter).await?;
+        let (current, refresh) = self.renew(identity, &token, meter).await?;
         let now = self.clock.now();
-        let standing = of_inactive(&renewal, token.expires_at, token.obtained_at, now);
-        Ok((current, standing, renewal == Renewal::InvalidClient))
+        let status = of_inactive(&refresh, &token, now);
+        Ok((current, status, matches!(refresh, Refresh::AppRefused(_))))
     }
 
-    /// Asks whether `token` is active; `None` when it is not. Kick says so with 200 or with 401.
+    /// Requests whether `token` is active; `None` when it is not. Kick responds with 200 or with 401, both in the envelope of its
+    /// API; without it the response is another server's.
     async fn introspect(
         &self,
         token: &SecretString,
@@ -122,17 +169,17 @@ impl Auth {
     ) -> Result<Option<Introspected>, PlatformError> {
         let call = Call {
             token: Some(token),
-            ..Call::oauth("/oauth/token/introspect", "the examination of a token")
+            ..Call::introspection("the examination of a token")
         };
         match self.client.exchange(&call, &meter.calls).await {
             Ok(answer) => {
-                let told: Enveloped<Introspected> = read(&answer, call.operation)?;
-                let told = told.open();
+                let told: Envelope<Value> = read(&answer, call.operation)?;
+                let told = Introspected::of(told).map_err(|reason| unreadable(call.operation, reason))?;
                 match told.active {
                     Some(active) => Ok(Some(told).filter(|_| active)),
                     None => Err(unreadable(
                         call.operation,
-                        "it does not say whether the token is active".to_owned(),
+                        "the answer does not contain whether the token is active".to_owned(),
                     )),
                 }
             }
@@ -141,69 +188,51 @@ impl Auth {
         }
     }
 
-    /// Takes what introspection told into the store, after checking that the token belongs to this application.
+    /// Stores the result of introspection, after checking that the token belongs to this application.
     async fn learn(
         &self,
         identity: &Identity,
         token: StoredToken,
         told: Introspected,
     ) -> Result<StoredToken, PlatformError> {
+        let end = told.ends_at();
         let told_client = told.client_id.filter(|id| !id.is_empty());
         if let (Some(told), Some(ours)) = (&told_client, &self.client_id)
             && told != ours
         {
             return Err(not_ours(identity, "another application"));
         }
-        if told.token_type.as_deref() == Some("app") && identity.as_str() != APP {
+        let of_app = told
+            .token_type
+            .as_deref()
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("app"));
+        if of_app && identity.as_str() != APP {
             return Err(not_ours(identity, "the application itself"));
         }
         let mut learnt = token.clone();
         learnt.client_id = told_client.or(learnt.client_id);
-        // Silence about scopes does not take any away.
+        // Missing scopes in the response do not remove any.
         learnt.scopes = told.scope.unwrap_or(learnt.scopes);
-        // Unix seconds; anything that is no plausible end is not believed.
-        let end = told.exp.filter(|exp| *exp > 1_000_000_000);
-        learnt.expires_at = end
-            .map(|exp| Timestamp::from_millis(exp.saturating_mul(1000)))
-            .or(learnt.expires_at);
+        learnt.expires_at = end.or(learnt.expires_at);
         let news = (&learnt.client_id, &learnt.scopes, learnt.expires_at)
             != (&token.client_id, &token.scopes, token.expires_at);
         if news {
-            self.amend(identity, &learnt).await?;
+            self.tokens().amend(identity, &learnt).await?;
         }
         Ok(learnt)
     }
 
-    /// Keeps what was learnt of a token, unless there is another one by now.
-    async fn amend(&self, identity: &Identity, learnt: &StoredToken) -> Result<(), PlatformError> {
-        let lease = self.store.lease(identity).await.map_err(unusable_store)?;
-        let mut record = lease.load().await.map_err(unusable_store)?;
-        let current = record.token.as_mut();
-        if let Some(current) = current.filter(|current| same(&current.access, &learnt.access)) {
-            let refresh = current.refresh.take();
-            *current = StoredToken {
-                refresh,
-                ..learnt.clone()
-            };
-            lease.save(&record).await.map_err(unusable_store)?;
-        }
-        Ok(())
-    }
-
-    /// Finds out whose a user token is, which introspection does not tell. A token of somebody else is never used.
+    /// Determines the owner of a user token, which introspection does not return. A token of another user is never used.
     pub(super) async fn prove_owner(
         &self,
         identity: &Identity,
         mut token: StoredToken,
         meter: &Meter<'_>,
     ) -> Result<StoredToken, PlatformError> {
-        let call = Call {
-            token: Some(&token.access),
-            ..Call::get("/public/v1/users", &[], "the token's own user")
-        };
+        let call = own_user(&token.access);
         let answer = match self.client.exchange(&call, &meter.calls).await {
             Ok(answer) => answer,
-            // A dead token, or one without `user:read`: whose it is stays open, and its use will show which.
+            // An invalid token, or one without `user:read`: its owner stays unknown, and its use will show which.
             Err(PlatformError::Unauthorized { .. } | PlatformError::Forbidden { .. }) => return Ok(token),
             Err(error) => return Err(error),
         };
@@ -222,7 +251,15 @@ impl Auth {
         }
         token.user_id = Some(user.user_id.to_string());
         token.login = Some(user.name).filter(|name| !name.is_empty());
-        self.amend(identity, &token).await?;
+        self.tokens().amend(identity, &token).await?;
         Ok(token)
+    }
+}
+
+/// Builds the request for the user that `token` belongs to.
+fn own_user(token: &SecretString) -> Call<'_> {
+    Call {
+        token: Some(token),
+        ..Call::get("/public/v1/users", &[], "the token's own user")
     }
 }

@@ -1,22 +1,24 @@
-//! Tokens: what is VALID, EXPIRED, REVOKED, and what is merely out of order.
+//! Tokens: which are VALID, EXPIRED or REVOKED, and which only have a temporary failure.
 
 use std::collections::BTreeSet;
 
 use secrecy::ExposeSecret;
 
+use super::super::options::BOT;
 use super::{ADA, BOT_ID, Rig, key};
-use crate::core::observation::AuthResult;
+use crate::clock::Clock as _;
+use crate::core::observation::{AuthResult, Identity};
 use crate::core::stream::StreamStatus::{Online, Unknown};
 use crate::core::verdict::Status;
 use crate::platforms::{Platform as _, Probe};
 use crate::sim::faults::{Fault, FaultBody, WireFault};
 use crate::sim::kick::KickTokenSpec;
-use crate::tokens::StoredToken;
+use crate::tokens::{RefreshToken, StoredToken};
 
 const SCOPES: [&str; 3] = ["user:read", "channel:read", "chat:write"];
 
 #[tokio::test]
-async fn the_app_token_is_fetched_once_and_kept() {
+async fn app_token_is_fetched_once_and_stored() {
     let rig = Rig::start().await;
     rig.look_at(ADA).await;
     rig.look_at(ADA).await;
@@ -28,7 +30,7 @@ async fn the_app_token_is_fetched_once_and_kept() {
 }
 
 #[tokio::test]
-async fn an_app_token_that_dies_early_is_replaced_once_and_the_call_repeated() {
+async fn early_revoked_app_token_is_replaced_and_call_repeated() {
     let rig = Rig::start().await;
     rig.kick().go_live(ADA);
     rig.look_at(ADA).await;
@@ -43,7 +45,7 @@ async fn an_app_token_that_dies_early_is_replaced_once_and_the_call_repeated() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_a_persons_business_and_not_tried_again_and_again() {
+async fn wrong_client_secret_is_reported_and_not_retried() {
     let rig = Rig::with(
         |options| options.client_secret = Some("wrong".to_owned().into()),
         std::time::Duration::from_mins(1),
@@ -54,7 +56,7 @@ async fn a_wrong_secret_is_a_persons_business_and_not_tried_again_and_again() {
         summary
             .problems
             .iter()
-            .any(|problem| problem.contains("invalid_client")),
+            .any(|problem| problem.text.contains("invalid_client")),
         "{summary:?}"
     );
     rig.look_at(ADA).await;
@@ -66,7 +68,7 @@ async fn a_wrong_secret_is_a_persons_business_and_not_tried_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_user_token_is_refreshed_before_it_ends_and_the_new_pair_is_kept() {
+async fn user_token_is_refreshed_before_expiry_and_stored() {
     let rig = Rig::start().await;
     let (access, refresh) = rig.log_in(&SCOPES, 6_700).await;
     rig.look_at(ADA).await;
@@ -78,7 +80,7 @@ async fn a_user_token_is_refreshed_before_it_ends_and_the_new_pair_is_kept() {
 }
 
 #[tokio::test]
-async fn an_ended_token_is_renewed_whichever_way_kick_says_inactive() {
+async fn expired_token_is_refreshed_for_either_inactive_response() {
     for by_status in [false, true] {
         let rig = Rig::start().await;
         rig.kick()
@@ -95,7 +97,7 @@ async fn an_ended_token_is_renewed_whichever_way_kick_says_inactive() {
 }
 
 #[tokio::test]
-async fn a_user_who_has_removed_the_application_is_revoked_and_not_asked_again() {
+async fn removed_application_is_revoked_and_not_refreshed_again() {
     for by_status in [false, true] {
         let rig = Rig::start().await;
         rig.kick().knobs(|knobs| {
@@ -128,7 +130,7 @@ async fn a_user_who_has_removed_the_application_is_revoked_and_not_asked_again()
 }
 
 #[tokio::test]
-async fn a_grant_that_lay_idle_for_a_month_has_expired_and_was_not_revoked() {
+async fn authorization_idle_for_a_month_is_expired_not_revoked() {
     let rig = Rig::start().await;
     let (access, _) = rig.log_in(&SCOPES, 0).await;
     rig.later(31 * 86_400);
@@ -137,16 +139,19 @@ async fn a_grant_that_lay_idle_for_a_month_has_expired_and_was_not_revoked() {
     let summary = rig.look(&[Probe::Auth], &[ADA]).await;
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Expired));
     assert!(
-        summary.problems.iter().any(|problem| problem.contains("31 days")),
+        summary
+            .problems
+            .iter()
+            .any(|problem| problem.text.contains("31 days")),
         "{summary:?}"
     );
 }
 
 #[tokio::test]
-async fn an_aging_grant_is_warned_about_from_day_twenty_five() {
+async fn aging_authorization_causes_warning_from_day_25() {
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
-    // The renewals fail, as they do while the OAuth host is down.
+    // The refreshes fail, as they do while the OAuth host is down.
     rig.later(26 * 86_400);
     rig.kick()
         .host()
@@ -154,14 +159,17 @@ async fn an_aging_grant_is_warned_about_from_day_twenty_five() {
         .add(Fault::status(404).on("/oauth/token").with_body(FaultBody::Html));
     let summary = rig.look(&[Probe::Auth], &[ADA]).await;
     assert!(
-        summary.problems.iter().any(|problem| problem.contains("26 days")),
+        summary
+            .problems
+            .iter()
+            .any(|problem| problem.text.contains("26 days")),
         "{summary:?}"
     );
     assert_ne!(rig.record(ADA).auth_status, Some(AuthResult::Revoked));
 }
 
 #[tokio::test]
-async fn an_oauth_host_out_of_order_says_nothing_about_a_token() {
+async fn failing_oauth_host_does_not_change_token_status() {
     for fault in [
         Fault::status(404),
         Fault::status(404).with_body(FaultBody::Html),
@@ -186,11 +194,155 @@ async fn an_oauth_host_out_of_order_says_nothing_about_a_token() {
 }
 
 #[tokio::test]
-async fn scopes_are_permissions_and_their_loss_is_told() {
+async fn revoked_bot_token_is_found_at_the_next_connection_poll() {
+    const POLL: [Probe; 3] = [Probe::Connection, Probe::Stream, Probe::Viewers];
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
     rig.look_at(ADA).await;
-    let permissions = |rig: &Rig| -> BTreeSet<String> { rig.record(ADA).permissions.into_iter().collect() };
+    assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
+    let before = rig.calls("/oauth/token/introspect");
+    rig.later(60);
+    rig.look(&POLL, &[ADA, BOT_ID]).await;
+    assert_eq!(
+        rig.calls("/oauth/token/introspect"),
+        before + 1,
+        "one request a poll, however many sources"
+    );
+    rig.kick().disconnect(Some(BOT_ID));
+    rig.later(60);
+    rig.look(&POLL, &[ADA]).await;
+    let record = rig.record(ADA);
+    assert_eq!(
+        (record.auth_status, record.status),
+        (Some(AuthResult::Revoked), Status::Error),
+        "{}",
+        rig.facts(ADA)
+    );
+}
+
+#[tokio::test]
+async fn oauth_outage_leaves_connection_polls_as_they_are() {
+    let rig = Rig::start().await;
+    rig.log_in(&SCOPES, 0).await;
+    rig.look_at(ADA).await;
+    rig.kick().host().faults().add(Fault::status(404).on("/oauth"));
+    rig.later(60);
+    rig.look(&[Probe::Connection], &[ADA]).await;
+    let sent = rig.calls("/oauth/token/introspect");
+    rig.later(60);
+    rig.look(&[Probe::Connection], &[ADA]).await;
+    assert_eq!(
+        rig.calls("/oauth/token/introspect"),
+        sent,
+        "not asked at every poll"
+    );
+    let record = rig.record(ADA);
+    assert_eq!(
+        (record.auth_status, record.status, record.last_error),
+        (Some(AuthResult::Valid), Status::Connected, None)
+    );
+}
+
+#[tokio::test]
+async fn polls_near_the_rate_limit_check_no_account() {
+    let rig = Rig::with(
+        |options| options.requests_per_minute = 6,
+        std::time::Duration::from_mins(1),
+    )
+    .await;
+    rig.log_in(&SCOPES, 0).await;
+    // The app token, the list and the channels: half of the limit, the rest of which is for the next polls.
+    rig.look(&[Probe::Connection], &[ADA]).await;
+    assert_eq!(rig.calls("/oauth/token/introspect"), 0);
+    assert_eq!(rig.record(ADA).status, Status::Connected);
+}
+
+/// Refusals that are not in Kick's own format.
+fn foreign_refusals() -> Vec<Fault> {
+    let json = |body| Fault::status(401).with_body(FaultBody::Json(body));
+    vec![
+        Fault::status(401).with_body(FaultBody::Empty),
+        Fault::status(400).with_body(FaultBody::Empty),
+        Fault::status(401).with_body(FaultBody::Text("Unauthorized".to_owned())),
+        json(serde_json::json!({"message": "Unauthorized"})),
+        json(serde_json::json!({"error": "unauthorized"})),
+        json(serde_json::json!({"statusCode": 401, "error": "Unauthorized", "message": "no session"})),
+    ]
+}
+
+#[tokio::test]
+async fn foreign_refusal_of_the_oauth_host_is_no_evidence() {
+    for fault in foreign_refusals() {
+        for expired in [false, true] {
+            let rig = Rig::start().await;
+            let (access, _) = rig.log_in(&SCOPES, 0).await;
+            rig.look_at(ADA).await;
+            assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
+            if expired {
+                rig.later(7_300);
+                rig.kick().expire_token(&access);
+            }
+            rig.kick().host().faults().add(fault.clone().on("/oauth"));
+            rig.look(&[Probe::Auth], &[ADA]).await;
+            assert_eq!(
+                rig.record(ADA).auth_status,
+                Some(AuthResult::Valid),
+                "{expired} {fault:?}"
+            );
+            rig.kick().host().faults().clear();
+            rig.later(60);
+            rig.look(&[Probe::Auth], &[ADA]).await;
+            assert_eq!(
+                rig.record(ADA).auth_status,
+                Some(AuthResult::Valid),
+                "{expired} {fault:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_foreign_401_of_the_api_is_asked_again() {
+    for fault in foreign_refusals()
+        .into_iter()
+        .filter(|fault| fault.status == Some(401))
+    {
+        let rig = Rig::start().await;
+        rig.log_in(&SCOPES, 0).await;
+        rig.kick()
+            .host()
+            .faults()
+            .add(fault.clone().on("/public").times(1));
+        rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        let record = rig.record(ADA);
+        assert_eq!(
+            (record.status, record.last_error),
+            (Status::Connected, None),
+            "{fault:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nonsense_token_is_rejected() {
+    for refresh in [None, Some("nonsense")] {
+        let rig = Rig::start().await;
+        let mut token = StoredToken::unproven("nonsense", rig.sim.clock.now());
+        token.refresh = refresh.map(RefreshToken::fresh);
+        rig.keep(BOT, token).await;
+        rig.look(&[Probe::Auth], &[ADA]).await;
+        let known = rig.knowledge(ADA);
+        let bot = &known.evidence.auth[&Identity::named(BOT)].value;
+        assert_eq!((bot.result, bot.rejected), (AuthResult::Expired, true), "{bot:?}");
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_permissions_and_their_loss_is_reported() {
+    let rig = Rig::start().await;
+    rig.log_in(&SCOPES, 0).await;
+    rig.look_at(ADA).await;
+    let permissions = |rig: &Rig| -> BTreeSet<String> { rig.record(ADA).held().iter().cloned().collect() };
     assert!(permissions(&rig).contains("scope:chat:write"));
     assert!(!permissions(&rig).contains("scope:moderation:ban"));
     rig.kick().shrink_scope(BOT_ID, "chat:write");
@@ -201,7 +353,7 @@ async fn scopes_are_permissions_and_their_loss_is_told() {
         summary
             .problems
             .iter()
-            .any(|problem| problem.contains("chat:write")),
+            .any(|problem| problem.text.contains("chat:write")),
         "{summary:?}"
     );
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
@@ -217,25 +369,17 @@ async fn the_bot_owns_its_own_channel_and_badges_age_out() {
     rig.look(&[Probe::Permissions], &[ADA, BOT_ID]).await;
     assert!(
         rig.record(BOT_ID)
-            .permissions
+            .held()
             .contains(&"badge:broadcaster".to_owned())
     );
-    assert!(
-        rig.record(ADA)
-            .permissions
-            .contains(&"badge:moderator".to_owned())
-    );
+    assert!(rig.record(ADA).held().contains(&"badge:moderator".to_owned()));
     rig.later(8 * 86_400);
     rig.look(&[Probe::Permissions], &[ADA]).await;
-    assert!(
-        !rig.record(ADA)
-            .permissions
-            .contains(&"badge:moderator".to_owned())
-    );
+    assert!(!rig.record(ADA).held().contains(&"badge:moderator".to_owned()));
 }
 
 #[tokio::test]
-async fn a_token_of_somebody_else_is_never_used() {
+async fn token_of_another_user_or_application_is_never_used() {
     let rig = Rig::with(
         |options| options.bot_user_id = Some(ADA),
         std::time::Duration::from_mins(1),
@@ -248,7 +392,7 @@ async fn a_token_of_somebody_else_is_never_used() {
         summary
             .problems
             .iter()
-            .any(|problem| problem.contains("user 880100")),
+            .any(|problem| problem.text.contains("user 880100")),
         "{summary:?}"
     );
 
@@ -268,13 +412,13 @@ async fn a_token_of_somebody_else_is_never_used() {
         summary
             .problems
             .iter()
-            .any(|problem| problem.contains("another application")),
+            .any(|problem| problem.text.contains("another application")),
         "{summary:?}"
     );
 }
 
 #[tokio::test]
-async fn a_refusal_that_is_not_about_the_token_is_told_as_such() {
+async fn kick_401_for_a_valid_token_is_no_claim_about_the_account() {
     let rig = Rig::with(
         |options| {
             options.client_secret = None;
@@ -292,12 +436,17 @@ async fn a_refusal_that_is_not_about_the_token_is_told_as_such() {
     rig.look(&[Probe::Stream], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.auth_status, Some(AuthResult::Valid));
-    assert_eq!(record.last_error.unwrap().code, "kick.forbidden");
+    let error = record.last_error.unwrap();
+    assert_eq!(
+        (record.status, error.code.as_str()),
+        (Status::Disconnected, "kick.unreadable")
+    );
+    assert!(error.message.contains("calls valid"), "{}", error.message);
     assert_eq!(rig.calls("/oauth/token/introspect"), 1);
 }
 
 #[tokio::test]
-async fn without_any_identity_nothing_is_sent_and_the_reason_told() {
+async fn missing_identity_sends_nothing_and_is_reported() {
     let rig = Rig::with(
         |options| options.client_id = None,
         std::time::Duration::from_mins(1),
@@ -305,13 +454,13 @@ async fn without_any_identity_nothing_is_sent_and_the_reason_told() {
     .await;
     let summary = rig.look_at(ADA).await;
     assert_eq!(summary.calls, 0);
-    assert!(summary.problems[0].contains("kick.client_id"), "{summary:?}");
+    assert!(summary.problems[0].text.contains("kick.client_id"), "{summary:?}");
     assert_eq!(rig.record(ADA).status, Status::Error);
     assert_eq!(rig.kick().host().journal().total(), 0);
 }
 
 #[tokio::test]
-async fn no_token_or_secret_is_ever_observed_or_told() {
+async fn no_token_or_secret_appears_in_observations_or_output() {
     let rig = Rig::start().await;
     let (access, refresh) = rig.log_in(&SCOPES, 0).await;
     let before = format!("{:?}", rig.look_at(ADA).await);
@@ -341,4 +490,143 @@ async fn two_processes_that_find_the_tokens_ended_renew_each_once() {
     );
     assert_ne!(rig.stored("kick/bot").await.access.expose_secret(), access);
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
+}
+
+fn introspection(rig: &Rig, exp: i64) -> Fault {
+    let exp = rig.sim.clock.now().plus_secs(exp).as_millis() / 1000;
+    let data = serde_json::json!({"active": true, "client_id": "app", "token_type": "user",
+        "scope": "user:read channel:read chat:write", "exp": exp});
+    let body = serde_json::json!({"data": data, "message": "OK"});
+    Fault::body(FaultBody::Json(body)).on("/oauth/token/introspect")
+}
+
+#[tokio::test]
+async fn active_token_past_its_expiry_that_the_api_refuses_is_not_valid() {
+    for (refreshes, expected) in [(true, AuthResult::Revoked), (false, AuthResult::Expired)] {
+        let rig = Rig::start().await;
+        rig.log_in(&SCOPES, 0).await;
+        if !refreshes {
+            let token = rig.stored(BOT).await;
+            rig.keep(
+                BOT,
+                StoredToken {
+                    refresh: None,
+                    ..token
+                },
+            )
+            .await;
+        }
+        rig.look(&[Probe::Auth], &[ADA]).await;
+        assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
+        // The API refuses the token, and its refresh gets `invalid_grant`.
+        rig.kick().disconnect(Some(BOT_ID));
+        rig.kick().host().faults().add(introspection(&rig, -600));
+        rig.later(60);
+        rig.look(&[Probe::Auth], &[ADA]).await;
+        assert_eq!(rig.record(ADA).auth_status, Some(expected), "{}", rig.facts(ADA));
+    }
+}
+
+#[tokio::test]
+async fn active_token_past_its_expiry_that_the_api_accepts_is_valid() {
+    let rig = Rig::start().await;
+    rig.log_in(&SCOPES, 0).await;
+    rig.kick().host().faults().add(introspection(&rig, -600));
+    rig.look(&[Probe::Auth], &[ADA]).await;
+    assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
+    assert_eq!(rig.stored(BOT).await.expires_at, None);
+}
+
+#[tokio::test]
+async fn active_token_past_its_expiry_without_the_apis_answer_is_unknown() {
+    let rig = Rig::start().await;
+    rig.log_in(&SCOPES, 0).await;
+    // The owner of the token is known, so that no other request needs this endpoint.
+    rig.look(&[Probe::Auth], &[ADA]).await;
+    rig.forget();
+    rig.kick().host().faults().add(introspection(&rig, -600));
+    rig.kick()
+        .host()
+        .faults()
+        .add(Fault::status(401).on("/public/v1/users"));
+    rig.look(&[Probe::Auth], &[BOT_ID]).await;
+    let check = rig
+        .knowledge(BOT_ID)
+        .evidence
+        .auth
+        .get(&Identity::named(BOT))
+        .cloned();
+    assert_eq!(check, None);
+}
+
+#[tokio::test]
+async fn introspection_without_kicks_envelope_revokes_nothing() {
+    for (status, body) in [
+        (401, serde_json::json!({"error": "invalid_token"})),
+        (401, serde_json::json!({"error": "invalid_grant"})),
+        (401, serde_json::json!({"error": "Unauthorized"})),
+        (401, serde_json::json!({"active": false})),
+        (200, serde_json::json!({"active": false})),
+        (
+            200,
+            serde_json::json!({"data": {"active": false}, "message": "Unauthorized"}),
+        ),
+    ] {
+        let rig = Rig::start().await;
+        rig.log_in(&SCOPES, 0).await;
+        let token = rig.stored(BOT).await;
+        rig.keep(
+            BOT,
+            StoredToken {
+                refresh: None,
+                ..token
+            },
+        )
+        .await;
+        rig.look(&[Probe::Auth], &[ADA]).await;
+        assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
+        let fault = Fault::status(status).with_body(FaultBody::Json(body.clone()));
+        rig.kick()
+            .host()
+            .faults()
+            .add(fault.on("/oauth/token/introspect"));
+        rig.later(60);
+        rig.look(&[Probe::Auth], &[ADA]).await;
+        let record = rig.record(ADA);
+        assert_eq!(record.auth_status, Some(AuthResult::Valid), "{status} {body}");
+        assert_ne!(record.status, Status::Error, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn foreign_oauth_error_of_the_token_endpoint_refuses_no_application() {
+    for (status, name) in [
+        (401, "invalid_token"),
+        (401, "access_denied"),
+        (401, "unauthorized_client"),
+        (400, "unauthorized_client"),
+        (403, "invalid_client"),
+    ] {
+        let rig = Rig::start().await;
+        let body = serde_json::json!({"error": name});
+        let fault = Fault::status(status).with_body(FaultBody::Json(body));
+        rig.kick().host().faults().add(fault.on("/oauth/token"));
+        let summary = rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        let record = rig.record(ADA);
+        assert_ne!(record.status, Status::Error, "{status} {name}: {summary:?}");
+        assert_eq!(record.auth_status, None, "{status} {name}");
+        assert_eq!(
+            record.last_error.unwrap().code,
+            "kick.unreadable",
+            "{status} {name}"
+        );
+        let shown = format!("{summary:?}");
+        assert!(!shown.contains("invalid_client"), "{shown}");
+        // It was asked again, and the next poll asks again too.
+        let asked = rig.calls("/oauth/token");
+        assert!(asked > 1, "{status} {name}");
+        rig.kick().host().faults().clear();
+        rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+        assert_eq!(rig.record(ADA).status, Status::Connected, "{status} {name}");
+    }
 }

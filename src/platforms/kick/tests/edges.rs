@@ -1,4 +1,4 @@
-//! Limits, edges and outages: a failed look changes what it proves and nothing else.
+//! Limits, edges and outages: a failed probe changes what it proves and nothing else.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn live_rig() -> Rig {
 }
 
 #[tokio::test]
-async fn no_failure_ends_a_stream_or_a_grant() {
+async fn api_failures_never_end_a_stream_or_revoke_a_token() {
     let waf = serde_json::json!({"error": "Request blocked by security policy.", "reference": "9e4db7e3"});
     for (fault, status) in [
         (
@@ -56,10 +56,18 @@ async fn no_failure_ends_a_stream_or_a_grant() {
         (Fault::wire(WireFault::Reset), Status::Disconnected),
         (
             Fault::status(429).header("Retry-After", "3600"),
-            Status::Disconnected,
+            // A server that limits the rate is reachable: existing evidence gets older, and nothing else changes.
+            Status::Connected,
         ),
-        (Fault::status(429), Status::Disconnected),
-        (Fault::status(403), Status::Error),
+        (Fault::status(429), Status::Connected),
+        // Without Kick's own message a refusal may come from any intermediary.
+        (Fault::status(403), Status::Disconnected),
+        (
+            Fault::status(403).with_body(FaultBody::Json(
+                serde_json::json!({"data": null, "message": "Forbidden"}),
+            )),
+            Status::Error,
+        ),
     ] {
         let rig = live_rig().await;
         rig.kick().host().faults().add(fault.clone().on(LIST));
@@ -69,6 +77,28 @@ async fn no_failure_ends_a_stream_or_a_grant() {
         assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
         assert_eq!(record.status, status, "{fault:?} {:?}", record.last_error);
         assert!(record.last_error.is_some());
+    }
+}
+
+#[tokio::test]
+async fn foreign_refusal_of_kick_is_no_refusal() {
+    let foreign = serde_json::json!({"statusCode": 400, "error": "Bad Request", "message": "no"});
+    for status in [400, 401, 403, 404] {
+        for body in [
+            FaultBody::Empty,
+            FaultBody::Html,
+            FaultBody::Text("no".to_owned()),
+            FaultBody::Json(foreign.clone()),
+        ] {
+            let rig = live_rig().await;
+            let fault = Fault::status(status).with_body(body);
+            rig.kick().host().faults().add(fault.clone().on("/public"));
+            rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+            let record = rig.record(ADA);
+            assert_eq!(record.stream_status, Online, "{fault:?}");
+            assert_eq!(record.auth_status, Some(AuthResult::Valid), "{fault:?}");
+            assert_eq!(record.status, Status::Disconnected, "{fault:?}");
+        }
     }
 }
 
@@ -91,7 +121,7 @@ async fn one_failed_call_is_repeated() {
 }
 
 #[tokio::test]
-async fn after_a_refusal_without_a_wait_nothing_more_is_sent_for_a_while() {
+async fn rate_limit_without_wait_pauses_all_requests() {
     let rig = live_rig().await;
     rig.kick().host().faults().add(Fault::status(429));
     let summary = rig.look_at(ADA).await;
@@ -99,7 +129,7 @@ async fn after_a_refusal_without_a_wait_nothing_more_is_sent_for_a_while() {
     let sent = rig.kick().host().journal().total();
     rig.look_at(ADA).await;
     assert_eq!(rig.kick().host().journal().total(), sent);
-    assert_eq!(rig.platform.budgets()[0].left, 0);
+    assert_eq!(rig.platform.rate_limits()[0].left, 0);
     let resolved = rig.platform.resolve(&["somebody".to_owned()]).await;
     assert!(matches!(resolved, Err(PlatformError::RateLimited { .. })));
 }
@@ -124,7 +154,7 @@ async fn the_platforms_own_limit_a_minute_is_survived() {
 }
 
 #[tokio::test]
-async fn a_failed_look_up_of_channels_leaves_the_list_its_word() {
+async fn failed_channel_request_keeps_stream_list_result() {
     let rig = live_rig().await;
     rig.later(700);
     rig.kick()
@@ -138,10 +168,10 @@ async fn a_failed_look_up_of_channels_leaves_the_list_its_word() {
 }
 
 #[tokio::test]
-async fn a_list_that_fails_while_channels_answers_does_not_make_the_connection_flap() {
+async fn failing_stream_list_does_not_make_connection_flap() {
     let rig = live_rig().await;
     let fault = rig.kick().host().faults().add(Fault::status(500).on(LIST));
-    // Every ten minutes the channels are looked up too.
+    // Every ten minutes the channels are requested too.
     for minute in 0..25 {
         rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
         assert_eq!(rig.record(ADA).status, Status::Disconnected, "minute {minute}");
@@ -154,7 +184,7 @@ async fn a_list_that_fails_while_channels_answers_does_not_make_the_connection_f
 }
 
 #[tokio::test]
-async fn a_list_that_answers_again_ends_a_failure_of_a_channel_that_is_not_live() {
+async fn recovered_stream_list_ends_failure_of_offline_channel() {
     let rig = Rig::start().await;
     rig.look_at(ADA).await;
     rig.later(60);
@@ -164,7 +194,7 @@ async fn a_list_that_answers_again_ends_a_failure_of_a_channel_that_is_not_live(
     assert_eq!(rig.record(ADA).status, Status::Disconnected);
     faults.remove(list);
     rig.later(60);
-    // A process that knows of no channel yet, and cannot look any up.
+    // A process that has no channel yet, and cannot request any.
     faults.add(Fault::status(500).on("/public/v1/channels"));
     let probes = [Probe::Stream].into();
     let another = rig.another_process();
@@ -173,9 +203,9 @@ async fn a_list_that_answers_again_ends_a_failure_of_a_channel_that_is_not_live(
 }
 
 #[tokio::test]
-async fn a_limit_of_the_host_of_tokens_is_no_news_of_the_api() {
+async fn oauth_rate_limit_is_not_an_api_failure() {
     let rig = live_rig().await;
-    // The application has to ask for a token anew, and may not.
+    // The application must obtain a new token, which is refused.
     let lease = rig.store.lease(&Identity::named(APP)).await.unwrap();
     lease.save(&TokenRecord::default()).await.unwrap();
     drop(lease);
@@ -188,12 +218,13 @@ async fn a_limit_of_the_host_of_tokens_is_no_news_of_the_api() {
 }
 
 #[tokio::test]
-async fn what_was_not_asked_because_kick_wants_quiet_is_not_told_again() {
+async fn requests_skipped_by_rate_limit_change_nothing() {
     let rig = live_rig().await;
     rig.kick().host().faults().add(Fault::status(429));
     rig.look(&[Probe::Stream], &[ADA]).await;
     let refused = rig.record(ADA);
-    assert_eq!(refused.status, Status::Disconnected);
+    assert_eq!(refused.status, Status::Connected);
+    assert_eq!(refused.last_error.as_ref().unwrap().code, "kick.rate_limited");
     rig.later(60);
     let summary = rig.look(&[Probe::Stream], &[ADA]).await;
     assert_eq!((summary.calls, summary.problems.len()), (0, 1), "{summary:?}");
@@ -201,7 +232,7 @@ async fn what_was_not_asked_because_kick_wants_quiet_is_not_told_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_knows_only_the_older_list_is_asked_for_that() {
+async fn older_stream_list_is_used_when_the_newer_is_missing() {
     let rig = Rig::start().await;
     rig.kick().go_live(ADA);
     let unknown = FaultBody::Json(serde_json::json!({"message": "Not Found"}));
@@ -239,4 +270,50 @@ async fn an_unreadable_item_makes_no_absence() {
         rig.look(&[Probe::Stream], &[ADA]).await;
     }
     assert_eq!(rig.record(ADA).stream_status, Online);
+}
+
+/// Makes the list of live streams return this body.
+fn list_answers(rig: &Rig, body: &str) {
+    let faults = rig.kick().host().faults();
+    faults.clear();
+    faults.add(Fault::body(FaultBody::Text(body.to_owned())).on(LIST));
+}
+
+#[tokio::test]
+async fn half_an_emoji_in_a_title_disconnects_nothing() {
+    let rig = live_rig().await;
+    let row = format!(
+        r#"{{"id":"s","title":"cut \ud83d","started_at":"2026-06-01T11:00:00Z","viewer_count":"42",
+        "broadcaster_user":{{"id":"{ADA}","username":null}},"category":null,"channel":null}}"#
+    );
+    list_answers(&rig, &format!(r#"{{"data":[{row}],"message":"OK"}}"#));
+    rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+    let record = rig.record(ADA);
+    assert_eq!(record.status, Status::Connected);
+    assert_eq!(record.metadata["title"], "cut \u{fffd}");
+    assert_eq!(record.viewer_count, Some(42));
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_not_an_absence() {
+    for rows in [
+        r#"[{"id":null}]"#.to_owned(),
+        "[[]]".to_owned(),
+        "[null]".to_owned(),
+        r#"[{"id":"x","started_at":"2026-06-01T11:00:00Z","broadcaster_user":{"id":12}}]"#.to_owned(),
+        format!(r#"[{{"broadcaster_user":[{ADA}],"id":"x"}}]"#),
+    ] {
+        let rig = live_rig().await;
+        list_answers(&rig, &format!(r#"{{"data":{rows},"message":"OK"}}"#));
+        for _ in 0..4 {
+            rig.look(&[Probe::Stream], &[ADA]).await;
+            rig.later(60);
+        }
+        let record = rig.record(ADA);
+        assert_eq!(
+            (record.status, record.stream_status),
+            (Status::Connected, Online),
+            "{rows}"
+        );
+    }
 }

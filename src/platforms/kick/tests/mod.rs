@@ -6,8 +6,10 @@ mod streams;
 mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::options::{APP, BOT};
 use super::{KickOptions, KickPlatform};
@@ -25,16 +27,16 @@ use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, To
 
 /// The bot's user id.
 pub(super) const BOT_ID: u64 = 880_100;
-/// A channel of somebody else.
+/// A channel of another user.
 pub(super) const ADA: u64 = 880_200;
 
-/// Keeps everything that is observed.
+/// Stores all observations.
 #[derive(Default)]
 pub(super) struct Notebook(Mutex<Vec<Observation>>);
 
 impl ProbeSink for Notebook {
     fn observe(&self, observation: Observation) {
-        self.0.lock().unwrap().push(observation);
+        self.0.lock().push(observation);
     }
 
     fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
@@ -43,7 +45,7 @@ impl ProbeSink for Notebook {
     }
 }
 
-/// A Kick with one application, a bot and a channel, and an adapter that looks at it.
+/// A Kick with one application, a bot and a channel, and an adapter for it.
 pub(super) struct Rig {
     pub(super) sim: Sim,
     pub(super) platform: KickPlatform,
@@ -82,7 +84,7 @@ fn platform(
 }
 
 impl Rig {
-    /// An adapter as another process has it, with the same token store.
+    /// An adapter as in another process, with the same token store.
     pub(super) fn another_process(&self) -> KickPlatform {
         platform(&self.sim, &self.store, |_| {}, Duration::from_mins(1))
     }
@@ -122,14 +124,19 @@ impl Rig {
         self.platform.probe(&probes, &keys, &self.notebook).await
     }
 
-    /// Looks at everything of one channel.
+    /// Returns all observations.
+    pub(super) fn told(&self) -> Vec<Observation> {
+        self.notebook.0.lock().clone()
+    }
+
+    /// Runs all probes of one channel.
     pub(super) async fn look_at(&self, id: u64) -> ProbeSummary {
         self.look(&Probe::ALL, &[id]).await
     }
 
-    /// What all observations so far amount to.
+    /// The record that follows from all observations so far.
     pub(super) fn record(&self, id: u64) -> SourceRecord {
-        let all = self.notebook.0.lock().unwrap();
+        let all = self.notebook.0.lock();
         let of: Vec<_> = all
             .iter()
             .filter(|seen| seen.source == key(id))
@@ -138,15 +145,21 @@ impl Rig {
         SourceDocument::from_knowledge(key(id), Knowledge::of(&of)).record()
     }
 
+    /// The evidence about a channel.
+    pub(super) fn knowledge(&self, id: u64) -> Knowledge {
+        let all = self.notebook.0.lock();
+        Knowledge::of(all.iter().filter(|seen| seen.source == key(id)))
+    }
+
     pub(super) fn facts(&self, id: u64) -> String {
-        let all = self.notebook.0.lock().unwrap();
+        let all = self.notebook.0.lock();
         let of: Vec<_> = all.iter().filter(|seen| seen.source == key(id)).collect();
         format!("{of:#?}")
     }
 
-    /// How many sources were seen live.
+    /// How many sources were observed live.
     pub(super) fn seen_live(&self) -> usize {
-        let all = self.notebook.0.lock().unwrap();
+        let all = self.notebook.0.lock();
         let live = all
             .iter()
             .filter(|seen| matches!(seen.fact, Fact::StreamSeen { .. }));
@@ -154,7 +167,7 @@ impl Rig {
     }
 
     pub(super) fn forget(&self) {
-        self.notebook.0.lock().unwrap().clear();
+        self.notebook.0.lock().clear();
     }
 
     /// The bot logs in with `scopes`, `seconds` ago.
@@ -207,7 +220,11 @@ pub(super) fn key(id: u64) -> SourceKey {
     SourceKey::new(PlatformName::Kick, &id.to_string()).unwrap()
 }
 
-/// Returns a channel's metadata as texts.
+/// Returns the id of a stream that started then, however that is written.
+pub(super) fn instant(started_at: &str) -> String {
+    started_at.parse::<Timestamp>().unwrap().to_string()
+}
+
 pub(super) fn metadata(record: &SourceRecord) -> BTreeMap<String, String> {
     let texts = record.metadata.iter();
     texts

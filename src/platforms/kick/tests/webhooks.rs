@@ -1,4 +1,4 @@
-//! Webhooks, from the simulated Kick's signature to observations, and subscriptions held against its list.
+//! Webhooks, from the simulated Kick's signature to observations, and subscriptions compared with its list.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ADA, BOT_ID, Notebook, Rig, key};
+use super::{ADA, BOT_ID, Notebook, Rig, instant, key};
+use crate::clock::Clock as _;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation};
 use crate::core::stream::StreamStatus::{Offline, Online};
@@ -32,11 +33,17 @@ impl Hooked {
     }
 
     async fn with_room_for(places: usize) -> Self {
+        Self::with(places, 0).await
+    }
+
+    /// `skew`: how far Kick's clock is ahead of ours, in milliseconds.
+    async fn with(places: usize, skew: i64) -> Self {
         let rig = Rig::with(
             |options| options.bot_user_id = Some(BOT_ID),
             std::time::Duration::from_mins(1),
         )
         .await;
+        rig.sim.clock.set_skew(skew);
         let (sender, out) = mpsc::channel(places);
         let listener = rig.platform.webhook_listener(sender, "test");
         listener.track(&[key(ADA)]);
@@ -78,7 +85,7 @@ impl Hooked {
         panic!("only {:?}", self.rig.kick().deliveries());
     }
 
-    /// Moves what the listener handed on to the notebook.
+    /// Moves the listener's observations to the collecting sink.
     fn collect(&mut self) -> usize {
         let mut count = 0;
         while let Ok(observation) = self.out.try_recv() {
@@ -94,7 +101,7 @@ impl Hooked {
 }
 
 #[tokio::test]
-async fn a_stream_told_by_webhook_is_online_at_once_and_its_end_is_final() {
+async fn webhook_stream_is_online_at_once_and_its_end_final() {
     let mut hooked = Hooked::start().await;
     hooked.rig.kick().knobs(|knobs| {
         knobs.list_lag_up_ms = 10_000;
@@ -105,12 +112,12 @@ async fn a_stream_told_by_webhook_is_online_at_once_and_its_end_is_final() {
     hooked.collect();
     let record = hooked.rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
-    assert_eq!(record.metadata["session"]["streamId"], started_at.as_str());
-    // The list calls it by the same name.
+    assert_eq!(record.metadata["session"]["streamId"], instant(&started_at));
+    // The list uses the same id.
     hooked.rig.later(30);
     hooked.rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
     let record = hooked.rig.record(ADA);
-    assert_eq!(record.metadata["session"]["streamId"], started_at.as_str());
+    assert_eq!(record.metadata["session"]["streamId"], instant(&started_at));
     assert_eq!(record.viewer_count, Some(12));
     hooked.rig.later(30);
     hooked.rig.kick().end_stream(ADA);
@@ -125,7 +132,7 @@ async fn a_stream_told_by_webhook_is_online_at_once_and_its_end_is_final() {
 }
 
 #[tokio::test]
-async fn titles_chat_and_badges_arrive_and_the_bots_own_lines_are_not_counted() {
+async fn titles_chat_and_badges_arrive_and_own_chat_is_not_counted() {
     let mut hooked = Hooked::start().await;
     let before = Counters {
         messages_in: 40,
@@ -157,8 +164,8 @@ async fn titles_chat_and_badges_arrive_and_the_bots_own_lines_are_not_counted() 
         (&json!("Parsers"), &json!("Science"))
     );
     assert_eq!(record.metrics.messages_in, 42);
-    assert_eq!(record.permissions, ["badge:moderator"]);
-    // The adapter knows of the badge too, and lets it age.
+    assert_eq!(record.held(), ["badge:moderator"]);
+    // The adapter stores the badge too, and lets it expire.
     hooked.rig.log_in(&["user:read"], 0).await;
     hooked.rig.later(8 * 86_400);
     hooked.rig.look(&[Probe::Permissions], &[ADA]).await;
@@ -166,13 +173,13 @@ async fn titles_chat_and_badges_arrive_and_the_bots_own_lines_are_not_counted() 
         !hooked
             .rig
             .record(ADA)
-            .permissions
+            .held()
             .contains(&"badge:moderator".to_owned())
     );
 }
 
 #[tokio::test]
-async fn forged_and_played_back_deliveries_are_refused_counted_and_nothing_comes_of_them() {
+async fn forged_and_replayed_deliveries_are_rejected_and_counted() {
     let mut hooked = Hooked::start().await;
     hooked.rig.kick().chat(ADA, &KickChatSpec::default());
     hooked.delivered(1).await;
@@ -226,13 +233,24 @@ async fn forged_and_played_back_deliveries_are_refused_counted_and_nothing_comes
 }
 
 #[tokio::test]
+async fn webhooks_arrive_although_our_clock_is_wrong() {
+    for skew in [-900_000, 900_000] {
+        let mut hooked = Hooked::with(1_000, skew).await;
+        hooked.rig.kick().go_live(ADA).unwrap();
+        assert_eq!(hooked.delivered(1).await, [Some(200)], "{skew}");
+        assert!(hooked.collect() > 0);
+        assert_eq!(hooked.listener.counts().stale, 0, "{skew}");
+    }
+}
+
+#[tokio::test]
 async fn what_arrives_twice_counts_once() {
     let mut hooked = Hooked::start().await;
     hooked.knobs(|knobs| knobs.repeats = 2);
     hooked.rig.kick().chat(ADA, &KickChatSpec::default());
     assert_eq!(hooked.delivered(3).await, [Some(200); 3]);
     hooked.knobs(|knobs| knobs.repeats = 0);
-    // A second subscription brings the same line under another message id.
+    // A second subscription delivers the same message under another message id.
     hooked.rig.kick().add_subscription("app", ADA, webhook::CHAT);
     hooked.reconcile(&[]).await;
     hooked.rig.kick().add_subscription("app", ADA, webhook::CHAT);
@@ -245,7 +263,7 @@ async fn what_arrives_twice_counts_once() {
 }
 
 #[tokio::test]
-async fn the_key_is_asked_for_once_an_hour_at_most_and_follows_a_rotation() {
+async fn public_key_is_fetched_hourly_at_most_and_after_rotation() {
     let hooked = Hooked::start().await;
     let asked = || hooked.rig.calls("/public/v1/public-key");
     hooked.rig.kick().chat(ADA, &KickChatSpec::default());
@@ -310,13 +328,82 @@ async fn bodies_are_bounded_and_other_events_and_channels_are_let_be() {
     );
 }
 
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn signed_delivery_that_cannot_be_read_is_warned_about_once() {
+    let hooked = Hooked::start().await;
+    let log = Log::default();
+    let writer = log.clone();
+    let _guard = tracing::subscriber::set_default(
+        tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish(),
+    );
+    let start = r#""started_at":"2026-06-01T11:00:00Z""#;
+    let bodies = [
+        format!(r#"{{"broadcaster":{{"user_id":null}},"is_live":true,{start}}}"#),
+        format!(r#"{{"broadcaster":{{"user_id":{ADA}}},"is_live":null,{start}}}"#),
+        format!(r#"{{"broadcaster":{{"user_id":{ADA}}},{start}}}"#),
+        "{".to_owned(),
+        "[]".to_owned(),
+        String::new(),
+    ];
+    let mut sent = 0;
+    let mut send = async |kind: &str, body: &str| {
+        sent += 1;
+        let (id, at) = (format!("01JZ{sent:022}"), hooked.rig.sim.clock.now().to_string());
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("kick-event-message-id", id.clone()),
+            ("kick-event-message-timestamp", at.clone()),
+            (
+                "kick-event-signature",
+                hooked.rig.kick().sign(&id, &at, body.as_bytes()),
+            ),
+            ("kick-event-type", kind.to_owned()),
+            ("kick-event-version", "1".to_owned()),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        hooked.listener.receive(&headers, body.as_bytes()).await
+    };
+    for body in &bodies {
+        assert_eq!(send(webhook::STATUS, body).await, 200, "{body}");
+    }
+    let warnings = || {
+        let text = String::from_utf8(log.0.lock().clone()).unwrap();
+        text.matches("cannot be read").count()
+    };
+    assert_eq!(warnings(), 1);
+    assert_eq!(hooked.listener.counts().unusable, bodies.len() as u64);
+    assert_eq!(send(webhook::METADATA, "{").await, 200);
+    assert_eq!(warnings(), 2, "another type");
+    hooked.rig.later(601);
+    assert_eq!(send(webhook::STATUS, "{").await, 200);
+    assert_eq!(warnings(), 3, "ten minutes later");
+}
+
 #[tokio::test]
 async fn a_full_channel_holds_deliveries_off_and_takes_them_later() {
     let mut hooked = Hooked::with_room_for(4).await;
     hooked.knobs(|knobs| knobs.repeats = 1);
     hooked.rig.kick().go_live(ADA);
     hooked.delivered(2).await;
-    // Proof, field and start are in; the next one finds one place, which is all that it needs, and the third none.
+    // Proof, field and start are queued; the next one finds one place, which is all that it needs, and the third none.
     hooked.knobs(|knobs| knobs.repeats = 0);
     for _ in 0..2 {
         hooked.rig.kick().chat(ADA, &KickChatSpec::default());
@@ -332,13 +419,13 @@ async fn a_full_channel_holds_deliveries_off_and_takes_them_later() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_polls_show_to_be_silent_is_marked_and_renewed() {
+async fn webhook_with_missed_events_is_reported_and_renewed() {
     let hooked = Hooked::start().await;
     let poll = async |hooked: &Hooked| {
         let fresh = Notebook::default();
         let probes = [Probe::Stream].into();
         crate::platforms::Platform::probe(&hooked.rig.platform, &probes, &[key(ADA)], &fresh).await;
-        for observation in fresh.0.into_inner().unwrap() {
+        for observation in fresh.0.into_inner() {
             hooked.listener.learn(&observation);
         }
     };
@@ -372,7 +459,7 @@ async fn a_webhook_that_polls_show_to_be_silent_is_marked_and_renewed() {
 }
 
 #[tokio::test]
-async fn subscriptions_are_made_good_in_shares_and_others_are_left_alone() {
+async fn subscriptions_are_reconciled_in_batches_leaving_others() {
     let rig = Rig::start().await;
     rig.kick().knobs(|knobs| knobs.duplicate_subscriptions = true);
     let ids: Vec<u64> = (1..=5).map(|n| 881_000 + n).collect();
@@ -419,7 +506,7 @@ async fn what_a_new_subscription_delivers_before_it_is_listed_counts() {
 }
 
 #[tokio::test]
-async fn errors_of_single_events_are_told_and_only_streams_decide_the_status() {
+async fn subscription_errors_are_reported_but_only_streams_set_status() {
     for (event, status) in [
         (webhook::STATUS, Status::Disconnected),
         (webhook::CHAT, Status::Connected),

@@ -1,4 +1,4 @@
-//! What the headers of a delivery say, and whether it is recent. Pure.
+//! Parses the headers of a delivery, and checks whether it is recent. Pure.
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::core::time::Timestamp;
 
-/// A delivery may be this much older or newer (ms) than our clock; what is older may be a recording.
+/// Maximum difference (ms) between a delivery's time and our clock; an older one may be a replay.
 pub(super) const WINDOW: i64 = 300_000;
 /// Bytes in a signature by a 2048-bit key, and by the longest that is used.
 const SIGNATURE: std::ops::RangeInclusive<usize> = 256..=512;
@@ -15,7 +15,7 @@ const SIGNATURE: std::ops::RangeInclusive<usize> = 256..=512;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Delivery<'a> {
     pub(super) message_id: &'a str,
-    /// The timestamp as it was sent, which is what is signed.
+    /// The timestamp as received, which is what is signed.
     pub(super) timestamp: &'a str,
     pub(super) at: Timestamp,
     pub(super) signature: Vec<u8>,
@@ -23,30 +23,27 @@ pub(super) struct Delivery<'a> {
     pub(super) kind: &'a str,
 }
 
-/// Why a delivery is refused before its signature is looked at.
+/// A header is missing, duplicated, or malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// A header is missing, doubled, or not of its shape.
-    Misshapen,
-    /// It is too old, or from the future.
-    Stale,
+pub(super) struct Misshapen;
+
+impl Delivery<'_> {
+    /// Returns whether it was sent recently, by one of the clocks that may be Kick's.
+    pub(super) fn is_recent(&self, clocks: &[Timestamp]) -> bool {
+        clocks.iter().any(|now| now.millis_since(self.at).abs() <= WINDOW)
+    }
 }
 
-/// Reads the headers of a delivery that arrives at `now`.
-pub(super) fn read(headers: &HeaderMap, now: Timestamp) -> Result<Delivery<'_>, Refusal> {
-    let message_id = one(headers, "kick-event-message-id").ok_or(Refusal::Misshapen)?;
-    let timestamp = one(headers, "kick-event-message-timestamp").ok_or(Refusal::Misshapen)?;
-    let signature = one(headers, "kick-event-signature").ok_or(Refusal::Misshapen)?;
-    let kind = one(headers, "kick-event-type").ok_or(Refusal::Misshapen)?;
-    let at: Timestamp = timestamp.parse().map_err(|_| Refusal::Misshapen)?;
-    let signature = STANDARD
-        .decode(signature.trim())
-        .map_err(|_| Refusal::Misshapen)?;
+/// Parses the headers of a delivery.
+pub(super) fn read(headers: &HeaderMap) -> Result<Delivery<'_>, Misshapen> {
+    let message_id = one(headers, "kick-event-message-id").ok_or(Misshapen)?;
+    let timestamp = one(headers, "kick-event-message-timestamp").ok_or(Misshapen)?;
+    let signature = one(headers, "kick-event-signature").ok_or(Misshapen)?;
+    let kind = one(headers, "kick-event-type").ok_or(Misshapen)?;
+    let at: Timestamp = timestamp.parse().map_err(|_| Misshapen)?;
+    let signature = STANDARD.decode(signature.trim()).map_err(|_| Misshapen)?;
     if !is_id(message_id) || !SIGNATURE.contains(&signature.len()) {
-        return Err(Refusal::Misshapen);
-    }
-    if now.millis_since(at).abs() > WINDOW {
-        return Err(Refusal::Stale);
+        return Err(Misshapen);
     }
     Ok(Delivery {
         message_id,
@@ -58,15 +55,15 @@ pub(super) fn read(headers: &HeaderMap, now: Timestamp) -> Result<Delivery<'_>, 
     })
 }
 
-/// Returns a header that is there exactly once: with two, what is checked might not be what is used.
+/// Returns a header that is present exactly once: with two, the checked one might not be the used one.
 fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut all = headers.get_all(name).iter();
     let text = all.next()?.to_str().ok()?;
     all.next().is_none().then_some(text)
 }
 
-/// Returns whether a text is an id: a ULID, as Kick documents it, or a UUID, as others make them. What matters is that it has no
-/// dot, which separates what is signed.
+/// Returns whether a text is an id: a ULID, as Kick documents it, or a UUID, as others create them. It must not contain a
+/// dot, which separates the signed parts.
 fn is_id(text: &str) -> bool {
     let ulid = text.len() == 26 && text.bytes().all(|letter| letter.is_ascii_alphanumeric());
     let hex = |letter: u8| letter.is_ascii_hexdigit() || letter == b'-';
@@ -102,8 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_misshapen_is_refused() {
-        let now = NOW.parse().unwrap();
-        assert!(read(&headers(&[]), now).is_ok());
+        assert!(read(&headers(&[])).is_ok());
         for (name, value) in [
             ("kick-event-message-id", ""),
             ("kick-event-message-id", "01JZ"),
@@ -117,36 +113,34 @@ mod tests {
             ("kick-event-type", ""),
         ] {
             let headers = headers(&[(name, value)]);
-            assert_eq!(read(&headers, now), Err(Refusal::Misshapen), "{name}: {value}");
+            assert_eq!(read(&headers), Err(Misshapen), "{name}: {value}");
         }
         let mut doubled = headers(&[]);
         doubled.append(
             "kick-event-message-id",
             "01JZ0000000000000000000001".parse().unwrap(),
         );
-        assert_eq!(read(&doubled, now), Err(Refusal::Misshapen));
+        assert_eq!(read(&doubled), Err(Misshapen));
     }
 
     #[test]
     fn a_uuid_names_a_delivery_as_well_as_a_ulid() {
         let uuid = headers(&[("kick-event-message-id", "c0ffee00-0000-4000-8000-000000000001")]);
-        assert!(read(&uuid, NOW.parse().unwrap()).is_ok());
+        assert!(read(&uuid).is_ok());
     }
 
     #[test]
     fn five_minutes_either_way_are_recent() {
         let at: Timestamp = NOW.parse().unwrap();
         for (seconds, recent) in [(0, true), (300, true), (-300, true), (301, false), (-301, false)] {
-            let read = read(&headers(&[]), at.plus_secs(seconds)).map(|_| ());
-            assert_eq!(
-                read,
-                if recent { Ok(()) } else { Err(Refusal::Stale) },
-                "{seconds}"
-            );
+            let headers = headers(&[]);
+            let delivery = read(&headers).unwrap();
+            assert_eq!(delivery.is_recent(&[at.plus_secs(seconds)]), recent, "{seconds}");
+            assert!(delivery.is_recent(&[at.plus_secs(seconds), at]));
         }
         let elsewhere = headers(&[("kick-event-message-timestamp", "2026-06-01T22:00:00.123456+11:00")]);
         assert_eq!(
-            read(&elsewhere, at).unwrap().timestamp,
+            read(&elsewhere).unwrap().timestamp,
             "2026-06-01T22:00:00.123456+11:00"
         );
     }

@@ -1,44 +1,46 @@
-//! What a delivery's body says. Pure.
+//! Parses the body of a delivery. Pure.
 //!
-//! The type stands in a header that is not signed, so a body counts only when it has that type's own fields. Unknown fields
-//! are ignored; `livestream.metadata.updated` carries its category twice, spelt differently, and one is enough.
+//! The type is in a header that is not signed, so a body counts only when it has that type's own fields. Unknown fields
+//! are ignored; `livestream.metadata.updated` contains its category twice, with different names, and one is enough.
 
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::platforms::lenient::{count, lenient, readable};
+use crate::core::json;
+use crate::platforms::kit::lenient::{count, flag, id_text, lenient, readable, text};
 
 /// The start or end of a stream.
 pub const STATUS: &str = "livestream.status.updated";
 /// New title, category or language.
 pub const METADATA: &str = "livestream.metadata.updated";
-/// A line of chat.
+/// A chat message.
 pub const CHAT: &str = "chat.message.sent";
 
-/// What happened, and in whose channel.
+/// An event, and the channel that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct WebhookEvent {
     pub(super) broadcaster: u64,
     pub(super) event: Event,
 }
 
-/// What happened.
+/// Content of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
     /// A stream has started or ended.
     Status {
         live: bool,
-        started_at: String,
+        /// Absent only from an end: a start without it could not be distinguished from others.
+        started_at: Option<String>,
         title: Option<String>,
     },
-    /// How a channel presents itself.
+    /// Profile of a channel.
     Metadata {
         title: Option<String>,
         category: Option<String>,
     },
-    /// Somebody has said something.
+    /// A chat message was sent.
     Chat {
         message_id: String,
         sender: Option<u64>,
@@ -46,12 +48,12 @@ pub(super) enum Event {
     },
 }
 
-/// Why nothing can be made of a body.
+/// Why a body cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unusable {
-    /// It lacks the fields of the type that the header names.
+    /// It has the fields of another type than the header names, which is not signed.
     OtherType,
-    /// It is of that type but does not say what we need.
+    /// It lacks a required field.
     Incomplete,
 }
 
@@ -77,8 +79,10 @@ struct Badge {
 #[derive(Deserialize)]
 struct Status {
     broadcaster: Person,
-    is_live: bool,
-    started_at: Option<String>,
+    #[serde(deserialize_with = "flag")]
+    is_live: Option<bool>,
+    #[serde(default, deserialize_with = "text")]
+    started_at: String,
     #[serde(default, deserialize_with = "lenient")]
     title: Option<String>,
 }
@@ -99,55 +103,73 @@ struct About {
 
 #[derive(Deserialize)]
 struct Category {
+    #[serde(default, deserialize_with = "lenient")]
     name: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Chat {
     broadcaster: Person,
+    #[serde(deserialize_with = "id_text")]
     message_id: String,
     sender: Person,
 }
 
-/// Reads a body of type `kind`; `None` for a type that we make nothing of.
-pub(super) fn read(kind: &str, body: &[u8]) -> Option<Result<Told, Unusable>> {
-    let marks: &[&str] = match kind {
-        STATUS => &["broadcaster", "is_live"],
-        METADATA => &["broadcaster", "metadata"],
-        CHAT => &["broadcaster", "sender", "message_id", "content"],
-        _ => return None,
+/// Parses a body of type `kind`; `None` for a type that is not used.
+pub(super) fn read(kind: &str, body: &[u8]) -> Option<Result<WebhookEvent, Unusable>> {
+    let own = marks(kind)?;
+    // The signature was checked over the bytes as received; invalid text encoding is no reason to refuse what Kick has sent.
+    let Ok(value) = json::read::<Value>(body) else {
+        return Some(Err(Unusable::Incomplete));
     };
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
-        return Some(Err(Unusable::OtherType));
-    };
-    if marks.iter().any(|mark| value.get(mark).is_none()) {
-        return Some(Err(Unusable::OtherType));
+    let has = |marks: &[&str]| marks.iter().all(|mark| value.get(mark).is_some());
+    if !has(own) {
+        let of_another = KINDS.iter().filter(|other| **other != kind);
+        let is_another = of_another.filter_map(|other| marks(other)).any(has);
+        return Some(Err(if is_another {
+            Unusable::OtherType
+        } else {
+            Unusable::Incomplete
+        }));
     }
-    let told = match kind {
+    let event = match kind {
         STATUS => status(value),
         METADATA => metadata(value),
         _ => chat(value),
     };
-    Some(told.ok_or(Unusable::Incomplete))
+    Some(event.ok_or(Unusable::Incomplete))
 }
 
-fn status(value: Value) -> Option<Told> {
+const KINDS: [&str; 3] = [STATUS, METADATA, CHAT];
+
+/// The fields that identify a body of a type.
+fn marks(kind: &str) -> Option<&'static [&'static str]> {
+    Some(match kind {
+        STATUS => &["broadcaster", "is_live"],
+        METADATA => &["broadcaster", "metadata"],
+        CHAT => &["broadcaster", "sender", "message_id", "content"],
+        _ => return None,
+    })
+}
+
+fn status(value: Value) -> Option<WebhookEvent> {
     let body: Status = serde_json::from_value(value).ok()?;
-    let started_at = body.started_at?.trim().to_owned();
-    (!started_at.is_empty()).then_some(())?;
-    Some(Told {
+    let live = body.is_live?;
+    let started_at = Some(body.started_at.trim().to_owned()).filter(|start| !start.is_empty());
+    (!live || started_at.is_some()).then_some(())?;
+    Some(WebhookEvent {
         broadcaster: body.broadcaster.user_id?,
         event: Event::Status {
-            live: body.is_live,
+            live,
             started_at,
             title: body.title,
         },
     })
 }
 
-fn metadata(value: Value) -> Option<Told> {
+fn metadata(value: Value) -> Option<WebhookEvent> {
     let body: Metadata = serde_json::from_value(value).ok()?;
-    Some(Told {
+    Some(WebhookEvent {
         broadcaster: body.broadcaster.user_id?,
         event: Event::Metadata {
             title: body.metadata.title,
@@ -156,10 +178,10 @@ fn metadata(value: Value) -> Option<Told> {
     })
 }
 
-fn chat(value: Value) -> Option<Told> {
+fn chat(value: Value) -> Option<WebhookEvent> {
     let body: Chat = serde_json::from_value(value).ok()?;
     let badges = body.sender.identity.map(|identity| identity.badges);
-    Some(Told {
+    Some(WebhookEvent {
         broadcaster: body.broadcaster.user_id?,
         event: Event::Chat {
             message_id: body.message_id,
@@ -185,22 +207,58 @@ mod tests {
         "identity":{"badges":[{"type":"moderator"},{"type":"subscriber","count":3}]}}}"#;
 
     #[test]
+    fn odd_value_that_decides_nothing_costs_no_delivery() {
+        use crate::platforms::kit::lenient::odd;
+        for (kind, decides, rest) in [
+            (
+                STATUS,
+                r#"{"broadcaster":{"user_id":7},"is_live":true,"started_at":"2026-06-01T11:00:00Z","#,
+                serde_json::json!({"title": "T", "ended_at": null, "surprise": {}}),
+            ),
+            (
+                METADATA,
+                r#"{"broadcaster":{"user_id":7},"#,
+                serde_json::json!({"metadata": {"title": "T", "language": "en", "category": {"id": 1, "name": "Art"}}}),
+            ),
+            (
+                CHAT,
+                r#"{"broadcaster":{"user_id":7},"message_id":"m","content":"hi","#,
+                serde_json::json!({"sender": {"user_id": 9, "identity": {"badges": [{"type": "moderator"}]}}}),
+            ),
+        ] {
+            for odd in odd::variants(&rest) {
+                let body = odd.replacen('{', decides, 1);
+                let event = read(kind, body.as_bytes()).expect("the type is known");
+                // The field that the whole event is about cannot be unusual.
+                let whole = odd.starts_with("{\"metadata\":{\"")
+                    || odd.starts_with("{\"sender\":{\"")
+                    || kind == STATUS;
+                assert!(event.is_ok() || !whole, "{body}: {event:?}");
+            }
+        }
+    }
+
+    #[test]
     fn each_type_is_read_and_no_other_passes_for_it() {
         for (kind, body) in [(STATUS, START), (METADATA, ABOUT), (CHAT, LINE)] {
-            let told = read(kind, body.as_bytes()).unwrap().unwrap();
-            assert_eq!(told.broadcaster, 7);
-            for other in [START, ABOUT, LINE, "{}", "", "[]", "null", "\u{0}"] {
+            let event = read(kind, body.as_bytes()).unwrap().unwrap();
+            assert_eq!(event.broadcaster, 7);
+            for other in [START, ABOUT, LINE] {
                 if other != body {
                     let refused = read(kind, other.as_bytes()).unwrap();
                     assert_eq!(refused, Err(Unusable::OtherType), "{kind}: {other}");
                 }
+            }
+            for nothing in ["{}", "", "[]", "null", "\u{0}", "[7]"] {
+                let refused = read(kind, nothing.as_bytes()).unwrap();
+                assert_eq!(refused, Err(Unusable::Incomplete), "{kind}: {nothing}");
             }
         }
         assert_eq!(read("kicks.gifted", b"{}"), None);
     }
 
     #[test]
-    fn a_line_of_chat_tells_sender_and_badges() {
+    fn chat_event_contains_sender_and_badges() {
         let Event::Chat { sender, badges, .. } = read(CHAT, LINE.as_bytes()).unwrap().unwrap().event else {
             panic!("no chat");
         };
@@ -224,8 +282,34 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_a_start_cannot_be_told_from_others() {
+    fn stream_start_without_time_is_incomplete() {
         let body = START.replace("\"2026-06-01T11:00:00Z\"", "null");
         assert_eq!(read(STATUS, body.as_bytes()), Some(Err(Unusable::Incomplete)));
+        let end = body.replace("true", "false");
+        assert!(matches!(
+            read(STATUS, end.as_bytes()).unwrap().unwrap().event,
+            Event::Status {
+                live: false,
+                started_at: None,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn half_an_emoji_or_broken_utf8_costs_one_character() {
+        for broken in [&b"T\\ud83d"[..], b"T\xff", b"T\xf0\x9f\x98"] {
+            let (before, after) = START.split_once("\"T\"").unwrap();
+            let body = [before.as_bytes(), b"\"", broken, b"\"", after.as_bytes()].concat();
+            let Event::Status { title, .. } = read(STATUS, &body).unwrap().unwrap().event else {
+                panic!("a start");
+            };
+            assert!(title.unwrap().starts_with("T\u{fffd}"), "{broken:?}");
+        }
+        let line = LINE.replace("\"hi\"", "\"\\udE00\"").replace("\"m\"", "7");
+        let Event::Chat { message_id, .. } = read(CHAT, line.as_bytes()).unwrap().unwrap().event else {
+            panic!("a line");
+        };
+        assert_eq!(message_id, "7");
     }
 }

@@ -1,8 +1,10 @@
-//! The key to check deliveries with: the built-in copy until Kick's own word, asked again when a signature does not fit.
+//! The key for verifying deliveries: the built-in copy until Kick's key was fetched, fetched again when a signature does not
+//! match.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use reqwest::Method;
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -13,11 +15,11 @@ use super::super::wire::{Enveloped, PublicKeyText};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
 
-/// A signature that does not fit is a reason to ask for the key this often (ms), so that a forger cannot make us ask.
+/// Minimum interval (ms) between fetches of the key after signatures that do not match, so that a forger cannot trigger requests.
 const ASKED_AGAIN_AFTER: i64 = 3_600_000;
-/// The same after an attempt that brought no key.
+/// The same after an attempt that failed.
 const TRIED_AGAIN_AFTER: i64 = 300_000;
-/// A sender is waiting meanwhile.
+/// Timeout of the fetch, because the sender of a delivery is waiting.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The current key.
@@ -51,13 +53,14 @@ impl Keys {
         if self.fits(signed) {
             return true;
         }
-        // One at a time: whoever waited finds the key that the one before has fetched.
+        // One fetch at a time: a waiting caller finds the key that the previous one has fetched.
         let mut next_try = self.next_try.lock().await;
         if self.fits(signed) {
             return true;
         }
         let now = self.clock.now();
-        if next_try.is_some_and(|next| now < next) {
+        // A clock that was ahead and is set back must not extend the wait.
+        if next_try.is_some_and(|next| (1..=ASKED_AGAIN_AFTER).contains(&next.millis_since(now))) {
             return false;
         }
         let fetched = self.fetch().await;
@@ -68,20 +71,17 @@ impl Keys {
         };
         *next_try = Some(now.plus_millis(pause));
         let Some(key) = fetched else { return false };
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        *self.current.lock() = key;
         self.fits(signed)
     }
 
     fn fits(&self, signed: &Signed<'_>) -> bool {
-        let key = self
-            .current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let key = self.current.lock().clone();
         key.verifies(signed.message_id, signed.timestamp, signed.body, signed.signature)
     }
 
-    /// Asks Kick for its key, past the budget: a delivery cannot wait for it, and once an hour does not count.
+    /// Fetches Kick's key without waiting for the rate limit: a delivery cannot wait for it, and one request an hour is
+    /// negligible.
     async fn fetch(&self) -> Option<PublicKey> {
         let base = without(&self.client.api_url, &["/v1", "/public"]);
         let url = format!("{base}/public/v1/public-key").parse().ok()?;
@@ -91,8 +91,8 @@ impl Keys {
             .ok()?;
         let answer = judge(asked("the public key"), outcome).ok()?;
         let text = match answer.json::<Enveloped<PublicKeyText>>() {
-            Ok(told) => told.open().public_key,
-            // The key itself, with nothing around it, cannot be mistaken for anything else.
+            Ok(event) => event.open().public_key,
+            // A bare key without an envelope cannot be confused with anything else.
             Err(_) => String::from_utf8(answer.body.to_vec()).ok()?,
         };
         PublicKey::from_pem(&text).ok()

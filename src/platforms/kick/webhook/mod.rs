@@ -1,30 +1,30 @@
-//! Takes Kick's webhooks: checks that Kick has sent them, counts what it refuses, and hands on what they tell.
+//! Receives Kick's webhooks: verifies that Kick has sent them, counts refused ones, and publishes their observations.
 //!
-//! A delivery that fails is lost for good and silence proves nothing, so polls remain the truth. One key signs for all
-//! applications: a good signature proves only that Kick has sent it to somebody.
+//! A delivery that fails is lost for good and silence proves nothing, so polls remain authoritative. One key signs for all
+//! applications: a valid signature proves only that Kick has sent it to some application.
 
 mod delivery;
 mod events;
 mod keys;
-mod seen;
-mod silence;
+mod missed_events;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
-use self::delivery::{Delivery, Refusal, WINDOW};
-use self::events::{Event, Told, Unusable};
+use self::delivery::{Delivery, WINDOW};
+use self::events::{Event, Unusable, WebhookEvent};
 use self::keys::{Keys, Signed};
-use self::seen::Seen;
-use self::silence::Silence;
+use self::missed_events::MissedEvents;
+use super::client::Client;
 use super::facts::{self, BADGES_METHOD, BY_WEBHOOK};
 use super::{BotId, KickPlatform, Subscribed};
 use crate::clock::Clock;
@@ -32,39 +32,53 @@ use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::platforms::kit::dedup::RecentIds;
 
 pub use events::{CHAT, METADATA, STATUS};
 
-/// The path that Kick is to be told.
+/// The path of the webhook URL to configure at Kick.
 pub const PATH: &str = "/webhooks/kick";
-/// The largest body that is read, in bytes.
+/// The largest accepted body, in bytes.
 const LARGEST_BODY: usize = 1024 * 1024;
-/// Proof that webhooks arrive is told this often (ms) for each channel.
+/// Minimum interval of warnings about stale deliveries, and about unusable ones of one type (ms).
+const WARNED_EVERY: i64 = 10 * 60_000;
+/// Minimum interval (ms) at which proof that webhooks arrive is published for each channel.
 const PROOF_EVERY: i64 = 60_000;
+/// Maximum number of ids remembered, of deliveries and of chat messages: far more than arrive within ten minutes.
+const REMEMBERED_IDS: usize = 400_000;
+/// The kind of the ids of deliveries.
+const DELIVERY: &str = "delivery";
+/// The kind of the ids of chat messages, which stay the same when one is delivered for two subscriptions.
+const CHAT_MESSAGE: &str = "chat";
 
-/// Takes deliveries. One for the whole process.
+/// Receives deliveries. One for the whole process.
 pub struct WebhookListener {
     keys: Keys,
     clock: Arc<dyn Clock>,
+    client: Arc<Client>,
     out: mpsc::Sender<Observation>,
     writer: String,
     bot: Arc<BotId>,
     badges: Arc<super::Badges>,
     subscribed: Arc<Subscribed>,
     counts: Counts,
-    state: Mutex<Listening>,
+    state: Mutex<WebhookState>,
 }
 
-struct Listening {
+struct WebhookState {
     sources: BTreeMap<u64, SourceKey>,
-    messages: Seen,
-    lines: Seen,
+    /// Ids of deliveries, and of chat messages, which keep their id when they are delivered for two subscriptions.
+    received: RecentIds,
     totals: BTreeMap<u64, Counters>,
     proven: BTreeMap<u64, Timestamp>,
-    silence: Silence,
+    missed_events: MissedEvents,
+    /// When the last warning about a stale delivery was logged.
+    stale_warned: Option<Timestamp>,
+    /// When the last warning about an unusable delivery was logged, by event type.
+    unusable_warned: BTreeMap<String, Timestamp>,
 }
 
-/// How many deliveries were met with what.
+/// Number of deliveries by result.
 #[derive(Debug, Default)]
 struct Counts {
     accepted: AtomicU64,
@@ -78,50 +92,51 @@ struct Counts {
     held_off: AtomicU64,
 }
 
-/// How many deliveries were met with what, at one moment.
+/// Number of deliveries by result, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WebhookCounts {
-    /// Taken and handed on.
+    /// Accepted and published.
     pub accepted: u64,
-    /// Not signed by Kick, misshapen, or of another type than claimed; answered 401.
+    /// Not signed by Kick, malformed, or of another type than the header names; answered 401.
     pub forged: u64,
-    /// Too old or from the future, as a recording played back is; answered 401.
+    /// Too old or from the future, as a replayed recording is; answered 401.
     pub stale: u64,
-    /// Taken before; answered 200 and dropped.
+    /// Received before; answered 200 and dropped.
     pub duplicate: u64,
-    /// Of a type that we make nothing of.
+    /// Of a type that is not used.
     pub other: u64,
-    /// About a channel that is not a source, or by a subscription that is not ours.
+    /// About a channel that is not a source, or from a subscription that is not ours.
     pub untracked: u64,
-    /// Of its type, but without something that we need.
+    /// Of its type, but without a required field.
     pub unusable: u64,
     /// Larger than 1 MiB; answered 413.
     pub oversized: u64,
-    /// Refused with 503 because nobody took the observations away fast enough.
+    /// Refused with 503 because observations were not consumed fast enough.
     pub held_off: u64,
 }
 
 impl KickPlatform {
-    /// Prepares taking webhooks. Observations go to `out`; lines of chat are counted under the name `writer`.
+    /// Creates the listener. Observations go to `out`; chat messages are counted under the name `writer`.
     pub fn webhook_listener(&self, out: mpsc::Sender<Observation>, writer: &str) -> Arc<WebhookListener> {
         Arc::new(WebhookListener {
             keys: Keys::new(Arc::clone(&self.api.client), Arc::clone(&self.clock)),
             clock: Arc::clone(&self.clock),
+            client: Arc::clone(&self.api.client),
             out,
             writer: writer.to_owned(),
             bot: Arc::clone(&self.bot),
             badges: Arc::clone(&self.badges),
             subscribed: Arc::clone(&self.subscribed),
             counts: Counts::default(),
-            state: Mutex::new(Listening {
+            state: Mutex::new(WebhookState {
                 sources: BTreeMap::new(),
-                // Twice the window, so that nothing can be played back within it.
-                messages: Seen::for_ms(2 * WINDOW),
-                // A line keeps its id when it is delivered for two subscriptions.
-                lines: Seen::for_ms(2 * WINDOW),
+                // Twice the window, so that nothing can be replayed within it.
+                received: RecentIds::new(2 * WINDOW, REMEMBERED_IDS),
                 totals: BTreeMap::new(),
                 proven: BTreeMap::new(),
-                silence: Silence::default(),
+                missed_events: MissedEvents::default(),
+                stale_warned: None,
+                unusable_warned: BTreeMap::new(),
             }),
         })
     }
@@ -137,14 +152,14 @@ impl WebhookListener {
             .collect();
     }
 
-    /// Goes on counting from what this writer has counted before.
+    /// Continues counting from this writer's stored totals.
     pub fn restore(&self, source: &SourceKey, totals: Counters) {
         if let Ok(id) = source.id().parse() {
             self.lock().totals.insert(id, totals);
         }
     }
 
-    /// Returns how many deliveries were met with what.
+    /// Returns the number of deliveries by result.
     pub fn counts(&self) -> WebhookCounts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = &self.counts;
@@ -161,7 +176,7 @@ impl WebhookListener {
         }
     }
 
-    /// Learns what polls have found, to hold the webhooks against it.
+    /// Records the observations of polls, to compare the webhooks with them.
     pub fn learn(&self, observation: &Observation) {
         let stream_id = match &observation.fact {
             Fact::StreamSeen { stream_id, .. } => Some(stream_id.as_str()),
@@ -171,19 +186,19 @@ impl WebhookListener {
         if observation.source.platform() == PlatformName::Kick
             && let Ok(id) = observation.source.id().parse()
         {
-            self.lock().silence.polled(id, stream_id, observation.at);
+            self.lock().missed_events.polled(id, stream_id, observation.at);
         }
     }
 
-    /// Returns the sources whose webhooks have turned out to be silent since the last time, and what to observe of each.
-    /// Their subscriptions should be renewed; polls go on telling the truth.
+    /// Returns the sources whose webhooks were found to be missing since the last call, and the observations for each.
+    /// Their subscriptions should be renewed; polls remain authoritative.
     pub fn fallen_silent(&self) -> Vec<(SourceKey, Vec<Observation>)> {
         let now = self.clock.now();
         let mut state = self.lock();
-        let found = state.silence.found(now);
+        let found = state.missed_events.found(now);
         let keys = found.iter().filter_map(|id| state.sources.get(id).cloned());
         keys.map(|key| {
-            let words = "polls found a stream that no webhook told of; its subscriptions are renewed";
+            let words = "polls found a stream that no webhook announced; renewing its subscriptions";
             let mut facts = vec![facts::problem("kick.webhook_silent", words)];
             facts.extend(facts::profile([("webhook", Some("silent"))]));
             let observations = facts
@@ -194,13 +209,15 @@ impl WebhookListener {
         .collect()
     }
 
-    /// Takes one delivery and returns what to answer. Nothing of a refused one is kept but its count.
+    /// Processes one delivery and returns the response. Of a refused one only the count is stored.
     pub async fn receive(&self, headers: &HeaderMap, body: &[u8]) -> StatusCode {
-        let delivery = match delivery::read(headers, self.clock.now()) {
-            Ok(delivery) => delivery,
-            Err(Refusal::Misshapen) => return count(&self.counts.forged, StatusCode::UNAUTHORIZED),
-            Err(Refusal::Stale) => return count(&self.counts.stale, StatusCode::UNAUTHORIZED),
+        let Ok(delivery) = delivery::read(headers) else {
+            return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
         };
+        let recent = delivery.is_recent(&self.clocks());
+        if !recent && !self.warns_of_stale() {
+            return count(&self.counts.stale, StatusCode::UNAUTHORIZED);
+        }
         let signed = Signed {
             message_id: delivery.message_id,
             timestamp: delivery.timestamp,
@@ -210,77 +227,152 @@ impl WebhookListener {
         if !self.keys.verify(&signed).await {
             return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
         }
-        let told = match events::read(delivery.kind, body) {
+        if !recent {
+            self.warn_of_stale(&delivery);
+            return count(&self.counts.stale, StatusCode::UNAUTHORIZED);
+        }
+        let event = match events::read(delivery.kind, body) {
             None => return count(&self.counts.other, StatusCode::OK),
             Some(Err(Unusable::OtherType)) => {
                 return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
             }
-            Some(Err(Unusable::Incomplete)) => return count(&self.counts.unusable, StatusCode::OK),
-            Some(Ok(told)) => told,
+            Some(Err(Unusable::Incomplete)) => {
+                self.warn_of_unusable(&delivery, body.len());
+                return count(&self.counts.unusable, StatusCode::OK);
+            }
+            Some(Ok(event)) => event,
         };
-        self.hand_on(&delivery, &told)
+        self.hand_on(&delivery, &event)
     }
 
-    fn hand_on(&self, delivery: &Delivery<'_>, told: &Told) -> StatusCode {
+    /// Returns the current time by each clock that may be Kick's. Until the time of its responses is confirmed, that includes
+    /// ours; afterwards ours does not count, or a recording could be replayed once each of the clocks reaches its time.
+    fn clocks(&self) -> Vec<Timestamp> {
+        let (now, skew) = (self.clock.now(), &self.client.skew);
+        match skew.correction() {
+            0 => {
+                let measured = skew.measured().map(|offset| now.plus_millis(offset));
+                [now].into_iter().chain(measured).collect()
+            }
+            correction => vec![now.plus_millis(correction)],
+        }
+    }
+
+    /// Returns whether to warn about a stale delivery, if Kick has signed it: once in ten minutes.
+    fn warns_of_stale(&self) -> bool {
+        let now = self.clock.now();
+        self.lock()
+            .stale_warned
+            .is_none_or(|last| !last.is_recent(WARNED_EVERY - 1, now))
+    }
+
+    fn warn_of_stale(&self, delivery: &Delivery<'_>) {
+        let now = self.clock.now();
+        self.lock().stale_warned = Some(now);
+        tracing::warn!(
+            platform = "kick",
+            code = "kick.webhook_stale",
+            sent = %delivery.at,
+            received = %now,
+            "A webhook that Kick has signed was refused because its time is more than 5 minutes off; unless a recording was sent, \
+             the clock of this machine is wrong (`bitbrat doctor kick` compares it). Polls find what it was about"
+        );
+    }
+
+    /// Warns that a delivery that Kick has signed cannot be read, once in ten minutes and type: its event is lost, and without a
+    /// warning that could not be distinguished from silence.
+    fn warn_of_unusable(&self, delivery: &Delivery<'_>, length: usize) {
+        let (now, kind) = (self.clock.now(), delivery.kind);
+        {
+            let mut state = self.lock();
+            let last = state.unusable_warned.get(kind);
+            if last.is_some_and(|last| last.is_recent(WARNED_EVERY - 1, now)) {
+                return;
+            }
+            // Only types that are used come here, so there are few.
+            state.unusable_warned.insert(kind.to_owned(), now);
+        }
+        tracing::warn!(
+            platform = "kick",
+            code = "kick.webhook_unusable",
+            event.kind = kind,
+            length,
+            "A webhook that Kick has signed cannot be read, or lacks a required field; polls find what it was about"
+        );
+    }
+
+    fn hand_on(&self, delivery: &Delivery<'_>, event: &WebhookEvent) -> StatusCode {
         let now = self.clock.now();
         let mut state = self.lock();
         let foreign = delivery
             .subscription_id
             .is_some_and(|id| self.subscribed.is_foreign(id));
-        let Some(key) = state.sources.get(&told.broadcaster).filter(|_| !foreign).cloned() else {
+        let Some(key) = state
+            .sources
+            .get(&event.broadcaster)
+            .filter(|_| !foreign)
+            .cloned()
+        else {
             return count(&self.counts.untracked, StatusCode::OK);
         };
-        if !state.messages.note(delivery.message_id, now) {
+        if !state.received.is_new(DELIVERY, delivery.message_id, now) {
             return count(&self.counts.duplicate, StatusCode::OK);
         }
-        let line = match &told.event {
+        let line = match &event.event {
             Event::Chat { message_id, .. } => Some(message_id.as_str()),
             Event::Status { .. } | Event::Metadata { .. } => None,
         };
-        if line.is_some_and(|line| !state.lines.note(line, now)) {
+        if line.is_some_and(|line| !state.received.is_new(CHAT_MESSAGE, line, now)) {
             return count(&self.counts.duplicate, StatusCode::OK);
         }
-        let facts = self.facts(&state, delivery, told);
+        let facts = self.facts(&state, delivery, event);
         let Ok(places) = self.out.try_reserve_many(facts.len()) else {
-            // Not taken: should Kick send it again, it is new.
-            state.messages.forget(delivery.message_id);
+            // Not accepted: if Kick sends it again, it is new.
+            state.received.forget(DELIVERY, delivery.message_id);
             if let Some(line) = line {
-                state.lines.forget(line);
+                state.received.forget(CHAT_MESSAGE, line);
             }
             return count(&self.counts.held_off, StatusCode::SERVICE_UNAVAILABLE);
         };
         for (place, (at, fact)) in places.zip(facts) {
-            state.remember(told, &fact, now);
+            state.remember(event, &fact, now);
             place.send(Observation::new(&key, at, BY_WEBHOOK, fact));
         }
-        if let Event::Chat { sender, badges, .. } = &told.event
+        if let Event::Chat { sender, badges, .. } = &event.event
             && self.bot.is(*sender)
         {
-            self.badges.saw(told.broadcaster, delivery.at, badges.clone());
+            self.badges.saw(event.broadcaster, delivery.at, badges.clone());
         }
         count(&self.counts.accepted, StatusCode::OK)
     }
 
-    /// Returns what a delivery tells. Its time is the one that Kick has signed.
-    fn facts(&self, state: &Listening, delivery: &Delivery<'_>, told: &Told) -> Vec<(Timestamp, Fact)> {
+    /// Returns the facts of a delivery. Its time is the one that Kick has signed.
+    fn facts(
+        &self,
+        state: &WebhookState,
+        delivery: &Delivery<'_>,
+        event: &WebhookEvent,
+    ) -> Vec<(Timestamp, Fact)> {
         let at = delivery.at;
         let mut facts = Vec::new();
-        let due = |last: &Timestamp| self.clock.now().millis_since(*last) >= PROOF_EVERY;
-        if state.proven.get(&told.broadcaster).is_none_or(due) {
+        let due = |last: &Timestamp| !last.is_recent(PROOF_EVERY - 1, self.clock.now());
+        if state.proven.get(&event.broadcaster).is_none_or(due) {
             facts.push((at, facts::up(Transport::Webhook)));
             let working = facts::profile([("webhook", Some("working"))]);
             facts.extend(working.map(|fact| (at, fact)));
         }
-        match &told.event {
+        match &event.event {
             Event::Status {
                 live,
                 started_at,
                 title,
             } => {
+                let started_at = started_at.as_deref().and_then(facts::started_at);
                 let push = Fact::StreamPush {
                     live: *live,
-                    stream_id: Some(started_at.clone()),
-                    started_at: facts::started_at(started_at),
+                    // The time, not its text: the list of live streams may write the same start with another offset.
+                    stream_id: started_at.map(|start| start.to_string()),
+                    started_at,
                 };
                 facts.push((at, push));
                 facts.extend(facts::profile([("title", title.as_deref())]).map(|fact| (at, fact)));
@@ -289,7 +381,7 @@ impl WebhookListener {
                 let about = facts::profile([("title", title.as_deref()), ("category", category.as_deref())]);
                 facts.extend(about.map(|fact| (at, fact)));
             }
-            // The bot's own lines come back as an echo: they are no messages in, but they show its badges.
+            // The bot's own messages are delivered too: they do not count as messages received, but they show its badges.
             Event::Chat { sender, badges, .. } if self.bot.is(*sender) => {
                 let names: BTreeSet<_> = badges.iter().map(|kind| format!("badge:{kind}")).collect();
                 let grants = crate::core::observation::Grants {
@@ -300,7 +392,7 @@ impl WebhookListener {
                 facts.push((at, Fact::Permissions { method, grants }));
             }
             Event::Chat { .. } => {
-                let mut totals = state.totals.get(&told.broadcaster).copied().unwrap_or_default();
+                let mut totals = state.totals.get(&event.broadcaster).copied().unwrap_or_default();
                 totals.messages_in += 1;
                 totals.at = totals.at.max(Some(at));
                 let writer = self.writer.clone();
@@ -310,24 +402,24 @@ impl WebhookListener {
         facts
     }
 
-    fn lock(&self) -> MutexGuard<'_, Listening> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WebhookState> {
+        self.state.lock()
     }
 }
 
-impl Listening {
-    /// Keeps what a fact that is being handed on means for the next one.
-    fn remember(&mut self, told: &Told, fact: &Fact, now: Timestamp) {
+impl WebhookState {
+    /// Stores what a published fact means for the next one.
+    fn remember(&mut self, event: &WebhookEvent, fact: &Fact, now: Timestamp) {
         match fact {
             Fact::Connection { .. } => {
-                self.proven.insert(told.broadcaster, now);
+                self.proven.insert(event.broadcaster, now);
             }
             Fact::Counters { totals, .. } => {
-                self.totals.insert(told.broadcaster, *totals);
+                self.totals.insert(event.broadcaster, *totals);
             }
             Fact::StreamPush {
                 stream_id: Some(id), ..
-            } => self.silence.pushed(told.broadcaster, id),
+            } => self.missed_events.pushed(event.broadcaster, id),
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Whose tokens can be listened with: the bot's, and those of broadcasters among the channels.
+//! The accounts whose tokens can be used to listen: the bot's, and those of broadcasters among the channels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,24 +9,23 @@ use super::super::options::{BOT, broadcaster_of};
 use super::planner::{Account, Channel, Known};
 use crate::core::observation::Identity;
 use crate::platforms::PlatformError;
-use crate::platforms::meter::Meter;
+use crate::platforms::kit::meter::Meter;
 
-/// Accounts by identity.
 pub(super) type Accounts = BTreeMap<Identity, Account>;
 
-/// What could be found out about the accounts.
+/// What could be determined about the accounts.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Those that are usable.
+    /// Accounts with usable tokens.
     pub(super) accounts: Accounts,
     /// Why the bot is not among them.
     pub(super) bot_missing: Option<String>,
-    /// Why something could not be found out now, which is worth asking again soon.
+    /// Why something could not be determined now; retried soon.
     pub(super) unclear: Option<String>,
 }
 
 impl Found {
-    /// Returns what a planner wants to know of them.
+    /// Returns the planner's input.
     pub(super) fn known(self) -> Known {
         let (bot, broadcasters) = self
             .accounts
@@ -42,8 +41,8 @@ impl Found {
 }
 
 impl TwitchPlatform {
-    /// Finds the accounts whose tokens are usable. Where that cannot be found out now, what was known `before` counts on:
-    /// a lost network is no reason to hang up.
+    /// Finds the accounts whose tokens are usable. If that cannot be determined now, the result `before` still applies: a network
+    /// failure is no reason to close connections.
     pub(super) async fn accounts(&self, channels: &[Channel], before: &Accounts) -> Found {
         let stored = match self.identities_for(channels).await {
             Ok(stored) => stored,
@@ -85,7 +84,7 @@ impl TwitchPlatform {
         found
     }
 
-    /// Finds the accounts that were known when their tokens were last used, without asking anybody.
+    /// Finds the accounts whose tokens were usable when last used, without sending requests.
     pub(super) async fn accounts_by_memory(&self, channels: &[Channel]) -> Found {
         let mut found = Found::default();
         for identity in self.identities_for(channels).await.unwrap_or_default() {
@@ -110,7 +109,7 @@ impl TwitchPlatform {
         found
     }
 
-    /// Returns the identities with a token that matter for `channels`.
+    /// Returns the identities with a token that are relevant for `channels`.
     async fn identities_for(&self, channels: &[Channel]) -> Result<Vec<Identity>, PlatformError> {
         let wanted: BTreeSet<_> = channels.iter().map(|channel| channel.source.id()).collect();
         let mut stored = self.auth.identities().await?;

@@ -1,16 +1,15 @@
 //! What the close codes of an EventSub socket mean.
 //! <https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#close-message>
 
-/// Whose doing it was.
+/// Which side caused the close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// Twitch's or the network's: connect again.
+    /// Twitch or the network: reconnect.
     Them,
-    /// Ours: connecting again at once would end the same way.
+    /// The client: an immediate reconnect would be closed the same way.
     Us,
 }
 
-/// What a close means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Meaning {
     pub(super) code: String,
@@ -18,7 +17,7 @@ pub(super) struct Meaning {
     pub(super) blame: Blame,
 }
 
-/// Tells what a close code means; `None` stands for a connection that ended without one.
+/// Returns the meaning of a close code; `None` stands for a connection that ended without one.
 pub(super) fn meaning(code: Option<u16>) -> Meaning {
     let (reason, blame) = match code {
         Some(4000) => ("Twitch had an internal error", Blame::Them),

@@ -1,109 +1,152 @@
-//! From EventSub's events to observations. Pure: what an event proves, and nothing more.
+//! Turns EventSub events into observations. Pure: only what an event proves.
 
 use serde::Deserialize;
 
 use super::super::map::{one, profile};
 use super::kinds::Kind;
+use crate::core::json::{read_object, repair_text};
 use crate::core::observation::{Fact, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::platforms::kit::lenient;
 
-/// Who told: EventSub.
+/// Evidence origin: EventSub.
 pub(in crate::platforms::twitch) const EVENTSUB: &str = "twitch.eventsub";
-/// Twitch's advice: a message that is older is a replay.
+/// A pushed event is evidence of role changes, never of a list that may not have been requested.
+const MODERATOR_EVENTS: &str = "twitch.moderator-events";
+const VIP_EVENTS: &str = "twitch.vip-events";
+/// Twitch's recommendation: an older message is a replay.
 const STALE_MS: i64 = 10 * 60_000;
 
-/// What an event comes to.
+/// The result of parsing an event.
 #[derive(Debug, PartialEq)]
-pub(super) enum Told {
+pub(super) enum ParsedEvent {
     /// Observations of one source.
     Facts(SourceKey, Vec<Observation>),
-    /// A line of chat.
-    Chat(Line),
-    /// Nothing: of a kind or shape that we do not know.
-    Nothing,
+    /// A chat message.
+    Chat(ChatMessage),
+    /// A subscribed event occurred, but its content cannot be parsed.
+    Unreadable,
 }
 
-/// A line of chat, as far as counting goes.
+/// A chat message, with the fields needed for counting.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct ChatMessage {
     pub(super) source: SourceKey,
-    /// The line's own id, which is not its message's.
+    /// The event's own id, which differs from the message id.
     pub(super) id: String,
     pub(super) chatter: String,
-    /// Whether it was said in another channel that shares its chat with this one.
+    /// Whether it was sent in another channel that shares its chat with this one.
     pub(super) foreign: bool,
     /// The chatter's badges in this channel.
     pub(super) badges: Vec<String>,
 }
 
-/// Says whether a message of this age is too old to be heard.
+/// Returns whether a message of this age is too old to be processed.
 pub(super) fn is_stale(age_ms: i64) -> bool {
     age_ms > STALE_MS
 }
 
-/// Reads an event of `kind` that Twitch sent at `at`.
-pub(super) fn read(kind: Kind, event: &str, bot_user_id: Option<&str>, at: Timestamp) -> Told {
-    let Ok(channel) = serde_json::from_str::<Channel>(event) else {
-        return Told::Nothing;
+/// Parses an event of `kind` that Twitch sent at `at`.
+///
+/// `channel` is the one in the subscription's condition, for an event that does not name it.
+pub(super) fn read(
+    kind: Kind,
+    event: &str,
+    channel: Option<&str>,
+    bot_user_id: Option<&str>,
+    at: Timestamp,
+) -> ParsedEvent {
+    let condition = channel;
+    let repaired = repair_text(event);
+    let event = repaired.as_ref();
+    let Ok(channel) = read_object::<Channel>(event) else {
+        return ParsedEvent::Unreadable;
     };
-    let Ok(source) = SourceKey::new(PlatformName::Twitch, &channel.id) else {
-        return Told::Nothing;
+    let id = channel.id.as_deref().or(condition).unwrap_or_default();
+    let Ok(source) = SourceKey::new(PlatformName::Twitch, id) else {
+        return ParsedEvent::Unreadable;
     };
     let fact = match kind {
-        Kind::Online => online(event),
+        // Without the stream's id a start could not be distinguished from the next one.
+        Kind::Online => match online(event) {
+            Some(fact) => Some(fact),
+            None => return ParsedEvent::Unreadable,
+        },
         Kind::Offline => Some(offline(event)),
         Kind::Update => update(event),
         Kind::Chat => return chat(source, event),
-        Kind::ModeratorAdd => member(event, bot_user_id, "twitch.moderators", "MODERATOR", true),
-        Kind::ModeratorRemove => member(event, bot_user_id, "twitch.moderators", "MODERATOR", false),
-        Kind::VipAdd => member(event, bot_user_id, "twitch.vips", "VIP", true),
-        Kind::VipRemove => member(event, bot_user_id, "twitch.vips", "VIP", false),
+        Kind::ModeratorAdd | Kind::ModeratorRemove | Kind::VipAdd | Kind::VipRemove => {
+            let (method, role) = if matches!(kind, Kind::ModeratorAdd | Kind::ModeratorRemove) {
+                (MODERATOR_EVENTS, "MODERATOR")
+            } else {
+                (VIP_EVENTS, "VIP")
+            };
+            let held = matches!(kind, Kind::ModeratorAdd | Kind::VipAdd);
+            match member(event) {
+                Some(member) if Some(member.as_str()) == bot_user_id => Some(Fact::Permissions {
+                    method: method.to_owned(),
+                    grants: one(role, Ok(held)),
+                }),
+                Some(_) => None,
+                None => return ParsedEvent::Unreadable,
+            }
+        }
     };
     let names = profile(&[("displayName", &channel.name), ("login", &channel.login)]);
     let facts = fact.into_iter().chain(names);
     let told = facts
         .map(|fact| Observation::new(&source, at, EVENTSUB, fact))
         .collect();
-    Told::Facts(source, told)
+    ParsedEvent::Facts(source, told)
 }
 
 #[derive(Deserialize)]
 struct Channel {
-    #[serde(rename = "broadcaster_user_id")]
-    id: String,
-    #[serde(default, rename = "broadcaster_user_login")]
+    #[serde(
+        default,
+        rename = "broadcaster_user_id",
+        deserialize_with = "lenient::maybe_id"
+    )]
+    id: Option<String>,
+    #[serde(
+        default,
+        rename = "broadcaster_user_login",
+        deserialize_with = "lenient::text"
+    )]
     login: String,
-    #[serde(default, rename = "broadcaster_user_name")]
+    #[serde(default, rename = "broadcaster_user_name", deserialize_with = "lenient::text")]
     name: String,
 }
 
 fn online(event: &str) -> Option<Fact> {
     #[derive(Deserialize)]
     struct Online {
-        id: String,
-        #[serde(default)]
-        started_at: String,
+        #[serde(default, deserialize_with = "lenient::maybe_id")]
+        id: Option<String>,
+        #[serde(default, deserialize_with = "lenient::lenient")]
+        started_at: Option<Timestamp>,
     }
     let online: Online = serde_json::from_str(event).ok()?;
-    Some(Fact::StreamPush {
+    // Either of them identifies the stream.
+    (online.id.is_some() || online.started_at.is_some()).then_some(Fact::StreamPush {
         live: true,
-        stream_id: Some(online.id).filter(|id| !id.is_empty()),
-        started_at: online.started_at.parse().ok(),
+        stream_id: online.id,
+        started_at: online.started_at,
     })
 }
 
 fn offline(event: &str) -> Fact {
     #[derive(Default, Deserialize)]
     struct Offline {
-        /// Since June 2026; absent from others than Twitch itself.
-        #[serde(default)]
+        /// Since June 2026; servers other than Twitch's omit it.
+        #[serde(default, deserialize_with = "lenient::maybe_id")]
         id: Option<String>,
     }
     let offline: Offline = serde_json::from_str(event).unwrap_or_default();
     Fact::StreamPush {
         live: false,
-        stream_id: offline.id.filter(|id| !id.is_empty()),
+        stream_id: offline.id,
         started_at: None,
     }
 }
@@ -111,64 +154,60 @@ fn offline(event: &str) -> Fact {
 fn update(event: &str) -> Option<Fact> {
     #[derive(Deserialize)]
     struct Update {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::text")]
         title: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::text")]
         category_name: String,
     }
     let update: Update = serde_json::from_str(event).ok()?;
     profile(&[("title", &update.title), ("category", &update.category_name)])
 }
 
-/// A role given or taken; of interest only when it is the bot's.
-fn member(event: &str, bot_user_id: Option<&str>, method: &str, role: &str, held: bool) -> Option<Fact> {
+/// The user whose role was added or removed.
+fn member(event: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Member {
+        #[serde(deserialize_with = "lenient::id_text")]
         user_id: String,
     }
     let member: Member = serde_json::from_str(event).ok()?;
-    (Some(member.user_id.as_str()) == bot_user_id).then(|| Fact::Permissions {
-        method: method.to_owned(),
-        grants: one(role, Ok(held)),
-    })
+    Some(member.user_id)
 }
 
-fn chat(source: SourceKey, event: &str) -> Told {
+fn chat(source: SourceKey, event: &str) -> ParsedEvent {
     #[derive(Deserialize)]
     struct Chat {
+        #[serde(deserialize_with = "lenient::id_text")]
         message_id: String,
+        /// Decides whether the message is the bot's own.
+        #[serde(deserialize_with = "lenient::id_text")]
         chatter_user_id: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::maybe_id")]
         source_broadcaster_user_id: Option<String>,
-        #[serde(default)]
-        badges: Option<Vec<Badge>>,
+        #[serde(default, deserialize_with = "lenient::readable")]
+        badges: Vec<Badge>,
     }
     #[derive(Deserialize)]
     struct Badge {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "lenient::text")]
         set_id: String,
     }
     let Ok(chat) = serde_json::from_str::<Chat>(event) else {
-        return Told::Nothing;
+        return ParsedEvent::Unreadable;
     };
     let foreign = chat
         .source_broadcaster_user_id
-        .is_some_and(|id| !id.is_empty() && id != source.id());
-    Told::Chat(Line {
+        .is_some_and(|id| id != source.id());
+    ParsedEvent::Chat(ChatMessage {
         id: chat.message_id,
         chatter: chat.chatter_user_id,
         foreign,
-        badges: chat
-            .badges
-            .unwrap_or_default()
-            .into_iter()
-            .map(|badge| badge.set_id)
-            .collect(),
+        badges: chat.badges.into_iter().map(|badge| badge.set_id).collect(),
         source,
     })
 }
 
-/// What the bot's own badges in a channel prove. A badge that is missing proves nothing.
+/// What the bot's own badges in a channel prove. A missing badge proves nothing.
 pub(super) fn badges(source: &SourceKey, badges: &[String], at: Timestamp) -> Observation {
     let roles = badges.iter().filter_map(|badge| match badge.as_str() {
         "broadcaster" => Some("BROADCASTER"),
@@ -196,8 +235,8 @@ mod tests {
     const WHO: &str = r#""broadcaster_user_id":"900200","broadcaster_user_login":"ratcaster","broadcaster_user_name":"RatCaster""#;
 
     fn facts(kind: Kind, event: &str) -> Vec<Fact> {
-        match read(kind, &event.replace("WHO", WHO), Some("900100"), AT) {
-            Told::Facts(source, told) => {
+        match read(kind, &event.replace("WHO", WHO), None, Some("900100"), AT) {
+            ParsedEvent::Facts(source, told) => {
                 assert_eq!(source.id(), "900200");
                 told.into_iter().map(|told| told.fact).collect()
             }
@@ -206,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_tells_the_stream_and_when_it_started() {
+    fn online_event_contains_stream_and_start_time() {
         let told = facts(
             Kind::Online,
             r#"{"id":"40900001",WHO,"type":"novel","started_at":"2026-05-01T18:00:07Z"}"#,
@@ -255,7 +294,7 @@ mod tests {
         let Fact::Permissions { method, grants } = &told[0] else {
             panic!("{told:?}");
         };
-        assert!(method == "twitch.moderators" && grants.granted.contains("MODERATOR"));
+        assert!(method == MODERATOR_EVENTS && grants.granted.contains("MODERATOR"));
         let told = facts(Kind::VipRemove, r#"{WHO,"user_id":"900100"}"#);
         assert!(matches!(&told[0], Fact::Permissions { grants, .. } if grants.denied.contains("VIP")));
         let told = facts(Kind::VipAdd, r#"{WHO,"user_id":"900300"}"#);
@@ -263,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_line_tells_its_own_id_and_whether_it_is_from_here() {
+    fn chat_event_contains_own_id_and_shared_chat_origin() {
         for (origin, foreign) in [
             ("null", false),
             ("\"900200\"", false),
@@ -274,11 +313,15 @@ mod tests {
                 r#"{{{WHO},"message_id":"line","chatter_user_id":"5","source_broadcaster_user_id":{origin},
                 "badges":[{{"set_id":"vip"}}],"message_type":"novel"}}"#
             );
-            let Told::Chat(line) = read(Kind::Chat, &event, None, AT) else {
+            let ParsedEvent::Chat(connection) = read(Kind::Chat, &event, None, None, AT) else {
                 panic!("a line");
             };
-            assert_eq!((line.id.as_str(), line.foreign), ("line", foreign), "{origin}");
-            assert_eq!(line.badges, ["vip"]);
+            assert_eq!(
+                (connection.id.as_str(), connection.foreign),
+                ("line", foreign),
+                "{origin}"
+            );
+            assert_eq!(connection.badges, ["vip"]);
         }
     }
 
@@ -287,11 +330,78 @@ mod tests {
         for event in [
             "{}",
             "[]",
+            r#"["900200","ratcaster","RatCaster"]"#,
             r#"{"broadcaster_user_id":"ratcaster"}"#,
+            r#"{"broadcaster_user_id":null}"#,
             r#"{"broadcaster_user_id":7}"#,
         ] {
-            assert_eq!(read(Kind::Online, event, None, AT), Told::Nothing, "{event}");
+            assert_eq!(
+                read(Kind::Online, event, None, None, AT),
+                ParsedEvent::Unreadable,
+                "{event}"
+            );
         }
+        for kind in [Kind::Chat, Kind::ModeratorAdd, Kind::VipRemove] {
+            assert_eq!(
+                read(kind, &format!("{{{WHO}}}"), None, None, AT),
+                ParsedEvent::Unreadable,
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn event_without_a_channel_is_of_its_subscriptions() {
+        let event = r#"{"id":"40900001","started_at":"2026-05-01T18:00:07Z"}"#;
+        let told = read(Kind::Online, event, Some("900200"), None, AT);
+        assert!(
+            matches!(told, ParsedEvent::Facts(source, facts) if source.id() == "900200" && facts.len() == 1)
+        );
+        let named = format!("{{{WHO}}}");
+        let told = read(Kind::Offline, &named, Some("7"), None, AT);
+        assert!(matches!(told, ParsedEvent::Facts(source, _) if source.id() == "900200"));
+        assert_eq!(read(Kind::Online, event, None, None, AT), ParsedEvent::Unreadable);
+    }
+
+    #[test]
+    fn events_with_nulls_numbers_and_half_emojis_are_read() {
+        let odd = r#"{"id":40900001,"broadcaster_user_id":900200,"broadcaster_user_login":null,
+            "broadcaster_user_name":"Rat\ud83d","started_at":null}"#;
+        let told = facts(Kind::Online, odd);
+        let [
+            Fact::StreamPush {
+                live: true,
+                stream_id: Some(id),
+                started_at: None,
+            },
+            Fact::Profile { fields },
+        ] = told.as_slice()
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            (id.as_str(), fields["displayName"].as_str()),
+            ("40900001", "Rat\u{fffd}")
+        );
+        let nulls =
+            r#"{"broadcaster_user_id":900200,"broadcaster_user_login":null,"broadcaster_user_name":null"#;
+        let told = facts(Kind::Offline, &format!("{nulls},\"id\":7}}"));
+        assert!(
+            matches!(&told[..], [Fact::StreamPush { live: false, stream_id: Some(id), .. }] if id == "7")
+        );
+        let told = facts(
+            Kind::Update,
+            &format!("{nulls},\"title\":\"x\\udE00\",\"category_name\":null}}"),
+        );
+        assert!(matches!(&told[..], [Fact::Profile { fields }] if fields["title"] == "x\u{fffd}"));
+        let told = facts(Kind::ModeratorAdd, &format!("{nulls},\"user_id\":900100}}"));
+        assert!(matches!(&told[..], [Fact::Permissions { .. }]));
+        let connection = format!(
+            "{nulls},\"message_id\":\"m\",\"chatter_user_id\":5,\"badges\":[null,{{\"set_id\":\"vip\"}}]}}"
+        );
+        assert!(
+            matches!(read(Kind::Chat, &connection, None, None, AT), ParsedEvent::Chat(connection) if connection.badges == ["vip"])
+        );
     }
 
     #[test]

@@ -1,58 +1,155 @@
-//! What all lines share: what was heard, what is to be told, what was counted, and what is known about costs.
+//! State that all connections share: processed messages, pending events, counters, and known subscription costs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::Notify;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
 
-use super::events::{self, EVENTSUB, Told};
+use super::events::{self, EVENTSUB, ParsedEvent};
 use super::kinds::{Kind, Subscription};
+use super::missed_events::MissedEvents;
 use super::planner::Plan;
 use super::rest::Bill;
-use super::seen::Seen;
-use super::silence::Silence;
-use super::status::{LineStatus, Status, SubscriptionStatus, Tally};
+use super::status::{ConnectionStatus, Status, SubscriptionState, SubscriptionStatus, Tally};
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
-use crate::platforms::{Heard, ProbeSet};
+use crate::platforms::kit::dedup::RecentIds;
+use crate::platforms::kit::totals::Totals;
+use crate::platforms::{ListenerEvent, ProbeSet};
 
-/// Shared by all lines of a listener.
+/// A warning about unparsable events of one kind is repeated at most this often (ms).
+const UNREADABLE_EVERY: i64 = 60_000;
+/// Maximum number of kinds for which that is remembered; their names come from outside.
+const KINDS_REMEMBERED: usize = 64;
+/// For this long (ms) the same cause of lost subscriptions is not logged again.
+const ONE_CAUSE: i64 = 10 * 60_000;
+
+/// Shared by all connections of a listener.
 #[derive(Default)]
 pub(super) struct Hub {
     state: Mutex<State>,
-    /// Rings when there is something to tell.
+    /// Notified when an event is pending.
     pub(super) bell: Notify,
-    /// Rings when the plan should be made anew.
+    /// Notified when the plan should be recomputed.
     pub(super) replan: Notify,
+    /// Notified when a token has changed, for the listener.
+    pub(super) retry: Notify,
+    /// Counts token changes for the connections, which then retry refused subscriptions.
+    pub(super) retries: watch::Sender<u64>,
+}
+
+/// How long (ms) the id of a message is remembered. Twitch repeats a message under its id for at most ten minutes; older messages
+/// are dropped (see `events`).
+const REMEMBERED_MS: i64 = 15 * 60_000;
+/// Maximum number of ids remembered; at 100 messages a second, a quarter of an hour of them.
+const REMEMBERED_IDS: usize = 90_000;
+
+/// Ids of messages, over all sockets.
+struct MessageIds(RecentIds);
+
+impl Default for MessageIds {
+    fn default() -> Self {
+        Self(RecentIds::new(REMEMBERED_MS, REMEMBERED_IDS))
+    }
 }
 
 #[derive(Default)]
 struct State {
-    outbox: VecDeque<Heard>,
-    /// Messages heard. Only this run needs them: hearing an event again after a restart changes nothing.
-    messages: Seen,
-    /// Chat lines counted. Those are remembered across restarts.
-    chat: Seen,
-    silence: Silence,
-    attended: BTreeSet<SourceKey>,
+    outbox: VecDeque<ListenerEvent>,
+    /// Messages processed. Only this run needs them: processing an event again after a restart changes nothing.
+    messages: MessageIds,
+    /// Chat messages counted. These are remembered across restarts.
+    chat: MessageIds,
+    missed_events: MissedEvents,
+    monitored: BTreeSet<SourceKey>,
     bot_user_id: Option<String>,
     writer: String,
-    totals: BTreeMap<SourceKey, Counters>,
-    changed: BTreeSet<SourceKey>,
+    totals: Totals<SourceKey>,
     badges: BTreeMap<SourceKey, Vec<String>>,
     tally: Tally,
     heard: BTreeMap<(String, Kind), Count>,
-    lines: BTreeMap<String, LineStatus>,
-    subscriptions: BTreeMap<String, Vec<(Subscription, String)>>,
-    /// By line: its session, and those that it moved from.
+    connections: BTreeMap<String, ConnectionStatus>,
+    subscriptions: BTreeMap<String, Vec<(Subscription, SubscriptionState)>>,
+    /// By connection: its session, and those that it moved from.
     sessions: BTreeMap<String, Vec<String>>,
     costs: BTreeMap<String, u32>,
     max_cost: Option<u32>,
     cost_of_others: u32,
     plan: Option<Arc<Plan>>,
+    bot_missing: Option<String>,
+    /// Causes of lost subscriptions, and when they were last logged as a warning.
+    warned: BTreeMap<String, Timestamp>,
     left_open: BTreeSet<SourceKey>,
+    /// When the warning about unparsable events of a kind was last logged.
+    unreadable: BTreeMap<String, Timestamp>,
+    /// When the warning about stale messages was last logged.
+    stale_warned: Option<Timestamp>,
+}
+
+impl State {
+    /// Records an event that was subscribed to and cannot be parsed. Its content is lost until a poll finds it, which is worth a
+    /// warning, but not for every message of a busy chat.
+    fn unreadable(&mut self, kind: &str, now: Timestamp) {
+        self.tally.unknown += 1;
+        let lately = |last: &Timestamp| last.is_recent(UNREADABLE_EVERY - 1, now);
+        if self.unreadable.len() >= KINDS_REMEMBERED || self.unreadable.get(kind).is_some_and(lately) {
+            return;
+        }
+        self.unreadable.insert(kind.to_owned(), now);
+        tracing::warn!(
+            platform = "twitch",
+            event.kind = kind,
+            "An event of a subscription cannot be read; polls will find what it was about"
+        );
+    }
+}
+
+impl State {
+    /// Records a message that is too old. Late or repeated delivery causes one now and then; a wrong clock affects all of them,
+    /// which is worth a warning.
+    fn stale(&mut self, kind: &str, age_ms: i64, now: Timestamp) {
+        self.tally.stale += 1;
+        let lately = |last: Timestamp| last.is_recent(ONE_CAUSE - 1, now);
+        if self.stale_warned.is_some_and(lately) {
+            tracing::debug!(kind, age_ms, "A pushed message is too old and was dropped");
+            return;
+        }
+        self.stale_warned = Some(now);
+        tracing::warn!(
+            platform = "twitch",
+            code = "twitch.eventsub.stale",
+            event.kind = kind,
+            age_s = age_ms / 1000,
+            "A pushed message was dropped because it is dated more than 10 minutes ago; unless it was sent late, the clock of \
+             this machine or of the server is wrong (`bitbrat doctor twitch` compares them). Polls find what it was about"
+        );
+    }
+}
+
+/// The current time, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Present {
+    /// By the clock that is most likely Twitch's.
+    pub(super) now: Timestamp,
+    /// By the earliest of the clocks that may be Twitch's. A message counts as stale only if it is stale by all of them: a wrong
+    /// clock must not cause messages to be dropped.
+    pub(super) earliest: Timestamp,
+}
+
+/// A notification as it was received.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Notification<'a> {
+    pub(super) id: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) event: &'a str,
+    /// The channel in the subscription's condition, for an event that does not name it.
+    pub(super) channel: Option<&'a str>,
+    /// When Twitch sent it, if specified.
+    pub(super) at: Option<Timestamp>,
+    pub(super) present: Present,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,92 +171,104 @@ impl Hub {
         {
             let mut state = hub.lock();
             writer.clone_into(&mut state.writer);
-            state.totals = restored;
+            state.totals = Totals::new(restored);
             state.left_open = left_open;
         }
         hub
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
-    /// Puts something into the outbox.
-    pub(super) fn tell(&self, heard: Heard) {
+    /// Adds an event to the pending ones.
+    pub(super) fn emit(&self, heard: ListenerEvent) {
         self.lock().outbox.push_back(heard);
         self.bell.notify_one();
     }
 
     pub(super) fn observe(&self, source: &SourceKey, at: Timestamp, fact: Fact) {
-        self.tell(Heard::Observed(Observation::new(source, at, EVENTSUB, fact)));
+        self.emit(ListenerEvent::Observed(Observation::new(
+            source, at, EVENTSUB, fact,
+        )));
     }
 
-    /// Asks for a look.
+    /// Requests a probe.
     pub(super) fn missed(&self, sources: impl IntoIterator<Item = SourceKey>, probes: ProbeSet) {
         let sources: Vec<_> = sources.into_iter().collect();
         if !sources.is_empty() {
-            self.tell(Heard::Missed { sources, probes });
+            self.emit(ListenerEvent::Missed { sources, probes });
         }
     }
 
-    /// Takes the oldest thing to tell.
-    pub(super) fn next_to_tell(&self) -> Option<Heard> {
+    /// Takes the oldest pending event.
+    pub(super) fn next_to_emit(&self) -> Option<ListenerEvent> {
         self.lock().outbox.pop_front()
     }
 
-    pub(super) fn has_something_to_tell(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         !self.lock().outbox.is_empty()
     }
 
-    /// Sets which channels are attended and who the bot is.
+    /// Sets which channels are monitored and the bot's user id.
     pub(super) fn attend(&self, sources: BTreeSet<SourceKey>, bot_user_id: Option<String>) {
         let mut state = self.lock();
-        state.attended = sources;
+        state.monitored = sources;
         state.bot_user_id = bot_user_id;
     }
 
-    /// Takes in a notification. `now` is the present in Twitch's time, `at` when Twitch sent it.
-    pub(super) fn notified(&self, id: &str, kind: &str, event: &str, at: Option<Timestamp>, now: Timestamp) {
+    /// Processes a notification.
+    pub(super) fn notified(&self, notification: &Notification<'_>) {
+        let Notification {
+            id,
+            kind,
+            event,
+            channel,
+            at,
+            present: Present { now, earliest },
+        } = *notification;
         let state = &mut *self.lock();
-        if !id.is_empty() && !state.messages.is_new("message", id, now) {
+        if !id.is_empty() && !state.messages.0.is_new("message", id, now) {
             state.tally.duplicates += 1;
             return;
         }
-        // Nothing happens in the future: a time that lies there would outweigh everything that follows.
+        // Nothing happens in the future: a future time would outweigh everything that follows.
         let at = at.unwrap_or(now).min(now.plus_secs(60));
-        if events::is_stale(now.millis_since(at)) {
-            state.tally.stale += 1;
-            tracing::debug!(kind, age_ms = now.millis_since(at), "An old message is not heard");
+        if events::is_stale(earliest.millis_since(at)) {
+            state.stale(kind, earliest.millis_since(at), now);
             return;
         }
         let Some(kind) = Kind::named(kind) else {
             state.tally.unknown += 1;
             return;
         };
-        match events::read(kind, event, state.bot_user_id.as_deref(), at) {
-            Told::Nothing => state.tally.unknown += 1,
-            Told::Facts(source, _) | Told::Chat(events::Line { source, .. })
-                if !state.attended.contains(&source) =>
+        match events::read(kind, event, channel, state.bot_user_id.as_deref(), at) {
+            ParsedEvent::Unreadable => state.unreadable(kind.name(), now),
+            ParsedEvent::Facts(source, _) | ParsedEvent::Chat(events::ChatMessage { source, .. })
+                if !state.monitored.contains(&source) =>
             {
                 state.tally.foreign += 1;
             }
-            Told::Facts(source, told) => {
+            ParsedEvent::Facts(source, told) => {
                 state.note_event(&source, kind, at);
                 for observation in told {
                     if let Fact::StreamPush { live, stream_id, .. } = &observation.fact {
-                        state.silence.pushed(&source, *live, stream_id.as_deref(), at);
+                        state
+                            .missed_events
+                            .pushed(&source, *live, stream_id.as_deref(), at);
                     }
-                    state.outbox.push_back(Heard::Observed(observation));
+                    state.outbox.push_back(ListenerEvent::Observed(observation));
                 }
                 self.bell.notify_one();
             }
-            Told::Chat(line) => {
-                if state
-                    .chat
-                    .is_new("chat", &format!("{}/{}", line.source.id(), line.id), now)
-                {
-                    state.note_event(&line.source, kind, at);
-                    state.count_chat(&line, at);
+            ParsedEvent::Chat(connection) => {
+                if state.chat.0.is_new(
+                    "chat",
+                    &format!("{}/{}", connection.source.id(), connection.id),
+                    now,
+                ) {
+                    state.note_event(&connection.source, kind, at);
+                    state.count_chat(&connection, at);
                     self.bell.notify_one();
                 } else {
                     state.tally.duplicates += 1;
@@ -168,9 +277,27 @@ impl Hub {
         }
     }
 
-    /// Counts a message that was not understood.
+    /// Records a notification whose event cannot be parsed.
+    pub(super) fn unreadable(&self, kind: &str, now: Timestamp) {
+        self.lock().unreadable(kind, now);
+    }
+
+    /// Counts a message of unknown type.
     pub(super) fn unknown(&self) {
         self.lock().tally.unknown += 1;
+    }
+
+    /// Counts a binary message. Twitch sends only text, so its sender should be investigated.
+    pub(super) fn binary(&self, length: usize, now: Timestamp) {
+        self.lock().tally.unknown += 1;
+        if self.is_new_cause("binary", now) {
+            tracing::warn!(
+                platform = "twitch",
+                code = "twitch.eventsub.binary_message",
+                length,
+                "A binary message came over EventSub and was dropped; Twitch sends texts only"
+            );
+        }
     }
 
     /// Counts an error of a subscription.
@@ -180,76 +307,74 @@ impl Hub {
         let count = state.heard.entry((source.id().to_owned(), kind)).or_default();
         count.errors += 1;
         count.last_error_at = Some(at);
-        state.count(source, |totals| totals.errors += 1);
+        state.totals.count(source, |totals| totals.errors += 1);
     }
 
-    /// Notes that Twitch accepted a subscription.
+    /// Records that Twitch accepted a subscription.
     pub(super) fn accepted(&self, source: &SourceKey, kind: Kind, at: Timestamp) {
         let mut state = self.lock();
         let count = state.heard.entry((source.id().to_owned(), kind)).or_default();
         count.created_at = Some(at);
     }
 
-    /// Counts a reconnection for the sources of a line.
+    /// Counts a reconnect for the sources of a connection.
     pub(super) fn reconnected<'a>(&self, sources: impl IntoIterator<Item = &'a SourceKey>) {
         let state = &mut *self.lock();
         state.tally.reconnects += 1;
         for source in sources {
-            state.count(source, |totals| totals.reconnects += 1);
+            state.totals.count(source, |totals| totals.reconnects += 1);
         }
     }
 
-    /// Puts totals that have changed into the outbox.
+    /// Emits totals that have changed.
     pub(super) fn flush_totals(&self, at: Timestamp) {
         let state = &mut *self.lock();
-        for source in std::mem::take(&mut state.changed) {
-            let mut totals = state.totals.get(&source).copied().unwrap_or_default();
-            totals.at = Some(at);
+        for (source, totals) in state.totals.take_changes(at) {
             let fact = Fact::Counters {
                 writer: state.writer.clone(),
                 totals,
             };
             let told = Observation::new(&source, at, EVENTSUB, fact);
-            state.outbox.push_back(Heard::Observed(told));
+            state.outbox.push_back(ListenerEvent::Observed(told));
         }
         if !state.outbox.is_empty() {
             self.bell.notify_one();
         }
     }
 
-    pub(super) fn silence<R>(&self, act: impl FnOnce(&mut Silence) -> R) -> R {
-        act(&mut self.lock().silence)
+    pub(super) fn missed_events<R>(&self, act: impl FnOnce(&mut MissedEvents) -> R) -> R {
+        act(&mut self.lock().missed_events)
     }
 
     pub(super) fn memory(&self) -> Vec<(Timestamp, u64)> {
-        self.lock().chat.memory()
+        self.lock().chat.0.memory()
     }
 
     pub(super) fn recall(&self, memory: Vec<(Timestamp, u64)>, now: Timestamp) {
-        self.lock().chat.recall(memory, now);
+        self.lock().chat.0.recall(memory, now);
     }
 
-    /// Notes which session a line has, with those that it moved from: a list may still show those.
-    pub(super) fn note_sessions(&self, line: &str, sessions: &[String]) {
+    /// Records a connection's session and those that it moved from: Twitch's list may still contain those.
+    pub(super) fn note_sessions(&self, connection: &str, sessions: &[String]) {
         let mut state = self.lock();
         if sessions.is_empty() {
-            state.sessions.remove(line);
+            state.sessions.remove(connection);
         } else {
-            state.sessions.insert(line.to_owned(), sessions.to_vec());
+            state.sessions.insert(connection.to_owned(), sessions.to_vec());
         }
     }
 
-    /// Returns whether a session is one of ours, on any line.
+    /// Returns whether a session belongs to any of our connections.
     pub(super) fn is_own_session(&self, session: &str) -> bool {
         self.lock().sessions.values().flatten().any(|own| own == session)
     }
 
-    /// Learns what a subscription turned out to cost.
+    /// Records the actual cost of a subscription.
     pub(super) fn learn_cost(&self, subscription: &Subscription, cost: u32, bill: Bill) {
         let state = &mut *self.lock();
         let mut news = bill.max.is_some() && bill.max != state.max_cost;
         state.max_cost = bill.max.or(state.max_cost);
-        if !subscription.kind.is_authorised() {
+        if !subscription.kind.is_authorized() {
             news |= state.costs.insert(subscription.channel.clone(), cost) != Some(cost);
         }
         if news {
@@ -257,7 +382,7 @@ impl Hub {
         }
     }
 
-    /// Learns which points are in use by others.
+    /// Records the cost that others use.
     pub(super) fn learn_others(&self, cost: u32, max: Option<u32>) {
         let state = &mut *self.lock();
         let news = state.cost_of_others != cost || (max.is_some() && max != state.max_cost);
@@ -268,37 +393,40 @@ impl Hub {
         }
     }
 
-    /// Forgets what may have changed where we do not listen: what others use, and what polled channels had cost. Trying
-    /// tells.
+    /// Discards what may have changed for channels that are not subscribed: the cost that others use, and the costs of polled
+    /// channels. The next attempt determines them again.
     pub(super) fn forget_others(&self) {
         let state = &mut *self.lock();
         state.cost_of_others = 0;
         if let Some(plan) = &state.plan {
-            let channels = plan.lines.iter().flat_map(|line| &line.subscriptions);
+            let channels = plan
+                .connections
+                .iter()
+                .flat_map(|connection| &connection.subscriptions);
             let listened: BTreeSet<_> = channels.map(|planned| &planned.subscription.channel).collect();
             state.costs.retain(|channel, _| listened.contains(channel));
         }
     }
 
-    /// Forgets what a channel had cost, because Twitch sees it otherwise now.
+    /// Discards a channel's cost, because Twitch now reports a different one.
     pub(super) fn forget_cost(&self, channel: &str) {
         self.lock().costs.remove(channel);
     }
 
-    /// Returns costs by channel, the limit, and what others use.
+    /// Returns costs by channel, the limit, and the cost that others use.
     pub(super) fn costs(&self) -> (BTreeMap<String, u32>, Option<u32>, u32) {
         let state = self.lock();
         (state.costs.clone(), state.max_cost, state.cost_of_others)
     }
 
-    /// Takes a plan in force. What an earlier run left open and this one does not listen to is closed.
+    /// Records the plan in force. Links that an earlier run left open and that this plan does not cover are closed.
     pub(super) fn note_plan(&self, plan: Plan, at: Timestamp) {
         let left: Vec<_> = {
             let state = &mut *self.lock();
             let left = std::mem::take(&mut state.left_open);
             let gone = left
                 .into_iter()
-                .filter(|source| state.attended.contains(source) && !plan.is_pushed(source));
+                .filter(|source| state.monitored.contains(source) && !plan.is_pushed(source));
             let gone = gone.collect();
             state.plan = Some(Arc::new(plan));
             gone
@@ -312,45 +440,82 @@ impl Hub {
         }
     }
 
-    /// Notes how a line and its subscriptions stand; `None` when it is no more.
-    pub(super) fn note_line(&self, line: &str, status: Option<(LineStatus, Vec<(Subscription, String)>)>) {
+    /// Records why the stored token of the bot cannot be used; `None` if it can, or if there is none.
+    pub(super) fn note_bot(&self, missing: Option<String>) {
+        self.lock().bot_missing = missing;
+    }
+
+    /// Returns whether a cause of lost subscriptions deserves a warning. One cause often ends all subscriptions at once.
+    pub(super) fn is_new_cause(&self, cause: &str, at: Timestamp) -> bool {
+        let warned = &mut self.lock().warned;
+        warned.retain(|_, last| last.is_recent(ONE_CAUSE - 1, at));
+        warned.insert(cause.to_owned(), at).is_none()
+    }
+
+    /// Records the status of a connection and its subscriptions; `None` when it has ended.
+    pub(super) fn note_connection(
+        &self,
+        connection: &str,
+        status: Option<(ConnectionStatus, Vec<(Subscription, SubscriptionState)>)>,
+    ) {
         let mut state = self.lock();
         if let Some((status, subscriptions)) = status {
-            state.lines.insert(line.to_owned(), status);
-            state.subscriptions.insert(line.to_owned(), subscriptions);
+            state.connections.insert(connection.to_owned(), status);
+            state.subscriptions.insert(connection.to_owned(), subscriptions);
         } else {
-            state.lines.remove(line);
-            state.subscriptions.remove(line);
+            state.connections.remove(connection);
+            state.subscriptions.remove(connection);
         }
+    }
+
+    /// Returns whether a connection is up.
+    pub(super) fn is_connected(&self, connection: &str) -> bool {
+        self.lock()
+            .connections
+            .get(connection)
+            .is_some_and(ConnectionStatus::is_connected)
     }
 
     pub(super) fn status(&self) -> Status {
         let state = self.lock();
-        let subscriptions = state
+        let of_lines = state
             .subscriptions
-            .values()
-            .flatten()
-            .map(|(subscription, status)| {
-                let key = (subscription.channel.clone(), subscription.kind);
-                let count = state.heard.get(&key).copied().unwrap_or_default();
-                SubscriptionStatus {
-                    channel: subscription.channel.clone(),
-                    event_type: subscription.kind.name(),
-                    status: status.clone(),
-                    event_count: count.events,
-                    error_count: count.errors,
-                    created_at: count.created_at,
-                    last_event_at: count.last_event_at,
-                    last_error_at: count.last_error_at,
-                }
+            .iter()
+            .flat_map(|(connection, subscriptions)| {
+                let connected = state
+                    .connections
+                    .get(connection)
+                    .is_some_and(ConnectionStatus::has_session);
+                subscriptions.iter().map(move |found| (connected, found))
             });
+        let subscriptions = of_lines.map(|(connected, (subscription, status))| {
+            let key = (subscription.channel.clone(), subscription.kind);
+            let count = state.heard.get(&key).copied().unwrap_or_default();
+            SubscriptionStatus {
+                channel: subscription.channel.clone(),
+                event_type: subscription.kind.name(),
+                // Subscriptions end with the session of their socket.
+                status: if *status == SubscriptionState::Enabled && !connected {
+                    SubscriptionState::NotConnected
+                } else {
+                    status.clone()
+                },
+                event_count: count.events,
+                error_count: count.errors,
+                created_at: count.created_at,
+                last_event_at: count.last_event_at,
+                last_error_at: count.last_error_at,
+            }
+        });
         Status {
             subscriptions: subscriptions.collect(),
-            lines: state.lines.values().cloned().collect(),
+            connections: state.connections.values().cloned().collect(),
             tally: state.tally,
-            silent: state.silence.silent(),
+            silent: state.missed_events.silent(),
             is_planned: state.plan.is_some(),
             plan: state.plan.clone().unwrap_or_default(),
+            bot_user_id: state.bot_user_id.clone(),
+            bot_missing: state.bot_missing.clone(),
         }
     }
 }
@@ -363,23 +528,84 @@ impl State {
         count.last_event_at = count.last_event_at.max(Some(at));
     }
 
-    /// The bot's own lines tell its badges; lines of other channels are counted apart; the rest are messages received.
-    fn count_chat(&mut self, line: &events::Line, at: Timestamp) {
-        if Some(&line.chatter) == self.bot_user_id.as_ref() {
-            let known = self.badges.insert(line.source.clone(), line.badges.clone());
-            if known.as_ref() != Some(&line.badges) {
-                let told = events::badges(&line.source, &line.badges, at);
-                self.outbox.push_back(Heard::Observed(told));
+    /// The bot's own messages provide its badges; messages of other channels are counted separately; the rest are messages
+    /// received.
+    fn count_chat(&mut self, connection: &events::ChatMessage, at: Timestamp) {
+        if Some(&connection.chatter) == self.bot_user_id.as_ref() {
+            let known = self
+                .badges
+                .insert(connection.source.clone(), connection.badges.clone());
+            if known.as_ref() != Some(&connection.badges) {
+                let told = events::badges(&connection.source, &connection.badges, at);
+                self.outbox.push_back(ListenerEvent::Observed(told));
             }
-        } else if line.foreign {
+        } else if connection.foreign {
             self.tally.shared_chat += 1;
         } else {
-            self.count(&line.source, |totals| totals.messages_in += 1);
+            self.totals
+                .count(&connection.source, |totals| totals.messages_in += 1);
         }
     }
+}
 
-    fn count(&mut self, source: &SourceKey, add: impl FnOnce(&mut Counters)) {
-        add(self.totals.entry(source.clone()).or_default());
-        self.changed.insert(source.clone());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::source::PlatformName;
+
+    const EVENT: &str = r#"{"id":"4","broadcaster_user_id":"900200","started_at":"2026-05-01T18:00:07Z"}"#;
+
+    fn push(hub: &Hub, id: &str, at: Option<Timestamp>, present: Present) {
+        hub.notified(&Notification {
+            id,
+            kind: Kind::Online.name(),
+            event: EVENT,
+            channel: None,
+            at,
+            present,
+        });
+    }
+
+    #[test]
+    fn push_that_only_a_wrong_clock_makes_old_is_not_dropped() {
+        let hub = Hub::default();
+        let source = SourceKey::new(PlatformName::Twitch, "900200").unwrap();
+        hub.attend([source].into(), None);
+        let now = Timestamp::EPOCH.plus_secs(1_800_000_000);
+        let (sent, ahead) = (now.plus_secs(-900), now);
+        let present = Present {
+            now: ahead,
+            earliest: sent,
+        };
+        push(&hub, "1", Some(sent), present);
+        assert_eq!((hub.status().tally.events, hub.status().tally.stale), (1, 0));
+        // The same message where every clock considers it stale.
+        push(&hub, "2", Some(sent), Present { now, earliest: now });
+        assert_eq!((hub.status().tally.events, hub.status().tally.stale), (1, 1));
+        // A message without a time counts as sent now.
+        push(&hub, "3", None, Present { now, earliest: now });
+        assert_eq!((hub.status().tally.events, hub.status().tally.stale), (2, 1));
+    }
+
+    #[test]
+    fn dropped_old_pushes_are_warned_of_once_and_counted() {
+        let hub = Hub::default();
+        let now = Timestamp::EPOCH.plus_secs(1_800_000_000);
+        let log = crate::telemetry::captured(|| {
+            for id in ["1", "2", "3"] {
+                push(
+                    &hub,
+                    id,
+                    Some(now.plus_secs(-900)),
+                    Present { now, earliest: now },
+                );
+            }
+        });
+        assert_eq!(hub.status().tally.stale, 3);
+        assert_eq!(log.matches("WARN").count(), 1, "{log}");
+        assert!(
+            log.contains("twitch.eventsub.stale") && log.contains("clock"),
+            "{log}"
+        );
     }
 }

@@ -1,11 +1,10 @@
-//! The subscriptions that we know how to ask for.
-//! <https://dev.twitch.tv/docs/eventsub/eventsub-subscription-types/>
+//! The supported subscription types. <https://dev.twitch.tv/docs/eventsub/eventsub-subscription-types/>
 
 use serde::{Serialize, Serializer};
 
-use super::wire::{Condition, Told};
+use super::wire::{Condition, SubscriptionInfo};
 
-/// A type of subscription, with the version that we read.
+/// A subscription type with its supported version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `stream.online` 1.
@@ -39,7 +38,7 @@ impl Kind {
         Self::VipRemove,
     ];
 
-    /// Returns Twitch's name.
+    /// Returns Twitch's name of the type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Online => "stream.online",
@@ -61,13 +60,13 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Returns whether Twitch asks for somebody's authorisation. Those cost nothing, the others a point each unless the
-    /// broadcaster has authorised the application.
-    pub(super) fn is_authorised(self) -> bool {
+    /// Returns whether Twitch requires a user's authorization for the type. Such subscriptions cost nothing; the others cost one
+    /// point each unless the broadcaster has authorized the application.
+    pub(super) fn is_authorized(self) -> bool {
         !matches!(self, Self::Online | Self::Offline | Self::Update)
     }
 
-    /// Returns whether the kind tells who is live, which is what a source is listened to for.
+    /// Returns whether the type reports that streams start and end, which is the main purpose of listening to a source.
     pub(super) fn is_of_stream(self) -> bool {
         matches!(self, Self::Online | Self::Offline)
     }
@@ -79,14 +78,14 @@ impl Serialize for Kind {
     }
 }
 
-/// A subscription: a kind, a channel, and who reads where that matters.
+/// A subscription: a type, a channel, and the reading user if relevant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Subscription {
-    /// What it tells.
+    /// The subscription type.
     pub kind: Kind,
     /// The broadcaster's user id.
     pub channel: String,
-    /// The user who reads the chat.
+    /// The user as whom the chat is read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reader: Option<String>,
 }
@@ -115,13 +114,13 @@ impl Subscription {
         condition
     }
 
-    /// Returns the subscription that Twitch tells of, if it is of a kind of ours.
-    pub(super) fn told(told: &Told) -> Option<Self> {
-        let kind = Kind::named(&told.kind)?;
+    /// Returns the subscription that Twitch describes, if its type is supported.
+    pub(super) fn from_info(from_info: &SubscriptionInfo) -> Option<Self> {
+        let kind = Kind::named(&from_info.kind)?;
         Some(Self {
             kind,
-            channel: told.condition.get("broadcaster_user_id")?.clone(),
-            reader: told
+            channel: from_info.condition.get("broadcaster_user_id")?.clone(),
+            reader: from_info
                 .condition
                 .get("user_id")
                 .filter(|_| kind == Kind::Chat)
@@ -135,23 +134,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_subscription_is_recognised_in_what_twitch_tells() {
+    fn subscription_is_parsed_from_twitch_response() {
         for wanted in [
             Subscription::new(Kind::Online, "1"),
             Subscription::new(Kind::VipRemove, "1"),
             Subscription::chat("1", "2"),
         ] {
-            let told = Told {
+            let from_info = SubscriptionInfo {
                 kind: wanted.kind.name().to_owned(),
                 condition: wanted.condition(),
-                ..Told::default()
+                ..SubscriptionInfo::default()
             };
-            assert_eq!(Subscription::told(&told), Some(wanted));
+            assert_eq!(Subscription::from_info(&from_info), Some(wanted));
         }
-        let foreign = Told {
+        let foreign = SubscriptionInfo {
             kind: "channel.follow".to_owned(),
-            ..Told::default()
+            ..SubscriptionInfo::default()
         };
-        assert_eq!(Subscription::told(&foreign), None);
+        assert_eq!(Subscription::from_info(&foreign), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Runs the lines of a plan, follows its changes, and hands over what was heard.
+//! Runs the connections of a plan, applies plan changes, and forwards the events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use tracing::{debug, warn};
 use super::super::TwitchPlatform;
 use super::EventSubOptions;
 use super::accounts::Accounts;
+use super::connection::{Connection, Context, connection_name};
 use super::hub::Hub;
 use super::kinds::Subscription;
-use super::line::{Line, Surroundings};
-use super::planner::{self, Channel, Known, Limits, Plan, PlannedLine};
+use super::planner::{self, Channel, Known, Limits, Plan, PlannedConnection};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
-use crate::platforms::{Heard, Listener};
+use crate::platforms::{Listener, ListenerEvent};
 
-/// How often ids of messages are kept for the case of a crash.
+/// How often message ids are saved in case of a crash.
 const REMEMBER: Duration = Duration::from_mins(1);
-/// How often tokens and sources are looked at for a new plan.
+/// How often tokens and sources are checked for a new plan.
 const REPLAN: Duration = Duration::from_mins(10);
-/// How soon accounts are looked at again of which nothing could be found out.
+/// How soon accounts are checked again after a check that found out nothing.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
-/// News about costs come in bursts; the plan waits so long for more of them.
+/// Changes of costs arrive in bursts; replanning waits this long for more of them.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How long a stop waits for the reader of what is still to be told.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a stop waits for the receiver of the remaining events.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Listens to Twitch's EventSub.
 pub struct EventSubListener {
@@ -40,22 +40,22 @@ pub struct EventSubListener {
     hub: Arc<Hub>,
 }
 
-/// A running line.
+/// A running connection.
 struct Running {
     wanted: watch::Sender<Vec<Subscription>>,
     stop: CancellationToken,
 }
 
-/// A plan and what it was made of.
+/// A plan and its inputs.
 struct Planned {
     plan: Plan,
     accounts: Accounts,
-    /// Why something could not be found out now.
+    /// Why something could not be determined now.
     unclear: Option<String>,
 }
 
-/// What names a line: whose token, and which of its sockets.
-type LineKey = (Identity, usize);
+/// Identifies a connection: whose token, and which of its sockets.
+type ConnectionKey = (Identity, usize);
 
 #[async_trait]
 impl Listener for EventSubListener {
@@ -63,7 +63,7 @@ impl Listener for EventSubListener {
         PlatformName::Twitch
     }
 
-    async fn listen(self: Box<Self>, stop: BoxFuture<'static, ()>, sink: mpsc::Sender<Heard>) {
+    async fn listen(self: Box<Self>, stop: BoxFuture<'static, ()>, sink: mpsc::Sender<ListenerEvent>) {
         let now = self.twitch.clock.now();
         if let Some(memory) = &self.options.memory {
             self.hub.recall(memory.recall(), now);
@@ -72,14 +72,14 @@ impl Listener for EventSubListener {
         self.hub.flush_totals(self.twitch.clock.now());
         self.keep_memory();
         let last_words = async {
-            while let Some(heard) = self.hub.next_to_tell() {
+            while let Some(heard) = self.hub.next_to_emit() {
                 if sink.send(heard).await.is_err() {
                     return;
                 }
             }
         };
-        // A reader that has gone away must not hold up the stop.
-        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        // A receiver that no longer reads must not delay the stop.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, last_words).await;
     }
 }
 
@@ -88,9 +88,9 @@ impl EventSubListener {
         Self { twitch, options, hub }
     }
 
-    async fn run(&self, stop: BoxFuture<'static, ()>, sink: &mpsc::Sender<Heard>) {
+    async fn run(&self, stop: BoxFuture<'static, ()>, sink: &mpsc::Sender<ListenerEvent>) {
         let mut channels = self.options.channels.clone();
-        let mut lines: BTreeMap<LineKey, Running> = BTreeMap::new();
+        let mut connections: BTreeMap<ConnectionKey, Running> = BTreeMap::new();
         let mut running = FuturesUnordered::new();
         let mut stop = stop.fuse();
         let mut flush = tokio::time::interval(self.options.flush.max(Duration::from_millis(1)));
@@ -99,7 +99,7 @@ impl EventSubListener {
         remember.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut replan_at = tokio::time::Instant::now();
         let mut forget_at = replan_at + REPLAN;
-        // Planning asks for tokens, which may take a while; lines must be polled meanwhile.
+        // Planning requests tokens, which may take a while; connections must be polled meanwhile.
         let mut planning: Option<BoxFuture<'_, Planned>> = None;
         let (mut accounts, mut unclear) = (Accounts::new(), false);
         let mut following = true;
@@ -108,9 +108,20 @@ impl EventSubListener {
                 () = &mut stop => break,
                 changed = channels.changed(), if following => match changed {
                     Ok(()) => replan_at = tokio::time::Instant::now(),
-                    // Nobody will change them any more.
+                    // The sender is gone, so there are no further changes.
                     Err(_) => following = false,
                 },
+                () = self.hub.retry.notified() => {
+                    self.hub.retries.send_modify(|retries| *retries += 1);
+                    // Connections that are up retry their refused subscriptions. The others restart with the token that is stored
+                    // now, without waiting for their backoff.
+                    for ((identity, socket), connection) in &connections {
+                        if !self.hub.is_connected(&connection_name(identity, *socket)) {
+                            connection.stop.cancel();
+                        }
+                    }
+                    replan_at = tokio::time::Instant::now();
+                }
                 () = self.hub.replan.notified() => {
                     replan_at = replan_at.min(tokio::time::Instant::now() + SETTLE);
                 }
@@ -134,17 +145,17 @@ impl EventSubListener {
                     } else {
                         unclear = false;
                     }
-                    for (key, planned) in self.follow(&mut lines, made.plan, unclear) {
-                        let (line, token) = self.start(&mut lines, key.clone(), planned);
+                    for (key, planned) in self.follow(&mut connections, made.plan, unclear) {
+                        let (connection, token) = self.start(&mut connections, key.clone(), planned);
                         running.push(async move {
-                            line.run(token).await;
+                            connection.run(token).await;
                             key
                         });
                     }
                 }
                 Some(key) = running.next(), if !running.is_empty() => {
-                    lines.remove(&key);
-                    // It may be wanted again since it was told to end.
+                    connections.remove(&key);
+                    // It may have been planned again after it was stopped.
                     replan_at = tokio::time::Instant::now();
                 }
                 _ = flush.tick() => self.hub.flush_totals(self.twitch.clock.now()),
@@ -152,25 +163,25 @@ impl EventSubListener {
                 () = self.hand_over(sink) => {}
             }
         }
-        for line in lines.values() {
-            line.stop.cancel();
+        for connection in connections.values() {
+            connection.stop.cancel();
         }
         drop(planning);
         while running.next().await.is_some() {}
     }
 
-    /// Hands the oldest thing to tell to the reader, waiting for something to tell and for room.
-    async fn hand_over(&self, sink: &mpsc::Sender<Heard>) {
-        if !self.hub.has_something_to_tell() {
+    /// Sends the oldest pending event to the receiver; waits for an event and for capacity.
+    async fn hand_over(&self, sink: &mpsc::Sender<ListenerEvent>) {
+        if !self.hub.has_pending() {
             self.hub.bell.notified().await;
         }
         match sink.reserve().await {
             Ok(permit) => {
-                if let Some(heard) = self.hub.next_to_tell() {
+                if let Some(heard) = self.hub.next_to_emit() {
                     permit.send(heard);
                 }
             }
-            // Nobody reads any more, and the stop is near.
+            // The receiver is gone, and a stop is imminent.
             Err(_) => std::future::pending().await,
         }
     }
@@ -184,16 +195,17 @@ impl EventSubListener {
             ..self.options.limits
         };
         let (accounts, unclear) = (found.accounts.clone(), found.unclear.clone());
+        self.hub.note_bot(found.bot_missing.clone());
         let known = Known {
             costs,
             limits,
             chat: self.options.chat,
             ..found.known()
         };
-        let attended: BTreeSet<_> = channels.iter().map(|channel| channel.source.clone()).collect();
+        let monitored: BTreeSet<_> = channels.iter().map(|channel| channel.source.clone()).collect();
         let bot = known.bot.as_ref().map(|bot| bot.user_id.clone());
         self.hub
-            .attend(attended, bot.or_else(|| self.twitch.options.bot_user_id.clone()));
+            .attend(monitored, bot.or_else(|| self.twitch.options.bot_user_id.clone()));
         let plan = planner::plan(&channels, &known);
         Planned {
             plan,
@@ -202,27 +214,27 @@ impl EventSubListener {
         }
     }
 
-    /// Lets running lines follow the plan and returns those that must be started.
+    /// Applies the plan to running connections and returns those that must be started.
     fn follow(
         &self,
-        lines: &mut BTreeMap<LineKey, Running>,
+        connections: &mut BTreeMap<ConnectionKey, Running>,
         plan: Plan,
         unclear: bool,
-    ) -> Vec<(LineKey, PlannedLine)> {
+    ) -> Vec<(ConnectionKey, PlannedConnection)> {
         debug!(
-            lines = plan.lines.len(),
+            connections = plan.connections.len(),
             polled = plan.polled.len(),
             cost = plan.cost,
             "Planned who is listened to"
         );
         let mut missing = Vec::new();
-        let mut planned: BTreeSet<LineKey> = BTreeSet::new();
-        for line in plan.lines.iter().cloned() {
-            let key = (line.identity.clone(), line.socket);
+        let mut planned: BTreeSet<ConnectionKey> = BTreeSet::new();
+        for connection in plan.connections.iter().cloned() {
+            let key = (connection.identity.clone(), connection.socket);
             planned.insert(key.clone());
-            match lines.get(&key) {
+            match connections.get(&key) {
                 Some(running) => {
-                    let wanted = subscriptions(&line);
+                    let wanted = subscriptions(&connection);
                     running.wanted.send_if_modified(|current| {
                         let news = *current != wanted;
                         if news {
@@ -231,16 +243,16 @@ impl EventSubListener {
                         news
                     });
                 }
-                None => missing.push((key, line)),
+                None => missing.push((key, connection)),
             }
         }
-        for (key, running) in &*lines {
+        for (key, running) in &*connections {
             if !planned.contains(key) {
                 running.stop.cancel();
             }
         }
-        // A plan that is empty only because nothing could be found out is none.
-        if !(unclear && plan.lines.is_empty()) {
+        // A plan that is empty only because nothing could be determined does not count.
+        if !(unclear && plan.connections.is_empty()) {
             let now = self.twitch.skew.correct(self.twitch.clock.now());
             self.hub.note_plan(plan, now);
         }
@@ -249,25 +261,25 @@ impl EventSubListener {
 
     fn start(
         &self,
-        lines: &mut BTreeMap<LineKey, Running>,
-        key: LineKey,
-        planned: PlannedLine,
-    ) -> (Line, CancellationToken) {
+        connections: &mut BTreeMap<ConnectionKey, Running>,
+        key: ConnectionKey,
+        planned: PlannedConnection,
+    ) -> (Connection, CancellationToken) {
         let (sender, wanted) = watch::channel(subscriptions(&planned));
-        let around = Surroundings {
+        let cx = Context {
             twitch: Arc::clone(&self.twitch),
             hub: Arc::clone(&self.hub),
             pace: self.options.pace.max(1),
             watch_clock: self.options.watch_clock,
         };
-        let line = Line::new(around, planned.identity, planned.socket, wanted);
+        let connection = Connection::new(cx, planned.identity, planned.socket, wanted);
         let stop = CancellationToken::new();
         let running = Running {
             wanted: sender,
             stop: stop.clone(),
         };
-        lines.insert(key, running);
-        (line, stop)
+        connections.insert(key, running);
+        (connection, stop)
     }
 
     fn keep_memory(&self) {
@@ -277,8 +289,9 @@ impl EventSubListener {
     }
 }
 
-fn subscriptions(line: &PlannedLine) -> Vec<Subscription> {
-    line.subscriptions
+fn subscriptions(connection: &PlannedConnection) -> Vec<Subscription> {
+    connection
+        .subscriptions
         .iter()
         .map(|planned| planned.subscription.clone())
         .collect()

@@ -1,15 +1,15 @@
-//! The life of one EventSub line: a pure function from a state and an input to the next state and what to do.
+//! The life cycle of one EventSub connection: a pure function from a state and an input to the next state and its effects.
 //!
-//! A line is a session with Twitch and, while it moves, two sockets. The loop in `line` obeys; nothing is decided there.
-//! Time is a count of milliseconds on a clock that never jumps. Rules without a mark are Twitch's:
+//! A connection is a session with Twitch that has two sockets while it moves. The loop in `connection` performs the effects and
+//! decides nothing. Time is a count of milliseconds on a monotonic clock. Rules without a mark are Twitch's:
 //! <https://dev.twitch.tv/docs/eventsub/handling-websocket-events/>. Those marked *ours* are decisions.
 
 use super::close::{self, Blame};
 
-/// Milliseconds since some moment, by a monotonic clock.
+/// Milliseconds since an arbitrary moment, by a monotonic clock.
 pub(super) type Millis = u64;
 
-/// Names a socket within a line, never used twice.
+/// Identifies a socket within a connection; never reused.
 pub(super) type SocketId = u32;
 
 const SECOND: Millis = 1000;
@@ -19,33 +19,33 @@ const OPENING: Millis = 15 * SECOND;
 const WELCOME: Millis = 10 * SECOND;
 /// Twitch closes a session without a subscription after ten seconds.
 const UNUSED: Millis = 10 * SECOND;
-/// Twitch gives thirty seconds to move; *ours*: give up five earlier.
+/// Twitch allows thirty seconds for a move; *ours*: give up five seconds earlier.
 const MOVE: Millis = 25 * SECOND;
-/// *Ours*: bounds of the pause between connects; it doubles with each failure, and is drawn from the whole range.
-const FIRST_PAUSE: Millis = SECOND;
-const LONGEST_PAUSE: Millis = 120 * SECOND;
-/// *Ours*: the least pause after a failure whose cause another connect does not remove.
-pub(super) const HOPELESS_PAUSE: Millis = 60 * SECOND;
+/// *Ours*: bounds of the backoff between connection attempts; it doubles with each failure, with full jitter.
+const FIRST_BACKOFF: Millis = SECOND;
+const LONGEST_BACKOFF: Millis = 120 * SECOND;
+/// *Ours*: the minimum backoff after a failure whose cause a reconnect does not remove.
+pub(super) const PERMANENT_FAILURE_BACKOFF: Millis = 60 * SECOND;
 
-/// A session as Twitch welcomed it.
+/// A session that Twitch has welcomed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
     pub(super) socket: SocketId,
     pub(super) id: String,
-    /// How long Twitch is silent at most.
+    /// The keepalive interval: Twitch sends a message at least this often.
     pub(super) keepalive: Millis,
-    /// When the last message came.
-    pub(super) heard: Millis,
-    /// Whether a subscription was accepted. Only then is the line proven.
+    /// When the last message was received.
+    pub(super) received: Millis,
+    /// Whether a subscription was accepted. Only then does the connection count as up.
     pub(super) proven: bool,
     /// By when a subscription must be accepted.
     pub(super) unused_at: Millis,
 }
 
 impl Session {
-    /// *Ours*: half as long again as Twitch promises, at least five seconds more, and the line counts as dead.
+    /// *Ours*: the connection counts as dead after 1.5 times the keepalive interval, but at least five seconds more than it.
     fn dead_at(&self) -> Millis {
-        self.heard + (self.keepalive * 3 / 2).max(self.keepalive + 5 * SECOND)
+        self.received + (self.keepalive * 3 / 2).max(self.keepalive + 5 * SECOND)
     }
 
     fn deadline(&self) -> Millis {
@@ -57,48 +57,48 @@ impl Session {
     }
 }
 
-/// Where a line is.
+/// The phase of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Not connected, waiting to try.
-    Resting { until: Millis },
+    /// Not connected; waiting before the next attempt.
+    BackingOff { until: Millis },
     /// A socket is being opened.
     Opening { socket: SocketId, by: Millis },
-    /// Opened; the welcome is due.
+    /// The socket is open; the welcome is due.
     Greeting { socket: SocketId, by: Millis },
-    /// Welcomed, and live once proven.
+    /// Welcomed; up once a subscription is accepted.
     Open(Session),
-    /// Told to move: the old socket is read on until the new one is welcomed. The old one may be gone already.
+    /// Asked to move: the old socket is read until the new one is welcomed. The old one may have ended already.
     Moving {
         old: Session,
         old_gone: bool,
         new: SocketId,
         by: Millis,
     },
-    /// Ended by us, for good.
+    /// Stopped by us, for good.
     Stopped,
 }
 
-/// A line's state.
+/// The state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) phase: Phase,
-    /// Failures since a session was last proven.
+    /// Failures since a subscription was last accepted.
     pub(super) failures: u32,
     last_socket: SocketId,
 }
 
-/// What happens to a line.
+/// An event in the life of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Input {
     /// Time has passed.
     Tick,
-    /// A socket is open.
+    /// A socket was opened.
     Opened(SocketId),
-    /// A socket could not be opened. `hopeless`: another try will not help.
+    /// A socket could not be opened. `hopeless`: another attempt will fail too.
     NotOpened {
         socket: SocketId,
-        trouble: Trouble,
+        failure: Failure,
         hopeless: bool,
     },
     /// `session_welcome`.
@@ -109,59 +109,61 @@ pub(super) enum Input {
     },
     /// `session_reconnect`.
     Reconnect { socket: SocketId, url: String },
-    /// Any other message, of known type or not.
-    Heard(SocketId),
+    /// Any other message, of a known type or not.
+    Received(SocketId),
     /// A socket ended, with this close code if there was one.
     Closed { socket: SocketId, code: Option<u16> },
+    /// A socket ended because of a message received over it.
+    Broken { socket: SocketId, failure: Failure },
     /// Twitch accepted a subscription of this session.
     Accepted(String),
-    /// Twitch will accept none of the subscriptions of this session, at least for so long.
+    /// Twitch will accept no subscription of this session, at least for this long.
     NothingAccepted {
         session: String,
-        trouble: Trouble,
-        pause: Millis,
+        failure: Failure,
+        backoff: Millis,
     },
-    /// Twitch says that the session does not exist any more.
+    /// Twitch reports that the session no longer exists.
     SessionGone(String),
-    /// The machine slept, or its clock was set: what the sockets missed is unknown.
+    /// The machine was suspended, or its clock was set: messages may have been missed.
     Jumped,
-    /// We want a fresh session, because this one has gone silent about what polls see.
+    /// A new session is required, because this one does not deliver events that polls observe.
     Refresh,
-    /// We end.
+    /// Stop the connection.
     Stop,
 }
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Open a socket, to this address or to the usual one.
+    /// Open a socket to this address, or to the default one.
     Open { socket: SocketId, url: Option<String> },
-    /// Close a socket politely; what it still says is not heard.
+    /// Close a socket gracefully; messages still received over it are ignored.
     Close(SocketId),
-    /// Create what is desired on this session, starting from nothing.
+    /// Create the desired subscriptions on this session, which has none.
     Subscribe { session: String },
-    /// The subscriptions moved along to this session.
+    /// The subscriptions moved to this session.
     Moved { session: String },
-    /// The line is proven; whatever happened before was not heard.
+    /// The connection is up; earlier events may have been missed.
     Up,
-    /// The line is down.
-    Down(Trouble),
-    /// The line was closed by us.
+    /// The connection is down.
+    Down(Failure),
+    /// The connection was closed by us.
     Ended,
 }
 
-/// Why a line is down.
+/// Why a connection is down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
-    /// Stable, dotted.
+pub(super) struct Failure {
+    /// Stable and dotted.
     pub(super) code: String,
-    /// For people.
+    /// The message for users.
     pub(super) reason: String,
-    /// Whether a person must act.
+    /// Whether it needs attention.
     pub(super) refused: bool,
 }
 
-impl Trouble {
+impl Failure {
     pub(super) fn passing(code: &str, reason: impl Into<String>) -> Self {
         Self {
             code: code.to_owned(),
@@ -172,26 +174,26 @@ impl Trouble {
 }
 
 impl State {
-    /// A line that connects at `now`.
+    /// Returns a connection that connects at `now`.
     pub(super) fn new(now: Millis) -> Self {
         Self {
-            phase: Phase::Resting { until: now },
+            phase: Phase::BackingOff { until: now },
             failures: 0,
             last_socket: 0,
         }
     }
 
-    /// Returns when time itself changes something.
+    /// Returns the time of the next timeout.
     pub(super) fn deadline(&self) -> Option<Millis> {
         match &self.phase {
-            Phase::Resting { until } => Some(*until),
+            Phase::BackingOff { until } => Some(*until),
             Phase::Opening { by, .. } | Phase::Greeting { by, .. } | Phase::Moving { by, .. } => Some(*by),
             Phase::Open(session) => Some(session.deadline()),
             Phase::Stopped => None,
         }
     }
 
-    /// Returns the session that subscriptions belong to, if there is one.
+    /// Returns the session of the subscriptions, if there is one.
     pub(super) fn session(&self) -> Option<&Session> {
         match &self.phase {
             Phase::Open(session) | Phase::Moving { old: session, .. } => Some(session),
@@ -199,12 +201,12 @@ impl State {
         }
     }
 
-    /// Returns whether the line is proven.
+    /// Returns whether the connection is up.
     pub(super) fn is_up(&self) -> bool {
         self.session().is_some_and(|session| session.proven)
     }
 
-    /// Returns whether a socket is one that we use, and not one that we have left.
+    /// Returns whether a socket is in use and not abandoned.
     pub(super) fn uses(&self, socket: SocketId) -> bool {
         self.sockets().contains(&socket)
     }
@@ -219,7 +221,7 @@ impl State {
                 let old = (!old_gone).then_some(old.socket);
                 old.into_iter().chain([*new]).collect()
             }
-            Phase::Resting { .. } | Phase::Stopped => Vec::new(),
+            Phase::BackingOff { .. } | Phase::Stopped => Vec::new(),
         }
     }
 
@@ -233,13 +235,13 @@ impl State {
         (self, vec![Effect::Open { socket, url: None }])
     }
 
-    /// Drops everything and waits before the next try.
-    fn fail(mut self, now: Millis, trouble: Trouble, least: Millis, dice: f64) -> (Self, Vec<Effect>) {
+    /// Drops all sockets and backs off before the next attempt.
+    fn fail(mut self, now: Millis, failure: Failure, least: Millis, chance: f64) -> (Self, Vec<Effect>) {
         let mut effects: Vec<_> = self.sockets().into_iter().map(Effect::Close).collect();
-        let pause = pause(self.failures, dice).max(least);
+        let backoff = backoff(self.failures, chance).max(least);
         self.failures = self.failures.saturating_add(1);
-        self.phase = Phase::Resting { until: now + pause };
-        effects.push(Effect::Down(trouble));
+        self.phase = Phase::BackingOff { until: now + backoff };
+        effects.push(Effect::Down(failure));
         (self, effects)
     }
 
@@ -248,64 +250,74 @@ impl State {
     }
 }
 
-/// Draws the pause after so many failures: full jitter over a range that doubles.
+/// Draws the backoff after this many failures: full jitter over a range that doubles.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
     reason = "the range is far below 2^53 and not negative"
 )]
-fn pause(failures: u32, dice: f64) -> Millis {
-    let range = FIRST_PAUSE
+fn backoff(failures: u32, chance: f64) -> Millis {
+    let range = FIRST_BACKOFF
         .saturating_mul(1 << failures.min(20))
-        .min(LONGEST_PAUSE);
-    (range as f64 * dice) as Millis
+        .min(LONGEST_BACKOFF);
+    (range as f64 * chance) as Millis
 }
 
-/// Decides what follows from `input` at the moment `now`. `dice` is a random fraction, for the pause that may follow.
-pub(super) fn next(state: State, input: Input, now: Millis, dice: f64) -> (State, Vec<Effect>) {
+/// Returns the next state and effects for `input` at the time `now`. `chance` is a random fraction for the jitter.
+pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (State, Vec<Effect>) {
     match input {
-        Input::Tick => tick(state, now, dice),
+        Input::Tick => tick(state, now, chance),
         Input::Opened(socket) => opened(state, socket, now),
         Input::NotOpened {
             socket,
-            trouble,
+            failure,
             hopeless,
-        } => not_opened(state, socket, trouble, hopeless, now, dice),
+        } => not_opened(state, socket, failure, hopeless, now, chance),
         Input::Welcome {
             socket,
             session,
             keepalive_secs,
         } => welcome(state, socket, session, keepalive_secs, now),
         Input::Reconnect { socket, url } => reconnect(state, socket, url, now),
-        Input::Heard(socket) => heard(state, socket, now),
-        Input::Closed { socket, code } => closed(state, socket, code, now, dice),
+        Input::Received(socket) => received(state, socket, now),
+        Input::Closed { socket, code } => {
+            let meaning = close::meaning(code);
+            let least = match meaning.blame {
+                // An unused session is our failure, whatever prevented subscribing.
+                Blame::Us if !state.is_up() => 10 * SECOND,
+                Blame::Us | Blame::Them => 0,
+            };
+            let failure = Failure::passing(&meaning.code, meaning.reason);
+            closed(state, socket, failure, least, now, chance)
+        }
+        Input::Broken { socket, failure } => closed(state, socket, failure, 0, now, chance),
         Input::Accepted(session) => accepted(state, &session),
         Input::NothingAccepted {
             session,
-            trouble,
-            pause,
+            failure,
+            backoff,
         } => match state.session() {
-            Some(ours) if ours.id == session && !ours.proven => state.fail(now, trouble, pause, dice),
+            Some(ours) if ours.id == session && !ours.proven => state.fail(now, failure, backoff, chance),
             _ => state.stay(),
         },
         Input::SessionGone(session) => match state.session() {
-            // While we move, the session that we leave may be gone already.
+            // During a move, the session that is left may have ended already.
             _ if matches!(state.phase, Phase::Moving { .. }) => state.stay(),
             Some(ours) if ours.id == session => {
-                let trouble =
-                    Trouble::passing("twitch.eventsub.session_gone", "Twitch has ended the session");
-                state.fail(now, trouble, 0, dice)
+                let failure =
+                    Failure::passing("twitch.eventsub.session_gone", "Twitch has ended the session");
+                state.fail(now, failure, 0, chance)
             }
             _ => state.stay(),
         },
         Input::Jumped => match state.phase {
-            Phase::Stopped | Phase::Resting { .. } => state.stay(),
+            Phase::Stopped | Phase::BackingOff { .. } => state.stay(),
             _ => {
                 let reason = "this machine's clock has jumped, so it may have slept";
                 state.fail(
                     now,
-                    Trouble::passing("twitch.eventsub.clock_jump", reason),
+                    Failure::passing("twitch.eventsub.clock_jump", reason),
                     0,
                     0.0,
                 )
@@ -314,7 +326,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, dice: f64) -> (State
         Input::Refresh => match state.phase {
             Phase::Open(_) => {
                 let reason = "the session is silent about what polls see";
-                state.fail(now, Trouble::passing("twitch.eventsub.silent", reason), 0, dice)
+                state.fail(now, Failure::passing("twitch.eventsub.silent", reason), 0, chance)
             }
             _ => state.stay(),
         },
@@ -322,41 +334,41 @@ pub(super) fn next(state: State, input: Input, now: Millis, dice: f64) -> (State
     }
 }
 
-fn tick(state: State, now: Millis, dice: f64) -> (State, Vec<Effect>) {
+fn tick(state: State, now: Millis, chance: f64) -> (State, Vec<Effect>) {
     if state.deadline().is_none_or(|deadline| now < deadline) {
         return state.stay();
     }
     match &state.phase {
-        Phase::Resting { .. } => state.open(now),
+        Phase::BackingOff { .. } => state.open(now),
         Phase::Opening { .. } => {
-            let trouble = Trouble::passing("network.timeout", "the websocket did not open in time");
-            state.fail(now, trouble, 0, dice)
+            let failure = Failure::passing("network.timeout", "the websocket did not open in time");
+            state.fail(now, failure, 0, chance)
         }
         Phase::Greeting { .. } => {
-            let trouble = Trouble::passing("twitch.eventsub.no_welcome", "no welcome came in time");
-            state.fail(now, trouble, 0, dice)
+            let failure = Failure::passing("twitch.eventsub.no_welcome", "no welcome came in time");
+            state.fail(now, failure, 0, chance)
         }
         Phase::Open(session) if !session.proven && now >= session.unused_at => {
             let reason = "no subscription was accepted in time";
-            let trouble = Trouble::passing("twitch.eventsub.unused", reason);
-            state.fail(now, trouble, 0, dice)
+            let failure = Failure::passing("twitch.eventsub.unused", reason);
+            state.fail(now, failure, 0, chance)
         }
         Phase::Open(_) => {
-            let reason = "nothing was heard for longer than Twitch is ever silent";
-            let trouble = Trouble::passing("twitch.eventsub.keepalive", reason);
-            state.fail(now, trouble, 0, dice)
+            let reason = "keepalive timeout";
+            let failure = Failure::passing("twitch.eventsub.keepalive", reason);
+            state.fail(now, failure, 0, chance)
         }
         Phase::Moving { .. } => {
             let reason = "the new socket was not welcomed in time";
-            let trouble = Trouble::passing("twitch.eventsub.move_failed", reason);
-            state.fail(now, trouble, 0, dice)
+            let failure = Failure::passing("twitch.eventsub.move_failed", reason);
+            state.fail(now, failure, 0, chance)
         }
         Phase::Stopped => state.stay(),
     }
 }
 
 fn opened(mut state: State, socket: SocketId, now: Millis) -> (State, Vec<Effect>) {
-    // A socket that opens while we move waits for its welcome under the deadline of the move.
+    // A socket that opens during a move waits for its welcome under the deadline of the move.
     if matches!(state.phase, Phase::Opening { socket: ours, .. } if ours == socket) {
         state.phase = Phase::Greeting {
             socket,
@@ -371,18 +383,18 @@ fn opened(mut state: State, socket: SocketId, now: Millis) -> (State, Vec<Effect
 fn not_opened(
     state: State,
     socket: SocketId,
-    trouble: Trouble,
+    failure: Failure,
     hopeless: bool,
     now: Millis,
-    dice: f64,
+    chance: f64,
 ) -> (State, Vec<Effect>) {
-    let least = if hopeless { HOPELESS_PAUSE } else { 0 };
+    let least = if hopeless { PERMANENT_FAILURE_BACKOFF } else { 0 };
     match &state.phase {
-        Phase::Opening { socket: ours, .. } if *ours == socket => state.fail(now, trouble, least, dice),
+        Phase::Opening { socket: ours, .. } if *ours == socket => state.fail(now, failure, least, chance),
         Phase::Moving { new, .. } if *new == socket => {
-            let reason = format!("the address to move to does not answer: {}", trouble.reason);
-            let trouble = Trouble::passing("twitch.eventsub.move_failed", reason);
-            state.fail(now, trouble, 0, dice)
+            let reason = format!("the address to move to does not answer: {}", failure.reason);
+            let failure = Failure::passing("twitch.eventsub.move_failed", reason);
+            state.fail(now, failure, 0, chance)
         }
         _ => state.stay(),
     }
@@ -399,7 +411,7 @@ fn welcome(
         socket,
         id: id.clone(),
         keepalive: keepalive_secs.clamp(1, 600) * SECOND,
-        heard: now,
+        received: now,
         proven: false,
         unused_at: now + UNUSED,
     };
@@ -411,8 +423,8 @@ fn welcome(
         Phase::Moving {
             old, old_gone, new, ..
         } if *new == socket => {
-            // The subscriptions have moved along. Those that were still being created have not, so an unproven session
-            // starts over.
+            // The subscriptions have moved too. Those that were still being created have not, so a session without an accepted
+            // subscription starts over.
             session.proven = old.proven;
             let mut effects = Vec::new();
             if !old_gone {
@@ -426,21 +438,21 @@ fn welcome(
             state.phase = Phase::Open(session);
             (state, effects)
         }
-        _ => heard(state, socket, now),
+        _ => received(state, socket, now),
     }
 }
 
 fn reconnect(mut state: State, socket: SocketId, url: String, now: Millis) -> (State, Vec<Effect>) {
     let (old, replaced) = match &state.phase {
         Phase::Open(session) if session.socket == socket => (session.clone(), None),
-        // Told again while moving: the newest address counts.
+        // Another reconnect message during a move: the newest address counts.
         Phase::Moving { old, new, .. } if old.socket == socket => (old.clone(), Some(*new)),
         _ => return state.stay(),
     };
     state.last_socket += 1;
     let new = state.last_socket;
     state.phase = Phase::Moving {
-        old: Session { heard: now, ..old },
+        old: Session { received: now, ..old },
         old_gone: false,
         new,
         by: now + MOVE,
@@ -453,10 +465,10 @@ fn reconnect(mut state: State, socket: SocketId, url: String, now: Millis) -> (S
     (state, effects)
 }
 
-fn heard(mut state: State, socket: SocketId, now: Millis) -> (State, Vec<Effect>) {
+fn received(mut state: State, socket: SocketId, now: Millis) -> (State, Vec<Effect>) {
     match &mut state.phase {
         Phase::Open(session) | Phase::Moving { old: session, .. } if session.socket == socket => {
-            session.heard = now;
+            session.received = now;
         }
         _ => {}
     }
@@ -466,9 +478,10 @@ fn heard(mut state: State, socket: SocketId, now: Millis) -> (State, Vec<Effect>
 fn closed(
     mut state: State,
     socket: SocketId,
-    code: Option<u16>,
+    failure: Failure,
+    least: Millis,
     now: Millis,
-    dice: f64,
+    chance: f64,
 ) -> (State, Vec<Effect>) {
     if !state.uses(socket) {
         return state.stay();
@@ -480,14 +493,7 @@ fn closed(
         *old_gone = true;
         return state.stay();
     }
-    let meaning = close::meaning(code);
-    let least = match meaning.blame {
-        // A session that nobody used is our failure, whatever it was that kept us from subscribing.
-        Blame::Us if !state.is_up() => 10 * SECOND,
-        Blame::Us | Blame::Them => 0,
-    };
-    let trouble = Trouble::passing(&meaning.code, meaning.reason);
-    state.fail(now, trouble, least, dice)
+    state.fail(now, failure, least, chance)
 }
 
 fn accepted(mut state: State, session_id: &str) -> (State, Vec<Effect>) {

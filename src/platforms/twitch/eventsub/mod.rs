@@ -1,25 +1,25 @@
-//! EventSub over websockets: hearing at once who goes live, and never claiming to hear what was not promised.
+//! EventSub over websockets: immediate notification when streams start, without claiming coverage that Twitch has not confirmed.
 //!
-//! `planner` decides who is listened to, `machine` how a line lives, `roster` what is subscribed to, `events` what an
-//! event proves, `silence` when to distrust a line: those are pure. `line` is the loop that obeys them, `accounts` knows
-//! whose tokens there are, `rest` and `socket` talk to Twitch, `hub` is what all lines share, and `listener` runs them.
+//! Pure modules: `planner` decides which channels are subscribed, `machine` is the life cycle of a connection, `subscriptions`
+//! tracks what is subscribed, `events` derives what an event proves, and `missed_events` detects connections that miss events.
+//! The others: `connection` is the loop that runs them, `accounts` finds usable tokens, `rest` and `socket` communicate with
+//! Twitch, `hub` is the state that all connections share, and `listener` runs them.
 
 mod accounts;
 mod close;
+mod connection;
 mod events;
 mod hub;
 mod kinds;
-mod line;
 mod listener;
 mod machine;
 mod memory;
+mod missed_events;
 pub mod planner;
 mod rest;
-mod roster;
-mod seen;
-mod silence;
 mod socket;
 mod status;
+mod subscription_set;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,44 +40,44 @@ use crate::core::time::Timestamp;
 pub use kinds::{Kind, Subscription};
 pub use listener::EventSubListener;
 pub use memory::FileMemory;
-pub use status::{LineStatus, Status, SubscriptionStatus, Tally};
+pub use status::{ConnectionStatus, Status, SubscriptionState, SubscriptionStatus, Tally};
 
-/// Where ids of messages are kept across restarts, so that one that is repeated then is not counted twice.
+/// Stores message ids across restarts, so that a message that is repeated after one is not counted twice.
 pub trait MessageMemory: Send + Sync {
-    /// Returns what was kept.
+    /// Returns the stored ids.
     fn recall(&self) -> Vec<(Timestamp, u64)>;
 
-    /// Keeps these in place of what was kept before.
+    /// Replaces the stored ids.
     fn keep(&self, memory: &[(Timestamp, u64)]);
 }
 
-/// How to listen.
+/// Options of the listener.
 pub struct EventSubOptions {
-    /// The channels to listen to. Changes are followed.
+    /// The channels to listen to. Changes are applied while it runs.
     pub channels: watch::Receiver<Vec<Channel>>,
-    /// Whether chat is counted.
+    /// Whether chat messages are counted.
     pub chat: bool,
-    /// The name under which totals are kept.
+    /// The name under which totals are stored.
     pub writer: String,
     /// The totals that this writer had stored.
     pub restored: BTreeMap<SourceKey, Counters>,
-    /// Sources whose link an earlier run left open when it was killed. Those that are not listened to any more are told
-    /// to be closed.
+    /// Sources whose link an earlier run left open when it was killed. Those that are no longer subscribed are reported as
+    /// closed.
     pub left_open: BTreeSet<SourceKey>,
-    /// What Twitch allows.
+    /// Twitch's limits.
     pub limits: Limits,
-    /// How long changed totals are held back to be told together.
+    /// How long changed totals are held back so that they are published together.
     pub flush: Duration,
-    /// Where ids of messages are kept across restarts.
+    /// Stores message ids across restarts.
     pub memory: Option<Arc<dyn MessageMemory>>,
-    /// How many times faster than real a line's time runs: 1, except in tests.
+    /// How many times faster than real time a connection's clock runs: 1, except in tests.
     pub pace: u32,
-    /// Whether a jump of the wall clock ends connections, because the machine may have slept.
+    /// Whether a jump of the wall clock ends connections, because the machine may have been suspended.
     pub watch_clock: bool,
 }
 
 impl EventSubOptions {
-    /// Listens to `channels`, counting no chat.
+    /// Returns options that listen to `channels` without counting chat messages.
     pub fn new(channels: watch::Receiver<Vec<Channel>>) -> Self {
         Self {
             channels,
@@ -94,17 +94,22 @@ impl EventSubOptions {
     }
 }
 
-/// A view of a listener, and the way to show it what polls see. Cheap to clone.
+/// A handle to a listener: its status, and the input for what polls observe. Cheap to clone.
 #[derive(Clone)]
 pub struct EventSubHandle(Arc<Hub>);
 
 impl EventSubHandle {
-    /// Returns how the listener stands.
+    /// Returns the status of the listener.
     pub fn status(&self) -> Status {
         self.0.status()
     }
 
-    /// Shows what a poll saw, so that a line which is alive and does not tell is noticed.
+    /// Retries what Twitch refused, because a token has changed.
+    pub fn retry(&self) {
+        self.0.retry.notify_one();
+    }
+
+    /// Passes in what a poll observed, so that a connection that misses events is detected.
     pub fn polled(&self, observation: &Observation) {
         if observation.by == events::EVENTSUB {
             return;
@@ -118,24 +123,24 @@ impl EventSubHandle {
             _ => return,
         };
         self.0
-            .silence(|silence| silence.polled(&observation.source, stream, observation.at));
+            .missed_events(|missed_events| missed_events.polled(&observation.source, stream, observation.at));
     }
 }
 
 impl TwitchPlatform {
-    /// Plans who would be listened to, without connecting.
+    /// Plans which channels would be subscribed, without connecting.
     pub async fn plan(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
         let found = self.accounts(channels, &Accounts::new()).await;
         plan_with(channels, found, chat, limits)
     }
 
-    /// Plans who would be listened to by what is remembered of the tokens, asking nobody.
+    /// Plans which channels would be subscribed from the stored tokens, without sending requests.
     pub async fn plan_by_memory(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
         let found = self.accounts_by_memory(channels).await;
         plan_with(channels, found, chat, limits)
     }
 
-    /// Prepares listening. Nothing is opened before it runs.
+    /// Creates a listener. Nothing is opened before it runs.
     pub fn listener(self: &Arc<Self>, options: EventSubOptions) -> (EventSubListener, EventSubHandle) {
         let hub = Arc::new(Hub::new(
             &options.writer,

@@ -1,8 +1,9 @@
-//! Who is listened to, over which lines, and who is polled instead. Pure, so that it can be shown before connecting.
+//! Plans which channels are subscribed, over which connections, and which are polled instead. Pure, so that the plan can be shown
+//! before connecting.
 //!
-//! Twitch's limits, per application and user: 3 sockets with 300 subscriptions each, and 10 points in all. Who is live
-//! costs a point per subscription, or nothing where the broadcaster has authorised the application (and in the user's own
-//! channel). <https://dev.twitch.tv/docs/eventsub/manage-subscriptions/#subscription-limits>
+//! Twitch's limits, per application and user: 3 sockets with 300 subscriptions each, and a total cost of 10 points. A stream
+//! subscription costs one point, or nothing if the broadcaster has authorized the application (and in the user's own channel).
+//! <https://dev.twitch.tv/docs/eventsub/manage-subscriptions/#subscription-limits>
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,21 +14,20 @@ use super::kinds::{Kind, Subscription};
 use crate::core::observation::Identity;
 use crate::core::source::{PlatformName, SourceKey};
 
-/// What Twitch allows one application and user.
+/// Twitch's limits for one application and user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// Points in all.
+    /// Maximum total cost in points.
     pub max_cost: u32,
-    /// Points that others with the same application and user use up.
+    /// Points that others with the same application and user use.
     pub cost_of_others: u32,
-    /// Sockets.
+    /// Maximum number of sockets.
     pub sockets: usize,
-    /// Sockets of these that are left free: while Twitch has not noticed that one is lost, its successor counts beside
-    /// it.
+    /// How many of these sockets stay free: until Twitch notices that a socket is lost, it counts in addition to its successor.
     pub spare_sockets: usize,
-    /// Subscriptions on one socket.
+    /// Maximum number of subscriptions per socket.
     pub per_socket: usize,
-    /// Channels whose chat one user may join without a role there.
+    /// Maximum number of channels whose chat one user may join without a role there.
     pub chats: usize,
 }
 
@@ -44,14 +44,14 @@ impl Default for Limits {
     }
 }
 
-/// An account whose token we have.
+/// An account whose token is available.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// Its identity.
     pub identity: Identity,
     /// Its user id.
     pub user_id: String,
-    /// What it has granted.
+    /// The scopes that it has granted.
     pub scopes: BTreeSet<String>,
 }
 
@@ -61,62 +61,62 @@ impl Account {
     }
 }
 
-/// A channel that should be listened to.
+/// A channel that should be subscribed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
     /// The source.
     pub source: SourceKey,
-    /// Higher ones come first where points are short.
+    /// Channels with a higher priority come first when points are short.
     pub priority: i64,
 }
 
-/// What is known when planning.
+/// The input of the planner.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// The bot, where its token is usable.
+    /// The bot, if its token is usable.
     pub bot: Option<Account>,
-    /// Why it is not.
+    /// Why the bot's token is not usable.
     pub bot_missing: Option<String>,
     /// Broadcasters whose tokens are usable.
     pub broadcasters: Vec<Account>,
-    /// Points that a subscription about a channel turned out to cost.
+    /// The actual cost of a subscription to a channel.
     pub costs: BTreeMap<String, u32>,
-    /// Whether chat is counted.
+    /// Whether chat messages are counted.
     pub chat: bool,
     /// The limits.
     pub limits: Limits,
 }
 
-/// A subscription that is to be made.
+/// A planned subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Planned {
-    /// What it is.
+    /// The subscription.
     #[serde(flatten)]
     pub subscription: Subscription,
-    /// The points that it is expected to cost.
+    /// Its expected cost in points.
     pub cost: u32,
 }
 
-/// A socket and what is to be heard over it, the surest first.
+/// A socket and its subscriptions, the most certain first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PlannedLine {
-    /// Whose token makes the subscriptions.
+pub struct PlannedConnection {
+    /// Whose token creates the subscriptions.
     pub identity: Identity,
     /// That account's user id.
     pub user_id: String,
     /// Which of the account's sockets, from 0.
     pub socket: usize,
-    /// What is to be heard.
+    /// Its subscriptions.
     pub subscriptions: Vec<Planned>,
 }
 
-/// A channel that is polled, and why.
+/// A channel that is polled, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Polled {
     /// The channel.
     pub source: SourceKey,
-    /// Why it is not listened to; thousands may share a reason.
+    /// Why it is not subscribed; thousands may share a reason.
     pub reason: Arc<str>,
 }
 
@@ -124,21 +124,21 @@ pub struct Polled {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// Sockets.
-    pub lines: Vec<PlannedLine>,
-    /// Channels whose stream is told by polls alone.
+    /// Planned sockets.
+    pub connections: Vec<PlannedConnection>,
+    /// Channels whose streams are only polled.
     pub polled: Vec<Polled>,
-    /// Points that the bot's subscriptions cost.
+    /// Total cost of the bot's subscriptions in points.
     pub cost: u32,
-    /// Points that are there for them.
+    /// Points available for them.
     pub cost_limit: u32,
     /// Sockets of the bot that stay free for reconnecting.
     pub spare_sockets: usize,
 }
 
-impl PlannedLine {
-    /// Returns whether the line tells who is live, and not only who has which role.
-    pub fn tells_streams(&self) -> bool {
+impl PlannedConnection {
+    /// Returns whether the connection reports streams, and not only roles.
+    pub fn covers_streams(&self) -> bool {
         self.subscriptions
             .iter()
             .any(|planned| planned.subscription.kind.is_of_stream())
@@ -146,7 +146,7 @@ impl PlannedLine {
 }
 
 impl Plan {
-    /// Polls every channel, for one reason.
+    /// Returns a plan that polls every channel, for one reason.
     pub fn nothing(channels: &[Channel], reason: &str) -> Self {
         let reason: Arc<str> = reason.into();
         let polled = channels.iter().map(|channel| Polled {
@@ -159,13 +159,16 @@ impl Plan {
         }
     }
 
-    /// Returns what is to be heard of a source, line by line.
-    pub fn of<'a>(&'a self, source: &'a SourceKey) -> impl Iterator<Item = (&'a PlannedLine, &'a Planned)> {
-        self.lines.iter().flat_map(|line| {
-            let of_source = line.subscriptions.iter().filter(|planned| {
+    /// Returns the subscriptions of a source, by connection.
+    pub fn of<'a>(
+        &'a self,
+        source: &'a SourceKey,
+    ) -> impl Iterator<Item = (&'a PlannedConnection, &'a Planned)> {
+        self.connections.iter().flat_map(|connection| {
+            let of_source = connection.subscriptions.iter().filter(|planned| {
                 source.platform() == PlatformName::Twitch && planned.subscription.channel == source.id()
             });
-            of_source.map(move |planned| (line, planned))
+            of_source.map(move |planned| (connection, planned))
         })
     }
 
@@ -176,11 +179,11 @@ impl Plan {
     }
 }
 
-/// Plans who is listened to.
+/// Plans the subscriptions.
 pub fn plan(channels: &[Channel], known: &Known) -> Plan {
     let mut planner = Planner::new(known);
     let mut sorted: Vec<_> = channels.iter().collect();
-    // Free ones first, then by priority; the key makes the order total, so that a plan never changes for no reason.
+    // Free ones first, then by priority; the key makes the order total, so that a plan never changes without a reason.
     sorted.sort_by_cached_key(|channel| {
         (
             planner.cost_of(&channel.source),
@@ -228,7 +231,7 @@ impl<'a> Planner<'a> {
             .find(|account| account.user_id == source.id())
     }
 
-    /// Points for one subscription about who is live.
+    /// Cost in points of one stream subscription.
     fn cost_of(&self, source: &SourceKey) -> u32 {
         if let Some(cost) = self.known.costs.get(source.id()) {
             return *cost;
@@ -238,7 +241,7 @@ impl<'a> Planner<'a> {
             .bot
             .as_ref()
             .is_some_and(|bot| bot.user_id == source.id());
-        // Authorised is who has granted the application any scope at all.
+        // A broadcaster who has granted the application any scope at all has authorized it.
         let authorised = self
             .broadcaster_of(source)
             .is_some_and(|account| !account.scopes.is_empty());
@@ -280,7 +283,7 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        // Titles come with what is left.
+        // `channel.update` gets the remaining points.
         for channel in pushed {
             let cost = self.cost_of(&channel.source);
             let fits = self.plan.cost + cost <= self.plan.cost_limit;
@@ -290,7 +293,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Without the bot, a broadcaster's own token still tells about its own channel, at no cost.
+    /// Without the bot, a broadcaster's own token still receives events of its own channel, at no cost.
     fn place_without_bot(&mut self, channels: &[&Channel]) {
         for channel in channels {
             match self.broadcaster_of(&channel.source) {
@@ -308,7 +311,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Who becomes moderator or VIP is told only to the broadcaster's own token.
+    /// Changes of moderators and VIPs are sent only to the broadcaster's own token.
     fn place_roles(&mut self, channels: &[&Channel]) {
         for channel in channels {
             let Some(account) = self.broadcaster_of(&channel.source) else {
@@ -353,9 +356,9 @@ impl<'a> Planner<'a> {
     fn finish(mut self) -> Plan {
         let per_socket = self.known.limits.per_socket.max(1);
         if let Some(bot) = &self.known.bot {
-            // Whole pairs per socket: an odd limit would part a start from its end.
+            // Only whole pairs per socket: an odd limit would separate a start from its end.
             for (socket, chunk) in self.subscriptions.chunks(per_socket).enumerate() {
-                self.plan.lines.push(PlannedLine {
+                self.plan.connections.push(PlannedConnection {
                     identity: bot.identity.clone(),
                     user_id: bot.user_id.clone(),
                     socket,
@@ -365,7 +368,7 @@ impl<'a> Planner<'a> {
         }
         for account in &self.known.broadcasters {
             if let Some(subscriptions) = self.theirs.remove(&account.identity) {
-                self.plan.lines.push(PlannedLine {
+                self.plan.connections.push(PlannedConnection {
                     identity: account.identity.clone(),
                     user_id: account.user_id.clone(),
                     socket: 0,

@@ -1,4 +1,4 @@
-//! Creating, listing and deleting subscriptions, and what the answers mean.
+//! Creates, lists and deletes subscriptions, and interprets the answers.
 //! <https://dev.twitch.tv/docs/api/reference/#create-eventsub-subscription>
 
 use std::time::Duration;
@@ -8,50 +8,59 @@ use serde_json::json;
 
 use super::super::TwitchPlatform;
 use super::super::auth::Access;
+use super::super::helix::contradiction;
 use super::super::options::below;
 use super::kinds::Subscription;
-use super::wire::{Listed, Told};
+use super::wire::{Listed, SubscriptionInfo};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, HttpError};
 use crate::platforms::PlatformError;
-use crate::platforms::answer::{Asked, reason};
-use crate::platforms::meter::Meter;
+use crate::platforms::kit::answer::{Asked, foreign_text, is_foreign_refusal, reason};
+use crate::platforms::kit::meter::Meter;
 
-/// Pages of a list that we are ready to read.
+/// Maximum number of pages that are read of a list.
 const MOST_PAGES: usize = 100;
-/// How long to wait where Twitch names no time.
+/// The code of an answer that is not what Twitch documents.
+const UNREADABLE: &str = "twitch.unreadable";
+/// How long to wait if Twitch specifies no time.
 const SOME_TIME: Duration = Duration::from_secs(20);
 
-/// What came of creating a subscription.
+/// The result of creating a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Created {
-    /// It is there.
+    /// It was created.
     Enabled { id: String, cost: u32, bill: Bill },
-    /// It was there already, under this id where Twitch says so.
+    /// It existed already.
     Exists,
-    /// The session is gone.
+    /// A success answer that does not describe what was created.
+    Unclear { reason: String },
+    /// The session no longer exists.
     SessionGone,
     /// It will not be accepted in the foreseeable future.
     Refused { code: String, reason: String },
-    /// The points are used up, at least until Twitch notices what is dead.
+    /// The cost limit is reached, at least until Twitch removes dead subscriptions.
     CostExceeded,
-    /// Too many sockets, or too many equal subscriptions: remains of others or of our own past.
+    /// Too many sockets, or too many equal subscriptions: of others, or left over from our earlier sessions.
     Crowded { reason: String, sockets: bool },
-    /// Later.
-    Later { after: Duration, reason: String },
-    /// The token is not good.
+    /// Temporary failure, with its code.
+    Later {
+        after: Duration,
+        code: String,
+        reason: String,
+    },
+    /// The token is not valid.
     Unauthorized { reason: String },
 }
 
-/// The points of an account as an answer tells them.
+/// The costs and the limit of an account from an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Bill {
     pub(super) total: Option<u32>,
     pub(super) max: Option<u32>,
 }
 
-/// Asks as `identity` for one subscription on a session.
+/// Creates one subscription on a session as `identity`.
 pub(super) async fn create(
     twitch: &TwitchPlatform,
     identity: &Identity,
@@ -69,18 +78,24 @@ pub(super) async fn create(
         let request = twitch.helix.http.request(Method::POST, address).json(&body);
         read_created(twitch.helix.send(access, request, &Meter::silent()).await)
     };
-    // The token is looked up for each pass: the one that opened the socket may have ended hours ago.
+    // The token is fetched for each pass: the one that opened the socket may have expired hours ago.
     let access = match twitch.auth.access(identity, &Meter::silent()).await {
         Ok(access) => access,
         Err(error) => return unusable(&error),
     };
     match send(&access).await {
         Created::Unauthorized { reason } => {
-            match twitch.auth.after_refusal(&access, &Meter::silent()).await {
+            match twitch
+                .auth
+                .after_refusal(&access, &reason, &Meter::silent())
+                .await
+            {
                 Ok(Some(renewed)) => send(&renewed).await,
-                Ok(None) => Created::Refused {
-                    code: "twitch.eventsub.refused".to_owned(),
-                    reason,
+                // The token is valid and the message names nothing that is missing.
+                Ok(None) => Created::Later {
+                    after: SOME_TIME,
+                    code: UNREADABLE.to_owned(),
+                    reason: contradiction(&reason),
                 },
                 Err(error) => unusable(&error),
             }
@@ -91,23 +106,31 @@ pub(super) async fn create(
 
 fn unusable(error: &PlatformError) -> Created {
     match error {
-        PlatformError::Unauthorized { .. } | PlatformError::NotConfigured { .. } => Created::Unauthorized {
+        PlatformError::Unauthorized { .. }
+        | PlatformError::NotConfigured { .. }
+        | PlatformError::OtherAccount { .. } => Created::Unauthorized {
             reason: error.to_string(),
         },
         _ => Created::Later {
             after: SOME_TIME,
+            code: error.error_info().code,
             reason: error.to_string(),
         },
     }
 }
 
-/// Reads the answer to a creation.
+/// Interprets the answer to a creation.
 fn read_created(outcome: Result<Answer, HttpError>) -> Created {
-    let later = |after, reason: String| Created::Later { after, reason };
+    let later = |after, code: &str, reason: String| Created::Later {
+        after,
+        code: code.to_owned(),
+        reason,
+    };
     let answer = match outcome {
         Ok(answer) => answer,
-        Err(error) => return later(SOME_TIME / 4, error.to_string()),
+        Err(error) => return later(SOME_TIME / 4, error.code(), error.to_string()),
     };
+    let http_code = format!("http.{}", answer.status);
     let words = reason(&answer);
     let lower = words.to_ascii_lowercase();
     let says = |word: &str| lower.contains(word);
@@ -116,18 +139,27 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
         reason: words.clone(),
     };
     if answer.is_web_page() {
+        let code = if answer.is_success() {
+            "http.html"
+        } else {
+            &http_code
+        };
         return later(
             SOME_TIME,
+            code,
             format!("a web page came with status {}", answer.status),
         );
     }
     match answer.status {
-        200..300 => match answer.json::<Listed>() {
+        200..300 => match answer.object::<Listed>() {
             Ok(listed) => enabled(&listed),
-            // Accepted all the same: what became of it is seen in the list.
-            Err(_) => Created::Exists,
+            // It may have been accepted all the same; the list shows the result.
+            Err(reason) => Created::Unclear { reason },
         },
-        // Whatever the words, a session that is found fault with is replaced; the channel is not to blame.
+        status if is_foreign_refusal(PlatformName::Twitch, &answer) => {
+            later(SOME_TIME, UNREADABLE, foreign_text(PlatformName::Twitch, status))
+        }
+        // Whatever the message, a session that is reported as invalid is replaced; the channel is not the cause.
         400 | 404 if says("session") => Created::SessionGone,
         401 if says("scope") || says("match") => refused("forbidden"),
         401 => Created::Unauthorized { reason: words },
@@ -143,15 +175,15 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
             sockets: false,
         },
         429 if says("cost") => Created::CostExceeded,
-        429 if is_rate_limit(&answer) => later(answer.asked_wait().unwrap_or(SOME_TIME), words),
-        // Not too fast but too much, in words that we do not know: points or places are used up.
+        429 if is_rate_limit(&answer) => later(answer.asked_wait().unwrap_or(SOME_TIME), &http_code, words),
+        // Not a request rate limit, and an unknown message: points or sockets are exhausted.
         429 => Created::CostExceeded,
         400..500 => refused("rejected"),
-        _ => later(SOME_TIME / 4, words),
+        _ => later(SOME_TIME / 4, &http_code, words),
     }
 }
 
-/// Whether a 429 is about the pace of calls. One that leaves points in the bucket is about something else.
+/// Whether a 429 is a request rate limit. An answer with points left in the bucket is about something else.
 fn is_rate_limit(answer: &Answer) -> bool {
     let header = |name: &str| {
         answer
@@ -172,7 +204,7 @@ fn enabled(listed: &Listed) -> Created {
         total: listed.total_cost,
         max: listed.max_total_cost,
     };
-    match listed.data.first() {
+    match listed.data.read.first() {
         Some(told) if told.status.is_empty() || told.status == "enabled" => Created::Enabled {
             id: told.id.clone(),
             cost: told.cost,
@@ -182,7 +214,9 @@ fn enabled(listed: &Listed) -> Created {
             code: "twitch.eventsub.disabled".to_owned(),
             reason: format!("it was created with status {}", told.status),
         },
-        None => Created::Exists,
+        None => Created::Unclear {
+            reason: "the answer names no subscription".to_owned(),
+        },
     }
 }
 
@@ -190,12 +224,12 @@ fn enabled(listed: &Listed) -> Created {
 pub(super) async fn list(
     twitch: &TwitchPlatform,
     identity: &Identity,
-) -> Result<(Vec<Told>, Bill), PlatformError> {
+) -> Result<(Vec<SubscriptionInfo>, Bill), PlatformError> {
     let asked = Asked {
         platform: PlatformName::Twitch,
         operation: "the list of subscriptions",
     };
-    let mut found: Vec<Told> = Vec::new();
+    let mut found: Vec<SubscriptionInfo> = Vec::new();
     let mut cursor: Option<String> = None;
     for _ in 0..MOST_PAGES {
         let access = twitch.auth.access(identity, &Meter::silent()).await?;
@@ -205,13 +239,13 @@ pub(super) async fn list(
             request = request.query(&[("after", cursor)]);
         }
         let answer = asked.judge(twitch.helix.send(&access, request, &Meter::silent()).await)?;
-        let page: Listed = answer.json().map_err(|reason| asked.unreadable(reason))?;
+        let page: Listed = answer.object().map_err(|reason| asked.unreadable(reason))?;
         let next = page.cursor().map(str::to_owned);
         let bill = Bill {
             total: page.total_cost,
             max: page.max_total_cost,
         };
-        found.extend(page.data);
+        found.extend(page.data.read);
         if next.is_none() || next == cursor {
             return Ok((found, bill));
         }
@@ -220,7 +254,7 @@ pub(super) async fn list(
     Err(asked.unreadable("the list does not come to an end".to_owned()))
 }
 
-/// Deletes a subscription. What is gone already is as good.
+/// Deletes a subscription. One that is already gone counts as deleted.
 pub(super) async fn delete(
     twitch: &TwitchPlatform,
     identity: &Identity,
@@ -255,6 +289,7 @@ mod tests {
         match created {
             Created::Enabled { .. } => "enabled",
             Created::Exists => "exists",
+            Created::Unclear { .. } => "unclear",
             Created::SessionGone => "session gone",
             Created::Refused { code, .. } => code,
             Created::CostExceeded => "cost",
@@ -266,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_apart_by_their_words() {
+    fn rejections_are_classified_by_message() {
         for (status, message, expected) in [
             (
                 400,
@@ -307,17 +342,42 @@ mod tests {
             (500, "oops", "later"),
             (302, "elsewhere", "later"),
         ] {
-            let body: &'static str = Box::leak(
-                format!(r#"{{"error":"E","status":{status},"message":"{message}"}}"#).into_boxed_str(),
-            );
-            assert_eq!(name(&answer(status, body)), expected, "{status} {message}");
+            let body = format!(r#"{{"status":{status},"message":"{message}"}}"#);
+            assert_eq!(name(&answer(status, &body)), expected, "{status} {message}");
         }
         assert_eq!(name(&answer(403, "<html>blocked</html>")), "later");
-        assert_eq!(name(&answer(202, "")), "exists");
+        assert_eq!(name(&answer(401, "")), "later");
+        assert_eq!(name(&answer(401, r#"{"message":"Unauthorized"}"#)), "later");
+        for body in ["", "{}", r#"{"data":[]}"#] {
+            assert_eq!(name(&answer(202, body)), "unclear", "{body}");
+        }
     }
 
     #[test]
-    fn a_refusal_that_leaves_points_in_the_bucket_is_not_about_the_pace() {
+    fn failed_creation_keeps_the_code_of_its_cause() {
+        for (status, body, expected) in [
+            (502, "<html>bad gateway</html>", "http.502"),
+            (200, "<html>log in</html>", "http.html"),
+            (500, "oops", "http.500"),
+            (401, r#"{"code":401}"#, UNREADABLE),
+            (
+                403,
+                r#"{"timestamp":"t","status":403,"error":"Forbidden","message":"no","path":"/"}"#,
+                UNREADABLE,
+            ),
+            (404, "", UNREADABLE),
+            (429, r#"{"message":"slow down"}"#, "http.429"),
+        ] {
+            let created = answer(status, body);
+            assert!(
+                matches!(&created, Created::Later { code, .. } if code == expected),
+                "{status} {body}: {created:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rejection_with_remaining_points_is_not_a_rate_limit() {
         for (headers, expected) in [
             (vec![], "later"),
             (vec![("ratelimit-remaining", "0")], "later"),
@@ -334,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acceptance_tells_id_cost_and_what_is_left() {
+    fn accepted_subscription_contains_id_cost_and_totals() {
         let created = answer(
             202,
             r#"{"data":[{"id":"6f0e","status":"enabled","cost":1}],"total":1,"total_cost":4,"max_total_cost":10}"#,

@@ -1,84 +1,58 @@
-//! One websocket: opening it, and the stream of what comes over it until it ends.
+//! One websocket: opening it, and the stream of its frames until it ends.
 //!
-//! Nothing is ever sent but pongs, which the library sends by itself while the stream is read, and a close.
+//! Nothing is ever sent except pongs, which the library sends by itself while the stream is read, and a close frame.
 
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::machine::{SocketId, Trouble};
+use super::machine::{Failure, SocketId};
+use crate::websocket::{self, Socket};
 
-/// The largest message that is read, in bytes.
+/// The maximum size of a message, in bytes.
 const LARGEST: usize = 1024 * 1024;
-/// How long a polite close may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a graceful close may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// What comes over a socket.
+/// A frame received over a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
     Text(String),
-    /// It ended, with this close code if there was one. Nothing follows.
-    Ended(Option<u16>),
+    /// A binary message of this many bytes. Twitch sends none.
+    Binary(usize),
+    /// The socket ended. Nothing follows.
+    Ended(End),
 }
 
-/// Opens a socket. The second value of an error says that another try will not help.
-pub(super) async fn open(url: &str, patience: Duration) -> Result<Socket, (Trouble, bool)> {
+/// How a socket ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// With this close code, or without one.
+    Closed(Option<u16>),
+    /// Because of a message received over it.
+    Refused(Failure),
+}
+
+/// Opens a socket. The second value of an error means that another attempt will fail too.
+pub(super) async fn open(url: &str, patience: Duration) -> Result<Socket, (Failure, bool)> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(LARGEST))
         .max_frame_size(Some(LARGEST));
-    let connecting = tokio_tungstenite::connect_async_with_config(url, Some(config), true);
-    match tokio::time::timeout(patience, connecting).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(error)) => Err(trouble(&error)),
+    match tokio::time::timeout(patience, websocket::open(url, Some(config))).await {
+        Ok(opened) => opened.map_err(|error| (Failure::passing(&error.code, error.reason), error.permanent)),
         Err(_) => {
             let reason = "the websocket did not open in time";
-            Err((Trouble::passing("network.timeout", reason), false))
+            Err((Failure::passing("network.timeout", reason), false))
         }
     }
 }
 
-/// Says why a socket could not be opened, without its address, which may hold a session's secret.
-fn trouble(error: &Error) -> (Trouble, bool) {
-    match error {
-        Error::Http(response) => {
-            let status = response.status().as_u16();
-            let trouble = Trouble::passing(
-                &format!("http.{status}"),
-                format!("the websocket was refused with status {status}"),
-            );
-            (trouble, (400..500).contains(&status) && status != 429)
-        }
-        Error::Tls(_) => (Trouble::passing("network.tls", "no secure connection"), true),
-        Error::Url(_) => (
-            Trouble::passing("twitch.eventsub.address", "the websocket's address is not one"),
-            true,
-        ),
-        Error::Io(error) => {
-            let code = match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "network.connect",
-                std::io::ErrorKind::TimedOut => "network.timeout",
-                _ if error.to_string().contains("lookup") => "network.dns",
-                _ => "network.reset",
-            };
-            (Trouble::passing(code, "no connection"), false)
-        }
-        _ => (
-            Trouble::passing("network.reset", "the websocket did not open"),
-            false,
-        ),
-    }
-}
-
-/// Turns a socket into the stream of what comes over it. It is closed politely once `close` is dropped or sent to; what
-/// still arrives until then is told too.
+/// Turns a socket into the stream of its frames. It is closed gracefully when `close` is dropped or sent to; frames that arrive
+/// until then are included.
 pub(super) fn frames(
     id: SocketId,
     socket: Socket,
@@ -93,7 +67,7 @@ enum Life {
     Over,
 }
 
-/// Waits for the next frame of a socket and returns it with what the socket's life is then.
+/// Waits for the next frame of a socket and returns it with the socket's next state.
 async fn live(id: SocketId, mut life: Life) -> Option<((SocketId, Frame), Life)> {
     loop {
         life = match life {
@@ -103,26 +77,26 @@ async fn live(id: SocketId, mut life: Life) -> Option<((SocketId, Frame), Life)>
                         code: CloseCode::Normal,
                         reason: "".into(),
                     };
-                    let deadline = Instant::now() + FAREWELL;
-                    // Whether or not it could be said: the other side sees the end.
+                    let deadline = Instant::now() + CLOSE_TIMEOUT;
+                    // The result does not matter: the peer detects the end in any case.
                     let _ = tokio::time::timeout_at(deadline, socket.close(Some(farewell))).await;
                     Life::Closing(socket, deadline)
                 }
                 message = socket.next() => match read(message) {
-                    Some(Frame::Text(text)) => return Some(((id, Frame::Text(text)), Life::Open(socket, close))),
-                    Some(ended) => return Some(((id, ended), Life::Over)),
+                    Some(ended @ Frame::Ended(_)) => return Some(((id, ended), Life::Over)),
+                    Some(message) => return Some(((id, message), Life::Open(socket, close))),
                     None => Life::Open(socket, close),
                 },
             },
             Life::Closing(mut socket, deadline) => {
                 match tokio::time::timeout_at(deadline, socket.next()).await.map(read) {
-                    Ok(Some(Frame::Text(text))) => {
-                        return Some(((id, Frame::Text(text)), Life::Closing(socket, deadline)));
+                    Ok(Some(Frame::Ended(_))) | Err(_) => {
+                        return Some(((id, Frame::Ended(End::Closed(Some(1000)))), Life::Over));
+                    }
+                    Ok(Some(message)) => {
+                        return Some(((id, message), Life::Closing(socket, deadline)));
                     }
                     Ok(None) => Life::Closing(socket, deadline),
-                    Ok(Some(Frame::Ended(_))) | Err(_) => {
-                        return Some(((id, Frame::Ended(Some(1000))), Life::Over));
-                    }
                 }
             }
             Life::Over => return None,
@@ -130,12 +104,22 @@ async fn live(id: SocketId, mut life: Life) -> Option<((SocketId, Frame), Life)>
     }
 }
 
-/// Reads what came; `None` for what concerns the library alone.
+/// Converts a message to a frame; `None` for messages that only concern the library.
 fn read(message: Option<Result<Message, Error>>) -> Option<Frame> {
     match message {
         Some(Ok(Message::Text(text))) => Some(Frame::Text(text.to_string())),
-        Some(Ok(Message::Close(frame))) => Some(Frame::Ended(frame.map(|frame| frame.code.into()))),
+        Some(Ok(Message::Binary(bytes))) => Some(Frame::Binary(bytes.len())),
+        Some(Ok(Message::Close(frame))) => {
+            let code = frame.map(|frame| frame.code.into());
+            Some(Frame::Ended(End::Closed(code)))
+        }
         Some(Ok(_)) => None,
-        Some(Err(_)) | None => Some(Frame::Ended(None)),
+        Some(Err(error)) => Some(Frame::Ended(match websocket::own_refusal(&error) {
+            Some((code, reason)) => {
+                End::Refused(Failure::passing(&format!("twitch.eventsub.{code}"), reason))
+            }
+            None => End::Closed(None),
+        })),
+        None => Some(Frame::Ended(End::Closed(None))),
     }
 }

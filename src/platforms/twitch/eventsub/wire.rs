@@ -1,28 +1,33 @@
-//! EventSub's JSON, read tolerantly. A daemon must not go blind because Twitch adds a field, a value or a message type.
+//! Parses EventSub's JSON tolerantly. A daemon must keep receiving when Twitch adds a field, a value or a message type.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::core::json::{read_object, repair_text};
 use crate::core::time::Timestamp;
+use crate::platforms::kit::lenient::{self, Rows, id_of, or_default};
 
-/// What Twitch promises where a welcome does not say it.
+/// The keepalive timeout if a welcome does not specify it.
 const USUAL_KEEPALIVE_SECS: u64 = 10;
+
+/// Times before this one of 2011 (Unix milliseconds) are placeholders, such as Go's zero time in the year 1.
+const FIRST_TIME: i64 = 1_293_840_000_000;
 
 /// The condition of a subscription: whom it is about.
 pub(super) type Condition = BTreeMap<String, String>;
 
-/// A message that came over a socket.
+/// A message received over a socket.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) id: String,
-    /// When Twitch sent it, where that can be read.
+    /// When Twitch sent it, if that can be parsed.
     pub(super) at: Option<Timestamp>,
     pub(super) body: Body,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug)]
 pub(super) enum Body {
     Welcome {
@@ -32,26 +37,33 @@ pub(super) enum Body {
     Keepalive,
     Notification {
         kind: String,
-        /// The event, whose shape depends on the kind.
+        /// The channel in the subscription's condition.
+        channel: Option<String>,
+        /// The event, whose format depends on the type.
         event: Box<RawValue>,
     },
     Reconnect {
         url: String,
     },
-    Revocation(Told),
-    /// A type that we do not know; it still proves that the line is alive.
+    Revocation(SubscriptionInfo),
+    /// An unknown type; it still proves that the connection is alive.
     Unknown(String),
+    /// A notification whose event cannot be parsed: something happened, but what is lost.
+    Unreadable {
+        /// The type of the subscription, if it can be parsed.
+        kind: String,
+    },
 }
 
-/// A subscription as messages and REST tell it.
+/// A subscription as described in messages and by REST.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Told {
-    #[serde(deserialize_with = "or_default")]
+pub(super) struct SubscriptionInfo {
+    #[serde(deserialize_with = "lenient::text")]
     pub(super) id: String,
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "lenient::text")]
     pub(super) status: String,
-    #[serde(rename = "type", deserialize_with = "or_default")]
+    #[serde(rename = "type", deserialize_with = "lenient::text")]
     pub(super) kind: String,
     #[serde(deserialize_with = "lenient_condition")]
     pub(super) condition: Condition,
@@ -72,7 +84,7 @@ pub(super) struct Transport {
 /// The answer to creating or listing subscriptions.
 #[derive(Debug, Deserialize)]
 pub(super) struct Listed {
-    pub(super) data: Vec<Told>,
+    pub(super) data: Rows<SubscriptionInfo>,
     #[serde(default, deserialize_with = "or_default")]
     pub(super) total_cost: Option<u32>,
     #[serde(default, deserialize_with = "or_default")]
@@ -84,6 +96,7 @@ pub(super) struct Listed {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Pagination {
+    #[serde(deserialize_with = "lenient::maybe_id")]
     cursor: Option<String>,
 }
 
@@ -96,7 +109,7 @@ impl Listed {
     }
 }
 
-/// Reads a message; `None` when it is not one.
+/// Parses a message; `None` if it is invalid.
 pub(super) fn read(text: &str) -> Option<Message> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
@@ -106,23 +119,23 @@ pub(super) fn read(text: &str) -> Option<Message> {
     }
     #[derive(Deserialize)]
     struct Metadata {
-        #[serde(default, deserialize_with = "or_default")]
+        #[serde(default, deserialize_with = "lenient::text")]
         message_id: String,
         message_type: String,
-        #[serde(default, deserialize_with = "or_default")]
+        #[serde(default, deserialize_with = "lenient::text")]
         message_timestamp: String,
-        #[serde(default, deserialize_with = "or_default")]
-        subscription_type: Option<String>,
+        #[serde(default, deserialize_with = "lenient::text")]
+        subscription_type: String,
     }
     #[derive(Deserialize)]
     struct OfSession {
-        session: SessionTold,
+        session: SessionInfo,
     }
     #[derive(Deserialize)]
-    struct SessionTold {
-        #[serde(default, deserialize_with = "or_default")]
+    struct SessionInfo {
+        #[serde(default, deserialize_with = "lenient::text")]
         id: String,
-        #[serde(default, deserialize_with = "or_default")]
+        #[serde(default, deserialize_with = "lenient::count")]
         keepalive_timeout_seconds: Option<u64>,
         #[serde(default, deserialize_with = "or_default")]
         reconnect_url: Option<String>,
@@ -130,15 +143,16 @@ pub(super) fn read(text: &str) -> Option<Message> {
     #[derive(Deserialize)]
     struct OfEvent {
         #[serde(default, deserialize_with = "or_default")]
-        subscription: Told,
+        subscription: SubscriptionInfo,
         event: Box<RawValue>,
     }
     #[derive(Deserialize)]
     struct OfSubscription {
-        subscription: Told,
+        subscription: SubscriptionInfo,
     }
 
-    let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
+    let text = repair_text(text);
+    let envelope: Envelope<'_> = read_object(&text).ok()?;
     let payload = envelope.payload.map_or("{}", RawValue::get);
     let metadata = envelope.metadata;
     let unknown = |kind: String| Body::Unknown(kind);
@@ -163,14 +177,16 @@ pub(super) fn read(text: &str) -> Option<Message> {
             }
         }
         "notification" => match serde_json::from_str::<OfEvent>(payload) {
-            Ok(told) => Body::Notification {
-                kind: metadata
-                    .subscription_type
+            Ok(mut told) => Body::Notification {
+                kind: Some(metadata.subscription_type)
                     .filter(|kind| !kind.is_empty())
                     .unwrap_or(told.subscription.kind),
+                channel: told.subscription.condition.remove("broadcaster_user_id"),
                 event: told.event,
             },
-            Err(_) => unknown("notification without an event".to_owned()),
+            Err(_) => Body::Unreadable {
+                kind: metadata.subscription_type,
+            },
         },
         "revocation" => match serde_json::from_str::<OfSubscription>(payload) {
             Ok(told) => Body::Revocation(told.subscription),
@@ -180,38 +196,71 @@ pub(super) fn read(text: &str) -> Option<Message> {
     };
     Some(Message {
         id: metadata.message_id,
-        at: metadata.message_timestamp.parse().ok(),
+        at: metadata
+            .message_timestamp
+            .parse()
+            .ok()
+            .filter(|at| is_a_time(*at)),
         body,
     })
 }
 
-fn or_default<'de, D: serde::Deserializer<'de>, T: Default + serde::de::DeserializeOwned>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(value).unwrap_or_default())
+fn is_a_time(at: Timestamp) -> bool {
+    at.millis_since(Timestamp::EPOCH) >= FIRST_TIME
 }
 
-/// Conditions hold texts; whatever else may come one day is left out.
+/// Conditions contain strings; any other values are skipped.
 fn lenient_condition<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Condition, D::Error> {
     let value: BTreeMap<String, serde_json::Value> = or_default(deserializer)?;
     Ok(value
         .into_iter()
-        .filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())))
-        // Empty ones are the same as absent ones: some servers list every key there could be.
-        .filter(|(_, value)| !value.is_empty())
+        // Empty values are treated as absent: some servers list every possible key.
+        .filter_map(|(key, value)| Some((key, id_of(&value)?)))
         .collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::platforms::kit::lenient::odd;
 
     fn message(kind: &str, payload: &str) -> String {
         format!(
             r#"{{"metadata":{{"message_id":"m","message_type":"{kind}","message_timestamp":"2026-05-01T18:00:00.000000001Z",
             "subscription_type":"stream.online","novelty":1}},"payload":{payload}}}"#
         )
+    }
+
+    #[test]
+    fn odd_value_costs_at_most_its_message() {
+        let payload = json!({"subscription": {"id": "s", "status": "enabled", "type": "stream.online", "cost": 0,
+            "condition": {"broadcaster_user_id": "1"}, "transport": {"session_id": "A"}},
+            "event": {"id": "4", "type": "live", "started_at": "2026-05-01T18:00:00Z"}});
+        for odd in odd::variants(&payload) {
+            let told = read(&message("notification", &odd)).unwrap_or_else(|| panic!("{odd}"));
+            assert!(
+                matches!(told.body, Body::Notification { .. } | Body::Unreadable { .. }),
+                "{odd}: {:?}",
+                told.body
+            );
+        }
+        let metadata =
+            json!({"message_id": "m", "message_timestamp": "2026-05-01T18:00:00Z", "subscription_type": "x"});
+        for odd in odd::variants(&metadata) {
+            let metadata = odd.replacen('{', r#"{"message_type":"session_keepalive","#, 1);
+            let text = format!(r#"{{"metadata":{metadata},"payload":{{}}}}"#);
+            assert!(matches!(read(&text).unwrap().body, Body::Keepalive), "{text}");
+        }
+        let row = json!({"id": "1", "status": "enabled", "type": "a", "condition": {"x": "1"}, "cost": 1,
+            "transport": {"method": "websocket", "session_id": "A"}});
+        for odd in odd::variants(&row) {
+            let body = format!(r#"{{"data":[{odd},{row}],"total_cost":1}}"#);
+            let listed: Listed =
+                crate::core::json::read(body.as_bytes()).unwrap_or_else(|error| panic!("{odd}: {error}"));
+            assert!(!listed.data.read.is_empty(), "{odd}");
+        }
     }
 
     #[test]
@@ -271,17 +320,39 @@ mod tests {
     }
 
     #[test]
+    fn placeholder_time_is_no_message_timestamp() {
+        for time in [
+            "0001-01-01T00:00:00Z",
+            "0000-01-01T00:00:00Z",
+            "1970-01-01T00:00:00Z",
+        ] {
+            let text = message("session_keepalive", "{}").replace("2026-05-01T18:00:00.000000001Z", time);
+            assert_eq!(read(&text).unwrap().at, None, "{time}");
+        }
+        assert!(read(&message("session_keepalive", "{}")).unwrap().at.is_some());
+    }
+
+    #[test]
     fn what_is_new_is_unknown_and_not_an_error() {
         for text in [
             message("session_novelty", r#"{"mood":"curious"}"#),
-            message("notification", r#"{"events":[{"id":"1","data":{}}]}"#),
             message("session_reconnect", r#"{"session":{"id":"A"}}"#),
             message("revocation", "{}"),
             r#"{"metadata":{"message_type":"novel"}}"#.to_owned(),
         ] {
             assert!(matches!(read(&text).unwrap().body, Body::Unknown(_)), "{text}");
         }
-        for text in ["", "{}", "hello", r#"{"metadata":{}}"#] {
+        let eventless = message("notification", r#"{"events":[{"id":"1","data":{}}]}"#);
+        assert!(
+            matches!(read(&eventless).unwrap().body, Body::Unreadable { kind } if kind == "stream.online")
+        );
+        for text in [
+            "",
+            "{}",
+            "hello",
+            r#"{"metadata":{}}"#,
+            r#"[{"message_type":"session_keepalive"}]"#,
+        ] {
             assert!(read(text).is_none(), "{text}");
         }
     }
@@ -303,8 +374,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            listed.data[0].condition,
-            Condition::from([("x".to_owned(), "1".to_owned())])
+            listed.data.read[0].condition,
+            Condition::from([("n".to_owned(), "3".to_owned()), ("x".to_owned(), "1".to_owned())])
         );
         assert_eq!((listed.total_cost, listed.cursor()), (None, None));
     }

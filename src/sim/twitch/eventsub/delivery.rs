@@ -1,33 +1,12 @@
-//! How messages are made and reach their sockets: once, twice, late, old, held back, or not at all.
+//! Creation and delivery of messages: once, twice, late, with an old timestamp, held back, or not at all.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::sockets::Order;
-use super::{Condition, EventSub, Subscription};
+use super::knobs::Duplicate;
+use super::state::{Condition, EventSub, Order, Subscription};
 use crate::core::time::Timestamp;
 
-/// How a notification is repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Duplicate {
-    /// With the same message id, as at-least-once delivery does.
-    SameId,
-    /// As another message with an id of its own.
-    FreshId,
-}
-
 impl EventSub {
-    /// Makes a message of the session itself.
-    pub(super) fn message(&self, kind: &str, payload: &Value) -> String {
-        let metadata = self.metadata(kind, self.clock.wall());
-        json!({"metadata": metadata, "payload": payload}).to_string()
-    }
-
-    fn metadata(&self, kind: &str, at: Timestamp) -> Value {
-        json!({"message_id": self.unique_id(), "message_type": kind, "message_timestamp": self.precise(at)})
-    }
-
     fn about(&self, kind: &str, subscription: &Subscription, at: Timestamp, event: Option<&Value>) -> String {
         let mut metadata = self.metadata(kind, at);
         metadata["subscription_type"] = json!(subscription.kind);
@@ -39,7 +18,7 @@ impl EventSub {
         json!({"metadata": metadata, "payload": payload}).to_string()
     }
 
-    /// Tells `event` to every enabled subscription of type `kind` whose condition has `key` = `value`. Returns how many
+    /// Sends `event` to every enabled subscription of type `kind` whose condition has `key` = `value`. Returns how many
     /// subscriptions that were.
     pub(in crate::sim::twitch) fn notify(
         &mut self,
@@ -48,13 +27,30 @@ impl EventSub {
         value: &str,
         event: &Value,
     ) -> usize {
+        self.notify_versions(kind, key, value, |_| Some(event.clone()))
+    }
+
+    /// Like [`EventSub::notify`], with an event that depends on the subscription's version; `None` where that version has no
+    /// such event.
+    pub(super) fn notify_versions(
+        &mut self,
+        kind: &str,
+        key: &str,
+        value: &str,
+        event: impl Fn(&str) -> Option<Value>,
+    ) -> usize {
         let now = self.now();
         let at = self.clock.wall().plus_millis(-self.knobs.age_ms);
         let matching = |sub: &&Subscription| {
             sub.kind == kind && sub.enabled(now) && sub.condition.get(key).is_some_and(|given| given == value)
         };
         let mut letters = Vec::new();
+        let mut sent = 0;
         for subscription in self.subscriptions.iter().filter(matching) {
+            let Some(event) = &event(&subscription.version) else {
+                continue;
+            };
+            sent += 1;
             let text = self.about("notification", subscription, at, Some(event));
             match self.knobs.duplicate {
                 Some(Duplicate::SameId) => letters.push((subscription.socket, text.clone())),
@@ -68,11 +64,11 @@ impl EventSub {
             }
             letters.push((subscription.socket, text));
         }
-        let told = self.subscriptions.iter().filter(matching).count();
         for (socket, text) in letters {
             self.post(socket, text);
         }
-        told
+        self.notified += u64::try_from(sent).unwrap_or(0);
+        sent
     }
 
     fn post(&mut self, socket: u64, text: String) {
@@ -93,7 +89,7 @@ impl EventSub {
         }
     }
 
-    /// Lets go of all messages held back, in their order or from the newest to the oldest. Returns how many.
+    /// Releases all messages held back, in their order or from the newest to the oldest. Returns how many.
     pub(in crate::sim::twitch) fn release(&mut self, newest_first: bool) -> usize {
         self.knobs.hold = false;
         let mut held: Vec<_> = self.held.drain(..).collect();
@@ -106,7 +102,7 @@ impl EventSub {
         held.len()
     }
 
-    /// Ends the enabled subscriptions that `chosen` picks, by type and condition, with a revocation message. Returns how
+    /// Revokes the enabled subscriptions that `chosen` selects, by type and condition, with a revocation message. Returns how
     /// many.
     pub(super) fn revoke(&mut self, status: &str, chosen: impl Fn(&SubscriptionView<'_>) -> bool) -> usize {
         let (now, at) = (self.now(), self.clock.wall());
@@ -134,7 +130,7 @@ impl EventSub {
     }
 }
 
-/// What a subscription is chosen by.
+/// Properties by which a subscription is selected.
 pub(super) struct SubscriptionView<'a> {
     pub(super) id: &'a str,
     pub(super) kind: &'a str,
@@ -144,7 +140,7 @@ pub(super) struct SubscriptionView<'a> {
 }
 
 impl SubscriptionView<'_> {
-    /// Returns whether the condition names `user` under any key.
+    /// Returns whether the condition has `user` under any key.
     pub(super) fn names(&self, user: &str) -> bool {
         self.condition.values().any(|value| value == user)
     }

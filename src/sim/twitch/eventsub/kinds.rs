@@ -1,9 +1,9 @@
-//! The subscription types: versions, conditions, and what each demands of the token.
+//! The subscription types: versions, conditions, and requirements for the token.
 
-/// What the token must be for a subscription.
+/// Requirements of a subscription for the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Demand {
-    /// Any user token. Such types cost a point unless the user in the condition has authorised the application.
+    /// Any user token. Such types cost a point unless the user in the condition has authorized the application.
     Nothing,
     /// The token's user is the one under this key of the condition and has one of these scopes.
     OneOf(&'static str, &'static [&'static str]),
@@ -32,7 +32,19 @@ const MODERATE_V1: &[&[&str]] = &[
     &["moderator:read:vips"],
 ];
 
-/// The types that can be had over a websocket.
+/// As the first version, plus warnings.
+const MODERATE_V2: &[&[&str]] = &[
+    &["moderator:read:blocked_terms", "moderator:manage:blocked_terms"],
+    &["moderator:read:chat_settings", "moderator:manage:chat_settings"],
+    &["moderator:read:unban_requests", "moderator:manage:unban_requests"],
+    &["moderator:read:banned_users", "moderator:manage:banned_users"],
+    &["moderator:read:chat_messages", "moderator:manage:chat_messages"],
+    &["moderator:read:warnings", "moderator:manage:warnings"],
+    &["moderator:read:moderators"],
+    &["moderator:read:vips"],
+];
+
+/// The types that are available over a websocket.
 pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "stream.online",
@@ -108,11 +120,87 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "channel.moderate",
-        versions: &["1", "2"],
+        versions: &["1"],
         condition: &["broadcaster_user_id", "moderator_user_id"],
         demand: Demand::EachOf("moderator_user_id", MODERATE_V1),
     },
+    Kind {
+        name: "channel.moderate",
+        versions: &["2"],
+        condition: &["broadcaster_user_id", "moderator_user_id"],
+        demand: Demand::EachOf("moderator_user_id", MODERATE_V2),
+    },
 ];
+
+/// The types that Twitch documents and this simulator does not push.
+const OTHERS: &[&str] = &[
+    "automod.message.hold",
+    "automod.message.update",
+    "automod.settings.update",
+    "automod.terms.update",
+    "channel.ad_break.begin",
+    "channel.bits.use",
+    "channel.channel_points_automatic_reward_redemption.add",
+    "channel.channel_points_custom_reward.add",
+    "channel.channel_points_custom_reward.remove",
+    "channel.channel_points_custom_reward.update",
+    "channel.channel_points_custom_reward_redemption.add",
+    "channel.channel_points_custom_reward_redemption.update",
+    "channel.charity_campaign.donate",
+    "channel.charity_campaign.progress",
+    "channel.charity_campaign.start",
+    "channel.charity_campaign.stop",
+    "channel.chat.clear",
+    "channel.chat.clear_user_messages",
+    "channel.chat.message_delete",
+    "channel.chat.notification",
+    "channel.chat.user_message_hold",
+    "channel.chat.user_message_update",
+    "channel.chat_settings.update",
+    "channel.cheer",
+    "channel.follow",
+    "channel.goal.begin",
+    "channel.goal.end",
+    "channel.goal.progress",
+    "channel.guest_star_guest.update",
+    "channel.guest_star_session.begin",
+    "channel.guest_star_session.end",
+    "channel.guest_star_settings.update",
+    "channel.hype_train.begin",
+    "channel.hype_train.end",
+    "channel.hype_train.progress",
+    "channel.poll.begin",
+    "channel.poll.end",
+    "channel.poll.progress",
+    "channel.prediction.begin",
+    "channel.prediction.end",
+    "channel.prediction.lock",
+    "channel.prediction.progress",
+    "channel.raid",
+    "channel.shared_chat.begin",
+    "channel.shared_chat.end",
+    "channel.shared_chat.update",
+    "channel.shield_mode.begin",
+    "channel.shield_mode.end",
+    "channel.shoutout.create",
+    "channel.shoutout.receive",
+    "channel.subscribe",
+    "channel.subscription.end",
+    "channel.subscription.gift",
+    "channel.subscription.message",
+    "channel.suspicious_user.message",
+    "channel.suspicious_user.update",
+    "channel.unban_request.create",
+    "channel.unban_request.resolve",
+    "channel.warning.acknowledge",
+    "channel.warning.send",
+    "user.whisper.message",
+];
+
+/// Returns whether Twitch documents the type `name` and offers it over a websocket, but the simulator does not.
+pub(super) fn is_documented(name: &str) -> bool {
+    OTHERS.contains(&name)
+}
 
 /// Returns the type `name` if it exists in `version`.
 pub(super) fn find(name: &str, version: &str) -> Option<&'static Kind> {
@@ -122,7 +210,7 @@ pub(super) fn find(name: &str, version: &str) -> Option<&'static Kind> {
 }
 
 impl Demand {
-    /// Returns whether a token of `user` that `has` scopes satisfies the demand for a condition read by `key`.
+    /// Returns whether a token of `user` that `has` scopes meets the requirements for a condition read by `key`.
     pub(super) fn met(
         self,
         user: &str,

@@ -3,16 +3,24 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::super::answer::{Refusal, page};
-use super::super::helix::{Call, Outcome};
-use super::super::world::World;
 use super::kinds::{self, Demand, Kind};
-use super::{Condition, EQUALS, MAX_COST, SOCKETS, SUBSCRIPTIONS, Subscription};
+use super::state::{Condition, Subscription};
+use crate::sim::twitch::answer::{Refusal, page};
+use crate::sim::twitch::call::{Call, Outcome};
+use crate::sim::twitch::world::World;
 
-/// Channels in which one user may read chat without being moderator or invited.
+/// Maximum sockets with enabled subscriptions per (application, user).
+const SOCKETS: usize = 3;
+/// Maximum enabled subscriptions on one socket.
+const SUBSCRIPTIONS: usize = 300;
+/// Maximum enabled subscriptions of equal type and condition, over all sockets.
+const EQUALS: usize = 3;
+/// Maximum cost points per (application, user).
+const MAX_COST: u32 = 10;
+/// Maximum channels in which one user may read chat without being moderator or invited.
 const CHATS: usize = 100;
 
-/// What a create request asks for.
+/// The subscription that a create request asks for.
 struct Wish {
     kind: &'static Kind,
     version: String,
@@ -88,7 +96,7 @@ fn read(call: &Call<'_>) -> Result<Wish, Refusal> {
             ));
         }
         (Some("webhook" | "conduit"), None) => {
-            return Err(bad("this simulator delivers to websockets only"));
+            return Err(Refusal::new(501, "not simulated: webhooks and conduits"));
         }
         _ => return Err(bad("missing or unknown transport method")),
     }
@@ -96,7 +104,16 @@ fn read(call: &Call<'_>) -> Result<Wish, Refusal> {
         body["type"].as_str().unwrap_or_default(),
         body["version"].as_str().unwrap_or_default(),
     );
-    let kind = kinds::find(name, version).ok_or_else(|| bad("invalid subscription type and version"))?;
+    let kind = match kinds::find(name, version) {
+        Some(kind) => kind,
+        None if kinds::is_documented(name) => {
+            return Err(Refusal::new(
+                501,
+                format!("not simulated: subscriptions to {name}"),
+            ));
+        }
+        None => return Err(bad("invalid subscription type and version")),
+    };
     let given = body["condition"]
         .as_object()
         .ok_or_else(|| bad("missing condition"))?;
@@ -139,7 +156,7 @@ fn read(call: &Call<'_>) -> Result<Wish, Refusal> {
     })
 }
 
-/// Refuses without the scopes, to the banned, and to readers of too many chats.
+/// Refuses tokens without the scopes, banned users, and users who read too many chats.
 fn authorise(call: &Call<'_>, wish: &Wish) -> Result<(), Refusal> {
     let forbidden = || Refusal::new(403, "subscription missing proper authorization");
     let user = call.caller.user()?;
@@ -190,7 +207,7 @@ fn uninvited_chats(world: &World, client: &str, user: &str) -> usize {
         .count()
 }
 
-/// Returns the points a subscription costs: one for types open to all, unless their user knows the application.
+/// Returns the cost points of a subscription: one for types open to all, unless their user has authorized the application.
 fn cost(world: &World, client: &str, wish: &Wish) -> u32 {
     let authorised = || {
         let users = wish.condition.values();
@@ -258,7 +275,7 @@ pub(in crate::sim::twitch) fn list(call: &mut Call<'_>) -> Outcome {
     }
     let eventsub = &call.world.eventsub;
     let now = call.now;
-    // An app token sees webhooks and conduits, of which there are none.
+    // An app token lists webhooks and conduits, of which there are none.
     let user = call.caller.user_id.clone().unwrap_or_default();
     let client = &call.caller.client_id;
     let orphan = |sub: &Subscription| sub.end.as_ref().is_some_and(|(from, _)| now < *from);

@@ -1,64 +1,28 @@
-//! The connections: welcomed, moved, spoiled, lost, and what that does to their subscriptions.
+//! The connections: welcome, handover, faults, loss, and the effects on their subscriptions.
 
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::super::tokens::random_text;
-use super::EventSub;
-use crate::core::time::Timestamp;
+use super::state::{EventSub, Handover, Order, Socket};
+use crate::sim::twitch::tokens::random_text;
 
-/// Milliseconds in which a client must move to the reconnect address.
+/// Milliseconds in which a client must connect to the reconnect URL.
 const HANDOVER_MS: i64 = 30_000;
 
-/// What a socket is told to do.
-#[derive(Debug)]
-pub(super) enum Order {
-    Send(String),
-    Close(u16),
-    Reset,
-    Freeze,
-    /// Whether keepalives stop.
-    Mute(bool),
-    /// The client must have closed this socket by then.
-    LeaveBy(Timestamp),
-}
-
-/// One websocket connection. Its number is ours; after a handover two sockets may share a session id.
-pub(super) struct Socket {
-    pub(super) session_id: String,
-    pub(super) connected_at: Timestamp,
-    pub(super) keepalive_secs: i64,
-    /// The application and user of its first subscription.
-    pub(super) owner: Option<(String, String)>,
-    /// Whether it ever had a subscription.
-    pub(super) used: bool,
-    pub(super) line: mpsc::UnboundedSender<Order>,
-    /// The socket it replaced, while events are to go to both.
-    pub(super) shadow: Option<u64>,
-}
-
-/// A reconnect address that was handed out.
-pub(super) struct Handover {
-    from: u64,
-    same_id: bool,
-    both: bool,
-    until: Timestamp,
-}
-
-/// How a socket is to be moved.
+/// How a socket is asked to reconnect.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reconnect {
-    /// The new session has the old one's id, as seen in production.
+    /// The new session has the old one's id, as observed in production.
     pub same_id: bool,
     /// Events go to both sockets until the old one is closed.
     pub both: bool,
-    /// The address leads nowhere.
+    /// The URL is unreachable.
     pub dead_url: bool,
 }
 
-/// What can be done to a socket from outside.
+/// An act on a socket.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketAct {
@@ -66,20 +30,20 @@ pub enum SocketAct {
     Close(u16),
     /// Cut it with a TCP RST.
     Reset,
-    /// Make it half-open: no frame passes in either direction, nobody is told.
+    /// Make it half-open: no frame passes in either direction, without any notification.
     Freeze,
-    /// Stop its keepalives; everything else goes on.
+    /// Stop its keepalives; everything else continues.
     Mute,
     /// Send keepalives again.
     Unmute,
-    /// Send this text frame, whatever it is.
+    /// Send this text frame unchanged.
     Frame(String),
-    /// Send a well-formed message of a type that nobody has heard of.
+    /// Send a well-formed message of an undocumented type.
     UnknownMessage,
 }
 
 impl EventSub {
-    /// Registers a fresh connection; returns its number and its welcome.
+    /// Registers a new connection; returns its number and its welcome.
     pub(super) fn connect(
         &mut self,
         keepalive_secs: i64,
@@ -118,8 +82,8 @@ impl EventSub {
         (self.last_socket, welcome)
     }
 
-    /// Completes a handover: subscriptions move to the new connection. `None` when the address is not (or no longer)
-    /// good.
+    /// Completes a handover: subscriptions move to the new connection. `None` when the URL is not (or no longer)
+    /// valid.
     pub(super) fn move_in(
         &mut self,
         challenge: &str,
@@ -153,7 +117,7 @@ impl EventSub {
         Some((number, welcome))
     }
 
-    /// Forgets a connection; its subscriptions get `status`, at once or after the orphan time.
+    /// Removes a connection; its subscriptions get `status`, at once or after the orphan time.
     pub(super) fn disconnect(&mut self, socket: u64, status: &str) {
         if self.sockets.remove(&socket).is_none() {
             return;
@@ -198,14 +162,7 @@ impl EventSub {
             .collect()
     }
 
-    pub(super) fn order(&self, socket: u64, order: Order) {
-        if let Some(socket) = self.sockets.get(&socket) {
-            // A socket whose loop has just ended has nobody to obey.
-            let _ = socket.line.send(order);
-        }
-    }
-
-    /// Does `act` to the sockets with this session id, or to all when empty. Returns how many.
+    /// Applies `act` to the sockets with this session id, or to all when empty. Returns how many.
     pub(in crate::sim::twitch) fn spoil(&mut self, session_id: &str, act: &SocketAct) -> usize {
         let meant = self.meant(session_id);
         for socket in &meant {
@@ -225,7 +182,7 @@ impl EventSub {
         meant.len()
     }
 
-    /// Asks the sockets with this session id (all when empty) to move. Returns how many.
+    /// Asks the sockets with this session id (all when empty) to reconnect. Returns how many.
     pub(in crate::sim::twitch) fn reconnect(
         &mut self,
         session_id: &str,
@@ -281,7 +238,7 @@ pub(super) fn status_of(code: u16) -> &'static str {
     }
 }
 
-/// Returns Twitch's words for a close code.
+/// Returns Twitch's reason text for a close code.
 pub(super) fn reason_of(code: u16) -> &'static str {
     match code {
         4000 => "internal server error",

@@ -1,4 +1,4 @@
-//! The websocket itself: welcome, keepalives, pings, the ten-second rule, and orders from the controls.
+//! The websocket: welcome, keepalives, pings, the ten-second rule, and orders from the controls.
 
 use std::time::Duration;
 
@@ -11,23 +11,24 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::TwitchSim;
-use super::super::answer::Query;
-use super::sockets::{Order, reason_of, status_of};
+use super::sockets::{reason_of, status_of};
+use super::state::Order;
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
+use crate::sim::twitch::answer::Query;
+use crate::sim::twitch::handle::TwitchSim;
 use crate::sim::wire::Wire;
 
-/// Seconds between keepalives when the client asks for nothing else, and the bounds of what it may ask.
+/// Default seconds between keepalives, and the bounds of what a client may request.
 const KEEPALIVE: (i64, i64, i64) = (10, 10, 600);
-/// Milliseconds after the welcome in which there must be a subscription.
+/// Milliseconds after the welcome within which a subscription is required.
 const UNUSED_MS: i64 = 10_000;
 /// Milliseconds between pings. Twitch documents no figure.
 const PING_MS: i64 = 10_000;
-/// Real time in which a ping must be answered, so that a clock that jumps ahead blames nobody.
+/// Real time in which a ping must be answered, so that a jump of the simulated clock causes no timeout.
 const PONG: Duration = Duration::from_secs(10);
 /// Real time in which a client must answer a close.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the route of the socket.
 pub(in crate::sim::twitch) fn routes(twitch: TwitchSim) -> Router {
@@ -51,12 +52,12 @@ async fn open(
         });
         match admitted {
             Some((number, welcome)) => Loop::new(twitch, socket, wire, number).run(orders, welcome).await,
-            None => farewell(socket, 4007).await,
+            None => close_politely(socket, 4007).await,
         }
     })
 }
 
-/// Numbers out of bounds are moved to the nearest bound; what is no number counts as not given.
+/// Numbers out of bounds are clamped to the nearest bound; other text counts as not given.
 fn keepalive_of(given: Option<&str>) -> i64 {
     let (usual, least, most) = KEEPALIVE;
     given
@@ -64,25 +65,25 @@ fn keepalive_of(given: Option<&str>) -> i64 {
         .map_or(usual, |seconds| seconds.clamp(least, most))
 }
 
-async fn farewell(mut socket: WebSocket, code: u16) {
+async fn close_politely(mut socket: WebSocket, code: u16) {
     let frame = CloseFrame {
         code,
         reason: reason_of(code).into(),
     };
     let _ = socket.send(Message::Close(Some(frame))).await;
     let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
-    let _ = tokio::time::timeout(FAREWELL, answered).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, answered).await;
 }
 
 /// Why a socket's loop ends.
 enum End {
-    /// We close it with this code.
+    /// The server closes it with this code.
     Close(u16),
-    /// It is gone, or the simulation stops.
+    /// It is lost, or the simulation stops.
     Gone,
 }
 
-/// One connection's life.
+/// The loop of one connection.
 struct Loop {
     twitch: TwitchSim,
     socket: WebSocket,
@@ -125,7 +126,7 @@ impl Loop {
         self.twitch
             .with_world(|world, _| world.eventsub.disconnect(number, status));
         if let End::Close(code) = end {
-            farewell(self.socket, code).await;
+            close_politely(self.socket, code).await;
         }
     }
 
@@ -175,7 +176,7 @@ impl Loop {
         let keepalive = self
             .keepalive_after()
             .map(|after| self.last_sent.plus_millis(after));
-        // Knobs change while we wait, so look again at least once a second of the simulation.
+        // Knobs may change during the wait, so check again at least once per simulated second.
         let again = self.twitch.clock().now().plus_millis(1_000);
         let unused = Some(self.unused_after).filter(|_| self.idle());
         let candidates = [
@@ -193,7 +194,7 @@ impl Loop {
         self.twitch.with_world(|world, _| world.eventsub.idle(number))
     }
 
-    /// Does what has become due.
+    /// Executes what has become due.
     async fn tick(&mut self) -> Option<End> {
         let now = self.twitch.clock().now();
         if self.leave_by.is_some_and(|by| by <= now) {
@@ -244,7 +245,7 @@ impl Loop {
         None
     }
 
-    /// Judges what the client sent: nothing but pongs and a close is allowed.
+    /// Processes a frame of the client: only pongs and a close are allowed.
     fn received(&mut self, frame: &Message) -> Option<End> {
         match frame {
             Message::Pong(_) => {
@@ -256,10 +257,10 @@ impl Loop {
         }
     }
 
-    /// Sends a message, which also postpones the next keepalive. Returns whether the socket took it.
+    /// Sends a message, which also postpones the next keepalive. Returns whether the socket accepted it.
     async fn send(&mut self, text: String) -> bool {
         self.last_sent = self.twitch.clock().now();
-        // A client that does not read fills the connection; it must not hold up this loop for ever.
+        // A client that does not read fills the connection; it must not block this loop forever.
         let sent = tokio::time::timeout(PONG, self.socket.send(Message::Text(text.into()))).await;
         matches!(sent, Ok(Ok(())))
     }

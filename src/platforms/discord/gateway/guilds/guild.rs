@@ -1,55 +1,62 @@
-//! One guild as the gateway tells it, and what follows from that: permissions, and what counts as a stream. Pure.
+//! The state of one guild as received over the gateway, and what follows from it: permissions, and what counts as a stream. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::super::channels::{self, Access};
-use super::super::super::facts::PERMISSIONS;
+use super::super::super::facts;
 use super::super::super::permissions::GuildRules;
 use super::super::super::streams::created_at;
 use super::super::super::wire::{
-    Channel, GuildMember, Id, Role, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
+    Channel, GuildMember, Id, Role, Rows, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
 };
 use super::super::super::{GuildOptions, StreamFrom};
 use crate::core::observation::Fact;
 use crate::core::time::Timestamp;
+use crate::platforms::kit::lenient::or_default;
 
-/// A guild and what is going on in it.
+/// A guild and its current activity.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Guild {
-    /// Not kept: the configuration has it.
+    /// Not serialized: the configuration has it.
     #[serde(skip)]
     pub(super) options: GuildOptions,
     pub(super) presence: Presence,
     pub(super) rules: Option<Rules>,
     pub(super) stages: BTreeMap<u64, StageInstance>,
     pub(super) events: BTreeSet<u64>,
-    /// Users who share their screen.
+    /// Users who are sharing their screen.
     pub(super) streaming: BTreeMap<u64, VoiceState>,
-    /// The stream that was last told, if one is.
-    pub(super) told_stream: Option<String>,
+    /// Whether something that may be a stream could not be parsed, so that finding none proves nothing.
+    #[serde(default)]
+    pub(super) stream_unclear: bool,
+    /// The stream that was last emitted, if one is live.
+    pub(super) emitted_stream: Option<String>,
 }
 
-/// Whether a guild is there.
+/// Whether the bot is in a guild and the guild is available.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) enum Presence {
-    /// Nothing was told yet.
+    /// Nothing was received yet.
     #[default]
     Unknown,
-    /// The bot is in it, but it was not told as a whole yet, or suffers an outage.
+    /// The bot is in it, but the complete guild was not received yet, or the guild has an outage.
     Unavailable,
     Available,
     /// The bot is not in it.
     Gone,
 }
 
-/// What permissions follow from.
+/// What the permissions follow from.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Rules {
     pub(super) law: GuildRules,
+    /// Whether a role could not be parsed. It may be any of the bot's roles that is not among the others.
+    #[serde(default)]
+    pub(super) has_unread_role: bool,
     pub(super) me: Option<GuildMember>,
-    /// All channels and threads; kept only where channels are configured.
+    /// All channels and threads; stored only where channels are configured.
     pub(super) channels: BTreeMap<u64, Channel>,
 }
 
@@ -63,7 +70,7 @@ pub(super) struct GuildEvent {
     #[serde(default, deserialize_with = "lenient")]
     pub(super) owner_id: Option<Id>,
     #[serde(default, deserialize_with = "lenient")]
-    pub(super) roles: Option<Vec<Role>>,
+    pub(super) roles: Option<Rows<Role>>,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) member_count: Option<u64>,
     #[serde(default, deserialize_with = "readable")]
@@ -72,12 +79,12 @@ pub(super) struct GuildEvent {
     pub(super) channels: Vec<Channel>,
     #[serde(default, deserialize_with = "readable")]
     pub(super) threads: Vec<Channel>,
-    #[serde(default, deserialize_with = "readable")]
-    pub(super) stage_instances: Vec<StageInstance>,
-    #[serde(default, deserialize_with = "readable")]
-    pub(super) guild_scheduled_events: Vec<ScheduledEvent>,
-    #[serde(default, deserialize_with = "readable")]
-    pub(super) voice_states: Vec<VoiceState>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) stage_instances: Rows<StageInstance>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) guild_scheduled_events: Rows<ScheduledEvent>,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) voice_states: Rows<VoiceState>,
 }
 
 impl Guild {
@@ -86,26 +93,36 @@ impl Guild {
             .members
             .into_iter()
             .find(|member| member.user.as_ref().is_some_and(|user| Some(user.id) == me));
-        let kept = !self.options.channels.is_empty();
-        let channels = event.channels.into_iter().chain(event.threads).filter(|_| kept);
+        let resume_state = !self.options.channels.is_empty();
+        let channels = event
+            .channels
+            .into_iter()
+            .chain(event.threads)
+            .filter(|_| resume_state);
         self.rules = event.owner_id.zip(event.roles).map(|(owner, roles)| Rules {
-            law: law(event.id, owner, &roles),
+            law: law(event.id, owner, &roles.read),
+            has_unread_role: !roles.unread.is_empty(),
             me: own,
             channels: channels.map(|channel| (channel.id.0, channel)).collect(),
         });
+        self.stream_unclear = !event.stage_instances.unread.is_empty()
+            || !event.guild_scheduled_events.unread.is_empty()
+            || !event.voice_states.unread.is_empty();
         self.stages = event
             .stage_instances
+            .read
             .into_iter()
             .map(|stage| (stage.channel_id.0, stage))
             .collect();
         let active = event
             .guild_scheduled_events
+            .read
             .iter()
             .filter(|event| event.is_active());
         self.events = active.map(|event| event.id.0).collect();
         self.streaming.clear();
-        for voice in event.voice_states {
-            self.hear_voice(voice);
+        for voice in event.voice_states.read {
+            self.apply_voice_state(voice);
         }
     }
 
@@ -117,11 +134,12 @@ impl Guild {
             rules.law.owner_id = owner.0;
         }
         if let Some(roles) = event.roles {
-            rules.law.roles = law(event.id, Id(0), &roles).roles;
+            rules.law.roles = law(event.id, Id(0), &roles.read).roles;
+            rules.has_unread_role = !roles.unread.is_empty();
         }
     }
 
-    pub(super) fn hear_voice(&mut self, voice: VoiceState) {
+    pub(super) fn apply_voice_state(&mut self, voice: VoiceState) {
         if voice.streams() {
             self.streaming.insert(voice.user_id.0, voice);
         } else {
@@ -129,43 +147,45 @@ impl Guild {
         }
     }
 
-    /// Tells what the bot may do, if all that it follows from is known.
+    /// Returns the bot's permissions as a fact, if everything that they follow from is known.
     pub(super) fn permissions(&self, me: Option<Id>, now: Timestamp) -> Option<Vec<Fact>> {
         let rules = self.rules.as_ref()?;
-        let subject = rules.me.as_ref()?.subject(me?.0, now);
+        let member = rules.me.as_ref()?;
+        let subject = member.subject(me?.0, now);
+        let is_read = |role: u64| rules.law.roles.contains_key(&role);
+        let covers = is_read(rules.law.id) && member.roles.iter().all(|role| is_read(role.0));
+        if rules.has_unread_role && !covers {
+            return None;
+        }
         let base = rules.law.in_guild(&subject);
-        let mut fields = BTreeMap::new();
-        let grants = if self.options.channels.is_empty() {
-            fields.insert("permissionScope".to_owned(), "guild".to_owned());
-            base.grants()
-        } else {
-            let others: Vec<_> = rules.channels.values().cloned().collect();
-            let access: BTreeMap<_, _> = self
-                .options
-                .channels
-                .iter()
-                .map(|id| {
-                    let access = match rules.channels.get(id) {
-                        Some(channel) => channels::access(&rules.law, &subject, channel, &others),
-                        // Hidden, deleted or an archived thread: only a request could tell.
-                        None => Access::Unknown("not told by the gateway".to_owned()),
-                    };
-                    (*id, access)
-                })
-                .collect();
-            let report = channels::report(&access, base);
-            fields.insert("channelPermissions".to_owned(), report.overview);
-            fields.insert("permissionScope".to_owned(), report.scope?);
-            report.grants?
+        let settled = |facts: Vec<Fact>| {
+            if member.has_unclear_timeout(base) {
+                facts::with_unclear_timeout(facts)
+            } else {
+                facts
+            }
         };
-        let method = PERMISSIONS.to_owned();
-        Some(vec![
-            Fact::Permissions { method, grants },
-            Fact::Profile { fields },
-        ])
+        if self.options.channels.is_empty() {
+            return Some(settled(facts::of_guild(base).into()));
+        }
+        let others: Vec<_> = rules.channels.values().cloned().collect();
+        let access: BTreeMap<_, _> = self
+            .options
+            .channels
+            .iter()
+            .map(|id| {
+                let access = match rules.channels.get(id) {
+                    Some(channel) => channels::access(&rules.law, &subject, channel, &others),
+                    // Hidden, deleted or an archived thread: only a request can distinguish these.
+                    None => Access::Unknown("not sent by the gateway".to_owned()),
+                };
+                (*id, access)
+            })
+            .collect();
+        Some(settled(facts::of_channels(base, channels::report(&access, base))))
     }
 
-    /// Returns the stream that is going on, by what counts as one.
+    /// Returns the current stream, by what counts as one.
     fn stream(&self, from: StreamFrom) -> Option<(String, Option<Timestamp>)> {
         let channel = self.options.stream_channel;
         match from {
@@ -190,10 +210,13 @@ impl Guild {
         }
     }
 
-    /// Tells the stream by the guild as a whole, which is as good as a complete poll.
+    /// Returns the stream according to the complete guild, which is equivalent to a complete poll.
     pub(super) fn whole_stream(&mut self, from: Option<StreamFrom>) -> Option<Fact> {
         let stream = self.stream(from?);
-        self.told_stream = stream.as_ref().map(|(id, _)| id.clone());
+        if stream.is_none() && self.stream_unclear {
+            return None;
+        }
+        self.emitted_stream = stream.as_ref().map(|(id, _)| id.clone());
         Some(match stream {
             Some((stream_id, started_at)) => Fact::StreamSeen {
                 stream_id,
@@ -203,11 +226,11 @@ impl Guild {
         })
     }
 
-    /// Tells what an event has changed about the stream.
+    /// Returns what an event has changed about the stream.
     pub(super) fn stream_change(&mut self, from: Option<StreamFrom>) -> Option<Fact> {
         let stream = self.stream(from?);
         let id = stream.as_ref().map(|(id, _)| id.clone());
-        let before = std::mem::replace(&mut self.told_stream, id.clone());
+        let before = std::mem::replace(&mut self.emitted_stream, id.clone());
         if before == id {
             return None;
         }

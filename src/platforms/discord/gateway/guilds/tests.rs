@@ -1,4 +1,4 @@
-//! Events of one guild, and what is told of it.
+//! Events of one guild, and the facts that follow.
 
 use serde_json::{Value, json};
 
@@ -28,13 +28,13 @@ fn guilds_that_were_not_announced_are_missed_only_after_a_while() {
         let known = [GUILD, 9_002].map(|id| (id, GuildOptions::default()));
         let mut guilds = Guilds::new(known, None);
         guilds.presume_me(Id(4_001));
-        assert_eq!(codes(&tell(&mut guilds, "READY", &ready(announced))), [""; 0]);
+        assert_eq!(codes(&emit(&mut guilds, "READY", &ready(announced))), [""; 0]);
         assert_eq!(guilds.me(), Some(4_001), "READY did not say");
-        tell(&mut guilds, "GUILD_CREATE", &created());
+        emit(&mut guilds, "GUILD_CREATE", &created());
         assert_eq!(guilds.available().collect::<Vec<_>>(), [GUILD]);
-        let told = guilds.settle();
-        assert_eq!(codes(&told), missed);
-        assert!(told.iter().all(|(id, _)| *id == 9_002));
+        let facts_of = guilds.settle();
+        assert_eq!(codes(&facts_of), missed);
+        assert!(facts_of.iter().all(|(id, _)| *id == 9_002));
         assert!(guilds.settle().is_empty(), "once is enough");
     }
 }
@@ -49,7 +49,7 @@ fn created() -> Value {
 
 fn live(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
     let mut guilds = following(options, stream_from);
-    tell(&mut guilds, "GUILD_CREATE", &created());
+    emit(&mut guilds, "GUILD_CREATE", &created());
     assert_eq!(guilds.available().collect::<Vec<_>>(), [GUILD]);
     guilds
 }
@@ -61,105 +61,111 @@ fn with_channel() -> GuildOptions {
     }
 }
 
-fn tell(guilds: &mut Guilds, event: &str, data: &Value) -> Told {
+fn emit(guilds: &mut Guilds, event: &str, data: &Value) -> GuildFacts {
     guilds.learn(event, &data.to_string(), at(1))
 }
 
-fn codes(told: &Told) -> Vec<&str> {
-    let errors = told.iter().filter_map(|(_, fact)| match fact {
+fn codes(facts_of: &GuildFacts) -> Vec<&str> {
+    let errors = facts_of.iter().filter_map(|(_, fact)| match fact {
         Fact::Connection {
             state: LinkState::Down { error } | LinkState::Refused { error },
             ..
-        } => Some(error.code.as_str()),
+        }
+        | Fact::NoSuchSource { error } => Some(error.code.as_str()),
         _ => None,
     });
     errors.collect()
 }
 
-fn grants(told: &Told) -> Option<&Grants> {
-    told.iter().find_map(|(_, fact)| match fact {
+fn grants(facts_of: &GuildFacts) -> Option<&Grants> {
+    facts_of.iter().find_map(|(_, fact)| match fact {
         Fact::Permissions { grants, .. } => Some(grants),
         _ => None,
     })
 }
 
-fn holds(told: &Told, name: &str) -> bool {
-    grants(told).expect("permissions are told").granted.contains(name)
+fn holds(facts_of: &GuildFacts, name: &str) -> bool {
+    grants(facts_of).expect("permissions are told");
+    facts_of
+        .iter()
+        .any(|(_, fact)| matches!(fact, Fact::Permissions { grants, .. } if grants.granted.contains(name)))
 }
 
 #[test]
-fn a_guild_told_as_a_whole_is_connected_with_its_profile_and_permissions() {
+fn complete_guild_is_connected_with_profile_and_permissions() {
     let mut guilds = following(GuildOptions::default(), None);
-    let news = tell(&mut guilds, "GUILD_CREATE", &created());
+    let news = emit(&mut guilds, "GUILD_CREATE", &created());
+    // The profile comes first, so that the event of the connection contains the name.
+    assert!(matches!(&news[0].1, Fact::Profile { fields } if fields["memberCount"] == "120"));
+    assert_eq!(news[1].1, Fact::Exists);
     assert!(matches!(
-        news[0].1,
+        news[2].1,
         Fact::Connection {
             state: LinkState::Up,
             ..
         }
     ));
-    assert!(matches!(&news[1].1, Fact::Profile { fields } if fields["memberCount"] == "120"));
     assert!(holds(&news, "MANAGE_MESSAGES") && !holds(&news, "ADMINISTRATOR"));
     let stranger = json!({"id": "5", "name": "Elsewhere", "owner_id": "1", "roles": []});
-    assert_eq!(tell(&mut guilds, "GUILD_CREATE", &stranger), []);
+    assert_eq!(emit(&mut guilds, "GUILD_CREATE", &stranger), []);
 }
 
 #[test]
 fn an_outage_is_not_a_removal() {
     let mut guilds = live(GuildOptions::default(), None);
-    let news = tell(
+    let news = emit(
         &mut guilds,
         "GUILD_DELETE",
         &json!({"id": "9001", "unavailable": true}),
     );
     assert_eq!(codes(&news), ["discord.guild_unavailable"]);
-    assert_eq!((guilds.available().count(), guilds.attended().count()), (0, 1));
-    tell(&mut guilds, "GUILD_CREATE", &created());
+    assert_eq!((guilds.available().count(), guilds.monitored().count()), (0, 1));
+    emit(&mut guilds, "GUILD_CREATE", &created());
     assert_eq!(guilds.available().count(), 1);
     for removed in [json!({"id": "9001"}), json!({"id": "9001", "unavailable": false})] {
         assert_eq!(
-            codes(&tell(&mut guilds, "GUILD_DELETE", &removed)),
+            codes(&emit(&mut guilds, "GUILD_DELETE", &removed)),
             ["discord.not_in_guild"]
         );
-        assert_eq!(guilds.attended().count(), 0);
+        assert_eq!(guilds.monitored().count(), 0);
     }
 }
 
 #[test]
-fn a_guild_that_is_never_told_as_a_whole_suffers_an_outage() {
+fn guild_never_sent_completely_is_unavailable() {
     let mut guilds = following(GuildOptions::default(), None);
     assert_eq!(codes(&guilds.settle()), ["discord.guild_unavailable"]);
     assert!(live(GuildOptions::default(), None).settle().is_empty());
 }
 
 #[test]
-fn changes_of_roles_members_owner_and_channels_are_computed_at_once() {
+fn role_member_owner_and_channel_changes_apply_at_once() {
     let mut guilds = live(with_channel(), None);
     let role = json!({"guild_id": "9001", "role": {"id": "9100", "permissions": "0"}});
-    let news = tell(&mut guilds, "GUILD_ROLE_UPDATE", &role);
+    let news = emit(&mut guilds, "GUILD_ROLE_UPDATE", &role);
     assert!(!holds(&news, "MANAGE_MESSAGES") && holds(&news, "SEND_MESSAGES"));
     let mute = json!({"guild_id": "9001", "id": "9200", "type": 0,
         "permission_overwrites": [{"id": "9001", "type": 0, "allow": "0", "deny": "2048"}]});
     assert!(!holds(
-        &tell(&mut guilds, "CHANNEL_UPDATE", &mute),
+        &emit(&mut guilds, "CHANNEL_UPDATE", &mute),
         "SEND_MESSAGES"
     ));
     let new_role = json!({"guild_id": "9001", "role": {"id": "9101", "permissions": "8"}});
-    tell(&mut guilds, "GUILD_ROLE_CREATE", &new_role);
+    emit(&mut guilds, "GUILD_ROLE_CREATE", &new_role);
     let promoted = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100", "9101"]});
     assert!(holds(
-        &tell(&mut guilds, "GUILD_MEMBER_UPDATE", &promoted),
+        &emit(&mut guilds, "GUILD_MEMBER_UPDATE", &promoted),
         "ADMINISTRATOR"
     ));
     let other = json!({"guild_id": "9001", "user": {"id": "77"}, "roles": []});
-    assert_eq!(tell(&mut guilds, "GUILD_MEMBER_UPDATE", &other), []);
+    assert_eq!(emit(&mut guilds, "GUILD_MEMBER_UPDATE", &other), []);
     let gone = json!({"guild_id": "9001", "role_id": "9101"});
     assert!(!holds(
-        &tell(&mut guilds, "GUILD_ROLE_DELETE", &gone),
+        &emit(&mut guilds, "GUILD_ROLE_DELETE", &gone),
         "ADMINISTRATOR"
     ));
     let owned = json!({"id": "9001", "name": "Lab", "owner_id": "4001", "roles": [{"id": "9001", "permissions": "0"}]});
-    assert!(holds(&tell(&mut guilds, "GUILD_UPDATE", &owned), "ADMINISTRATOR"));
+    assert!(holds(&emit(&mut guilds, "GUILD_UPDATE", &owned), "ADMINISTRATOR"));
 }
 
 #[test]
@@ -167,7 +173,7 @@ fn a_timeout_masks_until_it_ends_by_itself() {
     let mut guilds = live(GuildOptions::default(), None);
     let punished = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100"],
         "communication_disabled_until": at(60).to_string()});
-    let news = tell(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
+    let news = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
     assert_eq!(grants(&news).unwrap().granted.len(), 2);
     assert_eq!(guilds.next_timeout_end(at(1)), Some(at(60)));
     assert!(holds(&guilds.recompute(at(60)), "MANAGE_MESSAGES"));
@@ -175,18 +181,72 @@ fn a_timeout_masks_until_it_ends_by_itself() {
 }
 
 #[test]
-fn an_event_that_cannot_be_read_makes_permissions_unknown_not_wrong() {
+fn unreadable_timeout_makes_what_it_may_take_unknown() {
+    for options in [GuildOptions::default(), with_channel()] {
+        let mut guilds = live(options, None);
+        let punished = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100"],
+            "communication_disabled_until": "garbage"});
+        let news = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
+        let all: Vec<_> = news
+            .iter()
+            .filter_map(|(_, fact)| match fact {
+                Fact::Permissions { grants, .. } => Some(grants),
+                _ => None,
+            })
+            .collect();
+        assert!(!all.is_empty());
+        let any = |name: &str| all.iter().any(|grants| grants.unknown.contains_key(name));
+        assert!(any("SEND_MESSAGES") && !any("VIEW_CHANNEL"), "{news:?}");
+        let held: Vec<_> = all.iter().flat_map(|grants| &grants.granted).collect();
+        assert!(
+            held.iter()
+                .all(|name| ["VIEW_CHANNEL", "READ_MESSAGE_HISTORY"].contains(&name.as_str()))
+        );
+        assert_eq!(guilds.next_timeout_end(at(1)), None);
+        let free = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100"],
+            "communication_disabled_until": null});
+        let news = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &free);
+        assert!(holds(&news, "SEND_MESSAGES"), "{news:?}");
+    }
+}
+
+#[test]
+fn unreadable_event_makes_permissions_unknown_not_wrong() {
     let mut guilds = live(GuildOptions::default(), None);
     let broken = json!({"guild_id": "9001", "role": {"id": "9100", "permissions": {"new": "format"}}});
-    assert_eq!(tell(&mut guilds, "GUILD_ROLE_UPDATE", &broken), []);
+    assert_eq!(emit(&mut guilds, "GUILD_ROLE_UPDATE", &broken), []);
     assert_eq!(guilds.unread(), 1);
     let fine = json!({"guild_id": "9001", "role": {"id": "9100", "permissions": "8"}});
     assert_eq!(
-        tell(&mut guilds, "GUILD_ROLE_UPDATE", &fine),
+        emit(&mut guilds, "GUILD_ROLE_UPDATE", &fine),
         [],
         "nothing until the guild is told as a whole"
     );
-    assert!(grants(&tell(&mut guilds, "GUILD_CREATE", &created())).is_some());
+    assert!(grants(&emit(&mut guilds, "GUILD_CREATE", &created())).is_some());
+}
+
+#[test]
+fn odd_role_matters_only_if_it_may_be_the_bots() {
+    let odd = |roles: &Value| {
+        let mut event = created();
+        event["roles"] = roles.clone();
+        let mut guilds = following(GuildOptions::default(), None);
+        grants(&emit(&mut guilds, "GUILD_CREATE", &event)).cloned()
+    };
+    let everyone = json!({"id": "9001", "permissions": "3148864"});
+    let own = json!({"id": "9100", "permissions": "76800"});
+    let usual = odd(&json!([everyone, own]));
+    assert!(usual.is_some());
+    for strange in [
+        json!({"id": "9101", "permissions": null}),
+        json!({"permissions": "8"}),
+        json!([]),
+        json!(7),
+    ] {
+        assert_eq!(odd(&json!([everyone, own, strange])), usual, "{strange}");
+        assert_eq!(odd(&json!([everyone, strange])), None, "{strange}");
+        assert_eq!(odd(&json!([strange, own])), None, "{strange}");
+    }
 }
 
 #[test]
@@ -194,7 +254,7 @@ fn a_missing_member_entry_is_asked_for() {
     let mut guilds = following(GuildOptions::default(), None);
     let mut without = created();
     without["members"] = json!([]);
-    assert!(grants(&tell(&mut guilds, "GUILD_CREATE", &without)).is_none());
+    assert!(grants(&emit(&mut guilds, "GUILD_CREATE", &without)).is_none());
     assert_eq!(guilds.without_member().collect::<Vec<_>>(), [GUILD]);
     let member = serde_json::from_value(json!({"roles": ["9100"]})).unwrap();
     assert!(holds(
@@ -205,20 +265,32 @@ fn a_missing_member_entry_is_asked_for() {
 }
 
 #[test]
-fn a_channel_that_was_not_told_leaves_the_answer_open() {
+fn unlisted_channel_yields_guild_permissions_only() {
     let options = GuildOptions {
         channels: vec![9_200, 9_999],
         ..GuildOptions::default()
     };
     let mut guilds = following(options, None);
-    assert!(grants(&tell(&mut guilds, "GUILD_CREATE", &created())).is_none());
+    let facts_of = emit(&mut guilds, "GUILD_CREATE", &created());
+    let methods: Vec<_> = facts_of
+        .iter()
+        .filter_map(|(_, fact)| match fact {
+            Fact::Permissions { method, .. } => Some(method.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        methods,
+        [crate::core::permission::GUILD_METHOD],
+        "the guild answers for itself"
+    );
 }
 
 #[test]
-fn nothing_is_said_about_streams_unless_one_is_mapped() {
+fn stream_state_is_not_reported_without_a_mapping() {
     let mut guilds = live(GuildOptions::default(), None);
     let stage = json!({"guild_id": "9001", "id": "9400", "channel_id": "9202"});
-    assert_eq!(tell(&mut guilds, "STAGE_INSTANCE_CREATE", &stage), []);
+    assert_eq!(emit(&mut guilds, "STAGE_INSTANCE_CREATE", &stage), []);
 }
 
 #[test]
@@ -250,17 +322,17 @@ fn streams_begin_and_end_with_what_is_mapped() {
         ),
     ] {
         let mut guilds = following(GuildOptions::default(), Some(from));
-        let news = tell(&mut guilds, "GUILD_CREATE", &created());
+        let news = emit(&mut guilds, "GUILD_CREATE", &created());
         assert!(news.contains(&(GUILD, Fact::StreamAbsent)), "{from:?}");
-        let push = |told: Told| match &told[..] {
+        let push = |facts_of: GuildFacts| match &facts_of[..] {
             [(GUILD, Fact::StreamPush { live, stream_id, .. })] => Some((*live, stream_id.clone().unwrap())),
             _ => None,
         };
-        let began = push(tell(&mut guilds, start.0, &start.1));
+        let began = push(emit(&mut guilds, start.0, &start.1));
         assert_eq!(began, Some((true, id.to_owned())), "{from:?}");
-        assert_eq!(tell(&mut guilds, start.0, &start.1), [], "told once");
+        assert_eq!(emit(&mut guilds, start.0, &start.1), [], "told once");
         assert_eq!(
-            push(tell(&mut guilds, end.0, &end.1)),
+            push(emit(&mut guilds, end.0, &end.1)),
             Some((false, id.to_owned())),
             "{from:?}"
         );
@@ -268,14 +340,43 @@ fn streams_begin_and_end_with_what_is_mapped() {
 }
 
 #[test]
-fn a_stream_that_runs_when_the_guild_is_told_is_seen() {
+fn running_stream_is_detected_at_guild_create() {
     let mut guilds = following(GuildOptions::default(), Some(StreamFrom::Event));
     let mut running = created();
     running["guild_scheduled_events"] = json!([{"id": "9500", "status": 2}, {"id": "9501", "status": 1}]);
-    let news = tell(&mut guilds, "GUILD_CREATE", &running);
+    let news = emit(&mut guilds, "GUILD_CREATE", &running);
     let seen = Fact::StreamSeen {
         stream_id: "9500".into(),
         started_at: None,
     };
     assert!(news.contains(&(GUILD, seen)));
+}
+
+#[test]
+fn a_stage_that_cannot_be_read_is_not_an_ended_stream() {
+    let mut odd = created();
+    odd["stage_instances"] = json!([{"id": null, "channel_id": "9202"}]);
+    let mut guilds = following(GuildOptions::default(), Some(StreamFrom::Stage));
+    let facts_of = emit(&mut guilds, "GUILD_CREATE", &odd);
+    assert!(
+        !facts_of.iter().any(|(_, fact)| *fact == Fact::StreamAbsent),
+        "{facts_of:?}"
+    );
+    odd["stage_instances"] = json!([]);
+    let facts_of = emit(&mut guilds, "GUILD_CREATE", &odd);
+    assert!(facts_of.iter().any(|(_, fact)| *fact == Fact::StreamAbsent));
+}
+
+#[test]
+fn ids_and_flags_may_be_numbers_and_texts() {
+    let mut odd = created();
+    odd["id"] = json!(9001);
+    odd["stage_instances"] = json!([{"id": 9400, "channel_id": 9202.0}]);
+    let mut guilds = following(GuildOptions::default(), Some(StreamFrom::Stage));
+    let facts_of = emit(&mut guilds, "GUILD_CREATE", &odd);
+    assert!(
+        facts_of
+            .iter()
+            .any(|(_, fact)| matches!(fact, Fact::StreamSeen { stream_id, .. } if stream_id == "9400"))
+    );
 }

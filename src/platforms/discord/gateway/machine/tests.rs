@@ -1,8 +1,8 @@
-//! Every transition of the gateway connection, told as the conversation that leads to it.
+//! Every transition of the gateway connection, each as the sequence of inputs that leads to it.
 
 use super::*;
 
-/// A machine with a clock and dice that always show a half.
+/// A machine with a clock and a random fraction that is always one half.
 struct Story {
     machine: Machine,
     now: u64,
@@ -18,7 +18,7 @@ impl Story {
         story
     }
 
-    /// Until READY, at 1,000 ms.
+    /// Runs until READY, at 1,000 ms.
     fn live() -> Self {
         let mut story = Self::begin();
         let general = "wss://general".to_owned();
@@ -35,7 +35,7 @@ impl Story {
         story
     }
 
-    /// Live for long enough that earlier failures are forgotten.
+    /// Runs for long enough that earlier failures are cleared.
     fn proven() -> Self {
         let mut story = Self::live();
         story.now += PROVEN;
@@ -58,12 +58,12 @@ impl Story {
         })
     }
 
-    /// Lets time pass until something is due.
+    /// Advances the clock to the next deadline.
     fn wait(&mut self) -> (u64, Vec<Order>) {
         let due = self.machine.deadline().expect("something is due");
         let waited = due.saturating_sub(self.now);
         self.now = self.now.max(due);
-        (waited, self.put(Input::Tick { heard: true }))
+        (waited, self.put(Input::Tick { caught_up: true }))
     }
 
     fn session(seq: u64) -> Session {
@@ -77,25 +77,30 @@ impl Story {
 
 fn told(orders: &[Order]) -> Vec<&str> {
     let news = orders.iter().filter_map(|order| match order {
-        Order::Tell(News::Down { code, .. } | News::Refused { code, .. }) => Some(code.as_str()),
+        Order::Report(GatewayReport::Down { code, .. } | GatewayReport::Refused { code, .. }) => {
+            Some(code.as_str())
+        }
         _ => None,
     });
     news.collect()
 }
 
 #[test]
-fn the_first_heartbeat_comes_after_a_random_part_of_the_interval_and_then_every_interval() {
+fn first_heartbeat_is_jittered_then_sent_every_interval() {
     let mut story = Story::live();
     assert_eq!(story.wait(), (20_000, vec![Order::Heartbeat(Some(1))]));
     story.now += 37;
-    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(Some(37)))]);
+    assert_eq!(
+        story.get(Kind::Ack),
+        [Order::Report(GatewayReport::HeartbeatAcknowledged(Some(37)))]
+    );
     story.get(Kind::Event { seq: 9 });
     assert_eq!(story.wait(), (39_963, vec![Order::Heartbeat(Some(9))]));
-    assert_eq!(story.put(Input::Tick { heard: true }), [], "not due yet");
+    assert_eq!(story.put(Input::Tick { caught_up: true }), [], "not due yet");
 }
 
 #[test]
-fn a_session_that_an_earlier_process_left_is_taken_up_without_asking() {
+fn saved_session_resumes_without_gateway_query() {
     let mut story = Story {
         machine: Machine::new(INTENTS_ALL, Pace::default()),
         now: 1_000,
@@ -110,7 +115,7 @@ fn a_session_that_an_earlier_process_left_is_taken_up_without_asking() {
 }
 
 #[test]
-fn a_session_without_an_address_of_its_own_is_taken_up_where_it_was_begun() {
+fn session_without_resume_url_resumes_at_original_url() {
     let mut story = Story::begin();
     story.put(Input::Permitted("wss://general".into()));
     story.put(Input::Opened);
@@ -125,7 +130,7 @@ fn a_session_without_an_address_of_its_own_is_taken_up_where_it_was_begun() {
 }
 
 #[test]
-fn no_latency_is_told_before_a_heartbeat_came_back() {
+fn ack_without_heartbeat_reports_no_latency() {
     let mut story = Story::live();
     assert_eq!(story.get(Kind::Ack), []);
 }
@@ -133,45 +138,57 @@ fn no_latency_is_told_before_a_heartbeat_came_back() {
 #[test]
 fn a_heartbeat_that_is_asked_for_is_sent_at_once() {
     let mut story = Story::live();
-    assert_eq!(story.get(Kind::BeatNow), [Order::Heartbeat(Some(1))]);
+    assert_eq!(story.get(Kind::HeartbeatRequested), [Order::Heartbeat(Some(1))]);
     story.now += 5;
-    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(Some(5)))]);
+    assert_eq!(
+        story.get(Kind::Ack),
+        [Order::Report(GatewayReport::HeartbeatAcknowledged(Some(5)))]
+    );
 }
 
 #[test]
-fn a_connection_that_leaves_a_heartbeat_unanswered_is_dead_and_its_session_taken_up() {
+fn unacknowledged_heartbeat_closes_connection_and_resumes() {
     let mut story = Story::proven();
-    story.machine.heart.as_mut().unwrap().due = story.now;
+    story.machine.heartbeat.as_mut().unwrap().due = story.now;
     assert_eq!(story.wait().1, [Order::Heartbeat(Some(1))]);
     assert_eq!(story.wait(), (40_000, vec![Order::Hangup(4000)]));
     assert_eq!(story.wait(), (500, vec![Order::Connect("wss://resume".into())]));
-    assert_eq!(story.put(Input::Opened), [Order::Tell(News::Reconnected)]);
+    assert_eq!(
+        story.put(Input::Opened),
+        [Order::Report(GatewayReport::Reconnected)]
+    );
     assert_eq!(story.get(Kind::Hello(40_000)), [Order::Resume(Story::session(1))]);
     story.get(Kind::Event { seq: 2 });
-    assert_eq!(story.get(Kind::Resumed { seq: 3 }), [Order::Tell(News::Resumed)]);
+    assert_eq!(
+        story.get(Kind::Resumed { seq: 3 }),
+        [Order::Report(GatewayReport::Resumed)]
+    );
     assert_eq!(story.machine.session, Some(Story::session(3)));
 }
 
 #[test]
-fn whoever_slept_or_did_not_read_calls_nobody_silent() {
-    for (late, heard) in [(10_001, true), (0, false)] {
+fn suspended_or_lagging_process_sends_another_heartbeat() {
+    for (late, caught_up) in [(10_001, true), (0, false)] {
         let mut story = Story::live();
         assert_eq!(story.wait().1, [Order::Heartbeat(Some(1))]);
         let due = story.machine.deadline().unwrap();
         story.now = due + late;
-        let tick = Input::Tick { heard };
+        let tick = Input::Tick { caught_up };
         assert_eq!(
             story.put(tick),
             [Order::Heartbeat(Some(1))],
             "another beat, another chance"
         );
         story.now += 37;
-        let answered = [Order::Tell(News::Beat(None))];
+        let answered = [Order::Report(GatewayReport::HeartbeatAcknowledged(None))];
         assert_eq!(story.get(Kind::Ack), answered, "alive, but nothing was measured");
         assert_eq!(story.get(Kind::Ack), [], "the second answer says nothing new");
         assert_eq!(story.wait().1, [Order::Heartbeat(Some(1))]);
         story.now += 25;
-        assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(Some(25)))]);
+        assert_eq!(
+            story.get(Kind::Ack),
+            [Order::Report(GatewayReport::HeartbeatAcknowledged(Some(25)))]
+        );
         story.wait();
         let (_, orders) = story.wait();
         assert_eq!(orders[0], Order::Hangup(4000), "silence is still found");
@@ -183,25 +200,28 @@ fn an_acknowledgement_that_was_read_too_late_measures_nothing() {
     let mut story = Story::live();
     story.wait();
     story.now = story.machine.deadline().unwrap() + 1;
-    assert_eq!(story.get(Kind::Ack), [Order::Tell(News::Beat(None))]);
+    assert_eq!(
+        story.get(Kind::Ack),
+        [Order::Report(GatewayReport::HeartbeatAcknowledged(None))]
+    );
 }
 
 #[test]
-fn whoever_slept_through_the_welcome_waits_for_it_again() {
+fn suspended_process_waits_for_hello_again() {
     let mut story = Story::begin();
     story.put(Input::Permitted("wss://general".into()));
     story.put(Input::Opened);
     story.now += 3_600_000;
-    assert_eq!(story.put(Input::Tick { heard: true }), []);
+    assert_eq!(story.put(Input::Tick { caught_up: true }), []);
     assert_eq!(story.machine.deadline(), Some(story.now + ENTRY.0));
     story.get(Kind::Hello(600_000));
     story.now = story.machine.deadline().unwrap();
-    assert_eq!(story.put(Input::Tick { heard: false }), []);
+    assert_eq!(story.put(Input::Tick { caught_up: false }), []);
     assert_eq!(story.ready(), []);
 }
 
 #[test]
-fn discords_wish_to_reconnect_is_granted_with_a_resume_and_nobody_is_told() {
+fn reconnect_request_resumes_without_reporting() {
     for kind in [Kind::Reconnect, Kind::Invalid(true)] {
         let mut story = Story::proven();
         assert_eq!(story.get(kind), [Order::Hangup(4000)]);
@@ -220,7 +240,7 @@ fn a_wish_to_reconnect_may_come_before_hello() {
 }
 
 #[test]
-fn an_ended_session_is_begun_anew_after_a_pause_and_told() {
+fn invalid_session_is_reported_and_reidentified_after_delay() {
     let mut story = Story::proven();
     let orders = story.get(Kind::Invalid(false));
     assert_eq!(
@@ -262,7 +282,7 @@ fn close_codes_resume_identify_or_end_it() {
             (vec![told_as], None),
             "{code}"
         );
-        assert_eq!(story.put(Input::Tick { heard: true }), []);
+        assert_eq!(story.put(Input::Tick { caught_up: true }), []);
         assert_eq!(story.put(Input::Opened), [], "nothing gets it going");
     }
 }
@@ -280,23 +300,23 @@ fn intents_that_are_refused_are_reduced_once_and_then_given_up() {
     assert_eq!(
         story.get(Kind::Hello(1_000)),
         [Order::Identify {
-            intents: INTENTS_LEAST
+            intents: MINIMUM_INTENTS
         }]
     );
     let orders = story.put(Input::Closed(Some(4014)));
     assert!(
-        matches!(&orders[..], [Order::Tell(News::Refused { .. })]),
+        matches!(&orders[..], [Order::Report(GatewayReport::Refused { .. })]),
         "{orders:?}"
     );
-    assert_eq!(story.machine.phase(), &Phase::Stuck);
+    assert_eq!(story.machine.phase(), &Phase::Refused);
 }
 
 #[test]
-fn a_refused_token_is_confirmed_and_then_left_alone_until_it_is_back() {
+fn rejected_token_is_confirmed_then_idle_until_start() {
     let mut story = Story::proven();
     assert_eq!(story.put(Input::Closed(Some(4004))), [Order::ConfirmToken]);
     let orders = story.put(Input::TokenDead);
-    assert_eq!(orders[1], Order::Tell(News::TokenDead));
+    assert_eq!(orders[1], Order::Report(GatewayReport::TokenDead));
     assert_eq!(story.machine.deadline(), None);
     assert_eq!(story.put(Input::TokenDead), [], "told once");
     assert_eq!(story.put(Input::Start), [Order::Ask]);
@@ -311,16 +331,16 @@ fn a_token_that_only_the_gateway_refuses_is_tried_again_later() {
 }
 
 #[test]
-fn a_token_found_dead_elsewhere_ends_the_connection() {
+fn token_rejected_elsewhere_closes_the_connection() {
     let mut story = Story::proven();
     assert_eq!(
         story.put(Input::TokenDead),
-        [Order::Hangup(1000), Order::Tell(News::TokenDead)]
+        [Order::Hangup(1000), Order::Report(GatewayReport::TokenDead)]
     );
 }
 
 #[test]
-fn a_spent_budget_is_waited_for() {
+fn exhausted_identify_limit_is_waited_out() {
     let mut story = Story::begin();
     let denied = Input::Denied {
         retry_in: 600_000,
@@ -332,11 +352,11 @@ fn a_spent_budget_is_waited_for() {
 }
 
 #[test]
-fn a_session_that_cannot_be_taken_up_is_given_up_after_some_attempts_and_waits_grow() {
+fn session_is_abandoned_after_failed_resumes_with_backoff() {
     let mut story = Story::proven();
     assert_eq!(story.put(Input::Closed(None)), [], "the first loss is not told");
     let mut waits = Vec::new();
-    // Its own address may not be reachable from here while the general one is.
+    // The session's address may be unreachable while the general one is reachable.
     let mut addresses = ["wss://resume", "wss://general"].into_iter().cycle();
     loop {
         let (waited, orders) = story.wait();
@@ -381,7 +401,7 @@ fn identifies_that_lead_to_nothing_come_more_and_more_slowly() {
 }
 
 #[test]
-fn only_a_session_that_lasted_forgets_earlier_failures() {
+fn only_a_stable_session_resets_the_failure_count() {
     let mut story = Story::live();
     story.put(Input::Closed(None));
     story.wait();
@@ -397,7 +417,7 @@ fn only_a_session_that_lasted_forgets_earlier_failures() {
 }
 
 #[test]
-fn silence_instead_of_hello_or_ready_is_not_waited_out() {
+fn missing_hello_or_ready_times_out() {
     let mut story = Story::begin();
     story.put(Input::Permitted("wss://general".into()));
     story.put(Input::Opened);
@@ -412,18 +432,18 @@ fn silence_instead_of_hello_or_ready_is_not_waited_out() {
 }
 
 #[test]
-fn a_clean_end_says_goodbye_and_stays() {
+fn clean_stop_closes_with_1000_and_stays_closed() {
     let mut story = Story::live();
     assert_eq!(
         story.put(Input::Stop),
-        [Order::Hangup(1000), Order::Tell(News::Ended)]
+        [Order::Hangup(1000), Order::Report(GatewayReport::Closed)]
     );
-    assert_eq!(story.put(Input::Tick { heard: true }), []);
+    assert_eq!(story.put(Input::Tick { caught_up: true }), []);
     assert_eq!(story.machine.deadline(), None);
 }
 
 #[test]
-fn every_input_in_every_state_is_survived_and_no_identify_is_unasked_for() {
+fn random_inputs_never_identify_without_permission() {
     let inputs = || {
         [
             Input::Start,
@@ -448,7 +468,7 @@ fn every_input_in_every_state_is_survived_and_no_identify_is_unasked_for() {
                 seq: 1,
             }),
             Input::Received(Kind::Ack),
-            Input::Received(Kind::BeatNow),
+            Input::Received(Kind::HeartbeatRequested),
             Input::Received(Kind::Reconnect),
             Input::Received(Kind::Invalid(true)),
             Input::Received(Kind::Invalid(false)),
@@ -458,7 +478,7 @@ fn every_input_in_every_state_is_survived_and_no_identify_is_unasked_for() {
             Input::Closed(None),
             Input::Closed(Some(4004)),
             Input::Closed(Some(4014)),
-            Input::Tick { heard: true },
+            Input::Tick { caught_up: true },
             Input::Stop,
         ]
     };
@@ -468,12 +488,12 @@ fn every_input_in_every_state_is_survived_and_no_identify_is_unasked_for() {
         for _ in 0..60 {
             now += rng.u64(..100_000);
             let natural = match machine.phase() {
-                Phase::Idle | Phase::Stuck => Input::Start,
+                Phase::Idle | Phase::Refused => Input::Start,
                 Phase::Asking => Input::Permitted("wss://general".into()),
                 Phase::Connecting => Input::Opened,
                 Phase::Greeting { .. } => Input::Received(Kind::Hello(0)),
                 Phase::Waiting { .. } | Phase::Entering { .. } | Phase::Live { .. } => {
-                    Input::Tick { heard: true }
+                    Input::Tick { caught_up: true }
                 }
             };
             let input = rng.choice(inputs()).filter(|_| rng.bool()).unwrap_or(natural);

@@ -1,10 +1,10 @@
-//! The rules of a line, as tables and as stories.
+//! Tests of the connection's rules: tables and sequences.
 
 use super::*;
 
 const NOW: Millis = 1_000_000;
 
-/// A line that is told things one after the other.
+/// A connection that receives a sequence of inputs.
 struct Story {
     state: State,
     now: Millis,
@@ -18,7 +18,7 @@ impl Story {
         }
     }
 
-    fn tell(&mut self, input: Input) -> Vec<Effect> {
+    fn emit(&mut self, input: Input) -> Vec<Effect> {
         let (state, effects) = next(self.state.clone(), input, self.now, 0.5);
         self.state = state;
         effects
@@ -26,36 +26,36 @@ impl Story {
 
     fn after(&mut self, millis: Millis) -> Vec<Effect> {
         self.now += millis;
-        self.tell(Input::Tick)
+        self.emit(Input::Tick)
     }
 
     fn welcome(&mut self, socket: SocketId, session: &str) -> Vec<Effect> {
-        self.tell(Input::Welcome {
+        self.emit(Input::Welcome {
             socket,
             session: session.to_owned(),
             keepalive_secs: 10,
         })
     }
 
-    /// Connected, welcomed, proven.
+    /// Returns a connection that is connected, welcomed and up.
     fn live() -> Self {
         let mut story = Self::new();
-        story.tell(Input::Tick);
-        story.tell(Input::Opened(1));
+        story.emit(Input::Tick);
+        story.emit(Input::Opened(1));
         story.welcome(1, "first");
-        assert_eq!(story.tell(Input::Accepted("first".to_owned())), [Effect::Up]);
+        assert_eq!(story.emit(Input::Accepted("first".to_owned())), [Effect::Up]);
         story
     }
 
     fn moving() -> Self {
         let mut story = Self::live();
-        let effects = story.tell(reconnect_to(1, "wss://elsewhere"));
+        let effects = story.emit(reconnect_to(1, "wss://elsewhere"));
         assert_eq!(effects, [open(2, Some("wss://elsewhere"))]);
         story
     }
 
     fn is_resting(&self) -> bool {
-        matches!(self.state.phase, Phase::Resting { .. })
+        matches!(self.state.phase, Phase::BackingOff { .. })
     }
 }
 
@@ -80,23 +80,23 @@ fn closed_with(socket: SocketId, code: u16) -> Input {
     }
 }
 
-fn trouble() -> Trouble {
-    Trouble::passing("test", "because")
+fn failure() -> Failure {
+    Failure::passing("test", "because")
 }
 
-/// Returns the code under which the line went down.
+/// Returns the code with which the connection went down.
 fn down(effects: &[Effect]) -> Option<&str> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Down(trouble) => Some(trouble.code.as_str()),
+        Effect::Down(failure) => Some(failure.code.as_str()),
         _ => None,
     })
 }
 
 #[test]
-fn a_line_is_up_only_after_a_welcome_and_an_accepted_subscription() {
+fn connection_is_up_only_after_welcome_and_subscription() {
     let mut story = Story::new();
-    assert_eq!(story.tell(Input::Tick), [open(1, None)]);
-    assert_eq!(story.tell(Input::Opened(1)), []);
+    assert_eq!(story.emit(Input::Tick), [open(1, None)]);
+    assert_eq!(story.emit(Input::Opened(1)), []);
     assert!(!story.state.is_up());
     assert_eq!(
         story.welcome(1, "first"),
@@ -105,54 +105,67 @@ fn a_line_is_up_only_after_a_welcome_and_an_accepted_subscription() {
         }]
     );
     assert!(!story.state.is_up());
-    assert_eq!(story.tell(Input::Accepted("another".to_owned())), []);
+    assert_eq!(story.emit(Input::Accepted("another".to_owned())), []);
     assert!(!story.state.is_up());
-    assert_eq!(story.tell(Input::Accepted("first".to_owned())), [Effect::Up]);
+    assert_eq!(story.emit(Input::Accepted("first".to_owned())), [Effect::Up]);
     assert!(story.state.is_up());
-    assert_eq!(story.tell(Input::Accepted("first".to_owned())), []);
+    assert_eq!(story.emit(Input::Accepted("first".to_owned())), []);
+}
+
+#[test]
+fn unreadable_message_ends_the_line_under_its_own_code() {
+    let mut story = Story::new();
+    story.emit(Input::Tick);
+    story.emit(Input::Opened(1));
+    story.welcome(1, "first");
+    story.emit(Input::Accepted("first".to_owned()));
+    let failure = Failure::passing("twitch.eventsub.message_too_large", "too large");
+    let effects = story.emit(Input::Broken { socket: 1, failure });
+    assert_eq!(down(&effects), Some("twitch.eventsub.message_too_large"));
+    assert!(story.state.deadline().unwrap() <= story.now + 1_000);
 }
 
 #[test]
 fn each_step_has_its_deadline() {
     let mut story = Story::new();
-    story.tell(Input::Tick);
+    story.emit(Input::Tick);
     assert_eq!(story.after(14_999), []);
     assert_eq!(down(&story.after(1)), Some("network.timeout"));
 
     let mut story = Story::new();
-    story.tell(Input::Tick);
-    story.tell(Input::Opened(1));
+    story.emit(Input::Tick);
+    story.emit(Input::Opened(1));
     assert_eq!(story.after(9_999), []);
     let effects = story.after(1);
     assert_eq!(down(&effects), Some("twitch.eventsub.no_welcome"));
     assert_eq!(effects[0], Effect::Close(1));
 
     let mut story = Story::new();
-    story.tell(Input::Tick);
-    story.tell(Input::Opened(1));
+    story.emit(Input::Tick);
+    story.emit(Input::Opened(1));
     story.welcome(1, "first");
     story.now += 9_000;
-    story.tell(Input::Heard(1));
+    story.emit(Input::Received(1));
     assert_eq!(story.after(999), []);
     assert_eq!(down(&story.after(1)), Some("twitch.eventsub.unused"));
 }
 
 #[test]
-fn silence_is_noticed_after_half_as_long_again_and_at_least_five_seconds_more() {
+fn keepalive_timeout_adds_half_and_at_least_five_seconds() {
     for (keepalive_secs, dead_after) in [(10, 15_000), (4, 9_000), (600, 900_000)] {
         let mut story = Story::live();
-        story.tell(Input::Stop);
+        story.emit(Input::Stop);
         let mut story = Story::new();
-        story.tell(Input::Tick);
-        story.tell(Input::Opened(1));
-        story.tell(Input::Welcome {
+        story.emit(Input::Tick);
+        story.emit(Input::Opened(1));
+        story.emit(Input::Welcome {
             socket: 1,
             session: "first".to_owned(),
             keepalive_secs,
         });
-        story.tell(Input::Accepted("first".to_owned()));
+        story.emit(Input::Accepted("first".to_owned()));
         story.now += 1_000;
-        story.tell(Input::Heard(1));
+        story.emit(Input::Received(1));
         assert_eq!(story.after(dead_after - 1), []);
         assert_eq!(
             down(&story.after(1)),
@@ -163,18 +176,18 @@ fn silence_is_noticed_after_half_as_long_again_and_at_least_five_seconds_more() 
 }
 
 #[test]
-fn every_close_code_leads_to_a_fresh_connect_to_the_usual_address() {
+fn every_close_code_reconnects_to_the_default_url() {
     for code in [
         1000, 1001, 1006, 4000, 4001, 4002, 4003, 4004, 4005, 4006, 4007, 4999,
     ] {
         let mut story = Story::live();
-        let effects = story.tell(closed_with(1, code));
+        let effects = story.emit(closed_with(1, code));
         assert_eq!(down(&effects), Some(format!("twitch.eventsub.{code}").as_str()));
         assert!(story.is_resting());
         assert_eq!(story.after(120_000), [open(2, None)], "{code}");
     }
     let mut story = Story::live();
-    let effects = story.tell(Input::Closed {
+    let effects = story.emit(Input::Closed {
         socket: 1,
         code: None,
     });
@@ -184,10 +197,10 @@ fn every_close_code_leads_to_a_fresh_connect_to_the_usual_address() {
 #[test]
 fn a_session_that_was_never_used_is_not_tried_again_at_once() {
     let mut story = Story::new();
-    story.tell(Input::Tick);
-    story.tell(Input::Opened(1));
+    story.emit(Input::Tick);
+    story.emit(Input::Opened(1));
     story.welcome(1, "first");
-    story.tell(closed_with(1, 4003));
+    story.emit(closed_with(1, 4003));
     assert_eq!(story.after(9_999), []);
     assert_eq!(story.after(1), [open(2, None)]);
 }
@@ -197,11 +210,11 @@ fn pauses_double_and_only_a_proven_session_resets_them() {
     let mut story = Story::new();
     let mut pauses = Vec::new();
     for socket in 1..=10 {
-        assert_eq!(story.tell(Input::Tick), [open(socket, None)]);
+        assert_eq!(story.emit(Input::Tick), [open(socket, None)]);
         // Welcomes alone prove nothing: a loop of welcomes and closes is a failing loop.
-        story.tell(Input::Opened(socket));
+        story.emit(Input::Opened(socket));
         story.welcome(socket, "unproven");
-        story.tell(closed_with(socket, 4000));
+        story.emit(closed_with(socket, 4000));
         let until = story.state.deadline().unwrap();
         pauses.push(until - story.now);
         story.now = until;
@@ -212,26 +225,26 @@ fn pauses_double_and_only_a_proven_session_resets_them() {
             500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000
         ]
     );
-    story.tell(Input::Tick);
-    story.tell(Input::Opened(11));
+    story.emit(Input::Tick);
+    story.emit(Input::Opened(11));
     story.welcome(11, "proven");
-    story.tell(Input::Accepted("proven".to_owned()));
-    story.tell(closed_with(11, 4000));
+    story.emit(Input::Accepted("proven".to_owned()));
+    story.emit(closed_with(11, 4000));
     assert_eq!(story.state.deadline().unwrap() - story.now, 500);
 }
 
 #[test]
 fn pauses_are_drawn_from_the_whole_range() {
-    assert_eq!((pause(0, 0.0), pause(0, 0.999)), (0, 999));
-    assert_eq!((pause(40, 0.0), pause(40, 0.999)), (0, 119_880));
+    assert_eq!((backoff(0, 0.0), backoff(0, 0.999)), (0, 999));
+    assert_eq!((backoff(40, 0.0), backoff(40, 0.999)), (0, 119_880));
 }
 
 #[test]
-fn a_move_reads_the_old_socket_until_the_new_welcome_and_keeps_the_subscriptions() {
+fn reconnect_reads_old_socket_until_new_welcome() {
     let mut story = Story::moving();
     assert!(story.state.is_up());
-    assert_eq!(story.tell(Input::Opened(2)), []);
-    assert_eq!(story.tell(Input::Heard(1)), []);
+    assert_eq!(story.emit(Input::Opened(2)), []);
+    assert_eq!(story.emit(Input::Received(1)), []);
     assert!(story.state.is_up());
     assert_eq!(
         story.welcome(2, "second"),
@@ -244,25 +257,25 @@ fn a_move_reads_the_old_socket_until_the_new_welcome_and_keeps_the_subscriptions
     );
     assert!(story.state.is_up());
     assert_eq!(story.state.session().unwrap().id, "second");
-    // The old socket's end is no news, whatever its code.
-    assert_eq!(story.tell(closed_with(1, 4004)), []);
+    // The end of the old socket changes nothing, whatever its code.
+    assert_eq!(story.emit(closed_with(1, 4004)), []);
     assert!(story.state.is_up());
 }
 
 #[test]
-fn moves_may_follow_each_other_and_be_told_twice() {
+fn consecutive_and_repeated_reconnects_are_followed() {
     let mut story = Story::moving();
-    story.tell(Input::Opened(2));
+    story.emit(Input::Opened(2));
     story.welcome(2, "second");
     assert_eq!(
-        story.tell(reconnect_to(2, "wss://third")),
+        story.emit(reconnect_to(2, "wss://third")),
         [open(3, Some("wss://third"))]
     );
     assert_eq!(
-        story.tell(reconnect_to(2, "wss://fourth")),
+        story.emit(reconnect_to(2, "wss://fourth")),
         [Effect::Close(3), open(4, Some("wss://fourth"))]
     );
-    story.tell(Input::Opened(4));
+    story.emit(Input::Opened(4));
     let effects = story.welcome(4, "fourth");
     assert_eq!(effects[0], Effect::Close(2));
     assert!(story.state.is_up());
@@ -271,7 +284,7 @@ fn moves_may_follow_each_other_and_be_told_twice() {
 #[test]
 fn a_move_may_keep_its_session_id() {
     let mut story = Story::moving();
-    story.tell(Input::Opened(2));
+    story.emit(Input::Opened(2));
     story.welcome(2, "first");
     assert_eq!(story.state.session().unwrap().socket, 2);
 }
@@ -280,8 +293,8 @@ fn a_move_may_keep_its_session_id() {
 fn the_old_socket_may_end_before_the_new_one_is_welcomed() {
     for code in [4004, 4007, 1000] {
         let mut story = Story::moving();
-        assert_eq!(story.tell(closed_with(1, code)), []);
-        story.tell(Input::Opened(2));
+        assert_eq!(story.emit(closed_with(1, code)), []);
+        story.emit(Input::Opened(2));
         let effects = story.welcome(2, "second");
         assert_eq!(
             effects,
@@ -297,16 +310,16 @@ fn the_old_socket_may_end_before_the_new_one_is_welcomed() {
 fn a_move_that_fails_falls_back_to_a_fresh_connect() {
     let failures: [fn(&mut Story) -> Vec<Effect>; 3] = [
         |story| {
-            story.tell(Input::NotOpened {
+            story.emit(Input::NotOpened {
                 socket: 2,
-                trouble: trouble(),
+                failure: failure(),
                 hopeless: false,
             })
         },
         |story| story.after(25_000),
         |story| {
-            story.tell(Input::Opened(2));
-            story.tell(closed_with(2, 4007))
+            story.emit(Input::Opened(2));
+            story.emit(closed_with(2, 4007))
         },
     ];
     for fail in failures {
@@ -322,11 +335,11 @@ fn a_move_that_fails_falls_back_to_a_fresh_connect() {
 #[test]
 fn a_move_of_a_session_that_is_not_proven_subscribes_again() {
     let mut story = Story::new();
-    story.tell(Input::Tick);
-    story.tell(Input::Opened(1));
+    story.emit(Input::Tick);
+    story.emit(Input::Opened(1));
     story.welcome(1, "first");
-    story.tell(reconnect_to(1, "wss://elsewhere"));
-    story.tell(Input::Opened(2));
+    story.emit(reconnect_to(1, "wss://elsewhere"));
+    story.emit(Input::Opened(2));
     let effects = story.welcome(2, "second");
     assert_eq!(
         effects,
@@ -348,49 +361,49 @@ fn what_concerns_another_session_or_socket_changes_nothing() {
         Input::Opened(1),
         Input::NotOpened {
             socket: 9,
-            trouble: trouble(),
+            failure: failure(),
             hopeless: true,
         },
-        Input::Heard(9),
+        Input::Received(9),
         closed_with(9, 4000),
         reconnect_to(9, "wss://elsewhere"),
         Input::Accepted("another".to_owned()),
         Input::SessionGone("another".to_owned()),
         Input::NothingAccepted {
             session: "first".to_owned(),
-            trouble: trouble(),
-            pause: 0,
+            failure: failure(),
+            backoff: 0,
         },
     ];
     for input in strange {
         let (state, effects) = next(live.state.clone(), input.clone(), NOW, 0.5);
         assert_eq!((state, effects), (live.state.clone(), vec![]), "{input:?}");
     }
-    // A socket that opens after we gave it up is closed again.
+    // A socket that opens after it was abandoned is closed again.
     let (_, effects) = next(live.state.clone(), Input::Opened(9), NOW, 0.5);
     assert_eq!(effects, [Effect::Close(9)]);
 }
 
 #[test]
-fn a_session_on_which_nothing_is_accepted_is_given_up_for_a_minute() {
+fn session_without_accepted_subscription_backs_off_a_minute() {
     let mut story = Story::new();
-    story.tell(Input::Tick);
-    story.tell(Input::Opened(1));
+    story.emit(Input::Tick);
+    story.emit(Input::Opened(1));
     story.welcome(1, "first");
-    let effects = story.tell(Input::NothingAccepted {
+    let effects = story.emit(Input::NothingAccepted {
         session: "first".to_owned(),
-        trouble: trouble(),
-        pause: HOPELESS_PAUSE,
+        failure: failure(),
+        backoff: PERMANENT_FAILURE_BACKOFF,
     });
-    assert_eq!(effects, [Effect::Close(1), Effect::Down(trouble())]);
+    assert_eq!(effects, [Effect::Close(1), Effect::Down(failure())]);
     assert_eq!(story.after(59_999), []);
     assert_eq!(story.after(1), [open(2, None)]);
 }
 
 #[test]
-fn a_session_that_twitch_has_forgotten_is_replaced() {
+fn session_gone_at_twitch_is_replaced() {
     let mut story = Story::live();
-    let effects = story.tell(Input::SessionGone("first".to_owned()));
+    let effects = story.emit(Input::SessionGone("first".to_owned()));
     assert_eq!(down(&effects), Some("twitch.eventsub.session_gone"));
     assert_eq!(story.after(1_000), [open(2, None)]);
 }
@@ -398,11 +411,11 @@ fn a_session_that_twitch_has_forgotten_is_replaced() {
 #[test]
 fn a_clock_that_jumped_ends_every_connection_at_once() {
     let mut story = Story::live();
-    let effects = story.tell(Input::Jumped);
+    let effects = story.emit(Input::Jumped);
     assert_eq!(down(&effects), Some("twitch.eventsub.clock_jump"));
-    assert_eq!(story.tell(Input::Tick), [open(2, None)], "without a pause");
+    assert_eq!(story.emit(Input::Tick), [open(2, None)], "without a pause");
     let mut resting = Story::new();
-    assert_eq!(resting.tell(Input::Jumped), []);
+    assert_eq!(resting.emit(Input::Jumped), []);
 }
 
 #[test]
@@ -414,18 +427,18 @@ fn stopping_closes_what_is_open_and_nothing_starts_again() {
     ] {
         let mut expected: Vec<_> = sockets.into_iter().map(Effect::Close).collect();
         expected.push(Effect::Ended);
-        assert_eq!(story.tell(Input::Stop), expected);
+        assert_eq!(story.emit(Input::Stop), expected);
         assert_eq!(story.state.deadline(), None);
         assert_eq!(story.after(1_000_000), []);
-        assert_eq!(story.tell(Input::Stop), []);
+        assert_eq!(story.emit(Input::Stop), []);
     }
 }
 
 #[test]
 fn the_session_that_is_left_may_be_gone_before_the_move_is_done() {
     let mut story = Story::moving();
-    assert_eq!(story.tell(Input::SessionGone("first".to_owned())), []);
-    story.tell(Input::Opened(2));
+    assert_eq!(story.emit(Input::SessionGone("first".to_owned())), []);
+    story.emit(Input::Opened(2));
     story.welcome(2, "second");
     assert!(story.state.is_up());
 }
@@ -434,7 +447,7 @@ fn the_session_that_is_left_may_be_gone_before_the_move_is_done() {
 fn a_socket_that_was_left_is_not_used() {
     let mut story = Story::moving();
     assert!(story.state.uses(1) && story.state.uses(2));
-    story.tell(Input::Opened(2));
+    story.emit(Input::Opened(2));
     story.welcome(2, "second");
     assert!(!story.state.uses(1) && story.state.uses(2));
 }

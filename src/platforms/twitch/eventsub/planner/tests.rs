@@ -1,4 +1,4 @@
-//! Plans for few and many channels, with and without authorisations.
+//! Plans for few and many channels, with and without authorizations.
 
 use super::*;
 
@@ -31,21 +31,21 @@ fn bot_only() -> Known {
 }
 
 fn of_kind(plan: &Plan, kind: Kind) -> usize {
-    plan.lines
+    plan.connections
         .iter()
-        .flat_map(|line| &line.subscriptions)
+        .flat_map(|connection| &connection.subscriptions)
         .filter(|planned| planned.subscription.kind == kind)
         .count()
 }
 
 #[test]
-fn a_bot_alone_hears_five_foreign_channels_and_polls_the_rest() {
+fn bot_alone_subscribes_to_five_channels_and_polls_the_rest() {
     let plan = plan(&channels(8), &bot_only());
     assert_eq!(
         (of_kind(&plan, Kind::Online), of_kind(&plan, Kind::Offline)),
         (5, 5)
     );
-    assert_eq!((plan.cost, plan.polled.len(), plan.lines.len()), (10, 3, 1));
+    assert_eq!((plan.cost, plan.polled.len(), plan.connections.len()), (10, 3, 1));
     assert!(plan.is_pushed(&source(5)) && !plan.is_pushed(&source(6)));
     assert!(
         plan.polled[0].reason.contains("10 points"),
@@ -70,7 +70,7 @@ fn priority_decides_where_points_are_short() {
 }
 
 #[test]
-fn authorised_channels_and_the_bots_own_cost_nothing_and_come_first() {
+fn authorized_and_own_channels_are_free_and_come_first() {
     let mut wanted = channels(8);
     wanted.push(Channel {
         source: source(900_100),
@@ -81,12 +81,12 @@ fn authorised_channels_and_the_bots_own_cost_nothing_and_come_first() {
     let plan = plan(&wanted, &known);
     assert!(plan.is_pushed(&source(8)) && plan.is_pushed(&source(900_100)));
     assert_eq!((of_kind(&plan, Kind::Online), plan.cost), (7, 10));
-    let first = &plan.lines[0].subscriptions[0];
+    let first = &plan.connections[0].subscriptions[0];
     assert_eq!(first.cost, 0, "the surest first");
 }
 
 #[test]
-fn costs_that_were_told_replace_those_that_were_expected() {
+fn reported_costs_replace_expected_costs() {
     let mut known = bot_only();
     known.costs = (1..=8).map(|id: u32| (id.to_string(), 0)).collect();
     let plan = plan(&channels(8), &known);
@@ -105,7 +105,7 @@ fn points_of_others_are_left_to_them() {
 }
 
 #[test]
-fn many_authorised_channels_fill_two_sockets_and_leave_the_third_for_reconnecting() {
+fn authorized_channels_fill_two_sockets_and_spare_the_third() {
     let mut known = bot_only();
     known.chat = true;
     known.broadcasters = (1..=400)
@@ -118,12 +118,16 @@ fn many_authorised_channels_fill_two_sockets_and_leave_the_third_for_reconnectin
         })
         .collect();
     let plan = plan(&channels(400), &known);
-    let of_bot: Vec<_> = plan.lines.iter().map(|line| line.subscriptions.len()).collect();
+    let of_bot: Vec<_> = plan
+        .connections
+        .iter()
+        .map(|connection| connection.subscriptions.len())
+        .collect();
     assert_eq!(of_bot, [300, 300]);
     assert_eq!((of_kind(&plan, Kind::Online), plan.polled.len()), (300, 100));
     assert_eq!(plan.spare_sockets, 1);
-    for line in &plan.lines {
-        let (starts, ends): (Vec<_>, Vec<_>) = line
+    for connection in &plan.connections {
+        let (starts, ends): (Vec<_>, Vec<_>) = connection
             .subscriptions
             .iter()
             .partition(|planned| planned.subscription.kind == Kind::Online);
@@ -132,7 +136,7 @@ fn many_authorised_channels_fill_two_sockets_and_leave_the_third_for_reconnectin
 }
 
 #[test]
-fn chat_is_heard_in_a_hundred_channels_by_priority_and_only_when_wanted() {
+fn chat_is_subscribed_for_100_channels_by_priority() {
     let mut known = bot_only();
     assert_eq!(of_kind(&plan(&channels(150), &known), Kind::Chat), 0);
     known.chat = true;
@@ -148,7 +152,7 @@ fn chat_is_heard_in_a_hundred_channels_by_priority_and_only_when_wanted() {
 }
 
 #[test]
-fn roles_are_heard_with_the_broadcasters_own_token_on_a_line_of_its_own() {
+fn roles_use_broadcaster_token_on_own_connection() {
     let mut known = bot_only();
     known.broadcasters = vec![
         account(
@@ -160,22 +164,22 @@ fn roles_are_heard_with_the_broadcasters_own_token_on_a_line_of_its_own() {
         account("twitch/broadcaster:77", "77", &["moderation:read"]),
     ];
     let plan = plan(&channels(2), &known);
-    let lines: Vec<_> = plan
-        .lines
+    let connections: Vec<_> = plan
+        .connections
         .iter()
-        .map(|line| (line.user_id.as_str(), line.subscriptions.len()))
+        .map(|connection| (connection.user_id.as_str(), connection.subscriptions.len()))
         .collect();
-    assert_eq!(lines, [("900100", 6), ("1", 4), ("2", 2)]);
+    assert_eq!(connections, [("900100", 6), ("1", 4), ("2", 2)]);
 }
 
 #[test]
-fn without_the_bot_broadcasters_hear_their_own_channels() {
+fn without_bot_broadcasters_subscribe_to_own_channels() {
     let known = Known {
         broadcasters: vec![account("twitch/broadcaster:1", "1", &["moderation:read"])],
         ..Known::default()
     };
     let plan = plan(&channels(2), &known);
     assert!(plan.is_pushed(&source(1)));
-    assert_eq!(plan.lines[0].subscriptions.len(), 5);
+    assert_eq!(plan.connections[0].subscriptions.len(), 5);
     assert_eq!(plan.polled[0].source, source(2));
 }

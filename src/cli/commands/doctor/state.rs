@@ -1,0 +1,163 @@
+//! Checks whether the daemon can write its state directory and bind its address. Both are tried: permissions alone do not show a
+//! full disk, a read-only mount or a port that is in use.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::app::App;
+use crate::cli::reports::doctor::{Check, Outcome};
+use crate::files::make_private_dir;
+use crate::watch::outbox::Outbox;
+use crate::web;
+
+/// Bytes written by the test; a state directory with less space is as good as full.
+const TRY: usize = 256 * 1024;
+/// How often and after which delay an address that is in use is tried again.
+const RETRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Timeout for the process that uses the address.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The outbox of `watch`.
+const OUTBOX: &str = "watch.db";
+
+/// Checks the state directory.
+pub fn directory(app: &App) -> Vec<Check> {
+    const NAME: &str = "directory";
+    let path = &app.settings.state_dir;
+    let shown = path.display();
+    let check = |outcome, detail: String| Check::new("state", NAME, outcome, detail);
+    if let Err(error) = make_private_dir(path) {
+        let detail = format!("{shown} cannot be made: {error}");
+        let next = "bitbrat config show  # state_dir: a directory that this account may write";
+        return vec![check(Outcome::Fail, detail).next(next)];
+    }
+    if let Err(error) = try_write(path) {
+        let detail = format!("{shown} cannot be written: {error}");
+        return vec![check(Outcome::Fail, detail).next(remedy(path, &error))];
+    }
+    if let Some((file, error)) = unwritable(path) {
+        let detail = format!("{} cannot be written: {error}", file.display());
+        return vec![check(Outcome::Fail, detail).next(format!("ls -l {}", file.display()))];
+    }
+    let mut checks = vec![match super::mode(path) {
+        Some(mode) if mode & 0o077 != 0 => {
+            let detail = format!("{shown} can be read by others (mode {mode:03o})");
+            check(Outcome::Warn, detail).next(format!("chmod 700 {shown}"))
+        }
+        _ => check(
+            Outcome::Ok,
+            format!("{shown}: written and removed {} KiB", TRY / 1024),
+        ),
+    }];
+    checks.extend(outbox(app, path));
+    checks
+}
+
+/// Returns why tokens cannot be written to `file`, if so: a renewed pair that is not stored is lost, and its account with it.
+pub fn tokens(file: &Path) -> Option<Check> {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let error = make_private_dir(directory)
+        .and_then(|()| try_write(directory))
+        .err()?;
+    let detail = format!("no renewed token can be kept in {}: {error}", directory.display());
+    let check = Check::new("tokens", "token store", Outcome::Fail, detail);
+    Some(check.next(remedy(directory, &error)))
+}
+
+/// Opens the outbox as `watch` does, where there is one.
+fn outbox(app: &App, directory: &Path) -> Option<Check> {
+    directory.join(OUTBOX).exists().then(|| {
+        let detail = directory.join(OUTBOX).display().to_string();
+        match Outbox::open(directory, app.settings.watch.outbox) {
+            Ok(_) => Check::new("state", "outbox", Outcome::Ok, detail),
+            Err(error) => {
+                let check = Check::new("state", "outbox", Outcome::Fail, error.to_string());
+                check.next(format!("ls -l {detail}"))
+            }
+        }
+    })
+}
+
+fn try_write(directory: &Path) -> io::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix(".doctor-")
+        .tempfile_in(directory)?;
+    file.write_all(&vec![b' '; TRY])?;
+    file.as_file().sync_all()
+}
+
+/// Returns a file in the directory that this account may not write.
+fn unwritable(directory: &Path) -> Option<(std::path::PathBuf, io::Error)> {
+    let files = std::fs::read_dir(directory).ok()?;
+    let files = files.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        path.is_file().then_some(path)
+    });
+    let mut files: Vec<_> = files.collect();
+    files.sort();
+    files.into_iter().find_map(|path| {
+        let opened = std::fs::OpenOptions::new().append(true).open(&path);
+        Some((path, opened.err()?))
+    })
+}
+
+fn remedy(path: &Path, error: &io::Error) -> String {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            format!("df -h {shown}")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("findmnt -T {shown}  # remount it writable, or set state_dir")
+        }
+        _ => format!("ls -ld {shown}"),
+    }
+}
+
+/// Tries to bind the address at which `watch` serves its pages.
+pub async fn address(app: &App) -> Check {
+    const NAME: &str = "address";
+    let check = |outcome, detail: String| Check::new("web", NAME, outcome, detail);
+    let Some(address) = app.settings.web.listen else {
+        return check(Outcome::Ok, "`watch` serves no web".to_owned());
+    };
+    let reach = if address.ip().is_loopback() {
+        "for this machine only"
+    } else {
+        "behind BITBRAT_WEB_TOKEN"
+    };
+    let mut bound = web::bind(address).await;
+    for _ in 0..RETRIES {
+        if bound.is_ok() {
+            break;
+        }
+        // Another `doctor` may use it for a moment.
+        tokio::time::sleep(PAUSE).await;
+        bound = web::bind(address).await;
+    }
+    let Err(failure) = bound else {
+        return check(Outcome::Ok, format!("{address}, {reach}"));
+    };
+    if is_ours(app, address).await {
+        return check(
+            Outcome::Ok,
+            format!("{address}, {reach}; a running `bitbrat watch` serves it"),
+        );
+    }
+    let words = [vec![failure.what], failure.causes].concat().join(": ");
+    check(Outcome::Fail, words).next("bitbrat config show  # web.listen: another port, or off")
+}
+
+/// Whether a `watch` of ours answers at the address.
+async fn is_ours(app: &App, address: std::net::SocketAddr) -> bool {
+    let Ok(url) = format!("http://{address}/livez").parse() else {
+        return false;
+    };
+    let Ok(request) = app.http.request(reqwest::Method::GET, url).build() else {
+        return false;
+    };
+    let answer = tokio::time::timeout(PATIENCE, app.http.send(request)).await;
+    answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.is_success()))
+}

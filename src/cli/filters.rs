@@ -1,0 +1,377 @@
+//! Options that filter, sort and limit the sources that a command shows.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use clap_complete::ArgValueCompleter;
+
+use crate::cli::commands::sources::known::Known;
+use crate::cli::complete;
+use crate::cli::health::Health;
+use crate::cli::output::machine::UnusableItem;
+use crate::cli::reports::sources::SourceRow;
+use crate::config;
+use crate::core::freshness::Field;
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::stream::StreamStatus;
+use crate::core::verdict::{AuthStatus, Status};
+
+/// Options that leave sources out.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
+    /// Only sources of this platform; may be repeated
+    #[arg(long, value_name = "NAME", value_delimiter = ',', add = ArgValueCompleter::new(complete::platforms))]
+    pub platform: Vec<PlatformName>,
+    /// Only live sources: streamStatus is ONLINE and not stale
+    #[arg(long)]
+    pub live: bool,
+    /// Only sources that need attention or are down
+    ///
+    /// `status` is ERROR or DISCONNECTED, `authStatus` is EXPIRED or REVOKED, a credential is missing, or a check with --probe
+    /// got no answer; however old the evidence is. These are the sources for which `status` exits with 3 or 4.
+    #[arg(long)]
+    pub failing: bool,
+}
+
+impl FilterArgs {
+    /// Whether any filter is given.
+    pub fn is_given(&self) -> bool {
+        !self.platform.is_empty() || self.live || self.failing
+    }
+
+    /// Whether the state of a source satisfies the filters. `in_vain` contains the sources whose check got no answer.
+    pub fn keeps(&self, row: &SourceRow, in_vain: &BTreeSet<SourceKey>) -> bool {
+        let is_live =
+            row.summary.stream_status == StreamStatus::Online && !row.freshness.is_stale(Field::StreamStatus);
+        let is_failing =
+            matches!(row.findings.worst(), Health::Down | Health::Auth) || in_vain.contains(&row.summary.key);
+        (!self.live || is_live) && (!self.failing || is_failing)
+    }
+
+    /// Whether something that cannot be used is shown beside the sources. It may need attention, and is not known to be live.
+    pub fn keeps_unusable(&self, item: &UnusableItem) -> bool {
+        let platform = item.id.split_once(':').map(|(platform, _)| platform);
+        let of_platform = |wanted: &PlatformName| platform == Some(wanted.as_str());
+        !self.live && (self.platform.is_empty() || self.platform.iter().any(of_platform))
+    }
+
+    /// Applies the filters. The exit code of `status` follows from what is left.
+    pub fn apply(&self, known: &mut Known) {
+        known.considered = known.rows.len();
+        let of_platform =
+            |row: &SourceRow| self.platform.is_empty() || self.platform.contains(&row.summary.key.platform());
+        known.rows.retain(of_platform);
+        let before = known.rows.len();
+        known.rows.retain(|row| self.keeps(row, &known.unanswered));
+        known.filtered_out = before - known.rows.len();
+        known.unusable.retain(|item| self.keeps_unusable(item));
+    }
+
+    /// Returns the filters as they can be typed; `None` where there are none.
+    pub fn typed(&self) -> Option<String> {
+        let mut typed: Vec<String> = Vec::new();
+        typed.extend(
+            self.platform
+                .iter()
+                .map(|platform| format!("--platform {platform}")),
+        );
+        typed.extend(self.live.then(|| "--live".to_owned()));
+        typed.extend(self.failing.then(|| "--failing".to_owned()));
+        (!typed.is_empty()).then(|| typed.join(" "))
+    }
+}
+
+/// Options that sort sources and limit how many are shown.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Order and limit")]
+pub struct OrderArgs {
+    /// Sort by these fields: id, name, platform, status, stream, viewers, auth, age, latency; -FIELD for descending
+    ///
+    /// `id` is platform:id by number; `status`, `stream` and `auth` are sorted from CONNECTED, ONLINE and VALID to ERROR, OFFLINE
+    /// and REVOKED; `age` is that of the oldest of status and stream. Unknown values are always last, and equal ones in the order
+    /// of `id`.
+    #[arg(
+        long,
+        value_name = "FIELD",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        add = ArgValueCompleter::new(complete::sort_fields)
+    )]
+    pub sort: Vec<SortKey>,
+    /// Show at most this many; how many were left out is noted on standard error
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+}
+
+impl OrderArgs {
+    /// Sorts `items`; without --sort they stay as they are.
+    pub fn sort<T>(&self, items: &mut [T], row: impl Fn(&T) -> &SourceRow) {
+        if self.sort.is_empty() {
+            return;
+        }
+        items.sort_by(|one, other| {
+            let (one, other) = (row(one), row(other));
+            let keys = self.sort.iter().map(|key| key.compare(one, other));
+            keys.fold(Ordering::Equal, Ordering::then)
+                .then_with(|| by_id(one, other))
+        });
+    }
+
+    /// Returns how many are shown at most.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit.and_then(|limit| usize::try_from(limit).ok())
+    }
+}
+
+/// A field that sources are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortField {
+    /// platform:id, the id by number
+    Id,
+    /// The display name
+    Name,
+    /// The platform
+    Platform,
+    /// CONNECTED, DISCONNECTED, ERROR
+    Status,
+    /// ONLINE, OFFLINE
+    Stream,
+    /// The number of viewers
+    Viewers,
+    /// VALID, EXPIRED, REVOKED
+    Auth,
+    /// The age of the oldest of status and stream
+    Age,
+    /// The latency
+    Latency,
+}
+
+/// A field and its direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    field: SortField,
+    descending: bool,
+}
+
+impl FromStr for SortKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (descending, name) = match text.strip_prefix('-') {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        if let Ok(field) = SortField::from_str(name, true) {
+            return Ok(Self { field, descending });
+        }
+        let fields = SortField::value_variants().iter();
+        let fields: Vec<String> = fields
+            .filter_map(SortField::to_possible_value)
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        let meant = config::closest(name, fields.iter().map(String::as_str));
+        let meant = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
+        Err(format!(
+            "there is no such field; {meant}use {}, or -FIELD for descending",
+            fields.join(", ")
+        ))
+    }
+}
+
+impl SortKey {
+    fn compare(self, one: &SourceRow, other: &SourceRow) -> Ordering {
+        let directed = |order: Ordering| if self.descending { order.reverse() } else { order };
+        match self.field {
+            SortField::Id => directed(by_id(one, other)),
+            SortField::Platform => directed(one.summary.key.platform().cmp(&other.summary.key.platform())),
+            SortField::Name => self.by(one, other, |row| {
+                row.summary.display_name.as_deref().map(str::to_lowercase)
+            }),
+            SortField::Status => self.by(one, other, |row| {
+                let is_known = row.is_checked() || row.summary.status == Status::Error;
+                is_known.then_some(match row.summary.status {
+                    Status::Connected => 0,
+                    Status::Disconnected => 1,
+                    Status::Error => 2,
+                })
+            }),
+            SortField::Stream => self.by(one, other, |row| match row.summary.stream_status {
+                StreamStatus::Online => Some(0),
+                StreamStatus::Offline => Some(1),
+                StreamStatus::Unknown => None,
+            }),
+            SortField::Viewers => self.by(one, other, |row| row.summary.viewer_count),
+            SortField::Auth => self.by(one, other, |row| {
+                row.summary.auth_status.map(|auth| match auth {
+                    AuthStatus::Valid => 0,
+                    AuthStatus::Expired => 1,
+                    AuthStatus::Revoked => 2,
+                })
+            }),
+            SortField::Age => self.by(one, other, SourceRow::age_ms),
+            SortField::Latency => self.by(one, other, |row| row.summary.latency_ms),
+        }
+    }
+
+    /// Compares what is known of both; what is unknown is last in both directions.
+    fn by<T: Ord>(
+        self,
+        one: &SourceRow,
+        other: &SourceRow,
+        value: impl Fn(&SourceRow) -> Option<T>,
+    ) -> Ordering {
+        match (value(one), value(other)) {
+            (Some(one), Some(other)) if self.descending => other.cmp(&one),
+            (Some(one), Some(other)) => one.cmp(&other),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        }
+    }
+}
+
+/// Compares keys with ids as numbers: they have no leading zeros, so the longer one is greater.
+fn by_id(one: &SourceRow, other: &SourceRow) -> Ordering {
+    let (one, other) = (&one.summary.key, &other.summary.key);
+    let ids = || {
+        one.id()
+            .len()
+            .cmp(&other.id().len())
+            .then(one.id().cmp(other.id()))
+    };
+    one.platform().cmp(&other.platform()).then_with(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::machine::UnusableKind;
+    use crate::cli::reports::tests::{Story, gone, guild, old_knowledge, ratcaster, revoked};
+
+    fn known() -> Known {
+        let stories = [
+            ratcaster(),
+            revoked(),
+            gone(),
+            old_knowledge(),
+            guild(),
+            Story::of("twitch:19"),
+        ];
+        Known {
+            rows: stories.iter().map(Story::row).collect(),
+            unusable: ["twitch:5", "kick:name", "odd"].map(item).to_vec(),
+            ..Known::default()
+        }
+    }
+
+    fn item(id: &str) -> UnusableItem {
+        UnusableItem {
+            what: UnusableKind::Document,
+            id: id.to_owned(),
+            reason: "it is broken".to_owned(),
+        }
+    }
+
+    fn keys(rows: &[SourceRow]) -> Vec<String> {
+        rows.iter().map(|row| row.summary.key.to_string()).collect()
+    }
+
+    #[test]
+    fn filters_by_state_go_by_proven_facts() {
+        use PlatformName::{Discord, Kick, Twitch};
+        let filter = |platform: &[PlatformName], live, failing| FilterArgs {
+            platform: platform.to_vec(),
+            live,
+            failing,
+        };
+        for (filter, expected, unusable) in [
+            // A stream that was live half an hour ago is not live.
+            (filter(&[], true, false), &["twitch:900200"][..], 0),
+            (
+                filter(&[], false, true),
+                &["twitch:900207", "twitch:900209", "discord:987654321098765432"][..],
+                3,
+            ),
+            (filter(&[], true, true), &[][..], 0),
+            (filter(&[Kick], false, false), &["kick:55501"][..], 1),
+            (
+                filter(&[Kick, Discord], false, true),
+                &["discord:987654321098765432"][..],
+                1,
+            ),
+            (
+                filter(&[Twitch], false, true),
+                &["twitch:900207", "twitch:900209"][..],
+                1,
+            ),
+        ] {
+            let mut known = known();
+            filter.apply(&mut known);
+            assert_eq!(keys(&known.rows), expected, "{filter:?}");
+            assert_eq!(known.unusable.len(), unusable, "{filter:?}");
+            assert_eq!(known.considered, 6);
+        }
+    }
+
+    #[test]
+    fn check_without_answer_is_failing() {
+        let mut known = known();
+        known.unanswered.insert(ratcaster().key.parse().unwrap());
+        let filter = FilterArgs {
+            platform: vec![PlatformName::Twitch],
+            failing: true,
+            live: true,
+        };
+        filter.apply(&mut known);
+        assert_eq!(keys(&known.rows), ["twitch:900200"]);
+        assert_eq!(known.filtered_out, 3);
+        assert_eq!(filter.typed().unwrap(), "--platform twitch --live --failing");
+    }
+
+    fn sorted(fields: &str) -> Vec<String> {
+        let order = OrderArgs {
+            sort: fields.split(',').map(|field| field.parse().unwrap()).collect(),
+            limit: None,
+        };
+        let mut rows = known().rows;
+        order.sort(&mut rows, |row| row);
+        let short = |key: String| {
+            let (platform, id) = key.split_once(':').unwrap();
+            format!("{}{}", &platform[..1], &id[id.len() - 2..])
+        };
+        keys(&rows).into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn unknown_values_are_last_in_both_directions() {
+        for (fields, expected) in [
+            ("id", "t19 t00 t07 t09 k01 d32"),
+            ("-id", "d32 k01 t09 t07 t00 t19"),
+            ("-platform,name", "d32 k01 t07 t00 t19 t09"),
+            ("name", "k01 t07 t00 d32 t19 t09"),
+            ("-name", "d32 t00 t07 k01 t19 t09"),
+            ("stream", "t00 k01 t07 t19 t09 d32"),
+            ("-viewers", "t00 k01 t19 t07 t09 d32"),
+            ("viewers", "k01 t00 t19 t07 t09 d32"),
+            ("-auth,-id", "t07 d32 k01 t09 t00 t19"),
+            ("latency", "t00 t19 t07 t09 k01 d32"),
+        ] {
+            assert_eq!(sorted(fields).join(" "), expected, "{fields}");
+        }
+        assert_eq!(sorted("-age")[0], "k01");
+        assert_eq!(sorted("status").last().unwrap(), "t19");
+    }
+
+    #[test]
+    fn unknown_field_is_refused_with_the_list_and_a_suggestion() {
+        let error = "-viewrs".parse::<SortKey>().unwrap_err();
+        assert!(error.contains("did you mean `viewers`? use id, name,"), "{error}");
+        for text in ["", "-", "--limit", "nonsense"] {
+            let error = text.parse::<SortKey>().unwrap_err();
+            assert!(error.contains("use id, name, platform"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Probes the platforms once, with progress, and stores the observations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
+use parking_lot::Mutex;
+
+use crate::app::{Access, clock_error};
+use crate::cli::context::Context;
+use crate::cli::output::humane;
+use crate::cli::progress::Progress;
+use crate::core::document::SourceDocument;
+use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity, Observation};
+use crate::core::source::{PlatformName, SourceKey};
+use crate::core::summary::SourceSummary;
+use crate::core::time::Timestamp;
+use crate::core::transition::Transition;
+use crate::http;
+use crate::platforms::{Platform, ProbeSet, ProbeSink, Problem};
+use crate::secrets;
+use crate::store::{SourceStore, StoreError, Versioned};
+
+/// Result of a probe.
+#[derive(Debug, Default)]
+pub struct ProbeResult {
+    /// Everything that was observed, in order.
+    pub observations: Vec<Observation>,
+    /// The result for each platform.
+    pub platforms: Vec<PlatformResult>,
+}
+
+/// The result of probing one platform.
+#[derive(Debug, Clone)]
+pub struct PlatformResult {
+    /// The platform.
+    pub platform: PlatformName,
+    /// Sources probed.
+    pub sources: usize,
+    /// Requests sent.
+    pub calls: usize,
+    /// Milliseconds that it took.
+    pub millis: u64,
+    /// Problems to report.
+    pub problems: Vec<Problem>,
+}
+
+struct Collector<'a> {
+    seen: Mutex<Vec<Observation>>,
+    progress: &'a Progress,
+}
+
+impl ProbeSink for Collector<'_> {
+    fn observe(&self, mut observation: Observation) {
+        secrets::clean(&mut observation);
+        self.seen.lock().push(observation);
+    }
+
+    fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
+        self.progress.calls(platform, done, expected);
+    }
+}
+
+impl Collector<'_> {
+    /// Returns the newest date of what was observed on a platform.
+    fn newest_of(&self, platform: PlatformName) -> Option<Timestamp> {
+        let seen = self.seen.lock();
+        let of_platform = seen
+            .iter()
+            .filter(|observation| observation.source.platform() == platform);
+        of_platform.map(|observation| observation.at).max()
+    }
+}
+
+/// Returns what to report where the newest observation of a probe is dated by a platform's clock that differs from ours: the
+/// dates shown are then not those of this machine.
+fn clock_error(
+    platform: PlatformName,
+    newest: Timestamp,
+    began_at: Timestamp,
+    now: Timestamp,
+) -> Option<Problem> {
+    let ahead = began_at.millis_since(newest);
+    let behind = newest.millis_since(now);
+    let (millis, label) = if ahead > CLOCK_NOISE_MS {
+        (ahead, "ahead of")
+    } else if behind > CLOCK_NOISE_MS {
+        (behind, "behind")
+    } else {
+        return None;
+    };
+    let by = humane::span(millis.unsigned_abs());
+    Some(Problem::of_platform(format!(
+        "{platform}: the clock of this machine is {by} {label} the platform's; dates were corrected. Set the clock"
+    )))
+}
+
+/// Returns what to report where a platform's responses show that our clock is behind, which a single probe does not correct.
+fn uncorrected_clock_error(platform: PlatformName, measured: Option<i64>) -> Option<Problem> {
+    let behind = measured.filter(|millis| *millis > CLOCK_NOISE_MS)?;
+    let by = humane::span(behind.unsigned_abs());
+    Some(Problem::of_platform(format!(
+        "{platform}: the clock of this machine is {by} behind the platform's. Set the clock"
+    )))
+}
+
+/// Runs all of `probes` for `sources`, every platform at the same time.
+pub async fn run_probe(
+    cx: &Context,
+    platforms: &[Arc<dyn Platform>],
+    probes: &ProbeSet,
+    sources: &[SourceKey],
+) -> ProbeResult {
+    let mut by_platform: BTreeMap<PlatformName, Vec<SourceKey>> = BTreeMap::new();
+    for key in sources {
+        by_platform.entry(key.platform()).or_default().push(key.clone());
+    }
+    let collector = Collector {
+        seen: Mutex::default(),
+        progress: &cx.progress,
+    };
+    let looks = platforms.iter().filter_map(|platform| {
+        let keys = by_platform.get(&platform.name())?;
+        let collector = &collector;
+        Some(async move {
+            let (started, began_at) = (Instant::now(), cx.app.machine_clock.now());
+            let summary = platform.probe(probes, keys, collector).await;
+            let mut problems = summary.problems;
+            let dated = collector.newest_of(platform.name());
+            problems.extend(
+                dated
+                    .and_then(|newest| {
+                        clock_error(platform.name(), newest, began_at, cx.app.machine_clock.now())
+                    })
+                    .or_else(|| uncorrected_clock_error(platform.name(), http::measured_clock_error())),
+            );
+            PlatformResult {
+                platform: platform.name(),
+                sources: keys.len(),
+                calls: summary.calls,
+                millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                problems,
+            }
+        })
+    });
+    let platforms = cx.progress.during(join_all(looks)).await;
+    if cx.app.demo.is_none() && http::clock_error() != 0 {
+        clock_error::share(&cx.app.settings.state_dir, cx.app.machine_clock.as_ref());
+    }
+    ProbeResult {
+        observations: collector.seen.into_inner(),
+        platforms,
+    }
+}
+
+/// Clocks differ by less than this (ms), and responses take their time.
+const CLOCK_NOISE_MS: i64 = 10_000;
+
+/// Sources whose documents are in memory at a time, per portion.
+const PORTION: usize = 500;
+/// Portions that are stored concurrently, because a remote store takes its time for each.
+const CONCURRENT_PORTIONS: usize = 4;
+
+/// The effect of saving a probe.
+#[derive(Debug, Default)]
+pub struct SaveResult {
+    /// Transitions that were stored.
+    pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
+    /// The documents of the observed sources, in short; without those that cannot be used.
+    pub summaries: BTreeMap<SourceKey, SourceSummary>,
+    /// Failures to store, with their reasons.
+    pub failures: Vec<(SourceKey, StoreError)>,
+}
+
+/// Merges the observations into the stored documents, with progress. Returns when everything is stored or has failed.
+///
+/// What was found out about an account holds for every source that needs it, so stored documents that contradict it are corrected
+/// too, whether or not their sources were probed.
+pub async fn save(cx: &Context, store: Arc<dyn SourceStore>, seen: &[Observation]) -> SaveResult {
+    let others = of_accounts(cx, store.as_ref(), seen).await;
+    let mut by_source: BTreeMap<&SourceKey, Vec<&Observation>> = BTreeMap::new();
+    for observation in seen.iter().chain(&others) {
+        by_source
+            .entry(&observation.source)
+            .or_default()
+            .push(observation);
+    }
+    let total = by_source.len();
+    let portions: Vec<Vec<&Observation>> = by_source
+        .into_values()
+        .collect::<Vec<_>>()
+        .chunks(PORTION)
+        .map(<[Vec<_>]>::concat)
+        .collect();
+    let portions = stream::iter(portions).map(|portion| save_portion(cx, Arc::clone(&store), portion));
+    let mut portions = portions.buffer_unordered(CONCURRENT_PORTIONS);
+    let saving = async {
+        let mut saved = SaveResult::default();
+        while let Some(portion) = portions.next().await {
+            saved.transitions.extend(portion.transitions);
+            saved.summaries.extend(portion.summaries);
+            saved.failures.extend(portion.failures);
+            let done = saved.summaries.len() as u64;
+            cx.progress.update("store", "sources", done, total as u64);
+        }
+        saved
+    };
+    cx.progress.update("store", "sources", 0, total as u64);
+    cx.progress.during(saving).await
+}
+
+async fn save_portion(cx: &Context, store: Arc<dyn SourceStore>, portion: Vec<&Observation>) -> SaveResult {
+    let persister = cx.app.persister(store).brief();
+    let mut applied = persister.observe(portion).await;
+    let flushed = persister.flush().await;
+    for (key, transitions) in flushed.transitions {
+        applied.transitions.entry(key).or_default().extend(transitions);
+    }
+    let summaries = persister.summaries().await.into_iter();
+    SaveResult {
+        transitions: applied.transitions,
+        summaries: summaries.map(|summary| (summary.key.clone(), summary)).collect(),
+        // What failed at first and was stored by the flush is no failure.
+        failures: flushed.failures,
+    }
+}
+
+/// Corrects stored documents that contradict what was just found out about accounts. Best effort: a query of accounts must be
+/// answered also where the store cannot be written.
+pub async fn save_accounts(cx: &Context, checks: &BTreeMap<Identity, AuthCheck>) {
+    let at = cx.app.clock.now();
+    // Read first: a query of accounts must not create a store.
+    let Ok(store) = cx.app.store(Access::Read).await else {
+        return;
+    };
+    let mut corrections = Vec::new();
+    for (identity, check) in checks {
+        corrections.extend(contradicting(cx, store.as_ref(), identity, check, at, &BTreeSet::new()).await);
+    }
+    if corrections.is_empty() {
+        return;
+    }
+    let Ok(store) = cx.app.store(Access::Write).await else {
+        return;
+    };
+    let persister = cx.app.persister(store);
+    persister.observe(&corrections).await;
+    persister.flush().await;
+}
+
+/// Returns what was found out about shared accounts as observations of the sources that were not probed and whose stored
+/// documents contradict it.
+async fn of_accounts(cx: &Context, store: &dyn SourceStore, seen: &[Observation]) -> Vec<Observation> {
+    let mut newest: BTreeMap<&Identity, &Observation> = BTreeMap::new();
+    let mut probed: BTreeMap<&Identity, BTreeSet<SourceKey>> = BTreeMap::new();
+    for observation in seen {
+        if let Fact::Auth { identity, .. } = &observation.fact {
+            let known = newest.entry(identity).or_insert(observation);
+            if observation.at >= known.at {
+                *known = observation;
+            }
+            probed
+                .entry(identity)
+                .or_default()
+                .insert(observation.source.clone());
+        }
+    }
+    let mut corrections = Vec::new();
+    for (identity, observation) in newest {
+        let (Fact::Auth { check, .. }, Some(probed)) = (&observation.fact, probed.get(identity)) else {
+            continue;
+        };
+        // Most probes find an account unchanged. Reading every document for that would cost more than the probe.
+        let changed = check.result != AuthResult::Valid
+            || !contradicted(store, identity, check, false, probed.iter().take(1))
+                .await
+                .is_empty();
+        if changed {
+            corrections.extend(contradicting(cx, store, identity, check, observation.at, probed).await);
+        }
+    }
+    corrections
+}
+
+/// Returns `check` as an observation of each configured source that needs `identity`, is not `probed`, and whose stored document
+/// contradicts it.
+async fn contradicting(
+    cx: &Context,
+    store: &dyn SourceStore,
+    identity: &Identity,
+    check: &AuthCheck,
+    at: Timestamp,
+    probed: &BTreeSet<SourceKey>,
+) -> Vec<Observation> {
+    let keys = cx.app.sources().keys();
+    // A guild with a bot of its own does not use the one of all others.
+    let own_bot = |key: &SourceKey| Identity::named(format!("{identity}:{}", key.id()));
+    let stored = cx.app.tokens().identities().await.unwrap_or_default();
+    let others = keys
+        .iter()
+        .filter(|key| identity.concerns(key) && !probed.contains(key) && !stored.contains(&own_bot(key)));
+    let sources = contradicted(store, identity, check, true, others)
+        .await
+        .into_iter();
+    let fact = |identity: &Identity| Fact::Auth {
+        identity: identity.clone(),
+        check: check.clone(),
+    };
+    sources
+        .map(|source| Observation::new(&source, at, "bitbrat.accounts", fact(identity)))
+        .collect()
+}
+
+/// Returns those of `sources` whose stored documents give another result for `identity`, or none where `missing` counts.
+async fn contradicted<'a>(
+    store: &dyn SourceStore,
+    identity: &Identity,
+    check: &AuthCheck,
+    missing: bool,
+    sources: impl Iterator<Item = &'a SourceKey>,
+) -> Vec<SourceKey> {
+    let keys: Vec<SourceKey> = sources.cloned().collect();
+    let found = store.load_some(&keys).await;
+    let differs = |found: Result<Option<Versioned<SourceDocument>>, StoreError>| {
+        let Ok(Some(stored)) = found else {
+            return false;
+        };
+        let known = stored.value.knowledge.evidence.auth.get(identity);
+        known.map_or(missing, |known| {
+            (known.value.result, known.value.rejected) != (check.result, check.rejected)
+        })
+    };
+    keys.into_iter()
+        .zip(found)
+        .filter_map(|(key, found)| differs(found).then_some(key))
+        .collect()
+}
+
+impl SaveResult {
+    /// Returns the first reason why the store rejected a write, other than that one document cannot be used: that one is shown as
+    /// such.
+    pub fn first_refusal(&self) -> Option<StoreError> {
+        let mut errors = self.failures.iter().map(|(_, error)| error);
+        errors
+            .find(|error| !matches!(error, StoreError::Unusable { .. }))
+            .cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn corrected_clock_is_reported() {
+        let at = |second| Timestamp::EPOCH.plus_secs(second);
+        let report = |newest| clock_error(PlatformName::Kick, at(newest), at(7_200), at(7_203));
+        assert_eq!((report(7_201), report(7_195), report(7_204)), (None, None, None));
+        let ahead = report(3_600).unwrap().text;
+        assert!(
+            ahead.contains("clock of this machine is 1h") && ahead.contains("ahead of"),
+            "{ahead}"
+        );
+        assert!(report(10_900).unwrap().text.contains("behind"));
+    }
+}

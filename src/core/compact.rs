@@ -1,0 +1,148 @@
+//! Compact in-memory form of the knowledge about a source while it is not being processed.
+//!
+//! Maps with one or two members cost a multiple of their text, so the compact form is JSON text. Most of that text is
+//! identical for thousands of sources (one bot, one set of scopes, one permission check); the interner stores that part once.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::evidence::Knowledge;
+use crate::core::join::Newest;
+use crate::core::observation::{AuthCheck, Grants, Identity};
+
+/// Unused texts are removed when the number of texts exceeds the number left by the last removal by this much.
+const SLACK: usize = 256;
+
+/// The knowledge of one source in compact form. Cloning copies only the part that is not shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compact {
+    /// Knowledge without the shared part, as JSON.
+    own: Box<str>,
+    /// [`Shared`], as JSON.
+    shared: Arc<str>,
+}
+
+/// The part that many sources have in common, including its time: it comes from one platform response about all of them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Shared {
+    auth: BTreeMap<Identity, Newest<AuthCheck>>,
+    permissions: BTreeMap<String, Newest<Grants>>,
+}
+
+/// Stores each shared text once, as long as a [`Compact`] refers to it.
+#[derive(Debug, Default)]
+pub struct Interner {
+    texts: HashSet<Arc<str>>,
+    tidy_at: usize,
+}
+
+impl Interner {
+    /// Converts knowledge to the compact form.
+    pub fn rest(&mut self, mut knowledge: Knowledge) -> Compact {
+        let evidence = &mut knowledge.evidence;
+        let shared = Shared {
+            auth: std::mem::take(&mut evidence.auth),
+            permissions: std::mem::take(&mut evidence.permissions),
+        };
+        Compact {
+            own: json(&knowledge).into(),
+            shared: self.shared(json(&shared)),
+        }
+    }
+
+    fn shared(&mut self, text: String) -> Arc<str> {
+        if let Some(known) = self.texts.get(text.as_str()) {
+            return Arc::clone(known);
+        }
+        if self.texts.len() >= self.tidy_at {
+            self.texts.retain(|text| Arc::strong_count(text) > 1);
+            self.texts.shrink_to(0);
+            self.tidy_at = 2 * self.texts.len() + SLACK;
+        }
+        let text: Arc<str> = text.into();
+        self.texts.insert(Arc::clone(&text));
+        text
+    }
+}
+
+impl Compact {
+    /// Expands the compact form.
+    pub fn knowledge(&self) -> Knowledge {
+        const OURS: &str = "it was written by us";
+        let mut knowledge: Knowledge = serde_json::from_str(&self.own).expect(OURS);
+        let Shared { auth, permissions } = serde_json::from_str(&self.shared).expect(OURS);
+        knowledge.evidence.auth = auth;
+        knowledge.evidence.permissions = permissions;
+        knowledge
+    }
+
+    /// Returns the knowledge as JSON, identical to the JSON of the expanded form.
+    pub fn to_json(&self) -> String {
+        json(&self.knowledge())
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("our own structs with text keys always serialize")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::observation::{AuthResult, Fact, Observation};
+    use crate::core::time::Timestamp;
+
+    fn known(id: u32, permission: &str) -> Knowledge {
+        let source = format!("twitch:{id}").parse().unwrap();
+        let check = AuthCheck {
+            result: AuthResult::Valid,
+            expires_at: None,
+            scopes: ["user:bot".to_owned()].into(),
+            rejected: false,
+            reason: None,
+        };
+        let grants = Grants {
+            denied: [permission.to_owned()].into(),
+            ..Grants::default()
+        };
+        let facts = [
+            Fact::Auth {
+                identity: Identity::named("twitch/bot"),
+                check,
+            },
+            Fact::Permissions {
+                method: "twitch.scopes".into(),
+                grants,
+            },
+            Fact::Latency { millis: id.into() },
+            Fact::StreamAbsent,
+        ];
+        let told = facts.map(|fact| Observation::new(&source, Timestamp::EPOCH, "test", fact));
+        Knowledge::of(&told)
+    }
+
+    #[test]
+    fn what_rests_comes_back_as_it_was() {
+        let mut shelf = Interner::default();
+        for knowledge in [known(7, "VIP"), Knowledge::default()] {
+            let resting = shelf.rest(knowledge.clone());
+            assert_eq!(resting.to_json(), json(&knowledge));
+            assert_eq!(resting.knowledge(), knowledge);
+        }
+    }
+
+    #[test]
+    fn shared_values_are_interned_once_and_freed_when_unused() {
+        let mut shelf = Interner::default();
+        let many: Vec<_> = (1..1000).map(|id| shelf.rest(known(id, "VIP"))).collect();
+        assert!(many.iter().all(|one| Arc::ptr_eq(&one.shared, &many[0].shared)));
+        assert_eq!(shelf.texts.len(), 1);
+        drop(many);
+        for round in 0..10 * SLACK {
+            shelf.rest(known(1, &round.to_string()));
+        }
+        assert!(shelf.texts.len() <= 2 * SLACK, "{}", shelf.texts.len());
+    }
+}

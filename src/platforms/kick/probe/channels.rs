@@ -1,0 +1,209 @@
+//! The part of a probe that checks which channels exist and what their names are, as far as the rate limit allows.
+
+use std::collections::BTreeMap;
+
+use super::super::api::{CHANNELS_AT_ONCE, LIST_AT_ONCE, Page, USERS_AT_ONCE};
+use super::super::facts;
+use super::super::wire::Channel;
+use super::{ProbeRun, SINGLY, is_hopeless};
+use crate::core::observation::{Fact, Transport};
+use crate::core::source::SourceKey;
+use crate::core::time::Timestamp;
+use crate::platforms::{PlatformError, Probe, Problem};
+
+/// Requests for details beyond the spare capacity of the rate limit, while some channels were never checked, and afterwards.
+const DETAILS_AT_FIRST: usize = 4;
+const DETAILS_LATER: usize = 1;
+
+/// Returns the row of each channel; of two rows the one with the newer stream.
+fn newest(rows: &[Channel]) -> BTreeMap<u64, &Channel> {
+    facts::newest(rows, |channel| {
+        let stream = channel.stream.as_ref();
+        let is_live = stream.and_then(|stream| stream.is_live);
+        let start = stream.and_then(|stream| facts::started_at(&stream.start_time));
+        (channel.broadcaster_user_id, (is_live, start))
+    })
+}
+
+impl ProbeRun<'_> {
+    /// Returns the channels that should be checked: never checked ones first, then those checked longest ago.
+    pub(super) fn due(&self) -> Vec<u64> {
+        if !self.wants(&[Probe::Connection, Probe::Stream]) {
+            return Vec::new();
+        }
+        let now = self.now();
+        let mut due: Vec<_> = self
+            .targets
+            .keys()
+            .map(|id| (self.platform.memory.channel(*id).looked_up.map(|(at, _)| at), *id))
+            .filter(|(at, _)| at.is_none_or(|at| now.since(at) >= self.platform.options.details_for))
+            .collect();
+        due.sort_unstable();
+        let never = due.iter().any(|(at, _)| at.is_none());
+        let lists = self.targets.len().div_ceil(LIST_AT_ONCE);
+        let spare = self.platform.api.client.rate_limiter.left().saturating_sub(lists);
+        let calls = spare.max(if never { DETAILS_AT_FIRST } else { DETAILS_LATER });
+        due.truncate(calls * CHANNELS_AT_ONCE);
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Requests the names of users that no list contained, while the rate limit has spare capacity.
+    pub(super) async fn learn_names(&self, due: &[u64]) {
+        let memory = &self.platform.memory;
+        let nameless: Vec<_> = due
+            .iter()
+            .copied()
+            .filter(|id| memory.channel(*id).name.is_none())
+            .collect();
+        let needed = due.len().div_ceil(CHANNELS_AT_ONCE) + SINGLY;
+        for chunk in nameless.chunks(USERS_AT_ONCE) {
+            if self.platform.api.client.rate_limiter.left() <= needed {
+                return;
+            }
+            self.meter.calls.expect(1);
+            let told = self.platform.api.users(chunk, &self.meter).await;
+            self.meter.calls.done();
+            // Names are optional; a failed request is ignored.
+            let Ok(told) = told else { return };
+            for user in told.items.iter().filter(|user| !user.name.is_empty()) {
+                memory.named(user.user_id, &user.name);
+            }
+        }
+    }
+
+    pub(super) async fn fetch(&mut self, due: Vec<u64>) {
+        let mut waiting: Vec<Vec<u64>> = due.chunks(CHANNELS_AT_ONCE).rev().map(<[u64]>::to_vec).collect();
+        self.meter.calls.expect(waiting.len());
+        while let Some(chunk) = waiting.pop() {
+            let outcome = self.platform.api.channels(&chunk, &self.meter).await;
+            self.meter.calls.done();
+            match outcome {
+                Ok(told) => self.compare(&chunk, told).await,
+                Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
+                    let (one, other) = chunk.split_at(chunk.len() / 2);
+                    waiting.extend([other.to_vec(), one.to_vec()]);
+                    self.meter.calls.expect(2);
+                }
+                Err(error) => {
+                    // The list has reported these sources; this failure does not affect their connection.
+                    let words = format!("cannot resolve the channels: {error}");
+                    let info = facts::error(&error, &words);
+                    self.emit_all(&chunk, &Fact::Problem { error: info.clone() });
+                    self.problem(Problem::of_platform(format!("Kick: {words}")).caused_by(info));
+                    if is_hopeless(&error) {
+                        break;
+                    }
+                }
+            }
+        }
+        // Channels that were not checked after all are reported as the list left them.
+        let left = std::mem::take(&mut self.absent);
+        for (id, at) in left {
+            let gone = self
+                .platform
+                .memory
+                .channel(id)
+                .looked_up
+                .is_some_and(|(_, exists)| !exists);
+            if let Some(key) = self.targets.get(&id).filter(|_| !gone) {
+                self.emit(key, at, Fact::StreamAbsent);
+            }
+        }
+    }
+
+    async fn compare(&mut self, chunk: &[u64], told: Page<Channel>) {
+        let found = newest(&told.items);
+        for id in chunk {
+            match found.get(id) {
+                Some(channel) => self.emit_channel(channel, told.at).await,
+                None if told.unclear.concerns(id) => {}
+                None => self.fetch_singly(*id).await,
+            }
+        }
+    }
+
+    async fn emit_channel(&mut self, channel: &Channel, at: Timestamp) {
+        let id = channel.broadcaster_user_id;
+        let Some(key) = self.targets.get(&id).cloned() else {
+            return;
+        };
+        let memory = &self.platform.memory;
+        memory.looked_up(id, at, true);
+        memory.remember_slug(&channel.slug.to_lowercase(), id);
+        self.emit(&key, at, Fact::Exists);
+        if !self.unlisted.contains(&id) {
+            self.emit(&key, at, facts::up(Transport::Api));
+        }
+        let name = memory.channel(id).name;
+        let listed = self.live.contains(&id);
+        if let Some(profile) = facts::channel_profile(channel, name.as_deref(), listed) {
+            self.emit(&key, at, profile);
+        }
+        let says_live = channel.stream.as_ref().and_then(|stream| stream.is_live);
+        match (says_live, self.absent.remove(&id)) {
+            (Some(true), Some(absent_at)) => self.settle(id, &key, absent_at).await,
+            (_, Some(absent_at)) => self.emit(&key, absent_at, Fact::StreamAbsent),
+            (_, None) => {}
+        }
+    }
+
+    /// Requests the list again for a channel that it left out and that is marked as live. A list lags seconds behind a start,
+    /// so a channel that it leaves out twice is reported neither as live nor as offline this time.
+    async fn settle(&mut self, id: u64, key: &SourceKey, absent_at: Timestamp) {
+        let told = if self.may_ask_singly() {
+            self.platform.api.livestreams(&[id], &self.meter).await.ok()
+        } else {
+            None
+        };
+        let listed = told.is_some_and(|told| {
+            let any = told.items.iter().any(|stream| stream.broadcaster == id);
+            if any {
+                self.emit_list(&[id], &told, &[]);
+            }
+            any
+        });
+        if !listed {
+            let words = "the channel calls itself live, but the list of live streams leaves it out";
+            self.emit(key, absent_at, facts::problem("kick.disagreement", words));
+        }
+    }
+
+    /// Requests one channel that a batch has left out, which alone proves nothing.
+    async fn fetch_singly(&mut self, id: u64) {
+        if !self.may_ask_singly() {
+            return;
+        }
+        let Some(key) = self.targets.get(&id).cloned() else {
+            return;
+        };
+        let told = match self.platform.api.channels(&[id], &self.meter).await {
+            Ok(told) => told,
+            Err(error) => {
+                let words = format!("cannot resolve the channel: {error}");
+                return self.emit(&key, self.now(), facts::problem(facts::code(&error), &words));
+            }
+        };
+        if let Some(channel) = newest(&told.items).get(&id) {
+            return Box::pin(self.emit_channel(channel, told.at)).await;
+        }
+        // A channel in the list exists, whatever this response contains.
+        if told.unclear.concerns(&id) || self.live.contains(&id) {
+            return;
+        }
+        self.platform.memory.looked_up(id, told.at, false);
+        self.absent.remove(&id);
+        for fact in facts::not_found() {
+            self.emit(&key, told.at, fact);
+        }
+        self.problem(Problem::of_source(
+            &key,
+            format!("{key}: no such channel on Kick"),
+        ));
+    }
+
+    fn may_ask_singly(&mut self) -> bool {
+        let left = self.singly > 0;
+        self.singly = self.singly.saturating_sub(1);
+        left
+    }
+}

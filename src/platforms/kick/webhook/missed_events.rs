@@ -1,0 +1,130 @@
+//! Detects missing webhooks: polls are authoritative, and a stream that they find without any webhook is proof. Pure.
+//!
+//! Silence alone proves nothing: an inactive channel sends nothing either.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::core::time::Timestamp;
+
+/// How long a webhook may arrive after a poll (ms); deliveries usually take a second.
+const GRACE: i64 = 180_000;
+/// Maximum number of stream starts stored per channel.
+const STARTS: usize = 4;
+
+/// Observations of polls and webhooks for each channel.
+#[derive(Debug, Default)]
+pub(super) struct MissedEvents(BTreeMap<u64, Compared>);
+
+#[derive(Debug, Default)]
+struct Compared {
+    /// Whether a poll has reported anything yet; its first report is no change.
+    polled: bool,
+    /// The streams that were reported by either.
+    known: BTreeSet<String>,
+    /// The stream that a poll has found without a webhook, and since when.
+    missing: Option<(String, Timestamp)>,
+}
+
+impl MissedEvents {
+    /// Records that a poll found a stream, or none.
+    pub(super) fn polled(&mut self, channel: u64, stream_id: Option<&str>, at: Timestamp) {
+        let heard = self.0.entry(channel).or_default();
+        if let Some(id) = stream_id
+            && heard.remember(id)
+            && heard.polled
+        {
+            heard.missing = Some((id.to_owned(), at));
+        }
+        heard.polled = true;
+    }
+
+    /// Records that a webhook reported a stream.
+    pub(super) fn pushed(&mut self, channel: u64, stream_id: &str) {
+        let heard = self.0.entry(channel).or_default();
+        heard.remember(stream_id);
+        if heard
+            .missing
+            .as_ref()
+            .is_some_and(|(missing, _)| missing == stream_id)
+        {
+            heard.missing = None;
+        }
+    }
+
+    /// Returns the channels whose webhooks were found to be missing since the last call.
+    pub(super) fn found(&mut self, now: Timestamp) -> Vec<u64> {
+        let mut found = Vec::new();
+        for (channel, heard) in &mut self.0 {
+            let overdue = heard
+                .missing
+                .as_ref()
+                .is_some_and(|(_, since)| now.millis_since(*since) > GRACE);
+            if overdue {
+                heard.missing = None;
+                found.push(*channel);
+            }
+        }
+        found
+    }
+}
+
+impl Compared {
+    /// Stores a stream by its start, whose text sorts by time; returns whether it is new.
+    fn remember(&mut self, id: &str) -> bool {
+        let new = self.known.insert(id.to_owned());
+        while self.known.len() > STARTS {
+            self.known.pop_first();
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "2026-06-01T11:00:00Z";
+    const SECOND: &str = "2026-06-02T11:00:00Z";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::EPOCH.plus_secs(second)
+    }
+
+    #[test]
+    fn start_seen_only_by_polls_is_missed_after_three_minutes() {
+        let mut missed_events = MissedEvents::default();
+        missed_events.polled(7, None, at(0));
+        missed_events.polled(7, Some(FIRST), at(60));
+        assert_eq!(missed_events.found(at(240)), [0; 0]);
+        assert_eq!(missed_events.found(at(241)), [7]);
+        assert_eq!(missed_events.found(at(500)), [0; 0], "told once");
+        missed_events.polled(7, Some(SECOND), at(600));
+        assert_eq!(
+            missed_events.found(at(800)),
+            [7],
+            "and again with the next stream"
+        );
+    }
+
+    #[test]
+    fn stream_live_at_first_poll_or_pushed_is_not_missed() {
+        let mut missed_events = MissedEvents::default();
+        missed_events.polled(7, Some(FIRST), at(0));
+        missed_events.polled(8, None, at(0));
+        missed_events.pushed(8, FIRST);
+        missed_events.polled(8, Some(FIRST), at(60));
+        missed_events.polled(9, None, at(0));
+        missed_events.polled(9, Some(FIRST), at(60));
+        missed_events.pushed(9, FIRST);
+        assert_eq!(missed_events.found(at(9_999)), [0; 0]);
+    }
+
+    #[test]
+    fn offline_channel_never_counts_as_missed_events() {
+        let mut missed_events = MissedEvents::default();
+        for minute in 0..600 {
+            missed_events.polled(7, None, at(minute * 60));
+            assert_eq!(missed_events.found(at(minute * 60)), [0; 0]);
+        }
+    }
+}

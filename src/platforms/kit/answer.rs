@@ -1,0 +1,674 @@
+//! What an HTTP answer means to a platform adapter. All adapters interpret statuses by the same rules.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::clock::Chance;
+use crate::core::observation::{ErrorInfo, LinkState};
+use crate::core::source::PlatformName;
+use crate::descriptors;
+use crate::http::{Answer, HttpError, Retries};
+use crate::platforms::PlatformError;
+use crate::secrets;
+use crate::tokens::TokenError;
+
+/// What was requested, for error messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The platform.
+    pub platform: PlatformName,
+    /// What was requested, as shown to users: `the list of streams`.
+    pub operation: &'static str,
+}
+
+/// Suffix of the code of [`PlatformError::OtherAccount`], after the platform's name.
+pub const OTHER_ACCOUNT: &str = "other_account";
+
+impl Asked {
+    /// Returns a successful answer unchanged and turns everything else into the error that it means.
+    ///
+    /// A web page is never an API's answer, whatever its status: it comes from an edge, a proxy or a captive portal. The same
+    /// applies to a refusal that does not have the platform's error format: it proves nothing about a token, a permission or a
+    /// source. Nor is an answer with status 200 that reports an error.
+    pub fn judge(self, outcome: Result<Answer, HttpError>) -> Result<Answer, PlatformError> {
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(error @ HttpError::TooLarge { .. }) => return Err(self.unreadable(error.to_string())),
+            Err(error @ HttpError::Unsendable) => {
+                return Err(PlatformError::NotConfigured {
+                    platform: self.platform,
+                    what: format!("credentials in their right form: {error}"),
+                });
+            }
+            Err(error) => return Err(self.unavailable(error.code(), error.to_string())),
+        };
+        let Asked { platform, operation } = self;
+        let status = answer.status;
+        if answer.is_web_page() {
+            let code = if answer.is_success() {
+                "http.html".to_owned()
+            } else {
+                format!("http.{status}")
+            };
+            return Err(self.unavailable(
+                &code,
+                format!("a web page came instead of an answer (status {status})"),
+            ));
+        }
+        match status {
+            200..300 => match reported_error(platform, &answer) {
+                Some(reason) => Err(self.unreadable(error_despite(status, &reason))),
+                None => Ok(answer),
+            },
+            _ if is_foreign_refusal(platform, &answer) => {
+                Err(self.unreadable(foreign_text(platform, status)))
+            }
+            401 => Err(PlatformError::Unauthorized {
+                platform,
+                reason: reason(&answer),
+            }),
+            403 => Err(PlatformError::Forbidden {
+                platform,
+                operation,
+                reason: reason(&answer),
+            }),
+            429 => Err(PlatformError::RateLimited {
+                platform,
+                retry_after: answer.asked_wait(),
+            }),
+            400..500 => Err(PlatformError::Rejected {
+                platform,
+                operation,
+                status,
+                reason: reason(&answer),
+            }),
+            _ => Err(self.unavailable(&format!("http.{status}"), reason(&answer))),
+        }
+    }
+
+    /// Returns how long to wait before the retry after attempt `attempt`, or `None` if this outcome is final. A refusal that is
+    /// not the platform's own, or an error with status 200, leaves the request unanswered, so it is retried.
+    pub fn wait_after(
+        self,
+        attempt: u32,
+        outcome: &Result<Answer, HttpError>,
+        chance: &Chance,
+    ) -> Option<Duration> {
+        let policy = Retries::READ;
+        match outcome {
+            Ok(answer)
+                if is_foreign_refusal(self.platform, answer)
+                    || (answer.is_success() && reported_error(self.platform, answer).is_some()) =>
+            {
+                (attempt < policy.attempts).then(|| policy.backoff(attempt, chance))
+            }
+            outcome => policy.wait_after(attempt, outcome, chance),
+        }
+    }
+
+    /// Builds the error for an answer that is not what the platform documents.
+    pub fn unreadable(self, reason: String) -> PlatformError {
+        PlatformError::Unreadable {
+            platform: self.platform,
+            operation: self.operation,
+            reason,
+        }
+    }
+
+    fn unavailable(self, code: &str, reason: String) -> PlatformError {
+        PlatformError::Unavailable {
+            platform: self.platform,
+            operation: self.operation,
+            reason,
+            code: code.to_owned(),
+        }
+    }
+}
+
+impl PlatformError {
+    /// Builds the error for a token that cannot be read or stored.
+    ///
+    /// Running out of file descriptors is transient: they are freed when connections end, and the token store needs no
+    /// correction.
+    pub fn of_token_store(platform: PlatformName, error: &TokenError) -> Self {
+        let cause = std::error::Error::source(error);
+        let shortage = cause
+            .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+            .is_some_and(descriptors::is_exhaustion);
+        if shortage {
+            return Self::Unavailable {
+                platform,
+                operation: "anything that needs a token",
+                reason: descriptors::REASON.to_owned(),
+                code: descriptors::CODE.to_owned(),
+            };
+        }
+        let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+        Self::TokenStore {
+            platform,
+            reason: format!("{error}{cause}; {}", error.hint()),
+        }
+    }
+
+    /// Returns the error as stored with a source: a stable code and a sentence.
+    pub fn error_info(&self) -> ErrorInfo {
+        let code = match self {
+            Self::Unavailable { code, .. } => code.clone(),
+            Self::RateLimited { .. } => "http.429".to_owned(),
+            Self::Unauthorized { platform, .. } => format!("{platform}.unauthorized"),
+            Self::Forbidden { platform, .. } => format!("{platform}.forbidden"),
+            Self::Unreadable { platform, .. } => format!("{platform}.unreadable"),
+            Self::Rejected { platform, .. } => format!("{platform}.rejected"),
+            Self::NotConfigured { platform, .. } => format!("{platform}.not_configured"),
+            Self::OtherAccount { platform, .. } => format!("{platform}.{OTHER_ACCOUNT}"),
+            Self::TokenStore { platform, .. } => format!("{platform}.token_store"),
+        };
+        ErrorInfo::new(&code, self.to_string())
+    }
+
+    /// Returns what a failed call means for the transport that it used: refused if it needs attention, otherwise down.
+    pub fn link_state(&self) -> LinkState {
+        let error = self.error_info();
+        match self {
+            Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Unreadable { .. } => {
+                LinkState::Down { error }
+            }
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::Rejected { .. }
+            | Self::NotConfigured { .. }
+            | Self::OtherAccount { .. }
+            | Self::TokenStore { .. } => LinkState::Refused { error },
+        }
+    }
+}
+
+/// Returns whether an answer is a refusal that `platform` itself did not send. A rate limit (429) counts as the platform's
+/// whoever sets it, because every caller checks for it by status.
+pub fn is_foreign_refusal(platform: PlatformName, answer: &Answer) -> bool {
+    matches!(answer.status, 400..=428 | 430..=499) && !is_own_error(platform, answer)
+}
+
+/// Returns the message for a refusal that is not the platform's own.
+pub fn foreign_text(platform: PlatformName, status: u16) -> String {
+    format!("status {status} came without {platform}'s own error; something between may have answered")
+}
+
+/// Returns the message for an error that came with the status of a success.
+pub fn error_despite(status: u16, reason: &str) -> String {
+    format!("status {status} came with an error: {reason}")
+}
+
+/// Returns the error that an answer with the status of a success reports in the members of `platform`'s errors, if any. An
+/// empty list beside an error is not an answer that nothing is listed. Other unknown members mean nothing.
+///
+/// Kick's envelope always has a `message`, which is `OK` for a success; Discord's errors have a `code` beside it.
+pub fn reported_error(platform: PlatformName, answer: &Answer) -> Option<String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Members {
+        error: Option<Value>,
+        status: Option<Value>,
+        message: Option<Value>,
+        code: Option<Value>,
+    }
+    let members: Members = answer.object().ok()?;
+    let (error, message) = (members.error.as_ref(), members.message.as_ref());
+    let is_set = |member: Option<&Value>| match member {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::String(text)) => !text.trim().is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
+        Some(Value::Object(object)) => !object.is_empty(),
+        Some(Value::Bool(true) | Value::Number(_)) => true,
+    };
+    let number = |member: Option<&Value>| match member {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let is_success = |member: Option<&Value>| {
+        let text = member.and_then(Value::as_str).unwrap_or_default().trim();
+        SUCCESS_MESSAGES
+            .iter()
+            .any(|word| text.eq_ignore_ascii_case(word))
+    };
+    let has_message = is_set(message) && !is_success(message);
+    let failed = match platform {
+        PlatformName::Twitch | PlatformName::Kick => {
+            has_message || number(members.status.as_ref()).is_some_and(|status| status >= 400.0)
+        }
+        PlatformName::Discord => has_message && number(members.code.as_ref()).is_some(),
+    };
+    (failed || is_set(error)).then(|| reason(answer))
+}
+
+/// What Kick writes as the message of a success, and spellings of it by servers that stand in for it.
+const SUCCESS_MESSAGES: [&str; 2] = ["ok", "success"];
+
+/// Returns whether an error answer has `platform`'s own error format. Proxies, gateways and captive portals answer 401 too, and
+/// only the platform's own answer is evidence about a token.
+///
+/// The match is exact because web frameworks also repeat the status beside a message. Twitch sends the members `error` (the
+/// reason phrase of the status; its OAuth host omits it), `status` and `message`, and no others
+/// (<https://dev.twitch.tv/docs/api/guide/#twitch-api-http-status-codes>). Kick's API wraps every message in an envelope with
+/// `data`; its token endpoint uses a few error names of RFC 6749. Other names of that standard come from gateways, which follow it
+/// too.
+pub fn is_own_error(platform: PlatformName, answer: &Answer) -> bool {
+    let Ok(Value::Object(body)) = answer.json::<Value>() else {
+        return false;
+    };
+    if answer.is_web_page() {
+        return false;
+    }
+    let text = |field: &str| {
+        body.get(field)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let has_only = |members: &[&str]| body.keys().all(|name| members.contains(&name.as_str()));
+    match platform {
+        PlatformName::Twitch => {
+            let status = body.get("status").and_then(Value::as_u64);
+            let in_words = StatusCode::from_u16(answer.status)
+                .ok()
+                .and_then(|status| status.canonical_reason());
+            let names_status = body.get("error").is_none_or(|error| {
+                matches!((error.as_str(), in_words), (Some(error), Some(words)) if error.eq_ignore_ascii_case(words))
+            });
+            // A conflict names the existing object in an undocumented member.
+            let names_more = answer.status == 409
+                && !FOREIGN_MEMBERS
+                    .iter()
+                    .any(|name| !["error", "status"].contains(name) && body.contains_key(*name));
+            (has_only(&["error", "message", "status"]) || names_more)
+                && status == Some(u64::from(answer.status))
+                && text("message").is_some()
+                && names_status
+        }
+        PlatformName::Kick => {
+            let envelope =
+                has_only(&["data", "message"]) && body.contains_key("data") && text("message").is_some();
+            // Kick reportedly adds a description beside the RFC's members; the member's name is not certain. No member of the RFC
+            // repeats the status.
+            let oauth = text("error").is_some_and(|name| KICK_OAUTH_ERRORS.contains(&name));
+            envelope
+                || (oauth
+                    && !FOREIGN_MEMBERS
+                        .iter()
+                        .any(|name| *name != "error" && body.contains_key(*name)))
+        }
+        // Discord's errors carry a code from its own list: 0, or at least five digits. Some carry further members.
+        // <https://discord.com/developers/docs/topics/opcodes-and-status-codes#json>
+        PlatformName::Discord => {
+            let code = body.get("code").and_then(Value::as_u64);
+            let foreign = FOREIGN_MEMBERS.iter().any(|name| body.contains_key(*name));
+            !foreign && code.is_some_and(|code| code == 0 || code >= 10_000) && text("message").is_some()
+        }
+    }
+}
+
+/// Members in the errors of web frameworks and gateways that neither Discord nor Kick's OAuth host sends.
+pub(in crate::platforms) const FOREIGN_MEMBERS: [&str; 8] = [
+    "error",
+    "exception",
+    "path",
+    "request_id",
+    "requestId",
+    "status",
+    "statusCode",
+    "timestamp",
+];
+
+/// Errors of Kick's OAuth host: the names that clients have seen, and the message of a malformed request
+/// (<https://docs.kick.com/getting-started/generating-tokens-oauth2-flow>).
+const KICK_OAUTH_ERRORS: [&str; 3] = ["invalid_client", "invalid_grant", "Invalid request"];
+
+/// Returns the platform's own reason from an error answer: its `data`, where Kick puts the reason beside a general `message`,
+/// else its `message` or `error` field, else the status.
+pub fn reason(answer: &Answer) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        data: Option<serde_json::Value>,
+        message: Option<serde_json::Value>,
+        error: Option<serde_json::Value>,
+    }
+    let text = |value: serde_json::Value| value.as_str().map(str::to_owned).filter(|text| !text.is_empty());
+    let said = answer.object::<Body>().ok().and_then(|body| {
+        [body.data, body.message, body.error]
+            .into_iter()
+            .flatten()
+            .find_map(text)
+    });
+    said.map_or_else(
+        || format!("status {}", answer.status),
+        |said| secrets::quote(&said),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::time::Timestamp;
+
+    const ASKED: Asked = Asked {
+        platform: PlatformName::Twitch,
+        operation: "the users",
+    };
+
+    fn answer(status: u16, kind: &str, body: &'static str) -> Answer {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert("content-type", kind.parse().unwrap());
+        Answer {
+            status,
+            headers,
+            body: body.into(),
+            sent_at: Timestamp::EPOCH,
+            received_at: Timestamp::EPOCH,
+            rtt: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn descriptor_exhaustion_is_not_a_token_store_error() {
+        let read = |code| TokenError::Read {
+            path: "/tokens.json".into(),
+            source: std::io::Error::from_raw_os_error(code),
+        };
+        let shortage = PlatformError::of_token_store(PlatformName::Twitch, &read(libc::EMFILE));
+        assert_eq!(shortage.error_info().code, descriptors::CODE);
+        assert!(matches!(shortage.link_state(), LinkState::Down { .. }));
+        let broken = PlatformError::of_token_store(PlatformName::Twitch, &read(libc::EACCES));
+        assert!(matches!(broken.link_state(), LinkState::Refused { .. }));
+    }
+
+    #[test]
+    fn statuses_mean_the_same_everywhere() {
+        for (status, expected) in [
+            (302, "twitch cannot be reached for the users: because"),
+            (400, "twitch rejected the users: because"),
+            (401, "twitch refused the credentials: because"),
+            (403, "twitch does not allow the users: because"),
+            (404, "twitch rejected the users: because"),
+            (429, "twitch asked for fewer requests"),
+            (500, "twitch cannot be reached for the users: because"),
+        ] {
+            let json = format!(r#"{{"status":{status},"message":"because"}}"#);
+            let json: &'static str = Box::leak(json.into_boxed_str());
+            let error = ASKED
+                .judge(Ok(answer(status, "application/json", json)))
+                .unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        assert!(ASKED.judge(Ok(answer(200, "application/json", "{}"))).is_ok());
+    }
+
+    #[test]
+    fn a_web_page_is_an_outage_whatever_its_status() {
+        for (status, code) in [
+            (200, "http.html"),
+            (401, "http.401"),
+            (403, "http.403"),
+            (503, "http.503"),
+        ] {
+            let page = ASKED.judge(Ok(answer(status, "text/html", "<html>Blocked</html>")));
+            let Err(PlatformError::Unavailable { code: found, .. }) = page else {
+                panic!("{status}: {page:?}");
+            };
+            assert_eq!(found, code);
+        }
+    }
+
+    #[test]
+    fn framework_error_with_the_status_is_not_twitchs() {
+        for (status, words) in [
+            (400, "Bad Request"),
+            (401, "Unauthorized"),
+            (403, "Forbidden"),
+            (404, "Not Found"),
+        ] {
+            let is_own = |body: String| {
+                let body: &'static str = Box::leak(body.into_boxed_str());
+                is_own_error(PlatformName::Twitch, &answer(status, "application/json", body))
+            };
+            let body = |more: &str| format!(r#"{{"status":{status},"message":"invalid token"{more}}}"#);
+            assert!(is_own(body("")), "{status}");
+            assert!(is_own(body(&format!(r#","error":"{words}""#))), "{status}");
+            for more in [
+                format!(r#","error":"{words}","timestamp":"2026-05-01T18:00:00Z","path":"/x""#),
+                format!(r#","error":"{words}","path":"/x""#),
+                r#","error":"Conflict""#.to_owned(),
+                r#","error":null"#.to_owned(),
+                r#","error":7"#.to_owned(),
+            ] {
+                assert!(!is_own(body(&more)), "{status} {more}");
+            }
+        }
+    }
+
+    #[test]
+    fn conflict_of_twitch_may_name_what_exists() {
+        for (more, own) in [
+            (r#","id":"6f0e""#, true),
+            (r#","data":[{"id":"6f0e"}]"#, true),
+            (r#","path":"/x""#, false),
+        ] {
+            let body = format!(
+                r#"{{"error":"Conflict","status":409,"message":"subscription already exists"{more}}}"#
+            );
+            let body: &'static str = Box::leak(body.into_boxed_str());
+            let answer = answer(409, "application/json", body);
+            assert_eq!(is_own_error(PlatformName::Twitch, &answer), own, "{more}");
+        }
+    }
+
+    #[test]
+    fn framework_error_is_neither_kicks_nor_discords() {
+        for (platform, body) in [
+            (
+                PlatformName::Kick,
+                r#"{"data":null,"message":"Forbidden","status":403}"#,
+            ),
+            (
+                PlatformName::Kick,
+                r#"{"code":403,"data":null,"message":"Forbidden"}"#,
+            ),
+            (
+                PlatformName::Kick,
+                r#"{"error":"access_denied","status":403,"path":"/x","timestamp":"2026-05-01T18:00:00Z"}"#,
+            ),
+            (
+                PlatformName::Discord,
+                r#"{"message":"Forbidden","code":40300,"status":403,"path":"/x"}"#,
+            ),
+            (
+                PlatformName::Discord,
+                r#"{"message":"Forbidden","code":0,"error":"Forbidden"}"#,
+            ),
+        ] {
+            let answer = answer(403, "application/json", body);
+            assert!(!is_own_error(platform, &answer), "{body}");
+        }
+    }
+
+    #[test]
+    fn error_with_status_200_is_a_failed_question() {
+        use PlatformName::{Discord, Kick, Twitch};
+        for (platform, body, failed) in [
+            (
+                Twitch,
+                r#"{"data":[],"error":"Internal Server Error","status":500,"message":"boom"}"#,
+                true,
+            ),
+            (
+                Twitch,
+                r#"{"data":[],"error":"Unauthorized","status":401,"message":"Invalid OAuth token"}"#,
+                true,
+            ),
+            (Twitch, r#"{"data":[],"status":"503"}"#, true),
+            (Twitch, r#"{"data":[],"message":"boom"}"#, true),
+            (Twitch, r#"{"data":[],"error":"Forbidden"}"#, true),
+            (
+                Twitch,
+                r#"{"data":[],"pagination":{},"total":0,"new":[1]}"#,
+                false,
+            ),
+            (
+                Twitch,
+                r#"{"data":[],"error":null,"message":"","status":200}"#,
+                false,
+            ),
+            (Kick, r#"{"data":[],"message":"Internal server error"}"#, true),
+            (Kick, r#"{"data":[],"message":"Unauthorized"}"#, true),
+            (Kick, r#"{"data":[],"error":"boom","message":"OK"}"#, true),
+            (Kick, r#"{"data":[],"message":"OK","status":500}"#, true),
+            (
+                Kick,
+                r#"{"data":[],"message":"OK","pagination":{"next_cursor":""}}"#,
+                false,
+            ),
+            (Kick, r#"{"data":[],"message":"ok"}"#, false),
+            (Kick, r#"{"data":[],"message":""}"#, false),
+            (Kick, r#"{"data":[]}"#, false),
+            (Discord, r#"{"message":"Unknown Guild","code":10004}"#, true),
+            (
+                Discord,
+                r#"{"id":"1","message":"401: Unauthorized","code":0}"#,
+                true,
+            ),
+            (Discord, r#"{"id":"1","code":"abc","name":"Lab"}"#, false),
+            (Discord, r#"[{"message":"text","code":7}]"#, false),
+            (Discord, "", false),
+        ] {
+            let judged = Asked { platform, ..ASKED }.judge(Ok(answer(200, "application/json", body)));
+            assert_eq!(
+                matches!(judged, Err(PlatformError::Unreadable { .. })),
+                failed,
+                "{platform} {body}"
+            );
+            assert_eq!(judged.is_err(), failed, "{platform} {body}");
+        }
+        let outcome = Ok(answer(200, "application/json", r#"{"data":[],"error":"boom"}"#));
+        assert!(ASKED.wait_after(1, &outcome, &Chance::seeded(1)).is_some());
+        assert_eq!(ASKED.wait_after(3, &outcome, &Chance::seeded(1)), None);
+    }
+
+    #[test]
+    fn oauth_errors_that_kick_does_not_send_are_foreign() {
+        for name in [
+            "invalid_token",
+            "access_denied",
+            "unauthorized_client",
+            "invalid_request",
+            "server_error",
+            "Unauthorized",
+        ] {
+            let body: &'static str = Box::leak(format!(r#"{{"error":"{name}"}}"#).into_boxed_str());
+            let answer = answer(401, "application/json", body);
+            assert!(!is_own_error(PlatformName::Kick, &answer), "{name}");
+        }
+    }
+
+    const FOREIGN: [&str; 9] = [
+        "",
+        "Unauthorized",
+        "null",
+        "[]",
+        r#"{"message":"Unauthorized"}"#,
+        r#"{"error":"unauthorized"}"#,
+        r#"{"code":401,"message":"Unauthorized"}"#,
+        r#"{"statusCode":401,"error":"Unauthorized","message":"Invalid token"}"#,
+        r#"{"timestamp":"2026-05-01T18:00:00Z","status":401,"error":"Unauthorized","message":"Full authentication is required","path":"/x"}"#,
+    ];
+
+    #[test]
+    fn foreign_refusal_is_no_evidence() {
+        for platform in PlatformName::ALL {
+            let asked = Asked { platform, ..ASKED };
+            for body in FOREIGN {
+                for status in [400, 401, 403, 404, 405, 410, 418] {
+                    let judged = asked.judge(Ok(answer(status, "application/json", body)));
+                    assert!(
+                        matches!(judged, Err(PlatformError::Unreadable { .. })),
+                        "{platform} {status} {body}: {judged:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_refusal_is_retried_with_backoff() {
+        let chance = Chance::seeded(1);
+        for (status, body, again) in [
+            (401, "", true),
+            (400, "", true),
+            (404, "404 page not found", true),
+            (401, r#"{"message":"Unauthorized"}"#, true),
+            (401, r#"{"status":401,"message":"invalid access token"}"#, false),
+            (404, r#"{"status":404,"message":"no such thing"}"#, false),
+        ] {
+            let outcome = Ok(answer(status, "application/json", body));
+            assert_eq!(
+                ASKED.wait_after(1, &outcome, &chance).is_some(),
+                again,
+                "{status} {body}"
+            );
+            assert_eq!(ASKED.wait_after(3, &outcome, &chance), None);
+        }
+    }
+
+    #[test]
+    fn own_errors_of_each_platform_are_recognized() {
+        for (platform, body) in [
+            (
+                PlatformName::Twitch,
+                r#"{"status":401,"message":"invalid access token"}"#,
+            ),
+            (
+                PlatformName::Twitch,
+                r#"{"error":"Unauthorized","status":401,"message":"Invalid OAuth token"}"#,
+            ),
+            (PlatformName::Kick, r#"{"data":{},"message":"Unauthorized"}"#),
+            (PlatformName::Kick, r#"{"data":null,"message":"Unauthorized"}"#),
+            (
+                PlatformName::Kick,
+                r#"{"error":"invalid_grant","error_description":"it is revoked"}"#,
+            ),
+            (
+                PlatformName::Discord,
+                r#"{"message":"401: Unauthorized","code":0}"#,
+            ),
+        ] {
+            assert!(
+                is_own_error(platform, &answer(401, "application/json", body)),
+                "{body}"
+            );
+            assert!(!is_own_error(platform, &answer(401, "text/html", body)), "{body}");
+        }
+    }
+
+    #[test]
+    fn platform_messages_are_shortened_and_sanitized() {
+        for (body, words) in [
+            ("", "status 400"),
+            ("no json", "status 400"),
+            (
+                r#"{"data":"event subscription limit reached","message":"Bad request"}"#,
+                "event subscription limit reached",
+            ),
+            (r#"{"data":{},"message":"Invalid request"}"#, "Invalid request"),
+            (r#"{"data":"","message":"Unauthorized"}"#, "Unauthorized"),
+            ("{\"message\":\"half \\ud83d\"}", "half \u{fffd}"),
+            (r#"{"error":"Bad Request"}"#, "Bad Request"),
+            (r#"{"error":{"code":7}}"#, "status 400"),
+            ("{\"message\":\"\\u001b[2Jgone\"}", "gone"),
+        ] {
+            assert_eq!(reason(&answer(400, "application/json", body)), words);
+        }
+    }
+}

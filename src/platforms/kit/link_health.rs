@@ -1,0 +1,176 @@
+//! Decides whether the failure of one kind of probe is a failure of the link: not while another probe succeeds over the same
+//! link.
+//!
+//! All sources of a platform share one link to its API. A failed probe counts against the link only when no other regularly
+//! repeated probe succeeded recently (decision 33).
+
+use std::collections::BTreeMap;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::core::time::Timestamp;
+use crate::platforms::PlatformError;
+
+/// How long (ms) a successful probe counts as proof that the link works: several intervals of the default schedules. A probe that
+/// is no longer scheduled must not count forever.
+const PROOF_LIFETIME_MS: i64 = 300_000;
+
+/// The newest result of each kind of probe.
+#[derive(Debug, Default)]
+pub struct LinkHealth(Mutex<BTreeMap<&'static str, LastAnswer>>);
+
+#[derive(Debug, Clone, Copy)]
+struct LastAnswer {
+    at: Timestamp,
+    answered: bool,
+}
+
+impl LinkHealth {
+    /// Records that `request` was answered.
+    pub fn answered(&self, request: &'static str, at: Timestamp) {
+        self.lock().insert(request, LastAnswer { at, answered: true });
+    }
+
+    /// Records that `request` was not answered for any source.
+    pub fn failed(&self, request: &'static str, at: Timestamp) {
+        self.lock().insert(request, LastAnswer { at, answered: false });
+    }
+
+    /// Records that the link itself failed: earlier answers no longer prove that it works.
+    pub fn link_failed(&self, at: Timestamp) {
+        for last_answer in self.lock().values_mut() {
+            last_answer.answered &= last_answer.at > at;
+        }
+    }
+
+    /// Returns whether anything other than `request` was answered at its last attempt, and recently.
+    pub fn another_probe_succeeded(&self, request: &str, now: Timestamp) -> bool {
+        let results = self.lock();
+        let mut others = results.iter().filter(|(other, _)| **other != request);
+        others.any(|(_, last_answer)| {
+            last_answer.answered && now.millis_since(last_answer.at) < PROOF_LIFETIME_MS
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, LastAnswer>> {
+        self.0.lock()
+    }
+}
+
+/// Returns whether a failure with this code happened before anything was sent to the platform.
+pub fn is_of_the_way(code: &str) -> bool {
+    matches!(
+        code,
+        "network.connect" | "network.dns" | "network.proxy" | "network.tls"
+    )
+}
+
+impl PlatformError {
+    /// Returns whether the failure would affect every request: nothing was sent, because the platform cannot be reached or no
+    /// account is usable.
+    pub fn concerns_every_question(&self) -> bool {
+        match self {
+            Self::Unauthorized { .. }
+            | Self::NotConfigured { .. }
+            | Self::OtherAccount { .. }
+            | Self::TokenStore { .. } => true,
+            Self::Unavailable { code, .. } => is_of_the_way(code),
+            Self::Forbidden { .. }
+            | Self::RateLimited { .. }
+            | Self::Unreadable { .. }
+            | Self::Rejected { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::source::PlatformName;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
+    }
+
+    #[test]
+    fn only_recent_success_of_another_probe_proves_the_link() {
+        let link_health = LinkHealth::default();
+        let another_succeeded = |request, seconds| link_health.another_probe_succeeded(request, at(seconds));
+        assert!(!another_succeeded("streams", 0), "no request was sent");
+        link_health.answered("streams", at(0));
+        assert!(!another_succeeded("streams", 1), "its own answer proves nothing");
+        assert!(another_succeeded("users", 1));
+        link_health.answered("users", at(10));
+        assert!(another_succeeded("streams", 309));
+        assert!(!another_succeeded("streams", 310));
+        link_health.failed("users", at(40));
+        assert!(!another_succeeded("streams", 41), "the newest result counts");
+        assert!(another_succeeded("users", 41));
+        // The platform's clock dates this ahead of ours.
+        link_health.answered("users", at(60));
+        assert!(another_succeeded("streams", 50));
+        link_health.link_failed(at(59));
+        assert!(another_succeeded("streams", 61), "it was answered after that");
+        link_health.link_failed(at(60));
+        assert!(!another_succeeded("streams", 61));
+    }
+
+    #[test]
+    fn failure_before_sending_affects_every_request() {
+        let platform = PlatformName::Twitch;
+        let (operation, reason) = ("the list", String::new);
+        let unavailable = |code: &str| PlatformError::Unavailable {
+            platform,
+            operation,
+            reason: reason(),
+            code: code.to_owned(),
+        };
+        for error in [
+            unavailable("network.connect"),
+            unavailable("network.dns"),
+            unavailable("network.tls"),
+            PlatformError::Unauthorized {
+                platform,
+                reason: reason(),
+            },
+            PlatformError::NotConfigured {
+                platform,
+                what: reason(),
+            },
+            PlatformError::TokenStore {
+                platform,
+                reason: reason(),
+            },
+        ] {
+            assert!(error.concerns_every_question(), "{error:?}");
+        }
+        for error in [
+            unavailable("network.timeout"),
+            unavailable("network.reset"),
+            unavailable("http.500"),
+            unavailable("http.html"),
+            PlatformError::RateLimited {
+                platform,
+                retry_after: None,
+            },
+            PlatformError::Unreadable {
+                platform,
+                operation,
+                reason: reason(),
+            },
+            PlatformError::Forbidden {
+                platform,
+                operation,
+                reason: reason(),
+            },
+            PlatformError::Rejected {
+                platform,
+                operation,
+                status: 404,
+                reason: reason(),
+            },
+        ] {
+            assert!(!error.concerns_every_question(), "{error:?}");
+        }
+    }
+}

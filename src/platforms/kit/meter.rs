@@ -1,0 +1,81 @@
+//! What a probe run costs and what it finds out on the side: its calls and their progress, its problems, and the account checks
+//! that it made.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::problems::Problems;
+use super::token_check::TokenChecks;
+use crate::core::source::PlatformName;
+use crate::platforms::{ProbeSink, ProbeSummary};
+
+/// The calls and the side results of one probe run.
+#[derive(Default)]
+pub struct Meter<'a> {
+    progress: Option<(PlatformName, &'a dyn ProbeSink)>,
+    sent: AtomicUsize,
+    done: AtomicUsize,
+    expected: AtomicUsize,
+    /// The accounts that were checked during the run.
+    pub checks: TokenChecks,
+    /// The problems to show to users.
+    pub problems: Problems,
+}
+
+impl<'a> Meter<'a> {
+    /// Reports progress to `sink`.
+    pub fn with_progress(platform: PlatformName, sink: &'a dyn ProbeSink) -> Self {
+        Self {
+            progress: Some((platform, sink)),
+            ..Self::silent()
+        }
+    }
+
+    /// Reports progress to no sink.
+    pub fn silent() -> Self {
+        Self::default()
+    }
+
+    /// Counts a request, including retries.
+    pub fn sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many requests were sent.
+    pub fn count(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Increases the number of expected calls.
+    pub fn expect(&self, calls: usize) {
+        self.expected.fetch_add(calls, Ordering::Relaxed);
+        self.emit();
+    }
+
+    /// Counts an expected call as done, whatever its result.
+    pub fn done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        self.emit();
+    }
+
+    /// Reports progress where each request is expected for itself: all that were sent count as done.
+    pub fn report_sent(&self) {
+        self.done.store(self.count(), Ordering::Relaxed);
+        self.emit();
+    }
+
+    /// Returns the result of the run; takes its problems.
+    pub fn summary(&self) -> ProbeSummary {
+        ProbeSummary {
+            calls: self.count(),
+            problems: self.problems.take(),
+        }
+    }
+
+    fn emit(&self) {
+        if let Some((platform, sink)) = self.progress {
+            let done = self.done.load(Ordering::Relaxed);
+            let expected = self.expected.load(Ordering::Relaxed).max(done);
+            sink.progress(platform, done, expected);
+        }
+    }
+}

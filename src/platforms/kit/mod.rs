@@ -1,0 +1,24 @@
+//! What two or more platforms do in the same way. Adapters use these modules and never each other; nothing here depends on one
+//! platform's API, except for the formats of own errors in [`answer`].
+//!
+//! | module | use |
+//! | --- | --- |
+//! | [`answer`] | turns an HTTP answer into a [`PlatformError`](super::PlatformError): one meaning per status on all platforms |
+//! | [`dedup`] | remembers ids of deliveries, so that what arrives twice counts once |
+//! | [`lenient`] | reads foreign JSON field by field and row by row |
+//! | [`link_health`] | decides whether a failed probe is a failure of the link |
+//! | [`meter`] | counts the requests of a probe run, reports its progress and collects its problems |
+//! | [`oauth`] | tokens in the token store: the application's, what is known about a token, which accounts there are |
+//! | [`problems`] | collects the problems of a probe run |
+//! | [`token_check`] | derives the status of an account's token, once per probe run |
+//! | [`totals`] | running totals by source |
+
+pub mod answer;
+pub mod dedup;
+pub mod lenient;
+pub mod link_health;
+pub mod meter;
+pub mod oauth;
+pub mod problems;
+pub mod token_check;
+pub mod totals;

@@ -1,0 +1,275 @@
+//! The remaining points of one Twitch bucket, and waiting for points *before* Twitch refuses a request.
+//!
+//! Twitch refills a bucket of `Ratelimit-Limit` points (800 by default) evenly over a minute; most calls cost one point.
+//! <https://dev.twitch.tv/docs/api/guide/#twitch-rate-limits>
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use crate::http::Answer;
+use crate::platforms::RateLimit;
+
+const DEFAULT_POINTS: f64 = 800.0;
+const REFILL_SECS: f64 = 60.0;
+/// Share of a bucket that is left to others: the bot itself uses the same bucket.
+const RESERVE: f64 = 0.02;
+/// The longest wait after a refusal.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// Rate limits by bucket: one per client id for app tokens, one per client id and user for user tokens.
+#[derive(Debug, Default)]
+pub(super) struct RateLimits(Mutex<HashMap<String, Arc<Bucket>>>);
+
+impl RateLimits {
+    pub(super) fn of(&self, bucket: &str) -> Arc<Bucket> {
+        let mut rate_limits = self.0.lock();
+        Arc::clone(rate_limits.entry(bucket.to_owned()).or_default())
+    }
+
+    /// Returns the state of each bucket that Twitch has reported, sorted by bucket.
+    pub(super) fn levels(&self) -> Vec<RateLimit> {
+        let rate_limits = self.0.lock();
+        let mut levels: Vec<_> = rate_limits
+            .iter()
+            .filter(|(_, budget)| budget.lock().reported)
+            .map(|(bucket, budget)| {
+                let (left, size) = budget.level();
+                let name = format!("points of {bucket}");
+                RateLimit { name, left, size }
+            })
+            .collect();
+        levels.sort_by(|a, b| a.name.cmp(&b.name));
+        levels
+    }
+}
+
+/// One bucket, as far as its state is known.
+#[derive(Debug)]
+pub(super) struct Bucket(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    limit: f64,
+    points: f64,
+    /// Calls in flight that the newest header may not have counted yet.
+    flying: u32,
+    updated: Instant,
+    closed_until: Option<Instant>,
+    /// Whether an answer has reported the bucket's state; before that the values are estimates.
+    reported: bool,
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            limit: DEFAULT_POINTS,
+            points: DEFAULT_POINTS,
+            flying: 0,
+            updated: Instant::now(),
+            closed_until: None,
+            reported: false,
+        }))
+    }
+}
+
+/// A point that was taken; its call is in flight until this is dropped.
+pub(super) struct Point<'a>(&'a Bucket);
+
+impl Drop for Point<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.flying = state.flying.saturating_sub(1);
+    }
+}
+
+impl Bucket {
+    /// Takes a point, waiting for one if necessary.
+    pub(super) async fn take(&self) -> Point<'_> {
+        loop {
+            let wait = match self.lock().try_take(Instant::now()) {
+                Ok(()) => return Point(self),
+                Err(wait) => wait,
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Applies the bucket state that an answer reports.
+    pub(super) fn learn(&self, answer: &Answer) {
+        self.lock().learn(answer, Instant::now());
+    }
+
+    /// Returns points left and the bucket's size.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "points are small and not negative"
+    )]
+    fn level(&self) -> (u32, u32) {
+        let mut state = self.lock();
+        state.refill(Instant::now());
+        (state.points.max(0.0) as u32, state.limit as u32)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
+    }
+}
+
+impl State {
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.updated).as_secs_f64();
+        self.points = (self.points + passed * self.limit / REFILL_SECS).min(self.limit);
+        self.updated = now;
+    }
+
+    /// Takes a point or returns how long until there may be one.
+    fn try_take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.refill(now);
+        if let Some(wait) = self
+            .closed_until
+            .and_then(|until| until.checked_duration_since(now))
+            .filter(|wait| !wait.is_zero())
+        {
+            return Err(wait);
+        }
+        self.closed_until = None;
+        let needed = 1.0 + (self.limit * RESERVE).floor();
+        if self.points < needed {
+            let seconds = (needed - self.points) * REFILL_SECS / self.limit;
+            return Err(Duration::from_secs_f64(seconds.max(0.005)));
+        }
+        self.points -= 1.0;
+        self.flying += 1;
+        Ok(())
+    }
+
+    fn learn(&mut self, answer: &Answer, now: Instant) {
+        let number = |name| {
+            answer
+                .header(name)
+                .and_then(|text| text.trim().parse::<f64>().ok())
+                .filter(|number| number.is_finite() && *number >= 0.0)
+        };
+        self.refill(now);
+        if let Some(limit) = number("ratelimit-limit").filter(|limit| *limit >= 1.0) {
+            self.limit = limit;
+        }
+        if let Some(remaining) = number("ratelimit-remaining") {
+            self.reported = true;
+            // The call that returned this header is counted in it; others in flight may not be.
+            let uncounted = f64::from(self.flying.saturating_sub(1));
+            self.points = self.points.min(remaining - uncounted).min(self.limit);
+        }
+        if is_bucket_refusal(answer) {
+            let wait = answer.asked_wait().unwrap_or(Duration::from_secs(1));
+            let wait = wait.clamp(Duration::from_secs(1), LONGEST_WAIT);
+            self.reported = true;
+            self.points = self.points.min(0.0);
+            self.closed_until = self.closed_until.max(Some(now + wait));
+        }
+    }
+}
+
+/// Returns whether a refusal is about the bucket. With points left it is some endpoint's own limit, which waiting for the bucket
+/// does not lift.
+pub(super) fn is_bucket_refusal(answer: &Answer) -> bool {
+    answer.status == 429
+        && answer
+            .header("ratelimit-remaining")
+            .is_none_or(|text| text.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+        Answer::made_up(status, headers, "")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_calls_never_take_more_than_the_bucket_gives() {
+        let budget = Bucket::default();
+        let start = Instant::now();
+        for _ in 0..1000 {
+            drop(budget.take().await);
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        // 784 at once (2 % stay), the rest at 800 a minute.
+        assert!((16.0..17.5).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bucket_without_reported_state_is_not_shown() {
+        let rate_limits = RateLimits::default();
+        let budget = rate_limits.of("client/user");
+        drop(budget.take().await);
+        budget.learn(&answer(200, &[]));
+        assert_eq!(rate_limits.levels(), []);
+        budget.learn(&answer(
+            200,
+            &[("ratelimit-limit", "30"), ("ratelimit-remaining", "7")],
+        ));
+        assert_eq!(
+            (rate_limits.levels()[0].left, rate_limits.levels()[0].size),
+            (7, 30)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_are_obeyed_before_a_refusal() {
+        let budget = Bucket::default();
+        drop(budget.take().await);
+        budget.learn(&answer(
+            200,
+            &[("ratelimit-limit", "30"), ("ratelimit-remaining", "1")],
+        ));
+        let start = Instant::now();
+        drop(budget.take().await);
+        assert!(start.elapsed() < Duration::from_millis(10));
+        drop(budget.take().await);
+        assert!(
+            start.elapsed() >= Duration::from_millis(1990),
+            "30 points a minute"
+        );
+        assert_eq!(budget.level().1, 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_under_way_are_subtracted_from_what_a_header_leaves() {
+        let budget = Bucket::default();
+        let flying = [budget.take().await, budget.take().await, budget.take().await];
+        budget.learn(&answer(200, &[("ratelimit-remaining", "100")]));
+        assert_eq!(budget.level().0, 98);
+        drop(flying);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rate_limit_closes_bucket_until_reset_up_to_a_minute() {
+        for (headers, at_least, at_most) in [
+            (vec![("retry-after", "7")], 7.0, 10.0),
+            (vec![("ratelimit-remaining", "0")], 1.0, 3.0),
+            (vec![("retry-after", "9999")], 60.0, 62.0),
+        ] {
+            let budget = Bucket::default();
+            budget.learn(&answer(429, &headers));
+            let start = Instant::now();
+            drop(budget.take().await);
+            let seconds = start.elapsed().as_secs_f64();
+            assert!((at_least..at_most).contains(&seconds), "{headers:?}: {seconds}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_with_points_left_is_not_about_the_bucket() {
+        assert!(!is_bucket_refusal(&answer(429, &[("ratelimit-remaining", "12")])));
+        assert!(is_bucket_refusal(&answer(429, &[("ratelimit-remaining", "0")])));
+        assert!(is_bucket_refusal(&answer(429, &[])));
+        assert!(!is_bucket_refusal(&answer(200, &[])));
+    }
+}

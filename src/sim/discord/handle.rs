@@ -1,0 +1,455 @@
+//! The handle of the simulated Discord: the changes of its world, and what is dispatched about them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::intents::GUILDS;
+use super::knobs::Knobs;
+use super::sessions::{GatewayCounts, Order};
+use super::shapes;
+use super::specs::{ChannelSpec, GuildSpec};
+use super::world::{Bot, Channel, Guild, Membership, Overwrite, Role, World, is_thread};
+use crate::clock::Clock;
+use crate::core::time::Timestamp;
+use crate::sim::clock::SimClock;
+use crate::sim::host::Host;
+
+/// Handle of a simulated Discord: the same controls as over HTTP. Cloning shares it.
+#[derive(Clone)]
+pub struct DiscordSim(Arc<Shared>);
+
+struct Shared {
+    host: Host,
+    world: Mutex<World>,
+    address: OnceLock<SocketAddr>,
+}
+
+impl DiscordSim {
+    /// Prepares an empty Discord; nothing listens yet.
+    pub(super) fn new(host: Host) -> Self {
+        Self(Arc::new(Shared {
+            host,
+            world: Mutex::new(World::default()),
+            address: OnceLock::new(),
+        }))
+    }
+
+    /// Sets the address at which it is served.
+    pub(super) fn set_address(&self, address: SocketAddr) {
+        self.0.address.get_or_init(|| address);
+    }
+
+    /// Returns a function that returns this handle while it exists elsewhere.
+    pub(super) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> {
+        let weak = Arc::downgrade(&self.0);
+        move || weak.upgrade().map(Self)
+    }
+
+    /// Returns the URL that a client is configured with in place of `https://discord.com/api/v10`.
+    pub fn api_url(&self) -> String {
+        format!("{}/api/v10", self.http())
+    }
+
+    /// Returns the server's base URL, below which the controls are too.
+    pub fn http(&self) -> String {
+        let address = self.0.address.get();
+        format!(
+            "http://{}",
+            address.map(SocketAddr::to_string).unwrap_or_default()
+        )
+    }
+
+    pub(super) fn gateway_url(&self) -> String {
+        self.http().replacen("http", "ws", 1)
+    }
+
+    /// Returns faults, journal, randomness and outages of this platform.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    /// Returns the simulation's clock.
+    pub fn clock(&self) -> &Arc<SimClock> {
+        self.0.host.clock()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    pub(super) fn with_world<R>(&self, act: impl FnOnce(&mut World) -> R) -> R {
+        act(&mut self.0.world.lock())
+    }
+
+    /// Adds a bot with its token; `flags` enable privileged intents.
+    pub fn add_bot(&self, id: u64, name: &str, token: &str, flags: u64) {
+        let bot = Bot {
+            name: name.to_owned(),
+            token: token.to_owned(),
+            flags,
+        };
+        self.with_world(|world| world.bots.insert(id, bot));
+    }
+
+    /// Replaces the token of a bot, as with "Reset Token", and returns the new one. Open sessions are closed with 4004 or
+    /// continue, since Discord documents neither. `None` when there is no such bot.
+    pub fn reset_token(&self, bot: u64, cut: bool) -> Option<String> {
+        self.reset_token_of(bot, cut)
+    }
+
+    pub(super) fn reset_token_of(&self, bot: u64, cut: bool) -> Option<String> {
+        let fresh: String = (0..24).map(|_| letter(self.host().chance().fraction())).collect();
+        self.with_world(|world| {
+            let known = world.bots.get_mut(&bot)?;
+            known.token = format!("{bot}.{fresh}");
+            let token = known.token.clone();
+            if cut {
+                world.sessions.order_all(Some(bot), &Order::Close(4004));
+                world.sessions.end(Some(bot));
+            }
+            Some(token)
+        })
+    }
+
+    /// Adds a guild with the bot in it, or changes one.
+    pub fn put_guild(&self, spec: &GuildSpec) {
+        let id = spec.id;
+        let changed = self.with_world(|world| {
+            let known = world.guilds.contains_key(&id);
+            let bots: BTreeMap<_, _> = world
+                .bots
+                .keys()
+                .map(|bot| {
+                    let membership = Membership {
+                        roles: BTreeSet::from([id + 1]),
+                        timed_out_until: None,
+                    };
+                    (*bot, membership)
+                })
+                .collect();
+            let guild = world.guilds.entry(id).or_insert_with(|| empty_guild(id, bots));
+            if let Some(name) = &spec.name {
+                guild.name.clone_from(name);
+            }
+            guild.owner = spec.owner.unwrap_or(guild.owner);
+            guild.member_count = spec.members.unwrap_or(guild.member_count);
+            guild.presence_count = spec.presences.unwrap_or(guild.presence_count);
+            for (role, permissions) in [(id, spec.everyone), (id + 1, spec.bot_role)] {
+                if let (Some(role), Some(permissions)) = (guild.roles.get_mut(&role), permissions) {
+                    role.permissions = permissions;
+                }
+            }
+            known
+        });
+        if changed {
+            let shown = self.with_world(|world| shapes::guild(id, &world.guilds[&id], false));
+            self.dispatch(id, GUILDS, "GUILD_UPDATE", &shown);
+        } else {
+            self.announce(id);
+        }
+    }
+
+    /// Removes the bots from a guild, as when they are kicked or the guild is deleted.
+    pub fn remove_guild(&self, id: u64) -> bool {
+        let gone = json!({"id": id.to_string()});
+        self.dispatch(id, GUILDS, "GUILD_DELETE", &gone);
+        self.with_world(|world| world.guilds.remove(&id).is_some())
+    }
+
+    /// Starts or ends an outage of a guild.
+    pub fn set_outage(&self, id: u64, outage: bool) -> bool {
+        let known = self.with_world(|world| world.guilds.get_mut(&id).map(|guild| guild.outage = outage));
+        if known.is_none() {
+            return false;
+        }
+        if outage {
+            let news = json!({"id": id.to_string(), "unavailable": true});
+            self.dispatch(id, GUILDS, "GUILD_DELETE", &news);
+        } else {
+            self.announce(id);
+        }
+        true
+    }
+
+    /// Adds or changes a role and, if requested, assigns it to the bots or removes it from them.
+    pub fn put_role(&self, guild: u64, role: u64, permissions: u64, held: Option<bool>) -> bool {
+        let changed = self.with_world(|world| {
+            let of = world.guilds.get_mut(&guild)?;
+            let known = of.roles.contains_key(&role);
+            let position = of.roles.values().map(|role| role.position + 1).max().unwrap_or(0);
+            let entry = of.roles.entry(role).or_insert_with(|| Role {
+                name: format!("role {role}"),
+                permissions,
+                position,
+                bot: None,
+            });
+            entry.permissions = permissions;
+            let shown = shapes::role(role, entry);
+            if let Some(held) = held {
+                for member in of.bots.values_mut() {
+                    if held {
+                        member.roles.insert(role);
+                    } else {
+                        member.roles.remove(&role);
+                    }
+                }
+            }
+            Some((known, shown))
+        });
+        let Some((known, shown)) = changed else {
+            return false;
+        };
+        let event = if known {
+            "GUILD_ROLE_UPDATE"
+        } else {
+            "GUILD_ROLE_CREATE"
+        };
+        let news = json!({"guild_id": guild.to_string(), "role": shown});
+        self.dispatch(guild, GUILDS, event, &news);
+        if held.is_some() {
+            self.send_members(guild);
+        }
+        true
+    }
+
+    /// Deletes a role.
+    pub fn remove_role(&self, guild: u64, role: u64) -> bool {
+        let removed = self.with_world(|world| {
+            let of = world.guilds.get_mut(&guild)?;
+            for member in of.bots.values_mut() {
+                member.roles.remove(&role);
+            }
+            of.roles.remove(&role)
+        });
+        let news = json!({"guild_id": guild.to_string(), "role_id": role.to_string()});
+        self.dispatch(guild, GUILDS, "GUILD_ROLE_DELETE", &news);
+        removed.is_some()
+    }
+
+    /// Puts the bots of a guild into a timeout until this time, or ends it.
+    pub fn time_out(&self, guild: u64, until: Option<Timestamp>) -> bool {
+        let known = self.with_world(|world| {
+            let of = world.guilds.get_mut(&guild)?;
+            for member in of.bots.values_mut() {
+                member.timed_out_until = until;
+            }
+            Some(())
+        });
+        self.send_members(guild);
+        known.is_some()
+    }
+
+    /// Adds a channel or changes one.
+    pub fn put_channel(&self, spec: &ChannelSpec) -> bool {
+        let known = self.with_world(|world| {
+            let guild = world.guilds.get_mut(&spec.guild)?;
+            let known = guild.channels.contains_key(&spec.id);
+            let channel = guild.channels.entry(spec.id).or_insert_with(|| Channel {
+                kind: spec.kind,
+                name: format!("channel-{}", spec.id),
+                parent: None,
+                overwrites: Vec::new(),
+            });
+            channel.kind = spec.kind;
+            channel.parent = spec.parent;
+            if let Some(name) = &spec.name {
+                channel.name.clone_from(name);
+            }
+            Some(known)
+        });
+        if let Some(known) = known {
+            self.send_channel(spec.id, if known { "UPDATE" } else { "CREATE" });
+        }
+        known.is_some()
+    }
+
+    /// Deletes a channel.
+    pub fn remove_channel(&self, id: u64) -> bool {
+        let known = self.with_world(|world| world.guild_of_channel(id)).is_some();
+        self.send_channel(id, "DELETE");
+        self.with_world(|world| {
+            for guild in world.guilds.values_mut() {
+                guild.channels.remove(&id);
+            }
+        });
+        known
+    }
+
+    /// Sets the permissions that a channel grants or denies to a role (kind 0) or a member (kind 1); none removes the overwrite.
+    pub fn set_overwrite(&self, channel: u64, target: u64, kind: u64, allow: u64, deny: u64) -> bool {
+        let known = self.with_world(|world| {
+            let guild = world.guild_of_channel(channel)?;
+            let found = world.guilds.get_mut(&guild)?.channels.get_mut(&channel)?;
+            found
+                .overwrites
+                .retain(|overwrite| (overwrite.id, overwrite.kind) != (target, kind));
+            if allow != 0 || deny != 0 {
+                found.overwrites.push(Overwrite {
+                    id: target,
+                    kind,
+                    allow,
+                    deny,
+                });
+            }
+            Some(())
+        });
+        self.send_channel(channel, "UPDATE");
+        known.is_some()
+    }
+
+    /// Returns the counts of gateway events so far.
+    pub fn gateway_counts(&self) -> GatewayCounts {
+        self.with_world(|world| world.sessions.told())
+    }
+
+    /// Returns how many sessions have an open connection.
+    pub fn live_sessions(&self) -> usize {
+        self.with_world(|world| world.sessions.live())
+    }
+
+    /// Returns how many requests were refused within the last ten minutes of the simulation.
+    pub fn invalid_requests(&self) -> usize {
+        let now = self.now();
+        self.with_world(|world| world.rate_limit.invalid(now))
+    }
+
+    /// Changes knobs.
+    pub fn knobs(&self, turn: impl FnOnce(&mut Knobs)) {
+        self.with_world(|world| turn(&mut world.knobs));
+    }
+
+    /// Returns the actual state, as the controls show it.
+    pub fn truth(&self) -> Value {
+        let now = self.now();
+        self.with_world(|world| world.to_json(now))
+    }
+
+    /// Begins a session: READY with all guilds unavailable, then one `GUILD_CREATE` for each.
+    pub(super) fn begin_session(&self, bot: u64, intents: u64, shard: (u64, u64), connection: u64) -> String {
+        let (now, url) = (self.now(), self.gateway_url());
+        self.with_world(|world| {
+            let id = format!("{:016x}", world.fresh_id(now));
+            world.sessions.begin(&id, bot, intents, shard, connection);
+            let of = world.bots[&bot].clone();
+            let here: Vec<_> = world
+                .guilds_of(bot)
+                .filter(|(guild, _)| (guild >> 22) % shard.1 == shard.0)
+                .map(|(guild, of)| (guild, of.clone()))
+                .collect();
+            let guilds: Vec<_> = here
+                .iter()
+                .map(|(guild, _)| json!({"id": guild.to_string(), "unavailable": true}))
+                .collect();
+            let ready = json!({"v": 10, "user": shapes::user(bot, &of), "guilds": guilds, "session_id": id,
+                "resume_gateway_url": format!("{url}/resume"), "shard": [shard.0, shard.1],
+                "application": {"id": bot.to_string(), "flags": of.flags}, "session_type": "normal",
+                "private_channels": [], "relationships": [], "_trace": ["[]"]});
+            world.sessions.send(&id, "READY", &ready);
+            if intents & GUILDS != 0 {
+                for (guild, what) in here.iter().filter(|(_, guild)| !guild.outage) {
+                    let created = shapes::guild_create(*guild, what, bot, &of, &what.bots[&bot]);
+                    world.sessions.send(&id, "GUILD_CREATE", &created);
+                }
+            }
+            id
+        })
+    }
+
+    /// Sends a complete guild to all sessions that receive its events.
+    fn announce(&self, guild: u64) {
+        self.with_world(|world| {
+            let Some(of) = world.guilds.get(&guild).cloned() else {
+                return;
+            };
+            let bots: Vec<_> = of.bots.keys().copied().collect();
+            for (session, bot) in world.sessions.hearing(&bots, guild, GUILDS) {
+                let created = shapes::guild_create(guild, &of, bot, &world.bots[&bot], &of.bots[&bot]);
+                world.sessions.send(&session, "GUILD_CREATE", &created);
+            }
+        });
+    }
+
+    /// Sends to every bot of a guild its own member entry; no intent is needed for that.
+    fn send_members(&self, guild: u64) {
+        self.with_world(|world| {
+            let Some(of) = world.guilds.get(&guild).cloned() else {
+                return;
+            };
+            let bots: Vec<_> = of.bots.keys().copied().collect();
+            for (session, bot) in world.sessions.hearing(&bots, guild, 0) {
+                let mut member = shapes::member(bot, &world.bots[&bot], &of.bots[&bot]);
+                member["guild_id"] = guild.to_string().into();
+                world.sessions.send(&session, "GUILD_MEMBER_UPDATE", &member);
+            }
+        });
+    }
+
+    fn send_channel(&self, id: u64, what: &str) {
+        let told = self.with_world(|world| {
+            let guild = world.guild_of_channel(id)?;
+            let channel = &world.guilds[&guild].channels[&id];
+            let kind = if is_thread(channel.kind) {
+                "THREAD"
+            } else {
+                "CHANNEL"
+            };
+            Some((guild, kind, shapes::channel(id, guild, channel)))
+        });
+        if let Some((guild, kind, shown)) = told {
+            self.dispatch(guild, GUILDS, &format!("{kind}_{what}"), &shown);
+        }
+    }
+
+    pub(super) fn dispatch(&self, guild: u64, intent: u64, event: &str, data: &Value) {
+        self.with_world(|world| {
+            let Some(of) = world.guilds.get(&guild) else {
+                return;
+            };
+            let bots: Vec<_> = of.bots.keys().copied().collect();
+            for (session, _) in world.sessions.hearing(&bots, guild, intent) {
+                world.sessions.send(&session, event, data);
+            }
+        });
+    }
+}
+
+/// Selects a letter by a fraction of the alphabet.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the fraction is in [0, 1)"
+)]
+fn letter(fraction: f64) -> char {
+    char::from(b'a' + (fraction * 26.0) as u8)
+}
+
+fn empty_guild(id: u64, bots: BTreeMap<u64, Membership>) -> Guild {
+    let role = |name: &str, permissions, position, bot| Role {
+        name: name.to_owned(),
+        permissions,
+        position,
+        bot,
+    };
+    let own = bots.keys().next().copied();
+    Guild {
+        name: format!("guild {id}"),
+        owner: 77,
+        outage: false,
+        member_count: 120,
+        presence_count: 31,
+        // Everyone: add reactions, view, send, connect, speak. The bot's own role: view, send, manage messages, read history.
+        roles: BTreeMap::from([
+            (id, role("@everyone", 3_148_864, 0, None)),
+            (id + 1, role("bot", 76_800, 1, own)),
+        ]),
+        bots,
+        channels: BTreeMap::new(),
+        stages: BTreeMap::new(),
+        events: BTreeMap::new(),
+        voices: BTreeMap::new(),
+    }
+}

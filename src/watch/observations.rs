@@ -1,0 +1,190 @@
+//! The channel through which all observations and counts enter the daemon.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, mpsc};
+
+use crate::core::observation::Observation;
+use crate::core::source::{PlatformName, SourceKey};
+use crate::platforms::ProbeSink;
+use crate::secrets;
+
+/// An observation or a count.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// An observation.
+    Observed(Observation),
+    /// A count for a source.
+    Counted(SourceKey, Tally),
+}
+
+impl Input {
+    /// Returns the source that it is about.
+    pub fn source(&self) -> &SourceKey {
+        match self {
+            Self::Observed(observation) => &observation.source,
+            Self::Counted(source, _) => source,
+        }
+    }
+}
+
+/// What to add to a source's totals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Chat messages received.
+    pub messages_in: u64,
+    /// Chat messages passed on for delivery.
+    pub messages_out: u64,
+    /// Number of errors.
+    pub errors: u64,
+    /// New connections after the first.
+    pub reconnects: u64,
+}
+
+/// Returns what an observation means for other sources.
+pub type Extender = Arc<dyn Fn(&Observation) -> Vec<Observation> + Send + Sync>;
+
+/// Called with every incoming observation.
+pub type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
+
+/// The sending end. Cheap to clone; when the last clone is dropped, no more inputs follow.
+///
+/// The channel has no bound because a producer cannot wait in the middle of a platform's answer. It can before it requests the
+/// next one, and producers of many observations do: see [`ProbeSink::ready`].
+#[derive(Clone)]
+pub struct ObservationSender {
+    inputs: mpsc::UnboundedSender<Input>,
+    observers: Arc<RwLock<Vec<Observer>>>,
+    extender: Arc<OnceLock<Extender>>,
+    taken: Arc<AtomicU64>,
+    waiting: Arc<Waiting>,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct ObservationReceiver {
+    inputs: mpsc::UnboundedReceiver<Input>,
+    waiting: Arc<Waiting>,
+}
+
+/// Inputs that were sent and not received yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    count: AtomicUsize,
+    fewer: Notify,
+}
+
+/// How many inputs may wait before producers that can wait do so: a few pages of sources. Otherwise the first probe of ten
+/// thousand of them would be held in memory as a whole.
+const CAPACITY: usize = 2048;
+
+impl ObservationReceiver {
+    /// Receives at most `limit` inputs and appends them to `batch`, waiting for the first. Returns how many; zero when no more
+    /// will follow.
+    pub async fn recv_many(&mut self, batch: &mut Vec<Input>, limit: usize) -> usize {
+        let count = self.inputs.recv_many(batch, limit).await;
+        self.waiting.count.fetch_sub(count, Ordering::AcqRel);
+        self.waiting.fewer.notify_waiters();
+        count
+    }
+}
+
+impl ObservationSender {
+    /// Creates the sending and the receiving end.
+    pub fn new() -> (Self, ObservationReceiver) {
+        let (sender, inputs) = mpsc::unbounded_channel();
+        let waiting: Arc<Waiting> = Arc::default();
+        let observations = Self {
+            inputs: sender,
+            observers: Arc::default(),
+            extender: Arc::default(),
+            taken: Arc::default(),
+            waiting: Arc::clone(&waiting),
+        };
+        (observations, ObservationReceiver { inputs, waiting })
+    }
+
+    /// From now on calls `observer` with every incoming observation.
+    pub fn show_to(&self, observer: Observer) {
+        self.observers.write().push(observer);
+    }
+
+    /// From now on adds to every observation what it means for other sources. Only the first extender that is set is used.
+    pub fn extend_by(&self, extender: Extender) {
+        let _ = self.extender.set(extender);
+    }
+
+    /// Counts something for a source.
+    pub fn count(&self, source: &SourceKey, tally: Tally) {
+        self.take(Input::Counted(source.clone(), tally));
+    }
+
+    /// Returns the counter of inputs sent, for users that must not keep the channel open.
+    pub fn taken(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.taken)
+    }
+
+    fn take(&self, input: Input) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.waiting.count.fetch_add(1, Ordering::AcqRel);
+        // The receiver is gone: the daemon has stopped, and the next start will observe this again.
+        let _ = self.inputs.send(input);
+    }
+}
+
+#[async_trait]
+impl ProbeSink for ObservationSender {
+    fn observe(&self, mut observation: Observation) {
+        secrets::clean(&mut observation);
+        for observer in self.observers.read().iter() {
+            observer(&observation);
+        }
+        let others = self.extender.get().map(|extender| extender(&observation));
+        self.take(Input::Observed(observation));
+        for other in others.into_iter().flatten() {
+            self.take(Input::Observed(other));
+        }
+    }
+
+    fn progress(&self, _: PlatformName, _: usize, _: usize) {}
+
+    async fn ready(&self) {
+        loop {
+            let fewer = self.waiting.fewer.notified();
+            tokio::pin!(fewer);
+            // A receive between the check and the wait must not be missed.
+            fewer.as_mut().enable();
+            if self.waiting.count.load(Ordering::Acquire) < CAPACITY || self.inputs.is_closed() {
+                return;
+            }
+            fewer.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn full_sender_waits_until_observations_are_consumed() {
+        let (observations, mut inputs) = ObservationSender::new();
+        let source: SourceKey = "twitch:1".parse().unwrap();
+        observations.ready().await;
+        for _ in 0..CAPACITY {
+            observations.count(&source, Tally::default());
+        }
+        let (mut waiting, mut batch) = (Box::pin(observations.ready()), Vec::new());
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert_eq!(inputs.recv_many(&mut batch, 1).await, 1);
+        waiting.await;
+        observations.count(&source, Tally::default());
+        let waiting = observations.ready();
+        drop(inputs);
+        // It will never be received.
+        waiting.await;
+    }
+}

@@ -1,0 +1,103 @@
+//! Follows the events that a `watch` on this machine has published, by reading its file from another process. With the local bus
+//! this is the only way: events stay within the process that stores them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::outbox::{OutboxError, sent_since};
+use crate::blocking::blocking;
+use crate::bus::{Message, names};
+use crate::core::event::Event;
+use crate::core::event::fields::text;
+use crate::core::time::Timestamp;
+
+/// How often the file is read.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Follows published events from the file in `directory`: from `since` if they are still stored (the last thousand events),
+/// otherwise from now. Waits for a file that does not exist yet.
+pub fn follow(
+    directory: PathBuf,
+    since: Option<Timestamp>,
+) -> BoxStream<'static, Result<Message, OutboxError>> {
+    let start = Following {
+        directory,
+        since,
+        seen: None,
+        ready: VecDeque::new(),
+    };
+    stream::unfold(start, |mut following| async move {
+        loop {
+            if let Some(message) = following.ready.pop_front() {
+                return Some((Ok(message), following));
+            }
+            let first = following.seen.is_none();
+            if let Err(error) = following.probe().await {
+                return Some((Err(error), following));
+            }
+            if !first && following.ready.is_empty() {
+                sleep(POLL).await;
+            }
+        }
+    })
+    .boxed()
+}
+
+struct Following {
+    directory: PathBuf,
+    since: Option<Timestamp>,
+    /// Number of the newest event that was read.
+    seen: Option<i64>,
+    ready: VecDeque<Message>,
+}
+
+impl Following {
+    async fn probe(&mut self) -> Result<(), OutboxError> {
+        let path = self.directory.join("watch.db");
+        let (directory, seen) = (self.directory.clone(), self.seen);
+        let everything = seen.or(self.since.map(|_| 0));
+        let found = blocking(move || {
+            if path.exists() {
+                sent_since(&directory, everything)
+            } else {
+                Ok(Vec::new())
+            }
+        })
+        .await?;
+        let newest = found.last().map_or(seen.unwrap_or(0), |(number, _)| *number);
+        self.seen = Some(newest);
+        // Without a start time, events published before the first read are skipped.
+        let past = seen.is_none() && self.since.is_none();
+        if !past {
+            let since = self.since;
+            let messages = found.into_iter().map(|(number, event)| message(number, event));
+            self.ready
+                .extend(messages.filter(|message| message.published_at >= since));
+        }
+        Ok(())
+    }
+}
+
+fn message(number: i64, event: Event) -> Message {
+    let body: Value = serde_json::from_str(&event.body).unwrap_or(Value::Null);
+    let observed = text(&body, &["ingress", "ingressAt"]).and_then(|at| at.parse().ok());
+    let attributes: BTreeMap<_, _> = event
+        .attributes
+        .into_iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .collect();
+    Message {
+        topic: names::INGRESS.to_owned(),
+        transport_id: number.to_string(),
+        attributes,
+        data: event.body.into(),
+        published_at: Some(observed.unwrap_or(event.at)),
+        deliveries: 1,
+        unreadable: None,
+    }
+}

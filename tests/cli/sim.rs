@@ -1,0 +1,150 @@
+//! `sim` and `sim trigger`: output at the start, and events triggered from another process.
+
+use serde_json::{Value, json};
+
+use super::schemas::is_valid;
+use crate::support::process::{Sim, ask, page};
+use crate::support::{Home, ReservedPort};
+
+/// Returns the port of a simulated platform's address.
+fn port(sim: &Sim) -> String {
+    sim.twitch.rsplit(':').next().unwrap().to_owned()
+}
+
+/// Returns whether a channel of the simulated Twitch is live.
+fn is_live(sim: &Sim, id: &str) -> bool {
+    let (_, text) = page(&sim.twitch, "/__sim/twitch/world").unwrap();
+    let world: Value = serde_json::from_str(&text).unwrap();
+    let channels = world["channels"].as_array().unwrap();
+    let channel = channels.iter().find(|channel| channel["id"] == id).unwrap();
+    !channel["stream"].is_null()
+}
+
+fn advance(sim: &Sim, ms: i64) {
+    let headers = "Content-Type: application/json\r\n";
+    let order = json!({"advance_ms": ms}).to_string();
+    let (status, _) = ask(&sim.twitch, "POST", "/__sim/clock", headers, &order).unwrap();
+    assert_eq!(status, 200);
+}
+
+#[test]
+fn a_trigger_reaches_the_running_simulator() {
+    let sim = Sim::start();
+    let home = Home::new();
+    let port = port(&sim);
+    assert!(!is_live(&sim, "777002"));
+    let run = home.run(&[
+        "sim",
+        "trigger",
+        "stream.online",
+        "quietharbor",
+        "-f",
+        "viewers=40",
+        "--port",
+        &port,
+        "-o",
+        "json",
+    ]);
+    let json = run.exits(0).json();
+    is_valid("sim-trigger", &json);
+    assert_eq!(json["items"][0]["source"], "twitch:777002");
+    assert!(is_live(&sim, "777002"));
+    let again = [
+        "sim",
+        "--port",
+        &port,
+        "trigger",
+        "stream.offline",
+        "twitch:777002",
+    ];
+    home.run(&again)
+        .exits(0)
+        .shows("stream.offline")
+        .tells("no client has subscribed");
+    assert!(!is_live(&sim, "777002"));
+}
+
+#[test]
+fn a_trigger_without_an_event_lists_all() {
+    let sim = Sim::start();
+    let home = Home::new();
+    let port = port(&sim);
+    let json = home
+        .run(&["sim", "trigger", "--port", &port, "-o", "json"])
+        .exits(0)
+        .json();
+    is_valid("sim-events", &json);
+    let shown = home.run(&["sim", "trigger", "--port", &port]).exits(0);
+    for event in json["items"].as_array().unwrap() {
+        assert!(shown.stdout.contains(event["event"].as_str().unwrap()), "{event}");
+    }
+}
+
+#[test]
+fn failed_trigger_prints_a_hint() {
+    let sim = Sim::start();
+    let home = Home::new();
+    let port = port(&sim);
+    let trigger = |words: &[&str]| {
+        let all = [&["sim", "trigger", "--port", &port][..], words].concat();
+        home.run(&all)
+    };
+    trigger(&["stream.onlien", "twitch:777002"])
+        .exits(1)
+        .tells("stream.online");
+    trigger(&["stream.online", "twitch:1"]).exits(1).tells("777002");
+    trigger(&["stream.online"]).exits(2).tells("which one?");
+    trigger(&["stream.online", "twitch:777002", "-f", "viewers"]).exits(2);
+    let nobody = ReservedPort::new();
+    home.run(&["sim", "trigger", "--port", &nobody.number.to_string()])
+        .exits(1)
+        .tells("bitbrat sim")
+        .tells("--port");
+}
+
+#[test]
+fn the_start_prints_the_demo_logins_with_their_tokens() {
+    let mut process = crate::support::process::Process::start(&Home::new(), &["sim", "--port", "0"]);
+    process.says("BITBRAT_SOURCES=");
+    let text = process.seen.join("\n");
+    for shown in [
+        "twitch/bot",
+        "twitch/broadcaster:777005",
+        "kick/bot",
+        "discord/bot",
+        "demotoken.bitbrat.simulator",
+    ] {
+        assert!(text.contains(shown), "{shown}: {text}");
+    }
+}
+
+#[test]
+fn a_still_demo_world_does_not_change_by_itself() {
+    for (words, live) in [(&["--still"][..], false), (&[][..], true)] {
+        let sim = Sim::start_with(words);
+        assert!(!is_live(&sim, "777006") && is_live(&sim, "777005"));
+        for _ in 0..4 {
+            advance(&sim, 30_000);
+            if live {
+                let changed = || is_live(&sim, "777006") && !is_live(&sim, "777005");
+                // The timeline is a task of its own: it processes the jump of the clock a moment later.
+                for _ in 0..200 {
+                    if changed() {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+            }
+        }
+        assert_eq!(is_live(&sim, "777006"), live);
+        assert_eq!(is_live(&sim, "777005"), !live);
+    }
+}
+
+#[test]
+fn still_without_a_demo_world_is_a_usage_error() {
+    Home::new()
+        .run(&["--still", "sources", "status"])
+        .exits(2)
+        .tells("--demo");
+}

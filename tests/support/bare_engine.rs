@@ -1,0 +1,69 @@
+//! The core of a daemon without platforms: writer, outbox and dispatcher. It receives changes through a file that only grows, and
+//! publishes them to the given sink. For processes that are killed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitbrat::clock::{Chance, SystemClock};
+use bitbrat::core::event::InitialEvents;
+use bitbrat::core::observation::Observation;
+use bitbrat::lifecycle::Tasks;
+use bitbrat::platforms::ProbeSink as _;
+use bitbrat::watch::dispatcher::{Dispatched, Dispatcher, Sink};
+use bitbrat::watch::lock::StateLock;
+use bitbrat::watch::observations::ObservationSender;
+use bitbrat::watch::outbox::Outbox;
+use bitbrat::watch::tracker::Tracker;
+use bitbrat::watch::writer::{Confirmations, PendingCommits, Writer, WriterStats};
+use tokio::sync::{Notify, watch};
+
+/// Starts on the state that an earlier one of this `name` left in the directory `state`. It reads all lines of the file
+/// `platform`, one observation each, from the first on.
+pub fn start(state: &Path, name: &str, platform: PathBuf, sink: Arc<dyn Sink>, tasks: &Tasks) {
+    let lock = StateLock::take(state).unwrap();
+    let outbox = Arc::new(Outbox::open(state, 100_000).unwrap());
+    let mut tracker = Tracker::new(name);
+    outbox
+        .restore(|source, known| tracker.restore(source, known))
+        .unwrap();
+    let (observations, inputs) = ObservationSender::new();
+    let wake = Arc::new(Notify::new());
+    let (closing, closed) = watch::channel(false);
+    let writer = Writer {
+        tracker,
+        outbox: Arc::clone(&outbox),
+        inputs,
+        confirmations: Confirmations::Publish { period: 900_000 },
+        clock: Arc::new(SystemClock),
+        wake: Arc::clone(&wake),
+        closing,
+        counts: Arc::new(WriterStats::default()),
+        shutdown: false,
+        pending: PendingCommits::default(),
+        initial_events: InitialEvents::default(),
+    };
+    let sender = Dispatcher {
+        outbox,
+        sink,
+        pace: None,
+        wake,
+        closing: closed,
+        counts: Arc::new(Dispatched::default()),
+        chance: Chance::random(),
+    };
+    tasks.spawn("recorder", |stop| writer.run(stop));
+    tasks.spawn("dispatcher", |stop| sender.run(stop));
+    tasks.spawn("ear", |stop| async move {
+        let _held = lock;
+        let mut heard = 0;
+        while stop.sleep(Duration::from_millis(2)).await {
+            let text = std::fs::read_to_string(&platform).unwrap_or_default();
+            let told = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+            for line in told.lines().skip(heard) {
+                observations.observe(serde_json::from_str::<Observation>(line).unwrap());
+                heard += 1;
+            }
+        }
+    });
+}

@@ -1,0 +1,202 @@
+//! A running EventSub listener, for any server, and what it reported.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitbrat::core::evidence::Knowledge;
+use bitbrat::core::observation::{Fact, LinkState, Observation, Transport};
+use bitbrat::core::source::PlatformName;
+use bitbrat::core::stream::StreamStatus;
+use bitbrat::core::verdict::Verdict;
+use bitbrat::platforms::twitch::TwitchPlatform;
+use bitbrat::platforms::twitch::eventsub::planner::Channel;
+use bitbrat::platforms::twitch::eventsub::{EventSubHandle, EventSubOptions, Status};
+use bitbrat::platforms::{Listener as _, ListenerEvent, Probe};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::key;
+
+/// A running listener, and everything that it reported.
+pub(super) struct ListenerHarness {
+    pub(super) handle: EventSubHandle,
+    heard: Arc<Mutex<Vec<ListenerEvent>>>,
+    pub(super) channels: watch::Sender<Vec<Channel>>,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<AbortOnDropHandle<()>>,
+    _reader: AbortOnDropHandle<()>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test owns the task by its handle")]
+pub(super) fn own(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// Waits until `condition` holds, and fails with `what` when it does not within twenty seconds.
+pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..4_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never happened: {what}");
+}
+
+pub(super) fn wanted(ids: &[&str]) -> Vec<Channel> {
+    ids.iter()
+        .map(|id| Channel {
+            source: key(id),
+            priority: 0,
+        })
+        .collect()
+}
+
+impl ListenerHarness {
+    /// Starts a listener of `platform` for these channels.
+    pub(super) fn listening(
+        platform: &Arc<TwitchPlatform>,
+        ids: &[&str],
+        options: impl FnOnce(watch::Receiver<Vec<Channel>>) -> EventSubOptions,
+    ) -> Self {
+        let (channels, watched) = watch::channel(wanted(ids));
+        let (listener, handle) = platform.listener(options(watched));
+        let (sink, mut source) = mpsc::channel(64);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&heard);
+        let reader = own(async move {
+            while let Some(heard) = source.recv().await {
+                kept.lock().push(heard);
+            }
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = own(async move {
+            let stop = Box::pin(async move {
+                let _ = stopped.await;
+            });
+            Box::new(listener).listen(stop, sink).await;
+        });
+        Self {
+            handle,
+            heard,
+            channels,
+            stop: Some(stop),
+            task: Some(task),
+            _reader: reader,
+        }
+    }
+
+    pub(super) async fn stop(&mut self) {
+        drop(self.stop.take());
+        let task = self.task.take().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), task)
+            .await
+            .expect("a listener that is stopped ends")
+            .unwrap();
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.handle.status()
+    }
+
+    pub(super) fn told(&self) -> Vec<Observation> {
+        self.heard
+            .lock()
+            .iter()
+            .filter_map(|heard| match heard {
+                ListenerEvent::Observed(observation) => Some(observation.clone()),
+                ListenerEvent::Missed { .. } => None,
+            })
+            .collect()
+    }
+
+    pub(super) fn facts(&self, id: &str) -> Vec<Fact> {
+        self.told()
+            .into_iter()
+            .filter(|told| told.source.id() == id)
+            .map(|told| told.fact)
+            .collect()
+    }
+
+    pub(super) fn knowledge(&self, id: &str) -> Knowledge {
+        Knowledge::of(self.told().iter().filter(|told| told.source.id() == id))
+    }
+
+    pub(super) fn verdict(&self, id: &str) -> Verdict {
+        Verdict::of(PlatformName::Twitch, &self.knowledge(id).evidence)
+    }
+
+    pub(super) fn stream(&self, id: &str) -> StreamStatus {
+        self.verdict(id).stream.value
+    }
+
+    pub(super) fn link(&self, id: &str) -> Option<LinkState> {
+        self.facts(id).into_iter().rev().find_map(|fact| match fact {
+            Fact::Connection {
+                transport: Transport::EventSub,
+                state,
+            } => Some(state),
+            _ => None,
+        })
+    }
+
+    pub(super) fn is_up(&self, id: &str) -> bool {
+        self.link(id) == Some(LinkState::Up)
+    }
+
+    pub(super) fn is_down(&self, id: &str) -> bool {
+        matches!(self.link(id), Some(LinkState::Down { .. }))
+    }
+
+    /// Returns the code with which a source's link was last reported as down or rejected.
+    pub(super) fn failure(&self, id: &str) -> Option<(bool, String)> {
+        match self.link(id)? {
+            LinkState::Down { error } => Some((false, error.code)),
+            LinkState::Refused { error } => Some((true, error.code)),
+            LinkState::Up | LinkState::Answered | LinkState::Closed => None,
+        }
+    }
+
+    pub(super) fn pushes(&self, id: &str) -> Vec<bool> {
+        self.facts(id)
+            .into_iter()
+            .filter_map(|fact| match fact {
+                Fact::StreamPush { live, .. } => Some(live),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns how often this probe was requested for this source.
+    pub(super) fn looks(&self, id: &str, probe: Probe) -> usize {
+        let heard = self.heard.lock();
+        heard
+            .iter()
+            .filter(|heard| {
+                matches!(heard, ListenerEvent::Missed { sources, probes }
+                    if sources.contains(&key(id)) && probes.contains(&probe))
+            })
+            .count()
+    }
+
+    pub(super) fn messages_in(&self, id: &str) -> u64 {
+        let knowledge = self.knowledge(id);
+        knowledge
+            .counters
+            .values()
+            .map(|totals| totals.messages_in)
+            .max()
+            .unwrap_or(0)
+    }
+
+    pub(super) fn reconnects(&self, id: &str) -> u64 {
+        let knowledge = self.knowledge(id);
+        knowledge
+            .counters
+            .values()
+            .map(|totals| totals.reconnects)
+            .max()
+            .unwrap_or(0)
+    }
+}
