@@ -16,9 +16,11 @@ use crate::lifecycle::Stop;
 
 /// The file in the state directory.
 const FILE: &str = "clock.json";
-/// For how long a measurement is used (ms).
-const VALID_MS: i64 = 600_000;
-/// How often a running process confirms it.
+/// For how long a measurement is used (ms), by a clock that cannot be set where the system has one.
+const VALID_MS: i64 = 86_400_000;
+/// For how long it is used where only the clock itself tells how old it is (ms).
+const VALID_BY_CLOCK_MS: i64 = 600_000;
+/// How often a running process looks at the error.
 const EVERY: Duration = Duration::from_secs(2);
 /// How often the file is written while the error stays the same (ms).
 const CONFIRMED_EVERY_MS: i64 = 60_000;
@@ -26,65 +28,72 @@ const CONFIRMED_EVERY_MS: i64 = 60_000;
 const SAME_MS: i64 = 2_000;
 
 /// A measured error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Measured {
     /// Platform time minus the time of this machine (ms).
     offset_ms: i64,
     /// When it was measured, by the clock of this machine.
     at: Timestamp,
-    /// When the machine was started, by the same clock, where the system tells for how long it has run: another value means that
-    /// the clock was set since.
+    /// The same instant by a clock that cannot be set.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    started_at: Option<Timestamp>,
+    uptime: Option<Uptime>,
 }
 
-/// Uses the error that another process of this machine has measured lately, until this process has measured it.
+/// For how long the system has been running: the clock was set by as much as its differences and those of this one differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Uptime {
+    millis: i64,
+    /// Identifies the start of the system; another one has another uptime.
+    boot: String,
+}
+
+/// Uses the error that another process of this machine has measured lately, until this process has measured it. A clock that was
+/// set since has another error, which follows from the uptime: without it, a process that starts after the clock was set back would
+/// take all stored evidence for evidence from the future until the first response.
 pub fn recall(directory: &Path, clock: &dyn Clock) {
-    let now = clock.now();
     let text = std::fs::read(directory.join(FILE)).ok();
     let known = text.and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
-    if let Some(measured) = known.filter(|known| is_valid(known, now, started_at(now))) {
-        http::presume_clock_error(measured.offset_ms);
+    if let Some(offset_ms) = known.and_then(|known| known.now(clock.now(), Uptime::now())) {
+        http::presume_clock_error(offset_ms);
     }
 }
 
-/// Shares what this process has measured. Nothing depends on whether the file can be written.
+/// Shares what this process has measured with certainty. Nothing depends on whether the file can be written.
 pub fn share(directory: &Path, clock: &dyn Clock) {
-    let now = clock.now();
-    let path = directory.join(FILE);
-    let offset_ms = http::clock_error();
-    let written = if offset_ms == 0 {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    } else {
-        let measured = Measured {
-            offset_ms,
-            at: now,
-            started_at: started_at(now),
-        };
-        write(&path, &measured)
+    let Some(offset_ms) = http::certain_clock_error() else {
+        return;
     };
-    if let Err(error) = written {
+    let measured = Measured {
+        offset_ms,
+        at: clock.now(),
+        uptime: Uptime::now(),
+    };
+    if let Err(error) = write(&directory.join(FILE), &measured) {
         debug!(%error, "The error of the clock cannot be shared");
     }
 }
 
 /// Shares the error for as long as the process runs, and logs it when it changes.
 pub async fn run(directory: PathBuf, clock: Arc<dyn Clock>, stop: Stop) {
-    let mut known = (0, Timestamp::EPOCH);
+    let differs = |one: i64, other: i64| (one - other).abs() > SAME_MS || (one == 0) != (other == 0);
+    let mut logged = 0;
+    let mut shared: Option<(i64, Timestamp)> = None;
     while stop.sleep(EVERY).await {
-        let (offset, now) = (http::clock_error(), clock.now());
-        let differs = (offset - known.0).abs() > SAME_MS || (offset == 0) != (known.0 == 0);
-        if differs {
+        let offset = http::clock_error();
+        if differs(offset, logged) {
             log(offset);
+            logged = offset;
         }
-        if differs || (offset != 0 && !known.1.is_recent(CONFIRMED_EVERY_MS, now)) {
+        let now = clock.now();
+        let is_shared = |offset: i64| {
+            shared.is_some_and(|(known, at)| !differs(known, offset) && at.is_recent(CONFIRMED_EVERY_MS, now))
+        };
+        if let Some(offset) = http::certain_clock_error().filter(|offset| !is_shared(*offset)) {
             let (directory, clock) = (directory.clone(), Arc::clone(&clock));
             crate::blocking::blocking(move || share(&directory, clock.as_ref())).await;
-            known = (offset, now);
+            shared = Some((offset, now));
         }
     }
 }
@@ -112,40 +121,94 @@ fn write(path: &Path, measured: &Measured) -> std::io::Result<()> {
     })
 }
 
-fn is_valid(known: &Measured, now: Timestamp, started_at: Option<Timestamp>) -> bool {
-    let was_set = |then: Timestamp, now: Timestamp| now.millis_since(then).abs() > SAME_MS;
-    let is_same_clock = match (known.started_at, started_at) {
-        (Some(then), Some(now)) => !was_set(then, now),
-        _ => true,
-    };
-    is_same_clock && known.at.is_recent(VALID_MS, now)
+impl Measured {
+    /// Returns the error of a clock that shows `now` at `uptime`, as far as it follows from this measurement.
+    fn now(&self, now: Timestamp, uptime: Option<Uptime>) -> Option<i64> {
+        let (Some(then), Some(uptime)) = (&self.uptime, uptime) else {
+            let is_used = self.offset_ms != 0 && self.at.is_recent(VALID_BY_CLOCK_MS, now);
+            return is_used.then_some(self.offset_ms);
+        };
+        let elapsed = uptime.millis - then.millis;
+        let is_used = then.boot == uptime.boot && (0..=VALID_MS).contains(&elapsed);
+        is_used.then(|| self.offset_ms + self.at.plus_millis(elapsed).millis_since(now))
+    }
 }
 
-/// Returns when this machine was started, by a clock that shows `now`.
-fn started_at(now: Timestamp) -> Option<Timestamp> {
-    let text = std::fs::read_to_string("/proc/uptime").ok()?;
-    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
-    let uptime = i64::try_from(Duration::try_from_secs_f64(seconds).ok()?.as_millis()).ok()?;
-    Some(now.plus_millis(-uptime))
+impl Uptime {
+    /// Returns the uptime of the system this process runs on; `None` where it cannot be read.
+    fn now() -> Option<Self> {
+        let text = std::fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+        let uptime = Duration::try_from_secs_f64(seconds).ok()?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(Self {
+            millis: i64::try_from(uptime.as_millis()).ok()?,
+            boot: boot.trim().to_owned(),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn measured_error_is_used_while_it_is_new_and_the_clock_was_not_set() {
-        let at = |second: i64| Timestamp::EPOCH.plus_secs(1_000_000 + second);
-        let started = at(-500);
-        let known = Measured {
-            offset_ms: 90_000,
+    fn at(second: i64) -> Timestamp {
+        Timestamp::EPOCH.plus_secs(1_000_000 + second)
+    }
+
+    fn up(second: i64) -> Uptime {
+        Uptime {
+            millis: (500 + second) * 1_000,
+            boot: "a".to_owned(),
+        }
+    }
+
+    fn measured(offset_ms: i64, uptime: Option<Uptime>) -> Measured {
+        Measured {
+            offset_ms,
             at: at(0),
-            started_at: Some(started),
+            uptime,
+        }
+    }
+
+    #[test]
+    fn clock_that_was_set_since_the_measurement_has_the_error_that_follows() {
+        let known = measured(0, Some(up(0)));
+        assert_eq!(known.now(at(60), Some(up(60))), Some(0));
+        assert_eq!(
+            known.now(at(60 - 3_600), Some(up(60))),
+            Some(3_600_000),
+            "set back"
+        );
+        assert_eq!(
+            known.now(at(60 + 3_600), Some(up(60))),
+            Some(-3_600_000),
+            "set ahead"
+        );
+        let known = measured(90_000, Some(up(0)));
+        assert_eq!(known.now(at(60), Some(up(60))), Some(90_000));
+        assert_eq!(known.now(at(150), Some(up(60))), Some(0), "set right");
+    }
+
+    #[test]
+    fn measurement_of_another_start_of_the_system_or_of_long_ago_is_not_used() {
+        let known = measured(90_000, Some(up(0)));
+        let other = Uptime {
+            boot: "b".to_owned(),
+            ..up(60)
         };
-        assert!(is_valid(&known, at(60), Some(started)));
-        assert!(!is_valid(&known, at(700), Some(started)), "long ago");
-        assert!(!is_valid(&known, at(150), Some(at(-410))), "the clock was set");
-        assert!(!is_valid(&known, at(-60), None), "from the future");
+        assert_eq!(known.now(at(60), Some(other)), None);
+        assert_eq!(known.now(at(90_000), Some(up(90_000))), None);
+        assert_eq!(known.now(at(0), Some(up(-60))), None);
+    }
+
+    #[test]
+    fn error_is_used_for_minutes_where_the_system_tells_no_uptime() {
+        let known = measured(90_000, None);
+        assert_eq!(known.now(at(60), Some(up(60))), Some(90_000));
+        assert_eq!(known.now(at(700), None), None, "long ago");
+        assert_eq!(known.now(at(-60), None), None, "from the future");
+        assert_eq!(measured(0, None).now(at(60), None), None);
     }
 
     #[test]

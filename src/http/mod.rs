@@ -25,7 +25,10 @@ use crate::tls;
 
 pub use failure::{HttpError, tls_reason};
 pub use retry::Retries;
-pub use skew::{CorrectedClock, LenientClock, Skew, clock_error, measured_clock_error, presume_clock_error};
+pub use skew::{
+    CorrectedClock, LenientClock, Skew, certain_clock_error, clock_error, measured_clock_error,
+    presume_clock_error,
+};
 
 /// Connections to one host that are kept for later calls.
 const IDLE_PER_HOST: usize = 8;

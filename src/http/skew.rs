@@ -121,6 +121,14 @@ impl Skew {
             .unwrap_or(0)
     }
 
+    /// Returns the offset of our clock if this process has measured it and the measurement is certain; `None` before, and while a
+    /// clock that seems to be behind is not confirmed.
+    fn certain(&self) -> Option<i64> {
+        let measured = self.measured()?;
+        let correction = self.correction();
+        (correction != 0 || measured.abs() <= NOISE_MS).then_some(correction)
+    }
+
     /// Returns our time `at` in the platform's time where our clock seems to be behind, confirmed or not.
     ///
     /// A clock that was set back since the last response counts as behind until the next one shows whether it had been ahead.
@@ -159,6 +167,11 @@ static OF_THIS_MACHINE: LazyLock<Arc<Skew>> = LazyLock::new(Arc::default);
 /// Returns the time of the platforms minus that of this machine (ms), as far as it is certain; else zero.
 pub fn clock_error() -> i64 {
     OF_THIS_MACHINE.correction()
+}
+
+/// Returns the time of the platforms minus that of this machine (ms) if this process has measured it with certainty.
+pub fn certain_clock_error() -> Option<i64> {
+    OF_THIS_MACHINE.certain()
 }
 
 /// Returns the time of the platforms minus that of this machine (ms) by the last responses, certain or not.
