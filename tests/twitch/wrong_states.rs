@@ -473,6 +473,33 @@ async fn a_failed_probe_never_turns_a_missing_channel_offline() {
 }
 
 #[tokio::test]
+async fn channel_that_exists_again_is_connected_at_once() {
+    let world = World::confidential().await;
+    let mut observations = Vec::new();
+    for exists in [true, false, true] {
+        if exists {
+            world.twitch().add_channel(RAT, "ratcaster");
+        } else {
+            world.twitch().remove_channel(RAT);
+        }
+        observations.extend(world.look(&STATES, &[RAT]).await.observations);
+        world.sim.clock.advance(60_000);
+    }
+    let mut knowledge = Knowledge::default();
+    let mut statuses = Vec::new();
+    for observation in &observations {
+        knowledge.learn(observation);
+        statuses.push(
+            Verdict::of(PlatformName::Twitch, &knowledge.evidence)
+                .status
+                .value,
+        );
+    }
+    statuses.dedup();
+    assert_eq!(statuses, [Status::Connected, Status::Error, Status::Connected]);
+}
+
+#[tokio::test]
 async fn missing_channel_is_an_error_without_stream_state() {
     let world = World::confidential().await;
     let seen = world.look(&STATES, &["4242", RAT]).await;

@@ -295,8 +295,9 @@ impl<'a> ProbeRun<'a> {
             } else {
                 facts::link(Transport::Api, LinkState::Up)
             };
-            self.emit(key, at, Fact::Exists);
+            // The link comes first: a guild that the bot has joined again must not be judged by the link that it had before.
             self.emit(key, at, fact);
+            self.emit(key, at, Fact::Exists);
             let heard = self.connection.emitted().contains_key(&guild.id.0);
             let mode = if heard { "gateway" } else { "poll" };
             self.emit(key, at, facts::profile(guild, mode));

@@ -23,9 +23,10 @@ pub(super) fn user(source: &SourceKey, found: Option<&User>, at: Timestamp) -> V
         );
         return vec![emit(Fact::NoSuchSource { error }), emit(api(LinkState::Answered))];
     };
-    // The name comes first, so that the event of the connection includes it.
+    // The name comes first, so that the event of the connection includes it, and the link before the existence: a channel that
+    // exists again must not be judged by the link that it had before.
     let name = profile(&[("displayName", &user.display_name), ("login", &user.login)]);
-    let proven = [Fact::Exists, api(LinkState::Up)];
+    let proven = [api(LinkState::Up), Fact::Exists];
     name.into_iter().chain(proven).map(emit).collect()
 }
 

@@ -266,8 +266,7 @@ impl Guilds {
                 Presence::Unavailable => news.extend(outage(*id)),
                 Presence::Gone => news.extend(not_in_guild(*id)),
                 Presence::Available => {
-                    news.push((*id, Fact::Exists));
-                    news.push((*id, facts::link(Transport::Gateway, LinkState::Up)));
+                    news.extend(member(*id, facts::link(Transport::Gateway, LinkState::Up)));
                     news.extend(facts_of(*id, guild.permissions(me, now)));
                     news.extend(guild.whole_stream(stream_from).map(|fact| (*id, fact)));
                 }
@@ -396,8 +395,7 @@ impl Guilds {
         let mut news = vec![(id, profile)];
         if whole {
             guild.presence = Presence::Available;
-            news.push((id, Fact::Exists));
-            news.push((id, facts::link(Transport::Gateway, LinkState::Up)));
+            news.extend(member(id, facts::link(Transport::Gateway, LinkState::Up)));
             guild.take_over(event, me);
         } else {
             guild.amend(event);
@@ -503,7 +501,13 @@ fn facts_of(id: u64, facts: Option<Vec<Fact>>) -> GuildFacts {
 fn outage(id: u64) -> [(u64, Fact); 2] {
     let message = "the guild suffers an outage at Discord";
     let down = facts::down(Transport::Gateway, "discord.guild_unavailable", message);
-    [(id, Fact::Exists), (id, down)]
+    member(id, down)
+}
+
+/// The bot is a member of the guild, with this state of the link. The state comes first: a guild that the bot has joined again
+/// must not be judged by the link that it had before.
+fn member(id: u64, link: Fact) -> [(u64, Fact); 2] {
+    [(id, link), (id, Fact::Exists)]
 }
 
 fn not_in_guild(id: u64) -> [(u64, Fact); 2] {

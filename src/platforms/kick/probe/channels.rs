@@ -130,10 +130,11 @@ impl ProbeRun<'_> {
         let memory = &self.platform.memory;
         memory.looked_up(id, at, true);
         memory.remember_slug(&channel.slug.to_lowercase(), id);
-        self.emit(&key, at, Fact::Exists);
+        // The link comes first: a channel that exists again must not be judged by the link that it had before.
         if !self.unlisted.contains(&id) {
             self.emit(&key, at, facts::up(Transport::Api));
         }
+        self.emit(&key, at, Fact::Exists);
         let name = memory.channel(id).name;
         let listed = self.live.contains(&id);
         if let Some(profile) = facts::channel_profile(channel, name.as_deref(), listed) {

@@ -118,6 +118,18 @@ async fn a_channel_that_vanishes_is_not_found_and_no_longer_offline() {
 }
 
 #[tokio::test]
+async fn channel_that_exists_again_is_connected_at_once() {
+    let rig = Rig::start().await;
+    for vanished in [false, true, false] {
+        rig.kick().vanish(ADA, vanished);
+        rig.look_at(ADA).await;
+        rig.later(700);
+    }
+    let expected = [Status::Connected, Status::Error, Status::Connected];
+    assert_eq!(rig.statuses(ADA), expected);
+}
+
+#[tokio::test]
 async fn a_failed_probe_never_turns_a_missing_channel_offline() {
     let rig = Rig::start().await;
     rig.look_at(999_999).await;
