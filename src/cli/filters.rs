@@ -102,8 +102,14 @@ pub struct OrderArgs {
     )]
     pub sort: Vec<SortKey>,
     /// Show at most this many; how many were left out is noted on standard error
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub limit: Option<u32>,
+}
+
+/// Parses the number of entries to show at most.
+pub fn at_least_one(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a whole number from 1 on".to_owned())
 }
 
 impl OrderArgs {

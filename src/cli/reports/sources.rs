@@ -21,7 +21,7 @@ use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::verdict::{AuthStatus, Status};
 use crate::platforms::{Problem, Subject};
-use crate::tokens::login_command;
+use crate::tokens::remedy;
 
 /// The sources and the status of each.
 #[derive(Debug, Clone)]
@@ -559,6 +559,7 @@ impl SourcesReport {
                     Some(AuthStatus::Expired) => "has expired and could not be renewed",
                     Some(AuthStatus::Valid) | None => "is missing",
                 };
+                let reason = rows.iter().find_map(|row| row.summary.deciding_reason());
                 let needed_by = match rows.as_slice() {
                     [one] => named(one),
                     many => humane::count(many.len() as u64, "source"),
@@ -566,7 +567,7 @@ impl SourcesReport {
                 Note::hint(
                     Tone::Bad,
                     format!("the authorization of {identity} {what}; needed by {needed_by}"),
-                    Some(&login_command(&identity)),
+                    Some(&remedy(&identity, reason)),
                 )
             })
             .collect()

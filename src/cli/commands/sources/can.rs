@@ -24,7 +24,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::discord::permissions::{NEEDED, Permissions, invite_link};
-use crate::tokens::login_command;
+use crate::tokens::remedy;
 
 /// Answer by the exit code whether the bot may do something, and why
 ///
@@ -337,7 +337,11 @@ fn concealed(check: &Check, answer: &permission::Answer, stale: bool, limits: Li
 fn fix(obstacle: &Obstacle, found: &Found) -> Option<String> {
     let key = &found.document.key;
     match obstacle {
-        Obstacle::Unauthorized(identity) => Some(login_command(identity.as_str())),
+        Obstacle::Unauthorized(identity) => {
+            let check = found.document.knowledge.evidence.auth.get(identity);
+            let reason = check.and_then(|check| check.value.reason.as_deref());
+            Some(remedy(identity.as_str(), reason))
+        }
         Obstacle::Gone | Obstacle::Refused => Some(format!("bitbrat sources describe {key}")),
         Obstacle::Unreachable => Some(format!("bitbrat doctor {}", key.platform())),
         Obstacle::Unchecked(_) | Obstacle::NeverSeen if found.check.is_some() => {

@@ -11,7 +11,7 @@ use crate::app::Access;
 use crate::cli::commands::sources::known::{self, Ask};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::filters::FilterArgs;
+use crate::cli::filters::{FilterArgs, at_least_one};
 use crate::cli::reports::history::HistoryReport;
 use crate::cli::since::Since;
 use crate::cli::source_arg::{self, SourceSelector};
@@ -43,7 +43,7 @@ pub struct HistoryArgs {
     )]
     ids: Vec<SourceSelector>,
     /// Changes to show at most, of all sources together
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = at_least_one)]
     limit: u32,
     /// Only changes since then: 24h, 7d, or a time as 2026-11-20T10:00:00Z
     #[arg(long, value_name = "WHEN")]
