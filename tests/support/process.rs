@@ -76,6 +76,16 @@ impl Process {
         }
     }
 
+    /// Waits for lines that contain these texts, in any order.
+    #[track_caller]
+    pub fn says_all(&mut self, texts: &[&str]) {
+        for text in texts {
+            if !self.seen.iter().any(|line| line.contains(text)) {
+                self.says(text);
+            }
+        }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
