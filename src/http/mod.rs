@@ -523,10 +523,10 @@ mod tests {
             timeout: Duration::from_millis(200),
             ..HttpOptions::default()
         };
-        let closed = {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            format!("http://{}/?secret=hush", socket.local_addr().unwrap())
-        };
+        // Bound and never listening: connections are refused, and no other process is given the port.
+        let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+        reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let closed = format!("http://{}/?secret=hush", reserved.local_addr().unwrap());
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let silence = format!("http://{}/?secret=hush", silent.local_addr().unwrap());
         let plain = format!("https://{}/?secret=hush", silent.local_addr().unwrap());

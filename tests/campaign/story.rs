@@ -16,7 +16,9 @@ use super::cluster::{CHANNELS, Cluster, sources, stage_of};
 /// Number of steps in one story.
 const STEPS: u32 = 24;
 /// How long it may take until the state after all faults is reported correctly, while simulated time passes 60 times as fast.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
+/// How long logins are repeated after all faults: a platform that comes up again may refuse the first.
+const LOGIN: Duration = Duration::from_secs(60);
 /// How long the clock stands still, at most, for the slowest schedule to bring everything up to date.
 const STANDSTILL: Duration = Duration::from_secs(25);
 
@@ -387,8 +389,11 @@ impl Story {
         }
         self.cluster.set_clock_error(0);
         self.cluster.start_daemon();
-        for platform in std::mem::take(&mut self.revoked) {
-            self.log_in(platform);
+        let until = Instant::now() + LOGIN;
+        while !self.revoked.is_empty() && Instant::now() < until {
+            for platform in std::mem::take(&mut self.revoked) {
+                self.log_in(platform);
+            }
         }
     }
 

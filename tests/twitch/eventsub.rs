@@ -31,7 +31,9 @@ mod subscriptions;
 /// of its seconds.
 const PACE: u32 = 5;
 /// The same where minutes have to pass and a connection that is lost in the meantime does no harm.
-const FAST: u32 = 20;
+const FAST: u32 = 10;
+/// The same where no connection may be lost.
+const SLOW: u32 = 2;
 const CAT: &str = "900300";
 
 /// Moves the simulation's clock as fast as a listener's.
@@ -87,7 +89,11 @@ async fn listening_at(pace: u32) -> (World, AbortOnDropHandle<()>, ListenerHarne
     let world = World::confidential().await;
     let time = hurry_by(&world, pace);
     let harness = ListenerHarness::listen_with(&world, &[RAT], |options| options.pace = pace);
-    eventually("the line is up", || harness.is_up(RAT)).await;
+    // The subscription to titles is requested beside the others.
+    eventually("the line is up", || {
+        harness.is_up(RAT) && enabled(&harness.status()) == 3
+    })
+    .await;
     (world, time, harness)
 }
 

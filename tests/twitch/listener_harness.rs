@@ -33,9 +33,9 @@ pub(super) fn own(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDro
     AbortOnDropHandle::new(tokio::spawn(task))
 }
 
-/// Waits until `condition` holds, and fails with `what` when it does not within twenty seconds.
+/// Waits until `condition` holds, and fails with `what` when it does not within a minute.
 pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..4_000 {
+    for _ in 0..12_000 {
         if condition() {
             return;
         }

@@ -496,7 +496,11 @@ async fn channel_that_exists_again_is_connected_at_once() {
         );
     }
     statuses.dedup();
-    assert_eq!(statuses, [Status::Connected, Status::Error, Status::Connected]);
+    // Before the first response nothing is proven.
+    assert_eq!(
+        statuses[1..],
+        [Status::Connected, Status::Error, Status::Connected]
+    );
 }
 
 #[tokio::test]

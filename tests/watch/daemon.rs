@@ -256,11 +256,23 @@ fn nothing_is_logged_as_long_as_nothing_changes() {
     let home = sim.home(&sources).file("bitbrat.toml", &eager(&sources));
     let (mut daemon, address) = watch(&home);
     let probe_counts = "bitbrat_probes_total{platform=\"twitch\",poller=\"quick\"}";
-    until(&address, "/metrics", |_, _| metric(&address, probe_counts) >= 4.0);
+    daemon.says_all(&["Checked 3 of 3 sources", "Listening to Twitch"]);
+    let more = |count: f64| {
+        let target = metric(&address, probe_counts) + count;
+        until(&address, "/metrics", |_, _| {
+            metric(&address, probe_counts) >= target
+        });
+    };
+    more(2.0);
     let before = daemon.said();
-    until(&address, "/metrics", |_, _| metric(&address, probe_counts) >= 9.0);
+    more(5.0);
     let after = daemon.said();
-    assert_eq!(after[before.len()..].trim(), "", "a quiet day");
+    // On a busy machine a probe may take longer than the second between two of them, which is worth a line.
+    let news = after[before.len()..].lines();
+    let news: Vec<_> = news
+        .filter(|line| !line.is_empty() && !line.contains("takes longer than its interval"))
+        .collect();
+    assert_eq!(news, Vec::<&str>::new(), "a quiet day");
     sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
     daemon.says("`twitch:777002`: stream OFFLINE → ONLINE");
     let figures = page(&address, "/metrics").unwrap().1;
@@ -382,7 +394,7 @@ fn the_first_watch_after_a_probe_publishes_nothing_known() {
     });
     daemon.signal("-TERM");
     assert_eq!(daemon.ends(), 0);
-    let events = home.run(&["events", "tail", "--since", "1h", "--for", "1s", "-o", "ndjson"]);
+    let events = home.run(&["events", "tail", "--since", "1h", "--for", "10s", "-o", "ndjson"]);
     let transitions: Vec<Value> = events
         .stdout
         .lines()

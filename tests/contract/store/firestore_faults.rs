@@ -20,27 +20,28 @@ use futures_util::StreamExt;
 use serde_json::json;
 
 use crate::contract::store::worlds::{FirestoreWorld, World};
+use crate::support::ReservedPort;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An emulator for one test, which can stop, freeze and start it again.
 struct Emulator {
     services: tempfile::TempDir,
-    port: u16,
+    /// Held while the emulator runs, too: it is stopped and started again.
+    port: ReservedPort,
 }
 
 impl Emulator {
     /// Reserves an address for it, without starting it.
     fn absent() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let emulator = Self {
             services: tempfile::tempdir().unwrap(),
-            port: listener.local_addr().unwrap().port(),
+            port: ReservedPort::new(),
         };
         // `scripts/services.sh` takes the port of last time.
         let state = emulator.services.path().join("firestore");
         std::fs::create_dir(&state).unwrap();
-        std::fs::write(state.join("port"), emulator.port.to_string()).unwrap();
+        std::fs::write(state.join("port"), emulator.port.number.to_string()).unwrap();
         emulator
     }
 
@@ -59,7 +60,7 @@ impl Emulator {
         self.services("up");
         let state = std::fs::read_to_string(self.services.path().join("firestore/run")).unwrap();
         assert!(
-            state.contains(&format!("port={}\n", self.port)),
+            state.contains(&format!("port={}\n", self.port.number)),
             "another port: {state}"
         );
     }
@@ -80,7 +81,7 @@ impl Emulator {
 
     fn store(&self, patience: Duration) -> Arc<FirestoreStore> {
         Arc::new(FirestoreStore::new(FirestoreTarget {
-            emulator: Some(format!("127.0.0.1:{}", self.port)),
+            emulator: Some(format!("127.0.0.1:{}", self.port.number)),
             patience,
             ..FirestoreTarget::new("faults", "(default)")
         }))
@@ -141,7 +142,9 @@ async fn late_killed_or_reset_emulator_loses_no_transition() {
     let told = store.load_all().await.unwrap_err();
     let text = told.to_string();
     assert!(
-        told.is_transient() && text.contains(&emulator.port.to_string()) && text.contains("services.sh"),
+        told.is_transient()
+            && text.contains(&emulator.port.number.to_string())
+            && text.contains("services.sh"),
         "{text}"
     );
     let persister = persister(&store);

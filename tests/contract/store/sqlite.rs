@@ -326,9 +326,12 @@ async fn second_process() {
     ) else {
         return;
     };
-    let store = SqliteStore::open(Path::new(&path), SqliteOptions::default())
-        .await
-        .unwrap();
+    // SQLite does not queue writers: on a loaded machine one of eight may have to wait longer than the default five seconds.
+    let options = SqliteOptions {
+        busy_timeout: Duration::from_secs(60),
+        ..SqliteOptions::default()
+    };
+    let store = SqliteStore::open(Path::new(&path), options).await.unwrap();
     let number: u64 = role.parse().unwrap();
     for round in 0..50 {
         let id = format!("kick:{}", number * 1000 + round + 1);

@@ -189,7 +189,10 @@ async fn chat_ban_is_reported_and_stream_events_continue() {
     let _time = hurry(&world);
     let harness = ListenerHarness::listen_with(&world, &[RAT], |options| options.chat = true);
     eventually("chat is heard", || enabled(&harness.status()) == 4).await;
-    assert_eq!(holding(&harness.knowledge(RAT).evidence, "BANNED").0, Holding::No);
+    eventually("the bot is not banned", || {
+        holding(&harness.knowledge(RAT).evidence, "BANNED").0 == Holding::No
+    })
+    .await;
     world.twitch().set_role(RAT, BOT, Role::Banned, true);
     eventually("the ban is told", || {
         holding(&harness.knowledge(RAT).evidence, "BANNED").0 == Holding::Yes

@@ -456,7 +456,7 @@ async fn changes_of_what_the_bot_may_do_are_known_at_once() {
     rig.discord().remove_role(GUILD, 9_100);
     eventually("no longer", || !holds("MANAGE_GUILD")).await;
     rig.discord()
-        .time_out(GUILD, Some(rig.clock.now().plus_millis(600)));
+        .time_out(GUILD, Some(rig.clock.now().plus_millis(5_000)));
     eventually("in a timeout", || !holds("MANAGE_MESSAGES")).await;
     eventually("released by time alone", || holds("MANAGE_MESSAGES")).await;
     assert_eq!(rig.total_calls(), calls, "without one request");
@@ -526,7 +526,10 @@ async fn the_last_session_starts_are_left_to_the_bot_itself() {
 
 #[tokio::test]
 async fn the_board_shows_how_it_stands() {
-    let (rig, _platform, harness) = live_in(hasty_world().await).await;
+    let rig = patient_world().await;
+    // Long enough that a stall does not look like a silent gateway, whose session would be resumed.
+    rig.discord().knobs(|knobs| knobs.heartbeat_interval_ms = 2_000);
+    let (rig, _platform, harness) = live_in(rig).await;
     eventually("a heartbeat came back", || {
         harness.board.read().latency_ms.is_some()
     })
@@ -648,7 +651,9 @@ async fn full_sink_does_not_stop_heartbeats() {
         listener.run(std::future::pending(), sink).await;
     });
     eventually("many beats", || counts(&rig).heartbeats >= 8).await;
-    assert_eq!((counts(&rig).identifies, rig.discord().live_sessions()), (1, 1));
+    // After a stall the session may just be about to be resumed.
+    eventually("a session", || rig.discord().live_sessions() == 1).await;
+    assert_eq!(counts(&rig).identifies, 1);
     assert!(told.recv().await.is_some(), "what was heard is still there");
 }
 

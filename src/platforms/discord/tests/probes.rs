@@ -224,7 +224,10 @@ async fn guild_joined_again_is_connected_at_once() {
     }
     statuses.dedup();
     // Before the first response nothing is proven.
-    assert_eq!(statuses[1..], [Status::Connected, Status::Error, Status::Connected]);
+    assert_eq!(
+        statuses[1..],
+        [Status::Connected, Status::Error, Status::Connected]
+    );
 }
 
 #[tokio::test]

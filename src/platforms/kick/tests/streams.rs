@@ -125,8 +125,9 @@ async fn channel_that_exists_again_is_connected_at_once() {
         rig.look_at(ADA).await;
         rig.later(700);
     }
+    // Before the first response nothing is proven.
     let expected = [Status::Connected, Status::Error, Status::Connected];
-    assert_eq!(rig.statuses(ADA), expected);
+    assert_eq!(rig.statuses(ADA)[1..], expected);
 }
 
 #[tokio::test]

@@ -194,7 +194,7 @@ async fn forged_and_replayed_deliveries_are_rejected_and_counted() {
             },
         ),
         (
-            |knobs| knobs.age_ms = 301_000,
+            |knobs| knobs.age_ms = 400_000,
             WebhookCounts {
                 accepted: 1,
                 forged: 1,
@@ -203,7 +203,7 @@ async fn forged_and_replayed_deliveries_are_rejected_and_counted() {
             },
         ),
         (
-            |knobs| knobs.age_ms = -301_000,
+            |knobs| knobs.age_ms = -400_000,
             WebhookCounts {
                 accepted: 1,
                 forged: 1,
