@@ -5,8 +5,6 @@
 
 use std::io;
 
-/// The error code of this cause.
-pub const CODE: &str = "network.too_many_files";
 /// The message for people, with what to do.
 pub const REASON: &str = "this process has too many files and connections open; raise its limit (`ulimit -n`, systemd LimitNOFILE=)";
 

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::Problems;
+use crate::core::code::Code;
 use crate::core::source::InvalidSourceKey;
-use crate::descriptors;
 use crate::platforms::PlatformError;
 use crate::store::StoreError;
 
@@ -61,19 +61,19 @@ impl ExitCode {
         self as u8
     }
 
-    /// Returns the stable name of a failure with this code, for programs.
-    pub fn code(self) -> &'static str {
+    /// Returns the code of a failure with this exit code, for programs.
+    pub fn code(self) -> Code {
         match self {
-            Self::Healthy => "healthy",
-            Self::Failed => "failed",
-            Self::Usage => "usage",
-            Self::Down => "down",
-            Self::Unauthorised => "unauthorized",
-            Self::NoSuchSource => "no_such_source",
-            Self::Configuration => "configuration_invalid",
-            Self::NoEvidence => "no_evidence",
-            Self::TimedOut => "timed_out",
-            Self::Interrupted => "interrupted",
+            Self::Healthy => Code::Healthy,
+            Self::Failed => Code::Failed,
+            Self::Usage => Code::Usage,
+            Self::Down => Code::Down,
+            Self::Unauthorised => Code::CommandUnauthorized,
+            Self::NoSuchSource => Code::NoSuchSource,
+            Self::Configuration => Code::ConfigurationInvalid,
+            Self::NoEvidence => Code::NoEvidence,
+            Self::TimedOut => Code::TimedOut,
+            Self::Interrupted => Code::Interrupted,
         }
     }
 
@@ -123,7 +123,8 @@ pub struct FailureDocument {
     /// Always `Error`.
     pub kind: &'static str,
     /// The stable name of the failure: `usage`, `no_such_source`, `configuration_invalid`, ….
-    pub code: &'static str,
+    #[schemars(with = "String")]
+    pub code: Code,
     /// The exit code of the process.
     pub exit_code: u8,
     /// What could not be done.
@@ -258,14 +259,16 @@ impl From<PlatformError> for Failure {
             PlatformError::RateLimited { .. } => {
                 Self::new(ExitCode::NoEvidence, error.to_string()).hint("try again in a minute")
             }
-            PlatformError::Unavailable { code, .. } if code == descriptors::CODE => {
-                Self::new(ExitCode::NoEvidence, error.to_string())
-                    .hint("raise the limit of open files (`ulimit -n`), or stop what holds connections open")
-            }
+            PlatformError::Unavailable {
+                code: Code::NetworkTooManyFiles,
+                ..
+            } => Self::new(ExitCode::NoEvidence, error.to_string())
+                .hint("raise the limit of open files (`ulimit -n`), or stop what holds connections open"),
             PlatformError::Unavailable { .. } => Self::new(ExitCode::NoEvidence, error.to_string())
                 .hint("run `bitbrat doctor` to check DNS, TLS and the configured addresses"),
             PlatformError::Forbidden { .. }
             | PlatformError::Unreadable { .. }
+            | PlatformError::ClientRejected { .. }
             | PlatformError::Rejected { .. } => Self::new(ExitCode::Failed, error.to_string()),
         }
     }

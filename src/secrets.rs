@@ -22,6 +22,7 @@ use parking_lot::RwLock;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::core::code::ErrorCode;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation};
 use registry::Registry;
 
@@ -261,7 +262,9 @@ fn clean_set(texts: &mut BTreeSet<String>) {
 }
 
 fn clean_error(error: &mut ErrorInfo) {
-    clean_text(&mut error.code);
+    if let Cow::Owned(masked) = mask(&error.code.text()) {
+        error.code = ErrorCode::read(&masked);
+    }
     clean_text(&mut error.message);
 }
 
@@ -353,7 +356,7 @@ mod tests {
     fn observations_contain_no_secret() {
         register("observed-s3cret-0123456789");
         let source = "twitch:1".parse().unwrap();
-        let error = || ErrorInfo::new("x.observed-s3cret-0123456789", "got observed-s3cret-0123456789");
+        let error = || ErrorInfo::foreign("x.observed-s3cret-0123456789", "got observed-s3cret-0123456789");
         for fact in [
             Fact::Connection {
                 transport: crate::core::observation::Transport::Api,

@@ -24,6 +24,8 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tower_service::Service;
 use url::Url;
 
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
 use crate::{descriptors, http, secrets, tls};
 
 /// The stream below a websocket: a direct connection, or one through a proxy.
@@ -37,8 +39,8 @@ pub type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Duplex>>>;
 /// Why a websocket could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenError {
-    /// Stable, dotted: `network.tls`, `network.proxy`, `network.dns`, `network.connect`, `http.403`, …
-    pub code: String,
+    /// A code of the network, or the status of a refused upgrade.
+    pub code: Code,
     /// For people, without the address, which may hold a session's secret.
     pub reason: String,
     /// Whether another attempt must fail until a person has acted.
@@ -46,9 +48,9 @@ pub struct OpenError {
 }
 
 impl OpenError {
-    fn new(code: &str, reason: impl Into<String>, permanent: bool) -> Self {
+    fn new(code: Code, reason: impl Into<String>, permanent: bool) -> Self {
         Self {
-            code: code.to_owned(),
+            code,
             // A proxy's own message may repeat what it was sent.
             reason: secrets::quote(&reason.into()),
             permanent,
@@ -58,7 +60,7 @@ impl OpenError {
 
 /// Opens a websocket. The caller has to limit the time.
 pub async fn open(url: &str, config: Option<WebSocketConfig>) -> Result<Socket, OpenError> {
-    let not_one = || OpenError::new("network.address", "the websocket's address is not one", true);
+    let not_one = || OpenError::new(Code::NetworkAddress, "the websocket's address is not one", true);
     let parsed: Url = url.parse().map_err(|_| not_one())?;
     // The library converts only text to a request with the headers of a handshake.
     let request = url.into_client_request().map_err(|error| explain(&error))?;
@@ -68,7 +70,7 @@ pub async fn open(url: &str, config: Option<WebSocketConfig>) -> Result<Socket, 
         "ws" => Connector::Plain,
         "wss" => {
             let config =
-                tls::client_config().map_err(|reason| OpenError::new("network.tls", reason, true))?;
+                tls::client_config().map_err(|reason| OpenError::new(Code::NetworkTls, reason, true))?;
             Connector::Rustls(config)
         }
         _ => return Err(not_one()),
@@ -100,7 +102,7 @@ async fn through(proxy: &Intercept, host: &str, port: u16) -> Result<Box<dyn Dup
             }
             _ => format!("the proxy {place} does not let us through ({reason})"),
         };
-        OpenError::new("network.proxy", reason, false)
+        OpenError::new(Code::NetworkProxy, reason, false)
     };
     let mut target: Uri = format!("https://{host}:{port}")
         .parse()
@@ -213,56 +215,60 @@ fn explain(error: &Error) -> OpenError {
             let reason = format!("the websocket was refused with status {status}");
             // No upgrade request contains an authorization, so a gateway or an edge rejects it, and that may be over at any
             // moment.
-            OpenError::new(&format!("http.{status}"), reason, false)
+            OpenError::new(Code::Http(status), reason, false)
         }
         Error::Tls(TlsError::InvalidDnsName) => OpenError::new(
-            "network.tls",
+            Code::NetworkTls,
             "no secure connection (the host's name cannot have a certificate)",
             true,
         ),
-        Error::Tls(error) => OpenError::new("network.tls", format!("no secure connection ({error})"), true),
-        Error::Url(UrlError::UnableToConnect(_)) => OpenError::new("network.connect", "no connection", false),
-        Error::Url(_) => OpenError::new("network.address", "the websocket's address is not one", true),
+        Error::Tls(error) => {
+            OpenError::new(Code::NetworkTls, format!("no secure connection ({error})"), true)
+        }
+        Error::Url(UrlError::UnableToConnect(_)) => {
+            OpenError::new(Code::NetworkConnect, "no connection", false)
+        }
+        Error::Url(_) => OpenError::new(Code::NetworkAddress, "the websocket's address is not one", true),
         Error::Io(error) => of_io(error),
-        _ => OpenError::new("network.reset", "the websocket did not open", false),
+        _ => OpenError::new(Code::NetworkReset, "the websocket did not open", false),
     }
 }
 
 fn of_io(error: &io::Error) -> OpenError {
     if let Some(reason) = http::tls_reason(error) {
-        return OpenError::new("network.tls", reason, true);
+        return OpenError::new(Code::NetworkTls, reason, true);
     }
     let (code, reason) = match error.kind() {
         _ if descriptors::is_exhaustion(error) || descriptors::are_exhausted() => {
-            (descriptors::CODE, descriptors::REASON)
+            (Code::NetworkTooManyFiles, descriptors::REASON)
         }
-        io::ErrorKind::ConnectionRefused => ("network.connect", "no connection (connection refused)"),
-        io::ErrorKind::TimedOut => ("network.timeout", "no connection in time"),
+        io::ErrorKind::ConnectionRefused => (Code::NetworkConnect, "no connection (connection refused)"),
+        io::ErrorKind::TimedOut => (Code::NetworkTimeout, "no connection in time"),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            ("network.connect", "no connection (no route to the host)")
+            (Code::NetworkConnect, "no connection (no route to the host)")
         }
-        _ if error.to_string().contains("lookup") => ("network.dns", "the host name cannot be resolved"),
-        _ => ("network.reset", "no connection"),
+        _ if error.to_string().contains("lookup") => (Code::NetworkDns, "the host name cannot be resolved"),
+        _ => (Code::NetworkReset, "no connection"),
     };
     OpenError::new(code, reason, false)
 }
 
-/// Returns what on our own side ended a websocket: a message that is not read. The code is the last part of a dotted one; `None`
-/// where the connection itself failed.
-pub fn own_refusal(error: &Error) -> Option<(&'static str, String)> {
+/// Returns why our own side ended a websocket to `platform`: a message that is not read. `None` where the connection itself
+/// failed.
+pub fn own_refusal(platform: PlatformName, error: &Error) -> Option<(Code, String)> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => Some((
-            "message_too_large",
+            Code::MessageTooLarge(platform),
             format!("a message of {size} bytes is larger than the {max_size} bytes that are read"),
         )),
         Error::Utf8(_) => Some((
-            "invalid_utf8",
+            Code::InvalidUtf8(platform),
             "a text or the reason of a close is not valid UTF-8".to_owned(),
         )),
         // The library also returns this for each end of the connection without a close.
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(error) => Some((
-            "protocol_error",
+            Code::ProtocolError(platform),
             format!("the websocket protocol was violated: {error}"),
         )),
         _ => None,
@@ -281,7 +287,7 @@ mod tests {
             let response = Response::builder().status(status).body(None).unwrap();
             let error = explain(&Error::Http(Box::new(response)));
             assert!(!error.permanent, "{status}");
-            assert_eq!(error.code, format!("http.{status}"));
+            assert_eq!(error.code, Code::Http(status));
             assert!(error.reason.contains(&status.to_string()), "{}", error.reason);
         }
     }
@@ -292,19 +298,24 @@ mod tests {
             size: 2_000_000,
             max_size: 1_048_576,
         });
-        let (code, reason) = own_refusal(&too_long).unwrap();
+        let (code, reason) = own_refusal(PlatformName::Twitch, &too_long).unwrap();
         assert!(
-            code == "message_too_large" && reason.contains("1048576"),
+            code == Code::MessageTooLarge(PlatformName::Twitch) && reason.contains("1048576"),
             "{reason}"
         );
         assert_eq!(
-            own_refusal(&Error::Utf8(String::new())).unwrap().0,
-            "invalid_utf8"
+            own_refusal(PlatformName::Discord, &Error::Utf8(String::new()))
+                .unwrap()
+                .0,
+            Code::InvalidUtf8(PlatformName::Discord)
         );
         let reset = Error::Protocol(ProtocolError::ResetWithoutClosingHandshake);
-        assert_eq!(own_refusal(&reset), None);
+        assert_eq!(own_refusal(PlatformName::Twitch, &reset), None);
         assert_eq!(
-            own_refusal(&Error::Io(io::ErrorKind::ConnectionReset.into())),
+            own_refusal(
+                PlatformName::Twitch,
+                &Error::Io(io::ErrorKind::ConnectionReset.into())
+            ),
             None
         );
     }

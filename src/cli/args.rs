@@ -7,7 +7,7 @@ use clap_complete::ArgValueCompleter;
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, events, probe, schema, sim, sources, store, watch,
+    auth, completion, config, doctor, errors, events, probe, schema, sim, sources, store, watch,
 };
 use crate::cli::output::{ColorChoice, Format};
 use crate::cli::{complete, help};
@@ -109,6 +109,8 @@ pub enum Command {
     Schema(schema::SchemaArgs),
     Completion(completion::CompletionArgs),
     Man(completion::ManArgs),
+    #[command(name = "errors", hide = true)]
+    Errors(errors::ErrorsArgs),
     /// Describe the exit codes
     #[command(
         name = "exit-codes",

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::core::code::Code;
 use crate::core::freshness::{Field, Freshness};
 use crate::core::summary::SourceSummary;
 use crate::core::verdict::{AuthStatus, Status};
@@ -45,7 +46,7 @@ impl Findings {
     pub fn of(summary: &SourceSummary, freshness: &Freshness) -> Self {
         let SourceSummary { status, proven, .. } = summary;
         let failure = summary.failure.as_ref();
-        let missing = failure.is_some_and(|error| is_missing_credential(&error.code));
+        let missing = failure.is_some_and(|error| error.code.known().is_some_and(Code::lacks_credential));
         let auth = summary.auth_status;
         Self {
             auth: missing || auth.is_some_and(|auth| auth != AuthStatus::Valid),
@@ -75,14 +76,6 @@ impl Findings {
     }
 }
 
-/// Whether an error means that there is no credential at all, or none that the platform accepts.
-fn is_missing_credential(code: &str) -> bool {
-    code.starts_with("auth.")
-        || [".unauthorized", ".not_configured", ".other_account"]
-            .iter()
-            .any(|end| code.ends_with(end))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +85,7 @@ mod tests {
     use crate::core::observation::{
         AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Observation, Transport,
     };
+    use crate::core::source::PlatformName;
     use crate::core::time::Timestamp;
 
     fn at(seconds: i64) -> Timestamp {
@@ -113,6 +107,7 @@ mod tests {
                 expires_at: None,
                 scopes: std::collections::BTreeSet::default(),
                 rejected: false,
+                client_rejected: false,
                 reason: None,
             },
         }
@@ -143,7 +138,7 @@ mod tests {
             (
                 vec![
                     link(LinkState::Down {
-                        error: error("network.timeout"),
+                        error: error(Code::NetworkTimeout),
                     }),
                     valid(),
                 ],
@@ -154,7 +149,7 @@ mod tests {
                 vec![
                     up(),
                     Fact::NoSuchSource {
-                        error: error("twitch.not_found"),
+                        error: error(Code::NotFound(PlatformName::Twitch)),
                     },
                     valid(),
                 ],
@@ -163,7 +158,7 @@ mod tests {
             ),
             (
                 vec![link(LinkState::Down {
-                    error: error("network.timeout"),
+                    error: error(Code::NetworkTimeout),
                 })],
                 0,
                 Health::Down,
@@ -172,7 +167,7 @@ mod tests {
             (vec![up(), auth(AuthResult::Revoked)], 0, Health::Auth),
             (
                 vec![link(LinkState::Refused {
-                    error: error("auth.missing"),
+                    error: error(Code::NotConfigured(PlatformName::Twitch)),
                 })],
                 0,
                 Health::Auth,

@@ -14,7 +14,7 @@ Examples:
   bitbrat is-live 'twitch:*'      whether all of them are live, as the exit code
   bitbrat doctor                  check everything, with the next command to run
 
-`bitbrat help exit-codes` describes the exit codes.";
+`bitbrat help exit-codes` describes the exit codes, `bitbrat help errors` the error codes.";
 
 /// The commands of the top level by what they are for.
 pub const GROUPS: [(&str, &[&str]); 4] = [

@@ -27,7 +27,9 @@ use crate::app::demo::{Demo, Motion};
 use crate::app::{App, clock_error};
 use crate::cli::args::{Cli, Command};
 use crate::cli::commands::events::EventsCommand;
-use crate::cli::commands::{auth, completion, doctor, events, probe, schema, sim, sources, store, watch};
+use crate::cli::commands::{
+    auth, completion, doctor, errors, events, probe, schema, sim, sources, store, watch,
+};
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
 use crate::cli::output::view::Tone;
@@ -40,7 +42,11 @@ use crate::telemetry::{self, Appearance};
 
 /// Runs a command line and returns its exit code.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let words: Vec<OsString> = words.into_iter().collect();
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    // The built-in `help` accepts names of commands only.
+    if words.get(1..3).is_some_and(|words| words == ["help", "errors"]) {
+        words.remove(1);
+    }
     if complete::answer(&words) {
         return ExitCode::Healthy;
     }
@@ -136,6 +142,7 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
         Command::Schema(args) => return schema::run(&setup, args),
         Command::Completion(args) => return completion::completion(args),
         Command::Man(args) => return completion::man(args),
+        Command::Errors(args) => return errors::run(args),
         Command::Events(EventsCommand::Schema(_)) => return events::schema(),
         Command::ExitCodes => {
             write_out(&(help::exit_codes() + "\n"))?;
@@ -220,6 +227,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         | Command::Schema(_)
         | Command::Completion(_)
         | Command::Man(_)
+        | Command::Errors(_)
         | Command::Status(_)
         | Command::Describe(_)
         | Command::IsLive(_)

@@ -101,6 +101,7 @@ mod tests {
             expires_at: None,
             scopes: ["user:bot".to_owned()].into(),
             rejected: false,
+            client_rejected: false,
             reason: None,
         };
         let grants = Grants {

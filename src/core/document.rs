@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::core::code::ErrorCode;
 use crate::core::counters;
 use crate::core::evidence::Knowledge;
 use crate::core::future::is_refused;
@@ -80,8 +81,9 @@ impl SourceRecord {
 /// An error of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LastError {
-    /// Stable and dotted.
-    pub code: String,
+    /// Listed in `docs/errors.md`, or of another program.
+    #[schemars(with = "String")]
+    pub code: ErrorCode,
     /// For people.
     pub message: String,
     /// When it happened.

@@ -351,6 +351,8 @@ fn link(at: Timestamp, state: LinkState) -> Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
+    use crate::core::source::PlatformName;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
@@ -365,10 +367,10 @@ mod tests {
             "answered" => LinkState::Answered,
             "closed" => LinkState::Closed,
             "down" => LinkState::Down {
-                error: error("http.503"),
+                error: error(Code::Http(503)),
             },
             "refused" => LinkState::Refused {
-                error: error("twitch.forbidden"),
+                error: error(Code::Forbidden(PlatformName::Twitch)),
             },
             other => panic!("{other}"),
         });
@@ -452,7 +454,7 @@ mod tests {
     #[test]
     fn unanswered_probe_records_only_its_error() {
         let source = "twitch:900200".parse().unwrap();
-        let error = ErrorInfo::new("http.503", "no list of streams");
+        let error = ErrorInfo::new(Code::Http(503), "no list of streams");
         let fact = Fact::Unanswered {
             facet: crate::core::facet::Facet::Stream,
             error: error.clone(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::core::code::Code;
 use crate::core::counters::{self, Counters};
 use crate::core::document::SourceDocument;
 use crate::core::evidence::{Knowledge, LinkNow};
@@ -38,10 +39,10 @@ fn stream_id() -> impl Strategy<Value = String> {
 
 fn error() -> impl Strategy<Value = ErrorInfo> {
     prop_oneof![
-        Just("network.timeout"),
-        Just("twitch.not_found"),
-        Just("discord.not_in_guild"),
-        Just("http.500")
+        Just(Code::NetworkTimeout),
+        Just(Code::NotFound(PlatformName::Twitch)),
+        Just(Code::NotFound(PlatformName::Discord)),
+        Just(Code::Http(500))
     ]
     .prop_map(|code| ErrorInfo::new(code, "it happened"))
 }
@@ -96,6 +97,7 @@ fn fact() -> impl Strategy<Value = Fact> {
                 expires_at: None,
                 scopes: BTreeSet::new(),
                 rejected: false,
+                client_rejected: false,
                 reason: None
             },
         }),
@@ -229,6 +231,7 @@ fn bot_fact() -> impl Strategy<Value = Fact> {
                         expires_at,
                         scopes: BTreeSet::new(),
                         rejected: false,
+                        client_rejected: false,
                         reason: None,
                     },
                 }

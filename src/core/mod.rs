@@ -3,6 +3,7 @@
 //! An [`observation::Observation`] becomes [`evidence::Evidence`]; evidence is joined; [`verdict::Verdict`] is derived from
 //! it; [`document::SourceDocument`] contains all three for readers.
 
+pub mod code;
 pub mod compact;
 pub mod counters;
 pub mod document;

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::code::{Code, ErrorCode};
 use crate::core::counters::Counters;
 use crate::core::facet::Facet;
 use crate::core::source::SourceKey;
@@ -182,17 +183,26 @@ pub enum LinkState {
 /// A stored error: a stable code and one sentence without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ErrorInfo {
-    /// Stable, dotted: `twitch.not_found`, `network.timeout`; listed in `docs/errors.md`.
-    pub code: String,
+    /// Listed in `docs/errors.md`, or of another program.
+    pub code: ErrorCode,
     /// Explanation for people.
     pub message: String,
 }
 
 impl ErrorInfo {
     /// Creates an error; the message is truncated to 300 characters.
-    pub fn new(code: &str, message: impl AsRef<str>) -> Self {
+    pub fn new(code: Code, message: impl AsRef<str>) -> Self {
+        Self::of(code.into(), message)
+    }
+
+    /// Creates an error that another program reported.
+    pub fn foreign(code: &str, message: impl AsRef<str>) -> Self {
+        Self::of(ErrorCode::read(code), message)
+    }
+
+    fn of(code: ErrorCode, message: impl AsRef<str>) -> Self {
         Self {
-            code: code.to_owned(),
+            code,
             message: message.as_ref().chars().take(300).collect(),
         }
     }
@@ -245,6 +255,9 @@ pub struct AuthCheck {
     /// Whether the platform rejects a token that was never proven to be valid. `result` does not distinguish this case.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub rejected: bool,
+    /// Whether the platform rejects the client id and secret, so that another login does not help.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub client_rejected: bool,
     /// Reason, where `result` does not imply it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,

@@ -447,6 +447,7 @@ fn nothing_asked() -> Weighed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
     use crate::core::evidence::Knowledge;
     use crate::core::join::{Join as _, Newest};
     use crate::core::observation::{
@@ -522,6 +523,7 @@ mod tests {
             expires_at: expires.map(at),
             scopes: std::collections::BTreeSet::new(),
             rejected: false,
+            client_rejected: false,
             reason: None,
         };
         let identity = Identity::named(identity);
@@ -642,7 +644,7 @@ mod tests {
     #[test]
     fn source_that_is_gone_never_yields_yes() {
         let gone = all_answers(|platform, evidence| {
-            let error = ErrorInfo::new(&format!("{platform}.not_found"), "no such source");
+            let error = ErrorInfo::new(Code::NotFound(platform), "no such source");
             learn(evidence, 150, Fact::NoSuchSource { error });
         });
         assert!(gone.iter().all(|answer| answer.allowed == Allowed::No));
@@ -652,9 +654,9 @@ mod tests {
     #[test]
     fn source_that_is_gone_stays_gone_while_the_network_is_down() {
         let answers = all_answers(|_, evidence| {
-            let error = ErrorInfo::new("twitch.not_found", "no such source");
+            let error = ErrorInfo::new(Code::NotFound(PlatformName::Twitch), "no such source");
             learn(evidence, 150, Fact::NoSuchSource { error });
-            let error = ErrorInfo::new("network.timeout", "no answer");
+            let error = ErrorInfo::new(Code::NetworkTimeout, "no answer");
             connect(evidence, 160, LinkState::Down { error });
         });
         assert!(
@@ -685,7 +687,7 @@ mod tests {
     #[test]
     fn unreachable_platform_makes_a_yes_unknown_but_keeps_a_no() {
         let down = |evidence: &mut Evidence| {
-            let error = ErrorInfo::new("network.timeout", "no answer");
+            let error = ErrorInfo::new(Code::NetworkTimeout, "no answer");
             connect(evidence, 150, LinkState::Down { error });
         };
         let answers = all_answers(|_, evidence| down(evidence));
@@ -835,6 +837,7 @@ mod tests {
             expires_at: None,
             scopes: std::collections::BTreeSet::new(),
             rejected: true,
+            client_rejected: false,
             reason: None,
         };
         let identity = Identity::named("twitch/bot");

@@ -19,7 +19,7 @@ use crate::core::verdict::{AuthStatus, Existence, NOTHING_PROVEN, Status, decidi
 
 /// The version of the rules that derive summaries (another version may derive other verdicts from the same evidence), and the
 /// number of the serialized format. That format has no field names: every change of the fields must increment the number.
-const RULES: &str = concat!(env!("CARGO_PKG_VERSION"), " 4");
+const RULES: &str = concat!(env!("CARGO_PKG_VERSION"), " 5");
 
 /// Maximum number of roles in a summary.
 const NAMED: usize = 3;
@@ -86,6 +86,8 @@ pub struct Unauthorised {
     pub identity: Identity,
     /// Whether its token was never proven to be valid.
     pub rejected: bool,
+    /// Whether the platform rejects the client id and secret.
+    pub client_rejected: bool,
     /// Reason, where the platform gives one.
     pub reason: Option<String>,
 }
@@ -244,6 +246,11 @@ impl SourceSummary {
         self.deciding().is_some_and(|lost| lost.rejected)
     }
 
+    /// Returns whether the platform rejects the client id and secret of the deciding identity.
+    pub fn is_client_rejected(&self) -> bool {
+        self.deciding().is_some_and(|lost| lost.client_rejected)
+    }
+
     fn deciding(&self) -> Option<&Unauthorised> {
         let deciding = self.identity.as_ref()?;
         self.unauthorised.iter().find(|lost| lost.identity == *deciding)
@@ -271,6 +278,7 @@ fn unauthorised(evidence: &Evidence) -> Vec<Unauthorised> {
     lost.map(|(identity, check)| Unauthorised {
         identity: identity.clone(),
         rejected: check.value.rejected,
+        client_rejected: check.value.client_rejected,
         reason: check.value.reason.clone(),
     })
     .collect()
@@ -314,6 +322,7 @@ mod tests {
             unauthorised: vec![Unauthorised {
                 identity: bot,
                 rejected: false,
+                client_rejected: false,
                 reason: Some("why".to_owned()),
             }],
             roles: Roles::of(&["VIP".to_owned()]),
@@ -321,7 +330,7 @@ mod tests {
             permissions_at: at(7),
             latency_ms: Some(8),
             latency_at: at(9),
-            failure: Some(Box::new(ErrorInfo::new("code", "message"))),
+            failure: Some(Box::new(ErrorInfo::foreign("code", "message"))),
             ..SourceSummary::of(&SourceDocument::new("kick:5".parse().unwrap()))
         };
         let number = RULES.rsplit(' ').next().unwrap();

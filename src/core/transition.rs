@@ -226,11 +226,13 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
     use crate::core::document::SourceDocument;
     use crate::core::evidence::Knowledge;
     use crate::core::observation::{
         AuthCheck, AuthResult, ErrorInfo, Fact, Grants, Identity, LinkState, Observation, Transport,
     };
+    use crate::core::source::PlatformName;
 
     /// The transitions of one source after each of `facts`, one second apart.
     fn story(facts: impl IntoIterator<Item = Fact>) -> Vec<Transition> {
@@ -286,7 +288,7 @@ mod tests {
     #[test]
     fn stream_of_a_source_that_is_back_changes_when_it_is_seen_again() {
         let missing = || Fact::NoSuchSource {
-            error: ErrorInfo::new("twitch.not_found", ""),
+            error: ErrorInfo::new(Code::NotFound(PlatformName::Twitch), ""),
         };
         let changes = dated([(10, seen("77")), (20, missing()), (30, Fact::Exists)]);
         assert_eq!(changes[1], stream_change(20, "ONLINE", "UNKNOWN"));
@@ -323,6 +325,7 @@ mod tests {
             expires_at: None,
             scopes: std::collections::BTreeSet::new(),
             rejected: false,
+            client_rejected: false,
             reason: None,
         };
         Fact::Auth {
@@ -377,7 +380,7 @@ mod tests {
     }
 
     fn down(transport: Transport) -> Fact {
-        let error = crate::core::observation::ErrorInfo::new("network.timeout", "no answer");
+        let error = crate::core::observation::ErrorInfo::new(Code::NetworkTimeout, "no answer");
         Fact::Connection {
             transport,
             state: LinkState::Down { error },

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::core::code::Code;
 use crate::descriptors;
 use crate::secrets;
 use crate::tls;
@@ -13,9 +14,8 @@ pub enum HttpError {
     /// The network or the other side failed.
     #[error("{reason}")]
     Network {
-        /// `network.timeout`, `network.connect`, `network.tls`, `network.proxy`, `network.dns`, `network.reset` or
-        /// `network.too_many_files`.
-        code: &'static str,
+        /// A code of the network.
+        code: Code,
         /// Why.
         reason: String,
         /// Whether the request certainly never reached the other side.
@@ -34,11 +34,11 @@ pub enum HttpError {
 
 impl HttpError {
     /// Returns the stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Network { code, .. } => code,
-            Self::Unsendable => "http.unsendable",
-            Self::TooLarge { .. } => "http.too_large",
+            Self::Network { code, .. } => *code,
+            Self::Unsendable => Code::HttpUnsendable,
+            Self::TooLarge { .. } => Code::HttpTooLarge,
         }
     }
 
@@ -49,7 +49,10 @@ impl HttpError {
 
     /// Returns whether a retry may have another result. A certificate does not change between two attempts.
     pub fn may_heal(&self) -> bool {
-        !matches!(self.code(), "network.tls" | "http.too_large" | "http.unsendable")
+        !matches!(
+            self.code(),
+            Code::NetworkTls | Code::HttpTooLarge | Code::HttpUnsendable
+        )
     }
 
     /// Adds the proxy (`HOST:PORT`) to a connection failure, where requests are sent over one: the platform was not reached at
@@ -60,12 +63,12 @@ impl HttpError {
             return self;
         };
         let reason = match *code {
-            "network.proxy" if reason.to_lowercase().contains("auth") => {
+            Code::NetworkProxy if reason.to_lowercase().contains("auth") => {
                 return Self::of_proxy_credentials(Some(proxy));
             }
-            "network.proxy" => reason.replacen("the proxy", &format!("the proxy {proxy}"), 1),
-            "network.connect" => format!("the proxy {proxy} cannot be reached: {reason}"),
-            "network.dns" => {
+            Code::NetworkProxy => reason.replacen("the proxy", &format!("the proxy {proxy}"), 1),
+            Code::NetworkConnect => format!("the proxy {proxy} cannot be reached: {reason}"),
+            Code::NetworkDns => {
                 format!("the proxy {proxy} cannot be reached, or it does not know the host: {reason}")
             }
             _ => return self,
@@ -86,7 +89,7 @@ impl HttpError {
 
     fn of_proxy(reason: &str) -> Self {
         Self::Network {
-            code: "network.proxy",
+            code: Code::NetworkProxy,
             reason: secrets::quote(reason),
             never_sent: true,
         }
@@ -102,7 +105,7 @@ impl HttpError {
             .join(": ");
         let code = code_of(&error, &chain, &text);
         let code = if is_our_shortage(code, &chain) {
-            descriptors::CODE
+            Code::NetworkTooManyFiles
         } else {
             code
         };
@@ -110,7 +113,11 @@ impl HttpError {
         let never_sent = error.is_connect()
             || matches!(
                 code,
-                "network.connect" | "network.dns" | "network.tls" | "network.proxy" | descriptors::CODE
+                Code::NetworkConnect
+                    | Code::NetworkDns
+                    | Code::NetworkTls
+                    | Code::NetworkProxy
+                    | Code::NetworkTooManyFiles
             );
         Self::Network {
             code,
@@ -138,33 +145,33 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)
 
 /// Whether nothing was opened because this process has no descriptor left. A resolver and a TLS stack report that as failures of
 /// their own, so it is checked separately where no error contains it.
-fn is_our_shortage(code: &str, chain: &[&(dyn Error + 'static)]) -> bool {
+fn is_our_shortage(code: Code, chain: &[&(dyn Error + 'static)]) -> bool {
     let said = chain
         .iter()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(descriptors::is_exhaustion);
-    said || (matches!(code, "network.connect" | "network.dns" | "network.tls")
+    said || (matches!(code, Code::NetworkConnect | Code::NetworkDns | Code::NetworkTls)
         && descriptors::are_exhausted())
 }
 
-fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str) -> &'static str {
+fn code_of(error: &reqwest::Error, chain: &[&(dyn Error + 'static)], text: &str) -> Code {
     let kind = chain
         .iter()
         .find_map(|cause| cause.downcast_ref::<io::Error>())
         .map(io::Error::kind);
     let tls = chain.iter().any(|cause| tls_error(*cause).is_some());
     if error.is_timeout() || kind == Some(io::ErrorKind::TimedOut) {
-        "network.timeout"
+        Code::NetworkTimeout
     } else if tls {
-        "network.tls"
+        Code::NetworkTls
     } else if text.contains("tunnel error") || text.contains("connecting to socks proxy") {
-        "network.proxy"
+        Code::NetworkProxy
     } else if text.contains("dns error") || text.contains("failed to lookup address") {
-        "network.dns"
+        Code::NetworkDns
     } else if error.is_connect() {
-        "network.connect"
+        Code::NetworkConnect
     } else {
-        "network.reset"
+        Code::NetworkReset
     }
 }
 
@@ -180,7 +187,7 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 /// Returns why no secure connection was established; `None` where the error has another cause.
 pub fn tls_reason(error: &(dyn Error + 'static)) -> Option<String> {
     let found = causes(error).into_iter().find_map(tls_error)?;
-    Some(certificate(found).unwrap_or_else(|| reason("network.tls", &found.to_string())))
+    Some(certificate(found).unwrap_or_else(|| reason(Code::NetworkTls, &found.to_string())))
 }
 
 /// Describes the problem with a certificate; `None` for other errors.
@@ -224,15 +231,15 @@ fn certificate_with(error: &rustls::Error, unusable: Option<String>) -> Option<S
 }
 
 /// The message for people, with the lowest cause where it adds information.
-fn reason(code: &str, text: &str) -> String {
+fn reason(code: Code, text: &str) -> String {
     let lowest = text.rsplit(": ").next().unwrap_or_default();
     match code {
-        "network.timeout" => "no answer in time".to_owned(),
-        "network.dns" => "the host name cannot be resolved".to_owned(),
-        descriptors::CODE => descriptors::REASON.to_owned(),
-        "network.connect" => format!("no connection ({lowest})"),
-        "network.tls" => format!("no secure connection ({lowest})"),
-        "network.proxy" => format!("the proxy does not let us through ({lowest})"),
+        Code::NetworkTimeout => "no answer in time".to_owned(),
+        Code::NetworkDns => "the host name cannot be resolved".to_owned(),
+        Code::NetworkTooManyFiles => descriptors::REASON.to_owned(),
+        Code::NetworkConnect => format!("no connection ({lowest})"),
+        Code::NetworkTls => format!("no secure connection ({lowest})"),
+        Code::NetworkProxy => format!("the proxy does not let us through ({lowest})"),
         _ => format!("the connection broke off ({lowest})"),
     }
 }
@@ -252,17 +259,17 @@ mod tests {
         };
         for (code, reason, told) in [
             (
-                "network.connect",
+                Code::NetworkConnect,
                 "no connection (Connection refused)",
                 "the proxy gate:3128 cannot be reached: no connection (Connection refused)",
             ),
             (
-                "network.proxy",
+                Code::NetworkProxy,
                 "the proxy does not let us through (unsuccessful)",
                 "the proxy gate:3128 does not let us through (unsuccessful)",
             ),
             (
-                "network.proxy",
+                Code::NetworkProxy,
                 "the proxy does not let us through (proxy authorization required)",
                 "the proxy gate:3128 requires a user and a password, or refuses the given ones (status 407)",
             ),
@@ -270,21 +277,21 @@ mod tests {
             let error = network(code, reason).over(Some("gate:3128"));
             assert_eq!(
                 (error.code(), error.to_string().as_str()),
-                ("network.proxy", told)
+                (Code::NetworkProxy, told)
             );
             assert_eq!(network(code, reason).over(None), network(code, reason));
         }
-        let tls = network("network.tls", "no secure connection");
+        let tls = network(Code::NetworkTls, "no secure connection");
         assert_eq!(tls.clone().over(Some("gate:3128")), tls);
     }
 
     #[test]
     fn running_out_of_descriptors_is_our_own_failure() {
         let full = io::Error::from_raw_os_error(libc::EMFILE);
-        assert!(is_our_shortage("network.reset", &[&full]));
-        assert!(reason(descriptors::CODE, "Too many open files").contains("ulimit -n"));
+        assert!(is_our_shortage(Code::NetworkReset, &[&full]));
+        assert!(reason(Code::NetworkTooManyFiles, "Too many open files").contains("ulimit -n"));
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert!(!is_our_shortage("network.connect", &[&refused]));
+        assert!(!is_our_shortage(Code::NetworkConnect, &[&refused]));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use reqwest::{Method, Request, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
+use crate::core::code::Code;
 use crate::core::json;
 use crate::core::time::Timestamp;
 use crate::secrets;
@@ -120,7 +121,7 @@ impl Http {
         let Client { client, untrusting } = self.client(request.url());
         if let Some(reason) = untrusting.as_ref().filter(|_| request.url().scheme() == "https") {
             return Err(HttpError::Network {
-                code: "network.tls",
+                code: Code::NetworkTls,
                 reason: reason.clone(),
                 never_sent: true,
             });
@@ -533,10 +534,10 @@ mod tests {
         // Longer than a label of a name may be, so that no request to a name server is needed.
         let nowhere = format!("http://{}.invalid/?secret=hush", "nowhere".repeat(10));
         for (url, options, code, never_sent) in [
-            (closed, &patient, "network.connect", true),
-            (silence, &hasty, "network.timeout", false),
-            (nowhere, &patient, "network.dns", true),
-            (plain, &hasty, "network.timeout", false),
+            (closed, &patient, Code::NetworkConnect, true),
+            (silence, &hasty, Code::NetworkTimeout, false),
+            (nowhere, &patient, Code::NetworkDns, true),
+            (plain, &hasty, Code::NetworkTimeout, false),
         ] {
             let http = Http::new(options.clone(), ManualClock::at(Timestamp::EPOCH));
             // The machine that runs the tests may use a proxy, which would resolve the name for us.
@@ -566,7 +567,7 @@ mod tests {
         let error = http.send(request.build().unwrap()).await.unwrap_err();
         assert_eq!(
             (error.code(), error.may_heal()),
-            ("network.tls", false),
+            (Code::NetworkTls, false),
             "{error}"
         );
         assert!(error.to_string().starts_with("no secure connection"), "{error}");

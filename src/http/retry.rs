@@ -58,6 +58,7 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
 
     #[expect(clippy::unnecessary_wraps, reason = "it stands beside failures in tables")]
     fn answer(status: u16, retry_after: Option<&str>) -> Result<Answer, HttpError> {
@@ -65,7 +66,7 @@ mod tests {
         Ok(Answer::made_up(status, &headers, ""))
     }
 
-    fn network(code: &'static str) -> Result<Answer, HttpError> {
+    fn network(code: Code) -> Result<Answer, HttpError> {
         Err(HttpError::Network {
             code,
             reason: String::new(),
@@ -84,9 +85,9 @@ mod tests {
             (answer(500, None), true),
             (answer(503, Some("1")), true),
             (answer(429, Some("3600")), false),
-            (network("network.timeout"), true),
-            (network("network.reset"), true),
-            (network("network.tls"), false),
+            (network(Code::NetworkTimeout), true),
+            (network(Code::NetworkReset), true),
+            (network(Code::NetworkTls), false),
             (Err(HttpError::TooLarge { limit: 1 }), false),
         ] {
             assert_eq!(

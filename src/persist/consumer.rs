@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use crate::bus::follow::Follow;
 use crate::bus::{Delivery, EventBus, Filter, Recovery, Start, Subscription};
 use crate::clock::{Chance, Clock};
+use crate::core::code::Code;
 use crate::core::event::chat;
 use crate::core::event::dead::Dead;
 use crate::core::event::read::{Ignored, Learnt, Origin, Reading, Side, read};
@@ -180,7 +181,7 @@ impl Consumer {
             self.counts.repeated.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(why) = &message.unreadable {
-            let dead = Dead::new("headers.invalid", why);
+            let dead = Dead::new(Code::HeadersInvalid, why);
             return self.bury(delivery, &dead).await;
         }
         // Most messages are chat, which is detected by the header without parsing the body.
@@ -241,7 +242,7 @@ impl Consumer {
         self.counts.dead.fetch_add(1, Ordering::Relaxed);
         warn!(
             event.id = id,
-            code = dead.code,
+            code = %dead.code,
             reason = dead.reason,
             original_id = dead.original_id,
             original_type = dead.original_type,
@@ -306,7 +307,7 @@ impl Consumer {
             Outcome::Blocked => {
                 let reason =
                     reason(applied, source).unwrap_or_else(|| "what is stored cannot be used".to_owned());
-                self.bury(delivery, &Dead::new("store.blocked", reason)).await;
+                self.bury(delivery, &Dead::new(Code::StoreBlocked, reason)).await;
             }
         }
     }

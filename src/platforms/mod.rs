@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, ErrorInfo, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 
@@ -264,8 +265,8 @@ pub enum PlatformError {
         operation: &'static str,
         /// The reason.
         reason: String,
-        /// `network.timeout`, `network.connect`, `network.tls`, `http.500`, ….
-        code: String,
+        /// Why it is not available.
+        code: Code,
     },
     /// An answer that is not what the platform documents.
     #[error("cannot read {platform}'s answer to {operation}: {reason}")]
@@ -286,6 +287,14 @@ pub enum PlatformError {
         operation: &'static str,
         /// HTTP status.
         status: u16,
+        /// The platform's reason.
+        reason: String,
+    },
+    /// The platform rejects the application: a wrong or missing secret, or an unknown client id.
+    #[error("{platform} rejected a token for this client id and secret: {reason}")]
+    ClientRejected {
+        /// The platform.
+        platform: PlatformName,
         /// The platform's reason.
         reason: String,
     },
@@ -347,6 +356,7 @@ impl PlatformError {
             Self::Unavailable { .. } | Self::Unreadable { .. } | Self::TokenStore { .. } => Recovery::Retry,
             Self::Forbidden { .. }
             | Self::Rejected { .. }
+            | Self::ClientRejected { .. }
             | Self::NotConfigured { .. }
             | Self::OtherAccount { .. } => Recovery::GiveUp,
         }

@@ -37,16 +37,13 @@ pub fn login_command(identity: &str) -> String {
     }
 }
 
-/// Start of the reason for a token that is not refreshed because the platform rejects the application.
+/// The reason for a token that is not refreshed because the platform rejects the application, for people.
 pub const APP_REFUSED: &str = "it cannot be refreshed with this client id and secret";
 
-/// Returns the command that helps if the token of `identity` is not valid for `reason`: another login does not correct a
-/// client secret.
-pub fn remedy(identity: &str, reason: Option<&str>) -> String {
+/// Returns the command that helps if the token of `identity` is not valid. Another login does not correct a client secret.
+pub fn remedy(identity: &str, client_rejected: bool) -> String {
     match identity.split('/').next() {
-        Some(platform) if reason.is_some_and(|reason| reason.starts_with(APP_REFUSED)) => {
-            format!("bitbrat doctor {platform}")
-        }
+        Some(platform) if client_rejected => format!("bitbrat doctor {platform}"),
         _ => login_command(identity),
     }
 }

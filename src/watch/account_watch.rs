@@ -22,6 +22,8 @@ pub struct AccountState {
     pub expires_at: Option<Timestamp>,
     /// When it was checked.
     pub checked_at: Timestamp,
+    /// Whether the platform rejects the client id and secret.
+    pub client_rejected: bool,
     /// Why it is not valid, if the platform gives a reason.
     pub reason: Option<String>,
 }
@@ -37,7 +39,7 @@ impl AccountState {
                 "account {} is {}; run `{}`",
                 self.identity,
                 self.result,
-                remedy(self.identity.as_str(), self.reason.as_deref())
+                remedy(self.identity.as_str(), self.client_rejected)
             )
         })
     }
@@ -100,7 +102,7 @@ impl AccountWatch {
             }
             let sources = needed_by(&identity);
             let reason = check.value.reason.as_deref();
-            let command = remedy(identity.as_str(), reason);
+            let command = remedy(identity.as_str(), check.value.client_rejected);
             let plural = if sources == 1 { "" } else { "s" };
             let state = if check.value.rejected {
                 "REJECTED".to_owned()
@@ -121,6 +123,7 @@ impl AccountWatch {
             result: check.value.result,
             expires_at: check.value.expires_at,
             checked_at: check.at,
+            client_rejected: check.value.client_rejected,
             reason: check.value.reason.clone(),
         });
         states.collect()
@@ -137,6 +140,7 @@ mod tests {
             expires_at: None,
             scopes: BTreeSet::new(),
             rejected: false,
+            client_rejected: false,
             reason: None,
         };
         let fact = Fact::Auth {
@@ -167,13 +171,13 @@ mod tests {
 
     #[test]
     fn refused_client_secret_is_not_answered_by_a_login() {
-        let reason = format!("{}: invalid client secret", crate::tokens::APP_REFUSED);
         let state = AccountState {
             identity: Identity::named("twitch/bot"),
             result: AuthResult::Expired,
             expires_at: None,
             checked_at: Timestamp::EPOCH,
-            reason: Some(reason),
+            client_rejected: true,
+            reason: Some("invalid client secret".to_owned()),
         };
         assert_eq!(
             state.unready().unwrap(),
@@ -199,7 +203,7 @@ mod tests {
             ),
             ("kick/app", "bitbrat auth status kick"),
         ] {
-            assert_eq!(remedy(identity, Some("rejected")), command);
+            assert_eq!(remedy(identity, false), command);
         }
     }
 }

@@ -224,6 +224,7 @@ mod tests {
             expires_at: None,
             scopes: BTreeSet::new(),
             rejected: false,
+            client_rejected: false,
             reason: None,
         };
         let identity = Identity::named(identity);

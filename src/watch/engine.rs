@@ -28,6 +28,7 @@ use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
+use crate::core::code::Code;
 use crate::core::compact::Compact;
 use crate::core::counters::Counters;
 use crate::core::event::InitialEvents;
@@ -502,9 +503,8 @@ pub(super) fn is_unauthorized(observation: &Observation) -> bool {
     else {
         return false;
     };
-    ["unauthorized", "http.401", "token"]
-        .iter()
-        .any(|sign| error.code.contains(sign))
+    let signs = |code: Code| code.is_of_token() || code == Code::Http(401);
+    error.code.known().is_some_and(signs)
 }
 
 /// Passes changed states to the persister, and lets it do its deferred work.

@@ -17,6 +17,7 @@ use super::outbox::Outbox;
 use super::tracker::Tracker;
 use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
 use crate::clock::{Chance, Clock, RuntimeClock};
+use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::event::read::{Reading, Side, read};
 use crate::core::event::{Event, EventKind, InitialEvents};
@@ -731,7 +732,7 @@ async fn every_part_of_a_baseline_is_flagged_initial() {
     world.permission(&a, "twitch.moderated-channels", "MODERATOR");
     world.named(&a, "Ratcaster");
     world.pass(2).await;
-    let error = crate::core::observation::ErrorInfo::new("network.refused", "no connection");
+    let error = crate::core::observation::ErrorInfo::new(Code::NetworkConnect, "no connection");
     world.link(&a, Transport::EventSub, LinkState::Down { error });
     world.pass(5).await;
     assert!(world.drained(SOON).await);
@@ -767,7 +768,7 @@ async fn every_part_of_a_baseline_is_flagged_initial() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_publishes_no_recovery_that_did_not_happen() {
-    let error = || crate::core::observation::ErrorInfo::new("network.refused", "nothing listens there");
+    let error = || crate::core::observation::ErrorInfo::new(Code::NetworkConnect, "nothing listens there");
     let world = World::new().start();
     let (refused, erroneous, fine) = (key(1), key(2), key(3));
     for source in [&refused, &erroneous, &fine] {

@@ -510,6 +510,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::code::Code;
     use crate::core::facet::Facet;
     use crate::core::laws;
     use crate::core::observation::ErrorInfo;
@@ -532,7 +533,7 @@ mod tests {
 
     fn down() -> LinkState {
         LinkState::Down {
-            error: ErrorInfo::new("network.timeout", "no answer"),
+            error: ErrorInfo::new(Code::NetworkTimeout, "no answer"),
         }
     }
 

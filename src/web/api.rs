@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Web, answer};
 use crate::config::{SourceArg, parse_duration};
+use crate::core::code::Code;
 use crate::core::freshness::MaxAge;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
@@ -48,7 +49,7 @@ pub(super) async fn one(
             let id: String = id.chars().take(60).collect();
             return answer(
                 400,
-                json!({"error": "not_a_source", "id": id, "message": message}),
+                json!({"error": Code::ApiInvalidSource, "id": id, "message": message}),
             );
         }
     };
@@ -85,7 +86,7 @@ async fn named(web: &Web, wanted: &SourceArg) -> Result<SourceKey, Box<Response>
         several => Err(Box::new(answer(
             409,
             json!({
-                "error": "ambiguous_source", "id": wanted.to_string(), "sources": several,
+                "error": Code::ApiAmbiguousSource, "id": wanted.to_string(), "sources": several,
                 "message": "several sources have this name; ask for one of them as platform:id",
             }),
         ))),
@@ -96,7 +97,7 @@ fn unknown(wanted: &impl ToString) -> Response {
     let message = "no stored source has this id or name; /api/v1/sources lists those that are stored";
     answer(
         404,
-        json!({"error": "unknown_source", "id": wanted.to_string(), "message": message}),
+        json!({"error": Code::ApiUnknownSource, "id": wanted.to_string(), "message": message}),
     )
 }
 
@@ -108,7 +109,7 @@ fn max_age(query: Option<&str>) -> Result<MaxAge, String> {
 }
 
 fn invalid(message: &str) -> Response {
-    answer(400, json!({"error": "invalid_max_age", "message": message}))
+    answer(400, json!({"error": Code::ApiInvalidMaxAge, "message": message}))
 }
 
 /// Returns summaries of all stored documents that can be read.
@@ -123,7 +124,7 @@ pub(super) async fn summaries(web: &Web) -> Result<Vec<Arc<SourceSummary>>, Stor
 pub(super) fn unavailable(error: &StoreError) -> Response {
     answer(
         503,
-        json!({"error": "store_unavailable", "message": error.to_string()}),
+        json!({"error": Code::ApiStoreUnavailable, "message": error.to_string()}),
     )
 }
 

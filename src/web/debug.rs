@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::api::{summaries, unavailable};
 use super::{Web, answer};
+use crate::core::code::Code;
 use crate::core::document::SourceRecord;
 use crate::core::source::PlatformName;
 use crate::core::verdict::Status;
@@ -48,7 +49,10 @@ pub(super) async fn bus(State(web): State<Web>) -> Response {
 pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String>) -> Response {
     let Ok(name) = platform.parse::<PlatformName>() else {
         let platform: String = platform.chars().take(60).collect();
-        return answer(404, json!({"error": "unknown_platform", "platform": platform}));
+        return answer(
+            404,
+            json!({"error": Code::ApiUnknownPlatform, "platform": platform}),
+        );
     };
     let summaries = match summaries(&web).await {
         Ok(summaries) => summaries,
@@ -70,7 +74,10 @@ pub(super) async fn listener(
 ) -> Response {
     let Ok(platform) = platform.parse::<PlatformName>() else {
         let platform: String = platform.chars().take(60).collect();
-        return answer(404, json!({"error": "unknown_platform", "platform": platform}));
+        return answer(
+            404,
+            json!({"error": Code::ApiUnknownPlatform, "platform": platform}),
+        );
     };
     let wanted = format!("{platform}-{listener}");
     let found = listeners_of(&web, platform)

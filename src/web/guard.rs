@@ -1,5 +1,6 @@
 //! Access control: any client on this machine, and elsewhere clients that send the token.
 
+use crate::core::code::Code;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::extract::{Request, State};
@@ -26,14 +27,14 @@ pub(super) async fn guard(State(web): State<Web>, request: Request, next: Next) 
         _ if open => next.run(request).await,
         Some(token) if shows(request.headers(), token.expose_secret()) => next.run(request).await,
         Some(_) => {
-            let mut refused = answer(401, json!({"error": "unauthorized"}));
+            let mut refused = answer(401, json!({"error": Code::ApiUnauthorized}));
             refused
                 .headers_mut()
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refused
         }
         None if names_loopback(&request) => next.run(request).await,
-        None => answer(403, json!({"error": "forbidden_host"})),
+        None => answer(403, json!({"error": Code::ApiForbiddenHost})),
     };
     let headers = response.headers_mut();
     headers.insert("cache-control", HeaderValue::from_static("no-store"));

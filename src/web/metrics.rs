@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 
 use super::{Stored, Web, answer};
+use crate::core::code::Code;
 use crate::core::observation::AuthResult;
 use crate::core::time::Timestamp;
 use crate::persist;
@@ -83,7 +84,7 @@ pub(super) async fn metrics(State(web): State<Web>) -> Response {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(CONTENT_TYPE, kind)], in_order(&text)).into_response()
         }
-        Err(_) => answer(500, json!({"error": "metrics_unwritable"})),
+        Err(_) => answer(500, json!({"error": Code::ApiMetricsUnwritable})),
     }
 }
 

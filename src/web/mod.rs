@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::clock::Clock;
+use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::freshness::MaxAge;
 use crate::core::summary::SourceSummary;
@@ -119,7 +120,7 @@ pub async fn serve(listener: TcpListener, web: Web, extra: Router, stop: Stop) -
 /// Ends a request that takes too long, for example because its body never arrives.
 async fn in_time(request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(ANSWER, next.run(request)).await;
-    answered.unwrap_or_else(|_| answer(408, json!({"error": "timeout"})))
+    answered.unwrap_or_else(|_| answer(408, json!({"error": Code::ApiTimeout})))
 }
 
 /// Returns all pages.
@@ -136,7 +137,7 @@ pub fn router(web: Web) -> Router {
         .route("/_debug/{platform}/{listener}", get(debug::listener))
         .route("/api/v1/sources", get(api::list))
         .route("/api/v1/sources/{id}", get(api::one))
-        .fallback(async || answer(404, json!({"error": "not_found"})))
+        .fallback(async || answer(404, json!({"error": Code::ApiNotFound})))
         .layer(from_fn_with_state(web.clone(), guard::guard))
         .with_state(web)
 }

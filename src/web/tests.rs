@@ -36,6 +36,7 @@ fn overview() -> Overview {
                 result: AuthResult::Revoked,
                 expires_at: Some(Timestamp::from_millis(START + 3_600_000)),
                 checked_at: Timestamp::from_millis(START),
+                client_rejected: false,
                 reason: None,
             }],
             ..crate::watch::writer::Summary::default()
@@ -191,7 +192,10 @@ async fn debug_pages_speak_of_platforms_and_their_listeners() {
     let (status, body) = page(&served, "/_debug/myspace").await;
     assert_eq!(
         (status, body),
-        (404, json!({"error": "unknown_platform", "platform": "myspace"}))
+        (
+            404,
+            json!({"error": "api.unknown_platform", "platform": "myspace"})
+        )
     );
     let (_, sources) = page(&served, "/_debug/sources").await;
     assert_eq!(sources["sources"]["twitch:900200"]["schemaVersion"], 1);
@@ -246,11 +250,11 @@ async fn the_api_lists_and_shows_sources() {
         "OFFLINE"
     );
     for (path, status, error) in [
-        ("/api/v1/sources/twitch:1", 404, "unknown_source"),
-        ("/api/v1/sources/9.87e17", 400, "not_a_source"),
-        ("/api/v1/sources/myspace:1", 400, "not_a_source"),
-        ("/api/v1/sources?max_age=soon", 400, "invalid_max_age"),
-        ("/api/v2/sources", 404, "not_found"),
+        ("/api/v1/sources/twitch:1", 404, "api.unknown_source"),
+        ("/api/v1/sources/9.87e17", 400, "api.invalid_source"),
+        ("/api/v1/sources/myspace:1", 400, "api.invalid_source"),
+        ("/api/v1/sources?max_age=soon", 400, "api.invalid_max_age"),
+        ("/api/v2/sources", 404, "api.not_found"),
     ] {
         let (found, body) = page(&served, path).await;
         assert_eq!((found, &body["error"]), (status, &json!(error)), "{path}");
@@ -279,7 +283,7 @@ async fn api_finds_a_source_by_name_and_address() {
         let (status, body) = page(&served, &format!("/api/v1/sources/{wanted}")).await;
         assert_eq!(
             (status, &body["error"], &body["id"]),
-            (404, &json!("unknown_source"), &json!(wanted))
+            (404, &json!("api.unknown_source"), &json!(wanted))
         );
         let message = body["message"].as_str().unwrap();
         assert!(message.contains("/api/v1/sources"), "{message}");

@@ -108,6 +108,29 @@ fn the_exit_codes_have_a_page() {
 }
 
 #[test]
+fn error_codes_have_a_page_and_each_an_entry() {
+    let home = Home::new();
+    home.run(&["help", "errors"])
+        .exits(0)
+        .shows("Any platform")
+        .shows("<platform>.not_found")
+        .shows("network.timeout");
+    home.run(&["help", "errors", "kick.not_found"])
+        .exits(0)
+        .shows("There is no such source")
+        .shows("What to do: Check the id");
+    home.run(&["help", "errors", "http.503"]).exits(0).shows("5xx");
+    home.run(&["help", "errors", "--markdown"])
+        .exits(0)
+        .shows("| `<platform>.not_found` |");
+    let mistyped = home.run(&["help", "errors", "twich.not_fond"]).exits(2);
+    assert!(
+        mistyped.stderr.contains("did you mean `twitch.not_found`?"),
+        "{mistyped:?}"
+    );
+}
+
+#[test]
 fn log_lines_in_a_pipe_are_never_broken() {
     let sim = Sim::start();
     let home = sim.home(&["twitch:777001"]).env("COLUMNS", "60");

@@ -193,7 +193,11 @@ fn generated_pages_files_and_schemas_are_in_plain_language() {
     home.run(&["config", "init"]).exits(0);
     let file = std::fs::read_to_string(home.work().join("bitbrat.toml")).unwrap();
     findings.check("config init", &file);
-    for words in [&["config", "show", "-o", "json"][..], &["help", "exit-codes"]] {
+    for words in [
+        &["config", "show", "-o", "json"][..],
+        &["help", "exit-codes"],
+        &["help", "errors"],
+    ] {
         findings.check(&words.join(" "), &home.run(words).exits(0).stdout);
     }
     for described in schema::ALL {

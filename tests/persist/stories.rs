@@ -269,7 +269,7 @@ async fn a_refused_connection_arrives_with_its_reason() {
     let bus = world::local().await;
     let persisters = Persisters::start(1, &bus).await;
     let mut ingester = Ingester::default();
-    let error = ErrorInfo::new("twitch.banned", "the channel was banned");
+    let error = ErrorInfo::foreign("twitch.banned", "the channel was banned");
     let refused = Fact::Connection {
         transport: Transport::Api,
         state: LinkState::Refused { error },

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bitbrat::clock::{Chance, ManualClock};
+use bitbrat::core::code::Code;
 use bitbrat::core::document::SourceDocument;
 use bitbrat::core::observation::{
     AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Observation, Transport,
@@ -126,11 +127,12 @@ fn look(key: &SourceKey, index: usize, minute: i64) -> Vec<Observation> {
             expires_at: None,
             scopes: ["chat:read".to_owned()].into(),
             rejected: false,
+            client_rejected: false,
             reason: None,
         },
     };
     let lost = LinkState::Down {
-        error: ErrorInfo::new("network.timeout", "no answer"),
+        error: ErrorInfo::new(Code::NetworkTimeout, "no answer"),
     };
     let (transport, result) = (
         Transport::EventSub,

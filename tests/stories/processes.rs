@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use bitbrat::clock::{Chance, SystemClock};
+use bitbrat::core::code::Code;
 use bitbrat::core::counters::Counters;
 use bitbrat::core::document::SourceDocument;
 use bitbrat::core::evidence::Knowledge;
@@ -52,7 +53,7 @@ fn everything() -> Vec<Observation> {
                     state: LinkState::Up,
                 },
                 3 => Fact::Problem {
-                    error: ErrorInfo::new("network.timeout", format!("number {number}")),
+                    error: ErrorInfo::new(Code::NetworkTimeout, format!("number {number}")),
                 },
                 4 => Fact::Viewers {
                     count: chance.u64(..500),

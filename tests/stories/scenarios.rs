@@ -66,6 +66,7 @@ impl Life {
             expires_at: Some(second(seconds + 14_400)),
             scopes: BTreeSet::from(["chat:read".into(), "channel:bot".into()]),
             rejected: false,
+            client_rejected: false,
             reason: None,
         };
         let identity = Identity::named("twitch/bot");
@@ -85,7 +86,7 @@ fn second(seconds: i64) -> Timestamp {
 }
 
 fn failure(code: &str) -> ErrorInfo {
-    ErrorInfo::new(code, "it was not to be")
+    ErrorInfo::foreign(code, "it was not to be")
 }
 
 pub fn a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends() -> Scenario {

@@ -152,8 +152,8 @@ impl ListenerHarness {
     /// Returns the code with which a source's link was last reported as down or rejected.
     pub(super) fn failure(&self, id: &str) -> Option<(bool, String)> {
         match self.link(id)? {
-            LinkState::Down { error } => Some((false, error.code)),
-            LinkState::Refused { error } => Some((true, error.code)),
+            LinkState::Down { error } => Some((false, error.code.to_string())),
+            LinkState::Refused { error } => Some((true, error.code.to_string())),
             LinkState::Up | LinkState::Answered | LinkState::Closed => None,
         }
     }

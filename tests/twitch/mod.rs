@@ -276,11 +276,11 @@ impl Seen {
             Fact::Connection {
                 state: LinkState::Refused { error },
                 ..
-            } => Some((true, error.code.clone())),
+            } => Some((true, error.code.to_string())),
             Fact::Connection {
                 state: LinkState::Down { error },
                 ..
-            } => Some((false, error.code.clone())),
+            } => Some((false, error.code.to_string())),
             _ => None,
         })
     }
@@ -288,7 +288,7 @@ impl Seen {
     /// Returns the error with which the platform answered that there is no such source.
     fn no_such_source(&self, id: &str) -> Option<String> {
         self.of(id).into_iter().find_map(|fact| match fact {
-            Fact::NoSuchSource { error } => Some(error.code.clone()),
+            Fact::NoSuchSource { error } => Some(error.code.to_string()),
             _ => None,
         })
     }

@@ -268,7 +268,7 @@ async fn an_answer_cut_off_never_writes_offline() {
 
 #[tokio::test]
 async fn a_web_page_never_writes_offline() {
-    helix_fails_with(Fault::body(FaultBody::Html), "http.html", false).await;
+    helix_fails_with(Fault::body(FaultBody::Html), "http.web_page", false).await;
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ async fn failing_streams_endpoint_does_not_make_connection_flap() {
     let age = world.now().millis_since(document.verdict.stream.at.unwrap());
     assert!(age >= 360_000, "{age}");
     let error = document.knowledge.evidence.error.unwrap().value;
-    assert_eq!(error.code, "twitch.forbidden", "{error:?}");
+    assert_eq!(error.code.text(), "twitch.forbidden", "{error:?}");
 }
 
 #[tokio::test]

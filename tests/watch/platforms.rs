@@ -273,7 +273,7 @@ fn discord_gateway_pushes_and_session_survives_a_kill() {
 
     RUNTIME.block_on(async { discord.remove_guild(OTHER_GUILD) });
     daemon.shows(other, |source| {
-        source["status"] == "ERROR" && source["lastError"]["code"] == "discord.not_in_guild"
+        source["status"] == "ERROR" && source["lastError"]["code"] == "discord.not_found"
     });
     RUNTIME.block_on(async { discord.set_outage(GUILD, true) });
     daemon.shows(guild, |source| {

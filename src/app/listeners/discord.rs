@@ -8,6 +8,7 @@ use serde_json::Value;
 use tracing::info;
 
 use crate::app::App;
+use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::observation::ErrorInfo;
 use crate::core::source::{PlatformName, SourceKey};
@@ -114,8 +115,10 @@ impl Receiver {
                     ending.await;
                 }
                 Err(error) => {
-                    self.board
-                        .cannot(sources.len(), ErrorInfo::new("config.token", error.to_string()));
+                    self.board.cannot(
+                        sources.len(),
+                        ErrorInfo::new(Code::NotConfigured(PlatformName::Discord), error.to_string()),
+                    );
                     ending.await;
                 }
             }

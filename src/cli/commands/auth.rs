@@ -15,10 +15,10 @@ use crate::cli::output::{Note, write_err};
 use crate::cli::reports::auth::{AuthReport, AuthState, IdentityItem};
 use crate::cli::run_probe;
 use crate::cli::source_arg::{self, SourceArg};
+use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
-use crate::platforms::kit::answer::OTHER_ACCOUNT;
 use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject, discord};
 use crate::tokens::{
     APP_REFUSED, MemoryTokenStore, RefreshState, RefreshToken, StoredToken, TokenRecord, TokenStore,
@@ -167,6 +167,7 @@ async fn check_application(
         expires_at: None,
         scopes: BTreeSet::new(),
         rejected: true,
+        client_rejected: true,
         reason: Some(format!(
             "{APP_REFUSED}: {reason}; correct `{platform}.client_id` or `{platform}.client_secret`"
         )),
@@ -332,15 +333,12 @@ async fn ask(cx: &Context, platform: &Arc<dyn Platform>, identities: &[Identity]
 
 /// Whether an error is about an account that has no token.
 fn is_of_missing_account(error: &ErrorInfo) -> bool {
-    error.code == "config.token" || error.code.ends_with(".not_configured")
+    matches!(error.code.known(), Some(Code::NotConfigured(_)))
 }
 
 /// Whether an error means that a token belongs to another account.
 fn is_of_other_account(error: &ErrorInfo) -> bool {
-    error
-        .code
-        .rsplit_once('.')
-        .is_some_and(|(_, kind)| kind == OTHER_ACCOUNT)
+    matches!(error.code.known(), Some(Code::OtherAccount(_)))
 }
 
 /// A broadcaster's identity is needed by its own channel, the bot of one guild by that; the others by any.
@@ -373,6 +371,7 @@ fn item(
         .and_then(|check| check.expires_at)
         .or(stored.and_then(|token| token.expires_at));
     IdentityItem {
+        client_rejected: check.is_some_and(|check| check.client_rejected),
         identity: identity.to_string(),
         status,
         login: stored.and_then(|token| token.login.clone()),
@@ -633,10 +632,18 @@ mod tests {
         let missing = crate::platforms::PlatformError::NotConfigured { platform, what };
         for (error, is_other, is_missing) in [
             (other.error_info(), true, false),
-            (ErrorInfo::new("kick.other_account", "x"), true, false),
+            (
+                ErrorInfo::new(Code::OtherAccount(PlatformName::Kick), "x"),
+                true,
+                false,
+            ),
             (missing.error_info(), false, true),
-            (ErrorInfo::new("config.token", "belongs to"), false, true),
-            (ErrorInfo::new("network.timeout", "belongs to"), false, false),
+            (
+                ErrorInfo::new(Code::NotConfigured(PlatformName::Kick), "belongs to"),
+                false,
+                true,
+            ),
+            (ErrorInfo::new(Code::NetworkTimeout, "belongs to"), false, false),
         ] {
             assert_eq!(is_of_other_account(&error), is_other, "{error:?}");
             assert_eq!(is_of_missing_account(&error), is_missing, "{error:?}");

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod completion;
 pub mod config;
 pub mod doctor;
+pub mod errors;
 pub mod events;
 pub mod probe;
 pub mod schema;

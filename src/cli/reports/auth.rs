@@ -44,6 +44,9 @@ pub struct IdentityItem {
     pub can_renew: bool,
     /// What it was granted.
     pub scopes: Vec<String>,
+    /// Whether the platform rejects the client id and secret.
+    #[serde(skip)]
+    pub client_rejected: bool,
     /// The reason, where the status alone is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -133,7 +136,7 @@ impl Report for AuthReport {
                 AuthState::Rejected => "is rejected; the token may be mistyped, expired or revoked",
                 AuthState::Missing => "has no token",
             };
-            let next = remedy(&item.identity, item.reason.as_deref());
+            let next = remedy(&item.identity, item.client_rejected);
             notes.push(Note::hint(
                 Tone::Bad,
                 format!("{} {what}", item.identity),

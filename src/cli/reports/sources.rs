@@ -559,7 +559,7 @@ impl SourcesReport {
                     Some(AuthStatus::Expired) => "has expired and could not be renewed",
                     Some(AuthStatus::Valid) | None => "is missing",
                 };
-                let reason = rows.iter().find_map(|row| row.summary.deciding_reason());
+                let client_rejected = rows.iter().any(|row| row.summary.is_client_rejected());
                 let needed_by = match rows.as_slice() {
                     [one] => named(one),
                     many => humane::count(many.len() as u64, "source"),
@@ -567,7 +567,7 @@ impl SourcesReport {
                 Note::hint(
                     Tone::Bad,
                     format!("the authorization of {identity} {what}; needed by {needed_by}"),
-                    Some(&remedy(&identity, reason)),
+                    Some(&remedy(&identity, client_rejected)),
                 )
             })
             .collect()

@@ -10,6 +10,7 @@ use crate::cli::reports::history::HistoryReport;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
 use crate::cli::reports::source::{SourceInFull, SourceReport};
 use crate::cli::reports::sources::{Choice, Show, SourceRow, SourcesReport};
+use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
@@ -17,6 +18,7 @@ use crate::core::freshness::Intervals;
 use crate::core::observation::{
     AuthCheck, AuthResult, ErrorInfo, Fact, Grants, Identity, LinkState, Observation, Transport,
 };
+use crate::core::source::PlatformName;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::transitions;
@@ -82,6 +84,7 @@ impl Story {
                     expires_at: Some(now().plus_secs(3 * 3600)),
                     scopes: BTreeSet::from(["chat:read".into(), "user:read:moderated_channels".into()]),
                     rejected: false,
+                    client_rejected: false,
                     reason: reason.map(str::to_owned),
                 },
             },
@@ -221,7 +224,10 @@ pub(crate) fn gone() -> Story {
         .fact(
             15,
             Fact::NoSuchSource {
-                error: ErrorInfo::new("twitch.not_found", "twitch knows no channel with this id"),
+                error: ErrorInfo::new(
+                    Code::NotFound(PlatformName::Twitch),
+                    "twitch knows no channel with this id",
+                ),
             },
         )
 }
@@ -240,7 +246,7 @@ pub(crate) fn guild() -> Story {
             9,
             Transport::Gateway,
             LinkState::Down {
-                error: ErrorInfo::new("network.timeout", "no answer within 10 s"),
+                error: ErrorInfo::new(Code::NetworkTimeout, "no answer within 10 s"),
             },
         )
         .auth(9, "discord/bot", AuthResult::Valid, None)
@@ -454,7 +460,7 @@ fn history_shows_duration_of_each_state() {
             5000,
             Transport::Api,
             LinkState::Down {
-                error: ErrorInfo::new("network.timeout", "no answer"),
+                error: ErrorInfo::new(Code::NetworkTimeout, "no answer"),
             },
         )
         .up(4940)

@@ -250,7 +250,7 @@ fn unknown_members_of_metrics_survive() {
 fn last_status_update_is_always_stored() {
     let empty = SourceDocument::new(key());
     let problem = Fact::Problem {
-        error: crate::core::observation::ErrorInfo::new("x", "y"),
+        error: crate::core::observation::ErrorInfo::foreign("x", "y"),
     };
     let only_a_problem = SourceDocument::from_knowledge(
         key(),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::EventKind;
 use super::dead::Dead;
 use super::fields::{field, id_text, storable_key, text};
+use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -28,7 +29,7 @@ pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
         .iter()
         .filter_map(|path| text(event, path))
         .find_map(|told| told.split([':', '.']).next()?.to_ascii_lowercase().parse().ok())
-        .ok_or_else(|| Dead::new("source.platform", "it names no platform that has sources"))?;
+        .ok_or_else(|| Dead::new(Code::SourcePlatform, "it names no platform that has sources"))?;
     let id_paths: [&[&str]; 4] = [
         &["payload", "broadcasterId"],
         &["externalEvent", "metadata", "broadcasterId"],
@@ -40,8 +41,9 @@ pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
         .iter()
         .find_map(|path| id_text(field(event, path)?))
         .or_else(after_colon)
-        .ok_or_else(|| Dead::new("source.id", "it names no source"))?;
-    SourceKey::new(platform, &id).map_err(|error: InvalidSourceKey| Dead::new("source.id", error.to_string()))
+        .ok_or_else(|| Dead::new(Code::SourceId, "it names no source"))?;
+    SourceKey::new(platform, &id)
+        .map_err(|error: InvalidSourceKey| Dead::new(Code::SourceId, error.to_string()))
 }
 
 /// The event's own time; the time of receipt only if the event contains none.
@@ -65,7 +67,7 @@ pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Resul
     let at = told.unwrap_or(received);
     if at.millis_since(received) > MAX_AHEAD {
         return Err(Dead::new(
-            "time.future",
+            Code::TimeFuture,
             format!("its time {at} lies in the future"),
         ));
     }
@@ -93,10 +95,10 @@ fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
     };
     let error = payload.get("lastError").and_then(|error| {
         let message = text(error, &["message"])?;
-        Some(ErrorInfo::new(
-            text(error, &["code"]).unwrap_or("unknown"),
-            message,
-        ))
+        Some(match text(error, &["code"]) {
+            Some(code) => ErrorInfo::foreign(code, message),
+            None => ErrorInfo::new(Code::Unspecified, message),
+        })
     });
     let mut facts = profile(event);
     if foreign {
@@ -108,7 +110,7 @@ fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
         (Some("DISCONNECTED"), Some(error)) => Some(LinkState::Down { error }),
         (Some("DISCONNECTED"), None) => Some(LinkState::Closed),
         (Some("ERROR"), error) => Some(LinkState::Refused {
-            error: error.unwrap_or_else(|| ErrorInfo::new("unknown", "no reason was given")),
+            error: error.unwrap_or_else(|| ErrorInfo::new(Code::Unspecified, "no reason was given")),
         }),
         _ => None,
     };
@@ -129,6 +131,7 @@ fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
             expires_at: None,
             scopes: BTreeSet::new(),
             rejected: false,
+            client_rejected: false,
             reason: None,
         },
     }));
@@ -179,7 +182,9 @@ fn stream_id(live: bool, source: &SourceKey, event: &Value) -> Result<Option<Str
         (certain && id != source.id()).then_some(id)
     });
     match told {
-        Some(id) if !storable_key(&id) => Err(Dead::new("stream.id", "its stream id cannot be a stream's")),
+        Some(id) if !storable_key(&id) => {
+            Err(Dead::new(Code::StreamId, "its stream id cannot be a stream's"))
+        }
         told => Ok(told),
     }
 }

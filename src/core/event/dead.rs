@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::core::code::Code;
 use crate::core::event::wire::Routing;
 use crate::core::time::Timestamp;
 
@@ -14,8 +15,8 @@ pub const DEAD_LETTER: &str = "router.deadletter.v1";
 /// Permanent reason why a message cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dead {
-    /// Stable dotted error code, for example `json.invalid` or `source.id`.
-    pub code: &'static str,
+    /// The error.
+    pub code: Code,
     /// Explanation for people.
     pub reason: String,
     /// Id in the message, if it could be parsed.
@@ -36,8 +37,8 @@ pub struct DeadLetter {
 }
 
 impl Dead {
-    /// Creates a reason with a stable `code`; the ids of the message are added later.
-    pub fn new(code: &'static str, reason: impl Into<String>) -> Self {
+    /// Creates a reason with `code`; the ids of the message are added later.
+    pub fn new(code: Code, reason: impl Into<String>) -> Self {
         Self {
             code,
             reason: reason.into(),
@@ -90,7 +91,7 @@ mod tests {
     fn a_letter_has_an_id_of_its_own_and_quotes_nothing() {
         let dead = Dead {
             original_id: Some("theirs".into()),
-            ..Dead::new("json.invalid", "it is not JSON")
+            ..Dead::new(Code::JsonInvalid, "it is not JSON")
         };
         let letter = dead.letter(b"{\"accessToken\": \"hush\"", Timestamp::EPOCH);
         assert_eq!(

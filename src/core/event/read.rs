@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::core::code::Code;
 use crate::core::document::{SCHEMA_VERSION, whole_numbers};
 use crate::core::event::chat::{self, ChatEvent};
 use crate::core::event::dead::Dead;
@@ -107,22 +108,22 @@ impl Ignored {
 pub fn read(side: Side, attributes: &BTreeMap<String, String>, data: &[u8], received: Timestamp) -> Reading {
     if data.len() > MAX_BODY {
         let reason = format!("it has {} bytes; at most {MAX_BODY} are read", data.len());
-        return Reading::Dead(Dead::new("body.too_large", reason));
+        return Reading::Dead(Dead::new(Code::BodyTooLarge, reason));
     }
     // Chat may contain unpaired surrogates, which Node writes as escapes that strict parsers reject.
     let event = match json::read::<Value>(data) {
         Ok(event @ Value::Object(_)) => event,
-        Ok(_) => return Reading::Dead(Dead::new("json.not_an_object", "it is not a JSON object")),
+        Ok(_) => return Reading::Dead(Dead::new(Code::JsonNotAnObject, "it is not a JSON object")),
         Err(error) => {
             let reason = format!("it is not JSON ({error})");
-            return Reading::Dead(Dead::new("json.invalid", reason));
+            return Reading::Dead(Dead::new(Code::JsonInvalid, reason));
         }
     };
     let from_header = |name: &str| attributes.get(name).map(String::as_str);
     let kind = match event.get("type") {
         Some(Value::String(kind)) => Some(kind.as_str()),
         None | Some(Value::Null) => from_header("type"),
-        Some(_) => return Reading::Dead(Dead::new("type.not_text", "its `type` is not text")),
+        Some(_) => return Reading::Dead(Dead::new(Code::TypeNotText, "its `type` is not text")),
     };
     let id = text(&event, &["correlationId"]).or_else(|| from_header("correlationid"));
     let Some(kind) = kind else {
@@ -208,7 +209,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) ->
             ""
         };
         Dead::new(
-            "evidence.unreadable",
+            Code::EvidenceUnreadable,
             format!("its {field} cannot be read ({reason}){hint}"),
         )
     };
@@ -225,7 +226,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) ->
     if refused && knowledge == Knowledge::default() {
         let reason =
             "all its evidence is dated in the future; the clock of its sender or of this machine is wrong";
-        return Err(Dead::new("time.future", reason));
+        return Err(Dead::new(Code::TimeFuture, reason));
     }
     // A transition that cannot be parsed is missing from the history; the evidence is still used.
     let transitions = payload

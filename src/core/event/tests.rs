@@ -128,6 +128,7 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
         expires_at: None,
         scopes: std::collections::BTreeSet::new(),
         rejected: false,
+        client_rejected: false,
         reason: None,
     };
     story.learns(
@@ -180,7 +181,7 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
     assert_eq!(event.attributes["idempotencyKey"], event.id);
     assert_eq!(event.attributes["source"], "ingress.bitbrat.probe");
 
-    let error = ErrorInfo::new("HTTP_401", "token rejected");
+    let error = ErrorInfo::foreign("HTTP_401", "token rejected");
     let refused = Fact::Connection {
         transport: Transport::Api,
         state: LinkState::Refused { error },
@@ -348,6 +349,7 @@ fn simultaneous_status_and_auth_changes_are_one_event() {
         expires_at: None,
         scopes: std::collections::BTreeSet::new(),
         rejected: false,
+        client_rejected: false,
         reason: None,
     };
     let event = one(story.learns(
@@ -496,7 +498,7 @@ fn malformed_messages_are_parsed_ignored_or_dead_lettered() {
     for (body, code) in dead {
         let shown: String = body.chars().take(120).collect();
         match reading(body) {
-            Reading::Dead(dead) => assert_eq!(dead.code, *code, "{shown}"),
+            Reading::Dead(dead) => assert_eq!(dead.code.text(), *code, "{shown}"),
             other => panic!("{shown} is {other:?}"),
         }
     }

@@ -1,8 +1,10 @@
 //! The error that explains a status: never a newer or older one with another subject.
 
+use crate::core::code::Code;
 use crate::core::evidence::{Evidence, LinkNow};
 use crate::core::join::Newest;
 use crate::core::observation::{AuthResult, ErrorInfo};
+use crate::core::source::PlatformName;
 use crate::core::verdict::{Status, Verdict};
 
 /// Returns the error that causes the status ERROR or DISCONNECTED. `None` if no error is the cause: the source is connected,
@@ -36,12 +38,9 @@ fn of_authorization(evidence: &Evidence) -> Option<Newest<ErrorInfo>> {
         .iter()
         .filter(|(_, check)| check.value.result == AuthResult::Revoked || check.value.rejected)
         .max_by_key(|(identity, check)| (check.value.result, check.at, *identity));
-    let about_token = |error: &Newest<ErrorInfo>| {
-        let signs = ["token", "unauthorized"];
-        signs.iter().any(|sign| error.value.code.contains(sign))
-    };
+    let about_token = |error: &Newest<ErrorInfo>| error.value.code.known().is_some_and(Code::is_of_token);
     let (identity, check) = dead?;
-    let platform = identity.as_str().split('/').next().unwrap_or_default();
+    let platform: PlatformName = identity.as_str().split('/').next()?.parse().ok()?;
     let reason = check
         .value
         .reason
@@ -49,16 +48,16 @@ fn of_authorization(evidence: &Evidence) -> Option<Newest<ErrorInfo>> {
         .map_or_else(String::new, |reason| format!(": {reason}"));
     let (code, message) = if check.value.rejected {
         (
-            "token_rejected",
+            Code::TokenRejected(platform),
             format!("the token of {identity} was rejected{reason}; log in again"),
         )
     } else {
         (
-            "token_revoked",
+            Code::TokenRevoked(platform),
             format!("the authorization of {identity} was revoked{reason}; log in again"),
         )
     };
-    let stated = Newest::new(check.at, ErrorInfo::new(&format!("{platform}.{code}"), message));
+    let stated = Newest::new(check.at, ErrorInfo::new(code, message));
     of_links(evidence, true).filter(about_token).or(Some(stated))
 }
 
@@ -81,10 +80,10 @@ mod tests {
         SourceDocument::from_knowledge(key, Knowledge::of(&observations))
     }
 
-    fn cause_of(facts: impl IntoIterator<Item = Fact>) -> Option<String> {
+    fn cause_of(facts: impl IntoIterator<Item = Fact>) -> Option<Code> {
         let document = document(facts);
         let cause = cause(&document.knowledge.evidence, &document.verdict);
-        cause.map(|error| error.value.code)
+        cause.and_then(|error| error.value.code.known())
     }
 
     fn api(state: LinkState) -> Fact {
@@ -101,19 +100,19 @@ mod tests {
         }
     }
 
-    fn down(code: &str) -> LinkState {
+    fn down(code: Code) -> LinkState {
         LinkState::Down {
             error: ErrorInfo::new(code, ""),
         }
     }
 
-    fn refused(code: &str) -> LinkState {
+    fn refused(code: Code) -> LinkState {
         LinkState::Refused {
             error: ErrorInfo::new(code, ""),
         }
     }
 
-    fn problem(code: &str) -> Fact {
+    fn problem(code: Code) -> Fact {
         Fact::Problem {
             error: ErrorInfo::new(code, ""),
         }
@@ -125,6 +124,7 @@ mod tests {
             expires_at: None,
             scopes: std::collections::BTreeSet::new(),
             rejected: false,
+            client_rejected: false,
             reason: Some("the refresh token was refused".to_owned()),
         };
         Fact::Auth {
@@ -136,32 +136,46 @@ mod tests {
     #[test]
     fn the_error_is_the_one_that_explains_the_status() {
         for (facts, code) in [
-            (vec![api(LinkState::Up), problem("other")], None),
-            (vec![api(down("http.503")), problem("newer")], Some("http.503")),
+            (vec![api(LinkState::Up), problem(Code::KickContradiction)], None),
             (
-                vec![api(LinkState::Up), eventsub(down("socket")), api(LinkState::Up)],
-                Some("socket"),
+                vec![api(down(Code::Http(503))), problem(Code::KickContradiction)],
+                Some(Code::Http(503)),
+            ),
+            (
+                vec![
+                    api(LinkState::Up),
+                    eventsub(down(Code::NetworkReset)),
+                    api(LinkState::Up),
+                ],
+                Some(Code::NetworkReset),
             ),
             // The rejection needs attention, even if another failure is newer.
             (
-                vec![eventsub(refused("refused")), api(down("network.timeout"))],
-                Some("refused"),
+                vec![
+                    eventsub(refused(Code::Forbidden(PlatformName::Twitch))),
+                    api(down(Code::NetworkTimeout)),
+                ],
+                Some(Code::Forbidden(PlatformName::Twitch)),
             ),
             (
-                vec![problem("older"), api(LinkState::Up), api(LinkState::Closed)],
+                vec![
+                    problem(Code::KickContradiction),
+                    api(LinkState::Up),
+                    api(LinkState::Closed),
+                ],
                 None,
             ),
-            (vec![problem("older")], None),
+            (vec![problem(Code::KickContradiction)], None),
         ] {
-            assert_eq!(cause_of(facts.clone()).as_deref(), code, "{facts:?}");
+            assert_eq!(cause_of(facts.clone()), code, "{facts:?}");
         }
     }
 
     #[test]
     fn a_revoked_account_is_an_error_with_a_reason() {
-        let document = document([api(LinkState::Up), revoked(), problem("newer")]);
+        let document = document([api(LinkState::Up), revoked(), problem(Code::KickContradiction)]);
         let error = document.record().last_error.unwrap();
-        assert_eq!(error.code, "twitch.token_revoked");
+        assert_eq!(error.code, Code::TokenRevoked(PlatformName::Twitch));
         assert!(
             error.message.contains("twitch/broadcaster:777009"),
             "{}",
@@ -172,8 +186,8 @@ mod tests {
             "{}",
             error.message
         );
-        let in_own_words = cause_of([revoked(), api(refused("discord.token_invalid"))]);
-        assert_eq!(in_own_words.as_deref(), Some("discord.token_invalid"));
+        let in_own_words = cause_of([revoked(), api(refused(Code::Unauthorized(PlatformName::Discord)))]);
+        assert_eq!(in_own_words, Some(Code::Unauthorized(PlatformName::Discord)));
     }
 
     #[test]
@@ -189,7 +203,7 @@ mod tests {
         let document = document([api(LinkState::Up), Fact::Auth { identity, check }]);
         assert_eq!(document.verdict.status.value, Status::Error);
         let error = document.record().last_error.unwrap();
-        assert_eq!(error.code, "twitch.token_rejected");
+        assert_eq!(error.code, Code::TokenRejected(PlatformName::Twitch));
         assert!(error.message.contains("was rejected"), "{}", error.message);
     }
 

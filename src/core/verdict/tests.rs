@@ -1,8 +1,10 @@
 //! Tests of the verdicts, facet by facet.
 
 use super::*;
+use crate::core::code::Code;
 use crate::core::evidence::Knowledge;
 use crate::core::observation::{AuthCheck, ErrorInfo, Fact, LinkState, Observation, Transport};
+use crate::core::source::PlatformName;
 use crate::core::source::SourceKey;
 
 fn at(seconds: i64) -> Timestamp {
@@ -22,13 +24,13 @@ fn link(transport: Transport, state: LinkState) -> Fact {
     Fact::Connection { transport, state }
 }
 
-fn down(code: &str) -> LinkState {
+fn down(code: Code) -> LinkState {
     LinkState::Down {
         error: ErrorInfo::new(code, ""),
     }
 }
 
-fn refused(code: &str) -> LinkState {
+fn refused(code: Code) -> LinkState {
     LinkState::Refused {
         error: ErrorInfo::new(code, ""),
     }
@@ -40,6 +42,7 @@ fn auth(identity: &str, result: AuthResult) -> Fact {
         expires_at: None,
         scopes: BTreeSet::new(),
         rejected: false,
+        client_rejected: false,
         reason: None,
     };
     Fact::Auth {
@@ -57,17 +60,17 @@ fn worst_monitored_transport_decides_status() {
         (vec![], Disconnected, "status.nothing-proven"),
         (vec![(0, api(LinkState::Up))], Connected, "status.proven"),
         (
-            vec![(0, api(LinkState::Up)), (1, api(down("http.500")))],
+            vec![(0, api(LinkState::Up)), (1, api(down(Code::Http(500))))],
             Disconnected,
             "status.transport-down",
         ),
         (
-            vec![(0, api(down("http.500"))), (1, api(LinkState::Up))],
+            vec![(0, api(down(Code::Http(500)))), (1, api(LinkState::Up))],
             Connected,
             "status.proven",
         ),
         (
-            vec![(0, api(LinkState::Up)), (0, socket(down("network.reset")))],
+            vec![(0, api(LinkState::Up)), (0, socket(down(Code::NetworkReset)))],
             Disconnected,
             "status.transport-down",
         ),
@@ -82,7 +85,10 @@ fn worst_monitored_transport_decides_status() {
             "status.closed",
         ),
         (
-            vec![(0, api(down("x"))), (0, socket(refused("twitch.banned")))],
+            vec![
+                (0, api(down(Code::NetworkTimeout))),
+                (0, socket(refused(Code::Forbidden(PlatformName::Twitch)))),
+            ],
             Error,
             "status.refused",
         ),
@@ -126,7 +132,7 @@ fn absence_has_no_meaning_for_missing_channel() {
 
 fn gone() -> Fact {
     Fact::NoSuchSource {
-        error: ErrorInfo::new("twitch.not_found", "no such channel"),
+        error: ErrorInfo::new(Code::NotFound(PlatformName::Twitch), "no such channel"),
     }
 }
 
@@ -135,11 +141,11 @@ fn a_failing_link_leaves_a_source_that_is_gone_as_it_is() {
     // The error code that formerly meant that a source does not exist, on both transports, and a link that works again.
     let api = |state| link(Transport::Api, state);
     for later in [
-        api(down("network.connect")),
-        api(refused("twitch.not_found")),
+        api(down(Code::NetworkConnect)),
+        api(refused(Code::NotFound(PlatformName::Twitch))),
         api(LinkState::Answered),
         api(LinkState::Up),
-        link(Transport::EventSub, down("network.reset")),
+        link(Transport::EventSub, down(Code::NetworkReset)),
         Fact::StreamAbsent,
     ] {
         let verdict = verdict([(0, Fact::StreamAbsent), (1, gone()), (2, later.clone())]);
@@ -169,7 +175,7 @@ fn a_source_that_was_gone_is_back_once_it_is_seen() {
 
 #[test]
 fn a_missing_page_of_the_api_marks_no_source_gone() {
-    let refused = link(Transport::Api, refused("discord.not_found"));
+    let refused = link(Transport::Api, refused(Code::NotFound(PlatformName::Discord)));
     let verdict = verdict([(0, Fact::Exists), (0, Fact::StreamAbsent), (9, refused)]);
     assert_eq!(verdict.existence.value, Existence::Exists);
     assert_eq!(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 
+use crate::core::code::Code;
 use crate::core::json;
 use crate::core::time::Timestamp;
 use crate::platforms::kit::answer::FOREIGN_MEMBERS;
@@ -66,8 +67,8 @@ pub enum ApiError {
     /// No response, or a server error at Discord.
     #[error("{reason}")]
     Unavailable {
-        /// `network.timeout`, `http.502`, ….
-        code: String,
+        /// Why there is none.
+        code: Code,
         /// What happened.
         reason: String,
     },
@@ -198,7 +199,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
         }
         429 => too_many(headers, error.as_ref()),
         500.. => ApiError::Unavailable {
-            code: format!("http.{status}"),
+            code: Code::Http(status),
             reason: format!("Discord answered with status {status}"),
         },
         _ if !own => ApiError::Foreign { status },

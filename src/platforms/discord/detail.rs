@@ -9,8 +9,10 @@ use super::permissions::{ChannelKind, NEEDED, Permissions};
 use super::probe::ProbeRun;
 use super::rest::Response;
 use super::wire::{Channel, FullGuild, GuildMember, Rows, UNCLEAR_TIMEOUT};
+use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::Fact;
+use crate::core::source::PlatformName;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::platforms::Problem;
@@ -22,14 +24,14 @@ impl ProbeRun<'_> {
             Ok((at, base, report, timeout)) => {
                 for gone in &report.gone {
                     let message = format!("channel {gone} is configured but does not exist");
-                    self.emit_problem(key, at, "discord.channel_not_found", &message);
+                    self.emit_problem(key, at, Code::DiscordChannelNotFound, &message);
                 }
                 for (id, reason) in &report.unsuitable {
                     let message = format!("channel {id} cannot be used: {reason}");
-                    self.emit_problem(key, at, "discord.unsuitable_channel", &message);
+                    self.emit_problem(key, at, Code::DiscordUnsuitableChannel, &message);
                 }
                 for lacking in &report.lacking {
-                    self.emit_problem(key, at, "discord.missing_permissions", lacking);
+                    self.emit_problem(key, at, Code::DiscordMissingPermissions, lacking);
                 }
                 if timeout.is_none() {
                     self.doubt_timeout(key, at);
@@ -55,14 +57,14 @@ impl ProbeRun<'_> {
     }
 
     /// Emits an error that changes no verdict, and adds it to the summary.
-    fn emit_problem(&self, key: &SourceKey, at: Timestamp, code: &str, message: &str) {
+    fn emit_problem(&self, key: &SourceKey, at: Timestamp, code: Code, message: &str) {
         self.emit(key, at, facts::problem(code, message));
         self.source_problem(key, code, message);
     }
 
     /// Reports that whether the bot is in a timeout is unknown.
     pub(super) fn doubt_timeout(&self, key: &SourceKey, at: Timestamp) {
-        self.emit_problem(key, at, "discord.unreadable", UNCLEAR_TIMEOUT);
+        self.emit_problem(key, at, Code::Unreadable(PlatformName::Discord), UNCLEAR_TIMEOUT);
     }
 
     /// Returns the time, the bot's permissions in the guild and in its channels, and whether it is in a timeout, if that is known

@@ -6,6 +6,7 @@ use super::answer::ApiError;
 use super::channels::Report;
 use super::permissions::Permissions;
 use super::wire::{ListedGuild, UNCLEAR_TIMEOUT};
+use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
 use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
@@ -27,6 +28,7 @@ pub fn auth(valid: bool, reason: Option<&str>) -> Fact {
     Fact::Auth {
         identity: identity(),
         check: AuthCheck {
+            client_rejected: false,
             result: if valid {
                 AuthResult::Valid
             } else {
@@ -98,7 +100,7 @@ pub fn link(transport: Transport, state: LinkState) -> Fact {
 
 /// The bot is not a member of the guild, or the guild does not exist: no such source, over a transport that works.
 pub fn not_in_guild(transport: Transport) -> [Fact; 2] {
-    let error = ErrorInfo::new("discord.not_in_guild", NOT_IN_GUILD);
+    let error = ErrorInfo::new(Code::NotFound(PlatformName::Discord), NOT_IN_GUILD);
     [Fact::NoSuchSource { error }, link(transport, LinkState::Answered)]
 }
 
@@ -106,53 +108,52 @@ pub fn not_in_guild(transport: Transport) -> [Fact; 2] {
 pub const NOT_IN_GUILD: &str = "the bot is not a member of this guild, or there is no such guild; invite it";
 
 /// Reports that the platform refuses access, which needs attention.
-pub fn refused(transport: Transport, code: &str, message: &str) -> Fact {
+pub fn refused(transport: Transport, code: Code, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     link(transport, LinkState::Refused { error })
 }
 
 /// Reports that a transport failed in a way that recovers by itself.
-pub fn down(transport: Transport, code: &str, message: &str) -> Fact {
+pub fn down(transport: Transport, code: Code, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     link(transport, LinkState::Down { error })
 }
 
 /// Reports that a facet could not be checked over a link that works.
-pub fn unanswered(facet: Facet, code: &str, message: &str) -> Fact {
+pub fn unanswered(facet: Facet, code: Code, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     Fact::Unanswered { facet, error }
 }
 
 /// Reports an error that does not change any verdict.
-pub fn problem(code: &str, message: &str) -> Fact {
+pub fn problem(code: Code, message: &str) -> Fact {
     Fact::Problem {
         error: ErrorInfo::new(code, message),
     }
 }
 
 /// Returns the stable code of a failure; `None` where nothing was sent and so nothing was observed.
-pub fn code(error: &ApiError) -> Option<&str> {
+pub fn code(error: &ApiError) -> Option<Code> {
     Some(match error {
-        ApiError::TokenRefused { .. } => "discord.token_invalid",
+        ApiError::TokenRefused { .. } => Code::Unauthorized(PlatformName::Discord),
         ApiError::Forbidden {
             code: 50_013 | 60_003,
             ..
-        } => "discord.missing_permissions",
+        } => Code::DiscordMissingPermissions,
         ApiError::Forbidden { code: 40_007, .. }
         | ApiError::NotFound {
             code: 10_004 | 10_007,
             ..
-        } => "discord.not_in_guild",
-        ApiError::Forbidden { code: 40_002, .. } => "discord.account_unverified",
-        ApiError::Forbidden { .. } => "discord.missing_access",
-        ApiError::NotFound { code: 10_003, .. } => "discord.channel_not_found",
-        ApiError::NotFound { .. } => "discord.not_found",
-        ApiError::ClientBlocked { .. } => "discord.cloudflare_blocked",
-        ApiError::EdgeBlocked { .. } => "discord.cloudflare_ban",
-        ApiError::RateLimited { .. } => "discord.rate_limited",
-        ApiError::Unavailable { code, .. } => code,
-        ApiError::Unreadable { .. } | ApiError::Foreign { .. } => "discord.unreadable",
-        ApiError::Rejected { .. } => "discord.rejected",
+        } => Code::NotFound(PlatformName::Discord),
+        ApiError::Forbidden { code: 40_002, .. } => Code::DiscordAccountUnverified,
+        ApiError::Forbidden { .. } => Code::Forbidden(PlatformName::Discord),
+        ApiError::NotFound { code: 10_003, .. } => Code::DiscordChannelNotFound,
+        ApiError::ClientBlocked { .. } => Code::DiscordClientBlocked,
+        ApiError::EdgeBlocked { .. } => Code::EdgeBlocked(PlatformName::Discord),
+        ApiError::RateLimited { .. } => Code::RateLimited(PlatformName::Discord),
+        ApiError::Unavailable { code, .. } => *code,
+        ApiError::Unreadable { .. } | ApiError::Foreign { .. } => Code::Unreadable(PlatformName::Discord),
+        ApiError::Rejected { .. } | ApiError::NotFound { .. } => Code::Rejected(PlatformName::Discord),
         ApiError::Held { .. } => return None,
     })
 }
@@ -255,7 +256,7 @@ pub fn port_error(error: ApiError, operation: &'static str) -> PlatformError {
             platform,
             operation,
             reason: held.to_string(),
-            code: "discord.held".to_owned(),
+            code: Code::DiscordNotSent,
         },
     }
 }
@@ -275,7 +276,7 @@ mod tests {
     }
 
     /// Verdicts of a guild without problems after a probe that failed with `error`.
-    fn after(error: &ApiError) -> (Status, Option<AuthStatus>, Option<String>) {
+    fn after(error: &ApiError) -> (Status, Option<AuthStatus>, Option<Code>) {
         let key = "discord:9001".parse().unwrap();
         let fine = [
             (at(0), auth(true, None)),
@@ -291,7 +292,7 @@ mod tests {
         (
             record.status,
             record.auth_status,
-            record.last_error.map(|error| error.code),
+            record.last_error.and_then(|error| error.code.known()),
         )
     }
 
@@ -308,7 +309,7 @@ mod tests {
                 },
                 Error,
                 Revoked,
-                Some("discord.token_invalid"),
+                Some(Code::Unauthorized(PlatformName::Discord)),
             ),
             (
                 ApiError::EdgeBlocked {
@@ -317,13 +318,13 @@ mod tests {
                 },
                 Disconnected,
                 Valid,
-                Some("discord.cloudflare_ban"),
+                Some(Code::EdgeBlocked(PlatformName::Discord)),
             ),
             (
                 ApiError::ClientBlocked { message: words() },
                 Error,
                 Valid,
-                Some("discord.cloudflare_blocked"),
+                Some(Code::DiscordClientBlocked),
             ),
             (
                 ApiError::RateLimited {
@@ -333,28 +334,28 @@ mod tests {
                 },
                 Connected,
                 Valid,
-                Some("discord.rate_limited"),
+                Some(Code::RateLimited(PlatformName::Discord)),
             ),
             (
                 ApiError::Unavailable {
-                    code: "network.timeout".into(),
+                    code: Code::NetworkTimeout,
                     reason: words(),
                 },
                 Disconnected,
                 Valid,
-                Some("network.timeout"),
+                Some(Code::NetworkTimeout),
             ),
             (
                 ApiError::Unreadable { reason: words() },
                 Disconnected,
                 Valid,
-                Some("discord.unreadable"),
+                Some(Code::Unreadable(PlatformName::Discord)),
             ),
             (
                 ApiError::Foreign { status: 400 },
                 Disconnected,
                 Valid,
-                Some("discord.unreadable"),
+                Some(Code::Unreadable(PlatformName::Discord)),
             ),
             (
                 ApiError::Forbidden {
@@ -363,7 +364,7 @@ mod tests {
                 },
                 Error,
                 Valid,
-                Some("discord.account_unverified"),
+                Some(Code::DiscordAccountUnverified),
             ),
             (
                 ApiError::Rejected {
@@ -373,7 +374,7 @@ mod tests {
                 },
                 Error,
                 Valid,
-                Some("discord.rejected"),
+                Some(Code::Rejected(PlatformName::Discord)),
             ),
             (
                 ApiError::Held {
@@ -385,7 +386,7 @@ mod tests {
                 None,
             ),
         ] {
-            let expected = (status, Some(auth), code.map(str::to_owned));
+            let expected = (status, Some(auth), code);
             assert_eq!(after(&error), expected, "{error:?}");
         }
     }

@@ -37,6 +37,7 @@ use self::probe::ProbeRun;
 use self::rest::{Rest, RestOptions};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem, RateLimit};
 use crate::clock::{Chance, Clock};
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::platforms::kit::meter::Meter;
@@ -248,10 +249,14 @@ impl Platform for DiscordPlatform {
         if !botless.is_empty() {
             let now = self.clock.now();
             for key in botless {
-                let fact = facts::refused(Transport::Api, "config.token", NO_TOKEN);
+                let fact = facts::refused(
+                    Transport::Api,
+                    Code::NotConfigured(PlatformName::Discord),
+                    NO_TOKEN,
+                );
                 sink.observe(Observation::new(key, now, facts::BY_API, fact));
             }
-            let error = ErrorInfo::new("config.token", NO_TOKEN);
+            let error = ErrorInfo::new(Code::NotConfigured(PlatformName::Discord), NO_TOKEN);
             let problem = Problem::of_platform(format!("Discord needs {NO_TOKEN}"));
             summary.problems.push(problem.caused_by(error));
         }

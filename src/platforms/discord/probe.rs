@@ -18,11 +18,11 @@ use super::permissions::Permissions;
 use super::rest::{Call, Response};
 use super::wire::{GuildMember, Id, ListedGuild, Me, Rows};
 use super::{DiscordPlatform, GuildOptions};
+use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{AuthResult, ErrorInfo, Fact, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::platforms::kit::link_health::is_of_the_way;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::{Probe, ProbeSet, ProbeSink, ProbeSummary, Problem};
 
@@ -261,7 +261,7 @@ impl<'a> ProbeRun<'a> {
     /// Reports that the list could not be fetched, so that these guilds remain unchecked.
     fn list_unanswered(&self, guilds: impl Iterator<Item = u64>, error: &ApiError) {
         let (now, message) = (self.now(), format!("the list of guilds: {error}"));
-        let code = facts::code(error).unwrap_or("discord.unreadable");
+        let code = facts::code(error).unwrap_or(Code::Unreadable(PlatformName::Discord));
         for key in guilds.filter_map(|id| self.targets.get(&id)) {
             self.emit(key, now, facts::unanswered(Facet::Status, code, &message));
         }
@@ -275,9 +275,9 @@ impl<'a> ProbeRun<'a> {
             self.emit(
                 key,
                 at,
-                facts::unanswered(Facet::Status, "discord.unreadable", message),
+                facts::unanswered(Facet::Status, Code::Unreadable(PlatformName::Discord), message),
             );
-            self.source_problem(key, "discord.unreadable", message);
+            self.source_problem(key, Code::Unreadable(PlatformName::Discord), message);
         }
     }
 
@@ -289,7 +289,7 @@ impl<'a> ProbeRun<'a> {
             let fact = if guild.unavailable == Some(true) {
                 facts::down(
                     Transport::Api,
-                    "discord.guild_unavailable",
+                    Code::DiscordGuildUnavailable,
                     "the guild suffers an outage",
                 )
             } else {
@@ -367,7 +367,7 @@ impl<'a> ProbeRun<'a> {
             for fact in facts::not_in_guild(Transport::Api) {
                 self.emit(key, at, fact);
             }
-            self.source_problem(key, "discord.not_in_guild", facts::NOT_IN_GUILD);
+            self.source_problem(key, Code::NotFound(PlatformName::Discord), facts::NOT_IN_GUILD);
         }
     }
 
@@ -440,9 +440,10 @@ impl<'a> ProbeRun<'a> {
             .connection
             .link_health
             .another_probe_succeeded(ME.path, self.now());
-        let of_the_link =
-            |code: &str| !error.is_missing() && (!vouched || !error.is_transient() || is_of_the_way(code));
-        let code = facts::code(error).filter(|code| !of_the_link(code));
+        let of_the_link = |code: Code| {
+            !error.is_missing() && (!vouched || !error.is_transient() || code.is_before_sending())
+        };
+        let code = facts::code(error).filter(|code| !of_the_link(*code));
         let Some(code) = code else {
             return self.fail_all(error);
         };
@@ -515,13 +516,13 @@ impl<'a> ProbeRun<'a> {
     }
 
     /// Records a problem of several guilds whose observations contain this error.
-    fn platform_problem(&self, code: &str, message: &str) {
+    fn platform_problem(&self, code: Code, message: &str) {
         let problem = Problem::of_platform(format!("Discord: {message}"));
         self.problem(problem.caused_by(ErrorInfo::new(code, message)));
     }
 
     /// Records a problem of a guild whose observations contain this error.
-    pub(super) fn source_problem(&self, key: &SourceKey, code: &str, message: &str) {
+    pub(super) fn source_problem(&self, key: &SourceKey, code: Code, message: &str) {
         let problem = Problem::of_source(key, format!("{key}: {message}"));
         self.problem(problem.caused_by(ErrorInfo::new(code, message)));
     }

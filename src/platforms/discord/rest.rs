@@ -253,7 +253,7 @@ impl Rest {
             Ok(answer) => answer,
             Err(error) => {
                 return Err(ApiError::Unavailable {
-                    code: error.code().to_owned(),
+                    code: error.code(),
                     reason: error.to_string(),
                 });
             }

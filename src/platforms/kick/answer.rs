@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::core::code::Code;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, HttpError};
 use crate::platforms::PlatformError;
@@ -80,7 +81,11 @@ fn judge_at(
     if let Ok(answer) = &outcome
         && let Some(edge) = edge_block(answer)
     {
-        return Err(unavailable(asked, "kick.edge_blocked", edge.to_string()));
+        return Err(unavailable(
+            asked,
+            Code::EdgeBlocked(PlatformName::Kick),
+            edge.to_string(),
+        ));
     }
     if let Ok(answer) = &outcome
         && !answer.is_web_page()
@@ -89,7 +94,7 @@ fn judge_at(
         let words = foreign_text(asked.platform, answer.status);
         return Err(match answer.status {
             // A server without this path reports that in its own way; the status triggers the request for the older list.
-            404 => unavailable(asked, "http.404", words),
+            404 => unavailable(asked, Code::Http(404), words),
             _ => asked.unreadable(words),
         });
     }
@@ -109,7 +114,7 @@ fn judge_oauth(
                 status: 404, reason, ..
             }),
             _,
-        ) => Err(unavailable(asked, "http.404", reason)),
+        ) => Err(unavailable(asked, Code::Http(404), reason)),
         // The error's name decides what to do, and its description must not hide it.
         (Err(PlatformError::Rejected { status, .. }), Some(reason)) => Err(PlatformError::Rejected {
             platform: asked.platform,
@@ -140,12 +145,12 @@ fn error_member(answer: &Answer) -> Option<String> {
     answer.object::<Body>().ok().map(|body| body.error)
 }
 
-fn unavailable(asked: Asked, code: &str, reason: String) -> PlatformError {
+fn unavailable(asked: Asked, code: Code, reason: String) -> PlatformError {
     PlatformError::Unavailable {
         platform: asked.platform,
         operation: asked.operation,
         reason,
-        code: code.to_owned(),
+        code,
     }
 }
 
@@ -187,8 +192,8 @@ pub(super) fn is_blocked(error: &PlatformError) -> bool {
         return false;
     };
     matches!(
-        code.as_str(),
-        "kick.edge_blocked" | "http.html" | "http.403" | "http.401"
+        code,
+        Code::EdgeBlocked(PlatformName::Kick) | Code::HttpWebPage | Code::Http(401 | 403)
     )
 }
 
@@ -204,7 +209,7 @@ mod tests {
     fn code(outcome: Result<Answer, PlatformError>) -> String {
         match outcome {
             Ok(_) => "ok".to_owned(),
-            Err(PlatformError::Unavailable { code, .. }) => code,
+            Err(PlatformError::Unavailable { code, .. }) => code.to_string(),
             Err(PlatformError::Unauthorized { .. }) => "unauthorized".to_owned(),
             Err(PlatformError::Forbidden { .. }) => "forbidden".to_owned(),
             Err(PlatformError::Rejected { status, .. }) => format!("rejected {status}"),
@@ -228,7 +233,13 @@ mod tests {
             ),
             (403, "text/html", "<html>Just a moment…", "http.403", "http.403"),
             (503, "text/html", "<html>Just a moment…", "http.503", "http.503"),
-            (200, "text/html", "<html>Just a moment…", "http.html", "http.html"),
+            (
+                200,
+                "text/html",
+                "<html>Just a moment…",
+                "http.web_page",
+                "http.web_page",
+            ),
             (401, "text/html", "<html>", "http.401", "http.401"),
             (
                 401,

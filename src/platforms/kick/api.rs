@@ -9,6 +9,7 @@ use super::auth::{Auth, Refused, read, unreadable};
 use super::client::{Call, Client};
 use super::meter::Meter;
 use super::wire::{Channel, Envelope, Livestream, User, items, subject_of};
+use crate::core::code::Code;
 use crate::core::time::Timestamp;
 use crate::http::Answer;
 use crate::platforms::PlatformError;
@@ -56,7 +57,7 @@ impl<T> Page<T> {
 fn is_missing(error: &PlatformError) -> bool {
     match error {
         PlatformError::Rejected { status, .. } => *status == 404,
-        PlatformError::Unavailable { code, .. } => code == "http.404",
+        PlatformError::Unavailable { code, .. } => *code == Code::Http(404),
         _ => false,
     }
 }

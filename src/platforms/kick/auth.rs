@@ -18,6 +18,7 @@ use super::meter::Meter;
 use super::options::{APP, BOT, KickOptions};
 use super::token_status::is_due;
 use crate::clock::Clock;
+use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
@@ -26,9 +27,6 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::oauth::{StoredTokens, can_refresh, is_lasting_app_token, is_same};
 use crate::platforms::kit::token_check::{Refresh, TokenStatus};
 use crate::tokens::{StoredToken, TokenError, TokenKind, TokenStore};
-
-/// The operation in the error that reports that the application itself is refused.
-pub(super) const APP_REFUSED: &str = "a token for this client id and secret";
 
 /// A token for a call.
 #[derive(Debug, Clone)]
@@ -193,11 +191,12 @@ impl Auth {
                 platform: PlatformName::Kick,
                 operation: "the examination of a refused token",
                 reason,
-                code: "kick.introspect".to_owned(),
+                code: Code::TokenUnchecked(PlatformName::Kick),
             }),
-            TokenStatus::Expired(_) | TokenStatus::Rejected(_) | TokenStatus::Revoked(_) => {
-                Ok(Refused::Hopeless)
-            }
+            TokenStatus::Expired(_)
+            | TokenStatus::ClientRejected(_)
+            | TokenStatus::Rejected(_)
+            | TokenStatus::Revoked(_) => Ok(Refused::Hopeless),
         }
     }
 }
@@ -231,17 +230,10 @@ fn not_ours(identity: &Identity, owner: &str) -> PlatformError {
 }
 
 fn app_refusal() -> PlatformError {
-    PlatformError::Rejected {
+    PlatformError::ClientRejected {
         platform: PlatformName::Kick,
-        operation: APP_REFUSED,
-        status: 401,
         reason: "invalid_client; check `kick.client_id` and `kick.client_secret`".to_owned(),
     }
-}
-
-/// Returns whether an error reports that the application itself is refused.
-pub(super) fn is_app_refusal(error: &PlatformError) -> bool {
-    matches!(error, PlatformError::Rejected { operation, .. } if *operation == APP_REFUSED)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to `map_err`")]

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::auth::{Checked, is_app_refusal};
+use super::auth::Checked;
 use super::token_status::worrying_age;
 use super::wire::{Channel, Livestream};
+use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{ErrorInfo, Fact, Grants, Identity, LinkState, Transport};
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::token_check::TokenStatus;
@@ -55,7 +57,7 @@ pub(super) fn answered() -> Fact {
 }
 
 /// Reports that a transport failed in a way that recovers by itself.
-pub(super) fn down(transport: Transport, code: &str, message: &str) -> Fact {
+pub(super) fn down(transport: Transport, code: Code, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     Fact::Connection {
         transport,
@@ -64,7 +66,7 @@ pub(super) fn down(transport: Transport, code: &str, message: &str) -> Fact {
 }
 
 /// Reports that Kick refuses access, which needs attention.
-pub(super) fn refused(code: &str, message: &str) -> Fact {
+pub(super) fn refused(code: Code, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     Fact::Connection {
         transport: Transport::Api,
@@ -73,13 +75,13 @@ pub(super) fn refused(code: &str, message: &str) -> Fact {
 }
 
 /// Reports that a facet could not be checked over an API that works.
-pub(super) fn unanswered(facet: Facet, code: &str, message: &str) -> Fact {
+pub(super) fn unanswered(facet: Facet, code: Code, message: &str) -> Fact {
     let error = ErrorInfo::new(code, message);
     Fact::Unanswered { facet, error }
 }
 
 /// Reports an error that does not change any verdict.
-pub(super) fn problem(code: &str, message: &str) -> Fact {
+pub(super) fn problem(code: Code, message: &str) -> Fact {
     Fact::Problem {
         error: ErrorInfo::new(code, message),
     }
@@ -88,31 +90,15 @@ pub(super) fn problem(code: &str, message: &str) -> Fact {
 /// Reports that there is no such channel, so that its absence from lists proves nothing. The API itself answered.
 pub(super) fn not_found() -> [Fact; 2] {
     let error = ErrorInfo::new(
-        "kick.not_found",
+        Code::NotFound(PlatformName::Kick),
         "no such channel on Kick; it may be banned or deleted",
     );
     [Fact::NoSuchSource { error }, answered()]
 }
 
-/// Returns the stable code of a failure.
-pub(super) fn code(error: &PlatformError) -> &str {
-    match error {
-        error if is_app_refusal(error) => "kick.invalid_client",
-        PlatformError::Unauthorized { .. } => "kick.unauthorized",
-        PlatformError::Forbidden { .. } => "kick.forbidden",
-        PlatformError::RateLimited { .. } => "kick.rate_limited",
-        PlatformError::Unavailable { code, .. } => code,
-        PlatformError::Unreadable { .. } => "kick.unreadable",
-        PlatformError::Rejected { .. } => "kick.rejected",
-        PlatformError::NotConfigured { .. } => "config.token",
-        PlatformError::OtherAccount { .. } => "kick.other_account",
-        PlatformError::TokenStore { .. } => "kick.token_store",
-    }
-}
-
 /// Returns a failure as an error to store, with a sentence that says which request failed.
 pub(super) fn error(error: &PlatformError, message: &str) -> ErrorInfo {
-    ErrorInfo::new(code(error), message)
+    ErrorInfo::new(error.code(), message)
 }
 
 /// Returns what a failed probe means for a source. Nothing here ever affects streams, accounts or permissions.
@@ -120,11 +106,11 @@ pub(super) fn of_failed_probe(error: &PlatformError) -> Fact {
     let message = error.to_string();
     match error {
         // A server that limits the rate is reachable: the connection is unchanged, and its evidence gets older.
-        PlatformError::RateLimited { .. } => unanswered(Facet::Status, code(error), &message),
+        PlatformError::RateLimited { .. } => unanswered(Facet::Status, error.code(), &message),
         PlatformError::Unavailable { .. } | PlatformError::Unreadable { .. } => {
-            down(Transport::Api, code(error), &message)
+            down(Transport::Api, error.code(), &message)
         }
-        _ => refused(code(error), &message),
+        _ => refused(error.code(), &message),
     }
 }
 
@@ -139,22 +125,25 @@ pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
     }
     if checked.app_refused {
         facts.push(refused(
-            "kick.invalid_client",
+            Code::ClientRejected(PlatformName::Kick),
             "Kick refuses the client id and secret; its secret may have been changed",
         ));
     } else if let TokenStatus::Unknown(reason) = &checked.status {
-        facts.push(problem("kick.auth_unknown", &format!("{identity}: {reason}")));
+        facts.push(problem(
+            Code::TokenUnchecked(PlatformName::Kick),
+            &format!("{identity}: {reason}"),
+        ));
     }
     facts.extend(
         worries(identity, checked)
             .iter()
-            .map(|(code, worry)| problem(code, worry)),
+            .map(|(code, worry)| problem(*code, worry)),
     );
     facts
 }
 
 /// Returns warnings for users about an account, in addition to its status.
-pub(super) fn worries(identity: &Identity, checked: &Checked) -> Vec<(&'static str, String)> {
+pub(super) fn worries(identity: &Identity, checked: &Checked) -> Vec<(Code, String)> {
     let mut worries = Vec::new();
     if let Some(days) = checked
         .renewed_at
@@ -163,12 +152,12 @@ pub(super) fn worries(identity: &Identity, checked: &Checked) -> Vec<(&'static s
         let worry = format!(
             "{identity}: not refreshed for {days} days; Kick revokes a grant after about 30, so log in again soon"
         );
-        worries.push(("kick.grant_ages", worry));
+        worries.push((Code::KickGrantExpiring, worry));
     }
     if !checked.lost_scopes.is_empty() {
         let lost: Vec<_> = checked.lost_scopes.iter().map(String::as_str).collect();
         worries.push((
-            "kick.scopes_lost",
+            Code::KickScopesLost,
             format!("{identity}: no longer granted: {}", lost.join(", ")),
         ));
     }
@@ -274,9 +263,9 @@ mod tests {
                     platform,
                     operation: "it",
                     reason: reason(),
-                    code: "http.html".into(),
+                    code: Code::HttpWebPage,
                 },
-                "down http.html",
+                "down http.web_page",
             ),
             (
                 PlatformError::Unreadable {
@@ -311,20 +300,18 @@ mod tests {
                 "refused kick.rejected",
             ),
             (
-                PlatformError::Rejected {
+                PlatformError::ClientRejected {
                     platform,
-                    operation: super::super::auth::APP_REFUSED,
-                    status: 401,
                     reason: reason(),
                 },
-                "refused kick.invalid_client",
+                "refused kick.client_rejected",
             ),
             (
                 PlatformError::NotConfigured {
                     platform,
                     what: reason(),
                 },
-                "refused config.token",
+                "refused kick.not_configured",
             ),
         ] {
             let found = match of_failed_probe(&error) {

@@ -17,6 +17,7 @@ use super::facts::{self, BY_API};
 use super::meter::Meter;
 use super::webhook::{CHAT, METADATA, STATUS};
 use super::wire::{Envelope, Subscribed as Item, Subscription, items};
+use crate::core::code::Code;
 use crate::core::observation::{Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -296,9 +297,9 @@ fn emit(
     let fact = if missing.is_empty() {
         facts::up(Transport::Webhook)
     } else if missing.contains(&STATUS) {
-        facts::down(Transport::Webhook, "kick.subscription_missing", &words)
+        facts::down(Transport::Webhook, Code::KickSubscriptionMissing, &words)
     } else {
-        facts::problem("kick.subscription_missing", &words)
+        facts::problem(Code::KickSubscriptionMissing, &words)
     };
     sink.observe(Observation::new(key, at, BY_API, fact));
 }

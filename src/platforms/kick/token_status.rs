@@ -71,6 +71,7 @@ mod tests {
             let found = match of_inactive(&refresh, &token, now) {
                 TokenStatus::Valid => "valid",
                 TokenStatus::Expired(_) => "expired",
+                TokenStatus::ClientRejected(_) => "client rejected",
                 TokenStatus::Rejected(_) => "rejected",
                 TokenStatus::Revoked(_) => "revoked",
                 TokenStatus::Unknown(_) => "unknown",

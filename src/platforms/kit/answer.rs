@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::clock::Chance;
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, LinkState};
 use crate::core::source::PlatformName;
 use crate::descriptors;
@@ -23,9 +24,6 @@ pub struct Asked {
     /// What was requested, as shown to users: `the list of streams`.
     pub operation: &'static str,
 }
-
-/// Suffix of the code of [`PlatformError::OtherAccount`], after the platform's name.
-pub const OTHER_ACCOUNT: &str = "other_account";
 
 impl Asked {
     /// Returns a successful answer unchanged and turns everything else into the error that it means.
@@ -49,12 +47,12 @@ impl Asked {
         let status = answer.status;
         if answer.is_web_page() {
             let code = if answer.is_success() {
-                "http.html".to_owned()
+                Code::HttpWebPage
             } else {
-                format!("http.{status}")
+                Code::Http(status)
             };
             return Err(self.unavailable(
-                &code,
+                code,
                 format!("a web page came instead of an answer (status {status})"),
             ));
         }
@@ -85,7 +83,7 @@ impl Asked {
                 status,
                 reason: reason(&answer),
             }),
-            _ => Err(self.unavailable(&format!("http.{status}"), reason(&answer))),
+            _ => Err(self.unavailable(Code::Http(status), reason(&answer))),
         }
     }
 
@@ -118,12 +116,12 @@ impl Asked {
         }
     }
 
-    fn unavailable(self, code: &str, reason: String) -> PlatformError {
+    fn unavailable(self, code: Code, reason: String) -> PlatformError {
         PlatformError::Unavailable {
             platform: self.platform,
             operation: self.operation,
             reason,
-            code: code.to_owned(),
+            code,
         }
     }
 }
@@ -143,7 +141,7 @@ impl PlatformError {
                 platform,
                 operation: "anything that needs a token",
                 reason: descriptors::REASON.to_owned(),
-                code: descriptors::CODE.to_owned(),
+                code: Code::NetworkTooManyFiles,
             };
         }
         let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
@@ -153,20 +151,25 @@ impl PlatformError {
         }
     }
 
-    /// Returns the error as stored with a source: a stable code and a sentence.
+    /// Returns the code.
+    pub fn code(&self) -> Code {
+        match *self {
+            Self::Unavailable { code, .. } => code,
+            Self::RateLimited { platform, .. } => Code::RateLimited(platform),
+            Self::Unauthorized { platform, .. } => Code::Unauthorized(platform),
+            Self::Forbidden { platform, .. } => Code::Forbidden(platform),
+            Self::Unreadable { platform, .. } => Code::Unreadable(platform),
+            Self::Rejected { platform, .. } => Code::Rejected(platform),
+            Self::ClientRejected { platform, .. } => Code::ClientRejected(platform),
+            Self::NotConfigured { platform, .. } => Code::NotConfigured(platform),
+            Self::OtherAccount { platform, .. } => Code::OtherAccount(platform),
+            Self::TokenStore { platform, .. } => Code::TokenStore(platform),
+        }
+    }
+
+    /// Returns the error as stored with a source: the code and a sentence.
     pub fn error_info(&self) -> ErrorInfo {
-        let code = match self {
-            Self::Unavailable { code, .. } => code.clone(),
-            Self::RateLimited { .. } => "http.429".to_owned(),
-            Self::Unauthorized { platform, .. } => format!("{platform}.unauthorized"),
-            Self::Forbidden { platform, .. } => format!("{platform}.forbidden"),
-            Self::Unreadable { platform, .. } => format!("{platform}.unreadable"),
-            Self::Rejected { platform, .. } => format!("{platform}.rejected"),
-            Self::NotConfigured { platform, .. } => format!("{platform}.not_configured"),
-            Self::OtherAccount { platform, .. } => format!("{platform}.{OTHER_ACCOUNT}"),
-            Self::TokenStore { platform, .. } => format!("{platform}.token_store"),
-        };
-        ErrorInfo::new(&code, self.to_string())
+        ErrorInfo::new(self.code(), self.to_string())
     }
 
     /// Returns what a failed call means for the transport that it used: refused if it needs attention, otherwise down.
@@ -179,6 +182,7 @@ impl PlatformError {
             Self::Unauthorized { .. }
             | Self::Forbidden { .. }
             | Self::Rejected { .. }
+            | Self::ClientRejected { .. }
             | Self::NotConfigured { .. }
             | Self::OtherAccount { .. }
             | Self::TokenStore { .. } => LinkState::Refused { error },
@@ -380,7 +384,7 @@ mod tests {
             source: std::io::Error::from_raw_os_error(code),
         };
         let shortage = PlatformError::of_token_store(PlatformName::Twitch, &read(libc::EMFILE));
-        assert_eq!(shortage.error_info().code, descriptors::CODE);
+        assert_eq!(shortage.code(), Code::NetworkTooManyFiles);
         assert!(matches!(shortage.link_state(), LinkState::Down { .. }));
         let broken = PlatformError::of_token_store(PlatformName::Twitch, &read(libc::EACCES));
         assert!(matches!(broken.link_state(), LinkState::Refused { .. }));
@@ -410,10 +414,10 @@ mod tests {
     #[test]
     fn a_web_page_is_an_outage_whatever_its_status() {
         for (status, code) in [
-            (200, "http.html"),
-            (401, "http.401"),
-            (403, "http.403"),
-            (503, "http.503"),
+            (200, Code::HttpWebPage),
+            (401, Code::Http(401)),
+            (403, Code::Http(403)),
+            (503, Code::Http(503)),
         ] {
             let page = ASKED.judge(Ok(answer(status, "text/html", "<html>Blocked</html>")));
             let Err(PlatformError::Unavailable { code: found, .. }) = page else {

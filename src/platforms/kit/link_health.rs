@@ -57,14 +57,6 @@ impl LinkHealth {
     }
 }
 
-/// Returns whether a failure with this code happened before anything was sent to the platform.
-pub fn is_of_the_way(code: &str) -> bool {
-    matches!(
-        code,
-        "network.connect" | "network.dns" | "network.proxy" | "network.tls"
-    )
-}
-
 impl PlatformError {
     /// Returns whether the failure would affect every request: nothing was sent, because the platform cannot be reached or no
     /// account is usable.
@@ -74,10 +66,11 @@ impl PlatformError {
             | Self::NotConfigured { .. }
             | Self::OtherAccount { .. }
             | Self::TokenStore { .. } => true,
-            Self::Unavailable { code, .. } => is_of_the_way(code),
+            Self::Unavailable { code, .. } => code.is_before_sending(),
             Self::Forbidden { .. }
             | Self::RateLimited { .. }
             | Self::Unreadable { .. }
+            | Self::ClientRejected { .. }
             | Self::Rejected { .. } => false,
         }
     }
@@ -86,6 +79,7 @@ impl PlatformError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
     use crate::core::source::PlatformName;
 
     fn at(seconds: i64) -> Timestamp {
@@ -119,16 +113,16 @@ mod tests {
     fn failure_before_sending_affects_every_request() {
         let platform = PlatformName::Twitch;
         let (operation, reason) = ("the list", String::new);
-        let unavailable = |code: &str| PlatformError::Unavailable {
+        let unavailable = |code: Code| PlatformError::Unavailable {
             platform,
             operation,
             reason: reason(),
-            code: code.to_owned(),
+            code,
         };
         for error in [
-            unavailable("network.connect"),
-            unavailable("network.dns"),
-            unavailable("network.tls"),
+            unavailable(Code::NetworkConnect),
+            unavailable(Code::NetworkDns),
+            unavailable(Code::NetworkTls),
             PlatformError::Unauthorized {
                 platform,
                 reason: reason(),
@@ -145,10 +139,10 @@ mod tests {
             assert!(error.concerns_every_question(), "{error:?}");
         }
         for error in [
-            unavailable("network.timeout"),
-            unavailable("network.reset"),
-            unavailable("http.500"),
-            unavailable("http.html"),
+            unavailable(Code::NetworkTimeout),
+            unavailable(Code::NetworkReset),
+            unavailable(Code::Http(500)),
+            unavailable(Code::HttpWebPage),
             PlatformError::RateLimited {
                 platform,
                 retry_after: None,

@@ -6,6 +6,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
@@ -48,7 +49,7 @@ impl GrantError {
 fn is_foreign(error: &PlatformError) -> bool {
     match error {
         PlatformError::Unreadable { .. } => true,
-        PlatformError::Unavailable { code, .. } => code == "http.html",
+        PlatformError::Unavailable { code, .. } => *code == Code::HttpWebPage,
         _ => false,
     }
 }

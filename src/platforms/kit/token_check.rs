@@ -23,6 +23,8 @@ pub enum TokenStatus {
     Valid,
     /// The access token has expired and was not refreshed.
     Expired(String),
+    /// The access token cannot be refreshed, because the platform rejects the client id and secret.
+    ClientRejected(String),
     /// The platform rejects a token that was never proven valid.
     Rejected(String),
     /// The grant is revoked; the user must log in again.
@@ -37,6 +39,7 @@ impl TokenStatus {
         match self {
             Self::Valid => None,
             Self::Expired(reason)
+            | Self::ClientRejected(reason)
             | Self::Rejected(reason)
             | Self::Revoked(reason)
             | Self::Unknown(reason) => Some(reason),
@@ -50,7 +53,7 @@ impl TokenStatus {
     pub fn evidence(&self, token: &StoredToken) -> Option<AuthCheck> {
         let result = match self {
             Self::Valid => AuthResult::Valid,
-            Self::Expired(_) | Self::Rejected(_) => AuthResult::Expired,
+            Self::Expired(_) | Self::ClientRejected(_) | Self::Rejected(_) => AuthResult::Expired,
             Self::Revoked(_) => AuthResult::Revoked,
             Self::Unknown(_) => return None,
         };
@@ -59,6 +62,7 @@ impl TokenStatus {
             expires_at: token.expires_at,
             scopes: token.scopes.clone(),
             rejected: matches!(self, Self::Rejected(_)),
+            client_rejected: matches!(self, Self::ClientRejected(_)),
             reason: self.reason().map(str::to_owned),
         })
     }
@@ -96,7 +100,7 @@ pub fn after_refusal(
     grant_lifetime_ms: Option<i64>,
     now: Timestamp,
 ) -> TokenStatus {
-    use TokenStatus::{Expired, Rejected, Revoked, Unknown, Valid};
+    use TokenStatus::{ClientRejected, Expired, Rejected, Revoked, Unknown, Valid};
     let expired = token.expires_at.is_some_and(|expiry| now >= expiry);
     let aged_out = grant_lifetime_ms.is_some_and(|lifetime| now.millis_since(token.obtained_at) > lifetime);
     match refresh {
@@ -109,7 +113,7 @@ pub fn after_refusal(
         ),
         Refresh::GrantGone(reason) => Revoked(format!("the refresh token was refused: {reason}")),
         Refresh::AppRefused(reason) => {
-            Expired(format!("{APP_REFUSED}: {reason}; correct `client_id` or `client_secret`"))
+            ClientRejected(format!("{APP_REFUSED}: {reason}; correct `client_id` or `client_secret`"))
         }
         Refresh::NoAnswer(reason) if expired => Expired(format!("refreshing it failed: {reason}")),
         Refresh::NoAnswer(reason) => Unknown(format!("refreshing it failed: {reason}")),
@@ -217,6 +221,7 @@ mod tests {
         match status {
             TokenStatus::Valid => "valid",
             TokenStatus::Expired(_) => "expired",
+            TokenStatus::ClientRejected(_) => "client rejected",
             TokenStatus::Rejected(_) => "rejected",
             TokenStatus::Revoked(_) => "revoked",
             TokenStatus::Unknown(_) => "unknown",
@@ -233,8 +238,18 @@ mod tests {
             (Refresh::GrantGone(text()), Some(expiry), before, "revoked"),
             (Refresh::GrantGone(text()), Some(expiry), after, "revoked"),
             (Refresh::GrantGone(text()), None, after, "revoked"),
-            (Refresh::AppRefused(text()), Some(expiry), before, "expired"),
-            (Refresh::AppRefused(text()), Some(expiry), after, "expired"),
+            (
+                Refresh::AppRefused(text()),
+                Some(expiry),
+                before,
+                "client rejected",
+            ),
+            (
+                Refresh::AppRefused(text()),
+                Some(expiry),
+                after,
+                "client rejected",
+            ),
             (Refresh::NoAnswer(text()), Some(expiry), before, "unknown"),
             (Refresh::NoAnswer(text()), None, before, "unknown"),
             (Refresh::NoAnswer(text()), Some(expiry), after, "expired"),
@@ -268,7 +283,7 @@ mod tests {
             (Refresh::GrantGone(text()), "rejected"),
             (Refresh::NoAnswer(text()), "unknown"),
             (Refresh::Unclear(text()), "unknown"),
-            (Refresh::AppRefused(text()), "expired"),
+            (Refresh::AppRefused(text()), "client rejected"),
             (Refresh::Done, "valid"),
         ] {
             let status = after_refusal(&refresh, &nonsense, None, Timestamp::EPOCH);

@@ -14,6 +14,7 @@ use super::oauth::OAuth;
 use super::options::{APP, BOT};
 use super::token_status::is_due;
 use crate::clock::Clock;
+use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
@@ -211,7 +212,7 @@ fn accepted(check: TokenCheck) -> Result<StoredToken, PlatformError> {
             platform: PlatformName::Twitch,
             operation: "a usable token",
             reason,
-            code: "twitch.token_unanswered".to_owned(),
+            code: Code::TokenUnchecked(PlatformName::Twitch),
         }),
         (status, None) => Err(refused(status.reason().unwrap_or_default().to_owned())),
     }

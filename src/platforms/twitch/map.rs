@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::wire::{Channel, Stream, User};
+use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{ErrorInfo, Fact, Grants, LinkState, Observation, Transport};
+use crate::core::source::PlatformName;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 
@@ -18,7 +20,7 @@ pub(super) fn user(source: &SourceKey, found: Option<&User>, at: Timestamp) -> V
     let emit = |fact| Observation::new(source, at, HELIX, fact);
     let Some(user) = found else {
         let error = ErrorInfo::new(
-            "twitch.not_found",
+            Code::NotFound(PlatformName::Twitch),
             "no such channel on Twitch; it was suspended or deleted, or the id is wrong",
         );
         return vec![emit(Fact::NoSuchSource { error }), emit(api(LinkState::Answered))];
@@ -33,7 +35,7 @@ pub(super) fn user(source: &SourceKey, found: Option<&User>, at: Timestamp) -> V
 /// The observation for an unparsable answer about one source: only that it could not be parsed.
 pub(super) fn unreadable(source: &SourceKey, facet: Facet, at: Timestamp) -> Observation {
     let error = ErrorInfo::new(
-        "twitch.unreadable",
+        Code::Unreadable(PlatformName::Twitch),
         "a row of Twitch's answer that may be about this channel cannot be read",
     );
     Observation::new(source, at, HELIX, Fact::Unanswered { facet, error })
@@ -211,7 +213,7 @@ mod tests {
         else {
             panic!("{told:?}");
         };
-        assert_eq!(error.code, "twitch.not_found");
+        assert_eq!(error.code, Code::NotFound(PlatformName::Twitch));
     }
 
     #[test]

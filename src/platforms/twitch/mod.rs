@@ -122,6 +122,7 @@ impl Platform for TwitchPlatform {
                 expires_at: None,
                 scopes: std::collections::BTreeSet::new(),
                 rejected: true,
+                client_rejected: false,
                 reason: Some(reason),
             }),
             Err(error) => Err(error),

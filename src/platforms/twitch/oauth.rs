@@ -185,6 +185,7 @@ fn read_grant(outcome: Result<Answer, HttpError>) -> Result<Granted, GrantError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
 
     fn read(status: u16, body: &str) -> Result<Granted, GrantError> {
         read_grant(Ok(Answer::made_up(status, &[], body)))
@@ -252,7 +253,7 @@ mod tests {
     fn a_request_that_never_left_had_no_effect() {
         for (never_sent, expected) in [(true, true), (false, false)] {
             let failed = read_grant(Err(HttpError::Network {
-                code: "network.connect",
+                code: Code::NetworkConnect,
                 reason: String::new(),
                 never_sent,
             }));

@@ -9,13 +9,14 @@ use super::helix::PAGE;
 use super::map::OAUTH;
 use super::options::{self, BOT};
 use super::permissions;
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary, Problem};
-use crate::tokens::{APP_REFUSED, StoredToken};
+use crate::tokens::StoredToken;
 
 /// The bot's scopes that are needed for all results, and their purposes.
 const NEEDED_SCOPES: [(&str, &str); 2] = [
@@ -200,10 +201,10 @@ impl<'a> ProbeRun<'a> {
             };
             let text = format!("`{identity}` is {word}: {reason}");
             self.problem(Problem::of_account(identity, text));
-            if reason.starts_with(APP_REFUSED) {
+            if evidence.client_rejected {
                 // Sources may stay connected over sessions that are already open, which must not hide that these cannot be
                 // renewed.
-                let error = ErrorInfo::new("twitch.client_refused", reason);
+                let error = ErrorInfo::new(Code::ClientRejected(PlatformName::Twitch), reason);
                 let fact = |_: &SourceKey| Fact::Problem { error: error.clone() };
                 self.emit_all(sources, check.at, OAUTH, fact).await;
             }

@@ -13,6 +13,7 @@ use super::TwitchPlatform;
 use super::helix::{Call, ListError, Page, each};
 use super::options::{APP, BOT};
 use super::wire::User;
+use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::platforms::PlatformError;
@@ -32,7 +33,7 @@ pub(super) struct Reader<'a> {
     /// Why the best candidate's token could not be used.
     unusable: OnceLock<PlatformError>,
     /// Why no further requests are sent: message (without the operation) and code of the last failure.
-    gave_up: Mutex<Option<(String, String)>>,
+    gave_up: Mutex<Option<(Code, String)>>,
 }
 
 impl<'a> Reader<'a> {
@@ -132,16 +133,16 @@ impl<'a> Reader<'a> {
 
     fn note<T>(&self, outcome: &Result<T, PlatformError>) {
         match outcome {
-            Err(PlatformError::Unavailable { code, reason, .. }) if code.starts_with("network.") => {
+            Err(PlatformError::Unavailable { code, reason, .. }) if code.is_of_network() => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= HOPELESS {
-                    *self.lock() = Some((code.clone(), reason.clone()));
+                    *self.lock() = Some((*code, reason.clone()));
                 }
             }
             _ => self.failures.store(0, Ordering::Relaxed),
         }
     }
 
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<(String, String)>> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<(Code, String)>> {
         self.gave_up.lock()
     }
 }

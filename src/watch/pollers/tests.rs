@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::*;
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
+use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
 use crate::platforms::{PlatformError, ProbeSink, ProbeSummary, RateLimit};
@@ -182,11 +184,12 @@ async fn unexpected_rejection_checks_tokens_once_a_minute_at_most() {
 #[test]
 fn only_refusals_of_credentials_are_suspicious() {
     for (code, expected) in [
-        ("http.401", true),
-        ("twitch.unauthorized", true),
-        ("http.503", false),
-        ("network.timeout", false),
-        ("twitch.not_found", false),
+        (Code::Http(401), true),
+        (Code::Unauthorized(PlatformName::Twitch), true),
+        (Code::TokenUnchecked(PlatformName::Kick), false),
+        (Code::Http(503), false),
+        (Code::NetworkTimeout, false),
+        (Code::NotFound(PlatformName::Twitch), false),
     ] {
         let fact = Fact::Connection {
             transport: Transport::Api,

@@ -79,7 +79,7 @@ async fn rejected_token_on_open_session_is_not_retried_in_a_loop() {
         "the authorisation is suspected"
     );
     eventually("what is not heard is told so", || {
-        harness.failure(CAT) == Some((false, "twitch.eventsub.pending".to_owned()))
+        harness.failure(CAT) == Some((false, "twitch.subscription_pending".to_owned()))
     })
     .await;
 }
@@ -133,7 +133,7 @@ async fn a_socket_too_many_is_waited_for_and_is_nobodys_fault() {
     eventually("the want is told", || harness.failure(RAT).is_some()).await;
     assert_eq!(
         harness.failure(RAT),
-        Some((false, "twitch.eventsub.too_many_sockets".to_owned()))
+        Some((false, "twitch.too_many_sockets".to_owned()))
     );
     let status = harness.status();
     assert!(
@@ -204,8 +204,8 @@ async fn revoked_chat_subscription_keeps_stream_subscription() {
             1
         );
         eventually("the end is told", || {
-            let code = format!("twitch.eventsub.{status}");
-            let told = |fact: &Fact| matches!(fact, Fact::Problem { error } if error.code == code);
+            let code = format!("twitch.{status}");
+            let told = |fact: &Fact| matches!(fact, Fact::Problem { error } if error.code.text() == code);
             harness.facts(RAT).iter().any(told)
         })
         .await;

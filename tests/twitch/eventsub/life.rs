@@ -80,7 +80,7 @@ async fn message_that_is_too_large_is_named_and_survived() {
     let mut named = false;
     eventually("the line was lost and is back", || {
         let summary = harness.status().summary();
-        named |= summary.contains("twitch.eventsub.message_too_large");
+        named |= summary.contains("twitch.message_too_large");
         harness.reconnects(RAT) >= 1 && harness.is_up(RAT)
     })
     .await;

@@ -112,14 +112,24 @@ async fn removed_bot_authorization_is_reported_as_error() {
 
 #[tokio::test]
 async fn revocations_are_classified_and_request_a_probe() {
-    for (status, refused, probe) in [
-        ("authorization_revoked", true, Probe::Auth),
-        ("user_removed", true, Probe::Connection),
-        ("version_removed", true, Probe::Stream),
-        ("moderator_removed", true, Probe::Permissions),
-        ("chat_user_banned", true, Probe::Connection),
-        ("notification_failures_exceeded", false, Probe::Stream),
-        ("novel_status", false, Probe::Stream),
+    for (status, code, refused, probe) in [
+        (
+            "authorization_revoked",
+            "authorization_revoked",
+            true,
+            Probe::Auth,
+        ),
+        ("user_removed", "user_removed", true, Probe::Connection),
+        ("version_removed", "version_removed", true, Probe::Stream),
+        ("moderator_removed", "moderator_removed", true, Probe::Permissions),
+        ("chat_user_banned", "chat_user_banned", true, Probe::Connection),
+        (
+            "notification_failures_exceeded",
+            "subscription_revoked",
+            false,
+            Probe::Stream,
+        ),
+        ("novel_status", "subscription_revoked", false, Probe::Stream),
     ] {
         let (world, _time, harness) = listening().await;
         let looks = harness.looks(RAT, probe);
@@ -128,10 +138,7 @@ async fn revocations_are_classified_and_request_a_probe() {
             1
         );
         eventually("the revocation is told", || harness.failure(RAT).is_some()).await;
-        assert_eq!(
-            harness.failure(RAT),
-            Some((refused, format!("twitch.eventsub.{status}")))
-        );
+        assert_eq!(harness.failure(RAT), Some((refused, format!("twitch.{code}"))));
         eventually("a look is asked for", || harness.looks(RAT, probe) > looks).await;
         assert_eq!(harness.status().tally.errors, 1, "{status}");
     }

@@ -12,7 +12,7 @@ use crate::core::source::PlatformName;
 use crate::platforms::discord::SessionStarts;
 use crate::platforms::discord::gateway::GatewayOptions;
 use crate::platforms::{Probe, ProbeSet, RateLimit};
-use crate::tokens::{APP_REFUSED, login_command};
+use crate::tokens::login_command;
 
 /// Clocks that differ by more than this many milliseconds make ages and waiting times wrong.
 const SKEW_WARN: u64 = 5_000;
@@ -166,9 +166,10 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
         .iter()
         .map(|item| {
             let name = format!("identity {}", item.identity);
-            let login = match &item.reason {
-                Some(reason) if reason.starts_with(APP_REFUSED) => "bitbrat config show".to_owned(),
-                _ => login_command(&item.identity),
+            let login = if item.client_rejected {
+                "bitbrat config show".to_owned()
+            } else {
+                login_command(&item.identity)
             };
             let who = item.login.as_deref().or(item.user_id.as_deref()).unwrap_or(
                 if item.identity.ends_with("/app") {

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::cli::context::Context;
 use crate::cli::reports::doctor::{Check, Outcome};
+use crate::core::code::Code;
 use crate::core::source::PlatformName;
 use crate::http::{self, Answer, HttpError, Retries};
 use crate::platforms::kit::answer::is_own_error;
@@ -71,7 +72,7 @@ pub(super) async fn check(
         }
         Err(error) => {
             let detail = format!("{shown}: {error} ({})", error.code());
-            let next = match http::proxy_of(&url).filter(|_| error.code() == "network.proxy") {
+            let next = match http::proxy_of(&url).filter(|_| error.code() == Code::NetworkProxy) {
                 Some(proxy) => format!("curl -v -x {} {}", http::place_of(&proxy), bare(&url)),
                 None => inspect,
             };
@@ -84,7 +85,7 @@ pub(super) async fn check(
 fn passing(outcome: &Result<Answer, HttpError>) -> Option<String> {
     match outcome {
         Ok(answer) => (answer.status >= 500).then(|| format!("status {}", answer.status)),
-        Err(error) => Some(error.code().to_owned()),
+        Err(error) => Some(error.code().to_string()),
     }
 }
 

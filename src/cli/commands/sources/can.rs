@@ -339,8 +339,8 @@ fn fix(obstacle: &Obstacle, found: &Found) -> Option<String> {
     match obstacle {
         Obstacle::Unauthorized(identity) => {
             let check = found.document.knowledge.evidence.auth.get(identity);
-            let reason = check.and_then(|check| check.value.reason.as_deref());
-            Some(remedy(identity.as_str(), reason))
+            let client_rejected = check.is_some_and(|check| check.value.client_rejected);
+            Some(remedy(identity.as_str(), client_rejected))
         }
         Obstacle::Gone | Obstacle::Refused => Some(format!("bitbrat sources describe {key}")),
         Obstacle::Unreachable => Some(format!("bitbrat doctor {}", key.platform())),
@@ -356,6 +356,7 @@ fn fix(obstacle: &Obstacle, found: &Found) -> Option<String> {
 mod tests {
     use super::*;
     use crate::cli::reports::tests::{Story, now, ratcaster};
+    use crate::core::code::Code;
     use crate::core::evidence::Knowledge;
     use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation};
 
@@ -405,7 +406,7 @@ mod tests {
                 Fact::Connection { transport, state },
             )
         };
-        let error = ErrorInfo::new("network.connect", "no connection");
+        let error = ErrorInfo::new(Code::NetworkConnect, "no connection");
         let unreachable = down(LinkState::Down { error: error.clone() });
         let refused = down(LinkState::Refused { error });
         let after = |seen: &Observation| {

@@ -203,8 +203,10 @@ mod tests {
     use crate::cli::commands::sources::known::Check;
     use crate::cli::output::machine::UnusableKind;
     use crate::cli::reports::tests::{Story, gone, now, old_knowledge, ratcaster, revoked};
+    use crate::core::code::Code;
     use crate::core::facet::Facet;
     use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
+    use crate::core::source::PlatformName;
     use crate::platforms::Problem;
 
     #[test]
@@ -272,7 +274,7 @@ mod tests {
     }
 
     fn error() -> ErrorInfo {
-        ErrorInfo::new("network.timeout", "no answer within 10 s")
+        ErrorInfo::new(Code::NetworkTimeout, "no answer within 10 s")
     }
 
     #[test]
@@ -310,7 +312,7 @@ mod tests {
     #[test]
     fn probe_that_finds_no_such_source_is_an_answer() {
         let refused = Fact::NoSuchSource {
-            error: ErrorInfo::new("twitch.not_found", "no such channel"),
+            error: ErrorInfo::new(Code::NotFound(PlatformName::Twitch), "no such channel"),
         };
         let (item, failed) = judge(&checked(&gone(), vec![refused], &[]), None);
         assert_eq!((item.answer, failed), (Answer::Unknown, None));

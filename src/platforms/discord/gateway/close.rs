@@ -1,5 +1,7 @@
 //! What Discord's close codes mean for the next connection. Pure; the table of "Gateway Close Event Codes".
 
+use crate::core::code::Code;
+
 /// What to do after a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -18,7 +20,7 @@ pub enum After {
 /// Why Discord refuses our connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    pub code: &'static str,
+    pub code: Code,
     /// Message for users.
     pub message: &'static str,
 }
@@ -30,23 +32,23 @@ pub fn after(code: Option<u16>) -> After {
         // 4003: what was sent came before Identify, or the session is gone; 4007 and 4009: it cannot be resumed.
         Some(4003 | 4007 | 4009) => After::Identify,
         Some(4010) => After::GiveUp(Refusal {
-            code: "discord.invalid_shard",
+            code: Code::DiscordInvalidShard,
             message: "Discord refuses the shard; this is a fault of bitbrat",
         }),
         Some(4011) => After::GiveUp(Refusal {
-            code: "discord.sharding_required",
+            code: Code::DiscordShardingRequired,
             message: "the bot is in too many guilds for one gateway connection; set discord.gateway to false and poll",
         }),
         Some(4012) => After::GiveUp(Refusal {
-            code: "discord.invalid_version",
+            code: Code::DiscordInvalidVersion,
             message: "Discord no longer supports this version of the gateway; upgrade bitbrat",
         }),
         Some(4013) => After::FewerIntents(Refusal {
-            code: "discord.invalid_intents",
+            code: Code::DiscordInvalidIntents,
             message: "Discord does not support the requested intents; upgrade bitbrat",
         }),
         Some(4014) => After::FewerIntents(Refusal {
-            code: "discord.disallowed_intents",
+            code: Code::DiscordDisallowedIntents,
             message: "Discord does not allow the intents asked for; switch them on in the developer portal",
         }),
         // What the server's own 1000 and 1001 do to a session is not documented: a Resume costs nothing and shows it.

@@ -19,6 +19,7 @@ use super::super::wire::{
     Channel, GuildMember, Id, Role, Rows, ScheduledEvent, StageInstance, Timeout, VoiceState, lenient,
 };
 use super::super::{GuildOptions, StreamFrom};
+use crate::core::code::Code;
 use crate::core::observation::{Fact, LinkState, Transport};
 use crate::core::time::Timestamp;
 
@@ -500,7 +501,7 @@ fn facts_of(id: u64, facts: Option<Vec<Fact>>) -> GuildFacts {
 /// The bot is a member of the guild, which is temporarily unavailable at Discord.
 fn outage(id: u64) -> [(u64, Fact); 2] {
     let message = "the guild suffers an outage at Discord";
-    let down = facts::down(Transport::Gateway, "discord.guild_unavailable", message);
+    let down = facts::down(Transport::Gateway, Code::DiscordGuildUnavailable, message);
     member(id, down)
 }
 

@@ -11,6 +11,7 @@ use super::super::rest::{Call, Response};
 use super::super::wire::{GatewayBot, GuildMember, Me};
 use super::frames;
 use super::machine::Input;
+use crate::core::code::Code;
 use crate::platforms::kit::meter::Meter;
 use crate::websocket;
 
@@ -26,7 +27,7 @@ pub(super) const SPENT: u64 = 600_000;
 /// Result of a job.
 pub(super) enum Done {
     Input(Input),
-    Opened(Result<Box<Socket>, String>),
+    Opened(Result<Box<Socket>, (Code, String)>),
     Member(u64, Option<GuildMember>),
 }
 
@@ -37,8 +38,11 @@ pub(super) async fn open(url: String) -> Done {
     let opening = Box::pin(websocket::open(&address, None));
     Done::Opened(match tokio::time::timeout(OPENING, opening).await {
         Ok(Ok(socket)) => Ok(Box::new(socket)),
-        Ok(Err(error)) => Err(format!("the gateway cannot be reached: {}", error.reason)),
-        Err(_) => Err("the gateway does not answer".to_owned()),
+        Ok(Err(error)) => Err((
+            error.code,
+            format!("the gateway cannot be reached: {}", error.reason),
+        )),
+        Err(_) => Err((Code::NetworkTimeout, "the gateway does not answer".to_owned())),
     })
 }
 
@@ -71,12 +75,12 @@ pub(super) async fn ask(connection: Arc<Connection>, ration: Ration) -> Done {
             let wait = u64::try_from(until.millis_since(now)).unwrap_or(0);
             Input::Denied {
                 retry_in: wait.clamp(ASK_AGAIN.0, ASK_AGAIN.1),
-                code: "discord.held".to_owned(),
+                code: Code::DiscordNotSent,
                 message: reason,
             }
         }
         Err(error) => Input::AskFailed {
-            code: facts::code(&error).unwrap_or("discord.held").to_owned(),
+            code: facts::code(&error).unwrap_or(Code::DiscordNotSent),
             message: error.to_string(),
         },
     })

@@ -411,7 +411,7 @@ impl GatewayListener {
                 self.socket = Some(*socket);
                 self.feed(Input::Opened).await;
             }
-            Done::Opened(Err(reason)) => self.feed(Input::OpenFailed(reason)).await,
+            Done::Opened(Err((code, message))) => self.feed(Input::OpenFailed { code, message }).await,
             Done::Member(guild, Some(member)) => {
                 let facts = self.guilds.learn_member(guild, member, self.discord_now());
                 self.emit(facts);
@@ -460,11 +460,10 @@ async fn next_frame(socket: &mut Option<Socket>) -> Option<Message> {
         Some(socket) => match socket.next().await? {
             Ok(message) => Some(message),
             Err(error) => {
-                if let Some((code, reason)) = websocket::own_refusal(&error) {
-                    let code = format!("discord.gateway.{code}");
+                if let Some((code, reason)) = websocket::own_refusal(PlatformName::Discord, &error) {
                     warn!(
                         platform = "discord",
-                        code, reason, "The connection to Discord's gateway was given up"
+                        %code, reason, "The connection to Discord's gateway was given up"
                     );
                 }
                 None

@@ -6,6 +6,8 @@
 mod model;
 
 use super::close::{self, After};
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
 pub use model::{GatewayReport, Input, Kind, Order, Pace, Phase, Session};
 
 /// Guilds, voice states, messages and scheduled events: all that concerns a source. None is privileged.
@@ -124,7 +126,7 @@ impl Machine {
             {
                 Vec::new()
             }
-            Input::Opened | Input::OpenFailed(_) if self.phase != Phase::Connecting => Vec::new(),
+            Input::Opened | Input::OpenFailed { .. } if self.phase != Phase::Connecting => Vec::new(),
             Input::Received(_) | Input::Closed(_) if !self.has_socket() => Vec::new(),
             Input::Permitted(url) => {
                 self.phase = Phase::Connecting;
@@ -144,10 +146,10 @@ impl Machine {
                 orders.push(Order::Report(GatewayReport::Down { code, message }));
                 orders
             }
-            Input::AskFailed { code, message } => self.lose(now, dice, &code, &message),
+            Input::AskFailed { code, message } => self.lose(now, dice, code, &message),
             Input::TokenWorks => {
                 self.session = None;
-                let code = "discord.gateway_refused";
+                let code = Code::DiscordGatewayRefused;
                 let message = "the gateway refuses the token, although Discord accepts it elsewhere";
                 self.lose(now, dice, code, message)
             }
@@ -160,9 +162,9 @@ impl Machine {
                     Vec::new()
                 }
             }
-            Input::OpenFailed(reason) => {
+            Input::OpenFailed { code, message } => {
                 self.detour = !self.detour && !self.general.is_empty();
-                self.lose(now, dice, "discord.gateway_unreachable", &reason)
+                self.lose(now, dice, code, &message)
             }
             Input::Received(kind) => self.received(now, kind, dice),
             Input::Closed(code) => self.closed(now, code, dice),
@@ -178,13 +180,13 @@ impl Machine {
             Kind::Reconnect => self.hang_up_and_lose(
                 now,
                 dice,
-                "discord.reconnect",
+                Code::DiscordReconnectRequested,
                 "Discord asked for another connection",
             ),
             Kind::Invalid(true) => self.hang_up_and_lose(
                 now,
                 dice,
-                "discord.session_invalid",
+                Code::SessionEnded(PlatformName::Discord),
                 "Discord requested that the session is resumed",
             ),
             Kind::Invalid(false) => {
@@ -192,7 +194,7 @@ impl Machine {
                 self.hang_up_and_lose(
                     now,
                     dice,
-                    "discord.session_invalid",
+                    Code::SessionEnded(PlatformName::Discord),
                     "Discord has ended the session",
                 )
             }
@@ -275,10 +277,10 @@ impl Machine {
             |code| format!("Discord closed the gateway connection with code {code}"),
         );
         match close::after(code) {
-            After::Resume => self.lose(now, dice, "discord.gateway_closed", &words),
+            After::Resume => self.lose(now, dice, Code::ConnectionClosed(PlatformName::Discord), &words),
             After::Identify => {
                 self.session = None;
-                self.lose(now, dice, "discord.gateway_closed", &words)
+                self.lose(now, dice, Code::ConnectionClosed(PlatformName::Discord), &words)
             }
             After::TokenRefused => {
                 self.session = None;
@@ -294,7 +296,7 @@ impl Machine {
                 self.session = None;
                 self.phase = Phase::Refused;
                 vec![Order::Report(GatewayReport::Refused {
-                    code: refusal.code.to_owned(),
+                    code: refusal.code,
                     message: refusal.message.to_owned(),
                 })]
             }
@@ -308,7 +310,7 @@ impl Machine {
                 return self.hang_up_and_lose(
                     now,
                     dice,
-                    "discord.gateway_silent",
+                    Code::KeepaliveTimeout(PlatformName::Discord),
                     "Discord did not acknowledge a heartbeat in time",
                 );
             }
@@ -330,7 +332,7 @@ impl Machine {
             return self.hang_up_and_lose(
                 now,
                 dice,
-                "discord.gateway_silent",
+                Code::NoWelcome(PlatformName::Discord),
                 "Discord opened a connection but never welcomed us",
             );
         }
@@ -368,7 +370,7 @@ impl Machine {
         }
     }
 
-    fn hang_up_and_lose(&mut self, now: u64, dice: f64, code: &str, message: &str) -> Vec<Order> {
+    fn hang_up_and_lose(&mut self, now: u64, dice: f64, code: Code, message: &str) -> Vec<Order> {
         let mut orders = self.hangup();
         orders.extend(self.lose(now, dice, code, message));
         orders
@@ -376,7 +378,7 @@ impl Machine {
 
     /// Waits for the next attempt. The first loss of a stable session is not reported when the session can be resumed: that
     /// takes a moment and happens every few hours.
-    fn lose(&mut self, now: u64, dice: f64, code: &str, message: &str) -> Vec<Order> {
+    fn lose(&mut self, now: u64, dice: f64, code: Code, message: &str) -> Vec<Order> {
         self.heartbeat = None;
         let live_since = match self.phase {
             Phase::Live { since } => Some(since),
@@ -407,7 +409,7 @@ impl Machine {
             return Vec::new();
         }
         vec![Order::Report(GatewayReport::Down {
-            code: code.to_owned(),
+            code,
             message: message.to_owned(),
         })]
     }

@@ -112,6 +112,7 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
 
     #[test]
     fn health_follows_discords_welcome() {
@@ -131,8 +132,8 @@ mod tests {
             let status = board.read();
             assert_eq!((status.is_healthy(), status.summary().as_str()), (healthy, words));
         }
-        let error = ErrorInfo::new("discord.held", "spent");
+        let error = ErrorInfo::new(Code::DiscordNotSent, "spent");
         board.write(|status| status.last_error = Some(error));
-        assert_eq!(board.read().summary(), "stuck (discord.held: spent)");
+        assert_eq!(board.read().summary(), "stuck (discord.not_sent: spent)");
     }
 }

@@ -80,6 +80,6 @@ async fn guild_with_own_bot_is_probed_without_a_shared_token() {
     let platform = rig.platform(|options| options.bot_token = None);
     let platform = platform.following(Arc::clone(&tokens) as _);
     let seen = look(&platform, &PROBES, &[GUILD, 9_002]).await;
-    assert_eq!(seen.error_code(GUILD).as_deref(), Some("config.token"));
+    assert_eq!(seen.error_code(GUILD).as_deref(), Some("discord.not_configured"));
     assert_eq!(seen.record(9_002).status, Status::Connected);
 }

@@ -1,7 +1,9 @@
 //! Results of a probe when something fails: what was proven, and nothing else.
 
 use super::*;
+use crate::core::code::Code;
 use crate::core::observation::AuthResult;
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::sim::discord::faults::named;
@@ -19,7 +21,10 @@ async fn rejected_token_costs_one_call_until_it_changes() {
             (record.status, record.auth_status),
             (Status::Error, Some(AuthResult::Revoked))
         );
-        assert_eq!(record.last_error.unwrap().code, "discord.token_invalid");
+        assert_eq!(
+            record.last_error.unwrap().code,
+            Code::Unauthorized(PlatformName::Discord)
+        );
     }
     for probes in [&Probe::ALL[..], &[Probe::Connection], &[Probe::Permissions]] {
         let later = rig.look_once(probes, &[GUILD]).await;
@@ -103,19 +108,19 @@ async fn token_reset_between_probes_is_detected_at_once() {
 async fn transport_faults_change_no_token_stream_or_permission() {
     for (name, status, code) in [
         ("limited_global", Status::Disconnected, "discord.rate_limited"),
-        ("cloudflare_page", Status::Disconnected, "discord.cloudflare_ban"),
+        ("cloudflare_page", Status::Disconnected, "discord.edge_blocked"),
         (
             "cloudflare_page_retry",
             Status::Disconnected,
-            "discord.cloudflare_ban",
+            "discord.edge_blocked",
         ),
-        ("cloudflare_text", Status::Disconnected, "discord.cloudflare_ban"),
+        ("cloudflare_text", Status::Disconnected, "discord.edge_blocked"),
         (
             "cloudflare_forbidden",
             Status::Disconnected,
-            "discord.cloudflare_ban",
+            "discord.edge_blocked",
         ),
-        ("agent_blocked", Status::Error, "discord.cloudflare_blocked"),
+        ("agent_blocked", Status::Error, "discord.client_blocked"),
         ("overloaded", Status::Disconnected, "http.503"),
         ("bad_gateway", Status::Disconnected, "http.502"),
         ("portal", Status::Disconnected, "discord.unreadable"),
@@ -292,7 +297,8 @@ async fn a_network_that_is_down_disconnects_and_heals() {
         (record.status, record.auth_status),
         (Status::Disconnected, Some(AuthResult::Valid))
     );
-    assert!(record.last_error.unwrap().code.starts_with("network."));
+    let code = record.last_error.unwrap().code.known();
+    assert!(code.is_some_and(Code::is_of_network), "{code:?}");
     rig.discord().host().come_up();
     let after = rig.look_once(&[Probe::Connection], &[GUILD]).await;
     assert_eq!(
@@ -395,7 +401,7 @@ async fn missing_token_sends_nothing_and_reports_configuration() {
     let seen = look(&platform, &Probe::ALL, &[GUILD]).await;
     let record = seen.record(GUILD);
     assert_eq!((record.status, record.auth_status), (Status::Error, None));
-    assert_eq!(seen.error_code(GUILD).as_deref(), Some("config.token"));
+    assert_eq!(seen.error_code(GUILD).as_deref(), Some("discord.not_configured"));
     for broken in ["", "  ", "two words", "line\nbreak", "Bot ", "ümlaut"] {
         let options = DiscordOptions {
             bot_token: Some(SecretString::from(broken)),

@@ -5,7 +5,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::core::code::Code;
 use crate::core::observation::AuthResult;
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
@@ -98,7 +100,7 @@ impl Receiver {
 
     fn error(&self) -> String {
         let error = self.record(GUILD).last_error;
-        error.map(|error| error.code).unwrap_or_default()
+        error.map(|error| error.code.to_string()).unwrap_or_default()
     }
 
     fn shown(&self) -> String {
@@ -192,7 +194,10 @@ async fn session_reports_profile_permissions_and_latency() {
     assert!(record.last_error.is_none());
     let stranger = harness.record(9_002);
     assert_eq!(stranger.status, Status::Error);
-    assert_eq!(stranger.last_error.unwrap().code, "discord.not_in_guild");
+    assert_eq!(
+        stranger.last_error.unwrap().code,
+        Code::NotFound(PlatformName::Discord)
+    );
     assert_eq!((counts(&rig).identifies, rig.calls("gateway/bot")), (1, 1));
     assert!(!harness.shown().contains("secret-part"));
 }
@@ -347,7 +352,7 @@ async fn a_token_reset_that_cuts_the_socket_revokes_and_silences() {
     .await;
     assert_eq!(
         (harness.status(), harness.error()),
-        (Status::Error, "discord.token_invalid".to_owned())
+        (Status::Error, "discord.unauthorized".to_owned())
     );
     assert_eq!(rig.calls("users/@me"), before + 1, "confirmed with one call");
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -413,7 +418,7 @@ async fn guild_outage_removal_and_return_are_distinguished() {
     eventually("back", || harness.status() == Status::Connected).await;
     rig.discord().remove_guild(GUILD);
     eventually("removed", || harness.status() == Status::Error).await;
-    assert_eq!(harness.error(), "discord.not_in_guild");
+    assert_eq!(harness.error(), "discord.not_found");
     rig.discord().put_guild(&GuildSpec {
         id: GUILD,
         ..GuildSpec::default()
@@ -488,7 +493,7 @@ async fn identifies_are_rationed_by_our_own_record_over_restarts() {
             eventually("denied", || !harness.error().is_empty()).await;
             assert_eq!(
                 (harness.status(), harness.error()),
-                (Status::Disconnected, "discord.held".to_owned())
+                (Status::Disconnected, "discord.not_sent".to_owned())
             );
         }
         assert_eq!(counts(&rig).identifies, run.min(2));

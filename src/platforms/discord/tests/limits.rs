@@ -1,7 +1,9 @@
 //! Discord's limits are respected before it has to enforce them, and requests stop before they become harmful.
 
 use super::*;
+use crate::core::code::Code;
 use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
+use crate::core::source::PlatformName;
 use crate::core::verdict::Status;
 use crate::sim::discord::faults::named;
 
@@ -116,7 +118,10 @@ async fn after_a_ban_nothing_is_sent_by_this_process_or_the_next() {
     let next_process = rig.look_once(&Probe::ALL, &[GUILD]).await;
     assert_eq!((next_process.summary.calls, rig.total_calls()), (0, calls));
     let record = silent.record_after(GUILD, &[&before, &banned]);
-    assert_eq!(record.last_error.unwrap().code, "discord.cloudflare_ban");
+    assert_eq!(
+        record.last_error.unwrap().code,
+        Code::EdgeBlocked(PlatformName::Discord)
+    );
     rig.discord().host().faults().clear();
     rig.clock.advance(301_000);
     assert_eq!(

@@ -147,7 +147,7 @@ impl Seen {
     }
 
     pub(super) fn error_code(&self, guild: u64) -> Option<String> {
-        self.record(guild).last_error.map(|error| error.code)
+        self.record(guild).last_error.map(|error| error.code.to_string())
     }
 
     /// Returns whether this method of checking permissions gave a result.

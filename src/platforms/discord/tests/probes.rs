@@ -1,7 +1,9 @@
 //! Results of a probe when Discord answers as documented.
 
 use super::*;
+use crate::core::code::Code;
 use crate::core::observation::AuthResult;
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
@@ -47,7 +49,7 @@ async fn demo_guilds_are_reported_with_their_actual_state() {
         (muted.status, muted.held()),
         (Status::Connected, &["VIEW_CHANNEL".to_owned()][..])
     );
-    assert_eq!(muted.last_error.unwrap().code, "discord.missing_permissions");
+    assert_eq!(muted.last_error.unwrap().code, Code::DiscordMissingPermissions);
     assert_eq!(muted.metadata["applicationId"], "888100");
     let advice = seen
         .summary
@@ -73,7 +75,10 @@ async fn demo_guilds_are_reported_with_their_actual_state() {
         (gone.status, gone.auth_status),
         (Status::Error, Some(AuthResult::Valid))
     );
-    assert_eq!(gone.last_error.as_ref().unwrap().code, "discord.not_in_guild");
+    assert_eq!(
+        gone.last_error.as_ref().unwrap().code,
+        Code::NotFound(PlatformName::Discord)
+    );
     assert!(gone.held().is_empty());
     assert_eq!(rig.discord().gateway_counts().connections, 0);
 }
@@ -168,7 +173,7 @@ async fn guild_without_the_bot_is_an_error_with_valid_token() {
             (record.status, record.auth_status),
             (Status::Error, Some(AuthResult::Valid))
         );
-        assert_eq!(seen.error_code(GUILD).as_deref(), Some("discord.not_in_guild"));
+        assert_eq!(seen.error_code(GUILD).as_deref(), Some("discord.not_found"));
         assert_eq!(rig.discord().invalid_requests(), 0, "asking cost nothing");
     }
 }
@@ -530,7 +535,10 @@ async fn one_odd_guild_in_the_list_disconnects_no_other() {
     );
     let missing = seen.record(9_002);
     assert_ne!(missing.status, Status::Error, "it is not known to be left");
-    assert_eq!(missing.last_error.unwrap().code, "discord.unreadable");
+    assert_eq!(
+        missing.last_error.unwrap().code,
+        Code::Unreadable(PlatformName::Discord)
+    );
 }
 
 #[tokio::test]

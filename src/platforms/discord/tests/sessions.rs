@@ -4,7 +4,9 @@ use tokio::sync::mpsc;
 
 use super::gateway::{Receiver, counts, eventually, live, patient_world, person, say};
 use super::*;
+use crate::core::code::Code;
 use crate::core::observation::AuthResult;
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
@@ -46,7 +48,7 @@ async fn a_process_that_is_killed_leaves_its_session_to_the_next_one() {
     );
     assert_eq!(
         harness.record(9_002).last_error.unwrap().code,
-        "discord.not_in_guild"
+        Code::NotFound(PlatformName::Discord)
     );
     let told = counts(&rig);
     assert_eq!((told.identifies, told.resumes, told.misplaced_resumes), (1, 1, 0));

@@ -244,6 +244,7 @@ impl World {
                 expires_at: None,
                 scopes: BTreeSet::new(),
                 rejected: false,
+                client_rejected: false,
                 reason: None,
             },
         };

@@ -11,7 +11,7 @@ use super::super::meter::Meter;
 use super::super::options::{APP, BOT, broadcaster_of};
 use super::super::token_status::of_inactive;
 use super::super::wire::{Envelope, Introspected, User, items};
-use super::{Auth, Checked, is_app_refusal, no_identity, not_ours, read, unreadable, unusable_store};
+use super::{Auth, Checked, no_identity, not_ours, read, unreadable, unusable_store};
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
@@ -149,7 +149,7 @@ impl Auth {
             return match self.new_app_token(Some(&token.access), meter).await {
                 Ok(token) => Ok((token, TokenStatus::Valid, false)),
                 Err(error) => {
-                    let refused = is_app_refusal(&error);
+                    let refused = matches!(error, PlatformError::ClientRejected { .. });
                     Ok((token, TokenStatus::Unknown(error.to_string()), refused))
                 }
             };

@@ -8,6 +8,7 @@ use super::super::meter::Meter;
 use super::super::options::APP;
 use super::super::wire::Granted;
 use super::{Auth, app_refusal, no_identity, unreadable, unusable_store};
+use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::oauth::{GrantError, can_refresh, expires_at, granted_app_token, is_same};
@@ -171,7 +172,7 @@ fn of_grant_error(error: PlatformError) -> GrantError {
             }
         }
         PlatformError::Unavailable { code, .. }
-            if code.starts_with("network.") || code.starts_with("http.5") =>
+            if code.is_of_network() || matches!(code, Code::Http(500..)) =>
         {
             GrantError::Lost(error)
         }
@@ -179,6 +180,7 @@ fn of_grant_error(error: PlatformError) -> GrantError {
         | PlatformError::Unreadable { .. }
         | PlatformError::Forbidden { .. } => GrantError::Foreign(error),
         PlatformError::RateLimited { .. }
+        | PlatformError::ClientRejected { .. }
         | PlatformError::NotConfigured { .. }
         | PlatformError::OtherAccount { .. }
         | PlatformError::TokenStore { .. } => GrantError::NoEffect(error),
@@ -236,7 +238,7 @@ mod tests {
             assert_eq!(failure(status, kind, body), expected, "{status} {body}");
         }
         let lost = HttpError::Network {
-            code: "network.timeout",
+            code: Code::NetworkTimeout,
             reason: String::new(),
             never_sent: false,
         };

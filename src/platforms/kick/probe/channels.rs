@@ -6,6 +6,7 @@ use super::super::api::{CHANNELS_AT_ONCE, LIST_AT_ONCE, Page, USERS_AT_ONCE};
 use super::super::facts;
 use super::super::wire::Channel;
 use super::{ProbeRun, SINGLY, is_hopeless};
+use crate::core::code::Code;
 use crate::core::observation::{Fact, Transport};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -165,7 +166,7 @@ impl ProbeRun<'_> {
         });
         if !listed {
             let words = "the channel calls itself live, but the list of live streams leaves it out";
-            self.emit(key, absent_at, facts::problem("kick.disagreement", words));
+            self.emit(key, absent_at, facts::problem(Code::KickContradiction, words));
         }
     }
 
@@ -181,7 +182,7 @@ impl ProbeRun<'_> {
             Ok(told) => told,
             Err(error) => {
                 let words = format!("cannot resolve the channel: {error}");
-                return self.emit(&key, self.now(), facts::problem(facts::code(&error), &words));
+                return self.emit(&key, self.now(), facts::problem(error.code(), &words));
             }
         };
         if let Some(channel) = newest(&told.items).get(&id) {

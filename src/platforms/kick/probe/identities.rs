@@ -5,7 +5,9 @@ use super::super::auth::Checked;
 use super::super::facts::{self, BADGES_METHOD, OWNER_METHOD, SCOPES_METHOD};
 use super::super::options::{BOT, broadcaster_of};
 use super::ProbeRun;
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, Grants, Identity};
+use crate::core::source::PlatformName;
 use crate::platforms::kit::token_check::TokenStatus;
 use crate::platforms::{PlatformError, Probe, Problem};
 
@@ -116,7 +118,10 @@ impl ProbeRun<'_> {
             let is_known = match checked.status {
                 TokenStatus::Unknown(_) => true,
                 TokenStatus::Valid => was_valid && checked.lost_scopes.is_empty(),
-                TokenStatus::Expired(_) | TokenStatus::Rejected(_) | TokenStatus::Revoked(_) => false,
+                TokenStatus::Expired(_)
+                | TokenStatus::ClientRejected(_)
+                | TokenStatus::Rejected(_)
+                | TokenStatus::Revoked(_) => false,
             };
             if is_known {
                 self.meter.forget_check(identity);
@@ -126,8 +131,11 @@ impl ProbeRun<'_> {
 
     fn fail_everything_without_identity(&self) {
         let needs = "Kick needs a client id and secret (`kick.client_id`, `kick.client_secret`), or a token of the bot";
-        self.emit_all(&self.all(), &facts::refused("config.token", needs));
-        let error = ErrorInfo::new("config.token", needs);
+        self.emit_all(
+            &self.all(),
+            &facts::refused(Code::NotConfigured(PlatformName::Kick), needs),
+        );
+        let error = ErrorInfo::new(Code::NotConfigured(PlatformName::Kick), needs);
         self.problem(Problem::of_platform(needs).caused_by(error));
     }
 

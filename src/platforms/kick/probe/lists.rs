@@ -7,8 +7,10 @@ use super::super::facts;
 use super::super::viewers::Reading;
 use super::super::wire::Livestream;
 use super::{ProbeRun, is_hopeless};
+use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Transport};
+use crate::core::source::PlatformName;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::platforms::{PlatformError, Problem};
@@ -78,7 +80,7 @@ impl ProbeRun<'_> {
                 self.emit(
                     key,
                     told.at,
-                    facts::unanswered(Facet::Stream, "kick.unreadable", words),
+                    facts::unanswered(Facet::Stream, Code::Unreadable(PlatformName::Kick), words),
                 );
                 continue;
             }
@@ -107,7 +109,11 @@ impl ProbeRun<'_> {
         };
         let Some(stream_id) = facts::stream_id(stream) else {
             let words = "a live stream was listed without start and id";
-            return self.emit(key, at, facts::problem("kick.unreadable", words));
+            return self.emit(
+                key,
+                at,
+                facts::problem(Code::Unreadable(PlatformName::Kick), words),
+            );
         };
         let fact = Fact::StreamSeen {
             stream_id,

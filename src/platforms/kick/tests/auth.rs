@@ -7,7 +7,9 @@ use secrecy::ExposeSecret;
 use super::super::options::BOT;
 use super::{ADA, BOT_ID, Rig, key};
 use crate::clock::Clock as _;
+use crate::core::code::Code;
 use crate::core::observation::{AuthResult, Identity};
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus::{Online, Unknown};
 use crate::core::verdict::Status;
 use crate::platforms::{Platform as _, Probe};
@@ -63,7 +65,10 @@ async fn wrong_client_secret_is_reported_and_not_retried() {
     assert_eq!(rig.calls("/oauth/token"), 1);
     let record = rig.record(ADA);
     assert_eq!((record.status, record.auth_status), (Status::Error, None));
-    assert_eq!(record.last_error.unwrap().code, "kick.invalid_client");
+    assert_eq!(
+        record.last_error.unwrap().code,
+        Code::ClientRejected(PlatformName::Kick)
+    );
     assert_eq!(record.stream_status, Unknown);
 }
 
@@ -438,8 +443,8 @@ async fn kick_401_for_a_valid_token_is_no_claim_about_the_account() {
     assert_eq!(record.auth_status, Some(AuthResult::Valid));
     let error = record.last_error.unwrap();
     assert_eq!(
-        (record.status, error.code.as_str()),
-        (Status::Disconnected, "kick.unreadable")
+        (record.status, error.code.known()),
+        (Status::Disconnected, Some(Code::Unreadable(PlatformName::Kick)))
     );
     assert!(error.message.contains("calls valid"), "{}", error.message);
     assert_eq!(rig.calls("/oauth/token/introspect"), 1);
@@ -617,7 +622,7 @@ async fn foreign_oauth_error_of_the_token_endpoint_refuses_no_application() {
         assert_eq!(record.auth_status, None, "{status} {name}");
         assert_eq!(
             record.last_error.unwrap().code,
-            "kick.unreadable",
+            Code::Unreadable(PlatformName::Kick),
             "{status} {name}"
         );
         let shown = format!("{summary:?}");

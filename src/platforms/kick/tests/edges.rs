@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::super::options::APP;
 use super::{ADA, Rig};
+use crate::core::code::Code;
 use crate::core::observation::{AuthResult, Identity};
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus::{Offline, Online};
 use crate::core::verdict::Status;
 use crate::platforms::{Platform, PlatformError, Probe};
@@ -164,7 +166,7 @@ async fn failed_channel_request_keeps_stream_list_result() {
     rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
-    assert_eq!(record.last_error.unwrap().code, "http.500");
+    assert_eq!(record.last_error.unwrap().code, Code::Http(500));
 }
 
 #[tokio::test]
@@ -214,7 +216,10 @@ async fn oauth_rate_limit_is_not_an_api_failure() {
     rig.look(&[Probe::Auth], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.status, Status::Connected);
-    assert_eq!(record.last_error.unwrap().code, "kick.rate_limited");
+    assert_eq!(
+        record.last_error.unwrap().code,
+        Code::RateLimited(PlatformName::Kick)
+    );
 }
 
 #[tokio::test]
@@ -224,7 +229,10 @@ async fn requests_skipped_by_rate_limit_change_nothing() {
     rig.look(&[Probe::Stream], &[ADA]).await;
     let refused = rig.record(ADA);
     assert_eq!(refused.status, Status::Connected);
-    assert_eq!(refused.last_error.as_ref().unwrap().code, "kick.rate_limited");
+    assert_eq!(
+        refused.last_error.as_ref().unwrap().code,
+        Code::RateLimited(PlatformName::Kick)
+    );
     rig.later(60);
     let summary = rig.look(&[Probe::Stream], &[ADA]).await;
     assert_eq!((summary.calls, summary.problems.len()), (0, 1), "{summary:?}");

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{ADA, BOT_ID, Rig, instant, key, metadata};
 use crate::clock::Clock;
+use crate::core::code::Code;
 use crate::core::observation::Fact;
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus::{Offline, Online, Unknown};
 use crate::core::verdict::Status;
 use crate::platforms::{Platform, Probe};
@@ -105,7 +107,10 @@ async fn a_channel_that_vanishes_is_not_found_and_no_longer_offline() {
     rig.look_at(ADA).await;
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Error, Unknown));
-    assert_eq!(record.last_error.unwrap().code, "kick.not_found");
+    assert_eq!(
+        record.last_error.unwrap().code,
+        Code::NotFound(PlatformName::Kick)
+    );
     // Until it is checked again, its absence from the list still proves nothing.
     rig.later(60);
     rig.look(&[Probe::Stream], &[ADA]).await;

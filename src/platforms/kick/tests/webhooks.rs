@@ -9,8 +9,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{ADA, BOT_ID, Notebook, Rig, instant, key};
 use crate::clock::Clock as _;
+use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation};
+use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus::{Offline, Online};
 use crate::core::verdict::Status;
 use crate::platforms::kick::webhook::{self, PATH, WebhookCounts, WebhookListener};
@@ -440,13 +442,13 @@ async fn webhook_with_missed_events_is_reported_and_renewed() {
     hooked.rig.later(181);
     let found = hooked.listener.fallen_silent();
     assert_eq!(found.len(), 1);
-    let told = |code: &str| {
+    let told = |code: Code| {
         let facts = found[0].1.iter().map(|seen| &seen.fact);
         facts
             .into_iter()
             .any(|fact| matches!(fact, Fact::Problem { error } if error.code == code))
     };
-    assert!(told("kick.webhook_silent"));
+    assert!(told(Code::PushSilent(PlatformName::Kick)));
     let before = hooked.rig.kick().subscriptions();
     let done = hooked.reconcile(&[ADA]).await;
     assert_eq!((done.created, done.deleted), (3, 3));
@@ -527,6 +529,6 @@ async fn subscription_errors_are_reported_but_only_streams_set_status() {
         assert!(done.problems[0].contains("not for you"), "{done:?}");
         let record = rig.record(ADA);
         assert_eq!(record.status, status, "{event}");
-        assert_eq!(record.last_error.unwrap().code, "kick.subscription_missing");
+        assert_eq!(record.last_error.unwrap().code, Code::KickSubscriptionMissing);
     }
 }

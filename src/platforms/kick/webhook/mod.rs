@@ -28,6 +28,7 @@ use super::client::Client;
 use super::facts::{self, BADGES_METHOD, BY_WEBHOOK};
 use super::{BotId, KickPlatform, Subscribed};
 use crate::clock::Clock;
+use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
@@ -199,7 +200,7 @@ impl WebhookListener {
         let keys = found.iter().filter_map(|id| state.sources.get(id).cloned());
         keys.map(|key| {
             let words = "polls found a stream that no webhook announced; renewing its subscriptions";
-            let mut facts = vec![facts::problem("kick.webhook_silent", words)];
+            let mut facts = vec![facts::problem(Code::PushSilent(PlatformName::Kick), words)];
             facts.extend(facts::profile([("webhook", Some("silent"))]));
             let observations = facts
                 .into_iter()
@@ -271,7 +272,7 @@ impl WebhookListener {
         self.lock().stale_warned = Some(now);
         tracing::warn!(
             platform = "kick",
-            code = "kick.webhook_stale",
+            code = %Code::PushStale(PlatformName::Kick),
             sent = %delivery.at,
             received = %now,
             "A webhook that Kick has signed was refused because its time is more than 5 minutes off; unless a recording was sent, \
@@ -294,7 +295,7 @@ impl WebhookListener {
         }
         tracing::warn!(
             platform = "kick",
-            code = "kick.webhook_unusable",
+            code = %Code::PushUnreadable(PlatformName::Kick),
             event.kind = kind,
             length,
             "A webhook that Kick has signed cannot be read, or lacks a required field; polls find what it was about"

@@ -1,6 +1,9 @@
 //! What the close codes of an EventSub socket mean.
 //! <https://dev.twitch.tv/docs/eventsub/handling-websocket-events/#close-message>
 
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
+
 /// Which side caused the close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
@@ -12,8 +15,8 @@ pub(super) enum Blame {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Meaning {
-    pub(super) code: String,
-    pub(super) reason: &'static str,
+    pub(super) code: Code,
+    pub(super) reason: String,
     pub(super) blame: Blame,
 }
 
@@ -38,9 +41,15 @@ pub(super) fn meaning(code: Option<u16>) -> Meaning {
         Some(_) => ("Twitch closed the connection with an unknown code", Blame::Them),
         None => ("the connection broke off", Blame::Them),
     };
-    let code = match code {
-        Some(code) => format!("twitch.eventsub.{code}"),
-        None => "network.reset".to_owned(),
+    let meant = match code {
+        Some(4003) => Code::TwitchSessionUnused,
+        Some(_) => Code::ConnectionClosed(PlatformName::Twitch),
+        None => Code::NetworkReset,
     };
-    Meaning { code, reason, blame }
+    let number = code.map_or_else(String::new, |code| format!(" (code {code})"));
+    Meaning {
+        code: meant,
+        reason: format!("{reason}{number}"),
+        blame,
+    }
 }

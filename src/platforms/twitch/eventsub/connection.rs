@@ -458,11 +458,10 @@ impl Connection {
 }
 
 fn not_authorized(error: &PlatformError) -> (Failure, bool) {
-    let info = error.error_info();
     let refused = matches!(error.link_state(), LinkState::Refused { .. });
     let failure = Failure {
-        code: info.code,
-        reason: info.message,
+        code: error.code(),
+        reason: error.error_info().message,
         refused,
     };
     (failure, refused)

@@ -12,8 +12,10 @@ use super::missed_events::MissedEvents;
 use super::planner::Plan;
 use super::rest::Bill;
 use super::status::{ConnectionStatus, Status, SubscriptionState, SubscriptionStatus, Tally};
+use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
+use crate::core::source::PlatformName;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::platforms::kit::dedup::RecentIds;
@@ -120,7 +122,7 @@ impl State {
         self.stale_warned = Some(now);
         tracing::warn!(
             platform = "twitch",
-            code = "twitch.eventsub.stale",
+            code = %Code::PushStale(PlatformName::Twitch),
             event.kind = kind,
             age_s = age_ms / 1000,
             "A pushed message was dropped because it is dated more than 10 minutes ago; unless it was sent late, the clock of \
@@ -293,7 +295,7 @@ impl Hub {
         if self.is_new_cause("binary", now) {
             tracing::warn!(
                 platform = "twitch",
-                code = "twitch.eventsub.binary_message",
+                code = %Code::PushUnreadable(PlatformName::Twitch),
                 length,
                 "A binary message came over EventSub and was dropped; Twitch sends texts only"
             );
@@ -604,7 +606,7 @@ mod tests {
         assert_eq!(hub.status().tally.stale, 3);
         assert_eq!(log.matches("WARN").count(), 1, "{log}");
         assert!(
-            log.contains("twitch.eventsub.stale") && log.contains("clock"),
+            log.contains("twitch.push_stale") && log.contains("clock"),
             "{log}"
         );
     }

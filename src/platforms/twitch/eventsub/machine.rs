@@ -5,6 +5,8 @@
 //! <https://dev.twitch.tv/docs/eventsub/handling-websocket-events/>. Those marked *ours* are decisions.
 
 use super::close::{self, Blame};
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
 
 /// Milliseconds since an arbitrary moment, by a monotonic clock.
 pub(super) type Millis = u64;
@@ -155,8 +157,7 @@ pub(super) enum Effect {
 /// Why a connection is down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// Stable and dotted.
-    pub(super) code: String,
+    pub(super) code: Code,
     /// The message for users.
     pub(super) reason: String,
     /// Whether it needs attention.
@@ -164,9 +165,9 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn passing(code: &str, reason: impl Into<String>) -> Self {
+    pub(super) fn passing(code: Code, reason: impl Into<String>) -> Self {
         Self {
-            code: code.to_owned(),
+            code,
             reason: reason.into(),
             refused: false,
         }
@@ -288,7 +289,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
                 Blame::Us if !state.is_up() => 10 * SECOND,
                 Blame::Us | Blame::Them => 0,
             };
-            let failure = Failure::passing(&meaning.code, meaning.reason);
+            let failure = Failure::passing(meaning.code, meaning.reason);
             closed(state, socket, failure, least, now, chance)
         }
         Input::Broken { socket, failure } => closed(state, socket, failure, 0, now, chance),
@@ -305,8 +306,10 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
             // During a move, the session that is left may have ended already.
             _ if matches!(state.phase, Phase::Moving { .. }) => state.stay(),
             Some(ours) if ours.id == session => {
-                let failure =
-                    Failure::passing("twitch.eventsub.session_gone", "Twitch has ended the session");
+                let failure = Failure::passing(
+                    Code::SessionEnded(PlatformName::Twitch),
+                    "Twitch has ended the session",
+                );
                 state.fail(now, failure, 0, chance)
             }
             _ => state.stay(),
@@ -315,18 +318,18 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
             Phase::Stopped | Phase::BackingOff { .. } => state.stay(),
             _ => {
                 let reason = "this machine's clock has jumped, so it may have slept";
-                state.fail(
-                    now,
-                    Failure::passing("twitch.eventsub.clock_jump", reason),
-                    0,
-                    0.0,
-                )
+                state.fail(now, Failure::passing(Code::TwitchClockJump, reason), 0, 0.0)
             }
         },
         Input::Refresh => match state.phase {
             Phase::Open(_) => {
                 let reason = "the session is silent about what polls see";
-                state.fail(now, Failure::passing("twitch.eventsub.silent", reason), 0, chance)
+                state.fail(
+                    now,
+                    Failure::passing(Code::PushSilent(PlatformName::Twitch), reason),
+                    0,
+                    chance,
+                )
             }
             _ => state.stay(),
         },
@@ -341,26 +344,26 @@ fn tick(state: State, now: Millis, chance: f64) -> (State, Vec<Effect>) {
     match &state.phase {
         Phase::BackingOff { .. } => state.open(now),
         Phase::Opening { .. } => {
-            let failure = Failure::passing("network.timeout", "the websocket did not open in time");
+            let failure = Failure::passing(Code::NetworkTimeout, "the websocket did not open in time");
             state.fail(now, failure, 0, chance)
         }
         Phase::Greeting { .. } => {
-            let failure = Failure::passing("twitch.eventsub.no_welcome", "no welcome came in time");
+            let failure = Failure::passing(Code::NoWelcome(PlatformName::Twitch), "no welcome came in time");
             state.fail(now, failure, 0, chance)
         }
         Phase::Open(session) if !session.proven && now >= session.unused_at => {
             let reason = "no subscription was accepted in time";
-            let failure = Failure::passing("twitch.eventsub.unused", reason);
+            let failure = Failure::passing(Code::TwitchSessionUnused, reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Open(_) => {
             let reason = "keepalive timeout";
-            let failure = Failure::passing("twitch.eventsub.keepalive", reason);
+            let failure = Failure::passing(Code::KeepaliveTimeout(PlatformName::Twitch), reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Moving { .. } => {
             let reason = "the new socket was not welcomed in time";
-            let failure = Failure::passing("twitch.eventsub.move_failed", reason);
+            let failure = Failure::passing(Code::TwitchReconnectFailed, reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Stopped => state.stay(),
@@ -393,7 +396,7 @@ fn not_opened(
         Phase::Opening { socket: ours, .. } if *ours == socket => state.fail(now, failure, least, chance),
         Phase::Moving { new, .. } if *new == socket => {
             let reason = format!("the address to move to does not answer: {}", failure.reason);
-            let failure = Failure::passing("twitch.eventsub.move_failed", reason);
+            let failure = Failure::passing(Code::TwitchReconnectFailed, reason);
             state.fail(now, failure, 0, chance)
         }
         _ => state.stay(),

@@ -12,6 +12,7 @@ use super::super::helix::contradiction;
 use super::super::options::below;
 use super::kinds::Subscription;
 use super::wire::{Listed, SubscriptionInfo};
+use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, HttpError};
@@ -22,7 +23,7 @@ use crate::platforms::kit::meter::Meter;
 /// Maximum number of pages that are read of a list.
 const MOST_PAGES: usize = 100;
 /// The code of an answer that is not what Twitch documents.
-const UNREADABLE: &str = "twitch.unreadable";
+const UNREADABLE: Code = Code::Unreadable(PlatformName::Twitch);
 /// How long to wait if Twitch specifies no time.
 const SOME_TIME: Duration = Duration::from_secs(20);
 
@@ -38,7 +39,7 @@ pub(super) enum Created {
     /// The session no longer exists.
     SessionGone,
     /// It will not be accepted in the foreseeable future.
-    Refused { code: String, reason: String },
+    Refused { code: Code, reason: String },
     /// The cost limit is reached, at least until Twitch removes dead subscriptions.
     CostExceeded,
     /// Too many sockets, or too many equal subscriptions: of others, or left over from our earlier sessions.
@@ -46,7 +47,7 @@ pub(super) enum Created {
     /// Temporary failure, with its code.
     Later {
         after: Duration,
-        code: String,
+        code: Code,
         reason: String,
     },
     /// The token is not valid.
@@ -94,7 +95,7 @@ pub(super) async fn create(
                 // The token is valid and the message names nothing that is missing.
                 Ok(None) => Created::Later {
                     after: SOME_TIME,
-                    code: UNREADABLE.to_owned(),
+                    code: UNREADABLE,
                     reason: contradiction(&reason),
                 },
                 Err(error) => unusable(&error),
@@ -113,7 +114,7 @@ fn unusable(error: &PlatformError) -> Created {
         },
         _ => Created::Later {
             after: SOME_TIME,
-            code: error.error_info().code,
+            code: error.code(),
             reason: error.to_string(),
         },
     }
@@ -121,28 +122,23 @@ fn unusable(error: &PlatformError) -> Created {
 
 /// Interprets the answer to a creation.
 fn read_created(outcome: Result<Answer, HttpError>) -> Created {
-    let later = |after, code: &str, reason: String| Created::Later {
-        after,
-        code: code.to_owned(),
-        reason,
-    };
+    let later = |after, code: Code, reason: String| Created::Later { after, code, reason };
     let answer = match outcome {
         Ok(answer) => answer,
         Err(error) => return later(SOME_TIME / 4, error.code(), error.to_string()),
     };
-    let http_code = format!("http.{}", answer.status);
     let words = reason(&answer);
     let lower = words.to_ascii_lowercase();
     let says = |word: &str| lower.contains(word);
-    let refused = |code: &str| Created::Refused {
-        code: format!("twitch.eventsub.{code}"),
+    let refused = |code: Code| Created::Refused {
+        code,
         reason: words.clone(),
     };
     if answer.is_web_page() {
         let code = if answer.is_success() {
-            "http.html"
+            Code::HttpWebPage
         } else {
-            &http_code
+            Code::Http(answer.status)
         };
         return later(
             SOME_TIME,
@@ -161,11 +157,11 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
         }
         // Whatever the message, a session that is reported as invalid is replaced; the channel is not the cause.
         400 | 404 if says("session") => Created::SessionGone,
-        401 if says("scope") || says("match") => refused("forbidden"),
+        401 if says("scope") || says("match") => refused(Code::Forbidden(PlatformName::Twitch)),
         401 => Created::Unauthorized { reason: words },
-        403 => refused("forbidden"),
+        403 => refused(Code::Forbidden(PlatformName::Twitch)),
         409 => Created::Exists,
-        410 => refused("withdrawn"),
+        410 => refused(Code::TwitchSubscriptionWithdrawn),
         429 if says("transport") => Created::Crowded {
             reason: words,
             sockets: true,
@@ -175,11 +171,15 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
             sockets: false,
         },
         429 if says("cost") => Created::CostExceeded,
-        429 if is_rate_limit(&answer) => later(answer.asked_wait().unwrap_or(SOME_TIME), &http_code, words),
+        429 if is_rate_limit(&answer) => later(
+            answer.asked_wait().unwrap_or(SOME_TIME),
+            Code::RateLimited(PlatformName::Twitch),
+            words,
+        ),
         // Not a request rate limit, and an unknown message: points or sockets are exhausted.
         429 => Created::CostExceeded,
-        400..500 => refused("rejected"),
-        _ => later(SOME_TIME / 4, &http_code, words),
+        400..500 => refused(Code::Rejected(PlatformName::Twitch)),
+        _ => later(SOME_TIME / 4, Code::Http(answer.status), words),
     }
 }
 
@@ -211,7 +211,7 @@ fn enabled(listed: &Listed) -> Created {
             bill,
         },
         Some(told) => Created::Refused {
-            code: "twitch.eventsub.disabled".to_owned(),
+            code: Code::TwitchSubscriptionDisabled,
             reason: format!("it was created with status {}", told.status),
         },
         None => Created::Unclear {
@@ -279,25 +279,28 @@ pub(super) async fn delete(
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     fn answer(status: u16, body: &str) -> Created {
         read_created(Ok(Answer::made_up(status, &[], body)))
     }
 
-    fn name(created: &Created) -> &str {
-        match created {
+    fn name(created: &Created) -> Cow<'static, str> {
+        let name = match created {
             Created::Enabled { .. } => "enabled",
             Created::Exists => "exists",
             Created::Unclear { .. } => "unclear",
             Created::SessionGone => "session gone",
-            Created::Refused { code, .. } => code,
+            Created::Refused { code, .. } => return code.text(),
             Created::CostExceeded => "cost",
             Created::Crowded { sockets: true, .. } => "sockets",
             Created::Crowded { .. } => "equals",
             Created::Later { .. } => "later",
             Created::Unauthorized { .. } => "unauthorized",
-        }
+        };
+        name.into()
     }
 
     #[test]
@@ -311,26 +314,26 @@ mod tests {
             (400, "non-existent session_id", "session gone"),
             (400, "Invalid session", "session gone"),
             (404, "no such session", "session gone"),
-            (404, "not found", "twitch.eventsub.rejected"),
+            (404, "not found", "twitch.rejected"),
             (
                 400,
                 "websocket transport cannot have subscriptions created by different users",
-                "twitch.eventsub.rejected",
+                "twitch.rejected",
             ),
             (
                 400,
                 "The combination of values in the type and version fields is not valid",
-                "twitch.eventsub.rejected",
+                "twitch.rejected",
             ),
             (401, "Invalid OAuth token", "unauthorized"),
-            (401, "Missing scope: user:read:chat", "twitch.eventsub.forbidden"),
+            (401, "Missing scope: user:read:chat", "twitch.forbidden"),
             (
                 403,
                 "subscription missing proper authorization",
-                "twitch.eventsub.forbidden",
+                "twitch.forbidden",
             ),
             (409, "subscription already exists", "exists"),
-            (410, "gone", "twitch.eventsub.withdrawn"),
+            (410, "gone", "twitch.subscription_withdrawn"),
             (429, "number of websocket transports limit exceeded", "sockets"),
             (
                 429,
@@ -356,9 +359,9 @@ mod tests {
     #[test]
     fn failed_creation_keeps_the_code_of_its_cause() {
         for (status, body, expected) in [
-            (502, "<html>bad gateway</html>", "http.502"),
-            (200, "<html>log in</html>", "http.html"),
-            (500, "oops", "http.500"),
+            (502, "<html>bad gateway</html>", Code::Http(502)),
+            (200, "<html>log in</html>", Code::HttpWebPage),
+            (500, "oops", Code::Http(500)),
             (401, r#"{"code":401}"#, UNREADABLE),
             (
                 403,
@@ -366,11 +369,15 @@ mod tests {
                 UNREADABLE,
             ),
             (404, "", UNREADABLE),
-            (429, r#"{"message":"slow down"}"#, "http.429"),
+            (
+                429,
+                r#"{"message":"slow down"}"#,
+                Code::RateLimited(PlatformName::Twitch),
+            ),
         ] {
             let created = answer(status, body);
             assert!(
-                matches!(&created, Created::Later { code, .. } if code == expected),
+                matches!(&created, Created::Later { code, .. } if *code == expected),
                 "{status} {body}: {created:?}"
             );
         }
@@ -410,6 +417,6 @@ mod tests {
         };
         assert_eq!(created, expected);
         let pending = answer(202, r#"{"data":[{"id":"6f0e","status":"novel_status"}]}"#);
-        assert_eq!(name(&pending), "twitch.eventsub.disabled");
+        assert_eq!(name(&pending), "twitch.subscription_disabled");
     }
 }

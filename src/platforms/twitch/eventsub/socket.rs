@@ -11,6 +11,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig, fram
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::machine::{Failure, SocketId};
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
 use crate::websocket::{self, Socket};
 
 /// The maximum size of a message, in bytes.
@@ -43,10 +45,10 @@ pub(super) async fn open(url: &str, patience: Duration) -> Result<Socket, (Failu
         .max_message_size(Some(LARGEST))
         .max_frame_size(Some(LARGEST));
     match tokio::time::timeout(patience, websocket::open(url, Some(config))).await {
-        Ok(opened) => opened.map_err(|error| (Failure::passing(&error.code, error.reason), error.permanent)),
+        Ok(opened) => opened.map_err(|error| (Failure::passing(error.code, error.reason), error.permanent)),
         Err(_) => {
             let reason = "the websocket did not open in time";
-            Err((Failure::passing("network.timeout", reason), false))
+            Err((Failure::passing(Code::NetworkTimeout, reason), false))
         }
     }
 }
@@ -114,12 +116,12 @@ fn read(message: Option<Result<Message, Error>>) -> Option<Frame> {
             Some(Frame::Ended(End::Closed(code)))
         }
         Some(Ok(_)) => None,
-        Some(Err(error)) => Some(Frame::Ended(match websocket::own_refusal(&error) {
-            Some((code, reason)) => {
-                End::Refused(Failure::passing(&format!("twitch.eventsub.{code}"), reason))
-            }
-            None => End::Closed(None),
-        })),
+        Some(Err(error)) => Some(Frame::Ended(
+            match websocket::own_refusal(PlatformName::Twitch, &error) {
+                Some((code, reason)) => End::Refused(Failure::passing(code, reason)),
+                None => End::Closed(None),
+            },
+        )),
         None => Some(Frame::Ended(End::Closed(None))),
     }
 }

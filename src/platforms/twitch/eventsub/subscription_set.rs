@@ -3,6 +3,8 @@
 //! They are stored separately: a lost session takes its subscriptions with it, and whatever is desired is created again. What
 //! Twitch refuses is not retried for a while instead of being requested in a loop.
 
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::kinds::Subscription;
@@ -22,17 +24,17 @@ const CROWDED_FOR: [Millis; 3] = [10_000, 25_000, 60_000];
 const FIRST_RETRY: Millis = 1_000;
 
 /// The code for an account that holds too many sockets.
-pub(super) const TOO_MANY_SOCKETS: &str = "twitch.eventsub.too_many_sockets";
+pub(super) const TOO_MANY_SOCKETS: Code = Code::TwitchTooManySockets;
 /// The code for a limit whose answer specifies how long it lasts.
-const RATE_LIMITED: &str = "http.429";
+const RATE_LIMITED: Code = Code::RateLimited(PlatformName::Twitch);
 /// The code for a refusal because of the cost limit.
-pub(super) const COST: &str = "twitch.eventsub.cost";
+pub(super) const COST: Code = Code::TwitchSubscriptionLimit;
 /// The code for a refusal because a similar subscription exists that is not in the list of this session.
-const CONFLICT: &str = "twitch.eventsub.conflict";
+const CONFLICT: Code = Code::TwitchDuplicateSubscription;
 
 /// Returns whether a refusal is no failure of the channel: such a channel is polled, and nothing is claimed.
-pub(super) fn is_no_failure(code: &str) -> bool {
-    [COST, CONFLICT, "twitch.eventsub.withdrawn"].contains(&code)
+pub(super) fn is_no_failure(code: Code) -> bool {
+    [COST, CONFLICT, Code::TwitchSubscriptionWithdrawn].contains(&code)
 }
 
 /// The state of one desired subscription.
@@ -46,7 +48,7 @@ pub(super) enum Stand {
     Enabled { id: String, cost: u32 },
     /// Refused; to be retried later.
     Refused {
-        code: String,
+        code: Code,
         reason: String,
         until: Millis,
     },
@@ -60,7 +62,7 @@ pub(super) enum Verdict {
     /// Still pending.
     Waiting,
     /// It is not accepted, with the reason.
-    NotAccepted { code: String, reason: String },
+    NotAccepted { code: Code, reason: String },
     /// The list must be compared: something exists already, or a dead subscription is in the way.
     ProbeRun,
     /// The session no longer exists.
@@ -85,7 +87,7 @@ pub(super) struct SubscriptionSet {
 /// Why a subscription is not accepted yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Delay {
-    pub(super) code: String,
+    pub(super) code: Code,
     pub(super) reason: String,
 }
 
@@ -181,22 +183,24 @@ impl SubscriptionSet {
         let backoff = FIRST_RETRY
             .saturating_mul(1 << tries.min(10))
             .min(PERMANENT_FAILURE_BACKOFF);
-        let because = |code: &str, reason: &str| {
+        let because = |code: Code, reason: &str| {
             Some(Delay {
-                code: code.to_owned(),
+                code,
                 reason: reason.to_owned(),
             })
         };
         match &created {
-            Created::Later { code, reason, .. } => self.delayed = because(code, reason),
-            Created::Unclear { reason } => self.delayed = because("twitch.unreadable", reason),
+            Created::Later { code, reason, .. } => self.delayed = because(*code, reason),
+            Created::Unclear { reason } => {
+                self.delayed = because(Code::Unreadable(PlatformName::Twitch), reason);
+            }
             Created::Crowded { reason, sockets } => {
                 self.delayed = because(if *sockets { TOO_MANY_SOCKETS } else { COST }, reason);
             }
             Created::Enabled { .. } | Created::CostExceeded => self.delayed = None,
             _ => {}
         }
-        let refused = |code: String, reason: String| Stand::Refused {
+        let refused = |code: Code, reason: String| Stand::Refused {
             code,
             reason,
             until: now + REFUSED_FOR,
@@ -205,7 +209,7 @@ impl SubscriptionSet {
         let (next, verdict) = match created {
             Created::Enabled { id, cost, .. } => (Stand::Enabled { id, cost }, Verdict::Accepted),
             Created::Refused { code, reason } => (
-                refused(code.clone(), reason.clone()),
+                refused(code, reason.clone()),
                 Verdict::NotAccepted { code, reason },
             ),
             Created::Exists if tries < 2 => (due_in(1_000), Verdict::ProbeRun),
@@ -291,14 +295,14 @@ impl SubscriptionSet {
     pub(super) fn revoked(
         &mut self,
         subscription: &Subscription,
-        code: &str,
+        code: Code,
         reason: &str,
         again_after: Millis,
         now: Millis,
     ) {
         if let Some(stand) = self.stands.get_mut(subscription) {
             *stand = Stand::Refused {
-                code: code.to_owned(),
+                code,
                 reason: reason.to_owned(),
                 until: now + again_after,
             };
@@ -354,12 +358,12 @@ impl SubscriptionSet {
     }
 
     /// Returns the first refusal when everything desired is refused.
-    pub(super) fn all_refused(&self) -> Option<(String, String)> {
+    pub(super) fn all_refused(&self) -> Option<(Code, String)> {
         let refusals: Option<Vec<_>> = self
             .order
             .iter()
             .map(|subscription| match self.stands.get(subscription) {
-                Some(Stand::Refused { code, reason, .. }) => Some((code.clone(), reason.clone())),
+                Some(Stand::Refused { code, reason, .. }) => Some((*code, reason.clone())),
                 _ => None,
             })
             .collect();
@@ -421,10 +425,10 @@ pub(super) enum Coverage {
     Refused,
 }
 
-fn not_accepted(code: &str, reason: &str, refused: impl Fn(String, String) -> Stand) -> (Stand, Verdict) {
-    let (code, reason) = (code.to_owned(), reason.to_owned());
+fn not_accepted(code: Code, reason: &str, refused: impl Fn(Code, String) -> Stand) -> (Stand, Verdict) {
+    let reason = reason.to_owned();
     (
-        refused(code.clone(), reason.clone()),
+        refused(code, reason.clone()),
         Verdict::NotAccepted { code, reason },
     )
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::core::code::Code;
 use crate::core::observation::Grants;
+use crate::core::source::PlatformName;
 
 const GUILD: u64 = 9_001;
 
@@ -16,7 +18,11 @@ fn following(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
     let ready =
         json!({"user": {"id": "4001"}, "session_id": "a", "guilds": [{"id": "9001", "unavailable": true}]});
     let news = guilds.learn("READY", &ready.to_string(), at(0));
-    assert_eq!(codes(&news), ["discord.not_in_guild"], "9002 is not listed");
+    assert_eq!(
+        codes(&news),
+        [Code::NotFound(PlatformName::Discord)],
+        "9002 is not listed"
+    );
     assert_eq!((guilds.me(), guilds.available().count()), (Some(4_001), 0));
     guilds
 }
@@ -24,11 +30,14 @@ fn following(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
 #[test]
 fn guilds_that_were_not_announced_are_missed_only_after_a_while() {
     let ready = |guilds: Value| json!({"session_id": "a", "guilds": guilds});
-    for (announced, missed) in [(json!([]), vec!["discord.not_in_guild"]), (json!(null), vec![])] {
+    for (announced, missed) in [
+        (json!([]), vec![Code::NotFound(PlatformName::Discord)]),
+        (json!(null), vec![]),
+    ] {
         let known = [GUILD, 9_002].map(|id| (id, GuildOptions::default()));
         let mut guilds = Guilds::new(known, None);
         guilds.presume_me(Id(4_001));
-        assert_eq!(codes(&emit(&mut guilds, "READY", &ready(announced))), [""; 0]);
+        assert_eq!(codes(&emit(&mut guilds, "READY", &ready(announced))), []);
         assert_eq!(guilds.me(), Some(4_001), "READY did not say");
         emit(&mut guilds, "GUILD_CREATE", &created());
         assert_eq!(guilds.available().collect::<Vec<_>>(), [GUILD]);
@@ -65,13 +74,13 @@ fn emit(guilds: &mut Guilds, event: &str, data: &Value) -> GuildFacts {
     guilds.learn(event, &data.to_string(), at(1))
 }
 
-fn codes(facts_of: &GuildFacts) -> Vec<&str> {
+fn codes(facts_of: &GuildFacts) -> Vec<Code> {
     let errors = facts_of.iter().filter_map(|(_, fact)| match fact {
         Fact::Connection {
             state: LinkState::Down { error } | LinkState::Refused { error },
             ..
         }
-        | Fact::NoSuchSource { error } => Some(error.code.as_str()),
+        | Fact::NoSuchSource { error } => error.code.known(),
         _ => None,
     });
     errors.collect()
@@ -118,14 +127,14 @@ fn an_outage_is_not_a_removal() {
         "GUILD_DELETE",
         &json!({"id": "9001", "unavailable": true}),
     );
-    assert_eq!(codes(&news), ["discord.guild_unavailable"]);
+    assert_eq!(codes(&news), [Code::DiscordGuildUnavailable]);
     assert_eq!((guilds.available().count(), guilds.monitored().count()), (0, 1));
     emit(&mut guilds, "GUILD_CREATE", &created());
     assert_eq!(guilds.available().count(), 1);
     for removed in [json!({"id": "9001"}), json!({"id": "9001", "unavailable": false})] {
         assert_eq!(
             codes(&emit(&mut guilds, "GUILD_DELETE", &removed)),
-            ["discord.not_in_guild"]
+            [Code::NotFound(PlatformName::Discord)]
         );
         assert_eq!(guilds.monitored().count(), 0);
     }
@@ -134,7 +143,7 @@ fn an_outage_is_not_a_removal() {
 #[test]
 fn guild_never_sent_completely_is_unavailable() {
     let mut guilds = following(GuildOptions::default(), None);
-    assert_eq!(codes(&guilds.settle()), ["discord.guild_unavailable"]);
+    assert_eq!(codes(&guilds.settle()), [Code::DiscordGuildUnavailable]);
     assert!(live(GuildOptions::default(), None).settle().is_empty());
 }
 

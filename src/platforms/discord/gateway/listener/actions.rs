@@ -1,5 +1,6 @@
 //! Executes the machine's orders: starts jobs, writes frames, closes the socket.
 
+use crate::core::code::Code;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ impl GatewayListener {
             }
             Err(refusal) => Some(Input::Denied {
                 retry_in: SPENT,
-                code: "discord.identify_budget".to_owned(),
+                code: Code::DiscordIdentifyLimit,
                 message: refusal.to_string(),
             }),
         }

@@ -9,8 +9,10 @@ use tracing::{debug, warn};
 use super::super::super::facts;
 use super::super::machine::{GatewayReport, Phase};
 use super::{GatewayListener, REPLAY_TAIL};
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
 use crate::core::permission::GUILD_METHOD;
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 
 /// Origin of observations received over the gateway.
@@ -48,23 +50,23 @@ impl GatewayListener {
                 self.emit_up(&available, smoothed);
             }
             GatewayReport::Down { code, message } => {
-                warn!(platform = "discord", code, "Discord's gateway is lost: {message}");
+                warn!(platform = "discord", %code, "Discord's gateway is lost: {message}");
                 self.replay_ends_at = None;
-                self.blame(&code, &message);
+                self.blame(code, &message);
                 let monitored: Vec<_> = self.guilds.monitored().collect();
                 self.counts.failed(monitored.iter().copied());
-                let fact = facts::down(Transport::Gateway, &code, &message);
+                let fact = facts::down(Transport::Gateway, code, &message);
                 self.emit(monitored.into_iter().map(|id| (id, fact.clone())).collect());
             }
             GatewayReport::Refused { code, message } => {
-                warn!(platform = "discord", code, "Discord's gateway refuses: {message}");
-                self.blame(&code, &message);
+                warn!(platform = "discord", %code, "Discord's gateway refuses: {message}");
+                self.blame(code, &message);
                 self.counts.failed(self.targets.keys().copied());
-                self.emit_all(|_| vec![facts::refused(Transport::Gateway, &code, &message)]);
+                self.emit_all(|_| vec![facts::refused(Transport::Gateway, code, &message)]);
             }
             GatewayReport::TokenDead => {
                 warn!(platform = "discord", "Discord refuses the bot token");
-                self.blame("discord.token_invalid", facts::TOKEN_REFUSED);
+                self.blame(Code::Unauthorized(PlatformName::Discord), facts::TOKEN_REFUSED);
                 self.token_died = true;
                 let at = self.connection.rest.dead_since();
                 let mut fact = facts::auth(false, Some("the gateway or the API refused the token"));
@@ -72,8 +74,11 @@ impl GatewayListener {
                     check.rejected = !self.connection.rest.was_accepted();
                 }
                 self.emit_all_at(at.unwrap_or_else(|| self.now()), |_| vec![fact.clone()]);
-                let refused =
-                    facts::refused(Transport::Gateway, "discord.token_invalid", facts::TOKEN_REFUSED);
+                let refused = facts::refused(
+                    Transport::Gateway,
+                    Code::Unauthorized(PlatformName::Discord),
+                    facts::TOKEN_REFUSED,
+                );
                 self.emit_all(|_| vec![refused.clone()]);
             }
             GatewayReport::Reconnected => {
@@ -204,7 +209,7 @@ impl GatewayListener {
     }
 
     /// Shows on the status board why the connection is down.
-    fn blame(&self, code: &str, message: &str) {
+    fn blame(&self, code: Code, message: &str) {
         self.connection.emitted().clear();
         let error = ErrorInfo::new(code, message);
         self.options.board.write(|status| status.last_error = Some(error));

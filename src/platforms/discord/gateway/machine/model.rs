@@ -1,6 +1,7 @@
 //! The types of the gateway's state machine: phases of a connection, inputs, and orders. The transitions are in
 //! [`super::Machine`].
 
+use crate::core::code::Code;
 use serde::{Deserialize, Serialize};
 
 /// Backoff between attempts (ms): the first wait, and the longest.
@@ -71,13 +72,13 @@ pub enum Input {
     Denied {
         /// Milliseconds until the next attempt.
         retry_in: u64,
-        code: String,
+        code: Code,
         /// Message for users.
         message: String,
     },
     /// The check whether a session may be begun has failed.
     AskFailed {
-        code: String,
+        code: Code,
         /// Message for users.
         message: String,
     },
@@ -86,7 +87,11 @@ pub enum Input {
     /// The token was refused by the gateway but works over REST.
     TokenWorks,
     Opened,
-    OpenFailed(String),
+    OpenFailed {
+        code: Code,
+        /// Message for users.
+        message: String,
+    },
     /// A frame was received.
     Received(Kind),
     /// The socket is closed, with this close code.
@@ -168,13 +173,13 @@ pub enum GatewayReport {
     HeartbeatAcknowledged(Option<u64>),
     /// The connection is lost and will be retried.
     Down {
-        code: String,
+        code: Code,
         /// Message for users.
         message: String,
     },
     /// Discord refuses the connection; this needs attention.
     Refused {
-        code: String,
+        code: Code,
         /// Message for users.
         message: String,
     },

@@ -1,6 +1,8 @@
 //! Every transition of the gateway connection, each as the sequence of inputs that leads to it.
 
 use super::*;
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
 
 /// A machine with a clock and a random fraction that is always one half.
 struct Story {
@@ -75,11 +77,16 @@ impl Story {
     }
 }
 
-fn told(orders: &[Order]) -> Vec<&str> {
+fn not_opened() -> Input {
+    Input::OpenFailed {
+        code: Code::NetworkConnect,
+        message: "refused".to_owned(),
+    }
+}
+
+fn told(orders: &[Order]) -> Vec<Code> {
     let news = orders.iter().filter_map(|order| match order {
-        Order::Report(GatewayReport::Down { code, .. } | GatewayReport::Refused { code, .. }) => {
-            Some(code.as_str())
-        }
+        Order::Report(GatewayReport::Down { code, .. } | GatewayReport::Refused { code, .. }) => Some(*code),
         _ => None,
     });
     news.collect()
@@ -245,7 +252,10 @@ fn invalid_session_is_reported_and_reidentified_after_delay() {
     let orders = story.get(Kind::Invalid(false));
     assert_eq!(
         (&orders[0], told(&orders)),
-        (&Order::Hangup(4000), vec!["discord.session_invalid"])
+        (
+            &Order::Hangup(4000),
+            vec![Code::SessionEnded(PlatformName::Discord)]
+        )
     );
     let (waited, orders) = story.wait();
     assert!((1_000..=5_000).contains(&waited), "{waited}");
@@ -271,9 +281,9 @@ fn close_codes_resume_identify_or_end_it() {
         assert_eq!(story.wait().1, [next], "{code:?}");
     }
     for (code, told_as) in [
-        (4010, "discord.invalid_shard"),
-        (4011, "discord.sharding_required"),
-        (4012, "discord.invalid_version"),
+        (4010, Code::DiscordInvalidShard),
+        (4011, Code::DiscordShardingRequired),
+        (4012, Code::DiscordInvalidVersion),
     ] {
         let mut story = Story::proven();
         let orders = story.put(Input::Closed(Some(code)));
@@ -292,7 +302,7 @@ fn intents_that_are_refused_are_reduced_once_and_then_given_up() {
     let mut story = Story::live();
     assert_eq!(
         told(&story.put(Input::Closed(Some(4014)))),
-        ["discord.disallowed_intents"]
+        [Code::DiscordDisallowedIntents]
     );
     assert_eq!(story.wait().1, [Order::Ask]);
     story.put(Input::Permitted("wss://general".into()));
@@ -326,7 +336,7 @@ fn rejected_token_is_confirmed_then_idle_until_start() {
 fn a_token_that_only_the_gateway_refuses_is_tried_again_later() {
     let mut story = Story::proven();
     story.put(Input::Closed(Some(4004)));
-    assert_eq!(told(&story.put(Input::TokenWorks)), ["discord.gateway_refused"]);
+    assert_eq!(told(&story.put(Input::TokenWorks)), [Code::DiscordGatewayRefused]);
     assert_eq!(story.wait().1, [Order::Ask]);
 }
 
@@ -344,10 +354,10 @@ fn exhausted_identify_limit_is_waited_out() {
     let mut story = Story::begin();
     let denied = Input::Denied {
         retry_in: 600_000,
-        code: "discord.identify_budget".into(),
+        code: Code::DiscordIdentifyLimit,
         message: String::new(),
     };
-    assert_eq!(told(&story.put(denied)), ["discord.identify_budget"]);
+    assert_eq!(told(&story.put(denied)), [Code::DiscordIdentifyLimit]);
     assert_eq!(story.wait(), (600_000, vec![Order::Ask]));
 }
 
@@ -365,22 +375,22 @@ fn session_is_abandoned_after_failed_resumes_with_backoff() {
             break;
         }
         assert_eq!(orders, [Order::Connect(addresses.next().unwrap().into())]);
-        let orders = story.put(Input::OpenFailed("refused".into()));
-        assert_eq!(told(&orders), ["discord.gateway_unreachable"]);
+        let orders = story.put(not_opened());
+        assert_eq!(told(&orders), [Code::NetworkConnect]);
     }
     assert_eq!(waits, [500, 1_500, 3_000, 6_000, 12_000, 24_000]);
     story.put(Input::Permitted("wss://general".into()));
-    story.put(Input::OpenFailed("refused".into()));
+    story.put(not_opened());
     assert_eq!(
         story.wait(),
         (45_000, vec![Order::Ask]),
         "three quarters of a minute, with these dice"
     );
     let failed = Input::AskFailed {
-        code: "network.timeout".into(),
+        code: Code::NetworkTimeout,
         message: String::new(),
     };
-    assert_eq!(told(&story.put(failed)), ["network.timeout"]);
+    assert_eq!(told(&story.put(failed)), [Code::NetworkTimeout]);
     assert_eq!(story.wait(), (45_000, vec![Order::Ask]));
 }
 
@@ -411,7 +421,7 @@ fn only_a_stable_session_resets_the_failure_count() {
     story.now += PROVEN - 1;
     assert_eq!(
         told(&story.put(Input::Closed(None))),
-        ["discord.gateway_closed"],
+        [Code::ConnectionClosed(PlatformName::Discord)],
         "the second in a row is told"
     );
 }
@@ -422,13 +432,19 @@ fn missing_hello_or_ready_times_out() {
     story.put(Input::Permitted("wss://general".into()));
     story.put(Input::Opened);
     let (waited, orders) = story.wait();
-    assert_eq!((waited, told(&orders)), (ENTRY.0, vec!["discord.gateway_silent"]));
+    assert_eq!(
+        (waited, told(&orders)),
+        (ENTRY.0, vec![Code::NoWelcome(PlatformName::Discord)])
+    );
     story.wait();
     story.put(Input::Permitted("wss://general".into()));
     story.put(Input::Opened);
     story.get(Kind::Hello(600_000));
     let (waited, orders) = story.wait();
-    assert_eq!((waited, told(&orders)), (ENTRY.1, vec!["discord.gateway_silent"]));
+    assert_eq!(
+        (waited, told(&orders)),
+        (ENTRY.1, vec![Code::NoWelcome(PlatformName::Discord)])
+    );
 }
 
 #[test]
@@ -450,17 +466,17 @@ fn random_inputs_never_identify_without_permission() {
             Input::Permitted("wss://general".into()),
             Input::Denied {
                 retry_in: 1,
-                code: "x".into(),
+                code: Code::DiscordNotSent,
                 message: String::new(),
             },
             Input::AskFailed {
-                code: "x".into(),
+                code: Code::DiscordNotSent,
                 message: String::new(),
             },
             Input::TokenDead,
             Input::TokenWorks,
             Input::Opened,
-            Input::OpenFailed("x".into()),
+            not_opened(),
             Input::Received(Kind::Hello(0)),
             Input::Received(Kind::Ready {
                 session_id: "a1".into(),

@@ -7,6 +7,7 @@ use super::super::machine::{Failure, Input, Millis, Phase};
 use super::super::status::{ConnectionStatus, SubscriptionState};
 use super::super::subscription_set::{COST, Coverage, Stand, is_no_failure};
 use super::{Connection, GATHER, HEARTBEAT, LinkReport, Unaccepted};
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, Grants, LinkState, Transport};
 use crate::core::permission;
 use crate::core::source::{PlatformName, SourceKey};
@@ -47,7 +48,7 @@ impl Connection {
     }
 
     /// Handles a subscription that is not accepted and will not be for a while.
-    pub(super) fn not_accepted(&mut self, subscription: &Subscription, code: &str, reason: &str) {
+    pub(super) fn not_accepted(&mut self, subscription: &Subscription, code: Code, reason: &str) {
         let Some(source) = source_of(subscription) else {
             return;
         };
@@ -55,7 +56,7 @@ impl Connection {
         self.cx.hub.failed(&source, subscription.kind, at);
         if is_no_failure(code) {
             info!(
-                source.key = %source, subscription = subscription.kind.name(), code, reason,
+                source.key = %source, subscription = subscription.kind.name(), %code, reason,
                 "{} of `{source}` is polled instead", subscription.kind.name()
             );
             if subscription.kind.is_of_stream() {
@@ -68,13 +69,13 @@ impl Connection {
             return;
         }
         let name = subscription.kind.name();
-        if self.cx.hub.is_new_cause(code, at) {
+        if self.cx.hub.is_new_cause(&code.text(), at) {
             warn!(
-                source.key = %source, subscription = name, code, reason,
+                source.key = %source, subscription = name, %code, reason,
                 "Cannot subscribe to {name} of `{source}`; others with this cause are logged at debug level"
             );
         } else {
-            debug!(source.key = %source, subscription = name, code, reason, "Cannot subscribe to {name} of `{source}`");
+            debug!(source.key = %source, subscription = name, %code, reason, "Cannot subscribe to {name} of `{source}`");
         }
         let error = ErrorInfo::new(code, format!("{}: {reason}", subscription.kind.name()));
         if subscription.kind.is_of_stream() {
@@ -135,11 +136,11 @@ impl Connection {
 
     pub(super) fn down(&mut self, mut failure: Failure) {
         // An unused session is only the consequence; the reason that nothing was accepted is the cause.
-        let unused = ["twitch.eventsub.unused", "twitch.eventsub.4003"].contains(&failure.code.as_str());
+        let unused = failure.code == Code::TwitchSessionUnused;
         if let (true, Some(delay)) = (unused, self.subscriptions.delayed()) {
             failure.reason = format!("{}: {}", failure.reason, delay.reason);
             if delay.code != COST {
-                failure.code.clone_from(&delay.code);
+                failure.code = delay.code;
             }
         }
         let (now, at) = (self.now(), self.twitch_now());
@@ -147,20 +148,20 @@ impl Connection {
         self.cx.hub.note_sessions(&self.name, &[]);
         self.comparing = false;
         self.next_compare = None;
-        self.last_error = Some(ErrorInfo::new(&failure.code, &failure.reason));
+        self.last_error = Some(ErrorInfo::new(failure.code, &failure.reason));
         // What keeps the connection down may differ from what ended it.
         let is_new = self.cx.hub.is_new_cause(&format!("down {}", failure.code), at);
         if is_new || self.state.failures <= 1 {
             warn!(
                 connection = self.name,
-                code = failure.code,
+                code = %failure.code,
                 reason = failure.reason,
                 "Not listening to Twitch"
             );
         } else {
             debug!(
                 connection = self.name,
-                code = failure.code,
+                code = %failure.code,
                 attempt = self.state.failures,
                 "Still not listening to Twitch"
             );
@@ -203,21 +204,21 @@ impl Connection {
         let failure = match (unaccepted.failure, delay) {
             // The session is lost and there is a new one: what prevents subscribing on it is the cause now.
             (Some(failure), Some(delay)) if in_session && !failure.refused && delay.code != COST => {
-                Failure::passing(&delay.code, &delay.reason)
+                Failure::passing(delay.code, &delay.reason)
             }
             (Some(failure), _) => failure,
-            (None, Some(delay)) if delay.code != COST => Failure::passing(&delay.code, &delay.reason),
+            (None, Some(delay)) if delay.code != COST => Failure::passing(delay.code, &delay.reason),
             (None, delay) => {
                 let why = delay.map_or("the subscription is not accepted yet", |delay| &delay.reason);
-                Failure::passing("twitch.eventsub.pending", why)
+                Failure::passing(Code::TwitchSubscriptionPending, why)
             }
         };
-        let error = ErrorInfo::new(&failure.code, &failure.reason);
+        let error = ErrorInfo::new(failure.code, &failure.reason);
         let state = match &failure {
             failure if failure.refused => LinkState::Refused { error },
             // An exhausted cost limit is no failure: those channels are polled, and nothing is claimed about this transport to
             // them.
-            failure if is_no_failure(&failure.code) => LinkState::Closed,
+            failure if is_no_failure(failure.code) => LinkState::Closed,
             _ => LinkState::Down { error },
         };
         for (source, with_progress) in std::mem::take(&mut self.from_info) {
@@ -301,7 +302,7 @@ impl Connection {
         for source in &suspects {
             warn!(source.key = %source, "Twitch pushes nothing about `{source}` although polls see changes");
             let error = ErrorInfo::new(
-                "twitch.eventsub.silent",
+                Code::PushSilent(PlatformName::Twitch),
                 "polls see changes that were not pushed; subscribing anew",
             );
             self.cx.hub.observe(source, at, Fact::Problem { error });

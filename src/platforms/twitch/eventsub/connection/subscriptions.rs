@@ -12,7 +12,9 @@ use super::super::subscription_set::{COST, TOO_MANY_SOCKETS, Verdict, is_no_fail
 use super::super::wire::SubscriptionInfo;
 use super::reporting::source_of;
 use super::{COMPARE, Connection, LinkReport, Work};
+use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, LinkState};
+use crate::core::source::PlatformName;
 use crate::platforms::{PlatformError, Probe, ProbeSet};
 
 impl Connection {
@@ -98,9 +100,9 @@ impl Connection {
             }
             Verdict::SessionGone => self.step(Input::SessionGone(session)),
             Verdict::NotAccepted { code, reason } => {
-                self.not_accepted(subscription, &code, &reason);
+                self.not_accepted(subscription, code, &reason);
                 if let Some((code, reason)) = self.subscriptions.all_refused() {
-                    let refused = !is_no_failure(&code);
+                    let refused = !is_no_failure(code);
                     let failure = Failure {
                         code,
                         reason,
@@ -115,7 +117,7 @@ impl Connection {
             }
             Verdict::Unauthorized(reason) => {
                 let failure = Failure {
-                    code: "twitch.unauthorized".to_owned(),
+                    code: Code::Unauthorized(PlatformName::Twitch),
                     reason,
                     refused: true,
                 };
@@ -128,7 +130,7 @@ impl Connection {
     /// Records why nothing is accepted on a session, which is more specific than that an earlier one was lost.
     fn note_delay(&mut self) {
         if let Some(delay) = self.subscriptions.delayed().filter(|_| !self.state.is_up()) {
-            self.last_error = Some(ErrorInfo::new(&delay.code, &delay.reason));
+            self.last_error = Some(ErrorInfo::new(delay.code, &delay.reason));
         }
     }
 
@@ -153,7 +155,7 @@ impl Connection {
             && due + 1_000 > unused_at
         {
             let failure = match self.subscriptions.delayed() {
-                Some(delay) if delay.code != COST => Failure::passing(&delay.code, &delay.reason),
+                Some(delay) if delay.code != COST => Failure::passing(delay.code, &delay.reason),
                 _ => Failure::passing(COST, "Twitch's points or places are used up for now"),
             };
             self.nothing_accepted(session, failure, due.saturating_sub(now));
@@ -261,10 +263,9 @@ impl Connection {
         };
         let (now, at) = (self.now(), self.twitch_now());
         let status = from_info.status.as_str();
-        let code = format!("twitch.eventsub.{}", plain(status));
-        let reason = revocation_reason(status);
+        let (code, reason) = revocation(status);
         let name = subscription.kind.name();
-        if self.cx.hub.is_new_cause(&code, at) {
+        if self.cx.hub.is_new_cause(status, at) {
             warn!(
                 source.key = %source, subscription = name, status,
                 "Twitch ended {name} of `{source}`: {reason}; others with this cause are logged at debug level"
@@ -275,10 +276,10 @@ impl Connection {
         // A revocation that needs attention is retried occasionally; the others may be transient.
         let again_after = if is_lasting(status) { 30 * 60_000 } else { 60_000 };
         self.subscriptions
-            .revoked(&subscription, &code, reason, again_after, now);
+            .revoked(&subscription, code, reason, again_after, now);
         self.cx.hub.failed(&source, subscription.kind, at);
         self.dirty = true;
-        let error = ErrorInfo::new(&code, format!("{}: {reason}", subscription.kind.name()));
+        let error = ErrorInfo::new(code, format!("{}: {reason}", subscription.kind.name()));
         if subscription.kind.is_of_stream() {
             let state = if is_lasting(status) {
                 LinkState::Refused { error }
@@ -318,27 +319,19 @@ fn is_lasting(status: &str) -> bool {
     )
 }
 
-fn revocation_reason(status: &str) -> &'static str {
+fn revocation(status: &str) -> (Code, &'static str) {
     match status {
-        "authorization_revoked" => "the authorization was withdrawn, or the password changed",
-        "user_removed" => "the user no longer exists",
-        "version_removed" => "Twitch no longer offers it in this version",
-        "moderator_removed" => "the bot is no longer moderator",
-        "chat_user_banned" => "the bot is banned from the chat",
-        _ => "Twitch ended it",
-    }
-}
-
-/// Formats a status as part of a code: letters, digits and underscores.
-fn plain(status: &str) -> String {
-    let plain: String = status
-        .chars()
-        .filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
-        .take(40)
-        .collect();
-    if plain.is_empty() {
-        "ended".to_owned()
-    } else {
-        plain
+        "authorization_revoked" => (
+            Code::TwitchAuthorizationRevoked,
+            "the authorization was withdrawn, or the password changed",
+        ),
+        "user_removed" => (Code::TwitchUserRemoved, "the user no longer exists"),
+        "version_removed" => (
+            Code::TwitchVersionRemoved,
+            "Twitch no longer offers it in this version",
+        ),
+        "moderator_removed" => (Code::TwitchModeratorRemoved, "the bot is no longer moderator"),
+        "chat_user_banned" => (Code::TwitchChatUserBanned, "the bot is banned from the chat"),
+        _ => (Code::TwitchSubscriptionRevoked, "Twitch ended it"),
     }
 }

@@ -1,6 +1,8 @@
 //! Tests of the connection's rules: tables and sequences.
 
 use super::*;
+use crate::core::code::Code;
+use crate::core::source::PlatformName;
 
 const NOW: Millis = 1_000_000;
 
@@ -81,13 +83,13 @@ fn closed_with(socket: SocketId, code: u16) -> Input {
 }
 
 fn failure() -> Failure {
-    Failure::passing("test", "because")
+    Failure::passing(Code::NetworkReset, "because")
 }
 
 /// Returns the code with which the connection went down.
-fn down(effects: &[Effect]) -> Option<&str> {
+fn down(effects: &[Effect]) -> Option<Code> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Down(failure) => Some(failure.code.as_str()),
+        Effect::Down(failure) => Some(failure.code),
         _ => None,
     })
 }
@@ -119,9 +121,9 @@ fn unreadable_message_ends_the_line_under_its_own_code() {
     story.emit(Input::Opened(1));
     story.welcome(1, "first");
     story.emit(Input::Accepted("first".to_owned()));
-    let failure = Failure::passing("twitch.eventsub.message_too_large", "too large");
+    let failure = Failure::passing(Code::MessageTooLarge(PlatformName::Twitch), "too large");
     let effects = story.emit(Input::Broken { socket: 1, failure });
-    assert_eq!(down(&effects), Some("twitch.eventsub.message_too_large"));
+    assert_eq!(down(&effects), Some(Code::MessageTooLarge(PlatformName::Twitch)));
     assert!(story.state.deadline().unwrap() <= story.now + 1_000);
 }
 
@@ -130,14 +132,14 @@ fn each_step_has_its_deadline() {
     let mut story = Story::new();
     story.emit(Input::Tick);
     assert_eq!(story.after(14_999), []);
-    assert_eq!(down(&story.after(1)), Some("network.timeout"));
+    assert_eq!(down(&story.after(1)), Some(Code::NetworkTimeout));
 
     let mut story = Story::new();
     story.emit(Input::Tick);
     story.emit(Input::Opened(1));
     assert_eq!(story.after(9_999), []);
     let effects = story.after(1);
-    assert_eq!(down(&effects), Some("twitch.eventsub.no_welcome"));
+    assert_eq!(down(&effects), Some(Code::NoWelcome(PlatformName::Twitch)));
     assert_eq!(effects[0], Effect::Close(1));
 
     let mut story = Story::new();
@@ -147,7 +149,7 @@ fn each_step_has_its_deadline() {
     story.now += 9_000;
     story.emit(Input::Received(1));
     assert_eq!(story.after(999), []);
-    assert_eq!(down(&story.after(1)), Some("twitch.eventsub.unused"));
+    assert_eq!(down(&story.after(1)), Some(Code::TwitchSessionUnused));
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn keepalive_timeout_adds_half_and_at_least_five_seconds() {
         assert_eq!(story.after(dead_after - 1), []);
         assert_eq!(
             down(&story.after(1)),
-            Some("twitch.eventsub.keepalive"),
+            Some(Code::KeepaliveTimeout(PlatformName::Twitch)),
             "{keepalive_secs}"
         );
     }
@@ -182,7 +184,11 @@ fn every_close_code_reconnects_to_the_default_url() {
     ] {
         let mut story = Story::live();
         let effects = story.emit(closed_with(1, code));
-        assert_eq!(down(&effects), Some(format!("twitch.eventsub.{code}").as_str()));
+        let expected = match code {
+            4003 => Code::TwitchSessionUnused,
+            _ => Code::ConnectionClosed(PlatformName::Twitch),
+        };
+        assert_eq!(down(&effects), Some(expected));
         assert!(story.is_resting());
         assert_eq!(story.after(120_000), [open(2, None)], "{code}");
     }
@@ -191,7 +197,7 @@ fn every_close_code_reconnects_to_the_default_url() {
         socket: 1,
         code: None,
     });
-    assert_eq!(down(&effects), Some("network.reset"));
+    assert_eq!(down(&effects), Some(Code::NetworkReset));
 }
 
 #[test]
@@ -404,7 +410,7 @@ fn session_without_accepted_subscription_backs_off_a_minute() {
 fn session_gone_at_twitch_is_replaced() {
     let mut story = Story::live();
     let effects = story.emit(Input::SessionGone("first".to_owned()));
-    assert_eq!(down(&effects), Some("twitch.eventsub.session_gone"));
+    assert_eq!(down(&effects), Some(Code::SessionEnded(PlatformName::Twitch)));
     assert_eq!(story.after(1_000), [open(2, None)]);
 }
 
@@ -412,7 +418,7 @@ fn session_gone_at_twitch_is_replaced() {
 fn a_clock_that_jumped_ends_every_connection_at_once() {
     let mut story = Story::live();
     let effects = story.emit(Input::Jumped);
-    assert_eq!(down(&effects), Some("twitch.eventsub.clock_jump"));
+    assert_eq!(down(&effects), Some(Code::TwitchClockJump));
     assert_eq!(story.emit(Input::Tick), [open(2, None)], "without a pause");
     let mut resting = Story::new();
     assert_eq!(resting.emit(Input::Jumped), []);

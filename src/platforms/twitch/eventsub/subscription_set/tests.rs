@@ -1,5 +1,6 @@
 //! The states of subscriptions, answer by answer.
 
+use crate::core::code::Code;
 use std::time::Duration;
 
 use super::super::kinds::Kind;
@@ -46,7 +47,7 @@ fn a_fresh_session_makes_everything_again_but_what_was_refused() {
     subscriptions.created(&on("1"), enabled("a"), 0);
     subscriptions.take_due(0);
     let no = Created::Refused {
-        code: "c".to_owned(),
+        code: Code::Forbidden(PlatformName::Twitch),
         reason: "r".to_owned(),
     };
     subscriptions.created(&on("2"), no, 0);
@@ -81,14 +82,14 @@ fn points_in_use_are_waited_for_and_then_given_up() {
     }
     subscriptions.take_due(now);
     let verdict = subscriptions.created(&on("1"), Created::CostExceeded, now);
-    assert!(matches!(verdict, Verdict::NotAccepted { code, .. } if code == "twitch.eventsub.cost"));
+    assert!(matches!(verdict, Verdict::NotAccepted { code, .. } if code == Code::TwitchSubscriptionLimit));
     assert!(subscriptions.all_refused().is_some() && subscriptions.is_settled());
 }
 
-fn later(code: &str) -> Created {
+fn later(code: Code) -> Created {
     Created::Later {
         after: Duration::from_secs(20),
-        code: code.to_owned(),
+        code,
         reason: String::new(),
     }
 }
@@ -104,21 +105,21 @@ fn failed_creation_is_retried_with_backoff_before_any_other() {
                 reason: String::new(),
             }
         } else {
-            later("http.502")
+            later(Code::Http(502))
         };
         subscriptions.created(&on("1"), failed, now);
         assert_eq!(subscriptions.idle_until(), Some(now + wait));
         assert_eq!(subscriptions.take_due(now + wait - 1), []);
         now += wait;
     }
-    assert_eq!(subscriptions.delayed().unwrap().code, "http.502");
+    assert_eq!(subscriptions.delayed().unwrap().code, Code::Http(502));
     subscriptions.start_over(now);
     assert_eq!(subscriptions.take_due(now), [on("1")]);
     subscriptions.created(&on("1"), enabled("a"), now);
     assert_eq!(subscriptions.take_due(now).len(), 2, "the others follow at once");
     assert_eq!(subscriptions.delayed(), None);
     // Once something is accepted, a failure affects only the failing subscription.
-    subscriptions.created(&on("2"), later("http.502"), now);
+    subscriptions.created(&on("2"), later(Code::Http(502)), now);
     assert_eq!(subscriptions.take_due(now + 19_999), []);
     assert_eq!(subscriptions.take_due(now + 20_000), [on("2")]);
 }
@@ -128,7 +129,7 @@ fn rate_limit_is_waited_for_as_long_as_it_says() {
     let mut subscriptions = desiring(&["1"]);
     subscriptions.take_due(0);
     assert_eq!(
-        subscriptions.created(&on("1"), later("http.429"), 0),
+        subscriptions.created(&on("1"), later(Code::RateLimited(PlatformName::Twitch)), 0),
         Verdict::Waiting
     );
     assert_eq!(
