@@ -157,7 +157,7 @@ impl PlatformError {
     pub fn error_info(&self) -> ErrorInfo {
         let code = match self {
             Self::Unavailable { code, .. } => code.clone(),
-            Self::RateLimited { .. } => "http.429".to_owned(),
+            Self::RateLimited { platform, .. } => format!("{platform}.rate_limited"),
             Self::Unauthorized { platform, .. } => format!("{platform}.unauthorized"),
             Self::Forbidden { platform, .. } => format!("{platform}.forbidden"),
             Self::Unreadable { platform, .. } => format!("{platform}.unreadable"),

@@ -11,6 +11,7 @@ use super::super::auth::Access;
 use super::super::helix::contradiction;
 use super::super::options::below;
 use super::kinds::Subscription;
+use super::subscription_set::RATE_LIMITED;
 use super::wire::{Listed, SubscriptionInfo};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
@@ -175,7 +176,7 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
             sockets: false,
         },
         429 if says("cost") => Created::CostExceeded,
-        429 if is_rate_limit(&answer) => later(answer.asked_wait().unwrap_or(SOME_TIME), &http_code, words),
+        429 if is_rate_limit(&answer) => later(answer.asked_wait().unwrap_or(SOME_TIME), RATE_LIMITED, words),
         // Not a request rate limit, and an unknown message: points or sockets are exhausted.
         429 => Created::CostExceeded,
         400..500 => refused("rejected"),
@@ -366,7 +367,7 @@ mod tests {
                 UNREADABLE,
             ),
             (404, "", UNREADABLE),
-            (429, r#"{"message":"slow down"}"#, "http.429"),
+            (429, r#"{"message":"slow down"}"#, "twitch.rate_limited"),
         ] {
             let created = answer(status, body);
             assert!(

@@ -24,7 +24,7 @@ const FIRST_RETRY: Millis = 1_000;
 /// The code for an account that holds too many sockets.
 pub(super) const TOO_MANY_SOCKETS: &str = "twitch.eventsub.too_many_sockets";
 /// The code for a limit whose answer specifies how long it lasts.
-const RATE_LIMITED: &str = "http.429";
+pub(super) const RATE_LIMITED: &str = "twitch.rate_limited";
 /// The code for a refusal because of the cost limit.
 pub(super) const COST: &str = "twitch.eventsub.cost";
 /// The code for a refusal because a similar subscription exists that is not in the list of this session.

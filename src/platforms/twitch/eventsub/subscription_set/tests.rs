@@ -128,7 +128,7 @@ fn rate_limit_is_waited_for_as_long_as_it_says() {
     let mut subscriptions = desiring(&["1"]);
     subscriptions.take_due(0);
     assert_eq!(
-        subscriptions.created(&on("1"), later("http.429"), 0),
+        subscriptions.created(&on("1"), later("twitch.rate_limited"), 0),
         Verdict::Waiting
     );
     assert_eq!(
