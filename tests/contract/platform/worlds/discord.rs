@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitbrat::clock::{Chance, Clock, ManualClock};
+use bitbrat::clock::{Chance, Clock};
 use bitbrat::core::observation::Identity;
 use bitbrat::core::source::PlatformName;
 use bitbrat::platforms::Platform;
 use bitbrat::platforms::discord::{self, DiscordOptions, DiscordPlatform, StreamFrom};
 use bitbrat::sim::discord::GuildSpec;
-use bitbrat::sim::{Fault, FaultBody, Host, Sim, SimOptions};
+use bitbrat::sim::{Fault, FaultBody, Host, Sim};
 use bitbrat::tokens::{MemoryTokenStore, StoredToken};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::{Concept, PlatformWorld, Request, SOURCES, store_token};
+use super::{Concept, PlatformWorld, Request, SOURCES, start_sim, store_token};
 
 const BOT: u64 = 4001;
 const TOKEN: &str = "MTIz.secret-part.rest";
@@ -47,12 +47,7 @@ impl PlatformWorld for DiscordWorld {
     const PERMISSION: &'static str = "KICK_MEMBERS";
 
     async fn start() -> Self {
-        let clock = ManualClock::at("2026-05-01T18:00:00Z".parse().unwrap());
-        let options = SimOptions {
-            clock,
-            ..SimOptions::default()
-        };
-        let sim = Sim::start(options).await.unwrap();
+        let sim = start_sim().await;
         sim.discord.add_bot(BOT, "bitbrat", TOKEN, 0);
         // They are refilled with time, which stands still.
         sim.discord.knobs(|knobs| {

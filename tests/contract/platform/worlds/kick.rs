@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitbrat::clock::{Chance, Clock, ManualClock};
+use bitbrat::clock::{Chance, Clock};
 use bitbrat::core::observation::Identity;
 use bitbrat::core::source::PlatformName;
 use bitbrat::http::{Http, HttpOptions};
 use bitbrat::platforms::Platform;
 use bitbrat::platforms::kick::{self, KickOptions, KickPlatform};
+use bitbrat::secrets;
 use bitbrat::sim::kick::KickTokenSpec;
-use bitbrat::sim::{Fault, FaultBody, Host, Sim, SimOptions};
+use bitbrat::sim::{Fault, FaultBody, Host, Sim};
 use bitbrat::tokens::{MemoryTokenStore, RefreshToken, StoredToken};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::{Concept, PlatformWorld, Request, SOURCES, store_token};
+use super::{Concept, PlatformWorld, Request, SOURCES, start_sim, store_token};
 
 const BOT: u64 = 880_100;
-const SECRET: &str = "hush-secret";
+const SECRET: &str = "kx7Qd93mPz1vTb5wLr8s";
 const SCOPES: [&str; 3] = ["user:read", "channel:read", "chat:write"];
 /// The scope that stands for a role.
 const ROLE: &str = "moderation:ban";
@@ -35,8 +36,7 @@ fn id(place: usize) -> u64 {
 }
 
 impl KickWorld {
-    /// Logs the bot in; returns the access token.
-    async fn log_in_with(&self, scopes: &[&str], refreshable: bool) -> String {
+    async fn log_in_with(&self, scopes: &[&str], refreshable: bool) {
         let tokens = self.sim.kick.issue_token(KickTokenSpec {
             client_id: "app".to_owned(),
             user_id: Some(BOT),
@@ -50,10 +50,9 @@ impl KickWorld {
             refresh: tokens.refresh.filter(|_| refreshable).map(RefreshToken::fresh),
             scopes: tokens.scopes.into_iter().collect(),
             expires_at: Some(now.plus_secs(tokens.expires_in)),
-            ..StoredToken::unproven(tokens.access.clone(), now)
+            ..StoredToken::unproven(tokens.access, now)
         };
         store_token(&self.store, &kick::bot(), token).await;
-        tokens.access
     }
 }
 
@@ -63,12 +62,7 @@ impl PlatformWorld for KickWorld {
     const PERMISSION: &'static str = "scope:moderation:ban";
 
     async fn start() -> Self {
-        let clock = ManualClock::at("2026-05-01T18:00:00Z".parse().unwrap());
-        let options = SimOptions {
-            clock,
-            ..SimOptions::default()
-        };
-        let sim = Sim::start(options).await.unwrap();
+        let sim = start_sim().await;
         sim.kick.add_app("app", SECRET);
         sim.kick.add_channel(BOT, "bitbrat-bot");
         let world = Self {
@@ -103,7 +97,7 @@ impl PlatformWorld for KickWorld {
             auth_url: urls.auth.parse().unwrap(),
             api_url: urls.api.parse().unwrap(),
             client_id: Some("app".to_owned()),
-            client_secret: Some(SECRET.to_owned().into()),
+            client_secret: Some(secrets::secret(SECRET)),
             requests_per_minute: 1_000,
             ..KickOptions::default()
         };
@@ -168,8 +162,8 @@ impl PlatformWorld for KickWorld {
     }
 
     async fn expire_token(&self) {
-        let access = self.log_in_with(&SCOPES, false).await;
-        self.sim.kick.expire_token(&access);
+        self.log_in_with(&SCOPES, false).await;
+        self.sim.clock.advance(3 * 3_600_000);
     }
 
     async fn log_in(&self) {

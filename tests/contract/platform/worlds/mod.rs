@@ -9,10 +9,11 @@ mod twitch;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitbrat::clock::ManualClock;
 use bitbrat::core::observation::Identity;
 use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::platforms::Platform;
-use bitbrat::sim::{Fault, FaultBody, Host, Sim};
+use bitbrat::sim::{Fault, FaultBody, Host, Sim, SimOptions};
 use bitbrat::tokens::{MemoryTokenStore, StoredToken, TokenRecord, TokenStore};
 
 pub use discord::DiscordWorld;
@@ -101,7 +102,8 @@ pub trait PlatformWorld: Sized + Send + Sync {
     /// Revokes the bot's token, without notice.
     fn revoke_token(&self);
 
-    /// Replaces the bot's token by one that has expired and cannot be refreshed. Only with [`Concept::TokenExpiry`].
+    /// Replaces the bot's token by one that cannot be refreshed, and advances the clock until it has expired. Only with
+    /// [`Concept::TokenExpiry`].
     async fn expire_token(&self);
 
     /// Logs the bot in again: the adapter finds another token in its store.
@@ -136,6 +138,16 @@ pub trait PlatformWorld: Sized + Send + Sync {
     fn key(place: usize) -> SourceKey {
         SourceKey::new(Self::NAME, &Self::id(place)).unwrap()
     }
+}
+
+/// Starts the platforms at a fixed time.
+async fn start_sim() -> Sim {
+    let clock = ManualClock::at("2026-05-01T18:00:00Z".parse().unwrap());
+    let options = SimOptions {
+        clock,
+        ..SimOptions::default()
+    };
+    Sim::start(options).await.unwrap()
 }
 
 /// Stores a token as a login does.

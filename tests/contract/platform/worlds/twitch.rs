@@ -4,23 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bitbrat::clock::{Chance, Clock, ManualClock};
+use bitbrat::clock::{Chance, Clock};
 use bitbrat::core::observation::Identity;
 use bitbrat::core::source::PlatformName;
 use bitbrat::http::{Http, HttpOptions};
 use bitbrat::platforms::Platform;
 use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
-use bitbrat::sim::twitch::{Role, TokenPair, TokenSpec};
-use bitbrat::sim::{Fault, FaultBody, Host, Sim, SimOptions};
+use bitbrat::secrets;
+use bitbrat::sim::twitch::{Role, TokenSpec};
+use bitbrat::sim::{Fault, FaultBody, Host, Sim};
 use bitbrat::tokens::{MemoryTokenStore, RefreshToken, StoredToken};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::{Concept, PlatformWorld, Request, SOURCES, store_token};
+use super::{Concept, PlatformWorld, Request, SOURCES, start_sim, store_token};
 
 const BOT: &str = "900100";
 const CLIENT: &str = "app";
-const SECRET: &str = "hush-secret";
+const SECRET: &str = "kx7Qd93mPz1vTb5wLr8s";
 const SCOPES: [&str; 3] = [
     "user:read:chat",
     "user:write:chat",
@@ -34,28 +35,15 @@ pub struct TwitchWorld {
 }
 
 impl TwitchWorld {
-    fn issue(&self, user_id: &str, scopes: &[&str]) -> TokenPair {
+    async fn log_in_as(&self, identity: &Identity, user_id: &str, scopes: &[&str], refreshable: bool) {
         let pair = self.sim.twitch.issue_token(TokenSpec {
             client_id: CLIENT.to_owned(),
             user_id: Some(user_id.to_owned()),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             ..TokenSpec::default()
         });
-        let mut secrets = self.secrets.lock();
-        secrets.push(pair.access.clone());
-        secrets.extend(pair.refresh.clone());
-        pair
-    }
-
-    /// Logs a user in; returns the access token.
-    async fn log_in_as(
-        &self,
-        identity: &Identity,
-        user_id: &str,
-        scopes: &[&str],
-        refreshable: bool,
-    ) -> String {
-        let pair = self.issue(user_id, scopes);
+        self.secrets.lock().push(pair.access.clone());
+        self.secrets.lock().extend(pair.refresh.clone());
         let now = self.sim.clock.now();
         let token = StoredToken {
             refresh: pair.refresh.filter(|_| refreshable).map(RefreshToken::fresh),
@@ -63,10 +51,9 @@ impl TwitchWorld {
             user_id: Some(user_id.to_owned()),
             scopes: pair.scopes.into_iter().collect(),
             expires_at: Some(now.plus_secs(pair.expires_in)),
-            ..StoredToken::unproven(pair.access.clone(), now)
+            ..StoredToken::unproven(pair.access, now)
         };
         store_token(&self.store, identity, token).await;
-        pair.access
     }
 }
 
@@ -76,12 +63,7 @@ impl PlatformWorld for TwitchWorld {
     const PERMISSION: &'static str = "MODERATOR";
 
     async fn start() -> Self {
-        let clock = ManualClock::at("2026-05-01T18:00:00Z".parse().unwrap());
-        let options = SimOptions {
-            clock,
-            ..SimOptions::default()
-        };
-        let sim = Sim::start(options).await.unwrap();
+        let sim = start_sim().await;
         sim.twitch.add_client(CLIENT, Some(SECRET));
         sim.twitch.add_channel(BOT, "bitbrat_bot");
         let world = Self {
@@ -114,7 +96,7 @@ impl PlatformWorld for TwitchWorld {
             auth_url: urls.auth.parse().unwrap(),
             helix_url: urls.helix.parse().unwrap(),
             client_id: Some(CLIENT.to_owned()),
-            client_secret: Some(SECRET.to_owned().into()),
+            client_secret: Some(secrets::secret(SECRET)),
             ..TwitchOptions::default()
         };
         let clock: Arc<dyn Clock> = self.sim.clock.clone();
@@ -188,8 +170,8 @@ impl PlatformWorld for TwitchWorld {
     }
 
     async fn expire_token(&self) {
-        let access = self.log_in_as(&twitch::bot(), BOT, &SCOPES, false).await;
-        self.sim.twitch.expire_token(&access);
+        self.log_in_as(&twitch::bot(), BOT, &SCOPES, false).await;
+        self.sim.clock.advance(5 * 3_600_000);
     }
 
     async fn log_in(&self) {
