@@ -10,7 +10,7 @@ use bitbrat::core::permission::{self, Allowed, Facts};
 use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::time::Timestamp;
-use bitbrat::core::verdict::Status;
+use bitbrat::core::verdict::{Status, Verdict};
 use bitbrat::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary, Subject};
 use parking_lot::Mutex;
 
@@ -154,17 +154,17 @@ impl<W: PlatformWorld> Scenario<W> {
         }
     }
 
-    /// Returns the status of a source after each observation, without repetitions.
-    pub fn statuses(&self, place: usize) -> Vec<Status> {
+    /// Returns a part of a source's verdict after each observation, without repetitions.
+    pub fn history<T: PartialEq>(&self, place: usize, part: impl Fn(&Verdict) -> T) -> Vec<T> {
         let key = W::key(place);
         let mut document = SourceDocument::new(key.clone());
-        let mut statuses = Vec::new();
+        let mut parts = Vec::new();
         for observation in self.observations.iter().filter(|one| one.source == key) {
             document.join(Knowledge::from(observation));
-            statuses.push(document.verdict.status.value);
+            parts.push(part(&document.verdict));
         }
-        statuses.dedup();
-        statuses
+        parts.dedup();
+        parts
     }
 
     /// Returns the actions that the bot may perform at a source.
