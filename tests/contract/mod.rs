@@ -1,4 +1,5 @@
 //! One suite per port, run for every adapter.
 
 pub mod bus;
+mod platform;
 pub mod store;

@@ -101,23 +101,6 @@ async fn rate_limit_is_observed_before_any_rejection() {
 }
 
 #[tokio::test]
-async fn rate_limit_with_retry_after_is_waited_out() {
-    let world = World::confidential().await;
-    world.twitch().go_live(RAT).unwrap();
-    let fault = Fault::status(429)
-        .on("/helix/streams")
-        .times(1)
-        .header("Retry-After", "1")
-        .header("Ratelimit-Remaining", "0");
-    world.twitch().host().faults().add(fault);
-    let start = Instant::now();
-    let seen = world.look(&[Probe::Stream], &[RAT]).await;
-    assert_eq!(seen.verdict(RAT).stream.value, StreamStatus::Online);
-    assert!(start.elapsed() >= Duration::from_secs(1));
-    assert_eq!(seen.summary.calls, 2);
-}
-
-#[tokio::test]
 async fn a_503_is_asked_again_and_a_400_is_not() {
     let world = World::confidential().await;
     world.twitch().go_live(RAT).unwrap();

@@ -215,6 +215,7 @@ impl Platform for DiscordPlatform {
         if names.iter().all(|name| key(name).is_some()) {
             return Ok(names.iter().map(|name| key(name)).collect());
         }
+        self.renew().await;
         let known = self.connected()?.guilds_by_name().await?;
         Ok(names
             .iter()

@@ -42,6 +42,8 @@ pub(super) struct ProbeRun<'a> {
     targets: BTreeMap<u64, SourceKey>,
     pub(super) meter: Meter<'a>,
     accepted: AtomicBool,
+    /// Why the check of the token gave no result.
+    unchecked: OnceLock<ApiError>,
     /// Whether the token was ever accepted, once that was determined.
     accepted_ever: OnceLock<bool>,
     absent: Mutex<BTreeSet<u64>>,
@@ -67,6 +69,7 @@ impl<'a> ProbeRun<'a> {
             targets: BTreeMap::new(),
             meter: Meter::with_progress(PlatformName::Discord, sink),
             accepted: AtomicBool::new(false),
+            unchecked: OnceLock::new(),
             accepted_ever: OnceLock::new(),
             absent: Mutex::default(),
             listed_permissions: Mutex::default(),
@@ -154,11 +157,19 @@ impl<'a> ProbeRun<'a> {
                     self.token_accepted(me.at);
                     let _ = self.connection.me.set(me.value);
                 }
+                Err(error) if may_continue_after(&error) => {
+                    let _ = self.unchecked.set(error);
+                }
                 Err(error) => return self.fail_me(&error),
             }
             self.meter.report_sent();
         }
-        if !self.walk_list().await {
+        let is_listed = self.walk_list().await;
+        // Whether the link has failed too depends on the list.
+        if let Some(error) = self.unchecked.get().filter(|_| !self.connection.rest.is_dead()) {
+            self.fail_me(error);
+        }
+        if !is_listed {
             return;
         }
         let absent = self.absent.lock().clone();
@@ -384,6 +395,14 @@ impl<'a> ProbeRun<'a> {
             self.token_accepted(me.at);
             Ok(me.value)
         };
+        // One failed check is enough: every guild would repeat it.
+        if let Some(error) = self
+            .unchecked
+            .get()
+            .filter(|_| self.connection.me.get().is_none())
+        {
+            return Err(error.clone());
+        }
         Ok(self.connection.me.get_or_try_init(ask).await?.id)
     }
 
@@ -526,6 +545,13 @@ impl<'a> ProbeRun<'a> {
         let problem = Problem::of_source(key, format!("{key}: {message}"));
         self.problem(problem.caused_by(ErrorInfo::new(code, message)));
     }
+}
+
+/// Returns whether other requests may succeed although the check of the token failed with `error`: each answer to them proves the
+/// token as well.
+fn may_continue_after(error: &ApiError) -> bool {
+    let unreachable = matches!(error, ApiError::Unavailable { code, .. } if code.is_before_sending());
+    (error.is_transient() && !unreachable) || error.is_missing()
 }
 
 const ME: Call<'static> = Call {

@@ -89,11 +89,16 @@ pub(super) fn problem(code: Code, message: &str) -> Fact {
 
 /// Reports that there is no such channel, so that its absence from lists proves nothing. The API itself answered.
 pub(super) fn not_found() -> [Fact; 2] {
-    let error = ErrorInfo::new(
+    let error = no_such_channel();
+    [Fact::NoSuchSource { error }, answered()]
+}
+
+/// Returns the error of a channel that does not exist.
+pub(super) fn no_such_channel() -> ErrorInfo {
+    ErrorInfo::new(
         Code::NotFound(PlatformName::Kick),
         "no such channel on Kick; it may be banned or deleted",
-    );
-    [Fact::NoSuchSource { error }, answered()]
+    )
 }
 
 /// Returns a failure as an error to store, with a sentence that says which request failed.

@@ -19,10 +19,7 @@ pub(super) const OAUTH: &str = "twitch.oauth";
 pub(super) fn user(source: &SourceKey, found: Option<&User>, at: Timestamp) -> Vec<Observation> {
     let emit = |fact| Observation::new(source, at, HELIX, fact);
     let Some(user) = found else {
-        let error = ErrorInfo::new(
-            Code::NotFound(PlatformName::Twitch),
-            "no such channel on Twitch; it was suspended or deleted, or the id is wrong",
-        );
+        let error = not_found();
         return vec![emit(Fact::NoSuchSource { error }), emit(api(LinkState::Answered))];
     };
     // The name comes first, so that the event of the connection includes it, and the link before the existence: a channel that
@@ -30,6 +27,14 @@ pub(super) fn user(source: &SourceKey, found: Option<&User>, at: Timestamp) -> V
     let name = profile(&[("displayName", &user.display_name), ("login", &user.login)]);
     let proven = [api(LinkState::Up), Fact::Exists];
     name.into_iter().chain(proven).map(emit).collect()
+}
+
+/// The error of a channel that does not exist.
+pub(super) fn not_found() -> ErrorInfo {
+    ErrorInfo::new(
+        Code::NotFound(PlatformName::Twitch),
+        "no such channel on Twitch; it was suspended or deleted, or the id is wrong",
+    )
 }
 
 /// The observation for an unparsable answer about one source: only that it could not be parsed.

@@ -146,6 +146,11 @@ impl ProbeRun<'_> {
                         self.sink.observe(map::unreadable(source, Facet::Status, at));
                         continue;
                     }
+                    if row.is_none() {
+                        let error = map::not_found();
+                        let problem = Problem::of_source(source, format!("{source}: {}", error.message));
+                        self.problem(problem.caused_by(error));
+                    }
                     for told in map::user(source, row, at) {
                         self.sink.observe(told);
                     }

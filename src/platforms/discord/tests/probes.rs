@@ -205,37 +205,6 @@ async fn guild_left_while_live_has_no_stream() {
 }
 
 #[tokio::test]
-async fn guild_joined_again_is_connected_at_once() {
-    let rig = Rig::start().await;
-    let platform = rig.platform(|_| {});
-    let mut seen = Vec::new();
-    for member in [true, false, true] {
-        if member {
-            rig.discord().put_guild(&GuildSpec {
-                id: GUILD,
-                ..GuildSpec::default()
-            });
-        } else {
-            rig.discord().remove_guild(GUILD);
-        }
-        seen.extend(look(&platform, &Probe::ALL, &[GUILD]).await.observations);
-        rig.pass(30_000);
-    }
-    let mut document = SourceDocument::new(key(GUILD));
-    let mut statuses = Vec::new();
-    for observation in seen.iter().filter(|seen| seen.source == key(GUILD)) {
-        document.join(Knowledge::from(observation));
-        statuses.push(document.verdict.status.value);
-    }
-    statuses.dedup();
-    // Before the first response nothing is proven.
-    assert_eq!(
-        statuses[1..],
-        [Status::Connected, Status::Error, Status::Connected]
-    );
-}
-
-#[tokio::test]
 async fn a_404_of_the_guild_list_marks_no_guild_gone() {
     let rig = Rig::start().await;
     rig.discord().set_event(GUILD, 9_500, 2);

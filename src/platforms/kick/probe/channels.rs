@@ -197,10 +197,9 @@ impl ProbeRun<'_> {
         for fact in facts::not_found() {
             self.emit(&key, told.at, fact);
         }
-        self.problem(Problem::of_source(
-            &key,
-            format!("{key}: no such channel on Kick"),
-        ));
+        let error = facts::no_such_channel();
+        let problem = Problem::of_source(&key, format!("{key}: {}", error.message));
+        self.problem(problem.caused_by(error));
     }
 
     fn may_ask_singly(&mut self) -> bool {

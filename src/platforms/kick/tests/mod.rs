@@ -19,7 +19,6 @@ use crate::core::evidence::Knowledge;
 use crate::core::observation::{Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::core::verdict::Status;
 use crate::http::{Http, HttpOptions};
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use crate::sim::kick::{KickSim, KickTokenSpec};
@@ -136,24 +135,6 @@ impl Rig {
     }
 
     /// The record that follows from all observations so far.
-    /// Returns the status of a channel after each observation, without repetitions.
-    pub(super) fn statuses(&self, id: u64) -> Vec<Status> {
-        let mut document = SourceDocument::new(key(id));
-        let mut statuses = Vec::new();
-        for observation in self
-            .notebook
-            .0
-            .lock()
-            .iter()
-            .filter(|seen| seen.source == key(id))
-        {
-            document.join(Knowledge::from(observation));
-            statuses.push(document.verdict.status.value);
-        }
-        statuses.dedup();
-        statuses
-    }
-
     pub(super) fn record(&self, id: u64) -> SourceRecord {
         let all = self.notebook.0.lock();
         let of: Vec<_> = all
