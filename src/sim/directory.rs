@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::orders::Failure;
+use super::kit::failure::Failure;
 
 /// An event that can be triggered, by the platform's own name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub struct Guide {
     /// The URLs to configure a client with, by the setting that they replace.
     pub bases: Vec<(&'static str, String)>,
     /// Lists that can be requested below `/__sim/PLATFORM/`.
-    pub views: &'static [&'static str],
-    /// The orders below `/__sim/PLATFORM/`.
-    pub orders: &'static [&'static str],
+    pub views: Vec<&'static str>,
+    /// The commands below `/__sim/PLATFORM/`.
+    pub commands: Vec<&'static str>,
     /// The events that can be triggered.
     pub events: &'static [EventGuide],
 }
@@ -56,23 +56,8 @@ pub(super) trait Listed: Send + Sync {
     /// Returns the sources in its world.
     fn sources(&self) -> Vec<SimSource>;
 
-    /// Triggers an event of [`Guide::events`]; returns the order's response, and how many receivers it was sent to.
+    /// Triggers an event of [`Guide::events`]; returns the command's response, and how many receivers it was sent to.
     fn trigger(&self, event: &str, id: &str, fields: Map<String, Value>) -> Result<(Value, u64), Failure>;
-}
-
-/// Executes the order of a triggered event and counts how many receivers it was sent to, by `sent`. The event was requested
-/// explicitly, so `repeat` sends it where the order has sent nothing because nothing has changed.
-pub(super) fn count_sent(
-    sent: impl Fn() -> u64,
-    order: impl FnOnce() -> Result<Value, Failure>,
-    repeat: impl FnOnce(),
-) -> Result<(Value, u64), Failure> {
-    let before = sent();
-    let answer = order()?;
-    if sent() == before {
-        repeat();
-    }
-    Ok((answer, sent() - before))
 }
 
 /// Returns a platform while it runs: the directory must not keep it alive.
@@ -147,9 +132,9 @@ impl Directory {
             let _ = write!(
                 page,
                 "</table><h3>Orders</h3><p><code>POST /__sim/{name}/</code> {}</p><h3>Read</h3><p>",
-                guide.orders.join(", ")
+                guide.commands.join(", ")
             );
-            for view in guide.views {
+            for view in &guide.views {
                 let _ = write!(
                     page,
                     "<a href=\"{}/__sim/{name}/{view}\">{view}</a> ",
@@ -326,7 +311,7 @@ fn describe(platform: &dyn Listed) -> Value {
     let events: Vec<_> = guide.events.iter().map(|event| event.name).collect();
     json!({
         "platform": guide.platform, "address": guide.address, "bases": bases, "sources": sources, "events": events,
-        "orders": guide.orders, "views": guide.views, "controls": CONTROLS,
+        "orders": guide.commands, "views": guide.views, "controls": CONTROLS,
     })
 }
 

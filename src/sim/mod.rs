@@ -11,7 +11,7 @@ pub mod faults;
 pub mod host;
 pub mod journal;
 pub mod kick;
-mod orders;
+pub mod kit;
 pub mod twitch;
 pub mod wire;
 

@@ -1,42 +1,17 @@
 //! The controls below `/__sim/discord/`: one order per request, its fields as JSON. Ids may be strings or numbers.
 
-use axum::extract::{Path, State};
-use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::faults;
 use super::handle::DiscordSim;
 use super::knobs::Knobs;
 use super::specs::{ChannelSpec, GatewayAct, GuildSpec, MessageSpec};
-use crate::sim::orders::{self, Failure, Rejected};
-
-/// Returns the routes of the controls.
-pub(super) fn routes(discord: DiscordSim) -> Router {
-    Router::new()
-        .route("/__sim/discord/world", get(world))
-        .route("/__sim/discord/{order}", post(obey))
-        .with_state(discord)
-}
-
-async fn world(State(discord): State<DiscordSim>) -> Json<Value> {
-    Json(discord.truth())
-}
-
-async fn obey(
-    State(discord): State<DiscordSim>,
-    Path(order): Path<String>,
-    fields: Result<Json<Map<String, Value>>, Rejected>,
-) -> Response {
-    orders::obey(fields, |fields| {
-        carry_out(&discord, &order, with_numeric_ids(fields))
-    })
-}
+use crate::sim::kit::failure::Failure;
+use crate::sim::kit::handle::Fields;
 
 /// Parses ids and permissions that are strings, as Discord writes them.
-pub(super) fn with_numeric_ids(fields: Map<String, Value>) -> Value {
+pub(super) fn with_numeric_ids(fields: Fields) -> Value {
     const TEXTS: [&str; 5] = ["name", "content", "topic", "token", "author"];
     fields
         .into_iter()
@@ -165,7 +140,6 @@ fn or_missing(known: bool) -> Result<Value, Failure> {
 }
 
 pub(super) fn carry_out(discord: &DiscordSim, order: &str, fields: Value) -> Result<Value, Failure> {
-    use crate::clock::Clock;
     match order {
         "bot" => {
             let bot: NewBot = read(fields)?;
@@ -199,7 +173,7 @@ pub(super) fn carry_out(discord: &DiscordSim, order: &str, fields: Value) -> Res
         }
         "timeout" => {
             let timeout: Timeout = read(fields)?;
-            let until = (timeout.seconds > 0).then(|| discord.clock().now().plus_secs(timeout.seconds));
+            let until = (timeout.seconds > 0).then(|| discord.now().plus_secs(timeout.seconds));
             or_missing(discord.time_out(timeout.guild, until))
         }
         "channel" => or_missing(discord.put_channel(&read::<ChannelSpec>(fields)?)),

@@ -1,48 +1,14 @@
 //! The controls below `/__sim/kick/`: one order per request, its fields as JSON.
 
-use axum::extract::{Path, State};
-use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::chat::KickChatSpec;
 use super::handle::KickSim;
-use super::subscription_rest;
 use super::tokens::{KickTokenSpec, KickTokens};
-use super::webhooks::Delivery;
 use super::world::{KickChannelSpec, KickStreamSpec};
-use crate::sim::orders::{self, Failure, Rejected};
-
-/// Returns the routes of the controls.
-pub(super) fn routes(kick: KickSim) -> Router {
-    Router::new()
-        .route("/__sim/kick/world", get(world))
-        .route("/__sim/kick/subscriptions", get(subscription_rest::shown))
-        .route("/__sim/kick/deliveries", get(deliveries))
-        .route("/__sim/kick/{order}", post(obey))
-        .with_state(kick)
-}
-
-async fn world(State(kick): State<KickSim>) -> Json<Value> {
-    Json(kick.truth())
-}
-
-async fn deliveries(State(kick): State<KickSim>) -> Json<Value> {
-    let all: Vec<_> = kick.deliveries().iter().map(Delivery::to_json).collect();
-    Json(Value::Array(all))
-}
-
-async fn obey(
-    State(kick): State<KickSim>,
-    Path(order): Path<String>,
-    fields: Result<Json<Map<String, Value>>, Rejected>,
-) -> Response {
-    orders::obey(fields, |fields| carry_out(&kick, &order, fields))
-}
-
-type Fields = Map<String, Value>;
+use crate::sim::kit::failure::Failure;
+use crate::sim::kit::handle::Fields;
 
 fn read<T: for<'de> Deserialize<'de>>(fields: Fields) -> Result<T, Failure> {
     serde_json::from_value(Value::Object(fields)).map_err(|error| (400, error.to_string()))

@@ -1,10 +1,10 @@
 //! `/public/v1/events/subscriptions`: one webhook URL per application, limits by event type, errors per item.
 
+use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -152,9 +152,4 @@ async fn unsubscribe(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(q
     } else {
         answer
     }
-}
-
-/// Returns the list of subscriptions as the controls show it.
-pub(super) async fn shown(State(kick): State<KickSim>) -> Json<Value> {
-    Json(kick.with_world(|world, _| world.subscriptions.to_json()))
 }

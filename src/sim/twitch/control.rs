@@ -1,11 +1,7 @@
 //! The controls below `/__sim/twitch/`: one order per request, its fields as JSON.
 
-use axum::extract::{Path, State};
-use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::devices::DeviceState;
 use super::eventsub::{ChatSpec, ModerationSpec, Reconnect, SocketAct};
@@ -13,32 +9,7 @@ use super::handle::{EndSpec, TwitchSim};
 use super::members::Role;
 use super::tokens::{TokenPair, TokenSpec};
 use super::world::{ChannelSpec, StreamSpec};
-use crate::sim::orders::{self, Failure, Rejected};
-
-/// Returns the routes of the controls.
-pub(super) fn routes(twitch: TwitchSim) -> Router {
-    Router::new()
-        .route("/__sim/twitch/world", get(world))
-        .route("/__sim/twitch/sockets", get(sockets))
-        .route("/__sim/twitch/{order}", post(obey))
-        .with_state(twitch)
-}
-
-async fn world(State(twitch): State<TwitchSim>) -> Json<Value> {
-    Json(twitch.truth())
-}
-
-async fn sockets(State(twitch): State<TwitchSim>) -> Json<Value> {
-    Json(twitch.eventsub_state())
-}
-
-async fn obey(
-    State(twitch): State<TwitchSim>,
-    Path(order): Path<String>,
-    fields: Result<Json<Map<String, Value>>, Rejected>,
-) -> Response {
-    orders::obey(fields, |fields| carry_out(&twitch, &order, Value::Object(fields)))
-}
+use crate::sim::kit::failure::Failure;
 
 /// Fields of orders for one channel.
 struct Of<T> {

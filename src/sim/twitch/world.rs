@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::bucket::Buckets;
 use super::devices::Devices;
@@ -17,7 +18,7 @@ use crate::core::time::Timestamp;
 use crate::sim::clock::SimClock;
 
 /// The complete state of the simulated Twitch.
-pub(super) struct World {
+pub struct World {
     users: HashMap<String, User>,
     logins: HashMap<String, String>,
     /// Channels that have, or recently had, a stream: those that a list of all streams must check.
@@ -28,6 +29,8 @@ pub(super) struct World {
     pub(super) buckets: Buckets,
     pub(super) eventsub: EventSub,
     pub(super) knobs: Knobs,
+    /// Chat feeds in the background; each ends with its last message or with the server.
+    pub(super) feeds: Vec<AbortOnDropHandle<()>>,
     last_stream_id: u64,
 }
 
@@ -141,6 +144,7 @@ impl World {
             buckets: Buckets::default(),
             eventsub: EventSub::new(clock, chance),
             knobs: Knobs::default(),
+            feeds: Vec::new(),
             last_stream_id: 0,
         }
     }

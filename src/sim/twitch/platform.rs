@@ -1,11 +1,19 @@
-//! Twitch's events by their own names, as `bitbrat sim trigger` and `POST /__sim/trigger` trigger them.
+//! What the kit needs to serve the simulated Twitch: its addresses, its commands, and its events by their own names.
 
-use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+use axum::Router;
+use serde_json::{Value, json};
 
 use super::control::carry_out;
 use super::handle::TwitchSim;
-use crate::sim::directory::{EventGuide, Guide, Listed, SimSource, count_sent};
-use crate::sim::orders::Failure;
+use super::world::{Knobs, World};
+use super::{eventsub, helix, oauth};
+use crate::core::time::Timestamp;
+use crate::sim::directory::{EventGuide, SimSource};
+use crate::sim::host::Host;
+use crate::sim::kit::failure::Failure;
+use crate::sim::kit::handle::{Fields, Simulated, View};
 
 const ROLE: &[&str] = &["user_id"];
 
@@ -134,25 +142,42 @@ const ORDERS: &[&str] = &[
     "emit",
 ];
 
-impl Listed for TwitchSim {
-    fn guide(&self) -> Guide {
-        let urls = self.urls();
-        Guide {
-            platform: "twitch",
-            address: self.http(),
-            bases: vec![
-                ("https://id.twitch.tv/oauth2", urls.auth),
-                ("https://api.twitch.tv/helix", urls.helix),
-                ("wss://eventsub.wss.twitch.tv/ws", urls.eventsub_ws),
-            ],
-            views: &["world", "sockets"],
-            orders: ORDERS,
-            events: EVENTS,
-        }
+impl Simulated for World {
+    const NAME: &'static str = "twitch";
+    const VIEWS: &'static [View<Self>] = &[("sockets", TwitchSim::eventsub_state)];
+    const COMMANDS: &'static [&'static str] = ORDERS;
+    const EVENTS: &'static [EventGuide] = EVENTS;
+    type Knobs = Knobs;
+
+    fn new(host: &Host) -> Self {
+        Self::new(Arc::clone(host.clock()), host.chance().clone())
+    }
+
+    fn routes(twitch: &TwitchSim) -> Router {
+        oauth::routes(twitch.clone())
+            .merge(helix::routes(twitch.clone()))
+            .merge(eventsub::ws::routes(twitch.clone()))
+    }
+
+    fn bases(twitch: &TwitchSim) -> Vec<(&'static str, String)> {
+        let urls = twitch.urls();
+        vec![
+            ("https://id.twitch.tv/oauth2", urls.auth),
+            ("https://api.twitch.tv/helix", urls.helix),
+            ("wss://eventsub.wss.twitch.tv/ws", urls.eventsub_ws),
+        ]
+    }
+
+    fn knobs(&mut self) -> &mut Knobs {
+        &mut self.knobs
+    }
+
+    fn truth(&mut self, _now: Timestamp) -> Value {
+        self.to_json()
     }
 
     fn sources(&self) -> Vec<SimSource> {
-        let truth = self.truth();
+        let truth = self.to_json();
         let channels = truth["channels"].as_array().into_iter().flatten();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         channels
@@ -163,13 +188,17 @@ impl Listed for TwitchSim {
             .collect()
     }
 
-    fn trigger(
-        &self,
+    fn execute(twitch: &TwitchSim, command: &str, fields: Fields) -> Result<Value, Failure> {
+        carry_out(twitch, command, Value::Object(fields))
+    }
+
+    fn cause(
+        twitch: &TwitchSim,
         event: &str,
         id: &str,
-        mut fields: Map<String, Value>,
-    ) -> Result<(Value, u64), Failure> {
-        let (order, more) = match event {
+        fields: &mut Fields,
+    ) -> Result<&'static str, Failure> {
+        let (command, more) = match event {
             "stream.online" => ("stream_up", json!({})),
             "stream.offline" => ("stream_down", json!({})),
             "channel.update" | "user.update" => ("channel", json!({})),
@@ -187,22 +216,26 @@ impl Listed for TwitchSim {
         if let Value::Object(more) = more {
             fields.extend(more);
         }
-        if order != "disconnect" {
+        if command != "disconnect" {
             fields.insert("id".to_owned(), id.into());
         }
-        if order == "role" && !fields.contains_key("user_id") {
-            let bot = self.with_world(|world, _| world.knobs.consent.clone());
+        if command == "role" && !fields.contains_key("user_id") {
+            let bot = twitch.with_world(|world, _| world.knobs.consent.clone());
             let bot = bot.ok_or((400, "`user_id` is missing: who is it about?".to_owned()))?;
             fields.insert("user_id".to_owned(), bot.into());
         }
-        let notified = || self.with_world(|world, _| world.eventsub.notified);
-        let repeat = || {
-            self.with_world(|world, _| match event {
-                "channel.update" => world.send_channel(id),
-                "user.update" => world.send_user(id),
-                _ => {}
-            });
-        };
-        count_sent(notified, || carry_out(self, order, Value::Object(fields)), repeat)
+        Ok(command)
+    }
+
+    fn sent(&self) -> u64 {
+        self.eventsub.notified
+    }
+
+    fn repeat(twitch: &TwitchSim, event: &str, id: &str) {
+        twitch.with_world(|world, _| match event {
+            "channel.update" => world.send_channel(id),
+            "user.update" => world.send_user(id),
+            _ => {}
+        });
     }
 }

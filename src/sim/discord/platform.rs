@@ -1,11 +1,18 @@
-//! Discord's gateway events by their own names, as `bitbrat sim trigger` and `POST /__sim/trigger` trigger them.
+//! What the kit needs to serve the simulated Discord: its addresses, its commands, and gateway events by their own names.
 
-use serde_json::{Map, Value, json};
+use axum::Router;
+use serde_json::{Value, json};
 
 use super::control::{carry_out, with_numeric_ids};
 use super::handle::DiscordSim;
-use crate::sim::directory::{EventGuide, Guide, Listed, SimSource, count_sent};
-use crate::sim::orders::Failure;
+use super::knobs::Knobs;
+use super::world::World;
+use super::{rest, socket};
+use crate::core::time::Timestamp;
+use crate::sim::directory::{EventGuide, SimSource};
+use crate::sim::host::Host;
+use crate::sim::kit::failure::Failure;
+use crate::sim::kit::handle::{Fields, Simulated};
 
 const EVENTS: &[EventGuide] = &[
     EventGuide {
@@ -87,7 +94,7 @@ const STAGE: [u64; 1] = [13];
 impl DiscordSim {
     /// Returns the first channel of one of these types in a guild.
     fn first_channel(&self, guild: u64, kinds: &[u64]) -> Result<u64, Failure> {
-        let found = self.with_world(|world| {
+        let found = self.with_world(|world, _| {
             let channels = world.guilds.get(&guild)?.channels.iter();
             let mut fitting = channels.filter(|(_, channel)| kinds.contains(&channel.kind));
             fitting.next().map(|(id, _)| *id)
@@ -101,41 +108,57 @@ impl DiscordSim {
     }
 }
 
-impl Listed for DiscordSim {
-    fn guide(&self) -> Guide {
-        Guide {
-            platform: "discord",
-            address: self.http(),
-            bases: vec![
-                ("https://discord.com/api/v10", self.api_url()),
-                ("wss://gateway.discord.gg", self.gateway_url()),
-            ],
-            views: &["world"],
-            orders: ORDERS,
-            events: EVENTS,
-        }
+impl Simulated for World {
+    const NAME: &'static str = "discord";
+    const COMMANDS: &'static [&'static str] = ORDERS;
+    const EVENTS: &'static [EventGuide] = EVENTS;
+    type Knobs = Knobs;
+
+    fn new(_host: &Host) -> Self {
+        Self::default()
+    }
+
+    fn routes(discord: &DiscordSim) -> Router {
+        rest::routes(discord.clone()).merge(socket::routes(discord.clone()))
+    }
+
+    fn bases(discord: &DiscordSim) -> Vec<(&'static str, String)> {
+        vec![
+            ("https://discord.com/api/v10", discord.api_url()),
+            ("wss://gateway.discord.gg", discord.ws()),
+        ]
+    }
+
+    fn knobs(&mut self) -> &mut Knobs {
+        &mut self.knobs
+    }
+
+    fn truth(&mut self, now: Timestamp) -> Value {
+        self.to_json(now)
     }
 
     fn sources(&self) -> Vec<SimSource> {
-        self.with_world(|world| {
-            let guilds = world.guilds.iter();
-            guilds
-                .map(|(id, guild)| SimSource {
-                    id: id.to_string(),
-                    name: guild.name.clone(),
-                })
-                .collect()
-        })
+        let guilds = self.guilds.iter();
+        guilds
+            .map(|(id, guild)| SimSource {
+                id: id.to_string(),
+                name: guild.name.clone(),
+            })
+            .collect()
     }
 
-    fn trigger(
-        &self,
+    fn execute(discord: &DiscordSim, command: &str, fields: Fields) -> Result<Value, Failure> {
+        carry_out(discord, command, with_numeric_ids(fields))
+    }
+
+    fn cause(
+        discord: &DiscordSim,
         event: &str,
         id: &str,
-        mut fields: Map<String, Value>,
-    ) -> Result<(Value, u64), Failure> {
+        fields: &mut Fields,
+    ) -> Result<&'static str, Failure> {
         let guild: u64 = id.parse().map_err(|_| (404, format!("no guild `{id}`")))?;
-        let (order, more) = match event {
+        let (command, preset) = match event {
             "MESSAGE_CREATE" => ("message", json!({"channel": null})),
             "STAGE_INSTANCE_CREATE" => ("stage", json!({"channel": null, "topic": "simulated"})),
             "STAGE_INSTANCE_DELETE" => ("stage", json!({"channel": null})),
@@ -156,22 +179,20 @@ impl Listed for DiscordSim {
             "GUILD_CREATE" => ("outage", json!({"id": guild, "on": false})),
             unknown => return Err((404, format!("no event `{unknown}`"))),
         };
-        let preset = more.as_object().into_iter().flatten();
-        for (name, value) in preset {
+        for (name, value) in preset.as_object().into_iter().flatten() {
             if !fields.contains_key(name) {
-                let value = match (order, name.as_str()) {
-                    ("message", "channel") => self.first_channel(guild, &TEXT)?.into(),
-                    ("stage", "channel") => self.first_channel(guild, &STAGE)?.into(),
+                let value = match (command, name.as_str()) {
+                    ("message", "channel") => discord.first_channel(guild, &TEXT)?.into(),
+                    ("stage", "channel") => discord.first_channel(guild, &STAGE)?.into(),
                     _ => value.clone(),
                 };
                 fields.insert(name.clone(), value);
             }
         }
-        let dispatched = || self.gateway_counts().dispatched;
-        count_sent(
-            dispatched,
-            || carry_out(self, order, with_numeric_ids(fields)),
-            || {},
-        )
+        Ok(command)
+    }
+
+    fn sent(&self) -> u64 {
+        self.sessions.told().dispatched
     }
 }

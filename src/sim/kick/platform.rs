@@ -1,0 +1,168 @@
+//! What the kit needs to serve the simulated Kick: its addresses, its commands, and its events by their own names.
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use serde_json::Value;
+
+use super::control::carry_out;
+use super::delivery::Delivery;
+use super::handle::KickSim;
+use super::world::{KickKnobs, World};
+use super::{oauth, rest, subscription_rest};
+use crate::core::time::Timestamp;
+use crate::sim::directory::{EventGuide, SimSource};
+use crate::sim::host::Host;
+use crate::sim::kit::failure::Failure;
+use crate::sim::kit::handle::{Fields, Simulated, View};
+
+const START: &[&str] = &["started_at", "viewers", "hidden_count", "lag_ms", "silent"];
+const END: &[&str] = &["lag_ms", "silent"];
+
+const EVENTS: &[EventGuide] = &[
+    EventGuide {
+        name: "livestream.status.updated",
+        fields: START,
+        about: "a stream starts, or ends when one is running",
+    },
+    EventGuide {
+        name: "stream.online",
+        fields: START,
+        about: "a stream starts (as livestream.status.updated)",
+    },
+    EventGuide {
+        name: "stream.offline",
+        fields: END,
+        about: "the stream ends (as livestream.status.updated)",
+    },
+    EventGuide {
+        name: "livestream.metadata.updated",
+        fields: &["title", "category", "slug", "name"],
+        about: "title or category change",
+    },
+    EventGuide {
+        name: "chat.message.sent",
+        fields: &["text", "user_id", "count", "badges"],
+        about: "a chat message is sent",
+    },
+];
+
+const ORDERS: &[&str] = &[
+    "channel",
+    "stream_up",
+    "stream_down",
+    "viewers",
+    "blip",
+    "app",
+    "token",
+    "token_expire",
+    "token_revoke",
+    "disconnect",
+    "refresh_age_out",
+    "scope_shrink",
+    "webhook",
+    "subscribe",
+    "unsubscribe",
+    "chat",
+    "emit",
+    "rotate_key",
+    "knobs",
+];
+
+impl Simulated for World {
+    const NAME: &'static str = "kick";
+    const VIEWS: &'static [View<Self>] = &[
+        ("subscriptions", KickSim::subscriptions),
+        ("deliveries", deliveries),
+    ];
+    const COMMANDS: &'static [&'static str] = ORDERS;
+    const EVENTS: &'static [EventGuide] = EVENTS;
+    type Knobs = KickKnobs;
+
+    fn new(host: &Host) -> Self {
+        Self::new(Arc::clone(host.clock()), host.chance().clone())
+    }
+
+    fn routes(kick: &KickSim) -> Router {
+        let handle = kick.downgrade();
+        let report = move |event: &str, accepted| {
+            let Some(kick) = handle() else { return false };
+            kick.with_world(|world, now| world.subscriptions.delivered(event, accepted, now));
+            true
+        };
+        kick.with_world(|world, _| world.webhooks.start(kick.host(), report));
+        oauth::routes(kick.clone())
+            .merge(rest::routes(kick.clone()))
+            .merge(subscription_rest::routes(kick.clone()))
+            .layer(middleware::from_fn_with_state(kick.clone(), rest::limit))
+    }
+
+    fn bases(kick: &KickSim) -> Vec<(&'static str, String)> {
+        let urls = kick.urls();
+        vec![
+            ("https://id.kick.com", urls.auth),
+            ("https://api.kick.com", urls.api),
+        ]
+    }
+
+    fn knobs(&mut self) -> &mut KickKnobs {
+        &mut self.knobs
+    }
+
+    fn truth(&mut self, _now: Timestamp) -> Value {
+        self.describe()
+    }
+
+    fn sources(&self) -> Vec<SimSource> {
+        let channels = self.channels.values();
+        channels
+            .map(|channel| SimSource {
+                id: channel.id.to_string(),
+                name: channel.slug.clone(),
+            })
+            .collect()
+    }
+
+    fn execute(kick: &KickSim, command: &str, fields: Fields) -> Result<Value, Failure> {
+        carry_out(kick, command, fields)
+    }
+
+    fn cause(kick: &KickSim, event: &str, id: &str, fields: &mut Fields) -> Result<&'static str, Failure> {
+        let number: u64 = id.parse().map_err(|_| (404, format!("no channel `{id}`")))?;
+        let live = kick.with_world(|world, _| {
+            let channel = world.channels.get_mut(&number);
+            channel.is_some_and(|channel| channel.running().is_some())
+        });
+        let command = match event {
+            "stream.online" if live => return Err((409, format!("kick:{id} is live already"))),
+            "stream.offline" if !live => return Err((409, format!("kick:{id} is not live"))),
+            "livestream.status.updated" | "stream.offline" if live => "stream_down",
+            "livestream.status.updated" | "stream.online" => "stream_up",
+            "livestream.metadata.updated" => "channel",
+            "chat.message.sent" => "chat",
+            unknown => return Err((404, format!("no event `{unknown}`"))),
+        };
+        fields.insert("id".to_owned(), number.into());
+        if let Some(user) = fields.get("user_id").and_then(Value::as_str) {
+            let user: u64 = user
+                .parse()
+                .map_err(|_| (400, "`user_id` is not a number".to_owned()))?;
+            fields.insert("user_id".to_owned(), user.into());
+        }
+        Ok(command)
+    }
+
+    fn sent(&self) -> u64 {
+        self.webhooks.posted
+    }
+
+    fn repeat(kick: &KickSim, event: &str, id: &str) {
+        if let ("livestream.metadata.updated", Ok(id)) = (event, id.parse()) {
+            kick.with_world(|world, now| world.send_metadata(id, now));
+        }
+    }
+}
+
+fn deliveries(kick: &KickSim) -> Value {
+    kick.deliveries().iter().map(Delivery::to_json).collect()
+}

@@ -1,0 +1,6 @@
+//! What every simulated platform is built from.
+
+pub mod failure;
+pub mod handle;
+
+pub use handle::{PlatformSim, Simulated};
