@@ -3,7 +3,7 @@
 //! The rules that it enforces come from Discord's documentation; where that is silent, from reports about clients, with a knob
 //! where more than one behavior has been observed.
 
-mod control;
+mod commands;
 pub mod demo;
 pub mod faults;
 mod handle;

@@ -3,7 +3,7 @@
 use axum::Router;
 use serde_json::{Value, json};
 
-use super::control::{carry_out, with_numeric_ids};
+use super::commands::{Command, with_numeric_ids};
 use super::handle::DiscordSim;
 use super::knobs::Knobs;
 use super::world::World;
@@ -11,8 +11,9 @@ use super::{rest, socket};
 use crate::core::time::Timestamp;
 use crate::sim::directory::{EventGuide, SimSource};
 use crate::sim::host::Host;
+use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
-use crate::sim::kit::handle::{Fields, Simulated};
+use crate::sim::kit::handle::Simulated;
 
 const EVENTS: &[EventGuide] = &[
     EventGuide {
@@ -67,26 +68,6 @@ const EVENTS: &[EventGuide] = &[
     },
 ];
 
-const ORDERS: &[&str] = &[
-    "bot",
-    "token_reset",
-    "guild",
-    "guild_remove",
-    "outage",
-    "role",
-    "channel",
-    "channel_remove",
-    "overwrite",
-    "timeout",
-    "stage",
-    "event",
-    "voice",
-    "message",
-    "gateway",
-    "trouble",
-    "knobs",
-];
-
 /// Types of channels for messages, and of stages.
 const TEXT: [u64; 2] = [0, 5];
 const STAGE: [u64; 1] = [13];
@@ -110,8 +91,8 @@ impl DiscordSim {
 
 impl Simulated for World {
     const NAME: &'static str = "discord";
-    const COMMANDS: &'static [&'static str] = ORDERS;
     const EVENTS: &'static [EventGuide] = EVENTS;
+    type Command = Command;
     type Knobs = Knobs;
 
     fn new(_host: &Host) -> Self {
@@ -147,8 +128,12 @@ impl Simulated for World {
             .collect()
     }
 
-    fn execute(discord: &DiscordSim, command: &str, fields: Fields) -> Result<Value, Failure> {
-        carry_out(discord, command, with_numeric_ids(fields))
+    fn run(discord: &DiscordSim, command: Command) -> Result<Value, Failure> {
+        command.run(discord)
+    }
+
+    fn prepare(fields: Fields) -> Fields {
+        with_numeric_ids(fields)
     }
 
     fn cause(

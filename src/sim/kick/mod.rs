@@ -5,7 +5,7 @@
 
 mod answer;
 mod chat;
-mod control;
+mod commands;
 mod delivery;
 pub mod demo;
 mod handle;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Router, middleware};
 use serde_json::Value;
 
-use super::control::carry_out;
+use super::commands::Command;
 use super::delivery::Delivery;
 use super::handle::KickSim;
 use super::world::{KickKnobs, World};
@@ -13,8 +13,9 @@ use super::{oauth, rest, subscription_rest};
 use crate::core::time::Timestamp;
 use crate::sim::directory::{EventGuide, SimSource};
 use crate::sim::host::Host;
+use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
-use crate::sim::kit::handle::{Fields, Simulated, View};
+use crate::sim::kit::handle::{Simulated, View};
 
 const START: &[&str] = &["started_at", "viewers", "hidden_count", "lag_ms", "silent"];
 const END: &[&str] = &["lag_ms", "silent"];
@@ -47,36 +48,14 @@ const EVENTS: &[EventGuide] = &[
     },
 ];
 
-const ORDERS: &[&str] = &[
-    "channel",
-    "stream_up",
-    "stream_down",
-    "viewers",
-    "blip",
-    "app",
-    "token",
-    "token_expire",
-    "token_revoke",
-    "disconnect",
-    "refresh_age_out",
-    "scope_shrink",
-    "webhook",
-    "subscribe",
-    "unsubscribe",
-    "chat",
-    "emit",
-    "rotate_key",
-    "knobs",
-];
-
 impl Simulated for World {
     const NAME: &'static str = "kick";
     const VIEWS: &'static [View<Self>] = &[
         ("subscriptions", KickSim::subscriptions),
         ("deliveries", deliveries),
     ];
-    const COMMANDS: &'static [&'static str] = ORDERS;
     const EVENTS: &'static [EventGuide] = EVENTS;
+    type Command = Command;
     type Knobs = KickKnobs;
 
     fn new(host: &Host) -> Self {
@@ -123,8 +102,8 @@ impl Simulated for World {
             .collect()
     }
 
-    fn execute(kick: &KickSim, command: &str, fields: Fields) -> Result<Value, Failure> {
-        carry_out(kick, command, fields)
+    fn run(kick: &KickSim, command: Command) -> Result<Value, Failure> {
+        command.run(kick)
     }
 
     fn cause(kick: &KickSim, event: &str, id: &str, fields: &mut Fields) -> Result<&'static str, Failure> {

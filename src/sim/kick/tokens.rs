@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::Deserialize;
+use serde_json::{Value, json};
+
 use super::texts;
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
@@ -65,8 +68,16 @@ pub struct KickTokens {
     pub scopes: Vec<String>,
 }
 
+impl KickTokens {
+    /// Returns the response of the command that issues a token.
+    pub(super) fn to_json(&self) -> Value {
+        json!({"access_token": self.access, "refresh_token": self.refresh, "expires_in": self.expires_in})
+    }
+}
+
 /// Description of a token to issue.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct KickTokenSpec {
     /// The application.
     pub client_id: String,
@@ -77,8 +88,10 @@ pub struct KickTokenSpec {
     /// Seconds until it expires (negative: already expired); the platform's usual lifetime when `None`.
     pub expires_in: Option<i64>,
     /// The access token's text; random when `None`.
+    #[serde(rename = "access_token")]
     pub access: Option<String>,
     /// The refresh token's text; random for user tokens when `None`.
+    #[serde(rename = "refresh_token")]
     pub refresh: Option<String>,
 }
 

@@ -9,8 +9,10 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use super::commands::{self, Fields};
 use super::failure::{Failure, Rejected, answer, refuse};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
@@ -34,9 +36,6 @@ impl<W> Clone for PlatformSim<W> {
     }
 }
 
-/// The fields of a command, as JSON.
-pub type Fields = Map<String, Value>;
-
 /// A list that can be requested below `/__sim/PLATFORM/`: its name, and what it contains.
 pub type View<W> = (&'static str, fn(&PlatformSim<W>) -> Value);
 
@@ -46,10 +45,10 @@ pub trait Simulated: Sized + Send + 'static {
     const NAME: &'static str;
     /// The lists that can be requested, besides `world`.
     const VIEWS: &'static [View<Self>] = &[];
-    /// The commands below `/__sim/PLATFORM/`.
-    const COMMANDS: &'static [&'static str];
     /// The events that can be triggered.
     const EVENTS: &'static [EventGuide];
+    /// The commands below `/__sim/PLATFORM/`.
+    type Command: DeserializeOwned;
     /// The switches for deviating behavior.
     type Knobs;
 
@@ -72,7 +71,12 @@ pub trait Simulated: Sized + Send + 'static {
     fn sources(&self) -> Vec<SimSource>;
 
     /// Executes a command; returns its response.
-    fn execute(sim: &PlatformSim<Self>, command: &str, fields: Fields) -> Result<Value, Failure>;
+    fn run(sim: &PlatformSim<Self>, command: Self::Command) -> Result<Value, Failure>;
+
+    /// Converts members of a command to the types that it has.
+    fn prepare(fields: Fields) -> Fields {
+        fields
+    }
 
     /// Returns the command that causes `event` at the source `id`, and completes its fields.
     fn cause(
@@ -161,6 +165,11 @@ impl<W: Simulated> PlatformSim<W> {
         self.with_world(W::truth)
     }
 
+    /// Executes the command `name`; returns its response.
+    fn execute(&self, name: &str, fields: Fields) -> Result<Value, Failure> {
+        W::run(self, commands::parse(name, W::prepare(fields))?)
+    }
+
     /// Returns the routes of the controls below `/__sim/PLATFORM/`.
     fn controls(&self) -> Router {
         let base = format!("/__sim/{}", W::NAME);
@@ -185,7 +194,7 @@ async fn execute<W: Simulated>(
     fields: Result<Json<Fields>, Rejected>,
 ) -> Response {
     match fields {
-        Ok(Json(fields)) => answer(W::execute(&sim, &command, fields)),
+        Ok(Json(fields)) => answer(sim.execute(&command, fields)),
         Err(rejected) => refuse(&rejected),
     }
 }
@@ -197,7 +206,7 @@ impl<W: Simulated> Listed for PlatformSim<W> {
             address: self.http(),
             bases: W::bases(self),
             views: views::<W>().map(|(name, _)| name).collect(),
-            commands: W::COMMANDS.to_vec(),
+            commands: commands::names::<W::Command>(),
             events: W::EVENTS,
         }
     }
@@ -210,7 +219,7 @@ impl<W: Simulated> Listed for PlatformSim<W> {
         let command = W::cause(self, event, id, &mut fields)?;
         let sent = || self.with_world(|world, _| world.sent());
         let before = sent();
-        let answer = W::execute(self, command, fields)?;
+        let answer = self.execute(command, fields)?;
         if sent() == before {
             W::repeat(self, event, id);
         }

@@ -1,5 +1,6 @@
 //! What every simulated platform is built from.
 
+pub mod commands;
 pub mod failure;
 pub mod handle;
 

@@ -324,7 +324,7 @@ async fn the_world_is_changed_over_http() {
         ("trouble", json!({"name": "bad_weather"}), 404),
         ("channel_remove", json!({"id": "1"}), 404),
         ("guild", json!({"id": "9002", "nmae": "x"}), 400),
-        ("sing", json!({}), 404),
+        ("sing", json!({}), 400),
     ] {
         assert_eq!(
             order(discord, name, fields.clone()).await.0,

@@ -433,7 +433,7 @@ async fn controls_work_over_http_and_report_errors() {
     assert_eq!(rig.order("stream_down", json!({"id": 9})).await.0, 200);
     assert_eq!(rig.order("stream_down", json!({"id": 9})).await.0, 404);
     assert_eq!(rig.order("knobs", json!({"no_such": true})).await.0, 400);
-    assert_eq!(rig.order("nonsense", json!({})).await.0, 404);
+    assert_eq!(rig.order("nonsense", json!({})).await.0, 400);
     assert_eq!(
         rig.get(&rig.app, "/public/v1/channels?slug=unheard-of").await.0,
         400

@@ -1,5 +1,6 @@
 //! The simulator as seen by its clients: over real sockets, with clients that share no code with it.
 
+mod commands;
 mod demo;
 mod directory;
 mod discord;

@@ -404,7 +404,7 @@ async fn orders_that_make_no_sense_are_refused_with_a_reason() {
         ("stream_up", json!({"id": "404"}), 404),
         ("stream_up", json!({"viewers": 3}), 400),
         ("stream_up", json!({"id": RAT, "vewers": 3}), 400),
-        ("dance", json!({}), 404),
+        ("dance", json!({}), 400),
         ("device", json!({"state": "maybe"}), 400),
     ] {
         let (answered, body) = rig.order(order, &fields).await;

@@ -5,7 +5,7 @@
 mod answer;
 mod bucket;
 mod call;
-mod control;
+mod commands;
 pub mod demo;
 mod devices;
 mod eventsub;

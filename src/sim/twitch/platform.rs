@@ -5,15 +5,16 @@ use std::sync::Arc;
 use axum::Router;
 use serde_json::{Value, json};
 
-use super::control::carry_out;
+use super::commands::Command;
 use super::handle::TwitchSim;
 use super::world::{Knobs, World};
 use super::{eventsub, helix, oauth};
 use crate::core::time::Timestamp;
 use crate::sim::directory::{EventGuide, SimSource};
 use crate::sim::host::Host;
+use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
-use crate::sim::kit::handle::{Fields, Simulated, View};
+use crate::sim::kit::handle::{Simulated, View};
 
 const ROLE: &[&str] = &["user_id"];
 
@@ -117,36 +118,11 @@ const EVENTS: &[EventGuide] = &[
     },
 ];
 
-const ORDERS: &[&str] = &[
-    "channel",
-    "channel_remove",
-    "stream_up",
-    "stream_down",
-    "viewers",
-    "stream_type",
-    "flap",
-    "role",
-    "client",
-    "token",
-    "token_expire",
-    "disconnect",
-    "device",
-    "knobs",
-    "eventsub",
-    "release",
-    "socket",
-    "reconnect",
-    "revoke",
-    "chat",
-    "moderate",
-    "emit",
-];
-
 impl Simulated for World {
     const NAME: &'static str = "twitch";
     const VIEWS: &'static [View<Self>] = &[("sockets", TwitchSim::eventsub_state)];
-    const COMMANDS: &'static [&'static str] = ORDERS;
     const EVENTS: &'static [EventGuide] = EVENTS;
+    type Command = Command;
     type Knobs = Knobs;
 
     fn new(host: &Host) -> Self {
@@ -188,8 +164,8 @@ impl Simulated for World {
             .collect()
     }
 
-    fn execute(twitch: &TwitchSim, command: &str, fields: Fields) -> Result<Value, Failure> {
-        carry_out(twitch, command, Value::Object(fields))
+    fn run(twitch: &TwitchSim, command: Command) -> Result<Value, Failure> {
+        command.run(twitch)
     }
 
     fn cause(

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Deserialize;
+use serde_json::{Value, json};
+
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 
@@ -61,8 +64,16 @@ pub struct TokenPair {
     pub scopes: Vec<String>,
 }
 
+impl TokenPair {
+    /// Returns the response of the command that issues a token.
+    pub(super) fn to_json(&self) -> Value {
+        json!({"access_token": self.access, "refresh_token": self.refresh, "expires_in": self.expires_in})
+    }
+}
+
 /// Description of a token to issue.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TokenSpec {
     /// The application; the world's first one when empty.
     pub client_id: String,
@@ -73,8 +84,10 @@ pub struct TokenSpec {
     /// Seconds until it expires (negative: already expired); the platform's usual lifetime when `None`.
     pub expires_in: Option<i64>,
     /// The access token's text; random when `None`.
+    #[serde(rename = "access_token")]
     pub access: Option<String>,
     /// The refresh token's text; random for user tokens when `None`.
+    #[serde(rename = "refresh_token")]
     pub refresh: Option<String>,
 }
 
