@@ -11,6 +11,7 @@ use super::specs::{ChannelSpec, GuildSpec};
 use super::world::{Bot, Channel, Guild, Membership, Overwrite, Role, World, is_thread};
 use crate::core::time::Timestamp;
 use crate::sim::kit::PlatformSim;
+use crate::sim::kit::text::random;
 
 /// Handle of a simulated Discord.
 pub type DiscordSim = PlatformSim<World>;
@@ -34,7 +35,7 @@ impl DiscordSim {
     /// Replaces the token of a bot, as with "Reset Token", and returns the new one. Open sessions are closed with 4004 or
     /// continue, since Discord documents neither. `None` when there is no such bot.
     pub fn reset_token(&self, bot: u64, cut: bool) -> Option<String> {
-        let fresh: String = (0..24).map(|_| letter(self.host().chance().fraction())).collect();
+        let fresh = random(b"abcdefghijklmnopqrstuvwxyz", 24, self.host().chance());
         self.with_world(|world, _| {
             let known = world.bots.get_mut(&bot)?;
             known.token = format!("{bot}.{fresh}");
@@ -335,16 +336,6 @@ impl DiscordSim {
             }
         });
     }
-}
-
-/// Selects a letter by a fraction of the alphabet.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the fraction is in [0, 1)"
-)]
-fn letter(fraction: f64) -> char {
-    char::from(b'a' + (fraction * 26.0) as u8)
 }
 
 fn empty_guild(id: u64, bots: BTreeMap<u64, Membership>) -> Guild {

@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::chat::KickChatSpec;
 use super::delivery::{Delivery, SigningKey};
 use super::texts;
-use super::tokens::{App, KickTokenSpec, KickTokens};
 use super::world::{KickChannelSpec, KickStreamSpec, Stream, World};
 use crate::sim::kit::PlatformSim;
 
@@ -53,10 +52,7 @@ impl KickSim {
 
     /// Registers an application.
     pub fn add_app(&self, client_id: &str, secret: &str) {
-        let app = App {
-            secret: secret.to_owned(),
-        };
-        self.with_world(|world, _| world.tokens.apps.insert(client_id.to_owned(), app));
+        self.with_world(|world, _| world.tokens.add_client(client_id, Some(secret)));
     }
 
     /// Sets the URL of deliveries. `None` switches webhooks off, which deletes all subscriptions.
@@ -170,19 +166,6 @@ impl KickSim {
         self.with_world(|world, _| world.webhooks.log())
     }
 
-    /// Issues a token as described, as if it had been granted.
-    pub fn issue_token(&self, spec: KickTokenSpec) -> KickTokens {
-        self.with_world(|world, now| {
-            let chance = world.chance.clone();
-            world.tokens.issue(spec, now, &chance)
-        })
-    }
-
-    /// Makes an access token expire; returns whether there was one.
-    pub fn expire_token(&self, access: &str) -> bool {
-        self.with_world(|world, now| world.tokens.expire(access, now))
-    }
-
     /// Revokes a token of either kind; returns whether there was one.
     pub fn revoke_token(&self, token: &str) -> bool {
         self.with_world(|world, _| world.tokens.revoke(token))
@@ -190,17 +173,17 @@ impl KickSim {
 
     /// Revokes all tokens of a user, or all app tokens when `None`. Kick sends no notification.
     pub fn disconnect(&self, user_id: Option<u64>) {
-        self.with_world(|world, _| world.tokens.disconnect(user_id));
+        self.with_world(|world, _| world.tokens.disconnect(None, user_id.as_ref()));
     }
 
     /// Makes a user's refresh tokens expire, as after a long time without use.
     pub fn age_out_refresh(&self, user_id: u64) {
-        self.with_world(|world, now| world.tokens.age_out(user_id, now));
+        self.with_world(|world, now| world.tokens.expire_refresh_of(&user_id, now));
     }
 
     /// Removes a scope from a user's tokens.
     pub fn shrink_scope(&self, user_id: u64, scope: &str) {
-        self.with_world(|world, _| world.tokens.shrink(user_id, scope));
+        self.with_world(|world, _| world.tokens.shrink(&user_id, scope));
     }
 
     /// Adds a subscription as if an earlier run had created it.

@@ -22,5 +22,5 @@ mod world;
 pub use chat::KickChatSpec;
 pub use delivery::Delivery;
 pub use handle::{KickSim, KickUrls};
-pub use tokens::{KickTokenSpec, KickTokens};
+pub use tokens::KickTokenSpec;
 pub use world::{KickChannelSpec, KickKnobs, KickStreamSpec, WebhookKnobs};

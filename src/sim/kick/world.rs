@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::delivery::Webhooks;
 use super::subscriptions::Subscriptions;
 use super::texts;
-use super::tokens::Tokens;
+use super::tokens::{RULES, Tokens};
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 use crate::sim::clock::SimClock;
@@ -217,7 +217,7 @@ impl World {
             clock,
             chance,
             channels: BTreeMap::new(),
-            tokens: Tokens::default(),
+            tokens: Tokens::new(&RULES),
             subscriptions: Subscriptions::default(),
             webhooks: Webhooks::default(),
             knobs: KickKnobs::default(),

@@ -4,7 +4,8 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::client;
-use crate::sim::twitch::{TokenPair, TokenSpec};
+use crate::sim::kit::oauth::TokenPair;
+use crate::sim::twitch::TokenSpec;
 use crate::sim::{Sim, SimOptions, TwitchSim};
 
 /// The bot's user id.

@@ -3,7 +3,6 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::devices::DeviceState;
 use super::eventsub::{ChatSpec, EventSubKnobs, ModerationSpec, Reconnect, SocketAct};
 use super::handle::{EndSpec, TwitchSim};
 use super::members::Role;
@@ -11,6 +10,7 @@ use super::tokens::TokenSpec;
 use super::world::{ChannelSpec, Knobs, StreamSpec};
 use crate::sim::kit::commands::{Change, Of};
 use crate::sim::kit::failure::Failure;
+use crate::sim::kit::oauth::DeviceState;
 
 /// A command; `docs/simulator.md` describes each.
 #[derive(Deserialize)]

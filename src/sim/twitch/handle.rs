@@ -3,14 +3,13 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::devices::DeviceState;
 use super::eventsub::{ChatSpec, EventSubKnobs, ModerationSpec, Reconnect, SocketAct};
 use super::members::{Member, Role};
 use super::stream::Stream;
-use super::tokens::{Client, TokenPair, TokenSpec};
 use super::world::{ChannelSpec, StreamSpec, World};
 use crate::sim::host::own;
 use crate::sim::kit::PlatformSim;
+use crate::sim::kit::oauth::DeviceState;
 
 /// Handle of a simulated Twitch.
 pub type TwitchSim = PlatformSim<World>;
@@ -52,10 +51,7 @@ impl TwitchSim {
 
     /// Registers an application; without a secret it is a public client.
     pub fn add_client(&self, client_id: &str, secret: Option<&str>) {
-        let client = Client {
-            secret: secret.map(str::to_owned),
-        };
-        self.with_world(|world, _| world.tokens.clients.insert(client_id.to_owned(), client));
+        self.with_world(|world, _| world.tokens.add_client(client_id, secret));
     }
 
     /// Adds a channel (a user), or changes its data.
@@ -179,38 +175,23 @@ impl TwitchSim {
         });
     }
 
-    /// Issues a token as described.
-    pub fn issue_token(&self, mut spec: TokenSpec) -> TokenPair {
-        self.with_world(|world, now| {
-            if spec.client_id.is_empty() {
-                spec.client_id = world.tokens.clients.keys().next().cloned().unwrap_or_default();
-            }
-            world.tokens.issue(spec, now, self.host().chance())
-        })
-    }
-
-    /// Makes an access token expire now; returns whether it existed.
-    pub fn expire_token(&self, access: &str) -> bool {
-        self.with_world(|world, now| world.tokens.expire(access, now))
-    }
-
     /// Makes all access tokens of a user expire now; returns how many.
     pub fn expire_tokens_of(&self, user_id: &str) -> usize {
-        self.with_world(|world, now| world.tokens.expire_all_of(user_id, now))
+        self.with_world(|world, now| world.tokens.expire_all_of(&user_id.to_owned(), now))
     }
 
     /// Disconnects a user from every application, as in the user's own settings.
     pub fn disconnect(&self, user_id: &str) {
         self.with_world(|world, _| {
-            for client in world.tokens.connections_of(user_id) {
+            for client in world.tokens.connections_of(&user_id.to_owned()) {
                 world.disconnect(&client, user_id);
             }
         });
     }
 
     /// Decides a device code (the user's or the device's, or all pending ones when empty); returns how many.
-    pub fn decide_device(&self, code: &str, state: &DeviceState) -> usize {
-        self.with_world(|world, _| world.devices.decide(code, state))
+    pub fn decide_device(&self, code: &str, state: &DeviceState<String>) -> usize {
+        self.with_world(|world, _| world.tokens.devices.decide(code, state))
     }
 
     /// Changes the knobs of EventSub.

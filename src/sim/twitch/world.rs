@@ -8,11 +8,10 @@ use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bucket::Buckets;
-use super::devices::Devices;
 use super::eventsub::state::EventSub;
 use super::members::{Members, Roles};
 use super::stream::{Stream, Streams};
-use super::tokens::Tokens;
+use super::tokens::{RULES, Tokens};
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 use crate::sim::clock::SimClock;
@@ -25,7 +24,6 @@ pub struct World {
     broadcasting: BTreeSet<String>,
     pub(super) roles: Roles,
     pub(super) tokens: Tokens,
-    pub(super) devices: Devices,
     pub(super) buckets: Buckets,
     pub(super) eventsub: EventSub,
     pub(super) knobs: Knobs,
@@ -139,8 +137,7 @@ impl World {
             logins: HashMap::new(),
             broadcasting: BTreeSet::new(),
             roles: Roles::default(),
-            tokens: Tokens::default(),
-            devices: Devices::default(),
+            tokens: Tokens::new(&RULES),
             buckets: Buckets::default(),
             eventsub: EventSub::new(clock, chance),
             knobs: Knobs::default(),
