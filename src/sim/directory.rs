@@ -16,10 +16,22 @@ use super::kit::failure::Failure;
 pub struct EventGuide {
     /// Name of the event.
     pub name: &'static str,
-    /// Fields that it accepts besides the source.
-    pub fields: &'static [&'static str],
+    /// Fields that it accepts besides the source, separated by spaces.
+    pub fields: &'static str,
     /// Description of the event.
     pub about: &'static str,
+}
+
+impl EventGuide {
+    /// Returns the fields that it accepts besides the source.
+    pub(super) fn fields(&self) -> Vec<&'static str> {
+        self.fields.split_whitespace().collect()
+    }
+}
+
+/// Describes an event.
+pub(super) const fn event(name: &'static str, fields: &'static str, about: &'static str) -> EventGuide {
+    EventGuide { name, fields, about }
 }
 
 /// Description of a simulated platform and its controls.
@@ -90,7 +102,7 @@ impl Directory {
         let events = self.platforms().into_iter().flat_map(|one| {
             let guide = one.guide();
             guide.events.iter().map(move |event| {
-                json!({"platform": guide.platform, "event": event.name, "fields": event.fields, "about": event.about})
+                json!({"platform": guide.platform, "event": event.name, "fields": event.fields(), "about": event.about})
             })
         });
         json!({"events": events.collect::<Vec<_>>()})
@@ -126,7 +138,7 @@ impl Directory {
                     "<tr><td><code>{}</code><td>{}<td>{}",
                     event.name,
                     event.about,
-                    event.fields.join(", ")
+                    event.fields().join(", ")
                 );
             }
             let _ = write!(
@@ -192,9 +204,9 @@ impl Directory {
             [(platform, source)] => {
                 let guide = platform.guide();
                 let takes = guide.events.iter().find(|known| known.name == event);
-                let takes = takes.map_or(&[][..], |known| known.fields);
+                let takes = takes.map(EventGuide::fields).unwrap_or_default();
                 if let Some(unknown) = fields.keys().find(|name| !takes.contains(&name.as_str())) {
-                    let takes = match takes {
+                    let takes = match takes.as_slice() {
                         [] => "none".to_owned(),
                         some => some.join(", "),
                     };
@@ -238,26 +250,8 @@ impl SimSource {
 /// Converts fields from a command line, which are strings, to their types, by their names.
 fn typed(fields: Map<String, Value>) -> Map<String, Value> {
     const LISTS: [&str; 5] = ["tags", "shared_with", "terms", "rules", "badges"];
-    const OTHERS: [&str; 18] = [
-        "viewers",
-        "lag_ms",
-        "count",
-        "bits",
-        "every_ms",
-        "seconds",
-        "minutes",
-        "kind",
-        "copies",
-        "status",
-        "members",
-        "presences",
-        "silent",
-        "hidden_count",
-        "held",
-        "streaming",
-        "unavailable",
-        "permissions",
-    ];
+    const OTHERS: &str = "viewers lag_ms count bits every_ms seconds minutes kind copies status members presences silent \
+         hidden_count held streaming unavailable permissions";
     fields
         .into_iter()
         .map(|(name, value)| {
@@ -267,7 +261,9 @@ fn typed(fields: Map<String, Value>) -> Map<String, Value> {
                     let items = text.split(',').map(str::trim);
                     items.filter(|item| !item.is_empty()).collect()
                 }
-                Some(text) if OTHERS.contains(&name.as_str()) => serde_json::from_str(&text).unwrap_or(value),
+                Some(text) if OTHERS.split(' ').any(|other| other == name) => {
+                    serde_json::from_str(&text).unwrap_or(value)
+                }
                 _ => value,
             };
             (name, typed)

@@ -9,63 +9,55 @@ use super::knobs::Knobs;
 use super::world::World;
 use super::{rest, socket};
 use crate::core::time::Timestamp;
-use crate::sim::directory::{EventGuide, SimSource};
+use crate::sim::directory::{EventGuide, SimSource, event};
 use crate::sim::host::Host;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::Simulated;
 
 const EVENTS: &[EventGuide] = &[
-    EventGuide {
-        name: "MESSAGE_CREATE",
-        fields: &["channel", "content", "author", "kind", "count", "copies"],
-        about: "a message is written, in the first text channel when none is named",
-    },
-    EventGuide {
-        name: "STAGE_INSTANCE_CREATE",
-        fields: &["channel", "topic"],
-        about: "something begins on a stage",
-    },
-    EventGuide {
-        name: "STAGE_INSTANCE_DELETE",
-        fields: &["channel"],
-        about: "it ends",
-    },
-    EventGuide {
-        name: "GUILD_SCHEDULED_EVENT_UPDATE",
-        fields: &["id", "status"],
-        about: "a scheduled event begins (status 2), or gets another status",
-    },
-    EventGuide {
-        name: "VOICE_STATE_UPDATE",
-        fields: &["user", "channel", "streaming"],
-        about: "a user enters voice, or leaves it when no channel is named",
-    },
-    EventGuide {
-        name: "GUILD_UPDATE",
-        fields: &["name", "owner", "everyone", "bot_role", "members", "presences"],
-        about: "name, owner or permissions change",
-    },
-    EventGuide {
-        name: "GUILD_ROLE_UPDATE",
-        fields: &["role", "permissions", "held"],
-        about: "a role changes, the bot's own when none is named",
-    },
-    EventGuide {
-        name: "GUILD_MEMBER_UPDATE",
-        fields: &["seconds"],
-        about: "the bot is put into a timeout, or out of it (0 seconds)",
-    },
-    EventGuide {
-        name: "GUILD_DELETE",
-        fields: &["unavailable"],
-        about: "the bot is removed, or an outage begins (unavailable=true)",
-    },
-    EventGuide {
-        name: "GUILD_CREATE",
-        fields: &[],
-        about: "an outage ends",
-    },
+    event(
+        "MESSAGE_CREATE",
+        "channel content author kind count copies",
+        "a message is written, in the first text channel when none is named",
+    ),
+    event(
+        "STAGE_INSTANCE_CREATE",
+        "channel topic",
+        "something begins on a stage",
+    ),
+    event("STAGE_INSTANCE_DELETE", "channel", "it ends"),
+    event(
+        "GUILD_SCHEDULED_EVENT_UPDATE",
+        "id status",
+        "a scheduled event begins (status 2), or gets another status",
+    ),
+    event(
+        "VOICE_STATE_UPDATE",
+        "user channel streaming",
+        "a user enters voice, or leaves it when no channel is named",
+    ),
+    event(
+        "GUILD_UPDATE",
+        "name owner everyone bot_role members presences",
+        "name, owner or permissions change",
+    ),
+    event(
+        "GUILD_ROLE_UPDATE",
+        "role permissions held",
+        "a role changes, the bot's own when none is named",
+    ),
+    event(
+        "GUILD_MEMBER_UPDATE",
+        "seconds",
+        "the bot is put into a timeout, or out of it (0 seconds)",
+    ),
+    event(
+        "GUILD_DELETE",
+        "unavailable",
+        "the bot is removed, or an outage begins (unavailable=true)",
+    ),
+    event("GUILD_CREATE", "", "an outage ends"),
 ];
 
 /// Types of channels for messages, and of stages.

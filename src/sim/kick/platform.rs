@@ -11,41 +11,41 @@ use super::handle::KickSim;
 use super::world::{KickKnobs, World};
 use super::{oauth, rest, subscription_rest};
 use crate::core::time::Timestamp;
-use crate::sim::directory::{EventGuide, SimSource};
+use crate::sim::directory::{EventGuide, SimSource, event};
 use crate::sim::host::Host;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::{Simulated, View};
 
-const START: &[&str] = &["started_at", "viewers", "hidden_count", "lag_ms", "silent"];
-const END: &[&str] = &["lag_ms", "silent"];
+const START: &str = "started_at viewers hidden_count lag_ms silent";
+const END: &str = "lag_ms silent";
 
 const EVENTS: &[EventGuide] = &[
-    EventGuide {
-        name: "livestream.status.updated",
-        fields: START,
-        about: "a stream starts, or ends when one is running",
-    },
-    EventGuide {
-        name: "stream.online",
-        fields: START,
-        about: "a stream starts (as livestream.status.updated)",
-    },
-    EventGuide {
-        name: "stream.offline",
-        fields: END,
-        about: "the stream ends (as livestream.status.updated)",
-    },
-    EventGuide {
-        name: "livestream.metadata.updated",
-        fields: &["title", "category", "slug", "name"],
-        about: "title or category change",
-    },
-    EventGuide {
-        name: "chat.message.sent",
-        fields: &["text", "user_id", "count", "badges"],
-        about: "a chat message is sent",
-    },
+    event(
+        "livestream.status.updated",
+        START,
+        "a stream starts, or ends when one is running",
+    ),
+    event(
+        "stream.online",
+        START,
+        "a stream starts (as livestream.status.updated)",
+    ),
+    event(
+        "stream.offline",
+        END,
+        "the stream ends (as livestream.status.updated)",
+    ),
+    event(
+        "livestream.metadata.updated",
+        "title category slug name",
+        "title or category change",
+    ),
+    event(
+        "chat.message.sent",
+        "text user_id count badges",
+        "a chat message is sent",
+    ),
 ];
 
 impl Simulated for World {

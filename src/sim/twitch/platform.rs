@@ -10,112 +10,52 @@ use super::handle::TwitchSim;
 use super::world::{Knobs, World};
 use super::{eventsub, helix, oauth};
 use crate::core::time::Timestamp;
-use crate::sim::directory::{EventGuide, SimSource};
+use crate::sim::directory::{EventGuide, SimSource, event};
 use crate::sim::host::Host;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::{Simulated, View};
 
-const ROLE: &[&str] = &["user_id"];
+const ROLE: &str = "user_id";
 
 const EVENTS: &[EventGuide] = &[
-    EventGuide {
-        name: "stream.online",
-        fields: &[
-            "stream_id",
-            "started_at",
-            "viewers",
-            "title",
-            "game_name",
-            "lag_ms",
-            "silent",
-        ],
-        about: "a stream starts",
-    },
-    EventGuide {
-        name: "stream.offline",
-        fields: &["lag_ms", "silent"],
-        about: "the stream ends",
-    },
-    EventGuide {
-        name: "channel.update",
-        fields: &["title", "game_id", "game_name", "language", "tags"],
-        about: "title, category or language change",
-    },
-    EventGuide {
-        name: "user.update",
-        fields: &["login", "name"],
-        about: "the user is renamed",
-    },
-    EventGuide {
-        name: "channel.chat.message",
-        fields: &[
-            "text",
-            "user_id",
-            "count",
-            "bits",
-            "reply_to",
-            "message_type",
-            "reward_id",
-            "color",
-            "shared_with",
-            "every_ms",
-        ],
-        about: "a chat message is sent",
-    },
-    EventGuide {
-        name: "channel.moderator.add",
-        fields: ROLE,
-        about: "a user becomes moderator; the bot when none is named",
-    },
-    EventGuide {
-        name: "channel.moderator.remove",
-        fields: ROLE,
-        about: "a user is no longer moderator",
-    },
-    EventGuide {
-        name: "channel.vip.add",
-        fields: ROLE,
-        about: "a user becomes VIP",
-    },
-    EventGuide {
-        name: "channel.vip.remove",
-        fields: ROLE,
-        about: "a user is no longer VIP",
-    },
-    EventGuide {
-        name: "channel.ban",
-        fields: ROLE,
-        about: "a user is banned",
-    },
-    EventGuide {
-        name: "channel.unban",
-        fields: ROLE,
-        about: "a user is no longer banned",
-    },
-    EventGuide {
-        name: "channel.moderate",
-        fields: &[
-            "action",
-            "user_id",
-            "moderator_user_id",
-            "reason",
-            "seconds",
-            "minutes",
-            "viewers",
-            "message_id",
-            "text",
-            "terms",
-            "rules",
-            "source",
-        ],
-        about: "a moderator acts, such as timeout, warn or slow",
-    },
-    EventGuide {
-        name: "user.authorization.revoke",
-        fields: &[],
-        about: "the user disconnects the application: its tokens die, its subscriptions are revoked",
-    },
+    event(
+        "stream.online",
+        "stream_id started_at viewers title game_name lag_ms silent",
+        "a stream starts",
+    ),
+    event("stream.offline", "lag_ms silent", "the stream ends"),
+    event(
+        "channel.update",
+        "title game_id game_name language tags",
+        "title, category or language change",
+    ),
+    event("user.update", "login name", "the user is renamed"),
+    event(
+        "channel.chat.message",
+        "text user_id count bits reply_to message_type reward_id color shared_with every_ms",
+        "a chat message is sent",
+    ),
+    event(
+        "channel.moderator.add",
+        ROLE,
+        "a user becomes moderator; the bot when none is named",
+    ),
+    event("channel.moderator.remove", ROLE, "a user is no longer moderator"),
+    event("channel.vip.add", ROLE, "a user becomes VIP"),
+    event("channel.vip.remove", ROLE, "a user is no longer VIP"),
+    event("channel.ban", ROLE, "a user is banned"),
+    event("channel.unban", ROLE, "a user is no longer banned"),
+    event(
+        "channel.moderate",
+        "action user_id moderator_user_id reason seconds minutes viewers message_id text terms rules source",
+        "a moderator acts, such as timeout, warn or slow",
+    ),
+    event(
+        "user.authorization.revoke",
+        "",
+        "the user disconnects the application: its tokens die, its subscriptions are revoked",
+    ),
 ];
 
 impl Simulated for World {
