@@ -2,22 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::client;
+use super::command;
 use super::directory::rig;
 use crate::sim::PlatformSim;
 use crate::sim::kit::Simulated;
 use crate::sim::kit::commands::{Fields, members, names};
 
 const DOCUMENTATION: &str = include_str!("../../../docs/simulator.md");
-
-async fn order<W: Simulated>(sim: &PlatformSim<W>, order: &str, fields: &Value) -> (u16, String) {
-    let url = format!("{}/__sim/{}/{order}", sim.http(), W::NAME);
-    let answer = client().post(url).json(fields).send().await.unwrap();
-    let status = answer.status().as_u16();
-    (status, answer.text().await.unwrap())
-}
 
 /// Returns the names in the first column of the table of a platform's commands, each with its row.
 fn documented<W: Simulated>() -> BTreeMap<&'static str, &'static str> {
@@ -34,22 +27,24 @@ fn documented<W: Simulated>() -> BTreeMap<&'static str, &'static str> {
 
 async fn check<W: Simulated>(sim: &PlatformSim<W>, source: &str) {
     let commands = names::<W::Command>();
-    let (status, text) = order(sim, "nonsense", &json!({})).await;
+    let (status, body) = command(sim, "nonsense", &json!({})).await;
+    let text = body["error"].as_str().unwrap();
     assert_eq!(status, 400, "{text}");
     assert!(commands.iter().all(|name| text.contains(name)), "{text}");
 
     let mut documented = documented::<W>();
-    for command in &commands {
-        let members = members::<W::Command>(command);
-        let row = documented.remove(command).unwrap_or_default();
+    for name in &commands {
+        let members = members::<W::Command>(name);
+        let row = documented.remove(name).unwrap_or_default();
         for member in &members {
             assert!(
                 row.contains(&format!("`{member}`")),
-                "{}: {command}: {member} is not documented",
+                "{}: {name}: {member} is not documented",
                 W::NAME
             );
         }
-        let (status, text) = order(sim, command, &json!({"nonsense": true})).await;
+        let (status, body) = command(sim, name, &json!({"nonsense": true})).await;
+        let text = body["error"].as_str().unwrap();
         assert_eq!(status, 400, "{text}");
         assert!(members.iter().all(|name| text.contains(name)), "{text}");
     }
@@ -64,8 +59,7 @@ async fn check<W: Simulated>(sim: &PlatformSim<W>, source: &str) {
         };
         let members = members::<W::Command>(command);
         // Whether a guild is unavailable selects the command.
-        let fields = event.fields();
-        for field in fields.iter().filter(|name| **name != "unavailable") {
+        for field in event.fields().iter().filter(|name| **name != "unavailable") {
             assert!(
                 members.contains(field),
                 "{}: {command} has no member {field}",

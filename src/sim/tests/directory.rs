@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::client;
 use super::listener::Listener;
 use super::twitch::{BOT, RAT, Rig};
+use super::{answer, client};
 use crate::sim::discord::{ChannelSpec, GuildSpec};
 
 async fn get(url: &str, accept: &str) -> (u16, String) {
@@ -13,9 +13,7 @@ async fn get(url: &str, accept: &str) -> (u16, String) {
 }
 
 async fn trigger(address: &str, order: &Value) -> (u16, Value) {
-    let url = format!("{address}/__sim/trigger");
-    let answer = client().post(url).json(order).send().await.unwrap();
-    (answer.status().as_u16(), answer.json().await.unwrap())
+    answer(client().post(format!("{address}/__sim/trigger")).json(order)).await
 }
 
 /// A simulation with one source on each platform.
