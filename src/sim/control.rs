@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::faults::Fault;
 use super::host::Host;
-use super::orders::{Rejected, answer, refuse};
+use super::kit::failure::{Rejected, answer, refuse};
 use super::wire::Wire;
 use crate::clock::Clock;
 

@@ -9,17 +9,29 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::orders::Failure;
+use super::kit::failure::Failure;
 
 /// An event that can be triggered, by the platform's own name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventGuide {
     /// Name of the event.
     pub name: &'static str,
-    /// Fields that it accepts besides the source.
-    pub fields: &'static [&'static str],
+    /// Fields that it accepts besides the source, separated by spaces.
+    pub fields: &'static str,
     /// Description of the event.
     pub about: &'static str,
+}
+
+impl EventGuide {
+    /// Returns the fields that it accepts besides the source.
+    pub(super) fn fields(&self) -> Vec<&'static str> {
+        self.fields.split_whitespace().collect()
+    }
+}
+
+/// Describes an event.
+pub(super) const fn event(name: &'static str, fields: &'static str, about: &'static str) -> EventGuide {
+    EventGuide { name, fields, about }
 }
 
 /// Description of a simulated platform and its controls.
@@ -32,9 +44,9 @@ pub struct Guide {
     /// The URLs to configure a client with, by the setting that they replace.
     pub bases: Vec<(&'static str, String)>,
     /// Lists that can be requested below `/__sim/PLATFORM/`.
-    pub views: &'static [&'static str],
-    /// The orders below `/__sim/PLATFORM/`.
-    pub orders: &'static [&'static str],
+    pub views: Vec<&'static str>,
+    /// The commands below `/__sim/PLATFORM/`.
+    pub commands: Vec<&'static str>,
     /// The events that can be triggered.
     pub events: &'static [EventGuide],
 }
@@ -56,23 +68,8 @@ pub(super) trait Listed: Send + Sync {
     /// Returns the sources in its world.
     fn sources(&self) -> Vec<SimSource>;
 
-    /// Triggers an event of [`Guide::events`]; returns the order's response, and how many receivers it was sent to.
+    /// Triggers an event of [`Guide::events`]; returns the command's response, and how many receivers it was sent to.
     fn trigger(&self, event: &str, id: &str, fields: Map<String, Value>) -> Result<(Value, u64), Failure>;
-}
-
-/// Executes the order of a triggered event and counts how many receivers it was sent to, by `sent`. The event was requested
-/// explicitly, so `repeat` sends it where the order has sent nothing because nothing has changed.
-pub(super) fn count_sent(
-    sent: impl Fn() -> u64,
-    order: impl FnOnce() -> Result<Value, Failure>,
-    repeat: impl FnOnce(),
-) -> Result<(Value, u64), Failure> {
-    let before = sent();
-    let answer = order()?;
-    if sent() == before {
-        repeat();
-    }
-    Ok((answer, sent() - before))
 }
 
 /// Returns a platform while it runs: the directory must not keep it alive.
@@ -105,7 +102,7 @@ impl Directory {
         let events = self.platforms().into_iter().flat_map(|one| {
             let guide = one.guide();
             guide.events.iter().map(move |event| {
-                json!({"platform": guide.platform, "event": event.name, "fields": event.fields, "about": event.about})
+                json!({"platform": guide.platform, "event": event.name, "fields": event.fields(), "about": event.about})
             })
         });
         json!({"events": events.collect::<Vec<_>>()})
@@ -141,15 +138,15 @@ impl Directory {
                     "<tr><td><code>{}</code><td>{}<td>{}",
                     event.name,
                     event.about,
-                    event.fields.join(", ")
+                    event.fields().join(", ")
                 );
             }
             let _ = write!(
                 page,
                 "</table><h3>Orders</h3><p><code>POST /__sim/{name}/</code> {}</p><h3>Read</h3><p>",
-                guide.orders.join(", ")
+                guide.commands.join(", ")
             );
-            for view in guide.views {
+            for view in &guide.views {
                 let _ = write!(
                     page,
                     "<a href=\"{}/__sim/{name}/{view}\">{view}</a> ",
@@ -207,9 +204,9 @@ impl Directory {
             [(platform, source)] => {
                 let guide = platform.guide();
                 let takes = guide.events.iter().find(|known| known.name == event);
-                let takes = takes.map_or(&[][..], |known| known.fields);
+                let takes = takes.map(EventGuide::fields).unwrap_or_default();
                 if let Some(unknown) = fields.keys().find(|name| !takes.contains(&name.as_str())) {
-                    let takes = match takes {
+                    let takes = match takes.as_slice() {
                         [] => "none".to_owned(),
                         some => some.join(", "),
                     };
@@ -253,26 +250,8 @@ impl SimSource {
 /// Converts fields from a command line, which are strings, to their types, by their names.
 fn typed(fields: Map<String, Value>) -> Map<String, Value> {
     const LISTS: [&str; 5] = ["tags", "shared_with", "terms", "rules", "badges"];
-    const OTHERS: [&str; 18] = [
-        "viewers",
-        "lag_ms",
-        "count",
-        "bits",
-        "every_ms",
-        "seconds",
-        "minutes",
-        "kind",
-        "copies",
-        "status",
-        "members",
-        "presences",
-        "silent",
-        "hidden_count",
-        "held",
-        "streaming",
-        "unavailable",
-        "permissions",
-    ];
+    const OTHERS: &str = "viewers lag_ms count bits every_ms seconds minutes kind copies status members presences silent \
+         hidden_count held streaming unavailable permissions";
     fields
         .into_iter()
         .map(|(name, value)| {
@@ -282,7 +261,9 @@ fn typed(fields: Map<String, Value>) -> Map<String, Value> {
                     let items = text.split(',').map(str::trim);
                     items.filter(|item| !item.is_empty()).collect()
                 }
-                Some(text) if OTHERS.contains(&name.as_str()) => serde_json::from_str(&text).unwrap_or(value),
+                Some(text) if OTHERS.split(' ').any(|other| other == name) => {
+                    serde_json::from_str(&text).unwrap_or(value)
+                }
                 _ => value,
             };
             (name, typed)
@@ -326,7 +307,7 @@ fn describe(platform: &dyn Listed) -> Value {
     let events: Vec<_> = guide.events.iter().map(|event| event.name).collect();
     json!({
         "platform": guide.platform, "address": guide.address, "bases": bases, "sources": sources, "events": events,
-        "orders": guide.orders, "views": guide.views, "controls": CONTROLS,
+        "orders": guide.commands, "views": guide.views, "controls": CONTROLS,
     })
 }
 

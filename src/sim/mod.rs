@@ -11,7 +11,7 @@ pub mod faults;
 pub mod host;
 pub mod journal;
 pub mod kick;
-mod orders;
+pub mod kit;
 pub mod twitch;
 pub mod wire;
 
@@ -29,6 +29,7 @@ pub use discord::DiscordSim;
 pub use faults::{Fault, FaultBody, WireFault};
 pub use host::{Host, Server};
 pub use kick::KickSim;
+pub use kit::PlatformSim;
 pub use twitch::TwitchSim;
 
 /// Addresses, clock and randomness of the platforms.

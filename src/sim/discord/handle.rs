@@ -1,88 +1,25 @@
 //! The handle of the simulated Discord: the changes of its world, and what is dispatched about them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::intents::GUILDS;
-use super::knobs::Knobs;
 use super::sessions::{GatewayCounts, Order};
 use super::shapes;
 use super::specs::{ChannelSpec, GuildSpec};
 use super::world::{Bot, Channel, Guild, Membership, Overwrite, Role, World, is_thread};
-use crate::clock::Clock;
 use crate::core::time::Timestamp;
-use crate::sim::clock::SimClock;
-use crate::sim::host::Host;
+use crate::sim::kit::PlatformSim;
+use crate::sim::kit::text::random;
 
-/// Handle of a simulated Discord: the same controls as over HTTP. Cloning shares it.
-#[derive(Clone)]
-pub struct DiscordSim(Arc<Shared>);
-
-struct Shared {
-    host: Host,
-    world: Mutex<World>,
-    address: OnceLock<SocketAddr>,
-}
+/// Handle of a simulated Discord.
+pub type DiscordSim = PlatformSim<World>;
 
 impl DiscordSim {
-    /// Prepares an empty Discord; nothing listens yet.
-    pub(super) fn new(host: Host) -> Self {
-        Self(Arc::new(Shared {
-            host,
-            world: Mutex::new(World::default()),
-            address: OnceLock::new(),
-        }))
-    }
-
-    /// Sets the address at which it is served.
-    pub(super) fn set_address(&self, address: SocketAddr) {
-        self.0.address.get_or_init(|| address);
-    }
-
-    /// Returns a function that returns this handle while it exists elsewhere.
-    pub(super) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> {
-        let weak = Arc::downgrade(&self.0);
-        move || weak.upgrade().map(Self)
-    }
-
     /// Returns the URL that a client is configured with in place of `https://discord.com/api/v10`.
     pub fn api_url(&self) -> String {
         format!("{}/api/v10", self.http())
-    }
-
-    /// Returns the server's base URL, below which the controls are too.
-    pub fn http(&self) -> String {
-        let address = self.0.address.get();
-        format!(
-            "http://{}",
-            address.map(SocketAddr::to_string).unwrap_or_default()
-        )
-    }
-
-    pub(super) fn gateway_url(&self) -> String {
-        self.http().replacen("http", "ws", 1)
-    }
-
-    /// Returns faults, journal, randomness and outages of this platform.
-    pub fn host(&self) -> &Host {
-        &self.0.host
-    }
-
-    /// Returns the simulation's clock.
-    pub fn clock(&self) -> &Arc<SimClock> {
-        self.0.host.clock()
-    }
-
-    pub(super) fn now(&self) -> Timestamp {
-        self.clock().now()
-    }
-
-    pub(super) fn with_world<R>(&self, act: impl FnOnce(&mut World) -> R) -> R {
-        act(&mut self.0.world.lock())
     }
 
     /// Adds a bot with its token; `flags` enable privileged intents.
@@ -92,18 +29,14 @@ impl DiscordSim {
             token: token.to_owned(),
             flags,
         };
-        self.with_world(|world| world.bots.insert(id, bot));
+        self.with_world(|world, _| world.bots.insert(id, bot));
     }
 
     /// Replaces the token of a bot, as with "Reset Token", and returns the new one. Open sessions are closed with 4004 or
     /// continue, since Discord documents neither. `None` when there is no such bot.
     pub fn reset_token(&self, bot: u64, cut: bool) -> Option<String> {
-        self.reset_token_of(bot, cut)
-    }
-
-    pub(super) fn reset_token_of(&self, bot: u64, cut: bool) -> Option<String> {
-        let fresh: String = (0..24).map(|_| letter(self.host().chance().fraction())).collect();
-        self.with_world(|world| {
+        let fresh = random(b"abcdefghijklmnopqrstuvwxyz", 24, self.host().chance());
+        self.with_world(|world, _| {
             let known = world.bots.get_mut(&bot)?;
             known.token = format!("{bot}.{fresh}");
             let token = known.token.clone();
@@ -118,7 +51,7 @@ impl DiscordSim {
     /// Adds a guild with the bot in it, or changes one.
     pub fn put_guild(&self, spec: &GuildSpec) {
         let id = spec.id;
-        let changed = self.with_world(|world| {
+        let changed = self.with_world(|world, _| {
             let known = world.guilds.contains_key(&id);
             let bots: BTreeMap<_, _> = world
                 .bots
@@ -146,7 +79,7 @@ impl DiscordSim {
             known
         });
         if changed {
-            let shown = self.with_world(|world| shapes::guild(id, &world.guilds[&id], false));
+            let shown = self.with_world(|world, _| shapes::guild(id, &world.guilds[&id], false));
             self.dispatch(id, GUILDS, "GUILD_UPDATE", &shown);
         } else {
             self.announce(id);
@@ -157,12 +90,12 @@ impl DiscordSim {
     pub fn remove_guild(&self, id: u64) -> bool {
         let gone = json!({"id": id.to_string()});
         self.dispatch(id, GUILDS, "GUILD_DELETE", &gone);
-        self.with_world(|world| world.guilds.remove(&id).is_some())
+        self.with_world(|world, _| world.guilds.remove(&id).is_some())
     }
 
     /// Starts or ends an outage of a guild.
     pub fn set_outage(&self, id: u64, outage: bool) -> bool {
-        let known = self.with_world(|world| world.guilds.get_mut(&id).map(|guild| guild.outage = outage));
+        let known = self.with_world(|world, _| world.guilds.get_mut(&id).map(|guild| guild.outage = outage));
         if known.is_none() {
             return false;
         }
@@ -177,7 +110,7 @@ impl DiscordSim {
 
     /// Adds or changes a role and, if requested, assigns it to the bots or removes it from them.
     pub fn put_role(&self, guild: u64, role: u64, permissions: u64, held: Option<bool>) -> bool {
-        let changed = self.with_world(|world| {
+        let changed = self.with_world(|world, _| {
             let of = world.guilds.get_mut(&guild)?;
             let known = of.roles.contains_key(&role);
             let position = of.roles.values().map(|role| role.position + 1).max().unwrap_or(0);
@@ -218,7 +151,7 @@ impl DiscordSim {
 
     /// Deletes a role.
     pub fn remove_role(&self, guild: u64, role: u64) -> bool {
-        let removed = self.with_world(|world| {
+        let removed = self.with_world(|world, _| {
             let of = world.guilds.get_mut(&guild)?;
             for member in of.bots.values_mut() {
                 member.roles.remove(&role);
@@ -232,7 +165,7 @@ impl DiscordSim {
 
     /// Puts the bots of a guild into a timeout until this time, or ends it.
     pub fn time_out(&self, guild: u64, until: Option<Timestamp>) -> bool {
-        let known = self.with_world(|world| {
+        let known = self.with_world(|world, _| {
             let of = world.guilds.get_mut(&guild)?;
             for member in of.bots.values_mut() {
                 member.timed_out_until = until;
@@ -245,7 +178,7 @@ impl DiscordSim {
 
     /// Adds a channel or changes one.
     pub fn put_channel(&self, spec: &ChannelSpec) -> bool {
-        let known = self.with_world(|world| {
+        let known = self.with_world(|world, _| {
             let guild = world.guilds.get_mut(&spec.guild)?;
             let known = guild.channels.contains_key(&spec.id);
             let channel = guild.channels.entry(spec.id).or_insert_with(|| Channel {
@@ -269,9 +202,9 @@ impl DiscordSim {
 
     /// Deletes a channel.
     pub fn remove_channel(&self, id: u64) -> bool {
-        let known = self.with_world(|world| world.guild_of_channel(id)).is_some();
+        let known = self.with_world(|world, _| world.guild_of_channel(id)).is_some();
         self.send_channel(id, "DELETE");
-        self.with_world(|world| {
+        self.with_world(|world, _| {
             for guild in world.guilds.values_mut() {
                 guild.channels.remove(&id);
             }
@@ -281,7 +214,7 @@ impl DiscordSim {
 
     /// Sets the permissions that a channel grants or denies to a role (kind 0) or a member (kind 1); none removes the overwrite.
     pub fn set_overwrite(&self, channel: u64, target: u64, kind: u64, allow: u64, deny: u64) -> bool {
-        let known = self.with_world(|world| {
+        let known = self.with_world(|world, _| {
             let guild = world.guild_of_channel(channel)?;
             let found = world.guilds.get_mut(&guild)?.channels.get_mut(&channel)?;
             found
@@ -303,35 +236,23 @@ impl DiscordSim {
 
     /// Returns the counts of gateway events so far.
     pub fn gateway_counts(&self) -> GatewayCounts {
-        self.with_world(|world| world.sessions.told())
+        self.with_world(|world, _| world.sessions.told())
     }
 
     /// Returns how many sessions have an open connection.
     pub fn live_sessions(&self) -> usize {
-        self.with_world(|world| world.sessions.live())
+        self.with_world(|world, _| world.sessions.live())
     }
 
     /// Returns how many requests were refused within the last ten minutes of the simulation.
     pub fn invalid_requests(&self) -> usize {
-        let now = self.now();
-        self.with_world(|world| world.rate_limit.invalid(now))
-    }
-
-    /// Changes knobs.
-    pub fn knobs(&self, turn: impl FnOnce(&mut Knobs)) {
-        self.with_world(|world| turn(&mut world.knobs));
-    }
-
-    /// Returns the actual state, as the controls show it.
-    pub fn truth(&self) -> Value {
-        let now = self.now();
-        self.with_world(|world| world.to_json(now))
+        self.with_world(|world, now| world.rate_limit.invalid(now))
     }
 
     /// Begins a session: READY with all guilds unavailable, then one `GUILD_CREATE` for each.
     pub(super) fn begin_session(&self, bot: u64, intents: u64, shard: (u64, u64), connection: u64) -> String {
-        let (now, url) = (self.now(), self.gateway_url());
-        self.with_world(|world| {
+        let url = self.ws();
+        self.with_world(|world, now| {
             let id = format!("{:016x}", world.fresh_id(now));
             world.sessions.begin(&id, bot, intents, shard, connection);
             let of = world.bots[&bot].clone();
@@ -361,7 +282,7 @@ impl DiscordSim {
 
     /// Sends a complete guild to all sessions that receive its events.
     fn announce(&self, guild: u64) {
-        self.with_world(|world| {
+        self.with_world(|world, _| {
             let Some(of) = world.guilds.get(&guild).cloned() else {
                 return;
             };
@@ -375,7 +296,7 @@ impl DiscordSim {
 
     /// Sends to every bot of a guild its own member entry; no intent is needed for that.
     fn send_members(&self, guild: u64) {
-        self.with_world(|world| {
+        self.with_world(|world, _| {
             let Some(of) = world.guilds.get(&guild).cloned() else {
                 return;
             };
@@ -389,7 +310,7 @@ impl DiscordSim {
     }
 
     fn send_channel(&self, id: u64, what: &str) {
-        let told = self.with_world(|world| {
+        let told = self.with_world(|world, _| {
             let guild = world.guild_of_channel(id)?;
             let channel = &world.guilds[&guild].channels[&id];
             let kind = if is_thread(channel.kind) {
@@ -405,7 +326,7 @@ impl DiscordSim {
     }
 
     pub(super) fn dispatch(&self, guild: u64, intent: u64, event: &str, data: &Value) {
-        self.with_world(|world| {
+        self.with_world(|world, _| {
             let Some(of) = world.guilds.get(&guild) else {
                 return;
             };
@@ -415,16 +336,6 @@ impl DiscordSim {
             }
         });
     }
-}
-
-/// Selects a letter by a fraction of the alphabet.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the fraction is in [0, 1)"
-)]
-fn letter(fraction: f64) -> char {
-    char::from(b'a' + (fraction * 26.0) as u8)
 }
 
 fn empty_guild(id: u64, bots: BTreeMap<u64, Membership>) -> Guild {

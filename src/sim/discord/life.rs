@@ -7,14 +7,13 @@ use super::intents::{CONTENT, EVENTS, GUILDS, MESSAGES, VOICE_STATES};
 use super::sessions::Order;
 use super::shapes;
 use super::specs::{Author, GatewayAct, MessageSpec};
-use super::world::{Bot, Event, Stage, Voice};
+use super::world::{Bot, Event, Stage, Voice, World};
 use crate::core::time::Timestamp;
 
 impl DiscordSim {
     /// Starts a stage instance, or ends it; returns its id.
     pub fn set_stage(&self, channel: u64, topic: Option<&str>) -> Option<u64> {
-        let now = self.now();
-        let (guild, stage, event) = self.with_world(|world| {
+        let (guild, stage, event) = self.with_world(|world, now| {
             let guild = world.guild_of_channel(channel)?;
             let fresh = world.fresh_id(now);
             let stages = &mut world.guilds.get_mut(&guild)?.stages;
@@ -41,7 +40,7 @@ impl DiscordSim {
 
     /// Sets the state of a scheduled event: 1 scheduled, 2 active, 3 completed, 4 canceled.
     pub fn set_event(&self, guild: u64, id: u64, status: u64) -> bool {
-        let told = self.with_world(|world| {
+        let told = self.with_world(|world, _| {
             let events = &mut world.guilds.get_mut(&guild)?.events;
             let known = events.contains_key(&id);
             let event = events.entry(id).or_insert_with(|| Event {
@@ -66,7 +65,7 @@ impl DiscordSim {
 
     /// Moves a user into a voice channel (out of voice when `None`), streaming or not.
     pub fn set_voice(&self, guild: u64, user: u64, channel: Option<u64>, streaming: bool) -> bool {
-        let told = self.with_world(|world| {
+        let told = self.with_world(|world, _| {
             let voices = &mut world.guilds.get_mut(&guild)?.voices;
             match channel {
                 Some(channel) => voices.insert(user, Voice { channel, streaming }),
@@ -82,18 +81,17 @@ impl DiscordSim {
 
     /// Sends messages; returns their ids.
     pub fn send_messages(&self, spec: &MessageSpec) -> Vec<u64> {
-        let now = self.now();
-        let Some(guild) = self.with_world(|world| world.guild_of_channel(spec.channel)) else {
+        let Some(guild) = self.with_world(|world, _| world.guild_of_channel(spec.channel)) else {
             return Vec::new();
         };
         let ids: Vec<_> = (0..spec.count)
             .map(|n| match spec.id {
                 Some(id) => id + u64::from(n),
-                None => self.with_world(|world| world.fresh_id(now)),
+                None => self.with_world(World::fresh_id),
             })
             .collect();
         for id in ids.iter().flat_map(|id| (0..spec.copies).map(move |_| *id)) {
-            self.with_world(|world| {
+            self.with_world(|world, now| {
                 let bots: Vec<_> = world.bots.keys().copied().collect();
                 for (session, bot) in world.sessions.hearing(&bots, guild, MESSAGES) {
                     let of = &world.guilds[&guild];
@@ -114,8 +112,7 @@ impl DiscordSim {
 
     /// Applies an act to all open connections.
     pub fn gateway(&self, act: &GatewayAct) {
-        let now = self.now();
-        self.with_world(|world| {
+        self.with_world(|world, now| {
             let frame =
                 |op: u64, d: Value| Order::Send(json!({"op": op, "d": d, "s": null, "t": null}).to_string());
             let order = match act {

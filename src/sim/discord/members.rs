@@ -16,8 +16,7 @@ impl DiscordSim {
     ///
     /// The complete list needs the intent for members. What a client without it receives is not documented: here nothing.
     pub(super) fn list_members(&self, session: &str, request: &Value) {
-        let now = self.now();
-        self.with_world(|world| {
+        self.with_world(|world, now| {
             if let Some((event, data)) = world.members(session, request, now) {
                 world.sessions.send(session, event, &data);
             }

@@ -42,8 +42,8 @@ struct Arrival {
 /// `path` arrives percent-decoded, because some libraries write `@me` as `%40me`.
 async fn answer(State(discord): State<DiscordSim>, Path(path): Path<String>, request: Request) -> Response {
     let (now, wall) = (discord.now(), discord.clock().wall());
-    let gateway = discord.gateway_url();
-    discord.with_world(|world| {
+    let gateway = discord.ws();
+    discord.with_world(|world, _| {
         let response = respond(world, &path, &request, Arrival { now, wall }, &gateway);
         if matches!(response.status().as_u16(), 401 | 403 | 429) {
             let knobs = world.knobs.clone();

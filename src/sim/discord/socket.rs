@@ -83,7 +83,7 @@ fn open(
             return close_politely(socket, 4012).await;
         }
         let (line, orders) = mpsc::unbounded_channel();
-        let number = discord.with_world(|world| world.sessions.connected(line));
+        let number = discord.with_world(|world, _| world.sessions.connected(line));
         let connection = Connection {
             discord,
             socket,
@@ -151,7 +151,7 @@ impl Connection {
         let over = matches!(end, End::Left | End::Close(1000 | 1001 | 4004 | 4007 | 4009));
         let now = self.discord.now();
         self.discord
-            .with_world(|world| world.sessions.disconnected(self.number, over, now));
+            .with_world(|world, _| world.sessions.disconnected(self.number, over, now));
         if let End::Close(code) = end {
             close_politely(self.socket, code).await;
         }
@@ -228,7 +228,7 @@ impl Connection {
         {
             self.sent.pop_front();
         }
-        let limit = self.discord.with_world(|world| {
+        let limit = self.discord.with_world(|world, _| {
             world.sessions.counts().frames += 1;
             world.knobs.sends_per_minute
         });
@@ -267,7 +267,7 @@ impl Connection {
 
     async fn heartbeat(&mut self) -> Option<End> {
         self.heard = Instant::now();
-        let knobs = self.discord.with_world(|world| {
+        let knobs = self.discord.with_world(|world, _| {
             world.sessions.counts().heartbeats += 1;
             world.knobs.clone()
         });
@@ -284,7 +284,7 @@ impl Connection {
     async fn identify(&mut self, data: &Value) -> Option<End> {
         let now = self.discord.now();
         let token = bare(&data["token"]);
-        let judged = self.discord.with_world(|world| {
+        let judged = self.discord.with_world(|world, _| {
             world.sessions.counts().identifies += 1;
             let Some(bot) = world.bot_of(&token) else {
                 return Err(Refused::Close(4004));
@@ -330,7 +330,7 @@ impl Connection {
             }
             Err(Refused::Exhausted(bot)) => {
                 // A client that begins too many sessions loses them all, and the token.
-                self.discord.reset_token_of(bot, true);
+                self.discord.reset_token(bot, true);
                 Some(End::Close(4004))
             }
         }
@@ -342,7 +342,7 @@ impl Connection {
         let id = data["session_id"].as_str().unwrap_or_default().to_owned();
         let seq = data["seq"].as_u64().unwrap_or(0);
         let (number, general) = (self.number, self.general);
-        let resumed = self.discord.with_world(|world| {
+        let resumed = self.discord.with_world(|world, _| {
             let counts = world.sessions.counts();
             counts.resumes += 1;
             counts.misplaced_resumes += u64::from(general);
@@ -362,7 +362,7 @@ impl Connection {
                 }
                 self.session = Some(id.clone());
                 let done = json!({"_trace": ["[]"]});
-                self.discord.with_world(|world| {
+                self.discord.with_world(|world, _| {
                     let replayed = world.knobs.replays_resumed;
                     world.sessions.dispatch(&id, "RESUMED", &done, replayed);
                 });
@@ -379,7 +379,7 @@ impl Connection {
     }
 
     fn knobs(&self) -> Knobs {
-        self.discord.with_world(|world| world.knobs.clone())
+        self.discord.with_world(|world, _| world.knobs.clone())
     }
 
     async fn send(&mut self, frame: &Value) -> bool {

@@ -11,7 +11,7 @@ use crate::core::time::Timestamp;
 
 /// The mutable state of the simulated Discord.
 #[derive(Debug, Default)]
-pub(super) struct World {
+pub struct World {
     pub(super) bots: BTreeMap<u64, Bot>,
     pub(super) guilds: BTreeMap<u64, Guild>,
     pub(super) rate_limit: RateLimit,

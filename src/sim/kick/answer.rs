@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::sim::kit::query::Query;
+
 /// A request that Kick refuses.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
@@ -34,11 +36,6 @@ impl Refusal {
     pub(super) fn forbidden() -> Self {
         Self::new(403, json!({"data": null, "message": "Forbidden"}))
     }
-
-    /// Refuses as the OAuth host does, which has no envelope.
-    pub(super) fn oauth(status: u16, error: &str, description: &str) -> Self {
-        Self::new(status, json!({"error": error, "error_description": description}))
-    }
 }
 
 impl IntoResponse for Refusal {
@@ -59,29 +56,10 @@ pub(super) fn envelope(outcome: Outcome) -> Response {
     }
 }
 
-/// The parameters of a request, in order and with repetitions.
-pub(super) struct Query(Vec<(String, String)>);
-
 impl Query {
-    pub(super) fn parse(raw: &str) -> Self {
-        Self(url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
-    }
-
-    /// Returns the first value of `name`, unless it is empty.
-    pub(super) fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        self.all(name).find(|value| !value.is_empty())
-    }
-
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-    }
-
     /// Returns all values of `name` as ids, at most `limit`. Values joined by commas are no ids: Kick requires the key to be
     /// repeated.
-    pub(super) fn ids(&self, name: &str, limit: usize) -> Result<Vec<u64>, Refusal> {
+    pub(in crate::sim::kick) fn numbers(&self, name: &str, limit: usize) -> Result<Vec<u64>, Refusal> {
         let ids: Result<Vec<u64>, _> = self.all(name).map(str::parse).collect();
         match ids {
             Ok(ids) if ids.len() <= limit => Ok(ids),
@@ -90,7 +68,7 @@ impl Query {
     }
 
     /// Returns a number between 1 and `most`, `default` when not given.
-    pub(super) fn limit(&self, default: usize, most: usize) -> Result<usize, Refusal> {
+    pub(in crate::sim::kick) fn limit(&self, default: usize, most: usize) -> Result<usize, Refusal> {
         match self.get("limit").map(str::parse) {
             None => Ok(default),
             Some(Ok(limit)) if (1..=most).contains(&limit) => Ok(limit),
@@ -106,12 +84,12 @@ mod tests {
     #[test]
     fn keys_are_repeated_and_never_joined_by_commas() {
         assert_eq!(
-            Query::parse("user_id=1&user_id=2").ids("user_id", 2).unwrap(),
+            Query::parse("user_id=1&user_id=2").numbers("user_id", 2).unwrap(),
             [1, 2]
         );
         for raw in ["user_id=1,2", "user_id=1&user_id=2&user_id=3", "user_id=ada"] {
             assert_eq!(
-                Query::parse(raw).ids("user_id", 2).unwrap_err(),
+                Query::parse(raw).numbers("user_id", 2).unwrap_err(),
                 Refusal::invalid(),
                 "{raw}"
             );

@@ -5,46 +5,22 @@
 
 mod answer;
 mod chat;
-mod control;
+mod commands;
+mod delivery;
 pub mod demo;
 mod handle;
 mod oauth;
+mod platform;
 mod rest;
 mod subscription_rest;
 mod subscriptions;
 mod texts;
 mod tokens;
-mod triggers;
 mod webhooks;
 mod world;
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use axum::middleware;
-
-use super::host::{Host, Server};
-
 pub use chat::KickChatSpec;
+pub use delivery::Delivery;
 pub use handle::{KickSim, KickUrls};
-pub use tokens::{KickTokenSpec, KickTokens};
-pub use webhooks::Delivery;
+pub use tokens::KickTokenSpec;
 pub use world::{KickChannelSpec, KickKnobs, KickStreamSpec, WebhookKnobs};
-
-impl KickSim {
-    /// Starts an empty Kick on `address`. It runs until the returned server is dropped.
-    pub async fn start(host: Host, address: SocketAddr) -> io::Result<(Self, Server)> {
-        let kick = Self::new(host.clone());
-        let platform = oauth::routes(kick.clone())
-            .merge(rest::routes(kick.clone()))
-            .merge(subscription_rest::routes(kick.clone()))
-            .layer(middleware::from_fn_with_state(kick.clone(), rest::limit));
-        let controls = super::control::routes(host.clone()).merge(control::routes(kick.clone()));
-        let server = host.serve(address, platform, controls).await?;
-        kick.set_address(server.address());
-        let handle = kick.downgrade();
-        host.directory().add(move || Some(Arc::new(handle()?)));
-        Ok((kick, server))
-    }
-}

@@ -8,12 +8,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Outcome, Query, Refusal, envelope};
+use super::answer::{Outcome, Refusal, envelope};
 use super::handle::KickSim;
-use super::oauth::bearer;
 use super::tokens::Token;
 use super::world::{Channel, World, category_json};
 use crate::core::time::Timestamp;
+use crate::sim::kit::oauth;
+use crate::sim::kit::query::Query;
 
 /// Returns the routes below `/public` for reading.
 pub(super) fn routes(kick: KickSim) -> Router {
@@ -53,7 +54,7 @@ impl KickSim {
     ) -> Response {
         let query = Query::parse(&query.unwrap_or_default());
         envelope(self.with_world(|world, now| {
-            let token = bearer(headers)
+            let token = oauth::bearer(headers, &["bearer"])
                 .and_then(|text| world.tokens.check(text, now))
                 .cloned();
             let token = token.ok_or_else(Refusal::unauthorized)?;
@@ -78,7 +79,7 @@ fn add_unknown(data: &mut Value) {
 
 /// Refuses a user's token without `scope`; app tokens need none to read public data.
 fn scoped(token: &Token, scope: &str) -> Result<(), Refusal> {
-    if token.user_id.is_none() || token.scopes.contains(scope) {
+    if token.user_id.is_none() || token.has(scope) {
         Ok(())
     } else {
         Err(Refusal::forbidden())
@@ -88,7 +89,7 @@ fn scoped(token: &Token, scope: &str) -> Result<(), Refusal> {
 async fn users(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     kick.answer(&headers, query, |world, token, query, _| {
         scoped(token, "user:read")?;
-        let mut ids = query.ids("id", 50)?;
+        let mut ids = query.numbers("id", 50)?;
         if ids.is_empty() {
             ids.push(token.user_id.ok_or_else(Refusal::unauthorized)?);
         }
@@ -113,7 +114,7 @@ async fn channels(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(quer
     kick.answer(&headers, query, |world, token, query, now| {
         scoped(token, "channel:read")?;
         let slugs: Vec<_> = query.all("slug").map(str::to_owned).collect();
-        let mut ids = query.ids("broadcaster_user_id", 50)?;
+        let mut ids = query.numbers("broadcaster_user_id", 50)?;
         let mixed = !slugs.is_empty() && !ids.is_empty();
         if mixed || slugs.len() > 50 || slugs.iter().any(|slug| slug.is_empty() || slug.len() > 25) {
             return Err(Refusal::invalid());
@@ -170,7 +171,7 @@ async fn user_livestreams(
     RawQuery(query): RawQuery,
 ) -> Response {
     kick.answer(&headers, query, |world, _, query, now| {
-        let ids = query.ids("user_id", 100)?;
+        let ids = query.numbers("user_id", 100)?;
         if ids.is_empty() {
             return Err(Refusal::invalid());
         }
@@ -220,7 +221,7 @@ async fn livestreams_v2(
     let mut response = json!(null);
     let answer = kick.answer(&headers, query, |world, _, query, now| {
         let limit = query.limit(100, 1_000)?;
-        query.ids("category_id", 25)?;
+        query.numbers("category_id", 25)?;
         let start = match query.get("cursor") {
             Some(cursor) => cursor
                 .strip_prefix("c-")
@@ -258,7 +259,7 @@ async fn livestreams_v1(
     RawQuery(query): RawQuery,
 ) -> Response {
     kick.answer(&headers, query, |world, _, query, now| {
-        let ids = query.ids("broadcaster_user_id", 50)?;
+        let ids = query.numbers("broadcaster_user_id", 50)?;
         let limit = query.limit(25, 100)?;
         let all = listed(world, now, |channel| {
             (ids.is_empty() || ids.contains(&channel.id)).then(String::new)

@@ -1,10 +1,10 @@
 //! `/public/v1/events/subscriptions`: one webhook URL per application, limits by event type, errors per item.
 
+use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ pub(super) fn routes(kick: KickSim) -> Router {
 async fn list(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     kick.answer(&headers, query, |world, token, query, _| {
         let of = query
-            .ids("broadcaster_user_id", 1)?
+            .numbers("broadcaster_user_id", 1)?
             .first()
             .copied()
             .or(token.user_id);
@@ -71,7 +71,7 @@ async fn subscribe(State(kick): State<KickSim>, headers: HeaderMap, body: String
     kick.answer(&headers, None, |world, token, _, now| {
         let wish: Wish = serde_json::from_str(&body).map_err(|_| Refusal::invalid())?;
         let broadcaster = match token.user_id {
-            Some(_) if !token.scopes.contains("events:subscribe") => return Err(Refusal::forbidden()),
+            Some(_) if !token.has("events:subscribe") => return Err(Refusal::forbidden()),
             Some(own) => own,
             None => wish
                 .broadcaster_user_id
@@ -152,9 +152,4 @@ async fn unsubscribe(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(q
     } else {
         answer
     }
-}
-
-/// Returns the list of subscriptions as the controls show it.
-pub(super) async fn shown(State(kick): State<KickSim>) -> Json<Value> {
-    Json(kick.with_world(|world, _| world.subscriptions.to_json()))
 }

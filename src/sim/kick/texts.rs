@@ -2,21 +2,7 @@
 
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
-
-fn pick(alphabet: &[u8], chance: &Chance) -> char {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an index into a short alphabet"
-    )]
-    let index = (chance.fraction() * alphabet.len() as f64) as usize;
-    char::from(alphabet[index.min(alphabet.len() - 1)])
-}
-
-fn random(alphabet: &[u8], length: usize, chance: &Chance) -> String {
-    (0..length).map(|_| pick(alphabet, chance)).collect()
-}
+use crate::sim::kit::text::random;
 
 /// Returns a ULID: ten characters of time and sixteen random ones.
 pub(super) fn ulid(now: Timestamp, chance: &Chance) -> String {

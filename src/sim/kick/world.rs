@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::delivery::Webhooks;
 use super::subscriptions::Subscriptions;
 use super::texts;
-use super::tokens::Tokens;
+use super::tokens::{RULES, Tokens};
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 use crate::sim::clock::SimClock;
@@ -198,12 +199,13 @@ impl Channel {
 }
 
 /// The complete state.
-pub(super) struct World {
+pub struct World {
     pub(super) clock: Arc<SimClock>,
     pub(super) chance: Chance,
     pub(super) channels: BTreeMap<u64, Channel>,
     pub(super) tokens: Tokens,
     pub(super) subscriptions: Subscriptions,
+    pub(super) webhooks: Webhooks,
     pub(super) knobs: KickKnobs,
     /// When requests were answered, for the limit per minute.
     pub(super) answered: std::collections::VecDeque<Timestamp>,
@@ -215,8 +217,9 @@ impl World {
             clock,
             chance,
             channels: BTreeMap::new(),
-            tokens: Tokens::default(),
+            tokens: Tokens::new(&RULES),
             subscriptions: Subscriptions::default(),
+            webhooks: Webhooks::default(),
             knobs: KickKnobs::default(),
             answered: std::collections::VecDeque::new(),
         }

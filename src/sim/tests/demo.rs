@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::answer;
 use super::eventually;
-use super::twitch::answer;
 use crate::sim::twitch::demo::{self, DemoWorld};
 use crate::sim::{Sim, SimOptions};
 

@@ -8,9 +8,9 @@ use super::listener::Listener;
 use super::twitch::{BOT, RAT, Rig};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
-use crate::sim::twitch::{ChannelSpec, ChatSpec, Duplicate, ModerationSpec, Role};
+use crate::sim::twitch::{ChannelSpec, ChatSpec, Duplicate, Role};
 
-const MODERATE: [&str; 8] = [
+pub(super) const MODERATE: [&str; 8] = [
     "moderator:read:warnings",
     "moderator:read:blocked_terms",
     "moderator:read:chat_settings",
@@ -22,7 +22,7 @@ const MODERATE: [&str; 8] = [
 ];
 
 /// Subscribes a new socket to `kinds` about [`RAT`] as `user` with `scopes`.
-async fn listening(rig: &Rig, user: &str, scopes: &[&str], kinds: &[&str]) -> Listener {
+pub(super) async fn listening(rig: &Rig, user: &str, scopes: &[&str], kinds: &[&str]) -> Listener {
     let token = rig.token(user, scopes);
     let listener = Listener::connect(rig).await;
     for kind in kinds {
@@ -38,7 +38,7 @@ async fn listening(rig: &Rig, user: &str, scopes: &[&str], kinds: &[&str]) -> Li
     listener
 }
 
-fn event(message: &Value) -> (&str, &Value) {
+pub(super) fn event(message: &Value) -> (&str, &Value) {
     (
         message["metadata"]["subscription_type"].as_str().unwrap(),
         &message["payload"]["event"],
@@ -53,7 +53,7 @@ fn id(message: &Value) -> String {
 async fn title_and_name_changes_are_sent() {
     let rig = Rig::start().await;
     let mut listener = listening(&rig, BOT, &["user:bot"], &["channel.update", "user.update"]).await;
-    rig.order(
+    rig.command(
         "channel",
         &json!({"id": RAT, "title": "building", "game_name": "Chess"}),
     )
@@ -143,7 +143,7 @@ async fn chat_carries_badges_and_copies_of_shared_lines() {
         assert!(body["source_broadcaster_user_id"].is_null() && body["source_message_id"].is_null());
     }
     let own = json!({"id": RAT, "user_id": BOT, "text": "beep"});
-    rig.order("chat", &own).await;
+    rig.command("chat", &own).await;
     let line = listener.message().await;
     let (_, body) = event(&line);
     assert_eq!(
@@ -158,7 +158,7 @@ async fn chat_carries_badges_and_copies_of_shared_lines() {
         .collect();
     assert_eq!(badges, [&json!("lead_moderator"), &json!("subscriber")]);
     let shared = json!({"id": "900300", "shared_with": [RAT]});
-    let (_, origin) = rig.order("chat", &shared).await;
+    let (_, origin) = rig.command("chat", &shared).await;
     let copy = listener.message().await;
     let (_, body) = event(&copy);
     assert_eq!(body["source_broadcaster_user_id"], json!("900300"));
@@ -170,7 +170,7 @@ async fn chat_carries_badges_and_copies_of_shared_lines() {
 async fn chat_can_flow_by_the_clock() {
     let rig = Rig::start().await;
     let mut listener = listening(&rig, BOT, &["user:read:chat"], &["channel.chat.message"]).await;
-    rig.order("chat", &json!({"id": RAT, "count": 3, "every_ms": 1_000}))
+    rig.command("chat", &json!({"id": RAT, "count": 3, "every_ms": 1_000}))
         .await;
     let mut seen = BTreeSet::new();
     while seen.len() < 3 {
@@ -193,7 +193,7 @@ async fn revocations_come_with_every_status() {
         let rig = Rig::start().await;
         let mut listener = listening(&rig, BOT, &["user:bot"], &["stream.online"]).await;
         let (_, done) = rig
-            .order("revoke", &json!({"type": "stream.online", "status": status}))
+            .command("revoke", &json!({"type": "stream.online", "status": status}))
             .await;
         assert_eq!(done, json!({"count": 1}));
         let message = listener.message_of("revocation").await;
@@ -255,7 +255,7 @@ async fn notifications_can_come_twice() {
     rig.twitch().go_live(RAT);
     let (first, second) = (listener.message().await, listener.message().await);
     assert_eq!(first, second);
-    rig.order("eventsub", &json!({"duplicate": "fresh_id"})).await;
+    rig.command("eventsub", &json!({"duplicate": "fresh_id"})).await;
     rig.twitch().end_stream(RAT);
     let (first, second) = (listener.message().await, listener.message().await);
     assert_ne!(id(&first), id(&second));
@@ -266,11 +266,11 @@ async fn notifications_can_come_twice() {
 async fn notifications_can_be_held_lost_old_and_out_of_order() {
     let rig = Rig::start().await;
     let mut listener = listening(&rig, BOT, &["user:bot"], &["stream.online", "stream.offline"]).await;
-    rig.order("eventsub", &json!({"hold": true})).await;
+    rig.command("eventsub", &json!({"hold": true})).await;
     rig.twitch().go_live(RAT);
     rig.twitch().end_stream(RAT);
     assert_eq!(
-        rig.order("release", &json!({"newest_first": true})).await.1,
+        rig.command("release", &json!({"newest_first": true})).await.1,
         json!({"count": 2})
     );
     let order = [
@@ -279,9 +279,9 @@ async fn notifications_can_be_held_lost_old_and_out_of_order() {
     ];
     assert_eq!(order, ["stream.offline", "stream.online"]);
 
-    rig.order("eventsub", &json!({"drop_events": true})).await;
+    rig.command("eventsub", &json!({"drop_events": true})).await;
     rig.twitch().go_live(RAT);
-    rig.order("eventsub", &json!({"drop_events": false, "age_ms": 660_000}))
+    rig.command("eventsub", &json!({"drop_events": false, "age_ms": 660_000}))
         .await;
     rig.twitch().end_stream(RAT);
     let late = listener.message().await;
@@ -300,7 +300,7 @@ async fn any_event_can_be_emitted_by_hand() {
     let mut listener = listening(&rig, BOT, &["user:bot"], &["stream.offline"]).await;
     let order = json!({"type": "stream.offline", "condition": ["broadcaster_user_id", RAT],
         "event": {"id": "1", "broadcaster_user_id": RAT}});
-    assert_eq!(rig.order("emit", &order).await.1, json!({"count": 1}));
+    assert_eq!(rig.command("emit", &order).await.1, json!({"count": 1}));
     assert_eq!(event(&listener.message().await).1["id"], json!("1"));
 }
 
@@ -320,170 +320,13 @@ async fn skewed_platform_sends_skewed_times() {
     assert!(stream.started_at.millis_since(rig.sim.clock.now()) > 890_000);
 }
 
-/// Subscribes to `channel.moderate` in a version; returns the status.
-async fn moderate_in(rig: &Rig, listener: &Listener, token: &str, version: &str) -> u16 {
-    let order = json!({"type": "channel.moderate", "version": version,
-        "condition": {"broadcaster_user_id": RAT, "moderator_user_id": BOT},
-        "transport": {"method": "websocket", "session_id": listener.session}});
-    rig.post(token, "/eventsub/subscriptions", &order).await.0
-}
-
-#[tokio::test]
-async fn moderation_v2_needs_the_scope_for_warnings() {
-    let rig = Rig::start().await;
-    rig.twitch().set_role(RAT, BOT, Role::Moderator, true);
-    let seven = rig.token(BOT, &MODERATE[1..]);
-    let listener = Listener::connect(&rig).await;
-    assert_eq!(moderate_in(&rig, &listener, &seven, "2").await, 403);
-    assert_eq!(moderate_in(&rig, &listener, &seven, "1").await, 202);
-    let eight = rig.token(BOT, &MODERATE);
-    assert_eq!(moderate_in(&rig, &listener, &eight, "2").await, 202);
-}
-
-#[tokio::test]
-async fn moderation_v1_has_no_warnings() {
-    let rig = Rig::start().await;
-    rig.twitch().set_role(RAT, BOT, Role::Moderator, true);
-    let token = rig.token(BOT, &MODERATE);
-    let mut first = Listener::connect(&rig).await;
-    let mut second = Listener::connect(&rig).await;
-    assert_eq!(moderate_in(&rig, &first, &token, "1").await, 202);
-    assert_eq!(moderate_in(&rig, &second, &token, "2").await, 202);
-    let act = |action: &str| ModerationSpec {
-        action: action.to_owned(),
-        user_id: Some(BOT.to_owned()),
-        rules: vec!["be kind".to_owned()],
-        ..ModerationSpec::default()
-    };
-    assert_eq!(rig.twitch().moderate(RAT, &act("warn")), Ok(1));
-    assert_eq!(rig.twitch().moderate(RAT, &act("slow")), Ok(2));
-    let warned = second.message().await;
-    let warn = &event(&warned).1["warn"];
-    assert_eq!(
-        (&warn["user_id"], &warn["reason"], &warn["chat_rules_cited"]),
-        (&json!(BOT), &json!("simulated"), &json!(["be kind"]))
-    );
-    let told = first.message().await;
-    assert_eq!(told["metadata"]["subscription_version"], "1");
-    let (_, body) = event(&told);
-    assert_eq!(
-        (&body["action"], &body["slow"], body.get("warn")),
-        (&json!("slow"), &json!({"wait_time_seconds": 30}), None)
-    );
-    assert!(event(&second.message().await).1["warn"].is_null());
-}
-
-/// The objects of which a moderation event has one at most.
-const OBJECTS: [&str; 21] = [
-    "followers",
-    "slow",
-    "vip",
-    "unvip",
-    "mod",
-    "unmod",
-    "ban",
-    "unban",
-    "timeout",
-    "untimeout",
-    "raid",
-    "unraid",
-    "delete",
-    "automod_terms",
-    "unban_request",
-    "warn",
-    "shared_chat_ban",
-    "shared_chat_unban",
-    "shared_chat_timeout",
-    "shared_chat_untimeout",
-    "shared_chat_delete",
-];
-
-#[tokio::test]
-async fn every_act_of_moderation_has_its_own_object() {
-    let rig = Rig::start().await;
-    rig.twitch().set_role(RAT, BOT, Role::Moderator, true);
-    let mut listener = listening(&rig, BOT, &MODERATE, &["channel.moderate"]).await;
-    let user = ["user_id", "user_login", "user_name"];
-    let with = |more: &[&'static str]| [&user[..], more].concat();
-    for (action, object, fields) in [
-        ("ban", "ban", with(&["reason"])),
-        ("timeout", "timeout", with(&["reason", "expires_at"])),
-        ("unban", "unban", with(&[])),
-        ("untimeout", "untimeout", with(&[])),
-        ("clear", "", vec![]),
-        ("emoteonlyoff", "", vec![]),
-        ("followers", "followers", vec!["follow_duration_minutes"]),
-        ("slow", "slow", vec!["wait_time_seconds"]),
-        ("raid", "raid", with(&["viewer_count"])),
-        ("unraid", "unraid", with(&[])),
-        ("delete", "delete", with(&["message_id", "message_body"])),
-        ("mod", "mod", with(&[])),
-        ("unvip", "unvip", with(&[])),
-        (
-            "add_blocked_term",
-            "automod_terms",
-            vec!["action", "list", "terms", "from_automod"],
-        ),
-        (
-            "deny_unban_request",
-            "unban_request",
-            with(&["is_approved", "moderator_message"]),
-        ),
-        ("warn", "warn", with(&["reason", "chat_rules_cited"])),
-        ("shared_chat_ban", "shared_chat_ban", with(&["reason"])),
-        (
-            "shared_chat_timeout",
-            "shared_chat_timeout",
-            with(&["reason", "expires_at"]),
-        ),
-        (
-            "shared_chat_delete",
-            "shared_chat_delete",
-            with(&["message_id", "message_body"]),
-        ),
-    ] {
-        let (status, _) = rig
-            .order("moderate", &json!({"id": RAT, "action": action, "user_id": BOT}))
-            .await;
-        assert_eq!(status, 200, "{action}");
-        let told = listener.message().await;
-        let (_, body) = event(&told);
-        assert_eq!(body["action"], action);
-        for whose in ["broadcaster_user", "source_broadcaster_user", "moderator_user"] {
-            for part in ["id", "login", "name"] {
-                assert!(body.get(format!("{whose}_{part}")).is_some(), "{whose}_{part}");
-            }
-        }
-        for other in OBJECTS {
-            let shown = body
-                .get(other)
-                .unwrap_or_else(|| panic!("{action}: {other} is absent"));
-            assert_eq!(shown.is_null(), other != object, "{action}: {other}");
-        }
-        let shown: BTreeSet<_> = body[object]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(key, _)| key.as_str())
-            .collect();
-        assert_eq!(shown, fields.into_iter().collect::<BTreeSet<_>>(), "{action}");
-    }
-    let (status, body) = rig
-        .order("moderate", &json!({"id": RAT, "action": "dance"}))
-        .await;
-    assert!(
-        status == 400 && body["error"].as_str().unwrap().contains("untimeout"),
-        "{body}"
-    );
-}
-
 #[tokio::test]
 async fn a_line_of_chat_has_every_documented_part() {
     let rig = Rig::start().await;
     let mut listener = listening(&rig, BOT, &["user:read:chat"], &["channel.chat.message"]).await;
     let parent = rig.twitch().chat(RAT, &ChatSpec::default()).remove(0);
     listener.message().await;
-    rig.order(
+    rig.command(
         "chat",
         &json!({"id": RAT, "text": "hi @BitBrat_Bot Kappa Cheer100 ok", "bits": 100, "reply_to": parent,
             "message_type": "user_intro", "reward_id": "r1", "color": "", "user_id": RAT}),

@@ -280,7 +280,7 @@ async fn a_lost_socket_s_subscriptions_stay_listed_for_a_minute() {
 async fn orphans_go_on_costing_for_a_while() {
     let rig = Rig::start().await;
     let token = rig.token(BOT, &["user:bot"]);
-    rig.order(
+    rig.command(
         "eventsub",
         &json!({"orphan_cost_ms": 30_000, "orphans_hidden": true}),
     )

@@ -84,7 +84,7 @@ async fn keepalives_can_be_late_or_missing() {
     rig.sim.clock.advance(1_500);
     assert_eq!(kind(&listener.message().await), "session_keepalive");
     assert_eq!(
-        rig.order("socket", &json!({"act": "mute"})).await,
+        rig.command("socket", &json!({"act": "mute"})).await,
         (200, json!({"count": 1}))
     );
     rig.sim.clock.advance(600_000);
@@ -161,7 +161,8 @@ async fn stream_start_and_end_are_sent_as_events() {
     );
     rig.twitch()
         .eventsub_knobs(|knobs| knobs.offline_without_id = true);
-    rig.order("stream_up", &json!({"id": RAT, "silent": true})).await;
+    rig.command("stream_up", &json!({"id": RAT, "silent": true}))
+        .await;
     rig.twitch().end_stream(RAT);
     let offline = listener.message().await;
     assert_eq!(offline["metadata"]["subscription_type"], json!("stream.offline"));
@@ -172,7 +173,7 @@ async fn stream_start_and_end_are_sent_as_events() {
 async fn every_close_code_can_be_had() {
     for code in 4000..=4007 {
         let (rig, token, mut listener) = subscribed().await;
-        rig.order(
+        rig.command(
             "socket",
             &json!({"session_id": listener.session, "act": {"close": code}}),
         )
@@ -192,11 +193,11 @@ async fn every_close_code_can_be_had() {
 #[tokio::test]
 async fn socket_can_be_reset_or_frozen() {
     let (rig, _, mut listener) = subscribed().await;
-    rig.order("socket", &json!({"act": "reset"})).await;
+    rig.command("socket", &json!({"act": "reset"})).await;
     assert_eq!(listener.end().await, Heard::Lost);
 
     let (rig, token, mut listener) = subscribed().await;
-    rig.order("socket", &json!({"act": "freeze"})).await;
+    rig.command("socket", &json!({"act": "freeze"})).await;
     rig.twitch().go_live(RAT);
     rig.sim.clock.advance(3_000);
     assert!(listener.silent_for(Duration::from_millis(150)).await);
@@ -211,9 +212,10 @@ async fn socket_can_be_reset_or_frozen() {
 #[tokio::test]
 async fn odd_frames_can_be_sent() {
     let (rig, _, mut listener) = subscribed().await;
-    rig.order("socket", &json!({"act": "unknown_message"})).await;
+    rig.command("socket", &json!({"act": "unknown_message"})).await;
     assert_eq!(kind(&listener.message().await), "session_novelty");
-    rig.order("socket", &json!({"act": {"frame": "{not json"}})).await;
+    rig.command("socket", &json!({"act": {"frame": "{not json"}}))
+        .await;
     assert_eq!(listener.message().await, Value::Null);
 }
 
@@ -221,7 +223,7 @@ async fn odd_frames_can_be_sent() {
 async fn reconnect_moves_subscriptions_only_after_the_new_welcome() {
     for same_id in [false, true] {
         let (rig, token, mut old) = subscribed().await;
-        rig.order("reconnect", &json!({"how": {"same_id": same_id}}))
+        rig.command("reconnect", &json!({"how": {"same_id": same_id}}))
             .await;
         let order = old.message().await;
         let session = &order["payload"]["session"];
@@ -243,7 +245,7 @@ async fn reconnect_moves_subscriptions_only_after_the_new_welcome() {
         assert_eq!(body["data"][0]["transport"]["session_id"], json!(new.session));
         let mut reuse = Listener::dial(url).await;
         assert_eq!(reuse.end().await, Heard::Closed(4007));
-        rig.order("reconnect", &json!({})).await;
+        rig.command("reconnect", &json!({})).await;
         let chained = new.message_of("session_reconnect").await;
         let url = chained["payload"]["session"]["reconnect_url"]
             .as_str()
@@ -258,7 +260,7 @@ async fn reconnect_moves_subscriptions_only_after_the_new_welcome() {
 #[tokio::test]
 async fn events_can_come_on_both_sockets_of_a_handover() {
     let (rig, _, mut old) = subscribed().await;
-    rig.order("reconnect", &json!({"how": {"both": true}})).await;
+    rig.command("reconnect", &json!({"how": {"both": true}})).await;
     let order = old.message().await;
     let mut new = Listener::connect_to(order["payload"]["session"]["reconnect_url"].as_str().unwrap()).await;
     rig.twitch().go_live(RAT);
@@ -269,7 +271,7 @@ async fn events_can_come_on_both_sockets_of_a_handover() {
 #[tokio::test]
 async fn who_does_not_move_in_time_is_closed() {
     let (rig, token, mut listener) = subscribed().await;
-    rig.order("reconnect", &json!({})).await;
+    rig.command("reconnect", &json!({})).await;
     let order = listener.message_of("session_reconnect").await;
     let url = order["payload"]["session"]["reconnect_url"]
         .as_str()
@@ -285,7 +287,7 @@ async fn who_does_not_move_in_time_is_closed() {
 #[tokio::test]
 async fn closing_old_socket_before_welcome_invalidates_reconnect() {
     let (rig, _, mut old) = subscribed().await;
-    rig.order("reconnect", &json!({})).await;
+    rig.command("reconnect", &json!({})).await;
     let order = old.message().await;
     let url = order["payload"]["session"]["reconnect_url"]
         .as_str()
@@ -305,7 +307,7 @@ async fn closing_old_socket_before_welcome_invalidates_reconnect() {
 #[tokio::test]
 async fn an_old_socket_left_open_is_closed_after_the_handover() {
     let (rig, _, mut old) = subscribed().await;
-    rig.order("reconnect", &json!({})).await;
+    rig.command("reconnect", &json!({})).await;
     let order = old.message().await;
     let mut new = Listener::connect_to(order["payload"]["session"]["reconnect_url"].as_str().unwrap()).await;
     rig.sim.clock.advance(30_000);
@@ -317,7 +319,8 @@ async fn an_old_socket_left_open_is_closed_after_the_handover() {
 #[tokio::test]
 async fn unreachable_reconnect_url_refuses_connections() {
     let (rig, _, mut old) = subscribed().await;
-    rig.order("reconnect", &json!({"how": {"dead_url": true}})).await;
+    rig.command("reconnect", &json!({"how": {"dead_url": true}}))
+        .await;
     let order = old.message().await;
     let url = order["payload"]["session"]["reconnect_url"].as_str().unwrap();
     assert!(tokio_tungstenite::connect_async(url).await.is_err());

@@ -1,30 +1,21 @@
 //! The simulated Kick as seen by its clients.
 
-use std::sync::Arc;
-
-use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{client, eventually};
-use crate::sim::kick::{KickChatSpec, KickSim, KickStreamSpec, KickTokenSpec, demo};
+use super::{answer, client, command};
+use crate::sim::kick::{KickSim, KickStreamSpec, KickTokenSpec, demo};
 use crate::sim::{Sim, SimOptions};
 
-const ADA: u64 = 721_956;
+pub(super) const ADA: u64 = 721_956;
 
-struct Rig {
-    sim: Sim,
-    http: reqwest::Client,
-    app: String,
+pub(super) struct Rig {
+    pub(super) sim: Sim,
+    pub(super) http: reqwest::Client,
+    pub(super) app: String,
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let sim = Sim::start(SimOptions::default()).await.unwrap();
         sim.kick.add_app("app", "hush");
         sim.kick.add_channel(ADA, "ada");
@@ -39,11 +30,11 @@ impl Rig {
         }
     }
 
-    fn kick(&self) -> &KickSim {
+    pub(super) fn kick(&self) -> &KickSim {
         &self.sim.kick
     }
 
-    fn user(&self, scopes: &[&str]) -> (String, String) {
+    pub(super) fn user(&self, scopes: &[&str]) -> (String, String) {
         let tokens = self.kick().issue_token(KickTokenSpec {
             client_id: "app".to_owned(),
             user_id: Some(ADA),
@@ -53,26 +44,19 @@ impl Rig {
         (tokens.access, tokens.refresh.unwrap())
     }
 
-    async fn get(&self, token: &str, path: &str) -> (u16, Value) {
+    pub(super) async fn get(&self, token: &str, path: &str) -> (u16, Value) {
         let url = format!("{}{path}", self.kick().http());
-        told(self.http.get(url).bearer_auth(token)).await
+        answer(self.http.get(url).bearer_auth(token)).await
     }
 
     async fn form(&self, fields: &[(&str, &str)]) -> (u16, Value) {
         let url = format!("{}/oauth/token", self.kick().http());
-        told(self.http.post(url).form(fields)).await
+        answer(self.http.post(url).form(fields)).await
     }
 
-    async fn order(&self, order: &str, fields: Value) -> (u16, Value) {
-        let url = format!("{}/__sim/kick/{order}", self.kick().http());
-        told(self.http.post(url).json(&fields)).await
+    async fn command(&self, name: &str, fields: Value) -> (u16, Value) {
+        command(self.kick(), name, &fields).await
     }
-}
-
-async fn told(request: reqwest::RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.unwrap();
-    let status = response.status().as_u16();
-    (status, response.json().await.unwrap_or(Value::Null))
 }
 
 #[tokio::test]
@@ -198,7 +182,7 @@ async fn tokens_live_and_die_by_the_rules() {
     let (access, refresh) = rig.user(&["user:read", "channel:read"]);
     let introspect = async |token: &str| {
         let url = format!("{}/oauth/token/introspect", rig.kick().http());
-        told(rig.http.post(url).bearer_auth(token)).await
+        answer(rig.http.post(url).bearer_auth(token)).await
     };
     let (_, active) = introspect(&access).await;
     assert_eq!(active["data"]["token_type"], "user");
@@ -263,138 +247,6 @@ async fn authorization_code_flow_verifies_pkce() {
     }
 }
 
-type Received = Arc<Mutex<Vec<(HeaderMap, String)>>>;
-
-/// Starts a receiver of webhooks that answers `status`.
-async fn receiver(rig: &Rig, status: StatusCode) -> (Received, tokio_util::task::AbortOnDropHandle<()>) {
-    let received = Received::default();
-    let take = async move |State(received): State<Received>, headers: HeaderMap, body: String| {
-        received.lock().push((headers, body));
-        status
-    };
-    let app = axum::Router::new()
-        .route("/hook", post(take))
-        .with_state(Arc::clone(&received));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let task = crate::sim::host::own(async move { axum::serve(listener, app).await.unwrap() });
-    rig.kick().set_webhook_url(Some(&url));
-    (received, task)
-}
-
-async fn subscribe(rig: &Rig, token: &str, body: Value) -> (u16, Value) {
-    let url = format!("{}/public/v1/events/subscriptions", rig.kick().http());
-    told(rig.http.post(url).bearer_auth(token).json(&body)).await
-}
-
-fn wish(broadcaster: Option<u64>, events: &[&str]) -> Value {
-    let events: Vec<_> = events
-        .iter()
-        .map(|name| json!({"name": name, "version": 1}))
-        .collect();
-    json!({"broadcaster_user_id": broadcaster, "method": "webhook", "events": events})
-}
-
-#[tokio::test]
-async fn deliveries_are_signed_over_id_time_and_body() {
-    let rig = Rig::start().await;
-    let (received, _task) = receiver(&rig, StatusCode::OK).await;
-    let wanted = wish(Some(ADA), &["livestream.status.updated", "chat.message.sent"]);
-    assert_eq!(subscribe(&rig, &rig.app, wanted).await.0, 200);
-    let started_at = rig.kick().go_live(ADA).unwrap();
-    rig.kick().chat(ADA, &KickChatSpec::default());
-    eventually("two deliveries", async || received.lock().len() == 2).await;
-    let pem = rig.get("", "/public/v1/public-key").await.1["data"]["public_key"].clone();
-    let text: String = pem
-        .as_str()
-        .unwrap()
-        .lines()
-        .filter(|line| !line.starts_with('-'))
-        .collect();
-    let key = STANDARD.decode(text).unwrap();
-    for (headers, body) in received.lock().iter() {
-        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
-        let message = format!(
-            "{}.{}.{body}",
-            header("Kick-Event-Message-Id"),
-            header("Kick-Event-Message-Timestamp")
-        );
-        let signature = STANDARD.decode(header("Kick-Event-Signature")).unwrap();
-        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &key)
-            .verify(message.as_bytes(), &signature)
-            .unwrap();
-        assert_eq!(header("Kick-Event-Version"), "1");
-    }
-    let body: Value = serde_json::from_str(&received.lock()[0].1).unwrap();
-    assert_eq!(
-        (&body["is_live"], &body["started_at"]),
-        (&json!(true), &json!(started_at))
-    );
-}
-
-#[tokio::test]
-async fn subscriptions_have_their_limits_and_errors() {
-    let rig = Rig::start().await;
-    rig.kick().add_channel(7, "seven");
-    rig.kick().knobs(|knobs| {
-        knobs.chat_subscription_limit = 1;
-        knobs
-            .subscription_errors
-            .insert("kicks.gifted".to_owned(), "not for you".to_owned());
-    });
-    let (status, body) = subscribe(&rig, &rig.app, wish(None, &["channel.followed"])).await;
-    let words = "broadcaster_user_id is required for app tokens";
-    assert_eq!((status, &body["data"]), (400, &json!(words)));
-    let both = wish(Some(ADA), &["chat.message.sent", "kicks.gifted"]);
-    let (status, body) = subscribe(&rig, &rig.app, both).await;
-    assert_eq!(status, 200);
-    assert_eq!(
-        (&body["data"][0]["error"], &body["data"][1]["error"]),
-        (&Value::Null, &json!("not for you"))
-    );
-    let (status, body) = subscribe(&rig, &rig.app, wish(Some(7), &["chat.message.sent"])).await;
-    assert_eq!(
-        (status, &body["data"]),
-        (400, &json!("event subscription limit reached"))
-    );
-    let (narrow, _) = rig.user(&["user:read"]);
-    assert_eq!(
-        subscribe(&rig, &narrow, wish(None, &["channel.followed"]))
-            .await
-            .0,
-        403
-    );
-
-    let (_, list) = rig.get(&rig.app, "/public/v1/events/subscriptions").await;
-    let id = list["data"][0]["id"].as_str().unwrap();
-    let url = format!("{}/public/v1/events/subscriptions", rig.kick().http());
-    let many = vec![("id", id); 51];
-    let delete = |ids: &[(&str, &str)]| told(rig.http.delete(&url).query(ids).bearer_auth(&rig.app));
-    assert_eq!(delete(&many).await.0, 400);
-    assert_eq!(delete(&[("id", id)]).await.0, 204);
-    assert_eq!(rig.kick().subscriptions(), json!([]));
-}
-
-#[tokio::test]
-async fn a_day_of_failures_and_the_switch_both_end_subscriptions() {
-    let rig = Rig::start().await;
-    let (_received, _task) = receiver(&rig, StatusCode::INTERNAL_SERVER_ERROR).await;
-    rig.kick()
-        .add_subscription("app", ADA, "livestream.metadata.updated");
-    rig.kick().add_subscription("app", ADA, "chat.message.sent");
-    let body = json!({});
-    rig.kick().emit("livestream.metadata.updated", ADA, &body);
-    eventually("a failure", async || rig.kick().deliveries().len() == 1).await;
-    rig.sim.clock.advance(86_400_001);
-    rig.kick().emit("livestream.metadata.updated", ADA, &body);
-    eventually("the end of one", async || {
-        rig.kick().subscriptions().as_array().unwrap().len() == 1
-    })
-    .await;
-    rig.kick().set_webhook_url(None);
-    assert_eq!(rig.kick().subscriptions(), json!([]));
-}
-
 #[tokio::test]
 async fn limits_come_with_and_without_a_wait() {
     let rig = Rig::start().await;
@@ -421,25 +273,31 @@ async fn limits_come_with_and_without_a_wait() {
 async fn controls_work_over_http_and_report_errors() {
     let rig = Rig::start().await;
     assert_eq!(
-        rig.order("channel", json!({"id": 9, "slug": "nine"})).await.0,
+        rig.command("channel", json!({"id": 9, "slug": "nine"})).await.0,
         204
     );
-    let (status, up) = rig.order("stream_up", json!({"id": 9, "viewers": 4})).await;
+    let (status, up) = rig.command("stream_up", json!({"id": 9, "viewers": 4})).await;
     assert_eq!(status, 200);
     assert!(up["started_at"].is_string());
-    assert_eq!(rig.order("viewers", json!({"id": 9, "viewers": 5})).await.0, 204);
-    assert_eq!(rig.order("blip", json!({"id": 9, "answers": 1})).await.0, 204);
-    assert_eq!(rig.order("knobs", json!({"unknown_slug_400": true})).await.0, 200);
-    assert_eq!(rig.order("stream_down", json!({"id": 9})).await.0, 200);
-    assert_eq!(rig.order("stream_down", json!({"id": 9})).await.0, 404);
-    assert_eq!(rig.order("knobs", json!({"no_such": true})).await.0, 400);
-    assert_eq!(rig.order("nonsense", json!({})).await.0, 404);
+    assert_eq!(
+        rig.command("viewers", json!({"id": 9, "viewers": 5})).await.0,
+        204
+    );
+    assert_eq!(rig.command("blip", json!({"id": 9, "answers": 1})).await.0, 204);
+    assert_eq!(
+        rig.command("knobs", json!({"unknown_slug_400": true})).await.0,
+        200
+    );
+    assert_eq!(rig.command("stream_down", json!({"id": 9})).await.0, 200);
+    assert_eq!(rig.command("stream_down", json!({"id": 9})).await.0, 404);
+    assert_eq!(rig.command("knobs", json!({"no_such": true})).await.0, 400);
+    assert_eq!(rig.command("nonsense", json!({})).await.0, 400);
     assert_eq!(
         rig.get(&rig.app, "/public/v1/channels?slug=unheard-of").await.0,
         400
     );
     let (_, token) = rig
-        .order(
+        .command(
             "token",
             json!({"client_id": "app", "user_id": ADA, "scopes": ["user:read"]}),
         )
@@ -449,7 +307,7 @@ async fn controls_work_over_http_and_report_errors() {
         rig.get(&access, "/public/v1/users").await.1["data"][0]["name"],
         "ada"
     );
-    assert_eq!(rig.order("token_revoke", json!({"token": access})).await.0, 204);
+    assert_eq!(rig.command("token_revoke", json!({"token": access})).await.0, 204);
     assert_eq!(rig.get(&access, "/public/v1/users").await.0, 401);
 }
 

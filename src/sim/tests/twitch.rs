@@ -3,8 +3,9 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::client;
-use crate::sim::twitch::{TokenPair, TokenSpec};
+use super::{answer, client, command};
+use crate::sim::kit::oauth::TokenPair;
+use crate::sim::twitch::TokenSpec;
 use crate::sim::{Sim, SimOptions, TwitchSim};
 
 /// The bot's user id.
@@ -92,28 +93,10 @@ impl Rig {
         answer(self.http.get(url).header("Authorization", authorization)).await
     }
 
-    /// Sends a control order over HTTP.
-    pub(super) async fn order(&self, order: &str, fields: &Value) -> (u16, Value) {
-        answer(
-            self.http
-                .post(format!("{}/__sim/twitch/{order}", self.twitch().http()))
-                .json(fields),
-        )
-        .await
+    /// Sends a command over HTTP.
+    pub(super) async fn command(&self, name: &str, fields: &Value) -> (u16, Value) {
+        command(self.twitch(), name, fields).await
     }
-}
-
-/// Sends a request; returns status and JSON body, null when empty.
-pub(super) async fn answer(request: RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.unwrap();
-    let status = response.status().as_u16();
-    let text = response.text().await.unwrap();
-    let body = if text.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_str(&text).unwrap()
-    };
-    (status, body)
 }
 
 /// Returns the error body of Helix.

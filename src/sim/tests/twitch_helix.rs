@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::twitch::{BOT, RAT, Rig, answer, helix_error};
+use super::answer;
+use super::twitch::{BOT, RAT, Rig, helix_error};
 use crate::sim::twitch::{EndSpec, Role, StreamSpec};
 
 fn ids(count: usize, parameter: &str) -> String {
@@ -116,7 +117,7 @@ async fn stream_matches_documentation_and_configuration() {
     let up = json!({"id": RAT, "stream_id": "40900001", "started_at": "2026-05-01T18:00:07Z", "viewers": 37,
         "title": "building"});
     assert_eq!(
-        rig.order("stream_up", &up).await,
+        rig.command("stream_up", &up).await,
         (
             200,
             json!({"stream_id": "40900001", "started_at": "2026-05-01T18:00:07.000Z"})
@@ -134,9 +135,9 @@ async fn stream_matches_documentation_and_configuration() {
             "is_mature": false,
         })
     );
-    rig.order("viewers", &json!({"id": RAT, "viewers": 40})).await;
-    rig.order("stream_type", &json!({"id": RAT, "type": ""})).await;
-    rig.order("knobs", &json!({"null_tags": true, "unknown_fields": true}))
+    rig.command("viewers", &json!({"id": RAT, "viewers": 40})).await;
+    rig.command("stream_type", &json!({"id": RAT, "type": ""})).await;
+    rig.command("knobs", &json!({"null_tags": true, "unknown_fields": true}))
         .await;
     let (_, odd) = rig.get(&app, path).await;
     let odd_stream = &odd["data"][0];
@@ -145,9 +146,9 @@ async fn stream_matches_documentation_and_configuration() {
         (&json!(40), &json!(""))
     );
     assert!(odd_stream["tags"].is_null() && odd_stream["sim_novelty"].is_object());
-    assert_eq!(rig.order("stream_down", &json!({"id": RAT})).await.0, 200);
+    assert_eq!(rig.command("stream_down", &json!({"id": RAT})).await.0, 200);
     assert_eq!(rig.get(&app, path).await.1["data"], json!([]));
-    assert_eq!(rig.order("stream_down", &json!({"id": RAT})).await.0, 404);
+    assert_eq!(rig.command("stream_down", &json!({"id": RAT})).await.0, 404);
 }
 
 #[tokio::test]
@@ -331,7 +332,7 @@ async fn chatters_are_for_moderators() {
     let token = rig.token(BOT, &["moderator:read:chatters"]);
     let path = format!("/chat/chatters?broadcaster_id={RAT}&moderator_id={BOT}&first=1");
     assert_eq!(rig.get(&token, &path).await.0, 403);
-    rig.order("role", &json!({"id": RAT, "user_id": BOT, "role": "moderator"}))
+    rig.command("role", &json!({"id": RAT, "user_id": BOT, "role": "moderator"}))
         .await;
     rig.twitch().set_role(RAT, BOT, Role::Chatter, true);
     rig.twitch().set_role(RAT, RAT, Role::Chatter, true);
@@ -341,7 +342,7 @@ async fn chatters_are_for_moderators() {
         (200, &json!(2), 1)
     );
     assert!(body["pagination"]["cursor"].is_string());
-    rig.order(
+    rig.command(
         "role",
         &json!({"id": RAT, "user_id": BOT, "role": "moderator", "held": false}),
     )
@@ -404,10 +405,10 @@ async fn orders_that_make_no_sense_are_refused_with_a_reason() {
         ("stream_up", json!({"id": "404"}), 404),
         ("stream_up", json!({"viewers": 3}), 400),
         ("stream_up", json!({"id": RAT, "vewers": 3}), 400),
-        ("dance", json!({}), 404),
+        ("dance", json!({}), 400),
         ("device", json!({"state": "maybe"}), 400),
     ] {
-        let (answered, body) = rig.order(order, &fields).await;
+        let (answered, body) = rig.command(order, &fields).await;
         assert_eq!(answered, status, "{order} {fields}");
         assert!(body["error"].is_string());
     }

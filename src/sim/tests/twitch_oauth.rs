@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::twitch::{BOT, RAT, Rig, answer, oauth_error};
+use super::answer;
+use super::twitch::{BOT, RAT, Rig, oauth_error};
 
 fn refresh_form<'a>(client: &'a str, token: &'a str) -> Vec<(&'a str, &'a str)> {
     let mut form = vec![
@@ -159,7 +160,7 @@ async fn the_device_flow_waits_for_its_user() {
         oauth_error(400, "authorization_pending")
     );
     let grant = json!({"code": started["user_code"], "state": "granted", "user_id": BOT});
-    assert_eq!(rig.order("device", &grant).await, (204, Value::Null));
+    assert_eq!(rig.command("device", &grant).await, (204, Value::Null));
     let (status, body) = rig.oauth("/token", &device_form(code)).await;
     assert_eq!((status, &body["scope"]), (200, &json!(["user:bot", "chat:read"])));
     assert_eq!(
@@ -175,7 +176,7 @@ async fn the_device_flow_waits_for_its_user() {
             .oauth("/device", &[("client_id", "pub"), ("scopes", "user:bot")])
             .await
             .1;
-        rig.order("device", &json!({"state": state})).await;
+        rig.command("device", &json!({"state": state})).await;
         let code = started["device_code"].as_str().unwrap();
         assert_eq!(
             rig.oauth("/token", &device_form(code)).await,
@@ -256,7 +257,7 @@ async fn revoking_ends_an_access_token_once() {
 async fn a_user_who_disconnects_ends_every_token() {
     let rig = Rig::start().await;
     let pair = rig.pair("app", BOT, &[]);
-    assert_eq!(rig.order("disconnect", &json!({"user_id": BOT})).await.0, 204);
+    assert_eq!(rig.command("disconnect", &json!({"user_id": BOT})).await.0, 204);
     assert_eq!(rig.validate(&format!("OAuth {}", pair.access)).await.0, 401);
     assert_eq!(
         rig.oauth("/token", &refresh_form("app", &pair.refresh.unwrap()))

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
+use crate::sim::kit::query::Query;
+
 /// A request that Twitch refuses.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
@@ -44,55 +46,18 @@ impl Refusal {
         body.insert("message".to_owned(), json!(self.message));
         (status, Json(Value::Object(body))).into_response()
     }
-
-    /// Answers as `id.twitch.tv` does: `status` and `message` only.
-    pub(super) fn into_oauth(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (
-            status,
-            Json(json!({"status": self.status, "message": self.message})),
-        )
-            .into_response()
-    }
 }
 
-/// The parameters of a request, in order and with repetitions.
-pub(super) struct Query(Vec<(String, String)>);
-
 impl Query {
-    pub(super) fn parse(raw: &str) -> Self {
-        Self(url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect())
-    }
-
-    /// Adds the parameters of `raw` after the existing ones.
-    pub(super) fn and(mut self, raw: &str) -> Self {
-        self.0
-            .extend(url::form_urlencoded::parse(raw.as_bytes()).into_owned());
-        self
-    }
-
-    /// Returns the first value of `name`, unless it is empty.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
-    }
-
-    /// Returns all values of `name`, without empty ones.
-    pub(super) fn all<'a, 'b>(&'a self, name: &'b str) -> impl Iterator<Item = &'a str> + use<'a, 'b> {
-        self.0
-            .iter()
-            .filter(move |(key, value)| key == name && !value.is_empty())
-            .map(|(_, value)| value.as_str())
-    }
-
     /// Returns the one required value of `name`.
-    pub(super) fn required(&self, name: &str) -> Result<&str, Refusal> {
+    pub(in crate::sim::twitch) fn required(&self, name: &str) -> Result<&str, Refusal> {
         self.get(name)
             .ok_or_else(|| Refusal::new(400, format!("Missing required parameter \"{name}\"")))
     }
 
     /// Returns all values of `name`, at most `limit` of them.
-    pub(super) fn list(&self, name: &str, limit: usize) -> Result<Vec<&str>, Refusal> {
-        let values: Vec<_> = self.all(name).collect();
+    pub(in crate::sim::twitch) fn list(&self, name: &str, limit: usize) -> Result<Vec<&str>, Refusal> {
+        let values: Vec<_> = self.all(name).filter(|value| !value.is_empty()).collect();
         if values.len() > limit {
             return Err(malformed(
                 name,
@@ -103,7 +68,7 @@ impl Query {
     }
 
     /// Returns all values of `name`, at most `limit` and each of digits only, as every id of Twitch is.
-    pub(super) fn ids(&self, name: &str, limit: usize) -> Result<Vec<&str>, Refusal> {
+    pub(in crate::sim::twitch) fn ids(&self, name: &str, limit: usize) -> Result<Vec<&str>, Refusal> {
         let values = self.list(name, limit)?;
         if values
             .iter()
@@ -115,7 +80,7 @@ impl Query {
     }
 
     /// Returns the requested page size, `default` when not given.
-    pub(super) fn first(&self, default: usize, most: usize) -> Result<usize, Refusal> {
+    pub(in crate::sim::twitch) fn first(&self, default: usize, most: usize) -> Result<usize, Refusal> {
         let Some(text) = self.get("first") else {
             return Ok(default);
         };

@@ -3,9 +3,10 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Query, Refusal};
+use super::answer::Refusal;
 use super::world::World;
 use crate::core::time::Timestamp;
+use crate::sim::kit::query::Query;
 
 /// The owner of a request's token.
 pub(super) struct Caller {

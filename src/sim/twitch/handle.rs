@@ -1,35 +1,18 @@
 //! The handle of the simulated Twitch: the changes of its world, and the events that are pushed about them.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio_util::task::AbortOnDropHandle;
 
-use super::devices::DeviceState;
 use super::eventsub::{ChatSpec, EventSubKnobs, ModerationSpec, Reconnect, SocketAct};
 use super::members::{Member, Role};
 use super::stream::Stream;
-use super::tokens::{Client, TokenPair, TokenSpec};
-use super::world::{ChannelSpec, Knobs, StreamSpec, World};
-use crate::clock::Clock;
-use crate::core::time::Timestamp;
-use crate::sim::clock::SimClock;
-use crate::sim::host::{Host, own};
+use super::world::{ChannelSpec, StreamSpec, World};
+use crate::sim::host::own;
+use crate::sim::kit::PlatformSim;
+use crate::sim::kit::oauth::DeviceState;
 
-/// Handle of a simulated Twitch: the same controls as over HTTP. Cloning shares it.
-#[derive(Clone)]
-pub struct TwitchSim(Arc<Shared>);
-
-struct Shared {
-    host: Host,
-    world: Mutex<World>,
-    address: OnceLock<SocketAddr>,
-    /// Chat feeds in the background; each ends with its last message or with the server.
-    feeds: Mutex<Vec<AbortOnDropHandle<()>>>,
-}
+/// Handle of a simulated Twitch.
+pub type TwitchSim = PlatformSim<World>;
 
 /// URLs of the parts of the simulated Twitch, in the form in which a client is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,28 +38,6 @@ pub struct EndSpec {
 }
 
 impl TwitchSim {
-    /// Prepares an empty Twitch; nothing listens yet.
-    pub(super) fn new(host: Host) -> Self {
-        let world = World::new(Arc::clone(host.clock()), host.chance().clone());
-        Self(Arc::new(Shared {
-            host,
-            world: Mutex::new(world),
-            address: OnceLock::new(),
-            feeds: Mutex::new(Vec::new()),
-        }))
-    }
-
-    /// Sets the address at which it is served.
-    pub(super) fn set_address(&self, address: SocketAddr) {
-        self.0.address.get_or_init(|| address);
-    }
-
-    /// Returns a function that returns this handle while it exists elsewhere.
-    pub(super) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> {
-        let weak = Arc::downgrade(&self.0);
-        move || weak.upgrade().map(Self)
-    }
-
     /// Returns the base URLs to configure a client with.
     pub fn urls(&self) -> TwitchUrls {
         let http = self.http();
@@ -84,42 +45,13 @@ impl TwitchSim {
             auth: format!("{http}/oauth2"),
             helix: format!("{http}/helix"),
             eventsub_rest: format!("{http}/helix"),
-            eventsub_ws: format!("{}/ws", http.replacen("http", "ws", 1)),
+            eventsub_ws: format!("{}/ws", self.ws()),
         }
-    }
-
-    /// Returns the server's base URL, below which the controls are too.
-    pub fn http(&self) -> String {
-        let address = self
-            .0
-            .address
-            .get()
-            .map(SocketAddr::to_string)
-            .unwrap_or_default();
-        format!("http://{address}")
-    }
-
-    /// Returns faults, journal, randomness and outages of this platform.
-    pub fn host(&self) -> &Host {
-        &self.0.host
-    }
-
-    /// Returns the simulation's clock.
-    pub fn clock(&self) -> &Arc<SimClock> {
-        self.0.host.clock()
-    }
-
-    pub(super) fn with_world<R>(&self, act: impl FnOnce(&mut World, Timestamp) -> R) -> R {
-        let mut world = self.0.world.lock();
-        act(&mut world, self.clock().now())
     }
 
     /// Registers an application; without a secret it is a public client.
     pub fn add_client(&self, client_id: &str, secret: Option<&str>) {
-        let client = Client {
-            secret: secret.map(str::to_owned),
-        };
-        self.with_world(|world, _| world.tokens.clients.insert(client_id.to_owned(), client));
+        self.with_world(|world, _| world.tokens.add_client(client_id, secret));
     }
 
     /// Adds a channel (a user), or changes its data.
@@ -243,43 +175,23 @@ impl TwitchSim {
         });
     }
 
-    /// Issues a token as described.
-    pub fn issue_token(&self, mut spec: TokenSpec) -> TokenPair {
-        self.with_world(|world, now| {
-            if spec.client_id.is_empty() {
-                spec.client_id = world.tokens.clients.keys().next().cloned().unwrap_or_default();
-            }
-            world.tokens.issue(spec, now, self.host().chance())
-        })
-    }
-
-    /// Makes an access token expire now; returns whether it existed.
-    pub fn expire_token(&self, access: &str) -> bool {
-        self.with_world(|world, now| world.tokens.expire(access, now))
-    }
-
     /// Makes all access tokens of a user expire now; returns how many.
     pub fn expire_tokens_of(&self, user_id: &str) -> usize {
-        self.with_world(|world, now| world.tokens.expire_all_of(user_id, now))
+        self.with_world(|world, now| world.tokens.expire_all_of(&user_id.to_owned(), now))
     }
 
     /// Disconnects a user from every application, as in the user's own settings.
     pub fn disconnect(&self, user_id: &str) {
         self.with_world(|world, _| {
-            for client in world.tokens.connections_of(user_id) {
+            for client in world.tokens.connections_of(&user_id.to_owned()) {
                 world.disconnect(&client, user_id);
             }
         });
     }
 
     /// Decides a device code (the user's or the device's, or all pending ones when empty); returns how many.
-    pub fn decide_device(&self, code: &str, state: &DeviceState) -> usize {
-        self.with_world(|world, _| world.devices.decide(code, state))
-    }
-
-    /// Changes knobs.
-    pub fn knobs(&self, turn: impl FnOnce(&mut Knobs)) {
-        self.with_world(|world, _| turn(&mut world.knobs));
+    pub fn decide_device(&self, code: &str, state: &DeviceState<String>) -> usize {
+        self.with_world(|world, _| world.tokens.devices.decide(code, state))
     }
 
     /// Changes the knobs of EventSub.
@@ -337,18 +249,14 @@ impl TwitchSim {
                 twitch.with_world(|world, _| world.say(&channel, &spec));
             }
         });
-        let mut feeds = self.0.feeds.lock();
-        feeds.retain(|feed| !feed.is_finished());
-        feeds.push(feed);
+        self.with_world(|world, _| {
+            world.feeds.retain(|feed| !feed.is_finished());
+            world.feeds.push(feed);
+        });
     }
 
     /// Returns the open sockets and all subscriptions, as the controls show them.
     pub fn eventsub_state(&self) -> Value {
         self.with_world(|world, _| world.eventsub.to_json())
-    }
-
-    /// Returns the actual state, as the controls show it.
-    pub fn truth(&self) -> Value {
-        self.with_world(|world, _| world.to_json())
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, on};
 use axum::{Json, routing::MethodFilter};
 use serde_json::{Value, json};
 
-use super::answer::{Query, Refusal};
+use super::answer::Refusal;
 use super::bucket::{self, Budget};
 use super::call::{Call, Caller, Endpoint};
 use super::eventsub::rest;
@@ -18,6 +18,8 @@ use super::handle::TwitchSim;
 use super::world::World;
 use super::{lookups, roles};
 use crate::core::time::Timestamp;
+use crate::sim::kit::oauth;
+use crate::sim::kit::query::Query;
 
 /// Returns the routes below `/helix`, and the same with the paths of Twitch's own command line tool: below `/mock`, and EventSub
 /// below the root. Libraries with a mock mode use these addresses.
@@ -113,10 +115,7 @@ fn answer(
 /// Checks `Authorization` and `Client-Id` against each other.
 fn authorise(world: &World, headers: &HeaderMap, now: Timestamp) -> Result<Caller, Refusal> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let bearer = text(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
+    let bearer = oauth::bearer(headers, &["bearer"]);
     let bearer = bearer.ok_or_else(|| Refusal::new(401, "OAuth token is missing"))?;
     let client_id = text(HeaderName::from_static("client-id"));
     let client_id = client_id.ok_or_else(|| Refusal::new(401, "Client ID is missing"))?;

@@ -3,11 +3,12 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Query, Refusal, page};
+use super::answer::{Refusal, page};
 use super::call::{Call, Outcome, found, listed};
 use super::lookups::second;
 use super::members::{Member, Members};
 use super::world::World;
+use crate::sim::kit::query::Query;
 
 /// Get Moderated Channels of the token's own user.
 pub(super) fn moderated_channels(call: &mut Call<'_>) -> Outcome {
@@ -190,7 +191,7 @@ pub(super) fn authorizations(call: &mut Call<'_>) -> Outcome {
     }
     let ids = asked_users(call.query)?;
     let shown = ids.into_iter().filter_map(|id| {
-        let scopes = call.world.tokens.grant(&call.caller.client_id, id)?;
+        let scopes = call.world.tokens.grant(&call.caller.client_id, &id.to_owned())?;
         let mut shown = call.world.named("user", id);
         shown["scopes"] = json!(scopes);
         Some(shown)

@@ -5,29 +5,30 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::bucket::Buckets;
-use super::devices::Devices;
 use super::eventsub::state::EventSub;
 use super::members::{Members, Roles};
 use super::stream::{Stream, Streams};
-use super::tokens::Tokens;
+use super::tokens::{RULES, Tokens};
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 use crate::sim::clock::SimClock;
 
 /// The complete state of the simulated Twitch.
-pub(super) struct World {
+pub struct World {
     users: HashMap<String, User>,
     logins: HashMap<String, String>,
     /// Channels that have, or recently had, a stream: those that a list of all streams must check.
     broadcasting: BTreeSet<String>,
     pub(super) roles: Roles,
     pub(super) tokens: Tokens,
-    pub(super) devices: Devices,
     pub(super) buckets: Buckets,
     pub(super) eventsub: EventSub,
     pub(super) knobs: Knobs,
+    /// Chat feeds in the background; each ends with its last message or with the server.
+    pub(super) feeds: Vec<AbortOnDropHandle<()>>,
     last_stream_id: u64,
 }
 
@@ -136,11 +137,11 @@ impl World {
             logins: HashMap::new(),
             broadcasting: BTreeSet::new(),
             roles: Roles::default(),
-            tokens: Tokens::default(),
-            devices: Devices::default(),
+            tokens: Tokens::new(&RULES),
             buckets: Buckets::default(),
             eventsub: EventSub::new(clock, chance),
             knobs: Knobs::default(),
+            feeds: Vec::new(),
             last_stream_id: 0,
         }
     }

@@ -92,7 +92,7 @@ impl World {
 
     /// Removes the connection between a user and an application, and revokes the subscriptions that required it.
     pub(in crate::sim::twitch) fn disconnect(&mut self, client_id: &str, user_id: &str) {
-        self.tokens.disconnect(client_id, user_id);
+        self.tokens.disconnect(Some(client_id), Some(&user_id.to_owned()));
         self.eventsub.revoke("authorization_revoked", |sub| {
             sub.client_id == client_id && sub.user_id == user_id
         });

@@ -15,9 +15,23 @@ pub(super) enum Demand {
 #[derive(Debug)]
 pub(super) struct Kind {
     pub(super) name: &'static str,
-    pub(super) versions: &'static [&'static str],
+    pub(super) version: &'static str,
     pub(super) condition: &'static [&'static str],
     pub(super) demand: Demand,
+}
+
+const fn kind(
+    name: &'static str,
+    version: &'static str,
+    condition: &'static [&'static str],
+    demand: Demand,
+) -> Kind {
+    Kind {
+        name,
+        version,
+        condition,
+        demand,
+    }
 }
 
 const BROADCASTER: &[&str] = &["broadcaster_user_id"];
@@ -46,167 +60,104 @@ const MODERATE_V2: &[&[&str]] = &[
 
 /// The types that are available over a websocket.
 pub(super) const KINDS: &[Kind] = &[
-    Kind {
-        name: "stream.online",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::Nothing,
-    },
-    Kind {
-        name: "stream.offline",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::Nothing,
-    },
-    Kind {
-        name: "channel.update",
-        versions: &["2"],
-        condition: BROADCASTER,
-        demand: Demand::Nothing,
-    },
-    Kind {
-        name: "user.update",
-        versions: &["1"],
-        condition: &["user_id"],
-        demand: Demand::Nothing,
-    },
-    Kind {
-        name: "channel.chat.message",
-        versions: &["1"],
-        condition: &["broadcaster_user_id", "user_id"],
-        demand: Demand::OneOf("user_id", &["user:read:chat"]),
-    },
-    Kind {
-        name: "channel.moderator.add",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::OneOf("broadcaster_user_id", &["moderation:read"]),
-    },
-    Kind {
-        name: "channel.moderator.remove",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::OneOf("broadcaster_user_id", &["moderation:read"]),
-    },
-    Kind {
-        name: "channel.vip.add",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::OneOf(
+    kind("stream.online", "1", BROADCASTER, Demand::Nothing),
+    kind("stream.offline", "1", BROADCASTER, Demand::Nothing),
+    kind("channel.update", "2", BROADCASTER, Demand::Nothing),
+    kind("user.update", "1", &["user_id"], Demand::Nothing),
+    kind(
+        "channel.chat.message",
+        "1",
+        &["broadcaster_user_id", "user_id"],
+        Demand::OneOf("user_id", &["user:read:chat"]),
+    ),
+    kind(
+        "channel.moderator.add",
+        "1",
+        BROADCASTER,
+        Demand::OneOf("broadcaster_user_id", &["moderation:read"]),
+    ),
+    kind(
+        "channel.moderator.remove",
+        "1",
+        BROADCASTER,
+        Demand::OneOf("broadcaster_user_id", &["moderation:read"]),
+    ),
+    kind(
+        "channel.vip.add",
+        "1",
+        BROADCASTER,
+        Demand::OneOf(
             "broadcaster_user_id",
             &["channel:read:vips", "channel:manage:vips"],
         ),
-    },
-    Kind {
-        name: "channel.vip.remove",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::OneOf(
+    ),
+    kind(
+        "channel.vip.remove",
+        "1",
+        BROADCASTER,
+        Demand::OneOf(
             "broadcaster_user_id",
             &["channel:read:vips", "channel:manage:vips"],
         ),
-    },
-    Kind {
-        name: "channel.ban",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::OneOf("broadcaster_user_id", &["channel:moderate"]),
-    },
-    Kind {
-        name: "channel.unban",
-        versions: &["1"],
-        condition: BROADCASTER,
-        demand: Demand::OneOf("broadcaster_user_id", &["channel:moderate"]),
-    },
-    Kind {
-        name: "channel.moderate",
-        versions: &["1"],
-        condition: &["broadcaster_user_id", "moderator_user_id"],
-        demand: Demand::EachOf("moderator_user_id", MODERATE_V1),
-    },
-    Kind {
-        name: "channel.moderate",
-        versions: &["2"],
-        condition: &["broadcaster_user_id", "moderator_user_id"],
-        demand: Demand::EachOf("moderator_user_id", MODERATE_V2),
-    },
+    ),
+    kind(
+        "channel.ban",
+        "1",
+        BROADCASTER,
+        Demand::OneOf("broadcaster_user_id", &["channel:moderate"]),
+    ),
+    kind(
+        "channel.unban",
+        "1",
+        BROADCASTER,
+        Demand::OneOf("broadcaster_user_id", &["channel:moderate"]),
+    ),
+    kind(
+        "channel.moderate",
+        "1",
+        &["broadcaster_user_id", "moderator_user_id"],
+        Demand::EachOf("moderator_user_id", MODERATE_V1),
+    ),
+    kind(
+        "channel.moderate",
+        "2",
+        &["broadcaster_user_id", "moderator_user_id"],
+        Demand::EachOf("moderator_user_id", MODERATE_V2),
+    ),
 ];
 
-/// The types that Twitch documents and this simulator does not push.
-const OTHERS: &[&str] = &[
-    "automod.message.hold",
-    "automod.message.update",
-    "automod.settings.update",
-    "automod.terms.update",
-    "channel.ad_break.begin",
-    "channel.bits.use",
-    "channel.channel_points_automatic_reward_redemption.add",
-    "channel.channel_points_custom_reward.add",
-    "channel.channel_points_custom_reward.remove",
-    "channel.channel_points_custom_reward.update",
-    "channel.channel_points_custom_reward_redemption.add",
-    "channel.channel_points_custom_reward_redemption.update",
-    "channel.charity_campaign.donate",
-    "channel.charity_campaign.progress",
-    "channel.charity_campaign.start",
-    "channel.charity_campaign.stop",
-    "channel.chat.clear",
-    "channel.chat.clear_user_messages",
-    "channel.chat.message_delete",
-    "channel.chat.notification",
-    "channel.chat.user_message_hold",
-    "channel.chat.user_message_update",
-    "channel.chat_settings.update",
-    "channel.cheer",
-    "channel.follow",
-    "channel.goal.begin",
-    "channel.goal.end",
-    "channel.goal.progress",
-    "channel.guest_star_guest.update",
-    "channel.guest_star_session.begin",
-    "channel.guest_star_session.end",
-    "channel.guest_star_settings.update",
-    "channel.hype_train.begin",
-    "channel.hype_train.end",
-    "channel.hype_train.progress",
-    "channel.poll.begin",
-    "channel.poll.end",
-    "channel.poll.progress",
-    "channel.prediction.begin",
-    "channel.prediction.end",
-    "channel.prediction.lock",
-    "channel.prediction.progress",
-    "channel.raid",
-    "channel.shared_chat.begin",
-    "channel.shared_chat.end",
-    "channel.shared_chat.update",
-    "channel.shield_mode.begin",
-    "channel.shield_mode.end",
-    "channel.shoutout.create",
-    "channel.shoutout.receive",
-    "channel.subscribe",
-    "channel.subscription.end",
-    "channel.subscription.gift",
-    "channel.subscription.message",
-    "channel.suspicious_user.message",
-    "channel.suspicious_user.update",
-    "channel.unban_request.create",
-    "channel.unban_request.resolve",
-    "channel.warning.acknowledge",
-    "channel.warning.send",
-    "user.whisper.message",
-];
+/// The types that Twitch documents and this simulator does not push, separated by spaces.
+const OTHERS: &str = "\
+    automod.message.hold automod.message.update automod.settings.update automod.terms.update \
+     channel.ad_break.begin channel.bits.use channel.channel_points_automatic_reward_redemption.add \
+     channel.channel_points_custom_reward.add channel.channel_points_custom_reward.remove \
+     channel.channel_points_custom_reward.update channel.channel_points_custom_reward_redemption.add \
+     channel.channel_points_custom_reward_redemption.update channel.charity_campaign.donate \
+     channel.charity_campaign.progress channel.charity_campaign.start channel.charity_campaign.stop \
+     channel.chat.clear channel.chat.clear_user_messages channel.chat.message_delete \
+     channel.chat.notification channel.chat.user_message_hold channel.chat.user_message_update \
+     channel.chat_settings.update channel.cheer channel.follow channel.goal.begin channel.goal.end \
+     channel.goal.progress channel.guest_star_guest.update channel.guest_star_session.begin \
+     channel.guest_star_session.end channel.guest_star_settings.update channel.hype_train.begin \
+     channel.hype_train.end channel.hype_train.progress channel.poll.begin channel.poll.end \
+     channel.poll.progress channel.prediction.begin channel.prediction.end channel.prediction.lock \
+     channel.prediction.progress channel.raid channel.shared_chat.begin channel.shared_chat.end \
+     channel.shared_chat.update channel.shield_mode.begin channel.shield_mode.end channel.shoutout.create \
+     channel.shoutout.receive channel.subscribe channel.subscription.end channel.subscription.gift \
+     channel.subscription.message channel.suspicious_user.message channel.suspicious_user.update \
+     channel.unban_request.create channel.unban_request.resolve channel.warning.acknowledge \
+     channel.warning.send user.whisper.message";
 
 /// Returns whether Twitch documents the type `name` and offers it over a websocket, but the simulator does not.
 pub(super) fn is_documented(name: &str) -> bool {
-    OTHERS.contains(&name)
+    OTHERS.split_whitespace().any(|known| known == name)
 }
 
 /// Returns the type `name` if it exists in `version`.
 pub(super) fn find(name: &str, version: &str) -> Option<&'static Kind> {
     KINDS
         .iter()
-        .find(|kind| kind.name == name && kind.versions.contains(&version))
+        .find(|kind| kind.name == name && kind.version == version)
 }
 
 impl Demand {

@@ -185,7 +185,7 @@ fn authorise(call: &Call<'_>, wish: &Wish) -> Result<(), Refusal> {
 
 /// Returns whether reading this chat does not count against the join limit.
 fn invited(world: &World, client: &str, channel: &str, user: &str) -> bool {
-    let granted = world.tokens.grant(client, channel);
+    let granted = world.tokens.grant(client, &channel.to_owned());
     channel == user
         || world.roles.moderators.has(channel, user)
         || granted.is_some_and(|scopes| scopes.iter().any(|scope| scope == "channel:bot"))

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::state::{EventSub, Handover, Order, Socket};
-use crate::sim::twitch::tokens::random_text;
+use crate::sim::kit::text::{ALPHANUMERIC, random};
 
 /// Milliseconds in which a client must connect to the reconnect URL.
 const HANDOVER_MS: i64 = 30_000;
@@ -49,7 +49,7 @@ impl EventSub {
         keepalive_secs: i64,
         line: mpsc::UnboundedSender<Order>,
     ) -> (u64, String) {
-        let session_id = format!("AgoQ{}", random_text(40, &self.chance));
+        let session_id = format!("AgoQ{}", random(ALPHANUMERIC, 40, &self.chance));
         self.register(session_id, keepalive_secs, line, None)
     }
 
@@ -98,7 +98,7 @@ impl EventSub {
         let session_id = if handover.same_id {
             old.session_id.clone()
         } else {
-            format!("AgoQ{}", random_text(40, &self.chance))
+            format!("AgoQ{}", random(ALPHANUMERIC, 40, &self.chance))
         };
         let (keepalive_secs, owner, used) = (old.keepalive_secs, old.owner.clone(), old.used);
         let shadow = handover.both.then_some(handover.from);
@@ -192,7 +192,7 @@ impl EventSub {
         let meant = self.meant(session_id);
         let until = self.now().plus_millis(HANDOVER_MS);
         for socket in &meant {
-            let challenge = random_text(32, &self.chance);
+            let challenge = random(ALPHANUMERIC, 32, &self.chance);
             let Some(known) = self.sockets.get(socket) else {
                 continue;
             };

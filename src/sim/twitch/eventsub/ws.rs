@@ -15,7 +15,7 @@ use super::sockets::{reason_of, status_of};
 use super::state::Order;
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
-use crate::sim::twitch::answer::Query;
+use crate::sim::kit::query::Query;
 use crate::sim::twitch::handle::TwitchSim;
 use crate::sim::wire::Wire;
 

@@ -1,63 +1,57 @@
-//! Pending consents: device codes waiting for a user, and authorization codes waiting for their exchange.
+//! Device codes that wait for the decision of a user.
 
 use std::collections::HashMap;
 
-use super::tokens::random_text;
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
+use crate::sim::kit::text::{ALPHANUMERIC, random};
 
 /// Seconds in which the user must confirm a device code.
-pub(super) const DEVICE_SECS: i64 = 1_800;
+pub const DEVICE_SECS: i64 = 1_800;
 
-/// All pending consents.
-#[derive(Debug, Default)]
-pub(super) struct Devices {
-    devices: HashMap<String, Device>,
-    codes: HashMap<String, Code>,
-}
+/// All device codes.
+#[derive(Debug)]
+pub struct Devices<U>(HashMap<String, Device<U>>);
 
 #[derive(Debug)]
-struct Device {
+struct Device<U> {
     user_code: String,
     client_id: String,
     scopes: Vec<String>,
     expires_at: Timestamp,
-    state: DeviceState,
+    state: DeviceState<U>,
 }
 
 /// The user's decision about a device code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceState {
+pub enum DeviceState<U> {
     /// No decision yet.
     Pending,
     /// This user agreed.
-    Granted(String),
+    Granted(U),
     /// The user declined; polls are answered with this message (Twitch documents none).
     Denied(String),
     /// It has expired.
     Expired,
 }
 
-/// An authorization code.
-#[derive(Debug, Clone)]
-pub(super) struct Code {
-    pub(super) client_id: String,
-    pub(super) user_id: String,
-    pub(super) scopes: Vec<String>,
-    pub(super) redirect_uri: String,
+impl<U> Default for Devices<U> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
 }
 
-impl Devices {
+impl<U: Clone + PartialEq> Devices<U> {
     /// Starts a device flow; returns device code and user code.
-    pub(super) fn start(
+    pub(in crate::sim) fn start(
         &mut self,
         client_id: &str,
         scopes: Vec<String>,
         now: Timestamp,
         chance: &Chance,
     ) -> (String, String) {
-        let device_code = random_text(40, chance);
-        let user_code = random_text(8, chance).to_uppercase();
+        let device_code = random(ALPHANUMERIC, 40, chance);
+        let user_code = random(ALPHANUMERIC, 8, chance).to_uppercase();
         let device = Device {
             user_code: user_code.clone(),
             client_id: client_id.to_owned(),
@@ -65,21 +59,21 @@ impl Devices {
             expires_at: now.plus_secs(DEVICE_SECS),
             state: DeviceState::Pending,
         };
-        self.devices.insert(device_code.clone(), device);
+        self.0.insert(device_code.clone(), device);
         (device_code, user_code)
     }
 
     /// Records what the user did with `code`, the user's or the device's, or with every pending one when empty.
     /// Returns how many codes that concerned.
-    pub(super) fn decide(&mut self, code: &str, state: &DeviceState) -> usize {
-        let meant = |(device_code, device): &(&String, &mut Device)| {
+    pub(in crate::sim) fn decide(&mut self, code: &str, state: &DeviceState<U>) -> usize {
+        let meant = |(device_code, device): &(&String, &mut Device<U>)| {
             if code.is_empty() {
                 device.state == DeviceState::Pending
             } else {
                 code == *device_code || code.eq_ignore_ascii_case(&device.user_code)
             }
         };
-        self.devices
+        self.0
             .iter_mut()
             .filter(meant)
             .map(|(_, device)| device.state = state.clone())
@@ -87,15 +81,15 @@ impl Devices {
     }
 
     /// Exchanges a device code for the user and scopes it was granted for. `Err` is the message of the refusal.
-    pub(super) fn exchange(
+    pub(in crate::sim) fn exchange(
         &mut self,
         client_id: &str,
         device_code: &str,
         now: Timestamp,
-    ) -> Result<(String, Vec<String>), String> {
+    ) -> Result<(U, Vec<String>), String> {
         let invalid = || Err("invalid device code".to_owned());
         let known = self
-            .devices
+            .0
             .get(device_code)
             .filter(|device| device.client_id == client_id);
         let Some(device) = known else { return invalid() };
@@ -108,22 +102,10 @@ impl Devices {
             DeviceState::Denied(message) => Err(message.clone()),
             DeviceState::Granted(user_id) => {
                 let granted = (user_id.clone(), device.scopes.clone());
-                self.devices.remove(device_code);
+                self.0.remove(device_code);
                 Ok(granted)
             }
         }
-    }
-
-    /// Issues an authorization code.
-    pub(super) fn issue_code(&mut self, code: Code, chance: &Chance) -> String {
-        let text = random_text(30, chance);
-        self.codes.insert(text.clone(), code);
-        text
-    }
-
-    /// Consumes an authorization code, which works once.
-    pub(super) fn take_code(&mut self, text: &str) -> Option<Code> {
-        self.codes.remove(text)
     }
 }
 
@@ -144,10 +126,10 @@ mod tests {
             devices.exchange("other", &code, now),
             Err("invalid device code".into())
         );
-        assert_eq!(devices.decide(&user_code, &DeviceState::Granted("1".into())), 1);
+        assert_eq!(devices.decide(&user_code, &DeviceState::Granted(1)), 1);
         assert_eq!(
             devices.exchange("app", &code, now),
-            Ok(("1".into(), vec!["user:bot".into()]))
+            Ok((1, vec!["user:bot".into()]))
         );
         assert_eq!(
             devices.exchange("app", &code, now),
@@ -157,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_device_code_ends_with_its_time() {
-        let (mut devices, chance) = (Devices::default(), Chance::seeded(1));
+        let (mut devices, chance) = (Devices::<u64>::default(), Chance::seeded(1));
         let (code, _) = devices.start("app", Vec::new(), Timestamp::EPOCH, &chance);
         let late = Timestamp::EPOCH.plus_secs(DEVICE_SECS);
         assert_eq!(
