@@ -141,11 +141,14 @@ async fn measure(coalesce: bool) {
         );
     }
     drop(child.stdin.take());
-    let mut told = String::new();
-    let _ = child.stdout.take().map(|mut out| out.read_to_string(&mut told));
+    let mut reported = String::new();
+    let _ = child
+        .stdout
+        .take()
+        .map(|mut out| out.read_to_string(&mut reported));
     let _ = child.wait();
     let _ = jetstream.delete_stream(&stream.cached_info().config.name).await;
-    let writes = told.split_whitespace().next().unwrap_or("?").to_owned();
+    let writes = reported.split_whitespace().next().unwrap_or("?").to_owned();
     let rate = f64::from(MESSAGES) / took.as_secs_f64();
     let _ = writeln!(
         std::io::stdout(),
@@ -190,14 +193,14 @@ fn history() -> (Vec<Outgoing>, BTreeMap<SourceKey, SourceDocument>) {
                 "twitch.eventsub",
                 fact,
             )));
-            let told = EventBuilder {
+            let reported = EventBuilder {
                 before: &before,
                 after: document,
                 by: "twitch.eventsub",
                 observed_at: at,
             };
             let changes = transitions(&before.verdict, &document.verdict);
-            messages.extend(told.events(&changes).into_iter().map(Outgoing::from));
+            messages.extend(reported.events(&changes).into_iter().map(Outgoing::from));
         }
     }
     assert_eq!(

@@ -197,10 +197,10 @@ fn idle(twitch: &TwitchSim) {
     // The first look is over in all lanes and nothing of it waits anywhere: for ten seconds nothing new is told.
     let mut rest = (0.0, Instant::now());
     while rest.1.elapsed() < Duration::from_secs(10) {
-        let told = daemon.metric("bitbrat_events_sent_total");
+        let reported = daemon.metric("bitbrat_events_sent_total");
         let waiting = daemon.metric("bitbrat_outbox_events") + daemon.metric("bitbrat_inputs_waiting");
-        if told > rest.0 || waiting > 0.0 {
-            rest = (told, Instant::now());
+        if reported > rest.0 || waiting > 0.0 {
+            rest = (reported, Instant::now());
         }
         assert!(
             started.elapsed() < Duration::from_secs(600),

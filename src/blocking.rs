@@ -42,19 +42,19 @@ mod tests {
             .expect("a runtime");
         let (run, running) = mpsc::channel();
         let (end, ended) = mpsc::channel();
-        let (tell, told) = mpsc::channel();
+        let (describe, reported) = mpsc::channel();
         let task = runtime.spawn(async move {
             // The runtime shuts down during this poll; no work begins any more.
             let _ = run.send(());
             let _ = ended.recv();
-            let _ = tell.send("goes on");
+            let _ = describe.send("goes on");
             let done = AssertUnwindSafe(blocking(|| ())).catch_unwind().await;
-            let _ = tell.send(if done.is_ok() { "done" } else { "panicked" });
+            let _ = describe.send(if done.is_ok() { "done" } else { "panicked" });
         });
         running.recv().expect("it runs");
         runtime.shutdown_background();
         end.send(()).expect("it is in the middle of its turn");
         drop(task);
-        assert_eq!(told.iter().collect::<Vec<_>>(), ["goes on"]);
+        assert_eq!(reported.iter().collect::<Vec<_>>(), ["goes on"]);
     }
 }

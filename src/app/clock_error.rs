@@ -18,7 +18,7 @@ use crate::lifecycle::Stop;
 const FILE: &str = "clock.json";
 /// For how long a measurement is used (ms), by a clock that cannot be set where the system has one.
 const VALID_MS: i64 = 86_400_000;
-/// For how long it is used where only the clock itself tells how old it is (ms).
+/// For how long it is used where only the clock itself shows its age (ms).
 const VALID_BY_CLOCK_MS: i64 = 600_000;
 /// How often a running process looks at the error.
 const EVERY: Duration = Duration::from_secs(2);
@@ -99,14 +99,14 @@ pub async fn run(directory: PathBuf, clock: Arc<dyn Clock>, stop: Stop) {
 }
 
 fn log(offset: i64) {
-    let label = if offset > 0 { "behind" } else { "ahead of" };
+    let direction = if offset > 0 { "behind" } else { "ahead of" };
     if offset == 0 {
         info!("The clock of this machine is right again");
     } else {
         let seconds = offset.unsigned_abs() / 1_000;
         warn!(
             offset_ms = offset,
-            "The clock of this machine is {seconds} s {label} the platforms'; dates are corrected. Set the clock"
+            "The clock of this machine is {seconds} s {direction} the platforms'; dates are corrected. Set the clock"
         );
     }
 }

@@ -44,10 +44,10 @@ impl Meters {
     }
 
     fn read(&self) -> Reading {
-        let told = self.view.as_ref().map(|view| view());
+        let counts = self.view.as_ref().map(|view| view());
         Reading {
-            sent: told.as_ref().map_or(0, |told| told.sent),
-            transitions: told.as_ref().map_or(0, |told| told.transitions),
+            sent: counts.as_ref().map_or(0, |counts| counts.sent),
+            transitions: counts.as_ref().map_or(0, |counts| counts.transitions),
             writes: self
                 .persister
                 .as_ref()

@@ -83,9 +83,9 @@ fn line(message: Message) -> Line {
     };
     let received = message.published_at.unwrap_or(Timestamp::EPOCH);
     let (meaning, source) = match read(side, &message.attributes, &message.data, received) {
-        Reading::Learnt(learnt) => ("source".to_owned(), Some(learnt.source)),
-        Reading::Chat(heard) => {
-            let source = match heard.place {
+        Reading::SourceUpdate(evidence_update) => ("source".to_owned(), Some(evidence_update.source)),
+        Reading::Chat(incoming) => {
+            let source = match incoming.place {
                 Place::Source(source) => Some(source),
                 Place::Login(..) => None,
             };
@@ -153,7 +153,9 @@ pub fn prepare(data: &[u8], now: Timestamp) -> Result<Prepared, NoEvent> {
     };
     let kind = text(&event, &["type"]).ok_or(NoEvent::NoType)?;
     let use_of_it = match read(Side::Ingress, &BTreeMap::new(), data, now) {
-        Reading::Learnt(learnt) => UseOfIt::Source(learnt.source, Box::new(learnt.knowledge)),
+        Reading::SourceUpdate(evidence_update) => {
+            UseOfIt::Source(evidence_update.source, Box::new(evidence_update.knowledge))
+        }
         Reading::Chat(_) => UseOfIt::Chat,
         Reading::Ignored(why) => UseOfIt::Nothing(match why {
             Ignored::Forged => "it came through the API gateway, which accepts any claim",

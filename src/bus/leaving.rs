@@ -117,14 +117,14 @@ mod tests {
     }
 
     /// A stream that delivers `many` messages, one per millisecond.
-    fn line(told: &Told, many: usize) -> Deliveries {
+    fn line(log: &Told, many: usize) -> Deliveries {
         struct Line(Told);
         impl Drop for Line {
             fn drop(&mut self) {
                 self.0.lock().push("closed".to_owned());
             }
         }
-        let line = Line(told.clone());
+        let line = Line(log.clone());
         let messages = stream::iter(0..many).then(move |n| {
             let receipt = Box::new(Tells(line.0.clone(), n));
             async move {
@@ -144,42 +144,42 @@ mod tests {
         messages.chain(stream::pending()).boxed()
     }
 
-    fn finished(told: &Told) -> impl Future<Output = ()> + Send + 'static {
-        let told = told.clone();
-        async move { told.lock().push("finished".to_owned()) }
+    fn finished(log: &Told) -> impl Future<Output = ()> + Send + 'static {
+        let log = log.clone();
+        async move { log.lock().push("finished".to_owned()) }
     }
 
     #[tokio::test(start_paused = true)]
     async fn dropped_reader_closes_before_returning_unread_messages() {
-        let (leaving, told) = (Leaving::default(), Told::default());
-        let mut reader = leaving.in_order(line(&told, 3), finished(&told));
+        let (leaving, log) = (Leaving::default(), Told::default());
+        let mut reader = leaving.in_order(line(&log, 3), finished(&log));
         reader.next().await.unwrap().unwrap().ack().await;
         drop(reader);
         leaving.wait().await;
-        let told = told.lock();
+        let log = log.lock();
         assert_eq!(
-            told[..],
+            log[..],
             ["0 Done", "closed", "finished", "1 Again(0ns)", "2 Again(0ns)"]
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn unused_reader_closes_without_reading() {
-        let (leaving, told) = (Leaving::default(), Told::default());
-        drop(leaving.in_order(line(&told, 3), finished(&told)));
+        let (leaving, log) = (Leaving::default(), Told::default());
+        drop(leaving.in_order(line(&log, 3), finished(&log)));
         leaving.wait().await;
-        assert_eq!(told.lock()[..], ["closed"]);
+        assert_eq!(log.lock()[..], ["closed"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bus_without_end_is_left_all_the_same() {
-        let (leaving, told) = (Leaving::default(), Told::default());
-        let mut reader = leaving.in_order(line(&told, usize::MAX), finished(&told));
+        let (leaving, log) = (Leaving::default(), Told::default());
+        let mut reader = leaving.in_order(line(&log, usize::MAX), finished(&log));
         reader.next().await.unwrap().unwrap().ack().await;
         drop(reader);
         leaving.wait().await;
-        let told = told.lock();
-        assert!(told.contains(&"closed".to_owned()), "{told:?}");
-        assert!(told.last().unwrap().ends_with("Again(0ns)"), "{told:?}");
+        let log = log.lock();
+        assert!(log.contains(&"closed".to_owned()), "{log:?}");
+        assert!(log.last().unwrap().ends_with("Again(0ns)"), "{log:?}");
     }
 }

@@ -102,13 +102,13 @@ mod tests {
             "kick.webhook",
             start,
         )));
-        let told = EventBuilder {
+        let reported = EventBuilder {
             before: &before,
             after: &after,
             by: "kick.webhook",
             observed_at: at,
         };
-        let event = told
+        let event = reported
             .events(&transitions(&before.verdict, &after.verdict))
             .remove(0);
         let bus = MutatingBus(Arc::new(LocalBus::new(ManualClock::at(at))));

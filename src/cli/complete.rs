@@ -43,17 +43,17 @@ pub fn answer(words: &[OsString]) -> bool {
 /// Returns the arguments of the shell's request.
 fn typed() -> Vec<String> {
     let words = std::env::args_os();
-    words.map(|label| label.to_string_lossy().into_owned()).collect()
+    words.map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// Whether the argument that is completed begins like an option.
 fn is_option(words: &[OsString]) -> bool {
-    let line = words.split(|label| label == "--").nth(1).unwrap_or_default();
+    let line = words.split(|word| word == "--").nth(1).unwrap_or_default();
     // The command line may continue after the argument; zsh passes its index.
     let index = std::env::var("_CLAP_COMPLETE_INDEX").ok();
     let index = index.and_then(|index| index.parse().ok());
     let current = line.get(index.unwrap_or(line.len().saturating_sub(1)));
-    current.is_some_and(|label| label.as_encoded_bytes().starts_with(b"-"))
+    current.is_some_and(|word| word.as_encoded_bytes().starts_with(b"-"))
 }
 
 /// Returns the command line to complete. Twenty options that fit everywhere would hide the ids, so options are offered once a
@@ -82,7 +82,7 @@ pub fn sources(current: &OsStr) -> Vec<CompletionCandidate> {
 
 fn among_sources(current: &OsStr, known: &known::Sources) -> Vec<CompletionCandidate> {
     let typed = current.to_string_lossy().to_lowercase();
-    let begins = |label: &str| label.to_lowercase().starts_with(&typed);
+    let begins = |word: &str| word.to_lowercase().starts_with(&typed);
     let mut offered: BTreeMap<String, &str> = BTreeMap::new();
     for (key, called) in &known.ids {
         if begins(key) {
@@ -99,19 +99,19 @@ fn among_sources(current: &OsStr, known: &known::Sources) -> Vec<CompletionCandi
     }
     offered
         .into_iter()
-        .map(|(label, help)| candidate(label, help))
+        .map(|(word, help)| candidate(word, help))
         .collect()
 }
 
-fn candidate(label: impl Into<OsString>, help: &str) -> CompletionCandidate {
-    CompletionCandidate::new(label).help((!help.is_empty()).then(|| help.to_owned().into()))
+fn candidate(word: impl Into<OsString>, help: &str) -> CompletionCandidate {
+    CompletionCandidate::new(word).help((!help.is_empty()).then(|| help.to_owned().into()))
 }
 
 /// Offers what `probe` takes: what to check, and sources.
 pub fn probe_targets(current: &OsStr) -> Vec<CompletionCandidate> {
     let mut words: Vec<&str> = Probe::ALL.iter().map(|probe| probe.as_str()).collect();
     words.push("all");
-    let mut offered = among(current, words.into_iter().map(|label| (label, "")));
+    let mut offered = among(current, words.into_iter().map(|word| (word, "")));
     offered.extend(sources(current));
     offered
 }
@@ -129,7 +129,7 @@ pub fn actions(current: &OsStr) -> Vec<CompletionCandidate> {
     let words = typed();
     let named = PlatformName::ALL.into_iter().find(|platform| {
         let prefix = format!("{platform}:");
-        words.iter().any(|label| label.starts_with(&prefix))
+        words.iter().any(|word| word.starts_with(&prefix))
     });
     let platforms = named.map_or_else(|| PlatformName::ALL.to_vec(), |platform| vec![platform]);
     let mut all: BTreeMap<&str, &str> = BTreeMap::from([("help", "list the actions")]);
@@ -148,9 +148,9 @@ pub fn actions(current: &OsStr) -> Vec<CompletionCandidate> {
 pub fn sources_or_actions(current: &OsStr) -> Vec<CompletionCandidate> {
     let words = typed();
     let line = words.iter().rev().skip(1);
-    let before = line.take_while(|label| *label != "can");
+    let before = line.take_while(|word| *word != "can");
     // The option's value before the action is no source either, but the actions do no harm there.
-    let has_source = before.filter(|label| !label.starts_with('-')).count() > 0;
+    let has_source = before.filter(|word| !word.starts_with('-')).count() > 0;
     let mut offered = sources(current);
     if has_source {
         offered.extend(actions(current));
@@ -174,14 +174,14 @@ pub fn sort_fields(current: &OsStr) -> Vec<CompletionCandidate> {
         current,
         described
             .iter()
-            .map(|(label, help)| (label.as_str(), help.as_str())),
+            .map(|(word, help)| (word.as_str(), help.as_str())),
     )
 }
 
 /// Offers the accounts: the bot, and the broadcaster (on Discord the guild) of each known source.
 pub fn identities(current: &OsStr) -> Vec<CompletionCandidate> {
     let words = typed();
-    let platform = words.iter().find_map(|label| label.parse::<PlatformName>().ok());
+    let platform = words.iter().find_map(|word| word.parse::<PlatformName>().ok());
     among_identities(current, platform, &known::Sources::load())
 }
 
@@ -204,10 +204,7 @@ fn among_identities(
             offered.push((format!("{role}:{id}"), called));
         }
     }
-    among(
-        current,
-        offered.iter().map(|(label, help)| (label.as_str(), *help)),
-    )
+    among(current, offered.iter().map(|(word, help)| (word.as_str(), *help)))
 }
 
 /// Offers the types of our own events.
@@ -220,16 +217,16 @@ pub fn settings(current: &OsStr) -> Vec<CompletionCandidate> {
     let keys = config::AREAS.iter().flat_map(|area| area.keys);
     let keys = keys.filter(|key| !key.secret);
     let words: Vec<String> = keys.map(|key| format!("{}=", key.path)).collect();
-    among(current, words.iter().map(|label| (label.as_str(), "")))
+    among(current, words.iter().map(|word| (word.as_str(), "")))
 }
 
 /// Offers the commands that have a manual page, below those that were typed before.
 pub fn commands(current: &OsStr) -> Vec<CompletionCandidate> {
     let words = typed();
-    let before = words.iter().skip_while(|label| *label != "man").skip(1);
+    let before = words.iter().skip_while(|word| *word != "man").skip(1);
     let mut command = &Cli::command();
-    for label in before {
-        match command.find_subcommand(label) {
+    for word in before {
+        match command.find_subcommand(word) {
             Some(found) => command = found,
             None => break,
         }
@@ -245,8 +242,8 @@ pub fn schemas(current: &OsStr) -> Vec<CompletionCandidate> {
 
 fn among<'a>(current: &OsStr, words: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<CompletionCandidate> {
     let typed = current.to_string_lossy();
-    let begins = words.filter(|(label, _)| label.starts_with(&*typed));
-    begins.map(|(label, help)| candidate(label, help)).collect()
+    let begins = words.filter(|(word, _)| word.starts_with(&*typed));
+    begins.map(|(word, help)| candidate(word, help)).collect()
 }
 
 /// Completions for bash. It splits words at colons, which every id contains, and replaces only what follows the last of them; so

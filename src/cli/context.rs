@@ -9,14 +9,14 @@ use crate::cli::output::style::Env;
 use crate::cli::output::{Invocation, Note, Output, Style};
 use crate::cli::progress::Progress;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Configuration, ObservationReceiver};
+use crate::config::{self, ConfigInputs, Configuration};
 use crate::failure::{ExitCode, Failure};
 use crate::telemetry::Bars;
 
 /// Data that is available before the configuration is read.
 pub struct Setup {
     /// Where the configuration comes from.
-    pub inputs: ObservationReceiver,
+    pub inputs: ConfigInputs,
     /// Where reports go.
     pub output: Output,
     /// The clock.
@@ -48,11 +48,11 @@ pub struct Context {
 impl Setup {
     /// Resolves the global options for every command.
     pub fn new(global: &Global, invocation: &'static Invocation) -> Result<Self, Failure> {
-        let process = ObservationReceiver::of_process();
+        let process = ConfigInputs::of_process();
         let environment = process.environment.clone();
         let env = |name: &str| environment.get(name).cloned();
         let env: &Env<'_> = &env;
-        let mut inputs = ObservationReceiver {
+        let mut inputs = ConfigInputs {
             config_file: global.config.clone(),
             env_file: global.env_file.clone(),
             ..process

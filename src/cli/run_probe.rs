@@ -84,7 +84,7 @@ fn clock_error(
 ) -> Option<Problem> {
     let ahead = began_at.millis_since(newest);
     let behind = newest.millis_since(now);
-    let (millis, label) = if ahead > CLOCK_NOISE_MS {
+    let (millis, direction) = if ahead > CLOCK_NOISE_MS {
         (ahead, "ahead of")
     } else if behind > CLOCK_NOISE_MS {
         (behind, "behind")
@@ -93,7 +93,7 @@ fn clock_error(
     };
     let by = humane::span(millis.unsigned_abs());
     Some(Problem::of_platform(format!(
-        "{platform}: the clock of this machine is {by} {label} the platform's; dates were corrected. Set the clock"
+        "{platform}: the clock of this machine is {by} {direction} the platform's; dates were corrected. Set the clock"
     )))
 }
 

@@ -154,12 +154,12 @@ pub(super) fn toml_text(path: &Path, text: &str) -> Result<FileLayer, Problem> {
                 .map(str::trim)
                 .filter(|line| !line.is_empty())
                 .collect();
-            let told = match lines.as_slice() {
+            let description = match lines.as_slice() {
                 [first, .., last] => format!("{first}: {last}"),
                 _ => reason.clone(),
             };
             problem(
-                format!("is not TOML: {}", without_quotes(&told)),
+                format!("is not TOML: {}", without_quotes(&description)),
                 "correct that line, then run `bitbrat config check`; text must be in \"double quotes\"",
             )
         })?;

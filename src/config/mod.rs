@@ -105,7 +105,7 @@ impl Settings {
 
 /// Where the configuration is read from.
 #[derive(Debug, Clone, Default)]
-pub struct ObservationReceiver {
+pub struct ConfigInputs {
     /// Values of flags: key path, value, and the flag as it is written (`--store`).
     pub flags: Vec<(String, String, String)>,
     /// The environment.
@@ -132,7 +132,7 @@ pub struct Demo {
     pub fallbacks: Vec<(String, String)>,
 }
 
-impl ObservationReceiver {
+impl ConfigInputs {
     /// Takes the environment and the working directory of this process.
     pub fn of_process() -> Self {
         let environment = std::env::vars_os()
@@ -183,7 +183,7 @@ impl Configuration {
 const PLATFORM_KEYS: &[&str] = &["twitch.", "kick.", "discord.", "sources"];
 
 /// Resolves the configuration. `now` is needed to detect a cron expression that never fires.
-pub fn load(inputs: &ObservationReceiver, now: Timestamp) -> Configuration {
+pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     // Libraries read these, and send what they contain to a proxy, whose response may repeat it.
     for (name, value) in &inputs.environment {
         if name.to_ascii_lowercase().ends_with("_proxy") {
@@ -255,7 +255,7 @@ pub fn load(inputs: &ObservationReceiver, now: Timestamp) -> Configuration {
     }
 }
 
-fn given(inputs: &ObservationReceiver) -> Layer {
+fn given(inputs: &ConfigInputs) -> Layer {
     let flags = inputs
         .flags
         .iter()

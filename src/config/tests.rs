@@ -10,16 +10,16 @@ const NOW: &str = "2026-05-01T18:00:00Z";
 /// A directory with configuration files, and an environment.
 struct Given {
     dir: tempfile::TempDir,
-    inputs: ObservationReceiver,
+    inputs: ConfigInputs,
 }
 
 impl Given {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let inputs = ObservationReceiver {
+        let inputs = ConfigInputs {
             work_dir: dir.path().to_owned(),
             environment: BTreeMap::from([("HOME".to_owned(), "/home/rat".to_owned())]),
-            ..ObservationReceiver::default()
+            ..ConfigInputs::default()
         };
         Self { dir, inputs }
     }

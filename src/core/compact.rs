@@ -120,8 +120,8 @@ mod tests {
             Fact::Latency { millis: id.into() },
             Fact::StreamAbsent,
         ];
-        let told = facts.map(|fact| Observation::new(&source, Timestamp::EPOCH, "test", fact));
-        Knowledge::of(&told)
+        let observations = facts.map(|fact| Observation::new(&source, Timestamp::EPOCH, "test", fact));
+        Knowledge::of(&observations)
     }
 
     #[test]

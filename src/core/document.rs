@@ -200,7 +200,11 @@ impl SourceDocument {
         let (Some(name), Some(at)) = (&self.foreign.display_name, self.foreign.status_update) else {
             return;
         };
-        let is_older = more.evidence.profile.get(NAME).is_some_and(|told| told.at < at);
+        let is_older = more
+            .evidence
+            .profile
+            .get(NAME)
+            .is_some_and(|known_name| known_name.at < at);
         if is_older && !self.knowledge.evidence.profile.contains_key(NAME) {
             let newer = Newest::new(at, name.clone());
             self.knowledge.evidence.profile.insert(NAME.to_owned(), newer);

@@ -126,12 +126,12 @@ impl Link {
 
     /// Returns the time of the newest evidence.
     pub fn newest(&self) -> Option<Timestamp> {
-        let told = self.up.max(self.closed);
-        let told = told.max(self.failure.as_ref().map(|failure| failure.at));
+        let newest_report = self.up.max(self.closed);
+        let newest_report = newest_report.max(self.failure.as_ref().map(|failure| failure.at));
         match self.now() {
-            LinkNow::Up => told.max(self.answered),
+            LinkNow::Up => newest_report.max(self.answered),
             // If nothing was proven, or the proof is outdated, an answer to a request about another source changes nothing.
-            LinkNow::Unmonitored | LinkNow::LinkFailure(_) => told,
+            LinkNow::Unmonitored | LinkNow::LinkFailure(_) => newest_report,
         }
     }
 
@@ -203,7 +203,7 @@ impl Join for Knowledge {
 
 impl Knowledge {
     /// Joins an observation.
-    pub fn learn(&mut self, observation: &Observation) {
+    pub fn update(&mut self, observation: &Observation) {
         self.join(Self::from(observation));
     }
 
@@ -225,7 +225,7 @@ impl Knowledge {
     pub fn of<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> Self {
         let mut all = Self::default();
         for observation in observations {
-            all.learn(observation);
+            all.update(observation);
         }
         all
     }
@@ -360,9 +360,9 @@ mod tests {
 
     /// State of a link after a sequence of observations, one second apart: `up`, `answered`, `closed`, `down`, `refused` or
     /// `gone`.
-    fn after(told: &str) -> (&'static str, Option<i64>) {
+    fn after(newest_report: &str) -> (&'static str, Option<i64>) {
         let error = |code| ErrorInfo::new(code, "it happened");
-        let states = told.split_whitespace().map(|word| match word {
+        let states = newest_report.split_whitespace().map(|word| match word {
             "up" => LinkState::Up,
             "answered" => LinkState::Answered,
             "closed" => LinkState::Closed,
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn answer_ends_failure_and_restores_earlier_state() {
-        for (told, stands, newest) in [
+        for (newest_report, stands, newest) in [
             ("", "unattended", None),
             ("up", "up", Some(0)),
             ("up down", "down", Some(1)),
@@ -408,7 +408,7 @@ mod tests {
             ("refused answered", "refused", Some(0)),
             ("refused up down answered", "up", Some(3)),
         ] {
-            assert_eq!(after(told), (stands, newest), "{told}");
+            assert_eq!(after(newest_report), (stands, newest), "{newest_report}");
         }
     }
 

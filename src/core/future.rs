@@ -288,9 +288,9 @@ mod tests {
         }
     }
 
-    fn learn(known: &mut Knowledge, second: i64, facts: impl IntoIterator<Item = Fact>) {
+    fn update(known: &mut Knowledge, second: i64, facts: impl IntoIterator<Item = Fact>) {
         for fact in facts {
-            known.learn(&Observation::new(&key(), at(second), "test", fact));
+            known.update(&Observation::new(&key(), at(second), "test", fact));
         }
     }
 
@@ -333,7 +333,7 @@ mod tests {
             let at = |millis| at(0).plus_millis(millis);
             let observation = Observation::new(&key(), at(stated), "test", fact);
             let observation = known.receive(observation, at(received));
-            known.learn(&observation);
+            known.update(&observation);
         };
         let stream = |known: &Knowledge| verdict(known).stream.value;
         for ahead in [2_000, 3_000, 60_000, HOUR * 1_000] {
@@ -358,13 +358,13 @@ mod tests {
     fn stored_future_evidence_is_rejected_and_proves_nothing() {
         for ahead in [90, HOUR, DAY, 365 * DAY] {
             let mut known = Knowledge::default();
-            learn(&mut known, -30, [up()]);
-            learn(
+            update(&mut known, -30, [up()]);
+            update(
                 &mut known,
                 ahead,
                 [up(), seen("a"), Fact::StreamAbsent, Fact::Latency { millis: 5 }],
             );
-            learn(&mut known, ahead + 70, [Fact::StreamAbsent]);
+            update(&mut known, ahead + 70, [Fact::StreamAbsent]);
             assert!(known.refuse_future(at(0)));
             assert_eq!(known, Knowledge::default(), "{ahead} s");
             assert_eq!(verdict(&known).status.value, Status::Disconnected);
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn what_is_not_from_the_future_survives_beside_what_is() {
         let mut known = Knowledge::default();
-        learn(&mut known, -30, [up(), seen("a"), Fact::StreamAbsent]);
+        update(&mut known, -30, [up(), seen("a"), Fact::StreamAbsent]);
         let honest = known.clone();
         assert!(!known.refuse_future(at(0)), "nothing to refuse");
         let ended = Fact::StreamPush {
@@ -384,7 +384,7 @@ mod tests {
             stream_id: Some("b".to_owned()),
             started_at: None,
         };
-        learn(
+        update(
             &mut known,
             HOUR,
             [seen("b"), ended, Fact::StreamAbsent, Fact::Latency { millis: 5 }],
@@ -398,11 +398,11 @@ mod tests {
         for live in [true, false] {
             let mut known = Knowledge::default();
             let wrong = if live { Fact::StreamAbsent } else { seen("a") };
-            learn(&mut known, HOUR, [wrong.clone()]);
-            learn(&mut known, HOUR + 120, [wrong]);
+            update(&mut known, HOUR, [wrong.clone()]);
+            update(&mut known, HOUR + 120, [wrong]);
             known.refuse_future(at(0));
             let right = if live { seen("a") } else { Fact::StreamAbsent };
-            learn(&mut known, 1, [right]);
+            update(&mut known, 1, [right]);
             let expected = if live {
                 StreamStatus::Online
             } else {
@@ -415,16 +415,16 @@ mod tests {
     #[test]
     fn clock_jump_evidence_is_settled_in_order_after_correction() {
         let mut known = Knowledge::default();
-        learn(&mut known, -60, [up(), seen("a")]);
+        update(&mut known, -60, [up(), seen("a")]);
         // The clock is a day ahead for ten seconds, in which the stream ends and a poll misses it.
         let ended = Fact::StreamPush {
             live: false,
             stream_id: Some("a".to_owned()),
             started_at: None,
         };
-        learn(&mut known, DAY, [up(), seen("a")]);
-        learn(&mut known, DAY + 5, [ended]);
-        learn(&mut known, DAY + 10, [Fact::StreamAbsent]);
+        update(&mut known, DAY, [up(), seen("a")]);
+        update(&mut known, DAY + 5, [ended]);
+        update(&mut known, DAY + 10, [Fact::StreamAbsent]);
         assert!(known.settle_future(at(11)));
         assert!(!known.settle_future(at(11)));
         assert_eq!(verdict(&known).stream.value, StreamStatus::Offline);
@@ -434,7 +434,7 @@ mod tests {
             Some(at(1)),
             "ten seconds before the newest"
         );
-        learn(&mut known, 12, [seen("b")]);
+        update(&mut known, 12, [seen("b")]);
         assert_eq!(verdict(&known).stream.value, StreamStatus::Online);
     }
 }

@@ -364,9 +364,9 @@ proptest! {
 
     #[test]
     fn any_retelling_of_a_history_ends_in_the_identical_document((history, retold) in history_and_its_retelling()) {
-        let told = SourceDocument::from_knowledge(key(), Knowledge::of(&history));
+        let whole = SourceDocument::from_knowledge(key(), Knowledge::of(&history));
         let again = SourceDocument::from_knowledge(key(), Knowledge::of(&retold));
-        prop_assert_eq!(told.to_stored(), again.to_stored());
+        prop_assert_eq!(whole.to_stored(), again.to_stored());
     }
 
     #[test]
@@ -389,7 +389,7 @@ proptest! {
         let mut known = Knowledge::default();
         let mut before = Counters::default();
         for observation in &history {
-            known.learn(observation);
+            known.update(observation);
             let after = counters::sum(&known.counters);
             prop_assert!(after.messages_in >= before.messages_in && after.errors >= before.errors);
             before = after;
@@ -422,7 +422,7 @@ proptest! {
         let mut known = Knowledge::of(&history);
         let before = SourceDocument::from_knowledge(key(), known.clone()).verdict;
         for (at, fact) in connections {
-            known.learn(&Observation::new(&key(), at, "test", fact));
+            known.update(&Observation::new(&key(), at, "test", fact));
         }
         let after = SourceDocument::from_knowledge(key(), known).verdict;
         prop_assert_eq!((before.existence, before.stream, before.session), (after.existence, after.stream, after.session));
@@ -441,7 +441,7 @@ proptest! {
         for (second, ahead, fact) in moments {
             let received = start().plus_secs(second);
             let dated = Observation::new(&key(), received.plus_secs(ahead), "test", fact);
-            known.learn(&dated.received(received));
+            known.update(&dated.received(received));
         }
         let now = start().plus_secs(1_200);
         let api = |state| Fact::Connection { transport: Transport::Api, state };
@@ -452,7 +452,7 @@ proptest! {
             Fact::Viewers { count: 77, stream_id: Some("now".to_owned()) },
         ];
         for fact in latest {
-            known.learn(&Observation::new(&key(), now, "test", fact).received(now));
+            known.update(&Observation::new(&key(), now, "test", fact).received(now));
         }
         let api_works = matches!(known.evidence.connection[&Transport::Api].now(), LinkNow::Up);
         let verdict = SourceDocument::from_knowledge(key(), known).verdict;
@@ -476,7 +476,7 @@ proptest! {
         prop_assert!(known.clone().newest().is_none_or(|newest| newest.millis_since(now) <= future::TOLERANCE_MS));
         prop_assert_eq!(joined(known.clone(), known.clone()), known.clone());
         // Rejected evidence does not count: whatever is observed now is the newest.
-        known.learn(&Observation::new(&key(), now.plus_millis(future::TOLERANCE_MS + 1), "test", Fact::Exists));
+        known.update(&Observation::new(&key(), now.plus_millis(future::TOLERANCE_MS + 1), "test", Fact::Exists));
         let verdict = SourceDocument::from_knowledge(key(), known).verdict;
         prop_assert_eq!(verdict.existence.value, Existence::Exists);
     }

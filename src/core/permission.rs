@@ -507,11 +507,11 @@ mod tests {
             Some(9_000),
         );
         connect(&mut evidence, 100, LinkState::Up);
-        learn(&mut evidence, 100, Fact::Exists);
+        update(&mut evidence, 100, Fact::Exists);
         evidence
     }
 
-    fn learn(evidence: &mut Evidence, second: i64, fact: Fact) {
+    fn update(evidence: &mut Evidence, second: i64, fact: Fact) {
         let key = "twitch:1".parse().unwrap();
         let observation = Observation::new(&key, at(second), "test", fact);
         evidence.join(Knowledge::from(&observation).evidence);
@@ -528,12 +528,12 @@ mod tests {
         };
         let identity = Identity::named(identity);
         let second = if result == AuthResult::Valid { 100 } else { 150 };
-        learn(evidence, second, Fact::Auth { identity, check });
+        update(evidence, second, Fact::Auth { identity, check });
     }
 
     fn connect(evidence: &mut Evidence, second: i64, state: LinkState) {
         let transport = Transport::Api;
-        learn(evidence, second, Fact::Connection { transport, state });
+        update(evidence, second, Fact::Connection { transport, state });
     }
 
     /// A bot with every permission that any action of the platform requires.
@@ -555,7 +555,7 @@ mod tests {
             ..Grants::default()
         };
         let method = "all".to_owned();
-        learn(&mut evidence, 100, Fact::Permissions { method, grants });
+        update(&mut evidence, 100, Fact::Permissions { method, grants });
         evidence
     }
 
@@ -645,7 +645,7 @@ mod tests {
     fn source_that_is_gone_never_yields_yes() {
         let gone = all_answers(|platform, evidence| {
             let error = ErrorInfo::new(Code::NotFound(platform), "no such source");
-            learn(evidence, 150, Fact::NoSuchSource { error });
+            update(evidence, 150, Fact::NoSuchSource { error });
         });
         assert!(gone.iter().all(|answer| answer.allowed == Allowed::No));
         assert!(gone.iter().all(|answer| answer.obstacle == Some(Obstacle::Gone)));
@@ -655,7 +655,7 @@ mod tests {
     fn source_that_is_gone_stays_gone_while_the_network_is_down() {
         let answers = all_answers(|_, evidence| {
             let error = ErrorInfo::new(Code::NotFound(PlatformName::Twitch), "no such source");
-            learn(evidence, 150, Fact::NoSuchSource { error });
+            update(evidence, 150, Fact::NoSuchSource { error });
             let error = ErrorInfo::new(Code::NetworkTimeout, "no answer");
             connect(evidence, 160, LinkState::Down { error });
         });
@@ -674,7 +674,7 @@ mod tests {
                 ..Grants::default()
             };
             let method = "ban".to_owned();
-            learn(evidence, 150, Fact::Permissions { method, grants });
+            update(evidence, 150, Fact::Permissions { method, grants });
         });
         assert!(answers.iter().all(|answer| answer.allowed == Allowed::No));
         assert!(
@@ -814,7 +814,7 @@ mod tests {
                     ..Grants::default()
                 };
                 let method = "all".to_owned();
-                learn(&mut evidence, 100, Fact::Permissions { method, grants });
+                update(&mut evidence, 100, Fact::Permissions { method, grants });
                 assert_eq!(
                     ask_on(platform, name, &evidence).allowed,
                     Allowed::Yes,
@@ -841,7 +841,7 @@ mod tests {
             reason: None,
         };
         let identity = Identity::named("twitch/bot");
-        learn(&mut evidence, 150, Fact::Auth { identity, check });
+        update(&mut evidence, 150, Fact::Auth { identity, check });
         let answer = ask_on(PlatformName::Twitch, "send-chat", &evidence);
         assert_eq!(answer.allowed, Allowed::No);
         assert!(answer.missing[0].contains("which is REJECTED"), "{answer:?}");

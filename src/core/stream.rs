@@ -24,7 +24,7 @@ pub struct Patience {
     pub missing: i64,
     /// A single miss suffices if there was no evidence of the stream for this long (ms): no cache lags that far behind, and an
     /// hourly probe must not report a stream of this morning.
-    pub unheard: i64,
+    pub unconfirmed_after: i64,
     /// Whether the platform has no stream ids, so that each stream is identified by its start.
     pub named_by_start: bool,
 }
@@ -43,21 +43,21 @@ impl Patience {
                 after_start: 5 * MINUTE,
                 after_end: 15 * MINUTE,
                 missing: MINUTE,
-                unheard: 10 * MINUTE,
+                unconfirmed_after: 10 * MINUTE,
                 named_by_start: false,
             },
             PlatformName::Kick => Self {
                 after_start: MINUTE,
                 after_end: i64::MAX,
                 missing: 90 * SECOND,
-                unheard: 10 * MINUTE,
+                unconfirmed_after: 10 * MINUTE,
                 named_by_start: true,
             },
             PlatformName::Discord => Self {
                 after_start: 0,
                 after_end: 0,
                 missing: 0,
-                unheard: 0,
+                unconfirmed_after: 0,
                 named_by_start: false,
             },
         }
@@ -191,7 +191,8 @@ impl StreamEvidence {
         let newest_miss = self.newest_miss();
         let missed_since_live = newest_miss.is_some_and(|miss| miss > last_live);
         let enough = |since: Timestamp, until: Timestamp| {
-            until.millis_since(since) >= patience.missing || until.millis_since(last_live) >= patience.unheard
+            until.millis_since(since) >= patience.missing
+                || until.millis_since(last_live) >= patience.unconfirmed_after
         };
         match (missing_since, newest_miss) {
             (Some(since), Some(until)) if enough(since, until) => StreamVerdict {

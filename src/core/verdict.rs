@@ -184,12 +184,12 @@ impl Verdict {
 
     /// Derives all verdicts.
     pub fn of(platform: PlatformName, evidence: &Evidence) -> Self {
-        let told_at = evidence.permissions.values().map(|grants| grants.at).max();
+        let reported_at = evidence.permissions.values().map(|grants| grants.at).max();
         Self::with(
             platform,
             evidence,
             (granted(evidence), answered(evidence)),
-            told_at,
+            reported_at,
         )
     }
 

@@ -207,7 +207,7 @@ fn certificate_with(error: &rustls::Error, unusable: Option<String>) -> Option<S
         Wrong::Other(other) => format!("{other:?}").contains("CaUsedAsEndEntity"),
         _ => false,
     };
-    let told = match wrong {
+    let explanation = match wrong {
         Wrong::Expired | Wrong::ExpiredContext { .. } => "its certificate has ended".to_owned(),
         Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
             "its certificate is not valid yet, or this machine's clock is wrong".to_owned()
@@ -225,8 +225,10 @@ fn certificate_with(error: &rustls::Error, unusable: Option<String>) -> Option<S
         other => format!("its certificate is refused: {other}"),
     };
     Some(match unusable.filter(|_| of_issuer) {
-        Some(reason) => format!("no secure connection ({told}; {reason}: correct or unset that variable)"),
-        None => format!("no secure connection ({told})"),
+        Some(reason) => {
+            format!("no secure connection ({explanation}; {reason}: correct or unset that variable)")
+        }
+        None => format!("no secure connection ({explanation})"),
     })
 }
 
@@ -257,7 +259,7 @@ mod tests {
             reason: reason.to_owned(),
             never_sent: true,
         };
-        for (code, reason, told) in [
+        for (code, reason, explanation) in [
             (
                 Code::NetworkConnect,
                 "no connection (Connection refused)",
@@ -277,7 +279,7 @@ mod tests {
             let error = network(code, reason).over(Some("gate:3128"));
             assert_eq!(
                 (error.code(), error.to_string().as_str()),
-                (Code::NetworkProxy, told)
+                (Code::NetworkProxy, explanation)
             );
             assert_eq!(network(code, reason).over(None), network(code, reason));
         }
@@ -299,24 +301,24 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("CaUsedAsEndEntity")]
         struct CaUsedAsEndEntity;
-        let unheard_of = rustls::OtherError(std::sync::Arc::new(CaUsedAsEndEntity));
+        let unconfirmed_offset = rustls::OtherError(std::sync::Arc::new(CaUsedAsEndEntity));
         for (wrong, words) in [
             (Wrong::Expired, "has ended"),
             (Wrong::NotValidYet, "clock"),
             (Wrong::NotValidForName, "another host"),
             (Wrong::UnknownIssuer, "authority that this machine does not trust"),
-            (Wrong::Other(unheard_of), "is self-signed"),
+            (Wrong::Other(unconfirmed_offset), "is self-signed"),
             (Wrong::Revoked, "is refused"),
         ] {
             let inner = io::Error::other(rustls::Error::InvalidCertificate(wrong));
             let error = io::Error::other(inner);
-            let told = tls_error(&error).and_then(certificate).unwrap();
-            assert!(told.contains(words), "{told}");
+            let explanation = tls_error(&error).and_then(certificate).unwrap();
+            assert!(explanation.contains(words), "{explanation}");
         }
         let unknown = rustls::Error::InvalidCertificate(Wrong::UnknownIssuer);
         let missing = Some("SSL_CERT_FILE is /nonexistent.pem: No such file".to_owned());
-        let told = certificate_with(&unknown, missing.clone()).unwrap();
-        assert!(told.contains("/nonexistent.pem"), "{told}");
+        let explanation = certificate_with(&unknown, missing.clone()).unwrap();
+        assert!(explanation.contains("/nonexistent.pem"), "{explanation}");
         let expired = rustls::Error::InvalidCertificate(Wrong::Expired);
         assert!(certificate_with(&expired, missing).unwrap().contains("has ended"));
         assert_eq!(certificate(&rustls::Error::DecryptError), None);

@@ -162,7 +162,7 @@ impl Http {
             received_at,
             rtt,
         };
-        skew::learn_of_this_machine(&answer);
+        skew::record_machine_clock(&answer);
         Ok(answer)
     }
 

@@ -35,11 +35,11 @@ struct State {
 
 impl Skew {
     /// Takes a sample from a response's `Date`.
-    pub fn learn(&self, answer: &Answer) {
+    pub fn update(&self, answer: &Answer) {
         if let Some(date) = answer.server_date() {
             let half_way = i64::try_from(answer.rtt.as_millis() / 2).unwrap_or(0);
             // The header is truncated to seconds: on average it is half a second behind.
-            self.learn_sample(
+            self.add_sample(
                 (answer.received_at, Instant::now()),
                 date.plus_millis(500)
                     .millis_since(answer.received_at.plus_millis(-half_way)),
@@ -47,7 +47,7 @@ impl Skew {
         }
     }
 
-    pub(crate) fn learn_sample(&self, (at, instant): (Timestamp, Instant), offset: i64) {
+    pub(crate) fn add_sample(&self, (at, instant): (Timestamp, Instant), offset: i64) {
         let mut state = self.0.lock();
         let jumped = state.last.replace((at, instant)).is_some_and(|last| {
             let even = i64::try_from(instant.duration_since(last.1).as_millis()).unwrap_or(i64::MAX);
@@ -185,8 +185,8 @@ pub fn presume_clock_error(offset: i64) {
 }
 
 /// Takes a sample of the clock of this machine from any response.
-pub(super) fn learn_of_this_machine(answer: &Answer) {
-    OF_THIS_MACHINE.learn(answer);
+pub(super) fn record_machine_clock(answer: &Answer) {
+    OF_THIS_MACHINE.update(answer);
 }
 
 /// The clock by which evidence is received and recorded: ours, corrected once its error is certain.
@@ -260,9 +260,9 @@ mod tests {
     fn a_clock_fifteen_minutes_off_is_noticed_and_confirmed() {
         let skew = Skew::default();
         assert_eq!((skew.measured(), skew.correction()), (None, 0));
-        skew.learn_sample(at(0), 900_400);
+        skew.add_sample(at(0), 900_400);
         assert_eq!((skew.measured(), skew.correction()), (Some(900_400), 0));
-        skew.learn_sample(at(30), 899_700);
+        skew.add_sample(at(30), 899_700);
         assert_eq!(skew.correction(), 900_400);
         assert_eq!(skew.correct(Timestamp::EPOCH), Timestamp::from_millis(900_400));
     }
@@ -276,7 +276,7 @@ mod tests {
         let lenient = LenientClock::with(ours, Arc::clone(&skew));
         let seconds = |clock: &dyn Clock| clock.now().as_millis() / 1_000;
         assert_eq!((seconds(&*corrected), seconds(&*lenient)), (7_200, 7_200));
-        skew.learn_sample(at(0), 900_000);
+        skew.add_sample(at(0), 900_000);
         assert_eq!(seconds(&*corrected), 7_200, "not confirmed yet");
         assert_eq!(corrected.latest(), lenient.now());
         assert_eq!(
@@ -284,7 +284,7 @@ mod tests {
             8_100,
             "nothing of others is refused meanwhile"
         );
-        skew.learn_sample(at(30), 900_000);
+        skew.add_sample(at(30), 900_000);
         assert_eq!((seconds(&*corrected), seconds(&*lenient)), (8_100, 8_100));
     }
 
@@ -295,11 +295,11 @@ mod tests {
         assert_eq!((skew.measured(), skew.correction()), (None, 900_000));
         let (wall, even) = at(0);
         assert_eq!(skew.latest_at(wall, even), wall.plus_millis(900_000));
-        skew.learn_sample(at(1), 900_300);
+        skew.add_sample(at(1), 900_300);
         assert_eq!(skew.correction(), 900_300, "confirmed at once");
         let skew = Skew::default();
         skew.presume(900_000);
-        skew.learn_sample(at(0), 100);
+        skew.add_sample(at(0), 100);
         assert_eq!(skew.correction(), 0, "the clock was set meanwhile");
         skew.presume(900_000);
         assert_eq!(skew.correction(), 0);
@@ -308,15 +308,15 @@ mod tests {
     #[test]
     fn clock_set_back_counts_as_behind_until_the_next_answer() {
         let skew = Skew::default();
-        skew.learn_sample(at(0), 0);
+        skew.add_sample(at(0), 0);
         let (wall, even) = at(20);
         assert_eq!(skew.latest_at(wall, even), wall);
         assert_eq!(skew.latest_at(wall.plus_millis(-3_600_000), even), wall);
         // It had been ahead: the platform agrees with the clock now.
         let skew = Skew::default();
-        skew.learn_sample((wall.plus_millis(3_600_000), even), -3_600_000);
+        skew.add_sample((wall.plus_millis(3_600_000), even), -3_600_000);
         let (wall, even) = at(30);
-        skew.learn_sample((wall, even), 0);
+        skew.add_sample((wall, even), 0);
         assert_eq!(skew.latest_at(wall, even), wall);
     }
 
@@ -324,12 +324,12 @@ mod tests {
     fn changed_offset_counts_from_its_first_answer() {
         let skew = Skew::default();
         for second in [0, 20, 40] {
-            skew.learn_sample(at(second), -900_000);
+            skew.add_sample(at(second), -900_000);
         }
-        skew.learn_sample(at(60), 900_000);
+        skew.add_sample(at(60), 900_000);
         assert_eq!(skew.measured(), Some(900_000));
         assert_eq!(skew.correction(), 0, "not confirmed yet");
-        skew.learn_sample(at(80), 900_000);
+        skew.add_sample(at(80), 900_000);
         assert_eq!(skew.correction(), 900_000);
     }
 
@@ -337,7 +337,7 @@ mod tests {
     fn a_second_of_noise_corrects_nothing() {
         let skew = Skew::default();
         for second in [0, 30, 60] {
-            skew.learn_sample(at(second), -900);
+            skew.add_sample(at(second), -900);
         }
         assert_eq!((skew.measured(), skew.correction()), (Some(-900), 0));
     }
@@ -345,9 +345,9 @@ mod tests {
     #[test]
     fn clock_ahead_is_corrected_at_first_sample() {
         let skew = Skew::default();
-        skew.learn_sample(at(0), -900_400);
+        skew.add_sample(at(0), -900_400);
         assert_eq!(skew.correction(), -900_400);
-        skew.learn_sample(at(60), -900_100);
+        skew.add_sample(at(60), -900_100);
         assert_eq!(skew.correction(), -900_100);
     }
 
@@ -355,7 +355,7 @@ mod tests {
     fn a_clock_years_ahead_is_corrected_as_well() {
         let skew = Skew::default();
         let three_years = 3 * 365 * 86_400_000;
-        skew.learn_sample(at(0), -three_years);
+        skew.add_sample(at(0), -three_years);
         assert_eq!(skew.correction(), -three_years);
     }
 
@@ -365,7 +365,7 @@ mod tests {
         for age in [300_000_000, 3_600_000] {
             let skew = Skew::default();
             for second in 0..100 {
-                skew.learn_sample(at(second), -age - second * 1000);
+                skew.add_sample(at(second), -age - second * 1000);
                 assert_eq!(skew.correction() != 0, second < 4, "{age} {second}");
             }
         }
@@ -375,13 +375,13 @@ mod tests {
     fn clock_jump_ahead_at_runtime_is_corrected_at_once() {
         let skew = Skew::default();
         for second in [0, 30, 60] {
-            skew.learn_sample(at(second), 200);
+            skew.add_sample(at(second), 200);
         }
         let day = 86_400_000;
         let (wall, even) = at(62);
-        skew.learn_sample((wall.plus_millis(day), even), -day);
+        skew.add_sample((wall.plus_millis(day), even), -day);
         assert_eq!(skew.correction(), -day);
-        skew.learn_sample(at(64), 200);
+        skew.add_sample(at(64), 200);
         assert_eq!(skew.correction(), 0, "set right again");
     }
 }

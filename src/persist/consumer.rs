@@ -19,7 +19,7 @@ use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
 use crate::core::event::chat;
 use crate::core::event::dead::Dead;
-use crate::core::event::read::{Ignored, Learnt, Origin, Reading, Side, read};
+use crate::core::event::read::{Ignored, Origin, Reading, Side, SourceUpdate, read};
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -101,7 +101,7 @@ pub struct Consumer {
 pub type Listener = Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>;
 
 struct Item {
-    learnt: Box<Learnt>,
+    update: Box<SourceUpdate>,
     delivery: Delivery,
 }
 
@@ -199,7 +199,7 @@ impl Consumer {
             &message.data,
             self.clock.now(),
         ) {
-            Reading::Learnt(learnt) => inbox.push(learnt.source.clone(), Item { learnt, delivery }),
+            Reading::SourceUpdate(update) => inbox.push(update.source.clone(), Item { update, delivery }),
             Reading::Chat(_) => {
                 self.counts.ignore(Ignored::NotAboutSources);
                 delivery.ack().await;
@@ -254,23 +254,23 @@ impl Consumer {
 
     /// Stores a batch and settles its messages. Returns whether the store accepted anything.
     async fn persist(&self, batch: Vec<(SourceKey, Vec<Item>)>, failures: u32) -> bool {
-        let mut learnt = Vec::new();
+        let mut updates = Vec::new();
         let mut waiting = Vec::with_capacity(batch.len());
         for (source, items) in batch {
             let mut deliveries = Vec::with_capacity(items.len());
             for item in items {
                 if let Some(listener) = &self.listener {
-                    listener(&source, &item.learnt.knowledge);
+                    listener(&source, &item.update.knowledge);
                 }
-                if item.learnt.origin == Origin::Foreign {
+                if item.update.origin == Origin::Foreign {
                     self.counts.foreign.fetch_add(1, Ordering::Relaxed);
                 }
-                learnt.push(*item.learnt);
+                updates.push(*item.update);
                 deliveries.push(item.delivery);
             }
             waiting.push((source, deliveries));
         }
-        let applied = self.persister.apply(learnt).await;
+        let applied = self.persister.apply(updates).await;
         let mut fine = false;
         for (source, deliveries) in waiting {
             let outcome = applied.outcomes.get(&source).copied().unwrap_or(Outcome::Waiting);

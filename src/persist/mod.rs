@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::clock::{Chance, Clock};
 use crate::core::compact::Interner;
 use crate::core::document::SourceDocument;
-use crate::core::event::read::Learnt;
+use crate::core::event::read::SourceUpdate;
 use crate::core::evidence::Knowledge;
 use crate::core::observation::Observation;
 use crate::core::source::SourceKey;
@@ -61,32 +61,32 @@ struct State {
 
 /// New evidence about one source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct News {
+pub struct EvidenceUpdate {
     /// The source concerned.
     pub source: SourceKey,
     /// Knowledge to join.
     pub knowledge: Knowledge,
     /// The transitions reported with it. They define the history: messages that arrive out of order, or at several writers,
     /// would result in other transitions here, or none.
-    pub told: Vec<Transition>,
+    pub reported: Vec<Transition>,
 }
 
-impl From<(SourceKey, Knowledge)> for News {
+impl From<(SourceKey, Knowledge)> for EvidenceUpdate {
     fn from((source, knowledge): (SourceKey, Knowledge)) -> Self {
         Self {
             source,
             knowledge,
-            told: Vec::new(),
+            reported: Vec::new(),
         }
     }
 }
 
-impl From<Learnt> for News {
-    fn from(learnt: Learnt) -> Self {
+impl From<SourceUpdate> for EvidenceUpdate {
+    fn from(update: SourceUpdate) -> Self {
         Self {
-            source: learnt.source,
-            knowledge: learnt.knowledge,
-            told: learnt.transitions,
+            source: update.source,
+            knowledge: update.knowledge,
+            reported: update.transitions,
         }
     }
 }
@@ -208,20 +208,20 @@ impl Persister {
 
     /// Joins new evidence in order, and writes sources with a transition. Returns when those are stored or have failed once;
     /// failed writes are retried by [`Persister::tick`].
-    pub async fn apply(&self, learnt: impl IntoIterator<Item = impl Into<News>>) -> Applied {
+    pub async fn apply(&self, updates: impl IntoIterator<Item = impl Into<EvidenceUpdate>>) -> Applied {
         let mut state = self.state.lock().await;
         let now = self.clock.now();
         let mut touched = BTreeSet::new();
-        for news in learnt {
-            let News {
+        for update in updates {
+            let EvidenceUpdate {
                 source: key,
                 knowledge,
-                told,
-            } = news.into();
+                reported,
+            } = update.into();
             let unread = || SourceState::unread(key.clone());
             let entry = state.known.entry(key.clone()).or_insert_with(unread);
             entry.heed_clock(&self.write_policy, now);
-            entry.learn(knowledge, told, now);
+            entry.update(knowledge, reported, now);
             entry.hurry(&self.write_policy, now);
             touched.insert(key);
         }
@@ -254,11 +254,11 @@ impl Persister {
     /// Like [`Persister::apply`], for observations received now.
     pub async fn observe<'a>(&self, observations: impl IntoIterator<Item = &'a Observation>) -> Applied {
         let now = self.clock.now();
-        let learnt = observations.into_iter().map(|observation| {
+        let updates = observations.into_iter().map(|observation| {
             let received = observation.clone().received(now);
             (received.source.clone(), Knowledge::from(&received))
         });
-        self.apply(learnt).await
+        self.apply(updates).await
     }
 
     /// Writes everything that is due: heartbeats, and failed writes.

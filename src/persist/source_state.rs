@@ -98,7 +98,7 @@ enum Base {
 struct Piece {
     knowledge: Memory,
     /// The transitions reported with it.
-    told: Vec<Transition>,
+    reported: Vec<Transition>,
     /// Whether joining it changed a verdict.
     decisive: bool,
 }
@@ -168,18 +168,18 @@ impl SourceState {
     }
 
     /// Joins new evidence.
-    pub fn learn(&mut self, mut knowledge: Knowledge, told: Vec<Transition>, now: Timestamp) {
+    pub fn update(&mut self, mut knowledge: Knowledge, reported: Vec<Transition>, now: Timestamp) {
         knowledge.refuse_future(now);
         let decisive = match self.base {
             Base::Unread => true,
-            Base::Stored(_) => match self.join(knowledge.clone(), &told, now) {
+            Base::Stored(_) => match self.join(knowledge.clone(), &reported, now) {
                 Some(decisive) => decisive,
                 None => return,
             },
         };
         self.keep(Piece {
             knowledge: Memory::new(knowledge),
-            told,
+            reported,
             decisive,
         });
     }
@@ -187,17 +187,17 @@ impl SourceState {
     /// Joins a piece into the document. `None` if it adds nothing, else whether there is a transition to record: those
     /// reported with it, and those of other facets that it causes here. Reported transitions are recorded even if later
     /// evidence has already superseded them.
-    fn join(&mut self, knowledge: Knowledge, told: &[Transition], now: Timestamp) -> Option<bool> {
+    fn join(&mut self, knowledge: Knowledge, reported: &[Transition], now: Timestamp) -> Option<bool> {
         let key = &self.key;
         let found = &self.document.open(key).verdict;
         // A sender that observes a facet for the first time has no access to the history of others, so the comparison below
         // decides.
-        let told: Vec<_> = told
+        let reported: Vec<_> = reported
             .iter()
             .filter(|change| !(change.initial && found.is_known(change.facet)))
             .cloned()
             .collect();
-        let fresh = self.not_recorded(&told, now);
+        let fresh = self.not_recorded(&reported, now);
         let key = &self.key;
         let document = self.document.open(key);
         let known = document.knowledge.clone();
@@ -211,13 +211,13 @@ impl SourceState {
             return None;
         }
         self.renamed |= Presentation::of(&known) != Presentation::of(&document.knowledge);
-        let is_told = |facet| told.iter().any(|change| change.facet == facet);
+        let is_reported = |facet| reported.iter().any(|change| change.facet == facet);
         let replaced: BTreeSet<_> = transitions(&accepted, &document.verdict)
             .into_iter()
             .map(|change| change.facet)
             .collect();
         let mut changes = transitions(&verdict, &document.verdict);
-        changes.retain(|change| !is_told(change.facet) && replaced.contains(&change.facet));
+        changes.retain(|change| !is_reported(change.facet) && replaced.contains(&change.facet));
         let decisive = !changes.is_empty() || !fresh.is_empty();
         self.history.extend(
             changes
@@ -229,8 +229,9 @@ impl SourceState {
     }
 
     /// Returns the entries of those transitions that are neither recorded nor waiting. A message may be redelivered.
-    fn not_recorded(&self, told: &[Transition], now: Timestamp) -> Vec<HistoryEntry> {
-        told.iter()
+    fn not_recorded(&self, reported: &[Transition], now: Timestamp) -> Vec<HistoryEntry> {
+        reported
+            .iter()
             .map(|change| HistoryEntry::new(&self.key, now, change.clone()))
             .filter(|entry| {
                 let waits = self.history.iter().any(|waiting| waiting.id == entry.id);
@@ -247,7 +248,7 @@ impl SourceState {
         if self.unsaved.len() > PIECES {
             let second = self.unsaved.remove(1);
             self.unsaved[0].knowledge.join(second.knowledge);
-            self.unsaved[0].told.extend(second.told);
+            self.unsaved[0].reported.extend(second.reported);
         }
     }
 
@@ -273,11 +274,11 @@ impl SourceState {
         self.retry = None;
         self.blocked = false;
         for piece in std::mem::take(&mut self.unsaved) {
-            self.learn(piece.knowledge.load(), piece.told, now);
+            self.update(piece.knowledge.load(), piece.reported, now);
         }
         if vanished {
             // The document was deleted, or the whole store was replaced: our knowledge is kept.
-            self.learn(before.get(&self.key).knowledge, Vec::new(), now);
+            self.update(before.get(&self.key).knowledge, Vec::new(), now);
         }
     }
 

@@ -31,7 +31,7 @@ impl Scripted {
         if struck {
             return Err(StoreError::Unavailable {
                 location: "scripted".into(),
-                reason: "told to".into(),
+                reason: "injected".into(),
             });
         }
         Ok(())
@@ -157,7 +157,7 @@ impl Desk {
 
     async fn happened(&self, id: &str) -> Vec<String> {
         let entries = self.store.history(&key(id), 100).await.unwrap();
-        let tell = |entry: &HistoryEntry| {
+        let describe = |entry: &HistoryEntry| {
             let change = &entry.transition;
             let word = |word: &Option<String>| word.clone().unwrap_or_default();
             format!(
@@ -167,7 +167,7 @@ impl Desk {
                 word(&change.to)
             )
         };
-        entries.iter().rev().map(tell).collect()
+        entries.iter().rev().map(describe).collect()
     }
 }
 
@@ -405,16 +405,16 @@ async fn unusable_document_is_skipped_until_repaired() {
     assert_eq!(desk.push("kick:5", true).await, Outcome::Blocked);
     assert_eq!(desk.push("kick:5", false).await, Outcome::Blocked);
     assert_eq!(desk.push("kick:6", true).await, Outcome::Written);
-    let told = desk.persister.flush().await.failures;
+    let reported = desk.persister.flush().await.failures;
     assert!(
         matches!(
-            &told[0].1,
+            &reported[0].1,
             StoreError::Unusable {
                 source: Unusable::Broken(_),
                 ..
             }
         ),
-        "{told:?}"
+        "{reported:?}"
     );
     assert_eq!(
         desk.store.inner.raw("kick:5").unwrap(),
@@ -497,33 +497,36 @@ async fn published_transitions_are_recorded_once_in_any_order() {
             fact,
         )
     };
-    let tell = |seen: &[Observation]| {
+    let describe = |seen: &[Observation]| {
         let (last, before) = seen.split_last().unwrap();
         let document =
             |seen: &[Observation]| SourceDocument::from_knowledge(source.clone(), Knowledge::of(seen));
-        News {
+        EvidenceUpdate {
             source: source.clone(),
             knowledge: Knowledge::of(std::slice::from_ref(last)),
-            told: crate::core::transition::transitions(&document(before).verdict, &document(seen).verdict),
+            reported: crate::core::transition::transitions(
+                &document(before).verdict,
+                &document(seen).verdict,
+            ),
         }
     };
     let story = [push(1, true), push(2, false)];
-    let (start, end) = (tell(&story[..1]), tell(&story));
-    assert_eq!((start.told.len(), end.told.len()), (1, 1));
+    let (start, end) = (describe(&story[..1]), describe(&story));
+    assert_eq!((start.reported.len(), end.reported.len()), (1, 1));
     // The end arrives first, and the start arrives twice.
-    for (news, outcome) in [
+    for (update, outcome) in [
         (end, Outcome::Written),
         (start.clone(), Outcome::Written),
         (start, Outcome::Unchanged),
     ] {
-        assert_eq!(desk.persister.apply([news]).await.count(outcome), 1);
+        assert_eq!(desk.persister.apply([update]).await.count(outcome), 1);
     }
     let history = desk.store.history(&source, 10).await.unwrap();
-    let told: Vec<_> = history
+    let reported: Vec<_> = history
         .iter()
         .map(|entry| entry.transition.to.as_deref().unwrap())
         .collect();
-    assert_eq!(told, ["OFFLINE", "ONLINE"]);
+    assert_eq!(reported, ["OFFLINE", "ONLINE"]);
 }
 
 #[tokio::test]
@@ -628,14 +631,14 @@ async fn baseline_told_of_a_known_facet_is_no_second_row() {
     let seen = Observation::new(&source, desk.now(), "kick.api", up);
     let document = SourceDocument::from_knowledge(source.clone(), Knowledge::from(&seen));
     let nothing = SourceDocument::new(source.clone());
-    let told = crate::core::transition::transitions(&nothing.verdict, &document.verdict);
-    assert!(told[0].initial);
-    let news = News {
+    let reported = crate::core::transition::transitions(&nothing.verdict, &document.verdict);
+    assert!(reported[0].initial);
+    let update = EvidenceUpdate {
         source: source.clone(),
         knowledge: document.knowledge,
-        told,
+        reported,
     };
-    desk.persister.apply([news]).await;
+    desk.persister.apply([update]).await;
     desk.persister.flush().await;
     assert_eq!(desk.happened("kick:5").await, ["status >CONNECTED"]);
 }

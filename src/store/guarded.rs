@@ -266,7 +266,7 @@ mod tests {
             probe(&inner, 0, 0, true).await;
             let skew = Arc::new(Skew::default());
             if let Some(offset) = measured {
-                skew.learn_sample((at(10), std::time::Instant::now()), offset);
+                skew.add_sample((at(10), std::time::Instant::now()), offset);
             }
             let clock = LenientClock::with(ManualClock::at(at(10 - 3_600)), skew);
             let store = Arc::new(Guarded::new(Arc::clone(&inner), Arc::clone(&clock) as _));

@@ -197,7 +197,7 @@ pub enum Unusable {
 pub struct HistoryEntry {
     /// Deterministic, so that a repeated append is not a second entry.
     pub id: String,
-    /// When we learnt of it (the transition's own `at` is when it happened).
+    /// When it was recorded (the transition's own `at` is when it happened).
     #[schemars(with = "String")]
     pub recorded_at: Timestamp,
     /// What changed.
@@ -358,7 +358,7 @@ mod tests {
             };
             HistoryEntry::new(&key, at, transition)
         };
-        let told = [
+        let recorded_entries = [
             entry(1, Facet::Stream, "OFFLINE", None),
             entry(2, Facet::Stream, "OFFLINE", None),
             entry(3, Facet::Status, "CONNECTED", None),
@@ -370,7 +370,7 @@ mod tests {
             entry(9, Facet::Stream, "OFFLINE", None),
             entry(10, Facet::Stream, "ONLINE", Some("b")),
         ];
-        let shown = HistoryEntry::without_repeats(told.iter().rev().cloned().collect());
+        let shown = HistoryEntry::without_repeats(recorded_entries.iter().rev().cloned().collect());
         let times: Vec<_> = shown
             .iter()
             .map(|entry| entry.transition.at.as_millis() / 1000)

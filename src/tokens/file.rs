@@ -479,8 +479,8 @@ mod tests {
             fs::set_permissions(store.path(), fs::Permissions::from_mode(0o600)).unwrap();
             let error = keep(&store, "new").await.unwrap_err();
             assert!(matches!(error, TokenError::Unreadable { .. }), "{error:?}");
-            let told = format!("{error} {error:?} {}", error.hint());
-            assert!(!told.contains("hush"), "{told}");
+            let messages = format!("{error} {error:?} {}", error.hint());
+            assert!(!messages.contains("hush"), "{messages}");
             assert_eq!(fs::read_to_string(store.path()).unwrap(), garbage);
         }
     }

@@ -204,7 +204,7 @@ impl Engine {
             counts: Arc::clone(&dispatched),
             chance: parts.chance,
         };
-        tasks.spawn("recorder", |stop| writer.run(stop));
+        tasks.spawn("writer", |stop| writer.run(stop));
         tasks.spawn("dispatcher", |stop| sender.run(stop));
         let (jump, jumped) = watch::channel(0);
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));

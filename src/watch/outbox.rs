@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-use self::error::{LinkFailure, explain};
+use self::error::{OpenFailure, explain};
 use super::admission::Admission;
 use super::lock::StateLock;
 use super::queue::{Class, Queue};
@@ -78,7 +78,7 @@ pub struct Fresh {
     /// The event.
     pub event: Event,
     /// The state that is published with it; `None` for heartbeats.
-    pub told: Option<Knowledge>,
+    pub published: Option<Knowledge>,
 }
 
 /// The result of a commit.
@@ -121,7 +121,7 @@ impl Outbox {
         Self::prepare(&path, bound).map_err(|failure| failure.explain(&path))
     }
 
-    fn prepare(path: &Path, bound: usize) -> Result<Self, LinkFailure> {
+    fn prepare(path: &Path, bound: usize) -> Result<Self, OpenFailure> {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -130,7 +130,7 @@ impl Outbox {
         connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if found > SCHEMA {
-            return Err(LinkFailure::Newer(found));
+            return Err(OpenFailure::Newer(found));
         }
         if found == 0 {
             let migration = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -194,7 +194,7 @@ impl Outbox {
     }
 
     /// Returns the published state of a source; `None` if nothing was ever published.
-    pub fn told(&self, source: &SourceKey) -> Result<Option<Knowledge>, OutboxError> {
+    pub fn published(&self, source: &SourceKey) -> Result<Option<Knowledge>, OutboxError> {
         let inner = self.inner();
         let json: Option<String> = self.explained(
             inner
@@ -426,13 +426,13 @@ fn write(
         }
         let mut insert =
             transaction.prepare_cached("INSERT INTO outbox (source, class, event) VALUES (?1, ?2, ?3)")?;
-        let mut told = transaction.prepare_cached("UPDATE source SET told = ?2 WHERE key = ?1")?;
+        let mut published = transaction.prepare_cached("UPDATE source SET told = ?2 WHERE key = ?1")?;
         for fresh in kept {
             let source = fresh.event.source.to_string();
             insert.execute(params![source, fresh.class as u8, json(&fresh.event)])?;
             numbers.push(transaction.last_insert_rowid());
-            if let Some(knowledge) = &fresh.told {
-                told.execute(params![source, json(knowledge)])?;
+            if let Some(knowledge) = &fresh.published {
+                published.execute(params![source, json(knowledge)])?;
             }
         }
     }

@@ -59,7 +59,7 @@ impl Sink for PersisterSink {
 
     async fn send(&self, events: &[Event]) -> Vec<Result<(), SendError>> {
         let now = self.clock.now();
-        let mut learnt = Vec::with_capacity(events.len());
+        let mut updates = Vec::with_capacity(events.len());
         let mut unreadable = BTreeMap::new();
         for (place, event) in events.iter().enumerate() {
             match read(
@@ -68,13 +68,13 @@ impl Sink for PersisterSink {
                 event.body.as_bytes(),
                 now.max(event.at),
             ) {
-                Reading::Learnt(read) => learnt.push(*read),
+                Reading::SourceUpdate(read) => updates.push(*read),
                 other => {
                     unreadable.insert(place, format!("our own event is not understood: {other:?}"));
                 }
             }
         }
-        let applied = self.persister.apply(learnt).await;
+        let applied = self.persister.apply(updates).await;
         events
             .iter()
             .enumerate()

@@ -105,7 +105,8 @@ impl Sink for FakeBus {
                 }
                 _ => {
                     let body = event.body.as_bytes();
-                    let Reading::Learnt(learnt) = read(Side::Ingress, &BTreeMap::new(), body, event.at)
+                    let Reading::SourceUpdate(evidence_update) =
+                        read(Side::Ingress, &BTreeMap::new(), body, event.at)
                     else {
                         panic!("our own event is not understood: {}", event.body);
                     };
@@ -113,7 +114,7 @@ impl Sink for FakeBus {
                     documents
                         .entry(event.source.clone())
                         .or_insert_with(|| SourceDocument::new(event.source.clone()))
-                        .join(learnt.knowledge);
+                        .join(evidence_update.knowledge);
                     self.taken.lock().push(event.clone());
                     Ok(())
                 }
@@ -199,7 +200,7 @@ impl World {
         };
         let lifecycle = Lifecycle::new();
         let (signals, receiver) = mpsc::channel(4);
-        lifecycle.tasks().spawn("recorder", |stop| writer.run(stop));
+        lifecycle.tasks().spawn("writer", |stop| writer.run(stop));
         lifecycle.tasks().spawn("dispatcher", |stop| sender.run(stop));
         let done = lifecycle.run_with(receiver, Duration::from_secs(10));
         #[expect(clippy::disallowed_methods, reason = "the test owns this one")]
@@ -241,14 +242,14 @@ impl World {
         self
     }
 
-    fn tell(&self, source: &SourceKey, fact: Fact) {
+    fn send_fact(&self, source: &SourceKey, fact: Fact) {
         let observation = Observation::new(source, self.clock.now(), "twitch.eventsub", fact);
         self.running().observations.observe(observation);
     }
 
     fn up(&self, source: &SourceKey) {
         let state = LinkState::Up;
-        self.tell(
+        self.send_fact(
             source,
             Fact::Connection {
                 transport: Transport::Api,
@@ -258,7 +259,7 @@ impl World {
     }
 
     fn live(&self, source: &SourceKey, stream: &str) {
-        self.tell(
+        self.send_fact(
             source,
             Fact::StreamPush {
                 live: true,
@@ -269,7 +270,7 @@ impl World {
     }
 
     fn ended(&self, source: &SourceKey, stream: &str) {
-        self.tell(
+        self.send_fact(
             source,
             Fact::StreamPush {
                 live: false,
@@ -570,7 +571,7 @@ async fn failed_commit_to_broken_outbox_stops_the_daemon() {
     let running = world.running.take().unwrap();
     let ended = tokio::time::timeout(SOON, running.done).await.expect("it ends");
     let failure = ended.unwrap().expect_err("somebody must look at the file");
-    assert!(failure.what.contains("recorder"), "{failure:?}");
+    assert!(failure.what.contains("writer"), "{failure:?}");
     assert_eq!(
         world.bus.kinds(&key(1)),
         [SourceStatus],
@@ -639,7 +640,7 @@ fn state_directory_stays_locked_until_last_commit() {
 
 impl World {
     fn seen(&self, source: &SourceKey, stream: &str) {
-        self.tell(
+        self.send_fact(
             source,
             Fact::StreamSeen {
                 stream_id: stream.to_owned(),
@@ -654,16 +655,16 @@ impl World {
             ..Default::default()
         };
         let method = method.to_owned();
-        self.tell(source, Fact::Permissions { method, grants });
+        self.send_fact(source, Fact::Permissions { method, grants });
     }
 
     fn named(&self, source: &SourceKey, name: &str) {
         let fields = [("displayName".to_owned(), name.to_owned())].into();
-        self.tell(source, Fact::Profile { fields });
+        self.send_fact(source, Fact::Profile { fields });
     }
 
     fn link(&self, source: &SourceKey, transport: Transport, state: LinkState) {
-        self.tell(source, Fact::Connection { transport, state });
+        self.send_fact(source, Fact::Connection { transport, state });
     }
 }
 

@@ -221,8 +221,8 @@ impl Writer {
         let mut commit = Commit::default();
         for change in changes {
             self.note(&change);
-            let told = self.events(&change, now)?;
-            commit.events.extend(told);
+            let published = self.events(&change, now)?;
+            commit.events.extend(published);
             commit.known.push((change.source, change.known));
         }
         if !commit.known.is_empty() {
@@ -236,8 +236,8 @@ impl Writer {
         if self.pending.deferred.contains(&change.source) {
             return Ok(Vec::new());
         }
-        let told = self.told(&change.source)?;
-        let mut before = SourceDocument::from_knowledge(change.source.clone(), told);
+        let published = self.published(&change.source)?;
+        let mut before = SourceDocument::from_knowledge(change.source.clone(), published);
         let mut events = Vec::new();
         for step in &change.steps {
             let this = EventBuilder {
@@ -260,7 +260,7 @@ impl Writer {
             events.extend(of_step.into_iter().map(|event| Fresh {
                 class,
                 event,
-                told: Some(step.after.knowledge.clone()),
+                published: Some(step.after.knowledge.clone()),
             }));
             before = step.after.clone();
         }
@@ -275,11 +275,11 @@ impl Writer {
     }
 
     /// The last published state of a source, including one that is not on disk yet.
-    fn told(&self, source: &SourceKey) -> Result<Knowledge, OutboxError> {
-        match self.pending.told(source) {
-            Some(told) => Ok(told),
-            None => match self.outbox.told(source) {
-                Ok(told) => Ok(told.unwrap_or_default()),
+    fn published(&self, source: &SourceKey) -> Result<Knowledge, OutboxError> {
+        match self.pending.published(source) {
+            Some(published) => Ok(published),
+            None => match self.outbox.published(source) {
+                Ok(published) => Ok(published.unwrap_or_default()),
                 // Without a published state the event contains everything: longer, but never wrong.
                 Err(error) if error.may_pass() => Ok(Knowledge::default()),
                 Err(error) => Err(error),
@@ -395,21 +395,21 @@ impl Writer {
             let Some(after) = self.tracker.document(&source) else {
                 continue;
             };
-            let before = SourceDocument::from_knowledge(source.clone(), self.told(&source)?);
-            let told = EventBuilder {
+            let before = SourceDocument::from_knowledge(source.clone(), self.published(&source)?);
+            let published = EventBuilder {
                 before: &before,
                 after: &after,
                 by: "bitbrat.watch",
                 observed_at: now,
             };
-            let events = told.events(&transitions(&before.verdict, &after.verdict));
+            let events = published.events(&transitions(&before.verdict, &after.verdict));
             commit
                 .known
                 .push((source, super::outbox::json(&after.knowledge).into()));
             commit.events.extend(events.into_iter().map(|event| Fresh {
                 class: Class::Transition,
                 event,
-                told: Some(after.knowledge.clone()),
+                published: Some(after.knowledge.clone()),
             }));
         }
         self.commit(commit).await
@@ -447,7 +447,7 @@ impl Writer {
             commit.events.push(Fresh {
                 class: Class::Heartbeat,
                 event,
-                told: None,
+                published: None,
             });
         }
         if commit.known.is_empty() {

@@ -16,7 +16,7 @@ fn malformed_id_is_a_usage_error_with_explanation() {
             home.run(&["sources", command, id])
                 .never_panics()
                 .exits(2)
-                .tells(reason);
+                .names_account(reason);
         }
         home.run(&["probe", id]).exits(2);
     }
@@ -31,8 +31,8 @@ fn unknown_name_is_exit_5_with_the_name_that_was_meant() {
             home.run(&["sources", command, name])
                 .never_panics()
                 .exits(5)
-                .tells("there is no source named")
-                .tells("--probe");
+                .names_account("there is no source named")
+                .names_account("--probe");
         }
     }
     home.run(&["sources", "describe", "1"]).exits(0).shows("twitch:1");
@@ -47,7 +47,9 @@ fn float_as_an_id_is_refused_wherever_an_id_stands() {
         "[[source]]\nplatform = \"discord\"\nid = \"1\"\nchannels = [\"9.87e17\"]\n",
     ] {
         let home = Home::new().file("bitbrat.toml", toml);
-        home.run(&["sources", "list"]).exits(6).tells("has lost digits");
+        home.run(&["sources", "list"])
+            .exits(6)
+            .names_account("has lost digits");
     }
     for (name, value) in [
         ("BITBRAT_SOURCES", "discord:9.87e17"),
@@ -55,7 +57,9 @@ fn float_as_an_id_is_refused_wherever_an_id_stands() {
         ("DISCORD_GUILD_ID", "9.87e17"),
     ] {
         let home = Home::new().env(name, value);
-        home.run(&["sources", "list"]).exits(6).tells("has lost digits");
+        home.run(&["sources", "list"])
+            .exits(6)
+            .names_account("has lost digits");
     }
 }
 
@@ -116,12 +120,14 @@ fn advice_repeats_the_options_that_chose_the_world() {
     let run = home
         .run(&[&globals[..], &["sources", "status"]].concat())
         .exits(8);
-    run.tells(
+    run.names_account(
         "bitbrat --config my.toml --env-file my.env --set store.url=sqlite:x.db sources status --probe",
     );
     home.run(&[&globals[..], &["sources", "is-live", "twitch:2"]].concat())
         .exits(5)
-        .tells("run `bitbrat --config my.toml --env-file my.env --set store.url=sqlite:x.db sources list`");
+        .names_account(
+            "run `bitbrat --config my.toml --env-file my.env --set store.url=sqlite:x.db sources list`",
+        );
 }
 
 #[test]
@@ -139,8 +145,8 @@ fn unknown_source_exits_5_with_a_hint_to_add_it() {
         home.run(&words)
             .never_panics()
             .exits(5)
-            .tells("there is no source `twitch:123456`")
-            .tells("[[source]]");
+            .names_account("there is no source `twitch:123456`")
+            .names_account("[[source]]");
     }
 }
 
@@ -150,16 +156,18 @@ fn an_empty_configuration_is_answered_with_a_way_to_begin() {
     let run = home
         .run(&["sources", "status"])
         .exits(8)
-        .tells("no sources are configured")
-        .tells("--demo");
+        .names_account("no sources are configured")
+        .names_account("--demo");
     assert_eq!(run.stdout, "");
     home.run(&["sources", "list"])
         .exits(0)
-        .tells("bitbrat config init");
+        .names_account("bitbrat config init");
     let json = home.run(&["sources", "status", "-o", "json"]).exits(8).json();
     assert_eq!(json["items"], serde_json::json!([]));
     assert!(!home.state().exists(), "reading creates nothing");
-    home.run(&["probe"]).exits(8).tells("no sources are configured");
+    home.run(&["probe"])
+        .exits(8)
+        .names_account("no sources are configured");
 }
 
 #[test]
@@ -167,14 +175,14 @@ fn broken_toml_is_exit_6_with_the_place() {
     let home = Home::new().file("bitbrat.toml", "[store]\nurl = sqlite\n");
     home.run(&["sources", "status"])
         .exits(6)
-        .tells("bitbrat.toml")
-        .tells("line 2")
-        .tells("hint: correct that line, then run `bitbrat config check`");
+        .names_account("bitbrat.toml")
+        .names_account("line 2")
+        .names_account("hint: correct that line, then run `bitbrat config check`");
     home.run(&["config", "check"]).exits(6).shows("bitbrat.toml");
     home.run(&["doctor"]).exits(6).shows("SKIPPED");
     home.run(&["config", "show"])
         .exits(0)
-        .tells("bitbrat config check");
+        .names_account("bitbrat config check");
 }
 
 #[test]
@@ -202,7 +210,7 @@ fn every_problem_of_a_configuration_comes_with_a_next_step() {
         home.run(&["sources", "status"])
             .never_panics()
             .exits(6)
-            .tells("  hint: ");
+            .names_account("  hint: ");
     }
 }
 
@@ -215,9 +223,9 @@ fn all_configuration_problems_are_reported_at_once() {
     assert!(problems >= 3, "{}", run.stdout);
     home.run(&["sources", "list"])
         .exits(6)
-        .tells("store.ulr")
-        .tells("schedule.stream")
-        .tells("myspace");
+        .names_account("store.ulr")
+        .names_account("schedule.stream")
+        .names_account("myspace");
 }
 
 #[test]
@@ -225,10 +233,10 @@ fn a_configuration_file_that_is_named_must_exist() {
     let home = Home::new();
     home.run(&["--config", "absent.toml", "sources", "status"])
         .exits(6)
-        .tells("absent.toml");
+        .names_account("absent.toml");
     home.run(&["--env-file", "absent.env", "sources", "status"])
         .exits(6)
-        .tells("absent.env");
+        .names_account("absent.env");
 }
 
 #[test]
@@ -236,16 +244,16 @@ fn a_flag_sets_what_is_there_to_be_set_and_never_a_secret() {
     let home = Home::new();
     home.run(&["--set", "store.ulr=sqlite", "sources", "list"])
         .exits(2)
-        .tells("no key `store.ulr`");
+        .names_account("no key `store.ulr`");
     home.run(&["--set", "twitch.bot_access_token=abc", "sources", "list"])
         .exits(2)
-        .tells("secret");
+        .names_account("secret");
     home.run(&["--set", "store.url=floppy", "sources", "list"])
         .exits(6)
-        .tells("--set");
+        .names_account("--set");
     home.run(&["--set", "nonsense", "sources", "list"])
         .exits(2)
-        .tells("KEY=VALUE");
+        .names_account("KEY=VALUE");
 }
 
 #[test]
@@ -275,7 +283,7 @@ fn unknown_action_lists_the_available_actions() {
     let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
     home.run(&["sources", "can", "twitch:1", "fly"])
         .exits(2)
-        .tells("send-chat");
+        .names_account("send-chat");
 }
 
 #[test]
@@ -294,11 +302,11 @@ fn a_reader_that_goes_away_is_no_failure() {
         );
         let output = home.shell(&line);
         let code = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(matches!(code.as_str(), "0" | "4"), "{words}: {code} {told}");
+        let reported = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(code.as_str(), "0" | "4"), "{words}: {code} {reported}");
         assert!(
-            !told.contains("panicked") && !told.contains("Broken pipe"),
-            "{words}: {told}"
+            !reported.contains("panicked") && !reported.contains("Broken pipe"),
+            "{words}: {reported}"
         );
     }
 }
@@ -312,8 +320,8 @@ fn a_table_that_is_drawn_again_and_again_ends_with_its_reader() {
             env!("CARGO_BIN_EXE_bitbrat")
         );
         let output = home.shell(&line);
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(told.lines().last(), Some("0"), "{format}: {told}");
+        let reported = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(reported.lines().last(), Some("0"), "{format}: {reported}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{format}");
     }
 }
@@ -333,11 +341,11 @@ fn token_file_readable_by_others_is_not_missing_authorization() {
         .run(&["sources", "status", "--probe"])
         .never_panics()
         .exits(3)
-        .tells("can be read by others")
-        .tells("chmod 600");
+        .names_account("can be read by others")
+        .names_account("chmod 600");
     assert!(!run.stderr.contains("is missing"), "{}", run.stderr);
     assert!(!run.stderr.contains("auth login"), "{}", run.stderr);
-    home.run(&["auth", "status"]).exits(1).tells("chmod 600");
+    home.run(&["auth", "status"]).exits(1).names_account("chmod 600");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
 }
 
@@ -396,8 +404,8 @@ fn a_store_of_a_newer_program_is_refused_and_left_alone() {
     home.run(&["--set", &url, "sources", "status"])
         .never_panics()
         .exits(1)
-        .tells("99")
-        .tells("upgrade bitbrat");
+        .names_account("99")
+        .names_account("upgrade bitbrat");
     home.run(&["--set", &url, "doctor", "store"])
         .exits(1)
         .shows("FAIL");
@@ -412,7 +420,7 @@ fn non_database_file_is_reported_by_name() {
     home.run(&["--set", "store.url=sqlite:bitbrat.db", "sources", "status"])
         .never_panics()
         .exits(1)
-        .tells("bitbrat.db");
+        .names_account("bitbrat.db");
 }
 
 #[test]
@@ -436,7 +444,7 @@ fn unusable_document_is_shown_with_reason_beside_the_others() {
         .exits(8)
         .shows("unusable")
         .shows("schemaVersion 99");
-    run.shows("QuietHarbor").tells("cannot be used");
+    run.shows("QuietHarbor").names_account("cannot be used");
     let json = home
         .run(&["--set", &url, "sources", "status", "-o", "json"])
         .exits(8)
@@ -445,7 +453,7 @@ fn unusable_document_is_shown_with_reason_beside_the_others() {
     assert_eq!(json["unusable"][0]["id"], "twitch:777001");
     home.run(&["--set", &url, "sources", "describe", "twitch:777001"])
         .exits(8)
-        .tells("schemaVersion 99");
+        .names_account("schemaVersion 99");
 }
 
 #[test]
@@ -464,8 +472,8 @@ fn probe_reports_why_nothing_was_stored() {
         let run = home
             .run(&words)
             .exits(1)
-            .tells("nothing was stored for twitch:777001");
-        run.tells("schemaVersion 99");
+            .names_account("nothing was stored for twitch:777001");
+        run.names_account("schemaVersion 99");
     }
 }
 
@@ -479,7 +487,7 @@ fn hint_of_a_check_repeats_its_options_and_not_itself() {
         "{all}"
     );
     let status = home.run(&["--config", "bad.toml", "status"]).exits(6);
-    status.tells("`bitbrat --config bad.toml config check`");
+    status.names_account("`bitbrat --config bad.toml config check`");
 }
 
 #[test]

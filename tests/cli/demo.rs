@@ -105,11 +105,11 @@ fn piped_table_is_plain_and_summary_goes_to_stderr() {
     assert_eq!(run.stdout.lines().count(), 20);
     let run = run
         .shows("► ONLINE")
-        .tells("19 sources")
-        .tells("4 need attention");
+        .names_account("19 sources")
+        .names_account("4 need attention");
     // A login would be lost with the demo.
     assert!(!run.stderr.contains("auth login"), "{}", run.stderr);
-    run.tells("bitbrat --demo sources describe twitch:777010");
+    run.names_account("bitbrat --demo sources describe twitch:777010");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn doctor_checks_the_demo_and_finds_the_two_revoked_grants() {
         .unwrap()
         .iter()
         .filter(|check| check["name"] == "rate limit");
-    let told: Vec<_> = rate_limits
+    let reported: Vec<_> = rate_limits
         .map(|check| {
             (
                 check["area"].as_str().unwrap(),
@@ -153,7 +153,7 @@ fn doctor_checks_the_demo_and_finds_the_two_revoked_grants() {
             )
         })
         .collect();
-    assert_eq!(told, [("twitch", "OK"), ("kick", "OK"), ("discord", "OK")]);
+    assert_eq!(reported, [("twitch", "OK"), ("kick", "OK"), ("discord", "OK")]);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn can_answers_on_all_platforms_with_missing_permissions() {
     can("discord:888002", "SEND_MESSAGES")
         .exits(1)
         .shows("missing: SEND_MESSAGES")
-        .tells("https://discord.com/oauth2/authorize?client_id=888100&scope=bot&permissions=68608&guild_id=888002");
+        .names_account("https://discord.com/oauth2/authorize?client_id=888100&scope=bot&permissions=68608&guild_id=888002");
     can("discord:888003", "SEND_MESSAGES").exits(1);
     can("discord:888004", "BAN_MEMBERS")
         .exits(0)
@@ -239,7 +239,7 @@ fn demo_login_is_answered_with_advice_that_works_there() {
         let run = home
             .run_with(&["--demo", "auth", "login", "twitch", "--with-token"], input)
             .never_panics()
-            .tells("leave out --demo to log in");
+            .names_account("leave out --demo to log in");
         assert!(
             run.code != 0 && !run.stderr.contains("bitbrat auth login"),
             "{run:?}"
@@ -271,7 +271,7 @@ fn name_or_address_stands_wherever_an_id_does() {
         .shows("not covered: followers-only");
     home.run(&["--demo", "sources", "is-live", "nobody-at-all"])
         .exits(5)
-        .tells("no source named `nobody-at-all`");
+        .names_account("no source named `nobody-at-all`");
 }
 
 #[test]

@@ -164,11 +164,11 @@ fn doctor_names_a_state_directory_that_cannot_be_used() {
         .command_through(&["bash", "-c", line], &["doctor", "state", "-o", "json"])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{reported}");
     assert!(
-        told.contains("cannot be written") && told.contains("df -h"),
-        "{told}"
+        reported.contains("cannot be written") && reported.contains("df -h"),
+        "{reported}"
     );
     let (outcome, detail) = check(&home, "state", "directory");
     assert_eq!(outcome, "OK", "{detail}");

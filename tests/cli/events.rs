@@ -58,19 +58,19 @@ fn every_published_event_matches_the_schema() {
         stream_id: Some("40999888777".to_owned()),
         started_at: None,
     };
-    let mut told = 0;
+    let mut reported = 0;
     for (seconds, fact) in [(0, up), (1, push(true)), (2, push(false))] {
-        for event in ingester.learns(&key, now().plus_secs(seconds), fact) {
+        for event in ingester.observes(&key, now().plus_secs(seconds), fact) {
             let body: Value = serde_json::from_str(&event.body).unwrap();
             let errors: Vec<_> = validator
                 .iter_errors(&body)
                 .map(|error| error.to_string())
                 .collect();
             assert!(errors.is_empty(), "{errors:#?} in {body:#}");
-            told += 1;
+            reported += 1;
         }
     }
-    assert_eq!(told, 3);
+    assert_eq!(reported, 3);
     assert!(!validator.is_valid(&json!({"type": "system.stream.online"})));
 }
 
@@ -149,7 +149,7 @@ fn local_bus_tail_shows_events_of_another_process() {
     assert_eq!(run.stdout, "");
     home.run(&["events", "tail", "--for", "1s"])
         .exits(0)
-        .tells("bitbrat watch");
+        .names_account("bitbrat watch");
 }
 
 #[test]
@@ -180,24 +180,24 @@ fn what_cannot_be_published_is_refused_before_anything_is() {
         home.run(&["events", "publish", file])
             .never_panics()
             .exits(2)
-            .tells(reason);
+            .names_account(reason);
     }
     home.run(&["events", "tail", "--since", "yesterday", "--for", "1s"])
         .exits(2)
-        .tells("10m");
+        .names_account("10m");
     home.run(&["events", "tail", "-o", "json"])
         .exits(2)
-        .tells("--limit");
+        .names_account("--limit");
     // An address without a server.
     let nobody = ReservedPort::new();
     let away = format!("bus.url=nats://127.0.0.1:{}", nobody.number);
     home.run(&["--set", &away, "events", "publish", "online.json"])
         .exits(1)
-        .tells("cannot publish to")
-        .tells("doctor bus");
+        .names_account("cannot publish to")
+        .names_account("doctor bus");
     home.run(&["--set", &away, "events", "tail", "--for", "20s"])
         .exits(1)
-        .tells("cannot follow");
+        .names_account("cannot follow");
     let run = home
         .run(&["--set", &away, "doctor", "bus", "-o", "json"])
         .exits(1);
@@ -255,7 +255,7 @@ async fn over_nats_doctor_leads_from_nothing_to_a_bus_that_works() {
     );
     home.run(&["events", "publish", "online.json"])
         .exits(1)
-        .tells("here.internal.ingress.v1");
+        .names_account("here.internal.ingress.v1");
 
     servers::create_stream_on(&server.url(), "BITBRAT", &["elsewhere.>"]).await;
     let found = doctor();

@@ -51,12 +51,12 @@ fn glob_without_match_is_exit_5_in_every_command() {
     ] {
         demo(words)
             .exits(5)
-            .tells("no source matches the glob `kick:no*`")
-            .tells("matched against platform:id and platform:name");
+            .names_account("no source matches the glob `kick:no*`")
+            .names_account("matched against platform:id and platform:name");
     }
     demo(&["status", "pixel*"])
         .exits(5)
-        .tells("did you mean `'*:pixel*'`?");
+        .names_account("did you mean `'*:pixel*'`?");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn predicate_about_several_sources_is_true_if_all_are() {
     demo(&["can", "twitch:*", "help"]).exits(0).shows("shoutout");
     demo(&["can", "twitch:777001", "kick:888001", "help"])
         .exits(2)
-        .tells("several platforms");
+        .names_account("several platforms");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn filters_select_by_platform_and_state() {
     // Nothing of Kick needs attention.
     demo(&["status", "--failing", "--platform", "kick"])
         .exits(0)
-        .tells("none of 19 sources match --platform kick --failing");
+        .names_account("none of 19 sources match --platform kick --failing");
     let run = demo(&["history", "--failing", "--platform", "twitch", "-o", "json"]).exits(0);
     run.item("key", "twitch:777009");
     assert!(!run.stdout.contains("777001"), "{}", run.stdout);
@@ -158,14 +158,14 @@ fn limit_changes_what_is_shown_and_not_the_exit_code() {
     let words = ["status", "--sort", "-viewers", "--limit", "2"];
     let run = demo(&words)
         .exits(4)
-        .tells("17 more sources are not shown (--limit 2)");
-    run.tells("19 sources");
+        .names_account("17 more sources are not shown (--limit 2)");
+    run.names_account("19 sources");
     let run = demo(&[&words[..], &["-o", "name"]].concat()).exits(4);
     assert_eq!(lines(&run), ["twitch:777001", "kick:888001"]);
     for format in ["json", "yaml", "ndjson", "csv"] {
         demo(&[&words[..], &["-o", format]].concat())
             .exits(4)
-            .tells("17 more sources are not shown");
+            .names_account("17 more sources are not shown");
     }
     let json = demo(&[&words[..], &["-o", "json"]].concat()).json();
     assert_eq!(json["items"].as_array().unwrap().len(), 2);
@@ -250,7 +250,7 @@ fn bad_selection_is_a_usage_error_with_a_next_step() {
         (&["describe"], "--help"),
         (&["can", "send-chat"], "--help"),
     ] {
-        home.run(words).never_panics().exits(2).tells(next);
+        home.run(words).never_panics().exits(2).names_account(next);
     }
 }
 

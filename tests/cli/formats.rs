@@ -163,7 +163,9 @@ fn completions_and_manual_pages_are_written() {
 fn a_configuration_is_written_once_and_is_valid() {
     let home = Home::new();
     home.run(&["config", "init"]).exits(0).shows("bitbrat.toml");
-    home.run(&["config", "init"]).exits(1).tells("is there already");
+    home.run(&["config", "init"])
+        .exits(1)
+        .names_account("is there already");
     home.run(&["config", "check"]).exits(0).shows("valid");
     home.run(&["config", "init", "made/on/the/way.toml"]).exits(0);
     home.run(&["--config", "made/on/the/way.toml", "config", "check"])

@@ -17,10 +17,10 @@ fn stream_is_checked_by_name_without_any_configured_source() {
         .exits(0);
     home.run(&["sources", "is-live", "twitch:nobody_of_this_name", "--probe"])
         .exits(5)
-        .tells("there is no source named");
+        .names_account("there is no source named");
     home.run(&["sources", "is-live", "twitch:999999999", "--probe"])
         .exits(5)
-        .tells("there is no source `twitch:999999999`");
+        .names_account("there is no source `twitch:999999999`");
     // A query stores nothing.
     let listed = home.run(&["sources", "list", "-o", "json"]).exits(0).json();
     assert_eq!(listed["items"], json!([]));
@@ -151,10 +151,10 @@ fn broadcaster_logs_in_and_out_by_name() {
     assert_eq!(run.json()["items"][0]["identity"], "twitch/broadcaster:777001");
     login("nobody_of_this_name")
         .exits(5)
-        .tells("there is no source named");
+        .names_account("there is no source named");
     // Another account's token is rejected for the given one.
     login("quietharbor").exits(4);
     home.run(&["auth", "logout", "twitch", "--as", "broadcaster:pixelmeadow"])
         .exits(0)
-        .tells("twitch/broadcaster:777001 were deleted");
+        .names_account("twitch/broadcaster:777001 were deleted");
 }

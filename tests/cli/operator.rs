@@ -60,12 +60,12 @@ fn probe_result_is_visible_to_later_commands() {
     let home = &operator.home;
     home.run(&["sources", "status"])
         .exits(8)
-        .tells("2 sources were not checked yet");
+        .names_account("2 sources were not checked yet");
     home.run(&["sources", "list"])
         .exits(0)
         .shows("not yet")
         .shows("$BITBRAT_SOURCES");
-    home.run(&["probe"]).exits(0).tells("kept in sqlite:");
+    home.run(&["probe"]).exits(0).names_account("kept in sqlite:");
     let run = home.run(&["sources", "status", "-o", "json"]).exits(0);
     assert_eq!(run.item("key", "twitch:777001")["streamStatus"], "ONLINE");
     assert_eq!(run.item("key", "twitch:777001")["configured"], true);
@@ -143,7 +143,7 @@ fn failed_stream_request_is_degraded_but_connected() {
     let run = home
         .run(&["probe", "-o", "json"])
         .exits(3)
-        .tells("cannot be reached for the list of streams");
+        .names_account("cannot be reached for the list of streams");
     let live = run.item("key", "twitch:777001");
     assert_eq!(
         (&live["status"], &live["streamStatus"], &live["lastError"]["code"]),
@@ -211,10 +211,10 @@ fn missing_token_error_hints_at_auth_login() {
     home.run(&["auth", "status"])
         .exits(4)
         .shows("MISSING")
-        .tells("bitbrat auth login twitch --with-token");
+        .names_account("bitbrat auth login twitch --with-token");
     home.run(&["sources", "status", "--probe"])
         .exits(4)
-        .tells("bitbrat auth login twitch --with-token");
+        .names_account("bitbrat auth login twitch --with-token");
 }
 
 #[test]
@@ -224,13 +224,13 @@ fn token_is_stored_only_if_accepted_and_never_printed() {
     let tokens = home.state().join("tokens.json");
     home.run_with(&["auth", "login", "twitch", "--with-token"], "")
         .exits(2)
-        .tells("no token on standard input");
+        .names_account("no token on standard input");
     home.run_with(&["auth", "login", "twitch", "--with-token"], "two words\n")
         .exits(2)
-        .tells("contains blanks or line breaks");
+        .names_account("contains blanks or line breaks");
     home.run_with(&["auth", "login", "twitch", "--with-token"], "wrongtoken123\n")
         .exits(4)
-        .tells("nothing was stored");
+        .names_account("nothing was stored");
     assert!(!tokens.exists());
     let input = format!(
         "oauth:{}\n{}\n",
@@ -262,10 +262,10 @@ fn token_is_stored_only_if_accepted_and_never_printed() {
     }
     home.run(&["auth", "logout", "twitch"])
         .exits(0)
-        .tells("deleted here");
+        .names_account("deleted here");
     home.run(&["auth", "logout", "twitch"])
         .exits(0)
-        .tells("had no token");
+        .names_account("had no token");
 }
 
 #[test]
@@ -281,8 +281,8 @@ fn token_of_another_user_is_rejected_without_mentioning_bot() {
     };
     let run = login("broadcaster:777001")
         .exits(4)
-        .tells("does not belong to twitch/broadcaster:777001; nothing was stored")
-        .tells("belongs to user 777005");
+        .names_account("does not belong to twitch/broadcaster:777001; nothing was stored")
+        .names_account("belongs to user 777005");
     assert!(!run.stderr.contains("twitch/bot"), "{}", run.stderr);
     let run = login("broadcaster:777005").exits(0);
     assert!(!run.stderr.contains("twitch/bot"), "{}", run.stderr);
@@ -298,7 +298,7 @@ fn login_checks_token_store_before_using_refresh_token() {
         .home
         .run_with(&["auth", "login", "twitch", "--with-token"], &input)
         .exits(1)
-        .tells("the token store cannot be used");
+        .names_account("the token store cannot be used");
     let journal = operator.sim.twitch.host().journal();
     assert_eq!(journal.count("POST", "/oauth2/token"), 0);
 }
@@ -313,7 +313,7 @@ fn failed_refresh_explains_unknown_token_status() {
         .home
         .run(&["auth", "status"])
         .exits(8)
-        .tells("nothing new is known about `twitch/bot`: refreshing it failed");
+        .names_account("nothing new is known about `twitch/bot`: refreshing it failed");
     operator
         .home
         .run(&["doctor", "twitch"])
@@ -449,7 +449,7 @@ fn a_login_while_the_platform_is_away_keeps_nothing() {
         .home
         .run_with(&["auth", "login", "twitch", "--with-token"], &input)
         .exits(8)
-        .tells("nothing was stored");
+        .names_account("nothing was stored");
     assert!(!operator.home.state().join("tokens.json").exists());
 }
 
@@ -464,8 +464,8 @@ fn a_token_file_that_others_can_read_is_refused() {
         .home
         .run(&["auth", "status"])
         .exits(1)
-        .tells("can be read by others");
-    run.tells("chmod 600");
+        .names_account("can be read by others");
+    run.names_account("chmod 600");
     operator.home.run(&["doctor", "tokens"]).exits(1).shows("FAIL");
 }
 
@@ -483,11 +483,11 @@ fn a_store_is_copied_once_and_then_nothing_changes() {
     let home = &operator.home;
     home.run(&["store", "migrate", "sqlite", "sqlite:copy.db"])
         .exits(2)
-        .tells("there is no store");
+        .names_account("there is no store");
     home.run(&["probe"]).exits(0);
     home.run(&["store", "migrate", "sqlite", "sqlite:copy.db", "--dry-run"])
         .exits(0)
-        .tells("2 of 2 documents would be copied");
+        .names_account("2 of 2 documents would be copied");
     assert!(!home.work().join("copy.db").exists());
     let words = ["store", "migrate", "sqlite", "sqlite:copy.db", "-o", "json"];
     assert_eq!(
@@ -515,7 +515,7 @@ fn a_store_is_copied_once_and_then_nothing_changes() {
     assert_eq!(original.stdout, copy.stdout);
     home.run(&["store", "migrate", "sqlite", "sqlite"])
         .exits(2)
-        .tells("to itself");
+        .names_account("to itself");
 }
 
 #[test]
@@ -534,15 +534,15 @@ fn orphans_are_pruned_only_with_confirmation() {
     home.run(&["doctor", "store"])
         .exits(0)
         .shows("twitch:lost")
-        .tells("bitbrat sources prune");
+        .names_account("bitbrat sources prune");
     home.run(&["sources", "prune", "--dry-run"])
         .exits(0)
         .shows("would be removed");
-    home.run(&["sources", "prune"]).exits(2).tells("--yes");
+    home.run(&["sources", "prune"]).exits(2).names_account("--yes");
     home.run(&["sources", "prune", "--yes"]).exits(0).shows("removed");
     home.run(&["sources", "prune", "--yes"])
         .exits(0)
-        .tells("nothing to remove");
+        .names_account("nothing to remove");
     home.run(&["sources", "status"]).exits(0).shows("PixelMeadow");
 }
 

@@ -62,7 +62,7 @@ fn a_trigger_reaches_the_running_simulator() {
     home.run(&again)
         .exits(0)
         .shows("stream.offline")
-        .tells("no client has subscribed");
+        .names_account("no client has subscribed");
     assert!(!is_live(&sim, "777002"));
 }
 
@@ -93,15 +93,17 @@ fn failed_trigger_prints_a_hint() {
     };
     trigger(&["stream.onlien", "twitch:777002"])
         .exits(1)
-        .tells("stream.online");
-    trigger(&["stream.online", "twitch:1"]).exits(1).tells("777002");
-    trigger(&["stream.online"]).exits(2).tells("which one?");
+        .names_account("stream.online");
+    trigger(&["stream.online", "twitch:1"])
+        .exits(1)
+        .names_account("777002");
+    trigger(&["stream.online"]).exits(2).names_account("which one?");
     trigger(&["stream.online", "twitch:777002", "-f", "viewers"]).exits(2);
     let nobody = ReservedPort::new();
     home.run(&["sim", "trigger", "--port", &nobody.number.to_string()])
         .exits(1)
-        .tells("bitbrat sim")
-        .tells("--port");
+        .names_account("bitbrat sim")
+        .names_account("--port");
 }
 
 #[test]
@@ -147,5 +149,5 @@ fn still_without_a_demo_world_is_a_usage_error() {
     Home::new()
         .run(&["--still", "sources", "status"])
         .exits(2)
-        .tells("--demo");
+        .names_account("--demo");
 }

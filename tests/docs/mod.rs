@@ -15,7 +15,7 @@ fn below(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn is_of_kind(path: &Path, kind: &str) -> bool {
-    path.extension().is_some_and(|told| told == kind)
+    path.extension().is_some_and(|reported| reported == kind)
 }
 
 /// Writes out `a/{b,c}.rs`.

@@ -141,7 +141,7 @@ async fn totals_survive_repetition_and_restarts(connect: impl AsyncFn() -> Arc<d
     // The source and its login were published before.
     let mut ingester = world::Ingester::default();
     let fields = BTreeMap::from([("login".to_owned(), "streamer".to_owned())]);
-    ingester.learns(&key(), now(), Fact::Profile { fields });
+    ingester.observes(&key(), now(), Fact::Profile { fields });
     let document = ingester.documents[&key()].to_stored();
     store.put_raw(&key().to_string(), document.into());
 

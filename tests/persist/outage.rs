@@ -124,7 +124,7 @@ struct Platform {
     file: std::fs::File,
     live: BTreeMap<SourceKey, String>,
     streams: BTreeMap<SourceKey, u32>,
-    told: BTreeMap<SourceKey, Vec<(&'static str, String)>>,
+    reported: BTreeMap<SourceKey, Vec<(&'static str, String)>>,
     now: Timestamp,
 }
 
@@ -142,7 +142,7 @@ impl Platform {
             }
         };
         let word = if live { "ONLINE" } else { "OFFLINE" };
-        self.told
+        self.reported
             .entry(source.clone())
             .or_default()
             .push((word, self.now.to_string()));
@@ -202,7 +202,7 @@ impl Drop for Processes {
 }
 
 /// The streams in a source's history, oldest first.
-async fn told(store: &dyn SourceStore, source: &SourceKey) -> Vec<(String, String)> {
+async fn reported(store: &dyn SourceStore, source: &SourceKey) -> Vec<(String, String)> {
     let mut history = store.history(source, 500).await.unwrap();
     history.reverse();
     let streams = history
@@ -219,16 +219,18 @@ async fn told(store: &dyn SourceStore, source: &SourceKey) -> Vec<(String, Strin
 }
 
 fn expected(platform: &Platform, source: &SourceKey) -> Vec<(String, String)> {
-    let told = platform.told[source].iter();
-    told.map(|(word, at)| ((*word).to_owned(), at.clone())).collect()
+    let reported = platform.reported[source].iter();
+    reported
+        .map(|(word, at)| ((*word).to_owned(), at.clone()))
+        .collect()
 }
 
 async fn settle(store: &dyn SourceStore, platform: &Platform, patience: Duration) {
     let deadline = Instant::now() + patience;
-    for source in platform.told.keys() {
+    for source in platform.reported.keys() {
         let expected = expected(platform, source);
         loop {
-            let stored = told(store, source).await;
+            let stored = reported(store, source).await;
             if stored == expected {
                 break;
             }
@@ -259,7 +261,7 @@ async fn nats_outage_with_kills_loses_and_repeats_no_transition() {
         file: std::fs::File::create(directory.path().join("platform")).unwrap(),
         live: BTreeMap::new(),
         streams: BTreeMap::new(),
-        told: BTreeMap::new(),
+        reported: BTreeMap::new(),
         now: SystemClock.now().plus_secs(-7200),
     };
     let mut processes = Processes {
@@ -304,7 +306,7 @@ async fn nats_outage_with_kills_loses_and_repeats_no_transition() {
     settle(&*store, &platform, Duration::from_mins(2)).await;
 
     // On the bus too each of them exists once, although two processes published it and some more than once.
-    let all: usize = platform.told.values().map(Vec::len).sum();
+    let all: usize = platform.reported.values().map(Vec::len).sum();
     assert_eq!(all, (SOURCES + TRANSITIONS) as usize);
     let ids = ids(&server.url()).await;
     let different: BTreeSet<_> = ids.iter().collect();

@@ -64,8 +64,8 @@ async fn six_alternating_events_of_a_hundred_sources_end_right_in_any_order(bus:
     for session in 0..3 {
         for n in 0..100 {
             let at = start.plus_secs(i64::from(session * 600 + n));
-            events.extend(ingester.learns(&key(n), at, push(true, session * 1000 + n, at)));
-            events.extend(ingester.learns(&key(n), at.plus_secs(300), push(false, session, at)));
+            events.extend(ingester.observes(&key(n), at, push(true, session * 1000 + n, at)));
+            events.extend(ingester.observes(&key(n), at.plus_secs(300), push(false, session, at)));
         }
     }
     assert_eq!(events.len(), 600);
@@ -125,7 +125,7 @@ async fn poison_between_good_messages_is_reported_and_stops_nothing(bus: Arc<dyn
     let at = now().plus_secs(-60);
     let mut messages = Vec::new();
     for (n, bad) in (0..).zip(poison) {
-        messages.extend(outgoing(ingester.learns(&key(n), at, push(true, n, at))));
+        messages.extend(outgoing(ingester.observes(&key(n), at, push(true, n, at))));
         messages.push(bad);
     }
     let results = bus.publish_many(messages).await;
@@ -167,7 +167,7 @@ async fn a_store_that_is_away_for_a_while_loses_nothing(bus: Arc<dyn EventBus>) 
     let mut ingester = Ingester::default();
     let at = now().plus_secs(-60);
     let events: Vec<_> = (0..40)
-        .flat_map(|n| ingester.learns(&key(n), at, push(true, n, at)))
+        .flat_map(|n| ingester.observes(&key(n), at, push(true, n, at)))
         .collect();
     assert!(bus.publish_many(outgoing(events)).await.iter().all(Result::is_ok));
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -244,7 +244,7 @@ async fn newer_document_version_blocks_only_its_own_source() {
     let mut ingester = Ingester::default();
     let at = now().plus_secs(-60);
     for n in [1, 2] {
-        bus.publish_many(outgoing(ingester.learns(&key(n), at, push(true, n, at))))
+        bus.publish_many(outgoing(ingester.observes(&key(n), at, push(true, n, at))))
             .await;
     }
     let blocked = ingester.documents.remove(&key(1)).unwrap();
@@ -274,7 +274,7 @@ async fn a_refused_connection_arrives_with_its_reason() {
         transport: Transport::Api,
         state: LinkState::Refused { error },
     };
-    bus.publish_many(outgoing(ingester.learns(&key(1), now(), refused)))
+    bus.publish_many(outgoing(ingester.observes(&key(1), now(), refused)))
         .await;
     persisters.settle(&ingester.documents).await;
     let stored = persisters.store.document(&key(1)).unwrap();

@@ -167,7 +167,7 @@ pub struct Ingester {
 
 impl Ingester {
     /// Adds one fact and returns the events for what changed.
-    pub fn learns(&mut self, key: &SourceKey, at: Timestamp, fact: Fact) -> Vec<Event> {
+    pub fn observes(&mut self, key: &SourceKey, at: Timestamp, fact: Fact) -> Vec<Event> {
         let document = self
             .documents
             .entry(key.clone())
@@ -179,13 +179,13 @@ impl Ingester {
             "twitch.eventsub",
             fact,
         )));
-        let told = EventBuilder {
+        let reported = EventBuilder {
             before: &before,
             after: document,
             by: "twitch.eventsub",
             observed_at: at,
         };
-        told.events(&transitions(&before.verdict, &document.verdict))
+        reported.events(&transitions(&before.verdict, &document.verdict))
     }
 }
 

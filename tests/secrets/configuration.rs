@@ -261,7 +261,7 @@ fn a_mistyped_command_line_repeats_no_secret() {
         assert!(run.code != 0 && !all.contains(HIDDEN), "{words:?}:\n{all}");
     }
     // Ordinary mistakes are still repeated.
-    home.run(&["sorces"]).exits(2).tells("sorces");
+    home.run(&["sorces"]).exits(2).names_account("sorces");
 }
 
 #[test]

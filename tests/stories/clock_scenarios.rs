@@ -56,7 +56,7 @@ travelled! {
 /// The evidence of one process, and what it has published.
 struct Teller {
     known: SourceDocument,
-    told: SourceDocument,
+    reported: SourceDocument,
 }
 
 impl Teller {
@@ -64,7 +64,7 @@ impl Teller {
         let nothing = SourceDocument::new(scenario[0].source.clone());
         Self {
             known: nothing.clone(),
-            told: nothing,
+            reported: nothing,
         }
     }
 
@@ -72,21 +72,21 @@ impl Teller {
     fn hears(&mut self, seen: &Observation) -> Vec<Event> {
         let before = self.known.verdict.clone();
         self.known.join(Knowledge::from(seen));
-        let told = EventBuilder {
-            before: &self.told,
+        let reported = EventBuilder {
+            before: &self.reported,
             after: &self.known,
             by: &seen.by,
             observed_at: seen.at,
         };
-        let events = told.events(&transitions(&before, &self.known.verdict));
+        let events = reported.events(&transitions(&before, &self.known.verdict));
         if !events.is_empty() {
-            self.told = self.known.clone();
+            self.reported = self.known.clone();
         }
         events
     }
 
     /// Publishes everything, and the final state.
-    fn tells(observations: &[Observation]) -> Vec<Event> {
+    fn names_account(observations: &[Observation]) -> Vec<Event> {
         let mut teller = Self::of(observations);
         let mut events: Vec<_> = observations.iter().flat_map(|seen| teller.hears(seen)).collect();
         events.push(heartbeat(&teller.known, observations[observations.len() - 1].at));
@@ -178,7 +178,7 @@ async fn send(bus: &Arc<dyn EventBus>, events: Vec<Event>) {
 
 async fn in_order(bus: Arc<dyn EventBus>, scenario: Scenario) {
     let persisters = Persisters::start(1, &bus).await;
-    for event in Teller::tells(&scenario.observations) {
+    for event in Teller::names_account(&scenario.observations) {
         send(&bus, vec![event]).await;
     }
     persisters.settle(&scenario, "in order").await;
@@ -200,7 +200,7 @@ async fn shuffled_and_repeated(bus: Arc<dyn EventBus>, scenario: Scenario) {
         .cloned()
         .collect();
     chance.shuffle(&mut seen);
-    let mut events = Teller::tells(&seen);
+    let mut events = Teller::names_account(&seen);
     events.extend(events.clone());
     chance.shuffle(&mut events);
     send(&bus, events).await;
@@ -215,7 +215,7 @@ async fn by_two(bus: Arc<dyn EventBus>, scenario: Scenario) {
         let mine = indexed.filter(|(index, _)| index % 2 == rest);
         mine.map(|(_, seen)| seen.clone()).collect::<Vec<_>>()
     };
-    let (one, other) = (Teller::tells(&half(0)), Teller::tells(&half(1)));
+    let (one, other) = (Teller::names_account(&half(0)), Teller::names_account(&half(1)));
     futures_util::future::join(send(&bus, one), send(&bus, other)).await;
     persisters.settle(&scenario, "by two").await;
     persisters.stop().await;

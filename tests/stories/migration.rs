@@ -9,7 +9,7 @@ use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::{Value, json};
 
 use crate::contract::store::worlds::{FirestoreWorld, World, emulator};
-use crate::stories::publishing::tell;
+use crate::stories::publishing::describe;
 use crate::stories::scenarios;
 use crate::support::Home;
 
@@ -36,12 +36,12 @@ async fn documents_and_history_migrate_to_firestore_and_back() {
     let old = home.work().join("old.db");
     let store: Arc<dyn SourceStore> =
         Arc::new(SqliteStore::open(&old, SqliteOptions::default()).await.unwrap());
-    let told = [
+    let reported = [
         scenarios::a_stream_goes_live_drops_for_forty_seconds_resumes_and_ends(),
         scenarios::a_connection_is_lost_heals_and_is_refused(),
     ];
-    for scenario in &told {
-        tell(&store, &scenario.observations).await;
+    for scenario in &reported {
+        describe(&store, &scenario.observations).await;
     }
     // A document in both stores is merged, and fields of other programs in it stay.
     world

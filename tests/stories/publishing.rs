@@ -29,7 +29,7 @@ pub async fn in_every_way<W: World>(scenario: Scenario) {
     let document_id = scenario.observations[0].source.to_string();
     let world = W::with(Retention::default()).await;
     let store = world.open().await;
-    tell(&store, &scenario.observations).await;
+    describe(&store, &scenario.observations).await;
     assert_eq!(world.raw(&document_id).await.unwrap(), expected, "in order");
     assert_eq!(history(&store, &scenario).await, scenario.history);
 
@@ -72,7 +72,7 @@ pub fn expected(observations: &[Observation]) -> Value {
 }
 
 /// Submits `observations` to a persister of its own, one by one, at the time of each.
-pub async fn tell(store: &Arc<dyn SourceStore>, observations: &[Observation]) {
+pub async fn describe(store: &Arc<dyn SourceStore>, observations: &[Observation]) {
     let clock = ManualClock::at(observations[0].at);
     let persister = Persister::new(
         store.clone(),
@@ -117,7 +117,7 @@ pub async fn history(store: &Arc<dyn SourceStore>, scenario: &Scenario) -> Vec<S
         .await
         .unwrap();
     let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".into());
-    let tell = |entry: &bitbrat::store::HistoryEntry| {
+    let describe = |entry: &bitbrat::store::HistoryEntry| {
         let change = &entry.transition;
         format!(
             "{} {}>{}",
@@ -128,5 +128,5 @@ pub async fn history(store: &Arc<dyn SourceStore>, scenario: &Scenario) -> Vec<S
     };
     // Changes at the same instant have no order of their own.
     entries.sort_by_key(|entry| (entry.transition.at, entry.transition.facet.as_str()));
-    entries.iter().map(tell).collect()
+    entries.iter().map(describe).collect()
 }

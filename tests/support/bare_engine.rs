@@ -52,17 +52,17 @@ pub fn start(state: &Path, name: &str, platform: PathBuf, sink: Arc<dyn Sink>, t
         counts: Arc::new(Dispatched::default()),
         chance: Chance::random(),
     };
-    tasks.spawn("recorder", |stop| writer.run(stop));
+    tasks.spawn("writer", |stop| writer.run(stop));
     tasks.spawn("dispatcher", |stop| sender.run(stop));
     tasks.spawn("ear", |stop| async move {
         let _held = lock;
-        let mut heard = 0;
+        let mut incoming = 0;
         while stop.sleep(Duration::from_millis(2)).await {
             let text = std::fs::read_to_string(&platform).unwrap_or_default();
-            let told = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-            for line in told.lines().skip(heard) {
+            let reported = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+            for line in reported.lines().skip(incoming) {
                 observations.observe(serde_json::from_str::<Observation>(line).unwrap());
-                heard += 1;
+                incoming += 1;
             }
         }
     });

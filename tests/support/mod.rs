@@ -151,7 +151,7 @@ impl Run {
 
     /// Checks that standard error contains a text.
     #[track_caller]
-    pub fn tells(self, text: &str) -> Self {
+    pub fn names_account(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "`{text}` is not in\n{}", self.stderr);
         self
     }

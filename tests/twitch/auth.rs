@@ -196,8 +196,11 @@ async fn token_of_another_user_is_rejected_and_never_used() {
         .await;
     assert!(seen.count(super::is_claim) == 0, "{:?}", seen.observations);
     assert_eq!(world.requests("GET", "/helix/users"), 0);
-    let told = seen.problem_texts();
-    assert!(told.contains("900999") && told.contains(BOT), "{told}");
+    let reported = seen.problem_texts();
+    assert!(
+        reported.contains("900999") && reported.contains(BOT),
+        "{reported}"
+    );
 }
 
 #[tokio::test]
@@ -219,8 +222,8 @@ async fn missing_scopes_are_reported_but_not_as_revocation() {
     world.give_token(&twitch::bot(), BOT, &["user:bot"]).await;
     let seen = world.look(&[Probe::Auth, Probe::Permissions], &[RAT]).await;
     assert_eq!(auth(&seen), Some(AuthResult::Valid));
-    let told = seen.problem_texts();
-    assert!(told.contains("user:read:moderated_channels"), "{told}");
+    let reported = seen.problem_texts();
+    assert!(reported.contains("user:read:moderated_channels"), "{reported}");
     let (granted, denied, unknown) = seen.grants(RAT, "twitch.moderated-channels").unwrap();
     assert_eq!((granted.len(), denied.len(), unknown.len()), (0, 0, 1));
     assert_eq!(world.requests("GET", "/helix/moderation/channels"), 0);
@@ -296,8 +299,8 @@ async fn a_token_file_that_others_can_read_is_refused_with_the_remedy() {
     let platform = world.platform_with(file_store(&path));
     let seen = look(&platform, &[Probe::Auth, Probe::Connection], &[RAT]).await;
     assert_eq!(seen.failure(RAT), Some((true, "twitch.token_store".to_owned())));
-    let told = seen.problem_texts();
-    assert!(told.contains("chmod 600"), "{told}");
+    let reported = seen.problem_texts();
+    assert!(reported.contains("chmod 600"), "{reported}");
     assert_eq!(world.twitch().host().journal().total(), 0);
 }
 
@@ -384,9 +387,9 @@ async fn probe_output_contains_no_token_or_secret() {
             &[RAT],
         )
         .await;
-    let told = format!("{seen:?}");
+    let reported = format!("{seen:?}");
     for secret in [access, refresh.unwrap(), "hush-secret".to_owned()] {
-        assert!(!told.contains(&secret), "{told}");
+        assert!(!reported.contains(&secret), "{reported}");
     }
 }
 

@@ -23,7 +23,7 @@ const ALL: [&str; 3] = [RAT, QUIET, NOBODY];
 /// A world in which everything was probed.
 struct EventBuilder {
     world: World,
-    told: Vec<Observation>,
+    reported: Vec<Observation>,
 }
 
 impl EventBuilder {
@@ -36,7 +36,7 @@ impl EventBuilder {
         world.twitch().go_live(RAT).unwrap();
         Self {
             world,
-            told: Vec::new(),
+            reported: Vec::new(),
         }
     }
 
@@ -51,12 +51,12 @@ impl EventBuilder {
     async fn look(&mut self, platform: &TwitchPlatform, seconds: i64, probes: &[Probe]) -> Seen {
         self.world.sim.clock.advance(seconds * 1_000);
         let seen = look(platform, probes, &ALL).await;
-        self.told.extend(seen.observations.iter().cloned());
+        self.reported.extend(seen.observations.iter().cloned());
         seen
     }
 
     fn status(&self, id: &str) -> Status {
-        let of = self.told.iter().filter(|told| told.source.id() == id);
+        let of = self.reported.iter().filter(|reported| reported.source.id() == id);
         let evidence = Knowledge::of(of).evidence;
         Verdict::of(PlatformName::Twitch, &evidence).status.value
     }
@@ -84,19 +84,26 @@ async fn one_failing_endpoint_keeps_link_while_the_other_answers() {
         Fault::body(FaultBody::Html),
     ] {
         for (path, other) in [("/helix/streams", CONNECTION), ("/helix/users", STREAM)] {
-            let mut told = EventBuilder::start().await;
-            let platform = told.world.platform();
-            told.look(&platform, 0, BOTH).await;
-            told.fail(fault.clone(), path);
+            let mut reported = EventBuilder::start().await;
+            let platform = reported.world.platform();
+            reported.look(&platform, 0, BOTH).await;
+            reported.fail(fault.clone(), path);
             // In one probe with the other, alone, and after the other.
             for (seconds, probes) in [(60, BOTH), (15, BOTH), (15, other), (30, BOTH)] {
-                let seen = told.look(&platform, seconds, probes).await;
+                let seen = reported.look(&platform, seconds, probes).await;
                 for id in [RAT, QUIET] {
                     assert_eq!(seen.failure(id), None, "{fault:?} {path}");
                 }
-                assert_eq!(told.statuses(), [Connected, Connected, Error], "{fault:?} {path}");
+                assert_eq!(
+                    reported.statuses(),
+                    [Connected, Connected, Error],
+                    "{fault:?} {path}"
+                );
             }
-            let of = told.told.iter().filter(|told| told.source.id() == QUIET);
+            let of = reported
+                .reported
+                .iter()
+                .filter(|reported| reported.source.id() == QUIET);
             let error = Knowledge::of(of).evidence.error;
             assert!(error.is_some(), "{fault:?} {path}: the failure leaves a trace");
         }
@@ -105,38 +112,38 @@ async fn one_failing_endpoint_keeps_link_while_the_other_answers() {
 
 #[tokio::test]
 async fn failed_streams_probe_keeps_link_after_recent_users_answer() {
-    let mut told = EventBuilder::start().await;
-    let platform = told.world.platform();
-    told.look(&platform, 0, CONNECTION).await;
-    told.fail(Fault::status(503), "/helix/streams");
-    let seen = told.look(&platform, 45, STREAM).await;
+    let mut reported = EventBuilder::start().await;
+    let platform = reported.world.platform();
+    reported.look(&platform, 0, CONNECTION).await;
+    reported.fail(Fault::status(503), "/helix/streams");
+    let seen = reported.look(&platform, 45, STREAM).await;
     assert_eq!(seen.count(about_the_link), 0, "{:?}", seen.observations);
     // There was no other request for so long that its response is no evidence about now.
-    let seen = told.look(&platform, 290, STREAM).await;
+    let seen = reported.look(&platform, 290, STREAM).await;
     assert_eq!(seen.failure(RAT), Some((false, "http.503".to_owned())));
 }
 
 #[tokio::test]
 async fn failed_streams_probe_without_other_answer_is_link_down() {
-    let mut told = EventBuilder::start().await;
-    let platform = told.world.platform();
-    told.look(&platform, 0, BOTH).await;
-    told.fail(Fault::status(503), "/helix");
-    let another = told.world.platform();
-    let seen = told.look(&another, 10, STREAM).await;
+    let mut reported = EventBuilder::start().await;
+    let platform = reported.world.platform();
+    reported.look(&platform, 0, BOTH).await;
+    reported.fail(Fault::status(503), "/helix");
+    let another = reported.world.platform();
+    let seen = reported.look(&another, 10, STREAM).await;
     assert_eq!(seen.failure(QUIET), Some((false, "http.503".to_owned())));
     // The third does not exist, which no failure of the link changes.
-    assert_eq!(told.statuses(), [Disconnected, Disconnected, Error]);
+    assert_eq!(reported.statuses(), [Disconnected, Disconnected, Error]);
 }
 
 #[tokio::test]
 async fn unreachable_platform_is_down_at_the_first_probe() {
-    let mut told = EventBuilder::start().await;
-    let platform = told.world.platform();
-    told.look(&platform, 0, BOTH).await;
-    told.world.twitch().host().go_down();
+    let mut reported = EventBuilder::start().await;
+    let platform = reported.world.platform();
+    reported.look(&platform, 0, BOTH).await;
+    reported.world.twitch().host().go_down();
     for (seconds, probes) in [(30, CONNECTION), (15, STREAM)] {
-        let seen = told.look(&platform, seconds, probes).await;
+        let seen = reported.look(&platform, seconds, probes).await;
         let (refused, code) = seen.failure(QUIET).unwrap();
         assert!(!refused && code.starts_with("network."), "{code}");
     }
@@ -144,7 +151,7 @@ async fn unreachable_platform_is_down_at_the_first_probe() {
 
 #[tokio::test]
 async fn an_answer_ends_a_failure_and_never_makes_up_a_channel() {
-    let mut told = EventBuilder::start().await;
+    let mut reported = EventBuilder::start().await;
     // Each probe is a process of its own, without memory of earlier ones.
     for (fault, probes, expected) in [
         (None, BOTH, [Connected, Connected, Error]),
@@ -159,42 +166,42 @@ async fn an_answer_ends_a_failure_and_never_makes_up_a_channel() {
         (Some(Fault::status(403)), STREAM, [Error; 3]),
         (None, STREAM, [Connected, Connected, Error]),
     ] {
-        told.calm();
+        reported.calm();
         if let Some(fault) = &fault {
-            told.fail(fault.clone(), "/helix");
+            reported.fail(fault.clone(), "/helix");
         }
-        let platform = told.world.platform();
-        told.look(&platform, 60, probes).await;
-        assert_eq!(told.statuses(), expected, "{fault:?} {probes:?}");
+        let platform = reported.world.platform();
+        reported.look(&platform, 60, probes).await;
+        assert_eq!(reported.statuses(), expected, "{fault:?} {probes:?}");
     }
 }
 
 #[tokio::test]
 async fn first_answer_after_link_failure_restores_the_link() {
     // No other token reads in place of the bot's.
-    let mut told = EventBuilder::of(World::public().await);
-    let platform = told.world.platform();
-    told.look(&platform, 0, BOTH).await;
-    told.world.twitch().disconnect(BOT);
-    told.look(&platform, 15, STREAM).await;
-    assert_eq!(told.statuses(), [Error; 3]);
-    told.world.give_token(&twitch::bot(), BOT, &SCOPES).await;
-    told.look(&platform, 15, &[Probe::Auth, Probe::Stream]).await;
-    assert_eq!(told.statuses(), [Connected, Connected, Error]);
+    let mut reported = EventBuilder::of(World::public().await);
+    let platform = reported.world.platform();
+    reported.look(&platform, 0, BOTH).await;
+    reported.world.twitch().disconnect(BOT);
+    reported.look(&platform, 15, STREAM).await;
+    assert_eq!(reported.statuses(), [Error; 3]);
+    reported.world.give_token(&twitch::bot(), BOT, &SCOPES).await;
+    reported.look(&platform, 15, &[Probe::Auth, Probe::Stream]).await;
+    assert_eq!(reported.statuses(), [Connected, Connected, Error]);
 }
 
 #[tokio::test]
 async fn listed_stream_proves_its_channel_but_absence_does_not() {
-    let mut told = EventBuilder::start().await;
-    let platform = told.world.platform();
-    told.look(&platform, 0, STREAM).await;
-    assert_eq!(told.statuses(), [Connected, Disconnected, Disconnected]);
+    let mut reported = EventBuilder::start().await;
+    let platform = reported.world.platform();
+    reported.look(&platform, 0, STREAM).await;
+    assert_eq!(reported.statuses(), [Connected, Disconnected, Disconnected]);
 }
 
 #[tokio::test]
 async fn streams_do_not_repeat_link_evidence_of_users() {
-    let mut told = EventBuilder::start().await;
-    let platform = told.world.platform();
+    let mut reported = EventBuilder::start().await;
+    let platform = reported.world.platform();
     for (seconds, probes, links) in [
         (0, STREAM, 3),
         (60, BOTH, 3),
@@ -203,7 +210,7 @@ async fn streams_do_not_repeat_link_evidence_of_users() {
         (299, STREAM, 0),
         (1, STREAM, 3),
     ] {
-        let seen = told.look(&platform, seconds, probes).await;
+        let seen = reported.look(&platform, seconds, probes).await;
         assert_eq!(seen.count(about_the_link), links, "{seconds} s, {probes:?}");
     }
 }

@@ -21,7 +21,7 @@ use super::key;
 /// A running listener, and everything that it reported.
 pub(super) struct ListenerHarness {
     pub(super) handle: EventSubHandle,
-    heard: Arc<Mutex<Vec<ListenerEvent>>>,
+    incoming: Arc<Mutex<Vec<ListenerEvent>>>,
     pub(super) channels: watch::Sender<Vec<Channel>>,
     stop: Option<oneshot::Sender<()>>,
     task: Option<AbortOnDropHandle<()>>,
@@ -63,11 +63,11 @@ impl ListenerHarness {
         let (channels, watched) = watch::channel(wanted(ids));
         let (listener, handle) = platform.listener(options(watched));
         let (sink, mut source) = mpsc::channel(64);
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&heard);
+        let incoming = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&incoming);
         let reader = own(async move {
-            while let Some(heard) = source.recv().await {
-                kept.lock().push(heard);
+            while let Some(incoming) = source.recv().await {
+                kept.lock().push(incoming);
             }
         });
         let (stop, stopped) = oneshot::channel::<()>();
@@ -79,7 +79,7 @@ impl ListenerHarness {
         });
         Self {
             handle,
-            heard,
+            incoming,
             channels,
             stop: Some(stop),
             task: Some(task),
@@ -100,11 +100,11 @@ impl ListenerHarness {
         self.handle.status()
     }
 
-    pub(super) fn told(&self) -> Vec<Observation> {
-        self.heard
+    pub(super) fn reported(&self) -> Vec<Observation> {
+        self.incoming
             .lock()
             .iter()
-            .filter_map(|heard| match heard {
+            .filter_map(|incoming| match incoming {
                 ListenerEvent::Observed(observation) => Some(observation.clone()),
                 ListenerEvent::Missed { .. } => None,
             })
@@ -112,15 +112,19 @@ impl ListenerHarness {
     }
 
     pub(super) fn facts(&self, id: &str) -> Vec<Fact> {
-        self.told()
+        self.reported()
             .into_iter()
-            .filter(|told| told.source.id() == id)
-            .map(|told| told.fact)
+            .filter(|reported| reported.source.id() == id)
+            .map(|reported| reported.fact)
             .collect()
     }
 
     pub(super) fn knowledge(&self, id: &str) -> Knowledge {
-        Knowledge::of(self.told().iter().filter(|told| told.source.id() == id))
+        Knowledge::of(
+            self.reported()
+                .iter()
+                .filter(|reported| reported.source.id() == id),
+        )
     }
 
     pub(super) fn verdict(&self, id: &str) -> Verdict {
@@ -170,11 +174,11 @@ impl ListenerHarness {
 
     /// Returns how often this probe was requested for this source.
     pub(super) fn looks(&self, id: &str, probe: Probe) -> usize {
-        let heard = self.heard.lock();
-        heard
+        let incoming = self.incoming.lock();
+        incoming
             .iter()
-            .filter(|heard| {
-                matches!(heard, ListenerEvent::Missed { sources, probes }
+            .filter(|incoming| {
+                matches!(incoming, ListenerEvent::Missed { sources, probes }
                     if sources.contains(&key(id)) && probes.contains(&probe))
             })
             .count()

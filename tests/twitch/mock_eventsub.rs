@@ -97,7 +97,7 @@ async fn serve_socket(mut socket: WebSocket, again: bool, mock: Mock) {
                 Ok(frame) => frame,
                 Err(_) => return,
             },
-            heard = socket.recv() => match heard {
+            incoming = socket.recv() => match incoming {
                 Some(Ok(Message::Pong(_))) => continue,
                 // Any other message of a client closes it, as with Twitch.
                 Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_))) => {
@@ -228,7 +228,11 @@ async fn the_official_mocks_eventsub_is_understood() {
     })
     .await;
     assert!(harness.verdict("2").status.value.to_string() != "ERROR");
-    let told = harness.told();
-    assert!(told.iter().all(|told| !matches!(told.fact, Fact::StreamAbsent)));
+    let reported = harness.reported();
+    assert!(
+        reported
+            .iter()
+            .all(|reported| !matches!(reported.fact, Fact::StreamAbsent))
+    );
     assert_eq!(harness.status().tally.reconnects, 0);
 }

@@ -117,7 +117,7 @@ async fn serve(mut socket: WebSocket, server: Server) {
                 Err(_) => return,
             },
             () = tokio::time::sleep(pause) => r#"{"metadata":{"message_id":"k","message_type":"session_keepalive"}}"#.to_owned(),
-            heard = socket.recv() => match heard {
+            incoming = socket.recv() => match incoming {
                 Some(Ok(Message::Pong(_))) => continue,
                 _ => return,
             },
@@ -364,7 +364,7 @@ async fn server_clock_years_behind_does_not_date_evidence() {
     })
     .await;
     let now = SystemClock.now();
-    for told in pair.harness.told() {
-        assert!(now.millis_since(told.at).abs() < 60_000, "{told:?}");
+    for reported in pair.harness.reported() {
+        assert!(now.millis_since(reported.at).abs() < 60_000, "{reported:?}");
     }
 }

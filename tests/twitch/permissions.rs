@@ -137,14 +137,14 @@ async fn chatters_reveal_moderator_when_enabled() {
 async fn temporarily_failing_list_keeps_the_earlier_result() {
     let world = World::confidential().await;
     world.twitch().set_role(RAT, BOT, Role::Moderator, true);
-    let mut told = world.look(&[Probe::Permissions], &[RAT]).await;
+    let mut reported = world.look(&[Probe::Permissions], &[RAT]).await;
     world.sim.clock.advance(600_000);
     let faults = world.twitch().host().faults();
     faults.add(Fault::status(500).on("/helix/moderation"));
     let failed = world.look(&[Probe::Permissions], &[RAT]).await;
     assert!(failed.grants(RAT, "twitch.moderated-channels").is_none());
-    told.observations.extend(failed.observations);
-    assert_eq!(held(&told, RAT, "MODERATOR"), Holding::Yes);
+    reported.observations.extend(failed.observations);
+    assert_eq!(held(&reported, RAT, "MODERATOR"), Holding::Yes);
 }
 
 #[tokio::test]
@@ -198,8 +198,8 @@ async fn failed_permission_request_keeps_known_roles() {
     for fault in faults {
         let world = World::confidential().await;
         world.twitch().set_role(RAT, BOT, Role::Moderator, true);
-        let mut told = world.look(&[Probe::Permissions], &[RAT]).await;
-        let before = told.verdict(RAT).permissions;
+        let mut reported = world.look(&[Probe::Permissions], &[RAT]).await;
+        let before = reported.verdict(RAT).permissions;
         world.sim.clock.advance(60_000);
         world
             .twitch()
@@ -211,17 +211,17 @@ async fn failed_permission_request_keeps_known_roles() {
             failed.count(|fact| matches!(fact, Fact::Unanswered { .. })) > 0,
             "{fault:?}: it is a question without an answer"
         );
-        let first = told.knowledge(RAT);
+        let first = reported.knowledge(RAT);
         let known_since = holding(&first.evidence, "MODERATOR").1;
-        told.observations.extend(failed.observations);
-        let later = told.knowledge(RAT);
+        reported.observations.extend(failed.observations);
+        let later = reported.knowledge(RAT);
         // The same value, and the same age, as before.
         assert_eq!(
             holding(&later.evidence, "MODERATOR"),
             (Holding::Yes, known_since),
             "{fault:?}"
         );
-        assert_eq!(told.verdict(RAT).permissions, before, "{fault:?}");
+        assert_eq!(reported.verdict(RAT).permissions, before, "{fault:?}");
     }
 }
 

@@ -44,7 +44,7 @@ fn checks<'a>(seen: &'a Seen, id: &str) -> Vec<&'a AuthCheck> {
 /// The verdict about a source after several probes.
 fn after(looks: &[&Seen], id: &str) -> Verdict {
     let all = looks.iter().flat_map(|seen| &seen.observations);
-    let known = Knowledge::of(all.filter(|told| told.source.id() == id));
+    let known = Knowledge::of(all.filter(|reported| reported.source.id() == id));
     Verdict::of(PlatformName::Twitch, &known.evidence)
 }
 
@@ -354,8 +354,8 @@ async fn nonsense_token_is_rejected() {
             "{check:?}"
         );
         assert_eq!(seen.verdict(RAT).auth.unwrap().rule, "auth.rejected");
-        let told = seen.problem_texts();
-        assert!(told.contains("REJECTED"), "{told}");
+        let reported = seen.problem_texts();
+        assert!(reported.contains("REJECTED"), "{reported}");
     }
 }
 

@@ -34,7 +34,7 @@ async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
     let world = World::confidential().await;
     world.twitch().go_live(RAT).unwrap();
     let platform = world.platform();
-    let mut told: Vec<Observation> = look(&platform, &STATES, &[RAT]).await.observations;
+    let mut reported: Vec<Observation> = look(&platform, &STATES, &[RAT]).await.observations;
     for _ in 0..2 {
         world.sim.clock.advance(300_000);
         world.twitch().host().faults().clear();
@@ -47,9 +47,9 @@ async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
             .collect();
         assert!(claims.is_empty(), "{claims:?}");
         assert_eq!(seen.failure(RAT), Some((refused, code.to_owned())));
-        told.extend(seen.observations);
+        reported.extend(seen.observations);
     }
-    let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
+    let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&reported).evidence);
     assert_eq!(verdict.stream.value, StreamStatus::Online);
     assert!(verdict.viewer_count.is_some());
     let status = verdict.status.value.to_string();
@@ -80,16 +80,16 @@ async fn a_401_never_writes_offline() {
 async fn rejected_token_never_reports_stream_offline() {
     let world = World::public().await;
     world.twitch().go_live(RAT).unwrap();
-    let mut told = world.look(&STATES, &[RAT]).await.observations;
+    let mut reported = world.look(&STATES, &[RAT]).await.observations;
     world.twitch().disconnect(BOT);
     for _ in 0..3 {
         world.sim.clock.advance(200_000);
         let seen = world.look(&STATES, &[RAT]).await;
         assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 0);
         assert_eq!(seen.failure(RAT), Some((true, "twitch.unauthorized".to_owned())));
-        told.extend(seen.observations);
+        reported.extend(seen.observations);
     }
-    let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
+    let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&reported).evidence);
     assert_eq!(verdict.stream.value, StreamStatus::Online);
 }
 
@@ -149,7 +149,7 @@ async fn a_stale_poll_cache_never_writes_offline() {
         stream_id: Some(stream.id.clone()),
         started_at: None,
     };
-    let mut told = vec![Observation::new(
+    let mut reported = vec![Observation::new(
         &super::key(RAT),
         world.now(),
         "twitch.eventsub",
@@ -157,14 +157,19 @@ async fn a_stale_poll_cache_never_writes_offline() {
     )];
     for _ in 0..4 {
         world.sim.clock.advance(60_000);
-        told.extend(world.look(&[Probe::Stream], &[RAT]).await.observations);
-        let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&told).evidence);
+        reported.extend(world.look(&[Probe::Stream], &[RAT]).await.observations);
+        let verdict = Verdict::of(PlatformName::Twitch, &Knowledge::of(&reported).evidence);
         assert_eq!(verdict.stream.value, StreamStatus::Online, "{:?}", verdict.stream);
     }
-    assert!(told.iter().any(|told| told.fact == Fact::StreamAbsent));
     assert!(
-        told.iter()
-            .any(|told| matches!(told.fact, Fact::StreamSeen { .. }))
+        reported
+            .iter()
+            .any(|reported| reported.fact == Fact::StreamAbsent)
+    );
+    assert!(
+        reported
+            .iter()
+            .any(|reported| matches!(reported.fact, Fact::StreamSeen { .. }))
     );
 }
 

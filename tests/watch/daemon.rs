@@ -38,7 +38,9 @@ fn daemon_runs_until_sigterm_and_stores_disconnected() {
     assert!(one.0 == 200 && one.1.contains("\"history\""), "{one:?}");
 
     let second = home.run(&["watch", "--set", "web.listen=off"]).exits(1);
-    second.tells("another `bitbrat watch`").tells("BITBRAT_STATE_DIR");
+    second
+        .names_account("another `bitbrat watch`")
+        .names_account("BITBRAT_STATE_DIR");
 
     daemon.signal("-TERM");
     assert_eq!(daemon.ends(), 0);
@@ -87,20 +89,20 @@ fn what_cannot_work_is_refused_before_anything_starts() {
     Home::new()
         .run(&["watch", "--set", "web.listen=127.0.0.1:0"])
         .exits(6)
-        .tells("no source is configured")
+        .names_account("no source is configured")
         .never_panics();
     let home = Home::new().env("BITBRAT_SOURCES", "twitch:1");
     home.run(&["watch", "--role", "persist", "--set", "web.listen=off"])
         .exits(2)
-        .tells("belong to one process");
+        .names_account("belong to one process");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("web.listen={}", taken.local_addr().unwrap());
     home.run(&["watch", "--set", &listen])
         .exits(1)
-        .tells("cannot listen at");
+        .names_account("cannot listen at");
     home.run(&["watch", "--set", "web.listen=0.0.0.0:0"])
         .exits(6)
-        .tells("BITBRAT_WEB_TOKEN");
+        .names_account("BITBRAT_WEB_TOKEN");
 }
 
 /// Probes once a second and as soon as a second begins.
@@ -228,7 +230,7 @@ fn failed_task_stops_the_daemon_and_is_named() {
     assert_eq!(daemon.ends(), 1);
     let said = daemon.said();
     assert!(
-        said.contains("task `recorder` failed") && !said.contains("panicked"),
+        said.contains("task `writer` failed") && !said.contains("panicked"),
         "{said}"
     );
     // The other tasks end without being aborted.
@@ -268,11 +270,11 @@ fn nothing_is_logged_as_long_as_nothing_changes() {
     more(5.0);
     let after = daemon.said();
     // On a busy machine a probe may take longer than the second between two of them, which is worth a line.
-    let news = after[before.len()..].lines();
-    let news: Vec<_> = news
+    let updates = after[before.len()..].lines();
+    let updates: Vec<_> = updates
         .filter(|line| !line.is_empty() && !line.contains("takes longer than its interval"))
         .collect();
-    assert_eq!(news, Vec::<&str>::new(), "a quiet day");
+    assert_eq!(updates, Vec::<&str>::new(), "a quiet day");
     sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
     daemon.says("`twitch:777002`: stream OFFLINE → ONLINE");
     let figures = page(&address, "/metrics").unwrap().1;

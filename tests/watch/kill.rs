@@ -189,14 +189,15 @@ fn check(events: &[Event], platform: &Platform) {
         if seen.insert(event.id.clone()) {
             order.entry(event.source.clone()).or_default().push(event.at);
         }
-        let Reading::Learnt(learnt) = read(Side::Ingress, &BTreeMap::new(), event.body.as_bytes(), event.at)
+        let Reading::SourceUpdate(evidence_update) =
+            read(Side::Ingress, &BTreeMap::new(), event.body.as_bytes(), event.at)
         else {
             panic!("our own event is not understood: {}", event.body);
         };
         let document = documents
             .entry(event.source.clone())
             .or_insert_with(|| SourceDocument::new(event.source.clone()));
-        document.join(learnt.knowledge);
+        document.join(evidence_update.knowledge);
     }
     for (source, streams) in &platform.streams {
         assert_eq!(

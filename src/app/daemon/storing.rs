@@ -23,7 +23,7 @@ pub(super) fn start(
     let persister = Arc::new(app.persister(Arc::clone(store)));
     let counts = Arc::new(Counts::default());
     let channels = Arc::new(Channels::default());
-    let learning = Arc::clone(&channels);
+    let updating = Arc::clone(&channels);
     let consumer = Consumer {
         bus: Arc::clone(bus),
         persister: Arc::clone(&persister),
@@ -32,7 +32,7 @@ pub(super) fn start(
         counts: Arc::clone(&counts),
         coalesce: true,
         listener: Some(Arc::new(move |source, knowledge| {
-            learning.learn(source, knowledge);
+            updating.update(source, knowledge);
         })),
     };
     let cannot = |error: &(dyn std::error::Error + 'static)| {

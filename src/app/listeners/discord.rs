@@ -25,7 +25,7 @@ use crate::watch::monitored::MonitoredSource;
 pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<(), Failure> {
     let writer = format!("{}-gateway", engine.instance());
     let board = Arc::<Board>::default();
-    let ear = Receiver {
+    let task = GatewayTask {
         restored: engine.totals(&writer).into_iter().collect(),
         streams: engine.streams(PlatformName::Discord).into_iter().collect(),
         discord: app.own_discord().await?,
@@ -34,14 +34,14 @@ pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<(), Failure>
     };
     engine.listen(ListenerTask {
         name: "discord-gateway".to_owned(),
-        run: Box::new(move |context, stop| ear.run(context, stop).boxed()),
+        run: Box::new(move |context, stop| task.run(context, stop).boxed()),
         report: Arc::new(move || report(&board)),
     });
     Ok(())
 }
 
 /// Receives events for the daemon.
-struct Receiver {
+struct GatewayTask {
     discord: Arc<DiscordPlatform>,
     board: Arc<Board>,
     writer: String,
@@ -51,7 +51,7 @@ struct Receiver {
 }
 
 /// Returns the guilds that the gateway reports: the bot's, not those of other bots.
-async fn receive(discord: &DiscordPlatform, context: &ListenerContext) -> Vec<MonitoredSource> {
+async fn reported_guilds(discord: &DiscordPlatform, context: &ListenerContext) -> Vec<MonitoredSource> {
     let others = discord
         .with_own_bot(&context.monitored.of(PlatformName::Discord))
         .await;
@@ -63,11 +63,11 @@ async fn receive(discord: &DiscordPlatform, context: &ListenerContext) -> Vec<Mo
         .collect()
 }
 
-impl Receiver {
+impl GatewayTask {
     async fn run(mut self, context: ListenerContext, stop: Stop) {
         let (mut changes, mut tokens) = (context.monitored.follow(), self.discord.token_changes());
         loop {
-            let sources = receive(&self.discord, &context).await;
+            let sources = reported_guilds(&self.discord, &context).await;
             changes.mark_unchanged();
             tokens.mark_unchanged();
             let options = GatewayOptions {
@@ -84,7 +84,7 @@ impl Receiver {
                     tokio::select! {
                         changed = changes.changed() => match changed {
                             Ok(()) => {
-                                if receive(&self.discord, &context).await != sources {
+                                if reported_guilds(&self.discord, &context).await != sources {
                                     return "the guilds";
                                 }
                             }

@@ -47,10 +47,10 @@ pub(super) fn start(app: &App, engine: &mut Engine) -> Router {
     for (source, totals) in engine.totals(&writer) {
         hook.restore(&source, totals);
     }
-    let learning = Arc::clone(&hook);
-    engine.show(Arc::new(move |observation| learning.learn(observation)));
+    let updating = Arc::clone(&hook);
+    engine.show(Arc::new(move |observation| updating.update(observation)));
     let standing = Arc::new(Standing::default());
-    let ear = Receiver {
+    let task = Receiver {
         kick,
         hook: Arc::clone(&hook),
         standing: Arc::clone(&standing),
@@ -59,7 +59,7 @@ pub(super) fn start(app: &App, engine: &mut Engine) -> Router {
     let counting = Arc::clone(&hook);
     engine.listen(ListenerTask {
         name: "kick-webhook".to_owned(),
-        run: Box::new(move |context, stop| ear.run(receive, context, stop).boxed()),
+        run: Box::new(move |context, stop| task.run(receive, context, stop).boxed()),
         report: Arc::new(move || standing.report(&counting)),
     });
     webhook::routes(hook)

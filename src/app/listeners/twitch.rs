@@ -91,7 +91,7 @@ async fn run(
     let handing_on = async {
         loop {
             tokio::select! {
-                told = receive.recv() => match told {
+                event = receive.recv() => match event {
                     Some(ListenerEvent::Observed(observation)) => context.observations.observe(observation),
                     Some(ListenerEvent::Missed { sources, probes }) => context.pollers.ask_now(&sources, &probes),
                     None => return,

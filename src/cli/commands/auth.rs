@@ -126,7 +126,7 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
         .iter()
         .map(|item| exit_code(item.status))
         .fold(ExitCode::Healthy, ExitCode::worse);
-    let others = problems.iter().filter(|problem| !tells(&items, problem));
+    let others = problems.iter().filter(|problem| !names_account(&items, problem));
     let notes = others
         .map(|problem| Note::hint(Tone::Warn, &problem.text, None))
         .collect();
@@ -185,7 +185,7 @@ async fn check_application(
 }
 
 /// Whether an entry of `items` itself reports the problem. An entry without new evidence has no reason.
-pub fn tells(items: &[IdentityItem], problem: &Problem) -> bool {
+pub fn names_account(items: &[IdentityItem], problem: &Problem) -> bool {
     let Subject::Account(identity) = &problem.about else {
         return false;
     };

@@ -159,8 +159,8 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
 fn targets(words: &[Target]) -> (ProbeSet, Vec<SourceSelector>) {
     let mut probes = ProbeSet::new();
     let mut args = Vec::new();
-    for label in words {
-        match label {
+    for word in words {
+        match word {
             Target::All => probes.extend(Probe::ALL),
             Target::Probe(probe) => {
                 probes.insert(*probe);
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn arguments_are_probes_or_sources_in_any_order() {
         let words = ["stream", "twitch:1", "viewers", "twitch:1"];
-        let words: Vec<Target> = words.iter().map(|label| label.parse().unwrap()).collect();
+        let words: Vec<Target> = words.iter().map(|word| word.parse().unwrap()).collect();
         let (probes, keys) = targets(&words);
         assert_eq!(probes, ProbeSet::from([Probe::Stream, Probe::Viewers]));
         assert_eq!(keys, ["twitch:1".parse::<SourceSelector>().unwrap()]);
@@ -251,12 +251,12 @@ mod tests {
 
     #[test]
     fn a_word_that_is_neither_is_refused_with_what_could_be_meant() {
-        for (label, reason) in [
+        for (word, reason) in [
             ("streams", "not a probe"),
             ("myspace:1", "not a platform"),
             ("twitch:rat!", "cannot be a name"),
         ] {
-            let error = label.parse::<Target>().unwrap_err();
+            let error = word.parse::<Target>().unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
     }

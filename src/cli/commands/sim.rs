@@ -148,11 +148,11 @@ mod tests {
 
     #[test]
     fn setting_keys_map_to_environment_variable_names() {
-        let told = variables(vec![
+        let variables_by_name = variables(vec![
             ("twitch.client_id", "abc".into()),
             ("twitch.helix_url", "http://127.0.0.1:1/helix".into()),
         ]);
-        let names: Vec<_> = told.keys().map(String::as_str).collect();
+        let names: Vec<_> = variables_by_name.keys().map(String::as_str).collect();
         assert_eq!(names, ["BITBRAT_TWITCH__HELIX_URL", "TWITCH_CLIENT_ID"]);
     }
 }

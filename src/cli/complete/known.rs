@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::app::demo::{Demo, Motion};
 use crate::app::{Access, App};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, ObservationReceiver, SourceAddress, StoreTarget};
+use crate::config::{self, ConfigInputs, SourceAddress, StoreTarget};
 use crate::core::source::PlatformName;
 
 /// Sources by their ids and names.
@@ -35,11 +35,11 @@ impl Sources {
 
     async fn collect(&mut self, words: &[String]) -> Option<()> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let demo = match words.iter().any(|label| label == "--demo") {
+        let demo = match words.iter().any(|word| word == "--demo") {
             true => Some(Demo::start(Arc::clone(&clock), Motion::None).await.ok()?),
             false => None,
         };
-        let mut inputs = ObservationReceiver::of_process();
+        let mut inputs = ConfigInputs::of_process();
         inputs.config_file = values_of(words, "--config").pop().map(PathBuf::from);
         inputs.env_file = values_of(words, "--env-file").pop().map(PathBuf::from);
         inputs.demo = demo.as_ref().map(Demo::configuration);
@@ -99,10 +99,10 @@ impl Sources {
 fn values_of(words: &[String], option: &str) -> Vec<String> {
     let mut values = Vec::new();
     let mut words = words.iter();
-    while let Some(label) = words.next() {
-        if label == option {
+    while let Some(word) = words.next() {
+        if word == option {
             values.extend(words.next().cloned());
-        } else if let Some(value) = label.strip_prefix(option).and_then(|rest| rest.strip_prefix('=')) {
+        } else if let Some(value) = word.strip_prefix(option).and_then(|rest| rest.strip_prefix('=')) {
             values.push(value.to_owned());
         }
     }

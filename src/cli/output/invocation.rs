@@ -75,7 +75,7 @@ impl Invocation {
         if self.is_demo() && is_lasting {
             return None;
         }
-        let is_same = !self.words.is_empty() && advised.iter().all(|label| self.words.contains(label));
+        let is_same = !self.words.is_empty() && advised.iter().all(|word| self.words.contains(word));
         if is_same {
             return None;
         }
@@ -146,12 +146,12 @@ const SHORT_FORMS: [&str; 6] = ["status", "describe", "is-live", "can", "wait", 
 fn commands(words: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut words = words.into_iter();
     let mut left = Vec::new();
-    while let Some(label) = words.next() {
-        let name = label.split('=').next().unwrap_or_default();
-        if WITH_VALUE.contains(&label.as_str()) {
+    while let Some(word) = words.next() {
+        let name = word.split('=').next().unwrap_or_default();
+        if WITH_VALUE.contains(&word.as_str()) {
             words.next();
-        } else if !ALONE.contains(&label.as_str()) && !WITH_VALUE.contains(&name) {
-            left.push(label);
+        } else if !ALONE.contains(&word.as_str()) && !WITH_VALUE.contains(&name) {
+            left.push(word);
         }
     }
     // `status` is short for `sources status`: the same command.
@@ -165,12 +165,12 @@ fn commands(words: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 /// Quotes a word for a shell where that is necessary.
-fn quoted(label: &str) -> String {
+fn quoted(word: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !label.is_empty() && label.chars().all(is_safe) {
-        label.to_owned()
+    if !word.is_empty() && word.chars().all(is_safe) {
+        word.to_owned()
     } else {
-        format!("'{}'", label.replace('\'', r"'\''"))
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

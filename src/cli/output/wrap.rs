@@ -18,13 +18,13 @@ pub fn width(text: &str) -> usize {
 /// Splits `sentence` at words into lines of at most `room` columns. A word that is wider gets a line of its own.
 pub fn words(sentence: &str, room: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for label in sentence.split_whitespace() {
+    for word in sentence.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if width(line) + 1 + width(label) <= room => {
+            Some(line) if width(line) + 1 + width(word) <= room => {
                 line.push(' ');
-                line.push_str(label);
+                line.push_str(word);
             }
-            _ => lines.push(label.to_owned()),
+            _ => lines.push(word.to_owned()),
         }
     }
     lines
@@ -132,13 +132,13 @@ fn flow(text: &mut String, cells: &[Cell], style: Style, room: usize, start: usi
     let mut column = start;
     for (index, cell) in cells.iter().enumerate() {
         let spelled = style.spell(cell);
-        for (place, label) in spelled.split_whitespace().enumerate() {
+        for (place, word) in spelled.split_whitespace().enumerate() {
             let gap = match (index, place) {
                 (0, 0) => 0,
                 (_, 0) => 2,
                 _ => 1,
             };
-            if column > indent && column + gap + width(label) > room {
+            if column > indent && column + gap + width(word) > room {
                 text.push('\n');
                 text.extend(std::iter::repeat_n(' ', indent));
                 column = indent;
@@ -146,8 +146,8 @@ fn flow(text: &mut String, cells: &[Cell], style: Style, room: usize, start: usi
                 text.extend(std::iter::repeat_n(' ', gap));
                 column += gap;
             }
-            style.paint_to(text, cell.tone, label);
-            column += width(label);
+            style.paint_to(text, cell.tone, word);
+            column += width(word);
         }
     }
     column

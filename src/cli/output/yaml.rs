@@ -75,8 +75,8 @@ fn scalar(text: &mut String, value: &Value) {
         Value::Number(number) => {
             let _ = write!(text, "{number}");
         }
-        Value::String(label) if is_plain(label) => text.push_str(label),
-        Value::String(label) => quote(text, label),
+        Value::String(string) if is_plain(string) => text.push_str(string),
+        Value::String(string) => quote(text, string),
         Value::Sequence(_) => text.push_str("[]"),
         Value::Mapping(_) => text.push_str("{}"),
         Value::Tagged(tagged) => scalar(text, &tagged.value),
@@ -84,23 +84,23 @@ fn scalar(text: &mut String, value: &Value) {
 }
 
 /// Whether every version of YAML reads the text as a string without quotes.
-fn is_plain(label: &str) -> bool {
+fn is_plain(string: &str) -> bool {
     const RESERVED: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
-    let begins = label.starts_with(|first: char| first.is_ascii_alphabetic());
+    let begins = string.starts_with(|first: char| first.is_ascii_alphabetic());
     let inside = |c: char| c.is_ascii_alphanumeric() || "_-./:@ ,()".contains(c);
     begins
-        && !label.ends_with([' ', ':'])
-        && label.chars().all(inside)
-        && !label.contains(": ")
+        && !string.ends_with([' ', ':'])
+        && string.chars().all(inside)
+        && !string.contains(": ")
         && !RESERVED
             .iter()
-            .any(|reserved| label.eq_ignore_ascii_case(reserved))
+            .any(|reserved| string.eq_ignore_ascii_case(reserved))
 }
 
 /// Writes text in double quotes, in the escapes that JSON and YAML share.
-fn quote(text: &mut String, label: &str) {
+fn quote(text: &mut String, string: &str) {
     text.push('"');
-    for c in label.chars() {
+    for c in string.chars() {
         match c {
             '"' => text.push_str("\\\""),
             '\\' => text.push_str("\\\\"),
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn ambiguous_yaml_1_1_scalars_are_quoted() {
-        for label in [
+        for string in [
             "yes",
             "No",
             "ON",
@@ -163,16 +163,16 @@ mod tests {
             "%a",
             "'a'",
         ] {
-            assert_eq!(written(&serde_json::json!(label)), format!("\"{label}\"\n"));
+            assert_eq!(written(&serde_json::json!(string)), format!("\"{string}\"\n"));
         }
-        for label in [
+        for string in [
             "ONLINE",
             "twitch:900200",
             "bitbrat/v1",
             "scope:chat:read",
             "a-b_c.d",
         ] {
-            assert_eq!(written(&serde_json::json!(label)), format!("{label}\n"));
+            assert_eq!(written(&serde_json::json!(string)), format!("{string}\n"));
         }
     }
 

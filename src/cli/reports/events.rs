@@ -60,9 +60,9 @@ fn summary(line: &Line) -> String {
         .as_array()
         .map(Vec::as_slice)
         .unwrap_or_default();
-    let told: Vec<_> = changes.iter().filter_map(change).collect();
+    let change_texts: Vec<_> = changes.iter().filter_map(change).collect();
     match line.meaning.as_str() {
-        "source" if !told.is_empty() => told.join(", "),
+        "source" if !change_texts.is_empty() => change_texts.join(", "),
         "source" => ["status", "authStatus"]
             .iter()
             .filter_map(|field| text(payload, &[field]))

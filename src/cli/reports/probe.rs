@@ -197,20 +197,20 @@ impl ProbeReport {
 
 /// Lists the new states, the most important first; a single change is shown with its previous state.
 fn changed(transitions: &[Transition]) -> Cell {
-    let mut told: Vec<&Transition> = transitions
+    let mut changes: Vec<&Transition> = transitions
         .iter()
         .filter(|change| change.facet != Facet::Permissions)
         .collect();
-    told.sort_by_key(|change| change.facet);
+    changes.sort_by_key(|change| change.facet);
     // Of several changes of one verdict within one probe only the last one matters.
-    told.dedup_by(|later, earlier| {
+    changes.dedup_by(|later, earlier| {
         let same = later.facet == earlier.facet;
         if same {
             *earlier = later;
         }
         same
     });
-    match told.as_slice() {
+    match changes.as_slice() {
         [] => transitions.last().map_or_else(Cell::none, cells::change),
         [one] => cells::change(one),
         many => {

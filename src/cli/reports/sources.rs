@@ -520,8 +520,8 @@ impl SourcesReport {
             let what = format!("{} cannot be used", humane::count(documents, "stored document"));
             hints.push(Note::hint(Tone::Warn, what, Some("bitbrat doctor")));
         }
-        let untold = self.problems.iter().filter(|problem| !self.is_shown(problem));
-        hints.extend(untold.map(|problem| Note::hint(Tone::Warn, &problem.text, None)));
+        let unreported = self.problems.iter().filter(|problem| !self.is_shown(problem));
+        hints.extend(unreported.map(|problem| Note::hint(Tone::Warn, &problem.text, None)));
         hints
     }
 

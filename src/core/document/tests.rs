@@ -278,7 +278,7 @@ fn last_status_update_is_always_stored() {
 
 #[test]
 fn permissions_are_absent_while_unknown_and_empty_when_known() {
-    let told = |grants| {
+    let with_value = |grants| {
         let fact = Fact::Permissions {
             method: "m".into(),
             grants,
@@ -297,9 +297,9 @@ fn permissions_are_absent_while_unknown_and_empty_when_known() {
         denied: ["MODERATOR".to_owned()].into(),
         ..Default::default()
     };
-    assert_eq!(told(crate::core::observation::Grants::default()), None);
-    assert_eq!(told(unknown), None);
-    assert_eq!(told(none), Some(json!([])));
+    assert_eq!(with_value(crate::core::observation::Grants::default()), None);
+    assert_eq!(with_value(unknown), None);
+    assert_eq!(with_value(none), Some(json!([])));
     assert!(!SourceDocument::new(key()).to_stored().contains_key("permissions"));
 }
 
@@ -344,7 +344,7 @@ fn older_event_does_not_overwrite_a_newer_name() {
         "id": "900200", "platform": "twitch", "displayName": "New Name", "status": "CONNECTED",
         "lastStatusUpdate": "2026-05-01T18:00:00.000Z"
     });
-    let told = |at: &str, name: &str| {
+    let with_value = |at: &str, name: &str| {
         let fields = [("displayName".to_owned(), name.to_owned())].into();
         Knowledge::from(&Observation::new(
             &key(),
@@ -354,11 +354,11 @@ fn older_event_does_not_overwrite_a_newer_name() {
         ))
     };
     let mut document = SourceDocument::from_stored(key(), stored).unwrap();
-    document.join(told("2026-05-01T17:00:00Z", "Old Name"));
+    document.join(with_value("2026-05-01T17:00:00Z", "Old Name"));
     assert_eq!(document.display_name(), Some("New Name"));
     let stored = serde_json::Value::Object(document.to_stored());
     let mut again = SourceDocument::from_stored(key(), stored).unwrap();
     assert_eq!(again.display_name(), Some("New Name"), "also after the next read");
-    again.join(told("2026-05-01T19:00:00Z", "Newest Name"));
+    again.join(with_value("2026-05-01T19:00:00Z", "Newest Name"));
     assert_eq!(again.display_name(), Some("Newest Name"));
 }

@@ -164,7 +164,11 @@ mod tests {
             (json!({}), None),
         ];
         for (event, place) in table {
-            assert_eq!(inbound(&event, "1").map(|heard| heard.place), place, "{event}");
+            assert_eq!(
+                inbound(&event, "1").map(|incoming| incoming.place),
+                place,
+                "{event}"
+            );
         }
     }
 
@@ -187,8 +191,8 @@ mod tests {
             ),
         ];
         for (candidates, counted) in table {
-            let heard = outbound(&said(candidates.clone()), "1").map(|heard| heard.place);
-            assert_eq!(heard, counted.then(|| login("rats")), "{candidates}");
+            let incoming = outbound(&said(candidates.clone()), "1").map(|incoming| incoming.place);
+            assert_eq!(incoming, counted.then(|| login("rats")), "{candidates}");
         }
     }
 
@@ -201,7 +205,7 @@ mod tests {
             })
         };
         assert_eq!(
-            outbound(&answer("5"), "1").map(|heard| heard.place),
+            outbound(&answer("5"), "1").map(|incoming| incoming.place),
             Some(source("discord:55"))
         );
         assert_eq!(outbound(&answer("6"), "1"), None);

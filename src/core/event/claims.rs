@@ -28,7 +28,14 @@ pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
     let platform: PlatformName = platform_paths
         .iter()
         .filter_map(|path| text(event, path))
-        .find_map(|told| told.split([':', '.']).next()?.to_ascii_lowercase().parse().ok())
+        .find_map(|claimed| {
+            claimed
+                .split([':', '.'])
+                .next()?
+                .to_ascii_lowercase()
+                .parse()
+                .ok()
+        })
         .ok_or_else(|| Dead::new(Code::SourcePlatform, "it names no platform that has sources"))?;
     let id_paths: [&[&str]; 4] = [
         &["payload", "broadcasterId"],
@@ -61,10 +68,10 @@ pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Resul
             &["ingress", "ingressAt"],
         ],
     };
-    let told = paths
+    let claimed = paths
         .iter()
         .find_map(|path| text(event, path)?.parse::<Timestamp>().ok()?.known());
-    let at = told.unwrap_or(received);
+    let at = claimed.unwrap_or(received);
     if at.millis_since(received) > MAX_AHEAD {
         return Err(Dead::new(
             Code::TimeFuture,
@@ -175,17 +182,17 @@ fn stream_id(live: bool, source: &SourceKey, event: &Value) -> Result<Option<Str
         &["externalEvent", "metadata", "id"],
         &["externalEvent", "id"],
     ];
-    let told = paths.into_iter().enumerate().find_map(|(n, path)| {
+    let claimed = paths.into_iter().enumerate().find_map(|(n, path)| {
         let id = id_text(field(event, path)?)?;
         let id = id.strip_prefix("offline-").unwrap_or(&id).to_owned();
         let certain = n < 2 || (id.bytes().all(|byte| byte.is_ascii_digit()) && (live || n == 3));
         (certain && id != source.id()).then_some(id)
     });
-    match told {
+    match claimed {
         Some(id) if !storable_key(&id) => {
             Err(Dead::new(Code::StreamId, "its stream id cannot be a stream's"))
         }
-        told => Ok(told),
+        claimed => Ok(claimed),
     }
 }
 

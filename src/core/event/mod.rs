@@ -35,7 +35,7 @@ pub use delta::delta;
 /// Retention of a status event on the platform in seconds: one day.
 const STATUS_TTL: u64 = 86_400;
 
-/// The kinds of event that we tell. The texts are the platform's, and consumers compare them exactly.
+/// The kinds of event that we publish. The texts are the platform's, and consumers compare them exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum EventKind {
     /// How a source is: connection, authorisation, permissions, totals.
@@ -317,12 +317,12 @@ impl EventBuilder<'_> {
     }
 
     fn ours(&self, transitions: Vec<Transition>, initial: bool) -> wire::Ours {
-        let learnt = delta(&self.before.knowledge, &self.after.knowledge);
+        let evidence_update = delta(&self.before.knowledge, &self.after.knowledge);
         wire::Ours {
             schema_version: SCHEMA_VERSION,
             initial,
-            evidence: object(&learnt.evidence),
-            counters: object(&learnt.counters),
+            evidence: object(&evidence_update.evidence),
+            counters: object(&evidence_update.counters),
             transitions,
         }
     }
@@ -368,7 +368,7 @@ pub fn baseline(document: &SourceDocument, observed_at: Timestamp) -> Event {
 }
 
 fn state(document: &SourceDocument, observed_at: Timestamp, initial: bool) -> Event {
-    let told = EventBuilder {
+    let builder = EventBuilder {
         before: &SourceDocument::new(document.key.clone()),
         after: document,
         by: "bitbrat.heartbeat",
@@ -380,7 +380,7 @@ fn state(document: &SourceDocument, observed_at: Timestamp, initial: bool) -> Ev
         serde_json::to_vec(&document.knowledge).expect("our own structs with text keys always serialize");
     let known = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, &known);
     let at = document.verdict.status.at.unwrap_or(observed_at);
-    told.status(
+    builder.status(
         &format!("heartbeat {second} {known}"),
         at,
         Vec::new(),

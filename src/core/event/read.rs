@@ -38,7 +38,7 @@ pub enum Side {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reading {
     /// Knowledge about a source.
-    Learnt(Box<Learnt>),
+    SourceUpdate(Box<SourceUpdate>),
     /// A chat message to count.
     Chat(ChatEvent),
     /// Not relevant, with the reason.
@@ -49,7 +49,7 @@ pub enum Reading {
 
 /// Knowledge about one source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Learnt {
+pub struct SourceUpdate {
     /// The event's id, if it has one.
     pub id: Option<String>,
     /// The source that the event describes.
@@ -137,9 +137,9 @@ pub fn read(side: Side, attributes: &BTreeMap<String, String>, data: &[u8], rece
         (Side::Egress, _) if system => Reading::Ignored(Ignored::SystemOnEgress),
         (Side::Egress, _) => counted(chat::outbound(&event, id.unwrap_or_default())),
         (Side::Ingress, Some(known)) => match about_source(known, &event, received) {
-            Ok(Some(learnt)) => Reading::Learnt(Box::new(Learnt {
+            Ok(Some(evidence_update)) => Reading::SourceUpdate(Box::new(SourceUpdate {
                 id: id.map(str::to_owned),
-                ..learnt
+                ..evidence_update
             })),
             Ok(None) => Reading::Ignored(Ignored::NoEvidence),
             Err(dead) => Reading::Dead(Dead {
@@ -156,8 +156,8 @@ pub fn read(side: Side, attributes: &BTreeMap<String, String>, data: &[u8], rece
     }
 }
 
-fn counted(heard: Option<ChatEvent>) -> Reading {
-    heard.map_or(Reading::Ignored(Ignored::ChatOfNoSource), Reading::Chat)
+fn counted(incoming: Option<ChatEvent>) -> Reading {
+    incoming.map_or(Reading::Ignored(Ignored::ChatOfNoSource), Reading::Chat)
 }
 
 /// Clients of the API gateway choose the type of what they send, so no event from there is a fact; nor are events of the
@@ -170,7 +170,7 @@ fn from_gateway(event: &Value) -> bool {
     })
 }
 
-fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<Option<Learnt>, Dead> {
+fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<Option<SourceUpdate>, Dead> {
     let source = claims::source(event)?;
     let payload = event.get("payload").and_then(Value::as_object);
     if let Some(payload) = payload.filter(|payload| payload.get("evidence").is_some_and(Value::is_object)) {
@@ -186,9 +186,9 @@ fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<O
     let facts = claims::facts(kind, &source, event, origin == Origin::Foreign)?;
     let mut knowledge = Knowledge::default();
     for fact in facts {
-        knowledge.learn(&Observation::new(&source, at, ingress, fact).received(received));
+        knowledge.update(&Observation::new(&source, at, ingress, fact).received(received));
     }
-    Ok((knowledge != Knowledge::default()).then(|| Learnt {
+    Ok((knowledge != Knowledge::default()).then(|| SourceUpdate {
         id: None,
         source,
         knowledge,
@@ -197,7 +197,7 @@ fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<O
     }))
 }
 
-fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) -> Result<Learnt, Dead> {
+fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) -> Result<SourceUpdate, Dead> {
     let newer = payload
         .get("schemaVersion")
         .and_then(Value::as_f64)
@@ -240,7 +240,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) ->
                 .collect()
         })
         .unwrap_or_default();
-    Ok(Learnt {
+    Ok(SourceUpdate {
         id: None,
         source,
         knowledge: rejoined(knowledge),

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::read::{Ignored, Learnt, Origin, Reading, Side, read};
+use super::read::{Ignored, Origin, Reading, Side, SourceUpdate, read};
 use super::*;
 use crate::core::counters::Counters;
 use crate::core::evidence::Knowledge;
@@ -39,15 +39,15 @@ impl Story {
         };
         let name = |field: &str, value: &str| (field.to_owned(), value.to_owned());
         let fields = BTreeMap::from([name("displayName", "Streamer"), name("login", "streamer")]);
-        story.learns("2026-11-20T09:00:00.000Z", Fact::Profile { fields });
+        story.observes("2026-11-20T09:00:00.000Z", Fact::Profile { fields });
         story
     }
 
-    fn learns(&mut self, when: &str, fact: Fact) -> Vec<Event> {
-        self.learns_late(when, when, fact)
+    fn observes(&mut self, when: &str, fact: Fact) -> Vec<Event> {
+        self.observes_late(when, when, fact)
     }
 
-    fn learns_late(&mut self, when: &str, observed: &str, fact: Fact) -> Vec<Event> {
+    fn observes_late(&mut self, when: &str, observed: &str, fact: Fact) -> Vec<Event> {
         let before = self.document.clone();
         self.document.join(Knowledge::from(&Observation::new(
             &key(),
@@ -55,17 +55,17 @@ impl Story {
             self.by,
             fact,
         )));
-        let told = EventBuilder {
+        let published = EventBuilder {
             before: &before,
             after: &self.document,
             by: self.by,
             observed_at: at(observed),
         };
-        told.events(&transitions(&before.verdict, &self.document.verdict))
+        published.events(&transitions(&before.verdict, &self.document.verdict))
     }
 
     fn goes_live(&mut self, when: &str) -> Vec<Event> {
-        self.learns(
+        self.observes(
             when,
             Fact::StreamPush {
                 live: true,
@@ -76,7 +76,7 @@ impl Story {
     }
 
     fn ends(&mut self, when: &str) -> Vec<Event> {
-        self.learns(
+        self.observes(
             when,
             Fact::StreamPush {
                 live: false,
@@ -87,7 +87,7 @@ impl Story {
     }
 
     fn seen(&mut self, when: &str) -> Vec<Event> {
-        self.learns(
+        self.observes(
             when,
             Fact::StreamSeen {
                 stream_id: "40999888777".into(),
@@ -122,7 +122,7 @@ fn one(mut events: Vec<Event>) -> Event {
 fn a_status_event_is_exactly_what_the_platform_documents() {
     let when = "2026-11-20T09:59:30.000Z";
     let mut story = Story::of("twitch.helix");
-    story.learns(when, Fact::Latency { millis: 84 });
+    story.observes(when, Fact::Latency { millis: 84 });
     let check = AuthCheck {
         result: AuthResult::Valid,
         expires_at: None,
@@ -131,7 +131,7 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
         client_rejected: false,
         reason: None,
     };
-    story.learns(
+    story.observes(
         when,
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
@@ -145,14 +145,14 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
         reconnects: 2,
         at: None,
     };
-    story.learns(
+    story.observes(
         when,
         Fact::Counters {
             writer: "one".into(),
             totals,
         },
     );
-    let event = one(story.learns(
+    let event = one(story.observes(
         when,
         Fact::Connection {
             transport: Transport::Api,
@@ -186,7 +186,7 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
         transport: Transport::Api,
         state: LinkState::Refused { error },
     };
-    let body = as_others_see_it(&one(story.learns("2026-11-20T10:09:30.000Z", refused)));
+    let body = as_others_see_it(&one(story.observes("2026-11-20T10:09:30.000Z", refused)));
     assert_eq!(body["payload"]["status"], "ERROR");
     assert_eq!(
         body["payload"]["lastError"],
@@ -201,18 +201,18 @@ fn stream_events_are_exactly_what_the_platform_documents() {
         ("title".to_owned(), "Chess night".to_owned()),
         ("category".to_owned(), "Chess".to_owned()),
     ]);
-    story.learns("2026-11-20T09:59:59.000Z", Fact::Profile { fields });
+    story.observes("2026-11-20T09:59:59.000Z", Fact::Profile { fields });
     let viewers = Fact::Viewers {
         count: 12,
         stream_id: Some("40999888777".into()),
     };
-    story.learns("2026-11-20T09:59:59.000Z", viewers);
+    story.observes("2026-11-20T09:59:59.000Z", viewers);
     let push = |live| Fact::StreamPush {
         live,
         stream_id: live.then(|| "40999888777".to_owned()),
         started_at: live.then(|| at("2026-11-20T10:00:00.000Z")),
     };
-    let online = one(story.learns_late("2026-11-20T10:00:00.000Z", "2026-11-20T10:00:02.100Z", push(true)));
+    let online = one(story.observes_late("2026-11-20T10:00:00.000Z", "2026-11-20T10:00:02.100Z", push(true)));
     assert_eq!(
         as_others_see_it(&online),
         json!({
@@ -236,7 +236,7 @@ fn stream_events_are_exactly_what_the_platform_documents() {
     );
     assert_eq!(online.attributes["channel"], "#streamer");
 
-    let offline = one(story.learns_late(
+    let offline = one(story.observes_late(
         "2026-11-20T12:30:00.000Z",
         "2026-11-20T12:30:01.400Z",
         push(false),
@@ -279,13 +279,15 @@ fn kick_has_no_connector_of_its_own() {
         "kick.webhook",
         start,
     )));
-    let told = EventBuilder {
+    let published = EventBuilder {
         before: &before,
         after: &after,
         by: "kick.webhook",
         observed_at: at("2026-11-20T10:00:01.000Z"),
     };
-    let body = as_others_see_it(&one(told.events(&transitions(&before.verdict, &after.verdict))));
+    let body = as_others_see_it(&one(
+        published.events(&transitions(&before.verdict, &after.verdict))
+    ));
     assert_eq!(body["ingress"]["connector"], "system");
     assert_eq!(body["ingress"].get("channel"), None);
     assert_eq!(body["externalEvent"]["source"], "kick.webhook");
@@ -303,10 +305,10 @@ fn a_push_and_a_poll_of_one_broadcast_come_to_the_same_ids() {
     polled.seen("2026-11-20T12:04:00.000Z");
     assert!(
         polled
-            .learns("2026-11-20T12:05:00.000Z", Fact::StreamAbsent)
+            .observes("2026-11-20T12:05:00.000Z", Fact::StreamAbsent)
             .is_empty()
     );
-    let missed = one(polled.learns("2026-11-20T12:06:00.000Z", Fact::StreamAbsent));
+    let missed = one(polled.observes("2026-11-20T12:06:00.000Z", Fact::StreamAbsent));
     assert_eq!(end.id, missed.id);
 }
 
@@ -331,10 +333,10 @@ fn repeated_stream_starts_and_ends_get_distinct_event_ids() {
         story.seen(&format!("2026-11-20T{hour}:00:00.000Z"));
         assert!(
             story
-                .learns(&format!("2026-11-20T{hour}:00:40.000Z"), Fact::StreamAbsent)
+                .observes(&format!("2026-11-20T{hour}:00:40.000Z"), Fact::StreamAbsent)
                 .is_empty()
         );
-        ids.push(one(story.learns(&format!("2026-11-20T{hour}:01:45.000Z"), Fact::StreamAbsent)).id);
+        ids.push(one(story.observes(&format!("2026-11-20T{hour}:01:45.000Z"), Fact::StreamAbsent)).id);
         ids.push(one(story.seen(&format!("2026-11-20T{hour}:02:30.000Z"))).id);
     }
     let different: std::collections::BTreeSet<_> = ids.iter().collect();
@@ -352,15 +354,15 @@ fn simultaneous_status_and_auth_changes_are_one_event() {
         client_rejected: false,
         reason: None,
     };
-    let event = one(story.learns(
+    let event = one(story.observes(
         "2026-11-20T10:00:00.000Z",
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
             check,
         },
     ));
-    let learnt = learnt(&event.body);
-    assert_eq!(learnt.transitions.len(), 2);
+    let evidence_update = evidence_update(&event.body);
+    assert_eq!(evidence_update.transitions.len(), 2);
 }
 
 fn received() -> Timestamp {
@@ -371,16 +373,16 @@ fn reading(body: &str) -> Reading {
     read(Side::Ingress, &BTreeMap::new(), body.as_bytes(), received())
 }
 
-fn learnt(body: &str) -> Learnt {
+fn evidence_update(body: &str) -> SourceUpdate {
     match reading(body) {
-        Reading::Learnt(learnt) => *learnt,
+        Reading::SourceUpdate(evidence_update) => *evidence_update,
         other => panic!("{body} is {other:?}"),
     }
 }
 
 fn document_from(body: &Value) -> SourceDocument {
-    let learnt = learnt(&body.to_string());
-    SourceDocument::from_knowledge(learnt.source, learnt.knowledge)
+    let evidence_update = evidence_update(&body.to_string());
+    SourceDocument::from_knowledge(evidence_update.source, evidence_update.knowledge)
 }
 
 #[test]
@@ -417,10 +419,10 @@ fn connector_stream_event_is_parsed_despite_mixed_up_ids() {
             "createdAt": "2026-11-20T12:00:00.000Z", "metadata": {"broadcasterId": "777001"}
         }),
     );
-    document.join(learnt(&offline.to_string()).knowledge);
+    document.join(evidence_update(&offline.to_string()).knowledge);
     assert_eq!(document.verdict.stream.value, StreamStatus::Offline);
     // Late and duplicated: the older start is not restored.
-    document.join(learnt(&online.to_string()).knowledge);
+    document.join(evidence_update(&online.to_string()).knowledge);
     assert_eq!(document.verdict.stream.value, StreamStatus::Offline);
 }
 
@@ -435,7 +437,7 @@ fn own_event_without_evidence_is_trusted_but_connector_is_not() {
             }
         })
     };
-    let ours = learnt(&status("ingress.bitbrat.probe").to_string());
+    let ours = evidence_update(&status("ingress.bitbrat.probe").to_string());
     assert_eq!(ours.origin, Origin::OursWithoutEvidence);
     let ours = SourceDocument::from_knowledge(ours.source, ours.knowledge).record();
     assert_eq!(
@@ -543,29 +545,29 @@ proptest! {
     fn events_merge_in_any_order_and_despite_duplicates(
         (history, shuffle) in (vec(laws::observation(), 1..40), any::<u64>())
     ) {
-        let mut told = SourceDocument::new(laws::key());
+        let mut published = SourceDocument::new(laws::key());
         let mut events = Vec::new();
         for observation in &history {
-            let before = told.clone();
-            told.join(Knowledge::from(observation));
-            let this = EventBuilder { before: &before, after: &told, by: &observation.by, observed_at: observation.at };
-            let changes = transitions(&before.verdict, &told.verdict);
+            let before = published.clone();
+            published.join(Knowledge::from(observation));
+            let this = EventBuilder { before: &before, after: &published, by: &observation.by, observed_at: observation.at };
+            let changes = transitions(&before.verdict, &published.verdict);
             let now = this.events(&changes);
             // Evidence that changes no verdict is published with the next heartbeat, which contains everything.
-            events.push(if now.is_empty() { vec![heartbeat(&told, observation.at)] } else { now });
+            events.push(if now.is_empty() { vec![heartbeat(&published, observation.at)] } else { now });
         }
         let mut events: Vec<_> = events.into_iter().flatten().collect();
         let repeat: Vec<_> = events.iter().step_by(3).cloned().collect();
         events.extend(repeat);
         fastrand::Rng::with_seed(shuffle).shuffle(&mut events);
-        let mut heard = SourceDocument::new(laws::key());
+        let mut rebuilt = SourceDocument::new(laws::key());
         for event in &events {
-            let learnt = learnt(&event.body);
-            prop_assert_eq!(&learnt.source, &event.source);
-            prop_assert_eq!(learnt.origin, Origin::Ours);
-            heard.join(learnt.knowledge);
+            let evidence_update = evidence_update(&event.body);
+            prop_assert_eq!(&evidence_update.source, &event.source);
+            prop_assert_eq!(evidence_update.origin, Origin::Ours);
+            rebuilt.join(evidence_update.knowledge);
         }
-        prop_assert_eq!(heard.to_stored(), told.to_stored());
+        prop_assert_eq!(rebuilt.to_stored(), published.to_stored());
     }
 
     #[test]
@@ -597,9 +599,9 @@ fn joining_twice_what_came_from_the_bus_is_joining_once() {
     let mut story = Story::of("twitch.eventsub");
     let event = one(story.goes_live("2026-11-20T10:00:01.000Z"));
     let mut known = Knowledge::default();
-    known.join(learnt(&event.body).knowledge);
+    known.join(evidence_update(&event.body).knowledge);
     let once = known.clone();
-    known.join(learnt(&event.body).knowledge);
+    known.join(evidence_update(&event.body).knowledge);
     assert_eq!(known, once);
 }
 
@@ -630,9 +632,9 @@ fn evidence_whose_integers_come_back_as_doubles_is_read() {
         body.to_string().as_bytes(),
         received,
     );
-    let Reading::Learnt(learnt) = reading else {
+    let Reading::SourceUpdate(evidence_update) = reading else {
         panic!("{reading:?}");
     };
-    assert_eq!(learnt.knowledge.counters["a"].messages_in, 3);
-    assert_eq!(learnt.knowledge.evidence.latency.unwrap().value, 84);
+    assert_eq!(evidence_update.knowledge.counters["a"].messages_in, 3);
+    assert_eq!(evidence_update.knowledge.evidence.latency.unwrap().value, 84);
 }

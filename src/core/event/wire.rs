@@ -22,7 +22,7 @@ pub struct Envelope {
     /// What kind of event this is.
     #[serde(rename = "type")]
     pub kind: EventKind,
-    /// Deterministic id of the fact that is told (UUID, version 5).
+    /// Deterministic id of the reported fact (UUID, version 5).
     pub correlation_id: String,
     /// 32 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ pub struct Envelope {
 pub struct Ingress {
     /// When we observed the fact.
     pub ingress_at: String,
-    /// Who told us, `ingress.twitch.eventsub`.
+    /// The sender, `ingress.twitch.eventsub`.
     pub source: String,
     /// The platform's connector name; `system` where it has none.
     pub connector: String,
@@ -223,7 +223,7 @@ pub struct StatusMetadata {
     /// Login or slug.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<String>,
-    /// When the told fact happened.
+    /// When the fact happened.
     pub observed_at: String,
     /// Smoothed round trip in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,7 +274,7 @@ pub struct StreamPayload {
 pub struct Ours {
     /// The layout's version, that of the document.
     pub schema_version: u32,
-    /// What was learnt since the source was last told of.
+    /// Evidence since the last published event of the source.
     pub evidence: Map<String, Value>,
     /// Whether everything that this event reports is a first observation: how things were found, not a change.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -282,7 +282,7 @@ pub struct Ours {
     /// Totals by writer, as far as they moved.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub counters: Map<String, Value>,
-    /// The changes that this event tells; none in a heartbeat.
+    /// The transitions in this event; none in a heartbeat.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub transitions: Vec<Transition>,
 }

@@ -274,8 +274,10 @@ impl StreamEvidence {
         }
         let mut names = BTreeMap::new();
         let mut completed = self.clone();
-        for (name, told) in self.streams.iter().filter(is_provisional) {
-            let Some(began) = told.began() else { continue };
+        for (name, provisional) in self.streams.iter().filter(is_provisional) {
+            let Some(began) = provisional.began() else {
+                continue;
+            };
             let is_it = |(_, stream): &(&String, &StreamRecord)| {
                 let window = began.plus_millis(-STARTED_BEFORE)..=began.plus_millis(STARTED_AFTER);
                 let starts_then = stream.started_at().is_none_or(|start| window.contains(&start));
@@ -287,11 +289,11 @@ impl StreamEvidence {
                 (stream.began().map(|start| start.millis_since(began).abs()), *id)
             });
             let Some((id, _)) = found else { continue };
-            if let Some(told) = completed.streams.remove(name)
+            if let Some(provisional) = completed.streams.remove(name)
                 && let Some(stream) = completed.streams.get_mut(id)
             {
                 let started_at = stream.started_at();
-                stream.join(told);
+                stream.join(provisional);
                 if let Some(live) = &mut stream.pushed {
                     live.started_at = live.started_at.filter(|_| started_at.is_none()).or(started_at);
                 }

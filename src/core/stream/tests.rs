@@ -238,7 +238,7 @@ fn interruptions(story: impl IntoIterator<Item = StreamEvidence>) -> Option<usiz
 #[test]
 fn ended_session_keeps_its_interruption_count() {
     let flap = [started(0, "1"), ended(600, "1"), started(640, "1")];
-    for (story, told) in [
+    for (story, wanted) in [
         (vec![started(0, "1"), ended(600, "1")], 0),
         ([flap.to_vec(), vec![ended(1200, "1")]].concat(), 1),
         ([flap.to_vec(), vec![absent(1300), absent(4000)]].concat(), 1),
@@ -264,7 +264,7 @@ fn ended_session_keeps_its_interruption_count() {
     ] {
         let session = twitch(story.clone()).session.unwrap();
         assert!(session.ended_at.is_some(), "{story:?}");
-        assert_eq!(session.interruptions, Some(told), "{story:?}");
+        assert_eq!(session.interruptions, Some(wanted), "{story:?}");
     }
 }
 
@@ -450,14 +450,14 @@ fn start_without_id_is_completed_by_the_next_poll() {
         (PlatformName::Discord, "40900005".to_owned()),
         (PlatformName::Kick, at(-20).to_string()),
     ] {
-        let told = started_without_id(0);
-        let provisional = weigh(platform, [told.clone()]).session.unwrap();
+        let wanted = started_without_id(0);
+        let provisional = weigh(platform, [wanted.clone()]).session.unwrap();
         assert_eq!(
             provisional.provisional.as_ref(),
             Some(&provisional.stream_id),
             "{platform}"
         );
-        let completed = weigh(platform, [told.clone(), seen(30, &id, -20)]);
+        let completed = weigh(platform, [wanted.clone(), seen(30, &id, -20)]);
         assert_eq!(completed.status, StreamStatus::Online);
         let session = completed.session.unwrap();
         assert_eq!(
@@ -469,7 +469,7 @@ fn start_without_id_is_completed_by_the_next_poll() {
         // The push still outranks polls that miss the stream, where it does so at all.
         let missed = weigh(
             platform,
-            [told.clone(), seen(10, &id, -20), absent(11), absent(40)],
+            [wanted.clone(), seen(10, &id, -20), absent(11), absent(40)],
         );
         let expected = if platform == PlatformName::Discord {
             StreamStatus::Offline
@@ -477,7 +477,7 @@ fn start_without_id_is_completed_by_the_next_poll() {
             StreamStatus::Online
         };
         assert_eq!(missed.status, expected, "{platform}");
-        let ended = weigh(platform, [told, seen(30, &id, -20), ended(90, &id)]);
+        let ended = weigh(platform, [wanted, seen(30, &id, -20), ended(90, &id)]);
         assert_says(&ended, StreamStatus::Offline, "stream.pushed-end");
     }
 }

@@ -240,8 +240,8 @@ fn a_method_without_an_answer_never_overrides_one_that_answered() {
         denied: one("MODERATOR"),
         ..Default::default()
     };
-    let told = verdict([(0, method("a", yes.clone())), (9, method("b", unknown.clone()))]);
-    assert_eq!(told.permissions, ["MODERATOR"]);
+    let merged = verdict([(0, method("a", yes.clone())), (9, method("b", unknown.clone()))]);
+    assert_eq!(merged.permissions, ["MODERATOR"]);
     assert!(
         verdict([(0, method("a", yes.clone())), (9, method("b", no))])
             .permissions

@@ -20,7 +20,7 @@ struct SourceState {
 
 impl Channels {
     /// Records a source and its login. A login that changed owners belongs to the source that reported it last.
-    pub fn learn(&self, source: &SourceKey, knowledge: &Knowledge) {
+    pub fn update(&self, source: &SourceKey, knowledge: &Knowledge) {
         let mut known = self.0.write();
         known.sources.insert(source.clone());
         if let Some(login) = knowledge.evidence.profile.get("login") {
@@ -64,9 +64,9 @@ mod tests {
             knowledge
         };
         let key = |n: u8| format!("twitch:{n}").parse::<SourceKey>().unwrap();
-        channels.learn(&key(1), &named(10, "Ratcaster"));
-        channels.learn(&key(2), &named(20, "ratcaster"));
-        channels.learn(&key(1), &named(5, "ratcaster"));
+        channels.update(&key(1), &named(10, "Ratcaster"));
+        channels.update(&key(2), &named(20, "ratcaster"));
+        channels.update(&key(1), &named(5, "ratcaster"));
         assert_eq!(channels.find(PlatformName::Twitch, "RATCASTER"), Some(key(2)));
         assert_eq!(channels.find(PlatformName::Kick, "ratcaster"), None);
         assert!(channels.attends(&key(1)) && !channels.attends(&key(3)));

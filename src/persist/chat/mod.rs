@@ -136,7 +136,7 @@ impl ChatCounter {
         };
         for document in stored.into_iter().filter_map(|stored| stored.document.ok()) {
             let document = document.value;
-            self.channels.learn(&document.key, &document.knowledge);
+            self.channels.update(&document.key, &document.knowledge);
             if let Some(totals) = document.knowledge.counters.get(&self.writer) {
                 self.tally.restore(&document.key, *totals);
             }
@@ -145,14 +145,14 @@ impl ChatCounter {
     }
 
     async fn count(&self, batch: Vec<(Side, Delivery)>) {
-        let mut heard = Vec::new();
+        let mut incoming = Vec::new();
         let mut deliveries = Vec::with_capacity(batch.len());
         for (side, delivery) in batch {
-            heard.extend(self.receive(side, &delivery));
+            incoming.extend(self.receive(side, &delivery));
             deliveries.push(delivery);
         }
-        let (tally, now, found) = (self.tally.clone(), self.clock.now(), heard.len() as u64);
-        let counted = blocking(move || tally.count(&heard, now)).await;
+        let (tally, now, found) = (self.tally.clone(), self.clock.now(), incoming.len() as u64);
+        let counted = blocking(move || tally.count(&incoming, now)).await;
         match counted {
             Ok(counted) => {
                 self.counts.counted.fetch_add(counted, Ordering::Relaxed);
@@ -220,7 +220,7 @@ impl ChatCounter {
         if moved.is_empty() {
             return;
         }
-        let learnt: Vec<_> = moved
+        let updates: Vec<_> = moved
             .iter()
             .map(|(source, totals)| {
                 let counters = BTreeMap::from([(self.writer.clone(), *totals)]);
@@ -232,7 +232,7 @@ impl ChatCounter {
             })
             .collect();
         // The persister keeps what the store rejects now, and retries.
-        self.persister.apply(learnt).await;
+        self.persister.apply(updates).await;
         before.extend(
             moved
                 .into_iter()

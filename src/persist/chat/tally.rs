@@ -98,7 +98,11 @@ impl Tally {
     }
 
     /// Counts messages, each id and direction once. Returns how many were new.
-    pub fn count(&self, heard: &[(String, Direction, SourceKey)], now: Timestamp) -> Result<u64, TallyError> {
+    pub fn count(
+        &self,
+        incoming: &[(String, Direction, SourceKey)],
+        now: Timestamp,
+    ) -> Result<u64, TallyError> {
         let mut guard = self.state();
         let state = &mut *guard;
         let change = state
@@ -108,7 +112,7 @@ impl Tally {
         let mut new = Vec::new();
         {
             let mut remember = change.prepare_cached("INSERT OR IGNORE INTO counted (id) VALUES (?1)")?;
-            for (id, direction, source) in heard {
+            for (id, direction, source) in incoming {
                 let side = match direction {
                     Direction::In => "in",
                     Direction::Out => "out",
@@ -167,7 +171,7 @@ mod tests {
         "twitch:1".parse().unwrap()
     }
 
-    fn heard(ids: &[&str]) -> Vec<(String, Direction, SourceKey)> {
+    fn incoming(ids: &[&str]) -> Vec<(String, Direction, SourceKey)> {
         ids.iter()
             .map(|id| ((*id).to_owned(), Direction::In, key()))
             .collect()
@@ -179,12 +183,14 @@ mod tests {
         let path = directory.path().join("chat.db");
         let tally = Tally::open(&path).unwrap();
         assert_eq!(
-            tally.count(&heard(&["a", "b", "a"]), Timestamp::EPOCH).unwrap(),
+            tally
+                .count(&incoming(&["a", "b", "a"]), Timestamp::EPOCH)
+                .unwrap(),
             2
         );
         drop(tally);
         let tally = Tally::open(&path).unwrap();
-        assert_eq!(tally.count(&heard(&["b", "c"]), Timestamp::EPOCH).unwrap(), 1);
+        assert_eq!(tally.count(&incoming(&["b", "c"]), Timestamp::EPOCH).unwrap(), 1);
         let out = [("a".to_owned(), Direction::Out, key())];
         assert_eq!(tally.count(&out, Timestamp::EPOCH).unwrap(), 1);
         let totals = tally.totals()[&key()];
@@ -199,7 +205,7 @@ mod tests {
             ..Counters::default()
         };
         tally.restore(&key(), stored(100));
-        tally.count(&heard(&["a"]), Timestamp::EPOCH).unwrap();
+        tally.count(&incoming(&["a"]), Timestamp::EPOCH).unwrap();
         assert_eq!(tally.totals()[&key()].messages_in, 101);
         tally.restore(&key(), stored(50));
         assert_eq!(tally.totals()[&key()].messages_in, 101);

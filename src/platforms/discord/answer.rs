@@ -168,7 +168,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
         return Ok(());
     }
     let error: Option<ErrorBody> = json::read_object(&json::repair(body)).ok();
-    let told = |error: Option<ErrorBody>| {
+    let parse_error = |error: Option<ErrorBody>| {
         let error = error.unwrap_or_default();
         let code = error.code.unwrap_or_default();
         (code, secrets::quote(&error.message))
@@ -177,7 +177,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
     Err(match status {
         401 if own => ApiError::TokenRefused {
             at,
-            reason: told(error).1,
+            reason: parse_error(error).1,
         },
         403 if own || (error.is_none() && is_page(headers, body)) => match error {
             Some(ErrorBody {
@@ -188,13 +188,13 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
                 message: secrets::quote(&message),
             },
             Some(error) => {
-                let (code, message) = told(Some(error));
+                let (code, message) = parse_error(Some(error));
                 ApiError::Forbidden { code, message }
             }
             None => edge(status, headers),
         },
         404 if own => {
-            let (code, message) = told(error);
+            let (code, message) = parse_error(error);
             ApiError::NotFound { code, message }
         }
         429 => too_many(headers, error.as_ref()),
@@ -204,7 +204,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8], at: Timestamp) -> Re
         },
         _ if !own => ApiError::Foreign { status },
         _ => {
-            let (code, message) = told(error);
+            let (code, message) = parse_error(error);
             ApiError::Rejected {
                 status,
                 code,
@@ -494,14 +494,14 @@ mod tests {
 
     #[test]
     fn partial_bucket_headers_are_ignored_and_huge_values_clamped() {
-        let news = bucket_state(&headers(&[
+        let reported = bucket_state(&headers(&[
             ("x-ratelimit-bucket", "abcd"),
             ("x-ratelimit-remaining", "4"),
             ("x-ratelimit-reset-after", "0.75"),
             ("x-ratelimit-reset", "1470173023.123"),
         ]));
         assert_eq!(
-            news,
+            reported,
             Some(BucketState {
                 bucket: "abcd".into(),
                 remaining: 4,

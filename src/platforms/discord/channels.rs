@@ -222,35 +222,35 @@ mod tests {
     #[test]
     fn a_permission_counts_where_every_channel_grants_it() {
         let mute = NEEDED.without(Permissions::SEND_MESSAGES);
-        let told = of(&[(1, known(Permissions::ALL)), (2, known(mute)), (3, known(NEEDED))]);
-        assert_eq!(told.scope.as_deref(), Some("channel:2"));
-        let grants = told.grants.unwrap();
+        let evaluated = of(&[(1, known(Permissions::ALL)), (2, known(mute)), (3, known(NEEDED))]);
+        assert_eq!(evaluated.scope.as_deref(), Some("channel:2"));
+        let grants = evaluated.grants.unwrap();
         assert!(grants.denied.contains("SEND_MESSAGES") && grants.granted.contains("VIEW_CHANNEL"));
-        assert_eq!(told.overview, "1: ok; 2: missing SEND_MESSAGES; 3: ok");
+        assert_eq!(evaluated.overview, "1: ok; 2: missing SEND_MESSAGES; 3: ok");
         assert_eq!(
-            told.lacking,
+            evaluated.lacking,
             ["the bot lacks SEND_MESSAGES in channel 2 (denied by the channel itself)"]
         );
     }
 
     #[test]
     fn a_hidden_channel_is_the_worst_and_grants_nothing() {
-        let told = of(&[(1, known(NEEDED)), (2, known(Permissions::NONE))]);
-        assert_eq!(told.scope.as_deref(), Some("channel:2"));
-        assert!(told.grants.unwrap().granted.is_empty());
+        let evaluated = of(&[(1, known(NEEDED)), (2, known(Permissions::NONE))]);
+        assert_eq!(evaluated.scope.as_deref(), Some("channel:2"));
+        assert!(evaluated.grants.unwrap().granted.is_empty());
     }
 
     #[test]
     fn one_channel_that_could_not_be_judged_leaves_the_answer_open() {
-        let told = of(&[(1, known(NEEDED)), (2, Access::Unknown("http.502".into()))]);
-        assert_eq!((told.grants, told.scope), (None, None));
+        let evaluated = of(&[(1, known(NEEDED)), (2, Access::Unknown("http.502".into()))]);
+        assert_eq!((evaluated.grants, evaluated.scope), (None, None));
     }
 
     #[test]
     fn missing_channels_are_reported_and_excluded() {
-        let told = of(&[(1, Access::Gone), (2, known(NEEDED))]);
+        let evaluated = of(&[(1, Access::Gone), (2, known(NEEDED))]);
         assert_eq!(
-            (told.scope.as_deref(), told.gone.as_slice()),
+            (evaluated.scope.as_deref(), evaluated.gone.as_slice()),
             (Some("channel:2"), &[1][..])
         );
         let none_left = of(&[(1, Access::Gone)]).grants.unwrap();
@@ -278,10 +278,10 @@ mod tests {
 
     #[test]
     fn advice_carries_a_link_with_the_right_bits() {
-        let told = advice(Some("4001"), "9001", Permissions::VIEW_CHANNEL, NEEDED).unwrap();
+        let evaluated = advice(Some("4001"), "9001", Permissions::VIEW_CHANNEL, NEEDED).unwrap();
         assert!(
-            told.contains("READ_MESSAGE_HISTORY") && told.contains("permissions=68608"),
-            "{told}"
+            evaluated.contains("READ_MESSAGE_HISTORY") && evaluated.contains("permissions=68608"),
+            "{evaluated}"
         );
         assert_eq!(advice(Some("4001"), "9001", Permissions::ALL, NEEDED), None);
     }

@@ -114,10 +114,10 @@ impl ProbeRun<'_> {
         others: &[Channel],
         judge: impl Fn(&Channel, &[Channel]) -> Access,
     ) -> Result<Access, ApiError> {
-        let told: Result<Response<Channel>, _> = self.ask(CHANNEL, id, &format!("channels/{id}")).await;
-        Ok(match told {
-            Ok(told) if told.value.guild_id.is_some_and(|of| of.0 != guild) => Access::Gone,
-            Ok(told) => judge(&told.value, others),
+        let response: Result<Response<Channel>, _> = self.ask(CHANNEL, id, &format!("channels/{id}")).await;
+        Ok(match response {
+            Ok(response) if response.value.guild_id.is_some_and(|of| of.0 != guild) => Access::Gone,
+            Ok(response) => judge(&response.value, others),
             Err(ApiError::NotFound { .. }) => Access::Gone,
             Err(ApiError::Forbidden { .. }) => Access::Known {
                 kind: ChannelKind::Other,

@@ -177,16 +177,16 @@ impl Limits {
     }
 
     /// Updates the limits from the response to a request.
-    pub fn learn(
+    pub fn update(
         &mut self,
         route: Route,
         resource: &str,
-        news: Option<BucketState>,
+        reported: Option<BucketState>,
         outcome: Result<(), &ApiError>,
         now: Timestamp,
     ) {
-        if let Some(news) = news {
-            self.learn_bucket(route, news, now);
+        if let Some(reported) = reported {
+            self.update_bucket(route, reported, now);
         }
         let Err(error) = outcome else {
             self.edge.strikes = 0;
@@ -276,23 +276,26 @@ impl Limits {
         self.buckets.get_mut(&(name.clone(), route.top))
     }
 
-    fn learn_bucket(&mut self, route: Route, news: BucketState, now: Timestamp) {
+    fn update_bucket(&mut self, route: Route, reported: BucketState, now: Timestamp) {
         if self.buckets.len() >= SWEEP_AT {
             self.buckets
                 .retain(|_, bucket| bucket.reset.pending(now).is_some());
         }
-        self.buckets_of.insert(route.template, news.bucket.clone());
-        let reset = Until::after(millis(news.reset_after), now);
-        let bucket = self.buckets.entry((news.bucket, route.top)).or_insert(Bucket {
-            remaining: news.remaining,
-            reset,
-        });
+        self.buckets_of.insert(route.template, reported.bucket.clone());
+        let reset = Until::after(millis(reported.reset_after), now);
+        let bucket = self
+            .buckets
+            .entry((reported.bucket, route.top))
+            .or_insert(Bucket {
+                remaining: reported.remaining,
+                reset,
+            });
         // Within one window responses may arrive out of order; the lowest count is the newest.
         let same = reset.at.millis_since(bucket.reset.at).abs() < SAME_WINDOW;
         bucket.remaining = if same {
-            bucket.remaining.min(news.remaining)
+            bucket.remaining.min(reported.remaining)
         } else {
-            news.remaining
+            reported.remaining
         };
         bucket.reset = reset;
     }
@@ -333,7 +336,7 @@ mod tests {
         Timestamp::from_millis(1_780_000_000_000 + millis)
     }
 
-    fn news(bucket: &str, remaining: u32, millis: u64) -> BucketState {
+    fn reported(bucket: &str, remaining: u32, millis: u64) -> BucketState {
         BucketState {
             bucket: bucket.into(),
             remaining,
@@ -348,7 +351,7 @@ mod tests {
     #[test]
     fn an_empty_bucket_waits_for_its_reset_and_others_go_on() {
         let mut limits = limits();
-        limits.learn(guild(1), "g/1", Some(news("ab", 0, 750)), Ok(()), at(0));
+        limits.update(guild(1), "g/1", Some(reported("ab", 0, 750)), Ok(()), at(0));
         assert_eq!(limits.admit(guild(1), "g/1", at(10)), Admission::Wait(at(750)));
         assert_eq!(
             limits.admit(guild(2), "g/2", at(10)),
@@ -366,8 +369,8 @@ mod tests {
             template: "guilds/{}/roles",
             top: Some(1),
         };
-        limits.learn(guild(1), "g/1", Some(news("ab", 5, 1_000)), Ok(()), at(0));
-        limits.learn(roles, "g/1/roles", Some(news("ab", 1, 1_000)), Ok(()), at(0));
+        limits.update(guild(1), "g/1", Some(reported("ab", 5, 1_000)), Ok(()), at(0));
+        limits.update(roles, "g/1/roles", Some(reported("ab", 1, 1_000)), Ok(()), at(0));
         assert_eq!(limits.admit(roles, "g/1/roles", at(10)), Admission::Go);
         assert_eq!(limits.admit(guild(1), "g/1", at(20)), Admission::Wait(at(1_000)));
     }
@@ -375,7 +378,7 @@ mod tests {
     #[test]
     fn requests_on_their_way_are_counted_before_they_are_answered() {
         let mut limits = limits();
-        limits.learn(LIST, "l", Some(news("ab", 2, 5_000)), Ok(()), at(0));
+        limits.update(LIST, "l", Some(reported("ab", 2, 5_000)), Ok(()), at(0));
         let answers: Vec<_> = (1..=3).map(|n| limits.admit(LIST, "l", at(n))).collect();
         assert_eq!(
             answers,
@@ -391,7 +394,7 @@ mod tests {
             global: true,
             shared: false,
         };
-        limits.learn(LIST, "l", None, Err(&limited), at(0));
+        limits.update(LIST, "l", None, Err(&limited), at(0));
         assert_eq!(limits.admit(guild(1), "g/1", at(1)), Admission::Wait(at(1_337)));
         assert_eq!(limits.admit(guild(1), "g/1", at(1_337)), Admission::Go);
     }
@@ -407,7 +410,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_prolongs_no_wait() {
         let mut limits = limits();
-        limits.learn(guild(1), "g/1", Some(news("ab", 0, 750)), Ok(()), at(0));
+        limits.update(guild(1), "g/1", Some(reported("ab", 0, 750)), Ok(()), at(0));
         assert_eq!(limits.admit(guild(1), "g/1", at(-900_000)), Admission::Go);
     }
 
@@ -424,9 +427,9 @@ mod tests {
         };
         for error in [&blocked, &forbidden] {
             let mut limits = limits();
-            limits.learn(guild(1), "g/1", None, Err(error), hour_ahead);
+            limits.update(guild(1), "g/1", None, Err(error), hour_ahead);
             assert_eq!(limits.admit(guild(1), "g/1", at(0)), Admission::Go, "{error:?}");
-            limits.learn(guild(1), "g/1", None, Err(error), at(0));
+            limits.update(guild(1), "g/1", None, Err(error), at(0));
             let held = limits.admit(guild(1), "g/1", at(10));
             assert!(
                 matches!(held, Admission::Hold { until, .. } if until < hour_ahead),
@@ -444,18 +447,18 @@ mod tests {
         };
         let mut now = at(0);
         for minutes in [5, 10, 20, 40, 60, 60] {
-            limits.learn(LIST, "l", None, Err(&blocked(None)), now);
+            limits.update(LIST, "l", None, Err(&blocked(None)), now);
             let until = now.plus_secs(minutes * 60);
             let held = limits.admit(guild(1), "g/1", now.plus_millis(1));
             assert!(
-                matches!(held, Admission::Hold { until: told, .. } if told == until),
+                matches!(held, Admission::Hold { until: reported, .. } if reported == until),
                 "{minutes}: {held:?}"
             );
             assert_eq!(limits.admit(guild(1), "g/1", until), Admission::Go);
             now = until;
         }
-        limits.learn(LIST, "l", None, Ok(()), now);
-        limits.learn(LIST, "l", None, Err(&blocked(Some(Duration::from_secs(7)))), now);
+        limits.update(LIST, "l", None, Ok(()), now);
+        limits.update(LIST, "l", None, Err(&blocked(Some(Duration::from_secs(7)))), now);
         assert_eq!(
             limits.breaker().until,
             Until::after(7_000, now),
@@ -475,8 +478,8 @@ mod tests {
             message: String::new(),
         };
         for millis in 0..4 {
-            limits.learn(LIST, "l", None, Err(&blocked), at(millis));
-            limits.learn(guild(1), "g/1", None, Err(&forbidden), at(millis));
+            limits.update(LIST, "l", None, Err(&blocked), at(millis));
+            limits.update(guild(1), "g/1", None, Err(&forbidden), at(millis));
         }
         assert_eq!(limits.breaker().until, Until::after(300_000, at(0)));
         assert_eq!(limits.admit(guild(1), "g/1", at(300_000)), Admission::Go);
@@ -490,7 +493,7 @@ mod tests {
             message: String::new(),
         };
         for n in 0..10 {
-            limits.learn(guild(n), &format!("g/{n}"), None, Err(&refused), at(0));
+            limits.update(guild(n), &format!("g/{n}"), None, Err(&refused), at(0));
         }
         assert_eq!(
             limits.admit(LIST, "l", at(1)),
@@ -502,7 +505,7 @@ mod tests {
             message: String::new(),
         };
         for n in 0..3 {
-            limits.learn(guild(n), &format!("g/{n}"), None, Err(&forbidden), at(10));
+            limits.update(guild(n), &format!("g/{n}"), None, Err(&forbidden), at(10));
         }
         let held = limits.admit(LIST, "l", at(11));
         assert!(
@@ -521,7 +524,7 @@ mod tests {
         };
         let mut now = at(0);
         for minutes in [5, 10, 20, 40, 60, 60] {
-            limits.learn(guild(1), "g/1", None, Err(&forbidden), now);
+            limits.update(guild(1), "g/1", None, Err(&forbidden), now);
             let until = now.plus_secs(minutes * 60);
             let held = limits.admit(guild(1), "g/1", until.plus_millis(-1));
             assert!(matches!(held, Admission::Hold { .. }), "{minutes}: {held:?}");

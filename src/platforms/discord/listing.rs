@@ -57,7 +57,7 @@ impl Walk {
     }
 
     /// Processes the page that was requested with `after`.
-    pub fn learn(&mut self, after: u64, page: Rows<ListedGuild>) -> Found {
+    pub fn update(&mut self, after: u64, page: Rows<ListedGuild>) -> Found {
         let size = page.read.len() + page.unread.len();
         let of_row = |row: &Value| id_of(row.get("id")?)?.parse::<u64>().ok();
         // A row that cannot be parsed is about the guild whose id it contains, or possibly about any guild.
@@ -130,13 +130,13 @@ mod tests {
         ] {
             let mut walk = Walk::new([10, 20, 30]);
             let page = serde_json::from_value(json!([{"id": "10"}, row, {"id": "40"}])).unwrap();
-            let found = walk.learn(9, page);
+            let found = walk.update(9, page);
             assert_eq!(found.listed[0].id.0, 10);
             assert_eq!(found.unclear, unclear, "{row}");
             assert_eq!(found.absent.is_empty(), !unclear.is_empty(), "{row}");
         }
         let mut walk = Walk::new([10]);
-        let found = walk.learn(9, serde_json::from_value(json!([{}])).unwrap());
+        let found = walk.update(9, serde_json::from_value(json!([{}])).unwrap());
         assert_eq!((found.absent, found.unclear), (vec![], vec![10]));
     }
 
@@ -148,10 +148,10 @@ mod tests {
             calls += 1;
             assert!(calls < 10_000, "the walk does not end");
             let page = all.iter().copied().filter(|id| *id > after).take(cap.min(PAGE));
-            let told = walk.learn(after, listed(page));
-            found.extend(told.listed.iter().map(|guild| guild.id.0));
-            absent.extend(told.absent);
-            assert!(told.unclear.is_empty());
+            let result = walk.update(after, listed(page));
+            found.extend(result.listed.iter().map(|guild| guild.id.0));
+            absent.extend(result.absent);
+            assert!(result.unclear.is_empty());
         }
         (found, absent, calls)
     }
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn unpaged_listing_is_accepted_only_if_it_fits_one_page() {
         let mut small = Walk::new([2, 900]);
-        assert_eq!(small.learn(1, listed([1, 2, 3])).listed.len(), 1);
+        assert_eq!(small.update(1, listed([1, 2, 3])).listed.len(), 1);
         let after = small.after().unwrap();
-        assert_eq!(small.learn(after, listed([1, 2, 3])).absent, [900]);
+        assert_eq!(small.update(after, listed([1, 2, 3])).absent, [900]);
         let mut large = Walk::new([900]);
-        let told = large.learn(899, listed(1..=200));
+        let result = large.update(899, listed(1..=200));
         assert_eq!(
-            (told.absent, told.unclear, large.after()),
+            (result.absent, result.unclear, large.after()),
             (vec![], vec![900], None)
         );
     }

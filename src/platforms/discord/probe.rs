@@ -256,7 +256,7 @@ impl<'a> ProbeRun<'a> {
             };
             self.token_accepted(page.at);
             self.connection.link_health.answered(GUILDS, page.at);
-            let found = walk.learn(after, page.value);
+            let found = walk.update(after, page.value);
             for guild in &found.listed {
                 self.emit_listed(guild, page.at);
             }
@@ -309,8 +309,8 @@ impl<'a> ProbeRun<'a> {
             // The link comes first: a guild that the bot has joined again must not be judged by the link that it had before.
             self.emit(key, at, fact);
             self.emit(key, at, Fact::Exists);
-            let heard = self.connection.emitted().contains_key(&guild.id.0);
-            let mode = if heard { "gateway" } else { "poll" };
+            let incoming = self.connection.emitted().contains_key(&guild.id.0);
+            let mode = if incoming { "gateway" } else { "poll" };
             self.emit(key, at, facts::profile(guild, mode));
         }
         if !self.probes.contains(&Probe::Permissions) || !self.channels_of(guild.id.0).is_empty() {
@@ -417,9 +417,9 @@ impl<'a> ProbeRun<'a> {
             template,
             top: Some(top),
         };
-        let told = self.connection.rest.get(&self.meter, Call { route, path }).await;
+        let response = self.connection.rest.get(&self.meter, Call { route, path }).await;
         self.meter.report_sent();
-        told
+        response
     }
 
     pub(super) fn now(&self) -> Timestamp {

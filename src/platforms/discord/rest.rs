@@ -211,7 +211,7 @@ impl Rest {
         let mut attempt = 1;
         loop {
             let error = match self.get_once(meter, call).await {
-                Ok(told) => return Ok(told),
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             let pause = match &error {
@@ -258,10 +258,10 @@ impl Rest {
                 });
             }
         };
-        self.skew.learn(&answer);
+        self.skew.update(&answer);
         let at = answer.received_at;
         let outcome = answer::judge(answer.status, &answer.headers, &answer.body, at);
-        self.learn(
+        self.update(
             call,
             answer::bucket_state(&answer.headers),
             outcome.as_ref().map(|&()| ()),
@@ -272,7 +272,7 @@ impl Rest {
             let reason = error_despite(answer.status, &reason);
             return Err(ApiError::Unreadable { reason });
         }
-        self.learn_round_trip(answer.rtt);
+        self.record_round_trip(answer.rtt);
         match answer.json() {
             Ok(value) => {
                 // A web page with status 200 is no proof of anything; JSON of the right shape is.
@@ -336,10 +336,10 @@ impl Rest {
             .map_err(|_| broken("the request cannot be built"))
     }
 
-    fn learn(
+    fn update(
         &self,
         call: Call<'_>,
-        news: Option<answer::BucketState>,
+        reported: Option<answer::BucketState>,
         outcome: Result<(), &ApiError>,
         at: Timestamp,
     ) {
@@ -347,7 +347,7 @@ impl Rest {
         let (before, after) = {
             let mut limits = self.limits();
             let before = limits.breaker();
-            limits.learn(call.route, resource, news, outcome, at);
+            limits.update(call.route, resource, reported, outcome, at);
             (before, limits.breaker())
         };
         if before != after {
@@ -364,7 +364,7 @@ impl Rest {
         let _ = self.memory.token_refused(&self.fingerprint, at);
     }
 
-    fn learn_round_trip(&self, round_trip: Duration) {
+    fn record_round_trip(&self, round_trip: Duration) {
         let newest = round_trip.as_secs_f64() * 1_000.0;
         let mut smoothed = self.round_trip.lock();
         *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));

@@ -28,7 +28,7 @@ enum Seen {
 impl ProbeRun<'_> {
     /// Checks whether what counts as a stream is live in a guild.
     pub(super) async fn probe_stream(&self, id: u64, key: &SourceKey) {
-        let told = match self.platform.options.stream_from {
+        let response = match self.platform.options.stream_from {
             Some(StreamFrom::Stage) => self.stage(id).await,
             Some(StreamFrom::Event) => self.event(id).await,
             Some(StreamFrom::GoLive) => match self.guild_options(id).and_then(|guild| guild.stream_user) {
@@ -38,7 +38,7 @@ impl ProbeRun<'_> {
             },
             None => return,
         };
-        match told {
+        match response {
             Ok((at, Seen::Live { id, started_at })) => {
                 let seen = Fact::StreamSeen {
                     stream_id: id,
@@ -72,10 +72,10 @@ impl ProbeRun<'_> {
         let mut failed = None;
         for stage in stages {
             let asked_at = self.now();
-            let told: Result<Response<StageInstance>, _> = self
+            let response: Result<Response<StageInstance>, _> = self
                 .ask("stage-instances/{}", stage, &format!("stage-instances/{stage}"))
                 .await;
-            match told {
+            match response {
                 // Of several live stages the oldest is the stream, as over the gateway, so that the order of the channels does not
                 // decide.
                 Ok(live) => {
@@ -110,9 +110,9 @@ impl ProbeRun<'_> {
 
     async fn event(&self, guild: u64) -> Result<(Timestamp, Seen), ApiError> {
         let path = format!("guilds/{guild}/scheduled-events?with_user_count=true");
-        let told: Response<Rows<ScheduledEvent>> =
+        let response: Response<Rows<ScheduledEvent>> =
             self.ask("guilds/{}/scheduled-events", guild, &path).await?;
-        let events = &told.value;
+        let events = &response.value;
         let active = events.read.iter().filter(|event| event.is_active());
         let seen = active
             .min_by_key(|event| event.id)
@@ -126,26 +126,27 @@ impl ProbeRun<'_> {
                 reason: "a scheduled event cannot be read, so whether one is active is open".to_owned(),
             });
         }
-        Ok((told.at, seen))
+        Ok((response.at, seen))
     }
 
     async fn go_live(&self, guild: u64, user: u64) -> Result<(Timestamp, Seen), ApiError> {
         let path = format!("guilds/{guild}/voice-states/{user}");
         let asked_at = self.now();
-        let told: Result<Response<VoiceState>, _> = self.ask("guilds/{}/voice-states/{}", guild, &path).await;
+        let response: Result<Response<VoiceState>, _> =
+            self.ask("guilds/{}/voice-states/{}", guild, &path).await;
         let channel = self.guild_options(guild).and_then(|guild| guild.stream_channel);
-        match told {
-            Ok(told) => {
-                let here = channel.is_none_or(|channel| told.value.channel_id == Some(Id(channel)));
-                let seen = if told.value.streams() && here {
+        match response {
+            Ok(response) => {
+                let here = channel.is_none_or(|channel| response.value.channel_id == Some(Id(channel)));
+                let seen = if response.value.streams() && here {
                     Seen::Live {
-                        id: told.value.stream_id(),
+                        id: response.value.stream_id(),
                         started_at: None,
                     }
                 } else {
                     Seen::Nothing
                 };
-                Ok((told.at, seen))
+                Ok((response.at, seen))
             }
             Err(ApiError::NotFound { code: 10_065, .. }) => Ok((asked_at, Seen::Nothing)),
             Err(error) => Err(error),

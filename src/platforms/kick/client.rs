@@ -100,7 +100,7 @@ impl Client {
             meter.sent();
             let outcome = self.http.send(self.build(call)?).await;
             if let Ok(answer) = &outcome {
-                self.skew.learn(answer);
+                self.skew.update(answer);
             }
             let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
             let may_heal = outcome.as_ref().err().is_none_or(HttpError::may_heal);
@@ -112,7 +112,7 @@ impl Client {
                 Ok(answer) => {
                     self.rate_limiter.answered();
                     if call.endpoint == Endpoint::Api {
-                        self.learn_round_trip(answer.rtt);
+                        self.record_round_trip(answer.rtt);
                     }
                     return Ok(answer);
                 }
@@ -199,7 +199,7 @@ impl Client {
         request.build().map_err(|_| broken())
     }
 
-    fn learn_round_trip(&self, round_trip: Duration) {
+    fn record_round_trip(&self, round_trip: Duration) {
         let newest = round_trip.as_secs_f64() * 1_000.0;
         let mut smoothed = self.round_trip.lock();
         *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));

@@ -71,7 +71,7 @@ pub struct KickPlatform {
 struct BotId(Mutex<Option<u64>>);
 
 impl BotId {
-    fn learn(&self, id: u64) {
+    fn update(&self, id: u64) {
         self.0.lock().get_or_insert(id);
     }
 

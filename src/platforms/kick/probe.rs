@@ -79,7 +79,7 @@ impl<'a> ProbeRun<'a> {
             let chunks = self.targets.len().div_ceil(LIST_AT_ONCE);
             self.meter.calls.expect(chunks);
             if self.walk_lists(&due).await {
-                self.learn_names(&due).await;
+                self.fetch_names(&due).await;
                 self.fetch(due).await;
             }
             self.emit_latency();

@@ -216,8 +216,8 @@ impl KickPlatform {
         let call = Call::get(PATH, &[], "the list of event subscriptions");
         let operation = call.operation;
         let answer = self.api.as_app(call, meter).await?;
-        let told: Envelope<Option<Rows<Subscription>>> = read(&answer, operation)?;
-        let rows = told.data.unwrap_or_default();
+        let parsed: Envelope<Option<Rows<Subscription>>> = read(&answer, operation)?;
+        let rows = parsed.data.unwrap_or_default();
         // A row that cannot be parsed may be one of our subscriptions; creating it again would make a second one.
         if !rows.unread.is_empty() {
             let reason = format!("{} of its rows cannot be read", rows.unread.len());
@@ -256,13 +256,13 @@ impl KickPlatform {
         };
         let answer = self.api.as_app(call, meter).await?;
         // A response without a body, or with another structure, is accepted as well: the list is the proof.
-        let told = answer.object::<Envelope<Value>>().ok();
-        let told = told.and_then(items).unwrap_or_default();
-        let told = told
+        let parsed = answer.object::<Envelope<Value>>().ok();
+        let parsed = parsed.and_then(items).unwrap_or_default();
+        let parsed = parsed
             .into_iter()
             .filter_map(|item| lenient::row::<Item>(item).ok());
         let mut errors = Vec::new();
-        for item in told {
+        for item in parsed {
             if item.error.is_empty() {
                 // Deliveries may arrive before the list is requested again.
                 self.subscribed.add(item.subscription_id);

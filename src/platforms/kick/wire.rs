@@ -19,10 +19,10 @@ pub(super) struct Envelope<T> {
 
 /// Returns a list in a response. Kick is written in Go, where an empty list may be sent as `null`: with its `OK` that is an empty
 /// list, without it it proves nothing. A single requested object may be sent without a list around it.
-pub(super) fn items(told: Envelope<Value>) -> Option<Vec<Value>> {
-    match told.data {
+pub(super) fn items(parsed: Envelope<Value>) -> Option<Vec<Value>> {
+    match parsed.data {
         Value::Array(items) => Some(items),
-        Value::Null => told.message.eq_ignore_ascii_case("ok").then(Vec::new),
+        Value::Null => parsed.message.eq_ignore_ascii_case("ok").then(Vec::new),
         one => Some(vec![one]),
     }
 }
@@ -217,25 +217,25 @@ struct Slug {
 impl From<EitherLivestream> for Livestream {
     fn from(either: EitherLivestream) -> Self {
         match either {
-            EitherLivestream::Current(told) => Self {
-                broadcaster: told.broadcaster_user.id,
-                username: told.broadcaster_user.username,
-                id: told.id,
-                started_at: told.started_at,
-                title: told.title,
-                viewer_count: told.viewer_count,
-                category: told.category,
-                slug: told.channel.map(|channel| channel.slug).unwrap_or_default(),
+            EitherLivestream::Current(parsed) => Self {
+                broadcaster: parsed.broadcaster_user.id,
+                username: parsed.broadcaster_user.username,
+                id: parsed.id,
+                started_at: parsed.started_at,
+                title: parsed.title,
+                viewer_count: parsed.viewer_count,
+                category: parsed.category,
+                slug: parsed.channel.map(|channel| channel.slug).unwrap_or_default(),
             },
-            EitherLivestream::Older(told) => Self {
-                broadcaster: told.broadcaster_user_id,
+            EitherLivestream::Older(parsed) => Self {
+                broadcaster: parsed.broadcaster_user_id,
                 username: String::new(),
                 id: String::new(),
-                started_at: told.started_at,
-                title: told.stream_title,
-                viewer_count: told.viewer_count,
-                category: told.category,
-                slug: told.slug,
+                started_at: parsed.started_at,
+                title: parsed.stream_title,
+                viewer_count: parsed.viewer_count,
+                category: parsed.category,
+                slug: parsed.slug,
             },
         }
     }
@@ -285,8 +285,8 @@ mod tests {
         fn others<T: serde::de::DeserializeOwned>(row: &Value) {
             for odd in odd::variants(row) {
                 let body = format!(r#"{{"data":[{odd},{row}],"message":"OK"}}"#);
-                let told: Envelope<Value> = read(&body).unwrap_or_else(|error| panic!("{odd}: {error}"));
-                let rows = items(told).unwrap();
+                let parsed: Envelope<Value> = read(&body).unwrap_or_else(|error| panic!("{odd}: {error}"));
+                let rows = items(parsed).unwrap();
                 assert_eq!(rows.len(), 2, "{odd}");
                 assert!(T::deserialize(&rows[1]).is_ok(), "{odd}");
             }
@@ -311,8 +311,8 @@ mod tests {
         ) {
             let body = odd.replacen('{', r#"{"active":true,"#, 1);
             let body = format!(r#"{{"data":{body},"message":"OK"}}"#);
-            let told = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
-            assert_eq!(Introspected::of(told).unwrap().active, Some(true), "{body}");
+            let parsed = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
+            assert_eq!(Introspected::of(parsed).unwrap().active, Some(true), "{body}");
         }
         for odd in odd::variants(&json!({"expires_in": 5, "refresh_token": "r", "scope": "a b"})) {
             let body = odd.replacen('{', r#"{"access_token":"t","#, 1);
@@ -346,16 +346,17 @@ mod tests {
             (json!(""), Some(BTreeSet::new())),
             (json!(null), None),
         ] {
-            let told: Introspected = serde_json::from_value(json!({"active": true, "scope": value})).unwrap();
-            assert_eq!(told.scope, expected);
+            let parsed: Introspected =
+                serde_json::from_value(json!({"active": true, "scope": value})).unwrap();
+            assert_eq!(parsed.scope, expected);
         }
     }
 
     #[test]
     fn introspection_without_the_envelope_says_nothing() {
         let active = |value: Value| {
-            let told = serde_json::from_value::<Envelope<Value>>(value).ok()?;
-            Introspected::of(told).ok()?.active
+            let parsed = serde_json::from_value::<Envelope<Value>>(value).ok()?;
+            Introspected::of(parsed).ok()?.active
         };
         assert_eq!(
             active(json!({"data": {"active": true}, "message": "OK"})),
@@ -424,8 +425,8 @@ mod tests {
             (json!({"data": null}), None),
             (json!({"data": {"user_id": 7}}), Some(1)),
         ] {
-            let told = serde_json::from_value(answer.clone()).unwrap();
-            assert_eq!(items(told).map(|items| items.len()), expected, "{answer}");
+            let parsed = serde_json::from_value(answer.clone()).unwrap();
+            assert_eq!(items(parsed).map(|items| items.len()), expected, "{answer}");
         }
     }
 }

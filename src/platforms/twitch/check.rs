@@ -132,7 +132,7 @@ impl Auth {
         loop {
             match self.ask_twitch(identity, &token, words.take(), meter).await {
                 TokenAnswer::Accepted(validated) => {
-                    let token = self.learn(identity, token, validated).await?;
+                    let token = self.update(identity, token, validated).await?;
                     return completed(TokenStatus::Valid, token, None);
                 }
                 TokenAnswer::Refused(_) if refreshed => {
@@ -142,7 +142,7 @@ impl Auth {
                 }
                 TokenAnswer::Refused(described) => {
                     if let Some(described) = described {
-                        token = self.learn(identity, token, described).await?;
+                        token = self.update(identity, token, described).await?;
                     }
                     let lease = self.store.lease(identity).await.map_err(unusable_store)?;
                     let mut record = lease.load().await.map_err(unusable_store)?;
@@ -239,7 +239,7 @@ impl Auth {
     }
 
     /// Stores what `validate` returned, after checking that the token belongs to the expected account.
-    async fn learn(
+    async fn update(
         &self,
         identity: &Identity,
         token: StoredToken,
@@ -263,32 +263,35 @@ impl Auth {
             (Some(known), Some(reported)) => known.millis_since(reported).abs() > 60_000,
             (known, reported) => known != reported,
         };
-        let mut learnt = token.clone();
-        learnt.kind = kind;
-        learnt.client_id = Some(validated.client_id);
-        learnt.user_id = reported;
-        learnt.login = validated.login.filter(|login| !login.is_empty());
-        learnt.scopes = match validated.scopes {
+        let mut evidence_update = token.clone();
+        evidence_update.kind = kind;
+        evidence_update.client_id = Some(validated.client_id);
+        evidence_update.user_id = reported;
+        evidence_update.login = validated.login.filter(|login| !login.is_empty());
+        evidence_update.scopes = match validated.scopes {
             Some(scopes) => scopes.into_iter().collect(),
             // An answer without a user's scopes removes none.
-            None if kind == TokenKind::User => learnt.scopes,
+            None if kind == TokenKind::User => evidence_update.scopes,
             None => BTreeSet::new(),
         };
         self.note_scopes(
             identity,
-            kind == TokenKind::App || scopes_listed || !learnt.scopes.is_empty(),
+            kind == TokenKind::App || scopes_listed || !evidence_update.scopes.is_empty(),
         );
         if ends_elsewhere {
-            learnt.expires_at = expires_at;
+            evidence_update.expires_at = expires_at;
         }
-        let news = ends_elsewhere
-            || (learnt.kind, &learnt.client_id, &learnt.user_id)
-                != (token.kind, &token.client_id, &token.user_id)
-            || (&learnt.login, &learnt.scopes) != (&token.login, &token.scopes);
-        if news {
-            self.tokens().amend(identity, &learnt).await?;
+        let has_changed = ends_elsewhere
+            || (
+                evidence_update.kind,
+                &evidence_update.client_id,
+                &evidence_update.user_id,
+            ) != (token.kind, &token.client_id, &token.user_id)
+            || (&evidence_update.login, &evidence_update.scopes) != (&token.login, &token.scopes);
+        if has_changed {
+            self.tokens().amend(identity, &evidence_update).await?;
         }
-        Ok(learnt)
+        Ok(evidence_update)
     }
 
     /// Fails when a token does not belong to the account of `identity`. Such a token is never used: the bot would act as another

@@ -163,9 +163,9 @@ impl Helix {
         meter.sent();
         let outcome = self.http.send(authorised(request, access)?).await;
         if let Ok(answer) = &outcome {
-            budget.learn(answer);
-            self.skew.learn(answer);
-            self.latency.learn(answer.rtt);
+            budget.update(answer);
+            self.skew.update(answer);
+            self.latency.update(answer.rtt);
         }
         drop(point);
         outcome
@@ -256,7 +256,7 @@ impl Latency {
     /// Weight of a new measurement.
     const WEIGHT: f64 = 0.2;
 
-    fn learn(&self, rtt: Duration) {
+    fn update(&self, rtt: Duration) {
         let millis = rtt.as_secs_f64() * 1000.0;
         let mut smoothed = self.0.lock();
         *smoothed = Some(smoothed.map_or(millis, |old| old + Self::WEIGHT * (millis - old)));
@@ -352,8 +352,8 @@ mod tests {
     fn latency_is_smoothed() {
         let latency = Latency::default();
         assert_eq!(latency.millis(), None);
-        latency.learn(Duration::from_millis(100));
-        latency.learn(Duration::from_millis(600));
+        latency.update(Duration::from_millis(100));
+        latency.update(Duration::from_millis(600));
         assert_eq!(latency.millis(), Some(200));
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn stream(
         let absent = (complete && is_wanted).then(|| emit(Fact::StreamAbsent));
         return absent.into_iter().collect();
     };
-    let mut told = Vec::new();
+    let mut emitted = Vec::new();
     // An empty type is documented as an error: such a row proves neither a stream nor its end.
     let proven = !stream.kind.is_empty();
     // The details come first, so that the event of a start includes them.
@@ -73,21 +73,21 @@ pub(super) fn stream(
             ("displayName", &stream.user_name),
             ("login", &stream.user_login),
         ];
-        told.extend(profile(&fields).map(emit));
+        emitted.extend(profile(&fields).map(emit));
     }
     if let Some(count) = stream.viewer_count.filter(|_| proven) {
-        told.push(emit(Fact::Viewers {
+        emitted.push(emit(Fact::Viewers {
             count,
             stream_id: Some(stream.id.clone()),
         }));
     }
     if is_wanted && proven {
-        told.push(emit(Fact::StreamSeen {
+        emitted.push(emit(Fact::StreamSeen {
             stream_id: stream.id.clone(),
             started_at: stream.started_at,
         }));
     }
-    told
+    emitted
 }
 
 /// What an answer of `GET /streams` proves about the link: a stream proves its channel too, absence proves only an answer.
@@ -207,16 +207,16 @@ mod tests {
 
     #[test]
     fn a_missing_user_is_no_such_source_over_a_link_that_answers() {
-        let told = facts(user(&source(), None, AT));
+        let emitted = facts(user(&source(), None, AT));
         let [
             Fact::NoSuchSource { error },
             Fact::Connection {
                 state: LinkState::Answered,
                 ..
             },
-        ] = told.as_slice()
+        ] = emitted.as_slice()
         else {
-            panic!("{told:?}");
+            panic!("{emitted:?}");
         };
         assert_eq!(error.code, Code::NotFound(PlatformName::Twitch));
     }
@@ -227,7 +227,7 @@ mod tests {
             r#"{"id":"4","user_id":"900200","type":"live","viewer_count":37,"title":"building","game_name":"",
                 "user_name":"RatCaster","user_login":"ratcaster","started_at":"2026-05-01T18:00:07Z"}"#,
         );
-        let told = facts(stream(&source(), Some(&live), true, true, AT));
+        let emitted = facts(stream(&source(), Some(&live), true, true, AT));
         let [
             Fact::Profile { fields },
             Fact::Viewers { count: 37, .. },
@@ -235,9 +235,9 @@ mod tests {
                 stream_id,
                 started_at: Some(_),
             },
-        ] = told.as_slice()
+        ] = emitted.as_slice()
         else {
-            panic!("{told:?}");
+            panic!("{emitted:?}");
         };
         assert_eq!(stream_id, "4");
         let names: Vec<_> = fields.keys().map(String::as_str).collect();
@@ -247,10 +247,10 @@ mod tests {
     #[test]
     fn poll_for_viewers_claims_no_stream() {
         let live = row(r#"{"id":"4","user_id":"900200","type":"live","viewer_count":37,"title":"building"}"#);
-        let told = facts(stream(&source(), Some(&live), true, false, AT));
+        let emitted = facts(stream(&source(), Some(&live), true, false, AT));
         assert!(
-            matches!(told.as_slice(), [Fact::Viewers { count: 37, .. }]),
-            "{told:?}"
+            matches!(emitted.as_slice(), [Fact::Viewers { count: 37, .. }]),
+            "{emitted:?}"
         );
     }
 
@@ -270,10 +270,10 @@ mod tests {
 
     #[test]
     fn absence_counts_only_in_complete_requested_answer() {
-        let told = |complete, is_wanted| facts(stream(&source(), None, complete, is_wanted, AT));
-        assert_eq!(told(true, true), [Fact::StreamAbsent]);
-        assert_eq!(told(false, true), []);
-        assert_eq!(told(true, false), []);
+        let emitted = |complete, is_wanted| facts(stream(&source(), None, complete, is_wanted, AT));
+        assert_eq!(emitted(true, true), [Fact::StreamAbsent]);
+        assert_eq!(emitted(false, true), []);
+        assert_eq!(emitted(true, false), []);
     }
 
     #[test]

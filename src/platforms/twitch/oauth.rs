@@ -121,7 +121,7 @@ impl OAuth {
         let request = request.build().map_err(|_| HttpError::Unsendable)?;
         let outcome = self.http.send(request).await;
         if let Ok(answer) = &outcome {
-            self.skew.learn(answer);
+            self.skew.update(answer);
         }
         outcome
     }

@@ -218,14 +218,14 @@ impl<'a> ProbeRun<'a> {
 
     /// Returns what is wrong with a token that Twitch accepts.
     fn reservations(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
-        let told: Vec<_> = [
+        let texts: Vec<_> = [
             self.another_application(identity, token),
             self.missing_scopes(identity, token),
         ]
         .into_iter()
         .flatten()
         .collect();
-        (!told.is_empty()).then(|| told.join("; "))
+        (!texts.is_empty()).then(|| texts.join("; "))
     }
 
     /// A token of another application works for reading, but cannot be renewed by this one and then expires for good.

@@ -99,8 +99,8 @@ impl Bucket {
     }
 
     /// Applies the bucket state that an answer reports.
-    pub(super) fn learn(&self, answer: &Answer) {
-        self.lock().learn(answer, Instant::now());
+    pub(super) fn update(&self, answer: &Answer) {
+        self.lock().update(answer, Instant::now());
     }
 
     /// Returns points left and the bucket's size.
@@ -148,7 +148,7 @@ impl State {
         Ok(())
     }
 
-    fn learn(&mut self, answer: &Answer, now: Instant) {
+    fn update(&mut self, answer: &Answer, now: Instant) {
         let number = |name| {
             answer
                 .header(name)
@@ -209,9 +209,9 @@ mod tests {
         let rate_limits = RateLimits::default();
         let budget = rate_limits.of("client/user");
         drop(budget.take().await);
-        budget.learn(&answer(200, &[]));
+        budget.update(&answer(200, &[]));
         assert_eq!(rate_limits.levels(), []);
-        budget.learn(&answer(
+        budget.update(&answer(
             200,
             &[("ratelimit-limit", "30"), ("ratelimit-remaining", "7")],
         ));
@@ -225,7 +225,7 @@ mod tests {
     async fn headers_are_obeyed_before_a_refusal() {
         let budget = Bucket::default();
         drop(budget.take().await);
-        budget.learn(&answer(
+        budget.update(&answer(
             200,
             &[("ratelimit-limit", "30"), ("ratelimit-remaining", "1")],
         ));
@@ -244,7 +244,7 @@ mod tests {
     async fn calls_under_way_are_subtracted_from_what_a_header_leaves() {
         let budget = Bucket::default();
         let flying = [budget.take().await, budget.take().await, budget.take().await];
-        budget.learn(&answer(200, &[("ratelimit-remaining", "100")]));
+        budget.update(&answer(200, &[("ratelimit-remaining", "100")]));
         assert_eq!(budget.level().0, 98);
         drop(flying);
     }
@@ -257,7 +257,7 @@ mod tests {
             (vec![("retry-after", "9999")], 60.0, 62.0),
         ] {
             let budget = Bucket::default();
-            budget.learn(&answer(429, &headers));
+            budget.update(&answer(429, &headers));
             let start = Instant::now();
             drop(budget.take().await);
             let seconds = start.elapsed().as_secs_f64();

@@ -151,8 +151,8 @@ impl ProbeRun<'_> {
                         let problem = Problem::of_source(source, format!("{source}: {}", error.message));
                         self.problem(problem.caused_by(error));
                     }
-                    for told in map::user(source, row, at) {
-                        self.sink.observe(told);
+                    for reported in map::user(source, row, at) {
+                        self.sink.observe(reported);
                     }
                 }
                 self.latency(batch, at);
@@ -178,7 +178,7 @@ impl ProbeRun<'_> {
                 self.note_unclear(Question::Streams, &unclear);
                 let (at, found) = (page.at, by_id(page.rows, |stream| &stream.user_id));
                 // If the users request has reported the link, it need not be reported again for ten thousand sources.
-                let users_told = if self.wants(Probe::Connection) {
+                let users_reported = if self.wants(Probe::Connection) {
                     !notes.has_failed(Question::Users, batch)
                 } else {
                     self.twitch
@@ -188,15 +188,15 @@ impl ProbeRun<'_> {
                 let is_wanted = self.wants(Probe::Stream);
                 for source in batch {
                     let row = found.get(source.id());
-                    if !users_told {
+                    if !users_reported {
                         self.emit(source, at, HELIX, map::api(map::answered(row)));
                     }
                     let open = row.is_none() && unclear.concerns(source.id());
                     if open && is_wanted {
                         self.sink.observe(map::unreadable(source, Facet::Stream, at));
                     }
-                    for told in map::stream(source, row, complete && !open, is_wanted, at) {
-                        self.sink.observe(told);
+                    for reported in map::stream(source, row, complete && !open, is_wanted, at) {
+                        self.sink.observe(reported);
                     }
                 }
                 if !self.wants(Probe::Connection) {
@@ -252,8 +252,8 @@ impl ProbeRun<'_> {
                 let (at, found) = (page.at, by_id(page.rows, |channel| &channel.broadcaster_id));
                 for source in batch {
                     let found = found.get(source.id());
-                    if let Some(told) = found.and_then(|channel| map::channel(source, channel, at)) {
-                        self.sink.observe(told);
+                    if let Some(reported) = found.and_then(|channel| map::channel(source, channel, at)) {
+                        self.sink.observe(reported);
                     }
                 }
             }

@@ -173,8 +173,8 @@ mod tests {
         others::<Ban>(&json!({"user_id": "1", "expires_at": ""}));
         for odd in odd::variants(&json!({"login": "a", "scopes": ["a:b"], "expires_in": 5, "user_id": "7"})) {
             let body = odd.replacen('{', r#"{"client_id":7,"#, 1);
-            let told: Validated = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
-            assert_eq!(told.client_id, "7");
+            let validated: Validated = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
+            assert_eq!(validated.client_id, "7");
         }
         for odd in odd::variants(
             &json!({"refresh_token": "r", "scope": ["a:b"], "expires_in": 5, "token_type": "b"}),

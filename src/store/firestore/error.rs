@@ -210,10 +210,10 @@ mod tests {
                 "No document to update: projects/p/databases/(default)/documents/sources/kick:5",
             ),
         ] {
-            let told = of_write(&target(), "kick:5", code, message);
+            let mapped = of_write(&target(), "kick:5", code, message);
             assert!(
-                matches!(told, StoreError::Conflict { .. }),
-                "{code} {message}: {told}"
+                matches!(mapped, StoreError::Conflict { .. }),
+                "{code} {message}: {mapped}"
             );
         }
     }
@@ -285,25 +285,25 @@ mod tests {
             ),
             ("The service is currently overloaded.", "currently overloaded"),
         ] {
-            let told = of_answer(&target(), Code::Unavailable, message).to_string();
+            let mapped = of_answer(&target(), Code::Unavailable, message).to_string();
             assert!(
-                told.contains(expected) && !told.contains("transport") && !told.contains("os error"),
-                "{told}"
+                mapped.contains(expected) && !mapped.contains("transport") && !mapped.contains("os error"),
+                "{mapped}"
             );
         }
     }
 
     #[test]
     fn rejected_document_reports_the_reason() {
-        let told = of_write(
+        let mapped = of_write(
             &target(),
             "kick:5",
             Code::InvalidArgument,
             "exceeds the maximum allowed size",
         );
         assert!(
-            matches!(&told, StoreError::Rejected { reason, .. } if reason.contains("maximum")),
-            "{told}"
+            matches!(&mapped, StoreError::Rejected { reason, .. } if reason.contains("maximum")),
+            "{mapped}"
         );
     }
 }

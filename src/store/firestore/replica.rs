@@ -209,11 +209,11 @@ mod tests {
             match replica.receive(message) {
                 Step::Wait => {}
                 Step::Show => {
-                    let tell = |document: &Document| {
+                    let describe = |document: &Document| {
                         let version = document.update_time.as_ref().map_or(0, |at| at.seconds);
                         format!("{}{version}", document.name)
                     };
-                    shown.push(replica.documents().map(tell).collect::<Vec<_>>().join(" "));
+                    shown.push(replica.documents().map(describe).collect::<Vec<_>>().join(" "));
                 }
                 Step::Restart(_) => shown.push("restart".into()),
             }

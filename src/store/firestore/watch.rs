@@ -40,8 +40,8 @@ pub fn documents(client: Arc<Client>) -> BoxStream<'static, Result<Vec<Stored>, 
         backoff: FIRST_BACKOFF,
     };
     stream::unfold(watcher, |mut watcher| async move {
-        let news = watcher.next().await;
-        Some((news, watcher))
+        let change = watcher.next().await;
+        Some((change, watcher))
     })
     .boxed()
 }
@@ -87,8 +87,8 @@ impl Watcher {
             }
         };
         loop {
-            let heard = open.message().await.map_err(Failure::Answer)?;
-            match self.replica.receive(heard.ok_or(None)?) {
+            let incoming = open.message().await.map_err(Failure::Answer)?;
+            match self.replica.receive(incoming.ok_or(None)?) {
                 Step::Wait => {}
                 Step::Show => return Ok(self.replica.documents().cloned().map(stored).collect()),
                 Step::Restart(cause) => return Err(cause.map(Failure::Answer)),

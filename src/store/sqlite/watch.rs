@@ -25,7 +25,7 @@ enum Seen {
     /// The file at this data version.
     Version(i64),
     /// The last check failed, and the error was reported.
-    LinkFailure,
+    Unreadable,
 }
 
 /// Emits all documents now and after every change.
@@ -41,11 +41,11 @@ pub fn documents(shared: Arc<Shared>) -> BoxStream<'static, Result<Vec<Stored>, 
                 tokio::time::sleep(watcher.shared.options.watch_interval).await;
             }
             let looked = blocking(move || {
-                let news = watcher.poll();
-                (watcher, news)
+                let change = watcher.poll();
+                (watcher, change)
             });
             match looked.await {
-                (seen, Some(news)) => return Some((news, seen)),
+                (seen, Some(change)) => return Some((change, seen)),
                 (seen, None) => watcher = seen,
             }
         }
@@ -60,8 +60,8 @@ impl Watcher {
             Ok(documents) => documents.map(Ok),
             Err(error) => {
                 self.opened = None;
-                let first = self.seen != Seen::LinkFailure;
-                self.seen = Seen::LinkFailure;
+                let first = self.seen != Seen::Unreadable;
+                self.seen = Seen::Unreadable;
                 first.then_some(Err(error))
             }
         }

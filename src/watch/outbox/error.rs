@@ -49,20 +49,20 @@ impl OutboxError {
 }
 
 /// An error of a file before its path is added.
-pub(super) enum LinkFailure {
+pub(super) enum OpenFailure {
     /// It was written by a newer bitbrat: the schema version found.
     Newer(i64),
     /// An error of SQLite.
     Sqlite(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for LinkFailure {
+impl From<rusqlite::Error> for OpenFailure {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl LinkFailure {
+impl OpenFailure {
     /// Adds the path of the file.
     pub(super) fn explain(self, path: &Path) -> OutboxError {
         match self {

@@ -83,11 +83,11 @@ impl PendingCommits {
     }
 
     /// Returns the published state after the newest waiting event of `source`.
-    pub(super) fn told(&self, source: &SourceKey) -> Option<Knowledge> {
+    pub(super) fn published(&self, source: &SourceKey) -> Option<Knowledge> {
         let newest_first = self.events.iter().rev();
         newest_first
             .filter(|fresh| fresh.event.source == *source)
-            .find_map(|fresh| fresh.told.clone())
+            .find_map(|fresh| fresh.published.clone())
     }
 
     /// Returns the sources with changes that wait or are deferred, some of them more than once.

@@ -73,9 +73,9 @@ fn ask(client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
         client.read_exact(&mut body)?;
         let ends = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
         if ends || kind == RST_STREAM {
-            let news = ended.insert(stream);
+            let updates = ended.insert(stream);
             if kind == RST_STREAM {
-                if news {
+                if updates {
                     let [a, b, c, d] = stream;
                     server.write_all(&[0, 0, 0, DATA, END_STREAM, a, b, c, d])?;
                 }

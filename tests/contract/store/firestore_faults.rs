@@ -139,10 +139,10 @@ async fn late_killed_or_reset_emulator_loses_no_transition() {
     let store = emulator.store(Duration::from_secs(20));
 
     // Unreachable at the start: reported at once, with the address and what to do.
-    let told = store.load_all().await.unwrap_err();
-    let text = told.to_string();
+    let reported = store.load_all().await.unwrap_err();
+    let text = reported.to_string();
     assert!(
-        told.is_transient()
+        reported.is_transient()
             && text.contains(&emulator.port.number.to_string())
             && text.contains("services.sh"),
         "{text}"
@@ -220,7 +220,7 @@ async fn a_frozen_emulator_is_given_up_in_time_and_found_again() {
     hasty.load_all().await.ok();
     emulator.signal("-STOP");
     let write = Write::new(SourceDocument::new(key("kick:7")), None);
-    for told in [
+    for reported in [
         hasty
             .save(std::slice::from_ref(&write))
             .await
@@ -231,8 +231,8 @@ async fn a_frozen_emulator_is_given_up_in_time_and_found_again() {
         hasty.check().await.unwrap_err(),
     ] {
         assert!(
-            told.is_transient() && told.to_string().contains("in time"),
-            "{told}"
+            reported.is_transient() && reported.to_string().contains("in time"),
+            "{reported}"
         );
     }
 

@@ -230,13 +230,13 @@ async fn damaged_file_is_reported_as_damaged() {
         *byte = 0xA5;
     }
     std::fs::write(&place.path, bytes).unwrap();
-    let told = match SqliteStore::open_read_only(&place.path, quick()).await {
+    let reported = match SqliteStore::open_read_only(&place.path, quick()).await {
         Ok(store) => store.load_all().await.unwrap_err(),
         Err(error) => error,
     };
     assert!(
-        matches!(&told, StoreError::Refused { reason, hint, .. } if reason.contains("damaged") && hint.contains("recover")),
-        "{told:?}"
+        matches!(&reported, StoreError::Refused { reason, hint, .. } if reason.contains("damaged") && hint.contains("recover")),
+        "{reported:?}"
     );
 }
 
@@ -263,10 +263,10 @@ async fn held_lock_is_a_transient_error() {
     let store = SqliteStore::open(&place.path, quick()).await.unwrap();
     let holder = place.file();
     holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let told = store.save(&[write("kick:5")]).await.remove(0).unwrap_err();
+    let reported = store.save(&[write("kick:5")]).await.remove(0).unwrap_err();
     assert!(
-        told.is_transient() && told.to_string().contains("locked"),
-        "{told}"
+        reported.is_transient() && reported.to_string().contains("locked"),
+        "{reported}"
     );
     // Readers continue in the meantime.
     assert!(store.load_all().await.unwrap().is_empty());
@@ -304,10 +304,10 @@ async fn a_read_only_place_refuses_writers_and_serves_readers() {
     // Root may write anywhere; then there is nothing to reject.
     let unprivileged = std::fs::write(directory.join("attempt"), "").is_err();
     if unprivileged {
-        let told = refusal(&place.path).await;
+        let reported = refusal(&place.path).await;
         assert!(
-            told.contains("read-only") || told.contains("cannot be opened"),
-            "{told}"
+            reported.contains("read-only") || reported.contains("cannot be opened"),
+            "{reported}"
         );
     }
     let reader = place.reader(SqliteOptions::default()).await;

@@ -283,7 +283,7 @@ pub async fn one_broken_document_hides_no_other<W: World>() {
     let orphan = json!({ "id": "409", "metadata": { "broadcasterId": "777001", "title": "x" } });
     world.put_raw("twitch:409", orphan).await;
     let all = store.load_all().await.unwrap();
-    let told: Vec<_> = all
+    let reported: Vec<_> = all
         .iter()
         .map(|stored| match &stored.document {
             Ok(_) => format!("{} ok", stored.document_id),
@@ -293,7 +293,7 @@ pub async fn one_broken_document_hides_no_other<W: World>() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             "kick:5 ok",
             "kick:6 the document has schemaV",
@@ -320,12 +320,12 @@ pub async fn summaries_tell_what_the_documents_tell<W: World>() {
         let all = store.load_all().await.unwrap();
         let expected: Vec<_> = all.into_iter().map(Stored::in_short).collect();
         let summaries = store.summaries().await.unwrap();
-        let told = |stored: &[Stored<Arc<SourceSummary>>]| -> Vec<_> {
+        let reported = |stored: &[Stored<Arc<SourceSummary>>]| -> Vec<_> {
             let each = stored.iter();
             each.map(|stored| (stored.document_id.clone(), stored.document.clone()))
                 .collect()
         };
-        assert_eq!(told(&summaries), told(&expected));
+        assert_eq!(reported(&summaries), reported(&expected));
         assert_eq!(ids(&summaries), ["discord:7", "kick:5", "kick:8", "twitch:6"]);
         let viewers = summaries[1].document.as_ref().unwrap().viewer_count;
         assert_eq!(viewers, Some(37));

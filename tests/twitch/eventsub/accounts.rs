@@ -205,8 +205,8 @@ async fn revoked_chat_subscription_keeps_stream_subscription() {
         );
         eventually("the end is told", || {
             let code = format!("twitch.{status}");
-            let told = |fact: &Fact| matches!(fact, Fact::Problem { error } if error.code.text() == code);
-            harness.facts(RAT).iter().any(told)
+            let reported = |fact: &Fact| matches!(fact, Fact::Problem { error } if error.code.text() == code);
+            harness.facts(RAT).iter().any(reported)
         })
         .await;
         assert!(harness.is_up(RAT), "{status}");

@@ -111,9 +111,9 @@ async fn a_clock_that_is_fifteen_minutes_off_loses_no_event() {
         world.twitch().go_live(RAT).unwrap();
         eventually("the start is told", || harness.pushes(RAT).len() == 1).await;
         let pushed = harness
-            .told()
+            .reported()
             .into_iter()
-            .find(|told| matches!(told.fact, Fact::StreamPush { .. }))
+            .find(|reported| matches!(reported.fact, Fact::StreamPush { .. }))
             .unwrap();
         let apart = pushed.at.millis_since(world.sim.clock.wall()).abs();
         assert!(apart < 60_000, "it is dated by Twitch: {apart}");

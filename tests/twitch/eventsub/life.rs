@@ -226,7 +226,7 @@ async fn missed_events_are_detected_by_polls_and_resubscribed() {
         let seen = super::super::look(&platform, &[Probe::Stream], &[RAT]).await;
         seen.observations
             .iter()
-            .for_each(|told| harness.handle.polled(told));
+            .for_each(|reported| harness.handle.polled(reported));
         if !harness.status().silent.is_empty() {
             break;
         }
@@ -298,8 +298,8 @@ async fn slow_reader_loses_nothing_and_keeps_the_connection() {
     drop(time);
     let mut pushes = 0;
     let reading = async {
-        while let Some(heard) = source.recv().await {
-            let push = matches!(&heard, ListenerEvent::Observed(told) if matches!(told.fact, Fact::StreamPush { .. }));
+        while let Some(incoming) = source.recv().await {
+            let push = matches!(&incoming, ListenerEvent::Observed(reported) if matches!(reported.fact, Fact::StreamPush { .. }));
             pushes += usize::from(push);
             if pushes == 40 {
                 break;

@@ -212,7 +212,7 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let problems = found
         .problems
         .iter()
-        .filter(|problem| !auth::tells(&found.items, problem));
+        .filter(|problem| !auth::names_account(&found.items, problem));
     checks.extend(problems.map(|problem| Check::new(area, "requests", Outcome::Warn, &problem.text)));
     checks
 }

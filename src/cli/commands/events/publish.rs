@@ -134,19 +134,19 @@ async fn publish(bus: Arc<dyn EventBus>, events: &[Prepared]) -> Result<Vec<Publ
 
 /// Writes events to the store, as the local bus does.
 async fn store(cx: &Context, events: &[Prepared]) -> Result<Vec<Published>, Failure> {
-    let learnt: Vec<_> = events
+    let updates: Vec<_> = events
         .iter()
         .filter_map(|event| match &event.use_of_it {
             UseOfIt::Source(source, knowledge) => Some((source.clone(), knowledge.as_ref().clone())),
             _ => None,
         })
         .collect();
-    if learnt.len() < events.len() {
+    if updates.len() < events.len() {
         let what = "with the local bus only events about sources are received";
         return Err(Failure::new(ExitCode::Usage, what).hint("set bus.url to nats:// or pubsub:"));
     }
     let persister = cx.app.persister(cx.app.store(Access::Write).await?);
-    let mut applied = persister.apply(learnt).await;
+    let mut applied = persister.apply(updates).await;
     let flushed = persister.flush().await;
     applied.outcomes.extend(flushed.outcomes);
     applied.failures.extend(flushed.failures);

@@ -12,7 +12,7 @@ use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::edit::{EditItem, EditReport, EditResult};
 use crate::cli::source_arg::{self, SourceArg};
-use crate::config::{self, EditError, FileText, ObservationReceiver, SourceAddress, SourceEntry};
+use crate::config::{self, ConfigInputs, EditError, FileText, SourceAddress, SourceEntry};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
@@ -235,13 +235,8 @@ fn finish(
 
 /// Parses `text` as the file will be parsed, and rejects changes that would make the configuration invalid: no command would run
 /// any more, nor the one that undoes the change. Existing problems are no reason.
-fn refuse_invalid(
-    inputs: &ObservationReceiver,
-    now: Timestamp,
-    file: &Path,
-    text: &str,
-) -> Result<(), Failure> {
-    let draft = ObservationReceiver {
+fn refuse_invalid(inputs: &ConfigInputs, now: Timestamp, file: &Path, text: &str) -> Result<(), Failure> {
+    let draft = ConfigInputs {
         draft: Some((file.to_owned(), text.to_owned())),
         ..inputs.clone()
     };
@@ -343,9 +338,9 @@ mod tests {
     fn source_that_would_make_the_file_invalid_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("bitbrat.toml");
-        let inputs = ObservationReceiver {
+        let inputs = ConfigInputs {
             work_dir: dir.path().to_owned(),
-            ..ObservationReceiver::default()
+            ..ConfigInputs::default()
         };
         let now = Timestamp::EPOCH;
         let entry = |channels: &[&str]| SourceEntry {

@@ -229,7 +229,7 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
 /// between only ages change, and nothing is read.
 async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<ExitCode, Failure> {
     let store = cx.app.store(Access::Read).await?;
-    let mut news = store.watch().await?;
+    let mut updates = store.watch().await?;
     let mut stored = Vec::new();
     let (mut problems, mut trouble) = (Vec::new(), None);
     let mut unanswered = BTreeSet::new();
@@ -256,7 +256,7 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
         }
         tokio::select! {
             biased;
-            told = news.next() => match told.expect("the stream of a store's changes does not end") {
+            change = updates.next() => match change.expect("the stream of a store's changes does not end") {
                 Ok(all) => (stored, trouble) = (all.into_iter().map(Stored::in_short).collect(), None),
                 Err(error) if first => return Err(error.into()),
                 Err(error) => {

@@ -161,15 +161,15 @@ impl SourceInFull {
         }
         let evidence = &self.document.knowledge.evidence.stream;
         let streams = evidence.streams.iter().rev().map(|(id, stream)| {
-            let told = |label: &str, at: Option<Timestamp>| match at {
+            let reported = |label: &str, at: Option<Timestamp>| match at {
                 Some(at) => Cell::new(format!("{label} {}", cells::ago(age_ms(at, self.as_of)))),
                 None => Cell::new(""),
             };
             vec![
                 Cell::new(id),
-                told("start pushed", stream.pushed.map(|live| live.at)),
-                told("last polled", stream.seen.map(|live| live.at)),
-                told("end pushed", stream.ends.iter().next_back().copied()),
+                reported("start pushed", stream.pushed.map(|live| live.at)),
+                reported("last polled", stream.seen.map(|live| live.at)),
+                reported("end pushed", stream.ends.iter().next_back().copied()),
             ]
         });
         blocks.extend(nested(streams.collect()));
@@ -191,11 +191,11 @@ impl SourceInFull {
                 self.seen(self.document.verdict.permissions_at),
             ],
         )];
-        let (denied, told): (Vec<_>, Vec<_>) = self
+        let (denied, reported): (Vec<_>, Vec<_>) = self
             .holdings()
             .into_iter()
             .partition(|holding| holding.held == Held::No);
-        let lines = told.into_iter().map(|holding| {
+        let lines = reported.into_iter().map(|holding| {
             let cell = match holding.held {
                 Held::Yes => Cell::new("yes").glyph(Glyph::Good).tone(Tone::Good),
                 Held::No => Cell::new("no").glyph(Glyph::Off),

@@ -175,20 +175,20 @@ impl Guilds {
     /// Returns facts about guilds that were not received completely for long enough: those that were announced must have an
     /// outage, and the bot is in no others if none at all was announced.
     pub fn settle(&mut self) -> GuildFacts {
-        let mut news: GuildFacts = self.with(Presence::Unavailable).flat_map(outage).collect();
+        let mut updates: GuildFacts = self.with(Presence::Unavailable).flat_map(outage).collect();
         if std::mem::take(&mut self.none_listed) {
             for (id, guild) in &mut self.all {
                 if guild.presence == Presence::Unknown {
                     guild.presence = Presence::Gone;
-                    news.extend(not_in_guild(*id));
+                    updates.extend(not_in_guild(*id));
                 }
             }
         }
-        news
+        updates
     }
 
     /// Applies the bot's own member entry of a guild, requested because no event contained it.
-    pub fn learn_member(&mut self, id: u64, member: GuildMember, now: Timestamp) -> GuildFacts {
+    pub fn apply_member(&mut self, id: u64, member: GuildMember, now: Timestamp) -> GuildFacts {
         let me = self.me;
         let Some(guild) = self.all.get_mut(&id) else {
             return Vec::new();
@@ -260,24 +260,24 @@ impl Guilds {
     /// Returns all facts as of `now`: the state of an earlier process, confirmed by the session.
     pub fn republish(&mut self, now: Timestamp) -> GuildFacts {
         let (me, stream_from) = (self.me, self.stream_from);
-        let mut news = Vec::new();
+        let mut updates = Vec::new();
         for (id, guild) in &mut self.all {
             match guild.presence {
                 Presence::Unknown => {}
-                Presence::Unavailable => news.extend(outage(*id)),
-                Presence::Gone => news.extend(not_in_guild(*id)),
+                Presence::Unavailable => updates.extend(outage(*id)),
+                Presence::Gone => updates.extend(not_in_guild(*id)),
                 Presence::Available => {
-                    news.extend(member(*id, facts::link(Transport::Gateway, LinkState::Up)));
-                    news.extend(facts_of(*id, guild.permissions(me, now)));
-                    news.extend(guild.whole_stream(stream_from).map(|fact| (*id, fact)));
+                    updates.extend(member(*id, facts::link(Transport::Gateway, LinkState::Up)));
+                    updates.extend(facts_of(*id, guild.permissions(me, now)));
+                    updates.extend(guild.whole_stream(stream_from).map(|fact| (*id, fact)));
                 }
             }
         }
-        news
+        updates
     }
 
     /// Applies an event.
-    pub fn learn(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
+    pub fn update(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
         match event {
             "READY" => self.ready(data),
             "GUILD_CREATE" => self.guild(data, true, now),
@@ -310,12 +310,12 @@ impl Guilds {
                 guild.stages.remove(&channel.id.0);
             }),
             "GUILD_MEMBER_UPDATE" => self.member(data, now),
-            _ => self.learn_stream(event, data, now),
+            _ => self.apply_stream_event(event, data, now),
         }
     }
 
     /// Applies an event about current activity.
-    fn learn_stream(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
+    fn apply_stream_event(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
         if self.stream_from.is_none() {
             return Vec::new();
         }
@@ -357,7 +357,7 @@ impl Guilds {
         let listed: BTreeSet<_> = stubs.into_iter().map(|guild| guild.id.0).collect();
         // A server may announce no guild beforehand and yet send all of them. That there is none is concluded later.
         self.none_listed = facts_of && listed.is_empty();
-        let mut news = Vec::new();
+        let mut updates = Vec::new();
         for (id, guild) in &mut self.all {
             // A new session sends everything again; the state of the old one may have changed meanwhile.
             guild.rules = None;
@@ -367,10 +367,10 @@ impl Guilds {
                 guild.presence = Presence::Unavailable;
             } else {
                 guild.presence = Presence::Gone;
-                news.extend(not_in_guild(*id));
+                updates.extend(not_in_guild(*id));
             }
         }
-        news
+        updates
     }
 
     fn guild(&mut self, data: &str, whole: bool, now: Timestamp) -> GuildFacts {
@@ -393,19 +393,19 @@ impl Guilds {
         }
         let profile = guild::profile(&event);
         // The profile comes first, so that the event of a change contains the name.
-        let mut news = vec![(id, profile)];
+        let mut updates = vec![(id, profile)];
         if whole {
             guild.presence = Presence::Available;
-            news.extend(member(id, facts::link(Transport::Gateway, LinkState::Up)));
+            updates.extend(member(id, facts::link(Transport::Gateway, LinkState::Up)));
             guild.take_over(event, me);
         } else {
             guild.amend(event);
         }
-        news.extend(facts_of(id, guild.permissions(me, now)));
+        updates.extend(facts_of(id, guild.permissions(me, now)));
         if whole {
-            news.extend(guild.whole_stream(stream_from).map(|fact| (id, fact)));
+            updates.extend(guild.whole_stream(stream_from).map(|fact| (id, fact)));
         }
-        news
+        updates
     }
 
     fn gone(&mut self, data: &str) -> GuildFacts {

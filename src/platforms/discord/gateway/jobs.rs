@@ -112,8 +112,8 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
         },
         path: "gateway/bot",
     };
-    let told: Response<GatewayBot> = rest.get(&Meter::silent(), call).await?;
-    let limit = told.value.session_start_limit;
+    let response: Response<GatewayBot> = rest.get(&Meter::silent(), call).await?;
+    let limit = response.value.session_start_limit;
     if let Some(limit) = limit.filter(|limit| limit.remaining < ration.reserve) {
         let left = limit.remaining;
         let wait = i64::try_from(limit.reset_after).unwrap_or(i64::MAX);
@@ -122,13 +122,13 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
             reason: format!("only {left} session starts are left today; they are left to the bot itself"),
         });
     }
-    Ok(told.value.url)
+    Ok(response.value.url)
 }
 
 /// Checks whether a token that the gateway refused is really invalid.
 pub(super) async fn confirm(connection: Arc<Connection>) -> Done {
-    let told: Result<Response<Me>, _> = connection.rest.get(&Meter::silent(), ME).await;
-    Done::Input(match told {
+    let response: Result<Response<Me>, _> = connection.rest.get(&Meter::silent(), ME).await;
+    Done::Input(match response {
         Ok(_) => Input::TokenWorks,
         Err(error) => {
             if !matches!(error, ApiError::TokenRefused { .. }) {
@@ -148,6 +148,6 @@ pub(super) async fn member(connection: Arc<Connection>, guild: u64, me: u64) -> 
         top: Some(guild),
     };
     let call = Call { route, path: &path };
-    let told: Result<Response<GuildMember>, _> = connection.rest.get(&Meter::silent(), call).await;
-    Done::Member(guild, told.ok().map(|told| told.value))
+    let response: Result<Response<GuildMember>, _> = connection.rest.get(&Meter::silent(), call).await;
+    Done::Member(guild, response.ok().map(|response| response.value))
 }

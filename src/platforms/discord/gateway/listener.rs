@@ -334,7 +334,7 @@ impl GatewayListener {
                     self.guilds.presume_me(me.id);
                 }
                 let unread = self.guilds.unread();
-                let facts = self.guilds.learn(event, data, self.discord_now());
+                let facts = self.guilds.update(event, data, self.discord_now());
                 self.emit_replayed(facts);
                 if self.guilds.unread() > unread {
                     self.warn_of_unread(event);
@@ -413,7 +413,7 @@ impl GatewayListener {
             }
             Done::Opened(Err((code, message))) => self.feed(Input::OpenFailed { code, message }).await,
             Done::Member(guild, Some(member)) => {
-                let facts = self.guilds.learn_member(guild, member, self.discord_now());
+                let facts = self.guilds.apply_member(guild, member, self.discord_now());
                 self.emit(facts);
             }
             Done::Member(_, None) => {}

@@ -35,9 +35,12 @@ async fn guild_with_own_bot_is_probed_with_its_own_token() {
     let both = look(&platform, &PROBES, &[GUILD, 9_002]).await;
     for (guild, identity) in [(GUILD, "discord/bot"), (9_002, "discord/bot:9002")] {
         assert_eq!(both.record(guild).status, Status::Connected);
-        let of_guild = both.observations.iter().filter(|told| told.source == key(guild));
+        let of_guild = both
+            .observations
+            .iter()
+            .filter(|reported| reported.source == key(guild));
         let asked_as: BTreeSet<_> = of_guild
-            .filter_map(|told| match &told.fact {
+            .filter_map(|reported| match &reported.fact {
                 Fact::Auth { identity, .. } => Some(identity.to_string()),
                 _ => None,
             })

@@ -218,10 +218,12 @@ async fn foreign_refusal_of_discord_is_no_refusal() {
 #[tokio::test]
 async fn nonsense_token_is_rejected_and_a_reset_one_revoked() {
     let rejected = |seen: &Seen| {
-        seen.observations.iter().find_map(|told| match &told.fact {
-            crate::core::observation::Fact::Auth { check, .. } => Some((check.result, check.rejected)),
-            _ => None,
-        })
+        seen.observations
+            .iter()
+            .find_map(|reported| match &reported.fact {
+                crate::core::observation::Fact::Auth { check, .. } => Some((check.result, check.rejected)),
+                _ => None,
+            })
     };
     let rig = Rig::start().await;
     let nonsense = rig.platform(|options| options.bot_token = Some(SecretString::from("nonsense")));
@@ -418,7 +420,7 @@ async fn unreadable_timeout_leaves_sending_unknown() {
         let record = seen.record(GUILD);
         let held = record.held();
         assert!(!held.iter().any(|name| name == "SEND_MESSAGES"), "{held:?}");
-        let sending_is_unknown = seen.observations.iter().any(|told| match &told.fact {
+        let sending_is_unknown = seen.observations.iter().any(|reported| match &reported.fact {
             Fact::Permissions { grants, .. } => grants.unknown.contains_key("SEND_MESSAGES"),
             _ => false,
         });

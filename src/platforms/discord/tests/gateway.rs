@@ -18,7 +18,7 @@ type Heard = Arc<Mutex<Vec<Observation>>>;
 
 /// A running listener, and its observations.
 pub(super) struct Receiver {
-    heard: Heard,
+    incoming: Heard,
     pub(super) board: Arc<Board>,
     stop: CancellationToken,
     listening: AbortOnDropHandle<()>,
@@ -46,12 +46,12 @@ impl Receiver {
         };
         change(&mut options);
         let board = Arc::clone(&options.board);
-        let (sink, mut told) = mpsc::channel(4);
-        let (heard, stop) = (Heard::default(), CancellationToken::new());
+        let (sink, mut observed) = mpsc::channel(4);
+        let (incoming, stop) = (Heard::default(), CancellationToken::new());
         let listener = platform.listener(options).unwrap();
-        let (ears, stopped) = (Arc::clone(&heard), stop.clone());
+        let (ears, stopped) = (Arc::clone(&incoming), stop.clone());
         Self {
-            heard,
+            incoming,
             board,
             stop,
             listening: own(async move {
@@ -62,7 +62,7 @@ impl Receiver {
                 listener.run(ending, sink).await;
             }),
             _collecting: own(async move {
-                while let Some(observation) = told.recv().await {
+                while let Some(observation) = observed.recv().await {
                     ears.lock().push(observation);
                 }
             }),
@@ -70,19 +70,20 @@ impl Receiver {
     }
 
     pub(super) fn record(&self, guild: u64) -> SourceRecord {
-        let heard = self.heard.lock();
+        let incoming = self.incoming.lock();
         let key = key(guild);
-        let of_guild = heard.iter().filter(|told| told.source == key);
+        let of_guild = incoming.iter().filter(|observed| observed.source == key);
         SourceDocument::from_knowledge(key.clone(), Knowledge::of(of_guild)).record()
     }
 
     /// Observations about streams of a guild, in order.
     pub(super) fn streams(&self, guild: u64) -> Vec<Observation> {
-        let heard = self.heard.lock();
+        let incoming = self.incoming.lock();
         let key = key(guild);
-        let about =
-            |told: &&Observation| told.source == key && format!("{:?}", told.fact).starts_with("Stream");
-        heard.iter().filter(about).cloned().collect()
+        let about = |observed: &&Observation| {
+            observed.source == key && format!("{:?}", observed.fact).starts_with("Stream")
+        };
+        incoming.iter().filter(about).cloned().collect()
     }
 
     pub(super) fn status(&self) -> Status {
@@ -104,7 +105,7 @@ impl Receiver {
     }
 
     fn shown(&self) -> String {
-        format!("{:?}", self.heard.lock())
+        format!("{:?}", self.incoming.lock())
     }
 }
 
@@ -266,8 +267,12 @@ async fn events_missed_during_reconnect_are_replayed_and_counted_once() {
             (Status::Connected, None),
             "{act:?}: nobody was told"
         );
-        let told = counts(&rig);
-        assert_eq!((told.identifies, told.misplaced_resumes), (1, 0), "{act:?}");
+        let observed = counts(&rig);
+        assert_eq!(
+            (observed.identifies, observed.misplaced_resumes),
+            (1, 0),
+            "{act:?}"
+        );
     }
 }
 
@@ -614,7 +619,7 @@ async fn clean_stop_closes_the_session_and_reports_totals() {
     // Frames on the socket keep their order, so the messages arrive before the next heartbeat's acknowledgement.
     eventually("counted", || harness.record(GUILD).metrics.messages_in == 2).await;
     let Receiver {
-        heard,
+        incoming,
         stop,
         listening,
         ..
@@ -626,9 +631,9 @@ async fn clean_stop_closes_the_session_and_reports_totals() {
         .unwrap();
     eventually("the session is over", || rig.discord().live_sessions() == 0).await;
     let closed = || {
-        let heard = heard.lock();
+        let incoming = incoming.lock();
         let key = key(GUILD);
-        let all = heard.iter().filter(|told| told.source == key);
+        let all = incoming.iter().filter(|observed| observed.source == key);
         SourceDocument::from_knowledge(key.clone(), Knowledge::of(all))
             .record()
             .status
@@ -650,7 +655,7 @@ async fn full_sink_does_not_stop_heartbeats() {
         sources: vec![key(GUILD)],
         ..GatewayOptions::default()
     };
-    let (sink, mut told) = mpsc::channel(1);
+    let (sink, mut observed) = mpsc::channel(1);
     let listener = platform.listener(options).unwrap();
     let _listening = own(async move {
         listener.run(std::future::pending(), sink).await;
@@ -659,7 +664,7 @@ async fn full_sink_does_not_stop_heartbeats() {
     // After a stall the session may just be about to be resumed.
     eventually("a session", || rig.discord().live_sessions() == 1).await;
     assert_eq!(counts(&rig).identifies, 1);
-    assert!(told.recv().await.is_some(), "what was heard is still there");
+    assert!(observed.recv().await.is_some(), "what was heard is still there");
 }
 
 #[tokio::test]

@@ -142,7 +142,9 @@ impl Seen {
     pub(super) fn record_after(&self, guild: u64, earlier: &[&Self]) -> SourceRecord {
         let key = key(guild);
         let all = earlier.iter().flat_map(|seen| &seen.observations);
-        let of_guild = all.chain(&self.observations).filter(|told| told.source == key);
+        let of_guild = all
+            .chain(&self.observations)
+            .filter(|reported| reported.source == key);
         SourceDocument::from_knowledge(key.clone(), Knowledge::of(of_guild)).record()
     }
 
@@ -152,15 +154,15 @@ impl Seen {
 
     /// Returns whether this method of checking permissions gave a result.
     pub(super) fn answers(&self, name: &str) -> bool {
-        let mut facts = self.observations.iter().map(|told| &told.fact);
+        let mut facts = self.observations.iter().map(|reported| &reported.fact);
         facts.any(|fact| matches!(fact, Fact::Permissions { method, .. } if method == name))
     }
 
     /// Returns whether anything was observed about streams or permissions.
     pub(super) fn claims(&self) -> bool {
-        self.observations.iter().any(|told| {
+        self.observations.iter().any(|reported| {
             matches!(
-                told.fact,
+                reported.fact,
                 Fact::Permissions { .. }
                     | Fact::StreamSeen { .. }
                     | Fact::StreamAbsent

@@ -321,19 +321,19 @@ async fn what_a_category_denies_its_channels_do_not_inherit() {
             ..ChannelSpec::default()
         });
     }
-    let told = async || {
+    let reported = async || {
         let record = rig.probe_channels(&[9_301]).await.record(GUILD);
         (record.metadata["channelPermissions"].clone(), record.permissions)
     };
-    let before = told().await;
+    let before = reported().await;
     rig.discord().set_overwrite(9_300, GUILD, 0, 0, 1 << 10 | 1 << 11);
     assert_eq!(
-        told().await,
+        reported().await,
         before,
         "a synced channel holds copies; this one holds none"
     );
     rig.discord().set_overwrite(9_301, GUILD, 0, 0, 1 << 11);
-    assert_ne!(told().await, before);
+    assert_ne!(reported().await, before);
 }
 
 #[tokio::test]
@@ -522,11 +522,11 @@ async fn a_channel_without_its_type_does_not_end_a_stream() {
     ] {
         answers(&rig, "/guilds/9001/channels", channels);
         let seen = look(&rig.platform(mapped), &[Probe::Stream], &[GUILD]).await;
-        let told = seen
+        let reported = seen
             .observations
             .iter()
-            .any(|told| told.fact == Fact::StreamAbsent);
-        assert_eq!(told, absent, "{channels}");
+            .any(|reported| reported.fact == Fact::StreamAbsent);
+        assert_eq!(reported, absent, "{channels}");
     }
 }
 
@@ -558,7 +558,7 @@ async fn answer_is_dated_by_when_it_was_asked_for() {
         let absent = seen
             .observations
             .iter()
-            .find(|told| told.fact == Fact::StreamAbsent)
+            .find(|reported| reported.fact == Fact::StreamAbsent)
             .unwrap();
         assert!(
             absent.at.millis_since(asked_at) < 800,

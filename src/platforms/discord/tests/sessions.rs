@@ -50,8 +50,11 @@ async fn a_process_that_is_killed_leaves_its_session_to_the_next_one() {
         harness.record(9_002).last_error.unwrap().code,
         Code::NotFound(PlatformName::Discord)
     );
-    let told = counts(&rig);
-    assert_eq!((told.identifies, told.resumes, told.misplaced_resumes), (1, 1, 0));
+    let reported = counts(&rig);
+    assert_eq!(
+        (reported.identifies, reported.resumes, reported.misplaced_resumes),
+        (1, 1, 0)
+    );
     assert_eq!(
         rig.calls("gateway/bot"),
         1,
@@ -122,7 +125,7 @@ async fn handover_reports_no_close_and_keeps_session_and_totals() {
         ..GatewayOptions::default()
     };
     let board = Arc::clone(&options.board);
-    let (sink, mut told) = mpsc::channel(1_000);
+    let (sink, mut reported) = mpsc::channel(1_000);
     let until_taken_up = async {
         eventually("taken up", || board.read().resumes == 1).await;
         Shutdown::Handover
@@ -131,7 +134,7 @@ async fn handover_reports_no_close_and_keeps_session_and_totals() {
     let totals = listener.run(until_taken_up, sink).await;
     assert_eq!(totals[&key(GUILD)].messages_in, 2);
     let mut closed = false;
-    while let Some(observation) = told.recv().await {
+    while let Some(observation) = reported.recv().await {
         closed |= format!("{:?}", observation.fact).contains("Closed");
     }
     assert!(!closed, "an end was told");

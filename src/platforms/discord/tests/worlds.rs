@@ -235,7 +235,7 @@ impl World {
             (*id, channels::access(&rules, &subject, channel, &listed))
         });
         let base = rules.in_guild(&subject);
-        let told = facts::of_channels(base, channels::report(&access.collect(), base));
+        let reported = facts::of_channels(base, channels::report(&access.collect(), base));
         // Permissions count only for a bot that is authorized, in a guild that exists.
         let authorized = Fact::Auth {
             identity: facts::identity(),
@@ -248,7 +248,7 @@ impl World {
                 reason: None,
             },
         };
-        let observations: Vec<_> = told
+        let observations: Vec<_> = reported
             .into_iter()
             .chain([authorized, Fact::Exists])
             .map(|fact| Observation::new(&key(GUILD), at, facts::BY_API, fact))

@@ -66,10 +66,10 @@ impl Auth {
             return Err(error);
         }
         let (status, token, known, app_refused) = match self.introspect(&token.access, meter).await {
-            Ok(Some(told)) => {
+            Ok(Some(introspected)) => {
                 let before = token.scopes.clone();
-                let is_over = told.ends_at().is_some_and(|end| self.kicks_now() >= end);
-                let token = self.learn(identity, token, told).await?;
+                let is_over = introspected.ends_at().is_some_and(|end| self.kicks_now() >= end);
+                let token = self.update(identity, token, introspected).await?;
                 let lost = before.difference(&token.scopes).cloned().collect();
                 if is_over {
                     let (token, status, app_refused) = self.of_expired_active(identity, token, meter).await?;
@@ -173,10 +173,11 @@ impl Auth {
         };
         match self.client.exchange(&call, &meter.calls).await {
             Ok(answer) => {
-                let told: Envelope<Value> = read(&answer, call.operation)?;
-                let told = Introspected::of(told).map_err(|reason| unreadable(call.operation, reason))?;
-                match told.active {
-                    Some(active) => Ok(Some(told).filter(|_| active)),
+                let introspected: Envelope<Value> = read(&answer, call.operation)?;
+                let introspected =
+                    Introspected::of(introspected).map_err(|reason| unreadable(call.operation, reason))?;
+                match introspected.active {
+                    Some(active) => Ok(Some(introspected).filter(|_| active)),
                     None => Err(unreadable(
                         call.operation,
                         "the answer does not contain whether the token is active".to_owned(),
@@ -189,37 +190,40 @@ impl Auth {
     }
 
     /// Stores the result of introspection, after checking that the token belongs to this application.
-    async fn learn(
+    async fn update(
         &self,
         identity: &Identity,
         token: StoredToken,
-        told: Introspected,
+        introspected: Introspected,
     ) -> Result<StoredToken, PlatformError> {
-        let end = told.ends_at();
-        let told_client = told.client_id.filter(|id| !id.is_empty());
-        if let (Some(told), Some(ours)) = (&told_client, &self.client_id)
-            && told != ours
+        let end = introspected.ends_at();
+        let reported_client = introspected.client_id.filter(|id| !id.is_empty());
+        if let (Some(introspected), Some(ours)) = (&reported_client, &self.client_id)
+            && introspected != ours
         {
             return Err(not_ours(identity, "another application"));
         }
-        let of_app = told
+        let of_app = introspected
             .token_type
             .as_deref()
             .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("app"));
         if of_app && identity.as_str() != APP {
             return Err(not_ours(identity, "the application itself"));
         }
-        let mut learnt = token.clone();
-        learnt.client_id = told_client.or(learnt.client_id);
+        let mut evidence_update = token.clone();
+        evidence_update.client_id = reported_client.or(evidence_update.client_id);
         // Missing scopes in the response do not remove any.
-        learnt.scopes = told.scope.unwrap_or(learnt.scopes);
-        learnt.expires_at = end.or(learnt.expires_at);
-        let news = (&learnt.client_id, &learnt.scopes, learnt.expires_at)
-            != (&token.client_id, &token.scopes, token.expires_at);
-        if news {
-            self.tokens().amend(identity, &learnt).await?;
+        evidence_update.scopes = introspected.scope.unwrap_or(evidence_update.scopes);
+        evidence_update.expires_at = end.or(evidence_update.expires_at);
+        let has_changed = (
+            &evidence_update.client_id,
+            &evidence_update.scopes,
+            evidence_update.expires_at,
+        ) != (&token.client_id, &token.scopes, token.expires_at);
+        if has_changed {
+            self.tokens().amend(identity, &evidence_update).await?;
         }
-        Ok(learnt)
+        Ok(evidence_update)
     }
 
     /// Determines the owner of a user token, which introspection does not return. A token of another user is never used.
@@ -236,8 +240,8 @@ impl Auth {
             Err(PlatformError::Unauthorized { .. } | PlatformError::Forbidden { .. }) => return Ok(token),
             Err(error) => return Err(error),
         };
-        let told: Envelope<Value> = read(&answer, call.operation)?;
-        let Some(user) = items(told).into_iter().flatten().next() else {
+        let introspected: Envelope<Value> = read(&answer, call.operation)?;
+        let Some(user) = items(introspected).into_iter().flatten().next() else {
             return Ok(token);
         };
         let user: User =

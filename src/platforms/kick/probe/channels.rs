@@ -49,7 +49,7 @@ impl ProbeRun<'_> {
     }
 
     /// Requests the names of users that no list contained, while the rate limit has spare capacity.
-    pub(super) async fn learn_names(&self, due: &[u64]) {
+    pub(super) async fn fetch_names(&self, due: &[u64]) {
         let memory = &self.platform.memory;
         let nameless: Vec<_> = due
             .iter()
@@ -62,11 +62,11 @@ impl ProbeRun<'_> {
                 return;
             }
             self.meter.calls.expect(1);
-            let told = self.platform.api.users(chunk, &self.meter).await;
+            let page = self.platform.api.users(chunk, &self.meter).await;
             self.meter.calls.done();
             // Names are optional; a failed request is ignored.
-            let Ok(told) = told else { return };
-            for user in told.items.iter().filter(|user| !user.name.is_empty()) {
+            let Ok(page) = page else { return };
+            for user in page.items.iter().filter(|user| !user.name.is_empty()) {
                 memory.named(user.user_id, &user.name);
             }
         }
@@ -79,7 +79,7 @@ impl ProbeRun<'_> {
             let outcome = self.platform.api.channels(&chunk, &self.meter).await;
             self.meter.calls.done();
             match outcome {
-                Ok(told) => self.compare(&chunk, told).await,
+                Ok(page) => self.compare(&chunk, page).await,
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
                     let (one, other) = chunk.split_at(chunk.len() / 2);
                     waiting.extend([other.to_vec(), one.to_vec()]);
@@ -112,12 +112,12 @@ impl ProbeRun<'_> {
         }
     }
 
-    async fn compare(&mut self, chunk: &[u64], told: Page<Channel>) {
-        let found = newest(&told.items);
+    async fn compare(&mut self, chunk: &[u64], page: Page<Channel>) {
+        let found = newest(&page.items);
         for id in chunk {
             match found.get(id) {
-                Some(channel) => self.emit_channel(channel, told.at).await,
-                None if told.unclear.concerns(id) => {}
+                Some(channel) => self.emit_channel(channel, page.at).await,
+                None if page.unclear.concerns(id) => {}
                 None => self.fetch_singly(*id).await,
             }
         }
@@ -152,15 +152,15 @@ impl ProbeRun<'_> {
     /// Requests the list again for a channel that it left out and that is marked as live. A list lags seconds behind a start,
     /// so a channel that it leaves out twice is reported neither as live nor as offline this time.
     async fn settle(&mut self, id: u64, key: &SourceKey, absent_at: Timestamp) {
-        let told = if self.may_ask_singly() {
+        let page = if self.may_ask_singly() {
             self.platform.api.livestreams(&[id], &self.meter).await.ok()
         } else {
             None
         };
-        let listed = told.is_some_and(|told| {
-            let any = told.items.iter().any(|stream| stream.broadcaster == id);
+        let listed = page.is_some_and(|page| {
+            let any = page.items.iter().any(|stream| stream.broadcaster == id);
             if any {
-                self.emit_list(&[id], &told, &[]);
+                self.emit_list(&[id], &page, &[]);
             }
             any
         });
@@ -178,24 +178,24 @@ impl ProbeRun<'_> {
         let Some(key) = self.targets.get(&id).cloned() else {
             return;
         };
-        let told = match self.platform.api.channels(&[id], &self.meter).await {
-            Ok(told) => told,
+        let page = match self.platform.api.channels(&[id], &self.meter).await {
+            Ok(page) => page,
             Err(error) => {
                 let words = format!("cannot resolve the channel: {error}");
                 return self.emit(&key, self.now(), facts::problem(error.code(), &words));
             }
         };
-        if let Some(channel) = newest(&told.items).get(&id) {
-            return Box::pin(self.emit_channel(channel, told.at)).await;
+        if let Some(channel) = newest(&page.items).get(&id) {
+            return Box::pin(self.emit_channel(channel, page.at)).await;
         }
         // A channel in the list exists, whatever this response contains.
-        if told.unclear.concerns(&id) || self.live.contains(&id) {
+        if page.unclear.concerns(&id) || self.live.contains(&id) {
             return;
         }
-        self.platform.memory.looked_up(id, told.at, false);
+        self.platform.memory.looked_up(id, page.at, false);
         self.absent.remove(&id);
         for fact in facts::not_found() {
-            self.emit(&key, told.at, fact);
+            self.emit(&key, page.at, fact);
         }
         let error = facts::no_such_channel();
         let problem = Problem::of_source(&key, format!("{key}: {}", error.message));

@@ -184,7 +184,7 @@ impl ProbeRun<'_> {
     pub(super) fn emit_checks(&self) {
         for (identity, checked) in self.meter.take_checked() {
             if let Some(id) = checked.user_id.filter(|_| identity.as_str() == BOT) {
-                self.platform.bot.learn(id);
+                self.platform.bot.update(id);
             }
             let facts = facts::of_check(&identity, &checked);
             for id in self.concerned(&identity) {

@@ -26,7 +26,7 @@ impl ProbeRun<'_> {
             self.meter.calls.done();
             let held = self.meter.calls.count() == sent;
             match outcome {
-                Ok(told) => self.emit_list(&chunk, &told, due),
+                Ok(page) => self.emit_list(&chunk, &page, due),
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
                     // One of the ids fails the whole request: halve until it is isolated.
                     let (one, other) = chunk.split_at(chunk.len() / 2);
@@ -55,31 +55,31 @@ impl ProbeRun<'_> {
         true
     }
 
-    pub(super) fn emit_list(&mut self, asked: &[u64], told: &Page<Livestream>, due: &[u64]) {
+    pub(super) fn emit_list(&mut self, asked: &[u64], page: &Page<Livestream>, due: &[u64]) {
         // If a channel is listed twice, its newer stream is the live one, in whatever order they are listed.
-        let newest = facts::newest(&told.items, |stream| {
+        let newest = facts::newest(&page.items, |stream| {
             let id = stream.broadcaster;
             (id, (facts::started_at(&stream.started_at), stream.id.as_str()))
         });
         // The details come first, so that the event of a start contains them.
         for (id, stream) in &newest {
-            self.emit_details_of_live(*id, stream, told.at);
+            self.emit_details_of_live(*id, stream, page.at);
         }
         for stream in newest.values() {
-            self.emit_live(stream, told.at);
+            self.emit_live(stream, page.at);
         }
-        if told.unclear.is_any() {
+        if page.unclear.is_any() {
             let words = "some rows of the list of live streams cannot be read; channels missing from it are left as they were";
             self.problem(Problem::of_platform(format!("Kick: {words}")));
         }
         let due: BTreeSet<_> = due.iter().copied().collect();
         for id in asked.iter().filter(|id| !newest.contains_key(id)) {
             let Some(key) = self.targets.get(id) else { continue };
-            if told.unclear.concerns(id) {
+            if page.unclear.concerns(id) {
                 let words = "a row of Kick's list that may be about this channel cannot be read";
                 self.emit(
                     key,
-                    told.at,
+                    page.at,
                     facts::unanswered(Facet::Stream, Code::Unreadable(PlatformName::Kick), words),
                 );
                 continue;
@@ -91,14 +91,14 @@ impl ProbeRun<'_> {
                 .looked_up
                 .map(|(_, exists)| exists);
             match known {
-                Some(true) => self.emit(key, told.at, facts::up(Transport::Api)),
+                Some(true) => self.emit(key, page.at, facts::up(Transport::Api)),
                 // Whether it exists is checked later, or was checked; it is certain that the API has answered.
-                None | Some(false) => self.emit(key, told.at, facts::answered()),
+                None | Some(false) => self.emit(key, page.at, facts::answered()),
             }
             if due.contains(id) {
-                self.absent.insert(*id, told.at);
+                self.absent.insert(*id, page.at);
             } else if known != Some(false) {
-                self.emit(key, told.at, Fact::StreamAbsent);
+                self.emit(key, page.at, Fact::StreamAbsent);
             }
         }
     }

@@ -472,9 +472,9 @@ async fn no_token_or_secret_appears_in_observations_or_output() {
     rig.kick().disconnect(Some(BOT_ID));
     let after = format!("{:?}", rig.look_at(ADA).await);
     let app = rig.app_token().await.access.expose_secret().to_owned();
-    let told = format!("{before}{after}{}{}", rig.facts(ADA), rig.facts(BOT_ID));
+    let reported = format!("{before}{after}{}{}", rig.facts(ADA), rig.facts(BOT_ID));
     for secret in [access.as_str(), &refresh, &app, "hush", "private@example.invalid"] {
-        assert!(!told.contains(secret), "{told}");
+        assert!(!reported.contains(secret), "{reported}");
     }
 }
 

@@ -125,7 +125,7 @@ impl Rig {
     }
 
     /// Returns all observations.
-    pub(super) fn told(&self) -> Vec<Observation> {
+    pub(super) fn reported(&self) -> Vec<Observation> {
         self.notebook.0.lock().clone()
     }
 

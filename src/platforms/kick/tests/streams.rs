@@ -289,9 +289,9 @@ async fn newer_of_two_rows_for_one_channel_is_the_live_stream() {
             rig.forget();
             rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
             let seen: Vec<_> = rig
-                .told()
+                .reported()
                 .into_iter()
-                .filter_map(|told| match told.fact {
+                .filter_map(|reported| match reported.fact {
                     Fact::StreamSeen { stream_id, .. } => Some(stream_id),
                     _ => None,
                 })

@@ -428,7 +428,7 @@ async fn webhook_with_missed_events_is_reported_and_renewed() {
         let probes = [Probe::Stream].into();
         crate::platforms::Platform::probe(&hooked.rig.platform, &probes, &[key(ADA)], &fresh).await;
         for observation in fresh.0.into_inner() {
-            hooked.listener.learn(&observation);
+            hooked.listener.update(&observation);
         }
     };
     poll(&hooked).await;
@@ -442,13 +442,13 @@ async fn webhook_with_missed_events_is_reported_and_renewed() {
     hooked.rig.later(181);
     let found = hooked.listener.fallen_silent();
     assert_eq!(found.len(), 1);
-    let told = |code: Code| {
+    let reported = |code: Code| {
         let facts = found[0].1.iter().map(|seen| &seen.fact);
         facts
             .into_iter()
             .any(|fact| matches!(fact, Fact::Problem { error } if error.code == code))
     };
-    assert!(told(Code::PushSilent(PlatformName::Kick)));
+    assert!(reported(Code::PushSilent(PlatformName::Kick)));
     let before = hooked.rig.kick().subscriptions();
     let done = hooked.reconcile(&[ADA]).await;
     assert_eq!((done.created, done.deleted), (3, 3));

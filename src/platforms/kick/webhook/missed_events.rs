@@ -28,39 +28,39 @@ struct Compared {
 impl MissedEvents {
     /// Records that a poll found a stream, or none.
     pub(super) fn polled(&mut self, channel: u64, stream_id: Option<&str>, at: Timestamp) {
-        let heard = self.0.entry(channel).or_default();
+        let incoming = self.0.entry(channel).or_default();
         if let Some(id) = stream_id
-            && heard.remember(id)
-            && heard.polled
+            && incoming.remember(id)
+            && incoming.polled
         {
-            heard.missing = Some((id.to_owned(), at));
+            incoming.missing = Some((id.to_owned(), at));
         }
-        heard.polled = true;
+        incoming.polled = true;
     }
 
     /// Records that a webhook reported a stream.
     pub(super) fn pushed(&mut self, channel: u64, stream_id: &str) {
-        let heard = self.0.entry(channel).or_default();
-        heard.remember(stream_id);
-        if heard
+        let incoming = self.0.entry(channel).or_default();
+        incoming.remember(stream_id);
+        if incoming
             .missing
             .as_ref()
             .is_some_and(|(missing, _)| missing == stream_id)
         {
-            heard.missing = None;
+            incoming.missing = None;
         }
     }
 
     /// Returns the channels whose webhooks were found to be missing since the last call.
     pub(super) fn found(&mut self, now: Timestamp) -> Vec<u64> {
         let mut found = Vec::new();
-        for (channel, heard) in &mut self.0 {
-            let overdue = heard
+        for (channel, incoming) in &mut self.0 {
+            let overdue = incoming
                 .missing
                 .as_ref()
                 .is_some_and(|(_, since)| now.millis_since(*since) > GRACE);
             if overdue {
-                heard.missing = None;
+                incoming.missing = None;
                 found.push(*channel);
             }
         }

@@ -75,7 +75,7 @@ pub(super) struct Connection {
     frames: SelectAll<BoxStream<'static, (SocketId, Frame)>>,
     closers: HashMap<SocketId, oneshot::Sender<()>>,
     works: FuturesUnordered<BoxFuture<'static, Work>>,
-    from_info: BTreeMap<SourceKey, LinkReport>,
+    link_reports: BTreeMap<SourceKey, LinkReport>,
     unaccepted: Option<Unaccepted>,
     /// Sources that are covered again and have not been probed since.
     fresh: BTreeSet<SourceKey>,
@@ -153,7 +153,7 @@ impl Connection {
             frames: SelectAll::new(),
             closers: HashMap::new(),
             works: FuturesUnordered::new(),
-            from_info: BTreeMap::new(),
+            link_reports: BTreeMap::new(),
             unaccepted: None,
             fresh: BTreeSet::new(),
             fresh_since: None,
@@ -438,10 +438,10 @@ impl Connection {
                     present: self.present(),
                 });
             }
-            Body::Revocation(from_info) => {
+            Body::Revocation(info) => {
                 self.step(Input::Received(socket));
                 let current = self.state.uses(socket);
-                self.revoked(&from_info, current);
+                self.revoked(&info, current);
             }
             Body::Keepalive => self.step(Input::Received(socket)),
             Body::Unreadable { kind } => {

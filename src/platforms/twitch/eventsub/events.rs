@@ -95,10 +95,10 @@ pub(super) fn read(
     };
     let names = profile(&[("displayName", &channel.name), ("login", &channel.login)]);
     let facts = fact.into_iter().chain(names);
-    let told = facts
+    let emitted = facts
         .map(|fact| Observation::new(&source, at, EVENTSUB, fact))
         .collect();
-    ParsedEvent::Facts(source, told)
+    ParsedEvent::Facts(source, emitted)
 }
 
 #[derive(Deserialize)]
@@ -236,9 +236,9 @@ mod tests {
 
     fn facts(kind: Kind, event: &str) -> Vec<Fact> {
         match read(kind, &event.replace("WHO", WHO), None, Some("900100"), AT) {
-            ParsedEvent::Facts(source, told) => {
+            ParsedEvent::Facts(source, emitted) => {
                 assert_eq!(source.id(), "900200");
-                told.into_iter().map(|told| told.fact).collect()
+                emitted.into_iter().map(|emitted| emitted.fact).collect()
             }
             other => panic!("{other:?}"),
         }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn online_event_contains_stream_and_start_time() {
-        let told = facts(
+        let emitted = facts(
             Kind::Online,
             r#"{"id":"40900001",WHO,"type":"novel","started_at":"2026-05-01T18:00:07Z"}"#,
         );
@@ -257,9 +257,9 @@ mod tests {
                 started_at: Some(_),
             },
             Fact::Profile { fields },
-        ] = told.as_slice()
+        ] = emitted.as_slice()
         else {
-            panic!("{told:?}");
+            panic!("{emitted:?}");
         };
         assert_eq!(
             (id.as_str(), fields["displayName"].as_str()),
@@ -275,12 +275,12 @@ mod tests {
             (r#"{"id":null,WHO}"#, None),
             (r"{WHO}", None),
         ] {
-            let told = facts(Kind::Offline, event);
+            let emitted = facts(Kind::Offline, event);
             let Fact::StreamPush {
                 live: false,
                 stream_id,
                 ..
-            } = &told[0]
+            } = &emitted[0]
             else {
                 panic!("{event}");
             };
@@ -290,15 +290,15 @@ mod tests {
 
     #[test]
     fn a_role_is_of_interest_when_it_is_the_bots() {
-        let told = facts(Kind::ModeratorAdd, r#"{WHO,"user_id":"900100"}"#);
-        let Fact::Permissions { method, grants } = &told[0] else {
-            panic!("{told:?}");
+        let emitted = facts(Kind::ModeratorAdd, r#"{WHO,"user_id":"900100"}"#);
+        let Fact::Permissions { method, grants } = &emitted[0] else {
+            panic!("{emitted:?}");
         };
         assert!(method == MODERATOR_EVENTS && grants.granted.contains("MODERATOR"));
-        let told = facts(Kind::VipRemove, r#"{WHO,"user_id":"900100"}"#);
-        assert!(matches!(&told[0], Fact::Permissions { grants, .. } if grants.denied.contains("VIP")));
-        let told = facts(Kind::VipAdd, r#"{WHO,"user_id":"900300"}"#);
-        assert!(matches!(told.as_slice(), [Fact::Profile { .. }]));
+        let emitted = facts(Kind::VipRemove, r#"{WHO,"user_id":"900100"}"#);
+        assert!(matches!(&emitted[0], Fact::Permissions { grants, .. } if grants.denied.contains("VIP")));
+        let emitted = facts(Kind::VipAdd, r#"{WHO,"user_id":"900300"}"#);
+        assert!(matches!(emitted.as_slice(), [Fact::Profile { .. }]));
     }
 
     #[test]
@@ -353,13 +353,13 @@ mod tests {
     #[test]
     fn event_without_a_channel_is_of_its_subscriptions() {
         let event = r#"{"id":"40900001","started_at":"2026-05-01T18:00:07Z"}"#;
-        let told = read(Kind::Online, event, Some("900200"), None, AT);
+        let emitted = read(Kind::Online, event, Some("900200"), None, AT);
         assert!(
-            matches!(told, ParsedEvent::Facts(source, facts) if source.id() == "900200" && facts.len() == 1)
+            matches!(emitted, ParsedEvent::Facts(source, facts) if source.id() == "900200" && facts.len() == 1)
         );
         let named = format!("{{{WHO}}}");
-        let told = read(Kind::Offline, &named, Some("7"), None, AT);
-        assert!(matches!(told, ParsedEvent::Facts(source, _) if source.id() == "900200"));
+        let emitted = read(Kind::Offline, &named, Some("7"), None, AT);
+        assert!(matches!(emitted, ParsedEvent::Facts(source, _) if source.id() == "900200"));
         assert_eq!(read(Kind::Online, event, None, None, AT), ParsedEvent::Unreadable);
     }
 
@@ -367,7 +367,7 @@ mod tests {
     fn events_with_nulls_numbers_and_half_emojis_are_read() {
         let odd = r#"{"id":40900001,"broadcaster_user_id":900200,"broadcaster_user_login":null,
             "broadcaster_user_name":"Rat\ud83d","started_at":null}"#;
-        let told = facts(Kind::Online, odd);
+        let emitted = facts(Kind::Online, odd);
         let [
             Fact::StreamPush {
                 live: true,
@@ -375,9 +375,9 @@ mod tests {
                 started_at: None,
             },
             Fact::Profile { fields },
-        ] = told.as_slice()
+        ] = emitted.as_slice()
         else {
-            panic!("{told:?}");
+            panic!("{emitted:?}");
         };
         assert_eq!(
             (id.as_str(), fields["displayName"].as_str()),
@@ -385,17 +385,17 @@ mod tests {
         );
         let nulls =
             r#"{"broadcaster_user_id":900200,"broadcaster_user_login":null,"broadcaster_user_name":null"#;
-        let told = facts(Kind::Offline, &format!("{nulls},\"id\":7}}"));
+        let emitted = facts(Kind::Offline, &format!("{nulls},\"id\":7}}"));
         assert!(
-            matches!(&told[..], [Fact::StreamPush { live: false, stream_id: Some(id), .. }] if id == "7")
+            matches!(&emitted[..], [Fact::StreamPush { live: false, stream_id: Some(id), .. }] if id == "7")
         );
-        let told = facts(
+        let emitted = facts(
             Kind::Update,
             &format!("{nulls},\"title\":\"x\\udE00\",\"category_name\":null}}"),
         );
-        assert!(matches!(&told[..], [Fact::Profile { fields }] if fields["title"] == "x\u{fffd}"));
-        let told = facts(Kind::ModeratorAdd, &format!("{nulls},\"user_id\":900100}}"));
-        assert!(matches!(&told[..], [Fact::Permissions { .. }]));
+        assert!(matches!(&emitted[..], [Fact::Profile { fields }] if fields["title"] == "x\u{fffd}"));
+        let emitted = facts(Kind::ModeratorAdd, &format!("{nulls},\"user_id\":900100}}"));
+        assert!(matches!(&emitted[..], [Fact::Permissions { .. }]));
         let connection = format!(
             "{nulls},\"message_id\":\"m\",\"chatter_user_id\":5,\"badges\":[null,{{\"set_id\":\"vip\"}}]}}"
         );

@@ -72,7 +72,7 @@ struct State {
     totals: Totals<SourceKey>,
     badges: BTreeMap<SourceKey, Vec<String>>,
     tally: Tally,
-    heard: BTreeMap<(String, Kind), Count>,
+    incoming: BTreeMap<(String, Kind), Count>,
     connections: BTreeMap<String, ConnectionStatus>,
     subscriptions: BTreeMap<String, Vec<(Subscription, SubscriptionState)>>,
     /// By connection: its session, and those that it moved from.
@@ -184,8 +184,8 @@ impl Hub {
     }
 
     /// Adds an event to the pending ones.
-    pub(super) fn emit(&self, heard: ListenerEvent) {
-        self.lock().outbox.push_back(heard);
+    pub(super) fn emit(&self, incoming: ListenerEvent) {
+        self.lock().outbox.push_back(incoming);
         self.bell.notify_one();
     }
 
@@ -251,9 +251,9 @@ impl Hub {
             {
                 state.tally.foreign += 1;
             }
-            ParsedEvent::Facts(source, told) => {
+            ParsedEvent::Facts(source, reported) => {
                 state.note_event(&source, kind, at);
-                for observation in told {
+                for observation in reported {
                     if let Fact::StreamPush { live, stream_id, .. } = &observation.fact {
                         state
                             .missed_events
@@ -306,7 +306,7 @@ impl Hub {
     pub(super) fn failed(&self, source: &SourceKey, kind: Kind, at: Timestamp) {
         let state = &mut *self.lock();
         state.tally.errors += 1;
-        let count = state.heard.entry((source.id().to_owned(), kind)).or_default();
+        let count = state.incoming.entry((source.id().to_owned(), kind)).or_default();
         count.errors += 1;
         count.last_error_at = Some(at);
         state.totals.count(source, |totals| totals.errors += 1);
@@ -315,7 +315,7 @@ impl Hub {
     /// Records that Twitch accepted a subscription.
     pub(super) fn accepted(&self, source: &SourceKey, kind: Kind, at: Timestamp) {
         let mut state = self.lock();
-        let count = state.heard.entry((source.id().to_owned(), kind)).or_default();
+        let count = state.incoming.entry((source.id().to_owned(), kind)).or_default();
         count.created_at = Some(at);
     }
 
@@ -336,8 +336,8 @@ impl Hub {
                 writer: state.writer.clone(),
                 totals,
             };
-            let told = Observation::new(&source, at, EVENTSUB, fact);
-            state.outbox.push_back(ListenerEvent::Observed(told));
+            let reported = Observation::new(&source, at, EVENTSUB, fact);
+            state.outbox.push_back(ListenerEvent::Observed(reported));
         }
         if !state.outbox.is_empty() {
             self.bell.notify_one();
@@ -372,25 +372,25 @@ impl Hub {
     }
 
     /// Records the actual cost of a subscription.
-    pub(super) fn learn_cost(&self, subscription: &Subscription, cost: u32, bill: Bill) {
+    pub(super) fn record_cost(&self, subscription: &Subscription, cost: u32, bill: Bill) {
         let state = &mut *self.lock();
-        let mut news = bill.max.is_some() && bill.max != state.max_cost;
+        let mut is_changed = bill.max.is_some() && bill.max != state.max_cost;
         state.max_cost = bill.max.or(state.max_cost);
         if !subscription.kind.is_authorized() {
-            news |= state.costs.insert(subscription.channel.clone(), cost) != Some(cost);
+            is_changed |= state.costs.insert(subscription.channel.clone(), cost) != Some(cost);
         }
-        if news {
+        if is_changed {
             self.replan.notify_one();
         }
     }
 
     /// Records the cost that others use.
-    pub(super) fn learn_others(&self, cost: u32, max: Option<u32>) {
+    pub(super) fn record_cost_of_others(&self, cost: u32, max: Option<u32>) {
         let state = &mut *self.lock();
-        let news = state.cost_of_others != cost || (max.is_some() && max != state.max_cost);
+        let is_changed = state.cost_of_others != cost || (max.is_some() && max != state.max_cost);
         state.cost_of_others = cost;
         state.max_cost = max.or(state.max_cost);
-        if news {
+        if is_changed {
             self.replan.notify_one();
         }
     }
@@ -492,7 +492,7 @@ impl Hub {
             });
         let subscriptions = of_lines.map(|(connected, (subscription, status))| {
             let key = (subscription.channel.clone(), subscription.kind);
-            let count = state.heard.get(&key).copied().unwrap_or_default();
+            let count = state.incoming.get(&key).copied().unwrap_or_default();
             SubscriptionStatus {
                 channel: subscription.channel.clone(),
                 event_type: subscription.kind.name(),
@@ -525,7 +525,7 @@ impl Hub {
 impl State {
     fn note_event(&mut self, source: &SourceKey, kind: Kind, at: Timestamp) {
         self.tally.events += 1;
-        let count = self.heard.entry((source.id().to_owned(), kind)).or_default();
+        let count = self.incoming.entry((source.id().to_owned(), kind)).or_default();
         count.events += 1;
         count.last_event_at = count.last_event_at.max(Some(at));
     }
@@ -538,8 +538,8 @@ impl State {
                 .badges
                 .insert(connection.source.clone(), connection.badges.clone());
             if known.as_ref() != Some(&connection.badges) {
-                let told = events::badges(&connection.source, &connection.badges, at);
-                self.outbox.push_back(ListenerEvent::Observed(told));
+                let reported = events::badges(&connection.source, &connection.badges, at);
+                self.outbox.push_back(ListenerEvent::Observed(reported));
             }
         } else if connection.foreign {
             self.tally.shared_chat += 1;

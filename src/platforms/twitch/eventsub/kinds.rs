@@ -115,12 +115,12 @@ impl Subscription {
     }
 
     /// Returns the subscription that Twitch describes, if its type is supported.
-    pub(super) fn from_info(from_info: &SubscriptionInfo) -> Option<Self> {
-        let kind = Kind::named(&from_info.kind)?;
+    pub(super) fn from_info(info: &SubscriptionInfo) -> Option<Self> {
+        let kind = Kind::named(&info.kind)?;
         Some(Self {
             kind,
-            channel: from_info.condition.get("broadcaster_user_id")?.clone(),
-            reader: from_info
+            channel: info.condition.get("broadcaster_user_id")?.clone(),
+            reader: info
                 .condition
                 .get("user_id")
                 .filter(|_| kind == Kind::Chat)
@@ -140,12 +140,12 @@ mod tests {
             Subscription::new(Kind::VipRemove, "1"),
             Subscription::chat("1", "2"),
         ] {
-            let from_info = SubscriptionInfo {
+            let info = SubscriptionInfo {
                 kind: wanted.kind.name().to_owned(),
                 condition: wanted.condition(),
                 ..SubscriptionInfo::default()
             };
-            assert_eq!(Subscription::from_info(&from_info), Some(wanted));
+            assert_eq!(Subscription::from_info(&info), Some(wanted));
         }
         let foreign = SubscriptionInfo {
             kind: "channel.follow".to_owned(),

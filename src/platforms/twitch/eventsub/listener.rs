@@ -72,8 +72,8 @@ impl Listener for EventSubListener {
         self.hub.flush_totals(self.twitch.clock.now());
         self.keep_memory();
         let last_words = async {
-            while let Some(heard) = self.hub.next_to_emit() {
-                if sink.send(heard).await.is_err() {
+            while let Some(incoming) = self.hub.next_to_emit() {
+                if sink.send(incoming).await.is_err() {
                     return;
                 }
             }
@@ -177,8 +177,8 @@ impl EventSubListener {
         }
         match sink.reserve().await {
             Ok(permit) => {
-                if let Some(heard) = self.hub.next_to_emit() {
-                    permit.send(heard);
+                if let Some(incoming) = self.hub.next_to_emit() {
+                    permit.send(incoming);
                 }
             }
             // The receiver is gone, and a stop is imminent.
@@ -236,11 +236,11 @@ impl EventSubListener {
                 Some(running) => {
                     let wanted = subscriptions(&connection);
                     running.wanted.send_if_modified(|current| {
-                        let news = *current != wanted;
-                        if news {
+                        let is_changed = *current != wanted;
+                        if is_changed {
                             *current = wanted;
                         }
-                        news
+                        is_changed
                     });
                 }
                 None => missing.push((key, connection)),

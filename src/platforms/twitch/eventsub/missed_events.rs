@@ -69,10 +69,10 @@ impl MissedEvents {
         let Some(since) = compared.since else {
             return;
         };
-        let told = compared.pushed.as_ref().and_then(|(_, stream)| stream.as_deref());
+        let pushed_id = compared.pushed.as_ref().and_then(|(_, stream)| stream.as_deref());
         let Some((id, started_at)) = stream else {
             compared.missed_start = None;
-            if told.is_some() {
+            if pushed_id.is_some() {
                 compared.missed_end.get_or_insert(at);
             }
             return;
@@ -82,11 +82,11 @@ impl MissedEvents {
             stream.is_none() && started_at.is_none_or(|start| start <= *pushed)
         });
         // No push is expected for a stream that started before the subscription.
-        let to_be_told = started_at.is_some_and(|start| start > since);
-        let untold = to_be_told && told != Some(id) && !ended_lately;
+        let expected_ids = started_at.is_some_and(|start| start > since);
+        let unreported = expected_ids && pushed_id != Some(id) && !ended_lately;
         compared.missed_start = match compared.missed_start.take() {
-            Some((first, known)) if untold && known == id => Some((first, known)),
-            _ if untold => Some((at, id.to_owned())),
+            Some((first, known)) if unreported && known == id => Some((first, known)),
+            _ if unreported => Some((at, id.to_owned())),
             _ => None,
         };
     }

@@ -205,14 +205,14 @@ fn enabled(listed: &Listed) -> Created {
         max: listed.max_total_cost,
     };
     match listed.data.read.first() {
-        Some(told) if told.status.is_empty() || told.status == "enabled" => Created::Enabled {
-            id: told.id.clone(),
-            cost: told.cost,
+        Some(info) if info.status.is_empty() || info.status == "enabled" => Created::Enabled {
+            id: info.id.clone(),
+            cost: info.cost,
             bill,
         },
-        Some(told) => Created::Refused {
+        Some(info) => Created::Refused {
             code: Code::TwitchSubscriptionDisabled,
-            reason: format!("it was created with status {}", told.status),
+            reason: format!("it was created with status {}", info.status),
         },
         None => Created::Unclear {
             reason: "the answer names no subscription".to_owned(),

@@ -266,7 +266,7 @@ impl SubscriptionSet {
         foreign_ids: &[String],
         now: Millis,
     ) -> (Vec<Subscription>, Vec<Subscription>) {
-        let (mut heard, mut lost) = (Vec::new(), Vec::new());
+        let (mut incoming, mut lost) = (Vec::new(), Vec::new());
         for (subscription, stand) in &mut self.stands {
             match (listed.get(subscription), &*stand) {
                 (Some((id, cost)), Stand::Due { .. } | Stand::Refused { .. }) => {
@@ -274,7 +274,7 @@ impl SubscriptionSet {
                         id: id.clone(),
                         cost: *cost,
                     };
-                    heard.push(subscription.clone());
+                    incoming.push(subscription.clone());
                 }
                 (None, Stand::Enabled { .. }) => {
                     *stand = Stand::Due { from: now, tries: 0 };
@@ -288,7 +288,7 @@ impl SubscriptionSet {
             .filter(|(subscription, _)| !self.stands.contains_key(subscription))
             .map(|(_, (id, _))| id);
         self.surplus.extend(unwanted.chain(foreign_ids).cloned());
-        (heard, lost)
+        (incoming, lost)
     }
 
     /// Twitch revoked a subscription. `again`: it may be requested again after a while.

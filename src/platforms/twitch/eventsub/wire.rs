@@ -158,10 +158,10 @@ pub(super) fn read(text: &str) -> Option<Message> {
     let unknown = |kind: String| Body::Unknown(kind);
     let body = match metadata.message_type.as_str() {
         "session_welcome" => {
-            let told: OfSession = serde_json::from_str(payload).ok()?;
+            let parsed: OfSession = serde_json::from_str(payload).ok()?;
             Body::Welcome {
-                session: told.session.id,
-                keepalive_secs: told
+                session: parsed.session.id,
+                keepalive_secs: parsed
                     .session
                     .keepalive_timeout_seconds
                     .filter(|seconds| *seconds > 0)
@@ -170,26 +170,26 @@ pub(super) fn read(text: &str) -> Option<Message> {
         }
         "session_keepalive" => Body::Keepalive,
         "session_reconnect" => {
-            let told: OfSession = serde_json::from_str(payload).ok()?;
-            match told.session.reconnect_url {
+            let parsed: OfSession = serde_json::from_str(payload).ok()?;
+            match parsed.session.reconnect_url {
                 Some(url) => Body::Reconnect { url },
                 None => unknown("session_reconnect without an address".to_owned()),
             }
         }
         "notification" => match serde_json::from_str::<OfEvent>(payload) {
-            Ok(mut told) => Body::Notification {
+            Ok(mut parsed) => Body::Notification {
                 kind: Some(metadata.subscription_type)
                     .filter(|kind| !kind.is_empty())
-                    .unwrap_or(told.subscription.kind),
-                channel: told.subscription.condition.remove("broadcaster_user_id"),
-                event: told.event,
+                    .unwrap_or(parsed.subscription.kind),
+                channel: parsed.subscription.condition.remove("broadcaster_user_id"),
+                event: parsed.event,
             },
             Err(_) => Body::Unreadable {
                 kind: metadata.subscription_type,
             },
         },
         "revocation" => match serde_json::from_str::<OfSubscription>(payload) {
-            Ok(told) => Body::Revocation(told.subscription),
+            Ok(parsed) => Body::Revocation(parsed.subscription),
             Err(_) => unknown("revocation of nothing".to_owned()),
         },
         other => unknown(other.chars().take(60).collect()),
@@ -239,11 +239,11 @@ mod tests {
             "condition": {"broadcaster_user_id": "1"}, "transport": {"session_id": "A"}},
             "event": {"id": "4", "type": "live", "started_at": "2026-05-01T18:00:00Z"}});
         for odd in odd::variants(&payload) {
-            let told = read(&message("notification", &odd)).unwrap_or_else(|| panic!("{odd}"));
+            let parsed = read(&message("notification", &odd)).unwrap_or_else(|| panic!("{odd}"));
             assert!(
-                matches!(told.body, Body::Notification { .. } | Body::Unreadable { .. }),
+                matches!(parsed.body, Body::Notification { .. } | Body::Unreadable { .. }),
                 "{odd}: {:?}",
-                told.body
+                parsed.body
             );
         }
         let metadata =
@@ -270,9 +270,11 @@ mod tests {
             r#"{"session":{"id":"AgoS","status":"connected","keepalive_timeout_seconds":30,"reconnect_url":null,
             "recovery_url":null}}"#,
         );
-        let told = read(&welcome).unwrap();
-        assert!(matches!(told.body, Body::Welcome { ref session, keepalive_secs: 30 } if session == "AgoS"));
-        assert_eq!(told.at.unwrap().to_string(), "2026-05-01T18:00:00.000Z");
+        let parsed = read(&welcome).unwrap();
+        assert!(
+            matches!(parsed.body, Body::Welcome { ref session, keepalive_secs: 30 } if session == "AgoS")
+        );
+        assert_eq!(parsed.at.unwrap().to_string(), "2026-05-01T18:00:00.000Z");
         assert!(matches!(
             read(&message("session_keepalive", "{}")).unwrap().body,
             Body::Keepalive
@@ -282,10 +284,10 @@ mod tests {
                 "session_welcome",
                 &format!(r#"{{"session":{{"id":"A","keepalive_timeout_seconds":{keepalive}}}}}"#),
             );
-            let told = read(&odd).unwrap().body;
+            let parsed = read(&odd).unwrap().body;
             assert!(
                 matches!(
-                    told,
+                    parsed,
                     Body::Welcome {
                         keepalive_secs: 10,
                         ..
@@ -310,11 +312,11 @@ mod tests {
             "revocation",
             r#"{"subscription":{"id":"s","status":"novel_status","type":"stream.online","condition":{"user_id":"7"}}}"#,
         );
-        let Body::Revocation(told) = read(&revocation).unwrap().body else {
+        let Body::Revocation(parsed) = read(&revocation).unwrap().body else {
             panic!("a revocation");
         };
         assert_eq!(
-            (told.status.as_str(), told.condition["user_id"].as_str()),
+            (parsed.status.as_str(), parsed.condition["user_id"].as_str()),
             ("novel_status", "7")
         );
     }
@@ -361,9 +363,9 @@ mod tests {
     fn members_may_be_null_and_come_in_any_order() {
         let text = r#"{"payload":{"event":{"id":"4"},"subscription":{"type":"stream.online","id":null,"status":null}},
             "metadata":{"subscription_type":null,"message_timestamp":null,"message_type":"notification","message_id":null}}"#;
-        let told = read(text).unwrap();
-        assert!(told.id.is_empty() && told.at.is_none());
-        assert!(matches!(told.body, Body::Notification { kind, .. } if kind == "stream.online"));
+        let parsed = read(text).unwrap();
+        assert!(parsed.id.is_empty() && parsed.at.is_none());
+        assert!(matches!(parsed.body, Body::Notification { kind, .. } if kind == "stream.online"));
     }
 
     #[test]

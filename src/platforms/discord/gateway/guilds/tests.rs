@@ -17,9 +17,9 @@ fn following(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
     let mut guilds = Guilds::new([(GUILD, options), (9_002, GuildOptions::default())], stream_from);
     let ready =
         json!({"user": {"id": "4001"}, "session_id": "a", "guilds": [{"id": "9001", "unavailable": true}]});
-    let news = guilds.learn("READY", &ready.to_string(), at(0));
+    let updates = guilds.update("READY", &ready.to_string(), at(0));
     assert_eq!(
-        codes(&news),
+        codes(&updates),
         [Code::NotFound(PlatformName::Discord)],
         "9002 is not listed"
     );
@@ -71,7 +71,7 @@ fn with_channel() -> GuildOptions {
 }
 
 fn emit(guilds: &mut Guilds, event: &str, data: &Value) -> GuildFacts {
-    guilds.learn(event, &data.to_string(), at(1))
+    guilds.update(event, &data.to_string(), at(1))
 }
 
 fn codes(facts_of: &GuildFacts) -> Vec<Code> {
@@ -103,18 +103,18 @@ fn holds(facts_of: &GuildFacts, name: &str) -> bool {
 #[test]
 fn complete_guild_is_connected_with_profile_and_permissions() {
     let mut guilds = following(GuildOptions::default(), None);
-    let news = emit(&mut guilds, "GUILD_CREATE", &created());
+    let updates = emit(&mut guilds, "GUILD_CREATE", &created());
     // The profile comes first, so that the event of the connection contains the name.
-    assert!(matches!(&news[0].1, Fact::Profile { fields } if fields["memberCount"] == "120"));
+    assert!(matches!(&updates[0].1, Fact::Profile { fields } if fields["memberCount"] == "120"));
     assert!(matches!(
-        news[1].1,
+        updates[1].1,
         Fact::Connection {
             state: LinkState::Up,
             ..
         }
     ));
-    assert_eq!(news[2].1, Fact::Exists);
-    assert!(holds(&news, "MANAGE_MESSAGES") && !holds(&news, "ADMINISTRATOR"));
+    assert_eq!(updates[2].1, Fact::Exists);
+    assert!(holds(&updates, "MANAGE_MESSAGES") && !holds(&updates, "ADMINISTRATOR"));
     let stranger = json!({"id": "5", "name": "Elsewhere", "owner_id": "1", "roles": []});
     assert_eq!(emit(&mut guilds, "GUILD_CREATE", &stranger), []);
 }
@@ -122,12 +122,12 @@ fn complete_guild_is_connected_with_profile_and_permissions() {
 #[test]
 fn an_outage_is_not_a_removal() {
     let mut guilds = live(GuildOptions::default(), None);
-    let news = emit(
+    let updates = emit(
         &mut guilds,
         "GUILD_DELETE",
         &json!({"id": "9001", "unavailable": true}),
     );
-    assert_eq!(codes(&news), [Code::DiscordGuildUnavailable]);
+    assert_eq!(codes(&updates), [Code::DiscordGuildUnavailable]);
     assert_eq!((guilds.available().count(), guilds.monitored().count()), (0, 1));
     emit(&mut guilds, "GUILD_CREATE", &created());
     assert_eq!(guilds.available().count(), 1);
@@ -151,8 +151,8 @@ fn guild_never_sent_completely_is_unavailable() {
 fn role_member_owner_and_channel_changes_apply_at_once() {
     let mut guilds = live(with_channel(), None);
     let role = json!({"guild_id": "9001", "role": {"id": "9100", "permissions": "0"}});
-    let news = emit(&mut guilds, "GUILD_ROLE_UPDATE", &role);
-    assert!(!holds(&news, "MANAGE_MESSAGES") && holds(&news, "SEND_MESSAGES"));
+    let updates = emit(&mut guilds, "GUILD_ROLE_UPDATE", &role);
+    assert!(!holds(&updates, "MANAGE_MESSAGES") && holds(&updates, "SEND_MESSAGES"));
     let mute = json!({"guild_id": "9001", "id": "9200", "type": 0,
         "permission_overwrites": [{"id": "9001", "type": 0, "allow": "0", "deny": "2048"}]});
     assert!(!holds(
@@ -182,8 +182,8 @@ fn a_timeout_masks_until_it_ends_by_itself() {
     let mut guilds = live(GuildOptions::default(), None);
     let punished = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100"],
         "communication_disabled_until": at(60).to_string()});
-    let news = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
-    assert_eq!(grants(&news).unwrap().granted.len(), 2);
+    let updates = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
+    assert_eq!(grants(&updates).unwrap().granted.len(), 2);
     assert_eq!(guilds.next_timeout_end(at(1)), Some(at(60)));
     assert!(holds(&guilds.recompute(at(60)), "MANAGE_MESSAGES"));
     assert_eq!(guilds.next_timeout_end(at(60)), None);
@@ -195,8 +195,8 @@ fn unreadable_timeout_makes_what_it_may_take_unknown() {
         let mut guilds = live(options, None);
         let punished = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100"],
             "communication_disabled_until": "garbage"});
-        let news = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
-        let all: Vec<_> = news
+        let updates = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &punished);
+        let all: Vec<_> = updates
             .iter()
             .filter_map(|(_, fact)| match fact {
                 Fact::Permissions { grants, .. } => Some(grants),
@@ -205,7 +205,7 @@ fn unreadable_timeout_makes_what_it_may_take_unknown() {
             .collect();
         assert!(!all.is_empty());
         let any = |name: &str| all.iter().any(|grants| grants.unknown.contains_key(name));
-        assert!(any("SEND_MESSAGES") && !any("VIEW_CHANNEL"), "{news:?}");
+        assert!(any("SEND_MESSAGES") && !any("VIEW_CHANNEL"), "{updates:?}");
         let held: Vec<_> = all.iter().flat_map(|grants| &grants.granted).collect();
         assert!(
             held.iter()
@@ -214,8 +214,8 @@ fn unreadable_timeout_makes_what_it_may_take_unknown() {
         assert_eq!(guilds.next_timeout_end(at(1)), None);
         let free = json!({"guild_id": "9001", "user": {"id": "4001"}, "roles": ["9100"],
             "communication_disabled_until": null});
-        let news = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &free);
-        assert!(holds(&news, "SEND_MESSAGES"), "{news:?}");
+        let updates = emit(&mut guilds, "GUILD_MEMBER_UPDATE", &free);
+        assert!(holds(&updates, "SEND_MESSAGES"), "{updates:?}");
     }
 }
 
@@ -267,7 +267,7 @@ fn a_missing_member_entry_is_asked_for() {
     assert_eq!(guilds.without_member().collect::<Vec<_>>(), [GUILD]);
     let member = serde_json::from_value(json!({"roles": ["9100"]})).unwrap();
     assert!(holds(
-        &guilds.learn_member(GUILD, member, at(2)),
+        &guilds.apply_member(GUILD, member, at(2)),
         "MANAGE_MESSAGES"
     ));
     assert_eq!(guilds.without_member().count(), 0);
@@ -331,8 +331,8 @@ fn streams_begin_and_end_with_what_is_mapped() {
         ),
     ] {
         let mut guilds = following(GuildOptions::default(), Some(from));
-        let news = emit(&mut guilds, "GUILD_CREATE", &created());
-        assert!(news.contains(&(GUILD, Fact::StreamAbsent)), "{from:?}");
+        let updates = emit(&mut guilds, "GUILD_CREATE", &created());
+        assert!(updates.contains(&(GUILD, Fact::StreamAbsent)), "{from:?}");
         let push = |facts_of: GuildFacts| match &facts_of[..] {
             [(GUILD, Fact::StreamPush { live, stream_id, .. })] => Some((*live, stream_id.clone().unwrap())),
             _ => None,
@@ -353,12 +353,12 @@ fn running_stream_is_detected_at_guild_create() {
     let mut guilds = following(GuildOptions::default(), Some(StreamFrom::Event));
     let mut running = created();
     running["guild_scheduled_events"] = json!([{"id": "9500", "status": 2}, {"id": "9501", "status": 1}]);
-    let news = emit(&mut guilds, "GUILD_CREATE", &running);
+    let updates = emit(&mut guilds, "GUILD_CREATE", &running);
     let seen = Fact::StreamSeen {
         stream_id: "9500".into(),
         started_at: None,
     };
-    assert!(news.contains(&(GUILD, seen)));
+    assert!(updates.contains(&(GUILD, seen)));
 }
 
 #[test]

@@ -33,10 +33,10 @@ impl GatewayListener {
             }
             Order::Heartbeat(seq) => self.send(frames::heartbeat(seq)).await,
             Order::Hangup(code) => self.hang_up(code).await,
-            Order::Report(news) => {
+            Order::Report(report) => {
                 // A probe over REST may have found that the token is invalid while this socket is still open.
-                let send_heartbeat = matches!(news, GatewayReport::HeartbeatAcknowledged(_));
-                self.announce(news);
+                let send_heartbeat = matches!(report, GatewayReport::HeartbeatAcknowledged(_));
+                self.announce(report);
                 return (send_heartbeat && self.connection.rest.is_dead()).then_some(Input::TokenDead);
             }
         }

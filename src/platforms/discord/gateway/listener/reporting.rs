@@ -21,8 +21,8 @@ const BY: &str = "discord.gateway";
 const SMOOTHING: f64 = 0.3;
 
 impl GatewayListener {
-    pub(super) fn announce(&mut self, news: GatewayReport) {
-        match news {
+    pub(super) fn announce(&mut self, report: GatewayReport) {
+        match report {
             GatewayReport::Resumed => {
                 debug!(platform = "discord", "The session with Discord's gateway goes on");
                 self.options.board.write(|status| status.resumes += 1);

@@ -84,12 +84,12 @@ fn not_opened() -> Input {
     }
 }
 
-fn told(orders: &[Order]) -> Vec<Code> {
-    let news = orders.iter().filter_map(|order| match order {
+fn reported(orders: &[Order]) -> Vec<Code> {
+    let reports = orders.iter().filter_map(|order| match order {
         Order::Report(GatewayReport::Down { code, .. } | GatewayReport::Refused { code, .. }) => Some(*code),
         _ => None,
     });
-    news.collect()
+    reports.collect()
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn invalid_session_is_reported_and_reidentified_after_delay() {
     let mut story = Story::proven();
     let orders = story.get(Kind::Invalid(false));
     assert_eq!(
-        (&orders[0], told(&orders)),
+        (&orders[0], reported(&orders)),
         (
             &Order::Hangup(4000),
             vec![Code::SessionEnded(PlatformName::Discord)]
@@ -280,7 +280,7 @@ fn close_codes_resume_identify_or_end_it() {
         story.put(Input::Closed(code));
         assert_eq!(story.wait().1, [next], "{code:?}");
     }
-    for (code, told_as) in [
+    for (code, expected_code) in [
         (4010, Code::DiscordInvalidShard),
         (4011, Code::DiscordShardingRequired),
         (4012, Code::DiscordInvalidVersion),
@@ -288,8 +288,8 @@ fn close_codes_resume_identify_or_end_it() {
         let mut story = Story::proven();
         let orders = story.put(Input::Closed(Some(code)));
         assert_eq!(
-            (told(&orders), story.machine.deadline()),
-            (vec![told_as], None),
+            (reported(&orders), story.machine.deadline()),
+            (vec![expected_code], None),
             "{code}"
         );
         assert_eq!(story.put(Input::Tick { caught_up: true }), []);
@@ -301,7 +301,7 @@ fn close_codes_resume_identify_or_end_it() {
 fn intents_that_are_refused_are_reduced_once_and_then_given_up() {
     let mut story = Story::live();
     assert_eq!(
-        told(&story.put(Input::Closed(Some(4014)))),
+        reported(&story.put(Input::Closed(Some(4014)))),
         [Code::DiscordDisallowedIntents]
     );
     assert_eq!(story.wait().1, [Order::Ask]);
@@ -336,7 +336,10 @@ fn rejected_token_is_confirmed_then_idle_until_start() {
 fn a_token_that_only_the_gateway_refuses_is_tried_again_later() {
     let mut story = Story::proven();
     story.put(Input::Closed(Some(4004)));
-    assert_eq!(told(&story.put(Input::TokenWorks)), [Code::DiscordGatewayRefused]);
+    assert_eq!(
+        reported(&story.put(Input::TokenWorks)),
+        [Code::DiscordGatewayRefused]
+    );
     assert_eq!(story.wait().1, [Order::Ask]);
 }
 
@@ -357,7 +360,7 @@ fn exhausted_identify_limit_is_waited_out() {
         code: Code::DiscordIdentifyLimit,
         message: String::new(),
     };
-    assert_eq!(told(&story.put(denied)), [Code::DiscordIdentifyLimit]);
+    assert_eq!(reported(&story.put(denied)), [Code::DiscordIdentifyLimit]);
     assert_eq!(story.wait(), (600_000, vec![Order::Ask]));
 }
 
@@ -376,7 +379,7 @@ fn session_is_abandoned_after_failed_resumes_with_backoff() {
         }
         assert_eq!(orders, [Order::Connect(addresses.next().unwrap().into())]);
         let orders = story.put(not_opened());
-        assert_eq!(told(&orders), [Code::NetworkConnect]);
+        assert_eq!(reported(&orders), [Code::NetworkConnect]);
     }
     assert_eq!(waits, [500, 1_500, 3_000, 6_000, 12_000, 24_000]);
     story.put(Input::Permitted("wss://general".into()));
@@ -390,7 +393,7 @@ fn session_is_abandoned_after_failed_resumes_with_backoff() {
         code: Code::NetworkTimeout,
         message: String::new(),
     };
-    assert_eq!(told(&story.put(failed)), [Code::NetworkTimeout]);
+    assert_eq!(reported(&story.put(failed)), [Code::NetworkTimeout]);
     assert_eq!(story.wait(), (45_000, vec![Order::Ask]));
 }
 
@@ -420,7 +423,7 @@ fn only_a_stable_session_resets_the_failure_count() {
     story.get(Kind::Resumed { seq: 1 });
     story.now += PROVEN - 1;
     assert_eq!(
-        told(&story.put(Input::Closed(None))),
+        reported(&story.put(Input::Closed(None))),
         [Code::ConnectionClosed(PlatformName::Discord)],
         "the second in a row is told"
     );
@@ -433,7 +436,7 @@ fn missing_hello_or_ready_times_out() {
     story.put(Input::Opened);
     let (waited, orders) = story.wait();
     assert_eq!(
-        (waited, told(&orders)),
+        (waited, reported(&orders)),
         (ENTRY.0, vec![Code::NoWelcome(PlatformName::Discord)])
     );
     story.wait();
@@ -442,7 +445,7 @@ fn missing_hello_or_ready_times_out() {
     story.get(Kind::Hello(600_000));
     let (waited, orders) = story.wait();
     assert_eq!(
-        (waited, told(&orders)),
+        (waited, reported(&orders)),
         (ENTRY.1, vec![Code::NoWelcome(PlatformName::Discord)])
     );
 }

@@ -41,7 +41,7 @@ impl Connection {
                 .hub
                 .missed_events(|missed_events| missed_events.covered(&source, at));
             self.report_link(&source, LinkState::Up, at);
-            self.from_info.insert(source.clone(), LinkReport::Up);
+            self.link_reports.insert(source.clone(), LinkReport::Up);
             self.fresh.insert(source);
             self.fresh_since = self.fresh_since.or(Some(self.now()));
         }
@@ -80,7 +80,7 @@ impl Connection {
         let error = ErrorInfo::new(code, format!("{}: {reason}", subscription.kind.name()));
         if subscription.kind.is_of_stream() {
             self.report_link(&source, LinkState::Refused { error }, at);
-            self.from_info.insert(source.clone(), LinkReport::Failure);
+            self.link_reports.insert(source.clone(), LinkReport::Failure);
             self.cx
                 .hub
                 .missed_events(|missed_events| missed_events.uncovered(&source));
@@ -91,8 +91,8 @@ impl Connection {
 
     /// Withdraws the report about a source's link.
     fn unclaim(&mut self, source: &SourceKey, at: Timestamp) {
-        if let Some(with_progress) = self.from_info.get_mut(source)
-            && std::mem::replace(with_progress, LinkReport::Nothing) != LinkReport::Nothing
+        if let Some(report) = self.link_reports.get_mut(source)
+            && std::mem::replace(report, LinkReport::Nothing) != LinkReport::Nothing
         {
             self.report_link(source, LinkState::Closed, at);
         }
@@ -115,13 +115,13 @@ impl Connection {
     }
 
     pub(super) fn request_token_check(&self) {
-        let sources = self.from_info.keys().cloned();
+        let sources = self.link_reports.keys().cloned();
         self.cx.hub.missed(sources, [Probe::Auth].into());
     }
 
     pub(super) fn up(&mut self) {
         if self.was_up {
-            self.cx.hub.reconnected(self.from_info.keys());
+            self.cx.hub.reconnected(self.link_reports.keys());
         }
         self.was_up = true;
         self.last_error = None;
@@ -166,7 +166,7 @@ impl Connection {
                 "Still not listening to Twitch"
             );
         }
-        for source in self.from_info.keys() {
+        for source in self.link_reports.keys() {
             self.cx
                 .hub
                 .missed_events(|missed_events| missed_events.uncovered(source));
@@ -221,34 +221,34 @@ impl Connection {
             failure if is_no_failure(failure.code) => LinkState::Closed,
             _ => LinkState::Down { error },
         };
-        for (source, with_progress) in std::mem::take(&mut self.from_info) {
-            let untold = match self.subscriptions.coverage(source.id()) {
+        for (source, report) in std::mem::take(&mut self.link_reports) {
+            let unreported = match self.subscriptions.coverage(source.id()) {
                 Coverage::Refused => false,
                 Coverage::Whole => !in_session,
                 Coverage::Pending => true,
             };
-            let unclaimed = with_progress == LinkReport::Nothing && state == LinkState::Closed;
-            if !untold {
-                self.from_info.insert(source, with_progress);
+            let unclaimed = report == LinkReport::Nothing && state == LinkState::Closed;
+            if !unreported {
+                self.link_reports.insert(source, report);
                 continue;
             }
             if !unclaimed {
                 self.report_link(&source, state.clone(), unaccepted.at);
             }
-            let with_progress = if state == LinkState::Closed {
+            let report = if state == LinkState::Closed {
                 LinkReport::Nothing
             } else {
                 LinkReport::Failure
             };
-            self.from_info.insert(source, with_progress);
+            self.link_reports.insert(source, report);
         }
     }
 
     pub(super) fn ended(&mut self) {
         let at = self.twitch_now();
         self.unaccepted = None;
-        for (source, with_progress) in std::mem::take(&mut self.from_info) {
-            if with_progress != LinkReport::Nothing {
+        for (source, report) in std::mem::take(&mut self.link_reports) {
+            if report != LinkReport::Nothing {
                 self.report_link(&source, LinkState::Closed, at);
             }
             self.cx
@@ -279,9 +279,8 @@ impl Connection {
             return;
         }
         let at = self.twitch_now();
-        for (source, with_progress) in &self.from_info {
-            if *with_progress == LinkReport::Up && self.subscriptions.coverage(source.id()) == Coverage::Whole
-            {
+        for (source, report) in &self.link_reports {
+            if *report == LinkReport::Up && self.subscriptions.coverage(source.id()) == Coverage::Whole {
                 self.report_link(source, LinkState::Up, at);
             }
         }
@@ -290,7 +289,7 @@ impl Connection {
     /// Resubscribes a connection that is alive but does not deliver events that polls observe.
     pub(super) fn detect_missed_events(&mut self) {
         let now = self.cx.twitch.skew.correct(self.cx.twitch.clock.now());
-        let ours = &self.from_info;
+        let ours = &self.link_reports;
         let suspects = self
             .cx
             .hub

@@ -29,13 +29,13 @@ impl Connection {
             .collect();
         self.subscriptions.desire(wanted, now);
         let gone: Vec<_> = self
-            .from_info
+            .link_reports
             .keys()
             .filter(|source| !sources.contains(*source))
             .cloned()
             .collect();
         for source in gone {
-            if self.from_info.remove(&source) != Some(LinkReport::Nothing) {
+            if self.link_reports.remove(&source) != Some(LinkReport::Nothing) {
                 self.report_link(&source, LinkState::Closed, self.twitch_now());
             }
             self.cx
@@ -43,7 +43,7 @@ impl Connection {
                 .missed_events(|missed_events| missed_events.uncovered(&source));
         }
         for source in sources {
-            self.from_info.entry(source).or_insert(LinkReport::Nothing);
+            self.link_reports.entry(source).or_insert(LinkReport::Nothing);
         }
         self.expect(now);
         self.dirty = true;
@@ -81,7 +81,7 @@ impl Connection {
         };
         // If a move was faster, the subscription has moved too; the list that is requested after a move is authoritative.
         if let Created::Enabled { cost, bill, .. } = &created {
-            self.cx.hub.learn_cost(subscription, *cost, *bill);
+            self.cx.hub.record_cost(subscription, *cost, *bill);
         }
         let now = self.now();
         match self.subscriptions.created(subscription, created, now) {
@@ -207,24 +207,24 @@ impl Connection {
         let hub = Arc::clone(&self.cx.hub);
         let ours = |id: &String| self.sessions.contains(id);
         let (mut on_this, mut dead, mut our_cost) = (BTreeMap::new(), Vec::new(), 0);
-        for from_info in &listed {
-            let enabled = from_info.status == "enabled";
-            let own = hub.is_own_session(&from_info.transport.session_id);
+        for info in &listed {
+            let enabled = info.status == "enabled";
+            let own = hub.is_own_session(&info.transport.session_id);
             if enabled && own {
-                our_cost += from_info.cost;
+                our_cost += info.cost;
             }
-            let Some(subscription) = Subscription::from_info(from_info) else {
+            let Some(subscription) = Subscription::from_info(info) else {
                 continue;
             };
-            if enabled && ours(&from_info.transport.session_id) {
-                on_this.insert(subscription, (from_info.id.clone(), from_info.cost));
-            } else if !own && self.past_sessions.contains(&from_info.transport.session_id) {
+            if enabled && ours(&info.transport.session_id) {
+                on_this.insert(subscription, (info.id.clone(), info.cost));
+            } else if !own && self.past_sessions.contains(&info.transport.session_id) {
                 // Ours, on a dead session: it counts toward the limits until Twitch removes it.
-                dead.push(from_info.id.clone());
+                dead.push(info.id.clone());
             }
         }
         if let Some(total) = bill.total.filter(|_| settled) {
-            hub.learn_others(total.saturating_sub(our_cost), bill.max);
+            hub.record_cost_of_others(total.saturating_sub(our_cost), bill.max);
         }
         let current = self.state.session().map(|session| session.id.as_str());
         let Some(session) = session.filter(|session| current == Some(session)) else {
@@ -250,19 +250,19 @@ impl Connection {
     }
 
     /// Handles a subscription that Twitch revoked. `current`: the message came over a socket that is in use.
-    pub(super) fn revoked(&mut self, from_info: &SubscriptionInfo, current: bool) {
-        if !current && !self.subscriptions.knows(&from_info.id) {
+    pub(super) fn revoked(&mut self, info: &SubscriptionInfo, current: bool) {
+        if !current && !self.subscriptions.knows(&info.id) {
             // It belonged to a session that is no longer in use.
             return;
         }
-        let Some(subscription) = Subscription::from_info(from_info) else {
+        let Some(subscription) = Subscription::from_info(info) else {
             return self.cx.hub.unknown();
         };
         let Some(source) = source_of(&subscription) else {
             return;
         };
         let (now, at) = (self.now(), self.twitch_now());
-        let status = from_info.status.as_str();
+        let status = info.status.as_str();
         let (code, reason) = revocation(status);
         let name = subscription.kind.name();
         if self.cx.hub.is_new_cause(status, at) {
@@ -287,7 +287,7 @@ impl Connection {
                 LinkState::Down { error }
             };
             self.report_link(&source, state, at);
-            self.from_info.insert(source.clone(), LinkReport::Failure);
+            self.link_reports.insert(source.clone(), LinkReport::Failure);
             self.cx
                 .hub
                 .missed_events(|missed_events| missed_events.uncovered(&source));

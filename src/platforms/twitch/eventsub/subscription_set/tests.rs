@@ -147,8 +147,8 @@ fn list_reveals_active_lost_and_surplus_subscriptions() {
     subscriptions.take_due(0);
     subscriptions.created(&on("2"), Created::Exists, 0);
     let listed = BTreeMap::from([(on("2"), ("b".to_owned(), 1)), (on("9"), ("c".to_owned(), 1))]);
-    let (heard, lost) = subscriptions.compare(&listed, &["dead".to_owned()], 5);
-    assert_eq!((heard, lost), (vec![on("2")], vec![on("1")]));
+    let (incoming, lost) = subscriptions.compare(&listed, &["dead".to_owned()], 5);
+    assert_eq!((incoming, lost), (vec![on("2")], vec![on("1")]));
     let surplus: Vec<_> = subscriptions.take_surplus().into_iter().collect();
     assert_eq!(surplus, ["c", "dead"]);
     assert_eq!(subscriptions.take_due(5), [on("1")]);
