@@ -84,7 +84,7 @@ async fn persist() {
     };
     tasks.spawn("persist", |stop| consumer.run(stop));
     let ending = tasks.clone();
-    tasks.spawn_brief("input", |_| async move {
+    tasks.spawn_finite("input", |_| async move {
         let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
         ending.request_stop();
     });

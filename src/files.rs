@@ -84,11 +84,11 @@ pub fn bounded(file: File, limit: u64) -> io::Result<Vec<u8>> {
 
 /// Rejects what a library would open for us and is not a regular file, or a symbolic link that leads nowhere, which the library
 /// would create a file through. A missing file is accepted.
-pub fn refuse_special(path: &Path) -> io::Result<()> {
+pub fn reject_special_file(path: &Path) -> io::Result<()> {
     match path.metadata() {
         Ok(found) if found.is_file() => Ok(()),
         Ok(found) => Err(not_regular(found.file_type())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => refuse_link(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => reject_symlink(path),
         // Whoever creates the directory finds out.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
         Err(error) => Err(error),
@@ -150,7 +150,7 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 /// Rejects a symbolic link in place of a file that a library opens for us.
-pub fn refuse_link(path: &Path) -> io::Result<()> {
+pub fn reject_symlink(path: &Path) -> io::Result<()> {
     match path.symlink_metadata() {
         Ok(found) if found.is_symlink() => Err(link(path)),
         _ => Ok(()),
@@ -247,13 +247,13 @@ mod tests {
     #[test]
     fn a_lock_that_is_a_link_is_refused_and_its_target_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let (victim, lock) = (dir.path().join("victim"), dir.path().join("watch.lock"));
-        std::fs::write(&victim, "precious").unwrap();
-        symlink(&victim, &lock).unwrap();
-        for refused in [open_lock(&lock).unwrap_err(), refuse_link(&lock).unwrap_err()] {
+        let (link_target, lock) = (dir.path().join("victim"), dir.path().join("watch.lock"));
+        std::fs::write(&link_target, "precious").unwrap();
+        symlink(&link_target, &lock).unwrap();
+        for refused in [open_lock(&lock).unwrap_err(), reject_symlink(&lock).unwrap_err()] {
             assert!(refused.to_string().contains("symbolic link to"), "{refused}");
         }
-        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(std::fs::read_to_string(&link_target).unwrap(), "precious");
         // A dangling link would otherwise create a file there.
         let nowhere = dir.path().join("nowhere");
         std::fs::remove_file(&lock).unwrap();
@@ -281,7 +281,7 @@ mod tests {
             for error in [
                 read_input(path, 10).unwrap_err(),
                 read_given(path, 10).unwrap_err(),
-                refuse_special(path).unwrap_err(),
+                reject_special_file(path).unwrap_err(),
             ] {
                 let text = error.to_string();
                 assert!(
@@ -312,19 +312,19 @@ mod tests {
     #[test]
     fn output_replaces_a_link_and_leaves_its_target() {
         let dir = tempfile::tempdir().unwrap();
-        let (victim, page) = (dir.path().join("victim"), dir.path().join("page.1"));
-        std::fs::write(&victim, "precious").unwrap();
-        symlink(&victim, &page).unwrap();
+        let (link_target, page) = (dir.path().join("victim"), dir.path().join("page.1"));
+        std::fs::write(&link_target, "precious").unwrap();
+        symlink(&link_target, &page).unwrap();
         write_output(&page, b"page").unwrap();
         write_output(&page, b"new").unwrap();
-        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(std::fs::read_to_string(&link_target).unwrap(), "precious");
         assert_eq!(std::fs::read_to_string(&page).unwrap(), "new");
         assert!(!page.symlink_metadata().unwrap().is_symlink());
         // What a library would open is rejected as a link only where it leads nowhere.
-        symlink(&victim, dir.path().join("good")).unwrap();
-        refuse_special(&dir.path().join("good")).unwrap();
+        symlink(&link_target, dir.path().join("good")).unwrap();
+        reject_special_file(&dir.path().join("good")).unwrap();
         symlink(dir.path().join("nowhere"), dir.path().join("dangling")).unwrap();
-        let error = refuse_special(&dir.path().join("dangling")).unwrap_err();
+        let error = reject_special_file(&dir.path().join("dangling")).unwrap_err();
         assert!(error.to_string().contains("symbolic link to"), "{error}");
     }
 
@@ -335,8 +335,8 @@ mod tests {
         open_lock(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o077, 0);
         assert!(open_lock(dir.path()).is_err());
-        refuse_link(&path).unwrap();
-        refuse_link(&dir.path().join("missing")).unwrap();
+        reject_symlink(&path).unwrap();
+        reject_symlink(&dir.path().join("missing")).unwrap();
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Lifecycle {
         loop {
             tokio::select! {
                 started = &mut start => return Some(started),
-                () = Self::heed(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {
+                () = Self::handle_signal(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {
                     if self.tasks.stop().is_requested() {
                         return None;
                     }
@@ -114,7 +114,7 @@ impl Lifecycle {
     }
 
     /// Waits for a signal and handles it.
-    async fn heed(
+    async fn handle_signal(
         signals: &mut mpsc::Receiver<Signal>,
         tasks: &Tasks,
         reloads: &watch::Sender<u64>,
@@ -139,7 +139,7 @@ impl Lifecycle {
         let mut dead: Option<Failure> = None;
         while !stop.is_requested() {
             tokio::select! {
-                () = Self::heed(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {}
+                () = Self::handle_signal(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {}
                 Some(exits) = self.exits.recv() => dead = self.on_task_exit(exits, false).or(dead),
                 () = stop.requested() => {}
             }

@@ -255,7 +255,7 @@ fn of_io(error: &io::Error) -> OpenError {
 
 /// Returns why our own side ended a websocket to `platform`: a message that is not read. `None` where the connection itself
 /// failed.
-pub fn own_refusal(platform: PlatformName, error: &Error) -> Option<(Code, String)> {
+pub fn local_error(platform: PlatformName, error: &Error) -> Option<(Code, String)> {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => Some((
             Code::MessageTooLarge(platform),
@@ -298,21 +298,21 @@ mod tests {
             size: 2_000_000,
             max_size: 1_048_576,
         });
-        let (code, reason) = own_refusal(PlatformName::Twitch, &too_long).unwrap();
+        let (code, reason) = local_error(PlatformName::Twitch, &too_long).unwrap();
         assert!(
             code == Code::MessageTooLarge(PlatformName::Twitch) && reason.contains("1048576"),
             "{reason}"
         );
         assert_eq!(
-            own_refusal(PlatformName::Discord, &Error::Utf8(String::new()))
+            local_error(PlatformName::Discord, &Error::Utf8(String::new()))
                 .unwrap()
                 .0,
             Code::InvalidUtf8(PlatformName::Discord)
         );
         let reset = Error::Protocol(ProtocolError::ResetWithoutClosingHandshake);
-        assert_eq!(own_refusal(PlatformName::Twitch, &reset), None);
+        assert_eq!(local_error(PlatformName::Twitch, &reset), None);
         assert_eq!(
-            own_refusal(
+            local_error(
                 PlatformName::Twitch,
                 &Error::Io(io::ErrorKind::ConnectionReset.into())
             ),

@@ -56,7 +56,7 @@ pub fn recall(directory: &Path, clock: &dyn Clock) {
     let text = std::fs::read(directory.join(FILE)).ok();
     let known = text.and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
     if let Some(offset_ms) = known.and_then(|known| known.now(clock.now(), Uptime::now())) {
-        http::presume_clock_error(offset_ms);
+        http::assume_clock_error(offset_ms);
     }
 }
 

@@ -267,9 +267,9 @@ async fn start(
     };
     meters.warn_daily(tasks);
     let engine = engine.map(Arc::new);
-    let pulse = engine.as_ref().map(|engine| engine.pulse());
+    let progress_check = engine.as_ref().map(|engine| engine.progress_check());
     announce_ready(tasks, &format!("watching {count} sources"), move || {
-        pulse.as_ref().is_none_or(|turns| turns())
+        progress_check.as_ref().is_none_or(|turns| turns())
     });
     if let Some(engine) = engine.clone().filter(|_| !plan.once) {
         let (own, changes) = (Arc::clone(&engine), reloads.clone());
@@ -333,7 +333,7 @@ async fn ingest(
             .hint("add one with [[source]] to bitbrat.toml (`bitbrat config init` writes one), or try `bitbrat --demo watch`"));
     }
     let platforms = app.platforms().await?;
-    let sources = app.attendees(&platforms).await?;
+    let sources = app.monitored_sources(&platforms).await?;
     let settings = &app.settings;
     let mut own = None;
     let route = match bus {

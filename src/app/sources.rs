@@ -83,7 +83,7 @@ impl App {
     }
 
     /// Looks up the source called `name` at a platform, and caches the result.
-    pub async fn ask_for_name(&self, platform: PlatformName, name: &str) -> Result<Asked, Failure> {
+    pub async fn look_up_name(&self, platform: PlatformName, name: &str) -> Result<Asked, Failure> {
         self.seed_tokens().await?;
         let adapter = self.platform(platform).await?;
         let found = adapter
@@ -184,7 +184,7 @@ impl App {
     }
 
     /// Returns the configured sources whose keys are known or can be looked up.
-    pub(super) async fn attendees(
+    pub(super) async fn monitored_sources(
         &self,
         platforms: &[Arc<dyn Platform>],
     ) -> Result<Vec<MonitoredSource>, Failure> {
@@ -204,7 +204,7 @@ impl App {
     /// Returns the configured sources whose keys are known or were looked up before.
     pub(super) fn remembered(&self) -> Vec<MonitoredSource> {
         let names = Names::load(&self.settings.state_dir);
-        let attendees = self.settings.sources.iter().filter_map(|spec| {
+        let monitored_sources = self.settings.sources.iter().filter_map(|spec| {
             let key = match &spec.address {
                 SourceAddress::Id(key) => key.clone(),
                 SourceAddress::Name(name) => names.key(spec.platform, name)?,
@@ -215,7 +215,7 @@ impl App {
                 channels: spec.channels.clone(),
             })
         });
-        attendees.collect()
+        monitored_sources.collect()
     }
 }
 

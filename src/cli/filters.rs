@@ -43,11 +43,11 @@ impl FilterArgs {
     }
 
     /// Whether the state of a source satisfies the filters. `in_vain` contains the sources whose check got no answer.
-    pub fn keeps(&self, row: &SourceRow, in_vain: &BTreeSet<SourceKey>) -> bool {
+    pub fn keeps(&self, row: &SourceRow, without_answer: &BTreeSet<SourceKey>) -> bool {
         let is_live =
             row.summary.stream_status == StreamStatus::Online && !row.freshness.is_stale(Field::StreamStatus);
-        let is_failing =
-            matches!(row.findings.worst(), Health::Down | Health::Auth) || in_vain.contains(&row.summary.key);
+        let is_failing = matches!(row.findings.worst(), Health::Down | Health::Auth)
+            || without_answer.contains(&row.summary.key);
         (!self.live || is_live) && (!self.failing || is_failing)
     }
 

@@ -63,7 +63,7 @@ impl Progress {
                 .add(ProgressBar::new(expected).with_style(self.style(unit)));
             bar.set_prefix(what.to_owned());
             if drawn.shown {
-                enliven(&bar);
+                start_bar(&bar);
             }
             drawn.bars.insert(what.to_owned(), bar);
         }
@@ -95,7 +95,7 @@ impl Progress {
         drawn.all.set_draw_target(ProgressDrawTarget::stderr());
         self.logs.show(drawn.all.clone());
         for bar in drawn.bars.values() {
-            enliven(bar);
+            start_bar(bar);
         }
     }
 
@@ -123,7 +123,7 @@ impl Progress {
 }
 
 /// Draws a bar now and keeps it moving.
-fn enliven(bar: &ProgressBar) {
+fn start_bar(bar: &ProgressBar) {
     bar.tick();
     bar.enable_steady_tick(Duration::from_millis(120));
 }

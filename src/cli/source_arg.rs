@@ -102,7 +102,7 @@ async fn by_name(
             None => cx.app.usable_platforms().await?,
         };
         for platform in platforms {
-            match cx.app.ask_for_name(platform, name).await {
+            match cx.app.look_up_name(platform, name).await {
                 Ok(Asked::Found(key)) => asked.push(key),
                 Ok(Asked::NotFound { meant }) => suggestion = suggestion.or(meant),
                 Err(failure) => failed = failed.or(Some(failure)),

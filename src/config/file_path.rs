@@ -11,7 +11,7 @@ const LONGEST: (usize, usize) = (4095, 255);
 pub(crate) const HINT: &str = "write the text into a file that only this user can read, and its path here";
 
 /// Whether the key at `path` takes the path of a file or directory.
-pub(super) fn is_taken_by(path: &str) -> bool {
+pub(super) fn is_path_of(path: &str) -> bool {
     path == "state_dir" || path.ends_with("_file")
 }
 

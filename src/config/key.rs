@@ -97,7 +97,7 @@ impl Key {
         // `platform:name`: a token may be in the place of either.
         let in_part = || self.list && value.split(':').any(secrets::is_credential);
         let is_secret = !is_public && (secrets::is_credential(value) || in_part());
-        let is_text_of_file = file_path::is_taken_by(self.path) && file_path::check(value).is_err();
+        let is_text_of_file = file_path::is_path_of(self.path) && file_path::check(value).is_err();
         if self.secret || bus::is_seed(value) || is_secret || is_text_of_file {
             return secrets::MASK.to_owned();
         }

@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
             _ if key.secret => secrets::MASK.to_owned(),
             // A seed in place of the path of its file.
             Raw::Text(text) if super::bus::is_seed(text) => secrets::MASK.to_owned(),
-            Raw::Text(text) if file_path::is_taken_by(key.path) && file_path::check(text).is_err() => {
+            Raw::Text(text) if file_path::is_path_of(key.path) && file_path::check(text).is_err() => {
                 secrets::MASK.to_owned()
             }
             Raw::Text(text) | Raw::Plain(text) if key.list => {
@@ -466,7 +466,7 @@ fn remember_secrets(key: &Key, value: &Raw) {
         if key.secret {
             secrets::register(word);
         }
-        if file_path::is_taken_by(key.path) {
+        if file_path::is_path_of(key.path) {
             file_path::register(word);
         }
         secrets::register_addresses(word);

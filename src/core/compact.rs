@@ -35,7 +35,7 @@ struct Shared {
 #[derive(Debug, Default)]
 pub struct Interner {
     texts: HashSet<Arc<str>>,
-    tidy_at: usize,
+    prune_at: usize,
 }
 
 impl Interner {
@@ -56,10 +56,10 @@ impl Interner {
         if let Some(known) = self.texts.get(text.as_str()) {
             return Arc::clone(known);
         }
-        if self.texts.len() >= self.tidy_at {
+        if self.texts.len() >= self.prune_at {
             self.texts.retain(|text| Arc::strong_count(text) > 1);
             self.texts.shrink_to(0);
-            self.tidy_at = 2 * self.texts.len() + SLACK;
+            self.prune_at = 2 * self.texts.len() + SLACK;
         }
         let text: Arc<str> = text.into();
         self.texts.insert(Arc::clone(&text));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::core::code::ErrorCode;
 use crate::core::counters;
 use crate::core::evidence::Knowledge;
-use crate::core::future::is_refused;
+use crate::core::future::is_too_far_ahead;
 use crate::core::join::{Join, Newest};
 use crate::core::observation::ErrorInfo;
 use crate::core::source::{PlatformName, SourceKey};
@@ -213,8 +213,8 @@ impl SourceDocument {
 
     /// Drops evidence dated further ahead of `now` than the tolerated clock difference: it was stored by a program whose clock
     /// was ahead, and would outrank every later fact. Returns whether there was any.
-    pub fn refuse_future(&mut self, now: Timestamp) -> bool {
-        let refused = self.knowledge.refuse_future(now);
+    pub fn drop_future(&mut self, now: Timestamp) -> bool {
+        let refused = self.knowledge.drop_future(now);
         if refused {
             self.verdict = Verdict::of(self.key.platform(), &self.knowledge.evidence);
         }
@@ -222,8 +222,8 @@ impl SourceDocument {
     }
 
     /// Returns the newest date of the evidence if it is rejected at `now` because it lies in the future.
-    pub fn newest_refused(mut self, now: Timestamp) -> Option<Timestamp> {
-        self.knowledge.newest().filter(|at| is_refused(*at, now))
+    pub fn newest_future(mut self, now: Timestamp) -> Option<Timestamp> {
+        self.knowledge.newest().filter(|at| is_too_far_ahead(*at, now))
     }
 
     /// Moves evidence dated ahead of `now` to `now`, after the local clock was set back. Returns whether there was any.

@@ -326,7 +326,7 @@ pub fn named_stream(id: String) -> Option<String> {
 }
 
 fn link(at: Timestamp, state: LinkState) -> Link {
-    let in_trouble = |refused, error: ErrorInfo| Link {
+    let failing = |refused, error: ErrorInfo| Link {
         failure: Some(Newest::new(at, LinkFailure { refused, error })),
         ..Link::default()
     };
@@ -343,8 +343,8 @@ fn link(at: Timestamp, state: LinkState) -> Link {
             closed: Some(at),
             ..Link::default()
         },
-        LinkState::Down { error } => in_trouble(false, error),
-        LinkState::Refused { error } => in_trouble(true, error),
+        LinkState::Down { error } => failing(false, error),
+        LinkState::Refused { error } => failing(true, error),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::core::future::{ENTRY_TOLERANCE_MS, is_refused};
+use crate::core::future::{ENTRY_TOLERANCE_MS, is_too_far_ahead};
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 
@@ -133,7 +133,7 @@ impl Freshness {
         let mut age = |at: Option<Timestamp>, interval: Duration, field| {
             let at = at?;
             let age = age_ms(at, now);
-            if age > intervals.limit_ms(interval) || is_refused(at, now) {
+            if age > intervals.limit_ms(interval) || is_too_far_ahead(at, now) {
                 stale.push(field);
             }
             Some(age)

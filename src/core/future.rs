@@ -25,7 +25,7 @@ pub const ENTRY_TOLERANCE_MS: i64 = 2_000;
 pub const TOLERANCE_MS: i64 = 60_000;
 
 /// Returns whether stored or received evidence with the date `at` is rejected at `now`.
-pub fn is_refused(at: Timestamp, now: Timestamp) -> bool {
+pub fn is_too_far_ahead(at: Timestamp, now: Timestamp) -> bool {
     at.millis_since(now) > TOLERANCE_MS
 }
 
@@ -75,14 +75,18 @@ impl Knowledge {
     }
 
     /// Drops evidence dated further ahead of `now` than the tolerated clock difference. Returns whether there was any.
-    pub fn refuse_future(&mut self, now: Timestamp) -> bool {
+    pub fn drop_future(&mut self, now: Timestamp) -> bool {
         let mut refused = false;
         self.redate(&mut |at| {
-            let keep = !is_refused(at, now);
+            let keep = !is_too_far_ahead(at, now);
             refused |= !keep;
             keep.then_some(at)
         });
-        refused | self.evidence.stream.drop_starts(|start| is_refused(start, now))
+        refused
+            | self
+                .evidence
+                .stream
+                .drop_starts(|start| is_too_far_ahead(start, now))
     }
 
     /// Moves evidence dated ahead of `now` so that the newest of it is dated `now` and all of it stays newer than the rest.
@@ -365,11 +369,11 @@ mod tests {
                 [up(), seen("a"), Fact::StreamAbsent, Fact::Latency { millis: 5 }],
             );
             update(&mut known, ahead + 70, [Fact::StreamAbsent]);
-            assert!(known.refuse_future(at(0)));
+            assert!(known.drop_future(at(0)));
             assert_eq!(known, Knowledge::default(), "{ahead} s");
             assert_eq!(verdict(&known).status.value, Status::Disconnected);
             assert_eq!(verdict(&known).stream.value, StreamStatus::Unknown);
-            assert!(!known.refuse_future(at(0)));
+            assert!(!known.drop_future(at(0)));
         }
     }
 
@@ -378,7 +382,7 @@ mod tests {
         let mut known = Knowledge::default();
         update(&mut known, -30, [up(), seen("a"), Fact::StreamAbsent]);
         let honest = known.clone();
-        assert!(!known.refuse_future(at(0)), "nothing to refuse");
+        assert!(!known.drop_future(at(0)), "nothing to refuse");
         let ended = Fact::StreamPush {
             live: false,
             stream_id: Some("b".to_owned()),
@@ -389,7 +393,7 @@ mod tests {
             HOUR,
             [seen("b"), ended, Fact::StreamAbsent, Fact::Latency { millis: 5 }],
         );
-        assert!(known.refuse_future(at(0)));
+        assert!(known.drop_future(at(0)));
         assert_eq!(known, honest);
     }
 
@@ -400,7 +404,7 @@ mod tests {
             let wrong = if live { Fact::StreamAbsent } else { seen("a") };
             update(&mut known, HOUR, [wrong.clone()]);
             update(&mut known, HOUR + 120, [wrong]);
-            known.refuse_future(at(0));
+            known.drop_future(at(0));
             let right = if live { seen("a") } else { Fact::StreamAbsent };
             update(&mut known, 1, [right]);
             let expected = if live {

@@ -471,8 +471,8 @@ proptest! {
         // Times of histories span 60 hours, so `now` is before, within and after them.
         let now = start().plus_secs(ahead - 100_000);
         let mut known = joined(honest, future);
-        known.refuse_future(now);
-        prop_assert!(!known.clone().refuse_future(now), "once is enough");
+        known.drop_future(now);
+        prop_assert!(!known.clone().drop_future(now), "once is enough");
         prop_assert!(known.clone().newest().is_none_or(|newest| newest.millis_since(now) <= future::TOLERANCE_MS));
         prop_assert_eq!(joined(known.clone(), known.clone()), known.clone());
         // Rejected evidence does not count: whatever is observed now is the newest.

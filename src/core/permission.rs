@@ -370,7 +370,7 @@ fn weigh(need: &Need, held: &Holdings) -> Weighed {
                 unknown: Vec::new(),
                 as_of: *at,
             },
-            _ => nothing_asked(),
+            _ => no_requirement(),
         },
         Need::All(parts) => {
             let parts: Vec<_> = parts.iter().map(|part| weigh(part, held)).collect();
@@ -435,7 +435,7 @@ fn weigh_one(name: &str, held: &Holdings) -> Weighed {
     }
 }
 
-fn nothing_asked() -> Weighed {
+fn no_requirement() -> Weighed {
     Weighed {
         allowed: Allowed::Yes,
         missing: Vec::new(),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::core::document::{LastError, Metrics, SourceDocument, SourceRecord};
 use crate::core::evidence::{Evidence, LinkNow};
-use crate::core::future::is_refused;
+use crate::core::future::is_too_far_ahead;
 use crate::core::observation::{ErrorInfo, Identity};
 use crate::core::permission::Abilities;
 use crate::core::source::SourceKey;
@@ -181,7 +181,7 @@ impl SourceSummary {
             self.permissions_at,
             self.latency_at,
         ];
-        dates.into_iter().flatten().any(|at| is_refused(at, now))
+        dates.into_iter().flatten().any(|at| is_too_far_ahead(at, now))
     }
 
     /// Returns the names of the source in lower case: its id, login and display name.

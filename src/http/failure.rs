@@ -48,7 +48,7 @@ impl HttpError {
     }
 
     /// Returns whether a retry may have another result. A certificate does not change between two attempts.
-    pub fn may_heal(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
         !matches!(
             self.code(),
             Code::NetworkTls | Code::HttpTooLarge | Code::HttpUnsendable

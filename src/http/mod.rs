@@ -27,8 +27,8 @@ use crate::tls;
 pub use failure::{HttpError, tls_reason};
 pub use retry::Retries;
 pub use skew::{
-    CorrectedClock, LenientClock, Skew, certain_clock_error, clock_error, measured_clock_error,
-    presume_clock_error,
+    CorrectedClock, LenientClock, Skew, assume_clock_error, certain_clock_error, clock_error,
+    measured_clock_error,
 };
 
 /// Connections to one host that are kept for later calls.
@@ -317,7 +317,7 @@ impl Answer {
     /// Returns how long the platform requests us to wait, by `Retry-After` or `Ratelimit-Reset` (Unix seconds).
     ///
     /// Both are relative to the response's own date, so that a wrong clock here does not matter.
-    pub fn asked_wait(&self) -> Option<Duration> {
+    pub fn requested_wait(&self) -> Option<Duration> {
         let now = self.server_date().unwrap_or(self.received_at);
         if let Some(text) = self.header(RETRY_AFTER.as_str()) {
             let seconds = text.trim().parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
@@ -424,7 +424,7 @@ mod tests {
             (vec![("retry-after", "1e30")], None),
             (vec![], None),
         ] {
-            let wait = answer(429, &headers, "").asked_wait();
+            let wait = answer(429, &headers, "").requested_wait();
             assert_eq!(wait, seconds.map(Duration::from_secs), "{headers:?}");
         }
     }
@@ -566,7 +566,7 @@ mod tests {
         );
         let error = http.send(request.build().unwrap()).await.unwrap_err();
         assert_eq!(
-            (error.code(), error.may_heal()),
+            (error.code(), error.is_retryable()),
             (Code::NetworkTls, false),
             "{error}"
         );

@@ -38,8 +38,8 @@ impl Retries {
             return None;
         }
         match outcome {
-            Err(error) => error.may_heal().then(|| self.backoff(attempt, chance)),
-            Ok(answer) if answer.status == 429 || answer.status >= 500 => match answer.asked_wait() {
+            Err(error) => error.is_retryable().then(|| self.backoff(attempt, chance)),
+            Ok(answer) if answer.status == 429 || answer.status >= 500 => match answer.requested_wait() {
                 Some(asked) if asked > self.patience => None,
                 Some(asked) => Some(asked + self.backoff(1, chance)),
                 None => Some(self.backoff(attempt, chance)),

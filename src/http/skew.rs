@@ -30,7 +30,7 @@ struct State {
     /// When the last sample was taken, by our clock and by one that never jumps.
     last: Option<(Timestamp, Instant)>,
     /// What another process has measured, used until this one has, and as a confirmation of what it measures.
-    presumed: Option<i64>,
+    assumed: Option<i64>,
 }
 
 impl Skew {
@@ -62,8 +62,8 @@ impl Skew {
             };
         }
         if state.recent.is_empty() {
-            let is_confirmed = |presumed: i64| (offset - presumed).abs() <= NOISE_MS;
-            state.confirmed = state.presumed.take().is_some_and(is_confirmed);
+            let is_confirmed = |assumed: i64| (offset - assumed).abs() <= NOISE_MS;
+            state.confirmed = state.assumed.take().is_some_and(is_confirmed);
             state.agreed = state.confirmed.then_some((at, offset));
         }
         if state.recent.len() == SAMPLES {
@@ -87,10 +87,10 @@ impl Skew {
     }
 
     /// Uses what another process has measured, until this one has measured it itself.
-    pub fn presume(&self, offset: i64) {
+    pub fn assume(&self, offset: i64) {
         let mut state = self.0.lock();
         if state.recent.is_empty() {
-            state.presumed = Some(offset);
+            state.assumed = Some(offset);
         }
     }
 
@@ -111,8 +111,8 @@ impl Skew {
     pub fn correction(&self) -> i64 {
         let state = self.0.lock();
         let (confirmed, contradicted) = (state.confirmed, state.contradicted);
-        if let Some(presumed) = state.presumed {
-            return if presumed.abs() > NOISE_MS { presumed } else { 0 };
+        if let Some(assumed) = state.assumed {
+            return if assumed.abs() > NOISE_MS { assumed } else { 0 };
         }
         drop(state);
         let ahead = |offset: i64| !contradicted && offset < 0;
@@ -137,13 +137,13 @@ impl Skew {
     }
 
     fn latest_at(&self, at: Timestamp, instant: Instant) -> Timestamp {
-        let (last, presumed) = {
+        let (last, assumed) = {
             let state = self.0.lock();
-            (state.last, state.presumed)
+            (state.last, state.assumed)
         };
         let behind = self
             .measured()
-            .or(presumed)
+            .or(assumed)
             .filter(|offset| *offset > NOISE_MS)
             .unwrap_or(0);
         let even = last.map(|(wall, then)| {
@@ -180,8 +180,8 @@ pub fn measured_clock_error() -> Option<i64> {
 }
 
 /// Uses the error of this machine's clock that another process has measured, until this one has measured it itself.
-pub fn presume_clock_error(offset: i64) {
-    OF_THIS_MACHINE.presume(offset);
+pub fn assume_clock_error(offset: i64) {
+    OF_THIS_MACHINE.assume(offset);
 }
 
 /// Takes a sample of the clock of this machine from any response.
@@ -291,17 +291,17 @@ mod tests {
     #[test]
     fn what_another_process_has_measured_is_used_until_a_response_disagrees() {
         let skew = Skew::default();
-        skew.presume(900_000);
+        skew.assume(900_000);
         assert_eq!((skew.measured(), skew.correction()), (None, 900_000));
         let (wall, even) = at(0);
         assert_eq!(skew.latest_at(wall, even), wall.plus_millis(900_000));
         skew.add_sample(at(1), 900_300);
         assert_eq!(skew.correction(), 900_300, "confirmed at once");
         let skew = Skew::default();
-        skew.presume(900_000);
+        skew.assume(900_000);
         skew.add_sample(at(0), 100);
         assert_eq!(skew.correction(), 0, "the clock was set meanwhile");
-        skew.presume(900_000);
+        skew.assume(900_000);
         assert_eq!(skew.correction(), 0);
     }
 

@@ -133,7 +133,7 @@ impl Tasks {
     }
 
     /// Starts a task that may end by itself, but not by panic or error.
-    pub fn spawn_brief<F, R>(&self, name: impl Into<String>, task: impl FnOnce(Stop) -> F)
+    pub fn spawn_finite<F, R>(&self, name: impl Into<String>, task: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = R> + Send + 'static,
         R: IntoTaskResult,

@@ -130,7 +130,7 @@ async fn a_brief_task_may_end_and_a_hang_up_only_reloads() {
     let (lifecycle, signals) = lifecycle();
     let tasks = lifecycle.tasks();
     let mut reloads = lifecycle.reloads();
-    tasks.spawn_brief("brief", |_| async {});
+    tasks.spawn_finite("brief", |_| async {});
     tasks.spawn("reloader", |stop| async move {
         reloads.changed().await.unwrap();
         stop.requested().await;

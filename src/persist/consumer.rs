@@ -182,7 +182,7 @@ impl Consumer {
         }
         if let Some(why) = &message.unreadable {
             let dead = Dead::new(Code::HeadersInvalid, why);
-            return self.bury(delivery, &dead).await;
+            return self.publish_dead_letter(delivery, &dead).await;
         }
         // Most messages are chat, which is detected by the header without parsing the body.
         if message
@@ -214,12 +214,12 @@ impl Consumer {
                 }
                 delivery.ack().await;
             }
-            Reading::Dead(dead) => self.bury(delivery, &dead).await,
+            Reading::Dead(dead) => self.publish_dead_letter(delivery, &dead).await,
         }
     }
 
     /// Reports a message that can never be processed, and removes it once the report was published.
-    async fn bury(&self, delivery: Delivery, dead: &Dead) {
+    async fn publish_dead_letter(&self, delivery: Delivery, dead: &Dead) {
         let message = &delivery.message;
         // Bodies without their headers are often identical, and often empty.
         let place = message
@@ -307,7 +307,8 @@ impl Consumer {
             Outcome::Blocked => {
                 let reason =
                     reason(applied, source).unwrap_or_else(|| "what is stored cannot be used".to_owned());
-                self.bury(delivery, &Dead::new(Code::StoreBlocked, reason)).await;
+                self.publish_dead_letter(delivery, &Dead::new(Code::StoreBlocked, reason))
+                    .await;
             }
         }
     }

@@ -220,9 +220,9 @@ impl Persister {
             } = update.into();
             let unread = || SourceState::unread(key.clone());
             let entry = state.known.entry(key.clone()).or_insert_with(unread);
-            entry.heed_clock(&self.write_policy, now);
+            entry.cap_waits(&self.write_policy, now);
             entry.update(knowledge, reported, now);
-            entry.hurry(&self.write_policy, now);
+            entry.advance_heartbeat(&self.write_policy, now);
             touched.insert(key);
         }
         // Recorded before the first await, so that a canceled call loses nothing.
@@ -311,7 +311,7 @@ impl Persister {
                 break;
             }
             if round > 0 {
-                self.step_aside(round).await;
+                self.conflict_backoff(round).await;
             }
             left = self.write(known, &left, &mut applied).await;
             self.read(known, left.clone(), &mut applied).await;
@@ -331,9 +331,12 @@ impl Persister {
                 entry.rest(&mut state.interner);
             }
             state.due_queue.update(&key, entry);
-            applied.outcomes.entry(key).or_insert_with(|| entry.outlook());
+            applied
+                .outcomes
+                .entry(key)
+                .or_insert_with(|| entry.pending_outcome());
         }
-        self.take_stock(&state.due_queue);
+        self.update_stats(&state.due_queue);
         applied
     }
 
@@ -344,7 +347,7 @@ impl Persister {
         keys: &[SourceKey],
         applied: &mut Applied,
     ) -> Vec<SourceKey> {
-        let mut overtaken = Vec::new();
+        let mut conflicting = Vec::new();
         for batch in keys.chunks(BATCH) {
             let writes: Vec<_> = batch.iter().map(|key| known[key].write()).collect();
             let results = self.store.save(&writes).await;
@@ -355,13 +358,13 @@ impl Persister {
                     Ok(version) => self.stored(key, entry, version, now, applied),
                     Err(StoreError::Conflict { .. }) => {
                         self.count(|stats| stats.conflicts += 1);
-                        overtaken.push(key.clone());
+                        conflicting.push(key.clone());
                     }
                     Err(error) => self.failed(key, entry, error, applied),
                 }
             }
         }
-        overtaken
+        conflicting
     }
 
     fn stored(
@@ -402,7 +405,7 @@ impl Persister {
             self.clock.now(),
             self.chance.fraction(),
         );
-        applied.outcomes.insert(key.clone(), entry.outlook());
+        applied.outcomes.insert(key.clone(), entry.pending_outcome());
         applied.failures.push((key.clone(), error));
     }
 
@@ -427,7 +430,7 @@ impl Persister {
                 Ok(stored) => {
                     let heartbeat = self.write_policy.first_heartbeat(now, self.chance.fraction());
                     entry.rebase(stored, now, heartbeat);
-                    entry.hurry(&self.write_policy, now);
+                    entry.advance_heartbeat(&self.write_policy, now);
                 }
                 Err(error) => self.failed(&key, entry, error, applied),
             }
@@ -435,7 +438,7 @@ impl Persister {
     }
 
     /// Delays a retry after a conflict so that other writers can finish; the delay increases with each round.
-    async fn step_aside(&self, round: u32) {
+    async fn conflict_backoff(&self, round: u32) {
         let longest = Duration::from_millis(5).saturating_mul(1 << round.min(6));
         tokio::time::sleep(longest.mul_f64(self.chance.fraction())).await;
     }
@@ -444,7 +447,7 @@ impl Persister {
         change(&mut self.stats.lock());
     }
 
-    fn take_stock(&self, due_queue: &DueQueue) {
+    fn update_stats(&self, due_queue: &DueQueue) {
         self.count(|stats| {
             stats.pending = due_queue.len();
             stats.urgent = due_queue.urgent();

@@ -169,7 +169,7 @@ impl SourceState {
 
     /// Joins new evidence.
     pub fn update(&mut self, mut knowledge: Knowledge, reported: Vec<Transition>, now: Timestamp) {
-        knowledge.refuse_future(now);
+        knowledge.drop_future(now);
         let decisive = match self.base {
             Base::Unread => true,
             Base::Stored(_) => match self.join(knowledge.clone(), &reported, now) {
@@ -204,7 +204,7 @@ impl SourceState {
         let verdict = document.verdict.clone();
         // The local clock may have been ahead when this was observed. The loss is not a transition until other evidence
         // replaces it.
-        document.refuse_future(now);
+        document.drop_future(now);
         let accepted = document.verdict.clone();
         document.join(knowledge);
         if document.knowledge == known && fresh.is_empty() {
@@ -291,7 +291,7 @@ impl SourceState {
     }
 
     /// Brings the next write forward if a name, title or category has changed, within the rate limit.
-    pub fn hurry(&mut self, write_policy: &WritePolicy, now: Timestamp) {
+    pub fn advance_heartbeat(&mut self, write_policy: &WritePolicy, now: Timestamp) {
         let period = i64::try_from(write_policy.heartbeat.as_millis()).unwrap_or(i64::MAX);
         if self.renamed && self.heartbeat > now && self.early.take(now, period) {
             self.heartbeat = now;
@@ -300,7 +300,7 @@ impl SourceState {
     }
 
     /// Shortens waits that were set by a clock that was ahead: no source waits longer than the longest heartbeat.
-    pub fn heed_clock(&mut self, write_policy: &WritePolicy, now: Timestamp) {
+    pub fn cap_waits(&mut self, write_policy: &WritePolicy, now: Timestamp) {
         self.heartbeat = self.heartbeat.min(write_policy.next_heartbeat(now, 1.0));
         let latest = write_policy
             .next_heartbeat(now, 1.0)
@@ -366,7 +366,7 @@ impl SourceState {
     }
 
     /// Returns the outcome if nothing was written.
-    pub fn outlook(&self) -> Outcome {
+    pub fn pending_outcome(&self) -> Outcome {
         match self.need() {
             Need::Nothing => Outcome::Unchanged,
             _ if self.blocked => Outcome::Blocked,

@@ -96,13 +96,13 @@ impl SourceStore for Scripted {
     }
 }
 
-struct Desk {
+struct Harness {
     store: Arc<Scripted>,
     clock: Arc<ManualClock>,
     persister: Persister,
 }
 
-impl Desk {
+impl Harness {
     fn new() -> Self {
         let store = Arc::new(Scripted::default());
         let clock = ManualClock::at(Timestamp::from_millis(1_780_000_000_000));
@@ -185,60 +185,61 @@ fn key(id: &str) -> SourceKey {
 
 #[tokio::test]
 async fn a_transition_is_stored_at_once_with_its_history() {
-    let desk = Desk::new();
-    assert_eq!(desk.push("kick:5", true).await, Outcome::Written);
-    desk.clock.advance(1000);
-    assert_eq!(desk.push("kick:5", false).await, Outcome::Written);
+    let harness = Harness::new();
+    assert_eq!(harness.push("kick:5", true).await, Outcome::Written);
+    harness.clock.advance(1000);
+    assert_eq!(harness.push("kick:5", false).await, Outcome::Written);
     assert_eq!(
-        desk.happened("kick:5").await,
+        harness.happened("kick:5").await,
         ["stream UNKNOWN>ONLINE", "stream ONLINE>OFFLINE"]
     );
-    assert_eq!((desk.reads(), desk.writes()), (1, 2));
-    let stats = desk.persister.stats();
+    assert_eq!((harness.reads(), harness.writes()), (1, 2));
+    let stats = harness.persister.stats();
     assert_eq!((stats.documents, stats.writes), (2, 4));
 }
 
 #[tokio::test]
 async fn everything_else_waits_for_the_heartbeat() {
-    let desk = Desk::new();
-    desk.push("kick:5", true).await;
+    let harness = Harness::new();
+    harness.push("kick:5", true).await;
     for count in 1..=10 {
-        desk.clock.advance(HEARTBEAT / 20);
-        assert_eq!(desk.viewers("kick:5", count).await, Outcome::Coalesced);
+        harness.clock.advance(HEARTBEAT / 20);
+        assert_eq!(harness.viewers("kick:5", count).await, Outcome::Coalesced);
     }
-    assert_eq!(desk.writes(), 1);
-    let due = desk.persister.stats().next_due.unwrap();
-    assert_eq!(due.millis_since(desk.now()), HEARTBEAT / 2);
-    desk.clock.set(due);
-    assert_eq!(desk.persister.tick().await.count(Outcome::Written), 1);
-    assert_eq!((desk.reads(), desk.writes()), (1, 2));
-    assert_eq!(desk.stored("kick:5").await.verdict.viewer_count, Some(10));
-    assert_eq!(desk.persister.stats().next_due, None);
-    assert!(desk.persister.tick().await.outcomes.is_empty());
+    assert_eq!(harness.writes(), 1);
+    let due = harness.persister.stats().next_due.unwrap();
+    assert_eq!(due.millis_since(harness.now()), HEARTBEAT / 2);
+    harness.clock.set(due);
+    assert_eq!(harness.persister.tick().await.count(Outcome::Written), 1);
+    assert_eq!((harness.reads(), harness.writes()), (1, 2));
+    assert_eq!(harness.stored("kick:5").await.verdict.viewer_count, Some(10));
+    assert_eq!(harness.persister.stats().next_due, None);
+    assert!(harness.persister.tick().await.outcomes.is_empty());
 }
 
 #[tokio::test]
 async fn unchanged_verdict_is_never_written() {
-    let desk = Desk::new();
-    desk.push("kick:5", true).await;
-    assert_eq!(desk.push("kick:5", true).await, Outcome::Unchanged);
-    desk.clock.advance(10 * HEARTBEAT);
-    desk.persister.tick().await;
-    desk.persister.flush().await;
-    assert_eq!(desk.writes(), 1);
+    let harness = Harness::new();
+    harness.push("kick:5", true).await;
+    assert_eq!(harness.push("kick:5", true).await, Outcome::Unchanged);
+    harness.clock.advance(10 * HEARTBEAT);
+    harness.persister.tick().await;
+    harness.persister.flush().await;
+    assert_eq!(harness.writes(), 1);
 }
 
 #[tokio::test]
 async fn a_transition_takes_what_was_waiting_along() {
-    let desk = Desk::new();
-    desk.push("kick:5", true).await;
-    desk.clock.advance(1000);
-    desk.viewers("kick:5", 9).await;
-    desk.clock.advance(1000);
-    assert_eq!(desk.push("kick:5", false).await, Outcome::Written);
-    assert_eq!(desk.persister.stats().pending, 0);
+    let harness = Harness::new();
+    harness.push("kick:5", true).await;
+    harness.clock.advance(1000);
+    harness.viewers("kick:5", 9).await;
+    harness.clock.advance(1000);
+    assert_eq!(harness.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(harness.persister.stats().pending, 0);
     assert_eq!(
-        desk.stored("kick:5")
+        harness
+            .stored("kick:5")
             .await
             .knowledge
             .evidence
@@ -252,110 +253,115 @@ async fn a_transition_takes_what_was_waiting_along() {
 
 #[tokio::test]
 async fn several_transitions_in_one_call_take_one_write() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let push = |seconds: i64, live| {
         let fact = Fact::StreamPush {
             live,
             stream_id: Some("409".into()),
             started_at: None,
         };
-        Observation::new(&key("kick:5"), desk.now().plus_secs(seconds), "test", fact)
+        Observation::new(&key("kick:5"), harness.now().plus_secs(seconds), "test", fact)
     };
-    let applied = desk
+    let applied = harness
         .persister
         .observe(&[push(0, true), push(1, false), push(2, true)])
         .await;
-    assert_eq!(desk.writes(), 1);
+    assert_eq!(harness.writes(), 1);
     assert_eq!(applied.transitions[&key("kick:5")].len(), 3);
-    assert_eq!(desk.happened("kick:5").await.len(), 3);
+    assert_eq!(harness.happened("kick:5").await.len(), 3);
 }
 
 #[tokio::test]
 async fn a_restart_announces_nothing_twice_and_does_not_write_at_once() {
-    let desk = Desk::new();
-    desk.push("kick:5", true).await;
-    let again = persister(&desk.store, &desk.clock);
+    let harness = Harness::new();
+    harness.push("kick:5", true).await;
+    let again = persister(&harness.store, &harness.clock);
     let fact = Fact::StreamPush {
         live: true,
         stream_id: Some("409".into()),
         started_at: None,
     };
-    let later = Observation::new(&key("kick:5"), desk.now().plus_secs(1), "test", fact);
+    let later = Observation::new(&key("kick:5"), harness.now().plus_secs(1), "test", fact);
     let applied = again.observe(&[later]).await;
     assert_eq!(applied.outcomes[&key("kick:5")], Outcome::Coalesced);
     assert!(applied.transitions.is_empty());
     assert_eq!(again.flush().await.count(Outcome::Written), 1);
-    assert_eq!(desk.happened("kick:5").await.len(), 1);
+    assert_eq!(harness.happened("kick:5").await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_persisters_on_one_document_lose_nothing() {
-    let desk = Desk::new();
-    let other = persister(&desk.store, &desk.clock);
+    let harness = Harness::new();
+    let other = persister(&harness.store, &harness.clock);
     let up = |transport| Fact::Connection {
         transport,
         state: LinkState::Up,
     };
-    desk.see("kick:5", up(Transport::Api)).await;
-    let theirs = Observation::new(&key("kick:5"), desk.now(), "test", up(Transport::Webhook));
+    harness.see("kick:5", up(Transport::Api)).await;
+    let theirs = Observation::new(&key("kick:5"), harness.now(), "test", up(Transport::Webhook));
     other.observe(&[theirs]).await;
     other.flush().await;
     // Our version is outdated; the document is read, joined and written again.
-    assert_eq!(desk.push("kick:5", true).await, Outcome::Written);
-    assert_eq!(desk.persister.stats().conflicts, 1);
-    let stored = desk.stored("kick:5").await;
+    assert_eq!(harness.push("kick:5", true).await, Outcome::Written);
+    assert_eq!(harness.persister.stats().conflicts, 1);
+    let stored = harness.stored("kick:5").await;
     assert_eq!(stored.knowledge.evidence.connection.len(), 2);
     assert_eq!(stored.record().stream_status.to_string(), "ONLINE");
     assert_eq!(
-        desk.happened("kick:5").await,
+        harness.happened("kick:5").await,
         ["status >CONNECTED", "stream UNKNOWN>ONLINE"]
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_over_what_both_know_is_not_written_again() {
-    let desk = Desk::new();
-    let other = persister(&desk.store, &desk.clock);
-    desk.viewers("kick:5", 1).await;
+    let harness = Harness::new();
+    let other = persister(&harness.store, &harness.clock);
+    harness.viewers("kick:5", 1).await;
     let push = |live| {
         let fact = Fact::StreamPush {
             live,
             stream_id: Some("409".into()),
             started_at: None,
         };
-        [Observation::new(&key("kick:5"), desk.now(), "test", fact)]
+        [Observation::new(&key("kick:5"), harness.now(), "test", fact)]
     };
     other.observe(&push(true)).await;
     other.flush().await;
-    assert_eq!(desk.push("kick:5", true).await, Outcome::Unchanged);
-    assert_eq!(desk.happened("kick:5").await, ["stream UNKNOWN>ONLINE"]);
+    assert_eq!(harness.push("kick:5", true).await, Outcome::Unchanged);
+    assert_eq!(harness.happened("kick:5").await, ["stream UNKNOWN>ONLINE"]);
 }
 
 #[tokio::test]
 async fn failed_write_is_retried_and_loses_no_transition() {
-    let desk = Desk::new();
-    desk.push("kick:5", true).await;
-    desk.store.down.store(true, Ordering::SeqCst);
-    desk.clock.advance(1000);
-    assert_eq!(desk.push("kick:5", false).await, Outcome::Waiting);
+    let harness = Harness::new();
+    harness.push("kick:5", true).await;
+    harness.store.down.store(true, Ordering::SeqCst);
+    harness.clock.advance(1000);
+    assert_eq!(harness.push("kick:5", false).await, Outcome::Waiting);
     // No immediate retry: nothing is due yet.
-    desk.persister.tick().await;
-    assert_eq!(desk.writes(), 2);
-    let stats = desk.persister.stats();
+    harness.persister.tick().await;
+    assert_eq!(harness.writes(), 2);
+    let stats = harness.persister.stats();
     assert_eq!((stats.pending, stats.urgent, stats.failures), (1, 1, 1));
-    desk.clock.set(stats.next_due.unwrap());
-    desk.persister.tick().await;
-    let first = stats.next_due.unwrap().millis_since(desk.now());
-    let second = desk.persister.stats().next_due.unwrap().millis_since(desk.now());
+    harness.clock.set(stats.next_due.unwrap());
+    harness.persister.tick().await;
+    let first = stats.next_due.unwrap().millis_since(harness.now());
+    let second = harness
+        .persister
+        .stats()
+        .next_due
+        .unwrap()
+        .millis_since(harness.now());
     assert!(second > first, "{second} after {first}");
-    desk.clock.advance(1000);
-    assert_eq!(desk.push("kick:5", true).await, Outcome::Waiting);
-    desk.store.down.store(false, Ordering::SeqCst);
-    desk.clock.set(desk.persister.stats().next_due.unwrap());
-    let applied = desk.persister.tick().await;
+    harness.clock.advance(1000);
+    assert_eq!(harness.push("kick:5", true).await, Outcome::Waiting);
+    harness.store.down.store(false, Ordering::SeqCst);
+    harness.clock.set(harness.persister.stats().next_due.unwrap());
+    let applied = harness.persister.tick().await;
     assert_eq!(applied.transitions[&key("kick:5")].len(), 2);
     assert_eq!(
-        desk.happened("kick:5").await,
+        harness.happened("kick:5").await,
         [
             "stream UNKNOWN>ONLINE",
             "stream ONLINE>OFFLINE",
@@ -366,21 +372,23 @@ async fn failed_write_is_retried_and_loses_no_transition() {
 
 #[tokio::test]
 async fn source_first_seen_during_outage_is_read_before_writing() {
-    let desk = Desk::new();
-    desk.push("kick:5", true).await;
-    let again = persister(&desk.store, &desk.clock);
-    desk.store.down.store(true, Ordering::SeqCst);
+    let harness = Harness::new();
+    harness.push("kick:5", true).await;
+    let again = persister(&harness.store, &harness.clock);
+    harness.store.down.store(true, Ordering::SeqCst);
     let fact = Fact::StreamPush {
         live: false,
         stream_id: Some("409".into()),
         started_at: None,
     };
-    let end = Observation::new(&key("kick:5"), desk.now().plus_secs(9), "test", fact);
+    let end = Observation::new(&key("kick:5"), harness.now().plus_secs(9), "test", fact);
     let applied = again.observe(&[end]).await;
     assert_eq!(applied.outcomes[&key("kick:5")], Outcome::Waiting);
     assert!(again.document(&key("kick:5")).await.is_none());
-    desk.store.down.store(false, Ordering::SeqCst);
-    desk.clock.set(again.stats().next_due.unwrap().max(desk.now()));
+    harness.store.down.store(false, Ordering::SeqCst);
+    harness
+        .clock
+        .set(again.stats().next_due.unwrap().max(harness.now()));
     assert_eq!(
         again.tick().await.transitions[&key("kick:5")][0].from.as_deref(),
         Some("ONLINE")
@@ -389,23 +397,26 @@ async fn source_first_seen_during_outage_is_read_before_writing() {
 
 #[tokio::test]
 async fn one_failing_source_does_not_block_the_others() {
-    let desk = Desk::new();
-    desk.store.down_for.lock().insert("kick:5".into());
-    assert_eq!(desk.push("kick:5", true).await, Outcome::Waiting);
-    assert_eq!(desk.push("kick:6", true).await, Outcome::Written);
-    desk.clock.advance(1000);
-    assert_eq!(desk.persister.flush().await.failures.len(), 1);
-    assert_eq!(desk.push("kick:6", false).await, Outcome::Written);
+    let harness = Harness::new();
+    harness.store.down_for.lock().insert("kick:5".into());
+    assert_eq!(harness.push("kick:5", true).await, Outcome::Waiting);
+    assert_eq!(harness.push("kick:6", true).await, Outcome::Written);
+    harness.clock.advance(1000);
+    assert_eq!(harness.persister.flush().await.failures.len(), 1);
+    assert_eq!(harness.push("kick:6", false).await, Outcome::Written);
 }
 
 #[tokio::test]
 async fn unusable_document_is_skipped_until_repaired() {
-    let desk = Desk::new();
-    desk.store.inner.put_raw("kick:5", json!({ "schemaVersion": 99 }));
-    assert_eq!(desk.push("kick:5", true).await, Outcome::Blocked);
-    assert_eq!(desk.push("kick:5", false).await, Outcome::Blocked);
-    assert_eq!(desk.push("kick:6", true).await, Outcome::Written);
-    let reported = desk.persister.flush().await.failures;
+    let harness = Harness::new();
+    harness
+        .store
+        .inner
+        .put_raw("kick:5", json!({ "schemaVersion": 99 }));
+    assert_eq!(harness.push("kick:5", true).await, Outcome::Blocked);
+    assert_eq!(harness.push("kick:5", false).await, Outcome::Blocked);
+    assert_eq!(harness.push("kick:6", true).await, Outcome::Written);
+    let reported = harness.persister.flush().await.failures;
     assert!(
         matches!(
             &reported[0].1,
@@ -417,59 +428,63 @@ async fn unusable_document_is_skipped_until_repaired() {
         "{reported:?}"
     );
     assert_eq!(
-        desk.store.inner.raw("kick:5").unwrap(),
+        harness.store.inner.raw("kick:5").unwrap(),
         json!({ "schemaVersion": 99 })
     );
-    desk.store.inner.delete("kick:5").await.unwrap();
-    desk.clock.set(desk.persister.stats().next_due.unwrap());
-    assert_eq!(desk.persister.tick().await.count(Outcome::Written), 1);
+    harness.store.inner.delete("kick:5").await.unwrap();
+    harness.clock.set(harness.persister.stats().next_due.unwrap());
+    assert_eq!(harness.persister.tick().await.count(Outcome::Written), 1);
 }
 
 #[tokio::test]
 async fn a_document_deleted_behind_our_back_is_written_again_in_full() {
-    let desk = Desk::new();
-    desk.push("kick:5", true).await;
-    desk.see("kick:5", Fact::Latency { millis: 8 }).await;
-    desk.persister.flush().await;
-    desk.store.inner.delete("kick:5").await.unwrap();
-    desk.clock.advance(1000);
-    assert_eq!(desk.push("kick:5", false).await, Outcome::Written);
-    assert_eq!(desk.stored("kick:5").await.record().latency_ms, Some(8));
+    let harness = Harness::new();
+    harness.push("kick:5", true).await;
+    harness.see("kick:5", Fact::Latency { millis: 8 }).await;
+    harness.persister.flush().await;
+    harness.store.inner.delete("kick:5").await.unwrap();
+    harness.clock.advance(1000);
+    assert_eq!(harness.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(harness.stored("kick:5").await.record().latency_ms, Some(8));
     assert_eq!(
-        desk.stored("kick:5").await.record().stream_status.to_string(),
+        harness.stored("kick:5").await.record().stream_status.to_string(),
         "OFFLINE"
     );
 }
 
 #[tokio::test]
 async fn many_sources_are_first_read_together() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let seen: Vec<_> = (1..=200)
         .map(|id| {
             let count = Fact::Viewers {
                 count: 1,
                 stream_id: None,
             };
-            Observation::new(&key(&format!("kick:{id}")), desk.now(), "test", count)
+            Observation::new(&key(&format!("kick:{id}")), harness.now(), "test", count)
         })
         .collect();
-    assert_eq!(desk.persister.observe(&seen).await.count(Outcome::Written), 200);
-    assert_eq!(desk.reads(), 1);
+    assert_eq!(
+        harness.persister.observe(&seen).await.count(Outcome::Written),
+        200
+    );
+    assert_eq!(harness.reads(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_given_up_loses_nothing() {
-    let desk = Desk::new();
-    let seen = Observation::new(&key("kick:5"), desk.now(), "test", Fact::Latency { millis: 3 });
-    desk.store.silent.store(true, Ordering::SeqCst);
-    let call = desk.persister.observe(std::slice::from_ref(&seen));
+    let harness = Harness::new();
+    let seen = Observation::new(&key("kick:5"), harness.now(), "test", Fact::Latency { millis: 3 });
+    harness.store.silent.store(true, Ordering::SeqCst);
+    let call = harness.persister.observe(std::slice::from_ref(&seen));
     tokio::time::timeout(Duration::from_secs(1), call)
         .await
         .expect_err("the store is silent");
-    desk.store.silent.store(false, Ordering::SeqCst);
-    assert_eq!(desk.persister.tick().await.count(Outcome::Written), 1);
+    harness.store.silent.store(false, Ordering::SeqCst);
+    assert_eq!(harness.persister.tick().await.count(Outcome::Written), 1);
     assert_eq!(
-        desk.stored("kick:5")
+        harness
+            .stored("kick:5")
             .await
             .knowledge
             .evidence
@@ -482,7 +497,7 @@ async fn a_call_that_is_given_up_loses_nothing() {
 
 #[tokio::test]
 async fn published_transitions_are_recorded_once_in_any_order() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let source = key("kick:5");
     let push = |seconds, live| {
         let fact = Fact::StreamPush {
@@ -492,7 +507,7 @@ async fn published_transitions_are_recorded_once_in_any_order() {
         };
         Observation::new(
             &source,
-            desk.now().plus_secs(seconds - 60_i64),
+            harness.now().plus_secs(seconds - 60_i64),
             "kick.webhook",
             fact,
         )
@@ -519,9 +534,9 @@ async fn published_transitions_are_recorded_once_in_any_order() {
         (start.clone(), Outcome::Written),
         (start, Outcome::Unchanged),
     ] {
-        assert_eq!(desk.persister.apply([update]).await.count(outcome), 1);
+        assert_eq!(harness.persister.apply([update]).await.count(outcome), 1);
     }
-    let history = desk.store.history(&source, 10).await.unwrap();
+    let history = harness.store.history(&source, 10).await.unwrap();
     let reported: Vec<_> = history
         .iter()
         .map(|entry| entry.transition.to.as_deref().unwrap())
@@ -531,15 +546,15 @@ async fn published_transitions_are_recorded_once_in_any_order() {
 
 #[tokio::test]
 async fn a_clock_that_was_ahead_does_not_hold_up_heartbeats() {
-    let desk = Desk::new();
-    desk.push("twitch:1", true).await;
-    desk.clock.advance(3_600_000);
-    desk.clock.advance(HEARTBEAT);
-    assert_eq!(desk.viewers("twitch:1", 7).await, Outcome::Written);
-    desk.clock.set(desk.now().plus_millis(-3_600_000));
-    assert_eq!(desk.viewers("twitch:1", 8).await, Outcome::Coalesced);
-    desk.clock.advance(2 * HEARTBEAT);
-    let applied = desk.persister.tick().await;
+    let harness = Harness::new();
+    harness.push("twitch:1", true).await;
+    harness.clock.advance(3_600_000);
+    harness.clock.advance(HEARTBEAT);
+    assert_eq!(harness.viewers("twitch:1", 7).await, Outcome::Written);
+    harness.clock.set(harness.now().plus_millis(-3_600_000));
+    assert_eq!(harness.viewers("twitch:1", 8).await, Outcome::Coalesced);
+    harness.clock.advance(2 * HEARTBEAT);
+    let applied = harness.persister.tick().await;
     assert_eq!(applied.count(Outcome::Written), 1);
 }
 
@@ -550,85 +565,91 @@ fn titled(title: &str) -> Fact {
 
 #[tokio::test]
 async fn a_changed_title_is_written_at_once_and_the_same_title_is_not() {
-    let desk = Desk::new();
-    desk.push("twitch:1", true).await;
-    assert_eq!(desk.see("twitch:1", titled("Chess")).await, Outcome::Written);
-    desk.clock.advance(1_000);
-    assert_eq!(desk.see("twitch:1", titled("Chess")).await, Outcome::Coalesced);
-    assert_eq!(desk.see("twitch:1", titled("Go")).await, Outcome::Written);
+    let harness = Harness::new();
+    harness.push("twitch:1", true).await;
+    assert_eq!(harness.see("twitch:1", titled("Chess")).await, Outcome::Written);
+    harness.clock.advance(1_000);
+    assert_eq!(harness.see("twitch:1", titled("Chess")).await, Outcome::Coalesced);
+    assert_eq!(harness.see("twitch:1", titled("Go")).await, Outcome::Written);
 }
 
 #[tokio::test]
 async fn a_title_that_never_rests_is_written_within_limits() {
-    let desk = Desk::new();
-    desk.push("twitch:1", true).await;
-    let before = desk.writes();
+    let harness = Harness::new();
+    harness.push("twitch:1", true).await;
+    let before = harness.writes();
     for round in 0..600 {
-        desk.clock.advance(1_000);
-        desk.see("twitch:1", titled(&round.to_string())).await;
-        desk.persister.tick().await;
+        harness.clock.advance(1_000);
+        harness.see("twitch:1", titled(&round.to_string())).await;
+        harness.persister.tick().await;
     }
     // Ten minutes are twenty heartbeats; each may be preceded by one early write.
-    let writes = desk.writes() - before;
+    let writes = harness.writes() - before;
     assert!((20..=46).contains(&writes), "{writes}");
 }
 
 #[tokio::test]
 async fn the_first_viewers_of_a_stream_do_not_wait_for_the_heartbeat() {
-    let desk = Desk::new();
-    desk.push("twitch:1", true).await;
+    let harness = Harness::new();
+    harness.push("twitch:1", true).await;
     let viewers = |count, stream: &str| Fact::Viewers {
         count,
         stream_id: Some(stream.to_owned()),
     };
-    assert_eq!(desk.see("twitch:1", viewers(77, "409")).await, Outcome::Written);
-    assert_eq!(desk.see("twitch:1", viewers(78, "409")).await, Outcome::Coalesced);
+    assert_eq!(
+        harness.see("twitch:1", viewers(77, "409")).await,
+        Outcome::Written
+    );
+    assert_eq!(
+        harness.see("twitch:1", viewers(78, "409")).await,
+        Outcome::Coalesced
+    );
 }
 
 #[tokio::test]
 async fn primed_documents_are_not_read_again() {
-    let desk = Desk::new();
-    desk.push("twitch:1", true).await;
+    let harness = Harness::new();
+    harness.push("twitch:1", true).await;
     let key: SourceKey = "twitch:1".parse().unwrap();
-    let found = desk.store.load(&key).await.unwrap();
-    let again = persister(&desk.store, &desk.clock);
+    let found = harness.store.load(&key).await.unwrap();
+    let again = persister(&harness.store, &harness.clock);
     again.prime(vec![(key.clone(), found)]).await;
-    let reads = desk.reads();
+    let reads = harness.reads();
     let end = Fact::StreamPush {
         live: false,
         stream_id: Some("409".into()),
         started_at: None,
     };
-    desk.clock.advance(1_000);
+    harness.clock.advance(1_000);
     let applied = again
-        .observe(&[Observation::new(&key, desk.now(), "test", end)])
+        .observe(&[Observation::new(&key, harness.now(), "test", end)])
         .await;
     assert_eq!(applied.outcomes[&key], Outcome::Written);
-    assert_eq!(desk.reads(), reads);
+    assert_eq!(harness.reads(), reads);
 }
 
 #[tokio::test]
 async fn unusable_document_says_nothing_about_the_store() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let newer = json!({"id": "1", "platform": "twitch", "schemaVersion": 99});
-    desk.store.inner.put_raw("twitch:1", newer);
-    assert_eq!(desk.push("twitch:1", true).await, Outcome::Blocked);
-    assert!(!desk.persister.stats().failing);
-    assert_eq!(desk.push("twitch:2", true).await, Outcome::Written);
-    assert!(!desk.persister.stats().failing);
+    harness.store.inner.put_raw("twitch:1", newer);
+    assert_eq!(harness.push("twitch:1", true).await, Outcome::Blocked);
+    assert!(!harness.persister.stats().failing);
+    assert_eq!(harness.push("twitch:2", true).await, Outcome::Written);
+    assert!(!harness.persister.stats().failing);
 }
 
 #[tokio::test]
 async fn baseline_told_of_a_known_facet_is_no_second_row() {
-    let desk = Desk::new();
+    let harness = Harness::new();
     let source = key("kick:5");
     let up = Fact::Connection {
         transport: Transport::Api,
         state: LinkState::Up,
     };
-    desk.see("kick:5", up.clone()).await;
-    desk.clock.advance(1_000);
-    let seen = Observation::new(&source, desk.now(), "kick.api", up);
+    harness.see("kick:5", up.clone()).await;
+    harness.clock.advance(1_000);
+    let seen = Observation::new(&source, harness.now(), "kick.api", up);
     let document = SourceDocument::from_knowledge(source.clone(), Knowledge::from(&seen));
     let nothing = SourceDocument::new(source.clone());
     let reported = crate::core::transition::transitions(&nothing.verdict, &document.verdict);
@@ -638,7 +659,7 @@ async fn baseline_told_of_a_known_facet_is_no_second_row() {
         knowledge: document.knowledge,
         reported,
     };
-    desk.persister.apply([update]).await;
-    desk.persister.flush().await;
-    assert_eq!(desk.happened("kick:5").await, ["status >CONNECTED"]);
+    harness.persister.apply([update]).await;
+    harness.persister.flush().await;
+    assert_eq!(harness.happened("kick:5").await, ["status >CONNECTED"]);
 }

@@ -16,7 +16,7 @@ pub fn without_credentials(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let shown = without(text, &userinfos(text));
-    let shown = without(&shown, &beside_ports(&shown));
+    let shown = without(&shown, &text_in_port_positions(&shown));
     let shown = without(&shown, &parameter_values(&shown));
     Cow::Owned(without(&shown, &path_secrets(&shown)))
 }
@@ -28,7 +28,7 @@ pub fn without_credentials_of_servers(text: &str) -> Cow<'_, str> {
     let servers = shown.split(',').map(|server| match server.split_once(':') {
         Some((host, rest)) if !rest.starts_with("//") && !host.contains(['@', '[']) => {
             let blanks = server.len() - server.trim_start().len();
-            let range = beside_port(server.trim_start());
+            let range = text_in_port_position(server.trim_start());
             let range = range.map(|(from, to)| (from + blanks, to + blanks));
             without(server, range.as_slice())
         }
@@ -46,7 +46,7 @@ pub(super) fn passwords(text: &str) -> Vec<(Option<String>, String)> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for (start, end) in beside_ports(text) {
+    for (start, end) in text_in_port_positions(text) {
         found.push((None, decoded(&text[start..end])));
         found.push((None, text[start..end].to_owned()));
     }
@@ -95,14 +95,14 @@ pub(super) fn credentials(text: &[u8], found: &mut Vec<(usize, usize)>) {
         {
             found.push((start, start + at));
         } else if let Ok(authority) = std::str::from_utf8(authority) {
-            found.extend(beside_port(authority).map(|(from, to)| (start + from, start + to)));
+            found.extend(text_in_port_position(authority).map(|(from, to)| (start + from, start + to)));
         }
         from = start;
     }
 }
 
 /// Returns the ranges of what stands in place of ports in addresses without an `@`.
-fn beside_ports(text: &str) -> Vec<(usize, usize)> {
+fn text_in_port_positions(text: &str) -> Vec<(usize, usize)> {
     let mut found: Vec<(usize, usize)> = Vec::new();
     for (slashes, _) in text.match_indices("//") {
         let start = slashes + 2;
@@ -111,7 +111,7 @@ fn beside_ports(text: &str) -> Vec<(usize, usize)> {
             .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | ',' | ';' | '"' | '\''))
             .unwrap_or(rest.len());
         if !rest[..end].contains('@') {
-            found.extend(beside_port(&rest[..end]).map(|(from, to)| (start + from, start + to)));
+            found.extend(text_in_port_position(&rest[..end]).map(|(from, to)| (start + from, start + to)));
         }
     }
     found
@@ -119,7 +119,7 @@ fn beside_ports(text: &str) -> Vec<(usize, usize)> {
 
 /// Returns the range of what stands in place of the port of an authority, and is none: the password of a user whose host is
 /// missing, or was cut off by a comma, or follows a full-width `＠`.
-fn beside_port(authority: &str) -> Option<(usize, usize)> {
+fn text_in_port_position(authority: &str) -> Option<(usize, usize)> {
     let authority = authority.split([',', ';']).next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {
         Some(_) => authority.find(']')? + 1,

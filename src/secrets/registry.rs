@@ -86,13 +86,13 @@ impl Registry {
         }
         self.order.push_back(secret.into());
         if self.order.len() > self.most {
-            self.forget_oldest();
+            self.evict_oldest();
         } else {
             self.note_forms(secret);
         }
     }
 
-    fn forget_oldest(&mut self) {
+    fn evict_oldest(&mut self) {
         let kept = self.order.split_off(self.most / 4);
         *self = Self {
             most: self.most,

@@ -130,8 +130,8 @@ fn sequence(text: &[u8]) -> usize {
             let ends = text.iter().position(|byte| *byte == 0x07);
             let string = text[2..].windows(2).position(|pair| pair == b"\x1b\\");
             match (ends, string) {
-                (Some(bell), Some(string)) => (bell + 1).min(string + 4),
-                (Some(bell), None) => bell + 1,
+                (Some(pending_notify), Some(string)) => (pending_notify + 1).min(string + 4),
+                (Some(pending_notify), None) => pending_notify + 1,
                 (None, Some(string)) => string + 4,
                 (None, None) => 2,
             }

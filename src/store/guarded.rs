@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
 use crate::clock::Clock;
 use crate::core::document::SourceDocument;
-use crate::core::future::{TOLERANCE_MS, is_refused};
+use crate::core::future::{TOLERANCE_MS, is_too_far_ahead};
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
@@ -41,7 +41,7 @@ impl Guarded {
     }
 
     fn refuse(&self, document: &mut SourceDocument) {
-        if document.refuse_future(self.clock.now()) {
+        if document.drop_future(self.clock.now()) {
             self.healed().insert(document.key.clone());
         }
     }
@@ -95,7 +95,7 @@ impl SourceStore for Guarded {
             return Ok(summaries);
         }
         // The summary without the rejected evidence can only be derived from the document.
-        let healed = self.load_all().await?.into_iter().map(Stored::in_short);
+        let healed = self.load_all().await?.into_iter().map(Stored::to_summary);
         let mut healed: BTreeMap<_, _> = healed
             .map(|stored| (stored.document_id.clone(), stored))
             .collect();
@@ -136,7 +136,7 @@ impl SourceStore for Guarded {
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         let mut entries = self.inner.history(key, limit).await?;
         let now = self.clock.now();
-        entries.retain(|entry| !is_refused(entry.transition.at, now));
+        entries.retain(|entry| !is_too_far_ahead(entry.transition.at, now));
         Ok(entries)
     }
 

@@ -54,7 +54,7 @@ pub trait SourceStore: Send + Sync {
     /// Returns the summaries of [`SourceStore::load_all`]. A store with stored summaries need not read the documents.
     async fn summaries(&self) -> Result<Vec<Stored<Arc<SourceSummary>>>, StoreError> {
         let all = self.load_all().await?;
-        Ok(all.into_iter().map(Stored::in_short).collect())
+        Ok(all.into_iter().map(Stored::to_summary).collect())
     }
 
     /// Writes documents, each based on a version (`None`: there was no document), and returns the results in the same order.
@@ -164,7 +164,7 @@ pub struct Stored<T = Versioned<SourceDocument>> {
 
 impl Stored {
     /// Converts the document to its summary.
-    pub fn in_short(self) -> Stored<Arc<SourceSummary>> {
+    pub fn to_summary(self) -> Stored<Arc<SourceSummary>> {
         Stored {
             document_id: self.document_id,
             document: self

@@ -323,7 +323,7 @@ fn read(path: &Path) -> Result<OnDisk, TokenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(OnDisk::default()),
         Err(error) => return Err(explain(error)),
     };
-    refuse_exposed(path, &file.metadata().map_err(failed)?)?;
+    reject_exposed(path, &file.metadata().map_err(failed)?)?;
     let bytes = files::bounded(file, files::LARGE).map_err(explain)?;
     let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
     // The parser's own message may quote a token, so only the position is reported.
@@ -344,7 +344,7 @@ fn read(path: &Path) -> Result<OnDisk, TokenError> {
 }
 
 #[cfg(unix)]
-fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), TokenError> {
+fn reject_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), TokenError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o777;
     let of_others = mode & 0o077;
@@ -358,7 +358,7 @@ fn refuse_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), TokenError
 }
 
 #[cfg(not(unix))]
-fn refuse_exposed(_path: &Path, _metadata: &fs::Metadata) -> Result<(), TokenError> {
+fn reject_exposed(_path: &Path, _metadata: &fs::Metadata) -> Result<(), TokenError> {
     Ok(())
 }
 

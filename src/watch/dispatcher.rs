@@ -107,8 +107,8 @@ impl Dispatcher {
                 Err(error) => return Err(error),
             };
             if waiting.is_empty() {
-                let is_hopeless = || self.outbox.behind().is_subset(&held.blocked);
-                if closing && (self.outbox.depth().events == 0 || spread.is_bounded() || is_hopeless()) {
+                let is_permanent = || self.outbox.behind().is_subset(&held.blocked);
+                if closing && (self.outbox.depth().events == 0 || spread.is_bounded() || is_permanent()) {
                     self.leave();
                     return Ok(());
                 }
@@ -163,16 +163,16 @@ impl Dispatcher {
     async fn forget(&self, held: &mut Held) -> Result<(), OutboxError> {
         held.sources
             .retain(|_, (until, _)| *until + PATIENCE.1 > Instant::now());
-        if held.unforgotten.is_empty() || held.forget_at.is_some_and(|at| at > Instant::now()) {
+        if held.acknowledged.is_empty() || held.remove_retry_at.is_some_and(|at| at > Instant::now()) {
             return Ok(());
         }
-        let (outbox, unforgotten) = (Arc::clone(&self.outbox), std::mem::take(&mut held.unforgotten));
-        let (done, unforgotten) = blocking(move || (outbox.sent(&unforgotten), unforgotten)).await;
+        let (outbox, acknowledged) = (Arc::clone(&self.outbox), std::mem::take(&mut held.acknowledged));
+        let (done, acknowledged) = blocking(move || (outbox.sent(&acknowledged), acknowledged)).await;
         match done {
-            Ok(()) => held.forget_at = None,
+            Ok(()) => held.remove_retry_at = None,
             Err(error) if error.may_pass() => {
-                held.unforgotten = unforgotten;
-                held.forget_at = Some(Instant::now() + IDLE);
+                held.acknowledged = acknowledged;
+                held.remove_retry_at = Some(Instant::now() + IDLE);
             }
             Err(error) => return Err(error),
         }
@@ -247,8 +247,8 @@ impl Dispatcher {
                 reason, "Event will never be taken and was put aside"
             );
         }
-        held.unforgotten.extend(sent);
-        held.forget_at = None;
+        held.acknowledged.extend(sent);
+        held.remove_retry_at = None;
         self.forget(held).await?;
         let outbox = Arc::clone(&self.outbox);
         let aside = blocking(move || {
@@ -278,9 +278,9 @@ struct Held {
     /// Those of them whose events are not accepted until someone acts.
     blocked: HashSet<SourceKey>,
     /// Events that are acknowledged and not yet removed from the file.
-    unforgotten: Vec<Waiting>,
+    acknowledged: Vec<Waiting>,
     /// When removing them is retried.
-    forget_at: Option<Instant>,
+    remove_retry_at: Option<Instant>,
 }
 
 impl Held {
@@ -288,7 +288,7 @@ impl Held {
         let now = Instant::now();
         self.sources.get(source).is_some_and(|(until, _)| *until > now)
             || self
-                .unforgotten
+                .acknowledged
                 .iter()
                 .any(|waiting| waiting.event.source == *source)
     }

@@ -172,13 +172,13 @@ impl Engine {
         );
         let suspicious = Arc::clone(&pollers);
         let (observations, inputs) = ObservationSender::new();
-        observations.show_to(Arc::new(move |observation| {
+        observations.add_observer(Arc::new(move |observation| {
             if is_unauthorized(observation) {
-                suspicious.suspect_authorisation(observation.source.platform());
+                suspicious.check_tokens(observation.source.platform());
             }
         }));
         let fan_out = AccountFanOut::new(monitored.clone(), parts.platforms.clone());
-        observations.extend_by(Arc::new(move |observation| fan_out.others(observation)));
+        observations.set_extender(Arc::new(move |observation| fan_out.others(observation)));
         let wake = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
         let (sink, confirmations, pace) = build_route(parts.route, &parts.clock, tasks);
@@ -241,7 +241,7 @@ impl Engine {
     /// Passes every observation to `observer`, for listeners that compare their events with what polls observe.
     pub fn show(&self, observer: Observer) {
         if let Some(observations) = &self.observations {
-            observations.show_to(observer);
+            observations.add_observer(observer);
         }
     }
 
@@ -327,7 +327,7 @@ impl Engine {
         let probes: ProbeSet = self.timetable.borrow().keys().copied().collect();
         let (pollers, tasks) = (Arc::clone(&self.pollers), self.tasks.clone());
         let finished = Arc::clone(&self.finished);
-        self.tasks.spawn_brief("once", |stop| async move {
+        self.tasks.spawn_finite("once", |stop| async move {
             if pollers
                 .probe_once(&probes, &observations, ONCE_PATIENCE, &stop)
                 .await
@@ -391,7 +391,7 @@ impl Engine {
     }
 
     /// Returns a function that reports whether the writer has made progress since its last call.
-    pub fn pulse(&self) -> impl Fn() -> bool + Send + use<> {
+    pub fn progress_check(&self) -> impl Fn() -> bool + Send + use<> {
         let stats = Arc::clone(&self.stats);
         let seen = AtomicU64::new(0);
         move || {
@@ -437,7 +437,7 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Track
     let now = parts.clock.now();
     outbox.restore(|source, mut known| {
         // The clock may have been ahead during the previous run.
-        known.refuse_future(now);
+        known.drop_future(now);
         tracker.restore(source, known);
     })?;
     Ok((Arc::new(outbox), instance, tracker))

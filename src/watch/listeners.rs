@@ -49,7 +49,7 @@ impl ListenerContext {
         let (sender, mut receiver) = mpsc::channel(CAPACITY);
         let observations = self.observations.clone();
         self.tasks
-            .spawn_brief(format!("{name}-listener"), |_| async move {
+            .spawn_finite(format!("{name}-listener"), |_| async move {
                 while let Some(observation) = receiver.recv().await {
                     observations.observe(observation);
                 }

@@ -108,16 +108,16 @@ mod tests {
     #[test]
     fn a_watch_lock_that_is_a_link_truncates_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let victim = dir.path().join("victim");
-        std::fs::write(&victim, "precious").unwrap();
-        std::os::unix::fs::symlink(&victim, dir.path().join("watch.lock")).unwrap();
+        let link_target = dir.path().join("victim");
+        std::fs::write(&link_target, "precious").unwrap();
+        std::os::unix::fs::symlink(&link_target, dir.path().join("watch.lock")).unwrap();
         let refused = StateLock::take(dir.path()).unwrap_err();
         assert!(matches!(refused, LockError::Io { .. }), "{refused}");
         // No other daemon holds the lock, so there is none to stop.
         let hint = refused.hint();
         assert!(hint.contains("rm ") && !hint.contains("other one"), "{hint}");
-        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
-        std::os::unix::fs::symlink(&victim, dir.path().join("watch.db")).unwrap();
+        assert_eq!(std::fs::read_to_string(&link_target).unwrap(), "precious");
+        std::os::unix::fs::symlink(&link_target, dir.path().join("watch.db")).unwrap();
         let refused = crate::watch::outbox::Outbox::open(dir.path(), 10).err().unwrap();
         let reason = std::error::Error::source(&refused).unwrap().to_string();
         assert!(reason.contains("symbolic link"), "{reason}");

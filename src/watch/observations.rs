@@ -108,12 +108,12 @@ impl ObservationSender {
     }
 
     /// From now on calls `observer` with every incoming observation.
-    pub fn show_to(&self, observer: Observer) {
+    pub fn add_observer(&self, observer: Observer) {
         self.observers.write().push(observer);
     }
 
     /// From now on adds to every observation what it means for other sources. Only the first extender that is set is used.
-    pub fn extend_by(&self, extender: Extender) {
+    pub fn set_extender(&self, extender: Extender) {
         let _ = self.extender.set(extender);
     }
 

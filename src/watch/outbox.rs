@@ -49,7 +49,7 @@ const REFUSED: i64 = 1000;
 pub struct Outbox {
     path: PathBuf,
     /// Whether anything was committed since the last checkpoint of the write-ahead log.
-    untidy: AtomicBool,
+    needs_checkpoint: AtomicBool,
     inner: Mutex<Inner>,
     bound: usize,
     _lock: Option<StateLock>,
@@ -115,8 +115,8 @@ impl Outbox {
     pub fn open(directory: &Path, bound: usize) -> Result<Self, OutboxError> {
         let path = directory.join("watch.db");
         // SQLite's own flag for that would also refuse links in the parent directories, which are their owner's choice.
-        crate::files::refuse_link(&path)
-            .and_then(|()| crate::files::refuse_special(&path))
+        crate::files::reject_symlink(&path)
+            .and_then(|()| crate::files::reject_special_file(&path))
             .map_err(|error| error::is_link(&path, &error))?;
         Self::prepare(&path, bound).map_err(|failure| failure.explain(&path))
     }
@@ -151,7 +151,7 @@ impl Outbox {
         }
         Ok(Self {
             path: path.to_owned(),
-            untidy: AtomicBool::new(true),
+            needs_checkpoint: AtomicBool::new(true),
             inner: Mutex::new(Inner { connection, queue }),
             bound,
             _lock: None,
@@ -227,7 +227,7 @@ impl Outbox {
             .collect();
         let written = write(connection, commit, &gone, &kept);
         let numbers = self.explained(written)?;
-        self.untidy.store(true, Ordering::Relaxed);
+        self.needs_checkpoint.store(true, Ordering::Relaxed);
         for (seq, source) in &gone {
             queue.remove(*seq, source);
         }
@@ -313,7 +313,7 @@ impl Outbox {
         })());
         self.explained(connection.pragma_update(None, "synchronous", "FULL"))?;
         taken?;
-        self.untidy.store(true, Ordering::Relaxed);
+        self.needs_checkpoint.store(true, Ordering::Relaxed);
         for waiting in events {
             queue.remove(waiting.seq, &waiting.event.source);
         }
@@ -322,7 +322,7 @@ impl Outbox {
 
     /// Checkpoints the write-ahead log into the file, concurrently with commits.
     pub fn tidy(&self) -> Result<(), OutboxError> {
-        if !self.untidy.swap(false, Ordering::Relaxed) {
+        if !self.needs_checkpoint.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let moved = || {

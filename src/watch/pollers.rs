@@ -85,7 +85,7 @@ impl<'a> ActiveSink<'a> {
     }
 
     /// Returns once no observation was received for `patience`.
-    async fn silent_for(&self, patience: Duration) {
+    async fn idle_for(&self, patience: Duration) {
         loop {
             let until = *self.last.lock() + patience;
             if Instant::now() >= until {
@@ -191,7 +191,7 @@ impl Pollers {
     }
 
     /// Requests an authorization check of a platform, because of an unexpected refusal. At most once a minute.
-    pub fn suspect_authorisation(&self, platform: PlatformName) {
+    pub fn check_tokens(&self, platform: PlatformName) {
         for poller in &self.all {
             let concerned = poller.platform.name() == platform && poller.probes.contains(&Probe::Auth);
             if concerned && poller.nudge() {
@@ -243,7 +243,7 @@ impl Pollers {
             let sink = ActiveSink::new(observations);
             tokio::select! {
                 _ = self.probe(poller, &sink, stop) => true,
-                () = sink.silent_for(patience) => {
+                () = sink.idle_for(patience) => {
                     let seconds = patience.as_secs();
                     let platform = poller.platform.name();
                     warn!(%platform, probes = poller.name, "{platform} gave no answer for {seconds} s; its check is not finished");

@@ -30,7 +30,7 @@ use crate::platforms::ProbeSink;
 
 /// How the fake bus treats events.
 #[derive(Debug, Clone, Default, PartialEq)]
-enum Mood {
+enum BusMode {
     /// It accepts everything.
     #[default]
     Fine,
@@ -47,14 +47,14 @@ enum Mood {
 /// A bus that merges the events that it accepts into documents, as the persister does.
 #[derive(Default)]
 struct FakeBus {
-    mood: Mutex<Mood>,
+    mode: Mutex<BusMode>,
     taken: Mutex<Vec<Event>>,
     documents: Mutex<BTreeMap<SourceKey, SourceDocument>>,
 }
 
 impl FakeBus {
-    fn mood(&self, mood: Mood) {
-        *self.mood.lock() = mood;
+    fn mode(&self, mode: BusMode) {
+        *self.mode.lock() = mode;
     }
 
     /// The kinds of the events that published a change.
@@ -87,20 +87,20 @@ impl Sink for FakeBus {
     }
 
     async fn send(&self, events: &[Event]) -> Vec<Result<(), SendError>> {
-        let mood = self.mood.lock().clone();
+        let mode = self.mode.lock().clone();
         let sources: BTreeSet<_> = events.iter().map(|event| &event.source).collect();
         assert_eq!(sources.len(), events.len(), "one event a source");
         events
             .iter()
-            .map(|event| match &mood {
-                Mood::Down => Err(SendError::Transient("down".into())),
-                Mood::Refuses(source) if *source == event.source => {
+            .map(|event| match &mode {
+                BusMode::Down => Err(SendError::Transient("down".into())),
+                BusMode::Refuses(source) if *source == event.source => {
                     Err(SendError::Permanent("too large".into()))
                 }
-                Mood::Blocks(source) if *source == event.source => {
+                BusMode::Blocks(source) if *source == event.source => {
                     Err(SendError::Blocked("schemaVersion 99".into()))
                 }
-                Mood::Fails(source) if *source == event.source => {
+                BusMode::Fails(source) if *source == event.source => {
                     Err(SendError::Transient("no answer".into()))
                 }
                 _ => {
@@ -345,7 +345,7 @@ async fn clean_stop_publishes_disconnected_and_restart_no_duplicates() {
 async fn one_blocked_source_does_not_make_the_daemon_unready() {
     let world = World::new().start();
     let (blocked, fine) = (key(1), key(2));
-    world.bus.mood(Mood::Blocks(blocked.clone()));
+    world.bus.mode(BusMode::Blocks(blocked.clone()));
     world.up(&blocked);
     world.pass(5).await;
     assert!(!world.running().dispatched.pending.load(Ordering::Relaxed));
@@ -353,7 +353,7 @@ async fn one_blocked_source_does_not_make_the_daemon_unready() {
     world.pass(2).await;
     assert_eq!(world.bus.kinds(&fine), [SourceStatus]);
     assert_eq!(world.running().outbox.depth().events, 1, "it waits");
-    world.bus.mood(Mood::Fine);
+    world.bus.mode(BusMode::Fine);
     world.pass(60).await;
     assert_eq!(world.bus.kinds(&blocked), [SourceStatus]);
     world.stop().await;
@@ -368,7 +368,7 @@ async fn stop_does_not_wait_for_a_blocked_source() {
         store_queue: sender,
     });
     let world = world.start();
-    world.bus.mood(Mood::Blocks(key(1)));
+    world.bus.mode(BusMode::Blocks(key(1)));
     world.up(&key(1));
     world.up(&key(2));
     world.pass(2).await;
@@ -388,7 +388,7 @@ async fn events_wait_in_order_during_bus_outage_and_survive_kill() {
     let a = key(1);
     world.up(&a);
     assert!(world.drained(SOON).await);
-    world.bus.mood(Mood::Down);
+    world.bus.mode(BusMode::Down);
     for stream in ["1", "2", "3"] {
         world.live(&a, stream);
         world.pass(60).await;
@@ -400,7 +400,7 @@ async fn events_wait_in_order_during_bus_outage_and_survive_kill() {
     assert!(world.running().dispatched.pending.load(Ordering::Relaxed));
     let world = world.kill().await;
     let world = world.start();
-    world.bus.mood(Mood::Fine);
+    world.bus.mode(BusMode::Fine);
     assert!(world.drained(SOON).await);
     let expected = [
         SourceStatus,
@@ -419,12 +419,12 @@ async fn events_wait_in_order_during_bus_outage_and_survive_kill() {
 async fn one_failing_source_does_not_delay_the_others() {
     let world = World::new().start();
     let (a, b) = (key(1), key(2));
-    world.bus.mood(Mood::Fails(a.clone()));
+    world.bus.mode(BusMode::Fails(a.clone()));
     world.live(&a, "1");
     world.live(&b, "2");
     world.pass(5).await;
     assert_eq!((world.bus.kinds(&a).len(), world.bus.kinds(&b).len()), (0, 1));
-    world.bus.mood(Mood::Fine);
+    world.bus.mode(BusMode::Fine);
     assert!(world.drained(SOON).await);
     assert_eq!(world.bus.kinds(&a), [StreamOnline]);
     world.stop().await;
@@ -434,7 +434,7 @@ async fn one_failing_source_does_not_delay_the_others() {
 async fn what_can_never_be_sent_is_put_aside_and_the_rest_goes_on() {
     let world = World::new().start();
     let (a, b) = (key(1), key(2));
-    world.bus.mood(Mood::Refuses(a.clone()));
+    world.bus.mode(BusMode::Refuses(a.clone()));
     world.live(&a, "1");
     world.live(&b, "2");
     assert!(world.drained(SOON).await);
@@ -466,14 +466,14 @@ async fn heartbeats_are_periodic_and_superseded_while_unsent() {
     let a = key(1);
     world.up(&a);
     assert!(world.drained(SOON).await);
-    world.bus.mood(Mood::Down);
+    world.bus.mode(BusMode::Down);
     for _ in 0..120 {
         world.up(&a);
         world.pass(60).await;
     }
     let depth = world.running().outbox.depth();
     assert_eq!((depth.events, depth.heartbeats), (1, 1));
-    world.bus.mood(Mood::Fine);
+    world.bus.mode(BusMode::Fine);
     assert!(world.drained(SOON).await);
     for _ in 0..60 {
         world.up(&a);
@@ -493,7 +493,7 @@ async fn full_outbox_drops_heartbeats_and_defers_transitions() {
         world.up(&key(id));
     }
     assert!(world.drained(SOON).await);
-    world.bus.mood(Mood::Down);
+    world.bus.mode(BusMode::Down);
     for _ in 0..20 {
         (1..=8).for_each(|id| world.up(&key(id)));
         world.pass(60).await;
@@ -517,7 +517,7 @@ async fn full_outbox_drops_heartbeats_and_defers_transitions() {
         (10, 0)
     );
     assert!(running.stats.deferred.load(Ordering::Relaxed) > 0);
-    world.bus.mood(Mood::Fine);
+    world.bus.mode(BusMode::Fine);
     world.pass(60).await;
     assert!(world.drained(SOON).await);
     assert_eq!(world.running().stats.deferred.load(Ordering::Relaxed), 0);
@@ -591,7 +591,7 @@ async fn store_confirmations_never_overtake_pending_changes() {
     world.up(&key(1));
     world.up(&key(2));
     assert!(world.drained(SOON).await);
-    world.bus.mood(Mood::Fails(key(1)));
+    world.bus.mode(BusMode::Fails(key(1)));
     world.live(&key(1), "1");
     world.pass(1).await;
     while kept.try_recv().is_ok() {}
@@ -610,7 +610,7 @@ async fn store_confirmations_never_overtake_pending_changes() {
         "of the first one a start still waits"
     );
     world.ended(&key(1), "1");
-    world.bus.mood(Mood::Fine);
+    world.bus.mode(BusMode::Fine);
     assert!(world.drained(SOON).await);
     assert_eq!(world.bus.kinds(&key(1))[1..], [StreamOnline, StreamOffline]);
     for _ in 0..20 {

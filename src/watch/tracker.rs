@@ -31,7 +31,7 @@ pub struct Tracker {
     live: BTreeSet<SourceKey>,
     by_status: BTreeMap<(PlatformName, Status), usize>,
     /// Whether a source's first name, title and viewer count are published before its regular heartbeat.
-    pub announces_baseline: bool,
+    pub publishes_baseline: bool,
     /// By how much our clock seems to be behind (ms): observations may be dated this far ahead of it.
     pub behind_by: i64,
     /// Sources that are due only to complete their baseline.
@@ -83,7 +83,7 @@ pub struct Step {
     /// Whether nothing was known before.
     pub first: bool,
     /// Whether nothing had been claimed about the connection before, or we had closed it ourselves.
-    pub quiet_before: bool,
+    pub unproven_before: bool,
 }
 
 impl Tracker {
@@ -91,7 +91,7 @@ impl Tracker {
     pub fn new(writer: &str) -> Self {
         Self {
             writer: writer.to_owned(),
-            announces_baseline: true,
+            publishes_baseline: true,
             ..Self::default()
         }
     }
@@ -173,7 +173,7 @@ impl Tracker {
                     if !changes.is_empty() {
                         steps.push(Step {
                             first: nothing_known(&before),
-                            quiet_before: matches!(
+                            unproven_before: matches!(
                                 before.status.rule,
                                 "status.nothing-proven" | "status.closed"
                             ),
@@ -333,10 +333,10 @@ impl Tracker {
                 let since = (now.as_millis() - phase_of(source, period)).rem_euclid(period);
                 entry.next_heartbeat = Some(now.plus_millis(period - since));
             }
-            let is_eager = entry.renamed || (entry.named && self.announces_baseline);
+            let is_eager = entry.renamed || (entry.named && self.publishes_baseline);
             let early = is_eager && !(reached || ahead) && entry.early.take(now, period.min(EARLY));
             if entry.moved && (reached || ahead || early) {
-                if entry.named && !entry.renamed && self.announces_baseline {
+                if entry.named && !entry.renamed && self.publishes_baseline {
                     self.completed.insert(source.clone());
                 }
                 entry.moved = false;
@@ -354,7 +354,7 @@ impl Tracker {
     }
 
     /// Undoes the mark that sources were published: they are due again within a period.
-    pub fn put_back(&mut self, sources: &[SourceKey]) {
+    pub fn mark_due(&mut self, sources: &[SourceKey]) {
         for source in sources {
             self.completed.remove(source);
             if let Some(entry) = self.sources.get_mut(source) {
@@ -365,7 +365,7 @@ impl Tracker {
     }
 
     /// Returns every source that has changes since it was last published, and marks it as published.
-    pub fn all_moved(&mut self) -> Vec<SourceKey> {
+    pub fn take_dirty(&mut self) -> Vec<SourceKey> {
         let moved = self.sources.iter_mut().filter(|(_, entry)| entry.moved);
         moved
             .map(|(source, entry)| {
@@ -470,8 +470,8 @@ fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
             LinkState::Down { .. } | LinkState::Refused { .. } => tally.errors = 1,
             LinkState::Up if *transport == Transport::Gateway => {
                 let link = before.knowledge.evidence.connection.get(transport);
-                let was_in_trouble = link.is_some_and(|link| matches!(link.now(), LinkNow::LinkFailure(_)));
-                tally.reconnects = u64::from(was_in_trouble);
+                let was_failing = link.is_some_and(|link| matches!(link.now(), LinkNow::LinkFailure(_)));
+                tally.reconnects = u64::from(was_failing);
             }
             LinkState::Up | LinkState::Answered | LinkState::Closed => {}
         },

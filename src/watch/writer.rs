@@ -137,7 +137,7 @@ pub struct Writer {
 impl Writer {
     /// Runs until the last producer is gone, then publishes the shutdown.
     pub async fn run(mut self, stop: Stop) -> Result<(), OutboxError> {
-        self.tracker.announces_baseline = self.initial_events == InitialEvents::Flag;
+        self.tracker.publishes_baseline = self.initial_events == InitialEvents::Flag;
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut batch = Vec::new();
@@ -172,12 +172,12 @@ impl Writer {
         // If the receiver is gone, so is the dispatcher, and the notification is not needed.
         self.closing.send_replace(true);
         self.wake.notify_one();
-        self.store_rest(&stop).await;
+        self.store_remaining(&stop).await;
         Ok(())
     }
 
     /// Stores the changes that are no transitions, after the transitions before them are sent: the dispatcher has exited by then.
-    async fn store_rest(&mut self, stop: &Stop) {
+    async fn store_remaining(&mut self, stop: &Stop) {
         if !matches!(self.confirmations, Confirmations::Store { .. }) {
             return;
         }
@@ -186,7 +186,7 @@ impl Writer {
             () = stop.cut() => {}
         }
         let behind = self.behind();
-        let mut last = self.tracker.all_moved();
+        let mut last = self.tracker.take_dirty();
         last.retain(|source| !behind.contains(source));
         let snapshot = self.snapshot(&last);
         if let Confirmations::Store { store_queue, .. } = &self.confirmations {
@@ -252,7 +252,7 @@ impl Writer {
                 Class::Transition
             };
             let mut of_step = this.events(&step.changes);
-            of_step.retain(|event| !self.withholds(event, &step.after.verdict));
+            of_step.retain(|event| !self.suppresses(event, &step.after.verdict));
             if of_step.is_empty() {
                 // The next event includes this evidence.
                 continue;
@@ -269,7 +269,7 @@ impl Writer {
 
     /// Whether a baseline is not published: baselines are disabled, or it would have to claim a status before the connection was
     /// probed.
-    fn withholds(&self, event: &Event, after: &Verdict) -> bool {
+    fn suppresses(&self, event: &Event, after: &Verdict) -> bool {
         let unproven = event.kind == EventKind::SourceStatus && after.status.rule == NOTHING_PROVEN;
         event.initial && (unproven || self.initial_events == InitialEvents::Off)
     }
@@ -316,7 +316,7 @@ impl Writer {
                         "Cannot write the state directory; changes wait in memory"
                     );
                 }
-                self.pending.put_back(Arc::into_inner(commit).unwrap_or_default());
+                self.pending.mark_due(Arc::into_inner(commit).unwrap_or_default());
                 Ok(())
             }
             // Waiting for a file that stays damaged would stop publishing for good.
@@ -370,7 +370,7 @@ impl Writer {
                     let behind = self.behind();
                     let (held, due): (Vec<_>, Vec<_>) =
                         due.into_iter().partition(|source| behind.contains(source));
-                    self.tracker.put_back(&held);
+                    self.tracker.mark_due(&held);
                     self.checkpoint(&due, now).await?;
                     permit.send(self.snapshot(&due));
                 }

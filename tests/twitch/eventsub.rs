@@ -37,7 +37,7 @@ const SLOW: u32 = 2;
 const CAT: &str = "900300";
 
 /// Moves the simulation's clock as fast as a listener's.
-fn hurry(world: &World) -> AbortOnDropHandle<()> {
+fn advance_heartbeat(world: &World) -> AbortOnDropHandle<()> {
     hurry_by(world, PACE)
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn follow(
                 continue;
             }
         };
-        match app.attendees(&platforms).await {
+        match app.monitored_sources(&platforms).await {
             Ok(sources) => {
                 first.adopt(&app);
                 engine.reconfigure(sources, app.settings.schedule.cron.clone());

@@ -61,7 +61,7 @@ pub(super) fn follow(engine: &Engine, tasks: &Tasks, jitter: Duration) {
     let observed = Arc::clone(&checks);
     engine.show(Arc::new(move |observation| observed.observe(observation)));
     let view = engine.view();
-    tasks.spawn_brief("first-checks", |stop| async move {
+    tasks.spawn_finite("first-checks", |stop| async move {
         checks.report(count, &view, jitter, &stop).await;
     });
 }

@@ -96,7 +96,7 @@ impl Receiver {
                 }
                 () = tokens.changed() => due = Instant::now(),
                 _ = compare.tick() => {
-                    for (source, observations) in self.hook.fallen_silent() {
+                    for (source, observations) in self.hook.take_missing() {
                         warn!(source.key = %source, "Kick's webhooks of this source are silent; their subscriptions are renewed");
                         for observation in observations { context.observations.observe(observation); }
                         context.pollers.ask_now(std::slice::from_ref(&source), &ProbeSet::from([Probe::Stream]));

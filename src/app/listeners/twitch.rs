@@ -125,10 +125,10 @@ fn monitored(monitored: &MonitoredSources) -> Vec<Channel> {
     twitch.map(channel).collect()
 }
 
-fn channel(attendee: &MonitoredSource) -> Channel {
+fn channel(monitored_source: &MonitoredSource) -> Channel {
     Channel {
-        source: attendee.key.clone(),
-        priority: attendee.priority,
+        source: monitored_source.key.clone(),
+        priority: monitored_source.priority,
     }
 }
 
@@ -137,8 +137,8 @@ impl App {
     /// was never checked is checked.
     pub async fn eventsub_plan(&self) -> Result<(Vec<Channel>, Plan), Failure> {
         let platforms = self.platforms().await?;
-        let attendees = self.attendees(&platforms).await?;
-        let channels: Vec<_> = of_twitch(&attendees).collect();
+        let monitored_sources = self.monitored_sources(&platforms).await?;
+        let channels: Vec<_> = of_twitch(&monitored_sources).collect();
         if !self.settings.twitch.eventsub {
             let plan = Plan::nothing(&channels, OFF);
             return Ok((channels, plan));
@@ -150,8 +150,8 @@ impl App {
 
     /// Returns the plan, as far as it follows from stored data, without any request.
     pub async fn eventsub_plan_by_memory(&self) -> Plan {
-        let attendees = self.remembered();
-        let channels: Vec<_> = of_twitch(&attendees).collect();
+        let monitored_sources = self.remembered();
+        let channels: Vec<_> = of_twitch(&monitored_sources).collect();
         if !self.settings.twitch.eventsub {
             return Plan::nothing(&channels, OFF);
         }
@@ -162,9 +162,9 @@ impl App {
 
 const OFF: &str = "twitch.eventsub is switched off";
 
-fn of_twitch(attendees: &[MonitoredSource]) -> impl Iterator<Item = Channel> {
-    attendees
+fn of_twitch(monitored_sources: &[MonitoredSource]) -> impl Iterator<Item = Channel> {
+    monitored_sources
         .iter()
-        .filter(|attendee| attendee.key.platform() == PlatformName::Twitch)
+        .filter(|monitored_source| monitored_source.key.platform() == PlatformName::Twitch)
         .map(channel)
 }

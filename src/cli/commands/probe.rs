@@ -8,7 +8,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::app::Access;
-use crate::cli::commands::sources::known::{asked_in_vain, no_such_source};
+use crate::cli::commands::sources::known::{has_no_answer, no_such_source};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::reports::probe::{ProbeReport, ProbedRow};
@@ -193,10 +193,10 @@ async fn load(
 /// evidence there is.
 fn exit_code(probed: &ProbedRow, probes: &ProbeSet) -> ExitCode {
     let found = probed.row.findings;
-    let in_vain = asked_in_vain(&probed.seen);
+    let without_answer = has_no_answer(&probed.seen);
     if found.auth {
         ExitCode::Unauthorised
-    } else if found.refused || found.disconnected || in_vain {
+    } else if found.refused || found.disconnected || without_answer {
         ExitCode::Down
     } else if (found.unknown || found.stale) && probes.len() == Probe::ALL.len() {
         ExitCode::NoEvidence

@@ -269,7 +269,7 @@ fn lay_out(text: &mut String, cells: &[Cell], grid: &Grid, kept: &[(usize, u16)]
             if length > width {
                 style.paint_to(text, cell.tone, &cut(style.spell(cell), width, style));
             } else {
-                style.show_to(text, cell);
+                style.add_observer(text, cell);
             }
         }
         spaces += after + usize::from(GUTTER);

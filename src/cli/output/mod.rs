@@ -210,7 +210,7 @@ impl From<machine::RenderError> for Failure {
 pub fn write_out(text: &str) -> io::Result<()> {
     let text = secrets::mask(text);
     let mut out = io::stdout().lock();
-    forgive_closed_pipe(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    ignore_closed_pipe(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
 /// Writes text to standard output unless the pipe is closed. Returns whether it is still open.
@@ -225,10 +225,10 @@ pub fn offer(text: &str) -> io::Result<bool> {
 
 /// Writes text to standard error. A closed pipe is no error.
 pub fn write_err(text: &str) -> io::Result<()> {
-    forgive_closed_pipe(io::stderr().lock().write_all(secrets::mask(text).as_bytes()))
+    ignore_closed_pipe(io::stderr().lock().write_all(secrets::mask(text).as_bytes()))
 }
 
-fn forgive_closed_pipe(result: io::Result<()>) -> io::Result<()> {
+fn ignore_closed_pipe(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,

@@ -56,7 +56,7 @@ impl Style {
         Self {
             width: asked.filter(|columns| *columns > 0).or_else(measured),
             color: wants_color(choice, env, terminal),
-            unicode: knows_unicode(env),
+            unicode: supports_unicode(env),
         }
     }
 
@@ -104,12 +104,12 @@ impl Style {
     /// Returns a cell with symbol, text and color.
     pub fn show(self, cell: &Cell) -> String {
         let mut shown = String::new();
-        self.show_to(&mut shown, cell);
+        self.add_observer(&mut shown, cell);
         shown
     }
 
     /// Appends a cell with symbol, text and color.
-    pub fn show_to(self, to: &mut String, cell: &Cell) {
+    pub fn add_observer(self, to: &mut String, cell: &Cell) {
         self.paint_parts(to, cell.tone, self.parts(cell));
     }
 
@@ -144,7 +144,7 @@ fn wants_color(choice: ColorChoice, env: &Env<'_>, terminal: bool) -> bool {
 }
 
 /// The first of the locale variables that is set decides, as in POSIX; without any the locale is `C`.
-fn knows_unicode(env: &Env<'_>) -> bool {
+fn supports_unicode(env: &Env<'_>) -> bool {
     if cfg!(windows) {
         return true;
     }
@@ -218,7 +218,11 @@ mod tests {
             (&[("LANG", "en_GB.UTF-8"), ("LC_ALL", "C")][..], false),
             (&[("LC_ALL", ""), ("LC_CTYPE", "C.UTF-8")][..], true),
         ] {
-            assert_eq!(knows_unicode(&env(pairs)), expected || cfg!(windows), "{pairs:?}");
+            assert_eq!(
+                supports_unicode(&env(pairs)),
+                expected || cfg!(windows),
+                "{pairs:?}"
+            );
         }
     }
 

@@ -73,7 +73,7 @@ pub fn parts(text: &mut String, parts: &[Cell], style: Style) {
                 taken = flow(text, std::slice::from_ref(part), style, room, 0, 2);
             }
             _ => {
-                style.show_to(text, part);
+                style.add_observer(text, part);
                 taken += wide;
             }
         }
@@ -91,7 +91,7 @@ pub fn line(text: &mut String, cells: &[Cell], style: Style) {
             if index > 0 {
                 text.push_str("  ");
             }
-            style.show_to(text, cell);
+            style.add_observer(text, cell);
         }
         text.push('\n');
         return;
@@ -121,7 +121,7 @@ pub fn behind(text: &mut String, cells: &[Cell], style: Style, column: usize) {
         _ => {
             for (index, cell) in cells.iter().enumerate() {
                 text.push_str(if index > 0 { "  " } else { "" });
-                style.show_to(text, cell);
+                style.add_observer(text, cell);
             }
         }
     }

@@ -72,7 +72,7 @@ fn gap_before_episode(document: &SourceDocument, id: &str) -> Option<Timestamp> 
     let last_live = stream.pushed.max(stream.seen)?;
     let within = |gap: &Timestamp| last_live.started_at.is_none_or(|began| *gap > began);
     // Polls that miss a stream right after its pushed start do not count as an end.
-    let deaf = stream.pushed.map(|start| {
+    let unsubscribed = stream.pushed.map(|start| {
         let patience = Patience::with(document.key.platform()).after_start;
         start.at..=start.at.plus_millis(patience)
     });
@@ -80,7 +80,11 @@ fn gap_before_episode(document: &SourceDocument, id: &str) -> Option<Timestamp> 
         .missed
         .values()
         .flat_map(|missed| [missed.first, missed.last]);
-    let counted = misses.filter(|miss| !deaf.as_ref().is_some_and(|deaf| deaf.contains(miss)));
+    let counted = misses.filter(|miss| {
+        !unsubscribed
+            .as_ref()
+            .is_some_and(|unsubscribed| unsubscribed.contains(miss))
+    });
     let unnamed = evidence.unnamed_end.into_iter().chain(counted).filter(within);
     let named = stream.ends.iter().copied();
     named.chain(unnamed).filter(|gap| *gap < last_live.at).max()

@@ -15,7 +15,7 @@ use crate::core::event::dead::Dead;
 use crate::core::event::fields::{storable, text};
 use crate::core::event::{EventKind, claims};
 use crate::core::evidence::Knowledge;
-use crate::core::future::is_refused;
+use crate::core::future::is_too_far_ahead;
 use crate::core::join::Join;
 use crate::core::json;
 use crate::core::observation::Observation;
@@ -222,7 +222,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) ->
     }
     let mut knowledge: Knowledge = serde_json::from_value(Value::Object(parts))
         .map_err(|error| unreadable("evidence", error.to_string()))?;
-    let refused = knowledge.refuse_future(received);
+    let refused = knowledge.drop_future(received);
     if refused && knowledge == Knowledge::default() {
         let reason =
             "all its evidence is dated in the future; the clock of its sender or of this machine is wrong";
@@ -236,7 +236,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) ->
             changes
                 .iter()
                 .filter_map(|change| serde_json::from_value(change.clone()).ok())
-                .filter(|change: &Transition| !is_refused(change.at, received))
+                .filter(|change: &Transition| !is_too_far_ahead(change.at, received))
                 .collect()
         })
         .unwrap_or_default();

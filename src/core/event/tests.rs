@@ -64,7 +64,7 @@ impl Story {
         published.events(&transitions(&before.verdict, &self.document.verdict))
     }
 
-    fn goes_live(&mut self, when: &str) -> Vec<Event> {
+    fn go_live(&mut self, when: &str) -> Vec<Event> {
         self.observes(
             when,
             Fact::StreamPush {
@@ -298,7 +298,7 @@ fn kick_has_no_connector_of_its_own() {
 fn a_push_and_a_poll_of_one_broadcast_come_to_the_same_ids() {
     let mut pushed = Story::of("twitch.eventsub");
     let mut polled = Story::of("twitch.helix");
-    let start = one(pushed.goes_live("2026-11-20T10:00:01.000Z"));
+    let start = one(pushed.go_live("2026-11-20T10:00:01.000Z"));
     let found = one(polled.seen("2026-11-20T10:02:30.000Z"));
     assert_eq!(start.id, found.id);
     let end = one(pushed.ends("2026-11-20T12:00:00.000Z"));
@@ -316,11 +316,11 @@ fn a_push_and_a_poll_of_one_broadcast_come_to_the_same_ids() {
 fn repeated_stream_starts_and_ends_get_distinct_event_ids() {
     let mut story = Story::of("twitch.eventsub");
     let ids = [
-        one(story.goes_live("2026-11-20T10:00:01.000Z")).id,
+        one(story.go_live("2026-11-20T10:00:01.000Z")).id,
         one(story.ends("2026-11-20T10:20:00.000Z")).id,
-        one(story.goes_live("2026-11-20T10:21:00.000Z")).id,
+        one(story.go_live("2026-11-20T10:21:00.000Z")).id,
         one(story.ends("2026-11-20T10:30:00.000Z")).id,
-        one(story.goes_live("2026-11-20T10:31:00.000Z")).id,
+        one(story.go_live("2026-11-20T10:31:00.000Z")).id,
         one(story.ends("2026-11-20T12:00:00.000Z")).id,
     ];
     let different: std::collections::BTreeSet<_> = ids.iter().collect();
@@ -581,7 +581,7 @@ fn the_schema_accepts_what_we_send() {
     let schema = wire::schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut story = Story::of("twitch.eventsub");
-    let mut events = story.goes_live("2026-11-20T10:00:01.000Z");
+    let mut events = story.go_live("2026-11-20T10:00:01.000Z");
     events.extend(story.ends("2026-11-20T12:00:00.000Z"));
     events.push(heartbeat(&story.document, received()));
     for event in events {
@@ -597,7 +597,7 @@ fn the_schema_accepts_what_we_send() {
 #[test]
 fn joining_twice_what_came_from_the_bus_is_joining_once() {
     let mut story = Story::of("twitch.eventsub");
-    let event = one(story.goes_live("2026-11-20T10:00:01.000Z"));
+    let event = one(story.go_live("2026-11-20T10:00:01.000Z"));
     let mut known = Knowledge::default();
     known.join(evidence_update(&event.body).knowledge);
     let once = known.clone();

@@ -36,23 +36,23 @@ fn weigh(platform: PlatformName, story: impl IntoIterator<Item = StreamEvidence>
 }
 
 #[track_caller]
-fn assert_says(verdict: &StreamVerdict, status: StreamStatus, rule: &str) {
+fn assert_verdict(verdict: &StreamVerdict, status: StreamStatus, rule: &str) {
     assert_eq!((verdict.status, verdict.rule), (status, rule), "{verdict:?}");
 }
 
 #[test]
 fn without_evidence_nothing_is_claimed() {
-    assert_says(&twitch([]), StreamStatus::Unknown, "stream.nothing-proven");
+    assert_verdict(&twitch([]), StreamStatus::Unknown, "stream.nothing-proven");
 }
 
 #[test]
 fn first_poll_hit_means_online() {
-    assert_says(
+    assert_verdict(
         &twitch([seen(0, "1", -300)]),
         StreamStatus::Online,
         "stream.seen-in-poll",
     );
-    assert_says(
+    assert_verdict(
         &twitch([absent(-60), seen(0, "1", -30)]),
         StreamStatus::Online,
         "stream.seen-in-poll",
@@ -61,7 +61,7 @@ fn first_poll_hit_means_online() {
 
 #[test]
 fn never_seen_channel_is_offline_at_first_complete_poll() {
-    assert_says(
+    assert_verdict(
         &twitch([absent(0)]),
         StreamStatus::Offline,
         "stream.absent-from-poll",
@@ -71,17 +71,17 @@ fn never_seen_channel_is_offline_at_first_complete_poll() {
 #[test]
 fn single_miss_does_not_end_recently_live_stream() {
     let rule = "stream.missed-but-not-for-long";
-    assert_says(
+    assert_verdict(
         &twitch([seen(0, "1", -300), absent(60)]),
         StreamStatus::Online,
         rule,
     );
-    assert_says(
+    assert_verdict(
         &twitch([seen(0, "1", -300), absent(300)]),
         StreamStatus::Online,
         rule,
     );
-    assert_says(
+    assert_verdict(
         &twitch([seen(0, "1", -300), absent(60), absent(119)]),
         StreamStatus::Online,
         rule,
@@ -91,12 +91,12 @@ fn single_miss_does_not_end_recently_live_stream() {
 #[test]
 fn single_miss_ends_stream_without_recent_evidence() {
     let rule = "stream.missing-from-polls";
-    assert_says(
+    assert_verdict(
         &twitch([seen(0, "1", -300), absent(600)]),
         StreamStatus::Offline,
         rule,
     );
-    assert_says(
+    assert_verdict(
         &twitch([started(0, "1"), absent(86_400)]),
         StreamStatus::Offline,
         rule,
@@ -106,7 +106,7 @@ fn single_miss_ends_stream_without_recent_evidence() {
 #[test]
 fn polls_alone_end_a_stream_once_they_missed_it_for_a_minute() {
     let verdict = twitch([seen(0, "1", -300), absent(60), absent(120)]);
-    assert_says(&verdict, StreamStatus::Offline, "stream.missing-from-polls");
+    assert_verdict(&verdict, StreamStatus::Offline, "stream.missing-from-polls");
     assert_eq!(verdict.session.unwrap().ended_at, Some(at(60)));
 }
 
@@ -119,23 +119,23 @@ fn flapping_poll_cache_does_not_end_new_stream() {
         absent(90),
         seen(120, "1", -30),
     ];
-    assert_says(&twitch(story), StreamStatus::Online, "stream.seen-in-poll");
+    assert_verdict(&twitch(story), StreamStatus::Online, "stream.seen-in-poll");
 }
 
 #[test]
 fn stale_poll_after_pushed_start_is_ignored_for_five_minutes() {
     let story = |until: i64| std::iter::once(started(0, "1")).chain((1..=until / 60).map(|n| absent(n * 60)));
-    assert_says(
+    assert_verdict(
         &twitch(story(300)),
         StreamStatus::Online,
         "stream.push-beats-poll",
     );
-    assert_says(
+    assert_verdict(
         &twitch(story(360)),
         StreamStatus::Online,
         "stream.missed-but-not-for-long",
     );
-    assert_says(
+    assert_verdict(
         &twitch(story(420)),
         StreamStatus::Offline,
         "stream.missing-from-polls",
@@ -150,20 +150,20 @@ fn stale_poll_after_pushed_end_is_ignored_for_fifteen_minutes() {
         seen(120, "1", -300),
         seen(960, "1", -300),
     ];
-    assert_says(
+    assert_verdict(
         &twitch(story.clone()),
         StreamStatus::Offline,
         "stream.same-stream-after-end",
     );
     let later = story.into_iter().chain([seen(961, "1", -300)]);
-    assert_says(&twitch(later), StreamStatus::Online, "stream.seen-in-poll");
+    assert_verdict(&twitch(later), StreamStatus::Online, "stream.seen-in-poll");
 }
 
 #[test]
 fn a_new_stream_after_a_pushed_end_counts_at_once() {
     let story = [started(0, "1"), ended(600, "1"), seen(610, "2", 605)];
     let verdict = twitch(story);
-    assert_says(&verdict, StreamStatus::Online, "stream.seen-in-poll");
+    assert_verdict(&verdict, StreamStatus::Online, "stream.seen-in-poll");
     assert_eq!(verdict.session.unwrap().stream_id, "2");
 }
 
@@ -171,12 +171,12 @@ fn a_new_stream_after_a_pushed_end_counts_at_once() {
 fn end_without_stream_id_ends_only_earlier_streams() {
     let end = StreamEvidence::end(at(600), None);
     let story = [started(0, "1"), end.clone(), seen(660, "1", -3)];
-    assert_says(
+    assert_verdict(
         &twitch(story),
         StreamStatus::Offline,
         "stream.same-stream-after-end",
     );
-    assert_says(
+    assert_verdict(
         &twitch([started(0, "1"), end, started(700, "2")]),
         StreamStatus::Online,
         "stream.pushed-start",
@@ -186,28 +186,28 @@ fn end_without_stream_id_ends_only_earlier_streams() {
 #[test]
 fn end_of_a_stream_that_was_never_seen_ends_no_other() {
     let pushed = twitch([started(0, "2"), ended(1, "1")]);
-    assert_says(&pushed, StreamStatus::Online, "stream.pushed-start");
+    assert_verdict(&pushed, StreamStatus::Online, "stream.pushed-start");
     let listed = twitch([seen(0, "2", -60), ended(1, "1"), seen(60, "2", -60)]);
-    assert_says(&listed, StreamStatus::Online, "stream.seen-in-poll");
-    assert_says(
+    assert_verdict(&listed, StreamStatus::Online, "stream.seen-in-poll");
+    assert_verdict(
         &twitch([ended(1, "1")]),
         StreamStatus::Offline,
         "stream.pushed-end",
     );
     // Polls list a stream whose end was pushed: it was live after the other one.
     let cached = twitch([started(-900, "0"), ended(0, "1"), seen(30, "1", -300)]);
-    assert_says(&cached, StreamStatus::Offline, "stream.same-stream-after-end");
+    assert_verdict(&cached, StreamStatus::Offline, "stream.same-stream-after-end");
 }
 
 #[test]
 fn late_end_of_previous_stream_keeps_current_stream_online() {
     let story = [started(0, "1"), started(600, "2"), ended(605, "1")];
-    assert_says(&twitch(story), StreamStatus::Online, "stream.pushed-start");
+    assert_verdict(&twitch(story), StreamStatus::Online, "stream.pushed-start");
 }
 
 #[test]
 fn an_end_that_arrives_before_its_start_still_ends_it() {
-    assert_says(
+    assert_verdict(
         &twitch([ended(600, "1"), started(0, "1")]),
         StreamStatus::Offline,
         "stream.pushed-end",
@@ -223,7 +223,7 @@ fn a_drop_of_forty_seconds_is_one_session_with_one_interruption() {
         ended(640 - 40, "1"),
     ];
     let verdict = twitch(story);
-    assert_says(&verdict, StreamStatus::Online, "stream.pushed-start");
+    assert_verdict(&verdict, StreamStatus::Online, "stream.pushed-start");
     let session = verdict.session.unwrap();
     assert_eq!(
         (session.stream_id.as_str(), session.interruptions),
@@ -298,20 +298,20 @@ fn on_kick_a_pushed_end_closes_that_start_for_good() {
         seen(7200, "a", -3),
     ];
     let verdict = weigh(PlatformName::Kick, story);
-    assert_says(&verdict, StreamStatus::Offline, "stream.same-stream-after-end");
+    assert_verdict(&verdict, StreamStatus::Offline, "stream.same-stream-after-end");
 }
 
 #[test]
 fn on_kick_ninety_seconds_of_absence_are_asked_for() {
     let story = [seen(0, "a", -300), absent(10), absent(70), absent(99)];
     let rule = "stream.missed-but-not-for-long";
-    assert_says(
+    assert_verdict(
         &weigh(PlatformName::Kick, story.clone()),
         StreamStatus::Online,
         rule,
     );
     let later = story.into_iter().chain([absent(100)]);
-    assert_says(
+    assert_verdict(
         &weigh(PlatformName::Kick, later),
         StreamStatus::Offline,
         "stream.missing-from-polls",
@@ -478,7 +478,7 @@ fn start_without_id_is_completed_by_the_next_poll() {
         };
         assert_eq!(missed.status, expected, "{platform}");
         let ended = weigh(platform, [wanted, seen(30, &id, -20), ended(90, &id)]);
-        assert_says(&ended, StreamStatus::Offline, "stream.pushed-end");
+        assert_verdict(&ended, StreamStatus::Offline, "stream.pushed-end");
     }
 }
 
@@ -511,5 +511,5 @@ fn push_during_a_poll_is_not_ended_by_it() {
     }
     let started = StreamEvidence::start(at(10), "7", Some(at(10)));
     let later = weigh(PlatformName::Discord, [started, absent(11)]);
-    assert_says(&later, StreamStatus::Offline, "stream.missing-from-polls");
+    assert_verdict(&later, StreamStatus::Offline, "stream.missing-from-polls");
 }

@@ -40,7 +40,7 @@ impl Channels {
     }
 
     /// Returns whether this source is known.
-    pub fn attends(&self, source: &SourceKey) -> bool {
+    pub fn is_monitored(&self, source: &SourceKey) -> bool {
         let known = self.0.read();
         known.sources.contains(source)
     }
@@ -69,6 +69,6 @@ mod tests {
         channels.update(&key(1), &named(5, "ratcaster"));
         assert_eq!(channels.find(PlatformName::Twitch, "RATCASTER"), Some(key(2)));
         assert_eq!(channels.find(PlatformName::Kick, "ratcaster"), None);
-        assert!(channels.attends(&key(1)) && !channels.attends(&key(3)));
+        assert!(channels.is_monitored(&key(1)) && !channels.is_monitored(&key(3)));
     }
 }

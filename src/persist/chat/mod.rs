@@ -214,7 +214,7 @@ impl ChatCounter {
             .into_iter()
             .filter(|(source, totals)| {
                 let figures = (totals.messages_in, totals.messages_out);
-                self.channels.attends(source) && before.get(source) != Some(&figures)
+                self.channels.is_monitored(source) && before.get(source) != Some(&figures)
             })
             .collect();
         if moved.is_empty() {

@@ -34,7 +34,7 @@ impl ProbeRun<'_> {
                     self.emit_problem(key, at, Code::DiscordMissingPermissions, lacking);
                 }
                 if timeout.is_none() {
-                    self.doubt_timeout(key, at);
+                    self.report_unknown_timeout(key, at);
                 }
                 if timeout == Some(true) {
                     let text = format!("{key}: the bot is in a timeout, which no invitation ends");
@@ -63,7 +63,7 @@ impl ProbeRun<'_> {
     }
 
     /// Reports that whether the bot is in a timeout is unknown.
-    pub(super) fn doubt_timeout(&self, key: &SourceKey, at: Timestamp) {
+    pub(super) fn report_unknown_timeout(&self, key: &SourceKey, at: Timestamp) {
         self.emit_problem(key, at, Code::Unreadable(PlatformName::Discord), UNCLEAR_TIMEOUT);
     }
 

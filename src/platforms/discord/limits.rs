@@ -250,12 +250,12 @@ impl Limits {
     }
 
     /// Clears all holds on forbidden resources; used when the guild's rules have changed.
-    pub fn forgive(&mut self) {
+    pub fn clear_holds(&mut self) {
         self.resources.clear();
     }
 
     /// Returns how many more requests may be refused before nothing is sent for a while, and how many in all.
-    pub fn refusals_left(&mut self, now: Timestamp) -> (usize, usize) {
+    pub fn invalid_requests_left(&mut self, now: Timestamp) -> (usize, usize) {
         forget(&mut self.invalid, now, INVALID_WINDOW);
         let left = self.invalid_budget.saturating_sub(self.invalid.len());
         (left, self.invalid_budget)
@@ -531,7 +531,7 @@ mod tests {
             assert_eq!(limits.admit(guild(2), "g/2", now), Admission::Go);
             now = until;
         }
-        limits.forgive();
+        limits.clear_holds();
         assert_eq!(limits.admit(guild(1), "g/1", now), Admission::Go);
     }
 }

@@ -205,9 +205,9 @@ impl Platform for DiscordPlatform {
 
     fn rate_limits(&self) -> Vec<RateLimit> {
         let connection = self.connection.read();
-        connection
-            .as_ref()
-            .map_or_else(Vec::new, |connection| vec![connection.rest.refusals_left()])
+        connection.as_ref().map_or_else(Vec::new, |connection| {
+            vec![connection.rest.invalid_requests_left()]
+        })
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {

@@ -106,26 +106,26 @@ impl<'a> ProbeRun<'a> {
             match self.connection.rest.token_status() {
                 TokenStatus::Good => self.look().await,
                 TokenStatus::MayTryOnce(_) => {
-                    if self.still_dead().await {
+                    if self.is_still_rejected().await {
                         return self.meter.summary();
                     }
                     self.look().await;
                 }
                 // A user who has just entered the token needs a current result.
                 TokenStatus::Dead(_) if self.platform.options.try_refused => {
-                    if self.still_dead().await {
+                    if self.is_still_rejected().await {
                         return self.meter.summary();
                     }
                     self.look().await;
                 }
-                TokenStatus::Dead(dead) => self.stay_silent(dead),
+                TokenStatus::Dead(dead) => self.skip_rejected_token(dead),
             }
         }
         self.meter.summary()
     }
 
     /// Emits again the known refusal of a token, dated when it happened.
-    fn stay_silent(&self, dead: DeadToken) {
+    fn skip_rejected_token(&self, dead: DeadToken) {
         self.fail_all(&ApiError::TokenRefused {
             at: dead.refused_at,
             reason: "refused".to_owned(),
@@ -133,7 +133,7 @@ impl<'a> ProbeRun<'a> {
     }
 
     /// Tries a token that was refused long ago with one request; returns whether to stop there.
-    async fn still_dead(&self) -> bool {
+    async fn is_still_rejected(&self) -> bool {
         let tried: Result<Response<Me>, _> = self.connection.rest.try_once(&self.meter, ME).await;
         match tried {
             Ok(me) => {
@@ -350,7 +350,7 @@ impl<'a> ProbeRun<'a> {
                 self.emit_guild_permissions(key, at, held);
             }
             Ok(None) => {
-                self.doubt_timeout(key, at);
+                self.report_unknown_timeout(key, at);
                 for fact in facts::with_unclear_timeout(facts::of_guild(held).into()) {
                     self.emit(key, at, fact);
                 }

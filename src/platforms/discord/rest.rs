@@ -181,8 +181,8 @@ impl Rest {
 
     /// Returns how many more requests may be refused before nothing is sent for a while. Discord's own limits change with every
     /// response and requests wait for them; exceeding this one leads to a ban.
-    pub fn refusals_left(&self) -> RateLimit {
-        let (left, size) = self.limits().refusals_left(self.clock.now());
+    pub fn invalid_requests_left(&self) -> RateLimit {
+        let (left, size) = self.limits().invalid_requests_left(self.clock.now());
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         RateLimit {
             name: "refused requests in 10 min, of our own limit".to_owned(),
@@ -192,8 +192,8 @@ impl Rest {
     }
 
     /// Clears all holds on forbidden resources, because a guild's rules have changed.
-    pub fn forgive(&self) {
-        self.limits().forgive();
+    pub fn clear_holds(&self) {
+        self.limits().clear_holds();
     }
 
     /// Sends `call` and parses the response, waiting and retrying where that makes sense.

@@ -103,11 +103,11 @@ impl Client {
                 self.skew.update(answer);
             }
             let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
-            let may_heal = outcome.as_ref().err().is_none_or(HttpError::may_heal);
+            let is_retryable = outcome.as_ref().err().is_none_or(HttpError::is_retryable);
             let open = outcome
                 .as_ref()
                 .is_ok_and(|answer| call.endpoint.leaves_open(answer));
-            let asked_wait = outcome.as_ref().ok().and_then(Answer::asked_wait);
+            let requested_wait = outcome.as_ref().ok().and_then(Answer::requested_wait);
             let error = match call.endpoint.judge(asked, outcome) {
                 Ok(answer) => {
                     self.rate_limiter.answered();
@@ -122,30 +122,30 @@ impl Client {
             let blocked = is_blocked(&error);
             match error {
                 PlatformError::RateLimited { .. } => {
-                    let wait = self.rate_limiter.refused(asked_wait);
+                    let wait = self.rate_limiter.refused(requested_wait);
                     if attempt >= ATTEMPTS || wait > self.patience {
                         return Err(rate_limited(Quiet(wait)));
                     }
                 }
                 error if blocked => {
                     if attempt >= BLOCKED_ATTEMPTS {
-                        self.rate_limiter.refused(asked_wait);
+                        self.rate_limiter.refused(requested_wait);
                     }
                     if attempt >= BLOCKED_ATTEMPTS || !again {
                         return Err(error);
                     }
-                    self.pause(attempt, asked_wait).await;
+                    self.pause(attempt, requested_wait).await;
                 }
                 PlatformError::Unavailable { .. }
-                    if may_heal
+                    if is_retryable
                         && again
                         && attempt < ATTEMPTS
-                        && asked_wait.is_none_or(|wait| wait <= self.patience) =>
+                        && requested_wait.is_none_or(|wait| wait <= self.patience) =>
                 {
-                    self.pause(attempt, asked_wait).await;
+                    self.pause(attempt, requested_wait).await;
                 }
                 PlatformError::Unreadable { .. } if open && again && attempt < ATTEMPTS => {
-                    self.pause(attempt, asked_wait).await;
+                    self.pause(attempt, requested_wait).await;
                 }
                 error => return Err(error),
             }
@@ -164,9 +164,9 @@ impl Client {
         round_trip.map(|millis| millis.round() as u64)
     }
 
-    async fn pause(&self, attempt: u32, asked_wait: Option<Duration>) {
+    async fn pause(&self, attempt: u32, requested_wait: Option<Duration>) {
         let own = Retries::READ.backoff(attempt, &self.chance);
-        tokio::time::sleep(asked_wait.unwrap_or_default() + own).await;
+        tokio::time::sleep(requested_wait.unwrap_or_default() + own).await;
     }
 
     fn build(&self, call: &Call<'_>) -> Result<reqwest::Request, PlatformError> {

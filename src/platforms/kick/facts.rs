@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth::Checked;
-use super::token_status::worrying_age;
+use super::token_status::days_to_warn_about;
 use super::wire::{Channel, Livestream};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
@@ -140,33 +140,33 @@ pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
         ));
     }
     facts.extend(
-        worries(identity, checked)
+        warnings(identity, checked)
             .iter()
-            .map(|(code, worry)| problem(*code, worry)),
+            .map(|(code, warning)| problem(*code, warning)),
     );
     facts
 }
 
 /// Returns warnings for users about an account, in addition to its status.
-pub(super) fn worries(identity: &Identity, checked: &Checked) -> Vec<(Code, String)> {
-    let mut worries = Vec::new();
+pub(super) fn warnings(identity: &Identity, checked: &Checked) -> Vec<(Code, String)> {
+    let mut warnings = Vec::new();
     if let Some(days) = checked
         .renewed_at
-        .and_then(|renewed| worrying_age(renewed, checked.at))
+        .and_then(|renewed| days_to_warn_about(renewed, checked.at))
     {
-        let worry = format!(
+        let warning = format!(
             "{identity}: not refreshed for {days} days; Kick revokes a grant after about 30, so log in again soon"
         );
-        worries.push((Code::KickGrantExpiring, worry));
+        warnings.push((Code::KickGrantExpiring, warning));
     }
     if !checked.lost_scopes.is_empty() {
         let lost: Vec<_> = checked.lost_scopes.iter().map(String::as_str).collect();
-        worries.push((
+        warnings.push((
             Code::KickScopesLost,
             format!("{identity}: no longer granted: {}", lost.join(", ")),
         ));
     }
-    worries
+    warnings
 }
 
 /// Returns what granted scopes permit. Introspection lists all of them, so a missing one is denied for certain.

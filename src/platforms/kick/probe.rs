@@ -152,7 +152,7 @@ impl<'a> ProbeRun<'a> {
 }
 
 /// Returns whether a failure will affect every other request of this probe too.
-fn is_hopeless(error: &PlatformError) -> bool {
+fn is_permanent(error: &PlatformError) -> bool {
     !matches!(
         error,
         PlatformError::Unavailable { .. }

@@ -31,7 +31,7 @@ pub(super) fn is_due(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
 }
 
 /// Returns the days since the last refresh once they deserve a warning.
-pub(super) fn worrying_age(last_refresh: Timestamp, now: Timestamp) -> Option<i64> {
+pub(super) fn days_to_warn_about(last_refresh: Timestamp, now: Timestamp) -> Option<i64> {
     let age = now.millis_since(last_refresh);
     (age >= WARN_MS).then_some(age / DAY_MS)
 }
@@ -83,9 +83,9 @@ mod tests {
     #[test]
     fn authorization_age_warning_starts_on_day_25() {
         let days = |days: i64| Timestamp::from_millis(days * DAY_MS);
-        assert_eq!(worrying_age(days(0), days(24)), None);
-        assert_eq!(worrying_age(days(0), days(25)), Some(25));
-        assert_eq!(worrying_age(days(0), days(31)), Some(31));
+        assert_eq!(days_to_warn_about(days(0), days(24)), None);
+        assert_eq!(days_to_warn_about(days(0), days(25)), Some(25));
+        assert_eq!(days_to_warn_about(days(0), days(31)), Some(31));
     }
 
     #[test]

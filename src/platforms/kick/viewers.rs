@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn another_stream_or_an_old_count_is_nothing_to_compare_with() {
-        let (_, crowded) = read(None, "s", 300, Timestamp::EPOCH);
+        let (_, previous) = read(None, "s", 300, Timestamp::EPOCH);
         let soon = Timestamp::EPOCH.plus_secs(60);
-        assert_eq!(read(Some(&crowded), "t", 1, soon).0, Reading::Plain);
+        assert_eq!(read(Some(&previous), "t", 1, soon).0, Reading::Plain);
         let later = Timestamp::EPOCH.plus_secs(3_600);
-        assert_eq!(read(Some(&crowded), "s", 1, later).0, Reading::Plain);
+        assert_eq!(read(Some(&previous), "s", 1, later).0, Reading::Plain);
     }
 }

@@ -75,7 +75,7 @@ impl Asked {
             }),
             429 => Err(PlatformError::RateLimited {
                 platform,
-                retry_after: answer.asked_wait(),
+                retry_after: answer.requested_wait(),
             }),
             400..500 => Err(PlatformError::Rejected {
                 platform,

@@ -60,7 +60,7 @@ impl LinkHealth {
 impl PlatformError {
     /// Returns whether the failure would affect every request: nothing was sent, because the platform cannot be reached or no
     /// account is usable.
-    pub fn concerns_every_question(&self) -> bool {
+    pub fn affects_every_request(&self) -> bool {
         match self {
             Self::Unauthorized { .. }
             | Self::NotConfigured { .. }
@@ -136,7 +136,7 @@ mod tests {
                 reason: reason(),
             },
         ] {
-            assert!(error.concerns_every_question(), "{error:?}");
+            assert!(error.affects_every_request(), "{error:?}");
         }
         for error in [
             unavailable(Code::NetworkTimeout),
@@ -164,7 +164,7 @@ mod tests {
                 reason: reason(),
             },
         ] {
-            assert!(!error.concerns_every_question(), "{error:?}");
+            assert!(!error.affects_every_request(), "{error:?}");
         }
     }
 }

@@ -62,9 +62,9 @@ pub(super) struct Auth {
     /// Token pairs that were granted but could not be stored yet. They are not used before they are stored.
     pub(super) unsaved: Mutex<HashMap<Identity, Unsaved>>,
     /// When an early renewal was last attempted.
-    pub(super) tried_early: Mutex<HashMap<Identity, Timestamp>>,
+    pub(super) early_attempts: Mutex<HashMap<Identity, Timestamp>>,
     /// Checks in progress; concurrent callers of the same check wait for its result.
-    pub(super) under_way: Mutex<HashMap<Identity, Arc<OnceCell<TokenCheck>>>>,
+    pub(super) in_progress: Mutex<HashMap<Identity, Arc<OnceCell<TokenCheck>>>>,
     /// Accounts whose scopes `validate` has not listed.
     scopeless: Mutex<BTreeSet<Identity>>,
 }
@@ -91,8 +91,8 @@ impl Auth {
             client_secret: options.client_secret.clone(),
             bot_user_id: options.bot_user_id.clone(),
             unsaved: Mutex::default(),
-            tried_early: Mutex::default(),
-            under_way: Mutex::default(),
+            early_attempts: Mutex::default(),
+            in_progress: Mutex::default(),
             scopeless: Mutex::default(),
         }
     }
@@ -117,7 +117,7 @@ impl Auth {
     }
 
     /// Returns whether the scopes of an account are known.
-    pub(super) fn knows_scopes(&self, identity: &Identity) -> bool {
+    pub(super) fn has_known_scopes(&self, identity: &Identity) -> bool {
         let scopeless = self.scopeless.lock();
         !scopeless.contains(identity)
     }
@@ -133,7 +133,7 @@ impl Auth {
         identity: &Identity,
         meter: &Meter<'_>,
     ) -> Result<Access, PlatformError> {
-        self.keep_unsaved(identity).await?;
+        self.store_unsaved(identity).await?;
         let now = self.clock.now();
         let stored = self.store.load(identity).await.map_err(unusable_store)?;
         if identity.as_str() == APP {
@@ -184,7 +184,7 @@ impl Auth {
 
     fn as_access(&self, identity: &Identity, token: StoredToken) -> Result<Access, PlatformError> {
         if token.kind == TokenKind::User {
-            self.refuse_strangers(identity, token.user_id.as_deref(), None)?;
+            self.require_owner(identity, token.user_id.as_deref(), None)?;
         }
         let client_id = token.client_id.or_else(|| self.client_id.clone());
         Ok(Access {
@@ -193,7 +193,7 @@ impl Auth {
             client_id: client_id.ok_or_else(no_client_id)?,
             user_id: token.user_id,
             scopes: token.scopes,
-            scopes_known: self.knows_scopes(identity),
+            scopes_known: self.has_known_scopes(identity),
         })
     }
 

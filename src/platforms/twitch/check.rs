@@ -85,18 +85,18 @@ impl Auth {
             .get_or_try_init(|| self.check_now(identity, words, meter))
             .await
             .cloned();
-        let mut under_way = self.lock_under_way();
-        if under_way
+        let mut in_progress = self.lock_under_way();
+        if in_progress
             .get(identity)
             .is_some_and(|current| Arc::ptr_eq(current, &cell))
         {
-            under_way.remove(identity);
+            in_progress.remove(identity);
         }
         outcome
     }
 
     fn lock_under_way(&self) -> MutexGuard<'_, HashMap<Identity, Arc<OnceCell<TokenCheck>>>> {
-        self.under_way.lock()
+        self.in_progress.lock()
     }
 
     async fn check_now(
@@ -105,7 +105,7 @@ impl Auth {
         words: Option<&str>,
         meter: &Meter<'_>,
     ) -> Result<TokenCheck, PlatformError> {
-        self.keep_unsaved(identity).await?;
+        self.store_unsaved(identity).await?;
         let stored = self.store.load(identity).await.map_err(unusable_store)?;
         let mut token = match stored {
             Some(token) => token,
@@ -231,7 +231,7 @@ impl Auth {
                 .or_else(|| self.client_id.clone())?,
             user_id: token.user_id.clone(),
             scopes: token.scopes.clone(),
-            scopes_known: self.knows_scopes(identity),
+            scopes_known: self.has_known_scopes(identity),
         };
         let known = token.user_id.as_deref().or(self.bot_user_id.as_deref());
         let id = broadcaster_of(identity).or(known).unwrap_or("1");
@@ -246,7 +246,7 @@ impl Auth {
         validated: Validated,
     ) -> Result<StoredToken, PlatformError> {
         let reported = validated.user_id.filter(|id| !id.is_empty());
-        self.refuse_strangers(identity, reported.as_deref(), token.user_id.as_deref())?;
+        self.require_owner(identity, reported.as_deref(), token.user_id.as_deref())?;
         let now = self.clock.now();
         let scopes_listed = validated.scopes.is_some();
         let kind = if reported.is_some() {
@@ -296,7 +296,7 @@ impl Auth {
 
     /// Fails when a token does not belong to the account of `identity`. Such a token is never used: the bot would act as another
     /// user, and the results would be about that user.
-    pub(super) fn refuse_strangers(
+    pub(super) fn require_owner(
         &self,
         identity: &Identity,
         reported: Option<&str>,

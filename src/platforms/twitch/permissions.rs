@@ -37,7 +37,7 @@ pub(super) async fn run(run: &ProbeRun<'_>, sources: &[&SourceKey]) {
         return run.problem(Problem::of_account(&bot, text));
     };
     let by_broadcaster = broadcasters(run, sources).await;
-    what_is_known_without_asking(run, sources, &access, &bot_user_id, &by_broadcaster).await;
+    permissions_by_id(run, sources, &access, &bot_user_id, &by_broadcaster).await;
     let others: Vec<_> = sources
         .iter()
         .copied()
@@ -66,7 +66,7 @@ async fn broadcasters<'a>(run: &ProbeRun<'_>, sources: &[&'a SourceKey]) -> Vec<
         .collect()
 }
 
-async fn what_is_known_without_asking(
+async fn permissions_by_id(
     run: &ProbeRun<'_>,
     sources: &[&SourceKey],
     access: &Access,

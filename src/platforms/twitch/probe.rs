@@ -241,7 +241,8 @@ impl<'a> ProbeRun<'a> {
 
     fn missing_scopes(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
         // A token of the application belongs to no user, so it has no user scopes.
-        if identity.as_str() != BOT || token.user_id.is_none() || !self.twitch.auth.knows_scopes(identity) {
+        if identity.as_str() != BOT || token.user_id.is_none() || !self.twitch.auth.has_known_scopes(identity)
+        {
             return None;
         }
         let missing: Vec<_> = NEEDED_SCOPES

@@ -166,7 +166,7 @@ impl State {
             self.points = self.points.min(remaining - uncounted).min(self.limit);
         }
         if is_bucket_refusal(answer) {
-            let wait = answer.asked_wait().unwrap_or(Duration::from_secs(1));
+            let wait = answer.requested_wait().unwrap_or(Duration::from_secs(1));
             let wait = wait.clamp(Duration::from_secs(1), LONGEST_WAIT);
             self.reported = true;
             self.points = self.points.min(0.0);

@@ -297,7 +297,7 @@ impl ProbeRun<'_> {
             link_health.answered(question.name(), at);
         }
         let is_the_links = |failure: &Failure<'_>| {
-            failure.error.concerns_every_question()
+            failure.error.affects_every_request()
                 // An answer that asks for fewer requests is an answer.
                 || (!matches!(failure.error, PlatformError::RateLimited { .. })
                     && !link_health.another_probe_succeeded(failure.question.name(), failure.at))

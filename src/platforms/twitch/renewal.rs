@@ -24,7 +24,7 @@ const EARLY_RETRY_MS: i64 = 60_000;
 impl Auth {
     /// Returns whether an early renewal may be attempted now, and records the attempt.
     pub(super) fn may_try_early(&self, identity: &Identity, now: Timestamp) -> bool {
-        let mut tried = self.tried_early.lock();
+        let mut tried = self.early_attempts.lock();
         let again = tried
             .get(identity)
             .is_none_or(|last| now.millis_since(*last).abs() >= EARLY_RETRY_MS);
@@ -207,7 +207,7 @@ impl Auth {
     }
 
     /// Stores a pair that was granted but could not be stored at the time.
-    pub(super) async fn keep_unsaved(&self, identity: &Identity) -> Result<(), PlatformError> {
+    pub(super) async fn store_unsaved(&self, identity: &Identity) -> Result<(), PlatformError> {
         if !self.lock_unsaved().contains_key(identity) {
             return Ok(());
         }

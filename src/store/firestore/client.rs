@@ -107,7 +107,7 @@ impl Client {
             let pause = pauses.next();
             match (answer, pause) {
                 (Ok(answer), _) => return Ok(answer),
-                (Err(status), Some(pause)) if may_heal_at_once(&status) => tokio::time::sleep(pause).await,
+                (Err(status), Some(pause)) if is_retryable_now(&status) => tokio::time::sleep(pause).await,
                 (Err(status), _) => return Err(Failure::Answer(status)),
             }
         }
@@ -256,7 +256,7 @@ fn only(message: ListenRequest) -> impl Stream<Item = ListenRequest> + Send + 's
     stream::iter([message]).chain(stream::pending())
 }
 
-fn may_heal_at_once(status: &Status) -> bool {
+fn is_retryable_now(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable | Code::Aborted | Code::Cancelled | Code::Internal

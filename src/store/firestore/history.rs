@@ -69,7 +69,7 @@ fn entry(document: Document) -> Option<HistoryEntry> {
 
 /// Whether writing `entry` triggers a cleanup. A cleanup with each entry would cost a read each; the ids of entries are
 /// effectively random, so one in 128 triggers it.
-pub fn is_occasion(entry: &HistoryEntry) -> bool {
+pub fn triggers_sweep(entry: &HistoryEntry) -> bool {
     u8::from_str_radix(entry.id.get(..2).unwrap_or_default(), 16).is_ok_and(|first| first < 2)
 }
 

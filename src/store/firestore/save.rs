@@ -122,7 +122,7 @@ impl FirestoreStore {
                 Ok(results) => {
                     for planned in &group {
                         let parent = self.client.path(&planned.document_id);
-                        self.sweep_now_and_then(&parent, &planned.history).await;
+                        self.sweep_if_triggered(&parent, &planned.history).await;
                     }
                     let at = |place: usize| results.get(place).and_then(|result| result.update_time);
                     let saved = group.iter().zip(places);
@@ -170,13 +170,13 @@ impl FirestoreStore {
             Err(failure) => Err(failure.explain_write(self.target(), &planned.document_id)),
         };
         if saved.is_ok() {
-            self.sweep_now_and_then(&parent, &planned.history).await;
+            self.sweep_if_triggered(&parent, &planned.history).await;
         }
         (planned.index, saved)
     }
 
-    async fn sweep_now_and_then(&self, parent: &str, entries: &[HistoryEntry]) {
-        let Some(entry) = entries.iter().find(|entry| history::is_occasion(entry)) else {
+    async fn sweep_if_triggered(&self, parent: &str, entries: &[HistoryEntry]) {
+        let Some(entry) = entries.iter().find(|entry| history::triggers_sweep(entry)) else {
             return;
         };
         let swept = history::sweep(&self.client, parent, entry.recorded_at, self.target().retention).await;

@@ -89,7 +89,7 @@ pub fn open(path: &Path, access: Access, patience: Duration) -> Result<Option<Op
     let explain = |error: rusqlite::Error| error::explain(path, &error);
     // SQLite would wait for a writer of a FIFO, and create a file where a link that leads nowhere points to.
     for file in [path.to_owned(), beside(path, "-wal"), beside(path, "-journal")] {
-        crate::files::refuse_special(&file).map_err(|error| error::special(path, &file, &error))?;
+        crate::files::reject_special_file(&file).map_err(|error| error::special(path, &file, &error))?;
     }
     let connection = match access {
         Access::Write => {
@@ -139,9 +139,9 @@ fn connect_reader(path: &Path, patience: Duration) -> rusqlite::Result<Connectio
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, patience)?;
     // A list of all sources reads the whole file once, so a larger page cache would only cost memory.
     connection.pragma_update(None, "cache_size", PAGES)?;
-    let first_look = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    let opened = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
     let log = beside(path, "-wal");
-    match first_look {
+    match opened {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !log.exists() => {
             let path = path
                 .to_string_lossy()
@@ -183,7 +183,7 @@ fn schema(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
 fn prepare(connection: &mut Connection, path: &Path, patience: Duration) -> Result<(), StoreError> {
     let explain = |error: rusqlite::Error| error::explain(path, &error);
     let found = schema(connection, path)?;
-    keep_a_log(connection, patience).map_err(explain)?;
+    enable_wal(connection, patience).map_err(explain)?;
     // With a write-ahead log this survives a crash of the program; only a power loss may lose the last moments, which the next
     // probe restores: docs/decisions/0031-fsync-policy.md.
     connection
@@ -213,14 +213,14 @@ fn prepare(connection: &mut Connection, path: &Path, patience: Duration) -> Resu
 }
 
 /// Checkpoints the log into the file, as far as no other connection is reading or writing it.
-pub fn move_log(path: &Path, patience: Duration) -> rusqlite::Result<()> {
+pub fn checkpoint_wal(path: &Path, patience: Duration) -> rusqlite::Result<()> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience)?;
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// Switches to a write-ahead log. SQLite does not wait for other connections in this case despite its busy timeout, so this
 /// function does; the setting is persistent.
-fn keep_a_log(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+fn enable_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     const RETRY_AFTER: Duration = Duration::from_millis(5);
     let mut waited = Duration::ZERO;
     loop {

@@ -58,7 +58,7 @@ struct Shared {
     options: SqliteOptions,
     connection: Mutex<Option<Opened>>,
     /// Whether there were writes since the log was last checkpointed.
-    untidy: AtomicBool,
+    needs_checkpoint: AtomicBool,
 }
 
 /// Access mode of a connection.
@@ -91,7 +91,7 @@ impl SqliteStore {
             access,
             options,
             connection: Mutex::new(None),
-            untidy: AtomicBool::new(false),
+            needs_checkpoint: AtomicBool::new(false),
         }))
     }
 
@@ -247,7 +247,7 @@ impl SourceStore for SqliteStore {
                 .await
             {
                 Ok(saved) => {
-                    self.0.untidy.store(true, Ordering::Relaxed);
+                    self.0.needs_checkpoint.store(true, Ordering::Relaxed);
                     saved
                 }
                 // The whole transaction failed, so each of its writes has the same result.
@@ -294,14 +294,15 @@ impl SourceStore for SqliteStore {
     }
 
     async fn tidy(&self) -> Result<(), StoreError> {
-        if !self.0.untidy.swap(false, Ordering::Relaxed) {
+        if !self.0.needs_checkpoint.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let shared = self.0.clone();
         blocking(move || {
             // Uses a separate connection, so that concurrent writers do not wait.
             let patience = shared.options.busy_timeout;
-            database::move_log(&shared.path, patience).map_err(|error| error::explain(&shared.path, &error))
+            database::checkpoint_wal(&shared.path, patience)
+                .map_err(|error| error::explain(&shared.path, &error))
         })
         .await
     }

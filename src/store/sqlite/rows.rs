@@ -78,7 +78,10 @@ pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
 pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc<SourceSummary>>>> {
     let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if schema < WITH_SUMMARIES {
-        return Ok(load_all(connection)?.into_iter().map(Stored::in_short).collect());
+        return Ok(load_all(connection)?
+            .into_iter()
+            .map(Stored::to_summary)
+            .collect());
     }
     // Both columns are in an index, so no document is read.
     let mut statement = connection.prepare_cached("SELECT id, summary FROM sources ORDER BY id")?;
@@ -102,7 +105,7 @@ pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc
     drop(rows);
     drop(statement);
     for document_id in without {
-        all.extend(load(connection, &document_id)?.map(|row| row.read().in_short()));
+        all.extend(load(connection, &document_id)?.map(|row| row.read().to_summary()));
     }
     all.sort_by(|a, b| a.document_id.cmp(&b.document_id));
     Ok(all)

@@ -171,8 +171,8 @@ async fn viewers_are_asked_only_of_sources_that_are_live() {
 async fn unexpected_rejection_checks_tokens_once_a_minute_at_most() {
     let world = world(0);
     for _ in 0..12 {
-        world.pollers.suspect_authorisation(PlatformName::Twitch);
-        world.pollers.suspect_authorisation(PlatformName::Kick);
+        world.pollers.check_tokens(PlatformName::Twitch);
+        world.pollers.check_tokens(PlatformName::Kick);
         world.pass(10).await;
     }
     let runs = world.begun();

@@ -18,7 +18,7 @@ pub(super) fn log(source: &SourceKey, transition: &Transition, step: &Step) {
     let to = transition.to.as_deref().unwrap_or("unknown");
     let from = transition.from.as_deref().unwrap_or("unknown");
     let first = match transition.facet {
-        Facet::Status => step.quiet_before,
+        Facet::Status => step.unproven_before,
         _ => matches!(from, "unknown" | "UNKNOWN" | ""),
     };
     let expected = first || transition.initial || rule == "status.closed";

@@ -61,7 +61,7 @@ impl PendingCommits {
     }
 
     /// Puts back a commit that failed; it is retried a second later.
-    pub(super) fn put_back(&mut self, refused: Commit) {
+    pub(super) fn mark_due(&mut self, refused: Commit) {
         self.known.extend(refused.known);
         self.events = refused.events;
         self.retry_at = Some(Instant::now() + AGAIN);

@@ -224,7 +224,7 @@ pub async fn network_that_is_down_disconnects_and_recovers<W: PlatformWorld>() {
 }
 
 /// How a platform refuses a token.
-fn own_refusal(platform: PlatformName) -> FaultBody {
+fn local_error(platform: PlatformName) -> FaultBody {
     FaultBody::Json(match platform {
         PlatformName::Twitch => {
             json!({"error": "Unauthorized", "status": 401, "message": "Invalid OAuth token"})
@@ -245,7 +245,7 @@ fn foreign_refusals(platform: PlatformName) -> impl Iterator<Item = Fault> {
     let others = PlatformName::ALL
         .into_iter()
         .filter(move |other| *other != platform);
-    let bodies = of_nobody.into_iter().chain(others.map(own_refusal));
+    let bodies = of_nobody.into_iter().chain(others.map(local_error));
     bodies.map(|body| Fault::status(401).with_body(body))
 }
 

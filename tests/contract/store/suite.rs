@@ -318,7 +318,7 @@ pub async fn summaries_tell_what_the_documents_tell<W: World>() {
         .await;
     for store in [store, world.open().await] {
         let all = store.load_all().await.unwrap();
-        let expected: Vec<_> = all.into_iter().map(Stored::in_short).collect();
+        let expected: Vec<_> = all.into_iter().map(Stored::to_summary).collect();
         let summaries = store.summaries().await.unwrap();
         let reported = |stored: &[Stored<Arc<SourceSummary>>]| -> Vec<_> {
             let each = stored.iter();

@@ -27,7 +27,7 @@ async fn tokens_that_cannot_be_read_for_a_while_end_no_line() {
     world.store = file_store(&path);
     world.give_token(&twitch::bot(), BOT, &SCOPES).await;
     world.twitch().add_channel(CAT, "cat");
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     let harness = ListenerHarness::listen(&world, &[RAT]);
     eventually("the line is up", || harness.is_up(RAT)).await;
     // A file that everyone can read is rejected.
@@ -99,7 +99,7 @@ async fn channel_removed_and_readded_is_subscribed_again() {
 #[tokio::test]
 async fn links_left_open_by_killed_run_are_closed_if_not_covered() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     for (id, login) in [(CAT, "cat"), ("900400", "dog")] {
         world.twitch().add_channel(id, login);
     }
@@ -194,7 +194,7 @@ async fn unrecognized_cost_rejection_falls_back_to_polling() {
 async fn revoked_chat_subscription_keeps_stream_subscription() {
     for status in ["moderator_removed", "chat_user_banned", "authorization_revoked"] {
         let world = World::confidential().await;
-        let _time = hurry(&world);
+        let _time = advance_heartbeat(&world);
         let harness = ListenerHarness::listen_with(&world, &[RAT], |options| options.chat = true);
         eventually("chat is heard", || enabled(&harness.status()) == 4).await;
         assert_eq!(

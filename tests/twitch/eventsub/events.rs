@@ -105,7 +105,7 @@ async fn a_clock_that_is_fifteen_minutes_off_loses_no_event() {
     for skew in [-900_000, 900_000] {
         let world = World::confidential().await;
         world.sim.clock.set_skew(skew);
-        let _time = hurry(&world);
+        let _time = advance_heartbeat(&world);
         let harness = ListenerHarness::listen(&world, &[RAT]);
         eventually("the line is up", || harness.is_up(RAT)).await;
         world.twitch().go_live(RAT).unwrap();
@@ -148,7 +148,7 @@ async fn unknown_messages_and_events_are_passed_over() {
 #[tokio::test]
 async fn chat_is_counted_once_without_own_and_shared_messages() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     world.twitch().add_channel(CAT, "cat");
     world.twitch().set_role(RAT, BOT, Role::Vip, true);
     let restored = Counters {
@@ -186,7 +186,7 @@ async fn chat_is_counted_once_without_own_and_shared_messages() {
 #[tokio::test]
 async fn chat_ban_is_reported_and_stream_events_continue() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     let harness = ListenerHarness::listen_with(&world, &[RAT], |options| options.chat = true);
     eventually("chat is heard", || enabled(&harness.status()) == 4).await;
     eventually("the bot is not banned", || {
@@ -220,7 +220,7 @@ impl MessageMemory for Kept {
 #[tokio::test]
 async fn a_line_that_is_repeated_after_a_restart_is_not_counted_twice() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     let memory = Arc::new(Kept::default());
     let listen = |restored: BTreeMap<SourceKey, Counters>| {
         let memory: Arc<dyn MessageMemory> = Arc::clone(&memory) as Arc<dyn MessageMemory>;

@@ -159,7 +159,7 @@ async fn transiently_revoked_subscription_is_created_again() {
 #[tokio::test]
 async fn a_rate_limit_on_subscribing_is_waited_out_within_the_session() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     let busy = serde_json::json!({"error": "Too Many Requests", "status": 429, "message": "slow down"});
     let fault = Fault::status(429)
         .with_body(FaultBody::Json(busy))
@@ -177,7 +177,7 @@ async fn a_rate_limit_on_subscribing_is_waited_out_within_the_session() {
 #[tokio::test]
 async fn channels_above_cost_limit_are_polled_without_requests() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     let ids: Vec<_> = (1..=8).map(|id: u32| id.to_string()).collect();
     for id in &ids {
         world.twitch().add_channel(id, &format!("channel{id}"));
@@ -260,7 +260,7 @@ async fn cost_of_lost_session_is_waited_out() {
 #[tokio::test]
 async fn authorized_channels_are_free_and_report_role_changes() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     let ids: Vec<_> = (1..=7).map(|id: u32| id.to_string()).collect();
     for id in &ids {
         world.twitch().add_channel(id, &format!("channel{id}"));
@@ -353,7 +353,7 @@ async fn reauthorized_bot_uses_its_newest_token() {
 #[tokio::test]
 async fn many_authorized_channels_use_two_sockets_and_spare_third() {
     let world = World::confidential().await;
-    let _time = hurry(&world);
+    let _time = advance_heartbeat(&world);
     let ids: Vec<_> = (1..=160).map(|id: u32| id.to_string()).collect();
     for id in &ids {
         world.twitch().add_channel(id, &format!("channel{id}"));

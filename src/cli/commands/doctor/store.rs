@@ -89,7 +89,7 @@ async fn documents(store: &dyn SourceStore, now: Timestamp) -> Vec<Check> {
 fn from_the_future(stored: &[Stored], now: Timestamp) -> Option<Check> {
     let documents = stored.iter().filter_map(|stored| stored.document.as_ref().ok());
     let ahead: Vec<_> = documents
-        .filter_map(|found| found.value.clone().newest_refused(now))
+        .filter_map(|found| found.value.clone().newest_future(now))
         .collect();
     let newest = ahead.iter().max()?;
     let detail = format!(
@@ -110,9 +110,7 @@ pub(super) async fn ahead(app: &App) -> Option<u64> {
     let store = app.unguarded_store(target, Access::Read).await.ok()?;
     let (stored, now) = (store.load_all().await.ok()?, app.clock.now());
     let documents = stored.into_iter().filter_map(|stored| stored.document.ok());
-    let newest = documents
-        .filter_map(|found| found.value.newest_refused(now))
-        .max();
+    let newest = documents.filter_map(|found| found.value.newest_future(now)).max();
     newest.map(|newest| age_ms(newest, now))
 }
 

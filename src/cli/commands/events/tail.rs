@@ -125,7 +125,7 @@ pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode
             }
             let messages = bus.tail(&args.topic.filter(), since).await;
             let messages = messages.map_err(|error| failed("follow", bus.as_ref(), &error))?;
-            again_and_again(Arc::clone(bus), args.topic.filter(), messages)
+            follow_with_reconnect(Arc::clone(bus), args.topic.filter(), messages)
         }
         // All events of the demo are published after this moment, however soon its daemon begins.
         None => local(&cx, since.or_else(|| cx.app.demo.is_some().then_some(now)))?,
@@ -174,7 +174,7 @@ async fn print(
 }
 
 /// Follows a bus indefinitely: after a connection loss, from the last message that was shown.
-fn again_and_again(
+fn follow_with_reconnect(
     bus: Arc<dyn EventBus>,
     filter: Filter,
     messages: Messages,

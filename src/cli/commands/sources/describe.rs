@@ -62,11 +62,11 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
     known::note_problems(cx, &several.found)?;
     let considered = several.found.len();
     let checks = several.found.iter();
-    let in_vain = checks.filter(|found| found.check.as_ref().is_some_and(known::Check::is_in_vain));
-    let in_vain: BTreeSet<_> = in_vain.map(|found| found.document.key.clone()).collect();
+    let without_answer = checks.filter(|found| found.check.as_ref().is_some_and(known::Check::has_no_answer));
+    let without_answer: BTreeSet<_> = without_answer.map(|found| found.document.key.clone()).collect();
     several
         .found
-        .retain(|found| args.filter.keeps(&found.row, &in_vain));
+        .retain(|found| args.filter.keeps(&found.row, &without_answer));
     several.unusable.retain(|item| args.filter.keeps_unusable(item));
     args.order.sort(&mut several.found, |found| &found.row);
     let total = several.found.len();

@@ -120,7 +120,7 @@ async fn is_in_another_spelling(
         found.next().map(|(_, key)| key.clone())
     };
     let asked =
-        async |name: &str| match tokio::time::timeout(ASKING, cx.app.ask_for_name(platform, name)).await {
+        async |name: &str| match tokio::time::timeout(ASKING, cx.app.look_up_name(platform, name)).await {
             Ok(Ok(Asked::Found(key))) => Some(key),
             _ => None,
         };

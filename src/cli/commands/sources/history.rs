@@ -57,10 +57,10 @@ pub async fn run(cx: &Context, args: &HistoryArgs) -> Result<ExitCode, Failure> 
     let selection = source_arg::select(cx, &args.ids, cx.app.is_store_temporary()).await?;
     let selection = selection.on(&args.filter.platform);
     let mut several = known::in_full(cx, &selection, Ask::STORED).await?;
-    let in_vain = BTreeSet::new();
+    let without_answer = BTreeSet::new();
     several
         .found
-        .retain(|found| args.filter.keeps(&found.row, &in_vain));
+        .retain(|found| args.filter.keeps(&found.row, &without_answer));
     several.unusable.retain(|item| args.filter.keeps_unusable(item));
     let keys: Vec<SourceKey> = several
         .found

@@ -283,13 +283,13 @@ mod tests {
             transport: Transport::Api,
             state: LinkState::Down { error: error() },
         };
-        let in_vain = || Fact::Unanswered {
+        let without_answer = || Fact::Unanswered {
             facet: Facet::Stream,
             error: error(),
         };
         for (facts, problems, exit) in [
             (vec![down()], &[][..], 3),
-            (vec![in_vain()], &[][..], 8),
+            (vec![without_answer()], &[][..], 8),
             (vec![], &["the rate limit is used up"][..], 8),
         ] {
             let found = checked(&ratcaster(), facts, problems);

@@ -129,8 +129,8 @@ impl Check {
     }
 
     /// Whether connection or stream were asked for without an answer.
-    pub fn is_in_vain(&self) -> bool {
-        asked_in_vain(&self.observations)
+    pub fn has_no_answer(&self) -> bool {
+        has_no_answer(&self.observations)
     }
 
     /// Returns why the check did not find out something that permissions depend on, if so.
@@ -151,17 +151,19 @@ impl Check {
         if let Some(error) = facts().find_map(link_error) {
             return Some(of(error, ExitCode::Down));
         }
-        let in_vain = facts().find_map(|fact| match fact {
+        let without_answer = facts().find_map(|fact| match fact {
             Fact::Unanswered { facet, error } if facets.contains(facet) => Some(error),
             _ => None,
         });
-        in_vain.map(|error| of(error, ExitCode::NoEvidence)).or_else(|| {
-            let problem = self.problems.first()?;
-            Some(Unanswered {
-                reason: problem.text.clone(),
-                exit: ExitCode::NoEvidence,
+        without_answer
+            .map(|error| of(error, ExitCode::NoEvidence))
+            .or_else(|| {
+                let problem = self.problems.first()?;
+                Some(Unanswered {
+                    reason: problem.text.clone(),
+                    exit: ExitCode::NoEvidence,
+                })
             })
-        })
     }
 }
 
@@ -176,7 +178,7 @@ fn link_error(fact: &Fact) -> Option<&ErrorInfo> {
 }
 
 /// Whether a check of a source's connection or stream got no answer.
-pub fn asked_in_vain<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> bool {
+pub fn has_no_answer<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> bool {
     observations.into_iter().any(|seen| {
         matches!(
             seen.fact,
@@ -198,7 +200,7 @@ pub async fn load(cx: &Context, selection: &Selection, ask: Ask) -> Result<Known
     let found = read(checked.store.as_ref(), selection).await?;
     let found = found.into_iter().chain(checked.beside());
     let mut known = among(cx, selection, &checked.sources, found.collect(), ask.max_age)?;
-    let unanswered = checked.seen.iter().filter(|(_, seen)| asked_in_vain(*seen));
+    let unanswered = checked.seen.iter().filter(|(_, seen)| has_no_answer(*seen));
     known.unanswered = unanswered.map(|(key, _)| key.clone()).collect();
     known.problems = checked.problems.into_iter().map(|(_, problem)| problem).collect();
     Ok(known)

@@ -242,7 +242,7 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
         max_age: args.max_age,
     };
     let mut look_at = cx.app.clock.now();
-    let between_looks = cx.app.probe_interval().max(interval);
+    let probe_every = cx.app.probe_interval().max(interval);
     let mut first = true;
     let mut resized = signal(SignalKind::window_change())
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot receive signals").because(&error))?;
@@ -250,14 +250,14 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
     loop {
         let now = cx.app.clock.now();
         if looks && now >= look_at {
-            look_at = now.plus_millis(i64::try_from(between_looks.as_millis()).unwrap_or(i64::MAX));
+            look_at = now.plus_millis(i64::try_from(probe_every.as_millis()).unwrap_or(i64::MAX));
             let checked = known::load(cx, &selection, ask).await?;
             (problems, unanswered) = (checked.problems, checked.unanswered);
         }
         tokio::select! {
             biased;
             change = updates.next() => match change.expect("the stream of a store's changes does not end") {
-                Ok(all) => (stored, trouble) = (all.into_iter().map(Stored::in_short).collect(), None),
+                Ok(all) => (stored, trouble) = (all.into_iter().map(Stored::to_summary).collect(), None),
                 Err(error) if first => return Err(error.into()),
                 Err(error) => {
                     let text = format!("{error}; what is shown is older");

@@ -206,17 +206,17 @@ async fn follow(
     }
     let store = cx.app.store(Access::Read).await?;
     let mut changes = store.watch().await?;
-    let between_looks = cx.app.probe_interval();
-    let mut looked_at = cx.app.clock.now();
+    let probe_every = cx.app.probe_interval();
+    let mut probed_at = cx.app.clock.now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             Some(_) = changes.next() => {}
         }
         let now = cx.app.clock.now();
-        let is_due = probe && now.since(looked_at) >= between_looks;
+        let is_due = probe && now.since(probed_at) >= probe_every;
         let mut next = if is_due {
-            looked_at = now;
+            probed_at = now;
             known::in_full(cx, &same, ask).await?
         } else {
             let mut stored = known::stored_in_full(cx, &keys, None).await?;

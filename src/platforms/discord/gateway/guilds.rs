@@ -117,7 +117,7 @@ impl Guilds {
     }
 
     /// Assumes that this is the bot until a session reports its user, which not every server does.
-    pub fn presume_me(&mut self, id: Id) {
+    pub fn assume_bot_user(&mut self, id: Id) {
         self.me.get_or_insert(id);
     }
 

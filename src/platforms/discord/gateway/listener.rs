@@ -71,7 +71,7 @@ pub struct GatewayListener {
     counts: Counts,
     socket: Option<Socket>,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
-    asked_members: BTreeSet<u64>,
+    requested_members: BTreeSet<u64>,
     keeper: Keeper,
     /// The stored totals, while those of an earlier process's session catch up with them.
     stored: Option<BTreeMap<u64, Counters>>,
@@ -148,7 +148,7 @@ impl GatewayListener {
             begun: Instant::now(),
             socket: None,
             jobs: FuturesUnordered::new(),
-            asked_members: BTreeSet::new(),
+            requested_members: BTreeSet::new(),
             pending: VecDeque::new(),
             emitted_at: BTreeMap::new(),
             settle_at: None,
@@ -200,7 +200,7 @@ impl GatewayListener {
             // has reported is replayed to the next one.
             Shutdown::Handover => {
                 self.keep_now();
-                self.hang_up(4000).await;
+                self.close_socket(4000).await;
             }
         }
         self.connection.emitted().clear();
@@ -331,7 +331,7 @@ impl GatewayListener {
                 );
             } else {
                 if let Some(me) = self.connection.me.get() {
-                    self.guilds.presume_me(me.id);
+                    self.guilds.assume_bot_user(me.id);
                 }
                 let unread = self.guilds.unread();
                 let facts = self.guilds.update(event, data, self.discord_now());
@@ -341,7 +341,7 @@ impl GatewayListener {
                     self.options.board.write(|status| status.unread += 1);
                 }
                 if changes_permissions(event) {
-                    self.connection.rest.forgive();
+                    self.connection.rest.clear_holds();
                 }
                 self.timeout_end = self.guilds.next_timeout_end(self.discord_now());
             }
@@ -350,7 +350,7 @@ impl GatewayListener {
             }
         }
         self.feed(Input::Received(kind)).await;
-        self.ask_for_members();
+        self.request_members();
     }
 
     /// Warns that an event cannot be parsed, once a minute: visible to the operator, but not logged for every event of a busy
@@ -375,7 +375,7 @@ impl GatewayListener {
         info!(platform = "discord", "Discord's gateway has begun a session");
         self.caught_up();
         self.settle_at = Some(Instant::now() + self.options.settle);
-        self.asked_members.clear();
+        self.requested_members.clear();
         self.emit_all(|_| vec![facts::auth(true, None)]);
         let intents = self.machine.intents().to_string();
         self.emit_all(|_| {
@@ -388,17 +388,17 @@ impl GatewayListener {
     }
 
     /// Requests the bot's own member entry over REST for guilds that were received without it.
-    fn ask_for_members(&mut self) {
+    fn request_members(&mut self) {
         let Some(me) = self.guilds.me() else {
             return;
         };
         let missing: Vec<_> = self
             .guilds
             .without_member()
-            .filter(|guild| !self.asked_members.contains(guild))
+            .filter(|guild| !self.requested_members.contains(guild))
             .collect();
         for guild in missing {
-            self.asked_members.insert(guild);
+            self.requested_members.insert(guild);
             let asking = jobs::member(Arc::clone(&self.connection), guild, me);
             self.jobs.push(asking.boxed());
         }
@@ -424,8 +424,8 @@ impl GatewayListener {
     async fn feed(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
-            let dice = self.chance.fraction();
-            for order in self.machine.next(self.elapsed(), input, dice) {
+            let jitter = self.chance.fraction();
+            for order in self.machine.next(self.elapsed(), input, jitter) {
                 inputs.extend(self.obey(order).await);
             }
         }
@@ -460,7 +460,7 @@ async fn next_frame(socket: &mut Option<Socket>) -> Option<Message> {
         Some(socket) => match socket.next().await? {
             Ok(message) => Some(message),
             Err(error) => {
-                if let Some((code, reason)) = websocket::own_refusal(PlatformName::Discord, &error) {
+                if let Some((code, reason)) = websocket::local_error(PlatformName::Discord, &error) {
                     warn!(
                         platform = "discord",
                         %code, reason, "The connection to Discord's gateway was given up"

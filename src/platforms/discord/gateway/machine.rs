@@ -70,7 +70,7 @@ impl Machine {
     }
 
     /// Resumes a session that an earlier process has left, instead of beginning one.
-    pub fn take_up(&mut self, session: Session) {
+    pub fn restore_session(&mut self, session: Session) {
         self.session = Some(session);
     }
 
@@ -101,7 +101,7 @@ impl Machine {
     }
 
     /// Advances the state. `dice` is a fraction in `[0, 1)`.
-    pub fn next(&mut self, now: u64, input: Input, dice: f64) -> Vec<Order> {
+    pub fn next(&mut self, now: u64, input: Input, jitter: f64) -> Vec<Order> {
         match input {
             Input::Stop => {
                 self.heartbeat = None;
@@ -146,12 +146,12 @@ impl Machine {
                 orders.push(Order::Report(GatewayReport::Down { code, message }));
                 orders
             }
-            Input::AskFailed { code, message } => self.lose(now, dice, code, &message),
+            Input::AskFailed { code, message } => self.lose(now, jitter, code, &message),
             Input::TokenWorks => {
                 self.session = None;
                 let code = Code::DiscordGatewayRefused;
                 let message = "the gateway refuses the token, although Discord accepts it elsewhere";
-                self.lose(now, dice, code, message)
+                self.lose(now, jitter, code, message)
             }
             Input::Opened => {
                 self.phase = Phase::Greeting { by: now + ENTRY.0 };
@@ -164,36 +164,36 @@ impl Machine {
             }
             Input::OpenFailed { code, message } => {
                 self.detour = !self.detour && !self.general.is_empty();
-                self.lose(now, dice, code, &message)
+                self.lose(now, jitter, code, &message)
             }
-            Input::Received(kind) => self.received(now, kind, dice),
-            Input::Closed(code) => self.closed(now, code, dice),
-            Input::Tick { caught_up } => self.tick(now, caught_up, dice),
+            Input::Received(kind) => self.received(now, kind, jitter),
+            Input::Closed(code) => self.closed(now, code, jitter),
+            Input::Tick { caught_up } => self.tick(now, caught_up, jitter),
         }
     }
 
-    fn received(&mut self, now: u64, kind: Kind, dice: f64) -> Vec<Order> {
+    fn received(&mut self, now: u64, kind: Kind, jitter: f64) -> Vec<Order> {
         match kind {
-            Kind::Hello(interval) => self.greeted(now, interval, dice),
+            Kind::Hello(interval) => self.greeted(now, interval, jitter),
             Kind::Ack => self.acknowledged(now).into_iter().collect(),
             Kind::HeartbeatRequested => self.send_heartbeat(now),
-            Kind::Reconnect => self.hang_up_and_lose(
+            Kind::Reconnect => self.close_and_back_off(
                 now,
-                dice,
+                jitter,
                 Code::DiscordReconnectRequested,
                 "Discord asked for another connection",
             ),
-            Kind::Invalid(true) => self.hang_up_and_lose(
+            Kind::Invalid(true) => self.close_and_back_off(
                 now,
-                dice,
+                jitter,
                 Code::SessionEnded(PlatformName::Discord),
                 "Discord requested that the session is resumed",
             ),
             Kind::Invalid(false) => {
                 self.session = None;
-                self.hang_up_and_lose(
+                self.close_and_back_off(
                     now,
-                    dice,
+                    jitter,
                     Code::SessionEnded(PlatformName::Discord),
                     "Discord has ended the session",
                 )
@@ -225,7 +225,7 @@ impl Machine {
         }
     }
 
-    fn greeted(&mut self, now: u64, interval: u64, dice: f64) -> Vec<Order> {
+    fn greeted(&mut self, now: u64, interval: u64, jitter: f64) -> Vec<Order> {
         if !matches!(self.phase, Phase::Greeting { .. }) {
             return Vec::new();
         }
@@ -233,7 +233,7 @@ impl Machine {
         self.heartbeat = Some(Heartbeat {
             interval,
             // Discord requires a random part of the interval first, so that clients do not send heartbeats at the same time.
-            due: now + part(interval, dice),
+            due: now + part(interval, jitter),
             unanswered: None,
             blurred: false,
         });
@@ -270,17 +270,17 @@ impl Machine {
         }
     }
 
-    fn closed(&mut self, now: u64, code: Option<u16>, dice: f64) -> Vec<Order> {
+    fn closed(&mut self, now: u64, code: Option<u16>, jitter: f64) -> Vec<Order> {
         self.heartbeat = None;
         let words = code.map_or_else(
             || "the gateway connection broke".to_owned(),
             |code| format!("Discord closed the gateway connection with code {code}"),
         );
         match close::after(code) {
-            After::Resume => self.lose(now, dice, Code::ConnectionClosed(PlatformName::Discord), &words),
+            After::Resume => self.lose(now, jitter, Code::ConnectionClosed(PlatformName::Discord), &words),
             After::Identify => {
                 self.session = None;
-                self.lose(now, dice, Code::ConnectionClosed(PlatformName::Discord), &words)
+                self.lose(now, jitter, Code::ConnectionClosed(PlatformName::Discord), &words)
             }
             After::TokenRefused => {
                 self.session = None;
@@ -290,7 +290,7 @@ impl Machine {
             After::FewerIntents(refusal) if self.intents != MINIMUM_INTENTS => {
                 self.intents = MINIMUM_INTENTS;
                 self.session = None;
-                self.lose(now, dice, refusal.code, refusal.message)
+                self.lose(now, jitter, refusal.code, refusal.message)
             }
             After::FewerIntents(refusal) | After::GiveUp(refusal) => {
                 self.session = None;
@@ -303,13 +303,13 @@ impl Machine {
         }
     }
 
-    fn tick(&mut self, now: u64, caught_up: bool, dice: f64) -> Vec<Order> {
+    fn tick(&mut self, now: u64, caught_up: bool, jitter: f64) -> Vec<Order> {
         if let Some(heartbeat) = self.heartbeat.as_mut().filter(|heartbeat| heartbeat.due <= now) {
             let awake = caught_up && now - heartbeat.due <= heartbeat.interval / SLEPT;
             if heartbeat.unanswered.is_some() && awake {
-                return self.hang_up_and_lose(
+                return self.close_and_back_off(
                     now,
-                    dice,
+                    jitter,
                     Code::KeepaliveTimeout(PlatformName::Discord),
                     "Discord did not acknowledge a heartbeat in time",
                 );
@@ -320,18 +320,25 @@ impl Machine {
         }
         match self.phase {
             Phase::Waiting { until } if until <= now => self.go_on(),
-            Phase::Greeting { by } if by <= now => self.unwelcome(now, caught_up, by, ENTRY.0, dice),
-            Phase::Entering { by } if by <= now => self.unwelcome(now, caught_up, by, ENTRY.1, dice),
+            Phase::Greeting { by } if by <= now => self.on_entry_timeout(now, caught_up, by, ENTRY.0, jitter),
+            Phase::Entering { by } if by <= now => self.on_entry_timeout(now, caught_up, by, ENTRY.1, jitter),
             _ => Vec::new(),
         }
     }
 
     /// READY or RESUMED is overdue: a timeout of the server, unless our process was suspended meanwhile.
-    fn unwelcome(&mut self, now: u64, caught_up: bool, by: u64, patience: u64, dice: f64) -> Vec<Order> {
+    fn on_entry_timeout(
+        &mut self,
+        now: u64,
+        caught_up: bool,
+        by: u64,
+        patience: u64,
+        jitter: f64,
+    ) -> Vec<Order> {
         if caught_up && now - by <= patience / SLEPT {
-            return self.hang_up_and_lose(
+            return self.close_and_back_off(
                 now,
-                dice,
+                jitter,
                 Code::NoWelcome(PlatformName::Discord),
                 "Discord opened a connection but never welcomed us",
             );
@@ -370,15 +377,15 @@ impl Machine {
         }
     }
 
-    fn hang_up_and_lose(&mut self, now: u64, dice: f64, code: Code, message: &str) -> Vec<Order> {
+    fn close_and_back_off(&mut self, now: u64, jitter: f64, code: Code, message: &str) -> Vec<Order> {
         let mut orders = self.hangup();
-        orders.extend(self.lose(now, dice, code, message));
+        orders.extend(self.lose(now, jitter, code, message));
         orders
     }
 
     /// Waits for the next attempt. The first loss of a stable session is not reported when the session can be resumed: that
     /// takes a moment and happens every few hours.
-    fn lose(&mut self, now: u64, dice: f64, code: Code, message: &str) -> Vec<Order> {
+    fn lose(&mut self, now: u64, jitter: f64, code: Code, message: &str) -> Vec<Order> {
         self.heartbeat = None;
         let live_since = match self.phase {
             Phase::Live { since } => Some(since),
@@ -395,14 +402,14 @@ impl Machine {
         let spent = !resumable && matches!(self.phase, Phase::Entering { .. } | Phase::Live { .. });
         let quiet = resumable && live_since.is_some() && self.failures == 1;
         let wait = if quiet {
-            part(self.pace.free.0, dice)
+            part(self.pace.free.0, jitter)
         } else {
             let (first, longest) = if spent { self.pace.identify } else { self.pace.free };
             let doubled = first
                 .saturating_mul(1 << (self.failures - 1).min(20))
                 .min(longest);
             // At least half of the backoff, so that jitter never reduces the wait to zero.
-            doubled / 2 + part(doubled / 2, dice)
+            doubled / 2 + part(doubled / 2, jitter)
         };
         self.phase = Phase::Waiting { until: now + wait };
         if quiet {

@@ -239,13 +239,13 @@ impl Oracle {
         mask & (1 << bit) != 0
     }
 
-    fn almighty(&self) -> bool {
+    fn is_administrator(&self) -> bool {
         self.owner || Self::bit(self.everyone, 3) || self.held_roles.iter().any(|role| Self::bit(*role, 3))
     }
 
     /// Before the implicit rules, for one bit: the last level that sets it decides.
     fn explicit(&self, bit: u32) -> bool {
-        if self.almighty() {
+        if self.is_administrator() {
             return bit <= 52 && bit != 47;
         }
         let mut levels = vec![(
@@ -269,7 +269,7 @@ impl Oracle {
     }
 
     fn after_timeout(&self, bit: u32) -> bool {
-        let masked = self.timed_out && !self.almighty() && bit != 10 && bit != 16;
+        let masked = self.timed_out && !self.is_administrator() && bit != 10 && bit != 16;
         !masked && self.explicit(bit)
     }
 

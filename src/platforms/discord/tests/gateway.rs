@@ -49,7 +49,7 @@ impl Receiver {
         let (sink, mut observed) = mpsc::channel(4);
         let (incoming, stop) = (Heard::default(), CancellationToken::new());
         let listener = platform.listener(options).unwrap();
-        let (ears, stopped) = (Arc::clone(&incoming), stop.clone());
+        let (listeners, stopped) = (Arc::clone(&incoming), stop.clone());
         Self {
             incoming,
             board,
@@ -63,7 +63,7 @@ impl Receiver {
             }),
             _collecting: own(async move {
                 while let Some(observation) = observed.recv().await {
-                    ears.lock().push(observation);
+                    listeners.lock().push(observation);
                 }
             }),
         }

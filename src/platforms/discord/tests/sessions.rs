@@ -235,7 +235,7 @@ fn verdicts(observations: &[Observation]) -> Vec<StreamStatus> {
     steps
 }
 
-fn in_short(history: &[Observation]) -> String {
+fn to_summary(history: &[Observation]) -> String {
     let lines = history
         .iter()
         .map(|seen| format!("{} {:?}\n", seen.at, seen.fact));
@@ -300,7 +300,7 @@ async fn repeats_no_stage(replays_resumed: bool) {
             verdicts(&history),
             steps,
             "after kill {kill}: {}",
-            in_short(&history)
+            to_summary(&history)
         );
         // What happens now is replayed to the next process, after the RESUMED of this one.
         let before = harness.streams(GUILD).len();

@@ -68,7 +68,7 @@ impl Auth {
         let (status, token, known, app_refused) = match self.introspect(&token.access, meter).await {
             Ok(Some(introspected)) => {
                 let before = token.scopes.clone();
-                let is_over = introspected.ends_at().is_some_and(|end| self.kicks_now() >= end);
+                let is_over = introspected.ends_at().is_some_and(|end| self.kick_time() >= end);
                 let token = self.update(identity, token, introspected).await?;
                 let lost = before.difference(&token.scopes).cloned().collect();
                 if is_over {
@@ -135,7 +135,7 @@ impl Auth {
     }
 
     /// Returns the current time by Kick's clock, as far as that is known.
-    fn kicks_now(&self) -> Timestamp {
+    fn kick_time(&self) -> Timestamp {
         self.client.skew.correct(self.clock.now())
     }
 

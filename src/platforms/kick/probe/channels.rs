@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::api::{CHANNELS_AT_ONCE, LIST_AT_ONCE, Page, USERS_AT_ONCE};
 use super::super::facts;
 use super::super::wire::Channel;
-use super::{ProbeRun, SINGLY, is_hopeless};
+use super::{ProbeRun, SINGLY, is_permanent};
 use crate::core::code::Code;
 use crate::core::observation::{Fact, Transport};
 use crate::core::source::SourceKey;
@@ -91,7 +91,7 @@ impl ProbeRun<'_> {
                     let info = facts::error(&error, &words);
                     self.emit_all(&chunk, &Fact::Problem { error: info.clone() });
                     self.problem(Problem::of_platform(format!("Kick: {words}")).caused_by(info));
-                    if is_hopeless(&error) {
+                    if is_permanent(&error) {
                         break;
                     }
                 }
@@ -152,7 +152,7 @@ impl ProbeRun<'_> {
     /// Requests the list again for a channel that it left out and that is marked as live. A list lags seconds behind a start,
     /// so a channel that it leaves out twice is reported neither as live nor as offline this time.
     async fn settle(&mut self, id: u64, key: &SourceKey, absent_at: Timestamp) {
-        let page = if self.may_ask_singly() {
+        let page = if self.may_request_singly() {
             self.platform.api.livestreams(&[id], &self.meter).await.ok()
         } else {
             None
@@ -172,7 +172,7 @@ impl ProbeRun<'_> {
 
     /// Requests one channel that a batch has left out, which alone proves nothing.
     async fn fetch_singly(&mut self, id: u64) {
-        if !self.may_ask_singly() {
+        if !self.may_request_singly() {
             return;
         }
         let Some(key) = self.targets.get(&id).cloned() else {
@@ -202,7 +202,7 @@ impl ProbeRun<'_> {
         self.problem(problem.caused_by(error));
     }
 
-    fn may_ask_singly(&mut self) -> bool {
+    fn may_request_singly(&mut self) -> bool {
         let left = self.singly > 0;
         self.singly = self.singly.saturating_sub(1);
         left

@@ -194,9 +194,9 @@ impl ProbeRun<'_> {
                     }
                 }
             }
-            for (code, worry) in facts::worries(&identity, &checked) {
-                let error = ErrorInfo::new(code, &worry);
-                self.problem(Problem::of_account(&identity, worry).caused_by(error));
+            for (code, warning) in facts::warnings(&identity, &checked) {
+                let error = ErrorInfo::new(code, &warning);
+                self.problem(Problem::of_account(&identity, warning).caused_by(error));
             }
             if let Some(reason) = checked.status.reason() {
                 self.problem(Problem::of_account(&identity, format!("{identity}: {reason}")));

@@ -6,7 +6,7 @@ use super::super::api::{LIST_AT_ONCE, Page};
 use super::super::facts;
 use super::super::viewers::Reading;
 use super::super::wire::Livestream;
-use super::{ProbeRun, is_hopeless};
+use super::{ProbeRun, is_permanent};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Transport};
@@ -39,14 +39,14 @@ impl ProbeRun<'_> {
                     return false;
                 }
                 Err(error) => {
-                    let hopeless = is_hopeless(&error);
+                    let permanent = is_permanent(&error);
                     let mut left = chunk;
-                    if hopeless {
+                    if permanent {
                         left.extend(waiting.drain(..).flatten());
                     }
                     self.fail(&left, &error);
                     self.unlisted.extend(&left);
-                    if hopeless {
+                    if permanent {
                         return false;
                     }
                 }

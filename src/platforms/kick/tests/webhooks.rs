@@ -438,9 +438,9 @@ async fn webhook_with_missed_events_is_reported_and_renewed() {
     };
     hooked.rig.kick().go_live_with(ADA, &silent);
     poll(&hooked).await;
-    assert!(hooked.listener.fallen_silent().is_empty());
+    assert!(hooked.listener.take_missing().is_empty());
     hooked.rig.later(181);
-    let found = hooked.listener.fallen_silent();
+    let found = hooked.listener.take_missing();
     assert_eq!(found.len(), 1);
     let reported = |code: Code| {
         let facts = found[0].1.iter().map(|seen| &seen.fact);

@@ -193,7 +193,7 @@ impl WebhookListener {
 
     /// Returns the sources whose webhooks were found to be missing since the last call, and the observations for each.
     /// Their subscriptions should be renewed; polls remain authoritative.
-    pub fn fallen_silent(&self) -> Vec<(SourceKey, Vec<Observation>)> {
+    pub fn take_missing(&self) -> Vec<(SourceKey, Vec<Observation>)> {
         let now = self.clock.now();
         let mut state = self.lock();
         let found = state.missed_events.found(now);

@@ -85,7 +85,7 @@ pub(super) struct Connection {
     past_sessions: Vec<String>,
     session_since: Millis,
     next_heartbeat: Millis,
-    next_suspicion: Millis,
+    next_missed_check: Millis,
     next_compare: Option<Millis>,
     comparing: bool,
     last_error: Option<ErrorInfo>,
@@ -161,7 +161,7 @@ impl Connection {
             past_sessions: Vec::new(),
             session_since: 0,
             next_heartbeat: HEARTBEAT,
-            next_suspicion: LONGEST_SLEEP,
+            next_missed_check: LONGEST_SLEEP,
             next_compare: None,
             comparing: false,
             last_error: None,
@@ -189,7 +189,7 @@ impl Connection {
                 Some(work) = self.works.next(), if !self.works.is_empty() => self.worked(work),
                 () = tokio::time::sleep(sleep_time) => {}
             }
-            self.tend();
+            self.run_due();
         }
         // A graceful close takes a moment, and messages received until then still count.
         while let Some((socket, frame)) = self.frames.next().await {
@@ -238,7 +238,7 @@ impl Connection {
     }
 
     /// Does everything that is due.
-    fn tend(&mut self) {
+    fn run_due(&mut self) {
         let now = self.now();
         self.notice_jump();
         if self.is_due(now) {
@@ -260,8 +260,8 @@ impl Connection {
         if self.next_heartbeat <= now {
             self.heartbeat(now);
         }
-        if self.next_suspicion <= now {
-            self.next_suspicion = now + LONGEST_SLEEP;
+        if self.next_missed_check <= now {
+            self.next_missed_check = now + LONGEST_SLEEP;
             self.detect_missed_events();
         }
         self.publish();
@@ -371,10 +371,10 @@ impl Connection {
                 self.frames.push(frames);
                 self.step(Input::Opened(id));
             }
-            Work::Opened(socket, Err((failure, hopeless)), _) => self.step(Input::NotOpened {
+            Work::Opened(socket, Err((failure, permanent)), _) => self.step(Input::NotOpened {
                 socket,
                 failure,
-                hopeless,
+                permanent,
             }),
             Work::Created(session, subscription, created) => self.created(&session, &subscription, created),
             Work::Listed {

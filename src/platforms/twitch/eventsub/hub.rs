@@ -34,7 +34,7 @@ const ONE_CAUSE: i64 = 10 * 60_000;
 pub(super) struct Hub {
     state: Mutex<State>,
     /// Notified when an event is pending.
-    pub(super) bell: Notify,
+    pub(super) pending_notify: Notify,
     /// Notified when the plan should be recomputed.
     pub(super) replan: Notify,
     /// Notified when a token has changed, for the listener.
@@ -186,7 +186,7 @@ impl Hub {
     /// Adds an event to the pending ones.
     pub(super) fn emit(&self, incoming: ListenerEvent) {
         self.lock().outbox.push_back(incoming);
-        self.bell.notify_one();
+        self.pending_notify.notify_one();
     }
 
     pub(super) fn observe(&self, source: &SourceKey, at: Timestamp, fact: Fact) {
@@ -261,7 +261,7 @@ impl Hub {
                     }
                     state.outbox.push_back(ListenerEvent::Observed(observation));
                 }
-                self.bell.notify_one();
+                self.pending_notify.notify_one();
             }
             ParsedEvent::Chat(connection) => {
                 if state.chat.0.is_new(
@@ -271,7 +271,7 @@ impl Hub {
                 ) {
                     state.note_event(&connection.source, kind, at);
                     state.count_chat(&connection, at);
-                    self.bell.notify_one();
+                    self.pending_notify.notify_one();
                 } else {
                     state.tally.duplicates += 1;
                 }
@@ -340,7 +340,7 @@ impl Hub {
             state.outbox.push_back(ListenerEvent::Observed(reported));
         }
         if !state.outbox.is_empty() {
-            self.bell.notify_one();
+            self.pending_notify.notify_one();
         }
     }
 

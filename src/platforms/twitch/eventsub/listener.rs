@@ -98,7 +98,7 @@ impl EventSubListener {
         let mut remember = tokio::time::interval(REMEMBER);
         remember.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut replan_at = tokio::time::Instant::now();
-        let mut forget_at = replan_at + REPLAN;
+        let mut remove_retry_at = replan_at + REPLAN;
         // Planning requests tokens, which may take a while; connections must be polled meanwhile.
         let mut planning: Option<BoxFuture<'_, Planned>> = None;
         let (mut accounts, mut unclear) = (Accounts::new(), false);
@@ -126,8 +126,8 @@ impl EventSubListener {
                     replan_at = replan_at.min(tokio::time::Instant::now() + SETTLE);
                 }
                 () = tokio::time::sleep_until(replan_at), if planning.is_none() => {
-                    if forget_at <= tokio::time::Instant::now() {
-                        forget_at = tokio::time::Instant::now() + REPLAN;
+                    if remove_retry_at <= tokio::time::Instant::now() {
+                        remove_retry_at = tokio::time::Instant::now() + REPLAN;
                         self.hub.forget_others();
                     }
                     replan_at = tokio::time::Instant::now() + REPLAN;
@@ -173,7 +173,7 @@ impl EventSubListener {
     /// Sends the oldest pending event to the receiver; waits for an event and for capacity.
     async fn hand_over(&self, sink: &mpsc::Sender<ListenerEvent>) {
         if !self.hub.has_pending() {
-            self.hub.bell.notified().await;
+            self.hub.pending_notify.notified().await;
         }
         match sink.reserve().await {
             Ok(permit) => {

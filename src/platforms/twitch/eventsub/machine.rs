@@ -101,7 +101,7 @@ pub(super) enum Input {
     NotOpened {
         socket: SocketId,
         failure: Failure,
-        hopeless: bool,
+        permanent: bool,
     },
     /// `session_welcome`.
     Welcome {
@@ -273,8 +273,8 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
         Input::NotOpened {
             socket,
             failure,
-            hopeless,
-        } => not_opened(state, socket, failure, hopeless, now, chance),
+            permanent,
+        } => not_opened(state, socket, failure, permanent, now, chance),
         Input::Welcome {
             socket,
             session,
@@ -387,11 +387,11 @@ fn not_opened(
     state: State,
     socket: SocketId,
     failure: Failure,
-    hopeless: bool,
+    permanent: bool,
     now: Millis,
     chance: f64,
 ) -> (State, Vec<Effect>) {
-    let least = if hopeless { PERMANENT_FAILURE_BACKOFF } else { 0 };
+    let least = if permanent { PERMANENT_FAILURE_BACKOFF } else { 0 };
     match &state.phase {
         Phase::Opening { socket: ours, .. } if *ours == socket => state.fail(now, failure, least, chance),
         Phase::Moving { new, .. } if *new == socket => {

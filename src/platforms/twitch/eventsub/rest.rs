@@ -172,7 +172,7 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
         },
         429 if says("cost") => Created::CostExceeded,
         429 if is_rate_limit(&answer) => later(
-            answer.asked_wait().unwrap_or(SOME_TIME),
+            answer.requested_wait().unwrap_or(SOME_TIME),
             Code::RateLimited(PlatformName::Twitch),
             words,
         ),

@@ -117,7 +117,7 @@ fn read(message: Option<Result<Message, Error>>) -> Option<Frame> {
         }
         Some(Ok(_)) => None,
         Some(Err(error)) => Some(Frame::Ended(
-            match websocket::own_refusal(PlatformName::Twitch, &error) {
+            match websocket::local_error(PlatformName::Twitch, &error) {
                 Some((code, reason)) => End::Refused(Failure::passing(code, reason)),
                 None => End::Closed(None),
             },

@@ -36,7 +36,7 @@ fn guilds_that_were_not_announced_are_missed_only_after_a_while() {
     ] {
         let known = [GUILD, 9_002].map(|id| (id, GuildOptions::default()));
         let mut guilds = Guilds::new(known, None);
-        guilds.presume_me(Id(4_001));
+        guilds.assume_bot_user(Id(4_001));
         assert_eq!(codes(&emit(&mut guilds, "READY", &ready(announced))), []);
         assert_eq!(guilds.me(), Some(4_001), "READY did not say");
         emit(&mut guilds, "GUILD_CREATE", &created());

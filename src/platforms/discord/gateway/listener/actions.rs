@@ -32,7 +32,7 @@ impl GatewayListener {
                 self.send(text).await;
             }
             Order::Heartbeat(seq) => self.send(frames::heartbeat(seq)).await,
-            Order::Hangup(code) => self.hang_up(code).await,
+            Order::Hangup(code) => self.close_socket(code).await,
             Order::Report(report) => {
                 // A probe over REST may have found that the token is invalid while this socket is still open.
                 let send_heartbeat = matches!(report, GatewayReport::HeartbeatAcknowledged(_));
@@ -82,7 +82,7 @@ impl GatewayListener {
         }
     }
 
-    pub(super) async fn hang_up(&mut self, code: u16) {
+    pub(super) async fn close_socket(&mut self, code: u16) {
         let Some(mut socket) = self.socket.take() else {
             return;
         };

@@ -19,7 +19,7 @@ impl GatewayListener {
         };
         if self.guilds.recall(resume_state.guilds) {
             self.replay.begin(resume_state.at);
-            self.machine.take_up(resume_state.session);
+            self.machine.restore_session(resume_state.session);
             let counted = Counts::new(resume_state.totals, self.options.count_bots);
             self.stored = Some(std::mem::replace(&mut self.counts, counted).totals().clone());
         }

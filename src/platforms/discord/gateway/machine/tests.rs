@@ -112,7 +112,7 @@ fn saved_session_resumes_without_gateway_query() {
         machine: Machine::new(INTENTS_ALL, Pace::default()),
         now: 1_000,
     };
-    story.machine.take_up(Story::session(7));
+    story.machine.restore_session(Story::session(7));
     assert_eq!(story.put(Input::Start), [Order::Connect("wss://resume".into())]);
     story.put(Input::Opened);
     assert_eq!(story.get(Kind::Hello(40_000)), [Order::Resume(Story::session(7))]);

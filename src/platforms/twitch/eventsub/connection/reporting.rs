@@ -60,7 +60,7 @@ impl Connection {
                 "{} of `{source}` is polled instead", subscription.kind.name()
             );
             if subscription.kind.is_of_stream() {
-                self.unclaim(&source, at);
+                self.withdraw_link(&source, at);
             }
             if code == COST {
                 self.cx.hub.forget_cost(&subscription.channel);
@@ -90,7 +90,7 @@ impl Connection {
     }
 
     /// Withdraws the report about a source's link.
-    fn unclaim(&mut self, source: &SourceKey, at: Timestamp) {
+    fn withdraw_link(&mut self, source: &SourceKey, at: Timestamp) {
         if let Some(report) = self.link_reports.get_mut(source)
             && std::mem::replace(report, LinkReport::Nothing) != LinkReport::Nothing
         {

@@ -319,7 +319,7 @@ fn a_move_that_fails_falls_back_to_a_fresh_connect() {
             story.emit(Input::NotOpened {
                 socket: 2,
                 failure: failure(),
-                hopeless: false,
+                permanent: false,
             })
         },
         |story| story.after(25_000),
@@ -368,7 +368,7 @@ fn what_concerns_another_session_or_socket_changes_nothing() {
         Input::NotOpened {
             socket: 9,
             failure: failure(),
-            hopeless: true,
+            permanent: true,
         },
         Input::Received(9),
         closed_with(9, 4000),
