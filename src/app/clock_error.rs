@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
 use crate::files::{self, Durability};
-use crate::http;
+use crate::http::{self, ClockError};
 use crate::lifecycle::Stop;
 
 /// The file in the state directory.
@@ -33,6 +33,8 @@ const SAME_MS: i64 = 2_000;
 struct Measured {
     /// Platform time minus the time of this machine (ms).
     offset_ms: i64,
+    /// Whether dates may be corrected by it.
+    certain: bool,
     /// When it was measured, by the clock of this machine.
     at: Timestamp,
     /// The same instant by a clock that cannot be set.
@@ -55,18 +57,19 @@ struct Uptime {
 pub fn recall(directory: &Path, clock: &dyn Clock) {
     let text = std::fs::read(directory.join(FILE)).ok();
     let known = text.and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
-    if let Some(offset_ms) = known.and_then(|known| known.now(clock.now(), Uptime::now())) {
-        http::assume_clock_error(offset_ms);
+    if let Some(error) = known.and_then(|known| known.now(clock.now(), Uptime::now())) {
+        http::assume_clock_error(error);
     }
 }
 
-/// Shares what this process has measured with certainty. Nothing depends on whether the file can be written.
+/// Shares what this process has measured. Nothing depends on whether the file can be written.
 pub fn share(directory: &Path, clock: &dyn Clock) {
-    let Some(offset_ms) = http::certain_clock_error() else {
+    let Some(ClockError { offset_ms, certain }) = http::own_clock_error() else {
         return;
     };
     let measured = Measured {
         offset_ms,
+        certain,
         at: clock.now(),
         uptime: Uptime::now(),
     };
@@ -79,7 +82,7 @@ pub fn share(directory: &Path, clock: &dyn Clock) {
 pub async fn run(directory: PathBuf, clock: Arc<dyn Clock>, stop: Stop) {
     let differs = |one: i64, other: i64| (one - other).abs() > SAME_MS || (one == 0) != (other == 0);
     let mut logged = 0;
-    let mut shared: Option<(i64, Timestamp)> = None;
+    let mut shared: Option<(ClockError, Timestamp)> = None;
     while stop.sleep(EVERY).await {
         let offset = http::clock_error();
         if differs(offset, logged) {
@@ -87,13 +90,17 @@ pub async fn run(directory: PathBuf, clock: Arc<dyn Clock>, stop: Stop) {
             logged = offset;
         }
         let now = clock.now();
-        let is_shared = |offset: i64| {
-            shared.is_some_and(|(known, at)| !differs(known, offset) && at.is_recent(CONFIRMED_EVERY_MS, now))
+        let is_shared = |error: &ClockError| {
+            shared.is_some_and(|(known, at)| {
+                known.certain == error.certain
+                    && !differs(known.offset_ms, error.offset_ms)
+                    && at.is_recent(CONFIRMED_EVERY_MS, now)
+            })
         };
-        if let Some(offset) = http::certain_clock_error().filter(|offset| !is_shared(*offset)) {
+        if let Some(error) = http::own_clock_error().filter(|error| !is_shared(error)) {
             let (directory, clock) = (directory.clone(), Arc::clone(&clock));
             crate::blocking::blocking(move || share(&directory, clock.as_ref())).await;
-            shared = Some((offset, now));
+            shared = Some((error, now));
         }
     }
 }
@@ -123,14 +130,22 @@ fn write(path: &Path, measured: &Measured) -> std::io::Result<()> {
 
 impl Measured {
     /// Returns the error of a clock that shows `now` at `uptime`, as far as it follows from this measurement.
-    fn now(&self, now: Timestamp, uptime: Option<Uptime>) -> Option<i64> {
-        let (Some(then), Some(uptime)) = (&self.uptime, uptime) else {
-            let is_used = self.offset_ms != 0 && self.at.is_recent(VALID_BY_CLOCK_MS, now);
-            return is_used.then_some(self.offset_ms);
+    fn now(&self, now: Timestamp, uptime: Option<Uptime>) -> Option<ClockError> {
+        let (is_used, set_by) = match (&self.uptime, uptime) {
+            (Some(then), Some(uptime)) => {
+                let elapsed = uptime.millis - then.millis;
+                let is_used = then.boot == uptime.boot && (0..=VALID_MS).contains(&elapsed);
+                (is_used, self.at.plus_millis(elapsed).millis_since(now))
+            }
+            _ => (
+                self.offset_ms != 0 && self.at.is_recent(VALID_BY_CLOCK_MS, now),
+                0,
+            ),
         };
-        let elapsed = uptime.millis - then.millis;
-        let is_used = then.boot == uptime.boot && (0..=VALID_MS).contains(&elapsed);
-        is_used.then(|| self.offset_ms + self.at.plus_millis(elapsed).millis_since(now))
+        is_used.then_some(ClockError {
+            offset_ms: self.offset_ms + set_by,
+            certain: self.certain,
+        })
     }
 }
 
@@ -166,28 +181,33 @@ mod tests {
     fn measured(offset_ms: i64, uptime: Option<Uptime>) -> Measured {
         Measured {
             offset_ms,
+            certain: true,
             at: at(0),
             uptime,
         }
     }
 
+    fn offset(known: &Measured, now: Timestamp, uptime: Option<Uptime>) -> Option<i64> {
+        known.now(now, uptime).map(|error| error.offset_ms)
+    }
+
     #[test]
     fn clock_that_was_set_since_the_measurement_has_the_error_that_follows() {
         let known = measured(0, Some(up(0)));
-        assert_eq!(known.now(at(60), Some(up(60))), Some(0));
+        assert_eq!(offset(&known, at(60), Some(up(60))), Some(0));
         assert_eq!(
-            known.now(at(60 - 3_600), Some(up(60))),
+            offset(&known, at(60 - 3_600), Some(up(60))),
             Some(3_600_000),
             "set back"
         );
         assert_eq!(
-            known.now(at(60 + 3_600), Some(up(60))),
+            offset(&known, at(60 + 3_600), Some(up(60))),
             Some(-3_600_000),
             "set ahead"
         );
         let known = measured(90_000, Some(up(0)));
-        assert_eq!(known.now(at(60), Some(up(60))), Some(90_000));
-        assert_eq!(known.now(at(150), Some(up(60))), Some(0), "set right");
+        assert_eq!(offset(&known, at(60), Some(up(60))), Some(90_000));
+        assert_eq!(offset(&known, at(150), Some(up(60))), Some(0), "set right");
     }
 
     #[test]
@@ -197,18 +217,18 @@ mod tests {
             boot: "b".to_owned(),
             ..up(60)
         };
-        assert_eq!(known.now(at(60), Some(other)), None);
-        assert_eq!(known.now(at(90_000), Some(up(90_000))), None);
-        assert_eq!(known.now(at(0), Some(up(-60))), None);
+        assert_eq!(offset(&known, at(60), Some(other)), None);
+        assert_eq!(offset(&known, at(90_000), Some(up(90_000))), None);
+        assert_eq!(offset(&known, at(0), Some(up(-60))), None);
     }
 
     #[test]
     fn error_is_used_for_minutes_where_the_system_tells_no_uptime() {
         let known = measured(90_000, None);
-        assert_eq!(known.now(at(60), Some(up(60))), Some(90_000));
-        assert_eq!(known.now(at(700), None), None, "long ago");
-        assert_eq!(known.now(at(-60), None), None, "from the future");
-        assert_eq!(measured(0, None).now(at(60), None), None);
+        assert_eq!(offset(&known, at(60), Some(up(60))), Some(90_000));
+        assert_eq!(offset(&known, at(700), None), None, "long ago");
+        assert_eq!(offset(&known, at(-60), None), None, "from the future");
+        assert_eq!(offset(&measured(0, None), at(60), None), None);
     }
 
     #[test]

@@ -27,8 +27,8 @@ use crate::tls;
 pub use failure::{HttpError, tls_reason};
 pub use retry::Retries;
 pub use skew::{
-    CorrectedClock, LenientClock, Skew, assume_clock_error, certain_clock_error, clock_error,
-    measured_clock_error,
+    ClockError, CorrectedClock, LenientClock, Skew, assume_clock_error, clock_error, measured_clock_error,
+    own_clock_error,
 };
 
 /// Connections to one host that are kept for later calls.

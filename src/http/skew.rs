@@ -15,6 +15,16 @@ const SAMPLES: usize = 5;
 const NOISE_MS: i64 = 3000;
 /// A `Date` that advances with our own clock for this long is a running clock and not a recorded response.
 const CONFIRMED_AFTER_MS: i64 = 10_000;
+/// A measured error of our clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockError {
+    /// Platform time minus our time (ms).
+    pub offset_ms: i64,
+    /// Whether dates may be corrected by it. A clock that seems to be behind may have met a recorded response; until that is
+    /// confirmed over time, evidence of others is only not rejected.
+    pub certain: bool,
+}
+
 /// An estimate of platform time minus our time.
 #[derive(Debug, Default)]
 pub struct Skew(Mutex<State>);
@@ -30,7 +40,7 @@ struct State {
     /// When the last sample was taken, by our clock and by one that never jumps.
     last: Option<(Timestamp, Instant)>,
     /// What another process has measured, used until this one has, and as a confirmation of what it measures.
-    assumed: Option<i64>,
+    assumed: Option<ClockError>,
 }
 
 impl Skew {
@@ -62,7 +72,8 @@ impl Skew {
             };
         }
         if state.recent.is_empty() {
-            let is_confirmed = |assumed: i64| (offset - assumed).abs() <= NOISE_MS;
+            let is_confirmed =
+                |assumed: ClockError| assumed.certain && (offset - assumed.offset_ms).abs() <= NOISE_MS;
             state.confirmed = state.assumed.take().is_some_and(is_confirmed);
             state.agreed = state.confirmed.then_some((at, offset));
         }
@@ -87,10 +98,10 @@ impl Skew {
     }
 
     /// Uses what another process has measured, until this one has measured it itself.
-    pub fn assume(&self, offset: i64) {
+    pub fn assume(&self, error: ClockError) {
         let mut state = self.0.lock();
         if state.recent.is_empty() {
-            state.assumed = Some(offset);
+            state.assumed = Some(error);
         }
     }
 
@@ -111,8 +122,9 @@ impl Skew {
     pub fn correction(&self) -> i64 {
         let state = self.0.lock();
         let (confirmed, contradicted) = (state.confirmed, state.contradicted);
-        if let Some(assumed) = state.assumed {
-            return if assumed.abs() > NOISE_MS { assumed } else { 0 };
+        if let Some(assumed) = state.assumed.filter(|assumed| assumed.certain) {
+            let offset = assumed.offset_ms;
+            return if offset.abs() > NOISE_MS { offset } else { 0 };
         }
         drop(state);
         let ahead = |offset: i64| !contradicted && offset < 0;
@@ -121,12 +133,15 @@ impl Skew {
             .unwrap_or(0)
     }
 
-    /// Returns the offset of our clock if this process has measured it and the measurement is certain; `None` before, and while a
-    /// clock that seems to be behind is not confirmed.
-    fn certain(&self) -> Option<i64> {
+    /// Returns the error of our clock if this process has measured it; `None` before, and while responses contradict each other.
+    fn error(&self) -> Option<ClockError> {
         let measured = self.measured()?;
         let correction = self.correction();
-        (correction != 0 || measured.abs() <= NOISE_MS).then_some(correction)
+        let certain = correction != 0 || measured.abs() <= NOISE_MS;
+        (certain || measured > 0).then_some(ClockError {
+            offset_ms: if certain { correction } else { measured },
+            certain,
+        })
     }
 
     /// Returns our time `at` in the platform's time where our clock seems to be behind, confirmed or not.
@@ -143,7 +158,7 @@ impl Skew {
         };
         let behind = self
             .measured()
-            .or(assumed)
+            .or(assumed.map(|assumed| assumed.offset_ms))
             .filter(|offset| *offset > NOISE_MS)
             .unwrap_or(0);
         let even = last.map(|(wall, then)| {
@@ -169,9 +184,9 @@ pub fn clock_error() -> i64 {
     OF_THIS_MACHINE.correction()
 }
 
-/// Returns the time of the platforms minus that of this machine (ms) if this process has measured it with certainty.
-pub fn certain_clock_error() -> Option<i64> {
-    OF_THIS_MACHINE.certain()
+/// Returns the error of this machine's clock if this process has measured it.
+pub fn own_clock_error() -> Option<ClockError> {
+    OF_THIS_MACHINE.error()
 }
 
 /// Returns the time of the platforms minus that of this machine (ms) by the last responses, certain or not.
@@ -180,8 +195,8 @@ pub fn measured_clock_error() -> Option<i64> {
 }
 
 /// Uses the error of this machine's clock that another process has measured, until this one has measured it itself.
-pub fn assume_clock_error(offset: i64) {
-    OF_THIS_MACHINE.assume(offset);
+pub fn assume_clock_error(error: ClockError) {
+    OF_THIS_MACHINE.assume(error);
 }
 
 /// Takes a sample of the clock of this machine from any response.
@@ -256,6 +271,13 @@ mod tests {
         (Timestamp::EPOCH.plus_secs(second), *START + even)
     }
 
+    fn certain(offset_ms: i64) -> ClockError {
+        ClockError {
+            offset_ms,
+            certain: true,
+        }
+    }
+
     #[test]
     fn a_clock_fifteen_minutes_off_is_noticed_and_confirmed() {
         let skew = Skew::default();
@@ -291,18 +313,31 @@ mod tests {
     #[test]
     fn what_another_process_has_measured_is_used_until_a_response_disagrees() {
         let skew = Skew::default();
-        skew.assume(900_000);
+        skew.assume(certain(900_000));
         assert_eq!((skew.measured(), skew.correction()), (None, 900_000));
         let (wall, even) = at(0);
         assert_eq!(skew.latest_at(wall, even), wall.plus_millis(900_000));
         skew.add_sample(at(1), 900_300);
         assert_eq!(skew.correction(), 900_300, "confirmed at once");
         let skew = Skew::default();
-        skew.assume(900_000);
+        skew.assume(certain(900_000));
         skew.add_sample(at(0), 100);
         assert_eq!(skew.correction(), 0, "the clock was set meanwhile");
-        skew.assume(900_000);
+        skew.assume(certain(900_000));
         assert_eq!(skew.correction(), 0);
+    }
+
+    #[test]
+    fn uncertain_error_of_another_process_rejects_nothing_and_corrects_nothing() {
+        let skew = Skew::default();
+        skew.add_sample(at(0), 90_000);
+        let error = skew.error().unwrap();
+        assert!(!error.certain);
+        let reader = Skew::default();
+        reader.assume(error);
+        assert_eq!(reader.correction(), 0);
+        let (wall, even) = at(1);
+        assert_eq!(reader.latest_at(wall, even), wall.plus_millis(90_000));
     }
 
     #[test]
