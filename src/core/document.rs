@@ -277,15 +277,13 @@ impl SourceDocument {
             .map(LastError::of)
     }
 
-    /// Returns the display name; `None` while unknown.
+    /// Returns the display name, or the name in the source's address until that is known; `None` while neither is.
     pub fn display_name(&self) -> Option<&str> {
-        let observed = self
-            .knowledge
-            .evidence
-            .profile
-            .get("displayName")
-            .map(|name| name.value.as_str());
-        observed.or(self.foreign.display_name.as_deref())
+        let profile = &self.knowledge.evidence.profile;
+        let observed = |field: &str| profile.get(field).map(|name| name.value.as_str());
+        observed("displayName")
+            .or(self.foreign.display_name.as_deref())
+            .or_else(|| observed("slug"))
     }
 
     fn metadata(&self) -> Map<String, Value> {

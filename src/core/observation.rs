@@ -263,6 +263,20 @@ pub struct AuthCheck {
     pub reason: Option<String>,
 }
 
+impl AuthCheck {
+    /// The name of the state of a token that the platform does not accept and that nothing proves to have been valid before.
+    pub const REJECTED: &str = "REJECTED";
+
+    /// Returns the name of the state as people see it.
+    pub fn state(&self) -> String {
+        if self.rejected {
+            Self::REJECTED.to_owned()
+        } else {
+            self.result.to_string()
+        }
+    }
+}
+
 /// The result of an authorization check, worst last.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,

@@ -18,6 +18,8 @@ pub struct AccountState {
     pub identity: Identity,
     /// The platform's answer.
     pub result: AuthResult,
+    /// The state of its token: the answer, or [`AuthCheck::REJECTED`].
+    pub state: String,
     /// When its token expires, if it does.
     pub expires_at: Option<Timestamp>,
     /// When it was checked.
@@ -38,7 +40,7 @@ impl AccountState {
             format!(
                 "account {} is {}; run `{}`",
                 self.identity,
-                self.result,
+                self.state,
                 remedy(self.identity.as_str(), self.client_rejected)
             )
         })
@@ -104,14 +106,10 @@ impl AccountWatch {
             let reason = check.value.reason.as_deref();
             let command = remedy(identity.as_str(), check.value.client_rejected);
             let plural = if sources == 1 { "" } else { "s" };
-            let state = if check.value.rejected {
-                "REJECTED".to_owned()
-            } else {
-                result.to_string()
-            };
+            let state = check.value.state();
             error!(
                 name: names::ACCOUNT, account = %identity, state, sources, reason, command,
-                "Account `{identity}` is {result}, needed by {sources} source{plural}; run `{command}`"
+                "Account `{identity}` is {state}, needed by {sources} source{plural}; run `{command}`"
             );
         }
     }
@@ -121,6 +119,7 @@ impl AccountWatch {
         let states = self.checks.iter().map(|(identity, check)| AccountState {
             identity: identity.clone(),
             result: check.value.result,
+            state: check.value.state(),
             expires_at: check.value.expires_at,
             checked_at: check.at,
             client_rejected: check.value.client_rejected,
@@ -170,10 +169,23 @@ mod tests {
     }
 
     #[test]
+    fn rejected_token_is_called_neither_expired_nor_revoked() {
+        let mut observation = checked("discord/bot", 0, AuthResult::Revoked);
+        if let Fact::Auth { check, .. } = &mut observation.fact {
+            check.rejected = true;
+        }
+        let mut accounts = AccountWatch::default();
+        accounts.observe(&observation);
+        let reason = accounts.states()[0].unready().unwrap();
+        assert!(reason.starts_with("account discord/bot is REJECTED"), "{reason}");
+    }
+
+    #[test]
     fn refused_client_secret_is_not_answered_by_a_login() {
         let state = AccountState {
             identity: Identity::named("twitch/bot"),
             result: AuthResult::Expired,
+            state: "EXPIRED".to_owned(),
             expires_at: None,
             checked_at: Timestamp::EPOCH,
             client_rejected: true,

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{Stored, Web, answer};
 use crate::core::code::Code;
-use crate::core::observation::AuthResult;
+use crate::core::observation::{AuthCheck, AuthResult};
 use crate::core::time::Timestamp;
 use crate::persist;
 use crate::watch::account_watch::AccountState;
@@ -210,14 +210,14 @@ fn describe_accounts(registry: &mut Registry, accounts: &[AccountState]) {
     let checked = Family::<OfAccount, Gauge>::default();
     for found in accounts {
         let account = found.identity.to_string();
-        for state in [AuthResult::Valid, AuthResult::Expired, AuthResult::Revoked] {
+        let results = [AuthResult::Valid, AuthResult::Expired, AuthResult::Revoked];
+        let names = results.iter().map(AuthResult::to_string);
+        for state in names.chain([AuthCheck::REJECTED.to_owned()]) {
             let labels = OfTokenState {
                 account: account.clone(),
-                state: state.to_string().to_lowercase(),
+                state: state.to_lowercase(),
             };
-            states
-                .get_or_create(&labels)
-                .set(i64::from(state == found.result));
+            states.get_or_create(&labels).set(i64::from(state == found.state));
         }
         let labels = OfAccount { account };
         if let Some(expires_at) = found.expires_at {

@@ -34,6 +34,7 @@ fn overview() -> Overview {
             accounts: vec![AccountState {
                 identity: Identity::named("twitch/bot"),
                 result: AuthResult::Revoked,
+                state: "REVOKED".to_owned(),
                 expires_at: Some(Timestamp::from_millis(START + 3_600_000)),
                 checked_at: Timestamp::from_millis(START),
                 client_rejected: false,

@@ -8,6 +8,7 @@ use bitbrat::platforms::Probe;
 use bitbrat::platforms::twitch;
 use bitbrat::sim::twitch::Role;
 use bitbrat::sim::{Fault, FaultBody};
+use serde_json::json;
 
 use super::{BOT, RAT, SCOPES, Seen, World};
 
@@ -145,6 +146,40 @@ async fn temporarily_failing_list_keeps_the_earlier_result() {
     assert!(failed.grants(RAT, "twitch.moderated-channels").is_none());
     reported.observations.extend(failed.observations);
     assert_eq!(held(&reported, RAT, "MODERATOR"), Holding::Yes);
+}
+
+#[tokio::test]
+async fn odd_row_of_a_list_keeps_the_earlier_result() {
+    for row in [
+        json!(null),
+        json!([]),
+        json!({"broadcaster_id": null}),
+        json!("text"),
+    ] {
+        let world = World::confidential().await;
+        world.twitch().set_role(RAT, BOT, Role::Moderator, true);
+        let mut reported = world.look(&[Probe::Permissions], &[RAT]).await;
+        world.sim.clock.advance(600_000);
+        let body = FaultBody::Json(json!({"data": [row], "pagination": {}}));
+        let faults = world.twitch().host().faults();
+        faults.add(Fault::body(body).on("/helix/moderation/channels"));
+        let odd = world.look(&[Probe::Permissions], &[RAT]).await;
+        reported.observations.extend(odd.observations);
+        assert_eq!(held(&reported, RAT, "MODERATOR"), Holding::Yes, "{row}");
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_no_evidence_of_now_while_nothing_answers() {
+    let world = World::confidential().await;
+    let answered = world.look(&[Probe::Permissions], &[RAT]).await;
+    assert!(answered.grants(RAT, "twitch.scopes").is_some());
+    world.sim.clock.advance(3_600_000);
+    world.twitch().host().go_down();
+    let silent = world.look(&Probe::ALL, &[RAT]).await;
+    for method in ["twitch.scopes", "twitch.identity"] {
+        assert!(silent.grants(RAT, method).is_none(), "{method}");
+    }
 }
 
 #[tokio::test]

@@ -236,7 +236,7 @@ pub(super) fn live_profile(stream: &Livestream) -> Option<Fact> {
 pub(super) fn channel_profile(channel: &Channel, name: Option<&str>, live: bool) -> Option<Fact> {
     let of_offline = |text| if live { None } else { text };
     profile([
-        ("displayName", name.or(Some(channel.slug.as_str()))),
+        ("displayName", name),
         ("slug", Some(channel.slug.as_str())),
         ("title", of_offline(channel.stream_title.as_deref())),
         (

@@ -67,6 +67,8 @@ pub(super) struct Auth {
     pub(super) in_progress: Mutex<HashMap<Identity, Arc<OnceCell<TokenCheck>>>>,
     /// Accounts whose scopes `validate` has not listed.
     scopeless: Mutex<BTreeSet<Identity>>,
+    /// When Twitch last accepted the token of each account.
+    accepted_at: Mutex<HashMap<Identity, Timestamp>>,
 }
 
 pub(super) struct Unsaved {
@@ -94,6 +96,7 @@ impl Auth {
             early_attempts: Mutex::default(),
             in_progress: Mutex::default(),
             scopeless: Mutex::default(),
+            accepted_at: Mutex::default(),
         }
     }
 
@@ -120,6 +123,18 @@ impl Auth {
     pub(super) fn has_known_scopes(&self, identity: &Identity) -> bool {
         let scopeless = self.scopeless.lock();
         !scopeless.contains(identity)
+    }
+
+    /// Records that Twitch has just accepted the token of an account.
+    pub(super) fn note_accepted(&self, identity: &Identity) {
+        let now = self.clock.now();
+        self.accepted_at.lock().insert(identity.clone(), now);
+    }
+
+    /// Returns whether Twitch has accepted the token of an account since `start`.
+    pub(super) fn was_accepted_since(&self, identity: &Identity, start: Timestamp) -> bool {
+        let accepted_at = self.accepted_at.lock();
+        accepted_at.get(identity).is_some_and(|at| *at >= start)
     }
 
     /// Returns whether an application token can be obtained.

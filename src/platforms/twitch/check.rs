@@ -274,6 +274,7 @@ impl Auth {
             None if kind == TokenKind::User => evidence_update.scopes,
             None => BTreeSet::new(),
         };
+        self.note_accepted(identity);
         self.note_scopes(
             identity,
             kind == TokenKind::App || scopes_listed || !evidence_update.scopes.is_empty(),

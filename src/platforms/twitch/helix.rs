@@ -128,6 +128,7 @@ impl Helix {
         };
         let asked = asked(call);
         let list: List<T> = answer.object().map_err(|reason| asked.unreadable(reason))?;
+        auth.note_accepted(identity);
         Ok(Page {
             cursor: list.cursor().map(str::to_owned),
             rows: list.data.read,

@@ -15,6 +15,7 @@ use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Grants, Identity};
 use crate::core::permission;
 use crate::core::source::{PlatformName, SourceKey};
+use crate::platforms::kit::token_check::TokenStatus;
 use crate::platforms::{PlatformError, Problem, Recovery};
 
 const MODERATED_SCOPE: &str = "user:read:moderated_channels";
@@ -37,7 +38,6 @@ pub(super) async fn run(run: &ProbeRun<'_>, sources: &[&SourceKey]) {
         return run.problem(Problem::of_account(&bot, text));
     };
     let by_broadcaster = broadcasters(run, sources).await;
-    permissions_by_id(run, sources, &access, &bot_user_id, &by_broadcaster).await;
     let others: Vec<_> = sources
         .iter()
         .copied()
@@ -48,6 +48,24 @@ pub(super) async fn run(run: &ProbeRun<'_>, sources: &[&SourceKey]) {
         broadcasters_lists(run, &by_broadcaster, &bot_user_id),
         one_by_one(run, &others, &access, &bot_user_id),
     );
+    // Scopes and the user id belong to the token. They are evidence of now only if Twitch accepts it now.
+    if is_accepted(run, &bot).await {
+        permissions_by_id(run, sources, &access, &bot_user_id, &by_broadcaster).await;
+    }
+}
+
+/// Returns whether Twitch accepts the bot's token: another request of this run has shown it, or a check does.
+async fn is_accepted(run: &ProbeRun<'_>, bot: &Identity) -> bool {
+    if run.twitch.auth.was_accepted_since(bot, run.started_at) {
+        return true;
+    }
+    match run.twitch.auth.check(bot, &run.meter).await {
+        Ok(check) => check.status == TokenStatus::Valid,
+        Err(error) => {
+            run.failure(&error);
+            false
+        }
+    }
 }
 
 /// The sources whose broadcaster has authorized the application, with that identity.
@@ -112,9 +130,12 @@ async fn moderated_channels(run: &ProbeRun<'_>, sources: &[&SourceKey], access: 
     }
     match read_moderated(run, &access.identity, bot_user_id).await {
         Ok((listed, incomplete)) => {
-            let grants = |source: &SourceKey| map::moderated(listed.contains(source.id()), incomplete);
-            run.emit_all(sources, run.now(), HELIX, |source| fact(METHOD, grants(source)))
-                .await;
+            let grants = |source: &SourceKey| {
+                let is_listed = listed.contains(source.id());
+                let reason = incomplete.filter(|_| !is_listed);
+                fact(&method(METHOD, reason), map::moderated(is_listed, reason))
+            };
+            run.emit_all(sources, run.now(), HELIX, grants).await;
         }
         Err(error) => failed(run, sources, METHOD, &["MODERATOR"], &error),
     }
@@ -252,7 +273,8 @@ async fn broadcaster_lists(run: &ProbeRun<'_>, source: &SourceKey, identity: &Id
                 } else {
                     Ok(held)
                 };
-                emit(run, source, page.at, list.method, map::one(list.role, answer));
+                let name = method(list.method, answer.err());
+                emit(run, source, page.at, &name, map::one(list.role, answer));
             }
             Err(error) => failed(run, &[source], list.method, &[list.role], &error),
         }
@@ -282,7 +304,8 @@ async fn ban(run: &ProbeRun<'_>, source: &SourceKey, access: &Access, bot_user_i
                 (false, false) => Ok(false),
                 (false, true) => Err("the list of banned users cannot be read to its end"),
             };
-            emit(run, source, page.at, METHOD, map::one(permission::BANNED, answer));
+            let name = method(METHOD, answer.err());
+            emit(run, source, page.at, &name, map::one(permission::BANNED, answer));
         }
         Err(error) => failed(run, &[source], METHOD, &[permission::BANNED], &error),
     }
@@ -429,6 +452,15 @@ fn fact(method: &str, grants: Grants) -> Fact {
     Fact::Permissions { method, grants }
 }
 
+/// Returns the name under which a method reports. What a list that may be incomplete leaves open is stored under a separate name, so
+/// that it leaves the method's earlier answer in place, which becomes stale.
+fn method(name: &str, left_open: Option<&str>) -> String {
+    match left_open {
+        Some(_) => format!("{name}.unanswered"),
+        None => name.to_owned(),
+    }
+}
+
 /// A request that failed leaves the method's earlier answer in place, which becomes stale. If the failure is not transient, its
 /// reason is stored under a separate name: it explains why nothing is known, and overrides no answer.
 fn failed(run: &ProbeRun<'_>, sources: &[&SourceKey], method: &str, roles: &[&str], error: &PlatformError) {
@@ -445,7 +477,7 @@ fn failed(run: &ProbeRun<'_>, sources: &[&SourceKey], method: &str, roles: &[&st
     if !lasting {
         return;
     }
-    let method = format!("{method}.unanswered");
+    let method = self::method(method, Some(&reason));
     let unknown = roles.iter().map(|role| ((*role).to_owned(), reason.clone()));
     let grants = Grants {
         unknown: unknown.collect(),

@@ -32,6 +32,8 @@ pub(super) struct ProbeRun<'a> {
     pub(super) meter: Meter<'a>,
     probes: &'a ProbeSet,
     pub(super) sink: &'a dyn ProbeSink,
+    /// When the run started, by the clock of this machine.
+    pub(super) started_at: Timestamp,
 }
 
 impl<'a> ProbeRun<'a> {
@@ -41,6 +43,7 @@ impl<'a> ProbeRun<'a> {
             meter: Meter::with_progress(PlatformName::Twitch, sink),
             probes,
             sink,
+            started_at: twitch.clock.now(),
         }
     }
 
