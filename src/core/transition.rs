@@ -148,13 +148,14 @@ fn stream_changed_at(before: &Verdict, after: &Verdict) -> Timestamp {
 }
 
 /// When the status changed. An error may end with a login or the return of the source: the recovery is then no earlier,
-/// although the connection was proven before.
+/// although the connection was proven before. The state that it ends may be as recent as the last check of the accounts, so it
+/// is no earlier than that either.
 fn status_changed_at(before: &Verdict, after: &Verdict) -> Timestamp {
-    let auth = |verdict: &Verdict| verdict.auth.as_ref().map(|auth| (auth.value, auth.at));
+    let auth_at = |verdict: &Verdict| verdict.auth.as_ref().and_then(|auth| auth.at);
     let existence = |verdict: &Verdict| verdict.existence.value;
-    let checked_at = (auth(before) != auth(after)).then(|| auth(after).and_then(|(_, at)| at));
+    let checked_at = auth_at(before).max(auth_at(after));
     let seen_at = (existence(before) != existence(after)).then_some(after.existence.at);
-    let decided_at = after.status.at.max(checked_at.flatten()).max(seen_at.flatten());
+    let decided_at = after.status.at.max(checked_at).max(seen_at.flatten());
     // No change is dated before the previous evidence either.
     decided_at.max(before.status.at).unwrap_or(Timestamp::EPOCH)
 }

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::core::observation::{Fact, LinkState, Transport};
+use crate::core::code::Code;
+use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
+use crate::core::transition::transitions;
 use crate::store::memory::MemoryStore;
 use crate::store::{HistoryEntry, Stored, Unusable, Versioned, Write};
 
@@ -662,4 +664,74 @@ async fn baseline_told_of_a_known_facet_is_no_second_row() {
     harness.persister.apply([update]).await;
     harness.persister.flush().await;
     assert_eq!(harness.happened("kick:5").await, ["status >CONNECTED"]);
+}
+
+/// A revocation, a login that another process stores, and the recovery as this process finds it: the account is valid again a moment
+/// later than the response that proves the connection.
+#[tokio::test(start_paused = true)]
+async fn login_stored_by_another_process_leaves_a_history_that_ends_in_the_present_state() {
+    let harness = Harness::new();
+    let source = key("discord:5");
+    let start = harness.now();
+    let seen = |millis: i64, fact| Observation::new(&source, start.plus_millis(millis), "test", fact);
+    let checked = |result| Fact::Auth {
+        identity: Identity::named("discord/bot"),
+        check: AuthCheck {
+            result,
+            expires_at: None,
+            scopes: BTreeSet::new(),
+            rejected: false,
+            client_rejected: false,
+            reason: None,
+        },
+    };
+    let api = |state| Fact::Connection {
+        transport: Transport::Api,
+        state,
+    };
+    let refused = LinkState::Refused {
+        error: ErrorInfo::new(Code::NetworkTimeout, "the token is refused"),
+    };
+    // What this process knows, reported with each change like the events of `watch`.
+    let mut known = SourceDocument::new(source.clone());
+    let mut report = |facts: Vec<Observation>| {
+        let before = known.verdict.clone();
+        for fact in &facts {
+            known.join(Knowledge::from(fact));
+        }
+        EvidenceUpdate {
+            source: source.clone(),
+            knowledge: known.knowledge.clone(),
+            reported: transitions(&before, &known.verdict),
+        }
+    };
+    let proven = vec![seen(0, api(LinkState::Up)), seen(0, checked(AuthResult::Valid))];
+    harness.persister.apply([report(proven)]).await;
+    harness.clock.advance(1000);
+    let revoked = report(vec![seen(1000, checked(AuthResult::Revoked))]);
+    harness.persister.apply([revoked]).await;
+    // It is no transition, and waits for the heartbeat.
+    report(vec![seen(1000, api(refused))]);
+    harness.clock.advance(1000);
+    let login = persister(&harness.store, &harness.clock);
+    login.observe(&[seen(2000, checked(AuthResult::Valid))]).await;
+    login.flush().await;
+    harness.clock.advance(1000);
+    for found in [
+        seen(2603, checked(AuthResult::Valid)),
+        seen(2601, api(LinkState::Up)),
+    ] {
+        harness.persister.apply([report(vec![found])]).await;
+    }
+    let entries = harness.store.history(&source, 100).await.unwrap();
+    let shown = HistoryEntry::without_repeats(entries);
+    let mut of_status = shown.iter().map(|entry| &entry.transition);
+    let last = of_status
+        .find(|change| change.facet.as_str() == "status")
+        .unwrap();
+    let present = harness.stored("discord:5").await.verdict.status.value.to_string();
+    assert_eq!(
+        (last.to.clone(), present.as_str()),
+        (Some(present.clone()), "CONNECTED")
+    );
 }

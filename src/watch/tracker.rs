@@ -203,6 +203,11 @@ impl Tracker {
                     .clone_from(&document.knowledge.counters);
             }
         }
+        if let Some(last) = steps.last_mut() {
+            // The inputs after the last change belong to its event: a refusal that came with a revocation must not be unknown to
+            // a writer that finds the account valid again.
+            last.after.clone_from(&document);
+        }
         let presents = Presentation::of(&document.knowledge);
         let differs = presented != presents;
         let is_baseline = since.is_some_and(|since| now.millis_since(since).abs() < BASELINE);
@@ -513,7 +518,7 @@ mod tests {
     use crate::core::code::Code;
     use crate::core::facet::Facet;
     use crate::core::laws;
-    use crate::core::observation::ErrorInfo;
+    use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Identity};
 
     fn key(id: u32) -> SourceKey {
         format!("twitch:{id}").parse().unwrap()
@@ -542,6 +547,38 @@ mod tests {
         changes
             .map(|change| (change.facet, change.to.clone().unwrap_or_default()))
             .collect()
+    }
+
+    #[test]
+    fn event_of_a_revocation_contains_the_refusal_that_came_with_it() {
+        let checked = |result| Fact::Auth {
+            identity: Identity::named("twitch/bot"),
+            check: AuthCheck {
+                result,
+                expires_at: None,
+                scopes: std::collections::BTreeSet::new(),
+                rejected: false,
+                client_rejected: false,
+                reason: None,
+            },
+        };
+        let refused = LinkState::Refused {
+            error: ErrorInfo::new(Code::NetworkTimeout, "the token is refused"),
+        };
+        let mut tracker = Tracker::new("w");
+        let proven = [link(Transport::Api, LinkState::Up), checked(AuthResult::Valid)];
+        tracker.take(proven.map(|fact| seen(1, 0, fact)).into(), at(0));
+        let refusal = [checked(AuthResult::Revoked), link(Transport::Api, refused)];
+        let changes = tracker.take(refusal.map(|fact| seen(1, 5, fact)).into(), at(5));
+        let [step] = changes[0].steps.as_slice() else {
+            panic!("{:?}", changes[0].steps)
+        };
+        assert_eq!(step.after.verdict.status.rule, "status.grant-revoked");
+        // A login that another process stores does not end the refusal, which only the next response does.
+        let mut stored = step.after.clone();
+        let login = Observation::new(&key(1), at(6), "test", checked(AuthResult::Valid));
+        stored.join(Knowledge::from(&login));
+        assert_eq!(stored.verdict.status.rule, "status.refused");
     }
 
     #[test]
