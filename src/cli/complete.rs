@@ -395,8 +395,8 @@ mod tests {
     #[test]
     fn error_codes_are_offered_behind_help_errors() {
         for line in [
-            &["bitbrat", "help", "errors", "kick.push"][..],
-            &["bitbrat", "errors", "kick.push"],
+            &["bitbrat", "help", "errors", "kick.push_si"][..],
+            &["bitbrat", "errors", "kick.push_si"],
         ] {
             assert_eq!(completed(line), ["kick.push_silent"], "{line:?}");
         }

@@ -111,12 +111,7 @@ pub fn draw_wrapped(text: &mut String, grid: &Grid, style: Style, indent: u16) {
         .iter()
         .map(|row| row.iter().map(|cell| style.spell(cell)).collect())
         .collect();
-    let widest = |index: usize| {
-        let cells = shown.iter().map(|row| wrap::width(&row[index]));
-        let title = grid.headed.then(|| wrap::width(grid.columns[index].title));
-        cells.chain(title).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..grid.columns.len()).map(widest).collect();
+    let widths = column_widths(grid, &shown, usize::MAX);
     let whole = margin
         + widths
             .iter()
@@ -131,17 +126,7 @@ pub fn draw_wrapped(text: &mut String, grid: &Grid, style: Style, indent: u16) {
     };
     let room = room.max(margin + HANG + ENOUGH);
     // A cell that is wider than a line is wrapped, so the columns of other rows are not aligned with its end.
-    let widths: Vec<usize> = (0..widths.len())
-        .map(|index| {
-            let cells = shown.iter().map(|row| wrap::width(&row[index]));
-            let title = grid.headed.then(|| wrap::width(grid.columns[index].title));
-            cells
-                .filter(|width| margin + width <= room)
-                .chain(title)
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+    let widths = column_widths(grid, &shown, room - margin);
     if grid.headed {
         pad(text, margin);
         let mut column = margin;
@@ -206,6 +191,20 @@ pub fn draw_wrapped(text: &mut String, grid: &Grid, style: Style, indent: u16) {
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
+}
+
+/// Returns the width of each column, without the cells that are wider than `limit`.
+fn column_widths(grid: &Grid, shown: &[Vec<String>], limit: usize) -> Vec<usize> {
+    let widest = |index: usize| {
+        let cells = shown.iter().map(|row| wrap::width(&row[index]));
+        let title = grid.headed.then(|| wrap::width(grid.columns[index].title));
+        cells
+            .filter(|width| *width <= limit)
+            .chain(title)
+            .max()
+            .unwrap_or(0)
+    };
+    (0..grid.columns.len()).map(widest).collect()
 }
 
 /// Returns `grid` without the columns that are for `-o wide`.
