@@ -15,6 +15,7 @@ use crate::cli::args::Cli;
 use crate::cli::commands::schema;
 use crate::cli::filters::SortField;
 use crate::config;
+use crate::core::code::Code;
 use crate::core::event::EventKind;
 use crate::core::permission;
 use crate::core::source::PlatformName;
@@ -70,6 +71,15 @@ fn command(options: bool) -> clap::Command {
     if !options {
         // First, because what it adds (`--help`) is an option, too.
         command.build();
+        // The built-in `help` accepts names of commands only; `help errors` has an argument all the same.
+        let code = command
+            .find_subcommand("errors")
+            .and_then(|errors| errors.get_positionals().next());
+        if let Some(code) = code.cloned() {
+            command = command.mut_subcommand("help", |help| {
+                help.mut_subcommand("errors", |errors| errors.arg(code))
+            });
+        }
         command = hide(command);
     }
     command
@@ -218,6 +228,12 @@ pub fn settings(current: &OsStr) -> Vec<CompletionCandidate> {
     let keys = keys.filter(|key| !key.secret);
     let words: Vec<String> = keys.map(|key| format!("{}=", key.path)).collect();
     among(current, words.iter().map(|word| (word.as_str(), "")))
+}
+
+/// Offers the error codes.
+pub fn error_codes(current: &OsStr) -> Vec<CompletionCandidate> {
+    let codes: Vec<_> = Code::all().map(|code| (code.text(), code.meaning())).collect();
+    among(current, codes.iter().map(|(code, meaning)| (&**code, *meaning)))
 }
 
 /// Offers the commands that have a manual page, below those that were typed before.
@@ -374,6 +390,17 @@ mod tests {
         assert_eq!(options, ["--offline"]);
         let more = completed(&["bitbrat", "auth", "status", "twitch", ""]);
         assert!(more.contains(&"--offline".to_owned()), "{more:?}");
+    }
+
+    #[test]
+    fn error_codes_are_offered_behind_help_errors() {
+        for line in [
+            &["bitbrat", "help", "errors", "kick.push_si"][..],
+            &["bitbrat", "errors", "kick.push_si"],
+        ] {
+            assert_eq!(completed(line), ["kick.push_silent"], "{line:?}");
+        }
+        assert!(completed(&["bitbrat", "help", "stat"]).contains(&"status".to_owned()));
     }
 
     #[test]

@@ -142,7 +142,7 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
         Command::Schema(args) => return schema::run(&setup, args),
         Command::Completion(args) => return completion::completion(args),
         Command::Man(args) => return completion::man(args),
-        Command::Errors(args) => return errors::run(args),
+        Command::Errors(args) => return errors::run(args, setup.output.out),
         Command::Events(EventsCommand::Schema(_)) => return events::schema(),
         Command::ExitCodes => {
             write_out(&(help::exit_codes() + "\n"))?;

@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
-use crate::cli::output::write_out;
+use crate::cli::complete;
+use crate::cli::output::view::{Cell, Column, Grid};
+use crate::cli::output::{Style, grid, wrap, write_out};
 use crate::config::closest;
 use crate::core::code::{Code, Group};
 use crate::failure::{ExitCode, Failure};
@@ -18,6 +21,7 @@ Examples:
   bitbrat help errors --markdown > errors.md")]
 pub struct ErrorsArgs {
     /// The code to explain; all codes when none is given
+    #[arg(add = ArgValueCompleter::new(complete::error_codes))]
     code: Option<String>,
     /// Print the page of the documentation
     #[arg(long, conflicts_with = "code")]
@@ -25,23 +29,27 @@ pub struct ErrorsArgs {
 }
 
 /// Prints all codes in groups, or explains one.
-pub fn run(args: &ErrorsArgs) -> Result<ExitCode, Failure> {
+pub fn run(args: &ErrorsArgs, style: Style) -> Result<ExitCode, Failure> {
     let text = match &args.code {
-        Some(text) => explain(text.parse().map_err(|_| unknown(text))?),
+        Some(text) => explain(text.parse().map_err(|_| unknown(text))?, style),
         None if args.markdown => markdown(),
-        None => list(),
+        None => list(style),
     };
     write_out(&text)?;
     Ok(ExitCode::Healthy)
 }
 
-fn explain(code: Code) -> String {
-    format!(
-        "{code}\n\n{}\n\nWhat to do: {}\n\nWhere it appears: {}.\n",
-        code.meaning(),
-        code.remedy(),
-        code.group().place()
-    )
+fn explain(code: Code, style: Style) -> String {
+    let mut text = format!("{code}\n");
+    for paragraph in [
+        code.meaning().to_owned(),
+        format!("What to do: {}", code.remedy()),
+        format!("Where it appears: {}.", code.group().place()),
+    ] {
+        text.push('\n');
+        wrap::paragraph(&mut text, &paragraph, style);
+    }
+    text
 }
 
 fn unknown(text: &str) -> Failure {
@@ -61,15 +69,22 @@ fn in_group(group: Group) -> impl Iterator<Item = Code> {
         .filter(move |code| code.group() == group)
 }
 
-fn list() -> String {
-    let mut text = String::from("Error codes. `bitbrat help errors CODE` explains one and what to do.\n");
+fn list(style: Style) -> String {
+    let mut text = String::new();
+    let title = "Error codes. `bitbrat help errors CODE` explains one and what to do.";
+    wrap::paragraph(&mut text, title, style);
     for group in Group::ALL {
-        let _ = write!(text, "\n{} ({}):\n", group.title(), group.place());
-        let width = in_group(group).map(|code| code.pattern().len()).max();
-        for code in in_group(group) {
-            let (pattern, width) = (code.pattern(), width.unwrap_or(0));
-            let _ = writeln!(text, "  {pattern:width$}  {}", code.meaning());
-        }
+        text.push('\n');
+        let heading = format!("{} ({}):", group.title(), group.place());
+        wrap::paragraph(&mut text, &heading, style);
+        let codes = Grid {
+            columns: vec![Column::kept(""); 2],
+            rows: in_group(group)
+                .map(|code| vec![Cell::new(code.pattern()), Cell::new(code.meaning())])
+                .collect(),
+            headed: false,
+        };
+        grid::draw_wrapped(&mut text, &codes, style, 2);
     }
     text
 }
@@ -122,9 +137,29 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_wrapped_to_the_terminal_and_whole_on_a_pipe() {
+        for width in [60, 80, 120] {
+            let style = Style {
+                width: Some(width),
+                ..Style::PLAIN
+            };
+            let pages = Code::all().map(|code| explain(code, style));
+            for line in pages.chain([list(style)]).collect::<String>().lines() {
+                assert!(wrap::width(line) <= usize::from(width), "{width}: {line}");
+            }
+        }
+        let list = list(Style::PLAIN);
+        let not_found = Code::ENTRIES
+            .iter()
+            .find(|code| code.pattern().ends_with(".not_found"));
+        let meaning = not_found.unwrap().meaning();
+        assert!(list.lines().any(|line| line.ends_with(meaning)), "{list}");
+    }
+
+    #[test]
     fn every_code_is_explained_by_name() {
         for code in Code::all() {
-            let args = code.text().parse().map(explain);
+            let args = code.text().parse().map(|code| explain(code, Style::PLAIN));
             assert!(args.is_ok_and(|page| page.starts_with(&*code.text())), "{code}");
         }
     }

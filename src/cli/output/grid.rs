@@ -111,12 +111,7 @@ pub fn draw_wrapped(text: &mut String, grid: &Grid, style: Style, indent: u16) {
         .iter()
         .map(|row| row.iter().map(|cell| style.spell(cell)).collect())
         .collect();
-    let widest = |index: usize| {
-        let cells = shown.iter().map(|row| wrap::width(&row[index]));
-        let title = grid.headed.then(|| wrap::width(grid.columns[index].title));
-        cells.chain(title).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..grid.columns.len()).map(widest).collect();
+    let widths = column_widths(grid, &shown, usize::MAX);
     let whole = margin
         + widths
             .iter()
@@ -130,6 +125,8 @@ pub fn draw_wrapped(text: &mut String, grid: &Grid, style: Style, indent: u16) {
         return draw(text, grid, style, indent, true);
     };
     let room = room.max(margin + HANG + ENOUGH);
+    // A cell that is wider than a line is wrapped, so the columns of other rows are not aligned with its end.
+    let widths = column_widths(grid, &shown, room - margin);
     if grid.headed {
         pad(text, margin);
         let mut column = margin;
@@ -160,11 +157,15 @@ pub fn draw_wrapped(text: &mut String, grid: &Grid, style: Style, indent: u16) {
             }
             let start = column + if is_first { 0 } else { usize::from(GUTTER) };
             let fits = start + wrap::width(spelled) <= room;
-            let here = is_first || fits || (index + 1 == row.len() && start + ENOUGH <= room);
+            // A word is broken nowhere: where the longest does not fit, all of them move to the next line.
+            let longest = spelled.split_whitespace().map(wrap::width).max().unwrap_or(0);
+            let least = longest.clamp(ENOUGH, room - margin - HANG);
+            let here = is_first || fits || (index + 1 == row.len() && start + least <= room);
             let start = if here {
                 pad(text, start - column);
                 start
             } else {
+                text.truncate(text.trim_end_matches(' ').len());
                 text.push('\n');
                 pad(text, margin + HANG);
                 aligned = false;
@@ -190,6 +191,20 @@ pub fn draw_wrapped(text: &mut String, grid: &Grid, style: Style, indent: u16) {
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
+}
+
+/// Returns the width of each column, without the cells that are wider than `limit`.
+fn column_widths(grid: &Grid, shown: &[Vec<String>], limit: usize) -> Vec<usize> {
+    let widest = |index: usize| {
+        let cells = shown.iter().map(|row| wrap::width(&row[index]));
+        let title = grid.headed.then(|| wrap::width(grid.columns[index].title));
+        cells
+            .filter(|width| *width <= limit)
+            .chain(title)
+            .max()
+            .unwrap_or(0)
+    };
+    (0..grid.columns.len()).map(widest).collect()
 }
 
 /// Returns `grid` without the columns that are for `-o wide`.
@@ -446,6 +461,35 @@ mod tests {
     fn the_least_important_column_goes_first() {
         insta::assert_snapshot!(drawn(Some(36), false));
         insta::assert_snapshot!(drawn(Some(20), false));
+    }
+
+    #[test]
+    fn one_long_row_does_not_pad_the_others() {
+        let row =
+            |change: &str| ["at", "what", change, "newest-answer"].map(|text| Cell::new(text.to_owned()));
+        let grid = Grid {
+            columns: vec![Column::kept(""); 4],
+            rows: vec![
+                row("initially CONNECTED").to_vec(),
+                row(&"PERMISSION ".repeat(90)).to_vec(),
+            ],
+            headed: false,
+        };
+        for width in [40, 60, 80, 100] {
+            let style = Style {
+                width: Some(width),
+                color: false,
+                unicode: true,
+            };
+            let mut text = String::new();
+            draw_wrapped(&mut text, &grid, style, 13);
+            for line in text.lines() {
+                assert!(wrap::width(line) <= usize::from(width), "{width}: {line}");
+                assert_eq!(line.trim_end(), line);
+            }
+            let is_one_line = text.lines().next().unwrap().ends_with("newest-answer");
+            assert_eq!(is_one_line, width >= 60, "{text}");
+        }
     }
 
     #[test]

@@ -51,6 +51,15 @@ pub fn hanging(text: &mut String, what: &str, sign: &str, tone: Tone, style: Sty
     }
 }
 
+/// Appends a paragraph, wrapped at words.
+pub fn paragraph(text: &mut String, what: &str, style: Style) {
+    match room(style) {
+        Some(room) => text.push_str(&words(what, room).join("\n")),
+        None => text.push_str(what),
+    }
+    text.push('\n');
+}
+
 /// Appends the parts of a summary, as many per line as fit; one that is wider than a line is wrapped at words.
 pub fn parts(text: &mut String, parts: &[Cell], style: Style) {
     let separator = style.separator();

@@ -422,6 +422,26 @@ fn a_method_that_was_not_asked_is_not_credited() {
 }
 
 #[test]
+fn heading_of_permissions_counts_scopes_without_a_role() {
+    let unknown = [("MODERATOR", "only a message in the chat shows this")];
+    for (granted, unknown, expected) in [
+        (&["scope:chat:write", "scope:user:read"][..], &[][..], "2 scopes"),
+        (&["scope:chat:write"], &unknown, "1 scope "),
+        (&[], &unknown, "? unknown"),
+        (&["MODERATOR", "scope:chat:write"], &[], "MODERATOR"),
+        (&[], &[], "none"),
+    ] {
+        let story = Story::of("kick:1").may(granted, &["scope:moderation:ban"], unknown);
+        let shown = shown(&described(&story), Format::Table, RICH);
+        let heading = format!("PERMISSIONS  {expected}");
+        assert!(
+            shown.lines().any(|line| line.starts_with(&heading)),
+            "{heading}\n{shown}"
+        );
+    }
+}
+
+#[test]
 fn a_description_gives_each_verdict_with_its_evidence_and_rule() {
     for (name, story) in [
         ("live", ratcaster()),

@@ -18,7 +18,7 @@ use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::{SourceArg, parse_duration};
 use crate::core::evidence::{Evidence, LinkNow};
 use crate::core::freshness::{Intervals, age_ms};
-use crate::core::observation::Transport;
+use crate::core::observation::{AuthResult, Transport};
 use crate::core::permission::{self, Action, Allowed, Facts, Obstacle};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -258,10 +258,12 @@ fn judge(found: &Found, question: &Question, limits: Limits) -> (AnswerItem, Opt
     let age = weighed.as_of.map(|at| age_ms(at, limits.now));
     // The oldest input of a yes or no is an account's check; permissions that are older than their own interval are stale
     // although that would be fresh for an account.
-    let stale = is_stale(found, &weighed, limits);
+    let is_confirmed = is_confirmed_revocation(found, &weighed);
+    let stale = !is_confirmed && is_stale(found, &weighed, limits);
     let failed = found
         .check
         .as_ref()
+        .filter(|_| !is_confirmed)
         .and_then(|check| concealed(check, &weighed, stale, limits));
     let (answer, because) = match weighed.allowed {
         Allowed::Unknown => (Answer::Unknown, because),
@@ -323,6 +325,18 @@ fn is_stale(found: &Found, answer: &permission::Answer, limits: Limits) -> bool 
         || (intervals.max_age.is_some() && age(answer.as_of) > intervals.limit_ms(intervals.auth))
 }
 
+/// Whether the answer is a no because the bot's account is REVOKED, and the platform rejected it again or was not asked because
+/// it never accepts a revoked token again. Such a check found out nothing new, and the no stands.
+fn is_confirmed_revocation(found: &Found, answer: &permission::Answer) -> bool {
+    let Some(Obstacle::Unauthorized(identity)) = &answer.obstacle else {
+        return false;
+    };
+    let stored = found.document.knowledge.evidence.auth.get(identity);
+    answer.allowed == Allowed::No
+        && stored.is_some_and(|stored| stored.value.result == AuthResult::Revoked)
+        && found.check.as_ref().is_some_and(Check::is_unauthorized)
+}
+
 /// Returns why the check that was just made did not renew the evidence of the answer, unless an age was given.
 fn concealed(check: &Check, answer: &permission::Answer, stale: bool, limits: Limits) -> Option<Unanswered> {
     // Some evidence is never renewed by a check (a badge seen in chat); it counts unless something failed, too.
@@ -357,8 +371,9 @@ mod tests {
     use super::*;
     use crate::cli::reports::tests::{Story, now, ratcaster};
     use crate::core::code::Code;
+    use crate::core::document::SourceDocument;
     use crate::core::evidence::Knowledge;
-    use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation};
+    use crate::core::observation::{AuthCheck, ErrorInfo, Fact, Identity, LinkState, Observation};
 
     fn asked(story: &Story, text: &str) -> AnswerItem {
         judged(&story.found(), text, None).0
@@ -432,6 +447,58 @@ mod tests {
             assert_eq!(failed.map(|failed| failed.exit), exit, "{max_age:?}");
         }
         assert_eq!(judged(&refused, "MODERATOR", Some(3600)).0.answer, Answer::No);
+    }
+
+    #[test]
+    fn revoked_token_is_no_again_when_nothing_is_asked_with_it() {
+        let key: SourceKey = "discord:888001".parse().unwrap();
+        let seen = |ago: i64, fact| Observation::new(&key, now().plus_secs(-ago), "discord.rest", fact);
+        let link = |state| Fact::Connection {
+            transport: Transport::Api,
+            state,
+        };
+        let code = Code::Unauthorized(PlatformName::Discord);
+        let refused = |ago| {
+            let error = ErrorInfo::new(code, "Discord refuses the bot token");
+            seen(ago, link(LinkState::Refused { error }))
+        };
+        let error = ErrorInfo::new(Code::NetworkConnect, "no connection");
+        let down = seen(0, link(LinkState::Down { error }));
+        let auth = |result| {
+            let check = AuthCheck {
+                result,
+                expires_at: None,
+                scopes: BTreeSet::new(),
+                rejected: false,
+                client_rejected: false,
+                reason: None,
+            };
+            let identity = Identity::named("discord/bot");
+            seen(120, Fact::Auth { identity, check })
+        };
+        let after = |stored: Observation, check: &Observation| {
+            let document = SourceDocument::from_knowledge(key.clone(), Knowledge::of([&stored, check]));
+            let mut found = Found::new(document, &Intervals::default(), now());
+            found.check = Some(Check {
+                started: now(),
+                observations: vec![check.clone()],
+                problems: Vec::new(),
+            });
+            found
+        };
+        for max_age in [None, Some(3600), Some(60)] {
+            let found = after(auth(AuthResult::Revoked), &refused(0));
+            let (item, failed) = judged(&found, "send-chat", max_age);
+            assert_eq!((item.answer, failed), (Answer::No, None), "{max_age:?}");
+        }
+        // An unreachable platform confirms nothing, and a rejection of a valid token is no revocation.
+        for (stored, check) in [
+            (auth(AuthResult::Revoked), down),
+            (auth(AuthResult::Valid), refused(0)),
+        ] {
+            let (item, _) = judged(&after(stored, &check), "send-chat", None);
+            assert_ne!(item.answer, Answer::Yes, "{}", item.because);
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `sources describe`: sources in full.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::app::Access;
-use crate::cli::commands::sources::known::{self, Ask, Found};
+use crate::cli::commands::sources::is_live::check_failed;
+use crate::cli::commands::sources::known::{self, Ask, Check, Found};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::filters::{FilterArgs, OrderArgs};
@@ -16,6 +18,7 @@ use crate::cli::reports::plan::Listening;
 use crate::cli::reports::source::{SourceInFull, SourceReport};
 use crate::cli::reports::sources::left_out;
 use crate::cli::source_arg::{self, SourceSelector};
+use crate::config::parse_duration;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::store::HistoryEntry;
@@ -24,11 +27,16 @@ use crate::store::HistoryEntry;
 const RECENT: usize = 10;
 
 /// Show sources with their evidence, and why each verdict is what it is
+///
+/// With --probe a check that fails is exit 3 (platform unreachable, or the bot's token rejected) or 8 (no answer to a question)
+/// unless --max-age accepts what is stored. Of several codes the first of 3, 8, 0 counts, whatever --limit leaves out. Otherwise
+/// the exit code does not depend on what is shown; see `sources status` for that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bitbrat sources describe twitch:123456
   bitbrat sources describe twitch:123456 --probe
+  bitbrat sources describe twitch:123456 --probe --max-age 10m
   bitbrat sources describe --failing
   bitbrat sources describe 'kick:*' --sort -viewers --limit 3
   bitbrat sources describe discord:987654321 -o json | jq '.items[0].verdicts'")]
@@ -43,6 +51,9 @@ pub struct DescribeArgs {
     /// Check the platforms first
     #[arg(long)]
     probe: bool,
+    /// Rely on evidence that is at most this old (default: three intervals)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    max_age: Option<Duration>,
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
@@ -53,7 +64,7 @@ pub struct DescribeArgs {
 pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure> {
     let ask = Ask {
         probe: args.probe,
-        max_age: None,
+        max_age: args.max_age,
     };
     let online = ask.probe || cx.app.is_store_temporary();
     let selection = source_arg::select(cx, &args.ids, online).await?;
@@ -75,6 +86,16 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
         let what = format!("none of {considered} sources match {filters}");
         notes.push(Note::hint(Tone::Dim, what, None));
     }
+    let mut exit = ExitCode::Healthy;
+    for found in several.found.iter().filter(|_| args.probe) {
+        if let Some(failed) = failure(found, args.max_age) {
+            exit = exit.worse(failed);
+            let hint = check_failed(found);
+            if !notes.contains(&hint) {
+                notes.push(hint);
+            }
+        }
+    }
     several.found.truncate(args.order.limit().unwrap_or(usize::MAX));
     let mut sources = Vec::with_capacity(several.found.len());
     for found in several.found {
@@ -87,7 +108,14 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
         total,
         notes,
     })?;
-    Ok(ExitCode::Healthy)
+    Ok(exit)
+}
+
+/// Returns the exit code of a check that failed, unless an age was given and what is stored is at most that old.
+fn failure(found: &Found, max_age: Option<Duration>) -> Option<ExitCode> {
+    let failed = found.check.as_ref().and_then(Check::any_unanswered)?;
+    let is_accepted = max_age.is_some() && !found.row.findings.unknown && !found.row.is_stale();
+    (!is_accepted).then_some(failed.exit)
 }
 
 async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
@@ -104,4 +132,61 @@ async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
         listening,
         history: HistoryEntry::without_repeats(history),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::reports::tests::{Story, now, ratcaster};
+    use crate::core::code::Code;
+    use crate::core::facet::Facet;
+    use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
+    use crate::platforms::Problem;
+
+    fn checked(story: &Story, facts: Vec<Fact>, problems: &[&str]) -> Found {
+        let mut found = story.found();
+        let key = &found.document.key;
+        let seen = facts
+            .into_iter()
+            .map(|fact| Observation::new(key, now(), "test", fact));
+        found.check = Some(Check {
+            started: now(),
+            observations: seen.collect(),
+            problems: problems.iter().map(|text| Problem::of_platform(*text)).collect(),
+        });
+        found
+    }
+
+    #[test]
+    fn failed_probe_is_the_exit_code_unless_the_cache_is_accepted() {
+        let error = || ErrorInfo::new(Code::NetworkTimeout, "no answer within 10 s");
+        let link = |state| Fact::Connection {
+            transport: Transport::Api,
+            state,
+        };
+        let without_answer = Fact::Unanswered {
+            facet: Facet::Permissions,
+            error: error(),
+        };
+        for (facts, problems, exit) in [
+            (vec![link(LinkState::Down { error: error() })], &[][..], Some(3)),
+            (vec![link(LinkState::Refused { error: error() })], &[], Some(3)),
+            (vec![link(LinkState::Up), without_answer], &[], Some(8)),
+            (vec![], &["the rate limit is used up"], Some(8)),
+            (
+                vec![link(LinkState::Up)],
+                &["another channel does not exist"],
+                None,
+            ),
+            (vec![Fact::NoSuchSource { error: error() }], &[], None),
+        ] {
+            let found = checked(&ratcaster(), facts.clone(), problems);
+            let code = |max_age| failure(&found, max_age).map(ExitCode::number);
+            assert_eq!(code(None), exit, "{facts:?}");
+            assert_eq!(code(Some(Duration::from_secs(3600))), None, "{facts:?}");
+            let never_seen = checked(&Story::of("twitch:1"), facts, problems);
+            let code = failure(&never_seen, Some(Duration::from_secs(3600)));
+            assert_eq!(code.map(ExitCode::number), exit);
+        }
+    }
 }

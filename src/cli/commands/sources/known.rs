@@ -12,6 +12,7 @@ use crate::cli::output::view::Tone;
 use crate::cli::reports::sources::SourceRow;
 use crate::cli::run_probe;
 use crate::cli::selection::{Names, Selection};
+use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
 use crate::core::facet::Facet;
@@ -138,16 +139,42 @@ impl Check {
         self.unanswered(&[Facet::Status, Facet::Auth, Facet::Permissions])
     }
 
+    /// Returns why the check did not find out something about the source, if so. Problems of the platform, which may be about
+    /// other sources, count only where nothing was observed.
+    pub fn any_unanswered(&self) -> Option<Unanswered> {
+        let all = [Facet::Status, Facet::Stream, Facet::Auth, Facet::Permissions];
+        let failed = self.unanswered(&all)?;
+        let is_problem = self.observed_failure(&all).is_none();
+        (!is_problem || self.observations.is_empty()).then_some(failed)
+    }
+
+    /// Whether the platform rejected the bot's token, or was not asked because it had rejected it before.
+    pub fn is_unauthorized(&self) -> bool {
+        let mut errors = self.observations.iter().filter_map(|seen| link_error(&seen.fact));
+        let is_unauthorized = |error: &ErrorInfo| matches!(error.code.known(), Some(Code::Unauthorized(_)));
+        errors.next().is_some_and(is_unauthorized) && errors.all(is_unauthorized)
+    }
+
     fn unanswered(&self, facets: &[Facet]) -> Option<Unanswered> {
+        let is_gone = |seen: &Observation| matches!(seen.fact, Fact::NoSuchSource { .. });
+        if self.observations.iter().any(is_gone) {
+            return None;
+        }
+        self.observed_failure(facets).or_else(|| {
+            let problem = self.problems.first()?;
+            Some(Unanswered {
+                reason: problem.text.clone(),
+                exit: ExitCode::NoEvidence,
+            })
+        })
+    }
+
+    fn observed_failure(&self, facets: &[Facet]) -> Option<Unanswered> {
         let of = |error: &ErrorInfo, exit| Unanswered {
             reason: format!("{} ({})", error.message, error.code),
             exit,
         };
         let facts = || self.observations.iter().map(|seen| &seen.fact);
-        let is_gone = facts().any(|fact| matches!(fact, Fact::NoSuchSource { .. }));
-        if is_gone {
-            return None;
-        }
         if let Some(error) = facts().find_map(link_error) {
             return Some(of(error, ExitCode::Down));
         }
@@ -155,15 +182,7 @@ impl Check {
             Fact::Unanswered { facet, error } if facets.contains(facet) => Some(error),
             _ => None,
         });
-        without_answer
-            .map(|error| of(error, ExitCode::NoEvidence))
-            .or_else(|| {
-                let problem = self.problems.first()?;
-                Some(Unanswered {
-                    reason: problem.text.clone(),
-                    exit: ExitCode::NoEvidence,
-                })
-            })
+        without_answer.map(|error| of(error, ExitCode::NoEvidence))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::cli::output::humane;
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::reports::cells;
-use crate::cli::reports::source::{Held, SourceInFull, TransportState};
+use crate::cli::reports::source::{Held, HoldingItem, SourceInFull, TransportState};
 use crate::core::freshness::{Field, age_ms};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
@@ -183,18 +183,16 @@ impl SourceInFull {
     }
 
     fn permissions(&self) -> Vec<Block> {
-        let row = &self.row;
+        let holdings = self.holdings();
         let mut blocks = vec![Block::Section(
             "PERMISSIONS",
             vec![
-                cells::roles(&row.summary, &row.freshness),
+                self.permissions_in_short(&holdings),
                 self.seen(self.document.verdict.permissions_at),
             ],
         )];
-        let (denied, reported): (Vec<_>, Vec<_>) = self
-            .holdings()
-            .into_iter()
-            .partition(|holding| holding.held == Held::No);
+        let (denied, reported): (Vec<_>, Vec<_>) =
+            holdings.into_iter().partition(|holding| holding.held == Held::No);
         let lines = reported.into_iter().map(|holding| {
             let cell = match holding.held {
                 Held::Yes => Cell::new("yes").glyph(Glyph::Good).tone(Tone::Good),
@@ -215,6 +213,25 @@ impl SourceInFull {
             blocks.push(Block::Remark(format!("not {}", names.join(", "))));
         }
         blocks
+    }
+
+    /// Shows the roles. Where there is none, other permissions may be held, and roles may be unknown.
+    fn permissions_in_short(&self, holdings: &[HoldingItem]) -> Cell {
+        let row = &self.row;
+        let cell = cells::roles(&row.summary, &row.freshness);
+        if !row.summary.roles.named.is_empty() || row.summary.permissions_at.is_none() {
+            return cell;
+        }
+        let held = |what: Held| holdings.iter().filter(move |holding| holding.held == what);
+        let names: Vec<&str> = held(Held::Yes).map(|holding| &*holding.permission).collect();
+        if names.iter().any(|name| name.starts_with("scope:")) {
+            let text = humane::count(names.len() as u64, "scope").into();
+            return Cell { text, ..cell };
+        }
+        if held(Held::Unknown).next().is_some() {
+            return Cell::label("unknown").glyph(Glyph::Unknown).tone(Tone::Dim);
+        }
+        cell
     }
 
     fn profile(&self) -> Vec<Block> {
