@@ -62,7 +62,7 @@ pub fn recall(directory: &Path, clock: &dyn Clock) {
     }
 }
 
-/// Shares what this process has measured. Nothing depends on whether the file can be written.
+/// Shares what this process has measured, if the state directory exists. Nothing depends on whether the file can be written.
 pub fn share(directory: &Path, clock: &dyn Clock) {
     let Some(ClockError { offset_ms, certain }) = http::own_clock_error() else {
         return;
@@ -119,7 +119,6 @@ fn log(offset: i64) {
 }
 
 fn write(path: &Path, measured: &Measured) -> std::io::Result<()> {
-    files::make_private_dir(path.parent().unwrap_or(Path::new(".")))?;
     let volatile = Durability::Volatile {
         because: "it is valid for minutes and measured again",
     };
