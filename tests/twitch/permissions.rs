@@ -150,12 +150,19 @@ async fn temporarily_failing_list_keeps_the_earlier_result() {
 
 #[tokio::test]
 async fn odd_row_of_a_list_keeps_the_earlier_result() {
-    for row in [
+    let ids = [
         json!(null),
-        json!([]),
-        json!({"broadcaster_id": null}),
-        json!("text"),
-    ] {
+        json!(0),
+        json!("0"),
+        json!("abc"),
+        json!(""),
+        json!(true),
+    ];
+    let rows = ids.map(|id| json!({"broadcaster_id": id}));
+    let rows = rows
+        .into_iter()
+        .chain([json!(null), json!([]), json!({}), json!("text")]);
+    for row in rows {
         let world = World::confidential().await;
         world.twitch().set_role(RAT, BOT, Role::Moderator, true);
         let mut reported = world.look(&[Probe::Permissions], &[RAT]).await;

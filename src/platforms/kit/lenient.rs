@@ -151,6 +151,17 @@ pub fn id_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::
     id_of(&value).ok_or_else(|| D::Error::custom("an id is missing"))
 }
 
+/// Parses the id of an account, a positive number that is stored as a string. Anything else may stand for any account.
+pub fn account_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = id_text(deserializer)?;
+    let is_positive = id.bytes().all(|byte| byte.is_ascii_digit()) && id.bytes().any(|byte| byte != b'0');
+    if is_positive {
+        Ok(id)
+    } else {
+        Err(D::Error::custom("an id is not a positive number"))
+    }
+}
+
 /// Like [`id_text`] for an optional id.
 pub fn maybe_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(id_of(&Value::deserialize(deserializer)?))

@@ -79,21 +79,21 @@ pub(super) struct Channel {
 /// A row of `GET /moderation/channels`, or of a subscription: a channel identified by its broadcaster.
 #[derive(Debug, Deserialize)]
 pub(super) struct OfBroadcaster {
-    #[serde(deserialize_with = "lenient::id_text")]
+    #[serde(deserialize_with = "lenient::account_id")]
     pub(super) broadcaster_id: String,
 }
 
 /// A row of a list of people: moderators, VIPs, editors, subscribers.
 #[derive(Debug, Deserialize)]
 pub(super) struct Member {
-    #[serde(deserialize_with = "lenient::id_text")]
+    #[serde(deserialize_with = "lenient::account_id")]
     pub(super) user_id: String,
 }
 
 /// A row of the list of banned users.
 #[derive(Debug, Deserialize)]
 pub(super) struct Ban {
-    #[serde(deserialize_with = "lenient::id_text")]
+    #[serde(deserialize_with = "lenient::account_id")]
     pub(super) user_id: String,
     /// The end of a timeout; empty for a ban, which has none.
     #[serde(default, deserialize_with = "lenient::lenient")]
