@@ -42,7 +42,7 @@ impl FilterArgs {
         !self.platform.is_empty() || self.live || self.failing
     }
 
-    /// Whether the state of a source satisfies the filters. `in_vain` contains the sources whose check got no answer.
+    /// Whether the state of a source satisfies the filters. `without_answer` contains the sources whose check got no answer.
     pub fn keeps(&self, row: &SourceRow, without_answer: &BTreeSet<SourceKey>) -> bool {
         let is_live =
             row.summary.stream_status == StreamStatus::Online && !row.freshness.is_stale(Field::StreamStatus);

@@ -5,7 +5,7 @@
 //! the current time as an argument and precede the join:
 //!
 //! - [`Observation::received`] limits the dates of received observations: nothing happens after it was received.
-//! - [`Knowledge::refuse_future`] applies to evidence that others stored or sent, with clocks that may have been ahead. When
+//! - [`Knowledge::drop_future`] applies to evidence that others stored or sent, with clocks that may have been ahead. When
 //!   such evidence was obtained is unknown, so it is dropped.
 //! - [`Knowledge::settle_future`] applies to the memory of a running process after its clock was set back: that evidence was
 //!   obtained a moment ago, so it is moved to the current time and keeps its order.

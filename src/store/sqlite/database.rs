@@ -43,7 +43,7 @@ const MIGRATIONS: &[&str] = &[
 ",
 ];
 
-/// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`move_log`]
+/// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`checkpoint_wal`]
 /// checkpoints earlier.
 const LOG_PAGES: i64 = 8192;
 

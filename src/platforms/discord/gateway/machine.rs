@@ -100,7 +100,7 @@ impl Machine {
         phase.into_iter().chain(send_heartbeat).min()
     }
 
-    /// Advances the state. `dice` is a fraction in `[0, 1)`.
+    /// Advances the state. `jitter` is a fraction in `[0, 1)`.
     pub fn next(&mut self, now: u64, input: Input, jitter: f64) -> Vec<Order> {
         match input {
             Input::Stop => {

@@ -97,7 +97,7 @@ pub(super) enum Input {
     Tick,
     /// A socket was opened.
     Opened(SocketId),
-    /// A socket could not be opened. `hopeless`: another attempt will fail too.
+    /// A socket could not be opened. `permanent`: another attempt will fail too.
     NotOpened {
         socket: SocketId,
         failure: Failure,
