@@ -89,7 +89,7 @@ pub fn reject_special_file(path: &Path) -> io::Result<()> {
         Ok(found) if found.is_file() => Ok(()),
         Ok(found) => Err(not_regular(found.file_type())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => reject_symlink(path),
-        // Whoever creates the directory finds out.
+        // A missing directory is reported by the call that creates it.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
         Err(error) => Err(error),
     }
@@ -174,7 +174,7 @@ pub enum Durability {
 pub enum Access {
     /// Its owner only (mode 0600).
     Owner,
-    /// Whoever may access the existing file; its owner only if there is none.
+    /// The permissions of the existing file; the owner only if there is none.
     Unchanged,
 }
 

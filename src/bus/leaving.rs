@@ -105,20 +105,20 @@ mod tests {
     use super::*;
     use crate::bus::{Message, Receipt, Settlement};
 
-    type Told = Arc<Mutex<Vec<String>>>;
+    type CallLog = Arc<Mutex<Vec<String>>>;
 
-    struct Tells(Told, usize);
+    struct LoggingReceipt(CallLog, usize);
 
     #[async_trait]
-    impl Receipt for Tells {
+    impl Receipt for LoggingReceipt {
         async fn settle(self: Box<Self>, how: Settlement) {
             self.0.lock().push(format!("{} {how:?}", self.1));
         }
     }
 
     /// A stream that delivers `many` messages, one per millisecond.
-    fn line(log: &Told, many: usize) -> Deliveries {
-        struct Line(Told);
+    fn line(log: &CallLog, many: usize) -> Deliveries {
+        struct Line(CallLog);
         impl Drop for Line {
             fn drop(&mut self) {
                 self.0.lock().push("closed".to_owned());
@@ -126,7 +126,7 @@ mod tests {
         }
         let line = Line(log.clone());
         let messages = stream::iter(0..many).then(move |n| {
-            let receipt = Box::new(Tells(line.0.clone(), n));
+            let receipt = Box::new(LoggingReceipt(line.0.clone(), n));
             async move {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let message = Message {
@@ -144,14 +144,14 @@ mod tests {
         messages.chain(stream::pending()).boxed()
     }
 
-    fn finished(log: &Told) -> impl Future<Output = ()> + Send + 'static {
+    fn finished(log: &CallLog) -> impl Future<Output = ()> + Send + 'static {
         let log = log.clone();
         async move { log.lock().push("finished".to_owned()) }
     }
 
     #[tokio::test(start_paused = true)]
     async fn dropped_reader_closes_before_returning_unread_messages() {
-        let (leaving, log) = (Leaving::default(), Told::default());
+        let (leaving, log) = (Leaving::default(), CallLog::default());
         let mut reader = leaving.in_order(line(&log, 3), finished(&log));
         reader.next().await.unwrap().unwrap().ack().await;
         drop(reader);
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unused_reader_closes_without_reading() {
-        let (leaving, log) = (Leaving::default(), Told::default());
+        let (leaving, log) = (Leaving::default(), CallLog::default());
         drop(leaving.in_order(line(&log, 3), finished(&log)));
         leaving.wait().await;
         assert_eq!(log.lock()[..], ["closed"]);
@@ -173,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_bus_without_end_is_left_all_the_same() {
-        let (leaving, log) = (Leaving::default(), Told::default());
+        let (leaving, log) = (Leaving::default(), CallLog::default());
         let mut reader = leaving.in_order(line(&log, usize::MAX), finished(&log));
         reader.next().await.unwrap().unwrap().ack().await;
         drop(reader);

@@ -44,8 +44,15 @@ use crate::telemetry::{self, Appearance};
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut words: Vec<OsString> = words.into_iter().collect();
     // The built-in `help` accepts names of commands only.
-    if words.get(1..3).is_some_and(|words| words == ["help", "errors"]) {
-        words.remove(1);
+    if let Some(help) = words.windows(2).position(|pair| pair == ["help", "errors"]) {
+        let is_option = |word: &OsString| word.as_encoded_bytes().starts_with(b"-");
+        // Global options and their values may precede a command.
+        if words[..help]
+            .windows(2)
+            .all(|pair| is_option(&pair[0]) || is_option(&pair[1]))
+        {
+            words.remove(help);
+        }
     }
     if complete::answer(&words) {
         return ExitCode::Healthy;

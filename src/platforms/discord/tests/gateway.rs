@@ -14,11 +14,11 @@ use crate::platforms::discord::StreamFrom;
 use crate::platforms::discord::gateway::{Board, GatewayOptions, Pace, Shutdown};
 use crate::sim::discord::{Author, GatewayAct, GatewayCounts, MessageSpec};
 
-type Heard = Arc<Mutex<Vec<Observation>>>;
+type ObservationLog = Arc<Mutex<Vec<Observation>>>;
 
 /// A running listener, and its observations.
 pub(super) struct Receiver {
-    incoming: Heard,
+    incoming: ObservationLog,
     pub(super) board: Arc<Board>,
     stop: CancellationToken,
     listening: AbortOnDropHandle<()>,
@@ -47,7 +47,7 @@ impl Receiver {
         change(&mut options);
         let board = Arc::clone(&options.board);
         let (sink, mut observed) = mpsc::channel(4);
-        let (incoming, stop) = (Heard::default(), CancellationToken::new());
+        let (incoming, stop) = (ObservationLog::default(), CancellationToken::new());
         let listener = platform.listener(options).unwrap();
         let (listeners, stopped) = (Arc::clone(&incoming), stop.clone());
         Self {
@@ -292,7 +292,7 @@ async fn unresponsive_sockets_are_replaced_and_sessions_resumed() {
         })
         .await;
         say(&rig, &person(1));
-        eventually("it hears again", || {
+        eventually("observations arrive again", || {
             harness.record(GUILD).metrics.messages_in == 1
         })
         .await;

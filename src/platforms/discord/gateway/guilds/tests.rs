@@ -94,7 +94,7 @@ fn grants(facts_of: &GuildFacts) -> Option<&Grants> {
 }
 
 fn holds(facts_of: &GuildFacts, name: &str) -> bool {
-    grants(facts_of).expect("permissions are told");
+    grants(facts_of).expect("permissions are reported");
     facts_of
         .iter()
         .any(|(_, fact)| matches!(fact, Fact::Permissions { grants, .. } if grants.granted.contains(name)))
@@ -339,7 +339,7 @@ fn streams_begin_and_end_with_what_is_mapped() {
         };
         let began = push(emit(&mut guilds, start.0, &start.1));
         assert_eq!(began, Some((true, id.to_owned())), "{from:?}");
-        assert_eq!(emit(&mut guilds, start.0, &start.1), [], "told once");
+        assert_eq!(emit(&mut guilds, start.0, &start.1), [], "reported once");
         assert_eq!(
             push(emit(&mut guilds, end.0, &end.1)),
             Some((false, id.to_owned())),
