@@ -19,14 +19,11 @@ use crate::core::time::Timestamp;
 /// How often the file is read.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Follows published events from the file in `directory`: from `since` if they are still stored (the last thousand events),
+/// Follows published events from the file at `path`: from `since` if they are still stored (the last thousand events),
 /// otherwise from now. Waits for a file that does not exist yet.
-pub fn follow(
-    directory: PathBuf,
-    since: Option<Timestamp>,
-) -> BoxStream<'static, Result<Message, OutboxError>> {
+pub fn follow(path: PathBuf, since: Option<Timestamp>) -> BoxStream<'static, Result<Message, OutboxError>> {
     let start = Following {
-        directory,
+        path,
         since,
         seen: None,
         ready: VecDeque::new(),
@@ -49,7 +46,7 @@ pub fn follow(
 }
 
 struct Following {
-    directory: PathBuf,
+    path: PathBuf,
     since: Option<Timestamp>,
     /// Number of the newest event that was read.
     seen: Option<i64>,
@@ -58,12 +55,11 @@ struct Following {
 
 impl Following {
     async fn probe(&mut self) -> Result<(), OutboxError> {
-        let path = self.directory.join("watch.db");
-        let (directory, seen) = (self.directory.clone(), self.seen);
+        let (path, seen) = (self.path.clone(), self.seen);
         let everything = seen.or(self.since.map(|_| 0));
         let found = blocking(move || {
             if path.exists() {
-                sent_since(&directory, everything)
+                sent_since(&path, everything)
             } else {
                 Ok(Vec::new())
             }

@@ -4,19 +4,14 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::SCHEMA;
+use crate::store::StoreError;
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// It was written by a newer bitbrat.
-    #[error("{} has schema version {found}, but this bitbrat supports only up to {SCHEMA}; upgrade bitbrat", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// The schema version found.
-        found: i64,
-    },
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] StoreError),
     /// The disk is full.
     #[error("the disk of {} is full", path.display())]
     Full {
@@ -44,43 +39,11 @@ pub enum OutboxError {
 impl OutboxError {
     /// Whether the error may be resolved without changing the file.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Io { .. })
-    }
-}
-
-/// An error of a file before its path is added.
-pub(super) enum OpenFailure {
-    /// It was written by a newer bitbrat: the schema version found.
-    Newer(i64),
-    /// An error of SQLite.
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for OpenFailure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl OpenFailure {
-    /// Adds the path of the file.
-    pub(super) fn explain(self, path: &Path) -> OutboxError {
         match self {
-            Self::Newer(found) => OutboxError::Newer {
-                path: path.to_owned(),
-                found,
-            },
-            Self::Sqlite(error) => explain(path, error),
+            Self::Full { .. } | Self::Io { .. } => true,
+            Self::Open(error) => error.is_transient(),
+            Self::Sqlite { .. } => false,
         }
-    }
-}
-
-/// Returns the error for a file that is a symbolic link.
-pub(super) fn is_link(path: &Path, error: &std::io::Error) -> OutboxError {
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-    OutboxError::Io {
-        path: path.to_owned(),
-        source: rusqlite::Error::SqliteFailure(code, Some(error.to_string())),
     }
 }
 
