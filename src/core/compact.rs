@@ -40,6 +40,7 @@ struct Shared {
 pub struct Interner {
     texts: HashSet<Arc<str>>,
     prune_at: usize,
+    keeps_whole: bool,
 }
 
 impl Interner {
@@ -88,12 +89,14 @@ impl Compact {
 }
 
 /// A source's document in compact form.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum CompactDocument {
     /// The knowledge from which the document is derived.
     Ours(Compact),
     /// The stored document as JSON, including fields of other programs.
     WithForeign(Box<str>),
+    /// The document as it is, for a process that needs it again at once.
+    Whole(Box<SourceDocument>),
 }
 
 impl CompactDocument {
@@ -102,14 +105,26 @@ impl CompactDocument {
         match self {
             Self::Ours(known) => SourceDocument::from_knowledge(key.clone(), known.knowledge()),
             Self::WithForeign(text) => SourceDocument::from_text(key.clone(), text).expect(OURS),
+            Self::Whole(document) => SourceDocument::clone(document),
         }
     }
 }
 
 impl Interner {
+    /// Creates an interner that leaves documents as they are: for a few hundred that are needed again at once, compacting takes
+    /// longer than everything else.
+    pub fn of_whole_documents() -> Self {
+        Self {
+            keeps_whole: true,
+            ..Self::default()
+        }
+    }
+
     /// Converts a document to the compact form.
     pub fn document(&mut self, document: SourceDocument) -> CompactDocument {
-        if document.is_all_ours() {
+        if self.keeps_whole {
+            CompactDocument::Whole(Box::new(document))
+        } else if document.is_all_ours() {
             CompactDocument::Ours(self.rest(document.knowledge))
         } else {
             CompactDocument::WithForeign(document.to_text().into())

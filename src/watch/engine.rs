@@ -153,7 +153,7 @@ impl Engine {
             let hint = error.hint();
             cannot(&error).hint(hint)
         })?;
-        let (outbox, instance, mut tracker) = restore(&parts, lock).map_err(|error| cannot(&*error))?;
+        let (outbox, instance, mut tracker) = restore(&parts, lock).map_err(|failure| failure.while_doing("cannot start watching"))?;
         let over_bus = matches!(parts.route, Route::Bus { .. });
         let mut pending = PendingCommits::default();
         let mut left = Vec::new();
@@ -213,6 +213,7 @@ impl Engine {
             shutdown,
             pending,
             initial_events,
+            results: None,
         };
         tasks.spawn("writer", |stop| writer.run(stop));
         if let Some(sink) = &sink {
@@ -463,10 +464,11 @@ fn open_links(known: &Knowledge) -> impl Iterator<Item = Transport> {
 fn restore(
     parts: &Parts,
     lock: StateLock,
-) -> Result<(Arc<Outbox>, String, Tracker), Box<dyn std::error::Error + 'static>> {
+) -> Result<(Arc<Outbox>, String, Tracker), Failure> {
     let instance = match &parts.instance {
         Some(name) => name.clone(),
-        None => super::instance::name(&parts.state_dir)?,
+        None => super::instance::name(&parts.state_dir)
+            .map_err(|error| Failure::new(ExitCode::Failed, "cannot name this process").because(&error))?,
     };
     let options = OutboxOptions {
         writer: instance.clone(),

@@ -167,7 +167,7 @@ impl Outbox {
     }
 
     fn explained<T>(&self, result: rusqlite::Result<T>) -> Result<T, OutboxError> {
-        result.map_err(|error| explain(&self.path, error))
+        result.map_err(|error| explain(&self.path, &error))
     }
 
     /// Passes the stored documents of `sources` to `show`, one after the other: all of them together would be large.
@@ -368,7 +368,7 @@ impl Inner {
         };
         inner
             .read_queue(&options.writer)
-            .map_err(|error| explain(path, error))?;
+            .map_err(|error| explain(path, &error))?;
         Ok(inner)
     }
 
@@ -542,7 +542,7 @@ pub fn sent_since(path: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, 
         })?;
         rows.collect::<rusqlite::Result<Vec<_>>>()
     };
-    let rows = read().map_err(|error| explain(path, error))?;
+    let rows = read().map_err(|error| explain(path, &error))?;
     let readable = rows
         .into_iter()
         .filter_map(|(seq, json)| Some((seq, serde_json::from_str(&json).ok()?)));

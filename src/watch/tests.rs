@@ -204,6 +204,7 @@ impl World {
             shutdown: true,
             pending: PendingCommits::default(),
             initial_events: self.initial_events,
+            results: None,
         };
         let sender = Dispatcher {
             outbox: Arc::clone(&outbox),

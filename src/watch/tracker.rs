@@ -25,7 +25,8 @@ const BASELINE: i64 = 120_000;
 /// The known state of every source.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    writer: String,
+    /// Name under which this process stores its totals; a command counts nothing.
+    writer: Option<String>,
     sources: HashMap<SourceKey, SourceState>,
     interner: Interner,
     accounts: AccountWatch,
@@ -133,11 +134,14 @@ impl Change {
         })
     }
 
-    /// Returns the history of the steps. A status before any evidence of the connection is no transition.
-    pub fn history(&self, now: Timestamp) -> Vec<HistoryEntry> {
+    /// Returns the transitions to record. A status before any evidence of the connection is none.
+    pub fn transitions(&self) -> impl Iterator<Item = &Transition> {
         let changes = self.steps.iter().flat_map(|step| &step.changes);
-        let proven = changes.filter(|change| !(change.initial && change.rule == NOTHING_PROVEN));
-        proven
+        changes.filter(|change| !(change.initial && change.rule == NOTHING_PROVEN))
+    }
+
+    fn history(&self, now: Timestamp) -> Vec<HistoryEntry> {
+        self.transitions()
             .map(|change| HistoryEntry::new(&self.source, now, change.clone()))
             .collect()
     }
@@ -178,10 +182,27 @@ impl Tracker {
     /// Creates an empty tracker. `writer` is the name under which this process stores its totals.
     pub fn new(writer: &str) -> Self {
         Self {
-            writer: writer.to_owned(),
+            writer: Some(writer.to_owned()),
             publishes_baseline: true,
             ..Self::default()
         }
+    }
+
+    /// Creates an empty tracker for a command, which merges a few hundred sources at a time and counts nothing.
+    pub fn of_command() -> Self {
+        Self {
+            interner: Interner::of_whole_documents(),
+            publishes_baseline: true,
+            ..Self::default()
+        }
+    }
+
+    /// Forgets all sources.
+    pub fn clear(&mut self) {
+        self.sources.clear();
+        self.live.clear();
+        self.by_status.clear();
+        self.completed.clear();
     }
 
     /// Restores a source from its stored document.
@@ -324,12 +345,8 @@ impl Tracker {
                 }
             }
         }
-        if tally != Tally::default() {
-            let totals = document
-                .knowledge
-                .counters
-                .entry(self.writer.clone())
-                .or_default();
+        if let Some(writer) = self.writer.as_ref().filter(|_| tally != Tally::default()) {
+            let totals = document.knowledge.counters.entry(writer.clone()).or_default();
             totals.messages_in += tally.messages_in;
             totals.messages_out += tally.messages_out;
             totals.errors += tally.errors;

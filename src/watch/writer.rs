@@ -29,14 +29,15 @@ use crate::core::event::{self, Event, EventBuilder, EventKind, InitialEvents};
 use crate::core::evidence::Knowledge;
 use crate::core::facet::Facet;
 use crate::core::future::TOLERANCE_MS;
-use crate::core::observation::{Fact, LinkState};
+use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
-use crate::core::transition::transitions;
+use crate::core::transition::{Transition, transitions};
 use crate::core::verdict::{NOTHING_PROVEN, Status, Verdict};
 use crate::lifecycle::Stop;
 use crate::persist::Stats;
+use crate::store::StoreError;
 
 mod log;
 mod pending;
@@ -165,9 +166,28 @@ pub struct Writer {
     pub pending: PendingCommits,
     /// Whether first observations are published as separate events, or only as part of the state.
     pub initial_events: InitialEvents,
+    /// The results for a command that stores once; `None` in the daemon, which logs them and retries what fails.
+    pub results: Option<Results>,
+}
+
+/// What was stored for a command.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// The recorded transitions.
+    pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
+    /// Sources whose documents cannot be replaced, with the reason.
+    pub failures: Vec<(SourceKey, StoreError)>,
 }
 
 impl Writer {
+    /// Merges and commits observations of a few hundred sources at once.
+    pub async fn store(&mut self, observations: impl IntoIterator<Item = Observation>) -> Result<(), OutboxError> {
+        let inputs = observations.into_iter().map(Input::Observed);
+        self.take(inputs.collect()).await?;
+        let unwritten = self.tracker.take_dirty(Destination::File);
+        self.write_documents(&unwritten, self.clock.now()).await
+    }
+
     /// Runs until the last producer is gone, then publishes the shutdown.
     pub async fn run(mut self, stop: Stop) -> Result<(), OutboxError> {
         self.tracker.publishes_baseline = self.initial_events == InitialEvents::Flag;
@@ -313,9 +333,13 @@ impl Writer {
                 Some(stored)
             }
             Some(Err(reason)) => {
-                if self.tracker.block(source) {
-                    warn!(source.key = %source, %reason, "The stored document of `{source}` cannot be used; it stays as it is");
-                }
+                self.block(
+                    source,
+                    StoreError::Unusable {
+                        document_id: source.to_string(),
+                        source: reason,
+                    },
+                );
                 let before = self.tracker.compact(source);
                 return Ok(before.map(|before| Change {
                     source: source.clone(),
@@ -325,6 +349,20 @@ impl Writer {
             }
         };
         Ok(Some(self.tracker.rebase(source, steps, stored)))
+    }
+
+    /// Keeps the stored document of a source from being replaced.
+    pub fn block(&mut self, source: &SourceKey, error: StoreError) {
+        if !self.tracker.block(source) {
+            return;
+        }
+        match &mut self.results {
+            Some(results) => results.failures.push((source.clone(), error)),
+            None => warn!(
+                source.key = %source, reason = error.reason(),
+                "The document of `{source}` cannot be stored; what is stored stays as it is"
+            ),
+        }
     }
 
     /// Builds the events that report a source's steps.
@@ -423,7 +461,7 @@ impl Writer {
                 self.wake.notify_one();
                 Ok(conflicts)
             }
-            Err(error) if error.may_pass() => {
+            Err(error) if error.may_pass() && self.results.is_none() => {
                 if !self.counts.blocked.swap(true, Ordering::Relaxed) {
                     error!(
                         error = &error as &dyn std::error::Error,
@@ -460,10 +498,8 @@ impl Writer {
         for (source, version) in done.versions {
             self.tracker.mark_stored(&source, version, now);
         }
-        for (source, error) in &done.rejected {
-            if self.tracker.block(source) {
-                warn!(source.key = %source, error = error as &dyn std::error::Error, "The document of `{source}` is not stored");
-            }
+        for (source, error) in done.rejected {
+            self.block(&source, error);
         }
         let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
         if !self.outbox.has_sink() {
@@ -654,8 +690,13 @@ impl Writer {
         *self.counts.summary.lock() = summary;
     }
 
-    /// Logs the changes: the log of a quiet day contains only transitions.
-    fn note(&self, change: &Change) {
+    /// Logs the changes: the log of a quiet day contains only transitions. Those of a command are its results.
+    fn note(&mut self, change: &Change) {
+        if let Some(results) = &mut self.results {
+            let of_source = results.transitions.entry(change.source.clone()).or_default();
+            of_source.extend(change.transitions().cloned());
+            return;
+        }
         let mut stream = false;
         for step in &change.steps {
             self.counts

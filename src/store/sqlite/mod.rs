@@ -4,7 +4,7 @@
 //! `database`, statements in `rows`, errors in `error`.
 
 pub(crate) mod database;
-mod error;
+pub(crate) mod error;
 pub(crate) mod rows;
 mod watch;
 
