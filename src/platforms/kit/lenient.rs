@@ -236,6 +236,14 @@ pub fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     id.ok_or_else(|| D::Error::custom("an id is not a number"))
 }
 
+/// Like [`id`] for ids that are never 0: where a row has a 0, its subject is unknown.
+pub fn positive_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match id(deserializer)? {
+        0 => Err(D::Error::custom("an id is 0")),
+        id => Ok(id),
+    }
+}
+
 fn whole_of(value: &Value) -> Option<i64> {
     let number = match value {
         Value::Number(number) => number.clone(),
