@@ -310,6 +310,10 @@ async fn a_row_that_cannot_be_read_is_not_an_absence() {
         "[null]".to_owned(),
         r#"[{"id":"x","started_at":"2026-06-01T11:00:00Z","broadcaster_user":{"id":12}}]"#.to_owned(),
         format!(r#"[{{"broadcaster_user":[{ADA}],"id":"x"}}]"#),
+        r#"[{"id":"x","broadcaster_user":{"id":0}}]"#.to_owned(),
+        r#"[{"id":"x","broadcaster_user":{"id":"0"}}]"#.to_owned(),
+        r#"[{"broadcaster_user_id":-7}]"#.to_owned(),
+        r#"[{"broadcaster_user_id":1e30}]"#.to_owned(),
     ] {
         let rig = live_rig().await;
         list_answers(&rig, &format!(r#"{{"data":{rows},"message":"OK"}}"#));
@@ -322,6 +326,45 @@ async fn a_row_that_cannot_be_read_is_not_an_absence() {
             (record.status, record.stream_status),
             (Status::Connected, Online),
             "{rows}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn slug_of_a_row_with_an_impossible_id_is_not_resolved() {
+    for id in ["0", "\"0\"", "-7", "7.5", "1e30", "null"] {
+        let rig = Rig::start().await;
+        let body = format!(r#"{{"data":[{{"broadcaster_user_id":{id},"slug":"eve"}}],"message":"OK"}}"#);
+        let fault = Fault::body(FaultBody::Text(body)).on("/public/v1/channels");
+        rig.kick().host().faults().add(fault);
+        let resolved = rig.platform.resolve(&["eve".to_owned()]).await;
+        assert!(!matches!(resolved, Ok(found) if found[0].is_some()), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn impossible_viewer_count_is_left_out() {
+    for viewers in [
+        "-5",
+        "1e30",
+        "\"many\"",
+        "\"-5\"",
+        "true",
+        "[7]",
+        "18446744073709551616",
+    ] {
+        let rig = live_rig().await;
+        rig.forget();
+        let row = format!(
+            r#"{{"id":"s","started_at":"2026-06-01T11:00:00Z","viewer_count":{viewers},"broadcaster_user":{{"id":{ADA}}}}}"#
+        );
+        list_answers(&rig, &format!(r#"{{"data":[{row}],"message":"OK"}}"#));
+        rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+        let record = rig.record(ADA);
+        assert_eq!(
+            (record.stream_status, record.viewer_count),
+            (Online, None),
+            "{viewers}"
         );
     }
 }
