@@ -149,6 +149,35 @@ async fn row_with_an_impossible_id_marks_no_channel_as_missing() {
 }
 
 #[tokio::test]
+async fn answer_without_its_list_ends_neither_stream_nor_channel() {
+    for body in [
+        r#"{"data":null}"#,
+        r#"{"data":{}}"#,
+        r#"{"data":"x"}"#,
+        r#"{"total":0}"#,
+        "{}",
+        "null",
+        "",
+    ] {
+        let (rat, quiet) = streams_answer(body).await;
+        assert!(!rat.iter().chain(&quiet).any(is_absent), "{body}");
+        let world = World::confidential().await;
+        let faults = world.twitch().host().faults();
+        faults.add(Fault::body(FaultBody::Text(body.to_owned())).on("/helix/users"));
+        let seen = world.look(&STATES, &[RAT]).await;
+        assert_eq!(
+            seen.count(|fact| matches!(fact, Fact::NoSuchSource { .. })),
+            0,
+            "{body}"
+        );
+        assert!(
+            world.platform().resolve(&["a".to_owned()]).await.is_err(),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn impossible_viewer_count_is_left_out() {
     for viewers in [
         "-5",

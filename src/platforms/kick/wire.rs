@@ -17,12 +17,12 @@ pub(super) struct Envelope<T> {
     message: String,
 }
 
-/// Returns a list in a response. Kick is written in Go, where an empty list may be sent as `null`: with its `OK` that is an empty
-/// list, without it it proves nothing. A single requested object may be sent without a list around it.
+/// Returns the rows in a response. A single requested object may be sent without a list around it. `null` is no list: without
+/// Kick's `OK` the whole response is none, with it a row that cannot be parsed, so that it does not prove that nothing is listed.
 pub(super) fn items(parsed: Envelope<Value>) -> Option<Vec<Value>> {
     match parsed.data {
         Value::Array(items) => Some(items),
-        Value::Null => parsed.message.eq_ignore_ascii_case("ok").then(Vec::new),
+        Value::Null if !parsed.message.eq_ignore_ascii_case("ok") => None,
         one => Some(vec![one]),
     }
 }
@@ -417,16 +417,19 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_may_be_null_and_a_single_thing_may_stand_alone() {
-        for (answer, expected) in [
+    fn only_an_empty_list_lists_nothing() {
+        for (answer, rows) in [
             (json!({"data": [], "message": "OK"}), Some(0)),
-            (json!({"data": null, "message": "OK"}), Some(0)),
+            (json!({"data": null, "message": "OK"}), Some(1)),
             (json!({"data": null, "message": "Internal server error"}), None),
             (json!({"data": null}), None),
+            (json!({"data": "x", "message": "OK"}), Some(1)),
+            (json!({"data": {}, "message": "OK"}), Some(1)),
             (json!({"data": {"user_id": 7}}), Some(1)),
         ] {
             let parsed = serde_json::from_value(answer.clone()).unwrap();
-            assert_eq!(items(parsed).map(|items| items.len()), expected, "{answer}");
+            assert_eq!(items(parsed).map(|items| items.len()), rows, "{answer}");
         }
+        assert!(serde_json::from_value::<Envelope<Value>>(json!({"message": "OK"})).is_err());
     }
 }

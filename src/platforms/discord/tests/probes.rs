@@ -537,6 +537,28 @@ async fn row_with_an_impossible_guild_id_marks_no_guild_as_left() {
 }
 
 #[tokio::test]
+async fn answer_without_the_guild_list_marks_no_guild_as_left() {
+    for body in [
+        "null",
+        "{}",
+        r#"{"data":null}"#,
+        r#""x""#,
+        "7",
+        "",
+        "[[]]",
+        "[null]",
+    ] {
+        let rig = Rig::start().await;
+        answers(&rig, "/users/@me/guilds", body);
+        let seen = rig.look_once(&[Probe::Connection], &[GUILD]).await;
+        let gone = |seen: &Observation| matches!(seen.fact, Fact::NoSuchSource { .. });
+        assert!(!seen.observations.iter().any(gone), "{body}");
+        let resolved = rig.platform(|_| {}).resolve(&["lab".to_owned()]).await;
+        assert!(resolved.is_err(), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn unreadable_owner_or_permissions_grant_nothing() {
     let many_digits = "9".repeat(41);
     for row in [

@@ -368,3 +368,40 @@ async fn impossible_viewer_count_is_left_out() {
         );
     }
 }
+
+#[tokio::test]
+async fn answer_without_its_list_ends_neither_stream_nor_channel() {
+    for body in [
+        r#"{"data":null,"message":"OK"}"#,
+        r#"{"data":null}"#,
+        r#"{"data":{},"message":"OK"}"#,
+        r#"{"data":"x","message":"OK"}"#,
+        r#"{"data":false,"message":"OK"}"#,
+        r#"{"message":"OK"}"#,
+        "{}",
+        "null",
+        "[]",
+    ] {
+        for path in ["/public/v1/channels", LIST, "/public/v1/users"] {
+            let rig = live_rig().await;
+            rig.kick().host().faults().clear();
+            let fault = Fault::body(FaultBody::Text(body.to_owned())).on(path);
+            rig.kick().host().faults().add(fault);
+            for _ in 0..4 {
+                rig.later(700);
+                rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+            }
+            let record = rig.record(ADA);
+            assert_eq!(record.stream_status, Online, "{path} {body}");
+            assert_ne!(record.status, Status::Error, "{path} {body}");
+        }
+        let rig = Rig::start().await;
+        let fault = Fault::body(FaultBody::Text(body.to_owned())).on("/public/v1/channels");
+        rig.kick().host().faults().add(fault);
+        assert!(rig.platform.resolve(&["ada".to_owned()]).await.is_err(), "{body}");
+        rig.look_at(ADA).await;
+        let record = rig.record(ADA);
+        assert_ne!(record.status, Status::Error, "{body}: {:?}", record.last_error);
+        assert!(!rig.facts(ADA).contains("NoSuchSource"), "{body}");
+    }
+}
