@@ -405,3 +405,26 @@ async fn answer_without_its_list_ends_neither_stream_nor_channel() {
         assert!(!rig.facts(ADA).contains("NoSuchSource"), "{body}");
     }
 }
+
+#[tokio::test]
+async fn probe_after_a_web_page_names_the_page_as_the_reason() {
+    for status in [200, 403, 503] {
+        let rig = live_rig().await;
+        let page = FaultBody::Text("<!DOCTYPE html><title>Just a moment</title>".to_owned());
+        let fault = Fault::status(status)
+            .with_body(page)
+            .header("content-type", "text/html");
+        rig.kick().host().faults().add(fault);
+        for probe in ["first", "second"] {
+            let summary = rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+            let texts: Vec<_> = summary.problems.iter().map(|problem| &problem.text).collect();
+            assert!(!texts.is_empty(), "{status} {probe}");
+            for text in texts {
+                assert!(text.contains("a web page came"), "{status} {probe}: {text}");
+            }
+            rig.later(5);
+        }
+        assert_eq!(rig.record(ADA).stream_status, Online, "{status}");
+        assert_eq!(rig.record(ADA).status, Status::Disconnected, "{status}");
+    }
+}
