@@ -666,6 +666,68 @@ async fn baseline_told_of_a_known_facet_is_no_second_row() {
     assert_eq!(harness.happened("kick:5").await, ["status >CONNECTED"]);
 }
 
+/// A refusal that comes after the revocation changes no status, and is stored nevertheless: the login that another process stores
+/// meanwhile is followed by no error that is older than it.
+#[tokio::test(start_paused = true)]
+async fn refusal_after_a_revocation_is_no_error_after_the_login() {
+    let source = key("discord:5");
+    let auth = |result| Fact::Auth {
+        identity: Identity::named("discord/bot"),
+        check: AuthCheck {
+            result,
+            expires_at: None,
+            scopes: BTreeSet::new(),
+            rejected: false,
+            client_rejected: false,
+            reason: None,
+        },
+    };
+    let api = |state| Fact::Connection {
+        transport: Transport::Api,
+        state,
+    };
+    let error = ErrorInfo::new(Code::Unauthorized(source.platform()), "the token is refused");
+    let refused = api(LinkState::Refused { error });
+    let revoked = auth(AuthResult::Revoked);
+    for order in [[refused.clone(), revoked.clone()], [revoked, refused]] {
+        let harness = Harness::new();
+        let start = harness.now();
+        let seen = |millis: i64, fact| Observation::new(&source, start.plus_millis(millis), "test", fact);
+        let proven = [seen(0, api(LinkState::Up)), seen(0, auth(AuthResult::Valid))];
+        harness.persister.observe(&proven).await;
+        harness.clock.advance(1000);
+        // Each in a batch of its own.
+        for fact in order.clone() {
+            harness.persister.observe(&[seen(1000, fact)]).await;
+        }
+        harness.clock.advance(1000);
+        let login = persister(&harness.store, &harness.clock);
+        login.observe(&[seen(2000, auth(AuthResult::Valid))]).await;
+        login.flush().await;
+        harness.clock.advance(1000);
+        for found in [
+            seen(2603, auth(AuthResult::Valid)),
+            seen(2601, api(LinkState::Up)),
+        ] {
+            harness.persister.observe(&[found]).await;
+        }
+        let happened = harness.happened("discord:5").await;
+        let of_status: Vec<_> = happened
+            .iter()
+            .filter(|text| text.starts_with("status"))
+            .collect();
+        assert_eq!(
+            of_status,
+            [
+                "status >CONNECTED",
+                "status CONNECTED>ERROR",
+                "status ERROR>CONNECTED"
+            ],
+            "{order:?}"
+        );
+    }
+}
+
 /// A revocation, a login that another process stores, and the recovery as this process finds it: the account is valid again a moment
 /// later than the response that proves the connection.
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,8 @@ use bitbrat::core::observation::{AuthResult, Fact, LinkState};
 use bitbrat::core::source::PlatformName;
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::verdict::{Status, Verdict};
-use bitbrat::platforms::Probe;
 use bitbrat::platforms::twitch;
+use bitbrat::platforms::{Platform as _, Probe};
 use bitbrat::sim::twitch::{ChannelSpec, StreamSpec};
 use bitbrat::sim::{Fault, FaultBody, WireFault};
 use bitbrat::tokens::StoredToken;
@@ -126,6 +126,79 @@ async fn a_row_that_names_its_channel_leaves_only_that_one_open() {
     let odd = format!(r#"{{"data":[{{"id":null,"user_id":{RAT}}}],"pagination":{{}}}}"#);
     let (rat, quiet) = streams_answer(&odd).await;
     assert!(!rat.iter().any(is_absent) && quiet.iter().any(is_absent));
+}
+
+#[tokio::test]
+async fn row_with_an_impossible_id_marks_no_channel_as_missing() {
+    for id in ["0", "\"0\"", "-900300", "900300.5", "1e30", "true", "\"\""] {
+        let (rat, quiet) = streams_answer(&format!(
+            r#"{{"data":[{{"id":"1","user_id":{id},"type":"live"}}]}}"#
+        ))
+        .await;
+        assert!(!rat.iter().chain(&quiet).any(is_absent), "{id}");
+        let world = World::confidential().await;
+        let body = FaultBody::Text(format!(r#"{{"data":[{{"id":{id},"login":"a"}}]}}"#));
+        let faults = world.twitch().host().faults();
+        faults.add(Fault::body(body).on("/helix/users"));
+        let seen = world.look(&STATES, &[RAT, QUIET]).await;
+        let gone = |fact: &Fact| matches!(fact, Fact::NoSuchSource { .. });
+        assert_eq!(seen.count(gone), 0, "{id}");
+        let resolved = world.platform().resolve(&["a".to_owned()]).await;
+        assert!(!matches!(resolved, Ok(found) if found[0].is_some()), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn answer_without_its_list_ends_neither_stream_nor_channel() {
+    for body in [
+        r#"{"data":null}"#,
+        r#"{"data":{}}"#,
+        r#"{"data":"x"}"#,
+        r#"{"total":0}"#,
+        "{}",
+        "null",
+        "",
+    ] {
+        let (rat, quiet) = streams_answer(body).await;
+        assert!(!rat.iter().chain(&quiet).any(is_absent), "{body}");
+        let world = World::confidential().await;
+        let faults = world.twitch().host().faults();
+        faults.add(Fault::body(FaultBody::Text(body.to_owned())).on("/helix/users"));
+        let seen = world.look(&STATES, &[RAT]).await;
+        assert_eq!(
+            seen.count(|fact| matches!(fact, Fact::NoSuchSource { .. })),
+            0,
+            "{body}"
+        );
+        assert!(
+            world.platform().resolve(&["a".to_owned()]).await.is_err(),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn impossible_viewer_count_is_left_out() {
+    for viewers in [
+        "-5",
+        "1e30",
+        "\"many\"",
+        "\"-5\"",
+        "true",
+        "[7]",
+        "18446744073709551616",
+    ] {
+        let row = format!(r#"{{"id":"4","user_id":"{RAT}","type":"live","viewer_count":{viewers}}}"#);
+        let (rat, _) = streams_answer(&format!(r#"{{"data":[{row}]}}"#)).await;
+        assert!(
+            rat.iter().any(|fact| matches!(fact, Fact::StreamSeen { .. })),
+            "{viewers}"
+        );
+        assert!(
+            !rat.iter().any(|fact| matches!(fact, Fact::Viewers { .. })),
+            "{viewers}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Walk {
     /// Processes the page that was requested with `after`.
     pub fn update(&mut self, after: u64, page: Rows<ListedGuild>) -> Found {
         let size = page.read.len() + page.unread.len();
-        let of_row = |row: &Value| id_of(row.get("id")?)?.parse::<u64>().ok();
+        let of_row = |row: &Value| id_of(row.get("id")?)?.parse().ok().filter(|id: &u64| *id > 0);
         // A row that cannot be parsed is about the guild whose id it contains, or possibly about any guild.
         let unread: Vec<Option<u64>> = page.unread.iter().map(of_row).collect();
         let read = page.read.iter().map(|guild| guild.id.0);
@@ -126,6 +126,12 @@ mod tests {
         for (row, unclear) in [
             (json!({"id": null}), vec![20, 30]),
             (json!([]), vec![20, 30]),
+            (json!({"id": 0}), vec![20, 30]),
+            (json!({"id": "0"}), vec![20, 30]),
+            (json!({"id": -20}), vec![20, 30]),
+            (json!({"id": 20.5}), vec![20, 30]),
+            (json!({"id": 1e30}), vec![20, 30]),
+            (json!({"id": "18446744073709551616"}), vec![20, 30]),
             (json!({"id": "20", "permissions": 7, "name": "x"}), vec![]),
         ] {
             let mut walk = Walk::new([10, 20, 30]);

@@ -148,16 +148,14 @@ impl Permissions {
         self.0
     }
 
-    /// Parses the decimal string in which Discord writes permissions. It documents an integer of any length; bits beyond
-    /// the 64th are dropped, since no arithmetic on the lower ones depends on them.
+    /// Parses the decimal string in which Discord writes permissions. It documents an integer without an upper bound; bits beyond
+    /// the 64th are dropped, since no arithmetic on the lower ones depends on them. A number beyond 128 bits is no set of
+    /// permissions.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.is_empty() || text.len() > 80 {
-            return None;
-        }
-        text.bytes().try_fold(Self(0), |read, byte| {
-            let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-            Some(Self(read.0.wrapping_mul(10).wrapping_add(digit)))
-        })
+        // `u128` also parses a sign.
+        let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+        let bits: u128 = text.parse().ok().filter(|_| is_decimal)?;
+        u64::try_from(bits & u128::from(u64::MAX)).ok().map(Self)
     }
 
     /// Returns the bit called `name`, as [`Permissions::names`] writes it, in any case.

@@ -323,13 +323,17 @@ impl<'a> ProbeRun<'a> {
             }
             return;
         }
-        if let Some(permissions) = guild.permissions {
-            let held = permissions.expanded(guild.owner == Some(true));
-            if held.contains(Permissions::ADMINISTRATOR) || self.plain_guilds() > TIMEOUTS {
-                self.emit_guild_permissions(key, at, held);
-            } else {
-                self.listed_permissions().push((guild.id.0, at, held));
+        match guild.held() {
+            None => {
+                let code = Code::Unreadable(PlatformName::Discord);
+                let message = "its permissions: the row of the list of guilds cannot be read";
+                self.emit(key, at, facts::unanswered(Facet::Permissions, code, message));
+                self.source_problem(key, code, message);
             }
+            Some(held) if held.contains(Permissions::ADMINISTRATOR) || self.plain_guilds() > TIMEOUTS => {
+                self.emit_guild_permissions(key, at, held);
+            }
+            Some(held) => self.listed_permissions().push((guild.id.0, at, held)),
         }
     }
 

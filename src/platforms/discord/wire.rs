@@ -6,17 +6,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::permissions::{ChannelKind, GuildRules, Member, Overwrite, Permissions, Target};
 use crate::core::time::Timestamp;
 
-use crate::platforms::kit::lenient::{count, flag, id};
+use crate::platforms::kit::lenient::{count, id, positive_id};
 
 pub use crate::platforms::kit::lenient::{Rows, lenient, readable};
 
-/// A snowflake: a number that Discord writes as text.
+/// A snowflake: a positive number that Discord writes as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Id(pub u64);
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        id(deserializer).map(Self)
+        positive_id(deserializer).map(Self)
     }
 }
 
@@ -52,8 +52,8 @@ pub struct ListedGuild {
     pub id: Id,
     #[serde(default, deserialize_with = "lenient")]
     pub name: Option<String>,
-    /// Whether the bot owns it.
-    #[serde(default, deserialize_with = "flag")]
+    /// Whether the bot owns it; `None` when that cannot be parsed, and then the bot may have permissions beyond those listed.
+    #[serde(default = "not_owner", deserialize_with = "owner")]
     pub owner: Option<bool>,
     /// The bot's permissions without channels and timeouts.
     #[serde(default, deserialize_with = "lenient")]
@@ -65,8 +65,38 @@ pub struct ListedGuild {
     #[serde(default, deserialize_with = "count")]
     pub approximate_presence_count: Option<u64>,
     /// Whether it has an outage; not documented for this list.
-    #[serde(default, deserialize_with = "flag")]
+    #[serde(default, deserialize_with = "lenient")]
     pub unavailable: Option<bool>,
+}
+
+impl ListedGuild {
+    /// Returns what the bot holds in the whole guild, apart from timeouts; `None` where the row leaves it open.
+    pub fn held(&self) -> Option<Permissions> {
+        let permissions = self.permissions?;
+        // For an administrator it makes no difference who owns the guild.
+        let is_owner = match self.owner {
+            None => permissions
+                .contains(Permissions::ADMINISTRATOR)
+                .then_some(false)?,
+            Some(is_owner) => is_owner,
+        };
+        Some(permissions.expanded(is_owner))
+    }
+}
+
+/// Without the field the bot is not the owner.
+#[expect(clippy::unnecessary_wraps, reason = "it stands for a field")]
+fn not_owner() -> Option<bool> {
+    Some(false)
+}
+
+fn owner<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(if value.is_null() {
+        not_owner()
+    } else {
+        value.as_bool()
+    })
 }
 
 /// A guild with the fields that its permissions need.
@@ -197,10 +227,11 @@ pub struct Channel {
     /// Its guild; absent in the guild's own list.
     #[serde(default, deserialize_with = "lenient")]
     pub guild_id: Option<Id>,
-    /// Whether a thread is locked.
-    #[serde(default, deserialize_with = "lenient")]
+    /// Whether a thread is locked. Like the overwrites, a value that cannot be parsed makes the channel unreadable: a guess would
+    /// be a false result.
+    #[serde(default)]
     thread_metadata: Option<ThreadMetadata>,
-    /// Its permission overwrites. One that cannot be parsed makes the channel unreadable: a guess would be a false result.
+    /// Its permission overwrites.
     #[serde(default)]
     permission_overwrites: Option<Vec<RawOverwrite>>,
 }
@@ -208,7 +239,7 @@ pub struct Channel {
 /// Additional fields of a thread.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 struct ThreadMetadata {
-    #[serde(default, deserialize_with = "flag")]
+    #[serde(default)]
     locked: Option<bool>,
 }
 
@@ -294,8 +325,9 @@ pub struct VoiceState {
     /// Id of the voice session.
     #[serde(default, deserialize_with = "lenient")]
     pub session_id: Option<String>,
-    /// Whether the user is streaming ("Go Live"); present only then.
-    #[serde(default, deserialize_with = "flag")]
+    /// Whether the user is streaming ("Go Live"); present only then. A value that cannot be parsed proves neither a stream nor its
+    /// end.
+    #[serde(default)]
     pub self_stream: Option<bool>,
 }
 
@@ -413,7 +445,66 @@ mod tests {
     fn a_snowflake_keeps_all_its_digits() {
         let id: Id = serde_json::from_str("\"18446744073709551615\"").unwrap();
         assert_eq!(id.0, u64::MAX);
-        assert!(serde_json::from_str::<Id>("\"abc\"").is_err() && serde_json::from_str::<Id>("1.5").is_err());
+        for impossible in ["\"abc\"", "1.5", "0", "\"0\"", "-1", "1e30", "true", "null"] {
+            assert!(serde_json::from_str::<Id>(impossible).is_err(), "{impossible}");
+        }
+    }
+
+    #[test]
+    fn unreadable_owner_or_permissions_leave_what_is_held_open() {
+        let held = |owner: serde_json::Value, permissions: serde_json::Value| {
+            let row = json!({"id": "9001", "owner": owner, "permissions": permissions});
+            serde_json::from_value::<ListedGuild>(row).unwrap().held()
+        };
+        let usual = Some(Permissions::from_bits(1024));
+        assert_eq!(held(json!(false), json!("1024")), usual);
+        assert_eq!(held(json!(null), json!("1024")), usual);
+        assert_eq!(held(json!(true), json!("1024")), Some(Permissions::ALL));
+        for odd in [json!("true"), json!("false"), json!(1), json!([true])] {
+            assert_eq!(held(odd.clone(), json!("1024")), None, "{odd}");
+            assert_eq!(held(odd.clone(), json!("8")), Some(Permissions::ALL), "{odd}");
+        }
+        for odd in [
+            json!("1".repeat(41)),
+            json!("8 "),
+            json!(-8),
+            json!(8.5),
+            json!(true),
+            json!(null),
+        ] {
+            assert_eq!(held(json!(false), odd.clone()), None, "{odd}");
+            assert_eq!(held(json!(true), odd.clone()), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn unreadable_lock_of_a_thread_makes_the_channel_unreadable() {
+        let thread = |metadata: serde_json::Value| {
+            let row = json!({"id": "6", "type": 11, "parent_id": "5", "thread_metadata": metadata});
+            serde_json::from_value::<Channel>(row)
+                .ok()
+                .map(|channel| channel.kind())
+        };
+        assert_eq!(
+            thread(json!({"locked": true})),
+            Some(Some(ChannelKind::LockedThread))
+        );
+        for open in [
+            json!({"locked": false}),
+            json!({"locked": null}),
+            json!({}),
+            json!(null),
+        ] {
+            assert_eq!(thread(open.clone()), Some(Some(ChannelKind::Thread)), "{open}");
+        }
+        for odd in [
+            json!({"locked": "true"}),
+            json!({"locked": 1}),
+            json!("locked"),
+            json!(7),
+        ] {
+            assert_eq!(thread(odd.clone()), None, "{odd}");
+        }
     }
 
     #[test]

@@ -164,11 +164,16 @@ impl Api {
     ) -> Result<Option<Channel>, PlatformError> {
         let query = [("slug", slug.to_owned())];
         let call = Call::get("/public/v1/channels", &query, "the channel of a slug");
+        let operation = call.operation;
         match self.list::<Channel>(call, &[], meter).await {
-            Ok(page) => Ok(page
-                .items
-                .into_iter()
-                .find(|channel| channel.slug.eq_ignore_ascii_case(slug))),
+            Ok(page) => {
+                let mut channels = page.items.into_iter();
+                let found = channels.find(|channel| channel.slug.eq_ignore_ascii_case(slug));
+                if found.is_none() && page.unclear.is_any() {
+                    return Err(unreadable(operation, "a row of it cannot be read".to_owned()));
+                }
+                Ok(found)
+            }
             Err(PlatformError::Rejected {
                 status: 400 | 404, ..
             }) => Ok(None),
@@ -197,10 +202,10 @@ impl Api {
         let operation = call.operation;
         let answer = self.read(call, meter).await?;
         let envelope: Envelope<Value> = read(&answer, operation)?;
-        let page = items(envelope).ok_or_else(|| unreadable(operation, "it holds no list".to_owned()))?;
         let mut unclear = Unclear::nothing();
-        let mut items = Vec::new();
-        for item in page {
+        let mut read_items = Vec::new();
+        let rows = items(envelope).ok_or_else(|| unreadable(operation, "it holds no list".to_owned()))?;
+        for item in rows {
             let about = subject_of(&item).filter(|id| asked.is_empty() || asked.contains(id));
             match lenient::row(item) {
                 Ok(read) => {
@@ -208,14 +213,14 @@ impl Api {
                         // This id was not requested: it may be another row with a damaged id.
                         unclear.note(None);
                     }
-                    items.push(read);
+                    read_items.push(read);
                 }
                 Err(_) => unclear.note(about),
             }
         }
         Ok(Page {
             unclear,
-            items,
+            items: read_items,
             // What is pushed while the request is in progress is newer than its response.
             at: answer.sent_at,
         })

@@ -14,6 +14,7 @@ use crate::clock::Chance;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
+use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::meter::Meter;
 
 /// Attempts of a request with a transient failure.
@@ -96,7 +97,7 @@ impl Client {
             self.rate_limiter
                 .take(self.patience)
                 .await
-                .map_err(rate_limited)?;
+                .map_err(|quiet| self.held_back(asked, quiet))?;
             meter.sent();
             let outcome = self.http.send(self.build(call)?).await;
             if let Ok(answer) = &outcome {
@@ -129,7 +130,7 @@ impl Client {
                 }
                 error if blocked => {
                     if attempt >= BLOCKED_ATTEMPTS {
-                        self.rate_limiter.refused(requested_wait);
+                        self.rate_limiter.blocked(requested_wait, &error);
                     }
                     if attempt >= BLOCKED_ATTEMPTS || !again {
                         return Err(error);
@@ -162,6 +163,24 @@ impl Client {
     pub(super) fn latency(&self) -> Option<u64> {
         let round_trip = *self.round_trip.lock();
         round_trip.map(|millis| millis.round() as u64)
+    }
+
+    /// Returns why a request is not sent during a backoff.
+    fn held_back(&self, asked: Asked, quiet: Quiet) -> PlatformError {
+        match self.rate_limiter.cause() {
+            Some(PlatformError::Unavailable {
+                platform,
+                reason,
+                code,
+                ..
+            }) => PlatformError::Unavailable {
+                platform,
+                operation: asked.operation,
+                reason: format!("{reason}; the next request waits"),
+                code,
+            },
+            _ => rate_limited(quiet),
+        }
     }
 
     async fn pause(&self, attempt: u32, requested_wait: Option<Duration>) {

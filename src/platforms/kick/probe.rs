@@ -151,6 +151,11 @@ impl<'a> ProbeRun<'a> {
     }
 }
 
+/// Returns whether a request that was not sent waits for the end of a backoff.
+fn is_backoff(error: &PlatformError) -> bool {
+    matches!(error, PlatformError::RateLimited { .. }) || super::answer::is_blocked(error)
+}
+
 /// Returns whether a failure will affect every other request of this probe too.
 fn is_permanent(error: &PlatformError) -> bool {
     !matches!(

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::clock::Chance;
+use crate::platforms::PlatformError;
 
 /// First backoff after a refusal without a duration, doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(30);
@@ -29,6 +30,8 @@ struct State {
     sent: VecDeque<Instant>,
     refusals: u32,
     quiet_until: Option<Instant>,
+    /// The failure that caused the backoff, if Kick did not ask for it.
+    cause: Option<PlatformError>,
 }
 
 /// Kick requests a backoff that is longer than the caller is ready to wait.
@@ -87,7 +90,22 @@ impl RateLimiter {
 
     /// Starts a backoff after a refusal: as long as requested, otherwise longer with each refusal. Returns its duration.
     pub(super) fn refused(&self, asked: Option<Duration>) -> Duration {
+        self.back_off(asked, None)
+    }
+
+    /// Starts the same backoff after a response that is not Kick's, which may come from an edge that blocks.
+    pub(super) fn blocked(&self, asked: Option<Duration>, cause: &PlatformError) {
+        self.back_off(asked, Some(cause.clone()));
+    }
+
+    /// Returns the failure that caused the current or last backoff; `None` when Kick asked for it.
+    pub(super) fn cause(&self) -> Option<PlatformError> {
+        self.lock().cause.clone()
+    }
+
+    fn back_off(&self, asked: Option<Duration>, cause: Option<PlatformError>) -> Duration {
         let mut state = self.lock();
+        state.cause = cause;
         let doubled = FIRST_BACKOFF.saturating_mul(1 << state.refusals.min(10));
         let own = doubled
             .min(LONGEST_BACKOFF)

@@ -216,8 +216,8 @@ impl KickPlatform {
         let call = Call::get(PATH, &[], "the list of event subscriptions");
         let operation = call.operation;
         let answer = self.api.as_app(call, meter).await?;
-        let parsed: Envelope<Option<Rows<Subscription>>> = read(&answer, operation)?;
-        let rows = parsed.data.unwrap_or_default();
+        let parsed: Envelope<Rows<Subscription>> = read(&answer, operation)?;
+        let rows = parsed.data;
         // A row that cannot be parsed may be one of our subscriptions; creating it again would make a second one.
         if !rows.unread.is_empty() {
             let reason = format!("{} of its rows cannot be read", rows.unread.len());

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::core::time::Timestamp;
-use crate::platforms::kit::lenient::{count, flag, id, id_of, id_text, lenient, text, texts, whole};
+use crate::platforms::kit::lenient::{count, id_of, id_text, lenient, positive_id, text, texts, whole};
 
 /// Envelope of every response of the API.
 #[derive(Debug, Deserialize)]
@@ -17,12 +17,12 @@ pub(super) struct Envelope<T> {
     message: String,
 }
 
-/// Returns a list in a response. Kick is written in Go, where an empty list may be sent as `null`: with its `OK` that is an empty
-/// list, without it it proves nothing. A single requested object may be sent without a list around it.
+/// Returns the rows in a response. A single requested object may be sent without a list around it. `null` is no list: without
+/// Kick's `OK` the whole response is none, with it a row that cannot be parsed, so that it does not prove that nothing is listed.
 pub(super) fn items(parsed: Envelope<Value>) -> Option<Vec<Value>> {
     match parsed.data {
         Value::Array(items) => Some(items),
-        Value::Null => parsed.message.eq_ignore_ascii_case("ok").then(Vec::new),
+        Value::Null if !parsed.message.eq_ignore_ascii_case("ok") => None,
         one => Some(vec![one]),
     }
 }
@@ -33,7 +33,7 @@ pub(super) fn subject_of(row: &Value) -> Option<u64> {
         .get("broadcaster_user_id")
         .or_else(|| row.get("broadcaster_user")?.get("id"))
         .or_else(|| row.get("user_id"))?;
-    id_of(id)?.parse().ok()
+    id_of(id)?.parse().ok().filter(|id| *id > 0)
 }
 
 /// A value in the envelope or, from a server that stands in for Kick, without one. Only for values that cannot be confused with
@@ -70,8 +70,8 @@ pub(super) struct Granted {
 /// `POST /oauth/token/introspect`. For an inactive token only `active` is sent.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Introspected {
-    /// Required: its absence must not be treated as an inactive token.
-    #[serde(deserialize_with = "flag")]
+    /// Required: neither its absence nor another type must be treated as an inactive or a valid token.
+    #[serde(deserialize_with = "lenient")]
     pub(super) active: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) client_id: Option<String>,
@@ -104,7 +104,7 @@ impl Introspected {
 /// `GET /public/v1/users`.
 #[derive(Debug, Deserialize)]
 pub(super) struct User {
-    #[serde(deserialize_with = "id")]
+    #[serde(deserialize_with = "positive_id")]
     pub(super) user_id: u64,
     #[serde(default, deserialize_with = "text")]
     pub(super) name: String,
@@ -113,7 +113,7 @@ pub(super) struct User {
 /// `GET /public/v1/channels`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Channel {
-    #[serde(deserialize_with = "id")]
+    #[serde(deserialize_with = "positive_id")]
     pub(super) broadcaster_user_id: u64,
     #[serde(default, deserialize_with = "text")]
     pub(super) slug: String,
@@ -129,7 +129,7 @@ pub(super) struct Channel {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ChannelStream {
-    #[serde(deserialize_with = "flag")]
+    #[serde(deserialize_with = "lenient")]
     pub(super) is_live: Option<bool>,
     /// When it started; empty or Go's zero time when it is not live.
     #[serde(deserialize_with = "text")]
@@ -186,7 +186,7 @@ struct CurrentLivestream {
 
 #[derive(Deserialize)]
 struct OlderLivestream {
-    #[serde(deserialize_with = "id")]
+    #[serde(deserialize_with = "positive_id")]
     broadcaster_user_id: u64,
     #[serde(default, deserialize_with = "lenient")]
     stream_title: Option<String>,
@@ -202,7 +202,7 @@ struct OlderLivestream {
 
 #[derive(Deserialize)]
 struct Broadcaster {
-    #[serde(deserialize_with = "id")]
+    #[serde(deserialize_with = "positive_id")]
     id: u64,
     #[serde(default, deserialize_with = "text")]
     username: String,
@@ -252,7 +252,7 @@ pub(super) struct PublicKeyText {
 pub(super) struct Subscription {
     #[serde(deserialize_with = "id_text")]
     pub(super) id: String,
-    #[serde(deserialize_with = "id")]
+    #[serde(deserialize_with = "positive_id")]
     pub(super) broadcaster_user_id: u64,
     pub(super) event: String,
 }
@@ -417,16 +417,19 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_may_be_null_and_a_single_thing_may_stand_alone() {
-        for (answer, expected) in [
+    fn only_an_empty_list_lists_nothing() {
+        for (answer, rows) in [
             (json!({"data": [], "message": "OK"}), Some(0)),
-            (json!({"data": null, "message": "OK"}), Some(0)),
+            (json!({"data": null, "message": "OK"}), Some(1)),
             (json!({"data": null, "message": "Internal server error"}), None),
             (json!({"data": null}), None),
+            (json!({"data": "x", "message": "OK"}), Some(1)),
+            (json!({"data": {}, "message": "OK"}), Some(1)),
             (json!({"data": {"user_id": 7}}), Some(1)),
         ] {
             let parsed = serde_json::from_value(answer.clone()).unwrap();
-            assert_eq!(items(parsed).map(|items| items.len()), expected, "{answer}");
+            assert_eq!(items(parsed).map(|items| items.len()), rows, "{answer}");
         }
+        assert!(serde_json::from_value::<Envelope<Value>>(json!({"message": "OK"})).is_err());
     }
 }

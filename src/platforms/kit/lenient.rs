@@ -162,6 +162,15 @@ pub fn account_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, 
     }
 }
 
+/// Like [`account_id`], where `null` and the empty string mean that there is no account.
+pub fn maybe_account_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::String(text) if text.trim().is_empty() => Ok(None),
+        value => account_id(value).map(Some).map_err(D::Error::custom),
+    }
+}
+
 /// Like [`id_text`] for an optional id.
 pub fn maybe_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(id_of(&Value::deserialize(deserializer)?))
@@ -210,7 +219,8 @@ pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>
     })
 }
 
-/// Parses a boolean, also as a string or as 1 and 0; anything else is absent.
+/// Parses a boolean, also as a string or as 1 and 0; anything else is absent. Only for values from which no verdict follows: for
+/// others the documented type is required, with [`lenient`].
 pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let text = value
@@ -234,6 +244,14 @@ pub fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         _ => None,
     };
     id.ok_or_else(|| D::Error::custom("an id is not a number"))
+}
+
+/// Like [`id`] for ids that are never 0: where a row has a 0, its subject is unknown.
+pub fn positive_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match id(deserializer)? {
+        0 => Err(D::Error::custom("an id is 0")),
+        id => Ok(id),
+    }
 }
 
 fn whole_of(value: &Value) -> Option<i64> {

@@ -33,7 +33,7 @@ impl<T> List<T> {
 /// A row of `GET /users`.
 #[derive(Debug, Deserialize)]
 pub(super) struct User {
-    #[serde(deserialize_with = "lenient::id_text")]
+    #[serde(deserialize_with = "lenient::account_id")]
     pub(super) id: String,
     #[serde(default, deserialize_with = "lenient::text")]
     pub(super) login: String,
@@ -46,7 +46,7 @@ pub(super) struct User {
 pub(super) struct Stream {
     #[serde(deserialize_with = "lenient::id_text")]
     pub(super) id: String,
-    #[serde(deserialize_with = "lenient::id_text")]
+    #[serde(deserialize_with = "lenient::account_id")]
     pub(super) user_id: String,
     #[serde(default, deserialize_with = "lenient::text")]
     pub(super) user_login: String,
@@ -68,7 +68,7 @@ pub(super) struct Stream {
 /// A row of `GET /channels`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Channel {
-    #[serde(deserialize_with = "lenient::id_text")]
+    #[serde(deserialize_with = "lenient::account_id")]
     pub(super) broadcaster_id: String,
     #[serde(default, deserialize_with = "lenient::text")]
     pub(super) title: String,
@@ -109,8 +109,8 @@ pub(super) struct Anything {}
 pub(super) struct Validated {
     #[serde(deserialize_with = "lenient::id_text")]
     pub(super) client_id: String,
-    /// Absent for an app token.
-    #[serde(default, deserialize_with = "lenient::maybe_id")]
+    /// Absent for an app token. Whose a token is must not be guessed, so any other odd value makes the answer unreadable.
+    #[serde(default, deserialize_with = "lenient::maybe_account_id")]
     pub(super) user_id: Option<String>,
     #[serde(default, deserialize_with = "lenient::maybe_id")]
     pub(super) login: Option<String>,
@@ -171,7 +171,7 @@ mod tests {
         others::<OfBroadcaster>(&json!({"broadcaster_id": "1", "broadcaster_login": "a"}));
         others::<Member>(&json!({"user_id": "1", "user_login": "a"}));
         others::<Ban>(&json!({"user_id": "1", "expires_at": ""}));
-        for odd in odd::variants(&json!({"login": "a", "scopes": ["a:b"], "expires_in": 5, "user_id": "7"})) {
+        for odd in odd::variants(&json!({"login": "a", "scopes": ["a:b"], "expires_in": 5})) {
             let body = odd.replacen('{', r#"{"client_id":7,"#, 1);
             let validated: Validated = read(&body).unwrap_or_else(|error| panic!("{body}: {error}"));
             assert_eq!(validated.client_id, "7");
@@ -181,6 +181,31 @@ mod tests {
         ) {
             let body = odd.replacen('{', r#"{"access_token":"t","#, 1);
             assert!(read::<Granted>(&body).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn validation_with_an_impossible_user_id_is_unreadable() {
+        let validated = |user_id: Value| {
+            let body = json!({"client_id": "c", "user_id": user_id, "expires_in": 5});
+            serde_json::from_value::<Validated>(body)
+                .ok()
+                .map(|validated| validated.user_id)
+        };
+        assert_eq!(validated(json!("900100")), Some(Some("900100".to_owned())));
+        for of_app in [json!(null), json!("")] {
+            assert_eq!(validated(of_app.clone()), Some(None), "{of_app}");
+        }
+        for odd in [
+            json!(0),
+            json!("0"),
+            json!(-7),
+            json!(1.5),
+            json!(9.87e17),
+            json!(true),
+            json!([7]),
+        ] {
+            assert_eq!(validated(odd.clone()), None, "{odd}");
         }
     }
 

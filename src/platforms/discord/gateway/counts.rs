@@ -157,9 +157,9 @@ mod tests {
             ..GuildOptions::default()
         };
         let mut counts = Counts::new(BTreeMap::new(), count_bots);
-        for (id, more) in messages.iter().enumerate() {
+        for (id, more) in (1..).zip(messages) {
             counts.message(
-                &message(u64::try_from(id).unwrap(), more),
+                &message(id, more),
                 Some(4_001),
                 |guild| (guild == 9_001).then_some(&options),
                 |_, thread| (thread == 9_300).then_some(9_200),

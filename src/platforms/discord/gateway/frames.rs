@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::machine::{Kind, Session};
 use crate::core::json::read_object;
 use crate::platforms::kit::lenient::{count, id, id_text, lenient};
+use crate::secrets;
 
 /// A frame as received. Its payload is parsed only where it is needed.
 #[derive(Debug, Deserialize)]
@@ -80,6 +81,16 @@ impl<'a> Frame<'a> {
         };
         read.unwrap_or(Kind::Other)
     }
+}
+
+/// Logs the beginning of a frame that is none of the gateway's. Something between may repeat our own frames, which contain the
+/// token, so secrets are masked.
+pub fn log_unreadable(text: &str) {
+    tracing::debug!(
+        bytes = text.len(),
+        frame = secrets::quote(text),
+        "A frame of Discord's gateway cannot be read"
+    );
 }
 
 /// Writes op 2. The result contains the token: it is sent and must not be logged.
@@ -184,6 +195,18 @@ mod tests {
         for broken in ["", "[]", "[0]", "{", r#"{"d":1}"#, r#"{"op":null}"#] {
             assert!(Frame::read(broken).is_none(), "{broken}");
         }
+    }
+
+    #[test]
+    fn unreadable_frame_is_logged_masked_and_shortened() {
+        let token = SecretString::from("gateway-hush-0451");
+        secrets::register(token.expose_secret());
+        // Cut off, as a server that repeats what it received might do.
+        let frame = identify(&token, 513).replace("\"op\":2", "") + &"x".repeat(10_000);
+        assert!(Frame::read(&frame).is_none());
+        let log = crate::telemetry::captured(|| log_unreadable(&frame));
+        assert!(log.contains("DEBUG") && log.contains("intents"), "{log}");
+        assert!(!log.contains("hush-0451") && log.len() < 2_000, "{log}");
     }
 
     #[test]

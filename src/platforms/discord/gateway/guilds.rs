@@ -62,7 +62,8 @@ struct Whose {
 #[derive(Deserialize)]
 struct GuildStub {
     id: Id,
-    #[serde(default, deserialize_with = "lenient")]
+    /// An outage or a removal follows from it, so one that cannot be parsed proves neither.
+    #[serde(default)]
     unavailable: Option<bool>,
 }
 
@@ -352,19 +353,21 @@ impl Guilds {
             return Vec::new();
         };
         self.me = ready.user.map(|user| user.id).or(self.me);
-        let facts_of = ready.guilds.is_some();
-        let stubs = ready.guilds.unwrap_or_default().read;
+        let announced = ready.guilds.is_some();
+        let Rows { read: stubs, unread } = ready.guilds.unwrap_or_default();
         let listed: BTreeSet<_> = stubs.into_iter().map(|guild| guild.id.0).collect();
+        // A row that cannot be parsed may be about any guild that is not listed.
+        let is_complete = unread.is_empty();
         // A server may announce no guild beforehand and yet send all of them. That there is none is concluded later.
-        self.none_listed = facts_of && listed.is_empty();
+        self.none_listed = announced && is_complete && listed.is_empty();
         let mut updates = Vec::new();
         for (id, guild) in &mut self.all {
             // A new session sends everything again; the state of the old one may have changed meanwhile.
             guild.rules = None;
-            if listed.is_empty() {
-                guild.presence = Presence::Unknown;
-            } else if listed.contains(id) {
+            if listed.contains(id) {
                 guild.presence = Presence::Unavailable;
+            } else if listed.is_empty() || !is_complete {
+                guild.presence = Presence::Unknown;
             } else {
                 guild.presence = Presence::Gone;
                 updates.extend(not_in_guild(*id));
@@ -410,6 +413,7 @@ impl Guilds {
 
     fn gone(&mut self, data: &str) -> GuildFacts {
         let Some(stub) = self.read::<GuildStub>(data) else {
+            self.doubt(data);
             return Vec::new();
         };
         let id = stub.id.0;

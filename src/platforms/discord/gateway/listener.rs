@@ -22,7 +22,7 @@ use super::super::facts;
 use super::super::{GuildOptions, StreamFrom};
 use super::GatewayOptions;
 use super::counts::Counts;
-use super::frames::Frame;
+use super::frames::{self, Frame};
 use super::guilds::Guilds;
 use super::jobs::{self, Done, Socket};
 use super::machine::{INTENTS_ALL, Input, Kind, MINIMUM_INTENTS, Machine};
@@ -314,7 +314,7 @@ impl GatewayListener {
 
     async fn read(&mut self, text: &str) {
         let Some(frame) = Frame::read(text) else {
-            debug!("A frame of Discord's gateway cannot be read");
+            frames::log_unreadable(text);
             self.options.board.write(|status| status.unread += 1);
             return;
         };

@@ -182,8 +182,11 @@ fn permissions_parse_from_decimal_strings_losslessly() {
         ("18446744073709551615", Some(u64::MAX)),
         // 2^64 + 1024: the documentation sets no upper bound.
         ("18446744073709552640", Some(1024)),
+        ("340282366920938463463374607431768211456", None),
+        ("10000000000000000000000000000000000000008", None),
         ("", None),
         ("-1", None),
+        ("+8", None),
         ("1e3", None),
         ("0x10", None),
     ] {

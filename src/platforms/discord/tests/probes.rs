@@ -511,6 +511,81 @@ async fn one_odd_guild_in_the_list_disconnects_no_other() {
 }
 
 #[tokio::test]
+async fn row_with_an_impossible_guild_id_marks_no_guild_as_left() {
+    for id in [
+        "0",
+        "\"0\"",
+        "-9002",
+        "9002.5",
+        "9.87e17",
+        "18446744073709551616",
+        "true",
+    ] {
+        let rig = Rig::start().await;
+        answers(
+            &rig,
+            "/users/@me/guilds",
+            &format!(r#"[{{"id":{id},"name":"x"}},{{"id":"9001"}}]"#),
+        );
+        let seen = rig.look_once(&[Probe::Connection], &[GUILD, 9_002]).await;
+        assert_eq!(seen.record(GUILD).status, Status::Connected, "{id}");
+        let missing = seen.record(9_002);
+        assert_ne!(missing.status, Status::Error, "{id}");
+        let code = missing.last_error.unwrap().code;
+        assert_eq!(code, Code::Unreadable(PlatformName::Discord), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn answer_without_the_guild_list_marks_no_guild_as_left() {
+    for body in [
+        "null",
+        "{}",
+        r#"{"data":null}"#,
+        r#""x""#,
+        "7",
+        "",
+        "[[]]",
+        "[null]",
+    ] {
+        let rig = Rig::start().await;
+        answers(&rig, "/users/@me/guilds", body);
+        let seen = rig.look_once(&[Probe::Connection], &[GUILD]).await;
+        let gone = |seen: &Observation| matches!(seen.fact, Fact::NoSuchSource { .. });
+        assert!(!seen.observations.iter().any(gone), "{body}");
+        let resolved = rig.platform(|_| {}).resolve(&["lab".to_owned()]).await;
+        assert!(resolved.is_err(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn unreadable_owner_or_permissions_grant_nothing() {
+    let many_digits = "9".repeat(41);
+    for row in [
+        r#"{"id":"9001","owner":"true","permissions":"1024"}"#.to_owned(),
+        r#"{"id":"9001","owner":1,"permissions":"1024"}"#.to_owned(),
+        format!(r#"{{"id":"9001","owner":false,"permissions":"{many_digits}"}}"#),
+        r#"{"id":"9001","owner":false,"permissions":-8}"#.to_owned(),
+    ] {
+        let rig = Rig::start().await;
+        answers(&rig, "/users/@me/guilds", &format!("[{row}]"));
+        let seen = rig
+            .look_once(&[Probe::Connection, Probe::Permissions], &[GUILD])
+            .await;
+        let record = seen.record(GUILD);
+        assert_eq!(record.status, Status::Connected, "{row}");
+        assert!(record.permissions.is_none(), "{row}");
+        let problems = &seen.summary.problems;
+        assert!(
+            problems
+                .iter()
+                .any(|problem| problem.text.contains("its permissions")),
+            "{row}: {problems:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_channel_without_its_type_does_not_end_a_stream() {
     let rig = Rig::start().await;
     let mapped = |options: &mut DiscordOptions| options.stream_from = Some(StreamFrom::Stage);

@@ -8,9 +8,12 @@ use super::super::wire::Channel;
 use super::{ProbeRun, SINGLY, is_permanent};
 use crate::core::code::Code;
 use crate::core::observation::{Fact, Transport};
-use crate::core::source::SourceKey;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::platforms::{PlatformError, Probe, Problem};
+
+/// Why a channel that the channels do not list may exist.
+const UNREADABLE_ROW: &str = "a row of the channels that may be about this one cannot be read";
 
 /// Requests for details beyond the spare capacity of the rate limit, while some channels were never checked, and afterwards.
 const DETAILS_AT_FIRST: usize = 4;
@@ -114,12 +117,23 @@ impl ProbeRun<'_> {
 
     async fn compare(&mut self, chunk: &[u64], page: Page<Channel>) {
         let found = newest(&page.items);
+        if page.unclear.is_any() {
+            self.problem(Problem::of_platform(format!("Kick: {UNREADABLE_ROW}")));
+        }
         for id in chunk {
             match found.get(id) {
                 Some(channel) => self.emit_channel(channel, page.at).await,
-                None if page.unclear.concerns(id) => {}
+                None if page.unclear.concerns(id) => self.leave_existence_open(*id, page.at),
                 None => self.fetch_singly(*id).await,
             }
+        }
+    }
+
+    /// Records that the channels, although received, do not show whether this one exists.
+    fn leave_existence_open(&self, id: u64, at: Timestamp) {
+        if let Some(key) = self.targets.get(&id) {
+            let code = Code::Unreadable(PlatformName::Kick);
+            self.emit(key, at, facts::problem(code, UNREADABLE_ROW));
         }
     }
 
@@ -189,7 +203,10 @@ impl ProbeRun<'_> {
             return Box::pin(self.emit_channel(channel, page.at)).await;
         }
         // A channel in the list exists, whatever this response contains.
-        if page.unclear.concerns(&id) || self.live.contains(&id) {
+        if page.unclear.concerns(&id) {
+            return self.leave_existence_open(id, page.at);
+        }
+        if self.live.contains(&id) {
             return;
         }
         self.platform.memory.looked_up(id, page.at, false);

@@ -6,7 +6,7 @@ use super::super::api::{LIST_AT_ONCE, Page};
 use super::super::facts;
 use super::super::viewers::Reading;
 use super::super::wire::Livestream;
-use super::{ProbeRun, is_permanent};
+use super::{ProbeRun, is_backoff, is_permanent};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Transport};
@@ -33,8 +33,8 @@ impl ProbeRun<'_> {
                     waiting.extend([other.to_vec(), one.to_vec()]);
                     self.meter.calls.expect(2);
                 }
-                // Rate limited earlier: nothing was sent, so there is nothing new to report.
-                Err(error @ PlatformError::RateLimited { .. }) if held => {
+                // Refused earlier: nothing was sent, so there is nothing new to report.
+                Err(error) if held && is_backoff(&error) => {
                     self.problem_of(&error);
                     return false;
                 }

@@ -310,6 +310,10 @@ async fn a_row_that_cannot_be_read_is_not_an_absence() {
         "[null]".to_owned(),
         r#"[{"id":"x","started_at":"2026-06-01T11:00:00Z","broadcaster_user":{"id":12}}]"#.to_owned(),
         format!(r#"[{{"broadcaster_user":[{ADA}],"id":"x"}}]"#),
+        r#"[{"id":"x","broadcaster_user":{"id":0}}]"#.to_owned(),
+        r#"[{"id":"x","broadcaster_user":{"id":"0"}}]"#.to_owned(),
+        r#"[{"broadcaster_user_id":-7}]"#.to_owned(),
+        r#"[{"broadcaster_user_id":1e30}]"#.to_owned(),
     ] {
         let rig = live_rig().await;
         list_answers(&rig, &format!(r#"{{"data":{rows},"message":"OK"}}"#));
@@ -323,5 +327,104 @@ async fn a_row_that_cannot_be_read_is_not_an_absence() {
             (Status::Connected, Online),
             "{rows}"
         );
+    }
+}
+
+#[tokio::test]
+async fn slug_of_a_row_with_an_impossible_id_is_not_resolved() {
+    for id in ["0", "\"0\"", "-7", "7.5", "1e30", "null"] {
+        let rig = Rig::start().await;
+        let body = format!(r#"{{"data":[{{"broadcaster_user_id":{id},"slug":"eve"}}],"message":"OK"}}"#);
+        let fault = Fault::body(FaultBody::Text(body)).on("/public/v1/channels");
+        rig.kick().host().faults().add(fault);
+        let resolved = rig.platform.resolve(&["eve".to_owned()]).await;
+        assert!(!matches!(resolved, Ok(found) if found[0].is_some()), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn impossible_viewer_count_is_left_out() {
+    for viewers in [
+        "-5",
+        "1e30",
+        "\"many\"",
+        "\"-5\"",
+        "true",
+        "[7]",
+        "18446744073709551616",
+    ] {
+        let rig = live_rig().await;
+        rig.forget();
+        let row = format!(
+            r#"{{"id":"s","started_at":"2026-06-01T11:00:00Z","viewer_count":{viewers},"broadcaster_user":{{"id":{ADA}}}}}"#
+        );
+        list_answers(&rig, &format!(r#"{{"data":[{row}],"message":"OK"}}"#));
+        rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+        let record = rig.record(ADA);
+        assert_eq!(
+            (record.stream_status, record.viewer_count),
+            (Online, None),
+            "{viewers}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn answer_without_its_list_ends_neither_stream_nor_channel() {
+    for body in [
+        r#"{"data":null,"message":"OK"}"#,
+        r#"{"data":null}"#,
+        r#"{"data":{},"message":"OK"}"#,
+        r#"{"data":"x","message":"OK"}"#,
+        r#"{"data":false,"message":"OK"}"#,
+        r#"{"message":"OK"}"#,
+        "{}",
+        "null",
+        "[]",
+    ] {
+        for path in ["/public/v1/channels", LIST, "/public/v1/users"] {
+            let rig = live_rig().await;
+            rig.kick().host().faults().clear();
+            let fault = Fault::body(FaultBody::Text(body.to_owned())).on(path);
+            rig.kick().host().faults().add(fault);
+            for _ in 0..4 {
+                rig.later(700);
+                rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+            }
+            let record = rig.record(ADA);
+            assert_eq!(record.stream_status, Online, "{path} {body}");
+            assert_ne!(record.status, Status::Error, "{path} {body}");
+        }
+        let rig = Rig::start().await;
+        let fault = Fault::body(FaultBody::Text(body.to_owned())).on("/public/v1/channels");
+        rig.kick().host().faults().add(fault);
+        assert!(rig.platform.resolve(&["ada".to_owned()]).await.is_err(), "{body}");
+        rig.look_at(ADA).await;
+        let record = rig.record(ADA);
+        assert_ne!(record.status, Status::Error, "{body}: {:?}", record.last_error);
+        assert!(!rig.facts(ADA).contains("NoSuchSource"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn probe_after_a_web_page_names_the_page_as_the_reason() {
+    for status in [200, 403, 503] {
+        let rig = live_rig().await;
+        let page = FaultBody::Text("<!DOCTYPE html><title>Just a moment</title>".to_owned());
+        let fault = Fault::status(status)
+            .with_body(page)
+            .header("content-type", "text/html");
+        rig.kick().host().faults().add(fault);
+        for probe in ["first", "second"] {
+            let summary = rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
+            let texts: Vec<_> = summary.problems.iter().map(|problem| &problem.text).collect();
+            assert!(!texts.is_empty(), "{status} {probe}");
+            for text in texts {
+                assert!(text.contains("a web page came"), "{status} {probe}: {text}");
+            }
+            rig.later(5);
+        }
+        assert_eq!(rig.record(ADA).stream_status, Online, "{status}");
+        assert_eq!(rig.record(ADA).status, Status::Disconnected, "{status}");
     }
 }

@@ -359,6 +359,8 @@ async fn signed_delivery_that_cannot_be_read_is_warned_about_once() {
     let bodies = [
         format!(r#"{{"broadcaster":{{"user_id":null}},"is_live":true,{start}}}"#),
         format!(r#"{{"broadcaster":{{"user_id":{ADA}}},"is_live":null,{start}}}"#),
+        format!(r#"{{"broadcaster":{{"user_id":{ADA}}},"is_live":"true",{start}}}"#),
+        format!(r#"{{"broadcaster":{{"user_id":{ADA}}},"is_live":0,{start}}}"#),
         format!(r#"{{"broadcaster":{{"user_id":{ADA}}},{start}}}"#),
         "{".to_owned(),
         "[]".to_owned(),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::core::json;
-use crate::platforms::kit::lenient::{count, flag, id_text, lenient, readable, text};
+use crate::platforms::kit::lenient::{count, id_text, lenient, readable, text};
 
 /// The start or end of a stream.
 pub const STATUS: &str = "livestream.status.updated";
@@ -79,7 +79,8 @@ struct Badge {
 #[derive(Deserialize)]
 struct Status {
     broadcaster: Person,
-    #[serde(deserialize_with = "flag")]
+    /// A start or an end follows from it, so only a boolean counts.
+    #[serde(deserialize_with = "lenient")]
     is_live: Option<bool>,
     #[serde(default, deserialize_with = "text")]
     started_at: String,

@@ -409,7 +409,7 @@ impl Connection {
             }
         };
         let Some(message) = wire::read(&text) else {
-            self.cx.hub.unknown();
+            self.cx.hub.unreadable_frame(&self.name, &text, self.twitch_now());
             return self.step(Input::Received(socket));
         };
         match message.body {

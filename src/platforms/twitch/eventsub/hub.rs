@@ -21,6 +21,7 @@ use crate::core::time::Timestamp;
 use crate::platforms::kit::dedup::RecentIds;
 use crate::platforms::kit::totals::Totals;
 use crate::platforms::{ListenerEvent, ProbeSet};
+use crate::secrets;
 
 /// A warning about unparsable events of one kind is repeated at most this often (ms).
 const UNREADABLE_EVERY: i64 = 60_000;
@@ -287,6 +288,24 @@ impl Hub {
     /// Counts a message of unknown type.
     pub(super) fn unknown(&self) {
         self.lock().tally.unknown += 1;
+    }
+
+    /// Counts a frame that is no message of EventSub, and logs its beginning: whatever sends it should be investigated.
+    pub(super) fn unreadable_frame(&self, connection: &str, text: &str, now: Timestamp) {
+        self.lock().tally.unknown += 1;
+        tracing::debug!(
+            connection,
+            bytes = text.len(),
+            frame = secrets::quote(text),
+            "A frame of EventSub cannot be read"
+        );
+        if self.is_new_cause("frame", now) {
+            tracing::warn!(
+                platform = "twitch",
+                code = %Code::PushUnreadable(PlatformName::Twitch),
+                "Frames of EventSub cannot be read; something between may send them (-v logs each)"
+            );
+        }
     }
 
     /// Counts a binary message. Twitch sends only text, so its sender should be investigated.
@@ -587,6 +606,27 @@ mod tests {
         // A message without a time counts as sent now.
         push(&hub, "3", None, Present { now, earliest: now });
         assert_eq!((hub.status().tally.events, hub.status().tally.stale), (2, 1));
+    }
+
+    #[test]
+    fn unreadable_frames_are_logged_masked_and_shortened() {
+        let hub = Hub::default();
+        let now = Timestamp::EPOCH.plus_secs(1_800_000_000);
+        crate::secrets::register("frame-hush-0451");
+        let frame = format!("<html>token=frame-hush-0451 {}", "x".repeat(10_000));
+        let log = crate::telemetry::captured(|| {
+            for _ in 0..3 {
+                hub.unreadable_frame("bot", &frame, now);
+            }
+        });
+        assert_eq!(hub.status().tally.unknown, 3);
+        assert_eq!(log.matches("WARN").count(), 1, "{log}");
+        assert_eq!(log.matches("DEBUG").count(), 3, "{log}");
+        assert!(
+            log.contains("<html>") && log.contains("twitch.push_unreadable"),
+            "{log}"
+        );
+        assert!(!log.contains("hush-0451") && log.len() < 5_000, "{log}");
     }
 
     #[test]

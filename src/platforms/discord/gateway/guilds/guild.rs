@@ -65,7 +65,7 @@ pub(super) struct GuildEvent {
     pub(super) id: Id,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) name: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default)]
     pub(super) unavailable: Option<bool>,
     #[serde(default, deserialize_with = "lenient")]
     pub(super) owner_id: Option<Id>,

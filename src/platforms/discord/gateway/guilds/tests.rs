@@ -141,6 +141,40 @@ fn an_outage_is_not_a_removal() {
 }
 
 #[test]
+fn deletion_with_an_unreadable_reason_is_no_removal() {
+    for odd in [json!("true"), json!(1), json!([])] {
+        let mut guilds = live(GuildOptions::default(), None);
+        let stub = json!({"id": "9001", "unavailable": odd});
+        assert_eq!(emit(&mut guilds, "GUILD_DELETE", &stub), [], "{odd}");
+        assert_eq!(guilds.monitored().collect::<Vec<_>>(), [GUILD], "{odd}");
+        assert_eq!(guilds.exact().count(), 0, "{odd}");
+    }
+}
+
+#[test]
+fn odd_row_in_ready_marks_no_guild_as_left() {
+    for odd in [
+        json!({"id": 0}),
+        json!({"id": "0"}),
+        json!({"id": -1}),
+        json!({"id": "9002", "unavailable": "true"}),
+        json!([]),
+    ] {
+        let mut guilds = Guilds::new(
+            [(GUILD, GuildOptions::default()), (9_002, GuildOptions::default())],
+            None,
+        );
+        let ready = json!({"user": {"id": "4001"}, "session_id": "a",
+            "guilds": [odd, {"id": "9001", "unavailable": true}]});
+        assert_eq!(emit(&mut guilds, "READY", &ready), [], "{odd}");
+        assert_eq!(codes(&guilds.settle()), [Code::DiscordGuildUnavailable], "{odd}");
+        let ready = json!({"user": {"id": "4001"}, "session_id": "a", "guilds": [odd]});
+        assert_eq!(emit(&mut guilds, "READY", &ready), [], "{odd}");
+        assert_eq!(guilds.settle(), [], "{odd}");
+    }
+}
+
+#[test]
 fn guild_never_sent_completely_is_unavailable() {
     let mut guilds = following(GuildOptions::default(), None);
     assert_eq!(codes(&guilds.settle()), [Code::DiscordGuildUnavailable]);
@@ -377,7 +411,37 @@ fn a_stage_that_cannot_be_read_is_not_an_ended_stream() {
 }
 
 #[test]
-fn ids_and_flags_may_be_numbers_and_texts() {
+fn unreadable_voice_state_neither_starts_nor_ends_a_stream() {
+    let voice = |self_stream: Value| {
+        json!({"guild_id": "9001", "channel_id": "9201", "user_id": "77", "session_id": "v1",
+            "self_stream": self_stream})
+    };
+    for odd in [json!("true"), json!("false"), json!(1), json!({})] {
+        let mut guilds = live(GuildOptions::default(), Some(StreamFrom::GoLive));
+        assert_eq!(
+            emit(&mut guilds, "VOICE_STATE_UPDATE", &voice(odd.clone())),
+            [],
+            "{odd}"
+        );
+        assert_eq!(
+            emit(&mut guilds, "VOICE_STATE_UPDATE", &voice(json!(true))).len(),
+            1,
+            "{odd}"
+        );
+        assert_eq!(
+            emit(&mut guilds, "VOICE_STATE_UPDATE", &voice(odd.clone())),
+            [],
+            "{odd}"
+        );
+        let mut whole = created();
+        whole["voice_states"] = json!([voice(odd.clone())]);
+        let updates = emit(&mut guilds, "GUILD_CREATE", &whole);
+        assert!(!updates.contains(&(GUILD, Fact::StreamAbsent)), "{odd}");
+    }
+}
+
+#[test]
+fn ids_may_be_numbers_or_texts() {
     let mut odd = created();
     odd["id"] = json!(9001);
     odd["stage_instances"] = json!([{"id": 9400, "channel_id": 9202.0}]);
