@@ -10,7 +10,6 @@ use self::configuration::{Current, current};
 use super::volume::Meters;
 use super::{Access, App, clock_error, listeners};
 use crate::bus::EventBus;
-use crate::bus::mutating::MutatingBus;
 use crate::config::{Configuration, StoreTarget};
 use crate::core::document::SourceDocument;
 use crate::core::freshness::MaxAge;
@@ -357,11 +356,7 @@ async fn ingest(
     let mut own = None;
     let route = match bus {
         Some(bus) => Route::Bus {
-            bus: if settings.bus.state_mutations {
-                Arc::new(MutatingBus(Arc::clone(bus)))
-            } else {
-                Arc::clone(bus)
-            },
+            bus: app.publishing(bus),
             heartbeat: settings.bus.heartbeat,
             initial_events: settings.bus.initial_events,
         },

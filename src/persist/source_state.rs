@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::core::compact::{Compact, CompactDocument, Interner};
 use crate::core::document::SourceDocument;
-use crate::core::evidence::{Knowledge, LinkNow};
+use crate::core::evidence::Knowledge;
 use crate::core::join::Join;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -140,12 +140,6 @@ pub enum Need {
     Writing(Timestamp),
 }
 
-/// Returns whether the newest evidence of a transport is a refusal.
-fn is_refused(knowledge: &Knowledge) -> bool {
-    let mut links = knowledge.evidence.connection.values();
-    links.any(|link| matches!(link.now(), LinkNow::LinkFailure(failure) if failure.refused))
-}
-
 impl SourceState {
     /// Creates the state of a source whose document was not read yet.
     pub fn unread(key: SourceKey) -> Self {
@@ -209,7 +203,7 @@ impl SourceState {
             return None;
         }
         self.renamed |= Presentation::of(&known) != Presentation::of(&document.knowledge);
-        if is_refused(&document.knowledge) && !is_refused(&known) {
+        if document.knowledge.evidence.is_refused() && !known.evidence.is_refused() {
             // Stored at once although the status is an error already, as after a revocation: a login that another process stores
             // meanwhile would otherwise be followed by this older refusal, as if it were a new error.
             self.heartbeat = self.heartbeat.min(now);

@@ -153,7 +153,8 @@ impl Engine {
             let hint = error.hint();
             cannot(&error).hint(hint)
         })?;
-        let (outbox, instance, mut tracker) = restore(&parts, lock).map_err(|failure| failure.while_doing("cannot start watching"))?;
+        let (outbox, instance, mut tracker) =
+            restore(&parts, lock).map_err(|failure| failure.while_doing("cannot start watching"))?;
         let over_bus = matches!(parts.route, Route::Bus { .. });
         let mut pending = PendingCommits::default();
         let mut left = Vec::new();
@@ -461,10 +462,7 @@ fn open_links(known: &Knowledge) -> impl Iterator<Item = Transport> {
 }
 
 /// Opens the state on disk and restores it.
-fn restore(
-    parts: &Parts,
-    lock: StateLock,
-) -> Result<(Arc<Outbox>, String, Tracker), Failure> {
+fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Tracker), Failure> {
     let instance = match &parts.instance {
         Some(name) => name.clone(),
         None => super::instance::name(&parts.state_dir)

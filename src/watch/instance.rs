@@ -9,7 +9,7 @@ use crate::files::{self, Access, Durability};
 const LIMIT: u64 = 200;
 
 /// Returns the name of the daemon in `state_dir`, which holds the lock of the directory.
-pub(super) fn name(state_dir: &Path) -> io::Result<String> {
+pub fn name(state_dir: &Path) -> io::Result<String> {
     let path = state_dir.join("instance");
     match files::read_input_text(&path, LIMIT) {
         Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),

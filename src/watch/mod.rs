@@ -16,7 +16,7 @@ pub mod admission;
 pub mod clock_jumps;
 pub mod dispatcher;
 pub mod engine;
-mod instance;
+pub mod instance;
 pub mod listeners;
 pub mod lock;
 pub mod monitored;

@@ -329,6 +329,7 @@ impl Tracker {
         let latest = now.plus_millis(self.behind_by);
         let mut unsettled = document.settle_future(latest).then_some(unsettled);
         let presented = Presentation::of(&document.knowledge);
+        let was_refused = document.knowledge.evidence.is_refused();
         let mut steps = Vec::new();
         let mut tally = Tally::default();
         for input in inputs {
@@ -370,9 +371,12 @@ impl Tracker {
             .since
             .is_some_and(|since| now.millis_since(since).abs() < BASELINE);
         let completes = differs && is_baseline && presents.completes(&presented);
+        // Written at once although the status is an error already, as after a revocation: a login that another process stores
+        // meanwhile would otherwise be followed by this older refusal, as if it were a new error.
+        let is_newly_refused = document.knowledge.evidence.is_refused() && !was_refused;
         for confirmation in [&mut pending.to_file, &mut pending.to_sink] {
             confirmation.moved = true;
-            confirmation.renamed |= differs && !completes;
+            confirmation.renamed |= is_newly_refused || (differs && !completes);
             confirmation.named |= completes;
         }
         pending.counted |= tally != Tally::default();

@@ -181,7 +181,10 @@ pub struct Results {
 
 impl Writer {
     /// Merges and commits observations of a few hundred sources at once.
-    pub async fn store(&mut self, observations: impl IntoIterator<Item = Observation>) -> Result<(), OutboxError> {
+    pub async fn store(
+        &mut self,
+        observations: impl IntoIterator<Item = Observation>,
+    ) -> Result<(), OutboxError> {
         let inputs = observations.into_iter().map(Input::Observed);
         self.take(inputs.collect()).await?;
         let unwritten = self.tracker.take_dirty(Destination::File);

@@ -98,7 +98,9 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let mut kept = if args.dry_run {
         SaveResult::default()
     } else {
-        run_probe::save(cx, Arc::clone(&store), &looked.observations).await
+        run_probe::save(cx, Arc::clone(&store), &looked.observations)
+            .await
+            .map_err(|failure| failure.while_doing("what was seen could not be kept"))?
     };
     if let Some(error) = kept.first_refusal() {
         return Err(Failure::from(error).while_doing("what was seen could not be kept"));
@@ -152,6 +154,12 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
         false => exit.worse(ExitCode::Failed),
     };
     report.problems.extend(not_stored);
+    if kept.waiting > 0 {
+        report.problems.push(format!(
+            "{} events wait in the outbox; the next `bitbrat watch` publishes them",
+            kept.waiting
+        ));
+    }
     cx.output.print(&report)?;
     Ok(exit)
 }
