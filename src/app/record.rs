@@ -1,4 +1,5 @@
-//! Stores what a command has observed, on the path of the daemon: the same writer, and with SQLite the same file and outbox.
+//! Stores what a command has observed, on the path of the daemon: the same writer, with SQLite or a bus the same file and outbox,
+//! and with a remote store a persister.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

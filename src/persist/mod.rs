@@ -1,4 +1,5 @@
-//! The single writer of documents: joins evidence into stored documents with few writes, and never loses a transition.
+//! Keeps a store up to date that other processes write, too: joins evidence into its documents with few writes, and never loses a
+//! transition. It is behind the sink of a remote store, in one-shot commands with one, and in the role `persist`.
 //!
 //! A transition is written immediately, together with its history entry. Everything else waits for the source's heartbeat.
 //! Documents and versions are cached, so the steady state needs no reads. After a conflict with another writer, the document

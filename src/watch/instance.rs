@@ -1,4 +1,4 @@
-//! The name under which a daemon stores its totals: generated once per state directory.
+//! The name under which a daemon stores its totals and its waiting events: generated once per state directory.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Allows one daemon per state directory: two of them would publish everything twice and overwrite each other's totals.
+//! Allows one process per state directory that sends events: a daemon, or a command while none runs. Two daemons would publish
+//! everything twice and overwrite each other's totals.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};

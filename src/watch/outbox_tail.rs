@@ -1,5 +1,5 @@
-//! Follows the events that a `watch` on this machine has published, by reading its file from another process. With the local bus
-//! this is the only way: events stay within the process that stores them.
+//! Follows the events that processes on this machine have committed or sent, by reading their file from another process. Without a
+//! bus this is the only way: with SQLite events are only listed in the file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
