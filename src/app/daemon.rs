@@ -225,7 +225,11 @@ async fn start(
     if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
         let (own, reason) = storing::start(app, bus, &store, tasks)?;
         reasons.push(reason);
-        store_stats = Some(stats_of(&own.persister));
+        let of_persister = stats_of(&own.persister);
+        store_stats = Some(match store_stats {
+            Some(of_writer) => Arc::new(move || of_writer().plus(&of_persister())),
+            None => of_persister,
+        });
         storing = Some(Arc::new(move || own.overview()));
     }
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));

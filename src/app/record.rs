@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::App;
+use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::bus::mutating::MutatingBus;
 use crate::config::{BusTarget, StoreTarget};
@@ -29,8 +30,10 @@ use crate::watch::sinks::BusSink;
 use crate::watch::tracker::Tracker;
 use crate::watch::writer::{PendingCommits, Results, Writer, WriterStats};
 
-/// How long a command sends events to the bus. What is left then waits in the outbox.
+/// How long a command connects to the bus and sends events. What is left then waits in the outbox.
 const SENDING: Duration = Duration::from_secs(5);
+/// How often it checks whether everything is sent.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Stores observations, a few hundred sources at a time.
 pub struct Recorder<'a> {
@@ -44,8 +47,6 @@ pub struct Recorder<'a> {
 struct FileWriter {
     writer: Writer,
     outbox: Arc<Outbox>,
-    /// Whether no daemon works in the state directory, so that this process sends what waits in the outbox.
-    sends: bool,
 }
 
 /// What was stored.
@@ -77,34 +78,8 @@ impl App {
     }
 
     async fn file_writer(&self, over_bus: bool) -> Result<FileWriter, Failure> {
-        let state_dir = &self.settings.state_dir;
-        let lock = if over_bus {
-            // A daemon that works there sends what this process leaves in the outbox.
-            crate::files::make_private_dir(state_dir).ok();
-            StateLock::take(state_dir).ok()
-        } else {
-            None
-        };
-        let name = match &lock {
-            Some(_) => match &self.settings.watch.instance {
-                Some(name) => name.clone(),
-                None => instance::name(state_dir).unwrap_or_default(),
-            },
-            None => String::new(),
-        };
-        let options = OutboxOptions {
-            writer: name,
-            bound: self.settings.watch.outbox,
-            has_sink: over_bus,
-            retention: self.retention(),
-        };
-        let path = self.outbox_file();
-        let sends = lock.is_some();
-        let outbox = crate::blocking::blocking(move || Outbox::open(&path, options)).await?;
-        let outbox = Arc::new(match lock {
-            Some(lock) => outbox.holding(lock),
-            None => outbox,
-        });
+        // Without a name: whichever daemon uses the file sends its events.
+        let outbox = self.outbox(String::new(), over_bus).await?;
         let (_, inputs) = ObservationSender::new();
         let writer = Writer {
             tracker: Tracker::of_command(),
@@ -121,11 +96,52 @@ impl App {
             initial_events: self.settings.bus.initial_events,
             results: Some(Results::default()),
         };
-        Ok(FileWriter {
+        Ok(FileWriter { writer, outbox })
+    }
+
+    async fn outbox(&self, writer: String, has_sink: bool) -> Result<Arc<Outbox>, OutboxError> {
+        let options = OutboxOptions {
             writer,
-            outbox,
-            sends,
-        })
+            bound: self.settings.watch.outbox,
+            has_sink,
+            retention: self.retention(),
+        };
+        let path = self.outbox_file();
+        let opened = blocking(move || Outbox::open(&path, options)).await?;
+        Ok(Arc::new(opened))
+    }
+
+    /// Sends what waits in the outbox, also what a daemon has left there. Returns once all of it is sent.
+    async fn send_waiting(&self) -> Result<(), Failure> {
+        let name = match &self.settings.watch.instance {
+            Some(name) => name.clone(),
+            None => instance::name(&self.settings.state_dir).unwrap_or_default(),
+        };
+        let outbox = self.outbox(name, true).await?;
+        let Some(bus) = self.bus().await? else {
+            return Ok(());
+        };
+        let (_open, closing) = watch::channel(false);
+        let dispatcher = Dispatcher {
+            outbox: Arc::clone(&outbox),
+            sink: Arc::new(BusSink(self.publishing(&bus))),
+            pace: Some(SPREAD),
+            wake: Arc::new(Notify::new()),
+            closing,
+            counts: Arc::new(Dispatched::default()),
+            chance: self.chance.clone(),
+        };
+        let emptied = async {
+            while outbox.depth().events > 0 {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::select! {
+            done = dispatcher.run(Stop::never()) => done?,
+            () = emptied => {}
+        }
+        bus.close().await;
+        Ok(())
     }
 
     /// Returns the bus as events are published to it.
@@ -167,30 +183,17 @@ impl Recorder<'_> {
 
     /// Sends for a few seconds what waits in the outbox, unless a daemon does. Returns how many events wait then for the next one.
     pub async fn finish(self) -> usize {
-        let Some(FileWriter { outbox, sends, .. }) = self.file.map(Mutex::into_inner) else {
+        let Some(FileWriter { writer, outbox }) = self.file.map(Mutex::into_inner) else {
             return 0;
         };
-        if !sends {
+        let app = self.app;
+        if outbox.depth().events == 0 || StateLock::is_taken(&app.settings.state_dir) {
             return 0;
         }
-        if outbox.depth().events > 0
-            && let Ok(Some(bus)) = self.app.bus().await
-        {
-            let (_open, closing) = watch::channel(true);
-            let dispatcher = Dispatcher {
-                outbox: Arc::clone(&outbox),
-                sink: Arc::new(BusSink(self.app.publishing(&bus))),
-                pace: Some(SPREAD),
-                wake: Arc::new(Notify::new()),
-                closing,
-                counts: Arc::new(Dispatched::default()),
-                chance: self.app.chance.clone(),
-            };
-            // What it could not send stays in the outbox, whatever the reason.
-            let _ = tokio::time::timeout(SENDING, dispatcher.run(Stop::never())).await;
-            bus.close().await;
-        }
-        outbox.depth().events
+        // What could not be sent stays in the outbox, whatever the reason.
+        let _ = tokio::time::timeout(SENDING, app.send_waiting()).await;
+        let waiting = blocking(move || outbox.count_waiting()).await.unwrap_or(0);
+        waiting + writer.pending.deferred()
     }
 }
 

@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 
 use crate::app::{Access, clock_error};
 use crate::cli::context::Context;
+use crate::cli::output::Note;
 use crate::cli::output::humane;
+use crate::cli::output::view::Tone;
 use crate::cli::progress::Progress;
 use crate::core::document::SourceDocument;
 use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity, Observation};
@@ -173,8 +175,6 @@ pub struct SaveResult {
     pub summaries: BTreeMap<SourceKey, SourceSummary>,
     /// Failures to store, with their reasons.
     pub failures: Vec<(SourceKey, StoreError)>,
-    /// Number of events that wait for the bus.
-    pub waiting: usize,
 }
 
 /// Merges the observations into the stored documents, with progress. Returns when everything is stored or has failed, and what
@@ -222,8 +222,8 @@ pub async fn save(
     cx.progress.update("store", "sources", 0, total);
     let saved = cx.progress.during(saving).await;
     drop(portions);
-    let mut saved = saved?;
-    saved.waiting = recorder.finish().await;
+    let saved = saved?;
+    report_waiting(cx, recorder.finish().await)?;
     Ok(saved)
 }
 
@@ -248,8 +248,19 @@ pub async fn save_accounts(cx: &Context, checks: &BTreeMap<Identity, AuthCheck>)
     if let Ok(recorder) = cx.app.recorder(store).await
         && recorder.record(corrections).await.is_ok()
     {
-        recorder.finish().await;
+        let waiting = recorder.finish().await;
+        // Without standard error there is nobody to report it to.
+        let _ = report_waiting(cx, waiting);
     }
+}
+
+/// Reports events that could not be sent to the bus.
+fn report_waiting(cx: &Context, waiting: usize) -> Result<(), Failure> {
+    if waiting == 0 {
+        return Ok(());
+    }
+    let what = format!("{waiting} events wait in the outbox; the next `bitbrat watch` publishes them");
+    cx.note(&[Note::hint(Tone::Warn, what, Some("bitbrat doctor bus"))])
 }
 
 /// Returns what was found out about shared accounts as observations of the sources that were not probed and whose stored

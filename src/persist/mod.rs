@@ -168,6 +168,23 @@ impl Stats {
         }
     }
 
+    /// Adds the statistics of another writer of the same documents.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            since: self.since.min(other.since),
+            writes: self.writes + other.writes,
+            documents: self.documents + other.documents,
+            reads: self.reads + other.reads,
+            conflicts: self.conflicts + other.conflicts,
+            failures: self.failures + other.failures,
+            failing: self.failing || other.failing,
+            pending: self.pending + other.pending,
+            urgent: self.urgent + other.urgent,
+            next_due: self.next_due.into_iter().chain(other.next_due).min(),
+        }
+    }
+
     /// Returns the projected writes per day; `None` in the first minute, when there is not enough data.
     pub fn writes_per_day(&self, now: Timestamp) -> Option<u64> {
         const DAY: i64 = 86_400_000;

@@ -41,7 +41,7 @@ use crate::core::stream::evidence::StreamEvidence;
 use crate::core::time::Timestamp;
 use crate::core::transition::transitions;
 use crate::failure::{ExitCode, Failure};
-use crate::http::CorrectedClock;
+use crate::http::{CorrectedClock, LenientClock};
 use crate::lifecycle::{Stop, Tasks};
 use crate::persist::{Persister, Stats};
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink as _};
@@ -476,7 +476,8 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Track
     };
     let outbox = Outbox::open(&parts.file, options)?.holding(lock);
     let mut tracker = Tracker::new(&instance);
-    let now = parts.clock.now();
+    // Evidence of others is not dropped because this machine's clock is behind.
+    let now = LenientClock::new(Arc::clone(&parts.clock)).now();
     let mut healed = Vec::new();
     let sources = parts.sources.iter().map(|source| source.key.clone());
     outbox.restore(sources, |source, stored| match stored {

@@ -4,6 +4,10 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longer than a command holds the lock to find out whether it is taken.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Held for as long as the daemon runs. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
@@ -48,6 +52,22 @@ impl LockError {
 impl StateLock {
     /// Takes the lock of `directory`, which must exist.
     pub fn take(directory: &Path) -> Result<Self, LockError> {
+        match Self::try_take(directory) {
+            // A command may only be looking whether a daemon works there.
+            Err(LockError::Taken { .. }) => {
+                std::thread::sleep(MOMENT);
+                Self::try_take(directory)
+            }
+            taken => taken,
+        }
+    }
+
+    /// Returns whether a daemon works in `directory`.
+    pub fn is_taken(directory: &Path) -> bool {
+        matches!(Self::try_take(directory), Err(LockError::Taken { .. }))
+    }
+
+    fn try_take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join("watch.lock");
         let io = |source| LockError::Io {
             path: path.clone(),

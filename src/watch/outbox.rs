@@ -79,6 +79,17 @@ pub struct Commit {
     pub events: Vec<NewEvent>,
 }
 
+impl Commit {
+    /// Returns the part of `sources`.
+    #[must_use]
+    pub fn of(mut self, sources: &[SourceKey]) -> Self {
+        self.documents
+            .retain(|write| sources.contains(&write.document.key));
+        self.events.retain(|event| sources.contains(&event.event.source));
+        self
+    }
+}
+
 /// An event to be committed.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
@@ -343,6 +354,15 @@ impl Outbox {
     /// Returns the sources with waiting events.
     pub fn behind(&self) -> HashSet<SourceKey> {
         self.inner().queue.sources().cloned().collect()
+    }
+
+    /// Counts the events of all processes that wait in the file.
+    pub fn count_waiting(&self) -> Result<usize, OutboxError> {
+        let inner = self.current()?;
+        let connection = &inner.opened.connection;
+        let count: i64 =
+            self.explained(connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0)))?;
+        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     /// Returns how many events wait.

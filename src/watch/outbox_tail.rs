@@ -2,7 +2,7 @@
 //! bus this is the only way: with SQLite events are only listed in the file.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -43,6 +43,11 @@ pub fn follow(path: PathBuf, since: Option<Timestamp>) -> BoxStream<'static, Res
         }
     })
     .boxed()
+}
+
+/// Returns whether the file at `path` lists any event.
+pub fn has_events(path: &Path) -> bool {
+    path.exists() && sent_since(path, Some(0)).is_ok_and(|events| !events.is_empty())
 }
 
 struct Following {

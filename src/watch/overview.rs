@@ -98,7 +98,7 @@ impl ViewOf {
     fn unready(&self, listeners: &[(String, ListenerReport)]) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.stats.blocked.load(Ordering::Relaxed) {
-            reasons.push("the state directory cannot be written".to_owned());
+            reasons.push(format!("changes cannot be stored in {}", self.location));
         }
         if let Some(sink) = &self.sink {
             if let Some(reason) = sink.interruption() {

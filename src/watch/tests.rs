@@ -972,3 +972,31 @@ async fn document_without_transition_is_written_once_a_period() {
     assert!(world.clock.now().since(confirmed) <= Duration::from_secs(31));
     world.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn change_that_waited_for_the_disk_survives_a_conflict() {
+    let world = World::new().start();
+    world.up(&key(60));
+    assert!(world.drained(SOON).await);
+    world.running().outbox.limit_pages(1);
+    for id in 1..=60 {
+        world.live(&key(id), "1");
+        world.pass(1).await;
+    }
+    world.ended(&key(60), "1");
+    world.pass(2).await;
+    assert!(world.running().stats.blocked.load(Ordering::Relaxed));
+    let title = [("title".to_owned(), "Chess".to_owned())].into();
+    store_beside(&world, Fact::Profile { fields: title }, &key(60));
+    world.running().outbox.limit_pages(0);
+    world.pass(5).await;
+    assert!(world.drained(SOON).await);
+    assert_eq!(
+        world.bus.kinds(&key(60)),
+        [SourceStatus, StreamOnline, StreamOffline]
+    );
+    let record = stored(&world, &key(60)).record();
+    assert_eq!(record.metadata["title"], "Chess");
+    assert_eq!(record.stream_status.to_string(), "OFFLINE");
+    world.stop().await;
+}

@@ -55,8 +55,8 @@ const TOGETHER: usize = 100;
 const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers may take to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
-/// How often a change is moved onto a document that another process has written. Each of them writes once and ends.
-const ROUNDS: usize = 12;
+/// Pause before a change is moved onto the document of another process once more.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
 /// How changes that are no transitions reach the sink.
 #[derive(Debug)]
@@ -282,7 +282,10 @@ impl Writer {
 
     /// Commits changes with their events. Those of sources that another process has written are moved onto its documents.
     async fn commit_changes(&mut self, mut changes: Vec<Change>, now: Timestamp) -> Result<(), OutboxError> {
-        for _ in 0..ROUNDS {
+        for round in 0.. {
+            if round > 1 {
+                tokio::time::sleep(CONFLICT_PAUSE).await;
+            }
             let mut commit = Commit::default();
             for change in &changes {
                 commit.events.extend(self.events(change, now)?);
@@ -307,13 +310,11 @@ impl Writer {
                 let steps = steps.remove(&source).unwrap_or_default();
                 changes.extend(self.rebase(&source, steps)?);
             }
-            changes.retain(|change| !change.steps.is_empty());
+            // What waits contains the steps, as they were found.
+            changes.retain(|change| !change.steps.is_empty() && !self.pending.contains(&change.source));
             if changes.is_empty() {
-                return Ok(());
+                break;
             }
-        }
-        for change in changes {
-            self.pending.defer(change.source);
         }
         Ok(())
     }
@@ -430,7 +431,7 @@ impl Writer {
     /// Commits, after what could not be committed before. Returns the sources that another process has written.
     async fn commit(&mut self, more: Commit) -> Result<Vec<SourceKey>, OutboxError> {
         if self.pending.is_empty() {
-            return self.try_commit(more).await;
+            return self.try_commit(more, false).await;
         }
         self.pending.add(more);
         if self.pending.is_backing_off() {
@@ -444,10 +445,12 @@ impl Writer {
             documents: documents.collect(),
             events,
         };
-        self.try_commit(commit).await
+        self.try_commit(commit, true).await
     }
 
-    async fn try_commit(&mut self, commit: Commit) -> Result<Vec<SourceKey>, OutboxError> {
+    /// Commits. With `waited`, what conflicts waits again: its transitions have happened, whatever another process has written
+    /// since.
+    async fn try_commit(&mut self, commit: Commit, waited: bool) -> Result<Vec<SourceKey>, OutboxError> {
         if commit.documents.is_empty() && commit.events.is_empty() {
             return Ok(Vec::new());
         }
@@ -458,9 +461,12 @@ impl Writer {
         match done {
             Ok(done) => {
                 if self.counts.blocked.swap(false, Ordering::Relaxed) {
-                    info!("The state directory can be written again");
+                    info!("Changes can be stored again");
                 }
                 let conflicts = self.settle(&commit, done);
+                if waited {
+                    self.pending.add(commit.of(&conflicts));
+                }
                 self.wake.notify_one();
                 Ok(conflicts)
             }
@@ -468,7 +474,7 @@ impl Writer {
                 if !self.counts.blocked.swap(true, Ordering::Relaxed) {
                     error!(
                         error = &error as &dyn std::error::Error,
-                        "Cannot write the state directory; changes wait in memory"
+                        "Cannot store changes; they wait in memory"
                     );
                 }
                 self.count(|stats| {
@@ -632,13 +638,19 @@ impl Writer {
         self.commit_changes(changes, now).await
     }
 
-    /// Writes the documents of sources without new changes. A stored document that could not be used is read again.
-    async fn write_documents(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
+    /// Reads stored documents again that could not be used.
+    fn read_blocked(&mut self, sources: &[SourceKey]) -> Result<(), OutboxError> {
         for source in sources {
             if self.tracker.is_blocked(source) {
                 self.rebase(source, Vec::new())?;
             }
         }
+        Ok(())
+    }
+
+    /// Writes the documents of sources without new changes.
+    async fn write_documents(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
+        self.read_blocked(sources)?;
         for sources in sources.chunks(TOGETHER) {
             let documents = sources
                 .iter()
@@ -664,6 +676,7 @@ impl Writer {
     }
 
     async fn heartbeats(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
+        self.read_blocked(sources)?;
         let mut commit = Commit::default();
         for source in sources {
             let Some(document) = self.tracker.document(source) else {

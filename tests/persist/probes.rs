@@ -63,7 +63,8 @@ async fn with_nats(test: fn(&str)) {
 async fn probe_publishes_its_transitions_when_no_daemon_runs() {
     with_nats(|nats| {
         let (sim, home) = world(nats);
-        home.run(&["probe"]).exits(0);
+        let first = home.run(&["probe"]).exits(0);
+        assert!(!first.stderr.contains("wait in the outbox"), "{}", first.stderr);
         sim.order("/__sim/twitch/stream_up", &json!({"id": "777002", "lag_ms": 0}));
         home.run(&["probe"]).exits(0);
         home.run(&["probe"]).exits(0);

@@ -154,12 +154,6 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
         false => exit.worse(ExitCode::Failed),
     };
     report.problems.extend(not_stored);
-    if kept.waiting > 0 {
-        report.problems.push(format!(
-            "{} events wait in the outbox; the next `bitbrat watch` publishes them",
-            kept.waiting
-        ));
-    }
     cx.output.print(&report)?;
     Ok(exit)
 }

@@ -203,8 +203,8 @@ fn prepare(connection: &mut Connection, path: &Path, patience: Duration) -> Resu
     let explain = |error: rusqlite::Error| error::explain(path, &error);
     let found = schema(connection, path)?;
     enable_wal(connection, patience).map_err(explain)?;
-    // With a write-ahead log this survives a crash of the program; only a power loss may lose the last moments, which the next
-    // probe restores: docs/decisions/0031-fsync-policy.md.
+    // With a write-ahead log this survives a crash of the program. Writes of transitions wait for the disk besides:
+    // docs/decisions/0031-fsync-policy.md.
     connection
         .pragma_update(None, "synchronous", "NORMAL")
         .map_err(explain)?;

@@ -111,12 +111,16 @@ pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc
     Ok(all)
 }
 
-/// Executes all of `batch` in one transaction. An error fails the whole batch; a conflict only its own write.
+/// Executes all of `batch` in one transaction. An error fails the whole batch; a conflict only its own write. Transitions survive
+/// a power failure; what the next probe confirms again does not wait for the disk.
 pub fn save(
     connection: &mut Connection,
     batch: &[Upsert],
     retention: Retention,
 ) -> rusqlite::Result<Vec<Result<Version, StoreError>>> {
+    let has_history = batch.iter().any(|upsert| !upsert.history.is_empty());
+    let mode = if has_history { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", mode)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut results = Vec::with_capacity(batch.len());
     for upsert in batch {

@@ -35,6 +35,20 @@ impl PendingCommits {
         self.deferred.insert(source);
     }
 
+    /// Whether transitions of `source` wait for the disk.
+    pub(super) fn contains(&self, source: &SourceKey) -> bool {
+        let has_history = self
+            .histories
+            .get(source)
+            .is_some_and(|history| !history.is_empty());
+        has_history || self.events.iter().any(|event| event.event.source == *source)
+    }
+
+    /// Returns the number of sources whose changes are to be published as one event.
+    pub fn deferred(&self) -> usize {
+        self.deferred.len()
+    }
+
     /// Whether nothing waits for the disk.
     pub(super) fn is_empty(&self) -> bool {
         self.histories.is_empty() && self.events.is_empty()

@@ -232,7 +232,7 @@ fn local(
     since: Option<Timestamp>,
 ) -> Result<BoxStream<'static, Result<Message, Failure>>, Failure> {
     let file = cx.app.outbox_file();
-    if cx.app.demo.is_none() && !file.exists() {
+    if cx.app.demo.is_none() && !outbox_tail::has_events(&file) {
         let what = format!(
             "no `bitbrat watch` has published anything in {} yet",
             file.display()
