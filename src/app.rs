@@ -20,6 +20,7 @@ pub mod demo;
 mod listeners;
 pub mod names;
 mod platforms;
+mod record;
 mod sources;
 mod stores;
 mod volume;
@@ -157,9 +158,8 @@ impl App {
         let Some(demo) = self.demo.as_ref().filter(|_| self.is_store_temporary()) else {
             return Ok(());
         };
-        let persister = self.persister(self.store(Access::Write).await?);
-        persister.observe(&demo.backstory()).await;
-        persister.flush().await;
+        let recorder = self.recorder(self.store(Access::Write).await?).await?;
+        recorder.record(demo.backstory()).await?;
         Ok(())
     }
 

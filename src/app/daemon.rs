@@ -10,8 +10,7 @@ use self::configuration::{Current, current};
 use super::volume::Meters;
 use super::{Access, App, clock_error, listeners};
 use crate::bus::EventBus;
-use crate::bus::mutating::MutatingBus;
-use crate::config::Configuration;
+use crate::config::{Configuration, StoreTarget};
 use crate::core::document::SourceDocument;
 use crate::core::freshness::MaxAge;
 use crate::core::source::{PlatformName, SourceKey};
@@ -19,7 +18,7 @@ use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::write_policy::WritePolicy;
-use crate::persist::{Persister, overview};
+use crate::persist::{Persister, Stats, overview};
 use crate::store::{HistoryEntry, SourceStore};
 use crate::telemetry::{Bars, names};
 use crate::watch::accounts::TokenWatch;
@@ -91,11 +90,15 @@ fn render<T: 'static>(app: &Current, write: Write<T>) -> Render<T> {
 /// Why a process is not ready, as one of its parts reports it.
 type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
+/// Returns the statistics of the stored documents.
+pub(super) type StoreStats = Arc<dyn Fn() -> Stats + Send + Sync>;
+
 /// The running parts.
 struct Started {
     /// Holds the lock of the state directory, so it is kept until the end.
     engine: Option<Arc<Engine>>,
-    persister: Option<Arc<Persister>>,
+    /// Statistics of the stored documents, where this process stores any.
+    store_stats: Option<StoreStats>,
     bus: Option<Arc<dyn EventBus>>,
 }
 
@@ -122,8 +125,8 @@ pub async fn run(app: Arc<App>, plan: Plan, mut lifecycle: Lifecycle) -> Result<
     {
         exit = after_one_round(&app, started, &*judge).await;
     }
-    let persister = started.as_ref().and_then(|started| started.persister.as_ref());
-    let stats = persister.map(|persister| persister.stats());
+    let stats = started.as_ref().and_then(|started| started.store_stats.as_ref());
+    let stats = stats.map(|stats| stats());
     let stats = stats.as_ref();
     info!(
         name: names::STOPPED,
@@ -161,7 +164,7 @@ async fn after_one_round(
     } else {
         ExitCode::Down
     };
-    if started.persister.is_none() {
+    if started.store_stats.is_none() {
         return Ok(at_least);
     }
     let stored = app.store(Access::Read).await?.summaries().await?;
@@ -208,7 +211,7 @@ async fn start(
     let mut view = None;
     let mut engine = None;
     let mut storing: Option<overview::View> = None;
-    let mut persister = None;
+    let mut store_stats = None;
     if has(Role::Ingest) {
         let (mut started, own) = ingest(app, bus.as_ref(), &store, tasks, &plan).await?;
         // A single round of probes ends before a listener could report anything.
@@ -217,21 +220,25 @@ async fn start(
         }
         view = Some(started.view());
         engine = Some(started);
-        persister = own;
+        store_stats = own;
     }
     if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
         let (own, reason) = storing::start(app, bus, &store, tasks)?;
         reasons.push(reason);
-        persister = Some(Arc::clone(&own.persister));
+        let of_persister = stats_of(&own.persister);
+        store_stats = Some(match store_stats {
+            Some(of_writer) => Arc::new(move || of_writer().plus(&of_persister())),
+            None => of_persister,
+        });
         storing = Some(Arc::new(move || own.overview()));
     }
-    reasons.push(store_watch::start(&store, persister.clone(), tasks));
+    reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     store_watch::tidy(&store, tasks);
     if let Some(listener) = listener {
         let pages = Web {
             store: Arc::clone(&store),
             view,
-            stored: persister.clone().map(|persister| figures(&in_force, persister)),
+            stored: store_stats.clone().map(|stats| figures(&in_force, stats)),
             storing,
             unready: Arc::new(move || reasons.iter().filter_map(|reason| reason()).collect()),
             clock: Arc::clone(&app.clock),
@@ -257,12 +264,12 @@ async fn start(
         store = store.location(), bus = %app.settings.bus.target, sources = count,
         platforms = engine.as_ref().map(|engine| by_platform(&engine.monitored)), roles = named(&plan.roles),
         web = web.map(|address| format!("http://{address}/")),
-        writes_per_day_expected = persister.as_ref().map(|_| app.expected_day(count).writes()),
+        writes_per_day_expected = store_stats.as_ref().map(|_| app.expected_day(count).writes()),
         "Watching"
     );
     let meters = Meters {
         view: engine.as_ref().map(Engine::view),
-        persister: persister.clone(),
+        stored: store_stats.clone(),
         heartbeat: bus.as_ref().map(|_| app.settings.bus.heartbeat),
     };
     meters.warn_daily(tasks);
@@ -285,7 +292,7 @@ async fn start(
     }
     Ok(Started {
         engine,
-        persister,
+        store_stats,
         bus,
     })
 }
@@ -327,7 +334,7 @@ async fn ingest(
     store: &Arc<dyn SourceStore>,
     tasks: &Tasks,
     plan: &Plan,
-) -> Result<(Engine, Option<Arc<Persister>>), Failure> {
+) -> Result<(Engine, Option<StoreStats>), Failure> {
     if app.settings.sources.is_empty() {
         return Err(Failure::new(ExitCode::Configuration, "no source is configured")
             .hint("add one with [[source]] to bitbrat.toml (`bitbrat config init` writes one), or try `bitbrat --demo watch`"));
@@ -335,17 +342,29 @@ async fn ingest(
     let platforms = app.platforms().await?;
     let sources = app.monitored_sources(&platforms).await?;
     let settings = &app.settings;
+    let file = app.outbox_file();
+    let documents = match &settings.store.target {
+        StoreTarget::Sqlite(_) => Some(settings.store.heartbeat),
+        StoreTarget::Memory | StoreTarget::Firestore { .. } => {
+            crate::files::reject_symlink(&file).map_err(|error| {
+                let what = format!("cannot use {}", file.display());
+                Failure::new(ExitCode::Failed, what).because(&error)
+            })?;
+            None
+        }
+    };
+    crate::files::make_private_dir(&settings.state_dir).map_err(|error| {
+        let what = format!("cannot make the state directory {}", settings.state_dir.display());
+        Failure::new(ExitCode::Failed, what).because(&error)
+    })?;
     let mut own = None;
     let route = match bus {
         Some(bus) => Route::Bus {
-            bus: if settings.bus.state_mutations {
-                Arc::new(MutatingBus(Arc::clone(bus)))
-            } else {
-                Arc::clone(bus)
-            },
+            bus: app.publishing(bus),
             heartbeat: settings.bus.heartbeat,
             initial_events: settings.bus.initial_events,
         },
+        None if documents.is_some() => Route::File,
         None => {
             // Observations wait once, where they are smallest, and not a second time in the persister.
             let persister = Arc::new(Persister::new(
@@ -355,25 +374,27 @@ async fn ingest(
                 app.chance.clone(),
             ));
             own = Some(Arc::clone(&persister));
-            Route::Local {
+            Route::Store {
                 persister,
                 location: store.location(),
                 heartbeat: settings.store.heartbeat,
             }
         }
     };
-    crate::files::make_private_dir(&settings.state_dir).map_err(|error| {
-        let what = format!("cannot make the state directory {}", settings.state_dir.display());
-        Failure::new(ExitCode::Failed, what).because(&error)
-    })?;
-    let stored = stored::read(store, &sources, own.as_deref()).await;
+    let stored = match documents {
+        Some(_) => Vec::new(),
+        None => stored::read(store, &sources, own.as_deref()).await,
+    };
     let parts = Parts {
         state_dir: settings.state_dir.clone(),
+        file,
+        retention: app.retention(),
         instance: settings.watch.instance.clone(),
         outbox: settings.watch.outbox,
         sources,
         stored,
         platforms,
+        documents,
         route,
         timetable: settings.schedule.cron.clone(),
         jitter: settings.schedule.jitter,
@@ -381,16 +402,26 @@ async fn ingest(
         chance: app.chance.clone(),
     };
     // A single round opened no connections, so none is reported as closed.
-    Ok((Engine::start(parts, tasks, !plan.once)?, own))
+    let engine = Engine::start(parts, tasks, !plan.once)?;
+    let stats = match own {
+        Some(persister) => Some(stats_of(&persister)),
+        None => documents.map(|_| engine.store_stats()),
+    };
+    Ok((engine, stats))
 }
 
-/// Returns a function that reports the persister's counters next to the prediction.
-fn figures(app: &Current, persister: Arc<Persister>) -> Arc<dyn Fn() -> Stored + Send + Sync> {
+fn stats_of(persister: &Arc<Persister>) -> StoreStats {
+    let persister = Arc::clone(persister);
+    Arc::new(move || persister.stats())
+}
+
+/// Returns a function that reports the statistics of the stored documents next to the prediction.
+fn figures(app: &Current, stats: StoreStats) -> Arc<dyn Fn() -> Stored + Send + Sync> {
     let app = Arc::clone(app);
     Arc::new(move || {
         let app = current(&app);
         Stored {
-            stats: persister.stats(),
+            stats: stats(),
             expected_per_day: app.expected_day(app.settings.sources.len()).writes(),
         }
     })

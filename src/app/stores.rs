@@ -1,5 +1,6 @@
 //! Opens stores: the configured one, and any other that a command names.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Access, App};
@@ -34,10 +35,7 @@ impl App {
         target: &StoreTarget,
         access: Access,
     ) -> Result<Arc<dyn SourceStore>, Failure> {
-        let retention = Retention {
-            entries: self.settings.store.history,
-            ..Retention::default()
-        };
+        let retention = self.retention();
         Ok(match target {
             StoreTarget::Sqlite(path) => {
                 let options = SqliteOptions {
@@ -58,6 +56,22 @@ impl App {
                 Arc::new(self.firestore(project, database, retention))
             }
         })
+    }
+
+    /// Returns the limits of the history.
+    pub fn retention(&self) -> Retention {
+        Retention {
+            entries: self.settings.store.history,
+            ..Retention::default()
+        }
+    }
+
+    /// Returns the file of the documents and the outbox: the store itself, or one of its own beside a remote store.
+    pub fn outbox_file(&self) -> PathBuf {
+        match &self.settings.store.target {
+            StoreTarget::Sqlite(path) => path.clone(),
+            StoreTarget::Memory | StoreTarget::Firestore { .. } => self.settings.state_dir.join("watch.db"),
+        }
     }
 
     fn firestore(&self, project: &str, database: &str, retention: Retention) -> FirestoreStore {

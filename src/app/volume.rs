@@ -1,12 +1,11 @@
 //! Logs the actual volume once a day, for comparison with the prediction of `doctor`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::info;
 
+use super::daemon::StoreStats;
 use crate::lifecycle::Tasks;
-use crate::persist::Persister;
 use crate::persist::write_policy::Workload;
 use crate::watch::overview::View;
 use crate::watch::volume::{Volume, predict};
@@ -18,7 +17,7 @@ pub(super) struct Meters {
     /// Source of the published events.
     pub view: Option<View>,
     /// Source of the documents written.
-    pub persister: Option<Arc<Persister>>,
+    pub stored: Option<StoreStats>,
     /// Time between two events of one source that are no transitions; `None` where events go to no bus.
     pub heartbeat: Option<Duration>,
 }
@@ -48,10 +47,7 @@ impl Meters {
         Reading {
             sent: counts.as_ref().map_or(0, |counts| counts.sent),
             transitions: counts.as_ref().map_or(0, |counts| counts.transitions),
-            writes: self
-                .persister
-                .as_ref()
-                .map_or(0, |persister| persister.stats().writes),
+            writes: self.stored.as_ref().map_or(0, |stats| stats().writes),
         }
     }
 

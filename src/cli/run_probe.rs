@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 
 use crate::app::{Access, clock_error};
 use crate::cli::context::Context;
+use crate::cli::output::Note;
 use crate::cli::output::humane;
+use crate::cli::output::view::Tone;
 use crate::cli::progress::Progress;
 use crate::core::document::SourceDocument;
 use crate::core::observation::{AuthCheck, AuthResult, Fact, Identity, Observation};
@@ -18,6 +20,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
+use crate::failure::Failure;
 use crate::http;
 use crate::platforms::{Platform, ProbeSet, ProbeSink, Problem};
 use crate::secrets;
@@ -174,57 +177,54 @@ pub struct SaveResult {
     pub failures: Vec<(SourceKey, StoreError)>,
 }
 
-/// Merges the observations into the stored documents, with progress. Returns when everything is stored or has failed.
+/// Merges the observations into the stored documents, with progress. Returns when everything is stored or has failed, and what
+/// changed is published, if there is a bus.
 ///
 /// What was found out about an account holds for every source that needs it, so stored documents that contradict it are corrected
 /// too, whether or not their sources were probed.
-pub async fn save(cx: &Context, store: Arc<dyn SourceStore>, seen: &[Observation]) -> SaveResult {
+pub async fn save(
+    cx: &Context,
+    store: Arc<dyn SourceStore>,
+    seen: &[Observation],
+) -> Result<SaveResult, Failure> {
     let others = of_accounts(cx, store.as_ref(), seen).await;
-    let mut by_source: BTreeMap<&SourceKey, Vec<&Observation>> = BTreeMap::new();
+    let mut by_source: BTreeMap<&SourceKey, Vec<Observation>> = BTreeMap::new();
     for observation in seen.iter().chain(&others) {
         by_source
             .entry(&observation.source)
             .or_default()
-            .push(observation);
+            .push(observation.clone());
     }
-    let total = by_source.len();
-    let portions: Vec<Vec<&Observation>> = by_source
-        .into_values()
-        .collect::<Vec<_>>()
-        .chunks(PORTION)
-        .map(<[Vec<_>]>::concat)
-        .collect();
-    let portions = stream::iter(portions).map(|portion| save_portion(cx, Arc::clone(&store), portion));
+    let total = by_source.len() as u64;
+    let recorder = cx.app.recorder(store).await?;
+    let mut portions = Vec::new();
+    let mut by_source = by_source.into_values().peekable();
+    while by_source.peek().is_some() {
+        portions.push(by_source.by_ref().take(PORTION).flatten().collect::<Vec<_>>());
+    }
+    let portions = stream::iter(portions).map(|portion| recorder.record(portion));
     let mut portions = portions.buffer_unordered(CONCURRENT_PORTIONS);
     let saving = async {
         let mut saved = SaveResult::default();
         while let Some(portion) = portions.next().await {
+            let portion = portion?;
             saved.transitions.extend(portion.transitions);
-            saved.summaries.extend(portion.summaries);
+            let summaries = portion.summaries.into_iter();
+            saved
+                .summaries
+                .extend(summaries.map(|summary| (summary.key.clone(), summary)));
             saved.failures.extend(portion.failures);
             let done = saved.summaries.len() as u64;
-            cx.progress.update("store", "sources", done, total as u64);
+            cx.progress.update("store", "sources", done, total);
         }
-        saved
+        Ok::<_, StoreError>(saved)
     };
-    cx.progress.update("store", "sources", 0, total as u64);
-    cx.progress.during(saving).await
-}
-
-async fn save_portion(cx: &Context, store: Arc<dyn SourceStore>, portion: Vec<&Observation>) -> SaveResult {
-    let persister = cx.app.persister(store).brief();
-    let mut applied = persister.observe(portion).await;
-    let flushed = persister.flush().await;
-    for (key, transitions) in flushed.transitions {
-        applied.transitions.entry(key).or_default().extend(transitions);
-    }
-    let summaries = persister.summaries().await.into_iter();
-    SaveResult {
-        transitions: applied.transitions,
-        summaries: summaries.map(|summary| (summary.key.clone(), summary)).collect(),
-        // What failed at first and was stored by the flush is no failure.
-        failures: flushed.failures,
-    }
+    cx.progress.update("store", "sources", 0, total);
+    let saved = cx.progress.during(saving).await;
+    drop(portions);
+    let saved = saved?;
+    report_waiting(cx, recorder.finish().await)?;
+    Ok(saved)
 }
 
 /// Corrects stored documents that contradict what was just found out about accounts. Best effort: a query of accounts must be
@@ -245,9 +245,22 @@ pub async fn save_accounts(cx: &Context, checks: &BTreeMap<Identity, AuthCheck>)
     let Ok(store) = cx.app.store(Access::Write).await else {
         return;
     };
-    let persister = cx.app.persister(store);
-    persister.observe(&corrections).await;
-    persister.flush().await;
+    if let Ok(recorder) = cx.app.recorder(store).await
+        && recorder.record(corrections).await.is_ok()
+    {
+        let waiting = recorder.finish().await;
+        // Without standard error there is nobody to report it to.
+        let _ = report_waiting(cx, waiting);
+    }
+}
+
+/// Reports events that could not be sent to the bus.
+fn report_waiting(cx: &Context, waiting: usize) -> Result<(), Failure> {
+    if waiting == 0 {
+        return Ok(());
+    }
+    let what = format!("{waiting} events wait in the outbox; the next `bitbrat watch` publishes them");
+    cx.note(&[Note::hint(Tone::Warn, what, Some("bitbrat doctor bus"))])
 }
 
 /// Returns what was found out about shared accounts as observations of the sources that were not probed and whose stored

@@ -1,4 +1,4 @@
-//! Compact in-memory form of the knowledge about a source while it is not being processed.
+//! Compact in-memory forms of a source's knowledge and document while they are not being processed.
 //!
 //! Maps with one or two members cost a multiple of their text, so the compact form is JSON text. Most of that text is
 //! identical for thousands of sources (one bot, one set of scopes, one permission check); the interner stores that part once.
@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
 use crate::core::join::Newest;
 use crate::core::observation::{AuthCheck, Grants, Identity};
+use crate::core::source::SourceKey;
+
+const OURS: &str = "it was written by us";
 
 /// Unused texts are removed when the number of texts exceeds the number left by the last removal by this much.
 const SLACK: usize = 256;
@@ -36,6 +40,7 @@ struct Shared {
 pub struct Interner {
     texts: HashSet<Arc<str>>,
     prune_at: usize,
+    keeps_whole: bool,
 }
 
 impl Interner {
@@ -70,7 +75,6 @@ impl Interner {
 impl Compact {
     /// Expands the compact form.
     pub fn knowledge(&self) -> Knowledge {
-        const OURS: &str = "it was written by us";
         let mut knowledge: Knowledge = serde_json::from_str(&self.own).expect(OURS);
         let Shared { auth, permissions } = serde_json::from_str(&self.shared).expect(OURS);
         knowledge.evidence.auth = auth;
@@ -81,6 +85,50 @@ impl Compact {
     /// Returns the knowledge as JSON, identical to the JSON of the expanded form.
     pub fn to_json(&self) -> String {
         json(&self.knowledge())
+    }
+}
+
+/// A source's document in compact form.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CompactDocument {
+    /// The knowledge from which the document is derived.
+    Ours(Compact),
+    /// The stored document as JSON, including fields of other programs.
+    WithForeign(Box<str>),
+    /// The document as it is, for a process that needs it again at once.
+    Whole(Box<SourceDocument>),
+}
+
+impl CompactDocument {
+    /// Returns the document of `key`.
+    pub fn document(&self, key: &SourceKey) -> SourceDocument {
+        match self {
+            Self::Ours(known) => SourceDocument::from_knowledge(key.clone(), known.knowledge()),
+            Self::WithForeign(text) => SourceDocument::from_text(key.clone(), text).expect(OURS),
+            Self::Whole(document) => SourceDocument::clone(document),
+        }
+    }
+}
+
+impl Interner {
+    /// Creates an interner that leaves documents as they are: for a few hundred that are needed again at once, compacting takes
+    /// longer than everything else.
+    pub fn of_whole_documents() -> Self {
+        Self {
+            keeps_whole: true,
+            ..Self::default()
+        }
+    }
+
+    /// Converts a document to the compact form.
+    pub fn document(&mut self, document: SourceDocument) -> CompactDocument {
+        if self.keeps_whole {
+            CompactDocument::Whole(Box::new(document))
+        } else if document.is_all_ours() {
+            CompactDocument::Ours(self.rest(document.knowledge))
+        } else {
+            CompactDocument::WithForeign(document.to_text().into())
+        }
     }
 }
 

@@ -44,6 +44,14 @@ pub struct Evidence {
     pub error: Option<Newest<ErrorInfo>>,
 }
 
+impl Evidence {
+    /// Returns whether the newest evidence of a transport is a refusal.
+    pub fn is_refused(&self) -> bool {
+        let mut links = self.connection.values();
+        links.any(|link| matches!(link.now(), LinkNow::LinkFailure(failure) if failure.refused))
+    }
+}
+
 /// Evidence of whether the source exists, separate from the connection: neither a failing nor a working link is evidence of
 /// it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -1,4 +1,5 @@
-//! The single writer of documents: joins evidence into stored documents with few writes, and never loses a transition.
+//! Keeps a store up to date that other processes write, too: joins evidence into its documents with few writes, and never loses a
+//! transition. It is behind the sink of a remote store, in one-shot commands with one, and in the role `persist`.
 //!
 //! A transition is written immediately, together with its history entry. Everything else waits for the source's heartbeat.
 //! Documents and versions are cached, so the steady state needs no reads. After a conflict with another writer, the document
@@ -164,6 +165,23 @@ impl Stats {
             pending: 0,
             urgent: 0,
             next_due: None,
+        }
+    }
+
+    /// Adds the statistics of another writer of the same documents.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            since: self.since.min(other.since),
+            writes: self.writes + other.writes,
+            documents: self.documents + other.documents,
+            reads: self.reads + other.reads,
+            conflicts: self.conflicts + other.conflicts,
+            failures: self.failures + other.failures,
+            failing: self.failing || other.failing,
+            pending: self.pending + other.pending,
+            urgent: self.urgent + other.urgent,
+            next_due: self.next_due.into_iter().chain(other.next_due).min(),
         }
     }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 
 use uuid::Uuid;
 
-use crate::core::compact::{Compact, Interner};
+use crate::core::compact::{Compact, CompactDocument, Interner};
 use crate::core::document::SourceDocument;
-use crate::core::evidence::{Knowledge, LinkNow};
+use crate::core::evidence::Knowledge;
 use crate::core::join::Join;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -44,10 +44,7 @@ pub struct SourceState {
 /// A document in memory.
 enum Held {
     Open(Box<SourceDocument>),
-    /// The knowledge from which the document is derived.
-    Compact(Compact),
-    /// The stored document as JSON, including fields of other programs.
-    CompactWithForeign(Box<str>),
+    Compact(CompactDocument),
 }
 
 impl Held {
@@ -57,31 +54,26 @@ impl Held {
 
     /// Returns the document, expanding it if necessary.
     fn get(&self, key: &SourceKey) -> SourceDocument {
-        const OURS: &str = "it was written by us";
         match self {
             Self::Open(document) => SourceDocument::clone(document),
-            Self::Compact(known) => SourceDocument::from_knowledge(key.clone(), known.knowledge()),
-            Self::CompactWithForeign(text) => SourceDocument::from_text(key.clone(), text).expect(OURS),
+            Self::Compact(document) => document.document(key),
         }
     }
 
     fn open(&mut self, key: &SourceKey) -> &mut SourceDocument {
-        if !matches!(self, Self::Open(_)) {
-            *self = Self::new(self.get(key));
+        if let Self::Compact(document) = self {
+            *self = Self::new(document.document(key));
         }
         match self {
             Self::Open(document) => document,
-            Self::Compact(_) | Self::CompactWithForeign(_) => unreachable!("it was opened above"),
+            Self::Compact(_) => unreachable!("it was opened above"),
         }
     }
 
-    fn rest(&mut self, interner: &mut Interner) {
+    fn rest(&mut self, key: &SourceKey, interner: &mut Interner) {
         if let Self::Open(document) = self {
-            *self = if document.is_all_ours() {
-                Self::Compact(interner.rest(std::mem::take(&mut document.knowledge)))
-            } else {
-                Self::CompactWithForeign(document.to_text().into())
-            };
+            let document = std::mem::replace(&mut **document, SourceDocument::new(key.clone()));
+            *self = Self::Compact(interner.document(document));
         }
     }
 }
@@ -148,12 +140,6 @@ pub enum Need {
     Writing(Timestamp),
 }
 
-/// Returns whether the newest evidence of a transport is a refusal.
-fn is_refused(knowledge: &Knowledge) -> bool {
-    let mut links = knowledge.evidence.connection.values();
-    links.any(|link| matches!(link.now(), LinkNow::LinkFailure(failure) if failure.refused))
-}
-
 impl SourceState {
     /// Creates the state of a source whose document was not read yet.
     pub fn unread(key: SourceKey) -> Self {
@@ -217,7 +203,7 @@ impl SourceState {
             return None;
         }
         self.renamed |= Presentation::of(&known) != Presentation::of(&document.knowledge);
-        if is_refused(&document.knowledge) && !is_refused(&known) {
+        if document.knowledge.evidence.is_refused() && !known.evidence.is_refused() {
             // Stored at once although the status is an error already, as after a revocation: a login that another process stores
             // meanwhile would otherwise be followed by this older refusal, as if it were a new error.
             self.heartbeat = self.heartbeat.min(now);
@@ -295,7 +281,7 @@ impl SourceState {
 
     /// Converts it to the compact form until it is needed again: there may be ten thousand sources.
     pub fn rest(&mut self, interner: &mut Interner) {
-        self.document.rest(interner);
+        self.document.rest(&self.key, interner);
         for piece in &mut self.unsaved {
             piece.knowledge.rest(interner);
         }

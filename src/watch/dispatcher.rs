@@ -19,7 +19,7 @@ use crate::core::event::Event;
 use crate::core::source::SourceKey;
 use crate::lifecycle::Stop;
 
-/// Receives events: a bus, or the persister of this process.
+/// Receives events: a bus, or a remote store.
 #[async_trait]
 pub trait Sink: Send + Sync {
     /// Returns a description of the destination for users.
@@ -253,7 +253,7 @@ impl Dispatcher {
         let outbox = Arc::clone(&self.outbox);
         let aside = blocking(move || {
             let mut aside = refused.iter();
-            aside.try_for_each(|(waiting, reason)| outbox.refused(std::slice::from_ref(waiting), reason))
+            aside.try_for_each(|(waiting, reason)| outbox.rejected(std::slice::from_ref(waiting), reason))
         });
         match aside.await {
             // It will be rejected again when there is space to store it as refused.

@@ -18,30 +18,34 @@ use super::listeners::{ListenerContext, ListenerTask, Report, TokenChanges};
 use super::lock::StateLock;
 use super::monitored::{MonitoredSource, MonitoredSources};
 use super::observations::{ObservationSender, Observer};
-use super::outbox::{Outbox, OutboxError};
+use super::outbox::{Outbox, OutboxError, OutboxOptions};
 use super::overview::{View, ViewOf};
 use super::pollers::Pollers;
-use super::sinks::{BusSink, PersisterSink};
+use super::sinks::{BusSink, StoreSink};
 use super::ticks::{self, Timetable};
-use super::tracker::Tracker;
+use super::tracker::{Destination, Tracker};
 use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
-use crate::core::compact::Compact;
+use crate::core::compact::{Compact, CompactDocument};
 use crate::core::counters::Counters;
+use crate::core::document::SourceDocument;
 use crate::core::event::InitialEvents;
 use crate::core::evidence::{Knowledge, LinkNow};
+use crate::core::future::TOLERANCE_MS;
 use crate::core::observation::{Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::evidence::StreamEvidence;
 use crate::core::time::Timestamp;
+use crate::core::transition::transitions;
 use crate::failure::{ExitCode, Failure};
-use crate::http::CorrectedClock;
+use crate::http::{CorrectedClock, LenientClock};
 use crate::lifecycle::{Stop, Tasks};
-use crate::persist::Persister;
+use crate::persist::{Persister, Stats};
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink as _};
+use crate::store::retention::Retention;
 
 /// Maximum number of events per second to the bus that are not transitions: BitBrat's own consumer loses events in a flood.
 pub const SPREAD: NonZeroU32 = NonZeroU32::new(5).unwrap();
@@ -60,16 +64,22 @@ const ONCE_PATIENCE: Duration = Duration::from_secs(25);
 pub struct Parts {
     /// The directory for the daemon's state. It must exist.
     pub state_dir: PathBuf,
+    /// The file of the documents, their history and the outbox.
+    pub file: PathBuf,
+    /// Limits of the history in that file.
+    pub retention: Retention,
     /// Name under which this process stores its totals; generated once when `None`.
     pub instance: Option<String>,
     /// Maximum number of events in the outbox.
     pub outbox: usize,
     /// The monitored sources.
     pub sources: Vec<MonitoredSource>,
-    /// What the store contains about them already, also from other writers.
+    /// What a remote store contains about them already, also from other writers.
     pub stored: Vec<(SourceKey, Compact)>,
     /// The platforms of these sources.
     pub platforms: Vec<Arc<dyn Platform>>,
+    /// How often a document without transitions is written to the file; `None` where nobody reads the file's documents.
+    pub documents: Option<Duration>,
     /// The destination of events.
     pub route: Route,
     /// When each probe runs.
@@ -84,9 +94,11 @@ pub struct Parts {
 
 /// The destination of events.
 pub enum Route {
-    /// The persister of this process.
-    Local {
-        /// The persister. It should write what it receives without a long delay, because the writer batches already.
+    /// None: the file is the store.
+    File,
+    /// A remote store.
+    Store {
+        /// Merges with what is stored. It should write what it receives without a long delay, because the writer batches already.
         persister: Arc<Persister>,
         /// Where it stores, for users.
         location: String,
@@ -116,11 +128,13 @@ pub struct Engine {
     outbox: Arc<Outbox>,
     stats: Arc<WriterStats>,
     dispatched: Arc<Dispatched>,
-    sink: Arc<dyn Sink>,
+    sink: Option<Arc<dyn Sink>>,
+    /// The file, for users.
+    location: String,
     listeners: Vec<(String, Report)>,
     tasks: Tasks,
     finished: Arc<AtomicBool>,
-    /// Links that the store has as open, of sources that are not in the state directory.
+    /// Links that a remote store has as open, of sources that are not in the file.
     left: Vec<(Transport, SourceKey)>,
     started_at: Timestamp,
     instance: String,
@@ -139,13 +153,14 @@ impl Engine {
             let hint = error.hint();
             cannot(&error).hint(hint)
         })?;
-        let (outbox, instance, mut tracker) = restore(&parts, lock).map_err(|error| cannot(&error))?;
+        let (outbox, instance, mut tracker) =
+            restore(&parts, lock).map_err(|failure| failure.while_doing("cannot start watching"))?;
         let over_bus = matches!(parts.route, Route::Bus { .. });
         let mut pending = PendingCommits::default();
         let mut left = Vec::new();
         for (source, stored) in parts.stored {
             let stored = stored.knowledge();
-            if tracker.known(&source).is_none() {
+            if !tracker.knows(&source) {
                 let open = open_links(&stored).filter(|transport| *transport != Transport::Api);
                 left.extend(open.map(|transport| (transport, source.clone())));
             }
@@ -155,11 +170,15 @@ impl Engine {
                 pending.defer(source);
             }
         }
+        if over_bus {
+            unpublished(&outbox, &parts.sources, &mut tracker, &mut pending)
+                .map_err(|error| cannot(&error))?;
+        }
         let initial_events = match &parts.route {
-            Route::Local { .. } => InitialEvents::Flag,
+            Route::File | Route::Store { .. } => InitialEvents::Flag,
             Route::Bus { initial_events, .. } => *initial_events,
         };
-        let stats = Arc::new(WriterStats::default());
+        let stats = Arc::new(WriterStats::since(parts.clock.now()));
         let dispatched = Arc::new(Dispatched::default());
         let monitored = MonitoredSources::new(parts.sources);
         let live = Arc::clone(&stats);
@@ -181,11 +200,12 @@ impl Engine {
         observations.set_extender(Arc::new(move |observation| fan_out.others(observation)));
         let wake = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
-        let (sink, confirmations, pace) = build_route(parts.route, &parts.clock, tasks);
+        let (sink, confirmations, pace) = build_route(parts.route, &outbox, tasks);
         let writer = Writer {
             tracker,
             outbox: Arc::clone(&outbox),
             inputs,
+            documents: parts.documents.map(millis),
             confirmations,
             clock: CorrectedClock::new(Arc::clone(&parts.clock)),
             wake: Arc::clone(&wake),
@@ -194,18 +214,21 @@ impl Engine {
             shutdown,
             pending,
             initial_events,
-        };
-        let sender = Dispatcher {
-            outbox: Arc::clone(&outbox),
-            sink: Arc::clone(&sink),
-            pace,
-            wake,
-            closing: closed,
-            counts: Arc::clone(&dispatched),
-            chance: parts.chance,
+            results: None,
         };
         tasks.spawn("writer", |stop| writer.run(stop));
-        tasks.spawn("dispatcher", |stop| sender.run(stop));
+        if let Some(sink) = &sink {
+            let sender = Dispatcher {
+                outbox: Arc::clone(&outbox),
+                sink: Arc::clone(sink),
+                pace,
+                wake,
+                closing: closed,
+                counts: Arc::clone(&dispatched),
+                chance: parts.chance,
+            };
+            tasks.spawn("dispatcher", |stop| sender.run(stop));
+        }
         let (jump, jumped) = watch::channel(0);
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));
         tasks.spawn("clock-watch", |stop| clock_jumps::run(clock, jump, stop));
@@ -222,6 +245,7 @@ impl Engine {
             stats,
             dispatched,
             sink,
+            location: format!("sqlite:{}", parts.file.display()),
             listeners: Vec::new(),
             tasks: tasks.clone(),
             finished: Arc::default(),
@@ -236,6 +260,12 @@ impl Engine {
     /// Returns the name under which this process stores its totals.
     pub fn instance(&self) -> &str {
         &self.instance
+    }
+
+    /// Returns a function that returns the statistics of the documents in the file.
+    pub fn store_stats(&self) -> Arc<dyn Fn() -> Stats + Send + Sync> {
+        let stats = Arc::clone(&self.stats);
+        Arc::new(move || stats.store())
     }
 
     /// Passes every observation to `observer`, for listeners that compare their events with what polls observe.
@@ -277,9 +307,13 @@ impl Engine {
     /// Selects from the state that was stored at the start; empty if that cannot be read.
     fn restored<T>(&self, wanted: impl Fn(SourceKey, &Knowledge) -> Option<T>) -> Vec<T> {
         let mut found = Vec::new();
-        let shown = self
-            .outbox
-            .restore(|source, known| found.extend(wanted(source, &known)));
+        let monitored = self.monitored.all();
+        let sources = monitored.values().flatten().map(|source| source.key.clone());
+        let shown = self.outbox.restore(sources, |source, stored| {
+            if let Ok(stored) = stored {
+                found.extend(wanted(source, &stored.value.knowledge));
+            }
+        });
         shown.map_or_else(|_| Vec::new(), |()| found)
     }
 
@@ -410,7 +444,8 @@ impl Engine {
             stats: Arc::clone(&self.stats),
             dispatched: Arc::clone(&self.dispatched),
             outbox: Arc::clone(&self.outbox),
-            sink: Arc::clone(&self.sink),
+            sink: self.sink.clone(),
+            location: self.location.clone(),
             pollers: Arc::clone(&self.pollers),
             listeners: self.listeners.clone(),
         };
@@ -427,20 +462,69 @@ fn open_links(known: &Knowledge) -> impl Iterator<Item = Transport> {
 }
 
 /// Opens the state on disk and restores it.
-fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Tracker), OutboxError> {
-    let outbox = Outbox::open(&parts.state_dir, parts.outbox)?.holding(lock);
+fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Tracker), Failure> {
     let instance = match &parts.instance {
         Some(name) => name.clone(),
-        None => outbox.note_or("instance", || format!("watch-{}", uuid::Uuid::new_v4().simple()))?,
+        None => super::instance::name(&parts.state_dir)
+            .map_err(|error| Failure::new(ExitCode::Failed, "cannot name this process").because(&error))?,
     };
+    let options = OutboxOptions {
+        writer: instance.clone(),
+        bound: parts.outbox,
+        has_sink: !matches!(parts.route, Route::File),
+        retention: parts.retention,
+    };
+    let outbox = Outbox::open(&parts.file, options)?.holding(lock);
     let mut tracker = Tracker::new(&instance);
-    let now = parts.clock.now();
-    outbox.restore(|source, mut known| {
-        // The clock may have been ahead during the previous run.
-        known.drop_future(now);
-        tracker.restore(source, known);
+    // Evidence of others is not dropped because this machine's clock is behind.
+    let now = LenientClock::new(Arc::clone(&parts.clock)).now();
+    let mut healed = Vec::new();
+    let sources = parts.sources.iter().map(|source| source.key.clone());
+    outbox.restore(sources, |source, stored| match stored {
+        Ok(mut stored) => {
+            // The clock may have been ahead during the previous run.
+            if stored.value.drop_future(now) {
+                healed.push(source);
+            }
+            tracker.restore(stored);
+        }
+        Err(reason) => {
+            warn!(source.key = %source, %reason, "The stored document of `{source}` cannot be used; it stays as it is");
+            tracker.block(&source);
+        }
     })?;
+    for source in &healed {
+        outbox.drop_history_after(source, now.plus_millis(TOLERANCE_MS))?;
+    }
     Ok((Arc::new(outbox), instance, tracker))
+}
+
+/// Marks the sources whose stored states were not published: by a command, or while there was no bus.
+fn unpublished(
+    outbox: &Outbox,
+    sources: &[MonitoredSource],
+    tracker: &mut Tracker,
+    pending: &mut PendingCommits,
+) -> Result<(), OutboxError> {
+    for source in sources {
+        let Some(document) = tracker.document(&source.key) else {
+            continue;
+        };
+        match outbox.published(&source.key)? {
+            None => tracker.mark_due(Destination::Sink, std::slice::from_ref(&source.key)),
+            Some(published) => {
+                let published = SourceDocument::from_knowledge(source.key.clone(), published);
+                if !transitions(&published.verdict, &document.verdict).is_empty() {
+                    pending.defer(source.key.clone());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Periodically does work that would otherwise delay a commit.
@@ -459,12 +543,12 @@ async fn tidy(outbox: Arc<Outbox>, stop: Stop) {
 /// Builds the path of events and other changes to the destination.
 fn build_route(
     route: Route,
-    clock: &Arc<dyn Clock>,
+    outbox: &Arc<Outbox>,
     tasks: &Tasks,
-) -> (Arc<dyn Sink>, Confirmations, Option<NonZeroU32>) {
-    let period = |heartbeat: Duration| i64::try_from(heartbeat.as_millis()).unwrap_or(i64::MAX);
+) -> (Option<Arc<dyn Sink>>, Option<Confirmations>, Option<NonZeroU32>) {
     match route {
-        Route::Local {
+        Route::File => (None, None, None),
+        Route::Store {
             persister,
             location,
             heartbeat,
@@ -473,19 +557,20 @@ fn build_route(
             let (store_queue, batches) = mpsc::channel(1);
             let keeping = Arc::clone(&persister);
             tasks.spawn("keeper", |stop| keep(keeping, batches, stop));
-            let sink = PersisterSink {
+            let sink = StoreSink {
                 persister,
+                outbox: Arc::clone(outbox),
                 location,
-                clock: CorrectedClock::new(Arc::clone(clock)),
             };
-            let period = period(heartbeat);
-            (Arc::new(sink), Confirmations::Store { period, store_queue }, None)
+            let period = millis(heartbeat);
+            let confirmations = Confirmations::Store { period, store_queue };
+            (Some(Arc::new(sink)), Some(confirmations), None)
         }
         Route::Bus { bus, heartbeat, .. } => {
-            let period = period(heartbeat);
+            let period = millis(heartbeat);
             (
-                Arc::new(BusSink(bus)),
-                Confirmations::Publish { period },
+                Some(Arc::new(BusSink(bus))),
+                Some(Confirmations::Publish { period }),
                 Some(SPREAD),
             )
         }
@@ -508,7 +593,11 @@ pub(super) fn is_unauthorized(observation: &Observation) -> bool {
 }
 
 /// Passes changed states to the persister, and lets it do its deferred work.
-async fn keep(persister: Arc<Persister>, mut batches: mpsc::Receiver<Vec<(SourceKey, Compact)>>, stop: Stop) {
+async fn keep(
+    persister: Arc<Persister>,
+    mut batches: mpsc::Receiver<Vec<(SourceKey, CompactDocument)>>,
+    stop: Stop,
+) {
     /// Number of sources stored together. A source's state takes ten times the memory when it is not compact; and a change that
     /// arrives meanwhile waits until these are stored.
     const TOGETHER: usize = 100;
@@ -529,7 +618,7 @@ async fn keep(persister: Arc<Persister>, mut batches: mpsc::Receiver<Vec<(Source
         for part in batch.chunks(TOGETHER) {
             let awake = part
                 .iter()
-                .map(|(source, known)| (source.clone(), known.knowledge()));
+                .map(|(source, known)| (source.clone(), known.document(source).knowledge));
             failed = report(&persister.apply(awake).await, failed);
         }
     }

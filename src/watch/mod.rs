@@ -1,12 +1,15 @@
-//! The daemon: schedules and listeners produce observations; the writer stores state and publishes transitions.
+//! The daemon: schedules and listeners produce observations; the writer stores documents and events; the dispatcher sends events.
 //!
 //! ```text
 //!  cron ─► ticks ─► pollers ─► Platform::probe ─┐
-//!  listeners ───────────────────────────────────┴► observations ─► writer ─► outbox (state + queue, one transaction)
-//!                                                                    │             │
-//!                                      periodic, without transitions │             ▼
-//!                                                                    └► persister  dispatcher ─► sink (bus | persister)
+//!  listeners ───────────────────────────────────┴► observations ─► writer ─► outbox (documents + history + queue,
+//!                                                                    │         │      one file, one transaction)
+//!                          remote store: states without transitions  │         ▼
+//!                                                                    │       dispatcher ─► sink (bus | remote store)
+//!                                                                    └───────────────────► persister of the remote store
 //! ```
+//!
+//! With SQLite and no bus there is neither a dispatcher nor a sink.
 //!
 //! It depends on ports, never on adapters; `app` connects them.
 
@@ -16,6 +19,7 @@ pub mod admission;
 pub mod clock_jumps;
 pub mod dispatcher;
 pub mod engine;
+pub mod instance;
 pub mod listeners;
 pub mod lock;
 pub mod monitored;

@@ -1,78 +1,98 @@
-//! The daemon's state on disk: what is known of each source, what was published about it, and the outbox.
+//! The daemon's state on disk: the documents with their history, what was published about each source, and the outbox.
 //!
-//! One SQLite file, so that a change and its event are committed together or not at all. Blocking functions are called through
+//! One SQLite file, so that a change and its events are committed together or not at all. It is the store itself where that is
+//! SQLite; with a remote store it is a file of its own with the same schema. Blocking functions are called through
 //! [`blocking`](crate::blocking::blocking).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use self::error::{OpenFailure, explain};
+use self::error::explain;
 use super::admission::Admission;
 use super::lock::StateLock;
 use super::queue::{Class, Queue};
+use crate::core::document::SourceDocument;
 use crate::core::event::Event;
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
+use crate::core::time::Timestamp;
+use crate::store::retention::Retention;
+use crate::store::sqlite::database::{self, Access, Opened};
+use crate::store::sqlite::rows::{self, Upsert};
+use crate::store::{StoreError, Unusable, Version, Versioned, Write};
 
 mod error;
 
 pub use error::OutboxError;
 
-/// The newest known schema version.
-const SCHEMA: i64 = 1;
-
-const MIGRATION: &str = "
-    CREATE TABLE source (key TEXT PRIMARY KEY, known TEXT NOT NULL, told TEXT NOT NULL) STRICT;
-    CREATE TABLE outbox (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, class INTEGER NOT NULL, event TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE refused (seq INTEGER PRIMARY KEY, event TEXT NOT NULL, reason TEXT NOT NULL) STRICT;
-    CREATE TABLE sent (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL) STRICT;
-    CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-";
-
-/// Maximum number of pages in the write-ahead log before a commit checkpoints it, which then waits for the disk three times
-/// instead of once. Usually [`Outbox::tidy`] is earlier.
-const LOG_PAGES: i64 = 8192;
+/// How long to wait for another process that writes the file.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Number of sent events that are kept, for `events tail`.
 const SENT: i64 = 1000;
 /// Number of permanently rejected events that are kept.
-const REFUSED: i64 = 1000;
+const REJECTED: i64 = 1000;
+
+/// The settings of an outbox.
+#[derive(Debug, Clone)]
+pub struct OutboxOptions {
+    /// Name of this process in the file; the events of other running daemons are theirs.
+    pub writer: String,
+    /// Maximum number of waiting events.
+    pub bound: usize,
+    /// Whether events wait for a sink. Otherwise they are only listed, for `events tail`.
+    pub has_sink: bool,
+    /// Limits of the history.
+    pub retention: Retention,
+}
 
 /// The open file.
 pub struct Outbox {
     path: PathBuf,
+    options: OutboxOptions,
     /// Whether anything was committed since the last checkpoint of the write-ahead log.
     needs_checkpoint: AtomicBool,
     inner: Mutex<Inner>,
-    bound: usize,
     _lock: Option<StateLock>,
 }
 
 struct Inner {
-    connection: Connection,
+    opened: Opened,
     queue: Queue,
+    /// The newest number in the queue, and the newest of the events that one-shot commands left for any daemon.
+    seen: i64,
+    is_durable: bool,
 }
 
 /// What is committed together.
 #[derive(Debug, Default)]
 pub struct Commit {
-    /// The new state of each source, as JSON.
-    pub known: Vec<(SourceKey, Box<str>)>,
+    /// New documents with their transitions, at most one per source.
+    pub documents: Vec<Write>,
     /// New events in order, each with the state that is published once it is sent. A heartbeat does not change the published
     /// state: any later event includes it again.
-    pub events: Vec<Fresh>,
+    pub events: Vec<NewEvent>,
+}
+
+impl Commit {
+    /// Returns the part of `sources`.
+    #[must_use]
+    pub fn of(mut self, sources: &[SourceKey]) -> Self {
+        self.documents
+            .retain(|write| sources.contains(&write.document.key));
+        self.events.retain(|event| sources.contains(&event.event.source));
+        self
+    }
 }
 
 /// An event to be committed.
 #[derive(Debug, Clone)]
-pub struct Fresh {
+pub struct NewEvent {
     /// Its urgency.
     pub class: Class,
     /// The event.
@@ -82,8 +102,14 @@ pub struct Fresh {
 }
 
 /// The result of a commit.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Committed {
+    /// The new versions of the documents.
+    pub versions: Vec<(SourceKey, Version)>,
+    /// Sources whose documents another process has written since their base: nothing of them was committed, events included.
+    pub conflicts: Vec<SourceKey>,
+    /// Sources whose documents cannot be stored, with the reason; their events are committed.
+    pub rejected: Vec<(SourceKey, StoreError)>,
     /// Number of heartbeats that were dropped to free capacity.
     pub dropped: usize,
     /// Sources whose events were not admitted: their changes are published later.
@@ -111,49 +137,14 @@ pub struct Depth {
 }
 
 impl Outbox {
-    /// Opens the file of a state directory, creating it if missing. `bound` is the maximum number of events that it holds.
-    pub fn open(directory: &Path, bound: usize) -> Result<Self, OutboxError> {
-        let path = directory.join("watch.db");
-        // SQLite's own flag for that would also refuse links in the parent directories, which are their owner's choice.
-        crate::files::reject_symlink(&path)
-            .and_then(|()| crate::files::reject_special_file(&path))
-            .map_err(|error| error::is_link(&path, &error))?;
-        Self::prepare(&path, bound).map_err(|failure| failure.explain(&path))
-    }
-
-    fn prepare(path: &Path, bound: usize) -> Result<Self, OpenFailure> {
-        let mut connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // What was acknowledged must survive a power failure too; transitions are rare enough to afford it.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if found > SCHEMA {
-            return Err(OpenFailure::Newer(found));
-        }
-        if found == 0 {
-            let migration = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            migration.execute_batch(MIGRATION)?;
-            migration.pragma_update(None, "user_version", SCHEMA)?;
-            migration.commit()?;
-        }
-        let mut queue = Queue::default();
-        {
-            let mut rows = connection.prepare("SELECT seq, source, class FROM outbox ORDER BY seq")?;
-            let mut rows = rows.query([])?;
-            while let Some(row) = rows.next()? {
-                let source: String = row.get(1)?;
-                if let Ok(source) = source.parse() {
-                    queue.push(row.get(0)?, &source, Class::from_number(row.get(2)?));
-                }
-            }
-        }
+    /// Opens the file at `path`, creating it if missing.
+    pub fn open(path: &Path, options: OutboxOptions) -> Result<Self, OutboxError> {
+        let inner = Inner::open(path, &options)?;
         Ok(Self {
             path: path.to_owned(),
+            options,
             needs_checkpoint: AtomicBool::new(true),
-            inner: Mutex::new(Inner { connection, queue }),
-            bound,
+            inner: Mutex::new(inner),
             _lock: None,
         })
     }
@@ -168,73 +159,85 @@ impl Outbox {
         }
     }
 
+    /// Whether events wait for a sink.
+    pub fn has_sink(&self) -> bool {
+        self.options.has_sink
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
     }
 
-    fn explained<T>(&self, result: rusqlite::Result<T>) -> Result<T, OutboxError> {
-        result.map_err(|error| explain(&self.path, error))
+    /// Returns the file that is now at the path: it may have been moved or deleted, and what is written to it then is lost.
+    fn current(&self) -> Result<MutexGuard<'_, Inner>, OutboxError> {
+        let mut inner = self.inner();
+        if inner.opened.was_replaced(&self.path) {
+            *inner = Inner::open(&self.path, &self.options)?;
+        }
+        Ok(inner)
     }
 
-    /// Passes the stored state of every source to `show`, one after the other: all of them together would be large.
-    pub fn restore(&self, mut show: impl FnMut(SourceKey, Knowledge)) -> Result<(), OutboxError> {
-        let inner = self.inner();
-        self.explained((|| {
-            let mut rows = inner.connection.prepare("SELECT key, known FROM source")?;
-            let mut rows = rows.query([])?;
-            while let Some(row) = rows.next()? {
-                let key = row.get_ref(0)?.as_str()?.parse();
-                // A state that cannot be parsed is skipped; it will be observed again.
-                if let (Ok(key), Ok(known)) = (key, serde_json::from_str(row.get_ref(1)?.as_str()?)) {
-                    show(key, known);
-                }
+    fn explained<T>(&self, result: rusqlite::Result<T>) -> Result<T, OutboxError> {
+        result.map_err(|error| explain(&self.path, &error))
+    }
+
+    /// Passes the stored documents of `sources` to `show`, one after the other: all of them together would be large.
+    pub fn restore(
+        &self,
+        sources: impl IntoIterator<Item = SourceKey>,
+        mut show: impl FnMut(SourceKey, Result<Versioned<SourceDocument>, Unusable>),
+    ) -> Result<(), OutboxError> {
+        let mut inner = self.current()?;
+        let connection = &mut inner.opened.connection;
+        for source in sources {
+            let row = self.explained(rows::load(connection, &source.to_string()))?;
+            if let Some(row) = row {
+                show(source, row.read().document);
             }
-            Ok(())
-        })())
+        }
+        Ok(())
+    }
+
+    /// Returns the stored document of a source.
+    pub fn document(
+        &self,
+        source: &SourceKey,
+    ) -> Result<Option<Result<Versioned<SourceDocument>, Unusable>>, OutboxError> {
+        let mut found = None;
+        self.restore([source.clone()], |_, document| found = Some(document))?;
+        Ok(found)
     }
 
     /// Returns the published state of a source; `None` if nothing was ever published.
     pub fn published(&self, source: &SourceKey) -> Result<Option<Knowledge>, OutboxError> {
-        let inner = self.inner();
+        let inner = self.current()?;
         let json: Option<String> = self.explained(
             inner
+                .opened
                 .connection
-                .prepare_cached("SELECT told FROM source WHERE key = ?1 AND told <> ''")
+                .prepare_cached("SELECT knowledge FROM published WHERE source = ?1")
                 .and_then(|mut row| row.query_row([source.to_string()], |row| row.get(0)).optional()),
         )?;
         // A published state that cannot be parsed counts as unpublished: everything is published again, which is harmless.
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 
-    /// Commits changes and their events in one transaction, within the bound.
+    /// Deletes the history of a source that is dated after `until`: a clock that was ahead has dated it.
+    pub fn drop_history_after(&self, source: &SourceKey, until: Timestamp) -> Result<(), OutboxError> {
+        let mut inner = self.current()?;
+        let connection = &mut inner.opened.connection;
+        self.explained(rows::drop_history_after(connection, &source.to_string(), until))
+    }
+
+    /// Commits documents and events in one transaction, within the bound. After it returns, transitions survive a power failure.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, OutboxError> {
-        let mut inner = self.inner();
-        let Inner { connection, queue } = &mut *inner;
-        let fresh: Vec<_> = commit
-            .events
-            .iter()
-            .map(|fresh| (&fresh.event.source, fresh.class))
-            .collect();
-        let Admission {
-            admitted,
-            gone,
-            dropped,
-            deferred,
-        } = Admission::of(queue, self.bound, &fresh);
-        let kept = commit.events.iter().zip(admitted);
-        let kept: Vec<&Fresh> = kept
-            .filter_map(|(fresh, admitted)| admitted.then_some(fresh))
-            .collect();
-        let written = write(connection, commit, &gone, &kept);
-        let numbers = self.explained(written)?;
+        let mut inner = self.current()?;
+        let is_durable =
+            !commit.events.is_empty() || commit.documents.iter().any(|write| !write.history.is_empty());
+        self.explained(inner.set_durable(is_durable))?;
+        let done = self.explained(inner.commit(commit, &self.options))?;
         self.needs_checkpoint.store(true, Ordering::Relaxed);
-        for (seq, source) in &gone {
-            queue.remove(*seq, source);
-        }
-        for (seq, fresh) in numbers.into_iter().zip(&kept) {
-            queue.push(seq, &fresh.event.source, fresh.class);
-        }
-        Ok(Committed { dropped, deferred })
+        Ok(done)
     }
 
     /// Returns at most `limit` events that may be sent now, at most one per source; at most `spread` of those that are not
@@ -245,19 +248,31 @@ impl Outbox {
         spread: usize,
         held: &dyn Fn(&SourceKey) -> bool,
     ) -> Result<Vec<Waiting>, OutboxError> {
-        let inner = self.inner();
-        let due = inner.queue.next(limit, spread, held);
+        let mut inner = self.current()?;
         self.explained((|| {
+            inner.receive()?;
+            let due = inner.queue.next(limit, spread, held);
             let mut row = inner
+                .opened
                 .connection
                 .prepare_cached("SELECT event FROM outbox WHERE seq = ?1")?;
             let mut waiting = Vec::with_capacity(due.len());
-            for (seq, _, urgent) in due {
-                let json: String = row.query_row([seq], |row| row.get(0))?;
+            let mut gone = Vec::new();
+            for (seq, source, urgent) in due {
+                let json: Option<String> = row.query_row([seq], |row| row.get(0)).optional()?;
+                let Some(json) = json else {
+                    // The command that left it for any daemon has sent it in the meantime.
+                    gone.push((seq, source));
+                    continue;
+                };
                 let event = serde_json::from_str(&json).map_err(|error| {
                     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
                 })?;
                 waiting.push(Waiting { seq, urgent, event });
+            }
+            drop(row);
+            for (seq, source) in gone {
+                inner.queue.remove(seq, &source);
             }
             Ok(waiting)
         })())
@@ -274,10 +289,10 @@ impl Outbox {
     }
 
     /// Sets aside events that the bus rejected permanently.
-    pub fn refused(&self, events: &[Waiting], reason: &str) -> Result<(), OutboxError> {
+    pub fn rejected(&self, events: &[Waiting], reason: &str) -> Result<(), OutboxError> {
         self.take_out(events, |transaction, waiting| {
             let mut keep = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO refused SELECT seq, event, ?2 FROM outbox WHERE seq = ?1",
+                "INSERT OR REPLACE INTO rejected SELECT seq, event, ?2 FROM outbox WHERE seq = ?1",
             )?;
             keep.execute(params![waiting.seq, reason])?;
             Ok(())
@@ -287,32 +302,29 @@ impl Outbox {
     fn take_out(
         &self,
         events: &[Waiting],
-        keep: impl Fn(&rusqlite::Transaction<'_>, &Waiting) -> rusqlite::Result<()>,
+        keep: impl Fn(&Transaction<'_>, &Waiting) -> rusqlite::Result<()>,
     ) -> Result<(), OutboxError> {
         if events.is_empty() {
             return Ok(());
         }
-        let mut inner = self.inner();
-        let Inner { connection, queue } = &mut *inner;
-        // The next commit waits for the disk and includes this one. After a power failure in between, the events are sent again
-        // and deduplicated by their ids.
-        self.explained(connection.pragma_update(None, "synchronous", "NORMAL"))?;
-        let taken = self.explained((|| {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut inner = self.current()?;
+        // The next durable commit includes this one. After a power failure in between, the events are sent again and deduplicated
+        // by their ids.
+        self.explained(inner.set_durable(false))?;
+        let Inner { opened, queue, .. } = &mut *inner;
+        self.explained((|| {
+            let transaction = opened
+                .connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
             for waiting in events {
                 keep(&transaction, waiting)?;
                 transaction
                     .prepare_cached("DELETE FROM outbox WHERE seq = ?1")?
                     .execute([waiting.seq])?;
             }
-            for (table, most) in [("sent", SENT), ("refused", REFUSED)] {
-                let sql = format!("DELETE FROM {table} WHERE seq <= (SELECT MAX(seq) FROM {table}) - ?1");
-                transaction.prepare_cached(&sql)?.execute([most])?;
-            }
+            trim(&transaction)?;
             transaction.commit()
-        })());
-        self.explained(connection.pragma_update(None, "synchronous", "FULL"))?;
-        taken?;
+        })())?;
         self.needs_checkpoint.store(true, Ordering::Relaxed);
         for waiting in events {
             queue.remove(waiting.seq, &waiting.event.source);
@@ -325,12 +337,7 @@ impl Outbox {
         if !self.needs_checkpoint.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        let moved = || {
-            let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
-            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        };
-        self.explained(moved())
+        self.explained(database::checkpoint_wal(&self.path, PATIENCE))
     }
 
     /// Simulates a full disk beyond `pages`; `0` removes the limit.
@@ -338,6 +345,7 @@ impl Outbox {
     pub(super) fn limit_pages(&self, pages: i64) {
         let most = if pages == 0 { 1 << 30 } else { pages };
         self.inner()
+            .opened
             .connection
             .pragma_update(None, "max_page_count", most)
             .unwrap();
@@ -348,6 +356,15 @@ impl Outbox {
         self.inner().queue.sources().cloned().collect()
     }
 
+    /// Counts the events of all processes that wait in the file.
+    pub fn count_waiting(&self) -> Result<usize, OutboxError> {
+        let inner = self.current()?;
+        let connection = &inner.opened.connection;
+        let count: i64 =
+            self.explained(connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0)))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
     /// Returns how many events wait.
     pub fn depth(&self) -> Depth {
         let inner = self.inner();
@@ -356,35 +373,182 @@ impl Outbox {
             heartbeats: inner.queue.heartbeats(),
         }
     }
+}
 
-    /// Returns a stored note, writing `fresh` first if there is none.
-    pub fn note_or(&self, name: &str, fresh: impl FnOnce() -> String) -> Result<String, OutboxError> {
-        let inner = self.inner();
-        self.explained((|| {
-            let read = "SELECT value FROM note WHERE name = ?1";
-            let known: Option<String> = inner
-                .connection
-                .query_row(read, [name], |row| row.get(0))
-                .optional()?;
-            if let Some(known) = known {
-                return Ok(known);
-            }
-            let value = fresh();
-            inner
-                .connection
-                .execute("INSERT INTO note VALUES (?1, ?2)", params![name, value])?;
-            Ok(value)
-        })())
+impl Inner {
+    fn open(path: &Path, options: &OutboxOptions) -> Result<Self, OutboxError> {
+        let Some(opened) = database::open(path, Access::Write, PATIENCE)? else {
+            unreachable!("a file that is opened for writing is created");
+        };
+        let mut inner = Self {
+            opened,
+            queue: Queue::default(),
+            seen: 0,
+            is_durable: false,
+        };
+        inner
+            .read_queue(&options.writer)
+            .map_err(|error| explain(path, &error))?;
+        Ok(inner)
     }
+
+    /// Reads which events of `writer`, and of commands that have ended, wait.
+    fn read_queue(&mut self, writer: &str) -> rusqlite::Result<()> {
+        let connection = &self.opened.connection;
+        let mut rows = connection
+            .prepare("SELECT seq, source, class FROM outbox WHERE writer IN (?1, '') ORDER BY seq")?;
+        let mut rows = rows.query([writer])?;
+        while let Some(row) = rows.next()? {
+            self.seen = row.get(0)?;
+            enqueue(&mut self.queue, row)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the events to the queue that one-shot commands have left since the last call.
+    fn receive(&mut self) -> rusqlite::Result<()> {
+        let mut rows = self.opened.connection.prepare_cached(
+            "SELECT seq, source, class FROM outbox WHERE seq > ?1 AND writer = '' ORDER BY seq",
+        )?;
+        let mut rows = rows.query([self.seen])?;
+        while let Some(row) = rows.next()? {
+            self.seen = row.get(0)?;
+            enqueue(&mut self.queue, row)?;
+        }
+        Ok(())
+    }
+
+    /// Chooses whether commits wait for the disk.
+    fn set_durable(&mut self, is_durable: bool) -> rusqlite::Result<()> {
+        if self.is_durable != is_durable {
+            let mode = if is_durable { "FULL" } else { "NORMAL" };
+            self.opened.connection.pragma_update(None, "synchronous", mode)?;
+            self.is_durable = is_durable;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Commit, options: &OutboxOptions) -> rusqlite::Result<Committed> {
+        let mut done = Committed::default();
+        let mut upserts = Vec::with_capacity(commit.documents.len());
+        for write in &commit.documents {
+            match Upsert::of(write) {
+                Ok(upsert) => upserts.push((&write.document.key, upsert)),
+                Err(reason) => done.rejected.push((write.document.key.clone(), reason)),
+            }
+        }
+        let transaction = self
+            .opened
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (source, upsert) in &upserts {
+            match rows::upsert_one(&transaction, upsert, options.retention)? {
+                Some(version) => done.versions.push(((*source).clone(), version)),
+                None => done.conflicts.push((*source).clone()),
+            }
+        }
+        let events = commit
+            .events
+            .iter()
+            .filter(|event| !done.conflicts.contains(&event.event.source));
+        let events: Vec<&NewEvent> = events.collect();
+        if !options.has_sink {
+            list(&transaction, &events)?;
+            return transaction.commit().map(|()| done);
+        }
+        let incoming: Vec<_> = events
+            .iter()
+            .map(|event| (&event.event.source, event.class))
+            .collect();
+        let admission = Admission::of(&self.queue, options.bound, &incoming);
+        let admitted = events.into_iter().zip(admission.admitted);
+        let admitted: Vec<&NewEvent> = admitted
+            .filter_map(|(event, admitted)| admitted.then_some(event))
+            .collect();
+        let numbers = insert(&transaction, &options.writer, &admission.gone, &admitted)?;
+        transaction.commit()?;
+        for (seq, source) in &admission.gone {
+            self.queue.remove(*seq, source);
+        }
+        for (seq, event) in numbers.into_iter().zip(&admitted) {
+            self.queue.push(seq, &event.event.source, event.class);
+        }
+        done.dropped = admission.dropped;
+        done.deferred = admission.deferred;
+        Ok(done)
+    }
+}
+
+fn enqueue(queue: &mut Queue, row: &rusqlite::Row<'_>) -> rusqlite::Result<()> {
+    let source: String = row.get(1)?;
+    if let Ok(source) = source.parse() {
+        queue.push(row.get(0)?, &source, Class::from_number(row.get(2)?));
+    }
+    Ok(())
+}
+
+/// Lists events that no sink waits for.
+fn list(transaction: &Transaction<'_>, events: &[&NewEvent]) -> rusqlite::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut insert = transaction.prepare_cached("INSERT INTO sent (event) VALUES (?1)")?;
+    for event in events {
+        insert.execute([json(&event.event)])?;
+    }
+    trim(transaction)
+}
+
+/// Removes the oldest of the listed events beyond their number.
+fn trim(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for (table, most) in [("sent", SENT), ("rejected", REJECTED)] {
+        let sql = format!("DELETE FROM {table} WHERE seq <= (SELECT MAX(seq) FROM {table}) - ?1");
+        transaction.prepare_cached(&sql)?.execute([most])?;
+    }
+    Ok(())
+}
+
+/// Replaces the `gone` events with the new ones, and returns the numbers of these.
+fn insert(
+    transaction: &Transaction<'_>,
+    writer: &str,
+    gone: &[(i64, SourceKey)],
+    events: &[&NewEvent],
+) -> rusqlite::Result<Vec<i64>> {
+    let mut remove = transaction.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?;
+    for (seq, _) in gone {
+        remove.execute([seq])?;
+    }
+    let mut insert = transaction
+        .prepare_cached("INSERT INTO outbox (writer, source, class, event) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut numbers = Vec::with_capacity(events.len());
+    let mut published: HashMap<&SourceKey, &Knowledge> = HashMap::new();
+    for event in events {
+        let source = &event.event.source;
+        insert.execute(params![
+            writer,
+            source.to_string(),
+            event.class as u8,
+            json(&event.event)
+        ])?;
+        numbers.push(transaction.last_insert_rowid());
+        published.extend(event.published.as_ref().map(|knowledge| (source, knowledge)));
+    }
+    let mut publish = transaction.prepare_cached(
+        "INSERT INTO published VALUES (?1, ?2) ON CONFLICT (source) DO UPDATE SET knowledge = excluded.knowledge",
+    )?;
+    for (source, knowledge) in published {
+        publish.execute(params![source.to_string(), json(knowledge)])?;
+    }
+    Ok(numbers)
 }
 
 /// Returns the events sent after `since` (a number from an earlier call; `None`: the last few), oldest first, from a file that
 /// another process may be writing.
-pub fn sent_since(directory: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, OutboxError> {
-    let path = directory.join("watch.db");
+pub fn sent_since(path: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, OutboxError> {
     let read = || {
-        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(PATIENCE)?;
         // The file exists before its tables do.
         let made = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'sent')";
         if !connection.query_row(made, [], |row| row.get::<_, bool>(0))? {
@@ -398,49 +562,14 @@ pub fn sent_since(directory: &Path, since: Option<i64>) -> Result<Vec<(i64, Even
         })?;
         rows.collect::<rusqlite::Result<Vec<_>>>()
     };
-    let rows = read().map_err(|error| explain(&path, error))?;
+    let rows = read().map_err(|error| explain(path, &error))?;
     let readable = rows
         .into_iter()
         .filter_map(|(seq, json)| Some((seq, serde_json::from_str(&json).ok()?)));
     Ok(readable.collect())
 }
 
-fn write(
-    connection: &mut Connection,
-    commit: &Commit,
-    gone: &[(i64, SourceKey)],
-    kept: &[&Fresh],
-) -> rusqlite::Result<Vec<i64>> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut numbers = Vec::with_capacity(kept.len());
-    {
-        let mut known = transaction.prepare_cached(
-            "INSERT INTO source VALUES (?1, ?2, '') ON CONFLICT (key) DO UPDATE SET known = excluded.known",
-        )?;
-        for (key, json) in &commit.known {
-            known.execute(params![key.to_string(), json])?;
-        }
-        let mut remove = transaction.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?;
-        for (seq, _) in gone {
-            remove.execute([seq])?;
-        }
-        let mut insert =
-            transaction.prepare_cached("INSERT INTO outbox (source, class, event) VALUES (?1, ?2, ?3)")?;
-        let mut published = transaction.prepare_cached("UPDATE source SET told = ?2 WHERE key = ?1")?;
-        for fresh in kept {
-            let source = fresh.event.source.to_string();
-            insert.execute(params![source, fresh.class as u8, json(&fresh.event)])?;
-            numbers.push(transaction.last_insert_rowid());
-            if let Some(knowledge) = &fresh.published {
-                published.execute(params![source, json(knowledge)])?;
-            }
-        }
-    }
-    transaction.commit()?;
-    Ok(numbers)
-}
-
 /// Serializes our own types, which always succeeds.
-pub(super) fn json(value: &impl serde::Serialize) -> String {
+fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("our own structs with text keys always serialize")
 }

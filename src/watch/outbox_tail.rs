@@ -1,8 +1,8 @@
-//! Follows the events that a `watch` on this machine has published, by reading its file from another process. With the local bus
-//! this is the only way: events stay within the process that stores them.
+//! Follows the events that processes on this machine have committed or sent, by reading their file from another process. Without a
+//! bus this is the only way: with SQLite events are only listed in the file.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -19,14 +19,11 @@ use crate::core::time::Timestamp;
 /// How often the file is read.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Follows published events from the file in `directory`: from `since` if they are still stored (the last thousand events),
+/// Follows published events from the file at `path`: from `since` if they are still stored (the last thousand events),
 /// otherwise from now. Waits for a file that does not exist yet.
-pub fn follow(
-    directory: PathBuf,
-    since: Option<Timestamp>,
-) -> BoxStream<'static, Result<Message, OutboxError>> {
+pub fn follow(path: PathBuf, since: Option<Timestamp>) -> BoxStream<'static, Result<Message, OutboxError>> {
     let start = Following {
-        directory,
+        path,
         since,
         seen: None,
         ready: VecDeque::new(),
@@ -48,8 +45,13 @@ pub fn follow(
     .boxed()
 }
 
+/// Returns whether the file at `path` lists any event.
+pub fn has_events(path: &Path) -> bool {
+    path.exists() && sent_since(path, Some(0)).is_ok_and(|events| !events.is_empty())
+}
+
 struct Following {
-    directory: PathBuf,
+    path: PathBuf,
     since: Option<Timestamp>,
     /// Number of the newest event that was read.
     seen: Option<i64>,
@@ -58,12 +60,11 @@ struct Following {
 
 impl Following {
     async fn probe(&mut self) -> Result<(), OutboxError> {
-        let path = self.directory.join("watch.db");
-        let (directory, seen) = (self.directory.clone(), self.seen);
+        let (path, seen) = (self.path.clone(), self.seen);
         let everything = seen.or(self.since.map(|_| 0));
         let found = blocking(move || {
             if path.exists() {
-                sent_since(&directory, everything)
+                sent_since(&path, everything)
             } else {
                 Ok(Vec::new())
             }

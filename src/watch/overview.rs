@@ -59,7 +59,8 @@ pub(super) struct ViewOf {
     pub stats: Arc<WriterStats>,
     pub dispatched: Arc<Dispatched>,
     pub outbox: Arc<Outbox>,
-    pub sink: Arc<dyn Sink>,
+    pub sink: Option<Arc<dyn Sink>>,
+    pub location: String,
     pub pollers: Arc<Pollers>,
     pub listeners: Vec<(String, Report)>,
 }
@@ -80,10 +81,13 @@ impl ViewOf {
             monitored: self.monitored.count(),
             inputs: count(&self.taken).saturating_sub(count(&self.stats.inputs)),
             outbox: self.outbox.depth(),
-            sink: self.sink.describe(),
+            sink: self
+                .sink
+                .as_ref()
+                .map_or_else(|| self.location.clone(), |sink| sink.describe()),
             transitions: count(&self.stats.transitions),
             dropped: count(&self.stats.dropped),
-            sent: count(&self.dispatched.sent),
+            sent: count(&self.dispatched.sent) + count(&self.stats.listed),
             failed: count(&self.dispatched.failed),
             refused: count(&self.dispatched.refused),
             pollers: self.pollers.report(),
@@ -94,12 +98,14 @@ impl ViewOf {
     fn unready(&self, listeners: &[(String, ListenerReport)]) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.stats.blocked.load(Ordering::Relaxed) {
-            reasons.push("the state directory cannot be written".to_owned());
+            reasons.push(format!("changes cannot be stored in {}", self.location));
         }
-        if let Some(reason) = self.sink.interruption() {
-            reasons.push(reason);
-        } else if self.dispatched.pending.load(Ordering::Relaxed) {
-            reasons.push(format!("{} accepts no events", self.sink.describe()));
+        if let Some(sink) = &self.sink {
+            if let Some(reason) = sink.interruption() {
+                reasons.push(reason);
+            } else if self.dispatched.pending.load(Ordering::Relaxed) {
+                reasons.push(format!("{} accepts no events", sink.describe()));
+            }
         }
         reasons.extend(
             self.stats

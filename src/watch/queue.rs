@@ -60,13 +60,17 @@ impl Queue {
         self.waiting.keys()
     }
 
-    /// Appends an event. Its number must be greater than that of every earlier event.
+    /// Adds an event, at the place of its number among those of its source.
     pub fn push(&mut self, seq: i64, source: &SourceKey, class: Class) {
         let line = self.waiting.entry(source.clone()).or_default();
-        if line.is_empty() {
+        let place = line.partition_point(|(own, _)| *own < seq);
+        if place == 0 {
+            if let Some((head, _)) = line.front() {
+                self.heads.remove(head);
+            }
             self.heads.insert(seq, source.clone());
         }
-        line.push_back((seq, class));
+        line.insert(place, (seq, class));
         self.len += 1;
         if class == Class::Heartbeat {
             self.heartbeats.insert(seq, source.clone());
@@ -210,6 +214,13 @@ mod tests {
         queue.remove(4, &key(2));
         assert_eq!((queue.len(), queue.heartbeats()), (2, 0));
         assert_eq!(seqs(&queue, 10, 0), [1]);
+    }
+
+    #[test]
+    fn event_that_is_found_later_keeps_its_place() {
+        let queue = queue(&[(2, 1, Transition), (3, 1, Transition), (1, 1, Transition)]);
+        assert_eq!(seqs(&queue, 10, 0), [1]);
+        assert_eq!(queue.len(), 3);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The two destinations of events: a bus, or the persister of this process.
+//! The destinations of events: a bus, or a remote store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::dispatcher::{SendError, Sink};
+use super::outbox::Outbox;
 use crate::bus::{EventBus, Outgoing, Recovery};
-use crate::clock::Clock;
 use crate::core::event::Event;
-use crate::core::event::read::{Reading, Side, read};
-use crate::persist::{Outcome, Persister};
+use crate::persist::{EvidenceUpdate, Outcome, Persister};
 
 /// Sends events to a bus.
 pub struct BusSink(pub Arc<dyn EventBus>);
@@ -41,64 +40,68 @@ impl Sink for BusSink {
     }
 }
 
-/// Sends events to the persister of this process, which processes them like events from a bus.
-pub struct PersisterSink {
-    /// The persister.
+/// Stores the states and the transitions of events in a remote store.
+pub struct StoreSink {
+    /// Merges them with what is stored.
     pub persister: Arc<Persister>,
+    /// The file that holds the states.
+    pub outbox: Arc<Outbox>,
     /// Where it stores, for users.
     pub location: String,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
+}
+
+impl StoreSink {
+    fn update(&self, event: &Event) -> Result<EvidenceUpdate, SendError> {
+        let document = self.outbox.document(&event.source);
+        let document = document.map_err(|error| SendError::Transient(error.to_string()))?;
+        let document =
+            document.ok_or_else(|| SendError::Permanent("its state is no longer in the file".to_owned()))?;
+        let stored = document.map_err(|error| SendError::Blocked(error.to_string()))?;
+        Ok(EvidenceUpdate {
+            source: event.source.clone(),
+            knowledge: stored.value.knowledge,
+            reported: event.transitions.clone(),
+        })
+    }
 }
 
 #[async_trait]
-impl Sink for PersisterSink {
+impl Sink for StoreSink {
     fn describe(&self) -> String {
         self.location.clone()
     }
 
     async fn send(&self, events: &[Event]) -> Vec<Result<(), SendError>> {
-        let now = self.clock.now();
         let mut updates = Vec::with_capacity(events.len());
-        let mut unreadable = BTreeMap::new();
-        for (place, event) in events.iter().enumerate() {
-            match read(
-                Side::Ingress,
-                &BTreeMap::new(),
-                event.body.as_bytes(),
-                now.max(event.at),
-            ) {
-                Reading::SourceUpdate(read) => updates.push(*read),
-                other => {
-                    unreadable.insert(place, format!("our own event is not understood: {other:?}"));
+        let mut unusable = BTreeMap::new();
+        for event in events {
+            match self.update(event) {
+                Ok(update) => updates.push(update),
+                Err(error) => {
+                    unusable.insert(&event.source, error);
                 }
             }
         }
         let applied = self.persister.apply(updates).await;
-        events
-            .iter()
-            .enumerate()
-            .map(|(place, event)| {
-                if let Some(reason) = unreadable.remove(&place) {
-                    return Err(SendError::Permanent(reason));
+        let result = |event: &Event| {
+            if let Some(error) = unusable.remove(&event.source) {
+                return Err(error);
+            }
+            match applied.outcomes.get(&event.source) {
+                // An event without a transition may wait in the persister: the next heartbeat contains all of it again.
+                Some(Outcome::Written | Outcome::Unchanged | Outcome::Coalesced) => Ok(()),
+                outcome @ (Some(Outcome::Waiting | Outcome::Blocked) | None) => {
+                    let mut failures = applied.failures.iter();
+                    let failure = failures.find(|(source, _)| *source == event.source);
+                    let reason =
+                        failure.map_or_else(|| "not stored yet".to_owned(), |(_, error)| error.reason());
+                    Err(match outcome {
+                        Some(Outcome::Blocked) => SendError::Blocked(reason),
+                        _ => SendError::Transient(reason),
+                    })
                 }
-                match applied.outcomes.get(&event.source) {
-                    // An event without a transition may wait in the persister: the next heartbeat contains all of it again.
-                    Some(Outcome::Written | Outcome::Unchanged | Outcome::Coalesced) => Ok(()),
-                    outcome @ (Some(Outcome::Waiting | Outcome::Blocked) | None) => {
-                        let failure = applied
-                            .failures
-                            .iter()
-                            .find(|(source, _)| *source == event.source);
-                        let reason =
-                            failure.map_or_else(|| "not stored yet".to_owned(), |(_, error)| error.reason());
-                        Err(match outcome {
-                            Some(Outcome::Blocked) => SendError::Blocked(reason),
-                            _ => SendError::Transient(reason),
-                        })
-                    }
-                }
-            })
-            .collect()
+            }
+        };
+        events.iter().map(result).collect()
     }
 }

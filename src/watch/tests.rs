@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::dispatcher::{Dispatched, Dispatcher, SendError, Sink};
 use super::lock::StateLock;
 use super::observations::ObservationSender;
-use super::outbox::Outbox;
+use super::outbox::{Commit, Outbox, OutboxOptions};
 use super::tracker::Tracker;
 use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
 use crate::clock::{Chance, Clock, RuntimeClock};
@@ -21,12 +21,16 @@ use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::event::read::{Reading, Side, read};
 use crate::core::event::{Event, EventKind, InitialEvents};
+use crate::core::evidence::Knowledge;
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
+use crate::core::transition::transitions;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Signal};
 use crate::platforms::ProbeSink;
+use crate::store::retention::Retention;
+use crate::store::{HistoryEntry, Write};
 
 /// How the fake bus treats events.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -130,6 +134,7 @@ struct World {
     clock: Arc<RuntimeClock>,
     pace: Option<NonZeroU32>,
     bound: usize,
+    documents: Option<i64>,
     confirmations: Option<Confirmations>,
     initial_events: InitialEvents,
     running: Option<Running>,
@@ -144,6 +149,15 @@ struct Running {
     done: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
 }
 
+fn options(bound: usize) -> OutboxOptions {
+    OutboxOptions {
+        writer: "w".to_owned(),
+        bound,
+        has_sink: true,
+        retention: Retention::default(),
+    }
+}
+
 fn key(id: u32) -> SourceKey {
     format!("twitch:{id}").parse().unwrap()
 }
@@ -156,6 +170,7 @@ impl World {
             clock: RuntimeClock::starting_at(Timestamp::from_millis(1_780_000_000_000)),
             pace: None,
             bound: 1000,
+            documents: None,
             confirmations: None,
             initial_events: InitialEvents::Flag,
             running: None,
@@ -163,24 +178,25 @@ impl World {
     }
 
     fn start(mut self) -> Self {
-        let outbox = Arc::new(Outbox::open(self.dir.path(), self.bound).unwrap());
+        let outbox = Arc::new(Outbox::open(&self.dir.path().join("watch.db"), options(self.bound)).unwrap());
         let mut tracker = Tracker::new("w");
         outbox
-            .restore(|source, known| tracker.restore(source, known))
+            .restore((1..=300).map(key), |_, stored| tracker.restore(stored.unwrap()))
             .unwrap();
         let (observations, inputs) = ObservationSender::new();
         let wake = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
-        let stats = Arc::new(WriterStats::default());
+        let stats = Arc::new(WriterStats::since(self.clock.now()));
         let dispatched = Arc::new(Dispatched::default());
         let writer = Writer {
             tracker,
             outbox: Arc::clone(&outbox),
             inputs,
+            documents: self.documents,
             confirmations: self
                 .confirmations
                 .take()
-                .unwrap_or(Confirmations::Publish { period: 900_000 }),
+                .or(Some(Confirmations::Publish { period: 900_000 })),
             clock: self.clock.clone(),
             wake: Arc::clone(&wake),
             closing,
@@ -188,6 +204,7 @@ impl World {
             shutdown: true,
             pending: PendingCommits::default(),
             initial_events: self.initial_events,
+            results: None,
         };
         let sender = Dispatcher {
             outbox: Arc::clone(&outbox),
@@ -564,7 +581,7 @@ async fn failed_commit_to_broken_outbox_stops_the_daemon() {
     assert!(world.drained(SOON).await);
     let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
     file.execute_batch(
-        "CREATE TRIGGER broken BEFORE INSERT ON source BEGIN SELECT RAISE(FAIL, 'no longer as it was made'); END",
+        "CREATE TRIGGER broken BEFORE INSERT ON outbox BEGIN SELECT RAISE(FAIL, 'no longer as it was made'); END",
     )
     .unwrap();
     world.live(&key(1), "1");
@@ -629,7 +646,11 @@ async fn store_confirmations_never_overtake_pending_changes() {
 fn state_directory_stays_locked_until_last_commit() {
     let dir = tempfile::tempdir().unwrap();
     let lock = StateLock::take(dir.path()).unwrap();
-    let outbox = Arc::new(Outbox::open(dir.path(), 10).unwrap().holding(lock));
+    let outbox = Arc::new(
+        Outbox::open(&dir.path().join("watch.db"), options(10))
+            .unwrap()
+            .holding(lock),
+    );
     // What a thread holds that is still running when its daemon is killed.
     let committing = Arc::clone(&outbox);
     drop(outbox);
@@ -803,4 +824,179 @@ async fn a_stop_publishes_no_recovery_that_did_not_happen() {
         (&change["from"], &change["to"]),
         (&"CONNECTED".into(), &"DISCONNECTED".into())
     );
+}
+
+/// A command that stores what it observes in the daemon's file.
+fn store_beside(world: &World, fact: Fact, source: &SourceKey) {
+    let outbox = Outbox::open(&world.dir.path().join("watch.db"), options(10)).unwrap();
+    let stored = outbox.document(source).unwrap().map(Result::unwrap);
+    let (mut document, base) = stored.map_or_else(
+        || (SourceDocument::new(source.clone()), None),
+        |stored| (stored.value, Some(stored.version)),
+    );
+    let before = document.verdict.clone();
+    let now = world.clock.now();
+    document.join(Knowledge::from(&Observation::new(
+        source,
+        now,
+        "bitbrat.probe",
+        fact,
+    )));
+    let changes = transitions(&before, &document.verdict).into_iter();
+    let write = Write {
+        history: changes
+            .map(|change| HistoryEntry::new(source, now, change))
+            .collect(),
+        document,
+        base,
+    };
+    let commit = Commit {
+        documents: vec![write],
+        events: Vec::new(),
+    };
+    assert!(outbox.commit(&commit).unwrap().conflicts.is_empty());
+}
+
+fn stored(world: &World, source: &SourceKey) -> SourceDocument {
+    world
+        .running()
+        .outbox
+        .document(source)
+        .unwrap()
+        .unwrap()
+        .unwrap()
+        .value
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_is_moved_onto_the_document_of_another_process() {
+    let world = World::new().start();
+    let a = key(1);
+    world.up(&a);
+    assert!(world.drained(SOON).await);
+    let title = [("title".to_owned(), "Chess".to_owned())].into();
+    store_beside(&world, Fact::Profile { fields: title }, &a);
+    world.live(&a, "77");
+    world.ended(&a, "77");
+    assert!(world.drained(SOON).await);
+    assert_eq!(world.bus.kinds(&a), [SourceStatus, StreamOnline, StreamOffline]);
+    let record = stored(&world, &a).record();
+    assert_eq!(record.metadata["title"], "Chess");
+    assert_eq!(record.stream_status.to_string(), "OFFLINE");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_another_process_has_recorded_is_none() {
+    let world = World::new().start();
+    let a = key(1);
+    world.up(&a);
+    assert!(world.drained(SOON).await);
+    let seen = Fact::StreamSeen {
+        stream_id: "77".to_owned(),
+        started_at: None,
+    };
+    store_beside(&world, seen.clone(), &a);
+    let transitions = || world.running().stats.transitions.load(Ordering::Relaxed);
+    let before = transitions();
+    world.send_fact(&a, seen);
+    world.pass(1).await;
+    assert_eq!(transitions(), before);
+    assert_eq!(world.running().stats.store().conflicts, 1);
+    assert_eq!(stored(&world, &a).record().stream_status.to_string(), "ONLINE");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_document_is_written_again_in_full() {
+    let mut world = World::new();
+    world.documents = Some(10_000);
+    let world = world.start();
+    let a = key(1);
+    world.up(&a);
+    world.live(&a, "77");
+    assert!(world.drained(SOON).await);
+    let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
+    file.execute_batch("DELETE FROM sources").unwrap();
+    world.up(&a);
+    world.pass(21).await;
+    assert_eq!(stored(&world, &a).record().stream_status.to_string(), "ONLINE");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn unusable_document_stays_and_its_source_is_published() {
+    let mut world = World::new();
+    world.documents = Some(10_000);
+    let world = world.start();
+    let (a, b) = (key(1), key(2));
+    let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
+    let newer = r#"{"schemaVersion": 99}"#;
+    file.execute("INSERT INTO sources VALUES ('twitch:1', 7, ?1, NULL)", [newer])
+        .unwrap();
+    for source in [&a, &b] {
+        world.live(source, "77");
+    }
+    assert!(world.drained(SOON).await);
+    for source in [&a, &b] {
+        assert_eq!(world.bus.kinds(source), [StreamOnline]);
+    }
+    let text = || {
+        file.query_row("SELECT document FROM sources WHERE id = 'twitch:1'", [], |row| {
+            row.get::<_, String>(0)
+        })
+    };
+    assert_eq!(text().unwrap(), newer);
+    file.execute_batch("DELETE FROM sources WHERE id = 'twitch:1'")
+        .unwrap();
+    world.up(&a);
+    world.pass(21).await;
+    assert_eq!(stored(&world, &a).record().stream_status.to_string(), "ONLINE");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn document_without_transition_is_written_once_a_period() {
+    let mut world = World::new();
+    world.documents = Some(30_000);
+    let world = world.start();
+    let a = key(1);
+    world.up(&a);
+    let written = || world.running().stats.store().documents;
+    for _ in 0..300 {
+        world.up(&a);
+        world.pass(1).await;
+    }
+    assert!((10..=12).contains(&written()), "{}", written());
+    let confirmed = stored(&world, &a).verdict.status.at.unwrap();
+    assert!(world.clock.now().since(confirmed) <= Duration::from_secs(31));
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_waited_for_the_disk_survives_a_conflict() {
+    let world = World::new().start();
+    world.up(&key(60));
+    assert!(world.drained(SOON).await);
+    world.running().outbox.limit_pages(1);
+    for id in 1..=60 {
+        world.live(&key(id), "1");
+        world.pass(1).await;
+    }
+    world.ended(&key(60), "1");
+    world.pass(2).await;
+    assert!(world.running().stats.blocked.load(Ordering::Relaxed));
+    let title = [("title".to_owned(), "Chess".to_owned())].into();
+    store_beside(&world, Fact::Profile { fields: title }, &key(60));
+    world.running().outbox.limit_pages(0);
+    world.pass(5).await;
+    assert!(world.drained(SOON).await);
+    assert_eq!(
+        world.bus.kinds(&key(60)),
+        [SourceStatus, StreamOnline, StreamOffline]
+    );
+    let record = stored(&world, &key(60)).record();
+    assert_eq!(record.metadata["title"], "Chess");
+    assert_eq!(record.stream_status.to_string(), "OFFLINE");
+    world.stop().await;
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::account_watch::{AccountState, AccountWatch};
 use super::observations::{Input, Tally};
-use crate::core::compact::{Compact, Interner};
+use crate::core::compact::{CompactDocument, Interner};
 use crate::core::document::SourceDocument;
 use crate::core::evidence::{Knowledge, LinkNow, named_stream};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
@@ -12,10 +12,11 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
-use crate::core::verdict::{Status, Verdict};
+use crate::core::verdict::{NOTHING_PROVEN, Status, Verdict};
 use crate::persist::write_policy::{Burst, Presentation};
+use crate::store::{HistoryEntry, Version, Versioned, Write};
 
-/// Minimum time between two early heartbeats because of changed names, titles or categories, after a few in a row (ms).
+/// Minimum time between two early writes because of changed names, titles or categories, after a few in a row (ms).
 const EARLY: i64 = 60_000;
 
 /// How long after the first observation of a source its name, title and viewers are a part of the baseline (ms).
@@ -24,9 +25,10 @@ const BASELINE: i64 = 120_000;
 /// The known state of every source.
 #[derive(Debug, Default)]
 pub struct Tracker {
-    writer: String,
-    sources: HashMap<SourceKey, Entry>,
-    compacted: Interner,
+    /// Name under which this process stores its totals; a command counts nothing.
+    writer: Option<String>,
+    sources: HashMap<SourceKey, SourceState>,
+    interner: Interner,
     accounts: AccountWatch,
     live: BTreeSet<SourceKey>,
     by_status: BTreeMap<(PlatformName, Status), usize>,
@@ -38,26 +40,77 @@ pub struct Tracker {
     completed: HashSet<SourceKey>,
 }
 
+/// The state of one source.
 #[derive(Debug)]
-struct Entry {
-    known: Compact,
+struct SourceState {
+    document: CompactDocument,
     live: bool,
     status: Status,
-    /// Whether something was observed since the source was last published.
-    moved: bool,
+    /// Version of the stored document on which this one is based; `None` if there is none.
+    version: Option<Version>,
+    pending: Pending,
+}
+
+/// What of a source is not written or published yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pending {
+    /// Whether the stored document must not be replaced, because it cannot be used.
+    is_blocked: bool,
     /// Whether totals have grown since they were last saved.
     counted: bool,
     /// When it was last saved.
-    saved_at: Timestamp,
-    next_heartbeat: Option<Timestamp>,
-    /// Whether the name, title or category has changed since the source was last published.
+    saved_at: Option<Timestamp>,
+    to_file: Confirmation,
+    to_sink: Confirmation,
+    /// When it was first observed, if that was in this run.
+    since: Option<Timestamp>,
+}
+
+/// Where changes that are no transitions are written periodically.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// The document in the file.
+    File,
+    /// The bus, or the remote store.
+    Sink,
+}
+
+/// When a source is written again without a transition.
+#[derive(Debug, Clone, Copy, Default)]
+struct Confirmation {
+    /// Whether something was observed since the source was last written.
+    moved: bool,
+    /// Whether the name, title or category has changed since then.
     renamed: bool,
     /// Whether they became known as a part of the baseline.
     named: bool,
-    /// When it was first observed, if that was in this run.
-    since: Option<Timestamp>,
-    /// Limits how often such changes cause an early heartbeat.
+    next: Option<Timestamp>,
+    /// Limits how often such changes cause an early write.
     early: Burst,
+}
+
+impl Confirmation {
+    /// Returns whether the source is to be written now, and marks it as written. It is due once per `period`, at its own `phase`;
+    /// the first time is within a period after its first observation. With `eager`, it is due at once, within limits.
+    fn take(&mut self, now: Timestamp, period: i64, phase: impl Fn() -> i64, eager: bool) -> bool {
+        // A clock that was set back must not delay a source for longer than a period.
+        let ahead = self.next.is_some_and(|next| next.millis_since(now) > period);
+        let reached = self.next.is_some_and(|next| next <= now);
+        if self.next.is_none() || ahead || (reached && self.moved) {
+            let since = (now.as_millis() - phase()).rem_euclid(period);
+            self.next = Some(now.plus_millis(period - since));
+        }
+        let early = eager && !(reached || ahead) && self.early.take(now, period.min(EARLY));
+        let due = self.moved && (reached || ahead || early);
+        if due {
+            self.mark_written();
+        }
+        due
+    }
+
+    fn mark_written(&mut self) {
+        (self.moved, self.renamed, self.named) = (false, false, false);
+    }
 }
 
 /// The changes of one source by a batch.
@@ -65,10 +118,33 @@ struct Entry {
 pub struct Change {
     /// The source.
     pub source: SourceKey,
-    /// The new state, as JSON.
-    pub known: Box<str>,
-    /// The changes of its verdicts, step by step.
+    /// The source before the batch.
+    pub before: CompactDocument,
+    /// The changes of its verdicts, step by step; there is at least one.
     pub steps: Vec<Step>,
+}
+
+impl Change {
+    /// Returns the write of the new document and its history.
+    fn write(&self, base: Option<Version>, now: Timestamp) -> Option<Write> {
+        Some(Write {
+            document: self.steps.last()?.after.clone(),
+            base,
+            history: self.history(now),
+        })
+    }
+
+    /// Returns the transitions to record. A status before any evidence of the connection is none.
+    pub fn transitions(&self) -> impl Iterator<Item = &Transition> {
+        let changes = self.steps.iter().flat_map(|step| &step.changes);
+        changes.filter(|change| !(change.initial && change.rule == NOTHING_PROVEN))
+    }
+
+    fn history(&self, now: Timestamp) -> Vec<HistoryEntry> {
+        self.transitions()
+            .map(|change| HistoryEntry::new(&self.source, now, change.clone()))
+            .collect()
+    }
 }
 
 /// One observation that changed a verdict.
@@ -86,25 +162,73 @@ pub struct Step {
     pub unproven_before: bool,
 }
 
+impl Step {
+    /// Joins `more` and returns the step, if it changes the verdict since `before`.
+    fn of(document: &mut SourceDocument, before: Option<Verdict>, more: Knowledge, by: &str) -> Option<Self> {
+        let before = before.unwrap_or_else(|| document.verdict.clone());
+        document.join(more);
+        let changes = transitions(&before, &document.verdict);
+        (!changes.is_empty()).then(|| Self {
+            first: nothing_known(&before),
+            unproven_before: matches!(before.status.rule, "status.nothing-proven" | "status.closed"),
+            after: document.clone(),
+            changes,
+            by: by.to_owned(),
+        })
+    }
+}
+
 impl Tracker {
     /// Creates an empty tracker. `writer` is the name under which this process stores its totals.
     pub fn new(writer: &str) -> Self {
         Self {
-            writer: writer.to_owned(),
+            writer: Some(writer.to_owned()),
             publishes_baseline: true,
             ..Self::default()
         }
     }
 
-    /// Restores the state of a source from before this process started.
-    pub fn restore(&mut self, source: SourceKey, knowledge: Knowledge) {
-        self.accounts.restore(&knowledge);
-        let entry = self.entry(SourceDocument::from_knowledge(source.clone(), knowledge));
-        self.insert(source, entry);
+    /// Creates an empty tracker for a command, which merges a few hundred sources at a time and counts nothing.
+    pub fn of_command() -> Self {
+        Self {
+            interner: Interner::of_whole_documents(),
+            publishes_baseline: true,
+            ..Self::default()
+        }
     }
 
-    /// Merges the store's state of a source from before this process started, without a transition: the process that stored it
-    /// has recorded its changes. With `publish`, a source that was not restored is due at once, because it may never have been
+    /// Forgets all sources.
+    pub fn clear(&mut self) {
+        self.sources.clear();
+        self.live.clear();
+        self.by_status.clear();
+        self.completed.clear();
+    }
+
+    /// Restores a source from its stored document.
+    pub fn restore(&mut self, stored: Versioned<SourceDocument>) {
+        self.accounts.restore(&stored.value.knowledge);
+        let source = stored.value.key.clone();
+        let state = self.state(stored.value, Some(stored.version), Pending::default());
+        self.insert(source, state);
+    }
+
+    /// Keeps the stored document of `source`, which cannot be used, from being replaced. Returns whether it was not yet known.
+    pub fn block(&mut self, source: &SourceKey) -> bool {
+        if let Some(state) = self.sources.get_mut(source) {
+            return !std::mem::replace(&mut state.pending.is_blocked, true);
+        }
+        let pending = Pending {
+            is_blocked: true,
+            ..Pending::default()
+        };
+        let state = self.state(SourceDocument::new(source.clone()), None, pending);
+        self.insert(source.clone(), state);
+        true
+    }
+
+    /// Merges a remote store's state of a source from before this process started, without a transition: the process that stored
+    /// it has recorded its changes. With `publish`, a source that was not restored is due at once, because it may never have been
     /// published. Returns whether a restored verdict has changed.
     pub fn merge_stored(&mut self, source: &SourceKey, stored: &Knowledge, publish: bool) -> bool {
         self.accounts.restore(stored);
@@ -116,12 +240,61 @@ impl Tracker {
         let changed = restored && !transitions(&verdict, &document.verdict).is_empty();
         let is_behind = document.knowledge != *stored;
         if document.knowledge != known {
-            let mut entry = self.entry(document);
-            entry.moved = is_behind || (publish && !restored);
-            entry.renamed = publish && !restored;
-            self.insert(source.clone(), entry);
+            let (version, mut pending) = self.kept(source);
+            pending.to_sink.moved = is_behind || (publish && !restored);
+            pending.to_sink.renamed = publish && !restored;
+            pending.to_file.moved = true;
+            let state = self.state(document, version, pending);
+            self.insert(source.clone(), state);
         }
         changed
+    }
+
+    /// Moves `source` onto the document that another process has stored since, with the steps that were not committed. Returns the
+    /// change that remains: what the other process has recorded is none.
+    pub fn rebase(
+        &mut self,
+        source: &SourceKey,
+        steps: Vec<Step>,
+        stored: Option<Versioned<SourceDocument>>,
+    ) -> Change {
+        let (mut document, version) = match stored {
+            Some(stored) => (stored.value, Some(stored.version)),
+            None => (SourceDocument::new(source.clone()), None),
+        };
+        self.accounts.restore(&document.knowledge);
+        let before = self.interner.document(document.clone());
+        let mut rebased: Vec<Step> = steps
+            .into_iter()
+            .filter_map(|step| Step::of(&mut document, None, step.after.knowledge, &step.by))
+            .collect();
+        if let Some(ours) = self.document(source) {
+            rebased.extend(Step::of(&mut document, None, ours.knowledge, "bitbrat.watch"));
+        }
+        if let Some(last) = rebased.last_mut() {
+            last.after.clone_from(&document);
+        }
+        let (_, mut pending) = self.kept(source);
+        pending.is_blocked = false;
+        pending.to_file.moved = true;
+        pending.to_sink.moved = true;
+        let state = self.state(document, version, pending);
+        self.insert(source.clone(), state);
+        Change {
+            source: source.clone(),
+            before,
+            steps: rebased,
+        }
+    }
+
+    /// Records that the document of `source` is stored as it is now.
+    pub fn mark_stored(&mut self, source: &SourceKey, version: Version, now: Timestamp) {
+        if let Some(state) = self.sources.get_mut(source) {
+            state.version = Some(version);
+            state.pending.to_file.mark_written();
+            state.pending.saved_at = Some(now);
+            state.pending.counted = false;
+        }
     }
 
     /// Processes inputs and returns the sources with changed verdicts, in the order of their first input.
@@ -146,16 +319,17 @@ impl Tracker {
         // name that the same answer reported. The result of a merge does not depend on the order.
         inputs.sort_by_key(|input| !describes(input));
         let known = self.document(&source);
-        let since = match self.sources.get(&source) {
-            Some(entry) => entry.since,
-            None => Some(now),
-        };
+        let (version, mut pending) = self.kept(&source);
+        if known.is_none() {
+            pending.since = Some(now);
+        }
         let mut document = known.unwrap_or_else(|| SourceDocument::new(source.clone()));
         // All of it was dated by this machine's clock, which may have been set back since.
         let unsettled = document.verdict.clone();
         let latest = now.plus_millis(self.behind_by);
         let mut unsettled = document.settle_future(latest).then_some(unsettled);
         let presented = Presentation::of(&document.knowledge);
+        let was_refused = document.knowledge.evidence.is_refused();
         let mut steps = Vec::new();
         let mut tally = Tally::default();
         for input in inputs {
@@ -167,30 +341,13 @@ impl Tracker {
                     name_start(&document.verdict, &mut observation);
                     add(&mut tally, counted(&document, &observation));
                     self.accounts.observe(&observation);
-                    let before = unsettled.take().unwrap_or_else(|| document.verdict.clone());
-                    document.join(Knowledge::from(&observation));
-                    let changes = transitions(&before, &document.verdict);
-                    if !changes.is_empty() {
-                        steps.push(Step {
-                            first: nothing_known(&before),
-                            unproven_before: matches!(
-                                before.status.rule,
-                                "status.nothing-proven" | "status.closed"
-                            ),
-                            after: document.clone(),
-                            changes,
-                            by: observation.by,
-                        });
-                    }
+                    let more = Knowledge::from(&observation);
+                    steps.extend(Step::of(&mut document, unsettled.take(), more, &observation.by));
                 }
             }
         }
-        if tally != Tally::default() {
-            let totals = document
-                .knowledge
-                .counters
-                .entry(self.writer.clone())
-                .or_default();
+        if let Some(writer) = self.writer.as_ref().filter(|_| tally != Tally::default()) {
+            let totals = document.knowledge.counters.entry(writer.clone()).or_default();
             totals.messages_in += tally.messages_in;
             totals.messages_out += tally.messages_out;
             totals.errors += tally.errors;
@@ -210,66 +367,60 @@ impl Tracker {
         }
         let presents = Presentation::of(&document.knowledge);
         let differs = presented != presents;
-        let is_baseline = since.is_some_and(|since| now.millis_since(since).abs() < BASELINE);
+        let is_baseline = pending
+            .since
+            .is_some_and(|since| now.millis_since(since).abs() < BASELINE);
         let completes = differs && is_baseline && presents.completes(&presented);
-        let mut entry = self.entry(document);
-        entry.since = since;
-        if let Some(old) = self.sources.get(&source) {
-            entry.next_heartbeat = old.next_heartbeat;
-            entry.renamed = old.renamed;
-            entry.named = old.named;
-            entry.early = old.early;
-            entry.saved_at = old.saved_at;
-            entry.counted = old.counted;
+        // Written at once although the status is an error already, as after a revocation: a login that another process stores
+        // meanwhile would otherwise be followed by this older refusal, as if it were a new error.
+        let is_newly_refused = document.knowledge.evidence.is_refused() && !was_refused;
+        for confirmation in [&mut pending.to_file, &mut pending.to_sink] {
+            confirmation.moved = true;
+            confirmation.renamed |= is_newly_refused || (differs && !completes);
+            confirmation.named |= completes;
         }
-        entry.moved = true;
-        entry.renamed |= differs && !completes;
-        entry.named |= completes;
-        entry.counted |= tally != Tally::default();
+        pending.counted |= tally != Tally::default();
         if steps
             .iter()
             .flat_map(|step| &step.changes)
             .any(|change| !change.initial)
         {
             // What becomes known from now on is no part of the baseline any more.
-            entry.since = None;
-            entry.renamed |= std::mem::take(&mut entry.named);
+            pending.since = None;
+            let sent = &mut pending.to_sink;
+            sent.renamed |= std::mem::take(&mut sent.named);
             self.completed.remove(&source);
         }
-        let change = (!steps.is_empty()).then(|| {
-            // It is saved together with the events of the steps.
-            entry.saved_at = now;
-            entry.counted = false;
-            Change {
-                source: source.clone(),
-                known: entry.known.to_json().into(),
-                steps,
-            }
-        });
-        self.insert(source, entry);
-        change
+        let state = self.state(document, version, pending);
+        let old = self.insert(source.clone(), state);
+        (!steps.is_empty()).then(|| Change {
+            before: old.unwrap_or_else(|| self.interner.document(SourceDocument::new(source.clone()))),
+            source,
+            steps,
+        })
+    }
+
+    /// Returns what a new state of `source` takes over from the old one.
+    fn kept(&self, source: &SourceKey) -> (Option<Version>, Pending) {
+        let old = self.sources.get(source);
+        old.map_or_else(Default::default, |old| (old.version.clone(), old.pending))
     }
 
     /// Compacts a document.
-    fn entry(&mut self, document: SourceDocument) -> Entry {
-        Entry {
+    fn state(&mut self, document: SourceDocument, version: Option<Version>, pending: Pending) -> SourceState {
+        SourceState {
             live: document.verdict.stream.value == StreamStatus::Online,
             status: document.verdict.status.value,
-            known: self.compacted.rest(document.knowledge),
-            moved: false,
-            counted: false,
-            saved_at: Timestamp::EPOCH,
-            next_heartbeat: None,
-            renamed: false,
-            named: false,
-            since: None,
-            early: Burst::default(),
+            document: self.interner.document(document),
+            version,
+            pending,
         }
     }
 
-    fn insert(&mut self, source: SourceKey, entry: Entry) {
-        let (platform, live, status) = (source.platform(), entry.live, entry.status);
-        let before = self.sources.insert(source.clone(), entry);
+    /// Sets the state of a source. Returns its document before.
+    fn insert(&mut self, source: SourceKey, state: SourceState) -> Option<CompactDocument> {
+        let (platform, live, status) = (source.platform(), state.live, state.status);
+        let before = self.sources.insert(source.clone(), state);
         *self.by_status.entry((platform, status)).or_default() += 1;
         if let Some(before) = &before
             && let Some(count) = self.by_status.get_mut(&(platform, before.status))
@@ -279,74 +430,86 @@ impl Tracker {
         self.by_status.retain(|_, count| *count > 0);
         if live {
             self.live.insert(source);
-        } else if before.is_some_and(|before| before.live) {
+        } else if before.as_ref().is_some_and(|before| before.live) {
             self.live.remove(&source);
         }
+        before.map(|before| before.document)
     }
 
-    /// Returns the known state of a source in its compact form.
-    pub fn known(&self, source: &SourceKey) -> Option<Compact> {
-        self.sources.get(source).map(|entry| entry.known.clone())
+    /// Returns whether anything is known about a source.
+    pub fn knows(&self, source: &SourceKey) -> bool {
+        self.sources.contains_key(source)
     }
 
-    /// Returns the states of these sources that should be saved before they are published: totals that have grown, because totals
-    /// that others have received must not be lost, and whatever was not saved for `at_most` milliseconds.
-    pub fn unsaved(
-        &mut self,
-        sources: &[SourceKey],
-        now: Timestamp,
-        at_most: i64,
-    ) -> Vec<(SourceKey, Box<str>)> {
-        let mut unsaved = Vec::new();
-        for source in sources {
-            let Some(entry) = self.sources.get_mut(source) else {
-                continue;
-            };
-            if entry.counted || now.millis_since(entry.saved_at).abs() >= at_most {
-                entry.counted = false;
-                entry.saved_at = now;
-                unsaved.push((source.clone(), entry.known.to_json().into()));
-            }
-        }
-        unsaved
+    /// Returns the known document of a source in its compact form.
+    pub fn compact(&self, source: &SourceKey) -> Option<CompactDocument> {
+        self.sources.get(source).map(|state| state.document.clone())
     }
 
     /// Returns the document that follows from the known state; `None` if nothing is known.
     pub fn document(&self, source: &SourceKey) -> Option<SourceDocument> {
-        let entry = self.sources.get(source)?;
-        Some(SourceDocument::from_knowledge(
-            source.clone(),
-            entry.known.knowledge(),
-        ))
+        Some(self.sources.get(source)?.document.document(source))
     }
 
-    /// Returns at most `limit` sources that have changes since they were last published and are due, and marks them as published.
-    /// Each source is due once per `period`, at a time of its own; the first time is within a period after its first observation.
-    /// A changed name, title or category makes it due at once, within limits.
-    pub fn due(&mut self, now: Timestamp, period: i64, limit: usize) -> Vec<SourceKey> {
+    /// Returns whether the stored document of a source cannot be used, and thus is not replaced.
+    pub fn is_blocked(&self, source: &SourceKey) -> bool {
+        self.sources
+            .get(source)
+            .is_some_and(|state| state.pending.is_blocked)
+    }
+
+    /// Returns the write of a change; `None` if the stored document must not be replaced.
+    pub fn write_of(&self, change: &Change, now: Timestamp) -> Option<Write> {
+        let state = self.sources.get(&change.source)?;
+        (!state.pending.is_blocked).then(|| change.write(state.version.clone(), now))?
+    }
+
+    /// Returns the write of the current document with this history; `None` if the stored one must not be replaced.
+    pub fn write(&self, source: &SourceKey, history: Vec<HistoryEntry>) -> Option<Write> {
+        let state = self.sources.get(source)?;
+        (!state.pending.is_blocked).then(|| Write {
+            document: state.document.document(source),
+            base: state.version.clone(),
+            history,
+        })
+    }
+
+    /// Returns those of `sources` whose states should be saved before they are published: totals that have grown, because totals
+    /// that others have received must not be lost, and whatever was not saved for `at_most` milliseconds.
+    pub fn unsaved(&self, sources: &[SourceKey], now: Timestamp, at_most: i64) -> Vec<SourceKey> {
+        let is_unsaved = |source: &&SourceKey| {
+            self.sources.get(*source).is_some_and(|state| {
+                let saved_at = state.pending.saved_at.unwrap_or(Timestamp::EPOCH);
+                state.pending.counted || now.millis_since(saved_at).abs() >= at_most
+            })
+        };
+        sources.iter().filter(is_unsaved).cloned().collect()
+    }
+
+    /// Returns at most `limit` sources that have changes since they were last written to `destination` and are due, and marks them
+    /// as written. A changed name, title or category makes a source due at once, within limits.
+    pub fn due(
+        &mut self,
+        destination: Destination,
+        now: Timestamp,
+        period: i64,
+        limit: usize,
+    ) -> Vec<SourceKey> {
         let mut due = Vec::new();
-        for (source, entry) in &mut self.sources {
+        for (source, state) in &mut self.sources {
             if due.len() == limit {
                 break;
             }
-            // A clock that was set back must not delay a source for longer than a period.
-            let ahead = entry
-                .next_heartbeat
-                .is_some_and(|next| next.millis_since(now) > period);
-            let reached = entry.next_heartbeat.is_some_and(|next| next <= now);
-            if entry.next_heartbeat.is_none() || ahead || (reached && entry.moved) {
-                let since = (now.as_millis() - phase_of(source, period)).rem_euclid(period);
-                entry.next_heartbeat = Some(now.plus_millis(period - since));
-            }
-            let is_eager = entry.renamed || (entry.named && self.publishes_baseline);
-            let early = is_eager && !(reached || ahead) && entry.early.take(now, period.min(EARLY));
-            if entry.moved && (reached || ahead || early) {
-                if entry.named && !entry.renamed && self.publishes_baseline {
+            let (confirmation, with_baseline) = match destination {
+                Destination::File => (&mut state.pending.to_file, true),
+                Destination::Sink => (&mut state.pending.to_sink, self.publishes_baseline),
+            };
+            let is_eager = confirmation.renamed || (confirmation.named && with_baseline);
+            let completes = confirmation.named && !confirmation.renamed && with_baseline;
+            if confirmation.take(now, period, || phase_of(source, period), is_eager) {
+                if completes && destination == Destination::Sink {
                     self.completed.insert(source.clone());
                 }
-                entry.moved = false;
-                entry.renamed = false;
-                entry.named = false;
                 due.push(source.clone());
             }
         }
@@ -358,27 +521,35 @@ impl Tracker {
         self.completed.remove(source)
     }
 
-    /// Undoes the mark that sources were published: they are due again within a period.
-    pub fn mark_due(&mut self, sources: &[SourceKey]) {
+    /// Undoes the mark that sources were written to `destination`: they are due again at once.
+    pub fn mark_due(&mut self, destination: Destination, sources: &[SourceKey]) {
         for source in sources {
             self.completed.remove(source);
-            if let Some(entry) = self.sources.get_mut(source) {
-                entry.moved = true;
-                entry.renamed = true;
+            if let Some(state) = self.sources.get_mut(source) {
+                let confirmation = match destination {
+                    Destination::File => &mut state.pending.to_file,
+                    Destination::Sink => &mut state.pending.to_sink,
+                };
+                confirmation.moved = true;
+                confirmation.renamed = true;
             }
         }
     }
 
-    /// Returns every source that has changes since it was last published, and marks it as published.
-    pub fn take_dirty(&mut self) -> Vec<SourceKey> {
-        let moved = self.sources.iter_mut().filter(|(_, entry)| entry.moved);
-        moved
-            .map(|(source, entry)| {
-                entry.moved = false;
-                entry.renamed = false;
-                source.clone()
-            })
-            .collect()
+    /// Returns every source that has changes since it was last written to `destination`, and marks it as written.
+    pub fn take_dirty(&mut self, destination: Destination) -> Vec<SourceKey> {
+        let mut dirty = Vec::new();
+        for (source, state) in &mut self.sources {
+            let confirmation = match destination {
+                Destination::File => &mut state.pending.to_file,
+                Destination::Sink => &mut state.pending.to_sink,
+            };
+            if confirmation.moved {
+                confirmation.mark_written();
+                dirty.push(source.clone());
+            }
+        }
+        dirty
     }
 
     /// Returns the newest check of every account.
@@ -390,8 +561,11 @@ impl Tracker {
     pub fn report_accounts(&mut self) {
         let sources = &self.sources;
         self.accounts.report(|identity| {
-            let needs = |entry: &&Entry| entry.known.knowledge().evidence.auth.contains_key(identity);
-            sources.values().filter(needs).count()
+            let needs = |(source, state): &(&SourceKey, &SourceState)| {
+                let known = state.document.document(source).knowledge;
+                known.evidence.auth.contains_key(identity)
+            };
+            sources.iter().filter(needs).count()
         });
     }
 
@@ -542,6 +716,13 @@ mod tests {
         }
     }
 
+    fn stored(document: &SourceDocument) -> Versioned<SourceDocument> {
+        Versioned {
+            value: document.clone(),
+            version: Version("1".to_owned()),
+        }
+    }
+
     fn facets(change: &Change) -> Vec<(Facet, String)> {
         let changes = change.steps.iter().flat_map(|step| &step.changes);
         changes
@@ -655,7 +836,7 @@ mod tests {
                 tracker.take(vec![seen(1, 10, listed())], at(10));
             }
             tracker.take(vec![seen(1, 20, title("Chess"))], at(20));
-            assert_eq!(tracker.due(at(20), 900_000, 10), [key(1)]);
+            assert_eq!(tracker.due(Destination::Sink, at(20), 900_000, 10), [key(1)]);
             assert_eq!(tracker.completes_baseline(&key(1)), !changes_first);
         }
     }
@@ -707,7 +888,7 @@ mod tests {
         );
         assert!(changes[0].steps[0].first && !changes[0].steps[1].first);
         let mut again = Tracker::new("w");
-        again.restore(key(1), serde_json::from_str(&changes[0].known).unwrap());
+        again.restore(stored(&changes[0].steps.last().unwrap().after));
         let later = vec![
             seen(1, 60, link(Transport::Api, LinkState::Up)),
             seen(1, 60, Fact::StreamAbsent),
@@ -724,9 +905,8 @@ mod tests {
             ..Tally::default()
         };
         tracker.take(vec![Input::Counted(key(1), one)], at(0));
-        let known = tracker.known(&key(1)).unwrap();
         let mut again = Tracker::new("w");
-        again.restore(key(1), known.knowledge());
+        again.restore(stored(&tracker.document(&key(1)).unwrap()));
         let inputs = vec![
             seen(1, 1, link(Transport::Gateway, down())),
             seen(1, 2, link(Transport::Gateway, LinkState::Up)),
@@ -744,11 +924,14 @@ mod tests {
         let mut tracker = Tracker::new("w");
         let all: Vec<Input> = (1..=100).map(|id| seen(id, 0, Fact::StreamAbsent)).collect();
         tracker.take(all.clone(), at(0));
-        assert!(tracker.due(at(0), 30_000, 1000).is_empty(), "not all at once");
+        assert!(
+            tracker.due(Destination::Sink, at(0), 30_000, 1000).is_empty(),
+            "not all at once"
+        );
         let mut spread = Vec::new();
         for second in 1..=31 {
             tracker.take(all.clone(), at(second));
-            spread.push(tracker.due(at(second), 30_000, 1000).len());
+            spread.push(tracker.due(Destination::Sink, at(second), 30_000, 1000).len());
         }
         let total: usize = spread.iter().sum();
         assert!((100..=110).contains(&total), "{spread:?}");
@@ -759,8 +942,8 @@ mod tests {
     fn clock_set_back_does_not_suppress_due_sources() {
         let mut tracker = Tracker::new("w");
         tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
-        tracker.due(at(0), 30_000, 10);
-        assert_eq!(tracker.due(at(-900), 30_000, 10).len(), 1);
+        tracker.due(Destination::Sink, at(0), 30_000, 10);
+        assert_eq!(tracker.due(Destination::Sink, at(-900), 30_000, 10).len(), 1);
     }
 
     #[test]
@@ -806,14 +989,18 @@ mod tests {
     fn a_changed_title_has_its_turn_at_once_but_not_without_limit() {
         let mut tracker = Tracker::new("w");
         tracker.take(vec![titled(1, 0, "one")], at(0));
-        let first = tracker.due(at(0), 900_000, 10).len() + tracker.due(at(1), 900_000, 10).len();
+        let first = tracker.due(Destination::Sink, at(0), 900_000, 10).len()
+            + tracker.due(Destination::Sink, at(1), 900_000, 10).len();
         assert_eq!(first, 1);
         tracker.take(vec![titled(1, 2, "one")], at(2));
-        assert!(tracker.due(at(3), 900_000, 10).is_empty(), "nothing changed");
+        assert!(
+            tracker.due(Destination::Sink, at(3), 900_000, 10).is_empty(),
+            "nothing changed"
+        );
         let mut turns = 0;
         for second in 4..64 {
             tracker.take(vec![titled(1, second, &second.to_string())], at(second));
-            turns += tracker.due(at(second), 900_000, 10).len();
+            turns += tracker.due(Destination::Sink, at(second), 900_000, 10).len();
         }
         assert!((2..=6).contains(&turns), "{turns}");
     }
@@ -832,7 +1019,7 @@ mod tests {
             ],
             at(0),
         );
-        let stored = other.known(&key(1)).unwrap().knowledge();
+        let stored = other.document(&key(1)).unwrap().knowledge;
         let mut tracker = Tracker::new("w");
         assert!(
             !tracker.merge_stored(&key(1), &stored, true),
@@ -840,7 +1027,7 @@ mod tests {
         );
         assert!(tracker.live().contains(&key(1)));
         assert_eq!(
-            tracker.due(at(0), 900_000, 10),
+            tracker.due(Destination::Sink, at(0), 900_000, 10),
             [key(1)],
             "its state is published at once"
         );
@@ -853,7 +1040,7 @@ mod tests {
         assert!(!ended[0].steps[0].changes[0].initial);
 
         let mut restarted = Tracker::new("w");
-        restarted.restore(key(1), Knowledge::default());
+        restarted.restore(super::tests::stored(&SourceDocument::new(key(1))));
         assert!(restarted.merge_stored(&key(1), &stored, true));
         assert!(!restarted.merge_stored(&key(1), &stored, true));
     }
@@ -881,7 +1068,6 @@ mod tests {
         fn histories_join_across_probes_and_restarts(runs in runs()) {
             let key = laws::key();
             let mut stored = SourceDocument::new(key.clone());
-            let mut outbox: Option<Knowledge> = None;
             let mut history: Vec<Transition> = Vec::new();
             for run in runs {
                 if !run.watches {
@@ -893,18 +1079,12 @@ mod tests {
                     continue;
                 }
                 let mut tracker = Tracker::new("w");
-                if let Some(known) = outbox.take() {
-                    tracker.restore(key.clone(), known);
-                }
-                tracker.merge_stored(&key, &stored.knowledge, false);
+                tracker.restore(super::tests::stored(&stored));
                 for observation in run.observations {
                     let changes = tracker.take(vec![Input::Observed(observation)], at(1_000_000));
                     history.extend(changes.into_iter().flat_map(|change| change.steps).flat_map(|step| step.changes));
                 }
-                if let Some(known) = tracker.known(&key) {
-                    stored.join(known.knowledge());
-                    outbox = Some(known.knowledge());
-                }
+                stored = tracker.document(&key).unwrap();
             }
             let mut last: BTreeMap<Facet, Option<String>> = BTreeMap::new();
             for change in history {

@@ -1,9 +1,11 @@
-//! Turns inputs into stored state and events: the single writer of the daemon's state.
+//! Turns inputs into stored documents and events: the single writer of the daemon's state.
 //!
-//! A change and its event are committed together before anything is published. While the disk rejects writes, nothing is
-//! published, the change waits in memory, and the daemon reports that it is not ready. A damaged file ends the daemon.
+//! A change is merged and judged once. Its document, its history and its events are committed together before anything is
+//! published. Where another process has written a document in between, the change is moved onto that one. While the disk rejects
+//! writes, nothing is published, the change waits in memory, and the daemon reports that it is not ready. A damaged file ends the
+//! daemon.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,23 +18,26 @@ use tracing::{error, info, warn};
 use self::log::log;
 use super::account_watch::AccountState;
 use super::observations::{Input, ObservationReceiver};
-use super::outbox::{Commit, Committed, Fresh, Outbox, OutboxError};
+use super::outbox::{Commit, Committed, NewEvent, Outbox, OutboxError};
 use super::queue::Class;
-use super::tracker::{Change, Tracker};
+use super::tracker::{Change, Destination, Step, Tracker};
 use crate::blocking::blocking;
 use crate::clock::Clock;
-use crate::core::compact::Compact;
+use crate::core::compact::CompactDocument;
 use crate::core::document::SourceDocument;
 use crate::core::event::{self, Event, EventBuilder, EventKind, InitialEvents};
 use crate::core::evidence::Knowledge;
 use crate::core::facet::Facet;
-use crate::core::observation::{Fact, LinkState};
+use crate::core::future::TOLERANCE_MS;
+use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
-use crate::core::transition::transitions;
+use crate::core::transition::{Transition, transitions};
 use crate::core::verdict::{NOTHING_PROVEN, Status, Verdict};
 use crate::lifecycle::Stop;
+use crate::persist::Stats;
+use crate::store::StoreError;
 
 mod log;
 mod pending;
@@ -42,22 +47,26 @@ pub use pending::PendingCommits;
 /// Maximum number of inputs per batch; large enough that a poll of thousands of sources causes few commits, small enough that a
 /// pushed event behind it does not wait.
 const BATCH: usize = 512;
-/// Number of sources without transitions that are published per second.
-const HEARTBEATS_PER_SECOND: usize = 1000;
+/// Number of sources without transitions that are written per second.
+const CONFIRMATIONS_PER_SECOND: usize = 1000;
+/// Number of documents without transitions in one commit: a change that arrives meanwhile waits for it.
+const TOGETHER: usize = 100;
 /// The state of a source is saved at least this often (ms), which limits how far a crash sets back the rules for missed polls.
 const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers may take to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
+/// Pause before a change is moved onto the document of another process once more.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
-/// How changes that are no transitions are published.
+/// How changes that are no transitions reach the sink.
 #[derive(Debug)]
 pub enum Confirmations {
-    /// To the persister of this process, each source once per period.
+    /// To the persister of a remote store, each source once per period.
     Store {
         /// Milliseconds.
         period: i64,
         /// Queue to the persister. One batch is in flight at a time; meanwhile, changes accumulate.
-        store_queue: mpsc::Sender<Vec<(SourceKey, Compact)>>,
+        store_queue: mpsc::Sender<Vec<(SourceKey, CompactDocument)>>,
     },
     /// To the bus as heartbeats, each source once per period.
     Publish {
@@ -67,10 +76,12 @@ pub enum Confirmations {
 }
 
 /// Counts and health of the writer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WriterStats {
     /// All transitions; the metrics also count them by facet.
     pub transitions: AtomicU64,
+    /// Events that were only listed, because no sink waits for them.
+    pub listed: AtomicU64,
     /// Heartbeats dropped because the outbox was full.
     pub dropped: AtomicU64,
     /// Sources whose transitions were not admitted; they are published as one event later.
@@ -83,6 +94,7 @@ pub struct WriterStats {
     pub turns: AtomicU64,
     /// The summary of all sources, as of the last second.
     summary: Mutex<Summary>,
+    store: Mutex<Stats>,
 }
 
 /// The summary of all sources.
@@ -97,6 +109,21 @@ pub struct Summary {
 }
 
 impl WriterStats {
+    /// Creates counters that start at `now`.
+    pub fn since(now: Timestamp) -> Self {
+        Self {
+            transitions: AtomicU64::default(),
+            listed: AtomicU64::default(),
+            dropped: AtomicU64::default(),
+            deferred: AtomicU64::default(),
+            blocked: AtomicBool::default(),
+            inputs: AtomicU64::default(),
+            turns: AtomicU64::default(),
+            summary: Mutex::default(),
+            store: Mutex::new(Stats::since(now)),
+        }
+    }
+
     /// Returns the sources that are live now.
     pub fn live(&self) -> BTreeSet<SourceKey> {
         self.summary().live
@@ -105,6 +132,11 @@ impl WriterStats {
     /// Returns the summary of all sources.
     pub fn summary(&self) -> Summary {
         self.summary.lock().clone()
+    }
+
+    /// Returns the statistics of the documents written.
+    pub fn store(&self) -> Stats {
+        *self.store.lock()
     }
 }
 
@@ -116,8 +148,10 @@ pub struct Writer {
     pub outbox: Arc<Outbox>,
     /// The inputs.
     pub inputs: ObservationReceiver,
-    /// How changes that are no transitions are published.
-    pub confirmations: Confirmations,
+    /// How often (ms) a document without transitions is written; `None` where nobody reads the documents of this file.
+    pub documents: Option<i64>,
+    /// How changes that are no transitions reach the sink; `None` without a sink.
+    pub confirmations: Option<Confirmations>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Notified after each commit.
@@ -132,9 +166,31 @@ pub struct Writer {
     pub pending: PendingCommits,
     /// Whether first observations are published as separate events, or only as part of the state.
     pub initial_events: InitialEvents,
+    /// The results for a command that stores once; `None` in the daemon, which logs them and retries what fails.
+    pub results: Option<Results>,
+}
+
+/// What was stored for a command.
+#[derive(Debug, Default)]
+pub struct Results {
+    /// The recorded transitions.
+    pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
+    /// Sources whose documents cannot be replaced, with the reason.
+    pub failures: Vec<(SourceKey, StoreError)>,
 }
 
 impl Writer {
+    /// Merges and commits observations of a few hundred sources at once.
+    pub async fn store(
+        &mut self,
+        observations: impl IntoIterator<Item = Observation>,
+    ) -> Result<(), OutboxError> {
+        let inputs = observations.into_iter().map(Input::Observed);
+        self.take(inputs.collect()).await?;
+        let unwritten = self.tracker.take_dirty(Destination::File);
+        self.write_documents(&unwritten, self.clock.now()).await
+    }
+
     /// Runs until the last producer is gone, then publishes the shutdown.
     pub async fn run(mut self, stop: Stop) -> Result<(), OutboxError> {
         self.tracker.publishes_baseline = self.initial_events == InitialEvents::Flag;
@@ -159,7 +215,7 @@ impl Writer {
                     self.take(std::mem::take(&mut batch)).await?;
                     self.counts.inputs.fetch_add(count as u64, Ordering::Relaxed);
                 }
-                _ = second.tick() => self.confirmations().await?,
+                _ = second.tick() => self.turn().await?,
                 () = &mut finish => {
                     warn!("Some producers did not finish in time; their last observations are read again at the next start");
                     break;
@@ -176,9 +232,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores the changes that are no transitions, after the transitions before them are sent: the dispatcher has exited by then.
+    /// Stores the changes that are no transitions in the remote store, after the transitions before them are sent: the dispatcher
+    /// has exited by then.
     async fn store_remaining(&mut self, stop: &Stop) {
-        if !matches!(self.confirmations, Confirmations::Store { .. }) {
+        if !matches!(self.confirmations, Some(Confirmations::Store { .. })) {
             return;
         }
         tokio::select! {
@@ -186,10 +243,10 @@ impl Writer {
             () = stop.cut() => {}
         }
         let behind = self.behind();
-        let mut last = self.tracker.take_dirty();
+        let mut last = self.tracker.take_dirty(Destination::Sink);
         last.retain(|source| !behind.contains(source));
         let snapshot = self.snapshot(&last);
-        if let Confirmations::Store { store_queue, .. } = &self.confirmations {
+        if let Some(Confirmations::Store { store_queue, .. }) = &self.confirmations {
             // Fails only if the persister has exited already.
             let _ = store_queue.send(snapshot).await;
         }
@@ -202,12 +259,14 @@ impl Writer {
             self.take(inputs).await?;
         }
         self.pending.retry_now();
-        self.commit(Commit::default()).await?;
+        self.retry(now).await?;
+        let unwritten = self.tracker.take_dirty(Destination::File);
+        self.write_documents(&unwritten, now).await?;
         let lost = self.pending.events.len();
         if lost > 0 {
             error!(
                 events = lost,
-                "The disk still refuses; these changes are found again at the next start"
+                "The disk still rejects writes; these changes are found again at the next start"
             );
         }
         Ok(())
@@ -218,26 +277,108 @@ impl Writer {
         let now = self.clock.now();
         self.tracker.behind_by = self.clock.latest().millis_since(now).max(0);
         let changes = self.tracker.take(inputs, now);
-        let mut commit = Commit::default();
-        for change in changes {
-            self.note(&change);
-            let published = self.events(&change, now)?;
-            commit.events.extend(published);
-            commit.known.push((change.source, change.known));
-        }
-        if !commit.known.is_empty() {
-            self.commit(commit).await?;
+        self.commit_changes(changes, now).await
+    }
+
+    /// Commits changes with their events. Those of sources that another process has written are moved onto its documents.
+    async fn commit_changes(&mut self, mut changes: Vec<Change>, now: Timestamp) -> Result<(), OutboxError> {
+        for round in 0.. {
+            if round > 1 {
+                tokio::time::sleep(CONFLICT_PAUSE).await;
+            }
+            let mut commit = Commit::default();
+            for change in &changes {
+                commit.events.extend(self.events(change, now)?);
+                commit.documents.extend(self.tracker.write_of(change, now));
+            }
+            let conflicts = self.commit(commit).await?;
+            let (conflicting, done): (Vec<_>, Vec<_>) = changes
+                .into_iter()
+                .partition(|change| conflicts.contains(&change.source));
+            for change in &done {
+                self.note(change);
+            }
+            if conflicts.is_empty() {
+                return Ok(());
+            }
+            let mut steps: HashMap<SourceKey, Vec<Step>> = conflicting
+                .into_iter()
+                .map(|change| (change.source, change.steps))
+                .collect();
+            changes = Vec::new();
+            for source in conflicts {
+                let steps = steps.remove(&source).unwrap_or_default();
+                changes.extend(self.rebase(&source, steps)?);
+            }
+            // What waits contains the steps, as they were found.
+            changes.retain(|change| !change.steps.is_empty() && !self.pending.contains(&change.source));
+            if changes.is_empty() {
+                break;
+            }
         }
         Ok(())
     }
 
+    /// Moves a source onto the document that another process has stored. One that cannot be used is not replaced: the source's
+    /// events are published without it.
+    fn rebase(&mut self, source: &SourceKey, steps: Vec<Step>) -> Result<Option<Change>, OutboxError> {
+        self.count(|stats| {
+            stats.conflicts += 1;
+            stats.reads += 1;
+        });
+        let stored = match self.outbox.document(source)? {
+            None => None,
+            Some(Ok(mut stored)) => {
+                let latest = self.clock.latest();
+                if stored.value.drop_future(latest) {
+                    self.outbox
+                        .drop_history_after(source, latest.plus_millis(TOLERANCE_MS))?;
+                }
+                Some(stored)
+            }
+            Some(Err(reason)) => {
+                self.block(
+                    source,
+                    StoreError::Unusable {
+                        document_id: source.to_string(),
+                        source: reason,
+                    },
+                );
+                let before = self.tracker.compact(source);
+                return Ok(before.map(|before| Change {
+                    source: source.clone(),
+                    before,
+                    steps,
+                }));
+            }
+        };
+        Ok(Some(self.tracker.rebase(source, steps, stored)))
+    }
+
+    /// Keeps the stored document of a source from being replaced.
+    pub fn block(&mut self, source: &SourceKey, error: StoreError) {
+        if !self.tracker.block(source) {
+            return;
+        }
+        match &mut self.results {
+            Some(results) => results.failures.push((source.clone(), error)),
+            None => warn!(
+                source.key = %source, reason = error.reason(),
+                "The document of `{source}` cannot be stored; what is stored stays as it is"
+            ),
+        }
+    }
+
     /// Builds the events that report a source's steps.
-    fn events(&mut self, change: &Change, now: Timestamp) -> Result<Vec<Fresh>, OutboxError> {
+    fn events(&self, change: &Change, now: Timestamp) -> Result<Vec<NewEvent>, OutboxError> {
         if self.pending.deferred.contains(&change.source) {
             return Ok(Vec::new());
         }
-        let published = self.published(&change.source)?;
-        let mut before = SourceDocument::from_knowledge(change.source.clone(), published);
+        let mut before = if self.outbox.has_sink() {
+            SourceDocument::from_knowledge(change.source.clone(), self.published(&change.source)?)
+        } else {
+            change.before.document(&change.source)
+        };
         let mut events = Vec::new();
         for step in &change.steps {
             let this = EventBuilder {
@@ -257,7 +398,7 @@ impl Writer {
                 // The next event includes this evidence.
                 continue;
             }
-            events.extend(of_step.into_iter().map(|event| Fresh {
+            events.extend(of_step.into_iter().map(|event| NewEvent {
                 class,
                 event,
                 published: Some(step.after.knowledge.clone()),
@@ -287,49 +428,97 @@ impl Writer {
         }
     }
 
-    /// Commits, together with what could not be committed before.
-    async fn commit(&mut self, more: Commit) -> Result<(), OutboxError> {
+    /// Commits, after what could not be committed before. Returns the sources that another process has written.
+    async fn commit(&mut self, more: Commit) -> Result<Vec<SourceKey>, OutboxError> {
+        if self.pending.is_empty() {
+            return self.try_commit(more, false).await;
+        }
         self.pending.add(more);
         if self.pending.is_backing_off() {
-            self.pending.compact();
-            return Ok(());
+            return Ok(Vec::new());
         }
-        self.pending.retry_now();
-        if self.pending.is_empty() {
-            return Ok(());
+        let (histories, events) = self.pending.take();
+        let documents = histories
+            .into_iter()
+            .filter_map(|(source, history)| self.tracker.write(&source, history));
+        let commit = Commit {
+            documents: documents.collect(),
+            events,
+        };
+        self.try_commit(commit, true).await
+    }
+
+    /// Commits. With `waited`, what conflicts waits again: its transitions have happened, whatever another process has written
+    /// since.
+    async fn try_commit(&mut self, commit: Commit, waited: bool) -> Result<Vec<SourceKey>, OutboxError> {
+        if commit.documents.is_empty() && commit.events.is_empty() {
+            return Ok(Vec::new());
         }
-        let commit = Arc::new(self.pending.take());
+        let commit = Arc::new(commit);
         let (outbox, shared) = (Arc::clone(&self.outbox), Arc::clone(&commit));
-        match blocking(move || outbox.commit(&shared)).await {
+        let done = blocking(move || outbox.commit(&shared)).await;
+        let commit = Arc::into_inner(commit).unwrap_or_default();
+        match done {
             Ok(done) => {
                 if self.counts.blocked.swap(false, Ordering::Relaxed) {
-                    info!("The state directory can be written again");
+                    info!("Changes can be stored again");
                 }
-                self.settle(done);
+                let conflicts = self.settle(&commit, done);
+                if waited {
+                    self.pending.add(commit.of(&conflicts));
+                }
                 self.wake.notify_one();
-                Ok(())
+                Ok(conflicts)
             }
-            Err(error) if error.may_pass() => {
+            Err(error) if error.may_pass() && self.results.is_none() => {
                 if !self.counts.blocked.swap(true, Ordering::Relaxed) {
                     error!(
                         error = &error as &dyn std::error::Error,
-                        "Cannot write the state directory; changes wait in memory"
+                        "Cannot store changes; they wait in memory"
                     );
                 }
-                self.pending.mark_due(Arc::into_inner(commit).unwrap_or_default());
-                Ok(())
+                self.count(|stats| {
+                    stats.failures += 1;
+                    stats.failing = true;
+                });
+                self.pending.put_back(commit);
+                Ok(Vec::new())
             }
             // Waiting for a file that stays damaged would stop publishing for good.
             Err(error) => Err(error),
         }
     }
 
-    fn settle(&mut self, done: Committed) {
-        if done.dropped > 0 {
-            self.counts
-                .dropped
-                .fetch_add(done.dropped as u64, Ordering::Relaxed);
+    /// Records what was committed. Returns the sources that another process has written.
+    fn settle(&mut self, commit: &Commit, done: Committed) -> Vec<SourceKey> {
+        let now = self.clock.now();
+        let conflicts: HashSet<&SourceKey> = done.conflicts.iter().collect();
+        let written = commit
+            .documents
+            .iter()
+            .filter(|write| !conflicts.contains(&write.document.key));
+        let history: usize = written.map(|write| write.history.len()).sum();
+        let documents = done.versions.len();
+        self.count(|stats| {
+            stats.documents += documents as u64;
+            stats.writes += (documents + history) as u64;
+            stats.failing = false;
+        });
+        for (source, version) in done.versions {
+            self.tracker.mark_stored(&source, version, now);
         }
+        for (source, error) in done.rejected {
+            self.block(&source, error);
+        }
+        let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
+        if !self.outbox.has_sink() {
+            let listed = commit
+                .events
+                .iter()
+                .filter(|event| !conflicts.contains(&event.event.source));
+            count(&self.counts.listed, listed.count());
+        }
+        count(&self.counts.dropped, done.dropped);
         if !done.deferred.is_empty() {
             error!(
                 sources = done.deferred.len(),
@@ -340,6 +529,19 @@ impl Writer {
         self.counts
             .deferred
             .store(self.pending.deferred.len() as u64, Ordering::Relaxed);
+        done.conflicts
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Stats)) {
+        change(&mut self.counts.store.lock());
+    }
+
+    /// Commits what could not be committed before.
+    async fn retry(&mut self, now: Timestamp) -> Result<(), OutboxError> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.commit_changes(Vec::new(), now).await
     }
 
     /// The sources with changes that are still to be published. A complete state would overtake them, and a stream that started
@@ -350,33 +552,43 @@ impl Writer {
         behind
     }
 
-    /// Once a second: publishes deferred changes, retries pending commits, and publishes changes that are no transitions.
-    async fn confirmations(&mut self) -> Result<(), OutboxError> {
+    /// Once a second: publishes deferred changes, retries pending commits, and writes changes that are no transitions.
+    async fn turn(&mut self) -> Result<(), OutboxError> {
         self.counts.turns.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         self.publish_deferred(now).await?;
-        if !self.pending.is_empty() {
-            self.commit(Commit::default()).await?;
-        }
+        self.retry(now).await?;
         self.tracker.report_accounts();
         self.summarize();
+        if let Some(period) = self.documents.filter(|_| self.pending.is_empty()) {
+            let due = self
+                .tracker
+                .due(Destination::File, now, period, CONFIRMATIONS_PER_SECOND);
+            self.write_documents(&due, now).await?;
+        }
+        self.confirm_to_sink(now).await
+    }
+
+    async fn confirm_to_sink(&mut self, now: Timestamp) -> Result<(), OutboxError> {
+        let limit = CONFIRMATIONS_PER_SECOND;
         match &self.confirmations {
-            Confirmations::Store { period, store_queue } => {
+            None => {}
+            Some(Confirmations::Store { period, store_queue }) => {
                 let Ok(permit) = store_queue.clone().try_reserve_owned() else {
                     return Ok(());
                 };
-                let due = self.tracker.due(now, *period, HEARTBEATS_PER_SECOND);
+                let due = self.tracker.due(Destination::Sink, now, *period, limit);
                 if !due.is_empty() {
                     let behind = self.behind();
                     let (held, due): (Vec<_>, Vec<_>) =
                         due.into_iter().partition(|source| behind.contains(source));
-                    self.tracker.mark_due(&held);
+                    self.tracker.mark_due(Destination::Sink, &held);
                     self.checkpoint(&due, now).await?;
                     permit.send(self.snapshot(&due));
                 }
             }
-            Confirmations::Publish { period } => {
-                let due = self.tracker.due(now, *period, HEARTBEATS_PER_SECOND);
+            Some(Confirmations::Publish { period }) => {
+                let due = self.tracker.due(Destination::Sink, now, *period, limit);
                 self.heartbeats(&due, now).await?;
             }
         }
@@ -402,58 +614,87 @@ impl Writer {
                 by: "bitbrat.watch",
                 observed_at: now,
             };
+            commit.documents.extend(self.tracker.write(&source, Vec::new()));
+            if !self.outbox.has_sink() {
+                continue;
+            }
             let events = published.events(&transitions(&before.verdict, &after.verdict));
-            commit
-                .known
-                .push((source, super::outbox::json(&after.knowledge).into()));
-            commit.events.extend(events.into_iter().map(|event| Fresh {
+            commit.events.extend(events.into_iter().map(|event| NewEvent {
                 class: Class::Transition,
                 event,
                 published: Some(after.knowledge.clone()),
             }));
         }
-        self.commit(commit).await
+        self.commit_states(commit, now).await
+    }
+
+    /// Commits documents and events of sources without new changes; what another process has written is merged.
+    async fn commit_states(&mut self, commit: Commit, now: Timestamp) -> Result<(), OutboxError> {
+        let mut changes = Vec::new();
+        for source in self.commit(commit).await? {
+            changes.extend(self.rebase(&source, Vec::new())?);
+        }
+        changes.retain(|change| !change.steps.is_empty());
+        self.commit_changes(changes, now).await
+    }
+
+    /// Reads stored documents again that could not be used.
+    fn read_blocked(&mut self, sources: &[SourceKey]) -> Result<(), OutboxError> {
+        for source in sources {
+            if self.tracker.is_blocked(source) {
+                self.rebase(source, Vec::new())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the documents of sources without new changes.
+    async fn write_documents(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
+        self.read_blocked(sources)?;
+        for sources in sources.chunks(TOGETHER) {
+            let documents = sources
+                .iter()
+                .filter_map(|source| self.tracker.write(source, Vec::new()));
+            let commit = Commit {
+                documents: documents.collect(),
+                events: Vec::new(),
+            };
+            self.commit_states(commit, now).await?;
+        }
+        Ok(())
     }
 
     /// Saves the state that is about to be published.
     async fn checkpoint(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
-        let known = self.tracker.unsaved(sources, now, CHECKPOINT);
-        self.commit(Commit {
-            known,
-            events: Vec::new(),
-        })
-        .await
+        let unsaved = self.tracker.unsaved(sources, now, CHECKPOINT);
+        self.write_documents(&unsaved, now).await
     }
 
-    fn snapshot(&self, sources: &[SourceKey]) -> Vec<(SourceKey, Compact)> {
-        let known = |source: &SourceKey| Some((source.clone(), self.tracker.known(source)?));
+    fn snapshot(&self, sources: &[SourceKey]) -> Vec<(SourceKey, CompactDocument)> {
+        let known = |source: &SourceKey| Some((source.clone(), self.tracker.compact(source)?));
         sources.iter().filter_map(known).collect()
     }
 
     async fn heartbeats(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
+        self.read_blocked(sources)?;
         let mut commit = Commit::default();
         for source in sources {
             let Some(document) = self.tracker.document(source) else {
                 continue;
             };
-            commit
-                .known
-                .push((source.clone(), super::outbox::json(&document.knowledge).into()));
             let event = if self.tracker.completes_baseline(source) {
                 event::baseline(&document, now)
             } else {
                 event::heartbeat(&document, now)
             };
-            commit.events.push(Fresh {
+            commit.documents.extend(self.tracker.write(source, Vec::new()));
+            commit.events.push(NewEvent {
                 class: Class::Heartbeat,
                 event,
                 published: None,
             });
         }
-        if commit.known.is_empty() {
-            return Ok(());
-        }
-        self.commit(commit).await
+        self.commit_states(commit, now).await
     }
 
     fn summarize(&self) {
@@ -465,8 +706,13 @@ impl Writer {
         *self.counts.summary.lock() = summary;
     }
 
-    /// Logs the changes: the log of a quiet day contains only transitions.
-    fn note(&self, change: &Change) {
+    /// Logs the changes: the log of a quiet day contains only transitions. Those of a command are its results.
+    fn note(&mut self, change: &Change) {
+        if let Some(results) = &mut self.results {
+            let of_source = results.transitions.entry(change.source.clone()).or_default();
+            of_source.extend(change.transitions().cloned());
+            return;
+        }
         let mut stream = false;
         for step in &change.steps {
             self.counts

@@ -118,13 +118,13 @@ fn a_tail_of_the_demo_shows_a_world_of_its_own_in_every_form() {
 #[test]
 fn local_bus_tail_shows_events_of_another_process() {
     let home = Home::new();
-    let state = format!("state_dir={}", home.work().join("shared").display());
-    home.run(&["--demo", "--set", &state, "watch", "--once"]).exits(4);
+    let file = format!("store.url=sqlite:{}", home.work().join("shared.db").display());
+    home.run(&["--demo", "--set", &file, "watch", "--once"]).exits(4);
     // It ends by its limit: how soon the first line is printed depends on the machine.
     let tail = |limit: &str, more: &[&str]| {
         let words = [
             &[
-                "--set", &state, "events", "tail", "--since", "1h", "--for", "60s", "--limit", limit,
+                "--set", &file, "events", "tail", "--since", "1h", "--for", "60s", "--limit", limit,
             ],
             more,
         ]
@@ -144,7 +144,7 @@ fn local_bus_tail_shows_events_of_another_process() {
     assert!(!all.iter().all(is_online));
     // Without a start time, earlier events are not shown.
     let run = home
-        .run(&["--set", &state, "events", "tail", "--for", "1s"])
+        .run(&["--set", &file, "events", "tail", "--for", "1s"])
         .exits(0);
     assert_eq!(run.stdout, "");
     home.run(&["events", "tail", "--for", "1s"])

@@ -2,6 +2,7 @@
 
 mod chat;
 mod outage;
+mod probes;
 mod roles;
 mod stories;
 pub mod world;

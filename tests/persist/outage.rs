@@ -94,7 +94,14 @@ async fn ingest(role: &Role, tasks: &Tasks) {
     let own = role.directory.join(&role.name);
     std::fs::create_dir_all(&own).unwrap();
     let bus = Arc::new(BusSink(role.bus().await));
-    bare_engine::start(&own, &role.name, role.directory.join("platform"), bus, tasks);
+    bare_engine::start(
+        &own,
+        &role.name,
+        sources(),
+        role.directory.join("platform"),
+        bus,
+        tasks,
+    );
 }
 
 async fn persist(role: &Role, tasks: &Tasks) {
@@ -117,6 +124,12 @@ async fn persist(role: &Role, tasks: &Tasks) {
         listener: None,
     };
     tasks.spawn("persister", |stop| consumer.run(stop));
+}
+
+fn sources() -> Vec<SourceKey> {
+    (1..=SOURCES)
+        .map(|id| format!("twitch:{id}").parse().unwrap())
+        .collect()
 }
 
 /// The platform's events, in a file that only grows; a process that starts reads all of them again.
@@ -273,9 +286,7 @@ async fn nats_outage_with_kills_loses_and_repeats_no_transition() {
     for name in ["ingest-a", "ingest-b", "persist-a", "persist-b"] {
         processes.start(name);
     }
-    let keys: Vec<SourceKey> = (1..=SOURCES)
-        .map(|id| format!("twitch:{id}").parse().unwrap())
-        .collect();
+    let keys = sources();
     for key in &keys {
         platform.toggle(key);
     }

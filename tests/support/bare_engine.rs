@@ -5,27 +5,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitbrat::clock::{Chance, SystemClock};
+use bitbrat::clock::{Chance, Clock as _, SystemClock};
 use bitbrat::core::event::InitialEvents;
 use bitbrat::core::observation::Observation;
+use bitbrat::core::source::SourceKey;
 use bitbrat::lifecycle::Tasks;
 use bitbrat::platforms::ProbeSink as _;
+use bitbrat::store::retention::Retention;
 use bitbrat::watch::dispatcher::{Dispatched, Dispatcher, Sink};
 use bitbrat::watch::lock::StateLock;
 use bitbrat::watch::observations::ObservationSender;
-use bitbrat::watch::outbox::Outbox;
+use bitbrat::watch::outbox::{Outbox, OutboxOptions};
 use bitbrat::watch::tracker::Tracker;
 use bitbrat::watch::writer::{Confirmations, PendingCommits, Writer, WriterStats};
 use tokio::sync::{Notify, watch};
 
-/// Starts on the state that an earlier one of this `name` left in the directory `state`. It reads all lines of the file
+/// Starts on the state of `sources` that an earlier one of this `name` left in the directory `state`. It reads all lines of the file
 /// `platform`, one observation each, from the first on.
-pub fn start(state: &Path, name: &str, platform: PathBuf, sink: Arc<dyn Sink>, tasks: &Tasks) {
+pub fn start(
+    state: &Path,
+    name: &str,
+    sources: Vec<SourceKey>,
+    platform: PathBuf,
+    sink: Arc<dyn Sink>,
+    tasks: &Tasks,
+) {
     let lock = StateLock::take(state).unwrap();
-    let outbox = Arc::new(Outbox::open(state, 100_000).unwrap());
+    let options = OutboxOptions {
+        writer: name.to_owned(),
+        bound: 100_000,
+        has_sink: true,
+        retention: Retention::default(),
+    };
+    let outbox = Arc::new(Outbox::open(&state.join("watch.db"), options).unwrap());
     let mut tracker = Tracker::new(name);
     outbox
-        .restore(|source, known| tracker.restore(source, known))
+        .restore(sources, |_, stored| tracker.restore(stored.unwrap()))
         .unwrap();
     let (observations, inputs) = ObservationSender::new();
     let wake = Arc::new(Notify::new());
@@ -34,14 +49,16 @@ pub fn start(state: &Path, name: &str, platform: PathBuf, sink: Arc<dyn Sink>, t
         tracker,
         outbox: Arc::clone(&outbox),
         inputs,
-        confirmations: Confirmations::Publish { period: 900_000 },
+        documents: None,
+        confirmations: Some(Confirmations::Publish { period: 900_000 }),
         clock: Arc::new(SystemClock),
         wake: Arc::clone(&wake),
         closing,
-        counts: Arc::new(WriterStats::default()),
+        counts: Arc::new(WriterStats::since(SystemClock.now())),
         shutdown: false,
         pending: PendingCommits::default(),
         initial_events: InitialEvents::default(),
+        results: None,
     };
     let sender = Dispatcher {
         outbox,

@@ -151,7 +151,7 @@ fn full_disk_holds_changes_back_and_loses_none() {
     go_live(&sim, "777002", 5_550_002);
     // An earlier event may be on its way into the store and fail there first.
     until(&address, "/readyz", |status, body| {
-        status == 503 && body.contains("state directory")
+        status == 503 && body.contains("changes cannot be stored")
     });
     // More happens, none of which is on disk; so none of it is published.
     sim.order("/__sim/twitch/stream_down", &json!({"id": "777001", "lag_ms": 0}));

@@ -65,11 +65,18 @@ async fn child() {
     bare_engine::start(
         &directory,
         "child",
+        sources(),
         directory.join("platform"),
         bus,
         &lifecycle.tasks(),
     );
     let _ = lifecycle.run(Duration::from_secs(5)).await;
+}
+
+fn sources() -> Vec<SourceKey> {
+    (1..=SOURCES)
+        .map(|id| format!("twitch:{id}").parse().unwrap())
+        .collect()
 }
 
 /// The platform's events, in a file that only grows; a child that starts reads all of them again.
@@ -128,9 +135,7 @@ fn engine_killed_200_times_announces_every_stream_once() {
     let dir = tempfile::tempdir().unwrap();
     let directory = dir.path();
     let mut chance = fastrand::Rng::with_seed(20_261_122);
-    let keys: Vec<SourceKey> = (1..=SOURCES)
-        .map(|id| format!("twitch:{id}").parse().unwrap())
-        .collect();
+    let keys = sources();
     let mut platform = Platform {
         file: std::fs::File::create(directory.join("platform")).unwrap(),
         live: BTreeMap::new(),

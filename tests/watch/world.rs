@@ -424,13 +424,16 @@ impl Life {
             probe_counts: self.probe_counts,
         };
         let parts = Parts {
+            file: self.state.join("watch.db"),
+            retention: Retention::default(),
+            documents: None,
             state_dir: self.state,
             instance: Some("moved".to_owned()),
             outbox: 100_000,
             sources: self.sources.into_iter().map(Into::into).collect(),
             stored: Vec::new(),
             platforms: vec![Arc::new(platform) as Arc<dyn Platform>],
-            route: Route::Local {
+            route: Route::Store {
                 persister: Arc::new(persister),
                 location: "sqlite".to_owned(),
                 heartbeat: hours(12),

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::Reason;
+use super::{Reason, StoreStats};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::lifecycle::Tasks;
-use crate::persist::Persister;
 use crate::store::SourceStore;
 use crate::watch::engine::TIDY;
 
@@ -18,11 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Checks the store periodically, so that readiness detects a failure before something has to be written. It only reads: writes
 /// cost money on some stores, and the writes that are needed anyway show whether writing works.
-pub(super) fn start(
-    store: &Arc<dyn SourceStore>,
-    persister: Option<Arc<Persister>>,
-    tasks: &Tasks,
-) -> Reason {
+pub(super) fn start(store: &Arc<dyn SourceStore>, stats: Option<StoreStats>, tasks: &Tasks) -> Reason {
     // No platform has a source of this number; only the response matters.
     let nobody = SourceKey::new(PlatformName::Twitch, "1").expect("a number is an id");
     let trouble: Arc<parking_lot::Mutex<Option<String>>> = Arc::default();
@@ -44,7 +39,7 @@ pub(super) fn start(
         }
     });
     Arc::new(move || {
-        let stats = persister.as_ref().map(|persister| persister.stats());
+        let stats = stats.as_ref().map(|stats| stats());
         let refused = stats.filter(|stats| stats.urgent > 0 && stats.failing);
         let unwritten = refused.map(|stats| format!("{} changes are not stored yet", stats.urgent));
         let seen = trouble.lock();

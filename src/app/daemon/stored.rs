@@ -1,4 +1,4 @@
-//! Stored evidence at the start of the daemon: from a `probe`, or from another writer, before this process.
+//! What a remote store contains at the start of the daemon: from a `probe`, or from another writer, before this process.
 
 use std::time::Duration;
 

@@ -98,7 +98,9 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let mut kept = if args.dry_run {
         SaveResult::default()
     } else {
-        run_probe::save(cx, Arc::clone(&store), &looked.observations).await
+        run_probe::save(cx, Arc::clone(&store), &looked.observations)
+            .await
+            .map_err(|failure| failure.while_doing("what was seen could not be kept"))?
     };
     if let Some(error) = kept.first_refusal() {
         return Err(Failure::from(error).while_doing("what was seen could not be kept"));

@@ -87,6 +87,9 @@ pub struct Event {
     pub at: Timestamp,
     /// Message headers, in the camel case that the platform's duplicate filter expects.
     pub attributes: BTreeMap<String, String>,
+    /// The reported changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transitions: Vec<Transition>,
     /// The body: one JSON object.
     pub body: String,
 }
@@ -187,7 +190,7 @@ impl EventBuilder<'_> {
                 observed_at: at.to_string(),
                 latency_ms: record.latency_ms,
             },
-            ours: self.ours(changes, initial),
+            ours: self.ours(changes.clone(), initial),
         };
         let envelope = wire::Envelope {
             v: "2".to_owned(),
@@ -220,7 +223,7 @@ impl EventBuilder<'_> {
             }),
             routing: wire::Routing::quiet(),
         };
-        self.seal(&envelope, at, urgent, initial)
+        self.seal(&envelope, changes, at, urgent, initial)
     }
 
     fn stream(&self, kind: EventKind, change: Transition) -> Event {
@@ -270,7 +273,7 @@ impl EventBuilder<'_> {
             } else {
                 Some(0)
             },
-            ours: self.ours(vec![change], initial),
+            ours: self.ours(vec![change.clone()], initial),
         };
         let envelope = wire::Envelope {
             v: "2".to_owned(),
@@ -313,7 +316,7 @@ impl EventBuilder<'_> {
             qos: None,
             routing: wire::Routing::quiet(),
         };
-        self.seal(&envelope, at, true, initial)
+        self.seal(&envelope, vec![change], at, true, initial)
     }
 
     fn ours(&self, transitions: Vec<Transition>, initial: bool) -> wire::Ours {
@@ -327,7 +330,14 @@ impl EventBuilder<'_> {
         }
     }
 
-    fn seal(&self, envelope: &wire::Envelope, at: Timestamp, urgent: bool, initial: bool) -> Event {
+    fn seal(
+        &self,
+        envelope: &wire::Envelope,
+        transitions: Vec<Transition>,
+        at: Timestamp,
+        urgent: bool,
+        initial: bool,
+    ) -> Event {
         let mut attributes = BTreeMap::from([
             ("type".to_owned(), envelope.kind.as_str().to_owned()),
             ("correlationId".to_owned(), envelope.correlation_id.clone()),
@@ -351,6 +361,7 @@ impl EventBuilder<'_> {
             initial,
             at,
             attributes,
+            transitions,
             body: serde_json::to_string(envelope).expect("our own structs with text keys always serialize"),
         }
     }

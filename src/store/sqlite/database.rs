@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::store::StoreError;
-use crate::store::sqlite::{Access, error};
+use crate::store::sqlite::error;
 
 /// Identifies our files (`bitb`), so that another program's database is never written.
 const APPLICATION_ID: i64 = 0x6269_7462;
@@ -41,6 +41,16 @@ const MIGRATIONS: &[&str] = &[
     END;
     CREATE INDEX sources_in_short ON sources (id, summary);
 ",
+    // The outbox is in the same file as the documents, so that a change and its events are committed together.
+    "
+    CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, writer TEXT NOT NULL, source TEXT NOT NULL, class INTEGER NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE published (source TEXT PRIMARY KEY, knowledge TEXT NOT NULL) STRICT;
+    CREATE TABLE sent (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL) STRICT;
+    CREATE TABLE rejected (seq INTEGER PRIMARY KEY, event TEXT NOT NULL, reason TEXT NOT NULL) STRICT;
+",
 ];
 
 /// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`checkpoint_wal`]
@@ -48,13 +58,22 @@ const MIGRATIONS: &[&str] = &[
 const LOG_PAGES: i64 = 8192;
 
 /// The newest supported schema version.
-pub const SCHEMA: i64 = 3;
+pub const SCHEMA: i64 = 4;
 
 /// The first schema version with stored summaries.
 pub const WITH_SUMMARIES: i64 = 3;
 
 /// Page cache of a reader.
 const PAGES: i64 = 16;
+
+/// Access mode of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads and writes; creates and migrates the file.
+    Write,
+    /// Only reads; a missing file counts as an empty store.
+    Read,
+}
 
 /// An open connection and the file to which it belongs.
 pub struct Opened {
@@ -184,8 +203,8 @@ fn prepare(connection: &mut Connection, path: &Path, patience: Duration) -> Resu
     let explain = |error: rusqlite::Error| error::explain(path, &error);
     let found = schema(connection, path)?;
     enable_wal(connection, patience).map_err(explain)?;
-    // With a write-ahead log this survives a crash of the program; only a power loss may lose the last moments, which the next
-    // probe restores: docs/decisions/0031-fsync-policy.md.
+    // With a write-ahead log this survives a crash of the program. Writes of transitions wait for the disk besides:
+    // docs/decisions/0031-fsync-policy.md.
     connection
         .pragma_update(None, "synchronous", "NORMAL")
         .map_err(explain)?;

@@ -3,9 +3,9 @@
 //! SQLite blocks, so statements run off the async threads, except in read-only processes. Opening and migrating are in
 //! `database`, statements in `rows`, errors in `error`.
 
-mod database;
-mod error;
-mod rows;
+pub(crate) mod database;
+pub(crate) mod error;
+pub(crate) mod rows;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
-use crate::store::sqlite::database::Opened;
+use crate::store::sqlite::database::{Access, Opened};
 use crate::store::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored};
 
 /// Settings of a SQLite store. The defaults suit everything but tests.
@@ -59,15 +59,6 @@ struct Shared {
     connection: Mutex<Option<Opened>>,
     /// Whether there were writes since the log was last checkpointed.
     needs_checkpoint: AtomicBool,
-}
-
-/// Access mode of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// Reads and writes; creates and migrates the file.
-    Write,
-    /// Only reads; a missing file counts as an empty store.
-    Read,
 }
 
 impl SqliteStore {

@@ -111,35 +111,41 @@ pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc
     Ok(all)
 }
 
-/// Executes all of `batch` in one transaction. An error fails the whole batch; a conflict only its own write.
+/// Executes all of `batch` in one transaction. An error fails the whole batch; a conflict only its own write. Transitions survive
+/// a power failure; what the next probe confirms again does not wait for the disk.
 pub fn save(
     connection: &mut Connection,
     batch: &[Upsert],
     retention: Retention,
 ) -> rusqlite::Result<Vec<Result<Version, StoreError>>> {
+    let has_history = batch.iter().any(|upsert| !upsert.history.is_empty());
+    let mode = if has_history { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", mode)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let results = batch
-        .iter()
-        .map(|upsert| upsert_one(&transaction, upsert, retention))
-        .collect::<rusqlite::Result<_>>()?;
+    let mut results = Vec::with_capacity(batch.len());
+    for upsert in batch {
+        let version = upsert_one(&transaction, upsert, retention)?;
+        results.push(version.ok_or_else(|| StoreError::Conflict {
+            document_id: upsert.document_id.clone(),
+        }));
+    }
     transaction.commit()?;
     Ok(results)
 }
 
-fn upsert_one(
+/// Writes one document with its history and returns its new version; `None` if its base is not the stored version.
+pub fn upsert_one(
     transaction: &Transaction<'_>,
     upsert: &Upsert,
     retention: Retention,
-) -> rusqlite::Result<Result<Version, StoreError>> {
+) -> rusqlite::Result<Option<Version>> {
     let current = transaction
         .prepare_cached("SELECT version FROM sources WHERE id = ?1")?
         .query_row([&upsert.document_id], |row| row.get::<_, i64>(0))
         .optional()?
         .map(|version| Version(version.to_string()));
     if current != upsert.base {
-        return Ok(Err(StoreError::Conflict {
-            document_id: upsert.document_id.clone(),
-        }));
+        return Ok(None);
     }
     let version = next_version(transaction)?;
     transaction
@@ -150,7 +156,7 @@ fn upsert_one(
         )?
         .execute(params![upsert.document_id, version, upsert.text, upsert.summary])?;
     remember(transaction, &upsert.document_id, &upsert.history, retention)?;
-    Ok(Ok(Version(version.to_string())))
+    Ok(Some(Version(version.to_string())))
 }
 
 /// Returns a version that was never used, not even by a deleted document.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::blocking::blocking;
-use crate::store::sqlite::database::Opened;
-use crate::store::sqlite::{Access, Shared, database, error, rows};
+use crate::store::sqlite::database::{Access, Opened};
+use crate::store::sqlite::{Shared, database, error, rows};
 use crate::store::{StoreError, Stored};
 
 /// The watcher's last state.

@@ -114,7 +114,7 @@ async fn a_newer_schema_is_refused_with_both_versions() {
                 refused,
                 StoreError::NewerSchema {
                     found: 99,
-                    known: 3,
+                    known: 4,
                     ..
                 }
             ),
@@ -156,7 +156,7 @@ async fn schema_1_file_is_readable_and_migrated_by_first_writer() {
     assert_eq!(name(&reader).await, expected);
     assert_eq!(schema().unwrap(), 1);
     let writer = place.writer().await;
-    assert_eq!(schema().unwrap(), 3);
+    assert_eq!(schema().unwrap(), 4);
     assert_eq!(name(&writer).await, expected);
     assert_eq!(name(&reader).await, expected);
     let found = writer.load(&key()).await.unwrap().unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::files::make_private_dir;
-use crate::watch::outbox::Outbox;
+use crate::watch::outbox::{Outbox, OutboxOptions};
 use crate::web;
 
 /// Bytes written by the test; a state directory with less space is as good as full.
@@ -18,8 +18,6 @@ const RETRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Timeout for the process that uses the address.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The outbox of `watch`.
-const OUTBOX: &str = "watch.db";
 
 /// Checks the state directory.
 pub fn directory(app: &App) -> Vec<Check> {
@@ -50,7 +48,7 @@ pub fn directory(app: &App) -> Vec<Check> {
             format!("{shown}: written and removed {} KiB", TRY / 1024),
         ),
     }];
-    checks.extend(outbox(app, path));
+    checks.extend(outbox(app));
     checks
 }
 
@@ -67,10 +65,17 @@ pub fn tokens(file: &Path) -> Option<Check> {
 }
 
 /// Opens the outbox as `watch` does, where there is one.
-fn outbox(app: &App, directory: &Path) -> Option<Check> {
-    directory.join(OUTBOX).exists().then(|| {
-        let detail = directory.join(OUTBOX).display().to_string();
-        match Outbox::open(directory, app.settings.watch.outbox) {
+fn outbox(app: &App) -> Option<Check> {
+    let file = app.outbox_file();
+    file.exists().then(|| {
+        let detail = file.display().to_string();
+        let options = OutboxOptions {
+            writer: "doctor".to_owned(),
+            bound: app.settings.watch.outbox,
+            has_sink: true,
+            retention: app.retention(),
+        };
+        match Outbox::open(&file, options) {
             Ok(_) => Check::new("state", "outbox", Outcome::Ok, detail),
             Err(error) => {
                 let check = Check::new("state", "outbox", Outcome::Fail, error.to_string());

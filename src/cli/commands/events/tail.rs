@@ -231,15 +231,15 @@ fn local(
     cx: &Context,
     since: Option<Timestamp>,
 ) -> Result<BoxStream<'static, Result<Message, Failure>>, Failure> {
-    let directory = cx.app.settings.state_dir.clone();
-    if cx.app.demo.is_none() && !directory.join("watch.db").exists() {
+    let file = cx.app.outbox_file();
+    if cx.app.demo.is_none() && !outbox_tail::has_events(&file) {
         let what = format!(
             "no `bitbrat watch` has published anything in {} yet",
-            directory.display()
+            file.display()
         );
         cx.note(&[Note::hint(Tone::Warn, what, Some("bitbrat watch"))])?;
     }
-    let messages = outbox_tail::follow(directory, since).map(|message| {
+    let messages = outbox_tail::follow(file, since).map(|message| {
         message.map_err(|error| {
             Failure::new(ExitCode::Failed, "cannot follow what `bitbrat watch` publishes").because(&error)
         })

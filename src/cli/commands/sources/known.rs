@@ -293,7 +293,7 @@ async fn check(cx: &Context, selection: &Selection) -> Result<Checked, Failure> 
     let looked = run_probe::run_probe(cx, &platforms, &all, &wanted).await;
     let is_kept = |seen: &Observation| !passing.contains(&seen.source);
     let (kept, beside): (Vec<_>, Vec<_>) = looked.observations.into_iter().partition(is_kept);
-    let stored = run_probe::save(cx, Arc::clone(&store), &kept).await;
+    let stored = run_probe::save(cx, Arc::clone(&store), &kept).await?;
     if let Some(error) = stored.first_refusal() {
         return Err(error.into());
     }

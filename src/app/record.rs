@@ -1,0 +1,271 @@
+//! Stores what a command has observed, on the path of the daemon: the same writer, with SQLite or a bus the same file and outbox,
+//! and with a remote store a persister.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify, watch};
+
+use super::App;
+use crate::blocking::blocking;
+use crate::bus::EventBus;
+use crate::bus::mutating::MutatingBus;
+use crate::config::{BusTarget, StoreTarget};
+use crate::core::observation::Observation;
+use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
+use crate::core::transition::Transition;
+use crate::failure::Failure;
+use crate::http::CorrectedClock;
+use crate::lifecycle::Stop;
+use crate::store::{SourceStore, StoreError};
+use crate::watch::dispatcher::{Dispatched, Dispatcher};
+use crate::watch::engine::SPREAD;
+use crate::watch::instance;
+use crate::watch::lock::StateLock;
+use crate::watch::observations::ObservationSender;
+use crate::watch::outbox::{Outbox, OutboxError, OutboxOptions};
+use crate::watch::sinks::BusSink;
+use crate::watch::tracker::Tracker;
+use crate::watch::writer::{PendingCommits, Results, Writer, WriterStats};
+
+/// How long a command connects to the bus and sends events. What is left then waits in the outbox.
+const SENDING: Duration = Duration::from_secs(5);
+/// How often it checks whether everything is sent.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Stores observations, a few hundred sources at a time.
+pub struct Recorder<'a> {
+    app: &'a App,
+    /// The writer of the file, where the store or the bus needs one.
+    file: Option<Mutex<FileWriter>>,
+    /// The remote store.
+    remote: Option<Arc<dyn SourceStore>>,
+}
+
+struct FileWriter {
+    writer: Writer,
+    outbox: Arc<Outbox>,
+}
+
+/// What was stored.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// The recorded transitions.
+    pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
+    /// The documents of the observed sources, in short; without those that cannot be used.
+    pub summaries: Vec<SourceSummary>,
+    /// Failures to store, with their reasons.
+    pub failures: Vec<(SourceKey, StoreError)>,
+}
+
+impl App {
+    /// Prepares to store observations in `store`.
+    pub async fn recorder(&self, store: Arc<dyn SourceStore>) -> Result<Recorder<'_>, Failure> {
+        let is_remote = !matches!(self.settings.store.target, StoreTarget::Sqlite(_));
+        let over_bus = self.settings.bus.target != BusTarget::Local;
+        let file = if over_bus || !is_remote {
+            Some(Mutex::new(self.file_writer(over_bus).await?))
+        } else {
+            None
+        };
+        Ok(Recorder {
+            app: self,
+            file,
+            remote: is_remote.then_some(store),
+        })
+    }
+
+    async fn file_writer(&self, over_bus: bool) -> Result<FileWriter, Failure> {
+        // Without a name: whichever daemon uses the file sends its events.
+        let outbox = self.outbox(String::new(), over_bus).await?;
+        let (_, inputs) = ObservationSender::new();
+        let writer = Writer {
+            tracker: Tracker::of_command(),
+            outbox: Arc::clone(&outbox),
+            inputs,
+            documents: None,
+            confirmations: None,
+            clock: CorrectedClock::new(Arc::clone(&self.machine_clock)),
+            wake: Arc::default(),
+            closing: watch::Sender::new(false),
+            counts: Arc::new(WriterStats::since(self.clock.now())),
+            shutdown: false,
+            pending: PendingCommits::default(),
+            initial_events: self.settings.bus.initial_events,
+            results: Some(Results::default()),
+        };
+        Ok(FileWriter { writer, outbox })
+    }
+
+    async fn outbox(&self, writer: String, has_sink: bool) -> Result<Arc<Outbox>, OutboxError> {
+        let options = OutboxOptions {
+            writer,
+            bound: self.settings.watch.outbox,
+            has_sink,
+            retention: self.retention(),
+        };
+        let path = self.outbox_file();
+        let opened = blocking(move || Outbox::open(&path, options)).await?;
+        Ok(Arc::new(opened))
+    }
+
+    /// Sends what waits in the outbox, also what a daemon has left there. Returns once all of it is sent.
+    async fn send_waiting(&self) -> Result<(), Failure> {
+        let name = match &self.settings.watch.instance {
+            Some(name) => name.clone(),
+            None => instance::name(&self.settings.state_dir).unwrap_or_default(),
+        };
+        let outbox = self.outbox(name, true).await?;
+        let Some(bus) = self.bus().await? else {
+            return Ok(());
+        };
+        let (_open, closing) = watch::channel(false);
+        let dispatcher = Dispatcher {
+            outbox: Arc::clone(&outbox),
+            sink: Arc::new(BusSink(self.publishing(&bus))),
+            pace: Some(SPREAD),
+            wake: Arc::new(Notify::new()),
+            closing,
+            counts: Arc::new(Dispatched::default()),
+            chance: self.chance.clone(),
+        };
+        let emptied = async {
+            while outbox.depth().events > 0 {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::select! {
+            done = dispatcher.run(Stop::never()) => done?,
+            () = emptied => {}
+        }
+        bus.close().await;
+        Ok(())
+    }
+
+    /// Returns the bus as events are published to it.
+    pub fn publishing(&self, bus: &Arc<dyn EventBus>) -> Arc<dyn EventBus> {
+        if self.settings.bus.state_mutations {
+            Arc::new(MutatingBus(Arc::clone(bus)))
+        } else {
+            Arc::clone(bus)
+        }
+    }
+}
+
+impl Recorder<'_> {
+    /// Merges observations of a few hundred sources into the stored documents. Returns when they are stored or have failed.
+    pub async fn record(&self, observations: Vec<Observation>) -> Result<Recorded, StoreError> {
+        let Some(store) = &self.remote else {
+            let Some(file) = &self.file else {
+                return Ok(Recorded::default());
+            };
+            return file.lock().await.record(observations, None).await;
+        };
+        let persister = self.app.persister(Arc::clone(store)).brief();
+        if let Some(file) = &self.file {
+            let mut file = file.lock().await;
+            file.record(observations.clone(), Some(store.as_ref())).await?;
+        }
+        let mut applied = persister.observe(&observations).await;
+        let flushed = persister.flush().await;
+        for (key, transitions) in flushed.transitions {
+            applied.transitions.entry(key).or_default().extend(transitions);
+        }
+        Ok(Recorded {
+            transitions: applied.transitions,
+            summaries: persister.summaries().await,
+            // What failed at first and was stored by the flush is no failure.
+            failures: flushed.failures,
+        })
+    }
+
+    /// Sends for a few seconds what waits in the outbox, unless a daemon does. Returns how many events wait then for the next one.
+    pub async fn finish(self) -> usize {
+        let Some(FileWriter { writer, outbox }) = self.file.map(Mutex::into_inner) else {
+            return 0;
+        };
+        let app = self.app;
+        if outbox.depth().events == 0 || StateLock::is_taken(&app.settings.state_dir) {
+            return 0;
+        }
+        // What could not be sent stays in the outbox, whatever the reason.
+        let _ = tokio::time::timeout(SENDING, app.send_waiting()).await;
+        let waiting = blocking(move || outbox.count_waiting()).await.unwrap_or(0);
+        waiting + writer.pending.deferred()
+    }
+}
+
+impl FileWriter {
+    async fn record(
+        &mut self,
+        observations: Vec<Observation>,
+        remote: Option<&dyn SourceStore>,
+    ) -> Result<Recorded, StoreError> {
+        let sources: BTreeSet<SourceKey> = observations
+            .iter()
+            .map(|observation| observation.source.clone())
+            .collect();
+        let sources: Vec<SourceKey> = sources.into_iter().collect();
+        self.restore(&sources, remote).await?;
+        let stored = self.writer.store(observations).await;
+        stored.map_err(OutboxError::into_reason)?;
+        let results = self.writer.results.replace(Results::default());
+        let Results {
+            mut transitions,
+            failures,
+        } = results.unwrap_or_default();
+        transitions.retain(|source, _| !self.writer.tracker.is_blocked(source));
+        let tracker = &mut self.writer.tracker;
+        let usable = sources.iter().filter(|source| !tracker.is_blocked(source));
+        let documents = usable.filter_map(|source| tracker.document(source));
+        let summaries = documents.map(|document| SourceSummary::of(&document)).collect();
+        tracker.clear();
+        Ok(Recorded {
+            transitions,
+            summaries,
+            failures,
+        })
+    }
+
+    /// Reads what is stored about the sources.
+    async fn restore(
+        &mut self,
+        sources: &[SourceKey],
+        remote: Option<&dyn SourceStore>,
+    ) -> Result<(), StoreError> {
+        let mut unusable = Vec::new();
+        let latest = self.writer.clock.latest();
+        let tracker = &mut self.writer.tracker;
+        let read = self
+            .outbox
+            .restore(sources.iter().cloned(), |source, stored| match stored {
+                Ok(mut stored) => {
+                    stored.value.drop_future(latest);
+                    tracker.restore(stored);
+                }
+                Err(reason) => unusable.push((source, reason)),
+            });
+        read.map_err(OutboxError::into_reason)?;
+        for (source, reason) in unusable {
+            let document_id = source.to_string();
+            let error = StoreError::Unusable {
+                document_id,
+                source: reason,
+            };
+            self.writer.block(&source, error);
+        }
+        let Some(remote) = remote else {
+            return Ok(());
+        };
+        for (source, stored) in sources.iter().zip(remote.load_some(sources).await) {
+            // Without it, what is known there counts as new, and is published once more under the same ids.
+            if let Ok(Some(stored)) = stored {
+                let known = &stored.value.knowledge;
+                self.writer.tracker.merge_stored(source, known, false);
+            }
+        }
+        Ok(())
+    }
+}
