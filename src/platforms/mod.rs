@@ -15,7 +15,22 @@ use tokio::sync::mpsc;
 
 use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, ErrorInfo, Identity, Observation};
+use crate::core::platform::{PlatformRules, for_each_platform};
 use crate::core::source::{PlatformName, SourceKey};
+
+macro_rules! rules {
+    ($($name:ident $module:ident $about:literal;)*) => {
+        impl PlatformName {
+            /// Returns what is particular to this platform in the rules that all platforms share.
+            pub fn rules(self) -> &'static PlatformRules {
+                match self {
+                    $(Self::$name => &$module::rules::RULES,)*
+                }
+            }
+        }
+    };
+}
+for_each_platform!(rules);
 
 /// Probes one platform.
 #[async_trait]

@@ -17,6 +17,7 @@ mod options;
 pub mod permissions;
 mod probe;
 mod rest;
+pub mod rules;
 mod streams;
 mod wire;
 

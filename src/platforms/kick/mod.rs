@@ -14,6 +14,7 @@ mod meter;
 mod options;
 mod probe;
 mod rate_limit;
+pub mod rules;
 mod signature;
 mod subscriptions;
 mod token_status;

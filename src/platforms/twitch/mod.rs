@@ -17,6 +17,7 @@ mod rate_limit;
 mod reader;
 mod reads;
 mod renewal;
+pub mod rules;
 mod token_status;
 mod wire;
 
