@@ -18,7 +18,7 @@ use crate::config;
 use crate::core::code::Code;
 use crate::core::event::EventKind;
 use crate::core::permission;
-use crate::core::source::PlatformName;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::platforms::Probe;
 
 /// The variable by which a shell's script requests completions. Not clap's own `COMPLETE`, which others may set.
@@ -202,16 +202,12 @@ fn among_identities(
 ) -> Vec<CompletionCandidate> {
     let mut offered = vec![("bot".to_owned(), "")];
     for (key, called) in &known.ids {
-        let Some((of, id)) = key.split_once(':') else {
+        let Ok(key) = key.parse::<SourceKey>() else {
             continue;
         };
-        if platform.is_none_or(|platform| platform.as_str() == of) {
-            let role = if of == PlatformName::Discord.as_str() {
-                "bot"
-            } else {
-                "broadcaster"
-            };
-            offered.push((format!("{role}:{id}"), called));
+        if platform.is_none_or(|platform| platform == key.platform()) {
+            let role = key.platform().rules().source_account.role;
+            offered.push((format!("{role}:{}", key.id()), called));
         }
     }
     among(current, offered.iter().map(|(word, help)| (word.as_str(), *help)))

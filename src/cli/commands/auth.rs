@@ -391,22 +391,16 @@ fn item(
 
 /// Parses an identity; `text` may leave out the platform.
 fn identity(platform: PlatformName, text: &str) -> Result<Identity, Failure> {
+    let account = &platform.rules().source_account;
     let name = text.strip_prefix(&format!("{platform}/")).unwrap_or(text);
     let valid = match name.split_once(':') {
         None => matches!(name, "bot" | "app"),
-        Some(("broadcaster", id)) if platform != PlatformName::Discord => {
-            SourceKey::new(platform, id).is_ok()
-        }
-        Some(("bot", id)) if platform == PlatformName::Discord => SourceKey::new(platform, id).is_ok(),
-        Some(_) => false,
+        Some((role, id)) => role == account.role && SourceKey::new(platform, id).is_ok(),
     };
     if !valid {
         // Not repeated: a token that was pasted after the wrong option would be in it.
         let what = format!("--as does not name an account of {platform}");
-        return Err(Failure::new(ExitCode::Usage, what).hint(match platform {
-            PlatformName::Discord => "use bot, or bot:ID for the bot of one guild",
-            _ => "use bot, or broadcaster:ID with the broadcaster's user id or name",
-        }));
+        return Err(Failure::new(ExitCode::Usage, what).hint(account.hint));
     }
     Ok(Identity::named(format!("{platform}/{name}")))
 }
@@ -424,10 +418,7 @@ async fn identity_of(cx: &Context, platform: PlatformName, text: &str) -> Result
 
 /// Returns the role and the source of an identity whose owner is named, instead of given by id.
 fn by_name(platform: PlatformName, text: &str) -> Option<(&'static str, SourceArg)> {
-    let role = match platform {
-        PlatformName::Discord => "bot",
-        PlatformName::Twitch | PlatformName::Kick => "broadcaster",
-    };
+    let role = platform.rules().source_account.role;
     let name = text.strip_prefix(&format!("{platform}/")).unwrap_or(text);
     let owner = name.strip_prefix(role)?.strip_prefix(':')?;
     // The address of a channel contains its platform; anything else belongs to the platform argument before it.
