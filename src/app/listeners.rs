@@ -20,16 +20,16 @@ mod twitch;
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let monitored = engine.monitored.all();
     let has = |platform: PlatformName| monitored.contains_key(&platform);
-    if has(PlatformName::Twitch) && app.settings.twitch.eventsub {
+    if has(PlatformName::Twitch) && app.settings.platforms.twitch.eventsub {
         twitch::listen(app, engine);
     } else {
         twitch::leave_closed(app, engine);
     }
-    if has(PlatformName::Discord) && app.settings.discord.gateway {
+    if has(PlatformName::Discord) && app.settings.platforms.discord.gateway {
         discord::start(app, engine).await?;
     }
     let mut pages = Router::new();
-    if has(PlatformName::Kick) && app.settings.kick.webhook {
+    if has(PlatformName::Kick) && app.settings.platforms.kick.webhook {
         if served {
             pages = pages.merge(kick::start(app, engine));
         } else {
@@ -45,8 +45,16 @@ pub(super) fn chat_counted(app: &App) -> BTreeSet<(PlatformName, Direction)> {
     let twitch = twitch::counts_chat(app);
     [
         (PlatformName::Twitch, Direction::In, twitch),
-        (PlatformName::Discord, Direction::In, settings.discord.gateway),
-        (PlatformName::Discord, Direction::Out, settings.discord.gateway),
+        (
+            PlatformName::Discord,
+            Direction::In,
+            settings.platforms.discord.gateway,
+        ),
+        (
+            PlatformName::Discord,
+            Direction::Out,
+            settings.platforms.discord.gateway,
+        ),
     ]
     .into_iter()
     .filter_map(|(platform, direction, listens)| listens.then_some((platform, direction)))

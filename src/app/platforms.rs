@@ -92,9 +92,9 @@ impl App {
     /// Returns a platform's HTTP addresses, with what each is for.
     pub fn addresses(&self, platform: PlatformName) -> Vec<(&'static str, Url)> {
         match platform {
-            PlatformName::Twitch => twitch::addresses(&self.settings.twitch),
-            PlatformName::Kick => kick::addresses(&self.settings.kick),
-            PlatformName::Discord => discord::addresses(&self.settings.discord),
+            PlatformName::Twitch => twitch::addresses(&self.settings.platforms.twitch),
+            PlatformName::Kick => kick::addresses(&self.settings.platforms.kick),
+            PlatformName::Discord => discord::addresses(&self.settings.platforms.discord),
         }
     }
 
@@ -103,11 +103,11 @@ impl App {
     pub async fn try_application(&self, platform: PlatformName) -> Option<Result<(), Untried>> {
         let (url, id, secret) = match platform {
             PlatformName::Twitch => {
-                let twitch = &self.settings.twitch;
+                let twitch = &self.settings.platforms.twitch;
                 (&twitch.auth_url, &twitch.client_id, &twitch.client_secret)
             }
             PlatformName::Kick => {
-                let kick = &self.settings.kick;
+                let kick = &self.settings.platforms.kick;
                 (&kick.auth_url, &kick.client_id, &kick.client_secret)
             }
             PlatformName::Discord => return None,
@@ -175,8 +175,8 @@ impl App {
     /// Whether the platform accepts the application's token alone, without any account.
     pub(super) fn does_without_bot(&self, platform: PlatformName) -> bool {
         match platform {
-            PlatformName::Twitch => twitch::does_without_bot(&self.settings.twitch),
-            PlatformName::Kick => kick::does_without_bot(&self.settings.kick),
+            PlatformName::Twitch => twitch::does_without_bot(&self.settings.platforms.twitch),
+            PlatformName::Kick => kick::does_without_bot(&self.settings.platforms.kick),
             PlatformName::Discord => false,
         }
     }
@@ -200,9 +200,9 @@ impl App {
             return Vec::new();
         }
         let seed = |platform| match platform {
-            PlatformName::Twitch => twitch::seed(&self.settings.twitch),
-            PlatformName::Kick => kick::seed(&self.settings.kick),
-            PlatformName::Discord => discord::seed(&self.settings.discord),
+            PlatformName::Twitch => twitch::seed(&self.settings.platforms.twitch),
+            PlatformName::Kick => kick::seed(&self.settings.platforms.kick),
+            PlatformName::Discord => discord::seed(&self.settings.platforms.discord),
         };
         PlatformName::ALL
             .into_iter()

@@ -220,7 +220,7 @@ pub fn event_types(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// Offers the keys that `--set` takes.
 pub fn settings(current: &OsStr) -> Vec<CompletionCandidate> {
-    let keys = config::AREAS.iter().flat_map(|area| area.keys);
+    let keys = config::keys();
     let keys = keys.filter(|key| !key.secret);
     let words: Vec<String> = keys.map(|key| format!("{}=", key.path)).collect();
     among(current, words.iter().map(|word| (word.as_str(), "")))

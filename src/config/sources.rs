@@ -10,38 +10,13 @@ use super::reader::{Reader, clip};
 use super::source_arg::{SourceArg, invalid_pages, said};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 
-pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "sources",
-        "Sources as platform:id, platform:name or a channel's URL; replaces the [[source]] list of the file.",
-    )
-    .list()
-    .such_as("twitch:123456 kick:ratcaster"),
-    Key::new(
-        "twitch.channels",
-        "Logins or URLs of Twitch channels, in addition; a `#` in front is tolerated.",
-    )
-    .named(&["TWITCH_CHANNELS"])
-    .list()
-    .such_as("ratcaster catcaster"),
-    Key::new("kick.channels", "Slugs or URLs of Kick channels, in addition.")
-        .named(&["KICK_CHANNELS"])
-        .list()
-        .such_as("ratcaster"),
-    Key::new(
-        "discord.guild_id",
-        "Id, name or URL of a Discord guild, in addition.",
-    )
-    .named(&["DISCORD_GUILD_ID"])
-    .such_as("987654321"),
-    Key::new(
-        "discord.channels",
-        "Channel ids that matter in that guild; all when none are given.",
-    )
-    .named(&["DISCORD_CHANNELS"])
-    .list()
-    .such_as("111111 222222"),
-];
+pub(super) const KEYS: &[Key] = &[Key::new(
+    "sources",
+    "Sources as platform:id, platform:name or a channel's URL; replaces the [[source]] list of the file.",
+)
+.list()
+.environment_only()
+.such_as("twitch:123456 kick:ratcaster")];
 
 const FIELDS: [&str; 6] = ["platform", "id", "login", "slug", "priority", "channels"];
 

@@ -72,8 +72,14 @@ fn an_empty_configuration_is_complete() {
         settings.schedule.cron[&Probe::Connection].as_str(),
         "*/30 * * * * *"
     );
-    assert_eq!(settings.twitch.helix_url.as_str(), "https://api.twitch.tv/helix");
-    assert_eq!(settings.twitch.eventsub_rest_url, settings.twitch.helix_url);
+    assert_eq!(
+        settings.platforms.twitch.helix_url.as_str(),
+        "https://api.twitch.tv/helix"
+    );
+    assert_eq!(
+        settings.platforms.twitch.eventsub_rest_url,
+        settings.platforms.twitch.helix_url
+    );
     assert!(settings.sources.is_empty());
 }
 
@@ -129,8 +135,8 @@ fn own_variable_overrides_platform_variable_unless_empty() {
         .env("KICK_CLIENT_ID", "kick")
         .env("BITBRAT_KICK__CLIENT_ID", "")
         .settings();
-    assert_eq!(settings.twitch.client_id.as_deref(), Some("own"));
-    assert_eq!(settings.kick.client_id.as_deref(), Some("kick"));
+    assert_eq!(settings.platforms.twitch.client_id.as_deref(), Some("own"));
+    assert_eq!(settings.platforms.kick.client_id.as_deref(), Some("kick"));
 }
 
 #[test]
@@ -199,7 +205,7 @@ fn a_malformed_line_spoils_the_env_file_without_showing_it() {
         problems,
         [".env: line 2 is malformed, so nothing in this file counts"]
     );
-    assert_eq!(given.load().settings.twitch.client_id, None);
+    assert_eq!(given.load().settings.platforms.twitch.client_id, None);
 }
 
 #[test]
@@ -246,7 +252,7 @@ fn secrets_come_from_the_environment_only_and_are_never_shown() {
         "{text}"
     );
     assert!(text.contains("***"));
-    let token = configuration.settings.twitch.bot_access_token.unwrap();
+    let token = configuration.settings.platforms.twitch.bot_access_token.unwrap();
     assert_eq!(token.expose_secret(), "oauthtoken123");
     let mut flagged = Given::new();
     flagged.inputs = flagged
@@ -435,10 +441,18 @@ fn demo_ignores_only_real_credentials_and_sources() {
         fallbacks: vec![("store.url".into(), "memory".into())],
     });
     let settings = given.settings();
-    assert_eq!(settings.twitch.helix_url.as_str(), "http://127.0.0.1:1234/helix");
-    assert!(settings.twitch.client_secret.is_none());
     assert_eq!(
-        settings.twitch.bot_access_token.unwrap().expose_secret(),
+        settings.platforms.twitch.helix_url.as_str(),
+        "http://127.0.0.1:1234/helix"
+    );
+    assert!(settings.platforms.twitch.client_secret.is_none());
+    assert_eq!(
+        settings
+            .platforms
+            .twitch
+            .bot_access_token
+            .unwrap()
+            .expose_secret(),
         "demotoken"
     );
     assert_eq!(settings.sources.len(), 2);
@@ -876,7 +890,7 @@ fn quoted_values_mean_the_same_in_environment_and_file() {
             Given::new().env("TWITCH_BOT_ACCESS_TOKEN", written),
             Given::new().file(".env", &line),
         ] {
-            let token = given.settings().twitch.bot_access_token.unwrap();
+            let token = given.settings().platforms.twitch.bot_access_token.unwrap();
             assert_eq!(token.expose_secret(), meant, "{written:?}");
         }
     }
@@ -885,7 +899,7 @@ fn quoted_values_mean_the_same_in_environment_and_file() {
         .env("BITBRAT_STORE__URL", "'memory'")
         .env("BITBRAT_SOURCES", "\"kick:77 kick:78\"")
         .settings();
-    assert_eq!(settings.twitch.client_id.as_deref(), Some("abc"));
+    assert_eq!(settings.platforms.twitch.client_id.as_deref(), Some("abc"));
     assert_eq!(settings.store.target, StoreTarget::Memory);
     assert_eq!(settings.sources.len(), 2);
 }
@@ -922,7 +936,10 @@ fn dollar_signs_in_an_env_file_reach_the_settings() {
         "{warnings:?}"
     );
     let settings = configuration.checked().unwrap();
-    assert_eq!(settings.twitch.client_secret.unwrap().expose_secret(), "a$b${c}d");
+    assert_eq!(
+        settings.platforms.twitch.client_secret.unwrap().expose_secret(),
+        "a$b${c}d"
+    );
     let BusTarget::Nats(servers) = settings.bus.target else {
         panic!()
     };
@@ -947,7 +964,7 @@ fn files_that_windows_editors_write_are_read() {
         std::fs::write(given.dir.path().join(".env"), env).unwrap();
         std::fs::write(given.dir.path().join("bitbrat.toml"), toml).unwrap();
         let settings = given.settings();
-        assert_eq!(settings.twitch.client_id.as_deref(), Some("abc"));
+        assert_eq!(settings.platforms.twitch.client_id.as_deref(), Some("abc"));
         assert_eq!(settings.store.target, StoreTarget::Memory);
     }
     let given = Given::new();

@@ -25,7 +25,7 @@ const CAPACITY: usize = 4096;
 
 /// Returns whether incoming chat of Twitch is counted over EventSub, and hence nowhere else.
 pub(super) fn counts_chat(app: &App) -> bool {
-    let twitch = &app.settings.twitch;
+    let twitch = &app.settings.platforms.twitch;
     twitch.eventsub && twitch.chat.is_eventsub(&app.settings.bus.target)
 }
 
@@ -139,7 +139,7 @@ impl App {
         let platforms = self.platforms().await?;
         let monitored_sources = self.monitored_sources(&platforms).await?;
         let channels: Vec<_> = of_twitch(&monitored_sources).collect();
-        if !self.settings.twitch.eventsub {
+        if !self.settings.platforms.twitch.eventsub {
             let plan = Plan::nothing(&channels, OFF);
             return Ok((channels, plan));
         }
@@ -152,7 +152,7 @@ impl App {
     pub async fn eventsub_plan_by_memory(&self) -> Plan {
         let monitored_sources = self.remembered();
         let channels: Vec<_> = of_twitch(&monitored_sources).collect();
-        if !self.settings.twitch.eventsub {
+        if !self.settings.platforms.twitch.eventsub {
             return Plan::nothing(&channels, OFF);
         }
         let (chat, limits) = (counts_chat(self), Limits::default());

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::app::App;
-use crate::config::{self, DiscordSettings, Settings};
+use crate::config::Settings;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::Failure;
-use crate::platforms::discord::{
-    self, DiscordOptions, DiscordPlatform, GuildOptions, SessionStarts, StreamFrom,
-};
+use crate::platforms::discord::settings::Settings as DiscordSettings;
+use crate::platforms::discord::{self, DiscordOptions, DiscordPlatform, GuildOptions, SessionStarts};
 use crate::tokens::{Seed, TokenStore};
 
 impl App {
@@ -45,19 +44,14 @@ pub(super) async fn build(
     tokens: Arc<dyn TokenStore>,
     try_refused: bool,
 ) -> Result<DiscordPlatform, Failure> {
-    let settings = &app.settings.discord;
+    let settings = &app.settings.platforms.discord;
     let token = tokens.load(&discord::bot()).await?.map(|token| token.access);
     let options = DiscordOptions {
         api_url: settings.api_url.to_string(),
         home_page: settings.home_page.to_string(),
         bot_token: token,
         guilds: guilds(&app.settings),
-        stream_from: match settings.stream_from {
-            config::StreamFrom::None => None,
-            config::StreamFrom::Stage => Some(StreamFrom::Stage),
-            config::StreamFrom::Event => Some(StreamFrom::Event),
-            config::StreamFrom::GoLive => Some(StreamFrom::GoLive),
-        },
+        stream_from: settings.stream_from,
         state_dir: Some(app.settings.state_dir.clone()),
         try_refused,
         ..DiscordOptions::default()

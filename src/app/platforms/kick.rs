@@ -5,8 +5,8 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::app::App;
-use crate::config::KickSettings;
 use crate::failure::Failure;
+use crate::platforms::kick::settings::Settings as KickSettings;
 use crate::platforms::kick::{KickOptions, KickPlatform};
 use crate::tokens::{Seed, TokenStore};
 
@@ -26,7 +26,7 @@ impl App {
 
 /// Builds Kick on top of `tokens`.
 pub(super) fn build(app: &App, tokens: Arc<dyn TokenStore>) -> KickPlatform {
-    let settings = &app.settings.kick;
+    let settings = &app.settings.platforms.kick;
     let options = KickOptions {
         auth_url: settings.auth_url.clone(),
         api_url: settings.api_url.clone(),

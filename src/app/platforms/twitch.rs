@@ -5,7 +5,7 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::app::App;
-use crate::config::TwitchSettings;
+use crate::platforms::twitch::settings::Settings as TwitchSettings;
 use crate::platforms::twitch::{TwitchOptions, TwitchPlatform};
 use crate::tokens::{Seed, TokenStore};
 
@@ -19,7 +19,7 @@ impl App {
 
 /// Builds Twitch on top of `tokens`.
 pub(super) fn build(app: &App, tokens: Arc<dyn TokenStore>) -> TwitchPlatform {
-    let settings = &app.settings.twitch;
+    let settings = &app.settings.platforms.twitch;
     let options = TwitchOptions {
         auth_url: settings.auth_url.clone(),
         helix_url: settings.helix_url.clone(),

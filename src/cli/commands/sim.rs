@@ -128,7 +128,7 @@ fn shown(login: world::DemoLogin) -> SimLogin {
 
 /// Converts each key to an environment variable, the platform's own names first.
 fn variables(settings: Vec<Setting>) -> BTreeMap<String, String> {
-    let keys: Vec<_> = config::AREAS.iter().flat_map(|area| area.keys).collect();
+    let keys: Vec<_> = config::keys().collect();
     settings
         .into_iter()
         .filter_map(|(path, value)| {

@@ -18,6 +18,7 @@ pub mod permissions;
 mod probe;
 mod rest;
 pub mod rules;
+pub mod settings;
 mod streams;
 mod wire;
 

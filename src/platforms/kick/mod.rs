@@ -15,6 +15,7 @@ mod options;
 mod probe;
 mod rate_limit;
 pub mod rules;
+pub mod settings;
 mod signature;
 mod subscriptions;
 mod token_status;

@@ -18,6 +18,7 @@ mod reader;
 mod reads;
 mod renewal;
 pub mod rules;
+pub mod settings;
 mod token_status;
 mod wire;
 

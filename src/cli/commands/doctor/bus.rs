@@ -306,8 +306,9 @@ fn expected(app: &App) -> Volume {
 /// Checks that chat is not counted twice.
 fn twice(app: &App) -> Option<Check> {
     let settings = &app.settings;
-    let twitch = settings.twitch.eventsub && settings.twitch.chat.is_eventsub(&settings.bus.target);
-    let discord = settings.discord.gateway;
+    let twitch = settings.platforms.twitch.eventsub
+        && settings.platforms.twitch.chat.is_eventsub(&settings.bus.target);
+    let discord = settings.platforms.discord.gateway;
     let who = match (twitch, discord) {
         (false, false) => return None,
         (true, false) => "incoming Twitch chat (twitch.chat)",

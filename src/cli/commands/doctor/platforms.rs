@@ -60,7 +60,7 @@ async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let settings = &cx.app.settings;
     let area = platform.as_str();
     match platform {
-        PlatformName::Kick if settings.kick.webhook => {
+        PlatformName::Kick if settings.platforms.kick.webhook => {
             const NAME: &str = "webhooks";
             if settings.web.listen.is_none() {
                 let detail = "kick.webhook is on, but web.listen is off, so nothing can be delivered";
@@ -80,7 +80,7 @@ async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
             }]
         }
         PlatformName::Twitch => sockets::eventsub(&cx.app).await.into_iter().collect(),
-        PlatformName::Discord if settings.discord.gateway => {
+        PlatformName::Discord if settings.platforms.discord.gateway => {
             const NAME: &str = "gateway sessions";
             let GatewayOptions {
                 identify_cap,

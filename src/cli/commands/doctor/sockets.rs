@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Opens EventSub's websocket, where `watch` would.
 pub async fn eventsub(app: &App) -> Option<Check> {
-    let settings = &app.settings.twitch;
+    let settings = &app.settings.platforms.twitch;
     if !settings.eventsub {
         return None;
     }
