@@ -19,7 +19,7 @@ use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
-use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject, discord};
+use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject};
 use crate::tokens::{
     APP_REFUSED, MemoryTokenStore, RefreshState, RefreshToken, StoredToken, TokenRecord, TokenStore,
 };
@@ -252,8 +252,12 @@ pub async fn identities(
         let stored = cx.app.tokens().load(identity).await?;
         let mut item = item(cx, identity, stored.as_ref(), answers.checks.get(identity));
         // A bot's token does not contain its account, which is not stored either.
-        if online && item.login.is_none() && *identity == discord::bot() && item.status == AuthState::Valid {
-            item.login = cx.app.discord_name().await;
+        if online
+            && item.login.is_none()
+            && item.status == AuthState::Valid
+            && let Some(platform) = platform_of(identity)
+        {
+            item.login = cx.app.platform(platform).await?.account_name(identity).await;
         }
         items.push(item);
     }

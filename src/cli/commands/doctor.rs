@@ -13,7 +13,6 @@ use crate::failure::{ExitCode, Failure};
 mod bus;
 mod platforms;
 mod reach;
-mod sockets;
 mod state;
 mod store;
 
