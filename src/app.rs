@@ -23,7 +23,6 @@ mod platforms;
 mod sources;
 mod stores;
 mod volume;
-pub mod world;
 
 use demo::Demo;
 use platforms::Adapters;

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bitbrat::app::world;
 use bitbrat::clock::Chance;
 use bitbrat::core::source::PlatformName;
 use bitbrat::sim::discord::{ChannelSpec as DiscordChannel, GuildSpec};
@@ -348,7 +347,7 @@ fn configure(sim: &Sim, port: u16) -> Home {
             .push(format!("{key} = {value}"));
     };
     for platform in PlatformName::ALL {
-        for (path, value) in world::addresses(sim, platform) {
+        for (path, value) in sim.addresses(platform) {
             set(path, &format!("{value:?}"));
         }
     }

@@ -164,7 +164,7 @@ async fn impossible_event_error_lists_alternatives() {
             "myspace:1",
             json!({}),
             404,
-            "twitch, discord, kick",
+            "twitch, kick, discord",
         ),
         ("stream.online", "ratcaster", json!({"vewers": 1}), 400, "viewers"),
         (
