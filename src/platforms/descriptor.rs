@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use url::Url;
 
+use super::kit::answer::{ErrorBody, Reported};
 use super::{Platform, PlatformError};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
@@ -27,6 +28,14 @@ pub trait PlatformDescriptor: Send + Sync {
 
     /// Returns the configured token of the bot.
     fn bot_token(&self, settings: &Settings) -> Option<Seed>;
+
+    /// Returns whether an error answer, whose body is an object, has the platform's own format.
+    fn is_own_error(&self, status: u16, body: &ErrorBody) -> bool;
+
+    /// Returns whether an answer with the status of a success reports an error in these members.
+    fn reports_error(&self, members: &Reported) -> bool {
+        members.has_message || members.status.is_some_and(|status| status >= 400.0)
+    }
 
     /// Returns how the application gets a token of its own, if it is configured to have one.
     fn application(&self, settings: &Settings) -> Option<Application> {

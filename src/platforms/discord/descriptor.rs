@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use super::{DiscordOptions, DiscordPlatform, GuildOptions, bot};
 use crate::config::Settings;
@@ -11,6 +12,7 @@ use crate::core::event::chat::Direction;
 use crate::core::source::PlatformName;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{BuildError, CountedChat, Endpoint, Parts, PlatformDescriptor};
+use crate::platforms::kit::answer::{ErrorBody, Reported};
 use crate::tokens::Seed;
 
 /// Describes Discord.
@@ -42,6 +44,19 @@ impl PlatformDescriptor for Descriptor {
             path: "",
             documented: None,
         }]
+    }
+
+    /// Discord's errors carry a code from its own list: 0, or at least five digits. Some carry further members.
+    /// <https://discord.com/developers/docs/topics/opcodes-and-status-codes#json>
+    fn is_own_error(&self, _: u16, body: &ErrorBody) -> bool {
+        let code = body.get("code").and_then(Value::as_u64);
+        !body.has_foreign(&[])
+            && code.is_some_and(|code| code == 0 || code >= 10_000)
+            && body.text("message").is_some()
+    }
+
+    fn reports_error(&self, members: &Reported) -> bool {
+        members.has_message && members.code.is_some()
     }
 
     fn bot_token(&self, settings: &Settings) -> Option<Seed> {

@@ -8,7 +8,12 @@ use super::{KickOptions, KickPlatform};
 use crate::config::Settings;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, PlatformDescriptor};
+use crate::platforms::kit::answer::ErrorBody;
 use crate::tokens::Seed;
+
+/// Errors of Kick's OAuth host: the names that clients have seen, and the message of a malformed request
+/// (<https://docs.kick.com/getting-started/generating-tokens-oauth2-flow>).
+const OAUTH_ERRORS: [&str; 3] = ["invalid_client", "invalid_grant", "Invalid request"];
 
 /// Describes Kick.
 pub struct Descriptor;
@@ -53,6 +58,20 @@ impl PlatformDescriptor for Descriptor {
                 documented: None,
             },
         ]
+    }
+
+    /// Kick's API wraps every message in an envelope with `data`; its token endpoint uses a few error names of RFC 6749. Other names
+    /// of that standard come from gateways, which follow it too.
+    fn is_own_error(&self, _: u16, body: &ErrorBody) -> bool {
+        let envelope = body.has_only(&["data", "message"])
+            && body.get("data").is_some()
+            && body.text("message").is_some();
+        // Kick reportedly adds a description beside the RFC's members; the member's name is not certain. No member of the RFC
+        // repeats the status.
+        let oauth = body
+            .text("error")
+            .is_some_and(|name| OAUTH_ERRORS.contains(&name));
+        envelope || (oauth && !body.has_foreign(&["error"]))
     }
 
     fn bot_token(&self, settings: &Settings) -> Option<Seed> {

@@ -1,5 +1,5 @@
 //! What two or more platforms do in the same way. Adapters use these modules and never each other; nothing here depends on one
-//! platform's API, except for the formats of own errors in [`answer`].
+//! platform's API.
 //!
 //! | module | use |
 //! | --- | --- |

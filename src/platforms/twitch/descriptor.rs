@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use reqwest::StatusCode;
+use serde_json::Value;
 
 use super::{TwitchOptions, TwitchPlatform};
 use crate::config::Settings;
@@ -11,6 +13,7 @@ use crate::platforms::Platform;
 use crate::platforms::descriptor::{
     Application, BuildError, CountedChat, Endpoint, Parts, PlatformDescriptor,
 };
+use crate::platforms::kit::answer::ErrorBody;
 use crate::tokens::Seed;
 
 /// Describes Twitch.
@@ -69,6 +72,23 @@ impl PlatformDescriptor for Descriptor {
             });
         }
         endpoints
+    }
+
+    /// Twitch sends the members `error` (the reason phrase of the status; its OAuth host omits it), `status` and `message`, and no
+    /// others: <https://dev.twitch.tv/docs/api/guide/#twitch-api-http-status-codes>.
+    fn is_own_error(&self, status: u16, body: &ErrorBody) -> bool {
+        let in_words = StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason());
+        let names_status = body.get("error").is_none_or(|error| {
+            matches!((error.as_str(), in_words), (Some(error), Some(words)) if error.eq_ignore_ascii_case(words))
+        });
+        // A conflict names the existing object in an undocumented member.
+        let names_more = status == 409 && !body.has_foreign(&["error", "status"]);
+        (body.has_only(&["error", "message", "status"]) || names_more)
+            && body.get("status").and_then(Value::as_u64) == Some(u64::from(status))
+            && body.text("message").is_some()
+            && names_status
     }
 
     fn bot_token(&self, settings: &Settings) -> Option<Seed> {
