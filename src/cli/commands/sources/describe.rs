@@ -123,7 +123,7 @@ async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
     let history = cx.app.store(Access::Read).await?.history(key, RECENT).await?;
     let listening = match key.platform() {
         PlatformName::Twitch => Listening::of(&cx.app.eventsub_plan_by_memory().await?, key),
-        PlatformName::Kick | PlatformName::Discord => None,
+        _ => None,
     };
     Ok(SourceInFull {
         as_of: cx.app.clock.now(),
