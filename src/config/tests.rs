@@ -386,6 +386,7 @@ fn a_list_in_the_environment_replaces_the_file() {
 
 #[test]
 fn invalid_sources_are_reported_by_position() {
+    let platforms = PlatformName::ALL.map(PlatformName::as_str).join(", ");
     let problems = Given::new()
         .toml(
             "[[source]]\nplatform = \"twitch\"\nid = \"1\"\n[[source]]\nplatform = \"twitch\"\nid = \"1\"\n\
@@ -399,8 +400,10 @@ fn invalid_sources_are_reported_by_position() {
         problems,
         [
             "bitbrat.toml: source: `twitch:1` stands there twice",
-            "bitbrat.toml: source #3: platform: is missing; use one of twitch, kick, discord",
-            "bitbrat.toml: source #4: platform: `myspace` is not a platform; use one of twitch, kick, discord",
+            &format!("bitbrat.toml: source #3: platform: is missing; use one of {platforms}")[..],
+            &format!(
+                "bitbrat.toml: source #4: platform: `myspace` is not a platform; use one of {platforms}"
+            ),
             "bitbrat.toml: source #5: logn: is not known",
             "bitbrat.toml: source #5: needs `id` or `login`",
             "bitbrat.toml: source #6: needs `id`",

@@ -1,7 +1,7 @@
 //! The streaming platforms: their names, and what the rules of `core` depend on.
 //!
 //! The list of names is here. The [`PlatformRules`] of a platform are in its folder, `platforms/<name>/rules.rs`, to
-//! which [`PlatformName::rules`] leads; that method is in `platforms/mod.rs`, so that `core` imports no platform.
+//! which [`PlatformName::rules`] leads; that method is in `platforms/mod.rs`, so that `core` imports no platform (decision 35).
 
 use std::fmt;
 use std::str::FromStr;

@@ -93,6 +93,13 @@ macro_rules! simulated {
                 }
             }
 
+            /// Returns faults, journal and outages of a platform.
+            pub fn host(&self, platform: PlatformName) -> &Host {
+                match platform {
+                    $(PlatformName::$name => self.$module.host(),)*
+                }
+            }
+
             /// Returns the base address of a platform; its control endpoints are below it.
             pub fn base(&self, platform: PlatformName) -> String {
                 match platform {

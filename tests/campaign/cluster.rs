@@ -84,11 +84,7 @@ impl Cluster {
     }
 
     pub fn host(&self, platform: PlatformName) -> &Host {
-        match platform {
-            PlatformName::Twitch => self.sim.twitch.host(),
-            PlatformName::Kick => self.sim.kick.host(),
-            PlatformName::Discord => self.sim.discord.host(),
-        }
+        self.sim.host(platform)
     }
 
     pub fn state(&self) -> PathBuf {
@@ -254,6 +250,26 @@ impl Cluster {
                 self.sim.discord.reset_token(DISCORD_BOT, true);
             }
         }
+    }
+}
+
+/// Returns paths of requests that may fail.
+pub fn paths(platform: PlatformName) -> &'static [&'static str] {
+    match platform {
+        PlatformName::Twitch => &[
+            "/helix",
+            "/oauth2",
+            "/helix/streams",
+            "/helix/users",
+            "/helix/eventsub",
+        ],
+        PlatformName::Kick => &[
+            "/public",
+            "/oauth",
+            "/public/v1/livestreams",
+            "/public/v1/channels",
+        ],
+        PlatformName::Discord => &["/api", "/api/v10/users/@me", "/api/v10/guilds"],
     }
 }
 

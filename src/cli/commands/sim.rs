@@ -15,7 +15,7 @@ use crate::config;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::sim::twitch::demo::start_timeline;
-use crate::sim::{DemoLogin, DemoWorlds, Setting, Sim, SimOptions};
+use crate::sim::{DemoLogin, DemoPlatform, DemoWorlds, Setting, Sim, SimOptions};
 
 /// Serve simulated platforms until interrupted
 ///
@@ -99,14 +99,14 @@ fn item(sim: &Sim, worlds: Option<&DemoWorlds>, platform: PlatformName) -> SimIt
         controls: format!("{address}/__sim/"),
         address,
         sources: world
-            .map(|world| world.sources())
+            .map(DemoPlatform::sources)
             .unwrap_or_default()
             .into_iter()
             .map(|id| format!("{platform}:{id}"))
             .collect(),
         environment: variables(settings),
         logins: world
-            .map(|world| world.logins())
+            .map(DemoPlatform::logins)
             .unwrap_or_default()
             .into_iter()
             .map(shown)
