@@ -3,6 +3,7 @@
 //! Probes use REST ([`KickPlatform`]) and are authoritative; webhooks ([`webhook`]) make changes visible sooner where Kick can
 //! reach us. Kick's documentation, and what its users have found out, is cited where the code follows it.
 
+mod account_check;
 mod answer;
 mod api;
 mod auth;
