@@ -20,6 +20,8 @@ pub struct Patience {
     pub after_start: i64,
     /// For this long (ms) after a pushed end, polls that still list the same stream do not count.
     pub after_end: i64,
+    /// Maximum time (ms) for which polls may list a stream after its end because they are cached.
+    pub cached: i64,
     /// For this long (ms) a stream must have been missed before polls alone end it.
     pub missing: i64,
     /// A single miss suffices if there was no evidence of the stream for this long (ms): no cache lags that far behind, and an
@@ -42,6 +44,7 @@ impl Patience {
             PlatformName::Twitch => Self {
                 after_start: 5 * MINUTE,
                 after_end: 15 * MINUTE,
+                cached: 15 * MINUTE,
                 missing: MINUTE,
                 unconfirmed_after: 10 * MINUTE,
                 named_by_start: false,
@@ -49,6 +52,7 @@ impl Patience {
             PlatformName::Kick => Self {
                 after_start: MINUTE,
                 after_end: i64::MAX,
+                cached: MINUTE,
                 missing: 90 * SECOND,
                 unconfirmed_after: 10 * MINUTE,
                 named_by_start: true,
@@ -56,6 +60,7 @@ impl Patience {
             PlatformName::Discord => Self {
                 after_start: 0,
                 after_end: 0,
+                cached: 0,
                 missing: 0,
                 unconfirmed_after: 0,
                 named_by_start: false,
@@ -157,9 +162,9 @@ impl StreamEvidence {
         let pushed = stream
             .pushed_at()
             .filter(|start| end.is_none_or(|end| *start > end));
-        let seen = stream
-            .seen_at()
-            .filter(|seen| end.is_none_or(|end| *seen > end.plus_millis(patience.after_end)));
+        let seen = stream.seen_at().filter(|seen| {
+            end.is_none_or(|end| *seen > end) && self.sighting_counts(stream, *seen, patience)
+        });
         let session = |ended_at| Session {
             stream_id: id.to_owned(),
             started_at: stream.started_at().or(stream.pushed_at()),
