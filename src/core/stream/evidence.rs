@@ -331,10 +331,11 @@ impl StreamEvidence {
     }
 
     /// Whether polls that listed `stream` at `seen` count although it may have ended: not while they may be cached from
-    /// before the end.
+    /// before the end, unless a start was pushed since.
     pub(super) fn sighting_counts(&self, stream: &StreamRecord, seen: Timestamp, patience: Patience) -> bool {
-        self.end_of(stream)
-            .is_none_or(|end| seen <= end || seen > end.plus_millis(patience.after_end))
+        self.end_of(stream).is_none_or(|end| {
+            seen <= end || seen > end.plus_millis(patience.after_end) || stream.pushed_at() > Some(end)
+        })
     }
 
     /// When `stream` was last live by the evidence that counts: a poll that lists it shortly after its end does not count.

@@ -554,6 +554,17 @@ fn start_in_the_second_of_the_last_end_is_online() {
 }
 
 #[test]
+fn polls_confirm_a_stream_that_was_pushed_again() {
+    for platform in [PlatformName::Twitch, PlatformName::Kick] {
+        let restarted = [started(0, "1"), ended(600, "1"), started(640, "1")];
+        let polls = (1..=5).map(|n| seen(640 + n * 60, "1", -3));
+        let verdict = weigh(platform, restarted.into_iter().chain(polls));
+        assert_verdict(&verdict, StreamStatus::Online, "stream.seen-in-poll");
+        assert_eq!(verdict.at, Some(at(940)), "{platform}");
+    }
+}
+
+#[test]
 fn push_during_a_poll_is_not_ended_by_it() {
     // The poll was sent before the push and answered after it; it is dated by the request.
     for platform in [PlatformName::Twitch, PlatformName::Kick, PlatformName::Discord] {
