@@ -21,6 +21,8 @@ struct Compared {
     polled: bool,
     /// The streams that were reported last by either.
     known: VecDeque<String>,
+    /// Whether a start without an id was pushed: the next new stream in polls is that one.
+    unnamed: bool,
     /// The stream that a poll has found without a webhook, and since when.
     missing: Option<(String, Timestamp)>,
 }
@@ -32,6 +34,7 @@ impl MissedEvents {
         if let Some(id) = stream_id
             && incoming.remember(id)
             && incoming.polled
+            && !std::mem::take(&mut incoming.unnamed)
         {
             incoming.missing = Some((id.to_owned(), at));
         }
@@ -49,6 +52,12 @@ impl MissedEvents {
         {
             incoming.missing = None;
         }
+    }
+
+    /// Records that a webhook reported a start without an id.
+    pub(super) fn pushed_unnamed(&mut self, channel: u64) {
+        let incoming = self.0.entry(channel).or_default();
+        incoming.unnamed = incoming.missing.take().is_none();
     }
 
     /// Returns the channels whose webhooks were found to be missing since the last call.
@@ -135,6 +144,24 @@ mod tests {
             missed_events.polled(7, Some(FIRST), at(poll * 60));
         }
         assert_eq!(missed_events.found(at(241)), [7]);
+    }
+
+    #[test]
+    fn start_pushed_without_an_id_is_not_missed() {
+        for push_first in [true, false] {
+            let mut missed_events = MissedEvents::default();
+            missed_events.polled(7, None, at(0));
+            if push_first {
+                missed_events.pushed_unnamed(7);
+            }
+            missed_events.polled(7, Some(FIRST), at(60));
+            if !push_first {
+                missed_events.pushed_unnamed(7);
+            }
+            assert_eq!(missed_events.found(at(600)), [0; 0]);
+            missed_events.polled(7, Some(SECOND), at(660));
+            assert_eq!(missed_events.found(at(900)), [7], "the next one was not pushed");
+        }
     }
 
     #[test]

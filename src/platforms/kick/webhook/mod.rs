@@ -421,6 +421,7 @@ impl WebhookState {
             Fact::StreamPush {
                 stream_id: Some(id), ..
             } => self.missed_events.pushed(event.broadcaster, id),
+            Fact::StreamPush { live: true, .. } => self.missed_events.pushed_unnamed(event.broadcaster),
             _ => {}
         }
     }
