@@ -333,7 +333,7 @@ async fn what_arrives_twice_counts_once() {
     hooked.collect();
     assert_eq!(hooked.rig.record(ADA).metrics.messages_in, 2);
     let counts = hooked.listener.counts();
-    assert_eq!((counts.accepted, counts.duplicate + counts.untracked), (2, 3));
+    assert_eq!((counts.accepted, counts.duplicate, counts.untracked), (2, 3, 0));
 }
 
 #[tokio::test]
@@ -575,6 +575,20 @@ async fn what_a_new_subscription_delivers_before_it_is_listed_counts() {
     assert!(failed.is_err(), "the new ones could not be listed");
     hooked.rig.kick().go_live(ADA);
     assert_eq!(hooked.delivered(1).await, [Some(200)]);
+    let counts = hooked.listener.counts();
+    assert_eq!((counts.accepted, counts.untracked), (1, 0));
+}
+
+#[tokio::test]
+async fn events_of_subscriptions_that_are_not_listed_count() {
+    let mut hooked = Hooked::start().await;
+    // Another process deletes the subscriptions and creates them again, under other ids.
+    hooked.rig.kick().drop_subscriptions(webhook::STATUS, Some(ADA));
+    hooked.rig.kick().add_subscription("app", ADA, webhook::STATUS);
+    hooked.rig.kick().go_live(ADA);
+    assert_eq!(hooked.delivered(1).await, [Some(200)]);
+    hooked.collect();
+    assert_eq!(hooked.rig.record(ADA).stream_status, Online);
     let counts = hooked.listener.counts();
     assert_eq!((counts.accepted, counts.untracked), (1, 0));
 }
