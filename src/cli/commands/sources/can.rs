@@ -26,7 +26,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::platforms::discord::permissions::{NEEDED, Permissions, invite_link};
 use crate::tokens::remedy;
 
-/// Answer by the exit code whether the bot may do something, and why
+/// Check what the bot may do (exit code)
 ///
 /// 0: it may, in every source. 1: in at least one it certainly may not. 8: not known of at least one. The authorization, existence and connection of the source come first, then
 /// permissions: nothing is allowed with a token that was revoked or in a channel that is gone. ACTION is an action (send-chat,

@@ -20,7 +20,7 @@ use crate::core::stream::StreamStatus;
 use crate::core::verdict::explain;
 use crate::failure::{ExitCode, Failure};
 
-/// Answer by the exit code whether streams are live
+/// Check whether streams are live (exit code)
 ///
 /// 0: they are, every one. 1: at least one is certainly not. 8: not known of at least one, or what is known is too old to rely
 /// on. With --probe a source need not be configured, and a check that fails is exit 3 (platform unreachable) or 8 (no answer
