@@ -11,8 +11,8 @@ use crate::cli::commands::sources::is_live::{Answers, check_failed, probe_first,
 use crate::cli::commands::sources::known::{self, Ask, Check, Found, Unanswered};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
+use crate::cli::output::{Note, quoted};
 use crate::cli::reports::predicate::{Answer, AnswerItem};
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::{SourceArg, parse_duration};
@@ -128,7 +128,11 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
         all.add(answer, failed);
     }
     if is_unclear {
-        all.hint(probe_first(&format!("can {} {}", typed(&args.ids), args.action)));
+        all.hint(probe_first(&format!(
+            "can {} {}",
+            typed(cx, &args.ids),
+            quoted(&args.action)
+        )));
     }
     all.print(cx)
 }
