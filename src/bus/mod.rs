@@ -335,13 +335,14 @@ impl BusError {
             Self::Refused { reason, .. } => {
                 const USUAL: &str = "check the credentials and permissions of the bus's account";
                 // In this order: a reason may name several, of which the first is the cause.
-                const KEYS: [(&str, &str); 7] = [
+                const KEYS: [(&str, &str); 8] = [
                     ("in place of tls://", "correct bus.nats_url (NATS_URL)"),
                     (
                         "NATS_CERT and NATS_KEY",
                         "correct bus.nats_cert_file (NATS_CERT) and bus.nats_key_file (NATS_KEY)",
                     ),
                     ("NATS_CREDS", "correct bus.nats_creds_file (NATS_CREDS)"),
+                    ("NATS_NKEY_SEED", "correct bus.nats_nkey_seed (NATS_NKEY_SEED)"),
                     ("NATS_NKEY", "correct bus.nats_nkey_file (NATS_NKEY)"),
                     ("NATS_CA", "correct bus.nats_ca_file (NATS_CA)"),
                     ("NATS_CERT", "correct bus.nats_cert_file (NATS_CERT)"),

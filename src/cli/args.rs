@@ -92,7 +92,7 @@ pub enum Command {
     Sources(sources::SourcesCommand),
     Probe(probe::ProbeArgs),
     Watch(watch::WatchArgs),
-    /// Manage the accounts of the bot and of broadcasters
+    /// Manage accounts of the bot and broadcasters
     #[command(subcommand)]
     Auth(auth::AuthCommand),
     Doctor(doctor::DoctorArgs),
@@ -177,6 +177,14 @@ mod tests {
                 "{}: {about}\n{page}",
                 sub.get_name()
             );
+        }
+    }
+
+    #[test]
+    fn list_of_commands_fits_sixty_columns() {
+        let template = help::root_template();
+        for line in template.lines() {
+            assert!(line.chars().count() <= 60, "{line}");
         }
     }
 

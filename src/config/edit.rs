@@ -219,37 +219,61 @@ pub fn remove(
     for index in meant.iter().rev() {
         match document.get_mut("source") {
             Some(Item::ArrayOfTables(tables)) => {
-                let left = tables.get(*index).map(comments_to_keep).unwrap_or_default();
+                let left = tables
+                    .get(*index)
+                    .map(|table| comments(table.decor()))
+                    .unwrap_or_default();
                 tables.remove(*index);
                 if left.is_empty() {
                     continue;
                 }
                 if let Some(next) = tables.get_mut(*index) {
                     let prefix = next.decor().prefix().and_then(|prefix| prefix.as_str());
-                    let prefix = format!("{left}{}", prefix.unwrap_or_default());
+                    let prefix = above(&left, prefix.unwrap_or_default());
                     next.decor_mut().set_prefix(prefix);
                 } else {
                     let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
-                    document.set_trailing(format!("{left}{trailing}"));
+                    document.set_trailing(above(&left, &trailing));
                 }
             }
-            Some(Item::Value(Value::Array(array))) => drop(array.remove(*index)),
+            Some(Item::Value(Value::Array(array))) => {
+                let left = comments(array.remove(*index).decor());
+                if left.is_empty() {
+                    continue;
+                }
+                if let Some(next) = array.get_mut(*index) {
+                    let prefix = next.decor().prefix().and_then(|prefix| prefix.as_str());
+                    let prefix = format!("{left}{}", prefix.unwrap_or_default());
+                    next.decor_mut().set_prefix(prefix);
+                } else {
+                    let trailing = array.trailing().as_str().unwrap_or_default();
+                    array.set_trailing(format!("{left}{trailing}"));
+                }
+            }
             _ => {}
         }
     }
     Ok((with_line_ends(text, &document.to_string()), meant.len()))
 }
 
-/// The comment right above a source is removed with it; what an empty line separates from it belongs to something else.
-fn comments_to_keep(table: &Table) -> String {
-    let prefix = table
-        .decor()
-        .prefix()
-        .and_then(|prefix| prefix.as_str())
-        .unwrap_or_default();
+/// Returns the comments above a source, which stay when it is removed: they may be about the whole list, and what a person has
+/// written cannot be restored.
+fn comments(decor: &toml_edit::Decor) -> String {
+    let prefix = decor.prefix().and_then(|prefix| prefix.as_str());
     prefix
-        .rfind("\n\n")
-        .map_or_else(String::new, |end| prefix[..=end].to_owned())
+        .filter(|prefix| prefix.contains('#'))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Returns `rest` below comments, separated so that they do not seem to be about what follows.
+fn above(comments: &str, rest: &str) -> String {
+    let separator = if rest.is_empty() || rest.starts_with(['\n', '\r']) {
+        ""
+    } else {
+        "\n"
+    };
+    format!("{comments}{separator}{rest}")
 }
 
 fn parse(text: &str) -> Result<DocumentMut, EditError> {
@@ -360,12 +384,13 @@ mod tests {
     }
 
     #[test]
-    fn removed_source_takes_only_its_own_comment_along() {
+    fn comments_above_a_removed_source_stay() {
         let meant = entry("twitch:1");
         let (left, count) = remove(FILE, |platform, address| meant.is_at(platform, address)).unwrap();
         assert_eq!(count, 1);
+        assert!(!left.contains("id = \"1\""), "{left}");
         assert!(
-            !left.contains("id = \"1\"") && !left.contains("the main channel"),
+            left.contains("# the main channel\n\n# the other\n[[source]]"),
             "{left}"
         );
         for kept in [
@@ -379,10 +404,27 @@ mod tests {
             assert!(left.contains(kept), "{kept}: {left}");
         }
         let (none, count) = remove(&left, |_, _| true).unwrap();
-        assert_eq!(
-            (count, none.contains("[[source]]"), none.contains("# the end")),
-            (1, false, true)
+        assert_eq!((count, none.contains("[[source]]")), (1, false));
+        assert!(
+            none.ends_with("# Sources\n\n# the main channel\n\n# the other\n\n# the end\n"),
+            "{none}"
         );
+        let inline =
+            "source = [\n  # all of them\n  { id = \"twitch:1\" },\n  { id = \"twitch:2\" }, # last\n]\n";
+        for (id, expected) in [
+            (
+                "twitch:1",
+                "source = [\n  # all of them\n  \n  { id = \"twitch:2\" }, # last\n]\n",
+            ),
+            (
+                "twitch:2",
+                "source = [\n  # all of them\n  { id = \"twitch:1\" }, # last\n]\n",
+            ),
+        ] {
+            let meant = entry(id);
+            let (left, _) = remove(inline, |platform, address| meant.is_at(platform, address)).unwrap();
+            assert_eq!(left, expected);
+        }
         assert_eq!(remove(FILE, |_, _| false).unwrap(), (FILE.to_owned(), 0));
     }
 

@@ -119,7 +119,8 @@ pub(super) fn env_file(text: &str) -> Result<EnvFile, usize> {
         true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
         false => Cow::Borrowed(text),
     };
-    let (literal, unexpanded) = literal(&text);
+    // The parser would take white space behind the last value for a second one.
+    let (literal, unexpanded) = literal(text.trim_end());
     let mut file = EnvFile {
         unexpanded,
         ..EnvFile::default()
@@ -280,6 +281,12 @@ mod tests {
             ("A=\"a\\\"b\\n\\x\"", Some("a\"b\n\\x")),
             ("A=\"two\nlines\"", Some("two\nlines")),
             ("A=b\r", Some("b")),
+            ("A=b ", Some("b")),
+            ("A=b\t", Some("b")),
+            ("A=b\u{a0}", Some("b")),
+            ("A=\"b\" ", Some("b")),
+            ("A= ", Some("")),
+            ("A=b\n \t", Some("b")),
             ("A=\"b\"\r", Some("b")),
             ("A=x=y=", Some("x=y=")),
             ("A={\"access_token\": \"x\"}", Some("{\"access_token\": \"x\"}")),

@@ -462,6 +462,9 @@ registry! {
         ApiTimeout "api.timeout":
             "The request was not complete in time.",
             "Send it again.";
+        ApiBusy "api.busy":
+            "Too many requests for large pages wait, or too many large responses are unread.",
+            "Send it again after the seconds in `Retry-After`, and read responses to their end.";
         ApiUnauthorized "api.unauthorized":
             "The request has no token, or a wrong one.",
             "Send `Authorization: Bearer` with the value of `web.token`.";

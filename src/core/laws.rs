@@ -161,6 +161,11 @@ fn ahead() -> impl Strategy<Value = i64> {
     ]
 }
 
+/// Start of a stream in seconds around the time of its message: often in the future, by seconds up to an hour.
+fn start_offset() -> impl Strategy<Value = i64> {
+    prop_oneof![-300_i64..60, 2_i64..400, Just(3_600), Just(-3_600)]
+}
+
 /// An end without a stream id gets the id on receipt, from the evidence at that time.
 fn is_unnamed_end(fact: &Fact) -> bool {
     matches!(
@@ -460,6 +465,50 @@ proptest! {
         prop_assert_eq!(verdict.existence.value, Existence::Exists);
         prop_assert_eq!((verdict.stream.value, verdict.stream.at), (StreamStatus::Online, Some(now)));
         prop_assert_eq!((verdict.session.map(|it| it.stream_id), verdict.viewer_count), (Some("now".to_owned()), Some(77)));
+    }
+
+    #[test]
+    fn listed_stream_is_current_whatever_start_the_last_one_claimed(
+        platform in prop_oneof![Just(PlatformName::Twitch), Just(PlatformName::Kick), Just(PlatformName::Discord)],
+        (claimed, began) in (start_offset(), start_offset()),
+        (end, end_has_id) in (0_i64..90, any::<bool>()),
+        (restart, poll) in (proptest::option::of(0_i64..60), 0_i64..60),
+    ) {
+        prop_assume!(claimed != began);
+        let key = SourceKey::new(platform, "900200").expect("the literal is numeric");
+        let at = |second| start().plus_secs(second);
+        // Kick's ids are starts.
+        let id = |name: &str, second| match platform {
+            PlatformName::Kick => at(second).to_string(),
+            _ => name.to_owned(),
+        };
+        let push = |name, second, live, has_id: bool| Fact::StreamPush {
+            live,
+            stream_id: has_id.then(|| id(name, second)),
+            started_at: Some(at(second)),
+        };
+        let mut known = Knowledge::default();
+        let mut receive = |second, fact| {
+            let mut observation = known.receive(Observation::new(&key, at(second), "test", fact), at(second));
+            known.name_end(&mut observation);
+            known.update(&observation);
+            SourceDocument::from_knowledge(key.clone(), known.clone()).verdict
+        };
+        receive(0, push("a", claimed, true, true));
+        let ended = receive(end, push("a", claimed, false, end_has_id));
+        prop_assert_eq!(ended.stream.value, StreamStatus::Offline);
+        if let Some(restart) = restart {
+            let pushed = receive(end + restart, push("b", began, true, true));
+            prop_assert_eq!(pushed.session.map(|it| it.stream_id), Some(id("b", began)));
+            prop_assert_eq!((pushed.stream.value, pushed.stream.at), (StreamStatus::Online, Some(at(end + restart))));
+        }
+        for second in (0..120).map(|n| end + restart.unwrap_or(0) + poll + n * 10) {
+            let stream_id = id("b", began);
+            receive(second, Fact::Viewers { count: 77, stream_id: Some(stream_id.clone()) });
+            let verdict = receive(second, Fact::StreamSeen { stream_id: stream_id.clone(), started_at: Some(at(began)) });
+            prop_assert_eq!((verdict.stream.value, verdict.stream.at), (StreamStatus::Online, Some(at(second))));
+            prop_assert_eq!((verdict.session.map(|it| it.stream_id), verdict.viewer_count), (Some(stream_id), Some(77)));
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Patience {
     pub after_start: i64,
     /// For this long (ms) after a pushed end, polls that still list the same stream do not count.
     pub after_end: i64,
+    /// Maximum time (ms) for which polls may list a stream after its end because they are cached.
+    pub cached: i64,
     /// For this long (ms) a stream must have been missed before polls alone end it.
     pub missing: i64,
     /// A single miss suffices if there was no evidence of the stream for this long (ms): no cache lags that far behind, and an
@@ -121,9 +123,9 @@ impl StreamEvidence {
         let pushed = stream
             .pushed_at()
             .filter(|start| end.is_none_or(|end| *start > end));
-        let seen = stream
-            .seen_at()
-            .filter(|seen| end.is_none_or(|end| *seen > end.plus_millis(patience.after_end)));
+        let seen = stream.seen_at().filter(|seen| {
+            end.is_none_or(|end| *seen > end) && self.sighting_counts(stream, *seen, patience)
+        });
         let session = |ended_at| Session {
             stream_id: id.to_owned(),
             started_at: stream.started_at().or(stream.pushed_at()),

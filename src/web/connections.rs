@@ -36,8 +36,10 @@ pub struct Limits {
     pub connections: usize,
     /// Timeout of the head of a request, counted from the connection or from the end of the last response.
     pub head: Duration,
-    /// How long a response may stay unread, and a body unsent.
+    /// How long a client may read nothing of a response.
     pub stalled: Duration,
+    /// How long a client may take to read what is ready to be sent, however steadily it reads.
+    pub unread: Duration,
     /// How long a connection is not closed for another one once its request is being answered.
     pub undisturbed: Duration,
 }
@@ -53,6 +55,7 @@ impl Limits {
             connections: (descriptors / 4).min(spare).clamp(4, 512),
             head: Duration::from_secs(10),
             stalled: Duration::from_secs(20),
+            unread: Duration::from_secs(120),
             undisturbed: Duration::from_secs(2),
         }
     }
@@ -184,7 +187,7 @@ async fn answer_requests(
         .header_read_timeout(limits.head)
         .max_buf_size(HEAD)
         .serve_connection(
-            TokioIo::new(Patient::new(socket, limits.stalled)),
+            TokioIo::new(Patient::new(socket, limits)),
             TowerToHyperService::new(counted),
         );
     tokio::pin!(connection);
@@ -216,19 +219,23 @@ impl Drop for Busy {
     }
 }
 
-/// A socket that fails when its peer reads nothing for too long.
+/// A socket that fails when its peer reads nothing for too long, or takes too long to read everything.
 struct Patient {
     socket: TcpStream,
-    patience: Duration,
+    limits: Limits,
+    /// Until the peer has read something.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Until the peer has read everything that is ready to be sent.
+    unread: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    fn new(socket: TcpStream, patience: Duration) -> Self {
+    fn new(socket: TcpStream, limits: Limits) -> Self {
         Self {
             socket,
-            patience,
+            limits,
             waiting: None,
+            unread: None,
         }
     }
 
@@ -237,14 +244,16 @@ impl Patient {
             self.waiting = None;
             return written;
         }
-        let patience = self.patience;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        match waiting.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        let Limits { stalled, unread, .. } = self.limits;
+        let timeouts = [(&mut self.waiting, stalled), (&mut self.unread, unread)];
+        let over = timeouts.map(|(timeout, limit)| {
+            let timeout = timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            timeout.as_mut().poll(cx).is_ready()
+        });
+        if over.contains(&true) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        Poll::Pending
     }
 }
 
@@ -278,6 +287,8 @@ impl AsyncWrite for Patient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The server flushes when it has written everything.
+        self.unread = None;
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
@@ -304,6 +315,7 @@ mod tests {
         connections: 4,
         head: Duration::from_secs(600),
         stalled: Duration::from_secs(600),
+        unread: Duration::from_secs(600),
         undisturbed: Duration::from_secs(600),
     };
 
@@ -419,6 +431,28 @@ mod tests {
         }
         assert!(asked(address).await.ends_with("fine"));
         drop(server);
+    }
+
+    #[tokio::test]
+    async fn response_that_is_read_too_slowly_is_cut_off() {
+        let limits = Limits {
+            unread: Duration::from_millis(100),
+            ..FEW
+        };
+        let (address, _server, _) = served(limits).await;
+        let mut slow = open(address, "GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let (mut received, mut byte) = (0, [0]);
+        // It reads a little every millisecond and never stops.
+        let mut pace = tokio::time::interval(Duration::from_millis(1));
+        while let Ok(1..) = slow.read(&mut byte).await {
+            received += 1;
+            pace.tick().await;
+            if slow.write_all(b"x").await.is_err() {
+                break;
+            }
+        }
+        assert!(received < 32 * 1024 * 1024);
+        assert!(asked(address).await.ends_with("fine"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod connections;
 mod debug;
 mod guard;
 mod health;
+mod heavy;
 mod metrics;
 #[cfg(test)]
 mod tests;
@@ -110,9 +111,19 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Serves until the stop, then lets requests in progress finish. `extra` are routes with access control of their own: deliveries
 /// of a platform come from elsewhere and have a signature instead of a token.
 pub async fn serve(listener: TcpListener, web: Web, extra: Router, stop: Stop) -> std::io::Result<()> {
+    serve_within(listener, web, extra, heavy::Limits::default(), stop).await
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    web: Web,
+    extra: Router,
+    heavy: heavy::Limits,
+    stop: Stop,
+) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     info!(name: names::SERVING, %address, "Serving pages at http://{address}/");
-    let pages = router(web).merge(extra).layer(from_fn(in_time));
+    let pages = router(web, heavy).merge(extra).layer(from_fn(in_time));
     connections::serve(listener, pages, connections::limits(), stop).await;
     Ok(())
 }
@@ -124,7 +135,7 @@ async fn in_time(request: Request, next: Next) -> Response {
 }
 
 /// Returns all pages.
-pub fn router(web: Web) -> Router {
+fn router(web: Web, heavy: heavy::Limits) -> Router {
     Router::new()
         .route("/", get(health::root))
         .route("/healthz", get(health::healthy))
@@ -138,6 +149,7 @@ pub fn router(web: Web) -> Router {
         .route("/api/v1/sources", get(api::list))
         .route("/api/v1/sources/{id}", get(api::one))
         .fallback(async || answer(404, json!({"error": Code::ApiNotFound})))
+        .layer(from_fn_with_state(heavy::HeavyPages::new(heavy), heavy::limited))
         .layer(from_fn_with_state(web.clone(), guard::guard))
         .with_state(web)
 }

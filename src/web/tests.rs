@@ -76,6 +76,12 @@ fn overview() -> Overview {
 }
 
 async fn served(token: Option<&str>) -> Served {
+    let web = web(token).await;
+    serve_pages(web, heavy::Limits::default()).await
+}
+
+/// Returns pages with one stored source.
+async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
     let clock = ManualClock::at(Timestamp::from_millis(START));
     let store = MemoryStore::new(Retention::default());
     let facts = [
@@ -115,11 +121,18 @@ async fn served(token: Option<&str>) -> Served {
         ),
         one: Arc::new(|(_, document, _)| Value::Object(document.to_stored())),
     };
+    (web, unready)
+}
+
+async fn serve_pages((web, unready): (Web, Arc<Mutex<Vec<String>>>), heavy: heavy::Limits) -> Served {
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "the test owns this one")]
-    let server =
-        tokio::spawn(async move { serve(listener, web, Router::new(), Stop::never()).await.unwrap() });
+    let server = tokio::spawn(async move {
+        serve_within(listener, web, Router::new(), heavy, Stop::never())
+            .await
+            .unwrap();
+    });
     Served {
         base,
         unready,
@@ -360,4 +373,116 @@ async fn with_a_token_everything_but_health_asks_for_it() {
     }
     let twice = "Authorization: Bearer s3cret\r\nAuthorization: Bearer wrong\r\n";
     assert_eq!(get(&served, "/metrics", twice).await.0, 401);
+}
+
+/// Sends `requests` at once over one connection, and reads nothing.
+async fn pipelined(served: &Served, path: &str, requests: usize) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt as _;
+    let address = served.base.strip_prefix("http://").unwrap();
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    socket
+        .write_all(request.repeat(requests).as_bytes())
+        .await
+        .unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn clients_that_read_nothing_delay_no_health_check() {
+    // Rendering occupies its thread until the test lets it go on; this runtime has only one thread of its own.
+    let (mut pages, unready) = web(None).await;
+    let (entered, mut rendering) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let (wait, at_once) = (Mutex::new(wait), Arc::new(Mutex::new((0, 0))));
+    let counted = Arc::clone(&at_once);
+    pages.list = Arc::new(move |_| {
+        {
+            let mut counts = counted.lock();
+            counts.0 += 1;
+            counts.1 = counts.1.max(counts.0);
+        }
+        let _ = entered.send(());
+        let _ = wait.lock().recv();
+        counted.lock().0 -= 1;
+        json!({})
+    });
+    let served = serve_pages((pages, unready), heavy::Limits::default()).await;
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        clients.push(pipelined(&served, "/api/v1/sources", 20).await);
+    }
+    rendering.recv().await.unwrap();
+    for path in ["/healthz", "/livez", "/readyz", "/"] {
+        assert_eq!(page(&served, path).await.0, 200, "{path}");
+    }
+    assert_eq!(get(&served, "/metrics", "").await.0, 200);
+    for _ in 0..20 {
+        go_on.send(()).unwrap();
+        rendering.recv().await.unwrap();
+    }
+    drop(clients);
+    drop(go_on);
+    assert_eq!(page(&served, "/api/v1/sources").await.0, 200);
+    assert_eq!(at_once.lock().1, 1);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_waiting_ones_are_refused() {
+    let (mut pages, unready) = web(None).await;
+    let (entered, mut rendering) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    pages.list = Arc::new(move |_| {
+        let _ = entered.send(());
+        let _ = wait.lock().recv();
+        json!({})
+    });
+    let limits = heavy::Limits {
+        waiting: 3,
+        ..heavy::Limits::default()
+    };
+    let served = serve_pages((pages, unready), limits).await;
+    let first = page(&served, "/api/v1/sources");
+    let started = async {
+        rendering.recv().await.unwrap();
+        let mut others: futures_util::stream::FuturesUnordered<_> =
+            (0..10).map(|_| page(&served, "/api/v1/sources")).collect();
+        let mut answers = Vec::new();
+        while let Some((status, body)) = futures_util::StreamExt::next(&mut others).await {
+            answers.push(status);
+            if status == 503 {
+                assert_eq!(body["error"], "api.busy");
+            }
+            if answers.len() == 7 {
+                assert_eq!(answers, [503; 7]);
+                for _ in 0..4 {
+                    go_on.send(()).unwrap();
+                }
+            }
+        }
+        answers
+    };
+    let (first, answers) = tokio::join!(first, started);
+    assert_eq!((first.0, &answers[7..]), (200, &[200; 3][..]));
+}
+
+#[tokio::test]
+async fn unread_large_responses_occupy_limited_memory() {
+    let (mut pages, unready) = web(None).await;
+    pages.list = Arc::new(|_| json!({"items": "x".repeat(8 * 1024 * 1024)}));
+    let limits = heavy::Limits {
+        unread: 12 * 1024,
+        ..heavy::Limits::default()
+    };
+    let served = serve_pages((pages, unready), limits).await;
+    // The system buffers only a part of a response.
+    let lazy = pipelined(&served, "/api/v1/sources", 1).await;
+    lazy.readable().await.unwrap();
+    assert_eq!(page(&served, "/api/v1/sources").await.0, 503);
+    assert_eq!(page(&served, "/_debug/sources").await.0, 200, "a small page");
+    drop(lazy);
+    while page(&served, "/api/v1/sources").await.0 == 503 {
+        tokio::task::yield_now().await;
+    }
 }

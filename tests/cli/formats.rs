@@ -156,7 +156,7 @@ fn completions_and_manual_pages_are_written() {
     home.run(&["man"]).exits(0).shows(".TH bitbrat");
     home.run(&["man", "sources", "status"])
         .exits(0)
-        .shows("Show the status of the sources");
+        .shows("Show the status of sources");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use async_nats::{ConnectOptions, ServerAddr};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::blocking::blocking;
@@ -103,7 +104,10 @@ impl NatsLogin {
         } else if let Some(seed) = &self.nkey_seed {
             let seed = seed.expose_secret();
             if seed.len() != 58 || !seed.starts_with("SU") {
-                return Err("the NKey seed (NATS_NKEY, NATS_NKEY_SEED) is not one; it begins with SU and has 58 characters".to_owned());
+                return Err(
+                    "the NKey seed (NATS_NKEY_SEED) is not one; it begins with SU and has 58 characters"
+                        .to_owned(),
+                );
             }
             options = options.nkey(seed.to_owned());
         } else if let Some(token) = &self.token {
@@ -116,15 +120,18 @@ impl NatsLogin {
             options = options.add_root_certificates(path.clone()).require_tls(true);
         }
         if let Some((certificate, key)) = &self.client_cert {
-            certificates(certificate, "client certificate", "NATS_CERT").await?;
+            let chain = certificates(certificate, "client certificate", "NATS_CERT").await?;
             let text = read(key, "private key", "NATS_KEY").await?;
             secrets::register_lines(&text);
-            PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
+            let private = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
                 format!(
                     "the private key {} (NATS_KEY) holds none ({error})",
                     key.display()
                 )
             })?;
+            // The client library does not say why it cannot use a pair.
+            let provider = rustls::crypto::aws_lc_rs::default_provider();
+            CertifiedKey::from_der(chain, private, &provider).map_err(|error| unusable_pair(&error))?;
             options = options
                 .add_client_certificate(certificate.clone(), key.clone())
                 .require_tls(true);
@@ -152,11 +159,11 @@ async fn read(path: &Path, what: &str, key: &str) -> Result<String, String> {
     text.map_err(|error| format!("the {what} {} ({key}) cannot be read ({error})", path.display()))
 }
 
-async fn certificates(path: &Path, what: &str, key: &str) -> Result<(), String> {
+async fn certificates(path: &Path, what: &str, key: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = read(path, what, key).await?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match found {
-        Ok(found) if !found.is_empty() => Ok(()),
+        Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(format!(
             "the {what} {} ({key}) holds no certificate (PEM)",
             path.display()
@@ -168,9 +175,70 @@ async fn certificates(path: &Path, what: &str, key: &str) -> Result<(), String> 
     }
 }
 
+/// Describes why a client certificate and a private key cannot be used together.
+fn unusable_pair(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "the client certificate and the private key do not belong together; correct NATS_CERT and NATS_KEY".to_owned()
+        }
+        other => format!("the client certificate and the private key cannot be used ({other}); correct NATS_CERT and NATS_KEY"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::BusError;
+
+    /// Returns the hint for a login that is refused for `reason`.
+    fn hint(reason: &str) -> &'static str {
+        let refused = BusError::Refused {
+            location: "nats://here".to_owned(),
+            reason: reason.to_owned(),
+        };
+        refused.hint().unwrap()
+    }
+
+    #[tokio::test]
+    async fn mismatched_client_certificate_and_key_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let pair = |name: &str| {
+            let pair = rcgen::generate_simple_self_signed(["bot".to_owned()]).unwrap();
+            let (certificate, key) = (
+                directory.path().join(name),
+                directory.path().join(format!("{name}.key")),
+            );
+            std::fs::write(&certificate, pair.cert.pem()).unwrap();
+            std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+            (certificate, key)
+        };
+        let (one, other) = (pair("one"), pair("other"));
+        let options = async |certificate: &Path, key: &Path| {
+            let login = NatsLogin {
+                client_cert: Some((certificate.to_owned(), key.to_owned())),
+                ..NatsLogin::default()
+            };
+            login.apply(async_nats::ConnectOptions::new()).await
+        };
+        assert!(options(&one.0, &one.1).await.is_ok());
+        let reason = options(&one.0, &other.1).await.err().unwrap();
+        assert!(reason.contains("do not belong together"), "{reason}");
+        assert!(hint(&reason).contains("bus.nats_key_file"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn hint_for_a_bad_nkey_seed_names_its_key() {
+        let login = NatsLogin {
+            nkey_seed: Some("not a seed".into()),
+            ..NatsLogin::default()
+        };
+        let reason = login
+            .apply(async_nats::ConnectOptions::new())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(hint(&reason), "correct bus.nats_nkey_seed (NATS_NKEY_SEED)");
+    }
 
     #[test]
     fn credentials_in_a_nats_address_are_decoded_and_cut() {

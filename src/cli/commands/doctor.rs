@@ -17,7 +17,7 @@ mod reach;
 mod state;
 mod store;
 
-/// Check everything, and show the next command to run
+/// Check everything, and show what to run next
 ///
 /// Works with a broken configuration too; what depends on it is then SKIPPED. 6: the configuration is invalid. 4: an
 /// authorization is expired, revoked or missing. 1: something else does not work.

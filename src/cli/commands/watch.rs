@@ -22,7 +22,7 @@ use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
 
-/// Run the daemon: monitor every source and keep its document up to date
+/// Run the daemon that monitors every source
 ///
 /// Probes on the schedules of the configuration, listens where a platform pushes, publishes every change on the bus and stores
 /// it. SIGTERM and Ctrl-C shut down cleanly, a second one at once; SIGHUP reads the configuration again.

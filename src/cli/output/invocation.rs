@@ -55,6 +55,14 @@ impl Invocation {
         }
     }
 
+    /// Returns the argument that `is_meant` holds for as it was typed, quoted for a shell where that is necessary.
+    pub fn typed(&self, is_meant: impl Fn(&str) -> bool) -> Option<String> {
+        self.words
+            .iter()
+            .find(|word| is_meant(word))
+            .map(|word| quoted(word))
+    }
+
     /// Whether the command works in the demo world.
     pub fn is_demo(&self) -> bool {
         self.globals.iter().any(|option| option == "--demo")
@@ -164,8 +172,9 @@ fn commands(words: impl IntoIterator<Item = String>) -> Vec<String> {
     left
 }
 
-/// Quotes a word for a shell where that is necessary.
-fn quoted(word: &str) -> String {
+/// Quotes a word for a shell where that is necessary. Every argument of a suggested command that may contain foreign text goes
+/// through this.
+pub fn quoted(word: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(is_safe) {
         word.to_owned()
@@ -201,6 +210,21 @@ mod tests {
              --demo --config a.toml --env-file b.env --set store.url=sqlite:x probe`"
         );
         assert_eq!(ran.advise("https://example.com").unwrap(), "https://example.com");
+    }
+
+    #[test]
+    fn typed_argument_keeps_its_case_and_is_quoted() {
+        let words = ["is-live", "Lantern Lab", "twitch:1", "It's; Rats"].map(str::to_owned);
+        let cli = Cli::parse_from(["bitbrat", "sources", "list"]);
+        let invocation = Invocation::new(&cli.global, words);
+        for (wanted, expected) in [
+            ("lantern lab", "'Lantern Lab'"),
+            ("twitch:1", "twitch:1"),
+            ("it's; rats", r"'It'\''s; Rats'"),
+        ] {
+            let typed = invocation.typed(|word| word.to_lowercase() == wanted);
+            assert_eq!(typed.as_deref(), Some(expected));
+        }
     }
 
     #[test]

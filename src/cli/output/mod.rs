@@ -21,7 +21,7 @@ pub mod view;
 pub mod wrap;
 mod yaml;
 
-pub use invocation::Invocation;
+pub use invocation::{Invocation, quoted};
 pub use machine::Envelope;
 pub use style::{ColorChoice, Style};
 use view::{Block, Cell, Glyph, Tone, View};

@@ -124,9 +124,14 @@ impl StreamRecord {
     }
 
     /// Whether `id`, the key of this record, was derived from the time of a start without an id.
+    ///
+    /// Where ids are starts, a start may also be unknown because it lies in the future. Such an id is the platform's own, and
+    /// so is the id of an end whose start was lost: polls list that stream by that id or not at all.
     pub(super) fn is_provisional(&self, id: &str, patience: Patience) -> bool {
-        let made_up = !patience.named_by_start || self.started_at().is_none();
-        made_up && self.seen.is_none() && id.parse::<Timestamp>().is_ok()
+        let (Some(pushed), None, Ok(named)) = (self.pushed, self.seen, id.parse::<Timestamp>()) else {
+            return false;
+        };
+        !patience.named_by_start || (pushed.started_at.is_none() && named <= pushed.at)
     }
 
     fn forget_until(&mut self, floor: Timestamp) {
@@ -236,8 +241,11 @@ impl StreamEvidence {
     /// the previous stream.
     pub(super) fn current(&self, patience: Patience) -> Option<(&str, &StreamRecord)> {
         let (id, listed) = self.streams.iter().max_by_key(|(id, stream)| {
+            let live_at = self.live_at(id, stream, patience);
             (
-                self.live_at(id, stream, patience),
+                live_at,
+                // One second may contain the end of a stream and the start of the next one.
+                live_at > self.end_of(stream),
                 stream.began(),
                 stream.newest(),
                 *id,
@@ -247,7 +255,10 @@ impl StreamEvidence {
             .streams
             .iter()
             .filter(|(_, stream)| stream.pushed.is_some())
-            .max_by_key(|(id, stream)| (stream.pushed_at(), stream.began(), *id));
+            .max_by_key(|(id, stream)| {
+                let live = stream.pushed_at() > self.end_of(stream);
+                (stream.pushed_at(), live, stream.began(), *id)
+            });
         if let Some((pushed_id, pushed)) = pushed {
             let listed_at = self.live_at(id, listed, patience);
             let answers_from_before = listed_at
@@ -282,7 +293,8 @@ impl StreamEvidence {
                 let window = began.plus_millis(-STARTED_BEFORE)..=began.plus_millis(STARTED_AFTER);
                 let starts_then = stream.started_at().is_none_or(|start| window.contains(&start));
                 // A stream that ended before is another one.
-                starts_then && stream.newest() >= Some(began) && stream.end().is_none_or(|end| end >= began)
+                let then = stream.newest() >= Some(began) && stream.end().is_none_or(|end| end >= began);
+                starts_then && then && !self.begins_after_end_of(provisional, stream, patience)
             };
             let named = self.streams.iter().filter(|entry| !is_provisional(entry));
             let found = named.filter(is_it).min_by_key(|(id, stream)| {
@@ -303,17 +315,40 @@ impl StreamEvidence {
         (!names.is_empty()).then_some((completed, names))
     }
 
+    /// Whether the evidence of `stream` shows that it is not `provisional`, which has ended: it began later, or it is still
+    /// listed when no cache contains the ended one any more.
+    fn begins_after_end_of(
+        &self,
+        provisional: &StreamRecord,
+        stream: &StreamRecord,
+        patience: Patience,
+    ) -> bool {
+        self.end_of(provisional).is_some_and(|end| {
+            stream.started_at() > Some(end)
+                || stream.pushed_at() >= Some(end)
+                || stream.seen_at() > Some(end.plus_millis(patience.cached))
+        })
+    }
+
+    /// Whether polls that listed `stream` at `seen` count although it may have ended: not while they may be cached from
+    /// before the end, unless a start was pushed since.
+    pub(super) fn sighting_counts(&self, stream: &StreamRecord, seen: Timestamp, patience: Patience) -> bool {
+        self.end_of(stream).is_none_or(|end| {
+            seen <= end || seen > end.plus_millis(patience.after_end) || stream.pushed_at() > Some(end)
+        })
+    }
+
     /// When `stream` was last live by the evidence that counts: a poll that lists it shortly after its end does not count.
     ///
     /// An end alone proves nothing about other streams: it may be a late end of a stream that was never seen. Only where ids
     /// are starts does it show that the stream began after the others.
     fn live_at(&self, id: &str, stream: &StreamRecord, patience: Patience) -> Option<Timestamp> {
         let end = self.end_of(stream);
-        let counts = |seen: &Timestamp| {
-            end.is_none_or(|end| *seen <= end || *seen > end.plus_millis(patience.after_end))
-        };
+        let counts = |seen: &Timestamp| self.sighting_counts(stream, *seen, patience);
         let began_last = || {
             let began = id.parse::<Timestamp>().ok().filter(|_| patience.named_by_start);
+            // A start after its own end is no date.
+            let began = began.filter(|began| Some(*began) <= end);
             let mut others = self.streams.iter().filter(|(other, _)| *other != id);
             began.is_some_and(|began| others.all(|(_, other)| other.began() < Some(began)))
         };

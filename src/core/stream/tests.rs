@@ -500,6 +500,72 @@ fn start_without_id_is_not_completed_by_another_stream() {
 }
 
 #[test]
+fn ended_start_without_id_hides_no_later_stream() {
+    let before = |platform, end: i64| {
+        let id = at(0).to_string();
+        let end = StreamEvidence::end(at(end), Some(&id));
+        let ended = [started_without_id(0), end];
+        assert_verdict(
+            &weigh(platform, ended.clone()),
+            StreamStatus::Offline,
+            "stream.pushed-end",
+        );
+        ended
+    };
+    for (platform, cached) in [(PlatformName::Twitch, 900), (PlatformName::Kick, 60)] {
+        let verdict =
+            |later: StreamEvidence| weigh(platform, before(platform, 30).into_iter().chain([later]));
+        // Listed with a start after the end, pushed in the second of the end, or still listed when no cache lags that much.
+        for later in [
+            seen(35, "2", 31),
+            StreamEvidence::start(at(30), "2", Some(at(-9))),
+            seen(31 + cached, "2", -9),
+        ] {
+            let verdict = verdict(later);
+            assert_eq!(verdict.status, StreamStatus::Online, "{platform}: {verdict:?}");
+            assert_eq!(verdict.session.unwrap().stream_id, "2");
+        }
+        // It cannot be distinguished from the one that ended.
+        let same = verdict(seen(35, "2", -9));
+        assert_verdict(&same, StreamStatus::Offline, "stream.same-stream-after-end");
+    }
+}
+
+#[test]
+fn end_whose_start_was_lost_ends_no_later_stream() {
+    for start in [-900, 90] {
+        let lost = StreamEvidence::end(at(0), Some(&at(start).to_string()));
+        for began in [-30, 5] {
+            let id = at(began).to_string();
+            let listed = [lost.clone(), seen(10, &id, began)];
+            let verdict = weigh(PlatformName::Kick, listed);
+            assert_verdict(&verdict, StreamStatus::Online, "stream.seen-in-poll");
+            assert_eq!(verdict.session.unwrap().stream_id, id);
+        }
+    }
+}
+
+#[test]
+fn start_in_the_second_of_the_last_end_is_online() {
+    // Times of Kick's messages are whole seconds. The start of the first stream was lost.
+    let first = ended(0, &at(-60).to_string());
+    let second = StreamEvidence::start(at(0), &at(-70).to_string(), Some(at(-70)));
+    let verdict = weigh(PlatformName::Kick, [first, second]);
+    assert_verdict(&verdict, StreamStatus::Online, "stream.pushed-start");
+}
+
+#[test]
+fn polls_confirm_a_stream_that_was_pushed_again() {
+    for platform in [PlatformName::Twitch, PlatformName::Kick] {
+        let restarted = [started(0, "1"), ended(600, "1"), started(640, "1")];
+        let polls = (1..=5).map(|n| seen(640 + n * 60, "1", -3));
+        let verdict = weigh(platform, restarted.into_iter().chain(polls));
+        assert_verdict(&verdict, StreamStatus::Online, "stream.seen-in-poll");
+        assert_eq!(verdict.at, Some(at(940)), "{platform}");
+    }
+}
+
+#[test]
 fn push_during_a_poll_is_not_ended_by_it() {
     // The poll was sent before the push and answered after it; it is dated by the request.
     for platform in [PlatformName::Twitch, PlatformName::Kick, PlatformName::Discord] {

@@ -54,8 +54,6 @@ pub use options::{APP, BOT, KickOptions, app, bot, broadcaster};
 pub use signature::{InvalidPublicKey, PublicKey};
 pub use subscriptions::Reconciled;
 
-use subscriptions::Subscribed;
-
 /// The window of the request rate limit.
 const BUDGET_WINDOW: Duration = Duration::from_mins(1);
 /// Length of the longest slug.
@@ -69,7 +67,6 @@ pub struct KickPlatform {
     memory: Memory,
     badges: Arc<Badges>,
     bot: Arc<BotId>,
-    subscribed: Arc<Subscribed>,
 }
 
 /// The bot's user: configured, or determined from its token.
@@ -126,7 +123,6 @@ impl KickPlatform {
             memory: Memory::default(),
             badges: Arc::default(),
             bot: Arc::new(bot),
-            subscribed: Arc::default(),
         }
     }
 

@@ -32,6 +32,8 @@ pub static RULES: PlatformRules = PlatformRules {
     patience: Patience {
         after_start: MINUTE,
         after_end: i64::MAX,
+        cached: MINUTE,
+        cached: MINUTE,
         missing: 90 * SECOND,
         unconfirmed_after: 10 * MINUTE,
         named_by_start: true,

@@ -3,9 +3,8 @@
 //! Subscriptions belong to the application, so two deployments of one application see each other's. Only those of our own
 //! sources are ever changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -30,34 +29,6 @@ const PATH: &str = "/public/v1/events/subscriptions";
 const EVENTS: [&str; 3] = [STATUS, METADATA, CHAT];
 /// Maximum ids in one request to delete; 330 have been refused, 50 work.
 const DELETED_AT_ONCE: usize = 50;
-
-/// The subscriptions that are known to be ours, once they were listed.
-#[derive(Debug, Default)]
-pub(super) struct Subscribed(Mutex<HashSet<String>>);
-
-impl Subscribed {
-    /// Returns whether a subscription is certainly not one of ours.
-    pub(super) fn is_foreign(&self, id: &str) -> bool {
-        let ids = self.0.lock();
-        !ids.is_empty() && !ids.contains(id)
-    }
-
-    /// Adds a new one as ours, if a list of ours exists that does not contain it.
-    fn add(&self, id: String) {
-        let mut ids = self.0.lock();
-        if !id.is_empty() && !ids.is_empty() {
-            ids.insert(id);
-        }
-    }
-
-    fn replace(&self, listed: &[Subscription]) {
-        let ids = listed
-            .iter()
-            .map(|subscription| subscription.id.clone())
-            .collect();
-        *self.0.lock() = ids;
-    }
-}
 
 /// Planned changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -180,7 +151,6 @@ impl KickPlatform {
             // A response of 200 does not guarantee it; the list is the proof.
             (listed, at) = self.list_subscriptions(&meter).await?;
         }
-        self.subscribed.replace(&listed);
         done.left = untried.len();
         for (channel, key) in keys.iter().filter(|(channel, _)| !untried.contains(channel)) {
             emit(key, *channel, &listed, refused.get(channel), at, sink);
@@ -264,8 +234,6 @@ impl KickPlatform {
         let mut errors = Vec::new();
         for item in parsed {
             if item.error.is_empty() {
-                // Deliveries may arrive before the list is requested again.
-                self.subscribed.add(item.subscription_id);
                 continue;
             }
             // The response is a success, which is not masked as a whole.

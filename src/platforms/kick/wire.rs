@@ -263,8 +263,6 @@ pub(super) struct Subscribed {
     #[serde(default, deserialize_with = "text")]
     pub(super) name: String,
     #[serde(default, deserialize_with = "text")]
-    pub(super) subscription_id: String,
-    #[serde(default, deserialize_with = "text")]
     pub(super) error: String,
 }
 

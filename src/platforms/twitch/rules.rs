@@ -30,6 +30,8 @@ pub static RULES: PlatformRules = PlatformRules {
     patience: Patience {
         after_start: 5 * MINUTE,
         after_end: 15 * MINUTE,
+        cached: 15 * MINUTE,
+        cached: 15 * MINUTE,
         missing: MINUTE,
         unconfirmed_after: 10 * MINUTE,
         named_by_start: false,

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::app::App;
+use crate::cli::output::quoted;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::files::make_private_dir;
 use crate::watch::outbox::{Outbox, OutboxOptions};
@@ -36,12 +37,14 @@ pub fn directory(app: &App) -> Vec<Check> {
     }
     if let Some((file, error)) = unwritable(path) {
         let detail = format!("{} cannot be written: {error}", file.display());
-        return vec![check(Outcome::Fail, detail).next(format!("ls -l {}", file.display()))];
+        return vec![
+            check(Outcome::Fail, detail).next(format!("ls -l {}", quoted(&file.display().to_string()))),
+        ];
     }
     let mut checks = vec![match super::mode(path) {
         Some(mode) if mode & 0o077 != 0 => {
             let detail = format!("{shown} can be read by others (mode {mode:03o})");
-            check(Outcome::Warn, detail).next(format!("chmod 700 {shown}"))
+            check(Outcome::Warn, detail).next(format!("chmod 700 {}", quoted(&shown.to_string())))
         }
         _ => check(
             Outcome::Ok,
@@ -79,7 +82,7 @@ fn outbox(app: &App) -> Option<Check> {
             Ok(_) => Check::new("state", "outbox", Outcome::Ok, detail),
             Err(error) => {
                 let check = Check::new("state", "outbox", Outcome::Fail, error.to_string());
-                check.next(format!("ls -l {detail}"))
+                check.next(format!("ls -l {}", quoted(&file.display().to_string())))
             }
         }
     })
@@ -109,7 +112,7 @@ fn unwritable(directory: &Path) -> Option<(std::path::PathBuf, io::Error)> {
 }
 
 fn remedy(path: &Path, error: &io::Error) -> String {
-    let shown = path.display();
+    let shown = quoted(&path.display().to_string());
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             format!("df -h {shown}")

@@ -11,8 +11,8 @@ use crate::cli::commands::sources::is_live::{Answers, check_failed, probe_first,
 use crate::cli::commands::sources::known::{self, Ask, Check, Found, Unanswered};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
+use crate::cli::output::{Note, quoted};
 use crate::cli::reports::predicate::{Answer, AnswerItem};
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::{SourceArg, parse_duration};
@@ -26,7 +26,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::platforms::discord::permissions::{NEEDED, Permissions, invite_link};
 use crate::tokens::remedy;
 
-/// Answer by the exit code whether the bot may do something, and why
+/// Check what the bot may do (exit code)
 ///
 /// 0: it may, in every source. 1: in at least one it certainly may not. 8: not known of at least one. The authorization, existence and connection of the source come first, then
 /// permissions: nothing is allowed with a token that was revoked or in a channel that is gone. ACTION is an action (send-chat,
@@ -128,7 +128,11 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
         all.add(answer, failed);
     }
     if is_unclear {
-        all.hint(probe_first(&format!("can {} {}", typed(&args.ids), args.action)));
+        all.hint(probe_first(&format!(
+            "can {} {}",
+            typed(cx, &args.ids),
+            quoted(&args.action)
+        )));
     }
     all.print(cx)
 }

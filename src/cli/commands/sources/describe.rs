@@ -26,7 +26,7 @@ use crate::store::HistoryEntry;
 /// History entries shown with a description.
 const RECENT: usize = 10;
 
-/// Show sources with their evidence, and why each verdict is what it is
+/// Show the evidence and reason of each status
 ///
 /// With --probe a check that fails is exit 3 (platform unreachable, or the bot's token rejected) or 8 (no answer to a question)
 /// unless --max-age accepts what is stored. Of several codes the first of 3, 8, 0 counts, whatever --limit leaves out. Otherwise

@@ -8,9 +8,9 @@ use clap_complete::ArgValueCompleter;
 use crate::cli::commands::sources::known::{self, Ask, Found, Unanswered};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::output::Note;
 use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::Tone;
+use crate::cli::output::{Note, quoted};
 use crate::cli::reports::cells;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
 use crate::cli::source_arg::{self, SourceSelector};
@@ -20,7 +20,7 @@ use crate::core::stream::StreamStatus;
 use crate::core::verdict::explain;
 use crate::failure::{ExitCode, Failure};
 
-/// Answer by the exit code whether streams are live
+/// Check whether streams are live (exit code)
 ///
 /// 0: they are, every one. 1: at least one is certainly not. 8: not known of at least one, or what is known is too old to rely
 /// on. With --probe a source need not be configured, and a check that fails is exit 3 (platform unreachable) or 8 (no answer
@@ -67,7 +67,7 @@ pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
         all.add(answer, failed);
     }
     if is_unclear && !args.probe {
-        all.hint(probe_first(&format!("is-live {}", typed(&args.ids))));
+        all.hint(probe_first(&format!("is-live {}", typed(cx, &args.ids))));
     }
     all.print(cx)
 }
@@ -122,10 +122,16 @@ impl Answers {
     }
 }
 
-/// Returns the sources as they were typed.
-pub fn typed(ids: &[SourceSelector]) -> String {
-    let ids: Vec<String> = ids.iter().map(SourceSelector::to_string).collect();
-    ids.join(" ")
+/// Returns the sources as they were typed, as arguments for a shell.
+pub fn typed(cx: &Context, ids: &[SourceSelector]) -> String {
+    let spelled = |id: &SourceSelector| {
+        let typed = cx.output.invocation.typed(|word| word.parse().as_ref() == Ok(id));
+        typed.unwrap_or_else(|| match id {
+            SourceSelector::One(arg) => quoted(&arg.to_string()),
+            SourceSelector::Glob(_) => id.to_string(),
+        })
+    };
+    ids.iter().map(spelled).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the exit code of a predicate.

@@ -25,7 +25,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::platforms::Problem;
 use crate::store::Stored;
 
-/// Show the status of the sources, and how old it is
+/// Show the status of sources, and its age
 ///
 /// Reads the store; nothing is asked of the platforms unless --probe is given. What is older than three times its interval
 /// is marked as stale. The exit code is that of the worst source that the arguments and filters select, whatever --limit

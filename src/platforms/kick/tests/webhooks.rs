@@ -134,6 +134,78 @@ async fn webhook_stream_is_online_at_once_and_its_end_final() {
 }
 
 #[tokio::test]
+async fn webhook_start_without_a_time_is_completed_by_polls() {
+    for started_at in [
+        Some(json!(null)),
+        Some(json!("")),
+        Some(json!("0001-01-01T00:00:00Z")),
+        None,
+    ] {
+        let mut hooked = Hooked::start().await;
+        let mut body = json!({"broadcaster": {"user_id": ADA}, "is_live": true, "title": "T"});
+        body.as_object_mut()
+            .unwrap()
+            .extend(started_at.map(|start| ("started_at".to_owned(), start)));
+        hooked.rig.kick().emit(webhook::STATUS, ADA, &body);
+        assert_eq!(hooked.delivered(1).await, [Some(200)], "{body}");
+        hooked.collect();
+        assert_eq!(hooked.rig.record(ADA).stream_status, Online, "{body}");
+        let silent = KickStreamSpec {
+            silent: true,
+            ..KickStreamSpec::default()
+        };
+        let started_at = hooked.rig.kick().go_live_with(ADA, &silent).unwrap();
+        hooked.rig.later(30);
+        hooked.rig.look(&[Probe::Stream], &[ADA]).await;
+        let record = hooked.rig.record(ADA);
+        assert_eq!(record.stream_status, Online, "{body}");
+        assert_eq!(record.metadata["session"]["streamId"], instant(&started_at));
+        hooked.rig.kick().end_stream(ADA);
+        hooked.delivered(2).await;
+        hooked.collect();
+        assert_eq!(hooked.rig.record(ADA).stream_status, Offline, "{body}");
+        assert_eq!(hooked.listener.counts().unusable, 0);
+    }
+}
+
+#[tokio::test]
+async fn webhook_start_in_the_future_hides_no_later_stream() {
+    let mut hooked = Hooked::start().await;
+    for ahead in [5, 20, 240] {
+        let now = hooked.rig.sim.clock.now();
+        let start = now.plus_secs(ahead).to_string();
+        let before = hooked.rig.kick().deliveries().len();
+        for (n, live) in [(1, true), (2, false)] {
+            let body =
+                json!({"broadcaster": {"user_id": ADA}, "is_live": live, "title": "T", "started_at": start});
+            hooked.rig.kick().emit(webhook::STATUS, ADA, &body);
+            assert_eq!(hooked.delivered(before + n).await.last(), Some(&Some(200)));
+            hooked.rig.later(1);
+        }
+        hooked.collect();
+        assert_eq!(hooked.rig.record(ADA).stream_status, Offline, "{ahead}");
+        let silent = KickStreamSpec {
+            silent: true,
+            ..KickStreamSpec::default()
+        };
+        let started_at = hooked.rig.kick().go_live_with(ADA, &silent).unwrap();
+        hooked.rig.later(5);
+        hooked.rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
+        let record = hooked.rig.record(ADA);
+        assert_eq!(
+            (record.stream_status, record.viewer_count),
+            (Online, Some(12)),
+            "{ahead}"
+        );
+        assert_eq!(record.metadata["session"]["streamId"], instant(&started_at));
+        hooked.rig.kick().end_stream_with(ADA, Some(0), false);
+        hooked.delivered(before + 3).await;
+        hooked.collect();
+        hooked.rig.later(120);
+    }
+}
+
+#[tokio::test]
 async fn titles_chat_and_badges_arrive_and_own_chat_is_not_counted() {
     let mut hooked = Hooked::start().await;
     let before = Counters {
@@ -261,7 +333,7 @@ async fn what_arrives_twice_counts_once() {
     hooked.collect();
     assert_eq!(hooked.rig.record(ADA).metrics.messages_in, 2);
     let counts = hooked.listener.counts();
-    assert_eq!((counts.accepted, counts.duplicate + counts.untracked), (2, 3));
+    assert_eq!((counts.accepted, counts.duplicate, counts.untracked), (2, 3, 0));
 }
 
 #[tokio::test]
@@ -505,6 +577,20 @@ async fn what_a_new_subscription_delivers_before_it_is_listed_counts() {
     assert!(failed.is_err(), "the new ones could not be listed");
     hooked.rig.kick().go_live(ADA);
     assert_eq!(hooked.delivered(1).await, [Some(200)]);
+    let counts = hooked.listener.counts();
+    assert_eq!((counts.accepted, counts.untracked), (1, 0));
+}
+
+#[tokio::test]
+async fn events_of_subscriptions_that_are_not_listed_count() {
+    let mut hooked = Hooked::start().await;
+    // Another process deletes the subscriptions and creates them again, under other ids.
+    hooked.rig.kick().drop_subscriptions(webhook::STATUS, Some(ADA));
+    hooked.rig.kick().add_subscription("app", ADA, webhook::STATUS);
+    hooked.rig.kick().go_live(ADA);
+    assert_eq!(hooked.delivered(1).await, [Some(200)]);
+    hooked.collect();
+    assert_eq!(hooked.rig.record(ADA).stream_status, Online);
     let counts = hooked.listener.counts();
     assert_eq!((counts.accepted, counts.untracked), (1, 0));
 }

@@ -19,7 +19,6 @@ pub(super) struct Delivery<'a> {
     pub(super) timestamp: &'a str,
     pub(super) at: Timestamp,
     pub(super) signature: Vec<u8>,
-    pub(super) subscription_id: Option<&'a str>,
     pub(super) kind: &'a str,
 }
 
@@ -50,7 +49,6 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Delivery<'_>, Misshapen> {
         timestamp,
         at,
         signature,
-        subscription_id: one(headers, "kick-event-subscription-id"),
         kind,
     })
 }

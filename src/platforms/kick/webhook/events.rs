@@ -31,7 +31,7 @@ pub(super) enum Event {
     /// A stream has started or ended.
     Status {
         live: bool,
-        /// Absent only from an end: a start without it could not be distinguished from others.
+        /// A start without it gets the time of its delivery; the list of live streams has the rest.
         started_at: Option<String>,
         title: Option<String>,
     },
@@ -157,7 +157,6 @@ fn status(value: Value) -> Option<WebhookEvent> {
     let body: Status = serde_json::from_value(value).ok()?;
     let live = body.is_live?;
     let started_at = Some(body.started_at.trim().to_owned()).filter(|start| !start.is_empty());
-    (!live || started_at.is_some()).then_some(())?;
     Some(WebhookEvent {
         broadcaster: body.broadcaster.user_id?,
         event: Event::Status {
@@ -283,18 +282,26 @@ mod tests {
     }
 
     #[test]
-    fn stream_start_without_time_is_incomplete() {
-        let body = START.replace("\"2026-06-01T11:00:00Z\"", "null");
-        assert_eq!(read(STATUS, body.as_bytes()), Some(Err(Unusable::Incomplete)));
-        let end = body.replace("true", "false");
-        assert!(matches!(
-            read(STATUS, end.as_bytes()).unwrap().unwrap().event,
-            Event::Status {
-                live: false,
-                started_at: None,
-                ..
+    fn start_or_end_without_a_time_is_accepted() {
+        let time = "\"started_at\":\"2026-06-01T11:00:00Z\",";
+        for nothing in [
+            "\"started_at\":null,",
+            "\"started_at\":\"\",",
+            "\"started_at\":\" \",",
+            "\"started_at\":{},",
+            "",
+        ] {
+            for is_live in [true, false] {
+                let body = START.replace(time, nothing);
+                let body = body.replace("\"is_live\":true", &format!("\"is_live\":{is_live}"));
+                let Event::Status { live, started_at, .. } =
+                    read(STATUS, body.as_bytes()).unwrap().unwrap().event
+                else {
+                    panic!("{body}");
+                };
+                assert_eq!((live, started_at), (is_live, None), "{body}");
             }
-        ));
+        }
     }
 
     #[test]

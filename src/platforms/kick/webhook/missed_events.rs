@@ -2,7 +2,7 @@
 //!
 //! Silence alone proves nothing: an inactive channel sends nothing either.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::time::Timestamp;
 
@@ -19,8 +19,10 @@ pub(super) struct MissedEvents(BTreeMap<u64, Compared>);
 struct Compared {
     /// Whether a poll has reported anything yet; its first report is no change.
     polled: bool,
-    /// The streams that were reported by either.
-    known: BTreeSet<String>,
+    /// The streams that were reported last by either.
+    known: VecDeque<String>,
+    /// Whether a start without an id was pushed: the next new stream in polls is that one.
+    unnamed: bool,
     /// The stream that a poll has found without a webhook, and since when.
     missing: Option<(String, Timestamp)>,
 }
@@ -32,6 +34,7 @@ impl MissedEvents {
         if let Some(id) = stream_id
             && incoming.remember(id)
             && incoming.polled
+            && !std::mem::take(&mut incoming.unnamed)
         {
             incoming.missing = Some((id.to_owned(), at));
         }
@@ -49,6 +52,12 @@ impl MissedEvents {
         {
             incoming.missing = None;
         }
+    }
+
+    /// Records that a webhook reported a start without an id.
+    pub(super) fn pushed_unnamed(&mut self, channel: u64) {
+        let incoming = self.0.entry(channel).or_default();
+        incoming.unnamed = incoming.missing.take().is_none();
     }
 
     /// Returns the channels whose webhooks were found to be missing since the last call.
@@ -69,13 +78,18 @@ impl MissedEvents {
 }
 
 impl Compared {
-    /// Stores a stream by its start, whose text sorts by time; returns whether it is new.
+    /// Stores a stream; returns whether it is new. The one reported longest ago is discarded, whatever its start: a start in
+    /// the future would otherwise stay.
     fn remember(&mut self, id: &str) -> bool {
-        let new = self.known.insert(id.to_owned());
-        while self.known.len() > STARTS {
-            self.known.pop_first();
+        let known = self.known.iter().position(|known| known == id);
+        if let Some(known) = known {
+            self.known.remove(known);
         }
-        new
+        self.known.push_back(id.to_owned());
+        if self.known.len() > STARTS {
+            self.known.pop_front();
+        }
+        known.is_none()
     }
 }
 
@@ -117,6 +131,37 @@ mod tests {
         missed_events.polled(9, Some(FIRST), at(60));
         missed_events.pushed(9, FIRST);
         assert_eq!(missed_events.found(at(9_999)), [0; 0]);
+    }
+
+    #[test]
+    fn starts_in_the_future_hide_no_missed_start() {
+        let mut missed_events = MissedEvents::default();
+        missed_events.polled(7, None, at(0));
+        for day in 3..9 {
+            missed_events.pushed(7, &format!("2026-06-0{day}T11:00:00Z"));
+        }
+        for poll in 1..6 {
+            missed_events.polled(7, Some(FIRST), at(poll * 60));
+        }
+        assert_eq!(missed_events.found(at(241)), [7]);
+    }
+
+    #[test]
+    fn start_pushed_without_an_id_is_not_missed() {
+        for push_first in [true, false] {
+            let mut missed_events = MissedEvents::default();
+            missed_events.polled(7, None, at(0));
+            if push_first {
+                missed_events.pushed_unnamed(7);
+            }
+            missed_events.polled(7, Some(FIRST), at(60));
+            if !push_first {
+                missed_events.pushed_unnamed(7);
+            }
+            assert_eq!(missed_events.found(at(600)), [0; 0]);
+            missed_events.polled(7, Some(SECOND), at(660));
+            assert_eq!(missed_events.found(at(900)), [7], "the next one was not pushed");
+        }
     }
 
     #[test]

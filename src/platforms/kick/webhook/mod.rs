@@ -1,7 +1,9 @@
 //! Receives Kick's webhooks: verifies that Kick has sent them, counts refused ones, and publishes their observations.
 //!
 //! A delivery that fails is lost for good and silence proves nothing, so polls remain authoritative. One key signs for all
-//! applications: a valid signature proves only that Kick has sent it to some application.
+//! applications: a valid signature proves only that Kick has sent it to some application. That suffices: what happened in the
+//! channel is the same for all of them. The subscription id is not signed, so it decides nothing; subscriptions that were
+//! created again, by this process or another one, deliver before any list names them.
 
 mod delivery;
 mod events;
@@ -26,7 +28,7 @@ use self::keys::{Keys, Signed};
 use self::missed_events::MissedEvents;
 use super::client::Client;
 use super::facts::{self, BADGES_METHOD, BY_WEBHOOK};
-use super::{BotId, KickPlatform, Subscribed};
+use super::{BotId, KickPlatform};
 use crate::clock::Clock;
 use crate::core::code::Code;
 use crate::core::counters::Counters;
@@ -61,7 +63,6 @@ pub struct WebhookListener {
     writer: String,
     bot: Arc<BotId>,
     badges: Arc<super::Badges>,
-    subscribed: Arc<Subscribed>,
     counts: Counts,
     state: Mutex<WebhookState>,
 }
@@ -106,7 +107,7 @@ pub struct WebhookCounts {
     pub duplicate: u64,
     /// Of a type that is not used.
     pub other: u64,
-    /// About a channel that is not a source, or from a subscription that is not ours.
+    /// About a channel that is not a source.
     pub untracked: u64,
     /// Of its type, but without a required field.
     pub unusable: u64,
@@ -127,7 +128,6 @@ impl KickPlatform {
             writer: writer.to_owned(),
             bot: Arc::clone(&self.bot),
             badges: Arc::clone(&self.badges),
-            subscribed: Arc::clone(&self.subscribed),
             counts: Counts::default(),
             state: Mutex::new(WebhookState {
                 sources: BTreeMap::new(),
@@ -305,15 +305,7 @@ impl WebhookListener {
     fn hand_on(&self, delivery: &Delivery<'_>, event: &WebhookEvent) -> StatusCode {
         let now = self.clock.now();
         let mut state = self.lock();
-        let foreign = delivery
-            .subscription_id
-            .is_some_and(|id| self.subscribed.is_foreign(id));
-        let Some(key) = state
-            .sources
-            .get(&event.broadcaster)
-            .filter(|_| !foreign)
-            .cloned()
-        else {
+        let Some(key) = state.sources.get(&event.broadcaster).cloned() else {
             return count(&self.counts.untracked, StatusCode::OK);
         };
         if !state.received.is_new(DELIVERY, delivery.message_id, now) {
@@ -421,6 +413,7 @@ impl WebhookState {
             Fact::StreamPush {
                 stream_id: Some(id), ..
             } => self.missed_events.pushed(event.broadcaster, id),
+            Fact::StreamPush { live: true, .. } => self.missed_events.pushed_unnamed(event.broadcaster),
             _ => {}
         }
     }

@@ -83,7 +83,9 @@ impl MissedEvents {
         });
         // No push is expected for a stream that started before the subscription.
         let expected_ids = started_at.is_some_and(|start| start > since);
-        let unreported = expected_ids && pushed_id != Some(id) && !ended_lately;
+        // A pushed start without an id is that of this stream.
+        let was_pushed = pushed_id.is_some_and(|pushed| pushed.is_empty() || pushed == id);
+        let unreported = expected_ids && !was_pushed && !ended_lately;
         compared.missed_start = match compared.missed_start.take() {
             Some((first, known)) if unreported && known == id => Some((first, known)),
             _ if unreported => Some((at, id.to_owned())),
@@ -168,6 +170,10 @@ mod tests {
         silence.polled(&source(), Some(("s", Some(at(90)))), at(100));
         silence.pushed(&source(), true, Some("s"), at(150));
         assert_eq!(silence.suspects(at(10_000), |_| true), []);
+        let mut silence = covered();
+        silence.pushed(&source(), true, None, at(90));
+        silence.polled(&source(), Some(("s", Some(at(90)))), at(100));
+        assert_eq!(silence.suspects(at(10_000), |_| true), [], "pushed without an id");
     }
 
     #[test]

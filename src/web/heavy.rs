@@ -1,0 +1,165 @@
+//! Limits on pages whose cost grows with the number of sources: few are rendered at a time, outside the threads that run
+//! probes, and responses that clients do not read occupy a limited amount of memory.
+//!
+//! Health and metrics are small and not limited, so that a supervisor is answered whatever other clients do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::RETRY_AFTER;
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::answer;
+use crate::blocking::blocking;
+use crate::core::code::Code;
+
+/// Limits on expensive pages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Pages rendered at a time. Each occupies a core for as long as it takes, and reads the whole store.
+    pub(super) rendered: usize,
+    /// Requests that may wait for that.
+    pub(super) waiting: usize,
+    /// Memory for responses that clients have not read yet, in KiB.
+    pub(super) unread: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            rendered: 1,
+            waiting: 64,
+            unread: 32 * 1024,
+        }
+    }
+}
+
+/// A smaller response is not counted: as many as there may be connections fit into little memory.
+const SMALL: usize = 64 * 1024;
+
+/// Admits requests for expensive pages within the limits.
+#[derive(Clone)]
+pub(super) struct HeavyPages {
+    rendering: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    unread: Arc<Semaphore>,
+    limits: Limits,
+}
+
+impl HeavyPages {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            rendering: Arc::new(Semaphore::new(limits.rendered)),
+            waiting: Arc::default(),
+            unread: Arc::new(Semaphore::new(limits.unread as usize)),
+            limits,
+        }
+    }
+
+    /// Waits until the request may be rendered; `None` if too many others wait already.
+    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        let waiting = Waiting::count(&self.waiting);
+        let free = self.rendering.available_permits();
+        if waiting.before >= self.limits.waiting + free {
+            return None;
+        }
+        Arc::clone(&self.rendering).acquire_owned().await.ok()
+    }
+
+    /// Counts the body as unread until it was sent to the client, or the connection has ended; `None` if there is no memory left.
+    fn hold(&self, body: Bytes) -> Option<Body> {
+        if body.len() <= SMALL {
+            return Some(Body::from(body));
+        }
+        // One response that is larger than the limit is possible while there is no other.
+        let size = u32::try_from(body.len() / 1024).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.unread).try_acquire_many_owned(size.min(self.limits.unread));
+        // The server keeps the bytes, not the body, until they are sent.
+        memory.ok().map(|memory| {
+            Body::from(Bytes::from_owner(Unread {
+                body,
+                _memory: memory,
+            }))
+        })
+    }
+}
+
+/// Counts requests that wait.
+struct Waiting {
+    count: Arc<AtomicUsize>,
+    before: usize,
+}
+
+impl Waiting {
+    fn count(count: &Arc<AtomicUsize>) -> Self {
+        Self {
+            before: count.fetch_add(1, Ordering::AcqRel),
+            count: Arc::clone(count),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+struct Unread {
+    body: Bytes,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// Answers a request within the limits, or with 503 and when to send it again.
+pub(super) async fn limited(State(pages): State<HeavyPages>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if !path.starts_with("/_debug/") && !path.starts_with("/api/") {
+        return next.run(request).await;
+    }
+    let Some(permit) = pages.admit().await else {
+        return busy();
+    };
+    let runtime = Handle::current();
+    // Dropped with this future, when the client is gone or the request takes too long.
+    let (wanted, unwanted) = oneshot::channel::<()>();
+    let rendered = blocking(move || {
+        let _permit = permit;
+        runtime.block_on(async move {
+            tokio::select! {
+                biased;
+                _ = unwanted => None,
+                response = next.run(request) => Some(response),
+            }
+        })
+    })
+    .await;
+    drop(wanted);
+    let Some(response) = rendered else { return busy() };
+    let (head, body) = response.into_parts();
+    let held = match to_bytes(body, usize::MAX).await {
+        Ok(body) => pages.hold(body),
+        Err(_) => None,
+    };
+    held.map_or_else(busy, |body| Response::from_parts(head, body))
+}
+
+fn busy() -> Response {
+    let mut response = answer(503, json!({"error": Code::ApiBusy}));
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    response
+}
