@@ -24,7 +24,6 @@ mod record;
 mod sources;
 mod stores;
 mod volume;
-pub mod world;
 
 use demo::Demo;
 use platforms::Adapters;

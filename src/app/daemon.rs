@@ -13,7 +13,7 @@ use crate::bus::EventBus;
 use crate::config::{Configuration, StoreTarget};
 use crate::core::document::SourceDocument;
 use crate::core::freshness::MaxAge;
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
@@ -317,11 +317,7 @@ fn named(roles: &BTreeSet<Role>) -> String {
 fn by_platform(monitored: &MonitoredSources) -> String {
     let counts = monitored.all();
     let counts = counts.iter().map(|(platform, sources)| {
-        let title = match platform {
-            PlatformName::Twitch => "Twitch",
-            PlatformName::Kick => "Kick",
-            PlatformName::Discord => "Discord",
-        };
+        let title = platform.rules().title;
         format!("{} on {title}", sources.len())
     });
     counts.collect::<Vec<_>>().join(", ")

@@ -5,21 +5,20 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::app::world::{self, Setting, World};
 use crate::clock::Clock;
 use crate::config::{self, StoreTarget};
 use crate::core::observation::{Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
-use crate::sim::twitch::demo::{DemoToken, start_timeline, start_timeline_for_listeners};
-use crate::sim::{Sim, SimOptions};
-use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore};
+use crate::sim::twitch::demo::{start_timeline, start_timeline_for_listeners};
+use crate::sim::{DemoLogin, DemoWorlds, Setting, Sim, SimOptions};
+use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
 
 /// A running demo. The simulation ends when this is dropped.
 pub struct Demo {
     sim: Sim,
-    world: World,
+    worlds: DemoWorlds,
     tokens: Arc<dyn TokenStore>,
     home: TempDir,
     _timeline: Option<AbortOnDropHandle<()>>,
@@ -51,15 +50,16 @@ impl Demo {
             ..SimOptions::default()
         };
         let sim = Sim::start(options).await.map_err(failed)?;
-        let world = World::populate(&sim);
+        let worlds = DemoWorlds::populate(&sim);
         let tokens: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
-        for (identity, token) in tokens_of(&world, clock.now()) {
+        let logins = PlatformName::ALL.map(|platform| worlds.of(platform).logins());
+        for login in logins.into_iter().flatten() {
             let record = TokenRecord {
-                token: Some(token),
+                token: Some(stored(&login, clock.now())),
                 ..TokenRecord::default()
             };
             tokens
-                .lease(&Identity::named(identity))
+                .lease(&Identity::named(login.account))
                 .await?
                 .save(&record)
                 .await?;
@@ -71,7 +71,7 @@ impl Demo {
                 Motion::WithListeners => Some(start_timeline_for_listeners(&sim.twitch)),
             },
             sim,
-            world,
+            worlds,
             tokens,
             home,
         })
@@ -82,9 +82,15 @@ impl Demo {
         let mut platforms = Vec::new();
         let mut sources = Vec::new();
         for platform in PlatformName::ALL {
-            platforms.extend(world::addresses(&self.sim, platform));
-            platforms.extend(self.world.application(platform));
-            sources.extend(self.world.sources_with_channels(platform));
+            let world = self.worlds.of(platform);
+            platforms.extend(self.sim.addresses(platform));
+            platforms.extend(world.application());
+            let channels = world.channels();
+            sources.extend(world.sources().into_iter().map(|id| {
+                let of_source = channels.iter().find(|(source, _)| *source == id);
+                let channel = of_source.map(|(_, channel)| format!("/{channel}"));
+                format!("{platform}:{id}{}", channel.unwrap_or_default())
+            }));
         }
         platforms.push(("sources", sources.join(" ")));
         let fallbacks = vec![
@@ -119,7 +125,7 @@ impl Demo {
 
     /// Returns what a listener would have received before the demo began: a stream that polls do not show yet.
     pub fn backstory(&self) -> Vec<Observation> {
-        let stream = &self.world.twitch.just_live;
+        let stream = &self.worlds.twitch.just_live;
         let started = Fact::StreamPush {
             live: true,
             stream_id: Some(stream.stream_id.clone()),
@@ -136,46 +142,21 @@ impl Demo {
     }
 }
 
-/// Returns every token of the world, by identity.
-fn tokens_of(world: &World, now: Timestamp) -> Vec<(String, StoredToken)> {
-    let twitch = &world.twitch;
-    let mut tokens = vec![
-        ("twitch/bot".to_owned(), stored(&twitch.client_id, &twitch.bot)),
-        ("kick/bot".to_owned(), kick_bot(world, now)),
-        (
-            "discord/bot".to_owned(),
-            StoredToken::unproven(world.discord.token.clone(), now),
-        ),
-    ];
-    tokens.extend(world.discord.own_tokens.iter().map(|(guild, token)| {
-        let token = StoredToken::unproven(token.clone(), now);
-        (format!("discord/bot:{guild}"), token)
-    }));
-    tokens.extend(twitch.broadcasters.iter().map(|token| {
-        let identity = format!("twitch/broadcaster:{}", token.user_id);
-        (identity, stored(&twitch.client_id, token))
-    }));
-    tokens
-}
-
-fn stored(client_id: &str, token: &DemoToken) -> StoredToken {
+/// Returns the token of a login as a client would have stored it.
+fn stored(login: &DemoLogin, now: Timestamp) -> StoredToken {
+    let unproven = StoredToken {
+        refresh: login.refresh.clone().map(RefreshToken::fresh),
+        client_id: login.client_id.clone(),
+        ..StoredToken::unproven(login.access.clone(), now)
+    };
+    let Some((obtained_at, expires_in)) = login.issued else {
+        return unproven;
+    };
     StoredToken {
-        kind: TokenKind::User,
-        access: token.access.clone().into(),
-        refresh: Some(RefreshToken::fresh(token.refresh.clone())),
-        client_id: Some(client_id.to_owned()),
-        user_id: Some(token.user_id.clone()),
-        login: None,
-        scopes: token.scopes.iter().cloned().collect(),
-        obtained_at: token.obtained_at,
-        expires_at: Some(token.obtained_at.plus_secs(token.expires_in)),
+        user_id: Some(login.user_id.clone()),
+        scopes: login.scopes.iter().cloned().collect(),
+        obtained_at,
+        expires_at: Some(obtained_at.plus_secs(expires_in)),
+        ..unproven
     }
-}
-
-/// Only the text of Kick's token is stored: the platform returns the rest.
-fn kick_bot(world: &World, now: Timestamp) -> StoredToken {
-    let mut token = StoredToken::unproven(world.kick.bot_access.clone(), now);
-    token.refresh = Some(RefreshToken::fresh(world.kick.bot_refresh.clone()));
-    token.client_id = Some(world.kick.client_id.clone());
-    token
 }

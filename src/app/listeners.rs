@@ -10,6 +10,7 @@ use super::App;
 use crate::core::event::chat::Direction;
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
+use crate::platforms::descriptor::descriptor;
 use crate::watch::engine::Engine;
 
 mod discord;
@@ -20,18 +21,18 @@ mod twitch;
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let monitored = engine.monitored.all();
     let has = |platform: PlatformName| monitored.contains_key(&platform);
-    if has(PlatformName::Twitch) && app.settings.twitch.eventsub {
-        twitch::listen(app, engine);
+    if has(PlatformName::Twitch) && app.settings.platforms.twitch.eventsub {
+        twitch::listen(app, engine).await?;
     } else {
         twitch::leave_closed(app, engine);
     }
-    if has(PlatformName::Discord) && app.settings.discord.gateway {
+    if has(PlatformName::Discord) && app.settings.platforms.discord.gateway {
         discord::start(app, engine).await?;
     }
     let mut pages = Router::new();
-    if has(PlatformName::Kick) && app.settings.kick.webhook {
+    if has(PlatformName::Kick) && app.settings.platforms.kick.webhook {
         if served {
-            pages = pages.merge(kick::start(app, engine));
+            pages = pages.merge(kick::start(app, engine).await?);
         } else {
             warn!("kick.webhook needs web.listen, or nothing can be delivered; Kick is polled only");
         }
@@ -41,14 +42,13 @@ pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> 
 
 /// Returns the chat that a listener counts where it is posted. Its settings must be the same in every process of a deployment.
 pub(super) fn chat_counted(app: &App) -> BTreeSet<(PlatformName, Direction)> {
-    let settings = &app.settings;
-    let twitch = twitch::counts_chat(app);
-    [
-        (PlatformName::Twitch, Direction::In, twitch),
-        (PlatformName::Discord, Direction::In, settings.discord.gateway),
-        (PlatformName::Discord, Direction::Out, settings.discord.gateway),
-    ]
-    .into_iter()
-    .filter_map(|(platform, direction, listens)| listens.then_some((platform, direction)))
-    .collect()
+    let counted = PlatformName::ALL.into_iter().filter_map(|platform| {
+        let chat = descriptor(platform).counted_chat(&app.settings)?;
+        Some(
+            chat.directions
+                .iter()
+                .map(move |direction| (platform, *direction)),
+        )
+    });
+    counted.flatten().collect()
 }

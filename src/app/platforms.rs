@@ -1,28 +1,20 @@
 //! The platforms in this program: which are needed, which identity each request uses, and one adapter of each for the whole
 //! process.
-//!
-//! Each platform has a module here with the same few functions.
 
-use std::sync::{Arc, OnceLock};
+use std::any::Any;
+use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
-use url::Url;
 
 use super::App;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
 use crate::platforms::Platform;
-use crate::platforms::discord::DiscordPlatform;
-use crate::platforms::kick::KickPlatform;
+use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, descriptor};
 use crate::platforms::kit::answer::is_own_error;
-use crate::platforms::twitch::TwitchPlatform;
 use crate::tokens::{Seed, TokenStore};
-
-mod discord;
-mod kick;
-mod twitch;
 
 /// Why the application's credentials are not known to be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +27,15 @@ pub enum Untried {
 
 /// One adapter per platform for the whole process: it counts what is left of the rate limit.
 #[derive(Default)]
-pub(super) struct Adapters {
-    twitch: OnceLock<Arc<TwitchPlatform>>,
-    kick: OnceLock<Arc<KickPlatform>>,
-    discord: OnceCell<Arc<DiscordPlatform>>,
+pub(super) struct Adapters([OnceCell<Arc<dyn Platform>>; PlatformName::ALL.len()]);
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Tokens(error) => error.into(),
+            BuildError::Platform(error) => error.into(),
+        }
+    }
 }
 
 /// Whose token is the bot's.
@@ -62,11 +59,17 @@ impl App {
 
     /// Returns one platform. There is one adapter per platform in the whole process: it counts what is left of the rate limit.
     pub async fn platform(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
-        Ok(match platform {
-            PlatformName::Twitch => self.own_twitch(),
-            PlatformName::Kick => self.own_kick(),
-            PlatformName::Discord => self.own_discord().await?,
-        })
+        let build = || self.build(platform, Arc::clone(&self.tokens), false);
+        let adapter = self.adapters.0[platform as usize].get_or_try_init(build).await?;
+        Ok(Arc::clone(adapter))
+    }
+
+    /// Returns one platform by the type of its adapter.
+    pub(super) async fn adapter<P: Platform>(&self, platform: PlatformName) -> Result<Arc<P>, Failure> {
+        let adapter: Arc<dyn Any + Send + Sync> = self.platform(platform).await?;
+        Ok(adapter
+            .downcast()
+            .expect("each platform's descriptor builds its own adapter"))
     }
 
     /// Builds one platform on top of other tokens than the stored ones: those that were just entered.
@@ -75,58 +78,57 @@ impl App {
         platform: PlatformName,
         tokens: Arc<dyn TokenStore>,
     ) -> Result<Arc<dyn Platform>, Failure> {
-        Ok(match platform {
-            PlatformName::Twitch => Arc::new(twitch::build(self, tokens)),
-            PlatformName::Kick => Arc::new(kick::build(self, tokens)),
-            PlatformName::Discord => Arc::new(discord::build(self, tokens, true).await?),
-        })
+        self.build(platform, tokens, true).await
+    }
+
+    async fn build(
+        &self,
+        platform: PlatformName,
+        tokens: Arc<dyn TokenStore>,
+        try_refused: bool,
+    ) -> Result<Arc<dyn Platform>, Failure> {
+        let parts = Parts {
+            settings: &self.settings,
+            tokens,
+            http: self.http.clone(),
+            clock: Arc::clone(&self.machine_clock),
+            chance: self.chance.clone(),
+            try_refused,
+        };
+        Ok(descriptor(platform).build(parts).await?)
     }
 
     /// Applies to the platforms in use what `next` configures about single sources.
     pub(crate) fn adopt(&self, next: &Self) {
-        if let Some(discord) = self.adapters.discord.get() {
-            discord.configure(discord::guilds(&next.settings));
+        for adapter in self.adapters.0.iter().filter_map(OnceCell::get) {
+            adapter.reconfigure(&next.settings);
         }
     }
 
-    /// Returns a platform's HTTP addresses, with what each is for.
-    pub fn addresses(&self, platform: PlatformName) -> Vec<(&'static str, Url)> {
-        match platform {
-            PlatformName::Twitch => twitch::addresses(&self.settings.twitch),
-            PlatformName::Kick => kick::addresses(&self.settings.kick),
-            PlatformName::Discord => discord::addresses(&self.settings.discord),
-        }
+    /// Returns a platform's HTTP addresses.
+    pub fn endpoints(&self, platform: PlatformName) -> Vec<Endpoint> {
+        descriptor(platform).endpoints(&self.settings)
     }
 
     /// Requests an application token only to check whether the platform accepts the client id and secret; the token is not kept.
     /// `None` where both are not configured.
     pub async fn try_application(&self, platform: PlatformName) -> Option<Result<(), Untried>> {
-        let (url, id, secret) = match platform {
-            PlatformName::Twitch => {
-                let twitch = &self.settings.twitch;
-                (&twitch.auth_url, &twitch.client_id, &twitch.client_secret)
-            }
-            PlatformName::Kick => {
-                let kick = &self.settings.kick;
-                (&kick.auth_url, &kick.client_id, &kick.client_secret)
-            }
-            PlatformName::Discord => return None,
-        };
-        let (id, secret) = (id.as_ref()?, secret.as_ref()?);
-        let mut url = url.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            let path: &[&str] = match platform {
-                PlatformName::Kick => &["oauth", "token"],
-                PlatformName::Twitch | PlatformName::Discord => &["token"],
-            };
-            segments.pop_if_empty().extend(path);
-        }
+        let Application {
+            token_url,
+            client_id,
+            client_secret: secret,
+            error,
+        } = descriptor(platform).application(&self.settings)?;
         let form = [
             ("grant_type", "client_credentials"),
-            ("client_id", id.as_str()),
+            ("client_id", client_id.as_str()),
             ("client_secret", secret.expose_secret()),
         ];
-        let request = self.http.request(reqwest::Method::POST, url).form(&form).build();
+        let request = self
+            .http
+            .request(reqwest::Method::POST, token_url)
+            .form(&form)
+            .build();
         let answer = match request {
             Ok(request) => self.http.send(request).await,
             Err(_) => return Some(Err(Untried::NotAsked("it cannot be sent".to_owned()))),
@@ -144,8 +146,7 @@ impl App {
         let own = text("message")
             .or_else(|| text("error_description"))
             .or_else(|| text("error"));
-        // Kick has one name for this; its other errors are about something else.
-        let is_about_app = platform != PlatformName::Kick || text("error") == Some("invalid_client");
+        let is_about_app = error.is_none_or(|name| text("error") == Some(name));
         let is_own = is_own_error(platform, &answer) && is_about_app;
         Some(Err(match (answer.status, own) {
             (status, _) if !is_own => {
@@ -174,11 +175,7 @@ impl App {
 
     /// Whether the platform accepts the application's token alone, without any account.
     pub(super) fn does_without_bot(&self, platform: PlatformName) -> bool {
-        match platform {
-            PlatformName::Twitch => twitch::does_without_bot(&self.settings.twitch),
-            PlatformName::Kick => kick::does_without_bot(&self.settings.kick),
-            PlatformName::Discord => false,
-        }
+        descriptor(platform).does_without_bot(&self.settings)
     }
 
     /// Stores the configured tokens that are newer than the stored ones.
@@ -199,14 +196,9 @@ impl App {
         if self.demo.is_some() {
             return Vec::new();
         }
-        let seed = |platform| match platform {
-            PlatformName::Twitch => twitch::seed(&self.settings.twitch),
-            PlatformName::Kick => kick::seed(&self.settings.kick),
-            PlatformName::Discord => discord::seed(&self.settings.discord),
-        };
         PlatformName::ALL
             .into_iter()
-            .filter_map(|platform| Some((bot(platform), seed(platform)?)))
+            .filter_map(|platform| Some((bot(platform), descriptor(platform).bot_token(&self.settings)?)))
             .collect()
     }
 }

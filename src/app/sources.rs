@@ -230,10 +230,12 @@ async fn no_such_name(platform: &dyn Platform, name: &str) -> String {
     )
 }
 
-/// Looks up `name` with `_` for `-` and the other way round. Kick shows a channel under its user's name, `big_rat`, and lists it
-/// by its slug, `big-rat`; people type one for the other.
+/// Looks up `name` with `_` for `-` and the other way round, where names may have both. Kick shows a channel under its user's
+/// name, `big_rat`, and lists it by its slug, `big-rat`; people type one for the other.
 async fn other_separator(platform: &dyn Platform, name: &str) -> Result<Option<String>, PlatformError> {
-    if platform.name() != PlatformName::Kick || !name.contains(['_', '-']) {
+    let names = platform.name().rules().names.as_ref();
+    let has_both = names.is_some_and(|names| names.extra.contains('_') && names.extra.contains('-'));
+    if !has_both || !name.contains(['_', '-']) {
         return Ok(None);
     }
     let swapped = [name.replace('_', "-"), name.replace('-', "_")];

@@ -18,7 +18,7 @@ use crate::config;
 use crate::core::code::Code;
 use crate::core::event::EventKind;
 use crate::core::permission;
-use crate::core::source::PlatformName;
+use crate::core::source::{PlatformName, SourceKey};
 use crate::platforms::Probe;
 
 /// The variable by which a shell's script requests completions. Not clap's own `COMPLETE`, which others may set.
@@ -202,16 +202,12 @@ fn among_identities(
 ) -> Vec<CompletionCandidate> {
     let mut offered = vec![("bot".to_owned(), "")];
     for (key, called) in &known.ids {
-        let Some((of, id)) = key.split_once(':') else {
+        let Ok(key) = key.parse::<SourceKey>() else {
             continue;
         };
-        if platform.is_none_or(|platform| platform.as_str() == of) {
-            let role = if of == PlatformName::Discord.as_str() {
-                "bot"
-            } else {
-                "broadcaster"
-            };
-            offered.push((format!("{role}:{id}"), called));
+        if platform.is_none_or(|platform| platform == key.platform()) {
+            let role = key.platform().rules().source_account.role;
+            offered.push((format!("{role}:{}", key.id()), called));
         }
     }
     among(current, offered.iter().map(|(word, help)| (word.as_str(), *help)))
@@ -224,7 +220,7 @@ pub fn event_types(current: &OsStr) -> Vec<CompletionCandidate> {
 
 /// Offers the keys that `--set` takes.
 pub fn settings(current: &OsStr) -> Vec<CompletionCandidate> {
-    let keys = config::AREAS.iter().flat_map(|area| area.keys);
+    let keys = config::keys();
     let keys = keys.filter(|key| !key.secret);
     let words: Vec<String> = keys.map(|key| format!("{}=", key.path)).collect();
     among(current, words.iter().map(|word| (word.as_str(), "")))
@@ -318,7 +314,7 @@ mod tests {
 
     #[test]
     fn completions_match_the_typed_prefix() {
-        assert_eq!(offered(platforms, "t"), ["twitch"]);
+        assert_eq!(offered(platforms, "tw"), ["twitch"]);
         assert_eq!(offered(schemas, "his"), ["history"]);
         assert!(offered(actions, "").contains(&"help".to_owned()));
         assert!(offered(actions, "send").contains(&"send-chat".to_owned()));
@@ -385,7 +381,7 @@ mod tests {
     #[test]
     fn options_are_offered_once_a_hyphen_is_typed() {
         let platforms = completed(&["bitbrat", "auth", "status", ""]);
-        assert_eq!(platforms, ["twitch", "kick", "discord"]);
+        assert_eq!(platforms, PlatformName::ALL.map(PlatformName::as_str));
         let options = completed(&["bitbrat", "auth", "status", "--of"]);
         assert_eq!(options, ["--offline"]);
         let more = completed(&["bitbrat", "auth", "status", "twitch", ""]);

@@ -108,7 +108,7 @@ fn refuse_unsettable(key: &str) -> Result<(), Failure> {
         |key: &config::Key| format!("put it into the environment or .env as {}", key.variable());
     match config::key(key) {
         None => {
-            let keys = config::AREAS.iter().flat_map(|area| area.keys);
+            let keys = config::keys();
             let meant = config::closest(key, keys.map(|key| key.path)).and_then(config::key);
             let hint = match meant {
                 Some(meant) if meant.secret => {

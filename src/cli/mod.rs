@@ -361,7 +361,7 @@ fn mistake(error: &clap::Error, about_accounts: bool, colored: bool) -> String {
 
 /// Whether an argument is the path of a key, or was probably meant to be.
 fn is_like_a_key(label: &str) -> bool {
-    let keys = config::AREAS.iter().flat_map(|area| area.keys);
+    let keys = config::keys();
     let is_near = config::closest(label, keys.map(|key| key.path)).is_some();
     is_near && config::shown_path(label) == label
 }

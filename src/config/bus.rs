@@ -100,6 +100,7 @@ pub(super) const KEYS: &[Key] = &[
         "The platform's own choice: nats | pubsub | noop; counts when bus.url is not set.",
     )
     .named(&["MESSAGE_BUS_DRIVER", "MESSAGE_BUS"])
+    .environment_only()
     .shared(),
 ];
 

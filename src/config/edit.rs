@@ -27,9 +27,10 @@ impl SourceEntry {
     fn fields(&self) -> Vec<(&'static str, Value)> {
         let (field, text) = match (&self.address, self.platform) {
             (SourceAddress::Id(key), _) => ("id", key.id().to_owned()),
-            (SourceAddress::Name(name), PlatformName::Kick) => ("slug", name.clone()),
-            (SourceAddress::Name(name), PlatformName::Discord) => ("id", name.clone()),
-            (SourceAddress::Name(name), _) => ("login", name.clone()),
+            (SourceAddress::Name(name), platform) => {
+                let names = platform.rules().names.as_ref();
+                (names.map_or("id", |names| names.field), name.clone())
+            }
         };
         let mut fields = vec![("platform", self.platform.as_str().into()), (field, text.into())];
         if self.priority != 0 {
@@ -269,7 +270,7 @@ fn read(document: &DocumentMut) -> Result<Vec<Option<(PlatformName, SourceAddres
             // Not a platform, or nothing that names a source.
             (Some(None), ..) | (_, None, None) => None,
             (platform, Some(id), _) => addressed(platform.flatten(), &id).ok(),
-            (Some(Some(platform)), None, Some(name)) if platform != PlatformName::Discord => {
+            (Some(Some(platform)), None, Some(name)) if platform.rules().names.is_some() => {
                 Some((platform, channel(platform, &name).ok()?))
             }
             (platform, None, Some(name)) => addressed(platform.flatten(), &name).ok(),

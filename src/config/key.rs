@@ -3,9 +3,9 @@
 //! Reading, `config show`, `config init` and `.env.example` all use this table, so that they cannot diverge.
 
 use super::problem::closest;
-use super::{
-    bus, discord, file_path, google, kick, log, schedule, sources, state, store, tokens, twitch, watch, web,
-};
+use super::{bus, file_path, google, log, schedule, sources, state, store, tokens, watch, web};
+use crate::core::platform::for_each_platform;
+use crate::platforms;
 use crate::secrets;
 
 /// One setting.
@@ -21,6 +21,8 @@ pub struct Key {
     pub secret: bool,
     /// Whether it is a list, separated by spaces or commas.
     pub list: bool,
+    /// Whether it is left out of files, which have a better form for it.
+    pub environment_only: bool,
     /// Whether other programs read the same variables, with values of their own: one that cannot be read is a warning then.
     pub shared: bool,
     /// Description, in one sentence.
@@ -31,13 +33,14 @@ pub struct Key {
 
 impl Key {
     /// Describes a setting.
-    pub(super) const fn new(path: &'static str, help: &'static str) -> Self {
+    pub(crate) const fn new(path: &'static str, help: &'static str) -> Self {
         Self {
             path,
             default: None,
             names: &[],
             secret: false,
             list: false,
+            environment_only: false,
             shared: false,
             help,
             example: "",
@@ -45,37 +48,43 @@ impl Key {
     }
 
     /// Sets the default.
-    pub(super) const fn or(mut self, default: &'static str) -> Self {
+    pub(crate) const fn or(mut self, default: &'static str) -> Self {
         self.default = Some(default);
         self
     }
 
     /// Sets the names that the platform uses.
-    pub(super) const fn named(mut self, names: &'static [&'static str]) -> Self {
+    pub(crate) const fn named(mut self, names: &'static [&'static str]) -> Self {
         self.names = names;
         self
     }
 
     /// Sets an example.
-    pub(super) const fn such_as(mut self, example: &'static str) -> Self {
+    pub(crate) const fn such_as(mut self, example: &'static str) -> Self {
         self.example = example;
         self
     }
 
     /// Marks a secret.
-    pub(super) const fn secret(mut self) -> Self {
+    pub(crate) const fn secret(mut self) -> Self {
         self.secret = true;
         self
     }
 
     /// Marks a setting whose variables other programs read too.
-    pub(super) const fn shared(mut self) -> Self {
+    pub(crate) const fn shared(mut self) -> Self {
         self.shared = true;
         self
     }
 
+    /// Marks a setting that files have a better form for.
+    pub(crate) const fn environment_only(mut self) -> Self {
+        self.environment_only = true;
+        self
+    }
+
     /// Marks a list.
-    pub(super) const fn list(mut self) -> Self {
+    pub(crate) const fn list(mut self) -> Self {
         self.list = true;
         self
     }
@@ -120,69 +129,47 @@ impl Key {
 pub struct Area {
     /// One line for people.
     pub title: &'static str,
-    /// Its settings.
-    pub keys: &'static [Key],
+    /// Its settings, in one or several tables.
+    tables: &'static [&'static [Key]],
 }
 
-/// Every setting, in the order in which it is shown.
-pub const AREAS: &[Area] = &[
-    Area {
-        title: "State directory",
-        keys: state::KEYS,
-    },
-    Area {
-        title: "Document store",
-        keys: store::KEYS,
-    },
-    Area {
-        title: "Bus",
-        keys: bus::KEYS,
-    },
-    Area {
-        title: "Google Cloud, for Firestore and Pub/Sub",
-        keys: google::KEYS,
-    },
-    Area {
-        title: "Schedules of `watch`: cron with seconds, in UTC",
-        keys: schedule::KEYS,
-    },
-    Area {
-        title: "The daemon",
-        keys: watch::KEYS,
-    },
-    Area {
-        title: "The web server of `watch`",
-        keys: web::KEYS,
-    },
-    Area {
-        title: "Token store",
-        keys: tokens::KEYS,
-    },
-    Area {
-        title: "Twitch",
-        keys: twitch::KEYS,
-    },
-    Area {
-        title: "Kick",
-        keys: kick::KEYS,
-    },
-    Area {
-        title: "Discord",
-        keys: discord::KEYS,
-    },
-    Area {
-        title: "Sources by environment; the file has [[source]] for them",
-        keys: sources::KEYS,
-    },
-    Area {
-        title: "Logs",
-        keys: log::KEYS,
-    },
-];
+impl Area {
+    const fn new(title: &'static str, tables: &'static [&'static [Key]]) -> Self {
+        Self { title, tables }
+    }
+
+    /// Returns its settings.
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.tables.iter().copied().flatten()
+    }
+}
+
+macro_rules! areas {
+    ($($name:ident $module:ident $about:literal;)*) => {
+        /// Every setting, in the order in which it is shown.
+        pub const AREAS: &[Area] = &[
+            Area::new("State directory", &[state::KEYS]),
+            Area::new("Document store", &[store::KEYS]),
+            Area::new("Bus", &[bus::KEYS]),
+            Area::new("Google Cloud, for Firestore and Pub/Sub", &[google::KEYS]),
+            Area::new("Schedules of `watch`: cron with seconds, in UTC", &[schedule::KEYS]),
+            Area::new("The daemon", &[watch::KEYS]),
+            Area::new("The web server of `watch`", &[web::KEYS]),
+            Area::new("Token store", &[tokens::KEYS]),
+            $(Area::new(stringify!($name), &[platforms::$module::settings::KEYS]),)*
+            Area::new(
+                "Sources by environment; the file has [[source]] for them",
+                &[sources::KEYS, $(platforms::$module::settings::SOURCE_KEYS),*],
+            ),
+            Area::new("Logs", &[log::KEYS]),
+        ];
+    };
+}
+for_each_platform!(areas);
 
 /// Returns every setting.
 pub fn all() -> impl Iterator<Item = &'static Key> {
-    AREAS.iter().flat_map(|area| area.keys)
+    AREAS.iter().flat_map(Area::keys)
 }
 
 /// Returns the setting with this path.

@@ -4,12 +4,10 @@
 //! always work; it never stops at the first problem, but collects all of them.
 
 mod bus;
-mod discord;
 mod edit;
 mod file_path;
 mod google;
 mod key;
-mod kick;
 mod layers;
 mod log;
 mod problem;
@@ -25,7 +23,6 @@ mod template;
 mod tests;
 mod text;
 mod tokens;
-mod twitch;
 mod watch;
 mod web;
 
@@ -33,17 +30,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use bus::{BusSettings, BusTarget, NatsLogin};
-pub use discord::{DiscordSettings, StreamFrom};
 pub use edit::{
     EditError, FileText, SourceEntry, add as add_source, remove as remove_sources, sources as sources_of,
 };
 pub(crate) use file_path::{HINT as PATH_HINT, check as check_path};
 pub use google::GoogleSettings;
-pub use key::{AREAS, Area, Key, find as key, is_near_secret, shown_path};
-pub use kick::KickSettings;
+pub use key::{Key, all as keys, find as key, is_near_secret, shown_path};
 pub use log::{LogFormat, LogSettings};
 pub(crate) use problem::closest;
 pub use problem::{Origin, Problem, Problems};
+pub(crate) use reader::{Reader, clip};
 pub use reader::{Resolved, duration as parse_duration, words as show_duration};
 pub use schedule::ScheduleSettings;
 pub use show::{Shown, show, shown};
@@ -55,14 +51,14 @@ pub use store::{StoreSettings, StoreTarget};
 pub use template::{env_example, init, toml_template};
 pub use text::{decode as decode_text, token};
 pub use tokens::{TokenSettings, TokenTarget};
-pub use twitch::TwitchSettings;
 pub use watch::WatchSettings;
 pub use web::WebSettings;
 
+use crate::core::platform::{PlatformName, for_each_platform};
 use crate::core::time::Timestamp;
+use crate::platforms;
 use crate::secrets;
 use layers::{Layer, Raw};
-use reader::Reader;
 use state::Base;
 
 /// Everything that can be configured, resolved.
@@ -84,17 +80,32 @@ pub struct Settings {
     pub web: WebSettings,
     /// Where tokens are kept.
     pub tokens: TokenSettings,
-    /// Twitch.
-    pub twitch: TwitchSettings,
-    /// Kick.
-    pub kick: KickSettings,
-    /// Discord.
-    pub discord: DiscordSettings,
+    /// The platforms.
+    pub platforms: PlatformSettings,
     /// The monitored sources, in the order of the configuration.
     pub sources: Vec<SourceSpec>,
     /// Logs.
     pub log: LogSettings,
 }
+
+macro_rules! platform_settings {
+    ($($name:ident $module:ident $about:literal;)*) => {
+        /// Settings of the platforms.
+        #[derive(Debug, Clone)]
+        pub struct PlatformSettings {
+            $(#[doc = concat!("Those of ", stringify!($name), ".")] pub $module: platforms::$module::settings::Settings,)*
+        }
+
+        impl PlatformSettings {
+            fn read(reader: &mut Reader<'_>) -> Self {
+                Self {
+                    $($module: platforms::$module::settings::read(reader),)*
+                }
+            }
+        }
+    };
+}
+for_each_platform!(platform_settings);
 
 impl Settings {
     /// Parses the address of another store, written as `store.url` is. The error contains the problem and the accepted form.
@@ -179,9 +190,6 @@ impl Configuration {
     }
 }
 
-/// Sections that a demo keeps separate from the real configuration.
-const PLATFORM_KEYS: &[&str] = &["twitch.", "kick.", "discord.", "sources"];
-
 /// Resolves the configuration. `now` is needed to detect a cron expression that never fires.
 pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     // Libraries read these, and send what they contain to a proxy, whose response may repeat it.
@@ -239,7 +247,9 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     reader.problems = unreadable;
     reader.warnings = doubtful;
     if inputs.demo.is_some() {
-        reader.sealed = PLATFORM_KEYS;
+        // A demo is separate from the real configuration of the platforms.
+        let sections = PlatformName::ALL.map(|platform| format!("{platform}."));
+        reader.sealed = sections.into_iter().chain(["sources".to_owned()]).collect();
     }
     unknown_keys(&mut reader);
     unknown_proxies(&mut reader, &inputs.environment);
@@ -281,9 +291,7 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
         watch: watch::read(reader),
         web: web::read(reader),
         tokens: tokens::read(reader, &state_dir, &google),
-        twitch: twitch::read(reader),
-        kick: kick::read(reader),
-        discord: discord::read(reader),
+        platforms: PlatformSettings::read(reader),
         sources: sources::read(reader),
         log: log::read(reader),
         google,
@@ -472,7 +480,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
 }
 
 /// Parses an identifier without blanks.
-fn word(text: &str) -> Result<String, String> {
+pub(crate) fn word(text: &str) -> Result<String, String> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("contains blanks".to_owned());
     }
@@ -483,7 +491,7 @@ fn word(text: &str) -> Result<String, String> {
 }
 
 /// Reads the numeric id of an account; a file may hold it as a number.
-fn numeric_id(reader: &mut Reader<'_>, path: &str) -> Option<String> {
+pub(crate) fn numeric_id(reader: &mut Reader<'_>, path: &str) -> Option<String> {
     let found = reader.list(path)?;
     let [id] = found.value.as_slice() else {
         reader.refuse(path, &found.origin, "expects one id");

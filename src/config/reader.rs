@@ -17,7 +17,7 @@ use crate::secrets;
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found<T> {
+pub(crate) struct Found<T> {
     pub value: T,
     pub origin: Origin,
 }
@@ -34,10 +34,10 @@ pub struct Resolved {
 }
 
 /// Reads from the layers; the first one that has a value takes precedence.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     layers: &'a [Layer],
     /// Key prefixes that are read from explicit values only (the demo must not contact real platforms).
-    pub(super) sealed: &'static [&'static str],
+    pub(super) sealed: Vec<String>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
     pub(super) resolved: Vec<Resolved>,
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(layers: &'a [Layer]) -> Self {
         Self {
             layers,
-            sealed: &[],
+            sealed: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
             resolved: Vec::new(),
@@ -69,17 +69,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether the section of `path` is not read from environment and files.
-    pub(super) fn is_sealed(&self, path: &str) -> bool {
-        self.sealed.iter().any(|prefix| path.starts_with(prefix))
+    pub(crate) fn is_sealed(&self, path: &str) -> bool {
+        self.sealed.iter().any(|prefix| path.starts_with(&prefix[..]))
     }
 
     /// Records a problem with a value.
-    pub(super) fn refuse(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
+    pub(crate) fn refuse(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         self.note(key, origin, message.into(), None);
     }
 
     /// Records a problem with a value, and a hint.
-    pub(super) fn refuse_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
+    pub(crate) fn refuse_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
         self.note(key, origin, message.into(), Some(hint.to_owned()));
     }
 
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
 
     /// Ignores a value that cannot be used, if it may be meant for other programs: it never prevents a start, and the next layer
     /// applies. Returns whether it may.
-    pub(super) fn set_aside(&mut self, path: &str, origin: &Origin, message: &str) -> bool {
+    pub(crate) fn set_aside(&mut self, path: &str, origin: &Origin, message: &str) -> bool {
         let Some(key) = key::find(path).filter(|_| is_foreign(path, origin)) else {
             return false;
         };
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Warns of ignored values, with what is used instead.
-    pub(super) fn warn_of_aside(&mut self) {
+    pub(crate) fn warn_of_aside(&mut self) {
         for aside in std::mem::take(&mut self.aside) {
             let instead = |key: &str| self.resolved.iter().find(|resolved| resolved.key == key);
             // What these would override applies without them.
@@ -136,12 +136,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Records a warning.
-    pub(super) fn warn(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
+    pub(crate) fn warn(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         self.warnings.push(problem(key, origin, message.into(), None));
     }
 
     /// Records a warning, and a hint.
-    pub(super) fn warn_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
+    pub(crate) fn warn_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
         self.warnings
             .push(problem(key, origin, message.into(), Some(hint.to_owned())));
     }
@@ -191,13 +191,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the origin of the value of a key that was read before.
-    pub(super) fn origin(&self, path: &str) -> Origin {
+    pub(crate) fn origin(&self, path: &str) -> Origin {
         let found = self.resolved.iter().find(|found| found.key == path);
         found.map_or(Origin::Default, |found| found.origin.clone())
     }
 
     /// Reads text.
-    pub(super) fn text(&mut self, path: &str) -> Option<Found<String>> {
+    pub(crate) fn text(&mut self, path: &str) -> Option<Found<String>> {
         let (key, found) = self.raw(path);
         match found {
             None => key.default.map(|default| Found {
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads text and converts it; a failed conversion is a problem.
-    pub(super) fn made<T, E: std::fmt::Display>(
+    pub(crate) fn made<T, E: std::fmt::Display>(
         &mut self,
         path: &str,
         make: impl Fn(&str) -> Result<T, E>,
@@ -246,7 +246,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a number or a boolean, which a file may hold as such.
-    pub(super) fn plain<T: FromStr>(&mut self, path: &str, expected: &str) -> Option<Found<T>> {
+    pub(crate) fn plain<T: FromStr>(&mut self, path: &str, expected: &str) -> Option<Found<T>> {
         let make = |text: &str| {
             text.parse()
                 .map_err(|_| format!("`{}` is not {expected}", clip(text)))
@@ -255,7 +255,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Reader::made`], of text, a number or a boolean.
-    pub(super) fn made_of_plain<T>(
+    pub(crate) fn made_of_plain<T>(
         &mut self,
         path: &str,
         expected: &str,
@@ -290,13 +290,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `true` or `false`.
-    pub(super) fn switch(&mut self, path: &str) -> bool {
+    pub(crate) fn switch(&mut self, path: &str) -> bool {
         self.plain(path, "`true` or `false`")
             .is_some_and(|found| found.value)
     }
 
     /// Reads a whole number within bounds.
-    pub(super) fn number(&mut self, path: &str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    pub(crate) fn number(&mut self, path: &str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
         let found = self.made_of_plain(path, "a whole number", |text| {
             let number: u64 = text
                 .parse()
@@ -315,7 +315,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a duration such as `30s`, `5m` or `1h30m` within bounds.
-    pub(super) fn duration(
+    pub(crate) fn duration(
         &mut self,
         path: &str,
         bounds: std::ops::RangeInclusive<Duration>,
@@ -335,13 +335,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a base address with one of `schemes`.
-    pub(super) fn address(&mut self, path: &str, schemes: &[&str]) -> Option<Url> {
+    pub(crate) fn address(&mut self, path: &str, schemes: &[&str]) -> Option<Url> {
         self.made(path, |text| address(text, schemes))
             .map(|found| found.value)
     }
 
     /// Reads a base address that has a default. When the set value is unusable, the default is used, and the problem recorded.
-    pub(super) fn address_or_default(&mut self, path: &str, schemes: &[&str]) -> Url {
+    pub(crate) fn address_or_default(&mut self, path: &str, schemes: &[&str]) -> Url {
         self.address(path, schemes).unwrap_or_else(|| {
             key::find(path)
                 .and_then(|key| key.default)
@@ -351,7 +351,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an address to listen at.
-    pub(super) fn socket(&mut self, path: &str) -> Option<Found<SocketAddr>> {
+    pub(crate) fn socket(&mut self, path: &str) -> Option<Found<SocketAddr>> {
         self.made(path, |text| {
             text.replace("localhost:", "127.0.0.1:")
                 .parse::<SocketAddr>()
@@ -360,13 +360,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a path. The text of a file in its place is refused: every message that names the file would print it.
-    pub(super) fn path(&mut self, path: &str) -> Option<PathBuf> {
+    pub(crate) fn path(&mut self, path: &str) -> Option<PathBuf> {
         let found = self.text(path)?;
         self.path_of(path, &found)
     }
 
     /// As [`Reader::path`], of a value that was read before.
-    pub(super) fn path_of(&mut self, path: &str, found: &Found<String>) -> Option<PathBuf> {
+    pub(crate) fn path_of(&mut self, path: &str, found: &Found<String>) -> Option<PathBuf> {
         if let Err(message) = file_path::check(&found.value) {
             self.refuse_with(path, &found.origin, message, file_path::HINT);
             return None;
@@ -375,7 +375,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a list of strings.
-    pub(super) fn list(&mut self, path: &str) -> Option<Found<Vec<String>>> {
+    pub(crate) fn list(&mut self, path: &str) -> Option<Found<Vec<String>>> {
         let (_, found) = self.raw(path);
         match found? {
             Found {
@@ -397,12 +397,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a token or another secret that a platform has issued; it never comes from a flag or a TOML file.
-    pub(super) fn secret(&mut self, path: &str) -> Option<SecretString> {
+    pub(crate) fn secret(&mut self, path: &str) -> Option<SecretString> {
         self.guarded(path, |text| text::token(text).map(str::to_owned))
     }
 
     /// Reads a password, which may contain any character; it never comes from a flag or a TOML file.
-    pub(super) fn password(&mut self, path: &str) -> Option<SecretString> {
+    pub(crate) fn password(&mut self, path: &str) -> Option<SecretString> {
         self.guarded(path, |text| match text.chars().any(char::is_control) {
             true => Err((
                 "contains line breaks or other control characters".to_owned(),
@@ -446,7 +446,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Whether a value comes from a variable that other programs read too, with values of their own.
-pub(super) fn is_foreign(key: &str, origin: &Origin) -> bool {
+pub(crate) fn is_foreign(key: &str, origin: &Origin) -> bool {
     match origin {
         Origin::Environment(variable) | Origin::EnvFile(_, variable) => {
             !variable.starts_with("BITBRAT_") && key::find(key).is_some_and(|key| key.shared)
@@ -489,7 +489,7 @@ fn problem(key: &str, origin: &Origin, message: String, hint: Option<String>) ->
 }
 
 /// Splits a list at blanks and commas.
-pub(super) fn split(text: &str) -> Vec<String> {
+pub(crate) fn split(text: &str) -> Vec<String> {
     text.split([',', ' ', '\t', '\n', ';'])
         .filter(|word| !word.is_empty())
         .map(str::to_owned)
@@ -512,7 +512,7 @@ pub fn words(duration: Duration) -> String {
 }
 
 /// Checks a base address.
-pub(super) fn address(text: &str, schemes: &[&str]) -> Result<Url, String> {
+pub(crate) fn address(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let shown = clip(text);
     let url: Url = text
         .parse()
@@ -530,7 +530,7 @@ pub(super) fn address(text: &str, schemes: &[&str]) -> Result<Url, String> {
 }
 
 /// Shortens a quoted piece of input, and masks what is secret in it before it is cut.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     secrets::repeated(text)
 }
 

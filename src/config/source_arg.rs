@@ -94,9 +94,9 @@ fn named(platform: Option<PlatformName>, text: &str) -> Result<SourceArg, String
         return Err(negative(&secrets::repeated(text)));
     }
     let name = match platform {
-        Some(platform @ (PlatformName::Twitch | PlatformName::Kick)) => source_name(platform, text)?,
+        Some(platform) if platform.rules().names.is_some() => source_name(platform, text)?,
         // A guild's name may be almost anything, and so may a display name.
-        Some(PlatformName::Discord) | None => text.trim_start_matches(['@', '#']).to_lowercase(),
+        _ => text.trim_start_matches(['@', '#']).to_lowercase(),
     };
     let is_plausible = !name.is_empty() && name.chars().count() <= 100 && !name.contains(char::is_control);
     if !is_plausible || (platform.is_none() && name.contains('/')) {
@@ -123,36 +123,44 @@ fn by_address(text: &str) -> Result<Option<SourceArg>, String> {
     let mut parts = address.split('/').filter(|part| !part.is_empty());
     let host = parts.next().unwrap_or_default().to_ascii_lowercase();
     let host = host.split(':').next().unwrap_or_default();
-    let site = |domain: &str| host == domain || host.ends_with(&format!(".{domain}"));
+    let is_on = |domain: &str| host == domain || host.ends_with(&format!(".{domain}"));
     let not_a_channel = || {
         let shown = secrets::repeated(text);
-        format!("`{shown}` is not the address of a channel or guild on Twitch, Kick or Discord")
+        let titles = or_list(&PlatformName::ALL.map(|platform| platform.rules().title));
+        format!("`{shown}` is not the address of a channel or guild on {titles}")
     };
-    if site("discord.gg") {
-        return Err(
-            "an invitation link does not contain the guild's id; open the guild in a browser and \
-                    use the address from there (discord.com/channels/ID)"
-                .to_owned(),
-        );
+    if let Some((_, reason)) = invalid_pages().find(|(domain, _)| is_on(domain)) {
+        return Err(reason.to_owned());
     }
-    let (platform, beside): (_, &[&str]) = if site("twitch.tv") {
-        (PlatformName::Twitch, &["popout", "moderator", "embed", "u"])
-    } else if site("kick.com") {
-        (PlatformName::Kick, &["popout", "embed"])
-    } else if site("discord.com") || site("discordapp.com") {
-        (PlatformName::Discord, &["channels"])
-    } else {
-        return Err(not_a_channel());
-    };
+    let found = PlatformName::ALL.into_iter().find(|platform| {
+        let domains = platform.rules().pages.domains;
+        domains.iter().any(|domain| is_on(domain))
+    });
+    let platform = found.ok_or_else(not_a_channel)?;
+    let rules = platform.rules();
     let name = parts
-        .find(|part| !beside.contains(part))
+        .find(|part| !rules.pages.beside.contains(part))
         .ok_or_else(not_a_channel)?;
-    let found = match platform {
-        PlatformName::Discord => SourceKey::new(platform, name).map(SourceArg::Key).ok(),
+    let found = match rules.names {
+        None => SourceKey::new(platform, name).map(SourceArg::Key).ok(),
         // In the address of a channel digits are its name.
-        _ => named(Some(platform), name).ok(),
+        Some(_) => named(Some(platform), name).ok(),
     };
     found.map(Some).ok_or_else(not_a_channel)
+}
+
+/// Returns the domains whose addresses lead to no source, each with the reason.
+pub(super) fn invalid_pages() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = PlatformName::ALL.into_iter();
+    all.flat_map(|platform| platform.rules().pages.invalid.iter().copied())
+}
+
+/// Joins words as in "A, B or C".
+fn or_list(words: &[&str]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => words.concat(),
+    }
 }
 
 #[cfg(test)]

@@ -7,41 +7,16 @@ use super::key::{Key, shown_path};
 use super::layers::{FileLayer, Layer, Raw, RawTable};
 use super::problem::{Origin, closest};
 use super::reader::{Reader, clip};
-use super::source_arg::{SourceArg, said};
+use super::source_arg::{SourceArg, invalid_pages, said};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 
-pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "sources",
-        "Sources as platform:id, platform:name or a channel's URL; replaces the [[source]] list of the file.",
-    )
-    .list()
-    .such_as("twitch:123456 kick:ratcaster"),
-    Key::new(
-        "twitch.channels",
-        "Logins or URLs of Twitch channels, in addition; a `#` in front is tolerated.",
-    )
-    .named(&["TWITCH_CHANNELS"])
-    .list()
-    .such_as("ratcaster catcaster"),
-    Key::new("kick.channels", "Slugs or URLs of Kick channels, in addition.")
-        .named(&["KICK_CHANNELS"])
-        .list()
-        .such_as("ratcaster"),
-    Key::new(
-        "discord.guild_id",
-        "Id, name or URL of a Discord guild, in addition.",
-    )
-    .named(&["DISCORD_GUILD_ID"])
-    .such_as("987654321"),
-    Key::new(
-        "discord.channels",
-        "Channel ids that matter in that guild; all when none are given.",
-    )
-    .named(&["DISCORD_CHANNELS"])
-    .list()
-    .such_as("111111 222222"),
-];
+pub(super) const KEYS: &[Key] = &[Key::new(
+    "sources",
+    "Sources as platform:id, platform:name or a channel's URL; replaces the [[source]] list of the file.",
+)
+.list()
+.environment_only()
+.such_as("twitch:123456 kick:ratcaster")];
 
 const FIELDS: [&str; 6] = ["platform", "id", "login", "slug", "priority", "channels"];
 
@@ -122,10 +97,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
             }
         }
     }
-    for (path, platform) in [
-        ("twitch.channels", PlatformName::Twitch),
-        ("kick.channels", PlatformName::Kick),
-    ] {
+    let named = PlatformName::ALL
+        .into_iter()
+        .filter(|platform| platform.rules().names.is_some());
+    for platform in named {
+        let path = &format!("{platform}.channels");
         let Some(found) = reader.list(path) else { continue };
         let numbers = numbers_in(reader, path, &found.origin);
         for word in &found.value {
@@ -146,7 +122,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
             }
         }
     }
-    guild(reader, &mut all);
+    let with_channels = PlatformName::ALL
+        .into_iter()
+        .filter(|platform| platform.rules().has_channels);
+    for platform in with_channels {
+        single(reader, &mut all, platform);
+    }
     all.specs
 }
 
@@ -190,17 +171,26 @@ struct Gathered {
     places: BTreeMap<(PlatformName, SourceAddress), usize>,
 }
 
-fn guild(reader: &mut Reader<'_>, all: &mut Gathered) {
-    let guild = reader.made_of_plain("discord.guild_id", "an id in quotes", |text| {
-        addressed(Some(PlatformName::Discord), text).map(|(_, address)| address)
+/// Reads the one source that a platform with channels takes from the environment.
+fn single(reader: &mut Reader<'_>, all: &mut Gathered, platform: PlatformName) {
+    let path = format!("{platform}.{}_id", platform.rules().source);
+    let source = reader.made_of_plain(&path, "an id in quotes", |text| {
+        addressed(Some(platform), text).map(|(_, address)| address)
     });
-    let channels = reader.list("discord.channels");
-    let Some(found) = guild else { return };
-    let mut spec = SourceSpec::new(PlatformName::Discord, found.value, &found.origin);
+    let channels_path = format!("{platform}.channels");
+    let channels = reader.list(&channels_path);
+    let Some(found) = source else { return };
+    let mut spec = SourceSpec::new(platform, found.value, &found.origin);
     if let Some(channels) = channels {
-        spec.channels = channel_ids(reader, "discord.channels", &channels.origin, &channels.value);
+        spec.channels = channel_ids(
+            reader,
+            platform,
+            &channels_path,
+            &channels.origin,
+            &channels.value,
+        );
     }
-    add(reader, all, spec, "discord.guild_id");
+    add(reader, all, spec, &path);
 }
 
 /// Adds a source. The same source from another origin is the same source; twice in one place is a mistake.
@@ -219,12 +209,14 @@ fn add(reader: &mut Reader<'_>, all: &mut Gathered, spec: SourceSpec, key: &str)
 
 /// Parses `platform:id`, `platform:name`, the address of a channel, or `discord:id/channel/channel`.
 fn word_spec(word: &str, origin: &Origin) -> Result<SourceSpec, String> {
-    if let Some(("discord", rest)) = word.split_once(':')
-        && let Some((id, channels)) = rest.split_once('/')
-        && let Ok(key) = SourceKey::new(PlatformName::Discord, id)
+    if let Some((source, channels)) = word.split_once('/')
+        && let Ok(key) = source.parse::<SourceKey>()
+        && key.platform().rules().has_channels
     {
-        let mut spec = SourceSpec::new(PlatformName::Discord, SourceAddress::Id(key), origin);
-        spec.channels = channels.split('/').map(channel_id).collect::<Result<_, _>>()?;
+        let platform = key.platform();
+        let mut spec = SourceSpec::new(platform, SourceAddress::Id(key), origin);
+        let channels = channels.split('/').map(|text| channel_id(platform, text));
+        spec.channels = channels.collect::<Result<_, _>>()?;
         return Ok(spec);
     }
     let (platform, address) = addressed(None, word)?;
@@ -241,10 +233,10 @@ pub(super) fn addressed(
     let arg = match beside {
         // A guild's name may hold a colon; no login or slug does.
         Some(platform) if !text.contains([':', '/']) => of_platform(platform)?,
-        Some(PlatformName::Discord) => match text.parse() {
+        Some(platform) if platform.rules().names.is_none() => match text.parse() {
             Ok(arg) => arg,
-            Err(error) if text.contains("://") || text.starts_with("discord.gg/") => return Err(error),
-            Err(_) => of_platform(PlatformName::Discord)?,
+            Err(error) if text.contains("://") || is_invalid_page(text) => return Err(error),
+            Err(_) => of_platform(platform)?,
         },
         _ => text.parse()?,
     };
@@ -264,6 +256,12 @@ pub(super) fn addressed(
         )),
         _ => Ok((platform, address)),
     }
+}
+
+/// Whether text begins as an address that leads to no source.
+fn is_invalid_page(text: &str) -> bool {
+    let rest = |domain: &str| text.strip_prefix(domain).map(|rest| rest.starts_with('/'));
+    invalid_pages().any(|(domain, _)| rest(domain) == Some(true))
 }
 
 /// Parses a login or slug, or the address of that channel.
@@ -310,9 +308,11 @@ fn table_spec(
             return None;
         }
     };
-    let (given_name, name_field) = match (named, login, slug) {
+    let names = named.and_then(|platform| platform.rules().names.as_ref());
+    let has_slug = names.is_some_and(|names| names.field == "slug");
+    let (given_name, name_field) = match (has_slug, login, slug) {
         (_, Some(login), None) => (Some(login), "login"),
-        (_, None, Some(slug)) | (Some(PlatformName::Kick), _, Some(slug)) => (Some(slug), "slug"),
+        (_, None, Some(slug)) | (true, _, Some(slug)) => (Some(slug), "slug"),
         (_, login, _) => (login, "login"),
     };
     let found = match (named, &id, &given_name) {
@@ -324,24 +324,24 @@ fn table_spec(
         }
         (None, ..) => {
             if !table.contains_key("platform") {
-                let message = "is missing; use one of twitch, kick, discord";
+                let names = PlatformName::ALL.map(PlatformName::as_str).join(", ");
+                let message = format!("is missing; use one of {names}");
                 reader.refuse(&key("platform"), &origin, message);
             }
             return None;
         }
         (named, Some(text), _) => addressed(named, text).map_err(|message| ("id", message)),
-        (Some(PlatformName::Discord), None, Some(text)) => {
+        (Some(_), None, Some(text)) if names.is_none() => {
             addressed(named, text).map_err(|message| (name_field, message))
         }
         // Digits alone are a name here.
         (Some(platform), None, Some(text)) => channel(platform, text)
             .map(|address| (platform, address))
             .map_err(|message| (name_field, message)),
-        (Some(platform), None, None) => {
-            let needs = match platform {
-                PlatformName::Twitch => "needs `id` or `login`",
-                PlatformName::Kick => "needs `id` or `slug`",
-                PlatformName::Discord => "needs `id`",
+        (Some(_), None, None) => {
+            let needs = match names {
+                Some(names) => format!("needs `id` or `{}`", names.field),
+                None => "needs `id`".to_owned(),
             };
             reader.refuse(&format!("source #{place}"), &origin, needs);
             return None;
@@ -360,14 +360,17 @@ fn table_spec(
     }
     match table.get("channels") {
         None => {}
-        Some(Raw::List(channels)) if platform == PlatformName::Discord => {
-            spec.channels = channel_ids(reader, &key("channels"), &origin, channels);
+        Some(Raw::List(channels)) if platform.rules().has_channels => {
+            spec.channels = channel_ids(reader, platform, &key("channels"), &origin, channels);
         }
         Some(Raw::List(_)) => {
             reader.refuse(
                 &key("channels"),
                 &origin,
-                format!("is for Discord only, not for {platform}"),
+                format!(
+                    "is for {} only, not for {platform}",
+                    PlatformName::with_channels()
+                ),
             );
         }
         Some(_) => reader.refuse(&key("channels"), &origin, "expects a list of channel ids"),
@@ -381,11 +384,17 @@ fn is_addressed(text: &str) -> bool {
         .is_ok_and(|arg| !matches!(arg, SourceArg::Name { platform: None, .. }))
 }
 
-/// Parses ids of Discord channels, and reports what is none.
-fn channel_ids(reader: &mut Reader<'_>, key: &str, origin: &Origin, texts: &[String]) -> Vec<String> {
+/// Parses ids of a source's channels, and reports what is none.
+fn channel_ids(
+    reader: &mut Reader<'_>,
+    platform: PlatformName,
+    key: &str,
+    origin: &Origin,
+    texts: &[String],
+) -> Vec<String> {
     let mut ids = Vec::with_capacity(texts.len());
     for text in texts {
-        match channel_id(text) {
+        match channel_id(platform, text) {
             Ok(id) => ids.push(id),
             Err(message) => reader.refuse(key, origin, message),
         }
@@ -393,8 +402,8 @@ fn channel_ids(reader: &mut Reader<'_>, key: &str, origin: &Origin, texts: &[Str
     ids
 }
 
-/// Parses the id of a Discord channel, or the address of its page.
-fn channel_id(text: &str) -> Result<String, String> {
+/// Parses the id of a channel, or the address of its page.
+fn channel_id(platform: PlatformName, text: &str) -> Result<String, String> {
     if is_float(text) {
         return Err(float_as_id(text));
     }
@@ -402,7 +411,7 @@ fn channel_id(text: &str) -> Result<String, String> {
         .split_once("/channels/")
         .and_then(|(_, rest)| rest.split('/').nth(1));
     let id = of_address.unwrap_or(text);
-    SourceKey::new(PlatformName::Discord, id)
+    SourceKey::new(platform, id)
         .map(|_| id.to_owned())
         .map_err(|_| format!("`{}` is not a channel's id", clip(text)))
 }
@@ -452,18 +461,17 @@ pub fn name(platform: PlatformName, given: &str) -> Result<String, String> {
         return Err(negative(given));
     }
     let name = given.trim_start_matches(['#', '@']).to_lowercase();
-    let (longest, extra) = match platform {
-        PlatformName::Twitch => (25, "_"),
-        PlatformName::Kick => (60, "_-"),
-        PlatformName::Discord => {
-            return Err(format!(
-                "`{}` is not a guild's id; Discord is configured by id",
-                clip(given)
-            ));
-        }
+    let rules = platform.rules();
+    let Some(names) = &rules.names else {
+        return Err(format!(
+            "`{}` is not a {}'s id; {} is configured by id",
+            clip(given),
+            rules.source,
+            rules.title
+        ));
     };
-    let plain = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
-    if name.is_empty() || name.len() > longest || !name.chars().all(plain) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || names.extra.contains(c);
+    if name.is_empty() || name.len() > names.longest || !name.chars().all(plain) {
         return Err(format!("`{}` cannot be a name on {platform}", clip(given)));
     }
     Ok(name)

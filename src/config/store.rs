@@ -28,6 +28,7 @@ pub(super) const KEYS: &[Key] = &[
         "The platform's own choice; `firestore` counts here when store.url is not set.",
     )
     .named(&["PERSISTENCE_DRIVER"])
+    .environment_only()
     .shared(),
 ];
 

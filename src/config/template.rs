@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::key::{AREAS, Area, Key};
+use super::key::{AREAS, Key};
 use crate::failure::{ExitCode, Failure};
 
 /// Returns the text of a commented `bitbrat.toml`: every key with its description, commented out where it equals the default.
@@ -17,9 +17,8 @@ pub fn toml_template() -> String {
     let mut section = "";
     for area in AREAS {
         let keys: Vec<&Key> = area
-            .keys
-            .iter()
-            .filter(|key| !key.secret && in_file(key))
+            .keys()
+            .filter(|key| !key.secret && !key.environment_only)
             .collect();
         if keys.is_empty() {
             continue;
@@ -36,20 +35,6 @@ pub fn toml_template() -> String {
     }
     text.push_str(SOURCES);
     text
-}
-
-/// Keys that only make sense as variables are left out of the file.
-fn in_file(key: &Key) -> bool {
-    !matches!(
-        key.path,
-        "sources"
-            | "twitch.channels"
-            | "kick.channels"
-            | "discord.guild_id"
-            | "discord.channels"
-            | "store.driver"
-            | "bus.driver"
-    )
 }
 
 const SOURCES: &str = "
@@ -87,9 +72,9 @@ pub fn env_example() -> String {
          # more than `.env`, and both count more than bitbrat.toml. Names of the BitBrat platform are listed first where it\n\
          # has one; the BITBRAT_ name of the same line means the same and counts more.\n",
     );
-    for Area { title, keys } in AREAS {
-        let _ = write!(text, "\n# --- {title} ---\n");
-        for key in *keys {
+    for area in AREAS {
+        let _ = write!(text, "\n# --- {} ---\n", area.title);
+        for key in area.keys() {
             text.push('\n');
             comment(&mut text, key.help);
             let others: Vec<String> = key.variables().collect();

@@ -72,8 +72,14 @@ fn an_empty_configuration_is_complete() {
         settings.schedule.cron[&Probe::Connection].as_str(),
         "*/30 * * * * *"
     );
-    assert_eq!(settings.twitch.helix_url.as_str(), "https://api.twitch.tv/helix");
-    assert_eq!(settings.twitch.eventsub_rest_url, settings.twitch.helix_url);
+    assert_eq!(
+        settings.platforms.twitch.helix_url.as_str(),
+        "https://api.twitch.tv/helix"
+    );
+    assert_eq!(
+        settings.platforms.twitch.eventsub_rest_url,
+        settings.platforms.twitch.helix_url
+    );
     assert!(settings.sources.is_empty());
 }
 
@@ -129,8 +135,8 @@ fn own_variable_overrides_platform_variable_unless_empty() {
         .env("KICK_CLIENT_ID", "kick")
         .env("BITBRAT_KICK__CLIENT_ID", "")
         .settings();
-    assert_eq!(settings.twitch.client_id.as_deref(), Some("own"));
-    assert_eq!(settings.kick.client_id.as_deref(), Some("kick"));
+    assert_eq!(settings.platforms.twitch.client_id.as_deref(), Some("own"));
+    assert_eq!(settings.platforms.kick.client_id.as_deref(), Some("kick"));
 }
 
 #[test]
@@ -199,7 +205,7 @@ fn a_malformed_line_spoils_the_env_file_without_showing_it() {
         problems,
         [".env: line 2 is malformed, so nothing in this file counts"]
     );
-    assert_eq!(given.load().settings.twitch.client_id, None);
+    assert_eq!(given.load().settings.platforms.twitch.client_id, None);
 }
 
 #[test]
@@ -246,7 +252,7 @@ fn secrets_come_from_the_environment_only_and_are_never_shown() {
         "{text}"
     );
     assert!(text.contains("***"));
-    let token = configuration.settings.twitch.bot_access_token.unwrap();
+    let token = configuration.settings.platforms.twitch.bot_access_token.unwrap();
     assert_eq!(token.expose_secret(), "oauthtoken123");
     let mut flagged = Given::new();
     flagged.inputs = flagged
@@ -380,6 +386,7 @@ fn a_list_in_the_environment_replaces_the_file() {
 
 #[test]
 fn invalid_sources_are_reported_by_position() {
+    let platforms = PlatformName::ALL.map(PlatformName::as_str).join(", ");
     let problems = Given::new()
         .toml(
             "[[source]]\nplatform = \"twitch\"\nid = \"1\"\n[[source]]\nplatform = \"twitch\"\nid = \"1\"\n\
@@ -393,8 +400,10 @@ fn invalid_sources_are_reported_by_position() {
         problems,
         [
             "bitbrat.toml: source: `twitch:1` stands there twice",
-            "bitbrat.toml: source #3: platform: is missing; use one of twitch, kick, discord",
-            "bitbrat.toml: source #4: platform: `myspace` is not a platform; use one of twitch, kick, discord",
+            &format!("bitbrat.toml: source #3: platform: is missing; use one of {platforms}")[..],
+            &format!(
+                "bitbrat.toml: source #4: platform: `myspace` is not a platform; use one of {platforms}"
+            ),
             "bitbrat.toml: source #5: logn: is not known",
             "bitbrat.toml: source #5: needs `id` or `login`",
             "bitbrat.toml: source #6: needs `id`",
@@ -435,10 +444,18 @@ fn demo_ignores_only_real_credentials_and_sources() {
         fallbacks: vec![("store.url".into(), "memory".into())],
     });
     let settings = given.settings();
-    assert_eq!(settings.twitch.helix_url.as_str(), "http://127.0.0.1:1234/helix");
-    assert!(settings.twitch.client_secret.is_none());
     assert_eq!(
-        settings.twitch.bot_access_token.unwrap().expose_secret(),
+        settings.platforms.twitch.helix_url.as_str(),
+        "http://127.0.0.1:1234/helix"
+    );
+    assert!(settings.platforms.twitch.client_secret.is_none());
+    assert_eq!(
+        settings
+            .platforms
+            .twitch
+            .bot_access_token
+            .unwrap()
+            .expose_secret(),
         "demotoken"
     );
     assert_eq!(settings.sources.len(), 2);
@@ -876,7 +893,7 @@ fn quoted_values_mean_the_same_in_environment_and_file() {
             Given::new().env("TWITCH_BOT_ACCESS_TOKEN", written),
             Given::new().file(".env", &line),
         ] {
-            let token = given.settings().twitch.bot_access_token.unwrap();
+            let token = given.settings().platforms.twitch.bot_access_token.unwrap();
             assert_eq!(token.expose_secret(), meant, "{written:?}");
         }
     }
@@ -885,7 +902,7 @@ fn quoted_values_mean_the_same_in_environment_and_file() {
         .env("BITBRAT_STORE__URL", "'memory'")
         .env("BITBRAT_SOURCES", "\"kick:77 kick:78\"")
         .settings();
-    assert_eq!(settings.twitch.client_id.as_deref(), Some("abc"));
+    assert_eq!(settings.platforms.twitch.client_id.as_deref(), Some("abc"));
     assert_eq!(settings.store.target, StoreTarget::Memory);
     assert_eq!(settings.sources.len(), 2);
 }
@@ -922,7 +939,10 @@ fn dollar_signs_in_an_env_file_reach_the_settings() {
         "{warnings:?}"
     );
     let settings = configuration.checked().unwrap();
-    assert_eq!(settings.twitch.client_secret.unwrap().expose_secret(), "a$b${c}d");
+    assert_eq!(
+        settings.platforms.twitch.client_secret.unwrap().expose_secret(),
+        "a$b${c}d"
+    );
     let BusTarget::Nats(servers) = settings.bus.target else {
         panic!()
     };
@@ -947,7 +967,7 @@ fn files_that_windows_editors_write_are_read() {
         std::fs::write(given.dir.path().join(".env"), env).unwrap();
         std::fs::write(given.dir.path().join("bitbrat.toml"), toml).unwrap();
         let settings = given.settings();
-        assert_eq!(settings.twitch.client_id.as_deref(), Some("abc"));
+        assert_eq!(settings.platforms.twitch.client_id.as_deref(), Some("abc"));
         assert_eq!(settings.store.target, StoreTarget::Memory);
     }
     let given = Given::new();

@@ -96,7 +96,7 @@ macro_rules! registry {
         impl Code {
             /// One code of each entry, in the order in which they are shown. A family of codes is one entry.
             pub const ENTRIES: &'static [Self] = &[
-                $(Self::$shared(PlatformName::Twitch),)*
+                $(Self::$shared(PlatformName::ALL[0]),)*
                 Self::Http(500),
                 $($(Self::$own,)*)*
             ];

@@ -18,6 +18,7 @@ pub mod json;
 pub(crate) mod laws;
 pub mod observation;
 pub mod permission;
+pub mod platform;
 pub mod schedule;
 pub mod source;
 pub mod stream;

@@ -12,7 +12,6 @@ use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::core::verdict::{self, Holding, holdings};
 
-mod actions;
 mod preconditions;
 
 /// The method for a Discord guild as a whole: it reports every permission if no channels are configured, else only those in
@@ -58,6 +57,13 @@ pub struct Action {
     pub about: &'static str,
     /// Required permissions.
     pub need: Need,
+}
+
+impl Action {
+    /// Describes an action.
+    pub const fn new(name: &'static str, about: &'static str, need: Need) -> Self {
+        Self { name, about, need }
+    }
 }
 
 /// The requirement of an action.
@@ -227,23 +233,13 @@ impl Ability {
         }
     }
 
-    /// Returns the platform's actions for this ability. One permitted action suffices, so that a table never shows "none"
-    /// where [`can`] answers yes.
+    /// Returns the platform's actions for this ability.
     fn actions(self, platform: PlatformName) -> &'static [&'static str] {
-        match (self, platform) {
-            (Self::Chat, _) => &["send-chat"],
-            (Self::Moderate, PlatformName::Twitch) => &["timeout", "ban", "delete-message", "warn"],
-            (Self::Moderate, PlatformName::Kick) => &["timeout", "ban", "delete-message"],
-            (Self::Moderate, PlatformName::Discord) => &["timeout", "kick", "ban", "delete-message"],
-            (Self::Manage, PlatformName::Twitch) => &[
-                "edit-title",
-                "manage-vips",
-                "manage-moderators",
-                "run-ads",
-                "raid",
-            ],
-            (Self::Manage, PlatformName::Kick) => &["edit-title"],
-            (Self::Manage, PlatformName::Discord) => &["manage-roles"],
+        let abilities = &platform.rules().abilities;
+        match self {
+            Self::Chat => abilities.chat,
+            Self::Moderate => abilities.moderate,
+            Self::Manage => abilities.manage,
         }
     }
 }
@@ -284,26 +280,12 @@ impl Abilities {
 }
 
 /// Returns what a yes for the action of this name does not cover, one sentence each: limits for which no evidence is stored.
-pub fn not_covered(platform: PlatformName, action: &str) -> &'static [&'static str] {
-    match (platform, action) {
-        (PlatformName::Twitch, "send-chat" | "announce") => &[
-            "followers-only, subscribers-only, emote-only and slow mode, AutoMod, and a verified phone or e-mail",
-        ],
-        (PlatformName::Twitch, "shoutout" | "raid") => &["the cooldown, and whether the stream is live"],
-        (PlatformName::Twitch, "create-clip" | "create-marker" | "run-ads") => {
-            &["whether the stream is live"]
-        }
-        (PlatformName::Kick, "send-chat") => {
-            &["followers-only, subscribers-only and slow mode, and a ban by the channel"]
-        }
-        (PlatformName::Discord, "timeout" | "kick" | "ban" | "manage-roles") => {
-            &["members and roles at or above the bot's highest role, and the owner"]
-        }
-        (PlatformName::Discord, "send-chat" | "send-in-threads") => {
-            &["slow mode, AutoMod and archived threads"]
-        }
-        _ => &[],
-    }
+pub fn not_covered(platform: PlatformName, action: &str) -> Vec<&'static str> {
+    let rules = platform.rules().not_covered.iter();
+    rules
+        .filter(|(actions, _)| actions.contains(&action))
+        .map(|(_, limit)| *limit)
+        .collect()
 }
 
 /// Returns what a yes does not cover because there is no evidence about it: a ban, for actions in a chat from which the bot
@@ -320,11 +302,7 @@ pub fn not_known(facts: Facts<'_>, action: &Action) -> Option<&'static str> {
 
 /// Returns all actions of a platform.
 pub fn actions(platform: PlatformName) -> &'static [Action] {
-    match platform {
-        PlatformName::Twitch => actions::TWITCH,
-        PlatformName::Kick => actions::KICK,
-        PlatformName::Discord => actions::DISCORD,
-    }
+    platform.rules().actions
 }
 
 /// Returns the action of this name, if the platform has it.

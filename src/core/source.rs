@@ -3,51 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A streaming platform.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PlatformName {
-    /// Twitch; a source is a broadcaster's channel.
-    Twitch,
-    /// Kick; a source is a broadcaster's channel.
-    Kick,
-    /// Discord; a source is a guild.
-    Discord,
-}
-
-impl PlatformName {
-    /// Every platform, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::Twitch, Self::Kick, Self::Discord];
-
-    /// Returns the name used in keys and on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Twitch => "twitch",
-            Self::Kick => "kick",
-            Self::Discord => "discord",
-        }
-    }
-}
-
-impl fmt::Display for PlatformName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for PlatformName {
-    type Err = InvalidSourceKey;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|platform| platform.as_str() == text)
-            .ok_or_else(|| InvalidSourceKey::Platform(clip(text)))
-    }
-}
+pub use crate::core::platform::PlatformName;
 
 /// The key of a source: `platform:id`, which is also the id of its document.
 ///
@@ -71,7 +29,7 @@ pub enum InvalidSourceKey {
     #[error("`{0}` has no platform; write `platform:id`, for example `twitch:123456`")]
     Shape(String),
     /// The part before the colon is not a platform.
-    #[error("`{0}` is not a platform; use one of twitch, kick, discord")]
+    #[error("`{0}` is not a platform; use one of {names}", names = PlatformName::ALL.map(PlatformName::as_str).join(", "))]
     Platform(String),
     /// The part after the colon is not a number.
     #[error("`{0}` is not a numeric id; write its digits, without a leading zero")]
@@ -146,7 +104,7 @@ impl<'de> Deserialize<'de> for SourceKey {
 }
 
 /// Truncates a quoted part of input for an error message.
-fn clip(text: &str) -> String {
+pub(super) fn clip(text: &str) -> String {
     text.chars().take(60).collect()
 }
 

@@ -6,7 +6,6 @@
 use serde::{Deserialize, Serialize};
 
 use self::evidence::{StreamEvidence, StreamRecord};
-use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 
 pub mod evidence;
@@ -27,41 +26,6 @@ pub struct Patience {
     pub unconfirmed_after: i64,
     /// Whether the platform has no stream ids, so that each stream is identified by its start.
     pub named_by_start: bool,
-}
-
-impl Patience {
-    /// Returns the tolerances for `platform`.
-    ///
-    /// Twitch: polls lag 1–3 min behind a start and 5–15 min behind an end and alternate at first, so two misses 60 s apart
-    /// are required. Kick: the list lags by seconds, and an ended stream never comes back with the same start time, so a
-    /// pushed end is final; 90 s of absence are required. Discord has no cache that is polled for streams.
-    pub fn with(platform: PlatformName) -> Self {
-        const SECOND: i64 = 1000;
-        const MINUTE: i64 = 60 * SECOND;
-        match platform {
-            PlatformName::Twitch => Self {
-                after_start: 5 * MINUTE,
-                after_end: 15 * MINUTE,
-                missing: MINUTE,
-                unconfirmed_after: 10 * MINUTE,
-                named_by_start: false,
-            },
-            PlatformName::Kick => Self {
-                after_start: MINUTE,
-                after_end: i64::MAX,
-                missing: 90 * SECOND,
-                unconfirmed_after: 10 * MINUTE,
-                named_by_start: true,
-            },
-            PlatformName::Discord => Self {
-                after_start: 0,
-                after_end: 0,
-                missing: 0,
-                unconfirmed_after: 0,
-                named_by_start: false,
-            },
-        }
-    }
 }
 
 /// Whether a source is live.

@@ -10,7 +10,7 @@ use crate::core::facet::Facet;
 use crate::core::join::Newest;
 use crate::core::observation::{AuthCheck, AuthResult, Grants, Identity};
 use crate::core::source::PlatformName;
-use crate::core::stream::{NO_STREAM_EVIDENCE, Patience, Session, StreamStatus};
+use crate::core::stream::{NO_STREAM_EVIDENCE, Session, StreamStatus};
 use crate::core::time::Timestamp;
 
 mod cause;
@@ -309,7 +309,7 @@ fn stream(
         };
         return (unknown, None);
     }
-    let verdict = evidence.stream.verdict(Patience::with(platform));
+    let verdict = evidence.stream.verdict(platform.rules().patience);
     (
         Decided {
             value: verdict.status,

@@ -1,10 +1,12 @@
 //! The platform port: probes a platform's API and reports the results as observations.
 
+pub mod descriptor;
 pub mod discord;
 pub mod kick;
 pub mod kit;
 pub mod twitch;
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -13,13 +15,30 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use self::descriptor::Finding;
+use crate::config::Settings;
 use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, ErrorInfo, Identity, Observation};
+use crate::core::platform::{PlatformRules, for_each_platform};
 use crate::core::source::{PlatformName, SourceKey};
+
+macro_rules! rules {
+    ($($name:ident $module:ident $about:literal;)*) => {
+        impl PlatformName {
+            /// Returns what is particular to this platform in the rules that all platforms share.
+            pub fn rules(self) -> &'static PlatformRules {
+                match self {
+                    $(Self::$name => &$module::rules::RULES,)*
+                }
+            }
+        }
+    };
+}
+for_each_platform!(rules);
 
 /// Probes one platform.
 #[async_trait]
-pub trait Platform: Send + Sync {
+pub trait Platform: Any + Send + Sync {
     /// Returns which platform this is.
     fn name(&self) -> PlatformName;
 
@@ -43,6 +62,23 @@ pub trait Platform: Send + Sync {
     async fn check_account(&self, identity: &Identity) -> Option<Result<AuthCheck, PlatformError>> {
         let _ = identity;
         None
+    }
+
+    /// Returns the name of an account whose check does not contain it, with one request.
+    async fn account_name(&self, identity: &Identity) -> Option<String> {
+        let _ = identity;
+        None
+    }
+
+    /// Applies what changed settings say about single sources.
+    fn reconfigure(&self, settings: &Settings) {
+        let _ = settings;
+    }
+
+    /// Checks the push connection that `watch` would use for `sources`. Creates no subscription and no session.
+    async fn check_push(&self, settings: &Settings, sources: &[SourceKey]) -> Vec<Finding> {
+        let _ = (settings, sources);
+        Vec::new()
     }
 
     /// Returns the remaining quota of each rate limit, as far as this process has received it.

@@ -177,9 +177,11 @@ fn snapshot(
         records.iter().map(|record| of(&record.metrics)).sum::<u64>()
     };
     let joined = records.iter().filter(|record| record.status == Status::Connected);
-    let channel = |record: &SourceRecord| match platform {
-        PlatformName::Twitch => format!("#{}", name(record)),
-        _ => name(record),
+    let connector = platform.rules().connector.as_ref();
+    let is_login = connector.is_some_and(|connector| connector.channels_are_logins);
+    let channel = |record: &SourceRecord| match is_login {
+        true => format!("#{}", name(record)),
+        false => name(record),
     };
     let mut snapshot = Map::new();
     snapshot.insert("state".into(), worst.to_string().into());

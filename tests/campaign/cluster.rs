@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bitbrat::app::world;
 use bitbrat::clock::Chance;
 use bitbrat::core::source::PlatformName;
 use bitbrat::sim::discord::{ChannelSpec as DiscordChannel, GuildSpec};
@@ -85,11 +84,7 @@ impl Cluster {
     }
 
     pub fn host(&self, platform: PlatformName) -> &Host {
-        match platform {
-            PlatformName::Twitch => self.sim.twitch.host(),
-            PlatformName::Kick => self.sim.kick.host(),
-            PlatformName::Discord => self.sim.discord.host(),
-        }
+        self.sim.host(platform)
     }
 
     pub fn state(&self) -> PathBuf {
@@ -258,6 +253,26 @@ impl Cluster {
     }
 }
 
+/// Returns paths of requests that may fail.
+pub fn paths(platform: PlatformName) -> &'static [&'static str] {
+    match platform {
+        PlatformName::Twitch => &[
+            "/helix",
+            "/oauth2",
+            "/helix/streams",
+            "/helix/users",
+            "/helix/eventsub",
+        ],
+        PlatformName::Kick => &[
+            "/public",
+            "/oauth",
+            "/public/v1/livestreams",
+            "/public/v1/channels",
+        ],
+        PlatformName::Discord => &["/api", "/api/v10/users/@me", "/api/v10/guilds"],
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
@@ -348,7 +363,7 @@ fn configure(sim: &Sim, port: u16) -> Home {
             .push(format!("{key} = {value}"));
     };
     for platform in PlatformName::ALL {
-        for (path, value) in world::addresses(sim, platform) {
+        for (path, value) in sim.addresses(platform) {
             set(path, &format!("{value:?}"));
         }
     }

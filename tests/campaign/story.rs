@@ -11,7 +11,7 @@ use bitbrat::sim::twitch::{EndSpec, Reconnect, Role, SocketAct, StreamSpec};
 use bitbrat::sim::{Fault, FaultBody, WireFault};
 
 use super::check;
-use super::cluster::{CHANNELS, Cluster, sources, stage_of};
+use super::cluster::{CHANNELS, Cluster, paths, sources, stage_of};
 
 /// Number of steps in one story.
 const STEPS: u32 = 24;
@@ -213,23 +213,7 @@ impl Story {
         if status == 429 {
             fault = fault.header("Retry-After", "1");
         }
-        let paths: &[&str] = match platform {
-            PlatformName::Twitch => &[
-                "/helix",
-                "/oauth2",
-                "/helix/streams",
-                "/helix/users",
-                "/helix/eventsub",
-            ],
-            PlatformName::Kick => &[
-                "/public",
-                "/oauth",
-                "/public/v1/livestreams",
-                "/public/v1/channels",
-            ],
-            PlatformName::Discord => &["/api", "/api/v10/users/@me", "/api/v10/guilds"],
-        };
-        let fault = fault.on(self.chance.choice(paths).unwrap());
+        let fault = fault.on(self.chance.choice(paths(platform)).unwrap());
         self.note(format!("{platform} fails: {fault:?}"));
         let id = self.cluster.host(platform).faults().add(fault);
         self.pause(500, 6_000);

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::core::observation::Observation;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::failure::Failure;
 use crate::lifecycle::Stop;
 use crate::platforms::kick::webhook::{self, WebhookListener};
 use crate::platforms::kick::{KickPlatform, Reconciled};
@@ -38,10 +39,10 @@ const AGAIN: Duration = Duration::from_mins(1);
 const CAPACITY: usize = 4_096;
 
 /// Starts receiving webhooks. Returns the route that Kick posts to.
-pub(super) fn start(app: &App, engine: &mut Engine) -> Router {
+pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<Router, Failure> {
     let writer = format!("{}-webhook", engine.instance());
     let (out, receive) = mpsc::channel(CAPACITY);
-    let kick = app.own_kick();
+    let kick: Arc<KickPlatform> = app.adapter(PlatformName::Kick).await?;
     let hook = kick.webhook_listener(out, &writer);
     hook.track(&engine.monitored.of(PlatformName::Kick));
     for (source, totals) in engine.totals(&writer) {
@@ -62,7 +63,7 @@ pub(super) fn start(app: &App, engine: &mut Engine) -> Router {
         run: Box::new(move |context, stop| task.run(receive, context, stop).boxed()),
         report: Arc::new(move || standing.report(&counting)),
     });
-    webhook::routes(hook)
+    Ok(webhook::routes(hook))
 }
 
 /// Result of one reconciliation.

@@ -9,6 +9,8 @@ use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
 use crate::lifecycle::Stop;
+use crate::platforms::descriptor::descriptor;
+use crate::platforms::twitch::TwitchPlatform;
 use crate::platforms::twitch::eventsub::planner::{Channel, Limits, Plan};
 use crate::platforms::twitch::eventsub::{
     EventSubHandle, EventSubListener, EventSubOptions, FileMemory, Status,
@@ -23,14 +25,15 @@ const NAME: &str = "twitch-eventsub";
 /// Capacity of the channel from the listener.
 const CAPACITY: usize = 4096;
 
-/// Returns whether incoming chat of Twitch is counted over EventSub, and hence nowhere else.
-pub(super) fn counts_chat(app: &App) -> bool {
-    let twitch = &app.settings.twitch;
-    twitch.eventsub && twitch.chat.is_eventsub(&app.settings.bus.target)
+/// Returns whether incoming chat is counted over EventSub, and hence nowhere else.
+fn counts_chat(app: &App) -> bool {
+    descriptor(PlatformName::Twitch)
+        .counted_chat(&app.settings)
+        .is_some()
 }
 
 /// Starts the listener.
-pub(super) fn listen(app: &Arc<App>, engine: &mut Engine) {
+pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure> {
     let writer = format!("{}-eventsub", engine.instance());
     let (channels, watched) = watch::channel(monitored(&engine.monitored));
     let options = EventSubOptions {
@@ -43,7 +46,7 @@ pub(super) fn listen(app: &Arc<App>, engine: &mut Engine) {
         ))),
         ..EventSubOptions::new(watched)
     };
-    let (listener, handle) = app.own_twitch().listener(options);
+    let (listener, handle) = adapter(app).await?.listener(options);
     let (compared, retried) = (handle.clone(), handle.clone());
     engine.show(Arc::new(move |observation| compared.polled(observation)));
     engine.listen(ListenerTask {
@@ -51,6 +54,11 @@ pub(super) fn listen(app: &Arc<App>, engine: &mut Engine) {
         run: Box::new(move |context, stop| Box::pin(run(listener, retried, channels, context, stop))),
         report: Arc::new(move || report(&handle.status())),
     });
+    Ok(())
+}
+
+async fn adapter(app: &App) -> Result<Arc<TwitchPlatform>, Failure> {
+    app.adapter(PlatformName::Twitch).await
 }
 
 /// Without a listener, closes what an earlier run left open, so that its last report does not stay in force.
@@ -139,24 +147,25 @@ impl App {
         let platforms = self.platforms().await?;
         let monitored_sources = self.monitored_sources(&platforms).await?;
         let channels: Vec<_> = of_twitch(&monitored_sources).collect();
-        if !self.settings.twitch.eventsub {
+        if !self.settings.platforms.twitch.eventsub {
             let plan = Plan::nothing(&channels, OFF);
             return Ok((channels, plan));
         }
         let (chat, limits) = (counts_chat(self), Limits::default());
-        let plan = self.own_twitch().plan(&channels, chat, limits).await;
+        let plan = adapter(self).await?.plan(&channels, chat, limits).await;
         Ok((channels, plan))
     }
 
     /// Returns the plan, as far as it follows from stored data, without any request.
-    pub async fn eventsub_plan_by_memory(&self) -> Plan {
+    pub async fn eventsub_plan_by_memory(&self) -> Result<Plan, Failure> {
         let monitored_sources = self.remembered();
         let channels: Vec<_> = of_twitch(&monitored_sources).collect();
-        if !self.settings.twitch.eventsub {
-            return Plan::nothing(&channels, OFF);
+        if !self.settings.platforms.twitch.eventsub {
+            return Ok(Plan::nothing(&channels, OFF));
         }
         let (chat, limits) = (counts_chat(self), Limits::default());
-        self.own_twitch().plan_by_memory(&channels, chat, limits).await
+        let twitch = adapter(self).await?;
+        Ok(twitch.plan_by_memory(&channels, chat, limits).await)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
-use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject, discord};
+use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject};
 use crate::tokens::{
     APP_REFUSED, MemoryTokenStore, RefreshState, RefreshToken, StoredToken, TokenRecord, TokenStore,
 };
@@ -252,8 +252,12 @@ pub async fn identities(
         let stored = cx.app.tokens().load(identity).await?;
         let mut item = item(cx, identity, stored.as_ref(), answers.checks.get(identity));
         // A bot's token does not contain its account, which is not stored either.
-        if online && item.login.is_none() && *identity == discord::bot() && item.status == AuthState::Valid {
-            item.login = cx.app.discord_name().await;
+        if online
+            && item.login.is_none()
+            && item.status == AuthState::Valid
+            && let Some(platform) = platform_of(identity)
+        {
+            item.login = cx.app.platform(platform).await?.account_name(identity).await;
         }
         items.push(item);
     }
@@ -391,22 +395,16 @@ fn item(
 
 /// Parses an identity; `text` may leave out the platform.
 fn identity(platform: PlatformName, text: &str) -> Result<Identity, Failure> {
+    let account = &platform.rules().source_account;
     let name = text.strip_prefix(&format!("{platform}/")).unwrap_or(text);
     let valid = match name.split_once(':') {
         None => matches!(name, "bot" | "app"),
-        Some(("broadcaster", id)) if platform != PlatformName::Discord => {
-            SourceKey::new(platform, id).is_ok()
-        }
-        Some(("bot", id)) if platform == PlatformName::Discord => SourceKey::new(platform, id).is_ok(),
-        Some(_) => false,
+        Some((role, id)) => role == account.role && SourceKey::new(platform, id).is_ok(),
     };
     if !valid {
         // Not repeated: a token that was pasted after the wrong option would be in it.
         let what = format!("--as does not name an account of {platform}");
-        return Err(Failure::new(ExitCode::Usage, what).hint(match platform {
-            PlatformName::Discord => "use bot, or bot:ID for the bot of one guild",
-            _ => "use bot, or broadcaster:ID with the broadcaster's user id or name",
-        }));
+        return Err(Failure::new(ExitCode::Usage, what).hint(account.hint));
     }
     Ok(Identity::named(format!("{platform}/{name}")))
 }
@@ -424,10 +422,7 @@ async fn identity_of(cx: &Context, platform: PlatformName, text: &str) -> Result
 
 /// Returns the role and the source of an identity whose owner is named, instead of given by id.
 fn by_name(platform: PlatformName, text: &str) -> Option<(&'static str, SourceArg)> {
-    let role = match platform {
-        PlatformName::Discord => "bot",
-        PlatformName::Twitch | PlatformName::Kick => "broadcaster",
-    };
+    let role = platform.rules().source_account.role;
     let name = text.strip_prefix(&format!("{platform}/")).unwrap_or(text);
     let owner = name.strip_prefix(role)?.strip_prefix(':')?;
     // The address of a channel contains its platform; anything else belongs to the platform argument before it.

@@ -1,6 +1,7 @@
 //! `doctor`: every check, each with the next command to run.
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 
 use crate::app::App;
 use crate::cli::context::{Context, Setup};
@@ -13,7 +14,6 @@ use crate::failure::{ExitCode, Failure};
 mod bus;
 mod platforms;
 mod reach;
-mod sockets;
 mod state;
 mod store;
 
@@ -28,25 +28,23 @@ Examples:
   bitbrat doctor twitch store
   bitbrat doctor --strict -o json | jq '.items[] | select(.outcome != \"OK\")'")]
 pub struct DoctorArgs {
-    /// Only these areas: configuration, state, tokens, store, bus, web, twitch, kick, discord
-    #[arg(value_name = "AREA", value_parser = AREAS)]
+    #[arg(value_name = "AREA", value_parser = PossibleValuesParser::new(areas()), help = help())]
     areas: Vec<String>,
     /// Fail when a check was skipped
     #[arg(long)]
     strict: bool,
 }
 
-const AREAS: [&str; 9] = [
-    "configuration",
-    "state",
-    "tokens",
-    "store",
-    "bus",
-    "web",
-    "twitch",
-    "kick",
-    "discord",
-];
+/// Returns the areas, in the order in which they are checked.
+fn areas() -> Vec<&'static str> {
+    let platforms = PlatformName::ALL.map(PlatformName::as_str);
+    let others = ["configuration", "state", "tokens", "store", "bus", "web"];
+    others.into_iter().chain(platforms).collect()
+}
+
+fn help() -> String {
+    format!("Only these areas: {}", areas().join(", "))
+}
 
 /// Runs the command. `cx` is absent when the configuration is invalid.
 pub async fn run(
@@ -67,8 +65,9 @@ pub async fn run(
     match cx {
         Some(cx) => checks.extend(cx.progress.during(Box::pin(of_running(cx, &wanted))).await),
         None => checks.extend(
-            AREAS[1..]
-                .iter()
+            areas()
+                .into_iter()
+                .skip(1)
                 .filter(|area| wanted(area))
                 .map(|area| Check::new(area, "all", Outcome::Skipped, "the configuration is invalid")),
         ),

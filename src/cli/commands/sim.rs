@@ -3,12 +3,10 @@
 mod trigger;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use crate::app::world::{self, Setting, World};
 use crate::cli::context::Setup;
 use crate::cli::output::view::Cell;
 use crate::cli::output::{Note, Report as _, write_out};
@@ -17,7 +15,7 @@ use crate::config;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::sim::twitch::demo::start_timeline;
-use crate::sim::{Sim, SimOptions};
+use crate::sim::{DemoLogin, DemoPlatform, DemoWorlds, Setting, Sim, SimOptions};
 
 /// Serve simulated platforms until interrupted
 ///
@@ -55,26 +53,20 @@ pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
     if let Some(SimCommand::Trigger(trigger)) = &args.command {
         return trigger::run(setup, args.port, trigger).await;
     }
-    let at = |offset: u16| {
-        let port = if args.port == 0 { 0 } else { args.port + offset };
-        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-    };
     let options = SimOptions {
         clock: Arc::clone(&setup.clock),
-        twitch: at(0),
-        kick: at(1),
-        discord: at(2),
-        ..SimOptions::default()
+        ..SimOptions::on_ports(args.port)
     };
+    let first = options.twitch;
     let sim = Sim::start(options).await.map_err(|error| {
         Failure::new(
             ExitCode::Failed,
-            format!("cannot serve on {} and the two ports after it", at(0)),
+            format!("cannot serve on {first} and the two ports after it"),
         )
         .because(&error)
         .hint("choose another port with --port, or 0 for any free ones")
     })?;
-    let world = (!args.empty).then(|| World::populate(&sim));
+    let world = (!args.empty).then(|| DemoWorlds::populate(&sim));
     let moves = world.is_some() && !setup.still;
     let _timeline = moves.then(|| start_timeline(&sim.twitch));
     let items = PlatformName::ALL
@@ -94,21 +86,27 @@ pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
     std::future::pending().await
 }
 
-fn item(sim: &Sim, world: Option<&World>, platform: PlatformName) -> SimItem {
-    let address = world::base(sim, platform);
-    let mut settings = world::addresses(sim, platform);
+fn item(sim: &Sim, worlds: Option<&DemoWorlds>, platform: PlatformName) -> SimItem {
+    let address = sim.base(platform);
+    let mut settings = sim.addresses(platform);
+    let world = worlds.map(|worlds| worlds.of(platform));
     if let Some(world) = world {
-        settings.extend(world.application(platform));
-        settings.extend(world.tokens(platform));
+        settings.extend(world.application());
+        settings.extend(world.tokens());
     }
     SimItem {
         platform,
         controls: format!("{address}/__sim/"),
         address,
-        sources: world.map(|world| world.sources(platform)).unwrap_or_default(),
+        sources: world
+            .map(DemoPlatform::sources)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|id| format!("{platform}:{id}"))
+            .collect(),
         environment: variables(settings),
         logins: world
-            .map(|world| world.logins(platform))
+            .map(DemoPlatform::logins)
             .unwrap_or_default()
             .into_iter()
             .map(shown)
@@ -116,7 +114,7 @@ fn item(sim: &Sim, world: Option<&World>, platform: PlatformName) -> SimItem {
     }
 }
 
-fn shown(login: world::DemoLogin) -> SimLogin {
+fn shown(login: DemoLogin) -> SimLogin {
     SimLogin {
         account: login.account,
         user_id: login.user_id,
@@ -128,7 +126,7 @@ fn shown(login: world::DemoLogin) -> SimLogin {
 
 /// Converts each key to an environment variable, the platform's own names first.
 fn variables(settings: Vec<Setting>) -> BTreeMap<String, String> {
-    let keys: Vec<_> = config::AREAS.iter().flat_map(|area| area.keys).collect();
+    let keys: Vec<_> = config::keys().collect();
     settings
         .into_iter()
         .filter_map(|(path, value)| {

@@ -48,7 +48,7 @@ impl Report for ActionsReport {
             platform,
             action: action.name,
             about: action.about,
-            not_covered: permission::not_covered(platform, action.name).to_vec(),
+            not_covered: permission::not_covered(platform, action.name),
         };
         permission::actions(platform).iter().map(item).collect()
     }

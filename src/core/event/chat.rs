@@ -76,26 +76,20 @@ pub fn outbound(event: &Value, id: &str) -> Option<ChatEvent> {
     })
 }
 
-/// The platform's connectors that carry chat of sources.
+/// The platform whose chat the connector named at `path` carries.
 fn connector(event: &Value, path: &[&str]) -> Option<PlatformName> {
-    match text(event, path)? {
-        "twitch" => Some(PlatformName::Twitch),
-        "discord" => Some(PlatformName::Discord),
-        _ => None,
-    }
+    let name = text(event, path)?;
+    PlatformName::ALL.into_iter().find(|platform| {
+        platform
+            .rules()
+            .connector
+            .as_ref()
+            .is_some_and(|rules| rules.name == name)
+    })
 }
 
 fn place(event: &Value, platform: PlatformName, channel: Option<&str>) -> Option<Place> {
-    let ids: [&[&str]; 2] = match platform {
-        PlatformName::Discord => [
-            &["message", "rawPlatformPayload", "guildId"],
-            &["identity", "external", "metadata", "guildId"],
-        ],
-        PlatformName::Twitch | PlatformName::Kick => [
-            &["message", "rawPlatformPayload", "roomId"],
-            &["identity", "external", "metadata", "broadcasterId"],
-        ],
-    };
+    let ids = platform.rules().connector.as_ref()?.source_ids;
     let mut keys = ids.iter().filter_map(|path| id_text(field(event, path)?));
     let known = keys.find_map(|id| SourceKey::new(platform, &id).ok());
     known.map(Place::Source).or_else(|| by_login(platform, channel))
@@ -103,8 +97,9 @@ fn place(event: &Value, platform: PlatformName, channel: Option<&str>) -> Option
 
 /// A Discord channel is identified by a number from which its guild cannot be derived, so only logins identify a source.
 fn by_login(platform: PlatformName, channel: Option<&str>) -> Option<Place> {
+    let is_login = platform.rules().connector.as_ref()?.channels_are_logins;
     let login = channel?.trim_start_matches('#').to_ascii_lowercase();
-    (platform == PlatformName::Twitch && !login.is_empty()).then_some(Place::Login(platform, login))
+    (is_login && !login.is_empty()).then_some(Place::Login(platform, login))
 }
 
 /// The text that will be delivered: that of the candidate with the lowest priority, then the highest confidence. Without

@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 use crate::core::counters;
 use crate::core::document::{SCHEMA_VERSION, SourceDocument};
 use crate::core::facet::Facet;
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
@@ -246,10 +246,11 @@ impl EventBuilder<'_> {
             .or(was_live.then_some(at));
         let initial = change.initial;
         let live_only = |value: Option<String>| value.filter(|_| online);
-        let connector = connector(key.platform());
+        let rules = key.platform().rules().connector.as_ref();
+        let connector = rules.map_or(SYSTEM, |rules| rules.name);
         let channel = login
             .as_ref()
-            .filter(|_| key.platform() == PlatformName::Twitch)
+            .filter(|_| rules.is_some_and(|rules| rules.channels_are_logins))
             .map(|login| format!("#{login}"));
         let external_id = match (&change.stream_id, online) {
             (Some(stream), true) => stream.clone(),
@@ -404,15 +405,6 @@ fn state(document: &SourceDocument, observed_at: Timestamp, initial: bool) -> Ev
 const STATUS_SOURCE: &str = "ingress.bitbrat.probe";
 /// Connector name for platforms without a connector.
 const SYSTEM: &str = "system";
-
-/// The platform's connector names. There is none for Kick.
-fn connector(platform: PlatformName) -> &'static str {
-    match platform {
-        PlatformName::Twitch => "twitch",
-        PlatformName::Discord => "discord",
-        PlatformName::Kick => SYSTEM,
-    }
-}
 
 /// The platform has no event for a stream whose state is no longer known; a status event carries such a change.
 fn stream_kind(change: &Transition) -> Option<EventKind> {

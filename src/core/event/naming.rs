@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::core::document::SourceDocument;
 use crate::core::event::EventKind;
 use crate::core::source::SourceKey;
-use crate::core::stream::{Patience, StreamStatus};
+use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::core::verdict::Existence;
@@ -73,7 +73,7 @@ fn gap_before_episode(document: &SourceDocument, id: &str) -> Option<Timestamp> 
     let within = |gap: &Timestamp| last_live.started_at.is_none_or(|began| *gap > began);
     // Polls that miss a stream right after its pushed start do not count as an end.
     let unsubscribed = stream.pushed.map(|start| {
-        let patience = Patience::with(document.key.platform()).after_start;
+        let patience = document.key.platform().rules().patience.after_start;
         start.at..=start.at.plus_millis(patience)
     });
     let misses = evidence

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::join::Join;
+use crate::core::source::PlatformName;
 
 const START: i64 = 1_780_000_000_000;
 
@@ -32,7 +33,7 @@ fn twitch(story: impl IntoIterator<Item = StreamEvidence>) -> StreamVerdict {
 fn weigh(platform: PlatformName, story: impl IntoIterator<Item = StreamEvidence>) -> StreamVerdict {
     let mut all = StreamEvidence::default();
     story.into_iter().for_each(|piece| all.join(piece));
-    all.verdict(Patience::with(platform))
+    all.verdict(platform.rules().patience)
 }
 
 #[track_caller]
@@ -325,7 +326,7 @@ fn ended_stream_stays_ended_at_any_poll_interval() {
         let mut offline = false;
         for n in 1..400 {
             all.join(absent(n * pace));
-            let now = all.verdict(Patience::with(PlatformName::Kick)).status == StreamStatus::Offline;
+            let now = all.verdict(PlatformName::Kick.rules().patience).status == StreamStatus::Offline;
             assert!(now || !offline, "came back at miss {n} with a pace of {pace} s");
             offline = now;
         }
@@ -398,7 +399,7 @@ fn stream_seen_after_resolved_end_without_id_is_online() {
     let id = all.live_before(at(600)).map(str::to_owned);
     all.join(StreamEvidence::end(at(600), id.as_deref()));
     all.join(seen(660, "2", -20));
-    let verdict = all.verdict(Patience::with(PlatformName::Twitch));
+    let verdict = all.verdict(PlatformName::Twitch.rules().patience);
     assert_eq!(verdict.status, StreamStatus::Online);
     assert_eq!(verdict.session.unwrap().stream_id, "2");
 }

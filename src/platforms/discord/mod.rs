@@ -7,7 +7,9 @@ mod answer;
 mod bots;
 mod channels;
 mod connection;
+pub mod descriptor;
 mod detail;
+mod doctor;
 mod facts;
 pub mod gateway;
 mod limits;
@@ -17,6 +19,8 @@ mod options;
 pub mod permissions;
 mod probe;
 mod rest;
+pub mod rules;
+pub mod settings;
 mod streams;
 mod wire;
 
@@ -37,9 +41,11 @@ use self::probe::ProbeRun;
 use self::rest::{Rest, RestOptions};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem, RateLimit};
 use crate::clock::{Chance, Clock};
+use crate::config::Settings;
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
+use crate::platforms::descriptor::Finding;
 use crate::platforms::kit::meter::Meter;
 use crate::tokens::TokenStore;
 
@@ -201,6 +207,24 @@ impl Platform for DiscordPlatform {
             .iter()
             .filter(|source| identity.concerns(source) && (*identity != bot() || !has_own_bot(source)));
         needing.cloned().collect()
+    }
+
+    async fn account_name(&self, identity: &Identity) -> Option<String> {
+        match *identity == bot() {
+            true => self.whoami().await.ok()?.name,
+            false => None,
+        }
+    }
+
+    fn reconfigure(&self, settings: &Settings) {
+        self.configure(descriptor::guilds(settings));
+    }
+
+    async fn check_push(&self, settings: &Settings, _: &[SourceKey]) -> Vec<Finding> {
+        if !settings.platforms.discord.gateway {
+            return Vec::new();
+        }
+        doctor::gateway(self).await
     }
 
     fn rate_limits(&self) -> Vec<RateLimit> {

@@ -6,13 +6,14 @@
 mod check;
 mod grants;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use super::account_check::Checked;
 use super::client::Client;
 use super::meter::Meter;
 use super::options::{APP, BOT, KickOptions};
@@ -33,22 +34,6 @@ use crate::tokens::{StoredToken, TokenError, TokenKind, TokenStore};
 pub(super) struct Access {
     pub(super) identity: Identity,
     pub(super) token: SecretString,
-}
-
-/// Result of a check of an identity.
-#[derive(Debug, Clone)]
-pub(super) struct Checked {
-    pub(super) at: Timestamp,
-    pub(super) status: TokenStatus,
-    /// The token as currently stored.
-    pub(super) token: StoredToken,
-    pub(super) user_id: Option<u64>,
-    /// When the grant was last refreshed; `None` for the application, which needs no grant.
-    pub(super) renewed_at: Option<Timestamp>,
-    /// Scopes that it had at the previous check but no longer has.
-    pub(super) lost_scopes: BTreeSet<String>,
-    /// Whether the application itself is refused.
-    pub(super) app_refused: bool,
 }
 
 /// What to do after Kick has refused a token.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::auth::Checked;
+use super::account_check::Checked;
 use super::token_status::days_to_warn_about;
 use super::wire::{Channel, Livestream};
 use crate::core::code::Code;

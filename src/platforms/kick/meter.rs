@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use super::auth::Checked;
+use super::account_check::Checked;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::platforms::ProbeSink;

@@ -3,17 +3,21 @@
 //! Probes use REST ([`KickPlatform`]) and are authoritative; webhooks ([`webhook`]) make changes visible sooner where Kick can
 //! reach us. Kick's documentation, and what its users have found out, is cited where the code follows it.
 
+mod account_check;
 mod answer;
 mod api;
 mod auth;
 mod badges;
 mod client;
+pub mod descriptor;
 mod facts;
 mod memory;
 mod meter;
 mod options;
 mod probe;
 mod rate_limit;
+pub mod rules;
+pub mod settings;
 mod signature;
 mod subscriptions;
 mod token_status;
@@ -37,8 +41,10 @@ use self::memory::Memory;
 use self::meter::Meter;
 use self::probe::ProbeRun;
 use self::rate_limit::RateLimiter;
+use super::descriptor::{Finding, Level};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use crate::clock::{Chance, Clock};
+use crate::config::Settings;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
 use crate::tokens::TokenStore;
@@ -167,6 +173,27 @@ impl Platform for KickPlatform {
     }
 
     /// Kick publishes no limits, so this is our own rate limit.
+    async fn check_push(&self, settings: &Settings, sources: &[SourceKey]) -> Vec<Finding> {
+        const NAME: &str = "webhooks";
+        if !settings.platforms.kick.webhook {
+            return Vec::new();
+        }
+        if settings.web.listen.is_none() {
+            let detail = "kick.webhook is on, but web.listen is off, so nothing can be delivered";
+            return vec![Finding::new(NAME, Level::Warn, detail)];
+        }
+        let (listed, all) = match self.webhooks_listed(sources).await {
+            Ok(counts) => counts,
+            Err(error) => return vec![Finding::new(NAME, Level::Warn, error.to_string())],
+        };
+        let detail = format!("Kick lists {listed} of {all} subscriptions");
+        if listed == all {
+            return vec![Finding::new(NAME, Level::Ok, detail)];
+        }
+        let detail = format!("{detail}; `watch` asks for the others");
+        vec![Finding::new(NAME, Level::Warn, detail).next("bitbrat watch")]
+    }
+
     fn rate_limits(&self) -> Vec<RateLimit> {
         let size = self.options.requests_per_minute;
         let left = u32::try_from(self.api.client.rate_limiter.left()).unwrap_or(size);

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::clock::Chance;
 use crate::core::code::Code;
@@ -13,6 +12,7 @@ use crate::core::source::PlatformName;
 use crate::descriptors;
 use crate::http::{Answer, HttpError, Retries};
 use crate::platforms::PlatformError;
+use crate::platforms::descriptor::descriptor;
 use crate::secrets;
 use crate::tokens::TokenError;
 
@@ -208,8 +208,6 @@ pub fn error_despite(status: u16, reason: &str) -> String {
 
 /// Returns the error that an answer with the status of a success reports in the members of `platform`'s errors, if any. An
 /// empty list beside an error is not an answer that nothing is listed. Other unknown members mean nothing.
-///
-/// Kick's envelope always has a `message`, which is `OK` for a success; Discord's errors have a `code` beside it.
 pub fn reported_error(platform: PlatformName, answer: &Answer) -> Option<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -239,14 +237,24 @@ pub fn reported_error(platform: PlatformName, answer: &Answer) -> Option<String>
             .iter()
             .any(|word| text.eq_ignore_ascii_case(word))
     };
-    let has_message = is_set(message) && !is_success(message);
-    let failed = match platform {
-        PlatformName::Twitch | PlatformName::Kick => {
-            has_message || number(members.status.as_ref()).is_some_and(|status| status >= 400.0)
-        }
-        PlatformName::Discord => has_message && number(members.code.as_ref()).is_some(),
+    let numbers = Reported {
+        has_message: is_set(message) && !is_success(message),
+        status: number(members.status.as_ref()),
+        code: number(members.code.as_ref()),
     };
+    let failed = descriptor(platform).reports_error(&numbers);
     (failed || is_set(error)).then(|| reason(answer))
+}
+
+/// What an answer with the status of a success says in the members of errors.
+#[derive(Debug, Clone, Copy)]
+pub struct Reported {
+    /// Whether there is a message, other than that of a success.
+    pub has_message: bool,
+    /// The member `status`, if it is a number.
+    pub status: Option<f64>,
+    /// The member `code`, if it is a number.
+    pub code: Option<f64>,
 }
 
 /// What Kick writes as the message of a success, and spellings of it by servers that stand in for it.
@@ -255,11 +263,7 @@ const SUCCESS_MESSAGES: [&str; 2] = ["ok", "success"];
 /// Returns whether an error answer has `platform`'s own error format. Proxies, gateways and captive portals answer 401 too, and
 /// only the platform's own answer is evidence about a token.
 ///
-/// The match is exact because web frameworks also repeat the status beside a message. Twitch sends the members `error` (the
-/// reason phrase of the status; its OAuth host omits it), `status` and `message`, and no others
-/// (<https://dev.twitch.tv/docs/api/guide/#twitch-api-http-status-codes>). Kick's API wraps every message in an envelope with
-/// `data`; its token endpoint uses a few error names of RFC 6749. Other names of that standard come from gateways, which follow it
-/// too.
+/// The match is exact because web frameworks also repeat the status beside a message.
 pub fn is_own_error(platform: PlatformName, answer: &Answer) -> bool {
     let Ok(Value::Object(body)) = answer.json::<Value>() else {
         return false;
@@ -267,50 +271,34 @@ pub fn is_own_error(platform: PlatformName, answer: &Answer) -> bool {
     if answer.is_web_page() {
         return false;
     }
-    let text = |field: &str| {
-        body.get(field)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    let has_only = |members: &[&str]| body.keys().all(|name| members.contains(&name.as_str()));
-    match platform {
-        PlatformName::Twitch => {
-            let status = body.get("status").and_then(Value::as_u64);
-            let in_words = StatusCode::from_u16(answer.status)
-                .ok()
-                .and_then(|status| status.canonical_reason());
-            let names_status = body.get("error").is_none_or(|error| {
-                matches!((error.as_str(), in_words), (Some(error), Some(words)) if error.eq_ignore_ascii_case(words))
-            });
-            // A conflict names the existing object in an undocumented member.
-            let names_more = answer.status == 409
-                && !FOREIGN_MEMBERS
-                    .iter()
-                    .any(|name| !["error", "status"].contains(name) && body.contains_key(*name));
-            (has_only(&["error", "message", "status"]) || names_more)
-                && status == Some(u64::from(answer.status))
-                && text("message").is_some()
-                && names_status
-        }
-        PlatformName::Kick => {
-            let envelope =
-                has_only(&["data", "message"]) && body.contains_key("data") && text("message").is_some();
-            // Kick reportedly adds a description beside the RFC's members; the member's name is not certain. No member of the RFC
-            // repeats the status.
-            let oauth = text("error").is_some_and(|name| KICK_OAUTH_ERRORS.contains(&name));
-            envelope
-                || (oauth
-                    && !FOREIGN_MEMBERS
-                        .iter()
-                        .any(|name| *name != "error" && body.contains_key(*name)))
-        }
-        // Discord's errors carry a code from its own list: 0, or at least five digits. Some carry further members.
-        // <https://discord.com/developers/docs/topics/opcodes-and-status-codes#json>
-        PlatformName::Discord => {
-            let code = body.get("code").and_then(Value::as_u64);
-            let foreign = FOREIGN_MEMBERS.iter().any(|name| body.contains_key(*name));
-            !foreign && code.is_some_and(|code| code == 0 || code >= 10_000) && text("message").is_some()
-        }
+    descriptor(platform).is_own_error(answer.status, &ErrorBody(body))
+}
+
+/// The members of an error answer.
+#[derive(Debug)]
+pub struct ErrorBody(Map<String, Value>);
+
+impl ErrorBody {
+    /// Returns a member.
+    pub fn get(&self, field: &str) -> Option<&Value> {
+        self.0.get(field)
+    }
+
+    /// Returns a member that is a text and not empty.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        let text = self.get(field).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty())
+    }
+
+    /// Returns whether there are no members but these.
+    pub fn has_only(&self, members: &[&str]) -> bool {
+        self.0.keys().all(|name| members.contains(&name.as_str()))
+    }
+
+    /// Returns whether there are members of web frameworks and gateways, other than `own`.
+    pub fn has_foreign(&self, own: &[&str]) -> bool {
+        let mut foreign = FOREIGN_MEMBERS.iter().filter(|name| !own.contains(name));
+        foreign.any(|name| self.0.contains_key(*name))
     }
 }
 
@@ -325,10 +313,6 @@ pub(in crate::platforms) const FOREIGN_MEMBERS: [&str; 8] = [
     "statusCode",
     "timestamp",
 ];
-
-/// Errors of Kick's OAuth host: the names that clients have seen, and the message of a malformed request
-/// (<https://docs.kick.com/getting-started/generating-tokens-oauth2-flow>).
-const KICK_OAUTH_ERRORS: [&str; 3] = ["invalid_client", "invalid_grant", "Invalid request"];
 
 /// Returns the platform's own reason from an error answer: its `data`, where Kick puts the reason beside a general `message`,
 /// else its `message` or `error` field, else the status.

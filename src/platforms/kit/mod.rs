@@ -1,10 +1,11 @@
 //! What two or more platforms do in the same way. Adapters use these modules and never each other; nothing here depends on one
-//! platform's API, except for the formats of own errors in [`answer`].
+//! platform's API.
 //!
 //! | module | use |
 //! | --- | --- |
 //! | [`answer`] | turns an HTTP answer into a [`PlatformError`](super::PlatformError): one meaning per status on all platforms |
 //! | [`dedup`] | remembers ids of deliveries, so that what arrives twice counts once |
+//! | [`greeting`] | checks whether a websocket opens, for `doctor` |
 //! | [`lenient`] | reads foreign JSON field by field and row by row |
 //! | [`link_health`] | decides whether a failed probe is a failure of the link |
 //! | [`meter`] | counts the requests of a probe run, reports its progress and collects its problems |
@@ -15,6 +16,7 @@
 
 pub mod answer;
 pub mod dedup;
+pub mod greeting;
 pub mod lenient;
 pub mod link_health;
 pub mod meter;

@@ -6,6 +6,7 @@
 
 mod auth;
 mod check;
+pub mod descriptor;
 pub mod eventsub;
 mod helix;
 mod map;
@@ -17,12 +18,15 @@ mod rate_limit;
 mod reader;
 mod reads;
 mod renewal;
+pub mod rules;
+pub mod settings;
 mod token_status;
 mod wire;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use self::auth::Auth;
@@ -31,9 +35,12 @@ use self::oauth::OAuth;
 use self::probe::ProbeRun;
 use self::rate_limit::RateLimits;
 use crate::clock::{Chance, Clock};
+use crate::config::Settings;
 use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
+use crate::platforms::descriptor::Finding;
+use crate::platforms::kit::greeting;
 use crate::platforms::kit::link_health::LinkHealth;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
@@ -128,6 +135,19 @@ impl Platform for TwitchPlatform {
             Err(error) => Err(error),
         };
         Some(outcome)
+    }
+
+    async fn check_push(&self, settings: &Settings, _: &[SourceKey]) -> Vec<Finding> {
+        let settings = &settings.platforms.twitch;
+        if !settings.eventsub {
+            return Vec::new();
+        }
+        let is_welcome = |message: &Value| {
+            message.pointer("/metadata/message_type").and_then(Value::as_str) == Some("session_welcome")
+        };
+        let next = "bitbrat config show  # twitch.eventsub_ws_url, and the proxy";
+        let url = settings.eventsub_ws_url.as_str();
+        vec![greeting::check("eventsub", url, is_welcome, next).await]
     }
 
     fn rate_limits(&self) -> Vec<RateLimit> {

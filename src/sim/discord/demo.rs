@@ -2,6 +2,7 @@
 
 use super::handle::DiscordSim;
 use super::specs::{ChannelSpec, GuildSpec};
+use crate::sim::kit::{DemoLogin, DemoPlatform, Setting};
 
 /// The bot's user and application.
 const BOT: u64 = 888_100;
@@ -40,6 +41,44 @@ pub struct DemoWorld {
     pub guilds: Vec<u64>,
     /// Configured channels by guild.
     pub channels: Vec<(u64, u64)>,
+}
+
+impl DemoPlatform for DemoWorld {
+    fn sources(&self) -> Vec<String> {
+        self.guilds.iter().map(u64::to_string).collect()
+    }
+
+    fn channels(&self) -> Vec<(String, String)> {
+        let channels = self.channels.iter();
+        channels
+            .map(|(guild, channel)| (guild.to_string(), channel.to_string()))
+            .collect()
+    }
+
+    fn application(&self) -> Vec<Setting> {
+        Vec::new()
+    }
+
+    fn tokens(&self) -> Vec<Setting> {
+        vec![("discord.bot_token", self.token.clone())]
+    }
+
+    fn logins(&self) -> Vec<DemoLogin> {
+        let login = |account: String, user: u64, token: &str| DemoLogin {
+            account,
+            user_id: user.to_string(),
+            access: token.to_owned(),
+            refresh: None,
+            scopes: Vec::new(),
+            client_id: None,
+            issued: None,
+        };
+        let own = self.own_tokens.iter();
+        let own = own.map(|(guild, token)| login(format!("discord/bot:{guild}"), OTHER_BOT, token));
+        std::iter::once(login("discord/bot".to_owned(), self.bot, &self.token))
+            .chain(own)
+            .collect()
+    }
 }
 
 /// Fills `discord` with the demo world.

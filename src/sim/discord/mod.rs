@@ -24,3 +24,4 @@ pub use handle::DiscordSim;
 pub use knobs::Knobs;
 pub use sessions::GatewayCounts;
 pub use specs::{Author, ChannelSpec, GatewayAct, GuildSpec, MessageSpec};
+pub use world::World;

@@ -11,6 +11,7 @@ use super::{rest, socket};
 use crate::core::time::Timestamp;
 use crate::sim::directory::{EventGuide, SimSource, event};
 use crate::sim::host::Host;
+use crate::sim::kit::Setting;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::Simulated;
@@ -100,6 +101,10 @@ impl Simulated for World {
             ("https://discord.com/api/v10", discord.api_url()),
             ("wss://gateway.discord.gg", discord.ws()),
         ]
+    }
+
+    fn addresses(discord: &DiscordSim) -> Vec<Setting> {
+        vec![("discord.api_url", discord.api_url())]
     }
 
     fn knobs(&mut self) -> &mut Knobs {

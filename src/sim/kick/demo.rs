@@ -3,6 +3,7 @@
 use super::handle::KickSim;
 use super::tokens::KickTokenSpec;
 use super::world::{KickChannelSpec, KickStreamSpec};
+use crate::sim::kit::{DemoLogin, DemoPlatform, Setting};
 
 /// The application.
 const CLIENT_ID: &str = "01DEMOKICKAPP0000SIMULATED0";
@@ -20,7 +21,7 @@ pub const HIDDEN: u64 = 888_003;
 
 /// Data about the demo world that a client needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KickDemoWorld {
+pub struct DemoWorld {
     /// The application's id.
     pub client_id: String,
     /// The application's secret.
@@ -37,8 +38,42 @@ pub struct KickDemoWorld {
     pub sources: Vec<String>,
 }
 
+impl DemoPlatform for DemoWorld {
+    fn sources(&self) -> Vec<String> {
+        self.sources.clone()
+    }
+
+    fn application(&self) -> Vec<Setting> {
+        vec![
+            ("kick.client_id", self.client_id.clone()),
+            ("kick.client_secret", self.client_secret.clone()),
+            ("kick.bot_user_id", self.bot_user_id.clone()),
+        ]
+    }
+
+    fn tokens(&self) -> Vec<Setting> {
+        vec![
+            ("kick.bot_access_token", self.bot_access.clone()),
+            ("kick.bot_refresh_token", self.bot_refresh.clone()),
+        ]
+    }
+
+    /// Clients store only the text of Kick's tokens: the platform returns the rest.
+    fn logins(&self) -> Vec<DemoLogin> {
+        vec![DemoLogin {
+            account: "kick/bot".to_owned(),
+            user_id: self.bot_user_id.clone(),
+            access: self.bot_access.clone(),
+            refresh: Some(self.bot_refresh.clone()),
+            scopes: self.bot_scopes.clone(),
+            client_id: Some(self.client_id.clone()),
+            issued: None,
+        }]
+    }
+}
+
 /// Fills `kick` with the demo world.
-pub fn populate(kick: &KickSim) -> KickDemoWorld {
+pub fn populate(kick: &KickSim) -> DemoWorld {
     kick.add_app(CLIENT_ID, CLIENT_SECRET);
     kick.knobs(|knobs| {
         knobs.consent = Some(BOT);
@@ -104,7 +139,7 @@ pub fn populate(kick: &KickSim) -> KickDemoWorld {
         access: Some(format!("{:0<48}", "demokickbotaccess")),
         refresh: Some(format!("{:0<48}", "demokickbotrefresh")),
     });
-    KickDemoWorld {
+    DemoWorld {
         client_id: CLIENT_ID.to_owned(),
         client_secret: CLIENT_SECRET.to_owned(),
         bot_user_id: BOT.to_string(),

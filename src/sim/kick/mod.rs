@@ -23,4 +23,4 @@ pub use chat::KickChatSpec;
 pub use delivery::Delivery;
 pub use handle::{KickSim, KickUrls};
 pub use tokens::KickTokenSpec;
-pub use world::{KickChannelSpec, KickKnobs, KickStreamSpec, WebhookKnobs};
+pub use world::{KickChannelSpec, KickKnobs, KickStreamSpec, WebhookKnobs, World};

@@ -13,6 +13,7 @@ use super::{oauth, rest, subscription_rest};
 use crate::core::time::Timestamp;
 use crate::sim::directory::{EventGuide, SimSource, event};
 use crate::sim::host::Host;
+use crate::sim::kit::Setting;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::{Simulated, View};
@@ -82,6 +83,11 @@ impl Simulated for World {
             ("https://id.kick.com", urls.auth),
             ("https://api.kick.com", urls.api),
         ]
+    }
+
+    fn addresses(kick: &KickSim) -> Vec<Setting> {
+        let urls = kick.urls();
+        vec![("kick.auth_url", urls.auth), ("kick.api_url", urls.api)]
     }
 
     fn knobs(&mut self) -> &mut KickKnobs {

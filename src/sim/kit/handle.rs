@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::commands::{self, Fields};
+use super::demo::Setting;
 use super::failure::{Failure, Rejected, answer, refuse};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
@@ -60,6 +61,9 @@ pub trait Simulated: Sized + Send + 'static {
 
     /// Returns the URLs to configure a client with, by the setting that they replace.
     fn bases(sim: &PlatformSim<Self>) -> Vec<(&'static str, String)>;
+
+    /// Returns a client's settings with the addresses of this platform.
+    fn addresses(sim: &PlatformSim<Self>) -> Vec<Setting>;
 
     /// Returns the switches for deviating behavior.
     fn knobs(&mut self) -> &mut Self::Knobs;
@@ -140,6 +144,11 @@ impl<W> PlatformSim<W> {
 }
 
 impl<W: Simulated> PlatformSim<W> {
+    /// Returns a client's settings with the addresses of this platform.
+    pub fn addresses(&self) -> Vec<Setting> {
+        W::addresses(self)
+    }
+
     /// Starts a platform with an empty world on `address`. It runs until the returned server is dropped.
     pub async fn start(host: Host, address: SocketAddr) -> io::Result<(Self, Server)> {
         let sim = Self(Arc::new(Shared {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::listener::Listener;
 use super::twitch::{BOT, RAT, Rig};
 use super::{answer, client};
+use crate::core::source::PlatformName;
 use crate::sim::discord::{ChannelSpec, GuildSpec};
 
 async fn get(url: &str, accept: &str) -> (u16, String) {
@@ -49,7 +50,7 @@ async fn every_port_lists_all_platforms() {
             .iter()
             .map(|one| one["address"].as_str().unwrap())
             .collect();
-        assert_eq!(platforms.len(), 3);
+        assert_eq!(platforms.len(), PlatformName::ALL.len());
         assert!(addresses.contains(&address.as_str()), "{addresses:?}");
         let (_, page) = get(&format!("{address}/__sim/"), "text/html,*/*").await;
         for shown in [
@@ -164,7 +165,7 @@ async fn impossible_event_error_lists_alternatives() {
             "myspace:1",
             json!({}),
             404,
-            "twitch, discord, kick",
+            "twitch, kick, discord",
         ),
         ("stream.online", "ratcaster", json!({"vewers": 1}), 400, "viewers"),
         (

@@ -8,6 +8,7 @@ use super::tokens::TokenSpec;
 use super::world::{ChannelSpec, StreamSpec};
 use crate::core::time::Timestamp;
 use crate::sim::host::own;
+use crate::sim::kit::{DemoLogin, DemoPlatform, Setting};
 
 /// The application, a confidential client.
 const CLIENT_ID: &str = "democlient0bitbrat0simulator00";
@@ -94,6 +95,45 @@ pub struct DemoWorld {
     pub sources: Vec<String>,
     /// The stream that has just begun.
     pub just_live: UnpolledStream,
+}
+
+impl DemoPlatform for DemoWorld {
+    fn sources(&self) -> Vec<String> {
+        self.sources.clone()
+    }
+
+    fn application(&self) -> Vec<Setting> {
+        vec![
+            ("twitch.client_id", self.client_id.clone()),
+            ("twitch.client_secret", self.client_secret.clone()),
+            ("twitch.bot_user_id", self.bot.user_id.clone()),
+        ]
+    }
+
+    fn tokens(&self) -> Vec<Setting> {
+        vec![
+            ("twitch.bot_access_token", self.bot.access.clone()),
+            ("twitch.bot_refresh_token", self.bot.refresh.clone()),
+        ]
+    }
+
+    fn logins(&self) -> Vec<DemoLogin> {
+        let login = |account: String, token: &DemoToken| DemoLogin {
+            account,
+            user_id: token.user_id.clone(),
+            access: token.access.clone(),
+            refresh: Some(token.refresh.clone()),
+            scopes: token.scopes.clone(),
+            client_id: Some(self.client_id.clone()),
+            issued: Some((token.obtained_at, token.expires_in)),
+        };
+        let broadcasters = self.broadcasters.iter();
+        let broadcasters =
+            broadcasters.map(|token| login(format!("twitch/broadcaster:{}", token.user_id), token));
+        std::iter::once(login("twitch/bot".to_owned(), &self.bot))
+            .chain(broadcasters)
+            .collect()
+    }
 }
 
 /// Fills `twitch` with the demo world.

@@ -24,4 +24,4 @@ pub use handle::{EndSpec, TwitchSim, TwitchUrls};
 pub use members::Role;
 pub use stream::Stream;
 pub use tokens::TokenSpec;
-pub use world::{ChannelSpec, Knobs, StreamSpec};
+pub use world::{ChannelSpec, Knobs, StreamSpec, World};

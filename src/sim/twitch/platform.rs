@@ -12,6 +12,7 @@ use super::{eventsub, helix, oauth};
 use crate::core::time::Timestamp;
 use crate::sim::directory::{EventGuide, SimSource, event};
 use crate::sim::host::Host;
+use crate::sim::kit::Setting;
 use crate::sim::kit::commands::Fields;
 use crate::sim::kit::failure::Failure;
 use crate::sim::kit::handle::{Simulated, View};
@@ -81,6 +82,16 @@ impl Simulated for World {
             ("https://id.twitch.tv/oauth2", urls.auth),
             ("https://api.twitch.tv/helix", urls.helix),
             ("wss://eventsub.wss.twitch.tv/ws", urls.eventsub_ws),
+        ]
+    }
+
+    fn addresses(twitch: &TwitchSim) -> Vec<Setting> {
+        let urls = twitch.urls();
+        vec![
+            ("twitch.auth_url", urls.auth),
+            ("twitch.helix_url", urls.helix),
+            ("twitch.eventsub_rest_url", urls.eventsub_rest),
+            ("twitch.eventsub_ws_url", urls.eventsub_ws),
         ]
     }
 

@@ -10,7 +10,7 @@ use bitbrat::core::stream::StreamStatus;
 use bitbrat::core::verdict::Status;
 use bitbrat::platforms::{Probe, Subject};
 use bitbrat::sim::{Fault, FaultBody, WireFault};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::scenario::{Probed, Recorder, Scenario};
 use super::worlds::{Concept, PlatformWorld, Request, SOURCES};
@@ -223,15 +223,19 @@ pub async fn network_that_is_down_disconnects_and_recovers<W: PlatformWorld>() {
     assert_eq!(scenario.state(0), before);
 }
 
-/// How a platform refuses a token.
-fn local_error(platform: PlatformName) -> FaultBody {
-    FaultBody::Json(match platform {
-        PlatformName::Twitch => {
-            json!({"error": "Unauthorized", "status": 401, "message": "Invalid OAuth token"})
-        }
-        PlatformName::Kick => json!({"data": {}, "message": "Unauthorized"}),
-        PlatformName::Discord => json!({"message": "401: Unauthorized", "code": 0}),
-    })
+/// How platforms refuse a token.
+fn local_errors() -> [(PlatformName, Value); 3] {
+    [
+        (
+            PlatformName::Twitch,
+            json!({"error": "Unauthorized", "status": 401, "message": "Invalid OAuth token"}),
+        ),
+        (PlatformName::Kick, json!({"data": {}, "message": "Unauthorized"})),
+        (
+            PlatformName::Discord,
+            json!({"message": "401: Unauthorized", "code": 0}),
+        ),
+    ]
 }
 
 /// Refusals that are not in the format of `platform`.
@@ -242,10 +246,12 @@ fn foreign_refusals(platform: PlatformName) -> impl Iterator<Item = Fault> {
         FaultBody::Json(json!({})),
         FaultBody::Json(json!({"statusCode": 401, "error": "Unauthorized", "message": "no"})),
     ];
-    let others = PlatformName::ALL
+    let others = local_errors()
         .into_iter()
-        .filter(move |other| *other != platform);
-    let bodies = of_nobody.into_iter().chain(others.map(local_error));
+        .filter(move |(other, _)| *other != platform);
+    let bodies = of_nobody
+        .into_iter()
+        .chain(others.map(|(_, body)| FaultBody::Json(body)));
     bodies.map(|body| Fault::status(401).with_body(body))
 }
 

@@ -14,8 +14,10 @@ use crate::core::event::EventKind;
 use crate::core::event::fields::text;
 use crate::core::event::read::Side;
 use crate::core::event::routing::{self, Quiet, Routed};
+use crate::core::source::PlatformName;
 use crate::persist::write_policy::Workload;
 use crate::persist::{chat, consumer};
+use crate::platforms::descriptor::descriptor;
 use crate::watch::volume::{self, Volume};
 
 const AREA: &str = "bus";
@@ -305,15 +307,14 @@ fn expected(app: &App) -> Volume {
 
 /// Checks that chat is not counted twice.
 fn twice(app: &App) -> Option<Check> {
-    let settings = &app.settings;
-    let twitch = settings.twitch.eventsub && settings.twitch.chat.is_eventsub(&settings.bus.target);
-    let discord = settings.discord.gateway;
-    let who = match (twitch, discord) {
-        (false, false) => return None,
-        (true, false) => "incoming Twitch chat (twitch.chat)",
-        (false, true) => "Discord chat (discord.gateway)",
-        (true, true) => "incoming Twitch chat (twitch.chat) and Discord chat (discord.gateway)",
-    };
+    let counted = PlatformName::ALL
+        .into_iter()
+        .filter_map(|platform| descriptor(platform).counted_chat(&app.settings));
+    let who: Vec<_> = counted.map(|chat| chat.about).collect();
+    if who.is_empty() {
+        return None;
+    }
+    let who = who.join(" and ");
     let detail =
         format!("listeners count {who}, so that on the bus is left aside; set it alike in every process");
     Some(Check::new(AREA, "chat counted once", Outcome::Ok, detail))

@@ -2,15 +2,14 @@
 
 use crate::app::Untried;
 use crate::cli::commands::auth;
-use crate::cli::commands::doctor::{reach, sockets, store};
+use crate::cli::commands::doctor::{reach, store};
 use crate::cli::context::Context;
 use crate::cli::output::humane;
 use crate::cli::reports::auth::AuthState;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::cli::run_probe;
 use crate::core::source::PlatformName;
-use crate::platforms::discord::SessionStarts;
-use crate::platforms::discord::gateway::GatewayOptions;
+use crate::platforms::descriptor::{Finding, Level};
 use crate::platforms::{Probe, ProbeSet, RateLimit};
 use crate::tokens::login_command;
 
@@ -34,8 +33,8 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
     }
     let mut checks = Vec::new();
     let mut skew = None;
-    for (what, url) in cx.app.addresses(platform) {
-        let (check, found) = reach::check(cx, platform, what, &url).await;
+    for endpoint in cx.app.endpoints(platform) {
+        let (check, found) = reach::check(cx, platform, &endpoint).await;
         checks.push(check);
         skew = skew.or(found);
     }
@@ -57,56 +56,26 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
 
 /// Checks the push connections of `watch`. It creates no subscription and no session.
 async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
-    let settings = &cx.app.settings;
-    let area = platform.as_str();
-    match platform {
-        PlatformName::Kick if settings.kick.webhook => {
-            const NAME: &str = "webhooks";
-            if settings.web.listen.is_none() {
-                let detail = "kick.webhook is on, but web.listen is off, so nothing can be delivered";
-                return vec![Check::new(area, NAME, Outcome::Warn, detail)];
-            }
-            vec![match cx.app.kick_webhooks().await {
-                Ok((listed, all)) => {
-                    let detail = format!("Kick lists {listed} of {all} subscriptions");
-                    if listed == all {
-                        Check::new(area, NAME, Outcome::Ok, detail)
-                    } else {
-                        let detail = format!("{detail}; `watch` asks for the others");
-                        Check::new(area, NAME, Outcome::Warn, detail).next("bitbrat watch")
-                    }
-                }
-                Err(failure) => Check::new(area, NAME, Outcome::Warn, failure.to_string()),
-            }]
+    // A failure to build the adapter is in the check of the rate limits.
+    let Ok(adapter) = cx.app.platform(platform).await else {
+        return Vec::new();
+    };
+    let findings = adapter
+        .check_push(&cx.app.settings, &cx.app.sources().keys())
+        .await;
+    let check = |finding: Finding| {
+        let outcome = match finding.level {
+            Level::Ok => Outcome::Ok,
+            Level::Warn => Outcome::Warn,
+            Level::Fail => Outcome::Fail,
+        };
+        let check = Check::new(platform.as_str(), finding.name, outcome, finding.detail);
+        match finding.next {
+            Some(next) => check.next(next),
+            None => check,
         }
-        PlatformName::Twitch => sockets::eventsub(&cx.app).await.into_iter().collect(),
-        PlatformName::Discord if settings.discord.gateway => {
-            const NAME: &str = "gateway sessions";
-            let GatewayOptions {
-                identify_cap,
-                identify_reserve,
-                ..
-            } = GatewayOptions::default();
-            match cx.app.discord_sessions().await {
-                Ok(SessionStarts { ours, left, url }) => {
-                    let rest = left.map_or_else(
-                        || "Discord does not report how many are left".to_owned(),
-                        |left| format!("Discord has {left} left"),
-                    );
-                    let detail = format!("{ours} of our {identify_cap} a day were started; {rest}");
-                    let scarce =
-                        ours * 10 >= identify_cap * 8 || left.is_some_and(|left| left < identify_reserve);
-                    let outcome = if scarce { Outcome::Warn } else { Outcome::Ok };
-                    vec![
-                        Check::new(area, NAME, outcome, detail),
-                        sockets::gateway(&url).await,
-                    ]
-                }
-                Err(failure) => vec![Check::new(area, NAME, Outcome::Warn, failure.to_string())],
-            }
-        }
-        _ => Vec::new(),
-    }
+    };
+    findings.into_iter().map(check).collect()
 }
 
 /// HTTP dates have a resolution of one second, so a difference of a second is not significant.

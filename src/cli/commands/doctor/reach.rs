@@ -1,7 +1,7 @@
 //! Checks whether a platform's address answers, and whether the platform is behind it.
 //!
-//! A web server responds at every address, so a response alone proves little: the check sends Twitch a request with a documented
-//! response, without credentials, and expects Twitch's own error.
+//! A web server responds at every address, so a response alone proves little: the check sends a request without credentials
+//! and, where its response is documented, expects the platform's own error.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::cli::reports::doctor::{Check, Outcome};
 use crate::core::code::Code;
 use crate::core::source::PlatformName;
 use crate::http::{self, Answer, HttpError, Retries};
+use crate::platforms::descriptor::Endpoint;
 use crate::platforms::kit::answer::is_own_error;
 
 /// One failure alone proves little: what may be over in two seconds is tried once more.
@@ -23,14 +24,9 @@ const ONCE_MORE: Retries = Retries {
 };
 
 /// Sends a request to one of a platform's addresses. Also returns how far its clock is ahead of ours, in milliseconds.
-pub(super) async fn check(
-    cx: &Context,
-    platform: PlatformName,
-    what: &str,
-    base: &Url,
-) -> (Check, Option<i64>) {
+pub(super) async fn check(cx: &Context, platform: PlatformName, endpoint: &Endpoint) -> (Check, Option<i64>) {
     let area = platform.as_str();
-    let url = door(platform, what, base);
+    let (what, url) = (endpoint.what, door(endpoint));
     let shown = url.host_str().unwrap_or_default().to_owned();
     let build = || cx.app.http.request(reqwest::Method::GET, url.clone()).build();
     let Ok(request) = build() else {
@@ -53,16 +49,14 @@ pub(super) async fn check(
             let skew = answer
                 .server_date()
                 .map(|date| date.millis_since(answer.received_at));
-            let check = match stranger(platform, &answer) {
+            let check = match stranger(platform, endpoint, &answer) {
                 None => {
                     let detail = format!("{shown} answers in {} ms{before}", answer.rtt.as_millis());
                     Check::new(area, what, Outcome::Ok, detail)
                 }
                 Some((outcome, odd)) => {
-                    let detail = match platform {
-                        PlatformName::Twitch if answer.status < 500 => {
-                            format!("{shown} {odd}; is {} right?", key(what))
-                        }
+                    let detail = match endpoint.documented {
+                        Some(key) if answer.status < 500 => format!("{shown} {odd}; is {key} right?"),
                         _ => format!("{shown} {odd}"),
                     };
                     Check::new(area, what, outcome, detail).next(inspect)
@@ -89,54 +83,37 @@ fn passing(outcome: &Result<Answer, HttpError>) -> Option<String> {
     }
 }
 
-/// Returns the URL to request below `base`. Twitch rejects each with a 401 without a token.
-fn door(platform: PlatformName, what: &str, base: &Url) -> Url {
-    let path = match (platform, what) {
-        (PlatformName::Twitch, "authorization") => "validate",
-        (PlatformName::Twitch, "eventsub api") => "eventsub/subscriptions",
-        (PlatformName::Twitch, _) => "users",
-        // Both answer without credentials; Kick's response at a bare address is not documented.
-        (PlatformName::Kick, "authorization") => "oauth/authorize",
-        (PlatformName::Kick, _) => "public/v1/public-key",
-        (PlatformName::Discord, _) => return base.clone(),
-    };
-    let mut url = base.clone();
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.pop_if_empty().extend(path.split('/'));
+/// Returns the URL to request.
+fn door(endpoint: &Endpoint) -> Url {
+    let mut url = endpoint.base.clone();
+    if !endpoint.path.is_empty()
+        && let Ok(mut segments) = url.path_segments_mut()
+    {
+        segments.pop_if_empty().extend(endpoint.path.split('/'));
     }
     url
 }
 
-fn key(what: &str) -> &'static str {
-    match what {
-        "authorization" => "twitch.auth_url",
-        "eventsub api" => "twitch.eventsub_rest_url",
-        _ => "twitch.helix_url",
-    }
-}
-
 /// Returns why `answer` cannot be the platform's, and how certain that is.
-fn stranger(platform: PlatformName, answer: &Answer) -> Option<(Outcome, String)> {
+fn stranger(platform: PlatformName, endpoint: &Endpoint, answer: &Answer) -> Option<(Outcome, String)> {
     let status = answer.status;
     let fail = |odd: String| Some((Outcome::Fail, odd));
     if status >= 500 {
         return fail(format!("answers with status {status}"));
     }
-    // The other platforms' responses at a bare address are not documented.
-    if platform != PlatformName::Twitch {
-        return None;
-    }
+    endpoint.documented?;
+    let title = platform.rules().title;
     if answer.is_web_page() {
         return fail(format!("answers with a web page (status {status})"));
     }
-    // Proxies and gateways reject too; only Twitch's own error format identifies Twitch. Its official mock server has none.
+    // Proxies and gateways reject too; only the platform's own error format identifies it. Twitch's official mock server has none.
     if matches!(status, 400 | 401 | 403) && !is_own_error(platform, answer) {
-        let odd = format!("answers with status {status} without Twitch's own error, as a proxy does");
+        let odd = format!("answers with status {status} without {title}'s own error, as a proxy does");
         return Some((Outcome::Warn, odd));
     }
-    // A mock may be less strict than Twitch, which returns 401; an address without Twitch behind it returns 404 or redirects.
+    // A mock may be less strict than the platform, which returns 401; an address without it returns 404 or redirects.
     if !matches!(status, 200..300 | 400 | 401 | 403 | 429) {
-        return fail(format!("answers with status {status}, which Twitch does not"));
+        return fail(format!("answers with status {status}, which {title} does not"));
     }
     None
 }
@@ -182,32 +159,44 @@ mod tests {
                 true,
             ),
         ] {
-            let odd = stranger(platform, &Answer::made_up(status, &[], body));
+            let endpoint = Endpoint {
+                what: "api",
+                base: "https://api.example".parse().unwrap(),
+                path: "users",
+                documented: (platform == PlatformName::Twitch).then_some("twitch.helix_url"),
+            };
+            let odd = stranger(platform, &endpoint, &Answer::made_up(status, &[], body));
             assert_eq!(odd.is_none(), passes, "{platform} {status} {body}: {odd:?}");
         }
     }
 
     #[test]
-    fn twitch_is_asked_at_documented_addresses() {
-        for (what, base, expected) in [
+    fn requested_path_is_below_the_base_address() {
+        for (path, base, expected) in [
             (
-                "authorization",
+                "validate",
                 "https://id.twitch.tv/oauth2",
                 "https://id.twitch.tv/oauth2/validate",
             ),
             (
-                "api",
+                "users",
                 "http://127.0.0.1:8080/mock/",
                 "http://127.0.0.1:8080/mock/users",
             ),
             (
-                "eventsub api",
+                "eventsub/subscriptions",
                 "http://127.0.0.1:8081",
                 "http://127.0.0.1:8081/eventsub/subscriptions",
             ),
+            ("", "https://discord.com/api/v10", "https://discord.com/api/v10"),
         ] {
-            let url = door(PlatformName::Twitch, what, &base.parse().unwrap());
-            assert_eq!(url.as_str(), expected);
+            let endpoint = Endpoint {
+                what: "api",
+                base: base.parse().unwrap(),
+                path,
+                documented: None,
+            };
+            assert_eq!(door(&endpoint).as_str(), expected);
         }
     }
 

@@ -212,11 +212,7 @@ fn question(platform: PlatformName, text: &str) -> Result<Question, Failure> {
         format!("`{text}` is not something that a bot does on {platform}"),
     )
     .hint(format!("use one of\n{}", list.join("\n")))
-    .hint(match platform {
-        PlatformName::Twitch => "or a permission as the platform names it, in capitals: MODERATOR",
-        PlatformName::Kick => "or a permission as observed: scope:chat:write, badge:moderator",
-        PlatformName::Discord => "or a permission as the platform names it, in capitals: SEND_MESSAGES",
-    }))
+    .hint(platform.rules().permission_example))
 }
 
 /// Answers, and returns the failure of a check that the answer would otherwise conceal.
@@ -289,8 +285,7 @@ fn judge(found: &Found, question: &Question, limits: Limits) -> (AnswerItem, Opt
         missing: weighed.missing,
         not_covered: match (answer, question) {
             (Answer::Yes, Question::Action(action)) => permission::not_covered(key.platform(), action.name)
-                .iter()
-                .copied()
+                .into_iter()
                 .chain(permission::not_known(facts, action))
                 .map(str::to_owned)
                 .collect(),

@@ -122,8 +122,8 @@ async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
     let key = &found.document.key;
     let history = cx.app.store(Access::Read).await?.history(key, RECENT).await?;
     let listening = match key.platform() {
-        PlatformName::Twitch => Listening::of(&cx.app.eventsub_plan_by_memory().await, key),
-        PlatformName::Kick | PlatformName::Discord => None,
+        PlatformName::Twitch => Listening::of(&cx.app.eventsub_plan_by_memory().await?, key),
+        _ => None,
     };
     Ok(SourceInFull {
         as_of: cx.app.clock.now(),

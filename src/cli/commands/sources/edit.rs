@@ -63,8 +63,9 @@ pub async fn add(setup: &Setup, cx: &Context, args: &AddArgs) -> Result<ExitCode
     let mut items = Vec::new();
     for arg in &args.ids {
         let (platform, address) = address(cx, arg).await?;
-        if platform != PlatformName::Discord && !args.channels.is_empty() {
-            let what = format!("--channels is for Discord only, and `{arg}` is on {platform}");
+        if !platform.rules().has_channels && !args.channels.is_empty() {
+            let with_channels = PlatformName::with_channels();
+            let what = format!("--channels is for {with_channels} only, and `{arg}` is on {platform}");
             return Err(Failure::new(ExitCode::Usage, what));
         }
         let entry = SourceEntry {
@@ -259,9 +260,9 @@ async fn address(cx: &Context, arg: &SourceArg) -> Result<(PlatformName, SourceA
     match arg {
         SourceArg::Key(key) => Ok((key.platform(), SourceAddress::Id(key.clone()))),
         SourceArg::Name {
-            platform: Some(platform @ (PlatformName::Twitch | PlatformName::Kick)),
+            platform: Some(platform),
             name,
-        } => Ok((*platform, SourceAddress::Name(name.clone()))),
+        } if platform.rules().names.is_some() => Ok((*platform, SourceAddress::Name(name.clone()))),
         SourceArg::Name { .. } => {
             let key = source_arg::resolve(cx, arg, true).await?;
             Ok((key.platform(), SourceAddress::Id(key)))

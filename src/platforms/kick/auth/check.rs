@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use secrecy::SecretString;
 use serde_json::Value;
 
+use super::super::account_check::Checked;
 use super::super::client::Call;
 use super::super::meter::Meter;
 use super::super::options::{APP, BOT, broadcaster_of};
 use super::super::token_status::of_inactive;
 use super::super::wire::{Envelope, Introspected, User, items};
-use super::{Auth, Checked, no_identity, not_ours, read, unreadable, unusable_store};
+use super::{Auth, no_identity, not_ours, read, unreadable, unusable_store};
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;

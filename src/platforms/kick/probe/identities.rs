@@ -1,7 +1,7 @@
 //! The part of a probe that is about accounts, and what they and badges permit.
 
+use super::super::account_check::Checked;
 use super::super::api::LIST_AT_ONCE;
-use super::super::auth::Checked;
 use super::super::facts::{self, BADGES_METHOD, OWNER_METHOD, SCOPES_METHOD};
 use super::super::options::{BOT, broadcaster_of};
 use super::ProbeRun;

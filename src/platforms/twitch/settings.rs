@@ -5,11 +5,10 @@ use std::str::FromStr;
 use secrecy::SecretString;
 use url::Url;
 
-use super::BusTarget;
-use super::key::Key;
-use super::reader::Reader;
+use crate::config::{BusTarget, Key, Reader, numeric_id, word};
 
-pub(super) const KEYS: &[Key] = &[
+/// The keys of `[twitch]`.
+pub const KEYS: &[Key] = &[
     Key::new("twitch.client_id", "Client id of the application.")
         .named(&["TWITCH_CLIENT_ID"])
         .such_as("abcdefghijklmnopqrstuvwxyz0123"),
@@ -41,6 +40,16 @@ pub(super) const KEYS: &[Key] = &[
         .such_as("https://api.twitch.tv/helix"),
     Key::new("twitch.eventsub_ws_url", "Address of the EventSub websocket.").or("wss://eventsub.wss.twitch.tv/ws"),
 ];
+
+/// Variables that list sources, in addition to the others.
+pub const SOURCE_KEYS: &[Key] = &[Key::new(
+    "twitch.channels",
+    "Logins or URLs of Twitch channels, in addition; a `#` in front is tolerated.",
+)
+.named(&["TWITCH_CHANNELS"])
+.list()
+.environment_only()
+.such_as("ratcaster catcaster")];
 
 /// Where incoming chat is counted: in one place, or a message would count twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,9 +87,9 @@ impl ChatFrom {
     }
 }
 
-/// Twitch.
+/// The settings of Twitch.
 #[derive(Debug, Clone)]
-pub struct TwitchSettings {
+pub struct Settings {
     /// Client id of the application.
     pub client_id: Option<String>,
     /// Client secret.
@@ -105,17 +114,16 @@ pub struct TwitchSettings {
     pub eventsub_ws_url: Url,
 }
 
-pub(super) fn read(reader: &mut Reader<'_>) -> TwitchSettings {
+/// Reads `[twitch]`.
+pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
     let helix_url = reader.address_or_default("twitch.helix_url", &["https", "http"]);
     let chat = reader.plain("twitch.chat", "`auto`, `true` or `false`");
-    TwitchSettings {
-        client_id: reader
-            .made("twitch.client_id", super::word)
-            .map(|found| found.value),
+    Settings {
+        client_id: reader.made("twitch.client_id", word).map(|found| found.value),
         client_secret: reader.secret("twitch.client_secret"),
         bot_access_token: reader.secret("twitch.bot_access_token"),
         bot_refresh_token: reader.secret("twitch.bot_refresh_token"),
-        bot_user_id: super::numeric_id(reader, "twitch.bot_user_id"),
+        bot_user_id: numeric_id(reader, "twitch.bot_user_id"),
         eventsub: reader.switch("twitch.eventsub"),
         chat: chat.map(|found| found.value).unwrap_or_default(),
         auth_url: reader.address_or_default("twitch.auth_url", &["https", "http"]),

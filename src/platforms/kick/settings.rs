@@ -3,10 +3,10 @@
 use secrecy::SecretString;
 use url::Url;
 
-use super::key::Key;
-use super::reader::Reader;
+use crate::config::{Key, Reader, numeric_id, word};
 
-pub(super) const KEYS: &[Key] = &[
+/// The keys of `[kick]`.
+pub const KEYS: &[Key] = &[
     Key::new("kick.client_id", "Client id of the application.")
         .named(&["KICK_CLIENT_ID"])
         .such_as("01ABCDEFGHJKMNPQRSTVWXYZ00"),
@@ -47,9 +47,18 @@ pub(super) const KEYS: &[Key] = &[
     .or("https://api.kick.com"),
 ];
 
-/// Kick.
+/// Variables that list sources, in addition to the others.
+pub const SOURCE_KEYS: &[Key] = &[
+    Key::new("kick.channels", "Slugs or URLs of Kick channels, in addition.")
+        .named(&["KICK_CHANNELS"])
+        .list()
+        .environment_only()
+        .such_as("ratcaster"),
+];
+
+/// The settings of Kick.
 #[derive(Debug, Clone)]
-pub struct KickSettings {
+pub struct Settings {
     /// Client id of the application.
     pub client_id: Option<String>,
     /// Client secret.
@@ -70,16 +79,15 @@ pub struct KickSettings {
     pub api_url: Url,
 }
 
-pub(super) fn read(reader: &mut Reader<'_>) -> KickSettings {
+/// Reads `[kick]`.
+pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
     let budget = reader.number("kick.requests_per_minute", 1..=100).unwrap_or(20);
-    KickSettings {
-        client_id: reader
-            .made("kick.client_id", super::word)
-            .map(|found| found.value),
+    Settings {
+        client_id: reader.made("kick.client_id", word).map(|found| found.value),
         client_secret: reader.secret("kick.client_secret"),
         bot_access_token: reader.secret("kick.bot_access_token"),
         bot_refresh_token: reader.secret("kick.bot_refresh_token"),
-        bot_user_id: super::numeric_id(reader, "kick.bot_user_id"),
+        bot_user_id: numeric_id(reader, "kick.bot_user_id"),
         webhook: reader.switch("kick.webhook"),
         requests_per_minute: u32::try_from(budget).unwrap_or(20),
         auth_url: reader.address_or_default("kick.auth_url", &["https", "http"]),

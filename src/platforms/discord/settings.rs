@@ -3,11 +3,11 @@
 use secrecy::SecretString;
 use url::Url;
 
-use super::key::Key;
-use super::reader::{Reader, clip};
-use crate::platforms::discord::HOME_PAGE;
+use super::options::{HOME_PAGE, StreamFrom};
+use crate::config::{Key, Reader, clip};
 
-pub(super) const KEYS: &[Key] = &[
+/// The keys of `[discord]`.
+pub const KEYS: &[Key] = &[
     Key::new("discord.bot_token", "The bot's token, without `Bot` in front.")
         .named(&["DISCORD_BOT_TOKEN"])
         .secret(),
@@ -26,50 +26,56 @@ pub(super) const KEYS: &[Key] = &[
     Key::new("discord.api_url", "Base address of the API; without a path, `/api/v10` is appended.").or("https://discord.com/api/v10"),
 ];
 
-/// What counts as a guild being live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StreamFrom {
-    /// Nothing: the stream's status stays UNKNOWN.
-    #[default]
-    None,
-    /// A stage instance.
-    Stage,
-    /// A scheduled event that is running.
-    Event,
-    /// Someone who shares their screen in a voice channel.
-    GoLive,
-}
+/// Variables that list sources, in addition to the others.
+pub const SOURCE_KEYS: &[Key] = &[
+    Key::new(
+        "discord.guild_id",
+        "Id, name or URL of a Discord guild, in addition.",
+    )
+    .named(&["DISCORD_GUILD_ID"])
+    .environment_only()
+    .such_as("987654321"),
+    Key::new(
+        "discord.channels",
+        "Channel ids that matter in that guild; all when none are given.",
+    )
+    .named(&["DISCORD_CHANNELS"])
+    .list()
+    .environment_only()
+    .such_as("111111 222222"),
+];
 
-/// Discord.
+/// The settings of Discord.
 #[derive(Debug, Clone)]
-pub struct DiscordSettings {
+pub struct Settings {
     /// The bot's token.
     pub bot_token: Option<SecretString>,
     /// Whether `watch` keeps a gateway connection.
     pub gateway: bool,
-    /// What counts as a guild being live.
-    pub stream_from: StreamFrom,
+    /// What counts as a guild being live, if anything.
+    pub stream_from: Option<StreamFrom>,
     /// Where people can read about the bot.
     pub home_page: Url,
     /// Base address of the API.
     pub api_url: Url,
 }
 
-pub(super) fn read(reader: &mut Reader<'_>) -> DiscordSettings {
+/// Reads `[discord]`.
+pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
     let stream_from = reader.made("discord.stream_from", |text| match text {
-        "none" => Ok(StreamFrom::None),
-        "stage" => Ok(StreamFrom::Stage),
-        "event" => Ok(StreamFrom::Event),
-        "go-live" => Ok(StreamFrom::GoLive),
+        "none" => Ok(None),
+        "stage" => Ok(Some(StreamFrom::Stage)),
+        "event" => Ok(Some(StreamFrom::Event)),
+        "go-live" => Ok(Some(StreamFrom::GoLive)),
         other => Err(format!(
             "`{}` is none of none, stage, event, go-live",
             clip(other)
         )),
     });
-    DiscordSettings {
+    Settings {
         bot_token: reader.secret("discord.bot_token"),
         gateway: reader.switch("discord.gateway"),
-        stream_from: stream_from.map(|found| found.value).unwrap_or_default(),
+        stream_from: stream_from.and_then(|found| found.value),
         home_page: reader.address_or_default("discord.home_page", &["https", "http"]),
         api_url: reader.address_or_default("discord.api_url", &["https", "http"]),
     }

@@ -1,20 +1,84 @@
-//! The actions of each platform and their requirements, from the platforms' documentation.
+//! Twitch's part of the rules that all platforms share.
 
-use super::Action;
-use super::Need::{self, All, Any, Held, Not};
+use crate::core::permission::Action;
+use crate::core::permission::Need::{self, All, Any, Held, Not};
+use crate::core::platform::{AbilityActions, Connector, NameRules, PageRules, PlatformRules, SourceAccount};
+use crate::core::stream::Patience;
 
-const fn does(name: &'static str, about: &'static str, need: Need) -> Action {
-    Action { name, about, need }
-}
+const MINUTE: i64 = 60_000;
 
-/// Permission to moderate; Twitch's broadcasters have it in their own channel.
+/// What is particular to Twitch.
+pub static RULES: PlatformRules = PlatformRules {
+    title: "Twitch",
+    source: "channel",
+    names: Some(NameRules {
+        field: "login",
+        longest: 25,
+        extra: "_",
+    }),
+    has_channels: false,
+    pages: PageRules {
+        domains: &["twitch.tv"],
+        beside: &["popout", "moderator", "embed", "u"],
+        invalid: &[],
+    },
+    source_account: SourceAccount {
+        role: "broadcaster",
+        hint: "use bot, or broadcaster:ID with the broadcaster's user id or name",
+    },
+    // Polls lag 1–3 min behind a start and 5–15 min behind an end and alternate at first, so two misses 60 s apart are required.
+    patience: Patience {
+        after_start: 5 * MINUTE,
+        after_end: 15 * MINUTE,
+        missing: MINUTE,
+        unconfirmed_after: 10 * MINUTE,
+        named_by_start: false,
+    },
+    actions: ACTIONS,
+    abilities: AbilityActions {
+        chat: &["send-chat"],
+        moderate: &["timeout", "ban", "delete-message", "warn"],
+        manage: &[
+            "edit-title",
+            "manage-vips",
+            "manage-moderators",
+            "run-ads",
+            "raid",
+        ],
+    },
+    not_covered: &[
+        (
+            &["send-chat", "announce"],
+            "followers-only, subscribers-only, emote-only and slow mode, AutoMod, and a verified phone or e-mail",
+        ),
+        (
+            &["shoutout", "raid"],
+            "the cooldown, and whether the stream is live",
+        ),
+        (
+            &["create-clip", "create-marker", "run-ads"],
+            "whether the stream is live",
+        ),
+    ],
+    permission_example: "or a permission as the platform names it, in capitals: MODERATOR",
+    connector: Some(Connector {
+        name: "twitch",
+        source_ids: [
+            &["message", "rawPlatformPayload", "roomId"],
+            &["identity", "external", "metadata", "broadcasterId"],
+        ],
+        channels_are_logins: true,
+    }),
+};
+
+/// Permission to moderate; broadcasters have it in their own channel.
 const MODERATES: Need = Any(&[Held("MODERATOR"), Held("BROADCASTER")]);
 const OWNS: Need = Held("BROADCASTER");
 
 /// Scopes and roles by Twitch's reference of Helix and EventSub. Actions that change a channel itself require the
 /// broadcaster's own token, so with the bot's token they require the bot to be the broadcaster.
-pub(super) const TWITCH: &[Action] = &[
-    does(
+const ACTIONS: &[Action] = &[
+    Action::new(
         "read-chat",
         "receive chat messages",
         All(&[
@@ -22,7 +86,7 @@ pub(super) const TWITCH: &[Action] = &[
             Not("BANNED"),
         ]),
     ),
-    does(
+    Action::new(
         "send-chat",
         "send chat messages",
         All(&[
@@ -30,52 +94,52 @@ pub(super) const TWITCH: &[Action] = &[
             Not("BANNED"),
         ]),
     ),
-    does(
+    Action::new(
         "read-chatters",
         "list who is in the chat",
         All(&[Held("scope:moderator:read:chatters"), MODERATES]),
     ),
-    does(
+    Action::new(
         "announce",
         "send announcements",
         All(&[Held("scope:moderator:manage:announcements"), MODERATES]),
     ),
-    does(
+    Action::new(
         "shoutout",
         "give shoutouts",
         All(&[Held("scope:moderator:manage:shoutouts"), MODERATES]),
     ),
-    does(
+    Action::new(
         "delete-message",
         "delete chat messages",
         All(&[Held("scope:moderator:manage:chat_messages"), MODERATES]),
     ),
-    does(
+    Action::new(
         "timeout",
         "time viewers out",
         All(&[Held("scope:moderator:manage:banned_users"), MODERATES]),
     ),
-    does(
+    Action::new(
         "ban",
         "ban and unban viewers",
         All(&[Held("scope:moderator:manage:banned_users"), MODERATES]),
     ),
-    does(
+    Action::new(
         "warn",
         "warn viewers",
         All(&[Held("scope:moderator:manage:warnings"), MODERATES]),
     ),
-    does(
+    Action::new(
         "chat-settings",
         "change slow mode, followers-only mode and the like",
         All(&[Held("scope:moderator:manage:chat_settings"), MODERATES]),
     ),
-    does(
+    Action::new(
         "shield-mode",
         "switch shield mode",
         All(&[Held("scope:moderator:manage:shield_mode"), MODERATES]),
     ),
-    does(
+    Action::new(
         "moderate",
         "everything that moderating takes: time out, ban, delete",
         All(&[
@@ -84,8 +148,8 @@ pub(super) const TWITCH: &[Action] = &[
             MODERATES,
         ]),
     ),
-    does("create-clip", "make clips", Held("scope:clips:edit")),
-    does(
+    Action::new("create-clip", "make clips", Held("scope:clips:edit")),
+    Action::new(
         "create-marker",
         "set stream markers",
         All(&[
@@ -93,97 +157,29 @@ pub(super) const TWITCH: &[Action] = &[
             Any(&[Held("EDITOR"), OWNS]),
         ]),
     ),
-    does(
+    Action::new(
         "edit-title",
         "change title and category",
         All(&[Held("scope:channel:manage:broadcast"), OWNS]),
     ),
-    does(
+    Action::new(
         "manage-vips",
         "make and unmake VIPs",
         All(&[Held("scope:channel:manage:vips"), OWNS]),
     ),
-    does(
+    Action::new(
         "manage-moderators",
         "make and unmake moderators",
         All(&[Held("scope:channel:manage:moderators"), OWNS]),
     ),
-    does(
+    Action::new(
         "run-ads",
         "start commercials",
         All(&[Held("scope:channel:edit:commercial"), OWNS]),
     ),
-    does(
+    Action::new(
         "raid",
         "start raids",
         All(&[Held("scope:channel:manage:raids"), OWNS]),
     ),
-];
-
-/// Kick reports scopes; roles only by observed badges, so a role is known or unknown, never a no.
-pub(super) const KICK: &[Action] = &[
-    does(
-        "read-chat",
-        "receive chat messages",
-        Held("scope:events:subscribe"),
-    ),
-    does("send-chat", "send chat messages", Held("scope:chat:write")),
-    does(
-        "timeout",
-        "time viewers out",
-        All(&[Held("scope:moderation:ban"), KICK_MODERATES]),
-    ),
-    does(
-        "ban",
-        "ban and unban viewers",
-        All(&[Held("scope:moderation:ban"), KICK_MODERATES]),
-    ),
-    does(
-        "delete-message",
-        "delete chat messages",
-        All(&[Held("scope:moderation:chat_message:manage"), KICK_MODERATES]),
-    ),
-    does(
-        "edit-title",
-        "change title and category",
-        Held("scope:channel:write"),
-    ),
-];
-const KICK_MODERATES: Need = Any(&[Held("badge:moderator"), Held("badge:broadcaster")]);
-
-/// Discord's permissions by the names of its flags, as computed for the bot.
-pub(super) const DISCORD: &[Action] = &[
-    does("read-chat", "see channels and messages", Held("VIEW_CHANNEL")),
-    does(
-        "read-history",
-        "read earlier messages",
-        All(&[Held("VIEW_CHANNEL"), Held("READ_MESSAGE_HISTORY")]),
-    ),
-    does(
-        "send-chat",
-        "send messages",
-        All(&[Held("VIEW_CHANNEL"), Held("SEND_MESSAGES")]),
-    ),
-    does(
-        "send-in-threads",
-        "send messages in threads",
-        All(&[Held("VIEW_CHANNEL"), Held("SEND_MESSAGES_IN_THREADS")]),
-    ),
-    does(
-        "embed-links",
-        "send embeds",
-        All(&[Held("VIEW_CHANNEL"), Held("SEND_MESSAGES"), Held("EMBED_LINKS")]),
-    ),
-    does("react", "add reactions", Held("ADD_REACTIONS")),
-    does(
-        "delete-message",
-        "delete others' messages",
-        Held("MANAGE_MESSAGES"),
-    ),
-    does("timeout", "time members out", Held("MODERATE_MEMBERS")),
-    does("kick", "remove members", Held("KICK_MEMBERS")),
-    does("ban", "ban and unban members", Held("BAN_MEMBERS")),
-    does("manage-roles", "give and take roles", Held("MANAGE_ROLES")),
-    does("connect-voice", "join voice channels", Held("CONNECT")),
-    does("announce", "mention everyone", Held("MENTION_EVERYONE")),
 ];

@@ -1,0 +1,174 @@
+//! What the program needs of each platform besides the [`Platform`] port: its construction from the settings, its addresses, and
+//! what it checks about its push connection.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use url::Url;
+
+use super::kit::answer::{ErrorBody, Reported};
+use super::{Platform, PlatformError};
+use crate::clock::{Chance, Clock};
+use crate::config::Settings;
+use crate::core::event::chat::Direction;
+use crate::core::platform::{PlatformName, for_each_platform};
+use crate::http::Http;
+use crate::tokens::{Seed, TokenError, TokenStore};
+
+/// Describes one platform to the program. The implementation is `Descriptor` in `platforms/<name>/descriptor.rs`; its data for
+/// `core` is in `rules.rs`, its configuration keys are in `settings.rs`.
+#[async_trait]
+pub trait PlatformDescriptor: Send + Sync {
+    /// Builds the adapter without sending a request.
+    async fn build(&self, parts: Parts<'_>) -> Result<Arc<dyn Platform>, BuildError>;
+
+    /// Returns the HTTP addresses.
+    fn endpoints(&self, settings: &Settings) -> Vec<Endpoint>;
+
+    /// Returns the configured token of the bot.
+    fn bot_token(&self, settings: &Settings) -> Option<Seed>;
+
+    /// Returns whether an error answer, whose body is an object, has the platform's own format.
+    fn is_own_error(&self, status: u16, body: &ErrorBody) -> bool;
+
+    /// Returns whether an answer with the status of a success reports an error in these members.
+    fn reports_error(&self, members: &Reported) -> bool {
+        members.has_message || members.status.is_some_and(|status| status >= 400.0)
+    }
+
+    /// Returns how the application gets a token of its own, if it is configured to have one.
+    fn application(&self, settings: &Settings) -> Option<Application> {
+        let _ = settings;
+        None
+    }
+
+    /// Whether the platform accepts the application's token alone, without any account.
+    fn does_without_bot(&self, settings: &Settings) -> bool {
+        let _ = settings;
+        false
+    }
+
+    /// Returns the chat that the listener counts where it is posted, so that it must not be counted on the bus as well.
+    fn counted_chat(&self, settings: &Settings) -> Option<CountedChat> {
+        let _ = settings;
+        None
+    }
+}
+
+macro_rules! descriptors {
+    ($($name:ident $module:ident $about:literal;)*) => {
+        /// Returns the descriptor of a platform.
+        pub fn descriptor(platform: PlatformName) -> &'static dyn PlatformDescriptor {
+            match platform {
+                $(PlatformName::$name => &super::$module::descriptor::Descriptor,)*
+            }
+        }
+    };
+}
+for_each_platform!(descriptors);
+
+/// What adapters are built from.
+pub struct Parts<'a> {
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The store of the tokens, which may be replaced there while the process runs.
+    pub tokens: Arc<dyn TokenStore>,
+    /// The HTTP client that all platforms share.
+    pub http: Http,
+    /// The clock of this machine.
+    pub clock: Arc<dyn Clock>,
+    /// Source of randomness.
+    pub chance: Chance,
+    /// Whether a token that was rejected lately is tried once more, because the user has just entered it.
+    pub try_refused: bool,
+}
+
+/// Why an adapter cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The token store cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// The settings are not usable.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+}
+
+/// An HTTP address of a platform.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// What it is for.
+    pub what: &'static str,
+    /// The address.
+    pub base: Url,
+    /// Path of a request that the platform answers without credentials; empty for the address itself.
+    pub path: &'static str,
+    /// The key that holds the address, if that request has a documented answer. Any other answer is not the platform's then.
+    pub documented: Option<&'static str>,
+}
+
+/// How an application gets a token of its own, by its client id and secret.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// The address that issues tokens.
+    pub token_url: Url,
+    /// Client id.
+    pub client_id: String,
+    /// Client secret.
+    pub client_secret: SecretString,
+    /// The platform's name of the error that id or secret are wrong, if its other errors are about something else.
+    pub error: Option<&'static str>,
+}
+
+/// Chat that a listener counts.
+#[derive(Debug, Clone, Copy)]
+pub struct CountedChat {
+    /// Which chat.
+    pub directions: &'static [Direction],
+    /// Description for people, with the key that decides it.
+    pub about: &'static str,
+}
+
+/// Something that was checked for `doctor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was checked.
+    pub name: &'static str,
+    /// The result.
+    pub level: Level,
+    /// What was found.
+    pub detail: String,
+    /// The command to run next, if there is one.
+    pub next: Option<&'static str>,
+}
+
+/// Result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Works, but needs attention.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+impl Finding {
+    /// Creates a finding without a next command.
+    pub fn new(name: &'static str, level: Level, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            level,
+            detail: detail.into(),
+            next: None,
+        }
+    }
+
+    /// Adds the command to run next.
+    #[must_use]
+    pub fn next(self, next: &'static str) -> Self {
+        let next = Some(next);
+        Self { next, ..self }
+    }
+}
