@@ -194,6 +194,13 @@ impl SourceDocument {
         }
     }
 
+    /// Joins `more`, which changes no status, stream, authorization or permission. The verdict is updated by the next
+    /// [`SourceDocument::join`].
+    pub fn join_description(&mut self, more: Knowledge) {
+        self.keep_newer_name(&more);
+        self.knowledge.join(more);
+    }
+
     /// Turns the name that another program wrote into evidence where `more` brings an older name.
     fn keep_newer_name(&mut self, more: &Knowledge) {
         const NAME: &str = "displayName";

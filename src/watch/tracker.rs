@@ -332,9 +332,14 @@ impl Tracker {
         let was_refused = document.knowledge.evidence.is_refused();
         let mut steps = Vec::new();
         let mut tally = Tally::default();
+        let only_describes = inputs.iter().all(describes);
         for input in inputs {
             match input {
                 Input::Counted(_, more) => add(&mut tally, more),
+                Input::Observed(observation) if describes_source(&observation) => {
+                    let observation = document.knowledge.receive(observation, latest);
+                    document.join_description(Knowledge::from(&observation));
+                }
                 Input::Observed(observation) => {
                     let mut observation = document.knowledge.receive(observation, latest);
                     document.knowledge.name_end(&mut observation);
@@ -345,6 +350,14 @@ impl Tracker {
                     steps.extend(Step::of(&mut document, unsettled.take(), more, &observation.by));
                 }
             }
+        }
+        if only_describes || unsettled.is_some() {
+            steps.extend(Step::of(
+                &mut document,
+                unsettled.take(),
+                Knowledge::default(),
+                "bitbrat.watch",
+            ));
         }
         if let Some(writer) = self.writer.as_ref().filter(|_| tally != Tally::default()) {
             let totals = document.knowledge.counters.entry(writer.clone()).or_default();
@@ -611,11 +624,15 @@ impl Tracker {
 fn describes(input: &Input) -> bool {
     match input {
         Input::Counted(..) => true,
-        Input::Observed(observation) => matches!(
-            observation.fact,
-            Fact::Profile { .. } | Fact::Viewers { .. } | Fact::Latency { .. } | Fact::Counters { .. }
-        ),
+        Input::Observed(observation) => describes_source(observation),
     }
+}
+
+fn describes_source(observation: &Observation) -> bool {
+    matches!(
+        observation.fact,
+        Fact::Profile { .. } | Fact::Viewers { .. } | Fact::Latency { .. } | Fact::Counters { .. }
+    )
 }
 
 /// Whether a verdict has no evidence: the first observation of a source is no change of it.
