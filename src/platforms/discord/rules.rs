@@ -29,7 +29,6 @@ pub static RULES: PlatformRules = PlatformRules {
         after_start: 0,
         after_end: 0,
         cached: 0,
-        cached: 0,
         missing: 0,
         unconfirmed_after: 0,
         named_by_start: false,

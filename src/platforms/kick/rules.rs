@@ -33,7 +33,6 @@ pub static RULES: PlatformRules = PlatformRules {
         after_start: MINUTE,
         after_end: i64::MAX,
         cached: MINUTE,
-        cached: MINUTE,
         missing: 90 * SECOND,
         unconfirmed_after: 10 * MINUTE,
         named_by_start: true,

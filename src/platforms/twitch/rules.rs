@@ -31,7 +31,6 @@ pub static RULES: PlatformRules = PlatformRules {
         after_start: 5 * MINUTE,
         after_end: 15 * MINUTE,
         cached: 15 * MINUTE,
-        cached: 15 * MINUTE,
         missing: MINUTE,
         unconfirmed_after: 10 * MINUTE,
         named_by_start: false,
