@@ -1,5 +1,6 @@
 //! Times of replayed events. Discord's events carry no time of their own, so those that an earlier process has already
-//! recorded get the time under which they were stored. Pure.
+//! recorded get the time under which they were stored, and starts that were missed while the connection was lost the time of their
+//! id. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,8 @@ pub(super) struct Replay {
     stored: BTreeMap<u64, StreamEvidence>,
     /// Stored ends that were matched with a replayed event.
     matched: BTreeSet<(u64, String, Timestamp)>,
+    /// When this process lost its connection, until the session is resumed.
+    lost_at: Option<Timestamp>,
 }
 
 impl Replay {
@@ -33,6 +36,16 @@ impl Replay {
     /// Begins to resume a session from a state of the time `since`.
     pub(super) fn begin(&mut self, since: Timestamp) {
         self.since = Some(since);
+    }
+
+    /// Records that the connection was lost: what happens until [`Replay::resumed`] is replayed.
+    pub(super) fn lost(&mut self, at: Timestamp) {
+        self.lost_at.get_or_insert(at);
+    }
+
+    /// Records that the connection is back and that everything missed was received.
+    pub(super) fn resumed(&mut self) {
+        self.lost_at = None;
     }
 
     /// Ends the replay; later events are new.
@@ -57,7 +70,11 @@ impl Replay {
         let stored = self.stored.get(&guild);
         let record = stored.and_then(|stored| stored.streams.get(id));
         if *live {
-            let own = started_at.filter(|at| now.millis_since(*at) > CERTAINLY_EARLIER_MS);
+            let certain = started_at.filter(|at| now.millis_since(*at) > CERTAINLY_EARLIER_MS);
+            // Polls may have listed the stream and its end while the connection was lost; dated by its receipt, the start would
+            // count as another one.
+            let missed = |lost: Timestamp| started_at.map(|at| at.max(lost)).filter(|at| *at < now);
+            let own = certain.or_else(|| self.lost_at.and_then(missed));
             let Some(since) = self.since else { return own };
             let known = record.and_then(start).filter(|at| *at >= since);
             let newest = stored.and_then(StreamEvidence::newest);
@@ -101,6 +118,21 @@ mod tests {
         let mut replay = Replay::new([(GUILD, all)].into());
         replay.begin(at(since));
         replay
+    }
+
+    #[test]
+    fn start_missed_while_the_connection_was_lost_keeps_its_time() {
+        let mut replay = Replay::default();
+        let start = |id| push(true, id, Some(12));
+        assert_eq!(replay.time_of(GUILD, &start("a"), at(14)), None, "it may be new");
+        replay.lost(at(11));
+        assert_eq!(replay.time_of(GUILD, &start("a"), at(14)), Some(at(12)));
+        replay.lost(at(13));
+        replay.resumed();
+        replay.lost(at(13));
+        assert_eq!(replay.time_of(GUILD, &start("b"), at(14)), Some(at(13)));
+        replay.resumed();
+        assert_eq!(replay.time_of(GUILD, &start("c"), at(14)), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl GatewayListener {
             GatewayReport::Resumed => {
                 debug!(platform = "discord", "The session with Discord's gateway goes on");
                 self.options.board.write(|status| status.resumes += 1);
+                self.replay.resumed();
                 self.emit_all(|_| vec![facts::auth(true, None)]);
                 if self.stored.is_some() {
                     self.replay_ends_at = Some(Instant::now() + REPLAY_TAIL);
@@ -52,6 +53,8 @@ impl GatewayListener {
             GatewayReport::Down { code, message } => {
                 warn!(platform = "discord", %code, "Discord's gateway is lost: {message}");
                 self.replay_ends_at = None;
+                let lost_at = self.discord_now();
+                self.replay.lost(lost_at);
                 self.blame(code, &message);
                 let monitored: Vec<_> = self.guilds.monitored().collect();
                 self.counts.failed(monitored.iter().copied());
@@ -82,6 +85,7 @@ impl GatewayListener {
                 self.emit_all(|_| vec![refused.clone()]);
             }
             GatewayReport::Reconnected => {
+                self.replay.resumed();
                 let monitored: Vec<_> = self.guilds.monitored().collect();
                 self.counts.reconnected(monitored.into_iter());
             }
