@@ -225,11 +225,7 @@ async fn start(
     if let Some(bus) = bus.as_ref().filter(|_| has(Role::Persist)) {
         let (own, reason) = storing::start(app, bus, &store, tasks)?;
         reasons.push(reason);
-        let of_persister = stats_of(&own.persister);
-        store_stats = Some(match store_stats {
-            Some(of_writer) => Arc::new(move || of_writer().plus(&of_persister())),
-            None => of_persister,
-        });
+        store_stats = Some(with_persister(store_stats, &own.persister));
         storing = Some(Arc::new(move || own.overview()));
     }
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
@@ -404,6 +400,15 @@ async fn ingest(
         None => documents.map(|_| engine.store_stats()),
     };
     Ok((engine, stats))
+}
+
+/// Adds the statistics of a persister to those of the writer, where it stores, too.
+fn with_persister(of_writer: Option<StoreStats>, persister: &Arc<Persister>) -> StoreStats {
+    let of_persister = stats_of(persister);
+    match of_writer {
+        Some(of_writer) => Arc::new(move || of_writer().plus(&of_persister())),
+        None => of_persister,
+    }
 }
 
 fn stats_of(persister: &Arc<Persister>) -> StoreStats {

@@ -157,19 +157,7 @@ impl Engine {
             restore(&parts, lock).map_err(|failure| failure.while_doing("cannot start watching"))?;
         let over_bus = matches!(parts.route, Route::Bus { .. });
         let mut pending = PendingCommits::default();
-        let mut left = Vec::new();
-        for (source, stored) in parts.stored {
-            let stored = stored.knowledge();
-            if !tracker.knows(&source) {
-                let open = open_links(&stored).filter(|transport| *transport != Transport::Api);
-                left.extend(open.map(|transport| (transport, source.clone())));
-            }
-            // Changes that occurred while nothing was published are reported as one event. If the store itself is the
-            // destination, the process that wrote it has recorded the change.
-            if tracker.merge_stored(&source, &stored, over_bus) && over_bus {
-                pending.defer(source);
-            }
-        }
+        let left = merge_stored(parts.stored, &mut tracker, over_bus.then_some(&mut pending));
         if over_bus {
             unpublished(&outbox, &parts.sources, &mut tracker, &mut pending)
                 .map_err(|error| cannot(&error))?;
@@ -497,6 +485,30 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Track
         outbox.drop_history_after(source, now.plus_millis(TOLERANCE_MS))?;
     }
     Ok((Arc::new(outbox), instance, tracker))
+}
+
+/// Merges what a remote store contains. Returns the links that are open there, of sources that are not in the file.
+fn merge_stored(
+    stored: Vec<(SourceKey, Compact)>,
+    tracker: &mut Tracker,
+    mut pending: Option<&mut PendingCommits>,
+) -> Vec<(Transport, SourceKey)> {
+    let mut left = Vec::new();
+    for (source, stored) in stored {
+        let stored = stored.knowledge();
+        if !tracker.knows(&source) {
+            let open = open_links(&stored).filter(|transport| *transport != Transport::Api);
+            left.extend(open.map(|transport| (transport, source.clone())));
+        }
+        // Changes that occurred while nothing was published are reported as one event. If the store itself is the destination, the
+        // process that wrote it has recorded the change.
+        if tracker.merge_stored(&source, &stored, pending.is_some())
+            && let Some(pending) = &mut pending
+        {
+            pending.defer(source);
+        }
+    }
+    left
 }
 
 /// Marks the sources whose stored states were not published: by a command, or while there was no bus.
