@@ -380,7 +380,12 @@ impl Writer {
             change.before.document(&change.source)
         };
         let mut events = Vec::new();
+        // The first probe of many sources would list nothing but baselines.
+        let with_baselines = self.outbox.has_sink() || self.results.is_none();
         for step in &change.steps {
+            if !with_baselines && step.changes.iter().all(|change| change.initial) {
+                continue;
+            }
             let this = EventBuilder {
                 before: &before,
                 after: &step.after,
