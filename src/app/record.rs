@@ -94,6 +94,7 @@ impl App {
             shutdown: false,
             pending: PendingCommits::default(),
             initial_events: self.settings.bus.initial_events,
+            last_error: None,
             results: Some(Results::default()),
         };
         Ok(FileWriter { writer, outbox })
@@ -255,6 +256,11 @@ impl FileWriter {
                 source: reason,
             };
             self.writer.block(&source, error);
+            // What was published about it is not published again.
+            let published = self.outbox.published(&source).map_err(OutboxError::into_reason)?;
+            if let Some(published) = published {
+                self.writer.tracker.merge_published(&source, published);
+            }
         }
         let Some(remote) = remote else {
             return Ok(());

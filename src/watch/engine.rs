@@ -202,6 +202,7 @@ impl Engine {
             shutdown,
             pending,
             initial_events,
+            last_error: None,
             results: None,
         };
         tasks.spawn("writer", |stop| writer.run(stop));
@@ -221,7 +222,8 @@ impl Engine {
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));
         tasks.spawn("clock-watch", |stop| clock_jumps::run(clock, jump, stop));
         let tidied = Arc::clone(&outbox);
-        tasks.spawn("outbox-tidy", |stop| tidy(tidied, stop));
+        let clock = Arc::clone(&parts.clock);
+        tasks.spawn("outbox-tidy", |stop| tidy(tidied, clock, stop));
         Ok(Self {
             started_at: parts.clock.now(),
             monitored,
@@ -519,13 +521,15 @@ fn unpublished(
     pending: &mut PendingCommits,
 ) -> Result<(), OutboxError> {
     for source in sources {
-        let Some(document) = tracker.document(&source.key) else {
+        if !tracker.knows(&source.key) {
             continue;
-        };
+        }
         match outbox.published(&source.key)? {
             None => tracker.mark_due(Destination::Sink, std::slice::from_ref(&source.key)),
             Some(published) => {
                 let published = SourceDocument::from_knowledge(source.key.clone(), published);
+                // The document may have been replaced by one without our evidence, or cannot be used.
+                let document = tracker.merge_published(&source.key, published.knowledge.clone());
                 if !transitions(&published.verdict, &document.verdict).is_empty() {
                     pending.defer(source.key.clone());
                 }
@@ -540,14 +544,25 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// Periodically does work that would otherwise delay a commit.
-async fn tidy(outbox: Arc<Outbox>, stop: Stop) {
-    while stop.sleep(TIDY).await {
-        let outbox = Arc::clone(&outbox);
-        if let Err(error) = blocking(move || outbox.tidy()).await {
+async fn tidy(outbox: Arc<Outbox>, clock: Arc<dyn Clock>, stop: Stop) {
+    /// How many turns pass between two looks for events of daemons that no longer run.
+    const ADOPTION: u32 = 12;
+    for turn in 0.. {
+        let (own, now) = (Arc::clone(&outbox), clock.now());
+        let tidied = blocking(move || {
+            if own.has_sink() && turn % ADOPTION == 0 {
+                own.adopt(now)?;
+            }
+            own.tidy()
+        });
+        if let Err(error) = tidied.await {
             debug!(
                 error = &error as &dyn std::error::Error,
                 "The log of the state directory stays long"
             );
+        }
+        if !stop.sleep(TIDY).await {
+            return;
         }
     }
 }

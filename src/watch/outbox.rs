@@ -33,6 +33,9 @@ pub use error::OutboxError;
 /// How long to wait for another process that writes the file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A daemon that has not used the file for this long (ms) no longer runs.
+const ALIVE_MS: i64 = 5 * 60 * 1000;
+
 /// Number of sent events that are kept, for `events tail`.
 const SENT: i64 = 1000;
 /// Number of permanently rejected events that are kept.
@@ -356,6 +359,14 @@ impl Outbox {
         self.inner().queue.sources().cloned().collect()
     }
 
+    /// Records that this process uses the file at `now`, and takes over the events of daemons that no longer do: one whose name was
+    /// lost with its state directory, or that was moved.
+    pub fn adopt(&self, now: Timestamp) -> Result<(), OutboxError> {
+        let mut inner = self.current()?;
+        self.explained(inner.set_durable(false))?;
+        self.explained(inner.adopt(&self.options.writer, now))
+    }
+
     /// Counts the events of all processes that wait in the file.
     pub fn count_waiting(&self) -> Result<usize, OutboxError> {
         let inner = self.current()?;
@@ -401,6 +412,29 @@ impl Inner {
         while let Some(row) = rows.next()? {
             self.seen = row.get(0)?;
             enqueue(&mut self.queue, row)?;
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, writer: &str, now: Timestamp) -> rusqlite::Result<()> {
+        let alive_since = now.plus_millis(-ALIVE_MS).as_millis();
+        let transaction = self
+            .opened
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
+            "INSERT INTO writers VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at",
+            params![writer, now.as_millis()],
+        )?;
+        let adopted = transaction.execute(
+            "UPDATE outbox SET writer = ?1 WHERE writer NOT IN (?1, '')
+             AND writer NOT IN (SELECT name FROM writers WHERE seen_at > ?2)",
+            params![writer, alive_since],
+        )?;
+        transaction.commit()?;
+        if adopted > 0 {
+            self.queue = Queue::default();
+            self.read_queue(writer)?;
         }
         Ok(())
     }

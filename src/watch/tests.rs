@@ -204,6 +204,7 @@ impl World {
             shutdown: true,
             pending: PendingCommits::default(),
             initial_events: self.initial_events,
+            last_error: None,
             results: None,
         };
         let sender = Dispatcher {
@@ -998,5 +999,51 @@ async fn change_that_waited_for_the_disk_survives_a_conflict() {
     let record = stored(&world, &key(60)).record();
     assert_eq!(record.metadata["title"], "Chess");
     assert_eq!(record.stream_status.to_string(), "OFFLINE");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_a_daemon_that_no_longer_runs_are_adopted() {
+    let world = World::new().start();
+    let a = key(1);
+    world.up(&a);
+    assert!(world.drained(SOON).await);
+    world.bus.mode(BusMode::Down);
+    world.live(&a, "77");
+    world.pass(2).await;
+    let world = world.kill().await;
+    let file = world.dir.path().join("watch.db");
+    let open = |writer: &str| {
+        let options = OutboxOptions {
+            writer: writer.to_owned(),
+            ..options(10)
+        };
+        Outbox::open(&file, options).unwrap()
+    };
+    let (running, other) = (open("w"), open("other"));
+    let now = world.clock.now();
+    running.adopt(now).unwrap();
+    other.adopt(now.plus_secs(200)).unwrap();
+    assert_eq!((running.depth().events, other.depth().events), (1, 0));
+    other.adopt(now.plus_secs(400)).unwrap();
+    assert_eq!(other.depth().events, 1);
+    assert_eq!(other.next(9, 9, &|_| false).unwrap()[0].event.kind, StreamOnline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn document_edited_by_hand_is_not_replaced() {
+    let mut world = World::new();
+    world.documents = Some(10_000);
+    let world = world.start();
+    let a = key(1);
+    world.live(&a, "77");
+    assert!(world.drained(SOON).await);
+    let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
+    let newer = r#"{"schemaVersion": 99}"#;
+    file.execute("UPDATE sources SET document = ?1", [newer]).unwrap();
+    world.up(&a);
+    world.pass(30).await;
+    let text = file.query_row("SELECT document FROM sources", [], |row| row.get::<_, String>(0));
+    assert_eq!(text.unwrap(), newer);
     world.stop().await;
 }

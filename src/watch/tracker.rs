@@ -250,6 +250,22 @@ impl Tracker {
         changed
     }
 
+    /// Merges what was published about a source, which is evidence of our own. Returns the document.
+    pub fn merge_published(&mut self, source: &SourceKey, published: Knowledge) -> SourceDocument {
+        let mut document = self
+            .document(source)
+            .unwrap_or_else(|| SourceDocument::new(source.clone()));
+        let known = document.knowledge.clone();
+        document.join(published);
+        if document.knowledge != known {
+            let (version, mut pending) = self.kept(source);
+            pending.to_file.moved = true;
+            let state = self.state(document.clone(), version, pending);
+            self.insert(source.clone(), state);
+        }
+        document
+    }
+
     /// Moves `source` onto the document that another process has stored since, with the steps that were not committed. Returns the
     /// change that remains: what the other process has recorded is none.
     pub fn rebase(
@@ -1020,6 +1036,29 @@ mod tests {
             turns += tracker.due(Destination::Sink, at(second), 900_000, 10).len();
         }
         assert!((2..=6).contains(&turns), "{turns}");
+    }
+
+    #[test]
+    fn published_state_is_known_although_the_document_is_unusable() {
+        let mut tracker = Tracker::new("w");
+        let online = |second| {
+            let started = Fact::StreamSeen {
+                stream_id: "77".to_owned(),
+                started_at: None,
+            };
+            vec![
+                seen(1, second, link(Transport::Api, LinkState::Up)),
+                seen(1, second, started),
+            ]
+        };
+        tracker.take(online(0), at(0));
+        let published = tracker.document(&key(1)).unwrap();
+        let mut restarted = Tracker::new("w");
+        restarted.block(&key(1));
+        let merged = restarted.merge_published(&key(1), published.knowledge.clone());
+        assert_eq!(transitions(&published.verdict, &merged.verdict), []);
+        assert!(restarted.take(online(30), at(30)).is_empty());
+        assert!(restarted.is_blocked(&key(1)));
     }
 
     #[test]

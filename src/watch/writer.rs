@@ -166,6 +166,8 @@ pub struct Writer {
     pub pending: PendingCommits,
     /// Whether first observations are published as separate events, or only as part of the state.
     pub initial_events: InitialEvents,
+    /// Why the last commit failed, if it did.
+    pub last_error: Option<OutboxError>,
     /// The results for a command that stores once; `None` in the daemon, which logs them and retries what fails.
     pub results: Option<Results>,
 }
@@ -262,14 +264,16 @@ impl Writer {
         self.retry(now).await?;
         let unwritten = self.tracker.take_dirty(Destination::File);
         self.write_documents(&unwritten, now).await?;
-        let lost = self.pending.events.len();
-        if lost > 0 {
-            error!(
-                events = lost,
-                "The disk still rejects writes; these changes are found again at the next start"
-            );
+        match self.last_error.take().filter(|_| !self.pending.is_empty()) {
+            Some(error) => {
+                error!(
+                    events = self.pending.events.len(),
+                    "Changes could not be stored until the end; what is still true is found again at the next start"
+                );
+                Err(error)
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Processes a batch: merges it, finds the changes, and commits them with their events.
@@ -380,7 +384,12 @@ impl Writer {
             change.before.document(&change.source)
         };
         let mut events = Vec::new();
+        // The first probe of many sources would list nothing but baselines.
+        let with_baselines = self.outbox.has_sink() || self.results.is_none();
         for step in &change.steps {
+            if !with_baselines && step.changes.iter().all(|change| change.initial) {
+                continue;
+            }
             let this = EventBuilder {
                 before: &before,
                 after: &step.after,
@@ -481,6 +490,7 @@ impl Writer {
                     stats.failures += 1;
                     stats.failing = true;
                 });
+                self.last_error = Some(error);
                 self.pending.put_back(commit);
                 Ok(Vec::new())
             }

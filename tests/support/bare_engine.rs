@@ -58,6 +58,7 @@ pub fn start(
         shutdown: false,
         pending: PendingCommits::default(),
         initial_events: InitialEvents::default(),
+        last_error: None,
         results: None,
     };
     let sender = Dispatcher {

@@ -41,7 +41,8 @@ const MIGRATIONS: &[&str] = &[
     END;
     CREATE INDEX sources_in_short ON sources (id, summary);
 ",
-    // The outbox is in the same file as the documents, so that a change and its events are committed together.
+    // The outbox is in the same file as the documents, so that a change and its events are committed together. A document that was
+    // edited by hand has another version, so that no process replaces it with its own.
     "
     CREATE TABLE outbox (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, writer TEXT NOT NULL, source TEXT NOT NULL, class INTEGER NOT NULL,
@@ -50,6 +51,16 @@ const MIGRATIONS: &[&str] = &[
     CREATE TABLE published (source TEXT PRIMARY KEY, knowledge TEXT NOT NULL) STRICT;
     CREATE TABLE sent (seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL) STRICT;
     CREATE TABLE rejected (seq INTEGER PRIMARY KEY, event TEXT NOT NULL, reason TEXT NOT NULL) STRICT;
+    CREATE TABLE writers (name TEXT PRIMARY KEY, seen_at INTEGER NOT NULL) STRICT;
+    DROP TRIGGER document_edited;
+    CREATE TRIGGER document_edited AFTER UPDATE OF document ON sources WHEN NEW.version = OLD.version BEGIN
+        UPDATE sequence SET value = value + 1;
+        UPDATE sources SET summary = NULL, version = (SELECT value FROM sequence) WHERE id = NEW.id;
+    END;
+    CREATE TRIGGER document_replaced AFTER UPDATE OF document ON sources
+        WHEN NEW.version <> OLD.version AND NEW.summary IS OLD.summary BEGIN
+        UPDATE sources SET summary = NULL WHERE id = NEW.id;
+    END;
 ",
 ];
 
