@@ -94,6 +94,7 @@ impl App {
             shutdown: false,
             pending: PendingCommits::default(),
             initial_events: self.settings.bus.initial_events,
+            last_turn: None,
             last_error: None,
             results: Some(Results::default()),
         };

@@ -202,6 +202,7 @@ impl Engine {
             shutdown,
             pending,
             initial_events,
+            last_turn: None,
             last_error: None,
             results: None,
         };

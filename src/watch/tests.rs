@@ -204,6 +204,7 @@ impl World {
             shutdown: true,
             pending: PendingCommits::default(),
             initial_events: self.initial_events,
+            last_turn: None,
             last_error: None,
             results: None,
         };

@@ -58,6 +58,7 @@ pub fn start(
         shutdown: false,
         pending: PendingCommits::default(),
         initial_events: InitialEvents::default(),
+        last_turn: None,
         last_error: None,
         results: None,
     };
