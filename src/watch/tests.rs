@@ -154,7 +154,7 @@ fn options(bound: usize) -> OutboxOptions {
         writer: "w".to_owned(),
         bound,
         has_sink: true,
-        retention: Retention::default(),
+        history: Some(Retention::default()),
     }
 }
 

@@ -265,11 +265,11 @@ impl Hub {
                 self.pending_notify.notify_one();
             }
             ParsedEvent::Chat(message) => {
-                if state.chat.0.is_new(
-                    "chat",
-                    &format!("{}/{}", message.source.id(), message.id),
-                    now,
-                ) {
+                if state
+                    .chat
+                    .0
+                    .is_new("chat", &format!("{}/{}", message.source.id(), message.id), now)
+                {
                     state.note_event(&message.source, kind, at);
                     state.count_chat(&message, at);
                     self.pending_notify.notify_one();
@@ -553,9 +553,7 @@ impl State {
     /// received.
     fn count_chat(&mut self, message: &events::ChatMessage, at: Timestamp) {
         if Some(&message.chatter) == self.bot_user_id.as_ref() {
-            let known = self
-                .badges
-                .insert(message.source.clone(), message.badges.clone());
+            let known = self.badges.insert(message.source.clone(), message.badges.clone());
             if known.as_ref() != Some(&message.badges) {
                 let reported = events::badges(&message.source, &message.badges, at);
                 self.outbox.push_back(ListenerEvent::Observed(reported));
