@@ -28,7 +28,7 @@ pub enum ExitCode {
     /// A source is down or degraded.
     Down = 3,
     /// An authorization is expired, revoked or missing.
-    Unauthorised = 4,
+    Unauthorized = 4,
     /// There is no such source.
     NoSuchSource = 5,
     /// The configuration is invalid.
@@ -48,7 +48,7 @@ impl ExitCode {
         Self::Failed,
         Self::Usage,
         Self::Down,
-        Self::Unauthorised,
+        Self::Unauthorized,
         Self::NoSuchSource,
         Self::Configuration,
         Self::NoEvidence,
@@ -68,7 +68,7 @@ impl ExitCode {
             Self::Failed => Code::Failed,
             Self::Usage => Code::Usage,
             Self::Down => Code::Down,
-            Self::Unauthorised => Code::CommandUnauthorized,
+            Self::Unauthorized => Code::CommandUnauthorized,
             Self::NoSuchSource => Code::NoSuchSource,
             Self::Configuration => Code::ConfigurationInvalid,
             Self::NoEvidence => Code::NoEvidence,
@@ -84,7 +84,7 @@ impl ExitCode {
             Self::Failed => "bitbrat failed, or the predicate is false",
             Self::Usage => "the command line is wrong",
             Self::Down => "a source is down or degraded",
-            Self::Unauthorised => "an authorization is expired, revoked or missing",
+            Self::Unauthorized => "an authorization is expired, revoked or missing",
             Self::NoSuchSource => "there is no such source",
             Self::Configuration => "the configuration is invalid",
             Self::NoEvidence => "not enough evidence to answer",
@@ -101,7 +101,7 @@ impl ExitCode {
             Self::Healthy => 0,
             Self::NoEvidence => 1,
             Self::Down => 2,
-            Self::Unauthorised => 3,
+            Self::Unauthorized => 3,
             _ => 4,
         };
         if rank(other) > rank(self) { other } else { self }
@@ -248,11 +248,11 @@ impl From<PlatformError> for Failure {
                 let hint = format!(
                     "run `bitbrat auth status {platform}`, then `bitbrat auth login {platform} --with-token`"
                 );
-                Self::new(ExitCode::Unauthorised, error.to_string()).hint(hint)
+                Self::new(ExitCode::Unauthorized, error.to_string()).hint(hint)
             }
             PlatformError::NotConfigured { .. } => Self::new(ExitCode::Configuration, error.to_string())
                 .hint("run `bitbrat config show` to see what is set and where from"),
-            PlatformError::OtherAccount { .. } => Self::new(ExitCode::Unauthorised, error.to_string())
+            PlatformError::OtherAccount { .. } => Self::new(ExitCode::Unauthorized, error.to_string())
                 .hint("log in with that account's own token"),
             PlatformError::TokenStore { .. } => Self::new(ExitCode::Failed, error.to_string())
                 .hint("run `bitbrat doctor tokens` to see what is wrong with it"),
@@ -336,11 +336,11 @@ mod tests {
 
     #[test]
     fn authorization_takes_precedence_among_exit_codes() {
-        use ExitCode::{Down, Healthy, NoEvidence, Unauthorised};
+        use ExitCode::{Down, Healthy, NoEvidence, Unauthorized};
         for (codes, expected) in [
             (vec![Healthy, NoEvidence], NoEvidence),
             (vec![NoEvidence, Down, Healthy], Down),
-            (vec![Down, Unauthorised, NoEvidence], Unauthorised),
+            (vec![Down, Unauthorized, NoEvidence], Unauthorized),
             (vec![Healthy], Healthy),
         ] {
             let worst = codes.iter().copied().reduce(ExitCode::worse);

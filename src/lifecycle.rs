@@ -140,7 +140,7 @@ impl Lifecycle {
         while !stop.is_requested() {
             tokio::select! {
                 () = Self::handle_signal(&mut self.signals, &self.tasks, &self.reloads, &mut self.exit) => {}
-                Some(exits) = self.exits.recv() => dead = self.on_task_exit(exits, false).or(dead),
+                Some(exit) = self.exits.recv() => dead = self.on_task_exit(exit, false).or(dead),
                 () = stop.requested() => {}
             }
             if dead.is_some() {
@@ -153,7 +153,7 @@ impl Lifecycle {
         let mut cut_because = None;
         while cut_because.is_none() && !self.tasks.running().is_empty() {
             tokio::select! {
-                Some(exits) = self.exits.recv() => dead = dead.or(self.on_task_exit(exits, true)),
+                Some(exit) = self.exits.recv() => dead = dead.or(self.on_task_exit(exit, true)),
                 Some(signal) = self.signals.recv() => {
                     if signal != Signal::Reload {
                         cut_because = Some("a second signal");
@@ -185,7 +185,7 @@ impl Lifecycle {
         let left = async {
             while !self.tasks.running().is_empty() {
                 match self.exits.recv().await {
-                    Some(exits) => drop(self.on_task_exit(exits, true)),
+                    Some(exit) => drop(self.on_task_exit(exit, true)),
                     None => break,
                 }
             }
@@ -196,13 +196,13 @@ impl Lifecycle {
     }
 
     /// Removes an exited task from the list; a failure when it exited unexpectedly.
-    fn on_task_exit(&self, exits: TaskExit, stopping: bool) -> Option<Failure> {
+    fn on_task_exit(&self, exit: TaskExit, stopping: bool) -> Option<Failure> {
         let TaskExit {
             id,
             name,
             brief,
             outcome,
-        } = exits;
+        } = exit;
         self.tasks.strike(id);
         let stopping = stopping || self.tasks.stop().is_requested();
         let failure = match outcome {

@@ -94,6 +94,7 @@ impl App {
             shutdown: false,
             pending: PendingCommits::default(),
             initial_events: self.settings.bus.initial_events,
+            last_turn: None,
             last_error: None,
             results: Some(Results::default()),
         };
@@ -105,7 +106,7 @@ impl App {
             writer,
             bound: self.settings.watch.outbox,
             has_sink,
-            retention: self.retention(),
+            history: matches!(self.settings.store.target, StoreTarget::Sqlite(_)).then(|| self.retention()),
         };
         let path = self.outbox_file();
         let opened = blocking(move || Outbox::open(&path, options)).await?;

@@ -45,7 +45,7 @@ pub struct Interner {
 
 impl Interner {
     /// Converts knowledge to the compact form.
-    pub fn rest(&mut self, mut knowledge: Knowledge) -> Compact {
+    pub fn compact(&mut self, mut knowledge: Knowledge) -> Compact {
         let evidence = &mut knowledge.evidence;
         let shared = Shared {
             auth: std::mem::take(&mut evidence.auth),
@@ -125,7 +125,7 @@ impl Interner {
         if self.keeps_whole {
             CompactDocument::Whole(Box::new(document))
         } else if document.is_all_ours() {
-            CompactDocument::Ours(self.rest(document.knowledge))
+            CompactDocument::Ours(self.compact(document.knowledge))
         } else {
             CompactDocument::WithForeign(document.to_text().into())
         }
@@ -173,25 +173,25 @@ mod tests {
     }
 
     #[test]
-    fn what_rests_comes_back_as_it_was() {
-        let mut shelf = Interner::default();
+    fn compact_form_expands_to_the_same_knowledge() {
+        let mut interner = Interner::default();
         for knowledge in [known(7, "VIP"), Knowledge::default()] {
-            let resting = shelf.rest(knowledge.clone());
-            assert_eq!(resting.to_json(), json(&knowledge));
-            assert_eq!(resting.knowledge(), knowledge);
+            let compact = interner.compact(knowledge.clone());
+            assert_eq!(compact.to_json(), json(&knowledge));
+            assert_eq!(compact.knowledge(), knowledge);
         }
     }
 
     #[test]
     fn shared_values_are_interned_once_and_freed_when_unused() {
-        let mut shelf = Interner::default();
-        let many: Vec<_> = (1..1000).map(|id| shelf.rest(known(id, "VIP"))).collect();
+        let mut interner = Interner::default();
+        let many: Vec<_> = (1..1000).map(|id| interner.compact(known(id, "VIP"))).collect();
         assert!(many.iter().all(|one| Arc::ptr_eq(&one.shared, &many[0].shared)));
-        assert_eq!(shelf.texts.len(), 1);
+        assert_eq!(interner.texts.len(), 1);
         drop(many);
         for round in 0..10 * SLACK {
-            shelf.rest(known(1, &round.to_string()));
+            interner.compact(known(1, &round.to_string()));
         }
-        assert!(shelf.texts.len() <= 2 * SLACK, "{}", shelf.texts.len());
+        assert!(interner.texts.len() <= 2 * SLACK, "{}", interner.texts.len());
     }
 }

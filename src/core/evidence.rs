@@ -387,7 +387,7 @@ mod tests {
             link_now.join(link(at(second), state));
         }
         let stands = match link_now.now() {
-            LinkNow::Unmonitored => "unattended",
+            LinkNow::Unmonitored => "unmonitored",
             LinkNow::Up => "up",
             LinkNow::LinkFailure(failure) if failure.refused => "refused",
             LinkNow::LinkFailure(_) => "down",
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn answer_ends_failure_and_restores_earlier_state() {
         for (newest_report, stands, newest) in [
-            ("", "unattended", None),
+            ("", "unmonitored", None),
             ("up", "up", Some(0)),
             ("up down", "down", Some(1)),
             ("up down up", "up", Some(2)),
@@ -409,9 +409,9 @@ mod tests {
             ("up down answered down", "down", Some(3)),
             // Confirms an existing proof, and proves nothing by itself.
             ("up answered", "up", Some(1)),
-            ("answered", "unattended", None),
+            ("answered", "unmonitored", None),
             ("down answered", "down", Some(0)),
-            ("up closed answered", "unattended", Some(1)),
+            ("up closed answered", "unmonitored", Some(1)),
             ("up closed down answered", "down", Some(2)),
             ("refused answered", "refused", Some(0)),
             ("refused up down answered", "up", Some(3)),

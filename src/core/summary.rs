@@ -59,7 +59,7 @@ pub struct SourceSummary {
     /// The identity whose check decided the authorization.
     pub identity: Option<Identity>,
     /// Identities without valid authorization.
-    pub unauthorised: Vec<Unauthorised>,
+    pub unauthorized: Vec<Unauthorized>,
     /// Roles and permissions of the bot, with the platform's names.
     pub roles: Roles,
     /// Derived abilities, without regard to token expiry.
@@ -81,7 +81,7 @@ pub struct SourceSummary {
 
 /// An identity without valid authorization.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unauthorised {
+pub struct Unauthorized {
     /// The identity.
     pub identity: Identity,
     /// Whether its token was never proven to be valid.
@@ -160,7 +160,7 @@ impl SourceSummary {
             auth_status: record.auth_status,
             auth_at: verdict.auth.as_ref().and_then(|auth| auth.at),
             identity: deciding_identity(evidence).cloned(),
-            unauthorised: unauthorised(evidence),
+            unauthorized: unauthorized(evidence),
             roles,
             abilities: Abilities::of(document.key.platform(), evidence),
             permissions_at: verdict.permissions_at,
@@ -251,9 +251,9 @@ impl SourceSummary {
         self.deciding().is_some_and(|lost| lost.client_rejected)
     }
 
-    fn deciding(&self) -> Option<&Unauthorised> {
+    fn deciding(&self) -> Option<&Unauthorized> {
         let deciding = self.identity.as_ref()?;
-        self.unauthorised.iter().find(|lost| lost.identity == *deciding)
+        self.unauthorized.iter().find(|lost| lost.identity == *deciding)
     }
 }
 
@@ -272,10 +272,10 @@ fn failure(document: &SourceDocument) -> Option<&ErrorInfo> {
         .map(|failure| &failure.error)
 }
 
-fn unauthorised(evidence: &Evidence) -> Vec<Unauthorised> {
+fn unauthorized(evidence: &Evidence) -> Vec<Unauthorized> {
     let lost = evidence.auth.iter();
     let lost = lost.filter(|(_, check)| check.value.result != AuthStatus::Valid);
-    lost.map(|(identity, check)| Unauthorised {
+    lost.map(|(identity, check)| Unauthorized {
         identity: identity.clone(),
         rejected: check.value.rejected,
         client_rejected: check.value.client_rejected,
@@ -319,7 +319,7 @@ mod tests {
             auth_status: Some(AuthStatus::Revoked),
             auth_at: at(6),
             identity: Some(bot.clone()),
-            unauthorised: vec![Unauthorised {
+            unauthorized: vec![Unauthorized {
                 identity: bot,
                 rejected: false,
                 client_rejected: false,

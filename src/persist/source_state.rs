@@ -109,13 +109,13 @@ impl Memory {
     fn load(self) -> Knowledge {
         match self {
             Self::Loaded(knowledge) => *knowledge,
-            Self::Compact(resting) => resting.knowledge(),
+            Self::Compact(compact) => compact.knowledge(),
         }
     }
 
     fn join(&mut self, more: Self) {
-        if let Self::Compact(resting) = self {
-            *self = Self::new(resting.knowledge());
+        if let Self::Compact(compact) = self {
+            *self = Self::new(compact.knowledge());
         }
         if let Self::Loaded(knowledge) = self {
             knowledge.join(more.load());
@@ -124,7 +124,7 @@ impl Memory {
 
     fn rest(&mut self, interner: &mut Interner) {
         if let Self::Loaded(knowledge) = self {
-            *self = Self::Compact(interner.rest(std::mem::take(knowledge)));
+            *self = Self::Compact(interner.compact(std::mem::take(knowledge)));
         }
     }
 }

@@ -202,6 +202,7 @@ impl Engine {
             shutdown,
             pending,
             initial_events,
+            last_turn: None,
             last_error: None,
             results: None,
         };
@@ -462,7 +463,7 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Track
         writer: instance.clone(),
         bound: parts.outbox,
         has_sink: !matches!(parts.route, Route::File),
-        retention: parts.retention,
+        history: parts.documents.map(|_| parts.retention),
     };
     let outbox = Outbox::open(&parts.file, options)?.holding(lock);
     let mut tracker = Tracker::new(&instance);

@@ -50,8 +50,8 @@ pub struct OutboxOptions {
     pub bound: usize,
     /// Whether events wait for a sink. Otherwise they are only listed, for `events tail`.
     pub has_sink: bool,
-    /// Limits of the history.
-    pub retention: Retention,
+    /// Limits of the history; `None` where nobody reads it, because a remote store has it.
+    pub history: Option<Retention>,
 }
 
 /// The open file.
@@ -476,7 +476,7 @@ impl Inner {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         for (source, upsert) in &upserts {
-            match rows::upsert_one(&transaction, upsert, options.retention)? {
+            match rows::upsert_one(&transaction, upsert, options.history)? {
                 Some(version) => done.versions.push(((*source).clone(), version)),
                 None => done.conflicts.push((*source).clone()),
             }

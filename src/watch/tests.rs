@@ -154,7 +154,7 @@ fn options(bound: usize) -> OutboxOptions {
         writer: "w".to_owned(),
         bound,
         has_sink: true,
-        retention: Retention::default(),
+        history: Some(Retention::default()),
     }
 }
 
@@ -204,6 +204,7 @@ impl World {
             shutdown: true,
             pending: PendingCommits::default(),
             initial_events: self.initial_events,
+            last_turn: None,
             last_error: None,
             results: None,
         };
@@ -560,7 +561,7 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
     assert!(world.running().stats.blocked.load(Ordering::Relaxed));
     assert!(
         world.bus.kinds(&key(60)).is_empty(),
-        "nothing is told that is not on disk"
+        "nothing is published that is not on disk"
     );
     world.ended(&key(60), "1");
     world.pass(10).await;
@@ -593,7 +594,7 @@ async fn failed_commit_to_broken_outbox_stops_the_daemon() {
     assert_eq!(
         world.bus.kinds(&key(1)),
         [SourceStatus],
-        "nothing is told that is not on disk"
+        "nothing is published that is not on disk"
     );
 }
 

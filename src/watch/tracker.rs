@@ -266,6 +266,25 @@ impl Tracker {
         document
     }
 
+    /// Moves evidence that is dated ahead of `latest` to it, after our clock was set back, and marks its sources to be written at
+    /// once: their ages would be wrong until they are observed again.
+    pub fn settle(&mut self, latest: Timestamp) {
+        let sources: Vec<SourceKey> = self.sources.keys().cloned().collect();
+        for source in sources {
+            let Some(mut document) = self.document(&source) else {
+                continue;
+            };
+            if document.settle_future(latest) {
+                let (version, mut pending) = self.kept(&source);
+                for confirmation in [&mut pending.to_file, &mut pending.to_sink] {
+                    (confirmation.moved, confirmation.renamed) = (true, true);
+                }
+                let state = self.state(document, version, pending);
+                self.insert(source, state);
+            }
+        }
+    }
+
     /// Moves `source` onto the document that another process has stored since, with the steps that were not committed. Returns the
     /// change that remains: what the other process has recorded is none.
     pub fn rebase(
@@ -969,6 +988,24 @@ mod tests {
         let total: usize = spread.iter().sum();
         assert!((100..=110).contains(&total), "{spread:?}");
         assert!(spread.iter().all(|count| *count < 20), "{spread:?}");
+    }
+
+    #[test]
+    fn clock_that_returns_settles_every_source_at_once() {
+        const DAY: i64 = 86_400;
+        let mut tracker = Tracker::new("w");
+        let up = |id| seen(id, DAY, link(Transport::Api, LinkState::Up));
+        tracker.take(vec![up(1), up(2)], at(DAY));
+        tracker.settle(at(5));
+        for id in [1, 2] {
+            assert_eq!(tracker.document(&key(id)).unwrap().verdict.status.at, Some(at(5)));
+        }
+        tracker.due(Destination::File, at(5), 30_000, 10);
+        tracker.settle(at(6));
+        assert_eq!(
+            tracker.due(Destination::File, at(6), 30_000, 10),
+            [] as [SourceKey; 0]
+        );
     }
 
     #[test]

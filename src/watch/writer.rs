@@ -55,6 +55,8 @@ const TOGETHER: usize = 100;
 const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers may take to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
+/// A clock that is behind the last turn by more than this (ms) was set back.
+const SET_BACK_MS: i64 = 2_000;
 /// Pause before a change is moved onto the document of another process once more.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
@@ -166,6 +168,8 @@ pub struct Writer {
     pub pending: PendingCommits,
     /// Whether first observations are published as separate events, or only as part of the state.
     pub initial_events: InitialEvents,
+    /// The time of the last turn, by which a clock that is set back is noticed.
+    pub last_turn: Option<Timestamp>,
     /// Why the last commit failed, if it did.
     pub last_error: Option<OutboxError>,
     /// The results for a command that stores once; `None` in the daemon, which logs them and retries what fails.
@@ -566,6 +570,13 @@ impl Writer {
     async fn turn(&mut self) -> Result<(), OutboxError> {
         self.counts.turns.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
+        if self
+            .last_turn
+            .is_some_and(|last| last.millis_since(now) > SET_BACK_MS)
+        {
+            self.tracker.settle(self.clock.latest());
+        }
+        self.last_turn = Some(now);
         self.publish_deferred(now).await?;
         self.retry(now).await?;
         self.tracker.report_accounts();

@@ -35,7 +35,7 @@ pub fn start(
         writer: name.to_owned(),
         bound: 100_000,
         has_sink: true,
-        retention: Retention::default(),
+        history: Some(Retention::default()),
     };
     let outbox = Arc::new(Outbox::open(&state.join("watch.db"), options).unwrap());
     let mut tracker = Tracker::new(name);
@@ -58,6 +58,7 @@ pub fn start(
         shutdown: false,
         pending: PendingCommits::default(),
         initial_events: InitialEvents::default(),
+        last_turn: None,
         last_error: None,
         results: None,
     };

@@ -39,7 +39,7 @@ pub(super) async fn read(
             let documents = found
                 .iter()
                 .filter_map(|(key, stored)| Some((key.clone(), stored.as_ref()?.value.knowledge.clone())));
-            known.extend(documents.map(|(key, knowledge)| (key, interner.rest(knowledge))));
+            known.extend(documents.map(|(key, knowledge)| (key, interner.compact(knowledge))));
             if let Some(persister) = persister {
                 persister.prime(found).await;
             }

@@ -275,7 +275,7 @@ fn exit_code(status: AuthState) -> ExitCode {
         AuthState::Valid => ExitCode::Healthy,
         AuthState::Unknown => ExitCode::NoEvidence,
         AuthState::Expired | AuthState::Revoked | AuthState::Rejected | AuthState::Missing => {
-            ExitCode::Unauthorised
+            ExitCode::Unauthorized
         }
     }
 }
@@ -467,13 +467,13 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
         Some(AuthResult::Expired | AuthResult::Revoked) => {
             let why = answers.checks[&identity].reason.clone().or(reason);
             let what = format!("{} rejects this token; nothing was stored", args.platform);
-            return Err(reported(Failure::new(ExitCode::Unauthorised, what), why)
+            return Err(reported(Failure::new(ExitCode::Unauthorized, what), why)
                 .hint(advice(cx, "get a new token, and try again")));
         }
         None if other_account.is_some() => {
             let what = format!("this token does not belong to {identity}; nothing was stored");
             return Err(
-                reported(Failure::new(ExitCode::Unauthorised, what), reason).hint(advice(
+                reported(Failure::new(ExitCode::Unauthorized, what), reason).hint(advice(
                     cx,
                     "log in with that account's own token, or name its owner with --as",
                 )),

@@ -100,7 +100,7 @@ fn exit_code(checks: &[Check], strict: bool) -> ExitCode {
     if failed(&|check| check.area == "configuration") {
         ExitCode::Configuration
     } else if failed(&|check| check.name.starts_with("identity")) {
-        ExitCode::Unauthorised
+        ExitCode::Unauthorized
     } else if failed(&|_| true) || (strict && skipped) {
         ExitCode::Failed
     } else {

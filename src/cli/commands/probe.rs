@@ -197,7 +197,7 @@ fn exit_code(probed: &ProbedRow, probes: &ProbeSet) -> ExitCode {
     let found = probed.row.findings;
     let without_answer = has_no_answer(&probed.seen);
     if found.auth {
-        ExitCode::Unauthorised
+        ExitCode::Unauthorized
     } else if found.refused || found.disconnected || without_answer {
         ExitCode::Down
     } else if (found.unknown || found.stale) && probes.len() == Probe::ALL.len() {

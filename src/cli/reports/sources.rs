@@ -528,7 +528,7 @@ impl SourcesReport {
     /// Whether a problem is an authorization or an error that the rows show themselves.
     fn is_shown(&self, problem: &Problem) -> bool {
         self.rows.iter().map(|row| &row.summary).any(|summary| {
-            let mut unauthorized = summary.unauthorised.iter();
+            let mut unauthorized = summary.unauthorized.iter();
             let by_auth = match &problem.about {
                 Subject::Account(identity) => unauthorized.any(|lost| lost.identity == *identity),
                 Subject::Source(_) | Subject::Platform => false,

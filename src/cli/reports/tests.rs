@@ -183,7 +183,7 @@ pub(crate) fn ratcaster() -> Story {
         .may(
             &["MODERATOR", "scope:moderator:read:chatters"],
             &["EDITOR"],
-            &[("VIP", "needs the broadcaster's authorisation (channel:read:vips)")],
+            &[("VIP", "needs the broadcaster's authorization (channel:read:vips)")],
         )
         .named(
             "RatCaster",

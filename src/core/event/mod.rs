@@ -38,7 +38,7 @@ const STATUS_TTL: u64 = 86_400;
 /// The kinds of event that we publish. The texts are the platform's, and consumers compare them exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum EventKind {
-    /// How a source is: connection, authorisation, permissions, totals.
+    /// How a source is: connection, authorization, permissions, totals.
     #[serde(rename = "system.source.status")]
     SourceStatus,
     /// A stream started or came back.

@@ -168,7 +168,6 @@ impl Platform for KickPlatform {
         PlatformName::Kick
     }
 
-    /// Kick publishes no limits, so this is our own rate limit.
     async fn check_push(&self, settings: &Settings, sources: &[SourceKey]) -> Vec<Finding> {
         const NAME: &str = "webhooks";
         if !settings.platforms.kick.webhook {
@@ -186,10 +185,11 @@ impl Platform for KickPlatform {
         if listed == all {
             return vec![Finding::new(NAME, Level::Ok, detail)];
         }
-        let detail = format!("{detail}; `watch` asks for the others");
+        let detail = format!("{detail}; `watch` requests the others");
         vec![Finding::new(NAME, Level::Warn, detail).next("bitbrat watch")]
     }
 
+    /// Kick publishes no limits, so this is our own rate limit.
     fn rate_limits(&self) -> Vec<RateLimit> {
         let size = self.options.requests_per_minute;
         let left = u32::try_from(self.api.client.rate_limiter.left()).unwrap_or(size);

@@ -236,7 +236,7 @@ impl DiscordSim {
 
     /// Returns the counts of gateway events so far.
     pub fn gateway_counts(&self) -> GatewayCounts {
-        self.with_world(|world, _| world.sessions.told())
+        self.with_world(|world, _| world.sessions.counts())
     }
 
     /// Returns how many sessions have an open connection.
@@ -310,7 +310,7 @@ impl DiscordSim {
     }
 
     fn send_channel(&self, id: u64, what: &str) {
-        let told = self.with_world(|world, _| {
+        let reported = self.with_world(|world, _| {
             let guild = world.guild_of_channel(id)?;
             let channel = &world.guilds[&guild].channels[&id];
             let kind = if is_thread(channel.kind) {
@@ -320,7 +320,7 @@ impl DiscordSim {
             };
             Some((guild, kind, shapes::channel(id, guild, channel)))
         });
-        if let Some((guild, kind, shown)) = told {
+        if let Some((guild, kind, shown)) = reported {
             self.dispatch(guild, GUILDS, &format!("{kind}_{what}"), &shown);
         }
     }

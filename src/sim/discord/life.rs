@@ -40,7 +40,7 @@ impl DiscordSim {
 
     /// Sets the state of a scheduled event: 1 scheduled, 2 active, 3 completed, 4 canceled.
     pub fn set_event(&self, guild: u64, id: u64, status: u64) -> bool {
-        let told = self.with_world(|world, _| {
+        let reported = self.with_world(|world, _| {
             let events = &mut world.guilds.get_mut(&guild)?.events;
             let known = events.contains_key(&id);
             let event = events.entry(id).or_insert_with(|| Event {
@@ -51,7 +51,7 @@ impl DiscordSim {
             event.status = status;
             Some((known, shapes::event(guild, id, event)))
         });
-        let Some((known, shown)) = told else {
+        let Some((known, shown)) = reported else {
             return false;
         };
         let event = if known {
@@ -65,7 +65,7 @@ impl DiscordSim {
 
     /// Moves a user into a voice channel (out of voice when `None`), streaming or not.
     pub fn set_voice(&self, guild: u64, user: u64, channel: Option<u64>, streaming: bool) -> bool {
-        let told = self.with_world(|world, _| {
+        let reported = self.with_world(|world, _| {
             let voices = &mut world.guilds.get_mut(&guild)?.voices;
             match channel {
                 Some(channel) => voices.insert(user, Voice { channel, streaming }),
@@ -73,10 +73,10 @@ impl DiscordSim {
             };
             Some(shapes::voice(guild, user, voices.get(&user)))
         });
-        if let Some(shown) = &told {
+        if let Some(shown) = &reported {
             self.dispatch(guild, VOICE_STATES, "VOICE_STATE_UPDATE", shown);
         }
-        told.is_some()
+        reported.is_some()
     }
 
     /// Sends messages; returns their ids.
@@ -173,16 +173,16 @@ fn message(
         ""
     };
     let mentions: Vec<_> = mentioned.then(|| shapes::user(me, bot)).into_iter().collect();
-    let mut told = json!({"id": id.to_string(), "channel_id": spec.channel.to_string(), "guild_id": guild.to_string(),
+    let mut reported = json!({"id": id.to_string(), "channel_id": spec.channel.to_string(), "guild_id": guild.to_string(),
         "author": author, "content": content, "timestamp": shapes::time(now), "edited_timestamp": null, "tts": false,
         "mention_everyone": false, "mentions": mentions, "mention_roles": [], "attachments": [], "embeds": [],
         "components": [], "pinned": false, "type": spec.kind, "flags": 0});
     match spec.author {
-        Author::Webhook => told["webhook_id"] = "6006".into(),
+        Author::Webhook => reported["webhook_id"] = "6006".into(),
         _ => {
-            told["member"] = json!({"roles": [], "joined_at": "2026-01-01T00:00:00+00:00", "deaf": false,
+            reported["member"] = json!({"roles": [], "joined_at": "2026-01-01T00:00:00+00:00", "deaf": false,
                 "mute": false, "flags": 0});
         }
     }
-    told
+    reported
 }

@@ -175,6 +175,6 @@ impl Simulated for World {
     }
 
     fn sent(&self) -> u64 {
-        self.sessions.told().dispatched
+        self.sessions.counts().dispatched
     }
 }

@@ -109,11 +109,11 @@ impl Sessions {
         }
     }
 
-    pub(super) fn counts(&mut self) -> &mut GatewayCounts {
+    pub(super) fn counts_mut(&mut self) -> &mut GatewayCounts {
         &mut self.counts
     }
 
-    pub(super) fn told(&self) -> GatewayCounts {
+    pub(super) fn counts(&self) -> GatewayCounts {
         self.counts
     }
 

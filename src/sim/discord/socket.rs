@@ -229,7 +229,7 @@ impl Connection {
             self.sent.pop_front();
         }
         let limit = self.discord.with_world(|world, _| {
-            world.sessions.counts().frames += 1;
+            world.sessions.counts_mut().frames += 1;
             world.knobs.sends_per_minute
         });
         if self.sent.len() > limit {
@@ -268,7 +268,7 @@ impl Connection {
     async fn heartbeat(&mut self) -> Option<End> {
         self.heard = Instant::now();
         let knobs = self.discord.with_world(|world, _| {
-            world.sessions.counts().heartbeats += 1;
+            world.sessions.counts_mut().heartbeats += 1;
             world.knobs.clone()
         });
         if knobs.no_ack {
@@ -285,7 +285,7 @@ impl Connection {
         let now = self.discord.now();
         let token = bare(&data["token"]);
         let judged = self.discord.with_world(|world, _| {
-            world.sessions.counts().identifies += 1;
+            world.sessions.counts_mut().identifies += 1;
             let Some(bot) = world.bot_of(&token) else {
                 return Err(Refused::Close(4004));
             };
@@ -343,7 +343,7 @@ impl Connection {
         let seq = data["seq"].as_u64().unwrap_or(0);
         let (number, general) = (self.number, self.general);
         let resumed = self.discord.with_world(|world, _| {
-            let counts = world.sessions.counts();
+            let counts = world.sessions.counts_mut();
             counts.resumes += 1;
             counts.misplaced_resumes += u64::from(general);
             let bot = world.bot_of(&token).ok_or(None)?;

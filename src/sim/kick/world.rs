@@ -237,7 +237,7 @@ impl World {
             vanished: false,
             streams: Vec::new(),
         });
-        let told = (channel.title.clone(), channel.category.clone());
+        let before = (channel.title.clone(), channel.category.clone());
         let take = |place: &mut String, value: Option<String>| {
             if let Some(value) = value {
                 *place = value;
@@ -248,7 +248,7 @@ impl World {
         take(&mut channel.title, spec.title);
         take(&mut channel.category, spec.category);
         channel.vanished = spec.vanished.unwrap_or(channel.vanished);
-        told != (channel.title.clone(), channel.category.clone())
+        before != (channel.title.clone(), channel.category.clone())
     }
 
     /// Starts a stream; `None` for an unknown channel or one that is live. Returns the text of its start.

@@ -96,8 +96,8 @@ async fn role_changes_are_sent_to_broadcaster_and_moderators() {
     );
     rig.twitch().set_role(RAT, "778899", Role::Vip, true);
     assert_eq!(event(&owner.message().await).0, "channel.vip.add");
-    let told = moderator.message().await;
-    let (_, action) = event(&told);
+    let message = moderator.message().await;
+    let (_, action) = event(&message);
     assert_eq!(
         (&action["action"], &action["vip"]["user_id"]),
         (&json!("vip"), &json!("778899"))

@@ -124,7 +124,7 @@ pub fn save(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut results = Vec::with_capacity(batch.len());
     for upsert in batch {
-        let version = upsert_one(&transaction, upsert, retention)?;
+        let version = upsert_one(&transaction, upsert, Some(retention))?;
         results.push(version.ok_or_else(|| StoreError::Conflict {
             document_id: upsert.document_id.clone(),
         }));
@@ -133,11 +133,12 @@ pub fn save(
     Ok(results)
 }
 
-/// Writes one document with its history and returns its new version; `None` if its base is not the stored version.
+/// Writes one document, with its history unless there is no `retention`, and returns its new version; `None` if its base is not the
+/// stored version.
 pub fn upsert_one(
     transaction: &Transaction<'_>,
     upsert: &Upsert,
-    retention: Retention,
+    retention: Option<Retention>,
 ) -> rusqlite::Result<Option<Version>> {
     let current = transaction
         .prepare_cached("SELECT version FROM sources WHERE id = ?1")?
@@ -155,7 +156,9 @@ pub fn upsert_one(
                                             summary = excluded.summary",
         )?
         .execute(params![upsert.document_id, version, upsert.text, upsert.summary])?;
-    remember(transaction, &upsert.document_id, &upsert.history, retention)?;
+    if let Some(retention) = retention {
+        remember(transaction, &upsert.document_id, &upsert.history, retention)?;
+    }
     Ok(Some(Version(version.to_string())))
 }
 

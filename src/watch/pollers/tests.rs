@@ -153,7 +153,7 @@ async fn viewers_are_asked_only_of_sources_that_are_live() {
     let world = world(0);
     world.pollers.tick(Probe::Viewers);
     world.pass(1).await;
-    assert_eq!(world.begun()[0].sources, 2, "those that are live and attended");
+    assert_eq!(world.begun()[0].sources, 2, "those that are live and monitored");
     world.pollers.tick(Probe::Viewers);
     world.pollers.tick(Probe::Stream);
     world.pass(1).await;

@@ -47,7 +47,7 @@ async fn create_stream(server: &NatsServer, owner: async_nats::ConnectOptions) {
 }
 
 #[track_caller]
-fn is_too_far_ahead(result: Result<(), BusError>, said: &str) {
+fn is_refused_with(result: Result<(), BusError>, said: &str) {
     let error = result.expect_err("the server refuses this login");
     assert!(matches!(error, BusError::Refused { .. }), "{error}");
     assert_eq!(error.recovery(), Recovery::RetrySlowly);
@@ -81,7 +81,7 @@ async fn refused_nats_credentials_are_named_as_such() {
         format!("nats://bot:wrong@{at}"),
         format!("nats://hunter2@{at}"),
     ] {
-        is_too_far_ahead(
+        is_refused_with(
             publishes(&url, NatsLogin::default()).await,
             "refuses our credentials",
         );
@@ -104,7 +104,7 @@ async fn a_denied_nats_permission_is_named_as_such() {
     )
     .await;
     let url = server.url().replace("nats://", "nats://bot:pw@");
-    is_too_far_ahead(
+    is_refused_with(
         publishes(&url, NatsLogin::default()).await,
         "Permissions Violation",
     );
@@ -133,7 +133,7 @@ async fn a_nats_nkey_signs_what_the_server_asks_for() {
     // A client without the key can create nothing there, so the missing stream proves that the login was accepted.
     let error = publishes(&server.url(), login).await.unwrap_err();
     assert!(matches!(error, BusError::NoTopic { .. }), "{error}");
-    is_too_far_ahead(
+    is_refused_with(
         publishes(&server.url(), NatsLogin::default()).await,
         "refuses our credentials",
     );
@@ -141,9 +141,9 @@ async fn a_nats_nkey_signs_what_the_server_asks_for() {
         nkey_seed: Some(secret("SUX")),
         ..NatsLogin::default()
     };
-    is_too_far_ahead(
+    is_refused_with(
         publishes(&server.url(), mistyped).await,
-        "NKey seed (NATS_NKEY, NATS_NKEY_SEED) is not one",
+        "the NKey seed (NATS_NKEY_SEED) is not one",
     );
 }
 
@@ -166,12 +166,12 @@ async fn nats_over_tls_trusts_the_configured_authority_alone() {
     };
     let error = publishes(&server.url(), login(Some("ca.pem"))).await.unwrap_err();
     assert!(matches!(error, BusError::NoTopic { .. }), "{error}");
-    is_too_far_ahead(publishes(&server.url(), login(None)).await, "not trusted");
-    is_too_far_ahead(
+    is_refused_with(publishes(&server.url(), login(None)).await, "not trusted");
+    is_refused_with(
         publishes(&server.url(), login(Some("missing.pem"))).await,
         "missing.pem (NATS_CA) cannot be read",
     );
-    is_too_far_ahead(
+    is_refused_with(
         publishes(&server.url(), login(Some("client.key"))).await,
         "holds no certificate",
     );
@@ -188,5 +188,5 @@ async fn nats_server_requiring_client_certificate_receives_it() {
     };
     let error = publishes(&server.url(), login(true)).await.unwrap_err();
     assert!(matches!(error, BusError::NoTopic { .. }), "{error}");
-    is_too_far_ahead(publishes(&server.url(), login(false)).await, "client certificate");
+    is_refused_with(publishes(&server.url(), login(false)).await, "client certificate");
 }

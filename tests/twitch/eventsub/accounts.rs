@@ -76,7 +76,7 @@ async fn rejected_token_on_open_session_is_not_retried_in_a_loop() {
     assert!(harness.is_up(RAT), "what is heard is heard");
     assert!(
         harness.looks(RAT, Probe::Auth) > 0,
-        "the authorisation is suspected"
+        "the authorization is suspected"
     );
     eventually("what is not heard is told so", || {
         harness.failure(CAT) == Some((false, "twitch.subscription_pending".to_owned()))

@@ -76,7 +76,7 @@ fn outbox(app: &App) -> Option<Check> {
             writer: "doctor".to_owned(),
             bound: app.settings.watch.outbox,
             has_sink: true,
-            retention: app.retention(),
+            history: None,
         };
         match Outbox::open(&file, options) {
             Ok(_) => Check::new("state", "outbox", Outcome::Ok, detail),

@@ -393,7 +393,7 @@ mod tests {
             ("read-chatters", Answer::Yes, "list who is in the chat"),
             ("MODERATOR", Answer::Yes, "has MODERATOR"),
             ("EDITOR", Answer::No, "not have EDITOR"),
-            ("VIP", Answer::Unknown, "needs the broadcaster's authorisation"),
+            ("VIP", Answer::Unknown, "needs the broadcaster's authorization"),
             ("SUBSCRIBER", Answer::Unknown, "not checked yet"),
             ("ban", Answer::Unknown, "scope:moderator:manage:banned_users"),
         ] {

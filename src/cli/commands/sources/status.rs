@@ -201,7 +201,7 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
         let found = row.findings;
         let offline = row.summary.stream_status == StreamStatus::Offline;
         if found.auth && counts(FailOn::Auth) {
-            ExitCode::Unauthorised
+            ExitCode::Unauthorized
         } else if (found.refused && (counts(FailOn::Down) || counts(FailOn::Error)))
             || (found.disconnected && counts(FailOn::Down))
             || (known.unanswered.contains(&row.summary.key) && counts(FailOn::Down))

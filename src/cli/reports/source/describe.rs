@@ -19,7 +19,7 @@ impl SourceInFull {
         })];
         for part in [
             self.status(),
-            self.authorisation(),
+            self.authorization(),
             self.stream(),
             self.permissions(),
             self.profile(),
@@ -84,7 +84,7 @@ impl SourceInFull {
         blocks
     }
 
-    fn authorisation(&self) -> Vec<Block> {
+    fn authorization(&self) -> Vec<Block> {
         let row = &self.row;
         let verdict = self.document.verdict.auth.as_ref();
         let mut blocks = vec![

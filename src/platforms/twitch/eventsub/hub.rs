@@ -214,7 +214,7 @@ impl Hub {
     }
 
     /// Sets which channels are monitored and the bot's user id.
-    pub(super) fn attend(&self, sources: BTreeSet<SourceKey>, bot_user_id: Option<String>) {
+    pub(super) fn monitor(&self, sources: BTreeSet<SourceKey>, bot_user_id: Option<String>) {
         let mut state = self.lock();
         state.monitored = sources;
         state.bot_user_id = bot_user_id;
@@ -264,14 +264,14 @@ impl Hub {
                 }
                 self.pending_notify.notify_one();
             }
-            ParsedEvent::Chat(connection) => {
-                if state.chat.0.is_new(
-                    "chat",
-                    &format!("{}/{}", connection.source.id(), connection.id),
-                    now,
-                ) {
-                    state.note_event(&connection.source, kind, at);
-                    state.count_chat(&connection, at);
+            ParsedEvent::Chat(message) => {
+                if state
+                    .chat
+                    .0
+                    .is_new("chat", &format!("{}/{}", message.source.id(), message.id), now)
+                {
+                    state.note_event(&message.source, kind, at);
+                    state.count_chat(&message, at);
                     self.pending_notify.notify_one();
                 } else {
                     state.tally.duplicates += 1;
@@ -551,20 +551,18 @@ impl State {
 
     /// The bot's own messages provide its badges; messages of other channels are counted separately; the rest are messages
     /// received.
-    fn count_chat(&mut self, connection: &events::ChatMessage, at: Timestamp) {
-        if Some(&connection.chatter) == self.bot_user_id.as_ref() {
-            let known = self
-                .badges
-                .insert(connection.source.clone(), connection.badges.clone());
-            if known.as_ref() != Some(&connection.badges) {
-                let reported = events::badges(&connection.source, &connection.badges, at);
+    fn count_chat(&mut self, message: &events::ChatMessage, at: Timestamp) {
+        if Some(&message.chatter) == self.bot_user_id.as_ref() {
+            let known = self.badges.insert(message.source.clone(), message.badges.clone());
+            if known.as_ref() != Some(&message.badges) {
+                let reported = events::badges(&message.source, &message.badges, at);
                 self.outbox.push_back(ListenerEvent::Observed(reported));
             }
-        } else if connection.foreign {
+        } else if message.foreign {
             self.tally.shared_chat += 1;
         } else {
             self.totals
-                .count(&connection.source, |totals| totals.messages_in += 1);
+                .count(&message.source, |totals| totals.messages_in += 1);
         }
     }
 }
@@ -591,7 +589,7 @@ mod tests {
     fn push_that_only_a_wrong_clock_makes_old_is_not_dropped() {
         let hub = Hub::default();
         let source = SourceKey::new(PlatformName::Twitch, "900200").unwrap();
-        hub.attend([source].into(), None);
+        hub.monitor([source].into(), None);
         let now = Timestamp::EPOCH.plus_secs(1_800_000_000);
         let (sent, ahead) = (now.plus_secs(-900), now);
         let present = Present {

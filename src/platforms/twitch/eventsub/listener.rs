@@ -98,7 +98,7 @@ impl EventSubListener {
         let mut remember = tokio::time::interval(REMEMBER);
         remember.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut replan_at = tokio::time::Instant::now();
-        let mut remove_retry_at = replan_at + REPLAN;
+        let mut forget_others_at = replan_at + REPLAN;
         // Planning requests tokens, which may take a while; connections must be polled meanwhile.
         let mut planning: Option<BoxFuture<'_, Planned>> = None;
         let (mut accounts, mut unclear) = (Accounts::new(), false);
@@ -126,8 +126,8 @@ impl EventSubListener {
                     replan_at = replan_at.min(tokio::time::Instant::now() + SETTLE);
                 }
                 () = tokio::time::sleep_until(replan_at), if planning.is_none() => {
-                    if remove_retry_at <= tokio::time::Instant::now() {
-                        remove_retry_at = tokio::time::Instant::now() + REPLAN;
+                    if forget_others_at <= tokio::time::Instant::now() {
+                        forget_others_at = tokio::time::Instant::now() + REPLAN;
                         self.hub.forget_others();
                     }
                     replan_at = tokio::time::Instant::now() + REPLAN;
@@ -205,7 +205,7 @@ impl EventSubListener {
         let monitored: BTreeSet<_> = channels.iter().map(|channel| channel.source.clone()).collect();
         let bot = known.bot.as_ref().map(|bot| bot.user_id.clone());
         self.hub
-            .attend(monitored, bot.or_else(|| self.twitch.options.bot_user_id.clone()));
+            .monitor(monitored, bot.or_else(|| self.twitch.options.bot_user_id.clone()));
         let plan = planner::plan(&channels, &known);
         Planned {
             plan,
