@@ -249,7 +249,7 @@ pub async fn save_accounts(cx: &Context, checks: &BTreeMap<Identity, AuthCheck>)
         && recorder.record(corrections).await.is_ok()
     {
         let waiting = recorder.finish().await;
-        // Without standard error there is nobody to report it to.
+        // Without standard error it cannot be reported.
         let _ = report_waiting(cx, waiting);
     }
 }

@@ -78,7 +78,7 @@ pub struct Parts {
     pub stored: Vec<(SourceKey, Compact)>,
     /// The platforms of these sources.
     pub platforms: Vec<Arc<dyn Platform>>,
-    /// How often a document without transitions is written to the file; `None` where nobody reads the file's documents.
+    /// How often a document without transitions is written to the file; `None` where the file's documents are not read.
     pub documents: Option<Duration>,
     /// The destination of events.
     pub route: Route,

@@ -50,7 +50,7 @@ pub struct OutboxOptions {
     pub bound: usize,
     /// Whether events wait for a sink. Otherwise they are only listed, for `events tail`.
     pub has_sink: bool,
-    /// Limits of the history; `None` where nobody reads it, because a remote store has it.
+    /// Limits of the history; `None` where it is not read, because a remote store has it.
     pub history: Option<Retention>,
 }
 

@@ -150,7 +150,7 @@ pub struct Writer {
     pub outbox: Arc<Outbox>,
     /// The inputs.
     pub inputs: ObservationReceiver,
-    /// How often (ms) a document without transitions is written; `None` where nobody reads the documents of this file.
+    /// How often (ms) a document without transitions is written; `None` where the documents of this file are not read.
     pub documents: Option<i64>,
     /// How changes that are no transitions reach the sink; `None` without a sink.
     pub confirmations: Option<Confirmations>,
