@@ -195,8 +195,19 @@ impl ProbeReport {
     }
 }
 
+/// Names a token that was never proven to be valid as the column of the authorization does; documents have no value for it.
+fn with_name_for_people(transition: &Transition) -> Transition {
+    let mut named = transition.clone();
+    if named.rule == "auth.rejected" {
+        named.to = Some("REJECTED".to_owned());
+    }
+    named
+}
+
 /// Lists the new states, the most important first; a single change is shown with its previous state.
 fn changed(transitions: &[Transition]) -> Cell {
+    let named: Vec<Transition> = transitions.iter().map(with_name_for_people).collect();
+    let transitions = named.as_slice();
     let mut changes: Vec<&Transition> = transitions
         .iter()
         .filter(|change| change.facet != Facet::Permissions)
@@ -235,7 +246,7 @@ fn saw(seen: &[Observation]) -> String {
                 LinkState::Down { error } => format!("{transport} down: {}", error.message),
                 LinkState::Refused { error } => format!("{transport} refused: {}", error.message),
             },
-            Fact::Auth { identity, check } => format!("{identity} {}", check.result),
+            Fact::Auth { identity, check } => format!("{identity} {}", check.word()),
             Fact::StreamPush { live: true, .. } => "stream started".into(),
             Fact::StreamPush { live: false, .. } => "stream ended".into(),
             Fact::StreamSeen { stream_id, .. } => format!("stream {stream_id}"),
@@ -259,4 +270,41 @@ fn saw(seen: &[Observation]) -> String {
         }
     }
     words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::observation::{AuthCheck, AuthResult, Identity};
+    use crate::core::source::SourceKey;
+    use crate::core::time::Timestamp;
+
+    #[test]
+    fn rejected_token_is_not_called_expired() {
+        let source: SourceKey = "twitch:1".parse().unwrap();
+        let check = AuthCheck {
+            result: AuthResult::Expired,
+            expires_at: None,
+            scopes: std::collections::BTreeSet::new(),
+            rejected: true,
+            client_rejected: false,
+            reason: None,
+        };
+        let fact = Fact::Auth {
+            identity: Identity::named("twitch/bot"),
+            check,
+        };
+        let seen = [Observation::new(&source, Timestamp::EPOCH, "test", fact)];
+        assert_eq!(saw(&seen), "twitch/bot REJECTED");
+        let transition = Transition {
+            facet: Facet::Auth,
+            from: None,
+            to: Some("EXPIRED".to_owned()),
+            at: Timestamp::EPOCH,
+            rule: "auth.rejected".to_owned(),
+            stream_id: None,
+            initial: true,
+        };
+        assert_eq!(with_name_for_people(&transition).to.as_deref(), Some("REJECTED"));
+    }
 }
