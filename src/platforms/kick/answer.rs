@@ -21,6 +21,19 @@ pub(super) fn asked(operation: &'static str) -> Asked {
     }
 }
 
+/// Parses a response body.
+pub(super) fn read<T: for<'de> Deserialize<'de>>(
+    answer: &Answer,
+    operation: &'static str,
+) -> Result<T, PlatformError> {
+    answer.object().map_err(|reason| unreadable(operation, reason))
+}
+
+/// Builds the error for a response that does not match Kick's documentation.
+pub(super) fn unreadable(operation: &'static str, reason: String) -> PlatformError {
+    asked(operation).unreadable(reason)
+}
+
 /// What a request is sent to, which determines the format of Kick's own refusals there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {

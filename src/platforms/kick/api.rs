@@ -5,15 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use super::auth::{Auth, Refused, read, unreadable};
+use super::answer::{read, unreadable};
 use super::client::{Call, Client};
-use super::meter::Meter;
+use super::oauth::Auth;
+use super::options::app;
 use super::wire::{Channel, Envelope, Livestream, User, items, subject_of};
 use crate::core::code::Code;
 use crate::core::time::Timestamp;
 use crate::http::Answer;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::lenient::{self, Unclear};
+use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::oauth::Access;
 
 /// Maximum ids in one request to `users/livestreams`.
 pub(super) const LIST_AT_ONCE: usize = 100;
@@ -234,13 +237,13 @@ impl Api {
 
     /// Sends a request as the application.
     pub(super) async fn as_app(&self, call: Call<'_>, meter: &Meter<'_>) -> Result<Answer, PlatformError> {
-        let access = self.auth.app(meter).await?;
+        let access = self.auth.access(&app(), meter).await?;
         self.send_as(access, call, meter).await
     }
 
     async fn send_as(
         &self,
-        access: super::auth::Access,
+        access: Access,
         call: Call<'_>,
         meter: &Meter<'_>,
     ) -> Result<Answer, PlatformError> {
@@ -249,27 +252,20 @@ impl Api {
             method: call.method.clone(),
             ..call
         };
-        let refused = match self.client.exchange(&with(&access.token), &meter.calls).await {
-            Err(error @ PlatformError::Unauthorized { .. }) => error,
+        let reason = match self.client.exchange(&with(&access.token), meter).await {
+            Err(PlatformError::Unauthorized { reason, .. }) => reason,
             other => return other,
         };
         // Introspection decides about a token. A refusal that it contradicts is no evidence about the account, and the request
         // has no result.
-        match self.auth.after_refusal(&access, meter).await? {
-            Refused::Better(better) => match self.client.exchange(&with(&better.token), &meter.calls).await {
-                Err(PlatformError::Unauthorized { reason, .. }) => {
-                    Err(unreadable(call.operation, contradiction(&reason)))
-                }
-                outcome => outcome,
+        let reason = match self.auth.after_refusal(&access, &reason, meter).await? {
+            Some(better) => match self.client.exchange(&with(&better.token), meter).await {
+                Err(PlatformError::Unauthorized { reason, .. }) => reason,
+                outcome => return outcome,
             },
-            Refused::NotTheToken => {
-                let PlatformError::Unauthorized { reason, .. } = &refused else {
-                    return Err(refused);
-                };
-                Err(unreadable(call.operation, contradiction(reason)))
-            }
-            Refused::Hopeless => Err(refused),
-        }
+            None => reason,
+        };
+        Err(unreadable(call.operation, contradiction(&reason)))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::account_check::Checked;
 use super::token_status::days_to_warn_about;
 use super::wire::{Channel, Livestream};
 use crate::core::code::Code;
@@ -11,7 +10,8 @@ use crate::core::observation::{ErrorInfo, Fact, Grants, Identity, LinkState, Tra
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
-use crate::platforms::kit::token_check::TokenStatus;
+use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
+use crate::tokens::TokenKind;
 
 /// Origin of observations made over HTTP.
 pub(super) const BY_API: &str = "kick.api";
@@ -120,7 +120,7 @@ pub(super) fn of_failed_probe(error: &PlatformError) -> Fact {
 }
 
 /// Returns the result of an account check as facts; an unknown status yields none.
-pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
+pub(super) fn of_check(identity: &Identity, checked: &TokenCheck) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(check) = checked.status.evidence(&checked.token) {
         facts.push(Fact::Auth {
@@ -128,7 +128,7 @@ pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
             check,
         });
     }
-    if checked.app_refused {
+    if checked.client_refused {
         facts.push(refused(
             Code::ClientRejected(PlatformName::Kick),
             "Kick refuses the client id and secret; its secret may have been changed",
@@ -147,13 +147,18 @@ pub(super) fn of_check(identity: &Identity, checked: &Checked) -> Vec<Fact> {
     facts
 }
 
+/// Returns the user that a checked token belongs to.
+pub(super) fn owner(checked: &TokenCheck) -> Option<u64> {
+    checked.token.user_id.as_ref()?.parse().ok()
+}
+
 /// Returns warnings for users about an account, in addition to its status.
-pub(super) fn warnings(identity: &Identity, checked: &Checked) -> Vec<(Code, String)> {
+pub(super) fn warnings(identity: &Identity, checked: &TokenCheck) -> Vec<(Code, String)> {
     let mut warnings = Vec::new();
-    if let Some(days) = checked
-        .renewed_at
-        .and_then(|renewed| days_to_warn_about(renewed, checked.at))
-    {
+    // The application needs no grant.
+    let has_grant = checked.token.kind == TokenKind::User && checked.token.refresh.is_some();
+    let days = days_to_warn_about(checked.token.obtained_at, checked.at);
+    if let Some(days) = days.filter(|_| has_grant) {
         let warning = format!(
             "{identity}: not refreshed for {days} days; Kick revokes a grant after about 30, so log in again soon"
         );

@@ -3,16 +3,14 @@
 //! Probes use REST ([`KickPlatform`]) and are authoritative; webhooks ([`webhook`]) make changes visible sooner where Kick can
 //! reach us. Kick's documentation, and what its users have found out, is cited where the code follows it.
 
-mod account_check;
 mod answer;
 mod api;
-mod auth;
 mod badges;
 mod client;
 pub mod descriptor;
 mod facts;
 mod memory;
-mod meter;
+mod oauth;
 mod options;
 mod probe;
 mod rate_limit;
@@ -35,10 +33,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::api::Api;
-use self::auth::Auth;
 use self::client::Client;
 use self::memory::Memory;
-use self::meter::Meter;
+use self::oauth::{Auth, OAuth};
 use self::probe::ProbeRun;
 use self::rate_limit::RateLimiter;
 use super::descriptor::{Finding, Level};
@@ -47,6 +44,7 @@ use crate::clock::{Chance, Clock};
 use crate::config::Settings;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
+use crate::platforms::kit::meter::Meter;
 use crate::tokens::TokenStore;
 
 pub use badges::Badges;
@@ -114,7 +112,8 @@ impl KickPlatform {
             round_trip: Mutex::default(),
             skew: Skew::default(),
         });
-        let auth = Auth::new(Arc::clone(&client), tokens, Arc::clone(&clock), &options);
+        let oauth = OAuth::new(&options, Arc::clone(&client), Arc::clone(&clock));
+        let auth = Auth::new(oauth, tokens, Arc::clone(&clock));
         let bot = BotId(Mutex::new(options.bot_user_id));
         Self {
             options,

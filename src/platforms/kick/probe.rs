@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::KickPlatform;
 use super::api::LIST_AT_ONCE;
 use super::facts::{self, BY_API};
-use super::meter::Meter;
 use crate::core::observation::{Fact, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::platforms::kit::meter::Meter;
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary, Problem};
 
 /// Channels requested individually in one probe, each a request.
@@ -52,7 +52,7 @@ impl<'a> ProbeRun<'a> {
             platform,
             probes,
             sink,
-            meter: Meter::with_progress(sink),
+            meter: Meter::with_progress(PlatformName::Kick, sink),
             targets,
             live: BTreeSet::new(),
             unlisted: BTreeSet::new(),
@@ -66,7 +66,7 @@ impl<'a> ProbeRun<'a> {
         if !self.targets.is_empty() {
             self.execute().await;
         }
-        self.meter.calls.summary()
+        self.meter.summary()
     }
 
     async fn execute(&mut self) {
@@ -77,7 +77,7 @@ impl<'a> ProbeRun<'a> {
         if self.wants(&[Probe::Connection, Probe::Stream, Probe::Viewers]) {
             let due = self.due();
             let chunks = self.targets.len().div_ceil(LIST_AT_ONCE);
-            self.meter.calls.expect(chunks);
+            self.meter.expect(chunks);
             if self.walk_lists(&due).await {
                 self.fetch_names(&due).await;
                 self.fetch(due).await;
@@ -132,7 +132,7 @@ impl<'a> ProbeRun<'a> {
 
     /// Records a problem for the summary.
     fn problem(&self, problem: Problem) {
-        self.meter.calls.problems.add(problem);
+        self.meter.problems.add(problem);
     }
 
     fn emit_latency(&self) {
@@ -142,7 +142,7 @@ impl<'a> ProbeRun<'a> {
             .api
             .client
             .latency()
-            .filter(|_| self.meter.calls.count() > 0)
+            .filter(|_| self.meter.count() > 0)
         {
             for key in self.targets.values() {
                 self.emit(key, now, Fact::Latency { millis });

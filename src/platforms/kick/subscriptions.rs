@@ -9,11 +9,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::KickPlatform;
+use super::answer::{read, unreadable};
 use super::api::LIST_AT_ONCE;
-use super::auth::{read, unreadable};
 use super::client::Call;
 use super::facts::{self, BY_API};
-use super::meter::Meter;
 use super::webhook::{CHAT, METADATA, STATUS};
 use super::wire::{Envelope, Subscribed as Item, Subscription, items};
 use crate::core::code::Code;
@@ -21,6 +20,7 @@ use crate::core::observation::{Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::lenient::{self, Rows};
+use crate::platforms::kit::meter::Meter;
 use crate::platforms::{PlatformError, ProbeSink};
 use crate::secrets;
 

@@ -12,8 +12,6 @@ const DAY_MS: i64 = 86_400_000;
 const AGED_OUT_MS: i64 = 29 * DAY_MS;
 /// Age from which the operator is warned.
 const WARN_MS: i64 = 25 * DAY_MS;
-/// A token is refreshed this long before it expires.
-const MARGIN_MS: i64 = 10 * 60_000;
 
 /// Determines the status of a token that introspection reports as inactive.
 pub(super) fn of_inactive(refresh: &Refresh, token: &StoredToken, now: Timestamp) -> TokenStatus {
@@ -23,11 +21,6 @@ pub(super) fn of_inactive(refresh: &Refresh, token: &StoredToken, now: Timestamp
         refresh => refresh,
     };
     after_refusal(refresh, token, Some(AGED_OUT_MS), now)
-}
-
-/// Returns whether a token should be refreshed before it expires.
-pub(super) fn is_due(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
-    expires_at.is_some_and(|end| now >= end.plus_millis(-MARGIN_MS))
 }
 
 /// Returns the days since the last refresh once they deserve a warning.
@@ -86,13 +79,5 @@ mod tests {
         assert_eq!(days_to_warn_about(days(0), days(24)), None);
         assert_eq!(days_to_warn_about(days(0), days(25)), Some(25));
         assert_eq!(days_to_warn_about(days(0), days(31)), Some(31));
-    }
-
-    #[test]
-    fn a_token_is_renewed_in_its_last_ten_minutes() {
-        let end = Timestamp::EPOCH.plus_secs(7_200);
-        assert!(!is_due(Some(end), end.plus_secs(-601)));
-        assert!(is_due(Some(end), end.plus_secs(-600)));
-        assert!(!is_due(None, end));
     }
 }

@@ -55,18 +55,6 @@ impl<T> Enveloped<T> {
     }
 }
 
-/// `POST /oauth/token`. The documentation shows `expires_in` as a string, real responses contain numbers.
-#[derive(Deserialize)]
-pub(super) struct Granted {
-    pub(super) access_token: String,
-    #[serde(default, deserialize_with = "whole")]
-    pub(super) expires_in: Option<i64>,
-    #[serde(default, deserialize_with = "lenient")]
-    pub(super) refresh_token: Option<String>,
-    #[serde(default, deserialize_with = "texts")]
-    pub(super) scope: Option<BTreeSet<String>>,
-}
-
 /// `POST /oauth/token/introspect`. For an inactive token only `active` is sent.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Introspected {
@@ -272,6 +260,7 @@ mod tests {
 
     use super::*;
     use crate::platforms::kit::lenient::odd;
+    use crate::platforms::kit::oauth::Granted;
 
     /// Parses a response as received.
     fn read<T: serde::de::DeserializeOwned>(body: &str) -> serde_json::Result<T> {

@@ -9,7 +9,7 @@
 //! | [`lenient`] | reads foreign JSON field by field and row by row |
 //! | [`link_health`] | decides whether a failed probe is a failure of the link |
 //! | [`meter`] | counts the requests of a probe run, reports its progress and collects its problems |
-//! | [`oauth`] | tokens in the token store: the application's, what is known about a token, which accounts there are |
+//! | [`oauth`] | keeps the OAuth tokens of accounts usable; a platform supplies a [`Provider`](oauth::Provider) |
 //! | [`problems`] | collects the problems of a probe run |
 //! | [`token_check`] | derives the status of an account's token, once per probe run |
 //! | [`totals`] | running totals by source |

@@ -5,10 +5,10 @@
 //! (<https://dev.twitch.tv/docs/authentication/validate-tokens/>). An answer that is not the platform's own proves nothing about
 //! a token, and a token that no platform ever accepted is rejected rather than expired.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use crate::core::observation::{AuthCheck, AuthResult, Identity};
@@ -159,6 +159,10 @@ pub struct TokenCheck {
     pub token: StoredToken,
     /// Why the status is unknown, if it is.
     pub error: Option<PlatformError>,
+    /// Scopes that it had before the check and no longer has.
+    pub lost_scopes: BTreeSet<String>,
+    /// Whether the platform refused to refresh it because it rejects the application.
+    pub client_refused: bool,
 }
 
 /// The checks of one probe run: each account is checked once, and the result is evidence of this run whatever caused the check.
@@ -181,26 +185,24 @@ impl TokenChecks {
     /// Waits until no other call of this run checks `identity` and returns its current state; the holder of the guard may run a
     /// check.
     pub async fn account(&self, identity: &Identity) -> OwnedMutexGuard<Account> {
-        let account = {
-            let mut accounts = lock(&self.accounts);
-            Arc::clone(accounts.entry(identity.clone()).or_default())
-        };
+        let account = Arc::clone(self.accounts.lock().entry(identity.clone()).or_default());
         account.lock_owned().await
     }
 
     /// Records a check, for [`Self::take`].
     pub fn note(&self, identity: &Identity, check: &TokenCheck) {
-        lock(&self.unpublished).insert(identity.clone(), check.clone());
+        self.unpublished.lock().insert(identity.clone(), check.clone());
+    }
+
+    /// Discards the recorded check of `identity`.
+    pub fn forget(&self, identity: &Identity) {
+        self.unpublished.lock().remove(identity);
     }
 
     /// Takes the checks that were recorded since the last call.
     pub fn take(&self) -> BTreeMap<Identity, TokenCheck> {
-        std::mem::take(&mut lock(&self.unpublished))
+        std::mem::take(&mut self.unpublished.lock())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 #[cfg(test)]
@@ -313,6 +315,8 @@ mod tests {
             status: TokenStatus::Valid,
             token: token(None, true),
             error: None,
+            lost_scopes: BTreeSet::new(),
+            client_refused: false,
         };
         checks.account(&identity).await.check = Some(check.clone());
         checks.note(&identity, &check);

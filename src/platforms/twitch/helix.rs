@@ -1,4 +1,4 @@
-//! The Helix calls, each as thin as possible: rate limit, retries and one recovery from a rejected token are common to all.
+//! The Helix calls, each as thin as possible: rate limit and retries are common to all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,16 +7,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use reqwest::{Method, Request, RequestBuilder, Url};
 use secrecy::ExposeSecret;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::auth::{Access, Auth};
-use super::oauth::is_about_token;
 use super::options::below;
 use super::rate_limit::{RateLimits, is_bucket_refusal};
-use super::wire::List;
 use crate::clock::Chance;
-use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::http::{Answer, Http, HttpError, Skew};
@@ -24,6 +19,7 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::lenient::{self, Unclear};
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::oauth::Access;
 
 /// Maximum number of rows per page, and of ids per call.
 pub(super) const PAGE: usize = 100;
@@ -59,85 +55,7 @@ pub(super) struct Page<T> {
     pub(super) at: Timestamp,
 }
 
-/// Why a list could not be read.
-#[derive(Debug)]
-pub(super) struct ListError {
-    /// Whether the account's token could not be used, so that another account's may work.
-    pub(super) of_token: bool,
-    pub(super) error: PlatformError,
-}
-
-impl From<PlatformError> for ListError {
-    fn from(error: PlatformError) -> Self {
-        Self {
-            of_token: false,
-            error,
-        }
-    }
-}
-
-impl ListError {
-    fn of_token(error: PlatformError) -> Self {
-        Self {
-            of_token: true,
-            error,
-        }
-    }
-}
-
 impl Helix {
-    /// Requests a list as `identity`.
-    pub(super) async fn list<T: DeserializeOwned>(
-        &self,
-        auth: &Auth,
-        identity: &Identity,
-        call: &Call<'_>,
-        meter: &Meter<'_>,
-    ) -> Result<Page<T>, PlatformError> {
-        let listed = self.try_list(auth, identity, call, meter).await;
-        listed.map_err(|failed| failed.error)
-    }
-
-    /// Requests a list as `identity` and distinguishes an unusable token from a failed call.
-    pub(super) async fn try_list<T: DeserializeOwned>(
-        &self,
-        auth: &Auth,
-        identity: &Identity,
-        call: &Call<'_>,
-        meter: &Meter<'_>,
-    ) -> Result<Page<T>, ListError> {
-        let access = auth.access(identity, meter).await.map_err(ListError::of_token)?;
-        let answer = match self.ask(&access, call, meter).await {
-            Err(PlatformError::Unauthorized { reason, .. }) => {
-                let better = auth.after_refusal(&access, &reason, meter).await;
-                match better.map_err(ListError::of_token)? {
-                    Some(renewed) => match self.ask(&renewed, call, meter).await {
-                        Err(PlatformError::Unauthorized { reason, .. }) if !is_about_token(&reason) => {
-                            return Err(asked(call).unreadable(contradiction(&reason)).into());
-                        }
-                        Err(again @ PlatformError::Unauthorized { .. }) => {
-                            return Err(ListError::of_token(again));
-                        }
-                        outcome => outcome?,
-                    },
-                    // The token is valid and the message names no missing permission, so the refusal is not Twitch's own.
-                    None => return Err(asked(call).unreadable(contradiction(&reason)).into()),
-                }
-            }
-            outcome => outcome?,
-        };
-        let asked = asked(call);
-        let list: List<T> = answer.object().map_err(|reason| asked.unreadable(reason))?;
-        auth.note_accepted(identity);
-        Ok(Page {
-            cursor: list.cursor().map(str::to_owned),
-            rows: list.data.read,
-            unread: list.data.unread,
-            // Events pushed while the answer is in transit are newer than the answer.
-            at: self.skew.correct(answer.sent_at),
-        })
-    }
-
     /// Returns whether Helix accepts the token of `access`, by requesting a user; `None` if the answer is not Helix's own.
     pub(super) async fn accepts(&self, access: &Access, id: &str, meter: &Meter<'_>) -> Option<bool> {
         let call = Call {
@@ -159,7 +77,7 @@ impl Helix {
         request: RequestBuilder,
         meter: &Meter<'_>,
     ) -> Result<Answer, HttpError> {
-        let budget = self.rate_limits.of(&access.bucket());
+        let budget = self.rate_limits.of(&bucket(access));
         let point = budget.take().await;
         meter.sent();
         let outcome = self.http.send(authorised(request, access)?).await;
@@ -172,7 +90,8 @@ impl Helix {
         outcome
     }
 
-    async fn ask(
+    /// Sends `call` and interprets its answer.
+    pub(super) async fn ask(
         &self,
         access: &Access,
         call: &Call<'_>,
@@ -197,15 +116,23 @@ impl Helix {
     }
 }
 
+/// Returns the name of the rate-limit bucket that calls with this token draw from.
+fn bucket(access: &Access) -> String {
+    let client = access.client_id.as_deref().unwrap_or_default();
+    let user = access.user_id.as_deref().unwrap_or("app");
+    format!("{client}/{user}")
+}
+
 fn authorised(request: RequestBuilder, access: &Access) -> Result<Request, HttpError> {
     request
         .bearer_auth(access.token.expose_secret())
-        .header("Client-Id", &access.client_id)
+        .header("Client-Id", access.client_id.as_deref().unwrap_or_default())
         .build()
         .map_err(|_| HttpError::Unsendable)
 }
 
-fn asked(call: &Call<'_>) -> Asked {
+/// Names the operation.
+pub(super) fn asked(call: &Call<'_>) -> Asked {
     Asked {
         platform: PlatformName::Twitch,
         operation: call.operation,
@@ -221,6 +148,11 @@ fn judge(call: &Call<'_>, outcome: Result<Answer, HttpError>) -> Result<Answer, 
         }
         other => other,
     }
+}
+
+/// Returns whether a message mentions the token, as all of Twitch's rejections of a token do.
+pub(super) fn is_about_token(words: &str) -> bool {
+    words.to_ascii_lowercase().contains("token")
 }
 
 fn is_about_permission(refusal: &PlatformError) -> bool {

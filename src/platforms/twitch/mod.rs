@@ -1,14 +1,13 @@
 //! Twitch: what its OAuth, Helix and EventSub APIs report about channels.
 //!
-//! Pure modules: `wire` parses its JSON, `map` turns answers into observations, and `token_status` decides when tokens are
-//! refreshed. The others: `oauth` and `helix` make the calls, `auth` keeps tokens usable, `check` checks accounts, `rate_limit`
-//! keeps within the rate limits, `reads` and `permissions` run the requests, and `probe` combines them.
+//! Pure modules: `wire` parses its JSON and `map` turns answers into observations. The others: `oauth` and `helix` make the calls,
+//! `lists` recovers from a rejected token, `rate_limit` keeps within the rate limits, `reads` and `permissions` run the requests,
+//! and `probe` combines them.
 
-mod auth;
-mod check;
 pub mod descriptor;
 pub mod eventsub;
 mod helix;
+mod lists;
 mod map;
 mod oauth;
 mod options;
@@ -17,10 +16,8 @@ mod probe;
 mod rate_limit;
 mod reader;
 mod reads;
-mod renewal;
 pub mod rules;
 pub mod settings;
-mod token_status;
 mod wire;
 
 use std::sync::Arc;
@@ -29,9 +26,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use self::auth::Auth;
 use self::helix::{Helix, Latency, PAGE};
-use self::oauth::OAuth;
+use self::oauth::{Auth, OAuth};
 use self::probe::ProbeRun;
 use self::rate_limit::RateLimits;
 use crate::clock::{Chance, Clock};
@@ -70,12 +66,6 @@ impl TwitchPlatform {
         chance: Chance,
     ) -> Self {
         let skew = Arc::new(Skew::default());
-        let oauth = OAuth {
-            http: http.clone(),
-            base: options.auth_url.clone(),
-            chance: chance.clone(),
-            skew: Arc::clone(&skew),
-        };
         let helix = Arc::new(Helix {
             http,
             base: options.helix_url.clone(),
@@ -84,8 +74,9 @@ impl TwitchPlatform {
             rate_limits: RateLimits::default(),
             latency: Latency::default(),
         });
+        let oauth = OAuth::new(&options, Arc::clone(&helix), Arc::clone(&clock));
         Self {
-            auth: Auth::new(oauth, Arc::clone(&helix), tokens, Arc::clone(&clock), &options),
+            auth: Auth::new(oauth, tokens, Arc::clone(&clock)),
             helix,
             clock,
             skew,

@@ -1,34 +1,71 @@
-//! The calls to `id.twitch.tv/oauth2`, each as thin as possible. Secrets go into the body, never into a URL.
+//! Twitch's OAuth: the calls to `id.twitch.tv/oauth2`, each as thin as possible, and what the answers mean. Secrets go into the
+//! body, never into a URL.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use reqwest::{Method, Url};
+use async_trait::async_trait;
+use reqwest::{Method, RequestBuilder, Url};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::wire::{Granted, Validated};
-use crate::clock::Chance;
+use super::helix::{Helix, is_about_token};
+use super::options::{APP, BOT, TwitchOptions, below, broadcaster_of};
+use super::wire::Validated;
+use crate::clock::{Chance, Clock};
+use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, is_foreign_refusal, reason};
 use crate::platforms::kit::meter::Meter;
-use crate::platforms::kit::oauth::GrantError;
+use crate::platforms::kit::oauth::{
+    Access, Client, Credentials, Described, Grant, GrantError, Granted, Provider, TokenManager, Validation,
+};
+use crate::tokens::{StoredToken, TokenKind};
+
+/// This platform's tokens.
+pub(super) type Auth = TokenManager<OAuth>;
+
+/// The bot's scopes that are needed for all results, and their purposes.
+const NEEDED_SCOPES: [(&str, &str); 2] = [
+    ("user:read:chat", "to receive its chat"),
+    (
+        "user:read:moderated_channels",
+        "to list the channels it moderates",
+    ),
+];
+/// Two expiries that differ by less (ms) are the same: `validate` returns whole seconds from when it answers.
+const SAME_EXPIRY_MS: i64 = 60_000;
 
 /// Calls `id.twitch.tv`, or a server that stands in for it.
 pub(super) struct OAuth {
-    pub(super) http: Http,
-    pub(super) base: Url,
-    pub(super) chance: Chance,
-    pub(super) skew: Arc<Skew>,
+    http: Http,
+    base: Url,
+    clock: Arc<dyn Clock>,
+    chance: Chance,
+    skew: Arc<Skew>,
+    /// Used when the answer of `validate` is inconclusive.
+    helix: Arc<Helix>,
+    client: Client,
+    bot_user_id: Option<String>,
 }
 
 impl OAuth {
-    /// Validates `token`; `Unauthorized` if Twitch itself rejects it.
-    pub(super) async fn validate(
-        &self,
-        token: &SecretString,
-        meter: &Meter<'_>,
-    ) -> Result<Validated, PlatformError> {
+    pub(super) fn new(options: &TwitchOptions, helix: Arc<Helix>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            http: helix.http.clone(),
+            base: options.auth_url.clone(),
+            clock,
+            chance: helix.chance.clone(),
+            skew: Arc::clone(&helix.skew),
+            helix,
+            client: Client::new(options.client_id.as_deref(), options.client_secret.as_ref()),
+            bot_user_id: options.bot_user_id.clone(),
+        }
+    }
+
+    /// Requests the details of `token`; `Unauthorized` if Twitch itself rejects it.
+    async fn details(&self, token: &SecretString, meter: &Meter<'_>) -> Result<Validated, PlatformError> {
         let asked = Asked {
             platform: PlatformName::Twitch,
             operation: "the validation of a token",
@@ -38,7 +75,7 @@ impl OAuth {
             attempt += 1;
             let request = self
                 .http
-                .request(Method::GET, self.address("validate"))
+                .request(Method::GET, below(&self.base, "validate"))
                 .header("Authorization", format!("OAuth {}", token.expose_secret()));
             let outcome = self.send(request, meter).await;
             match asked.wait_after(attempt, &outcome, &self.chance) {
@@ -56,53 +93,122 @@ impl OAuth {
         answer.object().map_err(|reason| asked.unreadable(reason))
     }
 
-    /// Exchanges a refresh token for a new pair.
-    pub(super) async fn refresh(
+    /// Returns whether Helix accepts a token; `None` if the answer is not Helix's own.
+    async fn helix_accepts(
         &self,
-        client_id: &str,
-        client_secret: Option<&SecretString>,
-        refresh: &SecretString,
+        identity: &Identity,
+        token: &StoredToken,
+        client_id: Option<&str>,
+        meter: &Meter<'_>,
+    ) -> Option<bool> {
+        let client_id = client_id.or_else(|| self.client.of(token).map(|client| client.id))?;
+        let access = Access {
+            identity: identity.clone(),
+            token: token.access.clone(),
+            client_id: Some(client_id.to_owned()),
+            user_id: token.user_id.clone(),
+            scopes: token.scopes.clone(),
+            scopes_known: true,
+        };
+        let known = token.user_id.as_deref().or(self.bot_user_id.as_deref());
+        let id = broadcaster_of(identity).or(known).unwrap_or("1");
+        self.helix.accepts(&access, id, meter).await
+    }
+
+    fn describe(&self, token: &StoredToken, validated: Validated) -> Described {
+        let user_id = validated.user_id.filter(|id| !id.is_empty());
+        let kind = if user_id.is_some() {
+            TokenKind::User
+        } else {
+            TokenKind::App
+        };
+        // 0 means a token that never expires; a negative value means that it has expired.
+        let expires_in = validated.expires_in.filter(|seconds| *seconds != 0);
+        let expires_at = expires_in.map(|seconds| self.clock.now().plus_secs(seconds));
+        let is_same = match (token.expires_at, expires_at) {
+            (Some(known), Some(reported)) => known.millis_since(reported).abs() <= SAME_EXPIRY_MS,
+            (known, reported) => known == reported,
+        };
+        let scopes_listed = validated.scopes.is_some();
+        let scopes = match validated.scopes {
+            Some(scopes) => scopes.into_iter().collect(),
+            // An answer without a user's scopes removes none.
+            None if kind == TokenKind::User => token.scopes.clone(),
+            None => BTreeSet::new(),
+        };
+        Described {
+            scopes_known: kind == TokenKind::App || scopes_listed || !scopes.is_empty(),
+            token: StoredToken {
+                kind,
+                client_id: Some(validated.client_id),
+                user_id,
+                login: validated.login.filter(|login| !login.is_empty()),
+                scopes,
+                expires_at: if is_same { token.expires_at } else { expires_at },
+                ..token.clone()
+            },
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder, meter: &Meter<'_>) -> Result<Answer, HttpError> {
+        meter.sent();
+        let request = request.build().map_err(|_| HttpError::Unsendable)?;
+        let outcome = self.http.send(request).await;
+        if let Ok(answer) = &outcome {
+            self.skew.update(answer);
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl Provider for OAuth {
+    const PLATFORM: PlatformName = PlatformName::Twitch;
+    const APP: &'static str = APP;
+    const BOT: &'static str = BOT;
+    const VALIDATION_NAMES_OWNER: bool = true;
+    const REPLACES_REFUSED_APP_TOKEN: bool = false;
+
+    fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn owner_of(&self, identity: &Identity) -> Option<String> {
+        match identity.as_str() {
+            BOT => self.bot_user_id.clone(),
+            _ => broadcaster_of(identity).map(str::to_owned),
+        }
+    }
+
+    /// The tokens of public clients are (<https://dev.twitch.tv/docs/authentication/refresh-tokens/>).
+    fn is_one_time(&self, client: Credentials<'_>) -> bool {
+        client.secret.is_none()
+    }
+
+    fn required_scopes(&self, identity: &Identity) -> &'static [(&'static str, &'static str)] {
+        if identity.as_str() == BOT {
+            &NEEDED_SCOPES
+        } else {
+            &[]
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: Credentials<'_>,
+        grant: Grant<'_>,
         meter: &Meter<'_>,
     ) -> Result<Granted, GrantError> {
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh.expose_secret()),
-        ];
         // Only a confidential client's refresh token can be sent again if the result is unknown.
-        self.grant(&form, client_id, client_secret, client_secret.is_some(), meter)
-            .await
-    }
-
-    /// Requests an application token.
-    pub(super) async fn client_credentials(
-        &self,
-        client_id: &str,
-        client_secret: &SecretString,
-        meter: &Meter<'_>,
-    ) -> Result<Granted, GrantError> {
-        let form = [("grant_type", "client_credentials")];
-        self.grant(&form, client_id, Some(client_secret), true, meter)
-            .await
-    }
-
-    async fn grant(
-        &self,
-        form: &[(&str, &str)],
-        client_id: &str,
-        client_secret: Option<&SecretString>,
-        repeatable: bool,
-        meter: &Meter<'_>,
-    ) -> Result<Granted, GrantError> {
-        let mut fields = vec![("client_id", client_id)];
-        fields.extend(client_secret.map(|secret| ("client_secret", secret.expose_secret())));
-        fields.extend_from_slice(form);
+        let repeatable = !self.is_one_time(client);
+        let form = grant.form(client);
         let mut attempt = 0;
         loop {
             attempt += 1;
             let request = self
                 .http
-                .request(Method::POST, self.address("token"))
-                .form(&fields);
+                .request(Method::POST, below(&self.base, "token"))
+                .form(&form);
             let outcome = self.send(request, meter).await;
             let wait = Retries::READ.wait_after(attempt, &outcome, &self.chance);
             match (read_grant(outcome), wait) {
@@ -116,24 +222,63 @@ impl OAuth {
         }
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder, meter: &Meter<'_>) -> Result<Answer, HttpError> {
-        meter.sent();
-        let request = request.build().map_err(|_| HttpError::Unsendable)?;
-        let outcome = self.http.send(request).await;
-        if let Ok(answer) = &outcome {
-            self.skew.update(answer);
+    /// `validate` decides. If it describes an expired token, or rejects the token in a format that is not Twitch's own, Helix
+    /// decides: the official mock server does both (<https://dev.twitch.tv/docs/cli/mock-api-command/>).
+    async fn validate(
+        &self,
+        identity: &Identity,
+        token: &StoredToken,
+        refusal: Option<&str>,
+        meter: &Meter<'_>,
+    ) -> Validation {
+        let helix_refused = refusal.is_some_and(is_about_token);
+        let helix_says_expired = refusal.is_some_and(|words| words.to_ascii_lowercase().contains("expired"));
+        match self.details(&token.access, meter).await {
+            Ok(validated) if helix_says_expired => Validation::Refused(Some(self.describe(token, validated))),
+            Ok(mut validated) if validated.expires_in.is_some_and(|seconds| seconds < 0) => {
+                let client_id = Some(validated.client_id.as_str());
+                match self.helix_accepts(identity, token, client_id, meter).await {
+                    // Helix accepts the token, so the negative expiry is wrong; when the token expires is unknown.
+                    Some(true) => {
+                        validated.expires_in = None;
+                        Validation::Accepted(self.describe(token, validated))
+                    }
+                    Some(false) => Validation::Refused(Some(self.describe(token, validated))),
+                    None => Validation::Unclear(PlatformError::Unreadable {
+                        platform: PlatformName::Twitch,
+                        operation: "the validation of a token",
+                        reason: "the answer accepts the token and reports it as expired".to_owned(),
+                    }),
+                }
+            }
+            Ok(validated) => Validation::Accepted(self.describe(token, validated)),
+            Err(PlatformError::Unauthorized { .. }) => Validation::Refused(None),
+            // Helix itself has rejected the token; that something else answers for `validate` changes nothing.
+            Err(PlatformError::Unreadable { .. }) if helix_refused => Validation::Refused(None),
+            Err(error @ PlatformError::Unreadable { .. }) => {
+                match self.helix_accepts(identity, token, None, meter).await {
+                    Some(false) => Validation::Refused(None),
+                    Some(true) | None => Validation::Unclear(error),
+                }
+            }
+            Err(error) => Validation::Unclear(error),
         }
-        outcome
     }
 
-    fn address(&self, path: &str) -> Url {
-        super::options::below(&self.base, path)
+    fn client_refused(&self, reason: String) -> PlatformError {
+        PlatformError::Unauthorized {
+            platform: PlatformName::Twitch,
+            reason: format!("the client id and secret were refused: {reason}"),
+        }
     }
-}
 
-/// Whether a message mentions the token, as all of Twitch's rejections of a token do.
-pub(super) fn is_about_token(words: &str) -> bool {
-    words.to_ascii_lowercase().contains("token")
+    fn no_client(&self) -> PlatformError {
+        PlatformError::NotConfigured {
+            platform: PlatformName::Twitch,
+            what: "a client id (`twitch.client_id`), and its secret to ask as the application itself"
+                .to_owned(),
+        }
+    }
 }
 
 /// Whether a message is about the application: its id or its secret.

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 
-use super::auth::Access;
 use super::helix::{Call, PAGE, Page, each};
 use super::map::{self, HELIX};
 use super::options;
@@ -15,6 +14,7 @@ use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Grants, Identity};
 use crate::core::permission;
 use crate::core::source::{PlatformName, SourceKey};
+use crate::platforms::kit::oauth::Access;
 use crate::platforms::kit::token_check::TokenStatus;
 use crate::platforms::{PlatformError, Problem, Recovery};
 
@@ -22,35 +22,37 @@ const MODERATED_SCOPE: &str = "user:read:moderated_channels";
 /// Maximum number of pages that are read of the moderated channels.
 const MOST_PAGES: usize = 500;
 
-/// Probes the bot's permissions.
-pub(super) async fn run(run: &ProbeRun<'_>, sources: &[&SourceKey]) {
-    let bot = options::bot();
-    let access = match run.twitch.auth.access(&bot, &run.meter).await {
-        Ok(access) => access,
-        Err(error) => {
-            let text = format!("the bot's permissions are not known: {error}");
-            return run.problem(Problem::of_account(&bot, text).caused_by(error.error_info()));
+impl ProbeRun<'_> {
+    /// Probes the bot's permissions.
+    pub(super) async fn permissions(&self, sources: &[&SourceKey]) {
+        let run = self;
+        let bot = options::bot();
+        let access = match run.twitch.auth.access(&bot, &run.meter).await {
+            Ok(access) => access,
+            Err(error) => {
+                let text = format!("the bot's permissions are not known: {error}");
+                return run.problem(Problem::of_account(&bot, text).caused_by(error.error_info()));
+            }
+        };
+        let Some(bot_user_id) = access.user_id.clone() else {
+            let text = "the bot's permissions are not known: its token stands for the application and not for a user";
+            return run.problem(Problem::of_account(&bot, text));
+        };
+        let by_broadcaster = broadcasters(run, sources).await;
+        let others: Vec<_> = sources
+            .iter()
+            .copied()
+            .filter(|source| source.id() != bot_user_id)
+            .collect();
+        tokio::join!(
+            moderated_channels(run, &others, &access, &bot_user_id),
+            broadcasters_lists(run, &by_broadcaster, &bot_user_id),
+            one_by_one(run, &others, &access, &bot_user_id),
+        );
+        // Scopes and the user id belong to the token. They are evidence of now only if Twitch accepts it now.
+        if is_accepted(run, &bot).await {
+            permissions_by_id(run, sources, &access, &bot_user_id, &by_broadcaster).await;
         }
-    };
-    let Some(bot_user_id) = access.user_id.clone() else {
-        let text =
-            "the bot's permissions are not known: its token stands for the application and not for a user";
-        return run.problem(Problem::of_account(&bot, text));
-    };
-    let by_broadcaster = broadcasters(run, sources).await;
-    let others: Vec<_> = sources
-        .iter()
-        .copied()
-        .filter(|source| source.id() != bot_user_id)
-        .collect();
-    tokio::join!(
-        moderated_channels(run, &others, &access, &bot_user_id),
-        broadcasters_lists(run, &by_broadcaster, &bot_user_id),
-        one_by_one(run, &others, &access, &bot_user_id),
-    );
-    // Scopes and the user id belong to the token. They are evidence of now only if Twitch accepts it now.
-    if is_accepted(run, &bot).await {
-        permissions_by_id(run, sources, &access, &bot_user_id, &by_broadcaster).await;
     }
 }
 
@@ -357,11 +359,7 @@ async fn subscription(run: &ProbeRun<'_>, source: &SourceKey, bot: &Identity, bo
         path: "subscriptions/user",
         query: vec![("broadcaster_id", source.id()), ("user_id", bot_user_id)],
     };
-    let listed = run
-        .twitch
-        .helix
-        .list::<OfBroadcaster>(&run.twitch.auth, bot, &call, &run.meter)
-        .await;
+    let listed = run.twitch.list::<OfBroadcaster>(bot, &call, &run.meter).await;
     let answer = match listed {
         Ok(page) => {
             let held = page.rows.iter().any(|row| row.broadcaster_id == source.id());
@@ -401,11 +399,7 @@ async fn chatters(run: &ProbeRun<'_>, source: &SourceKey, bot: &Identity, bot_us
         ]
         .concat(),
     };
-    let listed = run
-        .twitch
-        .helix
-        .list::<Anything>(&run.twitch.auth, bot, &call, &run.meter)
-        .await;
+    let listed = run.twitch.list::<Anything>(bot, &call, &run.meter).await;
     match listed {
         Ok(_) => emit(run, source, run.now(), METHOD, map::one("MODERATOR", Ok(true))),
         Err(PlatformError::Forbidden { reason, .. }) if !is_about_the_token(&reason) => {
@@ -427,11 +421,7 @@ async fn one_call<T: serde::de::DeserializeOwned>(
     call: &Call<'_>,
 ) -> Result<Page<T>, PlatformError> {
     let permit = run.twitch.permits.acquire().await;
-    let outcome = run
-        .twitch
-        .helix
-        .list(&run.twitch.auth, identity, call, &run.meter)
-        .await;
+    let outcome = run.twitch.list(identity, call, &run.meter).await;
     drop(permit);
     run.meter.done();
     outcome

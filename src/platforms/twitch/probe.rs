@@ -7,8 +7,7 @@ use futures_util::future::join_all;
 use super::TwitchPlatform;
 use super::helix::PAGE;
 use super::map::OAUTH;
-use super::options::{self, BOT};
-use super::permissions;
+use super::options;
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
@@ -17,15 +16,6 @@ use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary, Problem};
 use crate::tokens::StoredToken;
-
-/// The bot's scopes that are needed for all results, and their purposes.
-const NEEDED_SCOPES: [(&str, &str); 2] = [
-    ("user:read:chat", "to receive its chat"),
-    (
-        "user:read:moderated_channels",
-        "to list the channels it moderates",
-    ),
-];
 
 pub(super) struct ProbeRun<'a> {
     pub(super) twitch: &'a TwitchPlatform,
@@ -61,7 +51,7 @@ impl<'a> ProbeRun<'a> {
             }
             tokio::join!(self.public_reads(&sources), async {
                 if self.wants(Probe::Permissions) {
-                    permissions::run(&self, &sources).await;
+                    self.permissions(&sources).await;
                 }
             });
             // A token that was rejected during the run was checked, whatever the run's purpose.
@@ -183,6 +173,7 @@ impl<'a> ProbeRun<'a> {
     }
 
     async fn publish_check(&self, identity: &Identity, check: &TokenCheck, sources: &[&SourceKey]) {
+        let at = self.twitch.skew.correct(check.at);
         let Some(mut evidence) = check.status.evidence(&check.token) else {
             return match &check.error {
                 Some(error) => self.failed_auth(Some(identity), sources, error),
@@ -209,14 +200,14 @@ impl<'a> ProbeRun<'a> {
                 // renewed.
                 let error = ErrorInfo::new(Code::ClientRejected(PlatformName::Twitch), reason);
                 let fact = |_: &SourceKey| Fact::Problem { error: error.clone() };
-                self.emit_all(sources, check.at, OAUTH, fact).await;
+                self.emit_all(sources, at, OAUTH, fact).await;
             }
         }
         let fact = |_: &SourceKey| Fact::Auth {
             identity: identity.clone(),
             check: evidence.clone(),
         };
-        self.emit_all(sources, check.at, OAUTH, fact).await;
+        self.emit_all(sources, at, OAUTH, fact).await;
     }
 
     /// Returns what is wrong with a token that Twitch accepts.
@@ -243,15 +234,7 @@ impl<'a> ProbeRun<'a> {
     }
 
     fn missing_scopes(&self, identity: &Identity, token: &StoredToken) -> Option<String> {
-        // A token of the application belongs to no user, so it has no user scopes.
-        if identity.as_str() != BOT || token.user_id.is_none() || !self.twitch.auth.has_known_scopes(identity)
-        {
-            return None;
-        }
-        let missing: Vec<_> = NEEDED_SCOPES
-            .iter()
-            .filter(|(scope, _)| !token.scopes.contains(*scope))
-            .collect();
+        let missing = self.twitch.auth.missing_scopes(identity, token);
         for (scope, purpose) in &missing {
             let text = format!("`{identity}` lacks the scope {scope}, {purpose}");
             self.limitation(identity, text);

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::TwitchPlatform;
-use super::helix::{Call, ListError, Page, each};
+use super::helix::{Call, Page, each};
+use super::lists::ListError;
 use super::options::{APP, BOT};
 use super::wire::User;
 use crate::core::code::Code;
@@ -94,8 +95,7 @@ impl<'a> Reader<'a> {
             let Some(identity) = self.candidates.get(index) else {
                 return Err(self.unusable.get().cloned().unwrap_or_else(|| self.nobody()));
             };
-            let (auth, helix) = (&self.twitch.auth, &self.twitch.helix);
-            match helix.try_list(auth, identity, call, meter).await {
+            match self.twitch.try_list(identity, call, meter).await {
                 Err(ListError {
                     of_token: true,
                     error,

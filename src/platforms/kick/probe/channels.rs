@@ -64,9 +64,9 @@ impl ProbeRun<'_> {
             if self.platform.api.client.rate_limiter.left() <= needed {
                 return;
             }
-            self.meter.calls.expect(1);
+            self.meter.expect(1);
             let page = self.platform.api.users(chunk, &self.meter).await;
-            self.meter.calls.done();
+            self.meter.done();
             // Names are optional; a failed request is ignored.
             let Ok(page) = page else { return };
             for user in page.items.iter().filter(|user| !user.name.is_empty()) {
@@ -77,16 +77,16 @@ impl ProbeRun<'_> {
 
     pub(super) async fn fetch(&mut self, due: Vec<u64>) {
         let mut waiting: Vec<Vec<u64>> = due.chunks(CHANNELS_AT_ONCE).rev().map(<[u64]>::to_vec).collect();
-        self.meter.calls.expect(waiting.len());
+        self.meter.expect(waiting.len());
         while let Some(chunk) = waiting.pop() {
             let outcome = self.platform.api.channels(&chunk, &self.meter).await;
-            self.meter.calls.done();
+            self.meter.done();
             match outcome {
                 Ok(page) => self.compare(&chunk, page).await,
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
                     let (one, other) = chunk.split_at(chunk.len() / 2);
                     waiting.extend([other.to_vec(), one.to_vec()]);
-                    self.meter.calls.expect(2);
+                    self.meter.expect(2);
                 }
                 Err(error) => {
                     // The list has reported these sources; this failure does not affect their connection.

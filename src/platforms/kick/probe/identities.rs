@@ -1,6 +1,5 @@
 //! The part of a probe that is about accounts, and what they and badges permit.
 
-use super::super::account_check::Checked;
 use super::super::api::LIST_AT_ONCE;
 use super::super::facts::{self, BADGES_METHOD, OWNER_METHOD, SCOPES_METHOD};
 use super::super::options::{BOT, broadcaster_of};
@@ -8,7 +7,7 @@ use super::ProbeRun;
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, Grants, Identity};
 use crate::core::source::PlatformName;
-use crate::platforms::kit::token_check::TokenStatus;
+use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
 use crate::platforms::{PlatformError, Probe, Problem};
 
 /// An introspection up to this age (ms) still determines permissions.
@@ -18,7 +17,7 @@ const RETRY_CHECK_MS: i64 = 300_000;
 
 impl ProbeRun<'_> {
     pub(super) async fn probe_identities(&mut self) {
-        let identities = match self.platform.api.auth.identities().await {
+        let identities = match self.platform.api.auth.accounts().await {
             Ok(identities) if identities.is_empty() => return self.fail_everything_without_identity(),
             Ok(identities) => identities,
             Err(error) => return self.fail(&self.all(), &error),
@@ -27,7 +26,7 @@ impl ProbeRun<'_> {
             .into_iter()
             .filter(|identity| broadcaster_of(identity).is_none_or(|id| self.targets.contains_key(&id)))
             .collect();
-        self.meter.calls.expect(wanted.len());
+        self.meter.expect(wanted.len());
         for identity in &wanted {
             let max_age = if self.probes.contains(&Probe::Auth) {
                 -1
@@ -68,7 +67,7 @@ impl ProbeRun<'_> {
                     self.problem(Problem::of_account(identity, words).caused_by(info));
                 }
             }
-            self.meter.calls.done();
+            self.meter.done();
         }
         if self.probes.contains(&Probe::Permissions) {
             self.emit_badges();
@@ -81,7 +80,7 @@ impl ProbeRun<'_> {
     pub(super) async fn check_idle_accounts(&self) {
         let auth = &self.platform.api.auth;
         // A token store that cannot be read is reported by the other requests.
-        let Ok(identities) = auth.identities().await else {
+        let Ok(identities) = auth.accounts().await else {
             return;
         };
         // The first one is used for requests, so that a refusal of its token is noticed anyway.
@@ -109,9 +108,9 @@ impl ProbeRun<'_> {
             if failed_lately {
                 continue;
             }
-            self.meter.calls.expect(1);
+            self.meter.expect(1);
             let checked = auth.check(identity, &self.meter).await;
-            self.meter.calls.done();
+            self.meter.done();
             let Ok(checked) = checked else { continue };
             // A result without evidence, or without a change, is left to the scheduled check of the account.
             let was_valid = before.is_some_and(|before| before.status == TokenStatus::Valid);
@@ -124,7 +123,7 @@ impl ProbeRun<'_> {
                 | TokenStatus::Revoked(_) => false,
             };
             if is_known {
-                self.meter.forget_check(identity);
+                self.meter.checks.forget(identity);
             }
         }
     }
@@ -139,7 +138,7 @@ impl ProbeRun<'_> {
         self.problem(Problem::of_platform(needs).caused_by(error));
     }
 
-    fn emit_scopes(&self, checked: &Checked) {
+    fn emit_scopes(&self, checked: &TokenCheck) {
         if checked.status != TokenStatus::Valid {
             return;
         }
@@ -149,7 +148,7 @@ impl ProbeRun<'_> {
                 checked.at,
                 permissions(SCOPES_METHOD, facts::scopes(&checked.token.scopes)),
             );
-            if checked.user_id == Some(*id) {
+            if facts::owner(checked) == Some(*id) {
                 let granted = Grants {
                     granted: ["badge:broadcaster".to_owned()].into(),
                     ..Grants::default()
@@ -182,8 +181,8 @@ impl ProbeRun<'_> {
 
     /// Emits the results of account checks, also where a refused token was the reason for the check.
     pub(super) fn emit_checks(&self) {
-        for (identity, checked) in self.meter.take_checked() {
-            if let Some(id) = checked.user_id.filter(|_| identity.as_str() == BOT) {
+        for (identity, checked) in self.meter.checks.take() {
+            if let Some(id) = facts::owner(&checked).filter(|_| identity.as_str() == BOT) {
                 self.platform.bot.update(id);
             }
             let facts = facts::of_check(&identity, &checked);

@@ -21,17 +21,17 @@ impl ProbeRun<'_> {
         let ids = self.all();
         let mut waiting: Vec<Vec<u64>> = ids.chunks(LIST_AT_ONCE).rev().map(<[u64]>::to_vec).collect();
         while let Some(chunk) = waiting.pop() {
-            let sent = self.meter.calls.count();
+            let sent = self.meter.count();
             let outcome = self.platform.api.livestreams(&chunk, &self.meter).await;
-            self.meter.calls.done();
-            let held = self.meter.calls.count() == sent;
+            self.meter.done();
+            let held = self.meter.count() == sent;
             match outcome {
                 Ok(page) => self.emit_list(&chunk, &page, due),
                 Err(PlatformError::Rejected { status: 400, .. }) if chunk.len() > 1 => {
                     // One of the ids fails the whole request: halve until it is isolated.
                     let (one, other) = chunk.split_at(chunk.len() / 2);
                     waiting.extend([other.to_vec(), one.to_vec()]);
-                    self.meter.calls.expect(2);
+                    self.meter.expect(2);
                 }
                 // Refused earlier: nothing was sent, so there is nothing new to report.
                 Err(error) if held && is_backoff(&error) => {

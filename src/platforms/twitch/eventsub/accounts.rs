@@ -88,7 +88,7 @@ impl TwitchPlatform {
     pub(super) async fn accounts_by_memory(&self, channels: &[Channel]) -> Found {
         let mut found = Found::default();
         for identity in self.identities_for(channels).await.unwrap_or_default() {
-            let Ok(Some(token)) = self.auth.store.load(&identity).await else {
+            let Ok(Some(token)) = self.auth.stored(&identity).await else {
                 continue;
             };
             match token.user_id {

@@ -7,7 +7,6 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::super::TwitchPlatform;
-use super::super::auth::Access;
 use super::super::helix::contradiction;
 use super::super::options::below;
 use super::kinds::Subscription;
@@ -19,6 +18,7 @@ use crate::http::{Answer, HttpError};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, foreign_text, is_foreign_refusal, reason};
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::oauth::Access;
 
 /// Maximum number of pages that are read of a list.
 const MOST_PAGES: usize = 100;

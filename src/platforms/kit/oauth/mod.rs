@@ -1,0 +1,18 @@
+//! OAuth tokens of accounts: keeping them usable, and finding out whether they are. A [`TokenManager`] does what all platforms do
+//! alike; a [`Provider`] is one platform's OAuth: how it exchanges grants and validates tokens, and what its answers mean. The
+//! status that follows is in [`token_check`](super::token_check).
+//!
+//! Tokens are changed under the account's lease only, which one task of one process holds at a time. A refresh token is marked in
+//! the store before it is sent, and a new pair is stored before it is used.
+
+mod check;
+mod manager;
+mod provider;
+mod renewal;
+#[cfg(test)]
+mod tests;
+
+pub use manager::TokenManager;
+pub use provider::{
+    Access, Client, Credentials, Described, Grant, GrantError, Granted, Owner, Provider, Validation,
+};
