@@ -85,7 +85,7 @@ impl App {
             tracker: Tracker::of_command(),
             outbox: Arc::clone(&outbox),
             inputs,
-            documents: None,
+            confirm_every: 0,
             confirmations: None,
             clock: CorrectedClock::new(Arc::clone(&self.machine_clock)),
             wake: Arc::default(),
@@ -240,15 +240,13 @@ impl FileWriter {
         let mut unusable = Vec::new();
         let latest = self.writer.clock.latest();
         let tracker = &mut self.writer.tracker;
-        let read = self
-            .outbox
-            .restore(sources.iter().cloned(), |source, stored| match stored {
-                Ok(mut stored) => {
-                    stored.value.drop_future(latest);
-                    tracker.restore(stored);
-                }
-                Err(reason) => unusable.push((source, reason)),
-            });
+        let read = self.outbox.restore(sources, |source, stored| match stored {
+            Ok(mut stored) => {
+                stored.value.drop_future(latest);
+                tracker.restore(stored);
+            }
+            Err(reason) => unusable.push((source, reason)),
+        });
         read.map_err(OutboxError::into_reason)?;
         for (source, reason) in unusable {
             let document_id = source.to_string();

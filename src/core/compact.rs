@@ -75,11 +75,21 @@ impl Interner {
 impl Compact {
     /// Expands the compact form.
     pub fn knowledge(&self) -> Knowledge {
-        let mut knowledge: Knowledge = serde_json::from_str(&self.own).expect(OURS);
-        let Shared { auth, permissions } = serde_json::from_str(&self.shared).expect(OURS);
+        Self::parse(&self.own, &self.shared).expect(OURS)
+    }
+
+    /// Parses the texts of [`Compact::texts`]; `None` if they were damaged where they were stored.
+    pub fn parse(own: &str, shared: &str) -> Option<Knowledge> {
+        let mut knowledge: Knowledge = serde_json::from_str(own).ok()?;
+        let Shared { auth, permissions } = serde_json::from_str(shared).ok()?;
         knowledge.evidence.auth = auth;
         knowledge.evidence.permissions = permissions;
-        knowledge
+        Some(knowledge)
+    }
+
+    /// Returns the text of this source alone, and the text that many sources share.
+    pub fn texts(&self) -> (&str, &str) {
+        (&self.own, &self.shared)
     }
 
     /// Returns the knowledge as JSON, identical to the JSON of the expanded form.

@@ -23,8 +23,8 @@ use super::overview::{View, ViewOf};
 use super::pollers::Pollers;
 use super::sinks::{BusSink, StoreSink};
 use super::ticks::{self, Timetable};
-use super::tracker::{Destination, Tracker};
-use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
+use super::tracker::Tracker;
+use super::writer::{CHECKPOINT, Confirmations, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
@@ -193,7 +193,7 @@ impl Engine {
             tracker,
             outbox: Arc::clone(&outbox),
             inputs,
-            documents: parts.documents.map(millis),
+            confirm_every: parts.documents.map_or(CHECKPOINT, millis),
             confirmations,
             clock: CorrectedClock::new(Arc::clone(&parts.clock)),
             wake: Arc::clone(&wake),
@@ -300,7 +300,8 @@ impl Engine {
         let mut found = Vec::new();
         let monitored = self.monitored.all();
         let sources = monitored.values().flatten().map(|source| source.key.clone());
-        let shown = self.outbox.restore(sources, |source, stored| {
+        let sources: Vec<SourceKey> = sources.collect();
+        let shown = self.outbox.restore(&sources, |source, stored| {
             if let Ok(stored) = stored {
                 found.extend(wanted(source, &stored.value.knowledge));
             }
@@ -470,14 +471,16 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Track
     // Evidence of others is not dropped because this machine's clock is behind.
     let now = LenientClock::new(Arc::clone(&parts.clock)).now();
     let mut healed = Vec::new();
-    let sources = parts.sources.iter().map(|source| source.key.clone());
-    outbox.restore(sources, |source, stored| match stored {
+    let sources: Vec<SourceKey> = parts.sources.iter().map(|source| source.key.clone()).collect();
+    outbox.restore(&sources, |source, stored| match stored {
         Ok(mut stored) => {
             // The clock may have been ahead during the previous run.
             if stored.value.drop_future(now) {
                 healed.push(source);
+                tracker.restore_healed(stored);
+            } else {
+                tracker.restore(stored);
             }
-            tracker.restore(stored);
         }
         Err(reason) => {
             warn!(source.key = %source, %reason, "The stored document of `{source}` cannot be used; it stays as it is");
@@ -526,7 +529,7 @@ fn unpublished(
             continue;
         }
         match outbox.published(&source.key)? {
-            None => tracker.mark_due(Destination::Sink, std::slice::from_ref(&source.key)),
+            None => tracker.mark_due(std::slice::from_ref(&source.key)),
             Some(published) => {
                 let published = SourceDocument::from_knowledge(source.key.clone(), published);
                 // The document may have been replaced by one without our evidence, or cannot be used.

@@ -22,6 +22,7 @@ use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
+use crate::store::sqlite::confirmations::{self, ConfirmedBlock};
 use crate::store::sqlite::database::{self, Access, Opened};
 use crate::store::sqlite::rows::{self, Upsert};
 use crate::store::{StoreError, Unusable, Version, Versioned, Write};
@@ -184,21 +185,45 @@ impl Outbox {
         result.map_err(|error| explain(&self.path, &error))
     }
 
-    /// Passes the stored documents of `sources` to `show`, one after the other: all of them together would be large.
+    /// Passes the stored documents of `sources` to `show`, one after the other and in any order: all of them together would be
+    /// large.
     pub fn restore(
         &self,
-        sources: impl IntoIterator<Item = SourceKey>,
+        sources: &[SourceKey],
         mut show: impl FnMut(SourceKey, Result<Versioned<SourceDocument>, Unusable>),
     ) -> Result<(), OutboxError> {
         let mut inner = self.current()?;
-        let connection = &mut inner.opened.connection;
-        for source in sources {
-            let row = self.explained(rows::load(connection, &source.to_string()))?;
-            if let Some(row) = row {
-                show(source, row.read().document);
+        let ids: Vec<String> = sources.iter().map(SourceKey::to_string).collect();
+        self.explained(rows::load_some(
+            &mut inner.opened.connection,
+            &ids,
+            |place, row| {
+                if let Some(row) = row {
+                    show(sources[place].clone(), row.read().document);
+                }
+            },
+        ))
+    }
+
+    /// Writes blocks of confirmed states. Returns the sources whose documents another process has written since. It does not wait
+    /// for the disk: the next probes confirm the same again.
+    pub fn confirm(&self, blocks: &[ConfirmedBlock]) -> Result<Vec<SourceKey>, OutboxError> {
+        let mut inner = self.current()?;
+        self.explained(inner.set_durable(false))?;
+        let conflicts = self.explained((|| {
+            let transaction = inner
+                .opened
+                .connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut conflicts = Vec::new();
+            for block in blocks {
+                conflicts.extend(confirmations::write(&transaction, &self.options.writer, block)?);
             }
-        }
-        Ok(())
+            transaction.commit()?;
+            Ok(conflicts)
+        })())?;
+        self.needs_checkpoint.store(true, Ordering::Relaxed);
+        Ok(conflicts)
     }
 
     /// Returns the stored document of a source.
@@ -207,7 +232,7 @@ impl Outbox {
         source: &SourceKey,
     ) -> Result<Option<Result<Versioned<SourceDocument>, Unusable>>, OutboxError> {
         let mut found = None;
-        self.restore([source.clone()], |_, document| found = Some(document))?;
+        self.restore(std::slice::from_ref(source), |_, document| found = Some(document))?;
         Ok(found)
     }
 

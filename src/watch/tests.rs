@@ -15,7 +15,7 @@ use super::lock::StateLock;
 use super::observations::ObservationSender;
 use super::outbox::{Commit, Outbox, OutboxOptions};
 use super::tracker::Tracker;
-use super::writer::{Confirmations, PendingCommits, Writer, WriterStats};
+use super::writer::{CHECKPOINT, Confirmations, PendingCommits, Writer, WriterStats};
 use crate::clock::{Chance, Clock, RuntimeClock};
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
@@ -134,7 +134,7 @@ struct World {
     clock: Arc<RuntimeClock>,
     pace: Option<NonZeroU32>,
     bound: usize,
-    documents: Option<i64>,
+    confirm_every: i64,
     confirmations: Option<Confirmations>,
     initial_events: InitialEvents,
     running: Option<Running>,
@@ -170,7 +170,7 @@ impl World {
             clock: RuntimeClock::starting_at(Timestamp::from_millis(1_780_000_000_000)),
             pace: None,
             bound: 1000,
-            documents: None,
+            confirm_every: CHECKPOINT,
             confirmations: None,
             initial_events: InitialEvents::Flag,
             running: None,
@@ -181,7 +181,9 @@ impl World {
         let outbox = Arc::new(Outbox::open(&self.dir.path().join("watch.db"), options(self.bound)).unwrap());
         let mut tracker = Tracker::new("w");
         outbox
-            .restore((1..=300).map(key), |_, stored| tracker.restore(stored.unwrap()))
+            .restore(&(1..=300).map(key).collect::<Vec<_>>(), |_, stored| {
+                tracker.restore(stored.unwrap())
+            })
             .unwrap();
         let (observations, inputs) = ObservationSender::new();
         let wake = Arc::new(Notify::new());
@@ -192,7 +194,7 @@ impl World {
             tracker,
             outbox: Arc::clone(&outbox),
             inputs,
-            documents: self.documents,
+            confirm_every: self.confirm_every,
             confirmations: self
                 .confirmations
                 .take()
@@ -912,7 +914,7 @@ async fn change_that_another_process_has_recorded_is_none() {
 #[tokio::test(start_paused = true)]
 async fn deleted_document_is_written_again_in_full() {
     let mut world = World::new();
-    world.documents = Some(10_000);
+    world.confirm_every = 10_000;
     let world = world.start();
     let a = key(1);
     world.up(&a);
@@ -929,7 +931,7 @@ async fn deleted_document_is_written_again_in_full() {
 #[tokio::test(start_paused = true)]
 async fn unusable_document_stays_and_its_source_is_published() {
     let mut world = World::new();
-    world.documents = Some(10_000);
+    world.confirm_every = 10_000;
     let world = world.start();
     let (a, b) = (key(1), key(2));
     let file = rusqlite::Connection::open(world.dir.path().join("watch.db")).unwrap();
@@ -958,20 +960,47 @@ async fn unusable_document_stays_and_its_source_is_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn document_without_transition_is_written_once_a_period() {
+async fn confirmations_are_written_once_a_period_without_documents() {
     let mut world = World::new();
-    world.documents = Some(30_000);
+    world.confirm_every = 30_000;
+    let world = world.start();
+    let sources = [key(1), key(2)];
+    let pass = async |seconds| {
+        for _ in 0..seconds {
+            sources.iter().for_each(|source| world.up(source));
+            world.pass(1).await;
+        }
+    };
+    pass(1).await;
+    let before = world.running().stats.store();
+    pass(300).await;
+    let after = world.running().stats.store();
+    assert_eq!(after.documents, before.documents);
+    let rows = after.writes - before.writes;
+    assert!((10..=22).contains(&rows), "{rows} rows for one or two blocks");
+    for source in &sources {
+        let confirmed = stored(&world, source).verdict.status.at.unwrap();
+        assert!(world.clock.now().since(confirmed) <= Duration::from_secs(31));
+    }
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_confirmed_survives_a_kill() {
+    let mut world = World::new();
+    world.confirm_every = 10_000;
     let world = world.start();
     let a = key(1);
     world.up(&a);
-    let written = || world.running().stats.store().documents;
-    for _ in 0..300 {
-        world.up(&a);
-        world.pass(1).await;
-    }
-    assert!((10..=12).contains(&written()), "{}", written());
-    let confirmed = stored(&world, &a).verdict.status.at.unwrap();
-    assert!(world.clock.now().since(confirmed) <= Duration::from_secs(31));
+    world.pass(60).await;
+    world.up(&a);
+    let observed = world.clock.now();
+    world.pass(15).await;
+    let world = world.kill().await.start();
+    // The restored state is confirmed again together with what is observed later.
+    world.up(&key(2));
+    world.pass(15).await;
+    assert_eq!(stored(&world, &a).verdict.status.at, Some(observed));
     world.stop().await;
 }
 
@@ -1034,7 +1063,7 @@ async fn events_of_a_daemon_that_no_longer_runs_are_adopted() {
 #[tokio::test(start_paused = true)]
 async fn document_edited_by_hand_is_not_replaced() {
     let mut world = World::new();
-    world.documents = Some(10_000);
+    world.confirm_every = 10_000;
     let world = world.start();
     let a = key(1);
     world.live(&a, "77");

@@ -10,10 +10,12 @@ use crate::core::evidence::{Knowledge, LinkNow, named_stream};
 use crate::core::observation::{Fact, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
 use crate::core::verdict::{NOTHING_PROVEN, Status, Verdict};
 use crate::persist::write_policy::{Burst, Presentation};
+use crate::store::sqlite::confirmations::{BLOCKS, ConfirmedBlock, ConfirmedState, block_of};
 use crate::store::{HistoryEntry, Version, Versioned, Write};
 
 /// Minimum time between two early writes because of changed names, titles or categories, after a few in a row (ms).
@@ -38,6 +40,8 @@ pub struct Tracker {
     pub behind_by: i64,
     /// Sources that are due only to complete their baseline.
     completed: HashSet<SourceKey>,
+    /// The number of the period in which each block of confirmed states was last due.
+    block_turns: Vec<i64>,
 }
 
 /// The state of one source.
@@ -51,19 +55,36 @@ struct SourceState {
     pending: Pending,
 }
 
+impl SourceState {
+    /// Whether the state can be written as a confirmation of the stored document.
+    fn is_confirmable(&self) -> bool {
+        self.version.is_some() && !self.pending.is_blocked && !self.pending.is_rewritten
+    }
+}
+
 /// What of a source is not written or published yet.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pending {
     /// Whether the stored document must not be replaced, because it cannot be used.
     is_blocked: bool,
-    /// Whether totals have grown since they were last saved.
+    /// Whether totals have grown since the document was last written.
     counted: bool,
-    /// When it was last saved.
-    saved_at: Option<Timestamp>,
+    /// Whether the state is not, or may not be, the stored document: a block of confirmed states must contain it.
+    is_newer: bool,
+    /// Whether the document must be written: merging the state into the stored one would not give it, because dates were moved back.
+    is_rewritten: bool,
     to_file: Confirmation,
     to_sink: Confirmation,
     /// When it was first observed, if that was in this run.
     since: Option<Timestamp>,
+}
+
+impl Pending {
+    /// Marks the state to be written to the file.
+    fn moved_in_file(&mut self) {
+        self.is_newer = true;
+        self.to_file.moved = true;
+    }
 }
 
 /// Where changes that are no transitions are written periodically.
@@ -209,8 +230,22 @@ impl Tracker {
     pub fn restore(&mut self, stored: Versioned<SourceDocument>) {
         self.accounts.restore(&stored.value.knowledge);
         let source = stored.value.key.clone();
-        let state = self.state(stored.value, Some(stored.version), Pending::default());
+        // The document may contain confirmed evidence already.
+        let pending = Pending {
+            is_newer: true,
+            ..Pending::default()
+        };
+        let state = self.state(stored.value, Some(stored.version), pending);
         self.insert(source, state);
+    }
+
+    /// Restores a source from its stored document, of which a part was dropped.
+    pub fn restore_healed(&mut self, stored: Versioned<SourceDocument>) {
+        let source = stored.value.key.clone();
+        self.restore(stored);
+        if let Some(state) = self.sources.get_mut(&source) {
+            state.pending.is_rewritten = true;
+        }
     }
 
     /// Keeps the stored document of `source`, which cannot be used, from being replaced. Returns whether it was not yet known.
@@ -243,7 +278,7 @@ impl Tracker {
             let (version, mut pending) = self.kept(source);
             pending.to_sink.moved = is_behind || (publish && !restored);
             pending.to_sink.renamed = publish && !restored;
-            pending.to_file.moved = true;
+            pending.moved_in_file();
             let state = self.state(document, version, pending);
             self.insert(source.clone(), state);
         }
@@ -259,7 +294,7 @@ impl Tracker {
         document.join(published);
         if document.knowledge != known {
             let (version, mut pending) = self.kept(source);
-            pending.to_file.moved = true;
+            pending.moved_in_file();
             let state = self.state(document.clone(), version, pending);
             self.insert(source.clone(), state);
         }
@@ -276,6 +311,7 @@ impl Tracker {
             };
             if document.settle_future(latest) {
                 let (version, mut pending) = self.kept(&source);
+                pending.is_rewritten = true;
                 for confirmation in [&mut pending.to_file, &mut pending.to_sink] {
                     (confirmation.moved, confirmation.renamed) = (true, true);
                 }
@@ -311,6 +347,7 @@ impl Tracker {
         }
         let (_, mut pending) = self.kept(source);
         pending.is_blocked = false;
+        pending.is_rewritten = true;
         pending.to_file.moved = true;
         pending.to_sink.moved = true;
         let state = self.state(document, version, pending);
@@ -323,12 +360,12 @@ impl Tracker {
     }
 
     /// Records that the document of `source` is stored as it is now.
-    pub fn mark_stored(&mut self, source: &SourceKey, version: Version, now: Timestamp) {
+    pub fn mark_stored(&mut self, source: &SourceKey, version: Version) {
         if let Some(state) = self.sources.get_mut(source) {
             state.version = Some(version);
-            state.pending.to_file.mark_written();
-            state.pending.saved_at = Some(now);
-            state.pending.counted = false;
+            let pending = &mut state.pending;
+            pending.to_file.mark_written();
+            (pending.counted, pending.is_newer, pending.is_rewritten) = (false, false, false);
         }
     }
 
@@ -363,6 +400,8 @@ impl Tracker {
         let unsettled = document.verdict.clone();
         let latest = now.plus_millis(self.behind_by);
         let mut unsettled = document.settle_future(latest).then_some(unsettled);
+        pending.is_rewritten |= unsettled.is_some();
+        pending.is_newer = true;
         let presented = Presentation::of(&document.knowledge);
         let was_refused = document.knowledge.evidence.is_refused();
         let mut steps = Vec::new();
@@ -522,40 +561,124 @@ impl Tracker {
         })
     }
 
-    /// Returns those of `sources` whose states should be saved before they are published: totals that have grown, because totals
-    /// that others have received must not be lost, and whatever was not saved for `at_most` milliseconds.
-    pub fn unsaved(&self, sources: &[SourceKey], now: Timestamp, at_most: i64) -> Vec<SourceKey> {
-        let is_unsaved = |source: &&SourceKey| {
-            self.sources.get(*source).is_some_and(|state| {
-                let saved_at = state.pending.saved_at.unwrap_or(Timestamp::EPOCH);
-                state.pending.counted || now.millis_since(saved_at).abs() >= at_most
-            })
+    /// Returns those of `sources` whose totals have grown: totals that others have received must not be lost.
+    pub fn uncounted(&self, sources: &[SourceKey]) -> Vec<SourceKey> {
+        let has_grown = |source: &&SourceKey| {
+            let state = self.sources.get(*source);
+            state.is_some_and(|state| state.pending.counted)
         };
-        sources.iter().filter(is_unsaved).cloned().collect()
+        sources.iter().filter(has_grown).cloned().collect()
     }
 
-    /// Returns at most `limit` sources that have changes since they were last written to `destination` and are due, and marks them
-    /// as written. A changed name, title or category makes a source due at once, within limits.
-    pub fn due(
-        &mut self,
-        destination: Destination,
-        now: Timestamp,
-        period: i64,
-        limit: usize,
-    ) -> Vec<SourceKey> {
+    /// Returns at most `limit` sources whose documents are to be written without a transition, and marks them as written: those with
+    /// a changed name, title or category at once, within limits, and those whose state cannot be confirmed once per `period`.
+    pub fn due_documents(&mut self, now: Timestamp, period: i64, limit: usize) -> Vec<SourceKey> {
+        let due = self.sources.iter_mut().filter_map(|(source, state)| {
+            let is_confirmable = state.is_confirmable();
+            let confirmation = &mut state.pending.to_file;
+            let is_eager = confirmation.renamed || confirmation.named;
+            if is_confirmable && !is_eager {
+                return None;
+            }
+            let is_due = confirmation.take(now, period, || phase_of(source, period), is_eager);
+            is_due.then(|| source.clone())
+        });
+        due.take(limit).collect()
+    }
+
+    /// Returns the blocks of confirmed states that are due, and marks them as written. Each is due once per `period`, at a time of its
+    /// own, if something of it was observed since.
+    pub fn due_blocks(&mut self, now: Timestamp, period: i64) -> Vec<ConfirmedBlock> {
+        let is_first = self.block_turns.is_empty();
+        self.block_turns.resize(BLOCKS.into(), 0);
+        let mut due = BTreeSet::new();
+        for (number, turn) in (0..BLOCKS).zip(&mut self.block_turns) {
+            let phase = period * i64::from(number) / i64::from(BLOCKS);
+            let current = (now.as_millis() - phase).div_euclid(period.max(1));
+            if std::mem::replace(turn, current) != current && !is_first {
+                due.insert(number);
+            }
+        }
+        if due.is_empty() {
+            return Vec::new();
+        }
+        self.blocks(|number| due.contains(&number))
+    }
+
+    /// Returns all blocks of confirmed states with something that is not written yet, and marks them as written.
+    pub fn all_blocks(&mut self) -> Vec<ConfirmedBlock> {
+        self.blocks(|_| true)
+    }
+
+    fn blocks(&mut self, is_due: impl Fn(u8) -> bool) -> Vec<ConfirmedBlock> {
+        let mut members: BTreeMap<u8, Vec<SourceKey>> = BTreeMap::new();
+        let mut moved = BTreeSet::new();
+        for (source, state) in &mut self.sources {
+            let number = block_of(&source.to_string());
+            if state.pending.is_newer && state.is_confirmable() && is_due(number) {
+                members.entry(number).or_default().push(source.clone());
+                if state.pending.to_file.moved {
+                    moved.insert(number);
+                }
+            }
+        }
+        members.retain(|number, _| moved.contains(number));
+        let mut blocks = Vec::with_capacity(members.len());
+        for (number, sources) in members {
+            let states = sources.into_iter().filter_map(|source| self.confirmed(source));
+            blocks.push(ConfirmedBlock {
+                number,
+                states: states.collect(),
+            });
+        }
+        blocks
+    }
+
+    fn confirmed(&mut self, source: SourceKey) -> Option<ConfirmedState> {
+        let state = self.sources.get_mut(&source)?;
+        state.pending.to_file.mark_written();
+        let document = state.document.document(&source);
+        Some(ConfirmedState {
+            summary: SourceSummary::of(&document).to_bytes(),
+            knowledge: match &state.document {
+                CompactDocument::Ours(knowledge) => knowledge.clone(),
+                CompactDocument::WithForeign(_) | CompactDocument::Whole(_) => {
+                    self.interner.compact(document.knowledge)
+                }
+            },
+            base: state.version.clone()?,
+            source,
+        })
+    }
+
+    /// Undoes the marks of blocks that could not be written: they are due again at once.
+    pub fn mark_unconfirmed(&mut self, blocks: &[ConfirmedBlock]) {
+        for block in blocks {
+            if let Some(turn) = self.block_turns.get_mut(usize::from(block.number)) {
+                *turn = 0;
+            }
+            for state in &block.states {
+                if let Some(state) = self.sources.get_mut(&state.source) {
+                    state.pending.to_file.moved = true;
+                }
+            }
+        }
+    }
+
+    /// Returns at most `limit` sources that have changes since they were last written to the sink and are due, and marks them as
+    /// written. A changed name, title or category makes a source due at once, within limits.
+    pub fn due_for_sink(&mut self, now: Timestamp, period: i64, limit: usize) -> Vec<SourceKey> {
         let mut due = Vec::new();
         for (source, state) in &mut self.sources {
             if due.len() == limit {
                 break;
             }
-            let (confirmation, with_baseline) = match destination {
-                Destination::File => (&mut state.pending.to_file, true),
-                Destination::Sink => (&mut state.pending.to_sink, self.publishes_baseline),
-            };
-            let is_eager = confirmation.renamed || (confirmation.named && with_baseline);
-            let completes = confirmation.named && !confirmation.renamed && with_baseline;
+            let confirmation = &mut state.pending.to_sink;
+            let is_named = confirmation.named && self.publishes_baseline;
+            let completes = is_named && !confirmation.renamed;
+            let is_eager = is_named || confirmation.renamed;
             if confirmation.take(now, period, || phase_of(source, period), is_eager) {
-                if completes && destination == Destination::Sink {
+                if completes {
                     self.completed.insert(source.clone());
                 }
                 due.push(source.clone());
@@ -569,17 +692,13 @@ impl Tracker {
         self.completed.remove(source)
     }
 
-    /// Undoes the mark that sources were written to `destination`: they are due again at once.
-    pub fn mark_due(&mut self, destination: Destination, sources: &[SourceKey]) {
+    /// Undoes the mark that sources were written to the sink: they are due again at once.
+    pub fn mark_due(&mut self, sources: &[SourceKey]) {
         for source in sources {
             self.completed.remove(source);
             if let Some(state) = self.sources.get_mut(source) {
-                let confirmation = match destination {
-                    Destination::File => &mut state.pending.to_file,
-                    Destination::Sink => &mut state.pending.to_sink,
-                };
-                confirmation.moved = true;
-                confirmation.renamed = true;
+                let confirmation = &mut state.pending.to_sink;
+                (confirmation.moved, confirmation.renamed) = (true, true);
             }
         }
     }
@@ -742,6 +861,7 @@ mod tests {
 
     use super::*;
     use crate::core::code::Code;
+    use crate::core::compact::Compact;
     use crate::core::facet::Facet;
     use crate::core::laws;
     use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Identity};
@@ -888,7 +1008,7 @@ mod tests {
                 tracker.take(vec![seen(1, 10, listed())], at(10));
             }
             tracker.take(vec![seen(1, 20, title("Chess"))], at(20));
-            assert_eq!(tracker.due(Destination::Sink, at(20), 900_000, 10), [key(1)]);
+            assert_eq!(tracker.due_for_sink(at(20), 900_000, 10), [key(1)]);
             assert_eq!(tracker.completes_baseline(&key(1)), !changes_first);
         }
     }
@@ -977,13 +1097,13 @@ mod tests {
         let all: Vec<Input> = (1..=100).map(|id| seen(id, 0, Fact::StreamAbsent)).collect();
         tracker.take(all.clone(), at(0));
         assert!(
-            tracker.due(Destination::Sink, at(0), 30_000, 1000).is_empty(),
+            tracker.due_for_sink(at(0), 30_000, 1000).is_empty(),
             "not all at once"
         );
         let mut spread = Vec::new();
         for second in 1..=31 {
             tracker.take(all.clone(), at(second));
-            spread.push(tracker.due(Destination::Sink, at(second), 30_000, 1000).len());
+            spread.push(tracker.due_for_sink(at(second), 30_000, 1000).len());
         }
         let total: usize = spread.iter().sum();
         assert!((100..=110).contains(&total), "{spread:?}");
@@ -1000,20 +1120,17 @@ mod tests {
         for id in [1, 2] {
             assert_eq!(tracker.document(&key(id)).unwrap().verdict.status.at, Some(at(5)));
         }
-        tracker.due(Destination::File, at(5), 30_000, 10);
+        tracker.due_documents(at(5), 30_000, 10);
         tracker.settle(at(6));
-        assert_eq!(
-            tracker.due(Destination::File, at(6), 30_000, 10),
-            [] as [SourceKey; 0]
-        );
+        assert_eq!(tracker.due_documents(at(6), 30_000, 10), [] as [SourceKey; 0]);
     }
 
     #[test]
     fn clock_set_back_does_not_suppress_due_sources() {
         let mut tracker = Tracker::new("w");
         tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
-        tracker.due(Destination::Sink, at(0), 30_000, 10);
-        assert_eq!(tracker.due(Destination::Sink, at(-900), 30_000, 10).len(), 1);
+        tracker.due_for_sink(at(0), 30_000, 10);
+        assert_eq!(tracker.due_for_sink(at(-900), 30_000, 10).len(), 1);
     }
 
     #[test]
@@ -1059,18 +1176,18 @@ mod tests {
     fn a_changed_title_has_its_turn_at_once_but_not_without_limit() {
         let mut tracker = Tracker::new("w");
         tracker.take(vec![titled(1, 0, "one")], at(0));
-        let first = tracker.due(Destination::Sink, at(0), 900_000, 10).len()
-            + tracker.due(Destination::Sink, at(1), 900_000, 10).len();
+        let first =
+            tracker.due_for_sink(at(0), 900_000, 10).len() + tracker.due_for_sink(at(1), 900_000, 10).len();
         assert_eq!(first, 1);
         tracker.take(vec![titled(1, 2, "one")], at(2));
         assert!(
-            tracker.due(Destination::Sink, at(3), 900_000, 10).is_empty(),
+            tracker.due_for_sink(at(3), 900_000, 10).is_empty(),
             "nothing changed"
         );
         let mut turns = 0;
         for second in 4..64 {
             tracker.take(vec![titled(1, second, &second.to_string())], at(second));
-            turns += tracker.due(Destination::Sink, at(second), 900_000, 10).len();
+            turns += tracker.due_for_sink(at(second), 900_000, 10).len();
         }
         assert!((2..=6).contains(&turns), "{turns}");
     }
@@ -1120,7 +1237,7 @@ mod tests {
         );
         assert!(tracker.live().contains(&key(1)));
         assert_eq!(
-            tracker.due(Destination::Sink, at(0), 900_000, 10),
+            tracker.due_for_sink(at(0), 900_000, 10),
             [key(1)],
             "its state is published at once"
         );
@@ -1157,6 +1274,31 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn document_and_confirmed_state_make_the_known_state(
+            observations in vec(laws::observation(), 1..30), written_after in 0_usize..30
+        ) {
+            let key = laws::key();
+            let mut tracker = Tracker::new("w");
+            let mut stored = SourceDocument::new(key.clone());
+            for (number, observation) in observations.into_iter().enumerate() {
+                let changes = tracker.take(vec![Input::Observed(observation)], at(1_000_000));
+                if number == 0 || number == written_after || !changes.is_empty() {
+                    stored = tracker.document(&key).unwrap();
+                    tracker.mark_stored(&key, Version(number.to_string()));
+                }
+            }
+            let mut confirmed: Vec<_> = tracker.all_blocks().into_iter().flat_map(|block| block.states).collect();
+            prop_assert!(tracker.take_dirty(Destination::File).is_empty());
+            let known = tracker.document(&key).unwrap();
+            if let Some(state) = confirmed.pop() {
+                let (own, shared) = state.knowledge.texts();
+                stored.join(Compact::parse(own, shared).unwrap());
+                prop_assert_eq!(SourceSummary::from_bytes(&state.summary), Some(SourceSummary::of(&known)));
+            }
+            prop_assert_eq!(stored, known);
+        }
+
         #[test]
         fn histories_join_across_probes_and_restarts(runs in runs()) {
             let key = laws::key();

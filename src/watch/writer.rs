@@ -38,6 +38,7 @@ use crate::core::verdict::{NOTHING_PROVEN, Status, Verdict};
 use crate::lifecycle::Stop;
 use crate::persist::Stats;
 use crate::store::StoreError;
+use crate::store::sqlite::confirmations::ConfirmedBlock;
 
 mod log;
 mod pending;
@@ -51,8 +52,9 @@ const BATCH: usize = 512;
 const CONFIRMATIONS_PER_SECOND: usize = 1000;
 /// Number of documents without transitions in one commit: a change that arrives meanwhile waits for it.
 const TOGETHER: usize = 100;
-/// The state of a source is saved at least this often (ms), which limits how far a crash sets back the rules for missed polls.
-const CHECKPOINT: i64 = 5 * 60 * 1000;
+/// How often (ms) what only confirms the documents is written where nobody reads them: it limits how far a crash sets back the rules
+/// for missed polls.
+pub(super) const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers may take to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
 /// A clock that is behind the last turn by more than this (ms) was set back.
@@ -150,8 +152,8 @@ pub struct Writer {
     pub outbox: Arc<Outbox>,
     /// The inputs.
     pub inputs: ObservationReceiver,
-    /// How often (ms) a document without transitions is written; `None` where the documents of this file are not read.
-    pub documents: Option<i64>,
+    /// How often (ms) what only confirms the documents is written.
+    pub confirm_every: i64,
     /// How changes that are no transitions reach the sink; `None` without a sink.
     pub confirmations: Option<Confirmations>,
     /// Time.
@@ -266,6 +268,8 @@ impl Writer {
         }
         self.pending.retry_now();
         self.retry(now).await?;
+        let blocks = self.tracker.all_blocks();
+        self.confirm(blocks, now).await?;
         let unwritten = self.tracker.take_dirty(Destination::File);
         self.write_documents(&unwritten, now).await?;
         match self.last_error.take().filter(|_| !self.pending.is_empty()) {
@@ -473,9 +477,7 @@ impl Writer {
         let commit = Arc::into_inner(commit).unwrap_or_default();
         match done {
             Ok(done) => {
-                if self.counts.blocked.swap(false, Ordering::Relaxed) {
-                    info!("Changes can be stored again");
-                }
+                self.report_stored();
                 let conflicts = self.settle(&commit, done);
                 if waited {
                     self.pending.add(commit.of(&conflicts));
@@ -484,17 +486,7 @@ impl Writer {
                 Ok(conflicts)
             }
             Err(error) if error.may_pass() && self.results.is_none() => {
-                if !self.counts.blocked.swap(true, Ordering::Relaxed) {
-                    error!(
-                        error = &error as &dyn std::error::Error,
-                        "Cannot store changes; they wait in memory"
-                    );
-                }
-                self.count(|stats| {
-                    stats.failures += 1;
-                    stats.failing = true;
-                });
-                self.last_error = Some(error);
+                self.report_failure(error);
                 self.pending.put_back(commit);
                 Ok(Vec::new())
             }
@@ -503,9 +495,28 @@ impl Writer {
         }
     }
 
+    fn report_stored(&self) {
+        if self.counts.blocked.swap(false, Ordering::Relaxed) {
+            info!("Changes can be stored again");
+        }
+    }
+
+    fn report_failure(&mut self, error: OutboxError) {
+        if !self.counts.blocked.swap(true, Ordering::Relaxed) {
+            error!(
+                error = &error as &dyn std::error::Error,
+                "Cannot store changes; they wait in memory"
+            );
+        }
+        self.count(|stats| {
+            stats.failures += 1;
+            stats.failing = true;
+        });
+        self.last_error = Some(error);
+    }
+
     /// Records what was committed. Returns the sources that another process has written.
     fn settle(&mut self, commit: &Commit, done: Committed) -> Vec<SourceKey> {
-        let now = self.clock.now();
         let conflicts: HashSet<&SourceKey> = done.conflicts.iter().collect();
         let written = commit
             .documents
@@ -519,7 +530,7 @@ impl Writer {
             stats.failing = false;
         });
         for (source, version) in done.versions {
-            self.tracker.mark_stored(&source, version, now);
+            self.tracker.mark_stored(&source, version);
         }
         for (source, error) in done.rejected {
             self.block(&source, error);
@@ -581,11 +592,12 @@ impl Writer {
         self.retry(now).await?;
         self.tracker.report_accounts();
         self.summarize();
-        if let Some(period) = self.documents.filter(|_| self.pending.is_empty()) {
-            let due = self
-                .tracker
-                .due(Destination::File, now, period, CONFIRMATIONS_PER_SECOND);
+        if self.pending.is_empty() {
+            let (period, limit) = (self.confirm_every, CONFIRMATIONS_PER_SECOND);
+            let due = self.tracker.due_documents(now, period, limit);
             self.write_documents(&due, now).await?;
+            let due = self.tracker.due_blocks(now, period);
+            self.confirm(due, now).await?;
         }
         self.confirm_to_sink(now).await
     }
@@ -598,18 +610,19 @@ impl Writer {
                 let Ok(permit) = store_queue.clone().try_reserve_owned() else {
                     return Ok(());
                 };
-                let due = self.tracker.due(Destination::Sink, now, *period, limit);
+                let due = self.tracker.due_for_sink(now, *period, limit);
                 if !due.is_empty() {
                     let behind = self.behind();
                     let (held, due): (Vec<_>, Vec<_>) =
                         due.into_iter().partition(|source| behind.contains(source));
-                    self.tracker.mark_due(Destination::Sink, &held);
-                    self.checkpoint(&due, now).await?;
+                    self.tracker.mark_due(&held);
+                    let grown = self.tracker.uncounted(&due);
+                    self.write_documents(&grown, now).await?;
                     permit.send(self.snapshot(&due));
                 }
             }
             Some(Confirmations::Publish { period }) => {
-                let due = self.tracker.due(Destination::Sink, now, *period, limit);
+                let due = self.tracker.due_for_sink(now, *period, limit);
                 self.heartbeats(&due, now).await?;
             }
         }
@@ -651,8 +664,17 @@ impl Writer {
 
     /// Commits documents and events of sources without new changes; what another process has written is merged.
     async fn commit_states(&mut self, commit: Commit, now: Timestamp) -> Result<(), OutboxError> {
+        let conflicts = self.commit(commit).await?;
+        self.merge_conflicts(conflicts, now).await
+    }
+
+    async fn merge_conflicts(
+        &mut self,
+        conflicts: Vec<SourceKey>,
+        now: Timestamp,
+    ) -> Result<(), OutboxError> {
         let mut changes = Vec::new();
-        for source in self.commit(commit).await? {
+        for source in conflicts {
             changes.extend(self.rebase(&source, Vec::new())?);
         }
         changes.retain(|change| !change.steps.is_empty());
@@ -685,10 +707,34 @@ impl Writer {
         Ok(())
     }
 
-    /// Saves the state that is about to be published.
-    async fn checkpoint(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
-        let unsaved = self.tracker.unsaved(sources, now, CHECKPOINT);
-        self.write_documents(&unsaved, now).await
+    /// Writes what only confirms the documents; what another process has written is merged.
+    async fn confirm(&mut self, blocks: Vec<ConfirmedBlock>, now: Timestamp) -> Result<(), OutboxError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let rows = blocks.len() as u64;
+        let outbox = Arc::clone(&self.outbox);
+        let (blocks, done) = blocking(move || {
+            let done = outbox.confirm(&blocks);
+            (blocks, done)
+        })
+        .await;
+        match done {
+            Ok(conflicts) => {
+                self.report_stored();
+                self.count(|stats| {
+                    stats.writes += rows;
+                    stats.failing = false;
+                });
+                self.merge_conflicts(conflicts, now).await
+            }
+            Err(error) if error.may_pass() => {
+                self.tracker.mark_unconfirmed(&blocks);
+                self.report_failure(error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn snapshot(&self, sources: &[SourceKey]) -> Vec<(SourceKey, CompactDocument)> {
@@ -708,7 +754,9 @@ impl Writer {
             } else {
                 event::heartbeat(&document, now)
             };
-            commit.documents.extend(self.tracker.write(source, Vec::new()));
+            if !self.tracker.uncounted(std::slice::from_ref(source)).is_empty() {
+                commit.documents.extend(self.tracker.write(source, Vec::new()));
+            }
             commit.events.push(NewEvent {
                 class: Class::Heartbeat,
                 event,

@@ -40,7 +40,7 @@ pub fn start(
     let outbox = Arc::new(Outbox::open(&state.join("watch.db"), options).unwrap());
     let mut tracker = Tracker::new(name);
     outbox
-        .restore(sources, |_, stored| tracker.restore(stored.unwrap()))
+        .restore(&sources, |_, stored| tracker.restore(stored.unwrap()))
         .unwrap();
     let (observations, inputs) = ObservationSender::new();
     let wake = Arc::new(Notify::new());
@@ -49,7 +49,7 @@ pub fn start(
         tracker,
         outbox: Arc::clone(&outbox),
         inputs,
-        documents: None,
+        confirm_every: 300_000,
         confirmations: Some(Confirmations::Publish { period: 900_000 }),
         clock: Arc::new(SystemClock),
         wake: Arc::clone(&wake),

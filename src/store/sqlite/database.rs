@@ -62,6 +62,14 @@ const MIGRATIONS: &[&str] = &[
         UPDATE sources SET summary = NULL WHERE id = NEW.id;
     END;
 ",
+    // What only confirms a document is written in blocks of many sources: see `confirmations`.
+    "
+    CREATE TABLE confirmations (
+        block INTEGER NOT NULL, writer TEXT NOT NULL, states BLOB NOT NULL, PRIMARY KEY (block, writer)
+    ) STRICT;
+    DROP INDEX sources_in_short;
+    CREATE INDEX sources_in_short ON sources (id, version, summary);
+",
 ];
 
 /// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`checkpoint_wal`]
@@ -69,10 +77,10 @@ const MIGRATIONS: &[&str] = &[
 const LOG_PAGES: i64 = 8192;
 
 /// The newest supported schema version.
-pub const SCHEMA: i64 = 4;
+pub const SCHEMA: i64 = 5;
 
-/// The first schema version with stored summaries.
-pub const WITH_SUMMARIES: i64 = 3;
+/// The first schema version with summaries in an index, and with confirmations.
+pub const WITH_CONFIRMATIONS: i64 = 5;
 
 /// Page cache of a reader.
 const PAGES: i64 = 16;

@@ -1,8 +1,9 @@
 //! The embedded store: one file, many processes. `watch` writes while `sources status` reads concurrently.
 //!
 //! SQLite blocks, so statements run off the async threads, except in read-only processes. Opening and migrating are in
-//! `database`, statements in `rows`, errors in `error`.
+//! `database`, statements in `rows` and `confirmations`, errors in `error`.
 
+pub(crate) mod confirmations;
 pub(crate) mod database;
 pub(crate) mod error;
 pub(crate) mod rows;
@@ -192,8 +193,9 @@ impl SourceStore for SqliteStore {
         let wanted = ids.clone();
         let rows = self
             .read(move |connection| {
-                let rows = wanted.iter().map(|id| rows::load(connection, id));
-                rows.collect::<rusqlite::Result<Vec<_>>>()
+                let mut rows: Vec<Option<rows::Row>> = wanted.iter().map(|_| None).collect();
+                rows::load_some(connection, &wanted, |place, row| rows[place] = row)?;
+                Ok(rows)
             })
             .await;
         match rows {

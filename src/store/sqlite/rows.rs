@@ -1,12 +1,15 @@
 //! SQL statements. Blocking, and independent of files, threads and messages for people.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use crate::core::evidence::Knowledge;
 use crate::core::summary::SourceSummary;
 use crate::store::retention::Retention;
-use crate::store::sqlite::database::WITH_SUMMARIES;
+use crate::store::sqlite::confirmations::{self, Confirmed, block_of};
+use crate::store::sqlite::database::WITH_CONFIRMATIONS;
 use crate::store::sqlite::stored;
 use crate::store::{HistoryEntry, StoreError, Stored, Version, Write, stored as documents};
 
@@ -15,13 +18,25 @@ pub struct Row {
     document_id: String,
     version: i64,
     text: String,
+    /// Newer evidence.
+    confirmed: Vec<Knowledge>,
 }
 
 impl Row {
     /// Parses a source document, or returns why it cannot be used.
     pub fn read(self) -> Stored {
-        stored(self.document_id, self.version, &self.text)
+        merged(stored(self.document_id, self.version, &self.text), self.confirmed)
     }
+}
+
+/// Merges newer evidence into a document.
+fn merged(mut stored: Stored, confirmed: impl IntoIterator<Item = Knowledge>) -> Stored {
+    if let Ok(found) = &mut stored.document {
+        for knowledge in confirmed {
+            found.value.join(knowledge);
+        }
+    }
+    stored
 }
 
 /// A prepared write.
@@ -48,27 +63,62 @@ impl Upsert {
 }
 
 pub fn load(connection: &mut Connection, document_id: &str) -> rusqlite::Result<Option<Row>> {
+    let mut confirmed = confirmations::knowledge(connection, Some(block_of(document_id)))?;
+    load_with(connection, document_id, &mut confirmed)
+}
+
+/// Passes the documents with these ids to `show`, with their places among the ids, in any order.
+pub fn load_some(
+    connection: &mut Connection,
+    ids: &[String],
+    mut show: impl FnMut(usize, Option<Row>),
+) -> rusqlite::Result<()> {
+    let mut blocks: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+    for (place, id) in ids.iter().enumerate() {
+        blocks.entry(block_of(id)).or_default().push(place);
+    }
+    for (block, places) in blocks {
+        let mut confirmed = confirmations::knowledge(connection, Some(block))?;
+        for place in places {
+            show(place, load_with(connection, &ids[place], &mut confirmed)?);
+        }
+    }
+    Ok(())
+}
+
+fn load_with(
+    connection: &Connection,
+    document_id: &str,
+    confirmed: &mut Confirmed<Knowledge>,
+) -> rusqlite::Result<Option<Row>> {
     connection
         .prepare_cached("SELECT version, document FROM sources WHERE id = ?1")?
         .query_row([document_id], |row| {
+            let version = row.get(0)?;
             Ok(Row {
                 document_id: document_id.to_owned(),
-                version: row.get(0)?,
+                version,
                 text: row.get(1)?,
+                confirmed: confirmed.take(document_id, version).collect(),
             })
         })
         .optional()
 }
 
 pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
+    let mut confirmed = confirmations::knowledge(connection, None)?;
     // In file order, which is fastest to read; sorting the result costs next to nothing.
     let mut statement = connection.prepare_cached("SELECT id, version, document FROM sources")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
+        let (document_id, version): (String, i64) = (row.get(0)?, row.get(1)?);
+        let newer = confirmed.take(&document_id, version);
         // Borrowing the text saves a copy of every document.
-        let text = row.get_ref(2)?.as_str()?;
-        all.push(stored(row.get(0)?, row.get(1)?, text));
+        all.push(merged(
+            stored(document_id, version, row.get_ref(2)?.as_str()?),
+            newer,
+        ));
     }
     all.sort_unstable_by(|a, b| a.document_id.cmp(&b.document_id));
     Ok(all)
@@ -77,24 +127,31 @@ pub fn load_all(connection: &mut Connection) -> rusqlite::Result<Vec<Stored>> {
 /// Reads the summaries, and the documents without a valid summary.
 pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc<SourceSummary>>>> {
     let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if schema < WITH_SUMMARIES {
+    if schema < WITH_CONFIRMATIONS {
         return Ok(load_all(connection)?
             .into_iter()
             .map(Stored::to_summary)
             .collect());
     }
-    // Both columns are in an index, so no document is read.
-    let mut statement = connection.prepare_cached("SELECT id, summary FROM sources ORDER BY id")?;
+    let mut confirmed = confirmations::summaries(connection)?;
+    // The columns are in an index, so no document is read.
+    let mut statement = connection.prepare_cached("SELECT id, version, summary FROM sources ORDER BY id")?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     let mut without = Vec::new();
     while let Some(row) = rows.next()? {
-        let document_id: String = row.get(0)?;
-        match row
-            .get_ref(1)?
-            .as_blob_or_null()?
-            .and_then(SourceSummary::from_bytes)
-        {
+        let (document_id, version): (String, i64) = (row.get(0)?, row.get(1)?);
+        let newer: Vec<_> = confirmed.take(&document_id, version).collect();
+        let summary = match newer.as_slice() {
+            [] => row
+                .get_ref(2)?
+                .as_blob_or_null()?
+                .and_then(SourceSummary::from_bytes),
+            [newer] => SourceSummary::from_bytes(newer),
+            // Of several writers, each has a part of the evidence.
+            _ => None,
+        };
+        match summary {
             Some(summary) => all.push(Stored {
                 document_id,
                 document: Ok(Arc::new(summary)),
@@ -104,9 +161,9 @@ pub fn summaries(connection: &mut Connection) -> rusqlite::Result<Vec<Stored<Arc
     }
     drop(rows);
     drop(statement);
-    for document_id in without {
-        all.extend(load(connection, &document_id)?.map(|row| row.read().to_summary()));
-    }
+    load_some(connection, &without, |_, row| {
+        all.extend(row.map(|row| row.read().to_summary()));
+    })?;
     all.sort_by(|a, b| a.document_id.cmp(&b.document_id));
     Ok(all)
 }

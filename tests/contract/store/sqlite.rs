@@ -114,7 +114,7 @@ async fn a_newer_schema_is_refused_with_both_versions() {
                 refused,
                 StoreError::NewerSchema {
                     found: 99,
-                    known: 4,
+                    known: 5,
                     ..
                 }
             ),
@@ -156,7 +156,7 @@ async fn schema_1_file_is_readable_and_migrated_by_first_writer() {
     assert_eq!(name(&reader).await, expected);
     assert_eq!(schema().unwrap(), 1);
     let writer = place.writer().await;
-    assert_eq!(schema().unwrap(), 4);
+    assert_eq!(schema().unwrap(), 5);
     assert_eq!(name(&writer).await, expected);
     assert_eq!(name(&reader).await, expected);
     let found = writer.load(&key()).await.unwrap().unwrap();
@@ -176,7 +176,7 @@ async fn a_list_is_read_without_the_documents() {
     let reader = place.reader(quick()).await;
     let summary = reader.summaries().await.unwrap().remove(0).document.unwrap();
     assert_eq!(summary.key, key());
-    let plan = "EXPLAIN QUERY PLAN SELECT id, summary FROM sources ORDER BY id";
+    let plan = "EXPLAIN QUERY PLAN SELECT id, version, summary FROM sources ORDER BY id";
     let plan: String = file.query_row(plan, [], |row| row.get(3)).unwrap();
     assert!(plan.contains("COVERING INDEX sources_in_short"), "{plan}");
 }
