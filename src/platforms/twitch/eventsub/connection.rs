@@ -1,53 +1,51 @@
-//! One EventSub connection: the loop that runs `machine` and `subscriptions` and reads the sockets.
+//! One EventSub connection: the loop that runs `machine` and `subscription_set` and reads the sockets.
 //!
-//! The loop only parses and forwards. Calls to Twitch run concurrently, so a slow answer never delays a pong. `subscriptions`
-//! tracks the subscriptions, `reporting` reports the links of sources.
+//! The loop only parses and forwards. Calls to Twitch run concurrently, so a slow answer never delays a pong.
 
+mod calls;
 mod clocks;
-mod reporting;
-mod subscriptions;
+mod reports;
+mod sessions;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{BoxStream, FuturesUnordered, SelectAll, StreamExt};
+use futures_util::future::FutureExt;
+use futures_util::stream::{BoxStream, SelectAll, StreamExt};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use self::calls::{Calls, Completed};
 use self::clocks::Clocks;
+use self::reports::{Reports, Revocation, source_of};
+use self::sessions::Sessions;
 use super::super::TwitchPlatform;
 use super::hub::{Hub, Notification, Present};
 use super::kinds::Subscription;
-use super::machine::{self, Effect, Failure, Input, Millis, Phase, SocketId, State};
+use super::machine::{
+    self, Effect, Failure, Input, Millis, PERMANENT_FAILURE_BACKOFF, Phase, SocketId, State,
+};
 use super::rest::{Bill, Created};
-use super::socket::{self, End, Frame};
-use super::subscription_set::SubscriptionSet;
+use super::socket::{End, Frame};
+use super::status::{ConnectionStatus, SubscriptionState};
+use super::subscription_set::{
+    COST, Coverage, Stand, SubscriptionSet, TOO_MANY_SOCKETS, Verdict, is_no_failure,
+};
 use super::wire::{self, Body, SubscriptionInfo};
-use crate::core::observation::{ErrorInfo, Identity, LinkState};
-use crate::core::source::SourceKey;
+use crate::core::code::Code;
+use crate::core::observation::{ErrorInfo, Identity};
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
-use crate::platforms::kit::meter::Meter;
 
-/// How often a connection that is up repeats its observation.
-const HEARTBEAT: Millis = 60_000;
-/// How often Twitch's list of subscriptions is compared with ours.
-const COMPARE: Millis = 10 * 60_000;
-/// After a move to another socket the list is compared soon: nothing else reports subscriptions that were lost in the move.
-const COMPARE_AFTER_MOVE: Millis = 15_000;
-/// A session of this age has outlived all leftovers of its predecessor at Twitch.
-const SETTLED: Millis = 120_000;
-/// How long sources wait so that they are probed together with others.
-const GATHER: Millis = 2_000;
 /// The loop checks the clocks at least this often.
 const LONGEST_SLEEP: Millis = 5_000;
 /// Maximum number of messages read at once.
-const AT_ONCE: usize = 1_000;
-/// Number of sessions remembered. Twitch removes dead ones within minutes.
-const SESSIONS: usize = 20;
+const MAX_FRAMES_AT_ONCE: usize = 1_000;
+/// Number of sources with missed events at the same time that makes the whole connection suspect.
+const MISSING_TO_RECONNECT: usize = 3;
 
 /// The dependencies of a connection.
 #[derive(Clone)]
@@ -74,61 +72,18 @@ pub(super) struct Connection {
     clocks: Clocks,
     frames: SelectAll<BoxStream<'static, (SocketId, Frame)>>,
     closers: HashMap<SocketId, oneshot::Sender<()>>,
-    works: FuturesUnordered<BoxFuture<'static, Work>>,
-    link_reports: BTreeMap<SourceKey, LinkReport>,
-    unaccepted: Option<Unaccepted>,
-    /// Sources that are covered again and have not been probed since.
-    fresh: BTreeSet<SourceKey>,
-    fresh_since: Option<Millis>,
-    /// The session, and those that it moved from, oldest first. Empty while there is none.
-    sessions: Vec<String>,
-    past_sessions: Vec<String>,
-    session_since: Millis,
-    next_heartbeat: Millis,
+    calls: Calls,
+    reports: Reports,
+    sessions: Sessions,
     next_missed_check: Millis,
-    next_compare: Option<Millis>,
-    comparing: bool,
     last_error: Option<ErrorInfo>,
-    was_up: bool,
+    /// Whether the status has changed since it was published.
     dirty: bool,
 }
 
 /// Returns the name that identifies a connection.
 pub(super) fn connection_name(identity: &Identity, socket_number: usize) -> String {
     format!("{identity}#{socket_number}")
-}
-
-/// The last report about a source's link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LinkReport {
-    Nothing,
-    Up,
-    Failure,
-}
-
-/// A subscription that should be accepted but is not; reported unless it is accepted in time.
-struct Unaccepted {
-    by: Millis,
-    /// Since when.
-    at: Timestamp,
-    /// Why the connection is lost; `None` while Twitch has only not accepted everything yet.
-    failure: Option<Failure>,
-}
-
-/// A call that ran concurrently with the loop.
-enum Work {
-    Opened(
-        SocketId,
-        Result<BoxStream<'static, (SocketId, Frame)>, (Failure, bool)>,
-        oneshot::Sender<()>,
-    ),
-    Created(String, Subscription, Created),
-    Listed {
-        session: Option<String>,
-        settled: bool,
-        listed: Result<(Vec<SubscriptionInfo>, Bill), PlatformError>,
-    },
-    Deleted(Result<(), PlatformError>),
 }
 
 impl Connection {
@@ -140,6 +95,8 @@ impl Connection {
     ) -> Self {
         let clocks = Clocks::new(cx.twitch.clock.now(), cx.pace);
         let retries = cx.hub.retries.subscribe();
+        let calls = Calls::new(cx.clone(), identity.clone());
+        let reports = Reports::new(Arc::clone(&cx.hub));
         Self {
             cx,
             name: connection_name(&identity, socket_number),
@@ -152,20 +109,11 @@ impl Connection {
             clocks,
             frames: SelectAll::new(),
             closers: HashMap::new(),
-            works: FuturesUnordered::new(),
-            link_reports: BTreeMap::new(),
-            unaccepted: None,
-            fresh: BTreeSet::new(),
-            fresh_since: None,
-            sessions: Vec::new(),
-            past_sessions: Vec::new(),
-            session_since: 0,
-            next_heartbeat: HEARTBEAT,
+            calls,
+            reports,
+            sessions: Sessions::default(),
             next_missed_check: LONGEST_SLEEP,
-            next_compare: None,
-            comparing: false,
             last_error: None,
-            was_up: false,
             dirty: true,
         }
     }
@@ -186,7 +134,7 @@ impl Connection {
                     self.subscriptions.retry_refused(now);
                 }
                 Some((socket, frame)) = self.frames.next(), if !self.frames.is_empty() => self.frame(socket, frame),
-                Some(work) = self.works.next(), if !self.works.is_empty() => self.worked(work),
+                Some(completed) = self.calls.next(), if !self.calls.is_empty() => self.completed(completed),
                 () = tokio::time::sleep(sleep_time) => {}
             }
             self.run_due();
@@ -225,10 +173,8 @@ impl Connection {
         let deadlines = [
             self.state.deadline(),
             self.subscriptions.deadline().filter(|_| in_session),
-            self.unaccepted.as_ref().map(|unaccepted| unaccepted.by),
-            self.fresh_since.map(|since| since + GATHER),
-            self.next_compare,
-            Some(self.next_heartbeat),
+            self.sessions.next_compare(),
+            Some(self.reports.deadline()),
             Some(now + LONGEST_SLEEP),
         ];
         let next = deadlines.into_iter().flatten().min().unwrap_or(now);
@@ -251,15 +197,17 @@ impl Connection {
         if matches!(self.state.phase, Phase::Open(_)) {
             self.create_due();
             self.delete_surplus();
-            if self.next_compare.is_some_and(|at| at <= now) {
-                self.compare(self.settled_for(SETTLED));
+            if self.sessions.next_compare().is_some_and(|at| at <= now) {
+                self.compare(self.state.is_up() && self.sessions.is_settled(now));
             }
         }
-        self.report_unaccepted(now);
-        self.request_probes(now);
-        if self.next_heartbeat <= now {
-            self.heartbeat(now);
-        }
+        let at = self.twitch_now();
+        let in_session = self.state.session().is_some();
+        self.reports
+            .report_unaccepted(now, in_session, &self.subscriptions);
+        self.reports.request_probes(now, self.subscriptions.is_settled());
+        self.reports
+            .heartbeat(now, self.state.is_up(), &self.subscriptions, at);
         if self.next_missed_check <= now {
             self.next_missed_check = now + LONGEST_SLEEP;
             self.detect_missed_events();
@@ -272,7 +220,7 @@ impl Connection {
     }
 
     fn read_ready_frames(&mut self) {
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_FRAMES_AT_ONCE {
             match self.frames.next().now_or_never() {
                 Some(Some((socket, frame))) => self.frame(socket, frame),
                 _ => return,
@@ -310,80 +258,89 @@ impl Connection {
     fn perform(&mut self, effect: Effect) {
         self.dirty = true;
         match effect {
-            Effect::Open { socket, url } => self.open(socket, url),
+            Effect::Open { socket, url } => self.calls.open(socket, url),
             // Dropping the sender closes the socket; one that is still opening is closed when it opens.
             Effect::Close(socket) => drop(self.closers.remove(&socket)),
             Effect::Subscribe { session } => {
                 debug!(connection = self.name, "Welcomed");
-                self.sessions.clear();
-                self.adopt(&session);
                 let now = self.now();
+                self.sessions.begin(&session, now);
+                self.cx.hub.note_sessions(&self.name, self.sessions.current());
                 self.subscriptions.start_over(now);
-                self.next_compare = Some(now + COMPARE);
             }
             Effect::Moved { session } => {
                 info!(connection = self.name, "Moved to another address of Twitch's");
-                self.adopt(&session);
-                self.next_compare = Some(self.now() + COMPARE_AFTER_MOVE);
+                self.sessions.moved_to(&session, self.now());
+                self.cx.hub.note_sessions(&self.name, self.sessions.current());
             }
-            Effect::Up => self.up(),
+            Effect::Up => {
+                info!(connection = self.name, "Listening to Twitch");
+                self.last_error = None;
+                self.reports.up(self.now(), self.twitch_now());
+            }
             Effect::Down(failure) => self.down(failure),
-            Effect::Ended => self.ended(),
-        }
-    }
-
-    fn adopt(&mut self, session: &str) {
-        for sessions in [&mut self.sessions, &mut self.past_sessions] {
-            sessions.retain(|known| *known != session);
-            if sessions.len() == SESSIONS {
-                sessions.remove(0);
+            Effect::Ended => {
+                self.reports.close_all(self.twitch_now());
+                self.closers.clear();
             }
-            sessions.push(session.to_owned());
         }
-        self.session_since = self.now();
-        self.cx.hub.note_sessions(&self.name, &self.sessions);
     }
 
-    fn open(&mut self, id: SocketId, url: Option<String>) {
-        let (cx, identity) = (self.cx.clone(), self.identity.clone());
-        let (close, closed) = oneshot::channel();
-        self.works.push(Box::pin(async move {
-            let opened = async {
-                let url = if let Some(url) = url {
-                    url
-                } else {
-                    // A session is lost if it has no subscription within ten seconds, so the token is obtained first.
-                    let access = cx.twitch.auth.access(&identity, &Meter::silent()).await;
-                    access.map_err(|error| not_authorized(&error))?;
-                    cx.twitch.options.eventsub_ws_url.to_string()
-                };
-                let socket = socket::open(&url, Duration::from_secs(12)).await?;
-                Ok(socket::frames(id, socket, closed))
-            };
-            Work::Opened(id, opened.await, close)
-        }));
+    fn down(&mut self, mut failure: Failure) {
+        // An unused session is only the consequence; the reason that nothing was accepted is the cause.
+        let unused = failure.code == Code::TwitchSessionUnused;
+        if let (true, Some(delay)) = (unused, self.subscriptions.delayed()) {
+            failure.reason = format!("{}: {}", failure.reason, delay.reason);
+            if delay.code != COST {
+                failure.code = delay.code;
+            }
+        }
+        let (now, at) = (self.now(), self.twitch_now());
+        self.sessions.end();
+        self.cx.hub.note_sessions(&self.name, &[]);
+        self.last_error = Some(ErrorInfo::new(failure.code, &failure.reason));
+        // What keeps the connection down may differ from what ended it.
+        let is_new = self.cx.hub.is_new_cause(&format!("down {}", failure.code), at);
+        if is_new || self.state.failures <= 1 {
+            warn!(
+                connection = self.name,
+                code = %failure.code,
+                reason = failure.reason,
+                "Not listening to Twitch"
+            );
+        } else {
+            debug!(
+                connection = self.name,
+                code = %failure.code,
+                attempt = self.state.failures,
+                "Still not listening to Twitch"
+            );
+        }
+        self.reports.down(failure, now, at);
     }
 
-    fn worked(&mut self, work: Work) {
-        match work {
-            Work::Opened(id, Ok(frames), close) => {
+    fn completed(&mut self, completed: Completed) {
+        match completed {
+            Completed::Opened(id, Ok(frames), close) => {
                 self.closers.insert(id, close);
                 self.frames.push(frames);
                 self.step(Input::Opened(id));
             }
-            Work::Opened(socket, Err((failure, permanent)), _) => self.step(Input::NotOpened {
+            Completed::Opened(socket, Err((failure, permanent)), _) => self.step(Input::NotOpened {
                 socket,
                 failure,
                 permanent,
             }),
-            Work::Created(session, subscription, created) => self.created(&session, &subscription, created),
-            Work::Listed {
+            Completed::Created(session, subscription, created) => {
+                self.created(&session, &subscription, created);
+            }
+            Completed::Listed {
                 session,
                 settled,
                 listed,
             } => self.listed(session.as_deref(), settled, listed),
-            Work::Deleted(Ok(())) => self.subscriptions.capacity_freed(self.clocks.now()),
-            Work::Deleted(Err(error)) => {
+            Completed::Deleted(Ok(())) => self.subscriptions.capacity_freed(self.clocks.now()),
+            Completed::Deleted(Err(error)) => {
                 debug!(
                     connection = self.name,
                     error = &error as &dyn std::error::Error,
@@ -455,14 +412,281 @@ impl Connection {
             }
         }
     }
-}
 
-fn not_authorized(error: &PlatformError) -> (Failure, bool) {
-    let refused = matches!(error.link_state(), LinkState::Refused { .. });
-    let failure = Failure {
-        code: error.code(),
-        reason: error.error_info().message,
-        refused,
-    };
-    (failure, refused)
+    /// Applies the subscriptions that are desired now.
+    fn desire(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let (now, at) = (self.now(), self.twitch_now());
+        let of_streams = wanted
+            .iter()
+            .filter(|subscription| subscription.kind.is_of_stream());
+        self.reports
+            .set_sources(of_streams.filter_map(source_of).collect(), at);
+        self.subscriptions.desire(wanted, now);
+        self.reports.expect(now, at);
+        self.dirty = true;
+    }
+
+    fn create_due(&mut self) {
+        let Some(session) = self.state.session().map(|session| session.id.clone()) else {
+            return;
+        };
+        for subscription in self.subscriptions.take_due(self.now()) {
+            self.calls.create(session.clone(), subscription);
+        }
+    }
+
+    fn delete_surplus(&mut self) {
+        for id in self.subscriptions.take_surplus() {
+            self.calls.delete(id);
+        }
+    }
+
+    fn created(&mut self, session: &str, subscription: &Subscription, created: Created) {
+        self.dirty = true;
+        let current = self.state.session().map(|current| current.id.clone());
+        let ours = self.sessions.is_current(session);
+        let Some(session) = current.filter(|_| ours) else {
+            // It was created on a session that no longer exists, and is gone with it.
+            return;
+        };
+        // If a move was faster, the subscription has moved too; the list that is requested after a move is authoritative.
+        if let Created::Enabled { cost, bill, .. } = &created {
+            self.cx.hub.record_cost(subscription, *cost, *bill);
+        }
+        let now = self.now();
+        match self.subscriptions.created(subscription, created, now) {
+            Verdict::Accepted => {
+                self.step(Input::Accepted(session));
+                self.accepted(subscription);
+            }
+            Verdict::Waiting => {
+                self.note_delay();
+                self.leave_if_idle(session);
+            }
+            Verdict::ProbeRun => {
+                self.note_delay();
+                self.compare(false);
+                self.leave_if_idle(session);
+            }
+            Verdict::SessionGone => self.step(Input::SessionGone(session)),
+            Verdict::NotAccepted { code, reason } => {
+                self.not_accepted(subscription, code, &reason);
+                if let Some((code, reason)) = self.subscriptions.all_refused() {
+                    let refused = !is_no_failure(code);
+                    let failure = Failure {
+                        code,
+                        reason,
+                        refused,
+                    };
+                    self.nothing_accepted(session, failure, PERMANENT_FAILURE_BACKOFF);
+                }
+            }
+            Verdict::TooManySockets(reason) => {
+                let failure = Failure::passing(TOO_MANY_SOCKETS, reason);
+                self.nothing_accepted(session, failure, PERMANENT_FAILURE_BACKOFF);
+            }
+            Verdict::Unauthorized(reason) => {
+                let failure = Failure {
+                    code: Code::Unauthorized(PlatformName::Twitch),
+                    reason,
+                    refused: true,
+                };
+                self.reports.request_token_check();
+                self.nothing_accepted(session, failure, PERMANENT_FAILURE_BACKOFF);
+            }
+        }
+    }
+
+    fn accepted(&mut self, subscription: &Subscription) {
+        let whole = self.subscriptions.coverage(&subscription.channel) == Coverage::Whole;
+        let (now, at) = (self.now(), self.twitch_now());
+        self.reports.accepted(subscription, whole, now, at);
+    }
+
+    fn not_accepted(&mut self, subscription: &Subscription, code: Code, reason: &str) {
+        self.reports
+            .not_accepted(subscription, code, reason, self.twitch_now());
+        if code == COST {
+            self.cx.hub.forget_cost(&subscription.channel);
+            self.compare(true);
+        }
+    }
+
+    /// Records why nothing is accepted on a session, which is more specific than that an earlier one was lost.
+    fn note_delay(&mut self) {
+        if let Some(delay) = self.subscriptions.delayed().filter(|_| !self.state.is_up()) {
+            self.last_error = Some(ErrorInfo::new(delay.code, &delay.reason));
+        }
+    }
+
+    fn nothing_accepted(&mut self, session: String, failure: Failure, backoff: Millis) {
+        self.step(Input::NothingAccepted {
+            session,
+            failure,
+            backoff,
+        });
+    }
+
+    /// Twitch ends a session on which no subscription was accepted within ten seconds. If the next attempt is later than that,
+    /// the connection backs off until then instead.
+    fn leave_if_idle(&mut self, session: String) {
+        let now = self.now();
+        let unused_at = self
+            .state
+            .session()
+            .filter(|session| !session.proven)
+            .map(|session| session.unused_at);
+        if let (Some(unused_at), Some(due)) = (unused_at, self.subscriptions.idle_until())
+            && due + 1_000 > unused_at
+        {
+            let failure = match self.subscriptions.delayed() {
+                Some(delay) if delay.code != COST => Failure::passing(delay.code, &delay.reason),
+                _ => Failure::passing(COST, "Twitch's points or places are used up for now"),
+            };
+            self.nothing_accepted(session, failure, due.saturating_sub(now));
+        }
+    }
+
+    /// Requests Twitch's list. `settled`: subscriptions that count there and are not ours belong to others, not to our earlier
+    /// sessions.
+    fn compare(&mut self, settled: bool) {
+        let session = self.state.session().map(|session| session.id.clone());
+        if self.sessions.begin_compare(session.is_some(), self.now()) {
+            self.calls.list(session, settled);
+        }
+    }
+
+    /// Compares Twitch's list with ours.
+    fn listed(
+        &mut self,
+        session: Option<&str>,
+        settled: bool,
+        listed: Result<(Vec<SubscriptionInfo>, Bill), PlatformError>,
+    ) {
+        self.sessions.end_compare();
+        let (listed, bill) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                debug!(
+                    connection = self.name,
+                    error = &error as &dyn std::error::Error,
+                    "The subscriptions cannot be listed"
+                );
+                return;
+            }
+        };
+        let own = self.sessions.own(&listed, &self.cx.hub);
+        if let Some(total) = bill.total.filter(|_| settled) {
+            self.cx
+                .hub
+                .record_cost_of_others(total.saturating_sub(own.cost), bill.max);
+        }
+        let current = self.state.session().map(|session| session.id.as_str());
+        let Some(session) = session.filter(|session| current == Some(session)) else {
+            return;
+        };
+        let now = self.now();
+        let (accepted, lost) = self.subscriptions.compare(&own.current, &own.dead, now);
+        self.dirty |= !accepted.is_empty() || !lost.is_empty();
+        if !lost.is_empty() {
+            self.reports.expect(now, self.twitch_now());
+        }
+        for subscription in accepted {
+            self.step(Input::Accepted(session.to_owned()));
+            self.accepted(&subscription);
+        }
+        for subscription in lost {
+            debug!(
+                connection = self.name,
+                subscription = subscription.kind.name(),
+                "A subscription got lost; making it again"
+            );
+        }
+    }
+
+    /// Handles a subscription that Twitch revoked. `current`: the message came over a socket that is in use.
+    fn revoked(&mut self, info: &SubscriptionInfo, current: bool) {
+        if !current && !self.subscriptions.knows(&info.id) {
+            // It belonged to a session that is no longer in use.
+            return;
+        }
+        let Some(subscription) = Subscription::from_info(info) else {
+            return self.cx.hub.unknown();
+        };
+        let Some(source) = source_of(&subscription) else {
+            return;
+        };
+        let (now, at) = (self.now(), self.twitch_now());
+        let revocation = Revocation::of(&info.status);
+        // A revocation that needs attention is retried occasionally; the others may be transient.
+        let again_after = if revocation.is_lasting() {
+            30 * 60_000
+        } else {
+            60_000
+        };
+        self.subscriptions.revoked(
+            &subscription,
+            revocation.code,
+            revocation.reason,
+            again_after,
+            now,
+        );
+        self.reports.revoked(source, &subscription, &revocation, at);
+        self.dirty = true;
+    }
+
+    /// Resubscribes a connection that is alive but does not deliver events that polls observe.
+    fn detect_missed_events(&mut self) {
+        let (now, at) = (self.now(), self.twitch_now());
+        let polled = self.cx.twitch.skew.correct(self.cx.twitch.clock.now());
+        let suspects = self.reports.report_missed_events(polled, at);
+        if suspects.len() >= MISSING_TO_RECONNECT {
+            return self.step(Input::Refresh);
+        }
+        for source in &suspects {
+            self.subscriptions.renew(source.id(), now);
+        }
+        if !suspects.is_empty() {
+            self.reports.expect(now, at);
+        }
+    }
+
+    /// Publishes the connection's status if it has changed.
+    fn publish(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let state = match &self.state.phase {
+            Phase::BackingOff { .. } => "RESTING",
+            Phase::Opening { .. } | Phase::Greeting { .. } => "CONNECTING",
+            Phase::Open(session) if session.proven => "CONNECTED",
+            Phase::Open(_) => "WELCOMED",
+            Phase::Moving { .. } => "MOVING",
+            Phase::Stopped => "STOPPED",
+        };
+        let status = ConnectionStatus {
+            identity: self.identity.to_string(),
+            socket: self.socket_number,
+            state,
+            session: self.state.session().map(|session| session.id.clone()),
+            failures: self.state.failures,
+            last_error: self.last_error.clone(),
+        };
+        let subscriptions = self.subscriptions.stands().map(|(subscription, stand)| {
+            let state = match stand {
+                Stand::Enabled { .. } => SubscriptionState::Enabled,
+                Stand::Due { .. } | Stand::Creating { .. } => {
+                    let delay = self.subscriptions.delayed();
+                    SubscriptionState::Pending(delay.map(|delay| delay.reason.clone()))
+                }
+                Stand::Refused { reason, .. } => SubscriptionState::Refused(reason.clone()),
+            };
+            (subscription.clone(), state)
+        });
+        let subscriptions = subscriptions.collect();
+        self.cx
+            .hub
+            .note_connection(&self.name, Some((status, subscriptions)));
+    }
 }
