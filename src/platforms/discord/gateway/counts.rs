@@ -68,6 +68,13 @@ impl Counts {
         self.totals.all()
     }
 
+    /// Continues counting from `totals`; returns those from before.
+    pub fn replace_totals(&mut self, totals: BTreeMap<u64, Counters>) -> BTreeMap<u64, Counters> {
+        std::mem::replace(&mut self.totals, Totals::new(totals))
+            .all()
+            .clone()
+    }
+
     /// Raises the totals to `totals` where those are higher.
     pub fn raise(&mut self, totals: &BTreeMap<u64, Counters>) {
         self.totals.raise(totals);

@@ -56,7 +56,7 @@ const ME: Call<'static> = Call {
 
 /// Limits for sending Identifies.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ration {
+pub(super) struct IdentifyLimits {
     /// Identifies per day that this program may use.
     pub(super) cap: usize,
     /// Session starts that must remain of Discord's limit.
@@ -66,8 +66,8 @@ pub(super) struct Ration {
 }
 
 /// Checks whether a session may be begun: by the token, by our own record, and by what Discord reports as remaining.
-pub(super) async fn ask(connection: Arc<Connection>, ration: Ration) -> Done {
-    Done::Input(match permission(&connection, ration).await {
+pub(super) async fn ask(connection: Arc<Connection>, limits: IdentifyLimits) -> Done {
+    Done::Input(match permission(&connection, limits).await {
         Ok(url) => Input::Permitted(url),
         Err(ApiError::TokenRefused { .. }) => Input::TokenDead,
         Err(ApiError::Held { until, reason }) => {
@@ -86,7 +86,7 @@ pub(super) async fn ask(connection: Arc<Connection>, ration: Ration) -> Done {
     })
 }
 
-async fn permission(connection: &Connection, ration: Ration) -> Result<String, ApiError> {
+async fn permission(connection: &Connection, limits: IdentifyLimits) -> Result<String, ApiError> {
     let rest = &connection.rest;
     let ask = async || {
         let me: Result<Response<Me>, _> = rest.get(&Meter::silent(), ME).await;
@@ -95,7 +95,7 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
     let me = connection.me.get_or_try_init(ask).await?.id;
     let now = rest.clock().now();
     let used = rest.memory().identifies(&me.to_string(), now);
-    if used >= ration.cap {
+    if used >= limits.cap {
         return Err(ApiError::Held {
             until: now.plus_millis(i64::try_from(SPENT).unwrap_or(i64::MAX)),
             reason: format!("{used} gateway sessions were begun within a day, as many as we allow ourselves"),
@@ -103,8 +103,8 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
     }
     // Otherwise a process that is restarted repeatedly would spend an Identify on a refusal for starting too soon.
     let last = rest.memory().last_identify(&me.to_string());
-    let since = last.map_or(ration.spacing, |last| now.since(last));
-    tokio::time::sleep(ration.spacing.saturating_sub(since)).await;
+    let since = last.map_or(limits.spacing, |last| now.since(last));
+    tokio::time::sleep(limits.spacing.saturating_sub(since)).await;
     let call = Call {
         route: Route {
             template: "gateway/bot",
@@ -114,7 +114,7 @@ async fn permission(connection: &Connection, ration: Ration) -> Result<String, A
     };
     let response: Response<GatewayBot> = rest.get(&Meter::silent(), call).await?;
     let limit = response.value.session_start_limit;
-    if let Some(limit) = limit.filter(|limit| limit.remaining < ration.reserve) {
+    if let Some(limit) = limit.filter(|limit| limit.remaining < limits.reserve) {
         let left = limit.remaining;
         let wait = i64::try_from(limit.reset_after).unwrap_or(i64::MAX);
         return Err(ApiError::Held {

@@ -1,54 +1,53 @@
-//! The loop around the gateway's state machine: reads frames and tracks time. [`actions`] executes the machine's orders,
-//! [`reporting`] publishes facts for the sources, [`resume`] stores what outlives the process.
+//! The loop around the gateway's state machine: reads frames, tracks time, and executes the machine's orders.
 
-mod actions;
-mod reporting;
-mod resume;
+mod emitter;
+mod resumption;
+mod socket;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tracing::{debug, info, warn};
 
+use self::emitter::Emitter;
+use self::resumption::Resumption;
+use self::socket::GatewaySocket;
 use super::super::connection::Connection;
 use super::super::facts;
 use super::super::{GuildOptions, StreamFrom};
 use super::GatewayOptions;
 use super::counts::Counts;
 use super::frames::{self, Frame};
-use super::guilds::Guilds;
-use super::jobs::{self, Done, Socket};
-use super::machine::{INTENTS_ALL, Input, Kind, MINIMUM_INTENTS, Machine};
-use super::replay::Replay;
-use super::resume::Keeper;
+use super::guilds::{GuildFacts, Guilds};
+use super::jobs::{self, Done, IdentifyLimits, SPENT};
+use super::machine::{GatewayReport, INTENTS_ALL, Input, Kind, MINIMUM_INTENTS, Machine, Order, Phase};
+use super::resume::Claim;
 use super::status::Status;
 use crate::clock::Chance;
+use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::json;
-use crate::core::observation::{Fact, Observation};
+use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
-use crate::websocket;
 
 /// Interval at which a warning about events that cannot be parsed is repeated.
 const UNREAD_EVERY: Duration = Duration::from_mins(1);
 
 /// Interval at which a rejected token is checked again, in case a probe found that it works.
 const REVIVAL: Duration = Duration::from_mins(1);
-/// How long after RESUMED the replay of an earlier process's session counts as over. The documentation does not say whether the
-/// RESUMED of an earlier resume is replayed, too; then events of the replay follow it. Facts of that time are reported all the same.
-const REPLAY_TAIL: Duration = Duration::from_secs(1);
-/// Observations that may be queued for the sink before reading stops.
-const BACKLOG: usize = 50_000;
 /// Maximum number of frames that are read at once before a tick.
-const CATCH_UP: usize = 1_000;
+const MAX_FRAMES_AT_ONCE: usize = 1_000;
+/// Weight of the newest heartbeat in the smoothed latency.
+const SMOOTHING: f64 = 0.3;
 
 /// How a listener is to shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,22 +64,14 @@ pub struct GatewayListener {
     options: GatewayOptions,
     chance: Chance,
     begun: Instant,
-    targets: BTreeMap<u64, SourceKey>,
     machine: Machine,
     guilds: Guilds,
     counts: Counts,
-    socket: Option<Socket>,
+    socket: GatewaySocket,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     requested_members: BTreeSet<u64>,
-    keeper: Keeper,
-    /// The stored totals, while those of an earlier process's session catch up with them.
-    stored: Option<BTreeMap<u64, Counters>>,
-    replay: Replay,
-    /// When the replay of an earlier process's session counts as over.
-    replay_ends_at: Option<Instant>,
-    pending: VecDeque<Observation>,
-    /// When something was last emitted for a guild.
-    emitted_at: BTreeMap<u64, Timestamp>,
+    resumption: Resumption,
+    emitter: Emitter,
     settle_at: Option<Instant>,
     /// When the warning about events that cannot be parsed was last logged.
     unread_warned: Option<Instant>,
@@ -138,19 +129,14 @@ impl GatewayListener {
             guilds: Guilds::new(configured, stream_from),
             counts: Counts::new(restored, options.count_bots),
             machine: Machine::new(intents, options.pace),
-            keeper: Keeper::new(connection.rest.memory().dir()),
-            stored: None,
-            replay: Replay::new(streams),
-            replay_ends_at: None,
-            targets,
+            resumption: Resumption::new(connection.rest.memory().dir(), streams),
+            emitter: Emitter::new(Arc::clone(&connection), targets),
             connection,
             chance,
             begun: Instant::now(),
-            socket: None,
+            socket: GatewaySocket::default(),
             jobs: FuturesUnordered::new(),
             requested_members: BTreeSet::new(),
-            pending: VecDeque::new(),
-            emitted_at: BTreeMap::new(),
             settle_at: None,
             unread_warned: None,
             flush_at: Instant::now() + options.flush,
@@ -160,7 +146,7 @@ impl GatewayListener {
             token_died: false,
             options,
         };
-        listener.recall();
+        listener.recall_session();
         listener
     }
 
@@ -175,13 +161,13 @@ impl GatewayListener {
         self.feed(Input::Start).await;
         let ending = loop {
             let wake = self.wake_at();
-            let reading = self.socket.is_some() && self.pending.len() < BACKLOG;
+            let reading = self.socket.is_open() && !self.emitter.is_full();
             tokio::select! {
                 ending = &mut stop => break ending,
-                frame = next_frame(&mut self.socket), if reading => self.on_frame(frame).await,
+                frame = self.socket.next(), if reading => self.on_frame(frame).await,
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done).await,
-                permit = sink.reserve(), if !self.pending.is_empty() => match permit {
-                    Ok(permit) => if let Some(observation) = self.pending.pop_front() {
+                permit = sink.reserve(), if !self.emitter.is_empty() => match permit {
+                    Ok(permit) => if let Some(observation) = self.emitter.take() {
                         permit.send(observation);
                     },
                     // The sender of `stop` is gone, so there is nothing left to do.
@@ -190,22 +176,22 @@ impl GatewayListener {
                 () = tokio::time::sleep_until(wake) => self.tick().await,
             }
         };
-        self.caught_up();
+        self.resumption.end_replay(&mut self.counts);
         match ending {
             Shutdown::Final => {
                 self.feed(Input::Stop).await;
-                self.keeper.forget();
+                self.resumption.forget();
             }
             // Never 1000 or 1001, which would end the session. Its current state is stored, so that nothing that this listener
             // has reported is replayed to the next one.
             Shutdown::Handover => {
-                self.keep_now();
-                self.close_socket(4000).await;
+                self.store_session();
+                self.socket.close(4000).await;
             }
         }
         self.connection.emitted().clear();
         self.flush();
-        while let Some(observation) = self.pending.pop_front() {
+        while let Some(observation) = self.emitter.take() {
             // The engine drains for a bounded time after a stop; what does not fit then is reported by the next probe.
             if sink.send(observation).await.is_err() {
                 break;
@@ -213,7 +199,7 @@ impl GatewayListener {
         }
         let totals = self.counts.totals();
         let of = |(id, key): (&u64, &SourceKey)| Some((key.clone(), *totals.get(id)?));
-        self.targets.iter().filter_map(of).collect()
+        self.emitter.targets().iter().filter_map(of).collect()
     }
 
     fn wake_at(&self) -> Instant {
@@ -227,7 +213,7 @@ impl GatewayListener {
         [
             machine,
             self.settle_at,
-            self.replay_ends_at,
+            self.resumption.deadline(),
             timeout,
             Some(self.revive_at),
         ]
@@ -251,19 +237,17 @@ impl GatewayListener {
         if self.flush_at <= now {
             self.flush_at = now + self.options.flush;
             self.flush();
-            self.keep();
+            if self.resumption.may_keep(self.elapsed()) {
+                self.store_session();
+            }
         }
         if self.revive_at <= now {
             self.revive_at = now + REVIVAL;
             self.check_token().await;
         }
         let caught_up = self.catch_up().await;
-        if self.replay_ends_at.is_some_and(|at| at <= now) {
-            if caught_up {
-                self.take_over();
-            } else {
-                self.replay_ends_at = Some(now + REPLAY_TAIL);
-            }
+        if self.resumption.ends_replay(now, caught_up) {
+            self.take_over();
         }
         self.feed(Input::Tick { caught_up }).await;
     }
@@ -271,11 +255,11 @@ impl GatewayListener {
     /// Reads what is buffered in the socket. Returns whether that was all: an acknowledgement that was not read yet must not
     /// count as missing, however late the task runs.
     async fn catch_up(&mut self) -> bool {
-        for _ in 0..CATCH_UP {
-            if self.pending.len() >= BACKLOG {
+        for _ in 0..MAX_FRAMES_AT_ONCE {
+            if self.emitter.is_full() {
                 return false;
             }
-            let Some(frame) = tokio::task::unconstrained(next_frame(&mut self.socket)).now_or_never() else {
+            let Some(frame) = tokio::task::unconstrained(self.socket.next()).now_or_never() else {
                 return true;
             };
             self.on_frame(frame).await;
@@ -297,12 +281,12 @@ impl GatewayListener {
         match frame {
             Some(Message::Text(text)) => self.read(&json::repair_text(&text)).await,
             Some(Message::Close(close)) => {
-                self.socket = None;
+                self.socket.clear();
                 let code = close.map(|close| u16::from(close.code));
                 self.feed(Input::Closed(code)).await;
             }
             None => {
-                self.socket = None;
+                self.socket.clear();
                 self.feed(Input::Closed(None)).await;
             }
             // Compression is not requested, so this is text from a server that labels it as binary.
@@ -334,8 +318,11 @@ impl GatewayListener {
                     self.guilds.assume_bot_user(me.id);
                 }
                 let unread = self.guilds.unread();
-                let facts = self.guilds.update(event, data, self.discord_now());
-                self.emit_replayed(facts);
+                let now = self.discord_now();
+                let facts = self.guilds.update(event, data, now);
+                let replay = &mut self.resumption.replay;
+                let facts = self.emitter.emit_replayed(facts, replay, now);
+                self.emit(facts);
                 if self.guilds.unread() > unread {
                     self.warn_of_unread(event);
                     self.options.board.write(|status| status.unread += 1);
@@ -373,18 +360,17 @@ impl GatewayListener {
 
     fn welcomed(&mut self) {
         info!(platform = "discord", "Discord's gateway has begun a session");
-        self.caught_up();
+        self.resumption.end_replay(&mut self.counts);
         self.settle_at = Some(Instant::now() + self.options.settle);
         self.requested_members.clear();
-        self.emit_all(|_| vec![facts::auth(true, None)]);
         let intents = self.machine.intents().to_string();
-        self.emit_all(|_| {
-            let fields = [("intentsGranted", intents.as_str()), ("shard", "0/1")];
-            let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            vec![Fact::Profile {
-                fields: BTreeMap::from(fields),
-            }]
-        });
+        let fields = [("intentsGranted", intents.as_str()), ("shard", "0/1")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let profile = Fact::Profile {
+            fields: BTreeMap::from(fields),
+        };
+        self.emit_all(&[facts::auth(true, None)]);
+        self.emit_all(&[profile]);
     }
 
     /// Requests the bot's own member entry over REST for guilds that were received without it.
@@ -408,7 +394,7 @@ impl GatewayListener {
         match done {
             Done::Input(input) => self.feed(input).await,
             Done::Opened(Ok(socket)) => {
-                self.socket = Some(*socket);
+                self.socket.set(*socket);
                 self.feed(Input::Opened).await;
             }
             Done::Opened(Err((code, message))) => self.feed(Input::OpenFailed { code, message }).await,
@@ -426,10 +412,213 @@ impl GatewayListener {
         while let Some(input) = inputs.pop_front() {
             let jitter = self.chance.fraction();
             for order in self.machine.next(self.elapsed(), input, jitter) {
-                inputs.extend(self.obey(order).await);
+                inputs.extend(self.execute(order).await);
             }
         }
         self.options.board.phase(self.machine.phase(), self.now());
+    }
+
+    async fn execute(&mut self, order: Order) -> Option<Input> {
+        match order {
+            Order::Ask => {
+                let limits = IdentifyLimits {
+                    cap: self.options.identify_cap,
+                    reserve: self.options.identify_reserve,
+                    spacing: self.options.identify_spacing,
+                };
+                self.jobs
+                    .push(jobs::ask(Arc::clone(&self.connection), limits).boxed());
+            }
+            Order::ConfirmToken => self
+                .jobs
+                .push(jobs::confirm(Arc::clone(&self.connection)).boxed()),
+            Order::Connect(url) => self.jobs.push(jobs::open(url).boxed()),
+            Order::Identify { intents } => return self.identify(intents).await,
+            Order::Resume(session) => {
+                let text = frames::resume(self.connection.rest.token(), &session);
+                self.socket.send(text).await;
+            }
+            Order::Heartbeat(seq) => self.socket.send(frames::heartbeat(seq)).await,
+            Order::Hangup(code) => self.socket.close(code).await,
+            Order::Report(report) => {
+                // A probe over REST may have found that the token is invalid while this socket is still open.
+                let send_heartbeat = matches!(report, GatewayReport::HeartbeatAcknowledged(_));
+                self.announce(report);
+                return (send_heartbeat && self.connection.rest.is_dead()).then_some(Input::TokenDead);
+            }
+        }
+        None
+    }
+
+    /// Sends an Identify if it can be recorded first.
+    async fn identify(&mut self, intents: u64) -> Option<Input> {
+        let bot = self
+            .connection
+            .me
+            .get()
+            .map(|me| me.id.to_string())
+            .unwrap_or_default();
+        let memory = self.connection.rest.memory();
+        match memory.claim_identify(&bot, self.options.identify_cap, self.now()) {
+            Ok(()) => {
+                self.options.board.write(|status| status.identifies += 1);
+                let text = frames::identify(self.connection.rest.token(), intents);
+                self.socket.send(text).await;
+                None
+            }
+            Err(refusal) => Some(Input::Denied {
+                retry_in: SPENT,
+                code: Code::DiscordIdentifyLimit,
+                message: refusal.to_string(),
+            }),
+        }
+    }
+
+    fn announce(&mut self, report: GatewayReport) {
+        match report {
+            GatewayReport::Resumed => {
+                debug!(platform = "discord", "The session with Discord's gateway goes on");
+                self.options.board.write(|status| status.resumes += 1);
+                self.emit_all(&[facts::auth(true, None)]);
+                if self.resumption.resumed() {
+                    let available: Vec<_> = self.guilds.available().collect();
+                    self.emit_up(&available, None);
+                }
+            }
+            GatewayReport::HeartbeatAcknowledged(millis) => {
+                let newest = millis.map(|millis| Duration::from_millis(millis).as_secs_f64() * 1_000.0);
+                let smoothed = newest.map(|newest| {
+                    self.latency
+                        .map_or(newest, |old| old + SMOOTHING * (newest - old))
+                });
+                self.latency = smoothed.or(self.latency);
+                let (now, latency) = (self.now(), self.latency.map(rounded));
+                self.options.board.write(|status| {
+                    status.last_heartbeat = Some(now);
+                    status.latency_ms = latency;
+                });
+                let available: Vec<_> = self.guilds.available().collect();
+                self.emit_up(&available, smoothed);
+            }
+            GatewayReport::Down { code, message } => {
+                warn!(platform = "discord", %code, "Discord's gateway is lost: {message}");
+                self.resumption.lost(self.discord_now());
+                self.show_error(code, &message);
+                let monitored: Vec<_> = self.guilds.monitored().collect();
+                self.counts.failed(monitored.iter().copied());
+                let fact = facts::down(Transport::Gateway, code, &message);
+                self.emit(monitored.into_iter().map(|id| (id, fact.clone())).collect());
+            }
+            GatewayReport::Refused { code, message } => {
+                warn!(platform = "discord", %code, "Discord's gateway refuses: {message}");
+                self.show_error(code, &message);
+                self.counts.failed(self.emitter.targets().keys().copied());
+                self.emit_all(&[facts::refused(Transport::Gateway, code, &message)]);
+            }
+            GatewayReport::TokenDead => {
+                warn!(platform = "discord", "Discord refuses the bot token");
+                self.show_error(Code::Unauthorized(PlatformName::Discord), facts::TOKEN_REFUSED);
+                self.token_died = true;
+                let at = self.connection.rest.dead_since();
+                let mut fact = facts::auth(false, Some("the gateway or the API refused the token"));
+                if let Fact::Auth { check, .. } = &mut fact {
+                    check.rejected = !self.connection.rest.was_accepted();
+                }
+                self.emitter.emit_all(at.unwrap_or_else(|| self.now()), &[fact]);
+                let refused = facts::refused(
+                    Transport::Gateway,
+                    Code::Unauthorized(PlatformName::Discord),
+                    facts::TOKEN_REFUSED,
+                );
+                self.emit_all(&[refused]);
+            }
+            GatewayReport::Reconnected => {
+                self.resumption.replay.resumed();
+                let monitored: Vec<_> = self.guilds.monitored().collect();
+                self.counts.reconnected(monitored.into_iter());
+            }
+            GatewayReport::Closed => {
+                self.connection.emitted().clear();
+                let monitored: Vec<_> = self.guilds.monitored().collect();
+                let fact = facts::link(Transport::Gateway, LinkState::Closed);
+                self.emit(monitored.into_iter().map(|id| (id, fact.clone())).collect());
+            }
+        }
+    }
+
+    /// Ends the replay of an earlier process's session: what that process had reported is valid again.
+    fn take_over(&mut self) {
+        self.resumption.end_replay(&mut self.counts);
+        let facts = self.guilds.republish(self.discord_now());
+        self.timeout_end = self.guilds.next_timeout_end(self.discord_now());
+        self.emit(facts);
+    }
+
+    fn emit_up(&mut self, guilds: &[u64], latency: Option<f64>) {
+        let up = facts::link(Transport::Gateway, LinkState::Up);
+        let millis = latency.map(rounded);
+        let facts = guilds.iter().flat_map(|id| {
+            let latency = millis.map(|millis| (*id, Fact::Latency { millis }));
+            [(*id, up.clone())].into_iter().chain(latency)
+        });
+        self.emit(facts.collect());
+    }
+
+    fn flush(&mut self) {
+        let now = self.now();
+        let writer = self.options.writer.clone();
+        let changes = self.counts.take_changes(now);
+        let facts = changes.into_iter().map(|(guild, totals)| {
+            let writer = writer.clone();
+            (guild, Fact::Counters { writer, totals })
+        });
+        self.emit(facts.collect());
+    }
+
+    /// Emits facts about all guilds.
+    fn emit_all(&mut self, facts: &[Fact]) {
+        self.emitter.emit_all(self.now(), facts);
+    }
+
+    fn emit(&mut self, facts: GuildFacts) {
+        let live = matches!(self.machine.phase(), Phase::Live { .. } | Phase::Entering { .. });
+        self.emitter.share(&facts, &self.guilds, live);
+        if facts.is_empty() {
+            return;
+        }
+        let available = self.guilds.available().count();
+        self.options.board.write(|status| status.available = available);
+        self.emitter.emit(facts);
+    }
+
+    /// Loads the session of an earlier process that was not ended.
+    fn recall_session(&mut self) {
+        if self.connection.rest.is_dead() {
+            return;
+        }
+        let now = self.now();
+        let claim = claim(&self.connection, &self.machine, &self.options);
+        let session = self
+            .resumption
+            .recall(&claim, now, &mut self.guilds, &mut self.counts);
+        if let Some(session) = session {
+            self.machine.restore_session(session);
+        }
+    }
+
+    /// Stores the session for the next process.
+    fn store_session(&mut self) {
+        let when = (self.now(), self.elapsed());
+        let claim = claim(&self.connection, &self.machine, &self.options);
+        self.resumption
+            .keep(&claim, &self.machine, &self.guilds, &self.counts, when);
+    }
+
+    /// Shows on the status board why the connection is down.
+    fn show_error(&self, code: Code, message: &str) {
+        self.connection.emitted().clear();
+        let error = ErrorInfo::new(code, message);
+        self.options.board.write(|status| status.last_error = Some(error));
     }
 
     /// Returns the milliseconds since the start, by a monotonic clock.
@@ -454,21 +643,20 @@ fn changes_permissions(event: &str) -> bool {
         || ["GUILD_CREATE", "GUILD_UPDATE", "GUILD_MEMBER_UPDATE"].contains(&event)
 }
 
-/// Reads the next frame; `None` when the socket is closed. Cancel-safe: a frame that is not returned is not lost.
-async fn next_frame(socket: &mut Option<Socket>) -> Option<Message> {
-    match socket {
-        Some(socket) => match socket.next().await? {
-            Ok(message) => Some(message),
-            Err(error) => {
-                if let Some((code, reason)) = websocket::local_error(PlatformName::Discord, &error) {
-                    warn!(
-                        platform = "discord",
-                        %code, reason, "The connection to Discord's gateway was given up"
-                    );
-                }
-                None
-            }
-        },
-        None => std::future::pending().await,
+/// Returns the claim that identifies us to the session store.
+fn claim<'a>(connection: &'a Connection, machine: &Machine, options: &'a GatewayOptions) -> Claim<'a> {
+    Claim {
+        token: connection.rest.fingerprint(),
+        intents: machine.intents(),
+        writer: &options.writer,
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a heartbeat takes no longer than its interval"
+)]
+fn rounded(millis: f64) -> u64 {
+    millis.round() as u64
 }
