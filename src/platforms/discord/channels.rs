@@ -8,7 +8,7 @@ use crate::core::observation::Grants;
 
 /// Result for one configured channel.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Access {
+pub enum ChannelAccess {
     /// It exists, and the bot has these permissions in it.
     Known {
         /// Its type.
@@ -24,7 +24,7 @@ pub enum Access {
     Unknown(String),
 }
 
-impl Access {
+impl ChannelAccess {
     fn missing(&self) -> Permissions {
         match self {
             Self::Known { kind, held } => kind.needed().without(*held),
@@ -34,18 +34,18 @@ impl Access {
 }
 
 /// Returns what `member` may do in `channel`, given the guild's other channels for the parents of threads.
-pub fn access(rules: &GuildRules, member: &Member, channel: &Channel, others: &[Channel]) -> Access {
+pub fn access(rules: &GuildRules, member: &Member, channel: &Channel, others: &[Channel]) -> ChannelAccess {
     let Some(kind) = channel.kind() else {
-        return Access::Unknown("Discord did not send the type of the channel".to_owned());
+        return ChannelAccess::Unknown("Discord did not send the type of the channel".to_owned());
     };
     match kind {
         ChannelKind::Category => {
-            return Access::Unsuitable(
+            return ChannelAccess::Unsuitable(
                 "it is a category, which holds no messages; name its channels instead",
             );
         }
         ChannelKind::Directory => {
-            return Access::Unsuitable(
+            return ChannelAccess::Unsuitable(
                 "it is a directory, which holds no messages; name a text channel instead",
             );
         }
@@ -55,12 +55,12 @@ pub fn access(rules: &GuildRules, member: &Member, channel: &Channel, others: &[
         let parent = others.iter().find(|other| Some(other.id) == channel.parent_id);
         match parent {
             Some(parent) => parent,
-            None => return Access::Unknown("the thread's channel is not listed".to_owned()),
+            None => return ChannelAccess::Unknown("the thread's channel is not listed".to_owned()),
         }
     } else {
         channel
     };
-    Access::Known {
+    ChannelAccess::Known {
         kind,
         held: rules.in_channel(member, kind, &holder.overwrites()),
     }
@@ -85,13 +85,13 @@ pub struct Report {
 }
 
 /// Combines the configured channels of a guild. `base` are the bot's guild-level permissions.
-pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
-    let words = |id: &u64, access: &Access| match access {
-        Access::Known { .. } if access.missing() == Permissions::NONE => format!("{id}: ok"),
-        Access::Known { .. } => format!("{id}: missing {}", access.missing().names().join(" ")),
-        Access::Gone => format!("{id}: does not exist"),
-        Access::Unsuitable(reason) => format!("{id}: {reason}"),
-        Access::Unknown(reason) => format!("{id}: unknown ({reason})"),
+pub fn report(channels: &BTreeMap<u64, ChannelAccess>, base: Permissions) -> Report {
+    let words = |id: &u64, access: &ChannelAccess| match access {
+        ChannelAccess::Known { .. } if access.missing() == Permissions::NONE => format!("{id}: ok"),
+        ChannelAccess::Known { .. } => format!("{id}: missing {}", access.missing().names().join(" ")),
+        ChannelAccess::Gone => format!("{id}: does not exist"),
+        ChannelAccess::Unsuitable(reason) => format!("{id}: {reason}"),
+        ChannelAccess::Unknown(reason) => format!("{id}: unknown ({reason})"),
     };
     let overview: Vec<_> = channels.iter().map(|(id, access)| words(id, access)).collect();
     let lacking = channels
@@ -102,7 +102,7 @@ pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
             let by_channel = base.contains(missing);
             let locked = matches!(
                 access,
-                Access::Known {
+                ChannelAccess::Known {
                     kind: ChannelKind::LockedThread,
                     ..
                 }
@@ -122,30 +122,30 @@ pub fn report(channels: &BTreeMap<u64, Access>, base: Permissions) -> Report {
         .collect();
     let gone: Vec<_> = channels
         .iter()
-        .filter(|(_, access)| **access == Access::Gone)
+        .filter(|(_, access)| **access == ChannelAccess::Gone)
         .map(|(id, _)| *id)
         .collect();
     let unsuitable: Vec<_> = channels
         .iter()
         .filter_map(|(id, access)| match access {
-            Access::Unsuitable(reason) => Some((*id, *reason)),
+            ChannelAccess::Unsuitable(reason) => Some((*id, *reason)),
             _ => None,
         })
         .collect();
     let in_all = channels
         .values()
         .filter_map(|access| match access {
-            Access::Known { held, .. } => Some(*held),
+            ChannelAccess::Known { held, .. } => Some(*held),
             _ => None,
         })
         .reduce(|all, held| all & held);
     let all_judged = !channels
         .values()
-        .any(|access| matches!(access, Access::Unknown(_)));
+        .any(|access| matches!(access, ChannelAccess::Unknown(_)));
     let worst = channels
         .iter()
         .filter_map(|(id, access)| match access {
-            Access::Known { held, .. } => Some((id, access, *held)),
+            ChannelAccess::Known { held, .. } => Some((id, access, *held)),
             _ => None,
         })
         // Most missing of what is needed, then fewest held at all; the lowest id when all is equal.
@@ -208,14 +208,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn known(held: Permissions) -> Access {
-        Access::Known {
+    fn known(held: Permissions) -> ChannelAccess {
+        ChannelAccess::Known {
             kind: ChannelKind::Text,
             held,
         }
     }
 
-    fn of(channels: &[(u64, Access)]) -> Report {
+    fn of(channels: &[(u64, ChannelAccess)]) -> Report {
         report(&channels.iter().cloned().collect(), NEEDED)
     }
 
@@ -242,18 +242,18 @@ mod tests {
 
     #[test]
     fn one_channel_that_could_not_be_judged_leaves_the_answer_open() {
-        let evaluated = of(&[(1, known(NEEDED)), (2, Access::Unknown("http.502".into()))]);
+        let evaluated = of(&[(1, known(NEEDED)), (2, ChannelAccess::Unknown("http.502".into()))]);
         assert_eq!((evaluated.grants, evaluated.scope), (None, None));
     }
 
     #[test]
     fn missing_channels_are_reported_and_excluded() {
-        let evaluated = of(&[(1, Access::Gone), (2, known(NEEDED))]);
+        let evaluated = of(&[(1, ChannelAccess::Gone), (2, known(NEEDED))]);
         assert_eq!(
             (evaluated.scope.as_deref(), evaluated.gone.as_slice()),
             (Some("channel:2"), &[1][..])
         );
-        let none_left = of(&[(1, Access::Gone)]).grants.unwrap();
+        let none_left = of(&[(1, ChannelAccess::Gone)]).grants.unwrap();
         assert!(none_left.granted.is_empty() && none_left.denied.is_empty());
         assert!(none_left.unknown.contains_key("VIEW_CHANNEL"));
     }
@@ -271,9 +271,12 @@ mod tests {
         };
         let me = Member::default();
         assert!(
-            matches!(access(&rules, &me, &thread, &[parent]), Access::Known { held, .. } if held == Permissions::NONE)
+            matches!(access(&rules, &me, &thread, &[parent]), ChannelAccess::Known { held, .. } if held == Permissions::NONE)
         );
-        assert!(matches!(access(&rules, &me, &thread, &[]), Access::Unknown(_)));
+        assert!(matches!(
+            access(&rules, &me, &thread, &[]),
+            ChannelAccess::Unknown(_)
+        ));
     }
 
     #[test]

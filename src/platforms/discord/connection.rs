@@ -10,8 +10,8 @@ use tokio::sync::OnceCell;
 use super::answer::ApiError;
 use super::facts;
 use super::gateway::frames;
+use super::guild_list;
 use super::limits::Route;
-use super::listing;
 use super::rest::{Call, Response, Rest};
 use super::wire::{Application, GatewayBot, Id, ListedGuild, Me};
 use crate::core::observation::{Fact, Identity};
@@ -121,7 +121,7 @@ impl Connection {
         let mut names: BTreeMap<String, Option<u64>> = BTreeMap::new();
         let mut after = 0;
         loop {
-            let path = format!("users/@me/guilds?limit={}&after={after}", listing::PAGE);
+            let path = format!("users/@me/guilds?limit={}&after={after}", guild_list::PAGE);
             let call = Call {
                 route: Route {
                     template: "users/@me/guilds",
@@ -143,7 +143,7 @@ impl Connection {
                 }
             }
             let last = page.value.iter().map(|guild| guild.id.0).max().unwrap_or(0);
-            if page.value.len() < listing::PAGE || last <= after {
+            if page.value.len() < guild_list::PAGE || last <= after {
                 return Ok(names);
             }
             after = last;

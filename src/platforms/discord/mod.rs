@@ -8,12 +8,11 @@ mod bots;
 mod channels;
 mod connection;
 pub mod descriptor;
-mod detail;
 mod doctor;
 mod facts;
 pub mod gateway;
+mod guild_list;
 mod limits;
-mod listing;
 mod memory;
 mod options;
 pub mod permissions;
@@ -21,7 +20,6 @@ mod probe;
 mod rest;
 pub mod rules;
 pub mod settings;
-mod streams;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -37,7 +35,7 @@ use self::bots::Together;
 use self::connection::Connection;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::memory::Memory;
-use self::probe::ProbeRun;
+use self::probe::DiscordProbe;
 use self::rest::{Rest, RestOptions};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem, RateLimit};
 use crate::clock::{Chance, Clock};
@@ -287,10 +285,12 @@ impl Platform for DiscordPlatform {
         }
         let together = Together::new(sink);
         for (bot, guilds) in bots.values() {
-            let look = ProbeRun::new(self, bot, probes, guilds, &together).run().await;
+            let probed = DiscordProbe::new(self, bot, probes, guilds, &together)
+                .run()
+                .await;
             together.next();
-            summary.calls += look.calls;
-            summary.problems.extend(look.problems);
+            summary.calls += probed.calls;
+            summary.problems.extend(probed.problems);
         }
         summary
     }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::super::channels::{self, Access};
+use super::super::super::channels::{self, ChannelAccess};
 use super::super::super::facts;
 use super::super::super::permissions::GuildRules;
-use super::super::super::streams::created_at;
+use super::super::super::probe::created_at;
 use super::super::super::wire::{
     Channel, GuildMember, Id, Role, Rows, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
 };
@@ -177,7 +177,7 @@ impl Guild {
                 let access = match rules.channels.get(id) {
                     Some(channel) => channels::access(&rules.law, &subject, channel, &others),
                     // Hidden, deleted or an archived thread: only a request can distinguish these.
-                    None => Access::Unknown("not sent by the gateway".to_owned()),
+                    None => ChannelAccess::Unknown("not sent by the gateway".to_owned()),
                 };
                 (*id, access)
             })
