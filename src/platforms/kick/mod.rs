@@ -36,7 +36,6 @@ use self::api::Api;
 use self::client::Client;
 use self::memory::Memory;
 use self::oauth::{Auth, OAuth};
-use self::probe::ProbeRun;
 use self::rate_limit::RateLimiter;
 use super::descriptor::{Finding, Level};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
@@ -208,6 +207,6 @@ impl Platform for KickPlatform {
     }
 
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
-        ProbeRun::new(self, probes, sources, sink).run().await
+        probe::run(self, probes, sources, sink).await
     }
 }
