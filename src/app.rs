@@ -1,16 +1,21 @@
 //! Composition root: the only place where settings are turned into adapters.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
-use crate::config::{BusTarget, Settings, TokenTarget};
+use crate::config::{BusTarget, Settings, StoreTarget, TokenTarget};
 use crate::core::freshness::Intervals;
+use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::http::{CorrectedClock, Http, HttpOptions, LenientClock};
 use crate::persist::Persister;
 use crate::persist::write_policy::{Prediction, Workload, WritePolicy, predict};
 use crate::platforms::Probe;
 use crate::store::SourceStore;
+use crate::store::guarded::Guarded;
+use crate::store::retention::Retention;
 use crate::tokens::{FileTokenStore, TokenStore};
 
 mod bus;
@@ -26,15 +31,16 @@ mod stores;
 mod volume;
 
 use demo::Demo;
-use platforms::Adapters;
 
-pub use platforms::Untried;
-pub use sources::{Asked, Configured, Sources, Unresolved};
+pub use listeners::{discord_application, eventsub_plan, eventsub_plan_by_memory};
+pub use platforms::{Platforms, Untried};
+pub use sources::{Configured, ConfiguredSources, Lookup, Sources, Unresolved};
+pub use stores::routing_rules;
 
 /// Settings and the adapters that follow from them.
 pub struct App {
     /// The settings in force.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// The clock of this machine. Responses are received by it, which is how its error is measured.
     pub machine_clock: Arc<dyn Clock>,
     /// The clock of this machine, corrected by its error as far as that is known. Ages are shown by it.
@@ -43,15 +49,17 @@ pub struct App {
     pub http: Http,
     /// The simulated platforms, when this is a demo.
     pub demo: Option<Demo>,
-    tokens: Arc<dyn TokenStore>,
     /// Source of randomness.
     pub chance: Chance,
-    adapters: Adapters,
+    /// The platforms and the tokens of their accounts.
+    pub platforms: Platforms,
+    /// What is to be monitored.
+    pub sources: ConfiguredSources,
 }
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum StoreAccess {
     /// Only read; nothing is created.
     Read,
     /// Read and write; what is missing is created.
@@ -93,15 +101,30 @@ impl App {
                 );
             }
         };
-        Ok(Self {
-            http: Http::new(HttpOptions::default(), Arc::clone(&machine_clock)),
+        let settings = Arc::new(settings);
+        let http = Http::new(HttpOptions::default(), Arc::clone(&machine_clock));
+        let chance = Chance::random();
+        let platforms = Platforms {
+            settings: Arc::clone(&settings),
             tokens,
+            http: http.clone(),
+            clock: Arc::clone(&machine_clock),
+            chance: chance.clone(),
+            takes_seeds: demo.is_none(),
+            adapters: Default::default(),
+        };
+        let sources = ConfiguredSources {
+            settings: Arc::clone(&settings),
+        };
+        Ok(Self {
             settings,
             clock: CorrectedClock::new(Arc::clone(&machine_clock)),
             machine_clock,
+            http,
             demo,
-            chance: Chance::random(),
-            adapters: Adapters::default(),
+            chance,
+            platforms,
+            sources,
         })
     }
 
@@ -157,14 +180,64 @@ impl App {
         let Some(demo) = self.demo.as_ref().filter(|_| self.is_store_temporary()) else {
             return Ok(());
         };
-        let recorder = self.recorder(self.store(Access::Write).await?).await?;
+        let recorder = self.recorder(self.store(StoreAccess::Write).await?).await?;
         recorder.record(demo.backstory()).await?;
         Ok(())
     }
 
     /// Returns the token store.
     pub fn tokens(&self) -> &Arc<dyn TokenStore> {
-        &self.tokens
+        &self.platforms.tokens
+    }
+
+    /// Opens the configured bus; `None` when events stay within the process.
+    pub async fn bus(&self) -> Result<Option<Arc<dyn EventBus>>, Failure> {
+        bus::open(&self.settings).await
+    }
+
+    /// Opens the configured store.
+    pub async fn store(&self, access: StoreAccess) -> Result<Arc<dyn SourceStore>, Failure> {
+        self.open_store(&self.settings.store.target, access).await
+    }
+
+    /// Opens a store. What is read from it is free of evidence that is dated in the future.
+    pub async fn open_store(
+        &self,
+        target: &StoreTarget,
+        access: StoreAccess,
+    ) -> Result<Arc<dyn SourceStore>, Failure> {
+        let store = self.open_unguarded_store(target, access).await?;
+        Ok(Arc::new(Guarded::new(store, self.evidence_clock())))
+    }
+
+    /// Opens a store without filtering, evidence that no reader would accept included.
+    pub async fn open_unguarded_store(
+        &self,
+        target: &StoreTarget,
+        access: StoreAccess,
+    ) -> Result<Arc<dyn SourceStore>, Failure> {
+        stores::open_unguarded(&self.settings, target, access).await
+    }
+
+    /// Returns the limits of the history.
+    pub fn retention(&self) -> Retention {
+        stores::retention(&self.settings)
+    }
+
+    /// Returns the file of the documents and the outbox: the store itself, or one of its own beside a remote store.
+    pub fn outbox_file(&self) -> PathBuf {
+        match &self.settings.store.target {
+            StoreTarget::Sqlite(path) => path.clone(),
+            StoreTarget::Memory | StoreTarget::Firestore { .. } => self.settings.state_dir.join("watch.db"),
+        }
+    }
+
+    /// Looks up the source called `name` at a platform, and caches the result.
+    pub async fn look_up_name(&self, platform: PlatformName, name: &str) -> Result<Lookup, Failure> {
+        self.platforms.seed_tokens().await?;
+        let platform = self.platforms.get(platform).await?;
+        let cache = !self.is_store_temporary();
+        self.sources.look_up(platform.as_ref(), name, cache).await
     }
 
     /// Returns what keeps `store` up to date.

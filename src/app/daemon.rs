@@ -8,7 +8,7 @@ use tracing::info;
 
 use self::configuration::{Current, current};
 use super::volume::Meters;
-use super::{Access, App, clock_error, listeners};
+use super::{App, StoreAccess, clock_error, listeners};
 use crate::bus::EventBus;
 use crate::config::{Configuration, StoreTarget};
 use crate::core::document::SourceDocument;
@@ -167,7 +167,7 @@ async fn after_one_round(
     if started.store_stats.is_none() {
         return Ok(at_least);
     }
-    let stored = app.store(Access::Read).await?.summaries().await?;
+    let stored = app.store(StoreAccess::Read).await?.summaries().await?;
     let summaries: Vec<_> = stored
         .into_iter()
         .filter_map(|stored| stored.document.ok())
@@ -204,7 +204,7 @@ async fn start(
         Some(address) => Some(web::bind(address).await?),
         None => None,
     };
-    let store = app.store(Access::Write).await?;
+    let store = app.store(StoreAccess::Write).await?;
     let web = listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let mut reasons: Vec<Reason> = Vec::new();
     let mut extra = Router::new();
@@ -331,8 +331,8 @@ async fn ingest(
         return Err(Failure::new(ExitCode::Configuration, "no source is configured")
             .hint("add one with [[source]] to bitbrat.toml (`bitbrat config init` writes one), or try `bitbrat --demo watch`"));
     }
-    let platforms = app.platforms().await?;
-    let sources = app.monitored_sources(&platforms).await?;
+    let platforms = app.platforms.needed().await?;
+    let sources = app.sources.monitored(&platforms).await?;
     let settings = &app.settings;
     let file = app.outbox_file();
     let documents = match &settings.store.target {

@@ -17,6 +17,9 @@ mod discord;
 mod kick;
 mod twitch;
 
+pub use discord::discord_application;
+pub use twitch::{eventsub_plan, eventsub_plan_by_memory};
+
 /// Starts the listeners. Returns the routes that some of them need; without `served` they have no effect.
 pub(super) async fn start(app: &Arc<App>, engine: &mut Engine, served: bool) -> Result<Router, Failure> {
     let monitored = engine.monitored.all();

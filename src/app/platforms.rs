@@ -7,10 +7,12 @@ use std::sync::Arc;
 use secrecy::ExposeSecret as _;
 use tokio::sync::OnceCell;
 
-use super::App;
+use crate::clock::{Chance, Clock};
+use crate::config::Settings;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::failure::Failure;
+use crate::http::Http;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, descriptor};
 use crate::platforms::kit::answer::is_own_error;
@@ -25,9 +27,18 @@ pub enum Untried {
     NotAsked(String),
 }
 
-/// One adapter per platform for the whole process: it counts what is left of the rate limit.
-#[derive(Default)]
-pub(super) struct Adapters([OnceCell<Arc<dyn Platform>>; PlatformName::ALL.len()]);
+/// The platforms with the tokens of their accounts. There is one adapter per platform for the whole process: it counts what is left
+/// of the rate limit.
+pub struct Platforms {
+    pub(super) settings: Arc<Settings>,
+    pub(super) tokens: Arc<dyn TokenStore>,
+    pub(super) http: Http,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) chance: Chance,
+    /// Whether the configuration may bring tokens. A demo has its own.
+    pub(super) takes_seeds: bool,
+    pub(super) adapters: [OnceCell<Arc<dyn Platform>>; PlatformName::ALL.len()],
+}
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
@@ -43,37 +54,37 @@ fn bot(platform: PlatformName) -> Identity {
     Identity::named(format!("{platform}/bot"))
 }
 
-impl App {
+impl Platforms {
     /// Builds the platforms that the configured sources need, with the tokens that the configuration brings.
-    pub async fn platforms(&self) -> Result<Vec<Arc<dyn Platform>>, Failure> {
+    pub async fn needed(&self) -> Result<Vec<Arc<dyn Platform>>, Failure> {
         self.seed_tokens().await?;
         let mut needed: Vec<PlatformName> = self.settings.sources.iter().map(|spec| spec.platform).collect();
         needed.sort_unstable();
         needed.dedup();
         let mut platforms = Vec::new();
         for platform in needed {
-            platforms.push(self.platform(platform).await?);
+            platforms.push(self.get(platform).await?);
         }
         Ok(platforms)
     }
 
-    /// Returns one platform. There is one adapter per platform in the whole process: it counts what is left of the rate limit.
-    pub async fn platform(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
+    /// Returns one platform.
+    pub async fn get(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
         let build = || self.build(platform, Arc::clone(&self.tokens), false);
-        let adapter = self.adapters.0[platform as usize].get_or_try_init(build).await?;
+        let adapter = self.adapters[platform as usize].get_or_try_init(build).await?;
         Ok(Arc::clone(adapter))
     }
 
     /// Returns one platform by the type of its adapter.
     pub(super) async fn adapter<P: Platform>(&self, platform: PlatformName) -> Result<Arc<P>, Failure> {
-        let adapter: Arc<dyn Any + Send + Sync> = self.platform(platform).await?;
+        let adapter: Arc<dyn Any + Send + Sync> = self.get(platform).await?;
         Ok(adapter
             .downcast()
             .expect("each platform's descriptor builds its own adapter"))
     }
 
     /// Builds one platform on top of other tokens than the stored ones: those that were just entered.
-    pub async fn platform_with(
+    pub async fn build_with(
         &self,
         platform: PlatformName,
         tokens: Arc<dyn TokenStore>,
@@ -91,17 +102,17 @@ impl App {
             settings: &self.settings,
             tokens,
             http: self.http.clone(),
-            clock: Arc::clone(&self.machine_clock),
+            clock: Arc::clone(&self.clock),
             chance: self.chance.clone(),
             try_refused,
         };
         Ok(descriptor(platform).build(parts).await?)
     }
 
-    /// Applies to the platforms in use what `next` configures about single sources.
-    pub(crate) fn adopt(&self, next: &Self) {
-        for adapter in self.adapters.0.iter().filter_map(OnceCell::get) {
-            adapter.reconfigure(&next.settings);
+    /// Applies to the platforms in use what `settings` configure about single sources.
+    pub(super) fn reconfigure(&self, settings: &Settings) {
+        for adapter in self.adapters.iter().filter_map(OnceCell::get) {
+            adapter.reconfigure(settings);
         }
     }
 
@@ -174,8 +185,23 @@ impl App {
     }
 
     /// Whether the platform accepts the application's token alone, without any account.
-    pub(super) fn does_without_bot(&self, platform: PlatformName) -> bool {
+    fn does_without_bot(&self, platform: PlatformName) -> bool {
         descriptor(platform).does_without_bot(&self.settings)
+    }
+
+    /// Returns the platforms that can be used: those with an account, or an application that needs none.
+    pub async fn usable(&self) -> Result<Vec<PlatformName>, Failure> {
+        self.seed_tokens().await?;
+        let stored = self.tokens.identities().await?;
+        let has_account = |platform: PlatformName| {
+            let prefix = format!("{platform}/");
+            stored
+                .iter()
+                .any(|identity| identity.as_str().starts_with(&prefix))
+        };
+        let mut usable = PlatformName::ALL.to_vec();
+        usable.retain(|platform| has_account(*platform) || self.does_without_bot(*platform));
+        Ok(usable)
     }
 
     /// Stores the configured tokens that are newer than the stored ones.
@@ -191,9 +217,9 @@ impl App {
         self.seeds().iter().any(|(seeded, _)| seeded == identity)
     }
 
-    /// Returns the configured tokens. A demo has its own.
+    /// Returns the configured tokens.
     fn seeds(&self) -> Vec<(Identity, Seed)> {
-        if self.demo.is_some() {
+        if !self.takes_seeds {
             return Vec::new();
         }
         PlatformName::ALL

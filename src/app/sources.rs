@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::App;
 use super::names::Names;
-use crate::config::SourceAddress;
-use crate::core::source::{PlatformName, SourceKey};
+use crate::config::{Settings, SourceAddress};
+use crate::core::source::SourceKey;
 use crate::failure::Failure;
 use crate::platforms::{Platform, PlatformError};
 use crate::watch::monitored::MonitoredSource;
@@ -51,7 +50,7 @@ impl Sources {
 
 /// Result of the lookup of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
+pub enum Lookup {
     /// The source of that name.
     Found(SourceKey),
     /// It has no source of that name.
@@ -61,55 +60,40 @@ pub enum Asked {
     },
 }
 
-impl App {
+/// The configured sources, with the ids of names that were resolved.
+pub struct ConfiguredSources {
+    pub(super) settings: Arc<Settings>,
+}
+
+impl ConfiguredSources {
+    fn names(&self) -> Names {
+        Names::load(&self.settings.state_dir)
+    }
+
     /// Returns the names that were resolved before, with their sources.
     pub fn resolved_names(&self) -> Vec<(String, SourceKey)> {
-        Names::load(&self.settings.state_dir).all()
+        self.names().all()
     }
 
-    /// Returns the platforms that can be used: those with an account, or an application that needs none.
-    pub async fn usable_platforms(&self) -> Result<Vec<PlatformName>, Failure> {
-        self.seed_tokens().await?;
-        let stored = self.tokens().identities().await?;
-        let has_account = |platform: PlatformName| {
-            let prefix = format!("{platform}/");
-            stored
-                .iter()
-                .any(|identity| identity.as_str().starts_with(&prefix))
+    /// Looks up the source called `name` at a platform. `cache`: the result is cached.
+    pub async fn look_up(&self, platform: &dyn Platform, name: &str, cache: bool) -> Result<Lookup, Failure> {
+        let found = platform.resolve(&[name.to_owned()]).await?;
+        let Some(key) = found.into_iter().flatten().next() else {
+            return Ok(Lookup::NotFound {
+                meant: other_separator(platform, name).await.unwrap_or_default(),
+            });
         };
-        let mut usable = PlatformName::ALL.to_vec();
-        usable.retain(|platform| has_account(*platform) || self.does_without_bot(*platform));
-        Ok(usable)
-    }
-
-    /// Looks up the source called `name` at a platform, and caches the result.
-    pub async fn look_up_name(&self, platform: PlatformName, name: &str) -> Result<Asked, Failure> {
-        self.seed_tokens().await?;
-        let adapter = self.platform(platform).await?;
-        let found = adapter
-            .resolve(&[name.to_owned()])
-            .await?
-            .into_iter()
-            .flatten()
-            .next();
-        match found {
-            Some(key) => {
-                if !self.is_store_temporary() {
-                    let mut names = Names::load(&self.settings.state_dir);
-                    names.remember(platform, name, key.clone());
-                    names.save()?;
-                }
-                Ok(Asked::Found(key))
-            }
-            None => Ok(Asked::NotFound {
-                meant: other_separator(adapter.as_ref(), name).await.unwrap_or_default(),
-            }),
+        if cache {
+            let mut names = self.names();
+            names.remember(platform.name(), name, key.clone());
+            names.save()?;
         }
+        Ok(Lookup::Found(key))
     }
 
     /// Returns what is configured, with the names that were resolved before.
-    pub fn sources(&self) -> Sources {
-        let names = Names::load(&self.settings.state_dir);
+    pub fn all(&self) -> Sources {
+        let names = self.names();
         let mut sources = Sources::default();
         let mut seen = HashSet::new();
         for spec in &self.settings.sources {
@@ -133,7 +117,7 @@ impl App {
 
     /// Looks up names that are not resolved yet, and caches their ids.
     pub async fn resolve(&self, platforms: &[Arc<dyn Platform>]) -> Result<Sources, Failure> {
-        let mut names = Names::load(&self.settings.state_dir);
+        let mut names = self.names();
         let mut trouble: Vec<(String, String)> = Vec::new();
         for platform in platforms {
             let wanted: Vec<String> = self
@@ -174,7 +158,7 @@ impl App {
             }
         }
         names.save()?;
-        let mut sources = self.sources();
+        let mut sources = self.all();
         for unresolved in &mut sources.unresolved {
             if let Some((_, reason)) = trouble.iter().find(|(name, _)| *name == unresolved.name) {
                 unresolved.reason.clone_from(reason);
@@ -184,7 +168,7 @@ impl App {
     }
 
     /// Returns the configured sources whose keys are known or can be looked up.
-    pub(super) async fn monitored_sources(
+    pub(super) async fn monitored(
         &self,
         platforms: &[Arc<dyn Platform>],
     ) -> Result<Vec<MonitoredSource>, Failure> {
@@ -203,7 +187,7 @@ impl App {
 
     /// Returns the configured sources whose keys are known or were looked up before.
     pub(super) fn remembered(&self) -> Vec<MonitoredSource> {
-        let names = Names::load(&self.settings.state_dir);
+        let names = self.names();
         let monitored_sources = self.settings.sources.iter().filter_map(|spec| {
             let key = match &spec.address {
                 SourceAddress::Id(key) => key.clone(),

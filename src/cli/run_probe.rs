@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 
-use crate::app::{Access, clock_error};
+use crate::app::{StoreAccess, clock_error};
 use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::humane;
@@ -232,7 +232,7 @@ pub async fn save(
 pub async fn save_accounts(cx: &Context, checks: &BTreeMap<Identity, AuthCheck>) {
     let at = cx.app.clock.now();
     // Read first: a query of accounts must not create a store.
-    let Ok(store) = cx.app.store(Access::Read).await else {
+    let Ok(store) = cx.app.store(StoreAccess::Read).await else {
         return;
     };
     let mut corrections = Vec::new();
@@ -242,7 +242,7 @@ pub async fn save_accounts(cx: &Context, checks: &BTreeMap<Identity, AuthCheck>)
     if corrections.is_empty() {
         return;
     }
-    let Ok(store) = cx.app.store(Access::Write).await else {
+    let Ok(store) = cx.app.store(StoreAccess::Write).await else {
         return;
     };
     if let Ok(recorder) = cx.app.recorder(store).await
@@ -307,7 +307,7 @@ async fn contradicting(
     at: Timestamp,
     probed: &BTreeSet<SourceKey>,
 ) -> Vec<Observation> {
-    let keys = cx.app.sources().keys();
+    let keys = cx.app.sources.all().keys();
     // A guild with a bot of its own does not use the one of all others.
     let own_bot = |key: &SourceKey| Identity::named(format!("{identity}:{}", key.id()));
     let stored = cx.app.tokens().identities().await.unwrap_or_default();

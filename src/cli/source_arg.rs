@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::app::{Access, Asked};
+use crate::app::{Lookup, StoreAccess};
 use crate::cli::context::Context;
 pub use crate::cli::selection::SourceSelector;
 use crate::cli::selection::{Names, Selection};
@@ -76,8 +76,12 @@ async fn names<'a>(cx: &Context, known: &'a mut Option<Names>) -> Result<&'a Nam
 
 /// Collects the names of the configured and stored sources, ids included.
 pub async fn known_names(cx: &Context) -> Result<Names, Failure> {
-    let stored = cx.app.store(Access::Read).await?.summaries().await?;
-    Ok(Names::of(&cx.app.sources(), cx.app.resolved_names(), &stored))
+    let stored = cx.app.store(StoreAccess::Read).await?.summaries().await?;
+    Ok(Names::of(
+        &cx.app.sources.all(),
+        cx.app.sources.resolved_names(),
+        &stored,
+    ))
 }
 
 async fn by_name(
@@ -99,12 +103,12 @@ async fn by_name(
         let mut failed = None;
         let platforms = match platform {
             Some(platform) => vec![platform],
-            None => cx.app.usable_platforms().await?,
+            None => cx.app.platforms.usable().await?,
         };
         for platform in platforms {
             match cx.app.look_up_name(platform, name).await {
-                Ok(Asked::Found(key)) => asked.push(key),
-                Ok(Asked::NotFound { meant }) => suggestion = suggestion.or(meant),
+                Ok(Lookup::Found(key)) => asked.push(key),
+                Ok(Lookup::NotFound { meant }) => suggestion = suggestion.or(meant),
                 Err(failure) => failed = failed.or(Some(failure)),
             }
         }

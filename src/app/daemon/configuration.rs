@@ -39,7 +39,7 @@ pub(super) async fn follow(
                 Ok(()) => true,
                 Err(_) => std::future::pending().await,
             },
-            () = tokio::time::sleep(ASK_AGAIN), if !app.sources().unresolved.is_empty() => false,
+            () = tokio::time::sleep(ASK_AGAIN), if !app.sources.all().unresolved.is_empty() => false,
         };
         let app = if asked {
             match next(&app, reload()) {
@@ -53,19 +53,19 @@ pub(super) async fn follow(
             app
         };
         // A token that the changed configuration contains is new and is detected like any other.
-        if asked && let Err(failure) = app.seed_tokens().await {
+        if asked && let Err(failure) = app.platforms.seed_tokens().await {
             warn!("The tokens of the changed configuration cannot be stored: {failure}");
         }
-        let platforms = match first.platforms().await {
+        let platforms = match first.platforms.needed().await {
             Ok(platforms) => platforms,
             Err(failure) => {
                 warn!("Cannot read the sources: {failure}");
                 continue;
             }
         };
-        match app.monitored_sources(&platforms).await {
+        match app.sources.monitored(&platforms).await {
             Ok(sources) => {
-                first.adopt(&app);
+                first.platforms.reconfigure(&app.settings);
                 engine.reconfigure(sources, app.settings.schedule.cron.clone());
                 *in_force.write() = app;
                 if asked {
@@ -81,15 +81,14 @@ pub(super) async fn follow(
 }
 
 fn next(current: &App, configuration: Configuration) -> Result<App, Failure> {
-    let settings = configuration.checked()?;
+    let mut settings = configuration.checked()?;
     if settings.sources.is_empty() {
         return Err(Failure::new(
             ExitCode::Configuration,
             "no source is configured any more",
         ));
     }
-    let mut next = App::new(settings, Arc::clone(&current.machine_clock), None)?;
     // The name cache stays where it was; moving the directory takes a restart.
-    next.settings.state_dir.clone_from(&current.settings.state_dir);
-    Ok(next)
+    settings.state_dir.clone_from(&current.settings.state_dir);
+    App::new(settings, Arc::clone(&current.machine_clock), None)
 }

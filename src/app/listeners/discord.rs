@@ -28,7 +28,7 @@ pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<(), Failure>
     let task = GatewayTask {
         restored: engine.totals(&writer).into_iter().collect(),
         streams: engine.streams(PlatformName::Discord).into_iter().collect(),
-        discord: app.adapter(PlatformName::Discord).await?,
+        discord: app.platforms.adapter(PlatformName::Discord).await?,
         board: Arc::clone(&board),
         writer,
     };
@@ -142,10 +142,8 @@ fn report(board: &Board) -> ListenerReport {
     }
 }
 
-impl App {
-    /// Returns the id of Discord's application that the bot belongs to, with one request; `None` when Discord does not return it.
-    pub async fn discord_application(&self, guild: &SourceKey) -> Option<String> {
-        let discord: Arc<DiscordPlatform> = self.adapter(PlatformName::Discord).await.ok()?;
-        discord.application_id(guild).await
-    }
+/// Returns the id of Discord's application that the bot belongs to, with one request; `None` when Discord does not return it.
+pub async fn discord_application(app: &App, guild: &SourceKey) -> Option<String> {
+    let discord: Arc<DiscordPlatform> = app.platforms.adapter(PlatformName::Discord).await.ok()?;
+    discord.application_id(guild).await
 }

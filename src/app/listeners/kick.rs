@@ -42,7 +42,7 @@ const CAPACITY: usize = 4_096;
 pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<Router, Failure> {
     let writer = format!("{}-webhook", engine.instance());
     let (out, receive) = mpsc::channel(CAPACITY);
-    let kick: Arc<KickPlatform> = app.adapter(PlatformName::Kick).await?;
+    let kick: Arc<KickPlatform> = app.platforms.adapter(PlatformName::Kick).await?;
     let hook = kick.webhook_listener(out, &writer);
     hook.track(&engine.monitored.of(PlatformName::Kick));
     for (source, totals) in engine.totals(&writer) {

@@ -58,7 +58,7 @@ pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure
 }
 
 async fn adapter(app: &App) -> Result<Arc<TwitchPlatform>, Failure> {
-    app.adapter(PlatformName::Twitch).await
+    app.platforms.adapter(PlatformName::Twitch).await
 }
 
 /// Without a listener, closes what an earlier run left open, so that its last report does not stay in force.
@@ -140,33 +140,31 @@ fn channel(monitored_source: &MonitoredSource) -> Channel {
     }
 }
 
-impl App {
-    /// Plans which Twitch channels `watch` would subscribe to, and which it would poll. No socket is opened; only a token that
-    /// was never checked is checked.
-    pub async fn eventsub_plan(&self) -> Result<(Vec<Channel>, Plan), Failure> {
-        let platforms = self.platforms().await?;
-        let monitored_sources = self.monitored_sources(&platforms).await?;
-        let channels: Vec<_> = of_twitch(&monitored_sources).collect();
-        if !self.settings.platforms.twitch.eventsub {
-            let plan = Plan::nothing(&channels, OFF);
-            return Ok((channels, plan));
-        }
-        let (chat, limits) = (counts_chat(self), Limits::default());
-        let plan = adapter(self).await?.plan(&channels, chat, limits).await;
-        Ok((channels, plan))
+/// Plans which Twitch channels `watch` would subscribe to, and which it would poll. No socket is opened; only a token that
+/// was never checked is checked.
+pub async fn eventsub_plan(app: &App) -> Result<(Vec<Channel>, Plan), Failure> {
+    let platforms = app.platforms.needed().await?;
+    let monitored_sources = app.sources.monitored(&platforms).await?;
+    let channels: Vec<_> = of_twitch(&monitored_sources).collect();
+    if !app.settings.platforms.twitch.eventsub {
+        let plan = Plan::nothing(&channels, OFF);
+        return Ok((channels, plan));
     }
+    let (chat, limits) = (counts_chat(app), Limits::default());
+    let plan = adapter(app).await?.plan(&channels, chat, limits).await;
+    Ok((channels, plan))
+}
 
-    /// Returns the plan, as far as it follows from stored data, without any request.
-    pub async fn eventsub_plan_by_memory(&self) -> Result<Plan, Failure> {
-        let monitored_sources = self.remembered();
-        let channels: Vec<_> = of_twitch(&monitored_sources).collect();
-        if !self.settings.platforms.twitch.eventsub {
-            return Ok(Plan::nothing(&channels, OFF));
-        }
-        let (chat, limits) = (counts_chat(self), Limits::default());
-        let twitch = adapter(self).await?;
-        Ok(twitch.plan_by_memory(&channels, chat, limits).await)
+/// Returns the plan, as far as it follows from stored data, without any request.
+pub async fn eventsub_plan_by_memory(app: &App) -> Result<Plan, Failure> {
+    let monitored_sources = app.sources.remembered();
+    let channels: Vec<_> = of_twitch(&monitored_sources).collect();
+    if !app.settings.platforms.twitch.eventsub {
+        return Ok(Plan::nothing(&channels, OFF));
     }
+    let (chat, limits) = (counts_chat(app), Limits::default());
+    let twitch = adapter(app).await?;
+    Ok(twitch.plan_by_memory(&channels, chat, limits).await)
 }
 
 const OFF: &str = "twitch.eventsub is switched off";

@@ -153,7 +153,7 @@ async fn check_application(
     if !in_use {
         return;
     }
-    let reason = match cx.app.try_application(platform).await {
+    let reason = match cx.app.platforms.try_application(platform).await {
         None | Some(Ok(())) => return,
         Some(Err(Untried::NotAsked(reason))) => {
             let text = format!("`{app}`: the client id and secret could not be tried: {reason}");
@@ -208,9 +208,9 @@ pub async fn identities(
     only: Option<PlatformName>,
     online: bool,
 ) -> Result<Identities, Failure> {
-    cx.app.seed_tokens().await?;
+    cx.app.platforms.seed_tokens().await?;
     let mut all = cx.app.tokens().identities().await?;
-    all.extend(cx.app.needed_identities());
+    all.extend(cx.app.platforms.needed_identities());
     all.sort();
     all.dedup();
     all.retain(|identity| platform_of(identity).is_some_and(|of| only.is_none_or(|only| only == of)));
@@ -221,7 +221,7 @@ pub async fn identities(
             .filter(|identity| platform_of(identity) == Some(platform));
         let of: Vec<Identity> = of.cloned().collect();
         if !of.is_empty() {
-            let adapter = cx.app.platform(platform).await?;
+            let adapter = cx.app.platforms.get(platform).await?;
             answers.extend(ask(cx, &adapter, &of).await);
             // Where there is a bot, no source uses the application's account, so no probe checks it.
             for identity in of
@@ -257,7 +257,7 @@ pub async fn identities(
             && item.status == AuthState::Valid
             && let Some(platform) = platform_of(identity)
         {
-            item.login = cx.app.platform(platform).await?.account_name(identity).await;
+            item.login = cx.app.platforms.get(platform).await?.account_name(identity).await;
         }
         items.push(item);
     }
@@ -451,7 +451,11 @@ async fn login(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
             ..TokenRecord::default()
         })
         .await?;
-    let platform = cx.app.platform_with(args.platform, Arc::clone(&beside)).await?;
+    let platform = cx
+        .app
+        .platforms
+        .build_with(args.platform, Arc::clone(&beside))
+        .await?;
     let mut answers = ask(cx, &platform, std::slice::from_ref(&identity)).await;
     // The probe had only this token: that others are missing there does not concern this account.
     let errors = std::mem::take(&mut answers.errors);
@@ -597,7 +601,7 @@ async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, Failure> {
         format!("{identity} had no token")
     };
     let mut notes = vec![Note::hint(Tone::Good, what, None)];
-    if cx.app.is_seeded(&identity) {
+    if cx.app.platforms.is_seeded(&identity) {
         notes.push(Note::hint(
             Tone::Warn,
             "the configuration still contains an access token, which is stored again at the next start",

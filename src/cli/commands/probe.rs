@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use crate::app::Access;
+use crate::app::StoreAccess;
 use crate::cli::commands::sources::known::{has_no_answer, no_such_source};
 use crate::cli::complete;
 use crate::cli::context::Context;
@@ -78,10 +78,14 @@ impl FromStr for Target {
 /// Runs the command.
 pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let (probes, asked) = targets(&args.what);
-    let platforms = cx.app.platforms().await?;
-    let access = if args.dry_run { Access::Read } else { Access::Write };
+    let platforms = cx.app.platforms.needed().await?;
+    let access = if args.dry_run {
+        StoreAccess::Read
+    } else {
+        StoreAccess::Write
+    };
     let store = cx.app.store(access).await?;
-    let sources = cx.app.resolve(&platforms).await?;
+    let sources = cx.app.sources.resolve(&platforms).await?;
     let keys = if asked.is_empty() {
         sources.keys()
     } else {

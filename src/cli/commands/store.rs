@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 
-use crate::app::Access;
+use crate::app::StoreAccess;
 use crate::cli::context::Context;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::reports::migrate::{Copied, MigrateItem, MigrateReport};
@@ -70,8 +70,12 @@ pub async fn run(cx: &Context, command: &StoreCommand) -> Result<ExitCode, Failu
         )
         .hint("run `bitbrat config show` to see where the configured store is"));
     }
-    let source = cx.app.open_store(&from, Access::Read).await?;
-    let access = if args.dry_run { Access::Read } else { Access::Write };
+    let source = cx.app.open_store(&from, StoreAccess::Read).await?;
+    let access = if args.dry_run {
+        StoreAccess::Read
+    } else {
+        StoreAccess::Write
+    };
     let destination = cx.app.open_store(&to, access).await?;
     let mut report = MigrateReport {
         as_of: cx.app.clock.now(),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::Value;
 
-use crate::app::App;
 use crate::app::daemon::{self, Plan, Role};
+use crate::app::{self, App};
 use crate::cli::commands::sources::status;
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::machine::envelope;
@@ -87,7 +87,8 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
 fn rows(app: &App, max_age: MaxAge, summaries: Vec<Arc<SourceSummary>>) -> Vec<SourceRow> {
     let (intervals, now) = (app.intervals().within(max_age), app.clock.now());
     let origins: BTreeMap<SourceKey, String> = app
-        .sources()
+        .sources
+        .all()
         .known
         .into_iter()
         .map(|source| (source.key, source.origin))
@@ -108,7 +109,8 @@ fn rows_of_configured(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<Sour
     rows.retain(|row| row.configured.is_some());
     let known: BTreeSet<SourceKey> = rows.iter().map(|row| row.summary.key.clone()).collect();
     let missing = app
-        .sources()
+        .sources
+        .all()
         .keys()
         .into_iter()
         .filter(|key| !known.contains(key));
@@ -122,7 +124,7 @@ fn rows_of_configured(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<Sour
 
 /// Prints the plan.
 async fn plan(cx: &Context) -> Result<ExitCode, Failure> {
-    let (channels, plan) = cx.app.eventsub_plan().await?;
+    let (channels, plan) = app::eventsub_plan(&cx.app).await?;
     cx.output.print(&PlanReport {
         as_of: cx.app.clock.now(),
         channels,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::app::demo::{Demo, Motion};
-use crate::app::{Access, App};
+use crate::app::{App, StoreAccess};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, ConfigInputs, SourceAddress, StoreTarget};
 use crate::core::source::PlatformName;
@@ -58,13 +58,13 @@ impl Sources {
         // Completion must not wait for another machine.
         let reads_store = matches!(settings.store.target, StoreTarget::Sqlite(_));
         let app = App::new(settings, clock, demo).ok()?;
-        for (name, key) in app.resolved_names() {
+        for (name, key) in app.sources.resolved_names() {
             self.add_name(key.platform(), &name, &key.to_string());
         }
         if !reads_store {
             return None;
         }
-        let stored = app.store(Access::Read).await.ok()?.summaries().await.ok()?;
+        let stored = app.store(StoreAccess::Read).await.ok()?.summaries().await.ok()?;
         for summary in stored.into_iter().filter_map(|stored| stored.document.ok()) {
             let key = summary.key.to_string();
             let metadata = summary.record().metadata;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
-use crate::app::App;
+use crate::app::{self, App};
 use crate::bus::{BusError, BusReport, EventBus, Filter, Finding, Level, Names, Subscription, names};
 use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, Outcome};
@@ -220,7 +220,7 @@ async fn routing_rule(app: &App, bus: &dyn EventBus) -> Check {
         );
         return Check::new(AREA, NAME, Outcome::Warn, detail).next(install());
     }
-    let rules = match app.routing_rules().await {
+    let rules = match app::routing_rules(&app.settings).await {
         Some(Ok(rules)) => rules,
         Some(Err(error)) => {
             let detail = format!("the platform's rules cannot be read: {error}");

@@ -33,7 +33,7 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
     }
     let mut checks = Vec::new();
     let mut skew = None;
-    for endpoint in cx.app.endpoints(platform) {
+    for endpoint in cx.app.platforms.endpoints(platform) {
         let (check, found) = reach::check(cx, platform, &endpoint).await;
         checks.push(check);
         skew = skew.or(found);
@@ -57,11 +57,11 @@ pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
 /// Checks the push connections of `watch`. It creates no subscription and no session.
 async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
     // A failure to build the adapter is in the check of the rate limits.
-    let Ok(adapter) = cx.app.platform(platform).await else {
+    let Ok(adapter) = cx.app.platforms.get(platform).await else {
         return Vec::new();
     };
     let findings = adapter
-        .check_push(&cx.app.settings, &cx.app.sources().keys())
+        .check_push(&cx.app.settings, &cx.app.sources.all().keys())
         .await;
     let check = |finding: Finding| {
         let outcome = match finding.level {
@@ -105,7 +105,7 @@ fn clock(area: &str, skew: Option<i64>, evidence_ahead: Option<u64>) -> Check {
 async fn application(cx: &Context, platform: PlatformName) -> Option<Check> {
     let area = platform.as_str();
     let name = format!("identity {area}/app");
-    Some(match cx.app.try_application(platform).await? {
+    Some(match cx.app.platforms.try_application(platform).await? {
         Ok(()) => Check::new(area, &name, Outcome::Ok, "the client id and secret are accepted"),
         Err(Untried::Refused(reason)) => {
             let detail = format!("{platform} refuses the client id or the client secret: {reason}");
@@ -189,7 +189,7 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
 /// Probes one source, so that the response contains the remaining limits: this also shows that every real request works.
 async fn rate_limits(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let area = platform.as_str();
-    let sources = cx.app.sources();
+    let sources = cx.app.sources.all();
     let Some(source) = sources
         .known
         .iter()
@@ -198,7 +198,7 @@ async fn rate_limits(cx: &Context, platform: PlatformName) -> Vec<Check> {
         let detail = "the id of no configured source is known yet";
         return vec![Check::new(area, "rate limit", Outcome::Skipped, detail).next("bitbrat probe")];
     };
-    let adapter = match cx.app.platform(platform).await {
+    let adapter = match cx.app.platforms.get(platform).await {
         Ok(adapter) => adapter,
         Err(failure) => return vec![Check::new(area, "rate limit", Outcome::Skipped, failure.what)],
     };

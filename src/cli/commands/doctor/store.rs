@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::app::{Access, App};
+use crate::app::{App, StoreAccess};
 use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::config::StoreTarget;
@@ -20,7 +20,7 @@ pub async fn check(app: &App) -> Vec<Check> {
     let mut checks = Vec::new();
     // Unfiltered: evidence from the future is to be found here, not hidden.
     match app
-        .unguarded_store(&app.settings.store.target, Access::Write)
+        .open_unguarded_store(&app.settings.store.target, StoreAccess::Write)
         .await
     {
         Ok(store) => {
@@ -107,7 +107,7 @@ fn from_the_future(stored: &[Stored], now: Timestamp) -> Option<Check> {
 /// Returns how far ahead of this machine's clock the newest stored evidence is dated, in milliseconds, where that is too far.
 pub(super) async fn ahead(app: &App) -> Option<u64> {
     let target = &app.settings.store.target;
-    let store = app.unguarded_store(target, Access::Read).await.ok()?;
+    let store = app.open_unguarded_store(target, StoreAccess::Read).await.ok()?;
     let (stored, now) = (store.load_all().await.ok()?, app.clock.now());
     let documents = stored.into_iter().filter_map(|stored| stored.document.ok());
     let newest = documents.filter_map(|found| found.value.newest_future(now)).max();

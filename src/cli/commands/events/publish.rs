@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt as _;
 
 use super::failed;
-use crate::app::Access;
+use crate::app::StoreAccess;
 use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::bus::events::{Prepared, UseOfIt, prepare};
@@ -145,7 +145,7 @@ async fn store(cx: &Context, events: &[Prepared]) -> Result<Vec<Published>, Fail
         let what = "with the local bus only events about sources are received";
         return Err(Failure::new(ExitCode::Usage, what).hint("set bus.url to nats:// or pubsub:"));
     }
-    let persister = cx.app.persister(cx.app.store(Access::Write).await?);
+    let persister = cx.app.persister(cx.app.store(StoreAccess::Write).await?);
     let mut applied = persister.apply(updates).await;
     let flushed = persister.flush().await;
     applied.outcomes.extend(flushed.outcomes);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
+use crate::app;
 use crate::cli::commands::sources::is_live::{Answers, check_failed, probe_first, typed};
 use crate::cli::commands::sources::known::{self, Ask, Check, Found, Unanswered};
 use crate::cli::complete;
@@ -174,7 +175,7 @@ async fn invitation(cx: &Context, found: &Found, missing: &[String], online: boo
     let known = metadata.get("applicationId").and_then(|id| id.as_str());
     let application = match known {
         Some(id) => id.to_owned(),
-        None if online => cx.app.discord_application(&found.document.key).await?,
+        None if online => app::discord_application(&cx.app, &found.document.key).await?,
         None => return None,
     };
     let words = missing.iter().flat_map(|names| names.split_whitespace());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use crate::app::Access;
+use crate::app::{self, StoreAccess};
 use crate::cli::commands::sources::is_live::check_failed;
 use crate::cli::commands::sources::known::{self, Ask, Check, Found};
 use crate::cli::complete;
@@ -120,9 +120,14 @@ fn failure(found: &Found, max_age: Option<Duration>) -> Option<ExitCode> {
 
 async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
     let key = &found.document.key;
-    let history = cx.app.store(Access::Read).await?.history(key, RECENT).await?;
+    let history = cx
+        .app
+        .store(StoreAccess::Read)
+        .await?
+        .history(key, RECENT)
+        .await?;
     let listening = match key.platform() {
-        PlatformName::Twitch => Listening::of(&cx.app.eventsub_plan_by_memory().await?, key),
+        PlatformName::Twitch => Listening::of(&app::eventsub_plan_by_memory(&cx.app).await?, key),
         _ => None,
     };
     Ok(SourceInFull {

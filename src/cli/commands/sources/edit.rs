@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use crate::app::Asked;
+use crate::app::Lookup;
 use crate::cli::complete;
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::Note;
@@ -113,7 +113,7 @@ async fn is_in_another_spelling(
             .filter(|(of, _)| *of == platform)
             .map(|(_, address)| address)
     };
-    let resolved = cx.app.resolved_names();
+    let resolved = cx.app.sources.resolved_names();
     let known = |name: &str| {
         let mut found = resolved
             .iter()
@@ -122,7 +122,7 @@ async fn is_in_another_spelling(
     };
     let asked =
         async |name: &str| match tokio::time::timeout(ASKING, cx.app.look_up_name(platform, name)).await {
-            Ok(Ok(Asked::Found(key))) => Some(key),
+            Ok(Ok(Lookup::Found(key))) => Some(key),
             _ => None,
         };
     match meant {
@@ -159,7 +159,7 @@ pub async fn remove(setup: &Setup, cx: &Context, args: &RemoveArgs) -> Result<Ex
     let file = file(setup)?;
     let mut content = read(&file)?;
     let mut text = std::mem::take(&mut content.text);
-    let resolved = cx.app.resolved_names();
+    let resolved = cx.app.sources.resolved_names();
     let mut items = Vec::new();
     for arg in &args.ids {
         let (platform, meant) = address(cx, arg).await?;

@@ -7,7 +7,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::app::Access;
+use crate::app::StoreAccess;
 use crate::cli::commands::sources::known::{self, Ask};
 use crate::cli::complete;
 use crate::cli::context::Context;
@@ -67,7 +67,7 @@ pub async fn run(cx: &Context, args: &HistoryArgs) -> Result<ExitCode, Failure> 
         .into_iter()
         .map(|found| found.document.key)
         .collect();
-    let store = cx.app.store(Access::Read).await?;
+    let store = cx.app.store(StoreAccess::Read).await?;
     let limit = args.limit as usize;
     let read = |key: SourceKey| {
         let store = &store;

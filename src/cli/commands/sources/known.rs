@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::{Access, Sources};
+use crate::app::{Sources, StoreAccess};
 use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
@@ -269,9 +269,9 @@ impl Checked {
 
 /// Checks the selected sources.
 async fn check(cx: &Context, selection: &Selection) -> Result<Checked, Failure> {
-    let store = cx.app.store(Access::Write).await?;
-    let mut platforms = cx.app.platforms().await?;
-    let sources = cx.app.resolve(&platforms).await?;
+    let store = cx.app.store(StoreAccess::Write).await?;
+    let mut platforms = cx.app.platforms.needed().await?;
+    let sources = cx.app.sources.resolve(&platforms).await?;
     let mut wanted = if selection.is_all() {
         sources.keys()
     } else if selection.has_globs() {
@@ -285,7 +285,7 @@ async fn check(cx: &Context, selection: &Selection) -> Result<Checked, Failure> 
     let passing = unknown_here(store.as_ref(), &keys, &sources).await?;
     for key in &passing {
         if platforms.iter().all(|platform| platform.name() != key.platform()) {
-            platforms.push(cx.app.platform(key.platform()).await?);
+            platforms.push(cx.app.platforms.get(key.platform()).await?);
         }
     }
     let all: ProbeSet = Probe::ALL.into_iter().collect();
@@ -330,7 +330,7 @@ async fn candidates(
     sources: &Sources,
 ) -> Result<Vec<SourceKey>, Failure> {
     let stored = store.summaries().await?;
-    let names = Names::of(sources, cx.app.resolved_names(), &stored);
+    let names = Names::of(sources, cx.app.sources.resolved_names(), &stored);
     let mut keys = selection.among(&names);
     let readable = stored.iter().filter_map(|stored| stored.document.as_ref().ok());
     let mut known: BTreeSet<SourceKey> = readable.map(|summary| summary.key.clone()).collect();
@@ -367,9 +367,9 @@ pub async fn stored(
     selection: &Selection,
     max_age: Option<Duration>,
 ) -> Result<Known, Failure> {
-    let store = cx.app.store(Access::Read).await?;
+    let store = cx.app.store(StoreAccess::Read).await?;
     let found = read(store.as_ref(), selection).await?;
-    among(cx, selection, &cx.app.sources(), found, max_age)
+    among(cx, selection, &cx.app.sources.all(), found, max_age)
 }
 
 async fn read(
@@ -414,7 +414,7 @@ pub fn among(
         .map(|source| (&source.key, &source.origin))
         .collect();
     let keys = if selection.has_globs() {
-        let names = Names::of(sources, cx.app.resolved_names(), &stored);
+        let names = Names::of(sources, cx.app.sources.resolved_names(), &stored);
         selection.check_globs(&names, &others(&stored, sources))?;
         selection.among(&names)
     } else {
@@ -509,10 +509,10 @@ pub async fn in_full(cx: &Context, selection: &Selection, ask: Ask) -> Result<Fo
         true => Some(check(cx, selection).await?),
         false => None,
     };
-    let sources = cx.app.sources();
+    let sources = cx.app.sources.all();
     let keys = if selection.is_all() || selection.has_globs() {
-        let stored = cx.app.store(Access::Read).await?.summaries().await?;
-        let names = Names::of(&sources, cx.app.resolved_names(), &stored);
+        let stored = cx.app.store(StoreAccess::Read).await?.summaries().await?;
+        let names = Names::of(&sources, cx.app.sources.resolved_names(), &stored);
         selection.check_globs(&names, &others(&stored, &sources))?;
         selection.among(&names)
     } else {
@@ -565,8 +565,8 @@ pub async fn stored_in_full(
     keys: &[SourceKey],
     max_age: Option<Duration>,
 ) -> Result<FoundSources, Failure> {
-    let loaded = cx.app.store(Access::Read).await?.load_some(keys).await;
-    let sources = cx.app.sources();
+    let loaded = cx.app.store(StoreAccess::Read).await?.load_some(keys).await;
+    let sources = cx.app.sources.all();
     let known = sources.known.iter();
     let origins: BTreeMap<&SourceKey, &String> = known.map(|source| (&source.key, &source.origin)).collect();
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals().within(max_age));

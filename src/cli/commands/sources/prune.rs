@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _};
 
 use clap::Args;
 
-use crate::app::Access;
+use crate::app::StoreAccess;
 use crate::cli::context::Context;
 use crate::cli::output::{humane, write_err};
 use crate::cli::reports::prune::{PruneItem, PruneReport};
@@ -36,9 +36,13 @@ pub struct PruneArgs {
 
 /// Runs the command.
 pub async fn run(cx: &Context, args: &PruneArgs) -> Result<ExitCode, Failure> {
-    let access = if args.dry_run { Access::Read } else { Access::Write };
+    let access = if args.dry_run {
+        StoreAccess::Read
+    } else {
+        StoreAccess::Write
+    };
     let store = cx.app.store(access).await?;
-    let sources = cx.app.sources();
+    let sources = cx.app.sources.all();
     if args.unconfigured && !sources.unresolved.is_empty() {
         let what = "some configured names have no id yet, so it is not known which sources are configured";
         return Err(

@@ -9,7 +9,7 @@ use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::Access;
+use crate::app::StoreAccess;
 use crate::cli::commands::sources::known::{self, Ask, Known};
 use crate::cli::complete;
 use crate::cli::context::Context;
@@ -228,7 +228,7 @@ fn exit_code(known: &Known, fail_on: &BTreeSet<FailOn>) -> ExitCode {
 /// Redraws until interrupted: on a terminal in place, elsewhere one report after the other. The store notifies of changes; in
 /// between only ages change, and nothing is read.
 async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<ExitCode, Failure> {
-    let store = cx.app.store(Access::Read).await?;
+    let store = cx.app.store(StoreAccess::Read).await?;
     let mut updates = store.watch().await?;
     let mut stored = Vec::new();
     let (mut problems, mut trouble) = (Vec::new(), None);
@@ -268,7 +268,13 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
             () = tokio::time::sleep(interval), if !first => {}
         }
         first = false;
-        let mut known = known::among(cx, &selection, &cx.app.sources(), stored.clone(), args.max_age)?;
+        let mut known = known::among(
+            cx,
+            &selection,
+            &cx.app.sources.all(),
+            stored.clone(),
+            args.max_age,
+        )?;
         known.problems = problems.iter().cloned().chain(trouble.clone()).collect();
         if args.max_age.is_none() {
             known.unanswered.clone_from(&unanswered);

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 
-use crate::app::Access;
+use crate::app::StoreAccess;
 use crate::cli::commands::sources::known::{self, Ask, Found, FoundSources};
 use crate::cli::complete;
 use crate::cli::context::Context;
@@ -204,7 +204,7 @@ async fn follow(
         unresolved.clone_from(&latest.unusable);
         unresolved.retain(|item| item.what == UnusableKind::Name);
     }
-    let store = cx.app.store(Access::Read).await?;
+    let store = cx.app.store(StoreAccess::Read).await?;
     let mut changes = store.watch().await?;
     let probe_every = cx.app.probe_interval();
     let mut probed_at = cx.app.clock.now();
