@@ -27,6 +27,7 @@ use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation};
 use registry::Registry;
 
 pub use address::{without_credentials, without_credentials_of_servers};
+pub use shapes::is_nkey_seed;
 pub use visible::is_invisible;
 
 /// Replacement of a secret.

@@ -7,7 +7,7 @@ use axum::Router;
 use tracing::info;
 
 use self::configuration::{Current, current};
-use super::volume::Meters;
+use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, listeners};
 use crate::bus::EventBus;
 use crate::config::{Configuration, StoreTarget};
@@ -18,7 +18,7 @@ use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::write_policy::WritePolicy;
-use crate::persist::{Persister, Stats, overview};
+use crate::persist::{Persister, overview};
 use crate::store::{HistoryEntry, SourceStore};
 use crate::telemetry::{Bars, names};
 use crate::watch::accounts::TokenWatch;
@@ -89,9 +89,6 @@ fn render<T: 'static>(app: &Current, write: Write<T>) -> Render<T> {
 
 /// Why a process is not ready, as one of its parts reports it.
 type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
-
-/// Returns the statistics of the stored documents.
-pub(super) type StoreStats = Arc<dyn Fn() -> Stats + Send + Sync>;
 
 /// The running parts.
 struct Started {

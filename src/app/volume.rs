@@ -1,16 +1,20 @@
 //! Logs the actual volume once a day, for comparison with the prediction of `doctor`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::info;
 
-use super::daemon::StoreStats;
 use crate::lifecycle::Tasks;
+use crate::persist::Stats;
 use crate::persist::write_policy::Workload;
 use crate::watch::overview::View;
 use crate::watch::volume::{Volume, predict};
 
 const DAY: Duration = Duration::from_hours(24);
+
+/// Returns the statistics of the stored documents.
+pub(super) type StoreStats = Arc<dyn Fn() -> Stats + Send + Sync>;
 
 /// What is counted.
 pub(super) struct Meters {

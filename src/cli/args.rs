@@ -21,7 +21,7 @@ use crate::cli::{complete, help};
     name = "bitbrat",
     version,
     after_help = help::ROOT,
-    help_template = help::root_template(),
+    help_template = help::root_template(&commands()),
     arg_required_else_help = true,
     max_term_width = 110
 )]
@@ -144,6 +144,11 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// Returns the commands without the program's own options.
+fn commands() -> clap::Command {
+    Command::augment_subcommands(clap::Command::new("bitbrat"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -182,7 +187,7 @@ mod tests {
 
     #[test]
     fn list_of_commands_fits_sixty_columns() {
-        let template = help::root_template();
+        let template = help::root_template(&commands());
         for line in template.lines() {
             assert!(line.chars().count() <= 60, "{line}");
         }

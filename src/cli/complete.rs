@@ -7,13 +7,11 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::{CommandFactory as _, ValueEnum as _};
+use clap::CommandFactory as _;
 use clap_complete::CompletionCandidate;
 use clap_complete::env::{CompleteEnv, Elvish, EnvCompleter, Fish, Powershell, Shells, Zsh};
 
 use crate::cli::args::Cli;
-use crate::cli::commands::schema;
-use crate::cli::filters::SortField;
 use crate::config;
 use crate::core::code::Code;
 use crate::core::event::EventKind;
@@ -168,26 +166,6 @@ pub fn sources_or_actions(current: &OsStr) -> Vec<CompletionCandidate> {
     offered
 }
 
-/// Offers the fields that sources are sorted by, descending once a hyphen is typed.
-pub fn sort_fields(current: &OsStr) -> Vec<CompletionCandidate> {
-    let is_descending = current.as_encoded_bytes().starts_with(b"-");
-    let fields = SortField::value_variants().iter();
-    let values = fields.filter_map(SortField::to_possible_value);
-    let described: Vec<(String, String)> = values
-        .map(|value| {
-            let hyphen = if is_descending { "-" } else { "" };
-            let help = value.get_help().map(ToString::to_string);
-            (format!("{hyphen}{}", value.get_name()), help.unwrap_or_default())
-        })
-        .collect();
-    among(
-        current,
-        described
-            .iter()
-            .map(|(word, help)| (word.as_str(), help.as_str())),
-    )
-}
-
 /// Offers the accounts: the bot, and the broadcaster (on Discord the guild) of each known source.
 pub fn identities(current: &OsStr) -> Vec<CompletionCandidate> {
     let words = typed();
@@ -247,12 +225,11 @@ pub fn commands(current: &OsStr) -> Vec<CompletionCandidate> {
     among(current, shown.map(|sub| (sub.get_name(), "")))
 }
 
-/// Offers the names of schemas.
-pub fn schemas(current: &OsStr) -> Vec<CompletionCandidate> {
-    among(current, schema::ALL.iter().map(|one| (one.name, one.commands)))
-}
-
-fn among<'a>(current: &OsStr, words: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<CompletionCandidate> {
+/// Offers those of `words` that begin with what is typed.
+pub fn among<'a>(
+    current: &OsStr,
+    words: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Vec<CompletionCandidate> {
     let typed = current.to_string_lossy();
     let begins = words.filter(|(word, _)| word.starts_with(&*typed));
     begins.map(|(word, help)| candidate(word, help)).collect()
@@ -304,6 +281,8 @@ impl EnvCompleter for Bash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::commands::schema::schemas;
+    use crate::cli::filters::sort_fields;
 
     fn offered(complete: fn(&OsStr) -> Vec<CompletionCandidate>, typed: &str) -> Vec<String> {
         let candidates = complete(OsStr::new(typed)).into_iter();

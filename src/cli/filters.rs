@@ -2,16 +2,17 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use clap_complete::ArgValueCompleter;
+use clap_complete::{ArgValueCompleter, CompletionCandidate};
 
 use crate::cli::commands::sources::known::Known;
 use crate::cli::complete;
 use crate::cli::health::Health;
 use crate::cli::output::machine::UnusableItem;
-use crate::cli::reports::sources::SourceRow;
+use crate::cli::reports::source_row::SourceRow;
 use crate::config;
 use crate::core::freshness::Field;
 use crate::core::source::{PlatformName, SourceKey};
@@ -98,7 +99,7 @@ pub struct OrderArgs {
         value_name = "FIELD",
         value_delimiter = ',',
         allow_hyphen_values = true,
-        add = ArgValueCompleter::new(complete::sort_fields)
+        add = ArgValueCompleter::new(sort_fields)
     )]
     pub sort: Vec<SortKey>,
     /// Show at most this many; how many were left out is noted on standard error
@@ -249,6 +250,26 @@ fn by_id(one: &SourceRow, other: &SourceRow) -> Ordering {
             .then(one.id().cmp(other.id()))
     };
     one.platform().cmp(&other.platform()).then_with(ids)
+}
+
+/// Offers the fields that sources are sorted by, descending once a hyphen is typed.
+pub fn sort_fields(current: &OsStr) -> Vec<CompletionCandidate> {
+    let is_descending = current.as_encoded_bytes().starts_with(b"-");
+    let fields = SortField::value_variants().iter();
+    let values = fields.filter_map(SortField::to_possible_value);
+    let described: Vec<(String, String)> = values
+        .map(|value| {
+            let hyphen = if is_descending { "-" } else { "" };
+            let help = value.get_help().map(ToString::to_string);
+            (format!("{hyphen}{}", value.get_name()), help.unwrap_or_default())
+        })
+        .collect();
+    complete::among(
+        current,
+        described
+            .iter()
+            .map(|(word, help)| (word.as_str(), help.as_str())),
+    )
 }
 
 #[cfg(test)]

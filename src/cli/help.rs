@@ -29,8 +29,9 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
     ("Develop", &["sim", "schema", "completion", "man", "help"]),
 ];
 
-/// Returns the template of the top-level help: the commands in groups, which clap has no option for.
-pub fn root_template() -> String {
+/// Returns the template of the top-level help: the subcommands of `commands` in groups, which clap has no option
+/// for.
+pub fn root_template(commands: &clap::Command) -> String {
     let width = GROUPS
         .iter()
         .flat_map(|(_, names)| names.iter())
@@ -40,7 +41,7 @@ pub fn root_template() -> String {
     for (title, names) in GROUPS {
         let _ = write!(text, "\n{title}:\n");
         for name in names {
-            let about = summary(name);
+            let about = summary(commands, name);
             let _ = writeln!(text, "  {name:width$}  {about}", width = width.unwrap_or(0));
         }
     }
@@ -48,10 +49,8 @@ pub fn root_template() -> String {
 }
 
 /// The first line of a command's help.
-fn summary(name: &str) -> String {
-    use clap::Subcommand as _;
-    let all = super::args::Command::augment_subcommands(clap::Command::new("bitbrat"));
-    let about = all
+fn summary(commands: &clap::Command, name: &str) -> String {
+    let about = commands
         .find_subcommand(name)
         .and_then(|command| command.get_about().cloned());
     about.map_or_else(

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use clap::error::{ContextKind, ContextValue};
 use jiff::tz::TimeZone;
 
@@ -148,7 +148,7 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
     match &cli.command {
         Command::Schema(args) => return schema::run(&setup, args),
         Command::Completion(args) => return completion::completion(args),
-        Command::Man(args) => return completion::man(args),
+        Command::Man(args) => return completion::man(args, Cli::command()),
         Command::Errors(args) => return errors::run(args, setup.output.out),
         Command::Events(EventsCommand::Schema(_)) => return events::schema(),
         Command::ExitCodes => {

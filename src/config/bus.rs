@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::google::GoogleSettings;
-use super::key::Key;
+use super::key::{Key, shown_servers};
 use super::problem::Origin;
 use super::reader::{Reader, address, clip, is_foreign};
 use crate::core::event::InitialEvents;
@@ -280,7 +280,9 @@ fn login(reader: &mut Reader<'_>, target: &BusTarget) -> NatsLogin {
     let problems = reader.problems.len();
     // A seed that was given in place of the path of its file is used as the seed.
     let (nkey_file, seed) = match reader.text("bus.nats_nkey_file") {
-        Some(found) if is_seed(&found.value) => (None, Some(crate::secrets::secret(found.value))),
+        Some(found) if crate::secrets::is_nkey_seed(&found.value) => {
+            (None, Some(crate::secrets::secret(found.value)))
+        }
         Some(found) => (reader.path_of("bus.nats_nkey_file", &found), None),
         None => (None, None),
     };
@@ -373,24 +375,6 @@ fn login(reader: &mut Reader<'_>, target: &BusTarget) -> NatsLogin {
     login
 }
 
-/// Whether text has the form of an `NKey` seed: <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/nkey_auth>.
-pub(super) fn is_seed(text: &str) -> bool {
-    text.len() == 58
-        && text.starts_with('S')
-        && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
-}
-
-/// Returns a value that names servers in the form in which it may be shown; `None` for that of another key.
-pub(super) fn shown(path: &str, value: &str) -> Option<String> {
-    let is_servers = match path {
-        "bus.nats_url" => true,
-        // An address without its scheme, which is none of a bus.
-        "bus.url" | "bus.driver" => !value.to_ascii_lowercase().starts_with("pubsub:"),
-        _ => false,
-    };
-    is_servers.then(|| without_credentials_of_servers(value).into_owned())
-}
-
 /// What to do about an address whose password does not end where it should.
 const ENCODED: &str = "characters such as , # / ? @ in a password are written as %2C %23 %2F %3F %40";
 
@@ -445,7 +429,7 @@ fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarg
             }),
         _ => Err(format!(
             "`{}` is not a bus",
-            clip(&shown("bus.url", text).unwrap_or_else(|| text.to_owned()))
+            clip(&shown_servers("bus.url", text).unwrap_or_else(|| text.to_owned()))
         )),
     }
 }

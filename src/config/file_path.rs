@@ -1,7 +1,7 @@
 //! Paths of files as they are configured. The text of a file is often given in place of its path, as other programs accept it in
 //! a variable; it is then a secret that every message about the file would print.
 
-use super::bus::is_seed;
+use crate::secrets::is_nkey_seed;
 use crate::secrets::{self, MASK, without_credentials};
 
 /// The longest path, and the longest name in it, that Linux accepts, in bytes.
@@ -18,7 +18,7 @@ pub(super) fn is_path_of(path: &str) -> bool {
 /// Checks that text can be a path. The error is a fragment that follows the name of the value, and quotes none of it.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let (whole, name) = LONGEST;
-    let why = if without_credentials(text) == MASK || text.contains('{') || is_seed(text) {
+    let why = if without_credentials(text) == MASK || text.contains('{') || is_nkey_seed(text) {
         return Err("holds a key itself, not the path of its file".to_owned());
     } else if text.contains(['\n', '\r']) {
         "it contains a line break"

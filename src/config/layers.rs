@@ -193,7 +193,7 @@ fn without_quotes(text: &str) -> String {
     let parts = text.split('`').enumerate().map(|(place, part)| match place % 2 {
         // Punctuation is what the parser expected, and no quotation.
         1 if !part.contains(char::is_alphanumeric) => part.to_owned(),
-        1 => super::key::shown_path(part),
+        1 => super::keys::shown_path(part),
         _ => part.to_owned(),
     });
     parts.collect::<Vec<_>>().join("`")

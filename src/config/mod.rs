@@ -8,6 +8,7 @@ mod edit;
 mod file_path;
 mod google;
 mod key;
+mod keys;
 mod layers;
 mod log;
 mod problem;
@@ -35,7 +36,8 @@ pub use edit::{
 };
 pub(crate) use file_path::{HINT as PATH_HINT, check as check_path};
 pub use google::GoogleSettings;
-pub use key::{Key, all as keys, find as key, is_near_secret, shown_path};
+pub use key::Key;
+pub use keys::{all as keys, find as key, is_near_secret, shown_path};
 pub use log::{LogFormat, LogSettings};
 pub(crate) use problem::closest;
 pub use problem::{Origin, Problem, Problems};
@@ -333,10 +335,10 @@ fn unknown_keys(reader: &mut Reader<'_>) {
             Layer::File(file) => {
                 let origin = Origin::File(file.path.clone());
                 for path in file.values.keys() {
-                    if key::find(path).is_some() {
+                    if keys::find(path).is_some() {
                         continue;
                     }
-                    let hint = match problem::closest(path, key::all().map(|key| key.path)) {
+                    let hint = match problem::closest(path, keys::all().map(|key| key.path)) {
                         Some(meant) => format!("did you mean `{meant}`?"),
                         None => "run `bitbrat config show` to see every key".to_owned(),
                     };
@@ -344,7 +346,7 @@ fn unknown_keys(reader: &mut Reader<'_>) {
                         "source" | "[[sources]]" => "write each source under its own [[source]]".to_owned(),
                         _ => hint,
                     };
-                    reader.refuse_with(&key::shown_path(path), &origin, "is not known", &hint);
+                    reader.refuse_with(&keys::shown_path(path), &origin, "is not known", &hint);
                 }
             }
             Layer::Variables(file, variables) => unknown_variables(reader, file.as_deref(), variables),
@@ -358,7 +360,7 @@ fn unknown_keys(reader: &mut Reader<'_>) {
 /// container. A variable prevents a start only when it is certainly meant for this program, because it is written as ours are: a
 /// section that exists, two underscores, a key. A misspelled one may switch off something important.
 fn unknown_variables(reader: &mut Reader<'_>, file: Option<&Path>, variables: &BTreeMap<String, String>) {
-    let known: Vec<String> = key::all().flat_map(Key::variables).collect();
+    let known: Vec<String> = keys::all().flat_map(Key::variables).collect();
     for (name, value) in variables {
         if let Some(path) = file.filter(|_| is_of_the_process(name)) {
             let origin = Origin::EnvFile(path.to_owned(), name.clone());
@@ -441,7 +443,7 @@ fn is_in_our_form(name: &str) -> bool {
         return false;
     };
     let sections = || {
-        key::all()
+        keys::all()
             .map(Key::section)
             .filter(|section| !section.is_empty())
             .map(str::to_uppercase)

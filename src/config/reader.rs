@@ -9,7 +9,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::file_path;
-use super::key::{self, Key};
+use super::key::Key;
+use super::keys;
 use super::layers::{Layer, Raw};
 use super::problem::{Origin, Problem};
 use super::text;
@@ -95,7 +96,7 @@ impl<'a> Reader<'a> {
     /// Ignores a value that cannot be used, if it may be meant for other programs: it never prevents a start, and the next layer
     /// applies. Returns whether it may.
     pub(crate) fn set_aside(&mut self, path: &str, origin: &Origin, message: &str) -> bool {
-        let Some(key) = key::find(path).filter(|_| is_foreign(path, origin)) else {
+        let Some(key) = keys::find(path).filter(|_| is_foreign(path, origin)) else {
             return false;
         };
         self.resolved.retain(|resolved| resolved.key != path);
@@ -147,7 +148,7 @@ impl<'a> Reader<'a> {
     }
 
     fn raw(&mut self, path: &str) -> (&'static Key, Option<Found<Raw>>) {
-        let key = key::find(path).expect("every key that is read stands in the table");
+        let key = keys::find(path).expect("every key that is read stands in the table");
         let sealed = self.is_sealed(path);
         let found = self
             .layers
@@ -165,7 +166,7 @@ impl<'a> Reader<'a> {
         let shown = found.as_ref().map(|found| match &found.value {
             _ if key.secret => secrets::MASK.to_owned(),
             // A seed in place of the path of its file.
-            Raw::Text(text) if super::bus::is_seed(text) => secrets::MASK.to_owned(),
+            Raw::Text(text) if secrets::is_nkey_seed(text) => secrets::MASK.to_owned(),
             Raw::Text(text) if file_path::is_path_of(key.path) && file_path::check(text).is_err() => {
                 secrets::MASK.to_owned()
             }
@@ -343,7 +344,7 @@ impl<'a> Reader<'a> {
     /// Reads a base address that has a default. When the set value is unusable, the default is used, and the problem recorded.
     pub(crate) fn address_or_default(&mut self, path: &str, schemes: &[&str]) -> Url {
         self.address(path, schemes).unwrap_or_else(|| {
-            key::find(path)
+            keys::find(path)
                 .and_then(|key| key.default)
                 .and_then(|default| default.parse().ok())
                 .expect("the default of an address is an address")
@@ -449,7 +450,7 @@ impl<'a> Reader<'a> {
 pub(crate) fn is_foreign(key: &str, origin: &Origin) -> bool {
     match origin {
         Origin::Environment(variable) | Origin::EnvFile(_, variable) => {
-            !variable.starts_with("BITBRAT_") && key::find(key).is_some_and(|key| key.shared)
+            !variable.starts_with("BITBRAT_") && keys::find(key).is_some_and(|key| key.shared)
         }
         Origin::Flag(_) | Origin::Demo | Origin::File(_) | Origin::Default => false,
     }

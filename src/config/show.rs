@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Configuration, Origin, key};
+use super::{Configuration, Origin, keys};
 
 /// One key for `config show`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -25,7 +25,7 @@ pub struct Shown {
 
 /// Returns every key in the order of the table.
 pub fn shown(configuration: &Configuration) -> Vec<Shown> {
-    key::all()
+    keys::all()
         .map(|key| {
             let resolved = configuration.resolved.iter().find(|found| found.key == key.path);
             Shown {

@@ -3,7 +3,8 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::key::{Key, shown_path};
+use super::key::Key;
+use super::keys::shown_path;
 use super::layers::{FileLayer, Layer, Raw, RawTable};
 use super::problem::{Origin, closest};
 use super::reader::{Reader, clip};

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::key::{AREAS, Key};
+use super::key::Key;
+use super::keys::AREAS;
 use crate::failure::{ExitCode, Failure};
 
 /// Returns the text of a commented `bitbrat.toml`: every key with its description, commented out where it equals the default.

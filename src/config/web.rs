@@ -35,7 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
     let off = reader
         .layers()
         .iter()
-        .find_map(|layer| layer.get(super::key::find("web.listen")?))
+        .find_map(|layer| layer.get(KEYS.iter().find(|key| key.path == "web.listen")?))
         .is_some_and(|(raw, _)| raw.is("off"));
     if off {
         reader.text("web.listen");

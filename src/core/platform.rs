@@ -4,13 +4,11 @@
 //! which [`PlatformName::rules`] leads; that method is in `platforms/mod.rs`, so that `core` imports no platform (decision 35).
 
 use std::fmt;
-use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::permission::Action;
-use crate::core::source::{InvalidSourceKey, clip};
 use crate::core::stream::Patience;
 
 /// Expands `$with!` for every platform, in the order in which they are shown. A new platform is one line here: its variant of
@@ -62,17 +60,6 @@ impl PlatformName {
 impl fmt::Display for PlatformName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-impl FromStr for PlatformName {
-    type Err = InvalidSourceKey;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|platform| platform.as_str() == text)
-            .ok_or_else(|| InvalidSourceKey::Platform(clip(text)))
     }
 }
 

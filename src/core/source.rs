@@ -36,6 +36,17 @@ pub enum InvalidSourceKey {
     Id(String),
 }
 
+impl FromStr for PlatformName {
+    type Err = InvalidSourceKey;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|platform| platform.as_str() == text)
+            .ok_or_else(|| InvalidSourceKey::Platform(clip(text)))
+    }
+}
+
 impl SourceKey {
     /// Creates a key; `id` must be a number of at most 20 digits without leading zeros.
     pub fn new(platform: PlatformName, id: &str) -> Result<Self, InvalidSourceKey> {
@@ -104,7 +115,7 @@ impl<'de> Deserialize<'de> for SourceKey {
 }
 
 /// Truncates a quoted part of input for an error message.
-pub(super) fn clip(text: &str) -> String {
+fn clip(text: &str) -> String {
     text.chars().take(60).collect()
 }
 

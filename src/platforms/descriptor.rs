@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use url::Url;
 
-use super::kit::answer::{ErrorBody, Reported};
+use super::kit::error_body::{ErrorBody, Reported};
 use super::{Platform, PlatformError};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;

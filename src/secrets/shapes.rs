@@ -68,6 +68,13 @@ fn looks_random(text: &[u8]) -> bool {
     text.len() >= LONG && text.iter().any(u8::is_ascii_digit)
 }
 
+/// Whether text has the form of an `NKey` seed: <https://docs.nats.io/running-a-nats-service/configuration/securing_nats/auth_intro/nkey_auth>.
+pub fn is_nkey_seed(text: &str) -> bool {
+    text.len() == 58
+        && text.starts_with('S')
+        && text.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'2'..=b'7'))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::{Reason, StoreStats};
+use super::Reason;
+use crate::app::volume::StoreStats;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::lifecycle::Tasks;
 use crate::store::SourceStore;

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory as _, ValueHint};
+use clap::{Args, ValueHint};
 use clap_complete::{ArgValueCompleter, Shell};
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::cli::args::Cli;
 use crate::cli::complete;
 use crate::cli::output::write_out;
 use crate::failure::{ExitCode, Failure};
@@ -66,9 +65,8 @@ pub fn completion(args: &CompletionArgs) -> Result<ExitCode, Failure> {
     print(&text)
 }
 
-/// Prints a manual page, or writes all of them.
-pub fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
-    let mut root = Cli::command();
+/// Prints a manual page of `root`, or writes all of them.
+pub fn man(args: &ManArgs, mut root: clap::Command) -> Result<ExitCode, Failure> {
     root.build();
     if let Some(directory) = &args.out {
         let failed = |error: std::io::Error| {
@@ -202,7 +200,10 @@ fn print(text: &[u8]) -> Result<ExitCode, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::args::Cli;
 
     #[test]
     fn every_command_has_a_page_with_the_shared_sections() {

@@ -12,7 +12,7 @@ use crate::cli::commands::sources::known::{has_no_answer, no_such_source};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::reports::probe::{ProbeReport, ProbedRow};
-use crate::cli::reports::sources::SourceRow;
+use crate::cli::reports::source_row::SourceRow;
 use crate::cli::run_probe::{self, PlatformResult, SaveResult};
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config;

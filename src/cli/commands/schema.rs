@@ -1,7 +1,9 @@
 //! `schema`: the structure of every JSON output, as JSON Schema.
 
+use std::ffi::OsStr;
+
 use clap::Args;
-use clap_complete::ArgValueCompleter;
+use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::json;
@@ -31,7 +33,7 @@ Examples:
   bitbrat schema doctor > doctor.schema.json")]
 pub struct SchemaArgs {
     /// The output; without one, every name is listed with the commands that print it
-    #[arg(add = ArgValueCompleter::new(complete::schemas))]
+    #[arg(add = ArgValueCompleter::new(schemas))]
     name: Option<String>,
 }
 
@@ -232,4 +234,8 @@ where
         }
     }
     schema
+}
+/// Offers the names of schemas.
+pub fn schemas(current: &OsStr) -> Vec<CompletionCandidate> {
+    complete::among(current, ALL.iter().map(|one| (one.name, one.commands)))
 }

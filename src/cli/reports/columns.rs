@@ -8,7 +8,7 @@ use crate::cli::health::Health;
 use crate::cli::output::humane;
 use crate::cli::output::view::{Cell, Column, Glyph, Tone};
 use crate::cli::reports::cells;
-use crate::cli::reports::sources::{SourceRow, note};
+use crate::cli::reports::source_row::SourceRow;
 use crate::core::document::SourceRecord;
 use crate::core::time::Timestamp;
 
@@ -218,7 +218,9 @@ impl<'a> RowCells<'a> {
                 } else {
                     Tone::Dim
                 };
-                note(self.row).map_or(Cell::label(""), |note| Cell::new(note).tone(tone))
+                self.row
+                    .note()
+                    .map_or(Cell::label(""), |note| Cell::new(note).tone(tone))
             }
         }
     }

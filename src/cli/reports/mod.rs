@@ -18,6 +18,7 @@ pub mod schemas;
 pub mod sim;
 pub mod sim_events;
 pub mod source;
+pub mod source_row;
 pub mod sources;
 
 #[cfg(test)]

@@ -2,22 +2,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::cli::health::{Findings, Health};
+use crate::cli::health::Health;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::columns::{RowCells, SourceColumn};
+use crate::cli::reports::source_row::SourceRow;
 use crate::core::document::SourceRecord;
-use crate::core::freshness::{Field, Freshness, Intervals};
+use crate::core::freshness::{Field, Freshness};
 use crate::core::source::PlatformName;
 use crate::core::stream::StreamStatus;
-use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::verdict::{AuthStatus, Status};
 use crate::platforms::{Problem, Subject};
@@ -60,70 +59,6 @@ pub enum Show {
     Status,
     /// Each source and where it is configured.
     List,
-}
-
-/// One source.
-#[derive(Debug, Clone)]
-pub struct SourceRow {
-    /// Its status.
-    pub summary: Arc<SourceSummary>,
-    /// How old the evidence is.
-    pub freshness: Freshness,
-    /// All of its problems.
-    pub findings: Findings,
-    /// Where it is configured (`bitbrat.toml`, an environment variable); `None` when it is only stored.
-    pub configured: Option<String>,
-    /// Whether the store has a document of it.
-    pub stored: bool,
-}
-
-impl SourceRow {
-    /// Judges `summary` at `now`.
-    pub fn new(summary: impl Into<Arc<SourceSummary>>, intervals: &Intervals, now: Timestamp) -> Self {
-        let summary = summary.into();
-        let freshness = Freshness::of(&summary, intervals, now);
-        Self {
-            findings: Findings::of(&summary, &freshness),
-            freshness,
-            summary,
-            configured: None,
-            stored: true,
-        }
-    }
-}
-
-impl SourceRow {
-    /// Whether something that the table shows is too old to rely on.
-    pub fn is_stale(&self) -> bool {
-        let shows_stream = self.summary.stream_status != StreamStatus::Unknown;
-        self.findings.stale || (shows_stream && self.freshness.is_stale(Field::StreamStatus))
-    }
-
-    /// Returns the age of the oldest of status and stream, in milliseconds.
-    pub fn age_ms(&self) -> Option<u64> {
-        self.freshness.status_age_ms.max(self.freshness.stream_age_ms)
-    }
-
-    /// Whether there ever was any evidence.
-    pub fn is_checked(&self) -> bool {
-        self.summary.proven
-    }
-
-    /// Returns how urgent it is for a person: what needs attention first, then other problems, then what is live.
-    pub fn urgency(&self) -> u8 {
-        let found = self.findings;
-        if found.needs_person() {
-            0
-        } else if found.disconnected {
-            1
-        } else if self.is_stale() || found.unknown {
-            2
-        } else if self.summary.stream_status == StreamStatus::Online {
-            3
-        } else {
-            4
-        }
-    }
 }
 
 /// One source as JSON shows it: the fields that every reader may rely on, and how old they are.
@@ -338,7 +273,7 @@ impl SourcesReport {
     }
 
     fn status_grid(&self, wide: bool) -> Grid {
-        let noted = !self.unusable.is_empty() || self.shown().iter().any(|row| note(row).is_some());
+        let noted = !self.unusable.is_empty() || self.shown().iter().any(|row| row.note().is_some());
         let mut columns = SourceColumn::STATUS.to_vec();
         if wide {
             columns.extend(SourceColumn::WIDE);
@@ -604,20 +539,4 @@ fn unusable_cells(columns: &[SourceColumn], unusable: &UnusableItem) -> Vec<Cell
         _ => Cell::label(""),
     });
     cells.collect()
-}
-
-/// Returns what the table shows about a source beside its verdicts.
-pub(super) fn note(row: &SourceRow) -> Option<Cow<'_, str>> {
-    let summary = &row.summary;
-    if let Some(error) = &summary.failure {
-        return Some(Cow::Borrowed(&error.message));
-    }
-    if summary.auth_status.is_some_and(|auth| auth != AuthStatus::Valid) {
-        let identity = summary.identity.as_ref()?;
-        return Some(match summary.deciding_reason() {
-            Some(reason) => Cow::Owned(format!("{identity}: {reason}")),
-            None => Cow::Borrowed(identity.as_str()),
-        });
-    }
-    None
 }

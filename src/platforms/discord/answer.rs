@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::core::code::Code;
 use crate::core::json;
 use crate::core::time::Timestamp;
-use crate::platforms::kit::answer::FOREIGN_MEMBERS;
+use crate::platforms::kit::error_body::FOREIGN_MEMBERS;
 use crate::platforms::kit::lenient::{count, decimal, flag, text};
 use crate::secrets;
 

@@ -12,7 +12,7 @@ use crate::core::event::chat::Direction;
 use crate::core::source::PlatformName;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{BuildError, CountedChat, Endpoint, Parts, PlatformDescriptor};
-use crate::platforms::kit::answer::{ErrorBody, Reported};
+use crate::platforms::kit::error_body::{ErrorBody, Reported};
 use crate::tokens::Seed;
 
 /// Describes Discord.

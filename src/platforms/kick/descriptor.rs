@@ -8,7 +8,7 @@ use super::{KickOptions, KickPlatform};
 use crate::config::Settings;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, PlatformDescriptor};
-use crate::platforms::kit::answer::ErrorBody;
+use crate::platforms::kit::error_body::ErrorBody;
 use crate::tokens::Seed;
 
 /// Errors of Kick's OAuth host: the names that clients have seen, and the message of a malformed request

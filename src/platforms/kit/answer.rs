@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::error_body::{ErrorBody, Reported};
 use crate::clock::Chance;
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, LinkState};
@@ -246,17 +247,6 @@ pub fn reported_error(platform: PlatformName, answer: &Answer) -> Option<String>
     (failed || is_set(error)).then(|| reason(answer))
 }
 
-/// What an answer with the status of a success says in the members of errors.
-#[derive(Debug, Clone, Copy)]
-pub struct Reported {
-    /// Whether there is a message, other than that of a success.
-    pub has_message: bool,
-    /// The member `status`, if it is a number.
-    pub status: Option<f64>,
-    /// The member `code`, if it is a number.
-    pub code: Option<f64>,
-}
-
 /// What Kick writes as the message of a success, and spellings of it by servers that stand in for it.
 const SUCCESS_MESSAGES: [&str; 2] = ["ok", "success"];
 
@@ -273,46 +263,6 @@ pub fn is_own_error(platform: PlatformName, answer: &Answer) -> bool {
     }
     descriptor(platform).is_own_error(answer.status, &ErrorBody(body))
 }
-
-/// The members of an error answer.
-#[derive(Debug)]
-pub struct ErrorBody(Map<String, Value>);
-
-impl ErrorBody {
-    /// Returns a member.
-    pub fn get(&self, field: &str) -> Option<&Value> {
-        self.0.get(field)
-    }
-
-    /// Returns a member that is a text and not empty.
-    pub fn text(&self, field: &str) -> Option<&str> {
-        let text = self.get(field).and_then(Value::as_str);
-        text.filter(|text| !text.is_empty())
-    }
-
-    /// Returns whether there are no members but these.
-    pub fn has_only(&self, members: &[&str]) -> bool {
-        self.0.keys().all(|name| members.contains(&name.as_str()))
-    }
-
-    /// Returns whether there are members of web frameworks and gateways, other than `own`.
-    pub fn has_foreign(&self, own: &[&str]) -> bool {
-        let mut foreign = FOREIGN_MEMBERS.iter().filter(|name| !own.contains(name));
-        foreign.any(|name| self.0.contains_key(*name))
-    }
-}
-
-/// Members in the errors of web frameworks and gateways that neither Discord nor Kick's OAuth host sends.
-pub(in crate::platforms) const FOREIGN_MEMBERS: [&str; 8] = [
-    "error",
-    "exception",
-    "path",
-    "request_id",
-    "requestId",
-    "status",
-    "statusCode",
-    "timestamp",
-];
 
 /// Returns the platform's own reason from an error answer: its `data`, where Kick puts the reason beside a general `message`,
 /// else its `message` or `error` field, else the status.

@@ -16,6 +16,7 @@
 
 pub mod answer;
 pub mod dedup;
+pub mod error_body;
 pub mod greeting;
 pub mod lenient;
 pub mod link_health;

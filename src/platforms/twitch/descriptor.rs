@@ -13,7 +13,7 @@ use crate::platforms::Platform;
 use crate::platforms::descriptor::{
     Application, BuildError, CountedChat, Endpoint, Parts, PlatformDescriptor,
 };
-use crate::platforms::kit::answer::ErrorBody;
+use crate::platforms::kit::error_body::ErrorBody;
 use crate::tokens::Seed;
 
 /// Describes Twitch.

@@ -9,7 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::Tone;
-use crate::cli::reports::sources::SourceRow;
+use crate::cli::reports::source_row::SourceRow;
 use crate::cli::run_probe;
 use crate::cli::selection::{Names, Selection};
 use crate::core::code::Code;
