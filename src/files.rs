@@ -171,7 +171,7 @@ pub enum Durability {
 
 /// Who may access a file that is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub enum FileAccess {
     /// Its owner only (mode 0600).
     Owner,
     /// The permissions of the existing file; the owner only if there is none.
@@ -185,7 +185,7 @@ pub enum Access {
 /// itself; its target is not changed.
 pub fn write(
     path: &Path,
-    access: Access,
+    access: FileAccess,
     durability: Durability,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -212,7 +212,7 @@ pub fn write(
     fill(&mut buffered)?;
     buffered.flush()?;
     drop(buffered);
-    if let (Access::Unchanged, Some(existing)) = (access, existing) {
+    if let (FileAccess::Unchanged, Some(existing)) = (access, existing) {
         fresh.as_file().set_permissions(existing.permissions())?;
     }
     if durability == Durability::Durable {
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn only_a_regular_file_is_ever_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let replace = |path: &Path| put(path, Access::Owner, Durability::Durable);
+        let replace = |path: &Path| put(path, FileAccess::Owner, Durability::Durable);
         let file = dir.path().join("file");
         replace(&file).unwrap();
         replace(&file).unwrap();
@@ -360,7 +360,7 @@ mod tests {
         let (target, link) = (dir.path().join("target"), dir.path().join("link"));
         std::fs::write(&target, "precious").unwrap();
         symlink(&target, &link).unwrap();
-        put(&link, Access::Owner, Durability::Durable).unwrap();
+        put(&link, FileAccess::Owner, Durability::Durable).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
         assert!(!link.symlink_metadata().unwrap().is_symlink());
     }
@@ -373,12 +373,12 @@ mod tests {
         let volatile = Durability::Volatile {
             because: "it is a test",
         };
-        put(&path, Access::Unchanged, volatile).unwrap();
+        put(&path, FileAccess::Unchanged, volatile).unwrap();
         assert_eq!(mode(), 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        put(&path, Access::Unchanged, Durability::Durable).unwrap();
+        put(&path, FileAccess::Unchanged, Durability::Durable).unwrap();
         assert_eq!(mode(), 0o644);
-        put(&path, Access::Owner, volatile).unwrap();
+        put(&path, FileAccess::Owner, volatile).unwrap();
         assert_eq!(mode(), 0o600);
     }
 
@@ -386,8 +386,8 @@ mod tests {
     fn failed_write_leaves_the_old_file_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        put(&path, Access::Owner, Durability::Durable).unwrap();
-        let failed = write(&path, Access::Owner, Durability::Durable, |file| {
+        put(&path, FileAccess::Owner, Durability::Durable).unwrap();
+        let failed = write(&path, FileAccess::Owner, Durability::Durable, |file| {
             file.write_all(b"half")?;
             Err(io::Error::other("disk full"))
         });
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
-    fn put(path: &Path, access: Access, durability: Durability) -> io::Result<()> {
+    fn put(path: &Path, access: FileAccess, durability: Durability) -> io::Result<()> {
         write(path, access, durability, |file| file.write_all(b"content"))
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 pub use self::tasks::{IntoTaskResult, Stop, TaskResult, Tasks};
-use self::tasks::{Outcome, TaskExit};
+use self::tasks::{TaskExit, TaskOutcome};
 use crate::failure::{ExitCode, Failure};
 use crate::telemetry::names;
 
@@ -206,18 +206,18 @@ impl Lifecycle {
         self.tasks.strike(id);
         let stopping = stopping || self.tasks.stop().is_requested();
         let failure = match outcome {
-            Outcome::Returned(Ok(())) if stopping || brief => return None,
-            Outcome::Returned(Ok(())) => {
+            TaskOutcome::Returned(Ok(())) if stopping || brief => return None,
+            TaskOutcome::Returned(Ok(())) => {
                 Failure::new(ExitCode::Failed, format!("task `{name}` exited unexpectedly"))
             }
-            Outcome::Returned(Err(error)) => match error.downcast::<Failure>() {
+            TaskOutcome::Returned(Err(error)) => match error.downcast::<Failure>() {
                 Ok(failure) => failure.while_doing(format!("task `{name}` failed")),
                 Err(error) => {
                     let error: Box<dyn Error> = error;
                     Failure::new(ExitCode::Failed, format!("task `{name}` failed")).because(error.as_ref())
                 }
             },
-            Outcome::Panicked => Failure::new(ExitCode::Failed, format!("task `{name}` panicked"))
+            TaskOutcome::Panicked => Failure::new(ExitCode::Failed, format!("task `{name}` panicked"))
                 .hint("this is a bug in bitbrat; please report it with the log"),
         };
         error!(task = name, "{}", failure.what);

@@ -21,7 +21,7 @@ const VALID_MS: i64 = 86_400_000;
 /// For how long it is used where only the clock itself shows its age (ms).
 const VALID_BY_CLOCK_MS: i64 = 600_000;
 /// How often a running process looks at the error.
-const EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the file is written while the error stays the same (ms).
 const CONFIRMED_EVERY_MS: i64 = 60_000;
 /// Differences below this are the same error (ms).
@@ -83,7 +83,7 @@ pub async fn run(directory: PathBuf, clock: Arc<dyn Clock>, stop: Stop) {
     let differs = |one: i64, other: i64| (one - other).abs() > SAME_MS || (one == 0) != (other == 0);
     let mut logged = 0;
     let mut shared: Option<(ClockError, Timestamp)> = None;
-    while stop.sleep(EVERY).await {
+    while stop.sleep(CHECK_INTERVAL).await {
         let offset = http::clock_error();
         if differs(offset, logged) {
             log(offset);
@@ -122,7 +122,7 @@ fn write(path: &Path, measured: &Measured) -> std::io::Result<()> {
     let volatile = Durability::Volatile {
         because: "it is valid for minutes and measured again",
     };
-    files::write(path, files::Access::Owner, volatile, |file| {
+    files::write(path, files::FileAccess::Owner, volatile, |file| {
         Ok(serde_json::to_writer(file, measured)?)
     })
 }

@@ -21,7 +21,7 @@ use crate::persist::write_policy::WritePolicy;
 use crate::persist::{Persister, overview};
 use crate::store::{HistoryEntry, SourceStore};
 use crate::telemetry::{Bars, names};
-use crate::watch::accounts::TokenWatch;
+use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::web::{self, Render, Stored, Web};

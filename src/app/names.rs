@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
-use crate::files::{self, Access, Durability};
+use crate::files::{self, Durability, FileAccess};
 
 /// Names and their ids, stored in the state directory.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Names {
         let written = || -> std::io::Result<()> {
             let directory = self.path.parent().unwrap_or(Path::new("."));
             files::make_private_dir(directory)?;
-            files::write(&self.path, Access::Owner, Durability::Durable, |file| {
+            files::write(&self.path, FileAccess::Owner, Durability::Durable, |file| {
                 Ok(serde_json::to_writer_pretty(file, &self.known)?)
             })
         };

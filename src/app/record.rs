@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use super::App;
 use crate::blocking::blocking;
 use crate::bus::EventBus;
-use crate::bus::mutating::MutatingBus;
+use crate::bus::state_mutations::MutatingBus;
 use crate::config::{BusTarget, StoreTarget};
 use crate::core::observation::Observation;
 use crate::core::source::SourceKey;

@@ -12,7 +12,7 @@ use super::{BusError, Deliveries, Delivery, EventBus, Recovery, Subscription};
 use crate::clock::Chance;
 
 /// First and longest backoff between attempts.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// A subscription that reopens itself.
 pub struct Follow {
@@ -94,7 +94,7 @@ impl Follow {
         self.open = None;
         self.is_open.store(false, Ordering::Relaxed);
         // A failure after some time of operation is a new one and is reported again.
-        if self.opened_at.elapsed() > PATIENCE.1 {
+        if self.opened_at.elapsed() > RETRY_BACKOFF.1 {
             self.failures = 0;
         }
     }
@@ -107,7 +107,7 @@ impl Follow {
                 hint = error.hint(), "Messages cannot be read; trying again"
             );
         }
-        let (first, longest) = PATIENCE;
+        let (first, longest) = RETRY_BACKOFF;
         let ceiling = match error.recovery() {
             Recovery::Retry => first.saturating_mul(1 << self.failures.min(7)).min(longest),
             Recovery::RetrySlowly | Recovery::GiveUp => {

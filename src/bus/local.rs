@@ -46,11 +46,11 @@ struct State {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<QueuedMessage>,
     unsettled: u64,
 }
 
-struct Waiting {
+struct QueuedMessage {
     message: Message,
     not_before: Option<Instant>,
 }
@@ -109,7 +109,7 @@ impl Shared {
         };
         for ((_, filter), queue) in &mut state.queues {
             if filter.matches(&message.topic) {
-                queue.waiting.push_back(Waiting {
+                queue.waiting.push_back(QueuedMessage {
                     message: message.clone(),
                     not_before: None,
                 });
@@ -158,7 +158,7 @@ impl Shared {
             queue.unsettled = queue.unsettled.saturating_sub(1);
             if let Settlement::Again(delay) = how {
                 let not_before = (delay > Duration::ZERO).then(|| Instant::now() + delay);
-                queue.waiting.push_front(Waiting { message, not_before });
+                queue.waiting.push_front(QueuedMessage { message, not_before });
             }
         }
         drop(state);
@@ -218,7 +218,7 @@ impl EventBus for LocalBus {
             });
             state.queues.entry(key.clone()).or_insert_with(|| Queue {
                 waiting: past
-                    .map(|message| Waiting {
+                    .map(|message| QueuedMessage {
                         message: message.clone(),
                         not_before: None,
                     })

@@ -4,7 +4,7 @@
 //! per subscription. A publish whose acknowledgement timed out may still arrive, because the client buffers while it
 //! reconnects; the message id makes the retry harmless.
 
-mod connection;
+mod connection_state;
 mod login;
 mod unreadable;
 
@@ -35,14 +35,14 @@ use super::{
 };
 use crate::core::time::Timestamp;
 use crate::{secrets, tls};
-use connection::{Connection, Obstacle, explained};
+use connection_state::{Connection, Obstacle, explained};
 
 pub use login::{NatsLogin, nkey_file};
 
 /// Timeout of one request to the server, and of the acknowledgement of a publish.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Timeout of a whole batch of publishes. Well within the stream's usual duplicate window of two minutes.
-const BATCH: Duration = Duration::from_secs(20);
+const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// The header by which JetStream detects duplicates.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
@@ -287,7 +287,7 @@ impl EventBus for NatsBus {
             .await
         };
         // The client's buffer blocks when it is full during an outage.
-        match timeout(BATCH, whole).await {
+        match timeout(BATCH_TIMEOUT, whole).await {
             Ok(results) => results,
             Err(_) => (0..count)
                 .map(|_| Err(self.unavailable("it did not take the messages in time")))

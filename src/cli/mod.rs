@@ -19,8 +19,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{CommandFactory as _, Parser as _};
 use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory as _, Parser as _};
 use jiff::tz::TimeZone;
 
 use crate::app::demo::{Demo, Motion};
@@ -34,7 +34,7 @@ use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Invocation, Note, machine, wrap, write_err, write_out};
-use crate::cli::progress::{PATIENCE, Progress};
+use crate::cli::progress::{BAR_DELAY, Progress};
 use crate::config::{self, Configuration};
 use crate::failure::{self, ExitCode, Failure};
 use crate::secrets;
@@ -307,7 +307,7 @@ async fn prepare(
     let verbosity = setup.verbosity - quieter;
     let logs = telemetry::start(&settings.log, verbosity, Arc::clone(&setup.clock), appearance);
     // A demo shows the progress of a probe however short it is.
-    let patience = if demo.is_some() { Duration::ZERO } else { PATIENCE };
+    let patience = if demo.is_some() { Duration::ZERO } else { BAR_DELAY };
     let visible = setup.progress && std::io::IsTerminal::is_terminal(&std::io::stderr());
     if demo.is_none() {
         clock_error::recall(&settings.state_dir, setup.clock.as_ref());

@@ -10,7 +10,7 @@ use crate::core::source::PlatformName;
 use crate::telemetry::Bars;
 
 /// Work that ends sooner shows no bar.
-pub const PATIENCE: Duration = Duration::from_millis(500);
+pub const BAR_DELAY: Duration = Duration::from_millis(500);
 
 /// Draws progress, or does nothing where standard error is no terminal.
 pub struct Progress {

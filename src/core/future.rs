@@ -381,7 +381,7 @@ mod tests {
     fn what_is_not_from_the_future_survives_beside_what_is() {
         let mut known = Knowledge::default();
         update(&mut known, -30, [up(), seen("a"), Fact::StreamAbsent]);
-        let honest = known.clone();
+        let present = known.clone();
         assert!(!known.drop_future(at(0)), "nothing to refuse");
         let ended = Fact::StreamPush {
             live: false,
@@ -394,7 +394,7 @@ mod tests {
             [seen("b"), ended, Fact::StreamAbsent, Fact::Latency { millis: 5 }],
         );
         assert!(known.drop_future(at(0)));
-        assert_eq!(known, honest);
+        assert_eq!(known, present);
     }
 
     #[test]

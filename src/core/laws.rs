@@ -513,13 +513,13 @@ proptest! {
 
     #[test]
     fn refused_evidence_leaves_nothing_that_is_dated_in_the_future(
-        honest in knowledge(),
+        present in knowledge(),
         future in knowledge(),
         ahead in 0_i64..400_000,
     ) {
         // Times of histories span 60 hours, so `now` is before, within and after them.
         let now = start().plus_secs(ahead - 100_000);
-        let mut known = joined(honest, future);
+        let mut known = joined(present, future);
         known.drop_future(now);
         prop_assert!(!known.clone().drop_future(now), "once is enough");
         prop_assert!(known.clone().newest().is_none_or(|newest| newest.millis_since(now) <= future::TOLERANCE_MS));

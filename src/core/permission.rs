@@ -449,7 +449,7 @@ mod tests {
                 denied: set(denied),
                 unknown: unknown
                     .iter()
-                    .map(|name| ((*name).to_owned(), "nobody tells".to_owned()))
+                    .map(|name| ((*name).to_owned(), "no answer".to_owned()))
                     .collect(),
             };
             let method = format!("method-{index}");
@@ -736,7 +736,7 @@ mod tests {
         )]);
         let answer = ask("ban", &known);
         assert_eq!(answer.allowed, Allowed::Unknown);
-        assert_eq!(answer.unknown, ["MODERATOR: nobody tells"]);
+        assert_eq!(answer.unknown, ["MODERATOR: no answer"]);
         let nothing = ask("ban", &Evidence::default());
         assert_eq!((nothing.allowed, nothing.as_of), (Allowed::Unknown, None));
     }

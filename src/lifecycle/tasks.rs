@@ -81,11 +81,11 @@ pub(super) struct TaskExit {
     pub(super) name: String,
     /// Whether it may exit before a stop.
     pub(super) brief: bool,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: TaskOutcome,
 }
 
 /// How it ended.
-pub(super) enum Outcome {
+pub(super) enum TaskOutcome {
     /// By itself.
     Returned(TaskResult),
     /// It panicked or was aborted.
@@ -183,7 +183,7 @@ impl Tasks {
                 id,
                 name: name.clone(),
                 brief,
-                outcome: Outcome::Panicked,
+                outcome: TaskOutcome::Panicked,
             }),
             to: self.shared.exits.clone(),
         };
@@ -192,7 +192,7 @@ impl Tasks {
         let handle = tokio::spawn(async move {
             let result = task.await.into_task_result();
             if let Some(exits) = &mut report.exits {
-                exits.outcome = Outcome::Returned(result);
+                exits.outcome = TaskOutcome::Returned(result);
             }
         });
         running.insert(id, (name, handle.abort_handle()));

@@ -25,7 +25,7 @@ use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::lifecycle::Stop;
 use crate::persist::inbox::Inbox;
-use crate::persist::{Applied, Outcome, Persister};
+use crate::persist::{Applied, ApplyOutcome, Persister};
 
 /// The queue name shared by all persisters; each message goes to one of them.
 pub const QUEUE: &str = "bitbrat-persist";
@@ -36,7 +36,7 @@ const SOURCES: usize = 64;
 /// How far back a persister that is new to the bus starts (s). Each source is published in full four times an hour.
 const FIRST_LOOKBACK: i64 = 3600;
 /// First and longest delay before redelivery of a message that the store could not accept.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const REDELIVERY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How often due writes are checked.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -162,7 +162,7 @@ impl Consumer {
         drop(inbox);
         let applied = self.persister.flush().await;
         debug!(
-            written = applied.count(Outcome::Written),
+            written = applied.count(ApplyOutcome::Written),
             "Stored what was waiting"
         );
     }
@@ -237,7 +237,7 @@ impl Consumer {
                 return delivery.nak(backoff).await;
             }
             // Without a topic for dead letters this log entry is the only report.
-            Err(error) => warn!(error = %error, "A dead letter has nowhere to go"),
+            Err(error) => warn!(error = %error, "A dead letter could not be published"),
         }
         self.counts.dead.fetch_add(1, Ordering::Relaxed);
         warn!(
@@ -273,8 +273,12 @@ impl Consumer {
         let applied = self.persister.apply(updates).await;
         let mut fine = false;
         for (source, deliveries) in waiting {
-            let outcome = applied.outcomes.get(&source).copied().unwrap_or(Outcome::Waiting);
-            fine |= outcome != Outcome::Waiting;
+            let outcome = applied
+                .outcomes
+                .get(&source)
+                .copied()
+                .unwrap_or(ApplyOutcome::Waiting);
+            fine |= outcome != ApplyOutcome::Waiting;
             for delivery in deliveries {
                 self.settle(&source, outcome, delivery, &applied, failures).await;
             }
@@ -285,26 +289,26 @@ impl Consumer {
     async fn settle(
         &self,
         source: &SourceKey,
-        outcome: Outcome,
+        outcome: ApplyOutcome,
         delivery: Delivery,
         applied: &Applied,
         failures: u32,
     ) {
         match outcome {
-            Outcome::Written | Outcome::Coalesced | Outcome::Unchanged => {
+            ApplyOutcome::Written | ApplyOutcome::Coalesced | ApplyOutcome::Unchanged => {
                 self.counts.stored.fetch_add(1, Ordering::Relaxed);
                 delivery.ack().await;
             }
-            Outcome::Waiting => {
+            ApplyOutcome::Waiting => {
                 self.counts.postponed.fetch_add(1, Ordering::Relaxed);
                 if failures == 0 {
                     let reason = reason(applied, source);
-                    warn!(source.key = %source, reason, "The store does not take events; they are delivered again");
+                    warn!(source.key = %source, reason, "The store does not accept events; they are redelivered");
                 }
                 let attempt = delivery_attempt(&delivery).max(failures);
                 delivery.nak(self.backoff(attempt)).await;
             }
-            Outcome::Blocked => {
+            ApplyOutcome::Blocked => {
                 let reason =
                     reason(applied, source).unwrap_or_else(|| "what is stored cannot be used".to_owned());
                 self.publish_dead_letter(delivery, &Dead::new(Code::StoreBlocked, reason))
@@ -314,7 +318,7 @@ impl Consumer {
     }
 
     fn backoff(&self, attempt: u32) -> Duration {
-        let (first, longest) = PATIENCE;
+        let (first, longest) = REDELIVERY_BACKOFF;
         let ceiling = first.saturating_mul(1 << attempt.min(6)).min(longest);
         first + ceiling.mul_f64(self.chance.fraction())
     }

@@ -39,7 +39,7 @@ use crate::store::{SourceStore, StoreError, Version, Versioned};
 /// Rounds of read, join and write against other writers before a source is postponed.
 const ROUNDS: u32 = 12;
 /// Writes in one call of the store.
-const BATCH: usize = 500;
+const MAX_WRITES_PER_CALL: usize = 500;
 
 /// Keeps a store up to date.
 pub struct Persister {
@@ -94,7 +94,7 @@ impl From<SourceUpdate> for EvidenceUpdate {
 
 /// Result for one source in a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ApplyOutcome {
     /// Stored.
     Written,
     /// No transition; waits for the heartbeat.
@@ -112,7 +112,7 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Applied {
     /// Result for each source.
-    pub outcomes: BTreeMap<SourceKey, Outcome>,
+    pub outcomes: BTreeMap<SourceKey, ApplyOutcome>,
     /// The stored transitions.
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
     /// Errors by source.
@@ -121,7 +121,7 @@ pub struct Applied {
 
 impl Applied {
     /// Returns the number of sources with this outcome.
-    pub fn count(&self, outcome: Outcome) -> usize {
+    pub fn count(&self, outcome: ApplyOutcome) -> usize {
         self.outcomes.values().filter(|found| **found == outcome).count()
     }
 }
@@ -366,7 +366,7 @@ impl Persister {
         applied: &mut Applied,
     ) -> Vec<SourceKey> {
         let mut conflicting = Vec::new();
-        for batch in keys.chunks(BATCH) {
+        for batch in keys.chunks(MAX_WRITES_PER_CALL) {
             let writes: Vec<_> = batch.iter().map(|key| known[key].write()).collect();
             let results = self.store.save(&writes).await;
             let now = self.clock.now();
@@ -400,7 +400,7 @@ impl Persister {
             stats.documents += 1;
             stats.failing = false;
         });
-        applied.outcomes.insert(key.clone(), Outcome::Written);
+        applied.outcomes.insert(key.clone(), ApplyOutcome::Written);
         if !transitions.is_empty() {
             applied
                 .transitions

@@ -11,7 +11,7 @@ use crate::core::join::Join;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
-use crate::persist::Outcome;
+use crate::persist::ApplyOutcome;
 use crate::persist::write_policy::{Burst, Presentation, WritePolicy};
 use crate::store::{HistoryEntry, Version, Versioned, Write};
 
@@ -363,12 +363,12 @@ impl SourceState {
     }
 
     /// Returns the outcome if nothing was written.
-    pub fn pending_outcome(&self) -> Outcome {
+    pub fn pending_outcome(&self) -> ApplyOutcome {
         match self.need() {
-            Need::Nothing => Outcome::Unchanged,
-            _ if self.blocked => Outcome::Blocked,
-            Need::Writing(_) if !self.is_urgent() => Outcome::Coalesced,
-            Need::Reading(_) | Need::Writing(_) => Outcome::Waiting,
+            Need::Nothing => ApplyOutcome::Unchanged,
+            _ if self.blocked => ApplyOutcome::Blocked,
+            Need::Writing(_) if !self.is_urgent() => ApplyOutcome::Coalesced,
+            Need::Reading(_) | Need::Writing(_) => ApplyOutcome::Waiting,
         }
     }
 

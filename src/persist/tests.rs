@@ -128,7 +128,7 @@ impl Harness {
         self.store.reads.load(Ordering::SeqCst)
     }
 
-    async fn push(&self, id: &str, live: bool) -> Outcome {
+    async fn push(&self, id: &str, live: bool) -> ApplyOutcome {
         let fact = Fact::StreamPush {
             live,
             stream_id: Some("409".into()),
@@ -137,7 +137,7 @@ impl Harness {
         self.see(id, fact).await
     }
 
-    async fn viewers(&self, id: &str, count: u64) -> Outcome {
+    async fn viewers(&self, id: &str, count: u64) -> ApplyOutcome {
         self.see(
             id,
             Fact::Viewers {
@@ -148,7 +148,7 @@ impl Harness {
         .await
     }
 
-    async fn see(&self, id: &str, fact: Fact) -> Outcome {
+    async fn see(&self, id: &str, fact: Fact) -> ApplyOutcome {
         let seen = Observation::new(&key(id), self.now(), "test", fact);
         self.persister.observe(&[seen]).await.outcomes[&key(id)]
     }
@@ -188,9 +188,9 @@ fn key(id: &str) -> SourceKey {
 #[tokio::test]
 async fn a_transition_is_stored_at_once_with_its_history() {
     let harness = Harness::new();
-    assert_eq!(harness.push("kick:5", true).await, Outcome::Written);
+    assert_eq!(harness.push("kick:5", true).await, ApplyOutcome::Written);
     harness.clock.advance(1000);
-    assert_eq!(harness.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(harness.push("kick:5", false).await, ApplyOutcome::Written);
     assert_eq!(
         harness.happened("kick:5").await,
         ["stream UNKNOWN>ONLINE", "stream ONLINE>OFFLINE"]
@@ -206,13 +206,13 @@ async fn everything_else_waits_for_the_heartbeat() {
     harness.push("kick:5", true).await;
     for count in 1..=10 {
         harness.clock.advance(HEARTBEAT / 20);
-        assert_eq!(harness.viewers("kick:5", count).await, Outcome::Coalesced);
+        assert_eq!(harness.viewers("kick:5", count).await, ApplyOutcome::Coalesced);
     }
     assert_eq!(harness.writes(), 1);
     let due = harness.persister.stats().next_due.unwrap();
     assert_eq!(due.millis_since(harness.now()), HEARTBEAT / 2);
     harness.clock.set(due);
-    assert_eq!(harness.persister.tick().await.count(Outcome::Written), 1);
+    assert_eq!(harness.persister.tick().await.count(ApplyOutcome::Written), 1);
     assert_eq!((harness.reads(), harness.writes()), (1, 2));
     assert_eq!(harness.stored("kick:5").await.verdict.viewer_count, Some(10));
     assert_eq!(harness.persister.stats().next_due, None);
@@ -223,7 +223,7 @@ async fn everything_else_waits_for_the_heartbeat() {
 async fn unchanged_verdict_is_never_written() {
     let harness = Harness::new();
     harness.push("kick:5", true).await;
-    assert_eq!(harness.push("kick:5", true).await, Outcome::Unchanged);
+    assert_eq!(harness.push("kick:5", true).await, ApplyOutcome::Unchanged);
     harness.clock.advance(10 * HEARTBEAT);
     harness.persister.tick().await;
     harness.persister.flush().await;
@@ -237,7 +237,7 @@ async fn a_transition_takes_what_was_waiting_along() {
     harness.clock.advance(1000);
     harness.viewers("kick:5", 9).await;
     harness.clock.advance(1000);
-    assert_eq!(harness.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(harness.push("kick:5", false).await, ApplyOutcome::Written);
     assert_eq!(harness.persister.stats().pending, 0);
     assert_eq!(
         harness
@@ -285,9 +285,9 @@ async fn a_restart_announces_nothing_twice_and_does_not_write_at_once() {
     };
     let later = Observation::new(&key("kick:5"), harness.now().plus_secs(1), "test", fact);
     let applied = again.observe(&[later]).await;
-    assert_eq!(applied.outcomes[&key("kick:5")], Outcome::Coalesced);
+    assert_eq!(applied.outcomes[&key("kick:5")], ApplyOutcome::Coalesced);
     assert!(applied.transitions.is_empty());
-    assert_eq!(again.flush().await.count(Outcome::Written), 1);
+    assert_eq!(again.flush().await.count(ApplyOutcome::Written), 1);
     assert_eq!(harness.happened("kick:5").await.len(), 1);
 }
 
@@ -304,7 +304,7 @@ async fn two_persisters_on_one_document_lose_nothing() {
     other.observe(&[theirs]).await;
     other.flush().await;
     // Our version is outdated; the document is read, joined and written again.
-    assert_eq!(harness.push("kick:5", true).await, Outcome::Written);
+    assert_eq!(harness.push("kick:5", true).await, ApplyOutcome::Written);
     assert_eq!(harness.persister.stats().conflicts, 1);
     let stored = harness.stored("kick:5").await;
     assert_eq!(stored.knowledge.evidence.connection.len(), 2);
@@ -330,7 +330,7 @@ async fn a_conflict_over_what_both_know_is_not_written_again() {
     };
     other.observe(&push(true)).await;
     other.flush().await;
-    assert_eq!(harness.push("kick:5", true).await, Outcome::Unchanged);
+    assert_eq!(harness.push("kick:5", true).await, ApplyOutcome::Unchanged);
     assert_eq!(harness.happened("kick:5").await, ["stream UNKNOWN>ONLINE"]);
 }
 
@@ -340,7 +340,7 @@ async fn failed_write_is_retried_and_loses_no_transition() {
     harness.push("kick:5", true).await;
     harness.store.down.store(true, Ordering::SeqCst);
     harness.clock.advance(1000);
-    assert_eq!(harness.push("kick:5", false).await, Outcome::Waiting);
+    assert_eq!(harness.push("kick:5", false).await, ApplyOutcome::Waiting);
     // No immediate retry: nothing is due yet.
     harness.persister.tick().await;
     assert_eq!(harness.writes(), 2);
@@ -357,7 +357,7 @@ async fn failed_write_is_retried_and_loses_no_transition() {
         .millis_since(harness.now());
     assert!(second > first, "{second} after {first}");
     harness.clock.advance(1000);
-    assert_eq!(harness.push("kick:5", true).await, Outcome::Waiting);
+    assert_eq!(harness.push("kick:5", true).await, ApplyOutcome::Waiting);
     harness.store.down.store(false, Ordering::SeqCst);
     harness.clock.set(harness.persister.stats().next_due.unwrap());
     let applied = harness.persister.tick().await;
@@ -385,7 +385,7 @@ async fn source_first_seen_during_outage_is_read_before_writing() {
     };
     let end = Observation::new(&key("kick:5"), harness.now().plus_secs(9), "test", fact);
     let applied = again.observe(&[end]).await;
-    assert_eq!(applied.outcomes[&key("kick:5")], Outcome::Waiting);
+    assert_eq!(applied.outcomes[&key("kick:5")], ApplyOutcome::Waiting);
     assert!(again.document(&key("kick:5")).await.is_none());
     harness.store.down.store(false, Ordering::SeqCst);
     harness
@@ -401,11 +401,11 @@ async fn source_first_seen_during_outage_is_read_before_writing() {
 async fn one_failing_source_does_not_block_the_others() {
     let harness = Harness::new();
     harness.store.down_for.lock().insert("kick:5".into());
-    assert_eq!(harness.push("kick:5", true).await, Outcome::Waiting);
-    assert_eq!(harness.push("kick:6", true).await, Outcome::Written);
+    assert_eq!(harness.push("kick:5", true).await, ApplyOutcome::Waiting);
+    assert_eq!(harness.push("kick:6", true).await, ApplyOutcome::Written);
     harness.clock.advance(1000);
     assert_eq!(harness.persister.flush().await.failures.len(), 1);
-    assert_eq!(harness.push("kick:6", false).await, Outcome::Written);
+    assert_eq!(harness.push("kick:6", false).await, ApplyOutcome::Written);
 }
 
 #[tokio::test]
@@ -415,9 +415,9 @@ async fn unusable_document_is_skipped_until_repaired() {
         .store
         .inner
         .put_raw("kick:5", json!({ "schemaVersion": 99 }));
-    assert_eq!(harness.push("kick:5", true).await, Outcome::Blocked);
-    assert_eq!(harness.push("kick:5", false).await, Outcome::Blocked);
-    assert_eq!(harness.push("kick:6", true).await, Outcome::Written);
+    assert_eq!(harness.push("kick:5", true).await, ApplyOutcome::Blocked);
+    assert_eq!(harness.push("kick:5", false).await, ApplyOutcome::Blocked);
+    assert_eq!(harness.push("kick:6", true).await, ApplyOutcome::Written);
     let reported = harness.persister.flush().await.failures;
     assert!(
         matches!(
@@ -435,7 +435,7 @@ async fn unusable_document_is_skipped_until_repaired() {
     );
     harness.store.inner.delete("kick:5").await.unwrap();
     harness.clock.set(harness.persister.stats().next_due.unwrap());
-    assert_eq!(harness.persister.tick().await.count(Outcome::Written), 1);
+    assert_eq!(harness.persister.tick().await.count(ApplyOutcome::Written), 1);
 }
 
 #[tokio::test]
@@ -446,7 +446,7 @@ async fn a_document_deleted_behind_our_back_is_written_again_in_full() {
     harness.persister.flush().await;
     harness.store.inner.delete("kick:5").await.unwrap();
     harness.clock.advance(1000);
-    assert_eq!(harness.push("kick:5", false).await, Outcome::Written);
+    assert_eq!(harness.push("kick:5", false).await, ApplyOutcome::Written);
     assert_eq!(harness.stored("kick:5").await.record().latency_ms, Some(8));
     assert_eq!(
         harness.stored("kick:5").await.record().stream_status.to_string(),
@@ -467,7 +467,11 @@ async fn many_sources_are_first_read_together() {
         })
         .collect();
     assert_eq!(
-        harness.persister.observe(&seen).await.count(Outcome::Written),
+        harness
+            .persister
+            .observe(&seen)
+            .await
+            .count(ApplyOutcome::Written),
         200
     );
     assert_eq!(harness.reads(), 1);
@@ -483,7 +487,7 @@ async fn a_call_that_is_given_up_loses_nothing() {
         .await
         .expect_err("the store is silent");
     harness.store.silent.store(false, Ordering::SeqCst);
-    assert_eq!(harness.persister.tick().await.count(Outcome::Written), 1);
+    assert_eq!(harness.persister.tick().await.count(ApplyOutcome::Written), 1);
     assert_eq!(
         harness
             .stored("kick:5")
@@ -532,9 +536,9 @@ async fn published_transitions_are_recorded_once_in_any_order() {
     assert_eq!((start.reported.len(), end.reported.len()), (1, 1));
     // The end arrives first, and the start arrives twice.
     for (update, outcome) in [
-        (end, Outcome::Written),
-        (start.clone(), Outcome::Written),
-        (start, Outcome::Unchanged),
+        (end, ApplyOutcome::Written),
+        (start.clone(), ApplyOutcome::Written),
+        (start, ApplyOutcome::Unchanged),
     ] {
         assert_eq!(harness.persister.apply([update]).await.count(outcome), 1);
     }
@@ -552,12 +556,12 @@ async fn a_clock_that_was_ahead_does_not_hold_up_heartbeats() {
     harness.push("twitch:1", true).await;
     harness.clock.advance(3_600_000);
     harness.clock.advance(HEARTBEAT);
-    assert_eq!(harness.viewers("twitch:1", 7).await, Outcome::Written);
+    assert_eq!(harness.viewers("twitch:1", 7).await, ApplyOutcome::Written);
     harness.clock.set(harness.now().plus_millis(-3_600_000));
-    assert_eq!(harness.viewers("twitch:1", 8).await, Outcome::Coalesced);
+    assert_eq!(harness.viewers("twitch:1", 8).await, ApplyOutcome::Coalesced);
     harness.clock.advance(2 * HEARTBEAT);
     let applied = harness.persister.tick().await;
-    assert_eq!(applied.count(Outcome::Written), 1);
+    assert_eq!(applied.count(ApplyOutcome::Written), 1);
 }
 
 fn titled(title: &str) -> Fact {
@@ -569,10 +573,16 @@ fn titled(title: &str) -> Fact {
 async fn a_changed_title_is_written_at_once_and_the_same_title_is_not() {
     let harness = Harness::new();
     harness.push("twitch:1", true).await;
-    assert_eq!(harness.see("twitch:1", titled("Chess")).await, Outcome::Written);
+    assert_eq!(
+        harness.see("twitch:1", titled("Chess")).await,
+        ApplyOutcome::Written
+    );
     harness.clock.advance(1_000);
-    assert_eq!(harness.see("twitch:1", titled("Chess")).await, Outcome::Coalesced);
-    assert_eq!(harness.see("twitch:1", titled("Go")).await, Outcome::Written);
+    assert_eq!(
+        harness.see("twitch:1", titled("Chess")).await,
+        ApplyOutcome::Coalesced
+    );
+    assert_eq!(harness.see("twitch:1", titled("Go")).await, ApplyOutcome::Written);
 }
 
 #[tokio::test]
@@ -600,11 +610,11 @@ async fn the_first_viewers_of_a_stream_do_not_wait_for_the_heartbeat() {
     };
     assert_eq!(
         harness.see("twitch:1", viewers(77, "409")).await,
-        Outcome::Written
+        ApplyOutcome::Written
     );
     assert_eq!(
         harness.see("twitch:1", viewers(78, "409")).await,
-        Outcome::Coalesced
+        ApplyOutcome::Coalesced
     );
 }
 
@@ -626,7 +636,7 @@ async fn primed_documents_are_not_read_again() {
     let applied = again
         .observe(&[Observation::new(&key, harness.now(), "test", end)])
         .await;
-    assert_eq!(applied.outcomes[&key], Outcome::Written);
+    assert_eq!(applied.outcomes[&key], ApplyOutcome::Written);
     assert_eq!(harness.reads(), reads);
 }
 
@@ -635,9 +645,9 @@ async fn unusable_document_says_nothing_about_the_store() {
     let harness = Harness::new();
     let newer = json!({"id": "1", "platform": "twitch", "schemaVersion": 99});
     harness.store.inner.put_raw("twitch:1", newer);
-    assert_eq!(harness.push("twitch:1", true).await, Outcome::Blocked);
+    assert_eq!(harness.push("twitch:1", true).await, ApplyOutcome::Blocked);
     assert!(!harness.persister.stats().failing);
-    assert_eq!(harness.push("twitch:2", true).await, Outcome::Written);
+    assert_eq!(harness.push("twitch:2", true).await, ApplyOutcome::Written);
     assert!(!harness.persister.stats().failing);
 }
 

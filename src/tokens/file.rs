@@ -26,7 +26,7 @@ use super::{
 use crate::blocking::blocking;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
-use crate::files::{self, Access, Durability, make_private_dir};
+use crate::files::{self, Durability, FileAccess, make_private_dir};
 use crate::secrets;
 
 /// How long to wait for another process, which may be performing a slow refresh.
@@ -363,7 +363,7 @@ fn reject_exposed(_path: &Path, _metadata: &fs::Metadata) -> Result<(), TokenErr
 }
 
 fn write(path: &Path, content: &OnDisk) -> Result<(), TokenError> {
-    let written = files::write(path, Access::Owner, Durability::Durable, |file| {
+    let written = files::write(path, FileAccess::Owner, Durability::Durable, |file| {
         serde_json::to_writer_pretty(&mut *file, content)?;
         file.write_all(b"\n")
     });

@@ -15,12 +15,12 @@ use crate::lifecycle::Stop;
 const TOLERANCE: i64 = 2_000;
 /// How late a check may be before the machine must have been suspended.
 const SLEPT: Duration = Duration::from_secs(10);
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Compares the clocks once a second and increments `jumps` each time they diverged.
 pub async fn run(clock: Arc<dyn Clock>, jumps: watch::Sender<u64>, stop: Stop) {
     let mut last = (clock.now(), Instant::now());
-    while stop.sleep(EVERY).await {
+    while stop.sleep(CHECK_INTERVAL).await {
         let now = (clock.now(), Instant::now());
         if let Some(by) = jump(last, now) {
             warn!(by_ms = by, "The clock jumped by {by} ms");
@@ -39,7 +39,7 @@ fn jump(before: (Timestamp, Instant), after: (Timestamp, Instant)) -> Option<i64
     if parted.abs() > TOLERANCE {
         return Some(parted);
     }
-    (own > EVERY + SLEPT).then_some(own_millis)
+    (own > CHECK_INTERVAL + SLEPT).then_some(own_millis)
 }
 
 #[cfg(test)]

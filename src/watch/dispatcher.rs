@@ -49,9 +49,9 @@ pub enum SendError {
 }
 
 /// Maximum number of events per request. Sources are independent, so this is also how many sources may be in flight.
-const BATCH: usize = 256;
+const MAX_EVENTS_PER_REQUEST: usize = 256;
 /// First and longest backoff after a failure.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// How often the outbox is checked without a notification.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -99,8 +99,9 @@ impl Dispatcher {
             // Reading a few rows that were just written takes microseconds: not worth another thread.
             let waiting = match self
                 .outbox
-                .next(BATCH, spread.allowance(), &|source| held.holds(source))
-            {
+                .next(MAX_EVENTS_PER_REQUEST, spread.allowance(), &|source| {
+                    held.holds(source)
+                }) {
                 Ok(waiting) => waiting,
                 // The writer reports the error; nothing is lost.
                 Err(error) if error.may_pass() && !closing => Vec::new(),
@@ -162,7 +163,7 @@ impl Dispatcher {
     /// their sources wait, so that no event is sent again and again.
     async fn forget(&self, held: &mut Held) -> Result<(), OutboxError> {
         held.sources
-            .retain(|_, (until, _)| *until + PATIENCE.1 > Instant::now());
+            .retain(|_, (until, _)| *until + RETRY_BACKOFF.1 > Instant::now());
         if held.acknowledged.is_empty() || held.remove_retry_at.is_some_and(|at| at > Instant::now()) {
             return Ok(());
         }
@@ -207,7 +208,7 @@ impl Dispatcher {
             if attempt == 0 {
                 warn!(source.key = %source, reason, "Events of `{source}` are not accepted; they wait in the outbox");
             }
-            let until = Instant::now() + PATIENCE.1;
+            let until = Instant::now() + RETRY_BACKOFF.1;
             held.sources.insert(source.clone(), (until, attempt + 1));
             held.blocked.insert(source.clone());
         }
@@ -264,7 +265,7 @@ impl Dispatcher {
     }
 
     fn backoff(&self, attempt: u32) -> Duration {
-        let (first, longest) = PATIENCE;
+        let (first, longest) = RETRY_BACKOFF;
         let ceiling = first.saturating_mul(1 << attempt.min(10)).min(longest);
         first + ceiling.mul_f64(self.chance.fraction())
     }

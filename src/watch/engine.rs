@@ -11,10 +11,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::accounts::AccountFanOut;
+use super::account_checks::AccountFanOut;
 use super::clock_jumps;
 use super::dispatcher::{Dispatched, Dispatcher, Sink};
-use super::listeners::{ListenerContext, ListenerTask, Report, TokenChanges};
+use super::listener_tasks::{ListenerContext, ListenerTask, Report, TokenChanges};
 use super::lock::StateLock;
 use super::monitored::{MonitoredSource, MonitoredSources};
 use super::observations::{ObservationSender, Observer};
@@ -631,7 +631,7 @@ async fn keep(
 ) {
     /// Number of sources stored together. A source's state takes ten times the memory when it is not compact; and a change that
     /// arrives meanwhile waits until these are stored.
-    const TOGETHER: usize = 100;
+    const MAX_SOURCES_PER_COMMIT: usize = 100;
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut failed = None;
@@ -646,7 +646,7 @@ async fn keep(
                 continue;
             }
         };
-        for part in batch.chunks(TOGETHER) {
+        for part in batch.chunks(MAX_SOURCES_PER_COMMIT) {
             let awake = part
                 .iter()
                 .map(|(source, known)| (source.clone(), known.document(source).knowledge));

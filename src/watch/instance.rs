@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use crate::files::{self, Access, Durability};
+use crate::files::{self, Durability, FileAccess};
 
 /// Maximum size of the file in bytes.
 const LIMIT: u64 = 200;
@@ -24,7 +24,7 @@ pub fn name(state_dir: &Path) -> io::Result<String> {
     }
     let name = format!("watch-{}", uuid::Uuid::new_v4().simple());
     // After a power failure another name would count on from zero; the totals are sums over all names.
-    files::write(&path, Access::Owner, Durability::Durable, |file| {
+    files::write(&path, FileAccess::Owner, Durability::Durable, |file| {
         writeln!(file, "{name}")
     })?;
     Ok(name)

@@ -13,14 +13,14 @@
 //!
 //! It depends on ports, never on adapters; `app` connects them.
 
+pub mod account_checks;
 pub mod account_watch;
-pub mod accounts;
 pub mod admission;
 pub mod clock_jumps;
 pub mod dispatcher;
 pub mod engine;
 pub mod instance;
-pub mod listeners;
+pub mod listener_tasks;
 pub mod lock;
 pub mod monitored;
 pub mod observations;

@@ -60,19 +60,19 @@ pub struct ObservationSender {
     observers: Arc<RwLock<Vec<Observer>>>,
     extender: Arc<OnceLock<Extender>>,
     taken: Arc<AtomicU64>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<QueueDepth>,
 }
 
 /// The receiving end.
 #[derive(Debug)]
 pub struct ObservationReceiver {
     inputs: mpsc::UnboundedReceiver<Input>,
-    waiting: Arc<Waiting>,
+    waiting: Arc<QueueDepth>,
 }
 
 /// Inputs that were sent and not received yet.
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueueDepth {
     count: AtomicUsize,
     fewer: Notify,
 }
@@ -96,7 +96,7 @@ impl ObservationSender {
     /// Creates the sending and the receiving end.
     pub fn new() -> (Self, ObservationReceiver) {
         let (sender, inputs) = mpsc::unbounded_channel();
-        let waiting: Arc<Waiting> = Arc::default();
+        let waiting: Arc<QueueDepth> = Arc::default();
         let observations = Self {
             inputs: sender,
             observers: Arc::default(),

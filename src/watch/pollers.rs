@@ -40,14 +40,14 @@ struct Poller {
     platform: Arc<dyn Platform>,
     name: &'static str,
     probes: ProbeSet,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingProbes>,
     wake: Notify,
     counts: PollerCounts,
 }
 
 /// Requests that a poller has not started yet.
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingProbes {
     /// For all sources of the platform.
     probes: ProbeSet,
     /// The probes in progress.
@@ -257,7 +257,7 @@ impl Pollers {
 
     /// Runs the requested probes. Returns whether to continue.
     async fn probe(&self, poller: &Poller, observations: &dyn ProbeSink, stop: &Stop) -> bool {
-        for ProbeRun { probes, sources } in self.due(poller) {
+        for DueProbe { probes, sources } in self.due(poller) {
             poller.counts.runs.fetch_add(1, Ordering::Relaxed);
             let begun = Instant::now();
             // Cancelling a run loses nothing: its observations have been sent already.
@@ -281,20 +281,20 @@ impl Pollers {
     }
 
     /// Takes the probe runs that are due.
-    fn due(&self, poller: &Poller) -> Vec<ProbeRun> {
+    fn due(&self, poller: &Poller) -> Vec<DueProbe> {
         let (probes, single) = poller.take();
         let all = self.monitored.of(poller.platform.name());
         let mut runs = Vec::new();
         if !single.is_empty() {
             let probes: ProbeSet = single.values().flatten().copied().collect();
             let sources: Vec<SourceKey> = single.into_keys().filter(|source| all.contains(source)).collect();
-            runs.push(ProbeRun { probes, sources });
+            runs.push(DueProbe { probes, sources });
         }
         let viewers_only = probes.contains(&Probe::Viewers) && !probes.contains(&Probe::Stream);
         if viewers_only {
             // A stream probe includes the viewers of live streams; without one, only those sources are probed for viewers.
             let live = (self.live)();
-            runs.push(ProbeRun {
+            runs.push(DueProbe {
                 probes: ProbeSet::from([Probe::Viewers]),
                 sources: all
                     .iter()
@@ -307,7 +307,7 @@ impl Pollers {
             .into_iter()
             .filter(|probe| !viewers_only || *probe != Probe::Viewers)
             .collect();
-        runs.push(ProbeRun {
+        runs.push(DueProbe {
             probes: rest,
             sources: all,
         });
@@ -333,13 +333,13 @@ impl Pollers {
 }
 
 /// One call of a platform's probe.
-struct ProbeRun {
+struct DueProbe {
     probes: ProbeSet,
     sources: Vec<SourceKey>,
 }
 
 impl Poller {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, PendingProbes> {
         self.waiting.lock()
     }
 

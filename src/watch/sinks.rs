@@ -9,7 +9,7 @@ use super::dispatcher::{SendError, Sink};
 use super::outbox::Outbox;
 use crate::bus::{EventBus, Outgoing, Recovery};
 use crate::core::event::Event;
-use crate::persist::{EvidenceUpdate, Outcome, Persister};
+use crate::persist::{ApplyOutcome, EvidenceUpdate, Persister};
 
 /// Sends events to a bus.
 pub struct BusSink(pub Arc<dyn EventBus>);
@@ -89,14 +89,14 @@ impl Sink for StoreSink {
             }
             match applied.outcomes.get(&event.source) {
                 // An event without a transition may wait in the persister: the next heartbeat contains all of it again.
-                Some(Outcome::Written | Outcome::Unchanged | Outcome::Coalesced) => Ok(()),
-                outcome @ (Some(Outcome::Waiting | Outcome::Blocked) | None) => {
+                Some(ApplyOutcome::Written | ApplyOutcome::Unchanged | ApplyOutcome::Coalesced) => Ok(()),
+                outcome @ (Some(ApplyOutcome::Waiting | ApplyOutcome::Blocked) | None) => {
                     let mut failures = applied.failures.iter();
                     let failure = failures.find(|(source, _)| *source == event.source);
                     let reason =
                         failure.map_or_else(|| "not stored yet".to_owned(), |(_, error)| error.reason());
                     Err(match outcome {
-                        Some(Outcome::Blocked) => SendError::Blocked(reason),
+                        Some(ApplyOutcome::Blocked) => SendError::Blocked(reason),
                         _ => SendError::Transient(reason),
                     })
                 }

@@ -65,7 +65,7 @@ impl HeavyPages {
 
     /// Waits until the request may be rendered; `None` if too many others wait already.
     async fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        let waiting = Waiting::count(&self.waiting);
+        let waiting = QueuedRequest::count(&self.waiting);
         let free = self.rendering.available_permits();
         if waiting.before >= self.limits.waiting + free {
             return None;
@@ -92,12 +92,12 @@ impl HeavyPages {
 }
 
 /// Counts requests that wait.
-struct Waiting {
+struct QueuedRequest {
     count: Arc<AtomicUsize>,
     before: usize,
 }
 
-impl Waiting {
+impl QueuedRequest {
     fn count(count: &Arc<AtomicUsize>) -> Self {
         Self {
             before: count.fetch_add(1, Ordering::AcqRel),
@@ -106,7 +106,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for QueuedRequest {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::AcqRel);
     }

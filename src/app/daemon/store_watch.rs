@@ -13,19 +13,19 @@ use crate::store::SourceStore;
 use crate::watch::engine::TIDY;
 
 /// How often the store is checked, and the timeout of a check.
-const EVERY: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Checks the store periodically, so that readiness detects a failure before something has to be written. It only reads: writes
 /// cost money on some stores, and the writes that are needed anyway show whether writing works.
 pub(super) fn start(store: &Arc<dyn SourceStore>, stats: Option<StoreStats>, tasks: &Tasks) -> Reason {
     // No platform has a source of this number; only the response matters.
-    let nobody = SourceKey::new(PlatformName::Twitch, "1").expect("a number is an id");
+    let unused_key = SourceKey::new(PlatformName::Twitch, "1").expect("a number is an id");
     let trouble: Arc<parking_lot::Mutex<Option<String>>> = Arc::default();
     let (seen, store) = (Arc::clone(&trouble), Arc::clone(store));
     tasks.spawn("store-watch", |stop| async move {
         loop {
-            let answer = tokio::time::timeout(PATIENCE, store.load(&nobody));
+            let answer = tokio::time::timeout(CHECK_TIMEOUT, store.load(&unused_key));
             let found = tokio::select! {
                 answer = answer => match answer {
                     Ok(answer) => answer.err().map(|error| error.to_string()),
@@ -34,7 +34,7 @@ pub(super) fn start(store: &Arc<dyn SourceStore>, stats: Option<StoreStats>, tas
                 () = stop.requested() => return,
             };
             *seen.lock() = found;
-            if !stop.sleep(EVERY).await {
+            if !stop.sleep(CHECK_INTERVAL).await {
                 return;
             }
         }

@@ -11,14 +11,14 @@ use crate::store::SourceStore;
 use crate::watch::monitored::MonitoredSource;
 
 /// Number of documents read together: with their evidence they are large, and only a compact form of them is kept.
-const TOGETHER: usize = 50;
+const MAX_DOCUMENTS_PER_READ: usize = 50;
 /// How long a start waits for the store. What is not read by then is merged when the source is first written.
-const PATIENCE: Duration = Duration::from_secs(20);
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Reads the stored documents of `sources`. A persister of this process takes them over and need not read them again.
 ///
 /// Without them the first observations after a `probe` would count as changes of an unknown source. A store that does not answer
-/// delays a start by at most [`PATIENCE`] and does not prevent it.
+/// delays a start by at most [`READ_TIMEOUT`] and does not prevent it.
 pub(super) async fn read(
     store: &std::sync::Arc<dyn SourceStore>,
     sources: &[MonitoredSource],
@@ -27,7 +27,7 @@ pub(super) async fn read(
     let mut known = Vec::new();
     let reading = async {
         let mut interner = Interner::default();
-        for part in sources.chunks(TOGETHER) {
+        for part in sources.chunks(MAX_DOCUMENTS_PER_READ) {
             let keys: Vec<SourceKey> = part.iter().map(|source| source.key.clone()).collect();
             let mut found = Vec::new();
             for (key, stored) in keys.iter().zip(store.load_some(&keys).await) {
@@ -46,7 +46,7 @@ pub(super) async fn read(
         }
         None
     };
-    match tokio::time::timeout(PATIENCE, reading).await {
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(None) => {}
         Ok(Some(error)) => warn!(
             error = &error as &dyn std::error::Error,

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::lifecycle::Stop;
-use crate::watch::accounts::{EVERY, TokenWatch};
+use crate::watch::account_checks::{TOKEN_CHECK_INTERVAL, TokenWatch};
 use crate::watch::engine::Engine;
 
 /// Watches the token store until the stop.
@@ -22,7 +22,7 @@ pub(super) async fn run(
         let asked = tokio::select! {
             () = stop.requested() => return,
             Ok(()) = reloads.changed() => true,
-            () = tokio::time::sleep(EVERY) => false,
+            () = tokio::time::sleep(TOKEN_CHECK_INTERVAL) => false,
         };
         match watch.changed().await {
             Ok(changed) => {

@@ -26,7 +26,7 @@ use crate::core::time::Timestamp;
 use crate::secrets;
 
 /// Maximum number of unsettled messages checked in one pass; more than a consumer may have.
-const AT_ONCE: usize = 2000;
+const MAX_UNSETTLED: usize = 2000;
 
 /// A message as stored in its stream.
 #[derive(Debug, Deserialize)]
@@ -130,7 +130,7 @@ impl NatsBus {
                         .filter(|(raw, _)| seen.insert(raw.seq))
                         .map(|(raw, why)| Ok(bus.unreadable_delivery(&consumer, raw, why)))
                         .collect();
-                    while seen.len() > AT_ONCE {
+                    while seen.len() > MAX_UNSETTLED {
                         seen.pop_first();
                     }
                     if !fresh.is_empty() {
@@ -160,7 +160,7 @@ impl NatsBus {
         }
         let mut found = Vec::new();
         let mut next = info.ack_floor.stream_sequence + 1;
-        for _ in 0..AT_ONCE {
+        for _ in 0..MAX_UNSETTLED {
             if next > info.delivered.stream_sequence {
                 break;
             }

@@ -307,16 +307,16 @@ async fn ask(cx: &Context, platform: &Arc<dyn Platform>, identities: &[Identity]
     keys.sort();
     keys.dedup();
     let probes = ProbeSet::from([Probe::Auth]);
-    let looked = run_probe::run_probe(cx, std::slice::from_ref(platform), &probes, &keys).await;
+    let probed = run_probe::run_probe(cx, std::slice::from_ref(platform), &probes, &keys).await;
     let mut answers = Answers {
-        problems: looked
+        problems: probed
             .platforms
             .into_iter()
             .flat_map(|run_probe| run_probe.problems)
             .collect(),
         ..Answers::default()
     };
-    for observation in looked.observations {
+    for observation in probed.observations {
         match observation.fact {
             Fact::Auth { identity, check } => {
                 answers.checks.insert(identity, check);

@@ -98,11 +98,11 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     if let Some((unknown, _)) = stored.iter().find(|(_, stored)| stored.is_none()) {
         return Err(no_such_source(unknown));
     }
-    let looked = run_probe::run_probe(cx, &platforms, &probes, &keys).await;
+    let probed = run_probe::run_probe(cx, &platforms, &probes, &keys).await;
     let mut kept = if args.dry_run {
         SaveResult::default()
     } else {
-        run_probe::save(cx, Arc::clone(&store), &looked.observations)
+        run_probe::save(cx, Arc::clone(&store), &probed.observations)
             .await
             .map_err(|failure| failure.while_doing("what was seen could not be kept"))?
     };
@@ -115,7 +115,7 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
         .cloned();
     let mut unsaved = load(store.as_ref(), &unsaved.collect::<Vec<_>>()).await?;
     let mut seen: HashMap<SourceKey, Vec<Observation>> = HashMap::new();
-    for observation in looked.observations {
+    for observation in probed.observations {
         let of_source = seen.entry(observation.source.clone()).or_default();
         of_source.push(observation);
     }
@@ -149,7 +149,7 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
         },
         ExitCode::worse,
     );
-    let mut report = report(cx, args, &probes, rows, looked.platforms, &sources.unresolved);
+    let mut report = report(cx, args, &probes, rows, probed.platforms, &sources.unresolved);
     if !not_stored.is_empty() && not_stored.len() == report.rows.len() {
         report.saved_in = None;
     }

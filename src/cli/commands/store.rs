@@ -15,7 +15,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::store::{SourceStore, StoreError, Versioned, Write};
 
 /// Documents in one write.
-const BATCH: usize = 100;
+const MAX_DOCUMENTS_PER_WRITE: usize = 100;
 /// Attempts at a document that others write concurrently.
 const ROUNDS: usize = 5;
 /// Maximum of history entries copied per source; no store keeps more.
@@ -132,7 +132,7 @@ async fn copy(
     }
     let all = documents.len() as u64;
     let mut done = 0;
-    for batch in documents.chunks(BATCH) {
+    for batch in documents.chunks(MAX_DOCUMENTS_PER_WRITE) {
         let items = copy_batch(from, to, batch, &mut known, report.dry_run).await?;
         done += items.len() as u64;
         cx.progress.update("copying", "documents", done, all);

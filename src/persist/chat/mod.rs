@@ -33,7 +33,7 @@ pub use tally::{Tally, TallyError};
 /// The queue name shared by all chat counters; each message is counted by one of them.
 pub const QUEUE: &str = "bitbrat-chat";
 /// Messages counted in one transaction.
-const BATCH: usize = 256;
+const MAX_MESSAGES_PER_COMMIT: usize = 256;
 /// How often changed totals are passed to the persister, which limits the writes to the store.
 const HAND_ON: Duration = Duration::from_secs(5);
 /// Delay before a retry if the store cannot be read at startup, or the tally cannot be written.
@@ -48,7 +48,7 @@ pub fn subscription(side: Side) -> Subscription {
             Side::Egress => Filter::egress(),
         },
         from: Start::Now,
-        in_flight: BATCH,
+        in_flight: MAX_MESSAGES_PER_COMMIT,
     }
 }
 
@@ -113,7 +113,7 @@ impl ChatCounter {
             };
             let mut batch = vec![(side, first)];
             for (side, follow) in [(Side::Ingress, &mut ingress), (Side::Egress, &mut egress)] {
-                while batch.len() < BATCH
+                while batch.len() < MAX_MESSAGES_PER_COMMIT
                     && let Some(delivery) = follow.ready()
                 {
                     batch.push((side, delivery));

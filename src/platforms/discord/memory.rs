@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::Breaker;
 use crate::core::time::Timestamp;
-use crate::files::{self, Access, Durability, make_private_dir};
+use crate::files::{self, Durability, FileAccess, make_private_dir};
 
 const FILE: &str = "discord.json";
 /// Maximum number of invalid tokens; those refused longest ago are removed first.
@@ -266,7 +266,7 @@ impl Memory {
 
 /// Replaces the file atomically, so that no reader sees a partial file.
 fn write(dir: &Path, memory: &Remembered) -> io::Result<()> {
-    files::write(&dir.join(FILE), Access::Owner, Durability::Durable, |file| {
+    files::write(&dir.join(FILE), FileAccess::Owner, Durability::Durable, |file| {
         Ok(serde_json::to_writer_pretty(file, memory)?)
     })
 }

@@ -11,7 +11,7 @@ use crate::platforms::descriptor::{Finding, Level};
 use crate::websocket;
 
 /// Timeout of the greeting; Twitch and Discord send it at once.
-const PATIENCE: Duration = Duration::from_secs(12);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Opens a websocket and waits for the message that `is_greeting` accepts.
 pub async fn check(
@@ -50,8 +50,8 @@ async fn greeting(url: &str, is_it: impl Fn(&Value) -> bool) -> Result<Duration,
         }
         Err("the websocket was closed without the platform's greeting".to_owned())
     };
-    match tokio::time::timeout(PATIENCE, greeted).await {
+    match tokio::time::timeout(GREETING_TIMEOUT, greeted).await {
         Ok(greeted) => greeted,
-        Err(_) => Err(format!("no greeting within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no greeting within {} s", GREETING_TIMEOUT.as_secs())),
     }
 }

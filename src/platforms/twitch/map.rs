@@ -288,9 +288,9 @@ mod tests {
     #[test]
     fn the_broadcaster_is_known_by_its_id() {
         assert!(identity(&source(), "900200", &[]).granted.contains("BROADCASTER"));
-        let other = identity(&source(), "900100", &[("EDITOR", "nobody tells")]);
+        let other = identity(&source(), "900100", &[("EDITOR", "no answer")]);
         assert!(other.denied.contains("BROADCASTER"));
-        assert_eq!(other.unknown["EDITOR"], "nobody tells");
+        assert_eq!(other.unknown["EDITOR"], "no answer");
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Question {
 
 /// What the requests of one probe run have returned so far.
 #[derive(Default)]
-struct Outcome<'a> {
+struct ReadResults<'a> {
     answered: BTreeMap<Question, Timestamp>,
     failures: Vec<Failure<'a>>,
 }
@@ -60,7 +60,7 @@ struct Failure<'a> {
 
 /// Collects the results of concurrent calls.
 #[derive(Default)]
-struct Notes<'a>(Mutex<Outcome<'a>>);
+struct Notes<'a>(Mutex<ReadResults<'a>>);
 
 impl<'a> Notes<'a> {
     fn answered(&self, question: Question, at: Timestamp) {
@@ -78,7 +78,7 @@ impl<'a> Notes<'a> {
         failed.any(|failure| failure.question == question && failure.batch.first() == batch.first())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outcome<'a>> {
+    fn lock(&self) -> MutexGuard<'_, ReadResults<'a>> {
         self.0.lock()
     }
 }
@@ -287,7 +287,7 @@ impl ProbeRun<'_> {
 
     /// Reports what the failed batches mean: a failed link, or an unanswered request over a link that works.
     async fn conclude(&self, notes: Notes<'_>) {
-        let Outcome { answered, failures } = notes.0.into_inner();
+        let ReadResults { answered, failures } = notes.0.into_inner();
         let link_health = &self.twitch.link_health;
         for failure in &failures {
             link_health.failed(failure.question.name(), failure.at);

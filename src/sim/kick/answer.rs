@@ -46,10 +46,10 @@ impl IntoResponse for Refusal {
 }
 
 /// The data of a response, or the refusal.
-pub(super) type Outcome = Result<Value, Refusal>;
+pub(super) type RestResult = Result<Value, Refusal>;
 
 /// Wraps data in the envelope of the API.
-pub(super) fn envelope(outcome: Outcome) -> Response {
+pub(super) fn envelope(outcome: RestResult) -> Response {
     match outcome {
         Ok(data) => Json(json!({"data": data, "message": "OK"})).into_response(),
         Err(refusal) => refusal.into_response(),

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
-use super::answer::{Outcome, Refusal, envelope};
+use super::answer::{Refusal, RestResult, envelope};
 use super::handle::KickSim;
 use super::tokens::Token;
 use super::world::{Channel, World, category_json};
@@ -50,7 +50,7 @@ impl KickSim {
         &self,
         headers: &HeaderMap,
         query: Option<String>,
-        act: impl FnOnce(&mut World, &Token, &Query, Timestamp) -> Outcome,
+        act: impl FnOnce(&mut World, &Token, &Query, Timestamp) -> RestResult,
     ) -> Response {
         let query = Query::parse(&query.unwrap_or_default());
         envelope(self.with_world(|world, now| {

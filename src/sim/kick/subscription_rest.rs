@@ -8,7 +8,7 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Outcome, Refusal};
+use super::answer::{Refusal, RestResult};
 use super::handle::KickSim;
 use super::subscriptions::Subscription;
 use super::texts;
@@ -97,7 +97,7 @@ fn add_one(
     broadcaster: u64,
     event: &WishedEvent,
     now: Timestamp,
-) -> Outcome {
+) -> RestResult {
     // Kick documents `error` for every item; clients with strict parsers show that it is absent where nothing failed.
     let outcome = |id: &str, error: &str| {
         let mut item = json!({"name": event.name, "version": event.version, "subscription_id": id});

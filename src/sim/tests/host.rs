@@ -250,7 +250,7 @@ async fn outage_refuses_connections_until_simulated_time_passes() {
 #[tokio::test]
 async fn stopping_frees_the_port_even_while_an_answer_hangs() {
     /// How long to wait for the effects of the stop.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
     let rig = Rig::start().await;
     rig.fault(Fault::wire(WireFault::Hang).on("/api/list"));
     // By this response the server is distinguished from another one that is given its port afterwards.
@@ -259,7 +259,7 @@ async fn stopping_frees_the_port_even_while_an_answer_hangs() {
     let http = client();
     let hanging = super::super::host::own(async move {
         // Longer than this test waits, so that only the stop can end the request.
-        let request = http.get(url).timeout(PATIENCE * 10);
+        let request = http.get(url).timeout(TIMEOUT * 10);
         request.send().await.unwrap_err();
     });
     eventually("the request is being answered", async || {
@@ -267,7 +267,7 @@ async fn stopping_frees_the_port_even_while_an_answer_hangs() {
     })
     .await;
     drop(rig);
-    tokio::time::timeout(PATIENCE, hanging).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, hanging).await.unwrap().unwrap();
     let others = client();
     let freed = async {
         // The port may be in use again at once, by another test.
@@ -279,7 +279,7 @@ async fn stopping_frees_the_port_even_while_an_answer_hangs() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, freed)
+    tokio::time::timeout(TIMEOUT, freed)
         .await
         .expect("the port is free");
 }

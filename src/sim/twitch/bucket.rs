@@ -19,7 +19,7 @@ struct Bucket {
 
 /// State of a bucket after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(super) struct Quota {
     pub(super) limit: u32,
     pub(super) remaining: u32,
     /// Milliseconds until the bucket is full again.
@@ -36,7 +36,7 @@ impl Buckets {
         clippy::cast_precision_loss,
         reason = "points are between zero and the limit, times are minutes"
     )]
-    pub(super) fn take(&mut self, client: &str, user: Option<&str>, limit: u32, now: Timestamp) -> Budget {
+    pub(super) fn take(&mut self, client: &str, user: Option<&str>, limit: u32, now: Timestamp) -> Quota {
         let size = f64::from(limit);
         let key = (client.to_owned(), user.map(str::to_owned));
         let bucket = self.0.entry(key).or_insert(Bucket {
@@ -50,7 +50,7 @@ impl Buckets {
         if granted {
             bucket.points -= 1.0;
         }
-        Budget {
+        Quota {
             limit,
             remaining: bucket.points as u32,
             full_in_ms: ((size - bucket.points) * 60_000.0 / size).ceil() as i64,
@@ -68,12 +68,12 @@ mod tests {
         let mut buckets = Buckets::default();
         let now = Timestamp::EPOCH;
         for used in 1..=USUAL {
-            let budget = buckets.take("app", None, USUAL, now);
-            assert!(budget.granted && budget.remaining == USUAL - used);
+            let quota = buckets.take("app", None, USUAL, now);
+            assert!(quota.granted && quota.remaining == USUAL - used);
         }
         assert_eq!(
             buckets.take("app", None, USUAL, now),
-            Budget {
+            Quota {
                 limit: 800,
                 remaining: 0,
                 full_in_ms: 60_000,

@@ -67,10 +67,10 @@ pub(super) struct Call<'a> {
 pub(super) type Answer = (StatusCode, Value);
 
 /// Result of an endpoint.
-pub(super) type Outcome = Result<Answer, Refusal>;
+pub(super) type CallResult = Result<Answer, Refusal>;
 
 /// Handler of one method of one path.
-pub(super) type Endpoint = fn(&mut Call<'_>) -> Outcome;
+pub(super) type Endpoint = fn(&mut Call<'_>) -> CallResult;
 
 /// Answers 200 with `data`, its `pagination` and nothing else.
 pub(super) fn listed(data: &[Value], pagination: &Value) -> Answer {

@@ -11,7 +11,7 @@ use axum::{Json, routing::MethodFilter};
 use serde_json::{Value, json};
 
 use super::answer::Refusal;
-use super::bucket::{self, Budget};
+use super::bucket::{self, Quota};
 use super::call::{Call, Caller, Endpoint};
 use super::eventsub::rest;
 use super::handle::TwitchSim;
@@ -81,10 +81,10 @@ fn answer(
             Err(refusal) => return refusal.into_helix(),
         };
         let limit = world.knobs.bucket.unwrap_or(bucket::USUAL);
-        let budget = world
+        let quota = world
             .buckets
             .take(&caller.client_id, caller.user_id.as_deref(), limit, now);
-        let outcome = if budget.granted {
+        let outcome = if quota.granted {
             endpoint(&mut Call {
                 world,
                 caller: &caller,
@@ -106,7 +106,7 @@ fn answer(
             Err(refusal) => refusal.into_helix(),
         };
         if !world.knobs.no_rate_headers {
-            add_rate_headers(&mut response, budget, clock.wall());
+            add_rate_headers(&mut response, quota, clock.wall());
         }
         response
     })
@@ -134,11 +134,11 @@ fn authorise(world: &World, headers: &HeaderMap, now: Timestamp) -> Result<Calle
     })
 }
 
-fn add_rate_headers(response: &mut Response, budget: Budget, wall: Timestamp) {
-    let full_at = wall.plus_millis(budget.full_in_ms + 999).as_millis() / 1000;
+fn add_rate_headers(response: &mut Response, quota: Quota, wall: Timestamp) {
+    let full_at = wall.plus_millis(quota.full_in_ms + 999).as_millis() / 1000;
     let headers = response.headers_mut();
-    headers.insert("ratelimit-limit", HeaderValue::from(budget.limit));
-    headers.insert("ratelimit-remaining", HeaderValue::from(budget.remaining));
+    headers.insert("ratelimit-limit", HeaderValue::from(quota.limit));
+    headers.insert("ratelimit-remaining", HeaderValue::from(quota.remaining));
     headers.insert("ratelimit-reset", HeaderValue::from(full_at));
 }
 

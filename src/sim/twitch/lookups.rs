@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, malformed, page};
-use super::call::{Call, Outcome, found, listed};
+use super::call::{Call, CallResult, found, listed};
 use super::stream::Stream;
 use super::world::User;
 
 /// Get Users: by id, by login, or the token's own. Unknown ones are left out.
-pub(super) fn users(call: &mut Call<'_>) -> Outcome {
+pub(super) fn users(call: &mut Call<'_>) -> CallResult {
     let ids = call.query.ids("id", 100)?;
     let logins = call.query.list("login", 100)?;
     if ids.len() + logins.len() > 100 {
@@ -71,7 +71,7 @@ pub(super) fn second(at: crate::core::time::Timestamp) -> String {
 }
 
 /// Get Streams: only those that polls currently show.
-pub(super) fn streams(call: &mut Call<'_>) -> Outcome {
+pub(super) fn streams(call: &mut Call<'_>) -> CallResult {
     let (query, now) = (call.query, call.now);
     let ids = query.ids("user_id", 100)?;
     let logins = query.list("user_login", 100)?;
@@ -122,7 +122,7 @@ fn stream_json(user: &User, stream: &Stream, null_tags: bool) -> Value {
 }
 
 /// Get Channel Information: title and category, live or not. Unknown and repeated ids are left out.
-pub(super) fn channels(call: &mut Call<'_>) -> Outcome {
+pub(super) fn channels(call: &mut Call<'_>) -> CallResult {
     let mut ids = call.query.ids("broadcaster_id", 100)?;
     if ids.is_empty() {
         return Err(Refusal::new(400, "Missing required parameter \"broadcaster_id\""));

@@ -4,14 +4,14 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::{Refusal, page};
-use super::call::{Call, Outcome, found, listed};
+use super::call::{Call, CallResult, found, listed};
 use super::lookups::second;
 use super::members::{Member, Members};
 use super::world::World;
 use crate::sim::kit::query::Query;
 
 /// Get Moderated Channels of the token's own user.
-pub(super) fn moderated_channels(call: &mut Call<'_>) -> Outcome {
+pub(super) fn moderated_channels(call: &mut Call<'_>) -> CallResult {
     call.caller.user_with(&["user:read:moderated_channels"])?;
     let user = call.caller.owns(call.query, "user_id")?;
     let channels: Vec<_> = call
@@ -32,7 +32,7 @@ pub(super) fn moderated_channels(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Lists the members of the token's own channel, all of them or those selected by `user_id`.
-fn own_members(call: &Call<'_>, scopes: &[&str], members: fn(&World) -> &Members) -> Outcome {
+fn own_members(call: &Call<'_>, scopes: &[&str], members: fn(&World) -> &Members) -> CallResult {
     call.caller.user_with(scopes)?;
     let channel = call.caller.owns(call.query, "broadcaster_id")?;
     let asked = call.query.ids("user_id", 100)?;
@@ -48,21 +48,21 @@ fn own_members(call: &Call<'_>, scopes: &[&str], members: fn(&World) -> &Members
 }
 
 /// Get Moderators.
-pub(super) fn moderators(call: &mut Call<'_>) -> Outcome {
+pub(super) fn moderators(call: &mut Call<'_>) -> CallResult {
     own_members(call, &["moderation:read", "channel:manage:moderators"], |world| {
         &world.roles.moderators
     })
 }
 
 /// Get VIPs.
-pub(super) fn vips(call: &mut Call<'_>) -> Outcome {
+pub(super) fn vips(call: &mut Call<'_>) -> CallResult {
     own_members(call, &["channel:read:vips", "channel:manage:vips"], |world| {
         &world.roles.vips
     })
 }
 
 /// Get Channel Editors: no logins, no pages.
-pub(super) fn editors(call: &mut Call<'_>) -> Outcome {
+pub(super) fn editors(call: &mut Call<'_>) -> CallResult {
     call.caller.user_with(&["channel:read:editors"])?;
     let channel = call.caller.owns(call.query, "broadcaster_id")?;
     let editors = call.world.roles.editors.of(&channel);
@@ -74,7 +74,7 @@ pub(super) fn editors(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Get Banned Users.
-pub(super) fn banned(call: &mut Call<'_>) -> Outcome {
+pub(super) fn banned(call: &mut Call<'_>) -> CallResult {
     call.caller
         .user_with(&["moderation:read", "moderator:manage:banned_users"])?;
     let channel = call.caller.owns(call.query, "broadcaster_id")?;
@@ -117,7 +117,7 @@ fn subscription_json(world: &World, channel: &str, member: &Member) -> Value {
 }
 
 /// Check User Subscription: 404 means that there is none.
-pub(super) fn user_subscription(call: &mut Call<'_>) -> Outcome {
+pub(super) fn user_subscription(call: &mut Call<'_>) -> CallResult {
     call.caller.user_with(&["user:read:subscriptions"])?;
     let channel = call.query.required("broadcaster_id")?;
     let user = call.caller.owns(call.query, "user_id")?;
@@ -131,7 +131,7 @@ pub(super) fn user_subscription(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Get Broadcaster Subscriptions.
-pub(super) fn broadcaster_subscriptions(call: &mut Call<'_>) -> Outcome {
+pub(super) fn broadcaster_subscriptions(call: &mut Call<'_>) -> CallResult {
     call.caller.user_with(&["channel:read:subscriptions"])?;
     let channel = call.caller.owns(call.query, "broadcaster_id")?;
     let asked = call.query.ids("user_id", 100)?;
@@ -161,7 +161,7 @@ pub(super) fn broadcaster_subscriptions(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Get Chatters: for the broadcaster and moderators only.
-pub(super) fn chatters(call: &mut Call<'_>) -> Outcome {
+pub(super) fn chatters(call: &mut Call<'_>) -> CallResult {
     call.caller.user_with(&["moderator:read:chatters"])?;
     let channel = call.query.required("broadcaster_id")?.to_owned();
     let reader = call.caller.owns(call.query, "moderator_id")?;
@@ -185,7 +185,7 @@ pub(super) fn chatters(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Get Authorization By User: app tokens only, at most ten users; users without a connection are left out.
-pub(super) fn authorizations(call: &mut Call<'_>) -> Outcome {
+pub(super) fn authorizations(call: &mut Call<'_>) -> CallResult {
     if call.caller.user_id.is_some() {
         return Err(Refusal::new(401, "This endpoint requires an app access token"));
     }

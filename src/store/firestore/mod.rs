@@ -282,7 +282,7 @@ impl SourceStore for FirestoreStore {
 
     async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
         let parent = self.client.path(&key.to_string());
-        for portion in entries.chunks(save::BATCH) {
+        for portion in entries.chunks(save::MAX_WRITES_PER_REQUEST) {
             let requests = portion
                 .iter()
                 .map(|entry| history::write(&parent, entry))

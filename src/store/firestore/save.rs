@@ -14,7 +14,7 @@ use super::{FirestoreStore, history, moment, update, version};
 use crate::store::{HistoryEntry, StoreError, Version, Write, stored as documents};
 
 /// Writes in one request; Firestore's own limit is 500.
-pub(super) const BATCH: usize = 450;
+pub(super) const MAX_WRITES_PER_REQUEST: usize = 450;
 /// Bytes of documents in one request; Firestore's own limit is 10 MiB.
 const BATCH_BYTES: usize = 7_000_000;
 /// Documents with history in one request. They are written atomically, so a conflict of one costs the others a second request;
@@ -39,7 +39,9 @@ impl FirestoreStore {
                 Ok(planned) => {
                     bytes += planned.bytes;
                     match together.last_mut() {
-                        Some(batch) if batch.len() < BATCH && bytes < BATCH_BYTES => batch.push(planned),
+                        Some(batch) if batch.len() < MAX_WRITES_PER_REQUEST && bytes < BATCH_BYTES => {
+                            batch.push(planned);
+                        }
                         _ => {
                             bytes = planned.bytes;
                             together.push(vec![planned]);
@@ -226,7 +228,9 @@ fn groups(planned: Vec<Planned>, size: usize) -> Vec<Vec<Planned>> {
         writes += 1 + planned.history.len();
         bytes += planned.bytes;
         match groups.last_mut() {
-            Some(group) if group.len() < size && writes < BATCH && bytes < BATCH_BYTES => group.push(planned),
+            Some(group) if group.len() < size && writes < MAX_WRITES_PER_REQUEST && bytes < BATCH_BYTES => {
+                group.push(planned);
+            }
             _ => {
                 (writes, bytes) = (1 + planned.history.len(), planned.bytes);
                 groups.push(vec![planned]);

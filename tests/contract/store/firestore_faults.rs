@@ -12,7 +12,7 @@ use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::SourceKey;
 use bitbrat::core::time::Timestamp;
 use bitbrat::persist::write_policy::WritePolicy;
-use bitbrat::persist::{Outcome, Persister};
+use bitbrat::persist::{ApplyOutcome, Persister};
 use bitbrat::store::firestore::{FirestoreStore, FirestoreTarget};
 use bitbrat::store::retention::Retention;
 use bitbrat::store::{SourceStore, StoreError, Write};
@@ -150,7 +150,7 @@ async fn late_killed_or_reset_emulator_loses_no_transition() {
     let persister = persister(&store);
     assert_eq!(
         persister.observe(&[push(0, true)]).await.outcomes[&key("kick:5")],
-        Outcome::Waiting
+        ApplyOutcome::Waiting
     );
     let mut watching = store.watch().await.unwrap();
     assert!(watching.next().await.unwrap().is_err());
@@ -174,7 +174,7 @@ async fn late_killed_or_reset_emulator_loses_no_transition() {
     emulator.signal("-KILL");
     assert_eq!(
         persister.observe(&[push(9, false)]).await.outcomes[&key("kick:5")],
-        Outcome::Waiting
+        ApplyOutcome::Waiting
     );
     assert!(watching.next().await.unwrap().is_err());
 
@@ -284,7 +284,7 @@ async fn what_someone_else_broke_blocks_only_its_own_source() {
     });
     persister.observe(&seen).await;
     let flushed = persister.flush().await;
-    let blocked = |id: &str| flushed.outcomes.get(&key(id)) == Some(&Outcome::Blocked);
+    let blocked = |id: &str| flushed.outcomes.get(&key(id)) == Some(&ApplyOutcome::Blocked);
     assert!(blocked("kick:5") && blocked("kick:7"), "{:?}", flushed.outcomes);
     assert_eq!(world.raw("kick:5").await.unwrap(), wrong);
     for id in ["kick:6", "kick:8"] {

@@ -18,7 +18,7 @@ const TRY: usize = 256 * 1024;
 const RETRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Timeout for the process that uses the address.
-const PATIENCE: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Checks the state directory.
 pub fn directory(app: &App) -> Vec<Check> {
@@ -166,6 +166,6 @@ async fn is_ours(app: &App, address: std::net::SocketAddr) -> bool {
     let Ok(request) = app.http.request(reqwest::Method::GET, url).build() else {
         return false;
     };
-    let answer = tokio::time::timeout(PATIENCE, app.http.send(request)).await;
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, app.http.send(request)).await;
     answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.is_success()))
 }

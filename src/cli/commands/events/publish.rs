@@ -11,12 +11,12 @@ use super::failed;
 use crate::app::StoreAccess;
 use crate::blocking::blocking;
 use crate::bus::EventBus;
-use crate::bus::events::{Prepared, UseOfIt, prepare};
+use crate::bus::event_lines::{Prepared, UseOfIt, prepare};
 use crate::cli::context::Context;
 use crate::cli::reports::events::{PublishItem, PublishReport, Published};
 use crate::failure::{ExitCode, Failure};
 use crate::files;
-use crate::persist::Outcome;
+use crate::persist::ApplyOutcome;
 
 /// Publish events from a file as they are
 ///
@@ -157,9 +157,9 @@ async fn store(cx: &Context, events: &[Prepared]) -> Result<Vec<Published>, Fail
                 unreachable!("what is not about a source was refused above")
             };
             match applied.outcomes.get(source) {
-                Some(Outcome::Written | Outcome::Coalesced) => Ok(Published::Stored),
-                Some(Outcome::Unchanged) => Ok(Published::Duplicate),
-                Some(Outcome::Waiting | Outcome::Blocked) | None => {
+                Some(ApplyOutcome::Written | ApplyOutcome::Coalesced) => Ok(Published::Stored),
+                Some(ApplyOutcome::Unchanged) => Ok(Published::Duplicate),
+                Some(ApplyOutcome::Waiting | ApplyOutcome::Blocked) | None => {
                     let failed = applied.failures.iter().rev().find(|(failed, _)| failed == source);
                     Err(failed.map_or_else(
                         || Failure::new(ExitCode::Failed, format!("{source} was not stored")),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::failed;
 use crate::app::App;
 use crate::app::daemon::{self, Plan, Role};
-use crate::bus::events::{Line, Wanted, lines};
+use crate::bus::event_lines::{Line, Wanted, lines};
 use crate::bus::{EventBus, Filter, Message, Messages, names};
 use crate::cli::complete;
 use crate::cli::context::{Context, Setup};

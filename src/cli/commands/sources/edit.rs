@@ -16,7 +16,7 @@ use crate::config::{self, ConfigInputs, EditError, FileText, SourceAddress, Sour
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
-use crate::files::{self, Access, Durability};
+use crate::files::{self, Durability, FileAccess};
 
 /// Add sources to the configuration file
 ///
@@ -319,7 +319,7 @@ fn replace(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => file.to_owned(),
             Err(error) => return Err(error),
         };
-        files::write(&target, Access::Unchanged, Durability::Durable, |next| {
+        files::write(&target, FileAccess::Unchanged, Durability::Durable, |next| {
             next.write_all(bytes)
         })
     };

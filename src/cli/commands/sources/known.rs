@@ -290,9 +290,9 @@ async fn check(cx: &Context, selection: &Selection) -> Result<Checked, Failure> 
     }
     let all: ProbeSet = Probe::ALL.into_iter().collect();
     let started = cx.app.clock.now();
-    let looked = run_probe::run_probe(cx, &platforms, &all, &wanted).await;
+    let probed = run_probe::run_probe(cx, &platforms, &all, &wanted).await;
     let is_kept = |seen: &Observation| !passing.contains(&seen.source);
-    let (kept, beside): (Vec<_>, Vec<_>) = looked.observations.into_iter().partition(is_kept);
+    let (kept, beside): (Vec<_>, Vec<_>) = probed.observations.into_iter().partition(is_kept);
     let stored = run_probe::save(cx, Arc::clone(&store), &kept).await?;
     if let Some(error) = stored.first_refusal() {
         return Err(error.into());
@@ -303,9 +303,9 @@ async fn check(cx: &Context, selection: &Selection) -> Result<Checked, Failure> 
             .or_default()
             .push(observation);
     }
-    let problems = looked.platforms.into_iter().flat_map(|looked| {
-        let name = looked.platform;
-        looked.problems.into_iter().map(move |problem| (name, problem))
+    let problems = probed.platforms.into_iter().flat_map(|probed| {
+        let name = probed.platform;
+        probed.problems.into_iter().map(move |problem| (name, problem))
     });
     let checked = Checked {
         problems: problems.collect(),

@@ -15,7 +15,7 @@ use super::guilds::Image;
 use super::machine::Session;
 use crate::core::counters::Counters;
 use crate::core::time::Timestamp;
-use crate::files::{self, Access, Durability};
+use crate::files::{self, Durability, FileAccess};
 
 /// The file in the state directory.
 const FILE: &str = "discord-session.json";
@@ -25,7 +25,7 @@ const VERSION: u32 = 1;
 /// (ms).
 const LIVES: i64 = 600_000;
 /// Minimum interval between writes of the file (ms), longer for a larger file: a snapshot may be old.
-const EVERY: u64 = 5_000;
+const MIN_WRITE_INTERVAL: u64 = 5_000;
 /// Bytes that may be written in a millisecond, on average.
 const BYTES_A_MILLISECOND: u64 = 8;
 
@@ -120,13 +120,13 @@ impl Keeper {
         };
         let bytes = serde_json::to_vec(&resume_state)?;
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.rests_until = elapsed.saturating_add(EVERY.max(size / BYTES_A_MILLISECOND));
+        self.rests_until = elapsed.saturating_add(MIN_WRITE_INTERVAL.max(size / BYTES_A_MILLISECOND));
         let dir = path.parent().unwrap_or(Path::new("."));
         files::make_private_dir(dir)?;
         let durability = Durability::Volatile {
             because: "no session survives a power failure",
         };
-        files::write(path, Access::Owner, durability, |file| file.write_all(&bytes))?;
+        files::write(path, FileAccess::Owner, durability, |file| file.write_all(&bytes))?;
         self.written = Some((session.clone(), totals.clone()));
         Ok(())
     }
@@ -223,10 +223,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut keeper = Keeper::new(Some(dir.path()));
         keep(&mut keeper, 7, 0);
-        assert!(!keeper.is_rested(EVERY - 1) && keeper.is_rested(EVERY));
-        keep(&mut keeper, 7, EVERY);
+        assert!(!keeper.is_rested(MIN_WRITE_INTERVAL - 1) && keeper.is_rested(MIN_WRITE_INTERVAL));
+        keep(&mut keeper, 7, MIN_WRITE_INTERVAL);
         assert!(
-            keeper.is_rested(EVERY),
+            keeper.is_rested(MIN_WRITE_INTERVAL),
             "nothing had changed, so nothing was written"
         );
         let many = Guilds::new((0..5_000).map(|id| (id, GuildOptions::default())), None);
@@ -234,7 +234,7 @@ mod tests {
         keeper
             .keep(&CLAIM, &session(8), &BTreeMap::new(), many.image(), when)
             .unwrap();
-        assert!(!keeper.is_rested(EVERY));
+        assert!(!keeper.is_rested(MIN_WRITE_INTERVAL));
     }
 
     #[test]

@@ -265,7 +265,7 @@ async fn events_missed_during_reconnect_are_replayed_and_counted_once() {
         assert_eq!(
             (record.status, record.last_error),
             (Status::Connected, None),
-            "{act:?}: nobody was told"
+            "{act:?}: nothing was reported"
         );
         let observed = counts(&rig);
         assert_eq!(

@@ -58,7 +58,7 @@ async fn a_process_that_is_killed_leaves_its_session_to_the_next_one() {
     assert_eq!(
         rig.calls("gateway/bot"),
         1,
-        "nobody asked whether a session may be begun"
+        "no request asked whether a session may be begun"
     );
     assert_eq!(harness.board.read().resumes, 1);
 }
@@ -157,13 +157,17 @@ async fn polls_do_not_override_more_exact_gateway_permissions() {
     assert_eq!(
         rig.total_calls() - calls,
         1,
-        "the list, and nobody asked about the member"
+        "the list, and no request about the member"
     );
     harness.end().await;
     let polled = look(&platform, &both, &[GUILD]).await.record(GUILD);
     assert_eq!(polled.held().len(), 2);
     assert_eq!(polled.metadata["mode"], "poll");
-    assert_eq!(rig.calls("guilds/9001/members/4001"), 1, "now nobody else knows");
+    assert_eq!(
+        rig.calls("guilds/9001/members/4001"),
+        1,
+        "now there is no other source of it"
+    );
 }
 
 #[tokio::test]

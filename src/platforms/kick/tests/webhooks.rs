@@ -530,7 +530,7 @@ async fn webhook_with_missed_events_is_reported_and_renewed() {
     assert_eq!(
         hooked.rig.record(ADA).status,
         Status::Connected,
-        "silence alone disconnects nobody"
+        "silence alone is no disconnection"
     );
 }
 

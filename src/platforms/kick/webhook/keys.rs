@@ -20,7 +20,7 @@ const ASKED_AGAIN_AFTER: i64 = 3_600_000;
 /// The same after an attempt that failed.
 const TRIED_AGAIN_AFTER: i64 = 300_000;
 /// Timeout of the fetch, because the sender of a delivery is waiting.
-const PATIENCE: Duration = Duration::from_secs(3);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The current key.
 pub(super) struct Keys {
@@ -86,7 +86,7 @@ impl Keys {
         let base = without(&self.client.api_url, &["/v1", "/public"]);
         let url = format!("{base}/public/v1/public-key").parse().ok()?;
         let request = self.client.http.request(Method::GET, url).build().ok()?;
-        let outcome = tokio::time::timeout(PATIENCE, self.client.http.send(request))
+        let outcome = tokio::time::timeout(FETCH_TIMEOUT, self.client.http.send(request))
             .await
             .ok()?;
         let answer = judge(asked("the public key"), outcome).ok()?;

@@ -464,7 +464,7 @@ impl Connection {
                 self.note_delay();
                 self.leave_if_idle(session);
             }
-            Verdict::ProbeRun => {
+            Verdict::CompareList => {
                 self.note_delay();
                 self.compare(false);
                 self.leave_if_idle(session);

@@ -71,7 +71,7 @@ impl Listener for EventSubListener {
         self.run(stop, &sink).await;
         self.hub.flush_totals(self.twitch.clock.now());
         self.keep_memory();
-        let last_words = async {
+        let drained = async {
             while let Some(incoming) = self.hub.next_to_emit() {
                 if sink.send(incoming).await.is_err() {
                     return;
@@ -79,7 +79,7 @@ impl Listener for EventSubListener {
             }
         };
         // A receiver that no longer reads must not delay the stop.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, last_words).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, drained).await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::MessageMemory;
 use crate::core::time::Timestamp;
-use crate::files::{self, Access, Durability};
+use crate::files::{self, Durability, FileAccess};
 
 /// Sixteen bytes per id: when it was received in milliseconds, and its fingerprint, both big-endian.
 const RECORD: usize = 16;
@@ -30,7 +30,7 @@ impl FileMemory {
         let durability = Durability::Volatile {
             because: "without it a chat message may be counted twice, and it is written every few seconds",
         };
-        files::write(&self.path, Access::Owner, durability, |file| {
+        files::write(&self.path, FileAccess::Owner, durability, |file| {
             file.write_all(&bytes)
         })
     }

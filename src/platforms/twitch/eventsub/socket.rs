@@ -75,13 +75,13 @@ async fn live(id: SocketId, mut life: Life) -> Option<((SocketId, Frame), Life)>
         life = match life {
             Life::Open(mut socket, mut close) => tokio::select! {
                 _ = &mut close => {
-                    let farewell = CloseFrame {
+                    let close_frame = CloseFrame {
                         code: CloseCode::Normal,
                         reason: "".into(),
                     };
                     let deadline = Instant::now() + CLOSE_TIMEOUT;
                     // The result does not matter: the peer detects the end in any case.
-                    let _ = tokio::time::timeout_at(deadline, socket.close(Some(farewell))).await;
+                    let _ = tokio::time::timeout_at(deadline, socket.close(Some(close_frame))).await;
                     Life::Closing(socket, deadline)
                 }
                 message = socket.next() => match read(message) {

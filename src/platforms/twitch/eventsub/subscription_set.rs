@@ -64,7 +64,7 @@ pub(super) enum Verdict {
     /// It is not accepted, with the reason.
     NotAccepted { code: Code, reason: String },
     /// The list must be compared: something exists already, or a dead subscription is in the way.
-    ProbeRun,
+    CompareList,
     /// The session no longer exists.
     SessionGone,
     /// The account holds too many sockets.
@@ -212,18 +212,18 @@ impl SubscriptionSet {
                 refused(code, reason.clone()),
                 Verdict::NotAccepted { code, reason },
             ),
-            Created::Exists if tries < 2 => (due_in(1_000), Verdict::ProbeRun),
+            Created::Exists if tries < 2 => (due_in(1_000), Verdict::CompareList),
             Created::Exists => {
                 not_accepted(CONFLICT, "duplicate subscription of another connection", refused)
             }
             Created::CostExceeded | Created::Crowded { sockets: false, .. } => match CROWDED_FOR.get(tries) {
-                Some(wait) => (due_in(*wait), Verdict::ProbeRun),
+                Some(wait) => (due_in(*wait), Verdict::CompareList),
                 None => not_accepted(COST, "Twitch's points or places for it are used up", refused),
             },
             Created::Crowded { reason, .. } => {
                 (due_in(PERMANENT_FAILURE_BACKOFF), Verdict::TooManySockets(reason))
             }
-            Created::Unclear { .. } if tries < 2 => (due_in(backoff), Verdict::ProbeRun),
+            Created::Unclear { .. } if tries < 2 => (due_in(backoff), Verdict::CompareList),
             Created::Unclear { .. } => (due_in(backoff), Verdict::Waiting),
             Created::Later { after, code, .. } => {
                 let asked = u64::try_from(after.as_millis()).unwrap_or(REFUSED_FOR);

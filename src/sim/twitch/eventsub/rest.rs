@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::kinds::{self, Demand, Kind};
 use super::state::{Condition, Subscription};
 use crate::sim::twitch::answer::{Refusal, page};
-use crate::sim::twitch::call::{Call, Outcome};
+use crate::sim::twitch::call::{Call, CallResult};
 use crate::sim::twitch::world::World;
 
 /// Maximum sockets with enabled subscriptions per (application, user).
@@ -29,7 +29,7 @@ struct Wish {
 }
 
 /// Create EventSub Subscription.
-pub(in crate::sim::twitch) fn create(call: &mut Call<'_>) -> Outcome {
+pub(in crate::sim::twitch) fn create(call: &mut Call<'_>) -> CallResult {
     call.world.eventsub.prune();
     let wish = read(call)?;
     authorise(call, &wish)?;
@@ -262,7 +262,7 @@ fn check_limits(world: &World, client: &str, user: &str, wish: &Wish, cost: u32)
 }
 
 /// Get EventSub Subscriptions: the token's own, oldest first.
-pub(in crate::sim::twitch) fn list(call: &mut Call<'_>) -> Outcome {
+pub(in crate::sim::twitch) fn list(call: &mut Call<'_>) -> CallResult {
     call.world.eventsub.prune();
     let filters: Vec<_> = ["status", "type", "user_id", "subscription_id", "conduit_id"]
         .into_iter()
@@ -304,7 +304,7 @@ pub(in crate::sim::twitch) fn list(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Delete EventSub Subscription.
-pub(in crate::sim::twitch) fn delete(call: &mut Call<'_>) -> Outcome {
+pub(in crate::sim::twitch) fn delete(call: &mut Call<'_>) -> CallResult {
     let id = call.query.required("id")?;
     let user = call.caller.user_id.clone().unwrap_or_default();
     let client = &call.caller.client_id;

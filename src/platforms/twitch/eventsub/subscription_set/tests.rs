@@ -75,7 +75,7 @@ fn points_in_use_are_waited_for_and_then_given_up() {
         assert_eq!(subscriptions.take_due(now), [on("1")]);
         assert_eq!(
             subscriptions.created(&on("1"), Created::CostExceeded, now),
-            Verdict::ProbeRun
+            Verdict::CompareList
         );
         assert_eq!(subscriptions.take_due(now + wait - 1), []);
         now += wait;

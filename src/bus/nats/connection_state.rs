@@ -176,7 +176,7 @@ impl Connection {
             Obstacle::Refused(reason) => {
                 error!(
                     bus,
-                    "The bus refuses us: {reason}; trying again. Run `bitbrat doctor bus` after correcting it"
+                    "The bus rejects the connection: {reason}; trying again. Run `bitbrat doctor bus` after correcting it"
                 );
             }
             Obstacle::Failed(reason) => warn!(bus, "The bus cannot be reached: {reason}; trying again"),

@@ -14,7 +14,7 @@ use crate::platforms::Platform;
 use crate::tokens::{TokenError, TokenStore};
 
 /// How often the token store is compared with its last known state.
-pub const EVERY: Duration = Duration::from_secs(1);
+pub const TOKEN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Forwards a changed status of an account to the sources that need it and were not part of the probe that found it: a probe of
 /// single sources, or a listener that covers only its own sources.
@@ -189,10 +189,10 @@ mod tests {
         assert!(watch.changed().await.unwrap().is_empty(), "it is the same token");
     }
 
-    struct Nobody;
+    struct NoPlatform;
 
     #[async_trait::async_trait]
-    impl Platform for Nobody {
+    impl Platform for NoPlatform {
         fn name(&self) -> crate::core::source::PlatformName {
             crate::core::source::PlatformName::Twitch
         }
@@ -236,7 +236,10 @@ mod tests {
     fn changed_account_reaches_every_source_that_needs_it() {
         let sources = ["twitch:1", "twitch:2", "twitch:777010", "kick:1"];
         let monitored = sources.map(|key| key.parse::<crate::core::source::SourceKey>().unwrap().into());
-        let fan_out = AccountFanOut::new(MonitoredSources::new(monitored.into()), vec![Arc::new(Nobody)]);
+        let fan_out = AccountFanOut::new(
+            MonitoredSources::new(monitored.into()),
+            vec![Arc::new(NoPlatform)],
+        );
         let others = |identity, result| {
             let others = fan_out.others(&found(identity, result)).into_iter();
             others.map(|other| other.source.to_string()).collect::<Vec<_>>()
