@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
@@ -144,11 +145,9 @@ impl App {
     fn checked_every(&self) -> Intervals {
         let now = self.clock.now();
         let usual = Intervals::default();
-        let interval = |probe: Probe, usual: std::time::Duration| {
-            let millis = self.settings.schedule.interval_millis(probe, now);
-            millis
-                .and_then(|millis| u64::try_from(millis).ok())
-                .map_or(usual, std::time::Duration::from_millis)
+        let interval = |probe: Probe, usual: Duration| {
+            let schedule = &self.settings.schedule;
+            schedule.interval(probe, now).unwrap_or(usual)
         };
         Intervals {
             connection: interval(Probe::Connection, usual.connection),
@@ -161,9 +160,9 @@ impl App {
     }
 
     /// Returns the interval between the probes of a command that repeats them. Probes of the demo's platforms cost nothing.
-    pub fn probe_interval(&self) -> std::time::Duration {
+    pub fn probe_interval(&self) -> Duration {
         match self.demo {
-            Some(_) => std::time::Duration::from_secs(2),
+            Some(_) => Duration::from_secs(2),
             None => self.checked_every().stream,
         }
     }

@@ -45,9 +45,10 @@ pub struct ScheduleSettings {
 }
 
 impl ScheduleSettings {
-    /// Returns the interval of a probe in milliseconds: the widest gap between its next runs.
-    pub fn interval_millis(&self, probe: Probe, now: Timestamp) -> Option<i64> {
-        self.cron.get(&probe)?.widest_gap(now, 3)
+    /// Returns the interval of a probe: the widest gap between its next runs.
+    pub fn interval(&self, probe: Probe, now: Timestamp) -> Option<Duration> {
+        let millis = self.cron.get(&probe)?.widest_gap(now, 3)?;
+        u64::try_from(millis).ok().map(Duration::from_millis)
     }
 }
 

@@ -54,6 +54,12 @@ impl Timestamp {
         self.plus_millis(seconds.saturating_mul(1000))
     }
 
+    /// Returns the time `duration` later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        self.plus_millis(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// Returns whether this is at most `millis` before `now`. A date ahead of `now` comes from a clock that was ahead and is
     /// not recent: otherwise a wait based on it would last until that date.
     pub fn is_recent(self, millis: i64, now: Self) -> bool {

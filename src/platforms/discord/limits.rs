@@ -14,7 +14,7 @@ use super::answer::{ApiError, BucketState};
 use crate::core::time::Timestamp;
 
 /// The window in which Discord counts invalid requests (ms).
-const INVALID_WINDOW: i64 = 600_000;
+const INVALID_WINDOW: Duration = Duration::from_mins(10);
 /// First hold after Cloudflare blocked us without a duration, and the longest (ms).
 const EDGE_HOLD: (i64, i64) = (300_000, 3_600_000);
 /// First hold after a resource was forbidden, and the longest (ms).
@@ -150,7 +150,7 @@ impl Limits {
         if self.invalid.len() >= self.invalid_budget {
             let oldest = self.invalid.front().copied().unwrap_or(now);
             return hold(
-                oldest.plus_millis(INVALID_WINDOW),
+                oldest.plus(INVALID_WINDOW),
                 "too many requests were refused lately, and Discord bans addresses for that",
             );
         }
@@ -161,7 +161,7 @@ impl Limits {
         if let Some(until) = self.global.and_then(|until| until.pending(now)) {
             return Admission::Wait(until);
         }
-        forget(&mut self.sent, now, 1_000);
+        forget(&mut self.sent, now, Duration::from_secs(1));
         if self.sent.len() >= self.per_second {
             let oldest = self.sent.front().copied().unwrap_or(now);
             return Admission::Wait(oldest.plus_millis(1_000));
@@ -301,11 +301,11 @@ impl Limits {
     }
 }
 
-fn forget(times: &mut VecDeque<Timestamp>, now: Timestamp, window: i64) {
+fn forget(times: &mut VecDeque<Timestamp>, now: Timestamp, window: Duration) {
     // A clock that was set back must not keep old entries forever.
     while times
         .front()
-        .is_some_and(|at| now.millis_since(*at) >= window || *at > now.plus_millis(window))
+        .is_some_and(|at| now.since(*at) >= window || *at > now.plus(window))
     {
         times.pop_front();
     }

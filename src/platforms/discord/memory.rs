@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use secrecy::{ExposeSecret, SecretString};
@@ -26,7 +27,7 @@ const ACCEPTED_TOKENS: usize = 32;
 /// day.
 const RETRY_DEAD: i64 = 3_600_000;
 /// The window of Discord's limit of Identifies (ms).
-const DAY: i64 = 86_400_000;
+const DAY: Duration = Duration::from_hours(24);
 
 /// State of all bitbrat processes that share a state directory.
 #[derive(Debug)]
@@ -205,10 +206,10 @@ impl Memory {
         let claimed = self.change(|memory| {
             let sent = memory.identifies.entry(bot.to_owned()).or_default();
             // A time in the future was written before the clock was set back and counts until it has passed.
-            sent.retain(|at| now.millis_since(*at) < DAY);
+            sent.retain(|at| now.since(*at) < DAY);
             if sent.len() >= cap {
                 let oldest = sent.iter().min().copied().unwrap_or(now);
-                return Err((sent.len(), oldest.plus_millis(DAY)));
+                return Err((sent.len(), oldest.plus(DAY)));
             }
             sent.push(now);
             Ok(())
@@ -222,9 +223,10 @@ impl Memory {
 
     /// Returns how many Identifies of `bot` are recorded for the last 24 hours.
     pub fn identifies(&self, bot: &str, now: Timestamp) -> usize {
-        self.read().identifies.get(bot).map_or(0, |sent| {
-            sent.iter().filter(|at| now.millis_since(**at) < DAY).count()
-        })
+        self.read()
+            .identifies
+            .get(bot)
+            .map_or(0, |sent| sent.iter().filter(|at| now.since(**at) < DAY).count())
     }
 
     /// Returns when the newest Identify of `bot` was recorded.

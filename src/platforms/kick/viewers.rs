@@ -4,14 +4,16 @@
 //! the count: a count that cannot be distinguished from a hidden one is not shown. The count as sent by Kick is always stored in
 //! the metadata.
 
+use std::time::Duration;
+
 use crate::core::time::Timestamp;
 
 /// A count from which a drop to 1 is not accepted at once.
 const CROWD: u64 = 10;
-/// A drop that lasts this long (ms) is accepted: Kick refreshes its counts about once a minute.
-const BELIEVED_AFTER: i64 = 150_000;
-/// A count older than this (ms) is not used for comparison.
-const COMPARABLE: i64 = 600_000;
+/// A drop that lasts this long is accepted: Kick refreshes its counts about once a minute.
+const BELIEVED_AFTER: Duration = Duration::from_secs(150);
+/// A count older than this is not used for comparison.
+const COMPARABLE: Duration = Duration::from_mins(10);
 
 /// Previous counts of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,13 +51,13 @@ pub(super) fn read(before: Option<&Counted>, stream_id: &str, raw: u64, at: Time
     let crowd = before.filter(|before| {
         before.stream_id == stream_id
             && before.count >= CROWD
-            && (before.fallen_since.is_some() || at.millis_since(before.at) <= COMPARABLE)
+            && (before.fallen_since.is_some() || at.since(before.at) <= COMPARABLE)
     });
     let Some(before) = crowd.filter(|_| raw == 1) else {
         return (Reading::Plain, fresh());
     };
     let since = before.fallen_since.unwrap_or(at);
-    if at.millis_since(since) >= BELIEVED_AFTER {
+    if at.since(since) >= BELIEVED_AFTER {
         return (Reading::Plain, fresh());
     }
     let doubting = Counted {

@@ -2,6 +2,7 @@
 //! subscription, or after a restart.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -10,7 +11,7 @@ use crate::core::time::Timestamp;
 /// Recently received ids, as fingerprints. The oldest ones are removed when they are too old or too many.
 #[derive(Debug)]
 pub struct RecentIds {
-    retention_ms: i64,
+    retention: Duration,
     capacity: usize,
     fingerprints: HashSet<u64>,
     /// Oldest first.
@@ -18,10 +19,10 @@ pub struct RecentIds {
 }
 
 impl RecentIds {
-    /// Stores ids for `retention_ms`, and at most `capacity` of them, which must be more than arrive within that time.
-    pub fn new(retention_ms: i64, capacity: usize) -> Self {
+    /// Stores ids for `retention`, and at most `capacity` of them, which must be more than arrive within that time.
+    pub fn new(retention: Duration, capacity: usize) -> Self {
         Self {
-            retention_ms,
+            retention,
             capacity,
             fingerprints: HashSet::new(),
             order: VecDeque::new(),
@@ -40,7 +41,7 @@ impl RecentIds {
 
     fn insert(&mut self, fingerprint: u64, now: Timestamp) -> bool {
         while let Some((at, oldest)) = self.order.front().copied() {
-            if now.millis_since(at) <= self.retention_ms && self.order.len() < self.capacity {
+            if now.since(at) <= self.retention && self.order.len() < self.capacity {
                 break;
             }
             self.order.pop_front();
@@ -70,7 +71,7 @@ impl RecentIds {
     /// Adds the ids that an earlier process had received.
     pub fn recall(&mut self, memory: Vec<(Timestamp, u64)>, now: Timestamp) {
         for (at, fingerprint) in memory {
-            if now.millis_since(at) <= self.retention_ms && self.fingerprints.insert(fingerprint) {
+            if now.since(at) <= self.retention && self.fingerprints.insert(fingerprint) {
                 self.order.push_back((at, fingerprint));
             }
         }
@@ -103,7 +104,7 @@ mod tests {
     }
 
     fn ids() -> RecentIds {
-        RecentIds::new(15 * 60_000, CAPACITY)
+        RecentIds::new(Duration::from_mins(15), CAPACITY)
     }
 
     #[test]
@@ -153,7 +154,7 @@ mod tests {
         }
         assert!(ids.order.len() <= CAPACITY && ids.fingerprints.len() == ids.order.len());
         assert!(!ids.is_new("message", "1999", at(0)));
-        let mut numbers = RecentIds::new(i64::MAX, 2);
+        let mut numbers = RecentIds::new(Duration::MAX, 2);
         let new = [1, 1, 2, 3, 3, 1].map(|id| numbers.is_new_number(id, at(0)));
         assert_eq!(new, [true, false, true, true, false, true]);
     }

@@ -5,6 +5,7 @@
 //! repeated probe succeeded recently (decision 33).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -13,7 +14,7 @@ use crate::platforms::PlatformError;
 
 /// How long (ms) a successful probe counts as proof that the link works: several intervals of the default schedules. A probe that
 /// is no longer scheduled must not count forever.
-const PROOF_LIFETIME_MS: i64 = 300_000;
+const PROOF_LIFETIME: Duration = Duration::from_mins(5);
 
 /// The newest result of each kind of probe.
 #[derive(Debug, Default)]
@@ -47,9 +48,7 @@ impl LinkHealth {
     pub fn another_probe_succeeded(&self, request: &str, now: Timestamp) -> bool {
         let results = self.lock();
         let mut others = results.iter().filter(|(other, _)| **other != request);
-        others.any(|(_, last_answer)| {
-            last_answer.answered && now.millis_since(last_answer.at) < PROOF_LIFETIME_MS
-        })
+        others.any(|(_, last_answer)| last_answer.answered && now.since(last_answer.at) < PROOF_LIFETIME)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, LastAnswer>> {

@@ -3,6 +3,7 @@
 //! Counting needs no content and so no privileged intent. Totals only grow; a process starts from those it had stored.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -59,7 +60,7 @@ impl Counts {
     pub fn new(totals: BTreeMap<u64, Counters>, count_bots: bool) -> Self {
         Self {
             totals: Totals::new(totals),
-            received: RecentIds::new(i64::MAX, REMEMBERED),
+            received: RecentIds::new(Duration::MAX, REMEMBERED),
             count_bots,
         }
     }

@@ -3,13 +3,14 @@
 //! id. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::core::observation::Fact;
 use crate::core::stream::evidence::{StreamEvidence, StreamRecord};
 use crate::core::time::Timestamp;
 
-/// An event dated at least this long (ms) before its receipt is old. Clock differences and network delays explain less.
-const CERTAINLY_EARLIER_MS: i64 = 5_000;
+/// An event dated at least this long before its receipt is old. Clock differences and network delays explain less.
+const CERTAINLY_EARLIER: Duration = Duration::from_secs(5);
 
 /// The replay of a session that an earlier process has left: from the time of its stored state up to RESUMED.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Replay {
         let stored = self.stored.get(&guild);
         let record = stored.and_then(|stored| stored.streams.get(id));
         if *live {
-            let certain = started_at.filter(|at| now.millis_since(*at) > CERTAINLY_EARLIER_MS);
+            let certain = started_at.filter(|at| now.since(*at) > CERTAINLY_EARLIER);
             // Polls may have listed the stream and its end while the connection was lost; dated by its receipt, the start would
             // count as another one.
             let missed = |lost: Timestamp| started_at.map(|at| at.max(lost)).filter(|at| *at < now);

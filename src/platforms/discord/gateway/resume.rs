@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +22,8 @@ use crate::files::{self, Durability, FileAccess};
 const FILE: &str = "discord-session.json";
 /// Format version of the file; other versions are ignored.
 const VERSION: u32 = 1;
-/// Sessions stay alive for minutes after a loss, Discord documents no figure; an attempt that is too late costs a few seconds
-/// (ms).
-const LIVES: i64 = 600_000;
+/// Sessions stay alive for minutes after a loss, Discord documents no figure; an attempt that is too late costs a few seconds.
+const MAX_AGE: Duration = Duration::from_mins(10);
 /// Minimum interval between writes of the file (ms), longer for a larger file: a snapshot may be old.
 const MIN_WRITE_INTERVAL: u64 = 5_000;
 /// Bytes that may be written in a millisecond, on average.
@@ -83,7 +83,8 @@ impl Keeper {
             && resume_state.token == claim.token
             && resume_state.intents == claim.intents
             && resume_state.writer == claim.writer;
-        (same && (0..LIVES).contains(&now.millis_since(resume_state.at))).then_some(resume_state)
+        let is_recent = resume_state.at <= now && now.since(resume_state.at) < MAX_AGE;
+        (same && is_recent).then_some(resume_state)
     }
 
     /// Returns whether something may be written at `elapsed`.

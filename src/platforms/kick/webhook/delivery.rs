@@ -1,13 +1,15 @@
 //! Parses the headers of a delivery, and checks whether it is recent. Pure.
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::core::time::Timestamp;
 
-/// Maximum difference (ms) between a delivery's time and our clock; an older one may be a replay.
-pub(super) const WINDOW: i64 = 300_000;
+/// Maximum difference between a delivery's time and our clock; an older one may be a replay.
+pub(super) const WINDOW: Duration = Duration::from_mins(5);
 /// Bytes in a signature by a 2048-bit key, and by the longest that is used.
 const SIGNATURE: std::ops::RangeInclusive<usize> = 256..=512;
 
@@ -29,7 +31,9 @@ pub(super) struct Misshapen;
 impl Delivery<'_> {
     /// Returns whether it was sent recently, by one of the clocks that may be Kick's.
     pub(super) fn is_recent(&self, clocks: &[Timestamp]) -> bool {
-        clocks.iter().any(|now| now.millis_since(self.at).abs() <= WINDOW)
+        clocks
+            .iter()
+            .any(|now| now.since(self.at).max(self.at.since(*now)) <= WINDOW)
     }
 }
 

@@ -15,10 +15,10 @@ use super::super::wire::{Enveloped, PublicKeyText};
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
 
-/// Minimum interval (ms) between fetches of the key after signatures that do not match, so that a forger cannot trigger requests.
-const ASKED_AGAIN_AFTER: i64 = 3_600_000;
+/// Minimum interval between fetches of the key after signatures that do not match, so that a forger cannot trigger requests.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_hours(1);
 /// The same after an attempt that failed.
-const TRIED_AGAIN_AFTER: i64 = 300_000;
+const RETRY_DELAY: Duration = Duration::from_mins(5);
 /// Timeout of the fetch, because the sender of a delivery is waiting.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -60,16 +60,16 @@ impl Keys {
         }
         let now = self.clock.now();
         // A clock that was ahead and is set back must not extend the wait.
-        if next_try.is_some_and(|next| (1..=ASKED_AGAIN_AFTER).contains(&next.millis_since(now))) {
+        if next_try.is_some_and(|next| next > now && next.since(now) <= MIN_FETCH_INTERVAL) {
             return false;
         }
         let fetched = self.fetch().await;
-        let pause = if fetched.is_some() {
-            ASKED_AGAIN_AFTER
+        let delay = if fetched.is_some() {
+            MIN_FETCH_INTERVAL
         } else {
-            TRIED_AGAIN_AFTER
+            RETRY_DELAY
         };
-        *next_try = Some(now.plus_millis(pause));
+        *next_try = Some(now.plus(delay));
         let Some(key) = fetched else { return false };
         *self.current.lock() = key;
         self.fits(signed)

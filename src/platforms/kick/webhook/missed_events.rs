@@ -3,11 +3,12 @@
 //! Silence alone proves nothing: an inactive channel sends nothing either.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::core::time::Timestamp;
 
 /// How long a webhook may arrive after a poll (ms); deliveries usually take a second.
-const GRACE: i64 = 180_000;
+const GRACE: Duration = Duration::from_mins(3);
 /// Maximum number of stream starts stored per channel.
 const STARTS: usize = 4;
 
@@ -67,7 +68,7 @@ impl MissedEvents {
             let overdue = incoming
                 .missing
                 .as_ref()
-                .is_some_and(|(_, since)| now.millis_since(*since) > GRACE);
+                .is_some_and(|(_, since)| now.since(*since) > GRACE);
             if overdue {
                 incoming.missing = None;
                 found.push(*channel);

@@ -1,5 +1,7 @@
 //! Turns EventSub events into observations. Pure: only what an event proves.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::super::map::{one, profile};
@@ -16,7 +18,7 @@ pub(in crate::platforms::twitch) const EVENTSUB: &str = "twitch.eventsub";
 const MODERATOR_EVENTS: &str = "twitch.moderator-events";
 const VIP_EVENTS: &str = "twitch.vip-events";
 /// Twitch's recommendation: an older message is a replay.
-const STALE_MS: i64 = 10 * 60_000;
+const MAX_AGE: Duration = Duration::from_mins(10);
 
 /// The result of parsing an event.
 #[derive(Debug, PartialEq)]
@@ -43,8 +45,8 @@ pub(super) struct ChatMessage {
 }
 
 /// Returns whether a message of this age is too old to be processed.
-pub(super) fn is_stale(age_ms: i64) -> bool {
-    age_ms > STALE_MS
+pub(super) fn is_stale(age: Duration) -> bool {
+    age > MAX_AGE
 }
 
 /// Parses an event of `kind` that Twitch sent at `at`.

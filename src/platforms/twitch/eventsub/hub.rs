@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
@@ -46,7 +47,7 @@ pub(super) struct Hub {
 
 /// How long (ms) the id of a message is remembered. Twitch repeats a message under its id for at most ten minutes; older messages
 /// are dropped (see `events`).
-const REMEMBERED_MS: i64 = 15 * 60_000;
+const ID_RETENTION: Duration = Duration::from_mins(15);
 /// Maximum number of ids remembered; at 100 messages a second, a quarter of an hour of them.
 const REMEMBERED_IDS: usize = 90_000;
 
@@ -55,7 +56,7 @@ struct MessageIds(RecentIds);
 
 impl Default for MessageIds {
     fn default() -> Self {
-        Self(RecentIds::new(REMEMBERED_MS, REMEMBERED_IDS))
+        Self(RecentIds::new(ID_RETENTION, REMEMBERED_IDS))
     }
 }
 
@@ -113,11 +114,15 @@ impl State {
 impl State {
     /// Records a message that is too old. Late or repeated delivery causes one now and then; a wrong clock affects all of them,
     /// which is worth a warning.
-    fn stale(&mut self, kind: &str, age_ms: i64, now: Timestamp) {
+    fn stale(&mut self, kind: &str, age: Duration, now: Timestamp) {
         self.tally.stale += 1;
         let lately = |last: Timestamp| last.is_recent(ONE_CAUSE - 1, now);
         if self.stale_warned.is_some_and(lately) {
-            tracing::debug!(kind, age_ms, "A pushed message is too old and was dropped");
+            tracing::debug!(
+                kind,
+                age_ms = age.as_millis(),
+                "A pushed message is too old and was dropped"
+            );
             return;
         }
         self.stale_warned = Some(now);
@@ -125,7 +130,7 @@ impl State {
             platform = "twitch",
             code = %Code::PushStale(PlatformName::Twitch),
             event.kind = kind,
-            age_s = age_ms / 1000,
+            age_s = age.as_secs(),
             "A pushed message was dropped because it is dated more than 10 minutes ago; unless it was sent late, the clock of \
              this machine or of the server is wrong (`bitbrat doctor twitch` compares them). Polls find what it was about"
         );
@@ -237,8 +242,8 @@ impl Hub {
         }
         // Nothing happens in the future: a future time would outweigh everything that follows.
         let at = at.unwrap_or(now).min(now.plus_secs(60));
-        if events::is_stale(earliest.millis_since(at)) {
-            state.stale(kind, earliest.millis_since(at), now);
+        if events::is_stale(earliest.since(at)) {
+            state.stale(kind, earliest.since(at), now);
             return;
         }
         let Some(kind) = Kind::named(kind) else {

@@ -1,17 +1,18 @@
 //! Detects connections that are alive but miss events: what polls observe and pushes do not report. Pure.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 
 /// How long after a poll has observed a new stream its push may still arrive. Pushes are usually earlier than polls.
-const GRACE_START_MS: i64 = 3 * 60_000;
+const START_GRACE: Duration = Duration::from_mins(3);
 /// How long polls must have missed a stream whose end was not pushed; ended streams linger in polls for a quarter of an hour, so
 /// this is added to that.
-const GRACE_END_MS: i64 = 5 * 60_000;
+const END_GRACE: Duration = Duration::from_mins(5);
 /// A source with missed events is not suspected again sooner than this.
-const PATIENCE_MS: i64 = 30 * 60_000;
+const RENEWAL_INTERVAL: Duration = Duration::from_mins(30);
 
 /// What polls and pushes last reported about each source that should be pushed.
 #[derive(Debug, Default)]
@@ -98,13 +99,11 @@ impl MissedEvents {
         let mut suspects = Vec::new();
         for (source, compared) in self.0.iter_mut().filter(|(source, _)| chosen(source)) {
             let start = compared.missed_start.as_ref().map(|(at, _)| *at);
-            let overdue = start.is_some_and(|at| now.millis_since(at) >= GRACE_START_MS)
-                || compared
-                    .missed_end
-                    .is_some_and(|at| now.millis_since(at) >= GRACE_END_MS);
+            let overdue = start.is_some_and(|at| now.since(at) >= START_GRACE)
+                || compared.missed_end.is_some_and(|at| now.since(at) >= END_GRACE);
             let patient = compared
                 .detected_at
-                .is_some_and(|at| now.millis_since(at) < PATIENCE_MS);
+                .is_some_and(|at| now.since(at) < RENEWAL_INTERVAL);
             if overdue && !patient {
                 compared.detected_at = Some(now);
                 suspects.push(source.clone());
