@@ -52,7 +52,7 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct Limits {
     per_second: usize,
-    invalid_budget: usize,
+    max_invalid_requests: usize,
     /// The last known bucket of a route. Buckets are named without the guild or channel.
     buckets_of: HashMap<&'static str, String>,
     buckets: HashMap<(String, Option<u64>), Bucket>,
@@ -123,13 +123,13 @@ impl Default for Breaker {
 }
 
 impl Limits {
-    /// Starts without any state. `per_second` bounds our own request rate; after `invalid_budget` invalid requests in 10 minutes
+    /// Starts without any state. `per_second` bounds our own request rate; after `max_invalid_requests` invalid requests in 10 minutes
     /// nothing more is sent until some of them are that long ago.
-    pub fn new(per_second: u32, invalid_budget: u32) -> Self {
+    pub fn new(per_second: u32, max_invalid_requests: u32) -> Self {
         let size = |count: u32| usize::try_from(count.max(1)).unwrap_or(usize::MAX);
         Self {
             per_second: size(per_second),
-            invalid_budget: size(invalid_budget),
+            max_invalid_requests: size(max_invalid_requests),
             buckets_of: HashMap::new(),
             buckets: HashMap::new(),
             global: None,
@@ -147,7 +147,7 @@ impl Limits {
             return hold(until, "Cloudflare turned this address away");
         }
         forget(&mut self.invalid, now, INVALID_WINDOW);
-        if self.invalid.len() >= self.invalid_budget {
+        if self.invalid.len() >= self.max_invalid_requests {
             let oldest = self.invalid.front().copied().unwrap_or(now);
             return hold(
                 oldest.plus(INVALID_WINDOW),
@@ -257,8 +257,8 @@ impl Limits {
     /// Returns how many more requests may be refused before nothing is sent for a while, and how many in all.
     pub fn invalid_requests_left(&mut self, now: Timestamp) -> (usize, usize) {
         forget(&mut self.invalid, now, INVALID_WINDOW);
-        let left = self.invalid_budget.saturating_sub(self.invalid.len());
-        (left, self.invalid_budget)
+        let left = self.max_invalid_requests.saturating_sub(self.invalid.len());
+        (left, self.max_invalid_requests)
     }
 
     /// Returns the state of the breaker, to be stored for the next process.

@@ -22,21 +22,21 @@ pub mod rules;
 pub mod settings;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::watch;
 use url::Url;
 
-use self::bots::Together;
+use self::bots::{Bots, Together};
 use self::connection::Connection;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::memory::Memory;
 use self::probe::DiscordProbe;
-use self::rest::{Rest, RestOptions};
+use self::rest::RestOptions;
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem, RateLimit};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
@@ -53,19 +53,11 @@ pub use options::{DiscordOptions, GuildOptions, HOME_PAGE, StreamFrom, bot};
 /// The Discord adapter.
 pub struct DiscordPlatform {
     options: DiscordOptions,
-    api_url: Url,
     clock: Arc<dyn Clock>,
     chance: Chance,
-    memory: Arc<Memory>,
-    /// Store in which the token may be replaced at run time.
-    tokens: Option<Arc<dyn TokenStore>>,
-    connection: RwLock<Option<Arc<Connection>>>,
+    bots: Bots,
     /// Configuration of guilds; a changed configuration replaces it.
     guilds: RwLock<Arc<BTreeMap<u64, GuildOptions>>>,
-    /// The bots of guilds that have one of their own.
-    others: RwLock<BTreeMap<u64, Arc<Connection>>>,
-    /// Incremented with each new token.
-    epoch: watch::Sender<u64>,
 }
 
 impl DiscordPlatform {
@@ -78,18 +70,21 @@ impl DiscordPlatform {
         let api_url: Url = options.api_url.parse().map_err(|_| {
             not_configured("discord.api_url to be an address such as https://discord.com/api/v10")
         })?;
-        let api_url = versioned(api_url);
+        let rest = RestOptions {
+            api_url: versioned(api_url),
+            home_page: options.home_page.clone(),
+            timeout: options.timeout,
+            patience: options.patience,
+            per_second: options.requests_per_second,
+            max_invalid_requests: options.max_invalid_requests,
+        };
+        let memory = Arc::new(Memory::new(options.state_dir.clone()));
         let platform = Self {
-            memory: Arc::new(Memory::new(options.state_dir.clone())),
+            bots: Bots::new(rest, memory, Arc::clone(&clock), chance.clone()),
             guilds: RwLock::new(Arc::new(options.guilds.clone())),
             options,
-            api_url,
             clock,
             chance,
-            tokens: None,
-            connection: RwLock::default(),
-            others: RwLock::default(),
-            epoch: watch::Sender::new(0),
         };
         if let Some(token) = platform.options.bot_token.clone() {
             platform.use_token(&token)?;
@@ -100,47 +95,19 @@ impl DiscordPlatform {
     /// Sets a store that is read before each probe, since a token may be replaced at run time.
     #[must_use]
     pub fn following(mut self, tokens: Arc<dyn TokenStore>) -> Self {
-        self.tokens = Some(tokens);
+        self.bots.follow(tokens);
         self
     }
 
     /// Switches to another token: everything that used the old one is rebuilt, and all observations about the old one are
     /// discarded.
     pub fn use_token(&self, token: &SecretString) -> Result<(), PlatformError> {
-        let token = clean(token)?;
-        if self.connection().is_some_and(|known| known.uses(&token)) {
-            return Ok(());
-        }
-        let connection = self.connect(bot(), token);
-        let mut slot = self.connection.write();
-        *slot = Some(Arc::new(connection));
-        self.epoch.send_modify(|epoch| *epoch += 1);
-        Ok(())
-    }
-
-    /// Prepares a connection as the bot that `token` belongs to.
-    fn connect(&self, identity: Identity, token: SecretString) -> Connection {
-        let options = &self.options;
-        let rest = RestOptions {
-            api_url: self.api_url.clone(),
-            home_page: options.home_page.clone(),
-            token,
-            timeout: options.timeout,
-            patience: options.patience,
-            per_second: options.requests_per_second,
-            invalid_budget: options.invalid_budget,
-        };
-        let (memory, clock) = (Arc::clone(&self.memory), Arc::clone(&self.clock));
-        Connection::new(identity, Rest::new(rest, memory, clock, self.chance.clone()))
+        self.bots.use_token(token)
     }
 
     /// Returns a receiver that is notified when the token changes.
     pub fn token_changes(&self) -> watch::Receiver<u64> {
-        self.epoch.subscribe()
-    }
-
-    fn connection(&self) -> Option<Arc<Connection>> {
-        self.connection.read().clone()
+        self.bots.token_changes()
     }
 
     /// Checks the token with one request and returns its user; sends nothing when the token is known to be invalid.
@@ -148,11 +115,18 @@ impl DiscordPlatform {
         self.connected()?.whoami().await
     }
 
+    /// Returns which of `sources` have a bot of their own. They are polled, whatever the gateway reports of others.
+    pub async fn with_own_bot(&self, sources: &[SourceKey]) -> BTreeSet<SourceKey> {
+        self.bots.renew().await;
+        let own = sources.iter().filter(|key| self.bots.has_own(key));
+        own.cloned().collect()
+    }
+
     /// Returns the id of the application that a guild's bot belongs to, which an invite link contains; `None` when it cannot be
     /// determined.
     pub async fn application_id(&self, guild: &SourceKey) -> Option<String> {
-        self.renew().await;
-        let connection = self.bot_of(guild)?;
+        self.bots.renew().await;
+        let connection = self.bots.of(guild)?;
         let application = connection.application(&Meter::silent()).await.ok()?;
         Some(application.to_string())
     }
@@ -178,7 +152,7 @@ impl DiscordPlatform {
     }
 
     fn connected(&self) -> Result<Arc<Connection>, PlatformError> {
-        self.connection().ok_or_else(|| not_configured(NO_TOKEN))
+        self.bots.default().ok_or_else(|| not_configured(NO_TOKEN))
     }
 
     /// Applies a changed configuration of guilds. Probes in progress finish with the previous one.
@@ -198,12 +172,9 @@ impl Platform for DiscordPlatform {
     }
 
     fn needing(&self, identity: &Identity, sources: &[SourceKey]) -> Vec<SourceKey> {
-        let others = self.others();
-        let has_own_bot =
-            |source: &SourceKey| source.id().parse().is_ok_and(|id: u64| others.contains_key(&id));
         let needing = sources
             .iter()
-            .filter(|source| identity.concerns(source) && (*identity != bot() || !has_own_bot(source)));
+            .filter(|source| identity.concerns(source) && (*identity != bot() || !self.bots.has_own(source)));
         needing.cloned().collect()
     }
 
@@ -226,10 +197,10 @@ impl Platform for DiscordPlatform {
     }
 
     fn rate_limits(&self) -> Vec<RateLimit> {
-        let connection = self.connection.read();
-        connection.as_ref().map_or_else(Vec::new, |connection| {
-            vec![connection.rest.invalid_requests_left()]
-        })
+        let bot = self.bots.default();
+        bot.map(|bot| bot.rest.invalid_requests_left())
+            .into_iter()
+            .collect()
     }
 
     async fn resolve(&self, names: &[String]) -> Result<Vec<Option<SourceKey>>, PlatformError> {
@@ -237,7 +208,7 @@ impl Platform for DiscordPlatform {
         if names.iter().all(|name| key(name).is_some()) {
             return Ok(names.iter().map(|name| key(name)).collect());
         }
-        self.renew().await;
+        self.bots.renew().await;
         let known = self.connected()?.guilds_by_name().await?;
         Ok(names
             .iter()
@@ -251,7 +222,7 @@ impl Platform for DiscordPlatform {
     }
 
     async fn probe(&self, probes: &ProbeSet, sources: &[SourceKey], sink: &dyn ProbeSink) -> ProbeSummary {
-        self.renew().await;
+        self.bots.renew().await;
         let ours = sources
             .iter()
             .filter(|key| key.platform() == PlatformName::Discord);
@@ -259,7 +230,7 @@ impl Platform for DiscordPlatform {
         let mut bots: BTreeMap<Identity, (Arc<Connection>, Vec<SourceKey>)> = BTreeMap::new();
         let mut botless = Vec::new();
         for key in ours {
-            match self.bot_of(key) {
+            match self.bots.of(key) {
                 Some(bot) => {
                     let (_, guilds) = bots
                         .entry(bot.identity.clone())
@@ -310,20 +281,6 @@ fn not_configured(what: &str) -> PlatformError {
     PlatformError::NotConfigured {
         platform: PlatformName::Discord,
         what: what.to_owned(),
-    }
-}
-
-/// Removes the prefix `Bot` from a token and rejects what cannot be one. Its format is not checked: mock servers use others.
-fn clean(token: &SecretString) -> Result<SecretString, PlatformError> {
-    let text = token.expose_secret().trim_start();
-    let text = text.strip_prefix("Bot ").unwrap_or(text).trim();
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if plain {
-        Ok(SecretString::from(text.to_owned()))
-    } else {
-        Err(not_configured(
-            "a bot token of one word: DISCORD_BOT_TOKEN is empty or has blanks or odd characters in it",
-        ))
     }
 }
 

@@ -38,7 +38,7 @@ pub struct DiscordOptions {
     pub requests_per_second: u32,
     /// Refused requests in 10 minutes, after which nothing more is sent for a while. Discord bans an IP address at 10,000, which
     /// all bots behind it share.
-    pub invalid_budget: u32,
+    pub max_invalid_requests: u32,
     /// Whether a token that Discord refused recently is tried once more, because the user has just entered it.
     pub try_refused: bool,
 }
@@ -55,7 +55,7 @@ impl Default for DiscordOptions {
             timeout: Duration::from_secs(10),
             patience: Duration::from_secs(15),
             requests_per_second: 25,
-            invalid_budget: 500,
+            max_invalid_requests: 500,
             try_refused: false,
         }
     }

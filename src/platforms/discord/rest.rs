@@ -31,14 +31,12 @@ const PATIENT_ATTEMPTS: u32 = 5;
 const SMOOTHING: f64 = 0.3;
 
 /// Configuration of the client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RestOptions {
     /// Base URL, with the API version.
     pub api_url: Url,
     /// Home page of the program.
     pub home_page: String,
-    /// The bot's token, checked to be one line without whitespace and without the prefix `Bot`.
-    pub token: SecretString,
     /// Timeout of one request.
     pub timeout: Duration,
     /// The longest wait for a rate limit within one probe.
@@ -46,12 +44,14 @@ pub struct RestOptions {
     /// Maximum requests per second.
     pub per_second: u32,
     /// Refused requests in 10 minutes, after which nothing more is sent for a while.
-    pub invalid_budget: u32,
+    pub max_invalid_requests: u32,
 }
 
 /// Access to Discord's REST API with one bot token.
 pub struct Rest {
     options: RestOptions,
+    /// The bot's token: one line without whitespace and without the prefix `Bot`.
+    token: SecretString,
     host: String,
     fingerprint: String,
     http: Http,
@@ -86,7 +86,13 @@ fn user_agent(home_page: &str) -> String {
 
 impl Rest {
     /// Creates a client; nothing is sent yet.
-    pub fn new(options: RestOptions, memory: Arc<Memory>, clock: Arc<dyn Clock>, chance: Chance) -> Self {
+    pub fn new(
+        options: RestOptions,
+        token: SecretString,
+        memory: Arc<Memory>,
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+    ) -> Self {
         let host = options.api_url.host_str().unwrap_or_default();
         let host = match options.api_url.port() {
             Some(port) => format!("{host}:{port}"),
@@ -101,11 +107,12 @@ impl Rest {
             },
             Arc::clone(&clock),
         );
-        let mut limits = Limits::new(options.per_second, options.invalid_budget);
+        let mut limits = Limits::new(options.per_second, options.max_invalid_requests);
         limits.set_breaker(memory.breaker(&host));
         Self {
-            fingerprint: fingerprint(&options.token),
+            fingerprint: fingerprint(&token),
             options,
+            token,
             host,
             http,
             limits: Mutex::new(limits),
@@ -133,7 +140,7 @@ impl Rest {
     }
 
     pub fn token(&self) -> &SecretString {
-        &self.options.token
+        &self.token
     }
 
     /// Returns a fingerprint that identifies the token without revealing it.
@@ -326,7 +333,7 @@ impl Rest {
         let url: Url = format!("{base}/{path}")
             .parse()
             .map_err(|_| broken("the address cannot be built"))?;
-        let mut value = HeaderValue::try_from(format!("Bot {}", self.options.token.expose_secret()))
+        let mut value = HeaderValue::try_from(format!("Bot {}", self.token.expose_secret()))
             .map_err(|_| broken("the token does not fit into a header"))?;
         value.set_sensitive(true);
         self.http

@@ -52,7 +52,7 @@ pub use signature::{InvalidPublicKey, PublicKey};
 pub use subscriptions::Reconciled;
 
 /// The window of the request rate limit.
-const BUDGET_WINDOW: Duration = Duration::from_mins(1);
+const RATE_LIMIT_WINDOW: Duration = Duration::from_mins(1);
 /// Length of the longest slug.
 const LONGEST_SLUG: usize = 25;
 
@@ -90,7 +90,7 @@ impl KickPlatform {
         clock: Arc<dyn Clock>,
         chance: Chance,
     ) -> Self {
-        Self::with_window(options, tokens, http, clock, chance, BUDGET_WINDOW)
+        Self::with_window(options, tokens, http, clock, chance, RATE_LIMIT_WINDOW)
     }
 
     fn with_window(

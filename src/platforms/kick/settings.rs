@@ -81,7 +81,7 @@ pub struct Settings {
 
 /// Reads `[kick]`.
 pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
-    let budget = reader.number("kick.requests_per_minute", 1..=100).unwrap_or(20);
+    let per_minute = reader.number("kick.requests_per_minute", 1..=100).unwrap_or(20);
     Settings {
         client_id: reader.made("kick.client_id", word).map(|found| found.value),
         client_secret: reader.secret("kick.client_secret"),
@@ -89,7 +89,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
         bot_refresh_token: reader.secret("kick.bot_refresh_token"),
         bot_user_id: numeric_id(reader, "kick.bot_user_id"),
         webhook: reader.switch("kick.webhook"),
-        requests_per_minute: u32::try_from(budget).unwrap_or(20),
+        requests_per_minute: u32::try_from(per_minute).unwrap_or(20),
         auth_url: reader.address_or_default("kick.auth_url", &["https", "http"]),
         api_url: reader.address_or_default("kick.api_url", &["https", "http"]),
     }

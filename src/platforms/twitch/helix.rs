@@ -77,12 +77,12 @@ impl Helix {
         request: RequestBuilder,
         meter: &Meter<'_>,
     ) -> Result<Answer, HttpError> {
-        let budget = self.rate_limits.of(&bucket(access));
-        let point = budget.take().await;
+        let limit = self.rate_limits.of(&bucket(access));
+        let point = limit.take().await;
         meter.sent();
         let outcome = self.http.send(authorised(request, access)?).await;
         if let Ok(answer) = &outcome {
-            budget.update(answer);
+            limit.update(answer);
             self.skew.update(answer);
             self.latency.update(answer.rtt);
         }

@@ -35,10 +35,10 @@ impl RateLimits {
         let rate_limits = self.0.lock();
         let mut levels: Vec<_> = rate_limits
             .iter()
-            .filter(|(_, budget)| budget.lock().reported)
-            .map(|(bucket, budget)| {
-                let (left, size) = budget.level();
-                let name = format!("points of {bucket}");
+            .filter(|(_, bucket)| bucket.lock().reported)
+            .map(|(name, bucket)| {
+                let (left, size) = bucket.level();
+                let name = format!("points of {name}");
                 RateLimit { name, left, size }
             })
             .collect();
@@ -194,10 +194,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_calls_never_take_more_than_the_bucket_gives() {
-        let budget = Bucket::default();
+        let bucket = Bucket::default();
         let start = Instant::now();
         for _ in 0..1000 {
-            drop(budget.take().await);
+            drop(bucket.take().await);
         }
         let seconds = start.elapsed().as_secs_f64();
         // 784 at once (2 % stay), the rest at 800 a minute.
@@ -207,11 +207,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bucket_without_reported_state_is_not_shown() {
         let rate_limits = RateLimits::default();
-        let budget = rate_limits.of("client/user");
-        drop(budget.take().await);
-        budget.update(&answer(200, &[]));
+        let bucket = rate_limits.of("client/user");
+        drop(bucket.take().await);
+        bucket.update(&answer(200, &[]));
         assert_eq!(rate_limits.levels(), []);
-        budget.update(&answer(
+        bucket.update(&answer(
             200,
             &[("ratelimit-limit", "30"), ("ratelimit-remaining", "7")],
         ));
@@ -223,29 +223,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn headers_are_obeyed_before_a_refusal() {
-        let budget = Bucket::default();
-        drop(budget.take().await);
-        budget.update(&answer(
+        let bucket = Bucket::default();
+        drop(bucket.take().await);
+        bucket.update(&answer(
             200,
             &[("ratelimit-limit", "30"), ("ratelimit-remaining", "1")],
         ));
         let start = Instant::now();
-        drop(budget.take().await);
+        drop(bucket.take().await);
         assert!(start.elapsed() < Duration::from_millis(10));
-        drop(budget.take().await);
+        drop(bucket.take().await);
         assert!(
             start.elapsed() >= Duration::from_millis(1990),
             "30 points a minute"
         );
-        assert_eq!(budget.level().1, 30);
+        assert_eq!(bucket.level().1, 30);
     }
 
     #[tokio::test(start_paused = true)]
     async fn calls_under_way_are_subtracted_from_what_a_header_leaves() {
-        let budget = Bucket::default();
-        let flying = [budget.take().await, budget.take().await, budget.take().await];
-        budget.update(&answer(200, &[("ratelimit-remaining", "100")]));
-        assert_eq!(budget.level().0, 98);
+        let bucket = Bucket::default();
+        let flying = [bucket.take().await, bucket.take().await, bucket.take().await];
+        bucket.update(&answer(200, &[("ratelimit-remaining", "100")]));
+        assert_eq!(bucket.level().0, 98);
         drop(flying);
     }
 
@@ -256,10 +256,10 @@ mod tests {
             (vec![("ratelimit-remaining", "0")], 1.0, 3.0),
             (vec![("retry-after", "9999")], 60.0, 62.0),
         ] {
-            let budget = Bucket::default();
-            budget.update(&answer(429, &headers));
+            let bucket = Bucket::default();
+            bucket.update(&answer(429, &headers));
             let start = Instant::now();
-            drop(budget.take().await);
+            drop(bucket.take().await);
             let seconds = start.elapsed().as_secs_f64();
             assert!((at_least..at_most).contains(&seconds), "{headers:?}: {seconds}");
         }

@@ -213,10 +213,10 @@ async fn rate_limits(cx: &Context, platform: PlatformName) -> Vec<Check> {
             "no answer reported one",
         )];
     }
-    levels.into_iter().map(|level| budget(area, &level)).collect()
+    levels.into_iter().map(|level| rate_limit(area, &level)).collect()
 }
 
-fn budget(area: &str, level: &RateLimit) -> Check {
+fn rate_limit(area: &str, level: &RateLimit) -> Check {
     let detail = format!(
         "{} of {} {} left",
         humane::thousands(level.left.into()),

@@ -141,7 +141,7 @@ async fn refused_requests_stop_by_themselves_long_before_the_ban() {
         rig.discord().set_overwrite(id + 5, BOT, 1, 0, 1 << 10);
     }
     let platform = rig.platform(|options| {
-        options.invalid_budget = 10;
+        options.max_invalid_requests = 10;
         options.guilds = with_a_channel_each(&guilds);
     });
     for _ in 0..3 {

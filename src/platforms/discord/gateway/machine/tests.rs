@@ -262,7 +262,7 @@ fn invalid_session_is_reported_and_reidentified_after_delay() {
     assert_eq!(
         orders,
         [Order::Ask],
-        "the budget is asked for before each Identify"
+        "permission is requested before each Identify"
     );
 }
 
