@@ -182,7 +182,7 @@ impl World {
         let mut tracker = Tracker::new("w");
         outbox
             .restore(&(1..=300).map(key).collect::<Vec<_>>(), |_, stored| {
-                tracker.restore(stored.unwrap())
+                tracker.restore(stored.unwrap());
             })
             .unwrap();
         let (observations, inputs) = ObservationSender::new();
@@ -967,7 +967,9 @@ async fn confirmations_are_written_once_a_period_without_documents() {
     let sources = [key(1), key(2)];
     let pass = async |seconds| {
         for _ in 0..seconds {
-            sources.iter().for_each(|source| world.up(source));
+            for source in &sources {
+                world.up(source);
+            }
             world.pass(1).await;
         }
     };

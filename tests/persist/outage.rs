@@ -97,7 +97,7 @@ async fn ingest(role: &Role, tasks: &Tasks) {
     bare_engine::start(
         &own,
         &role.name,
-        sources(),
+        &sources(),
         role.directory.join("platform"),
         bus,
         tasks,

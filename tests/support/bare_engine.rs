@@ -25,7 +25,7 @@ use tokio::sync::{Notify, watch};
 pub fn start(
     state: &Path,
     name: &str,
-    sources: Vec<SourceKey>,
+    sources: &[SourceKey],
     platform: PathBuf,
     sink: Arc<dyn Sink>,
     tasks: &Tasks,
@@ -40,7 +40,7 @@ pub fn start(
     let outbox = Arc::new(Outbox::open(&state.join("watch.db"), options).unwrap());
     let mut tracker = Tracker::new(name);
     outbox
-        .restore(&sources, |_, stored| tracker.restore(stored.unwrap()))
+        .restore(sources, |_, stored| tracker.restore(stored.unwrap()))
         .unwrap();
     let (observations, inputs) = ObservationSender::new();
     let wake = Arc::new(Notify::new());

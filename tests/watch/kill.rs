@@ -65,7 +65,7 @@ async fn child() {
     bare_engine::start(
         &directory,
         "child",
-        sources(),
+        &sources(),
         directory.join("platform"),
         bus,
         &lifecycle.tasks(),
