@@ -108,6 +108,11 @@ pub trait ProbeSink: Send + Sync {
     /// Waits until there is capacity for the observations of another page of sources. A probe of many sources calls this before
     /// each page; a sink without a bound always has capacity.
     async fn ready(&self) {}
+
+    /// Returns how many calls of a run may be in flight, as far as the rate limit allows: each may bring a page of observations.
+    fn calls_at_once(&self) -> usize {
+        100
+    }
 }
 
 /// Receives what one platform pushes.

@@ -163,6 +163,11 @@ impl ProbeSink for ObservationSender {
             fewer.await;
         }
     }
+
+    /// Few: the schedules leave time, their runs overlap, and pages that are in flight do not count for the capacity.
+    fn calls_at_once(&self) -> usize {
+        4
+    }
 }
 
 #[cfg(test)]

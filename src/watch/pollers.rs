@@ -112,6 +112,10 @@ impl ProbeSink for ActiveSink<'_> {
         self.inner.ready().await;
         self.touch();
     }
+
+    fn calls_at_once(&self) -> usize {
+        self.inner.calls_at_once()
+    }
 }
 
 /// Counts of a poller, for metrics.

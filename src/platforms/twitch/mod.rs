@@ -24,7 +24,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use self::helix::{Helix, Latency, PAGE};
 use self::oauth::{Auth, OAuth};
@@ -51,8 +50,6 @@ pub struct TwitchPlatform {
     helix: Arc<Helix>,
     clock: Arc<dyn Clock>,
     skew: Arc<Skew>,
-    /// One permit per concurrent call.
-    permits: Semaphore,
     link_health: LinkHealth,
 }
 
@@ -80,7 +77,6 @@ impl TwitchPlatform {
             helix,
             clock,
             skew,
-            permits: Semaphore::new(options.concurrency.max(1)),
             link_health: LinkHealth::default(),
             options,
         }

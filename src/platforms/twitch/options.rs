@@ -34,8 +34,6 @@ pub struct TwitchOptions {
     pub check_chatters: bool,
     /// Request titles and categories of offline channels too: one call per 100 sources.
     pub channel_details: bool,
-    /// Maximum number of concurrent calls.
-    pub concurrency: usize,
 }
 
 impl Default for TwitchOptions {
@@ -53,7 +51,6 @@ impl Default for TwitchOptions {
             check_subscriptions: false,
             check_chatters: false,
             channel_details: false,
-            concurrency: 8,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 
 use super::helix::{Call, PAGE, Page, each};
 use super::map::{self, HELIX};
@@ -185,11 +185,13 @@ async fn broadcasters_lists(
     by_broadcaster: &[(&SourceKey, Identity)],
     bot_user_id: &str,
 ) {
-    let asked = by_broadcaster
-        .iter()
-        .filter(|(source, _)| source.id() != bot_user_id)
-        .map(|(source, identity)| broadcaster_lists(run, source, identity, bot_user_id));
-    join_all(asked).await;
+    stream::iter(by_broadcaster)
+        .for_each_concurrent(run.sink.calls_at_once(), |(source, identity)| async move {
+            if source.id() != bot_user_id {
+                broadcaster_lists(run, source, identity, bot_user_id).await;
+            }
+        })
+        .await;
 }
 
 /// A list that requires a broadcaster's token.
@@ -319,11 +321,9 @@ async fn one_by_one(run: &ProbeRun<'_>, sources: &[&SourceKey], access: &Access,
     if options.check_subscriptions {
         if access.has_scope(&["user:read:subscriptions"]) {
             run.meter.expect(sources.len());
-            run.side_by_side(
-                sources
-                    .iter()
-                    .map(|source| subscription(run, source, &access.identity, bot_user_id)),
-            )
+            run.side_by_side(sources, |source| {
+                subscription(run, source, &access.identity, bot_user_id)
+            })
             .await;
         } else {
             lacks_scope(run, &access.identity, "user:read:subscriptions");
@@ -332,11 +332,9 @@ async fn one_by_one(run: &ProbeRun<'_>, sources: &[&SourceKey], access: &Access,
     if options.check_chatters {
         if access.has_scope(&["moderator:read:chatters"]) {
             run.meter.expect(sources.len());
-            run.side_by_side(
-                sources
-                    .iter()
-                    .map(|source| chatters(run, source, &access.identity, bot_user_id)),
-            )
+            run.side_by_side(sources, |source| {
+                chatters(run, source, &access.identity, bot_user_id)
+            })
             .await;
         } else {
             lacks_scope(run, &access.identity, "moderator:read:chatters");
@@ -420,8 +418,11 @@ async fn one_call<T: serde::de::DeserializeOwned>(
     identity: &Identity,
     call: &Call<'_>,
 ) -> Result<Page<T>, PlatformError> {
-    let permit = run.twitch.permits.acquire().await;
+    let permit = run.permits.acquire().await;
     let outcome = run.twitch.list(identity, call, &run.meter).await;
+    if outcome.is_ok() {
+        run.answered();
+    }
     drop(permit);
     run.meter.done();
     outcome

@@ -1,8 +1,10 @@
 //! One probe run of Twitch: makes the requests for all probes of all sources together, authorizations first.
 
 use std::collections::BTreeSet;
+use std::sync::Once;
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::Semaphore;
 
 use super::TwitchPlatform;
 use super::helix::PAGE;
@@ -17,11 +19,18 @@ use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, ProbeSummary, Problem};
 use crate::tokens::StoredToken;
 
+/// Calls in flight before one was answered: a platform that is gone is not asked a hundred times, and those that follow share
+/// the connection.
+const FIRST_CALLS: usize = 8;
+
 pub(super) struct ProbeRun<'a> {
     pub(super) twitch: &'a TwitchPlatform,
     pub(super) meter: Meter<'a>,
     probes: &'a ProbeSet,
     pub(super) sink: &'a dyn ProbeSink,
+    /// One permit per call in flight.
+    pub(super) permits: Semaphore,
+    widened: Once,
     /// When the run started, by the clock of this machine.
     pub(super) started_at: Timestamp,
 }
@@ -33,6 +42,8 @@ impl<'a> ProbeRun<'a> {
             meter: Meter::with_progress(PlatformName::Twitch, sink),
             probes,
             sink,
+            permits: Semaphore::new(sink.calls_at_once().min(FIRST_CALLS)),
+            widened: Once::new(),
             started_at: twitch.clock.now(),
         }
     }
@@ -103,16 +114,29 @@ impl<'a> ProbeRun<'a> {
         self.twitch.skew.correct(self.twitch.clock.now())
     }
 
-    /// Runs calls concurrently, up to the permitted number, and counts each.
-    pub(super) async fn side_by_side<F: Future<Output = ()>>(&self, calls: impl IntoIterator<Item = F>) {
-        let permitted = calls.into_iter().map(|call| async {
-            let permit = self.twitch.permits.acquire().await;
-            self.sink.ready().await;
-            call.await;
-            drop(permit);
-            self.meter.done();
-        });
-        join_all(permitted).await;
+    /// Permits all calls at once, because one was answered.
+    pub(super) fn answered(&self) {
+        let more = self.sink.calls_at_once().saturating_sub(FIRST_CALLS);
+        self.widened.call_once(|| self.permits.add_permits(more));
+    }
+
+    /// Makes a call for each subject concurrently, up to the permitted number, and counts each. Calls are prepared when they may start, so that
+    /// memory does not grow with their number.
+    pub(super) async fn side_by_side<'s, T, F: Future<Output = ()>>(
+        &self,
+        subjects: &'s [T],
+        call: impl Fn(&'s T) -> F,
+    ) {
+        let call = &call;
+        stream::iter(subjects)
+            .for_each_concurrent(self.sink.calls_at_once(), |subject| async move {
+                let permit = self.permits.acquire().await;
+                self.sink.ready().await;
+                call(subject).await;
+                drop(permit);
+                self.meter.done();
+            })
+            .await;
     }
 
     /// Checks every account that the sources need: the bot's for all, a broadcaster's for its own channel.
@@ -131,11 +155,12 @@ impl<'a> ProbeRun<'a> {
             }
         }
         self.meter.expect(needed.len());
-        self.side_by_side(needed.iter().map(|(identity, sources)| async move {
-            if let Err(error) = self.twitch.auth.check(identity, &self.meter).await {
-                self.failed_auth(Some(identity), sources, &error);
+        self.side_by_side(&needed, |(identity, sources)| async move {
+            match self.twitch.auth.check(identity, &self.meter).await {
+                Ok(_) => self.answered(),
+                Err(error) => self.failed_auth(Some(identity), sources, &error),
             }
-        }))
+        })
         .await;
         self.publish_checks(sources).await;
     }

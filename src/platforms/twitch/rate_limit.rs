@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::http::Answer;
@@ -17,6 +18,11 @@ const DEFAULT_POINTS: f64 = 800.0;
 const REFILL_SECS: f64 = 60.0;
 /// Share of a bucket that is left to others: the bot itself uses the same bucket.
 const RESERVE: f64 = 0.02;
+/// Calls that may always be in flight. There are no more before Twitch has reported the points: another program may have used them.
+const FEW: f64 = 8.0;
+/// Share of the remaining points that may be in flight: two programs that start at once do not overdraw a bucket that both have
+/// seen.
+const BURST: f64 = 0.5;
 /// The longest wait after a refusal.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
@@ -48,8 +54,12 @@ impl RateLimits {
 }
 
 /// One bucket, as far as its state is known.
-#[derive(Debug)]
-pub(super) struct Bucket(Mutex<State>);
+#[derive(Debug, Default)]
+pub(super) struct Bucket {
+    state: Mutex<State>,
+    /// Notified when a waiting call may be able to start.
+    changed: Notify,
+}
 
 #[derive(Debug)]
 struct State {
@@ -63,17 +73,26 @@ struct State {
     reported: bool,
 }
 
-impl Default for Bucket {
+impl Default for State {
     fn default() -> Self {
-        Self(Mutex::new(State {
+        Self {
             limit: DEFAULT_POINTS,
             points: DEFAULT_POINTS,
             flying: 0,
             updated: Instant::now(),
             closed_until: None,
             reported: false,
-        }))
+        }
     }
+}
+
+/// Why no point can be taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// There may be one after this time.
+    For(Duration),
+    /// Enough calls are in flight.
+    InFlight,
 }
 
 /// A point that was taken; its call is in flight until this is dropped.
@@ -83,6 +102,8 @@ impl Drop for Point<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.flying = state.flying.saturating_sub(1);
+        drop(state);
+        self.0.changed.notify_one();
     }
 }
 
@@ -90,11 +111,17 @@ impl Bucket {
     /// Takes a point, waiting for one if necessary.
     pub(super) async fn take(&self) -> Point<'_> {
         loop {
-            let wait = match self.lock().try_take(Instant::now()) {
-                Ok(()) => return Point(self),
-                Err(wait) => wait,
-            };
-            tokio::time::sleep(wait).await;
+            let taken = self.lock().try_take(Instant::now());
+            if taken == Err(Busy::InFlight) {
+                self.changed.notified().await;
+                continue;
+            }
+            // One notification can stand for room for several, and this call may be canceled while it sleeps.
+            self.changed.notify_one();
+            match taken {
+                Err(Busy::For(wait)) => tokio::time::sleep(wait).await,
+                _ => return Point(self),
+            }
         }
     }
 
@@ -116,7 +143,7 @@ impl Bucket {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        self.state.lock()
     }
 }
 
@@ -127,21 +154,25 @@ impl State {
         self.updated = now;
     }
 
-    /// Takes a point or returns how long until there may be one.
-    fn try_take(&mut self, now: Instant) -> Result<(), Duration> {
+    /// Takes a point or returns what to wait for.
+    fn try_take(&mut self, now: Instant) -> Result<(), Busy> {
         self.refill(now);
         if let Some(wait) = self
             .closed_until
             .and_then(|until| until.checked_duration_since(now))
             .filter(|wait| !wait.is_zero())
         {
-            return Err(wait);
+            return Err(Busy::For(wait));
         }
         self.closed_until = None;
         let needed = 1.0 + (self.limit * RESERVE).floor();
         if self.points < needed {
             let seconds = (needed - self.points) * REFILL_SECS / self.limit;
-            return Err(Duration::from_secs_f64(seconds.max(0.005)));
+            return Err(Busy::For(Duration::from_secs_f64(seconds.max(0.005))));
+        }
+        let burst = if self.reported { self.points * BURST } else { 0.0 };
+        if f64::from(self.flying) >= burst.max(FEW) {
+            return Err(Busy::InFlight);
         }
         self.points -= 1.0;
         self.flying += 1;
@@ -186,6 +217,8 @@ pub(super) fn is_bucket_refusal(answer: &Answer) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
 
     fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
@@ -247,6 +280,42 @@ mod tests {
         bucket.update(&answer(200, &[("ratelimit-remaining", "100")]));
         assert_eq!(bucket.level().0, 98);
         drop(flying);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_the_reported_points_may_be_in_flight() {
+        for (headers, expected) in [
+            (vec![], 8),
+            (vec![("ratelimit-remaining", "26")], 9),
+            (vec![("ratelimit-remaining", "90")], 30),
+            (vec![("ratelimit-remaining", "799")], 267),
+        ] {
+            let budget = Bucket::default();
+            drop(budget.take().await);
+            budget.update(&answer(200, &headers));
+            let mut flying = Vec::new();
+            while let Ok(point) = timeout(Duration::ZERO, budget.take()).await {
+                flying.push(point);
+            }
+            assert_eq!(flying.len(), expected, "{headers:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_reported_state_starts_all_waiting_calls() {
+        let budget = Bucket::default();
+        let first = budget.take().await;
+        let calls = (0..200).map(|_| async {
+            let point = budget.take().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(point);
+        });
+        let start = Instant::now();
+        tokio::join!(futures_util::future::join_all(calls), async {
+            budget.update(&answer(200, &[("ratelimit-remaining", "799")]));
+            drop(first);
+        });
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -101,32 +101,17 @@ impl ProbeRun<'_> {
             }
         };
         let batches: Vec<_> = sources.chunks(PAGE).collect();
-        let kinds = usize::from(users) + usize::from(streams) + usize::from(channels);
-        self.meter.expect(batches.len() * kinds);
+        let [users, streams, channels] =
+            [users, streams, channels].map(|wanted| if wanted { batches.as_slice() } else { &[] });
+        self.meter.expect(users.len() + streams.len() + channels.len());
         let notes = Notes::default();
         // Existence comes first: for a channel that does not exist, its absence from a list of streams proves nothing.
-        self.side_by_side(
-            batches
-                .iter()
-                .filter(|_| users)
-                .map(|batch| self.users(&reader, batch, &notes)),
-        )
-        .await;
-        let (streams, channels) = tokio::join!(
-            self.side_by_side(
-                batches
-                    .iter()
-                    .filter(|_| streams)
-                    .map(|batch| self.streams(&reader, batch, &notes))
-            ),
-            self.side_by_side(
-                batches
-                    .iter()
-                    .filter(|_| channels)
-                    .map(|batch| self.channels(&reader, batch))
-            ),
+        self.side_by_side(users, |batch| self.users(&reader, batch, &notes))
+            .await;
+        tokio::join!(
+            self.side_by_side(streams, |batch| self.streams(&reader, batch, &notes)),
+            self.side_by_side(channels, |batch| self.channels(&reader, batch)),
         );
-        let ((), ()) = (streams, channels);
         self.conclude(notes).await;
     }
 
@@ -135,6 +120,7 @@ impl ProbeRun<'_> {
         match reader.users("id", &ids, &self.meter).await {
             Err(error) => self.failed(Question::Users, batch, error, notes),
             Ok(page) => {
+                self.answered();
                 notes.answered(Question::Users, page.at);
                 let listed = page.rows.iter().map(|user| user.id.as_str());
                 let unclear = unclear(ids.iter().copied(), listed, &page.unread, "id");
@@ -164,6 +150,7 @@ impl ProbeRun<'_> {
         match self.all_streams(reader, batch).await {
             Err(error) => self.failed(Question::Streams, batch, error, notes),
             Ok(mut page) => {
+                self.answered();
                 notes.answered(Question::Streams, page.at);
                 let complete = page.cursor.is_none();
                 // If a channel is listed twice, its newer stream is the live one, in whatever order they are listed. A row

@@ -123,8 +123,7 @@ impl FirestoreStore {
             match self.client.commit(requests).await {
                 Ok(results) => {
                     for planned in &group {
-                        let parent = self.client.path(&planned.document_id);
-                        self.sweep_if_triggered(&parent, &planned.history).await;
+                        self.sweep_if_triggered(planned).await;
                     }
                     let at = |place: usize| results.get(place).and_then(|result| result.update_time);
                     let saved = group.iter().zip(places);
@@ -163,7 +162,7 @@ impl FirestoreStore {
     /// Writes one document atomically with its history.
     async fn save_alone(&self, planned: Planned) -> (usize, Result<Version, StoreError>) {
         let parent = self.client.path(&planned.document_id);
-        let mut requests = vec![planned.request];
+        let mut requests = vec![planned.request.clone()];
         requests.extend(planned.history.iter().map(|entry| history::write(&parent, entry)));
         let saved = match self.client.commit(requests).await {
             Ok(results) => Ok(version(
@@ -172,15 +171,21 @@ impl FirestoreStore {
             Err(failure) => Err(failure.explain_write(self.target(), &planned.document_id)),
         };
         if saved.is_ok() {
-            self.sweep_if_triggered(&parent, &planned.history).await;
+            self.sweep_if_triggered(&planned).await;
         }
         (planned.index, saved)
     }
 
-    async fn sweep_if_triggered(&self, parent: &str, entries: &[HistoryEntry]) {
-        let Some(entry) = entries.iter().find(|entry| history::triggers_sweep(entry)) else {
+    async fn sweep_if_triggered(&self, planned: &Planned) {
+        // A new document has no old history, and the queries of thousands of sweeps would take longer than the first writes.
+        if planned.is_new {
+            return;
+        }
+        let mut entries = planned.history.iter();
+        let Some(entry) = entries.find(|entry| history::triggers_sweep(entry)) else {
             return;
         };
+        let parent = &self.client.path(&planned.document_id);
         let swept = history::sweep(&self.client, parent, entry.recorded_at, self.target().retention).await;
         if let Err(failure) = swept {
             let error = failure.explain(self.target());
@@ -196,6 +201,8 @@ struct Planned {
     bytes: usize,
     request: Request,
     history: Vec<HistoryEntry>,
+    /// Whether it is the first version of the document.
+    is_new: bool,
 }
 
 impl Planned {
@@ -216,6 +223,7 @@ impl Planned {
             document_id,
             bytes,
             history: write.history.clone(),
+            is_new: write.base.is_none(),
         })
     }
 }

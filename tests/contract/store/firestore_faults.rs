@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use bitbrat::clock::{Chance, Clock, SystemClock};
 use bitbrat::core::document::SourceDocument;
+use bitbrat::core::facet::Facet;
 use bitbrat::core::observation::{Fact, Observation};
 use bitbrat::core::source::SourceKey;
 use bitbrat::core::time::Timestamp;
+use bitbrat::core::transition::Transition;
 use bitbrat::persist::write_policy::WritePolicy;
 use bitbrat::persist::{ApplyOutcome, Persister};
 use bitbrat::store::firestore::{FirestoreStore, FirestoreTarget};
 use bitbrat::store::retention::Retention;
-use bitbrat::store::{SourceStore, StoreError, Write};
+use bitbrat::store::{HistoryEntry, SourceStore, StoreError, Write};
 use futures_util::StreamExt;
 use serde_json::json;
 
@@ -295,6 +297,20 @@ async fn what_someone_else_broke_blocks_only_its_own_source() {
     assert_eq!(kept["metadata"]["notes"].as_str().unwrap().len(), 900 * 1024);
 }
 
+fn entry(number: i64) -> HistoryEntry {
+    let live = push(number, number % 2 == 0);
+    let transition = Transition {
+        facet: Facet::Stream,
+        from: None,
+        to: None,
+        at: live.at,
+        rule: "test".into(),
+        stream_id: None,
+        initial: false,
+    };
+    HistoryEntry::new(&key("kick:5"), live.at, transition)
+}
+
 #[tokio::test]
 async fn history_is_swept_below_the_retention_now_and_then() {
     let retention = Retention {
@@ -303,26 +319,42 @@ async fn history_is_swept_below_the_retention_now_and_then() {
     };
     let world = FirestoreWorld::with(retention).await;
     let store = FirestoreStore::new(world.target.clone());
-    let entries: Vec<_> = (0..40)
-        .map(|number| {
-            let live = push(number, number % 2 == 0);
-            let transition = bitbrat::core::transition::Transition {
-                facet: bitbrat::core::facet::Facet::Stream,
-                from: None,
-                to: None,
-                at: live.at,
-                rule: "test".into(),
-                stream_id: None,
-                initial: false,
-            };
-            bitbrat::store::HistoryEntry::new(&key("kick:5"), live.at, transition)
-        })
-        .collect();
-    store.append_history(&key("kick:5"), &entries).await.unwrap();
-    // A reader with a longer retention would see what was only hidden.
+    // A reader with a longer retention sees what is only hidden.
     let all = FirestoreStore::new(FirestoreTarget {
         retention: Retention::default(),
         ..world.target.clone()
     });
+    let entries: Vec<_> = (0..40).map(entry).collect();
+    store.append_history(&key("kick:5"), &entries).await.unwrap();
+    assert_eq!(all.history(&key("kick:5"), 100).await.unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn history_is_not_swept_by_the_first_write_of_a_document() {
+    let retention = Retention {
+        entries: 5,
+        ..Retention::default()
+    };
+    let world = FirestoreWorld::with(retention).await;
+    let store = FirestoreStore::new(world.target.clone());
+    let all = FirestoreStore::new(FirestoreTarget {
+        retention: Retention::default(),
+        ..world.target.clone()
+    });
+    // Of so many entries some trigger a sweep.
+    let (first, then): (Vec<_>, Vec<_>) = (0..2_000)
+        .map(entry)
+        .partition(|entry| !entry.id.starts_with("00"));
+    let write = |base, history: &[HistoryEntry]| Write {
+        history: history.to_vec(),
+        ..Write::new(SourceDocument::new(key("kick:5")), base)
+    };
+    let (triggers, later) = then.split_at(1);
+    let saved = store
+        .save(&[write(None, &[triggers, &first[..20]].concat())])
+        .await;
+    assert_eq!(all.history(&key("kick:5"), 100).await.unwrap().len(), 21);
+    let base = saved[0].clone().unwrap();
+    assert!(store.save(&[write(Some(base), &later[..1])]).await[0].is_ok());
     assert_eq!(all.history(&key("kick:5"), 100).await.unwrap().len(), 5);
 }
