@@ -1,6 +1,6 @@
 //! Probes the platforms once, with progress, and stores the observations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,14 +51,39 @@ pub struct PlatformResult {
 }
 
 struct Collector<'a> {
-    seen: Mutex<Vec<Observation>>,
+    seen: Mutex<Collected>,
     progress: &'a Progress,
+}
+
+/// What was observed so far.
+#[derive(Default)]
+struct Collected {
+    observations: Vec<Observation>,
+    /// The newest facts about accounts and permissions. Thousands of sources have the same ones, and they are the largest.
+    shared: VecDeque<Arc<Fact>>,
+}
+
+/// Maximum number of facts that are compared with a new one.
+const SHARED_FACTS: usize = 16;
+
+impl Collected {
+    fn add(&mut self, mut observation: Observation) {
+        if matches!(&*observation.fact, Fact::Auth { .. } | Fact::Permissions { .. }) {
+            if let Some(known) = self.shared.iter().find(|fact| **fact == observation.fact) {
+                observation.fact = Arc::clone(known);
+            } else {
+                self.shared.truncate(SHARED_FACTS - 1);
+                self.shared.push_front(Arc::clone(&observation.fact));
+            }
+        }
+        self.observations.push(observation);
+    }
 }
 
 impl ProbeSink for Collector<'_> {
     fn observe(&self, mut observation: Observation) {
         secrets::clean(&mut observation);
-        self.seen.lock().push(observation);
+        self.seen.lock().add(observation);
     }
 
     fn progress(&self, platform: PlatformName, done: usize, expected: usize) {
@@ -71,6 +96,7 @@ impl Collector<'_> {
     fn newest_of(&self, platform: PlatformName) -> Option<Timestamp> {
         let seen = self.seen.lock();
         let of_platform = seen
+            .observations
             .iter()
             .filter(|observation| observation.source.platform() == platform);
         of_platform.map(|observation| observation.at).max()
@@ -153,7 +179,7 @@ pub async fn run_probe(
         clock_error::share(&cx.app.settings.state_dir, cx.app.machine_clock.as_ref());
     }
     ProbeResult {
-        observations: collector.seen.into_inner(),
+        observations: collector.seen.into_inner().observations,
         platforms,
     }
 }
@@ -188,12 +214,12 @@ pub async fn save(
     seen: &[Observation],
 ) -> Result<SaveResult, Failure> {
     let others = of_accounts(cx, store.as_ref(), seen).await;
-    let mut by_source: BTreeMap<&SourceKey, Vec<Observation>> = BTreeMap::new();
+    let mut by_source: BTreeMap<&SourceKey, Vec<&Observation>> = BTreeMap::new();
     for observation in seen.iter().chain(&others) {
         by_source
             .entry(&observation.source)
             .or_default()
-            .push(observation.clone());
+            .push(observation);
     }
     let total = by_source.len() as u64;
     let recorder = cx.app.recorder(store).await?;
@@ -202,7 +228,8 @@ pub async fn save(
     while by_source.peek().is_some() {
         portions.push(by_source.by_ref().take(PORTION).flatten().collect::<Vec<_>>());
     }
-    let portions = stream::iter(portions).map(|portion| recorder.record(portion));
+    let portions =
+        stream::iter(portions).map(|portion| recorder.record(portion.into_iter().cloned().collect()));
     let mut portions = portions.buffer_unordered(CONCURRENT_PORTIONS);
     let saving = async {
         let mut saved = SaveResult::default();
@@ -269,7 +296,7 @@ async fn of_accounts(cx: &Context, store: &dyn SourceStore, seen: &[Observation]
     let mut newest: BTreeMap<&Identity, &Observation> = BTreeMap::new();
     let mut probed: BTreeMap<&Identity, BTreeSet<SourceKey>> = BTreeMap::new();
     for observation in seen {
-        if let Fact::Auth { identity, .. } = &observation.fact {
+        if let Fact::Auth { identity, .. } = &*observation.fact {
             let known = newest.entry(identity).or_insert(observation);
             if observation.at >= known.at {
                 *known = observation;
@@ -282,7 +309,7 @@ async fn of_accounts(cx: &Context, store: &dyn SourceStore, seen: &[Observation]
     }
     let mut corrections = Vec::new();
     for (identity, observation) in newest {
-        let (Fact::Auth { check, .. }, Some(probed)) = (&observation.fact, probed.get(identity)) else {
+        let (Fact::Auth { check, .. }, Some(probed)) = (&*observation.fact, probed.get(identity)) else {
             continue;
         };
         // Most probes find an account unchanged. Reading every document for that would cost more than the probe.

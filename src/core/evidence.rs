@@ -218,13 +218,14 @@ impl Knowledge {
     /// Adds the id of the stream to an end without an id, if the current evidence identifies it: later, a stream that began in
     /// the meantime could not be distinguished from the one that ended.
     pub fn name_end(&self, observation: &mut Observation) {
+        let at = observation.at;
         if let Fact::StreamPush {
             live: false,
             stream_id: stream_id @ None,
             ..
-        } = &mut observation.fact
+        } = observation.fact_mut()
         {
-            let id = self.evidence.stream.live_before(observation.at);
+            let id = self.evidence.stream.live_before(at);
             *stream_id = id.map(str::to_owned);
         }
     }
@@ -244,7 +245,7 @@ impl From<&Observation> for Knowledge {
         let at = observation.at;
         let mut known = Self::default();
         let evidence = &mut known.evidence;
-        match observation.fact.clone() {
+        match Fact::clone(&observation.fact) {
             Fact::Connection { transport, state } => {
                 if let LinkState::Down { error } | LinkState::Refused { error } = &state {
                     evidence.error = Some(Newest::new(at, error.clone()));

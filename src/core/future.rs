@@ -38,7 +38,7 @@ impl Observation {
         if self.at > limit || self.at.known().is_none() {
             self.at = now;
         }
-        match &mut self.fact {
+        match self.fact_mut() {
             Fact::StreamPush { started_at, .. } | Fact::StreamSeen { started_at, .. } => {
                 *started_at = started_at.filter(|start| *start <= limit);
             }
@@ -61,7 +61,7 @@ impl Knowledge {
     pub fn receive(&self, observation: Observation, now: Timestamp) -> Observation {
         let stated = observation.at;
         let mut observation = observation.received(now);
-        if stated > now && matches!(observation.fact, Fact::StreamPush { .. }) {
+        if stated > now && matches!(*observation.fact, Fact::StreamPush { .. }) {
             let earliest = if stated.millis_since(now) > ENTRY_TOLERANCE_MS {
                 now.plus_millis(-ENTRY_TOLERANCE_MS)
             } else {

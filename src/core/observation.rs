@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,19 +22,24 @@ pub struct Observation {
     pub at: Timestamp,
     /// Origin as `platform.channel` (`twitch.helix`, `twitch.eventsub`, `kick.webhook`, …).
     pub by: String,
-    /// The observed fact.
-    pub fact: Fact,
+    /// The observed fact. One answer may prove the same of thousands of sources.
+    pub fact: Arc<Fact>,
 }
 
 impl Observation {
     /// Builds an observation.
-    pub fn new(source: &SourceKey, at: Timestamp, by: &str, fact: Fact) -> Self {
+    pub fn new(source: &SourceKey, at: Timestamp, by: &str, fact: impl Into<Arc<Fact>>) -> Self {
         Self {
             source: source.clone(),
             at,
             by: by.to_owned(),
-            fact,
+            fact: fact.into(),
         }
+    }
+
+    /// Returns the fact to be changed; one that other observations share is copied.
+    pub fn fact_mut(&mut self) -> &mut Fact {
+        Arc::make_mut(&mut self.fact)
     }
 }
 

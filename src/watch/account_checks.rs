@@ -39,7 +39,7 @@ impl AccountFanOut {
     /// sources reports it for each of them anyway, and with ten thousand sources it must not be forwarded from each to every
     /// other.
     pub fn others(&self, observation: &Observation) -> Vec<Observation> {
-        let Fact::Auth { identity, check } = &observation.fact else {
+        let Fact::Auth { identity, check } = &*observation.fact else {
             return Vec::new();
         };
         let result = (check.result, check.rejected);

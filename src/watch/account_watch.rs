@@ -66,7 +66,7 @@ impl AccountWatch {
 
     /// Records what an observation reports about an account.
     pub fn observe(&mut self, observation: &Observation) {
-        if let Fact::Auth { identity, check } = &observation.fact {
+        if let Fact::Auth { identity, check } = &*observation.fact {
             self.merge(identity, Newest::new(observation.at, check.clone()));
             if self.reported.get(identity) != Some(&check.result) {
                 self.fresh.insert(identity.clone());
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn rejected_token_is_called_neither_expired_nor_revoked() {
         let mut observation = checked("discord/bot", 0, AuthResult::Revoked);
-        if let Fact::Auth { check, .. } = &mut observation.fact {
+        if let Fact::Auth { check, .. } = observation.fact_mut() {
             check.rejected = true;
         }
         let mut accounts = AccountWatch::default();

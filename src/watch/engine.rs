@@ -615,7 +615,7 @@ pub(super) fn is_unauthorized(observation: &Observation) -> bool {
         ..
     }
     | Fact::Unanswered { error, .. }
-    | Fact::Problem { error }) = &observation.fact
+    | Fact::Problem { error }) = &*observation.fact
     else {
         return false;
     };

@@ -784,7 +784,7 @@ fn describes(input: &Input) -> bool {
 
 fn describes_source(observation: &Observation) -> bool {
     matches!(
-        observation.fact,
+        *observation.fact,
         Fact::Profile { .. } | Fact::Viewers { .. } | Fact::Latency { .. } | Fact::Counters { .. }
     )
 }
@@ -813,7 +813,7 @@ fn add(to: &mut Tally, more: Tally) {
 /// failure is a reconnect. EventSub's listener counts what only it observes.
 fn counted(before: &SourceDocument, observation: &Observation) -> Tally {
     let mut tally = Tally::default();
-    match &observation.fact {
+    match &*observation.fact {
         Fact::NoSuchSource { .. } | Fact::Unanswered { .. } | Fact::Problem { .. } => tally.errors = 1,
         Fact::Connection { transport, .. } if *transport == Transport::EventSub => {}
         Fact::Connection { transport, state } => match state {
@@ -837,7 +837,7 @@ fn name_start(live: &Verdict, observation: &mut Observation) {
         live: true,
         stream_id,
         started_at,
-    } = &mut observation.fact
+    } = observation.fact_mut()
     else {
         return;
     };

@@ -806,7 +806,7 @@ fn closes_link(input: &Input) -> bool {
         return false;
     };
     let closed = LinkState::Closed;
-    matches!(&observation.fact, Fact::Connection { state, .. } if *state == closed)
+    matches!(&*observation.fact, Fact::Connection { state, .. } if *state == closed)
 }
 
 fn is_live(verdict: &Verdict) -> bool {

@@ -157,7 +157,7 @@ async fn eight_write(place: &str, store: &dyn SourceStore) {
         assert_eq!(stored.to_stored(), in_order.to_stored(), "{key}");
         let counted: usize = observations
             .iter()
-            .filter(|seen| matches!(seen.fact, Fact::Counters { .. }))
+            .filter(|seen| matches!(*seen.fact, Fact::Counters { .. }))
             .count();
         assert_eq!(stored.record().metrics.messages_in, counted as u64, "{key}");
     }

@@ -115,7 +115,7 @@ impl ListenerHarness {
         self.reported()
             .into_iter()
             .filter(|reported| reported.source.id() == id)
-            .map(|reported| reported.fact)
+            .map(|reported| Arc::unwrap_or_clone(reported.fact))
             .collect()
     }
 

@@ -232,7 +232,7 @@ async fn the_official_mocks_eventsub_is_understood() {
     assert!(
         reported
             .iter()
-            .all(|reported| !matches!(reported.fact, Fact::StreamAbsent))
+            .all(|reported| !matches!(*reported.fact, Fact::StreamAbsent))
     );
     assert_eq!(harness.status().tally.reconnects, 0);
 }

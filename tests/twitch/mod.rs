@@ -246,7 +246,7 @@ impl Seen {
         self.observations
             .iter()
             .filter(|observation| observation.source.id() == id)
-            .map(|observation| &observation.fact)
+            .map(|observation| &*observation.fact)
             .collect()
     }
 

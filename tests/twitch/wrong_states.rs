@@ -237,12 +237,12 @@ async fn a_stale_poll_cache_never_writes_offline() {
     assert!(
         reported
             .iter()
-            .any(|reported| reported.fact == Fact::StreamAbsent)
+            .any(|reported| *reported.fact == Fact::StreamAbsent)
     );
     assert!(
         reported
             .iter()
-            .any(|reported| matches!(reported.fact, Fact::StreamSeen { .. }))
+            .any(|reported| matches!(*reported.fact, Fact::StreamSeen { .. }))
     );
 }
 

@@ -133,7 +133,7 @@ impl Week {
     fn deliver(&mut self, now: Timestamp) {
         let later = self.pushes.split_off(&(now.plus_millis(1), 0));
         for (_, push) in std::mem::replace(&mut self.pushes, later) {
-            let started = match &push.fact {
+            let started = match &*push.fact {
                 Fact::StreamPush { stream_id, .. } => stream_id.clone(),
                 _ => None,
             };

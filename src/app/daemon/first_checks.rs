@@ -81,7 +81,7 @@ pub(super) fn summarize<'a>(sources: usize, summaries: impl Iterator<Item = &'a 
 
 impl FirstChecks {
     fn observe(&self, observation: &Observation) {
-        let reason = match &observation.fact {
+        let reason = match &*observation.fact {
             Fact::Connection {
                 transport: Transport::Api,
                 state,

@@ -317,7 +317,7 @@ async fn ask(cx: &Context, platform: &Arc<dyn Platform>, identities: &[Identity]
         ..Answers::default()
     };
     for observation in probed.observations {
-        match observation.fact {
+        match Arc::unwrap_or_clone(observation.fact) {
             Fact::Auth { identity, check } => {
                 answers.checks.insert(identity, check);
             }

@@ -239,7 +239,7 @@ fn changed(transitions: &[Transition]) -> Cell {
 fn saw(seen: &[Observation]) -> String {
     let mut words: Vec<String> = Vec::new();
     for observation in seen {
-        let label = match &observation.fact {
+        let label = match &*observation.fact {
             Fact::Connection { transport, state } => match state {
                 LinkState::Up => format!("{transport} up"),
                 LinkState::Answered => format!("{transport} answered"),

@@ -201,7 +201,7 @@ mod tests {
     fn facts(observations: Vec<Observation>) -> Vec<Fact> {
         observations
             .into_iter()
-            .map(|observation| observation.fact)
+            .map(|observation| std::sync::Arc::unwrap_or_clone(observation.fact))
             .collect()
     }
 

@@ -217,12 +217,12 @@ pub struct Probed {
 impl Probed {
     pub fn facts_about<'a>(&'a self, source: &'a SourceKey) -> impl Iterator<Item = &'a Fact> {
         let about = self.observations.iter().filter(move |one| one.source == *source);
-        about.map(|one| &one.fact)
+        about.map(|one| &*one.fact)
     }
 
     /// Returns the observations that only an answer of the API justifies, whatever it says.
     pub fn claims(&self) -> Vec<&Observation> {
-        let needs_an_answer = |one: &&Observation| match &one.fact {
+        let needs_an_answer = |one: &&Observation| match &*one.fact {
             Fact::StreamSeen { .. }
             | Fact::StreamAbsent
             | Fact::StreamPush { .. }

@@ -669,7 +669,7 @@ pub async fn answer_is_dated_by_when_it_was_asked_for<W: PlatformWorld>() {
     let absent = probed
         .observations
         .iter()
-        .find(|one| one.fact == Fact::StreamAbsent);
+        .find(|one| *one.fact == Fact::StreamAbsent);
     let after = absent.expect("it is not live").at.millis_since(asked_at);
     assert!(after < 1_000, "{after} ms");
 }

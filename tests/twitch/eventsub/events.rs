@@ -113,7 +113,7 @@ async fn a_clock_that_is_fifteen_minutes_off_loses_no_event() {
         let pushed = harness
             .reported()
             .into_iter()
-            .find(|reported| matches!(reported.fact, Fact::StreamPush { .. }))
+            .find(|reported| matches!(*reported.fact, Fact::StreamPush { .. }))
             .unwrap();
         let apart = pushed.at.millis_since(world.sim.clock.wall()).abs();
         assert!(apart < 60_000, "it is dated by Twitch: {apart}");

@@ -299,7 +299,7 @@ async fn slow_reader_loses_nothing_and_keeps_the_connection() {
     let mut pushes = 0;
     let reading = async {
         while let Some(incoming) = source.recv().await {
-            let push = matches!(&incoming, ListenerEvent::Observed(reported) if matches!(reported.fact, Fact::StreamPush { .. }));
+            let push = matches!(&incoming, ListenerEvent::Observed(reported) if matches!(*reported.fact, Fact::StreamPush { .. }));
             pushes += usize::from(push);
             if pushes == 40 {
                 break;

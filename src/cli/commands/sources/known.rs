@@ -156,7 +156,7 @@ impl Check {
     }
 
     fn unanswered(&self, facets: &[Facet]) -> Option<Unanswered> {
-        let is_gone = |seen: &Observation| matches!(seen.fact, Fact::NoSuchSource { .. });
+        let is_gone = |seen: &Observation| matches!(*seen.fact, Fact::NoSuchSource { .. });
         if self.observations.iter().any(is_gone) {
             return None;
         }
@@ -174,7 +174,7 @@ impl Check {
             reason: format!("{} ({})", error.message, error.code),
             exit,
         };
-        let facts = || self.observations.iter().map(|seen| &seen.fact);
+        let facts = || self.observations.iter().map(|seen| &*seen.fact);
         if let Some(error) = facts().find_map(link_error) {
             return Some(of(error, ExitCode::Down));
         }
@@ -200,7 +200,7 @@ fn link_error(fact: &Fact) -> Option<&ErrorInfo> {
 pub fn has_no_answer<'a>(observations: impl IntoIterator<Item = &'a Observation>) -> bool {
     observations.into_iter().any(|seen| {
         matches!(
-            seen.fact,
+            *seen.fact,
             Fact::Unanswered {
                 facet: Facet::Status | Facet::Stream,
                 ..

@@ -40,7 +40,7 @@ async fn guild_with_own_bot_is_probed_with_its_own_token() {
             .iter()
             .filter(|reported| reported.source == key(guild));
         let asked_as: BTreeSet<_> = of_guild
-            .filter_map(|reported| match &reported.fact {
+            .filter_map(|reported| match &*reported.fact {
                 Fact::Auth { identity, .. } => Some(identity.to_string()),
                 _ => None,
             })

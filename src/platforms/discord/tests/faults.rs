@@ -220,7 +220,7 @@ async fn nonsense_token_is_rejected_and_a_reset_one_revoked() {
     let rejected = |seen: &Seen| {
         seen.observations
             .iter()
-            .find_map(|reported| match &reported.fact {
+            .find_map(|reported| match &*reported.fact {
                 crate::core::observation::Fact::Auth { check, .. } => Some((check.result, check.rejected)),
                 _ => None,
             })
@@ -420,7 +420,7 @@ async fn unreadable_timeout_leaves_sending_unknown() {
         let record = seen.record(GUILD);
         let held = record.held();
         assert!(!held.iter().any(|name| name == "SEND_MESSAGES"), "{held:?}");
-        let sending_is_unknown = seen.observations.iter().any(|reported| match &reported.fact {
+        let sending_is_unknown = seen.observations.iter().any(|reported| match &*reported.fact {
             Fact::Permissions { grants, .. } => grants.unknown.contains_key("SEND_MESSAGES"),
             _ => false,
         });

@@ -154,7 +154,7 @@ impl Seen {
 
     /// Returns whether this method of checking permissions gave a result.
     pub(super) fn answers(&self, name: &str) -> bool {
-        let mut facts = self.observations.iter().map(|reported| &reported.fact);
+        let mut facts = self.observations.iter().map(|reported| &*reported.fact);
         facts.any(|fact| matches!(fact, Fact::Permissions { method, .. } if method == name))
     }
 
@@ -162,7 +162,7 @@ impl Seen {
     pub(super) fn claims(&self) -> bool {
         self.observations.iter().any(|reported| {
             matches!(
-                reported.fact,
+                *reported.fact,
                 Fact::Permissions { .. }
                     | Fact::StreamSeen { .. }
                     | Fact::StreamAbsent

@@ -551,7 +551,7 @@ async fn answer_without_the_guild_list_marks_no_guild_as_left() {
         let rig = Rig::start().await;
         answers(&rig, "/users/@me/guilds", body);
         let seen = rig.look_once(&[Probe::Connection], &[GUILD]).await;
-        let gone = |seen: &Observation| matches!(seen.fact, Fact::NoSuchSource { .. });
+        let gone = |seen: &Observation| matches!(*seen.fact, Fact::NoSuchSource { .. });
         assert!(!seen.observations.iter().any(gone), "{body}");
         let resolved = rig.platform(|_| {}).resolve(&["lab".to_owned()]).await;
         assert!(resolved.is_err(), "{body}");
@@ -600,7 +600,7 @@ async fn a_channel_without_its_type_does_not_end_a_stream() {
         let reported = seen
             .observations
             .iter()
-            .any(|reported| reported.fact == Fact::StreamAbsent);
+            .any(|reported| *reported.fact == Fact::StreamAbsent);
         assert_eq!(reported, absent, "{channels}");
     }
 }
@@ -633,7 +633,7 @@ async fn answer_is_dated_by_when_it_was_asked_for() {
         let absent = seen
             .observations
             .iter()
-            .find(|reported| reported.fact == Fact::StreamAbsent)
+            .find(|reported| *reported.fact == Fact::StreamAbsent)
             .unwrap();
         assert!(
             absent.at.millis_since(asked_at) < 800,

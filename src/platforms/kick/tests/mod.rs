@@ -162,7 +162,7 @@ impl Rig {
         let all = self.notebook.0.lock();
         let live = all
             .iter()
-            .filter(|seen| matches!(seen.fact, Fact::StreamSeen { .. }));
+            .filter(|seen| matches!(*seen.fact, Fact::StreamSeen { .. }));
         live.map(|seen| &seen.source).collect::<BTreeSet<_>>().len()
     }
 

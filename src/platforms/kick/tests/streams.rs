@@ -291,7 +291,7 @@ async fn newer_of_two_rows_for_one_channel_is_the_live_stream() {
             let seen: Vec<_> = rig
                 .reported()
                 .into_iter()
-                .filter_map(|reported| match reported.fact {
+                .filter_map(|reported| match std::sync::Arc::unwrap_or_clone(reported.fact) {
                     Fact::StreamSeen { stream_id, .. } => Some(stream_id),
                     _ => None,
                 })

@@ -520,7 +520,7 @@ async fn webhook_with_missed_events_is_reported_and_renewed() {
         let facts = found[0].1.iter().map(|seen| &seen.fact);
         facts
             .into_iter()
-            .any(|fact| matches!(fact, Fact::Problem { error } if error.code == code))
+            .any(|fact| matches!(&**fact, Fact::Problem { error } if error.code == code))
     };
     assert!(reported(Code::PushSilent(PlatformName::Kick)));
     let before = hooked.rig.kick().subscriptions();

@@ -179,7 +179,7 @@ impl WebhookListener {
 
     /// Records the observations of polls, to compare the webhooks with them.
     pub fn update(&self, observation: &Observation) {
-        let stream_id = match &observation.fact {
+        let stream_id = match &*observation.fact {
             Fact::StreamSeen { stream_id, .. } => Some(stream_id.as_str()),
             Fact::StreamAbsent => None,
             _ => return,

@@ -240,7 +240,10 @@ mod tests {
         match read(kind, &event.replace("WHO", WHO), None, Some("900100"), AT) {
             ParsedEvent::Facts(source, emitted) => {
                 assert_eq!(source.id(), "900200");
-                emitted.into_iter().map(|emitted| emitted.fact).collect()
+                emitted
+                    .into_iter()
+                    .map(|emitted| std::sync::Arc::unwrap_or_clone(emitted.fact))
+                    .collect()
             }
             other => panic!("{other:?}"),
         }
@@ -414,7 +417,9 @@ mod tests {
             "founder".to_owned(),
             "novel".to_owned(),
         ];
-        let Fact::Permissions { grants, .. } = badges(&source, &worn, AT).fact else {
+        let Fact::Permissions { grants, .. } =
+            std::sync::Arc::unwrap_or_clone(badges(&source, &worn, AT).fact)
+        else {
             panic!("permissions");
         };
         assert_eq!(

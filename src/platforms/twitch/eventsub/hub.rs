@@ -260,7 +260,7 @@ impl Hub {
             ParsedEvent::Facts(source, reported) => {
                 state.note_event(&source, kind, at);
                 for observation in reported {
-                    if let Fact::StreamPush { live, stream_id, .. } = &observation.fact {
+                    if let Fact::StreamPush { live, stream_id, .. } = &*observation.fact {
                         state
                             .missed_events
                             .pushed(&source, *live, stream_id.as_deref(), at);

@@ -114,7 +114,7 @@ impl EventSubHandle {
         if observation.by == events::EVENTSUB {
             return;
         }
-        let stream = match &observation.fact {
+        let stream = match &*observation.fact {
             Fact::StreamSeen {
                 stream_id,
                 started_at,
