@@ -59,30 +59,37 @@ struct Collector<'a> {
 #[derive(Default)]
 struct Collected {
     observations: Vec<Observation>,
-    /// The newest facts about accounts and permissions. Thousands of sources have the same ones, and they are the largest.
-    shared: VecDeque<Arc<Fact>>,
+    /// The newest facts about accounts and permissions, as they were observed and without secrets. Thousands of sources have the same
+    /// ones, and they are the largest.
+    shared: VecDeque<(Arc<Fact>, Arc<Fact>)>,
 }
 
 /// Maximum number of facts that are compared with a new one.
 const SHARED_FACTS: usize = 16;
 
 impl Collected {
+    /// Adds an observation without the secrets in its texts.
     fn add(&mut self, mut observation: Observation) {
-        if matches!(&*observation.fact, Fact::Auth { .. } | Fact::Permissions { .. }) {
-            if let Some(known) = self.shared.iter().find(|fact| **fact == observation.fact) {
-                observation.fact = Arc::clone(known);
-            } else {
-                self.shared.truncate(SHARED_FACTS - 1);
-                self.shared.push_front(Arc::clone(&observation.fact));
-            }
+        if !matches!(&*observation.fact, Fact::Auth { .. } | Fact::Permissions { .. }) {
+            secrets::clean(&mut observation);
+        } else if let Some((_, known)) = self
+            .shared
+            .iter()
+            .find(|(as_seen, _)| *as_seen == observation.fact)
+        {
+            observation.fact = Arc::clone(known);
+        } else {
+            let as_seen = Arc::clone(&observation.fact);
+            secrets::clean(&mut observation);
+            self.shared.truncate(SHARED_FACTS - 1);
+            self.shared.push_front((as_seen, Arc::clone(&observation.fact)));
         }
         self.observations.push(observation);
     }
 }
 
 impl ProbeSink for Collector<'_> {
-    fn observe(&self, mut observation: Observation) {
-        secrets::clean(&mut observation);
+    fn observe(&self, observation: Observation) {
         self.seen.lock().add(observation);
     }
 

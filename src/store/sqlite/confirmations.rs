@@ -156,9 +156,14 @@ fn read<T>(
     if schema < WITH_CONFIRMATIONS {
         return Ok(found);
     }
-    let mut rows =
-        connection.prepare_cached("SELECT states FROM confirmations WHERE ?1 IS NULL OR block = ?1")?;
-    let mut rows = rows.query([block])?;
+    let (mut of_all, mut of_block);
+    let mut rows = if let Some(block) = block {
+        of_block = connection.prepare_cached("SELECT states FROM confirmations WHERE block = ?1")?;
+        of_block.query([block])?
+    } else {
+        of_all = connection.prepare_cached("SELECT states FROM confirmations")?;
+        of_all.query([])?
+    };
     while let Some(row) = rows.next()? {
         // A damaged block costs only the newest dates.
         let Ok(block) = postcard::from_bytes::<Block<'_>>(row.get_ref(0)?.as_blob()?) else {

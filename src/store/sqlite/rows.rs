@@ -214,7 +214,11 @@ pub fn upsert_one(
         )?
         .execute(params![upsert.document_id, version, upsert.text, upsert.summary])?;
     if let Some(retention) = retention {
-        remember(transaction, &upsert.document_id, &upsert.history, retention)?;
+        insert_history(transaction, &upsert.document_id, &upsert.history)?;
+        // A new document has no history that could be too long or too old.
+        if upsert.base.is_some() && !upsert.history.is_empty() {
+            limit_history(transaction, &upsert.document_id, retention)?;
+        }
     }
     Ok(Some(Version(version.to_string())))
 }
@@ -233,19 +237,18 @@ pub fn append(
     retention: Retention,
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    remember(&transaction, source, entries, retention)?;
+    insert_history(&transaction, source, entries)?;
+    if !entries.is_empty() {
+        limit_history(&transaction, source, retention)?;
+    }
     transaction.commit()
 }
 
-fn remember(
+fn insert_history(
     transaction: &Transaction<'_>,
     source: &str,
     entries: &[HistoryEntry],
-    retention: Retention,
 ) -> rusqlite::Result<()> {
-    if entries.is_empty() {
-        return Ok(());
-    }
     let mut insert = transaction.prepare_cached(
         "INSERT OR IGNORE INTO history (source, id, at, recorded_at, entry) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
@@ -254,6 +257,11 @@ fn remember(
         let text = serde_json::to_string(entry).unwrap_or_default();
         insert.execute(params![source, entry.id, at, recorded_at, text])?;
     }
+    Ok(())
+}
+
+/// Deletes the entries of a source that are beyond the limits.
+fn limit_history(transaction: &Transaction<'_>, source: &str, retention: Retention) -> rusqlite::Result<()> {
     let newest = transaction
         .prepare_cached("SELECT max(recorded_at) FROM history WHERE source = ?1")?
         .query_row([source], |row| row.get(0))?;
