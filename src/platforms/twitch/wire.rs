@@ -65,18 +65,7 @@ pub(super) struct Stream {
     pub(super) started_at: Option<Timestamp>,
 }
 
-/// A row of `GET /channels`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Channel {
-    #[serde(deserialize_with = "lenient::account_id")]
-    pub(super) broadcaster_id: String,
-    #[serde(default, deserialize_with = "lenient::text")]
-    pub(super) title: String,
-    #[serde(default, deserialize_with = "lenient::text")]
-    pub(super) game_name: String,
-}
-
-/// A row of `GET /moderation/channels`, or of a subscription: a channel identified by its broadcaster.
+/// A row of `GET /moderation/channels`: a channel identified by its broadcaster.
 #[derive(Debug, Deserialize)]
 pub(super) struct OfBroadcaster {
     #[serde(deserialize_with = "lenient::account_id")]
@@ -99,10 +88,6 @@ pub(super) struct Ban {
     #[serde(default, deserialize_with = "lenient::lenient")]
     pub(super) expires_at: Option<Timestamp>,
 }
-
-/// A row that is only counted.
-#[derive(Debug, Deserialize)]
-pub(super) struct Anything {}
 
 /// The answer of `GET /validate`.
 #[derive(Debug, Deserialize)]
@@ -155,7 +140,6 @@ mod tests {
             &json!({"id": "1", "user_id": "2", "user_login": "a", "user_name": "A", "type": "live",
             "title": "t", "game_name": "g", "viewer_count": 7, "started_at": "2026-05-01T18:00:00Z", "tags": ["x"]}),
         );
-        others::<Channel>(&json!({"broadcaster_id": "1", "title": "t", "game_name": "g"}));
         others::<OfBroadcaster>(&json!({"broadcaster_id": "1", "broadcaster_login": "a"}));
         others::<Member>(&json!({"user_id": "1", "user_login": "a"}));
         others::<Ban>(&json!({"user_id": "1", "expires_at": ""}));
