@@ -162,7 +162,6 @@ mod tests {
     fn counted(count_bots: bool, channels: &[u64], messages: &[Value]) -> (u64, u64) {
         let options = GuildOptions {
             channels: channels.to_vec(),
-            ..GuildOptions::default()
         };
         let mut counts = Counts::new(BTreeMap::new(), count_bots);
         for (id, more) in (1..).zip(messages) {

@@ -343,7 +343,6 @@ async fn failed_detail_requests_keep_connection_and_permissions() {
             options.patience = Duration::from_millis(200);
             options.guilds = guild_options(GuildOptions {
                 channels: vec![9_200],
-                ..GuildOptions::default()
             });
         });
         let seen = look(&platform, &Probe::ALL, &[GUILD]).await;

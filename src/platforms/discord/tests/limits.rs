@@ -37,7 +37,6 @@ fn with_a_channel_each(guilds: &[u64]) -> BTreeMap<u64, GuildOptions> {
     let configured = guilds.iter().map(|id| {
         let options = GuildOptions {
             channels: vec![id + 5],
-            ..GuildOptions::default()
         };
         (*id, options)
     });
@@ -167,7 +166,6 @@ async fn a_forbidden_channel_is_left_alone_for_a_while() {
     let platform = rig.platform(|options| {
         options.guilds = guild_options(GuildOptions {
             channels: vec![9_200],
-            ..GuildOptions::default()
         });
     });
     let first = look(&platform, &[Probe::Permissions], &[GUILD]).await;

@@ -107,7 +107,6 @@ impl Rig {
                 GUILD,
                 GuildOptions {
                     channels: channels.to_vec(),
-                    ..GuildOptions::default()
                 },
             );
         });

@@ -187,25 +187,15 @@ impl Guild {
 
     /// Returns the current stream, by what counts as one.
     fn stream(&self, from: StreamFrom) -> Option<(String, Option<Timestamp>)> {
-        let channel = self.options.stream_channel;
         match from {
             StreamFrom::Stage => {
-                let here =
-                    |stage: &&StageInstance| channel.is_none_or(|channel| stage.channel_id.0 == channel);
-                let stage = self.stages.values().filter(here).min_by_key(|stage| stage.id)?;
+                let stage = self.stages.values().min_by_key(|stage| stage.id)?;
                 Some((stage.id.to_string(), Some(created_at(stage.id))))
             }
             StreamFrom::Event => self.events.first().map(|id| (id.to_string(), None)),
             StreamFrom::GoLive => {
-                let user = self.options.stream_user;
-                let counts = |voice: &&VoiceState| {
-                    user.is_none_or(|user| voice.user_id.0 == user)
-                        && channel.is_none_or(|channel| voice.channel_id == Some(Id(channel)))
-                };
-                self.streaming
-                    .values()
-                    .find(counts)
-                    .map(|voice| (voice.stream_id(), None))
+                let voice = self.streaming.values().next()?;
+                Some((voice.stream_id(), None))
             }
         }
     }
