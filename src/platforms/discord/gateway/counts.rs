@@ -25,7 +25,6 @@ const CHAT: [u64; 2] = [0, 19];
 pub struct Counts {
     totals: Totals<u64>,
     received: RecentIds,
-    count_bots: bool,
 }
 
 #[derive(Deserialize)]
@@ -56,12 +55,11 @@ fn usual() -> Option<u64> {
 }
 
 impl Counts {
-    /// Continues counting from `totals`. Messages of other bots and of webhooks count only with `count_bots`.
-    pub fn new(totals: BTreeMap<u64, Counters>, count_bots: bool) -> Self {
+    /// Continues counting from `totals`. Messages of other bots and of webhooks do not count.
+    pub fn new(totals: BTreeMap<u64, Counters>) -> Self {
         Self {
             totals: Totals::new(totals),
             received: RecentIds::new(Duration::MAX, REMEMBERED),
-            count_bots,
         }
     }
 
@@ -108,7 +106,7 @@ impl Counts {
         }
         let own = me == Some(message.author.id.0);
         let automatic = message.author.bot == Some(true) || message.webhook_id.is_some();
-        if (automatic && !own && !self.count_bots) || !self.is_new(message.id.0) {
+        if (automatic && !own) || !self.is_new(message.id.0) {
             return;
         }
         self.totals.count(&guild, |totals| {
@@ -159,11 +157,11 @@ mod tests {
         message.to_string()
     }
 
-    fn counted(count_bots: bool, channels: &[u64], messages: &[Value]) -> (u64, u64) {
+    fn counted(channels: &[u64], messages: &[Value]) -> (u64, u64) {
         let options = GuildOptions {
             channels: channels.to_vec(),
         };
-        let mut counts = Counts::new(BTreeMap::new(), count_bots);
+        let mut counts = Counts::new(BTreeMap::new());
         for (id, more) in (1..).zip(messages) {
             counts.message(
                 &message(id, more),
@@ -195,12 +193,8 @@ mod tests {
             ("a direct message", json!({"guild_id": null}), (0, 0)),
             ("another guild", json!({"guild_id": "9002"}), (0, 0)),
         ] {
-            assert_eq!(counted(false, &[], &[message]), expected, "{what}");
+            assert_eq!(counted(&[], &[message]), expected, "{what}");
         }
-        assert_eq!(
-            counted(true, &[], &[json!({"author": {"id": "5", "bot": true}})]),
-            (1, 0)
-        );
     }
 
     #[test]
@@ -211,14 +205,14 @@ mod tests {
             json!({"channel_id": "9300"}),
             json!({"channel_id": "9301"}),
         ];
-        assert_eq!(counted(false, &[9_200], &messages), (2, 0));
-        assert_eq!(counted(false, &[], &messages), (4, 0));
+        assert_eq!(counted(&[9_200], &messages), (2, 0));
+        assert_eq!(counted(&[], &messages), (4, 0));
     }
 
     #[test]
     fn a_message_counts_once_however_often_it_comes() {
         let options = GuildOptions::default();
-        let mut counts = Counts::new(BTreeMap::new(), false);
+        let mut counts = Counts::new(BTreeMap::new());
         for id in [1, 2, 1, 2, 3, 3] {
             counts.message(&message(id, &json!({})), None, |_| Some(&options), |_, _| None);
         }
@@ -232,7 +226,7 @@ mod tests {
             ..Counters::default()
         };
         let options = GuildOptions::default();
-        let mut counts = Counts::new(BTreeMap::from([(9_001, stored), (9_002, stored)]), false);
+        let mut counts = Counts::new(BTreeMap::from([(9_001, stored), (9_002, stored)]));
         assert!(counts.take_changes(Timestamp::EPOCH).is_empty());
         counts.message(&message(1, &json!({})), None, |_| Some(&options), |_, _| None);
         counts.reconnected([9_001].into_iter());
@@ -244,7 +238,7 @@ mod tests {
 
     #[test]
     fn memory_of_messages_is_bounded() {
-        let mut counts = Counts::new(BTreeMap::new(), false);
+        let mut counts = Counts::new(BTreeMap::new());
         for id in 0..u64::try_from(REMEMBERED).unwrap() + 10 {
             assert!(counts.is_new(id));
         }

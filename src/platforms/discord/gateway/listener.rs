@@ -127,7 +127,7 @@ impl GatewayListener {
         });
         let mut listener = Self {
             guilds: Guilds::new(configured, stream_from),
-            counts: Counts::new(restored, options.count_bots),
+            counts: Counts::new(restored),
             machine: Machine::new(intents, options.pace),
             resumption: Resumption::new(connection.rest.memory().dir(), streams),
             emitter: Emitter::new(Arc::clone(&connection), targets),
