@@ -13,7 +13,7 @@ use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
-use crate::platforms::kit::answer::foreign_text;
+use crate::platforms::kit::answer::{Asked, foreign_text};
 
 /// Origin of observations made over HTTP.
 pub const BY_API: &str = "discord.api";
@@ -206,58 +206,19 @@ pub fn profile(guild: &ListedGuild, mode: &str) -> Fact {
 
 /// Converts a failure into the port's error.
 pub fn port_error(error: ApiError, operation: &'static str) -> PlatformError {
-    let platform = PlatformName::Discord;
+    let asked = Asked::new(PlatformName::Discord, operation);
+    let rate_limited = |retry_after| PlatformError::rate_limited(PlatformName::Discord, retry_after);
     match error {
-        ApiError::TokenRefused { reason, .. } => PlatformError::Unauthorized { platform, reason },
-        ApiError::Forbidden { message, .. } | ApiError::ClientBlocked { message } => {
-            PlatformError::Forbidden {
-                platform,
-                operation,
-                reason: message,
-            }
-        }
-        ApiError::RateLimited { wait, .. } => PlatformError::RateLimited {
-            platform,
-            retry_after: Some(wait),
-        },
-        ApiError::EdgeBlocked { retry_after, .. } => PlatformError::RateLimited {
-            platform,
-            retry_after,
-        },
-        ApiError::Unavailable { code, reason } => PlatformError::Unavailable {
-            platform,
-            operation,
-            reason,
-            code,
-        },
-        ApiError::Unreadable { reason } => PlatformError::Unreadable {
-            platform,
-            operation,
-            reason,
-        },
-        ApiError::Foreign { status } => PlatformError::Unreadable {
-            platform,
-            operation,
-            reason: foreign_text(platform, status),
-        },
-        ApiError::NotFound { message, .. } => PlatformError::Rejected {
-            platform,
-            operation,
-            status: 404,
-            reason: message,
-        },
-        ApiError::Rejected { status, message, .. } => PlatformError::Rejected {
-            platform,
-            operation,
-            status,
-            reason: message,
-        },
-        held @ ApiError::Held { .. } => PlatformError::Unavailable {
-            platform,
-            operation,
-            reason: held.to_string(),
-            code: Code::DiscordNotSent,
-        },
+        ApiError::TokenRefused { reason, .. } => PlatformError::unauthorized(PlatformName::Discord, reason),
+        ApiError::Forbidden { message, .. } | ApiError::ClientBlocked { message } => asked.forbidden(message),
+        ApiError::RateLimited { wait, .. } => rate_limited(Some(wait)),
+        ApiError::EdgeBlocked { retry_after, .. } => rate_limited(retry_after),
+        ApiError::Unavailable { code, reason } => asked.unavailable(code, reason),
+        ApiError::Unreadable { reason } => asked.unreadable(reason),
+        ApiError::Foreign { status } => asked.unreadable(foreign_text(PlatformName::Discord, status)),
+        ApiError::NotFound { message, .. } => asked.rejected(404, message),
+        ApiError::Rejected { status, message, .. } => asked.rejected(status, message),
+        held @ ApiError::Held { .. } => asked.unavailable(Code::DiscordNotSent, held.to_string()),
     }
 }
 

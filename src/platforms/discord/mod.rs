@@ -278,10 +278,7 @@ fn versioned(mut base: Url) -> Url {
 const NO_TOKEN: &str = "a bot token: set DISCORD_BOT_TOKEN";
 
 fn not_configured(what: &str) -> PlatformError {
-    PlatformError::NotConfigured {
-        platform: PlatformName::Discord,
-        what: what.to_owned(),
-    }
+    PlatformError::not_configured(PlatformName::Discord, what)
 }
 
 #[cfg(test)]

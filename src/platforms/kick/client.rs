@@ -168,17 +168,9 @@ impl Client {
     /// Returns why a request is not sent during a backoff.
     fn held_back(&self, asked: Asked, quiet: Quiet) -> PlatformError {
         match self.rate_limiter.cause() {
-            Some(PlatformError::Unavailable {
-                platform,
-                reason,
-                code,
-                ..
-            }) => PlatformError::Unavailable {
-                platform,
-                operation: asked.operation,
-                reason: format!("{reason}; the next request waits"),
-                code,
-            },
+            Some(PlatformError::Unavailable { reason, code, .. }) => {
+                asked.unavailable(code, format!("{reason}; the next request waits"))
+            }
             _ => rate_limited(quiet),
         }
     }
@@ -193,9 +185,9 @@ impl Client {
             Endpoint::Api => without(&self.api_url, &["/v1", "/public"]),
             Endpoint::Introspection | Endpoint::Token => without(&self.auth_url, &["/oauth"]),
         };
-        let broken = || PlatformError::NotConfigured {
-            platform: PlatformName::Kick,
-            what: "base addresses and tokens from which a request can be built".to_owned(),
+        let broken = || {
+            let what = "base addresses and tokens from which a request can be built";
+            PlatformError::not_configured(PlatformName::Kick, what)
         };
         let text = format!("{base}{}", call.path);
         let mut url: Url = text.parse().map_err(|_| broken())?;
@@ -234,10 +226,7 @@ pub(super) fn without<'a>(base: &'a Url, ends: &[&str]) -> &'a str {
 }
 
 fn rate_limited(quiet: Quiet) -> PlatformError {
-    PlatformError::RateLimited {
-        platform: PlatformName::Kick,
-        retry_after: Some(quiet.0),
-    }
+    PlatformError::rate_limited(PlatformName::Kick, Some(quiet.0))
 }
 
 #[cfg(test)]

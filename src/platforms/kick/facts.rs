@@ -254,61 +254,28 @@ pub(super) fn channel_profile(channel: &Channel, name: Option<&str>, live: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::source::PlatformName;
+    use crate::platforms::kit::answer::Asked;
 
     #[test]
     fn each_failure_changes_what_it_proves_and_nothing_else() {
         let platform = PlatformName::Kick;
-        let reason = || "words".to_owned();
+        let (asked, reason) = (Asked::new(platform, "it"), || "words".to_owned());
         for (error, expected) in [
             (
-                PlatformError::RateLimited {
-                    platform,
-                    retry_after: None,
-                },
+                PlatformError::rate_limited(platform, None),
                 "unanswered kick.rate_limited",
             ),
             (
-                PlatformError::Unavailable {
-                    platform,
-                    operation: "it",
-                    reason: reason(),
-                    code: Code::HttpWebPage,
-                },
+                asked.unavailable(Code::HttpWebPage, reason()),
                 "down http.web_page",
             ),
+            (asked.unreadable(reason()), "down kick.unreadable"),
             (
-                PlatformError::Unreadable {
-                    platform,
-                    operation: "it",
-                    reason: reason(),
-                },
-                "down kick.unreadable",
-            ),
-            (
-                PlatformError::Unauthorized {
-                    platform,
-                    reason: reason(),
-                },
+                PlatformError::unauthorized(platform, reason()),
                 "refused kick.unauthorized",
             ),
-            (
-                PlatformError::Forbidden {
-                    platform,
-                    operation: "it",
-                    reason: reason(),
-                },
-                "refused kick.forbidden",
-            ),
-            (
-                PlatformError::Rejected {
-                    platform,
-                    operation: "it",
-                    status: 400,
-                    reason: reason(),
-                },
-                "refused kick.rejected",
-            ),
+            (asked.forbidden(reason()), "refused kick.forbidden"),
+            (asked.rejected(400, reason()), "refused kick.rejected"),
             (
                 PlatformError::ClientRejected {
                     platform,
@@ -317,10 +284,7 @@ mod tests {
                 "refused kick.client_rejected",
             ),
             (
-                PlatformError::NotConfigured {
-                    platform,
-                    what: reason(),
-                },
+                PlatformError::not_configured(platform, reason()),
                 "refused kick.not_configured",
             ),
         ] {

@@ -80,6 +80,7 @@ mod tests {
     use super::*;
     use crate::core::code::Code;
     use crate::core::source::PlatformName;
+    use crate::platforms::kit::answer::Asked;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
@@ -111,25 +112,13 @@ mod tests {
     #[test]
     fn failure_before_sending_affects_every_request() {
         let platform = PlatformName::Twitch;
-        let (operation, reason) = ("the list", String::new);
-        let unavailable = |code: Code| PlatformError::Unavailable {
-            platform,
-            operation,
-            reason: reason(),
-            code,
-        };
+        let (asked, reason) = (Asked::new(platform, "the list"), String::new);
         for error in [
-            unavailable(Code::NetworkConnect),
-            unavailable(Code::NetworkDns),
-            unavailable(Code::NetworkTls),
-            PlatformError::Unauthorized {
-                platform,
-                reason: reason(),
-            },
-            PlatformError::NotConfigured {
-                platform,
-                what: reason(),
-            },
+            asked.unavailable(Code::NetworkConnect, reason()),
+            asked.unavailable(Code::NetworkDns, reason()),
+            asked.unavailable(Code::NetworkTls, reason()),
+            PlatformError::unauthorized(platform, reason()),
+            PlatformError::not_configured(platform, reason()),
             PlatformError::TokenStore {
                 platform,
                 reason: reason(),
@@ -138,30 +127,14 @@ mod tests {
             assert!(error.affects_every_request(), "{error:?}");
         }
         for error in [
-            unavailable(Code::NetworkTimeout),
-            unavailable(Code::NetworkReset),
-            unavailable(Code::Http(500)),
-            unavailable(Code::HttpWebPage),
-            PlatformError::RateLimited {
-                platform,
-                retry_after: None,
-            },
-            PlatformError::Unreadable {
-                platform,
-                operation,
-                reason: reason(),
-            },
-            PlatformError::Forbidden {
-                platform,
-                operation,
-                reason: reason(),
-            },
-            PlatformError::Rejected {
-                platform,
-                operation,
-                status: 404,
-                reason: reason(),
-            },
+            asked.unavailable(Code::NetworkTimeout, reason()),
+            asked.unavailable(Code::NetworkReset, reason()),
+            asked.unavailable(Code::Http(500), reason()),
+            asked.unavailable(Code::HttpWebPage, reason()),
+            PlatformError::rate_limited(platform, None),
+            asked.unreadable(reason()),
+            asked.forbidden(reason()),
+            asked.rejected(404, reason()),
         ] {
             assert!(!error.affects_every_request(), "{error:?}");
         }

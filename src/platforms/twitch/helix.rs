@@ -133,10 +133,7 @@ fn authorised(request: RequestBuilder, access: &Access) -> Result<Request, HttpE
 
 /// Names the operation.
 pub(super) fn asked(call: &Call<'_>) -> Asked {
-    Asked {
-        platform: PlatformName::Twitch,
-        operation: call.operation,
-    }
+    Asked::new(PlatformName::Twitch, call.operation)
 }
 
 /// Interprets a status. Twitch answers 401 for an invalid token and for a valid one without the required permission; the message
@@ -144,7 +141,7 @@ pub(super) fn asked(call: &Call<'_>) -> Asked {
 fn judge(call: &Call<'_>, outcome: Result<Answer, HttpError>) -> Result<Answer, PlatformError> {
     match asked(call).judge(outcome) {
         Err(refusal @ PlatformError::Unauthorized { .. }) if is_about_permission(&refusal) => {
-            Err(as_forbidden(refusal, call.operation))
+            Err(as_forbidden(refusal, call))
         }
         other => other,
     }
@@ -170,13 +167,9 @@ pub(super) fn contradiction(words: &str) -> String {
     format!("status 401 ({words}) for a token that Twitch calls valid; something between may have answered")
 }
 
-fn as_forbidden(refusal: PlatformError, operation: &'static str) -> PlatformError {
+fn as_forbidden(refusal: PlatformError, call: &Call<'_>) -> PlatformError {
     match refusal {
-        PlatformError::Unauthorized { platform, reason } => PlatformError::Forbidden {
-            platform,
-            operation,
-            reason,
-        },
+        PlatformError::Unauthorized { reason, .. } => asked(call).forbidden(reason),
         other => other,
     }
 }
@@ -251,10 +244,7 @@ mod tests {
 
     #[test]
     fn permission_errors_are_not_token_rejections() {
-        let refusal = |reason: &str| PlatformError::Unauthorized {
-            platform: PlatformName::Twitch,
-            reason: reason.to_owned(),
-        };
+        let refusal = |reason: &str| PlatformError::unauthorized(PlatformName::Twitch, reason);
         for (reason, about_permission) in [
             ("Invalid OAuth token", false),
             ("Token expired", false),

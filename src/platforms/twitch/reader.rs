@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::TwitchPlatform;
-use super::helix::{Call, Page, each};
+use super::helix::{Call, Page, asked, each};
 use super::lists::ListError;
 use super::options::{APP, BOT};
 use super::wire::User;
@@ -83,12 +83,7 @@ impl<'a> Reader<'a> {
         meter: &Meter<'_>,
     ) -> Result<Page<T>, PlatformError> {
         if let Some((code, reason)) = self.lock().clone() {
-            return Err(PlatformError::Unavailable {
-                platform: PlatformName::Twitch,
-                operation: call.operation,
-                reason,
-                code,
-            });
+            return Err(asked(call).unavailable(code, reason));
         }
         loop {
             let index = self.current.load(Ordering::Relaxed);
@@ -117,18 +112,11 @@ impl<'a> Reader<'a> {
     fn nobody(&self) -> PlatformError {
         let platform = PlatformName::Twitch;
         if self.candidates.is_empty() {
-            return PlatformError::NotConfigured {
-                platform,
-                what:
-                    "a token: run `bitbrat auth login twitch --with-token`, set TWITCH_BOT_ACCESS_TOKEN, or \
-                       give a client id and secret"
-                        .to_owned(),
-            };
+            let what = "a token: run `bitbrat auth login twitch --with-token`, set TWITCH_BOT_ACCESS_TOKEN, or \
+                        give a client id and secret";
+            return PlatformError::not_configured(platform, what);
         }
-        PlatformError::Unauthorized {
-            platform,
-            reason: "no stored token is good any more".to_owned(),
-        }
+        PlatformError::unauthorized(platform, "no stored token is good any more")
     }
 
     fn note<T>(&self, outcome: &Result<T, PlatformError>) {

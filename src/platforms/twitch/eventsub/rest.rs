@@ -225,10 +225,7 @@ pub(super) async fn list(
     twitch: &TwitchPlatform,
     identity: &Identity,
 ) -> Result<(Vec<SubscriptionInfo>, Bill), PlatformError> {
-    let asked = Asked {
-        platform: PlatformName::Twitch,
-        operation: "the list of subscriptions",
-    };
+    let asked = Asked::new(PlatformName::Twitch, "the list of subscriptions");
     let mut found: Vec<SubscriptionInfo> = Vec::new();
     let mut cursor: Option<String> = None;
     for _ in 0..MOST_PAGES {
@@ -260,10 +257,7 @@ pub(super) async fn delete(
     identity: &Identity,
     id: &str,
 ) -> Result<(), PlatformError> {
-    let asked = Asked {
-        platform: PlatformName::Twitch,
-        operation: "the deletion of a subscription",
-    };
+    let asked = Asked::new(PlatformName::Twitch, "the deletion of a subscription");
     let access = twitch.auth.access(identity, &Meter::silent()).await?;
     let address = below(&twitch.options.eventsub_rest_url, "eventsub/subscriptions");
     let request = twitch
