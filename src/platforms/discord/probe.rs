@@ -162,7 +162,8 @@ impl<'a> DiscordProbe<'a> {
             .cx
             .connection
             .rest
-            .latency()
+            .round_trip
+            .millis()
             .filter(|_| self.cx.meter.count() > 0)
         {
             let now = self.cx.now();

@@ -22,13 +22,12 @@ use crate::http::{Http, HttpOptions, Retries, Skew};
 use crate::platforms::RateLimit;
 use crate::platforms::kit::answer::{error_despite, reported_error};
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Attempts of one request when the network or Discord itself fails: a single failure is no evidence.
 const ATTEMPTS: u32 = 3;
 /// Attempts of one request that was rate limited.
 const PATIENT_ATTEMPTS: u32 = 5;
-/// Weight of the newest round trip in the smoothed one.
-const SMOOTHING: f64 = 0.3;
 
 /// Configuration of the client.
 #[derive(Debug, Clone)]
@@ -59,7 +58,8 @@ pub struct Rest {
     memory: Arc<Memory>,
     clock: Arc<dyn Clock>,
     chance: Chance,
-    round_trip: Mutex<Option<f64>>,
+    /// Of successful requests.
+    pub(super) round_trip: Smoothed,
     skew: Skew,
 }
 
@@ -119,7 +119,7 @@ impl Rest {
             memory,
             clock,
             chance,
-            round_trip: Mutex::default(),
+            round_trip: Smoothed::new(0.3),
             skew: Skew::default(),
         }
     }
@@ -173,17 +173,6 @@ impl Rest {
     /// Records that the gateway refused the token.
     pub fn refused_by_gateway(&self, at: Timestamp) {
         self.remember_refusal(at);
-    }
-
-    /// Returns the smoothed round trip of successful requests, in milliseconds.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a round trip is between zero and the timeout"
-    )]
-    pub fn latency(&self) -> Option<u64> {
-        let round_trip = *self.round_trip.lock();
-        round_trip.map(|millis| millis.round() as u64)
     }
 
     /// Returns how many more requests may be refused before nothing is sent for a while. Discord's own limits change with every
@@ -279,7 +268,7 @@ impl Rest {
             let reason = error_despite(answer.status, &reason);
             return Err(ApiError::Unreadable { reason });
         }
-        self.record_round_trip(answer.rtt);
+        self.round_trip.record(answer.rtt);
         match answer.json() {
             Ok(value) => {
                 // A web page with status 200 is no proof of anything; JSON of the right shape is.
@@ -369,12 +358,6 @@ impl Rest {
     fn remember_refusal(&self, at: Timestamp) {
         // If the write fails, at least this process stops sending.
         let _ = self.memory.token_refused(&self.fingerprint, at);
-    }
-
-    fn record_round_trip(&self, round_trip: Duration) {
-        let newest = round_trip.as_secs_f64() * 1_000.0;
-        let mut smoothed = self.round_trip.lock();
-        *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -16,13 +15,12 @@ use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Attempts of a request with a transient failure.
 const ATTEMPTS: u32 = 3;
 /// Attempts of a request that the edge blocks; more would only prolong the block.
 const BLOCKED_ATTEMPTS: u32 = 2;
-/// Weight of the newest round trip in the smoothed one.
-const SMOOTHING: f64 = 0.3;
 
 /// One request.
 pub(super) struct Call<'a> {
@@ -83,7 +81,7 @@ pub(super) struct Client {
     pub(super) rate_limiter: RateLimiter,
     pub(super) chance: Chance,
     pub(super) patience: Duration,
-    pub(super) round_trip: Mutex<Option<f64>>,
+    pub(super) round_trip: Smoothed,
     /// Skew between our clock and Kick's.
     pub(super) skew: Skew,
 }
@@ -113,7 +111,7 @@ impl Client {
                 Ok(answer) => {
                     self.rate_limiter.answered();
                     if call.endpoint == Endpoint::Api {
-                        self.record_round_trip(answer.rtt);
+                        self.round_trip.record(answer.rtt);
                     }
                     return Ok(answer);
                 }
@@ -152,17 +150,6 @@ impl Client {
             }
             attempt += 1;
         }
-    }
-
-    /// Returns the smoothed round trip to the API in milliseconds.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a round trip is between zero and the timeout"
-    )]
-    pub(super) fn latency(&self) -> Option<u64> {
-        let round_trip = *self.round_trip.lock();
-        round_trip.map(|millis| millis.round() as u64)
     }
 
     /// Returns why a request is not sent during a backoff.
@@ -208,12 +195,6 @@ impl Client {
             request = request.json(json);
         }
         request.build().map_err(|_| broken())
-    }
-
-    fn record_round_trip(&self, round_trip: Duration) {
-        let newest = round_trip.as_secs_f64() * 1_000.0;
-        let mut smoothed = self.round_trip.lock();
-        *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
     }
 }
 

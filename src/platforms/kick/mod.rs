@@ -44,6 +44,7 @@ use crate::config::Settings;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::smoothed::Smoothed;
 use crate::tokens::TokenStore;
 
 pub use badges::Badges;
@@ -108,7 +109,7 @@ impl KickPlatform {
             rate_limiter: RateLimiter::new(options.requests_per_minute, window, chance.clone()),
             chance,
             patience: options.patience,
-            round_trip: Mutex::default(),
+            round_trip: Smoothed::new(0.3),
             skew: Skew::default(),
         });
         let oauth = OAuth::new(&options, Arc::clone(&client), Arc::clone(&clock));

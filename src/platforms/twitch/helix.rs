@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use reqwest::{Method, Request, RequestBuilder, Url};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -20,6 +18,7 @@ use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::lenient::{self, Unclear};
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::Access;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Maximum number of rows per page, and of ids per call.
 pub(super) const PAGE: usize = 100;
@@ -31,7 +30,7 @@ pub(super) struct Helix {
     pub(super) chance: Chance,
     pub(super) skew: Arc<Skew>,
     pub(super) rate_limits: RateLimits,
-    pub(super) latency: Latency,
+    pub(super) latency: Smoothed,
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +83,7 @@ impl Helix {
         if let Ok(answer) = &outcome {
             limit.update(answer);
             self.skew.update(answer);
-            self.latency.update(answer.rtt);
+            self.latency.record(answer.rtt);
         }
         drop(point);
         outcome
@@ -174,32 +173,6 @@ fn as_forbidden(refusal: PlatformError, call: &Call<'_>) -> PlatformError {
     }
 }
 
-/// The smoothed round-trip time.
-#[derive(Debug, Default)]
-pub(super) struct Latency(Mutex<Option<f64>>);
-
-impl Latency {
-    /// Weight of a new measurement.
-    const WEIGHT: f64 = 0.2;
-
-    fn update(&self, rtt: Duration) {
-        let millis = rtt.as_secs_f64() * 1000.0;
-        let mut smoothed = self.0.lock();
-        *smoothed = Some(smoothed.map_or(millis, |old| old + Self::WEIGHT * (millis - old)));
-    }
-
-    /// Returns the smoothed round-trip time in milliseconds.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a round trip is positive and far below 2^53 ms"
-    )]
-    pub(super) fn millis(&self) -> Option<u64> {
-        let smoothed = self.0.lock();
-        smoothed.map(|millis| millis.round() as u64)
-    }
-}
-
 /// Builds the query of a batch: `name=id` for each id.
 pub(super) fn each<'a>(
     name: &'static str,
@@ -269,14 +242,5 @@ mod tests {
                 "{reason}"
             );
         }
-    }
-
-    #[test]
-    fn latency_is_smoothed() {
-        let latency = Latency::default();
-        assert_eq!(latency.millis(), None);
-        latency.update(Duration::from_millis(100));
-        latency.update(Duration::from_millis(600));
-        assert_eq!(latency.millis(), Some(200));
     }
 }

@@ -38,6 +38,7 @@ use crate::core::json;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Interval at which a warning about events that cannot be parsed is repeated.
 const UNREAD_EVERY: Duration = Duration::from_mins(1);
@@ -46,8 +47,6 @@ const UNREAD_EVERY: Duration = Duration::from_mins(1);
 const REVIVAL: Duration = Duration::from_mins(1);
 /// Maximum number of frames that are read at once before a tick.
 const MAX_FRAMES_AT_ONCE: usize = 1_000;
-/// Weight of the newest heartbeat in the smoothed latency.
-const SMOOTHING: f64 = 0.3;
 
 /// How a listener is to shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +76,7 @@ pub struct GatewayListener {
     unread_warned: Option<Instant>,
     flush_at: Instant,
     revive_at: Instant,
-    latency: Option<f64>,
+    latency: Smoothed,
     /// When a timeout of the bot next expires.
     timeout_end: Option<Timestamp>,
     /// Whether the machine is in `Phase::Refused` because of an invalid token.
@@ -141,7 +140,7 @@ impl GatewayListener {
             unread_warned: None,
             flush_at: Instant::now() + options.flush,
             revive_at: Instant::now() + REVIVAL,
-            latency: None,
+            latency: Smoothed::new(0.3),
             timeout_end: None,
             token_died: false,
             options,
@@ -486,19 +485,16 @@ impl GatewayListener {
                 }
             }
             GatewayReport::HeartbeatAcknowledged(millis) => {
-                let newest = millis.map(|millis| Duration::from_millis(millis).as_secs_f64() * 1_000.0);
-                let smoothed = newest.map(|newest| {
-                    self.latency
-                        .map_or(newest, |old| old + SMOOTHING * (newest - old))
-                });
-                self.latency = smoothed.or(self.latency);
-                let (now, latency) = (self.now(), self.latency.map(rounded));
+                if let Some(millis) = millis {
+                    self.latency.record(Duration::from_millis(millis));
+                }
+                let (now, latency) = (self.now(), self.latency.millis());
                 self.options.board.write(|status| {
                     status.last_heartbeat = Some(now);
                     status.latency_ms = latency;
                 });
                 let available: Vec<_> = self.guilds.available().collect();
-                self.emit_up(&available, smoothed);
+                self.emit_up(&available, millis.and(latency));
             }
             GatewayReport::Down { code, message } => {
                 warn!(platform = "discord", %code, "Discord's gateway is lost: {message}");
@@ -554,9 +550,8 @@ impl GatewayListener {
         self.emit(facts);
     }
 
-    fn emit_up(&mut self, guilds: &[u64], latency: Option<f64>) {
+    fn emit_up(&mut self, guilds: &[u64], millis: Option<u64>) {
         let up = facts::link(Transport::Gateway, LinkState::Up);
-        let millis = latency.map(rounded);
         let facts = guilds.iter().flat_map(|id| {
             let latency = millis.map(|millis| (*id, Fact::Latency { millis }));
             [(*id, up.clone())].into_iter().chain(latency)
@@ -650,13 +645,4 @@ fn claim<'a>(connection: &'a Connection, machine: &Machine, options: &'a Gateway
         intents: machine.intents(),
         writer: &options.writer,
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a heartbeat takes no longer than its interval"
-)]
-fn rounded(millis: f64) -> u64 {
-    millis.round() as u64
 }

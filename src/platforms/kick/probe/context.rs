@@ -92,7 +92,8 @@ impl<'a> ProbeContext<'a> {
             .platform
             .api
             .client
-            .latency()
+            .round_trip
+            .millis()
             .filter(|_| self.meter.count() > 0)
         {
             for key in self.targets.values() {
