@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::ApiError;
 use super::channels::Report;
+use super::options::bot;
 use super::permissions::Permissions;
 use super::wire::{ListedGuild, UNCLEAR_TIMEOUT};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
-use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
+use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, LinkState, Transport};
 use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
@@ -18,15 +19,10 @@ use crate::platforms::kit::answer::{Asked, foreign_text};
 /// Origin of observations made over HTTP.
 pub const BY_API: &str = "discord.api";
 
-/// Returns the identity that every guild needs.
-pub fn identity() -> Identity {
-    Identity::named("discord/bot")
-}
-
 /// Returns whether the token was accepted or refused. There is no third result: bot tokens do not expire.
 pub fn auth(valid: bool, reason: Option<&str>) -> Fact {
     Fact::Auth {
-        identity: identity(),
+        identity: bot(),
         check: AuthCheck {
             client_rejected: false,
             result: if valid {

@@ -47,8 +47,9 @@ use crate::platforms::descriptor::Finding;
 use crate::platforms::kit::meter::Meter;
 use crate::tokens::TokenStore;
 
-pub use connection::{BotUser, SessionStarts};
+pub use connection::SessionStarts;
 pub use options::{DiscordOptions, GuildOptions, HOME_PAGE, StreamFrom, bot};
+pub use wire::Me;
 
 /// The Discord adapter.
 pub struct DiscordPlatform {
@@ -111,7 +112,7 @@ impl DiscordPlatform {
     }
 
     /// Checks the token with one request and returns its user; sends nothing when the token is known to be invalid.
-    pub async fn whoami(&self) -> Result<BotUser, PlatformError> {
+    pub async fn whoami(&self) -> Result<Me, PlatformError> {
         self.connected()?.whoami().await
     }
 
@@ -180,7 +181,7 @@ impl Platform for DiscordPlatform {
 
     async fn account_name(&self, identity: &Identity) -> Option<String> {
         match *identity == bot() {
-            true => self.whoami().await.ok()?.name,
+            true => self.whoami().await.ok()?.username,
             false => None,
         }
     }

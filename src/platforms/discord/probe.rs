@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use futures_util::StreamExt;
 
-use self::context::{ME, ProbeContext};
+use self::context::ProbeContext;
 
 use super::DiscordPlatform;
 use super::answer::ApiError;
@@ -19,7 +19,7 @@ use super::guild_list::{PAGE, Walk};
 use super::limits::Route;
 use super::memory::{DeadToken, TokenStatus};
 use super::permissions::Permissions;
-use super::rest::{Call, Response};
+use super::rest::{Call, ME, Response};
 use super::wire::{GuildMember, ListedGuild, Me, Rows};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
@@ -95,7 +95,7 @@ impl<'a> DiscordProbe<'a> {
 
     /// Tries a token that was refused long ago with one request; returns whether to stop there.
     async fn is_still_rejected(&self) -> bool {
-        let tried: Result<Response<Me>, _> = self.cx.connection.rest.try_once(&self.cx.meter, ME).await;
+        let tried: Result<Response<Me>, _> = self.cx.connection.rest.get_once(&self.cx.meter, ME).await;
         match tried {
             Ok(me) => {
                 self.cx.token_accepted(me.at);
@@ -349,7 +349,7 @@ async fn check_timeout(cx: &ProbeContext<'_>, id: u64, at: Timestamp, held: Perm
         let me = cx.me().await?;
         let path = format!("guilds/{id}/members/{me}");
         let member: Response<GuildMember> = cx.ask("guilds/{}/members/{}", id, &path).await?;
-        let at = cx.connection.rest.skew().correct(member.at);
+        let at = cx.connection.rest.skew.correct(member.at);
         let timeout = member.value.communication_disabled_until;
         Ok::<_, ApiError>(timeout.lasts(at))
     };

@@ -50,17 +50,21 @@ pub struct RestOptions {
 pub struct Rest {
     options: RestOptions,
     /// The bot's token: one line without whitespace and without the prefix `Bot`.
-    token: SecretString,
+    pub(super) token: SecretString,
     host: String,
-    fingerprint: String,
+    /// Identifies the token without revealing it.
+    pub(super) fingerprint: String,
     http: Http,
     limits: Mutex<Limits>,
-    memory: Arc<Memory>,
-    clock: Arc<dyn Clock>,
+    /// The state that outlives the process.
+    pub(super) memory: Arc<Memory>,
+    /// By which responses are dated.
+    pub(super) clock: Arc<dyn Clock>,
     chance: Chance,
     /// Of successful requests.
     pub(super) round_trip: Smoothed,
-    skew: Skew,
+    /// Skew between our clock and Discord's.
+    pub(super) skew: Skew,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +74,16 @@ pub struct Call<'a> {
     /// The path below the base URL, with its query.
     pub path: &'a str,
 }
+
+/// A call to a path without ids, which is its own route.
+pub const fn plain(path: &'static str) -> Call<'static> {
+    let (template, top) = (path, None);
+    let route = Route { template, top };
+    Call { route, path }
+}
+
+/// The request of the bot's own user.
+pub const ME: Call<'static> = plain("users/@me");
 
 /// A parsed response.
 #[derive(Debug, Clone)]
@@ -124,32 +138,8 @@ impl Rest {
         }
     }
 
-    /// Returns the clock by which responses are dated.
-    pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
-    }
-
-    /// Returns the skew between our clock and Discord's.
-    pub fn skew(&self) -> &Skew {
-        &self.skew
-    }
-
-    /// Returns the state that outlives the process.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
-    pub fn token(&self) -> &SecretString {
-        &self.token
-    }
-
-    /// Returns a fingerprint that identifies the token without revealing it.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
     /// Returns whether the token may be used. A refused one may be tried again once an hour, and the result
-    /// [`TokenStatus::MayTryOnce`] is that one try: exactly one request follows, by [`Rest::try_once`].
+    /// [`TokenStatus::MayTryOnce`] is that one try: exactly one request follows, by [`Rest::get_once`].
     pub fn token_status(&self) -> TokenStatus {
         self.memory.token_status(&self.fingerprint, self.clock.now())
     }
@@ -168,11 +158,6 @@ impl Rest {
     /// Returns whether Discord ever accepted the token. One that it never accepted is rejected rather than revoked.
     pub fn was_accepted(&self) -> bool {
         self.memory.was_accepted(&self.fingerprint)
-    }
-
-    /// Records that the gateway refused the token.
-    pub fn refused_by_gateway(&self, at: Timestamp) {
-        self.remember_refusal(at);
     }
 
     /// Returns how many more requests may be refused before nothing is sent for a while. Discord's own limits change with every
@@ -227,16 +212,8 @@ impl Rest {
         }
     }
 
-    /// Sends a request with a token that was refused, for the one try that [`Rest::token_status`] has granted.
-    pub async fn try_once<T: DeserializeOwned>(
-        &self,
-        meter: &Meter<'_>,
-        call: Call<'_>,
-    ) -> Result<Response<T>, ApiError> {
-        self.get_once(meter, call).await
-    }
-
-    async fn get_once<T: DeserializeOwned>(
+    /// Sends one request, even with a token that was refused: for the one try that [`Rest::token_status`] has granted.
+    pub async fn get_once<T: DeserializeOwned>(
         &self,
         meter: &Meter<'_>,
         call: Call<'_>,
@@ -355,7 +332,8 @@ impl Rest {
         }
     }
 
-    fn remember_refusal(&self, at: Timestamp) {
+    /// Records that Discord refused the token.
+    pub fn remember_refusal(&self, at: Timestamp) {
         // If the write fails, at least this process stops sending.
         let _ = self.memory.token_refused(&self.fingerprint, at);
     }

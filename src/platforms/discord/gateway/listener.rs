@@ -128,7 +128,7 @@ impl GatewayListener {
             guilds: Guilds::new(configured, stream_from),
             counts: Counts::new(restored),
             machine: Machine::new(intents, options.pace),
-            resumption: Resumption::new(connection.rest.memory().dir(), streams),
+            resumption: Resumption::new(connection.rest.memory.dir(), streams),
             emitter: Emitter::new(Arc::clone(&connection), targets),
             connection,
             chance,
@@ -434,7 +434,7 @@ impl GatewayListener {
             Order::Connect(url) => self.jobs.push(jobs::open(url).boxed()),
             Order::Identify { intents } => return self.identify(intents).await,
             Order::Resume(session) => {
-                let text = frames::resume(self.connection.rest.token(), &session);
+                let text = frames::resume(&self.connection.rest.token, &session);
                 self.socket.send(text).await;
             }
             Order::Heartbeat(seq) => self.socket.send(frames::heartbeat(seq)).await,
@@ -457,11 +457,11 @@ impl GatewayListener {
             .get()
             .map(|me| me.id.to_string())
             .unwrap_or_default();
-        let memory = self.connection.rest.memory();
+        let memory = &self.connection.rest.memory;
         match memory.claim_identify(&bot, self.options.identify_cap, self.now()) {
             Ok(()) => {
                 self.options.board.write(|status| status.identifies += 1);
-                let text = frames::identify(self.connection.rest.token(), intents);
+                let text = frames::identify(&self.connection.rest.token, intents);
                 self.socket.send(text).await;
                 None
             }
@@ -622,12 +622,12 @@ impl GatewayListener {
     }
 
     fn now(&self) -> Timestamp {
-        self.connection.rest.clock().now()
+        self.connection.rest.clock.now()
     }
 
     /// The current time by Discord's clock, by which timeouts expire.
     fn discord_now(&self) -> Timestamp {
-        self.connection.rest.skew().correct(self.now())
+        self.connection.rest.skew.correct(self.now())
     }
 }
 
@@ -641,7 +641,7 @@ fn changes_permissions(event: &str) -> bool {
 /// Returns the claim that identifies us to the session store.
 fn claim<'a>(connection: &'a Connection, machine: &Machine, options: &'a GatewayOptions) -> Claim<'a> {
     Claim {
-        token: connection.rest.fingerprint(),
+        token: &connection.rest.fingerprint,
         intents: machine.intents(),
         writer: &options.writer,
     }

@@ -383,7 +383,7 @@ async fn a_token_may_come_with_the_word_bot() {
     let rig = Rig::start().await;
     let platform =
         rig.platform(|options| options.bot_token = Some(SecretString::from(format!("Bot {TOKEN}"))));
-    assert_eq!(platform.whoami().await.unwrap().id, "4001");
+    assert_eq!(platform.whoami().await.unwrap().id.0, 4_001);
 }
 
 #[tokio::test]
