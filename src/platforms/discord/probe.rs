@@ -17,7 +17,7 @@ use super::connection::Connection;
 use super::facts;
 use super::guild_list::{PAGE, Walk};
 use super::limits::Route;
-use super::memory::{DeadToken, TokenStatus};
+use super::memory::TokenStatus;
 use super::permissions::Permissions;
 use super::rest::{Call, ME, Response};
 use super::wire::{GuildMember, ListedGuild, Me, Rows};
@@ -66,31 +66,22 @@ impl<'a> DiscordProbe<'a> {
         if !self.cx.targets.is_empty() {
             match self.cx.connection.rest.token_status() {
                 TokenStatus::Good => self.execute().await,
-                TokenStatus::MayTryOnce(_) => {
-                    if self.is_still_rejected().await {
-                        return self.cx.meter.summary();
-                    }
-                    self.execute().await;
+                // The known refusal is emitted again, dated when it happened.
+                TokenStatus::Dead(dead) if !self.cx.platform.options.try_refused => {
+                    self.cx.fail_all(&ApiError::TokenRefused {
+                        at: dead.refused_at,
+                        reason: "refused".to_owned(),
+                    });
                 }
                 // A user who has just entered the token needs a current result.
-                TokenStatus::Dead(_) if self.cx.platform.options.try_refused => {
-                    if self.is_still_rejected().await {
-                        return self.cx.meter.summary();
+                TokenStatus::MayTryOnce(_) | TokenStatus::Dead(_) => {
+                    if !self.is_still_rejected().await {
+                        self.execute().await;
                     }
-                    self.execute().await;
                 }
-                TokenStatus::Dead(dead) => self.skip_rejected_token(dead),
             }
         }
         self.cx.meter.summary()
-    }
-
-    /// Emits again the known refusal of a token, dated when it happened.
-    fn skip_rejected_token(&self, dead: DeadToken) {
-        self.cx.fail_all(&ApiError::TokenRefused {
-            at: dead.refused_at,
-            reason: "refused".to_owned(),
-        });
     }
 
     /// Tries a token that was refused long ago with one request; returns whether to stop there.

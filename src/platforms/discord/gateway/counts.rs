@@ -23,7 +23,7 @@ const CHAT: [u64; 2] = [0, 19];
 /// Running totals of all followed guilds.
 #[derive(Debug)]
 pub struct Counts {
-    totals: Totals<u64>,
+    pub totals: Totals<u64>,
     received: RecentIds,
 }
 
@@ -63,20 +63,11 @@ impl Counts {
         }
     }
 
-    pub fn totals(&self) -> &BTreeMap<u64, Counters> {
-        self.totals.all()
-    }
-
     /// Continues counting from `totals`; returns those from before.
     pub fn replace_totals(&mut self, totals: BTreeMap<u64, Counters>) -> BTreeMap<u64, Counters> {
         std::mem::replace(&mut self.totals, Totals::new(totals))
             .all()
             .clone()
-    }
-
-    /// Raises the totals to `totals` where those are higher.
-    pub fn raise(&mut self, totals: &BTreeMap<u64, Counters>) {
-        self.totals.raise(totals);
     }
 
     /// Counts a `MESSAGE_CREATE`. `options` returns the configuration of a guild, `parent` the channel of a thread.
@@ -132,11 +123,6 @@ impl Counts {
         }
     }
 
-    /// Returns the totals that have changed since the last time, dated `now`.
-    pub fn take_changes(&mut self, now: Timestamp) -> Vec<(u64, Counters)> {
-        self.totals.take_changes(now)
-    }
-
     fn is_new(&mut self, id: u64) -> bool {
         // Only their number limits the ids: what a Resume replays may be of any age.
         self.received.is_new_number(id, Timestamp::EPOCH)
@@ -170,7 +156,7 @@ mod tests {
                 |_, thread| (thread == 9_300).then_some(9_200),
             );
         }
-        let changes = counts.take_changes(Timestamp::EPOCH);
+        let changes = counts.totals.take_changes(Timestamp::EPOCH);
         let totals = changes.first().map(|(_, totals)| *totals).unwrap_or_default();
         (totals.messages_in, totals.messages_out)
     }
@@ -216,7 +202,7 @@ mod tests {
         for id in [1, 2, 1, 2, 3, 3] {
             counts.message(&message(id, &json!({})), None, |_| Some(&options), |_, _| None);
         }
-        assert_eq!(counts.take_changes(Timestamp::EPOCH)[0].1.messages_in, 3);
+        assert_eq!(counts.totals.take_changes(Timestamp::EPOCH)[0].1.messages_in, 3);
     }
 
     #[test]
@@ -227,13 +213,13 @@ mod tests {
         };
         let options = GuildOptions::default();
         let mut counts = Counts::new(BTreeMap::from([(9_001, stored), (9_002, stored)]));
-        assert!(counts.take_changes(Timestamp::EPOCH).is_empty());
+        assert!(counts.totals.take_changes(Timestamp::EPOCH).is_empty());
         counts.message(&message(1, &json!({})), None, |_| Some(&options), |_, _| None);
         counts.reconnected([9_001].into_iter());
-        let changes = counts.take_changes(Timestamp::EPOCH);
+        let changes = counts.totals.take_changes(Timestamp::EPOCH);
         assert_eq!(changes.len(), 1);
         assert_eq!((changes[0].1.messages_in, changes[0].1.reconnects), (41, 1));
-        assert!(counts.take_changes(Timestamp::EPOCH).is_empty());
+        assert!(counts.totals.take_changes(Timestamp::EPOCH).is_empty());
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl GatewayListener {
                 break;
             }
         }
-        let totals = self.counts.totals();
+        let totals = self.counts.totals.all();
         let of = |(id, key): (&u64, &SourceKey)| Some((key.clone(), *totals.get(id)?));
         self.emitter.targets().iter().filter_map(of).collect()
     }
@@ -562,7 +562,7 @@ impl GatewayListener {
     fn flush(&mut self) {
         let now = self.now();
         let writer = self.options.writer.clone();
-        let changes = self.counts.take_changes(now);
+        let changes = self.counts.totals.take_changes(now);
         let facts = changes.into_iter().map(|(guild, totals)| {
             let writer = writer.clone();
             (guild, Fact::Counters { writer, totals })
