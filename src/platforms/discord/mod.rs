@@ -36,7 +36,6 @@ use self::connection::Connection;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::memory::Memory;
 use self::probe::DiscordProbe;
-use self::rest::RestOptions;
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem, RateLimit};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
@@ -53,7 +52,7 @@ pub use wire::Me;
 
 /// The Discord adapter.
 pub struct DiscordPlatform {
-    options: DiscordOptions,
+    options: Arc<DiscordOptions>,
     clock: Arc<dyn Clock>,
     chance: Chance,
     bots: Bots,
@@ -71,17 +70,16 @@ impl DiscordPlatform {
         let api_url: Url = options.api_url.parse().map_err(|_| {
             not_configured("discord.api_url to be an address such as https://discord.com/api/v10")
         })?;
-        let rest = RestOptions {
-            api_url: versioned(api_url),
-            home_page: options.home_page.clone(),
-            timeout: options.timeout,
-            patience: options.patience,
-            per_second: options.requests_per_second,
-            max_invalid_requests: options.max_invalid_requests,
-        };
+        let options = Arc::new(options);
         let memory = Arc::new(Memory::new(options.state_dir.clone()));
         let platform = Self {
-            bots: Bots::new(rest, memory, Arc::clone(&clock), chance.clone()),
+            bots: Bots::new(
+                Arc::clone(&options),
+                versioned(api_url),
+                memory,
+                Arc::clone(&clock),
+                chance.clone(),
+            ),
             guilds: RwLock::new(Arc::new(options.guilds.clone())),
             options,
             clock,

@@ -15,6 +15,7 @@ use url::Url;
 use super::answer::{self, ApiError};
 use super::limits::{Admission, Limits, Route};
 use super::memory::{Memory, TokenStatus, fingerprint};
+use super::options::DiscordOptions;
 use crate::clock::{Chance, Clock};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
@@ -29,26 +30,11 @@ const ATTEMPTS: u32 = 3;
 /// Attempts of one request that was rate limited.
 const PATIENT_ATTEMPTS: u32 = 5;
 
-/// Configuration of the client.
-#[derive(Debug, Clone)]
-pub struct RestOptions {
-    /// Base URL, with the API version.
-    pub api_url: Url,
-    /// Home page of the program.
-    pub home_page: String,
-    /// Timeout of one request.
-    pub timeout: Duration,
-    /// The longest wait for a rate limit within one probe.
-    pub patience: Duration,
-    /// Maximum requests per second.
-    pub per_second: u32,
-    /// Refused requests in 10 minutes, after which nothing more is sent for a while.
-    pub max_invalid_requests: u32,
-}
-
 /// Access to Discord's REST API with one bot token.
 pub struct Rest {
-    options: RestOptions,
+    options: Arc<DiscordOptions>,
+    /// Base URL, with the API version.
+    api_url: Url,
     /// The bot's token: one line without whitespace and without the prefix `Bot`.
     pub(super) token: SecretString,
     host: String,
@@ -101,14 +87,15 @@ fn user_agent(home_page: &str) -> String {
 impl Rest {
     /// Creates a client; nothing is sent yet.
     pub fn new(
-        options: RestOptions,
+        options: Arc<DiscordOptions>,
+        api_url: Url,
         token: SecretString,
         memory: Arc<Memory>,
         clock: Arc<dyn Clock>,
         chance: Chance,
     ) -> Self {
-        let host = options.api_url.host_str().unwrap_or_default();
-        let host = match options.api_url.port() {
+        let host = api_url.host_str().unwrap_or_default();
+        let host = match api_url.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
@@ -121,11 +108,12 @@ impl Rest {
             },
             Arc::clone(&clock),
         );
-        let mut limits = Limits::new(options.per_second, options.max_invalid_requests);
+        let mut limits = Limits::new(options.requests_per_second, options.max_invalid_requests);
         limits.set_breaker(memory.breaker(&host));
         Self {
             fingerprint: fingerprint(&token),
             options,
+            api_url,
             token,
             host,
             http,
@@ -295,7 +283,7 @@ impl Rest {
         let broken = |reason: &str| ApiError::Unreadable {
             reason: reason.to_owned(),
         };
-        let base = self.options.api_url.as_str().trim_end_matches('/');
+        let base = self.api_url.as_str().trim_end_matches('/');
         let url: Url = format!("{base}/{path}")
             .parse()
             .map_err(|_| broken("the address cannot be built"))?;
