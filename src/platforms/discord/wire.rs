@@ -109,23 +109,27 @@ pub struct FullGuild {
 }
 
 impl FullGuild {
-    /// Returns whether every role that matters for `member` could be parsed. One that could not may be any of the member's roles.
     pub fn covers(&self, member: &GuildMember) -> bool {
-        let is_read = |id: &Id| self.roles.read.iter().any(|role| role.id == *id);
-        self.roles.unread.is_empty() || (is_read(&self.id) && member.roles.iter().all(is_read))
+        self.roles.unread.is_empty() || covers(&self.rules(), member)
     }
 
     pub fn rules(&self) -> GuildRules {
-        GuildRules {
-            id: self.id.0,
-            owner_id: self.owner_id.0,
-            roles: self
-                .roles
-                .read
-                .iter()
-                .map(|role| (role.id.0, role.permissions))
-                .collect(),
-        }
+        guild_rules(self.id, self.owner_id, &self.roles.read)
+    }
+}
+
+/// Returns whether every role that matters for `member` is in `rules`. One that could not be parsed may be any of the member's
+/// roles.
+pub fn covers(rules: &GuildRules, member: &GuildMember) -> bool {
+    let is_read = |role: u64| rules.roles.contains_key(&role);
+    is_read(rules.id) && member.roles.iter().all(|role| is_read(role.0))
+}
+
+pub fn guild_rules(id: Id, owner: Id, roles: &[Role]) -> GuildRules {
+    GuildRules {
+        id: id.0,
+        owner_id: owner.0,
+        roles: roles.iter().map(|role| (role.id.0, role.permissions)).collect(),
     }
 }
 
