@@ -36,7 +36,7 @@ use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::json;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::{PlatformName, SourceKey, by_number};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::smoothed::Smoothed;
 
@@ -91,12 +91,7 @@ impl GatewayListener {
         options: GatewayOptions,
         chance: Chance,
     ) -> Self {
-        let targets: BTreeMap<u64, SourceKey> = options
-            .sources
-            .iter()
-            .filter(|key| key.platform() == PlatformName::Discord)
-            .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
-            .collect();
+        let targets = by_number(PlatformName::Discord, &options.sources);
         let configured = targets.keys().map(|id| {
             let guild = known.get(id).cloned();
             (*id, guild.unwrap_or_default())

@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation, Transport};
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::{PlatformName, SourceKey, by_number};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::dedup::RecentIds;
 
@@ -146,11 +146,7 @@ impl KickPlatform {
 impl WebhookListener {
     /// Sets the channels whose events count.
     pub fn track(&self, sources: &[SourceKey]) {
-        self.lock().sources = sources
-            .iter()
-            .filter(|key| key.platform() == PlatformName::Kick)
-            .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
-            .collect();
+        self.lock().sources = by_number(PlatformName::Kick, sources);
     }
 
     /// Continues counting from this writer's stored totals.
