@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
@@ -40,7 +40,7 @@ pub(super) struct Connection {
     /// Results of recent requests for the list of guilds.
     pub(super) link_health: LinkHealth,
     /// Permissions in guilds that a gateway session currently knows exactly.
-    emitted: Mutex<BTreeMap<u64, Vec<Fact>>>,
+    pub(super) emitted: Mutex<BTreeMap<u64, Vec<Fact>>>,
 }
 
 impl Connection {
@@ -59,11 +59,6 @@ impl Connection {
     /// Returns whether `token` is the one in use.
     pub(super) fn uses(&self, token: &SecretString) -> bool {
         self.rest.token.expose_secret() == token.expose_secret()
-    }
-
-    /// Permissions in guilds that a gateway session currently knows exactly.
-    pub(super) fn emitted(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
-        self.emitted.lock()
     }
 
     /// Returns the application's id, which is requested once.

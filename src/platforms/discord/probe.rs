@@ -281,7 +281,7 @@ impl<'a> DiscordProbe<'a> {
             // The link comes first: a guild that the bot has joined again must not be judged by the link that it had before.
             self.cx.emit(key, at, fact);
             self.cx.emit(key, at, Fact::Exists);
-            let incoming = self.cx.connection.emitted().contains_key(&guild.id.0);
+            let incoming = self.cx.connection.emitted.lock().contains_key(&guild.id.0);
             let mode = if incoming { "gateway" } else { "poll" };
             self.cx.emit(key, at, facts::profile(guild, mode));
         }
@@ -289,7 +289,7 @@ impl<'a> DiscordProbe<'a> {
             return;
         }
         // A gateway session has better data than the list, which ignores timeouts.
-        if let Some(known) = self.cx.connection.emitted().get(&guild.id.0) {
+        if let Some(known) = self.cx.connection.emitted.lock().get(&guild.id.0) {
             for fact in known {
                 self.cx.emit(key, at, fact.clone());
             }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -151,7 +151,7 @@ impl Rest {
     /// Returns how many more requests may be refused before nothing is sent for a while. Discord's own limits change with every
     /// response and requests wait for them; exceeding this one leads to a ban.
     pub fn invalid_requests_left(&self) -> RateLimit {
-        let (left, size) = self.limits().invalid_requests_left(self.clock.now());
+        let (left, size) = self.limits.lock().invalid_requests_left(self.clock.now());
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         RateLimit {
             name: "refused requests in 10 min, of our own limit".to_owned(),
@@ -162,7 +162,7 @@ impl Rest {
 
     /// Clears all holds on forbidden resources, because a guild's rules have changed.
     pub fn clear_holds(&self) {
-        self.limits().clear_holds();
+        self.limits.lock().clear_holds();
     }
 
     /// Sends `call` and parses the response, waiting and retrying where that makes sense.
@@ -253,7 +253,7 @@ impl Rest {
         let mut now = self.clock.now();
         let mut waited = Duration::ZERO;
         loop {
-            let until = match self.limits().admit(call.route, resource, now) {
+            let until = match self.limits.lock().admit(call.route, resource, now) {
                 Admission::Go => return Ok(()),
                 Admission::Hold { until, reason } => {
                     return Err(ApiError::Held {
@@ -306,7 +306,7 @@ impl Rest {
     ) {
         let resource = call.path.split('?').next().unwrap_or_default();
         let (before, after) = {
-            let mut limits = self.limits();
+            let mut limits = self.limits.lock();
             let before = limits.breaker();
             limits.update(call.route, resource, reported, outcome, at);
             (before, limits.breaker())
@@ -324,9 +324,5 @@ impl Rest {
     pub fn remember_refusal(&self, at: Timestamp) {
         // If the write fails, at least this process stops sending.
         let _ = self.memory.token_refused(&self.fingerprint, at);
-    }
-
-    fn limits(&self) -> MutexGuard<'_, Limits> {
-        self.limits.lock()
     }
 }

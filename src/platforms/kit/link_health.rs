@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
@@ -29,30 +29,26 @@ struct LastAnswer {
 impl LinkHealth {
     /// Records that `request` was answered.
     pub fn answered(&self, request: &'static str, at: Timestamp) {
-        self.lock().insert(request, LastAnswer { at, answered: true });
+        self.0.lock().insert(request, LastAnswer { at, answered: true });
     }
 
     /// Records that `request` was not answered for any source.
     pub fn failed(&self, request: &'static str, at: Timestamp) {
-        self.lock().insert(request, LastAnswer { at, answered: false });
+        self.0.lock().insert(request, LastAnswer { at, answered: false });
     }
 
     /// Records that the link itself failed: earlier answers no longer prove that it works.
     pub fn link_failed(&self, at: Timestamp) {
-        for last_answer in self.lock().values_mut() {
+        for last_answer in self.0.lock().values_mut() {
             last_answer.answered &= last_answer.at > at;
         }
     }
 
     /// Returns whether anything other than `request` was answered at its last attempt, and recently.
     pub fn another_probe_succeeded(&self, request: &str, now: Timestamp) -> bool {
-        let results = self.lock();
+        let results = self.0.lock();
         let mut others = results.iter().filter(|(other, _)| **other != request);
         others.any(|(_, last_answer)| last_answer.answered && now.since(last_answer.at) < PROOF_LIFETIME)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, LastAnswer>> {
-        self.0.lock()
     }
 }
 

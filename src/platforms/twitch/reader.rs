@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
         call: &Call<'_>,
         meter: &Meter<'_>,
     ) -> Result<Page<T>, PlatformError> {
-        if let Some((code, reason)) = self.lock().clone() {
+        if let Some((code, reason)) = self.gave_up.lock().clone() {
             return Err(asked(call).unavailable(code, reason));
         }
         loop {
@@ -123,14 +123,10 @@ impl<'a> Reader<'a> {
         match outcome {
             Err(PlatformError::Unavailable { code, reason, .. }) if code.is_of_network() => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= HOPELESS {
-                    *self.lock() = Some((*code, reason.clone()));
+                    *self.gave_up.lock() = Some((*code, reason.clone()));
                 }
             }
             _ => self.failures.store(0, Ordering::Relaxed),
         }
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<(Code, String)>> {
-        self.gave_up.lock()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::helix::{Call, PAGE, Page, by_id, each, unclear};
 use super::map::{self, HELIX};
@@ -64,22 +64,18 @@ struct Notes<'a>(Mutex<ReadResults<'a>>);
 
 impl<'a> Notes<'a> {
     fn answered(&self, question: Question, at: Timestamp) {
-        self.lock().answered.insert(question, at);
+        self.0.lock().answered.insert(question, at);
     }
 
     fn failed(&self, failure: Failure<'a>) {
-        self.lock().failures.push(failure);
+        self.0.lock().failures.push(failure);
     }
 
     /// Whether `question` failed for a batch.
     fn has_failed(&self, question: Question, batch: &[&SourceKey]) -> bool {
-        let notes = self.lock();
+        let notes = self.0.lock();
         let mut failed = notes.failures.iter();
         failed.any(|failure| failure.question == question && failure.batch.first() == batch.first())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ReadResults<'a>> {
-        self.0.lock()
     }
 }
 

@@ -183,7 +183,7 @@ impl GatewayListener {
                 self.socket.close(4000).await;
             }
         }
-        self.connection.emitted().clear();
+        self.connection.emitted.lock().clear();
         self.flush();
         while let Some(observation) = self.emitter.take() {
             // The engine drains for a bounded time after a stop; what does not fit then is reported by the next probe.
@@ -529,7 +529,7 @@ impl GatewayListener {
                 self.counts.reconnected(monitored.into_iter());
             }
             GatewayReport::Closed => {
-                self.connection.emitted().clear();
+                self.connection.emitted.lock().clear();
                 let monitored: Vec<_> = self.guilds.monitored().collect();
                 let fact = facts::link(Transport::Gateway, LinkState::Closed);
                 self.emit(monitored.into_iter().map(|id| (id, fact.clone())).collect());
@@ -606,7 +606,7 @@ impl GatewayListener {
 
     /// Shows on the status board why the connection is down.
     fn show_error(&self, code: Code, message: &str) {
-        self.connection.emitted().clear();
+        self.connection.emitted.lock().clear();
         let error = ErrorInfo::new(code, message);
         self.options.board.write(|status| status.last_error = Some(error));
     }

@@ -19,7 +19,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use self::delivery::{Delivery, WINDOW};
@@ -146,13 +146,13 @@ impl KickPlatform {
 impl WebhookListener {
     /// Sets the channels whose events count.
     pub fn track(&self, sources: &[SourceKey]) {
-        self.lock().sources = by_number(PlatformName::Kick, sources);
+        self.state.lock().sources = by_number(PlatformName::Kick, sources);
     }
 
     /// Continues counting from this writer's stored totals.
     pub fn restore(&self, source: &SourceKey, totals: Counters) {
         if let Ok(id) = source.id().parse() {
-            self.lock().totals.insert(id, totals);
+            self.state.lock().totals.insert(id, totals);
         }
     }
 
@@ -183,7 +183,10 @@ impl WebhookListener {
         if observation.source.platform() == PlatformName::Kick
             && let Ok(id) = observation.source.id().parse()
         {
-            self.lock().missed_events.polled(id, stream_id, observation.at);
+            self.state
+                .lock()
+                .missed_events
+                .polled(id, stream_id, observation.at);
         }
     }
 
@@ -191,7 +194,7 @@ impl WebhookListener {
     /// Their subscriptions should be renewed; polls remain authoritative.
     pub fn take_missing(&self) -> Vec<(SourceKey, Vec<Observation>)> {
         let now = self.clock.now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let found = state.missed_events.found(now);
         let keys = found.iter().filter_map(|id| state.sources.get(id).cloned());
         keys.map(|key| {
@@ -258,14 +261,15 @@ impl WebhookListener {
     /// Returns whether to warn about a stale delivery, if Kick has signed it: once in ten minutes.
     fn warns_of_stale(&self) -> bool {
         let now = self.clock.now();
-        self.lock()
+        self.state
+            .lock()
             .stale_warned
             .is_none_or(|last| !last.is_recent(WARNED_EVERY - 1, now))
     }
 
     fn warn_of_stale(&self, delivery: &Delivery<'_>) {
         let now = self.clock.now();
-        self.lock().stale_warned = Some(now);
+        self.state.lock().stale_warned = Some(now);
         tracing::warn!(
             platform = "kick",
             code = %Code::PushStale(PlatformName::Kick),
@@ -281,7 +285,7 @@ impl WebhookListener {
     fn warn_of_unusable(&self, delivery: &Delivery<'_>, length: usize) {
         let (now, kind) = (self.clock.now(), delivery.kind);
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let last = state.unusable_warned.get(kind);
             if last.is_some_and(|last| last.is_recent(WARNED_EVERY - 1, now)) {
                 return;
@@ -300,7 +304,7 @@ impl WebhookListener {
 
     fn hand_on(&self, delivery: &Delivery<'_>, event: &WebhookEvent) -> StatusCode {
         let now = self.clock.now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(key) = state.sources.get(&event.broadcaster).cloned() else {
             return count(&self.counts.untracked, StatusCode::OK);
         };
@@ -389,10 +393,6 @@ impl WebhookListener {
             }
         }
         facts
-    }
-
-    fn lock(&self) -> MutexGuard<'_, WebhookState> {
-        self.state.lock()
     }
 }
 

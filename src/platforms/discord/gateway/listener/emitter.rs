@@ -112,7 +112,7 @@ impl Emitter {
     /// Shares exactly known facts with probes over REST, so that they do not report less exact ones in between. `live`: the
     /// session is up.
     pub(super) fn share(&self, facts: &GuildFacts, guilds: &Guilds, live: bool) {
-        let mut shared = self.connection.emitted();
+        let mut shared = self.connection.emitted.lock();
         if !shared.is_empty() {
             let exact: BTreeSet<_> = guilds.exact().filter(|_| live).collect();
             shared.retain(|guild, _| exact.contains(guild));
