@@ -12,7 +12,6 @@ mod missed_events;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -63,7 +62,8 @@ pub struct WebhookListener {
     writer: String,
     bot: Arc<BotId>,
     badges: Arc<super::Badges>,
-    counts: Counts,
+    /// Not part of the state: refused deliveries are counted without its lock.
+    counts: Mutex<WebhookCounts>,
     state: Mutex<WebhookState>,
 }
 
@@ -78,20 +78,6 @@ struct WebhookState {
     stale_warned: Option<Timestamp>,
     /// When the last warning about an unusable delivery was logged, by event type.
     unusable_warned: BTreeMap<String, Timestamp>,
-}
-
-/// Number of deliveries by result.
-#[derive(Debug, Default)]
-struct Counts {
-    accepted: AtomicU64,
-    forged: AtomicU64,
-    stale: AtomicU64,
-    duplicate: AtomicU64,
-    other: AtomicU64,
-    untracked: AtomicU64,
-    unusable: AtomicU64,
-    oversized: AtomicU64,
-    held_off: AtomicU64,
 }
 
 /// Number of deliveries by result, at one moment.
@@ -128,7 +114,7 @@ impl KickPlatform {
             writer: writer.to_owned(),
             bot: Arc::clone(&self.bot),
             badges: Arc::clone(&self.badges),
-            counts: Counts::default(),
+            counts: Mutex::default(),
             state: Mutex::new(WebhookState {
                 sources: BTreeMap::new(),
                 // Twice the window, so that nothing can be replayed within it.
@@ -158,19 +144,12 @@ impl WebhookListener {
 
     /// Returns the number of deliveries by result.
     pub fn counts(&self) -> WebhookCounts {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let counts = &self.counts;
-        WebhookCounts {
-            accepted: read(&counts.accepted),
-            forged: read(&counts.forged),
-            stale: read(&counts.stale),
-            duplicate: read(&counts.duplicate),
-            other: read(&counts.other),
-            untracked: read(&counts.untracked),
-            unusable: read(&counts.unusable),
-            oversized: read(&counts.oversized),
-            held_off: read(&counts.held_off),
-        }
+        *self.counts.lock()
+    }
+
+    fn count(&self, counter: impl FnOnce(&mut WebhookCounts) -> &mut u64, answer: StatusCode) -> StatusCode {
+        *counter(&mut self.counts.lock()) += 1;
+        answer
     }
 
     /// Records the observations of polls, to compare the webhooks with them.
@@ -212,11 +191,11 @@ impl WebhookListener {
     /// Processes one delivery and returns the response. Of a refused one only the count is stored.
     pub async fn receive(&self, headers: &HeaderMap, body: &[u8]) -> StatusCode {
         let Ok(delivery) = delivery::read(headers) else {
-            return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.forged, StatusCode::UNAUTHORIZED);
         };
         let recent = delivery.is_recent(&self.clocks());
         if !recent && !self.warns_of_stale() {
-            return count(&self.counts.stale, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.stale, StatusCode::UNAUTHORIZED);
         }
         let signed = Signed {
             message_id: delivery.message_id,
@@ -225,20 +204,20 @@ impl WebhookListener {
             signature: &delivery.signature,
         };
         if !self.keys.verify(&signed).await {
-            return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.forged, StatusCode::UNAUTHORIZED);
         }
         if !recent {
             self.warn_of_stale(&delivery);
-            return count(&self.counts.stale, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.stale, StatusCode::UNAUTHORIZED);
         }
         let event = match events::read(delivery.kind, body) {
-            None => return count(&self.counts.other, StatusCode::OK),
+            None => return self.count(|counts| &mut counts.other, StatusCode::OK),
             Some(Err(Unusable::OtherType)) => {
-                return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
+                return self.count(|counts| &mut counts.forged, StatusCode::UNAUTHORIZED);
             }
             Some(Err(Unusable::Incomplete)) => {
                 self.warn_of_unusable(&delivery, body.len());
-                return count(&self.counts.unusable, StatusCode::OK);
+                return self.count(|counts| &mut counts.unusable, StatusCode::OK);
             }
             Some(Ok(event)) => event,
         };
@@ -306,17 +285,17 @@ impl WebhookListener {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let Some(key) = state.sources.get(&event.broadcaster).cloned() else {
-            return count(&self.counts.untracked, StatusCode::OK);
+            return self.count(|counts| &mut counts.untracked, StatusCode::OK);
         };
         if !state.received.is_new(DELIVERY, delivery.message_id, now) {
-            return count(&self.counts.duplicate, StatusCode::OK);
+            return self.count(|counts| &mut counts.duplicate, StatusCode::OK);
         }
         let line = match &event.event {
             Event::Chat { message_id, .. } => Some(message_id.as_str()),
             Event::Status { .. } | Event::Metadata { .. } => None,
         };
         if line.is_some_and(|line| !state.received.is_new(CHAT_MESSAGE, line, now)) {
-            return count(&self.counts.duplicate, StatusCode::OK);
+            return self.count(|counts| &mut counts.duplicate, StatusCode::OK);
         }
         let facts = self.facts(&state, delivery, event);
         let Ok(places) = self.out.try_reserve_many(facts.len()) else {
@@ -325,7 +304,7 @@ impl WebhookListener {
             if let Some(line) = line {
                 state.received.forget(CHAT_MESSAGE, line);
             }
-            return count(&self.counts.held_off, StatusCode::SERVICE_UNAVAILABLE);
+            return self.count(|counts| &mut counts.held_off, StatusCode::SERVICE_UNAVAILABLE);
         };
         for (place, (at, fact)) in places.zip(facts) {
             state.remember(event, &fact, now);
@@ -336,7 +315,7 @@ impl WebhookListener {
         {
             self.badges.saw(event.broadcaster, delivery.at, badges.clone());
         }
-        count(&self.counts.accepted, StatusCode::OK)
+        self.count(|counts| &mut counts.accepted, StatusCode::OK)
     }
 
     /// Returns the facts of a delivery. Its time is the one that Kick has signed.
@@ -415,11 +394,6 @@ impl WebhookState {
     }
 }
 
-fn count(counter: &AtomicU64, answer: StatusCode) -> StatusCode {
-    counter.fetch_add(1, Ordering::Relaxed);
-    answer
-}
-
 /// Returns the route that Kick posts to, to be merged into the web server.
 pub fn routes(listener: Arc<WebhookListener>) -> Router {
     Router::new().route(PATH, post(take)).with_state(listener)
@@ -428,6 +402,6 @@ pub fn routes(listener: Arc<WebhookListener>) -> Router {
 async fn take(State(listener): State<Arc<WebhookListener>>, headers: HeaderMap, body: Body) -> StatusCode {
     match axum::body::to_bytes(body, LARGEST_BODY).await {
         Ok(body) => listener.receive(&headers, &body).await,
-        Err(_) => count(&listener.counts.oversized, StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => listener.count(|counts| &mut counts.oversized, StatusCode::PAYLOAD_TOO_LARGE),
     }
 }
