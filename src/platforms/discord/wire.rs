@@ -460,7 +460,7 @@ mod tests {
             let row = json!({"id": "9001", "owner": owner, "permissions": permissions});
             serde_json::from_value::<ListedGuild>(row).unwrap().held()
         };
-        let usual = Some(Permissions::from_bits(1024));
+        let usual = Some(Permissions::VIEW_CHANNEL);
         assert_eq!(held(json!(false), json!("1024")), usual);
         assert_eq!(held(json!(null), json!("1024")), usual);
         assert_eq!(held(json!(true), json!("1024")), Some(Permissions::ALL));
