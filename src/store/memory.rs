@@ -76,14 +76,17 @@ impl Shared {
 
     fn all(&self) -> Vec<Stored> {
         let documents = self.state.lock().documents.clone();
-        let stored = |(document_id, (document, version)): (String, (Value, u64))| Stored {
-            document: stored::read(&document_id, document).map(|value| Versioned {
-                value,
-                version: name(version),
-            }),
-            document_id,
-        };
-        documents.into_iter().map(stored).collect()
+        documents.into_iter().map(parsed).collect()
+    }
+}
+
+fn parsed((document_id, (document, version)): (String, (Value, u64))) -> Stored {
+    Stored {
+        document: stored::read(&document_id, document).map(|value| Versioned {
+            value,
+            version: name(version),
+        }),
+        document_id,
     }
 }
 
@@ -136,16 +139,9 @@ impl SourceStore for MemoryStore {
 
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
         let document_id = key.to_string();
-        let Some((document, version)) = self.0.state.lock().documents.get(&document_id).cloned() else {
-            return Ok(None);
-        };
-        match stored::read(&document_id, document) {
-            Ok(value) => Ok(Some(Versioned {
-                value,
-                version: name(version),
-            })),
-            Err(source) => Err(StoreError::Unusable { document_id, source }),
-        }
+        let found = self.0.state.lock().documents.get(&document_id).cloned();
+        let stored = found.map(|found| parsed((document_id, found)));
+        stored.map(Stored::into_result).transpose()
     }
 
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
