@@ -8,13 +8,14 @@ use super::options::bot;
 use super::permissions::Permissions;
 use super::wire::{ListedGuild, UNCLEAR_TIMEOUT};
 use crate::core::code::Code;
-use crate::core::facet::Facet;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, LinkState, Transport};
 use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, foreign_text};
+
+pub use crate::platforms::kit::facts::{down, link, problem, refused, unanswered, up};
 
 /// Origin of observations made over HTTP.
 pub const BY_API: &str = "discord.api";
@@ -89,11 +90,6 @@ pub fn with_unclear_timeout(facts: Vec<Fact>) -> Vec<Fact> {
     facts
 }
 
-/// Returns the observed state of a transport.
-pub fn link(transport: Transport, state: LinkState) -> Fact {
-    Fact::Connection { transport, state }
-}
-
 /// The bot is not a member of the guild, or the guild does not exist: no such source, over a transport that works.
 pub fn not_in_guild(transport: Transport) -> [Fact; 2] {
     let error = ErrorInfo::new(Code::NotFound(PlatformName::Discord), NOT_IN_GUILD);
@@ -102,31 +98,6 @@ pub fn not_in_guild(transport: Transport) -> [Fact; 2] {
 
 /// Hint for a guild that the bot is not a member of.
 pub const NOT_IN_GUILD: &str = "the bot is not a member of this guild, or there is no such guild; invite it";
-
-/// Reports that the platform refuses access, which needs attention.
-pub fn refused(transport: Transport, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    link(transport, LinkState::Refused { error })
-}
-
-/// Reports that a transport failed in a way that recovers by itself.
-pub fn down(transport: Transport, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    link(transport, LinkState::Down { error })
-}
-
-/// Reports that a facet could not be checked over a link that works.
-pub fn unanswered(facet: Facet, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    Fact::Unanswered { facet, error }
-}
-
-/// Reports an error that does not change any verdict.
-pub fn problem(code: Code, message: &str) -> Fact {
-    Fact::Problem {
-        error: ErrorInfo::new(code, message),
-    }
-}
 
 /// Returns the stable code of a failure; `None` where nothing was sent and so nothing was observed.
 pub fn code(error: &ApiError) -> Option<Code> {
@@ -235,10 +206,7 @@ mod tests {
     /// Verdicts of a guild without problems after a probe that failed with `error`.
     fn after(error: &ApiError) -> (Status, Option<AuthStatus>, Option<Code>) {
         let key = "discord:9001".parse().unwrap();
-        let fine = [
-            (at(0), auth(true, None)),
-            (at(0), link(Transport::Api, LinkState::Up)),
-        ];
+        let fine = [(at(0), auth(true, None)), (at(0), up(Transport::Api))];
         let observations: Vec<_> = fine
             .into_iter()
             .chain(of_failed_probe(error, at(10)))

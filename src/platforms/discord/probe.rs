@@ -23,7 +23,7 @@ use super::rest::{Call, ME, Response};
 use super::wire::{GuildMember, ListedGuild, Me, Rows};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
-use crate::core::observation::{Fact, LinkState, Transport};
+use crate::core::observation::{Fact, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::platforms::{Probe, ProbeSet, ProbeSink, ProbeSummary};
@@ -276,7 +276,7 @@ impl<'a> DiscordProbe<'a> {
                     "the guild suffers an outage",
                 )
             } else {
-                facts::link(Transport::Api, LinkState::Up)
+                facts::up(Transport::Api)
             };
             // The link comes first: a guild that the bot has joined again must not be judged by the link that it had before.
             self.cx.emit(key, at, fact);

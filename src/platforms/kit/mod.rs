@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`answer`] | turns an HTTP answer into a [`PlatformError`](super::PlatformError): one meaning per status on all platforms |
 //! | [`dedup`] | remembers ids of deliveries, so that what arrives twice counts once |
+//! | [`facts`] | facts about a transport, and errors as facts |
 //! | [`greeting`] | checks whether a websocket opens, for `doctor` |
 //! | [`lenient`] | reads foreign JSON field by field and row by row |
 //! | [`link_health`] | decides whether a failed probe is a failure of the link |
@@ -18,6 +19,7 @@
 pub mod answer;
 pub mod dedup;
 pub mod error_body;
+pub mod facts;
 pub mod greeting;
 pub mod lenient;
 pub mod link_health;

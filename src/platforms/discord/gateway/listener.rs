@@ -546,7 +546,7 @@ impl GatewayListener {
     }
 
     fn emit_up(&mut self, guilds: &[u64], millis: Option<u64>) {
-        let up = facts::link(Transport::Gateway, LinkState::Up);
+        let up = facts::up(Transport::Gateway);
         let facts = guilds.iter().flat_map(|id| {
             let latency = millis.map(|millis| (*id, Fact::Latency { millis }));
             [(*id, up.clone())].into_iter().chain(latency)

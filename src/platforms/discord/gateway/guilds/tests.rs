@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::core::code::Code;
-use crate::core::observation::Grants;
+use crate::core::observation::{Grants, LinkState};
 use crate::core::source::PlatformName;
 
 const GUILD: u64 = 9_001;
