@@ -205,11 +205,7 @@ async fn failed_permission_request_keeps_known_roles() {
         let mut reported = world.look(&[Probe::Permissions], &[RAT]).await;
         let before = reported.verdict(RAT).permissions;
         world.sim.clock.advance(60_000);
-        world
-            .twitch()
-            .host()
-            .faults()
-            .add(fault.clone().on("/helix/moderation"));
+        world.fail(fault.clone().on("/helix/moderation"));
         let failed = world.look(&[Probe::Permissions], &[RAT]).await;
         assert!(
             failed.count(|fact| matches!(fact, Fact::Unanswered { .. })) > 0,
@@ -283,7 +279,7 @@ async fn lasting_failure_says_why_a_role_is_unknown() {
     let world = World::confidential().await;
     let no = serde_json::json!({"error": "Forbidden", "status": 403, "message": "not in this region"});
     let fault = Fault::status(403).with_body(FaultBody::Json(no));
-    world.twitch().host().faults().add(fault.on("/helix/moderation"));
+    world.fail(fault.on("/helix/moderation"));
     let seen = world.look(&[Probe::Permissions], &[RAT]).await;
     let Holding::Unknown(Some(reason)) = held(&seen, RAT, "MODERATOR") else {
         panic!("{:?}", held(&seen, RAT, "MODERATOR"));

@@ -31,7 +31,7 @@ async fn ten_thousand_sources_take_exactly_100_calls() {
         world.twitch().go_live(id).unwrap();
     }
     let slow = Fault::delay(50).on("/helix");
-    world.twitch().host().faults().add(slow);
+    world.fail(slow);
     let seen = world.look(&[Probe::Stream, Probe::Viewers], &refs(&ids)).await;
     assert_eq!(
         (world.requests("GET", "/helix/streams"), seen.summary.calls),
@@ -122,7 +122,7 @@ async fn one_batch_that_fails_does_not_spoil_the_others() {
         query: Some("user_id=101&".to_owned()),
         ..Fault::status(500).on("/helix/streams")
     };
-    world.twitch().host().faults().add(fault);
+    world.fail(fault);
     let seen = world.look(&[Probe::Stream], &refs(&ids)).await;
     assert_eq!(seen.count(|fact| matches!(fact, Fact::StreamAbsent)), 150);
     assert_eq!(seen.failure("150"), Some((false, "http.500".to_owned())));

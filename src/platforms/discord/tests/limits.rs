@@ -80,7 +80,7 @@ async fn json_rate_limit_is_waited_out() {
         "limited_without_headers",
     ] {
         let rig = Rig::start().await;
-        rig.discord().host().faults().add(named(name).unwrap().times(1));
+        rig.fail(named(name).unwrap().times(1));
         let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!(
@@ -100,10 +100,7 @@ async fn after_a_ban_nothing_is_sent_by_this_process_or_the_next() {
     let rig = Rig::start().await;
     let platform = rig.platform(|_| {});
     let before = look(&platform, &Probe::ALL, &[GUILD]).await;
-    rig.discord()
-        .host()
-        .faults()
-        .add(named("cloudflare_text").unwrap());
+    rig.fail(named("cloudflare_text").unwrap());
     let banned = look(&platform, &[Probe::Connection], &[GUILD]).await;
     assert_eq!(banned.summary.calls, 1);
     let calls = rig.total_calls();

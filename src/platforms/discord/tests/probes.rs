@@ -189,7 +189,7 @@ async fn guild_left_while_live_has_no_stream() {
     );
     // A later failure does not bring it back.
     rig.pass(30_000);
-    rig.discord().host().faults().add(Fault::status(503));
+    rig.fail(Fault::status(503));
     let failed = look(&platform, &Probe::ALL, &[GUILD]).await;
     let record = failed.record_after(GUILD, &[&live, &left]);
     assert_eq!(
@@ -589,10 +589,7 @@ async fn answer_is_dated_by_when_it_was_asked_for() {
     });
     let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Stage));
     look(&platform, &[Probe::Connection], &[GUILD]).await;
-    rig.discord()
-        .host()
-        .faults()
-        .add(Fault::delay(900).on("/api/v10/stage-instances"));
+    rig.fail(Fault::delay(900).on("/api/v10/stage-instances"));
     let asked_at = rig.clock.now();
     let seen = look(&platform, &[Probe::Stream], &[GUILD]).await;
     rig.discord().host().faults().clear();

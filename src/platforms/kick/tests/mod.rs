@@ -22,7 +22,7 @@ use crate::core::time::Timestamp;
 use crate::http::{Http, HttpOptions};
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use crate::sim::kick::{KickSim, KickTokenSpec};
-use crate::sim::{Sim, SimOptions};
+use crate::sim::{Fault, Sim, SimOptions};
 use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
 
 /// The bot's user id.
@@ -106,6 +106,10 @@ impl Rig {
             store,
             notebook: Notebook::default(),
         }
+    }
+
+    pub(super) fn fail(&self, fault: Fault) -> u64 {
+        self.kick().host().faults().add(fault)
     }
 
     pub(super) fn kick(&self) -> &KickSim {
