@@ -40,9 +40,9 @@ use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem,
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
 use crate::core::code::Code;
+use crate::core::finding::Finding;
 use crate::core::observation::{ErrorInfo, Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
-use crate::platforms::descriptor::Finding;
 use crate::platforms::kit::meter::Meter;
 use crate::tokens::TokenStore;
 
