@@ -18,9 +18,9 @@ pub(super) struct List<T> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Pagination {
+pub(super) struct Pagination {
     #[serde(default, deserialize_with = "lenient::maybe_id")]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 impl<T> List<T> {
