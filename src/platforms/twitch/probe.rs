@@ -101,7 +101,7 @@ impl<'a> ProbeRun<'a> {
 
     /// Records a problem for the summary.
     pub(super) fn problem(&self, problem: Problem) {
-        self.meter.problems.add(problem);
+        self.meter.problem(problem);
     }
 
     /// Records that a request failed.

@@ -225,7 +225,7 @@ impl<'a> ProbeContext<'a> {
 
     /// Records a problem for the summary.
     pub(super) fn problem(&self, problem: Problem) {
-        self.meter.problems.add(problem);
+        self.meter.problem(problem);
     }
 
     /// Records a problem of several guilds whose observations contain this error.

@@ -78,7 +78,7 @@ impl<'a> ProbeContext<'a> {
 
     /// Records a problem for the summary.
     pub(super) fn problem(&self, problem: Problem) {
-        self.meter.problems.add(problem);
+        self.meter.problem(problem);
     }
 
     pub(super) fn emit_latency(&self) {
