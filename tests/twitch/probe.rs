@@ -146,14 +146,12 @@ async fn a_platform_that_is_gone_is_not_asked_a_hundred_times() {
 }
 
 #[tokio::test]
-async fn latency_and_the_clocks_offset_are_measured_on_the_way() {
+async fn latency_is_measured_and_observations_are_twitch_dated() {
     let world = World::confidential().await;
     world.sim.clock.set_skew(900_000);
     let platform = world.platform();
     let seen = look(&platform, &[Probe::Connection], &[RAT]).await;
     assert_eq!(seen.count(|fact| matches!(fact, Fact::Latency { .. })), 1);
-    let offset = platform.clock_offset().unwrap();
-    assert!((899_000..=901_000).contains(&offset), "{offset}");
     // Accepted once it has held for a while; from then on observations are dated by Twitch.
     world.sim.clock.advance(30_000);
     let seen = look(&platform, &[Probe::Connection, Probe::Stream], &[RAT]).await;

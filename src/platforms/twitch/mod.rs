@@ -82,11 +82,6 @@ impl TwitchPlatform {
             options,
         }
     }
-
-    /// Returns Twitch's time minus ours in milliseconds, if known from answers.
-    pub fn clock_offset(&self) -> Option<i64> {
-        self.skew.measured()
-    }
 }
 
 #[async_trait]
