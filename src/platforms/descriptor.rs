@@ -58,7 +58,6 @@ pub trait PlatformDescriptor: Send + Sync {
 
 macro_rules! descriptors {
     ($($name:ident $module:ident $about:literal;)*) => {
-        /// Returns the descriptor of a platform.
         pub fn descriptor(platform: PlatformName) -> &'static dyn PlatformDescriptor {
             match platform {
                 $(PlatformName::$name => &super::$module::descriptor::Descriptor,)*
@@ -70,7 +69,6 @@ for_each_platform!(descriptors);
 
 /// What adapters are built from.
 pub struct Parts<'a> {
-    /// The settings.
     pub settings: &'a Settings,
     /// The store of the tokens, which may be replaced there while the process runs.
     pub tokens: Arc<dyn TokenStore>,
@@ -113,9 +111,7 @@ pub struct Endpoint {
 pub struct Application {
     /// The address that issues tokens.
     pub token_url: Url,
-    /// Client id.
     pub client_id: String,
-    /// Client secret.
     pub client_secret: SecretString,
     /// The platform's name of the error that id or secret are wrong, if its other errors are about something else.
     pub error: Option<&'static str>,

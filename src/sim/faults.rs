@@ -47,13 +47,11 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultBody {
-    /// This JSON.
     Json(Value),
     /// This plain text.
     Text(String),
     /// A proxy's HTML page.
     Html,
-    /// An empty body.
     Empty,
     /// Invalid bytes with the content type of JSON.
     Garbage,
@@ -88,7 +86,6 @@ impl Fault {
         }
     }
 
-    /// Creates a fault with this body.
     pub fn body(body: FaultBody) -> Self {
         Self {
             body: Some(body),

@@ -147,7 +147,6 @@ impl Tally {
         Ok(new.len() as u64)
     }
 
-    /// Returns the totals of all sources.
     pub fn totals(&self) -> BTreeMap<SourceKey, Counters> {
         self.state().totals.clone()
     }

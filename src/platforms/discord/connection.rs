@@ -56,7 +56,6 @@ impl Connection {
         }
     }
 
-    /// Returns whether `token` is the one in use.
     pub(super) fn uses(&self, token: &SecretString) -> bool {
         self.rest.token.expose_secret() == token.expose_secret()
     }

@@ -50,7 +50,6 @@ pub use connection::SessionStarts;
 pub use options::{DiscordOptions, GuildOptions, HOME_PAGE, StreamFrom, bot};
 pub use wire::Me;
 
-/// The Discord adapter.
 pub struct DiscordPlatform {
     options: Arc<DiscordOptions>,
     clock: Arc<dyn Clock>,

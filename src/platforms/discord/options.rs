@@ -15,7 +15,6 @@ pub const HOME_PAGE: &str = if env!("CARGO_PKG_HOMEPAGE").is_empty() {
     env!("CARGO_PKG_HOMEPAGE")
 };
 
-/// Options of the Discord adapter.
 #[derive(Debug, Clone)]
 pub struct DiscordOptions {
     /// Base URL of the REST API, with its version.

@@ -59,7 +59,6 @@ impl Permissions {
     pub const ATTACH_FILES: Self = Self(1 << 15);
     /// Read earlier messages.
     pub const READ_MESSAGE_HISTORY: Self = Self(1 << 16);
-    /// Mention everyone.
     pub const MENTION_EVERYONE: Self = Self(1 << 17);
     /// Join a voice or stage channel.
     pub const CONNECT: Self = Self(1 << 20);
@@ -80,7 +79,6 @@ impl Permissions {
     /// the other permissions, including those to manage the channel, are denied with CONNECT.
     const OUTSIDE_VOICE: Self = Self::VIEW_CHANNEL;
 
-    /// Returns the bits.
     pub const fn bits(self) -> u64 {
         self.0
     }

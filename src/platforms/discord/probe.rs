@@ -61,7 +61,6 @@ impl<'a> DiscordProbe<'a> {
         }
     }
 
-    /// Runs the probe.
     pub(super) async fn run(mut self) -> ProbeSummary {
         if !self.cx.targets.is_empty() {
             match self.cx.connection.rest.token_status() {

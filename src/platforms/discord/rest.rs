@@ -71,7 +71,6 @@ pub const fn plain(path: &'static str) -> Call<'static> {
 /// The request of the bot's own user.
 pub const ME: Call<'static> = plain("users/@me");
 
-/// A parsed response.
 #[derive(Debug, Clone)]
 pub struct Response<T> {
     pub value: T,

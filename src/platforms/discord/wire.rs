@@ -140,7 +140,6 @@ pub struct Role {
     pub permissions: Permissions,
 }
 
-/// A member of a guild.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct GuildMember {
     /// The user; absent where the request identifies it.
@@ -235,7 +234,6 @@ pub struct Channel {
     /// be a false result.
     #[serde(default)]
     thread_metadata: Option<ThreadMetadata>,
-    /// Its permission overwrites.
     #[serde(default)]
     permission_overwrites: Option<Vec<RawOverwrite>>,
 }
@@ -304,7 +302,6 @@ pub struct StageInstance {
     pub channel_id: Id,
 }
 
-/// A scheduled event.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ScheduledEvent {
     pub id: Id,
@@ -356,7 +353,6 @@ pub struct GatewayBot {
     pub session_start_limit: Option<SessionStartLimit>,
 }
 
-/// The limit of session starts.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SessionStartLimit {
     /// Session starts left.

@@ -22,7 +22,6 @@ const ATTEMPTS: u32 = 3;
 /// Attempts of a request that the edge blocks; more would only prolong the block.
 const BLOCKED_ATTEMPTS: u32 = 2;
 
-/// One request.
 pub(super) struct Call<'a> {
     pub(super) endpoint: Endpoint,
     pub(super) method: Method,

@@ -57,7 +57,6 @@ const RATE_LIMIT_WINDOW: Duration = Duration::from_mins(1);
 /// Length of the longest slug.
 const LONGEST_SLUG: usize = 25;
 
-/// The Kick adapter.
 pub struct KickPlatform {
     options: KickOptions,
     clock: Arc<dyn Clock>,

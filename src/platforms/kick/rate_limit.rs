@@ -14,7 +14,6 @@ use crate::platforms::PlatformError;
 
 /// First backoff after a refusal without a duration, doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(30);
-/// The longest backoff.
 const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
 
 /// The rate limit of all requests to Kick.

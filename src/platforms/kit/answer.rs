@@ -20,14 +20,12 @@ use crate::tokens::TokenError;
 /// What was requested, for error messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
-    /// The platform.
     pub platform: PlatformName,
     /// What was requested, as shown to users: `the list of streams`.
     pub operation: &'static str,
 }
 
 impl Asked {
-    /// Names an operation of `platform`.
     pub const fn new(platform: PlatformName, operation: &'static str) -> Self {
         Self { platform, operation }
     }
@@ -174,7 +172,6 @@ impl PlatformError {
         }
     }
 
-    /// Returns the code.
     pub fn code(&self) -> Code {
         match *self {
             Self::Unavailable { code, .. } => code,

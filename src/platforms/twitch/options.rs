@@ -11,7 +11,6 @@ pub const BOT: &str = "twitch/bot";
 pub const APP: &str = "twitch/app";
 const BROADCASTER: &str = "twitch/broadcaster:";
 
-/// Options of the adapter.
 #[derive(Debug, Clone)]
 pub struct TwitchOptions {
     /// Base URL of the OAuth calls.
@@ -46,7 +45,6 @@ impl Default for TwitchOptions {
     }
 }
 
-/// Returns the bot's identity.
 pub fn bot() -> Identity {
     Identity::named(BOT)
 }
@@ -56,7 +54,6 @@ pub fn app() -> Identity {
     Identity::named(APP)
 }
 
-/// Returns the identity of the broadcaster with this user id.
 pub fn broadcaster(user_id: &str) -> Identity {
     Identity::named(format!("{BROADCASTER}{user_id}"))
 }

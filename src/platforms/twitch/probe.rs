@@ -48,7 +48,6 @@ impl<'a> ProbeRun<'a> {
         }
     }
 
-    /// Probes `sources`.
     pub(super) async fn at(self, sources: &[SourceKey]) -> ProbeSummary {
         let mut seen = BTreeSet::new();
         let sources: Vec<&SourceKey> = sources

@@ -71,7 +71,6 @@ impl<'a> Notes<'a> {
         self.0.lock().failures.push(failure);
     }
 
-    /// Whether `question` failed for a batch.
     fn has_failed(&self, question: Question, batch: &[&SourceKey]) -> bool {
         let notes = self.0.lock();
         let mut failed = notes.failures.iter();

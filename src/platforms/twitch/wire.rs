@@ -8,7 +8,6 @@ use serde::Deserialize;
 use crate::core::time::Timestamp;
 use crate::platforms::kit::lenient::{self, Rows};
 
-/// A Helix list.
 #[derive(Debug, Deserialize)]
 #[serde(bound = "T: serde::de::DeserializeOwned")]
 pub(super) struct List<T> {

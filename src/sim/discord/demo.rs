@@ -6,7 +6,6 @@ use crate::sim::kit::{DemoLogin, DemoPlatform, Setting};
 
 /// The bot's user and application.
 const BOT: u64 = 888_100;
-/// Its token.
 const TOKEN: &str = "demotoken.bitbrat.simulator";
 /// All three privileged intents are enabled.
 const FLAGS: u64 = 565_248;
@@ -81,7 +80,6 @@ impl DemoPlatform for DemoWorld {
     }
 }
 
-/// Fills `discord` with the demo world.
 pub fn populate(discord: &DiscordSim) -> DemoWorld {
     discord.add_bot(BOT, "bitbrat", TOKEN, FLAGS);
     discord.add_bot(OTHER_BOT, "outpost", OLD_TOKEN, 0);

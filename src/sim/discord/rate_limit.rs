@@ -31,11 +31,9 @@ struct Bucket {
 pub(super) enum Admission {
     /// Within its bucket.
     Granted(Remaining),
-    /// The bucket is empty.
     BucketEmpty(Remaining),
     /// Too many requests in all; milliseconds to wait.
     TooMany(i64),
-    /// The address is banned.
     Banned,
 }
 

@@ -17,7 +17,6 @@ use crate::core::time::Timestamp;
 use crate::sim::host;
 use crate::sim::kit::query::Query;
 
-/// Returns the routes of the API.
 pub(super) fn routes(discord: DiscordSim) -> Router {
     Router::new()
         .route("/api/{*rest}", any(answer))

@@ -26,15 +26,12 @@ pub struct DemoWorld {
     pub client_id: String,
     /// The application's secret.
     pub client_secret: String,
-    /// The bot's user id.
     pub bot_user_id: String,
     /// The bot's access token.
     pub bot_access: String,
     /// Its refresh token.
     pub bot_refresh: String,
-    /// The scopes granted.
     pub bot_scopes: Vec<String>,
-    /// The ids of all sources.
     pub sources: Vec<String>,
 }
 
@@ -72,7 +69,6 @@ impl DemoPlatform for DemoWorld {
     }
 }
 
-/// Fills `kick` with the demo world.
 pub fn populate(kick: &KickSim) -> DemoWorld {
     kick.add_app(CLIENT_ID, CLIENT_SECRET);
     kick.knobs(|knobs| {

@@ -124,7 +124,6 @@ pub struct KickChannelSpec {
 pub struct KickStreamSpec {
     /// When it started; now when absent.
     pub started_at: Option<Timestamp>,
-    /// Number of viewers.
     pub viewers: Option<u64>,
     /// Whether the count is hidden, which shows as 0.
     pub hidden_count: bool,

@@ -51,7 +51,6 @@ const READS_IN_FLIGHT: usize = 4;
 /// Location of the documents, and access to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirestoreTarget {
-    /// The project id.
     pub project: String,
     /// The database, `(default)` unless the project has several.
     pub database: String,

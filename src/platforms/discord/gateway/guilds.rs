@@ -277,7 +277,6 @@ impl Guilds {
         updates
     }
 
-    /// Applies an event.
     pub fn update(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
         match event {
             "READY" => self.ready(data),

@@ -31,7 +31,6 @@ pub(super) enum Done {
     Member(u64, Option<GuildMember>),
 }
 
-/// Opens a socket.
 pub(super) async fn open(url: String) -> Done {
     // Boxed because the future is large; only its result is kept.
     let address = frames::address(&url);

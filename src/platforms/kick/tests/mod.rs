@@ -128,7 +128,6 @@ impl Rig {
         self.platform.probe(&probes, &keys, &self.notebook).await
     }
 
-    /// Returns all observations.
     pub(super) fn reported(&self) -> Vec<Observation> {
         self.notebook.0.lock().clone()
     }
