@@ -17,6 +17,7 @@ use super::knobs::Knobs;
 use super::sessions::{NoResume, Order};
 use crate::core::time::Timestamp;
 use crate::sim::host;
+use crate::sim::kit;
 use crate::sim::kit::query::Query;
 use crate::sim::wire::Wire;
 
@@ -203,13 +204,7 @@ impl Connection {
         };
         let now = self.discord.now();
         self.sent.push_back(now);
-        while self
-            .sent
-            .front()
-            .is_some_and(|at| now.millis_since(*at) >= 60_000)
-        {
-            self.sent.pop_front();
-        }
+        kit::forget(&mut self.sent, 60_000, now);
         let limit = self.discord.with_world(|world, _| {
             world.sessions.counts_mut().frames += 1;
             world.knobs.sends_per_minute
