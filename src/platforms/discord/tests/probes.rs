@@ -13,15 +13,15 @@ use crate::sim::{Fault, FaultBody};
 #[tokio::test]
 async fn demo_guilds_are_reported_with_their_actual_state() {
     let rig = Rig::empty().await;
-    let world = demo::populate(rig.discord());
+    demo::populate(rig.discord());
     let platform = rig.platform(|options| {
-        options.bot_token = Some(SecretString::from(world.token.clone()));
-        for (guild, channel) in &world.channels {
-            let channels = vec![*channel];
-            options.guilds.insert(*guild, GuildOptions { channels });
+        options.bot_token = Some(SecretString::from(demo::TOKEN));
+        for (guild, channel) in demo::CHANNELS {
+            let channels = vec![channel];
+            options.guilds.insert(guild, GuildOptions { channels });
         }
     });
-    let seen = look(&platform, &Probe::ALL, &world.guilds).await;
+    let seen = look(&platform, &Probe::ALL, &demo::GUILDS).await;
 
     let healthy = seen.record(demo::HEALTHY);
     assert_eq!(healthy.status, Status::Connected);
