@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{
-    Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Finding, Message, Messages,
-    Outgoing, Receipt, Settlement, Start, Subscription,
+    Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Message, Messages, Outgoing,
+    Receipt, Settlement, Start, Subscription,
 };
 use crate::clock::Clock;
+use crate::core::finding::{Finding, Level};
 use crate::core::time::Timestamp;
 
 /// Messages kept for subscriptions that start in the past, and ids kept to detect duplicates.
@@ -306,7 +307,7 @@ impl EventBus for LocalBus {
             round_trip: Duration::ZERO,
             waiting: queue.map(|queue| queue.waiting.len() as u64),
             unsettled: queue.map(|queue| queue.unsettled),
-            findings: vec![Finding::fine("bus", "events stay within this process")],
+            findings: vec![Finding::new("bus", Level::Ok, "events stay within this process")],
         })
     }
 }

@@ -21,6 +21,7 @@ use futures_util::stream::BoxStream;
 
 use crate::core::event::Event;
 use crate::core::event::dead::DeadLetter;
+use crate::core::finding::Finding;
 use crate::core::time::Timestamp;
 use crate::secrets;
 
@@ -214,57 +215,6 @@ pub struct BusReport {
     pub unsettled: Option<u64>,
     /// Findings for people.
     pub findings: Vec<Finding>,
-}
-
-/// One finding of a check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Severity.
-    pub level: Level,
-    /// Subject of the check: `stream`, `duplicates`, `retention`, `topic`, `subscription`.
-    pub about: &'static str,
-    /// Description in one sentence.
-    pub detail: String,
-    /// Suggested action.
-    pub hint: Option<String>,
-}
-
-/// Severity of a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// No problem.
-    Fine,
-    /// It works, but not as recommended.
-    Odd,
-    /// It does not work.
-    Broken,
-}
-
-impl Finding {
-    /// Creates a finding without a problem.
-    pub fn fine(about: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            level: Level::Fine,
-            about,
-            detail: detail.into(),
-            hint: None,
-        }
-    }
-
-    /// Creates a finding for a problem, with the suggested action.
-    pub fn bad(
-        level: Level,
-        about: &'static str,
-        detail: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> Self {
-        Self {
-            level,
-            about,
-            detail: detail.into(),
-            hint: Some(hint.into()),
-        }
-    }
 }
 
 /// Error of a bus operation. Loops use only [`BusError::recovery`].

@@ -67,7 +67,6 @@ impl Names {
 /// The topics of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
-    /// One topic.
     Topic(String),
     /// Every topic below this name.
     Under(String),

@@ -30,9 +30,10 @@ use tracing::{debug, warn};
 
 use super::leaving::Leaving;
 use super::{
-    Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Finding, Level, Message, Messages,
-    Names, Outgoing, Receipt, Settlement, Start, Subscription, in_background,
+    Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Message, Messages, Names,
+    Outgoing, Receipt, Settlement, Start, Subscription, in_background,
 };
+use crate::core::finding::{Finding, Level};
 use crate::core::time::Timestamp;
 use crate::{secrets, tls};
 use connection_state::{Connection, Obstacle, explained};
@@ -361,20 +362,16 @@ impl EventBus for NatsBus {
             let info = consumer.info().await.map_err(|error| self.unavailable(error))?;
             let detail = format!("consumer `{durable}` has {} messages to read", info.num_pending);
             findings.push(if info.num_pending > 10_000 {
-                Finding::bad(
-                    Level::Odd,
-                    "subscription",
-                    detail,
-                    "start more processes with `watch --role persist`",
-                )
+                Finding::new("subscription", Level::Warn, detail)
+                    .next("start more processes with `watch --role persist`")
             } else {
-                Finding::fine("subscription", detail)
+                Finding::new("subscription", Level::Ok, detail)
             });
             (waiting, unsettled) = (Some(info.num_pending), Some(info.num_ack_pending as u64));
         } else {
             let detail = format!("consumer `{durable}` does not exist yet");
             let hint = "it is made when `watch` with the role `persist` first runs";
-            findings.push(Finding::bad(Level::Odd, "subscription", detail, hint));
+            findings.push(Finding::new("subscription", Level::Warn, detail).next(hint));
         }
         Ok(BusReport {
             location: self.location.to_string(),
@@ -406,8 +403,9 @@ impl EventBus for NatsBus {
 
 impl NatsBus {
     fn inspect(config: &jetstream::stream::Config) -> Vec<Finding> {
-        let mut findings = vec![Finding::fine(
+        let mut findings = vec![Finding::new(
             "stream",
+            Level::Ok,
             format!(
                 "stream `{}` listens on {}",
                 config.name,
@@ -415,27 +413,21 @@ impl NatsBus {
             ),
         )];
         if config.duplicate_window < Duration::from_mins(1) {
-            findings.push(Finding::bad(
-                Level::Odd,
-                "duplicates",
-                format!(
-                    "stream `{}` recognizes repeated messages for {:?} only",
-                    config.name, config.duplicate_window
-                ),
-                "let its duplicate window be two minutes, the server's default",
-            ));
+            let detail = format!(
+                "stream `{}` recognizes repeated messages for {:?} only",
+                config.name, config.duplicate_window
+            );
+            let next = "let its duplicate window be two minutes, the server's default";
+            findings.push(Finding::new("duplicates", Level::Warn, detail).next(next));
         }
         let unlimited = config.max_age.is_zero() && config.max_bytes <= 0 && config.max_messages <= 0;
         if unlimited && config.retention == jetstream::stream::RetentionPolicy::Limits {
-            findings.push(Finding::bad(
-                Level::Odd,
-                "retention",
-                format!(
-                    "stream `{}` keeps every message for ever and will fill the disk",
-                    config.name
-                ),
-                "give it a maximum age; the platform's own tool uses 24 h",
-            ));
+            let detail = format!(
+                "stream `{}` keeps every message for ever and will fill the disk",
+                config.name
+            );
+            let next = "give it a maximum age; the platform's own tool uses 24 h";
+            findings.push(Finding::new("retention", Level::Warn, detail).next(next));
         }
         findings
     }

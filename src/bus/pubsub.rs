@@ -23,9 +23,10 @@ use tracing::{debug, info};
 
 use super::leaving::Leaving;
 use super::{
-    Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Finding, Message, Messages, Names,
+    Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Message, Messages, Names,
     Outgoing, Receipt, Settlement, Subscription, in_background,
 };
+use crate::core::finding::{Finding, Level};
 use crate::core::time::Timestamp;
 use crate::secrets;
 
@@ -437,8 +438,9 @@ impl EventBus for PubsubBus {
                 .set_topic(self.shared.topic_path(&topic))
                 .send();
             self.shared.ask(&topic, request).await?;
-            findings.push(Finding::fine(
+            findings.push(Finding::new(
                 "topic",
+                Level::Ok,
                 format!("topic `{}` exists", self.shared.names.full(&topic)),
             ));
             let name = self.shared.names.subscription(&topic, &to.queue);
@@ -450,13 +452,13 @@ impl EventBus for PubsubBus {
                 .set_subscription(path)
                 .send();
             findings.push(match self.shared.ask(&topic, request).await {
-                Ok(_) => Finding::fine("subscription", format!("subscription `{name}` exists")),
-                Err(BusError::NoTopic { .. }) => Finding::bad(
-                    super::Level::Odd,
+                Ok(_) => Finding::new("subscription", Level::Ok, format!("subscription `{name}` exists")),
+                Err(BusError::NoTopic { .. }) => Finding::new(
                     "subscription",
+                    Level::Warn,
                     format!("subscription `{name}` does not exist yet"),
-                    "it is made when `watch` with the role `persist` first runs; what is published before is not kept for it",
-                ),
+                )
+                .next("it is made when `watch` with the role `persist` first runs; what is published before is not kept for it"),
                 Err(error) => return Err(error),
             });
         }

@@ -10,6 +10,7 @@ pub mod document;
 pub mod event;
 pub mod evidence;
 pub mod facet;
+pub mod finding;
 pub mod freshness;
 pub mod future;
 pub mod join;

@@ -1,5 +1,6 @@
 //! Source keys: a platform and the platform's own numeric id, never a name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -75,6 +76,17 @@ impl SourceKey {
     pub fn id(&self) -> &str {
         std::str::from_utf8(&self.digits[..self.len.into()]).expect("digits are text")
     }
+}
+
+/// Returns the sources of `platform` among `keys` by their numbers; ids above the largest 64-bit number are left out.
+pub fn by_number<'a>(
+    platform: PlatformName,
+    keys: impl IntoIterator<Item = &'a SourceKey>,
+) -> BTreeMap<u64, SourceKey> {
+    keys.into_iter()
+        .filter(|key| key.platform == platform)
+        .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
+        .collect()
 }
 
 impl fmt::Debug for SourceKey {

@@ -36,7 +36,6 @@ impl DueQueue {
         self.urgent += usize::from(urgent);
     }
 
-    /// Returns the sources due at `now`.
     pub fn due(&self, now: Timestamp) -> BTreeSet<SourceKey> {
         let due = self.by_time.iter().take_while(|(due, _)| *due <= now);
         due.map(|(_, key)| key.clone()).collect()

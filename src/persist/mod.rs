@@ -115,7 +115,6 @@ pub struct Applied {
     pub outcomes: BTreeMap<SourceKey, ApplyOutcome>,
     /// The stored transitions.
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
-    /// Errors by source.
     pub failures: Vec<(SourceKey, StoreError)>,
 }
 

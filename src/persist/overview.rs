@@ -70,7 +70,6 @@ pub struct ViewOf {
 }
 
 impl ViewOf {
-    /// Returns the current overview.
     pub fn overview(&self) -> Overview {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (stats, now) = (self.persister.stats(), self.clock.now());

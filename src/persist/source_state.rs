@@ -89,7 +89,6 @@ enum Base {
 
 struct Piece {
     knowledge: Memory,
-    /// The transitions reported with it.
     reported: Vec<Transition>,
     /// Whether joining it changed a verdict.
     decisive: bool,

@@ -58,7 +58,6 @@ pub trait PlatformDescriptor: Send + Sync {
 
 macro_rules! descriptors {
     ($($name:ident $module:ident $about:literal;)*) => {
-        /// Returns the descriptor of a platform.
         pub fn descriptor(platform: PlatformName) -> &'static dyn PlatformDescriptor {
             match platform {
                 $(PlatformName::$name => &super::$module::descriptor::Descriptor,)*
@@ -70,7 +69,6 @@ for_each_platform!(descriptors);
 
 /// What adapters are built from.
 pub struct Parts<'a> {
-    /// The settings.
     pub settings: &'a Settings,
     /// The store of the tokens, which may be replaced there while the process runs.
     pub tokens: Arc<dyn TokenStore>,
@@ -113,9 +111,7 @@ pub struct Endpoint {
 pub struct Application {
     /// The address that issues tokens.
     pub token_url: Url,
-    /// Client id.
     pub client_id: String,
-    /// Client secret.
     pub client_secret: SecretString,
     /// The platform's name of the error that id or secret are wrong, if its other errors are about something else.
     pub error: Option<&'static str>,
@@ -128,47 +124,4 @@ pub struct CountedChat {
     pub directions: &'static [Direction],
     /// Description for people, with the key that decides it.
     pub about: &'static str,
-}
-
-/// Something that was checked for `doctor`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What was checked.
-    pub name: &'static str,
-    /// The result.
-    pub level: Level,
-    /// What was found.
-    pub detail: String,
-    /// The command to run next, if there is one.
-    pub next: Option<&'static str>,
-}
-
-/// Result of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// Works, but needs attention.
-    Warn,
-    /// Does not work.
-    Fail,
-}
-
-impl Finding {
-    /// Creates a finding without a next command.
-    pub fn new(name: &'static str, level: Level, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            level,
-            detail: detail.into(),
-            next: None,
-        }
-    }
-
-    /// Adds the command to run next.
-    #[must_use]
-    pub fn next(self, next: &'static str) -> Self {
-        let next = Some(next);
-        Self { next, ..self }
-    }
 }

@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use self::descriptor::Finding;
 use crate::config::Settings;
 use crate::core::code::Code;
+use crate::core::finding::Finding;
 use crate::core::observation::{AuthCheck, ErrorInfo, Identity, Observation};
 use crate::core::platform::{PlatformRules, for_each_platform};
 use crate::core::source::{PlatformName, SourceKey};

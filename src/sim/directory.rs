@@ -14,7 +14,6 @@ use super::kit::failure::Failure;
 /// An event that can be triggered, by the platform's own name for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventGuide {
-    /// Name of the event.
     pub name: &'static str,
     /// Fields that it accepts besides the source, separated by spaces.
     pub fields: &'static str,
@@ -54,7 +53,6 @@ pub struct Guide {
 /// A source in a simulated world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimSource {
-    /// Its id.
     pub id: String,
     /// The name by which the platform finds it.
     pub name: String,

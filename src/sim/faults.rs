@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -47,13 +47,11 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultBody {
-    /// This JSON.
     Json(Value),
     /// This plain text.
     Text(String),
     /// A proxy's HTML page.
     Html,
-    /// An empty body.
     Empty,
     /// Invalid bytes with the content type of JSON.
     Garbage,
@@ -88,7 +86,6 @@ impl Fault {
         }
     }
 
-    /// Creates a fault with this body.
     pub fn body(body: FaultBody) -> Self {
         Self {
             body: Some(body),
@@ -281,7 +278,7 @@ impl Faults {
     pub fn add(&self, fault: Fault) -> u64 {
         /// Finished faults that are still shown; a long run must not collect them forever.
         const REMEMBERED: usize = 100;
-        let mut plans = self.lock();
+        let mut plans = self.0.lock();
         if plans.plans.len() >= REMEMBERED {
             plans.plans.retain(|plan| !plan.spent());
         }
@@ -298,12 +295,12 @@ impl Faults {
 
     /// Removes all faults.
     pub fn clear(&self) {
-        self.lock().plans.clear();
+        self.0.lock().plans.clear();
     }
 
     /// Removes the fault numbered `id`; returns whether there was one.
     pub fn remove(&self, id: u64) -> bool {
-        let mut plans = self.lock();
+        let mut plans = self.0.lock();
         let before = plans.plans.len();
         plans.plans.retain(|plan| plan.id != id);
         plans.plans.len() < before
@@ -311,7 +308,7 @@ impl Faults {
 
     /// Returns the fault that affects this request, if any, and counts it.
     pub(super) fn strike(&self, method: &str, path: &str, query: &str, chance: &Chance) -> Option<Fault> {
-        for plan in &mut self.lock().plans {
+        for plan in &mut self.0.lock().plans {
             if plan.spent() || !plan.fault.concerns(method, path, query) {
                 continue;
             }
@@ -330,15 +327,11 @@ impl Faults {
 
     /// Returns the faults with the number of affected requests, as the controls show them.
     pub fn to_json(&self) -> Value {
-        let plans = self.lock();
+        let plans = self.0.lock();
         let shown = plans.plans.iter().map(
             |plan| json!({"id": plan.id, "fault": plan.fault, "harmed": plan.harmed, "spent": plan.spent()}),
         );
         json!({"faults": shown.collect::<Vec<_>>()})
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Plans> {
-        self.0.lock()
     }
 }
 

@@ -81,12 +81,10 @@ impl Host {
         &self.0.chance
     }
 
-    /// Returns the active faults.
     pub fn faults(&self) -> &Faults {
         &self.0.faults
     }
 
-    /// Returns the journal of requests.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
     }

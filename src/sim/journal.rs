@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::core::time::Timestamp;
@@ -81,7 +81,7 @@ struct Count {
 impl Journal {
     /// Records a request on its arrival; [`Visit::answered`] records its result.
     pub(super) fn arrived(&self, at: Timestamp, method: &str, path: &str, query: &str) -> Visit<'_> {
-        let mut record = self.lock();
+        let mut record = self.0.lock();
         let full = record.counts.len() >= PATHS;
         let mut key = (method.to_owned(), path.to_owned());
         if full && !record.counts.contains_key(&key) {
@@ -107,7 +107,8 @@ impl Journal {
 
     /// Returns how often `method` was used on exactly `path`, regardless of the response.
     pub fn count(&self, method: &str, path: &str) -> u64 {
-        self.lock()
+        self.0
+            .lock()
             .counts
             .get(&(method.to_owned(), path.to_owned()))
             .map_or(0, |count| count.total)
@@ -115,17 +116,17 @@ impl Journal {
 
     /// Returns how many requests were made in all.
     pub fn total(&self) -> u64 {
-        self.lock().total
+        self.0.lock().total
     }
 
     /// Returns the most requests that were being answered at the same time.
     pub fn peak_in_flight(&self) -> u64 {
-        self.lock().peak
+        self.0.lock().peak
     }
 
     /// Returns the stored requests by `method` on `path`, oldest first.
     pub fn requests(&self, method: &str, path: &str) -> Vec<Request> {
-        let record = self.lock();
+        let record = self.0.lock();
         record
             .recent
             .iter()
@@ -141,7 +142,7 @@ impl Journal {
 
     /// Removes everything except the requests still being answered.
     pub fn clear(&self) {
-        let mut record = self.lock();
+        let mut record = self.0.lock();
         *record = Record {
             in_flight: record.in_flight,
             peak: record.in_flight,
@@ -151,7 +152,7 @@ impl Journal {
 
     /// Returns the whole record as the controls show it.
     pub fn to_json(&self) -> Value {
-        let record = self.lock();
+        let record = self.0.lock();
         let counts: Vec<_> = record
             .counts
             .iter()
@@ -173,10 +174,6 @@ impl Journal {
             })
             .collect();
         json!({"total": record.total, "peak_in_flight": record.peak, "counts": counts, "recent": recent})
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock()
     }
 }
 
@@ -203,7 +200,7 @@ pub(super) struct Visit<'a> {
 impl Visit<'_> {
     /// Records the status that was sent.
     pub(super) fn answered(&self, status: u16) {
-        if let Some(count) = self.journal.lock().counts.get_mut(&self.key) {
+        if let Some(count) = self.journal.0.lock().counts.get_mut(&self.key) {
             *count.statuses.entry(status).or_default() += 1;
         }
     }
@@ -211,7 +208,7 @@ impl Visit<'_> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        let mut record = self.journal.lock();
+        let mut record = self.journal.0.lock();
         record.in_flight = record.in_flight.saturating_sub(1);
     }
 }
@@ -278,7 +275,7 @@ mod tests {
             drop(journal.arrived(Timestamp::EPOCH, "GET", &format!("/{n}"), ""));
         }
         assert_eq!(journal.count("GET", "(other)"), 50);
-        assert_eq!(journal.lock().recent.len(), RETAINED);
+        assert_eq!(journal.0.lock().recent.len(), RETAINED);
         let ids: Vec<_> = (0..100).map(|n| format!("user_id={n:012}")).collect();
         for _ in 0..RETAINED {
             drop(journal.arrived(Timestamp::EPOCH, "GET", "/helix/streams", &ids.join("&")));
@@ -287,6 +284,6 @@ mod tests {
         assert!((400..RETAINED).contains(&kept.len()), "{}", kept.len());
         assert_eq!(kept[0].query.len(), 100);
         let text = |record: &Record| record.recent.iter().map(Entries::size).sum::<usize>();
-        assert!(text(&journal.lock()) <= TEXT);
+        assert!(text(&journal.0.lock()) <= TEXT);
     }
 }

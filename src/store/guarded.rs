@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{BoxStream, StreamExt};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::{HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write};
 use crate::clock::Clock;
@@ -42,12 +42,8 @@ impl Guarded {
 
     fn refuse(&self, document: &mut SourceDocument) {
         if document.drop_future(self.clock.now()) {
-            self.healed().insert(document.key.clone());
+            self.healed.lock().insert(document.key.clone());
         }
-    }
-
-    fn healed(&self) -> MutexGuard<'_, BTreeSet<SourceKey>> {
-        self.healed.lock()
     }
 }
 
@@ -111,7 +107,7 @@ impl SourceStore for Guarded {
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         for write in writes {
             let key = &write.document.key;
-            if !self.healed().remove(key) {
+            if !self.healed.lock().remove(key) {
                 continue;
             }
             // History entries of rejected evidence are removed with it: after their date they would be accepted as correct.
@@ -119,7 +115,7 @@ impl SourceStore for Guarded {
             let until = self.clock.now().plus_millis(TOLERANCE_MS);
             if let Err(error) = self.inner.drop_history_after(key, until).await {
                 tracing::warn!(source.key = %key, error = &error as &dyn std::error::Error, "History from the future stays");
-                self.healed().insert(key.clone());
+                self.healed.lock().insert(key.clone());
             }
         }
         self.inner.save(writes).await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -50,7 +50,7 @@ impl MemoryStore {
 
     /// Stores a document without validation, as another program would.
     pub fn put_raw(&self, document_id: &str, document: Value) {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         let version = state.next_version();
         state
             .documents
@@ -61,7 +61,7 @@ impl MemoryStore {
 
     /// Returns a document in its stored form.
     pub fn raw(&self, document_id: &str) -> Option<Value> {
-        let state = self.0.state();
+        let state = self.0.state.lock();
         state
             .documents
             .get(document_id)
@@ -70,24 +70,23 @@ impl MemoryStore {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
     fn all(&self) -> Vec<Stored> {
-        let documents = self.state().documents.clone();
-        let stored = |(document_id, (document, version)): (String, (Value, u64))| Stored {
-            document: stored::read(&document_id, document).map(|value| Versioned {
-                value,
-                version: name(version),
-            }),
-            document_id,
-        };
-        documents.into_iter().map(stored).collect()
+        let documents = self.state.lock().documents.clone();
+        documents.into_iter().map(parsed).collect()
+    }
+}
+
+fn parsed((document_id, (document, version)): (String, (Value, u64))) -> Stored {
+    Stored {
+        document: stored::read(&document_id, document).map(|value| Versioned {
+            value,
+            version: name(version),
+        }),
+        document_id,
     }
 }
 
@@ -140,16 +139,9 @@ impl SourceStore for MemoryStore {
 
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
         let document_id = key.to_string();
-        let Some((document, version)) = self.0.state().documents.get(&document_id).cloned() else {
-            return Ok(None);
-        };
-        match stored::read(&document_id, document) {
-            Ok(value) => Ok(Some(Versioned {
-                value,
-                version: name(version),
-            })),
-            Err(source) => Err(StoreError::Unusable { document_id, source }),
-        }
+        let found = self.0.state.lock().documents.get(&document_id).cloned();
+        let stored = found.map(|found| parsed((document_id, found)));
+        stored.map(Stored::into_result).transpose()
     }
 
     async fn load_all(&self) -> Result<Vec<Stored>, StoreError> {
@@ -157,7 +149,7 @@ impl SourceStore for MemoryStore {
     }
 
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         let results: Vec<_> = writes
             .iter()
             .map(|write| state.write(write, self.0.retention))
@@ -170,7 +162,7 @@ impl SourceStore for MemoryStore {
     }
 
     async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {
-        let mut state = self.0.state();
+        let mut state = self.0.state.lock();
         let document = state.documents.remove(document_id).is_some();
         let history = state.history.remove(document_id).is_some();
         drop(state);
@@ -182,20 +174,21 @@ impl SourceStore for MemoryStore {
 
     async fn append_history(&self, key: &SourceKey, entries: &[HistoryEntry]) -> Result<(), StoreError> {
         self.0
-            .state()
+            .state
+            .lock()
             .remember(&key.to_string(), entries, self.0.retention);
         Ok(())
     }
 
     async fn drop_history_after(&self, key: &SourceKey, until: Timestamp) -> Result<(), StoreError> {
-        if let Some(kept) = self.0.state().history.get_mut(&key.to_string()) {
+        if let Some(kept) = self.0.state.lock().history.get_mut(&key.to_string()) {
             kept.retain(|entry| entry.transition.at <= until);
         }
         Ok(())
     }
 
     async fn history(&self, key: &SourceKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        let state = self.0.state();
+        let state = self.0.state.lock();
         let kept = state.history.get(&key.to_string()).into_iter().flatten();
         Ok(kept.take(limit).cloned().collect())
     }

@@ -105,15 +105,11 @@ fn some_of(
     };
     let mut stored: BTreeMap<_, _> = all
         .into_iter()
-        .map(|stored| (stored.document_id, stored.document))
+        .map(|stored| (stored.document_id.clone(), stored))
         .collect();
     let found = |key: &SourceKey| {
-        let document_id = key.to_string();
-        match stored.remove(&document_id) {
-            None => Ok(None),
-            Some(Ok(document)) => Ok(Some(document)),
-            Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
-        }
+        let stored = stored.remove(&key.to_string());
+        stored.map(Stored::into_result).transpose()
     };
     keys.iter().map(found).collect()
 }
@@ -163,6 +159,13 @@ pub struct Stored<T = Versioned<SourceDocument>> {
 }
 
 impl Stored {
+    /// Returns the document; one that cannot be parsed is [`StoreError::Unusable`].
+    pub fn into_result(self) -> Result<Versioned<SourceDocument>, StoreError> {
+        let document_id = self.document_id;
+        self.document
+            .map_err(|source| StoreError::Unusable { document_id, source })
+    }
+
     /// Converts the document to its summary.
     pub fn to_summary(self) -> Stored<Arc<SourceSummary>> {
         Stored {

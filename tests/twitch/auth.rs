@@ -134,7 +134,7 @@ async fn one_time_refresh_with_lost_answer_is_not_repeated_early() {
     let world = World::public().await;
     end_early(&world).await;
     let lost = Fault::wire(WireFault::LostAfterCommit).on(REFRESH.1).times(1);
-    world.twitch().host().faults().add(lost);
+    world.fail(lost);
     assert_eq!(check(&world).await, None, "no answer is no news");
     for _ in 0..3 {
         assert_eq!(check(&world).await, Some(AuthResult::Revoked));
@@ -151,7 +151,7 @@ async fn one_time_refresh_is_retried_exactly_once_after_expiry() {
     world.timeout = std::time::Duration::from_millis(300);
     world.sim.clock.advance(5 * 3_600_000);
     let unanswered = Fault::wire(WireFault::Hang).on(REFRESH.1).times(2);
-    world.twitch().host().faults().add(unanswered);
+    world.fail(unanswered);
     for _ in 0..4 {
         assert_eq!(check(&world).await, Some(AuthResult::Expired));
     }
@@ -178,7 +178,7 @@ async fn a_confidential_clients_lost_answer_is_simply_asked_for_again() {
     let world = World::confidential().await;
     end_early(&world).await;
     let lost = Fault::wire(WireFault::LostAfterCommit).on(REFRESH.1).times(1);
-    world.twitch().host().faults().add(lost);
+    world.fail(lost);
     assert_eq!(check(&world).await, Some(AuthResult::Valid));
     assert_eq!(refreshes(&world), 2);
 }

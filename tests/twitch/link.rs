@@ -41,7 +41,7 @@ impl EventBuilder {
     }
 
     fn fail(&self, fault: Fault, path: &str) {
-        self.world.twitch().host().faults().add(fault.on(path));
+        self.world.fail(fault.on(path));
     }
 
     fn calm(&self) {

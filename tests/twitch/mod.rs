@@ -28,7 +28,7 @@ use bitbrat::http::{Http, HttpOptions};
 use bitbrat::platforms::twitch::{self, TwitchOptions, TwitchPlatform};
 use bitbrat::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use bitbrat::sim::twitch::{TokenSpec, TwitchSim};
-use bitbrat::sim::{Sim, SimOptions};
+use bitbrat::sim::{Fault, Sim, SimOptions};
 use bitbrat::tokens::{
     FileTokenStore, MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore,
 };
@@ -102,6 +102,10 @@ impl World {
             options,
             timeout: Duration::from_secs(10),
         }
+    }
+
+    fn fail(&self, fault: Fault) {
+        self.twitch().host().faults().add(fault);
     }
 
     fn twitch(&self) -> &TwitchSim {

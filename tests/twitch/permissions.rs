@@ -38,7 +38,12 @@ async fn bot_token_reveals_only_moderator_and_broadcaster() {
         assert_eq!(held(&seen, id, "BROADCASTER"), broadcaster, "{id}");
         assert_eq!(held(&seen, id, "scope:user:read:chat"), Holding::Yes);
         assert_eq!(held(&seen, id, "scope:user:write:chat"), Holding::No);
-        assert!(matches!(held(&seen, id, "EDITOR"), Holding::Unknown(Some(_))));
+        for role in ["EDITOR", "SUBSCRIBER"] {
+            assert!(
+                matches!(held(&seen, id, role), Holding::Unknown(Some(_))),
+                "{role}"
+            );
+        }
     }
     assert_eq!(seen.summary.calls, 1);
     let permissions = seen.verdict(RAT).permissions;
@@ -89,49 +94,6 @@ async fn missing_broadcaster_scope_makes_role_unknown_with_reason() {
         panic!("EDITOR should be unknown");
     };
     assert!(reason.contains("channel:read:editors"), "{reason}");
-}
-
-#[tokio::test]
-async fn subscriptions_are_asked_for_one_by_one_only_when_wanted() {
-    let mut world = World::confidential().await;
-    world.twitch().add_channel("77", "other");
-    world.twitch().set_role(RAT, BOT, Role::Subscriber, true);
-    let seen = world.look(&[Probe::Permissions], &[RAT, "77"]).await;
-    assert_eq!(world.requests("GET", "/helix/subscriptions/user"), 0);
-    assert!(matches!(
-        held(&seen, RAT, "SUBSCRIBER"),
-        Holding::Unknown(Some(_))
-    ));
-    world.options.check_subscriptions = true;
-    let seen = world.look(&[Probe::Permissions], &[RAT, "77"]).await;
-    assert_eq!(held(&seen, RAT, "SUBSCRIBER"), Holding::Yes);
-    assert_eq!(held(&seen, "77", "SUBSCRIBER"), Holding::No);
-    assert_eq!(world.requests("GET", "/helix/subscriptions/user"), 2);
-}
-
-#[tokio::test]
-async fn a_404_that_is_not_twitchs_no_is_not_a_no() {
-    let mut world = World::confidential().await;
-    world.options.check_subscriptions = true;
-    let elsewhere = bitbrat::sim::FaultBody::Text("404 page not found\n".to_owned());
-    world.twitch().host().faults().add(
-        Fault::status(404)
-            .with_body(elsewhere)
-            .on("/helix/subscriptions/user"),
-    );
-    let seen = world.look(&[Probe::Permissions], &[RAT]).await;
-    assert!(matches!(held(&seen, RAT, "SUBSCRIBER"), Holding::Unknown(_)));
-}
-
-#[tokio::test]
-async fn chatters_reveal_moderator_when_enabled() {
-    let mut world = World::confidential().await;
-    world.options.check_chatters = true;
-    world.twitch().add_channel("77", "other");
-    world.twitch().set_role(RAT, BOT, Role::Moderator, true);
-    let seen = world.look(&[Probe::Permissions], &[RAT, "77"]).await;
-    assert_eq!(seen.grants(RAT, "twitch.chatters").unwrap().0, ["MODERATOR"]);
-    assert_eq!(seen.grants("77", "twitch.chatters").unwrap().1, ["MODERATOR"]);
 }
 
 #[tokio::test]
@@ -243,11 +205,7 @@ async fn failed_permission_request_keeps_known_roles() {
         let mut reported = world.look(&[Probe::Permissions], &[RAT]).await;
         let before = reported.verdict(RAT).permissions;
         world.sim.clock.advance(60_000);
-        world
-            .twitch()
-            .host()
-            .faults()
-            .add(fault.clone().on("/helix/moderation"));
+        world.fail(fault.clone().on("/helix/moderation"));
         let failed = world.look(&[Probe::Permissions], &[RAT]).await;
         assert!(
             failed.count(|fact| matches!(fact, Fact::Unanswered { .. })) > 0,
@@ -321,7 +279,7 @@ async fn lasting_failure_says_why_a_role_is_unknown() {
     let world = World::confidential().await;
     let no = serde_json::json!({"error": "Forbidden", "status": 403, "message": "not in this region"});
     let fault = Fault::status(403).with_body(FaultBody::Json(no));
-    world.twitch().host().faults().add(fault.on("/helix/moderation"));
+    world.fail(fault.on("/helix/moderation"));
     let seen = world.look(&[Probe::Permissions], &[RAT]).await;
     let Holding::Unknown(Some(reason)) = held(&seen, RAT, "MODERATOR") else {
         panic!("{:?}", held(&seen, RAT, "MODERATOR"));

@@ -53,7 +53,7 @@ async fn stays_valid(world: &World, faults: Vec<Fault>, path: &str) {
     for fault in faults {
         world.twitch().host().faults().clear();
         let before = world.look(&[Probe::Auth], &[RAT]).await;
-        world.twitch().host().faults().add(fault.clone().on(path));
+        world.fail(fault.clone().on(path));
         let during = world.look(&[Probe::Auth], &[RAT]).await;
         assert!(
             checks(&during, RAT).is_empty(),
@@ -84,11 +84,7 @@ async fn foreign_401_of_validate_is_no_evidence() {
 async fn one_foreign_401_of_validate_is_asked_again() {
     for fault in foreign(401) {
         let world = World::confidential().await;
-        world
-            .twitch()
-            .host()
-            .faults()
-            .add(fault.clone().on(VALIDATE).times(1));
+        world.fail(fault.clone().on(VALIDATE).times(1));
         let seen = world.look(&[Probe::Auth], &[RAT]).await;
         assert_eq!(
             seen.verdict(RAT).auth.unwrap().value,
@@ -109,7 +105,7 @@ async fn unanswered_refresh_is_no_refused_credential() {
         let before = world.look(&Probe::ALL, &[RAT]).await;
         world.sim.clock.advance(5 * 3_600_000);
         let fault = Fault::status(400).with_body(body.clone());
-        world.twitch().host().faults().add(fault.on(TOKEN));
+        world.fail(fault.on(TOKEN));
         let during = world.look(&Probe::ALL, &[RAT]).await;
         let verdict = after(&[&before, &during], RAT);
         assert_eq!(verdict.auth.unwrap().value, AuthResult::Valid, "{body:?}");
@@ -185,7 +181,7 @@ async fn odd_values_in_validate_leave_the_account_known() {
         let token = StoredToken::unproven(access, world.now());
         world.put_token(&twitch::bot(), Some(token)).await;
         let fault = Fault::body(FaultBody::Json(body.clone())).on(VALIDATE);
-        world.twitch().host().faults().add(fault);
+        world.fail(fault);
         let seen = world.look(&Probe::ALL, &[RAT]).await;
         let verdict = seen.verdict(RAT);
         assert_eq!(verdict.auth.unwrap().value, AuthResult::Valid, "{body}");
@@ -215,7 +211,7 @@ async fn foreign_answer_of_token_endpoint_is_no_evidence() {
         for world in [World::confidential().await, World::public().await] {
             let before = world.look(&[Probe::Auth], &[RAT]).await;
             world.sim.clock.advance(5 * 3_600_000);
-            world.twitch().host().faults().add(fault.clone().on(TOKEN));
+            world.fail(fault.clone().on(TOKEN));
             let during = world.look(&[Probe::Auth], &[RAT]).await;
             let auth = after(&[&before, &during], RAT).auth.unwrap();
             assert_eq!(auth.value, AuthResult::Valid, "{fault:?}");
@@ -237,18 +233,14 @@ async fn foreign_401_of_helix_is_no_evidence() {
     for fault in foreign(401) {
         let world = World::confidential().await;
         let before = world.look(&Probe::ALL, &[RAT]).await;
-        world
-            .twitch()
-            .host()
-            .faults()
-            .add(fault.clone().on("/helix").times(1));
+        world.fail(fault.clone().on("/helix").times(1));
         let once = world.look(&QUICK, &[RAT]).await;
         assert_eq!(
             after(&[&before, &once], RAT).status.value.to_string(),
             "CONNECTED",
             "{fault:?}"
         );
-        world.twitch().host().faults().add(fault.clone().on("/helix"));
+        world.fail(fault.clone().on("/helix"));
         let always = world.look(&QUICK, &[RAT]).await;
         let verdict = after(&[&before, &once, &always], RAT);
         assert_eq!(verdict.auth.unwrap().value, AuthResult::Valid, "{fault:?}");
@@ -376,9 +368,9 @@ async fn probe_with_overdue_token(world: &World, platform: &TwitchPlatform, heli
     });
     world.twitch().host().faults().clear();
     let overdue = Fault::body(FaultBody::Json(body)).on(VALIDATE);
-    world.twitch().host().faults().add(overdue);
+    world.fail(overdue);
     if let Some(fault) = helix {
-        world.twitch().host().faults().add(fault.on("/helix"));
+        world.fail(fault.on("/helix"));
     }
     look(platform, &[Probe::Auth], &[RAT]).await
 }

@@ -38,7 +38,7 @@ async fn helix_fails_with(fault: Fault, code: &str, refused: bool) {
     for _ in 0..2 {
         world.sim.clock.advance(300_000);
         world.twitch().host().faults().clear();
-        world.twitch().host().faults().add(fault.clone().on("/helix"));
+        world.fail(fault.clone().on("/helix"));
         let seen = look(&platform, &STATES, &[RAT]).await;
         let claims: Vec<_> = seen
             .of(RAT)
@@ -107,11 +107,7 @@ async fn a_404_never_writes_offline() {
 async fn streams_answer(body: &str) -> (Vec<Fact>, Vec<Fact>) {
     let world = World::confidential().await;
     let body = FaultBody::Text(body.to_owned());
-    world
-        .twitch()
-        .host()
-        .faults()
-        .add(Fault::body(body).on("/helix/streams"));
+    world.fail(Fault::body(body).on("/helix/streams"));
     let seen = world.look(&[Probe::Stream, Probe::Viewers], &[RAT, QUIET]).await;
     let facts = |id| seen.of(id).into_iter().cloned().collect();
     (facts(RAT), facts(QUIET))
@@ -338,11 +334,7 @@ async fn inconclusive_validation_is_not_a_valid_token() {
     ] {
         let mut world = World::confidential().await;
         world.timeout = SOON;
-        world
-            .twitch()
-            .host()
-            .faults()
-            .add(fault.clone().on("/oauth2/validate"));
+        world.fail(fault.clone().on("/oauth2/validate"));
         let seen = world.look(&[Probe::Auth], &[RAT]).await;
         assert_eq!(seen.count(is_claim), 0, "{fault:?}: {:?}", seen.observations);
         assert_eq!(world.requests("POST", "/oauth2/token"), 0, "{fault:?}");
@@ -435,7 +427,7 @@ async fn error_with_status_200_never_ends_a_stream_or_a_channel() {
         for path in ["/helix/streams", "/helix/users"] {
             let world = World::confidential().await;
             let fault = Fault::body(FaultBody::Json(body.clone())).on(path);
-            world.twitch().host().faults().add(fault);
+            world.fail(fault);
             let seen = world.look(&STATES, &[RAT]).await;
             let absent = |fact: &Fact| match path {
                 "/helix/streams" => matches!(fact, Fact::StreamAbsent),

@@ -32,7 +32,6 @@ impl Channels {
         }
     }
 
-    /// Returns the source with this login.
     pub fn find(&self, platform: PlatformName, login: &str) -> Option<SourceKey> {
         let known = self.0.read();
         let found = known.logins.get(&(platform, login.to_lowercase()));

@@ -63,7 +63,6 @@ pub struct Counts {
     pub unplaced: AtomicU64,
 }
 
-/// The chat counter.
 pub struct ChatCounter {
     /// Bus from which messages are consumed.
     pub bus: Arc<dyn EventBus>,

@@ -38,11 +38,6 @@ impl Tally {
         Self::with(Connection::open(path)?)
     }
 
-    /// Creates a tally that is lost with the process.
-    pub fn in_memory() -> Result<Self, TallyError> {
-        Self::with(Connection::open_in_memory()?)
-    }
-
     fn with(file: Connection) -> Result<Self, TallyError> {
         file.busy_timeout(Duration::from_secs(5))?;
         file.pragma_update(None, "journal_mode", "WAL")?;
@@ -152,7 +147,6 @@ impl Tally {
         Ok(new.len() as u64)
     }
 
-    /// Returns the totals of all sources.
     pub fn totals(&self) -> BTreeMap<SourceKey, Counters> {
         self.state().totals.clone()
     }
@@ -199,7 +193,7 @@ mod tests {
 
     #[test]
     fn totals_go_on_from_what_the_store_has_and_never_fall() {
-        let tally = Tally::in_memory().unwrap();
+        let tally = Tally::with(Connection::open_in_memory().unwrap()).unwrap();
         let stored = |messages_in| Counters {
             messages_in,
             ..Counters::default()

@@ -29,18 +29,10 @@ pub enum ApiError {
     },
     /// The caller is authenticated but not permitted.
     #[error("not allowed: {message} (code {code})")]
-    Forbidden {
-        code: u64,
-        /// Discord's message.
-        message: String,
-    },
+    Forbidden { code: u64, message: String },
     /// It does not exist, or the bot has no access to it.
     #[error("not found: {message} (code {code})")]
-    NotFound {
-        code: u64,
-        /// Discord's message.
-        message: String,
-    },
+    NotFound { code: u64, message: String },
     /// Cloudflare blocks this program (code 40333).
     #[error("the request was blocked: {message}")]
     ClientBlocked {
@@ -80,18 +72,10 @@ pub enum ApiError {
     },
     /// A refusal that is not in Discord's own format: an intermediary has answered.
     #[error("status {status} came without Discord's own error; something between may have answered")]
-    Foreign {
-        /// HTTP status.
-        status: u16,
-    },
+    Foreign { status: u16 },
     /// Discord reports that the request itself is invalid.
     #[error("rejected with status {status}: {message} (code {code})")]
-    Rejected {
-        status: u16,
-        code: u64,
-        /// Discord's message.
-        message: String,
-    },
+    Rejected { status: u16, code: u64, message: String },
     /// Nothing was sent, because it would have been useless or harmful.
     #[error("nothing was sent until {until}: {reason}")]
     Held {

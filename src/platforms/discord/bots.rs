@@ -7,11 +7,12 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
+use url::Url;
 
 use super::connection::Connection;
 use super::memory::Memory;
-use super::rest::{Rest, RestOptions};
-use super::{bot, not_configured};
+use super::rest::Rest;
+use super::{DiscordOptions, bot, not_configured};
 use crate::clock::{Chance, Clock};
 use crate::core::observation::{Identity, Observation};
 use crate::core::source::{PlatformName, SourceKey};
@@ -20,7 +21,9 @@ use crate::tokens::TokenStore;
 
 /// The bots, each with its connection.
 pub(super) struct Bots {
-    rest: RestOptions,
+    options: Arc<DiscordOptions>,
+    /// Base URL of requests, with the API version.
+    api_url: Url,
     memory: Arc<Memory>,
     clock: Arc<dyn Clock>,
     chance: Chance,
@@ -34,9 +37,16 @@ pub(super) struct Bots {
 }
 
 impl Bots {
-    pub(super) fn new(rest: RestOptions, memory: Arc<Memory>, clock: Arc<dyn Clock>, chance: Chance) -> Self {
+    pub(super) fn new(
+        options: Arc<DiscordOptions>,
+        api_url: Url,
+        memory: Arc<Memory>,
+        clock: Arc<dyn Clock>,
+        chance: Chance,
+    ) -> Self {
         Self {
-            rest,
+            options,
+            api_url,
             memory,
             clock,
             chance,
@@ -66,7 +76,8 @@ impl Bots {
     /// Prepares a connection as the bot that `token` belongs to.
     fn connect(&self, identity: Identity, token: SecretString) -> Connection {
         let (memory, clock) = (Arc::clone(&self.memory), Arc::clone(&self.clock));
-        let rest = Rest::new(self.rest.clone(), token, memory, clock, self.chance.clone());
+        let (options, api_url) = (Arc::clone(&self.options), self.api_url.clone());
+        let rest = Rest::new(options, api_url, token, memory, clock, self.chance.clone());
         Connection::new(identity, rest)
     }
 

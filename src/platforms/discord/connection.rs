@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
@@ -12,22 +12,13 @@ use super::facts;
 use super::gateway::frames;
 use super::guild_list;
 use super::limits::Route;
-use super::rest::{Call, Response, Rest};
+use super::rest::{Call, ME, Response, Rest, plain};
 use super::wire::{Application, GatewayBot, Id, ListedGuild, Me};
 use crate::core::observation::{Fact, Identity};
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::link_health::LinkHealth;
 use crate::platforms::kit::meter::Meter;
-
-/// The bot's user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BotUser {
-    /// Its user id.
-    pub id: String,
-    /// Its name, where known.
-    pub name: Option<String>,
-}
 
 /// State of the limit of gateway session starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +40,7 @@ pub(super) struct Connection {
     /// Results of recent requests for the list of guilds.
     pub(super) link_health: LinkHealth,
     /// Permissions in guilds that a gateway session currently knows exactly.
-    emitted: Mutex<BTreeMap<u64, Vec<Fact>>>,
+    pub(super) emitted: Mutex<BTreeMap<u64, Vec<Fact>>>,
 }
 
 impl Connection {
@@ -65,14 +56,8 @@ impl Connection {
         }
     }
 
-    /// Returns whether `token` is the one in use.
     pub(super) fn uses(&self, token: &SecretString) -> bool {
-        self.rest.token().expose_secret() == token.expose_secret()
-    }
-
-    /// Permissions in guilds that a gateway session currently knows exactly.
-    pub(super) fn emitted(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<Fact>>> {
-        self.emitted.lock()
+        self.rest.token.expose_secret() == token.expose_secret()
     }
 
     /// Returns the application's id, which is requested once.
@@ -86,23 +71,20 @@ impl Connection {
     }
 
     /// Requests the user that the token belongs to.
-    pub(super) async fn whoami(&self) -> Result<BotUser, PlatformError> {
+    pub(super) async fn whoami(&self) -> Result<Me, PlatformError> {
         let me: Response<Me> = self
             .rest
-            .get(&Meter::silent(), plain("users/@me"))
+            .get(&Meter::silent(), ME)
             .await
             .map_err(|error| facts::port_error(error, "the bot's own user"))?;
-        Ok(BotUser {
-            id: me.value.id.to_string(),
-            name: me.value.username,
-        })
+        Ok(me.value)
     }
 
     /// Requests the state of the limit of session starts; begins no session.
     pub(super) async fn session_starts(&self, now: Timestamp) -> Result<SessionStarts, PlatformError> {
         let refused = |error| facts::port_error(error, "the gateway's session limit");
         let meter = Meter::silent();
-        let me: Response<Me> = self.rest.get(&meter, plain("users/@me")).await.map_err(refused)?;
+        let me: Response<Me> = self.rest.get(&meter, ME).await.map_err(refused)?;
         let bot: Response<GatewayBot> = self
             .rest
             .get(&meter, plain("gateway/bot"))
@@ -110,7 +92,7 @@ impl Connection {
             .map_err(refused)?;
         let limit = bot.value.session_start_limit;
         Ok(SessionStarts {
-            ours: self.rest.memory().identifies(&me.value.id.to_string(), now),
+            ours: self.rest.memory.identifies(&me.value.id.to_string(), now),
             left: limit.map(|limit| limit.remaining),
             url: frames::address(&bot.value.url),
         })
@@ -148,16 +130,5 @@ impl Connection {
             }
             after = last;
         }
-    }
-}
-
-/// A call to a path without ids, which is its own route.
-fn plain(path: &'static str) -> Call<'static> {
-    Call {
-        route: Route {
-            template: path,
-            top: None,
-        },
-        path,
     }
 }

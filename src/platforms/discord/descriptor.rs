@@ -88,10 +88,7 @@ pub(super) fn guilds(settings: &Settings) -> BTreeMap<u64, GuildOptions> {
             .iter()
             .filter_map(|channel| channel.parse().ok())
             .collect();
-        let options = GuildOptions {
-            channels,
-            ..GuildOptions::default()
-        };
+        let options = GuildOptions { channels };
         Some((id, options))
     });
     guilds.collect()

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::gateway::GatewayOptions;
 use super::{DiscordPlatform, SessionStarts};
-use crate::platforms::descriptor::{Finding, Level};
+use crate::core::finding::{Finding, Level};
 use crate::platforms::kit::greeting;
 
 /// Checks how many sessions may still be started, and whether the gateway greets.

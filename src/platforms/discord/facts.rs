@@ -4,29 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::ApiError;
 use super::channels::Report;
+use super::options::bot;
 use super::permissions::Permissions;
 use super::wire::{ListedGuild, UNCLEAR_TIMEOUT};
 use crate::core::code::Code;
-use crate::core::facet::Facet;
-use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
+use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, LinkState, Transport};
 use crate::core::permission::{CHANNEL_METHOD, GUILD_METHOD};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
-use crate::platforms::kit::answer::foreign_text;
+use crate::platforms::kit::answer::{Asked, foreign_text};
+
+pub use crate::platforms::kit::facts::{down, link, problem, refused, unanswered, up};
 
 /// Origin of observations made over HTTP.
 pub const BY_API: &str = "discord.api";
 
-/// Returns the identity that every guild needs.
-pub fn identity() -> Identity {
-    Identity::named("discord/bot")
-}
-
 /// Returns whether the token was accepted or refused. There is no third result: bot tokens do not expire.
 pub fn auth(valid: bool, reason: Option<&str>) -> Fact {
     Fact::Auth {
-        identity: identity(),
+        identity: bot(),
         check: AuthCheck {
             client_rejected: false,
             result: if valid {
@@ -93,11 +90,6 @@ pub fn with_unclear_timeout(facts: Vec<Fact>) -> Vec<Fact> {
     facts
 }
 
-/// Returns the observed state of a transport.
-pub fn link(transport: Transport, state: LinkState) -> Fact {
-    Fact::Connection { transport, state }
-}
-
 /// The bot is not a member of the guild, or the guild does not exist: no such source, over a transport that works.
 pub fn not_in_guild(transport: Transport) -> [Fact; 2] {
     let error = ErrorInfo::new(Code::NotFound(PlatformName::Discord), NOT_IN_GUILD);
@@ -106,31 +98,6 @@ pub fn not_in_guild(transport: Transport) -> [Fact; 2] {
 
 /// Hint for a guild that the bot is not a member of.
 pub const NOT_IN_GUILD: &str = "the bot is not a member of this guild, or there is no such guild; invite it";
-
-/// Reports that the platform refuses access, which needs attention.
-pub fn refused(transport: Transport, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    link(transport, LinkState::Refused { error })
-}
-
-/// Reports that a transport failed in a way that recovers by itself.
-pub fn down(transport: Transport, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    link(transport, LinkState::Down { error })
-}
-
-/// Reports that a facet could not be checked over a link that works.
-pub fn unanswered(facet: Facet, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    Fact::Unanswered { facet, error }
-}
-
-/// Reports an error that does not change any verdict.
-pub fn problem(code: Code, message: &str) -> Fact {
-    Fact::Problem {
-        error: ErrorInfo::new(code, message),
-    }
-}
 
 /// Returns the stable code of a failure; `None` where nothing was sent and so nothing was observed.
 pub fn code(error: &ApiError) -> Option<Code> {
@@ -206,58 +173,19 @@ pub fn profile(guild: &ListedGuild, mode: &str) -> Fact {
 
 /// Converts a failure into the port's error.
 pub fn port_error(error: ApiError, operation: &'static str) -> PlatformError {
-    let platform = PlatformName::Discord;
+    let asked = Asked::new(PlatformName::Discord, operation);
+    let rate_limited = |retry_after| PlatformError::rate_limited(PlatformName::Discord, retry_after);
     match error {
-        ApiError::TokenRefused { reason, .. } => PlatformError::Unauthorized { platform, reason },
-        ApiError::Forbidden { message, .. } | ApiError::ClientBlocked { message } => {
-            PlatformError::Forbidden {
-                platform,
-                operation,
-                reason: message,
-            }
-        }
-        ApiError::RateLimited { wait, .. } => PlatformError::RateLimited {
-            platform,
-            retry_after: Some(wait),
-        },
-        ApiError::EdgeBlocked { retry_after, .. } => PlatformError::RateLimited {
-            platform,
-            retry_after,
-        },
-        ApiError::Unavailable { code, reason } => PlatformError::Unavailable {
-            platform,
-            operation,
-            reason,
-            code,
-        },
-        ApiError::Unreadable { reason } => PlatformError::Unreadable {
-            platform,
-            operation,
-            reason,
-        },
-        ApiError::Foreign { status } => PlatformError::Unreadable {
-            platform,
-            operation,
-            reason: foreign_text(platform, status),
-        },
-        ApiError::NotFound { message, .. } => PlatformError::Rejected {
-            platform,
-            operation,
-            status: 404,
-            reason: message,
-        },
-        ApiError::Rejected { status, message, .. } => PlatformError::Rejected {
-            platform,
-            operation,
-            status,
-            reason: message,
-        },
-        held @ ApiError::Held { .. } => PlatformError::Unavailable {
-            platform,
-            operation,
-            reason: held.to_string(),
-            code: Code::DiscordNotSent,
-        },
+        ApiError::TokenRefused { reason, .. } => PlatformError::unauthorized(PlatformName::Discord, reason),
+        ApiError::Forbidden { message, .. } | ApiError::ClientBlocked { message } => asked.forbidden(message),
+        ApiError::RateLimited { wait, .. } => rate_limited(Some(wait)),
+        ApiError::EdgeBlocked { retry_after, .. } => rate_limited(retry_after),
+        ApiError::Unavailable { code, reason } => asked.unavailable(code, reason),
+        ApiError::Unreadable { reason } => asked.unreadable(reason),
+        ApiError::Foreign { status } => asked.unreadable(foreign_text(PlatformName::Discord, status)),
+        ApiError::NotFound { message, .. } => asked.rejected(404, message),
+        ApiError::Rejected { status, message, .. } => asked.rejected(status, message),
+        held @ ApiError::Held { .. } => asked.unavailable(Code::DiscordNotSent, held.to_string()),
     }
 }
 
@@ -278,10 +206,7 @@ mod tests {
     /// Verdicts of a guild without problems after a probe that failed with `error`.
     fn after(error: &ApiError) -> (Status, Option<AuthStatus>, Option<Code>) {
         let key = "discord:9001".parse().unwrap();
-        let fine = [
-            (at(0), auth(true, None)),
-            (at(0), link(Transport::Api, LinkState::Up)),
-        ];
+        let fine = [(at(0), auth(true, None)), (at(0), up(Transport::Api))];
         let observations: Vec<_> = fine
             .into_iter()
             .chain(of_failed_probe(error, at(10)))

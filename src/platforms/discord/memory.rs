@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -235,7 +235,7 @@ impl Memory {
     }
 
     fn read(&self) -> Remembered {
-        if let Some(unwritten) = self.unwritten().clone() {
+        if let Some(unwritten) = self.unwritten.lock().clone() {
             return unwritten;
         }
         let bytes = self
@@ -251,18 +251,14 @@ impl Memory {
     /// Changes the state under the lock of all processes. If the write fails, the change is still kept in this process.
     fn change<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> io::Result<T> {
         let Some(dir) = &self.dir else {
-            return Ok(change(self.unwritten().get_or_insert_default()));
+            return Ok(change(self.unwritten.lock().get_or_insert_default()));
         };
         let locked = lock(dir);
         let mut memory = self.read();
         let outcome = change(&mut memory);
         let written = locked.and_then(|_lock| write(dir, &memory));
-        *self.unwritten() = written.is_err().then_some(memory);
+        *self.unwritten.lock() = written.is_err().then_some(memory);
         written.map(|()| outcome)
-    }
-
-    fn unwritten(&self) -> MutexGuard<'_, Option<Remembered>> {
-        self.unwritten.lock()
     }
 }
 

@@ -36,23 +36,22 @@ use self::connection::Connection;
 use self::gateway::{GatewayListener, GatewayOptions};
 use self::memory::Memory;
 use self::probe::DiscordProbe;
-use self::rest::RestOptions;
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, Problem, RateLimit};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
 use crate::core::code::Code;
+use crate::core::finding::Finding;
 use crate::core::observation::{ErrorInfo, Identity, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
-use crate::platforms::descriptor::Finding;
 use crate::platforms::kit::meter::Meter;
 use crate::tokens::TokenStore;
 
-pub use connection::{BotUser, SessionStarts};
+pub use connection::SessionStarts;
 pub use options::{DiscordOptions, GuildOptions, HOME_PAGE, StreamFrom, bot};
+pub use wire::Me;
 
-/// The Discord adapter.
 pub struct DiscordPlatform {
-    options: DiscordOptions,
+    options: Arc<DiscordOptions>,
     clock: Arc<dyn Clock>,
     chance: Chance,
     bots: Bots,
@@ -70,17 +69,16 @@ impl DiscordPlatform {
         let api_url: Url = options.api_url.parse().map_err(|_| {
             not_configured("discord.api_url to be an address such as https://discord.com/api/v10")
         })?;
-        let rest = RestOptions {
-            api_url: versioned(api_url),
-            home_page: options.home_page.clone(),
-            timeout: options.timeout,
-            patience: options.patience,
-            per_second: options.requests_per_second,
-            max_invalid_requests: options.max_invalid_requests,
-        };
+        let options = Arc::new(options);
         let memory = Arc::new(Memory::new(options.state_dir.clone()));
         let platform = Self {
-            bots: Bots::new(rest, memory, Arc::clone(&clock), chance.clone()),
+            bots: Bots::new(
+                Arc::clone(&options),
+                versioned(api_url),
+                memory,
+                Arc::clone(&clock),
+                chance.clone(),
+            ),
             guilds: RwLock::new(Arc::new(options.guilds.clone())),
             options,
             clock,
@@ -111,7 +109,7 @@ impl DiscordPlatform {
     }
 
     /// Checks the token with one request and returns its user; sends nothing when the token is known to be invalid.
-    pub async fn whoami(&self) -> Result<BotUser, PlatformError> {
+    pub async fn whoami(&self) -> Result<Me, PlatformError> {
         self.connected()?.whoami().await
     }
 
@@ -180,7 +178,7 @@ impl Platform for DiscordPlatform {
 
     async fn account_name(&self, identity: &Identity) -> Option<String> {
         match *identity == bot() {
-            true => self.whoami().await.ok()?.name,
+            true => self.whoami().await.ok()?.username,
             false => None,
         }
     }
@@ -278,10 +276,7 @@ fn versioned(mut base: Url) -> Url {
 const NO_TOKEN: &str = "a bot token: set DISCORD_BOT_TOKEN";
 
 fn not_configured(what: &str) -> PlatformError {
-    PlatformError::NotConfigured {
-        platform: PlatformName::Discord,
-        what: what.to_owned(),
-    }
+    PlatformError::not_configured(PlatformName::Discord, what)
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ pub const HOME_PAGE: &str = if env!("CARGO_PKG_HOMEPAGE").is_empty() {
     env!("CARGO_PKG_HOMEPAGE")
 };
 
-/// Options of the Discord adapter.
 #[derive(Debug, Clone)]
 pub struct DiscordOptions {
     /// Base URL of the REST API, with its version.
@@ -66,10 +65,6 @@ impl Default for DiscordOptions {
 pub struct GuildOptions {
     /// The channels that the bot uses; its permissions are then those in the channel with the most missing ones.
     pub channels: Vec<u64>,
-    /// The stage channel, or the voice channel for "Go Live", that counts as the stream.
-    pub stream_channel: Option<u64>,
-    /// The user whose "Go Live" counts as the stream.
-    pub stream_user: Option<u64>,
 }
 
 /// What counts as a stream.
@@ -81,21 +76,6 @@ pub enum StreamFrom {
     Event,
     /// A user sharing the screen in voice ("Go Live").
     GoLive,
-}
-
-impl std::str::FromStr for StreamFrom {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "stage" => Ok(Self::Stage),
-            "event" => Ok(Self::Event),
-            "go-live" => Ok(Self::GoLive),
-            other => Err(format!(
-                "`{other}` is no kind of stream; use one of stage, event, go-live"
-            )),
-        }
-    }
 }
 
 /// Identity of the default bot, which serves all guilds except those with a bot of their own.

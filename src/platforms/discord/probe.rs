@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use futures_util::StreamExt;
 
-use self::context::{ME, ProbeContext};
+use self::context::ProbeContext;
 
 use super::DiscordPlatform;
 use super::answer::ApiError;
@@ -17,13 +17,13 @@ use super::connection::Connection;
 use super::facts;
 use super::guild_list::{PAGE, Walk};
 use super::limits::Route;
-use super::memory::{DeadToken, TokenStatus};
+use super::memory::TokenStatus;
 use super::permissions::Permissions;
-use super::rest::{Call, Response};
+use super::rest::{Call, ME, Response};
 use super::wire::{GuildMember, ListedGuild, Me, Rows};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
-use crate::core::observation::{Fact, LinkState, Transport};
+use crate::core::observation::{Fact, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::platforms::{Probe, ProbeSet, ProbeSink, ProbeSummary};
@@ -61,41 +61,31 @@ impl<'a> DiscordProbe<'a> {
         }
     }
 
-    /// Runs the probe.
     pub(super) async fn run(mut self) -> ProbeSummary {
         if !self.cx.targets.is_empty() {
             match self.cx.connection.rest.token_status() {
                 TokenStatus::Good => self.execute().await,
-                TokenStatus::MayTryOnce(_) => {
-                    if self.is_still_rejected().await {
-                        return self.cx.meter.summary();
-                    }
-                    self.execute().await;
+                // The known refusal is emitted again, dated when it happened.
+                TokenStatus::Dead(dead) if !self.cx.platform.options.try_refused => {
+                    self.cx.fail_all(&ApiError::TokenRefused {
+                        at: dead.refused_at,
+                        reason: "refused".to_owned(),
+                    });
                 }
                 // A user who has just entered the token needs a current result.
-                TokenStatus::Dead(_) if self.cx.platform.options.try_refused => {
-                    if self.is_still_rejected().await {
-                        return self.cx.meter.summary();
+                TokenStatus::MayTryOnce(_) | TokenStatus::Dead(_) => {
+                    if !self.is_still_rejected().await {
+                        self.execute().await;
                     }
-                    self.execute().await;
                 }
-                TokenStatus::Dead(dead) => self.skip_rejected_token(dead),
             }
         }
         self.cx.meter.summary()
     }
 
-    /// Emits again the known refusal of a token, dated when it happened.
-    fn skip_rejected_token(&self, dead: DeadToken) {
-        self.cx.fail_all(&ApiError::TokenRefused {
-            at: dead.refused_at,
-            reason: "refused".to_owned(),
-        });
-    }
-
     /// Tries a token that was refused long ago with one request; returns whether to stop there.
     async fn is_still_rejected(&self) -> bool {
-        let tried: Result<Response<Me>, _> = self.cx.connection.rest.try_once(&self.cx.meter, ME).await;
+        let tried: Result<Response<Me>, _> = self.cx.connection.rest.get_once(&self.cx.meter, ME).await;
         match tried {
             Ok(me) => {
                 self.cx.token_accepted(me.at);
@@ -162,7 +152,8 @@ impl<'a> DiscordProbe<'a> {
             .cx
             .connection
             .rest
-            .latency()
+            .round_trip
+            .millis()
             .filter(|_| self.cx.meter.count() > 0)
         {
             let now = self.cx.now();
@@ -284,12 +275,12 @@ impl<'a> DiscordProbe<'a> {
                     "the guild suffers an outage",
                 )
             } else {
-                facts::link(Transport::Api, LinkState::Up)
+                facts::up(Transport::Api)
             };
             // The link comes first: a guild that the bot has joined again must not be judged by the link that it had before.
             self.cx.emit(key, at, fact);
             self.cx.emit(key, at, Fact::Exists);
-            let incoming = self.cx.connection.emitted().contains_key(&guild.id.0);
+            let incoming = self.cx.connection.emitted.lock().contains_key(&guild.id.0);
             let mode = if incoming { "gateway" } else { "poll" };
             self.cx.emit(key, at, facts::profile(guild, mode));
         }
@@ -297,7 +288,7 @@ impl<'a> DiscordProbe<'a> {
             return;
         }
         // A gateway session has better data than the list, which ignores timeouts.
-        if let Some(known) = self.cx.connection.emitted().get(&guild.id.0) {
+        if let Some(known) = self.cx.connection.emitted.lock().get(&guild.id.0) {
             for fact in known {
                 self.cx.emit(key, at, fact.clone());
             }
@@ -348,7 +339,7 @@ async fn check_timeout(cx: &ProbeContext<'_>, id: u64, at: Timestamp, held: Perm
         let me = cx.me().await?;
         let path = format!("guilds/{id}/members/{me}");
         let member: Response<GuildMember> = cx.ask("guilds/{}/members/{}", id, &path).await?;
-        let at = cx.connection.rest.skew().correct(member.at);
+        let at = cx.connection.rest.skew.correct(member.at);
         let timeout = member.value.communication_disabled_until;
         Ok::<_, ApiError>(timeout.lasts(at))
     };

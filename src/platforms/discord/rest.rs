@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -15,6 +15,7 @@ use url::Url;
 use super::answer::{self, ApiError};
 use super::limits::{Admission, Limits, Route};
 use super::memory::{Memory, TokenStatus, fingerprint};
+use super::options::DiscordOptions;
 use crate::clock::{Chance, Clock};
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
@@ -22,45 +23,34 @@ use crate::http::{Http, HttpOptions, Retries, Skew};
 use crate::platforms::RateLimit;
 use crate::platforms::kit::answer::{error_despite, reported_error};
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Attempts of one request when the network or Discord itself fails: a single failure is no evidence.
 const ATTEMPTS: u32 = 3;
 /// Attempts of one request that was rate limited.
 const PATIENT_ATTEMPTS: u32 = 5;
-/// Weight of the newest round trip in the smoothed one.
-const SMOOTHING: f64 = 0.3;
-
-/// Configuration of the client.
-#[derive(Debug, Clone)]
-pub struct RestOptions {
-    /// Base URL, with the API version.
-    pub api_url: Url,
-    /// Home page of the program.
-    pub home_page: String,
-    /// Timeout of one request.
-    pub timeout: Duration,
-    /// The longest wait for a rate limit within one probe.
-    pub patience: Duration,
-    /// Maximum requests per second.
-    pub per_second: u32,
-    /// Refused requests in 10 minutes, after which nothing more is sent for a while.
-    pub max_invalid_requests: u32,
-}
 
 /// Access to Discord's REST API with one bot token.
 pub struct Rest {
-    options: RestOptions,
+    options: Arc<DiscordOptions>,
+    /// Base URL, with the API version.
+    api_url: Url,
     /// The bot's token: one line without whitespace and without the prefix `Bot`.
-    token: SecretString,
+    pub(super) token: SecretString,
     host: String,
-    fingerprint: String,
+    /// Identifies the token without revealing it.
+    pub(super) fingerprint: String,
     http: Http,
     limits: Mutex<Limits>,
-    memory: Arc<Memory>,
-    clock: Arc<dyn Clock>,
+    /// The state that outlives the process.
+    pub(super) memory: Arc<Memory>,
+    /// By which responses are dated.
+    pub(super) clock: Arc<dyn Clock>,
     chance: Chance,
-    round_trip: Mutex<Option<f64>>,
-    skew: Skew,
+    /// Of successful requests.
+    pub(super) round_trip: Smoothed,
+    /// Skew between our clock and Discord's.
+    pub(super) skew: Skew,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +61,16 @@ pub struct Call<'a> {
     pub path: &'a str,
 }
 
-/// A parsed response.
+/// A call to a path without ids, which is its own route.
+pub const fn plain(path: &'static str) -> Call<'static> {
+    let (template, top) = (path, None);
+    let route = Route { template, top };
+    Call { route, path }
+}
+
+/// The request of the bot's own user.
+pub const ME: Call<'static> = plain("users/@me");
+
 #[derive(Debug, Clone)]
 pub struct Response<T> {
     pub value: T,
@@ -87,14 +86,15 @@ fn user_agent(home_page: &str) -> String {
 impl Rest {
     /// Creates a client; nothing is sent yet.
     pub fn new(
-        options: RestOptions,
+        options: Arc<DiscordOptions>,
+        api_url: Url,
         token: SecretString,
         memory: Arc<Memory>,
         clock: Arc<dyn Clock>,
         chance: Chance,
     ) -> Self {
-        let host = options.api_url.host_str().unwrap_or_default();
-        let host = match options.api_url.port() {
+        let host = api_url.host_str().unwrap_or_default();
+        let host = match api_url.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         };
@@ -107,11 +107,12 @@ impl Rest {
             },
             Arc::clone(&clock),
         );
-        let mut limits = Limits::new(options.per_second, options.max_invalid_requests);
+        let mut limits = Limits::new(options.requests_per_second, options.max_invalid_requests);
         limits.set_breaker(memory.breaker(&host));
         Self {
             fingerprint: fingerprint(&token),
             options,
+            api_url,
             token,
             host,
             http,
@@ -119,37 +120,13 @@ impl Rest {
             memory,
             clock,
             chance,
-            round_trip: Mutex::default(),
+            round_trip: Smoothed::new(0.3),
             skew: Skew::default(),
         }
     }
 
-    /// Returns the clock by which responses are dated.
-    pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
-    }
-
-    /// Returns the skew between our clock and Discord's.
-    pub fn skew(&self) -> &Skew {
-        &self.skew
-    }
-
-    /// Returns the state that outlives the process.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
-    }
-
-    pub fn token(&self) -> &SecretString {
-        &self.token
-    }
-
-    /// Returns a fingerprint that identifies the token without revealing it.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
     /// Returns whether the token may be used. A refused one may be tried again once an hour, and the result
-    /// [`TokenStatus::MayTryOnce`] is that one try: exactly one request follows, by [`Rest::try_once`].
+    /// [`TokenStatus::MayTryOnce`] is that one try: exactly one request follows, by [`Rest::get_once`].
     pub fn token_status(&self) -> TokenStatus {
         self.memory.token_status(&self.fingerprint, self.clock.now())
     }
@@ -170,26 +147,10 @@ impl Rest {
         self.memory.was_accepted(&self.fingerprint)
     }
 
-    /// Records that the gateway refused the token.
-    pub fn refused_by_gateway(&self, at: Timestamp) {
-        self.remember_refusal(at);
-    }
-
-    /// Returns the smoothed round trip of successful requests, in milliseconds.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a round trip is between zero and the timeout"
-    )]
-    pub fn latency(&self) -> Option<u64> {
-        let round_trip = *self.round_trip.lock();
-        round_trip.map(|millis| millis.round() as u64)
-    }
-
     /// Returns how many more requests may be refused before nothing is sent for a while. Discord's own limits change with every
     /// response and requests wait for them; exceeding this one leads to a ban.
     pub fn invalid_requests_left(&self) -> RateLimit {
-        let (left, size) = self.limits().invalid_requests_left(self.clock.now());
+        let (left, size) = self.limits.lock().invalid_requests_left(self.clock.now());
         let count = |number| u32::try_from(number).unwrap_or(u32::MAX);
         RateLimit {
             name: "refused requests in 10 min, of our own limit".to_owned(),
@@ -200,7 +161,7 @@ impl Rest {
 
     /// Clears all holds on forbidden resources, because a guild's rules have changed.
     pub fn clear_holds(&self) {
-        self.limits().clear_holds();
+        self.limits.lock().clear_holds();
     }
 
     /// Sends `call` and parses the response, waiting and retrying where that makes sense.
@@ -238,16 +199,8 @@ impl Rest {
         }
     }
 
-    /// Sends a request with a token that was refused, for the one try that [`Rest::token_status`] has granted.
-    pub async fn try_once<T: DeserializeOwned>(
-        &self,
-        meter: &Meter<'_>,
-        call: Call<'_>,
-    ) -> Result<Response<T>, ApiError> {
-        self.get_once(meter, call).await
-    }
-
-    async fn get_once<T: DeserializeOwned>(
+    /// Sends one request, even with a token that was refused: for the one try that [`Rest::token_status`] has granted.
+    pub async fn get_once<T: DeserializeOwned>(
         &self,
         meter: &Meter<'_>,
         call: Call<'_>,
@@ -279,7 +232,7 @@ impl Rest {
             let reason = error_despite(answer.status, &reason);
             return Err(ApiError::Unreadable { reason });
         }
-        self.record_round_trip(answer.rtt);
+        self.round_trip.record(answer.rtt);
         match answer.json() {
             Ok(value) => {
                 // A web page with status 200 is no proof of anything; JSON of the right shape is.
@@ -299,7 +252,7 @@ impl Rest {
         let mut now = self.clock.now();
         let mut waited = Duration::ZERO;
         loop {
-            let until = match self.limits().admit(call.route, resource, now) {
+            let until = match self.limits.lock().admit(call.route, resource, now) {
                 Admission::Go => return Ok(()),
                 Admission::Hold { until, reason } => {
                     return Err(ApiError::Held {
@@ -329,7 +282,7 @@ impl Rest {
         let broken = |reason: &str| ApiError::Unreadable {
             reason: reason.to_owned(),
         };
-        let base = self.options.api_url.as_str().trim_end_matches('/');
+        let base = self.api_url.as_str().trim_end_matches('/');
         let url: Url = format!("{base}/{path}")
             .parse()
             .map_err(|_| broken("the address cannot be built"))?;
@@ -352,7 +305,7 @@ impl Rest {
     ) {
         let resource = call.path.split('?').next().unwrap_or_default();
         let (before, after) = {
-            let mut limits = self.limits();
+            let mut limits = self.limits.lock();
             let before = limits.breaker();
             limits.update(call.route, resource, reported, outcome, at);
             (before, limits.breaker())
@@ -366,18 +319,9 @@ impl Rest {
         }
     }
 
-    fn remember_refusal(&self, at: Timestamp) {
+    /// Records that Discord refused the token.
+    pub fn remember_refusal(&self, at: Timestamp) {
         // If the write fails, at least this process stops sending.
         let _ = self.memory.token_refused(&self.fingerprint, at);
-    }
-
-    fn record_round_trip(&self, round_trip: Duration) {
-        let newest = round_trip.as_secs_f64() * 1_000.0;
-        let mut smoothed = self.round_trip.lock();
-        *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
-    }
-
-    fn limits(&self) -> MutexGuard<'_, Limits> {
-        self.limits.lock()
     }
 }

@@ -6,7 +6,6 @@ use url::Url;
 use super::options::{HOME_PAGE, StreamFrom};
 use crate::config::{Key, Reader, clip};
 
-/// The keys of `[discord]`.
 pub const KEYS: &[Key] = &[
     Key::new("discord.bot_token", "The bot's token, without `Bot` in front.")
         .named(&["DISCORD_BOT_TOKEN"])
@@ -45,10 +44,8 @@ pub const SOURCE_KEYS: &[Key] = &[
     .such_as("111111 222222"),
 ];
 
-/// The settings of Discord.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The bot's token.
     pub bot_token: Option<SecretString>,
     /// Whether `watch` keeps a gateway connection.
     pub gateway: bool,
@@ -60,7 +57,6 @@ pub struct Settings {
     pub api_url: Url,
 }
 
-/// Reads `[discord]`.
 pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
     let stream_from = reader.made("discord.stream_from", |text| match text {
         "none" => Ok(None),

@@ -109,23 +109,27 @@ pub struct FullGuild {
 }
 
 impl FullGuild {
-    /// Returns whether every role that matters for `member` could be parsed. One that could not may be any of the member's roles.
     pub fn covers(&self, member: &GuildMember) -> bool {
-        let is_read = |id: &Id| self.roles.read.iter().any(|role| role.id == *id);
-        self.roles.unread.is_empty() || (is_read(&self.id) && member.roles.iter().all(is_read))
+        self.roles.unread.is_empty() || covers(&self.rules(), member)
     }
 
     pub fn rules(&self) -> GuildRules {
-        GuildRules {
-            id: self.id.0,
-            owner_id: self.owner_id.0,
-            roles: self
-                .roles
-                .read
-                .iter()
-                .map(|role| (role.id.0, role.permissions))
-                .collect(),
-        }
+        guild_rules(self.id, self.owner_id, &self.roles.read)
+    }
+}
+
+/// Returns whether every role that matters for `member` is in `rules`. One that could not be parsed may be any of the member's
+/// roles.
+pub fn covers(rules: &GuildRules, member: &GuildMember) -> bool {
+    let is_read = |role: u64| rules.roles.contains_key(&role);
+    is_read(rules.id) && member.roles.iter().all(|role| is_read(role.0))
+}
+
+pub fn guild_rules(id: Id, owner: Id, roles: &[Role]) -> GuildRules {
+    GuildRules {
+        id: id.0,
+        owner_id: owner.0,
+        roles: roles.iter().map(|role| (role.id.0, role.permissions)).collect(),
     }
 }
 
@@ -136,7 +140,6 @@ pub struct Role {
     pub permissions: Permissions,
 }
 
-/// A member of a guild.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct GuildMember {
     /// The user; absent where the request identifies it.
@@ -231,7 +234,6 @@ pub struct Channel {
     /// be a false result.
     #[serde(default)]
     thread_metadata: Option<ThreadMetadata>,
-    /// Its permission overwrites.
     #[serde(default)]
     permission_overwrites: Option<Vec<RawOverwrite>>,
 }
@@ -300,7 +302,6 @@ pub struct StageInstance {
     pub channel_id: Id,
 }
 
-/// A scheduled event.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ScheduledEvent {
     pub id: Id,
@@ -352,7 +353,6 @@ pub struct GatewayBot {
     pub session_start_limit: Option<SessionStartLimit>,
 }
 
-/// The limit of session starts.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SessionStartLimit {
     /// Session starts left.
@@ -456,7 +456,7 @@ mod tests {
             let row = json!({"id": "9001", "owner": owner, "permissions": permissions});
             serde_json::from_value::<ListedGuild>(row).unwrap().held()
         };
-        let usual = Some(Permissions::from_bits(1024));
+        let usual = Some(Permissions::VIEW_CHANNEL);
         assert_eq!(held(json!(false), json!("1024")), usual);
         assert_eq!(held(json!(null), json!("1024")), usual);
         assert_eq!(held(json!(true), json!("1024")), Some(Permissions::ALL));

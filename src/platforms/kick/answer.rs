@@ -15,10 +15,7 @@ use crate::platforms::kit::answer::{Asked, foreign_text, is_foreign_refusal, rep
 
 /// Names the operation.
 pub(super) fn asked(operation: &'static str) -> Asked {
-    Asked {
-        platform: PlatformName::Kick,
-        operation,
-    }
+    Asked::new(PlatformName::Kick, operation)
 }
 
 /// Parses a response body.
@@ -94,11 +91,7 @@ fn judge_at(
     if let Ok(answer) = &outcome
         && let Some(edge) = edge_block(answer)
     {
-        return Err(unavailable(
-            asked,
-            Code::EdgeBlocked(PlatformName::Kick),
-            edge.to_string(),
-        ));
+        return Err(asked.unavailable(Code::EdgeBlocked(PlatformName::Kick), edge.to_string()));
     }
     if let Ok(answer) = &outcome
         && !answer.is_web_page()
@@ -107,7 +100,7 @@ fn judge_at(
         let words = foreign_text(asked.platform, answer.status);
         return Err(match answer.status {
             // A server without this path reports that in its own way; the status triggers the request for the older list.
-            404 => unavailable(asked, Code::Http(404), words),
+            404 => asked.unavailable(Code::Http(404), words),
             _ => asked.unreadable(words),
         });
     }
@@ -127,14 +120,9 @@ fn judge_oauth(
                 status: 404, reason, ..
             }),
             _,
-        ) => Err(unavailable(asked, Code::Http(404), reason)),
+        ) => Err(asked.unavailable(Code::Http(404), reason)),
         // The error's name decides what to do, and its description must not hide it.
-        (Err(PlatformError::Rejected { status, .. }), Some(reason)) => Err(PlatformError::Rejected {
-            platform: asked.platform,
-            operation: asked.operation,
-            status,
-            reason,
-        }),
+        (Err(PlatformError::Rejected { status, .. }), Some(reason)) => Err(asked.rejected(status, reason)),
         (Err(PlatformError::Unauthorized { platform, .. }), Some(reason)) => {
             Err(PlatformError::Unauthorized { platform, reason })
         }
@@ -156,15 +144,6 @@ fn error_member(answer: &Answer) -> Option<String> {
         error: String,
     }
     answer.object::<Body>().ok().map(|body| body.error)
-}
-
-fn unavailable(asked: Asked, code: Code, reason: String) -> PlatformError {
-    PlatformError::Unavailable {
-        platform: asked.platform,
-        operation: asked.operation,
-        reason,
-        code,
-    }
 }
 
 /// The edge's own refusal.

@@ -37,7 +37,6 @@ pub(super) struct Api {
     only_older: AtomicBool,
 }
 
-/// A parsed response.
 pub(super) struct Page<T> {
     pub(super) items: Vec<T>,
     /// Ids for which absence proves nothing, because rows cannot be parsed.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -16,15 +15,13 @@ use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Attempts of a request with a transient failure.
 const ATTEMPTS: u32 = 3;
 /// Attempts of a request that the edge blocks; more would only prolong the block.
 const BLOCKED_ATTEMPTS: u32 = 2;
-/// Weight of the newest round trip in the smoothed one.
-const SMOOTHING: f64 = 0.3;
 
-/// One request.
 pub(super) struct Call<'a> {
     pub(super) endpoint: Endpoint,
     pub(super) method: Method,
@@ -83,7 +80,7 @@ pub(super) struct Client {
     pub(super) rate_limiter: RateLimiter,
     pub(super) chance: Chance,
     pub(super) patience: Duration,
-    pub(super) round_trip: Mutex<Option<f64>>,
+    pub(super) round_trip: Smoothed,
     /// Skew between our clock and Kick's.
     pub(super) skew: Skew,
 }
@@ -113,7 +110,7 @@ impl Client {
                 Ok(answer) => {
                     self.rate_limiter.answered();
                     if call.endpoint == Endpoint::Api {
-                        self.record_round_trip(answer.rtt);
+                        self.round_trip.record(answer.rtt);
                     }
                     return Ok(answer);
                 }
@@ -154,31 +151,12 @@ impl Client {
         }
     }
 
-    /// Returns the smoothed round trip to the API in milliseconds.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a round trip is between zero and the timeout"
-    )]
-    pub(super) fn latency(&self) -> Option<u64> {
-        let round_trip = *self.round_trip.lock();
-        round_trip.map(|millis| millis.round() as u64)
-    }
-
     /// Returns why a request is not sent during a backoff.
     fn held_back(&self, asked: Asked, quiet: Quiet) -> PlatformError {
         match self.rate_limiter.cause() {
-            Some(PlatformError::Unavailable {
-                platform,
-                reason,
-                code,
-                ..
-            }) => PlatformError::Unavailable {
-                platform,
-                operation: asked.operation,
-                reason: format!("{reason}; the next request waits"),
-                code,
-            },
+            Some(PlatformError::Unavailable { reason, code, .. }) => {
+                asked.unavailable(code, format!("{reason}; the next request waits"))
+            }
             _ => rate_limited(quiet),
         }
     }
@@ -193,9 +171,9 @@ impl Client {
             Endpoint::Api => without(&self.api_url, &["/v1", "/public"]),
             Endpoint::Introspection | Endpoint::Token => without(&self.auth_url, &["/oauth"]),
         };
-        let broken = || PlatformError::NotConfigured {
-            platform: PlatformName::Kick,
-            what: "base addresses and tokens from which a request can be built".to_owned(),
+        let broken = || {
+            let what = "base addresses and tokens from which a request can be built";
+            PlatformError::not_configured(PlatformName::Kick, what)
         };
         let text = format!("{base}{}", call.path);
         let mut url: Url = text.parse().map_err(|_| broken())?;
@@ -217,12 +195,6 @@ impl Client {
         }
         request.build().map_err(|_| broken())
     }
-
-    fn record_round_trip(&self, round_trip: Duration) {
-        let newest = round_trip.as_secs_f64() * 1_000.0;
-        let mut smoothed = self.round_trip.lock();
-        *smoothed = Some(smoothed.map_or(newest, |old| old + SMOOTHING * (newest - old)));
-    }
 }
 
 /// Returns a base URL without the path prefix that is part of every path, which some configurations include.
@@ -234,10 +206,7 @@ pub(super) fn without<'a>(base: &'a Url, ends: &[&str]) -> &'a str {
 }
 
 fn rate_limited(quiet: Quiet) -> PlatformError {
-    PlatformError::RateLimited {
-        platform: PlatformName::Kick,
-        retry_after: Some(quiet.0),
-    }
+    PlatformError::rate_limited(PlatformName::Kick, Some(quiet.0))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
 use crate::tokens::TokenKind;
 
+pub(super) use crate::platforms::kit::facts::{down, link, problem, refused, unanswered, up};
+
 /// Origin of observations made over HTTP.
 pub(super) const BY_API: &str = "kick.api";
 /// Origin of pushed observations.
@@ -40,51 +42,9 @@ const SCOPES: [&str; 11] = [
     "kicks:read",
 ];
 
-/// Reports that the API works for a source that is known to exist.
-pub(super) fn up(transport: Transport) -> Fact {
-    Fact::Connection {
-        transport,
-        state: LinkState::Up,
-    }
-}
-
 /// Reports that the API answers, without evidence whether the source exists.
 pub(super) fn answered() -> Fact {
-    Fact::Connection {
-        transport: Transport::Api,
-        state: LinkState::Answered,
-    }
-}
-
-/// Reports that a transport failed in a way that recovers by itself.
-pub(super) fn down(transport: Transport, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    Fact::Connection {
-        transport,
-        state: LinkState::Down { error },
-    }
-}
-
-/// Reports that Kick refuses access, which needs attention.
-pub(super) fn refused(code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    Fact::Connection {
-        transport: Transport::Api,
-        state: LinkState::Refused { error },
-    }
-}
-
-/// Reports that a facet could not be checked over an API that works.
-pub(super) fn unanswered(facet: Facet, code: Code, message: &str) -> Fact {
-    let error = ErrorInfo::new(code, message);
-    Fact::Unanswered { facet, error }
-}
-
-/// Reports an error that does not change any verdict.
-pub(super) fn problem(code: Code, message: &str) -> Fact {
-    Fact::Problem {
-        error: ErrorInfo::new(code, message),
-    }
+    link(Transport::Api, LinkState::Answered)
 }
 
 /// Reports that there is no such channel, so that its absence from lists proves nothing. The API itself answered.
@@ -115,7 +75,7 @@ pub(super) fn of_failed_probe(error: &PlatformError) -> Fact {
         PlatformError::Unavailable { .. } | PlatformError::Unreadable { .. } => {
             down(Transport::Api, error.code(), &message)
         }
-        _ => refused(error.code(), &message),
+        _ => refused(Transport::Api, error.code(), &message),
     }
 }
 
@@ -130,6 +90,7 @@ pub(super) fn of_check(identity: &Identity, checked: &TokenCheck) -> Vec<Fact> {
     }
     if checked.client_refused {
         facts.push(refused(
+            Transport::Api,
             Code::ClientRejected(PlatformName::Kick),
             "Kick refuses the client id and secret; its secret may have been changed",
         ));
@@ -254,61 +215,28 @@ pub(super) fn channel_profile(channel: &Channel, name: Option<&str>, live: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::source::PlatformName;
+    use crate::platforms::kit::answer::Asked;
 
     #[test]
     fn each_failure_changes_what_it_proves_and_nothing_else() {
         let platform = PlatformName::Kick;
-        let reason = || "words".to_owned();
+        let (asked, reason) = (Asked::new(platform, "it"), || "words".to_owned());
         for (error, expected) in [
             (
-                PlatformError::RateLimited {
-                    platform,
-                    retry_after: None,
-                },
+                PlatformError::rate_limited(platform, None),
                 "unanswered kick.rate_limited",
             ),
             (
-                PlatformError::Unavailable {
-                    platform,
-                    operation: "it",
-                    reason: reason(),
-                    code: Code::HttpWebPage,
-                },
+                asked.unavailable(Code::HttpWebPage, reason()),
                 "down http.web_page",
             ),
+            (asked.unreadable(reason()), "down kick.unreadable"),
             (
-                PlatformError::Unreadable {
-                    platform,
-                    operation: "it",
-                    reason: reason(),
-                },
-                "down kick.unreadable",
-            ),
-            (
-                PlatformError::Unauthorized {
-                    platform,
-                    reason: reason(),
-                },
+                PlatformError::unauthorized(platform, reason()),
                 "refused kick.unauthorized",
             ),
-            (
-                PlatformError::Forbidden {
-                    platform,
-                    operation: "it",
-                    reason: reason(),
-                },
-                "refused kick.forbidden",
-            ),
-            (
-                PlatformError::Rejected {
-                    platform,
-                    operation: "it",
-                    status: 400,
-                    reason: reason(),
-                },
-                "refused kick.rejected",
-            ),
+            (asked.forbidden(reason()), "refused kick.forbidden"),
+            (asked.rejected(400, reason()), "refused kick.rejected"),
             (
                 PlatformError::ClientRejected {
                     platform,
@@ -317,10 +245,7 @@ mod tests {
                 "refused kick.client_rejected",
             ),
             (
-                PlatformError::NotConfigured {
-                    platform,
-                    what: reason(),
-                },
+                PlatformError::not_configured(platform, reason()),
                 "refused kick.not_configured",
             ),
         ] {

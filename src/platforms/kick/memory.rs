@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::viewers::{self, Counted, Reading};
 use crate::core::time::Timestamp;
@@ -29,36 +29,32 @@ pub(super) struct Known {
 
 impl Memory {
     pub(super) fn channel(&self, id: u64) -> Known {
-        self.lock().channels.get(&id).cloned().unwrap_or_default()
+        self.0.lock().channels.get(&id).cloned().unwrap_or_default()
     }
 
     /// Records that a channel was requested.
     pub(super) fn looked_up(&self, id: u64, at: Timestamp, exists: bool) {
-        self.lock().channels.entry(id).or_default().looked_up = Some((at, exists));
+        self.0.lock().channels.entry(id).or_default().looked_up = Some((at, exists));
     }
 
     /// Records a user's name.
     pub(super) fn named(&self, id: u64, name: &str) {
-        self.lock().channels.entry(id).or_default().name = Some(name.to_owned());
+        self.0.lock().channels.entry(id).or_default().name = Some(name.to_owned());
     }
 
     pub(super) fn id_of(&self, slug: &str) -> Option<u64> {
-        self.lock().slugs.get(slug).copied()
+        self.0.lock().slugs.get(slug).copied()
     }
 
     pub(super) fn remember_slug(&self, slug: &str, id: u64) {
-        self.lock().slugs.insert(slug.to_owned(), id);
+        self.0.lock().slugs.insert(slug.to_owned(), id);
     }
 
     /// Interprets a viewer count by the previous ones.
     pub(super) fn read_count(&self, id: u64, stream_id: &str, raw: u64, at: Timestamp) -> Reading {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let (reading, counted) = viewers::read(state.counts.get(&id), stream_id, raw, at);
         state.counts.insert(id, counted);
         reading
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
     }
 }

@@ -37,13 +37,14 @@ use self::client::Client;
 use self::memory::Memory;
 use self::oauth::{Auth, OAuth};
 use self::rate_limit::RateLimiter;
-use super::descriptor::{Finding, Level};
 use super::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
+use crate::core::finding::{Finding, Level};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::smoothed::Smoothed;
 use crate::tokens::TokenStore;
 
 pub use badges::Badges;
@@ -56,7 +57,6 @@ const RATE_LIMIT_WINDOW: Duration = Duration::from_mins(1);
 /// Length of the longest slug.
 const LONGEST_SLUG: usize = 25;
 
-/// The Kick adapter.
 pub struct KickPlatform {
     options: KickOptions,
     clock: Arc<dyn Clock>,
@@ -108,7 +108,7 @@ impl KickPlatform {
             rate_limiter: RateLimiter::new(options.requests_per_minute, window, chance.clone()),
             chance,
             patience: options.patience,
-            round_trip: Mutex::default(),
+            round_trip: Smoothed::new(0.3),
             skew: Skew::default(),
         });
         let oauth = OAuth::new(&options, Arc::clone(&client), Arc::clone(&clock));

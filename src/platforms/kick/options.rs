@@ -60,12 +60,10 @@ pub fn app() -> Identity {
     Identity::named(APP)
 }
 
-/// Returns the bot's identity.
 pub fn bot() -> Identity {
     Identity::named(BOT)
 }
 
-/// Returns the identity of the broadcaster with this user id.
 pub fn broadcaster(user_id: u64) -> Identity {
     Identity::named(format!("{BROADCASTER}{user_id}"))
 }

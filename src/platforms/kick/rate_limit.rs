@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::clock::Chance;
@@ -14,7 +14,6 @@ use crate::platforms::PlatformError;
 
 /// First backoff after a refusal without a duration, doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(30);
-/// The longest backoff.
 const LONGEST_BACKOFF: Duration = Duration::from_mins(10);
 
 /// The rate limit of all requests to Kick.
@@ -54,7 +53,7 @@ impl RateLimiter {
     pub(super) async fn take(&self, patience: Duration) -> Result<(), Quiet> {
         loop {
             let wait = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 let now = Instant::now();
                 match state
                     .quiet_until
@@ -79,7 +78,7 @@ impl RateLimiter {
 
     /// Returns how many requests could be sent at this moment.
     pub(super) fn left(&self) -> usize {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let now = Instant::now();
         if state.quiet_until.is_some_and(|until| until > now) {
             return 0;
@@ -100,11 +99,11 @@ impl RateLimiter {
 
     /// Returns the failure that caused the current or last backoff; `None` when Kick asked for it.
     pub(super) fn cause(&self) -> Option<PlatformError> {
-        self.lock().cause.clone()
+        self.state.lock().cause.clone()
     }
 
     fn back_off(&self, asked: Option<Duration>, cause: Option<PlatformError>) -> Duration {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.cause = cause;
         let doubled = FIRST_BACKOFF.saturating_mul(1 << state.refusals.min(10));
         let own = doubled
@@ -118,11 +117,7 @@ impl RateLimiter {
 
     /// Records that Kick answers again.
     pub(super) fn answered(&self) {
-        self.lock().refusals = 0;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
+        self.state.lock().refusals = 0;
     }
 }
 

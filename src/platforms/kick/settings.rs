@@ -5,7 +5,6 @@ use url::Url;
 
 use crate::config::{Key, Reader, numeric_id, word};
 
-/// The keys of `[kick]`.
 pub const KEYS: &[Key] = &[
     Key::new("kick.client_id", "Client id of the application.")
         .named(&["KICK_CLIENT_ID"])
@@ -56,18 +55,14 @@ pub const SOURCE_KEYS: &[Key] = &[
         .such_as("ratcaster"),
 ];
 
-/// The settings of Kick.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Client id of the application.
     pub client_id: Option<String>,
-    /// Client secret.
     pub client_secret: Option<SecretString>,
     /// Initial access token of the bot.
     pub bot_access_token: Option<SecretString>,
     /// The refresh token that belongs to it.
     pub bot_refresh_token: Option<SecretString>,
-    /// User id of the bot.
     pub bot_user_id: Option<String>,
     /// Whether `watch` receives webhooks.
     pub webhook: bool,
@@ -79,7 +74,6 @@ pub struct Settings {
     pub api_url: Url,
 }
 
-/// Reads `[kick]`.
 pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
     let per_minute = reader.number("kick.requests_per_minute", 1..=100).unwrap_or(20);
     Settings {

@@ -17,7 +17,7 @@ use super::webhook::{CHAT, METADATA, STATUS};
 use super::wire::{Envelope, Subscribed as Item, Subscription, items};
 use crate::core::code::Code;
 use crate::core::observation::{Observation, Transport};
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::{PlatformName, SourceKey, by_number};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::lenient::{self, Rows};
 use crate::platforms::kit::meter::Meter;
@@ -101,11 +101,7 @@ impl KickPlatform {
         most_calls: usize,
         sink: &dyn ProbeSink,
     ) -> Result<Reconciled, PlatformError> {
-        let keys: BTreeMap<u64, SourceKey> = wanted
-            .iter()
-            .filter(|key| key.platform() == PlatformName::Kick)
-            .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
-            .collect();
+        let keys = by_number(PlatformName::Kick, wanted);
         let renew = renew.iter().filter_map(|key| key.id().parse().ok()).collect();
         let meter = Meter::default();
         let (mut listed, mut at) = self.list_subscriptions(&meter).await?;
@@ -164,11 +160,7 @@ impl KickPlatform {
 
     /// Returns how many of the subscriptions that `wanted` needs are listed, and how many are needed. Changes nothing.
     pub async fn webhooks_listed(&self, wanted: &[SourceKey]) -> Result<(usize, usize), PlatformError> {
-        let channels: BTreeSet<u64> = wanted
-            .iter()
-            .filter(|key| key.platform() == PlatformName::Kick)
-            .filter_map(|key| key.id().parse().ok())
-            .collect();
+        let channels = by_number(PlatformName::Kick, wanted).into_keys().collect();
         let (listed, _) = self.list_subscriptions(&Meter::default()).await?;
         let missing: usize = plan(&listed, &channels, &BTreeSet::new())
             .create

@@ -113,7 +113,6 @@ pub(super) struct Channel {
     pub(super) stream: Option<ChannelStream>,
 }
 
-/// The stream in a channel.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ChannelStream {

@@ -20,13 +20,16 @@ use crate::tokens::TokenError;
 /// What was requested, for error messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
-    /// The platform.
     pub platform: PlatformName,
     /// What was requested, as shown to users: `the list of streams`.
     pub operation: &'static str,
 }
 
 impl Asked {
+    pub const fn new(platform: PlatformName, operation: &'static str) -> Self {
+        Self { platform, operation }
+    }
+
     /// Returns a successful answer unchanged and turns everything else into the error that it means.
     ///
     /// A web page is never an API's answer, whatever its status: it comes from an edge, a proxy or a captive portal. The same
@@ -37,14 +40,12 @@ impl Asked {
             Ok(answer) => answer,
             Err(error @ HttpError::TooLarge { .. }) => return Err(self.unreadable(error.to_string())),
             Err(error @ HttpError::Unsendable) => {
-                return Err(PlatformError::NotConfigured {
-                    platform: self.platform,
-                    what: format!("credentials in their right form: {error}"),
-                });
+                let what = format!("credentials in their right form: {error}");
+                return Err(PlatformError::not_configured(self.platform, what));
             }
             Err(error) => return Err(self.unavailable(error.code(), error.to_string())),
         };
-        let Asked { platform, operation } = self;
+        let platform = self.platform;
         let status = answer.status;
         if answer.is_web_page() {
             let code = if answer.is_success() {
@@ -65,25 +66,10 @@ impl Asked {
             _ if is_foreign_refusal(platform, &answer) => {
                 Err(self.unreadable(foreign_text(platform, status)))
             }
-            401 => Err(PlatformError::Unauthorized {
-                platform,
-                reason: reason(&answer),
-            }),
-            403 => Err(PlatformError::Forbidden {
-                platform,
-                operation,
-                reason: reason(&answer),
-            }),
-            429 => Err(PlatformError::RateLimited {
-                platform,
-                retry_after: answer.requested_wait(),
-            }),
-            400..500 => Err(PlatformError::Rejected {
-                platform,
-                operation,
-                status,
-                reason: reason(&answer),
-            }),
+            401 => Err(PlatformError::unauthorized(platform, reason(&answer))),
+            403 => Err(self.forbidden(reason(&answer))),
+            429 => Err(PlatformError::rate_limited(platform, answer.requested_wait())),
+            400..500 => Err(self.rejected(status, reason(&answer))),
             _ => Err(self.unavailable(Code::Http(status), reason(&answer))),
         }
     }
@@ -117,7 +103,7 @@ impl Asked {
         }
     }
 
-    fn unavailable(self, code: Code, reason: String) -> PlatformError {
+    pub fn unavailable(self, code: Code, reason: String) -> PlatformError {
         PlatformError::Unavailable {
             platform: self.platform,
             operation: self.operation,
@@ -125,9 +111,43 @@ impl Asked {
             code,
         }
     }
+
+    pub fn forbidden(self, reason: String) -> PlatformError {
+        PlatformError::Forbidden {
+            platform: self.platform,
+            operation: self.operation,
+            reason,
+        }
+    }
+
+    pub fn rejected(self, status: u16, reason: String) -> PlatformError {
+        PlatformError::Rejected {
+            platform: self.platform,
+            operation: self.operation,
+            status,
+            reason,
+        }
+    }
 }
 
 impl PlatformError {
+    pub fn unauthorized(platform: PlatformName, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Unauthorized { platform, reason }
+    }
+
+    pub fn rate_limited(platform: PlatformName, retry_after: Option<Duration>) -> Self {
+        Self::RateLimited {
+            platform,
+            retry_after,
+        }
+    }
+
+    pub fn not_configured(platform: PlatformName, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self::NotConfigured { platform, what }
+    }
+
     /// Builds the error for a token that cannot be read or stored.
     ///
     /// Running out of file descriptors is transient: they are freed when connections end, and the token store needs no
@@ -152,7 +172,6 @@ impl PlatformError {
         }
     }
 
-    /// Returns the code.
     pub fn code(&self) -> Code {
         match *self {
             Self::Unavailable { code, .. } => code,
@@ -293,10 +312,7 @@ mod tests {
     use super::*;
     use crate::core::time::Timestamp;
 
-    const ASKED: Asked = Asked {
-        platform: PlatformName::Twitch,
-        operation: "the users",
-    };
+    const ASKED: Asked = Asked::new(PlatformName::Twitch, "the users");
 
     fn answer(status: u16, kind: &str, body: &'static str) -> Answer {
         let mut headers = reqwest::header::HeaderMap::new();

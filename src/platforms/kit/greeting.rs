@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 use url::Url;
 
-use crate::platforms::descriptor::{Finding, Level};
+use crate::core::finding::{Finding, Level};
 use crate::websocket;
 
 /// Timeout of the greeting; Twitch and Discord send it at once.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
@@ -29,30 +29,26 @@ struct LastAnswer {
 impl LinkHealth {
     /// Records that `request` was answered.
     pub fn answered(&self, request: &'static str, at: Timestamp) {
-        self.lock().insert(request, LastAnswer { at, answered: true });
+        self.0.lock().insert(request, LastAnswer { at, answered: true });
     }
 
     /// Records that `request` was not answered for any source.
     pub fn failed(&self, request: &'static str, at: Timestamp) {
-        self.lock().insert(request, LastAnswer { at, answered: false });
+        self.0.lock().insert(request, LastAnswer { at, answered: false });
     }
 
     /// Records that the link itself failed: earlier answers no longer prove that it works.
     pub fn link_failed(&self, at: Timestamp) {
-        for last_answer in self.lock().values_mut() {
+        for last_answer in self.0.lock().values_mut() {
             last_answer.answered &= last_answer.at > at;
         }
     }
 
     /// Returns whether anything other than `request` was answered at its last attempt, and recently.
     pub fn another_probe_succeeded(&self, request: &str, now: Timestamp) -> bool {
-        let results = self.lock();
+        let results = self.0.lock();
         let mut others = results.iter().filter(|(other, _)| **other != request);
         others.any(|(_, last_answer)| last_answer.answered && now.since(last_answer.at) < PROOF_LIFETIME)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, LastAnswer>> {
-        self.0.lock()
     }
 }
 
@@ -80,6 +76,7 @@ mod tests {
     use super::*;
     use crate::core::code::Code;
     use crate::core::source::PlatformName;
+    use crate::platforms::kit::answer::Asked;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
@@ -111,25 +108,13 @@ mod tests {
     #[test]
     fn failure_before_sending_affects_every_request() {
         let platform = PlatformName::Twitch;
-        let (operation, reason) = ("the list", String::new);
-        let unavailable = |code: Code| PlatformError::Unavailable {
-            platform,
-            operation,
-            reason: reason(),
-            code,
-        };
+        let (asked, reason) = (Asked::new(platform, "the list"), String::new);
         for error in [
-            unavailable(Code::NetworkConnect),
-            unavailable(Code::NetworkDns),
-            unavailable(Code::NetworkTls),
-            PlatformError::Unauthorized {
-                platform,
-                reason: reason(),
-            },
-            PlatformError::NotConfigured {
-                platform,
-                what: reason(),
-            },
+            asked.unavailable(Code::NetworkConnect, reason()),
+            asked.unavailable(Code::NetworkDns, reason()),
+            asked.unavailable(Code::NetworkTls, reason()),
+            PlatformError::unauthorized(platform, reason()),
+            PlatformError::not_configured(platform, reason()),
             PlatformError::TokenStore {
                 platform,
                 reason: reason(),
@@ -138,30 +123,14 @@ mod tests {
             assert!(error.affects_every_request(), "{error:?}");
         }
         for error in [
-            unavailable(Code::NetworkTimeout),
-            unavailable(Code::NetworkReset),
-            unavailable(Code::Http(500)),
-            unavailable(Code::HttpWebPage),
-            PlatformError::RateLimited {
-                platform,
-                retry_after: None,
-            },
-            PlatformError::Unreadable {
-                platform,
-                operation,
-                reason: reason(),
-            },
-            PlatformError::Forbidden {
-                platform,
-                operation,
-                reason: reason(),
-            },
-            PlatformError::Rejected {
-                platform,
-                operation,
-                status: 404,
-                reason: reason(),
-            },
+            asked.unavailable(Code::NetworkTimeout, reason()),
+            asked.unavailable(Code::NetworkReset, reason()),
+            asked.unavailable(Code::Http(500), reason()),
+            asked.unavailable(Code::HttpWebPage, reason()),
+            PlatformError::rate_limited(platform, None),
+            asked.unreadable(reason()),
+            asked.forbidden(reason()),
+            asked.rejected(404, reason()),
         ] {
             assert!(!error.affects_every_request(), "{error:?}");
         }

@@ -3,10 +3,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::problems::Problems;
+use parking_lot::Mutex;
+
 use super::token_check::TokenChecks;
 use crate::core::source::PlatformName;
-use crate::platforms::{ProbeSink, ProbeSummary};
+use crate::platforms::{ProbeSink, ProbeSummary, Problem};
+
+/// Maximum number of problems in the summary of one probe run. A person reads them; all others are in the observations.
+const MAX_PROBLEMS: usize = 20;
 
 /// The calls and the side results of one probe run.
 #[derive(Default)]
@@ -17,8 +21,7 @@ pub struct Meter<'a> {
     expected: AtomicUsize,
     /// The accounts that were checked during the run.
     pub checks: TokenChecks,
-    /// The problems to show to users.
-    pub problems: Problems,
+    problems: Mutex<Vec<Problem>>,
 }
 
 impl<'a> Meter<'a> {
@@ -63,11 +66,20 @@ impl<'a> Meter<'a> {
         self.emit();
     }
 
+    /// Records a problem to show to users. One with the same text was recorded already if several requests fail for the same
+    /// reason.
+    pub fn problem(&self, problem: Problem) {
+        let mut problems = self.problems.lock();
+        if problems.len() < MAX_PROBLEMS && problems.iter().all(|known| known.text != problem.text) {
+            problems.push(problem);
+        }
+    }
+
     /// Returns the result of the run; takes its problems.
     pub fn summary(&self) -> ProbeSummary {
         ProbeSummary {
             calls: self.count(),
-            problems: self.problems.take(),
+            problems: std::mem::take(&mut self.problems.lock()),
         }
     }
 
@@ -77,5 +89,26 @@ impl<'a> Meter<'a> {
             let expected = self.expected.load(Ordering::Relaxed).max(done);
             sink.progress(platform, done, expected);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_recorded_once_and_bounded() {
+        let meter = Meter::silent();
+        for number in 0..30 {
+            meter.problem(Problem::of_platform(format!("problem {}", number / 2)));
+        }
+        let taken = meter.summary().problems;
+        let texts: Vec<_> = taken.iter().map(|problem| problem.text.as_str()).collect();
+        assert_eq!((texts.len(), texts[0], texts[1]), (15, "problem 0", "problem 1"));
+        for number in 0..30 {
+            meter.problem(Problem::of_platform(format!("problem {number}")));
+        }
+        assert_eq!(meter.summary().problems.len(), MAX_PROBLEMS);
+        assert_eq!(meter.summary().problems, []);
     }
 }

@@ -31,7 +31,6 @@ impl PlatformDescriptor for Descriptor {
             client_id: settings.client_id.clone(),
             client_secret: settings.client_secret.clone(),
             bot_user_id: settings.bot_user_id.clone(),
-            ..TwitchOptions::default()
         };
         let Parts {
             tokens,

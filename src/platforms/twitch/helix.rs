@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use reqwest::{Method, Request, RequestBuilder, Url};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -20,6 +18,7 @@ use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::lenient::{self, Unclear};
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::Access;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Maximum number of rows per page, and of ids per call.
 pub(super) const PAGE: usize = 100;
@@ -31,7 +30,7 @@ pub(super) struct Helix {
     pub(super) chance: Chance,
     pub(super) skew: Arc<Skew>,
     pub(super) rate_limits: RateLimits,
-    pub(super) latency: Latency,
+    pub(super) latency: Smoothed,
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +83,7 @@ impl Helix {
         if let Ok(answer) = &outcome {
             limit.update(answer);
             self.skew.update(answer);
-            self.latency.update(answer.rtt);
+            self.latency.record(answer.rtt);
         }
         drop(point);
         outcome
@@ -133,10 +132,7 @@ fn authorised(request: RequestBuilder, access: &Access) -> Result<Request, HttpE
 
 /// Names the operation.
 pub(super) fn asked(call: &Call<'_>) -> Asked {
-    Asked {
-        platform: PlatformName::Twitch,
-        operation: call.operation,
-    }
+    Asked::new(PlatformName::Twitch, call.operation)
 }
 
 /// Interprets a status. Twitch answers 401 for an invalid token and for a valid one without the required permission; the message
@@ -144,7 +140,7 @@ pub(super) fn asked(call: &Call<'_>) -> Asked {
 fn judge(call: &Call<'_>, outcome: Result<Answer, HttpError>) -> Result<Answer, PlatformError> {
     match asked(call).judge(outcome) {
         Err(refusal @ PlatformError::Unauthorized { .. }) if is_about_permission(&refusal) => {
-            Err(as_forbidden(refusal, call.operation))
+            Err(as_forbidden(refusal, call))
         }
         other => other,
     }
@@ -170,40 +166,10 @@ pub(super) fn contradiction(words: &str) -> String {
     format!("status 401 ({words}) for a token that Twitch calls valid; something between may have answered")
 }
 
-fn as_forbidden(refusal: PlatformError, operation: &'static str) -> PlatformError {
+fn as_forbidden(refusal: PlatformError, call: &Call<'_>) -> PlatformError {
     match refusal {
-        PlatformError::Unauthorized { platform, reason } => PlatformError::Forbidden {
-            platform,
-            operation,
-            reason,
-        },
+        PlatformError::Unauthorized { reason, .. } => asked(call).forbidden(reason),
         other => other,
-    }
-}
-
-/// The smoothed round-trip time.
-#[derive(Debug, Default)]
-pub(super) struct Latency(Mutex<Option<f64>>);
-
-impl Latency {
-    /// Weight of a new measurement.
-    const WEIGHT: f64 = 0.2;
-
-    fn update(&self, rtt: Duration) {
-        let millis = rtt.as_secs_f64() * 1000.0;
-        let mut smoothed = self.0.lock();
-        *smoothed = Some(smoothed.map_or(millis, |old| old + Self::WEIGHT * (millis - old)));
-    }
-
-    /// Returns the smoothed round-trip time in milliseconds.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a round trip is positive and far below 2^53 ms"
-    )]
-    pub(super) fn millis(&self) -> Option<u64> {
-        let smoothed = self.0.lock();
-        smoothed.map(|millis| millis.round() as u64)
     }
 }
 
@@ -251,10 +217,7 @@ mod tests {
 
     #[test]
     fn permission_errors_are_not_token_rejections() {
-        let refusal = |reason: &str| PlatformError::Unauthorized {
-            platform: PlatformName::Twitch,
-            reason: reason.to_owned(),
-        };
+        let refusal = |reason: &str| PlatformError::unauthorized(PlatformName::Twitch, reason);
         for (reason, about_permission) in [
             ("Invalid OAuth token", false),
             ("Token expired", false),
@@ -279,14 +242,5 @@ mod tests {
                 "{reason}"
             );
         }
-    }
-
-    #[test]
-    fn latency_is_smoothed() {
-        let latency = Latency::default();
-        assert_eq!(latency.millis(), None);
-        latency.update(Duration::from_millis(100));
-        latency.update(Duration::from_millis(600));
-        assert_eq!(latency.millis(), Some(200));
     }
 }

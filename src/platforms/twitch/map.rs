@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::wire::{Channel, Stream, User};
+use super::wire::{Stream, User};
 use crate::core::code::Code;
 use crate::core::facet::Facet;
 use crate::core::observation::{ErrorInfo, Fact, Grants, LinkState, Observation, Transport};
@@ -97,12 +97,6 @@ pub(super) fn answered(found: Option<&Stream>) -> LinkState {
     } else {
         LinkState::Answered
     }
-}
-
-/// What `GET /channels` reports about one source.
-pub(super) fn channel(source: &SourceKey, channel: &Channel, at: Timestamp) -> Option<Observation> {
-    profile(&[("title", &channel.title), ("category", &channel.game_name)])
-        .map(|fact| Observation::new(source, at, HELIX, fact))
 }
 
 /// What the list of channels that the bot moderates proves about one source.

@@ -25,19 +25,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use self::helix::{Helix, Latency, PAGE};
+use self::helix::{Helix, PAGE};
 use self::oauth::{Auth, OAuth};
 use self::probe::ProbeRun;
 use self::rate_limit::RateLimits;
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
+use crate::core::finding::Finding;
 use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
-use crate::platforms::descriptor::Finding;
 use crate::platforms::kit::greeting;
 use crate::platforms::kit::link_health::LinkHealth;
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::smoothed::Smoothed;
 use crate::platforms::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use crate::tokens::TokenStore;
 
@@ -69,7 +70,7 @@ impl TwitchPlatform {
             chance,
             skew: Arc::clone(&skew),
             rate_limits: RateLimits::default(),
-            latency: Latency::default(),
+            latency: Smoothed::new(0.2),
         });
         let oauth = OAuth::new(&options, Arc::clone(&helix), Arc::clone(&clock));
         Self {
@@ -80,16 +81,6 @@ impl TwitchPlatform {
             link_health: LinkHealth::default(),
             options,
         }
-    }
-
-    /// Returns Twitch's time minus ours in milliseconds, if known from answers.
-    pub fn clock_offset(&self) -> Option<i64> {
-        self.skew.measured()
-    }
-
-    /// Returns the smoothed round-trip time of Helix calls in milliseconds.
-    pub fn latency(&self) -> Option<u64> {
-        self.helix.latency.millis()
     }
 }
 

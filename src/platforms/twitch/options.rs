@@ -1,4 +1,4 @@
-//! The options of a Twitch adapter: Twitch's addresses, the application, and optional requests.
+//! The options of a Twitch adapter: Twitch's addresses and the application.
 
 use secrecy::SecretString;
 use url::Url;
@@ -11,7 +11,6 @@ pub const BOT: &str = "twitch/bot";
 pub const APP: &str = "twitch/app";
 const BROADCASTER: &str = "twitch/broadcaster:";
 
-/// Options of the adapter.
 #[derive(Debug, Clone)]
 pub struct TwitchOptions {
     /// Base URL of the OAuth calls.
@@ -28,16 +27,10 @@ pub struct TwitchOptions {
     pub client_secret: Option<SecretString>,
     /// The bot's user id; protects against a token of another user, and is taken from the token if absent.
     pub bot_user_id: Option<String>,
-    /// Request for each source whether the bot subscribes to it: one call per source.
-    pub check_subscriptions: bool,
-    /// Request the chatters of each source, which only moderators may do: one call per source.
-    pub check_chatters: bool,
-    /// Request titles and categories of offline channels too: one call per 100 sources.
-    pub channel_details: bool,
 }
 
 impl Default for TwitchOptions {
-    /// Returns the production addresses without an application, and the options with the fewest calls.
+    /// Returns the production addresses without an application.
     fn default() -> Self {
         let url = |text: &str| text.parse().expect("a fixed address is well-formed");
         Self {
@@ -48,14 +41,10 @@ impl Default for TwitchOptions {
             client_id: None,
             client_secret: None,
             bot_user_id: None,
-            check_subscriptions: false,
-            check_chatters: false,
-            channel_details: false,
         }
     }
 }
 
-/// Returns the bot's identity.
 pub fn bot() -> Identity {
     Identity::named(BOT)
 }
@@ -65,7 +54,6 @@ pub fn app() -> Identity {
     Identity::named(APP)
 }
 
-/// Returns the identity of the broadcaster with this user id.
 pub fn broadcaster(user_id: &str) -> Identity {
     Identity::named(format!("{BROADCASTER}{user_id}"))
 }

@@ -1,15 +1,15 @@
-//! The bot's permissions in each channel, by every method that its tokens allow; methods that cost one call per channel are used
-//! only if enabled.
+//! The bot's permissions in each channel, by every method that its tokens allow. Methods that cost one call per channel with the
+//! bot's token are not used.
 
 use std::collections::BTreeSet;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::helix::{Call, PAGE, Page, each};
+use super::helix::{Call, PAGE, Page};
 use super::map::{self, HELIX};
 use super::options;
 use super::probe::ProbeRun;
-use super::wire::{Anything, Ban, Member, OfBroadcaster};
+use super::wire::{Ban, Member, OfBroadcaster};
 use crate::core::facet::Facet;
 use crate::core::observation::{Fact, Grants, Identity};
 use crate::core::permission;
@@ -47,7 +47,6 @@ impl ProbeRun<'_> {
         tokio::join!(
             moderated_channels(run, &others, &access, &bot_user_id),
             broadcasters_lists(run, &by_broadcaster, &bot_user_id),
-            one_by_one(run, &others, &access, &bot_user_id),
         );
         // Scopes and the user id belong to the token. They are evidence of now only if Twitch accepts it now.
         if is_accepted(run, &bot).await {
@@ -105,10 +104,11 @@ async fn permissions_by_id(
     let identity = |source: &SourceKey| {
         let mut silent = Vec::new();
         if !authorised.contains(source) {
-            silent.extend([("VIP", NEEDS_BROADCASTER), ("EDITOR", NEEDS_BROADCASTER)]);
-            if !run.twitch.options.check_subscriptions {
-                silent.push(("SUBSCRIBER", "asking costs a call a channel and is switched off"));
-            }
+            silent.extend([
+                ("VIP", NEEDS_BROADCASTER),
+                ("EDITOR", NEEDS_BROADCASTER),
+                ("SUBSCRIBER", "asking costs a call a channel and is switched off"),
+            ]);
         }
         fact("twitch.identity", map::identity(source, bot_user_id, &silent))
     };
@@ -313,104 +313,6 @@ async fn ban(run: &ProbeRun<'_>, source: &SourceKey, access: &Access, bot_user_i
         }
         Err(error) => failed(run, &[source], METHOD, &[permission::BANNED], &error),
     }
-}
-
-/// Checks that cost one call per channel, if enabled.
-async fn one_by_one(run: &ProbeRun<'_>, sources: &[&SourceKey], access: &Access, bot_user_id: &str) {
-    let options = &run.twitch.options;
-    if options.check_subscriptions {
-        if access.has_scope(&["user:read:subscriptions"]) {
-            run.meter.expect(sources.len());
-            run.side_by_side(sources, |source| {
-                subscription(run, source, &access.identity, bot_user_id)
-            })
-            .await;
-        } else {
-            lacks_scope(run, &access.identity, "user:read:subscriptions");
-        }
-    }
-    if options.check_chatters {
-        if access.has_scope(&["moderator:read:chatters"]) {
-            run.meter.expect(sources.len());
-            run.side_by_side(sources, |source| {
-                chatters(run, source, &access.identity, bot_user_id)
-            })
-            .await;
-        } else {
-            lacks_scope(run, &access.identity, "moderator:read:chatters");
-        }
-    }
-}
-
-fn lacks_scope(run: &ProbeRun<'_>, bot: &Identity, scope: &str) {
-    run.problem(Problem::of_account(
-        bot,
-        format!("the bot lacks the scope {scope}"),
-    ));
-}
-
-/// Checks whether the bot subscribes to the channel. Twitch answers 404 if it does not.
-async fn subscription(run: &ProbeRun<'_>, source: &SourceKey, bot: &Identity, bot_user_id: &str) {
-    const METHOD: &str = "twitch.subscription";
-    let call = Call {
-        operation: "the bot's subscription",
-        path: "subscriptions/user",
-        query: vec![("broadcaster_id", source.id()), ("user_id", bot_user_id)],
-    };
-    let listed = run.twitch.list::<OfBroadcaster>(bot, &call, &run.meter).await;
-    let answer = match listed {
-        Ok(page) => {
-            let held = page.rows.iter().any(|row| row.broadcaster_id == source.id());
-            if held || page.unread.is_empty() {
-                Ok(held)
-            } else {
-                Err(PlatformError::Unreadable {
-                    platform: PlatformName::Twitch,
-                    operation: call.operation,
-                    reason: "the row of the subscription cannot be read".to_owned(),
-                })
-            }
-        }
-        Err(PlatformError::Rejected {
-            status: 400 | 404,
-            reason,
-            ..
-        }) if reason.to_ascii_lowercase().contains("subscribe") => Ok(false),
-        Err(error) => Err(error),
-    };
-    match answer {
-        Ok(held) => emit(run, source, run.now(), METHOD, map::one("SUBSCRIBER", Ok(held))),
-        Err(error) => failed(run, &[source], METHOD, &["SUBSCRIBER"], &error),
-    }
-}
-
-/// Checks whether the bot may list the chatters. Only moderators may.
-async fn chatters(run: &ProbeRun<'_>, source: &SourceKey, bot: &Identity, bot_user_id: &str) {
-    const METHOD: &str = "twitch.chatters";
-    let call = Call {
-        operation: "the list of chatters",
-        path: "chat/chatters",
-        query: [
-            each("broadcaster_id", [source.id()]),
-            each("moderator_id", [bot_user_id]),
-            vec![("first", "1")],
-        ]
-        .concat(),
-    };
-    let listed = run.twitch.list::<Anything>(bot, &call, &run.meter).await;
-    match listed {
-        Ok(_) => emit(run, source, run.now(), METHOD, map::one("MODERATOR", Ok(true))),
-        Err(PlatformError::Forbidden { reason, .. }) if !is_about_the_token(&reason) => {
-            emit(run, source, run.now(), METHOD, map::one("MODERATOR", Ok(false)));
-        }
-        Err(error) => failed(run, &[source], METHOD, &["MODERATOR"], &error),
-    }
-}
-
-/// Whether a refusal is about the token rather than about the bot's role.
-fn is_about_the_token(reason: &str) -> bool {
-    let reason = reason.to_ascii_lowercase();
-    reason.contains("scope") || reason.contains("match")
 }
 
 async fn one_call<T: serde::de::DeserializeOwned>(

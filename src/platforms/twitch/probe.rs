@@ -48,7 +48,6 @@ impl<'a> ProbeRun<'a> {
         }
     }
 
-    /// Probes `sources`.
     pub(super) async fn at(self, sources: &[SourceKey]) -> ProbeSummary {
         let mut seen = BTreeSet::new();
         let sources: Vec<&SourceKey> = sources
@@ -101,7 +100,7 @@ impl<'a> ProbeRun<'a> {
 
     /// Records a problem for the summary.
     pub(super) fn problem(&self, problem: Problem) {
-        self.meter.problems.add(problem);
+        self.meter.problem(problem);
     }
 
     /// Records that a request failed.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -41,7 +41,7 @@ impl RateLimits {
         let rate_limits = self.0.lock();
         let mut levels: Vec<_> = rate_limits
             .iter()
-            .filter(|(_, bucket)| bucket.lock().reported)
+            .filter(|(_, bucket)| bucket.state.lock().reported)
             .map(|(name, bucket)| {
                 let (left, size) = bucket.level();
                 let name = format!("points of {name}");
@@ -100,7 +100,7 @@ pub(super) struct Point<'a>(&'a Bucket);
 
 impl Drop for Point<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.flying = state.flying.saturating_sub(1);
         drop(state);
         self.0.changed.notify_one();
@@ -111,7 +111,7 @@ impl Bucket {
     /// Takes a point, waiting for one if necessary.
     pub(super) async fn take(&self) -> Point<'_> {
         loop {
-            let taken = self.lock().try_take(Instant::now());
+            let taken = self.state.lock().try_take(Instant::now());
             if taken == Err(Busy::InFlight) {
                 self.changed.notified().await;
                 continue;
@@ -127,7 +127,7 @@ impl Bucket {
 
     /// Applies the bucket state that an answer reports.
     pub(super) fn update(&self, answer: &Answer) {
-        self.lock().update(answer, Instant::now());
+        self.state.lock().update(answer, Instant::now());
     }
 
     /// Returns points left and the bucket's size.
@@ -137,13 +137,9 @@ impl Bucket {
         reason = "points are small and not negative"
     )]
     fn level(&self) -> (u32, u32) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.refill(Instant::now());
         (state.points.max(0.0) as u32, state.limit as u32)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

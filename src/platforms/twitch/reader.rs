@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::TwitchPlatform;
-use super::helix::{Call, Page, each};
+use super::helix::{Call, Page, asked, each};
 use super::lists::ListError;
 use super::options::{APP, BOT};
 use super::wire::User;
@@ -82,13 +82,8 @@ impl<'a> Reader<'a> {
         call: &Call<'_>,
         meter: &Meter<'_>,
     ) -> Result<Page<T>, PlatformError> {
-        if let Some((code, reason)) = self.lock().clone() {
-            return Err(PlatformError::Unavailable {
-                platform: PlatformName::Twitch,
-                operation: call.operation,
-                reason,
-                code,
-            });
+        if let Some((code, reason)) = self.gave_up.lock().clone() {
+            return Err(asked(call).unavailable(code, reason));
         }
         loop {
             let index = self.current.load(Ordering::Relaxed);
@@ -117,32 +112,21 @@ impl<'a> Reader<'a> {
     fn nobody(&self) -> PlatformError {
         let platform = PlatformName::Twitch;
         if self.candidates.is_empty() {
-            return PlatformError::NotConfigured {
-                platform,
-                what:
-                    "a token: run `bitbrat auth login twitch --with-token`, set TWITCH_BOT_ACCESS_TOKEN, or \
-                       give a client id and secret"
-                        .to_owned(),
-            };
+            let what = "a token: run `bitbrat auth login twitch --with-token`, set TWITCH_BOT_ACCESS_TOKEN, or \
+                        give a client id and secret";
+            return PlatformError::not_configured(platform, what);
         }
-        PlatformError::Unauthorized {
-            platform,
-            reason: "no stored token is good any more".to_owned(),
-        }
+        PlatformError::unauthorized(platform, "no stored token is good any more")
     }
 
     fn note<T>(&self, outcome: &Result<T, PlatformError>) {
         match outcome {
             Err(PlatformError::Unavailable { code, reason, .. }) if code.is_of_network() => {
                 if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= HOPELESS {
-                    *self.lock() = Some((*code, reason.clone()));
+                    *self.gave_up.lock() = Some((*code, reason.clone()));
                 }
             }
             _ => self.failures.store(0, Ordering::Relaxed),
         }
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<(Code, String)>> {
-        self.gave_up.lock()
     }
 }

@@ -1,17 +1,17 @@
-//! The public reads of a probe run: users, streams and channels, in batches that share their calls.
+//! The public reads of a probe run: users and streams, in batches that share their calls.
 //!
 //! Users and streams serve to judge the link. The results of all batches are known at the end of the run, and only then is the
 //! meaning of a failed one reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::helix::{Call, PAGE, Page, by_id, each, unclear};
 use super::map::{self, HELIX};
 use super::probe::ProbeRun;
 use super::reader::Reader;
-use super::wire::{Channel, Stream};
+use super::wire::Stream;
 use crate::core::facet::Facet;
 use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
@@ -64,31 +64,25 @@ struct Notes<'a>(Mutex<ReadResults<'a>>);
 
 impl<'a> Notes<'a> {
     fn answered(&self, question: Question, at: Timestamp) {
-        self.lock().answered.insert(question, at);
+        self.0.lock().answered.insert(question, at);
     }
 
     fn failed(&self, failure: Failure<'a>) {
-        self.lock().failures.push(failure);
+        self.0.lock().failures.push(failure);
     }
 
-    /// Whether `question` failed for a batch.
     fn has_failed(&self, question: Question, batch: &[&SourceKey]) -> bool {
-        let notes = self.lock();
+        let notes = self.0.lock();
         let mut failed = notes.failures.iter();
         failed.any(|failure| failure.question == question && failure.batch.first() == batch.first())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ReadResults<'a>> {
-        self.0.lock()
     }
 }
 
 impl ProbeRun<'_> {
-    /// Reads users, streams and channels, in batches that share their calls.
+    /// Reads users and streams, in batches that share their calls.
     pub(super) async fn public_reads(&self, sources: &[&SourceKey]) {
         let users = self.wants(Probe::Connection);
         let streams = self.wants(Probe::Stream) || self.wants(Probe::Viewers);
-        let channels = self.wants(Probe::Stream) && self.twitch.options.channel_details;
         if !users && !streams {
             return;
         }
@@ -101,17 +95,14 @@ impl ProbeRun<'_> {
             }
         };
         let batches: Vec<_> = sources.chunks(PAGE).collect();
-        let [users, streams, channels] =
-            [users, streams, channels].map(|wanted| if wanted { batches.as_slice() } else { &[] });
-        self.meter.expect(users.len() + streams.len() + channels.len());
+        let [users, streams] = [users, streams].map(|wanted| if wanted { batches.as_slice() } else { &[] });
+        self.meter.expect(users.len() + streams.len());
         let notes = Notes::default();
         // Existence comes first: for a channel that does not exist, its absence from a list of streams proves nothing.
         self.side_by_side(users, |batch| self.users(&reader, batch, &notes))
             .await;
-        tokio::join!(
-            self.side_by_side(streams, |batch| self.streams(&reader, batch, &notes)),
-            self.side_by_side(channels, |batch| self.channels(&reader, batch)),
-        );
+        self.side_by_side(streams, |batch| self.streams(&reader, batch, &notes))
+            .await;
         self.conclude(notes).await;
     }
 
@@ -225,26 +216,6 @@ impl ProbeRun<'_> {
             .cursor
             .filter(|further| !nothing_new && *further != cursor && missing(&page.rows));
         Ok(page)
-    }
-
-    async fn channels(&self, reader: &Reader<'_>, batch: &[&SourceKey]) {
-        let call = Call {
-            operation: "the channels' titles",
-            path: "channels",
-            query: each("broadcaster_id", batch.iter().map(|source| source.id())),
-        };
-        match reader.list::<Channel>(&call, &self.meter).await {
-            Err(error) => self.failure(&error),
-            Ok(page) => {
-                let (at, found) = (page.at, by_id(page.rows, |channel| &channel.broadcaster_id));
-                for source in batch {
-                    let found = found.get(source.id());
-                    if let Some(reported) = found.and_then(|channel| map::channel(source, channel, at)) {
-                        self.sink.observe(reported);
-                    }
-                }
-            }
-        }
     }
 
     fn note_unclear(&self, question: Question, unclear: &Unclear<String>) {

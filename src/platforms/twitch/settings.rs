@@ -7,7 +7,6 @@ use url::Url;
 
 use crate::config::{BusTarget, Key, Reader, numeric_id, word};
 
-/// The keys of `[twitch]`.
 pub const KEYS: &[Key] = &[
     Key::new("twitch.client_id", "Client id of the application.")
         .named(&["TWITCH_CLIENT_ID"])
@@ -87,18 +86,14 @@ impl ChatFrom {
     }
 }
 
-/// The settings of Twitch.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Client id of the application.
     pub client_id: Option<String>,
-    /// Client secret.
     pub client_secret: Option<SecretString>,
     /// Initial access token of the bot.
     pub bot_access_token: Option<SecretString>,
     /// The refresh token that belongs to it.
     pub bot_refresh_token: Option<SecretString>,
-    /// User id of the bot.
     pub bot_user_id: Option<String>,
     /// Whether `watch` uses EventSub.
     pub eventsub: bool,
@@ -114,7 +109,6 @@ pub struct Settings {
     pub eventsub_ws_url: Url,
 }
 
-/// Reads `[twitch]`.
 pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
     let helix_url = reader.address_or_default("twitch.helix_url", &["https", "http"]);
     let chat = reader.plain("twitch.chat", "`auto`, `true` or `false`");

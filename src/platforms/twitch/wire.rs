@@ -8,7 +8,6 @@ use serde::Deserialize;
 use crate::core::time::Timestamp;
 use crate::platforms::kit::lenient::{self, Rows};
 
-/// A Helix list.
 #[derive(Debug, Deserialize)]
 #[serde(bound = "T: serde::de::DeserializeOwned")]
 pub(super) struct List<T> {
@@ -18,9 +17,9 @@ pub(super) struct List<T> {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Pagination {
+pub(super) struct Pagination {
     #[serde(default, deserialize_with = "lenient::maybe_id")]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 impl<T> List<T> {
@@ -65,18 +64,7 @@ pub(super) struct Stream {
     pub(super) started_at: Option<Timestamp>,
 }
 
-/// A row of `GET /channels`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Channel {
-    #[serde(deserialize_with = "lenient::account_id")]
-    pub(super) broadcaster_id: String,
-    #[serde(default, deserialize_with = "lenient::text")]
-    pub(super) title: String,
-    #[serde(default, deserialize_with = "lenient::text")]
-    pub(super) game_name: String,
-}
-
-/// A row of `GET /moderation/channels`, or of a subscription: a channel identified by its broadcaster.
+/// A row of `GET /moderation/channels`: a channel identified by its broadcaster.
 #[derive(Debug, Deserialize)]
 pub(super) struct OfBroadcaster {
     #[serde(deserialize_with = "lenient::account_id")]
@@ -99,10 +87,6 @@ pub(super) struct Ban {
     #[serde(default, deserialize_with = "lenient::lenient")]
     pub(super) expires_at: Option<Timestamp>,
 }
-
-/// A row that is only counted.
-#[derive(Debug, Deserialize)]
-pub(super) struct Anything {}
 
 /// The answer of `GET /validate`.
 #[derive(Debug, Deserialize)]
@@ -155,7 +139,6 @@ mod tests {
             &json!({"id": "1", "user_id": "2", "user_login": "a", "user_name": "A", "type": "live",
             "title": "t", "game_name": "g", "viewer_count": 7, "started_at": "2026-05-01T18:00:00Z", "tags": ["x"]}),
         );
-        others::<Channel>(&json!({"broadcaster_id": "1", "title": "t", "game_name": "g"}));
         others::<OfBroadcaster>(&json!({"broadcaster_id": "1", "broadcaster_login": "a"}));
         others::<Member>(&json!({"user_id": "1", "user_login": "a"}));
         others::<Ban>(&json!({"user_id": "1", "expires_at": ""}));

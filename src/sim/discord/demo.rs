@@ -6,8 +6,7 @@ use crate::sim::kit::{DemoLogin, DemoPlatform, Setting};
 
 /// The bot's user and application.
 const BOT: u64 = 888_100;
-/// Its token.
-const TOKEN: &str = "demotoken.bitbrat.simulator";
+pub const TOKEN: &str = "demotoken.bitbrat.simulator";
 /// All three privileged intents are enabled.
 const FLAGS: u64 = 565_248;
 
@@ -28,31 +27,28 @@ pub const OTHER_BOT: u64 = 888_101;
 /// Its token before the reset.
 const OLD_TOKEN: &str = "oldtoken.outpost.simulator";
 
-/// Data about the demo world that a client needs.
+/// All guilds, including the one that the bot was removed from.
+pub const GUILDS: [u64; 6] = [HEALTHY, MUTED, TIMED_OUT, ADMINISTERED, GONE, RESET];
+/// Configured channels by guild.
+pub const CHANNELS: [(u64, u64); 3] = [
+    (HEALTHY, general(HEALTHY)),
+    (MUTED, general(MUTED)),
+    (TIMED_OUT, general(TIMED_OUT)),
+];
+
+/// The demo world as a client of it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DemoWorld {
-    /// The bot's token.
-    pub token: String,
-    /// The bot's user id, by which its token is reset.
-    pub bot: u64,
-    /// Tokens of bots that serve one guild, by guild.
-    pub own_tokens: Vec<(u64, String)>,
-    /// The ids of all guilds, including the one that the bot was removed from.
-    pub guilds: Vec<u64>,
-    /// Configured channels by guild.
-    pub channels: Vec<(u64, u64)>,
-}
+pub struct DemoWorld;
 
 impl DemoPlatform for DemoWorld {
     fn sources(&self) -> Vec<String> {
-        self.guilds.iter().map(u64::to_string).collect()
+        GUILDS.map(|guild| guild.to_string()).to_vec()
     }
 
     fn channels(&self) -> Vec<(String, String)> {
-        let channels = self.channels.iter();
-        channels
+        CHANNELS
             .map(|(guild, channel)| (guild.to_string(), channel.to_string()))
-            .collect()
+            .to_vec()
     }
 
     fn application(&self) -> Vec<Setting> {
@@ -60,7 +56,7 @@ impl DemoPlatform for DemoWorld {
     }
 
     fn tokens(&self) -> Vec<Setting> {
-        vec![("discord.bot_token", self.token.clone())]
+        vec![("discord.bot_token", TOKEN.to_owned())]
     }
 
     fn logins(&self) -> Vec<DemoLogin> {
@@ -73,15 +69,13 @@ impl DemoPlatform for DemoWorld {
             client_id: None,
             issued: None,
         };
-        let own = self.own_tokens.iter();
-        let own = own.map(|(guild, token)| login(format!("discord/bot:{guild}"), OTHER_BOT, token));
-        std::iter::once(login("discord/bot".to_owned(), self.bot, &self.token))
-            .chain(own)
-            .collect()
+        vec![
+            login("discord/bot".to_owned(), BOT, TOKEN),
+            login(format!("discord/bot:{RESET}"), OTHER_BOT, OLD_TOKEN),
+        ]
     }
 }
 
-/// Fills `discord` with the demo world.
 pub fn populate(discord: &DiscordSim) -> DemoWorld {
     discord.add_bot(BOT, "bitbrat", TOKEN, FLAGS);
     discord.add_bot(OTHER_BOT, "outpost", OLD_TOKEN, 0);
@@ -116,19 +110,10 @@ pub fn populate(discord: &DiscordSim) -> DemoWorld {
         Some(crate::clock::Clock::now(&**discord.clock()).plus_secs(86_400)),
     );
     discord.put_role(ADMINISTERED, ADMINISTERED + 1, 1 << 3, None);
-    DemoWorld {
-        token: TOKEN.to_owned(),
-        bot: BOT,
-        own_tokens: vec![(RESET, OLD_TOKEN.to_owned())],
-        guilds: vec![HEALTHY, MUTED, TIMED_OUT, ADMINISTERED, GONE, RESET],
-        channels: [HEALTHY, MUTED, TIMED_OUT]
-            .into_iter()
-            .map(|guild| (guild, general(guild)))
-            .collect(),
-    }
+    DemoWorld
 }
 
 /// The channel that every guild of the demo world has.
-fn general(guild: u64) -> u64 {
+const fn general(guild: u64) -> u64 {
     guild * 10
 }

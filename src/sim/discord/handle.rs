@@ -149,7 +149,6 @@ impl DiscordSim {
         true
     }
 
-    /// Deletes a role.
     pub fn remove_role(&self, guild: u64, role: u64) -> bool {
         let removed = self.with_world(|world, _| {
             let of = world.guilds.get_mut(&guild)?;
@@ -200,7 +199,6 @@ impl DiscordSim {
         known.is_some()
     }
 
-    /// Deletes a channel.
     pub fn remove_channel(&self, id: u64) -> bool {
         let known = self.with_world(|world, _| world.guild_of_channel(id)).is_some();
         self.send_channel(id, "DELETE");

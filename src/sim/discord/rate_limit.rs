@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::knobs::Knobs;
 use crate::core::time::Timestamp;
+use crate::sim::kit;
 
 /// The window in which refused requests are counted (ms).
 const INVALID_WINDOW: i64 = 600_000;
@@ -31,11 +32,9 @@ struct Bucket {
 pub(super) enum Admission {
     /// Within its bucket.
     Granted(Remaining),
-    /// The bucket is empty.
     BucketEmpty(Remaining),
     /// Too many requests in all; milliseconds to wait.
     TooMany(i64),
-    /// The address is banned.
     Banned,
 }
 
@@ -54,13 +53,7 @@ impl RateLimit {
         if self.banned_until.is_some_and(|until| until > now) {
             return Admission::Banned;
         }
-        while self
-            .recent
-            .front()
-            .is_some_and(|at| now.millis_since(*at) >= 1_000)
-        {
-            self.recent.pop_front();
-        }
+        kit::forget(&mut self.recent, 1_000, now);
         if self.recent.len() >= knobs.global_per_second {
             let wait = self.recent.front().map_or(0, |at| 1_000 - now.millis_since(*at));
             return Admission::TooMany(wait);

@@ -15,8 +15,8 @@ use super::shapes;
 use super::world::{Guild, World, is_thread};
 use crate::core::time::Timestamp;
 use crate::sim::host;
+use crate::sim::kit::query::Query;
 
-/// Returns the routes of the API.
 pub(super) fn routes(discord: DiscordSim) -> Router {
     Router::new()
         .route("/api/{*rest}", any(answer))
@@ -111,8 +111,8 @@ fn carry_out(
     let token = text(request.headers(), header::AUTHORIZATION.as_str()).strip_prefix("Bot ");
     let me = token.and_then(|token| world.bot_of(token)).ok_or(UNAUTHORIZED)?;
     let bot = &world.bots[&me];
-    let query = request.uri().query().unwrap_or_default();
-    let flag = |name| matches!(parameter(query, name).as_deref(), Some("true" | "True" | "1"));
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let flag = |name| matches!(query.all(name).next(), Some("true" | "True" | "1"));
     let inside = |id: &str| -> Result<(u64, &Guild), Refusal> {
         let outside = if world.knobs.outsider_404 {
             UNKNOWN_GUILD
@@ -133,7 +133,7 @@ fn carry_out(
         ["applications", "@me"] | ["oauth2", "applications", "@me"] => {
             Ok(shapes::application(me, bot, world.guilds_of(me).count()))
         }
-        ["users", "@me", "guilds"] => list_guilds(world, me, query, flag("with_counts")),
+        ["users", "@me", "guilds"] => list_guilds(world, me, &query, flag("with_counts")),
         ["guilds", id] => {
             let (id, guild) = inside(id)?;
             Ok(shapes::guild(id, guild, flag("with_counts")))
@@ -199,9 +199,9 @@ fn gateway_bot(world: &World, me: u64, now: Timestamp, gateway: &str) -> Value {
         "max_concurrency": world.knobs.max_concurrency}})
 }
 
-fn list_guilds(world: &World, me: u64, query: &str, counts: bool) -> Result<Value, Refusal> {
+fn list_guilds(world: &World, me: u64, query: &Query, counts: bool) -> Result<Value, Refusal> {
     const FORM: Refusal = (400, 50_035, "Invalid Form Body");
-    let limit = match parameter(query, "limit") {
+    let limit = match query.all("limit").next() {
         None => 200,
         Some(limit) => limit
             .parse()
@@ -209,7 +209,7 @@ fn list_guilds(world: &World, me: u64, query: &str, counts: bool) -> Result<Valu
             .filter(|limit| (1..=200).contains(limit))
             .ok_or(FORM)?,
     };
-    let edge = |name| match parameter(query, name) {
+    let edge = |name| match query.all(name).next() {
         None => Ok(None),
         Some(id) => id.parse::<u64>().map(Some).map_err(|_| FORM),
     };
@@ -262,12 +262,6 @@ fn route_of(segments: &[&str]) -> Option<(&'static str, u64)> {
 
 fn snowflake(text: &str) -> Result<u64, Refusal> {
     text.parse().map_err(|_| (400, 50_035, "Invalid Form Body"))
-}
-
-fn parameter(query: &str, name: &str) -> Option<String> {
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {

@@ -17,7 +17,6 @@ const DAY: i64 = 86_400_000;
 /// An order to a connection.
 #[derive(Debug, Clone)]
 pub(super) enum Order {
-    /// Send this text.
     Send(String),
     /// Send that the session of this connection is invalid (op 9), and whether it may be resumed.
     Invalid(bool),
@@ -47,7 +46,6 @@ pub(super) struct Sessions {
 /// Counts of gateway events so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GatewayCounts {
-    /// Connections opened.
     pub connections: u64,
     /// Identifies received, valid or not.
     pub identifies: u64,
@@ -55,9 +53,7 @@ pub struct GatewayCounts {
     pub resumes: u64,
     /// Resumes that were sent to the general address instead of the session's own.
     pub misplaced_resumes: u64,
-    /// Heartbeats received.
     pub heartbeats: u64,
-    /// Frames received in all.
     pub frames: u64,
     /// Events sent, or stored for a session that may resume.
     pub dispatched: u64,
@@ -191,12 +187,10 @@ impl Sessions {
         }
     }
 
-    /// Returns the intents of a session.
     pub(super) fn intents(&self, id: &str) -> u64 {
         self.by_id.get(id).map_or(0, |session| session.intents)
     }
 
-    /// Returns the bot of a session.
     pub(super) fn bot(&self, id: &str) -> Option<u64> {
         self.by_id.get(id).map(|session| session.bot)
     }

@@ -17,6 +17,8 @@ use super::knobs::Knobs;
 use super::sessions::{NoResume, Order};
 use crate::core::time::Timestamp;
 use crate::sim::host;
+use crate::sim::kit;
+use crate::sim::kit::query::Query;
 use crate::sim::wire::Wire;
 
 /// The largest frame that a client may send, in bytes.
@@ -36,46 +38,27 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Returns the routes of the gateway: the general address, and the one for resuming.
 pub(super) fn routes(discord: DiscordSim) -> Router {
-    Router::new()
-        .route("/", any(open_general))
-        .route("/resume", any(open_resume))
-        .route("/resume/", any(open_resume))
-        .with_state(discord)
+    let resume = Router::new()
+        .route("/resume", any(open))
+        .route("/resume/", any(open))
+        .with_state((discord.clone(), false));
+    let general = Router::new().route("/", any(open)).with_state((discord, true));
+    general.merge(resume)
 }
 
-async fn open_general(
-    discord: State<DiscordSim>,
-    wire: ConnectInfo<Wire>,
-    query: RawQuery,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    open(discord, wire, query, upgrade, true)
-}
-
-async fn open_resume(
-    discord: State<DiscordSim>,
-    wire: ConnectInfo<Wire>,
-    query: RawQuery,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    open(discord, wire, query, upgrade, false)
-}
-
-fn open(
-    State(discord): State<DiscordSim>,
+async fn open(
+    State((discord, general)): State<(DiscordSim, bool)>,
     ConnectInfo(wire): ConnectInfo<Wire>,
     RawQuery(query): RawQuery,
     upgrade: WebSocketUpgrade,
-    general: bool,
 ) -> Response {
-    let query = query.unwrap_or_default();
-    let parameter = |name: &str| {
-        url::form_urlencoded::parse(query.as_bytes())
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
-    };
-    let version = parameter("v");
-    if parameter("encoding").is_some_and(|encoding| encoding != "json") {
+    let query = Query::parse(&query.unwrap_or_default());
+    let version = query.all("v").next().map(str::to_owned);
+    if query
+        .all("encoding")
+        .next()
+        .is_some_and(|encoding| encoding != "json")
+    {
         return host::unsupported("a gateway with another encoding than json");
     }
     upgrade.on_upgrade(async move |socket| {
@@ -221,13 +204,7 @@ impl Connection {
         };
         let now = self.discord.now();
         self.sent.push_back(now);
-        while self
-            .sent
-            .front()
-            .is_some_and(|at| now.millis_since(*at) >= 60_000)
-        {
-            self.sent.pop_front();
-        }
+        kit::forget(&mut self.sent, 60_000, now);
         let limit = self.discord.with_world(|world, _| {
             world.sessions.counts_mut().frames += 1;
             world.knobs.sends_per_minute

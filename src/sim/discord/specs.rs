@@ -7,11 +7,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuildSpec {
-    /// Its id.
     pub id: u64,
-    /// Its name.
     pub name: Option<String>,
-    /// Id of its owner.
     pub owner: Option<u64>,
     /// Permissions of everyone.
     pub everyone: Option<u64>,
@@ -27,13 +24,10 @@ pub struct GuildSpec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChannelSpec {
-    /// The guild.
     pub guild: u64,
-    /// Its id.
     pub id: u64,
     /// Its type: 0 text, 2 voice, 4 category, 5 announcement, 10 to 12 threads, 13 stage, 15 forum.
     pub kind: u64,
-    /// Its name.
     pub name: Option<String>,
     /// The category, or the channel of a thread.
     pub parent: Option<u64>,
@@ -43,11 +37,9 @@ pub struct ChannelSpec {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MessageSpec {
-    /// The channel.
     pub channel: u64,
     /// Its id; a new one when absent.
     pub id: Option<u64>,
-    /// Its author.
     pub author: Author,
     /// Its type: 0 usual, 19 reply, 7 member joined, ….
     pub kind: u64,
@@ -83,7 +75,6 @@ pub enum Author {
     Itself,
     /// Another bot.
     OtherBot,
-    /// A webhook.
     Webhook,
 }
 

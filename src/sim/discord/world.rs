@@ -118,7 +118,6 @@ impl World {
         found.map(|(id, _)| *id)
     }
 
-    /// Returns the guilds that a bot is in.
     pub(super) fn guilds_of(&self, bot: u64) -> impl Iterator<Item = (u64, &Guild)> {
         self.guilds
             .iter()
@@ -126,7 +125,6 @@ impl World {
             .map(|(id, guild)| (*id, guild))
     }
 
-    /// Returns the guild that a channel is in.
     pub(super) fn guild_of_channel(&self, channel: u64) -> Option<u64> {
         let found = self
             .guilds
@@ -169,7 +167,6 @@ impl Guild {
             .fold(0, |sum, role| sum | role.permissions)
     }
 
-    /// Returns whether a bot sees a channel.
     pub(super) fn sees(&self, id: u64, bot: u64, channel: &Channel) -> bool {
         let base = self.permissions(id, bot);
         if self.owner == bot || base & ADMINISTRATOR != 0 {

@@ -14,7 +14,6 @@ use crate::core::time::Timestamp;
 pub struct KickChatSpec {
     /// Id of the sender.
     pub user_id: u64,
-    /// Text of the messages.
     pub text: String,
     /// Number of messages.
     pub count: u32,

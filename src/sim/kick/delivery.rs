@@ -62,7 +62,6 @@ impl SigningKey {
 pub struct Delivery {
     /// The event's type.
     pub event: String,
-    /// The message id.
     pub message_id: String,
     /// The status of the receiver's response; `None` without a response.
     pub status: Option<u16>,

@@ -6,10 +6,12 @@ use super::world::{KickChannelSpec, KickStreamSpec};
 use crate::sim::kit::{DemoLogin, DemoPlatform, Setting};
 
 /// The application.
-const CLIENT_ID: &str = "01DEMOKICKAPP0000SIMULATED0";
-const CLIENT_SECRET: &str = "demokicksecret0simulated0000000000000000000000000";
+pub const CLIENT_ID: &str = "01DEMOKICKAPP0000SIMULATED0";
+pub const CLIENT_SECRET: &str = "demokicksecret0simulated0000000000000000000000000";
 /// The bot's user id.
 pub const BOT: u64 = 888_100;
+const ACCESS: &str = "demokickbotaccess";
+const REFRESH: &str = "demokickbotrefresh";
 const BOT_SCOPES: [&str; 4] = ["user:read", "channel:read", "chat:write", "events:subscribe"];
 
 /// Live; its subscriptions are listed, yet nothing is ever delivered.
@@ -19,42 +21,30 @@ pub const OFFLINE: u64 = 888_002;
 /// Live with a hidden viewer count.
 pub const HIDDEN: u64 = 888_003;
 
-/// Data about the demo world that a client needs.
+/// The ids of all sources.
+pub const SOURCES: [u64; 3] = [SILENT, OFFLINE, HIDDEN];
+
+/// The demo world as a client of it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DemoWorld {
-    /// The application's id.
-    pub client_id: String,
-    /// The application's secret.
-    pub client_secret: String,
-    /// The bot's user id.
-    pub bot_user_id: String,
-    /// The bot's access token.
-    pub bot_access: String,
-    /// Its refresh token.
-    pub bot_refresh: String,
-    /// The scopes granted.
-    pub bot_scopes: Vec<String>,
-    /// The ids of all sources.
-    pub sources: Vec<String>,
-}
+pub struct DemoWorld;
 
 impl DemoPlatform for DemoWorld {
     fn sources(&self) -> Vec<String> {
-        self.sources.clone()
+        SOURCES.map(|id| id.to_string()).to_vec()
     }
 
     fn application(&self) -> Vec<Setting> {
         vec![
-            ("kick.client_id", self.client_id.clone()),
-            ("kick.client_secret", self.client_secret.clone()),
-            ("kick.bot_user_id", self.bot_user_id.clone()),
+            ("kick.client_id", CLIENT_ID.to_owned()),
+            ("kick.client_secret", CLIENT_SECRET.to_owned()),
+            ("kick.bot_user_id", BOT.to_string()),
         ]
     }
 
     fn tokens(&self) -> Vec<Setting> {
         vec![
-            ("kick.bot_access_token", self.bot_access.clone()),
-            ("kick.bot_refresh_token", self.bot_refresh.clone()),
+            ("kick.bot_access_token", padded(ACCESS)),
+            ("kick.bot_refresh_token", padded(REFRESH)),
         ]
     }
 
@@ -62,17 +52,21 @@ impl DemoPlatform for DemoWorld {
     fn logins(&self) -> Vec<DemoLogin> {
         vec![DemoLogin {
             account: "kick/bot".to_owned(),
-            user_id: self.bot_user_id.clone(),
-            access: self.bot_access.clone(),
-            refresh: Some(self.bot_refresh.clone()),
-            scopes: self.bot_scopes.clone(),
-            client_id: Some(self.client_id.clone()),
+            user_id: BOT.to_string(),
+            access: padded(ACCESS),
+            refresh: Some(padded(REFRESH)),
+            scopes: BOT_SCOPES.map(str::to_owned).to_vec(),
+            client_id: Some(CLIENT_ID.to_owned()),
             issued: None,
         }]
     }
 }
 
-/// Fills `kick` with the demo world.
+/// Returns a token of the length that Kick's have.
+fn padded(name: &str) -> String {
+    format!("{name:0<48}")
+}
+
 pub fn populate(kick: &KickSim) -> DemoWorld {
     kick.add_app(CLIENT_ID, CLIENT_SECRET);
     kick.knobs(|knobs| {
@@ -131,23 +125,15 @@ pub fn populate(kick: &KickSim) -> DemoWorld {
     for event in EVENTS {
         kick.add_subscription(CLIENT_ID, SILENT, event);
     }
-    let bot = kick.issue_token(KickTokenSpec {
+    kick.issue_token(KickTokenSpec {
         client_id: CLIENT_ID.to_owned(),
         user_id: Some(BOT),
         scopes: BOT_SCOPES.map(str::to_owned).to_vec(),
         expires_in: None,
-        access: Some(format!("{:0<48}", "demokickbotaccess")),
-        refresh: Some(format!("{:0<48}", "demokickbotrefresh")),
+        access: Some(padded(ACCESS)),
+        refresh: Some(padded(REFRESH)),
     });
-    DemoWorld {
-        client_id: CLIENT_ID.to_owned(),
-        client_secret: CLIENT_SECRET.to_owned(),
-        bot_user_id: BOT.to_string(),
-        bot_access: bot.access,
-        bot_refresh: bot.refresh.unwrap_or_default(),
-        bot_scopes: BOT_SCOPES.map(str::to_owned).to_vec(),
-        sources: [SILENT, OFFLINE, HIDDEN].map(|id| id.to_string()).to_vec(),
-    }
+    DemoWorld
 }
 
 /// The events that the silent channel's subscriptions are for.

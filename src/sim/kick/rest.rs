@@ -176,7 +176,7 @@ async fn user_livestreams(
             return Err(Refusal::invalid());
         }
         Ok(Value::Array(
-            listed(world, now, |channel| ids.contains(&channel.id).then(String::new))
+            listed(world, now, |channel| ids.contains(&channel.id))
                 .into_iter()
                 .map(|(_, item)| item)
                 .collect(),
@@ -185,16 +185,12 @@ async fn user_livestreams(
 }
 
 /// Returns the listed streams of the channels that `pick` selects, oldest start first.
-fn listed(
-    world: &mut World,
-    now: Timestamp,
-    pick: impl Fn(&Channel) -> Option<String>,
-) -> Vec<(String, Value)> {
+fn listed(world: &mut World, now: Timestamp, pick: impl Fn(&Channel) -> bool) -> Vec<(String, Value)> {
     let refresh = world.knobs.viewer_refresh_ms;
     let mut items: Vec<(String, Value)> = world
         .channels
         .values_mut()
-        .filter(|channel| !channel.vanished && pick(channel).is_some())
+        .filter(|channel| !channel.vanished && pick(channel))
         .filter_map(|channel| {
             let (id, slug, name) = (channel.id, channel.slug.clone(), channel.name.clone());
             let (title, category) = (channel.title.clone(), category_json(&channel.category));
@@ -229,7 +225,7 @@ async fn livestreams_v2(
                 .ok_or_else(Refusal::invalid)?,
             None => 0,
         };
-        let all = listed(world, now, |_| Some(String::new()));
+        let all = listed(world, now, |_| true);
         let end = start + limit;
         let next = if end < all.len() {
             format!("c-{end}")
@@ -261,9 +257,7 @@ async fn livestreams_v1(
     kick.answer(&headers, query, |world, _, query, now| {
         let ids = query.numbers("broadcaster_user_id", 50)?;
         let limit = query.limit(25, 100)?;
-        let all = listed(world, now, |channel| {
-            (ids.is_empty() || ids.contains(&channel.id)).then(String::new)
-        });
+        let all = listed(world, now, |channel| ids.is_empty() || ids.contains(&channel.id));
         let old = all.into_iter().take(limit).map(|(started_at, item)| {
             json!({
                 "broadcaster_user_id": item["broadcaster_user"]["id"],
@@ -280,7 +274,7 @@ async fn livestreams_v1(
 
 async fn stats(State(kick): State<KickSim>, headers: HeaderMap) -> Response {
     kick.answer(&headers, None, |world, _, _, now| {
-        let total = listed(world, now, |_| Some(String::new())).len();
+        let total = listed(world, now, |_| true).len();
         Ok(json!({"total_count": total}))
     })
 }

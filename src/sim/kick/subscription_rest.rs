@@ -30,7 +30,6 @@ const EVENTS: [&str; 10] = [
     "kicks.gifted",
 ];
 
-/// Returns the routes of subscriptions.
 pub(super) fn routes(kick: KickSim) -> Router {
     Router::new()
         .route(

@@ -10,7 +10,6 @@ use crate::core::time::Timestamp;
 /// Milliseconds of failing deliveries after which Kick deletes the subscriptions to that event.
 const GIVES_UP_AFTER_MS: i64 = 86_400_000;
 
-/// One subscription.
 #[derive(Debug, Clone)]
 pub(super) struct Subscription {
     pub(super) id: String,
@@ -28,7 +27,6 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// Returns the subscriptions for an event of `broadcaster`.
     pub(super) fn of(&self, event: &str, broadcaster: u64) -> Vec<Subscription> {
         let wanted = |known: &&Subscription| known.event == event && known.broadcaster == broadcaster;
         self.all.iter().filter(wanted).cloned().collect()

@@ -13,6 +13,7 @@ use super::tokens::{RULES, Tokens};
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
 use crate::sim::clock::SimClock;
+use crate::sim::kit;
 
 /// Deviating behavior of the platform until changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,7 +125,6 @@ pub struct KickChannelSpec {
 pub struct KickStreamSpec {
     /// When it started; now when absent.
     pub started_at: Option<Timestamp>,
-    /// Number of viewers.
     pub viewers: Option<u64>,
     /// Whether the count is hidden, which shows as 0.
     pub hidden_count: bool,
@@ -300,13 +300,7 @@ impl World {
         let Some(limit) = self.knobs.requests_per_minute else {
             return false;
         };
-        while self
-            .answered
-            .front()
-            .is_some_and(|at| now.millis_since(*at) >= 60_000)
-        {
-            self.answered.pop_front();
-        }
+        kit::forget(&mut self.answered, 60_000, now);
         if self.answered.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
             return true;
         }

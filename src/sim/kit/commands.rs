@@ -116,7 +116,6 @@ pub(in crate::sim) fn names<C: DeserializeOwned>() -> Vec<&'static str> {
     record::<C>(None)
 }
 
-/// Returns the members of `command`.
 pub(in crate::sim) fn members<C: DeserializeOwned>(command: &'static str) -> Vec<&'static str> {
     record::<C>(Some(command))
 }

@@ -7,7 +7,6 @@ pub type Setting = (&'static str, String);
 
 /// The demo world of one platform.
 pub trait DemoPlatform {
-    /// Returns the ids of the sources.
     fn sources(&self) -> Vec<String>;
 
     /// Returns the channels that matter, as pairs of source and channel.
@@ -30,13 +29,11 @@ pub trait DemoPlatform {
 pub struct DemoLogin {
     /// The account, as the token store names it.
     pub account: String,
-    /// The user's id.
     pub user_id: String,
     /// The access token, or a bot's only token.
     pub access: String,
     /// The refresh token, where there is one.
     pub refresh: Option<String>,
-    /// The scopes granted.
     pub scopes: Vec<String>,
     /// The application that it was granted to, if tokens depend on it.
     pub client_id: Option<String>,

@@ -56,7 +56,6 @@ pub trait Simulated: Sized + Send + 'static {
     /// Returns an empty world.
     fn new(host: &Host) -> Self;
 
-    /// Returns the routes of the platform itself.
     fn routes(sim: &PlatformSim<Self>) -> Router;
 
     /// Returns the URLs to configure a client with, by the setting that they replace.

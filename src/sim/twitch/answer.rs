@@ -12,7 +12,6 @@ use crate::sim::kit::query::Query;
 /// A request that Twitch refuses.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
-    /// The HTTP status.
     pub(super) status: u16,
     /// The text of `message`.
     pub(super) message: String,

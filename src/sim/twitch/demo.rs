@@ -57,11 +57,8 @@ pub const MISSING: &str = "777010";
 pub struct DemoToken {
     /// The user that it belongs to.
     pub user_id: String,
-    /// The access token.
     pub access: String,
-    /// The refresh token.
     pub refresh: String,
-    /// The scopes granted.
     pub scopes: Vec<String>,
     /// When it was obtained.
     pub obtained_at: Timestamp,
@@ -74,7 +71,6 @@ pub struct DemoToken {
 pub struct UnpolledStream {
     /// The channel.
     pub user_id: String,
-    /// The stream's id.
     pub stream_id: String,
     /// When it started.
     pub started_at: Timestamp,
@@ -89,7 +85,6 @@ pub struct DemoWorld {
     pub client_secret: String,
     /// The bot's own token.
     pub bot: DemoToken,
-    /// Broadcasters' tokens.
     pub broadcasters: Vec<DemoToken>,
     /// The ids of all sources, including the one that does not exist.
     pub sources: Vec<String>,
@@ -136,7 +131,6 @@ impl DemoPlatform for DemoWorld {
     }
 }
 
-/// Fills `twitch` with the demo world.
 pub fn populate(twitch: &TwitchSim) -> DemoWorld {
     twitch.add_client(CLIENT_ID, Some(CLIENT_SECRET));
     twitch.knobs(|knobs| knobs.consent = Some(BOT.to_owned()));

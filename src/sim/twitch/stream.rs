@@ -9,7 +9,6 @@ pub struct Stream {
     pub id: String,
     /// When it started, as reported by Twitch.
     pub started_at: Timestamp,
-    /// Number of viewers.
     pub viewers: u64,
     /// `live`, or the documented error value `""`.
     pub kind: String,

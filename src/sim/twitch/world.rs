@@ -84,11 +84,9 @@ pub struct ChannelSpec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamSpec {
-    /// The stream's id.
     pub stream_id: Option<String>,
     /// When it started; now when absent.
     pub started_at: Option<Timestamp>,
-    /// Number of viewers.
     pub viewers: Option<u64>,
     /// A new title of the channel.
     pub title: Option<String>,
@@ -114,7 +112,6 @@ pub struct Knobs {
     pub poll_lag_down_ms: i64,
     /// The list of moderated channels is cut after its first page and has no cursor.
     pub missing_cursor: bool,
-    /// `tags` is null.
     pub null_tags: bool,
     /// Responses have undocumented fields.
     pub unknown_fields: bool,

@@ -11,7 +11,6 @@ use crate::store::firestore::FirestoreTarget;
 pub enum Failure {
     /// Firestore responded with an error.
     Answer(Status),
-    /// The connection failed.
     NoConnection(StoreError),
 }
 

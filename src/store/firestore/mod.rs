@@ -51,7 +51,6 @@ const READS_IN_FLIGHT: usize = 4;
 /// Location of the documents, and access to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirestoreTarget {
-    /// The project id.
     pub project: String,
     /// The database, `(default)` unless the project has several.
     pub database: String,
@@ -135,18 +134,12 @@ impl FirestoreStore {
                 return keys.iter().map(|_| Err(failure.clone())).collect();
             }
         };
-        let found: BTreeMap<_, _> = found
-            .map(|stored| (stored.document_id, stored.document))
-            .collect();
-        let read = keys.iter().map(|key| {
-            let document_id = key.to_string();
-            match found.get(&document_id).cloned() {
-                None => Ok(None),
-                Some(Ok(document)) => Ok(Some(document)),
-                Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
-            }
-        });
-        read.collect()
+        let found: BTreeMap<_, _> = found.map(|stored| (stored.document_id.clone(), stored)).collect();
+        let read = |key: &SourceKey| {
+            let stored = found.get(&key.to_string()).cloned();
+            stored.map(Stored::into_result).transpose()
+        };
+        keys.iter().map(read).collect()
     }
 
     fn target(&self) -> &FirestoreTarget {
@@ -224,11 +217,7 @@ impl SourceStore for FirestoreStore {
             .get(self.client.path(&document_id))
             .await
             .map_err(self.explain())?;
-        match found.map(|document| stored(document).document) {
-            None => Ok(None),
-            Some(Ok(document)) => Ok(Some(document)),
-            Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
-        }
+        found.map(|document| stored(document).into_result()).transpose()
     }
 
     async fn load_some(

@@ -24,7 +24,6 @@ const FORMAT: u8 = 1;
 /// A source's state that is newer than its document.
 #[derive(Debug)]
 pub struct ConfirmedState {
-    /// The source.
     pub source: SourceKey,
     /// The version of the document.
     pub base: Version,
@@ -39,7 +38,6 @@ pub struct ConfirmedState {
 pub struct ConfirmedBlock {
     /// Less than [`BLOCKS`].
     pub number: u8,
-    /// The states.
     pub states: Vec<ConfirmedState>,
 }
 

@@ -178,19 +178,17 @@ impl SourceStore for SqliteStore {
 
     async fn load(&self, key: &SourceKey) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
         let document_id = key.to_string();
-        let wanted = document_id.clone();
         let row = self
-            .read(move |connection| rows::load(connection, &wanted))
+            .read(move |connection| rows::load(connection, &document_id))
             .await?;
-        document(document_id, row)
+        row.map(|row| row.read().into_result()).transpose()
     }
 
     async fn load_some(
         &self,
         keys: &[SourceKey],
     ) -> Vec<Result<Option<Versioned<SourceDocument>>, StoreError>> {
-        let ids: Vec<String> = keys.iter().map(SourceKey::to_string).collect();
-        let wanted = ids.clone();
+        let wanted: Vec<String> = keys.iter().map(SourceKey::to_string).collect();
         let rows = self
             .read(move |connection| {
                 let mut rows: Vec<Option<rows::Row>> = wanted.iter().map(|_| None).collect();
@@ -201,10 +199,9 @@ impl SourceStore for SqliteStore {
         match rows {
             // There is no store yet.
             Ok(rows) if rows.is_empty() => keys.iter().map(|_| Ok(None)).collect(),
-            Ok(rows) => ids
+            Ok(rows) => rows
                 .into_iter()
-                .zip(rows)
-                .map(|(id, row)| document(id, row))
+                .map(|row| row.map(|row| row.read().into_result()).transpose())
                 .collect(),
             Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
         }
@@ -302,18 +299,6 @@ impl SourceStore for SqliteStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         self.call(rows::check).await
-    }
-}
-
-/// Reads the row of a document, if there is one.
-fn document(
-    document_id: String,
-    row: Option<rows::Row>,
-) -> Result<Option<Versioned<SourceDocument>>, StoreError> {
-    match row.map(|row| row.read().document) {
-        None => Ok(None),
-        Some(Ok(document)) => Ok(Some(document)),
-        Some(Err(source)) => Err(StoreError::Unusable { document_id, source }),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bitbrat::bus::names::{EGRESS, INGRESS};
 use bitbrat::bus::{
-    BusError, Deliveries, Delivery, EventBus, Filter, Level, Message, Outgoing, Start, Subscription,
+    BusError, Deliveries, Delivery, EventBus, Filter, Message, Outgoing, Start, Subscription,
 };
 use bitbrat::clock::{Clock, SystemClock};
 use futures_util::StreamExt;
@@ -388,7 +388,7 @@ pub async fn a_look_at_the_bus_tells_about_the_subscription(world: World) {
         report
             .findings
             .iter()
-            .all(|finding| finding.level < Level::Broken),
+            .all(|finding| finding.level < bitbrat::core::finding::Level::Fail),
         "{report:#?}"
     );
     assert!(!report.location.is_empty());

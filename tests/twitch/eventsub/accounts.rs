@@ -128,7 +128,7 @@ async fn a_socket_too_many_is_waited_for_and_is_nobodys_fault() {
         .header("Ratelimit-Remaining", "790")
         .on("/helix/eventsub/subscriptions")
         .method("POST");
-    world.twitch().host().faults().add(fault);
+    world.fail(fault);
     let harness = ListenerHarness::listen_fast(&world, &[RAT]);
     eventually("the want is told", || harness.failure(RAT).is_some()).await;
     assert_eq!(
@@ -159,7 +159,7 @@ async fn unrecognized_cost_rejection_falls_back_to_polling() {
         .on("/helix/eventsub/subscriptions")
         .method("POST");
     let fault = Fault { skip: 3, ..fault };
-    world.twitch().host().faults().add(fault);
+    world.fail(fault);
     let harness = ListenerHarness::listen_fast(&world, &[RAT]);
     eventually("the first is up", || {
         harness.is_up(RAT) && enabled(&harness.status()) == 3

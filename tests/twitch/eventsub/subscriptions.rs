@@ -7,7 +7,7 @@ async fn a_welcome_alone_is_no_connection() {
     let world = World::confidential().await;
     let _time = hurry_by(&world, FAST);
     let no = serde_json::json!({"error": "Forbidden", "status": 403, "message": "subscription missing proper authorization"});
-    world.twitch().host().faults().add(
+    world.fail(
         Fault::status(403)
             .with_body(FaultBody::Json(no))
             .on("/helix/eventsub/subscriptions")
@@ -45,7 +45,7 @@ async fn failed_creations_are_an_outage_under_their_own_code() {
     ] {
         let (world, _time, harness) = listening_at(FAST).await;
         let asked = world.requests("POST", "/helix/eventsub/subscriptions");
-        world.twitch().host().faults().add(
+        world.fail(
             Fault::status(status)
                 .with_body(body)
                 .on("/helix/eventsub/subscriptions")
@@ -72,7 +72,7 @@ async fn failed_creations_are_an_outage_under_their_own_code() {
 async fn failed_creations_at_the_start_are_an_outage() {
     let world = World::confidential().await;
     let _time = hurry_by(&world, FAST);
-    world.twitch().host().faults().add(
+    world.fail(
         Fault::status(502)
             .with_body(FaultBody::Html)
             .on("/helix/eventsub/subscriptions")
@@ -168,7 +168,7 @@ async fn a_rate_limit_on_subscribing_is_waited_out_within_the_session() {
         .on("/helix/eventsub/subscriptions")
         .method("POST")
         .times(1);
-    world.twitch().host().faults().add(fault);
+    world.fail(fault);
     let harness = ListenerHarness::listen(&world, &[RAT]);
     eventually("the line is up", || harness.is_up(RAT)).await;
     assert_eq!(harness.reconnects(RAT), 0);

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use crate::app::{self, App};
-use crate::bus::{BusError, BusReport, EventBus, Filter, Finding, Level, Names, Subscription, names};
+use crate::bus::{BusError, BusReport, EventBus, Filter, Names, Subscription, names};
 use crate::cli::output::humane;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::config::BusTarget;
@@ -14,6 +14,7 @@ use crate::core::event::EventKind;
 use crate::core::event::fields::text;
 use crate::core::event::read::Side;
 use crate::core::event::routing::{self, Quiet, Routed};
+use crate::core::finding::{Finding, Level};
 use crate::core::source::PlatformName;
 use crate::persist::write_policy::Workload;
 use crate::persist::{chat, consumer};
@@ -114,16 +115,16 @@ fn of_persisters(app: &App, found: Result<BusReport, BusError>) -> Vec<Check> {
 
 fn of_finding(app: &App, finding: &Finding, name: &str) -> Check {
     let outcome = match finding.level {
-        Level::Fine => Outcome::Ok,
-        Level::Odd => Outcome::Warn,
-        Level::Broken => Outcome::Fail,
+        Level::Ok => Outcome::Ok,
+        Level::Warn => Outcome::Warn,
+        Level::Fail => Outcome::Fail,
     };
     let mut detail = finding.detail.clone();
     if matches!(app.settings.bus.target, BusTarget::Pubsub { .. }) && finding.about == "subscription" {
         detail.push_str("; what waits for it is shown by Cloud Monitoring, num_undelivered_messages");
     }
     let check = Check::new(AREA, name, outcome, detail);
-    match &finding.hint {
+    match &finding.next {
         Some(hint) => check.next(hint.clone()),
         None => check,
     }

@@ -8,8 +8,8 @@ use crate::cli::output::humane;
 use crate::cli::reports::auth::AuthState;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::cli::run_probe;
+use crate::core::finding::{Finding, Level};
 use crate::core::source::PlatformName;
-use crate::platforms::descriptor::{Finding, Level};
 use crate::platforms::{Probe, ProbeSet, RateLimit};
 use crate::tokens::login_command;
 
@@ -69,7 +69,7 @@ async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
             Level::Warn => Outcome::Warn,
             Level::Fail => Outcome::Fail,
         };
-        let check = Check::new(platform.as_str(), finding.name, outcome, finding.detail);
+        let check = Check::new(platform.as_str(), finding.about, outcome, finding.detail);
         match finding.next {
             Some(next) => check.next(next),
             None => check,

@@ -23,9 +23,8 @@ const CHAT: [u64; 2] = [0, 19];
 /// Running totals of all followed guilds.
 #[derive(Debug)]
 pub struct Counts {
-    totals: Totals<u64>,
+    pub totals: Totals<u64>,
     received: RecentIds,
-    count_bots: bool,
 }
 
 #[derive(Deserialize)]
@@ -56,17 +55,12 @@ fn usual() -> Option<u64> {
 }
 
 impl Counts {
-    /// Continues counting from `totals`. Messages of other bots and of webhooks count only with `count_bots`.
-    pub fn new(totals: BTreeMap<u64, Counters>, count_bots: bool) -> Self {
+    /// Continues counting from `totals`. Messages of other bots and of webhooks do not count.
+    pub fn new(totals: BTreeMap<u64, Counters>) -> Self {
         Self {
             totals: Totals::new(totals),
             received: RecentIds::new(Duration::MAX, REMEMBERED),
-            count_bots,
         }
-    }
-
-    pub fn totals(&self) -> &BTreeMap<u64, Counters> {
-        self.totals.all()
     }
 
     /// Continues counting from `totals`; returns those from before.
@@ -74,11 +68,6 @@ impl Counts {
         std::mem::replace(&mut self.totals, Totals::new(totals))
             .all()
             .clone()
-    }
-
-    /// Raises the totals to `totals` where those are higher.
-    pub fn raise(&mut self, totals: &BTreeMap<u64, Counters>) {
-        self.totals.raise(totals);
     }
 
     /// Counts a `MESSAGE_CREATE`. `options` returns the configuration of a guild, `parent` the channel of a thread.
@@ -108,7 +97,7 @@ impl Counts {
         }
         let own = me == Some(message.author.id.0);
         let automatic = message.author.bot == Some(true) || message.webhook_id.is_some();
-        if (automatic && !own && !self.count_bots) || !self.is_new(message.id.0) {
+        if (automatic && !own) || !self.is_new(message.id.0) {
             return;
         }
         self.totals.count(&guild, |totals| {
@@ -134,11 +123,6 @@ impl Counts {
         }
     }
 
-    /// Returns the totals that have changed since the last time, dated `now`.
-    pub fn take_changes(&mut self, now: Timestamp) -> Vec<(u64, Counters)> {
-        self.totals.take_changes(now)
-    }
-
     fn is_new(&mut self, id: u64) -> bool {
         // Only their number limits the ids: what a Resume replays may be of any age.
         self.received.is_new_number(id, Timestamp::EPOCH)
@@ -159,12 +143,11 @@ mod tests {
         message.to_string()
     }
 
-    fn counted(count_bots: bool, channels: &[u64], messages: &[Value]) -> (u64, u64) {
+    fn counted(channels: &[u64], messages: &[Value]) -> (u64, u64) {
         let options = GuildOptions {
             channels: channels.to_vec(),
-            ..GuildOptions::default()
         };
-        let mut counts = Counts::new(BTreeMap::new(), count_bots);
+        let mut counts = Counts::new(BTreeMap::new());
         for (id, more) in (1..).zip(messages) {
             counts.message(
                 &message(id, more),
@@ -173,7 +156,7 @@ mod tests {
                 |_, thread| (thread == 9_300).then_some(9_200),
             );
         }
-        let changes = counts.take_changes(Timestamp::EPOCH);
+        let changes = counts.totals.take_changes(Timestamp::EPOCH);
         let totals = changes.first().map(|(_, totals)| *totals).unwrap_or_default();
         (totals.messages_in, totals.messages_out)
     }
@@ -196,12 +179,8 @@ mod tests {
             ("a direct message", json!({"guild_id": null}), (0, 0)),
             ("another guild", json!({"guild_id": "9002"}), (0, 0)),
         ] {
-            assert_eq!(counted(false, &[], &[message]), expected, "{what}");
+            assert_eq!(counted(&[], &[message]), expected, "{what}");
         }
-        assert_eq!(
-            counted(true, &[], &[json!({"author": {"id": "5", "bot": true}})]),
-            (1, 0)
-        );
     }
 
     #[test]
@@ -212,18 +191,18 @@ mod tests {
             json!({"channel_id": "9300"}),
             json!({"channel_id": "9301"}),
         ];
-        assert_eq!(counted(false, &[9_200], &messages), (2, 0));
-        assert_eq!(counted(false, &[], &messages), (4, 0));
+        assert_eq!(counted(&[9_200], &messages), (2, 0));
+        assert_eq!(counted(&[], &messages), (4, 0));
     }
 
     #[test]
     fn a_message_counts_once_however_often_it_comes() {
         let options = GuildOptions::default();
-        let mut counts = Counts::new(BTreeMap::new(), false);
+        let mut counts = Counts::new(BTreeMap::new());
         for id in [1, 2, 1, 2, 3, 3] {
             counts.message(&message(id, &json!({})), None, |_| Some(&options), |_, _| None);
         }
-        assert_eq!(counts.take_changes(Timestamp::EPOCH)[0].1.messages_in, 3);
+        assert_eq!(counts.totals.take_changes(Timestamp::EPOCH)[0].1.messages_in, 3);
     }
 
     #[test]
@@ -233,19 +212,19 @@ mod tests {
             ..Counters::default()
         };
         let options = GuildOptions::default();
-        let mut counts = Counts::new(BTreeMap::from([(9_001, stored), (9_002, stored)]), false);
-        assert!(counts.take_changes(Timestamp::EPOCH).is_empty());
+        let mut counts = Counts::new(BTreeMap::from([(9_001, stored), (9_002, stored)]));
+        assert!(counts.totals.take_changes(Timestamp::EPOCH).is_empty());
         counts.message(&message(1, &json!({})), None, |_| Some(&options), |_, _| None);
         counts.reconnected([9_001].into_iter());
-        let changes = counts.take_changes(Timestamp::EPOCH);
+        let changes = counts.totals.take_changes(Timestamp::EPOCH);
         assert_eq!(changes.len(), 1);
         assert_eq!((changes[0].1.messages_in, changes[0].1.reconnects), (41, 1));
-        assert!(counts.take_changes(Timestamp::EPOCH).is_empty());
+        assert!(counts.totals.take_changes(Timestamp::EPOCH).is_empty());
     }
 
     #[test]
     fn memory_of_messages_is_bounded() {
-        let mut counts = Counts::new(BTreeMap::new(), false);
+        let mut counts = Counts::new(BTreeMap::new());
         for id in 0..u64::try_from(REMEMBERED).unwrap() + 10 {
             assert!(counts.is_new(id));
         }

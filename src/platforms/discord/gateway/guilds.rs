@@ -20,7 +20,7 @@ use super::super::wire::{
 };
 use super::super::{GuildOptions, StreamFrom};
 use crate::core::code::Code;
-use crate::core::observation::{Fact, LinkState, Transport};
+use crate::core::observation::{Fact, Transport};
 use crate::core::time::Timestamp;
 
 /// The state of the configured guilds as received over the gateway.
@@ -268,7 +268,7 @@ impl Guilds {
                 Presence::Unavailable => updates.extend(outage(*id)),
                 Presence::Gone => updates.extend(not_in_guild(*id)),
                 Presence::Available => {
-                    updates.extend(member(*id, facts::link(Transport::Gateway, LinkState::Up)));
+                    updates.extend(member(*id, facts::up(Transport::Gateway)));
                     updates.extend(facts_of(*id, guild.permissions(me, now)));
                     updates.extend(guild.whole_stream(stream_from).map(|fact| (*id, fact)));
                 }
@@ -277,7 +277,6 @@ impl Guilds {
         updates
     }
 
-    /// Applies an event.
     pub fn update(&mut self, event: &str, data: &str, now: Timestamp) -> GuildFacts {
         match event {
             "READY" => self.ready(data),
@@ -399,7 +398,7 @@ impl Guilds {
         let mut updates = vec![(id, profile)];
         if whole {
             guild.presence = Presence::Available;
-            updates.extend(member(id, facts::link(Transport::Gateway, LinkState::Up)));
+            updates.extend(member(id, facts::up(Transport::Gateway)));
             guild.take_over(event, me);
         } else {
             guild.amend(event);

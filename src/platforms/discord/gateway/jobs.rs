@@ -7,7 +7,7 @@ use super::super::answer::ApiError;
 use super::super::connection::Connection;
 use super::super::facts;
 use super::super::limits::Route;
-use super::super::rest::{Call, Response};
+use super::super::rest::{Call, ME, Response, plain};
 use super::super::wire::{GatewayBot, GuildMember, Me};
 use super::frames;
 use super::machine::Input;
@@ -31,7 +31,6 @@ pub(super) enum Done {
     Member(u64, Option<GuildMember>),
 }
 
-/// Opens a socket.
 pub(super) async fn open(url: String) -> Done {
     // Boxed because the future is large; only its result is kept.
     let address = frames::address(&url);
@@ -45,14 +44,6 @@ pub(super) async fn open(url: String) -> Done {
         Err(_) => Err((Code::NetworkTimeout, "the gateway does not answer".to_owned())),
     })
 }
-
-const ME: Call<'static> = Call {
-    route: Route {
-        template: "users/@me",
-        top: None,
-    },
-    path: "users/@me",
-};
 
 /// Limits for sending Identifies.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +62,7 @@ pub(super) async fn ask(connection: Arc<Connection>, limits: IdentifyLimits) -> 
         Ok(url) => Input::Permitted(url),
         Err(ApiError::TokenRefused { .. }) => Input::TokenDead,
         Err(ApiError::Held { until, reason }) => {
-            let now = connection.rest.clock().now();
+            let now = connection.rest.clock.now();
             let wait = u64::try_from(until.millis_since(now)).unwrap_or(0);
             Input::Denied {
                 retry_in: wait.clamp(ASK_AGAIN.0, ASK_AGAIN.1),
@@ -93,8 +84,8 @@ async fn permission(connection: &Connection, limits: IdentifyLimits) -> Result<S
         me.map(|me| me.value)
     };
     let me = connection.me.get_or_try_init(ask).await?.id;
-    let now = rest.clock().now();
-    let used = rest.memory().identifies(&me.to_string(), now);
+    let now = rest.clock.now();
+    let used = rest.memory.identifies(&me.to_string(), now);
     if used >= limits.cap {
         return Err(ApiError::Held {
             until: now.plus_millis(i64::try_from(SPENT).unwrap_or(i64::MAX)),
@@ -102,17 +93,10 @@ async fn permission(connection: &Connection, limits: IdentifyLimits) -> Result<S
         });
     }
     // Otherwise a process that is restarted repeatedly would spend an Identify on a refusal for starting too soon.
-    let last = rest.memory().last_identify(&me.to_string());
+    let last = rest.memory.last_identify(&me.to_string());
     let since = last.map_or(limits.spacing, |last| now.since(last));
     tokio::time::sleep(limits.spacing.saturating_sub(since)).await;
-    let call = Call {
-        route: Route {
-            template: "gateway/bot",
-            top: None,
-        },
-        path: "gateway/bot",
-    };
-    let response: Response<GatewayBot> = rest.get(&Meter::silent(), call).await?;
+    let response: Response<GatewayBot> = rest.get(&Meter::silent(), plain("gateway/bot")).await?;
     let limit = response.value.session_start_limit;
     if let Some(limit) = limit.filter(|limit| limit.remaining < limits.reserve) {
         let left = limit.remaining;
@@ -133,7 +117,7 @@ pub(super) async fn confirm(connection: Arc<Connection>) -> Done {
         Err(error) => {
             if !matches!(error, ApiError::TokenRefused { .. }) {
                 // The gateway's refusal alone is as definite as a 401.
-                connection.rest.refused_by_gateway(connection.rest.clock().now());
+                connection.rest.remember_refusal(connection.rest.clock.now());
             }
             Input::TokenDead
         }

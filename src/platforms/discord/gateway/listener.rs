@@ -36,8 +36,9 @@ use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::json;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::{PlatformName, SourceKey, by_number};
 use crate::core::time::Timestamp;
+use crate::platforms::kit::smoothed::Smoothed;
 
 /// Interval at which a warning about events that cannot be parsed is repeated.
 const UNREAD_EVERY: Duration = Duration::from_mins(1);
@@ -46,8 +47,6 @@ const UNREAD_EVERY: Duration = Duration::from_mins(1);
 const REVIVAL: Duration = Duration::from_mins(1);
 /// Maximum number of frames that are read at once before a tick.
 const MAX_FRAMES_AT_ONCE: usize = 1_000;
-/// Weight of the newest heartbeat in the smoothed latency.
-const SMOOTHING: f64 = 0.3;
 
 /// How a listener is to shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +76,7 @@ pub struct GatewayListener {
     unread_warned: Option<Instant>,
     flush_at: Instant,
     revive_at: Instant,
-    latency: Option<f64>,
+    latency: Smoothed,
     /// When a timeout of the bot next expires.
     timeout_end: Option<Timestamp>,
     /// Whether the machine is in `Phase::Refused` because of an invalid token.
@@ -92,12 +91,7 @@ impl GatewayListener {
         options: GatewayOptions,
         chance: Chance,
     ) -> Self {
-        let targets: BTreeMap<u64, SourceKey> = options
-            .sources
-            .iter()
-            .filter(|key| key.platform() == PlatformName::Discord)
-            .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
-            .collect();
+        let targets = by_number(PlatformName::Discord, &options.sources);
         let configured = targets.keys().map(|id| {
             let guild = known.get(id).cloned();
             (*id, guild.unwrap_or_default())
@@ -127,9 +121,9 @@ impl GatewayListener {
         });
         let mut listener = Self {
             guilds: Guilds::new(configured, stream_from),
-            counts: Counts::new(restored, options.count_bots),
+            counts: Counts::new(restored),
             machine: Machine::new(intents, options.pace),
-            resumption: Resumption::new(connection.rest.memory().dir(), streams),
+            resumption: Resumption::new(connection.rest.memory.dir(), streams),
             emitter: Emitter::new(Arc::clone(&connection), targets),
             connection,
             chance,
@@ -141,7 +135,7 @@ impl GatewayListener {
             unread_warned: None,
             flush_at: Instant::now() + options.flush,
             revive_at: Instant::now() + REVIVAL,
-            latency: None,
+            latency: Smoothed::new(0.3),
             timeout_end: None,
             token_died: false,
             options,
@@ -189,7 +183,7 @@ impl GatewayListener {
                 self.socket.close(4000).await;
             }
         }
-        self.connection.emitted().clear();
+        self.connection.emitted.lock().clear();
         self.flush();
         while let Some(observation) = self.emitter.take() {
             // The engine drains for a bounded time after a stop; what does not fit then is reported by the next probe.
@@ -197,7 +191,7 @@ impl GatewayListener {
                 break;
             }
         }
-        let totals = self.counts.totals();
+        let totals = self.counts.totals.all();
         let of = |(id, key): (&u64, &SourceKey)| Some((key.clone(), *totals.get(id)?));
         self.emitter.targets().iter().filter_map(of).collect()
     }
@@ -435,7 +429,7 @@ impl GatewayListener {
             Order::Connect(url) => self.jobs.push(jobs::open(url).boxed()),
             Order::Identify { intents } => return self.identify(intents).await,
             Order::Resume(session) => {
-                let text = frames::resume(self.connection.rest.token(), &session);
+                let text = frames::resume(&self.connection.rest.token, &session);
                 self.socket.send(text).await;
             }
             Order::Heartbeat(seq) => self.socket.send(frames::heartbeat(seq)).await,
@@ -458,11 +452,11 @@ impl GatewayListener {
             .get()
             .map(|me| me.id.to_string())
             .unwrap_or_default();
-        let memory = self.connection.rest.memory();
+        let memory = &self.connection.rest.memory;
         match memory.claim_identify(&bot, self.options.identify_cap, self.now()) {
             Ok(()) => {
                 self.options.board.write(|status| status.identifies += 1);
-                let text = frames::identify(self.connection.rest.token(), intents);
+                let text = frames::identify(&self.connection.rest.token, intents);
                 self.socket.send(text).await;
                 None
             }
@@ -486,19 +480,16 @@ impl GatewayListener {
                 }
             }
             GatewayReport::HeartbeatAcknowledged(millis) => {
-                let newest = millis.map(|millis| Duration::from_millis(millis).as_secs_f64() * 1_000.0);
-                let smoothed = newest.map(|newest| {
-                    self.latency
-                        .map_or(newest, |old| old + SMOOTHING * (newest - old))
-                });
-                self.latency = smoothed.or(self.latency);
-                let (now, latency) = (self.now(), self.latency.map(rounded));
+                if let Some(millis) = millis {
+                    self.latency.record(Duration::from_millis(millis));
+                }
+                let (now, latency) = (self.now(), self.latency.millis());
                 self.options.board.write(|status| {
                     status.last_heartbeat = Some(now);
                     status.latency_ms = latency;
                 });
                 let available: Vec<_> = self.guilds.available().collect();
-                self.emit_up(&available, smoothed);
+                self.emit_up(&available, millis.and(latency));
             }
             GatewayReport::Down { code, message } => {
                 warn!(platform = "discord", %code, "Discord's gateway is lost: {message}");
@@ -538,7 +529,7 @@ impl GatewayListener {
                 self.counts.reconnected(monitored.into_iter());
             }
             GatewayReport::Closed => {
-                self.connection.emitted().clear();
+                self.connection.emitted.lock().clear();
                 let monitored: Vec<_> = self.guilds.monitored().collect();
                 let fact = facts::link(Transport::Gateway, LinkState::Closed);
                 self.emit(monitored.into_iter().map(|id| (id, fact.clone())).collect());
@@ -554,9 +545,8 @@ impl GatewayListener {
         self.emit(facts);
     }
 
-    fn emit_up(&mut self, guilds: &[u64], latency: Option<f64>) {
-        let up = facts::link(Transport::Gateway, LinkState::Up);
-        let millis = latency.map(rounded);
+    fn emit_up(&mut self, guilds: &[u64], millis: Option<u64>) {
+        let up = facts::up(Transport::Gateway);
         let facts = guilds.iter().flat_map(|id| {
             let latency = millis.map(|millis| (*id, Fact::Latency { millis }));
             [(*id, up.clone())].into_iter().chain(latency)
@@ -567,7 +557,7 @@ impl GatewayListener {
     fn flush(&mut self) {
         let now = self.now();
         let writer = self.options.writer.clone();
-        let changes = self.counts.take_changes(now);
+        let changes = self.counts.totals.take_changes(now);
         let facts = changes.into_iter().map(|(guild, totals)| {
             let writer = writer.clone();
             (guild, Fact::Counters { writer, totals })
@@ -616,7 +606,7 @@ impl GatewayListener {
 
     /// Shows on the status board why the connection is down.
     fn show_error(&self, code: Code, message: &str) {
-        self.connection.emitted().clear();
+        self.connection.emitted.lock().clear();
         let error = ErrorInfo::new(code, message);
         self.options.board.write(|status| status.last_error = Some(error));
     }
@@ -627,12 +617,12 @@ impl GatewayListener {
     }
 
     fn now(&self) -> Timestamp {
-        self.connection.rest.clock().now()
+        self.connection.rest.clock.now()
     }
 
     /// The current time by Discord's clock, by which timeouts expire.
     fn discord_now(&self) -> Timestamp {
-        self.connection.rest.skew().correct(self.now())
+        self.connection.rest.skew.correct(self.now())
     }
 }
 
@@ -646,17 +636,8 @@ fn changes_permissions(event: &str) -> bool {
 /// Returns the claim that identifies us to the session store.
 fn claim<'a>(connection: &'a Connection, machine: &Machine, options: &'a GatewayOptions) -> Claim<'a> {
     Claim {
-        token: connection.rest.fingerprint(),
+        token: &connection.rest.fingerprint,
         intents: machine.intents(),
         writer: &options.writer,
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a heartbeat takes no longer than its interval"
-)]
-fn rounded(millis: f64) -> u64 {
-    millis.round() as u64
 }

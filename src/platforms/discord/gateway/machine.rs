@@ -79,12 +79,10 @@ impl Machine {
         self.session.as_ref()
     }
 
-    /// Returns the current phase.
     pub fn phase(&self) -> &Phase {
         &self.phase
     }
 
-    /// Returns the gateway intents.
     pub fn intents(&self) -> u64 {
         self.intents
     }

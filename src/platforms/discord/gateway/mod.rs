@@ -38,8 +38,6 @@ pub struct GatewayOptions {
     pub restored: BTreeMap<SourceKey, Counters>,
     /// What was stored of their streams, by which replayed events are recognized.
     pub streams: BTreeMap<SourceKey, StreamEvidence>,
-    /// Whether messages of other bots and of webhooks count.
-    pub count_bots: bool,
     /// Identifies per day that this program may use, of the 1,000 shared by all programs with this token.
     pub identify_cap: usize,
     /// Session starts that must remain of Discord's limit, to leave them to other programs.
@@ -63,7 +61,6 @@ impl Default for GatewayOptions {
             writer: "bitbrat".to_owned(),
             restored: BTreeMap::new(),
             streams: BTreeMap::new(),
-            count_bots: false,
             identify_cap: 50,
             identify_reserve: 200,
             identify_spacing: Duration::from_millis(5_500),

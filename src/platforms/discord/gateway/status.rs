@@ -79,7 +79,6 @@ impl Phase {
 pub struct Board(Mutex<Status>);
 
 impl Board {
-    /// Returns the current status.
     pub fn read(&self) -> Status {
         self.0.lock().clone()
     }

@@ -18,9 +18,7 @@ pub enum ChannelKind {
     Thread,
     /// A thread that a moderator has locked; only members with `MANAGE_THREADS` can still send messages in it.
     LockedThread,
-    /// Voice.
     Voice,
-    /// Stage.
     Stage,
     /// A category: a group of channels, which contains no messages.
     Category,
@@ -63,7 +61,6 @@ impl ChannelKind {
 pub struct GuildRules {
     /// The guild's id, which is also the id of the `@everyone` role.
     pub id: u64,
-    /// Id of the owner.
     pub owner_id: u64,
     /// The permissions of each role.
     pub roles: BTreeMap<u64, Permissions>,
@@ -85,7 +82,6 @@ pub struct Member {
 pub enum Target {
     /// Everyone with a role; the guild's own id stands for `@everyone`.
     Role(u64),
-    /// One member.
     Member(u64),
 }
 

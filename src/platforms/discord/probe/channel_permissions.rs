@@ -71,7 +71,7 @@ async fn channel_report(
     let at = listed.at;
     let rules = guild.value.rules();
     // A timeout expires by Discord's clock.
-    let subject = member.value.subject(me.0, cx.connection.rest.skew().correct(at));
+    let subject = member.value.subject(me.0, cx.connection.rest.skew.correct(at));
     let mut access = BTreeMap::new();
     for channel in cx.channels_of(id) {
         let access_of = match listed.value.read.iter().find(|listed| listed.id.0 == *channel) {

@@ -8,7 +8,7 @@ use super::super::answer::ApiError;
 use super::super::connection::Connection;
 use super::super::facts::{self, BY_API};
 use super::super::limits::Route;
-use super::super::rest::{Call, Response};
+use super::super::rest::{Call, ME, Response};
 use super::super::wire::{Id, Me, UNCLEAR_TIMEOUT};
 use super::super::{DiscordPlatform, GuildOptions, bot};
 use crate::core::code::Code;
@@ -18,14 +18,6 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::{ProbeSet, ProbeSink, Problem};
-
-pub(super) const ME: Call<'static> = Call {
-    route: Route {
-        template: "users/@me",
-        top: None,
-    },
-    path: "users/@me",
-};
 
 /// The bot and the guilds of a probe, and where its results go.
 pub(super) struct ProbeContext<'a> {
@@ -125,7 +117,7 @@ impl<'a> ProbeContext<'a> {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.connection.rest.clock().now()
+        self.connection.rest.clock.now()
     }
 
     pub(super) fn emit(&self, key: &SourceKey, at: Timestamp, mut fact: Fact) {
@@ -134,7 +126,7 @@ impl<'a> ProbeContext<'a> {
             check.rejected = check.result == AuthResult::Revoked && !self.was_accepted();
         }
         // By Discord's clock: if ours is ahead, the fact must not outrank later ones.
-        let at = self.connection.rest.skew().correct(at);
+        let at = self.connection.rest.skew.correct(at);
         self.sink.observe(Observation::new(key, at, BY_API, fact));
     }
 
@@ -233,7 +225,7 @@ impl<'a> ProbeContext<'a> {
 
     /// Records a problem for the summary.
     pub(super) fn problem(&self, problem: Problem) {
-        self.meter.problems.add(problem);
+        self.meter.problem(problem);
     }
 
     /// Records a problem of several guilds whose observations contain this error.

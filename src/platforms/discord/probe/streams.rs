@@ -6,7 +6,7 @@ use super::super::StreamFrom;
 use super::super::answer::ApiError;
 use super::super::permissions::ChannelKind;
 use super::super::rest::Response;
-use super::super::wire::{Id, Rows, ScheduledEvent, StageInstance, VoiceState};
+use super::super::wire::{Id, Rows, ScheduledEvent, StageInstance};
 use super::channel_permissions::channels;
 use super::context::ProbeContext;
 use crate::core::facet::Facet;
@@ -14,7 +14,7 @@ use crate::core::observation::Fact;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 
-/// Maximum number of stages checked in a guild whose stage is not configured.
+/// Maximum number of stages checked in a guild.
 const STAGES: usize = 10;
 
 /// Result of a complete check.
@@ -31,12 +31,8 @@ pub(super) async fn probe(cx: &ProbeContext<'_>, id: u64, key: &SourceKey) {
     let response = match cx.platform.options.stream_from {
         Some(StreamFrom::Stage) => stage(cx, id).await,
         Some(StreamFrom::Event) => event(cx, id).await,
-        Some(StreamFrom::GoLive) => match cx.guild_options(id).and_then(|guild| guild.stream_user) {
-            Some(user) => go_live(cx, id, user).await,
-            // REST returns the voice state of one user only; the gateway sends those of all users.
-            None => return,
-        },
-        None => return,
+        // REST returns the voice state of one user only; the gateway sends those of all users.
+        Some(StreamFrom::GoLive) | None => return,
     };
     match response {
         Ok((at, StreamState::Live { id, started_at })) => {
@@ -52,25 +48,19 @@ pub(super) async fn probe(cx: &ProbeContext<'_>, id: u64, key: &SourceKey) {
 }
 
 async fn stage(cx: &ProbeContext<'_>, guild: u64) -> Result<(Timestamp, StreamState), ApiError> {
-    let configured = cx.guild_options(guild).and_then(|guild| guild.stream_channel);
-    let mut unclassified = false;
-    let (mut at, stages) = if let Some(stage) = configured {
-        (cx.now(), vec![stage])
-    } else {
-        let channels = channels(cx, guild).await?;
-        let rows = &channels.value;
-        unclassified = !rows.unread.is_empty() || rows.read.iter().any(|row| row.kind().is_none());
-        let stages = rows
-            .read
-            .iter()
-            .filter(|channel| channel.kind() == Some(ChannelKind::Stage));
-        // The order of the list and its repetitions must not decide which stages are checked.
-        let stages: BTreeSet<_> = stages.map(|stage| stage.id.0).collect();
-        (channels.at, stages.into_iter().take(STAGES).collect())
-    };
+    let channels = channels(cx, guild).await?;
+    let rows = &channels.value;
+    let unclassified = !rows.unread.is_empty() || rows.read.iter().any(|row| row.kind().is_none());
+    let stages = rows
+        .read
+        .iter()
+        .filter(|channel| channel.kind() == Some(ChannelKind::Stage));
+    // The order of the list and its repetitions must not decide which stages are checked.
+    let stages: BTreeSet<_> = stages.map(|stage| stage.id.0).collect();
+    let mut at = channels.at;
     let mut oldest: Option<(Timestamp, Id)> = None;
     let mut failed = None;
-    for stage in stages {
+    for stage in stages.into_iter().take(STAGES) {
         let asked_at = cx.now();
         let response: Result<Response<StageInstance>, _> = cx
             .ask("stage-instances/{}", stage, &format!("stage-instances/{stage}"))
@@ -126,29 +116,6 @@ async fn event(cx: &ProbeContext<'_>, guild: u64) -> Result<(Timestamp, StreamSt
         });
     }
     Ok((response.at, seen))
-}
-
-async fn go_live(cx: &ProbeContext<'_>, guild: u64, user: u64) -> Result<(Timestamp, StreamState), ApiError> {
-    let path = format!("guilds/{guild}/voice-states/{user}");
-    let asked_at = cx.now();
-    let response: Result<Response<VoiceState>, _> = cx.ask("guilds/{}/voice-states/{}", guild, &path).await;
-    let channel = cx.guild_options(guild).and_then(|guild| guild.stream_channel);
-    match response {
-        Ok(response) => {
-            let here = channel.is_none_or(|channel| response.value.channel_id == Some(Id(channel)));
-            let seen = if response.value.streams() && here {
-                StreamState::Live {
-                    id: response.value.stream_id(),
-                    started_at: None,
-                }
-            } else {
-                StreamState::Nothing
-            };
-            Ok((response.at, seen))
-        }
-        Err(ApiError::NotFound { code: 10_065, .. }) => Ok((asked_at, StreamState::Nothing)),
-        Err(error) => Err(error),
-    }
 }
 
 /// Returns when the object with this id was created; every Discord id contains its time.

@@ -127,7 +127,7 @@ async fn transport_faults_change_no_token_stream_or_permission() {
         ("proxy_unauthorized", Status::Disconnected, "discord.unreadable"),
     ] {
         let rig = Rig::start().await;
-        rig.discord().host().faults().add(named(name).unwrap());
+        rig.fail(named(name).unwrap());
         let platform = rig.platform(|options| options.patience = Duration::from_millis(500));
         let seen = look(&platform, &Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
@@ -170,7 +170,7 @@ async fn failed_permission_request_keeps_known_roles() {
         assert!(!before.record(GUILD).held().is_empty());
         let fault = Fault::status(status).with_body(body);
         let members = format!("/api/v10/guilds/{GUILD}");
-        rig.discord().host().faults().add(fault.clone().on(&members));
+        rig.fail(fault.clone().on(&members));
         let failed = rig.look_once(&[Probe::Permissions], &[GUILD]).await;
         let record = failed.record_after(GUILD, &[&before]);
         assert_eq!(record.held(), before.record(GUILD).held(), "{fault:?}");
@@ -182,7 +182,7 @@ async fn failed_permission_request_keeps_known_roles() {
 async fn one_foreign_401_is_asked_again_and_no_evidence() {
     for fault in foreign_refusals() {
         let rig = Rig::start().await;
-        rig.discord().host().faults().add(fault.clone().times(1));
+        rig.fail(fault.clone().times(1));
         let record = rig.look_once(&Probe::ALL, &[GUILD]).await.record(GUILD);
         assert_eq!(
             (record.status, record.auth_status, record.last_error),
@@ -204,7 +204,7 @@ async fn foreign_refusal_of_discord_is_no_refusal() {
             let rig = Rig::start().await;
             let before = rig.look_once(&Probe::ALL, &[GUILD]).await;
             let fault = Fault::status(status).with_body(body);
-            rig.discord().host().faults().add(fault.clone());
+            rig.fail(fault.clone());
             let failed = rig.look_once(&Probe::ALL, &[GUILD]).await;
             let record = failed.record_after(GUILD, &[&before]);
             assert_ne!(record.status, Status::Error, "{fault:?}");
@@ -259,7 +259,7 @@ async fn one_failure_alone_changes_nothing() {
         Fault::body(crate::sim::FaultBody::Empty),
     ] {
         let rig = Rig::start().await;
-        rig.discord().host().faults().add(fault.clone().times(1));
+        rig.fail(fault.clone().times(1));
         let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!(
@@ -273,7 +273,7 @@ async fn one_failure_alone_changes_nothing() {
 #[tokio::test]
 async fn unanswered_request_times_out() {
     let rig = Rig::start().await;
-    rig.discord().host().faults().add(Fault::wire(WireFault::Hang));
+    rig.fail(Fault::wire(WireFault::Hang));
     let platform = rig.platform(|options| options.timeout = Duration::from_millis(150));
     let seen = look(&platform, &[Probe::Connection], &[GUILD]).await;
     assert_eq!(seen.error_code(GUILD).as_deref(), Some("network.timeout"));
@@ -290,10 +290,7 @@ async fn a_failure_in_the_middle_of_the_list_concerns_only_the_rest() {
             ..GuildSpec::default()
         });
     }
-    rig.discord()
-        .host()
-        .faults()
-        .add(Fault::status(500).on("/api/v10/users/@me/guilds").after(1));
+    rig.fail(Fault::status(500).on("/api/v10/users/@me/guilds").after(1));
     let seen = rig.look_once(&[Probe::Connection], &guilds).await;
     let of = |status| {
         guilds
@@ -335,15 +332,11 @@ async fn failed_detail_requests_keep_connection_and_permissions() {
         ("guilds/9001", named("cloudflare_page").unwrap()),
     ] {
         let rig = Rig::start().await;
-        rig.discord()
-            .host()
-            .faults()
-            .add(fault.on(&format!("/api/v10/{path}")));
+        rig.fail(fault.on(&format!("/api/v10/{path}")));
         let platform = rig.platform(|options| {
             options.patience = Duration::from_millis(200);
             options.guilds = guild_options(GuildOptions {
                 channels: vec![9_200],
-                ..GuildOptions::default()
             });
         });
         let seen = look(&platform, &Probe::ALL, &[GUILD]).await;
@@ -384,7 +377,7 @@ async fn a_token_may_come_with_the_word_bot() {
     let rig = Rig::start().await;
     let platform =
         rig.platform(|options| options.bot_token = Some(SecretString::from(format!("Bot {TOKEN}"))));
-    assert_eq!(platform.whoami().await.unwrap().id, "4001");
+    assert_eq!(platform.whoami().await.unwrap().id.0, 4_001);
 }
 
 #[tokio::test]
@@ -394,7 +387,7 @@ async fn error_with_status_200_is_no_answer() {
     let rig = Rig::start().await;
     for path in ["/api/v10/users/@me/guilds", "/api/v10/guilds"] {
         let fault = Fault::body(crate::sim::FaultBody::Json(error.clone())).on(path);
-        rig.discord().host().faults().add(fault);
+        rig.fail(fault);
     }
     let listed = rig.look_once(&[Probe::Connection, Probe::Stream], &[GUILD]).await;
     let record = listed.record(GUILD);
@@ -412,7 +405,7 @@ async fn unreadable_timeout_leaves_sending_unknown() {
     let rig = Rig::start().await;
     let path = format!("/api/v10/guilds/{GUILD}/members");
     let fault = Fault::body(crate::sim::FaultBody::Json(member)).on(&path);
-    rig.discord().host().faults().add(fault);
+    rig.fail(fault);
     for seen in [
         rig.look_once(&[Probe::Permissions], &[GUILD]).await,
         rig.probe_channels(&[9_200]).await,

@@ -448,7 +448,6 @@ async fn changes_of_what_the_bot_may_do_are_known_at_once() {
     let platform = rig.platform(|options| {
         options.guilds = guild_options(GuildOptions {
             channels: vec![9_200],
-            ..GuildOptions::default()
         });
     });
     let harness = Receiver::on(&platform, |_| {});

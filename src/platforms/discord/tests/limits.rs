@@ -37,7 +37,6 @@ fn with_a_channel_each(guilds: &[u64]) -> BTreeMap<u64, GuildOptions> {
     let configured = guilds.iter().map(|id| {
         let options = GuildOptions {
             channels: vec![id + 5],
-            ..GuildOptions::default()
         };
         (*id, options)
     });
@@ -81,7 +80,7 @@ async fn json_rate_limit_is_waited_out() {
         "limited_without_headers",
     ] {
         let rig = Rig::start().await;
-        rig.discord().host().faults().add(named(name).unwrap().times(1));
+        rig.fail(named(name).unwrap().times(1));
         let seen = rig.look_once(&Probe::ALL, &[GUILD]).await;
         let record = seen.record(GUILD);
         assert_eq!(
@@ -101,10 +100,7 @@ async fn after_a_ban_nothing_is_sent_by_this_process_or_the_next() {
     let rig = Rig::start().await;
     let platform = rig.platform(|_| {});
     let before = look(&platform, &Probe::ALL, &[GUILD]).await;
-    rig.discord()
-        .host()
-        .faults()
-        .add(named("cloudflare_text").unwrap());
+    rig.fail(named("cloudflare_text").unwrap());
     let banned = look(&platform, &[Probe::Connection], &[GUILD]).await;
     assert_eq!(banned.summary.calls, 1);
     let calls = rig.total_calls();
@@ -167,7 +163,6 @@ async fn a_forbidden_channel_is_left_alone_for_a_while() {
     let platform = rig.platform(|options| {
         options.guilds = guild_options(GuildOptions {
             channels: vec![9_200],
-            ..GuildOptions::default()
         });
     });
     let first = look(&platform, &[Probe::Permissions], &[GUILD]).await;

@@ -23,7 +23,7 @@ use crate::core::observation::{Fact, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use crate::sim::discord::{ChannelSpec, GuildSpec};
-use crate::sim::{DiscordSim, Sim, SimOptions};
+use crate::sim::{DiscordSim, Fault, Sim, SimOptions};
 
 /// The bot, its token, and the guild that most tests are about.
 pub(super) const BOT: u64 = 4001;
@@ -72,6 +72,10 @@ impl Rig {
         self.sim.clock.advance(millis);
     }
 
+    pub(super) fn fail(&self, fault: Fault) {
+        self.discord().host().faults().add(fault);
+    }
+
     pub(super) fn discord(&self) -> &DiscordSim {
         &self.sim.discord
     }
@@ -107,7 +111,6 @@ impl Rig {
                 GUILD,
                 GuildOptions {
                     channels: channels.to_vec(),
-                    ..GuildOptions::default()
                 },
             );
         });

@@ -13,21 +13,15 @@ use crate::sim::{Fault, FaultBody};
 #[tokio::test]
 async fn demo_guilds_are_reported_with_their_actual_state() {
     let rig = Rig::empty().await;
-    let world = demo::populate(rig.discord());
+    demo::populate(rig.discord());
     let platform = rig.platform(|options| {
-        options.bot_token = Some(SecretString::from(world.token.clone()));
-        for (guild, channel) in &world.channels {
-            let channels = vec![*channel];
-            options.guilds.insert(
-                *guild,
-                GuildOptions {
-                    channels,
-                    ..GuildOptions::default()
-                },
-            );
+        options.bot_token = Some(SecretString::from(demo::TOKEN));
+        for (guild, channel) in demo::CHANNELS {
+            let channels = vec![channel];
+            options.guilds.insert(guild, GuildOptions { channels });
         }
     });
-    let seen = look(&platform, &Probe::ALL, &world.guilds).await;
+    let seen = look(&platform, &Probe::ALL, &demo::GUILDS).await;
 
     let healthy = seen.record(demo::HEALTHY);
     assert_eq!(healthy.status, Status::Connected);
@@ -195,7 +189,7 @@ async fn guild_left_while_live_has_no_stream() {
     );
     // A later failure does not bring it back.
     rig.pass(30_000);
-    rig.discord().host().faults().add(Fault::status(503));
+    rig.fail(Fault::status(503));
     let failed = look(&platform, &Probe::ALL, &[GUILD]).await;
     let record = failed.record_after(GUILD, &[&live, &left]);
     assert_eq!(
@@ -302,7 +296,6 @@ async fn new_channel_configuration_applies_at_next_probe() {
     assert_eq!(scope().await, "guild");
     platform.configure(guild_options(GuildOptions {
         channels: vec![9_200],
-        ..GuildOptions::default()
     }));
     assert_eq!(scope().await, "channel:9200");
     platform.configure(BTreeMap::new());
@@ -418,7 +411,7 @@ async fn a_guild_has_no_stream_unless_one_is_mapped() {
 }
 
 #[tokio::test]
-async fn stages_events_and_going_live_can_be_mapped() {
+async fn stages_and_events_can_be_mapped() {
     let rig = Rig::start().await;
     let discord = rig.discord();
     discord.put_channel(&ChannelSpec {
@@ -427,33 +420,14 @@ async fn stages_events_and_going_live_can_be_mapped() {
         kind: 13,
         ..ChannelSpec::default()
     });
-    let (stage, live) = (Some(9_202), GuildOptions::default());
-    let named = GuildOptions {
-        stream_channel: stage,
-        ..live.clone()
-    };
-    let person = GuildOptions {
-        stream_user: Some(77),
-        ..live.clone()
-    };
-    for (from, options) in [
-        (StreamFrom::Stage, named),
-        (StreamFrom::Stage, live.clone()),
-        (StreamFrom::Event, live),
-        (StreamFrom::GoLive, person),
-    ] {
-        let platform = rig.platform(|all| {
-            all.stream_from = Some(from);
-            all.guilds = guild_options(options);
-        });
+    for from in [StreamFrom::Stage, StreamFrom::Event] {
+        let platform = rig.platform(|all| all.stream_from = Some(from));
         let status = async || look(&platform, &[Probe::Stream], &[GUILD]).await.record(GUILD);
         assert_eq!(status().await.stream_status, StreamStatus::Offline, "{from:?}");
         discord.set_event(GUILD, 9_500, 1);
-        discord.set_voice(GUILD, 77, Some(9_202), false);
         assert_eq!(status().await.stream_status, StreamStatus::Offline, "{from:?}");
         discord.set_stage(9_202, Some("Q&A"));
         discord.set_event(GUILD, 9_500, 2);
-        discord.set_voice(GUILD, 77, Some(9_202), true);
         let record = status().await;
         assert_eq!(
             (record.stream_status, record.viewer_count),
@@ -462,7 +436,6 @@ async fn stages_events_and_going_live_can_be_mapped() {
         );
         discord.set_stage(9_202, None);
         discord.set_event(GUILD, 9_500, 3);
-        discord.set_voice(GUILD, 77, None, false);
         assert_eq!(status().await.stream_status, StreamStatus::Offline, "{from:?}");
     }
 }
@@ -614,31 +587,20 @@ async fn answer_is_dated_by_when_it_was_asked_for() {
         kind: 13,
         ..ChannelSpec::default()
     });
-    for stage in [None, Some(9_202)] {
-        let platform = rig.platform(|options| {
-            options.stream_from = Some(StreamFrom::Stage);
-            options.guilds = guild_options(GuildOptions {
-                stream_channel: stage,
-                ..GuildOptions::default()
-            });
-        });
-        look(&platform, &[Probe::Connection], &[GUILD]).await;
-        rig.discord()
-            .host()
-            .faults()
-            .add(Fault::delay(900).on("/api/v10/stage-instances"));
-        let asked_at = rig.clock.now();
-        let seen = look(&platform, &[Probe::Stream], &[GUILD]).await;
-        rig.discord().host().faults().clear();
-        let absent = seen
-            .observations
-            .iter()
-            .find(|reported| *reported.fact == Fact::StreamAbsent)
-            .unwrap();
-        assert!(
-            absent.at.millis_since(asked_at) < 800,
-            "{stage:?} {}",
-            absent.at.millis_since(asked_at)
-        );
-    }
+    let platform = rig.platform(|options| options.stream_from = Some(StreamFrom::Stage));
+    look(&platform, &[Probe::Connection], &[GUILD]).await;
+    rig.fail(Fault::delay(900).on("/api/v10/stage-instances"));
+    let asked_at = rig.clock.now();
+    let seen = look(&platform, &[Probe::Stream], &[GUILD]).await;
+    rig.discord().host().faults().clear();
+    let absent = seen
+        .observations
+        .iter()
+        .find(|reported| *reported.fact == Fact::StreamAbsent)
+        .unwrap();
+    assert!(
+        absent.at.millis_since(asked_at) < 800,
+        "{}",
+        absent.at.millis_since(asked_at)
+    );
 }

@@ -238,7 +238,7 @@ impl World {
         let reported = facts::of_channels(base, channels::report(&access.collect(), base));
         // Permissions count only for a bot that is authorized, in a guild that exists.
         let authorized = Fact::Auth {
-            identity: facts::identity(),
+            identity: crate::platforms::discord::bot(),
             check: AuthCheck {
                 result: AuthResult::Valid,
                 expires_at: None,

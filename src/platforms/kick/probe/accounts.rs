@@ -5,7 +5,7 @@ use super::super::facts::{self, BADGES_METHOD, OWNER_METHOD, SCOPES_METHOD};
 use super::super::options::{BOT, broadcaster_of};
 use super::context::ProbeContext;
 use crate::core::code::Code;
-use crate::core::observation::{ErrorInfo, Fact, Grants, Identity};
+use crate::core::observation::{ErrorInfo, Fact, Grants, Identity, Transport};
 use crate::core::source::PlatformName;
 use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
 use crate::platforms::{PlatformError, Probe, Problem};
@@ -132,7 +132,7 @@ fn fail_everything_without_identity(cx: &ProbeContext<'_>) {
         "Kick needs a client id and secret (`kick.client_id`, `kick.client_secret`), or a token of the bot";
     cx.emit_all(
         &cx.all(),
-        &facts::refused(Code::NotConfigured(PlatformName::Kick), needs),
+        &facts::refused(Transport::Api, Code::NotConfigured(PlatformName::Kick), needs),
     );
     let error = ErrorInfo::new(Code::NotConfigured(PlatformName::Kick), needs);
     cx.problem(Problem::of_platform(needs).caused_by(error));

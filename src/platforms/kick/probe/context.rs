@@ -6,7 +6,7 @@ use super::super::KickPlatform;
 use super::super::facts::{self, BY_API};
 
 use crate::core::observation::{Fact, Observation};
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::{PlatformName, SourceKey, by_number};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink, Problem};
@@ -28,17 +28,12 @@ impl<'a> ProbeContext<'a> {
         sources: &[SourceKey],
         sink: &'a dyn ProbeSink,
     ) -> Self {
-        let targets = sources
-            .iter()
-            .filter(|key| key.platform() == PlatformName::Kick)
-            .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
-            .collect();
         Self {
             platform,
             probes,
             sink,
             meter: Meter::with_progress(PlatformName::Kick, sink),
-            targets,
+            targets: by_number(PlatformName::Kick, sources),
         }
     }
 
@@ -83,7 +78,7 @@ impl<'a> ProbeContext<'a> {
 
     /// Records a problem for the summary.
     pub(super) fn problem(&self, problem: Problem) {
-        self.meter.problems.add(problem);
+        self.meter.problem(problem);
     }
 
     pub(super) fn emit_latency(&self) {
@@ -92,7 +87,8 @@ impl<'a> ProbeContext<'a> {
             .platform
             .api
             .client
-            .latency()
+            .round_trip
+            .millis()
             .filter(|_| self.meter.count() > 0)
         {
             for key in self.targets.values() {

@@ -158,10 +158,7 @@ async fn aging_authorization_causes_warning_from_day_25() {
     rig.log_in(&SCOPES, 0).await;
     // The refreshes fail, as they do while the OAuth host is down.
     rig.later(26 * 86_400);
-    rig.kick()
-        .host()
-        .faults()
-        .add(Fault::status(404).on("/oauth/token").with_body(FaultBody::Html));
+    rig.fail(Fault::status(404).on("/oauth/token").with_body(FaultBody::Html));
     let summary = rig.look(&[Probe::Auth], &[ADA]).await;
     assert!(
         summary
@@ -189,7 +186,7 @@ async fn failing_oauth_host_does_not_change_token_status() {
         rig.log_in(&SCOPES, 0).await;
         rig.look_at(ADA).await;
         assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
-        rig.kick().host().faults().add(fault.clone().on("/oauth"));
+        rig.fail(fault.clone().on("/oauth"));
         rig.later(3_600);
         rig.look(&[Probe::Auth], &[ADA]).await;
         let record = rig.record(ADA);
@@ -230,7 +227,7 @@ async fn oauth_outage_leaves_connection_polls_as_they_are() {
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
     rig.look_at(ADA).await;
-    rig.kick().host().faults().add(Fault::status(404).on("/oauth"));
+    rig.fail(Fault::status(404).on("/oauth"));
     rig.later(60);
     rig.look(&[Probe::Connection], &[ADA]).await;
     let sent = rig.calls("/oauth/token/introspect");
@@ -287,7 +284,7 @@ async fn foreign_refusal_of_the_oauth_host_is_no_evidence() {
                 rig.later(7_300);
                 rig.kick().expire_token(&access);
             }
-            rig.kick().host().faults().add(fault.clone().on("/oauth"));
+            rig.fail(fault.clone().on("/oauth"));
             rig.look(&[Probe::Auth], &[ADA]).await;
             assert_eq!(
                 rig.record(ADA).auth_status,
@@ -314,10 +311,7 @@ async fn one_foreign_401_of_the_api_is_asked_again() {
     {
         let rig = Rig::start().await;
         rig.log_in(&SCOPES, 0).await;
-        rig.kick()
-            .host()
-            .faults()
-            .add(fault.clone().on("/public").times(1));
+        rig.fail(fault.clone().on("/public").times(1));
         rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(
@@ -434,10 +428,7 @@ async fn kick_401_for_a_valid_token_is_no_claim_about_the_account() {
     rig.log_in(&SCOPES, 0).await;
     let words = serde_json::json!({"data": {}, "message": "Unauthorized"});
     let fault = Fault::status(401).with_body(FaultBody::Json(words));
-    rig.kick()
-        .host()
-        .faults()
-        .add(fault.on("/public/v1/users/livestreams"));
+    rig.fail(fault.on("/public/v1/users/livestreams"));
     rig.look(&[Probe::Stream], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.auth_status, Some(AuthResult::Valid));
@@ -525,7 +516,7 @@ async fn active_token_past_its_expiry_that_the_api_refuses_is_not_valid() {
         assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
         // The API refuses the token, and its refresh gets `invalid_grant`.
         rig.kick().disconnect(Some(BOT_ID));
-        rig.kick().host().faults().add(introspection(&rig, -600));
+        rig.fail(introspection(&rig, -600));
         rig.later(60);
         rig.look(&[Probe::Auth], &[ADA]).await;
         assert_eq!(rig.record(ADA).auth_status, Some(expected), "{}", rig.facts(ADA));
@@ -536,7 +527,7 @@ async fn active_token_past_its_expiry_that_the_api_refuses_is_not_valid() {
 async fn active_token_past_its_expiry_that_the_api_accepts_is_valid() {
     let rig = Rig::start().await;
     rig.log_in(&SCOPES, 0).await;
-    rig.kick().host().faults().add(introspection(&rig, -600));
+    rig.fail(introspection(&rig, -600));
     rig.look(&[Probe::Auth], &[ADA]).await;
     assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
     assert_eq!(rig.stored(BOT).await.expires_at, None);
@@ -549,11 +540,8 @@ async fn active_token_past_its_expiry_without_the_apis_answer_is_unknown() {
     // The owner of the token is known, so that no other request needs this endpoint.
     rig.look(&[Probe::Auth], &[ADA]).await;
     rig.forget();
-    rig.kick().host().faults().add(introspection(&rig, -600));
-    rig.kick()
-        .host()
-        .faults()
-        .add(Fault::status(401).on("/public/v1/users"));
+    rig.fail(introspection(&rig, -600));
+    rig.fail(Fault::status(401).on("/public/v1/users"));
     rig.look(&[Probe::Auth], &[BOT_ID]).await;
     let check = rig
         .knowledge(BOT_ID)
@@ -591,10 +579,7 @@ async fn introspection_without_kicks_envelope_revokes_nothing() {
         rig.look(&[Probe::Auth], &[ADA]).await;
         assert_eq!(rig.record(ADA).auth_status, Some(AuthResult::Valid));
         let fault = Fault::status(status).with_body(FaultBody::Json(body.clone()));
-        rig.kick()
-            .host()
-            .faults()
-            .add(fault.on("/oauth/token/introspect"));
+        rig.fail(fault.on("/oauth/token/introspect"));
         rig.later(60);
         rig.look(&[Probe::Auth], &[ADA]).await;
         let record = rig.record(ADA);
@@ -615,7 +600,7 @@ async fn foreign_oauth_error_of_the_token_endpoint_refuses_no_application() {
         let rig = Rig::start().await;
         let body = serde_json::json!({"error": name});
         let fault = Fault::status(status).with_body(FaultBody::Json(body));
-        rig.kick().host().faults().add(fault.on("/oauth/token"));
+        rig.fail(fault.on("/oauth/token"));
         let summary = rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
         let record = rig.record(ADA);
         assert_ne!(record.status, Status::Error, "{status} {name}: {summary:?}");

@@ -72,7 +72,7 @@ async fn api_failures_never_end_a_stream_or_revoke_a_token() {
         ),
     ] {
         let rig = live_rig().await;
-        rig.kick().host().faults().add(fault.clone().on(LIST));
+        rig.fail(fault.clone().on(LIST));
         rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(record.stream_status, Online, "{fault:?}");
@@ -94,7 +94,7 @@ async fn foreign_refusal_of_kick_is_no_refusal() {
         ] {
             let rig = live_rig().await;
             let fault = Fault::status(status).with_body(body);
-            rig.kick().host().faults().add(fault.clone().on("/public"));
+            rig.fail(fault.clone().on("/public"));
             rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
             let record = rig.record(ADA);
             assert_eq!(record.stream_status, Online, "{fault:?}");
@@ -114,7 +114,7 @@ async fn one_failed_call_is_repeated() {
         Fault::wire(WireFault::Reset),
     ] {
         let rig = live_rig().await;
-        rig.kick().host().faults().add(fault.clone().on(LIST).times(1));
+        rig.fail(fault.clone().on(LIST).times(1));
         rig.look(&[Probe::Stream], &[ADA]).await;
         let record = rig.record(ADA);
         assert_eq!(record.status, Status::Connected, "{fault:?}");
@@ -125,7 +125,7 @@ async fn one_failed_call_is_repeated() {
 #[tokio::test]
 async fn rate_limit_without_wait_pauses_all_requests() {
     let rig = live_rig().await;
-    rig.kick().host().faults().add(Fault::status(429));
+    rig.fail(Fault::status(429));
     let summary = rig.look_at(ADA).await;
     assert_eq!(summary.calls, 1, "{summary:?}");
     let sent = rig.kick().host().journal().total();
@@ -159,10 +159,7 @@ async fn the_platforms_own_limit_a_minute_is_survived() {
 async fn failed_channel_request_keeps_stream_list_result() {
     let rig = live_rig().await;
     rig.later(700);
-    rig.kick()
-        .host()
-        .faults()
-        .add(Fault::status(500).on("/public/v1/channels"));
+    rig.fail(Fault::status(500).on("/public/v1/channels"));
     rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
@@ -172,7 +169,7 @@ async fn failed_channel_request_keeps_stream_list_result() {
 #[tokio::test]
 async fn failing_stream_list_does_not_make_connection_flap() {
     let rig = live_rig().await;
-    let fault = rig.kick().host().faults().add(Fault::status(500).on(LIST));
+    let fault = rig.fail(Fault::status(500).on(LIST));
     // Every ten minutes the channels are requested too.
     for minute in 0..25 {
         rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
@@ -212,7 +209,7 @@ async fn oauth_rate_limit_is_not_an_api_failure() {
     lease.save(&TokenRecord::default()).await.unwrap();
     drop(lease);
     let fault = Fault::status(429).header("Retry-After", "90");
-    rig.kick().host().faults().add(fault.on("/oauth"));
+    rig.fail(fault.on("/oauth"));
     rig.look(&[Probe::Auth], &[ADA]).await;
     let record = rig.record(ADA);
     assert_eq!(record.status, Status::Connected);
@@ -225,7 +222,7 @@ async fn oauth_rate_limit_is_not_an_api_failure() {
 #[tokio::test]
 async fn requests_skipped_by_rate_limit_change_nothing() {
     let rig = live_rig().await;
-    rig.kick().host().faults().add(Fault::status(429));
+    rig.fail(Fault::status(429));
     rig.look(&[Probe::Stream], &[ADA]).await;
     let refused = rig.record(ADA);
     assert_eq!(refused.status, Status::Connected);
@@ -244,10 +241,7 @@ async fn older_stream_list_is_used_when_the_newer_is_missing() {
     let rig = Rig::start().await;
     rig.kick().go_live(ADA);
     let unknown = FaultBody::Json(serde_json::json!({"message": "Not Found"}));
-    rig.kick()
-        .host()
-        .faults()
-        .add(Fault::status(404).with_body(unknown).on(LIST));
+    rig.fail(Fault::status(404).with_body(unknown).on(LIST));
     rig.look_at(ADA).await;
     let record = rig.record(ADA);
     assert_eq!((record.status, record.stream_status), (Status::Connected, Online));
@@ -269,10 +263,7 @@ async fn older_stream_list_is_used_when_the_newer_is_missing() {
 async fn an_unreadable_item_makes_no_absence() {
     let rig = live_rig().await;
     let odd = serde_json::json!({"data": [{"broadcaster_user": "who?"}], "message": "OK"});
-    rig.kick()
-        .host()
-        .faults()
-        .add(Fault::body(FaultBody::Json(odd)).on(LIST));
+    rig.fail(Fault::body(FaultBody::Json(odd)).on(LIST));
     for _ in 0..4 {
         rig.later(60);
         rig.look(&[Probe::Stream], &[ADA]).await;
@@ -336,7 +327,7 @@ async fn slug_of_a_row_with_an_impossible_id_is_not_resolved() {
         let rig = Rig::start().await;
         let body = format!(r#"{{"data":[{{"broadcaster_user_id":{id},"slug":"eve"}}],"message":"OK"}}"#);
         let fault = Fault::body(FaultBody::Text(body)).on("/public/v1/channels");
-        rig.kick().host().faults().add(fault);
+        rig.fail(fault);
         let resolved = rig.platform.resolve(&["eve".to_owned()]).await;
         assert!(!matches!(resolved, Ok(found) if found[0].is_some()), "{id}");
     }
@@ -386,7 +377,7 @@ async fn answer_without_its_list_ends_neither_stream_nor_channel() {
             let rig = live_rig().await;
             rig.kick().host().faults().clear();
             let fault = Fault::body(FaultBody::Text(body.to_owned())).on(path);
-            rig.kick().host().faults().add(fault);
+            rig.fail(fault);
             for _ in 0..4 {
                 rig.later(700);
                 rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
@@ -397,7 +388,7 @@ async fn answer_without_its_list_ends_neither_stream_nor_channel() {
         }
         let rig = Rig::start().await;
         let fault = Fault::body(FaultBody::Text(body.to_owned())).on("/public/v1/channels");
-        rig.kick().host().faults().add(fault);
+        rig.fail(fault);
         assert!(rig.platform.resolve(&["ada".to_owned()]).await.is_err(), "{body}");
         rig.look_at(ADA).await;
         let record = rig.record(ADA);
@@ -414,7 +405,7 @@ async fn probe_after_a_web_page_names_the_page_as_the_reason() {
         let fault = Fault::status(status)
             .with_body(page)
             .header("content-type", "text/html");
-        rig.kick().host().faults().add(fault);
+        rig.fail(fault);
         for probe in ["first", "second"] {
             let summary = rig.look(&[Probe::Connection, Probe::Stream], &[ADA]).await;
             let texts: Vec<_> = summary.problems.iter().map(|problem| &problem.text).collect();

@@ -22,7 +22,7 @@ use crate::core::time::Timestamp;
 use crate::http::{Http, HttpOptions};
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use crate::sim::kick::{KickSim, KickTokenSpec};
-use crate::sim::{Sim, SimOptions};
+use crate::sim::{Fault, Sim, SimOptions};
 use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
 
 /// The bot's user id.
@@ -108,6 +108,10 @@ impl Rig {
         }
     }
 
+    pub(super) fn fail(&self, fault: Fault) -> u64 {
+        self.kick().host().faults().add(fault)
+    }
+
     pub(super) fn kick(&self) -> &KickSim {
         &self.sim.kick
     }
@@ -124,7 +128,6 @@ impl Rig {
         self.platform.probe(&probes, &keys, &self.notebook).await
     }
 
-    /// Returns all observations.
     pub(super) fn reported(&self) -> Vec<Observation> {
         self.notebook.0.lock().clone()
     }

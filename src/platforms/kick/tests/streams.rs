@@ -143,10 +143,7 @@ async fn a_batch_that_loses_one_channel_is_checked_singly() {
     }
     // The first response omits all channels.
     let empty = FaultBody::Json(serde_json::json!({"data": [], "message": "OK"}));
-    rig.kick()
-        .host()
-        .faults()
-        .add(Fault::body(empty).on("/public/v1/channels").times(1));
+    rig.fail(Fault::body(empty).on("/public/v1/channels").times(1));
     rig.look(&[Probe::Connection], &others).await;
     for id in &others {
         assert_ne!(rig.record(*id).status, Status::Error, "{id} is not gone");
@@ -187,7 +184,7 @@ async fn one_id_that_spoils_a_batch_stands_alone() {
         .with_body(FaultBody::Json(body))
         .on("/public/v1/users/livestreams");
     spoilt.query = Some("user_id=881007".to_owned());
-    rig.kick().host().faults().add(spoilt);
+    rig.fail(spoilt);
     rig.look(&[Probe::Stream], &ids).await;
     for id in &ids {
         let online = rig.record(*id).stream_status == Online;
@@ -276,15 +273,12 @@ async fn newer_of_two_rows_for_one_channel_is_the_live_stream() {
     for list in ["/public/v1/users/livestreams", "/public/v1/livestreams"] {
         rig.kick().host().faults().clear();
         if list == "/public/v1/livestreams" {
-            rig.kick()
-                .host()
-                .faults()
-                .add(Fault::status(404).on("/public/v1/users/livestreams"));
+            rig.fail(Fault::status(404).on("/public/v1/users/livestreams"));
         }
         for rows in [&rows, &reversed, &rows] {
             let body = serde_json::json!({"data": rows, "message": "OK"});
             let fault = Fault::body(FaultBody::Json(body)).on(list).times(1);
-            rig.kick().host().faults().add(fault);
+            rig.fail(fault);
             rig.later(5);
             rig.forget();
             rig.look(&[Probe::Stream, Probe::Viewers], &[ADA]).await;
@@ -318,10 +312,7 @@ async fn newer_of_two_rows_in_the_channel_list_counts() {
         let data: Vec<_> = order.iter().map(|place: &usize| rows[*place].clone()).collect();
         let body = serde_json::json!({"data": data, "message": "OK"});
         rig.kick().host().faults().clear();
-        rig.kick()
-            .host()
-            .faults()
-            .add(Fault::body(FaultBody::Json(body)).on("/public/v1/channels"));
+        rig.fail(Fault::body(FaultBody::Json(body)).on("/public/v1/channels"));
         rig.forget();
         rig.another_process()
             .probe(&[Probe::Stream].into(), &[key(ADA)], &rig.notebook)
@@ -345,12 +336,9 @@ async fn error_with_status_200_never_ends_a_stream() {
             let rig = Rig::start().await;
             if path == "/public/v1/livestreams" {
                 let gone = Fault::status(404).on("/public/v1/users/livestreams");
-                rig.kick().host().faults().add(gone);
+                rig.fail(gone);
             }
-            rig.kick()
-                .host()
-                .faults()
-                .add(Fault::body(FaultBody::Json(body.clone())).on(path));
+            rig.fail(Fault::body(FaultBody::Json(body.clone())).on(path));
             rig.look_at(ADA).await;
             let record = rig.record(ADA);
             if path != "/public/v1/channels" {

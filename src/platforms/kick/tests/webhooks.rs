@@ -367,7 +367,7 @@ async fn a_key_behind_a_browser_challenge_leaves_the_old_one_in_place() {
     let page = Fault::status(403)
         .with_body(FaultBody::Html)
         .on("/public/v1/public-key");
-    hooked.rig.kick().host().faults().add(page);
+    hooked.rig.fail(page);
     hooked.rig.later(3_601);
     hooked.knobs(|knobs| knobs.bad_signature = true);
     hooked.rig.kick().chat(ADA, &KickChatSpec::default());
@@ -568,7 +568,7 @@ async fn subscriptions_are_reconciled_in_batches_leaving_others() {
 async fn what_a_new_subscription_delivers_before_it_is_listed_counts() {
     let hooked = Hooked::start().await;
     let list = Fault::status(500).on("/public/v1/events/subscriptions");
-    hooked.rig.kick().host().faults().add(list.method("GET").after(1));
+    hooked.rig.fail(list.method("GET").after(1));
     let failed = hooked
         .rig
         .platform

@@ -15,7 +15,6 @@ use crate::platforms::kit::lenient::{count, id_text, lenient, readable, text};
 pub const STATUS: &str = "livestream.status.updated";
 /// New title, category or language.
 pub const METADATA: &str = "livestream.metadata.updated";
-/// A chat message.
 pub const CHAT: &str = "chat.message.sent";
 
 /// An event, and the channel that it is about.

@@ -12,14 +12,13 @@ mod missed_events;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use self::delivery::{Delivery, WINDOW};
@@ -33,7 +32,7 @@ use crate::clock::Clock;
 use crate::core::code::Code;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation, Transport};
-use crate::core::source::{PlatformName, SourceKey};
+use crate::core::source::{PlatformName, SourceKey, by_number};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::dedup::RecentIds;
 
@@ -63,7 +62,8 @@ pub struct WebhookListener {
     writer: String,
     bot: Arc<BotId>,
     badges: Arc<super::Badges>,
-    counts: Counts,
+    /// Not part of the state: refused deliveries are counted without its lock.
+    counts: Mutex<WebhookCounts>,
     state: Mutex<WebhookState>,
 }
 
@@ -78,20 +78,6 @@ struct WebhookState {
     stale_warned: Option<Timestamp>,
     /// When the last warning about an unusable delivery was logged, by event type.
     unusable_warned: BTreeMap<String, Timestamp>,
-}
-
-/// Number of deliveries by result.
-#[derive(Debug, Default)]
-struct Counts {
-    accepted: AtomicU64,
-    forged: AtomicU64,
-    stale: AtomicU64,
-    duplicate: AtomicU64,
-    other: AtomicU64,
-    untracked: AtomicU64,
-    unusable: AtomicU64,
-    oversized: AtomicU64,
-    held_off: AtomicU64,
 }
 
 /// Number of deliveries by result, at one moment.
@@ -128,7 +114,7 @@ impl KickPlatform {
             writer: writer.to_owned(),
             bot: Arc::clone(&self.bot),
             badges: Arc::clone(&self.badges),
-            counts: Counts::default(),
+            counts: Mutex::default(),
             state: Mutex::new(WebhookState {
                 sources: BTreeMap::new(),
                 // Twice the window, so that nothing can be replayed within it.
@@ -146,35 +132,24 @@ impl KickPlatform {
 impl WebhookListener {
     /// Sets the channels whose events count.
     pub fn track(&self, sources: &[SourceKey]) {
-        self.lock().sources = sources
-            .iter()
-            .filter(|key| key.platform() == PlatformName::Kick)
-            .filter_map(|key| Some((key.id().parse().ok()?, key.clone())))
-            .collect();
+        self.state.lock().sources = by_number(PlatformName::Kick, sources);
     }
 
     /// Continues counting from this writer's stored totals.
     pub fn restore(&self, source: &SourceKey, totals: Counters) {
         if let Ok(id) = source.id().parse() {
-            self.lock().totals.insert(id, totals);
+            self.state.lock().totals.insert(id, totals);
         }
     }
 
     /// Returns the number of deliveries by result.
     pub fn counts(&self) -> WebhookCounts {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let counts = &self.counts;
-        WebhookCounts {
-            accepted: read(&counts.accepted),
-            forged: read(&counts.forged),
-            stale: read(&counts.stale),
-            duplicate: read(&counts.duplicate),
-            other: read(&counts.other),
-            untracked: read(&counts.untracked),
-            unusable: read(&counts.unusable),
-            oversized: read(&counts.oversized),
-            held_off: read(&counts.held_off),
-        }
+        *self.counts.lock()
+    }
+
+    fn count(&self, counter: impl FnOnce(&mut WebhookCounts) -> &mut u64, answer: StatusCode) -> StatusCode {
+        *counter(&mut self.counts.lock()) += 1;
+        answer
     }
 
     /// Records the observations of polls, to compare the webhooks with them.
@@ -187,7 +162,10 @@ impl WebhookListener {
         if observation.source.platform() == PlatformName::Kick
             && let Ok(id) = observation.source.id().parse()
         {
-            self.lock().missed_events.polled(id, stream_id, observation.at);
+            self.state
+                .lock()
+                .missed_events
+                .polled(id, stream_id, observation.at);
         }
     }
 
@@ -195,7 +173,7 @@ impl WebhookListener {
     /// Their subscriptions should be renewed; polls remain authoritative.
     pub fn take_missing(&self) -> Vec<(SourceKey, Vec<Observation>)> {
         let now = self.clock.now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let found = state.missed_events.found(now);
         let keys = found.iter().filter_map(|id| state.sources.get(id).cloned());
         keys.map(|key| {
@@ -213,11 +191,11 @@ impl WebhookListener {
     /// Processes one delivery and returns the response. Of a refused one only the count is stored.
     pub async fn receive(&self, headers: &HeaderMap, body: &[u8]) -> StatusCode {
         let Ok(delivery) = delivery::read(headers) else {
-            return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.forged, StatusCode::UNAUTHORIZED);
         };
         let recent = delivery.is_recent(&self.clocks());
         if !recent && !self.warns_of_stale() {
-            return count(&self.counts.stale, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.stale, StatusCode::UNAUTHORIZED);
         }
         let signed = Signed {
             message_id: delivery.message_id,
@@ -226,20 +204,20 @@ impl WebhookListener {
             signature: &delivery.signature,
         };
         if !self.keys.verify(&signed).await {
-            return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.forged, StatusCode::UNAUTHORIZED);
         }
         if !recent {
             self.warn_of_stale(&delivery);
-            return count(&self.counts.stale, StatusCode::UNAUTHORIZED);
+            return self.count(|counts| &mut counts.stale, StatusCode::UNAUTHORIZED);
         }
         let event = match events::read(delivery.kind, body) {
-            None => return count(&self.counts.other, StatusCode::OK),
+            None => return self.count(|counts| &mut counts.other, StatusCode::OK),
             Some(Err(Unusable::OtherType)) => {
-                return count(&self.counts.forged, StatusCode::UNAUTHORIZED);
+                return self.count(|counts| &mut counts.forged, StatusCode::UNAUTHORIZED);
             }
             Some(Err(Unusable::Incomplete)) => {
                 self.warn_of_unusable(&delivery, body.len());
-                return count(&self.counts.unusable, StatusCode::OK);
+                return self.count(|counts| &mut counts.unusable, StatusCode::OK);
             }
             Some(Ok(event)) => event,
         };
@@ -262,14 +240,15 @@ impl WebhookListener {
     /// Returns whether to warn about a stale delivery, if Kick has signed it: once in ten minutes.
     fn warns_of_stale(&self) -> bool {
         let now = self.clock.now();
-        self.lock()
+        self.state
+            .lock()
             .stale_warned
             .is_none_or(|last| !last.is_recent(WARNED_EVERY - 1, now))
     }
 
     fn warn_of_stale(&self, delivery: &Delivery<'_>) {
         let now = self.clock.now();
-        self.lock().stale_warned = Some(now);
+        self.state.lock().stale_warned = Some(now);
         tracing::warn!(
             platform = "kick",
             code = %Code::PushStale(PlatformName::Kick),
@@ -285,7 +264,7 @@ impl WebhookListener {
     fn warn_of_unusable(&self, delivery: &Delivery<'_>, length: usize) {
         let (now, kind) = (self.clock.now(), delivery.kind);
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let last = state.unusable_warned.get(kind);
             if last.is_some_and(|last| last.is_recent(WARNED_EVERY - 1, now)) {
                 return;
@@ -304,19 +283,19 @@ impl WebhookListener {
 
     fn hand_on(&self, delivery: &Delivery<'_>, event: &WebhookEvent) -> StatusCode {
         let now = self.clock.now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(key) = state.sources.get(&event.broadcaster).cloned() else {
-            return count(&self.counts.untracked, StatusCode::OK);
+            return self.count(|counts| &mut counts.untracked, StatusCode::OK);
         };
         if !state.received.is_new(DELIVERY, delivery.message_id, now) {
-            return count(&self.counts.duplicate, StatusCode::OK);
+            return self.count(|counts| &mut counts.duplicate, StatusCode::OK);
         }
         let line = match &event.event {
             Event::Chat { message_id, .. } => Some(message_id.as_str()),
             Event::Status { .. } | Event::Metadata { .. } => None,
         };
         if line.is_some_and(|line| !state.received.is_new(CHAT_MESSAGE, line, now)) {
-            return count(&self.counts.duplicate, StatusCode::OK);
+            return self.count(|counts| &mut counts.duplicate, StatusCode::OK);
         }
         let facts = self.facts(&state, delivery, event);
         let Ok(places) = self.out.try_reserve_many(facts.len()) else {
@@ -325,7 +304,7 @@ impl WebhookListener {
             if let Some(line) = line {
                 state.received.forget(CHAT_MESSAGE, line);
             }
-            return count(&self.counts.held_off, StatusCode::SERVICE_UNAVAILABLE);
+            return self.count(|counts| &mut counts.held_off, StatusCode::SERVICE_UNAVAILABLE);
         };
         for (place, (at, fact)) in places.zip(facts) {
             state.remember(event, &fact, now);
@@ -336,7 +315,7 @@ impl WebhookListener {
         {
             self.badges.saw(event.broadcaster, delivery.at, badges.clone());
         }
-        count(&self.counts.accepted, StatusCode::OK)
+        self.count(|counts| &mut counts.accepted, StatusCode::OK)
     }
 
     /// Returns the facts of a delivery. Its time is the one that Kick has signed.
@@ -394,10 +373,6 @@ impl WebhookListener {
         }
         facts
     }
-
-    fn lock(&self) -> MutexGuard<'_, WebhookState> {
-        self.state.lock()
-    }
 }
 
 impl WebhookState {
@@ -419,11 +394,6 @@ impl WebhookState {
     }
 }
 
-fn count(counter: &AtomicU64, answer: StatusCode) -> StatusCode {
-    counter.fetch_add(1, Ordering::Relaxed);
-    answer
-}
-
 /// Returns the route that Kick posts to, to be merged into the web server.
 pub fn routes(listener: Arc<WebhookListener>) -> Router {
     Router::new().route(PATH, post(take)).with_state(listener)
@@ -432,6 +402,6 @@ pub fn routes(listener: Arc<WebhookListener>) -> Router {
 async fn take(State(listener): State<Arc<WebhookListener>>, headers: HeaderMap, body: Body) -> StatusCode {
     match axum::body::to_bytes(body, LARGEST_BODY).await {
         Ok(body) => listener.receive(&headers, &body).await,
-        Err(_) => count(&listener.counts.oversized, StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => listener.count(|counts| &mut counts.oversized, StatusCode::PAYLOAD_TOO_LARGE),
     }
 }

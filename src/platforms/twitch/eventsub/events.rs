@@ -23,9 +23,7 @@ const MAX_AGE: Duration = Duration::from_mins(10);
 /// The result of parsing an event.
 #[derive(Debug, PartialEq)]
 pub(super) enum ParsedEvent {
-    /// Observations of one source.
     Facts(SourceKey, Vec<Observation>),
-    /// A chat message.
     Chat(ChatMessage),
     /// A subscribed event occurred, but its content cannot be parsed.
     Unreadable,

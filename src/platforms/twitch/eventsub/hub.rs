@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::events::{self, EVENTSUB, ParsedEvent};
@@ -177,7 +177,7 @@ impl Hub {
     ) -> Self {
         let hub = Self::default();
         {
-            let mut state = hub.lock();
+            let mut state = hub.state.lock();
             writer.clone_into(&mut state.writer);
             state.totals = Totals::new(restored);
             state.left_open = left_open;
@@ -185,13 +185,9 @@ impl Hub {
         hub
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// Adds an event to the pending ones.
     pub(super) fn emit(&self, incoming: ListenerEvent) {
-        self.lock().outbox.push_back(incoming);
+        self.state.lock().outbox.push_back(incoming);
         self.pending_notify.notify_one();
     }
 
@@ -211,16 +207,16 @@ impl Hub {
 
     /// Takes the oldest pending event.
     pub(super) fn next_to_emit(&self) -> Option<ListenerEvent> {
-        self.lock().outbox.pop_front()
+        self.state.lock().outbox.pop_front()
     }
 
     pub(super) fn has_pending(&self) -> bool {
-        !self.lock().outbox.is_empty()
+        !self.state.lock().outbox.is_empty()
     }
 
     /// Sets which channels are monitored and the bot's user id.
     pub(super) fn monitor(&self, sources: BTreeSet<SourceKey>, bot_user_id: Option<String>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.monitored = sources;
         state.bot_user_id = bot_user_id;
     }
@@ -235,7 +231,7 @@ impl Hub {
             at,
             present: Present { now, earliest },
         } = *notification;
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         if !id.is_empty() && !state.messages.0.is_new("message", id, now) {
             state.tally.duplicates += 1;
             return;
@@ -287,17 +283,17 @@ impl Hub {
 
     /// Records a notification whose event cannot be parsed.
     pub(super) fn unreadable(&self, kind: &str, now: Timestamp) {
-        self.lock().unreadable(kind, now);
+        self.state.lock().unreadable(kind, now);
     }
 
     /// Counts a message of unknown type.
     pub(super) fn unknown(&self) {
-        self.lock().tally.unknown += 1;
+        self.state.lock().tally.unknown += 1;
     }
 
     /// Counts a frame that is no message of EventSub, and logs its beginning: whatever sends it should be investigated.
     pub(super) fn unreadable_frame(&self, connection: &str, text: &str, now: Timestamp) {
-        self.lock().tally.unknown += 1;
+        self.state.lock().tally.unknown += 1;
         tracing::debug!(
             connection,
             bytes = text.len(),
@@ -315,7 +311,7 @@ impl Hub {
 
     /// Counts a binary message. Twitch sends only text, so its sender should be investigated.
     pub(super) fn binary(&self, length: usize, now: Timestamp) {
-        self.lock().tally.unknown += 1;
+        self.state.lock().tally.unknown += 1;
         if self.is_new_cause("binary", now) {
             tracing::warn!(
                 platform = "twitch",
@@ -328,7 +324,7 @@ impl Hub {
 
     /// Counts an error of a subscription.
     pub(super) fn failed(&self, source: &SourceKey, kind: Kind, at: Timestamp) {
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         state.tally.errors += 1;
         let count = state.incoming.entry((source.id().to_owned(), kind)).or_default();
         count.errors += 1;
@@ -338,14 +334,14 @@ impl Hub {
 
     /// Records that Twitch accepted a subscription.
     pub(super) fn accepted(&self, source: &SourceKey, kind: Kind, at: Timestamp) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let count = state.incoming.entry((source.id().to_owned(), kind)).or_default();
         count.created_at = Some(at);
     }
 
     /// Counts a reconnect for the sources of a connection.
     pub(super) fn reconnected<'a>(&self, sources: impl IntoIterator<Item = &'a SourceKey>) {
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         state.tally.reconnects += 1;
         for source in sources {
             state.totals.count(source, |totals| totals.reconnects += 1);
@@ -354,7 +350,7 @@ impl Hub {
 
     /// Emits totals that have changed.
     pub(super) fn flush_totals(&self, at: Timestamp) {
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         for (source, totals) in state.totals.take_changes(at) {
             let fact = Fact::Counters {
                 writer: state.writer.clone(),
@@ -369,20 +365,20 @@ impl Hub {
     }
 
     pub(super) fn missed_events<R>(&self, act: impl FnOnce(&mut MissedEvents) -> R) -> R {
-        act(&mut self.lock().missed_events)
+        act(&mut self.state.lock().missed_events)
     }
 
     pub(super) fn memory(&self) -> Vec<(Timestamp, u64)> {
-        self.lock().chat.0.memory()
+        self.state.lock().chat.0.memory()
     }
 
     pub(super) fn recall(&self, memory: Vec<(Timestamp, u64)>, now: Timestamp) {
-        self.lock().chat.0.recall(memory, now);
+        self.state.lock().chat.0.recall(memory, now);
     }
 
     /// Records a connection's session and those that it moved from: Twitch's list may still contain those.
     pub(super) fn note_sessions(&self, connection: &str, sessions: &[String]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if sessions.is_empty() {
             state.sessions.remove(connection);
         } else {
@@ -392,12 +388,17 @@ impl Hub {
 
     /// Returns whether a session belongs to any of our connections.
     pub(super) fn is_own_session(&self, session: &str) -> bool {
-        self.lock().sessions.values().flatten().any(|own| own == session)
+        self.state
+            .lock()
+            .sessions
+            .values()
+            .flatten()
+            .any(|own| own == session)
     }
 
     /// Records the actual cost of a subscription.
     pub(super) fn record_cost(&self, subscription: &Subscription, cost: u32, bill: Bill) {
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         let mut is_changed = bill.max.is_some() && bill.max != state.max_cost;
         state.max_cost = bill.max.or(state.max_cost);
         if !subscription.kind.is_authorized() {
@@ -410,7 +411,7 @@ impl Hub {
 
     /// Records the cost that others use.
     pub(super) fn record_cost_of_others(&self, cost: u32, max: Option<u32>) {
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         let is_changed = state.cost_of_others != cost || (max.is_some() && max != state.max_cost);
         state.cost_of_others = cost;
         state.max_cost = max.or(state.max_cost);
@@ -422,7 +423,7 @@ impl Hub {
     /// Discards what may have changed for channels that are not subscribed: the cost that others use, and the costs of polled
     /// channels. The next attempt determines them again.
     pub(super) fn forget_others(&self) {
-        let state = &mut *self.lock();
+        let state = &mut *self.state.lock();
         state.cost_of_others = 0;
         if let Some(plan) = &state.plan {
             let channels = plan
@@ -436,19 +437,19 @@ impl Hub {
 
     /// Discards a channel's cost, because Twitch now reports a different one.
     pub(super) fn forget_cost(&self, channel: &str) {
-        self.lock().costs.remove(channel);
+        self.state.lock().costs.remove(channel);
     }
 
     /// Returns costs by channel, the limit, and the cost that others use.
     pub(super) fn costs(&self) -> (BTreeMap<String, u32>, Option<u32>, u32) {
-        let state = self.lock();
+        let state = self.state.lock();
         (state.costs.clone(), state.max_cost, state.cost_of_others)
     }
 
     /// Records the plan in force. Links that an earlier run left open and that this plan does not cover are closed.
     pub(super) fn note_plan(&self, plan: Plan, at: Timestamp) {
         let left: Vec<_> = {
-            let state = &mut *self.lock();
+            let state = &mut *self.state.lock();
             let left = std::mem::take(&mut state.left_open);
             let gone = left
                 .into_iter()
@@ -468,12 +469,12 @@ impl Hub {
 
     /// Records why the stored token of the bot cannot be used; `None` if it can, or if there is none.
     pub(super) fn note_bot(&self, missing: Option<String>) {
-        self.lock().bot_missing = missing;
+        self.state.lock().bot_missing = missing;
     }
 
     /// Returns whether a cause of lost subscriptions deserves a warning. One cause often ends all subscriptions at once.
     pub(super) fn is_new_cause(&self, cause: &str, at: Timestamp) -> bool {
-        let warned = &mut self.lock().warned;
+        let warned = &mut self.state.lock().warned;
         warned.retain(|_, last| last.is_recent(ONE_CAUSE - 1, at));
         warned.insert(cause.to_owned(), at).is_none()
     }
@@ -484,7 +485,7 @@ impl Hub {
         connection: &str,
         status: Option<(ConnectionStatus, Vec<(Subscription, SubscriptionState)>)>,
     ) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some((status, subscriptions)) = status {
             state.connections.insert(connection.to_owned(), status);
             state.subscriptions.insert(connection.to_owned(), subscriptions);
@@ -496,14 +497,15 @@ impl Hub {
 
     /// Returns whether a connection is up.
     pub(super) fn is_connected(&self, connection: &str) -> bool {
-        self.lock()
+        self.state
+            .lock()
             .connections
             .get(connection)
             .is_some_and(ConnectionStatus::is_connected)
     }
 
     pub(super) fn status(&self) -> Status {
-        let state = self.lock();
+        let state = self.state.lock();
         let of_lines = state
             .subscriptions
             .iter()

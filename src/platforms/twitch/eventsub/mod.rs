@@ -64,7 +64,6 @@ pub struct EventSubOptions {
     /// Sources whose link an earlier run left open when it was killed. Those that are no longer subscribed are reported as
     /// closed.
     pub left_open: BTreeSet<SourceKey>,
-    /// Twitch's limits.
     pub limits: Limits,
     /// How long changed totals are held back so that they are published together.
     pub flush: Duration,

@@ -47,9 +47,7 @@ impl Default for Limits {
 /// An account whose token is available.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Its identity.
     pub identity: Identity,
-    /// Its user id.
     pub user_id: String,
     /// The scopes that it has granted.
     pub scopes: BTreeSet<String>,
@@ -64,7 +62,6 @@ impl Account {
 /// A channel that should be subscribed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channel {
-    /// The source.
     pub source: SourceKey,
     /// Channels with a higher priority come first when points are short.
     pub priority: i64,
@@ -83,14 +80,12 @@ pub struct Known {
     pub costs: BTreeMap<String, u32>,
     /// Whether chat messages are counted.
     pub chat: bool,
-    /// The limits.
     pub limits: Limits,
 }
 
 /// A planned subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Planned {
-    /// The subscription.
     #[serde(flatten)]
     pub subscription: Subscription,
     /// Its expected cost in points.
@@ -107,7 +102,6 @@ pub struct PlannedConnection {
     pub user_id: String,
     /// Which of the account's sockets, from 0.
     pub socket: usize,
-    /// Its subscriptions.
     pub subscriptions: Vec<Planned>,
 }
 
@@ -120,7 +114,6 @@ pub struct Polled {
     pub reason: Arc<str>,
 }
 
-/// The plan.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {

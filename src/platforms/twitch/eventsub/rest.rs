@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
 use super::super::TwitchPlatform;
@@ -61,6 +61,11 @@ pub(super) struct Bill {
     pub(super) max: Option<u32>,
 }
 
+fn request(twitch: &TwitchPlatform, method: Method) -> RequestBuilder {
+    let address = below(&twitch.options.eventsub_rest_url, "eventsub/subscriptions");
+    twitch.helix.http.request(method, address)
+}
+
 /// Creates one subscription on a session as `identity`.
 pub(super) async fn create(
     twitch: &TwitchPlatform,
@@ -75,8 +80,7 @@ pub(super) async fn create(
         "transport": {"method": "websocket", "session_id": session},
     });
     let send = async |access: &Access| {
-        let address = below(&twitch.options.eventsub_rest_url, "eventsub/subscriptions");
-        let request = twitch.helix.http.request(Method::POST, address).json(&body);
+        let request = request(twitch, Method::POST).json(&body);
         read_created(twitch.helix.send(access, request, &Meter::silent()).await)
     };
     // The token is fetched for each pass: the one that opened the socket may have expired hours ago.
@@ -185,17 +189,8 @@ fn read_created(outcome: Result<Answer, HttpError>) -> Created {
 
 /// Whether a 429 is a request rate limit. An answer with points left in the bucket is about something else.
 fn is_rate_limit(answer: &Answer) -> bool {
-    let header = |name: &str| {
-        answer
-            .headers
-            .get(name)?
-            .to_str()
-            .ok()?
-            .trim()
-            .parse::<i64>()
-            .ok()
-    };
-    let left = header("ratelimit-remaining");
+    let left = answer.header("ratelimit-remaining");
+    let left: Option<i64> = left.and_then(|left| left.trim().parse().ok());
     answer.headers.contains_key("retry-after") || left.is_none_or(|left| left <= 0)
 }
 
@@ -225,22 +220,18 @@ pub(super) async fn list(
     twitch: &TwitchPlatform,
     identity: &Identity,
 ) -> Result<(Vec<SubscriptionInfo>, Bill), PlatformError> {
-    let asked = Asked {
-        platform: PlatformName::Twitch,
-        operation: "the list of subscriptions",
-    };
+    let asked = Asked::new(PlatformName::Twitch, "the list of subscriptions");
     let mut found: Vec<SubscriptionInfo> = Vec::new();
     let mut cursor: Option<String> = None;
     for _ in 0..MOST_PAGES {
         let access = twitch.auth.access(identity, &Meter::silent()).await?;
-        let address = below(&twitch.options.eventsub_rest_url, "eventsub/subscriptions");
-        let mut request = twitch.helix.http.request(Method::GET, address);
+        let mut request = request(twitch, Method::GET);
         if let Some(cursor) = &cursor {
             request = request.query(&[("after", cursor)]);
         }
         let answer = asked.judge(twitch.helix.send(&access, request, &Meter::silent()).await)?;
         let page: Listed = answer.object().map_err(|reason| asked.unreadable(reason))?;
-        let next = page.cursor().map(str::to_owned);
+        let next = page.pagination.cursor;
         let bill = Bill {
             total: page.total_cost,
             max: page.max_total_cost,
@@ -260,17 +251,9 @@ pub(super) async fn delete(
     identity: &Identity,
     id: &str,
 ) -> Result<(), PlatformError> {
-    let asked = Asked {
-        platform: PlatformName::Twitch,
-        operation: "the deletion of a subscription",
-    };
+    let asked = Asked::new(PlatformName::Twitch, "the deletion of a subscription");
     let access = twitch.auth.access(identity, &Meter::silent()).await?;
-    let address = below(&twitch.options.eventsub_rest_url, "eventsub/subscriptions");
-    let request = twitch
-        .helix
-        .http
-        .request(Method::DELETE, address)
-        .query(&[("id", id)]);
+    let request = request(twitch, Method::DELETE).query(&[("id", id)]);
     match asked.judge(twitch.helix.send(&access, request, &Meter::silent()).await) {
         Ok(_) | Err(PlatformError::Rejected { status: 404, .. }) => Ok(()),
         Err(error) => Err(error),

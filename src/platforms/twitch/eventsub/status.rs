@@ -67,7 +67,6 @@ pub struct Tally {
     pub reconnects: u64,
 }
 
-/// The status of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionStatus {
@@ -77,7 +76,6 @@ pub struct ConnectionStatus {
     pub socket: usize,
     /// `RESTING`, `CONNECTING`, `WELCOMED`, `CONNECTED`, `MOVING` or `STOPPED`.
     pub state: &'static str,
-    /// The session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// Failures since a subscription was last accepted.
@@ -87,7 +85,6 @@ pub struct ConnectionStatus {
     pub last_error: Option<ErrorInfo>,
 }
 
-/// The status of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SubscriptionStatus {
@@ -95,7 +92,6 @@ pub struct SubscriptionStatus {
     pub channel: String,
     /// Twitch's name of the type.
     pub event_type: &'static str,
-    /// Its state.
     pub status: SubscriptionState,
     /// Events received.
     pub event_count: u64,
@@ -118,7 +114,6 @@ pub struct SubscriptionStatus {
 pub struct Status {
     /// Sockets.
     pub connections: Vec<ConnectionStatus>,
-    /// Subscriptions.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// Counts.
     pub tally: Tally,
@@ -128,7 +123,6 @@ pub struct Status {
     pub is_planned: bool,
     /// The plan in force.
     pub plan: Arc<Plan>,
-    /// The bot's user id.
     pub bot_user_id: Option<String>,
     /// Why the stored token of the bot cannot be used.
     pub bot_missing: Option<String>,

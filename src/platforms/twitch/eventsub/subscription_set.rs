@@ -57,12 +57,13 @@ pub(super) enum Stand {
 /// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is accepted.
     Accepted,
     /// Still pending.
     Waiting,
-    /// It is not accepted, with the reason.
-    NotAccepted { code: Code, reason: String },
+    NotAccepted {
+        code: Code,
+        reason: String,
+    },
     /// The list must be compared: something exists already, or a dead subscription is in the way.
     CompareList,
     /// The session no longer exists.

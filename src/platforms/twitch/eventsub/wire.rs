@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::super::wire::Pagination;
 use crate::core::json::{read_object, repair_text};
 use crate::core::time::Timestamp;
 use crate::platforms::kit::lenient::{self, Rows, id_of, or_default};
@@ -90,23 +91,7 @@ pub(super) struct Listed {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) max_total_cost: Option<u32>,
     #[serde(default, deserialize_with = "or_default")]
-    pagination: Pagination,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Pagination {
-    #[serde(deserialize_with = "lenient::maybe_id")]
-    cursor: Option<String>,
-}
-
-impl Listed {
-    pub(super) fn cursor(&self) -> Option<&str> {
-        self.pagination
-            .cursor
-            .as_deref()
-            .filter(|cursor| !cursor.is_empty())
-    }
+    pub(super) pagination: Pagination,
 }
 
 /// Parses a message; `None` if it is invalid.
@@ -379,6 +364,6 @@ mod tests {
             listed.data.read[0].condition,
             Condition::from([("n".to_owned(), "3".to_owned()), ("x".to_owned(), "1".to_owned())])
         );
-        assert_eq!((listed.total_cost, listed.cursor()), (None, None));
+        assert_eq!((listed.total_cost, listed.pagination.cursor), (None, None));
     }
 }

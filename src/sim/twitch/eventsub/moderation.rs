@@ -16,7 +16,6 @@ pub struct ModerationSpec {
     pub user_id: Option<String>,
     /// Id of the moderator; the channel itself when absent.
     pub moderator_user_id: Option<String>,
-    /// The reason.
     pub reason: Option<String>,
     /// How long a timeout lasts, or how long chatters wait in slow mode (seconds).
     pub seconds: Option<i64>,

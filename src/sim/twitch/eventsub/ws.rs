@@ -30,7 +30,6 @@ const PONG: Duration = Duration::from_secs(10);
 /// Real time in which a client must answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Returns the route of the socket.
 pub(in crate::sim::twitch) fn routes(twitch: TwitchSim) -> Router {
     Router::new().route("/ws", any(open)).with_state(twitch)
 }

@@ -9,7 +9,8 @@ use super::super::super::facts;
 use super::super::super::permissions::GuildRules;
 use super::super::super::probe::created_at;
 use super::super::super::wire::{
-    Channel, GuildMember, Id, Role, Rows, ScheduledEvent, StageInstance, VoiceState, lenient, readable,
+    Channel, GuildMember, Id, Role, Rows, ScheduledEvent, StageInstance, VoiceState, covers, guild_rules,
+    lenient, readable,
 };
 use super::super::super::{GuildOptions, StreamFrom};
 use crate::core::observation::Fact;
@@ -100,7 +101,7 @@ impl Guild {
             .chain(event.threads)
             .filter(|_| resume_state);
         self.rules = event.owner_id.zip(event.roles).map(|(owner, roles)| Rules {
-            law: law(event.id, owner, &roles.read),
+            law: guild_rules(event.id, owner, &roles.read),
             has_unread_role: !roles.unread.is_empty(),
             me: own,
             channels: channels.map(|channel| (channel.id.0, channel)).collect(),
@@ -134,7 +135,7 @@ impl Guild {
             rules.law.owner_id = owner.0;
         }
         if let Some(roles) = event.roles {
-            rules.law.roles = law(event.id, Id(0), &roles.read).roles;
+            rules.law.roles = guild_rules(event.id, Id(0), &roles.read).roles;
             rules.has_unread_role = !roles.unread.is_empty();
         }
     }
@@ -152,9 +153,7 @@ impl Guild {
         let rules = self.rules.as_ref()?;
         let member = rules.me.as_ref()?;
         let subject = member.subject(me?.0, now);
-        let is_read = |role: u64| rules.law.roles.contains_key(&role);
-        let covers = is_read(rules.law.id) && member.roles.iter().all(|role| is_read(role.0));
-        if rules.has_unread_role && !covers {
+        if rules.has_unread_role && !covers(&rules.law, member) {
             return None;
         }
         let base = rules.law.in_guild(&subject);
@@ -187,25 +186,15 @@ impl Guild {
 
     /// Returns the current stream, by what counts as one.
     fn stream(&self, from: StreamFrom) -> Option<(String, Option<Timestamp>)> {
-        let channel = self.options.stream_channel;
         match from {
             StreamFrom::Stage => {
-                let here =
-                    |stage: &&StageInstance| channel.is_none_or(|channel| stage.channel_id.0 == channel);
-                let stage = self.stages.values().filter(here).min_by_key(|stage| stage.id)?;
+                let stage = self.stages.values().min_by_key(|stage| stage.id)?;
                 Some((stage.id.to_string(), Some(created_at(stage.id))))
             }
             StreamFrom::Event => self.events.first().map(|id| (id.to_string(), None)),
             StreamFrom::GoLive => {
-                let user = self.options.stream_user;
-                let counts = |voice: &&VoiceState| {
-                    user.is_none_or(|user| voice.user_id.0 == user)
-                        && channel.is_none_or(|channel| voice.channel_id == Some(Id(channel)))
-                };
-                self.streaming
-                    .values()
-                    .find(counts)
-                    .map(|voice| (voice.stream_id(), None))
+                let voice = self.streaming.values().next()?;
+                Some((voice.stream_id(), None))
             }
         }
     }
@@ -240,14 +229,6 @@ impl Guild {
             stream_id: id.or(before),
             started_at,
         })
-    }
-}
-
-fn law(id: Id, owner: Id, roles: &[Role]) -> GuildRules {
-    GuildRules {
-        id: id.0,
-        owner_id: owner.0,
-        roles: roles.iter().map(|role| (role.id.0, role.permissions)).collect(),
     }
 }
 

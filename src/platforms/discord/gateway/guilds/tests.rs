@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::core::code::Code;
-use crate::core::observation::Grants;
+use crate::core::observation::{Grants, LinkState};
 use crate::core::source::PlatformName;
 
 const GUILD: u64 = 9_001;
@@ -66,7 +66,6 @@ fn live(options: GuildOptions, stream_from: Option<StreamFrom>) -> Guilds {
 fn with_channel() -> GuildOptions {
     GuildOptions {
         channels: vec![9_200],
-        ..GuildOptions::default()
     }
 }
 
@@ -311,7 +310,6 @@ fn a_missing_member_entry_is_asked_for() {
 fn unlisted_channel_yields_guild_permissions_only() {
     let options = GuildOptions {
         channels: vec![9_200, 9_999],
-        ..GuildOptions::default()
     };
     let mut guilds = following(options, None);
     let facts_of = emit(&mut guilds, "GUILD_CREATE", &created());

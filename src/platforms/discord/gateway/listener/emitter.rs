@@ -62,7 +62,7 @@ impl Emitter {
 
     /// Emits facts that are observed now.
     pub(super) fn emit(&mut self, facts: GuildFacts) {
-        let now = self.connection.rest.clock().now();
+        let now = self.connection.rest.clock.now();
         let mut by_guild: BTreeMap<u64, Vec<Fact>> = BTreeMap::new();
         for (id, fact) in facts {
             by_guild.entry(id).or_default().push(fact);
@@ -100,7 +100,7 @@ impl Emitter {
         let Some(key) = self.targets.get(&guild) else {
             return;
         };
-        let at = self.connection.rest.skew().correct(at);
+        let at = self.connection.rest.skew.correct(at);
         let last = self.emitted_at.get(&guild).copied();
         let behind = last.filter(|last| (0..DRIFT).contains(&last.millis_since(at)));
         let at = behind.map_or(at, |last| last.plus_millis(1));
@@ -112,7 +112,7 @@ impl Emitter {
     /// Shares exactly known facts with probes over REST, so that they do not report less exact ones in between. `live`: the
     /// session is up.
     pub(super) fn share(&self, facts: &GuildFacts, guilds: &Guilds, live: bool) {
-        let mut shared = self.connection.emitted();
+        let mut shared = self.connection.emitted.lock();
         if !shared.is_empty() {
             let exact: BTreeSet<_> = guilds.exact().filter(|_| live).collect();
             shared.retain(|guild, _| exact.contains(guild));

@@ -95,7 +95,7 @@ impl Resumption {
         self.replay.end();
         self.replay_ends_at = None;
         if let Some(stored) = self.stored.take() {
-            counts.raise(&stored);
+            counts.totals.raise(&stored);
         }
     }
 
@@ -118,7 +118,7 @@ impl Resumption {
         };
         let kept = self
             .keeper
-            .keep(claim, session, counts.totals(), guilds.image(), when);
+            .keep(claim, session, counts.totals.all(), guilds.image(), when);
         if let Err(error) = kept {
             debug!(
                 error = &error as &dyn std::error::Error,

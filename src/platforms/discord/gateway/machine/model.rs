@@ -154,7 +154,6 @@ pub enum Order {
         /// Gateway intents, which select the events to receive.
         intents: u64,
     },
-    /// Resume the session.
     Resume(Session),
     /// Send a heartbeat with the sequence number of the last event.
     Heartbeat(Option<u64>),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
+use super::super::super::map;
 use super::super::hub::Hub;
 use super::super::kinds::{Kind, Subscription};
 use super::super::machine::{Failure, Millis};
 use super::super::subscription_set::{COST, Coverage, SubscriptionSet, is_no_failure};
 use crate::core::code::Code;
-use crate::core::observation::{ErrorInfo, Fact, Grants, LinkState, Transport};
+use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
 use crate::core::permission;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -215,13 +216,7 @@ impl Reports {
     }
 
     fn report_ban(&self, source: &SourceKey, banned: bool, at: Timestamp) {
-        let mut grants = Grants::default();
-        let set = if banned {
-            &mut grants.granted
-        } else {
-            &mut grants.denied
-        };
-        set.insert(permission::BANNED.to_owned());
+        let grants = map::one(permission::BANNED, Ok(banned));
         let method = "twitch.chat".to_owned();
         self.hub.observe(source, at, Fact::Permissions { method, grants });
     }
