@@ -87,16 +87,6 @@ impl Lifecycle {
         self.reloads.subscribe()
     }
 
-    /// As [`Lifecycle::run`], with signals from elsewhere.
-    pub async fn run_with(
-        mut self,
-        signals: mpsc::Receiver<Signal>,
-        grace: Duration,
-    ) -> Result<ExitCode, Failure> {
-        self.signals = signals;
-        self.run(grace).await
-    }
-
     /// Runs the start of a daemon; `None` when a signal requested a stop before that was done. [`Lifecycle::run`] then only
     /// drains.
     pub async fn starting<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {

@@ -1,6 +1,5 @@
 //! The data that a command runs with.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::app::App;
@@ -92,11 +91,6 @@ impl Setup {
     /// Loads the configuration, also one with problems.
     pub fn configuration(&self) -> Configuration {
         config::load(&self.inputs, self.clock.now())
-    }
-
-    /// Returns the environment as commands see it.
-    pub fn environment(&self) -> &BTreeMap<String, String> {
-        &self.inputs.environment
     }
 }
 

@@ -38,11 +38,6 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// Whether any filter is given.
-    pub fn is_given(&self) -> bool {
-        !self.platform.is_empty() || self.live || self.failing
-    }
-
     /// Whether the state of a source satisfies the filters. `without_answer` contains the sources whose check got no answer.
     pub fn keeps(&self, row: &SourceRow, without_answer: &BTreeSet<SourceKey>) -> bool {
         let is_live =

@@ -44,11 +44,9 @@ pub use problem::{Origin, Problem, Problems};
 pub(crate) use reader::{Reader, clip};
 pub use reader::{Resolved, duration as parse_duration, words as show_duration};
 pub use schedule::ScheduleSettings;
-pub use show::{Shown, show, shown};
+pub use show::{Shown, shown};
 pub use source_arg::SourceArg;
-pub use sources::{
-    SourceAddress, SourceSpec, by_platform, float_as_id, is_float, name as source_name, negative,
-};
+pub use sources::{SourceAddress, SourceSpec, float_as_id, is_float, name as source_name, negative};
 pub use store::{StoreSettings, StoreTarget};
 pub use template::{env_example, init, toml_template};
 pub use text::{decode as decode_text, token};

@@ -477,12 +477,3 @@ pub fn name(platform: PlatformName, given: &str) -> Result<String, String> {
     }
     Ok(name)
 }
-
-/// Counts sources by platform, for people.
-pub fn by_platform(specs: &[SourceSpec]) -> BTreeMap<PlatformName, usize> {
-    let mut counts = BTreeMap::new();
-    for spec in specs {
-        *counts.entry(spec.platform).or_default() += 1;
-    }
-    counts
-}

@@ -38,7 +38,6 @@ use crate::core::future::TOLERANCE_MS;
 use crate::core::observation::{Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::evidence::StreamEvidence;
-use crate::core::time::Timestamp;
 use crate::core::transition::transitions;
 use crate::failure::{ExitCode, Failure};
 use crate::http::{CorrectedClock, LenientClock};
@@ -136,7 +135,6 @@ pub struct Engine {
     finished: Arc<AtomicBool>,
     /// Links that a remote store has as open, of sources that are not in the file.
     left: Vec<(Transport, SourceKey)>,
-    started_at: Timestamp,
     instance: String,
     jumped: watch::Receiver<u64>,
     platforms: Vec<Arc<dyn Platform>>,
@@ -226,7 +224,6 @@ impl Engine {
         let clock = Arc::clone(&parts.clock);
         tasks.spawn("outbox-tidy", |stop| tidy(tidied, clock, stop));
         Ok(Self {
-            started_at: parts.clock.now(),
             monitored,
             pollers,
             taken: observations.taken(),
@@ -429,8 +426,6 @@ impl Engine {
     /// Returns a function that returns the daemon's overview.
     pub fn view(&self) -> View {
         let sources = ViewOf {
-            started_at: self.started_at,
-            instance: self.instance.clone(),
             monitored: self.monitored.clone(),
             taken: Arc::clone(&self.taken),
             stats: Arc::clone(&self.stats),
@@ -675,12 +670,4 @@ fn report(applied: &crate::persist::Applied, failed: Option<Instant>) -> Option<
         );
     }
     Some(Instant::now())
-}
-
-/// Returns which platforms a set of sources needs.
-pub fn platforms_of(sources: &[MonitoredSource]) -> Vec<PlatformName> {
-    let mut platforms: Vec<PlatformName> = sources.iter().map(|source| source.key.platform()).collect();
-    platforms.sort_unstable();
-    platforms.dedup();
-    platforms
 }

@@ -145,11 +145,6 @@ impl Queue {
         let line = self.waiting.get(source).into_iter().flatten();
         line.into_iter().any(|(_, class)| *class == Class::Transition)
     }
-
-    /// Returns whether only events wait that are not urgent.
-    pub fn has_spread_only(&self) -> bool {
-        !self.is_empty() && !self.heads.values().any(|source| self.is_urgent(source))
-    }
 }
 
 #[cfg(test)]
