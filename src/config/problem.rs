@@ -1,7 +1,7 @@
 //! Problems of a configuration, and the origin of each value.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +47,16 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A problem of a whole file.
+    pub fn of_file(path: &Path, message: String, hint: &str) -> Self {
+        Self {
+            origin: Origin::File(path.to_owned()),
+            key: String::new(),
+            message,
+            hint: Some(hint.to_owned()),
+        }
+    }
+
     /// Whether a whole file could not be read, so that nothing in it counts.
     pub fn is_of_a_whole_file(&self) -> bool {
         self.key.is_empty() && matches!(self.origin, Origin::File(_))

@@ -231,19 +231,7 @@ impl<'a> Reader<'a> {
         path: &str,
         make: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Found<T>> {
-        loop {
-            let Found { value, origin } = self.text(path)?;
-            match make(&value) {
-                Ok(value) => return Some(Found { value, origin }),
-                Err(error) => {
-                    let message = error.to_string();
-                    if !self.set_aside(path, &origin, &message) {
-                        self.refuse(path, &origin, message);
-                        return None;
-                    }
-                }
-            }
-        }
+        self.made_by(path, Self::text, make)
     }
 
     /// Reads a number or a boolean, which a file may hold as such.
@@ -262,25 +250,39 @@ impl<'a> Reader<'a> {
         expected: &str,
         make: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Found<T>> {
-        loop {
-            let (key, found) = self.raw(path);
-            let Found { value, origin } = match found {
+        let take = |reader: &mut Self, path: &str| match reader.raw(path) {
+            (
+                _,
                 Some(Found {
-                    value: Raw::Text(text) | Raw::Plain(text),
+                    value: Raw::Text(value) | Raw::Plain(value),
                     origin,
-                }) => Found { value: text, origin },
-                Some(Found { origin, .. }) => {
-                    self.refuse(path, &origin, format!("expects {expected}"));
-                    return None;
-                }
-                None => Found {
-                    value: key.default?.to_owned(),
-                    origin: Origin::Default,
-                },
-            };
+                }),
+            ) => Some(Found { value, origin }),
+            (_, Some(Found { origin, .. })) => {
+                reader.refuse(path, &origin, format!("expects {expected}"));
+                None
+            }
+            (key, None) => Some(Found {
+                value: key.default?.to_owned(),
+                origin: Origin::Default,
+            }),
+        };
+        self.made_by(path, take, make)
+    }
+
+    /// Converts what `take` reads; a value that cannot be converted gives way to one of less precedence.
+    fn made_by<T, E: std::fmt::Display>(
+        &mut self,
+        path: &str,
+        take: impl Fn(&mut Self, &str) -> Option<Found<String>>,
+        make: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Found<T>> {
+        loop {
+            let Found { value, origin } = take(self, path)?;
             match make(&value) {
                 Ok(value) => return Some(Found { value, origin }),
-                Err(message) => {
+                Err(error) => {
+                    let message = error.to_string();
                     if !self.set_aside(path, &origin, &message) {
                         self.refuse(path, &origin, message);
                         return None;
