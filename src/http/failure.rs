@@ -110,15 +110,7 @@ impl HttpError {
             code
         };
         // A timeout of the whole exchange may occur at any time; one of the connection only before anything is sent.
-        let never_sent = error.is_connect()
-            || matches!(
-                code,
-                Code::NetworkConnect
-                    | Code::NetworkDns
-                    | Code::NetworkTls
-                    | Code::NetworkProxy
-                    | Code::NetworkTooManyFiles
-            );
+        let never_sent = error.is_connect() || code.is_before_sending() || code == Code::NetworkTooManyFiles;
         Self::Network {
             code,
             reason: secrets::quote(
