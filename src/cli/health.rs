@@ -102,14 +102,7 @@ mod tests {
     fn auth(result: AuthResult) -> Fact {
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check: AuthCheck {
-                result,
-                expires_at: None,
-                scopes: std::collections::BTreeSet::default(),
-                rejected: false,
-                client_rejected: false,
-                reason: None,
-            },
+            check: AuthCheck::of(result),
         }
     }
 

@@ -119,7 +119,7 @@ impl AccountWatch {
         let states = self.checks.iter().map(|(identity, check)| AccountState {
             identity: identity.clone(),
             result: check.value.result,
-            state: check.value.state(),
+            state: check.value.state().to_owned(),
             expires_at: check.value.expires_at,
             checked_at: check.at,
             client_rejected: check.value.client_rejected,
@@ -134,14 +134,7 @@ mod tests {
     use super::*;
 
     fn checked(identity: &str, second: i64, result: AuthResult) -> Observation {
-        let check = AuthCheck {
-            result,
-            expires_at: None,
-            scopes: BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
-        };
+        let check = AuthCheck::of(result);
         let fact = Fact::Auth {
             identity: Identity::named(identity),
             check,

@@ -906,14 +906,7 @@ mod tests {
     fn event_of_a_revocation_contains_the_refusal_that_came_with_it() {
         let checked = |result| Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check: AuthCheck {
-                result,
-                expires_at: None,
-                scopes: std::collections::BTreeSet::new(),
-                rejected: false,
-                client_rejected: false,
-                reason: None,
-            },
+            check: AuthCheck::of(result),
         };
         let refused = LinkState::Refused {
             error: ErrorInfo::new(Code::NetworkTimeout, "the token is refused"),

@@ -247,7 +247,7 @@ fn saw(seen: &[Observation]) -> String {
                 LinkState::Down { error } => format!("{transport} down: {}", error.message),
                 LinkState::Refused { error } => format!("{transport} refused: {}", error.message),
             },
-            Fact::Auth { identity, check } => format!("{identity} {}", check.word()),
+            Fact::Auth { identity, check } => format!("{identity} {}", check.state()),
             Fact::StreamPush { live: true, .. } => "stream started".into(),
             Fact::StreamPush { live: false, .. } => "stream ended".into(),
             Fact::StreamSeen { stream_id, .. } => format!("stream {stream_id}"),
@@ -288,8 +288,7 @@ mod tests {
             expires_at: None,
             scopes: std::collections::BTreeSet::new(),
             rejected: true,
-            client_rejected: false,
-            reason: None,
+            ..AuthCheck::of(AuthResult::Expired)
         };
         let fact = Fact::Auth {
             identity: Identity::named("twitch/bot"),

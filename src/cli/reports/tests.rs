@@ -85,6 +85,7 @@ impl Story {
                     expires_at: Some(now().plus_secs(3 * 3600)),
                     scopes: BTreeSet::from(["chat:read".into(), "user:read:moderated_channels".into()]),
                     rejected: false,
+                    ..AuthCheck::of(result)
                     client_rejected: false,
                     reason: reason.map(str::to_owned),
                 },

@@ -465,14 +465,7 @@ mod tests {
         let error = ErrorInfo::new(Code::NetworkConnect, "no connection");
         let down = seen(0, link(LinkState::Down { error }));
         let auth = |result| {
-            let check = AuthCheck {
-                result,
-                expires_at: None,
-                scopes: BTreeSet::new(),
-                rejected: false,
-                client_rejected: false,
-                reason: None,
-            };
+            let check = AuthCheck::of(result);
             let identity = Identity::named("discord/bot");
             seen(120, Fact::Auth { identity, check })
         };
