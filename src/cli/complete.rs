@@ -285,10 +285,7 @@ mod tests {
     use crate::cli::filters::sort_fields;
 
     fn offered(complete: fn(&OsStr) -> Vec<CompletionCandidate>, typed: &str) -> Vec<String> {
-        let candidates = complete(OsStr::new(typed)).into_iter();
-        candidates
-            .map(|candidate| candidate.get_value().to_string_lossy().into_owned())
-            .collect()
+        words(complete(OsStr::new(typed)))
     }
 
     #[test]

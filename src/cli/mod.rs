@@ -236,20 +236,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         Command::Auth(command) => auth::run(&cx, command).await,
         Command::Store(command) => store::run(&cx, command).await,
         Command::Events(command) => Box::pin(events::run(&setup, cx, command)).await,
-        Command::Doctor(_)
-        | Command::Sim(_)
-        | Command::Config(_)
-        | Command::Schema(_)
-        | Command::Completion(_)
-        | Command::Man(_)
-        | Command::Errors(_)
-        | Command::Status(_)
-        | Command::Describe(_)
-        | Command::IsLive(_)
-        | Command::Can(_)
-        | Command::Wait(_)
-        | Command::History(_)
-        | Command::ExitCodes => unreachable!("these were run above, or are spelled out"),
+        _ => unreachable!("these were run above, or are spelled out"),
     }
 }
 
