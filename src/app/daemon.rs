@@ -47,15 +47,6 @@ pub enum Role {
 impl Role {
     /// Every part.
     pub const ALL: [Self; 3] = [Self::Ingest, Self::Persist, Self::Web];
-
-    /// Returns its name as an argument.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ingest => "ingest",
-            Self::Persist => "persist",
-            Self::Web => "web",
-        }
-    }
 }
 
 /// Decides the exit code of a run from what is stored in its end.
@@ -302,7 +293,8 @@ fn run_pollers(app: &App, engine: &mut Engine, tasks: &Tasks, once: bool) {
 
 /// Returns the names of roles.
 fn named(roles: &BTreeSet<Role>) -> String {
-    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    let names = roles.iter().filter_map(clap::ValueEnum::to_possible_value);
+    let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
     names.join(", ")
 }
 

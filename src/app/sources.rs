@@ -1,6 +1,6 @@
 //! Configured sources: those that have a key, those whose name is not resolved yet, and those that are monitored.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -45,6 +45,14 @@ impl Sources {
     /// Returns the keys of the sources that have one.
     pub fn keys(&self) -> Vec<SourceKey> {
         self.known.iter().map(|source| source.key.clone()).collect()
+    }
+
+    /// Returns where each source that has a key was configured.
+    pub fn origins(&self) -> BTreeMap<&SourceKey, &String> {
+        self.known
+            .iter()
+            .map(|source| (&source.key, &source.origin))
+            .collect()
     }
 }
 

@@ -76,6 +76,73 @@ pub trait Report {
     }
 }
 
+/// An entry of a report that is a list.
+pub trait Listed: Clone + Serialize + JsonSchema {
+    /// See [`Report::KIND`].
+    const KIND: &'static str;
+    /// See [`Report::CSV`].
+    const CSV: &'static [&'static str];
+
+    /// Returns its name, as another command would accept it.
+    fn name(&self) -> String;
+
+    /// Returns the list for people.
+    fn view(items: &[Self]) -> View;
+
+    /// Returns notes that follow from the entries.
+    fn notes(_items: &[Self]) -> Vec<Note> {
+        Vec::new()
+    }
+}
+
+/// A report that is a list.
+#[derive(Debug, Clone)]
+pub struct Listing<I> {
+    /// When this was true.
+    pub as_of: Timestamp,
+    /// The entries.
+    pub items: Vec<I>,
+    /// Notes that do not follow from the entries.
+    pub notes: Vec<Note>,
+}
+
+impl<I> Listing<I> {
+    /// A report with the notes that follow from the entries alone.
+    pub fn new(as_of: Timestamp, items: Vec<I>) -> Self {
+        Self {
+            as_of,
+            items,
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl<I: Listed> Report for Listing<I> {
+    type Item = I;
+    const KIND: &'static str = I::KIND;
+    const CSV: &'static [&'static str] = I::CSV;
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<I> {
+        self.items.clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(I::name).collect()
+    }
+
+    fn view(&self) -> View {
+        I::view(&self.items)
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        [I::notes(&self.items), self.notes.clone()].concat()
+    }
+}
+
 /// A note beside the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {

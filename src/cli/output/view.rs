@@ -9,6 +9,22 @@ pub struct View {
     pub blocks: Vec<Block>,
 }
 
+impl View {
+    /// A table with titles.
+    pub fn table(columns: Vec<Column>, rows: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+        Self {
+            blocks: vec![Block::Table(Grid::headed(columns, rows))],
+        }
+    }
+
+    /// A table with titles, whose cells are sentences.
+    pub fn wrapped(columns: Vec<Column>, rows: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+        Self {
+            blocks: vec![Block::Wrapped(Grid::headed(columns, rows))],
+        }
+    }
+}
+
 /// One part of a view.
 #[derive(Debug, Clone)]
 pub enum Block {
@@ -37,6 +53,17 @@ pub struct Grid {
     pub rows: Vec<Vec<Cell>>,
     /// Whether the column titles are shown.
     pub headed: bool,
+}
+
+impl Grid {
+    /// A table with titles.
+    pub fn headed(columns: Vec<Column>, rows: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+        Self {
+            columns,
+            rows: rows.into_iter().collect(),
+            headed: true,
+        }
+    }
 }
 
 /// A column of a table.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -214,20 +214,17 @@ impl Report for PlanReport {
         if rows.is_empty() {
             return View::default();
         }
-        View {
-            blocks: vec![Block::Wrapped(Grid {
-                columns: vec![
-                    Column::kept("SOURCE"),
-                    Column::ranked("PRIORITY", 4).right(),
-                    Column::kept("STREAM"),
-                    Column::ranked("COST", 2).right(),
-                    Column::ranked("SOCKET", 5).wide(),
-                    Column::ranked("WHAT OR WHY", 1).elastic(20),
-                ],
-                rows,
-                headed: true,
-            })],
-        }
+        View::wrapped(
+            vec![
+                Column::kept("SOURCE"),
+                Column::ranked("PRIORITY", 4).right(),
+                Column::kept("STREAM"),
+                Column::ranked("COST", 2).right(),
+                Column::ranked("SOCKET", 5).wide(),
+                Column::ranked("WHAT OR WHY", 1).elastic(20),
+            ],
+            rows,
+        )
     }
 
     fn notes(&self) -> Vec<Note> {

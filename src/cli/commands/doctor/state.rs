@@ -154,8 +154,8 @@ pub async fn address(app: &App) -> Check {
             format!("{address}, {reach}; a running `bitbrat watch` serves it"),
         );
     }
-    let words = [vec![failure.what], failure.causes].concat().join(": ");
-    check(Outcome::Fail, words).next("bitbrat config show  # web.listen: another port, or off")
+    check(Outcome::Fail, failure.with_causes())
+        .next("bitbrat config show  # web.listen: another port, or off")
 }
 
 /// Whether a `watch` of ours answers at the address.

@@ -46,13 +46,9 @@ async fn reachable(store: &dyn SourceStore) -> Check {
 }
 
 fn failed(failure: &Failure) -> Check {
-    let mut words = vec![failure.what.clone()];
-    words.extend(failure.causes.clone());
-    let check = Check::new(AREA, "reachable", Outcome::Fail, words.join(": "));
-    match failure.hints.first() {
-        Some(hint) if !hint.contains("doctor") => check.next(hint.clone()),
-        _ => check.next("bitbrat config show"),
-    }
+    let check = Check::of_failure(AREA, "reachable", Outcome::Fail, failure);
+    let next = check.next.clone().filter(|hint| !hint.contains("doctor"));
+    check.next(next.unwrap_or_else(|| "bitbrat config show".to_owned()))
 }
 
 async fn documents(store: &dyn SourceStore, now: Timestamp) -> Vec<Check> {

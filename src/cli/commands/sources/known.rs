@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
+
 use crate::app::{Sources, StoreAccess};
 use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::Tone;
+use crate::cli::reports::predicate::{Answer, AnswerItem};
 use crate::cli::reports::source_row::SourceRow;
 use crate::cli::run_probe;
 use crate::cli::selection::{Names, Selection};
+use crate::cli::source_arg::{self, SourceSelector};
+use crate::config::parse_duration;
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
@@ -30,11 +35,13 @@ use crate::store::{SourceStore, StoreError, Stored};
 const FEW: usize = 8;
 
 /// How sources are loaded.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Ask {
-    /// Whether the platforms are checked first.
+    /// Check the platforms first
+    #[arg(long)]
     pub probe: bool,
-    /// The oldest evidence to rely on; three intervals unless given.
+    /// Rely on evidence that is at most this old (default: three intervals)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub max_age: Option<Duration>,
 }
 
@@ -89,6 +96,22 @@ impl Found {
             row: SourceRow::new(SourceSummary::of(&document), intervals, now),
             document,
             check: None,
+        }
+    }
+
+    /// Builds the answer to a question about it, without details.
+    pub fn answer(&self, question: impl Into<String>, answer: Answer, because: String) -> AnswerItem {
+        AnswerItem {
+            key: self.document.key.to_string(),
+            display_name: self.document.display_name().map(str::to_owned),
+            question: question.into(),
+            answer,
+            because,
+            rule: None,
+            age_ms: None,
+            missing: Vec::new(),
+            not_covered: Vec::new(),
+            fix: None,
         }
     }
 }
@@ -408,11 +431,7 @@ pub fn among(
     max_age: Option<Duration>,
 ) -> Result<Known, Failure> {
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals().within(max_age));
-    let mut origins: BTreeMap<&SourceKey, &String> = sources
-        .known
-        .iter()
-        .map(|source| (&source.key, &source.origin))
-        .collect();
+    let mut origins = sources.origins();
     let keys = if selection.has_globs() {
         let names = Names::of(sources, cx.app.sources.resolved_names(), &stored);
         selection.check_globs(&names, &others(&stored, sources))?;
@@ -501,6 +520,18 @@ pub struct FoundSources {
     pub unknown: Vec<SourceKey>,
 }
 
+/// Returns the sources that arguments name on `platforms`, or on all where there are none; see [`in_full`].
+pub async fn asked(
+    cx: &Context,
+    ids: &[SourceSelector],
+    platforms: &[PlatformName],
+    ask: Ask,
+) -> Result<FoundSources, Failure> {
+    let online = ask.probe || cx.app.is_store_temporary();
+    let selection = source_arg::select(cx, ids, online).await?;
+    in_full(cx, &selection.on(platforms), ask).await
+}
+
 /// Returns the selected sources in full. With `probe` it checks them first, and in a demo whose own store is empty before the
 /// first check. A source that was given by id or name and is neither configured nor stored is checked too, and nothing is
 /// stored of it.
@@ -567,8 +598,7 @@ pub async fn stored_in_full(
 ) -> Result<FoundSources, Failure> {
     let loaded = cx.app.store(StoreAccess::Read).await?.load_some(keys).await;
     let sources = cx.app.sources.all();
-    let known = sources.known.iter();
-    let origins: BTreeMap<&SourceKey, &String> = known.map(|source| (&source.key, &source.origin)).collect();
+    let origins = sources.origins();
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals().within(max_age));
     let mut several = FoundSources::default();
     for (key, loaded) in keys.iter().zip(loaded) {
