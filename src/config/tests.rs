@@ -223,23 +223,6 @@ fn toml_syntax_error_reports_line_but_not_content() {
 }
 
 #[test]
-fn a_file_that_was_asked_for_must_exist() {
-    let mut given = Given::new();
-    given.inputs.config_file = Some("other.toml".into());
-    given.inputs.env_file = Some("other.env".into());
-    let problems = given.problems();
-    assert_eq!(problems.len(), 2, "{problems:?}");
-    assert!(
-        problems[0].starts_with("other.env: cannot be read"),
-        "{problems:?}"
-    );
-    assert!(
-        problems[1].starts_with("other.toml: cannot be read"),
-        "{problems:?}"
-    );
-}
-
-#[test]
 fn secrets_come_from_the_environment_only_and_are_never_shown() {
     let given = Given::new()
         .env("TWITCH_BOT_ACCESS_TOKEN", "oauthtoken123")
