@@ -4,12 +4,16 @@
 //! Every source of evidence produces a [`core::observation::Observation`]; evidence is merged and verdicts are derived from it.
 //! No evidence, no claim. `docs/ARCHITECTURE.md` describes the modules.
 
+// The domain and the ports say what each of their parts means. Elsewhere a name may be enough.
 pub mod app;
 pub mod blocking;
+#[warn(missing_docs)]
 pub mod bus;
 pub mod cli;
+#[warn(missing_docs)]
 pub mod clock;
 pub mod config;
+#[warn(missing_docs)]
 pub mod core;
 pub mod descriptors;
 pub mod failure;
@@ -17,12 +21,15 @@ pub mod files;
 pub mod http;
 pub mod lifecycle;
 pub mod persist;
+#[warn(missing_docs)]
 pub mod platforms;
 pub mod secrets;
 pub mod sim;
+#[warn(missing_docs)]
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+#[warn(missing_docs)]
 pub mod tokens;
 pub mod watch;
 pub mod web;

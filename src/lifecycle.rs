@@ -24,7 +24,6 @@ use crate::telemetry::names;
 /// How long tasks may take after the hard stop before they are aborted.
 const CUT: Duration = Duration::from_millis(250);
 
-/// A signal from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM: stop.
@@ -103,7 +102,6 @@ impl Lifecycle {
         }
     }
 
-    /// Waits for a signal and handles it.
     async fn handle_signal(
         signals: &mut mpsc::Receiver<Signal>,
         tasks: &Tasks,

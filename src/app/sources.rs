@@ -15,7 +15,6 @@ use crate::watch::monitored::MonitoredSource;
 /// A configured source that has a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configured {
-    /// The source.
     pub key: SourceKey,
     /// Where it was configured.
     pub origin: String,
@@ -26,13 +25,11 @@ pub struct Configured {
 pub struct Unresolved {
     /// What is configured, as `platform:name`.
     pub name: String,
-    /// Where.
     pub origin: String,
     /// Why it has no id: the platform has no such name, there was no lookup, or the platform did not answer.
     pub reason: String,
 }
 
-/// What is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// Sources with a key, in the order of the configuration.
@@ -56,7 +53,6 @@ impl Sources {
     }
 }
 
-/// Result of the lookup of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// The source of that name.

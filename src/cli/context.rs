@@ -18,11 +18,9 @@ pub struct Setup {
     pub inputs: ConfigInputs,
     /// Where reports go.
     pub output: Output,
-    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Levels above or below the configured log level.
     pub verbosity: i8,
-    /// Whether progress may be shown.
     pub progress: bool,
     /// Whether the simulated platforms are used.
     pub demo: bool,
@@ -34,13 +32,10 @@ pub struct Setup {
 
 /// Data that a command runs with once the configuration is valid.
 pub struct Context {
-    /// Settings and adapters.
     pub app: App,
     /// Where reports go.
     pub output: Output,
-    /// Shows the progress of a probe.
     pub progress: Progress,
-    /// The log.
     pub logs: Bars,
 }
 

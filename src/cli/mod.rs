@@ -361,7 +361,6 @@ fn is_like_a_key(label: &str) -> bool {
     is_near && config::shown_path(label) == label
 }
 
-/// Returns a failure as people see it.
 fn render_failure(failure: &Failure, style: output::Style) -> String {
     let mut page = String::new();
     section(&mut page, "error:", Tone::Bad, &failure.what, style);

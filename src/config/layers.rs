@@ -17,9 +17,7 @@ pub(super) enum Raw {
     Text(String),
     /// A number or a boolean, as it prints.
     Plain(String),
-    /// A list of strings.
     List(Vec<String>),
-    /// Anything else, by name.
     Odd(&'static str),
 }
 
@@ -33,11 +31,9 @@ pub(super) enum Layer {
     Given(Vec<(String, String, Origin)>),
     /// Variables by name, of the environment (no path) or of a `.env` file.
     Variables(Option<PathBuf>, BTreeMap<String, String>),
-    /// A TOML file.
     File(FileLayer),
 }
 
-/// The content of a TOML file.
 #[derive(Debug)]
 pub(super) struct FileLayer {
     pub path: PathBuf,
@@ -118,7 +114,6 @@ fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
     }
 }
 
-/// Reads a TOML file.
 pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLayer>, Problem> {
     match read(path, must_exist)? {
         Some(text) => toml_text(path, &text).map(Some),

@@ -8,13 +8,10 @@ use std::path::{Path, PathBuf};
 pub enum Origin {
     /// A flag of the command line, as it is written there.
     Flag(String),
-    /// The demo world.
     Demo,
-    /// A variable of the environment.
     Environment(String),
     /// A variable in a `.env` file.
     EnvFile(PathBuf, String),
-    /// A TOML file.
     File(PathBuf),
     /// Nothing was set.
     Default,
@@ -33,7 +30,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where the value came from.
@@ -42,12 +38,10 @@ pub struct Problem {
     pub key: String,
     /// The problem, as a lowercase fragment.
     pub message: String,
-    /// What to do.
     pub hint: Option<String>,
 }
 
 impl Problem {
-    /// A problem of a whole file.
     pub fn of_file(path: &Path, message: String, hint: &str) -> Self {
         Self {
             origin: Origin::File(path.to_owned()),
@@ -85,7 +79,6 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

@@ -26,7 +26,6 @@ pub(crate) struct Found<T> {
 /// The resolved value of a key, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The key.
     pub key: &'static str,
     /// Its value, `***` for a secret that is set; `None` when nothing is set.
     pub value: Option<String>,
@@ -136,12 +135,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Records a warning.
     pub(crate) fn warn(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         self.warnings.push(problem(key, origin, message.into(), None));
     }
 
-    /// Records a warning, and a hint.
     pub(crate) fn warn_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
         self.warnings
             .push(problem(key, origin, message.into(), Some(hint.to_owned())));
@@ -197,7 +194,6 @@ impl<'a> Reader<'a> {
         found.map_or(Origin::Default, |found| found.origin.clone())
     }
 
-    /// Reads text.
     pub(crate) fn text(&mut self, path: &str) -> Option<Found<String>> {
         let (key, found) = self.raw(path);
         match found {
@@ -377,7 +373,6 @@ impl<'a> Reader<'a> {
         Some(PathBuf::from(&found.value))
     }
 
-    /// Reads a list of strings.
     pub(crate) fn list(&mut self, path: &str) -> Option<Found<Vec<String>>> {
         let (_, found) = self.raw(path);
         match found? {
@@ -514,7 +509,6 @@ pub fn words(duration: Duration) -> String {
     }
 }
 
-/// Checks a base address.
 pub(crate) fn address(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let shown = clip(text);
     let url: Url = text

@@ -14,9 +14,7 @@ pub enum HttpError {
     /// The network or the other side failed.
     #[error("{reason}")]
     Network {
-        /// A code of the network.
         code: Code,
-        /// Why.
         reason: String,
         /// Whether the request certainly never reached the other side.
         never_sent: bool,
@@ -33,7 +31,6 @@ pub enum HttpError {
 }
 
 impl HttpError {
-    /// Returns the stable code.
     pub fn code(&self) -> Code {
         match self {
             Self::Network { code, .. } => *code,

@@ -14,7 +14,6 @@ use crate::tokens::remedy;
 /// The newest check of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountState {
-    /// The account.
     pub identity: Identity,
     /// The platform's answer.
     pub result: AuthResult,
@@ -22,7 +21,6 @@ pub struct AccountState {
     pub state: String,
     /// When its token expires, if it does.
     pub expires_at: Option<Timestamp>,
-    /// When it was checked.
     pub checked_at: Timestamp,
     /// Whether the platform rejects the client id and secret.
     pub client_rejected: bool,

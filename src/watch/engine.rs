@@ -59,7 +59,6 @@ const STORE_CALM: Duration = Duration::from_mins(1);
 /// bad connection, and short enough for a cron job that runs every minute.
 const ONCE_PATIENCE: Duration = Duration::from_secs(25);
 
-/// The parts of the daemon.
 pub struct Parts {
     /// The directory for the daemon's state. It must exist.
     pub state_dir: PathBuf,
@@ -71,7 +70,6 @@ pub struct Parts {
     pub instance: Option<String>,
     /// Maximum number of events in the outbox.
     pub outbox: usize,
-    /// The monitored sources.
     pub sources: Vec<MonitoredSource>,
     /// What a remote store contains about them already, also from other writers.
     pub stored: Vec<(SourceKey, Compact)>,
@@ -85,9 +83,7 @@ pub struct Parts {
     pub timetable: Timetable,
     /// Maximum random delay of each probe.
     pub jitter: Duration,
-    /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
     pub chance: Chance,
 }
 
@@ -95,7 +91,6 @@ pub struct Parts {
 pub enum Route {
     /// None: the file is the store.
     File,
-    /// A remote store.
     Store {
         /// Merges with what is stored. It should write what it receives without a long delay, because the writer batches already.
         persister: Arc<Persister>,
@@ -104,9 +99,7 @@ pub enum Route {
         /// How often the state of a source without transitions is stored.
         heartbeat: Duration,
     },
-    /// A bus.
     Bus {
-        /// The bus.
         bus: Arc<dyn EventBus>,
         /// How often a heartbeat of a source without transitions is published.
         heartbeat: Duration,
@@ -115,11 +108,8 @@ pub enum Route {
     },
 }
 
-/// A running daemon.
 pub struct Engine {
-    /// The monitored sources.
     pub monitored: MonitoredSources,
-    /// The pollers.
     pub pollers: Arc<Pollers>,
     observations: Option<ObservationSender>,
     taken: Arc<AtomicU64>,
@@ -306,7 +296,6 @@ impl Engine {
         shown.map_or_else(|_| Vec::new(), |()| found)
     }
 
-    /// Starts a listener.
     pub fn listen(&mut self, listening: ListenerTask) {
         let Some(observations) = self.observations.clone() else {
             return;

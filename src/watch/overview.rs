@@ -14,9 +14,7 @@ use super::writer::{Summary, WriterStats};
 /// The status of the daemon.
 #[derive(Debug, Clone)]
 pub struct Overview {
-    /// The summary of all sources.
     pub summary: Summary,
-    /// Number of monitored sources.
     pub monitored: usize,
     /// Inputs that were sent and are not processed yet.
     pub inputs: u64,
@@ -32,9 +30,7 @@ pub struct Overview {
     pub refused: u64,
     /// Heartbeats that were dropped to free capacity.
     pub dropped: u64,
-    /// The pollers.
     pub pollers: Vec<PollerReport>,
-    /// The listeners.
     pub listeners: Vec<(String, ListenerReport)>,
     /// The reasons why it is not ready; ready when empty.
     pub unready: Vec<String>,

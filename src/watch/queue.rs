@@ -55,7 +55,6 @@ impl Queue {
         self.heartbeats.len()
     }
 
-    /// Returns the sources with waiting events.
     pub fn sources(&self) -> impl Iterator<Item = &SourceKey> {
         self.waiting.keys()
     }
@@ -77,7 +76,6 @@ impl Queue {
         }
     }
 
-    /// Removes an event at any position.
     pub fn remove(&mut self, seq: i64, source: &SourceKey) {
         let Some(line) = self.waiting.get_mut(source) else {
             return;

@@ -17,7 +17,6 @@ Examples:
   bitbrat config init
   bitbrat config check
   bitbrat config show")]
-#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum ConfigCommand {
     Show(ShowArgs),
     Check(CheckArgs),
@@ -61,7 +60,6 @@ pub struct InitArgs {
     env: bool,
 }
 
-/// Runs the command.
 pub fn run(setup: &Setup, command: &ConfigCommand) -> Result<ExitCode, Failure> {
     match command {
         ConfigCommand::Show(_) => show(setup),

@@ -75,7 +75,6 @@ impl FromStr for Target {
     }
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let (probes, asked) = targets(&args.what);
     let platforms = cx.app.platforms.needed().await?;

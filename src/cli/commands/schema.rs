@@ -42,9 +42,7 @@ pub struct SchemaArgs {
 pub struct Described {
     /// The argument of `schema`.
     pub name: &'static str,
-    /// The commands that print it.
     pub commands: &'static str,
-    /// Its schema.
     pub schema: fn() -> Schema,
 }
 
@@ -175,7 +173,6 @@ const ALSO: &[(&str, &str)] = &[
     ("remove", "edit"),
 ];
 
-/// Runs the command.
 pub fn run(setup: &Setup, args: &SchemaArgs) -> Result<ExitCode, Failure> {
     let Some(name) = args.name.as_deref() else {
         let items = ALL.iter().map(|described| SchemaItem {
@@ -235,7 +232,6 @@ where
     }
     schema
 }
-/// Offers the names of schemas.
 pub fn schemas(current: &OsStr) -> Vec<CompletionCandidate> {
     complete::among(current, ALL.iter().map(|one| (one.name, one.commands)))
 }

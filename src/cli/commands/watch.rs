@@ -47,7 +47,6 @@ pub struct WatchArgs {
     role: Vec<Role>,
 }
 
-/// Runs the command.
 pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCode, Failure> {
     if args.plan {
         return plan(&cx).await;
@@ -118,7 +117,6 @@ fn rows_of_configured(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<Sour
     rows
 }
 
-/// Prints the plan.
 async fn plan(cx: &Context) -> Result<ExitCode, Failure> {
     let (channels, plan) = app::eventsub_plan(&cx.app).await?;
     cx.output.print(&PlanReport {

@@ -26,7 +26,6 @@ pub use machine::Envelope;
 pub use style::{ColorChoice, Style};
 use view::{Block, Cell, Glyph, Tone, View};
 
-/// The result of a command.
 pub trait Report {
     /// One entry as JSON shows it. Its fields are stable: fields are added, never renamed.
     type Item: Serialize + JsonSchema;
@@ -38,10 +37,8 @@ pub trait Report {
     /// Whether a limit may leave entries out, so that the envelope has their total.
     const LIMITED: bool = false;
 
-    /// When this was true.
     fn as_of(&self) -> Timestamp;
 
-    /// Returns the entries.
     fn items(&self) -> Vec<Self::Item>;
 
     /// Returns one name an entry, as another command would accept it.
@@ -65,7 +62,6 @@ pub trait Report {
         None
     }
 
-    /// Returns the fields that CSV shows.
     fn csv_fields(&self) -> Vec<&'static str> {
         Self::CSV.to_vec()
     }
@@ -76,7 +72,6 @@ pub trait Report {
     }
 }
 
-/// An entry of a report that is a list.
 pub trait Listed: Clone + Serialize + JsonSchema {
     /// See [`Report::KIND`].
     const KIND: &'static str;
@@ -95,12 +90,9 @@ pub trait Listed: Clone + Serialize + JsonSchema {
     }
 }
 
-/// A report that is a list.
 #[derive(Debug, Clone)]
 pub struct Listing<I> {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The entries.
     pub items: Vec<I>,
     /// Notes that do not follow from the entries.
     pub notes: Vec<Note>,
@@ -143,16 +135,13 @@ impl<I: Listed> Report for Listing<I> {
     }
 }
 
-/// A note beside the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// The report in one line, in parts.
     Summary(Vec<Cell>),
     /// What a person should be aware of or do, and the command to run next.
     Hint {
-        /// The message.
         what: String,
-        /// Its severity.
         tone: Tone,
         /// The next command, where there is one.
         next: Option<String>,
@@ -160,7 +149,6 @@ pub enum Note {
 }
 
 impl Note {
-    /// Builds a hint.
     pub fn hint(tone: Tone, what: impl Into<String>, next: Option<&str>) -> Self {
         Self::Hint {
             what: what.into(),
@@ -200,7 +188,6 @@ impl Format {
 /// Where and how reports are printed.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
-    /// The form.
     pub format: Format,
     /// Whether the format was given explicitly.
     pub is_chosen: bool,
@@ -212,7 +199,6 @@ pub struct Output {
     pub quiet: bool,
     /// The command line that was run, for comparison with the commands that notes advise.
     pub invocation: &'static Invocation,
-    /// Whether standard output is a terminal.
     pub is_terminal: bool,
 }
 
@@ -383,7 +369,6 @@ pub fn notes(notes: &[Note], style: Style) -> String {
     text
 }
 
-/// Returns the value at a dotted path.
 fn at_path<'v>(item: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').try_fold(item, |value, field| value.get(field))
 }

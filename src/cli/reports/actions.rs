@@ -23,7 +23,6 @@ pub struct ActionItem {
     pub not_covered: Vec<&'static str>,
 }
 
-/// Returns the actions of a platform.
 pub fn actions(platform: PlatformName) -> Vec<ActionItem> {
     let item = |action: &permission::Action| ActionItem {
         platform,

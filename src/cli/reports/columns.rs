@@ -183,7 +183,6 @@ impl<'a> RowCells<'a> {
         self.record.get_or_init(|| self.row.summary.record())
     }
 
-    /// Returns the cell of a column.
     pub(super) fn cell(&self, column: SourceColumn) -> Cell {
         let SourceRow {
             summary, freshness, ..

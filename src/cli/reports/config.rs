@@ -13,13 +13,9 @@ use crate::core::time::Timestamp;
 /// Every key with its value and origin.
 #[derive(Debug, Clone)]
 pub struct ConfigReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The keys.
     pub keys: Vec<Shown>,
-    /// The sources.
     pub sources: Vec<SourceSpec>,
-    /// How many problems there are.
     pub problems: usize,
 }
 
@@ -118,11 +114,9 @@ impl Listed for InitItem {
 /// The problems of the configuration.
 #[derive(Debug, Clone)]
 pub struct CheckReport {
-    /// When this was true.
     pub as_of: Timestamp,
     /// The problems, errors first.
     pub problems: Vec<ProblemItem>,
-    /// The files that were read.
     pub files: Vec<PathBuf>,
     /// How many sources are configured.
     pub sources: usize,

@@ -39,7 +39,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "OK",

@@ -36,7 +36,6 @@ pub fn line(line: &Line, style: Style) -> String {
     shown.join("  ").trim_end().to_owned() + "\n"
 }
 
-/// Summarizes a message.
 fn summary(line: &Line) -> String {
     let payload = &line.event["payload"];
     let changes = payload["transitions"]
@@ -88,11 +87,8 @@ impl Listed for Line {
 /// Events that were published by hand.
 #[derive(Debug, Clone)]
 pub struct PublishReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The events.
     pub items: Vec<PublishItem>,
-    /// The bus.
     pub to: String,
 }
 

@@ -16,9 +16,7 @@ use crate::store::HistoryEntry;
 /// The past of one or several sources.
 #[derive(Debug, Clone)]
 pub struct HistoryReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The sources.
     pub keys: Vec<SourceKey>,
     /// Their transitions, newest first.
     pub entries: Vec<(SourceKey, HistoryEntry)>,

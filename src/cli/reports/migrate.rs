@@ -8,16 +8,11 @@ use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::time::Timestamp;
 
-/// A migration.
 #[derive(Debug, Clone)]
 pub struct MigrateReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// Where from.
     pub from: String,
-    /// Where to.
     pub to: String,
-    /// The documents.
     pub items: Vec<MigrateItem>,
     /// Documents that could not be read.
     pub unusable: Vec<UnusableItem>,

@@ -12,11 +12,9 @@ use crate::platforms::twitch::eventsub::planner::{Channel, Plan};
 /// The plan for every Twitch channel.
 #[derive(Debug, Clone)]
 pub struct PlanReport {
-    /// When it was made.
     pub as_of: Timestamp,
     /// The channels, in the order of the configuration.
     pub channels: Vec<Channel>,
-    /// The plan.
     pub plan: Plan,
 }
 
@@ -114,7 +112,6 @@ impl Listening {
         })
     }
 
-    /// Returns the way as a cell.
     pub fn cell(&self) -> Cell {
         match self.way {
             Way::Pushed => Cell::new("pushed").glyph(Glyph::Good).tone(Tone::Good),
@@ -122,7 +119,6 @@ impl Listening {
         }
     }
 
-    /// Returns the same as a sentence.
     pub fn sentence(&self) -> String {
         match self.way {
             Way::Pushed => format!(

@@ -20,15 +20,10 @@ use crate::platforms::{Probe, ProbeSet};
 /// One run of `probe`.
 #[derive(Debug, Clone)]
 pub struct ProbeReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// What was probed.
     pub probes: ProbeSet,
-    /// The sources.
     pub rows: Vec<ProbedRow>,
-    /// The result for each platform.
     pub platforms: Vec<PlatformResult>,
-    /// Problems to report.
     pub problems: Vec<String>,
     /// Where the result was saved; `None` where that is not shown.
     pub saved_in: Option<String>,
@@ -36,7 +31,6 @@ pub struct ProbeReport {
     pub dry_run: bool,
 }
 
-/// One source that was probed.
 #[derive(Debug, Clone)]
 pub struct ProbedRow {
     /// Its status after the probe.

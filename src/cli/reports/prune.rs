@@ -10,11 +10,8 @@ use crate::core::time::Timestamp;
 /// Documents that belong to no source.
 #[derive(Debug, Clone)]
 pub struct PruneReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The documents.
     pub items: Vec<PruneItem>,
-    /// Whether it was a dry run.
     pub dry_run: bool,
 }
 

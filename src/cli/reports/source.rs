@@ -24,7 +24,6 @@ mod describe;
 /// One or several sources and all of their evidence.
 #[derive(Debug, Clone)]
 pub struct SourceReport {
-    /// When this was true.
     pub as_of: Timestamp,
     /// The sources in the order in which they are shown.
     pub sources: Vec<SourceInFull>,
@@ -32,18 +31,13 @@ pub struct SourceReport {
     pub unusable: Vec<UnusableItem>,
     /// Number of sources before the limit.
     pub total: usize,
-    /// Notes about the selection.
     pub notes: Vec<Note>,
 }
 
-/// One source and all of its evidence.
 #[derive(Debug, Clone)]
 pub struct SourceInFull {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// Summary row.
     pub row: SourceRow,
-    /// The whole document.
     pub document: SourceDocument,
     /// How changes of its stream reach `watch`, where a plan contains it.
     pub listening: Option<Listening>,
@@ -259,7 +253,6 @@ impl Report for SourceReport {
 }
 
 impl SourceReport {
-    /// A report of one source.
     pub fn of(source: SourceInFull) -> Self {
         Self {
             as_of: source.as_of,

@@ -22,10 +22,8 @@ use crate::core::verdict::{AuthStatus, Status};
 use crate::platforms::{Problem, Subject};
 use crate::tokens::remedy;
 
-/// The sources and the status of each.
 #[derive(Debug, Clone)]
 pub struct SourcesReport {
-    /// When this was true.
     pub as_of: Timestamp,
     /// The sources in the order in which they are shown; the summary and the advice are about all of them, whatever the limit.
     pub rows: Vec<SourceRow>,
@@ -33,7 +31,6 @@ pub struct SourcesReport {
     pub unusable: Vec<UnusableItem>,
     /// Problems of a probe that belong to no source.
     pub problems: Vec<Problem>,
-    /// What the table shows.
     pub show: Show,
     /// The part of it that was requested.
     pub choice: Choice,
@@ -52,10 +49,8 @@ pub struct Choice {
     pub considered: usize,
 }
 
-/// What a table of sources shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
-    /// The status of each.
     Status,
     /// Each source and where it is configured.
     List,

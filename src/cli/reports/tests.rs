@@ -50,7 +50,7 @@ impl Story {
         }
     }
 
-    fn fact(mut self, seconds_ago: i64, fact: Fact) -> Self {
+    pub(crate) fn fact(mut self, seconds_ago: i64, fact: Fact) -> Self {
         self.facts.push((seconds_ago, fact));
         self
     }

@@ -26,7 +26,6 @@ const LOOKBACK: (i64, Duration) = (3600, Duration::from_millis(1500));
 /// Events per second that BitBrat's own persistence keeps up with on its default store (measured).
 const PLATFORM_PACE: u64 = 8;
 
-/// Checks the configured bus.
 pub async fn check(app: &App) -> Vec<Check> {
     let settings = &app.settings.bus;
     let bus = match app.bus().await {

@@ -18,7 +18,6 @@ const SKEW_WARN: u64 = 5_000;
 /// With more than this, signatures and tokens are rejected.
 const SKEW_FAIL: u64 = 300_000;
 
-/// Checks one platform.
 pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let area = platform.as_str();
     if !cx

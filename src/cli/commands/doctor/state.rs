@@ -20,7 +20,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Timeout for the process that uses the address.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Checks the state directory.
 pub fn directory(app: &App) -> Vec<Check> {
     const NAME: &str = "directory";
     let path = &app.settings.state_dir;

@@ -15,7 +15,6 @@ const AREA: &str = "store";
 /// Document writes per day in Firestore's free quota.
 const FREE_WRITES: u64 = 20_000;
 
-/// Checks the configured store.
 pub async fn check(app: &App) -> Vec<Check> {
     let mut checks = Vec::new();
     // Unfiltered: evidence from the future is to be found here, not hidden.

@@ -94,7 +94,6 @@ impl Topic {
     }
 }
 
-/// Runs the command.
 pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode, Failure> {
     let now = cx.app.clock.now();
     let since = args.since.map(|since| since.before(now));

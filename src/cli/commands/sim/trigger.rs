@@ -81,7 +81,6 @@ struct Refused {
     error: String,
 }
 
-/// A running simulator.
 struct Simulator {
     http: Http,
     port: u16,

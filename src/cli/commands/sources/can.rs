@@ -76,7 +76,6 @@ struct Limits {
     now: Timestamp,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
     if args.action == "help" {
         return help(cx, &args.ids).await;

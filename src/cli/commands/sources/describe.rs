@@ -55,7 +55,6 @@ pub struct DescribeArgs {
     order: OrderArgs,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure> {
     let mut several = known::asked(cx, &args.ids, &args.filter.platform, args.ask).await?;
     known::note_problems(cx, &several.found)?;

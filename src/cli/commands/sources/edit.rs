@@ -55,7 +55,6 @@ pub struct RemoveArgs {
     ids: Vec<SourceArg>,
 }
 
-/// Adds sources.
 pub async fn add(setup: &Setup, cx: &Context, args: &AddArgs) -> Result<ExitCode, Failure> {
     let file = file(setup)?;
     let mut content = read(&file)?;
@@ -154,7 +153,6 @@ async fn is_in_another_spelling(
     }
 }
 
-/// Removes sources.
 pub async fn remove(setup: &Setup, cx: &Context, args: &RemoveArgs) -> Result<ExitCode, Failure> {
     let file = file(setup)?;
     let mut content = read(&file)?;

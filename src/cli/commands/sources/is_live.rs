@@ -40,7 +40,6 @@ pub struct IsLiveArgs {
     ask: Ask,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
     let several = known::asked(cx, &args.ids, &[], args.ask).await?;
     known::note_problems(cx, &several.found)?;
@@ -99,7 +98,6 @@ impl Answers {
         }
     }
 
-    /// Prints the answers and returns the exit code.
     pub fn print(self, cx: &Context) -> Result<ExitCode, Failure> {
         cx.output.print(&AnswerReport {
             as_of: cx.app.clock.now(),
@@ -123,7 +121,6 @@ pub fn typed(cx: &Context, ids: &[SourceSelector]) -> String {
     ids.iter().map(spelled).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the exit code of a predicate.
 pub fn exit_code(answer: Answer) -> ExitCode {
     match answer {
         Answer::Yes => ExitCode::Healthy,
@@ -132,7 +129,6 @@ pub fn exit_code(answer: Answer) -> ExitCode {
     }
 }
 
-/// Returns the advice to probe.
 pub fn probe_first(command: &str) -> Note {
     Note::hint(
         Tone::Warn,

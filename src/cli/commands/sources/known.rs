@@ -53,14 +53,12 @@ impl Ask {
     };
 }
 
-/// Several sources.
 #[derive(Debug, Default)]
 pub struct Known {
     /// Sources, sorted by key.
     pub rows: Vec<SourceRow>,
     /// Stored documents and configured names that cannot be used.
     pub unusable: Vec<UnusableItem>,
-    /// Problems of a probe.
     pub problems: Vec<Problem>,
     /// Sources whose check got no answer, so that the evidence shown is older.
     pub unanswered: BTreeSet<SourceKey>,
@@ -78,12 +76,9 @@ impl Known {
     }
 }
 
-/// One source.
 #[derive(Debug)]
 pub struct Found {
-    /// Summary row.
     pub row: SourceRow,
-    /// The whole document.
     pub document: SourceDocument,
     /// The result of the check that was made for this command, if any.
     pub check: Option<Check>,
@@ -121,16 +116,13 @@ impl Found {
 pub struct Check {
     /// When it began.
     pub started: Timestamp,
-    /// What it observed about the source.
     pub observations: Vec<Observation>,
-    /// Other problems at the platform.
     pub problems: Vec<Problem>,
 }
 
 /// A question that a check did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unanswered {
-    /// The reason, as a sentence.
     pub reason: String,
     /// The exit code of the command unless older evidence is accepted.
     pub exit: ExitCode,
@@ -290,7 +282,6 @@ impl Checked {
     }
 }
 
-/// Checks the selected sources.
 async fn check(cx: &Context, selection: &Selection) -> Result<Checked, Failure> {
     let store = cx.app.store(StoreAccess::Write).await?;
     let mut platforms = cx.app.platforms.needed().await?;
@@ -509,7 +500,6 @@ fn unresolved<'a>(
     })
 }
 
-/// Several sources in full.
 #[derive(Debug, Default)]
 pub struct FoundSources {
     /// The sources, in the order of the selection.

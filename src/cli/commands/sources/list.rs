@@ -32,7 +32,6 @@ pub struct ListArgs {
     columns: ColumnArgs,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &ListArgs) -> Result<ExitCode, Failure> {
     let columns = args.columns.chosen(&cx.output)?;
     let selection = source_arg::select(cx, &args.ids, false).await?;

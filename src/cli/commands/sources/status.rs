@@ -101,7 +101,6 @@ pub enum FailOn {
     Never,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     args.columns.chosen(&cx.output)?;
     if let Some(interval) = args.watch {

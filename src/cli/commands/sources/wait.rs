@@ -108,7 +108,6 @@ impl WaitFor {
     }
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &WaitArgs) -> Result<ExitCode, Failure> {
     let probe = args.probe || cx.app.is_store_temporary();
     let selection = source_arg::select(cx, &args.ids, probe).await?;
