@@ -88,8 +88,7 @@ async fn persist() {
         let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
         ending.request_stop();
     });
-    let (_signals, received) = tokio::sync::mpsc::channel(1);
-    let _ = lifecycle.run_with(received, Duration::from_secs(10)).await;
+    let _ = lifecycle.run(Duration::from_secs(10)).await;
     let stats = persister.stats();
     let _ = writeln!(std::io::stdout(), "{} {}", stats.writes, stats.conflicts);
 }

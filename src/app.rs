@@ -40,7 +40,6 @@ pub use stores::routing_rules;
 
 /// Settings and the adapters that follow from them.
 pub struct App {
-    /// The settings in force.
     pub settings: Arc<Settings>,
     /// The clock of this machine. Responses are received by it, which is how its error is measured.
     pub machine_clock: Arc<dyn Clock>,
@@ -50,15 +49,12 @@ pub struct App {
     pub http: Http,
     /// The simulated platforms, when this is a demo.
     pub demo: Option<Demo>,
-    /// Source of randomness.
     pub chance: Chance,
     /// The platforms and the tokens of their accounts.
     pub platforms: Platforms,
-    /// What is to be monitored.
     pub sources: ConfiguredSources,
 }
 
-/// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreAccess {
     /// Only read; nothing is created.
@@ -184,7 +180,6 @@ impl App {
         Ok(())
     }
 
-    /// Returns the token store.
     pub fn tokens(&self) -> &Arc<dyn TokenStore> {
         &self.platforms.tokens
     }
@@ -194,7 +189,6 @@ impl App {
         bus::open(&self.settings).await
     }
 
-    /// Opens the configured store.
     pub async fn store(&self, access: StoreAccess) -> Result<Arc<dyn SourceStore>, Failure> {
         self.open_store(&self.settings.store.target, access).await
     }

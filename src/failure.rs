@@ -196,6 +196,13 @@ impl Failure {
         self
     }
 
+    /// Returns what failed and its causes on one line.
+    pub fn with_causes(&self) -> String {
+        let causes = self.causes.iter().map(String::as_str);
+        let words: Vec<_> = std::iter::once(self.what.as_str()).chain(causes).collect();
+        words.join(": ")
+    }
+
     /// Prepends the operation that failed: the former headline becomes the first cause.
     #[must_use]
     pub fn while_doing(mut self, what: impl Into<String>) -> Self {

@@ -4,12 +4,15 @@
 //! Every source of evidence produces a [`core::observation::Observation`]; evidence is merged and verdicts are derived from it.
 //! No evidence, no claim. `docs/ARCHITECTURE.md` describes the modules.
 
+// The domain and the ports say what each of their parts means. Elsewhere a name may be enough.
 pub mod app;
 pub mod blocking;
 pub mod bus;
 pub mod cli;
+#[warn(missing_docs)]
 pub mod clock;
 pub mod config;
+#[warn(missing_docs)]
 pub mod core;
 pub mod descriptors;
 pub mod failure;

@@ -24,7 +24,6 @@ use crate::telemetry::names;
 /// How long tasks may take after the hard stop before they are aborted.
 const CUT: Duration = Duration::from_millis(250);
 
-/// A signal from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM: stop.
@@ -87,16 +86,6 @@ impl Lifecycle {
         self.reloads.subscribe()
     }
 
-    /// As [`Lifecycle::run`], with signals from elsewhere.
-    pub async fn run_with(
-        mut self,
-        signals: mpsc::Receiver<Signal>,
-        grace: Duration,
-    ) -> Result<ExitCode, Failure> {
-        self.signals = signals;
-        self.run(grace).await
-    }
-
     /// Runs the start of a daemon; `None` when a signal requested a stop before that was done. [`Lifecycle::run`] then only
     /// drains.
     pub async fn starting<T>(&mut self, start: impl Future<Output = T>) -> Option<T> {
@@ -113,7 +102,6 @@ impl Lifecycle {
         }
     }
 
-    /// Waits for a signal and handles it.
     async fn handle_signal(
         signals: &mut mpsc::Receiver<Signal>,
         tasks: &Tasks,

@@ -150,15 +150,10 @@ pub fn masked(mut text: String) -> String {
 
 /// Masks registered secrets in a foreign body.
 pub fn mask_body(body: Bytes) -> Bytes {
-    let masked = match String::from_utf8_lossy(&body) {
-        Cow::Borrowed(text) => match mask_foreign(text) {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(masked) => Some(masked),
-        },
-        Cow::Owned(text) => match mask_foreign(&text) {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(masked) => Some(masked),
-        },
+    let text = String::from_utf8_lossy(&body);
+    let masked = match mask_foreign(&text) {
+        Cow::Owned(masked) => Some(masked),
+        Cow::Borrowed(_) => None,
     };
     masked.map_or(body, Bytes::from)
 }

@@ -14,7 +14,6 @@ use crate::files::{self, Durability};
 use crate::http::{self, ClockError};
 use crate::lifecycle::Stop;
 
-/// The file in the state directory.
 const FILE: &str = "clock.json";
 /// For how long a measurement is used (ms), by a clock that cannot be set where the system has one.
 const VALID_MS: i64 = 86_400_000;
@@ -27,7 +26,6 @@ const CONFIRMED_EVERY_MS: i64 = 60_000;
 /// Differences below this are the same error (ms).
 const SAME_MS: i64 = 2_000;
 
-/// A measured error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Measured {

@@ -45,25 +45,13 @@ pub enum Role {
 }
 
 impl Role {
-    /// Every part.
     pub const ALL: [Self; 3] = [Self::Ingest, Self::Persist, Self::Web];
-
-    /// Returns its name as an argument.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ingest => "ingest",
-            Self::Persist => "persist",
-            Self::Web => "web",
-        }
-    }
 }
 
 /// Decides the exit code of a run from what is stored in its end.
 pub type Judge = Box<dyn Fn(&App, Vec<Arc<SourceSummary>>) -> ExitCode + Send + Sync>;
 
-/// What to run.
 pub struct Plan {
-    /// The parts.
     pub roles: BTreeSet<Role>,
     /// Whether every source is probed once before the daemon exits.
     pub once: bool,
@@ -90,7 +78,6 @@ fn render<T: 'static>(app: &Current, write: Write<T>) -> Render<T> {
 /// Why a process is not ready, as one of its parts reports it.
 type Reason = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// The running parts.
 struct Started {
     /// Holds the lock of the state directory, so it is kept until the end.
     engine: Option<Arc<Engine>>,
@@ -300,9 +287,9 @@ fn run_pollers(app: &App, engine: &mut Engine, tasks: &Tasks, once: bool) {
     }
 }
 
-/// Returns the names of roles.
 fn named(roles: &BTreeSet<Role>) -> String {
-    let names: Vec<&str> = roles.iter().map(|role| role.name()).collect();
+    let names = roles.iter().filter_map(clap::ValueEnum::to_possible_value);
+    let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
     names.join(", ")
 }
 

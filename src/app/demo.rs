@@ -29,7 +29,6 @@ pub struct Demo {
 pub enum Motion {
     /// Never by itself.
     None,
-    /// At once.
     AtOnce,
     /// When a daemon has subscribed to what changes first.
     WithListeners,
@@ -118,7 +117,6 @@ impl Demo {
         }
     }
 
-    /// Returns the demo's tokens.
     pub fn tokens(&self) -> Arc<dyn TokenStore> {
         Arc::clone(&self.tokens)
     }

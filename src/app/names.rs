@@ -30,7 +30,6 @@ impl Names {
         }
     }
 
-    /// Returns the source of a cached name.
     pub fn key(&self, platform: PlatformName, name: &str) -> Option<SourceKey> {
         self.known.get(&format!("{platform}:{name}")).cloned()
     }

@@ -68,14 +68,12 @@ impl Platforms {
         Ok(platforms)
     }
 
-    /// Returns one platform.
     pub async fn get(&self, platform: PlatformName) -> Result<Arc<dyn Platform>, Failure> {
         let build = || self.build(platform, Arc::clone(&self.tokens), false);
         let adapter = self.adapters[platform as usize].get_or_try_init(build).await?;
         Ok(Arc::clone(adapter))
     }
 
-    /// Returns one platform by the type of its adapter.
     pub(super) async fn adapter<P: Platform>(&self, platform: PlatformName) -> Result<Arc<P>, Failure> {
         let adapter: Arc<dyn Any + Send + Sync> = self.get(platform).await?;
         Ok(adapter

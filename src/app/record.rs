@@ -49,10 +49,8 @@ struct FileWriter {
     outbox: Arc<Outbox>,
 }
 
-/// What was stored.
 #[derive(Debug, Default)]
 pub struct Recorded {
-    /// The recorded transitions.
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
     /// The documents of the observed sources, in short; without those that cannot be used.
     pub summaries: Vec<SourceSummary>,

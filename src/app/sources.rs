@@ -1,6 +1,6 @@
 //! Configured sources: those that have a key, those whose name is not resolved yet, and those that are monitored.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -15,7 +15,6 @@ use crate::watch::monitored::MonitoredSource;
 /// A configured source that has a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configured {
-    /// The source.
     pub key: SourceKey,
     /// Where it was configured.
     pub origin: String,
@@ -26,13 +25,11 @@ pub struct Configured {
 pub struct Unresolved {
     /// What is configured, as `platform:name`.
     pub name: String,
-    /// Where.
     pub origin: String,
     /// Why it has no id: the platform has no such name, there was no lookup, or the platform did not answer.
     pub reason: String,
 }
 
-/// What is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     /// Sources with a key, in the order of the configuration.
@@ -46,9 +43,16 @@ impl Sources {
     pub fn keys(&self) -> Vec<SourceKey> {
         self.known.iter().map(|source| source.key.clone()).collect()
     }
+
+    /// Returns where each source that has a key was configured.
+    pub fn origins(&self) -> BTreeMap<&SourceKey, &String> {
+        self.known
+            .iter()
+            .map(|source| (&source.key, &source.origin))
+            .collect()
+    }
 }
 
-/// Result of the lookup of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// The source of that name.

@@ -13,10 +13,8 @@ use crate::watch::volume::{Volume, predict};
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// Returns the statistics of the stored documents.
 pub(super) type StoreStats = Arc<dyn Fn() -> Stats + Send + Sync>;
 
-/// What is counted.
 pub(super) struct Meters {
     /// Source of the published events.
     pub view: Option<View>,
@@ -34,7 +32,6 @@ struct Reading {
 }
 
 impl Meters {
-    /// Starts the daily report.
     pub fn warn_daily(self, tasks: &Tasks) {
         tasks.spawn("volume", |stop| async move {
             let mut before = self.read();

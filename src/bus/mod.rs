@@ -29,6 +29,7 @@ pub use names::{Filter, Names};
 
 /// A message bus.
 #[async_trait]
+#[warn(missing_docs)]
 pub trait EventBus: Send + Sync {
     /// Returns the address of the bus for people: `local`, `nats://host:4222`, `pubsub:project`. Without passwords.
     fn location(&self) -> String;

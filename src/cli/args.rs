@@ -79,7 +79,6 @@ pub struct Global {
 
 /// A command.
 #[derive(Debug, Subcommand)]
-#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum Command {
     Status(status::StatusArgs),
     Describe(describe::DescribeArgs),

@@ -124,7 +124,6 @@ pub fn probe_targets(current: &OsStr) -> Vec<CompletionCandidate> {
     offered
 }
 
-/// Offers the platforms.
 pub fn platforms(current: &OsStr) -> Vec<CompletionCandidate> {
     among(
         current,
@@ -204,7 +203,6 @@ pub fn settings(current: &OsStr) -> Vec<CompletionCandidate> {
     among(current, words.iter().map(|word| (word.as_str(), "")))
 }
 
-/// Offers the error codes.
 pub fn error_codes(current: &OsStr) -> Vec<CompletionCandidate> {
     let codes: Vec<_> = Code::all().map(|code| (code.text(), code.meaning())).collect();
     among(current, codes.iter().map(|(code, meaning)| (&**code, *meaning)))
@@ -285,10 +283,7 @@ mod tests {
     use crate::cli::filters::sort_fields;
 
     fn offered(complete: fn(&OsStr) -> Vec<CompletionCandidate>, typed: &str) -> Vec<String> {
-        let candidates = complete(OsStr::new(typed)).into_iter();
-        candidates
-            .map(|candidate| candidate.get_value().to_string_lossy().into_owned())
-            .collect()
+        words(complete(OsStr::new(typed)))
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The data that a command runs with.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::app::App;
@@ -19,11 +18,9 @@ pub struct Setup {
     pub inputs: ConfigInputs,
     /// Where reports go.
     pub output: Output,
-    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Levels above or below the configured log level.
     pub verbosity: i8,
-    /// Whether progress may be shown.
     pub progress: bool,
     /// Whether the simulated platforms are used.
     pub demo: bool,
@@ -35,13 +32,10 @@ pub struct Setup {
 
 /// Data that a command runs with once the configuration is valid.
 pub struct Context {
-    /// Settings and adapters.
     pub app: App,
     /// Where reports go.
     pub output: Output,
-    /// Shows the progress of a probe.
     pub progress: Progress,
-    /// The log.
     pub logs: Bars,
 }
 
@@ -92,11 +86,6 @@ impl Setup {
     /// Loads the configuration, also one with problems.
     pub fn configuration(&self) -> Configuration {
         config::load(&self.inputs, self.clock.now())
-    }
-
-    /// Returns the environment as commands see it.
-    pub fn environment(&self) -> &BTreeMap<String, String> {
-        &self.inputs.environment
     }
 }
 

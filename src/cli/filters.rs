@@ -12,12 +12,51 @@ use crate::cli::commands::sources::known::Known;
 use crate::cli::complete;
 use crate::cli::health::Health;
 use crate::cli::output::machine::UnusableItem;
+use crate::cli::output::{Format, Output};
+use crate::cli::reports::columns::SourceColumn;
 use crate::cli::reports::source_row::SourceRow;
 use crate::config;
 use crate::core::freshness::Field;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::{AuthStatus, Status};
+use crate::failure::{ExitCode, Failure};
+
+/// The option that chooses columns.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ColumnArgs {
+    /// Columns of -o table, wide and csv
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LIST",
+        value_delimiter = ',',
+        ignore_case = true,
+        help_heading = "Order and limit"
+    )]
+    columns: Vec<SourceColumn>,
+}
+
+impl ColumnArgs {
+    /// Returns the chosen columns, if any. Formats whose fields are fixed have none.
+    pub fn chosen(&self, output: &Output) -> Result<Option<Vec<SourceColumn>>, Failure> {
+        if self.columns.is_empty() {
+            return Ok(None);
+        }
+        if !matches!(output.format, Format::Table | Format::Wide | Format::Csv) {
+            let what = "--columns is for -o table, wide and csv; the fields of the other formats are fixed";
+            return Err(Failure::new(ExitCode::Usage, what)
+                .hint("leave --columns out, and pick the fields from -o json, for example with jq"));
+        }
+        let mut chosen: Vec<SourceColumn> = Vec::new();
+        for column in &self.columns {
+            if !chosen.contains(column) {
+                chosen.push(*column);
+            }
+        }
+        Ok(Some(chosen))
+    }
+}
 
 /// Options that leave sources out.
 #[derive(Debug, Clone, Default, Args)]
@@ -38,11 +77,6 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
-    /// Whether any filter is given.
-    pub fn is_given(&self) -> bool {
-        !self.platform.is_empty() || self.live || self.failing
-    }
-
     /// Whether the state of a source satisfies the filters. `without_answer` contains the sources whose check got no answer.
     pub fn keeps(&self, row: &SourceRow, without_answer: &BTreeSet<SourceKey>) -> bool {
         let is_live =

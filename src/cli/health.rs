@@ -57,7 +57,6 @@ impl Findings {
         }
     }
 
-    /// Returns the worst problem.
     pub fn worst(self) -> Health {
         if self.auth {
             Health::Auth
@@ -79,18 +78,10 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::document::SourceDocument;
-    use crate::core::evidence::Knowledge;
+    use crate::cli::reports::tests::{Story, now};
     use crate::core::freshness::Intervals;
-    use crate::core::observation::{
-        AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Observation, Transport,
-    };
+    use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
     use crate::core::source::PlatformName;
-    use crate::core::time::Timestamp;
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_millis(1_780_000_000_000).plus_secs(seconds)
-    }
 
     fn link(state: LinkState) -> Fact {
         Fact::Connection {
@@ -102,25 +93,15 @@ mod tests {
     fn auth(result: AuthResult) -> Fact {
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check: AuthCheck {
-                result,
-                expires_at: None,
-                scopes: std::collections::BTreeSet::default(),
-                rejected: false,
-                client_rejected: false,
-                reason: None,
-            },
+            check: AuthCheck::of(result),
         }
     }
 
     fn worst(facts: Vec<Fact>, seconds_later: i64) -> Health {
-        let key = "twitch:900200".parse().unwrap();
-        let seen: Vec<_> = facts
-            .into_iter()
-            .map(|fact| Observation::new(&key, at(0), "twitch.helix", fact))
-            .collect();
-        let summary = SourceSummary::of(&SourceDocument::from_knowledge(key, Knowledge::of(&seen)));
-        let freshness = Freshness::of(&summary, &Intervals::default(), at(seconds_later));
+        let story = Story::of("twitch:900200");
+        let story = facts.into_iter().fold(story, |story, fact| story.fact(0, fact));
+        let summary = SourceSummary::of(&story.found().document);
+        let freshness = Freshness::of(&summary, &Intervals::default(), now().plus_secs(seconds_later));
         Findings::of(&summary, &freshness).worst()
     }
 

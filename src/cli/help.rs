@@ -59,7 +59,6 @@ fn summary(commands: &clap::Command, name: &str) -> String {
     )
 }
 
-/// The page on exit codes.
 pub fn exit_codes() -> String {
     let mut text = String::from("What the exit codes mean:\n\n");
     for code in ExitCode::ALL {

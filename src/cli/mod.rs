@@ -236,20 +236,7 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
         Command::Auth(command) => auth::run(&cx, command).await,
         Command::Store(command) => store::run(&cx, command).await,
         Command::Events(command) => Box::pin(events::run(&setup, cx, command)).await,
-        Command::Doctor(_)
-        | Command::Sim(_)
-        | Command::Config(_)
-        | Command::Schema(_)
-        | Command::Completion(_)
-        | Command::Man(_)
-        | Command::Errors(_)
-        | Command::Status(_)
-        | Command::Describe(_)
-        | Command::IsLive(_)
-        | Command::Can(_)
-        | Command::Wait(_)
-        | Command::History(_)
-        | Command::ExitCodes => unreachable!("these were run above, or are spelled out"),
+        _ => unreachable!("these were run above, or are spelled out"),
     }
 }
 
@@ -374,7 +361,6 @@ fn is_like_a_key(label: &str) -> bool {
     is_near && config::shown_path(label) == label
 }
 
-/// Returns a failure as people see it.
 fn render_failure(failure: &Failure, style: output::Style) -> String {
     let mut page = String::new();
     section(&mut page, "error:", Tone::Bad, &failure.what, style);

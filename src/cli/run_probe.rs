@@ -26,27 +26,20 @@ use crate::platforms::{Platform, ProbeSet, ProbeSink, Problem};
 use crate::secrets;
 use crate::store::{SourceStore, StoreError, Versioned};
 
-/// Result of a probe.
 #[derive(Debug, Default)]
 pub struct ProbeResult {
     /// Everything that was observed, in order.
     pub observations: Vec<Observation>,
-    /// The result for each platform.
     pub platforms: Vec<PlatformResult>,
 }
 
-/// The result of probing one platform.
 #[derive(Debug, Clone)]
 pub struct PlatformResult {
-    /// The platform.
     pub platform: PlatformName,
-    /// Sources probed.
     pub sources: usize,
-    /// Requests sent.
     pub calls: usize,
     /// Milliseconds that it took.
     pub millis: u64,
-    /// Problems to report.
     pub problems: Vec<Problem>,
 }
 
@@ -202,7 +195,6 @@ const CONCURRENT_PORTIONS: usize = 4;
 /// The effect of saving a probe.
 #[derive(Debug, Default)]
 pub struct SaveResult {
-    /// Transitions that were stored.
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
     /// The documents of the observed sources, in short; without those that cannot be used.
     pub summaries: BTreeMap<SourceKey, SourceSummary>,

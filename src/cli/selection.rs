@@ -231,7 +231,6 @@ impl Selection {
         self
     }
 
-    /// Adds one source.
     pub fn add_key(&mut self, key: SourceKey) {
         self.parts.push(Part::Key(key));
     }

@@ -9,9 +9,7 @@ use crate::core::time::Timestamp;
 /// A time in the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// This long ago.
     Ago(Duration),
-    /// At this time.
     At(Timestamp),
 }
 

@@ -104,16 +104,13 @@ pub(super) const KEYS: &[Key] = &[
     .shared(),
 ];
 
-/// Which bus.
 #[derive(Clone, PartialEq, Eq)]
 pub enum BusTarget {
     /// Within the process: events go straight to the persister.
     Local,
     /// NATS JetStream at any of these servers. An address may hold a password: print the target, not the addresses.
     Nats(Vec<Url>),
-    /// Google Pub/Sub.
     Pubsub {
-        /// The project.
         project: String,
     },
 }
@@ -143,9 +140,7 @@ impl fmt::Debug for BusTarget {
 /// How to log in to NATS, beside what the addresses hold.
 #[derive(Debug, Clone, Default)]
 pub struct NatsLogin {
-    /// User.
     pub user: Option<String>,
-    /// Password of the user.
     pub password: Option<SecretString>,
     /// Token, for servers that use one instead of users.
     pub token: Option<SecretString>,
@@ -157,18 +152,14 @@ pub struct NatsLogin {
     pub nkey_seed: Option<SecretString>,
     /// Certificates of the authorities that are trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Client certificate.
     pub cert_file: Option<PathBuf>,
     /// Private key of the client certificate.
     pub key_file: Option<PathBuf>,
 }
 
-/// The bus.
 #[derive(Debug, Clone)]
 pub struct BusSettings {
-    /// Which bus.
     pub target: BusTarget,
-    /// How to log in to NATS.
     pub nats: NatsLogin,
     /// Put in front of every topic.
     pub prefix: String,
@@ -234,7 +225,6 @@ pub(super) fn read(reader: &mut Reader<'_>, google: &GoogleSettings) -> BusSetti
     }
 }
 
-/// The accepted forms of a bus.
 const FORMS: &str = "write local, nats://HOST:4222 or pubsub:PROJECT";
 
 /// Reads the platform's own variable, which it compares without regard to case. Its other drivers are not supported here.

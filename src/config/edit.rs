@@ -8,7 +8,6 @@ use crate::core::source::PlatformName;
 /// A source as it is written into a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceEntry {
-    /// The platform.
     pub platform: PlatformName,
     /// Its id or name.
     pub address: SourceAddress,
@@ -23,7 +22,6 @@ impl SourceEntry {
         self.platform == platform && self.address == *address
     }
 
-    /// Its fields as they are written.
     fn fields(&self) -> Vec<(&'static str, Value)> {
         let (field, text) = match (&self.address, self.platform) {
             (SourceAddress::Id(key), _) => ("id", key.id().to_owned()),

@@ -45,16 +45,12 @@ pub(super) const KEYS: &[Key] = &[
     .such_as("/etc/bitbrat/service-account.json"),
 ];
 
-/// Google Cloud.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GoogleSettings {
-    /// Project of the store.
     pub firestore_project: Option<String>,
-    /// Database of the store.
     pub firestore_database: String,
     /// `HOST:PORT` of a Firestore emulator.
     pub firestore_emulator: Option<String>,
-    /// Project of the bus.
     pub pubsub_project: Option<String>,
     /// `HOST:PORT` of a Pub/Sub emulator.
     pub pubsub_emulator: Option<String>,

@@ -3,7 +3,6 @@
 use super::file_path;
 use crate::secrets;
 
-/// One setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Its path in `bitbrat.toml`, for example `store.url`.
@@ -27,7 +26,6 @@ pub struct Key {
 }
 
 impl Key {
-    /// Describes a setting.
     pub(crate) const fn new(path: &'static str, help: &'static str) -> Self {
         Self {
             path,
@@ -42,7 +40,6 @@ impl Key {
         }
     }
 
-    /// Sets the default.
     pub(crate) const fn or(mut self, default: &'static str) -> Self {
         self.default = Some(default);
         self
@@ -54,13 +51,11 @@ impl Key {
         self
     }
 
-    /// Sets an example.
     pub(crate) const fn such_as(mut self, example: &'static str) -> Self {
         self.example = example;
         self
     }
 
-    /// Marks a secret.
     pub(crate) const fn secret(mut self) -> Self {
         self.secret = true;
         self
@@ -78,7 +73,6 @@ impl Key {
         self
     }
 
-    /// Marks a list.
     pub(crate) const fn list(mut self) -> Self {
         self.list = true;
         self
@@ -113,7 +107,6 @@ impl Key {
         self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }
 
-    /// Returns its name within its table.
     pub fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
     }

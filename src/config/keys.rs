@@ -23,7 +23,6 @@ impl Area {
         Self { title, tables }
     }
 
-    /// Returns its settings.
     pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
         self.tables.iter().copied().flatten()
     }
@@ -52,7 +51,6 @@ macro_rules! areas {
 }
 for_each_platform!(areas);
 
-/// Returns every setting.
 pub fn all() -> impl Iterator<Item = &'static Key> {
     AREAS.iter().flat_map(Area::keys)
 }

@@ -17,9 +17,7 @@ pub(super) enum Raw {
     Text(String),
     /// A number or a boolean, as it prints.
     Plain(String),
-    /// A list of strings.
     List(Vec<String>),
-    /// Anything else, by name.
     Odd(&'static str),
 }
 
@@ -33,11 +31,9 @@ pub(super) enum Layer {
     Given(Vec<(String, String, Origin)>),
     /// Variables by name, of the environment (no path) or of a `.env` file.
     Variables(Option<PathBuf>, BTreeMap<String, String>),
-    /// A TOML file.
     File(FileLayer),
 }
 
-/// The content of a TOML file.
 #[derive(Debug)]
 pub(super) struct FileLayer {
     pub path: PathBuf,
@@ -79,13 +75,10 @@ pub(super) fn env_file(path: &Path, must_exist: bool) -> Result<Option<(Layer, V
         return Ok(None);
     };
     // The line itself may hold a secret, so only its number is reported.
-    let file = text::env_file(&text).map_err(|line| Problem {
-        origin: Origin::File(path.to_owned()),
-        key: String::new(),
-        message: format!("line {line} is malformed, so nothing in this file counts"),
-        hint: Some(
-            "write NAME=value, and put values with spaces, quotes or # into \"double quotes\"".to_owned(),
-        ),
+    let file = text::env_file(&text).map_err(|line| {
+        let message = format!("line {line} is malformed, so nothing in this file counts");
+        let hint = "write NAME=value, and put values with spaces, quotes or # into \"double quotes\"";
+        Problem::of_file(path, message, hint)
     })?;
     let doubtful = file.unexpanded.into_iter().map(|name| Problem {
         origin: Origin::EnvFile(path.to_owned(), name.clone()),
@@ -105,12 +98,8 @@ fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
         true => files::read_given(path, files::SMALL),
         false => files::read_input(path, files::SMALL),
     };
-    let problem = |reason: String, hint: &str| Problem {
-        origin: Origin::File(path.to_owned()),
-        key: String::new(),
-        message: format!("cannot be read ({reason})"),
-        hint: Some(hint.to_owned()),
-    };
+    let problem =
+        |reason: String, hint: &str| Problem::of_file(path, format!("cannot be read ({reason})"), hint);
     match bytes() {
         Ok(bytes) => {
             let hint = "save it as UTF-8 in your editor; in PowerShell, write it with `-Encoding utf8`";
@@ -125,7 +114,6 @@ fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
     }
 }
 
-/// Reads a TOML file.
 pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLayer>, Problem> {
     match read(path, must_exist)? {
         Some(text) => toml_text(path, &text).map(Some),
@@ -135,12 +123,7 @@ pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLaye
 
 /// As [`toml_file`], of a text that is, or may become, the content of the file at `path`.
 pub(super) fn toml_text(path: &Path, text: &str) -> Result<FileLayer, Problem> {
-    let problem = |message: String, hint: &str| Problem {
-        origin: Origin::File(path.to_owned()),
-        key: String::new(),
-        message,
-        hint: Some(hint.to_owned()),
-    };
+    let problem = |message: String, hint: &str| Problem::of_file(path, message, hint);
     let tree = config::File::from_str(text, FileFormat::Toml)
         .collect()
         .map_err(|error| {

@@ -36,10 +36,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// The level.
     pub level: tracing::level_filters::LevelFilter,
     /// A filter in the form of `RUST_LOG`.
     pub filter: Option<String>,

@@ -44,11 +44,9 @@ pub use problem::{Origin, Problem, Problems};
 pub(crate) use reader::{Reader, clip};
 pub use reader::{Resolved, duration as parse_duration, words as show_duration};
 pub use schedule::ScheduleSettings;
-pub use show::{Shown, show, shown};
+pub use show::{Shown, shown};
 pub use source_arg::SourceArg;
-pub use sources::{
-    SourceAddress, SourceSpec, by_platform, float_as_id, is_float, name as source_name, negative,
-};
+pub use sources::{SourceAddress, SourceSpec, float_as_id, is_float, name as source_name, negative};
 pub use store::{StoreSettings, StoreTarget};
 pub use template::{env_example, init, toml_template};
 pub use text::{decode as decode_text, token};
@@ -68,31 +66,22 @@ use state::Base;
 pub struct Settings {
     /// Tokens, the outbox and the embedded store are kept here.
     pub state_dir: PathBuf,
-    /// The store of documents.
     pub store: StoreSettings,
-    /// The bus.
     pub bus: BusSettings,
-    /// Google Cloud.
     pub google: GoogleSettings,
     /// When each probe runs.
     pub schedule: ScheduleSettings,
-    /// The daemon.
     pub watch: WatchSettings,
-    /// The web server.
     pub web: WebSettings,
-    /// Where tokens are kept.
     pub tokens: TokenSettings,
-    /// The platforms.
     pub platforms: PlatformSettings,
     /// The monitored sources, in the order of the configuration.
     pub sources: Vec<SourceSpec>,
-    /// Logs.
     pub log: LogSettings,
 }
 
 macro_rules! platform_settings {
     ($($name:ident $module:ident $about:literal;)*) => {
-        /// Settings of the platforms.
         #[derive(Debug, Clone)]
         pub struct PlatformSettings {
             $(#[doc = concat!("Those of ", stringify!($name), ".")] pub $module: platforms::$module::settings::Settings,)*
@@ -116,12 +105,10 @@ impl Settings {
     }
 }
 
-/// Where the configuration is read from.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigInputs {
     /// Values of flags: key path, value, and the flag as it is written (`--store`).
     pub flags: Vec<(String, String, String)>,
-    /// The environment.
     pub environment: BTreeMap<String, String>,
     /// Directory of `bitbrat.toml` and `.env`.
     pub work_dir: PathBuf,
@@ -135,7 +122,6 @@ pub struct ConfigInputs {
     pub draft: Option<(PathBuf, String)>,
 }
 
-/// Values of the demo world.
 #[derive(Debug, Clone, Default)]
 pub struct Demo {
     /// Addresses, credentials and sources of the simulated platforms, by key path. Any other configuration of the platforms is
@@ -158,7 +144,6 @@ impl ConfigInputs {
         }
     }
 
-    /// Adds the value of a flag.
     #[must_use]
     pub fn flag(mut self, path: &str, value: impl Into<String>, flag: &str) -> Self {
         self.flags.push((path.to_owned(), value.into(), flag.to_owned()));
@@ -166,14 +151,12 @@ impl ConfigInputs {
     }
 }
 
-/// Result of loading.
 #[derive(Debug, Clone)]
 pub struct Configuration {
     /// The settings; a value with a problem is replaced by its default.
     pub settings: Settings,
     /// The problems. While there are any, the settings must only be shown, not used.
     pub problems: Vec<Problem>,
-    /// The warnings.
     pub warnings: Vec<Problem>,
     /// Every key with its value and where that came from.
     pub resolved: Vec<Resolved>,
@@ -182,7 +165,6 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Returns the settings, or all problems.
     pub fn checked(self) -> Result<Settings, Problems> {
         if self.problems.is_empty() {
             Ok(self.settings)

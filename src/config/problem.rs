@@ -1,20 +1,17 @@
 //! Problems of a configuration, and the origin of each value.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// A flag of the command line, as it is written there.
     Flag(String),
-    /// The demo world.
     Demo,
-    /// A variable of the environment.
     Environment(String),
     /// A variable in a `.env` file.
     EnvFile(PathBuf, String),
-    /// A TOML file.
     File(PathBuf),
     /// Nothing was set.
     Default,
@@ -33,7 +30,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where the value came from.
@@ -42,11 +38,19 @@ pub struct Problem {
     pub key: String,
     /// The problem, as a lowercase fragment.
     pub message: String,
-    /// What to do.
     pub hint: Option<String>,
 }
 
 impl Problem {
+    pub fn of_file(path: &Path, message: String, hint: &str) -> Self {
+        Self {
+            origin: Origin::File(path.to_owned()),
+            key: String::new(),
+            message,
+            hint: Some(hint.to_owned()),
+        }
+    }
+
     /// Whether a whole file could not be read, so that nothing in it counts.
     pub fn is_of_a_whole_file(&self) -> bool {
         self.key.is_empty() && matches!(self.origin, Origin::File(_))
@@ -75,7 +79,6 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 

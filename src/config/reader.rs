@@ -26,7 +26,6 @@ pub(crate) struct Found<T> {
 /// The resolved value of a key, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// The key.
     pub key: &'static str,
     /// Its value, `***` for a secret that is set; `None` when nothing is set.
     pub value: Option<String>,
@@ -136,12 +135,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Records a warning.
     pub(crate) fn warn(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         self.warnings.push(problem(key, origin, message.into(), None));
     }
 
-    /// Records a warning, and a hint.
     pub(crate) fn warn_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
         self.warnings
             .push(problem(key, origin, message.into(), Some(hint.to_owned())));
@@ -197,7 +194,6 @@ impl<'a> Reader<'a> {
         found.map_or(Origin::Default, |found| found.origin.clone())
     }
 
-    /// Reads text.
     pub(crate) fn text(&mut self, path: &str) -> Option<Found<String>> {
         let (key, found) = self.raw(path);
         match found {
@@ -231,19 +227,7 @@ impl<'a> Reader<'a> {
         path: &str,
         make: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Found<T>> {
-        loop {
-            let Found { value, origin } = self.text(path)?;
-            match make(&value) {
-                Ok(value) => return Some(Found { value, origin }),
-                Err(error) => {
-                    let message = error.to_string();
-                    if !self.set_aside(path, &origin, &message) {
-                        self.refuse(path, &origin, message);
-                        return None;
-                    }
-                }
-            }
-        }
+        self.made_by(path, Self::text, make)
     }
 
     /// Reads a number or a boolean, which a file may hold as such.
@@ -262,25 +246,39 @@ impl<'a> Reader<'a> {
         expected: &str,
         make: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Found<T>> {
-        loop {
-            let (key, found) = self.raw(path);
-            let Found { value, origin } = match found {
+        let take = |reader: &mut Self, path: &str| match reader.raw(path) {
+            (
+                _,
                 Some(Found {
-                    value: Raw::Text(text) | Raw::Plain(text),
+                    value: Raw::Text(value) | Raw::Plain(value),
                     origin,
-                }) => Found { value: text, origin },
-                Some(Found { origin, .. }) => {
-                    self.refuse(path, &origin, format!("expects {expected}"));
-                    return None;
-                }
-                None => Found {
-                    value: key.default?.to_owned(),
-                    origin: Origin::Default,
-                },
-            };
+                }),
+            ) => Some(Found { value, origin }),
+            (_, Some(Found { origin, .. })) => {
+                reader.refuse(path, &origin, format!("expects {expected}"));
+                None
+            }
+            (key, None) => Some(Found {
+                value: key.default?.to_owned(),
+                origin: Origin::Default,
+            }),
+        };
+        self.made_by(path, take, make)
+    }
+
+    /// Converts what `take` reads; a value that cannot be converted gives way to one of less precedence.
+    fn made_by<T, E: std::fmt::Display>(
+        &mut self,
+        path: &str,
+        take: impl Fn(&mut Self, &str) -> Option<Found<String>>,
+        make: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Found<T>> {
+        loop {
+            let Found { value, origin } = take(self, path)?;
             match make(&value) {
                 Ok(value) => return Some(Found { value, origin }),
-                Err(message) => {
+                Err(error) => {
+                    let message = error.to_string();
                     if !self.set_aside(path, &origin, &message) {
                         self.refuse(path, &origin, message);
                         return None;
@@ -375,7 +373,6 @@ impl<'a> Reader<'a> {
         Some(PathBuf::from(&found.value))
     }
 
-    /// Reads a list of strings.
     pub(crate) fn list(&mut self, path: &str) -> Option<Found<Vec<String>>> {
         let (_, found) = self.raw(path);
         match found? {
@@ -512,7 +509,6 @@ pub fn words(duration: Duration) -> String {
     }
 }
 
-/// Checks a base address.
 pub(crate) fn address(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let shown = clip(text);
     let url: Url = text

@@ -1,7 +1,5 @@
 //! `config show`: every key with its value, secrets redacted, and where the value came from.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use super::{Configuration, Origin, keys};
@@ -39,30 +37,4 @@ pub fn shown(configuration: &Configuration) -> Vec<Shown> {
             }
         })
         .collect()
-}
-
-/// Writes the whole configuration as annotated TOML-like text, one key a line.
-pub fn show(configuration: &Configuration) -> String {
-    let rows = shown(configuration);
-    let width = rows.iter().map(|row| row.key.len()).max().unwrap_or(0);
-    let value = |row: &Shown| row.value.clone().unwrap_or_else(|| "-".to_owned());
-    let value_width = rows.iter().map(|row| value(row).len()).max().unwrap_or(0).min(44);
-    let mut text = String::new();
-    for row in &rows {
-        let _ = writeln!(
-            text,
-            "{:width$}  {:value_width$}  {}",
-            row.key,
-            value(row),
-            row.origin
-        );
-    }
-    for source in &configuration.settings.sources {
-        let _ = writeln!(
-            text,
-            "{:width$}  {source:value_width$}  {}",
-            "source", source.origin
-        );
-    }
-    text
 }

@@ -6,10 +6,8 @@ use super::{float_as_id, is_float, negative, source_name};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 use crate::secrets;
 
-/// A source as it was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceArg {
-    /// By its key.
     Key(SourceKey),
     /// By its name, or by its id without the platform.
     Name {

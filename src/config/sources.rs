@@ -21,10 +21,8 @@ pub(super) const KEYS: &[Key] = &[Key::new(
 
 const FIELDS: [&str; 6] = ["platform", "id", "login", "slug", "priority", "channels"];
 
-/// A source as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpec {
-    /// The platform.
     pub platform: PlatformName,
     /// Its id or name there.
     pub address: SourceAddress,
@@ -39,7 +37,6 @@ pub struct SourceSpec {
 /// How the configuration identifies a source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SourceAddress {
-    /// By its key.
     Id(SourceKey),
     /// By its login or slug, in lower case; resolved to the id once and cached.
     Name(String),
@@ -476,13 +473,4 @@ pub fn name(platform: PlatformName, given: &str) -> Result<String, String> {
         return Err(format!("`{}` cannot be a name on {platform}", clip(given)));
     }
     Ok(name)
-}
-
-/// Counts sources by platform, for people.
-pub fn by_platform(specs: &[SourceSpec]) -> BTreeMap<PlatformName, usize> {
-    let mut counts = BTreeMap::new();
-    for spec in specs {
-        *counts.entry(spec.platform).or_default() += 1;
-    }
-    counts
 }

@@ -17,7 +17,6 @@ pub(super) fn read(reader: &mut Reader<'_>, base: &Base) -> PathBuf {
         .unwrap_or_else(|| base.state_home.join("bitbrat"))
 }
 
-/// The base directories of the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Base {
     pub config_home: PathBuf,

@@ -37,11 +37,8 @@ pub(super) const KEYS: &[Key] = &[
 pub enum StoreTarget {
     /// A SQLite file; created when it is missing.
     Sqlite(PathBuf),
-    /// A Firestore database.
     Firestore {
-        /// The project.
         project: String,
-        /// The database.
         database: String,
     },
     /// In memory; lost when the process ends.
@@ -58,12 +55,9 @@ impl fmt::Display for StoreTarget {
     }
 }
 
-/// The store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// Where.
     pub target: StoreTarget,
-    /// The collection's name.
     pub collection: String,
     /// Shortest time between two writes of one source that are no transitions.
     pub heartbeat: Duration,

@@ -33,24 +33,16 @@ pub(super) const KEYS: &[Key] = &[
     .or("false"),
 ];
 
-/// Where tokens are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenTarget {
     /// A file that only its owner can read.
     File(PathBuf),
     /// The platform's documents in Firestore.
-    Firestore {
-        /// The project.
-        project: String,
-        /// The database.
-        database: String,
-    },
+    Firestore { project: String, database: String },
 }
 
-/// The token store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSettings {
-    /// Where.
     pub target: TokenTarget,
     /// Document of the Twitch bot's token.
     pub bot_path: String,

@@ -17,7 +17,6 @@ pub(super) const KEYS: &[Key] = &[
     .such_as("watch-1"),
 ];
 
-/// The daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchSettings {
     /// How long a stop may take.

@@ -21,7 +21,6 @@ pub(super) const KEYS: &[Key] = &[
     .secret(),
 ];
 
-/// The web server.
 #[derive(Debug, Clone)]
 pub struct WebSettings {
     /// Where it listens; nowhere when `None`.

@@ -155,12 +155,8 @@ mod tests {
     fn known(id: u32, permission: &str) -> Knowledge {
         let source = format!("twitch:{id}").parse().unwrap();
         let check = AuthCheck {
-            result: AuthResult::Valid,
-            expires_at: None,
             scopes: ["user:bot".to_owned()].into(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
+            ..AuthCheck::of(AuthResult::Valid)
         };
         let grants = Grants {
             denied: [permission.to_owned()].into(),

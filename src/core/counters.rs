@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::core::join::Join;
 use crate::core::time::Timestamp;
 
 /// Running totals of one writer since its first write. A writer restores its totals before it resumes counting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counters {
     /// Chat messages received.
@@ -21,6 +22,7 @@ pub struct Counters {
     pub reconnects: u64,
     /// Time of the writer's last report.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub at: Option<Timestamp>,
 }
 

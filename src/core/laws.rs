@@ -92,14 +92,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         error().prop_map(|error| Fact::NoSuchSource { error }),
         (0_u8..2, auth_result()).prop_map(|(n, result)| Fact::Auth {
             identity: Identity::named(format!("twitch/broadcaster:{n}")),
-            check: AuthCheck {
-                result,
-                expires_at: None,
-                scopes: BTreeSet::new(),
-                rejected: false,
-                client_rejected: false,
-                reason: None
-            },
+            check: AuthCheck::of(result),
         }),
         (
             any::<bool>(),
@@ -232,12 +225,8 @@ fn bot_fact() -> impl Strategy<Value = Fact> {
                 Fact::Auth {
                     identity: Identity::named(name),
                     check: AuthCheck {
-                        result,
                         expires_at,
-                        scopes: BTreeSet::new(),
-                        rejected: false,
-                        client_rejected: false,
-                        reason: None,
+                        ..AuthCheck::of(result)
                     },
                 }
             }

@@ -270,15 +270,27 @@ pub struct AuthCheck {
 }
 
 impl AuthCheck {
+    /// A check with this result and no details.
+    pub fn of(result: AuthResult) -> Self {
+        Self {
+            result,
+            expires_at: None,
+            scopes: BTreeSet::new(),
+            rejected: false,
+            client_rejected: false,
+            reason: None,
+        }
+    }
+
     /// The name of the state of a token that the platform does not accept and that nothing proves to have been valid before.
     pub const REJECTED: &str = "REJECTED";
 
-    /// Returns the name of the state as people see it.
-    pub fn state(&self) -> String {
+    /// Returns the name of the state as people see it. Documents have no value for a rejected token.
+    pub fn state(&self) -> &'static str {
         if self.rejected {
-            Self::REJECTED.to_owned()
+            Self::REJECTED
         } else {
-            self.result.to_string()
+            self.result.as_str()
         }
     }
 }

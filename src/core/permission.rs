@@ -497,12 +497,8 @@ mod tests {
 
     fn authorize(evidence: &mut Evidence, identity: &str, result: AuthResult, expires: Option<i64>) {
         let check = AuthCheck {
-            result,
             expires_at: expires.map(at),
-            scopes: std::collections::BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
+            ..AuthCheck::of(result)
         };
         let identity = Identity::named(identity);
         let second = if result == AuthResult::Valid { 100 } else { 150 };
@@ -811,12 +807,8 @@ mod tests {
     fn rejected_token_is_called_rejected() {
         let mut evidence = may_do_all(PlatformName::Twitch);
         let check = AuthCheck {
-            result: AuthResult::Expired,
-            expires_at: None,
-            scopes: std::collections::BTreeSet::new(),
             rejected: true,
-            client_rejected: false,
-            reason: None,
+            ..AuthCheck::of(AuthResult::Expired)
         };
         let identity = Identity::named("twitch/bot");
         update(&mut evidence, 150, Fact::Auth { identity, check });

@@ -321,14 +321,7 @@ mod tests {
     }
 
     fn checked(result: AuthResult) -> Fact {
-        let check = AuthCheck {
-            result,
-            expires_at: None,
-            scopes: std::collections::BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
-        };
+        let check = AuthCheck::of(result);
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
             check,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::evidence::{Evidence, Link, LinkNow};
 use crate::core::facet::Facet;
 use crate::core::join::Newest;
-use crate::core::observation::{AuthCheck, AuthResult, Grants, Identity};
+use crate::core::observation::{AuthResult, Grants, Identity};
 use crate::core::source::PlatformName;
 use crate::core::stream::{NO_STREAM_EVIDENCE, Session, StreamStatus};
 use crate::core::time::Timestamp;
@@ -81,18 +81,6 @@ impl AuthResult {
 impl fmt::Display for AuthResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-impl AuthCheck {
-    /// Returns the label for people: REJECTED for a token that was never proven to be valid (documents have no value for it),
-    /// else the result.
-    pub fn word(&self) -> &'static str {
-        if self.rejected {
-            "REJECTED"
-        } else {
-            self.result.as_str()
-        }
     }
 }
 

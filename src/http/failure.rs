@@ -14,9 +14,7 @@ pub enum HttpError {
     /// The network or the other side failed.
     #[error("{reason}")]
     Network {
-        /// A code of the network.
         code: Code,
-        /// Why.
         reason: String,
         /// Whether the request certainly never reached the other side.
         never_sent: bool,
@@ -33,7 +31,6 @@ pub enum HttpError {
 }
 
 impl HttpError {
-    /// Returns the stable code.
     pub fn code(&self) -> Code {
         match self {
             Self::Network { code, .. } => *code,
@@ -110,15 +107,7 @@ impl HttpError {
             code
         };
         // A timeout of the whole exchange may occur at any time; one of the connection only before anything is sent.
-        let never_sent = error.is_connect()
-            || matches!(
-                code,
-                Code::NetworkConnect
-                    | Code::NetworkDns
-                    | Code::NetworkTls
-                    | Code::NetworkProxy
-                    | Code::NetworkTooManyFiles
-            );
+        let never_sent = error.is_connect() || code.is_before_sending() || code == Code::NetworkTooManyFiles;
         Self::Network {
             code,
             reason: secrets::quote(

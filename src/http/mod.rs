@@ -80,11 +80,8 @@ struct Client {
 /// A response, read to its end.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// HTTP status.
     pub status: u16,
-    /// Headers.
     pub headers: HeaderMap,
-    /// The whole body.
     pub body: Bytes,
     /// When the request was sent, by our own clock. The response proves nothing about what happened later.
     pub sent_at: Timestamp,
@@ -260,12 +257,10 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 impl Answer {
-    /// Returns a header's text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Returns whether the status is one of success.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{Answer, HttpError};
 use crate::clock::Chance;
 
-/// Limits of retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
     /// Attempts in all, the first included.

@@ -15,7 +15,6 @@ const SAMPLES: usize = 5;
 const NOISE_MS: i64 = 3000;
 /// A `Date` that advances with our own clock for this long is a running clock and not a recorded response.
 const CONFIRMED_AFTER_MS: i64 = 10_000;
-/// A measured error of our clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockError {
     /// Platform time minus our time (ms).

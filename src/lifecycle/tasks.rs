@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 /// Result of a task; an error is reported under the task's name.
 pub type TaskResult = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// Signals a task to stop.
 #[derive(Debug, Clone)]
 pub struct Stop {
     soft: CancellationToken,
@@ -75,7 +74,6 @@ struct Shared {
 
 type Running = BTreeMap<u64, (String, AbortHandle)>;
 
-/// A task that has exited.
 pub(super) struct TaskExit {
     pub(super) id: u64,
     pub(super) name: String,
@@ -141,7 +139,6 @@ impl Tasks {
         self.start(name.into(), true, task(self.shared.stop.clone()));
     }
 
-    /// Returns the stop signal.
     pub fn stop(&self) -> Stop {
         self.shared.stop.clone()
     }
@@ -161,7 +158,6 @@ impl Tasks {
         self.list().remove(&id);
     }
 
-    /// Aborts whatever runs.
     pub(super) fn abort(&self) {
         self.list().values().for_each(|(_, handle)| handle.abort());
     }
@@ -201,7 +197,6 @@ impl Tasks {
 
 /// What a task's future may yield.
 pub trait IntoTaskResult {
-    /// Turns it into a result.
     fn into_task_result(self) -> TaskResult;
 }
 

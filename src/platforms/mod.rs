@@ -38,6 +38,7 @@ for_each_platform!(rules);
 
 /// Probes one platform.
 #[async_trait]
+#[warn(missing_docs)]
 pub trait Platform: Any + Send + Sync {
     /// Returns which platform this is.
     fn name(&self) -> PlatformName;

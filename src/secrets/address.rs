@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::registry::without;
 use super::{FIELDS, MASK};
 
 /// Returns what may be shown of a value that may be an address, a list of them, or a pasted key.
@@ -15,10 +16,10 @@ pub fn without_credentials(text: &str) -> Cow<'_, str> {
     if is_path(text) {
         return Cow::Borrowed(text);
     }
-    let shown = without(text, &userinfos(text));
-    let shown = without(&shown, &text_in_port_positions(&shown));
-    let shown = without(&shown, &parameter_values(&shown));
-    Cow::Owned(without(&shown, &path_secrets(&shown)))
+    let shown = without(text, userinfos(text));
+    let shown = without(&shown, text_in_port_positions(&shown));
+    let shown = without(&shown, parameter_values(&shown));
+    Cow::Owned(without(&shown, path_secrets(&shown)))
 }
 
 /// As [`without_credentials`], of a list of servers that are also written without a scheme: `host:4222`. What follows a colon
@@ -30,7 +31,7 @@ pub fn without_credentials_of_servers(text: &str) -> Cow<'_, str> {
             let blanks = server.len() - server.trim_start().len();
             let range = text_in_port_position(server.trim_start());
             let range = range.map(|(from, to)| (from + blanks, to + blanks));
-            without(server, range.as_slice())
+            without(server, range.into_iter().collect())
         }
         _ => server.to_owned(),
     });
@@ -213,18 +214,6 @@ fn userinfos(text: &str) -> Vec<(usize, usize)> {
         }
     }
     found
-}
-
-fn without(text: &str, ranges: &[(usize, usize)]) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut done = 0;
-    for &(start, end) in ranges {
-        shown.push_str(&text[done..start]);
-        shown.push_str(MASK);
-        done = end;
-    }
-    shown.push_str(&text[done..]);
-    shown
 }
 
 /// Returns the ranges of values of parameters that are secrets by their name or form, of parameters without a name, and of

@@ -281,7 +281,7 @@ fn hash(key: [u8; KEY]) -> usize {
 }
 
 /// Returns `text` with [`MASK`] in place of each range; adjacent ranges are merged.
-fn without(text: &str, mut ranges: Vec<(usize, usize)>) -> String {
+pub(super) fn without(text: &str, mut ranges: Vec<(usize, usize)>) -> String {
     ranges.sort_unstable();
     let mut masked = String::with_capacity(text.len());
     let mut done = 0;

@@ -26,6 +26,7 @@ use crate::core::transition::{Chain, Transition};
 /// caller loads, joins and saves again. An unusable document is never overwritten, because it has no version that a write
 /// could name. `contract` tests check every guarantee documented here against every adapter.
 #[async_trait]
+#[warn(missing_docs)]
 pub trait SourceStore: Send + Sync {
     /// Returns the location of the documents for people: `sqlite:/path`, `firestore:project/(default)`.
     fn location(&self) -> String;

@@ -50,15 +50,12 @@ pub mod names {
 /// An event of the log. Known secrets are masked in its texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// When it was logged.
     pub at: Timestamp,
-    /// Its severity.
     pub level: Level,
     /// One of [`names`], or the place in the code.
     pub name: &'static str,
     /// The module that logged it.
     pub target: String,
-    /// Its message.
     pub message: String,
     /// Its other fields, in their order.
     pub fields: Vec<(&'static str, String)>,
@@ -79,7 +76,6 @@ impl Record {
         record
     }
 
-    /// Returns a field's value.
     pub fn field(&self, name: &str) -> Option<&str> {
         let found = self.fields.iter().find(|(field, _)| *field == name);
         found.map(|(_, value)| value.as_str())
@@ -130,7 +126,6 @@ pub trait LineFormat: Send {
     fn take(&mut self) -> String;
 }
 
-/// The lines of a process.
 pub(super) struct Lines {
     format: Mutex<Box<dyn LineFormat>>,
     /// Whether lines wait to be merged. Without a task that prints them later they are printed at once.

@@ -50,6 +50,7 @@ pub fn remedy(identity: &str, client_rejected: bool) -> String {
 
 /// A store of tokens by identity.
 #[async_trait]
+#[warn(missing_docs)]
 pub trait TokenStore: Send + Sync {
     /// Returns every identity with a token, sorted.
     async fn identities(&self) -> Result<Vec<Identity>, TokenError>;

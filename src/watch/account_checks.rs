@@ -219,14 +219,7 @@ mod tests {
     }
 
     fn found(identity: &str, result: AuthResult) -> Observation {
-        let check = AuthCheck {
-            result,
-            expires_at: None,
-            scopes: BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
-        };
+        let check = AuthCheck::of(result);
         let identity = Identity::named(identity);
         let source = "twitch:1".parse().unwrap();
         Observation::new(&source, Timestamp::EPOCH, "test", Fact::Auth { identity, check })

@@ -14,7 +14,6 @@ use crate::tokens::remedy;
 /// The newest check of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountState {
-    /// The account.
     pub identity: Identity,
     /// The platform's answer.
     pub result: AuthResult,
@@ -22,7 +21,6 @@ pub struct AccountState {
     pub state: String,
     /// When its token expires, if it does.
     pub expires_at: Option<Timestamp>,
-    /// When it was checked.
     pub checked_at: Timestamp,
     /// Whether the platform rejects the client id and secret.
     pub client_rejected: bool,
@@ -119,7 +117,7 @@ impl AccountWatch {
         let states = self.checks.iter().map(|(identity, check)| AccountState {
             identity: identity.clone(),
             result: check.value.result,
-            state: check.value.state(),
+            state: check.value.state().to_owned(),
             expires_at: check.value.expires_at,
             checked_at: check.at,
             client_rejected: check.value.client_rejected,
@@ -134,14 +132,7 @@ mod tests {
     use super::*;
 
     fn checked(identity: &str, second: i64, result: AuthResult) -> Observation {
-        let check = AuthCheck {
-            result,
-            expires_at: None,
-            scopes: BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
-        };
+        let check = AuthCheck::of(result);
         let fact = Fact::Auth {
             identity: Identity::named(identity),
             check,

@@ -22,7 +22,6 @@ use crate::lifecycle::Stop;
 /// Receives events: a bus, or a remote store.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Returns a description of the destination for users.
     fn describe(&self) -> String;
 
     /// Returns why nothing can be sent now, if that is known without trying.
@@ -70,9 +69,7 @@ pub struct Dispatched {
 
 /// Sends the waiting events.
 pub struct Dispatcher {
-    /// The outbox.
     pub outbox: Arc<Outbox>,
-    /// The destination.
     pub sink: Arc<dyn Sink>,
     /// Maximum number of events per second that are not transitions; unlimited when `None`.
     pub pace: Option<NonZeroU32>,
@@ -80,9 +77,7 @@ pub struct Dispatcher {
     pub wake: Arc<Notify>,
     /// True, or without a sender, once nothing more will be added to the outbox.
     pub closing: watch::Receiver<bool>,
-    /// Counts of what was done.
     pub counts: Arc<Dispatched>,
-    /// Jitter.
     pub chance: Chance,
 }
 

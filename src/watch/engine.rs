@@ -38,7 +38,6 @@ use crate::core::future::TOLERANCE_MS;
 use crate::core::observation::{Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::evidence::StreamEvidence;
-use crate::core::time::Timestamp;
 use crate::core::transition::transitions;
 use crate::failure::{ExitCode, Failure};
 use crate::http::{CorrectedClock, LenientClock};
@@ -60,7 +59,6 @@ const STORE_CALM: Duration = Duration::from_mins(1);
 /// bad connection, and short enough for a cron job that runs every minute.
 const ONCE_PATIENCE: Duration = Duration::from_secs(25);
 
-/// The parts of the daemon.
 pub struct Parts {
     /// The directory for the daemon's state. It must exist.
     pub state_dir: PathBuf,
@@ -72,7 +70,6 @@ pub struct Parts {
     pub instance: Option<String>,
     /// Maximum number of events in the outbox.
     pub outbox: usize,
-    /// The monitored sources.
     pub sources: Vec<MonitoredSource>,
     /// What a remote store contains about them already, also from other writers.
     pub stored: Vec<(SourceKey, Compact)>,
@@ -86,9 +83,7 @@ pub struct Parts {
     pub timetable: Timetable,
     /// Maximum random delay of each probe.
     pub jitter: Duration,
-    /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Chance.
     pub chance: Chance,
 }
 
@@ -96,7 +91,6 @@ pub struct Parts {
 pub enum Route {
     /// None: the file is the store.
     File,
-    /// A remote store.
     Store {
         /// Merges with what is stored. It should write what it receives without a long delay, because the writer batches already.
         persister: Arc<Persister>,
@@ -105,9 +99,7 @@ pub enum Route {
         /// How often the state of a source without transitions is stored.
         heartbeat: Duration,
     },
-    /// A bus.
     Bus {
-        /// The bus.
         bus: Arc<dyn EventBus>,
         /// How often a heartbeat of a source without transitions is published.
         heartbeat: Duration,
@@ -116,11 +108,8 @@ pub enum Route {
     },
 }
 
-/// A running daemon.
 pub struct Engine {
-    /// The monitored sources.
     pub monitored: MonitoredSources,
-    /// The pollers.
     pub pollers: Arc<Pollers>,
     observations: Option<ObservationSender>,
     taken: Arc<AtomicU64>,
@@ -136,7 +125,6 @@ pub struct Engine {
     finished: Arc<AtomicBool>,
     /// Links that a remote store has as open, of sources that are not in the file.
     left: Vec<(Transport, SourceKey)>,
-    started_at: Timestamp,
     instance: String,
     jumped: watch::Receiver<u64>,
     platforms: Vec<Arc<dyn Platform>>,
@@ -226,7 +214,6 @@ impl Engine {
         let clock = Arc::clone(&parts.clock);
         tasks.spawn("outbox-tidy", |stop| tidy(tidied, clock, stop));
         Ok(Self {
-            started_at: parts.clock.now(),
             monitored,
             pollers,
             taken: observations.taken(),
@@ -309,7 +296,6 @@ impl Engine {
         shown.map_or_else(|_| Vec::new(), |()| found)
     }
 
-    /// Starts a listener.
     pub fn listen(&mut self, listening: ListenerTask) {
         let Some(observations) = self.observations.clone() else {
             return;
@@ -429,8 +415,6 @@ impl Engine {
     /// Returns a function that returns the daemon's overview.
     pub fn view(&self) -> View {
         let sources = ViewOf {
-            started_at: self.started_at,
-            instance: self.instance.clone(),
             monitored: self.monitored.clone(),
             taken: Arc::clone(&self.taken),
             stats: Arc::clone(&self.stats),
@@ -675,12 +659,4 @@ fn report(applied: &crate::persist::Applied, failed: Option<Instant>) -> Option<
         );
     }
     Some(Instant::now())
-}
-
-/// Returns which platforms a set of sources needs.
-pub fn platforms_of(sources: &[MonitoredSource]) -> Vec<PlatformName> {
-    let mut platforms: Vec<PlatformName> = sources.iter().map(|source| source.key.platform()).collect();
-    platforms.sort_unstable();
-    platforms.dedup();
-    platforms
 }

@@ -16,7 +16,6 @@ use crate::lifecycle::{Stop, Tasks};
 /// Maximum number of observations of a listener that may wait before it stops reading.
 const CAPACITY: usize = 4096;
 
-/// The dependencies of a listener.
 #[derive(Clone)]
 pub struct ListenerContext {
     /// Receives its observations.
@@ -80,25 +79,21 @@ impl ChangedTokens {
     }
 }
 
-/// A listener.
 pub struct ListenerTask {
     /// Its name, for logs and pages: `twitch-eventsub`.
     pub name: String,
     /// Runs it until the stop.
     pub run: Box<dyn FnOnce(ListenerContext, Stop) -> BoxFuture<'static, ()> + Send>,
-    /// Returns its status.
     pub report: Report,
 }
 
 /// Returns the status of a listener.
 pub type Report = Arc<dyn Fn() -> ListenerReport + Send + Sync>;
 
-/// The status of a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListenerReport {
     /// Whether it covers what it should.
     pub healthy: bool,
-    /// One sentence.
     pub summary: String,
     /// All details for the debug page. Never a secret.
     pub detail: serde_json::Value,

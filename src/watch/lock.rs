@@ -18,20 +18,10 @@ pub struct StateLock(#[expect(dead_code, reason = "holding the file open is what
 pub enum LockError {
     /// Another process holds the lock.
     #[error("another `bitbrat watch` ({holder}) works in {}", directory.display())]
-    Taken {
-        /// The directory.
-        directory: PathBuf,
-        /// The holder, if known.
-        holder: String,
-    },
+    Taken { directory: PathBuf, holder: String },
     /// The lock file cannot be written.
     #[error("cannot lock {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
 }
 
 impl LockError {

@@ -7,10 +7,8 @@ use tokio::sync::watch;
 
 use crate::core::source::{PlatformName, SourceKey};
 
-/// A source that the daemon monitors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonitoredSource {
-    /// The source.
     pub key: SourceKey,
     /// Sources with a higher priority are listened to first if a platform limits their number.
     pub priority: i64,
@@ -48,12 +46,10 @@ impl MonitoredSources {
         sources.map(|source| source.key.clone()).collect()
     }
 
-    /// Returns all sources.
     pub fn all(&self) -> Arc<SourcesByPlatform> {
         Arc::clone(&self.0.borrow())
     }
 
-    /// Counts all sources.
     pub fn count(&self) -> usize {
         self.all().values().map(Vec::len).sum()
     }

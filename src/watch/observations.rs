@@ -15,14 +15,11 @@ use crate::secrets;
 /// An observation or a count.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// An observation.
     Observed(Observation),
-    /// A count for a source.
     Counted(SourceKey, Tally),
 }
 
 impl Input {
-    /// Returns the source that it is about.
     pub fn source(&self) -> &SourceKey {
         match self {
             Self::Observed(observation) => &observation.source,
@@ -117,7 +114,6 @@ impl ObservationSender {
         let _ = self.extender.set(extender);
     }
 
-    /// Counts something for a source.
     pub fn count(&self, source: &SourceKey, tally: Tally) {
         self.take(Input::Counted(source.clone(), tally));
     }

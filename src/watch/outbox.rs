@@ -42,7 +42,6 @@ const SENT: i64 = 1000;
 /// Number of permanently rejected events that are kept.
 const REJECTED: i64 = 1000;
 
-/// The settings of an outbox.
 #[derive(Debug, Clone)]
 pub struct OutboxOptions {
     /// Name of this process in the file; the events of other running daemons are theirs.
@@ -55,7 +54,6 @@ pub struct OutboxOptions {
     pub history: Option<Retention>,
 }
 
-/// The open file.
 pub struct Outbox {
     path: PathBuf,
     options: OutboxOptions,
@@ -94,21 +92,16 @@ impl Commit {
     }
 }
 
-/// An event to be committed.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// Its urgency.
     pub class: Class,
-    /// The event.
     pub event: Event,
     /// The state that is published with it; `None` for heartbeats.
     pub published: Option<Knowledge>,
 }
 
-/// The result of a commit.
 #[derive(Debug, Default)]
 pub struct Committed {
-    /// The new versions of the documents.
     pub versions: Vec<(SourceKey, Version)>,
     /// Sources whose documents another process has written since their base: nothing of them was committed, events included.
     pub conflicts: Vec<SourceKey>,
@@ -120,21 +113,16 @@ pub struct Committed {
     pub deferred: Vec<SourceKey>,
 }
 
-/// A waiting event.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    /// Its sequence number.
     pub seq: i64,
-    /// Whether it is urgent.
     pub urgent: bool,
-    /// The event.
     pub event: Event,
 }
 
 /// How many events wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// All events.
     pub events: usize,
     /// Heartbeats among them.
     pub heartbeats: usize,
@@ -226,7 +214,6 @@ impl Outbox {
         Ok(conflicts)
     }
 
-    /// Returns the stored document of a source.
     pub fn document(
         &self,
         source: &SourceKey,

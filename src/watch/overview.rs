@@ -10,25 +10,16 @@ use super::monitored::MonitoredSources;
 use super::outbox::{Depth, Outbox};
 use super::pollers::{PollerReport, Pollers};
 use super::writer::{Summary, WriterStats};
-use crate::core::time::Timestamp;
 
 /// The status of the daemon.
 #[derive(Debug, Clone)]
 pub struct Overview {
-    /// When it started.
-    pub started_at: Timestamp,
-    /// The name under which it stores its totals.
-    pub instance: String,
-    /// The summary of all sources.
     pub summary: Summary,
-    /// Number of monitored sources.
     pub monitored: usize,
     /// Inputs that were sent and are not processed yet.
     pub inputs: u64,
     /// How many events wait in the outbox.
     pub outbox: Depth,
-    /// The destination of events.
-    pub sink: String,
     /// Transitions since the start.
     pub transitions: u64,
     /// Events acknowledged.
@@ -39,9 +30,7 @@ pub struct Overview {
     pub refused: u64,
     /// Heartbeats that were dropped to free capacity.
     pub dropped: u64,
-    /// The pollers.
     pub pollers: Vec<PollerReport>,
-    /// The listeners.
     pub listeners: Vec<(String, ListenerReport)>,
     /// The reasons why it is not ready; ready when empty.
     pub unready: Vec<String>,
@@ -52,8 +41,6 @@ pub type View = Arc<dyn Fn() -> Overview + Send + Sync>;
 
 /// The inputs of an overview.
 pub(super) struct ViewOf {
-    pub started_at: Timestamp,
-    pub instance: String,
     pub monitored: MonitoredSources,
     pub taken: Arc<AtomicU64>,
     pub stats: Arc<WriterStats>,
@@ -75,16 +62,10 @@ impl ViewOf {
         let listeners: Vec<_> = listeners.collect();
         Overview {
             unready: self.unready(&listeners),
-            started_at: self.started_at,
-            instance: self.instance.clone(),
             summary: self.stats.summary(),
             monitored: self.monitored.count(),
             inputs: count(&self.taken).saturating_sub(count(&self.stats.inputs)),
             outbox: self.outbox.depth(),
-            sink: self
-                .sink
-                .as_ref()
-                .map_or_else(|| self.location.clone(), |sink| sink.describe()),
             transitions: count(&self.stats.transitions),
             dropped: count(&self.stats.dropped),
             sent: count(&self.dispatched.sent) + count(&self.stats.listed),

@@ -27,7 +27,6 @@ const GATHER: Duration = Duration::from_millis(50);
 /// A probe that was requested because of a suspected problem is not repeated sooner.
 const NUDGE: Duration = Duration::from_mins(1);
 
-/// All pollers.
 pub struct Pollers {
     all: Vec<Arc<Poller>>,
     monitored: MonitoredSources,
@@ -50,14 +49,12 @@ struct Poller {
 struct PendingProbes {
     /// For all sources of the platform.
     probes: ProbeSet,
-    /// The probes in progress.
     running: ProbeSet,
     /// For single sources, at once: a listener had a gap there.
     sources: BTreeMap<SourceKey, ProbeSet>,
     last_nudge: Option<Instant>,
 }
 
-/// Counts of a poller.
 #[derive(Debug, Default)]
 struct PollerCounts {
     runs: AtomicU64,
@@ -121,21 +118,15 @@ impl ProbeSink for ActiveSink<'_> {
 /// Counts of a poller, for metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PollerReport {
-    /// The platform.
     pub platform: PlatformName,
-    /// Name of the poller.
     pub name: &'static str,
-    /// Probe runs started.
     pub runs: u64,
     /// Ticks that arrived while the previous run was still waiting or in progress.
     pub skipped: u64,
-    /// Requests sent.
     pub calls: u64,
-    /// Number of problems.
     pub problems: u64,
 }
 
-/// The pollers of every platform.
 const POLLERS: [(&str, &[Probe]); 3] = [
     ("quick", &[Probe::Connection, Probe::Stream, Probe::Viewers]),
     ("auth", &[Probe::Auth]),
@@ -319,7 +310,6 @@ impl Pollers {
         runs
     }
 
-    /// Returns the counts of each poller.
     pub fn report(&self) -> Vec<PollerReport> {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.all

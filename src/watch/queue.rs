@@ -55,7 +55,6 @@ impl Queue {
         self.heartbeats.len()
     }
 
-    /// Returns the sources with waiting events.
     pub fn sources(&self) -> impl Iterator<Item = &SourceKey> {
         self.waiting.keys()
     }
@@ -77,7 +76,6 @@ impl Queue {
         }
     }
 
-    /// Removes an event at any position.
     pub fn remove(&mut self, seq: i64, source: &SourceKey) {
         let Some(line) = self.waiting.get_mut(source) else {
             return;
@@ -144,11 +142,6 @@ impl Queue {
     fn is_urgent(&self, source: &SourceKey) -> bool {
         let line = self.waiting.get(source).into_iter().flatten();
         line.into_iter().any(|(_, class)| *class == Class::Transition)
-    }
-
-    /// Returns whether only events wait that are not urgent.
-    pub fn has_spread_only(&self) -> bool {
-        !self.is_empty() && !self.heads.values().any(|source| self.is_urgent(source))
     }
 }
 

@@ -219,11 +219,11 @@ impl World {
             counts: Arc::clone(&dispatched),
             chance: Chance::seeded(1),
         };
-        let lifecycle = Lifecycle::new();
         let (signals, receiver) = mpsc::channel(4);
+        let lifecycle = Lifecycle::with_signals(receiver);
         lifecycle.tasks().spawn("writer", |stop| writer.run(stop));
         lifecycle.tasks().spawn("dispatcher", |stop| sender.run(stop));
-        let done = lifecycle.run_with(receiver, Duration::from_secs(10));
+        let done = lifecycle.run(Duration::from_secs(10));
         #[expect(clippy::disallowed_methods, reason = "the test owns this one")]
         let done = tokio::spawn(done);
         self.running = Some(Running {

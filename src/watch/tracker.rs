@@ -44,7 +44,6 @@ pub struct Tracker {
     block_turns: Vec<i64>,
 }
 
-/// The state of one source.
 #[derive(Debug)]
 struct SourceState {
     document: CompactDocument,
@@ -137,7 +136,6 @@ impl Confirmation {
 /// The changes of one source by a batch.
 #[derive(Debug)]
 pub struct Change {
-    /// The source.
     pub source: SourceKey,
     /// The source before the batch.
     pub before: CompactDocument,
@@ -173,7 +171,6 @@ impl Change {
 pub struct Step {
     /// The source after the observation.
     pub after: SourceDocument,
-    /// The changes.
     pub changes: Vec<Transition>,
     /// The origin of the observation.
     pub by: String,
@@ -218,7 +215,6 @@ impl Tracker {
         }
     }
 
-    /// Forgets all sources.
     pub fn clear(&mut self) {
         self.sources.clear();
         self.live.clear();
@@ -226,7 +222,6 @@ impl Tracker {
         self.completed.clear();
     }
 
-    /// Restores a source from its stored document.
     pub fn restore(&mut self, stored: Versioned<SourceDocument>) {
         self.accounts.restore(&stored.value.knowledge);
         let source = stored.value.key.clone();
@@ -493,7 +488,6 @@ impl Tracker {
         old.map_or_else(Default::default, |old| (old.version.clone(), old.pending))
     }
 
-    /// Compacts a document.
     fn state(&mut self, document: SourceDocument, version: Option<Version>, pending: Pending) -> SourceState {
         SourceState {
             live: document.verdict.stream.value == StreamStatus::Online,
@@ -736,7 +730,6 @@ impl Tracker {
         });
     }
 
-    /// Returns which sources are live.
     pub fn live(&self) -> &BTreeSet<SourceKey> {
         &self.live
     }
@@ -906,14 +899,7 @@ mod tests {
     fn event_of_a_revocation_contains_the_refusal_that_came_with_it() {
         let checked = |result| Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check: AuthCheck {
-                result,
-                expires_at: None,
-                scopes: std::collections::BTreeSet::new(),
-                rejected: false,
-                client_rejected: false,
-                reason: None,
-            },
+            check: AuthCheck::of(result),
         };
         let refused = LinkState::Refused {
             error: ErrorInfo::new(Code::NetworkTimeout, "the token is refused"),

@@ -18,7 +18,6 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Returns the number of all events.
     pub fn events(&self) -> u64 {
         self.heartbeats + self.transitions
     }

@@ -79,7 +79,6 @@ pub enum Confirmations {
     },
 }
 
-/// Counts and health of the writer.
 #[derive(Debug)]
 pub struct WriterStats {
     /// All transitions; the metrics also count them by facet.
@@ -101,12 +100,9 @@ pub struct WriterStats {
     store: Mutex<Stats>,
 }
 
-/// The summary of all sources.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
-    /// Sources that are live.
     pub live: BTreeSet<SourceKey>,
-    /// Sources by platform and status.
     pub by_status: BTreeMap<(PlatformName, Status), usize>,
     /// The accounts that sources need.
     pub accounts: Vec<AccountState>,
@@ -128,12 +124,10 @@ impl WriterStats {
         }
     }
 
-    /// Returns the sources that are live now.
     pub fn live(&self) -> BTreeSet<SourceKey> {
         self.summary().live
     }
 
-    /// Returns the summary of all sources.
     pub fn summary(&self) -> Summary {
         self.summary.lock().clone()
     }
@@ -150,19 +144,16 @@ pub struct Writer {
     pub tracker: Tracker,
     /// The state on disk.
     pub outbox: Arc<Outbox>,
-    /// The inputs.
     pub inputs: ObservationReceiver,
     /// How often (ms) what only confirms the documents is written.
     pub confirm_every: i64,
     /// How changes that are no transitions reach the sink; `None` without a sink.
     pub confirmations: Option<Confirmations>,
-    /// Time.
     pub clock: Arc<dyn Clock>,
     /// Notified after each commit.
     pub wake: Arc<Notify>,
     /// Set when nothing more will be committed.
     pub closing: watch::Sender<bool>,
-    /// Counts of what was done.
     pub counts: Arc<WriterStats>,
     /// Whether the end is published: each connected source is then disconnected.
     pub shutdown: bool,
@@ -181,7 +172,6 @@ pub struct Writer {
 /// What was stored for a command.
 #[derive(Debug, Default)]
 pub struct Results {
-    /// The recorded transitions.
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
     /// Sources whose documents cannot be replaced, with the reason.
     pub failures: Vec<(SourceKey, StoreError)>,

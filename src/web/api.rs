@@ -29,7 +29,6 @@ pub(super) async fn list(State(web): State<Web>, RawQuery(query): RawQuery) -> R
     }
 }
 
-/// One source.
 pub(super) async fn one(
     State(web): State<Web>,
     Path(id): Path<String>,

@@ -29,7 +29,6 @@ use tracing::{debug, warn};
 use crate::descriptors;
 use crate::lifecycle::Stop;
 
-/// Limits on the clients of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time.
@@ -297,7 +296,6 @@ impl AsyncWrite for Patient {
     }
 }
 
-/// Returns the limits for this process.
 pub(super) fn limits() -> Limits {
     Limits::within(descriptors::limit())
 }

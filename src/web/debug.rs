@@ -47,12 +47,9 @@ pub(super) async fn bus(State(web): State<Web>) -> Response {
 
 /// Status of one platform, in the form of the platform's connector snapshots.
 pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String>) -> Response {
-    let Ok(name) = platform.parse::<PlatformName>() else {
-        let platform: String = platform.chars().take(60).collect();
-        return answer(
-            404,
-            json!({"error": Code::ApiUnknownPlatform, "platform": platform}),
-        );
+    let name = match platform_of(&platform) {
+        Ok(name) => name,
+        Err(unknown) => return *unknown,
     };
     let summaries = match summaries(&web).await {
         Ok(summaries) => summaries,
@@ -67,17 +64,22 @@ pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String
     answer(200, snapshot(name, &own, &listeners))
 }
 
+fn platform_of(text: &str) -> Result<PlatformName, Box<Response>> {
+    text.parse().map_err(|_| {
+        let platform: String = text.chars().take(60).collect();
+        let problem = json!({"error": Code::ApiUnknownPlatform, "platform": platform});
+        Box::new(answer(404, problem))
+    })
+}
+
 /// One listener: `/_debug/twitch/eventsub`.
 pub(super) async fn listener(
     State(web): State<Web>,
     Path((platform, listener)): Path<(String, String)>,
 ) -> Response {
-    let Ok(platform) = platform.parse::<PlatformName>() else {
-        let platform: String = platform.chars().take(60).collect();
-        return answer(
-            404,
-            json!({"error": Code::ApiUnknownPlatform, "platform": platform}),
-        );
+    let platform = match platform_of(&platform) {
+        Ok(platform) => platform,
+        Err(unknown) => return *unknown,
     };
     let wanted = format!("{platform}-{listener}");
     let found = listeners_of(&web, platform)

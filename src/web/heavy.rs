@@ -20,7 +20,6 @@ use super::answer;
 use crate::blocking::blocking;
 use crate::core::code::Code;
 
-/// Limits on expensive pages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Pages rendered at a time. Each occupies a core for as long as it takes, and reads the whole store.
@@ -91,7 +90,6 @@ impl HeavyPages {
     }
 }
 
-/// Counts requests that wait.
 struct QueuedRequest {
     count: Arc<AtomicUsize>,
     before: usize,

@@ -4,7 +4,6 @@
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,38 +19,8 @@ use crate::persist;
 use crate::watch::account_watch::AccountState;
 use crate::watch::overview::Overview;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfStatus {
-    platform: String,
-    status: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfPoller {
-    platform: String,
-    poller: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfListener {
-    listener: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfAccount {
-    account: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfTokenState {
-    account: String,
-    state: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfOutcome {
-    outcome: String,
-}
+/// The labels of a series, in the order in which they are written.
+type Labels = Vec<(&'static str, String)>;
 
 /// Answers in the text format of `OpenMetrics`.
 pub(super) async fn metrics(State(web): State<Web>) -> Response {
@@ -111,74 +80,64 @@ fn in_order(text: &str) -> String {
 }
 
 fn describe(registry: &mut Registry, overview: &Overview) {
-    gauge(
-        registry,
-        "sources_monitored",
-        "Monitored sources",
-        signed(overview.monitored as u64),
-    );
-    let by_status = Family::<OfStatus, Gauge>::default();
+    for (name, help, value) in [
+        (
+            "sources_monitored",
+            "Monitored sources",
+            overview.monitored as u64,
+        ),
+        (
+            "sources_live",
+            "Sources that are live",
+            overview.summary.live.len() as u64,
+        ),
+        (
+            "inputs_waiting",
+            "Observations that were received and not merged yet",
+            overview.inputs,
+        ),
+        (
+            "outbox_events",
+            "Events that wait to be sent",
+            overview.outbox.events as u64,
+        ),
+    ] {
+        gauge(registry, name, help, signed(value));
+    }
+    for (name, help, value) in [
+        ("transitions", "Changes of a verdict", overview.transitions),
+        ("events_sent", "Events acknowledged", overview.sent),
+        ("events_failed", "Attempts to send that failed", overview.failed),
+        (
+            "events_refused",
+            "Events that will never be taken",
+            overview.refused,
+        ),
+        (
+            "heartbeats_dropped",
+            "Heartbeats that had to make room",
+            overview.dropped,
+        ),
+    ] {
+        counter(registry, name, help, value);
+    }
+    let by_status = Family::<Labels, Gauge>::default();
     for ((platform, status), count) in &overview.summary.by_status {
-        let labels = OfStatus {
-            platform: platform.to_string(),
-            status: status.to_string().to_lowercase(),
-        };
+        let status = status.to_string().to_lowercase();
+        let labels = vec![("platform", platform.to_string()), ("status", status)];
         by_status.get_or_create(&labels).set(signed(*count as u64));
     }
     registry.register("sources", "Sources known, by platform and status", by_status);
     describe_accounts(registry, &overview.summary.accounts);
-    gauge(
-        registry,
-        "sources_live",
-        "Sources that are live",
-        signed(overview.summary.live.len() as u64),
-    );
-    counter(
-        registry,
-        "transitions",
-        "Changes of a verdict",
-        overview.transitions,
-    );
-    gauge(
-        registry,
-        "inputs_waiting",
-        "Observations that were received and not merged yet",
-        signed(overview.inputs),
-    );
-    gauge(
-        registry,
-        "outbox_events",
-        "Events that wait to be sent",
-        signed(overview.outbox.events as u64),
-    );
-    counter(registry, "events_sent", "Events acknowledged", overview.sent);
-    counter(
-        registry,
-        "events_failed",
-        "Attempts to send that failed",
-        overview.failed,
-    );
-    counter(
-        registry,
-        "events_refused",
-        "Events that will never be taken",
-        overview.refused,
-    );
-    counter(
-        registry,
-        "heartbeats_dropped",
-        "Heartbeats that had to make room",
-        overview.dropped,
-    );
-    let runs = Family::<OfPoller, Counter>::default();
-    let skipped = Family::<OfPoller, Counter>::default();
-    let calls = Family::<OfPoller, Counter>::default();
-    let problems = Family::<OfPoller, Counter>::default();
+    let runs = Family::<Labels, Counter>::default();
+    let skipped = Family::<Labels, Counter>::default();
+    let calls = Family::<Labels, Counter>::default();
+    let problems = Family::<Labels, Counter>::default();
     for poller in &overview.pollers {
-        let labels = OfPoller {
-            platform: poller.platform.to_string(),
-            poller: poller.name.to_owned(),
-        };
+        let labels = vec![
+            ("platform", poller.platform.to_string()),
+            ("poller", poller.name.to_owned()),
+        ];
         runs.get_or_create(&labels).inc_by(poller.runs);
         skipped.get_or_create(&labels).inc_by(poller.skipped);
         calls.get_or_create(&labels).inc_by(poller.calls);
@@ -188,12 +147,11 @@ fn describe(registry: &mut Registry, overview: &Overview) {
     registry.register("ticks_skipped", "Ticks skipped because a probe was late", skipped);
     registry.register("calls", "Requests sent to platforms", calls);
     registry.register("probe_problems", "Problems while probing", problems);
-    let healthy = Family::<OfListener, Gauge>::default();
+    let healthy = Family::<Labels, Gauge>::default();
     for (name, report) in &overview.listeners {
-        let labels = OfListener {
-            listener: name.clone(),
-        };
-        healthy.get_or_create(&labels).set(i64::from(report.healthy));
+        healthy
+            .get_or_create(&vec![("listener", name.clone())])
+            .set(i64::from(report.healthy));
     }
     registry.register(
         "listener_healthy",
@@ -205,21 +163,18 @@ fn describe(registry: &mut Registry, overview: &Overview) {
 /// Adds the tokens of the accounts. There are few accounts compared to sources: one per platform, and one for each broadcaster
 /// who logged in.
 fn describe_accounts(registry: &mut Registry, accounts: &[AccountState]) {
-    let states = Family::<OfTokenState, Gauge>::default();
-    let expiry = Family::<OfAccount, Gauge>::default();
-    let checked = Family::<OfAccount, Gauge>::default();
+    let states = Family::<Labels, Gauge>::default();
+    let expiry = Family::<Labels, Gauge>::default();
+    let checked = Family::<Labels, Gauge>::default();
     for found in accounts {
         let account = found.identity.to_string();
         let results = [AuthResult::Valid, AuthResult::Expired, AuthResult::Revoked];
         let names = results.iter().map(AuthResult::to_string);
         for state in names.chain([AuthCheck::REJECTED.to_owned()]) {
-            let labels = OfTokenState {
-                account: account.clone(),
-                state: state.to_lowercase(),
-            };
+            let labels = vec![("account", account.clone()), ("state", state.to_lowercase())];
             states.get_or_create(&labels).set(i64::from(state == found.state));
         }
-        let labels = OfAccount { account };
+        let labels = vec![("account", account)];
         if let Some(expires_at) = found.expires_at {
             expiry.get_or_create(&labels).set(expires_at.as_millis() / 1000);
         }
@@ -262,12 +217,12 @@ fn describe_store(registry: &mut Registry, stored: &Stored, now: Timestamp) {
     ] {
         counter(registry, name, help, value);
     }
-    let expected = ("Writes a day that were expected", stored.expected_per_day);
+    let help = "Writes a day that were expected";
     gauge(
         registry,
         "store_writes_per_day_expected",
-        expected.0,
-        signed(expected.1),
+        help,
+        signed(stored.expected_per_day),
     );
     if let Some(pace) = stats.writes_per_day(now) {
         let help = "Writes a day at the pace since the start";
@@ -282,18 +237,19 @@ fn describe_store(registry: &mut Registry, stored: &Stored, now: Timestamp) {
 }
 
 fn describe_storing(registry: &mut Registry, storing: &persist::overview::Overview) {
-    let messages = Family::<OfOutcome, Counter>::default();
+    let messages = Family::<Labels, Counter>::default();
     for (outcome, count) in [
         ("stored", storing.stored),
         ("postponed", storing.postponed),
         ("dead", storing.dead),
     ] {
-        let outcome = outcome.to_owned();
-        messages.get_or_create(&OfOutcome { outcome }).inc_by(count);
+        messages
+            .get_or_create(&vec![("outcome", outcome.to_owned())])
+            .inc_by(count);
     }
     for (why, count) in &storing.ignored {
         let outcome = format!("ignored_{}", why.as_str());
-        messages.get_or_create(&OfOutcome { outcome }).inc_by(*count);
+        messages.get_or_create(&vec![("outcome", outcome)]).inc_by(*count);
     }
     registry.register(
         "bus_messages",

@@ -60,7 +60,6 @@ pub struct Stored {
 /// Data of the pages.
 #[derive(Clone)]
 pub struct Web {
-    /// The documents.
     pub store: Arc<dyn SourceStore>,
     /// Overview of the daemon; `None` in a process that only serves pages.
     pub view: Option<View>,
@@ -70,9 +69,7 @@ pub struct Web {
     pub storing: Option<persist::overview::View>,
     /// Further reasons why this process is not ready.
     pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Time.
     pub clock: Arc<dyn Clock>,
-    /// When this process started.
     pub started_at: Timestamp,
     /// Token that callers must send.
     pub token: Option<SecretString>,
@@ -134,7 +131,6 @@ async fn in_time(request: Request, next: Next) -> Response {
     answered.unwrap_or_else(|_| answer(408, json!({"error": Code::ApiTimeout})))
 }
 
-/// Returns all pages.
 fn router(web: Web, heavy: heavy::Limits) -> Router {
     Router::new()
         .route("/", get(health::root))
@@ -154,7 +150,6 @@ fn router(web: Web, heavy: heavy::Limits) -> Router {
         .with_state(web)
 }
 
-/// A JSON answer.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "bodies are written where they are answered"

@@ -28,8 +28,6 @@ fn key() -> SourceKey {
 
 fn overview() -> Overview {
     Overview {
-        started_at: Timestamp::from_millis(START),
-        instance: "w".into(),
         summary: crate::watch::writer::Summary {
             accounts: vec![AccountState {
                 identity: Identity::named("twitch/bot"),
@@ -48,7 +46,6 @@ fn overview() -> Overview {
             events: 3,
             heartbeats: 1,
         },
-        sink: "local".into(),
         transitions: 7,
         sent: 5,
         failed: 0,

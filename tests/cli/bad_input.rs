@@ -346,6 +346,7 @@ fn token_file_readable_by_others_is_not_missing_authorization() {
     assert!(!run.stderr.contains("is missing"), "{}", run.stderr);
     assert!(!run.stderr.contains("auth login"), "{}", run.stderr);
     home.run(&["auth", "status"]).exits(1).names_account("chmod 600");
+    home.run(&["doctor", "tokens"]).exits(1).shows("FAIL");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
 }
 

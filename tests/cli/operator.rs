@@ -454,22 +454,6 @@ fn a_login_while_the_platform_is_away_keeps_nothing() {
 }
 
 #[test]
-fn a_token_file_that_others_can_read_is_refused() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let operator = Operator::new("twitch:777001").with_token();
-    let tokens = operator.home.state().join("tokens.json");
-    operator.home.run(&["probe"]).exits(0);
-    std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let run = operator
-        .home
-        .run(&["auth", "status"])
-        .exits(1)
-        .names_account("can be read by others");
-    run.names_account("chmod 600");
-    operator.home.run(&["doctor", "tokens"]).exits(1).shows("FAIL");
-}
-
-#[test]
 fn a_dry_run_writes_nothing() {
     let operator = Operator::new("twitch:777001").with_token();
     let run = operator.home.run(&["probe", "--dry-run", "-o", "json"]).exits(0);

@@ -82,9 +82,8 @@ impl Counting {
         });
         let mut running = JoinSet::new();
         running.spawn(async move {
-            let (_signals, received) = tokio::sync::mpsc::channel(1);
             // As long as a loaded machine may need: what is cut off leaves totals unwritten.
-            let _ = lifecycle.run_with(received, Duration::from_secs(60)).await;
+            let _ = lifecycle.run(Duration::from_secs(60)).await;
         });
         Self {
             counts,

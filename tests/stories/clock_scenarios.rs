@@ -134,8 +134,7 @@ impl Persisters {
         }
         let mut running = JoinSet::new();
         running.spawn(async move {
-            let (_signals, received) = tokio::sync::mpsc::channel(1);
-            let _ = lifecycle.run_with(received, Duration::from_secs(5)).await;
+            let _ = lifecycle.run(Duration::from_secs(5)).await;
         });
         Self {
             world,

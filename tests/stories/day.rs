@@ -123,12 +123,8 @@ fn look(key: &SourceKey, index: usize, minute: i64) -> Vec<Observation> {
     let token = |result| Fact::Auth {
         identity: Identity::named("twitch/bot"),
         check: AuthCheck {
-            result,
-            expires_at: None,
             scopes: ["chat:read".to_owned()].into(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
+            ..AuthCheck::of(result)
         },
     };
     let lost = LinkState::Down {

@@ -62,12 +62,9 @@ impl Life {
 
     fn token(&mut self, seconds: i64, result: AuthResult) -> &mut Self {
         let check = AuthCheck {
-            result,
             expires_at: Some(second(seconds + 14_400)),
             scopes: BTreeSet::from(["chat:read".into(), "channel:bot".into()]),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
+            ..AuthCheck::of(result)
         };
         let identity = Identity::named("twitch/bot");
         self.at(seconds, Fact::Auth { identity, check })

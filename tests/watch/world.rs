@@ -443,7 +443,7 @@ impl Life {
             clock: self.clock,
             chance: Chance::seeded(self.seed),
         };
-        let lifecycle = Lifecycle::new();
+        let lifecycle = Lifecycle::with_signals(signals);
         let mut engine = Engine::start(parts, &lifecycle.tasks(), true).unwrap();
         let (harness, observations) = harness();
         engine.listen(harness);
@@ -451,7 +451,7 @@ impl Life {
         let intake_of_ear = observations.await.expect("the ear runs");
         let _ = up.send((Arc::clone(&engine.pollers), engine.view(), intake_of_ear));
         // Without a short limit: the test waits for its end and has a time limit of its own.
-        let ended = lifecycle.run_with(signals, hours(1)).await;
+        let ended = lifecycle.run(hours(1)).await;
         ended.expect("it stops when it is asked to");
     }
 }

@@ -21,7 +21,6 @@ use crate::watch::engine::Engine;
 use crate::watch::listener_tasks::{ListenerContext, ListenerReport, ListenerTask};
 use crate::watch::monitored::MonitoredSource;
 
-/// Starts the gateway listener.
 pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<(), Failure> {
     let writer = format!("{}-gateway", engine.instance());
     let board = Arc::<Board>::default();

@@ -66,10 +66,8 @@ pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<Router, Fail
     Ok(webhook::routes(hook))
 }
 
-/// Result of one reconciliation.
 type Round = Result<Reconciled, PlatformError>;
 
-/// Receives webhooks for the daemon.
 struct Receiver {
     kick: Arc<KickPlatform>,
     hook: Arc<WebhookListener>,

@@ -32,7 +32,6 @@ fn counts_chat(app: &App) -> bool {
         .is_some()
 }
 
-/// Starts the listener.
 pub(super) async fn listen(app: &App, engine: &mut Engine) -> Result<(), Failure> {
     let writer = format!("{}-eventsub", engine.instance());
     let (channels, watched) = watch::channel(monitored(&engine.monitored));

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::cli::context::Setup;
-use crate::cli::output::write_out;
-use crate::cli::reports::config::{CheckReport, ConfigReport, InitReport, ProblemItem};
+use crate::cli::output::{Listing, write_out};
+use crate::cli::reports::config::{CheckReport, ConfigReport, InitItem, ProblemItem};
 use crate::config;
 use crate::failure::{ExitCode, Failure};
 
@@ -17,7 +17,6 @@ Examples:
   bitbrat config init
   bitbrat config check
   bitbrat config show")]
-#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum ConfigCommand {
     Show(ShowArgs),
     Check(CheckArgs),
@@ -61,7 +60,6 @@ pub struct InitArgs {
     env: bool,
 }
 
-/// Runs the command.
 pub fn run(setup: &Setup, command: &ConfigCommand) -> Result<ExitCode, Failure> {
     match command {
         ConfigCommand::Show(_) => show(setup),
@@ -112,9 +110,9 @@ fn init(setup: &Setup, args: &InitArgs) -> Result<ExitCode, Failure> {
         write_out(&config::env_example())?;
         return Ok(ExitCode::Healthy);
     }
-    setup.output.print(&InitReport {
-        as_of: setup.clock.now(),
-        path: config::init(&args.path)?,
-    })?;
+    let path = config::init(&args.path)?.display().to_string();
+    setup
+        .output
+        .print(&Listing::new(setup.clock.now(), vec![InitItem { path }]))?;
     Ok(ExitCode::Healthy)
 }

@@ -5,8 +5,8 @@ use clap::builder::PossibleValuesParser;
 
 use crate::app::App;
 use crate::cli::context::{Context, Setup};
-use crate::cli::output::humane;
-use crate::cli::reports::doctor::{Check, DoctorReport, Outcome};
+use crate::cli::output::{Listing, humane};
+use crate::cli::reports::doctor::{Check, Outcome};
 use crate::config::{Configuration, Problem, TokenTarget};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
@@ -74,10 +74,7 @@ pub async fn run(
     }
     failures_first(&mut checks);
     let exit = exit_code(&checks, args.strict);
-    setup.output.print(&DoctorReport {
-        as_of: setup.clock.now(),
-        checks,
-    })?;
+    setup.output.print(&Listing::new(setup.clock.now(), checks))?;
     Ok(exit)
 }
 
@@ -224,10 +221,9 @@ async fn of_tokens(app: &App) -> Check {
         }
         Err(error) => {
             let failure = Failure::from(error);
-            let check = Check::new("tokens", "token store", Outcome::Fail, failure.causes.join(": "));
-            match failure.hints.first() {
-                Some(hint) => check.next(hint.clone()),
-                None => check,
+            Check {
+                detail: failure.causes.join(": "),
+                ..Check::of_failure("tokens", "token store", Outcome::Fail, &failure)
             }
         }
     }

@@ -75,7 +75,6 @@ impl FromStr for Target {
     }
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     let (probes, asked) = targets(&args.what);
     let platforms = cx.app.platforms.needed().await?;
@@ -91,8 +90,7 @@ pub async fn run(cx: &Context, args: &ProbeArgs) -> Result<ExitCode, Failure> {
     } else {
         source_arg::select_keys(cx, &asked, true).await?
     };
-    let known = sources.known.iter().map(|source| (&source.key, &source.origin));
-    let origins: BTreeMap<&SourceKey, &String> = known.collect();
+    let origins = sources.origins();
     let unconfigured = keys.iter().filter(|key| !origins.contains_key(key)).cloned();
     let stored = load(store.as_ref(), &unconfigured.collect::<Vec<_>>()).await?;
     if let Some((unknown, _)) = stored.iter().find(|(_, stored)| stored.is_none()) {

@@ -8,16 +8,17 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::json;
 
+use crate::bus::event_lines::Line;
 use crate::cli::complete;
 use crate::cli::context::Setup;
 use crate::cli::output::machine::API_VERSION;
-use crate::cli::output::{Envelope, Report, write_out};
+use crate::cli::output::{Envelope, Listing, Report, write_out};
 use crate::cli::reports::{
-    actions::ActionsReport, auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitReport,
-    doctor::DoctorReport, edit::EditReport, events::PublishReport, events::TailReport,
-    history::HistoryReport, migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport,
-    probe::ProbeReport, prune::PruneReport, schemas::SchemaItem, schemas::SchemasReport, sim::SimReport,
-    sim_events::EventsReport, sim_events::TriggerReport, source::SourceReport, sources::SourcesReport,
+    actions::ActionItem, auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem,
+    doctor::Check, edit::EditItem, events::PublishReport, history::HistoryReport, migrate::MigrateReport,
+    plan::PlanReport, predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, schemas::SchemaItem,
+    sim::SimItem, sim_events::EventItem, sim_events::TriggerItem, source::SourceReport,
+    sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure, FailureDocument};
 
@@ -41,9 +42,7 @@ pub struct SchemaArgs {
 pub struct Described {
     /// The argument of `schema`.
     pub name: &'static str,
-    /// The commands that print it.
     pub commands: &'static str,
-    /// Its schema.
     pub schema: fn() -> Schema,
 }
 
@@ -72,12 +71,12 @@ pub const ALL: &[Described] = &[
     Described {
         name: "actions",
         commands: "sources can ID help",
-        schema: of::<ActionsReport>,
+        schema: of::<Listing<ActionItem>>,
     },
     Described {
         name: "edit",
         commands: "sources add, sources remove",
-        schema: of::<EditReport>,
+        schema: of::<Listing<EditItem>>,
     },
     Described {
         name: "error",
@@ -107,12 +106,12 @@ pub const ALL: &[Described] = &[
     Described {
         name: "doctor",
         commands: "doctor",
-        schema: of::<DoctorReport>,
+        schema: of::<Listing<Check>>,
     },
     Described {
         name: "events",
         commands: "events tail (each line is one of its items; `events schema` describes an event)",
-        schema: of::<TailReport>,
+        schema: of::<Listing<Line>>,
     },
     Described {
         name: "publish",
@@ -137,27 +136,27 @@ pub const ALL: &[Described] = &[
     Described {
         name: "init",
         commands: "config init",
-        schema: of::<InitReport>,
+        schema: of::<Listing<InitItem>>,
     },
     Described {
         name: "schemas",
         commands: "schema",
-        schema: of::<SchemasReport>,
+        schema: of::<Listing<SchemaItem>>,
     },
     Described {
         name: "sim",
         commands: "sim",
-        schema: of::<SimReport>,
+        schema: of::<Listing<SimItem>>,
     },
     Described {
         name: "sim-events",
         commands: "sim trigger (without an event)",
-        schema: of::<EventsReport>,
+        schema: of::<Listing<EventItem>>,
     },
     Described {
         name: "sim-trigger",
         commands: "sim trigger",
-        schema: of::<TriggerReport>,
+        schema: of::<Listing<TriggerItem>>,
     },
 ];
 
@@ -174,17 +173,15 @@ const ALSO: &[(&str, &str)] = &[
     ("remove", "edit"),
 ];
 
-/// Runs the command.
 pub fn run(setup: &Setup, args: &SchemaArgs) -> Result<ExitCode, Failure> {
     let Some(name) = args.name.as_deref() else {
         let items = ALL.iter().map(|described| SchemaItem {
             name: described.name.to_owned(),
             commands: described.commands.to_owned(),
         });
-        setup.output.print(&SchemasReport {
-            as_of: setup.clock.now(),
-            items: items.collect(),
-        })?;
+        setup
+            .output
+            .print(&Listing::new(setup.clock.now(), items.collect()))?;
         return Ok(ExitCode::Healthy);
     };
     let name = ALSO
@@ -235,7 +232,6 @@ where
     }
     schema
 }
-/// Offers the names of schemas.
 pub fn schemas(current: &OsStr) -> Vec<CompletionCandidate> {
     complete::among(current, ALL.iter().map(|one| (one.name, one.commands)))
 }

@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 
 use crate::cli::context::Setup;
 use crate::cli::output::view::Cell;
-use crate::cli::output::{Note, Report as _, write_out};
-use crate::cli::reports::sim::{SimItem, SimLogin, SimReport};
+use crate::cli::output::{Listing, Note, Report as _, write_out};
+use crate::cli::reports::sim::{SimItem, SimLogin, environment};
 use crate::config;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
@@ -72,12 +72,9 @@ pub async fn run(setup: &Setup, args: &SimArgs) -> Result<ExitCode, Failure> {
     let items = PlatformName::ALL
         .into_iter()
         .map(|platform| item(&sim, world.as_ref(), platform));
-    let report = SimReport {
-        as_of: setup.clock.now(),
-        items: items.collect(),
-    };
+    let report = Listing::new(setup.clock.now(), items.collect());
     if args.env {
-        write_out(&report.environment())?;
+        write_out(&environment(&report.items))?;
     } else {
         setup.output.print(&report)?;
     }

@@ -26,7 +26,6 @@ const HISTORY: usize = 100_000;
 #[command(after_help = "\
 Examples:
   bitbrat store migrate sqlite firestore:my-project")]
-#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum StoreCommand {
     Migrate(MigrateArgs),
 }
@@ -51,7 +50,6 @@ pub struct MigrateArgs {
     dry_run: bool,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, command: &StoreCommand) -> Result<ExitCode, Failure> {
     let StoreCommand::Migrate(args) = command;
     let (from, to) = (target(cx, &args.from)?, target(cx, &args.to)?);

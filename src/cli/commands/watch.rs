@@ -1,6 +1,6 @@
 //! `watch`: the daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clap::Args;
@@ -47,7 +47,6 @@ pub struct WatchArgs {
     role: Vec<Role>,
 }
 
-/// Runs the command.
 pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCode, Failure> {
     if args.plan {
         return plan(&cx).await;
@@ -87,15 +86,10 @@ pub async fn run(setup: &Setup, cx: Context, args: &WatchArgs) -> Result<ExitCod
 /// Builds the rows by the configuration in force.
 fn rows(app: &App, max_age: MaxAge, summaries: Vec<Arc<SourceSummary>>) -> Vec<SourceRow> {
     let (intervals, now) = (app.intervals().within(max_age), app.clock.now());
-    let origins: BTreeMap<SourceKey, String> = app
-        .sources
-        .all()
-        .known
-        .into_iter()
-        .map(|source| (source.key, source.origin))
-        .collect();
+    let sources = app.sources.all();
+    let origins = sources.origins();
     let rows = summaries.into_iter().map(|summary| {
-        let configured = origins.get(&summary.key).cloned();
+        let configured = origins.get(&summary.key).map(|origin| (*origin).clone());
         SourceRow {
             configured,
             ..SourceRow::new(summary, &intervals, now)
@@ -123,7 +117,6 @@ fn rows_of_configured(app: &App, summaries: Vec<Arc<SourceSummary>>) -> Vec<Sour
     rows
 }
 
-/// Prints the plan.
 async fn plan(cx: &Context) -> Result<ExitCode, Failure> {
     let (channels, plan) = app::eventsub_plan(&cx.app).await?;
     cx.output.print(&PlanReport {

@@ -14,30 +14,35 @@ pub fn age(millis: u64) -> String {
 
 /// Returns a duration as its two largest units: `45s`, `12m`, `1h12m`, `3d4h`.
 pub fn span(millis: u64) -> String {
-    let seconds = millis / 1000;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, minutes) => format!("{minutes}m"),
-        (0, hours, minutes) => format!("{hours}h{minutes:02}m"),
-        (days, hours, _) => format!("{days}d{hours}h"),
+    match parts(millis) {
+        [0, 0, 0, seconds] => format!("{seconds}s"),
+        [0, 0, minutes, _] => format!("{minutes}m"),
+        [0, hours, minutes, _] => format!("{hours}h{minutes:02}m"),
+        [days, hours, ..] => format!("{days}d{hours}h"),
     }
 }
 
 /// Returns a duration for a sentence, as its two largest units: `45 s`, `5 min`, `1 h 12 min`, `3 d 4 h`.
 pub fn duration(millis: u64) -> String {
-    let seconds = millis / 1000;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    let [large, small] = match (days, hours, minutes) {
-        (0, 0, 0) => [(seconds, "s"), (0, "")],
-        (0, 0, minutes) => [(minutes, "min"), (0, "")],
-        (0, hours, minutes) => [(hours, "h"), (minutes, "min")],
-        (days, hours, _) => [(days, "d"), (hours, "h")],
-    };
-    match small {
-        (0, _) => format!("{} {}", large.0, large.1),
-        (count, unit) => format!("{} {} {count} {unit}", large.0, large.1),
+    match parts(millis) {
+        [0, 0, 0, seconds] => format!("{seconds} s"),
+        [0, 0, minutes, _] => format!("{minutes} min"),
+        [0, hours, 0, _] => format!("{hours} h"),
+        [0, hours, minutes, _] => format!("{hours} h {minutes} min"),
+        [days, 0, ..] => format!("{days} d"),
+        [days, hours, ..] => format!("{days} d {hours} h"),
     }
+}
+
+/// Splits a duration into days, hours, minutes and seconds.
+fn parts(millis: u64) -> [u64; 4] {
+    let seconds = millis / 1000;
+    [
+        seconds / 86_400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    ]
 }
 
 /// Returns which permissions were gained, and which are not proven any more (their source of evidence may have become silent), as

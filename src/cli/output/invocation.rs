@@ -2,7 +2,6 @@
 
 use crate::cli::args::Global;
 
-/// What was typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Invocation {
     /// Options that choose the world a command works in, in the form in which advice repeats them.

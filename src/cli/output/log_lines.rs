@@ -12,6 +12,7 @@ use self::layout::{Place, Spans};
 use super::humane;
 use super::view::{Glyph, Tone, printable};
 use super::{Invocation, Style};
+use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::telemetry::{LineFormat, Record, names};
 
@@ -630,12 +631,11 @@ fn origin(by: &str) -> Option<String> {
 }
 
 fn platform_title(key: &str) -> &'static str {
-    match key.split(':').next() {
-        Some("twitch") => "Twitch",
-        Some("kick") => "Kick",
-        Some("discord") => "Discord",
-        _ => "other",
-    }
+    let platform = key
+        .split(':')
+        .next()
+        .and_then(|name| name.parse::<PlatformName>().ok());
+    platform.map_or("other", |platform| platform.rules().title)
 }
 
 /// Returns the names of the first sources, and how many there are besides.

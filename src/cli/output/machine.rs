@@ -10,7 +10,6 @@ use crate::cli::output::view::{is_unsafe, printable};
 use crate::cli::output::{Report, at_path};
 use crate::core::time::Timestamp;
 
-/// The version of all JSON that is printed.
 pub const API_VERSION: &str = "bitbrat/v1";
 
 /// What stands around the entries of every report.
@@ -60,13 +59,10 @@ pub enum UnusableKind {
 /// A report could not be turned into text.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// As JSON.
     #[error("cannot write the report as JSON")]
     Json(#[from] serde_json::Error),
-    /// As YAML.
     #[error("cannot write the report as YAML")]
     Yaml(#[from] serde_norway::Error),
-    /// As CSV.
     #[error("cannot write the report as CSV: {0}")]
     Csv(String),
 }
@@ -117,7 +113,6 @@ pub fn ndjson<R: Report>(report: &R) -> Result<String, RenderError> {
     Ok(text)
 }
 
-/// Returns one YAML document.
 pub fn yaml<R: Report>(report: &R) -> Result<String, RenderError> {
     let value = serde_norway::to_value(envelope(report))?;
     let mut text = String::new();

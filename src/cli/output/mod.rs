@@ -26,7 +26,6 @@ pub use machine::Envelope;
 pub use style::{ColorChoice, Style};
 use view::{Block, Cell, Glyph, Tone, View};
 
-/// The result of a command.
 pub trait Report {
     /// One entry as JSON shows it. Its fields are stable: fields are added, never renamed.
     type Item: Serialize + JsonSchema;
@@ -38,10 +37,8 @@ pub trait Report {
     /// Whether a limit may leave entries out, so that the envelope has their total.
     const LIMITED: bool = false;
 
-    /// When this was true.
     fn as_of(&self) -> Timestamp;
 
-    /// Returns the entries.
     fn items(&self) -> Vec<Self::Item>;
 
     /// Returns one name an entry, as another command would accept it.
@@ -65,7 +62,6 @@ pub trait Report {
         None
     }
 
-    /// Returns the fields that CSV shows.
     fn csv_fields(&self) -> Vec<&'static str> {
         Self::CSV.to_vec()
     }
@@ -76,16 +72,76 @@ pub trait Report {
     }
 }
 
-/// A note beside the data.
+pub trait Listed: Clone + Serialize + JsonSchema {
+    /// See [`Report::KIND`].
+    const KIND: &'static str;
+    /// See [`Report::CSV`].
+    const CSV: &'static [&'static str];
+
+    /// Returns its name, as another command would accept it.
+    fn name(&self) -> String;
+
+    /// Returns the list for people.
+    fn view(items: &[Self]) -> View;
+
+    /// Returns notes that follow from the entries.
+    fn notes(_items: &[Self]) -> Vec<Note> {
+        Vec::new()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Listing<I> {
+    pub as_of: Timestamp,
+    pub items: Vec<I>,
+    /// Notes that do not follow from the entries.
+    pub notes: Vec<Note>,
+}
+
+impl<I> Listing<I> {
+    /// A report with the notes that follow from the entries alone.
+    pub fn new(as_of: Timestamp, items: Vec<I>) -> Self {
+        Self {
+            as_of,
+            items,
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl<I: Listed> Report for Listing<I> {
+    type Item = I;
+    const KIND: &'static str = I::KIND;
+    const CSV: &'static [&'static str] = I::CSV;
+
+    fn as_of(&self) -> Timestamp {
+        self.as_of
+    }
+
+    fn items(&self) -> Vec<I> {
+        self.items.clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.items.iter().map(I::name).collect()
+    }
+
+    fn view(&self) -> View {
+        I::view(&self.items)
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        [I::notes(&self.items), self.notes.clone()].concat()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// The report in one line, in parts.
     Summary(Vec<Cell>),
     /// What a person should be aware of or do, and the command to run next.
     Hint {
-        /// The message.
         what: String,
-        /// Its severity.
         tone: Tone,
         /// The next command, where there is one.
         next: Option<String>,
@@ -93,7 +149,6 @@ pub enum Note {
 }
 
 impl Note {
-    /// Builds a hint.
     pub fn hint(tone: Tone, what: impl Into<String>, next: Option<&str>) -> Self {
         Self::Hint {
             what: what.into(),
@@ -133,7 +188,6 @@ impl Format {
 /// Where and how reports are printed.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
-    /// The form.
     pub format: Format,
     /// Whether the format was given explicitly.
     pub is_chosen: bool,
@@ -145,7 +199,6 @@ pub struct Output {
     pub quiet: bool,
     /// The command line that was run, for comparison with the commands that notes advise.
     pub invocation: &'static Invocation,
-    /// Whether standard output is a terminal.
     pub is_terminal: bool,
 }
 
@@ -316,7 +369,6 @@ pub fn notes(notes: &[Note], style: Style) -> String {
     text
 }
 
-/// Returns the value at a dotted path.
 fn at_path<'v>(item: &'v Value, path: &str) -> Option<&'v Value> {
     path.split('.').try_fold(item, |value, field| value.get(field))
 }

@@ -16,12 +16,10 @@ pub enum ColorChoice {
     Never,
 }
 
-/// Style of one output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Columns that fit on a line; `None` when lines may be of any length.
     pub width: Option<u16>,
-    /// Whether color is used.
     pub color: bool,
     /// Whether symbols beyond ASCII are used.
     pub unicode: bool,
@@ -120,7 +118,6 @@ impl Style {
         [symbol, if both { " " } else { "" }, &cell.text]
     }
 
-    /// Returns the separator of the parts of a line.
     pub fn separator(self) -> &'static str {
         if self.unicode { " · " } else { ", " }
     }

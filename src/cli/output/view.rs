@@ -5,18 +5,30 @@ use std::borrow::Cow;
 /// A report for people: blocks from top to bottom.
 #[derive(Debug, Clone, Default)]
 pub struct View {
-    /// The blocks.
     pub blocks: Vec<Block>,
+}
+
+impl View {
+    pub fn table(columns: Vec<Column>, rows: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+        Self {
+            blocks: vec![Block::Table(Grid::headed(columns, rows))],
+        }
+    }
+
+    /// A table with titles, whose cells are sentences.
+    pub fn wrapped(columns: Vec<Column>, rows: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+        Self {
+            blocks: vec![Block::Wrapped(Grid::headed(columns, rows))],
+        }
+    }
 }
 
 /// One part of a view.
 #[derive(Debug, Clone)]
 pub enum Block {
-    /// A table.
     Table(Grid),
     /// A table whose cells are sentences: they are wrapped and not cut.
     Wrapped(Grid),
-    /// Cells on one line.
     Line(Vec<Cell>),
     /// A heading with cells beside it.
     Section(&'static str, Vec<Cell>),
@@ -24,14 +36,11 @@ pub enum Block {
     Remark(String),
     /// A table under a section.
     Nested(Grid),
-    /// An empty line.
     Gap,
 }
 
-/// A table.
 #[derive(Debug, Clone, Default)]
 pub struct Grid {
-    /// Its columns.
     pub columns: Vec<Column>,
     /// Its rows; each has one cell a column.
     pub rows: Vec<Vec<Cell>>,
@@ -39,16 +48,24 @@ pub struct Grid {
     pub headed: bool,
 }
 
-/// A column of a table.
+impl Grid {
+    /// A table with titles.
+    pub fn headed(columns: Vec<Column>, rows: impl IntoIterator<Item = Vec<Cell>>) -> Self {
+        Self {
+            columns,
+            rows: rows.into_iter().collect(),
+            headed: true,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// Its title.
     pub title: &'static str,
     /// The columns of the greatest rank are dropped first on a narrow screen; rank 0 is always kept.
     pub rank: u8,
     /// The width below which it is dropped rather than shortened; `None`: never shortened.
     pub elastic: Option<u16>,
-    /// Whether it is aligned to the right.
     pub right: bool,
     /// Whether it is shown by `-o wide` only.
     pub wide_only: bool,
@@ -71,7 +88,6 @@ impl Column {
         }
     }
 
-    /// Aligns it to the right.
     pub const fn right(mut self) -> Self {
         self.right = true;
         self
@@ -102,7 +118,6 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Plain text.
     pub fn new(text: impl AsRef<str> + Into<String>) -> Self {
         Self {
             glyph: None,
@@ -120,7 +135,6 @@ impl Cell {
         }
     }
 
-    /// No value.
     pub fn none() -> Self {
         Self::label("").glyph(Glyph::Nothing).tone(Tone::Dim)
     }
@@ -133,7 +147,6 @@ impl Cell {
         }
     }
 
-    /// Sets the meaning.
     #[must_use]
     pub fn tone(mut self, tone: Tone) -> Self {
         self.tone = tone;
@@ -151,7 +164,6 @@ impl Cell {
 /// What a piece of text means to its reader; the style maps it to a color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// Nothing particular.
     Plain,
     /// In order.
     Good,
@@ -159,7 +171,6 @@ pub enum Tone {
     Warn,
     /// A person must act.
     Bad,
-    /// Live.
     Live,
     /// Less important.
     Dim,
@@ -167,7 +178,6 @@ pub enum Tone {
     Strong,
 }
 
-/// A symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Glyph {
     /// Connected.
@@ -176,21 +186,17 @@ pub enum Glyph {
     Down,
     /// Rejected, failed.
     Bad,
-    /// Live.
     Live,
     /// Not live.
     Off,
     /// Over.
     Ended,
-    /// Unknown.
     Unknown,
     /// In order.
     Good,
     /// Needs attention.
     Warn,
-    /// What to do next.
     Next,
-    /// No value.
     Nothing,
     /// Too old to rely on.
     Stale,

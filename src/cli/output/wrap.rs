@@ -93,31 +93,23 @@ pub fn parts(text: &mut String, parts: &[Cell], style: Style) {
 /// Appends cells on one line, two spaces apart. Where they do not fit, each cell is wrapped at words, and further lines are
 /// indented by as much as the first, and two more.
 pub fn line(text: &mut String, cells: &[Cell], style: Style) {
-    let whole: usize = cells.iter().map(|cell| width(&style.spell(cell)) + 2).sum();
-    let fits = room(style).is_none_or(|room| whole.saturating_sub(2) <= room);
-    let (Some(room), false) = (room(style), fits) else {
-        for (index, cell) in cells.iter().enumerate() {
-            if index > 0 {
-                text.push_str("  ");
-            }
-            style.add_observer(text, cell);
+    match room(style) {
+        Some(room) if joined_width(cells, style) > room => {
+            let lead = cells
+                .first()
+                .map_or(0, |cell| cell.text.len() - cell.text.trim_start().len());
+            text.extend(std::iter::repeat_n(' ', lead));
+            flow(text, cells, style, room, lead, lead + 2);
         }
-        text.push('\n');
-        return;
-    };
-    let lead = cells
-        .first()
-        .map_or(0, |cell| cell.text.len() - cell.text.trim_start().len());
-    text.extend(std::iter::repeat_n(' ', lead));
-    flow(text, cells, style, room, lead, lead + 2);
+        _ => join(text, cells, style),
+    }
     text.push('\n');
 }
 
 /// Appends cells to a line that already has content, two spaces apart; those that do not fit are wrapped at words.
 pub fn behind(text: &mut String, cells: &[Cell], style: Style, column: usize) {
-    let whole: usize = cells.iter().map(|cell| width(&style.spell(cell)) + 2).sum();
     match room(style) {
-        Some(room) if column + whole.saturating_sub(2) > room => {
+        Some(room) if column + joined_width(cells, style) > room => {
             flow(
                 text,
                 cells,
@@ -127,12 +119,19 @@ pub fn behind(text: &mut String, cells: &[Cell], style: Style, column: usize) {
                 column,
             );
         }
-        _ => {
-            for (index, cell) in cells.iter().enumerate() {
-                text.push_str(if index > 0 { "  " } else { "" });
-                style.add_observer(text, cell);
-            }
-        }
+        _ => join(text, cells, style),
+    }
+}
+
+fn joined_width(cells: &[Cell], style: Style) -> usize {
+    let whole: usize = cells.iter().map(|cell| width(&style.spell(cell)) + 2).sum();
+    whole.saturating_sub(2)
+}
+
+fn join(text: &mut String, cells: &[Cell], style: Style) {
+    for (index, cell) in cells.iter().enumerate() {
+        text.push_str(if index > 0 { "  " } else { "" });
+        style.add_observer(text, cell);
     }
 }
 

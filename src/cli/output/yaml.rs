@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_norway::Value;
 
-use crate::cli::output::view::is_unsafe;
+use crate::cli::output::machine::inert_json;
 
 /// Appends `value` as a document.
 pub fn write(text: &mut String, value: &Value) {
@@ -97,28 +97,15 @@ fn is_plain(string: &str) -> bool {
             .any(|reserved| string.eq_ignore_ascii_case(reserved))
 }
 
-/// Writes text in double quotes, in the escapes that JSON and YAML share.
+/// Writes text in double quotes: the escapes of JSON are also those of YAML.
 fn quote(text: &mut String, string: &str) {
-    text.push('"');
-    for c in string.chars() {
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '\t' => text.push_str("\\t"),
-            // Line breaks of YAML 1.1, marks that change the direction of text, and what is not printable.
-            c if is_unsafe(c) => {
-                let _ = write!(text, "\\u{:04x}", u32::from(c));
-            }
-            c => text.push(c),
-        }
-    }
-    text.push('"');
+    text.push_str(&inert_json(serde_json::Value::from(string).to_string()));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::view::is_unsafe;
 
     fn written(value: &serde_json::Value) -> String {
         let mut text = String::new();

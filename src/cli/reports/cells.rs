@@ -88,7 +88,6 @@ pub fn stream(summary: &SourceSummary, freshness: &Freshness, now: Timestamp) ->
     )
 }
 
-/// Shows the authorization.
 pub fn auth(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     let cell = if summary.is_rejected() {
         // Documents have no value for a token that was never proven to be valid.
@@ -112,7 +111,6 @@ pub fn auth_status(status: Option<AuthStatus>) -> Cell {
     Cell::label(status.as_str()).glyph(glyph).tone(tone)
 }
 
-/// Shows the number of viewers.
 pub fn viewers(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     let Some(count) = summary.viewer_count else {
         return Cell::none();
@@ -163,7 +161,6 @@ pub fn roles(summary: &SourceSummary, freshness: &Freshness) -> Cell {
     }
 }
 
-/// Shows what a transition changed.
 pub fn change(transition: &Transition) -> Cell {
     if transition.facet == Facet::Permissions {
         return Cell::new(permissions_change(transition));

@@ -83,6 +83,15 @@ impl SourceColumn {
         Self::Age,
     ];
 
+    /// The columns of `list`.
+    pub const LIST: [Self; 5] = [
+        Self::Source,
+        Self::Name,
+        Self::Platform,
+        Self::Configured,
+        Self::Stored,
+    ];
+
     /// What `-o wide` adds to them.
     pub const WIDE: [Self; 6] = [
         Self::Roles,
@@ -114,7 +123,7 @@ impl SourceColumn {
             Self::Title => Column::ranked("TITLE", 7).elastic(16),
             Self::Health => Column::ranked("HEALTH", 1),
             Self::Configured => Column::ranked("CONFIGURED BY", 1).elastic(12),
-            Self::Stored => Column::ranked("STORED", 1).elastic(8),
+            Self::Stored => Column::kept("STORED").elastic(8),
             Self::Note => Column::ranked("NOTE", 4).elastic(16),
         }
     }
@@ -174,7 +183,6 @@ impl<'a> RowCells<'a> {
         self.record.get_or_init(|| self.row.summary.record())
     }
 
-    /// Returns the cell of a column.
     pub(super) fn cell(&self, column: SourceColumn) -> Cell {
         let SourceRow {
             summary, freshness, ..

@@ -5,21 +5,17 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
-use crate::cli::output::{Invocation, Note, Report, humane};
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Tone, View};
+use crate::cli::output::{Invocation, Listed, Note, Report, humane};
 use crate::config::{Problem, Shown, SourceSpec};
 use crate::core::time::Timestamp;
 
 /// Every key with its value and origin.
 #[derive(Debug, Clone)]
 pub struct ConfigReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The keys.
     pub keys: Vec<Shown>,
-    /// The sources.
     pub sources: Vec<SourceSpec>,
-    /// How many problems there are.
     pub problems: usize,
 }
 
@@ -59,19 +55,16 @@ impl Report for ConfigReport {
                 Cell::new(&shown.help).tone(Tone::Dim),
             ]
         });
-        View {
-            blocks: vec![Block::Table(Grid {
-                columns: vec![
-                    Column::kept("KEY"),
-                    Column::kept("VALUE").elastic(16),
-                    Column::ranked("FROM", 1).elastic(16),
-                    Column::ranked("VARIABLE", 2).wide(),
-                    Column::ranked("WHAT FOR", 3).wide(),
-                ],
-                rows: rows.collect(),
-                headed: true,
-            })],
-        }
+        View::table(
+            vec![
+                Column::kept("KEY"),
+                Column::kept("VALUE").elastic(16),
+                Column::ranked("FROM", 1).elastic(16),
+                Column::ranked("VARIABLE", 2).wide(),
+                Column::ranked("WHAT FOR", 3).wide(),
+            ],
+            rows,
+        )
     }
 
     fn notes(&self) -> Vec<Note> {
@@ -86,15 +79,6 @@ impl Report for ConfigReport {
     }
 }
 
-/// The file that was written to begin with.
-#[derive(Debug, Clone)]
-pub struct InitReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The file.
-    pub path: PathBuf,
-}
-
 /// A file that was written.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -103,34 +87,22 @@ pub struct InitItem {
     pub path: String,
 }
 
-impl Report for InitReport {
-    type Item = InitItem;
+impl Listed for InitItem {
     const KIND: &'static str = "ConfigInit";
     const CSV: &'static [&'static str] = &["path"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        self.path.clone()
     }
 
-    fn items(&self) -> Vec<InitItem> {
-        let path = self.path.display().to_string();
-        vec![InitItem { path }]
-    }
-
-    fn names(&self) -> Vec<String> {
-        vec![self.path.display().to_string()]
-    }
-
-    fn view(&self) -> View {
+    fn view(items: &[Self]) -> View {
+        let line = |item: &Self| Block::Line(vec![Cell::new(format!("wrote {}", item.path))]);
         View {
-            blocks: vec![Block::Line(vec![Cell::new(format!(
-                "wrote {}",
-                self.path.display()
-            ))])],
+            blocks: items.iter().map(line).collect(),
         }
     }
 
-    fn notes(&self) -> Vec<Note> {
+    fn notes(_: &[Self]) -> Vec<Note> {
         vec![Note::hint(
             Tone::Warn,
             "add your sources to it, then see whether all is well",
@@ -142,11 +114,9 @@ impl Report for InitReport {
 /// The problems of the configuration.
 #[derive(Debug, Clone)]
 pub struct CheckReport {
-    /// When this was true.
     pub as_of: Timestamp,
     /// The problems, errors first.
     pub problems: Vec<ProblemItem>,
-    /// The files that were read.
     pub files: Vec<PathBuf>,
     /// How many sources are configured.
     pub sources: usize,

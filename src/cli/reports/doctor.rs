@@ -3,18 +3,9 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
-use crate::cli::output::{Note, Report};
-use crate::core::time::Timestamp;
-
-/// All checks.
-#[derive(Debug, Clone)]
-pub struct DoctorReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The checks, in the order in which they were made.
-    pub checks: Vec<Check>,
-}
+use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
+use crate::cli::output::{Listed, Note};
+use crate::failure::Failure;
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -48,7 +39,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "OK",
@@ -71,6 +61,14 @@ impl Check {
         }
     }
 
+    /// Builds a check from a failure with its causes. Its first hint is the next command.
+    pub fn of_failure(area: &str, name: &str, outcome: Outcome, failure: &Failure) -> Self {
+        Self {
+            next: failure.hints.first().cloned(),
+            ..Self::new(area, name, outcome, failure.with_causes())
+        }
+    }
+
     /// Names the command to run next.
     #[must_use]
     pub fn next(mut self, command: impl Into<String>) -> Self {
@@ -79,29 +77,17 @@ impl Check {
     }
 }
 
-impl Report for DoctorReport {
-    type Item = Check;
+impl Listed for Check {
     const KIND: &'static str = "DoctorReport";
     const CSV: &'static [&'static str] = &["area", "name", "outcome", "detail", "next"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        format!("{}/{}", self.area, self.name)
     }
 
-    fn items(&self) -> Vec<Check> {
-        self.checks.clone()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.checks
-            .iter()
-            .map(|check| format!("{}/{}", check.area, check.name))
-            .collect()
-    }
-
-    fn view(&self) -> View {
+    fn view(items: &[Self]) -> View {
         let mut area = "";
-        let rows = self.checks.iter().map(|check| {
+        let rows = items.iter().map(|check| {
             let (glyph, tone) = match check.outcome {
                 Outcome::Ok => (Glyph::Good, Tone::Good),
                 Outcome::Skipped => (Glyph::Off, Tone::Dim),
@@ -116,27 +102,19 @@ impl Report for DoctorReport {
                 Cell::new(&check.detail),
             ]
         });
-        View {
-            blocks: vec![Block::Wrapped(Grid {
-                columns: vec![
-                    Column::kept("AREA"),
-                    Column::kept("CHECK"),
-                    Column::kept("RESULT"),
-                    Column::kept("FOUND"),
-                ],
-                rows: rows.collect(),
-                headed: true,
-            })],
-        }
+        View::wrapped(
+            vec![
+                Column::kept("AREA"),
+                Column::kept("CHECK"),
+                Column::kept("RESULT"),
+                Column::kept("FOUND"),
+            ],
+            rows,
+        )
     }
 
-    fn notes(&self) -> Vec<Note> {
-        let count = |outcome| {
-            self.checks
-                .iter()
-                .filter(|check| check.outcome == outcome)
-                .count()
-        };
+    fn notes(items: &[Self]) -> Vec<Note> {
+        let count = |outcome| items.iter().filter(|check| check.outcome == outcome).count();
         let mut parts = Vec::new();
         for (outcome, tone) in [
             (Outcome::Ok, Tone::Good),
@@ -151,7 +129,7 @@ impl Report for DoctorReport {
         }
         let mut notes = vec![Note::Summary(parts)];
         let mut shown: Vec<&str> = Vec::new();
-        for check in &self.checks {
+        for check in items {
             let Some(next) = check.next.as_deref().filter(|next| !shown.contains(next)) else {
                 continue;
             };

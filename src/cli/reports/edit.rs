@@ -3,20 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::cli::output::Listed;
 use crate::cli::output::view::{Block, Cell, Glyph, Tone, View};
-use crate::cli::output::{Note, Report};
-use crate::core::time::Timestamp;
-
-/// Changes of a configuration file.
-#[derive(Debug, Clone)]
-pub struct EditReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The sources, in the order in which they were given.
-    pub items: Vec<EditItem>,
-    /// Notes about the file.
-    pub notes: Vec<Note>,
-}
 
 /// One source as JSON shows it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -52,36 +40,23 @@ impl EditResult {
     }
 }
 
-impl Report for EditReport {
-    type Item = EditItem;
+impl Listed for EditItem {
     const KIND: &'static str = "SourceEditList";
     const CSV: &'static [&'static str] = &["source", "result", "file"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        self.source.clone()
     }
 
-    fn items(&self) -> Vec<EditItem> {
-        self.items.clone()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.items.iter().map(|item| item.source.clone()).collect()
-    }
-
-    fn view(&self) -> View {
-        let line = |item: &EditItem| {
+    fn view(items: &[Self]) -> View {
+        let line = |item: &Self| {
             Block::Line(vec![
                 Cell::new(&item.source).glyph(Glyph::Good).tone(Tone::Good),
                 Cell::new(format!("{} {}", item.result.label(), item.file)),
             ])
         };
         View {
-            blocks: self.items.iter().map(line).collect(),
+            blocks: items.iter().map(line).collect(),
         }
-    }
-
-    fn notes(&self) -> Vec<Note> {
-        self.notes.clone()
     }
 }

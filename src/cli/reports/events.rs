@@ -5,55 +5,37 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::bus::event_lines::Line;
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
-use crate::cli::output::{Note, Report, Style};
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Tone, View};
+use crate::cli::output::{Listed, Note, Report, Style};
 use crate::core::event::fields::text;
 use crate::core::time::Timestamp;
 
-/// Messages on the bus.
-#[derive(Debug, Clone)]
-pub struct TailReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The messages, in the order in which they arrived.
-    pub lines: Vec<Line>,
+/// Returns a message as a line that is complete in itself: the next one may arrive an hour later, so column widths are fixed.
+pub fn line(line: &Line, style: Style) -> String {
+    let time = line
+        .published_at
+        .map_or_else(|| "–".to_owned(), |at| at.to_string());
+    let time = time.get(11..19).unwrap_or(&time).to_owned();
+    let source = line
+        .source
+        .as_ref()
+        .map_or_else(|| "–".to_owned(), ToString::to_string);
+    let kind = line.kind.as_deref().unwrap_or("–");
+    let tone = match line.meaning.as_str() {
+        "source" | "chat" => Tone::Plain,
+        meaning if meaning.starts_with("dead") => Tone::Bad,
+        _ => Tone::Dim,
+    };
+    let cells = [
+        Cell::new(format!("{time:8}")).tone(Tone::Dim),
+        Cell::new(format!("{source:20}")).tone(Tone::Strong),
+        Cell::new(format!("{kind:22}")),
+        Cell::new(summary(line)).tone(tone),
+    ];
+    let shown: Vec<_> = cells.iter().map(|cell| style.show(cell)).collect();
+    shown.join("  ").trim_end().to_owned() + "\n"
 }
 
-impl TailReport {
-    /// Returns the message as a line that is complete in itself: the next one may arrive an hour later, so column widths are
-    /// fixed.
-    pub fn line(&self, style: Style) -> String {
-        let mut text = String::new();
-        for line in &self.lines {
-            let time = line
-                .published_at
-                .map_or_else(|| "–".to_owned(), |at| at.to_string());
-            let time = time.get(11..19).unwrap_or(&time).to_owned();
-            let source = line
-                .source
-                .as_ref()
-                .map_or_else(|| "–".to_owned(), ToString::to_string);
-            let kind = line.kind.as_deref().unwrap_or("–");
-            let tone = match line.meaning.as_str() {
-                "source" | "chat" => Tone::Plain,
-                meaning if meaning.starts_with("dead") => Tone::Bad,
-                _ => Tone::Dim,
-            };
-            let cells = [
-                Cell::new(format!("{time:8}")).tone(Tone::Dim),
-                Cell::new(format!("{source:20}")).tone(Tone::Strong),
-                Cell::new(format!("{kind:22}")),
-                Cell::new(summary(line)).tone(tone),
-            ];
-            let shown: Vec<_> = cells.iter().map(|cell| style.show(cell)).collect();
-            text.push_str(shown.join("  ").trim_end());
-            text.push('\n');
-        }
-        text
-    }
-}
-
-/// Summarizes a message.
 fn summary(line: &Line) -> String {
     let payload = &line.event["payload"];
     let changes = payload["transitions"]
@@ -84,30 +66,18 @@ fn change(change: &Value) -> Option<String> {
     })
 }
 
-impl Report for TailReport {
-    type Item = Line;
+impl Listed for Line {
     const KIND: &'static str = "EventList";
     const CSV: &'static [&'static str] =
         &["publishedAt", "topic", "type", "source", "meaning", "transportId"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        let id = text(&self.event, &["correlationId"]);
+        id.map_or_else(|| self.transport_id.clone(), str::to_owned)
     }
 
-    fn items(&self) -> Vec<Line> {
-        self.lines.clone()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let name = |line: &Line| {
-            let id = text(&line.event, &["correlationId"]);
-            id.map_or_else(|| line.transport_id.clone(), str::to_owned)
-        };
-        self.lines.iter().map(name).collect()
-    }
-
-    fn view(&self) -> View {
-        let rows = self.lines.iter().map(|line| vec![Cell::new(summary(line))]);
+    fn view(items: &[Self]) -> View {
+        let rows = items.iter().map(|line| vec![Cell::new(summary(line))]);
         View {
             blocks: rows.map(Block::Line).collect(),
         }
@@ -117,11 +87,8 @@ impl Report for TailReport {
 /// Events that were published by hand.
 #[derive(Debug, Clone)]
 pub struct PublishReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The events.
     pub items: Vec<PublishItem>,
-    /// The bus.
     pub to: String,
 }
 
@@ -195,18 +162,15 @@ impl Report for PublishReport {
                 Cell::new(&item.id).tone(Tone::Dim),
             ]
         });
-        View {
-            blocks: vec![Block::Table(Grid {
-                columns: vec![
-                    Column::kept("TYPE"),
-                    Column::kept("SOURCE"),
-                    Column::kept("OUTCOME"),
-                    Column::ranked("ID", 1),
-                ],
-                rows: rows.collect(),
-                headed: true,
-            })],
-        }
+        View::table(
+            vec![
+                Column::kept("TYPE"),
+                Column::kept("SOURCE"),
+                Column::kept("OUTCOME"),
+                Column::ranked("ID", 1),
+            ],
+            rows,
+        )
     }
 
     fn notes(&self) -> Vec<Note> {

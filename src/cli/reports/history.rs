@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::machine::UnusableItem;
-use crate::cli::output::view::{Block, Cell, Column, Grid, Tone, View};
+use crate::cli::output::view::{Cell, Column, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::cells;
 use crate::core::freshness::age_ms;
@@ -16,9 +16,7 @@ use crate::store::HistoryEntry;
 /// The past of one or several sources.
 #[derive(Debug, Clone)]
 pub struct HistoryReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The sources.
     pub keys: Vec<SourceKey>,
     /// Their transitions, newest first.
     pub entries: Vec<(SourceKey, HistoryEntry)>,
@@ -114,13 +112,7 @@ impl Report for HistoryReport {
         if !is_one {
             columns.insert(2, Column::kept("SOURCE"));
         }
-        View {
-            blocks: vec![Block::Table(Grid {
-                columns,
-                rows: rows.collect(),
-                headed: true,
-            })],
-        }
+        View::table(columns, rows)
     }
 
     fn notes(&self) -> Vec<Note> {

@@ -4,20 +4,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::output::machine::UnusableItem;
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::time::Timestamp;
 
-/// A migration.
 #[derive(Debug, Clone)]
 pub struct MigrateReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// Where from.
     pub from: String,
-    /// Where to.
     pub to: String,
-    /// The documents.
     pub items: Vec<MigrateItem>,
     /// Documents that could not be read.
     pub unusable: Vec<UnusableItem>,
@@ -94,17 +89,14 @@ impl Report for MigrateReport {
             let reason = Cell::new(&unusable.reason).glyph(Glyph::Bad).tone(Tone::Warn);
             vec![Cell::new(&unusable.id), reason, Cell::none()]
         });
-        View {
-            blocks: vec![Block::Table(Grid {
-                columns: vec![
-                    Column::kept("SOURCE"),
-                    Column::kept("DOCUMENT").elastic(12),
-                    Column::ranked("HISTORY", 1).right(),
-                ],
-                rows: rows.chain(unusable).collect(),
-                headed: true,
-            })],
-        }
+        View::table(
+            vec![
+                Column::kept("SOURCE"),
+                Column::kept("DOCUMENT").elastic(12),
+                Column::ranked("HISTORY", 1).right(),
+            ],
+            rows.chain(unusable),
+        )
     }
 
     fn notes(&self) -> Vec<Note> {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
@@ -12,11 +12,9 @@ use crate::platforms::twitch::eventsub::planner::{Channel, Plan};
 /// The plan for every Twitch channel.
 #[derive(Debug, Clone)]
 pub struct PlanReport {
-    /// When it was made.
     pub as_of: Timestamp,
     /// The channels, in the order of the configuration.
     pub channels: Vec<Channel>,
-    /// The plan.
     pub plan: Plan,
 }
 
@@ -114,7 +112,6 @@ impl Listening {
         })
     }
 
-    /// Returns the way as a cell.
     pub fn cell(&self) -> Cell {
         match self.way {
             Way::Pushed => Cell::new("pushed").glyph(Glyph::Good).tone(Tone::Good),
@@ -122,7 +119,6 @@ impl Listening {
         }
     }
 
-    /// Returns the same as a sentence.
     pub fn sentence(&self) -> String {
         match self.way {
             Way::Pushed => format!(
@@ -214,20 +210,17 @@ impl Report for PlanReport {
         if rows.is_empty() {
             return View::default();
         }
-        View {
-            blocks: vec![Block::Wrapped(Grid {
-                columns: vec![
-                    Column::kept("SOURCE"),
-                    Column::ranked("PRIORITY", 4).right(),
-                    Column::kept("STREAM"),
-                    Column::ranked("COST", 2).right(),
-                    Column::ranked("SOCKET", 5).wide(),
-                    Column::ranked("WHAT OR WHY", 1).elastic(20),
-                ],
-                rows,
-                headed: true,
-            })],
-        }
+        View::wrapped(
+            vec![
+                Column::kept("SOURCE"),
+                Column::ranked("PRIORITY", 4).right(),
+                Column::kept("STREAM"),
+                Column::ranked("COST", 2).right(),
+                Column::ranked("SOCKET", 5).wide(),
+                Column::ranked("WHAT OR WHY", 1).elastic(20),
+            ],
+            rows,
+        )
     }
 
     fn notes(&self) -> Vec<Note> {

@@ -12,7 +12,6 @@ use crate::core::time::Timestamp;
 /// A question and its answer for each source.
 #[derive(Debug, Clone)]
 pub struct AnswerReport {
-    /// When this was true.
     pub as_of: Timestamp,
     /// The answers, one a source.
     pub answers: Vec<AnswerItem>,

@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::output::view::{Block, Cell, Column, Grid, Tone, View};
+use crate::cli::output::view::{Cell, Column, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::cells;
+use crate::cli::reports::columns::{RowCells, SourceColumn};
 use crate::cli::reports::source_row::SourceRow;
 use crate::cli::reports::sources::SourceItem;
 use crate::cli::run_probe::PlatformResult;
@@ -19,15 +20,10 @@ use crate::platforms::{Probe, ProbeSet};
 /// One run of `probe`.
 #[derive(Debug, Clone)]
 pub struct ProbeReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// What was probed.
     pub probes: ProbeSet,
-    /// The sources.
     pub rows: Vec<ProbedRow>,
-    /// The result for each platform.
     pub platforms: Vec<PlatformResult>,
-    /// Problems to report.
     pub problems: Vec<String>,
     /// Where the result was saved; `None` where that is not shown.
     pub saved_in: Option<String>,
@@ -35,7 +31,6 @@ pub struct ProbeReport {
     pub dry_run: bool,
 }
 
-/// One source that was probed.
 #[derive(Debug, Clone)]
 pub struct ProbedRow {
     /// Its status after the probe.
@@ -101,53 +96,30 @@ impl Report for ProbeReport {
         if self.rows.is_empty() {
             return View::default();
         }
-        let asked = |probe| self.probes.contains(&probe);
-        let mut columns = vec![Column::kept("SOURCE"), Column::kept("NAME").elastic(8)];
-        for (probe, column) in [
-            (Probe::Connection, Column::kept("STATUS")),
-            (Probe::Auth, Column::ranked("AUTH", 1)),
-            (Probe::Stream, Column::kept("STREAM")),
-            (Probe::Viewers, Column::ranked("VIEWERS", 2).right()),
-            (Probe::Permissions, Column::ranked("CAN", 5).elastic(13)),
-        ] {
-            if asked(probe) {
-                columns.push(column);
-            }
-        }
+        let shown: Vec<SourceColumn> = [
+            (None, SourceColumn::Source),
+            (None, SourceColumn::Name),
+            (Some(Probe::Connection), SourceColumn::Status),
+            (Some(Probe::Auth), SourceColumn::Auth),
+            (Some(Probe::Stream), SourceColumn::Stream),
+            (Some(Probe::Viewers), SourceColumn::Viewers),
+            (Some(Probe::Permissions), SourceColumn::Can),
+        ]
+        .into_iter()
+        .filter(|(probe, _)| probe.is_none_or(|probe| self.probes.contains(&probe)))
+        .map(|(_, column)| column)
+        .collect();
+        let mut columns: Vec<_> = shown.iter().map(|column| column.layout()).collect();
         columns.push(Column::ranked("CHANGED", 3).elastic(12));
         columns.push(Column::ranked("SAW", 4).elastic(24));
         let rows = self.rows.iter().map(|probed| {
-            let (summary, fresh) = (&probed.row.summary, &probed.row.freshness);
-            let mut cells = vec![
-                Cell::new(summary.key.to_string()),
-                Cell::maybe(summary.display_name.as_deref()).tone(Tone::Strong),
-            ];
-            if asked(Probe::Connection) {
-                cells.push(cells::status(summary, fresh));
-            }
-            if asked(Probe::Auth) {
-                cells.push(cells::auth(summary, fresh));
-            }
-            if asked(Probe::Stream) {
-                cells.push(cells::stream(summary, fresh, self.as_of));
-            }
-            if asked(Probe::Viewers) {
-                cells.push(cells::viewers(summary, fresh));
-            }
-            if asked(Probe::Permissions) {
-                cells.push(cells::abilities(summary, fresh));
-            }
+            let row = RowCells::new(&probed.row, self.as_of);
+            let mut cells: Vec<_> = shown.iter().map(|column| row.cell(*column)).collect();
             cells.push(changed(&probed.transitions));
             cells.push(Cell::maybe(Some(saw(&probed.seen))).tone(Tone::Dim));
             cells
         });
-        View {
-            blocks: vec![Block::Table(Grid {
-                rows: rows.collect(),
-                columns,
-                headed: true,
-            })],
-        }
+        View::table(columns, rows)
     }
 
     fn notes(&self) -> Vec<Note> {
@@ -247,7 +219,7 @@ fn saw(seen: &[Observation]) -> String {
                 LinkState::Down { error } => format!("{transport} down: {}", error.message),
                 LinkState::Refused { error } => format!("{transport} refused: {}", error.message),
             },
-            Fact::Auth { identity, check } => format!("{identity} {}", check.word()),
+            Fact::Auth { identity, check } => format!("{identity} {}", check.state()),
             Fact::StreamPush { live: true, .. } => "stream started".into(),
             Fact::StreamPush { live: false, .. } => "stream ended".into(),
             Fact::StreamSeen { stream_id, .. } => format!("stream {stream_id}"),
@@ -284,12 +256,8 @@ mod tests {
     fn rejected_token_is_not_called_expired() {
         let source: SourceKey = "twitch:1".parse().unwrap();
         let check = AuthCheck {
-            result: AuthResult::Expired,
-            expires_at: None,
-            scopes: std::collections::BTreeSet::new(),
             rejected: true,
-            client_rejected: false,
-            reason: None,
+            ..AuthCheck::of(AuthResult::Expired)
         };
         let fact = Fact::Auth {
             identity: Identity::named("twitch/bot"),

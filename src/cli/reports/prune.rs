@@ -3,18 +3,15 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
+use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
 use crate::cli::output::{Note, Report};
 use crate::core::time::Timestamp;
 
 /// Documents that belong to no source.
 #[derive(Debug, Clone)]
 pub struct PruneReport {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// The documents.
     pub items: Vec<PruneItem>,
-    /// Whether it was a dry run.
     pub dry_run: bool,
 }
 
@@ -63,17 +60,14 @@ impl Report for PruneReport {
                 Cell::new(&item.reason).tone(Tone::Dim),
             ]
         });
-        View {
-            blocks: vec![Block::Wrapped(Grid {
-                columns: vec![
-                    Column::kept("DOCUMENT"),
-                    Column::kept("STATE"),
-                    Column::kept("WHY").elastic(20),
-                ],
-                rows: rows.collect(),
-                headed: true,
-            })],
-        }
+        View::wrapped(
+            vec![
+                Column::kept("DOCUMENT"),
+                Column::kept("STATE"),
+                Column::kept("WHY").elastic(20),
+            ],
+            rows,
+        )
     }
 
     fn notes(&self) -> Vec<Note> {

@@ -3,18 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::Report;
+use crate::cli::output::Listed;
 use crate::cli::output::view::{Block, Cell, Column, Grid, View};
-use crate::core::time::Timestamp;
-
-/// The outputs that have a schema.
-#[derive(Debug, Clone)]
-pub struct SchemasReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The outputs.
-    pub items: Vec<SchemaItem>,
-}
 
 /// One output.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -26,26 +16,16 @@ pub struct SchemaItem {
     pub commands: String,
 }
 
-impl Report for SchemasReport {
-    type Item = SchemaItem;
+impl Listed for SchemaItem {
     const KIND: &'static str = "SchemaList";
     const CSV: &'static [&'static str] = &["name", "commands"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        self.name.clone()
     }
 
-    fn items(&self) -> Vec<SchemaItem> {
-        self.items.clone()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.items.iter().map(|item| item.name.clone()).collect()
-    }
-
-    fn view(&self) -> View {
-        let rows = self
-            .items
+    fn view(items: &[Self]) -> View {
+        let rows = items
             .iter()
             .map(|item| vec![Cell::new(&item.name), Cell::new(&item.commands)]);
         View {

@@ -6,19 +6,9 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::Report;
-use crate::cli::output::view::{Block, Cell, Column, Grid, Tone, View};
+use crate::cli::output::Listed;
+use crate::cli::output::view::{Block, Cell, Column, Tone, View};
 use crate::core::source::PlatformName;
-use crate::core::time::Timestamp;
-
-/// The simulated platforms.
-#[derive(Debug, Clone)]
-pub struct SimReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The platforms.
-    pub items: Vec<SimItem>,
-}
 
 /// One simulated platform.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -55,62 +45,47 @@ pub struct SimLogin {
     pub scopes: Vec<String>,
 }
 
-impl SimReport {
-    /// Returns a client's settings, as lines of a `.env` file.
-    pub fn environment(&self) -> String {
-        let mut text = String::new();
-        for (name, value) in self.items.iter().flat_map(|item| &item.environment) {
-            let _ = writeln!(text, "{name}={value}");
-        }
-        let sources: Vec<&str> = self
-            .items
-            .iter()
-            .flat_map(|item| &item.sources)
-            .map(String::as_str)
-            .collect();
-        if !sources.is_empty() {
-            let _ = writeln!(text, "BITBRAT_SOURCES=\"{}\"", sources.join(" "));
-        }
-        text
+/// Returns a client's settings, as lines of a `.env` file.
+pub fn environment(items: &[SimItem]) -> String {
+    let mut text = String::new();
+    for (name, value) in items.iter().flat_map(|item| &item.environment) {
+        let _ = writeln!(text, "{name}={value}");
     }
+    let sources = items.iter().flat_map(|item| &item.sources);
+    let sources: Vec<&str> = sources.map(String::as_str).collect();
+    if !sources.is_empty() {
+        let _ = writeln!(text, "BITBRAT_SOURCES=\"{}\"", sources.join(" "));
+    }
+    text
 }
 
-impl Report for SimReport {
-    type Item = SimItem;
+impl Listed for SimItem {
     const KIND: &'static str = "SimList";
     const CSV: &'static [&'static str] = &["platform", "address", "controls"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        self.platform.to_string()
     }
 
-    fn items(&self) -> Vec<SimItem> {
-        self.items.clone()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.items.iter().map(|item| item.platform.to_string()).collect()
-    }
-
-    fn view(&self) -> View {
-        let rows = self.items.iter().map(|item| {
+    fn view(items: &[Self]) -> View {
+        let rows = items.iter().map(|item| {
             vec![
                 Cell::new(item.platform.as_str()).tone(Tone::Strong),
                 Cell::new(&item.address),
                 Cell::new(&item.controls).tone(Tone::Dim),
             ]
         });
-        let grid = Grid {
-            columns: vec![
+        let mut blocks = View::table(
+            vec![
                 Column::kept("PLATFORM"),
                 Column::kept("ADDRESS"),
                 Column::ranked("CONTROLS", 1),
             ],
-            rows: rows.collect(),
-            headed: true,
-        };
-        let mut blocks = vec![Block::Table(grid), Block::Gap];
-        let logins = self.items.iter().flat_map(|item| &item.logins);
+            rows,
+        )
+        .blocks;
+        blocks.push(Block::Gap);
+        let logins = items.iter().flat_map(|item| &item.logins);
         let rows: Vec<_> = logins
             .map(|login| {
                 vec![
@@ -121,19 +96,21 @@ impl Report for SimReport {
             })
             .collect();
         if !rows.is_empty() {
-            blocks.push(Block::Table(Grid {
-                columns: vec![
-                    Column::kept("ACCOUNT"),
-                    Column::kept("TOKEN"),
-                    Column::ranked("REFRESH TOKEN", 1),
-                ],
-                rows,
-                headed: true,
-            }));
+            blocks.extend(
+                View::table(
+                    vec![
+                        Column::kept("ACCOUNT"),
+                        Column::kept("TOKEN"),
+                        Column::ranked("REFRESH TOKEN", 1),
+                    ],
+                    rows,
+                )
+                .blocks,
+            );
             blocks.push(Block::Gap);
         }
         blocks.extend(
-            self.environment()
+            environment(items)
                 .lines()
                 .map(|line| Block::Line(vec![Cell::new(line)])),
         );

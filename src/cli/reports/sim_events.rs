@@ -4,18 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
-use crate::cli::output::{Note, Report};
-use crate::core::time::Timestamp;
-
-/// The events that a running simulator can cause.
-#[derive(Debug, Clone)]
-pub struct EventsReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The events.
-    pub items: Vec<EventItem>,
-}
+use crate::cli::output::view::{Block, Cell, Column, Glyph, Tone, View};
+use crate::cli::output::{Listed, Note};
 
 /// One event.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -30,25 +20,16 @@ pub struct EventItem {
     pub about: String,
 }
 
-impl Report for EventsReport {
-    type Item = EventItem;
+impl Listed for EventItem {
     const KIND: &'static str = "SimEventList";
     const CSV: &'static [&'static str] = &["platform", "event", "about"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        self.event.clone()
     }
 
-    fn items(&self) -> Vec<EventItem> {
-        self.items.clone()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.items.iter().map(|item| item.event.clone()).collect()
-    }
-
-    fn view(&self) -> View {
-        let rows = self.items.iter().map(|item| {
+    fn view(items: &[Self]) -> View {
+        let rows = items.iter().map(|item| {
             vec![
                 Cell::new(&item.platform).tone(Tone::Strong),
                 Cell::new(&item.event),
@@ -56,28 +37,16 @@ impl Report for EventsReport {
                 Cell::new(item.fields.join(", ")).tone(Tone::Dim),
             ]
         });
-        View {
-            blocks: vec![Block::Table(Grid {
-                columns: vec![
-                    Column::kept("PLATFORM"),
-                    Column::kept("EVENT"),
-                    Column::kept("WHAT HAPPENS").elastic(24),
-                    Column::ranked("FIELDS", 1).elastic(20),
-                ],
-                rows: rows.collect(),
-                headed: true,
-            })],
-        }
+        View::table(
+            vec![
+                Column::kept("PLATFORM"),
+                Column::kept("EVENT"),
+                Column::kept("WHAT HAPPENS").elastic(24),
+                Column::ranked("FIELDS", 1).elastic(20),
+            ],
+            rows,
+        )
     }
-}
-
-/// The result of an event that was triggered.
-#[derive(Debug, Clone)]
-pub struct TriggerReport {
-    /// When this was true.
-    pub as_of: Timestamp,
-    /// The event.
-    pub item: TriggerItem,
 }
 
 /// One event that was caused.
@@ -97,40 +66,32 @@ pub struct TriggerItem {
     pub answer: Value,
 }
 
-impl Report for TriggerReport {
-    type Item = TriggerItem;
+impl Listed for TriggerItem {
     const KIND: &'static str = "SimTrigger";
     const CSV: &'static [&'static str] = &["platform", "event", "source", "name", "receivers"];
 
-    fn as_of(&self) -> Timestamp {
-        self.as_of
+    fn name(&self) -> String {
+        self.source.clone()
     }
 
-    fn items(&self) -> Vec<TriggerItem> {
-        vec![self.item.clone()]
-    }
-
-    fn names(&self) -> Vec<String> {
-        vec![self.item.source.clone()]
-    }
-
-    fn view(&self) -> View {
-        let item = &self.item;
-        let receivers = match item.receivers {
-            1 => "sent to 1 receiver".to_owned(),
-            count => format!("sent to {count} receivers"),
+    fn view(items: &[Self]) -> View {
+        let line = |item: &Self| {
+            let receivers = match item.receivers {
+                1 => "sent to 1 receiver".to_owned(),
+                count => format!("sent to {count} receivers"),
+            };
+            Block::Line(vec![
+                Cell::new(&item.event).glyph(Glyph::Good).tone(Tone::Good),
+                Cell::new(format!("at {} ({}), {receivers}", item.source, item.name)),
+            ])
         };
-        let line = vec![
-            Cell::new(&item.event).glyph(Glyph::Good).tone(Tone::Good),
-            Cell::new(format!("at {} ({}), {receivers}", item.source, item.name)),
-        ];
         View {
-            blocks: vec![Block::Line(line)],
+            blocks: items.iter().map(line).collect(),
         }
     }
 
-    fn notes(&self) -> Vec<Note> {
-        if self.item.receivers > 0 {
+    fn notes(items: &[Self]) -> Vec<Note> {
+        if items.iter().any(|item| item.receivers > 0) {
             return Vec::new();
         }
         let what = "no client has subscribed to this event: what happened shows at the next poll only";

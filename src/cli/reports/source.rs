@@ -1,7 +1,5 @@
 //! Sources in full: every verdict with its evidence, its age and the rule that decided.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +10,7 @@ use crate::cli::output::{Note, Report};
 use crate::cli::reports::plan::Listening;
 use crate::cli::reports::source_row::SourceRow;
 use crate::cli::reports::sources::SourceItem;
-use crate::core::counters::Counters;
+use crate::core::counters::CounterTable;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::LinkNow;
 use crate::core::freshness::age_ms;
@@ -26,7 +24,6 @@ mod describe;
 /// One or several sources and all of their evidence.
 #[derive(Debug, Clone)]
 pub struct SourceReport {
-    /// When this was true.
     pub as_of: Timestamp,
     /// The sources in the order in which they are shown.
     pub sources: Vec<SourceInFull>,
@@ -34,18 +31,13 @@ pub struct SourceReport {
     pub unusable: Vec<UnusableItem>,
     /// Number of sources before the limit.
     pub total: usize,
-    /// Notes about the selection.
     pub notes: Vec<Note>,
 }
 
-/// One source and all of its evidence.
 #[derive(Debug, Clone)]
 pub struct SourceInFull {
-    /// When this was true.
     pub as_of: Timestamp,
-    /// Summary row.
     pub row: SourceRow,
-    /// The whole document.
     pub document: SourceDocument,
     /// How changes of its stream reach `watch`, where a plan contains it.
     pub listening: Option<Listening>,
@@ -71,7 +63,7 @@ pub struct SourceDetail {
     /// Every permission that was reported, with its method.
     pub holdings: Vec<HoldingItem>,
     /// Totals by the process that counted them.
-    pub counters: BTreeMap<String, CounterItem>,
+    pub counters: CounterTable,
     /// The latest transitions, newest first.
     pub history: Vec<HistoryEntry>,
     /// The evidence as it is stored; its layout may change between versions.
@@ -201,36 +193,6 @@ pub enum Held {
     Unknown,
 }
 
-/// Totals of one process.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CounterItem {
-    /// Chat messages received.
-    pub messages_in: u64,
-    /// Chat messages handed to delivery.
-    pub messages_out: u64,
-    /// Errors met.
-    pub errors: u64,
-    /// New connections after the first.
-    pub reconnects: u64,
-    /// When it last reported.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub at: Option<Timestamp>,
-}
-
-impl From<&Counters> for CounterItem {
-    fn from(totals: &Counters) -> Self {
-        Self {
-            messages_in: totals.messages_in,
-            messages_out: totals.messages_out,
-            errors: totals.errors,
-            reconnects: totals.reconnects,
-            at: totals.at,
-        }
-    }
-}
-
 impl Report for SourceReport {
     type Item = SourceDetail;
     const KIND: &'static str = "SourceDetail";
@@ -291,7 +253,6 @@ impl Report for SourceReport {
 }
 
 impl SourceReport {
-    /// A report of one source.
     pub fn of(source: SourceInFull) -> Self {
         Self {
             as_of: source.as_of,
@@ -336,11 +297,7 @@ impl SourceInFull {
             transports: self.transports(),
             identities: self.identities(),
             holdings: self.holdings(),
-            counters: knowledge
-                .counters
-                .iter()
-                .map(|(writer, totals)| (writer.clone(), CounterItem::from(totals)))
-                .collect(),
+            counters: knowledge.counters.clone(),
             history: self.history.clone(),
             evidence: serde_json::to_value(&knowledge.evidence).unwrap_or_default(),
         }

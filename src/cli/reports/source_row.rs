@@ -10,10 +10,8 @@ use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::verdict::AuthStatus;
 
-/// One source.
 #[derive(Debug, Clone)]
 pub struct SourceRow {
-    /// Its status.
     pub summary: Arc<SourceSummary>,
     /// How old the evidence is.
     pub freshness: Freshness,
@@ -21,7 +19,6 @@ pub struct SourceRow {
     pub findings: Findings,
     /// Where it is configured (`bitbrat.toml`, an environment variable); `None` when it is only stored.
     pub configured: Option<String>,
-    /// Whether the store has a document of it.
     pub stored: bool,
 }
 

@@ -22,10 +22,8 @@ use crate::core::verdict::{AuthStatus, Status};
 use crate::platforms::{Problem, Subject};
 use crate::tokens::remedy;
 
-/// The sources and the status of each.
 #[derive(Debug, Clone)]
 pub struct SourcesReport {
-    /// When this was true.
     pub as_of: Timestamp,
     /// The sources in the order in which they are shown; the summary and the advice are about all of them, whatever the limit.
     pub rows: Vec<SourceRow>,
@@ -33,7 +31,6 @@ pub struct SourcesReport {
     pub unusable: Vec<UnusableItem>,
     /// Problems of a probe that belong to no source.
     pub problems: Vec<Problem>,
-    /// What the table shows.
     pub show: Show,
     /// The part of it that was requested.
     pub choice: Choice,
@@ -52,10 +49,8 @@ pub struct Choice {
     pub considered: usize,
 }
 
-/// What a table of sources shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
-    /// The status of each.
     Status,
     /// Each source and where it is configured.
     List,
@@ -265,7 +260,7 @@ impl SourcesReport {
                 self.grid(columns, layouts.collect())
             }
             (None, Show::Status) => self.status_grid(wide),
-            (None, Show::List) => self.list_grid(),
+            (None, Show::List) => self.grid(&SourceColumn::LIST, layouts(&SourceColumn::LIST)),
         };
         View {
             blocks: vec![Block::Table(grid)],
@@ -281,8 +276,7 @@ impl SourcesReport {
         if noted {
             columns.push(SourceColumn::Note);
         }
-        let layouts = columns.iter().map(|column| column.layout()).collect();
-        self.grid(&columns, layouts)
+        self.grid(&columns, layouts(&columns))
     }
 
     fn grid(&self, columns: &[SourceColumn], layouts: Vec<Column>) -> Grid {
@@ -294,47 +288,7 @@ impl SourcesReport {
             .unusable
             .iter()
             .map(|unusable| unusable_cells(columns, unusable));
-        Grid {
-            rows: rows.chain(unusable).collect(),
-            columns: layouts,
-            headed: true,
-        }
-    }
-
-    fn list_grid(&self) -> Grid {
-        let rows = self.shown().iter().map(|row| {
-            vec![
-                Cell::new(row.summary.key.to_string()),
-                Cell::maybe(row.summary.display_name.as_deref()).tone(Tone::Strong),
-                Cell::new(row.summary.key.platform().as_str()),
-                Cell::maybe(row.configured.as_deref()),
-                if row.stored {
-                    Cell::new("yes").glyph(Glyph::Good).tone(Tone::Good)
-                } else {
-                    Cell::new("not yet").tone(Tone::Dim)
-                },
-            ]
-        });
-        let unusable = self.unusable.iter().map(|unusable| {
-            vec![
-                Cell::new(&unusable.id),
-                Cell::none(),
-                Cell::none(),
-                Cell::none(),
-                Cell::new(&unusable.reason).glyph(Glyph::Bad).tone(Tone::Warn),
-            ]
-        });
-        Grid {
-            columns: vec![
-                Column::kept("SOURCE"),
-                Column::kept("NAME").elastic(8),
-                Column::ranked("PLATFORM", 2),
-                Column::ranked("CONFIGURED BY", 1).elastic(12),
-                Column::kept("STORED").elastic(8),
-            ],
-            rows: rows.chain(unusable).collect(),
-            headed: true,
-        }
+        Grid::headed(layouts, rows.chain(unusable))
     }
 
     /// The whole report in one line; zero counts that are no problem are left out.
@@ -507,6 +461,10 @@ impl SourcesReport {
             })
             .collect()
     }
+}
+
+fn layouts(columns: &[SourceColumn]) -> Vec<Column> {
+    columns.iter().map(|column| column.layout()).collect()
 }
 
 fn named(row: &SourceRow) -> String {

@@ -1,6 +1,6 @@
 //! Interpretation of events without our evidence: their source, their time, and which of their claims count as evidence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -133,14 +133,7 @@ fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
     };
     facts.extend(result.map(|result| Fact::Auth {
         identity: Identity::named(format!("{}/bot", source.platform())),
-        check: AuthCheck {
-            result,
-            expires_at: None,
-            scopes: BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
-            reason: None,
-        },
+        check: AuthCheck::of(result),
     }));
     let latency = field(payload, &["metadata", "latencyMs"]).and_then(Value::as_u64);
     facts.extend(latency.map(|millis| Fact::Latency { millis }));

@@ -123,14 +123,7 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
     let when = "2026-11-20T09:59:30.000Z";
     let mut story = Story::of("twitch.helix");
     story.observes(when, Fact::Latency { millis: 84 });
-    let check = AuthCheck {
-        result: AuthResult::Valid,
-        expires_at: None,
-        scopes: std::collections::BTreeSet::new(),
-        rejected: false,
-        client_rejected: false,
-        reason: None,
-    };
+    let check = AuthCheck::of(AuthResult::Valid);
     story.observes(
         when,
         Fact::Auth {
@@ -346,14 +339,7 @@ fn repeated_stream_starts_and_ends_get_distinct_event_ids() {
 #[test]
 fn simultaneous_status_and_auth_changes_are_one_event() {
     let mut story = Story::of("twitch.helix");
-    let check = AuthCheck {
-        result: AuthResult::Revoked,
-        expires_at: None,
-        scopes: std::collections::BTreeSet::new(),
-        rejected: false,
-        client_rejected: false,
-        reason: None,
-    };
+    let check = AuthCheck::of(AuthResult::Revoked);
     let event = one(story.observes(
         "2026-11-20T10:00:00.000Z",
         Fact::Auth {

@@ -41,7 +41,7 @@ fn accounts(facts: Facts<'_>) -> Vec<Precondition> {
             (_, true, _) => no(
                 format!(
                     "a valid authorization of {identity}, which is {}",
-                    check.value.word()
+                    check.value.state()
                 ),
                 Some(check.at),
                 Obstacle::Unauthorized(identity.clone()),
@@ -49,7 +49,7 @@ fn accounts(facts: Facts<'_>) -> Vec<Precondition> {
             (_, false, _) => unknown(
                 format!(
                     "{identity} is {}, so the bot's permissions are no longer known",
-                    check.value.word()
+                    check.value.state()
                 ),
                 Some(check.at),
                 Obstacle::Unauthorized(identity.clone()),

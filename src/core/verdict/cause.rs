@@ -120,12 +120,8 @@ mod tests {
 
     fn revoked() -> Fact {
         let check = AuthCheck {
-            result: AuthResult::Revoked,
-            expires_at: None,
-            scopes: std::collections::BTreeSet::new(),
-            rejected: false,
-            client_rejected: false,
             reason: Some("the refresh token was refused".to_owned()),
+            ..AuthCheck::of(AuthResult::Revoked)
         };
         Fact::Auth {
             identity: Identity::named("twitch/broadcaster:777009"),

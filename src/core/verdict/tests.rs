@@ -37,14 +37,7 @@ fn refused(code: Code) -> LinkState {
 }
 
 fn auth(identity: &str, result: AuthResult) -> Fact {
-    let check = AuthCheck {
-        result,
-        expires_at: None,
-        scopes: BTreeSet::new(),
-        rejected: false,
-        client_rejected: false,
-        reason: None,
-    };
+    let check = AuthCheck::of(result);
     Fact::Auth {
         identity: Identity::named(identity),
         check,

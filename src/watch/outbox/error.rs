@@ -23,7 +23,6 @@ impl OutboxError {
         self.may_pass
     }
 
-    /// Returns the reason.
     pub fn into_reason(self) -> StoreError {
         self.reason
     }

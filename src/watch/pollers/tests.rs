@@ -12,7 +12,6 @@ use crate::lifecycle::Lifecycle;
 use crate::platforms::{PlatformError, ProbeSink, ProbeSummary, RateLimit};
 use crate::watch::ticks::{self, Timetable};
 
-/// A probe run that has started.
 #[derive(Debug, Clone, PartialEq)]
 struct Begun {
     probes: Vec<Probe>,

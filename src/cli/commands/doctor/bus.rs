@@ -27,17 +27,15 @@ const LOOKBACK: (i64, Duration) = (3600, Duration::from_millis(1500));
 /// Events per second that BitBrat's own persistence keeps up with on its default store (measured).
 const PLATFORM_PACE: u64 = 8;
 
-/// Checks the configured bus.
 pub async fn check(app: &App) -> Vec<Check> {
     let settings = &app.settings.bus;
     let bus = match app.bus().await {
         Ok(Some(bus)) => bus,
         Ok(None) => return vec![local(settings.state_mutations)],
         Err(failure) => {
-            let words = [vec![failure.what], failure.causes].concat().join(": ");
-            let next = failure.hints.into_iter().next();
-            let check = Check::new(AREA, "reachable", Outcome::Fail, words);
-            return vec![check.next(next.unwrap_or_else(|| "bitbrat config show".to_owned()))];
+            let mut check = Check::of_failure(AREA, "reachable", Outcome::Fail, &failure);
+            check.next.get_or_insert_with(|| "bitbrat config show".to_owned());
+            return vec![check];
         }
     };
     let now = app.clock.now();
@@ -123,10 +121,9 @@ fn of_finding(app: &App, finding: &Finding, name: &str) -> Check {
     if matches!(app.settings.bus.target, BusTarget::Pubsub { .. }) && finding.about == "subscription" {
         detail.push_str("; what waits for it is shown by Cloud Monitoring, num_undelivered_messages");
     }
-    let check = Check::new(AREA, name, outcome, detail);
-    match &finding.next {
-        Some(hint) => check.next(hint.clone()),
-        None => check,
+    Check {
+        next: finding.next.as_deref().map(str::to_owned),
+        ..Check::new(AREA, name, outcome, detail)
     }
 }
 

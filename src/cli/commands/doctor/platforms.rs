@@ -18,7 +18,6 @@ const SKEW_WARN: u64 = 5_000;
 /// With more than this, signatures and tokens are rejected.
 const SKEW_FAIL: u64 = 300_000;
 
-/// Checks one platform.
 pub async fn check(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let area = platform.as_str();
     if !cx
@@ -69,10 +68,9 @@ async fn listener(cx: &Context, platform: PlatformName) -> Vec<Check> {
             Level::Warn => Outcome::Warn,
             Level::Fail => Outcome::Fail,
         };
-        let check = Check::new(platform.as_str(), finding.about, outcome, finding.detail);
-        match finding.next {
-            Some(next) => check.next(next),
-            None => check,
+        Check {
+            next: finding.next,
+            ..Check::new(platform.as_str(), finding.about, outcome, finding.detail)
         }
     };
     findings.into_iter().map(check).collect()
@@ -125,9 +123,8 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
     let found = match auth::identities(cx, Some(platform), true).await {
         Ok(found) => found,
         Err(failure) => {
-            let mut words = vec![failure.what];
-            words.extend(failure.causes);
-            return vec![Check::new(area, "identities", Outcome::Skipped, words.join(": "))];
+            let reason = failure.with_causes();
+            return vec![Check::new(area, "identities", Outcome::Skipped, reason)];
         }
     };
     let mut checks: Vec<Check> = found

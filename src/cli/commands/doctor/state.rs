@@ -20,7 +20,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Timeout for the process that uses the address.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Checks the state directory.
 pub fn directory(app: &App) -> Vec<Check> {
     const NAME: &str = "directory";
     let path = &app.settings.state_dir;
@@ -154,8 +153,8 @@ pub async fn address(app: &App) -> Check {
             format!("{address}, {reach}; a running `bitbrat watch` serves it"),
         );
     }
-    let words = [vec![failure.what], failure.causes].concat().join(": ");
-    check(Outcome::Fail, words).next("bitbrat config show  # web.listen: another port, or off")
+    check(Outcome::Fail, failure.with_causes())
+        .next("bitbrat config show  # web.listen: another port, or off")
 }
 
 /// Whether a `watch` of ours answers at the address.

@@ -15,7 +15,6 @@ const AREA: &str = "store";
 /// Document writes per day in Firestore's free quota.
 const FREE_WRITES: u64 = 20_000;
 
-/// Checks the configured store.
 pub async fn check(app: &App) -> Vec<Check> {
     let mut checks = Vec::new();
     // Unfiltered: evidence from the future is to be found here, not hidden.
@@ -46,13 +45,9 @@ async fn reachable(store: &dyn SourceStore) -> Check {
 }
 
 fn failed(failure: &Failure) -> Check {
-    let mut words = vec![failure.what.clone()];
-    words.extend(failure.causes.clone());
-    let check = Check::new(AREA, "reachable", Outcome::Fail, words.join(": "));
-    match failure.hints.first() {
-        Some(hint) if !hint.contains("doctor") => check.next(hint.clone()),
-        _ => check.next("bitbrat config show"),
-    }
+    let check = Check::of_failure(AREA, "reachable", Outcome::Fail, failure);
+    let next = check.next.clone().filter(|hint| !hint.contains("doctor"));
+    check.next(next.unwrap_or_else(|| "bitbrat config show".to_owned()))
 }
 
 async fn documents(store: &dyn SourceStore, now: Timestamp) -> Vec<Check> {

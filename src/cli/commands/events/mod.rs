@@ -18,7 +18,6 @@ Examples:
   bitbrat events tail
   bitbrat events publish online.json
   bitbrat events schema > event.schema.json")]
-#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum EventsCommand {
     Tail(tail::TailArgs),
     Publish(publish::PublishArgs),
@@ -45,7 +44,6 @@ pub async fn run(setup: &Setup, cx: Context, command: &EventsCommand) -> Result<
     }
 }
 
-/// Prints the schema of events.
 pub fn schema() -> Result<ExitCode, Failure> {
     let text = serde_json::to_string_pretty(&wire::schema()).expect("a schema is plain JSON");
     write_out(&(text + "\n"))?;

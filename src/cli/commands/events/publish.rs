@@ -37,7 +37,6 @@ pub struct PublishArgs {
     force: bool,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &PublishArgs) -> Result<ExitCode, Failure> {
     let events = read(cx, args).await?;
     let outcomes = match cx.app.bus().await? {

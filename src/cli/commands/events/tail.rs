@@ -17,8 +17,8 @@ use crate::bus::{EventBus, Filter, Message, Messages, names};
 use crate::cli::complete;
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::view::Tone;
-use crate::cli::output::{Format, Note, Output, Report as _, machine, offer};
-use crate::cli::reports::events::TailReport;
+use crate::cli::output::{Format, Listed as _, Listing, Note, Output, machine, offer};
+use crate::cli::reports::events;
 use crate::cli::since::Since;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::{self, BusTarget, parse_duration};
@@ -94,7 +94,6 @@ impl Topic {
     }
 }
 
-/// Runs the command.
 pub async fn run(setup: &Setup, cx: Context, args: &TailArgs) -> Result<ExitCode, Failure> {
     let now = cx.app.clock.now();
     let since = args.since.map(|since| since.before(now));
@@ -282,24 +281,21 @@ impl Printer {
 
     /// Prints one line. Returns whether standard output is still open.
     fn print(&mut self, line: Line) -> Result<bool, Failure> {
-        let report = TailReport {
-            as_of: Timestamp::EPOCH,
-            lines: vec![line],
-        };
+        let one = |line| Listing::new(Timestamp::EPOCH, vec![line]);
         let text = match self.format {
             Format::Json | Format::Yaml => {
-                self.kept.extend(report.lines);
+                self.kept.push(line);
                 return Ok(true);
             }
-            Format::Table | Format::Wide => report.line(self.output.out),
-            Format::Ndjson => machine::ndjson(&report)?,
+            Format::Table | Format::Wide => events::line(&line, self.output.out),
+            Format::Ndjson => machine::ndjson(&one(line))?,
             Format::Csv => {
-                let text = machine::csv(&report)?;
+                let text = machine::csv(&one(line))?;
                 // The header is printed above the first row only.
                 let skipped = usize::from(self.begun);
                 text.split_inclusive('\n').skip(skipped).collect()
             }
-            Format::Name => report.names().join("\n") + "\n",
+            Format::Name => line.name() + "\n",
         };
         self.begun = true;
         Ok(offer(&text)?)
@@ -311,10 +307,7 @@ impl Printer {
                 format: self.format,
                 ..self.output
             };
-            output.print(&TailReport {
-                as_of: now,
-                lines: std::mem::take(&mut self.kept),
-            })?;
+            output.print(&Listing::new(now, std::mem::take(&mut self.kept)))?;
         }
         Ok(())
     }

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::cli::context::Setup;
-use crate::cli::reports::sim_events::{EventItem, EventsReport, TriggerItem, TriggerReport};
+use crate::cli::output::Listing;
+use crate::cli::reports::sim_events::{EventItem, TriggerItem};
 use crate::failure::{ExitCode, Failure};
 use crate::http::{Answer, Http, HttpOptions};
 
@@ -48,10 +49,9 @@ pub async fn run(setup: &Setup, port: u16, args: &TriggerArgs) -> Result<ExitCod
     let simulator = Simulator::new(setup, port);
     let Some(event) = &args.event else {
         let events: Events = simulator.ask("events", None).await?;
-        setup.output.print(&EventsReport {
-            as_of: setup.clock.now(),
-            items: events.events,
-        })?;
+        setup
+            .output
+            .print(&Listing::new(setup.clock.now(), events.events))?;
         return Ok(ExitCode::Healthy);
     };
     let Some(source) = &args.source else {
@@ -66,10 +66,7 @@ pub async fn run(setup: &Setup, port: u16, args: &TriggerArgs) -> Result<ExitCod
         .collect();
     let order = json!({"event": event, "source": source, "fields": fields});
     let item: TriggerItem = simulator.ask("trigger", Some(&order)).await?;
-    setup.output.print(&TriggerReport {
-        as_of: setup.clock.now(),
-        item,
-    })?;
+    setup.output.print(&Listing::new(setup.clock.now(), vec![item]))?;
     Ok(ExitCode::Healthy)
 }
 
@@ -84,7 +81,6 @@ struct Refused {
     error: String,
 }
 
-/// A running simulator.
 struct Simulator {
     http: Http,
     port: u16,

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
@@ -13,10 +12,11 @@ use crate::cli::commands::sources::known::{self, Ask, Check, Found, Unanswered};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::output::view::Tone;
-use crate::cli::output::{Note, quoted};
+use crate::cli::output::{Listing, Note, quoted};
+use crate::cli::reports::actions::actions;
 use crate::cli::reports::predicate::{Answer, AnswerItem};
 use crate::cli::source_arg::{self, SourceSelector};
-use crate::config::{SourceArg, parse_duration};
+use crate::config::SourceArg;
 use crate::core::evidence::{Evidence, LinkNow};
 use crate::core::freshness::{Intervals, age_ms};
 use crate::core::observation::{AuthResult, Transport};
@@ -49,12 +49,8 @@ pub struct CanArgs {
     /// What the bot would do; `help` lists the actions
     #[arg(required = true, add = ArgValueCompleter::new(complete::actions))]
     action: String,
-    /// Check the platforms first
-    #[arg(long)]
-    probe: bool,
-    /// Rely on evidence that is at most this old (default: three intervals)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    max_age: Option<Duration>,
+    #[command(flatten)]
+    ask: Ask,
 }
 
 /// The action or permission in question.
@@ -80,7 +76,6 @@ struct Limits {
     now: Timestamp,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
     if args.action == "help" {
         return help(cx, &args.ids).await;
@@ -91,19 +86,13 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
             question(key.platform(), &args.action)?;
         }
     }
-    let ask = Ask {
-        probe: args.probe,
-        max_age: args.max_age,
-    };
-    let online = ask.probe || cx.app.is_store_temporary();
-    let selection = source_arg::select(cx, &args.ids, online).await?;
-    let several = known::in_full(cx, &selection, ask).await?;
+    let several = known::asked(cx, &args.ids, &[], args.ask).await?;
     for found in &several.found {
         question(found.document.key.platform(), &args.action)?;
     }
     known::note_problems(cx, &several.found)?;
     let limits = Limits {
-        intervals: cx.app.intervals().within(args.max_age),
+        intervals: cx.app.intervals().within(args.ask.max_age),
         now: cx.app.clock.now(),
     };
     let mut all = Answers::new(several.unusable);
@@ -118,10 +107,10 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
             }
         } else if failed.is_some() {
             all.hint(check_failed(found));
-        } else if answer.answer == Answer::Unknown && !args.probe {
+        } else if answer.answer == Answer::Unknown && !args.ask.probe {
             is_unclear = true;
         } else if answer.answer == Answer::No && platform == PlatformName::Discord {
-            let invitation = invitation(cx, found, &answer.missing, args.probe).await;
+            let invitation = invitation(cx, found, &answer.missing, args.ask.probe).await;
             if let Some(invitation) = invitation {
                 all.hint(invitation);
             }
@@ -161,10 +150,8 @@ async fn help(cx: &Context, ids: &[SourceSelector]) -> Result<ExitCode, Failure>
                 .hint("list the actions of one platform at a time: `bitbrat sources can 'twitch:*' help`"),
         );
     };
-    cx.output.print(&crate::cli::reports::actions::ActionsReport {
-        as_of: cx.app.clock.now(),
-        platform,
-    })?;
+    cx.output
+        .print(&Listing::new(cx.app.clock.now(), actions(platform)))?;
     Ok(ExitCode::Healthy)
 }
 
@@ -280,12 +267,6 @@ fn judge(found: &Found, question: &Question, limits: Limits) -> (AnswerItem, Opt
         Allowed::No => (Answer::No, because),
     };
     let item = AnswerItem {
-        key: key.to_string(),
-        display_name: found.document.display_name().map(str::to_owned),
-        question: format!("can:{}", question.name()),
-        answer,
-        because,
-        rule: None,
         age_ms: age,
         missing: weighed.missing,
         not_covered: match (answer, question) {
@@ -297,6 +278,7 @@ fn judge(found: &Found, question: &Question, limits: Limits) -> (AnswerItem, Opt
             _ => Vec::new(),
         },
         fix: weighed.obstacle.and_then(|obstacle| fix(&obstacle, found)),
+        ..found.answer(format!("can:{}", question.name()), answer, because)
     };
     (item, failed)
 }
@@ -368,8 +350,10 @@ fn fix(obstacle: &Obstacle, found: &Found) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::cli::reports::tests::{Story, now, ratcaster};
+    use crate::cli::reports::tests::{Story, checked, now, ratcaster};
     use crate::core::code::Code;
     use crate::core::document::SourceDocument;
     use crate::core::evidence::Knowledge;
@@ -427,13 +411,8 @@ mod tests {
         let after = |seen: &Observation| {
             let mut document = found.document.clone();
             document.join(Knowledge::from(seen));
-            let mut found = Found::new(document, &Intervals::default(), now());
-            found.check = Some(Check {
-                started: now(),
-                observations: vec![seen.clone()],
-                problems: Vec::new(),
-            });
-            found
+            let found = Found::new(document, &Intervals::default(), now());
+            checked(found, vec![(*seen.fact).clone()], &[])
         };
         let (refused, unreachable) = (after(&refused), after(&unreachable));
         found = unreachable;
@@ -465,26 +444,14 @@ mod tests {
         let error = ErrorInfo::new(Code::NetworkConnect, "no connection");
         let down = seen(0, link(LinkState::Down { error }));
         let auth = |result| {
-            let check = AuthCheck {
-                result,
-                expires_at: None,
-                scopes: BTreeSet::new(),
-                rejected: false,
-                client_rejected: false,
-                reason: None,
-            };
+            let check = AuthCheck::of(result);
             let identity = Identity::named("discord/bot");
             seen(120, Fact::Auth { identity, check })
         };
         let after = |stored: Observation, check: &Observation| {
             let document = SourceDocument::from_knowledge(key.clone(), Knowledge::of([&stored, check]));
-            let mut found = Found::new(document, &Intervals::default(), now());
-            found.check = Some(Check {
-                started: now(),
-                observations: vec![check.clone()],
-                problems: Vec::new(),
-            });
-            found
+            let found = Found::new(document, &Intervals::default(), now());
+            checked(found, vec![(*check.fact).clone()], &[])
         };
         for max_age in [None, Some(3600), Some(60)] {
             let found = after(auth(AuthResult::Revoked), &refused(0));

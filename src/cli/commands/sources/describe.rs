@@ -17,8 +17,7 @@ use crate::cli::output::view::Tone;
 use crate::cli::reports::plan::Listening;
 use crate::cli::reports::source::{SourceInFull, SourceReport};
 use crate::cli::reports::sources::left_out;
-use crate::cli::source_arg::{self, SourceSelector};
-use crate::config::parse_duration;
+use crate::cli::source_arg::SourceSelector;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::store::HistoryEntry;
@@ -48,28 +47,16 @@ pub struct DescribeArgs {
         add = ArgValueCompleter::new(complete::sources)
     )]
     ids: Vec<SourceSelector>,
-    /// Check the platforms first
-    #[arg(long)]
-    probe: bool,
-    /// Rely on evidence that is at most this old (default: three intervals)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    max_age: Option<Duration>,
+    #[command(flatten)]
+    ask: Ask,
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
     order: OrderArgs,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure> {
-    let ask = Ask {
-        probe: args.probe,
-        max_age: args.max_age,
-    };
-    let online = ask.probe || cx.app.is_store_temporary();
-    let selection = source_arg::select(cx, &args.ids, online).await?;
-    let selection = selection.on(&args.filter.platform);
-    let mut several = known::in_full(cx, &selection, ask).await?;
+    let mut several = known::asked(cx, &args.ids, &args.filter.platform, args.ask).await?;
     known::note_problems(cx, &several.found)?;
     let considered = several.found.len();
     let checks = several.found.iter();
@@ -87,8 +74,8 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
         notes.push(Note::hint(Tone::Dim, what, None));
     }
     let mut exit = ExitCode::Healthy;
-    for found in several.found.iter().filter(|_| args.probe) {
-        if let Some(failed) = failure(found, args.max_age) {
+    for found in several.found.iter().filter(|_| args.ask.probe) {
+        if let Some(failed) = failure(found, args.ask.max_age) {
             exit = exit.worse(failed);
             let hint = check_failed(found);
             if !notes.contains(&hint) {
@@ -142,25 +129,10 @@ async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::reports::tests::{Story, now, ratcaster};
+    use crate::cli::reports::tests::{Story, checked, ratcaster};
     use crate::core::code::Code;
     use crate::core::facet::Facet;
-    use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
-    use crate::platforms::Problem;
-
-    fn checked(story: &Story, facts: Vec<Fact>, problems: &[&str]) -> Found {
-        let mut found = story.found();
-        let key = &found.document.key;
-        let seen = facts
-            .into_iter()
-            .map(|fact| Observation::new(key, now(), "test", fact));
-        found.check = Some(Check {
-            started: now(),
-            observations: seen.collect(),
-            problems: problems.iter().map(|text| Problem::of_platform(*text)).collect(),
-        });
-        found
-    }
+    use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
 
     #[test]
     fn failed_probe_is_the_exit_code_unless_the_cache_is_accepted() {
@@ -185,11 +157,11 @@ mod tests {
             ),
             (vec![Fact::NoSuchSource { error: error() }], &[], None),
         ] {
-            let found = checked(&ratcaster(), facts.clone(), problems);
+            let found = checked(ratcaster().found(), facts.clone(), problems);
             let code = |max_age| failure(&found, max_age).map(ExitCode::number);
             assert_eq!(code(None), exit, "{facts:?}");
             assert_eq!(code(Some(Duration::from_secs(3600))), None, "{facts:?}");
-            let never_seen = checked(&Story::of("twitch:1"), facts, problems);
+            let never_seen = checked(Story::of("twitch:1").found(), facts, problems);
             let code = failure(&never_seen, Some(Duration::from_secs(3600)));
             assert_eq!(code.map(ExitCode::number), exit);
         }

@@ -8,9 +8,9 @@ use clap_complete::ArgValueCompleter;
 use crate::app::Lookup;
 use crate::cli::complete;
 use crate::cli::context::{Context, Setup};
-use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
-use crate::cli::reports::edit::{EditItem, EditReport, EditResult};
+use crate::cli::output::{Listing, Note};
+use crate::cli::reports::edit::{EditItem, EditResult};
 use crate::cli::source_arg::{self, SourceArg};
 use crate::config::{self, ConfigInputs, EditError, FileText, SourceAddress, SourceEntry};
 use crate::core::source::PlatformName;
@@ -55,7 +55,6 @@ pub struct RemoveArgs {
     ids: Vec<SourceArg>,
 }
 
-/// Adds sources.
 pub async fn add(setup: &Setup, cx: &Context, args: &AddArgs) -> Result<ExitCode, Failure> {
     let file = file(setup)?;
     let mut content = read(&file)?;
@@ -154,7 +153,6 @@ async fn is_in_another_spelling(
     }
 }
 
-/// Removes sources.
 pub async fn remove(setup: &Setup, cx: &Context, args: &RemoveArgs) -> Result<ExitCode, Failure> {
     let file = file(setup)?;
     let mut content = read(&file)?;
@@ -226,7 +224,7 @@ fn finish(
         );
         notes.push(Note::hint(Tone::Warn, what, Some("bitbrat sources list")));
     }
-    cx.output.print(&EditReport {
+    cx.output.print(&Listing {
         as_of: cx.app.clock.now(),
         items,
         notes,

@@ -52,7 +52,6 @@ pub struct HistoryArgs {
     filter: FilterArgs,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &HistoryArgs) -> Result<ExitCode, Failure> {
     let selection = source_arg::select(cx, &args.ids, cx.app.is_store_temporary()).await?;
     let selection = selection.on(&args.filter.platform);

@@ -13,8 +13,7 @@ use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, quoted};
 use crate::cli::reports::cells;
 use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
-use crate::cli::source_arg::{self, SourceSelector};
-use crate::config::parse_duration;
+use crate::cli::source_arg::SourceSelector;
 use crate::core::freshness::Field;
 use crate::core::stream::StreamStatus;
 use crate::core::verdict::explain;
@@ -37,28 +36,17 @@ pub struct IsLiveArgs {
     /// The sources: platform:id, platform:name, names, channels' addresses, or quoted globs
     #[arg(value_name = "SOURCE", required = true, add = ArgValueCompleter::new(complete::sources))]
     ids: Vec<SourceSelector>,
-    /// Check the platforms first
-    #[arg(long)]
-    probe: bool,
-    /// Rely on evidence that is at most this old (default: three intervals)
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    max_age: Option<Duration>,
+    #[command(flatten)]
+    ask: Ask,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
-    let ask = Ask {
-        probe: args.probe,
-        max_age: args.max_age,
-    };
-    let online = ask.probe || cx.app.is_store_temporary();
-    let selection = source_arg::select(cx, &args.ids, online).await?;
-    let several = known::in_full(cx, &selection, ask).await?;
+    let several = known::asked(cx, &args.ids, &[], args.ask).await?;
     known::note_problems(cx, &several.found)?;
     let mut all = Answers::new(several.unusable);
     let mut is_unclear = false;
     for found in &several.found {
-        let (answer, failed) = judge(found, args.max_age);
+        let (answer, failed) = judge(found, args.ask.max_age);
         if failed.is_some() && answer.answer == Answer::Unknown {
             all.hint(check_failed(found));
         } else {
@@ -66,7 +54,7 @@ pub async fn run(cx: &Context, args: &IsLiveArgs) -> Result<ExitCode, Failure> {
         }
         all.add(answer, failed);
     }
-    if is_unclear && !args.probe {
+    if is_unclear && !args.ask.probe {
         all.hint(probe_first(&format!("is-live {}", typed(cx, &args.ids))));
     }
     all.print(cx)
@@ -110,7 +98,6 @@ impl Answers {
         }
     }
 
-    /// Prints the answers and returns the exit code.
     pub fn print(self, cx: &Context) -> Result<ExitCode, Failure> {
         cx.output.print(&AnswerReport {
             as_of: cx.app.clock.now(),
@@ -134,7 +121,6 @@ pub fn typed(cx: &Context, ids: &[SourceSelector]) -> String {
     ids.iter().map(spelled).collect::<Vec<_>>().join(" ")
 }
 
-/// Returns the exit code of a predicate.
 pub fn exit_code(answer: Answer) -> ExitCode {
     match answer {
         Answer::Yes => ExitCode::Healthy,
@@ -143,7 +129,6 @@ pub fn exit_code(answer: Answer) -> ExitCode {
     }
 }
 
-/// Returns the advice to probe.
 pub fn probe_first(command: &str) -> Note {
     Note::hint(
         Tone::Warn,
@@ -189,16 +174,9 @@ fn judge(found: &Found, max_age: Option<Duration>) -> (AnswerItem, Option<Unansw
         (None, _) => explain(stream.rule).to_owned(),
     };
     let item = AnswerItem {
-        key: found.document.key.to_string(),
-        display_name: found.document.display_name().map(str::to_owned),
-        question: "live".into(),
-        answer,
-        because,
         rule: Some(stream.rule.to_owned()),
         age_ms: age,
-        missing: Vec::new(),
-        not_covered: Vec::new(),
-        fix: None,
+        ..found.answer("live", answer, because)
     };
     (item, failed)
 }
@@ -206,14 +184,12 @@ fn judge(found: &Found, max_age: Option<Duration>) -> (AnswerItem, Option<Unansw
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::commands::sources::known::Check;
     use crate::cli::output::machine::UnusableKind;
-    use crate::cli::reports::tests::{Story, gone, now, old_knowledge, ratcaster, revoked};
+    use crate::cli::reports::tests::{Story, checked, gone, old_knowledge, ratcaster, revoked};
     use crate::core::code::Code;
     use crate::core::facet::Facet;
-    use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
+    use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
     use crate::core::source::PlatformName;
-    use crate::platforms::Problem;
 
     #[test]
     fn live_is_claimed_only_on_fresh_evidence() {
@@ -254,7 +230,7 @@ mod tests {
             state: LinkState::Down { error: error() },
         }];
         let mut all = Answers::new(Vec::new());
-        for found in [gone().found(), checked(&ratcaster(), down.to_vec(), &[])] {
+        for found in [gone().found(), checked(ratcaster().found(), down.to_vec(), &[])] {
             let (answer, failed) = judge(&found, None);
             all.add(answer, failed);
         }
@@ -263,20 +239,6 @@ mod tests {
             3,
             "an unreachable platform before missing evidence"
         );
-    }
-
-    fn checked(story: &Story, facts: Vec<Fact>, problems: &[&str]) -> Found {
-        let mut found = story.found();
-        let key = &found.document.key;
-        let seen = facts
-            .into_iter()
-            .map(|fact| Observation::new(key, now(), "test", fact));
-        found.check = Some(Check {
-            started: now(),
-            observations: seen.collect(),
-            problems: problems.iter().map(|text| Problem::of_platform(*text)).collect(),
-        });
-        found
     }
 
     fn error() -> ErrorInfo {
@@ -298,7 +260,7 @@ mod tests {
             (vec![without_answer()], &[][..], 8),
             (vec![], &["the rate limit is used up"][..], 8),
         ] {
-            let found = checked(&ratcaster(), facts, problems);
+            let found = checked(ratcaster().found(), facts, problems);
             let (item, failed) = judge(&found, None);
             assert_eq!(item.answer, Answer::Unknown);
             assert!(item.because.contains("it was ONLINE 12s ago"), "{}", item.because);
@@ -311,7 +273,11 @@ mod tests {
 
     #[test]
     fn probe_that_answers_about_the_stream_counts_despite_problems() {
-        let found = checked(&revoked(), vec![Fact::StreamAbsent], &["a token was revoked"]);
+        let found = checked(
+            revoked().found(),
+            vec![Fact::StreamAbsent],
+            &["a token was revoked"],
+        );
         assert_eq!(judge(&found, None).0.answer, Answer::No);
     }
 
@@ -320,7 +286,7 @@ mod tests {
         let refused = Fact::NoSuchSource {
             error: ErrorInfo::new(Code::NotFound(PlatformName::Twitch), "no such channel"),
         };
-        let (item, failed) = judge(&checked(&gone(), vec![refused], &[]), None);
+        let (item, failed) = judge(&checked(gone().found(), vec![refused], &[]), None);
         assert_eq!((item.answer, failed), (Answer::Unknown, None));
     }
 }

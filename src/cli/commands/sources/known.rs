@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
+
 use crate::app::{Sources, StoreAccess};
 use crate::cli::context::Context;
 use crate::cli::output::Note;
 use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::Tone;
+use crate::cli::reports::predicate::{Answer, AnswerItem};
 use crate::cli::reports::source_row::SourceRow;
 use crate::cli::run_probe;
 use crate::cli::selection::{Names, Selection};
+use crate::cli::source_arg::{self, SourceSelector};
+use crate::config::parse_duration;
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
@@ -30,11 +35,13 @@ use crate::store::{SourceStore, StoreError, Stored};
 const FEW: usize = 8;
 
 /// How sources are loaded.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Ask {
-    /// Whether the platforms are checked first.
+    /// Check the platforms first
+    #[arg(long)]
     pub probe: bool,
-    /// The oldest evidence to rely on; three intervals unless given.
+    /// Rely on evidence that is at most this old (default: three intervals)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub max_age: Option<Duration>,
 }
 
@@ -46,14 +53,12 @@ impl Ask {
     };
 }
 
-/// Several sources.
 #[derive(Debug, Default)]
 pub struct Known {
     /// Sources, sorted by key.
     pub rows: Vec<SourceRow>,
     /// Stored documents and configured names that cannot be used.
     pub unusable: Vec<UnusableItem>,
-    /// Problems of a probe.
     pub problems: Vec<Problem>,
     /// Sources whose check got no answer, so that the evidence shown is older.
     pub unanswered: BTreeSet<SourceKey>,
@@ -71,12 +76,9 @@ impl Known {
     }
 }
 
-/// One source.
 #[derive(Debug)]
 pub struct Found {
-    /// Summary row.
     pub row: SourceRow,
-    /// The whole document.
     pub document: SourceDocument,
     /// The result of the check that was made for this command, if any.
     pub check: Option<Check>,
@@ -91,6 +93,22 @@ impl Found {
             check: None,
         }
     }
+
+    /// Builds the answer to a question about it, without details.
+    pub fn answer(&self, question: impl Into<String>, answer: Answer, because: String) -> AnswerItem {
+        AnswerItem {
+            key: self.document.key.to_string(),
+            display_name: self.document.display_name().map(str::to_owned),
+            question: question.into(),
+            answer,
+            because,
+            rule: None,
+            age_ms: None,
+            missing: Vec::new(),
+            not_covered: Vec::new(),
+            fix: None,
+        }
+    }
 }
 
 /// A check of one source that was made for a question.
@@ -98,16 +116,13 @@ impl Found {
 pub struct Check {
     /// When it began.
     pub started: Timestamp,
-    /// What it observed about the source.
     pub observations: Vec<Observation>,
-    /// Other problems at the platform.
     pub problems: Vec<Problem>,
 }
 
 /// A question that a check did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unanswered {
-    /// The reason, as a sentence.
     pub reason: String,
     /// The exit code of the command unless older evidence is accepted.
     pub exit: ExitCode,
@@ -267,7 +282,6 @@ impl Checked {
     }
 }
 
-/// Checks the selected sources.
 async fn check(cx: &Context, selection: &Selection) -> Result<Checked, Failure> {
     let store = cx.app.store(StoreAccess::Write).await?;
     let mut platforms = cx.app.platforms.needed().await?;
@@ -408,11 +422,7 @@ pub fn among(
     max_age: Option<Duration>,
 ) -> Result<Known, Failure> {
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals().within(max_age));
-    let mut origins: BTreeMap<&SourceKey, &String> = sources
-        .known
-        .iter()
-        .map(|source| (&source.key, &source.origin))
-        .collect();
+    let mut origins = sources.origins();
     let keys = if selection.has_globs() {
         let names = Names::of(sources, cx.app.sources.resolved_names(), &stored);
         selection.check_globs(&names, &others(&stored, sources))?;
@@ -490,7 +500,6 @@ fn unresolved<'a>(
     })
 }
 
-/// Several sources in full.
 #[derive(Debug, Default)]
 pub struct FoundSources {
     /// The sources, in the order of the selection.
@@ -499,6 +508,18 @@ pub struct FoundSources {
     pub unusable: Vec<UnusableItem>,
     /// Sources that are neither configured nor stored.
     pub unknown: Vec<SourceKey>,
+}
+
+/// Returns the sources that arguments name on `platforms`, or on all where there are none; see [`in_full`].
+pub async fn asked(
+    cx: &Context,
+    ids: &[SourceSelector],
+    platforms: &[PlatformName],
+    ask: Ask,
+) -> Result<FoundSources, Failure> {
+    let online = ask.probe || cx.app.is_store_temporary();
+    let selection = source_arg::select(cx, ids, online).await?;
+    in_full(cx, &selection.on(platforms), ask).await
 }
 
 /// Returns the selected sources in full. With `probe` it checks them first, and in a demo whose own store is empty before the
@@ -567,8 +588,7 @@ pub async fn stored_in_full(
 ) -> Result<FoundSources, Failure> {
     let loaded = cx.app.store(StoreAccess::Read).await?.load_some(keys).await;
     let sources = cx.app.sources.all();
-    let known = sources.known.iter();
-    let origins: BTreeMap<&SourceKey, &String> = known.map(|source| (&source.key, &source.origin)).collect();
+    let origins = sources.origins();
     let (now, intervals) = (cx.app.clock.now(), cx.app.intervals().within(max_age));
     let mut several = FoundSources::default();
     for (key, loaded) in keys.iter().zip(loaded) {

@@ -6,9 +6,8 @@ use clap_complete::ArgValueCompleter;
 use crate::cli::commands::sources::{known, status};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::filters::{FilterArgs, OrderArgs};
-use crate::cli::reports::columns::SourceColumn;
-use crate::cli::reports::sources::{Choice, Show, SourcesReport};
+use crate::cli::filters::{ColumnArgs, FilterArgs, OrderArgs};
+use crate::cli::reports::sources::Show;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::failure::{ExitCode, Failure};
 
@@ -29,38 +28,17 @@ pub struct ListArgs {
     filter: FilterArgs,
     #[command(flatten)]
     order: OrderArgs,
-    /// Columns of -o table, wide and csv
-    #[arg(
-        long,
-        value_enum,
-        value_name = "LIST",
-        value_delimiter = ',',
-        ignore_case = true,
-        help_heading = "Order and limit"
-    )]
-    columns: Vec<SourceColumn>,
+    #[command(flatten)]
+    columns: ColumnArgs,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &ListArgs) -> Result<ExitCode, Failure> {
-    let columns = status::chosen_columns(&cx.output, &args.columns)?;
+    let columns = args.columns.chosen(&cx.output)?;
     let selection = source_arg::select(cx, &args.ids, false).await?;
     let mut known = known::stored(cx, &selection, None).await?;
     args.filter.apply(&mut known);
     args.order.sort(&mut known.rows, |row| row);
-    let report = SourcesReport {
-        as_of: cx.app.clock.now(),
-        rows: known.rows,
-        unusable: known.unusable,
-        problems: Vec::new(),
-        show: Show::List,
-        choice: Choice {
-            limit: args.order.limit(),
-            columns,
-            filters: args.filter.typed(),
-            considered: known.considered,
-        },
-    };
+    let report = status::report_of(cx, known, Show::List, &args.filter, &args.order, columns);
     cx.output.print(&report)?;
     Ok(ExitCode::Healthy)
 }

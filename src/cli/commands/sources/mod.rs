@@ -23,7 +23,6 @@ Examples:
   bitbrat sources status
   bitbrat sources describe twitch:123456
   bitbrat sources is-live twitch:123456 && start-recording")]
-#[expect(missing_docs, reason = "each command is documented where its arguments are")]
 pub enum SourcesCommand {
     Status(status::StatusArgs),
     List(list::ListArgs),
@@ -37,7 +36,6 @@ pub enum SourcesCommand {
     Prune(prune::PruneArgs),
 }
 
-/// Runs the command.
 pub async fn run(setup: &Setup, cx: &Context, command: &SourcesCommand) -> Result<ExitCode, Failure> {
     match command {
         SourcesCommand::Status(args) => status::run(cx, args).await,

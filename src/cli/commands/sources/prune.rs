@@ -34,7 +34,6 @@ pub struct PruneArgs {
     yes: bool,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &PruneArgs) -> Result<ExitCode, Failure> {
     let access = if args.dry_run {
         StoreAccess::Read

@@ -13,7 +13,7 @@ use crate::app::StoreAccess;
 use crate::cli::commands::sources::known::{self, Ask, Known};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::filters::{FilterArgs, OrderArgs};
+use crate::cli::filters::{ColumnArgs, FilterArgs, OrderArgs};
 use crate::cli::output::{Format, Note, Output, Report as _, offer, render};
 use crate::cli::reports::columns::SourceColumn;
 use crate::cli::reports::source_row::SourceRow;
@@ -78,16 +78,8 @@ pub struct StatusArgs {
     filter: FilterArgs,
     #[command(flatten)]
     order: OrderArgs,
-    /// Columns of -o table, wide and csv
-    #[arg(
-        long,
-        value_enum,
-        value_name = "LIST",
-        value_delimiter = ',',
-        ignore_case = true,
-        help_heading = "Order and limit"
-    )]
-    columns: Vec<SourceColumn>,
+    #[command(flatten)]
+    columns: ColumnArgs,
 }
 
 /// Something that counts for the exit code.
@@ -109,9 +101,8 @@ pub enum FailOn {
     Never,
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
-    chosen_columns(&cx.output, &args.columns)?;
+    args.columns.chosen(&cx.output)?;
     if let Some(interval) = args.watch {
         return watch(cx, args, interval.max(Duration::from_millis(200))).await;
     }
@@ -139,44 +130,35 @@ async fn select(cx: &Context, args: &StatusArgs) -> Result<Selection, Failure> {
     Ok(selection.on(&args.filter.platform))
 }
 
-/// Returns the chosen columns, if any. Formats whose fields are fixed have none.
-pub fn chosen_columns(
-    output: &Output,
-    columns: &[SourceColumn],
-) -> Result<Option<Vec<SourceColumn>>, Failure> {
-    if columns.is_empty() {
-        return Ok(None);
-    }
-    if !matches!(output.format, Format::Table | Format::Wide | Format::Csv) {
-        let what = "--columns is for -o table, wide and csv; the fields of the other formats are fixed";
-        return Err(Failure::new(ExitCode::Usage, what)
-            .hint("leave --columns out, and pick the fields from -o json, for example with jq"));
-    }
-    let mut chosen: Vec<SourceColumn> = Vec::new();
-    for column in columns {
-        if !chosen.contains(column) {
-            chosen.push(*column);
-        }
-    }
-    Ok(Some(chosen))
-}
-
 /// Whether the platforms are checked: on request, and in a demo whose own store is empty before.
 fn asks_platforms(cx: &Context, args: &StatusArgs) -> bool {
     args.probe || cx.app.is_store_temporary()
 }
 
 fn report(cx: &Context, args: &StatusArgs, known: Known) -> SourcesReport {
+    let columns = args.columns.chosen(&cx.output).ok().flatten();
+    report_of(cx, known, Show::Status, &args.filter, &args.order, columns)
+}
+
+/// Returns the report of what the options leave of the sources.
+pub fn report_of(
+    cx: &Context,
+    known: Known,
+    show: Show,
+    filter: &FilterArgs,
+    order: &OrderArgs,
+    columns: Option<Vec<SourceColumn>>,
+) -> SourcesReport {
     SourcesReport {
         as_of: cx.app.clock.now(),
         rows: known.rows,
         unusable: known.unusable,
         problems: known.problems,
-        show: Show::Status,
+        show,
         choice: Choice {
-            limit: args.order.limit(),
-            columns: chosen_columns(&cx.output, &args.columns).ok().flatten(),
-            filters: args.filter.typed(),
+            limit: order.limit(),
+            columns,
+            filters: filter.typed(),
             considered: known.considered,
         },
     }

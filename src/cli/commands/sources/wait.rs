@@ -75,13 +75,9 @@ pub enum WaitFor {
 }
 
 impl WaitFor {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Offline => "offline",
-            Self::Connected => "connected",
-            Self::Healthy => "healthy",
-        }
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("every condition can be given");
+        value.get_name().to_owned()
     }
 
     /// Judges a source: only fresh evidence counts.
@@ -112,7 +108,6 @@ impl WaitFor {
     }
 }
 
-/// Runs the command.
 pub async fn run(cx: &Context, args: &WaitArgs) -> Result<ExitCode, Failure> {
     let probe = args.probe || cx.app.is_store_temporary();
     let selection = source_arg::select(cx, &args.ids, probe).await?;
@@ -273,16 +268,9 @@ fn item(what: WaitFor, found: &Found, in_time: bool) -> AnswerItem {
         _ => format!("{value}: {}", explain(rule)),
     };
     AnswerItem {
-        key: found.document.key.to_string(),
-        display_name: found.document.display_name().map(str::to_owned),
-        question: what.name().to_owned(),
-        answer,
-        because,
         rule: Some(rule.to_owned()),
         age_ms: age,
-        missing: Vec::new(),
-        not_covered: Vec::new(),
-        fix: None,
+        ..found.answer(what.name(), answer, because)
     }
 }
 
