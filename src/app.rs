@@ -24,7 +24,7 @@ pub mod clock_error;
 pub mod daemon;
 pub mod demo;
 mod listeners;
-pub mod names;
+pub mod name_cache;
 mod platforms;
 mod record;
 mod sources;

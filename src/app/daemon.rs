@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use tracing::info;
 
-use self::configuration::{Current, current};
+use self::reload::{Current, current};
 use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, listeners};
 use crate::bus::EventBus;
@@ -26,10 +26,10 @@ use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
 use crate::web::{self, Render, Stored, Web};
 
-mod configuration;
 mod first_checks;
+mod reload;
+mod remote_documents;
 mod store_watch;
-mod stored;
 mod storing;
 mod token_watch;
 
@@ -265,7 +265,7 @@ async fn start(
         });
         tasks.spawn("configuration", |stop| async move {
             tokio::select! {
-                () = configuration::follow(&in_force, &engine, reloads, plan.reload) => {}
+                () = reload::follow(&in_force, &engine, reloads, plan.reload) => {}
                 () = stop.requested() => {}
             }
         });
@@ -359,7 +359,7 @@ async fn ingest(
     };
     let stored = match documents {
         Some(_) => Vec::new(),
-        None => stored::read(store, &sources, own.as_deref()).await,
+        None => remote_documents::read(store, &sources, own.as_deref()).await,
     };
     let parts = Parts {
         state_dir: settings.state_dir.clone(),

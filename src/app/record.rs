@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use super::App;
 use crate::blocking::blocking;
 use crate::bus::EventBus;
-use crate::bus::state_mutations::MutatingBus;
+use crate::bus::state_mutations::StateMutationBus;
 use crate::config::{BusTarget, StoreTarget};
 use crate::core::observation::Observation;
 use crate::core::source::SourceKey;
@@ -147,7 +147,7 @@ impl App {
     /// Returns the bus as events are published to it.
     pub fn publishing(&self, bus: &Arc<dyn EventBus>) -> Arc<dyn EventBus> {
         if self.settings.bus.state_mutations {
-            Arc::new(MutatingBus(Arc::clone(bus)))
+            Arc::new(StateMutationBus(Arc::clone(bus)))
         } else {
             Arc::clone(bus)
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::names::Names;
+use super::name_cache::Names;
 use crate::config::{Settings, SourceAddress};
 use crate::core::source::SourceKey;
 use crate::failure::Failure;

@@ -3,13 +3,13 @@
 //! Delivery is at least once and unordered on every bus. Consumers join evidence, so neither affects the result.
 //! `tests/contract/bus.rs` checks every guarantee documented here against every adapter.
 
+mod closing;
 pub mod event_lines;
-pub mod follow;
-mod leaving;
 pub mod local;
 pub mod names;
 pub mod nats;
 pub mod pubsub;
+pub mod reopening;
 pub mod state_mutations;
 
 use std::collections::BTreeMap;

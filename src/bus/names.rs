@@ -8,7 +8,7 @@ pub const INGRESS: &str = "internal.ingress.v1";
 pub const EGRESS: &str = "internal.egress";
 /// Topic of reports about messages that can never be processed.
 pub const DEAD_LETTERS: &str = "internal.deadletter.v1";
-/// Topic of the platform's router for events without a rule.
+/// Topic of BitBrat's router for events without a rule.
 pub const ROUTER_DEAD_LETTERS: &str = "internal.router.dlq.v1";
 /// Topic of mutations for the state engine.
 pub const STATE_MUTATIONS: &str = "internal.state.mutation.v1";
@@ -27,7 +27,7 @@ impl Names {
         }
     }
 
-    /// Returns the full name of a topic. A name that already has the prefix is unchanged, as in the platform.
+    /// Returns the full name of a topic. A name that already has the prefix is unchanged, as in BitBrat.
     pub fn full(&self, topic: &str) -> String {
         if topic.starts_with(&self.prefix) {
             topic.to_owned()
@@ -49,7 +49,7 @@ impl Names {
         }
     }
 
-    /// Returns the name of a durable NATS consumer, by the platform's convention. NATS does not allow dots in it.
+    /// Returns the name of a durable NATS consumer, by BitBrat's convention. NATS does not allow dots in it.
     pub fn durable(&self, filter: &Filter, queue: &str) -> String {
         let subject = match filter {
             Filter::Topic(topic) => self.full(topic),
@@ -58,7 +58,7 @@ impl Names {
         format!("{subject}-{queue}-durable").replace('.', "-")
     }
 
-    /// Returns the name of a Pub/Sub subscription to one topic, by the platform's convention.
+    /// Returns the name of a Pub/Sub subscription to one topic, by BitBrat's convention.
     pub fn subscription(&self, topic: &str, queue: &str) -> String {
         format!("{}.{queue}", self.full(topic))
     }

@@ -1,6 +1,6 @@
 //! The bus adapter for NATS JetStream.
 //!
-//! Streams belong to the platform: they are found by subject and never created or changed. We own one durable pull consumer
+//! Streams belong to BitBrat: they are found by subject and never created or changed. We own one durable pull consumer
 //! per subscription. A publish whose acknowledgement timed out may still arrive, because the client buffers while it
 //! reconnects; the message id makes the retry harmless.
 
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::leaving::Leaving;
+use super::closing::Leaving;
 use super::{
     Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Message, Messages, Names,
     Outgoing, Receipt, Settlement, Start, Subscription, in_background,
@@ -41,7 +41,7 @@ use connection_state::{Connection, Obstacle, explained};
 pub use login::{NatsLogin, nkey_file};
 
 /// Timeout of one request to the server, and of the acknowledgement of a publish.
-const ANSWER: Duration = Duration::from_secs(3);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout of a whole batch of publishes. Well within the stream's usual duplicate window of two minutes.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(20);
 /// The header by which JetStream detects duplicates.
@@ -61,7 +61,7 @@ pub struct NatsOptions {
 }
 
 impl NatsOptions {
-    /// Creates the settings from servers and prefix, with the platform's defaults for the rest.
+    /// Creates the settings from servers and prefix, with BitBrat's defaults for the rest.
     pub fn new(servers: impl Into<String>, prefix: impl Into<String>) -> Self {
         Self {
             servers: SecretString::from(servers.into()),
@@ -104,7 +104,7 @@ impl NatsBus {
         let client = ConnectOptions::new()
             .name("bitbrat")
             .retry_on_initial_connect()
-            .connection_timeout(ANSWER)
+            .connection_timeout(REQUEST_TIMEOUT)
             .client_capacity(4096)
             // A silently lost server is detected after three of these.
             .ping_interval(Duration::from_secs(10))
@@ -132,8 +132,8 @@ impl NatsBus {
         let connecting = client.connect(addresses).await;
         let client = connecting.map_err(|error| refused(explained(&error.to_string())))?;
         let jetstream = ContextBuilder::new()
-            .timeout(ANSWER)
-            .ack_timeout(ANSWER)
+            .timeout(REQUEST_TIMEOUT)
+            .ack_timeout(REQUEST_TIMEOUT)
             .build(client.clone());
         Ok(Self {
             client,
@@ -159,7 +159,7 @@ impl NatsBus {
             }
             true
         };
-        match timeout(ANSWER, connected).await {
+        match timeout(REQUEST_TIMEOUT, connected).await {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(self.unavailable("no server answers")),
         }
@@ -393,7 +393,7 @@ impl EventBus for NatsBus {
             return;
         }
         self.leaving.wait().await;
-        let _ = timeout(ANSWER, async {
+        let _ = timeout(REQUEST_TIMEOUT, async {
             let _ = self.client.flush().await;
             let _ = self.client.drain().await;
         })
@@ -426,7 +426,7 @@ impl NatsBus {
                 "stream `{}` keeps every message for ever and will fill the disk",
                 config.name
             );
-            let next = "give it a maximum age; the platform's own tool uses 24 h";
+            let next = "give it a maximum age; BitBrat's own tool uses 24 h";
             findings.push(Finding::new("retention", Level::Warn, detail).next(next));
         }
         findings
@@ -572,13 +572,13 @@ impl Drop for NatsReceipt {
 /// without an interested client. Otherwise server 2.9 tries to serve one of them with the first returned message, and that
 /// message is redelivered only after the ack wait.
 async fn withdraw(consumer: PullConsumer) {
-    let known = timeout(ANSWER, consumer.get_info()).await;
+    let known = timeout(REQUEST_TIMEOUT, consumer.get_info()).await;
     debug!(known = matches!(known, Ok(Ok(_))), "Left a subscription");
 }
 
 /// If the acknowledgement is lost, the message is redelivered after the ack wait, and joining it again changes nothing.
 async fn answer(acker: &jetstream::message::Acker, kind: AckKind) {
-    match timeout(ANSWER, acker.ack_with(kind)).await {
+    match timeout(REQUEST_TIMEOUT, acker.ack_with(kind)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(error = %error, "An acknowledgement could not be sent"),
         Err(_) => debug!("An acknowledgement could not be sent in time"),

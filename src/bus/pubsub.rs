@@ -1,6 +1,6 @@
 //! The bus adapter for Google Pub/Sub.
 //!
-//! Topics belong to the platform and are created only in an emulator, which loses them on every restart. Subscriptions are
+//! Topics belong to BitBrat and are created only in an emulator, which loses them on every restart. Subscriptions are
 //! ours and are created if missing. Ordering keys are not used: BitBrat's own publishers send none, and joining evidence needs
 //! no order.
 
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
-use super::leaving::Leaving;
+use super::closing::Leaving;
 use super::{
     Accepted, BusError, BusReport, Deliveries, Delivery, EventBus, Filter, Message, Messages, Names,
     Outgoing, Receipt, Settlement, Subscription, in_background,
@@ -31,7 +31,7 @@ use crate::core::time::Timestamp;
 use crate::secrets;
 
 /// Timeout of one request. The client itself has none.
-const ANSWER: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of a publish, including batching.
 const PUBLISH: Duration = Duration::from_secs(15);
 /// Ack deadline of the subscription. The client extends it while a message is held, so this is how long the messages of a
@@ -40,7 +40,7 @@ const ACK_DEADLINE: Duration = Duration::from_secs(20);
 /// Maximum message size of the service.
 const MAX_MESSAGE: usize = 10_000_000;
 /// Interval for discovering new topics of a filter with several topics.
-const NEW_TOPICS: Duration = Duration::from_mins(5);
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Connection settings.
 #[derive(Debug, Clone, Default)]
@@ -188,7 +188,7 @@ impl Shared {
         topic: &str,
         request: impl Future<Output = Result<T, google_cloud_pubsub::Error>>,
     ) -> Result<T, BusError> {
-        match timeout(ANSWER, request).await {
+        match timeout(REQUEST_TIMEOUT, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.error(&error, topic)),
             Err(_) => Err(self.unavailable("no answer in time")),
@@ -242,7 +242,7 @@ impl Shared {
             return false;
         }
         let request = self.topics.create_topic().set_name(self.topic_path(topic)).send();
-        match timeout(ANSWER, request).await {
+        match timeout(REQUEST_TIMEOUT, request).await {
             Ok(Ok(_)) => {
                 info!(topic = %self.names.full(topic), "Created a topic in the emulator");
                 true
@@ -267,7 +267,7 @@ impl Shared {
             if short_lived {
                 request = request.set_labels([("made-by", "bitbrat"), ("for", "tail")]);
             }
-            match timeout(ANSWER, request.send()).await {
+            match timeout(REQUEST_TIMEOUT, request.send()).await {
                 Ok(Ok(_)) => return Ok(path),
                 Ok(Err(error)) if already_exists(&error) => return Ok(path),
                 Ok(Err(error)) => match self.error(&error, topic) {
@@ -396,7 +396,7 @@ impl EventBus for PubsubBus {
         Ok(match &to.filter {
             Filter::Topic(_) => all.boxed(),
             // Ends without an error at intervals; the follower subscribes again and includes new topics.
-            Filter::Under(_) => all.take_until(sleep(NEW_TOPICS)).boxed(),
+            Filter::Under(_) => all.take_until(sleep(TOPIC_CHECK_INTERVAL)).boxed(),
         })
     }
 
@@ -517,7 +517,7 @@ impl Drop for ShortLived {
                 .delete_subscription()
                 .set_subscription(path)
                 .send();
-            let deleted = timeout(ANSWER, request).await;
+            let deleted = timeout(REQUEST_TIMEOUT, request).await;
             debug!(
                 deleted = matches!(deleted, Ok(Ok(()))),
                 "Deleted the subscription of a tail"

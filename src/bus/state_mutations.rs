@@ -1,4 +1,4 @@
-//! A bus that also publishes mutations for the platform's state engine when streams start and end (`bus.state_mutations`).
+//! A bus that also publishes mutations for BitBrat's state engine when streams start and end (`bus.state_mutations`).
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::core::event::mutation;
 use crate::core::time::Timestamp;
 
 /// Wraps another bus and publishes the mutations for each event that it accepts.
-pub struct MutatingBus(pub Arc<dyn EventBus>);
+pub struct StateMutationBus(pub Arc<dyn EventBus>);
 
 #[async_trait]
-impl EventBus for MutatingBus {
+impl EventBus for StateMutationBus {
     fn location(&self) -> String {
         self.0.location()
     }
@@ -111,7 +111,7 @@ mod tests {
         let event = reported
             .events(&transitions(&before.verdict, &after.verdict))
             .remove(0);
-        let bus = MutatingBus(Arc::new(LocalBus::new(ManualClock::at(at))));
+        let bus = StateMutationBus(Arc::new(LocalBus::new(ManualClock::at(at))));
         // Published twice, as after a lost acknowledgement.
         for _ in 0..2 {
             bus.publish(event.clone().into()).await.unwrap();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
-use crate::bus::follow::Follow;
+use crate::bus::reopening::Follow;
 use crate::bus::{Delivery, EventBus, Filter, Recovery, Start, Subscription};
 use crate::clock::{Chance, Clock};
 use crate::core::code::Code;

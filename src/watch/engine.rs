@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::account_checks::AccountFanOut;
 use super::clock_jumps;
 use super::dispatcher::{Dispatched, Dispatcher, Sink};
-use super::listener_tasks::{ListenerContext, ListenerTask, Report, TokenChanges};
+use super::listener_context::{ListenerContext, ListenerTask, Report, TokenChanges};
 use super::lock::StateLock;
 use super::monitored::{MonitoredSource, MonitoredSources};
 use super::observations::{ObservationSender, Observer};

@@ -20,7 +20,7 @@ pub mod clock_jumps;
 pub mod dispatcher;
 pub mod engine;
 pub mod instance;
-pub mod listener_tasks;
+pub mod listener_context;
 pub mod lock;
 pub mod monitored;
 pub mod observations;

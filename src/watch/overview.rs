@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::account_watch::AccountState;
 use super::dispatcher::{Dispatched, Sink};
-use super::listener_tasks::{ListenerReport, Report};
+use super::listener_context::{ListenerReport, Report};
 use super::monitored::MonitoredSources;
 use super::outbox::{Depth, Outbox};
 use super::pollers::{PollerReport, Pollers};

@@ -19,10 +19,10 @@ use crate::store::sqlite::confirmations::{BLOCKS, ConfirmedBlock, ConfirmedState
 use crate::store::{HistoryEntry, Version, Versioned, Write};
 
 /// Minimum time between two early writes because of changed names, titles or categories, after a few in a row (ms).
-const EARLY: i64 = 60_000;
+const EARLY_INTERVAL_MS: i64 = 60_000;
 
 /// How long after the first observation of a source its name, title and viewers are a part of the baseline (ms).
-const BASELINE: i64 = 120_000;
+const BASELINE_MS: i64 = 120_000;
 
 /// The known state of every source.
 #[derive(Debug, Default)]
@@ -120,7 +120,7 @@ impl Confirmation {
             let since = (now.as_millis() - phase()).rem_euclid(period);
             self.next = Some(now.plus_millis(period - since));
         }
-        let early = eager && !(reached || ahead) && self.early.take(now, period.min(EARLY));
+        let early = eager && !(reached || ahead) && self.early.take(now, period.min(EARLY_INTERVAL_MS));
         let due = self.moved && (reached || ahead || early);
         if due {
             self.mark_written();
@@ -343,7 +343,8 @@ impl Tracker {
         let (_, mut pending) = self.kept(source);
         pending.is_blocked = false;
         pending.is_rewritten = true;
-        pending.to_file.moved = true;
+        // At once: what was confirmed of the document that this one has replaced does not count any more.
+        (pending.to_file.moved, pending.to_file.renamed) = (true, true);
         pending.to_sink.moved = true;
         let state = self.state(document, version, pending);
         self.insert(source.clone(), state);
@@ -451,7 +452,7 @@ impl Tracker {
         let differs = presented != presents;
         let is_baseline = pending
             .since
-            .is_some_and(|since| now.millis_since(since).abs() < BASELINE);
+            .is_some_and(|since| now.millis_since(since).abs() < BASELINE_MS);
         let completes = differs && is_baseline && presents.completes(&presented);
         // Written at once although the status is an error already, as after a revocation: a login that another process stores
         // meanwhile would otherwise be followed by this older refusal, as if it were a new error.

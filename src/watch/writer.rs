@@ -47,11 +47,11 @@ pub use pending::PendingCommits;
 
 /// Maximum number of inputs per batch; large enough that a poll of thousands of sources causes few commits, small enough that a
 /// pushed event behind it does not wait.
-const BATCH: usize = 512;
+const MAX_INPUTS: usize = 512;
 /// Number of sources without transitions that are written per second.
 const CONFIRMATIONS_PER_SECOND: usize = 1000;
 /// Number of documents without transitions in one commit: a change that arrives meanwhile waits for it.
-const TOGETHER: usize = 100;
+const DOCUMENTS_PER_COMMIT: usize = 100;
 /// How often (ms) what only confirms the documents is written where nobody reads them: it limits how far a crash sets back the rules
 /// for missed polls.
 pub(super) const CHECKPOINT: i64 = 5 * 60 * 1000;
@@ -203,7 +203,7 @@ impl Writer {
         loop {
             tokio::select! {
                 biased;
-                count = self.inputs.recv_many(&mut batch, BATCH) => {
+                count = self.inputs.recv_many(&mut batch, MAX_INPUTS) => {
                     if count == 0 {
                         break;
                     }
@@ -684,7 +684,7 @@ impl Writer {
     /// Writes the documents of sources without new changes.
     async fn write_documents(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
         self.read_blocked(sources)?;
-        for sources in sources.chunks(TOGETHER) {
+        for sources in sources.chunks(DOCUMENTS_PER_COMMIT) {
             let documents = sources
                 .iter()
                 .filter_map(|source| self.tracker.write(source, Vec::new()));

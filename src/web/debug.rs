@@ -12,7 +12,7 @@ use crate::core::code::Code;
 use crate::core::document::SourceRecord;
 use crate::core::source::PlatformName;
 use crate::core::verdict::Status;
-use crate::watch::listener_tasks::ListenerReport;
+use crate::watch::listener_context::ListenerReport;
 
 /// Every stored document, with its evidence.
 pub(super) async fn sources(State(web): State<Web>) -> Response {

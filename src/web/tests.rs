@@ -11,7 +11,7 @@ use crate::store::Write;
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::watch::account_watch::AccountState;
-use crate::watch::listener_tasks::ListenerReport;
+use crate::watch::listener_context::ListenerReport;
 use crate::watch::outbox::Depth;
 
 const START: i64 = 1_780_000_000_000;

@@ -29,7 +29,7 @@ use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
 use bitbrat::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
 use bitbrat::watch::engine::{Engine, Parts, Route};
-use bitbrat::watch::listener_tasks::{ListenerReport, ListenerTask};
+use bitbrat::watch::listener_context::{ListenerReport, ListenerTask};
 use bitbrat::watch::observations::ObservationSender;
 use bitbrat::watch::overview::View;
 use bitbrat::watch::pollers::Pollers;

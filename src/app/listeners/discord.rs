@@ -18,7 +18,7 @@ use crate::lifecycle::Stop;
 use crate::platforms::discord::DiscordPlatform;
 use crate::platforms::discord::gateway::{Board, GatewayOptions, Shutdown};
 use crate::watch::engine::Engine;
-use crate::watch::listener_tasks::{ListenerContext, ListenerReport, ListenerTask};
+use crate::watch::listener_context::{ListenerContext, ListenerReport, ListenerTask};
 use crate::watch::monitored::MonitoredSource;
 
 pub(super) async fn start(app: &App, engine: &mut Engine) -> Result<(), Failure> {

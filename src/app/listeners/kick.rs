@@ -26,7 +26,7 @@ use crate::platforms::kick::webhook::{self, WebhookListener};
 use crate::platforms::kick::{KickPlatform, Reconciled};
 use crate::platforms::{PlatformError, Probe, ProbeSet, ProbeSink as _};
 use crate::watch::engine::Engine;
-use crate::watch::listener_tasks::{ListenerContext, ListenerReport, ListenerTask};
+use crate::watch::listener_context::{ListenerContext, ListenerReport, ListenerTask};
 
 /// How often webhooks are compared with the results of polls.
 const COMPARE: Duration = Duration::from_secs(30);

@@ -17,7 +17,7 @@ use crate::platforms::twitch::eventsub::{
 };
 use crate::platforms::{Listener as _, ListenerEvent, ProbeSink as _};
 use crate::watch::engine::Engine;
-use crate::watch::listener_tasks::{ListenerContext, ListenerReport, ListenerTask};
+use crate::watch::listener_context::{ListenerContext, ListenerReport, ListenerTask};
 use crate::watch::monitored::{MonitoredSource, MonitoredSources};
 
 /// The listener's name, which is also that of its page.

@@ -14,11 +14,11 @@ use crate::tls;
 
 /// How long a denied permission explains a request without a response: the server denies immediately, and the request times
 /// out some seconds later.
-const DENIAL: Duration = Duration::from_secs(10);
+const DENIAL_WINDOW: Duration = Duration::from_secs(10);
 /// How long a repeated problem is not logged again.
-const QUIET: Duration = Duration::from_mins(5);
+const REPEAT_INTERVAL: Duration = Duration::from_mins(5);
 /// Maximum number of separately counted causes. They are derived from foreign messages, so their number must be bounded.
-const CAUSES: usize = 100;
+const MAX_CAUSES: usize = 100;
 
 /// Reason why the bus is not available.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Repeated {
     /// Counts one more. Returns the number since the last log entry if the next one is due.
     fn again(&mut self) -> Option<u64> {
         self.since += 1;
-        let due = self.reported.is_none_or(|at| at.elapsed() >= QUIET);
+        let due = self.reported.is_none_or(|at| at.elapsed() >= REPEAT_INTERVAL);
         due.then(|| {
             self.reported = Some(Instant::now());
             std::mem::take(&mut self.since)
@@ -79,7 +79,10 @@ impl Connection {
     /// Returns the reason why the bus is not available, if known.
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
         self.with(|state| {
-            let denied = state.denied.as_ref().filter(|(at, _)| at.elapsed() < DENIAL);
+            let denied = state
+                .denied
+                .as_ref()
+                .filter(|(at, _)| at.elapsed() < DENIAL_WINDOW);
             let denied = denied.map(|(_, what)| Obstacle::Refused(what.clone()));
             state.obstacle.clone().or(denied)
         })
@@ -154,7 +157,7 @@ impl Connection {
     /// one is due.
     pub(super) fn unusable(&self, cause: &str) -> Option<u64> {
         self.with(|state| {
-            if state.unusable.len() >= CAUSES && !state.unusable.contains_key(cause) {
+            if state.unusable.len() >= MAX_CAUSES && !state.unusable.contains_key(cause) {
                 state.unusable.clear();
             }
             state.unusable.entry(cause.to_owned()).or_default().again()
@@ -324,12 +327,12 @@ mod tests {
             None,
             "a connection does not start the count anew"
         );
-        tokio::time::advance(QUIET).await;
+        tokio::time::advance(REPEAT_INTERVAL).await;
         assert_eq!(line.unusable("a"), Some(22));
-        for n in 0..3 * CAUSES {
+        for n in 0..3 * MAX_CAUSES {
             line.unusable(&n.to_string());
         }
-        assert!(line.with(|state| state.unusable.len()) <= CAUSES);
+        assert!(line.with(|state| state.unusable.len()) <= MAX_CAUSES);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{ANSWER, NatsBus};
+use super::{NatsBus, REQUEST_TIMEOUT};
 use crate::bus::{BusError, Delivery, Message, Receipt, Settlement};
 use crate::core::time::Timestamp;
 use crate::secrets;
@@ -232,7 +232,7 @@ impl Receipt for ByNumber {
             Settlement::Again(_) => return,
         };
         let settled = self.bus.client.request(self.subject, Bytes::from_static(answer));
-        if !matches!(timeout(ANSWER, settled).await, Ok(Ok(_))) {
+        if !matches!(timeout(REQUEST_TIMEOUT, settled).await, Ok(Ok(_))) {
             debug!("A message that cannot be read could not be settled");
         }
     }

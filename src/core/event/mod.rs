@@ -32,10 +32,10 @@ use crate::core::transition::Transition;
 
 pub use delta::delta;
 
-/// Retention of a status event on the platform in seconds: one day.
+/// Retention of a status event on BitBrat in seconds: one day.
 const STATUS_TTL: u64 = 86_400;
 
-/// The kinds of event that we publish. The texts are the platform's, and consumers compare them exactly.
+/// The kinds of event that we publish. The texts are BitBrat's, and consumers compare them exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum EventKind {
     /// How a source is: connection, authorization, permissions, totals.
@@ -85,7 +85,7 @@ pub struct Event {
     pub initial: bool,
     /// When the reported fact happened.
     pub at: Timestamp,
-    /// Message headers, in the camel case that the platform's duplicate filter expects.
+    /// Message headers, in the camel case that BitBrat's duplicate filter expects.
     pub attributes: BTreeMap<String, String>,
     /// The reported changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

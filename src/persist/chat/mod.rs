@@ -15,7 +15,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::blocking::blocking;
-use crate::bus::follow::Follow;
+use crate::bus::reopening::Follow;
 use crate::bus::{Delivery, EventBus, Filter, Start, Subscription};
 use crate::clock::{Chance, Clock};
 use crate::core::event::chat::{self, ChatEvent, Place};

@@ -21,7 +21,7 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 
 /// Consecutive network failures after which a probe run stops sending requests.
-const HOPELESS: u32 = 3;
+const MAX_FAILURES: u32 = 3;
 
 /// Reads public data.
 pub(super) struct Reader<'a> {
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         loop {
             let index = self.current.load(Ordering::Relaxed);
             let Some(identity) = self.candidates.get(index) else {
-                return Err(self.unusable.get().cloned().unwrap_or_else(|| self.nobody()));
+                return Err(self.unusable.get().cloned().unwrap_or_else(|| self.no_account()));
             };
             match self.twitch.try_list(identity, call, meter).await {
                 Err(ListError {
@@ -109,7 +109,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn nobody(&self) -> PlatformError {
+    fn no_account(&self) -> PlatformError {
         let platform = PlatformName::Twitch;
         if self.candidates.is_empty() {
             let what = "a token: run `bitbrat auth login twitch --with-token`, set TWITCH_BOT_ACCESS_TOKEN, or \
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
     fn note<T>(&self, outcome: &Result<T, PlatformError>) {
         match outcome {
             Err(PlatformError::Unavailable { code, reason, .. }) if code.is_of_network() => {
-                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= HOPELESS {
+                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_FAILURES {
                     *self.gave_up.lock() = Some((*code, reason.clone()));
                 }
             }

@@ -11,7 +11,7 @@ use super::specs::{ChannelSpec, GuildSpec};
 use super::world::{Bot, Channel, Guild, Membership, Overwrite, Role, World, is_thread};
 use crate::core::time::Timestamp;
 use crate::sim::kit::PlatformSim;
-use crate::sim::kit::text::random;
+use crate::sim::kit::random_text::random;
 
 /// Handle of a simulated Discord.
 pub type DiscordSim = PlatformSim<World>;

@@ -2,7 +2,7 @@
 
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
-use crate::sim::kit::text::random;
+use crate::sim::kit::random_text::random;
 
 /// Returns a ULID: ten characters of time and sixteen random ones.
 pub(super) fn ulid(now: Timestamp, chance: &Chance) -> String {

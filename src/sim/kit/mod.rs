@@ -6,7 +6,7 @@ pub mod failure;
 pub mod handle;
 pub mod oauth;
 pub mod query;
-pub mod text;
+pub mod random_text;
 
 use std::collections::VecDeque;
 

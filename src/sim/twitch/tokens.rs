@@ -2,7 +2,7 @@
 
 use crate::clock::Chance;
 use crate::sim::kit::oauth::{self, RefreshRule, Renewal, Text, TokenRules};
-use crate::sim::kit::text::{ALPHANUMERIC, random};
+use crate::sim::kit::random_text::{ALPHANUMERIC, random};
 
 /// Description of a token to issue.
 pub type TokenSpec = oauth::TokenSpec<String>;

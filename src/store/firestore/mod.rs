@@ -1,4 +1,4 @@
-//! The store adapter for Firestore: `sources/{platform}:{id}`, where the rest of the platform reads it.
+//! The store adapter for Firestore: `sources/{platform}:{id}`, where the rest of BitBrat reads it.
 //!
 //! A write contains the update time on which it is based as a precondition, so there is no read before it and no lost update.
 //! The connection is in `client`, values in `value`, batching of writes in `save`, the listener in `watch` and `replica`,
@@ -41,7 +41,7 @@ use crate::store::{
 };
 
 /// The collection in which [`SourceStore::check`] writes.
-const PROBES: &str = "bitbrat_probe";
+const CHECK_COLLECTION: &str = "bitbrat_probe";
 
 /// Documents that are read in one request.
 const READ_AT_ONCE: usize = 250;
@@ -103,7 +103,7 @@ impl FirestoreStore {
         }
     }
 
-    /// Returns the documents of one of the platform's collections by id, below the document at `parent`. Read-only.
+    /// Returns the documents of one of BitBrat's collections by id, below the document at `parent`. Read-only.
     pub async fn others(&self, parent: &str, collection: &str) -> Result<Vec<(String, Value)>, StoreError> {
         let all = StructuredQuery {
             from: vec![CollectionSelector {
@@ -309,7 +309,7 @@ impl SourceStore for FirestoreStore {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         // Two concurrent checks must not interfere.
         let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = format!("{}/{PROBES}/{id}", self.client.root());
+        let path = format!("{}/{CHECK_COLLECTION}/{id}", self.client.root());
         let note = Map::from_iter([("note".to_owned(), Value::from("bitbrat was here"))]);
         self.client
             .commit(vec![update(path.clone(), note, None)])

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -111,11 +112,33 @@ pub fn write(
         shared,
         states,
     };
-    let bytes = postcard::to_allocvec(&block_bytes).expect("text and numbers can be written");
+    let mut bytes = postcard::to_allocvec(&block_bytes).expect("text and numbers can be written");
+    bytes.extend(checksum(&bytes));
     transaction
         .prepare_cached("INSERT OR REPLACE INTO confirmations (block, writer, states) VALUES (?1, ?2, ?3)")?
         .execute(params![block.number, writer, bytes])?;
     Ok(conflicts)
+}
+
+/// Bytes of a checksum.
+const CHECKSUM: usize = 8;
+
+/// Returns the first bytes of the SHA-256 digest: one wrong bit in a block could show a source with the state of another one.
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
+    let digest = digest(&SHA256, bytes);
+    digest.as_ref()[..CHECKSUM]
+        .try_into()
+        .expect("a digest is longer")
+}
+
+/// Parses a stored block; `None` if it is damaged, or of another format.
+fn parse(bytes: &[u8]) -> Option<Block<'_>> {
+    let (block, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    if *sum != checksum(block) {
+        return None;
+    }
+    let block: Block<'_> = postcard::from_bytes(block).ok()?;
+    (block.format == FORMAT).then_some(block)
 }
 
 /// States that are newer than their documents.
@@ -163,13 +186,12 @@ fn read<T>(
         of_all.query([])?
     };
     while let Some(row) = rows.next()? {
-        // A damaged block costs only the newest dates.
-        let Ok(block) = postcard::from_bytes::<Block<'_>>(row.get_ref(0)?.as_blob()?) else {
+        let Some(block) = parse(row.get_ref(0)?.as_blob()?) else {
+            tracing::warn!(
+                "A row of the table `confirmations` is damaged; the dates of its sources are older until the next heartbeat"
+            );
             continue;
         };
-        if block.format != FORMAT {
-            continue;
-        }
         for state in &block.states {
             let shared = block.shared.get(state.shared).copied().unwrap_or_default();
             if let Some(value) = of(shared, state) {
@@ -291,6 +313,25 @@ mod tests {
             let update = format!("UPDATE confirmations SET states = CAST({damage} AS BLOB)");
             opened.connection.execute(&update, []).unwrap();
             assert_eq!(read_back(&mut opened), Some(at(0)), "{damage}");
+        }
+    }
+
+    #[test]
+    fn no_wrong_bit_changes_what_is_shown() {
+        let (_dir, mut opened, version) = file();
+        confirm(&mut opened, "a", &seen(9), &version);
+        let intact: Vec<u8> = opened
+            .connection
+            .query_row("SELECT states FROM confirmations", [], |row| row.get(0))
+            .unwrap();
+        for bit in 0..8 * intact.len() {
+            let mut damaged = intact.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            opened
+                .connection
+                .execute("UPDATE confirmations SET states = ?1", [damaged])
+                .unwrap();
+            assert_eq!(read_back(&mut opened), Some(at(0)), "bit {bit}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::clock::Chance;
 use crate::core::time::Timestamp;
-use crate::sim::kit::text::{ALPHANUMERIC, random};
+use crate::sim::kit::random_text::{ALPHANUMERIC, random};
 
 /// Seconds in which the user must confirm a device code.
 pub const DEVICE_SECS: i64 = 1_800;

@@ -14,11 +14,11 @@ const SOCKETS: usize = 3;
 /// Maximum enabled subscriptions on one socket.
 const SUBSCRIPTIONS: usize = 300;
 /// Maximum enabled subscriptions of equal type and condition, over all sockets.
-const EQUALS: usize = 3;
+const MAX_EQUAL_SUBSCRIPTIONS: usize = 3;
 /// Maximum cost points per (application, user).
 const MAX_COST: u32 = 10;
 /// Maximum channels in which one user may read chat without being moderator or invited.
-const CHATS: usize = 100;
+const MAX_CHAT_SUBSCRIPTIONS: usize = 100;
 
 /// The subscription that a create request asks for.
 struct Wish {
@@ -172,7 +172,7 @@ fn authorise(call: &Call<'_>, wish: &Wish) -> Result<(), Refusal> {
     match wish.kind.name {
         "channel.chat.message" if roles.banned.has(channel, user) => Err(forbidden()),
         "channel.chat.message" if !invited(call.world, &call.caller.client_id, channel, user) => {
-            if uninvited_chats(call.world, &call.caller.client_id, user) >= CHATS {
+            if uninvited_chats(call.world, &call.caller.client_id, user) >= MAX_CHAT_SUBSCRIPTIONS {
                 Err(forbidden())
             } else {
                 Ok(())
@@ -241,7 +241,7 @@ fn check_limits(world: &World, client: &str, user: &str, wish: &Wish, cost: u32)
         });
     }
     let too_many = |message: &str| Err(Refusal::new(429, message));
-    if equals.len() >= EQUALS {
+    if equals.len() >= MAX_EQUAL_SUBSCRIPTIONS {
         return too_many("maximum subscriptions with type and condition exceeded");
     }
     let sockets = eventsub.sockets_in_use(client, user);

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::state::{EventSub, Handover, Order, Socket};
-use crate::sim::kit::text::{ALPHANUMERIC, random};
+use crate::sim::kit::random_text::{ALPHANUMERIC, random};
 
 /// Milliseconds in which a client must connect to the reconnect URL.
 const HANDOVER_MS: i64 = 30_000;

@@ -16,11 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::{BusError, Deliveries, Delivery, in_background};
 
 /// If no message arrives for this long, none is in flight.
-const QUIET: Duration = Duration::from_millis(200);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum time to receive messages. The bus limits the number of unsettled messages, so this ends on a busy bus too.
-const LONGEST: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time for which closing a bus waits for its readers.
-const LAST: Duration = Duration::from_secs(3);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Readers that are closing.
 #[derive(Clone, Default)]
@@ -49,7 +49,7 @@ impl Leaving {
     /// Waits for closing readers, for a limited time.
     pub(super) async fn wait(&self) {
         self.0.close();
-        let _ = tokio::time::timeout(LAST, self.0.wait()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.0.wait()).await;
     }
 }
 
@@ -82,8 +82,8 @@ impl Drop for Reader {
 
 async fn leave(mut open: Deliveries, closed: BoxFuture<'static, ()>) {
     let mut held = Vec::new();
-    let end = Instant::now() + LONGEST;
-    while let Ok(Some(Ok(delivery))) = timeout_at(end.min(Instant::now() + QUIET), open.next()).await {
+    let end = Instant::now() + DRAIN_TIMEOUT;
+    while let Ok(Some(Ok(delivery))) = timeout_at(end.min(Instant::now() + IDLE_TIMEOUT), open.next()).await {
         held.push(delivery);
     }
     drop(open);
