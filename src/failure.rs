@@ -252,9 +252,8 @@ impl From<PlatformError> for Failure {
     fn from(error: PlatformError) -> Self {
         match &error {
             PlatformError::Unauthorized { platform, .. } => {
-                let hint = format!(
-                    "run `bitbrat auth status {platform}`, then `bitbrat auth login {platform} --with-token`"
-                );
+                let hint =
+                    format!("run `bitbrat auth status {platform}`, then `bitbrat auth login {platform}`");
                 Self::new(ExitCode::Unauthorized, error.to_string()).hint(hint)
             }
             PlatformError::NotConfigured { .. } => Self::new(ExitCode::Configuration, error.to_string())

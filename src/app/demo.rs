@@ -108,6 +108,19 @@ impl Demo {
         }
     }
 
+    /// Makes this user the one who agrees to a login, and soon.
+    pub fn consent_as(&self, user_id: Option<&str>) {
+        self.sim.twitch.knobs(|knobs| {
+            knobs.device_interval = Some(1);
+            if let Some(id) = user_id {
+                knobs.consent = Some(id.to_owned());
+            }
+        });
+        if let Some(id) = user_id.and_then(|id| id.parse().ok()) {
+            self.sim.kick.knobs(|knobs| knobs.consent = Some(id));
+        }
+    }
+
     /// Whether `store` is the temporary one of the demo.
     pub fn owns(&self, store: &StoreTarget) -> bool {
         match store {

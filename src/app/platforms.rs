@@ -14,7 +14,7 @@ use crate::core::source::PlatformName;
 use crate::failure::Failure;
 use crate::http::Http;
 use crate::platforms::Platform;
-use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, descriptor};
+use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, Scope, descriptor};
 use crate::platforms::kit::answer::is_own_error;
 use crate::tokens::{Seed, TokenStore};
 
@@ -112,6 +112,11 @@ impl Platforms {
         for adapter in self.adapters.iter().filter_map(OnceCell::get) {
             adapter.reconfigure(settings);
         }
+    }
+
+    /// Returns the scopes that a login as `identity` requests.
+    pub fn scopes(&self, platform: PlatformName, identity: &Identity) -> Vec<Scope> {
+        descriptor(platform).scopes(&self.settings, identity)
     }
 
     /// Returns a platform's HTTP addresses.

@@ -7,6 +7,7 @@ pub mod context;
 pub mod filters;
 pub mod health;
 pub mod help;
+pub mod login;
 pub mod output;
 pub mod progress;
 pub mod reports;

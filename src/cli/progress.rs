@@ -1,11 +1,13 @@
 //! Shows the progress of a probe, one line per platform, on standard error, once it takes longer than a moment.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
+use crate::cli::output::write_err;
 use crate::core::source::PlatformName;
 use crate::telemetry::Bars;
 
@@ -89,6 +91,30 @@ impl Progress {
         result
     }
 
+    /// Starts to show how long something is still waited for. Where standard error is no terminal, a line says so once.
+    pub fn countdown(&self, what: &str) -> Countdown {
+        let bar = self.enabled.then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg}");
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let ticks = if self.unicode {
+                "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "
+            } else {
+                "|/-\\ "
+            };
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style.tick_chars(ticks));
+            bar
+        });
+        if bar.is_none() {
+            // Without the line the command would seem to hang.
+            let _ = write_err(&format!("{what}; Ctrl-C stops it.\n"));
+        }
+        Countdown {
+            bar,
+            what: what.to_owned(),
+        }
+    }
+
     fn show(&self) {
         let mut drawn = self.drawn.lock();
         drawn.shown = true;
@@ -118,6 +144,44 @@ impl Progress {
             style.progress_chars("━╸─").tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
         } else {
             style.progress_chars("#>-").tick_chars("|/-\\ ")
+        }
+    }
+}
+
+/// A wait with the time that is left.
+pub struct Countdown {
+    bar: Option<ProgressBar>,
+    what: String,
+}
+
+impl Countdown {
+    /// Shows the time that is left.
+    pub fn show(&self, left: Duration) {
+        if let Some(bar) = &self.bar {
+            let seconds = left.as_secs();
+            bar.set_message(format!(
+                "{} ({}:{:02} left)",
+                self.what,
+                seconds / 60,
+                seconds % 60
+            ));
+            bar.tick();
+        }
+    }
+
+    /// Prints a line above it.
+    pub fn say(&self, line: &str) -> io::Result<()> {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| write_err(&format!("{line}\n"))),
+            None => write_err(&format!("{line}\n")),
+        }
+    }
+}
+
+impl Drop for Countdown {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

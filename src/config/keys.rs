@@ -4,7 +4,7 @@
 
 use super::key::Key;
 use super::problem::closest;
-use super::{bus, google, log, schedule, sources, state, store, tokens, watch, web};
+use super::{auth, bus, google, log, schedule, sources, state, store, tokens, watch, web};
 use crate::core::platform::for_each_platform;
 use crate::platforms;
 use crate::secrets;
@@ -39,7 +39,7 @@ macro_rules! areas {
             Area::new("Schedules of `watch`: cron with seconds, in UTC", &[schedule::KEYS]),
             Area::new("The daemon", &[watch::KEYS]),
             Area::new("The web server of `watch`", &[web::KEYS]),
-            Area::new("Token store", &[tokens::KEYS]),
+            Area::new("Token store and logins", &[tokens::KEYS, auth::KEYS]),
             $(Area::new(stringify!($name), &[platforms::$module::settings::KEYS]),)*
             Area::new(
                 "Sources by environment; the file has [[source]] for them",

@@ -3,6 +3,7 @@
 //! Values are resolved once into plain structs. Loading opens only the files that it reads, so that `doctor` and `config show`
 //! always work; it never stops at the first problem, but collects all of them.
 
+mod auth;
 mod bus;
 mod edit;
 mod file_path;
@@ -30,6 +31,7 @@ mod web;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use auth::AuthSettings;
 pub use bus::{BusSettings, BusTarget, NatsLogin};
 pub use edit::{
     EditError, FileText, SourceEntry, add as add_source, remove as remove_sources, sources as sources_of,
@@ -74,6 +76,7 @@ pub struct Settings {
     pub watch: WatchSettings,
     pub web: WebSettings,
     pub tokens: TokenSettings,
+    pub auth: AuthSettings,
     pub platforms: PlatformSettings,
     /// The monitored sources, in the order of the configuration.
     pub sources: Vec<SourceSpec>,
@@ -275,6 +278,7 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
         watch: watch::read(reader),
         web: web::read(reader),
         tokens: tokens::read(reader, &state_dir, &google),
+        auth: auth::read(reader),
         platforms: PlatformSettings::read(reader),
         sources: sources::read(reader),
         log: log::read(reader),

@@ -12,6 +12,7 @@ use super::{Platform, PlatformError};
 use crate::clock::{Chance, Clock};
 use crate::config::Settings;
 use crate::core::event::chat::Direction;
+use crate::core::observation::Identity;
 use crate::core::platform::{PlatformName, for_each_platform};
 use crate::http::Http;
 use crate::tokens::{Seed, TokenError, TokenStore};
@@ -47,6 +48,12 @@ pub trait PlatformDescriptor: Send + Sync {
     fn does_without_bot(&self, settings: &Settings) -> bool {
         let _ = settings;
         false
+    }
+
+    /// Returns the scopes that a login as `identity` requests.
+    fn scopes(&self, settings: &Settings, identity: &Identity) -> Vec<Scope> {
+        let _ = (settings, identity);
+        Vec::new()
     }
 
     /// Returns the chat that the listener counts where it is posted, so that it must not be counted on the bus as well.
@@ -115,6 +122,32 @@ pub struct Application {
     pub client_secret: SecretString,
     /// The platform's name of the error that id or secret are wrong, if its other errors are about something else.
     pub error: Option<&'static str>,
+}
+
+/// A scope that an account should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Its name.
+    pub name: String,
+    /// What does not work without it.
+    pub without: &'static str,
+}
+
+impl Scope {
+    /// Returns the scopes in `table`, then the configured ones.
+    pub fn all(table: &[(&str, &'static str)], configured: &[String]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        let configured = configured
+            .iter()
+            .map(|name| (name.as_str(), "the configuration lists it"));
+        for (name, without) in table.iter().copied().chain(configured) {
+            if all.iter().all(|known| known.name != name) {
+                let name = name.to_owned();
+                all.push(Self { name, without });
+            }
+        }
+        all
+    }
 }
 
 /// Chat that a listener counts.

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use self::kit::oauth::Accounts;
 use crate::config::Settings;
 use crate::core::code::Code;
 use crate::core::finding::Finding;
@@ -62,6 +63,17 @@ pub trait Platform: Any + Send + Sync {
     /// account.
     async fn check_account(&self, identity: &Identity) -> Option<Result<AuthCheck, PlatformError>> {
         let _ = identity;
+        None
+    }
+
+    /// Returns the logins of the platform; `None` if its tokens are not obtained by logging in.
+    fn accounts(&self) -> Option<&dyn Accounts> {
+        None
+    }
+
+    /// Returns the name of the user with this id, with one request.
+    async fn user_name(&self, id: &str) -> Option<String> {
+        let _ = id;
         None
     }
 

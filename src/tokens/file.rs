@@ -166,6 +166,8 @@ struct OnDisk {
 struct RecordOnDisk {
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<TokenOnDisk>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending: Option<TokenOnDisk>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     seeds: Vec<String>,
 }
@@ -213,6 +215,7 @@ impl From<&TokenRecord> for RecordOnDisk {
     fn from(record: &TokenRecord) -> Self {
         Self {
             token: record.token.as_ref().map(TokenOnDisk::from),
+            pending: record.pending.as_ref().map(TokenOnDisk::from),
             seeds: record.seeds.clone(),
         }
     }
@@ -253,6 +256,7 @@ impl From<RecordOnDisk> for TokenRecord {
     fn from(record: RecordOnDisk) -> Self {
         Self {
             token: record.token.map(StoredToken::from),
+            pending: record.pending.map(StoredToken::from),
             seeds: record.seeds,
         }
     }
@@ -444,7 +448,7 @@ mod tests {
     async fn keep(store: &FileTokenStore, access: &str) -> Result<(), TokenError> {
         let record = TokenRecord {
             token: Some(StoredToken::unproven(access.to_owned(), Timestamp::EPOCH)),
-            seeds: Vec::new(),
+            ..TokenRecord::default()
         };
         store.lease(&bot()).await?.save(&record).await
     }

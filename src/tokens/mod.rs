@@ -29,10 +29,10 @@ pub fn login_command(identity: &str) -> String {
     let known: Result<PlatformName, _> = platform.parse();
     match known {
         Ok(platform) if identity == format!("{platform}/bot") => {
-            format!("bitbrat auth login {platform} --with-token")
+            format!("bitbrat auth login {platform}")
         }
         Ok(platform) if identity == format!("{platform}/app") => format!("bitbrat auth status {platform}"),
-        Ok(platform) => format!("bitbrat auth login {platform} --as {identity} --with-token"),
+        Ok(platform) => format!("bitbrat auth login {platform} --as {identity}"),
         Err(_) => "bitbrat auth status".to_owned(),
     }
 }
@@ -108,7 +108,10 @@ pub trait TokenLease: Send + Sync {
 pub struct TokenRecord {
     /// Its token; `None` before the first login and after a logout.
     pub token: Option<StoredToken>,
-    /// Fingerprints of the seeds used so far, oldest first; see [`seed`].
+    /// The token of a login whose owner is not known yet: it is stored before anything is asked about it, and replaces
+    /// `token` once it has proven to belong to the same account.
+    pub pending: Option<StoredToken>,
+    /// Fingerprints of the seeds used so far, oldest first; see [`seed`](mod@seed).
     pub seeds: Vec<String>,
 }
 
@@ -336,11 +339,13 @@ mod tests {
             let lease = store.lease(&bot()).await.unwrap();
             let record = TokenRecord {
                 token: Some(token("first")),
+                pending: Some(token("login")),
                 seeds: vec!["abc".to_owned()],
             };
             lease.save(&record).await.unwrap();
             let kept = lease.load().await.unwrap();
             assert_eq!(kept.seeds, record.seeds);
+            assert_eq!(kept.pending.unwrap().access.expose_secret(), "login");
             drop(lease);
             let kept = store.load(&bot()).await.unwrap().unwrap();
             let expected = token("first");
@@ -373,6 +378,7 @@ mod tests {
             let lease = store.lease(&bot()).await.unwrap();
             let record = TokenRecord {
                 token: None,
+                pending: Some(token("login")),
                 seeds: vec!["abc".to_owned()],
             };
             lease.save(&record).await.unwrap();
@@ -418,7 +424,7 @@ mod tests {
             for access in ["first", "other"] {
                 let record = TokenRecord {
                     token: Some(token(access)),
-                    seeds: Vec::new(),
+                    ..TokenRecord::default()
                 };
                 lease.save(&record).await.unwrap();
                 let all = store.load_all().await.unwrap();

@@ -136,7 +136,7 @@ mod tests {
         let token = access.map(|access| StoredToken::unproven(access, Timestamp::EPOCH));
         let record = TokenRecord {
             token,
-            seeds: Vec::new(),
+            ..TokenRecord::default()
         };
         store.lease(identity).await.unwrap().save(&record).await.unwrap();
     }

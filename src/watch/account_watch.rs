@@ -153,7 +153,7 @@ mod tests {
             .iter()
             .filter_map(AccountState::unready)
             .collect();
-        let expected = "account twitch/bot is REVOKED; run `bitbrat auth login twitch --with-token`";
+        let expected = "account twitch/bot is REVOKED; run `bitbrat auth login twitch`";
         assert_eq!(reasons, [expected]);
         accounts.observe(&checked("twitch/bot", 2, AuthResult::Valid));
         assert!(accounts.states().iter().all(|state| state.unready().is_none()));
@@ -199,10 +199,10 @@ mod tests {
     #[test]
     fn each_account_is_fixed_by_its_own_command() {
         for (identity, command) in [
-            ("discord/bot", "bitbrat auth login discord --with-token"),
+            ("discord/bot", "bitbrat auth login discord"),
             (
                 "twitch/broadcaster:7",
-                "bitbrat auth login twitch --as twitch/broadcaster:7 --with-token",
+                "bitbrat auth login twitch --as twitch/broadcaster:7",
             ),
             ("kick/app", "bitbrat auth status kick"),
         ] {

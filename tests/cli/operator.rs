@@ -211,10 +211,10 @@ fn missing_token_error_hints_at_auth_login() {
     home.run(&["auth", "status"])
         .exits(4)
         .shows("MISSING")
-        .names_account("bitbrat auth login twitch --with-token");
+        .names_account("bitbrat auth login twitch");
     home.run(&["sources", "status", "--probe"])
         .exits(4)
-        .names_account("bitbrat auth login twitch --with-token");
+        .names_account("bitbrat auth login twitch");
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub const ALL: &[Described] = &[
     },
     Described {
         name: "auth",
-        commands: "auth status, auth login, auth logout",
+        commands: "auth status, auth login, auth refresh, auth logout",
         schema: of::<AuthReport>,
     },
     Described {

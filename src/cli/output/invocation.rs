@@ -74,12 +74,16 @@ impl Invocation {
             return Some(command.to_owned());
         };
         let advised = commands(rest.split_whitespace().map(str::to_owned));
-        // The demo has the tokens of its own world, and no file to change: the effects of these commands end with it.
+        let words = advised.iter().map(String::as_str).collect::<Vec<_>>();
+        // The demo has no file to change: the effects of these commands end with it.
         let is_lasting = matches!(
-            advised.iter().map(String::as_str).collect::<Vec<_>>()[..],
-            ["auth", "login" | "logout", ..] | ["sources", "add" | "remove", ..] | ["config", "init", ..]
+            words[..],
+            ["auth", "logout", ..] | ["sources", "add" | "remove", ..] | ["config", "init", ..]
         );
-        if self.is_demo() && is_lasting {
+        // Another process has a demo world of its own, so a login there changes nothing for a daemon.
+        let is_elsewhere = matches!(words[..], ["auth", "login", ..])
+            && self.words.first().is_some_and(|command| command == "watch");
+        if self.is_demo() && (is_lasting || is_elsewhere) {
             return None;
         }
         let is_same = !self.words.is_empty() && advised.iter().all(|word| self.words.contains(word));
@@ -244,16 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn demo_advises_no_command_that_needs_a_real_account() {
+    fn demo_advises_its_own_login_and_nothing_that_lasts() {
         let demo = ran("--demo auth status");
-        assert_eq!(demo.advise("bitbrat auth login twitch --with-token"), None);
-        assert!(demo.is_pointless("run `bitbrat auth login twitch --with-token` to replace it"));
-        assert!(demo.advise("bitbrat sources describe twitch:777009").is_some());
-        assert!(
-            ran("auth status")
-                .advise("bitbrat auth login twitch --with-token")
-                .is_some()
+        assert_eq!(
+            demo.advise("bitbrat auth login twitch").unwrap(),
+            "bitbrat --demo auth login twitch"
         );
+        assert_eq!(demo.advise("bitbrat auth logout twitch"), None);
+        assert_eq!(ran("--demo watch").advise("bitbrat auth login twitch"), None);
+        assert!(demo.is_pointless("run `bitbrat config init` to begin"));
+        assert!(demo.advise("bitbrat sources describe twitch:777009").is_some());
+        assert!(ran("auth status").advise("bitbrat auth logout twitch").is_some());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Identities and how they are authorized: `auth status|login|logout`.
+//! Identities and how they are authorized: `auth`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::time::Timestamp;
-use crate::tokens::remedy;
+use crate::tokens::{login_command, remedy};
 
 /// Identities and how they are authorized. It never contains a token.
 #[derive(Debug, Clone)]
@@ -44,12 +44,24 @@ pub struct IdentityItem {
     pub can_renew: bool,
     /// What it was granted.
     pub scopes: Vec<String>,
+    /// Which scopes it should have and lacks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_scopes: Vec<MissingScope>,
     /// Whether the platform rejects the client id and secret.
     #[serde(skip)]
     pub client_rejected: bool,
     /// The reason, where the status alone is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A scope that an account lacks.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct MissingScope {
+    /// Its name.
+    pub scope: String,
+    /// What does not work without it.
+    pub without: &'static str,
 }
 
 /// The status of an account's token.
@@ -121,16 +133,15 @@ impl Report for AuthReport {
         let mut notes = Vec::new();
         if self.items.is_empty() {
             let what = "no identity is stored, and none is needed by the configured sources";
-            notes.push(Note::hint(
-                Tone::Warn,
-                what,
-                Some("bitbrat auth login twitch --with-token"),
-            ));
+            notes.push(Note::hint(Tone::Warn, what, Some("bitbrat auth login twitch")));
         }
         notes.extend(self.notes.clone());
         for item in &self.items {
             let what = match item.status {
-                AuthState::Valid | AuthState::Unknown => continue,
+                AuthState::Valid | AuthState::Unknown => {
+                    notes.extend(of_scopes(item));
+                    continue;
+                }
                 AuthState::Expired => "has expired and could not be renewed",
                 AuthState::Revoked => "was revoked; log in again",
                 AuthState::Rejected => "is rejected; the token may be mistyped, expired or revoked",
@@ -145,6 +156,15 @@ impl Report for AuthReport {
         }
         notes
     }
+}
+
+/// Returns what an account cannot do for lack of scopes. A new login requests all of them again.
+fn of_scopes(item: &IdentityItem) -> Option<Note> {
+    let lacks = |missing: &MissingScope| format!("{} ({})", missing.scope, missing.without);
+    let lacks: Vec<String> = item.missing_scopes.iter().map(lacks).collect();
+    let what = format!("{} lacks {}", item.identity, lacks.join("; "));
+    let next = login_command(&item.identity);
+    (!lacks.is_empty()).then(|| Note::hint(Tone::Warn, what, Some(&next)))
 }
 
 fn cells(item: &IdentityItem) -> Vec<Cell> {

@@ -197,7 +197,7 @@ pub fn advice(
     Some(match application_id {
         Some(application) => format!(
             "the bot lacks {names}; give it with {}",
-            invite_link(application, guild_id, NEEDED | wanted)
+            invite_link(application, Some(guild_id), NEEDED | wanted)
         ),
         None => format!("the bot lacks {names}"),
     })

@@ -235,16 +235,21 @@ pub const NEEDED: Permissions = Permissions(
     Permissions::VIEW_CHANNEL.0 | Permissions::READ_MESSAGE_HISTORY.0 | Permissions::SEND_MESSAGES.0,
 );
 
-/// Returns the page on which an authorized user grants the bot `permissions` in a guild.
-pub fn invite_link(application_id: &str, guild_id: &str, permissions: Permissions) -> String {
+/// Returns the page on which an authorized user grants the bot `permissions` in a guild, or in one that the user chooses there.
+pub fn invite_link(application_id: &str, guild_id: Option<&str>, permissions: Permissions) -> String {
     let mut link =
         url::Url::parse("https://discord.com/oauth2/authorize").expect("the constant is an address");
-    link.query_pairs_mut()
+    let mut query = link.query_pairs_mut();
+    query
         .append_pair("client_id", application_id)
         .append_pair("scope", "bot")
-        .append_pair("permissions", &permissions.bits().to_string())
-        .append_pair("guild_id", guild_id)
-        .append_pair("disable_guild_select", "true");
+        .append_pair("permissions", &permissions.bits().to_string());
+    if let Some(guild_id) = guild_id {
+        query
+            .append_pair("guild_id", guild_id)
+            .append_pair("disable_guild_select", "true");
+    }
+    drop(query);
     link.into()
 }
 

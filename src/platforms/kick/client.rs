@@ -62,6 +62,15 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// A request to revoke a token, which `query` contains.
+    pub(super) fn revocation(query: &'a [(&'static str, String)]) -> Self {
+        Self {
+            endpoint: Endpoint::Token,
+            method: Method::POST,
+            ..Self::get("/oauth/revoke", query, "the revocation of a token")
+        }
+    }
+
     /// A request whether a token is active.
     pub(super) fn introspection(operation: &'static str) -> Self {
         Self {

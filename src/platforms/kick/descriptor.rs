@@ -4,16 +4,31 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::options::APP;
 use super::{KickOptions, KickPlatform};
 use crate::config::Settings;
+use crate::core::observation::Identity;
 use crate::platforms::Platform;
-use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, PlatformDescriptor};
+use crate::platforms::descriptor::{Application, BuildError, Endpoint, Parts, PlatformDescriptor, Scope};
 use crate::platforms::kit::error_body::ErrorBody;
 use crate::tokens::Seed;
 
 /// Errors of Kick's OAuth host: the names that clients have seen, and the message of a malformed request
 /// (<https://docs.kick.com/getting-started/generating-tokens-oauth2-flow>).
 const OAUTH_ERRORS: [&str; 3] = ["invalid_client", "invalid_grant", "Invalid request"];
+
+/// The scopes of an account, and what does not work without each (<https://docs.kick.com/getting-started/scopes>).
+const SCOPES: [(&str, &str); 3] = [
+    ("user:read", "whose token it is cannot be checked"),
+    (
+        "channel:read",
+        "the account's own channel is read as the application",
+    ),
+    (
+        "events:subscribe",
+        "chat and events of the account's own channel cannot be subscribed to with its token",
+    ),
+];
 
 /// Describes Kick.
 pub struct Descriptor;
@@ -96,6 +111,13 @@ impl PlatformDescriptor for Descriptor {
             client_secret: settings.client_secret.clone()?,
             error: Some("invalid_client"),
         })
+    }
+
+    fn scopes(&self, settings: &Settings, identity: &Identity) -> Vec<Scope> {
+        match identity.as_str() {
+            APP => Vec::new(),
+            _ => Scope::all(&SCOPES, &settings.platforms.kick.scopes),
+        }
     }
 
     fn does_without_bot(&self, settings: &Settings) -> bool {

@@ -44,6 +44,7 @@ use crate::core::finding::{Finding, Level};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::http::{Http, Skew};
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::oauth::Accounts;
 use crate::platforms::kit::smoothed::Smoothed;
 use crate::tokens::TokenStore;
 
@@ -164,6 +165,19 @@ fn slug_of(name: &str) -> Option<String> {
 impl Platform for KickPlatform {
     fn name(&self) -> PlatformName {
         PlatformName::Kick
+    }
+
+    fn accounts(&self) -> Option<&dyn Accounts> {
+        Some(&self.api.auth)
+    }
+
+    async fn user_name(&self, id: &str) -> Option<String> {
+        let id = id.parse().ok()?;
+        let page = self.api.users(&[id], &Meter::silent()).await.ok()?;
+        page.items
+            .into_iter()
+            .find(|user| user.user_id == id)
+            .map(|user| user.name)
     }
 
     async fn check_push(&self, settings: &Settings, sources: &[SourceKey]) -> Vec<Finding> {

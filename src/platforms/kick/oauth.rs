@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use url::Url;
 
 use super::answer::{read, unreadable};
-use super::client::{Call, Client};
+use super::client::{Call, Client, without};
 use super::options::{APP, BOT, KickOptions, broadcaster_of};
 use super::token_status::of_inactive;
 use super::wire::{Envelope, Introspected, User, items};
@@ -19,8 +20,8 @@ use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::{
-    self, Access, Credentials, Described, Grant, GrantError, Granted, Owner, Provider, TokenManager,
-    Validation,
+    self, Access, CodeRequest, Credentials, Described, Grant, GrantError, Granted, Owner, Provider,
+    TokenManager, Validation,
 };
 use crate::platforms::kit::token_check::{Refresh, TokenStatus};
 use crate::tokens::{StoredToken, TokenKind};
@@ -29,6 +30,9 @@ use crate::tokens::{StoredToken, TokenKind};
 const NOT_HONORED: &str = "it is no longer honored";
 /// Why a grant was refused: Kick answers `invalid_client`.
 const APP_NOT_ACCEPTED: &str = "the application's id or secret is refused";
+
+/// Why a code of a login was refused: Kick answers `invalid_grant`.
+const CODE_REFUSED: &str = "the code was used, has expired, or was requested with another redirect address";
 
 /// This platform's tokens.
 pub(super) type Auth = TokenManager<OAuth>;
@@ -160,6 +164,7 @@ impl Provider for OAuth {
     const VALIDATION_NAMES_OWNER: bool = false;
     /// A 401 alone proves little, but app tokens have been observed to become invalid early (`KickDevDocs` issue 223).
     const REPLACES_REFUSED_APP_TOKEN: bool = true;
+    const PKCE: bool = true;
 
     fn client(&self) -> &oauth::Client {
         &self.client
@@ -197,8 +202,47 @@ impl Provider for OAuth {
                 Err(reason) => Err(reason),
             }
             .map_err(|reason| GrantError::Foreign(unreadable(call.operation, reason))),
-            Err(error) => Err(of_grant_error(error)),
+            Err(error) => Err(match of_grant_error(error) {
+                GrantError::Gone(_) if grant.is_code() => GrantError::NotGranted(CODE_REFUSED.to_owned()),
+                error => error,
+            }),
         }
+    }
+
+    /// <https://docs.kick.com/getting-started/generating-tokens-oauth2-flow>
+    fn consent_page(&self, request: &CodeRequest<'_>) -> Option<Url> {
+        let base = without(&self.http.auth_url, &["/oauth"]);
+        let mut page: Url = format!("{base}/oauth/authorize").parse().ok()?;
+        page.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", request.client_id)
+            .append_pair("redirect_uri", request.redirect_uri)
+            .append_pair("scope", request.scopes)
+            .append_pair("code_challenge", request.challenge?)
+            .append_pair("code_challenge_method", "S256")
+            .append_pair("state", request.state);
+        Some(page)
+    }
+
+    /// Kick takes the token in the query, and names the parameter otherwise than RFC 7009 does.
+    async fn revoke(
+        &self,
+        _client: Credentials<'_>,
+        token: &StoredToken,
+        meter: &Meter<'_>,
+    ) -> Result<Option<&'static str>, PlatformError> {
+        let refresh = token
+            .refresh
+            .as_ref()
+            .map(|refresh| (&refresh.secret, "refresh_token"));
+        for (secret, kind) in refresh.into_iter().chain([(&token.access, "access_token")]) {
+            let query = [
+                ("token", secret.expose_secret().to_owned()),
+                ("token_hint_type", kind.to_owned()),
+            ];
+            self.http.exchange(&Call::revocation(&query), meter).await?;
+        }
+        Ok(None)
     }
 
     async fn validate(
@@ -328,7 +372,7 @@ mod tests {
             GrantError::Gone(_) => "grant gone",
             GrantError::Misconfigured(_) => "app refused",
             GrantError::NoEffect(_) | GrantError::Lost(_) => "no answer",
-            GrantError::Foreign(_) => "unclear",
+            GrantError::NotGranted(_) | GrantError::Foreign(_) => "unclear",
         }
     }
 

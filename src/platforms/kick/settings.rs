@@ -25,6 +25,12 @@ pub const KEYS: &[Key] = &[
     .named(&["KICK_BOT_USER_ID"])
     .such_as("123456"),
     Key::new(
+        "kick.scopes",
+        "Scopes that a login of the bot requests in addition to those that bitbrat needs.",
+    )
+    .list()
+    .such_as("chat:write"),
+    Key::new(
         "kick.webhook",
         "Whether `watch` takes webhooks at /webhooks/kick; the application must be set up to send them.",
     )
@@ -64,6 +70,8 @@ pub struct Settings {
     /// The refresh token that belongs to it.
     pub bot_refresh_token: Option<SecretString>,
     pub bot_user_id: Option<String>,
+    /// Scopes that a login of the bot requests in addition.
+    pub scopes: Vec<String>,
     /// Whether `watch` receives webhooks.
     pub webhook: bool,
     /// Rate limit in requests per minute.
@@ -82,6 +90,10 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
         bot_access_token: reader.secret("kick.bot_access_token"),
         bot_refresh_token: reader.secret("kick.bot_refresh_token"),
         bot_user_id: numeric_id(reader, "kick.bot_user_id"),
+        scopes: reader
+            .list("kick.scopes")
+            .map(|found| found.value)
+            .unwrap_or_default(),
         webhook: reader.switch("kick.webhook"),
         requests_per_minute: u32::try_from(per_minute).unwrap_or(20),
         auth_url: reader.address_or_default("kick.auth_url", &["https", "http"]),

@@ -6,15 +6,48 @@ use async_trait::async_trait;
 use reqwest::StatusCode;
 use serde_json::Value;
 
+use super::options::{BOT, broadcaster_of};
 use super::{TwitchOptions, TwitchPlatform};
 use crate::config::Settings;
 use crate::core::event::chat::Direction;
+use crate::core::observation::Identity;
 use crate::platforms::Platform;
 use crate::platforms::descriptor::{
-    Application, BuildError, CountedChat, Endpoint, Parts, PlatformDescriptor,
+    Application, BuildError, CountedChat, Endpoint, Parts, PlatformDescriptor, Scope,
 };
 use crate::platforms::kit::error_body::ErrorBody;
 use crate::tokens::Seed;
+
+/// The scopes of a bot, and what does not work without each
+/// (<https://dev.twitch.tv/docs/authentication/scopes/>).
+const BOT_SCOPES: [(&str, &str); 4] = [
+    ("user:read:chat", "chat is not received or counted over EventSub"),
+    ("user:write:chat", "the bot cannot send chat messages"),
+    (
+        "user:bot",
+        "the bot cannot join chats with the application's token (webhooks, conduits)",
+    ),
+    (
+        "user:read:moderated_channels",
+        "where the bot is moderator is not known",
+    ),
+];
+/// The scopes of a broadcaster.
+const BROADCASTER_SCOPES: [(&str, &str); 4] = [
+    (
+        "channel:bot",
+        "the bot joins this chat as an ordinary user, with Twitch's limits for those",
+    ),
+    (
+        "moderation:read",
+        "whether the bot is moderator or banned here is not known",
+    ),
+    ("channel:read:vips", "whether the bot is VIP here is not known"),
+    (
+        "channel:read:editors",
+        "whether the bot is editor here is not known",
+    ),
+];
 
 /// Describes Twitch.
 pub struct Descriptor;
@@ -113,6 +146,14 @@ impl PlatformDescriptor for Descriptor {
     fn does_without_bot(&self, settings: &Settings) -> bool {
         let settings = &settings.platforms.twitch;
         settings.client_id.is_some() && settings.client_secret.is_some()
+    }
+
+    fn scopes(&self, settings: &Settings, identity: &Identity) -> Vec<Scope> {
+        match identity.as_str() {
+            BOT => Scope::all(&BOT_SCOPES, &settings.platforms.twitch.scopes),
+            _ if broadcaster_of(identity).is_some() => Scope::all(&BROADCASTER_SCOPES, &[]),
+            _ => Vec::new(),
+        }
     }
 
     fn counted_chat(&self, settings: &Settings) -> Option<CountedChat> {

@@ -38,6 +38,7 @@ use crate::http::{Http, Skew};
 use crate::platforms::kit::greeting;
 use crate::platforms::kit::link_health::LinkHealth;
 use crate::platforms::kit::meter::Meter;
+use crate::platforms::kit::oauth::Accounts;
 use crate::platforms::kit::smoothed::Smoothed;
 use crate::platforms::{Platform, PlatformError, ProbeSet, ProbeSink, ProbeSummary, RateLimit};
 use crate::tokens::TokenStore;
@@ -113,6 +114,19 @@ impl Platform for TwitchPlatform {
             Err(error) => Err(error),
         };
         Some(outcome)
+    }
+
+    fn accounts(&self) -> Option<&dyn Accounts> {
+        Some(&self.auth)
+    }
+
+    async fn user_name(&self, id: &str) -> Option<String> {
+        let reader = reader::Reader::new(self).await.ok()?;
+        let page = reader.users("id", &[id], &Meter::silent()).await.ok()?;
+        page.rows
+            .into_iter()
+            .find(|user| user.id == id)
+            .map(|user| user.login)
     }
 
     async fn check_push(&self, settings: &Settings, _: &[SourceKey]) -> Vec<Finding> {

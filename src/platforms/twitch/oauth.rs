@@ -7,10 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use reqwest::{Method, RequestBuilder, Url};
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 
 use super::helix::{Helix, is_about_token};
 use super::options::{APP, BOT, TwitchOptions, below, broadcaster_of};
-use super::wire::Validated;
+use super::wire::{StartedDevice, Validated};
 use crate::clock::{Chance, Clock};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
@@ -19,8 +20,10 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, is_foreign_refusal, reason};
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::{
-    Access, Client, Credentials, Described, Grant, GrantError, Granted, Provider, TokenManager, Validation,
+    Access, Client, CodeRequest, Credentials, Described, DeviceCode, Grant, GrantError, Granted, Provider,
+    TokenManager, Validation,
 };
+use crate::secrets;
 use crate::tokens::{StoredToken, TokenKind};
 
 /// This platform's tokens.
@@ -199,8 +202,8 @@ impl Provider for OAuth {
         grant: Grant<'_>,
         meter: &Meter<'_>,
     ) -> Result<Granted, GrantError> {
-        // Only a confidential client's refresh token can be sent again if the result is unknown.
-        let repeatable = !self.is_one_time(client);
+        // A code works once, and so does the refresh token of a public client: if the result is unknown, neither is sent again.
+        let repeatable = !self.is_one_time(client) && !grant.is_code();
         let form = grant.form(client);
         let mut attempt = 0;
         loop {
@@ -211,7 +214,7 @@ impl Provider for OAuth {
                 .form(&form);
             let outcome = self.send(request, meter).await;
             let wait = Retries::READ.wait_after(attempt, &outcome, &self.chance);
-            match (read_grant(outcome), wait) {
+            match (read_grant(outcome, grant.is_code()), wait) {
                 (Err(GrantError::Lost(_)), Some(wait)) if repeatable => tokio::time::sleep(wait).await,
                 (Err(GrantError::NoEffect(_)), Some(wait)) => tokio::time::sleep(wait).await,
                 (Err(GrantError::Foreign(_)), _) if attempt < Retries::READ.attempts => {
@@ -220,6 +223,80 @@ impl Provider for OAuth {
                 (read, _) => return read,
             }
         }
+    }
+
+    /// There is no PKCE. Without `force_verify` the page would agree for whoever is logged in to Twitch in that browser.
+    /// <https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow>
+    fn consent_page(&self, request: &CodeRequest<'_>) -> Option<Url> {
+        let mut page = below(&self.base, "authorize");
+        page.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", request.client_id)
+            .append_pair("redirect_uri", request.redirect_uri)
+            .append_pair("scope", request.scopes)
+            .append_pair("state", request.state)
+            .append_pair("force_verify", "true");
+        Some(page)
+    }
+
+    /// The parameter is `scopes` here, and `scope` elsewhere
+    /// (<https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#device-code-grant-flow>).
+    async fn start_device(
+        &self,
+        client: Credentials<'_>,
+        scopes: &str,
+        meter: &Meter<'_>,
+    ) -> Option<Result<DeviceCode, GrantError>> {
+        let request = self
+            .http
+            .request(Method::POST, below(&self.base, "device"))
+            .form(&[("client_id", client.id), ("scopes", scopes)]);
+        let outcome = self.send(request, meter).await;
+        Some(
+            read_answer::<StartedDevice>(outcome, true, "a device code").map(|started| DeviceCode {
+                device_code: secrets::secret(started.device_code),
+                user_code: started.user_code,
+                page: started.verification_uri,
+                expires_in: started
+                    .expires_in
+                    .and_then(|secs| u64::try_from(secs).ok())
+                    .unwrap_or(1_800),
+                interval: started
+                    .interval
+                    .and_then(|secs| u64::try_from(secs).ok())
+                    .unwrap_or(5)
+                    .max(1),
+            }),
+        )
+    }
+
+    /// Twitch revokes an access token alone; its refresh token works on (<https://github.com/twitchdev/issues/issues/943>).
+    async fn revoke(
+        &self,
+        client: Credentials<'_>,
+        token: &StoredToken,
+        meter: &Meter<'_>,
+    ) -> Result<Option<&'static str>, PlatformError> {
+        let asked = Asked {
+            platform: PlatformName::Twitch,
+            operation: "the revocation of a token",
+        };
+        let form = [("client_id", client.id), ("token", token.access.expose_secret())];
+        let request = self
+            .http
+            .request(Method::POST, below(&self.base, "revoke"))
+            .form(&form);
+        match asked.judge(self.send(request, meter).await) {
+            Ok(_) => {}
+            // It had expired or was revoked before.
+            Err(PlatformError::Rejected {
+                status: 400, reason, ..
+            }) if reason.to_ascii_lowercase().contains("invalid token") => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Some(
+            "the connection itself: the account's owner ends it at https://www.twitch.tv/settings/connections",
+        ))
     }
 
     /// `validate` decides. If it describes an expired token, or rejects the token in a format that is not Twitch's own, Helix
@@ -287,12 +364,29 @@ fn is_about_client(words: &str) -> bool {
     words.contains("client") || words.contains("secret")
 }
 
-/// Interprets the answer of `POST /token`. The message decides, not the status: Twitch uses 400 for everything. A refusal without
+/// Interprets the answer of `POST /token`.
+fn read_grant(outcome: Result<Answer, HttpError>, is_code: bool) -> Result<Granted, GrantError> {
+    let granted: Granted = read_answer(outcome, is_code, "a token")?;
+    if granted.access_token.is_empty() {
+        return Err(GrantError::Lost(PlatformError::Unreadable {
+            platform: PlatformName::Twitch,
+            operation: "a token",
+            reason: "the access token is empty".to_owned(),
+        }));
+    }
+    Ok(granted)
+}
+
+/// Interprets an answer about a grant. The message decides, not the status: Twitch uses 400 for everything. A refusal without
 /// Twitch's own message decides nothing: any 4xx means that the request was not processed.
-fn read_grant(outcome: Result<Answer, HttpError>) -> Result<Granted, GrantError> {
+fn read_answer<T: DeserializeOwned>(
+    outcome: Result<Answer, HttpError>,
+    is_code: bool,
+    operation: &'static str,
+) -> Result<T, GrantError> {
     let asked = Asked {
         platform: PlatformName::Twitch,
-        operation: "a token",
+        operation,
     };
     let never_sent = outcome.as_ref().is_err_and(HttpError::never_sent);
     let words = outcome.as_ref().map(reason).unwrap_or_default();
@@ -313,18 +407,15 @@ fn read_grant(outcome: Result<Answer, HttpError>) -> Result<Granted, GrantError>
         }
         // A wrong secret and an unknown client are reported as such; any other message is no answer about this request.
         Err(_) if is_about_client(&words) => return Err(GrantError::Misconfigured(words)),
+        Err(_) if is_code => return Err(GrantError::NotGranted(words)),
         Err(_) => {
             let reason = format!("a refusal without Twitch's own words: {words}");
             return Err(GrantError::Foreign(asked.unreadable(reason)));
         }
     };
-    match answer.object::<Granted>() {
-        Ok(granted) if !granted.access_token.is_empty() => Ok(granted),
-        Ok(_) => Err(GrantError::Lost(
-            asked.unreadable("the access token is empty".to_owned()),
-        )),
-        Err(reason) => Err(GrantError::Lost(asked.unreadable(reason))),
-    }
+    answer
+        .object()
+        .map_err(|reason| GrantError::Lost(asked.unreadable(reason)))
 }
 
 #[cfg(test)]
@@ -333,7 +424,7 @@ mod tests {
     use crate::core::code::Code;
 
     fn read(status: u16, body: &str) -> Result<Granted, GrantError> {
-        read_grant(Ok(Answer::made_up(status, &[], body)))
+        read_grant(Ok(Answer::made_up(status, &[], body)), false)
     }
 
     #[test]
@@ -380,6 +471,7 @@ mod tests {
             let found = match read(status, body) {
                 Ok(_) => "granted",
                 Err(GrantError::Gone(_)) => "gone",
+                Err(GrantError::NotGranted(_)) => "not granted",
                 Err(GrantError::Misconfigured(_)) => "misconfigured",
                 Err(GrantError::NoEffect(_)) => "no effect",
                 Err(GrantError::Lost(_)) => "lost",
@@ -397,12 +489,35 @@ mod tests {
     #[test]
     fn a_request_that_never_left_had_no_effect() {
         for (never_sent, expected) in [(true, true), (false, false)] {
-            let failed = read_grant(Err(HttpError::Network {
+            let lost = HttpError::Network {
                 code: Code::NetworkConnect,
                 reason: String::new(),
                 never_sent,
-            }));
+            };
+            let failed = read_grant(Err(lost), false);
             assert_eq!(matches!(failed, Err(GrantError::NoEffect(_))), expected);
         }
+    }
+
+    #[test]
+    fn refused_code_is_reported_in_twitch_own_words() {
+        let read = |status, body: &str| read_grant(Ok(Answer::made_up(status, &[], body)), true);
+        for words in [
+            "authorization_pending",
+            "invalid device code",
+            "Invalid authorization code",
+        ] {
+            let body = format!(r#"{{"status":400,"message":"{words}"}}"#);
+            assert!(
+                matches!(read(400, &body), Err(GrantError::NotGranted(said)) if said == words),
+                "{words}"
+            );
+        }
+        let public = r#"{"status":400,"message":"Invalid client credentials"}"#;
+        assert!(matches!(read(400, public), Err(GrantError::Misconfigured(_))));
+        assert!(matches!(
+            read(400, "<html>a gateway</html>"),
+            Err(GrantError::Foreign(_) | GrantError::Lost(_))
+        ));
     }
 }

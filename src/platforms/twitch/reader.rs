@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
     fn no_account(&self) -> PlatformError {
         let platform = PlatformName::Twitch;
         if self.candidates.is_empty() {
-            let what = "a token: run `bitbrat auth login twitch --with-token`, set TWITCH_BOT_ACCESS_TOKEN, or \
+            let what = "a token: run `bitbrat auth login twitch`, set TWITCH_BOT_ACCESS_TOKEN, or \
                         give a client id and secret";
             return PlatformError::not_configured(platform, what);
         }

@@ -26,6 +26,12 @@ pub const KEYS: &[Key] = &[
     Key::new("twitch.bot_user_id", "User id of the bot; a token of anyone else is refused.")
         .named(&["TWITCH_BOT_USER_ID"])
         .such_as("123456"),
+    Key::new(
+        "twitch.scopes",
+        "Scopes that a login of the bot requests in addition to those that bitbrat needs.",
+    )
+    .list()
+    .such_as("channel:read:polls clips:edit"),
     Key::new("twitch.eventsub", "Whether `watch` listens to EventSub.").or("true"),
     Key::new(
         "twitch.chat",
@@ -95,6 +101,8 @@ pub struct Settings {
     /// The refresh token that belongs to it.
     pub bot_refresh_token: Option<SecretString>,
     pub bot_user_id: Option<String>,
+    /// Scopes that a login of the bot requests in addition.
+    pub scopes: Vec<String>,
     /// Whether `watch` uses EventSub.
     pub eventsub: bool,
     /// Where incoming chat is counted.
@@ -118,6 +126,10 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
         bot_access_token: reader.secret("twitch.bot_access_token"),
         bot_refresh_token: reader.secret("twitch.bot_refresh_token"),
         bot_user_id: numeric_id(reader, "twitch.bot_user_id"),
+        scopes: reader
+            .list("twitch.scopes")
+            .map(|found| found.value)
+            .unwrap_or_default(),
         eventsub: reader.switch("twitch.eventsub"),
         chat: chat.map(|found| found.value).unwrap_or_default(),
         auth_url: reader.address_or_default("twitch.auth_url", &["https", "http"]),

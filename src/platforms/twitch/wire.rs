@@ -106,6 +106,18 @@ pub(super) struct Validated {
     pub(super) expires_in: Option<i64>,
 }
 
+/// The answer of `POST /device`. The address already contains the user's code.
+#[derive(Deserialize)]
+pub(super) struct StartedDevice {
+    pub(super) device_code: String,
+    pub(super) user_code: String,
+    pub(super) verification_uri: String,
+    #[serde(default, deserialize_with = "lenient::whole")]
+    pub(super) expires_in: Option<i64>,
+    #[serde(default, deserialize_with = "lenient::whole")]
+    pub(super) interval: Option<i64>,
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

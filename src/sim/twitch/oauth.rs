@@ -165,11 +165,14 @@ async fn device(State(twitch): State<TwitchSim>, RawQuery(query): RawQuery, body
     respond(twitch.with_world(|world, now| {
         let client = oauth::client(&world.tokens, &form).map_err(|denied| world.deny(&denied))?;
         let scopes = scope_list(form.get("scopes"));
+        let interval = world.knobs.device_interval.unwrap_or(5);
+        let secs = world.knobs.device_secs.unwrap_or(DEVICE_SECS);
         let devices = &mut world.tokens.devices;
-        let (device_code, user_code) = devices.start(client, scopes, now, twitch.host().chance());
+        let (device_code, user_code) =
+            devices.start(client, scopes, now.plus_secs(secs), twitch.host().chance());
         let page = format!("{}/activate?public=true&device-code={user_code}", twitch.http());
         Ok(json!({
-            "device_code": device_code, "expires_in": DEVICE_SECS, "interval": 5, "user_code": user_code,
+            "device_code": device_code, "expires_in": secs, "interval": interval, "user_code": user_code,
             "verification_uri": page,
         }))
     }))

@@ -125,6 +125,10 @@ pub struct Knobs {
     pub bucket: Option<u32>,
     /// The user whose consent is given at once in the browser flows; none when absent.
     pub consent: Option<String>,
+    /// Seconds between two requests for the token of a device code; Twitch's 5 when absent.
+    pub device_interval: Option<u64>,
+    /// Lifetime of a device code in seconds; Twitch's 1,800 when absent.
+    pub device_secs: Option<i64>,
 }
 
 impl World {

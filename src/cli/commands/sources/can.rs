@@ -101,7 +101,7 @@ pub async fn run(cx: &Context, args: &CanArgs) -> Result<ExitCode, Failure> {
         let platform = found.document.key.platform();
         let (answer, failed) = judge(found, &question(platform, &args.action)?, limits);
         if let Some(fix) = &answer.fix {
-            // Where the command is not advised, as a login in the demo world, there is nothing to introduce.
+            // Where the command is not advised, as a change of files in the demo world, there is nothing to introduce.
             if cx.output.advises(fix) {
                 all.hint(Note::hint(Tone::Warn, "to change that", Some(fix)));
             }
@@ -169,7 +169,7 @@ async fn invitation(cx: &Context, found: &Found, missing: &[String], online: boo
     let wanted = words
         .filter_map(Permissions::named)
         .fold(NEEDED, |all, one| all | one);
-    let link = invite_link(&application, found.document.key.id(), wanted);
+    let link = invite_link(&application, Some(found.document.key.id()), wanted);
     let advice = format!(
         "whoever manages the guild gives it with {link}, unless a channel or a timeout takes it away again"
     );

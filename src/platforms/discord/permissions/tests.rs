@@ -206,7 +206,7 @@ fn missing_permissions_are_named_and_in_invite_link() {
     let held = Permissions(3_148_864);
     let missing = ChannelKind::Text.needed().without(held);
     assert_eq!(missing.names(), ["READ_MESSAGE_HISTORY"]);
-    let link = invite_link("4001", "9001", NEEDED | missing);
+    let link = invite_link("4001", Some("9001"), NEEDED | missing);
     assert_eq!(
         link,
         "https://discord.com/oauth2/authorize?client_id=4001&scope=bot&permissions=68608&guild_id=9001\

@@ -246,7 +246,7 @@ impl<P: Provider> TokenManager<P> {
             Ok(granted) => granted,
             Err(GrantError::Misconfigured(reason)) => return Err(self.provider.client_refused(reason)),
             // An error about a user's grant, which this request does not have, is no answer to it.
-            Err(GrantError::Gone(reason)) => {
+            Err(GrantError::Gone(reason) | GrantError::NotGranted(reason)) => {
                 return Err(PlatformError::Unreadable {
                     platform: P::PLATFORM,
                     operation: "a token",

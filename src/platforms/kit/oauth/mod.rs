@@ -5,14 +5,18 @@
 //! Tokens are changed under the account's lease only, which one task of one process holds at a time. A refresh token is marked in
 //! the store before it is sent, and a new pair is stored before it is used.
 
+mod accounts;
 mod check;
+pub mod device;
 mod manager;
 mod provider;
 mod renewal;
 #[cfg(test)]
 mod tests;
 
+pub use accounts::{Accounts, Undescribed};
 pub use manager::TokenManager;
 pub use provider::{
-    Access, Client, Credentials, Described, Grant, GrantError, Granted, Owner, Provider, Validation,
+    Access, Client, CodeRequest, Credentials, Described, DeviceCode, Grant, GrantError, Granted, Owner,
+    Provider, Validation,
 };

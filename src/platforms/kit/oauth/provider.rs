@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use url::Url;
 
 use crate::core::code::Code;
 use crate::core::observation::Identity;
@@ -29,6 +30,8 @@ pub trait Provider: Send + Sync {
     const VALIDATION_NAMES_OWNER: bool;
     /// Whether a refused token of the application is replaced without being validated first.
     const REPLACES_REFUSED_APP_TOKEN: bool;
+    /// Whether an authorization code is exchanged with a proof of the request for it (PKCE, RFC 7636).
+    const PKCE: bool = false;
 
     /// Returns the configured application.
     fn client(&self) -> &Client;
@@ -51,6 +54,29 @@ pub trait Provider: Send + Sync {
         grant: Grant<'_>,
         meter: &Meter<'_>,
     ) -> Result<Granted, GrantError>;
+
+    /// Returns the address at which a user consents in a browser; `None` if there is no such page.
+    fn consent_page(&self, _request: &CodeRequest<'_>) -> Option<Url> {
+        None
+    }
+
+    /// Requests a code that a user confirms on any device; `None` if the platform has no such login.
+    async fn start_device(
+        &self,
+        _client: Credentials<'_>,
+        _scopes: &str,
+        _meter: &Meter<'_>,
+    ) -> Option<Result<DeviceCode, GrantError>> {
+        None
+    }
+
+    /// Revokes a token at the platform. Returns what stays valid there, if anything does.
+    async fn revoke(
+        &self,
+        client: Credentials<'_>,
+        token: &StoredToken,
+        meter: &Meter<'_>,
+    ) -> Result<Option<&'static str>, PlatformError>;
 
     /// Validates the access token of `identity`. `refusal` is the reason with which a call has already rejected it.
     async fn validate(
@@ -104,6 +130,14 @@ impl Client {
         })
     }
 
+    /// Returns the credentials of the application, with its secret if it has one.
+    pub fn credentials(&self) -> Option<Credentials<'_>> {
+        Some(Credentials {
+            id: self.id.as_deref()?,
+            secret: self.secret.as_ref(),
+        })
+    }
+
     /// Returns the credentials of the application that `token` belongs to. Another application never gets the secret.
     pub fn of<'a>(&'a self, token: &'a StoredToken) -> Option<Credentials<'a>> {
         let id = token.client_id.as_deref().or(self.id.as_deref())?;
@@ -131,22 +165,90 @@ pub enum Grant<'a> {
     ClientCredentials,
     /// A refresh token, for a new pair.
     RefreshToken(&'a SecretString),
+    /// The code of a user's consent, for the first pair.
+    Code {
+        /// The code.
+        code: &'a SecretString,
+        /// The address that it was sent to.
+        redirect_uri: &'a str,
+        /// The proof that the same program has requested it, on platforms with PKCE.
+        verifier: Option<&'a SecretString>,
+    },
+    /// A device code, for the first pair once its user has confirmed it.
+    Device {
+        /// The code.
+        code: &'a SecretString,
+        /// The scopes that it was requested with.
+        scopes: &'a str,
+    },
+}
+
+impl Grant<'_> {
+    /// Returns whether it is a code, which a user's consent has to precede and which works once.
+    pub fn is_code(self) -> bool {
+        matches!(self, Self::Code { .. } | Self::Device { .. })
+    }
+}
+
+/// A request for a user's consent in a browser.
+#[derive(Debug, Clone, Copy)]
+pub struct CodeRequest<'a> {
+    /// The application's client id.
+    pub client_id: &'a str,
+    /// Where the browser is sent to afterwards, exactly as it is registered.
+    pub redirect_uri: &'a str,
+    /// The requested scopes, separated by blanks.
+    pub scopes: &'a str,
+    /// A random text that is sent back.
+    pub state: &'a str,
+    /// The hash of the proof, on platforms with PKCE.
+    pub challenge: Option<&'a str>,
+}
+
+/// A code that a user confirms on any device.
+#[derive(Debug, Clone)]
+pub struct DeviceCode {
+    /// What the program sends for a token.
+    pub device_code: SecretString,
+    /// What the user types in.
+    pub user_code: String,
+    /// The page on which the user confirms it.
+    pub page: String,
+    /// Seconds until it expires.
+    pub expires_in: u64,
+    /// Seconds between two requests for the token.
+    pub interval: u64,
 }
 
 impl<'a> Grant<'a> {
     /// Returns the form of the request.
     pub fn form(self, client: Credentials<'a>) -> Vec<(&'static str, &'a str)> {
         let mut form = vec![("client_id", client.id)];
-        form.extend(
-            client
-                .secret
-                .map(|secret| ("client_secret", secret.expose_secret())),
-        );
+        // A device code belongs to the application without proof of it.
+        let secret = client.secret.filter(|_| !matches!(self, Self::Device { .. }));
+        form.extend(secret.map(|secret| ("client_secret", secret.expose_secret())));
         match self {
             Self::ClientCredentials => form.push(("grant_type", "client_credentials")),
             Self::RefreshToken(secret) => form.extend([
                 ("grant_type", "refresh_token"),
                 ("refresh_token", secret.expose_secret()),
+            ]),
+            Self::Code {
+                code,
+                redirect_uri,
+                verifier,
+            } => {
+                form.extend([
+                    ("grant_type", "authorization_code"),
+                    ("code", code.expose_secret()),
+                    ("redirect_uri", redirect_uri),
+                ]);
+                form.extend(verifier.map(|verifier| ("code_verifier", verifier.expose_secret())));
+            }
+            Self::Device { code, scopes } => form.extend([
+                ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+                ("device_code", code.expose_secret()),
+                ("scopes", scopes),
             ]),
         }
         form
@@ -182,6 +284,8 @@ impl Granted {
 pub enum GrantError {
     /// The refresh token is no longer honored.
     Gone(String),
+    /// The code is not exchanged, or not yet, for the platform's reason.
+    NotGranted(String),
     /// The application is rejected: a wrong or missing secret, or an unknown client id.
     Misconfigured(String),
     /// The request certainly had no effect.
@@ -197,6 +301,7 @@ impl GrantError {
     pub(super) fn as_refresh(&self) -> Refresh {
         match self {
             Self::Gone(reason) => Refresh::GrantGone(reason.clone()),
+            Self::NotGranted(reason) => Refresh::Unclear(reason.clone()),
             Self::Misconfigured(reason) => Refresh::AppRefused(reason.clone()),
             Self::Foreign(error) => Refresh::Unclear(error.to_string()),
             // The answer did not come from the platform's token endpoint.

@@ -111,6 +111,7 @@ impl<P: Provider> TokenManager<P> {
             // The mark stays: a later check uses the old access token to find out whether the refresh was processed.
             GrantError::Lost(_) if one_time => {}
             GrantError::Misconfigured(_)
+            | GrantError::NotGranted(_)
             | GrantError::NoEffect(_)
             | GrantError::Lost(_)
             | GrantError::Foreign(_) => {

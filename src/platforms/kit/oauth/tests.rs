@@ -71,6 +71,15 @@ impl Provider for Script {
         })
     }
 
+    async fn revoke(
+        &self,
+        _: Credentials<'_>,
+        _: &StoredToken,
+        _: &Meter<'_>,
+    ) -> Result<Option<&'static str>, PlatformError> {
+        Ok(None)
+    }
+
     async fn validate(
         &self,
         _: &Identity,

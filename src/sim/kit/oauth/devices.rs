@@ -47,7 +47,7 @@ impl<U: Clone + PartialEq> Devices<U> {
         &mut self,
         client_id: &str,
         scopes: Vec<String>,
-        now: Timestamp,
+        expires_at: Timestamp,
         chance: &Chance,
     ) -> (String, String) {
         let device_code = random(ALPHANUMERIC, 40, chance);
@@ -56,7 +56,7 @@ impl<U: Clone + PartialEq> Devices<U> {
             user_code: user_code.clone(),
             client_id: client_id.to_owned(),
             scopes,
-            expires_at: now.plus_secs(DEVICE_SECS),
+            expires_at,
             state: DeviceState::Pending,
         };
         self.0.insert(device_code.clone(), device);
@@ -117,7 +117,8 @@ mod tests {
     fn a_device_code_waits_for_its_user_and_works_once() {
         let (mut devices, chance) = (Devices::default(), Chance::seeded(1));
         let now = Timestamp::EPOCH;
-        let (code, user_code) = devices.start("app", vec!["user:bot".into()], now, &chance);
+        let end = now.plus_secs(DEVICE_SECS);
+        let (code, user_code) = devices.start("app", vec!["user:bot".into()], end, &chance);
         assert_eq!(
             devices.exchange("app", &code, now),
             Err("authorization_pending".into())
@@ -140,8 +141,8 @@ mod tests {
     #[test]
     fn a_device_code_ends_with_its_time() {
         let (mut devices, chance) = (Devices::<u64>::default(), Chance::seeded(1));
-        let (code, _) = devices.start("app", Vec::new(), Timestamp::EPOCH, &chance);
         let late = Timestamp::EPOCH.plus_secs(DEVICE_SECS);
+        let (code, _) = devices.start("app", Vec::new(), late, &chance);
         assert_eq!(
             devices.exchange("app", &code, late),
             Err("invalid device code".into())

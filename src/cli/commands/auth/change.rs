@@ -1,0 +1,201 @@
+//! `auth refresh`, `auth logout` and `auth token`.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::Args;
+use secrecy::ExposeSecret as _;
+
+use super::account::AccountArgs;
+use super::item;
+use super::login::problem_of;
+use crate::cli::context::Context;
+use crate::cli::login::Keyboard;
+use crate::cli::output::Note;
+use crate::cli::output::view::Tone;
+use crate::cli::reports::auth::AuthReport;
+use crate::cli::run_probe;
+use crate::core::observation::Identity;
+use crate::core::source::PlatformName;
+use crate::failure::{ExitCode, Failure};
+use crate::platforms::kit::token_check::Refresh;
+use crate::tokens::{StoredToken, TokenKind, login_command};
+
+/// Refresh the token of an account now
+///
+/// Tokens are refreshed before they expire without this command. It shows whether that works.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat auth refresh twitch
+  bitbrat auth refresh twitch/broadcaster:123456")]
+pub struct RefreshArgs {
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+/// Delete an account's tokens, and revoke them where the platform allows it
+///
+/// On Twitch and Kick the tokens are revoked. A bot token of Discord stays valid until it is reset in the Developer Portal.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat auth logout twitch
+  bitbrat auth logout twitch --as broadcaster:123456
+  bitbrat auth logout kick/bot")]
+pub struct LogoutArgs {
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+/// Show the access token of an account
+///
+/// It is shown on a terminal only, and only after you confirm it: whoever sees it can act as the account.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bitbrat auth token twitch/bot --reveal")]
+pub struct TokenArgs {
+    #[command(flatten)]
+    account: AccountArgs,
+    /// Show the token itself
+    #[arg(long, required = true)]
+    reveal: bool,
+}
+
+async fn stored(cx: &Context, identity: &Identity) -> Result<StoredToken, Failure> {
+    cx.app.platforms.seed_tokens().await?;
+    cx.app.tokens().load(identity).await?.ok_or_else(|| {
+        Failure::new(ExitCode::Unauthorized, format!("{identity} has no token"))
+            .hint(format!("run `{}`", login_command(identity.as_str())))
+    })
+}
+
+/// Runs `auth refresh`.
+pub(super) async fn refresh(cx: &Context, args: &RefreshArgs) -> Result<ExitCode, Failure> {
+    let (platform, identity) = args.account.resolve(cx).await?;
+    let token = stored(cx, &identity).await?;
+    let adapter = cx.app.platforms.get(platform).await?;
+    let Some(accounts) = adapter.accounts() else {
+        let what = format!(
+            "tokens of {} do not expire, so there is nothing to refresh",
+            platform.rules().title
+        );
+        return Err(Failure::new(ExitCode::Usage, what));
+    };
+    if token.refresh.is_none() && token.kind == TokenKind::User {
+        let what = format!("{identity} has no refresh token; it works until it expires");
+        return Err(Failure::new(ExitCode::Unauthorized, what)
+            .hint(format!("run `{}` for one", login_command(identity.as_str()))));
+    }
+    let (outcome, check) = accounts.refresh_now(&identity).await?;
+    let evidence = check.status.evidence(&check.token);
+    if let Some(evidence) = &evidence {
+        run_probe::save_accounts(cx, &BTreeMap::from([(identity.clone(), evidence.clone())])).await;
+    }
+    let (exit, note) = match problem_of(platform, &outcome) {
+        None => {
+            let what = format!("the token of {identity} was refreshed");
+            (ExitCode::Healthy, Note::hint(Tone::Good, what, None))
+        }
+        Some((tone, why)) => {
+            let is_proven = !matches!(outcome, Refresh::NoAnswer(_) | Refresh::Unclear(_));
+            let exit = if is_proven {
+                ExitCode::Unauthorized
+            } else {
+                ExitCode::NoEvidence
+            };
+            let what = format!("the token of {identity} was not refreshed: {why}");
+            (exit, Note::hint(tone, what, None))
+        }
+    };
+    let token = cx.app.tokens().load(&identity).await?;
+    cx.output.print(&AuthReport {
+        as_of: cx.app.clock.now(),
+        items: vec![item(cx, &identity, token.as_ref(), evidence.as_ref())],
+        notes: vec![note],
+    })?;
+    Ok(exit)
+}
+
+/// Runs `auth logout`.
+pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, Failure> {
+    let (platform, identity) = args.account.resolve(cx).await?;
+    let lease = cx.app.tokens().lease(&identity).await?;
+    let mut record = lease.load().await?;
+    let tokens: Vec<StoredToken> = record
+        .token
+        .take()
+        .into_iter()
+        .chain(record.pending.take())
+        .collect();
+    let mut notes = Vec::new();
+    for token in &tokens {
+        notes.push(revoke(cx, platform, token).await);
+    }
+    let what = match tokens.is_empty() {
+        true => format!("{identity} had no token"),
+        false => {
+            lease.save(&record).await?;
+            format!("the tokens of {identity} were deleted here")
+        }
+    };
+    notes.insert(0, Note::hint(Tone::Good, what, None));
+    if cx.app.platforms.is_seeded(&identity) {
+        notes.push(Note::hint(
+            Tone::Warn,
+            "the configuration still contains an access token, which is stored again at the next start",
+            None,
+        ));
+    }
+    cx.output.print(&AuthReport {
+        as_of: cx.app.clock.now(),
+        items: vec![item(cx, &identity, None, None)],
+        notes,
+    })?;
+    Ok(ExitCode::Healthy)
+}
+
+/// Revokes a token at its platform. The tokens are deleted here whether or not that works.
+async fn revoke(cx: &Context, platform: PlatformName, token: &StoredToken) -> Note {
+    let title = platform.rules().title;
+    let not_revoked = |why: String| Note::hint(Tone::Warn, format!("not revoked at {title}: {why}"), None);
+    let adapter = match cx.app.platforms.get(platform).await {
+        Ok(adapter) => adapter,
+        Err(failure) => return not_revoked(failure.what),
+    };
+    let Some(accounts) = adapter.accounts() else {
+        return not_revoked("a bot token is valid until it is reset in the Developer Portal".to_owned());
+    };
+    match accounts.revoke(token).await {
+        Ok(None) => Note::hint(Tone::Good, format!("revoked at {title}"), None),
+        Ok(Some(rest)) => Note::hint(
+            Tone::Good,
+            format!("the access token was revoked at {title}; not revoked: {rest}"),
+            None,
+        ),
+        Err(error) => not_revoked(error.to_string()),
+    }
+}
+
+/// Runs `auth token`.
+pub(super) async fn reveal(cx: &Context, args: &TokenArgs) -> Result<ExitCode, Failure> {
+    let (_, identity) = args.account.resolve(cx).await?;
+    let mut keyboard = Keyboard::open();
+    if !(keyboard.is_there() && std::io::stdout().is_terminal()) {
+        return Err(
+            Failure::new(ExitCode::Usage, "a token is shown on a terminal only")
+                .hint("run the command without pipes; programs read the token store"),
+        );
+    }
+    let token = stored(cx, &identity).await?;
+    let question = format!("Whoever sees this token can act as {identity}. Show it?");
+    if keyboard.confirms(&question, false).await? != Some(true) {
+        return Err(Failure::new(ExitCode::Failed, "the token was not shown"));
+    }
+    // Every other output masks it.
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", token.access.expose_secret())?;
+    out.flush()?;
+    Ok(ExitCode::Healthy)
+}

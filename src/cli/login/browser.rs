@@ -1,0 +1,245 @@
+//! Login in a browser: the user consents on the platform's page, which sends the browser back to a listener on this machine.
+
+use std::io;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::browser_launch::Launcher;
+use super::loopback::{self, Callback, Event, Loopback};
+use super::{Keyboard, Login, agree_in_demo, not_granted, register};
+use crate::cli::output::write_err;
+use crate::core::source::PlatformName;
+use crate::failure::{ExitCode, Failure};
+use crate::platforms::kit::oauth::{CodeRequest, Grant};
+use crate::secrets;
+use crate::tokens::StoredToken;
+
+/// How long the listener waits for a consent.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Obtains a token; `None` if the platform has no such page.
+pub async fn obtain(login: &Login<'_>, keyboard: &mut Keyboard) -> Result<Option<StoredToken>, Failure> {
+    let Some(client) = login.accounts.client().confidential() else {
+        return Err(without_secret(login.platform));
+    };
+    let port = login.cx.app.settings.auth.redirect_port;
+    let listener = Loopback::bind(port)
+        .await
+        .map_err(|error| port_taken(port, &error))?;
+    let redirect_uri = listener.redirect_uri();
+    let state = random()?;
+    let verifier = match login.accounts.uses_pkce() {
+        true => Some(secrets::secret(random()?)),
+        false => None,
+    };
+    let challenge = verifier.as_ref().map(challenge);
+    let request = CodeRequest {
+        client_id: client.id,
+        redirect_uri: &redirect_uri,
+        scopes: &login.scopes,
+        state: &state,
+        challenge: challenge.as_deref(),
+    };
+    let Some(page) = login.accounts.consent_page(&request) else {
+        return Ok(None);
+    };
+    show(login, &page, &redirect_uri, keyboard.is_there())?;
+    let (events, mut seen) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    let serving = listener.serve(state.clone(), events, stop.clone());
+    let obtaining = async {
+        // The listener answers repeated requests until the code is exchanged.
+        let _end = stop.drop_guard();
+        let callback = tokio::select! {
+            callback = wait(login, port, &state, &mut seen, keyboard) => callback?,
+            never = agree_in_demo(login.cx, page.as_str()) => match never {},
+        };
+        let code = match callback {
+            Callback::Code(code) => code,
+            Callback::Refused(error) => return Err(declined(&error, &redirect_uri)),
+        };
+        let grant = Grant::Code {
+            code: &code,
+            redirect_uri: &redirect_uri,
+            verifier: verifier.as_ref(),
+        };
+        let redeemed = login.accounts.redeem(grant).await;
+        redeemed.map_err(|error| not_granted(login.platform, Some(&redirect_uri), &error))
+    };
+    let ((), obtained) = tokio::join!(serving, obtaining);
+    obtained.map(Some)
+}
+
+/// Returns 32 random bytes as a text of 43 characters, which is also what PKCE requires at least (RFC 7636, section 4.1).
+fn random() -> Result<String, Failure> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| Failure::new(ExitCode::Failed, "the system returns no random numbers"))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn challenge(verifier: &SecretString) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.expose_secret().as_bytes()))
+}
+
+fn show(login: &Login<'_>, page: &Url, redirect_uri: &str, can_paste: bool) -> Result<(), Failure> {
+    let title = login.platform.rules().title;
+    let is_demo = login.cx.app.demo.is_some();
+    let launcher = Launcher::here(&|name| std::env::var(name).ok()).filter(|_| !is_demo);
+    let port = login.cx.app.settings.auth.redirect_port;
+    let mut text = format!(
+        "The application needs this redirect address, exactly as it is here: {redirect_uri}\n\
+         To log in as {}, open this page, logged in to {title} as that account:\n\n  {page}\n\n\
+         If the browser shows redirect_mismatch, {}.\n",
+        login.account,
+        register(redirect_uri)
+    );
+    if is_demo {
+        text.push_str("The demo agrees by itself.\n");
+    } else if launcher.is_none() {
+        text.push_str(&format!(
+            "No browser is opened here. For one on another machine run `ssh -L {port}:localhost:{port} THIS-MACHINE` there first.\n"
+        ));
+    }
+    if can_paste && !is_demo {
+        text.push_str("If the browser ends at an address that does not load, paste that address here and press Enter.\n");
+    }
+    // Printed before the launch: a launcher that starts proves nothing.
+    write_err(&text)?;
+    if let Some(launcher) = launcher {
+        launcher.open(page);
+    }
+    Ok(())
+}
+
+/// Waits for the callback, from the listener or pasted.
+async fn wait(
+    login: &Login<'_>,
+    port: u16,
+    state: &str,
+    seen: &mut mpsc::Receiver<Event>,
+    keyboard: &mut Keyboard,
+) -> Result<Callback, Failure> {
+    let end = Instant::now() + PATIENCE;
+    let countdown = login.cx.progress.countdown("Waiting for the browser");
+    let mut warned = false;
+    loop {
+        countdown.show(end.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            Some(event) = seen.recv() => match event {
+                Event::Callback(callback) => return Ok(callback),
+                Event::WrongState if warned => {}
+                Event::WrongState => {
+                    warned = true;
+                    countdown.say("An older login page answered, which is ignored. Use the newest link.")?;
+                }
+            },
+            line = keyboard.line() => match loopback::read_pasted(&line, port, state) {
+                Some(callback) => return Ok(callback),
+                None if line.trim().is_empty() => {}
+                None => countdown.say("That is not the address that this login ends at. Use the newest link.")?,
+            },
+            () = sleep_until(end.min(Instant::now() + Duration::from_secs(1))) => {
+                if Instant::now() >= end {
+                    return Err(Failure::new(
+                        ExitCode::Unauthorized,
+                        "the browser did not come back within 5 minutes; nothing was changed",
+                    )
+                    .hint("run the command again for a new link"));
+                }
+            }
+        }
+    }
+}
+
+fn declined(error: &str, redirect_uri: &str) -> Failure {
+    let failure = |what: String| Failure::new(ExitCode::Unauthorized, format!("{what}; nothing was changed"));
+    match error {
+        "access_denied" => failure("the login was declined".to_owned()),
+        "redirect_mismatch" => {
+            failure("the redirect address is not registered".to_owned()).hint(register(redirect_uri))
+        }
+        other => {
+            let name: String = other
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .take(40)
+                .collect();
+            failure(format!("the login page reports the error {name}"))
+        }
+    }
+}
+
+/// Without a secret a code cannot be exchanged, which would show only after the user has consented.
+fn without_secret(platform: PlatformName) -> Failure {
+    let title = platform.rules().title;
+    let what =
+        format!("a login in the browser needs the secret of the {title} application; nothing was opened");
+    let failure = Failure::new(ExitCode::Configuration, what).hint(format!(
+        "set {platform}.client_id and {platform}.client_secret (in the environment {}_CLIENT_ID and {0}_CLIENT_SECRET)",
+        platform.as_str().to_ascii_uppercase()
+    ));
+    match platform {
+        PlatformName::Twitch => {
+            failure.hint("or log in with a code, which needs no secret: leave out --browser")
+        }
+        PlatformName::Kick | PlatformName::Discord => failure,
+    }
+}
+
+fn port_taken(port: u16, error: &io::Error) -> Failure {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return Failure::new(
+            ExitCode::Failed,
+            format!("cannot listen on port {port} of localhost"),
+        )
+        .because(error);
+    }
+    Failure::new(
+        ExitCode::Failed,
+        format!("port {port} of localhost is taken by another program"),
+    )
+    .hint(format!("close that program; `ss -ltnp sport = :{port}` names it"))
+    .hint("or set auth.redirect_port, and register the address with that port at the platform")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenge_is_that_of_the_standard() {
+        // RFC 7636, appendix B.
+        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned();
+        assert_eq!(
+            challenge(&verifier.into()),
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+        );
+    }
+
+    #[test]
+    fn states_are_long_and_never_the_same() {
+        let (one, other) = (random().unwrap(), random().unwrap());
+        assert_eq!((one.len(), other.len()), (43, 43));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn error_of_the_page_is_quoted_only_as_a_name() {
+        let failure = declined("<script>alert(1)</script>", "http://localhost:1/callback");
+        assert_eq!(
+            failure.what,
+            "the login page reports the error scriptalert1script; nothing was changed"
+        );
+        let failure = declined("redirect_mismatch", "http://localhost:1/callback");
+        assert!(failure.hints[0].contains("register exactly http://localhost:1/callback"));
+    }
+}
