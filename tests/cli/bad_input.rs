@@ -270,7 +270,6 @@ fn commands_and_options_that_do_not_exist_are_usage_errors() {
         vec!["-o", "xml", "sources", "list"],
         vec!["schema", "weather"],
         vec!["auth", "login", "myspace", "--with-token"],
-        vec!["auth", "login", "twitch"],
         vec!["store", "migrate", "sqlite", "floppy"],
         vec!["man", "nothing"],
     ] {

@@ -544,6 +544,46 @@ fn refresh_replaces_the_token_and_logout_revokes_it() {
 }
 
 #[test]
+fn revoked_account_grants_nothing_after_a_logout() {
+    let rig = Rig::new();
+    rig.granted(&DEVICE, BOT);
+    rig.home.run(&["probe"]);
+    let auth = || {
+        rig.home
+            .run(&["status", "-o", "json"])
+            .item("key", "twitch:777001")["authStatus"]
+            .clone()
+    };
+    assert_eq!(auth(), "VALID");
+    rig.home.run(&["auth", "logout", "twitch"]).exits(0);
+    assert_eq!(auth(), "REVOKED");
+    rig.granted(&DEVICE, BOT);
+    assert_eq!(auth(), "VALID");
+}
+
+#[test]
+fn token_of_another_user_does_not_replace_an_account() {
+    let rig = Rig::without(&["twitch.bot_user_id"]);
+    rig.granted(&DEVICE, BOT);
+    let before = rig.stored("twitch/bot");
+    let other = rig.sim.twitch.issue_token(twitch::TokenSpec {
+        client_id: before["token"]["clientId"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+        user_id: Some(BROADCASTER.to_owned()),
+        ..twitch::TokenSpec::default()
+    });
+    let run = rig
+        .home
+        .run_with(&["auth", "login", "twitch", "--with-token"], &other.access)
+        .exits(4)
+        .names_account("bitbrat auth logout twitch/bot");
+    assert!(!run.stderr.contains(&other.access));
+    assert_eq!(rig.stored("twitch/bot"), before);
+}
+
+#[test]
 fn logout_during_an_outage_still_deletes_the_token() {
     let rig = Rig::new();
     rig.granted(&DEVICE, BOT);

@@ -255,8 +255,9 @@ impl Provider for OAuth {
         Some(
             read_answer::<StartedDevice>(outcome, true, "a device code").map(|started| DeviceCode {
                 device_code: secrets::secret(started.device_code),
-                user_code: started.user_code,
-                page: started.verification_uri,
+                // Both are shown on a terminal.
+                user_code: secrets::quote(&started.user_code),
+                page: page_of(&started.verification_uri),
                 expires_in: started
                     .expires_in
                     .and_then(|secs| u64::try_from(secs).ok())
@@ -416,6 +417,14 @@ fn read_answer<T: DeserializeOwned>(
     answer
         .object()
         .map_err(|reason| GrantError::Lost(asked.unreadable(reason)))
+}
+
+/// Returns the page on which a code is confirmed; Twitch's own where the answer names none.
+fn page_of(verification_uri: &str) -> String {
+    let page = Url::parse(verification_uri)
+        .ok()
+        .filter(|page| matches!(page.scheme(), "http" | "https"));
+    page.map_or_else(|| "https://www.twitch.tv/activate".to_owned(), Into::into)
 }
 
 #[cfg(test)]

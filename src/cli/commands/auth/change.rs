@@ -15,7 +15,7 @@ use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::auth::AuthReport;
 use crate::cli::run_probe;
-use crate::core::observation::Identity;
+use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::kit::token_check::Refresh;
@@ -130,8 +130,11 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
         .chain(record.pending.take())
         .collect();
     let mut notes = Vec::new();
+    let mut is_revoked = false;
     for token in &tokens {
-        notes.push(revoke(cx, platform, token).await);
+        let (revoked, note) = revoke(cx, platform, token).await;
+        is_revoked |= revoked;
+        notes.push(note);
     }
     let what = match tokens.is_empty() {
         true => format!("{identity} had no token"),
@@ -141,6 +144,14 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
         }
     };
     notes.insert(0, Note::hint(Tone::Good, what, None));
+    if is_revoked {
+        // Otherwise the sources would count as authorized until their evidence is stale.
+        let check = AuthCheck {
+            reason: Some("logged out".to_owned()),
+            ..AuthCheck::of(AuthResult::Revoked)
+        };
+        run_probe::save_accounts(cx, &BTreeMap::from([(identity.clone(), check)])).await;
+    }
     if cx.app.platforms.is_seeded(&identity) {
         notes.push(Note::hint(
             Tone::Warn,
@@ -156,10 +167,13 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
     Ok(ExitCode::Healthy)
 }
 
-/// Revokes a token at its platform. The tokens are deleted here whether or not that works.
-async fn revoke(cx: &Context, platform: PlatformName, token: &StoredToken) -> Note {
+/// Revokes a token at its platform, and returns whether that worked. The tokens are deleted here in either case.
+async fn revoke(cx: &Context, platform: PlatformName, token: &StoredToken) -> (bool, Note) {
     let title = platform.rules().title;
-    let not_revoked = |why: String| Note::hint(Tone::Warn, format!("not revoked at {title}: {why}"), None);
+    let not_revoked = |why: String| {
+        let what = format!("not revoked at {title}: {why}");
+        (false, Note::hint(Tone::Warn, what, None))
+    };
     let adapter = match cx.app.platforms.get(platform).await {
         Ok(adapter) => adapter,
         Err(failure) => return not_revoked(failure.what),
@@ -168,12 +182,11 @@ async fn revoke(cx: &Context, platform: PlatformName, token: &StoredToken) -> No
         return not_revoked("a bot token is valid until it is reset in the Developer Portal".to_owned());
     };
     match accounts.revoke(token).await {
-        Ok(None) => Note::hint(Tone::Good, format!("revoked at {title}"), None),
-        Ok(Some(rest)) => Note::hint(
-            Tone::Good,
-            format!("the access token was revoked at {title}; not revoked: {rest}"),
-            None,
-        ),
+        Ok(None) => (true, Note::hint(Tone::Good, format!("revoked at {title}"), None)),
+        Ok(Some(rest)) => {
+            let what = format!("the access token was revoked at {title}; not revoked: {rest}");
+            (true, Note::hint(Tone::Good, what, None))
+        }
         Err(error) => not_revoked(error.to_string()),
     }
 }

@@ -8,8 +8,9 @@ use secrecy::ExposeSecret as _;
 use super::login::named;
 use super::{ask, is_of_missing_account, is_of_other_account, item};
 use crate::cli::context::Context;
+use crate::cli::login::keyboard::read_hidden;
+use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
-use crate::cli::output::{Note, write_err};
 use crate::cli::reports::auth::AuthReport;
 use crate::cli::run_probe;
 use crate::core::observation::{AuthResult, ErrorInfo, Identity};
@@ -91,6 +92,7 @@ pub(super) async fn login(
     let proven = beside.load(&identity).await?;
     let lease = cx.app.tokens().lease(&identity).await?;
     let mut record = lease.load().await?;
+    reject_other_owner(&identity, record.token.as_ref(), proven.as_ref())?;
     record.token = proven;
     lease.save(&record).await?;
     // Sources that were REVOKED for lack of this token are not any more, with or without a daemon.
@@ -125,6 +127,27 @@ pub(super) async fn login(
         notes,
     })?;
     Ok(ExitCode::Healthy)
+}
+
+/// Rejects a token of another user than the one whose token is stored.
+fn reject_other_owner(
+    identity: &Identity,
+    stored: Option<&StoredToken>,
+    proven: Option<&StoredToken>,
+) -> Result<(), Failure> {
+    let owner = |token: Option<&StoredToken>| token.and_then(|token| token.user_id.clone());
+    match (owner(stored), owner(proven)) {
+        (Some(stored), Some(new)) if stored != new => {
+            let what = format!(
+                "this token belongs to user {new}, and {identity} is user {stored}; nothing was stored"
+            );
+            let advice = format!(
+                "log in with that account's own token, or run `bitbrat auth logout {identity}` first"
+            );
+            Err(Failure::new(ExitCode::Unauthorized, what).hint(advice))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns `real`, or in the demo what can be done about a token there.
@@ -174,17 +197,18 @@ fn unquoted(line: &str) -> &str {
 
 /// Reads the access token, and its refresh token if there is a second line.
 pub(super) fn read_token(cx: &Context) -> Result<StoredToken, Failure> {
-    if std::io::stdin().is_terminal() {
-        write_err(
-            "Paste the access token, then its refresh token on a line of its own if there is one, then Ctrl-D:\n",
-        )?;
-    }
-    let mut bytes = Vec::new();
     let cannot = || Failure::new(ExitCode::Usage, "cannot read the token from standard input");
-    std::io::stdin()
-        .take(64 * 1024)
-        .read_to_end(&mut bytes)
-        .map_err(|error| cannot().because(&error))?;
+    let mut bytes = Vec::new();
+    if std::io::stdin().is_terminal() {
+        let access = read_hidden("Access token: ")?;
+        let refresh = read_hidden("Refresh token, if there is one: ")?;
+        bytes.extend([access, refresh].join("\n").into_bytes());
+    } else {
+        std::io::stdin()
+            .take(64 * 1024)
+            .read_to_end(&mut bytes)
+            .map_err(|error| cannot().because(&error))?;
+    }
     // PowerShell writes UTF-16, and editors a byte order mark.
     let text = crate::config::decode_text(&bytes).map_err(|reason| cannot().hint(reason))?;
     let lines = text.split(['\n', '\r']).map(str::trim);

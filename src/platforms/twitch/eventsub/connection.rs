@@ -625,13 +625,17 @@ impl Connection {
         } else {
             60_000
         };
-        self.subscriptions.revoked(
+        let is_current = self.subscriptions.revoked(
             &subscription,
+            &info.id,
             revocation.code,
             revocation.reason,
             again_after,
             now,
         );
+        if !is_current {
+            return;
+        }
         self.reports.revoked(source, &subscription, &revocation, at);
         self.dirty = true;
     }

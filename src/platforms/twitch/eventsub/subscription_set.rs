@@ -42,8 +42,8 @@ pub(super) fn is_no_failure(code: Code) -> bool {
 pub(super) enum Stand {
     /// To be created at this time.
     Due { from: Millis, tries: usize },
-    /// Being created.
-    Creating { tries: usize },
+    /// Being created. A refusal says nothing about a token that has changed since.
+    Creating { tries: usize, token_changed: bool },
     /// Accepted.
     Enabled { id: String, cost: u32 },
     /// Refused; to be retried later.
@@ -151,7 +151,10 @@ impl SubscriptionSet {
                 Stand::Refused { until, .. } if *until <= now => 0,
                 _ => continue,
             };
-            *stand = Stand::Creating { tries };
+            *stand = Stand::Creating {
+                tries,
+                token_changed: false,
+            };
             taken.push(subscription.clone());
         }
         taken
@@ -173,7 +176,13 @@ impl SubscriptionSet {
             return Verdict::Waiting;
         };
         let tries = match stand {
-            Stand::Creating { tries } => *tries,
+            Stand::Creating {
+                token_changed: true, ..
+            } if matches!(created, Created::Refused { .. } | Created::Unauthorized { .. }) => {
+                *stand = Stand::Due { from: now, tries: 0 };
+                return Verdict::Waiting;
+            }
+            Stand::Creating { tries, .. } => *tries,
             // An answer for a session that no longer exists.
             _ => return Verdict::Waiting,
         };
@@ -292,29 +301,38 @@ impl SubscriptionSet {
         (incoming, lost)
     }
 
-    /// Twitch revoked a subscription. `again`: it may be requested again after a while.
+    /// Twitch revoked the subscription with this id, which may be requested again after a while. Returns `false` if another one has
+    /// replaced it: a message that arrives late says nothing about that one.
     pub(super) fn revoked(
         &mut self,
         subscription: &Subscription,
+        revoked_id: &str,
         code: Code,
         reason: &str,
         again_after: Millis,
         now: Millis,
-    ) {
-        if let Some(stand) = self.stands.get_mut(subscription) {
-            *stand = Stand::Refused {
-                code,
-                reason: reason.to_owned(),
-                until: now + again_after,
-            };
+    ) -> bool {
+        let Some(stand) = self.stands.get_mut(subscription) else {
+            return true;
+        };
+        if matches!(stand, Stand::Enabled { id, .. } if id != revoked_id) {
+            return false;
         }
+        *stand = Stand::Refused {
+            code,
+            reason: reason.to_owned(),
+            until: now + again_after,
+        };
+        true
     }
 
     /// A token has changed: whatever was refused with the old one is due again.
     pub(super) fn retry_refused(&mut self, now: Millis) {
         for stand in self.stands.values_mut() {
-            if let Stand::Refused { until, .. } = stand {
-                *until = now.min(*until);
+            match stand {
+                Stand::Refused { until, .. } => *until = now.min(*until),
+                Stand::Creating { token_changed, .. } => *token_changed = true,
+                Stand::Due { .. } | Stand::Enabled { .. } => {}
             }
         }
     }

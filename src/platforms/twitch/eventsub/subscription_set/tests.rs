@@ -190,3 +190,37 @@ fn subscription_over_cost_limit_retries_once_points_are_freed() {
     subscriptions.capacity_freed(5);
     assert_eq!(subscriptions.take_due(5), [on("2")]);
 }
+
+#[test]
+fn refusal_of_the_old_token_does_not_outlast_a_login() {
+    let forbidden = || Created::Refused {
+        code: Code::Forbidden(PlatformName::Twitch),
+        reason: "r".to_owned(),
+    };
+    let unauthorized = || Created::Unauthorized {
+        reason: "invalid access token".to_owned(),
+    };
+    for answer in [forbidden, unauthorized] {
+        let mut subscriptions = desiring(&["1"]);
+        subscriptions.take_due(0);
+        // The request of the creation had been sent when the token changed.
+        subscriptions.retry_refused(5);
+        assert_eq!(subscriptions.created(&on("1"), answer(), 6), Verdict::Waiting);
+        assert_eq!(subscriptions.take_due(6), [on("1")]);
+        // The new token is refused itself.
+        assert_ne!(subscriptions.created(&on("1"), answer(), 7), Verdict::Waiting);
+        assert_eq!(subscriptions.take_due(8), []);
+    }
+}
+
+#[test]
+fn late_revocation_does_not_concern_a_newer_subscription() {
+    let mut subscriptions = desiring(&["1"]);
+    subscriptions.take_due(0);
+    subscriptions.created(&on("1"), enabled("new"), 0);
+    let code = Code::TwitchAuthorizationRevoked;
+    assert!(!subscriptions.revoked(&on("1"), "old", code, "r", 60_000, 5));
+    assert!(subscriptions.knows("new"));
+    assert!(subscriptions.revoked(&on("1"), "new", code, "r", 60_000, 5));
+    assert!(!subscriptions.knows("new"));
+}
