@@ -52,7 +52,7 @@ const MAX_INPUTS: usize = 512;
 const CONFIRMATIONS_PER_SECOND: usize = 1000;
 /// Number of documents without transitions in one commit: a change that arrives meanwhile waits for it.
 const DOCUMENTS_PER_COMMIT: usize = 100;
-/// How often (ms) what only confirms the documents is written where nobody reads them: it limits how far a crash sets back the rules
+/// How often (ms) what only confirms the documents is written where the documents of the file are not read: it limits how far a crash sets back the rules
 /// for missed polls.
 pub(super) const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers may take to finish after a stop.

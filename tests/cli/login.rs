@@ -632,7 +632,7 @@ fn token_is_revealed_only_on_a_terminal_after_a_yes() {
         );
         let output = rig.home.shell(&line);
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains("Whoever sees this token"), "{said}");
+        assert!(said.contains("Anyone who sees this token"), "{said}");
         assert_eq!(said.contains(&token), shown, "{answer}: {said}");
     }
 }

@@ -1,4 +1,4 @@
-//! Opens a page in the browser of whoever runs the command, where there is one.
+//! Opens a page in the browser of the current user, where there is one.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Questions to whoever sits at the terminal.
+//! Questions on the terminal.
 
 use std::io::{BufRead as _, IsTerminal as _};
 
@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use crate::cli::output::write_err;
 use crate::failure::{ExitCode, Failure};
 
-/// Lines that are typed at the terminal. Without a terminal nobody is asked.
+/// Lines that are typed at the terminal. Without a terminal no question is asked.
 pub struct Keyboard(Option<mpsc::Receiver<String>>);
 
 impl Keyboard {
@@ -29,7 +29,7 @@ impl Keyboard {
         Self(Some(receiver))
     }
 
-    /// Returns whether somebody can be asked.
+    /// Returns whether there is a terminal to ask on.
     pub fn is_there(&self) -> bool {
         self.0.is_some()
     }

@@ -225,7 +225,7 @@ impl Provider for OAuth {
         }
     }
 
-    /// There is no PKCE. Without `force_verify` the page would agree for whoever is logged in to Twitch in that browser.
+    /// There is no PKCE. Without `force_verify` the page would log in the account that the browser uses for Twitch.
     /// <https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow>
     fn consent_page(&self, request: &CodeRequest<'_>) -> Option<Url> {
         let mut page = below(&self.base, "authorize");

@@ -50,7 +50,7 @@ pub struct LogoutArgs {
 
 /// Show the access token of an account
 ///
-/// It is shown on a terminal only, and only after you confirm it: whoever sees it can act as the account.
+/// It is shown on a terminal only, and only after you confirm it: anyone who sees it can act as the account.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -202,7 +202,7 @@ pub(super) async fn reveal(cx: &Context, args: &TokenArgs) -> Result<ExitCode, F
         );
     }
     let token = stored(cx, &identity).await?;
-    let question = format!("Whoever sees this token can act as {identity}. Show it?");
+    let question = format!("Anyone who sees this token can act as {identity}. Show it?");
     if keyboard.confirms(&question, false).await? != Some(true) {
         return Err(Failure::new(ExitCode::Failed, "the token was not shown"));
     }

@@ -1,4 +1,4 @@
-//! Logins with a token that somebody already has. It is checked before it is stored, so an invalid one never replaces a valid one.
+//! Logins with an existing token. It is checked before it is stored, so an invalid one never replaces a valid one.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::sync::Arc;

@@ -295,7 +295,7 @@ impl<P: Provider> TokenManager<P> {
     }
 
     /// Changes what is known about the token of an account, which was just read from the store. After a login or a refresh,
-    /// whoever made it, nothing that was found out about the previous token applies.
+    /// by any process, nothing that was found out about the previous token applies.
     pub(super) fn account<T>(
         &self,
         identity: &Identity,
