@@ -28,7 +28,7 @@ use crate::watch::observations::ObservationSender;
 use crate::watch::outbox::{Outbox, OutboxError, OutboxOptions};
 use crate::watch::sinks::BusSink;
 use crate::watch::tracker::Tracker;
-use crate::watch::writer::{PendingCommits, Results, Writer, WriterStats};
+use crate::watch::writer::{Committer, PendingCommits, Results, Writer, WriterStats};
 
 /// How long a command connects to the bus and sends events. What is left then waits in the outbox.
 const SENDING: Duration = Duration::from_secs(5);
@@ -79,21 +79,25 @@ impl App {
         // Without a name: whichever daemon uses the file sends its events.
         let outbox = self.outbox(String::new(), over_bus).await?;
         let (_, inputs) = ObservationSender::new();
+        let stats = Arc::new(WriterStats::since(self.clock.now()));
+        let mut committer = Committer::new(
+            Arc::clone(&outbox),
+            Arc::default(),
+            stats,
+            PendingCommits::default(),
+        );
+        committer.retries = false;
         let writer = Writer {
             tracker: Tracker::of_command(),
-            outbox: Arc::clone(&outbox),
+            committer,
             inputs,
             confirm_every: 0,
             confirmations: None,
             clock: CorrectedClock::new(Arc::clone(&self.machine_clock)),
-            wake: Arc::default(),
             closing: watch::Sender::new(false),
-            counts: Arc::new(WriterStats::since(self.clock.now())),
             shutdown: false,
-            pending: PendingCommits::default(),
             initial_events: self.settings.bus.initial_events,
             last_turn: None,
-            last_error: None,
             results: Some(Results::default()),
         };
         Ok(FileWriter { writer, outbox })
@@ -193,7 +197,7 @@ impl Recorder<'_> {
         // What could not be sent stays in the outbox, whatever the reason.
         let _ = tokio::time::timeout(SENDING, app.send_waiting()).await;
         let waiting = blocking(move || outbox.count_waiting()).await.unwrap_or(0);
-        waiting + writer.pending.deferred()
+        waiting + writer.committer.pending.deferred()
     }
 }
 
@@ -216,9 +220,9 @@ impl FileWriter {
             mut transitions,
             failures,
         } = results.unwrap_or_default();
-        transitions.retain(|source, _| !self.writer.tracker.is_blocked(source));
+        transitions.retain(|source, _| !self.writer.tracker.writes.is_blocked(source));
         let tracker = &mut self.writer.tracker;
-        let usable = sources.iter().filter(|source| !tracker.is_blocked(source));
+        let usable = sources.iter().filter(|source| !tracker.writes.is_blocked(source));
         let documents = usable.filter_map(|source| tracker.document(source));
         let summaries = documents.map(|document| SourceSummary::of(&document)).collect();
         tracker.clear();

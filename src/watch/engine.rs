@@ -24,7 +24,7 @@ use super::pollers::Pollers;
 use super::sinks::{BusSink, StoreSink};
 use super::ticks::{self, Timetable};
 use super::tracker::Tracker;
-use super::writer::{CHECKPOINT, Confirmations, PendingCommits, Writer, WriterStats};
+use super::writer::{CHECKPOINT, Committer, Confirmations, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
@@ -179,19 +179,20 @@ impl Engine {
         let (sink, confirmations, pace) = build_route(parts.route, &outbox, tasks);
         let writer = Writer {
             tracker,
-            outbox: Arc::clone(&outbox),
+            committer: Committer::new(
+                Arc::clone(&outbox),
+                Arc::clone(&wake),
+                Arc::clone(&stats),
+                pending,
+            ),
             inputs,
             confirm_every: parts.documents.map_or(CHECKPOINT, millis),
             confirmations,
             clock: CorrectedClock::new(Arc::clone(&parts.clock)),
-            wake: Arc::clone(&wake),
             closing,
-            counts: Arc::clone(&stats),
             shutdown,
-            pending,
             initial_events,
             last_turn: None,
-            last_error: None,
             results: None,
         };
         tasks.spawn("writer", |stop| writer.run(stop));
@@ -513,7 +514,7 @@ fn unpublished(
             continue;
         }
         match outbox.published(&source.key)? {
-            None => tracker.mark_due(std::slice::from_ref(&source.key)),
+            None => tracker.writes.mark_due(std::slice::from_ref(&source.key)),
             Some(published) => {
                 let published = SourceDocument::from_knowledge(source.key.clone(), published);
                 // The document may have been replaced by one without our evidence, or cannot be used.

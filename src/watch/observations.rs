@@ -1,5 +1,6 @@
 //! The channel through which all observations and counts enter the daemon.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -39,6 +40,15 @@ pub struct Tally {
     pub errors: u64,
     /// New connections after the first.
     pub reconnects: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, more: Self) {
+        self.messages_in += more.messages_in;
+        self.messages_out += more.messages_out;
+        self.errors += more.errors;
+        self.reconnects += more.reconnects;
+    }
 }
 
 /// Returns what an observation means for other sources.

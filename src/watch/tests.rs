@@ -15,7 +15,7 @@ use super::lock::StateLock;
 use super::observations::ObservationSender;
 use super::outbox::{Commit, Outbox, OutboxOptions};
 use super::tracker::Tracker;
-use super::writer::{CHECKPOINT, Confirmations, PendingCommits, Writer, WriterStats};
+use super::writer::{CHECKPOINT, Committer, Confirmations, PendingCommits, Writer, WriterStats};
 use crate::clock::{Chance, Clock, RuntimeClock};
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
@@ -192,7 +192,12 @@ impl World {
         let dispatched = Arc::new(Dispatched::default());
         let writer = Writer {
             tracker,
-            outbox: Arc::clone(&outbox),
+            committer: Committer::new(
+                Arc::clone(&outbox),
+                Arc::clone(&wake),
+                Arc::clone(&stats),
+                PendingCommits::default(),
+            ),
             inputs,
             confirm_every: self.confirm_every,
             confirmations: self
@@ -200,14 +205,10 @@ impl World {
                 .take()
                 .or(Some(Confirmations::Publish { period: 900_000 })),
             clock: self.clock.clone(),
-            wake: Arc::clone(&wake),
             closing,
-            counts: Arc::clone(&stats),
             shutdown: true,
-            pending: PendingCommits::default(),
             initial_events: self.initial_events,
             last_turn: None,
-            last_error: None,
             results: None,
         };
         let sender = Dispatcher {

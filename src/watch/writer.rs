@@ -5,45 +5,44 @@
 //! writes, nothing is published, the change waits in memory, and the daemon reports that it is not ready. A damaged file ends the
 //! daemon.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use self::events::EventRules;
 use self::log::log;
-use super::account_watch::AccountState;
 use super::observations::{Input, ObservationReceiver};
-use super::outbox::{Commit, Committed, NewEvent, Outbox, OutboxError};
+use super::outbox::{Commit, NewEvent, OutboxError};
 use super::queue::Class;
 use super::tracker::{Change, Destination, Step, Tracker};
-use crate::blocking::blocking;
 use crate::clock::Clock;
 use crate::core::compact::CompactDocument;
 use crate::core::document::SourceDocument;
-use crate::core::event::{self, Event, EventBuilder, EventKind, InitialEvents};
-use crate::core::evidence::Knowledge;
+use crate::core::event::{self, EventBuilder, InitialEvents};
 use crate::core::facet::Facet;
 use crate::core::future::TOLERANCE_MS;
 use crate::core::observation::{Fact, LinkState, Observation};
-use crate::core::source::{PlatformName, SourceKey};
-use crate::core::stream::StreamStatus;
+use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
-use crate::core::verdict::{NOTHING_PROVEN, Status, Verdict};
 use crate::lifecycle::Stop;
-use crate::persist::Stats;
 use crate::store::StoreError;
 use crate::store::sqlite::confirmations::ConfirmedBlock;
 
+mod committer;
+mod events;
 mod log;
 mod pending;
+mod stats;
 
+pub use committer::Committer;
 pub use pending::PendingCommits;
+pub use stats::{Summary, WriterStats};
 
 /// Maximum number of inputs per batch; large enough that a poll of thousands of sources causes few commits, small enough that a
 /// pushed event behind it does not wait.
@@ -79,92 +78,26 @@ pub enum Confirmations {
     },
 }
 
-#[derive(Debug)]
-pub struct WriterStats {
-    /// All transitions; the metrics also count them by facet.
-    pub transitions: AtomicU64,
-    /// Events that were only listed, because no sink waits for them.
-    pub listed: AtomicU64,
-    /// Heartbeats dropped because the outbox was full.
-    pub dropped: AtomicU64,
-    /// Sources whose transitions were not admitted; they are published as one event later.
-    pub deferred: AtomicU64,
-    /// Whether the disk rejects writes.
-    pub blocked: AtomicBool,
-    /// Inputs that are processed and, if they changed a verdict, saved.
-    pub inputs: AtomicU64,
-    /// Incremented once a second unless the writer is blocked.
-    pub turns: AtomicU64,
-    /// The summary of all sources, as of the last second.
-    summary: Mutex<Summary>,
-    store: Mutex<Stats>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Summary {
-    pub live: BTreeSet<SourceKey>,
-    pub by_status: BTreeMap<(PlatformName, Status), usize>,
-    /// The accounts that sources need.
-    pub accounts: Vec<AccountState>,
-}
-
-impl WriterStats {
-    /// Creates counters that start at `now`.
-    pub fn since(now: Timestamp) -> Self {
-        Self {
-            transitions: AtomicU64::default(),
-            listed: AtomicU64::default(),
-            dropped: AtomicU64::default(),
-            deferred: AtomicU64::default(),
-            blocked: AtomicBool::default(),
-            inputs: AtomicU64::default(),
-            turns: AtomicU64::default(),
-            summary: Mutex::default(),
-            store: Mutex::new(Stats::since(now)),
-        }
-    }
-
-    pub fn live(&self) -> BTreeSet<SourceKey> {
-        self.summary().live
-    }
-
-    pub fn summary(&self) -> Summary {
-        self.summary.lock().clone()
-    }
-
-    /// Returns the statistics of the documents written.
-    pub fn store(&self) -> Stats {
-        *self.store.lock()
-    }
-}
-
 /// The single writer.
 pub struct Writer {
     /// The state in memory.
     pub tracker: Tracker,
-    /// The state on disk.
-    pub outbox: Arc<Outbox>,
+    /// The state on disk, and what waits for it.
+    pub committer: Committer,
     pub inputs: ObservationReceiver,
     /// How often (ms) what only confirms the documents is written.
     pub confirm_every: i64,
     /// How changes that are no transitions reach the sink; `None` without a sink.
     pub confirmations: Option<Confirmations>,
     pub clock: Arc<dyn Clock>,
-    /// Notified after each commit.
-    pub wake: Arc<Notify>,
     /// Set when nothing more will be committed.
     pub closing: watch::Sender<bool>,
-    pub counts: Arc<WriterStats>,
     /// Whether the end is published: each connected source is then disconnected.
     pub shutdown: bool,
-    /// What could not be committed yet.
-    pub pending: PendingCommits,
     /// Whether first observations are published as separate events, or only as part of the state.
     pub initial_events: InitialEvents,
     /// The time of the last turn, by which a clock that is set back is noticed.
     pub last_turn: Option<Timestamp>,
-    /// Why the last commit failed, if it did.
-    pub last_error: Option<OutboxError>,
     /// The results for a command that stores once; `None` in the daemon, which logs them and retries what fails.
     pub results: Option<Results>,
 }
@@ -185,13 +118,13 @@ impl Writer {
     ) -> Result<(), OutboxError> {
         let inputs = observations.into_iter().map(Input::Observed);
         self.take(inputs.collect()).await?;
-        let unwritten = self.tracker.take_dirty(Destination::File);
+        let unwritten = self.tracker.writes.take_dirty(Destination::File);
         self.write_documents(&unwritten, self.clock.now()).await
     }
 
     /// Runs until the last producer is gone, then publishes the shutdown.
     pub async fn run(mut self, stop: Stop) -> Result<(), OutboxError> {
-        self.tracker.publishes_baseline = self.initial_events == InitialEvents::Flag;
+        self.tracker.writes.publishes_baseline = self.initial_events == InitialEvents::Flag;
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut batch = Vec::new();
@@ -211,7 +144,7 @@ impl Writer {
                         batch.retain(|input| !closes_link(input));
                     }
                     self.take(std::mem::take(&mut batch)).await?;
-                    self.counts.inputs.fetch_add(count as u64, Ordering::Relaxed);
+                    self.committer.counts.inputs.fetch_add(count as u64, Ordering::Relaxed);
                 }
                 _ = second.tick() => self.turn().await?,
                 () = &mut finish => {
@@ -225,7 +158,7 @@ impl Writer {
         self.shutdown().await?;
         // If the receiver is gone, so is the dispatcher, and the notification is not needed.
         self.closing.send_replace(true);
-        self.wake.notify_one();
+        self.committer.wake.notify_one();
         self.store_remaining(&stop).await;
         Ok(())
     }
@@ -240,8 +173,8 @@ impl Writer {
             () = self.closing.closed() => {}
             () = stop.cut() => {}
         }
-        let behind = self.behind();
-        let mut last = self.tracker.take_dirty(Destination::Sink);
+        let behind = self.committer.behind();
+        let mut last = self.tracker.writes.take_dirty(Destination::Sink);
         last.retain(|source| !behind.contains(source));
         let snapshot = self.snapshot(&last);
         if let Some(Confirmations::Store { store_queue, .. }) = &self.confirmations {
@@ -256,16 +189,21 @@ impl Writer {
             let inputs = self.tracker.shutdown(now);
             self.take(inputs).await?;
         }
-        self.pending.retry_now();
+        self.committer.pending.retry_now();
         self.retry(now).await?;
         let blocks = self.tracker.all_blocks();
         self.confirm(blocks, now).await?;
-        let unwritten = self.tracker.take_dirty(Destination::File);
+        let unwritten = self.tracker.writes.take_dirty(Destination::File);
         self.write_documents(&unwritten, now).await?;
-        match self.last_error.take().filter(|_| !self.pending.is_empty()) {
+        match self
+            .committer
+            .last_error
+            .take()
+            .filter(|_| !self.committer.pending.is_empty())
+        {
             Some(error) => {
                 error!(
-                    events = self.pending.events.len(),
+                    events = self.committer.pending.events.len(),
                     "Changes could not be stored until the end; what is still true is found again at the next start"
                 );
                 Err(error)
@@ -313,7 +251,9 @@ impl Writer {
                 changes.extend(self.rebase(&source, steps)?);
             }
             // What waits contains the steps, as they were found.
-            changes.retain(|change| !change.steps.is_empty() && !self.pending.contains(&change.source));
+            changes.retain(|change| {
+                !change.steps.is_empty() && !self.committer.pending.contains(&change.source)
+            });
             if changes.is_empty() {
                 break;
             }
@@ -324,16 +264,17 @@ impl Writer {
     /// Moves a source onto the document that another process has stored. One that cannot be used is not replaced: the source's
     /// events are published without it.
     fn rebase(&mut self, source: &SourceKey, steps: Vec<Step>) -> Result<Option<Change>, OutboxError> {
-        self.count(|stats| {
+        self.committer.counts.count(|stats| {
             stats.conflicts += 1;
             stats.reads += 1;
         });
-        let stored = match self.outbox.document(source)? {
+        let stored = match self.committer.outbox.document(source)? {
             None => None,
             Some(Ok(mut stored)) => {
                 let latest = self.clock.latest();
                 if stored.value.drop_future(latest) {
-                    self.outbox
+                    self.committer
+                        .outbox
                         .drop_history_after(source, latest.plus_millis(TOLERANCE_MS))?;
                 }
                 Some(stored)
@@ -371,205 +312,49 @@ impl Writer {
         }
     }
 
-    /// Builds the events that report a source's steps.
+    /// Builds the events of a change. A deferred source is published as one event later.
     fn events(&self, change: &Change, now: Timestamp) -> Result<Vec<NewEvent>, OutboxError> {
-        if self.pending.deferred.contains(&change.source) {
+        if self.committer.pending.deferred.contains(&change.source) {
             return Ok(Vec::new());
         }
-        let mut before = if self.outbox.has_sink() {
-            SourceDocument::from_knowledge(change.source.clone(), self.published(&change.source)?)
+        let has_sink = self.committer.outbox.has_sink();
+        let before = if has_sink {
+            let published = self.committer.published(&change.source)?;
+            SourceDocument::from_knowledge(change.source.clone(), published)
         } else {
             change.before.document(&change.source)
         };
-        let mut events = Vec::new();
-        // The first probe of many sources would list nothing but baselines.
-        let with_baselines = self.outbox.has_sink() || self.results.is_none();
-        for step in &change.steps {
-            if !with_baselines && step.changes.iter().all(|change| change.initial) {
-                continue;
-            }
-            let this = EventBuilder {
-                before: &before,
-                after: &step.after,
-                by: &step.by,
-                observed_at: now,
-            };
-            let class = if step.first && !is_live(&step.after.verdict) {
-                Class::Baseline
-            } else {
-                Class::Transition
-            };
-            let mut of_step = this.events(&step.changes);
-            of_step.retain(|event| !self.suppresses(event, &step.after.verdict));
-            if of_step.is_empty() {
-                // The next event includes this evidence.
-                continue;
-            }
-            events.extend(of_step.into_iter().map(|event| NewEvent {
-                class,
-                event,
-                published: Some(step.after.knowledge.clone()),
-            }));
-            before = step.after.clone();
-        }
-        Ok(events)
-    }
-
-    /// Whether a baseline is not published: baselines are disabled, or it would have to claim a status before the connection was
-    /// probed.
-    fn suppresses(&self, event: &Event, after: &Verdict) -> bool {
-        let unproven = event.kind == EventKind::SourceStatus && after.status.rule == NOTHING_PROVEN;
-        event.initial && (unproven || self.initial_events == InitialEvents::Off)
-    }
-
-    /// The last published state of a source, including one that is not on disk yet.
-    fn published(&self, source: &SourceKey) -> Result<Knowledge, OutboxError> {
-        match self.pending.published(source) {
-            Some(published) => Ok(published),
-            None => match self.outbox.published(source) {
-                Ok(published) => Ok(published.unwrap_or_default()),
-                // Without a published state the event contains everything: longer, but never wrong.
-                Err(error) if error.may_pass() => Ok(Knowledge::default()),
-                Err(error) => Err(error),
-            },
-        }
+        let rules = EventRules {
+            initial_events: self.initial_events,
+            // The first probe of many sources would list nothing but baselines.
+            lists_baselines: has_sink || self.results.is_none(),
+        };
+        Ok(rules.events(change, before, now))
     }
 
     /// Commits, after what could not be committed before. Returns the sources that another process has written.
     async fn commit(&mut self, more: Commit) -> Result<Vec<SourceKey>, OutboxError> {
-        if self.pending.is_empty() {
-            return self.try_commit(more, false).await;
-        }
-        self.pending.add(more);
-        if self.pending.is_backing_off() {
-            return Ok(Vec::new());
-        }
-        let (histories, events) = self.pending.take();
-        let documents = histories
-            .into_iter()
-            .filter_map(|(source, history)| self.tracker.write(&source, history));
-        let commit = Commit {
-            documents: documents.collect(),
-            events,
-        };
-        self.try_commit(commit, true).await
-    }
-
-    /// Commits. With `waited`, what conflicts waits again: its transitions have happened, whatever another process has written
-    /// since.
-    async fn try_commit(&mut self, commit: Commit, waited: bool) -> Result<Vec<SourceKey>, OutboxError> {
-        if commit.documents.is_empty() && commit.events.is_empty() {
-            return Ok(Vec::new());
-        }
-        let commit = Arc::new(commit);
-        let (outbox, shared) = (Arc::clone(&self.outbox), Arc::clone(&commit));
-        let done = blocking(move || outbox.commit(&shared)).await;
-        let commit = Arc::into_inner(commit).unwrap_or_default();
-        match done {
-            Ok(done) => {
-                self.report_stored();
-                let conflicts = self.settle(&commit, done);
-                if waited {
-                    self.pending.add(commit.of(&conflicts));
-                }
-                self.wake.notify_one();
-                Ok(conflicts)
-            }
-            Err(error) if error.may_pass() && self.results.is_none() => {
-                self.report_failure(error);
-                self.pending.put_back(commit);
-                Ok(Vec::new())
-            }
-            // Waiting for a file that stays damaged would stop publishing for good.
-            Err(error) => Err(error),
-        }
-    }
-
-    fn report_stored(&self) {
-        if self.counts.blocked.swap(false, Ordering::Relaxed) {
-            info!("Changes can be stored again");
-        }
-    }
-
-    fn report_failure(&mut self, error: OutboxError) {
-        if !self.counts.blocked.swap(true, Ordering::Relaxed) {
-            error!(
-                error = &error as &dyn std::error::Error,
-                "Cannot store changes; they wait in memory"
-            );
-        }
-        self.count(|stats| {
-            stats.failures += 1;
-            stats.failing = true;
-        });
-        self.last_error = Some(error);
-    }
-
-    /// Records what was committed. Returns the sources that another process has written.
-    fn settle(&mut self, commit: &Commit, done: Committed) -> Vec<SourceKey> {
-        let conflicts: HashSet<&SourceKey> = done.conflicts.iter().collect();
-        let written = commit
-            .documents
-            .iter()
-            .filter(|write| !conflicts.contains(&write.document.key));
-        let history: usize = written.map(|write| write.history.len()).sum();
-        let documents = done.versions.len();
-        self.count(|stats| {
-            stats.documents += documents as u64;
-            stats.writes += (documents + history) as u64;
-            stats.failing = false;
-        });
+        let done = self.committer.commit(more, &self.tracker).await?;
         for (source, version) in done.versions {
-            self.tracker.mark_stored(&source, version);
+            self.tracker.writes.mark_stored(&source, version);
         }
         for (source, error) in done.rejected {
             self.block(&source, error);
         }
-        let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
-        if !self.outbox.has_sink() {
-            let listed = commit
-                .events
-                .iter()
-                .filter(|event| !conflicts.contains(&event.event.source));
-            count(&self.counts.listed, listed.count());
-        }
-        count(&self.counts.dropped, done.dropped);
-        if !done.deferred.is_empty() {
-            error!(
-                sources = done.deferred.len(),
-                "Outbox full; changes of these sources will be published as one event later"
-            );
-            self.pending.deferred.extend(done.deferred);
-        }
-        self.counts
-            .deferred
-            .store(self.pending.deferred.len() as u64, Ordering::Relaxed);
-        done.conflicts
-    }
-
-    fn count(&self, change: impl FnOnce(&mut Stats)) {
-        change(&mut self.counts.store.lock());
+        Ok(done.conflicts)
     }
 
     /// Commits what could not be committed before.
     async fn retry(&mut self, now: Timestamp) -> Result<(), OutboxError> {
-        if self.pending.is_empty() {
+        if self.committer.pending.is_empty() {
             return Ok(());
         }
         self.commit_changes(Vec::new(), now).await
     }
 
-    /// The sources with changes that are still to be published. A complete state would overtake them, and a stream that started
-    /// and ended meanwhile would be missing from the history.
-    fn behind(&self) -> HashSet<SourceKey> {
-        let mut behind = self.outbox.behind();
-        behind.extend(self.pending.sources().cloned());
-        behind
-    }
-
     /// Once a second: publishes deferred changes, retries pending commits, and writes changes that are no transitions.
     async fn turn(&mut self) -> Result<(), OutboxError> {
-        self.counts.turns.fetch_add(1, Ordering::Relaxed);
+        self.committer.counts.turns.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         if self
             .last_turn
@@ -581,10 +366,10 @@ impl Writer {
         self.publish_deferred(now).await?;
         self.retry(now).await?;
         self.tracker.report_accounts();
-        self.summarize();
-        if self.pending.is_empty() {
+        self.committer.counts.summarize(&self.tracker);
+        if self.committer.pending.is_empty() {
             let (period, limit) = (self.confirm_every, CONFIRMATIONS_PER_SECOND);
-            let due = self.tracker.due_documents(now, period, limit);
+            let due = self.tracker.writes.due_documents(now, period, limit);
             self.write_documents(&due, now).await?;
             let due = self.tracker.due_blocks(now, period);
             self.confirm(due, now).await?;
@@ -600,19 +385,19 @@ impl Writer {
                 let Ok(permit) = store_queue.clone().try_reserve_owned() else {
                     return Ok(());
                 };
-                let due = self.tracker.due_for_sink(now, *period, limit);
+                let due = self.tracker.writes.due_for_sink(now, *period, limit);
                 if !due.is_empty() {
-                    let behind = self.behind();
+                    let behind = self.committer.behind();
                     let (held, due): (Vec<_>, Vec<_>) =
                         due.into_iter().partition(|source| behind.contains(source));
-                    self.tracker.mark_due(&held);
-                    let grown = self.tracker.uncounted(&due);
+                    self.tracker.writes.mark_due(&held);
+                    let grown = self.tracker.writes.uncounted(&due);
                     self.write_documents(&grown, now).await?;
                     permit.send(self.snapshot(&due));
                 }
             }
             Some(Confirmations::Publish { period }) => {
-                let due = self.tracker.due_for_sink(now, *period, limit);
+                let due = self.tracker.writes.due_for_sink(now, *period, limit);
                 self.heartbeats(&due, now).await?;
             }
         }
@@ -621,17 +406,25 @@ impl Writer {
 
     /// Publishes as one event per source what was not admitted before.
     async fn publish_deferred(&mut self, now: Timestamp) -> Result<(), OutboxError> {
-        if self.pending.deferred.is_empty() || self.counts.blocked.load(Ordering::Relaxed) {
+        if self.committer.pending.deferred.is_empty() || self.committer.counts.blocked.load(Ordering::Relaxed)
+        {
             return Ok(());
         }
-        let sources: Vec<SourceKey> = self.pending.deferred.iter().take(100).cloned().collect();
+        let sources: Vec<SourceKey> = self
+            .committer
+            .pending
+            .deferred
+            .iter()
+            .take(100)
+            .cloned()
+            .collect();
         let mut commit = Commit::default();
         for source in sources {
-            self.pending.deferred.remove(&source);
+            self.committer.pending.deferred.remove(&source);
             let Some(after) = self.tracker.document(&source) else {
                 continue;
             };
-            let before = SourceDocument::from_knowledge(source.clone(), self.published(&source)?);
+            let before = SourceDocument::from_knowledge(source.clone(), self.committer.published(&source)?);
             let published = EventBuilder {
                 before: &before,
                 after: &after,
@@ -639,7 +432,7 @@ impl Writer {
                 observed_at: now,
             };
             commit.documents.extend(self.tracker.write(&source, Vec::new()));
-            if !self.outbox.has_sink() {
+            if !self.committer.outbox.has_sink() {
                 continue;
             }
             let events = published.events(&transitions(&before.verdict, &after.verdict));
@@ -674,7 +467,7 @@ impl Writer {
     /// Reads stored documents again that could not be used.
     fn read_blocked(&mut self, sources: &[SourceKey]) -> Result<(), OutboxError> {
         for source in sources {
-            if self.tracker.is_blocked(source) {
+            if self.tracker.writes.is_blocked(source) {
                 self.rebase(source, Vec::new())?;
             }
         }
@@ -702,29 +495,9 @@ impl Writer {
         if blocks.is_empty() {
             return Ok(());
         }
-        let rows = blocks.len() as u64;
-        let outbox = Arc::clone(&self.outbox);
-        let (blocks, done) = blocking(move || {
-            let done = outbox.confirm(&blocks);
-            (blocks, done)
-        })
-        .await;
-        match done {
-            Ok(conflicts) => {
-                self.report_stored();
-                self.count(|stats| {
-                    stats.writes += rows;
-                    stats.failing = false;
-                });
-                self.merge_conflicts(conflicts, now).await
-            }
-            Err(error) if error.may_pass() => {
-                self.tracker.mark_unconfirmed(&blocks);
-                self.report_failure(error);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        let (conflicts, unwritten) = self.committer.confirm(blocks).await?;
+        self.tracker.writes.mark_unconfirmed(&unwritten);
+        self.merge_conflicts(conflicts, now).await
     }
 
     fn snapshot(&self, sources: &[SourceKey]) -> Vec<(SourceKey, CompactDocument)> {
@@ -739,12 +512,17 @@ impl Writer {
             let Some(document) = self.tracker.document(source) else {
                 continue;
             };
-            let event = if self.tracker.completes_baseline(source) {
+            let event = if self.tracker.writes.completes_baseline(source) {
                 event::baseline(&document, now)
             } else {
                 event::heartbeat(&document, now)
             };
-            if !self.tracker.uncounted(std::slice::from_ref(source)).is_empty() {
+            if !self
+                .tracker
+                .writes
+                .uncounted(std::slice::from_ref(source))
+                .is_empty()
+            {
                 commit.documents.extend(self.tracker.write(source, Vec::new()));
             }
             commit.events.push(NewEvent {
@@ -756,15 +534,6 @@ impl Writer {
         self.commit_states(commit, now).await
     }
 
-    fn summarize(&self) {
-        let summary = Summary {
-            live: self.tracker.live().clone(),
-            by_status: self.tracker.by_status().clone(),
-            accounts: self.tracker.accounts(),
-        };
-        *self.counts.summary.lock() = summary;
-    }
-
     /// Logs the changes: the log of a quiet day contains only transitions. Those of a command are its results.
     fn note(&mut self, change: &Change) {
         if let Some(results) = &mut self.results {
@@ -774,7 +543,8 @@ impl Writer {
         }
         let mut stream = false;
         for step in &change.steps {
-            self.counts
+            self.committer
+                .counts
                 .transitions
                 .fetch_add(step.changes.len() as u64, Ordering::Relaxed);
             for transition in &step.changes {
@@ -783,7 +553,7 @@ impl Writer {
             }
         }
         if stream {
-            self.summarize();
+            self.committer.counts.summarize(&self.tracker);
         }
     }
 }
@@ -797,8 +567,4 @@ fn closes_link(input: &Input) -> bool {
     };
     let closed = LinkState::Closed;
     matches!(&*observation.fact, Fact::Connection { state, .. } if *state == closed)
-}
-
-fn is_live(verdict: &Verdict) -> bool {
-    verdict.stream.value == StreamStatus::Online
 }

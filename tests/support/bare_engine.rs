@@ -17,7 +17,7 @@ use bitbrat::watch::lock::StateLock;
 use bitbrat::watch::observations::ObservationSender;
 use bitbrat::watch::outbox::{Outbox, OutboxOptions};
 use bitbrat::watch::tracker::Tracker;
-use bitbrat::watch::writer::{Confirmations, PendingCommits, Writer, WriterStats};
+use bitbrat::watch::writer::{Committer, Confirmations, PendingCommits, Writer, WriterStats};
 use tokio::sync::{Notify, watch};
 
 /// Starts on the state of `sources` that an earlier one of this `name` left in the directory `state`. It reads all lines of the file
@@ -47,19 +47,20 @@ pub fn start(
     let (closing, closed) = watch::channel(false);
     let writer = Writer {
         tracker,
-        outbox: Arc::clone(&outbox),
+        committer: Committer::new(
+            Arc::clone(&outbox),
+            Arc::clone(&wake),
+            Arc::new(WriterStats::since(SystemClock.now())),
+            PendingCommits::default(),
+        ),
         inputs,
         confirm_every: 300_000,
         confirmations: Some(Confirmations::Publish { period: 900_000 }),
         clock: Arc::new(SystemClock),
-        wake: Arc::clone(&wake),
         closing,
-        counts: Arc::new(WriterStats::since(SystemClock.now())),
         shutdown: false,
-        pending: PendingCommits::default(),
         initial_events: InitialEvents::default(),
         last_turn: None,
-        last_error: None,
         results: None,
     };
     let sender = Dispatcher {
@@ -73,7 +74,7 @@ pub fn start(
     };
     tasks.spawn("writer", |stop| writer.run(stop));
     tasks.spawn("dispatcher", |stop| sender.run(stop));
-    tasks.spawn("ear", |stop| async move {
+    tasks.spawn("observations", |stop| async move {
         let _held = lock;
         let mut incoming = 0;
         while stop.sleep(Duration::from_millis(2)).await {
