@@ -91,10 +91,13 @@ impl Demo {
                 format!("{platform}:{id}{}", channel.unwrap_or_default())
             }));
         }
-        platforms.push(("sources", sources.join(" ")));
+        platforms.push((config::SOURCES.path, sources.join(" ")));
         let fallbacks = vec![
-            ("state_dir", self.home.path().display().to_string()),
-            ("store.url", format!("sqlite:{}", self.store_path().display())),
+            (config::STATE_DIR.path, self.home.path().display().to_string()),
+            (
+                config::STORE_URL.path,
+                format!("sqlite:{}", self.store_path().display()),
+            ),
         ];
         let owned = |settings: Vec<Setting>| {
             settings

@@ -5,13 +5,15 @@ use super::reader::Reader;
 
 /// The port of the redirect address, unless configured. It is fixed because platforms compare the whole address, and outside the
 /// ports that systems assign to outgoing connections.
-const REDIRECT_PORT: u16 = 17_563;
+const DEFAULT_PORT: u16 = 17_563;
 
-pub(super) const KEYS: &[Key] = &[Key::new(
+const REDIRECT_PORT: Key = Key::new(
     "auth.redirect_port",
     "Port of http://localhost:PORT/callback, the redirect address of logins in a browser; it must be registered at the platform.",
 )
-.or("17563")];
+.or("17563");
+
+pub(super) const KEYS: &[Key] = &[REDIRECT_PORT];
 
 /// Logging in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +23,10 @@ pub struct AuthSettings {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> AuthSettings {
-    let port = reader.number("auth.redirect_port", 1..=65_535);
+    let port = reader.number(&REDIRECT_PORT, 1..=65_535);
     AuthSettings {
         redirect_port: port
             .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(REDIRECT_PORT),
+            .unwrap_or(DEFAULT_PORT),
     }
 }

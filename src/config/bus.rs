@@ -8,100 +8,129 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::google::GoogleSettings;
-use super::key::{Key, shown_servers};
+use super::key::Key;
 use super::problem::Origin;
 use super::reader::{Reader, address, clip, is_foreign};
 use crate::core::event::InitialEvents;
 use crate::secrets::{without_credentials, without_credentials_of_servers};
 
-pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "bus.url",
-        "local | nats[://HOST:4222[,…]] | pubsub[:PROJECT]. MESSAGE_BUS_DRIVER selects one too.",
-    )
-    .or("local"),
-    Key::new("bus.nats_url", "Servers that `nats` stands for.")
-        .named(&["NATS_URL"])
-        .or("nats://localhost:4222"),
-    Key::new(
-        "bus.nats_user",
-        "User at NATS, where the address names none.",
-    )
+const URL: Key = Key::new(
+    "bus.url",
+    "local | nats[://HOST:4222[,…]] | pubsub[:PROJECT]. MESSAGE_BUS_DRIVER selects one too.",
+)
+.shown_by(shown_target)
+.or("local");
+const NATS_URL: Key = Key::new("bus.nats_url", "Servers that `nats` stands for.")
+    .named(&["NATS_URL"])
+    .shown_by(shown_servers)
+    .or("nats://localhost:4222");
+const NATS_USER: Key = Key::new("bus.nats_user", "User at NATS, where the address names none.")
     .named(&["NATS_USER"])
-    .such_as("bitbrat"),
-    Key::new("bus.nats_password", "Password of that user.")
-        .named(&["NATS_PASSWORD"])
-        .secret(),
-    Key::new("bus.nats_token", "Token for NATS servers that use one instead of users.")
-        .named(&["NATS_TOKEN"])
-        .secret(),
-    Key::new(
-        "bus.nats_creds_file",
-        "Credentials file of a NATS user (JWT and seed), as `nsc` writes it.",
-    )
-    .named(&["NATS_CREDS"])
-    .such_as("/etc/bitbrat/bitbrat.creds"),
-    Key::new(
-        "bus.nats_nkey_file",
-        "File with the NKey seed of a NATS user; it begins with `SU`.",
-    )
-    .named(&["NATS_NKEY"])
-    .such_as("/etc/bitbrat/bitbrat.nk"),
-    Key::new("bus.nats_nkey_seed", "The NKey seed itself, in place of a file.")
-        .named(&["NATS_NKEY_SEED"])
-        .secret(),
-    Key::new(
+    .such_as("bitbrat");
+const NATS_PASSWORD: Key = Key::new("bus.nats_password", "Password of that user.")
+    .named(&["NATS_PASSWORD"])
+    .secret();
+const NATS_TOKEN: Key = Key::new(
+    "bus.nats_token",
+    "Token for NATS servers that use one instead of users.",
+)
+.named(&["NATS_TOKEN"])
+.secret();
+const NATS_CREDS_FILE: Key = Key::new(
+    "bus.nats_creds_file",
+    "Credentials file of a NATS user (JWT and seed), as `nsc` writes it.",
+)
+.named(&["NATS_CREDS"])
+.such_as("/etc/bitbrat/bitbrat.creds")
+.file();
+const NATS_NKEY_FILE: Key = Key::new(
+    "bus.nats_nkey_file",
+    "File with the NKey seed of a NATS user; it begins with `SU`.",
+)
+.named(&["NATS_NKEY"])
+.such_as("/etc/bitbrat/bitbrat.nk")
+.file();
+const NATS_NKEY_SEED: Key = Key::new("bus.nats_nkey_seed", "The NKey seed itself, in place of a file.")
+    .named(&["NATS_NKEY_SEED"])
+    .secret();
+const NATS_CA_FILE: Key = Key::new(
         "bus.nats_ca_file",
         "Certificates (PEM) of the authorities that sign the NATS servers' certificates; TLS is required then. Default: \
          the system's.",
     )
     .named(&["NATS_CA"])
-    .such_as("/etc/bitbrat/nats-ca.pem"),
-    Key::new(
-        "bus.nats_cert_file",
-        "Client certificate (PEM) shown to NATS; TLS is required then.",
-    )
-    .named(&["NATS_CERT"])
-    .such_as("/etc/bitbrat/nats-client.pem"),
-    Key::new("bus.nats_key_file", "Private key (PEM) of the client certificate.")
-        .named(&["NATS_KEY"])
-        .such_as("/etc/bitbrat/nats-client.key"),
-    Key::new(
-        "bus.prefix",
-        "Put in front of every topic; with NATS it must end in a dot.",
-    )
-    .named(&["BUS_PREFIX"])
-    .shared()
-    .such_as("local."),
-    Key::new(
-        "bus.heartbeat",
-        "Time between two events of one source that are no transitions; never shorter than 5m.",
-    )
-    .or("15m"),
-    Key::new(
-        "bus.initial_events",
-        "flag | off. Events of a first observation carry payload.initial = true, or are not published.",
-    )
-    .or("flag"),
-    Key::new(
-        "bus.state_mutations",
-        "Whether stream.state, stream.title and stream.category are sent to the state engine as well.",
-    )
-    .or("false"),
-    Key::new(
-        "bus.ack_wait_seconds",
-        "Seconds after which NATS delivers again what a process that died had taken.",
-    )
-    .named(&["NATS_ACK_WAIT_SECONDS"])
-    .shared()
-    .or("60"),
-    Key::new(
-        "bus.driver",
-        "The platform's own choice: nats | pubsub | noop; counts when bus.url is not set.",
-    )
-    .named(&["MESSAGE_BUS_DRIVER", "MESSAGE_BUS"])
-    .environment_only()
-    .shared(),
+    .such_as("/etc/bitbrat/nats-ca.pem").file();
+const NATS_CERT_FILE: Key = Key::new(
+    "bus.nats_cert_file",
+    "Client certificate (PEM) shown to NATS; TLS is required then.",
+)
+.named(&["NATS_CERT"])
+.such_as("/etc/bitbrat/nats-client.pem")
+.file();
+const NATS_KEY_FILE: Key = Key::new(
+    "bus.nats_key_file",
+    "Private key (PEM) of the client certificate.",
+)
+.named(&["NATS_KEY"])
+.such_as("/etc/bitbrat/nats-client.key")
+.file();
+const PREFIX: Key = Key::new(
+    "bus.prefix",
+    "Put in front of every topic; with NATS it must end in a dot.",
+)
+.named(&["BUS_PREFIX"])
+.shared()
+.such_as("local.");
+const HEARTBEAT: Key = Key::new(
+    "bus.heartbeat",
+    "Time between two events of one source that are no transitions; never shorter than 5m.",
+)
+.or("15m");
+const INITIAL_EVENTS: Key = Key::new(
+    "bus.initial_events",
+    "flag | off. Events of a first observation carry payload.initial = true, or are not published.",
+)
+.or("flag");
+const STATE_MUTATIONS: Key = Key::new(
+    "bus.state_mutations",
+    "Whether stream.state, stream.title and stream.category are sent to the state engine as well.",
+)
+.or("false");
+const ACK_WAIT_SECONDS: Key = Key::new(
+    "bus.ack_wait_seconds",
+    "Seconds after which NATS delivers again what a process that died had taken.",
+)
+.named(&["NATS_ACK_WAIT_SECONDS"])
+.shared()
+.or("60");
+const DRIVER: Key = Key::new(
+    "bus.driver",
+    "The platform's own choice: nats | pubsub | noop; counts when bus.url is not set.",
+)
+.named(&["MESSAGE_BUS_DRIVER", "MESSAGE_BUS"])
+.environment_only()
+.shared()
+.overriding(URL.path)
+.shown_by(shown_target);
+
+pub(super) const KEYS: &[Key] = &[
+    URL,
+    NATS_URL,
+    NATS_USER,
+    NATS_PASSWORD,
+    NATS_TOKEN,
+    NATS_CREDS_FILE,
+    NATS_NKEY_FILE,
+    NATS_NKEY_SEED,
+    NATS_CA_FILE,
+    NATS_CERT_FILE,
+    NATS_KEY_FILE,
+    PREFIX,
+    HEARTBEAT,
+    INITIAL_EVENTS,
+    STATE_MUTATIONS,
+    ACK_WAIT_SECONDS,
+    DRIVER,
 ];
 
 #[derive(Clone, PartialEq, Eq)]
@@ -174,23 +203,23 @@ pub struct BusSettings {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, google: &GoogleSettings) -> BusSettings {
-    let url = reader.text("bus.url");
-    let servers = reader.text("bus.nats_url");
+    let url = reader.text(&URL);
+    let servers = reader.text(&NATS_URL);
     let servers = servers.map(|found| found.value).unwrap_or_default();
     let read = |text: &str| target(text, &servers, google);
     let target = match url {
         Some(url) if url.origin != Origin::Default => {
             // Shown, but without effect beside an address.
-            let _ = reader.text("bus.driver");
+            let _ = reader.text(&DRIVER);
             read(&url.value).unwrap_or_else(|message| {
-                reader.refuse_with("bus.url", &url.origin, message, FORMS);
+                reader.refuse_with(&URL, &url.origin, message, FORMS);
                 BusTarget::Local
             })
         }
         _ => by_driver(reader, read),
     };
     let nats = login(reader, &target);
-    let prefix = reader.text("bus.prefix");
+    let prefix = reader.text(&PREFIX);
     let mut prefix = prefix;
     if let (Some(found), BusTarget::Nats(_)) = (&mut prefix, &target)
         && !found.value.ends_with('.')
@@ -199,13 +228,13 @@ pub(super) fn read(reader: &mut Reader<'_>, google: &GoogleSettings) -> BusSetti
             "`{}` does not end in a dot, so NATS finds no stream for it",
             clip(&found.value)
         );
-        if is_foreign("bus.prefix", &found.origin) {
+        if is_foreign(&PREFIX, &found.origin) {
             // Without a prefix, events would reach another environment's services.
             found.value.push('.');
             let message = format!("{message}; `{}` is used instead", clip(&found.value));
-            reader.warn("bus.prefix", &found.origin, message);
+            reader.warn(PREFIX.path, &found.origin, message);
         } else {
-            reader.refuse("bus.prefix", &found.origin, message);
+            reader.refuse(&PREFIX, &found.origin, message);
         }
     }
     // The platform's own consumer loses messages when many arrive at once.
@@ -215,13 +244,13 @@ pub(super) fn read(reader: &mut Reader<'_>, google: &GoogleSettings) -> BusSetti
         nats,
         prefix: prefix.map(|found| found.value).unwrap_or_default(),
         heartbeat: reader
-            .duration("bus.heartbeat", bounds)
+            .duration(&HEARTBEAT, bounds)
             .map_or(Duration::from_mins(15), |found| found.value),
         initial_events: reader
-            .plain("bus.initial_events", "flag or off")
+            .plain(&INITIAL_EVENTS, "flag or off")
             .map_or(InitialEvents::Flag, |found| found.value),
-        state_mutations: reader.switch("bus.state_mutations"),
-        ack_wait: Duration::from_secs(reader.number("bus.ack_wait_seconds", 1..=3600).unwrap_or(60)),
+        state_mutations: reader.switch(&STATE_MUTATIONS),
+        ack_wait: Duration::from_secs(reader.number(&ACK_WAIT_SECONDS, 1..=3600).unwrap_or(60)),
     }
 }
 
@@ -230,7 +259,7 @@ const FORMS: &str = "write local, nats://HOST:4222 or pubsub:PROJECT";
 /// Reads the platform's own variable, which it compares without regard to case. Its other drivers are not supported here.
 fn by_driver(reader: &mut Reader<'_>, read: impl Fn(&str) -> Result<BusTarget, String>) -> BusTarget {
     loop {
-        let Some(driver) = reader.text("bus.driver") else {
+        let Some(driver) = reader.text(&DRIVER) else {
             return BusTarget::Local;
         };
         let lower = driver.value.to_lowercase();
@@ -245,16 +274,12 @@ fn by_driver(reader: &mut Reader<'_>, read: impl Fn(&str) -> Result<BusTarget, S
         };
         // A bus that was chosen and has a wrong address must not be silently replaced by none.
         let is_other = lower != "nats" && !lower.starts_with("nats:") && !lower.starts_with("tls:");
-        if is_other && is_foreign("bus.driver", &driver.origin) {
-            if !reader.set_aside("bus.driver", &driver.origin, &message) {
+        if is_other && is_foreign(&DRIVER, &driver.origin) {
+            if !reader.set_aside(&DRIVER, &driver.origin, &message) {
                 return BusTarget::Local;
             }
         } else {
-            let key = if lower == "nats" {
-                "bus.nats_url"
-            } else {
-                "bus.driver"
-            };
+            let key = if lower == "nats" { &NATS_URL } else { &DRIVER };
             let origin = match reader.origin(key) {
                 Origin::Default => driver.origin,
                 origin => origin,
@@ -269,23 +294,23 @@ fn by_driver(reader: &mut Reader<'_>, read: impl Fn(&str) -> Result<BusTarget, S
 fn login(reader: &mut Reader<'_>, target: &BusTarget) -> NatsLogin {
     let problems = reader.problems.len();
     // A seed that was given in place of the path of its file is used as the seed.
-    let (nkey_file, seed) = match reader.text("bus.nats_nkey_file") {
+    let (nkey_file, seed) = match reader.text(&NATS_NKEY_FILE) {
         Some(found) if crate::secrets::is_nkey_seed(&found.value) => {
             (None, Some(crate::secrets::secret(found.value)))
         }
-        Some(found) => (reader.path_of("bus.nats_nkey_file", &found), None),
+        Some(found) => (reader.path_of(&NATS_NKEY_FILE, &found), None),
         None => (None, None),
     };
     let login = NatsLogin {
-        user: reader.text("bus.nats_user").map(|found| found.value),
-        password: reader.password("bus.nats_password"),
-        token: reader.password("bus.nats_token"),
-        creds_file: reader.path("bus.nats_creds_file"),
+        user: reader.text(&NATS_USER).map(|found| found.value),
+        password: reader.password(&NATS_PASSWORD),
+        token: reader.password(&NATS_TOKEN),
+        creds_file: reader.path(&NATS_CREDS_FILE),
         nkey_file,
-        nkey_seed: reader.secret("bus.nats_nkey_seed").or(seed),
-        ca_file: reader.path("bus.nats_ca_file"),
-        cert_file: reader.path("bus.nats_cert_file"),
-        key_file: reader.path("bus.nats_key_file"),
+        nkey_seed: reader.secret(&NATS_NKEY_SEED).or(seed),
+        ca_file: reader.path(&NATS_CA_FILE),
+        cert_file: reader.path(&NATS_CERT_FILE),
+        key_file: reader.path(&NATS_KEY_FILE),
     };
     let BusTarget::Nats(servers) = target else {
         // The variables may be meant for other programs of the machine.
@@ -297,32 +322,33 @@ fn login(reader: &mut Reader<'_>, target: &BusTarget) -> NatsLogin {
         }
         return login;
     };
-    for (path, missing, other) in [
+    for (key, missing, other) in [
         (
-            "bus.nats_cert_file",
+            &NATS_CERT_FILE,
             login.key_file.is_none() && login.cert_file.is_some(),
-            "bus.nats_key_file (NATS_KEY)",
+            &NATS_KEY_FILE,
         ),
         (
-            "bus.nats_key_file",
+            &NATS_KEY_FILE,
             login.cert_file.is_none() && login.key_file.is_some(),
-            "bus.nats_cert_file (NATS_CERT)",
+            &NATS_CERT_FILE,
         ),
         (
-            "bus.nats_password",
+            &NATS_PASSWORD,
             login.user.is_none() && login.password.is_some(),
-            "bus.nats_user (NATS_USER)",
+            &NATS_USER,
         ),
         (
-            "bus.nats_user",
+            &NATS_USER,
             login.password.is_none() && login.user.is_some(),
-            "bus.nats_password (NATS_PASSWORD)",
+            &NATS_PASSWORD,
         ),
     ] {
         if missing {
-            let origin = reader.origin(path);
+            let origin = reader.origin(key);
+            let other = format!("{} ({})", other.path, other.names.join(", "));
             let hint = format!("set {other} too, or unset this one");
-            reader.refuse_with(path, &origin, format!("needs {other} beside it"), &hint);
+            reader.refuse_with(key, &origin, format!("needs {other} beside it"), &hint);
         }
     }
     let in_address = |server: &Url| (server.username().to_owned(), server.password().map(str::to_owned));
@@ -334,35 +360,43 @@ fn login(reader: &mut Reader<'_>, target: &BusTarget) -> NatsLogin {
     logins.sort();
     logins.dedup();
     if logins.len() > 1 {
-        let origin = reader.origin("bus.nats_url");
+        let origin = reader.origin(&NATS_URL);
         let hint = "write the same user and password into each address, or set NATS_USER and NATS_PASSWORD";
-        reader.refuse_with(
-            "bus.nats_url",
-            &origin,
-            "its addresses name different users",
-            hint,
-        );
+        reader.refuse_with(&NATS_URL, &origin, "its addresses name different users", hint);
     }
     // In the order of precedence.
     let ways = [
-        ("bus.nats_creds_file", login.creds_file.is_some()),
-        ("bus.nats_nkey_seed", login.nkey_seed.is_some()),
-        ("bus.nats_nkey_file", login.nkey_file.is_some()),
-        ("bus.nats_token", login.token.is_some()),
-        ("bus.nats_user", login.user.is_some()),
+        (&NATS_CREDS_FILE, login.creds_file.is_some()),
+        (&NATS_NKEY_SEED, login.nkey_seed.is_some()),
+        (&NATS_NKEY_FILE, login.nkey_file.is_some()),
+        (&NATS_TOKEN, login.token.is_some()),
+        (&NATS_USER, login.user.is_some()),
     ];
-    let mut given = ways.into_iter().filter(|(_, given)| *given).map(|(path, _)| path);
+    let mut given = ways.into_iter().filter(|(_, given)| *given).map(|(key, _)| key);
     if let Some(first) = given.next() {
         for other in given.collect::<Vec<_>>() {
             let origin = reader.origin(other);
             reader.warn(
-                other,
+                other.path,
                 &origin,
-                format!("does not count, because {first} is set too"),
+                format!("does not count, because {} is set too", first.path),
             );
         }
     }
     login
+}
+
+/// Shows a bus with its address. A text without a scheme may be an address as well, which is none of a bus.
+fn shown_target(value: &str) -> String {
+    if value.to_ascii_lowercase().starts_with("pubsub:") {
+        without_credentials(value).into_owned()
+    } else {
+        shown_servers(value)
+    }
+}
+
+fn shown_servers(value: &str) -> String {
+    without_credentials_of_servers(value).into_owned()
 }
 
 /// What to do about an address whose password does not end where it should.
@@ -417,9 +451,6 @@ fn target(text: &str, nats_url: &str, google: &GoogleSettings) -> Result<BusTarg
             .ok_or_else(|| {
                 "pubsub needs a project: write pubsub:PROJECT, or set GOOGLE_CLOUD_PROJECT".to_owned()
             }),
-        _ => Err(format!(
-            "`{}` is not a bus",
-            clip(&shown_servers("bus.url", text).unwrap_or_else(|| text.to_owned()))
-        )),
+        _ => Err(format!("`{}` is not a bus", clip(&shown_target(text)))),
     }
 }

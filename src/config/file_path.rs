@@ -10,11 +10,6 @@ const LONGEST: (usize, usize) = (4095, 255);
 /// What to do about text in place of a path.
 pub(crate) const HINT: &str = "write the text into a file that only this user can read, and its path here";
 
-/// Whether the key at `path` takes the path of a file or directory.
-pub(super) fn is_path_of(path: &str) -> bool {
-    path == "state_dir" || path.ends_with("_file")
-}
-
 /// Checks that text can be a path. The error is a fragment that follows the name of the value, and quotes none of it.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let (whole, name) = LONGEST;

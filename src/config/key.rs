@@ -19,6 +19,14 @@ pub struct Key {
     pub environment_only: bool,
     /// Whether other programs read the same variables, with values of their own: one that cannot be read is a warning then.
     pub shared: bool,
+    /// Whether it is the path of a file or directory.
+    pub(super) file: bool,
+    /// How a value is shown that may contain credentials of several servers.
+    pub(super) show: Option<fn(&str) -> String>,
+    /// The key that counts where a value of this one cannot be used.
+    pub(super) overrides: Option<&'static str>,
+    /// What follows where a value cannot be used and nothing else is set.
+    pub(super) otherwise: &'static str,
     /// Description, in one sentence.
     pub help: &'static str,
     /// An example value, where there is no default.
@@ -35,6 +43,10 @@ impl Key {
             list: false,
             environment_only: false,
             shared: false,
+            file: false,
+            show: None,
+            overrides: None,
+            otherwise: "it does not count",
             help,
             example: "",
         }
@@ -67,6 +79,30 @@ impl Key {
         self
     }
 
+    /// Marks the path of a file or directory.
+    pub(crate) const fn file(mut self) -> Self {
+        self.file = true;
+        self
+    }
+
+    /// Sets how a value that names servers is shown.
+    pub(super) const fn shown_by(mut self, show: fn(&str) -> String) -> Self {
+        self.show = Some(show);
+        self
+    }
+
+    /// Sets the key that counts where a value of this one cannot be used.
+    pub(super) const fn overriding(mut self, other: &'static str) -> Self {
+        self.overrides = Some(other);
+        self
+    }
+
+    /// Sets what follows where a value cannot be used and nothing else is set.
+    pub(super) const fn otherwise(mut self, consequence: &'static str) -> Self {
+        self.otherwise = consequence;
+        self
+    }
+
     /// Marks a setting that files have a better form for.
     pub(crate) const fn environment_only(mut self) -> Self {
         self.environment_only = true;
@@ -95,11 +131,14 @@ impl Key {
         // `platform:name`: a token may be in the place of either.
         let in_part = || self.list && value.split(':').any(secrets::is_credential);
         let is_secret = !is_public && (secrets::is_credential(value) || in_part());
-        let is_text_of_file = file_path::is_path_of(self.path) && file_path::check(value).is_err();
+        let is_text_of_file = self.file && file_path::check(value).is_err();
         if self.secret || secrets::is_nkey_seed(value) || is_secret || is_text_of_file {
             return secrets::MASK.to_owned();
         }
-        shown_servers(self.path, value).unwrap_or_else(|| secrets::without_credentials(value).into_owned())
+        match self.show {
+            Some(show) => show(value),
+            None => secrets::without_credentials(value).into_owned(),
+        }
     }
 
     /// Returns the table of the TOML file that contains it; empty for the top level.
@@ -110,15 +149,4 @@ impl Key {
     pub fn name(&self) -> &'static str {
         self.path.rsplit_once('.').map_or(self.path, |(_, name)| name)
     }
-}
-
-/// Returns a value that names servers in the form in which it may be shown; `None` for that of another key.
-pub(super) fn shown_servers(path: &str, value: &str) -> Option<String> {
-    let is_servers = match path {
-        "bus.nats_url" => true,
-        // An address without its scheme, which is none of a bus.
-        "bus.url" | "bus.driver" => !value.to_ascii_lowercase().starts_with("pubsub:"),
-        _ => false,
-    };
-    is_servers.then(|| secrets::without_credentials_of_servers(value).into_owned())
 }

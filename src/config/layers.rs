@@ -114,15 +114,24 @@ fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
     }
 }
 
-pub(super) fn toml_file(path: &Path, must_exist: bool) -> Result<Option<FileLayer>, Problem> {
+/// Reads a TOML file; `shown_path` masks what an error quotes of it.
+pub(super) fn toml_file(
+    path: &Path,
+    must_exist: bool,
+    shown_path: fn(&str) -> String,
+) -> Result<Option<FileLayer>, Problem> {
     match read(path, must_exist)? {
-        Some(text) => toml_text(path, &text).map(Some),
+        Some(text) => toml_text(path, &text, shown_path).map(Some),
         None => Ok(None),
     }
 }
 
 /// As [`toml_file`], of a text that is, or may become, the content of the file at `path`.
-pub(super) fn toml_text(path: &Path, text: &str) -> Result<FileLayer, Problem> {
+pub(super) fn toml_text(
+    path: &Path,
+    text: &str,
+    shown_path: fn(&str) -> String,
+) -> Result<FileLayer, Problem> {
     let problem = |message: String, hint: &str| Problem::of_file(path, message, hint);
     let tree = config::File::from_str(text, FileFormat::Toml)
         .collect()
@@ -142,7 +151,7 @@ pub(super) fn toml_text(path: &Path, text: &str) -> Result<FileLayer, Problem> {
                 _ => reason.clone(),
             };
             problem(
-                format!("is not TOML: {}", without_quotes(&description)),
+                format!("is not TOML: {}", without_quotes(&description, shown_path)),
                 "correct that line, then run `bitbrat config check`; text must be in \"double quotes\"",
             )
         })?;
@@ -172,11 +181,11 @@ pub(super) fn toml_text(path: &Path, text: &str) -> Result<FileLayer, Problem> {
 }
 
 /// Removes quotations of the file from an error, except for names that a file may have.
-fn without_quotes(text: &str) -> String {
+fn without_quotes(text: &str, shown_path: fn(&str) -> String) -> String {
     let parts = text.split('`').enumerate().map(|(place, part)| match place % 2 {
         // Punctuation is what the parser expected, and no quotation.
         1 if !part.contains(char::is_alphanumeric) => part.to_owned(),
-        1 => super::keys::shown_path(part),
+        1 => shown_path(part),
         _ => part.to_owned(),
     });
     parts.collect::<Vec<_>>().join("`")

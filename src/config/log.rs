@@ -3,27 +3,28 @@
 use super::key::Key;
 use super::reader::{Reader, clip};
 
-pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "log.level",
-        "error | warn | info | debug | trace. -v and -q move it by one.",
-    )
-    .named(&["LOG_LEVEL"])
-    .shared()
-    .or("info"),
-    Key::new(
-        "log.filter",
-        "A filter in the form of RUST_LOG; it replaces log.level.",
-    )
-    .named(&["RUST_LOG"])
-    .shared()
-    .such_as("bitbrat=debug"),
-    Key::new(
-        "log.format",
-        "human (lines for people) | text (every field) | json. Default: human on a terminal, otherwise text.",
-    )
-    .such_as("json"),
-];
+const LEVEL: Key = Key::new(
+    "log.level",
+    "error | warn | info | debug | trace. -v and -q move it by one.",
+)
+.named(&["LOG_LEVEL"])
+.shared()
+.or("info");
+const FILTER: Key = Key::new(
+    "log.filter",
+    "A filter in the form of RUST_LOG; it replaces log.level.",
+)
+.named(&["RUST_LOG"])
+.shared()
+.overriding(LEVEL.path)
+.such_as("bitbrat=debug");
+const FORMAT: Key = Key::new(
+    "log.format",
+    "human (lines for people) | text (every field) | json. Default: human on a terminal, otherwise text.",
+)
+.such_as("json");
+
+pub(super) const KEYS: &[Key] = &[LEVEL, FILTER, FORMAT];
 
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct LogSettings {
 
 pub(super) fn read(reader: &mut Reader<'_>) -> LogSettings {
     use tracing::level_filters::LevelFilter;
-    let level = reader.made("log.level", |text| match text.to_lowercase().as_str() {
+    let level = reader.made(&LEVEL, |text| match text.to_lowercase().as_str() {
         // The other names are those of npm, pino, syslog and Python, whose programs read the same variable.
         "error" | "err" | "fatal" | "critical" | "crit" | "alert" | "emerg" => Ok(LevelFilter::ERROR),
         "warn" | "warning" => Ok(LevelFilter::WARN),
@@ -60,13 +61,13 @@ pub(super) fn read(reader: &mut Reader<'_>) -> LogSettings {
             clip(other)
         )),
     });
-    let format = reader.made("log.format", |text| match text.to_lowercase().as_str() {
+    let format = reader.made(&FORMAT, |text| match text.to_lowercase().as_str() {
         "human" => Ok(LogFormat::Human),
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         other => Err(format!("`{}` is none of human, text, json", clip(other))),
     });
-    let filter = reader.made("log.filter", |text| {
+    let filter = reader.made(&FILTER, |text| {
         tracing_subscriber::EnvFilter::builder()
             .parse(text)
             .map(|_| text.to_owned())

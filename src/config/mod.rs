@@ -17,6 +17,7 @@ mod reader;
 mod schedule;
 mod show;
 mod source_arg;
+mod source_name;
 mod sources;
 mod state;
 mod store;
@@ -48,8 +49,10 @@ pub use reader::{Resolved, duration as parse_duration, words as show_duration};
 pub use schedule::ScheduleSettings;
 pub use show::{Shown, shown};
 pub use source_arg::SourceArg;
-pub use sources::{SourceAddress, SourceSpec, float_as_id, is_float, name as source_name, negative};
-pub use store::{StoreSettings, StoreTarget};
+pub use source_name::{float_as_id, is_float, name as source_name, negative};
+pub use sources::{SOURCES, SourceAddress, SourceSpec};
+pub use state::STATE_DIR;
+pub use store::{StoreSettings, StoreTarget, URL as STORE_URL};
 pub use template::{env_example, init, toml_template};
 pub use text::{decode as decode_text, token};
 pub use tokens::{TokenSettings, TokenTarget};
@@ -95,6 +98,13 @@ macro_rules! platform_settings {
                 Self {
                     $($module: platforms::$module::settings::read(reader),)*
                 }
+            }
+        }
+
+        /// Returns the keys of a platform that list sources.
+        fn source_keys(platform: PlatformName) -> &'static [Key] {
+            match platform {
+                $(PlatformName::$name => platforms::$module::settings::SOURCE_KEYS,)*
             }
         }
     };
@@ -215,8 +225,10 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     };
     for (path, must_exist) in candidates {
         let layer = match &inputs.draft {
-            Some((draft, text)) if *draft == path => layers::toml_text(&path, text).map(Some),
-            _ => layers::toml_file(&path, must_exist),
+            Some((draft, text)) if *draft == path => {
+                layers::toml_text(&path, text, keys::shown_path).map(Some)
+            }
+            _ => layers::toml_file(&path, must_exist, keys::shown_path),
         };
         match layer {
             Ok(Some(layer)) => {
@@ -230,13 +242,16 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     if let Some(demo) = &inputs.demo {
         layers.push(Layer::Given(demo_values(&demo.fallbacks)));
     }
-    let mut reader = Reader::new(&layers);
+    let mut reader = Reader::new(&layers, keys::shown_path);
     reader.problems = unreadable;
     reader.warnings = doubtful;
     if inputs.demo.is_some() {
         // A demo is separate from the real configuration of the platforms.
         let sections = PlatformName::ALL.map(|platform| format!("{platform}."));
-        reader.sealed = sections.into_iter().chain(["sources".to_owned()]).collect();
+        reader.sealed = sections
+            .into_iter()
+            .chain([sources::SOURCES.path.to_owned()])
+            .collect();
     }
     unknown_keys(&mut reader);
     unknown_proxies(&mut reader, &inputs.environment);
@@ -280,7 +295,7 @@ fn read(reader: &mut Reader<'_>, base: &Base, now: Timestamp) -> Settings {
         tokens: tokens::read(reader, &state_dir, &google),
         auth: auth::read(reader),
         platforms: PlatformSettings::read(reader),
-        sources: sources::read(reader),
+        sources: sources::read(reader, source_keys),
         log: log::read(reader),
         google,
         state_dir,
@@ -332,7 +347,7 @@ fn unknown_keys(reader: &mut Reader<'_>) {
                         "source" | "[[sources]]" => "write each source under its own [[source]]".to_owned(),
                         _ => hint,
                     };
-                    reader.refuse_with(&keys::shown_path(path), &origin, "is not known", &hint);
+                    reader.refuse_at_with(&keys::shown_path(path), &origin, "is not known", &hint);
                 }
             }
             Layer::Variables(file, variables) => unknown_variables(reader, file.as_deref(), variables),
@@ -376,7 +391,7 @@ fn unknown_variables(reader: &mut Reader<'_>, file: Option<&Path>, variables: &B
             None => "run `bitbrat config show` to see every key".to_owned(),
         };
         if is_in_our_form(name) {
-            reader.refuse_with(name, &origin, "is not known", &hint);
+            reader.refuse_at_with(name, &origin, "is not known", &hint);
         } else if meant.is_some() {
             reader.warn_with(name, &origin, "is not known to bitbrat and does not count", &hint);
         } else {
@@ -479,19 +494,19 @@ pub(crate) fn word(text: &str) -> Result<String, String> {
 }
 
 /// Reads the numeric id of an account; a file may hold it as a number.
-pub(crate) fn numeric_id(reader: &mut Reader<'_>, path: &str) -> Option<String> {
-    let found = reader.list(path)?;
+pub(crate) fn numeric_id(reader: &mut Reader<'_>, key: &Key) -> Option<String> {
+    let found = reader.list(key)?;
     let [id] = found.value.as_slice() else {
-        reader.refuse(path, &found.origin, "expects one id");
+        reader.refuse(key, &found.origin, "expects one id");
         return None;
     };
     if is_float(id) {
-        reader.refuse(path, &found.origin, float_as_id(id));
+        reader.refuse(key, &found.origin, float_as_id(id));
         return None;
     }
     if !id.bytes().all(|byte| byte.is_ascii_digit()) {
         reader.refuse(
-            path,
+            key,
             &found.origin,
             format!("`{}` is not a numeric user id", reader::clip(id)),
         );

@@ -10,7 +10,6 @@ use url::Url;
 
 use super::file_path;
 use super::key::Key;
-use super::keys;
 use super::layers::{Layer, Raw};
 use super::problem::{Origin, Problem};
 use super::text;
@@ -43,17 +42,19 @@ pub(crate) struct Reader<'a> {
     pub(super) resolved: Vec<Resolved>,
     /// Values of variables that other programs use too, which cannot be used here: the next layer applies instead.
     aside: Vec<Aside>,
+    /// Returns the path of an unused key in the form in which it may be shown.
+    pub(super) shown_path: fn(&str) -> String,
 }
 
 /// A value that was ignored.
 struct Aside {
-    key: &'static str,
+    key: Key,
     origin: Origin,
     message: String,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(layers: &'a [Layer]) -> Self {
+    pub(super) fn new(layers: &'a [Layer], shown_path: fn(&str) -> String) -> Self {
         Self {
             layers,
             sealed: Vec::new(),
@@ -61,6 +62,7 @@ impl<'a> Reader<'a> {
             warnings: Vec::new(),
             resolved: Vec::new(),
             aside: Vec::new(),
+            shown_path,
         }
     }
 
@@ -74,33 +76,44 @@ impl<'a> Reader<'a> {
     }
 
     /// Records a problem with a value.
-    pub(crate) fn refuse(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
+    pub(crate) fn refuse(&mut self, key: &Key, origin: &Origin, message: impl Into<String>) {
         self.note(key, origin, message.into(), None);
     }
 
     /// Records a problem with a value, and a hint.
-    pub(crate) fn refuse_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
+    pub(crate) fn refuse_with(&mut self, key: &Key, origin: &Origin, message: impl Into<String>, hint: &str) {
         self.note(key, origin, message.into(), Some(hint.to_owned()));
     }
 
-    fn note(&mut self, key: &str, origin: &Origin, message: String, hint: Option<String>) {
+    /// Records a problem with what is at `place`: a part of a `[[source]]`, or something that is no key.
+    pub(super) fn refuse_at(&mut self, place: &str, origin: &Origin, message: impl Into<String>) {
+        self.problems.push(problem(place, origin, message.into(), None));
+    }
+
+    /// As [`Reader::refuse_at`], with a hint.
+    pub(super) fn refuse_at_with(&mut self, place: &str, origin: &Origin, message: &str, hint: &str) {
+        self.problems
+            .push(problem(place, origin, message.to_owned(), Some(hint.to_owned())));
+    }
+
+    fn note(&mut self, key: &Key, origin: &Origin, message: String, hint: Option<String>) {
         if is_foreign(key, origin) {
             let message = format!("{message}; it does not count");
-            self.warnings.push(problem(key, origin, message, hint));
+            self.warnings.push(problem(key.path, origin, message, hint));
         } else {
-            self.problems.push(problem(key, origin, message, hint));
+            self.problems.push(problem(key.path, origin, message, hint));
         }
     }
 
     /// Ignores a value that cannot be used, if it may be meant for other programs: it never prevents a start, and the next layer
     /// applies. Returns whether it may.
-    pub(crate) fn set_aside(&mut self, path: &str, origin: &Origin, message: &str) -> bool {
-        let Some(key) = keys::find(path).filter(|_| is_foreign(path, origin)) else {
+    pub(crate) fn set_aside(&mut self, key: &Key, origin: &Origin, message: &str) -> bool {
+        if !is_foreign(key, origin) {
             return false;
-        };
-        self.resolved.retain(|resolved| resolved.key != path);
+        }
+        self.resolved.retain(|resolved| resolved.key != key.path);
         self.aside.push(Aside {
-            key: key.path,
+            key: *key,
             origin: origin.clone(),
             message: message.to_owned(),
         });
@@ -111,49 +124,41 @@ impl<'a> Reader<'a> {
     pub(crate) fn warn_of_aside(&mut self) {
         for aside in std::mem::take(&mut self.aside) {
             let instead = |key: &str| self.resolved.iter().find(|resolved| resolved.key == key);
-            // What these would override applies without them.
-            let key = match aside.key {
-                "log.filter" => "log.level",
-                "bus.driver" => "bus.url",
-                other => other,
-            };
-            let used = instead(aside.key)
+            let used = instead(aside.key.path)
                 .filter(|used| used.value.is_some())
-                .or(instead(key));
+                .or_else(|| instead(aside.key.overrides?));
             let used = used.and_then(|used| Some((used.key, used.value.as_ref()?, &used.origin)));
             let used = match used {
                 Some((key, value, Origin::Default)) => {
                     format!("{key} = {value}, the default, is used instead")
                 }
                 Some((key, value, origin)) => format!("{key} = {value} from {origin} is used instead"),
-                None if key == "watch.instance" => "a name is generated instead".to_owned(),
-                None => "it does not count".to_owned(),
+                None => aside.key.otherwise.to_owned(),
             };
             let message = format!("{}; {used}", aside.message);
             self.warnings
-                .push(problem(aside.key, &aside.origin, message, None));
+                .push(problem(aside.key.path, &aside.origin, message, None));
         }
     }
 
-    pub(crate) fn warn(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
-        self.warnings.push(problem(key, origin, message.into(), None));
+    pub(crate) fn warn(&mut self, place: &str, origin: &Origin, message: impl Into<String>) {
+        self.warnings.push(problem(place, origin, message.into(), None));
     }
 
-    pub(crate) fn warn_with(&mut self, key: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
+    pub(crate) fn warn_with(&mut self, place: &str, origin: &Origin, message: impl Into<String>, hint: &str) {
         self.warnings
-            .push(problem(key, origin, message.into(), Some(hint.to_owned())));
+            .push(problem(place, origin, message.into(), Some(hint.to_owned())));
     }
 
-    fn raw(&mut self, path: &str) -> (&'static Key, Option<Found<Raw>>) {
-        let key = keys::find(path).expect("every key that is read stands in the table");
-        let sealed = self.is_sealed(path);
+    fn raw(&mut self, key: &Key) -> Option<Found<Raw>> {
+        let sealed = self.is_sealed(key.path);
         let found = self
             .layers
             .iter()
             .filter(|layer| !sealed || matches!(layer, Layer::Given(_)))
             .filter_map(|layer| layer.get(key))
             .find(|(_, origin)| {
-                let is_this = |aside: &Aside| aside.key == key.path && aside.origin == *origin;
+                let is_this = |aside: &Aside| aside.key.path == key.path && aside.origin == *origin;
                 !self.aside.iter().any(is_this)
             })
             .map(|(value, origin)| Found { value, origin });
@@ -164,9 +169,7 @@ impl<'a> Reader<'a> {
             _ if key.secret => secrets::MASK.to_owned(),
             // A seed in place of the path of its file.
             Raw::Text(text) if secrets::is_nkey_seed(text) => secrets::MASK.to_owned(),
-            Raw::Text(text) if file_path::is_path_of(key.path) && file_path::check(text).is_err() => {
-                secrets::MASK.to_owned()
-            }
+            Raw::Text(text) if key.file && file_path::check(text).is_err() => secrets::MASK.to_owned(),
             Raw::Text(text) | Raw::Plain(text) if key.list => {
                 let shown: Vec<_> = split(text).iter().map(|word| key.shown(word)).collect();
                 shown.join(" ")
@@ -185,18 +188,17 @@ impl<'a> Reader<'a> {
                 .as_ref()
                 .map_or(Origin::Default, |found| found.origin.clone()),
         });
-        (key, found)
+        found
     }
 
     /// Returns the origin of the value of a key that was read before.
-    pub(crate) fn origin(&self, path: &str) -> Origin {
-        let found = self.resolved.iter().find(|found| found.key == path);
+    pub(crate) fn origin(&self, key: &Key) -> Origin {
+        let found = self.resolved.iter().find(|found| found.key == key.path);
         found.map_or(Origin::Default, |found| found.origin.clone())
     }
 
-    pub(crate) fn text(&mut self, path: &str) -> Option<Found<String>> {
-        let (key, found) = self.raw(path);
-        match found {
+    pub(crate) fn text(&mut self, key: &Key) -> Option<Found<String>> {
+        match self.raw(key) {
             None => key.default.map(|default| Found {
                 value: default.to_owned(),
                 origin: Origin::Default,
@@ -215,7 +217,7 @@ impl<'a> Reader<'a> {
                     Raw::Odd(what) => format!("expects text, not {what}"),
                     Raw::Text(_) => unreachable!("matched above"),
                 };
-                self.refuse(path, &origin, what);
+                self.refuse(key, &origin, what);
                 None
             }
         }
@@ -224,63 +226,60 @@ impl<'a> Reader<'a> {
     /// Reads text and converts it; a failed conversion is a problem.
     pub(crate) fn made<T, E: std::fmt::Display>(
         &mut self,
-        path: &str,
+        key: &Key,
         make: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Found<T>> {
-        self.made_by(path, Self::text, make)
+        self.made_by(key, Self::text, make)
     }
 
     /// Reads a number or a boolean, which a file may hold as such.
-    pub(crate) fn plain<T: FromStr>(&mut self, path: &str, expected: &str) -> Option<Found<T>> {
+    pub(crate) fn plain<T: FromStr>(&mut self, key: &Key, expected: &str) -> Option<Found<T>> {
         let make = |text: &str| {
             text.parse()
                 .map_err(|_| format!("`{}` is not {expected}", clip(text)))
         };
-        self.made_of_plain(path, expected, make)
+        self.made_of_plain(key, expected, make)
     }
 
     /// As [`Reader::made`], of text, a number or a boolean.
     pub(crate) fn made_of_plain<T>(
         &mut self,
-        path: &str,
+        key: &Key,
         expected: &str,
         make: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Found<T>> {
-        let take = |reader: &mut Self, path: &str| match reader.raw(path) {
-            (
-                _,
-                Some(Found {
-                    value: Raw::Text(value) | Raw::Plain(value),
-                    origin,
-                }),
-            ) => Some(Found { value, origin }),
-            (_, Some(Found { origin, .. })) => {
-                reader.refuse(path, &origin, format!("expects {expected}"));
+        let take = |reader: &mut Self, key: &Key| match reader.raw(key) {
+            Some(Found {
+                value: Raw::Text(value) | Raw::Plain(value),
+                origin,
+            }) => Some(Found { value, origin }),
+            Some(Found { origin, .. }) => {
+                reader.refuse(key, &origin, format!("expects {expected}"));
                 None
             }
-            (key, None) => Some(Found {
+            None => Some(Found {
                 value: key.default?.to_owned(),
                 origin: Origin::Default,
             }),
         };
-        self.made_by(path, take, make)
+        self.made_by(key, take, make)
     }
 
     /// Converts what `take` reads; a value that cannot be converted gives way to one of less precedence.
     fn made_by<T, E: std::fmt::Display>(
         &mut self,
-        path: &str,
-        take: impl Fn(&mut Self, &str) -> Option<Found<String>>,
+        key: &Key,
+        take: impl Fn(&mut Self, &Key) -> Option<Found<String>>,
         make: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Found<T>> {
         loop {
-            let Found { value, origin } = take(self, path)?;
+            let Found { value, origin } = take(self, key)?;
             match make(&value) {
                 Ok(value) => return Some(Found { value, origin }),
                 Err(error) => {
                     let message = error.to_string();
-                    if !self.set_aside(path, &origin, &message) {
-                        self.refuse(path, &origin, message);
+                    if !self.set_aside(key, &origin, &message) {
+                        self.refuse(key, &origin, message);
                         return None;
                     }
                 }
@@ -289,14 +288,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `true` or `false`.
-    pub(crate) fn switch(&mut self, path: &str) -> bool {
-        self.plain(path, "`true` or `false`")
+    pub(crate) fn switch(&mut self, key: &Key) -> bool {
+        self.plain(key, "`true` or `false`")
             .is_some_and(|found| found.value)
     }
 
     /// Reads a whole number within bounds.
-    pub(crate) fn number(&mut self, path: &str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
-        let found = self.made_of_plain(path, "a whole number", |text| {
+    pub(crate) fn number(&mut self, key: &Key, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let found = self.made_of_plain(key, "a whole number", |text| {
             let number: u64 = text
                 .parse()
                 .map_err(|_| format!("`{}` is not a whole number", clip(text)))?;
@@ -316,10 +315,10 @@ impl<'a> Reader<'a> {
     /// Reads a duration such as `30s`, `5m` or `1h30m` within bounds.
     pub(crate) fn duration(
         &mut self,
-        path: &str,
+        key: &Key,
         bounds: std::ops::RangeInclusive<Duration>,
     ) -> Option<Found<Duration>> {
-        let found = self.made(path, duration)?;
+        let found = self.made(key, duration)?;
         if !bounds.contains(&found.value) {
             let message = format!(
                 "{} is not between {} and {}",
@@ -327,31 +326,30 @@ impl<'a> Reader<'a> {
                 words(*bounds.start()),
                 words(*bounds.end())
             );
-            self.refuse(path, &found.origin, message);
+            self.refuse(key, &found.origin, message);
             return None;
         }
         Some(found)
     }
 
     /// Reads a base address with one of `schemes`.
-    pub(crate) fn address(&mut self, path: &str, schemes: &[&str]) -> Option<Url> {
-        self.made(path, |text| address(text, schemes))
+    pub(crate) fn address(&mut self, key: &Key, schemes: &[&str]) -> Option<Url> {
+        self.made(key, |text| address(text, schemes))
             .map(|found| found.value)
     }
 
     /// Reads a base address that has a default. When the set value is unusable, the default is used, and the problem recorded.
-    pub(crate) fn address_or_default(&mut self, path: &str, schemes: &[&str]) -> Url {
-        self.address(path, schemes).unwrap_or_else(|| {
-            keys::find(path)
-                .and_then(|key| key.default)
+    pub(crate) fn address_or_default(&mut self, key: &Key, schemes: &[&str]) -> Url {
+        self.address(key, schemes).unwrap_or_else(|| {
+            key.default
                 .and_then(|default| default.parse().ok())
                 .expect("the default of an address is an address")
         })
     }
 
     /// Reads an address to listen at.
-    pub(crate) fn socket(&mut self, path: &str) -> Option<Found<SocketAddr>> {
-        self.made(path, |text| {
+    pub(crate) fn socket(&mut self, key: &Key) -> Option<Found<SocketAddr>> {
+        self.made(key, |text| {
             text.replace("localhost:", "127.0.0.1:")
                 .parse::<SocketAddr>()
                 .map_err(|_| format!("`{}` is not an address such as 127.0.0.1:8787", clip(text)))
@@ -359,23 +357,22 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a path. The text of a file in its place is refused: every message that names the file would print it.
-    pub(crate) fn path(&mut self, path: &str) -> Option<PathBuf> {
-        let found = self.text(path)?;
-        self.path_of(path, &found)
+    pub(crate) fn path(&mut self, key: &Key) -> Option<PathBuf> {
+        let found = self.text(key)?;
+        self.path_of(key, &found)
     }
 
     /// As [`Reader::path`], of a value that was read before.
-    pub(crate) fn path_of(&mut self, path: &str, found: &Found<String>) -> Option<PathBuf> {
+    pub(crate) fn path_of(&mut self, key: &Key, found: &Found<String>) -> Option<PathBuf> {
         if let Err(message) = file_path::check(&found.value) {
-            self.refuse_with(path, &found.origin, message, file_path::HINT);
+            self.refuse_with(key, &found.origin, message, file_path::HINT);
             return None;
         }
         Some(PathBuf::from(&found.value))
     }
 
-    pub(crate) fn list(&mut self, path: &str) -> Option<Found<Vec<String>>> {
-        let (_, found) = self.raw(path);
-        match found? {
+    pub(crate) fn list(&mut self, key: &Key) -> Option<Found<Vec<String>>> {
+        match self.raw(key)? {
             Found {
                 value: Raw::List(value),
                 origin,
@@ -388,20 +385,20 @@ impl<'a> Reader<'a> {
                 origin,
             }),
             Found { origin, .. } => {
-                self.refuse(path, &origin, "expects a list of words");
+                self.refuse(key, &origin, "expects a list of words");
                 None
             }
         }
     }
 
     /// Reads a token or another secret that a platform has issued; it never comes from a flag or a TOML file.
-    pub(crate) fn secret(&mut self, path: &str) -> Option<SecretString> {
-        self.guarded(path, |text| text::token(text).map(str::to_owned))
+    pub(crate) fn secret(&mut self, key: &Key) -> Option<SecretString> {
+        self.guarded(key, |text| text::token(text).map(str::to_owned))
     }
 
     /// Reads a password, which may contain any character; it never comes from a flag or a TOML file.
-    pub(crate) fn password(&mut self, path: &str) -> Option<SecretString> {
-        self.guarded(path, |text| match text.chars().any(char::is_control) {
+    pub(crate) fn password(&mut self, key: &Key) -> Option<SecretString> {
+        self.guarded(key, |text| match text.chars().any(char::is_control) {
             true => Err((
                 "contains line breaks or other control characters".to_owned(),
                 "give the password alone",
@@ -412,29 +409,28 @@ impl<'a> Reader<'a> {
 
     fn guarded(
         &mut self,
-        path: &str,
+        key: &Key,
         make: impl FnOnce(&str) -> Result<String, (String, &'static str)>,
     ) -> Option<SecretString> {
-        let (key, found) = self.raw(path);
-        let found = found?;
+        let found = self.raw(key)?;
         match (found.value, &found.origin) {
             (_, Origin::Flag(_)) => {
                 let message = "is a secret, and other users can read a command line";
                 let hint = format!("put it into the environment as {}", key.variable());
-                self.refuse_with(path, &found.origin, message, &hint);
+                self.refuse_with(key, &found.origin, message, &hint);
                 None
             }
             (_, Origin::File(_)) => {
                 let message = "is a secret, and this file is not the place for it";
                 let hint = format!("put it into the environment or `.env` as {}", key.variable());
-                self.refuse_with(path, &found.origin, message, &hint);
+                self.refuse_with(key, &found.origin, message, &hint);
                 None
             }
             (Raw::Text(text), _) => match make(&text) {
                 // What was around it is not part of what must never be shown.
                 Ok(secret) => Some(secrets::secret(secret)),
                 Err((message, hint)) => {
-                    self.refuse_with(path, &found.origin, message, hint);
+                    self.refuse_with(key, &found.origin, message, hint);
                     None
                 }
             },
@@ -444,10 +440,10 @@ impl<'a> Reader<'a> {
 }
 
 /// Whether a value comes from a variable that other programs read too, with values of their own.
-pub(crate) fn is_foreign(key: &str, origin: &Origin) -> bool {
+pub(crate) fn is_foreign(key: &Key, origin: &Origin) -> bool {
     match origin {
         Origin::Environment(variable) | Origin::EnvFile(_, variable) => {
-            !variable.starts_with("BITBRAT_") && keys::find(key).is_some_and(|key| key.shared)
+            key.shared && !variable.starts_with("BITBRAT_")
         }
         Origin::Flag(_) | Origin::Demo | Origin::File(_) | Origin::Default => false,
     }
@@ -464,19 +460,19 @@ fn remember_secrets(key: &Key, value: &Raw) {
         if key.secret {
             secrets::register(word);
         }
-        if file_path::is_path_of(key.path) {
+        if key.file {
             file_path::register(word);
         }
         secrets::register_addresses(word);
     }
 }
 
-fn problem(key: &str, origin: &Origin, message: String, hint: Option<String>) -> Problem {
+fn problem(place: &str, origin: &Origin, message: String, hint: Option<String>) -> Problem {
     let message = secrets::masked(message);
     // A variable identifies its key itself.
     let key = match origin {
         Origin::Environment(variable) | Origin::EnvFile(_, variable) => variable.clone(),
-        _ => key.to_owned(),
+        _ => place.to_owned(),
     };
     Problem {
         origin: origin.clone(),

@@ -10,30 +10,32 @@ use crate::core::time::Timestamp;
 use crate::platforms::Probe;
 use crate::secrets;
 
-pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "schedule.connection",
-        "When the platforms are asked whether they answer and the source exists.",
-    )
-    .or("*/30 * * * * *"),
-    Key::new(
-        "schedule.auth",
-        "When tokens are checked; also right after an unexpected 401.",
-    )
-    .or("0 7 * * * *"),
-    Key::new("schedule.stream", "When the platforms are asked who is live.").or("0 * * * * *"),
-    Key::new(
-        "schedule.viewers",
-        "When viewers are counted; only of streams that are online.",
-    )
-    .or("0 * * * * *"),
-    Key::new("schedule.permissions", "When the bot's permissions are checked.").or("0 */10 * * * *"),
-    Key::new(
-        "schedule.jitter",
-        "Each run starts up to this much later, so that not all start at once.",
-    )
-    .or("2s"),
-];
+const CONNECTION: Key = Key::new(
+    "schedule.connection",
+    "When the platforms are asked whether they answer and the source exists.",
+)
+.or("*/30 * * * * *");
+const AUTH: Key = Key::new(
+    "schedule.auth",
+    "When tokens are checked; also right after an unexpected 401.",
+)
+.or("0 7 * * * *");
+const STREAM: Key =
+    Key::new("schedule.stream", "When the platforms are asked who is live.").or("0 * * * * *");
+const VIEWERS: Key = Key::new(
+    "schedule.viewers",
+    "When viewers are counted; only of streams that are online.",
+)
+.or("0 * * * * *");
+const PERMISSIONS: Key =
+    Key::new("schedule.permissions", "When the bot's permissions are checked.").or("0 */10 * * * *");
+const JITTER: Key = Key::new(
+    "schedule.jitter",
+    "Each run starts up to this much later, so that not all start at once.",
+)
+.or("2s");
+
+pub(super) const KEYS: &[Key] = &[CONNECTION, AUTH, STREAM, VIEWERS, PERMISSIONS, JITTER];
 
 /// When each probe runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,11 +54,21 @@ impl ScheduleSettings {
     }
 }
 
+fn key_of(probe: Probe) -> &'static Key {
+    match probe {
+        Probe::Connection => &CONNECTION,
+        Probe::Auth => &AUTH,
+        Probe::Stream => &STREAM,
+        Probe::Viewers => &VIEWERS,
+        Probe::Permissions => &PERMISSIONS,
+    }
+}
+
 pub(super) fn read(reader: &mut Reader<'_>, now: Timestamp) -> ScheduleSettings {
     let mut cron = BTreeMap::new();
     for probe in Probe::ALL {
-        let path = format!("schedule.{probe}");
-        let Some(found) = reader.made(&path, |text| match text {
+        let key = key_of(probe);
+        let Some(found) = reader.made(key, |text| match text {
             "off" => Ok(None),
             // A token in place of a schedule is not repeated.
             _ => Cron::parse(text)
@@ -67,14 +79,14 @@ pub(super) fn read(reader: &mut Reader<'_>, now: Timestamp) -> ScheduleSettings 
         };
         let Some(parsed) = found.value else { continue };
         if parsed.next_after(now).is_none() {
-            reader.warn(&path, &found.origin, format!("`{parsed}` never fires"));
+            reader.warn(key.path, &found.origin, format!("`{parsed}` never fires"));
         }
         cron.insert(probe, parsed);
     }
     ScheduleSettings {
         cron,
         jitter: reader
-            .duration("schedule.jitter", Duration::ZERO..=Duration::from_mins(1))
+            .duration(&JITTER, Duration::ZERO..=Duration::from_mins(1))
             .map_or(Duration::from_secs(2), |found| found.value),
     }
 }

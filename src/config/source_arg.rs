@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{float_as_id, is_float, negative, source_name};
+use super::source_name::{self, float_as_id, is_float, negative};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 use crate::secrets;
 
@@ -92,7 +92,7 @@ fn named(platform: Option<PlatformName>, text: &str) -> Result<SourceArg, String
         return Err(negative(&secrets::repeated(text)));
     }
     let name = match platform {
-        Some(platform) if platform.rules().names.is_some() => source_name(platform, text)?,
+        Some(platform) if platform.rules().names.is_some() => source_name::name(platform, text)?,
         // A guild's name may be almost anything, and so may a display name.
         _ => text.trim_start_matches(['@', '#']).to_lowercase(),
     };

@@ -4,20 +4,22 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::Key;
-use super::keys::shown_path;
 use super::layers::{FileLayer, Layer, Raw, RawTable};
 use super::problem::{Origin, closest};
 use super::reader::{Reader, clip};
 use super::source_arg::{SourceArg, invalid_pages, said};
+use super::source_name::{float_as_id, is_float, name};
 use crate::core::source::{InvalidSourceKey, PlatformName, SourceKey};
 
-pub(super) const KEYS: &[Key] = &[Key::new(
+pub const SOURCES: Key = Key::new(
     "sources",
     "Sources as platform:id, platform:name or a channel's URL; replaces the [[source]] list of the file.",
 )
 .list()
 .environment_only()
-.such_as("twitch:123456 kick:ratcaster")];
+.such_as("twitch:123456 kick:ratcaster");
+
+pub(super) const KEYS: &[Key] = &[SOURCES];
 
 const FIELDS: [&str; 6] = ["platform", "id", "login", "slug", "priority", "channels"];
 
@@ -71,18 +73,19 @@ impl std::fmt::Display for SourceSpec {
     }
 }
 
-pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
+/// Reads all sources. `keys` are those of a platform that list sources.
+pub(super) fn read(reader: &mut Reader<'_>, keys: fn(PlatformName) -> &'static [Key]) -> Vec<SourceSpec> {
     let mut all = Gathered::default();
-    let named = reader.list("sources");
+    let named = reader.list(&SOURCES);
     if let Some(found) = named {
         warn_of_hidden(reader, &found.origin);
         for word in &found.value {
             match word_spec(word, &found.origin) {
-                Ok(spec) => add(reader, &mut all, spec, "sources"),
-                Err(message) => reader.refuse("sources", &found.origin, message),
+                Ok(spec) => add(reader, &mut all, spec, SOURCES.path),
+                Err(message) => reader.refuse(&SOURCES, &found.origin, message),
             }
         }
-    } else if !reader.is_sealed("sources") {
+    } else if !reader.is_sealed(SOURCES.path) {
         let files = reader.layers().iter().filter_map(|layer| match layer {
             Layer::File(file) if !file.sources.is_empty() => Some(file),
             _ => None,
@@ -99,24 +102,26 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
         .into_iter()
         .filter(|platform| platform.rules().names.is_some());
     for platform in named {
-        let path = &format!("{platform}.channels");
-        let Some(found) = reader.list(path) else { continue };
-        let numbers = numbers_in(reader, path, &found.origin);
+        let Some(key) = key_named(keys(platform), "channels") else {
+            continue;
+        };
+        let Some(found) = reader.list(key) else { continue };
+        let numbers = numbers_in(reader, key, &found.origin);
         for word in &found.value {
             if numbers.contains(word) {
                 let message = format!(
                     "`{}` is a number, and a name is text: write it in quotes",
                     clip(word)
                 );
-                reader.refuse(path, &found.origin, message);
+                reader.refuse(key, &found.origin, message);
                 continue;
             }
             match channel(platform, word) {
                 Ok(address) => {
                     let spec = SourceSpec::new(platform, address, &found.origin);
-                    add(reader, &mut all, spec, path);
+                    add(reader, &mut all, spec, key.path);
                 }
-                Err(message) => reader.refuse(path, &found.origin, message),
+                Err(message) => reader.refuse(key, &found.origin, message),
             }
         }
     }
@@ -124,15 +129,17 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<SourceSpec> {
         .into_iter()
         .filter(|platform| platform.rules().has_channels);
     for platform in with_channels {
-        single(reader, &mut all, platform);
+        single(reader, &mut all, platform, keys(platform));
     }
     all.specs
 }
 
 /// Returns the entries of a list that its file holds as numbers.
-fn numbers_in(reader: &Reader<'_>, path: &str, origin: &Origin) -> BTreeSet<String> {
+fn numbers_in(reader: &Reader<'_>, key: &Key, origin: &Origin) -> BTreeSet<String> {
     let of_file = |layer: &Layer| match layer {
-        Layer::File(file) if *origin == Origin::File(file.path.clone()) => file.numbers.get(path).cloned(),
+        Layer::File(file) if *origin == Origin::File(file.path.clone()) => {
+            file.numbers.get(key.path).cloned()
+        }
         _ => None,
     };
     reader.layers().iter().find_map(of_file).unwrap_or_default()
@@ -158,7 +165,7 @@ fn warn_of_hidden(reader: &mut Reader<'_>, by: &Origin) {
             path.display()
         );
         let hint = "unset it to use the file, or remove the tables";
-        reader.warn_with("sources", by, message, hint);
+        reader.warn_with(SOURCES.path, by, message, hint);
     }
 }
 
@@ -170,36 +177,35 @@ struct Gathered {
 }
 
 /// Reads the one source that a platform with channels takes from the environment.
-fn single(reader: &mut Reader<'_>, all: &mut Gathered, platform: PlatformName) {
-    let path = format!("{platform}.{}_id", platform.rules().source);
-    let source = reader.made_of_plain(&path, "an id in quotes", |text| {
+fn single(reader: &mut Reader<'_>, all: &mut Gathered, platform: PlatformName, keys: &'static [Key]) {
+    let Some(key) = key_named(keys, &format!("{}_id", platform.rules().source)) else {
+        return;
+    };
+    let source = reader.made_of_plain(key, "an id in quotes", |text| {
         addressed(Some(platform), text).map(|(_, address)| address)
     });
-    let channels_path = format!("{platform}.channels");
-    let channels = reader.list(&channels_path);
+    let channels = key_named(keys, "channels").and_then(|key| Some((key, reader.list(key)?)));
     let Some(found) = source else { return };
     let mut spec = SourceSpec::new(platform, found.value, &found.origin);
-    if let Some(channels) = channels {
-        spec.channels = channel_ids(
-            reader,
-            platform,
-            &channels_path,
-            &channels.origin,
-            &channels.value,
-        );
+    if let Some((key, channels)) = channels {
+        spec.channels = channel_ids(reader, platform, key.path, &channels.origin, &channels.value);
     }
-    add(reader, all, spec, &path);
+    add(reader, all, spec, key.path);
+}
+
+fn key_named(keys: &'static [Key], name: &str) -> Option<&'static Key> {
+    keys.iter().find(|key| key.name() == name)
 }
 
 /// Adds a source. The same source from another origin is the same source; twice in one place is a mistake.
-fn add(reader: &mut Reader<'_>, all: &mut Gathered, spec: SourceSpec, key: &str) {
+fn add(reader: &mut Reader<'_>, all: &mut Gathered, spec: SourceSpec, place: &str) {
     match all.places.entry((spec.platform, spec.address.clone())) {
         Entry::Vacant(free) => {
             free.insert(all.specs.len());
             all.specs.push(spec);
         }
         Entry::Occupied(known) if all.specs[*known.get()].origin == spec.origin => {
-            reader.refuse(key, &spec.origin, format!("`{spec}` stands there twice"));
+            reader.refuse_at(place, &spec.origin, format!("`{spec}` stands there twice"));
         }
         Entry::Occupied(_) => {}
     }
@@ -282,15 +288,16 @@ fn table_spec(
     for field in table.keys().filter(|field| !FIELDS.contains(&field.as_str())) {
         let hint = closest(field, FIELDS.into_iter()).map(|meant| format!("did you mean `{meant}`?"));
         let hint = hint.unwrap_or_else(|| format!("a source has {}", FIELDS.join(", ")));
-        reader.refuse_with(&key(&shown_path(field)), &origin, "is not known", &hint);
+        let field = (reader.shown_path)(field);
+        reader.refuse_at_with(&key(&field), &origin, "is not known", &hint);
     }
     let mut text = |field: &str| match table.get(field)? {
         Raw::Text(text) => Some(text.clone()),
         Raw::Plain(text) if field == "id" => number_id(text)
-            .map_err(|message| reader.refuse(&key(field), &origin, message))
+            .map_err(|message| reader.refuse_at(&key(field), &origin, message))
             .ok(),
         _ => {
-            reader.refuse(&key(field), &origin, "expects text in quotes");
+            reader.refuse_at(&key(field), &origin, "expects text in quotes");
             None
         }
     };
@@ -302,7 +309,7 @@ fn table_spec(
         None => None,
         Some(Ok(platform)) => Some(platform),
         Some(Err(error)) => {
-            reader.refuse(&key("platform"), &origin, said(&error));
+            reader.refuse_at(&key("platform"), &origin, said(&error));
             return None;
         }
     };
@@ -324,7 +331,7 @@ fn table_spec(
             if !table.contains_key("platform") {
                 let names = PlatformName::ALL.map(PlatformName::as_str).join(", ");
                 let message = format!("is missing; use one of {names}");
-                reader.refuse(&key("platform"), &origin, message);
+                reader.refuse_at(&key("platform"), &origin, message);
             }
             return None;
         }
@@ -341,12 +348,12 @@ fn table_spec(
                 Some(names) => format!("needs `id` or `{}`", names.field),
                 None => "needs `id`".to_owned(),
             };
-            reader.refuse(&format!("source #{place}"), &origin, needs);
+            reader.refuse_at(&format!("source #{place}"), &origin, needs);
             return None;
         }
     };
     let (platform, address) = found
-        .map_err(|(field, message)| reader.refuse(&key(field), &origin, message))
+        .map_err(|(field, message)| reader.refuse_at(&key(field), &origin, message))
         .ok()?;
     let mut spec = SourceSpec::new(platform, address, &origin);
     match table.get("priority") {
@@ -354,7 +361,7 @@ fn table_spec(
         Some(Raw::Plain(number)) if number.parse::<i64>().is_ok() => {
             spec.priority = number.parse().unwrap_or_default();
         }
-        Some(_) => reader.refuse(&key("priority"), &origin, "expects a whole number"),
+        Some(_) => reader.refuse_at(&key("priority"), &origin, "expects a whole number"),
     }
     match table.get("channels") {
         None => {}
@@ -362,7 +369,7 @@ fn table_spec(
             spec.channels = channel_ids(reader, platform, &key("channels"), &origin, channels);
         }
         Some(Raw::List(_)) => {
-            reader.refuse(
+            reader.refuse_at(
                 &key("channels"),
                 &origin,
                 format!(
@@ -371,7 +378,7 @@ fn table_spec(
                 ),
             );
         }
-        Some(_) => reader.refuse(&key("channels"), &origin, "expects a list of channel ids"),
+        Some(_) => reader.refuse_at(&key("channels"), &origin, "expects a list of channel ids"),
     }
     Some(spec)
 }
@@ -386,7 +393,7 @@ fn is_addressed(text: &str) -> bool {
 fn channel_ids(
     reader: &mut Reader<'_>,
     platform: PlatformName,
-    key: &str,
+    place: &str,
     origin: &Origin,
     texts: &[String],
 ) -> Vec<String> {
@@ -394,7 +401,7 @@ fn channel_ids(
     for text in texts {
         match channel_id(platform, text) {
             Ok(id) => ids.push(id),
-            Err(message) => reader.refuse(key, origin, message),
+            Err(message) => reader.refuse_at(place, origin, message),
         }
     }
     ids
@@ -426,51 +433,4 @@ fn number_id(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
-}
-
-/// Returns why text with a leading `-` is not accepted: it is a negative number, or an option of the command line.
-pub fn negative(text: &str) -> String {
-    format!("`{}` begins with `-`, which no name or id does", clip(text))
-}
-
-/// Whether `text` is a number in scientific notation or with a fraction, as spreadsheets and YAML write large ids.
-pub fn is_float(text: &str) -> bool {
-    let begins = text.starts_with(|first: char| first.is_ascii_digit());
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let in_notation = |byte: u8| byte.is_ascii_digit() || b".eE+-".contains(&byte);
-    begins && !is_plain && text.bytes().all(in_notation) && text.parse::<f64>().is_ok()
-}
-
-/// Returns why a float is not accepted as an id.
-pub fn float_as_id(text: &str) -> String {
-    format!(
-        "`{}` is a floating-point number, which has lost digits of the id; write the whole id, in quotes where a file is \
-         converted",
-        clip(text)
-    )
-}
-
-/// Checks a login or slug and converts it to lower case.
-pub fn name(platform: PlatformName, given: &str) -> Result<String, String> {
-    if is_float(given) {
-        return Err(float_as_id(given));
-    }
-    if given.starts_with('-') {
-        return Err(negative(given));
-    }
-    let name = given.trim_start_matches(['#', '@']).to_lowercase();
-    let rules = platform.rules();
-    let Some(names) = &rules.names else {
-        return Err(format!(
-            "`{}` is not a {}'s id; {} is configured by id",
-            clip(given),
-            rules.source,
-            rules.title
-        ));
-    };
-    let plain = |c: char| c.is_ascii_alphanumeric() || names.extra.contains(c);
-    if name.is_empty() || name.len() > names.longest || !name.chars().all(plain) {
-        return Err(format!("`{}` cannot be a name on {platform}", clip(given)));
-    }
-    Ok(name)
 }

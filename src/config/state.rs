@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use super::key::Key;
 use super::reader::Reader;
 
-pub(super) const KEYS: &[Key] = &[Key::new(
+pub const STATE_DIR: Key = Key::new(
     "state_dir",
     "Directory for tokens, the outbox and the embedded store; made with mode 0700. Default: $XDG_STATE_HOME/bitbrat.",
 )
-.such_as("/var/lib/bitbrat")];
+.such_as("/var/lib/bitbrat").file();
+
+pub(super) const KEYS: &[Key] = &[STATE_DIR];
 
 pub(super) fn read(reader: &mut Reader<'_>, base: &Base) -> PathBuf {
     reader
-        .path("state_dir")
+        .path(&STATE_DIR)
         .unwrap_or_else(|| base.state_home.join("bitbrat"))
 }
 

@@ -10,27 +10,31 @@ use super::key::Key;
 use super::problem::Origin;
 use super::reader::{Reader, clip, is_foreign};
 
-pub(super) const KEYS: &[Key] = &[
-    Key::new(
+pub const URL: Key = Key::new(
         "store.url",
         "sqlite[:PATH] | firestore[:PROJECT[/DATABASE]] | memory. PERSISTENCE_DRIVER=firestore selects Firestore too.",
     )
-    .or("sqlite"),
-    Key::new("store.collection", "Name of the collection that holds the documents.").or("sources"),
-    Key::new(
-        "store.heartbeat",
-        "Shortest time between two writes of one source that are no transitions. Default: 30s, on Firestore 5m.",
-    )
-    .such_as("30s"),
-    Key::new("store.history", "Transitions and sessions kept a source.").or("500"),
-    Key::new(
-        "store.driver",
-        "The platform's own choice; `firestore` counts here when store.url is not set.",
-    )
-    .named(&["PERSISTENCE_DRIVER"])
-    .environment_only()
-    .shared(),
-];
+    .or("sqlite");
+const COLLECTION: Key = Key::new(
+    "store.collection",
+    "Name of the collection that holds the documents.",
+)
+.or("sources");
+const HEARTBEAT: Key = Key::new(
+    "store.heartbeat",
+    "Shortest time between two writes of one source that are no transitions. Default: 30s, on Firestore 5m.",
+)
+.such_as("30s");
+const HISTORY: Key = Key::new("store.history", "Transitions and sessions kept a source.").or("500");
+const DRIVER: Key = Key::new(
+    "store.driver",
+    "The platform's own choice; `firestore` counts here when store.url is not set.",
+)
+.named(&["PERSISTENCE_DRIVER"])
+.environment_only()
+.shared();
+
+pub(super) const KEYS: &[Key] = &[URL, COLLECTION, HEARTBEAT, HISTORY, DRIVER];
 
 /// Where documents are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +74,8 @@ pub(super) fn read(
     state_dir: &std::path::Path,
     google: &GoogleSettings,
 ) -> StoreSettings {
-    let found = reader.text("store.url");
-    let driver = reader.text("store.driver");
+    let found = reader.text(&URL);
+    let driver = reader.text(&DRIVER);
     let (url, origin) = match (found, driver) {
         (Some(url), Some(driver))
             if url.origin == Origin::Default && driver.value.eq_ignore_ascii_case("firestore") =>
@@ -86,20 +90,20 @@ pub(super) fn read(
         Ok(target) => target,
         Err((message, hint)) => {
             // Chosen by the platform's variable: it contains no location, so our own setting applies.
-            if is_foreign("store.driver", &origin) {
+            if is_foreign(&DRIVER, &origin) {
                 let message = format!("{message}; {fallback} is used instead");
-                reader.warn_with("store.driver", &origin, message, hint);
+                reader.warn_with(DRIVER.path, &origin, message, hint);
             } else {
-                reader.refuse_with("store.url", &origin, message, hint);
+                reader.refuse_with(&URL, &origin, message, hint);
             }
             fallback
         }
     };
-    let collection = reader.text("store.collection");
+    let collection = reader.text(&COLLECTION);
     let collection = match collection {
         Some(found) if found.value.contains('/') || found.value.starts_with("__") => {
             reader.refuse(
-                "store.collection",
+                &COLLECTION,
                 &found.origin,
                 format!("`{}` is not the name of a collection", clip(&found.value)),
             );
@@ -115,9 +119,9 @@ pub(super) fn read(
     let bounds = Duration::from_secs(1)..=Duration::from_hours(24);
     StoreSettings {
         heartbeat: reader
-            .duration("store.heartbeat", bounds)
+            .duration(&HEARTBEAT, bounds)
             .map_or(default_heartbeat, |found| found.value),
-        history: usize::try_from(reader.number("store.history", 1..=100_000).unwrap_or(500)).unwrap_or(500),
+        history: usize::try_from(reader.number(&HISTORY, 1..=100_000).unwrap_or(500)).unwrap_or(500),
         target,
         collection,
     }

@@ -8,30 +8,30 @@ use super::key::Key;
 use super::reader::{Reader, clip};
 use super::store::StoreTarget;
 
-pub(super) const KEYS: &[Key] = &[
-    Key::new(
-        "tokens.url",
-        "file[:PATH] | firestore[:PROJECT[/DATABASE]], which are the platform's own documents.",
-    )
-    .or("file"),
-    Key::new(
-        "tokens.bot_path",
-        "Document of the Twitch bot's token in Firestore, without `/token`.",
-    )
-    .named(&["TOKEN_DOC_PATH"])
-    .or("oauth/twitch/bot"),
-    Key::new(
-        "tokens.broadcaster_path",
-        "Document of the broadcaster's token in Firestore, without `/token`.",
-    )
-    .named(&["BROADCASTER_TOKEN_DOC_PATH"])
-    .or("oauth/twitch/broadcaster"),
-    Key::new(
-        "tokens.refresh",
-        "Whether tokens kept in Firestore are renewed by bitbrat; leave it to the platform where it runs.",
-    )
-    .or("false"),
-];
+const URL: Key = Key::new(
+    "tokens.url",
+    "file[:PATH] | firestore[:PROJECT[/DATABASE]], which are the platform's own documents.",
+)
+.or("file");
+const BOT_PATH: Key = Key::new(
+    "tokens.bot_path",
+    "Document of the Twitch bot's token in Firestore, without `/token`.",
+)
+.named(&["TOKEN_DOC_PATH"])
+.or("oauth/twitch/bot");
+const BROADCASTER_PATH: Key = Key::new(
+    "tokens.broadcaster_path",
+    "Document of the broadcaster's token in Firestore, without `/token`.",
+)
+.named(&["BROADCASTER_TOKEN_DOC_PATH"])
+.or("oauth/twitch/broadcaster");
+const REFRESH: Key = Key::new(
+    "tokens.refresh",
+    "Whether tokens kept in Firestore are renewed by bitbrat; leave it to the platform where it runs.",
+)
+.or("false");
+
+pub(super) const KEYS: &[Key] = &[URL, BOT_PATH, BROADCASTER_PATH, REFRESH];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenTarget {
@@ -54,7 +54,7 @@ pub struct TokenSettings {
 
 pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSettings) -> TokenSettings {
     let file = state_dir.join("tokens.json");
-    let target = reader.made("tokens.url", |text| match text.split_once(':') {
+    let target = reader.made(&URL, |text| match text.split_once(':') {
         None if text == "file" => Ok(TokenTarget::File(file.clone())),
         Some(("file", path)) if !path.is_empty() => {
             file_path::check(path)?;
@@ -72,12 +72,12 @@ pub(super) fn read(reader: &mut Reader<'_>, state_dir: &Path, google: &GoogleSet
             clip(text)
         )),
     });
-    let mut document = |path: &str| reader.text(path).map(|found| found.value).unwrap_or_default();
-    let (bot_path, broadcaster_path) = (document("tokens.bot_path"), document("tokens.broadcaster_path"));
+    let mut document = |key: &Key| reader.text(key).map(|found| found.value).unwrap_or_default();
+    let (bot_path, broadcaster_path) = (document(&BOT_PATH), document(&BROADCASTER_PATH));
     TokenSettings {
         target: target.map_or(TokenTarget::File(file), |found| found.value),
         bot_path,
         broadcaster_path,
-        refresh: reader.switch("tokens.refresh"),
+        refresh: reader.switch(&REFRESH),
     }
 }

@@ -3,46 +3,53 @@
 use secrecy::SecretString;
 use url::Url;
 
-use super::options::{HOME_PAGE, StreamFrom};
+use super::options::{self, StreamFrom};
 use crate::config::{Key, Reader, clip};
 
-pub const KEYS: &[Key] = &[
-    Key::new("discord.bot_token", "The bot's token, without `Bot` in front.")
-        .named(&["DISCORD_BOT_TOKEN"])
-        .secret(),
-    Key::new("discord.gateway", "Whether `watch` keeps a gateway connection; one-shot commands never do.")
-        .or("false"),
-    Key::new(
-        "discord.stream_from",
-        "What counts as a guild being live: none | stage | event | go-live. A guild has no stream of its own.",
-    )
-    .or("none"),
-    Key::new(
-        "discord.home_page",
-        "Where people can read about your bot; Discord demands such an address in the User-Agent.",
-    )
-    .or(HOME_PAGE),
-    Key::new("discord.api_url", "Base address of the API; without a path, `/api/v10` is appended.").or("https://discord.com/api/v10"),
-];
+const BOT_TOKEN: Key = Key::new("discord.bot_token", "The bot's token, without `Bot` in front.")
+    .named(&["DISCORD_BOT_TOKEN"])
+    .secret();
+const GATEWAY: Key = Key::new(
+    "discord.gateway",
+    "Whether `watch` keeps a gateway connection; one-shot commands never do.",
+)
+.or("false");
+const STREAM_FROM: Key = Key::new(
+    "discord.stream_from",
+    "What counts as a guild being live: none | stage | event | go-live. A guild has no stream of its own.",
+)
+.or("none");
+const HOME_PAGE: Key = Key::new(
+    "discord.home_page",
+    "Where people can read about your bot; Discord demands such an address in the User-Agent.",
+)
+.or(options::HOME_PAGE);
+const API_URL: Key = Key::new(
+    "discord.api_url",
+    "Base address of the API; without a path, `/api/v10` is appended.",
+)
+.or("https://discord.com/api/v10");
+
+pub const KEYS: &[Key] = &[BOT_TOKEN, GATEWAY, STREAM_FROM, HOME_PAGE, API_URL];
 
 /// Variables that list sources, in addition to the others.
-pub const SOURCE_KEYS: &[Key] = &[
-    Key::new(
-        "discord.guild_id",
-        "Id, name or URL of a Discord guild, in addition.",
-    )
-    .named(&["DISCORD_GUILD_ID"])
-    .environment_only()
-    .such_as("987654321"),
-    Key::new(
-        "discord.channels",
-        "Channel ids that matter in that guild; all when none are given.",
-    )
-    .named(&["DISCORD_CHANNELS"])
-    .list()
-    .environment_only()
-    .such_as("111111 222222"),
-];
+const GUILD_ID: Key = Key::new(
+    "discord.guild_id",
+    "Id, name or URL of a Discord guild, in addition.",
+)
+.named(&["DISCORD_GUILD_ID"])
+.environment_only()
+.such_as("987654321");
+const CHANNELS: Key = Key::new(
+    "discord.channels",
+    "Channel ids that matter in that guild; all when none are given.",
+)
+.named(&["DISCORD_CHANNELS"])
+.list()
+.environment_only()
+.such_as("111111 222222");
+
+pub const SOURCE_KEYS: &[Key] = &[GUILD_ID, CHANNELS];
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -58,7 +65,7 @@ pub struct Settings {
 }
 
 pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
-    let stream_from = reader.made("discord.stream_from", |text| match text {
+    let stream_from = reader.made(&STREAM_FROM, |text| match text {
         "none" => Ok(None),
         "stage" => Ok(Some(StreamFrom::Stage)),
         "event" => Ok(Some(StreamFrom::Event)),
@@ -69,10 +76,10 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
         )),
     });
     Settings {
-        bot_token: reader.secret("discord.bot_token"),
-        gateway: reader.switch("discord.gateway"),
+        bot_token: reader.secret(&BOT_TOKEN),
+        gateway: reader.switch(&GATEWAY),
         stream_from: stream_from.and_then(|found| found.value),
-        home_page: reader.address_or_default("discord.home_page", &["https", "http"]),
-        api_url: reader.address_or_default("discord.api_url", &["https", "http"]),
+        home_page: reader.address_or_default(&HOME_PAGE, &["https", "http"]),
+        api_url: reader.address_or_default(&API_URL, &["https", "http"]),
     }
 }

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::options::{BOT, broadcaster_of};
-use super::{TwitchOptions, TwitchPlatform};
+use super::{TwitchOptions, TwitchPlatform, settings};
 use crate::config::Settings;
 use crate::core::event::chat::Direction;
 use crate::core::observation::Identity;
@@ -85,13 +85,13 @@ impl PlatformDescriptor for Descriptor {
                 what: "authorization",
                 base: settings.auth_url.clone(),
                 path: "validate",
-                documented: Some("twitch.auth_url"),
+                documented: Some(settings::AUTH_URL.path),
             },
             Endpoint {
                 what: "api",
                 base: settings.helix_url.clone(),
                 path: "users",
-                documented: Some("twitch.helix_url"),
+                documented: Some(settings::HELIX_URL.path),
             },
         ];
         // Usually it is Helix. Where it is not, this address gets no request before a subscription is wanted.
@@ -100,7 +100,7 @@ impl PlatformDescriptor for Descriptor {
                 what: "eventsub api",
                 base: settings.eventsub_rest_url.clone(),
                 path: "eventsub/subscriptions",
-                documented: Some("twitch.eventsub_rest_url"),
+                documented: Some(settings::EVENTSUB_REST_URL.path),
             });
         }
         endpoints

@@ -7,54 +7,84 @@ use url::Url;
 
 use crate::config::{BusTarget, Key, Reader, numeric_id, word};
 
-pub const KEYS: &[Key] = &[
-    Key::new("twitch.client_id", "Client id of the application.")
-        .named(&["TWITCH_CLIENT_ID"])
-        .such_as("abcdefghijklmnopqrstuvwxyz0123"),
-    Key::new("twitch.client_secret", "Client secret; only confidential applications have one.")
-        .named(&["TWITCH_CLIENT_SECRET"])
-        .secret(),
-    Key::new(
-        "twitch.bot_access_token",
-        "The bot's access token, to begin with; a newer one in the token store counts more.",
-    )
-    .named(&["TWITCH_BOT_ACCESS_TOKEN"])
-    .secret(),
-    Key::new("twitch.bot_refresh_token", "The refresh token that belongs to it, if any.")
-        .named(&["TWITCH_BOT_REFRESH_TOKEN"])
-        .secret(),
-    Key::new("twitch.bot_user_id", "User id of the bot; a token of anyone else is refused.")
-        .named(&["TWITCH_BOT_USER_ID"])
-        .such_as("123456"),
-    Key::new(
-        "twitch.scopes",
-        "Scopes that a login of the bot requests in addition to those that bitbrat needs.",
-    )
-    .list()
-    .such_as("channel:read:polls clips:edit"),
-    Key::new("twitch.eventsub", "Whether `watch` listens to EventSub.").or("true"),
-    Key::new(
+const CLIENT_ID: Key = Key::new("twitch.client_id", "Client id of the application.")
+    .named(&["TWITCH_CLIENT_ID"])
+    .such_as("abcdefghijklmnopqrstuvwxyz0123");
+const CLIENT_SECRET: Key = Key::new(
+    "twitch.client_secret",
+    "Client secret; only confidential applications have one.",
+)
+.named(&["TWITCH_CLIENT_SECRET"])
+.secret();
+const BOT_ACCESS_TOKEN: Key = Key::new(
+    "twitch.bot_access_token",
+    "The bot's access token, to begin with; a newer one in the token store counts more.",
+)
+.named(&["TWITCH_BOT_ACCESS_TOKEN"])
+.secret();
+const BOT_REFRESH_TOKEN: Key = Key::new(
+    "twitch.bot_refresh_token",
+    "The refresh token that belongs to it, if any.",
+)
+.named(&["TWITCH_BOT_REFRESH_TOKEN"])
+.secret();
+const BOT_USER_ID: Key = Key::new(
+    "twitch.bot_user_id",
+    "User id of the bot; a token of anyone else is refused.",
+)
+.named(&["TWITCH_BOT_USER_ID"])
+.such_as("123456");
+const SCOPES: Key = Key::new(
+    "twitch.scopes",
+    "Scopes that a login of the bot requests in addition to those that bitbrat needs.",
+)
+.list()
+.such_as("channel:read:polls clips:edit");
+const EVENTSUB: Key = Key::new("twitch.eventsub", "Whether `watch` listens to EventSub.").or("true");
+const CHAT: Key = Key::new(
         "twitch.chat",
         "Whether incoming chat is counted over EventSub: auto | true | false. It is never counted on the bus as well; auto \
          leaves it to the bus where there is one.",
     )
-    .or("auto"),
-    Key::new("twitch.auth_url", "Base address of the OAuth endpoints.").or("https://id.twitch.tv/oauth2"),
-    Key::new("twitch.helix_url", "Base address of Helix.").or("https://api.twitch.tv/helix"),
-    Key::new("twitch.eventsub_rest_url", "Base address of `/eventsub/subscriptions`. Default: helix_url.")
-        .such_as("https://api.twitch.tv/helix"),
-    Key::new("twitch.eventsub_ws_url", "Address of the EventSub websocket.").or("wss://eventsub.wss.twitch.tv/ws"),
+    .or("auto");
+pub(super) const AUTH_URL: Key =
+    Key::new("twitch.auth_url", "Base address of the OAuth endpoints.").or("https://id.twitch.tv/oauth2");
+pub(super) const HELIX_URL: Key =
+    Key::new("twitch.helix_url", "Base address of Helix.").or("https://api.twitch.tv/helix");
+pub(super) const EVENTSUB_REST_URL: Key = Key::new(
+    "twitch.eventsub_rest_url",
+    "Base address of `/eventsub/subscriptions`. Default: helix_url.",
+)
+.such_as("https://api.twitch.tv/helix");
+const EVENTSUB_WS_URL: Key = Key::new("twitch.eventsub_ws_url", "Address of the EventSub websocket.")
+    .or("wss://eventsub.wss.twitch.tv/ws");
+
+pub const KEYS: &[Key] = &[
+    CLIENT_ID,
+    CLIENT_SECRET,
+    BOT_ACCESS_TOKEN,
+    BOT_REFRESH_TOKEN,
+    BOT_USER_ID,
+    SCOPES,
+    EVENTSUB,
+    CHAT,
+    AUTH_URL,
+    HELIX_URL,
+    EVENTSUB_REST_URL,
+    EVENTSUB_WS_URL,
 ];
 
 /// Variables that list sources, in addition to the others.
-pub const SOURCE_KEYS: &[Key] = &[Key::new(
+const CHANNELS: Key = Key::new(
     "twitch.channels",
     "Logins or URLs of Twitch channels, in addition; a `#` in front is tolerated.",
 )
 .named(&["TWITCH_CHANNELS"])
 .list()
 .environment_only()
-.such_as("ratcaster catcaster")];
+.such_as("ratcaster catcaster");
+
+pub const SOURCE_KEYS: &[Key] = &[CHANNELS];
 
 /// Where incoming chat is counted: in one place, or a message would count twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,25 +148,22 @@ pub struct Settings {
 }
 
 pub(crate) fn read(reader: &mut Reader<'_>) -> Settings {
-    let helix_url = reader.address_or_default("twitch.helix_url", &["https", "http"]);
-    let chat = reader.plain("twitch.chat", "`auto`, `true` or `false`");
+    let helix_url = reader.address_or_default(&HELIX_URL, &["https", "http"]);
+    let chat = reader.plain(&CHAT, "`auto`, `true` or `false`");
     Settings {
-        client_id: reader.made("twitch.client_id", word).map(|found| found.value),
-        client_secret: reader.secret("twitch.client_secret"),
-        bot_access_token: reader.secret("twitch.bot_access_token"),
-        bot_refresh_token: reader.secret("twitch.bot_refresh_token"),
-        bot_user_id: numeric_id(reader, "twitch.bot_user_id"),
-        scopes: reader
-            .list("twitch.scopes")
-            .map(|found| found.value)
-            .unwrap_or_default(),
-        eventsub: reader.switch("twitch.eventsub"),
+        client_id: reader.made(&CLIENT_ID, word).map(|found| found.value),
+        client_secret: reader.secret(&CLIENT_SECRET),
+        bot_access_token: reader.secret(&BOT_ACCESS_TOKEN),
+        bot_refresh_token: reader.secret(&BOT_REFRESH_TOKEN),
+        bot_user_id: numeric_id(reader, &BOT_USER_ID),
+        scopes: reader.list(&SCOPES).map(|found| found.value).unwrap_or_default(),
+        eventsub: reader.switch(&EVENTSUB),
         chat: chat.map(|found| found.value).unwrap_or_default(),
-        auth_url: reader.address_or_default("twitch.auth_url", &["https", "http"]),
+        auth_url: reader.address_or_default(&AUTH_URL, &["https", "http"]),
         eventsub_rest_url: reader
-            .address("twitch.eventsub_rest_url", &["https", "http"])
+            .address(&EVENTSUB_REST_URL, &["https", "http"])
             .unwrap_or_else(|| helix_url.clone()),
-        eventsub_ws_url: reader.address_or_default("twitch.eventsub_ws_url", &["wss", "ws"]),
+        eventsub_ws_url: reader.address_or_default(&EVENTSUB_WS_URL, &["wss", "ws"]),
         helix_url,
     }
 }
