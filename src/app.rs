@@ -218,7 +218,7 @@ impl App {
     }
 
     /// Returns the file of the documents and the outbox: the store itself, or one of its own beside a remote store.
-    pub fn outbox_file(&self) -> PathBuf {
+    pub fn state_file_path(&self) -> PathBuf {
         match &self.settings.store.target {
             StoreTarget::Sqlite(path) => path.clone(),
             StoreTarget::Memory | StoreTarget::Firestore { .. } => self.settings.state_dir.join("watch.db"),

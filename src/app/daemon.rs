@@ -318,7 +318,7 @@ async fn ingest(
     let platforms = app.platforms.needed().await?;
     let sources = app.sources.monitored(&platforms).await?;
     let settings = &app.settings;
-    let file = app.outbox_file();
+    let file = app.state_file_path();
     let documents = match &settings.store.target {
         StoreTarget::Sqlite(_) => Some(settings.store.heartbeat),
         StoreTarget::Memory | StoreTarget::Firestore { .. } => {

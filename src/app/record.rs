@@ -25,8 +25,8 @@ use crate::watch::engine::SPREAD;
 use crate::watch::instance;
 use crate::watch::lock::StateLock;
 use crate::watch::observations::ObservationSender;
-use crate::watch::outbox::{Outbox, OutboxError, OutboxOptions};
 use crate::watch::sinks::BusSink;
+use crate::watch::state_file::{StateFile, StateFileError, StateFileOptions};
 use crate::watch::tracker::Tracker;
 use crate::watch::writer::{Committer, PendingCommits, Results, Writer, WriterStats};
 
@@ -46,7 +46,7 @@ pub struct Recorder<'a> {
 
 struct FileWriter {
     writer: Writer,
-    outbox: Arc<Outbox>,
+    state_file: Arc<StateFile>,
 }
 
 #[derive(Debug, Default)]
@@ -77,11 +77,11 @@ impl App {
 
     async fn file_writer(&self, over_bus: bool) -> Result<FileWriter, Failure> {
         // Without a name: whichever daemon uses the file sends its events.
-        let outbox = self.outbox(String::new(), over_bus).await?;
+        let state_file = self.state_file(String::new(), over_bus).await?;
         let (_, inputs) = ObservationSender::new();
         let stats = Arc::new(WriterStats::since(self.clock.now()));
         let mut committer = Committer::new(
-            Arc::clone(&outbox),
+            Arc::clone(&state_file),
             Arc::default(),
             stats,
             PendingCommits::default(),
@@ -100,18 +100,18 @@ impl App {
             last_turn: None,
             results: Some(Results::default()),
         };
-        Ok(FileWriter { writer, outbox })
+        Ok(FileWriter { writer, state_file })
     }
 
-    async fn outbox(&self, writer: String, has_sink: bool) -> Result<Arc<Outbox>, OutboxError> {
-        let options = OutboxOptions {
+    async fn state_file(&self, writer: String, has_sink: bool) -> Result<Arc<StateFile>, StateFileError> {
+        let options = StateFileOptions {
             writer,
             bound: self.settings.watch.outbox,
             has_sink,
             history: matches!(self.settings.store.target, StoreTarget::Sqlite(_)).then(|| self.retention()),
         };
-        let path = self.outbox_file();
-        let opened = blocking(move || Outbox::open(&path, options)).await?;
+        let path = self.state_file_path();
+        let opened = blocking(move || StateFile::open(&path, options)).await?;
         Ok(Arc::new(opened))
     }
 
@@ -121,13 +121,13 @@ impl App {
             Some(name) => name.clone(),
             None => instance::name(&self.settings.state_dir).unwrap_or_default(),
         };
-        let outbox = self.outbox(name, true).await?;
+        let state_file = self.state_file(name, true).await?;
         let Some(bus) = self.bus().await? else {
             return Ok(());
         };
         let (_open, closing) = watch::channel(false);
         let dispatcher = Dispatcher {
-            outbox: Arc::clone(&outbox),
+            state_file: Arc::clone(&state_file),
             sink: Arc::new(BusSink(self.publishing(&bus))),
             pace: Some(SPREAD),
             wake: Arc::new(Notify::new()),
@@ -136,7 +136,7 @@ impl App {
             chance: self.chance.clone(),
         };
         let emptied = async {
-            while outbox.depth().events > 0 {
+            while state_file.depth().events > 0 {
                 tokio::time::sleep(POLL).await;
             }
         };
@@ -187,16 +187,16 @@ impl Recorder<'_> {
 
     /// Sends for a few seconds what waits in the outbox, unless a daemon does. Returns how many events wait then for the next one.
     pub async fn finish(self) -> usize {
-        let Some(FileWriter { writer, outbox }) = self.file.map(Mutex::into_inner) else {
+        let Some(FileWriter { writer, state_file }) = self.file.map(Mutex::into_inner) else {
             return 0;
         };
         let app = self.app;
-        if outbox.depth().events == 0 || StateLock::is_taken(&app.settings.state_dir) {
+        if state_file.depth().events == 0 || StateLock::is_taken(&app.settings.state_dir) {
             return 0;
         }
         // What could not be sent stays in the outbox, whatever the reason.
         let _ = tokio::time::timeout(SENDING, app.send_waiting()).await;
-        let waiting = blocking(move || outbox.count_waiting()).await.unwrap_or(0);
+        let waiting = blocking(move || state_file.count_waiting()).await.unwrap_or(0);
         waiting + writer.committer.pending.deferred()
     }
 }
@@ -214,7 +214,7 @@ impl FileWriter {
         let sources: Vec<SourceKey> = sources.into_iter().collect();
         self.restore(&sources, remote).await?;
         let stored = self.writer.store(observations).await;
-        stored.map_err(OutboxError::into_reason)?;
+        stored.map_err(StateFileError::into_reason)?;
         let results = self.writer.results.replace(Results::default());
         let Results {
             mut transitions,
@@ -242,14 +242,14 @@ impl FileWriter {
         let mut unusable = Vec::new();
         let latest = self.writer.clock.latest();
         let tracker = &mut self.writer.tracker;
-        let read = self.outbox.restore(sources, |source, stored| match stored {
+        let read = self.state_file.restore(sources, |source, stored| match stored {
             Ok(mut stored) => {
                 stored.value.drop_future(latest);
                 tracker.restore(stored);
             }
             Err(reason) => unusable.push((source, reason)),
         });
-        read.map_err(OutboxError::into_reason)?;
+        read.map_err(StateFileError::into_reason)?;
         for (source, reason) in unusable {
             let document_id = source.to_string();
             let error = StoreError::Unusable {
@@ -258,7 +258,10 @@ impl FileWriter {
             };
             self.writer.block(&source, error);
             // What was published about it is not published again.
-            let published = self.outbox.published(&source).map_err(OutboxError::into_reason)?;
+            let published = self
+                .state_file
+                .published(&source)
+                .map_err(StateFileError::into_reason)?;
             if let Some(published) = published {
                 self.writer.tracker.merge_published(&source, published);
             }

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::outbox::{Outbox, OutboxError, Waiting};
+use super::state_file::{StateFile, StateFileError, Waiting};
 use crate::blocking::blocking;
 use crate::clock::Chance;
 use crate::core::event::Event;
@@ -69,7 +69,7 @@ pub struct Dispatched {
 
 /// Sends the waiting events.
 pub struct Dispatcher {
-    pub outbox: Arc<Outbox>,
+    pub state_file: Arc<StateFile>,
     pub sink: Arc<dyn Sink>,
     /// Maximum number of events per second that are not transitions; unlimited when `None`.
     pub pace: Option<NonZeroU32>,
@@ -83,7 +83,7 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Runs until the outbox is closed and empty, or cannot be emptied.
-    pub async fn run(mut self, stop: Stop) -> Result<(), OutboxError> {
+    pub async fn run(mut self, stop: Stop) -> Result<(), StateFileError> {
         let mut held = Held::default();
         let mut failures = 0_u32;
         let mut spread = Spread::new(self.pace);
@@ -93,7 +93,7 @@ impl Dispatcher {
             self.forget(&mut held).await?;
             // Reading a few rows that were just written takes microseconds: not worth another thread.
             let waiting = match self
-                .outbox
+                .state_file
                 .next(MAX_EVENTS_PER_REQUEST, spread.allowance(), &|source| {
                     held.holds(source)
                 }) {
@@ -103,8 +103,8 @@ impl Dispatcher {
                 Err(error) => return Err(error),
             };
             if waiting.is_empty() {
-                let is_permanent = || self.outbox.behind().is_subset(&held.blocked);
-                if closing && (self.outbox.depth().events == 0 || spread.is_bounded() || is_permanent()) {
+                let is_permanent = || self.state_file.behind().is_subset(&held.blocked);
+                if closing && (self.state_file.depth().events == 0 || spread.is_bounded() || is_permanent()) {
                     self.leave();
                     return Ok(());
                 }
@@ -145,7 +145,7 @@ impl Dispatcher {
 
     /// Logs how many events remain; they are sent at the next start.
     fn leave(&self) {
-        let left = self.outbox.depth().events;
+        let left = self.state_file.depth().events;
         if left > 0 {
             info!(
                 events = left,
@@ -156,14 +156,17 @@ impl Dispatcher {
 
     /// Removes acknowledged events from the file. A full disk prevents even that; then they are remembered until it succeeds, and
     /// their sources wait, so that no event is sent again and again.
-    async fn forget(&self, held: &mut Held) -> Result<(), OutboxError> {
+    async fn forget(&self, held: &mut Held) -> Result<(), StateFileError> {
         held.sources
             .retain(|_, (until, _)| *until + RETRY_BACKOFF.1 > Instant::now());
         if held.acknowledged.is_empty() || held.remove_retry_at.is_some_and(|at| at > Instant::now()) {
             return Ok(());
         }
-        let (outbox, acknowledged) = (Arc::clone(&self.outbox), std::mem::take(&mut held.acknowledged));
-        let (done, acknowledged) = blocking(move || (outbox.sent(&acknowledged), acknowledged)).await;
+        let (state_file, acknowledged) = (
+            Arc::clone(&self.state_file),
+            std::mem::take(&mut held.acknowledged),
+        );
+        let (done, acknowledged) = blocking(move || (state_file.sent(&acknowledged), acknowledged)).await;
         match done {
             Ok(()) => held.remove_retry_at = None,
             Err(error) if error.may_pass() => {
@@ -181,7 +184,7 @@ impl Dispatcher {
         waiting: Vec<Waiting>,
         results: Vec<Result<(), SendError>>,
         held: &mut Held,
-    ) -> Result<bool, OutboxError> {
+    ) -> Result<bool, StateFileError> {
         let mut sent = Vec::new();
         let mut refused: Vec<(Waiting, String)> = Vec::new();
         let mut later: Vec<(Waiting, String)> = Vec::new();
@@ -246,10 +249,10 @@ impl Dispatcher {
         held.acknowledged.extend(sent);
         held.remove_retry_at = None;
         self.forget(held).await?;
-        let outbox = Arc::clone(&self.outbox);
+        let state_file = Arc::clone(&self.state_file);
         let aside = blocking(move || {
             let mut aside = refused.iter();
-            aside.try_for_each(|(waiting, reason)| outbox.rejected(std::slice::from_ref(waiting), reason))
+            aside.try_for_each(|(waiting, reason)| state_file.rejected(std::slice::from_ref(waiting), reason))
         });
         match aside.await {
             // It will be rejected again when there is space to store it as refused.

@@ -18,10 +18,10 @@ use super::listener_context::{ListenerContext, ListenerTask, Report, TokenChange
 use super::lock::StateLock;
 use super::monitored::{MonitoredSource, MonitoredSources};
 use super::observations::{ObservationSender, Observer};
-use super::outbox::{Outbox, OutboxError, OutboxOptions};
 use super::overview::{View, ViewOf};
 use super::pollers::Pollers;
 use super::sinks::{BusSink, StoreSink};
+use super::state_file::{StateFile, StateFileError, StateFileOptions};
 use super::ticks::{self, Timetable};
 use super::tracker::Tracker;
 use super::writer::{CHECKPOINT, Committer, Confirmations, PendingCommits, Writer, WriterStats};
@@ -114,7 +114,7 @@ pub struct Engine {
     observations: Option<ObservationSender>,
     taken: Arc<AtomicU64>,
     timetable: watch::Sender<Timetable>,
-    outbox: Arc<Outbox>,
+    state_file: Arc<StateFile>,
     stats: Arc<WriterStats>,
     dispatched: Arc<Dispatched>,
     sink: Option<Arc<dyn Sink>>,
@@ -141,13 +141,13 @@ impl Engine {
             let hint = error.hint();
             cannot(&error).hint(hint)
         })?;
-        let (outbox, instance, mut tracker) =
+        let (state_file, instance, mut tracker) =
             restore(&parts, lock).map_err(|failure| failure.while_doing("cannot start watching"))?;
         let over_bus = matches!(parts.route, Route::Bus { .. });
         let mut pending = PendingCommits::default();
         let left = merge_stored(parts.stored, &mut tracker, over_bus.then_some(&mut pending));
         if over_bus {
-            unpublished(&outbox, &parts.sources, &mut tracker, &mut pending)
+            unpublished(&state_file, &parts.sources, &mut tracker, &mut pending)
                 .map_err(|error| cannot(&error))?;
         }
         let initial_events = match &parts.route {
@@ -176,11 +176,11 @@ impl Engine {
         observations.set_extender(Arc::new(move |observation| fan_out.others(observation)));
         let wake = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
-        let (sink, confirmations, pace) = build_route(parts.route, &outbox, tasks);
+        let (sink, confirmations, pace) = build_route(parts.route, &state_file, tasks);
         let writer = Writer {
             tracker,
             committer: Committer::new(
-                Arc::clone(&outbox),
+                Arc::clone(&state_file),
                 Arc::clone(&wake),
                 Arc::clone(&stats),
                 pending,
@@ -198,7 +198,7 @@ impl Engine {
         tasks.spawn("writer", |stop| writer.run(stop));
         if let Some(sink) = &sink {
             let sender = Dispatcher {
-                outbox: Arc::clone(&outbox),
+                state_file: Arc::clone(&state_file),
                 sink: Arc::clone(sink),
                 pace,
                 wake,
@@ -211,7 +211,7 @@ impl Engine {
         let (jump, jumped) = watch::channel(0);
         let (clock, timetable) = (Arc::clone(&parts.clock), watch::Sender::new(parts.timetable));
         tasks.spawn("clock-watch", |stop| clock_jumps::run(clock, jump, stop));
-        let tidied = Arc::clone(&outbox);
+        let tidied = Arc::clone(&state_file);
         let clock = Arc::clone(&parts.clock);
         tasks.spawn("outbox-tidy", |stop| tidy(tidied, clock, stop));
         Ok(Self {
@@ -220,7 +220,7 @@ impl Engine {
             taken: observations.taken(),
             observations: Some(observations),
             timetable,
-            outbox,
+            state_file,
             stats,
             dispatched,
             sink,
@@ -289,7 +289,7 @@ impl Engine {
         let monitored = self.monitored.all();
         let sources = monitored.values().flatten().map(|source| source.key.clone());
         let sources: Vec<SourceKey> = sources.collect();
-        let shown = self.outbox.restore(&sources, |source, stored| {
+        let shown = self.state_file.restore(&sources, |source, stored| {
             if let Ok(stored) = stored {
                 found.extend(wanted(source, &stored.value.knowledge));
             }
@@ -420,7 +420,7 @@ impl Engine {
             taken: Arc::clone(&self.taken),
             stats: Arc::clone(&self.stats),
             dispatched: Arc::clone(&self.dispatched),
-            outbox: Arc::clone(&self.outbox),
+            state_file: Arc::clone(&self.state_file),
             sink: self.sink.clone(),
             location: self.location.clone(),
             pollers: Arc::clone(&self.pollers),
@@ -439,25 +439,25 @@ fn open_links(known: &Knowledge) -> impl Iterator<Item = Transport> {
 }
 
 /// Opens the state on disk and restores it.
-fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Tracker), Failure> {
+fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<StateFile>, String, Tracker), Failure> {
     let instance = match &parts.instance {
         Some(name) => name.clone(),
         None => super::instance::name(&parts.state_dir)
             .map_err(|error| Failure::new(ExitCode::Failed, "cannot name this process").because(&error))?,
     };
-    let options = OutboxOptions {
+    let options = StateFileOptions {
         writer: instance.clone(),
         bound: parts.outbox,
         has_sink: !matches!(parts.route, Route::File),
         history: parts.documents.map(|_| parts.retention),
     };
-    let outbox = Outbox::open(&parts.file, options)?.holding(lock);
+    let state_file = StateFile::open(&parts.file, options)?.holding(lock);
     let mut tracker = Tracker::new(&instance);
     // Evidence of others is not dropped because this machine's clock is behind.
     let now = LenientClock::new(Arc::clone(&parts.clock)).now();
     let mut healed = Vec::new();
     let sources: Vec<SourceKey> = parts.sources.iter().map(|source| source.key.clone()).collect();
-    outbox.restore(&sources, |source, stored| match stored {
+    state_file.restore(&sources, |source, stored| match stored {
         Ok(mut stored) => {
             // The clock may have been ahead during the previous run.
             if stored.value.drop_future(now) {
@@ -473,9 +473,9 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<Outbox>, String, Track
         }
     })?;
     for source in &healed {
-        outbox.drop_history_after(source, now.plus_millis(TOLERANCE_MS))?;
+        state_file.drop_history_after(source, now.plus_millis(TOLERANCE_MS))?;
     }
-    Ok((Arc::new(outbox), instance, tracker))
+    Ok((Arc::new(state_file), instance, tracker))
 }
 
 /// Merges what a remote store contains. Returns the links that are open there, of sources that are not in the file.
@@ -504,16 +504,16 @@ fn merge_stored(
 
 /// Marks the sources whose stored states were not published: by a command, or while there was no bus.
 fn unpublished(
-    outbox: &Outbox,
+    state_file: &StateFile,
     sources: &[MonitoredSource],
     tracker: &mut Tracker,
     pending: &mut PendingCommits,
-) -> Result<(), OutboxError> {
+) -> Result<(), StateFileError> {
     for source in sources {
         if !tracker.knows(&source.key) {
             continue;
         }
-        match outbox.published(&source.key)? {
+        match state_file.published(&source.key)? {
             None => tracker.writes.mark_due(std::slice::from_ref(&source.key)),
             Some(published) => {
                 let published = SourceDocument::from_knowledge(source.key.clone(), published);
@@ -533,11 +533,11 @@ fn millis(duration: Duration) -> i64 {
 }
 
 /// Periodically does work that would otherwise delay a commit.
-async fn tidy(outbox: Arc<Outbox>, clock: Arc<dyn Clock>, stop: Stop) {
+async fn tidy(state_file: Arc<StateFile>, clock: Arc<dyn Clock>, stop: Stop) {
     /// How many turns pass between two looks for events of daemons that no longer run.
     const ADOPTION: u32 = 12;
     for turn in 0.. {
-        let (own, now) = (Arc::clone(&outbox), clock.now());
+        let (own, now) = (Arc::clone(&state_file), clock.now());
         let tidied = blocking(move || {
             if own.has_sink() && turn % ADOPTION == 0 {
                 own.adopt(now)?;
@@ -559,7 +559,7 @@ async fn tidy(outbox: Arc<Outbox>, clock: Arc<dyn Clock>, stop: Stop) {
 /// Builds the path of events and other changes to the destination.
 fn build_route(
     route: Route,
-    outbox: &Arc<Outbox>,
+    state_file: &Arc<StateFile>,
     tasks: &Tasks,
 ) -> (Option<Arc<dyn Sink>>, Option<Confirmations>, Option<NonZeroU32>) {
     match route {
@@ -575,7 +575,7 @@ fn build_route(
             tasks.spawn("keeper", |stop| keep(keeping, batches, stop));
             let sink = StoreSink {
                 persister,
-                outbox: Arc::clone(outbox),
+                state_file: Arc::clone(state_file),
                 location,
             };
             let period = millis(heartbeat);

@@ -24,12 +24,12 @@ pub mod listener_context;
 pub mod lock;
 pub mod monitored;
 pub mod observations;
-pub mod outbox;
-pub mod outbox_tail;
 pub mod overview;
 pub mod pollers;
 pub mod queue;
+pub mod sent_events;
 pub mod sinks;
+pub mod state_file;
 #[cfg(test)]
 mod tests;
 pub mod ticks;

@@ -7,8 +7,8 @@ use super::account_watch::AccountState;
 use super::dispatcher::{Dispatched, Sink};
 use super::listener_context::{ListenerReport, Report};
 use super::monitored::MonitoredSources;
-use super::outbox::{Depth, Outbox};
 use super::pollers::{PollerReport, Pollers};
+use super::state_file::{Depth, StateFile};
 use super::writer::{Summary, WriterStats};
 
 /// The status of the daemon.
@@ -45,7 +45,7 @@ pub(super) struct ViewOf {
     pub taken: Arc<AtomicU64>,
     pub stats: Arc<WriterStats>,
     pub dispatched: Arc<Dispatched>,
-    pub outbox: Arc<Outbox>,
+    pub state_file: Arc<StateFile>,
     pub sink: Option<Arc<dyn Sink>>,
     pub location: String,
     pub pollers: Arc<Pollers>,
@@ -65,7 +65,7 @@ impl ViewOf {
             summary: self.stats.summary(),
             monitored: self.monitored.count(),
             inputs: count(&self.taken).saturating_sub(count(&self.stats.inputs)),
-            outbox: self.outbox.depth(),
+            outbox: self.state_file.depth(),
             transitions: count(&self.stats.transitions),
             dropped: count(&self.stats.dropped),
             sent: count(&self.dispatched.sent) + count(&self.stats.listed),

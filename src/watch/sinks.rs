@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::dispatcher::{SendError, Sink};
-use super::outbox::Outbox;
+use super::state_file::StateFile;
 use crate::bus::{EventBus, Outgoing, Recovery};
 use crate::core::event::Event;
 use crate::persist::{ApplyOutcome, EvidenceUpdate, Persister};
@@ -45,14 +45,14 @@ pub struct StoreSink {
     /// Merges them with what is stored.
     pub persister: Arc<Persister>,
     /// The file that holds the states.
-    pub outbox: Arc<Outbox>,
+    pub state_file: Arc<StateFile>,
     /// Where it stores, for users.
     pub location: String,
 }
 
 impl StoreSink {
     fn update(&self, event: &Event) -> Result<EvidenceUpdate, SendError> {
-        let document = self.outbox.document(&event.source);
+        let document = self.state_file.document(&event.source);
         let document = document.map_err(|error| SendError::Transient(error.to_string()))?;
         let document =
             document.ok_or_else(|| SendError::Permanent("its state is no longer in the file".to_owned()))?;

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::dispatcher::{Dispatched, Dispatcher, SendError, Sink};
 use super::lock::StateLock;
 use super::observations::ObservationSender;
-use super::outbox::{Commit, Outbox, OutboxOptions};
+use super::state_file::{Commit, StateFile, StateFileOptions};
 use super::tracker::Tracker;
 use super::writer::{CHECKPOINT, Committer, Confirmations, PendingCommits, Writer, WriterStats};
 use crate::clock::{Chance, Clock, RuntimeClock};
@@ -142,15 +142,15 @@ struct World {
 
 struct Running {
     observations: ObservationSender,
-    outbox: Arc<Outbox>,
+    state_file: Arc<StateFile>,
     stats: Arc<WriterStats>,
     dispatched: Arc<Dispatched>,
     signals: mpsc::Sender<Signal>,
     done: tokio::task::JoinHandle<Result<ExitCode, Failure>>,
 }
 
-fn options(bound: usize) -> OutboxOptions {
-    OutboxOptions {
+fn options(bound: usize) -> StateFileOptions {
+    StateFileOptions {
         writer: "w".to_owned(),
         bound,
         has_sink: true,
@@ -178,9 +178,10 @@ impl World {
     }
 
     fn start(mut self) -> Self {
-        let outbox = Arc::new(Outbox::open(&self.dir.path().join("watch.db"), options(self.bound)).unwrap());
+        let state_file =
+            Arc::new(StateFile::open(&self.dir.path().join("watch.db"), options(self.bound)).unwrap());
         let mut tracker = Tracker::new("w");
-        outbox
+        state_file
             .restore(&(1..=300).map(key).collect::<Vec<_>>(), |_, stored| {
                 tracker.restore(stored.unwrap());
             })
@@ -193,7 +194,7 @@ impl World {
         let writer = Writer {
             tracker,
             committer: Committer::new(
-                Arc::clone(&outbox),
+                Arc::clone(&state_file),
                 Arc::clone(&wake),
                 Arc::clone(&stats),
                 PendingCommits::default(),
@@ -212,7 +213,7 @@ impl World {
             results: None,
         };
         let sender = Dispatcher {
-            outbox: Arc::clone(&outbox),
+            state_file: Arc::clone(&state_file),
             sink: self.bus.clone(),
             pace: self.pace,
             wake,
@@ -229,7 +230,7 @@ impl World {
         let done = tokio::spawn(done);
         self.running = Some(Running {
             observations,
-            outbox,
+            state_file,
             stats,
             dispatched,
             signals,
@@ -258,7 +259,7 @@ impl World {
         running.signals.send(Signal::Terminate).await.unwrap();
         running.done.await.unwrap().unwrap_err();
         // A commit that had started on another thread ends before the next process could open the file.
-        while Arc::strong_count(&running.outbox) > 1 {
+        while Arc::strong_count(&running.state_file) > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self
@@ -307,7 +308,7 @@ impl World {
         tokio::time::timeout(within, async {
             // The first poll comes after everything published before it has been processed.
             tokio::time::sleep(Duration::from_millis(20)).await;
-            while self.running().outbox.depth().events > 0 {
+            while self.running().state_file.depth().events > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -374,7 +375,7 @@ async fn one_blocked_source_does_not_make_the_daemon_unready() {
     world.up(&fine);
     world.pass(2).await;
     assert_eq!(world.bus.kinds(&fine), [SourceStatus]);
-    assert_eq!(world.running().outbox.depth().events, 1, "it waits");
+    assert_eq!(world.running().state_file.depth().events, 1, "it waits");
     world.bus.mode(BusMode::Fine);
     world.pass(60).await;
     assert_eq!(world.bus.kinds(&blocked), [SourceStatus]);
@@ -417,7 +418,7 @@ async fn events_wait_in_order_during_bus_outage_and_survive_kill() {
         world.ended(&a, stream);
         world.pass(60).await;
     }
-    let depth = world.running().outbox.depth();
+    let depth = world.running().state_file.depth();
     assert_eq!(depth.events - depth.heartbeats, 6);
     assert!(world.running().dispatched.pending.load(Ordering::Relaxed));
     let world = world.kill().await;
@@ -493,7 +494,7 @@ async fn heartbeats_are_periodic_and_superseded_while_unsent() {
         world.up(&a);
         world.pass(60).await;
     }
-    let depth = world.running().outbox.depth();
+    let depth = world.running().state_file.depth();
     assert_eq!((depth.events, depth.heartbeats), (1, 1));
     world.bus.mode(BusMode::Fine);
     assert!(world.drained(SOON).await);
@@ -520,7 +521,7 @@ async fn full_outbox_drops_heartbeats_and_defers_transitions() {
         (1..=8).for_each(|id| world.up(&key(id)));
         world.pass(60).await;
     }
-    assert_eq!(world.running().outbox.depth().heartbeats, 8);
+    assert_eq!(world.running().state_file.depth().heartbeats, 8);
     for stream in ["1", "2", "3"] {
         for id in 1..=8 {
             world.live(&key(id), stream);
@@ -535,7 +536,10 @@ async fn full_outbox_drops_heartbeats_and_defers_transitions() {
     }
     let running = world.running();
     assert_eq!(
-        (running.outbox.depth().events, running.outbox.depth().heartbeats),
+        (
+            running.state_file.depth().events,
+            running.state_file.depth().heartbeats
+        ),
         (10, 0)
     );
     assert!(running.stats.deferred.load(Ordering::Relaxed) > 0);
@@ -556,7 +560,7 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
     let world = World::new().start();
     world.up(&key(1));
     assert!(world.drained(SOON).await);
-    world.running().outbox.limit_pages(1);
+    world.running().state_file.limit_pages(1);
     for id in 1..=60 {
         world.live(&key(id), "1");
         world.pass(1).await;
@@ -568,7 +572,7 @@ async fn a_full_disk_holds_changes_back_and_loses_none() {
     );
     world.ended(&key(60), "1");
     world.pass(10).await;
-    world.running().outbox.limit_pages(0);
+    world.running().state_file.limit_pages(0);
     world.pass(3).await;
     assert!(world.drained(SOON).await);
     assert!(!world.running().stats.blocked.load(Ordering::Relaxed));
@@ -651,14 +655,14 @@ async fn store_confirmations_never_overtake_pending_changes() {
 fn state_directory_stays_locked_until_last_commit() {
     let dir = tempfile::tempdir().unwrap();
     let lock = StateLock::take(dir.path()).unwrap();
-    let outbox = Arc::new(
-        Outbox::open(&dir.path().join("watch.db"), options(10))
+    let state_file = Arc::new(
+        StateFile::open(&dir.path().join("watch.db"), options(10))
             .unwrap()
             .holding(lock),
     );
     // What a thread holds that is still running when its daemon is killed.
-    let committing = Arc::clone(&outbox);
-    drop(outbox);
+    let committing = Arc::clone(&state_file);
+    drop(state_file);
     StateLock::take(dir.path()).unwrap_err();
     drop(committing);
     StateLock::take(dir.path()).unwrap();
@@ -833,8 +837,8 @@ async fn a_stop_publishes_no_recovery_that_did_not_happen() {
 
 /// A command that stores what it observes in the daemon's file.
 fn store_beside(world: &World, fact: Fact, source: &SourceKey) {
-    let outbox = Outbox::open(&world.dir.path().join("watch.db"), options(10)).unwrap();
-    let stored = outbox.document(source).unwrap().map(Result::unwrap);
+    let state_file = StateFile::open(&world.dir.path().join("watch.db"), options(10)).unwrap();
+    let stored = state_file.document(source).unwrap().map(Result::unwrap);
     let (mut document, base) = stored.map_or_else(
         || (SourceDocument::new(source.clone()), None),
         |stored| (stored.value, Some(stored.version)),
@@ -859,13 +863,13 @@ fn store_beside(world: &World, fact: Fact, source: &SourceKey) {
         documents: vec![write],
         events: Vec::new(),
     };
-    assert!(outbox.commit(&commit).unwrap().conflicts.is_empty());
+    assert!(state_file.commit(&commit).unwrap().conflicts.is_empty());
 }
 
 fn stored(world: &World, source: &SourceKey) -> SourceDocument {
     world
         .running()
-        .outbox
+        .state_file
         .document(source)
         .unwrap()
         .unwrap()
@@ -1012,7 +1016,7 @@ async fn change_that_waited_for_the_disk_survives_a_conflict() {
     let world = World::new().start();
     world.up(&key(60));
     assert!(world.drained(SOON).await);
-    world.running().outbox.limit_pages(1);
+    world.running().state_file.limit_pages(1);
     for id in 1..=60 {
         world.live(&key(id), "1");
         world.pass(1).await;
@@ -1022,7 +1026,7 @@ async fn change_that_waited_for_the_disk_survives_a_conflict() {
     assert!(world.running().stats.blocked.load(Ordering::Relaxed));
     let title = [("title".to_owned(), "Chess".to_owned())].into();
     store_beside(&world, Fact::Profile { fields: title }, &key(60));
-    world.running().outbox.limit_pages(0);
+    world.running().state_file.limit_pages(0);
     world.pass(5).await;
     assert!(world.drained(SOON).await);
     assert_eq!(
@@ -1047,11 +1051,11 @@ async fn events_of_a_daemon_that_no_longer_runs_are_adopted() {
     let world = world.kill().await;
     let file = world.dir.path().join("watch.db");
     let open = |writer: &str| {
-        let options = OutboxOptions {
+        let options = StateFileOptions {
             writer: writer.to_owned(),
             ..options(10)
         };
-        Outbox::open(&file, options).unwrap()
+        StateFile::open(&file, options).unwrap()
     };
     let (running, other) = (open("w"), open("other"));
     let now = world.clock.now();

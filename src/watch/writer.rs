@@ -17,8 +17,8 @@ use tracing::{error, warn};
 use self::events::EventRules;
 use self::log::log;
 use super::observations::{Input, ObservationReceiver};
-use super::outbox::{Commit, NewEvent, OutboxError};
 use super::queue::Class;
+use super::state_file::{Commit, NewEvent, StateFileError};
 use super::tracker::{Change, Destination, Step, Tracker};
 use crate::clock::Clock;
 use crate::core::compact::CompactDocument;
@@ -115,7 +115,7 @@ impl Writer {
     pub async fn store(
         &mut self,
         observations: impl IntoIterator<Item = Observation>,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), StateFileError> {
         let inputs = observations.into_iter().map(Input::Observed);
         self.take(inputs.collect()).await?;
         let unwritten = self.tracker.writes.take_dirty(Destination::File);
@@ -123,7 +123,7 @@ impl Writer {
     }
 
     /// Runs until the last producer is gone, then publishes the shutdown.
-    pub async fn run(mut self, stop: Stop) -> Result<(), OutboxError> {
+    pub async fn run(mut self, stop: Stop) -> Result<(), StateFileError> {
         self.tracker.writes.publishes_baseline = self.initial_events == InitialEvents::Flag;
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -183,7 +183,7 @@ impl Writer {
         }
     }
 
-    async fn shutdown(&mut self) -> Result<(), OutboxError> {
+    async fn shutdown(&mut self) -> Result<(), StateFileError> {
         let now = self.clock.now();
         if self.shutdown {
             let inputs = self.tracker.shutdown(now);
@@ -213,7 +213,7 @@ impl Writer {
     }
 
     /// Processes a batch: merges it, finds the changes, and commits them with their events.
-    async fn take(&mut self, inputs: Vec<Input>) -> Result<(), OutboxError> {
+    async fn take(&mut self, inputs: Vec<Input>) -> Result<(), StateFileError> {
         let now = self.clock.now();
         self.tracker.behind_by = self.clock.latest().millis_since(now).max(0);
         let changes = self.tracker.take(inputs, now);
@@ -221,7 +221,11 @@ impl Writer {
     }
 
     /// Commits changes with their events. Those of sources that another process has written are moved onto its documents.
-    async fn commit_changes(&mut self, mut changes: Vec<Change>, now: Timestamp) -> Result<(), OutboxError> {
+    async fn commit_changes(
+        &mut self,
+        mut changes: Vec<Change>,
+        now: Timestamp,
+    ) -> Result<(), StateFileError> {
         for round in 0.. {
             if round > 1 {
                 tokio::time::sleep(CONFLICT_PAUSE).await;
@@ -263,18 +267,18 @@ impl Writer {
 
     /// Moves a source onto the document that another process has stored. One that cannot be used is not replaced: the source's
     /// events are published without it.
-    fn rebase(&mut self, source: &SourceKey, steps: Vec<Step>) -> Result<Option<Change>, OutboxError> {
+    fn rebase(&mut self, source: &SourceKey, steps: Vec<Step>) -> Result<Option<Change>, StateFileError> {
         self.committer.counts.count(|stats| {
             stats.conflicts += 1;
             stats.reads += 1;
         });
-        let stored = match self.committer.outbox.document(source)? {
+        let stored = match self.committer.state_file.document(source)? {
             None => None,
             Some(Ok(mut stored)) => {
                 let latest = self.clock.latest();
                 if stored.value.drop_future(latest) {
                     self.committer
-                        .outbox
+                        .state_file
                         .drop_history_after(source, latest.plus_millis(TOLERANCE_MS))?;
                 }
                 Some(stored)
@@ -313,11 +317,11 @@ impl Writer {
     }
 
     /// Builds the events of a change. A deferred source is published as one event later.
-    fn events(&self, change: &Change, now: Timestamp) -> Result<Vec<NewEvent>, OutboxError> {
+    fn events(&self, change: &Change, now: Timestamp) -> Result<Vec<NewEvent>, StateFileError> {
         if self.committer.pending.deferred.contains(&change.source) {
             return Ok(Vec::new());
         }
-        let has_sink = self.committer.outbox.has_sink();
+        let has_sink = self.committer.state_file.has_sink();
         let before = if has_sink {
             let published = self.committer.published(&change.source)?;
             SourceDocument::from_knowledge(change.source.clone(), published)
@@ -333,7 +337,7 @@ impl Writer {
     }
 
     /// Commits, after what could not be committed before. Returns the sources that another process has written.
-    async fn commit(&mut self, more: Commit) -> Result<Vec<SourceKey>, OutboxError> {
+    async fn commit(&mut self, more: Commit) -> Result<Vec<SourceKey>, StateFileError> {
         let done = self.committer.commit(more, &self.tracker).await?;
         for (source, version) in done.versions {
             self.tracker.writes.mark_stored(&source, version);
@@ -345,7 +349,7 @@ impl Writer {
     }
 
     /// Commits what could not be committed before.
-    async fn retry(&mut self, now: Timestamp) -> Result<(), OutboxError> {
+    async fn retry(&mut self, now: Timestamp) -> Result<(), StateFileError> {
         if self.committer.pending.is_empty() {
             return Ok(());
         }
@@ -353,7 +357,7 @@ impl Writer {
     }
 
     /// Once a second: publishes deferred changes, retries pending commits, and writes changes that are no transitions.
-    async fn turn(&mut self) -> Result<(), OutboxError> {
+    async fn turn(&mut self) -> Result<(), StateFileError> {
         self.committer.counts.turns.fetch_add(1, Ordering::Relaxed);
         let now = self.clock.now();
         if self
@@ -377,7 +381,7 @@ impl Writer {
         self.confirm_to_sink(now).await
     }
 
-    async fn confirm_to_sink(&mut self, now: Timestamp) -> Result<(), OutboxError> {
+    async fn confirm_to_sink(&mut self, now: Timestamp) -> Result<(), StateFileError> {
         let limit = CONFIRMATIONS_PER_SECOND;
         match &self.confirmations {
             None => {}
@@ -405,7 +409,7 @@ impl Writer {
     }
 
     /// Publishes as one event per source what was not admitted before.
-    async fn publish_deferred(&mut self, now: Timestamp) -> Result<(), OutboxError> {
+    async fn publish_deferred(&mut self, now: Timestamp) -> Result<(), StateFileError> {
         if self.committer.pending.deferred.is_empty() || self.committer.counts.blocked.load(Ordering::Relaxed)
         {
             return Ok(());
@@ -432,7 +436,7 @@ impl Writer {
                 observed_at: now,
             };
             commit.documents.extend(self.tracker.write(&source, Vec::new()));
-            if !self.committer.outbox.has_sink() {
+            if !self.committer.state_file.has_sink() {
                 continue;
             }
             let events = published.events(&transitions(&before.verdict, &after.verdict));
@@ -446,7 +450,7 @@ impl Writer {
     }
 
     /// Commits documents and events of sources without new changes; what another process has written is merged.
-    async fn commit_states(&mut self, commit: Commit, now: Timestamp) -> Result<(), OutboxError> {
+    async fn commit_states(&mut self, commit: Commit, now: Timestamp) -> Result<(), StateFileError> {
         let conflicts = self.commit(commit).await?;
         self.merge_conflicts(conflicts, now).await
     }
@@ -455,7 +459,7 @@ impl Writer {
         &mut self,
         conflicts: Vec<SourceKey>,
         now: Timestamp,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), StateFileError> {
         let mut changes = Vec::new();
         for source in conflicts {
             changes.extend(self.rebase(&source, Vec::new())?);
@@ -465,7 +469,7 @@ impl Writer {
     }
 
     /// Reads stored documents again that could not be used.
-    fn read_blocked(&mut self, sources: &[SourceKey]) -> Result<(), OutboxError> {
+    fn read_blocked(&mut self, sources: &[SourceKey]) -> Result<(), StateFileError> {
         for source in sources {
             if self.tracker.writes.is_blocked(source) {
                 self.rebase(source, Vec::new())?;
@@ -475,7 +479,7 @@ impl Writer {
     }
 
     /// Writes the documents of sources without new changes.
-    async fn write_documents(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
+    async fn write_documents(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), StateFileError> {
         self.read_blocked(sources)?;
         for sources in sources.chunks(DOCUMENTS_PER_COMMIT) {
             let documents = sources
@@ -491,7 +495,7 @@ impl Writer {
     }
 
     /// Writes what only confirms the documents; what another process has written is merged.
-    async fn confirm(&mut self, blocks: Vec<ConfirmedBlock>, now: Timestamp) -> Result<(), OutboxError> {
+    async fn confirm(&mut self, blocks: Vec<ConfirmedBlock>, now: Timestamp) -> Result<(), StateFileError> {
         if blocks.is_empty() {
             return Ok(());
         }
@@ -505,7 +509,7 @@ impl Writer {
         sources.iter().filter_map(known).collect()
     }
 
-    async fn heartbeats(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), OutboxError> {
+    async fn heartbeats(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), StateFileError> {
         self.read_blocked(sources)?;
         let mut commit = Commit::default();
         for source in sources {

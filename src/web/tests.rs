@@ -12,7 +12,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
 use crate::watch::account_watch::AccountState;
 use crate::watch::listener_context::ListenerReport;
-use crate::watch::outbox::Depth;
+use crate::watch::state_file::Depth;
 
 const START: i64 = 1_780_000_000_000;
 

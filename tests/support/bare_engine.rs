@@ -15,7 +15,7 @@ use bitbrat::store::retention::Retention;
 use bitbrat::watch::dispatcher::{Dispatched, Dispatcher, Sink};
 use bitbrat::watch::lock::StateLock;
 use bitbrat::watch::observations::ObservationSender;
-use bitbrat::watch::outbox::{Outbox, OutboxOptions};
+use bitbrat::watch::state_file::{StateFile, StateFileOptions};
 use bitbrat::watch::tracker::Tracker;
 use bitbrat::watch::writer::{Committer, Confirmations, PendingCommits, Writer, WriterStats};
 use tokio::sync::{Notify, watch};
@@ -31,15 +31,15 @@ pub fn start(
     tasks: &Tasks,
 ) {
     let lock = StateLock::take(state).unwrap();
-    let options = OutboxOptions {
+    let options = StateFileOptions {
         writer: name.to_owned(),
         bound: 100_000,
         has_sink: true,
         history: Some(Retention::default()),
     };
-    let outbox = Arc::new(Outbox::open(&state.join("watch.db"), options).unwrap());
+    let state_file = Arc::new(StateFile::open(&state.join("watch.db"), options).unwrap());
     let mut tracker = Tracker::new(name);
-    outbox
+    state_file
         .restore(sources, |_, stored| tracker.restore(stored.unwrap()))
         .unwrap();
     let (observations, inputs) = ObservationSender::new();
@@ -48,7 +48,7 @@ pub fn start(
     let writer = Writer {
         tracker,
         committer: Committer::new(
-            Arc::clone(&outbox),
+            Arc::clone(&state_file),
             Arc::clone(&wake),
             Arc::new(WriterStats::since(SystemClock.now())),
             PendingCommits::default(),
@@ -64,7 +64,7 @@ pub fn start(
         results: None,
     };
     let sender = Dispatcher {
-        outbox,
+        state_file,
         sink,
         pace: None,
         wake,

@@ -13,12 +13,12 @@ use crate::blocking::blocking;
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
 use crate::store::sqlite::confirmations::ConfirmedBlock;
-use crate::watch::outbox::{Commit, Committed, Outbox, OutboxError};
+use crate::watch::state_file::{Commit, Committed, StateFile, StateFileError};
 use crate::watch::tracker::Tracker;
 
 /// The state on disk, and what waits for it.
 pub struct Committer {
-    pub outbox: Arc<Outbox>,
+    pub state_file: Arc<StateFile>,
     /// Notified after each commit.
     pub wake: Arc<Notify>,
     pub counts: Arc<WriterStats>,
@@ -27,19 +27,19 @@ pub struct Committer {
     /// What could not be committed yet.
     pub pending: PendingCommits,
     /// Why the last commit failed, if it did.
-    pub(super) last_error: Option<OutboxError>,
+    pub(super) last_error: Option<StateFileError>,
 }
 
 impl Committer {
     /// Creates a committer to which nothing waits; `pending` are changes to publish that an earlier run did not.
     pub fn new(
-        outbox: Arc<Outbox>,
+        state_file: Arc<StateFile>,
         wake: Arc<Notify>,
         counts: Arc<WriterStats>,
         pending: PendingCommits,
     ) -> Self {
         Self {
-            outbox,
+            state_file,
             wake,
             counts,
             retries: true,
@@ -49,7 +49,11 @@ impl Committer {
     }
 
     /// Commits, after what could not be committed before; of the documents that wait, `tracker` has the newest form.
-    pub(super) async fn commit(&mut self, more: Commit, tracker: &Tracker) -> Result<Committed, OutboxError> {
+    pub(super) async fn commit(
+        &mut self,
+        more: Commit,
+        tracker: &Tracker,
+    ) -> Result<Committed, StateFileError> {
         if self.pending.is_empty() {
             return self.try_commit(more, false).await;
         }
@@ -70,13 +74,13 @@ impl Committer {
 
     /// Commits. With `waited`, what conflicts waits again: its transitions have happened, whatever another process has written
     /// since.
-    async fn try_commit(&mut self, commit: Commit, waited: bool) -> Result<Committed, OutboxError> {
+    async fn try_commit(&mut self, commit: Commit, waited: bool) -> Result<Committed, StateFileError> {
         if commit.documents.is_empty() && commit.events.is_empty() {
             return Ok(Committed::default());
         }
         let commit = Arc::new(commit);
-        let (outbox, shared) = (Arc::clone(&self.outbox), Arc::clone(&commit));
-        let done = blocking(move || outbox.commit(&shared)).await;
+        let (state_file, shared) = (Arc::clone(&self.state_file), Arc::clone(&commit));
+        let done = blocking(move || state_file.commit(&shared)).await;
         let commit = Arc::into_inner(commit).unwrap_or_default();
         match done {
             Ok(mut done) => {
@@ -103,11 +107,11 @@ impl Committer {
     pub(super) async fn confirm(
         &mut self,
         blocks: Vec<ConfirmedBlock>,
-    ) -> Result<(Vec<SourceKey>, Vec<ConfirmedBlock>), OutboxError> {
+    ) -> Result<(Vec<SourceKey>, Vec<ConfirmedBlock>), StateFileError> {
         let rows = blocks.len() as u64;
-        let outbox = Arc::clone(&self.outbox);
+        let state_file = Arc::clone(&self.state_file);
         let (blocks, done) = blocking(move || {
-            let done = outbox.confirm(&blocks);
+            let done = state_file.confirm(&blocks);
             (blocks, done)
         })
         .await;
@@ -134,7 +138,7 @@ impl Committer {
         }
     }
 
-    fn report_failure(&mut self, error: OutboxError) {
+    fn report_failure(&mut self, error: StateFileError) {
         if !self.counts.blocked.swap(true, Ordering::Relaxed) {
             error!(
                 error = &error as &dyn std::error::Error,
@@ -163,7 +167,7 @@ impl Committer {
             stats.failing = false;
         });
         let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
-        if !self.outbox.has_sink() {
+        if !self.state_file.has_sink() {
             let listed = commit
                 .events
                 .iter()
@@ -184,10 +188,10 @@ impl Committer {
     }
 
     /// The last published state of a source, including one that is not on disk yet.
-    pub(super) fn published(&self, source: &SourceKey) -> Result<Knowledge, OutboxError> {
+    pub(super) fn published(&self, source: &SourceKey) -> Result<Knowledge, StateFileError> {
         match self.pending.published(source) {
             Some(published) => Ok(published),
-            None => match self.outbox.published(source) {
+            None => match self.state_file.published(source) {
                 Ok(published) => Ok(published.unwrap_or_default()),
                 // Without a published state the event contains everything: longer, but never wrong.
                 Err(error) if error.may_pass() => Ok(Knowledge::default()),
@@ -199,7 +203,7 @@ impl Committer {
     /// The sources with changes that are still to be published. A complete state would overtake them, and a stream that started
     /// and ended meanwhile would be missing from the history.
     pub(super) fn behind(&self) -> HashSet<SourceKey> {
-        let mut behind = self.outbox.behind();
+        let mut behind = self.state_file.behind();
         behind.extend(self.pending.sources().cloned());
         behind
     }

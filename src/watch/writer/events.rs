@@ -5,8 +5,8 @@ use crate::core::event::{Event, EventBuilder, EventKind, InitialEvents};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::verdict::{NOTHING_PROVEN, Verdict};
-use crate::watch::outbox::NewEvent;
 use crate::watch::queue::Class;
+use crate::watch::state_file::NewEvent;
 use crate::watch::tracker::Change;
 
 /// Which events are left out.

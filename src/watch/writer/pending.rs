@@ -9,7 +9,7 @@ use tracing::error;
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
 use crate::store::HistoryEntry;
-use crate::watch::outbox::{Commit, NewEvent};
+use crate::watch::state_file::{Commit, NewEvent};
 
 /// Maximum number of events in memory while the disk rejects writes. Beyond it, each source's changes are compacted into one.
 const EVENTS: usize = 10_000;

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::cli::output::quoted;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::files::make_private_dir;
-use crate::watch::outbox::{Outbox, OutboxOptions};
+use crate::watch::state_file::{StateFile, StateFileOptions};
 use crate::web;
 
 /// Bytes written by the test; a state directory with less space is as good as full.
@@ -68,16 +68,16 @@ pub fn tokens(file: &Path) -> Option<Check> {
 
 /// Opens the outbox as `watch` does, where there is one.
 fn outbox(app: &App) -> Option<Check> {
-    let file = app.outbox_file();
+    let file = app.state_file_path();
     file.exists().then(|| {
         let detail = file.display().to_string();
-        let options = OutboxOptions {
+        let options = StateFileOptions {
             writer: "doctor".to_owned(),
             bound: app.settings.watch.outbox,
             has_sink: true,
             history: None,
         };
-        match Outbox::open(&file, options) {
+        match StateFile::open(&file, options) {
             Ok(_) => Check::new("state", "outbox", Outcome::Ok, detail),
             Err(error) => {
                 let check = Check::new("state", "outbox", Outcome::Fail, error.to_string());

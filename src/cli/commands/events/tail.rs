@@ -26,7 +26,7 @@ use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::Bars;
-use crate::watch::outbox_tail;
+use crate::watch::sent_events;
 
 /// Delay before a lost bus is followed again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -230,15 +230,15 @@ fn local(
     cx: &Context,
     since: Option<Timestamp>,
 ) -> Result<BoxStream<'static, Result<Message, Failure>>, Failure> {
-    let file = cx.app.outbox_file();
-    if cx.app.demo.is_none() && !outbox_tail::has_events(&file) {
+    let file = cx.app.state_file_path();
+    if cx.app.demo.is_none() && !sent_events::has_events(&file) {
         let what = format!(
             "no `bitbrat watch` has published anything in {} yet",
             file.display()
         );
         cx.note(&[Note::hint(Tone::Warn, what, Some("bitbrat watch"))])?;
     }
-    let messages = outbox_tail::follow(file, since).map(|message| {
+    let messages = sent_events::follow(file, since).map(|message| {
         message.map_err(|error| {
             Failure::new(ExitCode::Failed, "cannot follow what `bitbrat watch` publishes").because(&error)
         })

@@ -29,7 +29,7 @@ use crate::store::{StoreError, Unusable, Version, Versioned, Write};
 
 mod error;
 
-pub use error::OutboxError;
+pub use error::StateFileError;
 
 /// How long to wait for another process that writes the file.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ const SENT: i64 = 1000;
 const REJECTED: i64 = 1000;
 
 #[derive(Debug, Clone)]
-pub struct OutboxOptions {
+pub struct StateFileOptions {
     /// Name of this process in the file; the events of other running daemons are theirs.
     pub writer: String,
     /// Maximum number of waiting events.
@@ -54,9 +54,9 @@ pub struct OutboxOptions {
     pub history: Option<Retention>,
 }
 
-pub struct Outbox {
+pub struct StateFile {
     path: PathBuf,
-    options: OutboxOptions,
+    options: StateFileOptions,
     /// Whether anything was committed since the last checkpoint of the write-ahead log.
     needs_checkpoint: AtomicBool,
     inner: Mutex<Inner>,
@@ -128,9 +128,9 @@ pub struct Depth {
     pub heartbeats: usize,
 }
 
-impl Outbox {
+impl StateFile {
     /// Opens the file at `path`, creating it if missing.
-    pub fn open(path: &Path, options: OutboxOptions) -> Result<Self, OutboxError> {
+    pub fn open(path: &Path, options: StateFileOptions) -> Result<Self, StateFileError> {
         let inner = Inner::open(path, &options)?;
         Ok(Self {
             path: path.to_owned(),
@@ -161,7 +161,7 @@ impl Outbox {
     }
 
     /// Returns the file that is now at the path: it may have been moved or deleted, and what is written to it then is lost.
-    fn current(&self) -> Result<MutexGuard<'_, Inner>, OutboxError> {
+    fn current(&self) -> Result<MutexGuard<'_, Inner>, StateFileError> {
         let mut inner = self.inner();
         if inner.opened.was_replaced(&self.path) {
             *inner = Inner::open(&self.path, &self.options)?;
@@ -169,7 +169,7 @@ impl Outbox {
         Ok(inner)
     }
 
-    fn explained<T>(&self, result: rusqlite::Result<T>) -> Result<T, OutboxError> {
+    fn explained<T>(&self, result: rusqlite::Result<T>) -> Result<T, StateFileError> {
         result.map_err(|error| explain(&self.path, &error))
     }
 
@@ -179,7 +179,7 @@ impl Outbox {
         &self,
         sources: &[SourceKey],
         mut show: impl FnMut(SourceKey, Result<Versioned<SourceDocument>, Unusable>),
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), StateFileError> {
         let mut inner = self.current()?;
         let ids: Vec<String> = sources.iter().map(SourceKey::to_string).collect();
         self.explained(rows::load_some(
@@ -195,7 +195,7 @@ impl Outbox {
 
     /// Writes blocks of confirmed states. Returns the sources whose documents another process has written since. It does not wait
     /// for the disk: the next probes confirm the same again.
-    pub fn confirm(&self, blocks: &[ConfirmedBlock]) -> Result<Vec<SourceKey>, OutboxError> {
+    pub fn confirm(&self, blocks: &[ConfirmedBlock]) -> Result<Vec<SourceKey>, StateFileError> {
         let mut inner = self.current()?;
         self.explained(inner.set_durable(false))?;
         let conflicts = self.explained((|| {
@@ -217,14 +217,14 @@ impl Outbox {
     pub fn document(
         &self,
         source: &SourceKey,
-    ) -> Result<Option<Result<Versioned<SourceDocument>, Unusable>>, OutboxError> {
+    ) -> Result<Option<Result<Versioned<SourceDocument>, Unusable>>, StateFileError> {
         let mut found = None;
         self.restore(std::slice::from_ref(source), |_, document| found = Some(document))?;
         Ok(found)
     }
 
     /// Returns the published state of a source; `None` if nothing was ever published.
-    pub fn published(&self, source: &SourceKey) -> Result<Option<Knowledge>, OutboxError> {
+    pub fn published(&self, source: &SourceKey) -> Result<Option<Knowledge>, StateFileError> {
         let inner = self.current()?;
         let json: Option<String> = self.explained(
             inner
@@ -238,14 +238,14 @@ impl Outbox {
     }
 
     /// Deletes the history of a source that is dated after `until`: a clock that was ahead has dated it.
-    pub fn drop_history_after(&self, source: &SourceKey, until: Timestamp) -> Result<(), OutboxError> {
+    pub fn drop_history_after(&self, source: &SourceKey, until: Timestamp) -> Result<(), StateFileError> {
         let mut inner = self.current()?;
         let connection = &mut inner.opened.connection;
         self.explained(rows::drop_history_after(connection, &source.to_string(), until))
     }
 
     /// Commits documents and events in one transaction, within the bound. After it returns, transitions survive a power failure.
-    pub fn commit(&self, commit: &Commit) -> Result<Committed, OutboxError> {
+    pub fn commit(&self, commit: &Commit) -> Result<Committed, StateFileError> {
         let mut inner = self.current()?;
         let is_durable =
             !commit.events.is_empty() || commit.documents.iter().any(|write| !write.history.is_empty());
@@ -262,7 +262,7 @@ impl Outbox {
         limit: usize,
         spread: usize,
         held: &dyn Fn(&SourceKey) -> bool,
-    ) -> Result<Vec<Waiting>, OutboxError> {
+    ) -> Result<Vec<Waiting>, StateFileError> {
         let mut inner = self.current()?;
         self.explained((|| {
             inner.receive()?;
@@ -294,7 +294,7 @@ impl Outbox {
     }
 
     /// Removes acknowledged events from the queue; a limited number is kept for `events tail`.
-    pub fn sent(&self, events: &[Waiting]) -> Result<(), OutboxError> {
+    pub fn sent(&self, events: &[Waiting]) -> Result<(), StateFileError> {
         self.take_out(events, |transaction, waiting| {
             let mut keep = transaction
                 .prepare_cached("INSERT INTO sent (event) SELECT event FROM outbox WHERE seq = ?1")?;
@@ -304,7 +304,7 @@ impl Outbox {
     }
 
     /// Sets aside events that the bus rejected permanently.
-    pub fn rejected(&self, events: &[Waiting], reason: &str) -> Result<(), OutboxError> {
+    pub fn rejected(&self, events: &[Waiting], reason: &str) -> Result<(), StateFileError> {
         self.take_out(events, |transaction, waiting| {
             let mut keep = transaction.prepare_cached(
                 "INSERT OR REPLACE INTO rejected SELECT seq, event, ?2 FROM outbox WHERE seq = ?1",
@@ -318,7 +318,7 @@ impl Outbox {
         &self,
         events: &[Waiting],
         keep: impl Fn(&Transaction<'_>, &Waiting) -> rusqlite::Result<()>,
-    ) -> Result<(), OutboxError> {
+    ) -> Result<(), StateFileError> {
         if events.is_empty() {
             return Ok(());
         }
@@ -348,7 +348,7 @@ impl Outbox {
     }
 
     /// Checkpoints the write-ahead log into the file, concurrently with commits.
-    pub fn tidy(&self) -> Result<(), OutboxError> {
+    pub fn tidy(&self) -> Result<(), StateFileError> {
         if !self.needs_checkpoint.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
@@ -373,14 +373,14 @@ impl Outbox {
 
     /// Records that this process uses the file at `now`, and takes over the events of daemons that no longer do: one whose name was
     /// lost with its state directory, or that was moved.
-    pub fn adopt(&self, now: Timestamp) -> Result<(), OutboxError> {
+    pub fn adopt(&self, now: Timestamp) -> Result<(), StateFileError> {
         let mut inner = self.current()?;
         self.explained(inner.set_durable(false))?;
         self.explained(inner.adopt(&self.options.writer, now))
     }
 
     /// Counts the events of all processes that wait in the file.
-    pub fn count_waiting(&self) -> Result<usize, OutboxError> {
+    pub fn count_waiting(&self) -> Result<usize, StateFileError> {
         let inner = self.current()?;
         let connection = &inner.opened.connection;
         let count: i64 =
@@ -399,7 +399,7 @@ impl Outbox {
 }
 
 impl Inner {
-    fn open(path: &Path, options: &OutboxOptions) -> Result<Self, OutboxError> {
+    fn open(path: &Path, options: &StateFileOptions) -> Result<Self, StateFileError> {
         let Some(opened) = database::open(path, Access::Write, PATIENCE)? else {
             unreachable!("a file that is opened for writing is created");
         };
@@ -474,7 +474,7 @@ impl Inner {
         Ok(())
     }
 
-    fn commit(&mut self, commit: &Commit, options: &OutboxOptions) -> rusqlite::Result<Committed> {
+    fn commit(&mut self, commit: &Commit, options: &StateFileOptions) -> rusqlite::Result<Committed> {
         let mut done = Committed::default();
         let mut upserts = Vec::with_capacity(commit.documents.len());
         for write in &commit.documents {
@@ -591,7 +591,7 @@ fn insert(
 
 /// Returns the events sent after `since` (a number from an earlier call; `None`: the last few), oldest first, from a file that
 /// another process may be writing.
-pub fn sent_since(path: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, OutboxError> {
+pub fn sent_since(path: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, StateFileError> {
     let read = || {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(PATIENCE)?;

@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::outbox::{OutboxError, sent_since};
+use super::state_file::{StateFileError, sent_since};
 use crate::blocking::blocking;
 use crate::bus::{Message, names};
 use crate::core::event::Event;
@@ -21,7 +21,10 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// Follows published events from the file at `path`: from `since` if they are still stored (the last thousand events),
 /// otherwise from now. Waits for a file that does not exist yet.
-pub fn follow(path: PathBuf, since: Option<Timestamp>) -> BoxStream<'static, Result<Message, OutboxError>> {
+pub fn follow(
+    path: PathBuf,
+    since: Option<Timestamp>,
+) -> BoxStream<'static, Result<Message, StateFileError>> {
     let start = Following {
         path,
         since,
@@ -59,7 +62,7 @@ struct Following {
 }
 
 impl Following {
-    async fn probe(&mut self) -> Result<(), OutboxError> {
+    async fn probe(&mut self) -> Result<(), StateFileError> {
         let (path, seen) = (self.path.clone(), self.seen);
         let everything = seen.or(self.since.map(|_| 0));
         let found = blocking(move || {

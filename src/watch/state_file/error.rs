@@ -11,12 +11,12 @@ use crate::store::sqlite::error::explain as explain_store;
 /// The file cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
-pub struct OutboxError {
+pub struct StateFileError {
     reason: StoreError,
     may_pass: bool,
 }
 
-impl OutboxError {
+impl StateFileError {
     /// Whether the error may be resolved without changing the file: the disk is full, or the system does not allow reading or
     /// writing it now. Otherwise the file is damaged, or was not created by bitbrat.
     pub fn may_pass(&self) -> bool {
@@ -29,7 +29,7 @@ impl OutboxError {
 }
 
 /// The file cannot be opened.
-impl From<StoreError> for OutboxError {
+impl From<StoreError> for StateFileError {
     fn from(reason: StoreError) -> Self {
         Self {
             may_pass: reason.is_transient(),
@@ -38,14 +38,14 @@ impl From<StoreError> for OutboxError {
     }
 }
 
-impl From<OutboxError> for Failure {
-    fn from(error: OutboxError) -> Self {
+impl From<StateFileError> for Failure {
+    fn from(error: StateFileError) -> Self {
         error.reason.into()
     }
 }
 
 /// Classifies an error of SQLite.
-pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> OutboxError {
+pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> StateFileError {
     let may_pass = matches!(
         error.sqlite_error_code(),
         Some(
@@ -60,7 +60,7 @@ pub(super) fn explain(path: &Path, error: &rusqlite::Error) -> OutboxError {
                 | ErrorCode::OutOfMemory
         )
     );
-    OutboxError {
+    StateFileError {
         reason: explain_store(path, error),
         may_pass,
     }
