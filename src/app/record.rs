@@ -92,7 +92,7 @@ impl App {
             committer,
             inputs,
             confirm_every: 0,
-            confirmations: None,
+            heartbeats: None,
             clock: CorrectedClock::new(Arc::clone(&self.machine_clock)),
             closing: watch::Sender::new(false),
             shutdown: false,
@@ -103,9 +103,9 @@ impl App {
         Ok(FileWriter { writer, state_file })
     }
 
-    async fn state_file(&self, writer: String, has_sink: bool) -> Result<Arc<StateFile>, StateFileError> {
+    async fn state_file(&self, instance: String, has_sink: bool) -> Result<Arc<StateFile>, StateFileError> {
         let options = StateFileOptions {
-            writer,
+            instance,
             bound: self.settings.watch.outbox,
             has_sink,
             history: matches!(self.settings.store.target, StoreTarget::Sqlite(_)).then(|| self.retention()),

@@ -92,7 +92,7 @@ fn line(message: Message) -> Line {
             ("chat".to_owned(), source)
         }
         Reading::Ignored(why) => (format!("ignored: {}", why.as_str()), None),
-        Reading::Dead(dead) => (format!("dead: {}", dead.code), None),
+        Reading::Unprocessable(dead) => (format!("dead: {}", dead.code), None),
     };
     let event = serde_json::from_slice(&message.data)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&message.data).into_owned()));
@@ -132,7 +132,7 @@ pub enum UseOfIt {
     /// It is ignored, with the reason.
     Nothing(&'static str),
     /// It becomes a dead letter, with the reason.
-    Dead(String),
+    DeadLetter(String),
 }
 
 /// Reason why a file contains no event.
@@ -165,7 +165,7 @@ pub fn prepare(data: &[u8], now: Timestamp) -> Result<Prepared, NoEvent> {
                 "bitbrat does not use events of its type"
             }
         }),
-        Reading::Dead(dead) => UseOfIt::Dead(dead.reason),
+        Reading::Unprocessable(dead) => UseOfIt::DeadLetter(dead.reason),
     };
     let from_content = || Uuid::new_v5(&Uuid::NAMESPACE_URL, data).to_string();
     let id = text(&event, &["correlationId"]).map_or_else(from_content, str::to_owned);
@@ -254,7 +254,7 @@ mod tests {
         );
         let nameless =
             json!({"type": "system.source.status", "payload": {"platform": "twitch", "id": "a/b"}});
-        assert!(matches!(use_of_it(nameless), UseOfIt::Dead(_)));
+        assert!(matches!(use_of_it(nameless), UseOfIt::DeadLetter(_)));
         let mut forged: Value = serde_json::from_slice(&event("1")).unwrap();
         forged["ingress"]["source"] = "api-gateway".into();
         assert!(matches!(use_of_it(forged), UseOfIt::Nothing(why) if why.contains("gateway")));

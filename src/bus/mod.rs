@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::core::event::Event;
-use crate::core::event::dead::DeadLetter;
+use crate::core::event::dead_letter::DeadLetter;
 use crate::core::finding::Finding;
 use crate::core::time::Timestamp;
 use crate::secrets;

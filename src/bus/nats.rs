@@ -36,7 +36,7 @@ use super::{
 use crate::core::finding::{Finding, Level};
 use crate::core::time::Timestamp;
 use crate::{secrets, tls};
-use connection_state::{Connection, Obstacle, explained};
+use connection_state::{Connection, Outage, explained};
 
 pub use login::{NatsLogin, nkey_file};
 
@@ -152,7 +152,7 @@ impl NatsBus {
         let state = || self.client.connection_state();
         let connected = async {
             while state() != async_nats::connection::State::Connected {
-                if matches!(self.line.obstacle(), Some(Obstacle::Refused(_))) {
+                if matches!(self.line.outage(), Some(Outage::Refused(_))) {
                     return false;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -168,9 +168,9 @@ impl NatsBus {
     /// Returns the reason for a failure: the state of the connection is more specific than a request timeout.
     fn unavailable(&self, reason: impl std::fmt::Display) -> BusError {
         let location = self.location.to_string();
-        match self.line.obstacle() {
-            Some(Obstacle::Refused(reason)) => BusError::Refused { location, reason },
-            Some(Obstacle::Failed(reason)) => BusError::Unavailable { location, reason },
+        match self.line.outage() {
+            Some(Outage::Refused(reason)) => BusError::Refused { location, reason },
+            Some(Outage::Failed(reason)) => BusError::Unavailable { location, reason },
             None => BusError::Unavailable {
                 location,
                 reason: secrets::quote(&reason.to_string()),

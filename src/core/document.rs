@@ -234,12 +234,12 @@ impl SourceDocument {
     }
 
     /// Moves evidence dated ahead of `now` to `now`, after the local clock was set back. Returns whether there was any.
-    pub fn settle_future(&mut self, now: Timestamp) -> bool {
-        let settled = self.knowledge.settle_future(now);
-        if settled {
+    pub fn redate_future(&mut self, now: Timestamp) -> bool {
+        let redated = self.knowledge.redate_future(now);
+        if redated {
             self.verdict = Verdict::of(self.key.platform(), &self.knowledge.evidence);
         }
-        settled
+        redated
     }
 
     /// Returns the fields that every reader may rely on.

@@ -7,7 +7,7 @@
 //! - [`Observation::received`] limits the dates of received observations: nothing happens after it was received.
 //! - [`Knowledge::drop_future`] applies to evidence that others stored or sent, with clocks that may have been ahead. When
 //!   such evidence was obtained is unknown, so it is dropped.
-//! - [`Knowledge::settle_future`] applies to the memory of a running process after its clock was set back: that evidence was
+//! - [`Knowledge::redate_future`] applies to the memory of a running process after its clock was set back: that evidence was
 //!   obtained a moment ago, so it is moved to the current time and keeps its order.
 
 use std::collections::BTreeMap;
@@ -91,7 +91,7 @@ impl Knowledge {
 
     /// Moves evidence dated ahead of `now` so that the newest of it is dated `now` and all of it stays newer than the rest.
     /// Returns whether there was any.
-    pub fn settle_future(&mut self, now: Timestamp) -> bool {
+    pub fn redate_future(&mut self, now: Timestamp) -> bool {
         let (mut newest, mut newest_past) = (None, None);
         self.redate(&mut |at| {
             newest = newest.max(Some(at));
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_jump_evidence_is_settled_in_order_after_correction() {
+    fn clock_jump_evidence_is_redated_in_order_after_correction() {
         let mut known = Knowledge::default();
         update(&mut known, -60, [up(), seen("a")]);
         // The clock is a day ahead for ten seconds, in which the stream ends and a poll misses it.
@@ -429,8 +429,8 @@ mod tests {
         update(&mut known, DAY, [up(), seen("a")]);
         update(&mut known, DAY + 5, [ended]);
         update(&mut known, DAY + 10, [Fact::StreamAbsent]);
-        assert!(known.settle_future(at(11)));
-        assert!(!known.settle_future(at(11)));
+        assert!(known.redate_future(at(11)));
+        assert!(!known.redate_future(at(11)));
         assert_eq!(verdict(&known).stream.value, StreamStatus::Offline);
         assert_eq!(verdict(&known).stream.at, Some(at(11)));
         assert_eq!(

@@ -100,7 +100,7 @@ pub struct Answer {
     /// What is unknown and why, for an unknown: one sentence each.
     pub unknown: Vec<String>,
     /// The precondition that decides, if any: an account, existence, the connection, a ban.
-    pub obstacle: Option<Obstacle>,
+    pub unmet: Option<Unmet>,
     /// When the oldest evidence for the answer was obtained.
     pub as_of: Option<Timestamp>,
     /// Like `as_of`, for the permissions alone; `None` if they were not evaluated.
@@ -110,7 +110,7 @@ pub struct Answer {
 /// A precondition that decides before any permission is evaluated. Each has another remedy, so it is kept separate from the
 /// text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Obstacle {
+pub enum Unmet {
     /// The platform states that the source does not exist, or that the bot is not in it.
     Gone,
     /// The source was never proven to exist.
@@ -169,7 +169,7 @@ fn decide_with(facts: Facts<'_>, held: &Holdings, weigh: impl FnOnce(&Holdings) 
             allowed: Allowed::No,
             missing: refusal.weighed.missing.clone(),
             unknown: Vec::new(),
-            obstacle: refusal.obstacle.clone(),
+            unmet: refusal.unmet.clone(),
             as_of: refusal.weighed.as_of,
             permissions_at: None,
         };
@@ -180,14 +180,14 @@ fn decide_with(facts: Facts<'_>, held: &Holdings, weigh: impl FnOnce(&Holdings) 
             allowed: Allowed::No,
             missing: permissions.missing,
             unknown: Vec::new(),
-            obstacle: None,
+            unmet: None,
             as_of: permissions.as_of,
             permissions_at: permissions.as_of,
         };
     }
     let permissions_at = permissions.as_of;
-    let obstacle = before.iter().find(|one| one.weighed.allowed == Allowed::Unknown);
-    let obstacle = obstacle.and_then(|one| one.obstacle.clone());
+    let unmet = before.iter().find(|one| one.weighed.allowed == Allowed::Unknown);
+    let unmet = unmet.and_then(|one| one.unmet.clone());
     let parts = before.into_iter().map(|one| one.weighed).chain([permissions]);
     let parts: Vec<Weighed> = parts.collect();
     let allowed = parts
@@ -204,7 +204,7 @@ fn decide_with(facts: Facts<'_>, held: &Holdings, weigh: impl FnOnce(&Holdings) 
         } else {
             Vec::new()
         },
-        obstacle,
+        unmet,
         as_of: parts.iter().filter_map(|part| part.as_of).min(),
         permissions_at,
     }
@@ -578,7 +578,7 @@ mod tests {
         });
         for answer in answers {
             assert_eq!(answer.allowed, Allowed::No);
-            assert!(matches!(answer.obstacle, Some(Obstacle::Unauthorized(_))));
+            assert!(matches!(answer.unmet, Some(Unmet::Unauthorized(_))));
             assert!(answer.missing[0].contains("/bot, which is REVOKED"), "{answer:?}");
             assert_eq!(answer.as_of, Some(at(150)));
         }
@@ -605,7 +605,7 @@ mod tests {
         });
         for answer in by_its_date {
             assert_eq!(answer.allowed, Allowed::Unknown);
-            assert!(matches!(answer.obstacle, Some(Obstacle::Unchecked(_))));
+            assert!(matches!(answer.unmet, Some(Unmet::Unchecked(_))));
         }
     }
 
@@ -622,7 +622,7 @@ mod tests {
             update(evidence, 150, Fact::NoSuchSource { error });
         });
         assert!(gone.iter().all(|answer| answer.allowed == Allowed::No));
-        assert!(gone.iter().all(|answer| answer.obstacle == Some(Obstacle::Gone)));
+        assert!(gone.iter().all(|answer| answer.unmet == Some(Unmet::Gone)));
     }
 
     #[test]
@@ -633,11 +633,7 @@ mod tests {
             let error = ErrorInfo::new(Code::NetworkTimeout, "no answer");
             connect(evidence, 160, LinkState::Down { error });
         });
-        assert!(
-            answers
-                .iter()
-                .all(|answer| answer.obstacle == Some(Obstacle::Gone))
-        );
+        assert!(answers.iter().all(|answer| answer.unmet == Some(Unmet::Gone)));
     }
 
     #[test]
@@ -651,11 +647,7 @@ mod tests {
             update(evidence, 150, Fact::Permissions { method, grants });
         });
         assert!(answers.iter().all(|answer| answer.allowed == Allowed::No));
-        assert!(
-            answers
-                .iter()
-                .all(|answer| answer.obstacle == Some(Obstacle::Banned))
-        );
+        assert!(answers.iter().all(|answer| answer.unmet == Some(Unmet::Banned)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::bus::{Delivery, EventBus, Filter, Recovery, Start, Subscription};
 use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
 use crate::core::event::chat;
-use crate::core::event::dead::Dead;
+use crate::core::event::dead_letter::Unprocessable;
 use crate::core::event::read::{Ignored, Origin, Reading, Side, SourceUpdate, read};
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
@@ -181,7 +181,7 @@ impl Consumer {
             self.counts.repeated.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(why) = &message.unreadable {
-            let dead = Dead::new(Code::HeadersInvalid, why);
+            let dead = Unprocessable::new(Code::HeadersInvalid, why);
             return self.publish_dead_letter(delivery, &dead).await;
         }
         // Most messages are chat, which is detected by the header without parsing the body.
@@ -214,12 +214,12 @@ impl Consumer {
                 }
                 delivery.ack().await;
             }
-            Reading::Dead(dead) => self.publish_dead_letter(delivery, &dead).await,
+            Reading::Unprocessable(dead) => self.publish_dead_letter(delivery, &dead).await,
         }
     }
 
     /// Reports a message that can never be processed, and removes it once the report was published.
-    async fn publish_dead_letter(&self, delivery: Delivery, dead: &Dead) {
+    async fn publish_dead_letter(&self, delivery: Delivery, dead: &Unprocessable) {
         let message = &delivery.message;
         // Bodies without their headers are often identical, and often empty.
         let place = message
@@ -311,7 +311,7 @@ impl Consumer {
             ApplyOutcome::Blocked => {
                 let reason =
                     reason(applied, source).unwrap_or_else(|| "what is stored cannot be used".to_owned());
-                self.publish_dead_letter(delivery, &Dead::new(Code::StoreBlocked, reason))
+                self.publish_dead_letter(delivery, &Unprocessable::new(Code::StoreBlocked, reason))
                     .await;
             }
         }

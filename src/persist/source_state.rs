@@ -289,7 +289,7 @@ impl SourceState {
     /// Brings the next write forward if a name, title or category has changed, within the rate limit.
     pub fn advance_heartbeat(&mut self, write_policy: &WritePolicy, now: Timestamp) {
         let period = i64::try_from(write_policy.heartbeat.as_millis()).unwrap_or(i64::MAX);
-        if self.renamed && self.heartbeat > now && self.early.take(now, period) {
+        if self.renamed && self.heartbeat > now && self.early.acquire(now, period) {
             self.heartbeat = now;
             self.renamed = false;
         }

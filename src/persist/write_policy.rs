@@ -110,7 +110,7 @@ impl Burst {
     const MOST: i64 = 4;
 
     /// Returns whether an action is permitted at `now`, and counts it if so. `period` is in milliseconds.
-    pub fn take(&mut self, now: Timestamp, period: i64) -> bool {
+    pub fn acquire(&mut self, now: Timestamp, period: i64) -> bool {
         let debt = self.full_at.millis_since(now);
         // A debt above the maximum means that the clock was set back.
         let debt = if debt > Self::MOST.saturating_mul(period) {
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_burst_is_a_few_at_once_and_then_one_a_period() {
         let mut burst = Burst::default();
-        let taken = |burst: &mut Burst, seconds| burst.take(at(seconds), 60_000);
+        let taken = |burst: &mut Burst, seconds| burst.acquire(at(seconds), 60_000);
         let at_once: Vec<bool> = (0..6).map(|_| taken(&mut burst, 1_000)).collect();
         assert_eq!(at_once, [true, true, true, true, false, false]);
         assert!(!taken(&mut burst, 1_059) && taken(&mut burst, 1_060) && !taken(&mut burst, 1_061));

@@ -19,7 +19,7 @@ const LONGEST_NAP: Duration = Duration::from_millis(50);
 pub struct SimClock {
     inner: Arc<OffsetClock>,
     skew: AtomicI64,
-    moved: Notify,
+    changed: Notify,
 }
 
 impl SimClock {
@@ -28,14 +28,14 @@ impl SimClock {
         Arc::new(Self {
             inner: OffsetClock::new(base),
             skew: AtomicI64::new(0),
-            moved: Notify::new(),
+            changed: Notify::new(),
         })
     }
 
     /// Moves the simulation by `millis` and returns the new time; timers that became due fire at once.
     pub fn advance(&self, millis: i64) -> Timestamp {
         let now = self.inner.advance(millis);
-        self.moved.notify_waiters();
+        self.changed.notify_waiters();
         now
     }
 
@@ -57,15 +57,15 @@ impl SimClock {
     /// Waits until the simulation reaches `deadline`.
     pub async fn sleep_until(&self, deadline: Timestamp) {
         loop {
-            let moved = self.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
             let left = deadline.since(self.now());
             if left.is_zero() {
                 return;
             }
             tokio::select! {
-                () = moved => {}
+                () = changed => {}
                 () = tokio::time::sleep(left.min(LONGEST_NAP)) => {}
             }
         }

@@ -122,7 +122,7 @@ impl Dispatcher {
                 () = stop.cut() => return Ok(()),
             };
             spread.spend(waiting.iter().filter(|waiting| !waiting.urgent).count());
-            if self.settle(waiting, results, &mut held).await? {
+            if self.apply_results(waiting, results, &mut held).await? {
                 if failures > 0 {
                     info!(sink = self.sink.describe(), "Events are taken again");
                 }
@@ -179,7 +179,7 @@ impl Dispatcher {
     }
 
     /// Applies the results. Returns whether any event was acknowledged.
-    async fn settle(
+    async fn apply_results(
         &self,
         waiting: Vec<Waiting>,
         results: Vec<Result<(), SendError>>,

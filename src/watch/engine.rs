@@ -24,7 +24,7 @@ use super::sinks::{BusSink, StoreSink};
 use super::state_file::{StateFile, StateFileError, StateFileOptions};
 use super::ticks::{self, Timetable};
 use super::tracker::Tracker;
-use super::writer::{CHECKPOINT, Committer, Confirmations, PendingCommits, Writer, WriterStats};
+use super::writer::{CHECKPOINT, Committer, Heartbeats, PendingCommits, Writer, WriterStats};
 use crate::blocking::blocking;
 use crate::bus::EventBus;
 use crate::clock::{Chance, Clock};
@@ -137,7 +137,7 @@ impl Engine {
         let cannot = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(ExitCode::Failed, "cannot start watching").because(error)
         };
-        let lock = StateLock::take(&parts.state_dir).map_err(|error| {
+        let lock = StateLock::acquire(&parts.state_dir).map_err(|error| {
             let hint = error.hint();
             cannot(&error).hint(hint)
         })?;
@@ -176,7 +176,7 @@ impl Engine {
         observations.set_extender(Arc::new(move |observation| fan_out.others(observation)));
         let wake = Arc::new(Notify::new());
         let (closing, closed) = watch::channel(false);
-        let (sink, confirmations, pace) = build_route(parts.route, &state_file, tasks);
+        let (sink, heartbeats, pace) = build_route(parts.route, &state_file, tasks);
         let writer = Writer {
             tracker,
             committer: Committer::new(
@@ -187,7 +187,7 @@ impl Engine {
             ),
             inputs,
             confirm_every: parts.documents.map_or(CHECKPOINT, millis),
-            confirmations,
+            heartbeats,
             clock: CorrectedClock::new(Arc::clone(&parts.clock)),
             closing,
             shutdown,
@@ -217,7 +217,7 @@ impl Engine {
         Ok(Self {
             monitored,
             pollers,
-            taken: observations.taken(),
+            taken: observations.sent(),
             observations: Some(observations),
             timetable,
             state_file,
@@ -261,9 +261,9 @@ impl Engine {
         }
     }
 
-    /// Returns the totals that `writer` had counted when it stopped, for listeners that count themselves.
-    pub fn totals(&self, writer: &str) -> Vec<(SourceKey, Counters)> {
-        self.restored(|source, known| Some((source, *known.counters.get(writer)?)))
+    /// Returns the totals that `instance` had counted when it stopped, for listeners that count themselves.
+    pub fn totals(&self, instance: &str) -> Vec<(SourceKey, Counters)> {
+        self.restored(|source, known| Some((source, *known.counters.get(instance)?)))
     }
 
     /// Returns the sources whose link over `transport` an earlier run left open or failing when it was killed.
@@ -446,7 +446,7 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<StateFile>, String, Tr
             .map_err(|error| Failure::new(ExitCode::Failed, "cannot name this process").because(&error))?,
     };
     let options = StateFileOptions {
-        writer: instance.clone(),
+        instance: instance.clone(),
         bound: parts.outbox,
         has_sink: !matches!(parts.route, Route::File),
         history: parts.documents.map(|_| parts.retention),
@@ -561,7 +561,7 @@ fn build_route(
     route: Route,
     state_file: &Arc<StateFile>,
     tasks: &Tasks,
-) -> (Option<Arc<dyn Sink>>, Option<Confirmations>, Option<NonZeroU32>) {
+) -> (Option<Arc<dyn Sink>>, Option<Heartbeats>, Option<NonZeroU32>) {
     match route {
         Route::File => (None, None, None),
         Route::Store {
@@ -579,14 +579,14 @@ fn build_route(
                 location,
             };
             let period = millis(heartbeat);
-            let confirmations = Confirmations::Store { period, store_queue };
-            (Some(Arc::new(sink)), Some(confirmations), None)
+            let heartbeats = Heartbeats::Store { period, store_queue };
+            (Some(Arc::new(sink)), Some(heartbeats), None)
         }
         Route::Bus { bus, heartbeat, .. } => {
             let period = millis(heartbeat);
             (
                 Some(Arc::new(BusSink(bus))),
-                Some(Confirmations::Publish { period }),
+                Some(Heartbeats::Publish { period }),
                 Some(SPREAD),
             )
         }

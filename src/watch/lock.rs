@@ -41,7 +41,7 @@ impl LockError {
 
 impl StateLock {
     /// Takes the lock of `directory`, which must exist.
-    pub fn take(directory: &Path) -> Result<Self, LockError> {
+    pub fn acquire(directory: &Path) -> Result<Self, LockError> {
         match Self::try_take(directory) {
             // A command may only be looking whether a daemon works there.
             Err(LockError::Taken { .. }) => {
@@ -100,20 +100,20 @@ mod tests {
     #[test]
     fn the_second_one_is_refused_by_name_until_the_first_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let first = StateLock::take(dir.path()).unwrap();
-        let refused = StateLock::take(dir.path()).unwrap_err().to_string();
+        let first = StateLock::acquire(dir.path()).unwrap();
+        let refused = StateLock::acquire(dir.path()).unwrap_err().to_string();
         assert!(
             refused.contains(&format!("process {}", std::process::id())),
             "{refused}"
         );
         assert!(
-            StateLock::take(dir.path())
+            StateLock::acquire(dir.path())
                 .unwrap_err()
                 .hint()
                 .contains("stop the other one")
         );
         drop(first);
-        StateLock::take(dir.path()).unwrap();
+        StateLock::acquire(dir.path()).unwrap();
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         let link_target = dir.path().join("victim");
         std::fs::write(&link_target, "precious").unwrap();
         std::os::unix::fs::symlink(&link_target, dir.path().join("watch.lock")).unwrap();
-        let refused = StateLock::take(dir.path()).unwrap_err();
+        let refused = StateLock::acquire(dir.path()).unwrap_err();
         assert!(matches!(refused, LockError::Io { .. }), "{refused}");
         // No other daemon holds the lock, so there is none to stop.
         let hint = refused.hint();

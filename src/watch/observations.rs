@@ -66,7 +66,7 @@ pub struct ObservationSender {
     inputs: mpsc::UnboundedSender<Input>,
     observers: Arc<RwLock<Vec<Observer>>>,
     extender: Arc<OnceLock<Extender>>,
-    taken: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
     waiting: Arc<QueueDepth>,
 }
 
@@ -108,7 +108,7 @@ impl ObservationSender {
             inputs: sender,
             observers: Arc::default(),
             extender: Arc::default(),
-            taken: Arc::default(),
+            sent: Arc::default(),
             waiting: Arc::clone(&waiting),
         };
         (observations, ObservationReceiver { inputs, waiting })
@@ -125,16 +125,16 @@ impl ObservationSender {
     }
 
     pub fn count(&self, source: &SourceKey, tally: Tally) {
-        self.take(Input::Counted(source.clone(), tally));
+        self.send(Input::Counted(source.clone(), tally));
     }
 
     /// Returns the counter of inputs sent, for users that must not keep the channel open.
-    pub fn taken(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.taken)
+    pub fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
     }
 
-    fn take(&self, input: Input) {
-        self.taken.fetch_add(1, Ordering::Relaxed);
+    fn send(&self, input: Input) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         self.waiting.count.fetch_add(1, Ordering::AcqRel);
         // The receiver is gone: the daemon has stopped, and the next start will observe this again.
         let _ = self.inputs.send(input);
@@ -149,9 +149,9 @@ impl ProbeSink for ObservationSender {
             observer(&observation);
         }
         let others = self.extender.get().map(|extender| extender(&observation));
-        self.take(Input::Observed(observation));
+        self.send(Input::Observed(observation));
         for other in others.into_iter().flatten() {
-            self.take(Input::Observed(other));
+            self.send(Input::Observed(other));
         }
     }
 

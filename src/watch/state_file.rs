@@ -45,7 +45,7 @@ const REJECTED: i64 = 1000;
 #[derive(Debug, Clone)]
 pub struct StateFileOptions {
     /// Name of this process in the file; the events of other running daemons are theirs.
-    pub writer: String,
+    pub instance: String,
     /// Maximum number of waiting events.
     pub bound: usize,
     /// Whether events wait for a sink. Otherwise they are only listed, for `events tail`.
@@ -205,7 +205,7 @@ impl StateFile {
                 .transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut conflicts = Vec::new();
             for block in blocks {
-                conflicts.extend(confirmations::write(&transaction, &self.options.writer, block)?);
+                conflicts.extend(confirmations::write(&transaction, &self.options.instance, block)?);
             }
             transaction.commit()?;
             Ok(conflicts)
@@ -295,7 +295,7 @@ impl StateFile {
 
     /// Removes acknowledged events from the queue; a limited number is kept for `events tail`.
     pub fn sent(&self, events: &[Waiting]) -> Result<(), StateFileError> {
-        self.take_out(events, |transaction, waiting| {
+        self.dequeue(events, |transaction, waiting| {
             let mut keep = transaction
                 .prepare_cached("INSERT INTO sent (event) SELECT event FROM outbox WHERE seq = ?1")?;
             keep.execute([waiting.seq])?;
@@ -305,7 +305,7 @@ impl StateFile {
 
     /// Sets aside events that the bus rejected permanently.
     pub fn rejected(&self, events: &[Waiting], reason: &str) -> Result<(), StateFileError> {
-        self.take_out(events, |transaction, waiting| {
+        self.dequeue(events, |transaction, waiting| {
             let mut keep = transaction.prepare_cached(
                 "INSERT OR REPLACE INTO rejected SELECT seq, event, ?2 FROM outbox WHERE seq = ?1",
             )?;
@@ -314,7 +314,7 @@ impl StateFile {
         })
     }
 
-    fn take_out(
+    fn dequeue(
         &self,
         events: &[Waiting],
         keep: impl Fn(&Transaction<'_>, &Waiting) -> rusqlite::Result<()>,
@@ -376,7 +376,7 @@ impl StateFile {
     pub fn adopt(&self, now: Timestamp) -> Result<(), StateFileError> {
         let mut inner = self.current()?;
         self.explained(inner.set_durable(false))?;
-        self.explained(inner.adopt(&self.options.writer, now))
+        self.explained(inner.adopt(&self.options.instance, now))
     }
 
     /// Counts the events of all processes that wait in the file.
@@ -410,17 +410,17 @@ impl Inner {
             is_durable: false,
         };
         inner
-            .read_queue(&options.writer)
+            .read_queue(&options.instance)
             .map_err(|error| explain(path, &error))?;
         Ok(inner)
     }
 
-    /// Reads which events of `writer`, and of commands that have ended, wait.
-    fn read_queue(&mut self, writer: &str) -> rusqlite::Result<()> {
+    /// Reads which events of `instance`, and of commands that have ended, wait.
+    fn read_queue(&mut self, instance: &str) -> rusqlite::Result<()> {
         let connection = &self.opened.connection;
         let mut rows = connection
             .prepare("SELECT seq, source, class FROM outbox WHERE writer IN (?1, '') ORDER BY seq")?;
-        let mut rows = rows.query([writer])?;
+        let mut rows = rows.query([instance])?;
         while let Some(row) = rows.next()? {
             self.seen = row.get(0)?;
             enqueue(&mut self.queue, row)?;
@@ -428,7 +428,7 @@ impl Inner {
         Ok(())
     }
 
-    fn adopt(&mut self, writer: &str, now: Timestamp) -> rusqlite::Result<()> {
+    fn adopt(&mut self, instance: &str, now: Timestamp) -> rusqlite::Result<()> {
         let alive_since = now.plus_millis(-ALIVE_MS).as_millis();
         let transaction = self
             .opened
@@ -436,17 +436,17 @@ impl Inner {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute(
             "INSERT INTO writers VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at",
-            params![writer, now.as_millis()],
+            params![instance, now.as_millis()],
         )?;
         let adopted = transaction.execute(
             "UPDATE outbox SET writer = ?1 WHERE writer NOT IN (?1, '')
              AND writer NOT IN (SELECT name FROM writers WHERE seen_at > ?2)",
-            params![writer, alive_since],
+            params![instance, alive_since],
         )?;
         transaction.commit()?;
         if adopted > 0 {
             self.queue = Queue::default();
-            self.read_queue(writer)?;
+            self.read_queue(instance)?;
         }
         Ok(())
     }
@@ -511,7 +511,7 @@ impl Inner {
         let admitted: Vec<&NewEvent> = admitted
             .filter_map(|(event, admitted)| admitted.then_some(event))
             .collect();
-        let numbers = insert(&transaction, &options.writer, &admission.gone, &admitted)?;
+        let numbers = insert(&transaction, &options.instance, &admission.gone, &admitted)?;
         transaction.commit()?;
         for (seq, source) in &admission.gone {
             self.queue.remove(*seq, source);
@@ -557,7 +557,7 @@ fn trim(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
 /// Replaces the `gone` events with the new ones, and returns the numbers of these.
 fn insert(
     transaction: &Transaction<'_>,
-    writer: &str,
+    instance: &str,
     gone: &[(i64, SourceKey)],
     events: &[&NewEvent],
 ) -> rusqlite::Result<Vec<i64>> {
@@ -572,7 +572,7 @@ fn insert(
     for event in events {
         let source = &event.event.source;
         insert.execute(params![
-            writer,
+            instance,
             source.to_string(),
             event.class as u8,
             json(&event.event)

@@ -15,7 +15,7 @@ use super::lock::StateLock;
 use super::observations::ObservationSender;
 use super::state_file::{Commit, StateFile, StateFileOptions};
 use super::tracker::Tracker;
-use super::writer::{CHECKPOINT, Committer, Confirmations, PendingCommits, Writer, WriterStats};
+use super::writer::{CHECKPOINT, Committer, Heartbeats, PendingCommits, Writer, WriterStats};
 use crate::clock::{Chance, Clock, RuntimeClock};
 use crate::core::code::Code;
 use crate::core::document::SourceDocument;
@@ -135,7 +135,7 @@ struct World {
     pace: Option<NonZeroU32>,
     bound: usize,
     confirm_every: i64,
-    confirmations: Option<Confirmations>,
+    heartbeats: Option<Heartbeats>,
     initial_events: InitialEvents,
     running: Option<Running>,
 }
@@ -151,7 +151,7 @@ struct Running {
 
 fn options(bound: usize) -> StateFileOptions {
     StateFileOptions {
-        writer: "w".to_owned(),
+        instance: "w".to_owned(),
         bound,
         has_sink: true,
         history: Some(Retention::default()),
@@ -171,7 +171,7 @@ impl World {
             pace: None,
             bound: 1000,
             confirm_every: CHECKPOINT,
-            confirmations: None,
+            heartbeats: None,
             initial_events: InitialEvents::Flag,
             running: None,
         }
@@ -201,10 +201,10 @@ impl World {
             ),
             inputs,
             confirm_every: self.confirm_every,
-            confirmations: self
-                .confirmations
+            heartbeats: self
+                .heartbeats
                 .take()
-                .or(Some(Confirmations::Publish { period: 900_000 })),
+                .or(Some(Heartbeats::Publish { period: 900_000 })),
             clock: self.clock.clone(),
             closing,
             shutdown: true,
@@ -386,7 +386,7 @@ async fn one_blocked_source_does_not_make_the_daemon_unready() {
 async fn stop_does_not_wait_for_a_blocked_source() {
     let mut world = World::new();
     let (sender, _receiver) = mpsc::channel(1);
-    world.confirmations = Some(Confirmations::Store {
+    world.heartbeats = Some(Heartbeats::Store {
         period: 900_000,
         store_queue: sender,
     });
@@ -609,7 +609,7 @@ async fn failed_commit_to_broken_outbox_stops_the_daemon() {
 async fn store_confirmations_never_overtake_pending_changes() {
     let (store_queue, mut kept) = mpsc::channel(1);
     let mut world = World::new();
-    world.confirmations = Some(Confirmations::Store {
+    world.heartbeats = Some(Heartbeats::Store {
         period: 10_000,
         store_queue,
     });
@@ -654,7 +654,7 @@ async fn store_confirmations_never_overtake_pending_changes() {
 #[test]
 fn state_directory_stays_locked_until_last_commit() {
     let dir = tempfile::tempdir().unwrap();
-    let lock = StateLock::take(dir.path()).unwrap();
+    let lock = StateLock::acquire(dir.path()).unwrap();
     let state_file = Arc::new(
         StateFile::open(&dir.path().join("watch.db"), options(10))
             .unwrap()
@@ -663,9 +663,9 @@ fn state_directory_stays_locked_until_last_commit() {
     // What a thread holds that is still running when its daemon is killed.
     let committing = Arc::clone(&state_file);
     drop(state_file);
-    StateLock::take(dir.path()).unwrap_err();
+    StateLock::acquire(dir.path()).unwrap_err();
     drop(committing);
-    StateLock::take(dir.path()).unwrap();
+    StateLock::acquire(dir.path()).unwrap();
 }
 
 impl World {
@@ -1050,9 +1050,9 @@ async fn events_of_a_daemon_that_no_longer_runs_are_adopted() {
     world.pass(2).await;
     let world = world.kill().await;
     let file = world.dir.path().join("watch.db");
-    let open = |writer: &str| {
+    let open = |instance: &str| {
         let options = StateFileOptions {
-            writer: writer.to_owned(),
+            instance: instance.to_owned(),
             ..options(10)
         };
         StateFile::open(&file, options).unwrap()

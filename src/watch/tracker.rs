@@ -33,7 +33,7 @@ pub use write_schedule::Destination;
 #[derive(Debug, Default)]
 pub struct Tracker {
     /// Name under which this process stores its totals; a command counts nothing.
-    writer: Option<String>,
+    instance: Option<String>,
     sources: HashMap<SourceKey, SourceState>,
     /// What is not written yet of the same sources.
     pub writes: WriteSchedule,
@@ -51,10 +51,10 @@ struct SourceState {
 }
 
 impl Tracker {
-    /// Creates an empty tracker. `writer` is the name under which this process stores its totals.
-    pub fn new(writer: &str) -> Self {
+    /// Creates an empty tracker. `instance` is the name under which this process stores its totals.
+    pub fn new(instance: &str) -> Self {
         let mut tracker = Self {
-            writer: Some(writer.to_owned()),
+            instance: Some(instance.to_owned()),
             ..Self::default()
         };
         tracker.writes.publishes_baseline = true;
@@ -140,13 +140,13 @@ impl Tracker {
 
     /// Moves evidence that is dated ahead of `latest` to it, after our clock was set back, and marks its sources to be written at
     /// once: their ages would be wrong until they are observed again.
-    pub fn settle(&mut self, latest: Timestamp) {
+    pub fn redate_future(&mut self, latest: Timestamp) {
         let sources: Vec<SourceKey> = self.sources.keys().cloned().collect();
         for source in sources {
             let Some(mut document) = self.document(&source) else {
                 continue;
             };
-            if document.settle_future(latest) {
+            if document.redate_future(latest) {
                 let writes = self.writes.entry(&source);
                 writes.is_rewritten = true;
                 writes.to_file.mark_eager();
@@ -196,7 +196,7 @@ impl Tracker {
     }
 
     /// Processes inputs and returns the sources with changed verdicts, in the order of their first input.
-    pub fn take(&mut self, inputs: Vec<Input>, now: Timestamp) -> Vec<Change> {
+    pub fn merge(&mut self, inputs: Vec<Input>, now: Timestamp) -> Vec<Change> {
         let mut order: Vec<(SourceKey, Vec<Input>)> = Vec::new();
         let mut places: HashMap<SourceKey, usize> = HashMap::new();
         for input in inputs {
@@ -208,11 +208,11 @@ impl Tracker {
         }
         let changes = order
             .into_iter()
-            .filter_map(|(source, inputs)| self.take_one(source, inputs, now));
+            .filter_map(|(source, inputs)| self.merge_inputs(source, inputs, now));
         changes.collect()
     }
 
-    fn take_one(&mut self, source: SourceKey, mut inputs: Vec<Input>, now: Timestamp) -> Option<Change> {
+    fn merge_inputs(&mut self, source: SourceKey, mut inputs: Vec<Input>, now: Timestamp) -> Option<Change> {
         // Inputs that only describe a source come first: the event of a change then includes the title, category, viewers and
         // name that the same answer reported. The result of a merge does not depend on the order.
         inputs.sort_by_key(|input| !describes(input));
@@ -220,10 +220,10 @@ impl Tracker {
         let is_first = known.is_none();
         let mut document = known.unwrap_or_else(|| SourceDocument::new(source.clone()));
         // All of it was dated by this machine's clock, which may have been set back since.
-        let unsettled = document.verdict.clone();
+        let before_redating = document.verdict.clone();
         let latest = now.plus_millis(self.behind_by);
-        let mut unsettled = document.settle_future(latest).then_some(unsettled);
-        let is_redated = unsettled.is_some();
+        let mut before_redating = document.redate_future(latest).then_some(before_redating);
+        let is_redated = before_redating.is_some();
         let presented = Presentation::of(&document.knowledge);
         let was_refused = document.knowledge.evidence.is_refused();
         let mut steps = Vec::new();
@@ -243,20 +243,25 @@ impl Tracker {
                     tally += counted(&document, &observation);
                     self.accounts.observe(&observation);
                     let more = Knowledge::from(&observation);
-                    steps.extend(Step::of(&mut document, unsettled.take(), more, &observation.by));
+                    steps.extend(Step::of(
+                        &mut document,
+                        before_redating.take(),
+                        more,
+                        &observation.by,
+                    ));
                 }
             }
         }
-        if only_describes || unsettled.is_some() {
+        if only_describes || before_redating.is_some() {
             steps.extend(Step::of(
                 &mut document,
-                unsettled.take(),
+                before_redating.take(),
                 Knowledge::default(),
                 "bitbrat.watch",
             ));
         }
-        if let Some(writer) = self.writer.as_ref().filter(|_| tally != Tally::default()) {
-            let totals = document.knowledge.counters.entry(writer.clone()).or_default();
+        if let Some(instance) = self.instance.as_ref().filter(|_| tally != Tally::default()) {
+            let totals = document.knowledge.counters.entry(instance.clone()).or_default();
             totals.messages_in += tally.messages_in;
             totals.messages_out += tally.messages_out;
             totals.errors += tally.errors;

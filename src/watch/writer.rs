@@ -48,7 +48,7 @@ pub use stats::{Summary, WriterStats};
 /// pushed event behind it does not wait.
 const MAX_INPUTS: usize = 512;
 /// Number of sources without transitions that are written per second.
-const CONFIRMATIONS_PER_SECOND: usize = 1000;
+const HEARTBEATS_PER_SECOND: usize = 1000;
 /// Number of documents without transitions in one commit: a change that arrives meanwhile waits for it.
 const DOCUMENTS_PER_COMMIT: usize = 100;
 /// How often (ms) what only confirms the documents is written where the documents of the file are not read: it limits how far a crash sets back the rules
@@ -63,7 +63,7 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(5);
 
 /// How changes that are no transitions reach the sink.
 #[derive(Debug)]
-pub enum Confirmations {
+pub enum Heartbeats {
     /// To the persister of a remote store, each source once per period.
     Store {
         /// Milliseconds.
@@ -88,7 +88,7 @@ pub struct Writer {
     /// How often (ms) what only confirms the documents is written.
     pub confirm_every: i64,
     /// How changes that are no transitions reach the sink; `None` without a sink.
-    pub confirmations: Option<Confirmations>,
+    pub heartbeats: Option<Heartbeats>,
     pub clock: Arc<dyn Clock>,
     /// Set when nothing more will be committed.
     pub closing: watch::Sender<bool>,
@@ -117,7 +117,7 @@ impl Writer {
         observations: impl IntoIterator<Item = Observation>,
     ) -> Result<(), StateFileError> {
         let inputs = observations.into_iter().map(Input::Observed);
-        self.take(inputs.collect()).await?;
+        self.process(inputs.collect()).await?;
         let unwritten = self.tracker.writes.take_dirty(Destination::File);
         self.write_documents(&unwritten, self.clock.now()).await
     }
@@ -143,7 +143,7 @@ impl Writer {
                     if stop.is_requested() {
                         batch.retain(|input| !closes_link(input));
                     }
-                    self.take(std::mem::take(&mut batch)).await?;
+                    self.process(std::mem::take(&mut batch)).await?;
                     self.committer.counts.inputs.fetch_add(count as u64, Ordering::Relaxed);
                 }
                 _ = second.tick() => self.turn().await?,
@@ -166,7 +166,7 @@ impl Writer {
     /// Stores the changes that are no transitions in the remote store, after the transitions before them are sent: the dispatcher
     /// has exited by then.
     async fn store_remaining(&mut self, stop: &Stop) {
-        if !matches!(self.confirmations, Some(Confirmations::Store { .. })) {
+        if !matches!(self.heartbeats, Some(Heartbeats::Store { .. })) {
             return;
         }
         tokio::select! {
@@ -177,7 +177,7 @@ impl Writer {
         let mut last = self.tracker.writes.take_dirty(Destination::Sink);
         last.retain(|source| !behind.contains(source));
         let snapshot = self.snapshot(&last);
-        if let Some(Confirmations::Store { store_queue, .. }) = &self.confirmations {
+        if let Some(Heartbeats::Store { store_queue, .. }) = &self.heartbeats {
             // Fails only if the persister has exited already.
             let _ = store_queue.send(snapshot).await;
         }
@@ -187,7 +187,7 @@ impl Writer {
         let now = self.clock.now();
         if self.shutdown {
             let inputs = self.tracker.shutdown(now);
-            self.take(inputs).await?;
+            self.process(inputs).await?;
         }
         self.committer.pending.retry_now();
         self.retry(now).await?;
@@ -213,10 +213,10 @@ impl Writer {
     }
 
     /// Processes a batch: merges it, finds the changes, and commits them with their events.
-    async fn take(&mut self, inputs: Vec<Input>) -> Result<(), StateFileError> {
+    async fn process(&mut self, inputs: Vec<Input>) -> Result<(), StateFileError> {
         let now = self.clock.now();
         self.tracker.behind_by = self.clock.latest().millis_since(now).max(0);
-        let changes = self.tracker.take(inputs, now);
+        let changes = self.tracker.merge(inputs, now);
         self.commit_changes(changes, now).await
     }
 
@@ -364,7 +364,7 @@ impl Writer {
             .last_turn
             .is_some_and(|last| last.millis_since(now) > SET_BACK_MS)
         {
-            self.tracker.settle(self.clock.latest());
+            self.tracker.redate_future(self.clock.latest());
         }
         self.last_turn = Some(now);
         self.publish_deferred(now).await?;
@@ -372,20 +372,20 @@ impl Writer {
         self.tracker.report_accounts();
         self.committer.counts.summarize(&self.tracker);
         if self.committer.pending.is_empty() {
-            let (period, limit) = (self.confirm_every, CONFIRMATIONS_PER_SECOND);
+            let (period, limit) = (self.confirm_every, HEARTBEATS_PER_SECOND);
             let due = self.tracker.writes.due_documents(now, period, limit);
             self.write_documents(&due, now).await?;
             let due = self.tracker.due_blocks(now, period);
             self.confirm(due, now).await?;
         }
-        self.confirm_to_sink(now).await
+        self.send_heartbeats(now).await
     }
 
-    async fn confirm_to_sink(&mut self, now: Timestamp) -> Result<(), StateFileError> {
-        let limit = CONFIRMATIONS_PER_SECOND;
-        match &self.confirmations {
+    async fn send_heartbeats(&mut self, now: Timestamp) -> Result<(), StateFileError> {
+        let limit = HEARTBEATS_PER_SECOND;
+        match &self.heartbeats {
             None => {}
-            Some(Confirmations::Store { period, store_queue }) => {
+            Some(Heartbeats::Store { period, store_queue }) => {
                 let Ok(permit) = store_queue.clone().try_reserve_owned() else {
                     return Ok(());
                 };
@@ -400,9 +400,9 @@ impl Writer {
                     permit.send(self.snapshot(&due));
                 }
             }
-            Some(Confirmations::Publish { period }) => {
+            Some(Heartbeats::Publish { period }) => {
                 let due = self.tracker.writes.due_for_sink(now, *period, limit);
-                self.heartbeats(&due, now).await?;
+                self.publish_heartbeats(&due, now).await?;
             }
         }
         Ok(())
@@ -509,7 +509,11 @@ impl Writer {
         sources.iter().filter_map(known).collect()
     }
 
-    async fn heartbeats(&mut self, sources: &[SourceKey], now: Timestamp) -> Result<(), StateFileError> {
+    async fn publish_heartbeats(
+        &mut self,
+        sources: &[SourceKey],
+        now: Timestamp,
+    ) -> Result<(), StateFileError> {
         self.read_blocked(sources)?;
         let mut commit = Commit::default();
         for source in sources {

@@ -17,7 +17,7 @@ use bitbrat::watch::lock::StateLock;
 use bitbrat::watch::observations::ObservationSender;
 use bitbrat::watch::state_file::{StateFile, StateFileOptions};
 use bitbrat::watch::tracker::Tracker;
-use bitbrat::watch::writer::{Committer, Confirmations, PendingCommits, Writer, WriterStats};
+use bitbrat::watch::writer::{Committer, Heartbeats, PendingCommits, Writer, WriterStats};
 use tokio::sync::{Notify, watch};
 
 /// Starts on the state of `sources` that an earlier one of this `name` left in the directory `state`. It reads all lines of the file
@@ -30,9 +30,9 @@ pub fn start(
     sink: Arc<dyn Sink>,
     tasks: &Tasks,
 ) {
-    let lock = StateLock::take(state).unwrap();
+    let lock = StateLock::acquire(state).unwrap();
     let options = StateFileOptions {
-        writer: name.to_owned(),
+        instance: name.to_owned(),
         bound: 100_000,
         has_sink: true,
         history: Some(Retention::default()),
@@ -55,7 +55,7 @@ pub fn start(
         ),
         inputs,
         confirm_every: 300_000,
-        confirmations: Some(Confirmations::Publish { period: 900_000 }),
+        heartbeats: Some(Heartbeats::Publish { period: 900_000 }),
         clock: Arc::new(SystemClock),
         closing,
         shutdown: false,

@@ -243,7 +243,7 @@ async fn ban_is_read_from_the_list_of_the_broadcaster() {
                 now: None,
             };
             let chat = permission::action(PlatformName::Twitch, "send-chat").unwrap();
-            let refused = permission::can(facts, chat).obstacle == Some(permission::Obstacle::Banned);
+            let refused = permission::can(facts, chat).unmet == Some(permission::Unmet::Banned);
             assert_eq!(refused, banned, "{scope}");
             assert_eq!(permission::not_known(facts, chat), None, "{scope}");
         }

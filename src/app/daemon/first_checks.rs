@@ -24,7 +24,7 @@ use crate::watch::overview::View;
 const PROGRESS: Duration = Duration::from_secs(10);
 /// How long after the last first check its results are counted: probes of accounts and permissions run beside it, and the summary
 /// of all sources is updated once a second.
-const SETTLE: Duration = Duration::from_millis(1_500);
+const SUMMARY_DELAY: Duration = Duration::from_millis(1_500);
 
 /// The first checks that are still missing.
 #[derive(Default)]
@@ -134,8 +134,8 @@ impl FirstChecks {
         }
         // Ends the work for each observation, too.
         let missing = self.missing.lock().take().unwrap_or_default();
-        let settled = Instant::now().max(started + jitter) + SETTLE;
-        if !stop.sleep(settled - Instant::now()).await {
+        let counted_at = Instant::now().max(started + jitter) + SUMMARY_DELAY;
+        if !stop.sleep(counted_at - Instant::now()).await {
             return;
         }
         let summary = view().summary;

@@ -104,7 +104,7 @@ impl Receiver {
                         due = Instant::now();
                     }
                 }
-                Some(round) = rounds.next() => due = Instant::now() + self.settle(round),
+                Some(round) = rounds.next() => due = Instant::now() + self.finish_round(round),
                 () = tokio::time::sleep_until(due), if rounds.is_empty() => {
                     let wanted = context.monitored.of(PlatformName::Kick);
                     let renewed: Vec<_> = std::mem::take(&mut renew).into_iter().collect();
@@ -125,7 +125,7 @@ impl Receiver {
     }
 
     /// Processes the result of a round; returns when the next one is due.
-    fn settle(&self, round: Round) -> Duration {
+    fn finish_round(&self, round: Round) -> Duration {
         let mut checked = self.standing.lock();
         let before = checked.trouble.take();
         let pause = match round {

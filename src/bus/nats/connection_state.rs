@@ -22,7 +22,7 @@ const MAX_CAUSES: usize = 100;
 
 /// Reason why the bus is not available.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Obstacle {
+pub(super) enum Outage {
     /// The server rejects the login or the request: needs attention.
     Refused(String),
     /// The last attempts to connect failed.
@@ -42,7 +42,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    obstacle: Option<Obstacle>,
+    outage: Option<Outage>,
     denied: Option<(Instant, String)>,
     losses: Repeated,
     /// Messages that the client cannot parse, by cause.
@@ -77,14 +77,14 @@ impl Connection {
     }
 
     /// Returns the reason why the bus is not available, if known.
-    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+    pub(super) fn outage(&self) -> Option<Outage> {
         self.with(|state| {
             let denied = state
                 .denied
                 .as_ref()
                 .filter(|(at, _)| at.elapsed() < DENIAL_WINDOW);
-            let denied = denied.map(|(_, what)| Obstacle::Refused(what.clone()));
-            state.obstacle.clone().or(denied)
+            let denied = denied.map(|(_, what)| Outage::Refused(what.clone()));
+            state.outage.clone().or(denied)
         })
     }
 
@@ -101,9 +101,9 @@ impl Connection {
         // A rejection by one server is more specific than unreachable others: it is permanent.
         let refused = errors.iter().find_map(|error| refusal(error));
         self.meet(match (refused, answered) {
-            (Some(reason), _) => Obstacle::Refused(reason),
-            (None, Some(said)) => Obstacle::Failed(format!("the server answered -ERR '{said}'")),
-            (None, None) => Obstacle::Failed(format!("no server answers ({text})")),
+            (Some(reason), _) => Outage::Refused(reason),
+            (None, Some(said)) => Outage::Failed(format!("the server answered -ERR '{said}'")),
+            (None, None) => Outage::Failed(format!("no server answers ({text})")),
         });
     }
 
@@ -113,7 +113,7 @@ impl Connection {
         match event {
             Event::Connected => {
                 let again = self.with(|state| {
-                    (state.obstacle, state.denied) = (None, None);
+                    (state.outage, state.denied) = (None, None);
                     state.losses.since > 0
                 });
                 if again {
@@ -166,23 +166,23 @@ impl Connection {
 
     fn refused(&self, text: &str) {
         if let Some(reason) = refusal(text) {
-            self.meet(Obstacle::Refused(reason));
+            self.meet(Outage::Refused(reason));
         }
     }
 
-    /// Stores an obstacle, and logs it if it differs from the previous one.
-    fn meet(&self, obstacle: Obstacle) {
-        let before = self.with(|state| state.obstacle.replace(obstacle.clone()));
+    /// Stores an outage, and logs it if it differs from the previous one.
+    fn meet(&self, outage: Outage) {
+        let before = self.with(|state| state.outage.replace(outage.clone()));
         let bus = &*self.0.location;
-        match obstacle {
-            _ if before.as_ref() == Some(&obstacle) => {}
-            Obstacle::Refused(reason) => {
+        match outage {
+            _ if before.as_ref() == Some(&outage) => {}
+            Outage::Refused(reason) => {
                 error!(
                     bus,
                     "The bus rejects the connection: {reason}; trying again. Run `bitbrat doctor bus` after correcting it"
                 );
             }
-            Obstacle::Failed(reason) => warn!(bus, "The bus cannot be reached: {reason}; trying again"),
+            Outage::Failed(reason) => warn!(bus, "The bus cannot be reached: {reason}; trying again"),
         }
     }
 
@@ -268,9 +268,9 @@ mod tests {
     #[tokio::test]
     async fn a_refused_login_is_known_until_it_is_let_in() {
         let line = Connection::new("nats://here".into());
-        assert_eq!(line.obstacle(), None);
+        assert_eq!(line.outage(), None);
         line.attempted(["IO error: Connection refused"].into_iter());
-        assert!(matches!(line.obstacle(), Some(Obstacle::Failed(_))));
+        assert!(matches!(line.outage(), Some(Outage::Failed(_))));
         line.attempted(
             [
                 "IO error: Connection refused",
@@ -278,12 +278,12 @@ mod tests {
             ]
             .into_iter(),
         );
-        assert!(matches!(line.obstacle(), Some(Obstacle::Refused(_))));
+        assert!(matches!(line.outage(), Some(Outage::Refused(_))));
         line.happened(&Event::Connected);
-        assert_eq!(line.obstacle(), None);
+        assert_eq!(line.outage(), None);
         let denied = "Permissions Violation for Publish to \"$JS.API.STREAM.NAMES\"";
         line.happened(&Event::ServerError(ServerError::Other(denied.to_owned())));
-        let Some(Obstacle::Refused(reason)) = line.obstacle() else {
+        let Some(Outage::Refused(reason)) = line.outage() else {
             panic!("a denied permission is a refusal");
         };
         assert!(reason.contains("$JS.API.STREAM.NAMES"), "{reason}");
@@ -295,7 +295,7 @@ mod tests {
         let line = Connection::new("nats://here".into());
         let error = "IO error: nats: 'maximum connections exceeded for nats-answer-s3cret-0123'";
         line.attempted([error, "IO error: Connection refused"].into_iter());
-        let Some(Obstacle::Failed(reason)) = line.obstacle() else {
+        let Some(Outage::Failed(reason)) = line.outage() else {
             panic!("an answer that is no refusal may change");
         };
         assert_eq!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::EventKind;
-use super::dead::Dead;
+use super::dead_letter::Unprocessable;
 use super::fields::{field, id_text, storable_key, text};
 use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
@@ -17,7 +17,7 @@ const MAX_AHEAD: i64 = 10 * 60 * 1000;
 
 /// Determines the source of an event, preferring the fields in which BitBrat's connectors never put another id (of a stream or
 /// of the bot).
-pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
+pub(super) fn source(event: &Value) -> Result<SourceKey, Unprocessable> {
     let platform_paths: [&[&str]; 5] = [
         &["payload", "platform"],
         &["identity", "external", "platform"],
@@ -36,7 +36,7 @@ pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
                 .parse()
                 .ok()
         })
-        .ok_or_else(|| Dead::new(Code::SourcePlatform, "it names no platform that has sources"))?;
+        .ok_or_else(|| Unprocessable::new(Code::SourcePlatform, "it names no platform that has sources"))?;
     let id_paths: [&[&str]; 4] = [
         &["payload", "broadcasterId"],
         &["externalEvent", "metadata", "broadcasterId"],
@@ -48,13 +48,13 @@ pub(super) fn source(event: &Value) -> Result<SourceKey, Dead> {
         .iter()
         .find_map(|path| id_text(field(event, path)?))
         .or_else(after_colon)
-        .ok_or_else(|| Dead::new(Code::SourceId, "it names no source"))?;
+        .ok_or_else(|| Unprocessable::new(Code::SourceId, "it names no source"))?;
     SourceKey::new(platform, &id)
-        .map_err(|error: InvalidSourceKey| Dead::new(Code::SourceId, error.to_string()))
+        .map_err(|error: InvalidSourceKey| Unprocessable::new(Code::SourceId, error.to_string()))
 }
 
 /// The event's own time; the time of receipt only if the event contains none.
-pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Result<Timestamp, Dead> {
+pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Result<Timestamp, Unprocessable> {
     let paths: &[&[&str]] = match kind {
         EventKind::SourceStatus => &[&["payload", "metadata", "observedAt"], &["ingress", "ingressAt"]],
         EventKind::StreamOnline => &[
@@ -73,7 +73,7 @@ pub(super) fn time(kind: EventKind, event: &Value, received: Timestamp) -> Resul
         .find_map(|path| text(event, path)?.parse::<Timestamp>().ok()?.known());
     let at = claimed.unwrap_or(received);
     if at.millis_since(received) > MAX_AHEAD {
-        return Err(Dead::new(
+        return Err(Unprocessable::new(
             Code::TimeFuture,
             format!("its time {at} lies in the future"),
         ));
@@ -87,7 +87,7 @@ pub(super) fn facts(
     source: &SourceKey,
     event: &Value,
     foreign: bool,
-) -> Result<Vec<Fact>, Dead> {
+) -> Result<Vec<Fact>, Unprocessable> {
     match kind {
         EventKind::SourceStatus => Ok(status(source, event, foreign)),
         EventKind::StreamOnline | EventKind::StreamOffline => stream(kind, source, event),
@@ -140,7 +140,7 @@ fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
     facts
 }
 
-fn stream(kind: EventKind, source: &SourceKey, event: &Value) -> Result<Vec<Fact>, Dead> {
+fn stream(kind: EventKind, source: &SourceKey, event: &Value) -> Result<Vec<Fact>, Unprocessable> {
     let live = kind == EventKind::StreamOnline;
     let stream_id = stream_id(live, source, event)?;
     let started_at = ["payload", "externalEvent.metadata"]
@@ -168,7 +168,7 @@ fn stream(kind: EventKind, source: &SourceKey, event: &Value) -> Result<Vec<Fact
 
 /// The stream's id. BitBrat's connectors put it where the source's id belongs (`metadata.id`); for the end of a stream they
 /// have no id and generate one.
-fn stream_id(live: bool, source: &SourceKey, event: &Value) -> Result<Option<String>, Dead> {
+fn stream_id(live: bool, source: &SourceKey, event: &Value) -> Result<Option<String>, Unprocessable> {
     let paths: [&[&str]; 4] = [
         &["payload", "streamId"],
         &["externalEvent", "metadata", "streamId"],
@@ -182,9 +182,10 @@ fn stream_id(live: bool, source: &SourceKey, event: &Value) -> Result<Option<Str
         (certain && id != source.id()).then_some(id)
     });
     match claimed {
-        Some(id) if !storable_key(&id) => {
-            Err(Dead::new(Code::StreamId, "its stream id cannot be a stream's"))
-        }
+        Some(id) if !storable_key(&id) => Err(Unprocessable::new(
+            Code::StreamId,
+            "its stream id cannot be a stream's",
+        )),
         claimed => Ok(claimed),
     }
 }

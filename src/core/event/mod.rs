@@ -6,7 +6,7 @@
 
 pub mod chat;
 mod claims;
-pub mod dead;
+pub mod dead_letter;
 mod delta;
 pub mod fields;
 pub mod mutation;

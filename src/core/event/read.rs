@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::core::code::Code;
 use crate::core::document::{SCHEMA_VERSION, whole_numbers};
 use crate::core::event::chat::{self, ChatEvent};
-use crate::core::event::dead::Dead;
+use crate::core::event::dead_letter::Unprocessable;
 use crate::core::event::fields::{storable, text};
 use crate::core::event::{EventKind, claims};
 use crate::core::evidence::Knowledge;
@@ -44,7 +44,7 @@ pub enum Reading {
     /// Not relevant, with the reason.
     Ignored(Ignored),
     /// Can never be processed, and should be reported as a dead letter.
-    Dead(Dead),
+    Unprocessable(Unprocessable),
 }
 
 /// Knowledge about one source.
@@ -108,22 +108,29 @@ impl Ignored {
 pub fn read(side: Side, attributes: &BTreeMap<String, String>, data: &[u8], received: Timestamp) -> Reading {
     if data.len() > MAX_BODY {
         let reason = format!("it has {} bytes; at most {MAX_BODY} are read", data.len());
-        return Reading::Dead(Dead::new(Code::BodyTooLarge, reason));
+        return Reading::Unprocessable(Unprocessable::new(Code::BodyTooLarge, reason));
     }
     // Chat may contain unpaired surrogates, which Node writes as escapes that strict parsers reject.
     let event = match json::read::<Value>(data) {
         Ok(event @ Value::Object(_)) => event,
-        Ok(_) => return Reading::Dead(Dead::new(Code::JsonNotAnObject, "it is not a JSON object")),
+        Ok(_) => {
+            return Reading::Unprocessable(Unprocessable::new(
+                Code::JsonNotAnObject,
+                "it is not a JSON object",
+            ));
+        }
         Err(error) => {
             let reason = format!("it is not JSON ({error})");
-            return Reading::Dead(Dead::new(Code::JsonInvalid, reason));
+            return Reading::Unprocessable(Unprocessable::new(Code::JsonInvalid, reason));
         }
     };
     let from_header = |name: &str| attributes.get(name).map(String::as_str);
     let kind = match event.get("type") {
         Some(Value::String(kind)) => Some(kind.as_str()),
         None | Some(Value::Null) => from_header("type"),
-        Some(_) => return Reading::Dead(Dead::new(Code::TypeNotText, "its `type` is not text")),
+        Some(_) => {
+            return Reading::Unprocessable(Unprocessable::new(Code::TypeNotText, "its `type` is not text"));
+        }
     };
     let id = text(&event, &["correlationId"]).or_else(|| from_header("correlationid"));
     let Some(kind) = kind else {
@@ -142,7 +149,7 @@ pub fn read(side: Side, attributes: &BTreeMap<String, String>, data: &[u8], rece
                 ..evidence_update
             })),
             Ok(None) => Reading::Ignored(Ignored::NoEvidence),
-            Err(dead) => Reading::Dead(Dead {
+            Err(dead) => Reading::Unprocessable(Unprocessable {
                 original_id: id.map(str::to_owned),
                 original_type: Some(kind.to_owned()),
                 ..dead
@@ -170,7 +177,11 @@ fn from_gateway(event: &Value) -> bool {
     })
 }
 
-fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<Option<SourceUpdate>, Dead> {
+fn about_source(
+    kind: EventKind,
+    event: &Value,
+    received: Timestamp,
+) -> Result<Option<SourceUpdate>, Unprocessable> {
     let source = claims::source(event)?;
     let payload = event.get("payload").and_then(Value::as_object);
     if let Some(payload) = payload.filter(|payload| payload.get("evidence").is_some_and(Value::is_object)) {
@@ -197,7 +208,11 @@ fn about_source(kind: EventKind, event: &Value, received: Timestamp) -> Result<O
     }))
 }
 
-fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) -> Result<SourceUpdate, Dead> {
+fn ours(
+    source: SourceKey,
+    payload: &Map<String, Value>,
+    received: Timestamp,
+) -> Result<SourceUpdate, Unprocessable> {
     let newer = payload
         .get("schemaVersion")
         .and_then(Value::as_f64)
@@ -208,7 +223,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) ->
         } else {
             ""
         };
-        Dead::new(
+        Unprocessable::new(
             Code::EvidenceUnreadable,
             format!("its {field} cannot be read ({reason}){hint}"),
         )
@@ -226,7 +241,7 @@ fn ours(source: SourceKey, payload: &Map<String, Value>, received: Timestamp) ->
     if refused && knowledge == Knowledge::default() {
         let reason =
             "all its evidence is dated in the future; the clock of its sender or of this machine is wrong";
-        return Err(Dead::new(Code::TimeFuture, reason));
+        return Err(Unprocessable::new(Code::TimeFuture, reason));
     }
     // A transition that cannot be parsed is missing from the history; the evidence is still used.
     let transitions = payload

@@ -486,7 +486,7 @@ fn malformed_messages_are_parsed_ignored_or_dead_lettered() {
     for (body, code) in dead {
         let shown: String = body.chars().take(120).collect();
         match reading(body) {
-            Reading::Dead(dead) => assert_eq!(dead.code.text(), *code, "{shown}"),
+            Reading::Unprocessable(dead) => assert_eq!(dead.code.text(), *code, "{shown}"),
             other => panic!("{shown} is {other:?}"),
         }
     }
@@ -599,7 +599,7 @@ fn lone_surrogate_is_not_a_dead_letter() {
         b"{\"v\":\"1\",\"type\":\"chat.message.v1\",\"message\":{\"text\":\"\xff\"}}",
     ] {
         let reading = read(Side::Ingress, &BTreeMap::new(), body, received);
-        assert!(!matches!(reading, Reading::Dead(_)), "{reading:?}");
+        assert!(!matches!(reading, Reading::Unprocessable(_)), "{reading:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Preconditions of every permission: authorized accounts, existence of the source, the connection, and no ban.
 
-use super::{Allowed, BANNED, Facts, Holdings, Obstacle, Weighed};
+use super::{Allowed, BANNED, Facts, Holdings, Unmet, Weighed};
 use crate::core::evidence::{Evidence, LinkNow};
 use crate::core::observation::{AuthResult, Identity, Transport};
 use crate::core::source::PlatformName;
@@ -10,7 +10,7 @@ use crate::core::verdict::{self, Decided, Existence, Holding};
 /// One precondition, and the remedy if it is not met.
 pub(super) struct Precondition {
     pub(super) weighed: Weighed,
-    pub(super) obstacle: Option<Obstacle>,
+    pub(super) unmet: Option<Unmet>,
 }
 
 /// Evaluates all preconditions, in the order in which a person has to resolve them.
@@ -35,7 +35,7 @@ fn accounts(facts: Facts<'_>) -> Vec<Precondition> {
             (AuthResult::Valid, true, Some(end)) => unknown(
                 format!("the token of {identity} expired at {end}, and was not checked since"),
                 Some(check.at),
-                Obstacle::Unchecked(identity.clone()),
+                Unmet::Unchecked(identity.clone()),
             ),
             (AuthResult::Valid, ..) => met(Some(check.at)),
             (_, true, _) => no(
@@ -44,7 +44,7 @@ fn accounts(facts: Facts<'_>) -> Vec<Precondition> {
                     check.value.state()
                 ),
                 Some(check.at),
-                Obstacle::Unauthorized(identity.clone()),
+                Unmet::Unauthorized(identity.clone()),
             ),
             (_, false, _) => unknown(
                 format!(
@@ -52,13 +52,13 @@ fn accounts(facts: Facts<'_>) -> Vec<Precondition> {
                     check.value.state()
                 ),
                 Some(check.at),
-                Obstacle::Unauthorized(identity.clone()),
+                Unmet::Unauthorized(identity.clone()),
             ),
         });
     }
     if !facts.evidence.auth.keys().any(of_bot) {
         let text = format!("the authorization of {bot} was never checked");
-        all.push(unknown(text, None, Obstacle::Unchecked(bot)));
+        all.push(unknown(text, None, Unmet::Unchecked(bot)));
     }
     all
 }
@@ -76,13 +76,13 @@ fn existence(evidence: &Evidence) -> Precondition {
         Existence::Gone => no(
             "the source itself: it does not exist on the platform, or that the bot is not in it".to_owned(),
             at,
-            Obstacle::Gone,
+            Unmet::Gone,
         ),
         Existence::Exists => met(at),
         Existence::Unknown => unknown(
             "whether the source exists was never checked".to_owned(),
             None,
-            Obstacle::NeverSeen,
+            Unmet::NeverSeen,
         ),
     }
 }
@@ -97,10 +97,10 @@ fn connection(evidence: &Evidence) -> Precondition {
             let why = format!("{} ({})", failure.error.message, failure.error.code);
             if failure.refused {
                 let text = format!("a connection that the platform accepts: {why}");
-                no(text, Some(dated.at), Obstacle::Refused)
+                no(text, Some(dated.at), Unmet::Refused)
             } else {
                 let text = format!("the platform cannot be reached: {why}");
-                unknown(text, Some(dated.at), Obstacle::Unreachable)
+                unknown(text, Some(dated.at), Unmet::Unreachable)
             }
         }
         _ => met(None),
@@ -110,7 +110,7 @@ fn connection(evidence: &Evidence) -> Precondition {
 /// A ban outranks every role and scope. While it is unknown, it is not assumed.
 fn ban(held: &Holdings) -> Precondition {
     match held.get(BANNED) {
-        Some((Holding::Yes, at)) => no(format!("not being {BANNED}"), *at, Obstacle::Banned),
+        Some((Holding::Yes, at)) => no(format!("not being {BANNED}"), *at, Unmet::Banned),
         _ => met(None),
     }
 }
@@ -123,11 +123,11 @@ fn met(as_of: Option<Timestamp>) -> Precondition {
             unknown: Vec::new(),
             as_of,
         },
-        obstacle: None,
+        unmet: None,
     }
 }
 
-fn no(missing: String, as_of: Option<Timestamp>, obstacle: Obstacle) -> Precondition {
+fn no(missing: String, as_of: Option<Timestamp>, unmet: Unmet) -> Precondition {
     Precondition {
         weighed: Weighed {
             allowed: Allowed::No,
@@ -135,11 +135,11 @@ fn no(missing: String, as_of: Option<Timestamp>, obstacle: Obstacle) -> Precondi
             unknown: Vec::new(),
             as_of,
         },
-        obstacle: Some(obstacle),
+        unmet: Some(unmet),
     }
 }
 
-fn unknown(unknown: String, as_of: Option<Timestamp>, obstacle: Obstacle) -> Precondition {
+fn unknown(unknown: String, as_of: Option<Timestamp>, unmet: Unmet) -> Precondition {
     Precondition {
         weighed: Weighed {
             allowed: Allowed::Unknown,
@@ -147,6 +147,6 @@ fn unknown(unknown: String, as_of: Option<Timestamp>, obstacle: Obstacle) -> Pre
             unknown: vec![unknown],
             as_of,
         },
-        obstacle: Some(obstacle),
+        unmet: Some(unmet),
     }
 }

@@ -207,7 +207,7 @@ impl ChatCounter {
     /// Passes changed totals to the persister. Those of unmonitored sources are kept until the source is monitored, so that
     /// chat alone does not create a source.
     async fn hand_on(&self, before: &mut BTreeMap<SourceKey, (u64, u64)>) {
-        let moved: Vec<_> = self
+        let changed: Vec<_> = self
             .tally
             .totals()
             .into_iter()
@@ -216,10 +216,10 @@ impl ChatCounter {
                 self.channels.is_monitored(source) && before.get(source) != Some(&figures)
             })
             .collect();
-        if moved.is_empty() {
+        if changed.is_empty() {
             return;
         }
-        let updates: Vec<_> = moved
+        let updates: Vec<_> = changed
             .iter()
             .map(|(source, totals)| {
                 let counters = BTreeMap::from([(self.writer.clone(), *totals)]);
@@ -233,7 +233,7 @@ impl ChatCounter {
         // The persister keeps what the store rejects now, and retries.
         self.persister.apply(updates).await;
         before.extend(
-            moved
+            changed
                 .into_iter()
                 .map(|(source, totals)| (source, (totals.messages_in, totals.messages_out))),
         );

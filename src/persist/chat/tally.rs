@@ -103,7 +103,7 @@ impl Tally {
         let change = state
             .file
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut moved: BTreeMap<&SourceKey, Counters> = BTreeMap::new();
+        let mut changed: BTreeMap<&SourceKey, Counters> = BTreeMap::new();
         let mut new = Vec::new();
         {
             let mut remember = change.prepare_cached("INSERT OR IGNORE INTO counted (id) VALUES (?1)")?;
@@ -115,7 +115,7 @@ impl Tally {
                 if remember.execute([format!("{side} {id}")])? == 0 {
                     continue;
                 }
-                let totals = moved
+                let totals = changed
                     .entry(source)
                     .or_insert_with(|| state.totals.get(source).copied().unwrap_or_default());
                 match direction {
@@ -126,7 +126,7 @@ impl Tally {
                 new.push(source);
             }
             let mut keep = change.prepare_cached("INSERT OR REPLACE INTO totals VALUES (?1, ?2, ?3, ?4)")?;
-            for (source, totals) in &moved {
+            for (source, totals) in &changed {
                 let figure = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
                 let at = totals.at.unwrap_or(now).as_millis();
                 let (read, sent) = (figure(totals.messages_in), figure(totals.messages_out));
@@ -141,7 +141,7 @@ impl Tally {
         for source in &new {
             state.pace.note(source, now);
         }
-        for (source, totals) in moved {
+        for (source, totals) in changed {
             state.totals.insert(source.clone(), totals);
         }
         Ok(new.len() as u64)

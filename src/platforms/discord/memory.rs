@@ -20,12 +20,12 @@ use crate::files::{self, Durability, FileAccess, make_private_dir};
 
 const FILE: &str = "discord.json";
 /// Maximum number of invalid tokens; those refused longest ago are removed first.
-const DEAD_TOKENS: usize = 32;
+const REJECTED_TOKENS: usize = 32;
 /// Maximum number of accepted tokens; the oldest are removed first.
 const ACCEPTED_TOKENS: usize = 32;
 /// How long after the last refusal one more try is allowed (ms). Discord names no number; ours costs at most 24 requests a
 /// day.
-const RETRY_DEAD: i64 = 3_600_000;
+const RETRY_REJECTED: i64 = 3_600_000;
 /// The window of Discord's limit of Identifies (ms).
 const DAY: Duration = Duration::from_hours(24);
 
@@ -41,7 +41,7 @@ pub struct Memory {
 #[serde(default, rename_all = "camelCase")]
 struct Remembered {
     /// By fingerprint of the token.
-    dead_tokens: BTreeMap<String, DeadToken>,
+    rejected_tokens: BTreeMap<String, RejectedToken>,
     /// When a token was first accepted, by its fingerprint. A token that was never accepted cannot have been revoked.
     accepted_tokens: BTreeMap<String, Timestamp>,
     /// Blocks by Cloudflare, by host.
@@ -53,7 +53,7 @@ struct Remembered {
 /// A token that Discord refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DeadToken {
+pub struct RejectedToken {
     /// When it was last refused.
     pub refused_at: Timestamp,
     /// When it was last tried, or allowed to be.
@@ -66,9 +66,9 @@ pub enum TokenStatus {
     /// It was not refused.
     Good,
     /// It was refused; nothing may be sent.
-    Dead(DeadToken),
+    Rejected(RejectedToken),
     /// It was refused long ago; the caller may try it with one request.
-    MayTryOnce(DeadToken),
+    MayTryOnce(RejectedToken),
 }
 
 /// Why no Identify may be sent.
@@ -119,42 +119,45 @@ impl Memory {
 
     /// Returns whether the token with `fingerprint` may be used, claiming the one try when there is one.
     pub fn token_status(&self, fingerprint: &str, now: Timestamp) -> TokenStatus {
-        let Some(dead) = self.dead(fingerprint) else {
+        let Some(rejected) = self.rejected(fingerprint) else {
             return TokenStatus::Good;
         };
-        if dead.tried_at.is_recent(RETRY_DEAD - 1, now) {
-            return TokenStatus::Dead(dead);
+        if rejected.tried_at.is_recent(RETRY_REJECTED - 1, now) {
+            return TokenStatus::Rejected(rejected);
         }
         let claimed = self.change(|memory| {
-            let dead = memory.dead_tokens.get_mut(fingerprint)?;
-            (!dead.tried_at.is_recent(RETRY_DEAD - 1, now)).then(|| dead.tried_at = now)
+            let rejected = memory.rejected_tokens.get_mut(fingerprint)?;
+            (!rejected.tried_at.is_recent(RETRY_REJECTED - 1, now)).then(|| rejected.tried_at = now)
         });
         match claimed {
-            Ok(Some(())) => TokenStatus::MayTryOnce(dead),
+            Ok(Some(())) => TokenStatus::MayTryOnce(rejected),
             // Another process was faster, or the claim cannot be stored.
-            Ok(None) | Err(_) => TokenStatus::Dead(dead),
+            Ok(None) | Err(_) => TokenStatus::Rejected(rejected),
         }
     }
 
     /// Returns when the token with `fingerprint` was refused, if it was.
-    pub fn dead(&self, fingerprint: &str) -> Option<DeadToken> {
-        self.read().dead_tokens.get(fingerprint).copied()
+    pub fn rejected(&self, fingerprint: &str) -> Option<RejectedToken> {
+        self.read().rejected_tokens.get(fingerprint).copied()
     }
 
     /// Records that the token was refused at `at`.
     pub fn token_refused(&self, fingerprint: &str, at: Timestamp) -> io::Result<()> {
         self.change(|memory| {
-            let dead = DeadToken {
+            let rejected = RejectedToken {
                 refused_at: at,
                 tried_at: at,
             };
-            memory.dead_tokens.insert(fingerprint.to_owned(), dead);
-            while memory.dead_tokens.len() > DEAD_TOKENS {
-                let oldest = memory.dead_tokens.iter().min_by_key(|(_, dead)| dead.tried_at);
+            memory.rejected_tokens.insert(fingerprint.to_owned(), rejected);
+            while memory.rejected_tokens.len() > REJECTED_TOKENS {
+                let oldest = memory
+                    .rejected_tokens
+                    .iter()
+                    .min_by_key(|(_, rejected)| rejected.tried_at);
                 let Some(oldest) = oldest.map(|(fingerprint, _)| fingerprint.clone()) else {
                     break;
                 };
-                memory.dead_tokens.remove(&oldest);
+                memory.rejected_tokens.remove(&oldest);
             }
         })
     }
@@ -162,11 +165,12 @@ impl Memory {
     /// Records that the token was accepted at `at` and clears its refusal.
     pub fn token_accepted(&self, fingerprint: &str, at: Timestamp) -> io::Result<()> {
         let known = self.read();
-        if known.accepted_tokens.contains_key(fingerprint) && !known.dead_tokens.contains_key(fingerprint) {
+        if known.accepted_tokens.contains_key(fingerprint) && !known.rejected_tokens.contains_key(fingerprint)
+        {
             return Ok(());
         }
         self.change(|memory| {
-            memory.dead_tokens.remove(fingerprint);
+            memory.rejected_tokens.remove(fingerprint);
             memory.accepted_tokens.entry(fingerprint.to_owned()).or_insert(at);
             while memory.accepted_tokens.len() > ACCEPTED_TOKENS {
                 let oldest = memory.accepted_tokens.iter().min_by_key(|(_, at)| **at);
@@ -303,7 +307,7 @@ mod tests {
         assert_eq!(in_dir(&dir).token_status("aa", at(0)), TokenStatus::Good);
         in_dir(&dir).token_refused("aa", at(0)).unwrap();
         assert!(
-            matches!(in_dir(&dir).token_status("aa", at(3_599)), TokenStatus::Dead(dead) if dead.refused_at == at(0))
+            matches!(in_dir(&dir).token_status("aa", at(3_599)), TokenStatus::Rejected(rejected) if rejected.refused_at == at(0))
         );
         assert_eq!(
             in_dir(&dir).token_status("bb", at(1)),
@@ -316,7 +320,7 @@ mod tests {
         ));
         assert!(matches!(
             in_dir(&dir).token_status("aa", at(3_601)),
-            TokenStatus::Dead(_)
+            TokenStatus::Rejected(_)
         ));
         in_dir(&dir).token_accepted("aa", at(3_602)).unwrap();
         assert_eq!(in_dir(&dir).token_status("aa", at(3_602)), TokenStatus::Good);
@@ -341,7 +345,10 @@ mod tests {
     fn without_directory_rejection_is_kept_in_memory() {
         let memory = Memory::new(None);
         memory.token_refused("aa", at(0)).unwrap();
-        assert!(matches!(memory.token_status("aa", at(1)), TokenStatus::Dead(_)));
+        assert!(matches!(
+            memory.token_status("aa", at(1)),
+            TokenStatus::Rejected(_)
+        ));
     }
 
     #[test]
@@ -351,7 +358,10 @@ mod tests {
         std::fs::write(&blocked, "").unwrap();
         let memory = Memory::new(Some(blocked));
         assert!(memory.token_refused("aa", at(0)).is_err());
-        assert!(matches!(memory.token_status("aa", at(1)), TokenStatus::Dead(_)));
+        assert!(matches!(
+            memory.token_status("aa", at(1)),
+            TokenStatus::Rejected(_)
+        ));
         assert!(matches!(
             memory.claim_identify("4001", 50, at(0)),
             Err(NoIdentify::Unrecorded { .. })
@@ -361,12 +371,12 @@ mod tests {
     #[test]
     fn a_broken_file_is_as_good_as_none() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), "{\"deadTokens\":").unwrap();
+        std::fs::write(dir.path().join(FILE), "{\"rejectedTokens\":").unwrap();
         assert_eq!(in_dir(&dir).token_status("aa", at(0)), TokenStatus::Good);
         in_dir(&dir).token_refused("aa", at(0)).unwrap();
         assert!(matches!(
             in_dir(&dir).token_status("aa", at(1)),
-            TokenStatus::Dead(_)
+            TokenStatus::Rejected(_)
         ));
     }
 

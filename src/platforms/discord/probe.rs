@@ -66,14 +66,14 @@ impl<'a> DiscordProbe<'a> {
             match self.cx.connection.rest.token_status() {
                 TokenStatus::Good => self.execute().await,
                 // The known refusal is emitted again, dated when it happened.
-                TokenStatus::Dead(dead) if !self.cx.platform.options.try_refused => {
+                TokenStatus::Rejected(rejected) if !self.cx.platform.options.try_refused => {
                     self.cx.fail_all(&ApiError::TokenRefused {
-                        at: dead.refused_at,
+                        at: rejected.refused_at,
                         reason: "refused".to_owned(),
                     });
                 }
                 // A user who has just entered the token needs a current result.
-                TokenStatus::MayTryOnce(_) | TokenStatus::Dead(_) => {
+                TokenStatus::MayTryOnce(_) | TokenStatus::Rejected(_) => {
                     if !self.is_still_rejected().await {
                         self.execute().await;
                     }
@@ -121,7 +121,7 @@ impl<'a> DiscordProbe<'a> {
             .cx
             .unchecked
             .get()
-            .filter(|_| !self.cx.connection.rest.is_dead())
+            .filter(|_| !self.cx.connection.rest.is_token_rejected())
         {
             self.cx.fail_me(error);
         }

@@ -132,14 +132,14 @@ impl Rest {
     }
 
     /// Returns whether the token is known to be invalid.
-    pub fn is_dead(&self) -> bool {
-        self.dead_since().is_some()
+    pub fn is_token_rejected(&self) -> bool {
+        self.token_rejected_at().is_some()
     }
 
     /// Returns when the token was refused, if it was.
-    pub fn dead_since(&self) -> Option<Timestamp> {
-        let dead = self.memory.dead(&self.fingerprint);
-        dead.map(|dead| dead.refused_at)
+    pub fn token_rejected_at(&self) -> Option<Timestamp> {
+        let rejected = self.memory.rejected(&self.fingerprint);
+        rejected.map(|rejected| rejected.refused_at)
     }
 
     /// Returns whether Discord ever accepted the token. One that it never accepted is rejected rather than revoked.
@@ -170,9 +170,9 @@ impl Rest {
         meter: &Meter<'_>,
         call: Call<'_>,
     ) -> Result<Response<T>, ApiError> {
-        if let Some(dead) = self.memory.dead(&self.fingerprint) {
+        if let Some(rejected) = self.memory.rejected(&self.fingerprint) {
             return Err(ApiError::TokenRefused {
-                at: dead.refused_at,
+                at: rejected.refused_at,
                 reason: "refused before; nothing was sent".to_owned(),
             });
         }

@@ -101,7 +101,7 @@ impl Client {
         let mut attempt = 1;
         loop {
             self.rate_limiter
-                .take(self.patience)
+                .acquire(self.patience)
                 .await
                 .map_err(|quiet| self.held_back(asked, quiet))?;
             meter.sent();

@@ -50,7 +50,7 @@ impl RateLimiter {
 
     /// Waits until a request may be sent, and counts it. It always waits for the rate limit itself, and for a backoff requested
     /// by Kick only up to `patience`.
-    pub(super) async fn take(&self, patience: Duration) -> Result<(), Quiet> {
+    pub(super) async fn acquire(&self, patience: Duration) -> Result<(), Quiet> {
         loop {
             let wait = {
                 let mut state = self.state.lock();
@@ -158,7 +158,7 @@ mod tests {
         let rate_limiter = RateLimiter::new(20, MINUTE, Chance::seeded(3));
         let mut sent = Vec::new();
         for n in 0..100_u64 {
-            rate_limiter.take(Duration::ZERO).await.unwrap();
+            rate_limiter.acquire(Duration::ZERO).await.unwrap();
             sent.push(Instant::now());
             // Bursts and pauses of odd lengths.
             tokio::time::sleep(Duration::from_millis((n * 7_919) % 4_000)).await;
@@ -177,10 +177,10 @@ mod tests {
         assert_eq!(rate_limiter.left(), 20);
         rate_limiter.refused(Some(Duration::from_secs(7)));
         assert_eq!(rate_limiter.left(), 0);
-        let quiet = rate_limiter.take(Duration::from_secs(5)).await.unwrap_err();
+        let quiet = rate_limiter.acquire(Duration::from_secs(5)).await.unwrap_err();
         assert!(quiet.0 > Duration::from_secs(6));
         let start = Instant::now();
-        rate_limiter.take(Duration::from_secs(10)).await.unwrap();
+        rate_limiter.acquire(Duration::from_secs(10)).await.unwrap();
         assert!(start.elapsed() >= Duration::from_secs(7));
     }
 

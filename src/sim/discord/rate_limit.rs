@@ -49,7 +49,13 @@ pub(super) struct Remaining {
 
 impl RateLimit {
     /// Counts a request of `route` about `top` (a guild or channel, 0 for none).
-    pub(super) fn take(&mut self, route: &'static str, top: u64, knobs: &Knobs, now: Timestamp) -> Admission {
+    pub(super) fn acquire(
+        &mut self,
+        route: &'static str,
+        top: u64,
+        knobs: &Knobs,
+        now: Timestamp,
+    ) -> Admission {
         if self.banned_until.is_some_and(|until| until > now) {
             return Admission::Banned;
         }

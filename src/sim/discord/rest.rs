@@ -69,7 +69,7 @@ fn respond(world: &mut World, path: &str, request: &Request, at: Arrival, gatewa
         return host::not_simulated(request.method(), request.uri());
     };
     let knobs = world.knobs.clone();
-    let room = match world.rate_limit.take(route, top, &knobs, now) {
+    let room = match world.rate_limit.acquire(route, top, &knobs, now) {
         Admission::Granted(room) => room,
         Admission::BucketEmpty(room) => {
             let mut response = too_many(room.reset_after, false);

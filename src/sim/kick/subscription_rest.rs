@@ -54,35 +54,35 @@ async fn list(State(kick): State<KickSim>, headers: HeaderMap, RawQuery(query): 
 }
 
 #[derive(Deserialize)]
-struct Wish {
+struct SubscriptionRequest {
     broadcaster_user_id: Option<u64>,
     method: String,
-    events: Vec<WishedEvent>,
+    events: Vec<RequestedEvent>,
 }
 
 #[derive(Deserialize)]
-struct WishedEvent {
+struct RequestedEvent {
     name: String,
     version: u64,
 }
 
 async fn subscribe(State(kick): State<KickSim>, headers: HeaderMap, body: String) -> Response {
     kick.answer(&headers, None, |world, token, _, now| {
-        let wish: Wish = serde_json::from_str(&body).map_err(|_| Refusal::invalid())?;
+        let request: SubscriptionRequest = serde_json::from_str(&body).map_err(|_| Refusal::invalid())?;
         let broadcaster = match token.user_id {
             Some(_) if !token.has("events:subscribe") => return Err(Refusal::forbidden()),
             Some(own) => own,
-            None => wish
+            None => request
                 .broadcaster_user_id
                 .ok_or_else(|| Refusal::bad("broadcaster_user_id is required for app tokens"))?,
         };
-        if wish.method != "webhook" || wish.events.is_empty() {
+        if request.method != "webhook" || request.events.is_empty() {
             return Err(Refusal::invalid());
         }
         if !world.channels.contains_key(&broadcaster) {
             return Err(Refusal::invalid());
         }
-        let added = wish
+        let added = request
             .events
             .iter()
             .map(|event| add_one(world, token, broadcaster, event, now));
@@ -94,7 +94,7 @@ fn add_one(
     world: &mut World,
     token: &Token,
     broadcaster: u64,
-    event: &WishedEvent,
+    event: &RequestedEvent,
     now: Timestamp,
 ) -> RestResult {
     // Kick documents `error` for every item; clients with strict parsers show that it is absent where nothing failed.

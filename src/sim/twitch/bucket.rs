@@ -36,7 +36,7 @@ impl Buckets {
         clippy::cast_precision_loss,
         reason = "points are between zero and the limit, times are minutes"
     )]
-    pub(super) fn take(&mut self, client: &str, user: Option<&str>, limit: u32, now: Timestamp) -> Quota {
+    pub(super) fn acquire(&mut self, client: &str, user: Option<&str>, limit: u32, now: Timestamp) -> Quota {
         let size = f64::from(limit);
         let key = (client.to_owned(), user.map(str::to_owned));
         let bucket = self.0.entry(key).or_insert(Bucket {
@@ -68,11 +68,11 @@ mod tests {
         let mut buckets = Buckets::default();
         let now = Timestamp::EPOCH;
         for used in 1..=USUAL {
-            let quota = buckets.take("app", None, USUAL, now);
+            let quota = buckets.acquire("app", None, USUAL, now);
             assert!(quota.granted && quota.remaining == USUAL - used);
         }
         assert_eq!(
-            buckets.take("app", None, USUAL, now),
+            buckets.acquire("app", None, USUAL, now),
             Quota {
                 limit: 800,
                 remaining: 0,
@@ -81,13 +81,13 @@ mod tests {
             }
         );
         assert!(
-            buckets.take("app", Some("1"), USUAL, now).granted,
+            buckets.acquire("app", Some("1"), USUAL, now).granted,
             "users have buckets of their own"
         );
-        assert!(!buckets.take("app", None, USUAL, now.plus_millis(74)).granted);
-        assert!(buckets.take("app", None, USUAL, now.plus_millis(76)).granted);
+        assert!(!buckets.acquire("app", None, USUAL, now.plus_millis(74)).granted);
+        assert!(buckets.acquire("app", None, USUAL, now.plus_millis(76)).granted);
         assert_eq!(
-            buckets.take("app", None, USUAL, now.plus_secs(300)).remaining,
+            buckets.acquire("app", None, USUAL, now.plus_secs(300)).remaining,
             799
         );
     }

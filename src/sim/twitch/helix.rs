@@ -83,7 +83,7 @@ fn answer(
         let limit = world.knobs.bucket.unwrap_or(bucket::USUAL);
         let quota = world
             .buckets
-            .take(&caller.client_id, caller.user_id.as_deref(), limit, now);
+            .acquire(&caller.client_id, caller.user_id.as_deref(), limit, now);
         let outcome = if quota.granted {
             endpoint(&mut Call {
                 world,

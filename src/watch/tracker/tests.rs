@@ -60,9 +60,9 @@ fn event_of_a_revocation_contains_the_refusal_that_came_with_it() {
     };
     let mut tracker = Tracker::new("w");
     let proven = [link(Transport::Api, LinkState::Up), checked(AuthResult::Valid)];
-    tracker.take(proven.map(|fact| seen(1, 0, fact)).into(), at(0));
+    tracker.merge(proven.map(|fact| seen(1, 0, fact)).into(), at(0));
     let refusal = [checked(AuthResult::Revoked), link(Transport::Api, refused)];
-    let changes = tracker.take(refusal.map(|fact| seen(1, 5, fact)).into(), at(5));
+    let changes = tracker.merge(refusal.map(|fact| seen(1, 5, fact)).into(), at(5));
     let [step] = changes[0].steps.as_slice() else {
         panic!("{:?}", changes[0].steps)
     };
@@ -95,8 +95,8 @@ fn start_without_id_and_time_is_about_the_stream_that_is_live() {
             stream_id: "40900005".to_owned(),
             started_at: Some(at(0)),
         };
-        tracker.take(vec![seen(1, 60, listed)], at(60));
-        let changes = tracker.take(vec![seen(1, 100, start(id, started_at))], at(100));
+        tracker.merge(vec![seen(1, 60, listed)], at(60));
+        let changes = tracker.merge(vec![seen(1, 100, start(id, started_at))], at(100));
         assert_eq!(changes.is_empty(), is_current, "{id:?} {started_at:?}");
         let session = tracker.document(&key(1)).unwrap().verdict.session.unwrap();
         assert_eq!(
@@ -109,7 +109,7 @@ fn start_without_id_and_time_is_about_the_stream_that_is_live() {
         }
     }
     let mut tracker = Tracker::new("w");
-    let changes = tracker.take(vec![seen(1, 100, start(None, None))], at(100));
+    let changes = tracker.merge(vec![seen(1, 100, start(None, None))], at(100));
     assert_eq!(facets(&changes[0]), [(Facet::Stream, "ONLINE".into())]);
 }
 
@@ -117,14 +117,14 @@ fn start_without_id_and_time_is_about_the_stream_that_is_live() {
 fn event_keeps_its_time_while_our_clock_is_behind() {
     for (behind_by, second) in [(0, 10), (3_600_000, 3_610)] {
         let mut tracker = Tracker::new("w");
-        tracker.take(vec![seen(1, 3_600, Fact::StreamAbsent)], at(3_600));
+        tracker.merge(vec![seen(1, 3_600, Fact::StreamAbsent)], at(3_600));
         tracker.behind_by = behind_by;
         let start = Fact::StreamPush {
             live: true,
             stream_id: Some("77".to_owned()),
             started_at: Some(at(3_609)),
         };
-        tracker.take(vec![seen(1, 3_610, start)], at(10));
+        tracker.merge(vec![seen(1, 3_610, start)], at(10));
         let known = tracker.document(&key(1)).unwrap();
         assert_eq!(known.verdict.stream.value, StreamStatus::Online);
         // Unless our clock is known to be behind, the evidence counts as dated ahead until now.
@@ -143,11 +143,11 @@ fn what_becomes_known_after_a_change_is_no_part_of_the_baseline() {
     };
     for changes_first in [false, true] {
         let mut tracker = Tracker::new("w");
-        tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
+        tracker.merge(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
         if changes_first {
-            tracker.take(vec![seen(1, 10, listed())], at(10));
+            tracker.merge(vec![seen(1, 10, listed())], at(10));
         }
-        tracker.take(vec![seen(1, 20, title("Chess"))], at(20));
+        tracker.merge(vec![seen(1, 20, title("Chess"))], at(20));
         assert_eq!(tracker.writes.due_for_sink(at(20), 900_000, 10), [key(1)]);
         assert_eq!(tracker.writes.completes_baseline(&key(1)), !changes_first);
     }
@@ -165,10 +165,10 @@ fn start_without_id_is_announced_once() {
         started_at: Some(at(95)),
     };
     let mut tracker = Tracker::new("w");
-    tracker.take(vec![seen(1, 60, Fact::StreamAbsent)], at(60));
-    let announced = tracker.take(vec![seen(1, 100, start)], at(100));
+    tracker.merge(vec![seen(1, 60, Fact::StreamAbsent)], at(60));
+    let announced = tracker.merge(vec![seen(1, 100, start)], at(100));
     assert_eq!(facets(&announced[0]), [(Facet::Stream, "ONLINE".into())]);
-    assert!(tracker.take(vec![seen(1, 130, listed)], at(130)).is_empty());
+    assert!(tracker.merge(vec![seen(1, 130, listed)], at(130)).is_empty());
     let session = tracker.document(&key(1)).unwrap().verdict.session.unwrap();
     assert_eq!(
         (session.stream_id.as_str(), session.started_at),
@@ -179,7 +179,7 @@ fn start_without_id_is_announced_once() {
         stream_id: None,
         started_at: None,
     };
-    let ended = tracker.take(vec![seen(1, 200, end)], at(200));
+    let ended = tracker.merge(vec![seen(1, 200, end)], at(200));
     assert_eq!(facets(&ended[0]), [(Facet::Stream, "OFFLINE".into())]);
 }
 
@@ -190,7 +190,7 @@ fn a_restart_announces_nothing_that_was_announced() {
         seen(1, 0, link(Transport::Api, LinkState::Up)),
         seen(1, 0, Fact::StreamAbsent),
     ];
-    let changes = tracker.take(inputs.clone(), at(0));
+    let changes = tracker.merge(inputs.clone(), at(0));
     assert_eq!(
         facets(&changes[0]),
         [
@@ -205,8 +205,8 @@ fn a_restart_announces_nothing_that_was_announced() {
         seen(1, 60, link(Transport::Api, LinkState::Up)),
         seen(1, 60, Fact::StreamAbsent),
     ];
-    assert!(again.take(later, at(60)).is_empty());
-    assert!(again.take(inputs, at(61)).is_empty());
+    assert!(again.merge(later, at(60)).is_empty());
+    assert!(again.merge(inputs, at(61)).is_empty());
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn totals_go_on_after_a_restart_and_count_errors_and_reconnects() {
         messages_in: 5,
         ..Tally::default()
     };
-    tracker.take(vec![Input::Counted(key(1), one)], at(0));
+    tracker.merge(vec![Input::Counted(key(1), one)], at(0));
     let mut again = Tracker::new("w");
     again.restore(stored(&tracker.document(&key(1)).unwrap()));
     let inputs = vec![
@@ -226,7 +226,7 @@ fn totals_go_on_after_a_restart_and_count_errors_and_reconnects() {
         seen(1, 3, link(Transport::EventSub, down())),
         Input::Counted(key(1), one),
     ];
-    again.take(inputs, at(3));
+    again.merge(inputs, at(3));
     let totals = again.document(&key(1)).unwrap().knowledge.counters["w"];
     assert_eq!((totals.messages_in, totals.errors, totals.reconnects), (10, 1, 1));
 }
@@ -235,14 +235,14 @@ fn totals_go_on_after_a_restart_and_count_errors_and_reconnects() {
 fn each_source_is_due_once_a_period_and_only_when_changed() {
     let mut tracker = Tracker::new("w");
     let all: Vec<Input> = (1..=100).map(|id| seen(id, 0, Fact::StreamAbsent)).collect();
-    tracker.take(all.clone(), at(0));
+    tracker.merge(all.clone(), at(0));
     assert!(
         tracker.writes.due_for_sink(at(0), 30_000, 1000).is_empty(),
         "not all at once"
     );
     let mut spread = Vec::new();
     for second in 1..=31 {
-        tracker.take(all.clone(), at(second));
+        tracker.merge(all.clone(), at(second));
         spread.push(tracker.writes.due_for_sink(at(second), 30_000, 1000).len());
     }
     let total: usize = spread.iter().sum();
@@ -251,17 +251,17 @@ fn each_source_is_due_once_a_period_and_only_when_changed() {
 }
 
 #[test]
-fn clock_that_returns_settles_every_source_at_once() {
+fn clock_that_returns_redates_every_source_at_once() {
     const DAY: i64 = 86_400;
     let mut tracker = Tracker::new("w");
     let up = |id| seen(id, DAY, link(Transport::Api, LinkState::Up));
-    tracker.take(vec![up(1), up(2)], at(DAY));
-    tracker.settle(at(5));
+    tracker.merge(vec![up(1), up(2)], at(DAY));
+    tracker.redate_future(at(5));
     for id in [1, 2] {
         assert_eq!(tracker.document(&key(id)).unwrap().verdict.status.at, Some(at(5)));
     }
     tracker.writes.due_documents(at(5), 30_000, 10);
-    tracker.settle(at(6));
+    tracker.redate_future(at(6));
     assert_eq!(
         tracker.writes.due_documents(at(6), 30_000, 10),
         [] as [SourceKey; 0]
@@ -271,7 +271,7 @@ fn clock_that_returns_settles_every_source_at_once() {
 #[test]
 fn clock_set_back_does_not_suppress_due_sources() {
     let mut tracker = Tracker::new("w");
-    tracker.take(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
+    tracker.merge(vec![seen(1, 0, Fact::StreamAbsent)], at(0));
     tracker.writes.due_for_sink(at(0), 30_000, 10);
     assert_eq!(tracker.writes.due_for_sink(at(-900), 30_000, 10).len(), 1);
 }
@@ -284,10 +284,10 @@ fn what_is_up_is_closed_at_the_end_and_nothing_else() {
         seen(1, 5, link(Transport::EventSub, LinkState::Up)),
         seen(2, 0, link(Transport::Api, down())),
     ];
-    tracker.take(inputs, at(0));
+    tracker.merge(inputs, at(0));
     let shutdown = tracker.shutdown(at(1));
     assert_eq!(shutdown.len(), 2);
-    let changes = tracker.take(shutdown, at(1));
+    let changes = tracker.merge(shutdown, at(1));
     assert_eq!(facets(&changes[0]), [(Facet::Status, "DISCONNECTED".into())]);
     assert!(tracker.shutdown(at(2)).is_empty());
 }
@@ -309,7 +309,7 @@ fn online_carries_what_the_same_answer_reported() {
         stream_id: Some("77".to_owned()),
     };
     let inputs = vec![seen(1, 0, started), titled(1, 0, "Chess"), seen(1, 0, viewers)];
-    let changes = tracker.take(inputs, at(0));
+    let changes = tracker.merge(inputs, at(0));
     let record = changes[0].steps[0].after.record();
     assert_eq!(record.viewer_count, Some(77));
     assert_eq!(record.metadata["title"], "Chess");
@@ -318,18 +318,18 @@ fn online_carries_what_the_same_answer_reported() {
 #[test]
 fn a_changed_title_has_its_turn_at_once_but_not_without_limit() {
     let mut tracker = Tracker::new("w");
-    tracker.take(vec![titled(1, 0, "one")], at(0));
+    tracker.merge(vec![titled(1, 0, "one")], at(0));
     let first = tracker.writes.due_for_sink(at(0), 900_000, 10).len()
         + tracker.writes.due_for_sink(at(1), 900_000, 10).len();
     assert_eq!(first, 1);
-    tracker.take(vec![titled(1, 2, "one")], at(2));
+    tracker.merge(vec![titled(1, 2, "one")], at(2));
     assert!(
         tracker.writes.due_for_sink(at(3), 900_000, 10).is_empty(),
         "nothing changed"
     );
     let mut turns = 0;
     for second in 4..64 {
-        tracker.take(vec![titled(1, second, &second.to_string())], at(second));
+        tracker.merge(vec![titled(1, second, &second.to_string())], at(second));
         turns += tracker.writes.due_for_sink(at(second), 900_000, 10).len();
     }
     assert!((2..=6).contains(&turns), "{turns}");
@@ -348,13 +348,13 @@ fn published_state_is_known_although_the_document_is_unusable() {
             seen(1, second, started),
         ]
     };
-    tracker.take(online(0), at(0));
+    tracker.merge(online(0), at(0));
     let published = tracker.document(&key(1)).unwrap();
     let mut restarted = Tracker::new("w");
     restarted.block(&key(1));
     let merged = restarted.merge_published(&key(1), published.knowledge.clone());
     assert_eq!(transitions(&published.verdict, &merged.verdict), []);
-    assert!(restarted.take(online(30), at(30)).is_empty());
+    assert!(restarted.merge(online(30), at(30)).is_empty());
     assert!(restarted.writes.is_blocked(&key(1)));
 }
 
@@ -365,7 +365,7 @@ fn stored_state_is_merged_without_a_transition() {
         stream_id: "77".to_owned(),
         started_at: None,
     };
-    other.take(
+    other.merge(
         vec![
             seen(1, 0, link(Transport::Api, LinkState::Up)),
             seen(1, 0, started),
@@ -385,10 +385,10 @@ fn stored_state_is_merged_without_a_transition() {
         "its state is published at once"
     );
     let same = vec![seen(1, 30, link(Transport::Api, LinkState::Up))];
-    assert!(tracker.take(same, at(30)).is_empty());
+    assert!(tracker.merge(same, at(30)).is_empty());
     let absent = |seconds| vec![seen(1, seconds, Fact::StreamAbsent)];
-    tracker.take(absent(60), at(60));
-    let ended = tracker.take(absent(120), at(120));
+    tracker.merge(absent(60), at(60));
+    let ended = tracker.merge(absent(120), at(120));
     assert_eq!(facets(&ended[0]), [(Facet::Stream, "OFFLINE".into())]);
     assert!(!ended[0].steps[0].changes[0].initial);
 
@@ -425,7 +425,7 @@ proptest! {
         let mut tracker = Tracker::new("w");
         let mut stored = SourceDocument::new(key.clone());
         for (number, observation) in observations.into_iter().enumerate() {
-            let changes = tracker.take(vec![Input::Observed(observation)], at(1_000_000));
+            let changes = tracker.merge(vec![Input::Observed(observation)], at(1_000_000));
             if number == 0 || number == written_after || !changes.is_empty() {
                 stored = tracker.document(&key).unwrap();
                 tracker.writes.mark_stored(&key, Version(number.to_string()));
@@ -459,7 +459,7 @@ proptest! {
             let mut tracker = Tracker::new("w");
             tracker.restore(self::stored(&stored));
             for observation in run.observations {
-                let changes = tracker.take(vec![Input::Observed(observation)], at(1_000_000));
+                let changes = tracker.merge(vec![Input::Observed(observation)], at(1_000_000));
                 history.extend(changes.into_iter().flat_map(|change| change.steps).flat_map(|step| step.changes));
             }
             stored = tracker.document(&key).unwrap();

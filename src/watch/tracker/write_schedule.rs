@@ -79,7 +79,7 @@ impl PeriodicWrite {
             let since = (now.as_millis() - phase()).rem_euclid(period);
             self.next = Some(now.plus_millis(period - since));
         }
-        let early = eager && !(reached || ahead) && self.early.take(now, period.min(EARLY_INTERVAL_MS));
+        let early = eager && !(reached || ahead) && self.early.acquire(now, period.min(EARLY_INTERVAL_MS));
         let due = self.is_dirty && (reached || ahead || early);
         if due {
             self.mark_written();

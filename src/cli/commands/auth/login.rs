@@ -162,7 +162,7 @@ async fn discord(cx: &Context, args: &LoginArgs, identity: Identity) -> Result<E
     {
         let link = invite_link(&application, guild.as_deref(), NEEDED);
         let what = format!(
-            "whoever manages a guild invites the bot, with {}, at {link}",
+            "a user with the permission Manage Server invites the bot, with {}, at {link}",
             NEEDED.names().join(", ")
         );
         cx.note(&[Note::hint(Tone::Good, what, None)])?;

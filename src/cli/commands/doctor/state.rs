@@ -72,7 +72,7 @@ fn outbox(app: &App) -> Option<Check> {
     file.exists().then(|| {
         let detail = file.display().to_string();
         let options = StateFileOptions {
-            writer: "doctor".to_owned(),
+            instance: "doctor".to_owned(),
             bound: app.settings.watch.outbox,
             has_sink: true,
             history: None,

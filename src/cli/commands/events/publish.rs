@@ -92,7 +92,7 @@ async fn read(cx: &Context, args: &PublishArgs) -> Result<Vec<Prepared>, Failure
         let trouble = match &event.use_of_it {
             UseOfIt::Source(..) | UseOfIt::Chat => None,
             UseOfIt::Nothing(why) => Some((*why).to_owned()),
-            UseOfIt::Dead(reason) => Some(format!("it would be a dead letter: {reason}")),
+            UseOfIt::DeadLetter(reason) => Some(format!("it would be a dead letter: {reason}")),
         };
         if let Some(trouble) = trouble.filter(|_| !args.force) {
             let mut failure = refused(format!("no consumer could use {place} (type `{}`)", event.kind));

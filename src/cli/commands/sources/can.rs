@@ -20,7 +20,7 @@ use crate::config::SourceArg;
 use crate::core::evidence::{Evidence, LinkNow};
 use crate::core::freshness::{Intervals, age_ms};
 use crate::core::observation::{AuthResult, Transport};
-use crate::core::permission::{self, Action, Allowed, Facts, Obstacle};
+use crate::core::permission::{self, Action, Allowed, Facts, Unmet};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
@@ -171,7 +171,7 @@ async fn invitation(cx: &Context, found: &Found, missing: &[String], online: boo
         .fold(NEEDED, |all, one| all | one);
     let link = invite_link(&application, Some(found.document.key.id()), wanted);
     let advice = format!(
-        "whoever manages the guild gives it with {link}, unless a channel or a timeout takes it away again"
+        "a user with the permission Manage Server grants it with {link}, unless a channel or a timeout takes it away again"
     );
     Some(Note::hint(Tone::Dim, advice, None))
 }
@@ -232,7 +232,7 @@ fn judge(found: &Found, question: &Question, limits: Limits) -> (AnswerItem, Opt
         .is_some_and(|scope| scope == "guild");
     let because = match (weighed.allowed, question) {
         (Allowed::Unknown, _) => weighed.unknown.join("; "),
-        (Allowed::No, _) if weighed.obstacle.is_some() => format!("not possible now: {}", about(question)),
+        (Allowed::No, _) if weighed.unmet.is_some() => format!("not possible now: {}", about(question)),
         (Allowed::Yes, Question::Action(action)) => format!("allowed: {}", action.about),
         (Allowed::No, Question::Action(action)) => format!("not allowed: {}", action.about),
         (Allowed::Yes, Question::Permission(name)) => format!("the bot has {name}"),
@@ -277,7 +277,7 @@ fn judge(found: &Found, question: &Question, limits: Limits) -> (AnswerItem, Opt
                 .collect(),
             _ => Vec::new(),
         },
-        fix: weighed.obstacle.and_then(|obstacle| fix(&obstacle, found)),
+        fix: weighed.unmet.and_then(|unmet| fix(&unmet, found)),
         ..found.answer(format!("can:{}", question.name()), answer, because)
     };
     (item, failed)
@@ -310,7 +310,7 @@ fn is_stale(found: &Found, answer: &permission::Answer, limits: Limits) -> bool 
 /// Whether the answer is a no because the bot's account is REVOKED, and the platform rejected it again or was not asked because
 /// it never accepts a revoked token again. Such a check found out nothing new, and the no stands.
 fn is_confirmed_revocation(found: &Found, answer: &permission::Answer) -> bool {
-    let Some(Obstacle::Unauthorized(identity)) = &answer.obstacle else {
+    let Some(Unmet::Unauthorized(identity)) = &answer.unmet else {
         return false;
     };
     let stored = found.document.knowledge.evidence.auth.get(identity);
@@ -329,22 +329,22 @@ fn concealed(check: &Check, answer: &permission::Answer, stale: bool, limits: Li
     (limits.intervals.max_age.is_none() || is_unavoidable).then_some(failed)
 }
 
-/// Returns the command that removes the obstacle.
-fn fix(obstacle: &Obstacle, found: &Found) -> Option<String> {
+/// Returns the command that meets the precondition, if one does.
+fn fix(unmet: &Unmet, found: &Found) -> Option<String> {
     let key = &found.document.key;
-    match obstacle {
-        Obstacle::Unauthorized(identity) => {
+    match unmet {
+        Unmet::Unauthorized(identity) => {
             let check = found.document.knowledge.evidence.auth.get(identity);
             let client_rejected = check.is_some_and(|check| check.value.client_rejected);
             Some(remedy(identity.as_str(), client_rejected))
         }
-        Obstacle::Gone | Obstacle::Refused => Some(format!("bitbrat sources describe {key}")),
-        Obstacle::Unreachable => Some(format!("bitbrat doctor {}", key.platform())),
-        Obstacle::Unchecked(_) | Obstacle::NeverSeen if found.check.is_some() => {
+        Unmet::Gone | Unmet::Refused => Some(format!("bitbrat sources describe {key}")),
+        Unmet::Unreachable => Some(format!("bitbrat doctor {}", key.platform())),
+        Unmet::Unchecked(_) | Unmet::NeverSeen if found.check.is_some() => {
             Some(format!("bitbrat auth status {}", key.platform()))
         }
         // A check renews it; `probe_first` advises that.
-        Obstacle::Unchecked(_) | Obstacle::NeverSeen | Obstacle::Banned => None,
+        Unmet::Unchecked(_) | Unmet::NeverSeen | Unmet::Banned => None,
     }
 }
 

@@ -175,7 +175,7 @@ impl Guilds {
 
     /// Returns facts about guilds that were not received completely for long enough: those that were announced must have an
     /// outage, and the bot is in no others if none at all was announced.
-    pub fn settle(&mut self) -> GuildFacts {
+    pub fn report_missing(&mut self) -> GuildFacts {
         let mut updates: GuildFacts = self.with(Presence::Unavailable).flat_map(outage).collect();
         if std::mem::take(&mut self.none_listed) {
             for (id, guild) in &mut self.all {

@@ -60,7 +60,7 @@ pub(super) struct IdentifyLimits {
 pub(super) async fn ask(connection: Arc<Connection>, limits: IdentifyLimits) -> Done {
     Done::Input(match permission(&connection, limits).await {
         Ok(url) => Input::Permitted(url),
-        Err(ApiError::TokenRefused { .. }) => Input::TokenDead,
+        Err(ApiError::TokenRefused { .. }) => Input::TokenRejected,
         Err(ApiError::Held { until, reason }) => {
             let now = connection.rest.clock.now();
             let wait = u64::try_from(until.millis_since(now)).unwrap_or(0);
@@ -119,7 +119,7 @@ pub(super) async fn confirm(connection: Arc<Connection>) -> Done {
                 // The gateway's refusal alone is as definite as a 401.
                 connection.rest.remember_refusal(connection.rest.clock.now());
             }
-            Input::TokenDead
+            Input::TokenRejected
         }
     })
 }

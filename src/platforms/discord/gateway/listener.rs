@@ -71,7 +71,7 @@ pub struct GatewayListener {
     requested_members: BTreeSet<u64>,
     resumption: Resumption,
     emitter: Emitter,
-    settle_at: Option<Instant>,
+    missing_at: Option<Instant>,
     /// When the warning about events that cannot be parsed was last logged.
     unread_warned: Option<Instant>,
     flush_at: Instant,
@@ -131,7 +131,7 @@ impl GatewayListener {
             socket: GatewaySocket::default(),
             jobs: FuturesUnordered::new(),
             requested_members: BTreeSet::new(),
-            settle_at: None,
+            missing_at: None,
             unread_warned: None,
             flush_at: Instant::now() + options.flush,
             revive_at: Instant::now() + REVIVAL,
@@ -206,7 +206,7 @@ impl GatewayListener {
             .map(|end| Instant::now() + end.since(self.discord_now()));
         [
             machine,
-            self.settle_at,
+            self.missing_at,
             self.resumption.deadline(),
             timeout,
             Some(self.revive_at),
@@ -218,9 +218,9 @@ impl GatewayListener {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        if self.settle_at.is_some_and(|at| at <= now) {
-            self.settle_at = None;
-            let facts = self.guilds.settle();
+        if self.missing_at.is_some_and(|at| at <= now) {
+            self.missing_at = None;
+            let facts = self.guilds.report_missing();
             self.emit(facts);
         }
         if self.timeout_end.is_some_and(|end| end <= self.discord_now()) {
@@ -263,8 +263,8 @@ impl GatewayListener {
 
     /// Applies what probes over REST have found out about the token meanwhile: invalid, or valid again.
     async fn check_token(&mut self) {
-        if self.connection.rest.is_dead() {
-            self.feed(Input::TokenDead).await;
+        if self.connection.rest.is_token_rejected() {
+            self.feed(Input::TokenRejected).await;
         } else if self.token_died {
             self.token_died = false;
             self.feed(Input::Start).await;
@@ -355,7 +355,7 @@ impl GatewayListener {
     fn welcomed(&mut self) {
         info!(platform = "discord", "Discord's gateway has begun a session");
         self.resumption.end_replay(&mut self.counts);
-        self.settle_at = Some(Instant::now() + self.options.settle);
+        self.missing_at = Some(Instant::now() + self.options.guild_patience);
         self.requested_members.clear();
         let intents = self.machine.intents().to_string();
         let fields = [("intentsGranted", intents.as_str()), ("shard", "0/1")];
@@ -438,7 +438,8 @@ impl GatewayListener {
                 // A probe over REST may have found that the token is invalid while this socket is still open.
                 let send_heartbeat = matches!(report, GatewayReport::HeartbeatAcknowledged(_));
                 self.announce(report);
-                return (send_heartbeat && self.connection.rest.is_dead()).then_some(Input::TokenDead);
+                return (send_heartbeat && self.connection.rest.is_token_rejected())
+                    .then_some(Input::TokenRejected);
             }
         }
         None
@@ -506,11 +507,11 @@ impl GatewayListener {
                 self.counts.failed(self.emitter.targets().keys().copied());
                 self.emit_all(&[facts::refused(Transport::Gateway, code, &message)]);
             }
-            GatewayReport::TokenDead => {
+            GatewayReport::TokenRejected => {
                 warn!(platform = "discord", "Discord refuses the bot token");
                 self.show_error(Code::Unauthorized(PlatformName::Discord), facts::TOKEN_REFUSED);
                 self.token_died = true;
-                let at = self.connection.rest.dead_since();
+                let at = self.connection.rest.token_rejected_at();
                 let mut fact = facts::auth(false, Some("the gateway or the API refused the token"));
                 if let Fact::Auth { check, .. } = &mut fact {
                     check.rejected = !self.connection.rest.was_accepted();
@@ -583,7 +584,7 @@ impl GatewayListener {
 
     /// Loads the session of an earlier process that was not ended.
     fn recall_session(&mut self) {
-        if self.connection.rest.is_dead() {
+        if self.connection.rest.is_token_rejected() {
             return;
         }
         let now = self.now();

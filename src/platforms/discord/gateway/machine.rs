@@ -110,14 +110,14 @@ impl Machine {
             }
             // `Refused` is left only by starting again.
             Input::Start if matches!(self.phase, Phase::Idle | Phase::Refused) => self.go_on(),
-            Input::TokenDead if self.phase != Phase::Refused => {
+            Input::TokenRejected if self.phase != Phase::Refused => {
                 self.heartbeat = None;
                 self.session = None;
                 self.phase = Phase::Refused;
-                vec![Order::Hangup(1000), Order::Report(GatewayReport::TokenDead)]
+                vec![Order::Hangup(1000), Order::Report(GatewayReport::TokenRejected)]
             }
             _ if matches!(self.phase, Phase::Idle | Phase::Refused) => Vec::new(),
-            Input::Start | Input::TokenDead => Vec::new(),
+            Input::Start | Input::TokenRejected => Vec::new(),
             // Late inputs, and inputs out of order, change nothing.
             Input::Permitted(_) | Input::AskFailed { .. } | Input::TokenWorks
                 if self.phase != Phase::Asking =>

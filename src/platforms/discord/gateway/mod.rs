@@ -51,7 +51,7 @@ pub struct GatewayOptions {
     /// How long changed totals are collected before they are published together.
     pub flush: Duration,
     /// How long after READY a guild may be missing before it counts as having an outage.
-    pub settle: Duration,
+    pub guild_patience: Duration,
 }
 
 impl Default for GatewayOptions {
@@ -67,7 +67,7 @@ impl Default for GatewayOptions {
             pace: Pace::default(),
             board: Arc::default(),
             flush: Duration::from_secs(5),
-            settle: Duration::from_secs(20),
+            guild_patience: Duration::from_secs(20),
         }
     }
 }

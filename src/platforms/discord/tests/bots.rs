@@ -56,9 +56,9 @@ async fn guild_with_own_bot_is_probed_with_its_own_token() {
     let reset = look(&platform, &PROBES, &[GUILD, 9_002]).await;
     assert_eq!(reset.record(GUILD).status, Status::Connected);
     assert_eq!(reset.record(GUILD).auth_status, Some(AuthResult::Valid));
-    let dead = reset.record(9_002);
+    let rejected = reset.record(9_002);
     assert_eq!(
-        (dead.status, dead.auth_status),
+        (rejected.status, rejected.auth_status),
         (Status::Error, Some(AuthResult::Revoked))
     );
     let calls = rig.total_calls();

@@ -35,7 +35,7 @@ impl Receiver {
         let mut options = GatewayOptions {
             sources: vec![key(GUILD), key(9_002)],
             flush: Duration::from_millis(50),
-            settle: Duration::from_millis(300),
+            guild_patience: Duration::from_millis(300),
             // Waits that only limit the load on Discord are not needed in a test.
             identify_spacing: Duration::ZERO,
             pace: Pace {

@@ -180,7 +180,7 @@ impl<'c, 'a> ChannelDetails<'c, 'a> {
         }
         let says_live = channel.stream.as_ref().and_then(|stream| stream.is_live);
         match (says_live, self.streams.absent.remove(&id)) {
-            (Some(true), Some(absent_at)) => self.settle(id, &key, absent_at).await,
+            (Some(true), Some(absent_at)) => self.list_again(id, &key, absent_at).await,
             (_, Some(absent_at)) => self.cx.emit(&key, absent_at, Fact::StreamAbsent),
             (_, None) => {}
         }
@@ -188,7 +188,7 @@ impl<'c, 'a> ChannelDetails<'c, 'a> {
 
     /// Requests the list again for a channel that it left out and that is marked as live. A list lags seconds behind a start,
     /// so a channel that it leaves out twice is reported neither as live nor as offline this time.
-    async fn settle(&mut self, id: u64, key: &SourceKey, absent_at: Timestamp) {
+    async fn list_again(&mut self, id: u64, key: &SourceKey, absent_at: Timestamp) {
         let page = if self.may_request_singly() {
             self.cx.platform.api.livestreams(&[id], &self.cx.meter).await.ok()
         } else {

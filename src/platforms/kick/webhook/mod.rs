@@ -396,10 +396,10 @@ impl WebhookState {
 
 /// Returns the route that Kick posts to, to be merged into the web server.
 pub fn routes(listener: Arc<WebhookListener>) -> Router {
-    Router::new().route(PATH, post(take)).with_state(listener)
+    Router::new().route(PATH, post(receive)).with_state(listener)
 }
 
-async fn take(State(listener): State<Arc<WebhookListener>>, headers: HeaderMap, body: Body) -> StatusCode {
+async fn receive(State(listener): State<Arc<WebhookListener>>, headers: HeaderMap, body: Body) -> StatusCode {
     match axum::body::to_bytes(body, LARGEST_BODY).await {
         Ok(body) => listener.receive(&headers, &body).await,
         Err(_) => listener.count(|counts| &mut counts.oversized, StatusCode::PAYLOAD_TOO_LARGE),

@@ -41,7 +41,7 @@ impl<P: Provider> TokenManager<P> {
     }
 
     /// Checks the account `identity` unless this run has done so. `refusal` is the reason with which the platform has rejected its
-    /// token in a call: an earlier check does not settle that, unless it found the token unusable.
+    /// token in a call: an earlier check does not answer that, unless it found the token unusable.
     pub(super) async fn check_once(
         &self,
         identity: &Identity,
@@ -49,11 +49,11 @@ impl<P: Provider> TokenManager<P> {
         meter: &Meter<'_>,
     ) -> Result<TokenCheck, PlatformError> {
         let mut account = meter.checks.account(identity).await;
-        let is_settled = |check: &&TokenCheck| {
+        let is_conclusive = |check: &&TokenCheck| {
             let is_unusable = !matches!(check.status, TokenStatus::Valid | TokenStatus::Unknown(_));
             refusal.is_none() || account.after_refusal || is_unusable
         };
-        if let Some(known) = account.check.as_ref().filter(is_settled) {
+        if let Some(known) = account.check.as_ref().filter(is_conclusive) {
             return Ok(known.clone());
         }
         let check = self.shared_check(identity, refusal, meter).await?;

@@ -85,7 +85,7 @@ impl<P: Provider> TokenManager<P> {
             since,
             tries: tries + 1,
         };
-        settle::<P>(lease, record, mark).await?;
+        store_refresh_state::<P>(lease, record, mark).await?;
         let grant = Grant::RefreshToken(&refresh.secret);
         let failure = match self.exchange(client, grant, meter).await {
             Ok(granted) => {
@@ -106,7 +106,7 @@ impl<P: Provider> TokenManager<P> {
         match failure {
             GrantError::Gone(reason) => {
                 let at = self.clock.now();
-                settle::<P>(lease, record, RefreshState::Refused { at, reason }).await?;
+                store_refresh_state::<P>(lease, record, RefreshState::Refused { at, reason }).await?;
             }
             // The mark stays: a later check uses the old access token to find out whether the refresh was processed.
             GrantError::Lost(_) if one_time => {}
@@ -121,7 +121,7 @@ impl<P: Provider> TokenManager<P> {
                 } else {
                     refresh.state.clone()
                 };
-                settle::<P>(lease, record, untouched).await?;
+                store_refresh_state::<P>(lease, record, untouched).await?;
             }
         }
         Ok(result)
@@ -207,7 +207,7 @@ impl<P: Provider> TokenManager<P> {
 }
 
 /// Stores the state of a refresh token.
-async fn settle<P: Provider>(
+async fn store_refresh_state<P: Provider>(
     lease: &dyn TokenLease,
     record: &mut TokenRecord,
     state: RefreshState,

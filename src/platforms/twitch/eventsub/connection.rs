@@ -198,14 +198,14 @@ impl Connection {
             self.create_due();
             self.delete_surplus();
             if self.sessions.next_compare().is_some_and(|at| at <= now) {
-                self.compare(self.state.is_up() && self.sessions.is_settled(now));
+                self.compare(self.state.is_up() && self.sessions.has_outlasted_earlier(now));
             }
         }
         let at = self.twitch_now();
         let in_session = self.state.session().is_some();
         self.reports
             .report_unaccepted(now, in_session, &self.subscriptions);
-        self.reports.request_probes(now, self.subscriptions.is_settled());
+        self.reports.request_probes(now, self.subscriptions.is_complete());
         self.reports
             .heartbeat(now, self.state.is_up(), &self.subscriptions, at);
         if self.next_missed_check <= now {
@@ -336,9 +336,9 @@ impl Connection {
             }
             Completed::Listed {
                 session,
-                settled,
+                without_earlier,
                 listed,
-            } => self.listed(session.as_deref(), settled, listed),
+            } => self.listed(session.as_deref(), without_earlier, listed),
             Completed::Deleted(Ok(())) => self.subscriptions.capacity_freed(self.clocks.now()),
             Completed::Deleted(Err(error)) => {
                 debug!(
@@ -548,12 +548,12 @@ impl Connection {
         }
     }
 
-    /// Requests Twitch's list. `settled`: subscriptions that count there and are not ours belong to others, not to our earlier
+    /// Requests Twitch's list. `without_earlier`: subscriptions that count there and are not ours belong to others, not to our earlier
     /// sessions.
-    fn compare(&mut self, settled: bool) {
+    fn compare(&mut self, without_earlier: bool) {
         let session = self.state.session().map(|session| session.id.clone());
         if self.sessions.begin_compare(session.is_some(), self.now()) {
-            self.calls.list(session, settled);
+            self.calls.list(session, without_earlier);
         }
     }
 
@@ -561,7 +561,7 @@ impl Connection {
     fn listed(
         &mut self,
         session: Option<&str>,
-        settled: bool,
+        without_earlier: bool,
         listed: Result<(Vec<SubscriptionInfo>, Bill), PlatformError>,
     ) {
         self.sessions.end_compare();
@@ -577,7 +577,7 @@ impl Connection {
             }
         };
         let own = self.sessions.own(&listed, &self.cx.hub);
-        if let Some(total) = bill.total.filter(|_| settled) {
+        if let Some(total) = bill.total.filter(|_| without_earlier) {
             self.cx
                 .hub
                 .record_cost_of_others(total.saturating_sub(own.cost), bill.max);

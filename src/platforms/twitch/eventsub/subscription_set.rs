@@ -372,7 +372,7 @@ impl SubscriptionSet {
     }
 
     /// Returns whether everything desired is accepted or refused.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.count(|stand| matches!(stand, Stand::Due { .. } | Stand::Creating { .. })) == 0
     }
 

@@ -21,7 +21,7 @@ const MAX_COST: u32 = 10;
 const MAX_CHAT_SUBSCRIPTIONS: usize = 100;
 
 /// The subscription that a create request asks for.
-struct Wish {
+struct SubscriptionRequest {
     kind: &'static Kind,
     version: String,
     condition: Condition,
@@ -31,28 +31,28 @@ struct Wish {
 /// Create EventSub Subscription.
 pub(in crate::sim::twitch) fn create(call: &mut Call<'_>) -> CallResult {
     call.world.eventsub.prune();
-    let wish = read(call)?;
-    authorise(call, &wish)?;
+    let request = read(call)?;
+    authorise(call, &request)?;
     let user = call.caller.user()?.to_owned();
     let client = call.caller.client_id.clone();
-    let cost = cost(call.world, &client, &wish);
-    check_limits(call.world, &client, &user, &wish, cost)?;
+    let cost = cost(call.world, &client, &request);
+    check_limits(call.world, &client, &user, &request, cost)?;
 
     let eventsub = &mut call.world.eventsub;
     let id = eventsub.unique_id();
     let created_at = eventsub.precise(eventsub.clock.wall());
-    let socket = eventsub.sockets.get_mut(&wish.socket).ok_or_else(no_session)?;
+    let socket = eventsub.sockets.get_mut(&request.socket).ok_or_else(no_session)?;
     socket.owner = Some((client.clone(), user.clone()));
     socket.used = true;
     let subscription = Subscription {
         id,
-        kind: wish.kind.name.to_owned(),
-        version: wish.version,
-        condition: wish.condition,
+        kind: request.kind.name.to_owned(),
+        version: request.version,
+        condition: request.condition,
         cost,
         client_id: client.clone(),
         user_id: user.clone(),
-        socket: wish.socket,
+        socket: request.socket,
         session_id: socket.session_id.clone(),
         connected_at: socket.connected_at,
         created_at,
@@ -80,7 +80,7 @@ fn bad(message: &str) -> Refusal {
     Refusal::new(400, message)
 }
 
-fn read(call: &Call<'_>) -> Result<Wish, Refusal> {
+fn read(call: &Call<'_>) -> Result<SubscriptionRequest, Refusal> {
     let body: Value =
         serde_json::from_str(call.body).map_err(|_| bad("The request body is not valid JSON"))?;
     match (body["transport"]["method"].as_str(), &call.caller.user_id) {
@@ -148,7 +148,7 @@ fn read(call: &Call<'_>) -> Result<Wish, Refusal> {
             "websocket transport cannot have subscriptions created by different users",
         ));
     }
-    Ok(Wish {
+    Ok(SubscriptionRequest {
         kind,
         version: version.to_owned(),
         condition,
@@ -157,19 +157,19 @@ fn read(call: &Call<'_>) -> Result<Wish, Refusal> {
 }
 
 /// Refuses tokens without the scopes, banned users, and users who read too many chats.
-fn authorise(call: &Call<'_>, wish: &Wish) -> Result<(), Refusal> {
+fn authorise(call: &Call<'_>, request: &SubscriptionRequest) -> Result<(), Refusal> {
     let forbidden = || Refusal::new(403, "subscription missing proper authorization");
     let user = call.caller.user()?;
-    let key = |key: &str| wish.condition.get(key).cloned();
-    if !wish.kind.demand.met(user, key, |scope| call.caller.has(scope)) {
+    let key = |key: &str| request.condition.get(key).cloned();
+    if !request.kind.demand.met(user, key, |scope| call.caller.has(scope)) {
         return Err(forbidden());
     }
-    let channel = wish
+    let channel = request
         .condition
         .get("broadcaster_user_id")
         .map_or("", String::as_str);
     let roles = &call.world.roles;
-    match wish.kind.name {
+    match request.kind.name {
         "channel.chat.message" if roles.banned.has(channel, user) => Err(forbidden()),
         "channel.chat.message" if !invited(call.world, &call.caller.client_id, channel, user) => {
             if uninvited_chats(call.world, &call.caller.client_id, user) >= MAX_CHAT_SUBSCRIPTIONS {
@@ -208,9 +208,9 @@ fn uninvited_chats(world: &World, client: &str, user: &str) -> usize {
 }
 
 /// Returns the cost points of a subscription: one for types open to all, unless their user has authorized the application.
-fn cost(world: &World, client: &str, wish: &Wish) -> u32 {
+fn cost(world: &World, client: &str, request: &SubscriptionRequest) -> u32 {
     let authorised = || {
-        let users = wish.condition.values();
+        let users = request.condition.values();
         users.into_iter().all(|user| {
             world
                 .tokens
@@ -218,21 +218,27 @@ fn cost(world: &World, client: &str, wish: &Wish) -> u32 {
                 .is_some_and(|scopes| !scopes.is_empty())
         })
     };
-    u32::from(wish.kind.demand == Demand::Nothing && !authorised())
+    u32::from(request.kind.demand == Demand::Nothing && !authorised())
 }
 
-fn check_limits(world: &World, client: &str, user: &str, wish: &Wish, cost: u32) -> Result<(), Refusal> {
+fn check_limits(
+    world: &World,
+    client: &str,
+    user: &str,
+    request: &SubscriptionRequest,
+    cost: u32,
+) -> Result<(), Refusal> {
     let eventsub = &world.eventsub;
     let now = eventsub.now();
     let equal = |sub: &&Subscription| {
         sub.owned_by(client, user)
             && sub.enabled(now)
-            && sub.kind == wish.kind.name
-            && sub.version == wish.version
-            && sub.condition == wish.condition
+            && sub.kind == request.kind.name
+            && sub.version == request.version
+            && sub.condition == request.condition
     };
     let equals: Vec<_> = eventsub.subscriptions.iter().filter(equal).collect();
-    if let Some(existing) = equals.iter().find(|sub| sub.socket == wish.socket) {
+    if let Some(existing) = equals.iter().find(|sub| sub.socket == request.socket) {
         let conflict = Refusal::new(409, "subscription already exists");
         return Err(if eventsub.knobs.conflict_without_id {
             conflict
@@ -245,13 +251,13 @@ fn check_limits(world: &World, client: &str, user: &str, wish: &Wish, cost: u32)
         return too_many("maximum subscriptions with type and condition exceeded");
     }
     let sockets = eventsub.sockets_in_use(client, user);
-    if !sockets.contains(&wish.socket) && sockets.len() >= SOCKETS {
+    if !sockets.contains(&request.socket) && sockets.len() >= SOCKETS {
         return too_many("number of websocket transports limit exceeded");
     }
     let on_socket = eventsub
         .subscriptions
         .iter()
-        .filter(|sub| sub.socket == wish.socket && sub.enabled(now));
+        .filter(|sub| sub.socket == request.socket && sub.enabled(now));
     if on_socket.count() >= SUBSCRIPTIONS {
         return too_many("maximum number of subscriptions for the websocket session exceeded");
     }

@@ -157,7 +157,7 @@ impl Guild {
             return None;
         }
         let base = rules.law.in_guild(&subject);
-        let settled = |facts: Vec<Fact>| {
+        let dated = |facts: Vec<Fact>| {
             if member.has_unclear_timeout(base) {
                 facts::with_unclear_timeout(facts)
             } else {
@@ -165,7 +165,7 @@ impl Guild {
             }
         };
         if self.options.channels.is_empty() {
-            return Some(settled(facts::of_guild(base).into()));
+            return Some(dated(facts::of_guild(base).into()));
         }
         let others: Vec<_> = rules.channels.values().cloned().collect();
         let access: BTreeMap<_, _> = self
@@ -181,7 +181,7 @@ impl Guild {
                 (*id, access)
             })
             .collect();
-        Some(settled(facts::of_channels(base, channels::report(&access, base))))
+        Some(dated(facts::of_channels(base, channels::report(&access, base))))
     }
 
     /// Returns the current stream, by what counts as one.

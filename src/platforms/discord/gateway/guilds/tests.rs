@@ -41,10 +41,10 @@ fn guilds_that_were_not_announced_are_missed_only_after_a_while() {
         assert_eq!(guilds.me(), Some(4_001), "READY did not say");
         emit(&mut guilds, "GUILD_CREATE", &created());
         assert_eq!(guilds.available().collect::<Vec<_>>(), [GUILD]);
-        let facts_of = guilds.settle();
+        let facts_of = guilds.report_missing();
         assert_eq!(codes(&facts_of), missed);
         assert!(facts_of.iter().all(|(id, _)| *id == 9_002));
-        assert!(guilds.settle().is_empty(), "once is enough");
+        assert!(guilds.report_missing().is_empty(), "once is enough");
     }
 }
 
@@ -166,18 +166,22 @@ fn odd_row_in_ready_marks_no_guild_as_left() {
         let ready = json!({"user": {"id": "4001"}, "session_id": "a",
             "guilds": [odd, {"id": "9001", "unavailable": true}]});
         assert_eq!(emit(&mut guilds, "READY", &ready), [], "{odd}");
-        assert_eq!(codes(&guilds.settle()), [Code::DiscordGuildUnavailable], "{odd}");
+        assert_eq!(
+            codes(&guilds.report_missing()),
+            [Code::DiscordGuildUnavailable],
+            "{odd}"
+        );
         let ready = json!({"user": {"id": "4001"}, "session_id": "a", "guilds": [odd]});
         assert_eq!(emit(&mut guilds, "READY", &ready), [], "{odd}");
-        assert_eq!(guilds.settle(), [], "{odd}");
+        assert_eq!(guilds.report_missing(), [], "{odd}");
     }
 }
 
 #[test]
 fn guild_never_sent_completely_is_unavailable() {
     let mut guilds = following(GuildOptions::default(), None);
-    assert_eq!(codes(&guilds.settle()), [Code::DiscordGuildUnavailable]);
-    assert!(live(GuildOptions::default(), None).settle().is_empty());
+    assert_eq!(codes(&guilds.report_missing()), [Code::DiscordGuildUnavailable]);
+    assert!(live(GuildOptions::default(), None).report_missing().is_empty());
 }
 
 #[test]

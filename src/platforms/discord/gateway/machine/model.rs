@@ -83,7 +83,7 @@ pub enum Input {
         message: String,
     },
     /// The token is known to be invalid.
-    TokenDead,
+    TokenRejected,
     /// The token was refused by the gateway but works over REST.
     TokenWorks,
     Opened,
@@ -183,7 +183,7 @@ pub enum GatewayReport {
         message: String,
     },
     /// The token is invalid.
-    TokenDead,
+    TokenRejected,
     /// A socket was opened that is not the first.
     Reconnected,
     /// The connection was closed by us.

@@ -325,10 +325,10 @@ fn intents_that_are_refused_are_reduced_once_and_then_given_up() {
 fn rejected_token_is_confirmed_then_idle_until_start() {
     let mut story = Story::proven();
     assert_eq!(story.put(Input::Closed(Some(4004))), [Order::ConfirmToken]);
-    let orders = story.put(Input::TokenDead);
-    assert_eq!(orders[1], Order::Report(GatewayReport::TokenDead));
+    let orders = story.put(Input::TokenRejected);
+    assert_eq!(orders[1], Order::Report(GatewayReport::TokenRejected));
     assert_eq!(story.machine.deadline(), None);
-    assert_eq!(story.put(Input::TokenDead), [], "told once");
+    assert_eq!(story.put(Input::TokenRejected), [], "told once");
     assert_eq!(story.put(Input::Start), [Order::Ask]);
 }
 
@@ -347,8 +347,8 @@ fn a_token_that_only_the_gateway_refuses_is_tried_again_later() {
 fn token_rejected_elsewhere_closes_the_connection() {
     let mut story = Story::proven();
     assert_eq!(
-        story.put(Input::TokenDead),
-        [Order::Hangup(1000), Order::Report(GatewayReport::TokenDead)]
+        story.put(Input::TokenRejected),
+        [Order::Hangup(1000), Order::Report(GatewayReport::TokenRejected)]
     );
 }
 
@@ -476,7 +476,7 @@ fn random_inputs_never_identify_without_permission() {
                 code: Code::DiscordNotSent,
                 message: String::new(),
             },
-            Input::TokenDead,
+            Input::TokenRejected,
             Input::TokenWorks,
             Input::Opened,
             not_opened(),

@@ -36,7 +36,7 @@ pub(super) enum Completed {
     Created(String, Subscription, Created),
     Listed {
         session: Option<String>,
-        settled: bool,
+        without_earlier: bool,
         listed: Result<(Vec<SubscriptionInfo>, Bill), PlatformError>,
     },
     Deleted(Result<(), PlatformError>),
@@ -96,13 +96,13 @@ impl Calls {
         }));
     }
 
-    pub(super) fn list(&self, session: Option<String>, settled: bool) {
+    pub(super) fn list(&self, session: Option<String>, without_earlier: bool) {
         let (cx, identity) = (self.cx.clone(), self.identity.clone());
         self.running.push(Box::pin(async move {
             let listed = rest::list(&cx.twitch, &identity).await;
             Completed::Listed {
                 session,
-                settled,
+                without_earlier,
                 listed,
             }
         }));

@@ -324,11 +324,11 @@ impl Reports {
         }
     }
 
-    /// Requests a probe after every gap, once the sources are covered again, to find what was missed. `settled`: no other
+    /// Requests a probe after every gap, once the sources are covered again, to find what was missed. `is_complete`: no other
     /// source is about to be covered.
-    pub(super) fn request_probes(&mut self, now: Millis, settled: bool) {
+    pub(super) fn request_probes(&mut self, now: Millis, is_complete: bool) {
         let waited = self.fresh_since.is_some_and(|since| since + GATHER <= now);
-        if self.fresh.is_empty() || !(waited || self.fresh.len() >= GATHERED || settled) {
+        if self.fresh.is_empty() || !(waited || self.fresh.len() >= GATHERED || is_complete) {
             return;
         }
         let sources = std::mem::take(&mut self.fresh);

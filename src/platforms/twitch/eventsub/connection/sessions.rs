@@ -12,7 +12,7 @@ const COMPARE: Millis = 10 * 60_000;
 /// After a move to another socket the list is compared soon: nothing else reports subscriptions that were lost in the move.
 const COMPARE_AFTER_MOVE: Millis = 15_000;
 /// A session of this age has outlived all leftovers of its predecessor at Twitch.
-const SETTLED: Millis = 120_000;
+const ENTRY_LIFETIME: Millis = 120_000;
 /// Number of sessions remembered. Twitch removes dead ones within minutes.
 const MAX_REMEMBERED: usize = 20;
 
@@ -78,8 +78,8 @@ impl Sessions {
     }
 
     /// Whether subscriptions that count at Twitch and are not ours belong to others, not to our earlier sessions.
-    pub(super) fn is_settled(&self, now: Millis) -> bool {
-        now.saturating_sub(self.since) >= SETTLED
+    pub(super) fn has_outlasted_earlier(&self, now: Millis) -> bool {
+        now.saturating_sub(self.since) >= ENTRY_LIFETIME
     }
 
     /// When the list is to be requested.

@@ -83,7 +83,7 @@ fn points_in_use_are_waited_for_and_then_given_up() {
     subscriptions.take_due(now);
     let verdict = subscriptions.created(&on("1"), Created::CostExceeded, now);
     assert!(matches!(verdict, Verdict::NotAccepted { code, .. } if code == Code::TwitchSubscriptionLimit));
-    assert!(subscriptions.all_refused().is_some() && subscriptions.is_settled());
+    assert!(subscriptions.all_refused().is_some() && subscriptions.is_complete());
 }
 
 fn later(code: Code) -> Created {
@@ -164,7 +164,7 @@ fn what_is_no_longer_wanted_is_deleted_even_if_it_comes_late() {
     subscriptions.created(&on("2"), enabled("b"), 0);
     let surplus: Vec<_> = subscriptions.take_surplus().into_iter().collect();
     assert_eq!(surplus, ["a", "b"]);
-    assert!(subscriptions.is_settled());
+    assert!(subscriptions.is_complete());
 }
 
 #[test]

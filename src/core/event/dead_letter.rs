@@ -14,7 +14,7 @@ pub const DEAD_LETTER: &str = "router.deadletter.v1";
 
 /// Permanent reason why a message cannot be processed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dead {
+pub struct Unprocessable {
     /// The error.
     pub code: Code,
     /// Explanation for people.
@@ -36,7 +36,7 @@ pub struct DeadLetter {
     pub body: String,
 }
 
-impl Dead {
+impl Unprocessable {
     /// Creates a reason with `code`; the ids of the message are added later.
     pub fn new(code: Code, reason: impl Into<String>) -> Self {
         Self {
@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn a_letter_has_an_id_of_its_own_and_quotes_nothing() {
-        let dead = Dead {
+        let dead = Unprocessable {
             original_id: Some("theirs".into()),
-            ..Dead::new(Code::JsonInvalid, "it is not JSON")
+            ..Unprocessable::new(Code::JsonInvalid, "it is not JSON")
         };
         let letter = dead.letter(b"{\"accessToken\": \"hush\"", Timestamp::EPOCH);
         assert_eq!(
