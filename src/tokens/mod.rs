@@ -38,7 +38,7 @@ pub fn login_command(identity: &str) -> String {
 }
 
 /// The reason for a token that is not refreshed because the platform rejects the application, for people.
-pub const APP_REFUSED: &str = "it cannot be refreshed with this client id and secret";
+pub const CLIENT_REJECTED: &str = "it cannot be refreshed with this client id and secret";
 
 /// Returns the command that helps if the token of `identity` is not valid. Another login does not correct a client secret.
 pub fn remedy(identity: &str, client_rejected: bool) -> String {

@@ -71,7 +71,7 @@ pub fn not_granted(platform: PlatformName, redirect_uri: Option<&str>, error: &G
     let title = platform.rules().title;
     let what = format!("{title} issued no token; nothing was changed");
     match error {
-        GrantError::Misconfigured(words) => of_application(platform, words),
+        GrantError::ClientRejected(words) => of_application(platform, words),
         GrantError::NotGranted(words) | GrantError::Gone(words) => {
             let mut failure = Failure::new(ExitCode::Unauthorized, what);
             failure.causes.push(words.clone());

@@ -88,7 +88,7 @@ pub(super) fn of_check(identity: &Identity, checked: &TokenCheck) -> Vec<Fact> {
             check,
         });
     }
-    if checked.client_refused {
+    if checked.client_rejected {
         facts.push(refused(
             Transport::Api,
             Code::ClientRejected(PlatformName::Kick),

@@ -29,7 +29,7 @@ use crate::tokens::{StoredToken, TokenKind};
 /// Why a grant is gone: Kick answers `invalid_grant`.
 const NOT_HONORED: &str = "it is no longer honored";
 /// Why a grant was refused: Kick answers `invalid_client`.
-const APP_NOT_ACCEPTED: &str = "the application's id or secret is refused";
+const CLIENT_REJECTED: &str = "the application's id or secret is refused";
 
 /// Why a code of a login was refused: Kick answers `invalid_grant`.
 const CODE_REFUSED: &str = "the code was used, has expired, or was requested with another redirect address";
@@ -212,16 +212,8 @@ impl Provider for OAuth {
     /// <https://docs.kick.com/getting-started/generating-tokens-oauth2-flow>
     fn consent_page(&self, request: &CodeRequest<'_>) -> Option<Url> {
         let base = without(&self.http.auth_url, &["/oauth"]);
-        let mut page: Url = format!("{base}/oauth/authorize").parse().ok()?;
-        page.query_pairs_mut()
-            .append_pair("response_type", "code")
-            .append_pair("client_id", request.client_id)
-            .append_pair("redirect_uri", request.redirect_uri)
-            .append_pair("scope", request.scopes)
-            .append_pair("code_challenge", request.challenge?)
-            .append_pair("code_challenge_method", "S256")
-            .append_pair("state", request.state);
-        Some(page)
+        let page: Url = format!("{base}/oauth/authorize").parse().ok()?;
+        request.challenge.map(|_| request.at(page))
     }
 
     /// Kick takes the token in the query, and names the parameter otherwise than RFC 7009 does.
@@ -290,7 +282,7 @@ impl Provider for OAuth {
         of_inactive(refresh, token, now)
     }
 
-    fn client_refused(&self, _reason: String) -> PlatformError {
+    fn client_rejected(&self, _reason: String) -> PlatformError {
         PlatformError::ClientRejected {
             platform: PlatformName::Kick,
             reason: "invalid_client; check `kick.client_id` and `kick.client_secret`".to_owned(),
@@ -333,7 +325,7 @@ fn of_grant_error(error: PlatformError) -> GrantError {
         PlatformError::Unauthorized { reason, .. } | PlatformError::Rejected { reason, .. } => {
             match reason.as_str() {
                 "invalid_grant" => GrantError::Gone(NOT_HONORED.to_owned()),
-                "invalid_client" => GrantError::Misconfigured(APP_NOT_ACCEPTED.to_owned()),
+                "invalid_client" => GrantError::ClientRejected(CLIENT_REJECTED.to_owned()),
                 _ => GrantError::Foreign(error),
             }
         }
@@ -370,7 +362,7 @@ mod tests {
         let judged = Endpoint::Token.judge(asked, outcome);
         match of_grant_error(judged.unwrap_err()) {
             GrantError::Gone(_) => "grant gone",
-            GrantError::Misconfigured(_) => "app refused",
+            GrantError::ClientRejected(_) => "client rejected",
             GrantError::NoEffect(_) | GrantError::Lost(_) => "no answer",
             GrantError::NotGranted(_) | GrantError::Foreign(_) => "unclear",
         }
@@ -382,7 +374,7 @@ mod tests {
         for (status, kind, body, expected) in [
             (400, json, r#"{"error":"invalid_grant"}"#, "grant gone"),
             (401, json, r#"{"error":"invalid_grant"}"#, "grant gone"),
-            (401, json, r#"{"error":"invalid_client"}"#, "app refused"),
+            (401, json, r#"{"error":"invalid_client"}"#, "client rejected"),
             (400, json, "", "unclear"),
             (401, json, "", "unclear"),
             (401, "text/plain", "Unauthorized", "unclear"),

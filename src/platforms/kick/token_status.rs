@@ -17,7 +17,7 @@ const WARN_MS: i64 = 25 * DAY_MS;
 pub(super) fn of_inactive(refresh: &Refresh, token: &StoredToken, now: Timestamp) -> TokenStatus {
     let refresh = match refresh {
         // Kick's response about the application is no evidence about the grant.
-        Refresh::AppRefused(reason) => &Refresh::Unclear(reason.clone()),
+        Refresh::ClientRejected(reason) => &Refresh::Unclear(reason.clone()),
         refresh => refresh,
     };
     after_refusal(refresh, token, Some(AGED_OUT_MS), now)
@@ -37,7 +37,7 @@ mod tests {
     fn decision_table_of_an_inactive_token() {
         let day = |days: i64| Timestamp::from_millis(days * DAY_MS);
         let gone = || Refresh::GrantGone("invalid_grant".to_owned());
-        let client = || Refresh::AppRefused("invalid_client".to_owned());
+        let client = || Refresh::ClientRejected("invalid_client".to_owned());
         let outage = || Refresh::NoAnswer("status 500".to_owned());
         let foreign = || Refresh::Unclear("status 404".to_owned());
         for (refresh, expires_at, now, expected) in [

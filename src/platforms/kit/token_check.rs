@@ -14,7 +14,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
-use crate::tokens::{APP_REFUSED, StoredToken};
+use crate::tokens::{CLIENT_REJECTED, StoredToken};
 
 /// The status of an account's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub enum Refresh {
     /// The platform no longer honors the grant, with its reason.
     GrantGone(String),
     /// The platform rejects the application, not the grant.
-    AppRefused(String),
+    ClientRejected(String),
     /// The network or the platform failed.
     NoAnswer(String),
     /// An answer was received that proves nothing: it was not the platform's own.
@@ -112,8 +112,8 @@ pub fn after_refusal(
             "the refresh token was not used for a month and has expired too; log in again".to_owned(),
         ),
         Refresh::GrantGone(reason) => Revoked(format!("the refresh token was refused: {reason}")),
-        Refresh::AppRefused(reason) => {
-            ClientRejected(format!("{APP_REFUSED}: {reason}; correct `client_id` or `client_secret`"))
+        Refresh::ClientRejected(reason) => {
+            ClientRejected(format!("{CLIENT_REJECTED}: {reason}; correct `client_id` or `client_secret`"))
         }
         Refresh::NoAnswer(reason) if expired => Expired(format!("refreshing it failed: {reason}")),
         Refresh::NoAnswer(reason) => Unknown(format!("refreshing it failed: {reason}")),
@@ -162,7 +162,7 @@ pub struct TokenCheck {
     /// Scopes that it had before the check and no longer has.
     pub lost_scopes: BTreeSet<String>,
     /// Whether the platform refused to refresh it because it rejects the application.
-    pub client_refused: bool,
+    pub client_rejected: bool,
 }
 
 /// The checks of one probe run: each account is checked once, and the result is evidence of this run whatever caused the check.
@@ -241,13 +241,13 @@ mod tests {
             (Refresh::GrantGone(text()), Some(expiry), after, "revoked"),
             (Refresh::GrantGone(text()), None, after, "revoked"),
             (
-                Refresh::AppRefused(text()),
+                Refresh::ClientRejected(text()),
                 Some(expiry),
                 before,
                 "client rejected",
             ),
             (
-                Refresh::AppRefused(text()),
+                Refresh::ClientRejected(text()),
                 Some(expiry),
                 after,
                 "client rejected",
@@ -285,7 +285,7 @@ mod tests {
             (Refresh::GrantGone(text()), "rejected"),
             (Refresh::NoAnswer(text()), "unknown"),
             (Refresh::Unclear(text()), "unknown"),
-            (Refresh::AppRefused(text()), "client rejected"),
+            (Refresh::ClientRejected(text()), "client rejected"),
             (Refresh::Done, "valid"),
         ] {
             let status = after_refusal(&refresh, &nonsense, None, Timestamp::EPOCH);
@@ -316,7 +316,7 @@ mod tests {
             token: token(None, true),
             error: None,
             lost_scopes: BTreeSet::new(),
-            client_refused: false,
+            client_rejected: false,
         };
         checks.account(&identity).await.check = Some(check.clone());
         checks.note(&identity, &check);

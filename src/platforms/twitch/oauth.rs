@@ -228,14 +228,8 @@ impl Provider for OAuth {
     /// There is no PKCE. Without `force_verify` the page would log in the account that the browser uses for Twitch.
     /// <https://dev.twitch.tv/docs/authentication/getting-tokens-oauth/#authorization-code-grant-flow>
     fn consent_page(&self, request: &CodeRequest<'_>) -> Option<Url> {
-        let mut page = below(&self.base, "authorize");
-        page.query_pairs_mut()
-            .append_pair("response_type", "code")
-            .append_pair("client_id", request.client_id)
-            .append_pair("redirect_uri", request.redirect_uri)
-            .append_pair("scope", request.scopes)
-            .append_pair("state", request.state)
-            .append_pair("force_verify", "true");
+        let mut page = request.at(below(&self.base, "authorize"));
+        page.query_pairs_mut().append_pair("force_verify", "true");
         Some(page)
     }
 
@@ -343,7 +337,7 @@ impl Provider for OAuth {
         }
     }
 
-    fn client_refused(&self, reason: String) -> PlatformError {
+    fn client_rejected(&self, reason: String) -> PlatformError {
         PlatformError::Unauthorized {
             platform: PlatformName::Twitch,
             reason: format!("the client id and secret were refused: {reason}"),
@@ -407,7 +401,7 @@ fn read_answer<T: DeserializeOwned>(
             return Err(GrantError::Gone(words));
         }
         // A wrong secret and an unknown client are reported as such; any other message is no answer about this request.
-        Err(_) if is_about_client(&words) => return Err(GrantError::Misconfigured(words)),
+        Err(_) if is_about_client(&words) => return Err(GrantError::ClientRejected(words)),
         Err(_) if is_code => return Err(GrantError::NotGranted(words)),
         Err(_) => {
             let reason = format!("a refusal without Twitch's own words: {words}");
@@ -444,22 +438,22 @@ mod tests {
             (
                 400,
                 r#"{"status":400,"message":"missing client secret"}"#,
-                "misconfigured",
+                "client rejected",
             ),
             (
                 403,
                 r#"{"status":403,"message":"invalid client secret"}"#,
-                "misconfigured",
+                "client rejected",
             ),
             (
                 400,
                 r#"{"status":400,"message":"invalid client"}"#,
-                "misconfigured",
+                "client rejected",
             ),
             (
                 404,
                 r#"{"status":404,"message":"client does not exist"}"#,
-                "misconfigured",
+                "client rejected",
             ),
             (400, r#"{"message":"bad","status":400}"#, "foreign"),
             (401, r#"{"status":401,"message":"Unauthorized"}"#, "foreign"),
@@ -481,7 +475,7 @@ mod tests {
                 Ok(_) => "granted",
                 Err(GrantError::Gone(_)) => "gone",
                 Err(GrantError::NotGranted(_)) => "not granted",
-                Err(GrantError::Misconfigured(_)) => "misconfigured",
+                Err(GrantError::ClientRejected(_)) => "client rejected",
                 Err(GrantError::NoEffect(_)) => "no effect",
                 Err(GrantError::Lost(_)) => "lost",
                 Err(GrantError::Foreign(_)) => "foreign",
@@ -523,7 +517,7 @@ mod tests {
             );
         }
         let public = r#"{"status":400,"message":"Invalid client credentials"}"#;
-        assert!(matches!(read(400, public), Err(GrantError::Misconfigured(_))));
+        assert!(matches!(read(400, public), Err(GrantError::ClientRejected(_))));
         assert!(matches!(
             read(400, "<html>a gateway</html>"),
             Err(GrantError::Foreign(_) | GrantError::Lost(_))

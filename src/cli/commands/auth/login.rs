@@ -416,7 +416,7 @@ async fn report(
 pub(super) fn problem_of(platform: PlatformName, refresh: &Refresh) -> Option<(Tone, String)> {
     match refresh {
         Refresh::Done => None,
-        Refresh::AppRefused(words) => Some((
+        Refresh::ClientRejected(words) => Some((
             Tone::Bad,
             format!("{words}: {}", login::application_advice(platform, words)),
         )),
@@ -467,7 +467,7 @@ mod tests {
         let tone = |refresh: Refresh| problem_of(PlatformName::Twitch, &refresh).map(|(tone, _)| tone);
         assert_eq!(tone(Refresh::Done), None);
         assert_eq!(
-            tone(Refresh::AppRefused("missing client secret".to_owned())),
+            tone(Refresh::ClientRejected("missing client secret".to_owned())),
             Some(Tone::Bad)
         );
         assert_eq!(tone(Refresh::NoAnswer("timeout".to_owned())), Some(Tone::Warn));

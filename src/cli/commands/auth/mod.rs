@@ -23,7 +23,7 @@ use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity,
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject};
-use crate::tokens::{APP_REFUSED, RefreshState, StoredToken};
+use crate::tokens::{CLIENT_REJECTED, RefreshState, StoredToken};
 
 /// Accounts of the bot and of broadcasters.
 #[derive(Debug, Subcommand)]
@@ -134,7 +134,7 @@ async fn check_application(
         rejected: true,
         client_rejected: true,
         reason: Some(format!(
-            "{APP_REFUSED}: {reason}; correct `{platform}.client_id` or `{platform}.client_secret`"
+            "{CLIENT_REJECTED}: {reason}; correct `{platform}.client_id` or `{platform}.client_secret`"
         )),
     };
     let item = item(cx, &app, None, Some(&refused));

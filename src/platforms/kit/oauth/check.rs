@@ -91,7 +91,7 @@ impl<P: Provider> TokenManager<P> {
     ) -> Result<TokenCheck, PlatformError> {
         let (mut token, mut failed) = self.current(identity, meter).await?;
         let mut lost_scopes = BTreeSet::new();
-        let mut client_refused = false;
+        let mut client_rejected = false;
         // At most two passes: a rejection is followed by a refresh, or by finding that another process has refreshed the token.
         let mut refreshed = false;
         let (status, error) = loop {
@@ -133,7 +133,7 @@ impl<P: Provider> TokenManager<P> {
                     let refused = std::mem::replace(&mut token, current);
                     if refresh != Refresh::Done {
                         let is_configured = self.provider.client().id.is_some();
-                        client_refused = is_configured && matches!(refresh, Refresh::AppRefused(_));
+                        client_rejected = is_configured && matches!(refresh, Refresh::ClientRejected(_));
                         let now = self.clock.now();
                         break (self.provider.status_after(&refresh, &refused, now), None);
                     }
@@ -150,7 +150,7 @@ impl<P: Provider> TokenManager<P> {
             token,
             error,
             lost_scopes,
-            client_refused,
+            client_rejected,
         };
         self.account(identity, &check.token, |account| {
             account.last_check = Some(check.clone());

@@ -60,7 +60,7 @@ impl Polling {
                     Step::Wait
                 };
             }
-            GrantError::Gone(_) | GrantError::Misconfigured(_) => return Step::Fail,
+            GrantError::Gone(_) | GrantError::ClientRejected(_) => return Step::Fail,
         };
         self.silent = 0;
         let says = |text: &str| words.contains(text);
@@ -112,7 +112,7 @@ mod tests {
             assert_eq!(polling().after(&says(words)), step, "{words}");
         }
         assert_eq!(
-            polling().after(&GrantError::Misconfigured("invalid client".to_owned())),
+            polling().after(&GrantError::ClientRejected("invalid client".to_owned())),
             Step::Fail
         );
     }

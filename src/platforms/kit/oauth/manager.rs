@@ -25,7 +25,7 @@ const APP_TOKEN_MARGIN_SECS: i64 = 86_400;
 /// Time between attempts to refresh a token before it expires.
 const EARLY_RETRY_MS: i64 = 60_000;
 /// How long a refused client id or secret is not tried again (ms): it needs attention first.
-const REFUSED_CLIENT_PAUSE_MS: i64 = 600_000;
+const REJECTED_CLIENT_PAUSE_MS: i64 = 600_000;
 
 /// Keeps the tokens of one platform usable.
 pub struct TokenManager<P> {
@@ -38,7 +38,7 @@ pub struct TokenManager<P> {
     /// Checks in progress; concurrent callers of the same check wait for its result.
     pub(super) in_progress: Mutex<HashMap<Identity, Arc<OnceCell<TokenCheck>>>>,
     /// Client ids that the platform rejected: when, and its reason.
-    refused_clients: Mutex<HashMap<String, (Timestamp, String)>>,
+    rejected_clients: Mutex<HashMap<String, (Timestamp, String)>>,
 }
 
 /// What this process has found out about an access token.
@@ -79,7 +79,7 @@ impl<P: Provider> TokenManager<P> {
             accounts: Mutex::default(),
             unsaved: Mutex::default(),
             in_progress: Mutex::default(),
-            refused_clients: Mutex::default(),
+            rejected_clients: Mutex::default(),
         }
     }
 
@@ -228,15 +228,16 @@ impl<P: Provider> TokenManager<P> {
     }
 
     /// Returns a token of the application: the stored one if it is usable, also if another task or process stored it just now,
-    /// else a new one. `dead` was refused and is never returned.
+    /// else a new one. `rejected` was rejected by the platform and is never returned.
     pub(super) async fn app_token(
         &self,
-        dead: Option<&SecretString>,
+        rejected: Option<&SecretString>,
         meter: &Meter<'_>,
     ) -> Result<StoredToken, PlatformError> {
         let (lease, mut record) = self.lease(&Identity::named(P::APP)).await?;
-        let is_alive = |token: &&StoredToken| dead.is_none_or(|dead| !is_same(dead, &token.access));
-        let stored = record.token.as_ref().filter(is_alive);
+        let is_other =
+            |token: &&StoredToken| rejected.is_none_or(|rejected| !is_same(rejected, &token.access));
+        let stored = record.token.as_ref().filter(is_other);
         if let Some(token) = stored.filter(|token| self.is_lasting(token)) {
             return Ok(token.clone());
         }
@@ -244,7 +245,7 @@ impl<P: Provider> TokenManager<P> {
         let client = credentials.ok_or_else(|| self.provider.no_client())?;
         let granted = match self.exchange(client, Grant::ClientCredentials, meter).await {
             Ok(granted) => granted,
-            Err(GrantError::Misconfigured(reason)) => return Err(self.provider.client_refused(reason)),
+            Err(GrantError::ClientRejected(reason)) => return Err(self.provider.client_rejected(reason)),
             // An error about a user's grant, which this request does not have, is no answer to it.
             Err(GrantError::Gone(reason) | GrantError::NotGranted(reason)) => {
                 return Err(PlatformError::Unreadable {
@@ -277,16 +278,16 @@ impl<P: Provider> TokenManager<P> {
         meter: &Meter<'_>,
     ) -> Result<Granted, GrantError> {
         let now = self.clock.now();
-        let refused = self.refused_clients.lock().get(client.id).cloned();
+        let refused = self.rejected_clients.lock().get(client.id).cloned();
         if let Some((at, reason)) = refused
-            && at.is_recent(REFUSED_CLIENT_PAUSE_MS - 1, now)
+            && at.is_recent(REJECTED_CLIENT_PAUSE_MS - 1, now)
         {
-            return Err(GrantError::Misconfigured(reason));
+            return Err(GrantError::ClientRejected(reason));
         }
         let outcome = self.provider.exchange(client, grant, meter).await;
-        let mut refused = self.refused_clients.lock();
+        let mut refused = self.rejected_clients.lock();
         match &outcome {
-            Err(GrantError::Misconfigured(reason)) => {
+            Err(GrantError::ClientRejected(reason)) => {
                 refused.insert(client.id.to_owned(), (now, reason.clone()));
             }
             _ => drop(refused.remove(client.id)),

@@ -48,6 +48,13 @@ pub trait Provider: Send + Sync {
     }
 
     /// Exchanges `grant` for a token.
+    ///
+    /// The error says what is known about the grant afterwards, because a one-time grant must not be sent again while it may be
+    /// spent: [`GrantError::NoEffect`] only if the request was certainly not processed, [`GrantError::Lost`] if it may have been,
+    /// [`GrantError::Foreign`] if another server than the token endpoint answered. [`GrantError::Gone`], `NotGranted` and
+    /// `ClientRejected` need the platform's own words: a status alone proves none of them. The token of a success is not empty.
+    /// A request that may have been processed is repeated within the call only if the grant can be used more than once. For
+    /// [`Grant::Code`] and [`Grant::Device`] a refusal is `NotGranted`.
     async fn exchange(
         &self,
         client: Credentials<'_>,
@@ -78,7 +85,8 @@ pub trait Provider: Send + Sync {
         meter: &Meter<'_>,
     ) -> Result<Option<&'static str>, PlatformError>;
 
-    /// Validates the access token of `identity`. `refusal` is the reason with which a call has already rejected it.
+    /// Validates the access token of `identity`, which it neither refreshes nor stores. [`Validation::Refused`] only if the platform
+    /// itself rejects the token; whatever proves neither is [`Validation::Unclear`]. `refusal` is the reason with which a call has already rejected it.
     async fn validate(
         &self,
         identity: &Identity,
@@ -97,8 +105,8 @@ pub trait Provider: Send + Sync {
         after_refusal(refresh, token, None, now)
     }
 
-    /// Builds the error for an application that gets no token because the platform rejects it.
-    fn client_refused(&self, reason: String) -> PlatformError;
+    /// Builds the error for an application that gets no token because the platform rejects its id or secret.
+    fn client_rejected(&self, reason: String) -> PlatformError;
 
     /// Builds the error for an application that is not configured.
     fn no_client(&self) -> PlatformError;
@@ -123,11 +131,7 @@ impl Client {
 
     /// Returns the credentials of the application itself, with which it can obtain a token of its own.
     pub fn confidential(&self) -> Option<Credentials<'_>> {
-        let secret = Some(self.secret.as_ref()?);
-        Some(Credentials {
-            id: self.id.as_deref()?,
-            secret,
-        })
+        self.credentials().filter(|client| client.secret.is_some())
     }
 
     /// Returns the credentials of the application, with its secret if it has one.
@@ -220,6 +224,27 @@ pub struct DeviceCode {
     pub interval: u64,
 }
 
+impl CodeRequest<'_> {
+    /// Returns the address of the consent page at `page`, with the parameters of RFC 6749 and, with a challenge, of RFC 7636.
+    pub fn at(&self, mut page: Url) -> Url {
+        {
+            let mut query = page.query_pairs_mut();
+            query
+                .append_pair("response_type", "code")
+                .append_pair("client_id", self.client_id)
+                .append_pair("redirect_uri", self.redirect_uri)
+                .append_pair("scope", self.scopes);
+            if let Some(challenge) = self.challenge {
+                query
+                    .append_pair("code_challenge", challenge)
+                    .append_pair("code_challenge_method", "S256");
+            }
+            query.append_pair("state", self.state);
+        }
+        page
+    }
+}
+
 impl<'a> Grant<'a> {
     /// Returns the form of the request.
     pub fn form(self, client: Credentials<'a>) -> Vec<(&'static str, &'a str)> {
@@ -286,8 +311,8 @@ pub enum GrantError {
     Gone(String),
     /// The code is not exchanged, or not yet, for the platform's reason.
     NotGranted(String),
-    /// The application is rejected: a wrong or missing secret, or an unknown client id.
-    Misconfigured(String),
+    /// The platform rejects the client id or secret: a wrong or missing secret, or an unknown id.
+    ClientRejected(String),
     /// The request certainly had no effect.
     NoEffect(PlatformError),
     /// The request may have been processed, but its answer is lost.
@@ -302,7 +327,7 @@ impl GrantError {
         match self {
             Self::Gone(reason) => Refresh::GrantGone(reason.clone()),
             Self::NotGranted(reason) => Refresh::Unclear(reason.clone()),
-            Self::Misconfigured(reason) => Refresh::AppRefused(reason.clone()),
+            Self::ClientRejected(reason) => Refresh::ClientRejected(reason.clone()),
             Self::Foreign(error) => Refresh::Unclear(error.to_string()),
             // The answer did not come from the platform's token endpoint.
             Self::Lost(error) if is_foreign(error) => Refresh::Unclear(error.to_string()),
@@ -326,7 +351,8 @@ pub enum Validation {
     Accepted(Described),
     /// The token is invalid, with its description if the platform still returned one.
     Refused(Option<Described>),
-    /// The answer proves neither.
+    /// The answer proves neither: there was none, it came from another server, or it contradicts itself. The token's status stays
+    /// as it was. With [`PlatformError::OtherAccount`] the token is not this account's, and the check fails.
     Unclear(PlatformError),
 }
 

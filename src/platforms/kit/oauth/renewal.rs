@@ -65,7 +65,7 @@ impl<P: Provider> TokenManager<P> {
             return Ok(Refresh::LeftToOthers);
         }
         let Some(client) = self.provider.client().of(&token) else {
-            return Ok(Refresh::AppRefused("no client id is configured".to_owned()));
+            return Ok(Refresh::ClientRejected("no client id is configured".to_owned()));
         };
         let one_time = self.provider.is_one_time(client);
         let now = self.clock.now();
@@ -110,7 +110,7 @@ impl<P: Provider> TokenManager<P> {
             }
             // The mark stays: a later check uses the old access token to find out whether the refresh was processed.
             GrantError::Lost(_) if one_time => {}
-            GrantError::Misconfigured(_)
+            GrantError::ClientRejected(_)
             | GrantError::NotGranted(_)
             | GrantError::NoEffect(_)
             | GrantError::Lost(_)

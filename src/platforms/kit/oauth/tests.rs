@@ -56,7 +56,7 @@ impl Provider for Script {
     async fn exchange(&self, _: Credentials<'_>, _: Grant<'_>, _: &Meter<'_>) -> Result<Granted, GrantError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let granted = self.grants.lock().pop_front();
-        let access = granted.ok_or_else(|| GrantError::Misconfigured("invalid_client".to_owned()))?;
+        let access = granted.ok_or_else(|| GrantError::ClientRejected("invalid_client".to_owned()))?;
         if access == LIMITED {
             return Err(GrantError::NoEffect(PlatformError::RateLimited {
                 platform: Self::PLATFORM,
@@ -100,7 +100,7 @@ impl Provider for Script {
         }))
     }
 
-    fn client_refused(&self, reason: String) -> PlatformError {
+    fn client_rejected(&self, reason: String) -> PlatformError {
         PlatformError::ClientRejected {
             platform: Self::PLATFORM,
             reason,
@@ -108,7 +108,7 @@ impl Provider for Script {
     }
 
     fn no_client(&self) -> PlatformError {
-        self.client_refused("no client".to_owned())
+        self.client_rejected("no client".to_owned())
     }
 }
 
@@ -247,7 +247,7 @@ async fn refused_app_token_is_replaced_unless_another_one_is_stored() {
 }
 
 #[tokio::test]
-async fn refused_client_is_not_tried_again_for_ten_minutes() {
+async fn rejected_client_is_not_tried_again_for_ten_minutes() {
     let rig = Rig::with(&[], "7");
     for (second, requests) in [(0, 1), (599, 1), (600, 2)] {
         rig.clock.set(Timestamp::EPOCH.plus_secs(second));
