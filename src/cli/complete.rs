@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::CommandFactory as _;
-use clap_complete::CompletionCandidate;
 use clap_complete::env::{CompleteEnv, Elvish, EnvCompleter, Fish, Powershell, Shells, Zsh};
+use clap_complete::{ArgValueCompleter, CompletionCandidate};
 
-use crate::cli::args::Cli;
 use crate::config;
 use crate::core::code::Code;
 use crate::core::event::EventKind;
@@ -25,13 +23,13 @@ pub const VARIABLE: &str = "BITBRAT_COMPLETE";
 /// The shells that completions are written for.
 pub const SHELLS: Shells<'static> = Shells(&[&Bash, &Elvish, &Fish, &Powershell, &Zsh]);
 
-/// Answers a shell that requests completions. Returns whether one did.
-pub fn answer(words: &[OsString]) -> bool {
+/// Answers a shell that requests completions of `root`. Returns whether one did.
+pub fn answer(words: &[OsString], root: fn() -> clap::Command) -> bool {
     if std::env::var_os(VARIABLE).is_none() {
         return false;
     }
     let directory = std::env::current_dir().ok();
-    let answered = CompleteEnv::with_factory(|| command(is_option(words)))
+    let answered = CompleteEnv::with_factory(|| command(root, is_option(words)))
         .var(VARIABLE)
         .shells(SHELLS)
         .try_complete(words.iter().cloned(), directory.as_deref());
@@ -57,7 +55,7 @@ fn is_option(words: &[OsString]) -> bool {
 
 /// Returns the command line to complete. Twenty options that fit everywhere would hide the ids, so options are offered once a
 /// hyphen is typed, and where there is nothing else.
-fn command(options: bool) -> clap::Command {
+fn command(root: fn() -> clap::Command, options: bool) -> clap::Command {
     fn hide(command: clap::Command) -> clap::Command {
         let command = command.mut_args(|argument| {
             let positional = argument.is_positional();
@@ -65,7 +63,8 @@ fn command(options: bool) -> clap::Command {
         });
         command.mut_subcommands(hide)
     }
-    let mut command = Cli::command();
+    let of_root = ArgValueCompleter::new(move |current: &OsStr| commands(current, &root()));
+    let mut command = root().mut_subcommand("man", |man| man.mut_arg("command", |words| words.add(of_root)));
     if !options {
         // First, because what it adds (`--help`) is an option, too.
         command.build();
@@ -209,10 +208,10 @@ pub fn error_codes(current: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 /// Offers the commands that have a manual page, below those that were typed before.
-pub fn commands(current: &OsStr) -> Vec<CompletionCandidate> {
+fn commands(current: &OsStr, root: &clap::Command) -> Vec<CompletionCandidate> {
     let words = typed();
     let before = words.iter().skip_while(|word| *word != "man").skip(1);
-    let mut command = &Cli::command();
+    let mut command = root;
     for word in before {
         match command.find_subcommand(word) {
             Some(found) => command = found,
@@ -278,7 +277,10 @@ impl EnvCompleter for Bash {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::args::Cli;
     use crate::cli::commands::schema::schemas;
     use crate::cli::filters::sort_fields;
 
@@ -347,7 +349,7 @@ mod tests {
         let line: Vec<OsString> = line.iter().map(OsString::from).collect();
         let mut asked = vec![OsString::from("bitbrat"), OsString::from("--")];
         asked.extend(line.iter().cloned());
-        let mut command = command(is_option(&asked));
+        let mut command = command(Cli::command, is_option(&asked));
         let index = line.len() - 1;
         words(clap_complete::engine::complete(&mut command, line, index, None).unwrap())
     }
@@ -397,7 +399,7 @@ mod tests {
         let here = |line: &[&str]| {
             let line: Vec<OsString> = line.iter().map(OsString::from).collect();
             let index = line.len() - 1;
-            let mut command = command(false);
+            let mut command = command(Cli::command, false);
             let offered = clap_complete::engine::complete(&mut command, line, index, Some(directory.path()));
             words(offered.unwrap())
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::app::App;
-use crate::cli::args::Global;
+use crate::cli::global::Global;
 use crate::cli::output::style::Env;
 use crate::cli::output::{Invocation, Note, Output, Style};
 use crate::cli::progress::Progress;

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod complete;
 pub mod context;
 pub mod filters;
+pub mod global;
 pub mod health;
 pub mod help;
 pub mod login;
@@ -55,7 +56,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             words.remove(help);
         }
     }
-    if complete::answer(&words) {
+    if complete::answer(&words, Cli::command) {
         return ExitCode::Healthy;
     }
     let cli = match Cli::try_parse_from(&words) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use clap_complete::{ArgValueCompleter, Shell};
+use clap_complete::Shell;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::cli::complete;
@@ -34,7 +34,6 @@ Examples:
   bitbrat man --out ~/.local/share/man/man1")]
 pub struct ManArgs {
     /// The command that the page is about; the whole program when none is given
-    #[arg(add = ArgValueCompleter::new(complete::commands))]
     command: Vec<String>,
     /// Write the pages of all commands into this directory, which is created where necessary
     #[arg(long, value_name = "DIR", conflicts_with = "command", value_hint = ValueHint::DirPath)]

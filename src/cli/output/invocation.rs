@@ -1,6 +1,6 @@
 //! The command line that was run, as far as the advice of further commands depends on it.
 
-use crate::cli::args::Global;
+use crate::cli::global::Global;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Invocation {
