@@ -17,12 +17,12 @@ use crate::lifecycle::Stop;
 const FILE: &str = "clock.json";
 /// For how long a measurement is used (ms), by a clock that cannot be set where the system has one.
 const VALID_MS: i64 = 86_400_000;
-/// For how long it is used where only the clock itself shows its age (ms).
-const VALID_BY_CLOCK_MS: i64 = 600_000;
+/// For how long it is used where only the clock itself shows its age.
+const VALID_BY_CLOCK: Duration = Duration::from_mins(10);
 /// How often a running process looks at the error.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How often the file is written while the error stays the same (ms).
-const CONFIRMED_EVERY_MS: i64 = 60_000;
+/// How often the file is written while the error stays the same.
+const CONFIRMED_EVERY: Duration = Duration::from_mins(1);
 /// Differences below this are the same error (ms).
 const SAME_MS: i64 = 2_000;
 
@@ -92,7 +92,7 @@ pub async fn run(directory: PathBuf, clock: Arc<dyn Clock>, stop: Stop) {
             shared.is_some_and(|(known, at)| {
                 known.certain == error.certain
                     && !differs(known.offset_ms, error.offset_ms)
-                    && at.is_recent(CONFIRMED_EVERY_MS, now)
+                    && at.is_recent(CONFIRMED_EVERY, now)
             })
         };
         if let Some(error) = http::own_clock_error().filter(|error| !is_shared(error)) {
@@ -134,10 +134,7 @@ impl Measured {
                 let is_used = then.boot == uptime.boot && (0..=VALID_MS).contains(&elapsed);
                 (is_used, self.at.plus_millis(elapsed).millis_since(now))
             }
-            _ => (
-                self.offset_ms != 0 && self.at.is_recent(VALID_BY_CLOCK_MS, now),
-                0,
-            ),
+            _ => (self.offset_ms != 0 && self.at.is_recent(VALID_BY_CLOCK, now), 0),
         };
         is_used.then_some(ClockError {
             offset_ms: self.offset_ms + set_by,

@@ -60,11 +60,11 @@ impl Timestamp {
         self.plus_millis(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Returns whether this is at most `millis` before `now`. A date ahead of `now` comes from a clock that was ahead and is
+    /// Returns whether this is less than `period` before `now`. A date ahead of `now` comes from a clock that was ahead and is
     /// not recent: otherwise a wait based on it would last until that date.
-    pub fn is_recent(self, millis: i64, now: Self) -> bool {
-        const TOLERANCE_MS: i64 = 2_000;
-        (-TOLERANCE_MS..=millis).contains(&now.millis_since(self))
+    pub fn is_recent(self, period: Duration, now: Self) -> bool {
+        const TOLERANCE: Duration = Duration::from_secs(2);
+        self <= now.plus(TOLERANCE) && now < self.plus(period)
     }
 
     /// Returns the milliseconds from `earlier` to `self`; negative if `earlier` is later.
@@ -255,12 +255,16 @@ mod tests {
         let now = Timestamp::from_millis(1_780_000_000_000);
         for (ago, recent) in [
             (0, true),
-            (60_000, true),
-            (60_001, false),
+            (59_999, true),
+            (60_000, false),
             (-1_500, true),
             (-3_600_000, false),
         ] {
-            assert_eq!(now.plus_millis(-ago).is_recent(60_000, now), recent, "{ago}");
+            assert_eq!(
+                now.plus_millis(-ago).is_recent(Duration::from_mins(1), now),
+                recent,
+                "{ago}"
+            );
         }
     }
 }

@@ -23,9 +23,9 @@ const FILE: &str = "discord.json";
 const REJECTED_TOKENS: usize = 32;
 /// Maximum number of accepted tokens; the oldest are removed first.
 const ACCEPTED_TOKENS: usize = 32;
-/// How long after the last refusal one more try is allowed (ms). Discord names no number; ours costs at most 24 requests a
+/// How long after the last refusal one more try is allowed. Discord names no number; ours costs at most 24 requests a
 /// day.
-const RETRY_REJECTED: i64 = 3_600_000;
+const RETRY_REJECTED: Duration = Duration::from_hours(1);
 /// The window of Discord's limit of Identifies (ms).
 const DAY: Duration = Duration::from_hours(24);
 
@@ -122,12 +122,12 @@ impl Memory {
         let Some(rejected) = self.rejected(fingerprint) else {
             return TokenStatus::Good;
         };
-        if rejected.tried_at.is_recent(RETRY_REJECTED - 1, now) {
+        if rejected.tried_at.is_recent(RETRY_REJECTED, now) {
             return TokenStatus::Rejected(rejected);
         }
         let claimed = self.change(|memory| {
             let rejected = memory.rejected_tokens.get_mut(fingerprint)?;
-            (!rejected.tried_at.is_recent(RETRY_REJECTED - 1, now)).then(|| rejected.tried_at = now)
+            (!rejected.tried_at.is_recent(RETRY_REJECTED, now)).then(|| rejected.tried_at = now)
         });
         match claimed {
             Ok(Some(())) => TokenStatus::MayTryOnce(rejected),

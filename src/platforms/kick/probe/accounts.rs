@@ -1,5 +1,7 @@
 //! The part of a probe that is about accounts, and what they and badges permit.
 
+use std::time::Duration;
+
 use super::super::api::LIST_AT_ONCE;
 use super::super::facts::{self, BADGES_METHOD, OWNER_METHOD, SCOPES_METHOD};
 use super::super::options::{BOT, broadcaster_of};
@@ -10,10 +12,10 @@ use crate::core::source::PlatformName;
 use crate::platforms::kit::token_check::{TokenCheck, TokenStatus};
 use crate::platforms::{PlatformError, Probe, Problem};
 
-/// An introspection up to this age (ms) still determines permissions.
-const SCOPES_KNOWN_FOR: i64 = 300_000;
-/// Minimum interval (ms) before a poll checks an account again whose last check gave no evidence.
-const RETRY_CHECK_MS: i64 = 300_000;
+/// An introspection of less than this age still determines permissions.
+const SCOPES_KNOWN_FOR: Duration = Duration::from_mins(5);
+/// Minimum interval before a poll checks an account again whose last check gave no evidence.
+const RETRY_CHECK: Duration = Duration::from_mins(5);
 
 pub(super) async fn probe(cx: &ProbeContext<'_>) {
     let identities = match cx.platform.api.auth.accounts().await {
@@ -28,7 +30,7 @@ pub(super) async fn probe(cx: &ProbeContext<'_>) {
     cx.meter.expect(wanted.len());
     for identity in &wanted {
         let max_age = if cx.probes.contains(&Probe::Auth) {
-            -1
+            Duration::ZERO
         } else {
             SCOPES_KNOWN_FOR
         };
@@ -101,8 +103,7 @@ pub(super) async fn check_idle(cx: &ProbeContext<'_>) {
         }
         let before = auth.last_check(identity);
         let failed_lately = before.as_ref().is_some_and(|checked| {
-            matches!(checked.status, TokenStatus::Unknown(_))
-                && checked.at.is_recent(RETRY_CHECK_MS, cx.now())
+            matches!(checked.status, TokenStatus::Unknown(_)) && checked.at.is_recent(RETRY_CHECK, cx.now())
         });
         if failed_lately {
             continue;

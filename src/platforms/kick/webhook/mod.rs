@@ -12,6 +12,7 @@ mod missed_events;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -42,10 +43,10 @@ pub use events::{CHAT, METADATA, STATUS};
 pub const PATH: &str = "/webhooks/kick";
 /// The largest accepted body, in bytes.
 const LARGEST_BODY: usize = 1024 * 1024;
-/// Minimum interval of warnings about stale deliveries, and about unusable ones of one type (ms).
-const WARNED_EVERY: i64 = 10 * 60_000;
-/// Minimum interval (ms) at which proof that webhooks arrive is published for each channel.
-const PROOF_EVERY: i64 = 60_000;
+/// Minimum interval of warnings about stale deliveries, and about unusable ones of one type.
+const WARNED_EVERY: Duration = Duration::from_mins(10);
+/// Minimum interval at which proof that webhooks arrive is published for each channel.
+const PROOF_EVERY: Duration = Duration::from_mins(1);
 /// Maximum number of ids remembered, of deliveries and of chat messages: far more than arrive within ten minutes.
 const REMEMBERED_IDS: usize = 400_000;
 /// The kind of the ids of deliveries.
@@ -243,7 +244,7 @@ impl WebhookListener {
         self.state
             .lock()
             .stale_warned
-            .is_none_or(|last| !last.is_recent(WARNED_EVERY - 1, now))
+            .is_none_or(|last| !last.is_recent(WARNED_EVERY, now))
     }
 
     fn warn_of_stale(&self, delivery: &Delivery<'_>) {
@@ -266,7 +267,7 @@ impl WebhookListener {
         {
             let mut state = self.state.lock();
             let last = state.unusable_warned.get(kind);
-            if last.is_some_and(|last| last.is_recent(WARNED_EVERY - 1, now)) {
+            if last.is_some_and(|last| last.is_recent(WARNED_EVERY, now)) {
                 return;
             }
             // Only types that are used come here, so there are few.
@@ -327,7 +328,7 @@ impl WebhookListener {
     ) -> Vec<(Timestamp, Fact)> {
         let at = delivery.at;
         let mut facts = Vec::new();
-        let due = |last: &Timestamp| !last.is_recent(PROOF_EVERY - 1, self.clock.now());
+        let due = |last: &Timestamp| !last.is_recent(PROOF_EVERY, self.clock.now());
         if state.proven.get(&event.broadcaster).is_none_or(due) {
             facts.push((at, facts::up(Transport::Webhook)));
             let working = facts::profile([("webhook", Some("working"))]);

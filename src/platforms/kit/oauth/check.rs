@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::manager::{TokenManager, is_same};
 use super::provider::{Described, Provider, Validation};
@@ -23,15 +24,15 @@ impl<P: Provider> TokenManager<P> {
         self.check_once(identity, None, meter).await
     }
 
-    /// Returns the result of a check at most `max_age_ms` ago of the token that is stored now, or checks it.
+    /// Returns the result of a check less than `max_age` ago of the token that is stored now, or checks it.
     pub async fn checked_within(
         &self,
-        max_age_ms: i64,
+        max_age: Duration,
         identity: &Identity,
         meter: &Meter<'_>,
     ) -> Result<TokenCheck, PlatformError> {
         let recent = self.last_check(identity);
-        if let Some(check) = recent.filter(|check| check.at.is_recent(max_age_ms, self.clock.now()))
+        if let Some(check) = recent.filter(|check| check.at.is_recent(max_age, self.clock.now()))
             && let Some(stored) = self.stored(identity).await?
             && is_same(&stored.access, &check.token.access)
         {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
@@ -24,8 +25,8 @@ use crate::tokens::{
 const APP_TOKEN_MARGIN_SECS: i64 = 86_400;
 /// Time between attempts to refresh a token before it expires.
 const EARLY_RETRY_MS: i64 = 60_000;
-/// How long a refused client id or secret is not tried again (ms): it needs attention first.
-const REJECTED_CLIENT_PAUSE_MS: i64 = 600_000;
+/// How long a refused client id or secret is not tried again: it needs attention first.
+const REJECTED_CLIENT_PAUSE: Duration = Duration::from_mins(10);
 
 /// Keeps the tokens of one platform usable.
 pub struct TokenManager<P> {
@@ -280,7 +281,7 @@ impl<P: Provider> TokenManager<P> {
         let now = self.clock.now();
         let refused = self.rejected_clients.lock().get(client.id).cloned();
         if let Some((at, reason)) = refused
-            && at.is_recent(REJECTED_CLIENT_PAUSE_MS - 1, now)
+            && at.is_recent(REJECTED_CLIENT_PAUSE, now)
         {
             return Err(GrantError::ClientRejected(reason));
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -292,7 +293,11 @@ async fn check_of_a_replaced_login_is_not_reused() {
     for (access, expected) in [("old-token", "old-token"), ("new-token", "new-token")] {
         rig.put(&bot(), refreshable(access)).await;
         let meter = Meter::silent();
-        let check = rig.manager.checked_within(300_000, &bot(), &meter).await.unwrap();
+        let check = rig
+            .manager
+            .checked_within(Duration::from_mins(5), &bot(), &meter)
+            .await
+            .unwrap();
         assert_eq!(check.status, TokenStatus::Valid);
         assert_eq!(check.token.access.expose_secret(), expected);
     }

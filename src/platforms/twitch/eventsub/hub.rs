@@ -24,12 +24,12 @@ use crate::platforms::kit::totals::Totals;
 use crate::platforms::{ListenerEvent, ProbeSet};
 use crate::secrets;
 
-/// A warning about unparsable events of one kind is repeated at most this often (ms).
-const UNREADABLE_EVERY: i64 = 60_000;
+/// A warning about unparsable events of one kind is repeated at most this often.
+const UNREADABLE_EVERY: Duration = Duration::from_mins(1);
 /// Maximum number of kinds for which that is remembered; their names come from outside.
 const KINDS_REMEMBERED: usize = 64;
-/// For this long (ms) the same cause of lost subscriptions is not logged again.
-const ONE_CAUSE: i64 = 10 * 60_000;
+/// For this long the same cause of lost subscriptions is not logged again.
+const ONE_CAUSE: Duration = Duration::from_mins(10);
 
 /// Shared by all connections of a listener.
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl State {
     /// warning, but not for every message of a busy chat.
     fn unreadable(&mut self, kind: &str, now: Timestamp) {
         self.tally.unknown += 1;
-        let lately = |last: &Timestamp| last.is_recent(UNREADABLE_EVERY - 1, now);
+        let lately = |last: &Timestamp| last.is_recent(UNREADABLE_EVERY, now);
         if self.unreadable.len() >= KINDS_REMEMBERED || self.unreadable.get(kind).is_some_and(lately) {
             return;
         }
@@ -116,7 +116,7 @@ impl State {
     /// which is worth a warning.
     fn stale(&mut self, kind: &str, age: Duration, now: Timestamp) {
         self.tally.stale += 1;
-        let lately = |last: Timestamp| last.is_recent(ONE_CAUSE - 1, now);
+        let lately = |last: Timestamp| last.is_recent(ONE_CAUSE, now);
         if self.stale_warned.is_some_and(lately) {
             tracing::debug!(
                 kind,
@@ -475,7 +475,7 @@ impl Hub {
     /// Returns whether a cause of lost subscriptions deserves a warning. One cause often ends all subscriptions at once.
     pub(super) fn is_new_cause(&self, cause: &str, at: Timestamp) -> bool {
         let warned = &mut self.state.lock().warned;
-        warned.retain(|_, last| last.is_recent(ONE_CAUSE - 1, at));
+        warned.retain(|_, last| last.is_recent(ONE_CAUSE, at));
         warned.insert(cause.to_owned(), at).is_none()
     }
 
