@@ -21,6 +21,13 @@ pub(super) enum Raw {
     Odd(&'static str),
 }
 
+impl Raw {
+    /// Whether this is exactly the text.
+    pub(super) fn is(&self, text: &str) -> bool {
+        matches!(self, Self::Text(own) if own == text)
+    }
+}
+
 /// A table of the file's `[[source]]` list.
 pub(super) type RawTable = BTreeMap<String, Raw>;
 

@@ -63,7 +63,7 @@ use crate::core::platform::{PlatformName, for_each_platform};
 use crate::core::time::Timestamp;
 use crate::platforms;
 use crate::secrets;
-use layers::{Layer, Raw};
+use layers::Layer;
 use state::Base;
 
 /// Everything that can be configured, resolved.
@@ -513,11 +513,4 @@ pub(crate) fn numeric_id(reader: &mut Reader<'_>, key: &Key) -> Option<String> {
         return None;
     }
     Some(id.clone())
-}
-
-impl Raw {
-    /// Whether this is exactly the text.
-    fn is(&self, text: &str) -> bool {
-        matches!(self, Self::Text(own) if own == text)
-    }
 }

@@ -2,6 +2,7 @@
 
 pub mod descriptor;
 pub mod discord;
+mod error;
 pub mod kick;
 pub mod kit;
 pub mod twitch;
@@ -15,9 +16,9 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
+pub use self::error::{PlatformError, Recovery};
 use self::kit::oauth::Accounts;
 use crate::config::Settings;
-use crate::core::code::Code;
 use crate::core::finding::Finding;
 use crate::core::observation::{AuthCheck, ErrorInfo, Identity, Observation};
 use crate::core::platform::{PlatformRules, for_each_platform};
@@ -278,141 +279,5 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.text)
-    }
-}
-
-/// Why a platform did not answer as requested. Retry loops decide by [`PlatformError::recovery`] alone.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum PlatformError {
-    /// The credentials were rejected.
-    #[error("{platform} refused the credentials: {reason}")]
-    Unauthorized {
-        /// The platform.
-        platform: PlatformName,
-        /// The platform's reason.
-        reason: String,
-    },
-    /// The caller is authenticated but not allowed, for example because of a missing scope.
-    #[error("{platform} does not allow {operation}: {reason}")]
-    Forbidden {
-        /// The platform.
-        platform: PlatformName,
-        /// What was requested.
-        operation: &'static str,
-        /// The platform's reason.
-        reason: String,
-    },
-    /// Too many requests.
-    #[error("{platform} asked for fewer requests")]
-    RateLimited {
-        /// The platform.
-        platform: PlatformName,
-        /// How long to wait, if the platform specified it.
-        retry_after: Option<std::time::Duration>,
-    },
-    /// No answer, or one that means that the platform itself has failed (5xx, an edge's block page).
-    #[error("{platform} cannot be reached for {operation}: {reason}")]
-    Unavailable {
-        /// The platform.
-        platform: PlatformName,
-        /// What was requested.
-        operation: &'static str,
-        /// The reason.
-        reason: String,
-        /// Why it is not available.
-        code: Code,
-    },
-    /// An answer that is not what the platform documents.
-    #[error("cannot read {platform}'s answer to {operation}: {reason}")]
-    Unreadable {
-        /// The platform.
-        platform: PlatformName,
-        /// What was requested.
-        operation: &'static str,
-        /// The reason.
-        reason: String,
-    },
-    /// The platform rejects the request itself as invalid.
-    #[error("{platform} rejected {operation}: {reason}")]
-    Rejected {
-        /// The platform.
-        platform: PlatformName,
-        /// What was requested.
-        operation: &'static str,
-        /// HTTP status.
-        status: u16,
-        /// The platform's reason.
-        reason: String,
-    },
-    /// The platform rejects the application: a wrong or missing secret, or an unknown client id.
-    #[error("{platform} rejected a token for this client id and secret: {reason}")]
-    ClientRejected {
-        /// The platform.
-        platform: PlatformName,
-        /// The platform's reason.
-        reason: String,
-    },
-    /// The configuration lacks a required value.
-    #[error("{platform} needs {what}")]
-    NotConfigured {
-        /// The platform.
-        platform: PlatformName,
-        /// What is missing, and how to configure it.
-        what: String,
-    },
-    /// The stored token belongs to a different account than the one for which it is stored.
-    #[error("{platform} needs {what}")]
-    OtherAccount {
-        /// The platform.
-        platform: PlatformName,
-        /// Whose token is needed, and whose it is.
-        what: String,
-    },
-    /// The local token store cannot be used. This is no evidence about the tokens in it or about the platform.
-    #[error("the tokens for {platform} cannot be used: {reason}")]
-    TokenStore {
-        /// The platform.
-        platform: PlatformName,
-        /// The reason, and what to do.
-        reason: String,
-    },
-}
-
-/// How a caller should recover from a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recovery {
-    /// Retry with backoff.
-    Retry,
-    /// Retry after this time.
-    RetryAfter(std::time::Duration),
-    /// Check the authorization first.
-    Reauthenticate,
-    /// A retry would fail the same way.
-    GiveUp,
-}
-
-impl PlatformError {
-    /// Returns whether the account that was used is the reason: it has no usable token.
-    pub fn is_of_account(&self) -> bool {
-        matches!(
-            self,
-            Self::Unauthorized { .. } | Self::NotConfigured { .. } | Self::OtherAccount { .. }
-        )
-    }
-
-    /// Returns how a caller should recover.
-    pub fn recovery(&self) -> Recovery {
-        match self {
-            Self::RateLimited { retry_after, .. } => {
-                retry_after.map_or(Recovery::Retry, Recovery::RetryAfter)
-            }
-            Self::Unauthorized { .. } => Recovery::Reauthenticate,
-            Self::Unavailable { .. } | Self::Unreadable { .. } | Self::TokenStore { .. } => Recovery::Retry,
-            Self::Forbidden { .. }
-            | Self::Rejected { .. }
-            | Self::ClientRejected { .. }
-            | Self::NotConfigured { .. }
-            | Self::OtherAccount { .. } => Recovery::GiveUp,
-        }
     }
 }

@@ -8,14 +8,11 @@ use serde_json::Value;
 use super::error_body::{ErrorBody, Reported};
 use crate::clock::Chance;
 use crate::core::code::Code;
-use crate::core::observation::{ErrorInfo, LinkState};
 use crate::core::source::PlatformName;
-use crate::descriptors;
 use crate::http::{Answer, HttpError, Retries};
 use crate::platforms::PlatformError;
 use crate::platforms::descriptor::descriptor;
 use crate::secrets;
-use crate::tokens::TokenError;
 
 /// What was requested, for error messages.
 #[derive(Debug, Clone, Copy)]
@@ -126,86 +123,6 @@ impl Asked {
             operation: self.operation,
             status,
             reason,
-        }
-    }
-}
-
-impl PlatformError {
-    pub fn unauthorized(platform: PlatformName, reason: impl Into<String>) -> Self {
-        let reason = reason.into();
-        Self::Unauthorized { platform, reason }
-    }
-
-    pub fn rate_limited(platform: PlatformName, retry_after: Option<Duration>) -> Self {
-        Self::RateLimited {
-            platform,
-            retry_after,
-        }
-    }
-
-    pub fn not_configured(platform: PlatformName, what: impl Into<String>) -> Self {
-        let what = what.into();
-        Self::NotConfigured { platform, what }
-    }
-
-    /// Builds the error for a token that cannot be read or stored.
-    ///
-    /// Running out of file descriptors is transient: they are freed when connections end, and the token store needs no
-    /// correction.
-    pub fn of_token_store(platform: PlatformName, error: &TokenError) -> Self {
-        let cause = std::error::Error::source(error);
-        let shortage = cause
-            .and_then(|cause| cause.downcast_ref::<std::io::Error>())
-            .is_some_and(descriptors::is_exhaustion);
-        if shortage {
-            return Self::Unavailable {
-                platform,
-                operation: "anything that needs a token",
-                reason: descriptors::REASON.to_owned(),
-                code: Code::NetworkTooManyFiles,
-            };
-        }
-        let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-        Self::TokenStore {
-            platform,
-            reason: format!("{error}{cause}; {}", error.hint()),
-        }
-    }
-
-    pub fn code(&self) -> Code {
-        match *self {
-            Self::Unavailable { code, .. } => code,
-            Self::RateLimited { platform, .. } => Code::RateLimited(platform),
-            Self::Unauthorized { platform, .. } => Code::Unauthorized(platform),
-            Self::Forbidden { platform, .. } => Code::Forbidden(platform),
-            Self::Unreadable { platform, .. } => Code::Unreadable(platform),
-            Self::Rejected { platform, .. } => Code::Rejected(platform),
-            Self::ClientRejected { platform, .. } => Code::ClientRejected(platform),
-            Self::NotConfigured { platform, .. } => Code::NotConfigured(platform),
-            Self::OtherAccount { platform, .. } => Code::OtherAccount(platform),
-            Self::TokenStore { platform, .. } => Code::TokenStore(platform),
-        }
-    }
-
-    /// Returns the error as stored with a source: the code and a sentence.
-    pub fn error_info(&self) -> ErrorInfo {
-        ErrorInfo::new(self.code(), self.to_string())
-    }
-
-    /// Returns what a failed call means for the transport that it used: refused if it needs attention, otherwise down.
-    pub fn link_state(&self) -> LinkState {
-        let error = self.error_info();
-        match self {
-            Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Unreadable { .. } => {
-                LinkState::Down { error }
-            }
-            Self::Unauthorized { .. }
-            | Self::Forbidden { .. }
-            | Self::Rejected { .. }
-            | Self::ClientRejected { .. }
-            | Self::NotConfigured { .. }
-            | Self::OtherAccount { .. }
-            | Self::TokenStore { .. } => LinkState::Refused { error },
         }
     }
 }
@@ -325,19 +242,6 @@ mod tests {
             received_at: Timestamp::EPOCH,
             rtt: Duration::ZERO,
         }
-    }
-
-    #[test]
-    fn descriptor_exhaustion_is_not_a_token_store_error() {
-        let read = |code| TokenError::Read {
-            path: "/tokens.json".into(),
-            source: std::io::Error::from_raw_os_error(code),
-        };
-        let shortage = PlatformError::of_token_store(PlatformName::Twitch, &read(libc::EMFILE));
-        assert_eq!(shortage.code(), Code::NetworkTooManyFiles);
-        assert!(matches!(shortage.link_state(), LinkState::Down { .. }));
-        let broken = PlatformError::of_token_store(PlatformName::Twitch, &read(libc::EACCES));
-        assert!(matches!(broken.link_state(), LinkState::Refused { .. }));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::core::time::Timestamp;
-use crate::platforms::PlatformError;
 
 /// How long (ms) a successful probe counts as proof that the link works: several intervals of the default schedules. A probe that
 /// is no longer scheduled must not count forever.
@@ -52,30 +51,12 @@ impl LinkHealth {
     }
 }
 
-impl PlatformError {
-    /// Returns whether the failure would affect every request: nothing was sent, because the platform cannot be reached or no
-    /// account is usable.
-    pub fn affects_every_request(&self) -> bool {
-        match self {
-            Self::Unauthorized { .. }
-            | Self::NotConfigured { .. }
-            | Self::OtherAccount { .. }
-            | Self::TokenStore { .. } => true,
-            Self::Unavailable { code, .. } => code.is_before_sending(),
-            Self::Forbidden { .. }
-            | Self::RateLimited { .. }
-            | Self::Unreadable { .. }
-            | Self::ClientRejected { .. }
-            | Self::Rejected { .. } => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::code::Code;
     use crate::core::source::PlatformName;
+    use crate::platforms::PlatformError;
     use crate::platforms::kit::answer::Asked;
 
     fn at(seconds: i64) -> Timestamp {
