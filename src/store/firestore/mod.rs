@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +35,7 @@ use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::store::firestore::client::Client;
 use crate::store::firestore::error::Failure;
+use crate::store::firestore::save::Saver;
 use crate::store::retention::Retention;
 use crate::store::{
     HistoryEntry, SourceStore, StoreError, Stored, Version, Versioned, Write, stored as documents,
@@ -90,16 +91,16 @@ impl fmt::Display for FirestoreTarget {
 /// A Firestore collection of documents.
 pub struct FirestoreStore {
     client: Arc<Client>,
-    /// Remaining number of documents with history that are written individually.
-    apart: AtomicU32,
+    saver: Saver,
 }
 
 impl FirestoreStore {
     /// Creates the store without a request; a store that is unavailable now may have recovered by the first call.
     pub fn new(target: FirestoreTarget) -> Self {
+        let client = Arc::new(Client::new(target));
         Self {
-            client: Arc::new(Client::new(target)),
-            apart: AtomicU32::new(0),
+            saver: Saver::new(Arc::clone(&client)),
+            client,
         }
     }
 
@@ -250,7 +251,7 @@ impl SourceStore for FirestoreStore {
     }
 
     async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
-        self.save_all(writes).await
+        self.saver.save(writes).await
     }
 
     async fn delete(&self, document_id: &str) -> Result<bool, StoreError> {

@@ -1,7 +1,8 @@
 //! Writes many documents in few requests, with a result for each: how writes are grouped, and which are retried individually
 //! when one response applies to many.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use firestore::gcloud_sdk::google::firestore::v1::Write as Request;
 use firestore::gcloud_sdk::google::firestore::v1::precondition::ConditionType;
@@ -10,7 +11,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::client::Client;
 use super::error::{self, Failure};
-use super::{FirestoreStore, history, moment, update, version};
+use super::{history, moment, update, version};
 use crate::store::{HistoryEntry, StoreError, Version, Write, stored as documents};
 
 /// Writes in one request; Firestore's own limit is 500.
@@ -25,9 +26,23 @@ const APART: u32 = 50;
 /// Requests in flight. Measured: more than 64 gain nothing on one connection.
 const IN_FLIGHT: usize = 64;
 
-impl FirestoreStore {
+/// Writes documents over the store's connection.
+pub(super) struct Saver {
+    client: Arc<Client>,
+    /// Remaining number of documents with history that are written individually.
+    apart: AtomicU32,
+}
+
+impl Saver {
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self {
+            client,
+            apart: AtomicU32::new(0),
+        }
+    }
+
     /// Writes documents in as few requests as possible, and returns a result for each.
-    pub(super) async fn save_all(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
+    pub(super) async fn save(&self, writes: &[Write]) -> Vec<Result<Version, StoreError>> {
         let mut results: Vec<Option<Result<Version, StoreError>>> = writes.iter().map(|_| None).collect();
         let mut alone = Vec::new();
         let mut together: Vec<Vec<Planned>> = Vec::new();
@@ -84,7 +99,7 @@ impl FirestoreStore {
                     let saved = match Code::from(status.code) {
                         Code::Ok => Ok(version(result.update_time)),
                         code => Err(error::of_write(
-                            self.target(),
+                            &self.client.target,
                             &planned.document_id,
                             code,
                             &status.message,
@@ -100,7 +115,7 @@ impl FirestoreStore {
                 alone.buffer_unordered(IN_FLIGHT).collect().await
             }
             Err(failure) => {
-                let failure = failure.explain_write(self.target(), "");
+                let failure = failure.explain_write(&self.client.target, "");
                 let named =
                     |planned: Planned| (planned.index, Err(renamed(failure.clone(), planned.document_id)));
                 batch.into_iter().map(named).collect()
@@ -135,7 +150,7 @@ impl FirestoreStore {
                     self.apart.store(APART, Ordering::Relaxed);
                 }
                 Err(failure) => {
-                    let failure = failure.explain_write(self.target(), "");
+                    let failure = failure.explain_write(&self.client.target, "");
                     let named = |planned: Planned| {
                         (planned.index, Err(renamed(failure.clone(), planned.document_id)))
                     };
@@ -168,7 +183,7 @@ impl FirestoreStore {
             Ok(results) => Ok(version(
                 results.into_iter().next().and_then(|result| result.update_time),
             )),
-            Err(failure) => Err(failure.explain_write(self.target(), &planned.document_id)),
+            Err(failure) => Err(failure.explain_write(&self.client.target, &planned.document_id)),
         };
         if saved.is_ok() {
             self.sweep_if_triggered(&planned).await;
@@ -186,9 +201,15 @@ impl FirestoreStore {
             return;
         };
         let parent = &self.client.path(&planned.document_id);
-        let swept = history::sweep(&self.client, parent, entry.recorded_at, self.target().retention).await;
+        let swept = history::sweep(
+            &self.client,
+            parent,
+            entry.recorded_at,
+            self.client.target.retention,
+        )
+        .await;
         if let Err(failure) = swept {
-            let error = failure.explain(self.target());
+            let error = failure.explain(&self.client.target);
             tracing::warn!(document = parent, %error, "Old history stays until the next occasion");
         }
     }
