@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::faults::Fault;
 use super::host::Host;
 use super::kit::failure::{Rejected, answer, refuse};
-use super::wire::Wire;
+use super::tcp_faults::Wire;
 use crate::clock::Clock;
 
 /// Returns the routes common to all platforms.

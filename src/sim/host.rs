@@ -22,7 +22,7 @@ use super::clock::SimClock;
 use super::directory::Directory;
 use super::faults::{Faults, WireFault};
 use super::journal::Journal;
-use super::wire::{Wire, WiredStream, Wires};
+use super::tcp_faults::{Wire, WiredStream, Wires};
 use crate::clock::{Chance, Clock};
 use crate::core::time::Timestamp;
 

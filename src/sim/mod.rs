@@ -12,8 +12,8 @@ pub mod host;
 pub mod journal;
 pub mod kick;
 pub mod kit;
+pub mod tcp_faults;
 pub mod twitch;
-pub mod wire;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use futures_util::stream::{self, StreamExt};
 
 use super::helix::{Call, PAGE, Page};
+use super::lists;
 use super::map::{self, HELIX};
 use super::options;
 use super::probe::ProbeRun;
@@ -321,7 +322,7 @@ async fn one_call<T: serde::de::DeserializeOwned>(
     call: &Call<'_>,
 ) -> Result<Page<T>, PlatformError> {
     let permit = run.permits.acquire().await;
-    let outcome = run.twitch.list(identity, call, &run.meter).await;
+    let outcome = lists::list(run.twitch, identity, call, &run.meter).await;
     if outcome.is_ok() {
         run.answered();
     }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::TwitchPlatform;
 use super::helix::{Call, Page, asked, each};
-use super::lists::ListError;
+use super::lists::{self, ListError};
 use super::options::{APP, BOT};
 use super::wire::User;
 use crate::core::code::Code;
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
             let Some(identity) = self.candidates.get(index) else {
                 return Err(self.unusable.get().cloned().unwrap_or_else(|| self.no_account()));
             };
-            match self.twitch.try_list(identity, call, meter).await {
+            match lists::try_list(self.twitch, identity, call, meter).await {
                 Err(ListError {
                     of_token: true,
                     error,

@@ -19,7 +19,7 @@ use crate::core::time::Timestamp;
 use crate::sim::host;
 use crate::sim::kit;
 use crate::sim::kit::query::Query;
-use crate::sim::wire::Wire;
+use crate::sim::tcp_faults::Wire;
 
 /// The largest frame that a client may send, in bytes.
 const LARGEST: usize = 4_096;

@@ -27,13 +27,13 @@ use super::kinds::Subscription;
 use super::machine::{
     self, Effect, Failure, Input, Millis, PERMANENT_FAILURE_BACKOFF, Phase, SocketId, State,
 };
+use super::messages::{self, Body, SubscriptionInfo};
 use super::rest::{Bill, Created};
 use super::socket::{End, Frame};
 use super::status::{ConnectionStatus, SubscriptionState};
 use super::subscription_set::{
     COST, Coverage, Stand, SubscriptionSet, TOO_MANY_SOCKETS, Verdict, is_no_failure,
 };
-use super::wire::{self, Body, SubscriptionInfo};
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Identity};
 use crate::core::source::PlatformName;
@@ -365,7 +365,7 @@ impl Connection {
                 });
             }
         };
-        let Some(message) = wire::read(&text) else {
+        let Some(message) = messages::read(&text) else {
             self.cx.hub.unreadable_frame(&self.name, &text, self.twitch_now());
             return self.step(Input::Received(socket));
         };

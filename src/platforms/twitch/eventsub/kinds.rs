@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::wire::{Condition, SubscriptionInfo};
+use super::messages::{Condition, SubscriptionInfo};
 
 /// A subscription type with its supported version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::super::TwitchPlatform;
 use super::EventSubOptions;
-use super::accounts::Accounts;
+use super::accounts::{self, Accounts};
 use super::connection::{Connection, Context, connection_name};
 use super::hub::Hub;
 use super::kinds::Subscription;
@@ -187,7 +187,7 @@ impl EventSubListener {
     }
 
     async fn replan(&self, channels: Vec<Channel>, before: Accounts) -> Planned {
-        let found = self.twitch.accounts(&channels, &before).await;
+        let found = accounts::usable(&self.twitch.auth, &channels, &before).await;
         let (costs, max_cost, cost_of_others) = self.hub.costs();
         let limits = Limits {
             max_cost: max_cost.unwrap_or(self.options.limits.max_cost),

@@ -14,13 +14,13 @@ mod kinds;
 mod listener;
 mod machine;
 mod memory;
+mod messages;
 mod missed_events;
 pub mod planner;
 mod rest;
 mod socket;
 mod status;
 mod subscription_set;
-mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -129,13 +129,13 @@ impl EventSubHandle {
 impl TwitchPlatform {
     /// Plans which channels would be subscribed, without connecting.
     pub async fn plan(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
-        let found = self.accounts(channels, &Accounts::new()).await;
+        let found = accounts::usable(&self.auth, channels, &Accounts::new()).await;
         plan_with(channels, found, chat, limits)
     }
 
     /// Plans which channels would be subscribed from the stored tokens, without sending requests.
     pub async fn plan_by_memory(&self, channels: &[Channel], chat: bool, limits: Limits) -> Plan {
-        let found = self.accounts_by_memory(channels).await;
+        let found = accounts::by_memory(&self.auth, channels).await;
         plan_with(channels, found, chat, limits)
     }
 

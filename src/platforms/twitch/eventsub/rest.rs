@@ -10,7 +10,7 @@ use super::super::TwitchPlatform;
 use super::super::helix::contradiction;
 use super::super::options::below;
 use super::kinds::Subscription;
-use super::wire::{Listed, SubscriptionInfo};
+use super::messages::{Listed, SubscriptionInfo};
 use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;

@@ -16,8 +16,8 @@ use super::state::Order;
 use crate::clock::Clock;
 use crate::core::time::Timestamp;
 use crate::sim::kit::query::Query;
+use crate::sim::tcp_faults::Wire;
 use crate::sim::twitch::handle::TwitchSim;
-use crate::sim::wire::Wire;
 
 /// Default seconds between keepalives, and the bounds of what a client may request.
 const KEEPALIVE: (i64, i64, i64) = (10, 10, 600);

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use super::super::kinds::Subscription;
 use super::super::machine::{Failure, SocketId};
+use super::super::messages::SubscriptionInfo;
 use super::super::rest::{self, Bill, Created};
 use super::super::socket::{self, Frame};
-use super::super::wire::SubscriptionInfo;
 use super::Context;
 use crate::core::observation::{Identity, LinkState};
 use crate::platforms::PlatformError;

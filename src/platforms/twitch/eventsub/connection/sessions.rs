@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::hub::Hub;
 use super::super::kinds::Subscription;
 use super::super::machine::Millis;
-use super::super::wire::SubscriptionInfo;
+use super::super::messages::SubscriptionInfo;
 
 /// How often Twitch's list of subscriptions is compared with ours.
 const COMPARE: Millis = 10 * 60_000;
