@@ -34,8 +34,8 @@ use crate::cli::commands::{
 };
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
-use crate::cli::output::view::Tone;
-use crate::cli::output::{Invocation, Note, machine, wrap, write_err, write_out};
+use crate::cli::output::view::{self, Tone};
+use crate::cli::output::{Invocation, Note, wrap, write_err, write_out};
 use crate::cli::progress::{BAR_DELAY, Progress};
 use crate::config::{self, Configuration};
 use crate::failure::{self, ExitCode, Failure};
@@ -70,7 +70,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
                 // With a login, a token may have been typed in the place of another argument.
                 let about_accounts = words.iter().any(|label| label == "auth");
                 let text = if wants_json(&words) {
-                    machine::inert_json(failure::as_json(&usage(&error, about_accounts)))
+                    view::inert_json(failure::as_json(&usage(&error, about_accounts)))
                 } else {
                     mistake(&error, about_accounts, is_colored())
                 };
@@ -93,7 +93,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             let failure = advised(failure, invocation);
             let is_json = cli.global.output.is_some_and(output::Format::is_structured);
             let text = if is_json {
-                machine::inert_json(failure::as_json(&failure))
+                view::inert_json(failure::as_json(&failure))
             } else {
                 render_failure(&failure, style)
             };

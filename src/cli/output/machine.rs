@@ -1,12 +1,10 @@
 //! Reports for programs: JSON, ndjson, YAML and CSV.
 
-use std::fmt::Write as _;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::output::view::{is_unsafe, printable};
+use crate::cli::output::view::{inert_json, printable};
 use crate::cli::output::{Report, at_path};
 use crate::core::time::Timestamp;
 
@@ -84,25 +82,6 @@ pub fn json<R: Report>(report: &R) -> Result<String, RenderError> {
     Ok(inert_json(serde_json::to_string_pretty(&envelope(report))?) + "\n")
 }
 
-/// Escapes what JSON permits in strings and a terminal obeys: C1 controls, the line breaks of Unicode, and marks that change the
-/// direction of text. Programs read the same text; outside of strings, JSON has only ASCII.
-pub fn inert_json(text: String) -> String {
-    let is_inert = |c: char| (c.is_ascii() && c != '\u{7f}') || !is_unsafe(c);
-    if text.chars().all(is_inert) {
-        return text;
-    }
-    let mut inert = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if is_inert(c) {
-            inert.push(c);
-        } else {
-            // All of them are of the basic plane.
-            let _ = write!(inert, "\\u{:04x}", u32::from(c));
-        }
-    }
-    inert
-}
-
 /// Returns one JSON object a line and entry, without the envelope.
 pub fn ndjson<R: Report>(report: &R) -> Result<String, RenderError> {
     let mut text = String::new();
@@ -167,6 +146,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::output::view::is_unsafe;
 
     #[test]
     fn json_text_commands_no_terminal_and_reads_back() {

@@ -1,6 +1,7 @@
 //! The content of a report for people, independent of the terminal's width, colors and symbols.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// A report for people: blocks from top to bottom.
 #[derive(Debug, Clone, Default)]
@@ -263,6 +264,25 @@ fn is_direction_mark(c: char) -> bool {
 /// direction of text.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || is_direction_mark(c)
+}
+
+/// Escapes what JSON permits in strings and a terminal obeys: C1 controls, the line breaks of Unicode, and marks that change the
+/// direction of text. Programs read the same text; outside of strings, JSON has only ASCII.
+pub fn inert_json(text: String) -> String {
+    let is_inert = |c: char| (c.is_ascii() && c != '\u{7f}') || !is_unsafe(c);
+    if text.chars().all(is_inert) {
+        return text;
+    }
+    let mut inert = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_inert(c) {
+            inert.push(c);
+        } else {
+            // All of them are of the basic plane.
+            let _ = write!(inert, "\\u{:04x}", u32::from(c));
+        }
+    }
+    inert
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_norway::Value;
 
-use crate::cli::output::machine::inert_json;
+use crate::cli::output::view::inert_json;
 
 /// Appends `value` as a document.
 pub fn write(text: &mut String, value: &Value) {

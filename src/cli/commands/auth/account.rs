@@ -9,6 +9,7 @@ use crate::cli::source_arg::{self, SourceArg};
 use crate::core::observation::Identity;
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
+use crate::platforms::Platform;
 
 /// Which account.
 #[derive(Debug, Args)]
@@ -86,6 +87,18 @@ fn by_name(platform: PlatformName, text: &str) -> Option<(&'static str, SourceAr
     match arg {
         Ok(arg @ SourceArg::Name { platform: of, .. }) => (of == Some(platform)).then_some((role, arg)),
         Ok(SourceArg::Key(_)) | Err(_) => None,
+    }
+}
+
+/// Returns a user by name and id; the name is requested where it is not known.
+pub(super) async fn named(adapter: &dyn Platform, id: &str, login: Option<String>) -> String {
+    let login = match login {
+        Some(login) => Some(login),
+        None => adapter.user_name(id).await,
+    };
+    match login {
+        Some(login) => format!("{login} ({id})"),
+        None => format!("user {id}"),
     }
 }
 

@@ -293,7 +293,7 @@ async fn finish(
         return Err(Failure::new(ExitCode::Unauthorized, what));
     };
     let identity = target.identity(&user_id);
-    let owner = named(adapter, &user_id, token.login.clone()).await;
+    let owner = account::named(adapter, &user_id, token.login.clone()).await;
     let known = cx.app.tokens().load(&identity).await?;
     let known_id = known.as_ref().and_then(|token| token.user_id.clone());
     match accounts.owner_of(&identity).or(known_id) {
@@ -301,7 +301,7 @@ async fn finish(
             discard(lease.as_ref(), &mut record).await?;
             let _ = accounts.revoke(&pending).await;
             let login = known.and_then(|token| token.login);
-            let expected = named(adapter, &expected, login).await;
+            let expected = account::named(adapter, &expected, login).await;
             return Err(wrong_account(platform, &identity, &owner, &expected));
         }
         Some(_) => {}
@@ -434,18 +434,6 @@ pub(super) fn problem_of(platform: PlatformName, refresh: &Refresh) -> Option<(T
             "another program refreshes the tokens of this store".to_owned(),
         )),
         Refresh::Impossible => Some((Tone::Bad, "there is no usable refresh token".to_owned())),
-    }
-}
-
-/// Returns a user by name and id; the name is requested where it is not known.
-pub(super) async fn named(adapter: &dyn Platform, id: &str, login: Option<String>) -> String {
-    let login = match login {
-        Some(login) => Some(login),
-        None => adapter.user_name(id).await,
-    };
-    match login {
-        Some(login) => format!("{login} ({id})"),
-        None => format!("user {id}"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 
-use super::login::named;
+use super::account::named;
 use super::{ask, is_of_missing_account, is_of_other_account, item};
 use crate::cli::context::Context;
 use crate::cli::login::keyboard::read_hidden;

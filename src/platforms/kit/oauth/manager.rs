@@ -9,7 +9,6 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
 use super::provider::{Access, Credentials, Grant, GrantError, Granted, Provider};
-use super::renewal::Unsaved;
 use crate::clock::Clock;
 use crate::core::code::Code;
 use crate::core::observation::Identity;
@@ -27,6 +26,12 @@ const APP_TOKEN_MARGIN_SECS: i64 = 86_400;
 const EARLY_RETRY_MS: i64 = 60_000;
 /// How long a refused client id or secret is not tried again: it needs attention first.
 const REJECTED_CLIENT_PAUSE: Duration = Duration::from_mins(10);
+
+/// A pair that was granted but could not be stored.
+pub(super) struct Unsaved {
+    pub(super) replaces: SecretString,
+    pub(super) record: TokenRecord,
+}
 
 /// Keeps the tokens of one platform usable.
 pub struct TokenManager<P> {

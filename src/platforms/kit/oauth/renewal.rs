@@ -1,21 +1,13 @@
 //! Refreshes tokens: the order of effects ensures that no crash, no second process and no full disk loses a pair or sends a
 //! one-time token twice. A new pair is stored before it is used, and a refresh token is marked before it is sent.
 
-use secrecy::SecretString;
-
-use super::manager::{TokenManager, is_same, no_token, unusable_store};
+use super::manager::{TokenManager, Unsaved, is_same, no_token, unusable_store};
 use super::provider::{Grant, GrantError, Granted, Provider, Validation};
 use crate::core::observation::Identity;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::Refresh;
 use crate::tokens::{RefreshState, RefreshToken, StoredToken, TokenLease, TokenRecord};
-
-/// A pair that was granted but could not be stored.
-pub(super) struct Unsaved {
-    replaces: SecretString,
-    record: TokenRecord,
-}
 
 /// Whether a one-time refresh token is spent.
 enum Spent {
