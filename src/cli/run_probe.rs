@@ -343,9 +343,10 @@ async fn contradicting(
     let sources = contradicted(store, identity, check, true, others)
         .await
         .into_iter();
+    let check = Arc::new(check.clone());
     let fact = |identity: &Identity| Fact::Auth {
         identity: identity.clone(),
-        check: check.clone(),
+        check: Arc::clone(&check),
     };
     sources
         .map(|source| Observation::new(&source, at, "bitbrat.accounts", fact(identity)))

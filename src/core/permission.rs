@@ -455,7 +455,7 @@ mod tests {
             let method = format!("method-{index}");
             evidence
                 .permissions
-                .insert(method, Newest::new(at(*second), grants));
+                .insert(method, Newest::new(at(*second), grants.into()));
         }
         evidence
     }
@@ -502,7 +502,14 @@ mod tests {
         };
         let identity = Identity::named(identity);
         let second = if result == AuthResult::Valid { 100 } else { 150 };
-        update(evidence, second, Fact::Auth { identity, check });
+        update(
+            evidence,
+            second,
+            Fact::Auth {
+                identity,
+                check: check.into(),
+            },
+        );
     }
 
     fn connect(evidence: &mut Evidence, second: i64, state: LinkState) {
@@ -529,7 +536,14 @@ mod tests {
             ..Grants::default()
         };
         let method = "all".to_owned();
-        update(&mut evidence, 100, Fact::Permissions { method, grants });
+        update(
+            &mut evidence,
+            100,
+            Fact::Permissions {
+                method,
+                grants: grants.into(),
+            },
+        );
         evidence
     }
 
@@ -648,7 +662,14 @@ mod tests {
                 ..Grants::default()
             };
             let method = "ban".to_owned();
-            update(evidence, 150, Fact::Permissions { method, grants });
+            update(
+                evidence,
+                150,
+                Fact::Permissions {
+                    method,
+                    grants: grants.into(),
+                },
+            );
         });
         assert!(answers.iter().all(|answer| answer.allowed == Allowed::No));
         assert!(
@@ -788,7 +809,14 @@ mod tests {
                     ..Grants::default()
                 };
                 let method = "all".to_owned();
-                update(&mut evidence, 100, Fact::Permissions { method, grants });
+                update(
+                    &mut evidence,
+                    100,
+                    Fact::Permissions {
+                        method,
+                        grants: grants.into(),
+                    },
+                );
                 assert_eq!(
                     ask_on(platform, name, &evidence).allowed,
                     Allowed::Yes,
@@ -811,7 +839,14 @@ mod tests {
             ..AuthCheck::of(AuthResult::Expired)
         };
         let identity = Identity::named("twitch/bot");
-        update(&mut evidence, 150, Fact::Auth { identity, check });
+        update(
+            &mut evidence,
+            150,
+            Fact::Auth {
+                identity,
+                check: check.into(),
+            },
+        );
         let answer = ask_on(PlatformName::Twitch, "send-chat", &evidence);
         assert_eq!(answer.allowed, Allowed::No);
         assert!(answer.missing[0].contains("which is REJECTED"), "{answer:?}");

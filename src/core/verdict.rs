@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -387,7 +388,7 @@ pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timest
 }
 
 /// The results of all methods, ordered so that later ones outrank earlier ones.
-fn oldest_first(evidence: &Evidence) -> impl Iterator<Item = &Newest<Grants>> {
+fn oldest_first(evidence: &Evidence) -> impl Iterator<Item = &Newest<Arc<Grants>>> {
     let mut methods: Vec<_> = evidence.permissions.iter().collect();
     methods.sort_by_key(|(name, grants)| (grants.at, *name));
     methods.into_iter().map(|(_, grants)| grants)
