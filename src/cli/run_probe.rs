@@ -187,8 +187,8 @@ pub async fn run_probe(
 /// Clocks differ by less than this (ms), and responses take their time.
 const CLOCK_NOISE_MS: i64 = 10_000;
 
-/// Sources whose documents are in memory at a time, per portion.
-const PORTION: usize = 500;
+/// Sources whose documents are in memory at a time, per portion. What is written of them fits in the cache of the file's connection.
+const PORTION: usize = 250;
 /// Portions that are stored concurrently, because a remote store takes its time for each.
 const CONCURRENT_PORTIONS: usize = 4;
 

@@ -32,6 +32,7 @@ use crate::core::future::TOLERANCE_MS;
 use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::stream::StreamStatus;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
 use crate::core::verdict::{NOTHING_PROVEN, Status, Verdict};
@@ -173,6 +174,8 @@ pub struct Writer {
 #[derive(Debug, Default)]
 pub struct Results {
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
+    /// The written documents in short, by source.
+    pub summaries: BTreeMap<SourceKey, SourceSummary>,
     /// Sources whose documents cannot be replaced, with the reason.
     pub failures: Vec<(SourceKey, StoreError)>,
 }
@@ -521,6 +524,12 @@ impl Writer {
         });
         for (source, version) in done.versions {
             self.tracker.mark_stored(&source, version);
+        }
+        if let Some(results) = &mut self.results {
+            let summaries = done.summaries.into_iter();
+            results
+                .summaries
+                .extend(summaries.map(|summary| (summary.key.clone(), summary)));
         }
         for (source, error) in done.rejected {
             self.block(&source, error);
