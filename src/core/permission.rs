@@ -156,11 +156,8 @@ fn answer(facts: Facts<'_>, need: &Need) -> Answer {
     decide(facts, |held| weigh(need, held))
 }
 
-fn decide(facts: Facts<'_>, weigh: impl FnOnce(&Holdings) -> Weighed) -> Answer {
-    decide_with(facts, &holdings(facts.evidence), weigh)
-}
-
-fn decide_with(facts: Facts<'_>, held: &Holdings, weigh: impl FnOnce(&Holdings) -> Weighed) -> Answer {
+fn decide(facts: Facts<'_>, weigh: impl FnOnce(&Holdings<'_>) -> Weighed) -> Answer {
+    let held = &holdings(facts.evidence);
     let before = preconditions::of(facts, held);
     let refusal = before.iter().find(|one| one.weighed.allowed == Allowed::No);
     if let Some(refusal) = refusal {
@@ -257,11 +254,14 @@ impl Abilities {
             now: None,
         };
         let held = holdings(evidence);
+        // As `decide`, without the reasons: the worst of the preconditions and of what the action needs.
+        let before = preconditions::of(facts, &held);
+        let before = before.iter().map(|one| one.weighed.allowed).min();
         let weigh = |ability: Ability| {
             let actions = ability.actions(platform).iter();
             let answers = actions.filter_map(|name| action(platform, name));
-            let answers =
-                answers.map(|action| decide_with(facts, &held, |held| weigh(&action.need, held)).allowed);
+            let answers = answers.map(|action| weigh(&action.need, &held).allowed);
+            let answers = answers.map(|allowed| before.map_or(allowed, |before| before.min(allowed)));
             (ability, answers.max().unwrap_or(Allowed::Unknown))
         };
         Self(Ability::ALL.into_iter().map(weigh).collect())
@@ -336,9 +336,9 @@ struct Weighed {
     as_of: Option<Timestamp>,
 }
 
-type Holdings = BTreeMap<String, (Holding, Option<Timestamp>)>;
+type Holdings<'a> = BTreeMap<&'a str, (Holding, Option<Timestamp>)>;
 
-fn weigh(need: &Need, held: &Holdings) -> Weighed {
+fn weigh(need: &Need, held: &Holdings<'_>) -> Weighed {
     match need {
         Need::Held(name) => weigh_one(name, held),
         Need::Not(name) => match held.get(*name) {
@@ -391,7 +391,7 @@ fn weigh(need: &Need, held: &Holdings) -> Weighed {
     }
 }
 
-fn weigh_one(name: &str, held: &Holdings) -> Weighed {
+fn weigh_one(name: &str, held: &Holdings<'_>) -> Weighed {
     let (holding, as_of) = held
         .get(name)
         .map_or((Holding::Unknown(None), None), |(holding, at)| {

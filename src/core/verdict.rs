@@ -369,19 +369,19 @@ pub fn holding(evidence: &Evidence, permission: &str) -> (Holding, Option<Timest
 }
 
 /// Returns every reported permission with its state and time.
-pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timestamp>)> {
-    let mut answers: BTreeMap<String, (Holding, Option<Timestamp>)> = BTreeMap::new();
+pub fn holdings(evidence: &Evidence) -> BTreeMap<&str, (Holding, Option<Timestamp>)> {
+    let mut answers: BTreeMap<&str, (Holding, Option<Timestamp>)> = BTreeMap::new();
     for grants in oldest_first(evidence) {
         for (permission, reason) in &grants.value.unknown {
             answers
-                .entry(permission.clone())
+                .entry(permission)
                 .or_insert_with(|| (Holding::Unknown(Some(reason.clone())), Some(grants.at)));
         }
         for permission in &grants.value.denied {
-            answers.insert(permission.clone(), (Holding::No, Some(grants.at)));
+            answers.insert(permission, (Holding::No, Some(grants.at)));
         }
         for permission in &grants.value.granted {
-            answers.insert(permission.clone(), (Holding::Yes, Some(grants.at)));
+            answers.insert(permission, (Holding::Yes, Some(grants.at)));
         }
     }
     answers
