@@ -15,7 +15,7 @@ mod visible;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -237,6 +237,7 @@ pub fn clean(observation: &mut Observation) {
         }
         Fact::Profile { fields } => fields.values_mut().for_each(clean_text),
         Fact::Permissions { grants, .. } => {
+            let grants = Arc::make_mut(grants);
             for names in [&mut grants.granted, &mut grants.denied] {
                 clean_set(names);
             }
@@ -248,6 +249,7 @@ pub fn clean(observation: &mut Observation) {
         | Fact::ViewersHidden { stream_id } => stream_id.iter_mut().for_each(clean_text),
         Fact::StreamSeen { stream_id, .. } => clean_text(stream_id),
         Fact::Auth { check, .. } => {
+            let check = Arc::make_mut(check);
             clean_set(&mut check.scopes);
             check.reason.iter_mut().for_each(clean_text);
         }
@@ -398,7 +400,8 @@ mod tests {
                 grants: crate::core::observation::Grants {
                     granted: ["badge:observed-s3cret-0123456789".to_owned()].into(),
                     ..Default::default()
-                },
+                }
+                .into(),
             },
         ] {
             let mut observation =

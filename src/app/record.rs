@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, watch};
@@ -34,12 +35,16 @@ use crate::watch::writer::{Committer, PendingCommits, Results, Writer, WriterSta
 const SENDING: Duration = Duration::from_secs(5);
 /// How often it checks whether everything is sent.
 const POLL: Duration = Duration::from_millis(20);
+/// Writers of the file. While one commits, others read and merge.
+const WRITERS: usize = 3;
 
 /// Stores observations, a few hundred sources at a time.
 pub struct Recorder<'a> {
     app: &'a App,
-    /// The writer of the file, where the store or the bus needs one.
-    file: Option<Mutex<FileWriter>>,
+    /// The writers of the file, where the store or the bus needs it. Each has sources of its own.
+    file: Vec<Mutex<FileWriter>>,
+    /// The number of the next portion.
+    next: AtomicUsize,
     /// The remote store.
     remote: Option<Arc<dyn SourceStore>>,
 }
@@ -64,20 +69,26 @@ impl App {
         let is_remote = !matches!(self.settings.store.target, StoreTarget::Sqlite(_));
         let over_bus = self.settings.bus.target != BusTarget::Local;
         let file = if over_bus || !is_remote {
-            Some(Mutex::new(self.file_writer(over_bus).await?))
+            self.file_writers(over_bus).await?
         } else {
-            None
+            Vec::new()
         };
         Ok(Recorder {
             app: self,
             file,
+            next: AtomicUsize::default(),
             remote: is_remote.then_some(store),
         })
     }
 
-    async fn file_writer(&self, over_bus: bool) -> Result<FileWriter, Failure> {
+    async fn file_writers(&self, over_bus: bool) -> Result<Vec<Mutex<FileWriter>>, Failure> {
         // Without a name: whichever daemon uses the file sends its events.
         let state_file = self.state_file(String::new(), over_bus).await?;
+        let writers = (0..WRITERS).map(|_| Mutex::new(self.file_writer(Arc::clone(&state_file))));
+        Ok(writers.collect())
+    }
+
+    fn file_writer(&self, state_file: Arc<StateFile>) -> FileWriter {
         let (_, inputs) = ObservationSender::new();
         let stats = Arc::new(WriterStats::since(self.clock.now()));
         let mut committer = Committer::new(
@@ -100,7 +111,7 @@ impl App {
             last_turn: None,
             results: Some(Results::default()),
         };
-        Ok(FileWriter { writer, state_file })
+        FileWriter { writer, state_file }
     }
 
     async fn state_file(&self, instance: String, has_sink: bool) -> Result<Arc<StateFile>, StateFileError> {
@@ -159,16 +170,19 @@ impl App {
 }
 
 impl Recorder<'_> {
-    /// Merges observations of a few hundred sources into the stored documents. Returns when they are stored or have failed.
+    /// Merges observations of a few hundred sources into the stored documents. Returns when they are stored or have failed. Several
+    /// portions may be recorded concurrently if they have no source in common.
     pub async fn record(&self, observations: Vec<Observation>) -> Result<Recorded, StoreError> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let file = self.file.get(turn % WRITERS);
         let Some(store) = &self.remote else {
-            let Some(file) = &self.file else {
+            let Some(file) = file else {
                 return Ok(Recorded::default());
             };
             return file.lock().await.record(observations, None).await;
         };
         let persister = self.app.persister(Arc::clone(store)).brief();
-        if let Some(file) = &self.file {
+        if let Some(file) = file {
             let mut file = file.lock().await;
             file.record(observations.clone(), Some(store.as_ref())).await?;
         }
@@ -187,7 +201,8 @@ impl Recorder<'_> {
 
     /// Sends for a few seconds what waits in the outbox, unless a daemon does. Returns how many events wait then for the next one.
     pub async fn finish(self) -> usize {
-        let Some(FileWriter { writer, state_file }) = self.file.map(Mutex::into_inner) else {
+        let files: Vec<FileWriter> = self.file.into_iter().map(Mutex::into_inner).collect();
+        let Some(state_file) = files.first().map(|file| Arc::clone(&file.state_file)) else {
             return 0;
         };
         let app = self.app;
@@ -197,7 +212,8 @@ impl Recorder<'_> {
         // What could not be sent stays in the outbox, whatever the reason.
         let _ = tokio::time::timeout(SENDING, app.send_waiting()).await;
         let waiting = blocking(move || state_file.count_waiting()).await.unwrap_or(0);
-        waiting + writer.committer.pending.deferred()
+        let deferred = files.iter().map(|file| file.writer.committer.pending.deferred());
+        waiting + deferred.sum::<usize>()
     }
 }
 
@@ -218,13 +234,18 @@ impl FileWriter {
         let results = self.writer.results.replace(Results::default());
         let Results {
             mut transitions,
+            summaries: mut written,
             failures,
         } = results.unwrap_or_default();
-        transitions.retain(|source, _| !self.writer.tracker.writes.is_blocked(source));
         let tracker = &mut self.writer.tracker;
+        transitions.retain(|source, _| !tracker.writes.is_blocked(source));
         let usable = sources.iter().filter(|source| !tracker.writes.is_blocked(source));
-        let documents = usable.filter_map(|source| tracker.document(source));
-        let summaries = documents.map(|document| SourceSummary::of(&document)).collect();
+        let summaries = usable.filter_map(|source| {
+            written
+                .remove(source)
+                .or_else(|| Some(SourceSummary::of(&tracker.document(source)?)))
+        });
+        let summaries = summaries.collect();
         tracker.clear();
         Ok(Recorded {
             transitions,
@@ -239,18 +260,22 @@ impl FileWriter {
         sources: &[SourceKey],
         remote: Option<&dyn SourceStore>,
     ) -> Result<(), StoreError> {
-        let mut unusable = Vec::new();
         let latest = self.writer.clock.latest();
-        let tracker = &mut self.writer.tracker;
-        let read = self.state_file.restore(sources, |source, stored| match stored {
-            Ok(mut stored) => {
-                stored.value.drop_future(latest);
-                tracker.restore(stored);
-            }
-            Err(reason) => unusable.push((source, reason)),
+        let (state_file, wanted) = (Arc::clone(&self.state_file), sources.to_vec());
+        let read = blocking(move || {
+            let mut read = Vec::new();
+            state_file.restore(&wanted, |source, stored| read.push((source, stored)))?;
+            Ok::<_, StateFileError>(read)
         });
-        read.map_err(StateFileError::into_reason)?;
-        for (source, reason) in unusable {
+        for (source, stored) in read.await.map_err(StateFileError::into_reason)? {
+            let reason = match stored {
+                Ok(mut stored) => {
+                    stored.value.drop_future(latest);
+                    self.writer.tracker.restore(stored);
+                    continue;
+                }
+                Err(reason) => reason,
+            };
             let document_id = source.to_string();
             let error = StoreError::Unusable {
                 document_id,

@@ -93,7 +93,7 @@ mod tests {
     fn auth(result: AuthResult) -> Fact {
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check: AuthCheck::of(result),
+            check: AuthCheck::of(result).into(),
         }
     }
 

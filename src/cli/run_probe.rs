@@ -187,8 +187,8 @@ pub async fn run_probe(
 /// Clocks differ by less than this (ms), and responses take their time.
 const CLOCK_NOISE_MS: i64 = 10_000;
 
-/// Sources whose documents are in memory at a time, per portion.
-const PORTION: usize = 500;
+/// Sources whose documents are in memory at a time, per portion. What is written of them fits in the cache of the file's connection.
+const PORTION: usize = 250;
 /// Portions that are stored concurrently, because a remote store takes its time for each.
 const CONCURRENT_PORTIONS: usize = 4;
 
@@ -343,9 +343,10 @@ async fn contradicting(
     let sources = contradicted(store, identity, check, true, others)
         .await
         .into_iter();
+    let check = Arc::new(check.clone());
     let fact = |identity: &Identity| Fact::Auth {
         identity: identity.clone(),
-        check: check.clone(),
+        check: Arc::clone(&check),
     };
     sources
         .map(|source| Observation::new(&source, at, "bitbrat.accounts", fact(identity)))

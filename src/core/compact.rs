@@ -31,8 +31,8 @@ pub struct Compact {
 /// The part that many sources have in common, including its time: it comes from one platform response about all of them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Shared {
-    auth: BTreeMap<Identity, Newest<AuthCheck>>,
-    permissions: BTreeMap<String, Newest<Grants>>,
+    auth: BTreeMap<Identity, Newest<Arc<AuthCheck>>>,
+    permissions: BTreeMap<String, Newest<Arc<Grants>>>,
 }
 
 /// Stores each shared text once, as long as a [`Compact`] refers to it.
@@ -165,11 +165,11 @@ mod tests {
         let facts = [
             Fact::Auth {
                 identity: Identity::named("twitch/bot"),
-                check,
+                check: check.into(),
             },
             Fact::Permissions {
                 method: "twitch.scopes".into(),
-                grants,
+                grants: grants.into(),
             },
             Fact::Latency { millis: id.into() },
             Fact::StreamAbsent,

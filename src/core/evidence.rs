@@ -1,6 +1,7 @@
 //! Evidence about a source, joined from observations. Verdicts are derived from it in [`crate::core::verdict`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,7 @@ pub struct Evidence {
     pub connection: BTreeMap<Transport, Link>,
     /// Authorization checks by identity.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub auth: BTreeMap<Identity, Newest<AuthCheck>>,
+    pub auth: BTreeMap<Identity, Newest<Arc<AuthCheck>>>,
     /// Stream evidence.
     pub stream: StreamEvidence,
     /// The newest viewer count.
@@ -32,7 +33,7 @@ pub struct Evidence {
     pub viewers: Option<Newest<Viewers>>,
     /// Permissions by the method that reported them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub permissions: BTreeMap<String, Newest<Grants>>,
+    pub permissions: BTreeMap<String, Newest<Arc<Grants>>>,
     /// Smoothed round-trip time in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<Newest<u64>>,

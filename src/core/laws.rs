@@ -92,7 +92,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         error().prop_map(|error| Fact::NoSuchSource { error }),
         (0_u8..2, auth_result()).prop_map(|(n, result)| Fact::Auth {
             identity: Identity::named(format!("twitch/broadcaster:{n}")),
-            check: AuthCheck::of(result),
+            check: AuthCheck::of(result).into(),
         }),
         (
             any::<bool>(),
@@ -117,7 +117,8 @@ fn fact() -> impl Strategy<Value = Fact> {
                 granted,
                 denied,
                 unknown: BTreeMap::new()
-            },
+            }
+            .into(),
         }),
         (0_u64..300).prop_map(|millis| Fact::Latency { millis }),
         (0_u8..3).prop_map(|n| Fact::Profile {
@@ -227,7 +228,8 @@ fn bot_fact() -> impl Strategy<Value = Fact> {
                     check: AuthCheck {
                         expires_at,
                         ..AuthCheck::of(result)
-                    },
+                    }
+                    .into(),
                 }
             }
         ),
@@ -242,7 +244,8 @@ fn bot_fact() -> impl Strategy<Value = Fact> {
                 granted,
                 denied,
                 unknown: BTreeMap::new()
-            },
+            }
+            .into(),
         }),
     ]
 }

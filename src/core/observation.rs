@@ -66,8 +66,8 @@ pub enum Fact {
     Auth {
         /// The identity (see [`Identity`]).
         identity: Identity,
-        /// The result of the check.
-        check: AuthCheck,
+        /// The result of the check; thousands of sources share one.
+        check: Arc<AuthCheck>,
     },
     /// A stream started or ended, as pushed by the platform.
     StreamPush {
@@ -103,8 +103,8 @@ pub enum Fact {
     Permissions {
         /// The method's name, for example `twitch.moderated-channels`.
         method: String,
-        /// Its complete result.
-        grants: Grants,
+        /// Its complete result; thousands of sources may share one.
+        grants: Arc<Grants>,
     },
     /// A smoothed round-trip time to the platform.
     Latency {

@@ -156,11 +156,8 @@ fn answer(facts: Facts<'_>, need: &Need) -> Answer {
     decide(facts, |held| weigh(need, held))
 }
 
-fn decide(facts: Facts<'_>, weigh: impl FnOnce(&Holdings) -> Weighed) -> Answer {
-    decide_with(facts, &holdings(facts.evidence), weigh)
-}
-
-fn decide_with(facts: Facts<'_>, held: &Holdings, weigh: impl FnOnce(&Holdings) -> Weighed) -> Answer {
+fn decide(facts: Facts<'_>, weigh: impl FnOnce(&Holdings<'_>) -> Weighed) -> Answer {
+    let held = &holdings(facts.evidence);
     let before = preconditions::of(facts, held);
     let refusal = before.iter().find(|one| one.weighed.allowed == Allowed::No);
     if let Some(refusal) = refusal {
@@ -257,11 +254,14 @@ impl Abilities {
             now: None,
         };
         let held = holdings(evidence);
+        // As `decide`, without the reasons: the worst of the preconditions and of what the action needs.
+        let before = preconditions::of(facts, &held);
+        let before = before.iter().map(|one| one.weighed.allowed).min();
         let weigh = |ability: Ability| {
             let actions = ability.actions(platform).iter();
             let answers = actions.filter_map(|name| action(platform, name));
-            let answers =
-                answers.map(|action| decide_with(facts, &held, |held| weigh(&action.need, held)).allowed);
+            let answers = answers.map(|action| weigh(&action.need, &held).allowed);
+            let answers = answers.map(|allowed| before.map_or(allowed, |before| before.min(allowed)));
             (ability, answers.max().unwrap_or(Allowed::Unknown))
         };
         Self(Ability::ALL.into_iter().map(weigh).collect())
@@ -336,9 +336,9 @@ struct Weighed {
     as_of: Option<Timestamp>,
 }
 
-type Holdings = BTreeMap<String, (Holding, Option<Timestamp>)>;
+type Holdings<'a> = BTreeMap<&'a str, (Holding, Option<Timestamp>)>;
 
-fn weigh(need: &Need, held: &Holdings) -> Weighed {
+fn weigh(need: &Need, held: &Holdings<'_>) -> Weighed {
     match need {
         Need::Held(name) => weigh_one(name, held),
         Need::Not(name) => match held.get(*name) {
@@ -391,7 +391,7 @@ fn weigh(need: &Need, held: &Holdings) -> Weighed {
     }
 }
 
-fn weigh_one(name: &str, held: &Holdings) -> Weighed {
+fn weigh_one(name: &str, held: &Holdings<'_>) -> Weighed {
     let (holding, as_of) = held
         .get(name)
         .map_or((Holding::Unknown(None), None), |(holding, at)| {
@@ -455,7 +455,7 @@ mod tests {
             let method = format!("method-{index}");
             evidence
                 .permissions
-                .insert(method, Newest::new(at(*second), grants));
+                .insert(method, Newest::new(at(*second), grants.into()));
         }
         evidence
     }
@@ -502,7 +502,14 @@ mod tests {
         };
         let identity = Identity::named(identity);
         let second = if result == AuthResult::Valid { 100 } else { 150 };
-        update(evidence, second, Fact::Auth { identity, check });
+        update(
+            evidence,
+            second,
+            Fact::Auth {
+                identity,
+                check: check.into(),
+            },
+        );
     }
 
     fn connect(evidence: &mut Evidence, second: i64, state: LinkState) {
@@ -529,7 +536,14 @@ mod tests {
             ..Grants::default()
         };
         let method = "all".to_owned();
-        update(&mut evidence, 100, Fact::Permissions { method, grants });
+        update(
+            &mut evidence,
+            100,
+            Fact::Permissions {
+                method,
+                grants: grants.into(),
+            },
+        );
         evidence
     }
 
@@ -644,7 +658,14 @@ mod tests {
                 ..Grants::default()
             };
             let method = "ban".to_owned();
-            update(evidence, 150, Fact::Permissions { method, grants });
+            update(
+                evidence,
+                150,
+                Fact::Permissions {
+                    method,
+                    grants: grants.into(),
+                },
+            );
         });
         assert!(answers.iter().all(|answer| answer.allowed == Allowed::No));
         assert!(answers.iter().all(|answer| answer.unmet == Some(Unmet::Banned)));
@@ -780,7 +801,14 @@ mod tests {
                     ..Grants::default()
                 };
                 let method = "all".to_owned();
-                update(&mut evidence, 100, Fact::Permissions { method, grants });
+                update(
+                    &mut evidence,
+                    100,
+                    Fact::Permissions {
+                        method,
+                        grants: grants.into(),
+                    },
+                );
                 assert_eq!(
                     ask_on(platform, name, &evidence).allowed,
                     Allowed::Yes,
@@ -803,7 +831,14 @@ mod tests {
             ..AuthCheck::of(AuthResult::Expired)
         };
         let identity = Identity::named("twitch/bot");
-        update(&mut evidence, 150, Fact::Auth { identity, check });
+        update(
+            &mut evidence,
+            150,
+            Fact::Auth {
+                identity,
+                check: check.into(),
+            },
+        );
         let answer = ask_on(PlatformName::Twitch, "send-chat", &evidence);
         assert_eq!(answer.allowed, Allowed::No);
         assert!(answer.missing[0].contains("which is REJECTED"), "{answer:?}");

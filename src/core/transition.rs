@@ -324,7 +324,7 @@ mod tests {
         let check = AuthCheck::of(result);
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check,
+            check: check.into(),
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
         };
         Fact::Permissions {
             method: "twitch.scopes".to_owned(),
-            grants,
+            grants: grants.into(),
         }
     }
 
@@ -420,7 +420,7 @@ mod tests {
         };
         let scopes = Fact::Permissions {
             method: "twitch.token".to_owned(),
-            grants: scopes,
+            grants: scopes.into(),
         };
         let all = story([up(), scopes, may("MODERATOR"), down(Transport::EventSub)]);
         assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -368,26 +369,26 @@ pub fn holding(evidence: &Evidence, permission: &str) -> (Holding, Option<Timest
 }
 
 /// Returns every reported permission with its state and time.
-pub fn holdings(evidence: &Evidence) -> BTreeMap<String, (Holding, Option<Timestamp>)> {
-    let mut answers: BTreeMap<String, (Holding, Option<Timestamp>)> = BTreeMap::new();
+pub fn holdings(evidence: &Evidence) -> BTreeMap<&str, (Holding, Option<Timestamp>)> {
+    let mut answers: BTreeMap<&str, (Holding, Option<Timestamp>)> = BTreeMap::new();
     for grants in oldest_first(evidence) {
         for (permission, reason) in &grants.value.unknown {
             answers
-                .entry(permission.clone())
+                .entry(permission)
                 .or_insert_with(|| (Holding::Unknown(Some(reason.clone())), Some(grants.at)));
         }
         for permission in &grants.value.denied {
-            answers.insert(permission.clone(), (Holding::No, Some(grants.at)));
+            answers.insert(permission, (Holding::No, Some(grants.at)));
         }
         for permission in &grants.value.granted {
-            answers.insert(permission.clone(), (Holding::Yes, Some(grants.at)));
+            answers.insert(permission, (Holding::Yes, Some(grants.at)));
         }
     }
     answers
 }
 
 /// The results of all methods, ordered so that later ones outrank earlier ones.
-fn oldest_first(evidence: &Evidence) -> impl Iterator<Item = &Newest<Grants>> {
+fn oldest_first(evidence: &Evidence) -> impl Iterator<Item = &Newest<Arc<Grants>>> {
     let mut methods: Vec<_> = evidence.permissions.iter().collect();
     methods.sort_by_key(|(name, grants)| (grants.at, *name));
     methods.into_iter().map(|(_, grants)| grants)

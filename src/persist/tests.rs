@@ -690,7 +690,8 @@ async fn refusal_after_a_revocation_is_no_error_after_the_login() {
             rejected: false,
             client_rejected: false,
             reason: None,
-        },
+        }
+        .into(),
     };
     let api = |state| Fact::Connection {
         transport: Transport::Api,
@@ -755,7 +756,8 @@ async fn login_stored_by_another_process_leaves_a_history_that_ends_in_the_prese
             rejected: false,
             client_rejected: false,
             reason: None,
-        },
+        }
+        .into(),
     };
     let api = |state| Fact::Connection {
         transport: Transport::Api,

@@ -202,8 +202,13 @@ impl Registry {
         if self.patterns.is_empty() {
             return;
         }
-        for start in 0..text.len().saturating_sub(KEY - 1) {
-            let Some(key) = key(&text[start..]) else { break };
+        let mut window = 0;
+        for (last, byte) in text.iter().enumerate() {
+            window = (window >> 8) | (u32::from(byte.to_ascii_lowercase()) << 24);
+            let Some(start) = (last + 1).checked_sub(KEY) else {
+                continue;
+            };
+            let key = window.to_le_bytes();
             let bit = hash(key);
             if self.filter[bit / 64] & (1 << (bit % 64)) == 0 {
                 continue;

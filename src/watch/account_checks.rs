@@ -222,7 +222,15 @@ mod tests {
         let check = AuthCheck::of(result);
         let identity = Identity::named(identity);
         let source = "twitch:1".parse().unwrap();
-        Observation::new(&source, Timestamp::EPOCH, "test", Fact::Auth { identity, check })
+        Observation::new(
+            &source,
+            Timestamp::EPOCH,
+            "test",
+            Fact::Auth {
+                identity,
+                check: check.into(),
+            },
+        )
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The accounts that sources need, for logs, readiness and metrics: one report per account, however many sources use it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tracing::{error, info};
 
@@ -48,7 +49,7 @@ impl AccountState {
 /// The newest check of every account, and which of them were reported.
 #[derive(Debug, Default)]
 pub struct AccountWatch {
-    checks: BTreeMap<Identity, Newest<AuthCheck>>,
+    checks: BTreeMap<Identity, Newest<Arc<AuthCheck>>>,
     /// Accounts that were checked since the last report.
     fresh: BTreeSet<Identity>,
     reported: BTreeMap<Identity, AuthResult>,
@@ -72,7 +73,7 @@ impl AccountWatch {
         }
     }
 
-    fn merge(&mut self, identity: &Identity, check: Newest<AuthCheck>) {
+    fn merge(&mut self, identity: &Identity, check: Newest<Arc<AuthCheck>>) {
         match self.checks.get_mut(identity) {
             Some(known) => known.join(check),
             None => drop(self.checks.insert(identity.clone(), check)),
@@ -135,7 +136,7 @@ mod tests {
         let check = AuthCheck::of(result);
         let fact = Fact::Auth {
             identity: Identity::named(identity),
-            check,
+            check: check.into(),
         };
         let source = "twitch:1".parse().unwrap();
         Observation::new(&source, Timestamp::EPOCH.plus_secs(second), "test", fact)
@@ -163,7 +164,7 @@ mod tests {
     fn rejected_token_is_called_neither_expired_nor_revoked() {
         let mut observation = checked("discord/bot", 0, AuthResult::Revoked);
         if let Fact::Auth { check, .. } = observation.fact_mut() {
-            check.rejected = true;
+            Arc::make_mut(check).rejected = true;
         }
         let mut accounts = AccountWatch::default();
         accounts.observe(&observation);

@@ -20,6 +20,7 @@ use crate::core::document::SourceDocument;
 use crate::core::event::Event;
 use crate::core::evidence::Knowledge;
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
 use crate::store::sqlite::confirmations::{self, ConfirmedBlock};
@@ -103,6 +104,8 @@ pub struct NewEvent {
 #[derive(Debug, Default)]
 pub struct Committed {
     pub versions: Vec<(SourceKey, Version)>,
+    /// The written documents in short.
+    pub summaries: Vec<SourceSummary>,
     /// Sources whose documents another process has written since their base: nothing of them was committed, events included.
     pub conflicts: Vec<SourceKey>,
     /// Sources whose documents cannot be stored, with the reason; their events are committed.
@@ -246,11 +249,13 @@ impl StateFile {
 
     /// Commits documents and events in one transaction, within the bound. After it returns, transitions survive a power failure.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, StateFileError> {
+        // Before the lock: meanwhile, another writer of the process can commit.
+        let prepared = Prepared::of(&commit.documents);
         let mut inner = self.current()?;
         let is_durable =
             !commit.events.is_empty() || commit.documents.iter().any(|write| !write.history.is_empty());
         self.explained(inner.set_durable(is_durable))?;
-        let done = self.explained(inner.commit(commit, &self.options))?;
+        let done = self.explained(inner.commit(&commit.events, prepared, &self.options))?;
         self.needs_checkpoint.store(true, Ordering::Relaxed);
         Ok(done)
     }
@@ -398,6 +403,26 @@ impl StateFile {
     }
 }
 
+/// Documents as they are written.
+#[derive(Default)]
+struct Prepared {
+    upserts: Vec<Upsert>,
+    rejected: Vec<(SourceKey, StoreError)>,
+}
+
+impl Prepared {
+    fn of(documents: &[Write]) -> Self {
+        let mut prepared = Self::default();
+        for write in documents {
+            match Upsert::of(write) {
+                Ok(upsert) => prepared.upserts.push(upsert),
+                Err(reason) => prepared.rejected.push((write.document.key.clone(), reason)),
+            }
+        }
+        prepared
+    }
+}
+
 impl Inner {
     fn open(path: &Path, options: &StateFileOptions) -> Result<Self, StateFileError> {
         let Some(opened) = database::open(path, Access::Write, PATIENCE)? else {
@@ -474,27 +499,31 @@ impl Inner {
         Ok(())
     }
 
-    fn commit(&mut self, commit: &Commit, options: &StateFileOptions) -> rusqlite::Result<Committed> {
-        let mut done = Committed::default();
-        let mut upserts = Vec::with_capacity(commit.documents.len());
-        for write in &commit.documents {
-            match Upsert::of(write) {
-                Ok(upsert) => upserts.push((&write.document.key, upsert)),
-                Err(reason) => done.rejected.push((write.document.key.clone(), reason)),
-            }
-        }
+    fn commit(
+        &mut self,
+        events: &[NewEvent],
+        prepared: Prepared,
+        options: &StateFileOptions,
+    ) -> rusqlite::Result<Committed> {
+        let mut done = Committed {
+            rejected: prepared.rejected,
+            ..Committed::default()
+        };
         let transaction = self
             .opened
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for (source, upsert) in &upserts {
-            match rows::upsert_one(&transaction, upsert, options.history)? {
-                Some(version) => done.versions.push(((*source).clone(), version)),
-                None => done.conflicts.push((*source).clone()),
+        let versions = rows::new_versions(&transaction, prepared.upserts.len())?;
+        for (upsert, version) in prepared.upserts.into_iter().zip(versions) {
+            let source = upsert.summary.key.clone();
+            if rows::upsert_one(&transaction, &upsert, version, options.history)? {
+                done.versions.push((source, Version(version.to_string())));
+                done.summaries.push(upsert.summary);
+            } else {
+                done.conflicts.push(source);
             }
         }
-        let events = commit
-            .events
+        let events = events
             .iter()
             .filter(|event| !done.conflicts.contains(&event.event.source));
         let events: Vec<&NewEvent> = events.collect();

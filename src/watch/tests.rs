@@ -685,7 +685,13 @@ impl World {
             ..Default::default()
         };
         let method = method.to_owned();
-        self.send_fact(source, Fact::Permissions { method, grants });
+        self.send_fact(
+            source,
+            Fact::Permissions {
+                method,
+                grants: grants.into(),
+            },
+        );
     }
 
     fn named(&self, source: &SourceKey, name: &str) {

@@ -28,6 +28,7 @@ use crate::core::facet::Facet;
 use crate::core::future::TOLERANCE_MS;
 use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::{Transition, transitions};
 use crate::lifecycle::Stop;
@@ -106,6 +107,8 @@ pub struct Writer {
 #[derive(Debug, Default)]
 pub struct Results {
     pub transitions: BTreeMap<SourceKey, Vec<Transition>>,
+    /// The written documents in short, by source.
+    pub summaries: BTreeMap<SourceKey, SourceSummary>,
     /// Sources whose documents cannot be replaced, with the reason.
     pub failures: Vec<(SourceKey, StoreError)>,
 }
@@ -341,6 +344,12 @@ impl Writer {
         let done = self.committer.commit(more, &self.tracker).await?;
         for (source, version) in done.versions {
             self.tracker.writes.mark_stored(&source, version);
+        }
+        if let Some(results) = &mut self.results {
+            let summaries = done.summaries.into_iter();
+            results
+                .summaries
+                .extend(summaries.map(|summary| (summary.key.clone(), summary)));
         }
         for (source, error) in done.rejected {
             self.block(&source, error);

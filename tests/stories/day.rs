@@ -125,7 +125,8 @@ fn look(key: &SourceKey, index: usize, minute: i64) -> Vec<Observation> {
         check: AuthCheck {
             scopes: ["chat:read".to_owned()].into(),
             ..AuthCheck::of(result)
-        },
+        }
+        .into(),
     };
     let lost = LinkState::Down {
         error: ErrorInfo::new(Code::NetworkTimeout, "no answer"),

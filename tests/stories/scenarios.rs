@@ -66,7 +66,7 @@ impl Life {
             scopes: BTreeSet::from(["chat:read".into(), "channel:bot".into()]),
             ..AuthCheck::of(result)
         };
-        let identity = Identity::named("twitch/bot");
+        let (identity, check) = (Identity::named("twitch/bot"), check.into());
         self.at(seconds, Fact::Auth { identity, check })
     }
 
@@ -184,7 +184,8 @@ pub fn a_discord_guild_is_attended_without_streams() -> Scenario {
             granted: granted.iter().map(|action| (*action).to_owned()).collect(),
             denied: BTreeSet::from(["ban".into()]),
             unknown: BTreeMap::from([("kick".into(), "the answer was cut off".into())]),
-        },
+        }
+        .into(),
     };
     Life::of("discord:7")
         .link(0, Transport::Gateway, LinkState::Up)

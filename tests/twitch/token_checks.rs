@@ -35,7 +35,7 @@ fn checks<'a>(seen: &'a Seen, id: &str) -> Vec<&'a AuthCheck> {
     let facts = seen.of(id).into_iter();
     facts
         .filter_map(|fact| match fact {
-            Fact::Auth { check, .. } => Some(check),
+            Fact::Auth { check, .. } => Some(&**check),
             _ => None,
         })
         .collect()

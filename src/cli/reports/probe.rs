@@ -261,7 +261,7 @@ mod tests {
         };
         let fact = Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check,
+            check: check.into(),
         };
         let seen = [Observation::new(&source, Timestamp::EPOCH, "test", fact)];
         assert_eq!(saw(&seen), "twitch/bot REJECTED");

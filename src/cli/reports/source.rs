@@ -348,9 +348,9 @@ impl SourceInFull {
             .map(|(permission, (holding, at))| {
                 // A method that was not used, for lack of a scope, has no part in the answer of another.
                 let answered = |grants: &Grants| match holding {
-                    Holding::Yes => grants.granted.contains(&permission),
-                    Holding::No => grants.denied.contains(&permission),
-                    Holding::Unknown(_) => grants.unknown.contains_key(&permission),
+                    Holding::Yes => grants.granted.contains(permission),
+                    Holding::No => grants.denied.contains(permission),
+                    Holding::Unknown(_) => grants.unknown.contains_key(permission),
                 };
                 let methods: Vec<_> = evidence
                     .permissions
@@ -364,7 +364,7 @@ impl SourceInFull {
                     Holding::Unknown(reason) => (Held::Unknown, reason),
                 };
                 HoldingItem {
-                    permission,
+                    permission: permission.to_owned(),
                     held,
                     reason,
                     methods,

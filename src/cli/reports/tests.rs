@@ -86,7 +86,8 @@ impl Story {
                     scopes: BTreeSet::from(["chat:read".into(), "user:read:moderated_channels".into()]),
                     reason: reason.map(str::to_owned),
                     ..AuthCheck::of(result)
-                },
+                }
+                .into(),
             },
         )
     }
@@ -121,7 +122,8 @@ impl Story {
                         .iter()
                         .map(|(name, why)| ((*name).into(), (*why).into()))
                         .collect(),
-                },
+                }
+                .into(),
             },
         )
     }
@@ -417,7 +419,8 @@ fn a_method_that_was_not_asked_is_not_credited() {
         grants: Grants {
             granted: BTreeSet::from(["MODERATOR".to_owned()]),
             ..Grants::default()
-        },
+        }
+        .into(),
     };
     let missing = [("MODERATOR", "missing scope user:read:moderated_channels")];
     let story = Story::of("twitch:900200")

@@ -297,9 +297,12 @@ fn permissions_are_absent_while_unknown_and_empty_when_known() {
         denied: ["MODERATOR".to_owned()].into(),
         ..Default::default()
     };
-    assert_eq!(with_value(crate::core::observation::Grants::default()), None);
-    assert_eq!(with_value(unknown), None);
-    assert_eq!(with_value(none), Some(json!([])));
+    assert_eq!(
+        with_value(crate::core::observation::Grants::default().into()),
+        None
+    );
+    assert_eq!(with_value(unknown.into()), None);
+    assert_eq!(with_value(none.into()), Some(json!([])));
     assert!(!SourceDocument::new(key()).to_stored().contains_key("permissions"));
 }
 

@@ -133,7 +133,7 @@ fn status(source: &SourceKey, event: &Value, foreign: bool) -> Vec<Fact> {
     };
     facts.extend(result.map(|result| Fact::Auth {
         identity: Identity::named(format!("{}/bot", source.platform())),
-        check: AuthCheck::of(result),
+        check: AuthCheck::of(result).into(),
     }));
     let latency = field(payload, &["metadata", "latencyMs"]).and_then(Value::as_u64);
     facts.extend(latency.map(|millis| Fact::Latency { millis }));

@@ -128,7 +128,7 @@ fn a_status_event_is_exactly_what_the_platform_documents() {
         when,
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check,
+            check: check.into(),
         },
     );
     let totals = Counters {
@@ -344,7 +344,7 @@ fn simultaneous_status_and_auth_changes_are_one_event() {
         "2026-11-20T10:00:00.000Z",
         Fact::Auth {
             identity: Identity::named("twitch/bot"),
-            check,
+            check: check.into(),
         },
     ));
     let evidence_update = evidence_update(&event.body);

@@ -14,7 +14,7 @@ pub(super) struct Precondition {
 }
 
 /// Evaluates all preconditions, in the order in which a person has to resolve them.
-pub(super) fn of(facts: Facts<'_>, held: &Holdings) -> Vec<Precondition> {
+pub(super) fn of(facts: Facts<'_>, held: &Holdings<'_>) -> Vec<Precondition> {
     let mut all = accounts(facts);
     all.push(existence(facts.evidence));
     all.push(connection(facts.evidence));
@@ -108,7 +108,7 @@ fn connection(evidence: &Evidence) -> Precondition {
 }
 
 /// A ban outranks every role and scope. While it is unknown, it is not assumed.
-fn ban(held: &Holdings) -> Precondition {
+fn ban(held: &Holdings<'_>) -> Precondition {
     match held.get(BANNED) {
         Some((Holding::Yes, at)) => no(format!("not being {BANNED}"), *at, Unmet::Banned),
         _ => met(None),

@@ -125,7 +125,7 @@ mod tests {
         };
         Fact::Auth {
             identity: Identity::named("twitch/broadcaster:777009"),
-            check,
+            check: check.into(),
         }
     }
 
@@ -194,9 +194,15 @@ mod tests {
         let check = AuthCheck {
             result: AuthResult::Expired,
             rejected: true,
-            ..check
+            ..AuthCheck::clone(&check)
         };
-        let document = document([api(LinkState::Up), Fact::Auth { identity, check }]);
+        let document = document([
+            api(LinkState::Up),
+            Fact::Auth {
+                identity,
+                check: check.into(),
+            },
+        ]);
         assert_eq!(document.verdict.status.value, Status::Error);
         let error = document.record().last_error.unwrap();
         assert_eq!(error.code, Code::TokenRejected(PlatformName::Twitch));

@@ -40,7 +40,7 @@ fn auth(identity: &str, result: AuthResult) -> Fact {
     let check = AuthCheck::of(result);
     Fact::Auth {
         identity: Identity::named(identity),
-        check,
+        check: check.into(),
     }
 }
 
@@ -233,15 +233,18 @@ fn a_method_without_an_answer_never_overrides_one_that_answered() {
         denied: one("MODERATOR"),
         ..Default::default()
     };
-    let merged = verdict([(0, method("a", yes.clone())), (9, method("b", unknown.clone()))]);
+    let merged = verdict([
+        (0, method("a", yes.clone().into())),
+        (9, method("b", unknown.clone().into())),
+    ]);
     assert_eq!(merged.permissions, ["MODERATOR"]);
     assert!(
-        verdict([(0, method("a", yes.clone())), (9, method("b", no))])
+        verdict([(0, method("a", yes.clone().into())), (9, method("b", no.into()))])
             .permissions
             .is_empty()
     );
     assert!(
-        verdict([(0, method("a", yes)), (9, method("a", unknown))])
+        verdict([(0, method("a", yes.into())), (9, method("a", unknown.into()))])
             .permissions
             .is_empty()
     );

@@ -1,6 +1,7 @@
 //! What a response, or its absence, means for a source: maps Discord's results to facts. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::answer::ApiError;
 use super::channels::Report;
@@ -35,7 +36,8 @@ pub fn auth(valid: bool, reason: Option<&str>) -> Fact {
             scopes: BTreeSet::new(),
             rejected: false,
             reason: reason.map(str::to_owned),
-        },
+        }
+        .into(),
     }
 }
 
@@ -44,7 +46,13 @@ pub fn of_guild(base: Permissions) -> [Fact; 2] {
     let fields = BTreeMap::from([("permissionScope".to_owned(), "guild".to_owned())]);
     let method = GUILD_METHOD.to_owned();
     let grants = base.grants();
-    [Fact::Permissions { method, grants }, Fact::Profile { fields }]
+    [
+        Fact::Permissions {
+            method,
+            grants: grants.into(),
+        },
+        Fact::Profile { fields },
+    ]
 }
 
 /// Returns the permissions of a guild with configured channels: those that Discord checks in the guild from the guild, the
@@ -52,11 +60,14 @@ pub fn of_guild(base: Permissions) -> [Fact; 2] {
 pub fn of_channels(base: Permissions, report: Report) -> Vec<Fact> {
     let mut facts = vec![Fact::Permissions {
         method: GUILD_METHOD.to_owned(),
-        grants: base.guild_grants(),
+        grants: base.guild_grants().into(),
     }];
     if let Some(grants) = report.grants {
         let method = CHANNEL_METHOD.to_owned();
-        facts.push(Fact::Permissions { method, grants });
+        facts.push(Fact::Permissions {
+            method,
+            grants: grants.into(),
+        });
     }
     let scope = report.scope.unwrap_or_else(|| "channels".to_owned());
     let fields = BTreeMap::from([
@@ -79,6 +90,7 @@ pub fn with_unclear_timeout(facts: Vec<Fact>) -> Vec<Fact> {
     let mut facts = facts;
     for fact in &mut facts {
         if let Fact::Permissions { grants, .. } = fact {
+            let grants = Arc::make_mut(grants);
             let granted = std::mem::take(&mut grants.granted);
             let (granted, unknown) = granted.into_iter().partition(|name| left.contains(name));
             grants.granted = granted;

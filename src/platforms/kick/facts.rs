@@ -85,7 +85,7 @@ pub(super) fn of_check(identity: &Identity, checked: &TokenCheck) -> Vec<Fact> {
     if let Some(check) = checked.status.evidence(&checked.token) {
         facts.push(Fact::Auth {
             identity: identity.clone(),
-            check,
+            check: check.into(),
         });
     }
     if checked.client_rejected {

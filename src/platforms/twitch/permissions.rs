@@ -2,6 +2,7 @@
 //! bot's token are not used.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 
@@ -96,11 +97,11 @@ async fn permissions_by_id(
     const NEEDS_BROADCASTER: &str = "only the broadcaster's own token can read this";
     let authorised: BTreeSet<_> = by_broadcaster.iter().map(|(source, _)| *source).collect();
     let relevant = permission::scopes_of(PlatformName::Twitch);
-    let scopes = if access.scopes_known {
+    let scopes = Arc::new(if access.scopes_known {
         map::scopes(&access.scopes, &relevant)
     } else {
         map::unknown_scopes(&relevant)
-    };
+    });
     let at = run.now();
     let identity = |source: &SourceKey| {
         let mut silent = Vec::new();
@@ -114,7 +115,7 @@ async fn permissions_by_id(
         fact("twitch.identity", map::identity(source, bot_user_id, &silent))
     };
     run.emit_all(sources, at, HELIX, identity).await;
-    run.emit_all(sources, at, HELIX, |_| fact("twitch.scopes", scopes.clone()))
+    run.emit_all(sources, at, HELIX, |_| fact("twitch.scopes", Arc::clone(&scopes)))
         .await;
 }
 
@@ -126,9 +127,12 @@ async fn moderated_channels(run: &ProbeRun<'_>, sources: &[&SourceKey], access: 
     }
     if !access.has_scope(&[MODERATED_SCOPE]) {
         let at = run.now();
-        let unknown = map::moderated(false, Some("missing scope user:read:moderated_channels"));
+        let unknown = Arc::new(map::moderated(
+            false,
+            Some("missing scope user:read:moderated_channels"),
+        ));
         return run
-            .emit_all(sources, at, HELIX, |_| fact(METHOD, unknown.clone()))
+            .emit_all(sources, at, HELIX, |_| fact(METHOD, Arc::clone(&unknown)))
             .await;
     }
     match read_moderated(run, &access.identity, bot_user_id).await {
@@ -336,13 +340,13 @@ fn emit(
     source: &SourceKey,
     at: crate::core::time::Timestamp,
     method: &str,
-    grants: Grants,
+    grants: impl Into<Arc<Grants>>,
 ) {
     run.emit(source, at, HELIX, fact(method, grants));
 }
 
-fn fact(method: &str, grants: Grants) -> Fact {
-    let method = method.to_owned();
+fn fact(method: &str, grants: impl Into<Arc<Grants>>) -> Fact {
+    let (method, grants) = (method.to_owned(), grants.into());
     Fact::Permissions { method, grants }
 }
 
@@ -373,11 +377,11 @@ fn failed(run: &ProbeRun<'_>, sources: &[&SourceKey], method: &str, roles: &[&st
     }
     let method = self::method(method, Some(&reason));
     let unknown = roles.iter().map(|role| ((*role).to_owned(), reason.clone()));
-    let grants = Grants {
+    let grants = Arc::new(Grants {
         unknown: unknown.collect(),
         ..Grants::default()
-    };
+    });
     for source in sources {
-        emit(run, source, at, &method, grants.clone());
+        emit(run, source, at, &method, Arc::clone(&grants));
     }
 }

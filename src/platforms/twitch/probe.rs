@@ -1,7 +1,7 @@
 //! One probe run of Twitch: makes the requests for all probes of all sources together, authorizations first.
 
 use std::collections::BTreeSet;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Semaphore;
@@ -227,9 +227,10 @@ impl<'a> ProbeRun<'a> {
                 self.emit_all(sources, at, OAUTH, fact).await;
             }
         }
+        let check = Arc::new(evidence);
         let fact = |_: &SourceKey| Fact::Auth {
             identity: identity.clone(),
-            check: evidence.clone(),
+            check: Arc::clone(&check),
         };
         self.emit_all(sources, at, OAUTH, fact).await;
     }

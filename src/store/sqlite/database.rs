@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::store::StoreError;
@@ -70,6 +71,16 @@ const MIGRATIONS: &[&str] = &[
     DROP INDEX sources_in_short;
     CREATE INDEX sources_in_short ON sources (id, version, summary);
 ",
+    // One tree: beside a table, two indexes were half of what was written of an entry.
+    "
+    ALTER TABLE history RENAME TO history_with_indexes;
+    CREATE TABLE history (
+        source TEXT NOT NULL, at INTEGER NOT NULL, id TEXT NOT NULL, recorded_at INTEGER NOT NULL,
+        entry TEXT NOT NULL, PRIMARY KEY (source, at, id)
+    ) STRICT, WITHOUT ROWID;
+    INSERT OR IGNORE INTO history SELECT source, at, id, recorded_at, entry FROM history_with_indexes;
+    DROP TABLE history_with_indexes;
+",
 ];
 
 /// Pages in the write-ahead log from which a write checkpoints it, which costs the write two disk syncs. Usually [`checkpoint_wal`]
@@ -77,7 +88,7 @@ const MIGRATIONS: &[&str] = &[
 const LOG_PAGES: i64 = 8192;
 
 /// The newest supported schema version.
-pub const SCHEMA: i64 = 5;
+pub const SCHEMA: i64 = 6;
 
 /// The first schema version with summaries in an index, and with confirmations.
 pub const WITH_CONFIRMATIONS: i64 = 5;
@@ -168,6 +179,8 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration) -> rusqlite::Resul
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(patience)?;
+    // Otherwise a statement whose limit is a parameter is compiled again for each execution.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

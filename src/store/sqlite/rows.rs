@@ -1,6 +1,7 @@
 //! SQL statements. Blocking, and independent of files, threads and messages for people.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -43,7 +44,8 @@ fn merged(mut stored: Stored, confirmed: impl IntoIterator<Item = Knowledge>) ->
 pub struct Upsert {
     pub document_id: String,
     text: String,
-    summary: Vec<u8>,
+    summary_bytes: Vec<u8>,
+    pub summary: SourceSummary,
     base: Option<Version>,
     history: Vec<HistoryEntry>,
 }
@@ -52,10 +54,12 @@ impl Upsert {
     /// Prepares `write`; rejects documents that cannot be stored.
     pub fn of(write: &Write) -> Result<Self, StoreError> {
         let text = documents::write_text(&write.document)?;
+        let summary = SourceSummary::of(&write.document);
         Ok(Self {
             document_id: write.document.key.to_string(),
             text,
-            summary: SourceSummary::of(&write.document).to_bytes(),
+            summary_bytes: summary.to_bytes(),
+            summary,
             base: write.base.clone(),
             history: write.history.clone(),
         })
@@ -180,39 +184,43 @@ pub fn save(
     connection.pragma_update(None, "synchronous", mode)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut results = Vec::with_capacity(batch.len());
-    for upsert in batch {
-        let version = upsert_one(&transaction, upsert, Some(retention))?;
-        results.push(version.ok_or_else(|| StoreError::Conflict {
-            document_id: upsert.document_id.clone(),
-        }));
+    for (upsert, version) in batch.iter().zip(new_versions(&transaction, batch.len())?) {
+        let is_written = upsert_one(&transaction, upsert, version, Some(retention))?;
+        results.push(match is_written {
+            true => Ok(Version(version.to_string())),
+            false => Err(StoreError::Conflict {
+                document_id: upsert.document_id.clone(),
+            }),
+        });
     }
     transaction.commit()?;
     Ok(results)
 }
 
-/// Writes one document, with its history unless there is no `retention`, and returns its new version; `None` if its base is not the
-/// stored version.
+/// Writes one document as `version`, with its history unless there is no `retention`. Returns whether its base was the stored
+/// version; if not, nothing is written.
 pub fn upsert_one(
     transaction: &Transaction<'_>,
     upsert: &Upsert,
+    version: i64,
     retention: Option<Retention>,
-) -> rusqlite::Result<Option<Version>> {
-    let current = transaction
-        .prepare_cached("SELECT version FROM sources WHERE id = ?1")?
-        .query_row([&upsert.document_id], |row| row.get::<_, i64>(0))
-        .optional()?
-        .map(|version| Version(version.to_string()));
-    if current != upsert.base {
-        return Ok(None);
+) -> rusqlite::Result<bool> {
+    let (text, summary) = (&upsert.text, &upsert.summary_bytes);
+    let written = match &upsert.base {
+        None => transaction
+            .prepare_cached(
+                "INSERT INTO sources (id, version, document, summary) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+            )?
+            .execute(params![upsert.document_id, version, text, summary])?,
+        Some(base) => transaction
+            .prepare_cached(
+                "UPDATE sources SET version = ?2, document = ?3, summary = ?4 WHERE id = ?1 AND version = ?5",
+            )?
+            .execute(params![upsert.document_id, version, text, summary, base.0.parse::<i64>().ok()])?,
+    };
+    if written == 0 {
+        return Ok(false);
     }
-    let version = next_version(transaction)?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO sources (id, version, document, summary) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (id) DO UPDATE SET version = excluded.version, document = excluded.document,
-                                            summary = excluded.summary",
-        )?
-        .execute(params![upsert.document_id, version, upsert.text, upsert.summary])?;
     if let Some(retention) = retention {
         insert_history(transaction, &upsert.document_id, &upsert.history)?;
         // A new document has no history that could be too long or too old.
@@ -220,14 +228,19 @@ pub fn upsert_one(
             limit_history(transaction, &upsert.document_id, retention)?;
         }
     }
-    Ok(Some(Version(version.to_string())))
+    Ok(true)
 }
 
-/// Returns a version that was never used, not even by a deleted document.
-fn next_version(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
-    transaction
-        .prepare_cached("UPDATE sequence SET value = value + 1 RETURNING value")?
-        .query_row([], |row| row.get(0))
+/// Returns versions that were never used, not even by deleted documents.
+pub fn new_versions(transaction: &Transaction<'_>, count: usize) -> rusqlite::Result<Range<i64>> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    if count == 0 {
+        return Ok(0..0);
+    }
+    let last: i64 = transaction
+        .prepare_cached("UPDATE sequence SET value = value + ?1 RETURNING value")?
+        .query_row([count], |row| row.get(0))?;
+    Ok(last + 1 - count..last + 1)
 }
 
 pub fn append(

@@ -53,7 +53,7 @@ fn facets(change: &Change) -> Vec<(Facet, String)> {
 fn event_of_a_revocation_contains_the_refusal_that_came_with_it() {
     let checked = |result| Fact::Auth {
         identity: Identity::named("twitch/bot"),
-        check: AuthCheck::of(result),
+        check: AuthCheck::of(result).into(),
     };
     let refused = LinkState::Refused {
         error: ErrorInfo::new(Code::NetworkTimeout, "the token is refused"),

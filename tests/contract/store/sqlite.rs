@@ -134,6 +134,8 @@ const FIRST_SCHEMA: &str = "
     INSERT INTO sequence VALUES (1);
     CREATE TABLE probe (id INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
     INSERT INTO sources VALUES ('kick:5', 1, '{\"displayName\":\"ChiliClara\"}');
+    INSERT INTO history VALUES ('kick:5', 'a', 5000, 6000, '{\"id\":\"a\",\"recordedAt\":\"1970-01-01T00:00:06Z\",
+        \"facet\":\"auth\",\"to\":\"VALID\",\"at\":\"1970-01-01T00:00:05Z\",\"rule\":\"auth.validated\",\"initial\":true}');
     PRAGMA user_version = 1;
     PRAGMA application_id = 0x62697462;
 ";
@@ -152,12 +154,15 @@ async fn schema_1_file_is_readable_and_migrated_by_first_writer() {
         )
     };
     let expected = ("kick:5".to_owned(), "ChiliClara".to_owned());
+    let of_history = async |store: &SqliteStore| store.history(&key(), 9).await.unwrap().remove(0).id;
     let schema = || file.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
     assert_eq!(name(&reader).await, expected);
+    assert_eq!(of_history(&reader).await, "a");
     assert_eq!(schema().unwrap(), 1);
     let writer = place.writer().await;
-    assert_eq!(schema().unwrap(), 5);
+    assert_eq!(schema().unwrap(), 6);
     assert_eq!(name(&writer).await, expected);
+    assert_eq!(of_history(&writer).await, "a");
     assert_eq!(name(&reader).await, expected);
     let found = writer.load(&key()).await.unwrap().unwrap();
     let again = Write::new(found.value, Some(found.version));

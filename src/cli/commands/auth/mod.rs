@@ -284,7 +284,7 @@ async fn ask(cx: &Context, platform: &Arc<dyn Platform>, identities: &[Identity]
     for observation in looked.observations {
         match Arc::unwrap_or_clone(observation.fact) {
             Fact::Auth { identity, check } => {
-                answers.checks.insert(identity, check);
+                answers.checks.insert(identity, Arc::unwrap_or_clone(check));
             }
             Fact::Problem { error }
             | Fact::Unanswered { error, .. }

@@ -446,7 +446,13 @@ mod tests {
         let auth = |result| {
             let check = AuthCheck::of(result);
             let identity = Identity::named("discord/bot");
-            seen(120, Fact::Auth { identity, check })
+            seen(
+                120,
+                Fact::Auth {
+                    identity,
+                    check: check.into(),
+                },
+            )
         };
         let after = |stored: Observation, check: &Observation| {
             let document = SourceDocument::from_knowledge(key.clone(), Knowledge::of([&stored, check]));

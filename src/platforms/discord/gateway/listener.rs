@@ -514,7 +514,7 @@ impl GatewayListener {
                 let at = self.connection.rest.token_rejected_at();
                 let mut fact = facts::auth(false, Some("the gateway or the API refused the token"));
                 if let Fact::Auth { check, .. } = &mut fact {
-                    check.rejected = !self.connection.rest.was_accepted();
+                    Arc::make_mut(check).rejected = !self.connection.rest.was_accepted();
                 }
                 self.emitter.emit_all(at.unwrap_or_else(|| self.now()), &[fact]);
                 let refused = facts::refused(

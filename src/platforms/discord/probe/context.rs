@@ -123,7 +123,7 @@ impl<'a> ProbeContext<'a> {
     pub(super) fn emit(&self, key: &SourceKey, at: Timestamp, mut fact: Fact) {
         if let Fact::Auth { identity, check } = &mut fact {
             identity.clone_from(&self.connection.identity);
-            check.rejected = check.result == AuthResult::Revoked && !self.was_accepted();
+            Arc::make_mut(check).rejected = check.result == AuthResult::Revoked && !self.was_accepted();
         }
         // By Discord's clock: if ours is ahead, the fact must not outrank later ones.
         let at = self.connection.rest.skew.correct(at);

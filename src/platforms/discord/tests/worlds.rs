@@ -246,7 +246,8 @@ impl World {
                 rejected: false,
                 client_rejected: false,
                 reason: None,
-            },
+            }
+            .into(),
         };
         let observations: Vec<_> = reported
             .into_iter()

@@ -207,6 +207,6 @@ pub(super) fn emit_checks(cx: &ProbeContext<'_>) {
 fn permissions(method: &str, grants: Grants) -> Fact {
     Fact::Permissions {
         method: method.to_owned(),
-        grants,
+        grants: grants.into(),
     }
 }

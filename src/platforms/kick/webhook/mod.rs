@@ -362,7 +362,13 @@ impl WebhookListener {
                     ..Default::default()
                 };
                 let method = BADGES_METHOD.to_owned();
-                facts.push((at, Fact::Permissions { method, grants }));
+                facts.push((
+                    at,
+                    Fact::Permissions {
+                        method,
+                        grants: grants.into(),
+                    },
+                ));
             }
             Event::Chat { .. } => {
                 let mut totals = state.totals.get(&event.broadcaster).copied().unwrap_or_default();

@@ -86,7 +86,7 @@ pub(super) fn read(
             match member(event) {
                 Some(member) if Some(member.as_str()) == bot_user_id => Some(Fact::Permissions {
                     method: method.to_owned(),
-                    grants: one(role, Ok(held)),
+                    grants: one(role, Ok(held)).into(),
                 }),
                 Some(_) => None,
                 None => return ParsedEvent::Unreadable,
@@ -222,7 +222,7 @@ pub(super) fn badges(source: &SourceKey, badges: &[String], at: Timestamp) -> Ob
     };
     let fact = Fact::Permissions {
         method: "twitch.badges".to_owned(),
-        grants,
+        grants: grants.into(),
     };
     Observation::new(source, at, EVENTSUB, fact)
 }
@@ -421,7 +421,7 @@ mod tests {
             panic!("permissions");
         };
         assert_eq!(
-            grants.granted.into_iter().collect::<Vec<_>>(),
+            grants.granted.iter().collect::<Vec<_>>(),
             ["MODERATOR", "SUBSCRIBER"]
         );
         assert!(grants.denied.is_empty());

@@ -87,7 +87,7 @@ fn codes(facts_of: &GuildFacts) -> Vec<Code> {
 
 fn grants(facts_of: &GuildFacts) -> Option<&Grants> {
     facts_of.iter().find_map(|(_, fact)| match fact {
-        Fact::Permissions { grants, .. } => Some(grants),
+        Fact::Permissions { grants, .. } => Some(&**grants),
         _ => None,
     })
 }
@@ -236,7 +236,7 @@ fn unreadable_timeout_makes_what_it_may_take_unknown() {
         let all: Vec<_> = updates
             .iter()
             .filter_map(|(_, fact)| match fact {
-                Fact::Permissions { grants, .. } => Some(grants),
+                Fact::Permissions { grants, .. } => Some(&**grants),
                 _ => None,
             })
             .collect();

@@ -218,7 +218,14 @@ impl Reports {
     fn report_ban(&self, source: &SourceKey, banned: bool, at: Timestamp) {
         let grants = map::one(permission::BANNED, Ok(banned));
         let method = "twitch.chat".to_owned();
-        self.hub.observe(source, at, Fact::Permissions { method, grants });
+        self.hub.observe(
+            source,
+            at,
+            Fact::Permissions {
+                method,
+                grants: grants.into(),
+            },
+        );
     }
 
     /// Requests a check of the token that every source needs.
