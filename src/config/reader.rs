@@ -449,7 +449,7 @@ pub(crate) fn is_foreign(key: &str, origin: &Origin) -> bool {
         Origin::Environment(variable) | Origin::EnvFile(_, variable) => {
             !variable.starts_with("BITBRAT_") && keys::find(key).is_some_and(|key| key.shared)
         }
-        Origin::Flag(_) | Origin::Demo | Origin::File(_) | Origin::Default => false,
+        Origin::Flag(_) | Origin::Demo | Origin::Credential(_) | Origin::File(_) | Origin::Default => false,
     }
 }
 
