@@ -95,7 +95,7 @@ for file in Cargo.toml Cargo.lock README.md CHANGELOG.md LICENSE-MIT LICENSE-APA
   docs/ARCHITECTURE.md src/lib.rs src/main.rs tests/main.rs; do
   check "file $file" "test -s $file"
 done
-for file in .ci/run validate_deliverable.sh scripts/services.sh scripts/test.sh; do
+for file in .ci/run validate_deliverable.sh scripts/services.sh scripts/test.sh scripts/package.sh scripts/package-test.sh; do
   check "program $file" "test -x $file"
 done
 for dir in docs/decisions src/core src/store src/platforms/twitch src/sim src/cli; do

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use crate::os;
+
 /// The message for people, with what to do.
 pub const REASON: &str = "this process has too many files and connections open; raise its limit (`ulimit -n`, systemd LimitNOFILE=)";
 
@@ -29,16 +31,16 @@ fn soft_limit(limits: &str) -> Option<usize> {
 
 /// Returns whether `error` means that no descriptor is left, in this process or on this machine.
 pub fn is_exhaustion(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    os::is_out_of_descriptors(error)
 }
 
 /// Returns whether no descriptor is left now. Resolver libraries report that as a failure of the name server, so this opens
 /// something that can always be opened otherwise.
 pub fn are_exhausted() -> bool {
-    std::fs::File::open("/dev/null").is_err_and(|error| is_exhaustion(&error))
+    std::fs::File::open(os::NULL_DEVICE).is_err_and(|error| is_exhaustion(&error))
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 

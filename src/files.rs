@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt as _, OpenOptionsExt};
 use std::path::Path;
+
+use crate::os;
 
 /// Creates `path` and its missing parents, accessible to their owner only. An existing one is not changed: its permissions may be
 /// intended, and `doctor` reports them.
@@ -12,10 +13,7 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
+    os::create_private_dir(path)
 }
 
 /// Limit of files that people write: settings, keys, certificates (bytes). Real ones have some kilobytes.
@@ -27,14 +25,11 @@ pub const LARGE: u64 = 64 * 1024 * 1024;
 ///
 /// Only a regular file is opened: reading a FIFO would wait for a writer that may never come, and a device may never end.
 pub fn open_input(path: &Path) -> io::Result<File> {
-    // The open of a FIFO would wait as well; for a regular file the flag has no effect.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+    // The open of a FIFO would wait as well.
+    let file = os::without_waiting(OpenOptions::new().read(true))
         .open(path)
-        .map_err(|error| match (error.raw_os_error(), path.metadata()) {
-            // What cannot be opened at all, such as a socket.
-            (Some(libc::ENXIO), Ok(found)) => not_regular(found.file_type()),
+        .map_err(|error| match path.metadata() {
+            Ok(found) if os::is_of_special_file(&error) => not_regular(found.file_type()),
             _ => error,
         })?;
     let kind = file.metadata()?.file_type();
@@ -62,7 +57,7 @@ pub fn read_given(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let is_stream = ["/dev/stdin", "/dev/fd/", "/proc/self/fd/"]
         .iter()
         .any(|start| path.as_os_str().as_encoded_bytes().starts_with(start.as_bytes()));
-    if is_stream && path.metadata().is_ok_and(|found| found.file_type().is_fifo()) {
+    if is_stream && path.metadata().is_ok_and(|found| os::is_fifo(found.file_type())) {
         return bounded(File::open(path)?, limit);
     }
     read_input(path, limit)
@@ -100,12 +95,9 @@ pub fn write_output(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
         std::fs::remove_file(path)?;
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let mut file = os::without_following(&mut options).open(path)?;
     let kind = file.metadata()?.file_type();
     if !kind.is_file() {
         return Err(not_regular(kind));
@@ -114,33 +106,20 @@ pub fn write_output(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn not_regular(kind: FileType) -> io::Error {
-    let what = if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    };
-    io::Error::other(format!("it is {what}, not a regular file"))
+    io::Error::other(format!("it is {}, not a regular file", os::name_of(kind)))
 }
 
 /// Opens a lock file, creating it when it is missing.
 ///
 /// A symbolic link in its place is rejected: otherwise another user who can write the directory could truncate any of our files.
 pub fn open_lock(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = os::without_following(os::private_file(&mut options))
         .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ELOOP) => link(path),
-            _ => error,
+        .map_err(|error| match os::is_of_symlink(&error) {
+            true => link(path),
+            false => error,
         })?;
     if file.metadata()?.is_file() {
         Ok(file)
@@ -221,7 +200,7 @@ pub fn write(
     fresh.persist(path).map_err(|error| error.error)?;
     match durability {
         // The new name survives a power failure only once the directory is on the disk too.
-        Durability::Durable => File::open(directory)?.sync_all(),
+        Durability::Durable => os::sync_dir(directory),
         Durability::Volatile { because } => {
             tracing::trace!(path = %path.display(), because, "Written without fsync");
             Ok(())
@@ -238,7 +217,7 @@ fn link(path: &Path) -> io::Error {
     ))
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 

@@ -19,6 +19,7 @@ pub mod failure;
 pub mod files;
 pub mod http;
 pub mod lifecycle;
+pub mod os;
 pub mod persist;
 pub mod platforms;
 pub mod secrets;

@@ -3,6 +3,10 @@
 //! Only this module spawns tasks. A task that exits before a stop was requested, or panics, terminates the process with an error
 //! that contains its name: a daemon with a failed part must not pass for healthy.
 
+#[cfg(unix)]
+mod notify;
+#[cfg(not(unix))]
+#[path = "lifecycle/no_notify.rs"]
 mod notify;
 mod tasks;
 #[cfg(test)]
@@ -12,27 +16,17 @@ use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
-use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 pub use self::tasks::{IntoTaskResult, Stop, TaskResult, Tasks};
 use self::tasks::{TaskExit, TaskOutcome};
 use crate::failure::{ExitCode, Failure};
+use crate::os::{Signal, Signals};
 use crate::telemetry::names;
 
 /// How long tasks may take after the hard stop before they are aborted.
 const CUT: Duration = Duration::from_millis(250);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// SIGTERM: stop.
-    Terminate,
-    /// SIGINT: stop; requested by a person.
-    Interrupt,
-    /// SIGHUP: read the configuration again.
-    Reload,
-}
 
 /// Owns the tasks of a daemon from start to end.
 pub struct Lifecycle {
@@ -135,7 +129,7 @@ impl Lifecycle {
                 self.tasks.request_stop();
             }
         }
-        notify(&[NotifyState::Stopping]);
+        notify::stopping();
         let deadline = tokio::time::sleep(grace);
         tokio::pin!(deadline);
         let mut cut_because = None;
@@ -216,41 +210,26 @@ impl Lifecycle {
 /// Notifies the service manager that the daemon is ready, with its status, and resets its watchdog as long as `healthy` returns
 /// true.
 pub fn announce_ready(tasks: &Tasks, status: &str, healthy: impl Fn() -> bool + Send + 'static) {
-    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
-    let Some(patience) = sd_notify::watchdog_enabled() else {
+    notify::ready(status);
+    let Some(patience) = notify::watchdog() else {
         return;
     };
     tasks.spawn("service-watchdog", |stop| async move {
         while stop.sleep(patience / 3).await {
             if healthy() {
-                notify(&[NotifyState::Watchdog]);
+                notify::alive();
             }
         }
     });
 }
 
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = notify::send(states) {
-        tracing::debug!(error = %error, "Cannot notify the service manager");
-    }
-}
-
-/// Handles SIGTERM, SIGINT and SIGHUP.
+/// Handles the signals of the system.
 fn system_signals() -> std::io::Result<mpsc::Receiver<Signal>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut reload = signal(SignalKind::hangup())?;
+    let mut signals = Signals::new()?;
     // Only two stops have an effect.
     let (sender, receiver) = mpsc::channel(4);
     let forward = async move {
-        loop {
-            let signal = tokio::select! {
-                Some(()) = terminate.recv() => Signal::Terminate,
-                Some(()) = interrupt.recv() => Signal::Interrupt,
-                Some(()) = reload.recv() => Signal::Reload,
-                else => return,
-            };
+        while let Some(signal) = signals.recv().await {
             if sender.send(signal).await.is_err() {
                 return;
             }

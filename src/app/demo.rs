@@ -39,11 +39,7 @@ impl Demo {
     pub async fn start(clock: Arc<dyn Clock>, motion: Motion) -> Result<Self, Failure> {
         let failed =
             |error: std::io::Error| Failure::new(ExitCode::Failed, "cannot start the demo").because(&error);
-        let home = tempfile::Builder::new()
-            .prefix("bitbrat-demo-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .tempdir()
-            .map_err(failed)?;
+        let home = crate::os::private_temp_dir("bitbrat-demo-").map_err(failed)?;
         let options = SimOptions {
             clock: Arc::clone(&clock),
             ..SimOptions::default()

@@ -164,7 +164,7 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
         .build()
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot start").because(&error))?;
     let result = runtime.block_on(async {
-        fail_writes_beyond_size_limits();
+        crate::os::fail_writes_beyond_size_limits();
         // The daemon handles signals itself: the first one drains.
         if matches!(cli.command, Command::Watch(_)) {
             return Box::pin(dispatch(setup, &cli.command)).await;
@@ -182,13 +182,6 @@ fn start(cli: &Cli, invocation: &'static Invocation) -> Result<ExitCode, Failure
     // A read of standard input that never ends must not keep the process.
     runtime.shutdown_background();
     result
-}
-
-/// Lets a write beyond the system's size limit of files fail, as on a full disk, where it would end the process.
-fn fail_writes_beyond_size_limits() {
-    use tokio::signal::unix::{SignalKind, signal};
-    // The handler stays when what receives the signals is dropped. Without it everything but such writes works.
-    let _ = signal(SignalKind::from_raw(libc::SIGXFSZ));
 }
 
 /// Commands that serve others while they work have threads for both. A one-shot command has none: starting

@@ -11,7 +11,7 @@ pub struct Key {
     pub default: Option<&'static str>,
     /// Environment variables that the rest of the platform uses for it, in order of precedence.
     pub names: &'static [&'static str],
-    /// Whether it is a secret: then it is taken from the environment or `.env` only.
+    /// Whether it is a secret: then it is taken from the environment, a credential or `.env` only.
     pub secret: bool,
     /// Whether it is a list, separated by spaces or commas.
     pub list: bool,

@@ -1,4 +1,4 @@
-//! The raw values, layer upon layer: flags, environment, `.env`, files. Nothing is interpreted here.
+//! The raw values, layer upon layer: flags, environment, credentials, `.env`, files. Nothing is interpreted here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ pub(super) enum Layer {
     Given(Vec<(String, String, Origin)>),
     /// Variables by name, of the environment (no path) or of a `.env` file.
     Variables(Option<PathBuf>, BTreeMap<String, String>),
+    /// Content and path of the files that are named after a setting, by key path.
+    Credentials(BTreeMap<&'static str, (String, PathBuf)>),
     File(FileLayer),
 }
 
@@ -66,6 +68,11 @@ impl Layer {
                     Some(path) => Origin::EnvFile(path.clone(), name),
                 };
                 (!value.is_empty()).then(|| (Raw::Text(value.to_owned()), origin))
+            }),
+            Self::Credentials(values) => values.get(key.path).and_then(|(text, path)| {
+                let value = text::clean(text);
+                let found = || (Raw::Text(value.to_owned()), Origin::Credential(path.clone()));
+                (!value.is_empty()).then(found)
             }),
             Self::File(file) => file
                 .values
@@ -99,9 +106,9 @@ pub(super) fn env_file(path: &Path, must_exist: bool) -> Result<Option<(Layer, V
 }
 
 /// Reads a text file; `None` where there is none and `must_exist` is false.
-fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
+pub(super) fn read(path: &Path, must_exist: bool) -> Result<Option<String>, Problem> {
     let bytes = || match must_exist {
-        // It was named on the command line.
+        // It was named on the command line, or is listed in its directory.
         true => files::read_given(path, files::SMALL),
         false => files::read_input(path, files::SMALL),
     };

@@ -1,10 +1,11 @@
-//! Configuration: flags over environment over `.env` over `./bitbrat.toml` over the user's own file over defaults.
+//! Configuration: flags over environment over credentials over `.env` over `./bitbrat.toml` over the user's own file over defaults.
 //!
 //! Values are resolved once into plain structs. Loading opens only the files that it reads, so that `doctor` and `config show`
 //! always work; it never stops at the first problem, but collects all of them.
 
 mod auth;
 mod bus;
+mod credentials;
 mod edit;
 mod file_path;
 mod google;
@@ -203,6 +204,12 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
     let mut files = Vec::new();
     let mut layers = vec![given(inputs)];
     layers.push(Layer::Variables(None, inputs.environment.clone()));
+    if let Some(directory) = inputs.environment.get("CREDENTIALS_DIRECTORY") {
+        let (layer, problems, warnings) = credentials::read(&inputs.work_dir.join(directory));
+        layers.push(layer);
+        unreadable = problems;
+        doubtful = warnings;
+    }
     let (path, must_exist) = match &inputs.env_file {
         Some(path) => (inputs.work_dir.join(path), true),
         None => (inputs.work_dir.join(".env"), false),
@@ -211,7 +218,7 @@ pub fn load(inputs: &ConfigInputs, now: Timestamp) -> Configuration {
         Ok(Some((layer, found))) => {
             files.push(path);
             layers.push(layer);
-            doubtful = found;
+            doubtful.extend(found);
         }
         Ok(None) => {}
         Err(problem) => unreadable.push(problem),
@@ -314,7 +321,9 @@ fn forgive_unused_google(reader: &mut Reader<'_>, settings: &Settings) {
     let is_foreign = |problem: &Problem| {
         let variable = match &problem.origin {
             Origin::Environment(variable) | Origin::EnvFile(_, variable) => variable,
-            Origin::Flag(_) | Origin::Demo | Origin::File(_) | Origin::Default => return false,
+            Origin::Flag(_) | Origin::Demo | Origin::Credential(_) | Origin::File(_) | Origin::Default => {
+                return false;
+            }
         };
         ["GOOGLE_", "GCLOUD_", "FIRESTORE_", "PUBSUB_"]
             .iter()
@@ -332,7 +341,7 @@ fn forgive_unused_google(reader: &mut Reader<'_>, settings: &Settings) {
 fn unknown_keys(reader: &mut Reader<'_>) {
     for layer in reader.layers() {
         match layer {
-            Layer::Given(_) => {}
+            Layer::Given(_) | Layer::Credentials(_) => {}
             Layer::File(file) => {
                 let origin = Origin::File(file.path.clone());
                 for path in file.values.keys() {

@@ -12,6 +12,8 @@ pub enum Origin {
     Environment(String),
     /// A variable in a `.env` file.
     EnvFile(PathBuf, String),
+    /// A file of `$CREDENTIALS_DIRECTORY`, whose name is the key.
+    Credential(PathBuf),
     File(PathBuf),
     /// Nothing was set.
     Default,
@@ -24,7 +26,7 @@ impl fmt::Display for Origin {
             Self::Demo => write!(f, "--demo"),
             Self::Environment(variable) => write!(f, "${variable}"),
             Self::EnvFile(path, variable) => write!(f, "{}: {variable}", path.display()),
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Credential(path) | Self::File(path) => write!(f, "{}", path.display()),
             Self::Default => write!(f, "default"),
         }
     }

@@ -445,7 +445,7 @@ pub(crate) fn is_foreign(key: &Key, origin: &Origin) -> bool {
         Origin::Environment(variable) | Origin::EnvFile(_, variable) => {
             key.shared && !variable.starts_with("BITBRAT_")
         }
-        Origin::Flag(_) | Origin::Demo | Origin::File(_) | Origin::Default => false,
+        Origin::Flag(_) | Origin::Demo | Origin::Credential(_) | Origin::File(_) | Origin::Default => false,
     }
 }
 

@@ -5,14 +5,33 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+pub(super) fn ready(status: &str) {
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Resets the watchdog.
+pub(super) fn alive() {
+    send(&[NotifyState::Watchdog]);
+}
+
+pub(super) fn stopping() {
+    send(&[NotifyState::Stopping]);
+}
+
+/// Returns after which time without [`alive`] the service manager restarts this process, if it does.
+pub(super) fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
 /// Sends `states` to the service manager; does nothing where there is none.
-pub(super) fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
-    match std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) {
-        Some(name) => send_to(&name, states),
-        None => Ok(()),
+fn send(states: &[NotifyState<'_>]) {
+    let manager = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
+    if let Some(Err(error)) = manager.map(|name| send_to(&name, states)) {
+        tracing::debug!(error = %error, "Cannot notify the service manager");
     }
 }
 

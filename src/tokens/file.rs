@@ -27,6 +27,7 @@ use crate::blocking::blocking;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 use crate::files::{self, Durability, FileAccess, make_private_dir};
+use crate::os;
 use crate::secrets;
 
 /// How long to wait for another process, which may be performing a slow refresh.
@@ -303,8 +304,7 @@ fn version(path: &Path) -> Result<u64, TokenError> {
     let mut hasher = DefaultHasher::new();
     metadata.len().hash(&mut hasher);
     metadata.modified().ok().hash(&mut hasher);
-    #[cfg(unix)]
-    std::os::unix::fs::MetadataExt::ino(&metadata).hash(&mut hasher);
+    os::file_id(&metadata).hash(&mut hasher);
     Ok(hasher.finish())
 }
 
@@ -327,7 +327,10 @@ fn read(path: &Path) -> Result<OnDisk, TokenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(OnDisk::default()),
         Err(error) => return Err(explain(error)),
     };
-    reject_exposed(path, &file.metadata().map_err(failed)?)?;
+    if let Some(mode) = os::shared_mode(&file.metadata().map_err(failed)?) {
+        let path = path.to_owned();
+        return Err(TokenError::Exposed { path, mode });
+    }
     let bytes = files::bounded(file, files::LARGE).map_err(explain)?;
     let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
     // The parser's own message may quote a token, so only the position is reported.
@@ -345,25 +348,6 @@ fn read(path: &Path) -> Result<OnDisk, TokenError> {
         )));
     }
     Ok(on_disk)
-}
-
-#[cfg(unix)]
-fn reject_exposed(path: &Path, metadata: &fs::Metadata) -> Result<(), TokenError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = metadata.permissions().mode() & 0o777;
-    let of_others = mode & 0o077;
-    if of_others != 0 {
-        return Err(TokenError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn reject_exposed(_path: &Path, _metadata: &fs::Metadata) -> Result<(), TokenError> {
-    Ok(())
 }
 
 fn write(path: &Path, content: &OnDisk) -> Result<(), TokenError> {
@@ -434,8 +418,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
     crate::files::open_lock(path)
 }
 
-#[cfg(test)]
-#[cfg(unix)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

@@ -1,6 +1,7 @@
 //! The documents name files of the source: those are there, under that name.
 
 mod language;
+mod packaging;
 
 use std::path::{Path, PathBuf};
 

@@ -108,7 +108,7 @@ pub enum Access {
 /// An open connection and the file to which it belongs.
 pub struct Opened {
     pub connection: Connection,
-    file: Option<FileId>,
+    file: Option<(u64, u64)>,
 }
 
 impl Opened {
@@ -118,18 +118,8 @@ impl Opened {
     }
 }
 
-type FileId = (u64, u64);
-
-#[cfg(unix)]
-fn file_id(path: &Path) -> Option<FileId> {
-    use std::os::unix::fs::MetadataExt;
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
-}
-
-#[cfg(not(unix))]
-fn file_id(_: &Path) -> Option<FileId> {
-    None
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    crate::os::file_id(&path.metadata().ok()?)
 }
 
 /// Opens the file at `path`, waiting for other connections up to `patience`; `None` for read-only access if there is no

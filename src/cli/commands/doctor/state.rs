@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::cli::output::quoted;
 use crate::cli::reports::doctor::{Check, Outcome};
 use crate::files::make_private_dir;
+use crate::os;
 use crate::watch::state_file::{StateFile, StateFileOptions};
 use crate::web;
 
@@ -40,14 +41,19 @@ pub fn directory(app: &App) -> Vec<Check> {
             check(Outcome::Fail, detail).next(format!("ls -l {}", quoted(&file.display().to_string()))),
         ];
     }
-    let mut checks = vec![match super::mode(path) {
-        Some(mode) if mode & 0o077 != 0 => {
+    let shared = path.metadata().ok().and_then(|found| os::shared_mode(&found));
+    let unchecked = match os::PERMISSIONS_ARE_CHECKED {
+        true => "",
+        false => "; not checked: who may read it",
+    };
+    let mut checks = vec![match shared {
+        Some(mode) => {
             let detail = format!("{shown} can be read by others (mode {mode:03o})");
             check(Outcome::Warn, detail).next(format!("chmod 700 {}", quoted(&shown.to_string())))
         }
-        _ => check(
+        None => check(
             Outcome::Ok,
-            format!("{shown}: written and removed {} KiB", TRY / 1024),
+            format!("{shown}: written and removed {} KiB{unchecked}", TRY / 1024),
         ),
     }];
     checks.extend(outbox(app));

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::StoreAccess;
 use crate::cli::commands::sources::known::{self, Ask, Known};
@@ -227,7 +226,7 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
     let mut look_at = cx.app.clock.now();
     let probe_every = cx.app.probe_interval().max(interval);
     let mut first = true;
-    let mut resized = signal(SignalKind::window_change())
+    let mut resized = crate::os::Resizes::new()
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot receive signals").because(&error))?;
     let mut size = terminal_size::terminal_size();
     loop {
@@ -247,7 +246,7 @@ async fn watch(cx: &Context, args: &StatusArgs, interval: Duration) -> Result<Ex
                     trouble = Some(Problem::of_platform(text));
                 }
             },
-            _ = resized.recv(), if in_place => {}
+            () = resized.recv(), if in_place => {}
             () = tokio::time::sleep(interval), if !first => {}
         }
         first = false;

@@ -1,0 +1,142 @@
+//! Linux, macOS and their relatives.
+
+use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::Path;
+
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use super::Signal;
+
+/// Whether [`shared_mode`] returns what it finds.
+pub const PERMISSIONS_ARE_CHECKED: bool = true;
+/// A device that can always be opened while there are descriptors.
+pub const NULL_DEVICE: &str = "/dev/null";
+
+/// Creates a directory and its missing parents, accessible to their owner only.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+/// Creates a temporary directory, accessible to its owner only.
+pub fn private_temp_dir(prefix: &str) -> io::Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir()
+}
+
+/// Makes a file that is created accessible to its owner only.
+pub fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.mode(0o600)
+}
+
+/// Lets the open of a FIFO return at once instead of waiting for a writer; for a regular file it has no effect.
+pub fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+/// As [`without_waiting`], and lets the open of a symbolic link fail.
+pub fn without_following(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+}
+
+/// Whether the open of a file failed because it is a symbolic link.
+pub fn is_of_symlink(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ELOOP)
+}
+
+/// Whether the open of a file failed because it cannot be opened at all, such as a socket.
+pub fn is_of_special_file(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENXIO)
+}
+
+pub fn is_fifo(kind: FileType) -> bool {
+    kind.is_fifo()
+}
+
+/// Returns what it is that is no regular file.
+pub fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// Returns the permission bits of a file or directory if others than its owner have any.
+pub fn shared_mode(file: &Metadata) -> Option<u32> {
+    let mode = file.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+/// Returns a number for the file that another one of the same path does not have.
+pub fn file_id(file: &Metadata) -> Option<(u64, u64)> {
+    Some((file.dev(), file.ino()))
+}
+
+/// Writes the names in a directory to the disk.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Whether no file descriptor is left, in this process or on this machine.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Lets a write beyond the system's size limit of files fail, as on a full disk, where it would end the process.
+pub fn fail_writes_beyond_size_limits() {
+    // The handler stays when what receives the signals is dropped. Without it everything but such writes works.
+    let _ = signal(SignalKind::from_raw(libc::SIGXFSZ));
+}
+
+/// SIGTERM, SIGINT and SIGHUP, which are handled from the creation on.
+pub struct Signals {
+    terminate: Stream,
+    interrupt: Stream,
+    reload: Stream,
+}
+
+impl Signals {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one; `None` when none can arrive any more.
+    pub async fn recv(&mut self) -> Option<Signal> {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => Some(Signal::Terminate),
+            Some(()) = self.interrupt.recv() => Some(Signal::Interrupt),
+            Some(()) = self.reload.recv() => Some(Signal::Reload),
+            else => None,
+        }
+    }
+}
+
+/// Changes of the terminal's size.
+pub struct Resizes(Stream);
+
+impl Resizes {
+    pub fn new() -> io::Result<Self> {
+        signal(SignalKind::window_change()).map(Self)
+    }
+
+    pub async fn recv(&mut self) {
+        self.0.recv().await;
+    }
+}
