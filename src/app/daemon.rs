@@ -372,7 +372,7 @@ async fn ingest(
         platforms,
         documents,
         route,
-        timetable: settings.schedule.cron.clone(),
+        timetable: settings.schedule.probes.clone(),
         jitter: settings.schedule.jitter,
         clock: Arc::clone(&app.machine_clock),
         chance: app.chance.clone(),

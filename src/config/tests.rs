@@ -69,7 +69,7 @@ fn an_empty_configuration_is_complete() {
     assert_eq!(settings.bus.target, BusTarget::Local);
     assert_eq!(settings.web.listen.unwrap().to_string(), "127.0.0.1:8787");
     assert_eq!(
-        settings.schedule.cron[&Probe::Connection].as_str(),
+        settings.schedule.probes[&Probe::Connection].to_string(),
         "*/30 * * * * *"
     );
     assert_eq!(
@@ -412,7 +412,40 @@ fn a_schedule_that_never_fires_is_a_warning_and_off_is_off() {
         warnings[0].ends_with("schedule.auth: `0 0 0 31 2 *` never fires"),
         "{warnings:?}"
     );
-    assert!(!configuration.settings.schedule.cron.contains_key(&Probe::Viewers));
+    assert!(!configuration.settings.schedule.probes.contains_key(&Probe::Viewers));
+}
+
+#[test]
+fn schedules_are_intervals_or_cron_expressions() {
+    let settings = Given::new()
+        .toml("[schedule]\nstream = \"90s\"\nauth = \"0 7 * * * *\"\n")
+        .env("BITBRAT_SCHEDULE__VIEWERS", "5m")
+        .settings();
+    let interval = |probe| {
+        settings
+            .schedule
+            .interval(probe, Timestamp::EPOCH)
+            .unwrap()
+            .as_secs()
+    };
+    assert_eq!(
+        [Probe::Stream, Probe::Viewers, Probe::Auth].map(interval),
+        [90, 300, 3_600]
+    );
+    for (text, expected) in [
+        ("0s", "between 1s"),
+        ("1.5m", "1m30s"),
+        ("1x", "neither an interval"),
+    ] {
+        let configuration = Given::new()
+            .toml(&format!("[schedule]\nstream = \"{text}\"\n"))
+            .load();
+        let problems = Problems(configuration.problems).to_string();
+        assert!(
+            problems.contains("schedule.stream") && problems.contains(expected),
+            "{problems}"
+        );
+    }
 }
 
 #[test]
