@@ -4,7 +4,7 @@
 pub mod browser;
 mod browser_launch;
 pub mod device;
-pub mod keyboard;
+mod keyboard;
 pub mod loopback;
 
 use std::convert::Infallible;

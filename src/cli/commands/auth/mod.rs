@@ -2,7 +2,7 @@
 
 mod account;
 mod change;
-mod login;
+pub mod login;
 mod with_token;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,7 @@ use clap_complete::ArgValueCompleter;
 use crate::app::Untried;
 use crate::cli::complete;
 use crate::cli::context::Context;
+use crate::cli::login::Keyboard;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::auth::{AuthReport, AuthState, IdentityItem, MissingScope};
@@ -59,7 +60,7 @@ pub struct StatusArgs {
     offline: bool,
 }
 
-fn platform(text: &str) -> Result<PlatformName, String> {
+pub fn platform(text: &str) -> Result<PlatformName, String> {
     text.parse()
         .map_err(|error: crate::core::source::InvalidSourceKey| error.to_string())
 }
@@ -68,7 +69,7 @@ fn platform(text: &str) -> Result<PlatformName, String> {
 pub async fn run(cx: &Context, command: &AuthCommand) -> Result<ExitCode, Failure> {
     match command {
         AuthCommand::Status(args) => status(cx, args).await,
-        AuthCommand::Login(args) => login::run(cx, args).await,
+        AuthCommand::Login(args) => login::run(cx, args, &mut Keyboard::open()).await,
         AuthCommand::Refresh(args) => change::refresh(cx, args).await,
         AuthCommand::Logout(args) => change::logout(cx, args).await,
         AuthCommand::Token(args) => change::reveal(cx, args).await,
