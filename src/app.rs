@@ -175,8 +175,11 @@ impl App {
         let Some(demo) = self.demo.as_ref().filter(|_| self.is_store_temporary()) else {
             return Ok(());
         };
+        let configured = self.sources.all().keys();
+        let mut backstory = demo.backstory();
+        backstory.retain(|observation| configured.contains(&observation.source));
         let recorder = self.recorder(self.store(StoreAccess::Write).await?).await?;
-        recorder.record(demo.backstory()).await?;
+        recorder.record(backstory).await?;
         Ok(())
     }
 

@@ -313,7 +313,7 @@ async fn ingest(
 ) -> Result<(Engine, Option<StoreStats>), Failure> {
     if app.settings.sources.is_empty() {
         return Err(Failure::new(ExitCode::Configuration, "no source is configured")
-            .hint("add one with [[source]] to bitbrat.toml (`bitbrat config init` writes one), or try `bitbrat --demo watch`"));
+            .hint("add one with [[source]] to bitbrat.toml (`bitbrat init` sets everything up), or try `bitbrat --demo watch`"));
     }
     let platforms = app.platforms.needed().await?;
     let sources = app.sources.monitored(&platforms).await?;

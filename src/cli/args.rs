@@ -7,7 +7,7 @@ use clap_complete::ArgValueCompleter;
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, errors, events, probe, schema, sim, sources, store, watch,
+    auth, completion, config, doctor, errors, events, init, probe, schema, sim, sources, store, watch,
 };
 use crate::cli::output::{ColorChoice, Format};
 use crate::cli::{complete, help};
@@ -91,6 +91,7 @@ pub enum Command {
     Sources(sources::SourcesCommand),
     Probe(probe::ProbeArgs),
     Watch(watch::WatchArgs),
+    Init(init::InitArgs),
     /// Manage accounts of the bot and broadcasters
     #[command(subcommand)]
     Auth(auth::AuthCommand),

@@ -24,6 +24,9 @@ pub trait PlatformDescriptor: Send + Sync {
     /// Builds the adapter without sending a request.
     async fn build(&self, parts: Parts<'_>) -> Result<Arc<dyn Platform>, BuildError>;
 
+    /// Returns the page on which applications are registered.
+    fn application_page(&self) -> &'static str;
+
     /// Returns the HTTP addresses.
     fn endpoints(&self, settings: &Settings) -> Vec<Endpoint>;
 

@@ -18,28 +18,28 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Runtime::new().unwrap()
 });
 
-const BOT: &str = "777100";
-const BROADCASTER: &str = "777001";
+pub const BOT: &str = "777100";
+pub const BROADCASTER: &str = "777001";
 const DEVICE: [&str; 3] = ["auth", "login", "twitch"];
-const BROWSER: [&str; 4] = ["auth", "login", "twitch", "--browser"];
-const KICK: [&str; 3] = ["auth", "login", "kick"];
+pub const BROWSER: [&str; 4] = ["auth", "login", "twitch", "--browser"];
+pub const KICK: [&str; 3] = ["auth", "login", "kick"];
 
 /// Simulated platforms, and a home that is configured for them and has no token.
-struct Rig {
-    sim: Sim,
-    twitch: twitch::demo::DemoWorld,
+pub struct Rig {
+    pub sim: Sim,
+    pub twitch: twitch::demo::DemoWorld,
     discord_token: String,
-    home: Home,
-    port: ReservedPort,
+    pub home: Home,
+    pub port: ReservedPort,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::without(&[])
     }
 
     /// Leaves out these keys.
-    fn without(left_out: &[&str]) -> Self {
+    pub fn without(left_out: &[&str]) -> Self {
         let sim = RUNTIME.block_on(Sim::start(SimOptions::default())).unwrap();
         let (twitch, kick, discord) = RUNTIME.block_on(async {
             (
@@ -70,7 +70,7 @@ impl Rig {
         }
     }
 
-    fn start(&self, words: &[&str]) -> Process {
+    pub fn start(&self, words: &[&str]) -> Process {
         Process::start(&self.home, words)
     }
 
@@ -96,13 +96,13 @@ impl Rig {
     }
 
     /// Returns the stored data of an account, as JSON.
-    fn stored(&self, account: &str) -> serde_json::Value {
+    pub fn stored(&self, account: &str) -> serde_json::Value {
         let text = std::fs::read_to_string(self.home.state().join("tokens.json")).unwrap_or_default();
         let file: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         file["identities"][account].clone()
     }
 
-    fn status(&self, account: &str) -> serde_json::Value {
+    pub fn status(&self, account: &str) -> serde_json::Value {
         self.home
             .run(&["auth", "status", "-o", "json"])
             .item("identity", account)["status"]
@@ -142,7 +142,7 @@ fn request(method: &str, address: &str) -> (u16, Option<String>, String) {
 }
 
 /// Waits for the address of the consent page in the output.
-fn page(login: &mut Process) -> String {
+pub fn page(login: &mut Process) -> String {
     login.says("/authorize?").trim().to_owned()
 }
 

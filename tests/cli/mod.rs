@@ -8,6 +8,7 @@ mod environment;
 mod events;
 mod filters;
 mod formats;
+mod init;
 mod login;
 mod names;
 mod one_shots;
