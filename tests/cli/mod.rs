@@ -1,6 +1,7 @@
 //! The program as a whole: arguments, output, exit codes.
 
 mod bad_input;
+mod chromium;
 mod completions;
 mod demo;
 mod doctor;
