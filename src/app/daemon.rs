@@ -8,7 +8,7 @@ use tracing::info;
 
 use self::reload::{Current, current};
 use super::volume::{Meters, StoreStats};
-use super::{App, StoreAccess, clock_error, listeners};
+use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
 use crate::config::{Configuration, StoreTarget};
 use crate::core::document::SourceDocument;
@@ -215,6 +215,7 @@ async fn start(
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     store_watch::tidy(&store, tasks);
     if let Some(listener) = listener {
+        let extra = extra.merge(invites::callback::router(Arc::clone(app)));
         let pages = Web {
             store: Arc::clone(&store),
             view,

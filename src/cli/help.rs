@@ -8,7 +8,7 @@ use crate::failure::ExitCode;
 pub const ROOT: &str = "\
 Examples:
   bitbrat --demo status --probe   try it without any credentials
-  bitbrat init                    set up: name channels, log in, see their status
+  bitbrat init                    set up: name channels, log in, see the status
   bitbrat status                  the status of every source, and how old it is
   bitbrat status --failing        what needs attention or is down
   bitbrat is-live 'twitch:*'      whether all of them are live, as the exit code

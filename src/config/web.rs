@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use secrecy::SecretString;
+use url::Url;
 
 use super::key::Key;
 use super::reader::Reader;
@@ -13,6 +14,11 @@ pub(super) const KEYS: &[Key] = &[
         "ADDRESS:PORT, or off. Anything but loopback requires a token.",
     )
     .or("127.0.0.1:8787"),
+    Key::new(
+        "web.public_url",
+        "The https address under which others reach the web server, for the links of `auth invite`.",
+    )
+    .such_as("https://bot.example.org"),
     Key::new(
         "web.token",
         "Bearer token that every caller from elsewhere must show.",
@@ -25,12 +31,29 @@ pub(super) const KEYS: &[Key] = &[
 pub struct WebSettings {
     /// Where it listens; nowhere when `None`.
     pub listen: Option<SocketAddr>,
+    /// Where others reach it.
+    pub public_url: Option<Url>,
     /// Token that callers must send.
     pub token: Option<SecretString>,
 }
 
+/// Platforms redirect to https only, except for this machine.
+fn public_url(reader: &mut Reader<'_>) -> Option<Url> {
+    let found = reader.address("web.public_url", &["https", "http"])?;
+    let host = found.host_str().unwrap_or_default();
+    let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    if found.scheme() == "https" || is_local {
+        return Some(found);
+    }
+    let origin = reader.origin("web.public_url");
+    let hint = "write https://, and let a proxy in front of the web server have the certificate";
+    reader.refuse_with("web.public_url", &origin, "is not an https address", hint);
+    None
+}
+
 pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
     let token = reader.secret("web.token");
+    let public_url = public_url(reader);
     let off = reader
         .layers()
         .iter()
@@ -38,7 +61,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
         .is_some_and(|(raw, _)| raw.is("off"));
     if off {
         reader.text("web.listen");
-        return WebSettings { listen: None, token };
+        return WebSettings {
+            listen: None,
+            public_url,
+            token,
+        };
     }
     let listen = reader.socket("web.listen");
     if let Some(found) = &listen
@@ -57,6 +84,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
     }
     WebSettings {
         listen: listen.map(|found| found.value),
+        public_url,
         token,
     }
 }

@@ -59,6 +59,11 @@ pub trait PlatformDescriptor: Send + Sync {
         Vec::new()
     }
 
+    /// Returns the scopes with which the owner of a channel lets the application act there, without a token that is needed later.
+    fn invited(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns the chat that the listener counts where it is posted, so that it must not be counted on the bus as well.
     fn counted_chat(&self, settings: &Settings) -> Option<CountedChat> {
         let _ = settings;

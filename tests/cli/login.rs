@@ -75,7 +75,7 @@ impl Rig {
     }
 
     /// Starts a login by device code and decides it.
-    fn decided(&self, words: &[&str], state: &DeviceState<String>) -> (i32, String) {
+    pub fn decided(&self, words: &[&str], state: &DeviceState<String>) -> (i32, String) {
         let mut login = self.start(words);
         let line = login.says("Code: ");
         let code = line.split(' ').nth(1).unwrap().to_owned();
@@ -83,7 +83,7 @@ impl Rig {
         (login.ends(), login.said())
     }
 
-    fn granted(&self, words: &[&str], user: &str) -> (i32, String) {
+    pub fn granted(&self, words: &[&str], user: &str) -> (i32, String) {
         self.decided(words, &DeviceState::Granted(user.to_owned()))
     }
 
@@ -115,11 +115,11 @@ impl Rig {
 }
 
 /// Requests a page as a browser would and returns status, `Location` and body.
-fn get(address: &str) -> (u16, Option<String>, String) {
+pub fn get(address: &str) -> (u16, Option<String>, String) {
     request("GET", address)
 }
 
-fn request(method: &str, address: &str) -> (u16, Option<String>, String) {
+pub fn request(method: &str, address: &str) -> (u16, Option<String>, String) {
     let url: Url = address.parse().unwrap();
     let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
     let mut socket = TcpStream::connect(("127.0.0.1", url.port().unwrap())).unwrap();
@@ -147,7 +147,7 @@ pub fn page(login: &mut Process) -> String {
 }
 
 /// Consents and returns the address that the browser is sent to.
-fn consent(page: &str) -> String {
+pub fn consent(page: &str) -> String {
     let (status, location, _) = get(page);
     assert_eq!(status, 303);
     location.unwrap()

@@ -10,6 +10,7 @@ mod events;
 mod filters;
 mod formats;
 mod init;
+mod invite;
 mod login;
 mod names;
 mod one_shots;

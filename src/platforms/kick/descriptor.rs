@@ -56,6 +56,10 @@ impl PlatformDescriptor for Descriptor {
         Ok(Arc::new(KickPlatform::new(options, tokens, http, clock, chance)))
     }
 
+    fn invited(&self) -> &'static [&'static str] {
+        &["user:read"]
+    }
+
     fn application_page(&self) -> &'static str {
         "https://kick.com/settings/developer"
     }

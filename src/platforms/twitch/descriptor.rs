@@ -77,6 +77,10 @@ impl PlatformDescriptor for Descriptor {
         )))
     }
 
+    fn invited(&self) -> &'static [&'static str] {
+        &["channel:bot"]
+    }
+
     fn application_page(&self) -> &'static str {
         "https://dev.twitch.tv/console/apps"
     }

@@ -2,6 +2,7 @@
 
 mod account;
 mod change;
+mod invite;
 pub mod login;
 mod with_token;
 
@@ -36,6 +37,7 @@ Examples:
 pub enum AuthCommand {
     Status(StatusArgs),
     Login(login::LoginArgs),
+    Invite(invite::InviteArgs),
     Refresh(change::RefreshArgs),
     Logout(change::LogoutArgs),
     Token(change::TokenArgs),
@@ -70,6 +72,7 @@ pub async fn run(cx: &Context, command: &AuthCommand) -> Result<ExitCode, Failur
     match command {
         AuthCommand::Status(args) => status(cx, args).await,
         AuthCommand::Login(args) => login::run(cx, args, &mut Keyboard::open()).await,
+        AuthCommand::Invite(args) => invite::run(cx, args).await,
         AuthCommand::Refresh(args) => change::refresh(cx, args).await,
         AuthCommand::Logout(args) => change::logout(cx, args).await,
         AuthCommand::Token(args) => change::reveal(cx, args).await,

@@ -27,7 +27,7 @@ use crate::failure::{ExitCode, Failure};
 use files::Files;
 use questions::Wizard;
 
-/// Set up: name channels, log in, see their status
+/// Set up: name channels, log in, see the status
 ///
 /// Asks for channels, the platforms' applications and a login, writes a short bitbrat.toml, and checks everything once. Client
 /// secrets go into .env, which only you may read. An existing configuration is not changed; without a terminal use --yes.
