@@ -26,7 +26,6 @@ fn browser() -> Option<PathBuf> {
             !is_required,
             "no Chromium: run `scripts/services.sh browser`, which installs it or says how, or set BITBRAT_TEST_BROWSER"
         );
-        eprintln!("skipped: no Chromium");
     }
     found
 }

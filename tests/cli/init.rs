@@ -39,8 +39,8 @@ fn read(path: &Path) -> String {
 
 /// Returns the last command that was advised below a note.
 fn advised(said: &str) -> String {
-    let commands = said.lines().filter_map(|line| line.trim().strip_prefix("→ "));
-    commands.last().unwrap().trim().to_owned()
+    let mut commands = said.lines().filter_map(|line| line.trim().strip_prefix("→ "));
+    commands.next_back().unwrap().trim().to_owned()
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn token_is_kept_where_more_scopes_are_requested() {
 }
 
 #[test]
-fn consent_of_somebody_else_is_refused_with_both_names() {
+fn consent_of_another_account_is_refused_with_both_names() {
     let rig = Rig::new();
     let (code, said) = rig.granted(&DEVICE, BOT);
     assert_eq!(code, 4, "{said}");
@@ -198,7 +198,7 @@ fn link_without_a_public_address_names_the_key() {
     rig.home
         .run(&["auth", "invite", "twitch", "nobodyofthisname", "--device"])
         .exits(5)
-        .names_account("nobody on Twitch is called");
+        .names_account("no account on Twitch is called");
     rig.home
         .run(&["auth", "invite", "discord"])
         .exits(2)

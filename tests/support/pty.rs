@@ -84,7 +84,7 @@ impl Pty {
             let left = until.saturating_duration_since(Instant::now());
             match self.bytes.recv_timeout(left) {
                 Ok(part) => self.seen.extend(part),
-                Err(_) => panic!("`{text}` is not in:\n{new}\nafter:\n{}", self.said()),
+                Err(error) => panic!("{error}: `{text}` is not in:\n{new}\nafter:\n{}", self.said()),
             }
         }
     }

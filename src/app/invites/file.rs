@@ -19,7 +19,7 @@ use crate::files::{self, Durability, FileAccess};
 pub const LIFETIME_SECS: i64 = 24 * 60 * 60;
 /// How long links that were not used stay in the list.
 const KEPT_SECS: i64 = 30 * 24 * 60 * 60;
-/// How many links may wait at the same time: every one of them lets somebody consent.
+/// How many links may wait at the same time: each of them accepts a consent.
 const WAITING: usize = 100;
 
 /// An invitation.
@@ -29,7 +29,7 @@ pub struct Invite {
     pub platform: PlatformName,
     /// The requested scopes.
     pub scopes: Vec<String>,
-    /// Who is to consent; anybody if nobody is named.
+    /// Who is to consent; any account if it is absent.
     #[serde(default)]
     pub expected: Option<Person>,
     /// The hash of the link's `state`, until the link is used. It works once.
@@ -62,7 +62,7 @@ impl fmt::Display for Person {
         match (&self.login, &self.id) {
             (Some(login), Some(id)) => write!(f, "{login} ({id})"),
             (Some(name), None) | (None, Some(name)) => f.write_str(name),
-            (None, None) => f.write_str("somebody"),
+            (None, None) => f.write_str("an unknown account"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Invitations: links with which the owner of a channel, who is somebody else, consents to the application.
+//! Invitations: links with which the owner of a channel, a different person, consents to the application.
 //!
 //! What the platform sends back arrives at the web server of `watch` (`callback.rs`), minutes or hours after `auth invite` has ended,
 //! so the random state and the proof of the request are in a file (`file.rs`). Unless more was requested than leave to be in the
-//! channel, only the consent is recorded: a token that nobody needs can only leak.
+//! channel, only the consent is recorded: an unused token can only leak.
 
 pub mod callback;
 mod file;
@@ -111,7 +111,7 @@ pub enum Received {
     Declined,
     /// The link is unknown, used or expired.
     Unknown,
-    /// Somebody else was expected.
+    /// Another account was expected.
     OtherAccount,
     /// The platform issued no token, or nothing could be stored.
     Failed,
@@ -177,7 +177,7 @@ async fn try_receive(
     Ok(received)
 }
 
-/// Begins the reason for the consent of somebody else.
+/// Begins the reason for the consent of another account.
 const OTHER_ACCOUNT: &str = "the consent is of ";
 
 fn refused(app: &App, reason: &str) -> Outcome {

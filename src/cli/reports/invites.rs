@@ -55,7 +55,7 @@ pub enum InviteState {
     Consented,
     /// The link was used, and nothing was stored.
     Refused,
-    /// Nobody used the link in time.
+    /// The link was not used in time.
     Expired,
 }
 
@@ -101,7 +101,7 @@ impl InviteItem {
         match (&self.login, &self.user_id) {
             (Some(login), Some(id)) => format!("{login} ({id})"),
             (Some(name), None) | (None, Some(name)) => name.clone(),
-            (None, None) => "anybody".to_owned(),
+            (None, None) => "any account".to_owned(),
         }
     }
 }

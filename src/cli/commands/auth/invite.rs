@@ -1,4 +1,4 @@
-//! `auth invite`: the consent of somebody else, by a link or by a code.
+//! `auth invite`: the consent of another person, by a link or by a code.
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
@@ -23,7 +23,7 @@ use crate::platforms::kit::oauth::callback::Callback;
 /// Ask the owner of a channel for a consent
 ///
 /// Prints a link that works once within 24 hours, to be sent to the owner of the channel. The consent is received by a running
-/// `bitbrat watch` at `web.public_url`. With --device, a code is shown for somebody who confirms it now. Only the consent is recorded;
+/// `bitbrat watch` at `web.public_url`. With --device, a code is shown, to be confirmed now. Only the consent is recorded;
 /// with --scope, the token is stored, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,7 +37,7 @@ pub struct InviteArgs {
     /// The platform
     #[arg(value_name = "PLATFORM", value_parser = super::platform, required_unless_present = "list", add = ArgValueCompleter::new(complete::platforms))]
     platform: Option<PlatformName>,
-    /// Who is invited, by name; the consent of anybody else is refused
+    /// Who is invited, by name; the consent of any other account is refused
     #[arg(value_name = "LOGIN")]
     login: Option<String>,
     /// Show a code that is confirmed within half an hour, instead of a link (Twitch)
@@ -113,7 +113,7 @@ async fn expected(
             let title = platform.rules().title;
             let failure = Failure::new(
                 ExitCode::NoSuchSource,
-                format!("nobody on {title} is called `{name}`"),
+                format!("no account on {title} is called `{name}`"),
             );
             return Err(match meant {
                 Some(meant) => failure.hint(format!("did you mean `{meant}`?")),
@@ -144,7 +144,7 @@ fn list(cx: &Context) -> Result<ExitCode, Failure> {
         .collect();
     let mut report = Listing::new(now, items);
     if report.items.is_empty() {
-        let what = "nobody was invited yet";
+        let what = "there are no invitations yet";
         report
             .notes
             .push(Note::hint(Tone::Dim, what, Some("bitbrat auth invite twitch")));
@@ -209,7 +209,7 @@ impl Inviting<'_> {
         )
     }
 
-    /// Creates a link and uses it: nobody else can, because the demo ends with this command.
+    /// Creates a link and uses it at once, because the demo ends with this command.
     async fn by_link_in_demo(&self) -> Result<ExitCode, Failure> {
         let app = &self.cx.app;
         let port = app.settings.auth.redirect_port;
@@ -327,7 +327,7 @@ fn note_of(item: &InviteItem) -> Note {
         (_, reason) => {
             let why = reason
                 .clone()
-                .unwrap_or_else(|| "nobody has consented".to_owned());
+                .unwrap_or_else(|| "there was no consent".to_owned());
             Note::hint(Tone::Bad, format!("nothing was stored: {why}"), None)
         }
     }

@@ -192,7 +192,7 @@ pub async fn run(setup: &mut Setup, demo: Option<Demo>, args: &InitArgs) -> Resu
     Ok(exit)
 }
 
-/// Whether questions reach a person. A terminal that knows no controls, and one of a build server, is nobody's.
+/// Whether questions reach a person. A terminal without controls and that of a build server have no reader.
 fn can_ask(keyboard: &Keyboard, environment: &BTreeMap<String, String>) -> bool {
     let is = |name: &str| environment.get(name).map(String::as_str).unwrap_or_default();
     keyboard.is_there() && is("TERM") != "dumb" && matches!(is("CI"), "" | "false" | "0")
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_on_a_dumb_terminal_or_build_server() {
+    fn nothing_is_asked_on_a_dumb_terminal_or_build_server() {
         let keyboard = Keyboard::open();
         for (name, value) in [("TERM", "dumb"), ("CI", "true")] {
             let environment = BTreeMap::from([(name.to_owned(), value.to_owned())]);

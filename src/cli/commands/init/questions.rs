@@ -261,7 +261,7 @@ impl Wizard<'_> {
         let titles: Vec<_> = possible.iter().map(|platform| platform.rules().title).collect();
         let chosen = match () {
             () if possible.is_empty() => false,
-            // Nobody has to consent in the demo.
+            // The demo consents by itself.
             () if self.args.login || (self.args.yes && self.is_demo) => true,
             () if self.args.yes => false,
             () => {
