@@ -15,6 +15,7 @@ Commands:
   down    stop what `up` of this checkout started, and nothing else; drops the NATS data
   env     print the variables of the running ones: eval "$(scripts/services.sh env)"
   status  one line each; exit code 0 only when all answer
+  browser print the path of a Chromium for the tests of logins; installs it when there is none
 
 Variables printed by `env`:
   FIRESTORE_EMULATOR_HOST   127.0.0.1:PORT
@@ -25,7 +26,7 @@ Variables read:
   BITBRAT_SERVICES_DIR       where state, logs and data live (default: .services in the checkout)
   BITBRAT_SERVICES_TIMEOUT   seconds that one start may take (default: 90)
   BITBRAT_SERVICES_INSTALL   0: never install anything, only say what is missing
-  BITBRAT_NATS_SERVER, BITBRAT_GCLOUD, FIREBASE_EMULATORS_PATH   programs in unusual places
+  BITBRAT_NATS_SERVER, BITBRAT_GCLOUD, FIREBASE_EMULATORS_PATH, BITBRAT_TEST_BROWSER   programs in unusual places
 TXT
 }
 
@@ -275,6 +276,28 @@ TXT
   esac
 }
 
+# The browser that consents to logins in the tests. It is started by the test itself.
+find_browser() {
+  local name
+  for name in ${BITBRAT_TEST_BROWSER:+"$BITBRAT_TEST_BROWSER"} chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$name" && return 0
+  done
+  return 1
+}
+
+browser() {
+  find_browser && return 0
+  mkdir -p "$state"
+  apt_install chromium && find_browser && return 0
+  cat >&2 <<'TXT'
+services: the tests of logins need Chromium:
+    Debian, Ubuntu   sudo apt-get install chromium
+    macOS            brew install --cask chromium
+  or point BITBRAT_TEST_BROWSER at a Chromium or Chrome.
+TXT
+  return 1
+}
+
 # --- commands ----------------------------------------------------------------------------------------------------
 
 # One `up` or `down` at a time in a checkout. A lock left by a killed run is taken over.
@@ -386,6 +409,7 @@ case $action in
   down) down "$@" ;;
   env) print_env "$@" ;;
   status) print_status "$@" ;;
+  browser) browser ;;
   -h | --help | help) usage ;;
   *) usage >&2 && exit 2 ;;
 esac

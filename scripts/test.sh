@@ -64,6 +64,12 @@ if [ -n "$with_services" ] && ! start_services; then
   exit 1
 fi
 
+# Logins in a browser are tested with a real one.
+if [ -n "$with_services" ]; then
+  BITBRAT_TEST_BROWSER=$(scripts/services.sh browser) || exit 1
+  export BITBRAT_TEST_BROWSER
+fi
+
 # The campaign of random faults gives the program's processes clocks of their own.
 if [ ! -e "${BITBRAT_TEST_LIBFAKETIME:-}" ] && ! ls /usr/lib/*/faketime/libfaketime.so.1 /usr/lib*/faketime/libfaketime.so.1 >/dev/null 2>&1; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

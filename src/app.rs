@@ -23,6 +23,7 @@ mod bus;
 pub mod clock_error;
 pub mod daemon;
 pub mod demo;
+pub mod invites;
 mod listeners;
 pub mod name_cache;
 mod platforms;
@@ -175,8 +176,11 @@ impl App {
         let Some(demo) = self.demo.as_ref().filter(|_| self.is_store_temporary()) else {
             return Ok(());
         };
+        let configured = self.sources.all().keys();
+        let mut backstory = demo.backstory();
+        backstory.retain(|observation| configured.contains(&observation.source));
         let recorder = self.recorder(self.store(StoreAccess::Write).await?).await?;
-        recorder.record(demo.backstory()).await?;
+        recorder.record(backstory).await?;
         Ok(())
     }
 

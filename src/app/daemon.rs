@@ -8,7 +8,7 @@ use tracing::info;
 
 use self::reload::{Current, current};
 use super::volume::{Meters, StoreStats};
-use super::{App, StoreAccess, clock_error, listeners};
+use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
 use crate::config::{Configuration, StoreTarget};
 use crate::core::document::SourceDocument;
@@ -215,6 +215,7 @@ async fn start(
     reasons.push(store_watch::start(&store, store_stats.clone(), tasks));
     store_watch::tidy(&store, tasks);
     if let Some(listener) = listener {
+        let extra = extra.merge(invites::callback::router(Arc::clone(app)));
         let pages = Web {
             store: Arc::clone(&store),
             view,
@@ -313,7 +314,7 @@ async fn ingest(
 ) -> Result<(Engine, Option<StoreStats>), Failure> {
     if app.settings.sources.is_empty() {
         return Err(Failure::new(ExitCode::Configuration, "no source is configured")
-            .hint("add one with [[source]] to bitbrat.toml (`bitbrat config init` writes one), or try `bitbrat --demo watch`"));
+            .hint("add one with [[source]] to bitbrat.toml (`bitbrat init` sets everything up), or try `bitbrat --demo watch`"));
     }
     let platforms = app.platforms.needed().await?;
     let sources = app.sources.monitored(&platforms).await?;
@@ -372,7 +373,7 @@ async fn ingest(
         platforms,
         documents,
         route,
-        timetable: settings.schedule.cron.clone(),
+        timetable: settings.schedule.probes.clone(),
         jitter: settings.schedule.jitter,
         clock: Arc::clone(&app.machine_clock),
         chance: app.chance.clone(),

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::commands::sources::{SourcesCommand, can, describe, history, is_live, status, wait};
 use crate::cli::commands::{
-    auth, completion, config, doctor, errors, events, probe, schema, sim, sources, store, watch,
+    auth, completion, config, doctor, errors, events, init, probe, schema, sim, sources, store, watch,
 };
 use crate::cli::global::Global;
 use crate::cli::help;
@@ -45,6 +45,7 @@ pub enum Command {
     Sources(sources::SourcesCommand),
     Probe(probe::ProbeArgs),
     Watch(watch::WatchArgs),
+    Init(init::InitArgs),
     /// Manage accounts of the bot and broadcasters
     #[command(subcommand)]
     Auth(auth::AuthCommand),

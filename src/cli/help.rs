@@ -8,7 +8,7 @@ use crate::failure::ExitCode;
 pub const ROOT: &str = "\
 Examples:
   bitbrat --demo status --probe   try it without any credentials
-  bitbrat config init             write a configuration to begin with
+  bitbrat init                    set up: name channels, log in, see the status
   bitbrat status                  the status of every source, and how old it is
   bitbrat status --failing        what needs attention or is down
   bitbrat is-live 'twitch:*'      whether all of them are live, as the exit code
@@ -24,7 +24,7 @@ pub const GROUPS: [(&str, &[&str]); 4] = [
             "status", "describe", "is-live", "can", "wait", "history", "sources", "probe",
         ],
     ),
-    ("Set up", &["config", "auth", "doctor"]),
+    ("Set up", &["init", "config", "auth", "doctor"]),
     ("Run", &["watch", "events", "store"]),
     ("Develop", &["sim", "schema", "completion", "man", "help"]),
 ];

@@ -30,7 +30,7 @@ use crate::app::{App, clock_error};
 use crate::cli::args::{Cli, Command};
 use crate::cli::commands::events::EventsCommand;
 use crate::cli::commands::{
-    auth, completion, doctor, errors, events, probe, schema, sim, sources, store, watch,
+    auth, completion, doctor, errors, events, init, probe, schema, sim, sources, store, watch,
 };
 use crate::cli::context::{Context, Setup};
 use crate::cli::output::log_lines::LogLines;
@@ -212,6 +212,9 @@ async fn dispatch(mut setup: Setup, command: &Command) -> Result<ExitCode, Failu
     setup.inputs.demo = demo.as_ref().map(Demo::configuration);
     if let Command::Config(command) = command {
         return commands::config::run(&setup, command);
+    }
+    if let Command::Init(args) = command {
+        return Box::pin(init::run(&mut setup, demo, args)).await;
     }
     let configuration = setup.configuration();
     if let Command::Doctor(args) = command {

@@ -36,7 +36,7 @@ macro_rules! areas {
             Area::new("Document store", &[store::KEYS]),
             Area::new("Bus", &[bus::KEYS]),
             Area::new("Google Cloud, for Firestore and Pub/Sub", &[google::KEYS]),
-            Area::new("Schedules of `watch`: cron with seconds, in UTC", &[schedule::KEYS]),
+            Area::new("Schedules of `watch`: an interval such as 90s or 5m, or cron with seconds in UTC, or off", &[schedule::KEYS]),
             Area::new("The daemon", &[watch::KEYS]),
             Area::new("The web server of `watch`", &[web::KEYS]),
             Area::new("Token store and logins", &[tokens::KEYS, auth::KEYS]),

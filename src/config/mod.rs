@@ -54,7 +54,7 @@ pub use source_name::{float_as_id, is_float, name as source_name, negative};
 pub use sources::{SOURCES, SourceAddress, SourceSpec};
 pub use state::STATE_DIR;
 pub use store::{StoreSettings, StoreTarget, URL as STORE_URL};
-pub use template::{env_example, init, toml_template};
+pub use template::{compose, env_example, init, short_template, toml_template};
 pub use text::{decode as decode_text, token};
 pub use tokens::{TokenSettings, TokenTarget};
 pub use watch::WatchSettings;
@@ -491,7 +491,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || (name.ends_with("_NAME") && value.starts_with('/'))
 }
 
-/// Parses an identifier without blanks.
+/// Parses an identifier without blanks, such as a client id.
 pub(crate) fn word(text: &str) -> Result<String, String> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err("contains blanks".to_owned());

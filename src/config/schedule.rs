@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::key::Key;
 use super::reader::Reader;
-use crate::core::schedule::Cron;
+use crate::core::schedule::Schedule;
 use crate::core::time::Timestamp;
 use crate::platforms::Probe;
 use crate::secrets;
@@ -40,8 +40,8 @@ pub(super) const KEYS: &[Key] = &[CONNECTION, AUTH, STREAM, VIEWERS, PERMISSIONS
 /// When each probe runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScheduleSettings {
-    /// Cron expressions in UTC; a probe that is `off` is absent.
-    pub cron: BTreeMap<Probe, Cron>,
+    /// The schedule of each probe; one that is `off` is absent.
+    pub probes: BTreeMap<Probe, Schedule>,
     /// Each run starts up to this much later.
     pub jitter: Duration,
 }
@@ -49,7 +49,7 @@ pub struct ScheduleSettings {
 impl ScheduleSettings {
     /// Returns the interval of a probe: the widest gap between its next runs.
     pub fn interval(&self, probe: Probe, now: Timestamp) -> Option<Duration> {
-        let millis = self.cron.get(&probe)?.widest_gap(now, 3)?;
+        let millis = self.probes.get(&probe)?.widest_gap(now, 3)?;
         u64::try_from(millis).ok().map(Duration::from_millis)
     }
 }
@@ -65,26 +65,26 @@ fn key_of(probe: Probe) -> &'static Key {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, now: Timestamp) -> ScheduleSettings {
-    let mut cron = BTreeMap::new();
+    let mut probes = BTreeMap::new();
     for probe in Probe::ALL {
         let key = key_of(probe);
         let Some(found) = reader.made(key, |text| match text {
             "off" => Ok(None),
             // A token in place of a schedule is not repeated.
-            _ => Cron::parse(text)
+            _ => Schedule::parse(text)
                 .map(Some)
                 .map_err(|error| error.to_string().replace(text, &secrets::repeated(text))),
         }) else {
             continue;
         };
         let Some(parsed) = found.value else { continue };
-        if parsed.next_after(now).is_none() {
+        if !parsed.runs_after(now) {
             reader.warn(key.path, &found.origin, format!("`{parsed}` never fires"));
         }
-        cron.insert(probe, parsed);
+        probes.insert(probe, parsed);
     }
     ScheduleSettings {
-        cron,
+        probes,
         jitter: reader
             .duration(&JITTER, Duration::ZERO..=Duration::from_mins(1))
             .map_or(Duration::from_secs(2), |found| found.value),

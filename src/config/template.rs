@@ -1,12 +1,53 @@
-//! `config init` and `.env.example`, both generated from the table of keys so that neither can diverge from it.
+//! The texts of new configuration files. `config init --full` and `.env.example` are generated from the table of keys, so that
+//! neither can diverge from it.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::edit::{EditError, SourceEntry, add};
 use super::key::Key;
 use super::keys::AREAS;
+use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
+
+/// The first lines of a short `bitbrat.toml`.
+const SHORT: &str = "\
+# bitbrat's configuration. `bitbrat config show` prints every key, its value and where that came from; `bitbrat config init --full`
+# writes all keys with a description. Secrets do not belong here: put them into the environment or into `.env`.
+";
+
+/// Returns the text of a short `bitbrat.toml` to be completed by hand.
+pub fn short_template() -> String {
+    format!(
+        "{SHORT}\n\
+         #[schedule]\n\
+         #stream = \"1m\"                # an interval, or cron with seconds in UTC\n\
+         \n\
+         #[twitch]\n\
+         #client_id = \"abcdefghij0123456789abcdefghij\"\n\
+         \n\
+         # Monitored sources, one [[source]] each; `bitbrat sources add twitch:NAME` adds one.\n\
+         #[[source]]\n\
+         #platform = \"twitch\"\n\
+         #login = \"ratcaster\"\n"
+    )
+}
+
+/// Returns the text of a short `bitbrat.toml` with these client ids and sources.
+pub fn compose(client_ids: &[(PlatformName, String)], sources: &[SourceEntry]) -> Result<String, EditError> {
+    let mut text = SHORT.to_owned();
+    for (platform, id) in client_ids {
+        let id = toml_edit::Value::from(id.as_str());
+        let _ = write!(text, "\n[{platform}]\nclient_id = {id}\n");
+    }
+    for source in sources {
+        if let Some(more) = add(&text, source)? {
+            text = more;
+        }
+    }
+    Ok(text)
+}
 
 /// Returns the text of a commented `bitbrat.toml`: every key with its description, commented out where it equals the default.
 pub fn toml_template() -> String {
@@ -121,8 +162,8 @@ fn comment(text: &mut String, sentence: &str) {
     let _ = writeln!(text, "{line}");
 }
 
-/// Writes a commented `bitbrat.toml` to `path`. An existing file is not changed.
-pub fn init(path: &Path) -> Result<PathBuf, Failure> {
+/// Writes a new configuration to `path`. An existing file is not changed.
+pub fn init(path: &Path, text: &str) -> Result<PathBuf, Failure> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(|error| {
             let what = format!("cannot make the directory `{}`", parent.display());
@@ -150,9 +191,7 @@ pub fn init(path: &Path) -> Result<PathBuf, Failure> {
                 .hint("give a path where you may write"));
         }
     };
-    let written = file
-        .write_all(toml_template().as_bytes())
-        .and_then(|()| file.sync_all());
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.map_err(|error| {
         // A partial file would prevent the next attempt.
         let left = std::fs::remove_file(path);

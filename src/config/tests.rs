@@ -69,7 +69,7 @@ fn an_empty_configuration_is_complete() {
     assert_eq!(settings.bus.target, BusTarget::Local);
     assert_eq!(settings.web.listen.unwrap().to_string(), "127.0.0.1:8787");
     assert_eq!(
-        settings.schedule.cron[&Probe::Connection].as_str(),
+        settings.schedule.probes[&Probe::Connection].to_string(),
         "*/30 * * * * *"
     );
     assert_eq!(
@@ -412,7 +412,46 @@ fn a_schedule_that_never_fires_is_a_warning_and_off_is_off() {
         warnings[0].ends_with("schedule.auth: `0 0 0 31 2 *` never fires"),
         "{warnings:?}"
     );
-    assert!(!configuration.settings.schedule.cron.contains_key(&Probe::Viewers));
+    assert!(
+        !configuration
+            .settings
+            .schedule
+            .probes
+            .contains_key(&Probe::Viewers)
+    );
+}
+
+#[test]
+fn schedules_are_intervals_or_cron_expressions() {
+    let settings = Given::new()
+        .toml("[schedule]\nstream = \"90s\"\nauth = \"0 7 * * * *\"\n")
+        .env("BITBRAT_SCHEDULE__VIEWERS", "5m")
+        .settings();
+    let interval = |probe| {
+        settings
+            .schedule
+            .interval(probe, Timestamp::EPOCH)
+            .unwrap()
+            .as_secs()
+    };
+    assert_eq!(
+        [Probe::Stream, Probe::Viewers, Probe::Auth].map(interval),
+        [90, 300, 3_600]
+    );
+    for (text, expected) in [
+        ("0s", "between 1s"),
+        ("1.5m", "1m30s"),
+        ("1x", "neither an interval"),
+    ] {
+        let configuration = Given::new()
+            .toml(&format!("[schedule]\nstream = \"{text}\"\n"))
+            .load();
+        let problems = Problems(configuration.problems).to_string();
+        assert!(
+            problems.contains("schedule.stream") && problems.contains(expected),
+            "{problems}"
+        );
+    }
 }
 
 #[test]
@@ -467,29 +506,62 @@ fn loading_makes_nothing() {
 fn init_writes_loadable_defaults_and_never_overwrites() {
     let given = Given::new();
     let path = given.dir.path().join("bitbrat.toml");
-    init(&path).unwrap();
+    init(&path, &toml_template()).unwrap();
     let fresh = Given::new();
     assert_eq!(
         format!("{:?}", given.settings()),
         format!("{:?}", fresh.settings())
     );
     std::fs::write(&path, "mine").unwrap();
-    assert!(init(&path).unwrap_err().what.contains("is there already"));
+    assert!(init(&path, "").unwrap_err().what.contains("is there already"));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
 }
 
 #[test]
-fn every_line_of_the_template_can_be_switched_on() {
-    let switched: String = toml_template()
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
-    let configuration = Given::new().toml(&switched).load();
-    assert_eq!(Problems(configuration.problems).to_string(), "");
-    assert_eq!(configuration.settings.sources.len(), 3);
+fn every_line_of_the_templates_can_be_switched_on() {
+    for (template, sources) in [(toml_template(), 3), (short_template(), 1)] {
+        let switched: String = template
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let configuration = Given::new().toml(&switched).load();
+        assert_eq!(Problems(configuration.problems).to_string(), "");
+        assert_eq!(configuration.settings.sources.len(), sources);
+    }
+    assert!((10..=14).contains(&short_template().lines().count()));
+}
+
+#[test]
+fn composed_configuration_is_short_and_valid() {
+    let entry = |platform, address| SourceEntry {
+        platform,
+        address,
+        priority: 0,
+        channels: Vec::new(),
+    };
+    let sources = [
+        entry(
+            PlatformName::Twitch,
+            SourceAddress::Name("pixelmeadow".to_owned()),
+        ),
+        entry(
+            PlatformName::Discord,
+            SourceAddress::Id("discord:888001".parse().unwrap()),
+        ),
+    ];
+    let text = compose(&[(PlatformName::Twitch, "abc\"d".to_owned())], &sources[..1]).unwrap();
+    assert!(text.lines().count() <= 12, "{text}");
+    assert!(
+        text.contains("client_id = 'abc\"d'") || text.contains(r#"client_id = "abc\"d""#),
+        "{text}"
+    );
+    let text = compose(&[(PlatformName::Twitch, "abcd".to_owned())], &sources).unwrap();
+    let settings = Given::new().toml(&text).settings();
+    assert_eq!(settings.platforms.twitch.client_id.as_deref(), Some("abcd"));
+    assert_eq!(settings.sources.len(), 2);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use secrecy::SecretString;
+use url::Url;
 
 use super::key::Key;
 use super::reader::Reader;
@@ -19,18 +20,41 @@ const TOKEN: Key = Key::new(
 .named(&["BITBRAT_WEB_TOKEN"])
 .secret();
 
-pub(super) const KEYS: &[Key] = &[LISTEN, TOKEN];
+const PUBLIC_URL: Key = Key::new(
+    "web.public_url",
+    "The https address under which others reach the web server, for the links of `auth invite`.",
+)
+.such_as("https://bot.example.org");
+
+pub(super) const KEYS: &[Key] = &[LISTEN, PUBLIC_URL, TOKEN];
 
 #[derive(Debug, Clone)]
 pub struct WebSettings {
     /// Where it listens; nowhere when `None`.
     pub listen: Option<SocketAddr>,
+    /// Where others reach it.
+    pub public_url: Option<Url>,
     /// Token that callers must send.
     pub token: Option<SecretString>,
 }
 
+/// Platforms redirect to https only, except for this machine.
+fn public_url(reader: &mut Reader<'_>) -> Option<Url> {
+    let found = reader.address(&PUBLIC_URL, &["https", "http"])?;
+    let host = found.host_str().unwrap_or_default();
+    let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    if found.scheme() == "https" || is_local {
+        return Some(found);
+    }
+    let origin = reader.origin(&PUBLIC_URL);
+    let hint = "write https://, and let a proxy in front of the web server have the certificate";
+    reader.refuse_with(&PUBLIC_URL, &origin, "is not an https address", hint);
+    None
+}
+
 pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
     let token = reader.secret(&TOKEN);
+    let public_url = public_url(reader);
     let off = reader
         .layers()
         .iter()
@@ -38,7 +62,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
         .is_some_and(|(raw, _)| raw.is("off"));
     if off {
         reader.text(&LISTEN);
-        return WebSettings { listen: None, token };
+        return WebSettings {
+            listen: None,
+            public_url,
+            token,
+        };
     }
     let listen = reader.socket(&LISTEN);
     if let Some(found) = &listen
@@ -57,6 +85,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
     }
     WebSettings {
         listen: listen.map(|found| found.value),
+        public_url,
         token,
     }
 }

@@ -24,6 +24,9 @@ pub trait PlatformDescriptor: Send + Sync {
     /// Builds the adapter without sending a request.
     async fn build(&self, parts: Parts<'_>) -> Result<Arc<dyn Platform>, BuildError>;
 
+    /// Returns the page on which applications are registered.
+    fn application_page(&self) -> &'static str;
+
     /// Returns the HTTP addresses.
     fn endpoints(&self, settings: &Settings) -> Vec<Endpoint>;
 
@@ -54,6 +57,11 @@ pub trait PlatformDescriptor: Send + Sync {
     fn scopes(&self, settings: &Settings, identity: &Identity) -> Vec<Scope> {
         let _ = (settings, identity);
         Vec::new()
+    }
+
+    /// Returns the scopes with which the owner of a channel lets the application act there, without a token that is needed later.
+    fn invited(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Returns the chat that the listener counts where it is posted, so that it must not be counted on the bus as well.

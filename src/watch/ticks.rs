@@ -1,9 +1,10 @@
-//! The schedules of probes: cron expressions turned into ticks by `tokio-cron-scheduler`, which is used for nothing else.
+//! The schedules of probes, turned into ticks by `tokio-cron-scheduler`, which is used for nothing else.
 //!
 //! A tick only requests a probe from a poller, which does the work. The scheduler polls twice a second, runs jobs concurrently
 //! and does not wait for them when it stops, which is harmless for jobs that finish at once.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -11,12 +12,12 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tracing::{info, warn};
 
 use super::pollers::Pollers;
-use crate::core::schedule::Cron;
+use crate::core::schedule::Schedule;
 use crate::lifecycle::Stop;
 use crate::platforms::Probe;
 
 /// When each probe runs.
-pub type Timetable = BTreeMap<Probe, Cron>;
+pub type Timetable = BTreeMap<Probe, Schedule>;
 
 /// Turns schedules into ticks until the stop. Every probe is requested once at the start. After a clock jump or a change of the
 /// timetable the tick source is restarted: it waits for a time that may now be far in the future.
@@ -48,12 +49,16 @@ pub async fn run(
 
 async fn start(timetable: &Timetable, pollers: &Arc<Pollers>) -> Result<JobScheduler, JobSchedulerError> {
     let source = JobScheduler::new().await?;
-    for (probe, cron) in timetable {
+    for (probe, schedule) in timetable {
         let (pollers, probe) = (Arc::clone(pollers), *probe);
-        let job = Job::new_async(cron.as_str(), move |_, _| {
+        let tick = move |_, _| -> Pin<Box<dyn Future<Output = ()> + Send>> {
             pollers.tick(probe);
             Box::pin(async {})
-        })?;
+        };
+        let job = match schedule {
+            Schedule::Cron(cron) => Job::new_async(cron.as_str(), tick)?,
+            Schedule::Every(interval) => Job::new_repeated_async(*interval, tick)?,
+        };
         source.add(job).await?;
     }
     source.start().await?;

@@ -161,7 +161,7 @@ fn an_empty_configuration_is_answered_with_a_way_to_begin() {
     assert_eq!(run.stdout, "");
     home.run(&["sources", "list"])
         .exits(0)
-        .names_account("bitbrat config init");
+        .names_account("bitbrat init");
     let json = home.run(&["sources", "status", "-o", "json"]).exits(8).json();
     assert_eq!(json["items"], serde_json::json!([]));
     assert!(!home.state().exists(), "reading creates nothing");

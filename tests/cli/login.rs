@@ -18,28 +18,28 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Runtime::new().unwrap()
 });
 
-const BOT: &str = "777100";
-const BROADCASTER: &str = "777001";
+pub const BOT: &str = "777100";
+pub const BROADCASTER: &str = "777001";
 const DEVICE: [&str; 3] = ["auth", "login", "twitch"];
-const BROWSER: [&str; 4] = ["auth", "login", "twitch", "--browser"];
-const KICK: [&str; 3] = ["auth", "login", "kick"];
+pub const BROWSER: [&str; 4] = ["auth", "login", "twitch", "--browser"];
+pub const KICK: [&str; 3] = ["auth", "login", "kick"];
 
 /// Simulated platforms, and a home that is configured for them and has no token.
-struct Rig {
-    sim: Sim,
-    twitch: twitch::demo::DemoWorld,
+pub struct Rig {
+    pub sim: Sim,
+    pub twitch: twitch::demo::DemoWorld,
     discord_token: String,
-    home: Home,
-    port: ReservedPort,
+    pub home: Home,
+    pub port: ReservedPort,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::without(&[])
     }
 
     /// Leaves out these keys.
-    fn without(left_out: &[&str]) -> Self {
+    pub fn without(left_out: &[&str]) -> Self {
         let sim = RUNTIME.block_on(Sim::start(SimOptions::default())).unwrap();
         let (twitch, kick, discord) = RUNTIME.block_on(async {
             (
@@ -70,12 +70,12 @@ impl Rig {
         }
     }
 
-    fn start(&self, words: &[&str]) -> Process {
+    pub fn start(&self, words: &[&str]) -> Process {
         Process::start(&self.home, words)
     }
 
     /// Starts a login by device code and decides it.
-    fn decided(&self, words: &[&str], state: &DeviceState<String>) -> (i32, String) {
+    pub fn decided(&self, words: &[&str], state: &DeviceState<String>) -> (i32, String) {
         let mut login = self.start(words);
         let line = login.says("Code: ");
         let code = line.split(' ').nth(1).unwrap().to_owned();
@@ -83,7 +83,7 @@ impl Rig {
         (login.ends(), login.said())
     }
 
-    fn granted(&self, words: &[&str], user: &str) -> (i32, String) {
+    pub fn granted(&self, words: &[&str], user: &str) -> (i32, String) {
         self.decided(words, &DeviceState::Granted(user.to_owned()))
     }
 
@@ -96,13 +96,13 @@ impl Rig {
     }
 
     /// Returns the stored data of an account, as JSON.
-    fn stored(&self, account: &str) -> serde_json::Value {
+    pub fn stored(&self, account: &str) -> serde_json::Value {
         let text = std::fs::read_to_string(self.home.state().join("tokens.json")).unwrap_or_default();
         let file: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         file["identities"][account].clone()
     }
 
-    fn status(&self, account: &str) -> serde_json::Value {
+    pub fn status(&self, account: &str) -> serde_json::Value {
         self.home
             .run(&["auth", "status", "-o", "json"])
             .item("identity", account)["status"]
@@ -115,11 +115,11 @@ impl Rig {
 }
 
 /// Requests a page as a browser would and returns status, `Location` and body.
-fn get(address: &str) -> (u16, Option<String>, String) {
+pub fn get(address: &str) -> (u16, Option<String>, String) {
     request("GET", address)
 }
 
-fn request(method: &str, address: &str) -> (u16, Option<String>, String) {
+pub fn request(method: &str, address: &str) -> (u16, Option<String>, String) {
     let url: Url = address.parse().unwrap();
     let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
     let mut socket = TcpStream::connect(("127.0.0.1", url.port().unwrap())).unwrap();
@@ -142,12 +142,12 @@ fn request(method: &str, address: &str) -> (u16, Option<String>, String) {
 }
 
 /// Waits for the address of the consent page in the output.
-fn page(login: &mut Process) -> String {
+pub fn page(login: &mut Process) -> String {
     login.says("/authorize?").trim().to_owned()
 }
 
 /// Consents and returns the address that the browser is sent to.
-fn consent(page: &str) -> String {
+pub fn consent(page: &str) -> String {
     let (status, location, _) = get(page);
     assert_eq!(status, 303);
     location.unwrap()

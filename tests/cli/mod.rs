@@ -1,6 +1,7 @@
 //! The program as a whole: arguments, output, exit codes.
 
 mod bad_input;
+mod chromium;
 mod completions;
 mod demo;
 mod doctor;
@@ -8,6 +9,8 @@ mod environment;
 mod events;
 mod filters;
 mod formats;
+mod init;
+mod invite;
 mod login;
 mod names;
 mod one_shots;

@@ -86,6 +86,8 @@ fn what_the_commands_print_is_valid_by_their_schemas() {
         ),
         ("probe", vec!["--demo", "probe"]),
         ("auth", vec!["--demo", "auth", "status"]),
+        ("invites", vec!["--demo", "auth", "invite", "twitch", "--device"]),
+        ("invites", vec!["auth", "invite", "--list"]),
         ("doctor", vec!["--demo", "doctor"]),
         ("config", vec!["config", "show"]),
         ("check", vec!["config", "check"]),

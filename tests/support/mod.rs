@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod flaky;
 pub mod process;
 pub mod proxy;
+pub mod pty;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -67,6 +68,11 @@ impl Home {
         self.directory.path().join("state/bitbrat")
     }
 
+    /// Where `TMPDIR` is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Writes a file below the working directory.
     pub fn file(self, name: &str, text: &str) -> Self {
         std::fs::write(self.work().join(name), text).unwrap();
@@ -89,6 +95,11 @@ impl Home {
         let mut line = starter.to_vec();
         line.push(env!("CARGO_BIN_EXE_bitbrat"));
         line.extend(words);
+        self.command_of(&line)
+    }
+
+    /// Prepares any command line, in the same environment.
+    pub fn command_of(&self, line: &[&str]) -> Command {
         let mut command = Command::new(line[0]);
         let home = self.directory.path();
         command

@@ -66,7 +66,7 @@ pub(super) async fn follow(
         match app.sources.monitored(&platforms).await {
             Ok(sources) => {
                 first.platforms.reconfigure(&app.settings);
-                engine.reconfigure(sources, app.settings.schedule.cron.clone());
+                engine.reconfigure(sources, app.settings.schedule.probes.clone());
                 *in_force.write() = app;
                 if asked {
                     info!(

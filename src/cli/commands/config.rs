@@ -42,21 +42,26 @@ Examples:
   bitbrat --config staging.toml config check -o json")]
 pub struct CheckArgs {}
 
-/// Write a commented configuration to begin with
+/// Write a configuration to begin with
 ///
-/// An existing file is never overwritten.
+/// About a dozen lines, or with --full every key with its description and default. An existing file is never overwritten.
+/// `bitbrat init` asks what belongs into it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   bitbrat config init
+  bitbrat config init --full
   bitbrat config init ~/.config/bitbrat/config.toml
   bitbrat config init --env > .env     the variables instead, on standard output")]
 pub struct InitArgs {
     /// The file to write
     #[arg(default_value = "bitbrat.toml")]
     path: PathBuf,
+    /// Write every key, with its description and default
+    #[arg(long)]
+    full: bool,
     /// Print the environment variables as a `.env` file instead
-    #[arg(long, conflicts_with = "path")]
+    #[arg(long, conflicts_with_all = ["path", "full"])]
     env: bool,
 }
 
@@ -110,7 +115,12 @@ fn init(setup: &Setup, args: &InitArgs) -> Result<ExitCode, Failure> {
         write_out(&config::env_example())?;
         return Ok(ExitCode::Healthy);
     }
-    let path = config::init(&args.path)?.display().to_string();
+    let text = if args.full {
+        config::toml_template()
+    } else {
+        config::short_template()
+    };
+    let path = config::init(&args.path, &text)?.display().to_string();
     setup
         .output
         .print(&Listing::new(setup.clock.now(), vec![InitItem { path }]))?;

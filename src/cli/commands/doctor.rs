@@ -148,7 +148,7 @@ fn of_configuration(configuration: &Configuration) -> Vec<Check> {
             "not known while a file cannot be read",
         )
     } else if sources == 0 {
-        Check::new(AREA, "sources", Outcome::Warn, "none are configured").next("bitbrat config init")
+        Check::new(AREA, "sources", Outcome::Warn, "none are configured").next("bitbrat init")
     } else {
         Check::new(
             AREA,

@@ -6,6 +6,7 @@ pub mod config;
 pub mod doctor;
 pub mod errors;
 pub mod events;
+pub mod init;
 pub mod probe;
 pub mod schema;
 pub mod sim;

@@ -15,10 +15,10 @@ use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Listing, Report, write_out};
 use crate::cli::reports::{
     actions::ActionItem, auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem,
-    doctor::Check, edit::EditItem, events::PublishReport, history::HistoryReport, migrate::MigrateReport,
-    plan::PlanReport, predicate::AnswerReport, probe::ProbeReport, prune::PruneReport, schemas::SchemaItem,
-    sim::SimItem, sim_events::EventItem, sim_events::TriggerItem, source::SourceReport,
-    sources::SourcesReport,
+    doctor::Check, edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
+    migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, probe::ProbeReport,
+    prune::PruneReport, schemas::SchemaItem, sim::SimItem, sim_events::EventItem, sim_events::TriggerItem,
+    source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure, FailureDocument};
 
@@ -137,6 +137,11 @@ pub const ALL: &[Described] = &[
         name: "init",
         commands: "config init",
         schema: of::<Listing<InitItem>>,
+    },
+    Described {
+        name: "invites",
+        commands: "auth invite",
+        schema: of::<Listing<InviteItem>>,
     },
     Described {
         name: "schemas",

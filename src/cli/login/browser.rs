@@ -3,22 +3,19 @@
 use std::io;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::browser_launch::Launcher;
-use super::loopback::{self, Callback, Event, Loopback};
+use super::loopback::{self, Event, Loopback};
 use super::{Keyboard, Login, agree_in_demo, not_granted, register};
 use crate::cli::output::write_err;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
-use crate::platforms::kit::oauth::{CodeRequest, Grant};
+use crate::platforms::kit::oauth::callback::Callback;
+use crate::platforms::kit::oauth::{CodeRequest, Grant, pkce};
 use crate::secrets;
 use crate::tokens::StoredToken;
 
@@ -40,7 +37,7 @@ pub async fn obtain(login: &Login<'_>, keyboard: &mut Keyboard) -> Result<Option
         true => Some(secrets::secret(random()?)),
         false => None,
     };
-    let challenge = verifier.as_ref().map(challenge);
+    let challenge = verifier.as_ref().map(pkce::challenge);
     let request = CodeRequest {
         client_id: client.id,
         redirect_uri: &redirect_uri,
@@ -78,16 +75,8 @@ pub async fn obtain(login: &Login<'_>, keyboard: &mut Keyboard) -> Result<Option
     obtained.map(Some)
 }
 
-/// Returns 32 random bytes as a text of 43 characters, which is also what PKCE requires at least (RFC 7636, section 4.1).
 fn random() -> Result<String, Failure> {
-    let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| Failure::new(ExitCode::Failed, "the system returns no random numbers"))?;
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
-}
-
-fn challenge(verifier: &SecretString) -> String {
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.expose_secret().as_bytes()))
+    pkce::random().map_err(|_| Failure::new(ExitCode::Failed, "the system returns no random numbers"))
 }
 
 fn show(login: &Login<'_>, page: &Url, redirect_uri: &str, can_paste: bool) -> Result<(), Failure> {
@@ -195,7 +184,7 @@ fn without_secret(platform: PlatformName) -> Failure {
     }
 }
 
-fn port_taken(port: u16, error: &io::Error) -> Failure {
+pub fn port_taken(port: u16, error: &io::Error) -> Failure {
     if error.kind() != io::ErrorKind::AddrInUse {
         return Failure::new(
             ExitCode::Failed,
@@ -214,23 +203,6 @@ fn port_taken(port: u16, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn challenge_is_that_of_the_standard() {
-        // RFC 7636, appendix B.
-        let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned();
-        assert_eq!(
-            challenge(&verifier.into()),
-            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-        );
-    }
-
-    #[test]
-    fn states_are_long_and_never_the_same() {
-        let (one, other) = (random().unwrap(), random().unwrap());
-        assert_eq!((one.len(), other.len()), (43, 43));
-        assert_ne!(one, other);
-    }
 
     #[test]
     fn error_of_the_page_is_quoted_only_as_a_name() {

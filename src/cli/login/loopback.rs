@@ -17,14 +17,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use secrecy::SecretString;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use url::form_urlencoded;
 
-use crate::secrets;
+use crate::platforms::kit::oauth::callback::{self, Callback, is_prefetch};
 
 /// The path of the redirect address.
 pub const PATH: &str = "/callback";
@@ -42,15 +40,6 @@ const FAREWELL: Duration = Duration::from_millis(300);
 pub struct Loopback {
     sockets: Vec<TcpListener>,
     port: u16,
-}
-
-/// The result of a consent.
-#[derive(Debug)]
-pub enum Callback {
-    /// The code, which is exchanged for a token.
-    Code(SecretString),
-    /// The platform's name of the error, such as `access_denied`.
-    Refused(String),
 }
 
 /// What the listener reports.
@@ -202,10 +191,6 @@ async fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Strin
 }
 
 fn judge(method: &Method, uri: &Uri, headers: &HeaderMap, host: &str, state: &str) -> Judged {
-    let is_prefetch = ["sec-purpose", "purpose"].iter().any(|name| {
-        let value = headers.get(*name).and_then(|value| value.to_str().ok());
-        value.is_some_and(|value| value.to_ascii_lowercase().contains("prefetch"))
-    });
     if method != Method::GET {
         return Judged::Answer(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -218,7 +203,7 @@ fn judge(method: &Method, uri: &Uri, headers: &HeaderMap, host: &str, state: &st
     if uri.path() != PATH || !is_ours {
         return Judged::Answer(StatusCode::NOT_FOUND);
     }
-    if is_prefetch {
+    if is_prefetch(headers) {
         return Judged::Answer(StatusCode::SERVICE_UNAVAILABLE);
     }
     result(uri.query().unwrap_or_default(), state)
@@ -226,24 +211,11 @@ fn judge(method: &Method, uri: &Uri, headers: &HeaderMap, host: &str, state: &st
 
 /// Reads the result from a query. An error counts only with the right state: otherwise any web page could end a login.
 fn result(query: &str, state: &str) -> Judged {
-    let (mut given, mut code, mut error) = (None, None, None);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "state" => given = given.or(Some(value)),
-            "code" => code = code.or(Some(value)),
-            "error" => error = error.or(Some(value)),
-            _ => {}
-        }
-    }
-    let given = given.unwrap_or_default();
+    let (given, callback) = callback::parse(query);
     if aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), state.as_bytes()).is_err() {
         return Judged::WrongState;
     }
-    match (error, code.filter(|code| !code.is_empty())) {
-        (Some(error), _) => Judged::Callback(Callback::Refused(error.into_owned())),
-        (None, Some(code)) => Judged::Callback(Callback::Code(secrets::secret(code))),
-        (None, None) => Judged::Answer(StatusCode::BAD_REQUEST),
-    }
+    callback.map_or(Judged::Answer(StatusCode::BAD_REQUEST), Judged::Callback)
 }
 
 /// Returns a page. It repeats nothing of the request, and does not call the login successful: the code is not exchanged yet.
@@ -256,19 +228,7 @@ fn page(status: StatusCode) -> Response<String> {
         StatusCode::NO_CONTENT => "",
         _ => "There is nothing here.",
     };
-    let body = if text.is_empty() {
-        String::new()
-    } else {
-        format!("<!doctype html><meta charset=\"utf-8\"><title>bitbrat</title><p>{text}</p>\n")
-    };
-    let response = Response::builder()
-        .status(status)
-        .header("Content-Type", "text/html; charset=utf-8")
-        .header("Cache-Control", "no-store")
-        .header("Referrer-Policy", "no-referrer")
-        .header("Content-Security-Policy", "default-src 'none'")
-        .header("Connection", "close");
-    response.body(body).expect("fixed headers are valid")
+    callback::page(status, text)
 }
 
 #[cfg(test)]

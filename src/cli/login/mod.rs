@@ -4,7 +4,7 @@
 pub mod browser;
 mod browser_launch;
 pub mod device;
-pub mod keyboard;
+mod keyboard;
 pub mod loopback;
 
 use std::convert::Infallible;
@@ -39,7 +39,7 @@ pub struct Login<'a> {
 }
 
 /// Opens the page of a consent as a user of the demo would; outside the demo it does nothing.
-async fn agree_in_demo(cx: &Context, page: &str) -> Infallible {
+pub async fn agree_in_demo(cx: &Context, page: &str) -> Infallible {
     if cx.app.demo.is_some() {
         tokio::time::sleep(DEMO_AGREES_AFTER).await;
         let mut next = page.parse().ok();

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod edit;
 pub mod events;
 pub mod history;
+pub mod invites;
 pub mod migrate;
 pub mod plan;
 pub mod predicate;

@@ -127,7 +127,7 @@ impl Report for ProbeReport {
             return vec![Note::hint(
                 Tone::Warn,
                 "no sources are configured, so there is nothing to check",
-                Some("bitbrat config init"),
+                Some("bitbrat init"),
             )];
         }
         let mut parts: Vec<Cell> = self

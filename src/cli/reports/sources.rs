@@ -212,8 +212,8 @@ impl Report for SourcesReport {
                 Note::hint(Tone::Warn, "no sources are configured and none are stored", None),
                 Note::hint(
                     Tone::Warn,
-                    "add one to bitbrat.toml ([[source]] platform = \"twitch\" id = \"123456\"), or create the file first",
-                    Some("bitbrat config init"),
+                    "add one to bitbrat.toml ([[source]] platform = \"twitch\" id = \"123456\"), or set everything up",
+                    Some("bitbrat init"),
                 ),
                 Note::hint(
                     Tone::Warn,

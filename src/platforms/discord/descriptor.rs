@@ -37,6 +37,10 @@ impl PlatformDescriptor for Descriptor {
         Ok(Arc::new(discord.following(parts.tokens)))
     }
 
+    fn application_page(&self) -> &'static str {
+        "https://discord.com/developers/applications"
+    }
+
     fn endpoints(&self, settings: &Settings) -> Vec<Endpoint> {
         vec![Endpoint {
             what: "api",

@@ -56,6 +56,14 @@ impl PlatformDescriptor for Descriptor {
         Ok(Arc::new(KickPlatform::new(options, tokens, http, clock, chance)))
     }
 
+    fn invited(&self) -> &'static [&'static str] {
+        &["user:read"]
+    }
+
+    fn application_page(&self) -> &'static str {
+        "https://kick.com/settings/developer"
+    }
+
     fn endpoints(&self, settings: &Settings) -> Vec<Endpoint> {
         let settings = &settings.platforms.kick;
         // Both answer without credentials; the response at a bare address is not documented.

@@ -77,6 +77,14 @@ impl PlatformDescriptor for Descriptor {
         )))
     }
 
+    fn invited(&self) -> &'static [&'static str] {
+        &["channel:bot"]
+    }
+
+    fn application_page(&self) -> &'static str {
+        "https://dev.twitch.tv/console/apps"
+    }
+
     fn endpoints(&self, settings: &Settings) -> Vec<Endpoint> {
         let settings = &settings.platforms.twitch;
         // Twitch rejects each of these requests with a 401 without a token.

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Fact, LinkState, Observation, Transport};
+use crate::core::schedule::Schedule;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
@@ -210,8 +211,8 @@ fn only_refusals_of_credentials_are_suspicious() {
 async fn clock_jump_probes_everything_again() {
     let world = world(0);
     // Far in the future: the expression triggers no probe during the test.
-    let cron = crate::core::schedule::Cron::parse("0 0 0 1 1 *").unwrap();
-    let timetable: Timetable = [(Probe::Stream, cron.clone()), (Probe::Auth, cron)].into();
+    let schedule = Schedule::parse("0 0 0 1 1 *").unwrap();
+    let timetable: Timetable = [(Probe::Stream, schedule.clone()), (Probe::Auth, schedule)].into();
     let (sender, receiver) = watch::channel(timetable);
     let (jump, jumps) = watch::channel(0);
     let pollers = Arc::clone(&world.pollers);

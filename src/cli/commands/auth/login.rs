@@ -58,6 +58,28 @@ pub struct LoginArgs {
     /// Do not ask whether a new account is the right one
     #[arg(short, long)]
     yes: bool,
+    /// The login is a part of another command, whose result is on standard output.
+    #[arg(skip)]
+    is_part: bool,
+}
+
+impl LoginArgs {
+    /// The platform.
+    pub(super) fn platform(&self) -> PlatformName {
+        self.platform
+    }
+
+    /// Prints the account that was logged in to.
+    pub(super) fn print(&self, cx: &Context, item: IdentityItem, notes: Vec<Note>) -> Result<(), Failure> {
+        if self.is_part {
+            return cx.note(&notes);
+        }
+        Ok(cx.output.print(&AuthReport {
+            as_of: cx.app.clock.now(),
+            items: vec![item],
+            notes,
+        })?)
+    }
 }
 
 /// The account to log in to.
@@ -96,27 +118,40 @@ impl Target {
     }
 }
 
+/// Logs in to the bot's account, as a part of another command.
+pub async fn bot(cx: &Context, platform: PlatformName, keyboard: &mut Keyboard) -> Result<ExitCode, Failure> {
+    let args = LoginArgs {
+        platform,
+        identity: "bot".to_owned(),
+        with_token: false,
+        browser: false,
+        qr: false,
+        yes: false,
+        is_part: true,
+    };
+    run(cx, &args, keyboard).await
+}
+
 /// Runs the command.
-pub(super) async fn run(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
+pub(super) async fn run(
+    cx: &Context,
+    args: &LoginArgs,
+    keyboard: &mut Keyboard,
+) -> Result<ExitCode, Failure> {
     // A configured token that was never stored would replace the one of this login at the next start.
     cx.app.platforms.seed_tokens().await?;
     let target = Target::of(cx, args).await?;
     let adapter = cx.app.platforms.get(args.platform).await;
     if args.platform == PlatformName::Discord {
-        return discord(cx, args, target.waiting_place()).await;
+        return discord(cx, args, target.waiting_place(), keyboard).await;
     }
     let adapter = adapter?;
     let Some(accounts) = adapter.accounts() else {
-        return with_token::login(
-            cx,
-            args.platform,
-            target.waiting_place(),
-            with_token::read_token(cx)?,
-        )
-        .await;
+        let token = with_token::read_token(cx, keyboard).await?;
+        return with_token::login(cx, args, target.waiting_place(), token).await;
     };
     if args.with_token {
-        let token = with_token::read_token(cx)?;
+        let token = with_token::read_token(cx, keyboard).await?;
         let identity = match &target {
             Target::Known(identity) => identity.clone(),
             Target::NewBroadcaster(_) => match accounts.describe(&target.waiting_place(), &token).await {
@@ -137,25 +172,30 @@ pub(super) async fn run(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Fail
                 }
             },
         };
-        return with_token::login(cx, args.platform, identity, token).await;
+        return with_token::login(cx, args, identity, token).await;
     }
-    with_consent(cx, args, &target, adapter.as_ref(), accounts).await
+    with_consent(cx, args, &target, adapter.as_ref(), accounts, keyboard).await
 }
 
 /// Stores the token of a bot of Discord, and shows how the bot gets into guilds.
-async fn discord(cx: &Context, args: &LoginArgs, identity: Identity) -> Result<ExitCode, Failure> {
-    let is_typed = !args.with_token && std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let token = if is_typed {
-        let typed = login::keyboard::read_hidden("Token of the bot (Developer Portal, Bot, Reset Token): ")?;
+async fn discord(
+    cx: &Context,
+    args: &LoginArgs,
+    identity: Identity,
+    keyboard: &mut Keyboard,
+) -> Result<ExitCode, Failure> {
+    let token = if !args.with_token && keyboard.is_there() {
+        let question = "Token of the bot (Developer Portal, Bot, Reset Token; it is not shown): ";
+        let typed = keyboard.asks_hidden(question).await?;
         let text = crate::config::token(&typed).map_err(|(what, hint)| {
             Failure::new(ExitCode::Usage, format!("what was typed in {what}")).hint(hint)
         })?;
         StoredToken::unproven(secrets::secret(text), cx.app.clock.now())
     } else {
-        with_token::read_token(cx)?
+        with_token::read_token(cx, keyboard).await?
     };
     let guild = identity.as_str().split_once(':').map(|(_, id)| id.to_owned());
-    let exit = with_token::login(cx, PlatformName::Discord, identity, token).await?;
+    let exit = with_token::login(cx, args, identity, token).await?;
     let key = SourceKey::new(PlatformName::Discord, guild.as_deref().unwrap_or("1")).ok();
     if let Some(key) = key
         && let Some(application) = crate::app::discord_application(&cx.app, &key).await
@@ -177,6 +217,7 @@ async fn with_consent(
     target: &Target,
     adapter: &dyn Platform,
     accounts: &dyn Accounts,
+    keyboard: &mut Keyboard,
 ) -> Result<ExitCode, Failure> {
     let platform = args.platform;
     if accounts.client().id.is_none() {
@@ -190,7 +231,6 @@ async fn with_consent(
         )));
     }
     let place = target.waiting_place();
-    let mut keyboard = Keyboard::open();
     let stored = {
         // The store must be able to keep what the user is asked for.
         let lease = cx.app.tokens().lease(&place).await?;
@@ -201,7 +241,7 @@ async fn with_consent(
     if stored.pending.is_some() {
         let what = format!("an earlier login of {place} is stored and was not checked yet; checking it now");
         cx.note(&[Note::hint(Tone::Warn, what, None)])?;
-        return finish(cx, args, target, adapter, accounts, &mut keyboard).await;
+        return finish(cx, args, target, adapter, accounts, keyboard).await;
     }
     if let Some(demo) = &cx.app.demo {
         demo.consent_as(place.as_str().split_once(':').map(|(_, id)| id));
@@ -215,9 +255,9 @@ async fn with_consent(
     };
     let in_browser = args.browser || platform == PlatformName::Kick;
     let obtained = if in_browser {
-        login::browser::obtain(&login, &mut keyboard).await?
+        login::browser::obtain(&login, keyboard).await?
     } else {
-        login::device::obtain(&login, args.qr, &mut keyboard).await?
+        login::device::obtain(&login, args.qr, keyboard).await?
     };
     let token = obtained.ok_or_else(|| {
         Failure::new(ExitCode::Usage, format!("{platform} has no such login")).hint("use --with-token")
@@ -228,7 +268,7 @@ async fn with_consent(
     record.pending = Some(token);
     lease.save(&record).await?;
     drop(lease);
-    finish(cx, args, target, adapter, accounts, &mut keyboard).await
+    finish(cx, args, target, adapter, accounts, keyboard).await
 }
 
 /// Returns the scopes to request. A new token has only those of its own login, so those that the account has are among them.
@@ -331,7 +371,7 @@ async fn finish(
         lease.save(&record).await?;
     }
     drop(lease);
-    report(cx, platform, &identity, &owner, accounts).await
+    report(cx, args, &identity, &owner, accounts).await
 }
 
 async fn discard(lease: &dyn TokenLease, record: &mut TokenRecord) -> Result<(), Failure> {
@@ -355,11 +395,12 @@ fn wrong_account(platform: PlatformName, identity: &Identity, owner: &str, expec
 /// Reports a login that is stored. Its first refresh is tried at once: otherwise a wrong secret would show only in some hours.
 async fn report(
     cx: &Context,
-    platform: PlatformName,
+    args: &LoginArgs,
     identity: &Identity,
     owner: &str,
     accounts: &dyn Accounts,
 ) -> Result<ExitCode, Failure> {
+    let platform = args.platform;
     let mut notes = vec![Note::hint(
         Tone::Good,
         format!("{identity} is now authorized as {owner}"),
@@ -404,11 +445,7 @@ async fn report(
             None,
         ));
     }
-    cx.output.print(&AuthReport {
-        as_of: cx.app.clock.now(),
-        items: vec![item],
-        notes,
-    })?;
+    args.print(cx, item, notes)?;
     Ok(exit)
 }
 

@@ -2,7 +2,8 @@
 
 mod account;
 mod change;
-mod login;
+mod invite;
+pub mod login;
 mod with_token;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use clap_complete::ArgValueCompleter;
 use crate::app::Untried;
 use crate::cli::complete;
 use crate::cli::context::Context;
+use crate::cli::login::Keyboard;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
 use crate::cli::reports::auth::{AuthReport, AuthState, IdentityItem, MissingScope};
@@ -35,6 +37,7 @@ Examples:
 pub enum AuthCommand {
     Status(StatusArgs),
     Login(login::LoginArgs),
+    Invite(invite::InviteArgs),
     Refresh(change::RefreshArgs),
     Logout(change::LogoutArgs),
     Token(change::TokenArgs),
@@ -59,7 +62,7 @@ pub struct StatusArgs {
     offline: bool,
 }
 
-fn platform(text: &str) -> Result<PlatformName, String> {
+pub fn platform(text: &str) -> Result<PlatformName, String> {
     text.parse()
         .map_err(|error: crate::core::source::InvalidSourceKey| error.to_string())
 }
@@ -68,7 +71,8 @@ fn platform(text: &str) -> Result<PlatformName, String> {
 pub async fn run(cx: &Context, command: &AuthCommand) -> Result<ExitCode, Failure> {
     match command {
         AuthCommand::Status(args) => status(cx, args).await,
-        AuthCommand::Login(args) => login::run(cx, args).await,
+        AuthCommand::Login(args) => login::run(cx, args, &mut Keyboard::open()).await,
+        AuthCommand::Invite(args) => invite::run(cx, args).await,
         AuthCommand::Refresh(args) => change::refresh(cx, args).await,
         AuthCommand::Logout(args) => change::logout(cx, args).await,
         AuthCommand::Token(args) => change::reveal(cx, args).await,

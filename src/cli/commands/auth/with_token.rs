@@ -1,17 +1,17 @@
 //! Logins with an existing token. It is checked before it is stored, so an invalid one never replaces a valid one.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 
 use super::account::named;
+use super::login::LoginArgs;
 use super::{ask, is_of_missing_account, is_of_other_account, item};
 use crate::cli::context::Context;
-use crate::cli::login::keyboard::read_hidden;
+use crate::cli::login::Keyboard;
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
-use crate::cli::reports::auth::AuthReport;
 use crate::cli::run_probe;
 use crate::core::observation::{AuthResult, ErrorInfo, Identity};
 use crate::core::source::PlatformName;
@@ -22,10 +22,11 @@ use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, To
 /// Stores `token` for `identity` once the platform has accepted it.
 pub(super) async fn login(
     cx: &Context,
-    platform_name: PlatformName,
+    args: &LoginArgs,
     identity: Identity,
     token: StoredToken,
 ) -> Result<ExitCode, Failure> {
+    let platform_name = args.platform();
     let refresh_token = looks_like_refresh_token(platform_name, &token);
     // Checking a token may renew it, which invalidates it: the store must be able to keep its successor.
     if token.refresh.is_some() {
@@ -121,11 +122,7 @@ pub(super) async fn login(
             .chain(about_this.iter().map(|error| &error.message))
             .map(|problem| Note::hint(Tone::Warn, problem, None)),
     );
-    cx.output.print(&AuthReport {
-        as_of: cx.app.clock.now(),
-        items: vec![item],
-        notes,
-    })?;
+    args.print(cx, item, notes)?;
     Ok(ExitCode::Healthy)
 }
 
@@ -196,12 +193,12 @@ fn unquoted(line: &str) -> &str {
 }
 
 /// Reads the access token, and its refresh token if there is a second line.
-pub(super) fn read_token(cx: &Context) -> Result<StoredToken, Failure> {
+pub(super) async fn read_token(cx: &Context, keyboard: &mut Keyboard) -> Result<StoredToken, Failure> {
     let cannot = || Failure::new(ExitCode::Usage, "cannot read the token from standard input");
     let mut bytes = Vec::new();
-    if std::io::stdin().is_terminal() {
-        let access = read_hidden("Access token: ")?;
-        let refresh = read_hidden("Refresh token, if there is one: ")?;
+    if keyboard.is_there() {
+        let access = keyboard.asks_hidden("Access token (it is not shown): ").await?;
+        let refresh = keyboard.asks_hidden("Refresh token, if there is one: ").await?;
         bytes.extend([access, refresh].join("\n").into_bytes());
     } else {
         std::io::stdin()

@@ -123,6 +123,19 @@ pub async fn run(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     Ok(exit)
 }
 
+/// Checks every source and shows its status, as a part of another command.
+pub async fn probed(cx: &Context) -> Result<(), Failure> {
+    let selection = source_arg::select(cx, &[], true).await?;
+    let ask = Ask {
+        probe: true,
+        max_age: None,
+    };
+    let known = known::load(cx, &selection, ask).await?;
+    let (filter, order) = (FilterArgs::default(), OrderArgs::default());
+    let report = report_of(cx, known, Show::Status, &filter, &order, None);
+    Ok(cx.output.print(&report)?)
+}
+
 /// Returns what is meant. What a check asks for does not depend on filters by state, which are applied to its answers.
 async fn select(cx: &Context, args: &StatusArgs) -> Result<Selection, Failure> {
     let selection = source_arg::select(cx, &args.ids, asks_platforms(cx, args)).await?;

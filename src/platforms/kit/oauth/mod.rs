@@ -6,9 +6,11 @@
 //! the store before it is sent, and a new pair is stored before it is used.
 
 mod accounts;
+pub mod callback;
 mod check;
 pub mod device;
 mod manager;
+pub mod pkce;
 mod provider;
 mod renewal;
 #[cfg(test)]

@@ -305,19 +305,25 @@ impl Granted {
 }
 
 /// Why a grant was not exchanged for a token.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum GrantError {
     /// The refresh token is no longer honored.
+    #[error("{0}")]
     Gone(String),
     /// The code is not exchanged, or not yet, for the platform's reason.
+    #[error("{0}")]
     NotGranted(String),
     /// The platform rejects the client id or secret: a wrong or missing secret, or an unknown id.
+    #[error("{0}")]
     ClientRejected(String),
     /// The request certainly had no effect.
+    #[error("{0}")]
     NoEffect(PlatformError),
     /// The request may have been processed, but its answer is lost.
+    #[error("{0}")]
     Lost(PlatformError),
     /// A refusal that is not the platform's own: the request had no effect and the answer proves nothing.
+    #[error("{0}")]
     Foreign(PlatformError),
 }
 
