@@ -13,33 +13,33 @@ use url::Url;
 use crate::support::process::Process;
 use crate::support::{Home, ReservedPort, Run, mode};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub(super) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Runtime::new().unwrap()
 });
 
-const BOT: &str = "777100";
+pub(super) const BOT: &str = "777100";
 const BROADCASTER: &str = "777001";
 const DEVICE: [&str; 3] = ["auth", "login", "twitch"];
 const BROWSER: [&str; 4] = ["auth", "login", "twitch", "--browser"];
 const KICK: [&str; 3] = ["auth", "login", "kick"];
 
 /// Simulated platforms, and a home that is configured for them and has no token.
-struct Rig {
-    sim: Sim,
+pub(super) struct Rig {
+    pub(super) sim: Sim,
     twitch: twitch::demo::DemoWorld,
     discord_token: String,
-    home: Home,
+    pub(super) home: Home,
     port: ReservedPort,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::without(&[])
     }
 
     /// Leaves out these keys.
-    fn without(left_out: &[&str]) -> Self {
+    pub(super) fn without(left_out: &[&str]) -> Self {
         let sim = RUNTIME.block_on(Sim::start(SimOptions::default())).unwrap();
         let (twitch, kick, discord) = RUNTIME.block_on(async {
             (
@@ -70,6 +70,10 @@ impl Rig {
         }
     }
 
+    pub(super) fn client_id(&self) -> String {
+        self.twitch.client_id.clone()
+    }
+
     fn start(&self, words: &[&str]) -> Process {
         Process::start(&self.home, words)
     }
@@ -96,7 +100,7 @@ impl Rig {
     }
 
     /// Returns the stored data of an account, as JSON.
-    fn stored(&self, account: &str) -> serde_json::Value {
+    pub(super) fn stored(&self, account: &str) -> serde_json::Value {
         let text = std::fs::read_to_string(self.home.state().join("tokens.json")).unwrap_or_default();
         let file: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         file["identities"][account].clone()
@@ -109,7 +113,7 @@ impl Rig {
             .clone()
     }
 
-    fn requests(&self, path: &str) -> u64 {
+    pub(super) fn requests(&self, path: &str) -> u64 {
         self.sim.twitch.host().journal().count("POST", path)
     }
 }

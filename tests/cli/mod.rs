@@ -12,6 +12,7 @@ mod login;
 mod names;
 mod one_shots;
 mod operator;
+mod refresh_crashes;
 mod schemas;
 mod sim;
 mod special_files;

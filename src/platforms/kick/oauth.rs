@@ -290,6 +290,10 @@ impl Provider for OAuth {
         of_inactive(refresh, token, now)
     }
 
+    fn platform_time(&self, now: Timestamp) -> Timestamp {
+        self.http.skew.correct(now)
+    }
+
     fn client_refused(&self, _reason: String) -> PlatformError {
         PlatformError::ClientRejected {
             platform: PlatformName::Kick,

@@ -15,6 +15,7 @@ use super::wire::{StartedDevice, Validated};
 use crate::clock::{Chance, Clock};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
+use crate::core::time::Timestamp;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, is_foreign_refusal, reason};
@@ -341,6 +342,10 @@ impl Provider for OAuth {
             }
             Err(error) => Validation::Unclear(error),
         }
+    }
+
+    fn platform_time(&self, now: Timestamp) -> Timestamp {
+        self.skew.correct(now)
     }
 
     fn client_refused(&self, reason: String) -> PlatformError {

@@ -19,7 +19,7 @@ use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::kit::token_check::Refresh;
-use crate::tokens::{StoredToken, TokenKind, login_command};
+use crate::tokens::{StoredToken, TokenKind, TokenStoreExt as _, login_command};
 
 /// Refresh the token of an account now
 ///
@@ -139,6 +139,7 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
     let what = match tokens.is_empty() {
         true => format!("{identity} had no token"),
         false => {
+            record.replace_token(None);
             lease.save(&record).await?;
             format!("the tokens of {identity} were deleted here")
         }

@@ -19,9 +19,10 @@ use crate::failure::{ExitCode, Failure};
 use crate::platforms::Platform;
 use crate::platforms::discord::permissions::{NEEDED, invite_link};
 use crate::platforms::kit::oauth::{Accounts, Undescribed};
+use crate::platforms::kit::token_check::LOST;
 use crate::platforms::kit::token_check::Refresh;
 use crate::secrets;
-use crate::tokens::{StoredToken, TokenLease, TokenRecord};
+use crate::tokens::{StoredToken, TokenLease, TokenRecord, TokenStore, TokenStoreExt as _};
 
 /// Log in to an account
 ///
@@ -274,7 +275,7 @@ async fn finish(
     let mut token = match accounts.describe(&place, &pending).await {
         Ok(token) => token,
         Err(Undescribed::Refused) => {
-            discard(lease.as_ref(), &mut record).await?;
+            discard(&lease, &mut record).await?;
             let what = format!("{platform} rejects the token of this login; it was deleted");
             return Err(Failure::new(ExitCode::Unauthorized, what).hint("run the command again"));
         }
@@ -288,7 +289,7 @@ async fn finish(
         }
     };
     let Some(user_id) = token.user_id.clone() else {
-        discard(lease.as_ref(), &mut record).await?;
+        discard(&lease, &mut record).await?;
         let what = format!("{platform} does not return whose this login is; it was deleted");
         return Err(Failure::new(ExitCode::Unauthorized, what));
     };
@@ -298,7 +299,7 @@ async fn finish(
     let known_id = known.as_ref().and_then(|token| token.user_id.clone());
     match accounts.owner_of(&identity).or(known_id) {
         Some(expected) if expected != user_id => {
-            discard(lease.as_ref(), &mut record).await?;
+            discard(&lease, &mut record).await?;
             let _ = accounts.revoke(&pending).await;
             let login = known.and_then(|token| token.login);
             let expected = named(adapter, &expected, login).await;
@@ -309,7 +310,7 @@ async fn finish(
         None => {
             let question = format!("You are logged in as {owner}. Is this the account for {identity}?");
             if keyboard.confirms(&question, true).await? == Some(false) {
-                discard(lease.as_ref(), &mut record).await?;
+                discard(&lease, &mut record).await?;
                 let _ = accounts.revoke(&pending).await;
                 let what = format!("{owner} was not stored as {identity}");
                 return Err(Failure::new(ExitCode::Failed, what)
@@ -320,12 +321,12 @@ async fn finish(
     token.refresh = pending.refresh;
     record.pending = None;
     if identity == place {
-        record.token = Some(token);
+        record.replace_token(Some(token));
         lease.save(&record).await?;
     } else {
         let own = cx.app.tokens().lease(&identity).await?;
         let mut own_record = own.load().await?;
-        own_record.token = Some(token);
+        own_record.replace_token(Some(token));
         own.save(&own_record).await?;
         drop(own);
         lease.save(&record).await?;
@@ -334,7 +335,7 @@ async fn finish(
     report(cx, platform, &identity, &owner, accounts).await
 }
 
-async fn discard(lease: &dyn TokenLease, record: &mut TokenRecord) -> Result<(), Failure> {
+async fn discard(lease: &TokenLease<'_, dyn TokenStore>, record: &mut TokenRecord) -> Result<(), Failure> {
     record.pending = None;
     Ok(lease.save(record).await?)
 }
@@ -425,10 +426,7 @@ pub(super) fn problem_of(platform: PlatformName, refresh: &Refresh) -> Option<(T
             format!("{platform} refuses the refresh token: {words}"),
         )),
         Refresh::NoAnswer(why) | Refresh::Unclear(why) => Some((Tone::Warn, why.clone())),
-        Refresh::Withheld => Some((
-            Tone::Bad,
-            "an earlier refresh was cut off, and its one-time refresh token is not sent twice".to_owned(),
-        )),
+        Refresh::Lost => Some((Tone::Bad, LOST.to_owned())),
         Refresh::LeftToOthers => Some((
             Tone::Warn,
             "another program refreshes the tokens of this store".to_owned(),

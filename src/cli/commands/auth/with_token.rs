@@ -17,7 +17,7 @@ use crate::core::observation::{AuthResult, ErrorInfo, Identity};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::Platform;
-use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
+use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenStore, TokenStoreExt as _};
 
 /// Stores `token` for `identity` once the platform has accepted it.
 pub(super) async fn login(
@@ -34,14 +34,7 @@ pub(super) async fn login(
     }
     // Checked outside the store: an invalid token never replaces a valid one.
     let beside: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
-    beside
-        .lease(&identity)
-        .await?
-        .save(&TokenRecord {
-            token: Some(token.clone()),
-            ..TokenRecord::default()
-        })
-        .await?;
+    beside.set_token(&identity, Some(token.clone())).await?;
     let platform = cx
         .app
         .platforms
@@ -93,7 +86,7 @@ pub(super) async fn login(
     let lease = cx.app.tokens().lease(&identity).await?;
     let mut record = lease.load().await?;
     reject_other_owner(&identity, record.token.as_ref(), proven.as_ref())?;
-    record.token = proven;
+    record.replace_token(proven);
     lease.save(&record).await?;
     // Sources that were REVOKED for lack of this token are not any more, with or without a daemon.
     answers.checks.retain(|checked, _| *checked == identity);

@@ -92,6 +92,11 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
+    /// Returns what the platform's clock shows at `now`, as far as that is known.
+    fn platform_time(&self, now: Timestamp) -> Timestamp {
+        now
+    }
+
     /// Decides the status of `token` after it was rejected, from the result of the refresh.
     fn status_after(&self, refresh: &Refresh, token: &StoredToken, now: Timestamp) -> TokenStatus {
         after_refusal(refresh, token, None, now)
