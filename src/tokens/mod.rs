@@ -196,6 +196,8 @@ pub struct StoredToken {
     pub scopes: BTreeSet<String>,
     /// When the token was obtained.
     pub obtained_at: Timestamp,
+    /// When its refresh token was last used with success; `None` for the token of a login.
+    pub refreshed_at: Option<Timestamp>,
     /// When the access token expires; `None` if it does not expire or if that is unknown.
     pub expires_at: Option<Timestamp>,
 }
@@ -254,6 +256,7 @@ impl StoredToken {
             login: None,
             scopes: BTreeSet::new(),
             obtained_at,
+            refreshed_at: None,
             expires_at: None,
         }
     }

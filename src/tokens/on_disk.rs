@@ -50,6 +50,8 @@ pub(super) struct TokenOnDisk {
     scopes: BTreeSet<String>,
     obtained_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    refreshed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     expires_at: Option<Timestamp>,
 }
 
@@ -101,6 +103,7 @@ impl From<&StoredToken> for TokenOnDisk {
             login: token.login.clone(),
             scopes: token.scopes.clone(),
             obtained_at: token.obtained_at,
+            refreshed_at: token.refreshed_at,
             expires_at: token.expires_at,
         }
     }
@@ -139,6 +142,7 @@ impl From<TokenOnDisk> for StoredToken {
             login: token.login,
             scopes: token.scopes,
             obtained_at: token.obtained_at,
+            refreshed_at: token.refreshed_at,
             expires_at: token.expires_at,
         }
     }

@@ -8,7 +8,7 @@ mod environment;
 mod events;
 mod filters;
 mod formats;
-mod login;
+pub mod login;
 mod names;
 mod one_shots;
 mod operator;

@@ -21,9 +21,11 @@ fn logged_in(is_public: bool) -> (Rig, String) {
         false => &[],
     };
     let mut rig = Rig::without(left_out);
-    let mut client_id = rig.client_id();
+    let client_id = match is_public {
+        true => "public0client".to_owned(),
+        false => rig.client_id(),
+    };
     if is_public {
-        client_id = "public0client".to_owned();
         rig.sim.twitch.add_client(&client_id, None);
         rig.home = rig.home.env("TWITCH_CLIENT_ID", &client_id);
     }

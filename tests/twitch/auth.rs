@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitbrat::clock::{Clock, OffsetClock};
 use bitbrat::core::observation::{AuthResult, Fact, Identity};
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::platforms::Probe;
@@ -64,7 +65,8 @@ async fn token_in_last_tenth_of_lifetime_is_refreshed_early() {
     world.look(&[Probe::Stream], &[RAT]).await;
     assert_eq!(
         (refreshes(&world), world.requests("GET", "/oauth2/validate")),
-        (1, 0)
+        (1, 1),
+        "the new token is used once it is known whose it is"
     );
 }
 
@@ -452,17 +454,11 @@ async fn tokens_that_another_program_renews_are_never_refreshed_by_us() {
 
 /// The result of the newest check of an account.
 fn result_of(seen: &Seen, identity: &Identity) -> Option<AuthResult> {
-    let facts = seen
-        .observations
-        .iter()
-        .rev()
-        .map(|observation| &*observation.fact);
-    facts
-        .filter_map(|fact| match fact {
-            Fact::Auth { identity: of, check } if of == identity => Some(check.result),
-            _ => None,
-        })
-        .next()
+    let mut newest_first = seen.observations.iter().rev();
+    newest_first.find_map(|observation| match &*observation.fact {
+        Fact::Auth { identity: of, check } if of == identity => Some(check.result),
+        _ => None,
+    })
 }
 
 #[tokio::test]
@@ -482,7 +478,7 @@ async fn granted_token_of_another_user_is_never_stored() {
                 .times(1),
         );
         for _ in 0..2 {
-            let seen = world.look(&[Probe::Auth, Probe::Stream], &[RAT]).await;
+            let seen = world.look(&[Probe::Auth], &[RAT]).await;
             assert_eq!(auth(&seen), None, "{:?}", seen.summary);
             assert!(seen.problem_texts().contains(RAT), "{:?}", seen.summary);
             world.sim.clock.advance(61_000);
@@ -590,21 +586,31 @@ async fn accounts_rejected_before_expiry_are_revoked_at_once() {
 
 #[tokio::test]
 async fn expired_token_is_not_revoked_by_a_wrong_clock() {
-    // How far Twitch's clock is ahead of ours after the login, and how far our own then goes before and after the expiry.
-    for (skew, past_expiry) in [(900_000, -600_000), (-900_000, 960_000), (0, 1_000)] {
+    // How far our clock is ahead of Twitch's, since before the login or since after it.
+    for (ahead, is_new) in [
+        (900_000, true),
+        (-900_000, true),
+        (900_000, false),
+        (-900_000, false),
+    ] {
         let world = World::confidential().await;
-        world.change_bot(|token| token.refresh = None).await;
-        let end = world.bot_token().await.expires_at.unwrap();
-        world.sim.clock.set_skew(skew);
+        let clock = OffsetClock::new(Arc::clone(&world.sim.clock) as Arc<dyn Clock>);
+        clock.advance(ahead);
+        let shift = if is_new { 0 } else { ahead };
         world
-            .sim
-            .clock
-            .advance(end.millis_since(world.now()) + past_expiry);
-        let seen = world.look(&[Probe::Auth], &[RAT]).await;
+            .change_bot(|token| {
+                token.refresh = None;
+                token.expires_at = token.expires_at.map(|end| end.plus_millis(shift));
+            })
+            .await;
+        let lifetime = 14_400_000;
+        world.sim.clock.advance(lifetime + 300_000);
+        let platform = world.platform_on(Arc::clone(&world.store), clock);
+        let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
         assert_eq!(
             auth(&seen),
             Some(AuthResult::Expired),
-            "{skew}: {:?}",
+            "{ahead} {is_new}: {:?}",
             seen.summary
         );
     }

@@ -157,7 +157,11 @@ impl World {
     }
 
     fn platform_with(&self, store: Arc<dyn TokenStore>) -> TwitchPlatform {
-        let clock: Arc<dyn Clock> = Arc::clone(&self.sim.clock) as Arc<dyn Clock>;
+        self.platform_on(store, Arc::clone(&self.sim.clock) as Arc<dyn Clock>)
+    }
+
+    /// Returns an adapter on a machine with this clock.
+    fn platform_on(&self, store: Arc<dyn TokenStore>, clock: Arc<dyn Clock>) -> TwitchPlatform {
         let http = Http::new(
             HttpOptions {
                 timeout: self.timeout,

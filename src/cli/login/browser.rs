@@ -7,6 +7,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -31,9 +33,12 @@ pub async fn obtain(login: &Login<'_>, keyboard: &mut Keyboard) -> Result<Option
         return Err(without_secret(login.platform));
     };
     let port = login.cx.app.settings.auth.redirect_port;
-    let listener = Loopback::bind(port)
-        .await
-        .map_err(|error| port_taken(port, &error))?;
+    let listener = Loopback::bind(port).await;
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => return Err(port_taken(port, &error, is_login(port).await)),
+    };
+    tracing::debug!(port, "Listening for the result of the login page");
     let redirect_uri = listener.redirect_uri();
     let state = random()?;
     let verifier = match login.accounts.uses_pkce() {
@@ -71,6 +76,7 @@ pub async fn obtain(login: &Login<'_>, keyboard: &mut Keyboard) -> Result<Option
             redirect_uri: &redirect_uri,
             verifier: verifier.as_ref(),
         };
+        tracing::debug!("Exchanging the code of the login page");
         let redeemed = login.accounts.redeem(grant).await;
         redeemed.map_err(|error| not_granted(login.platform, Some(&redirect_uri), &error))
     };
@@ -106,11 +112,14 @@ fn show(login: &Login<'_>, page: &Url, redirect_uri: &str, can_paste: bool) -> R
         text.push_str("The demo agrees by itself.\n");
     } else if launcher.is_none() {
         text.push_str(&format!(
-            "No browser is opened here. For one on another machine run `ssh -L {port}:localhost:{port} THIS-MACHINE` there first.\n"
+            "No browser is opened here: open this page on any device. For a browser on another machine run `ssh -L {port}:localhost:{port} THIS-MACHINE` there first.\n"
         ));
     }
     if can_paste && !is_demo {
         text.push_str("If the browser ends at an address that does not load, paste that address here and press Enter.\n");
+    }
+    if login.platform == PlatformName::Twitch && !is_demo {
+        text.push_str("Without --browser a code is shown instead, which works on any device.\n");
     }
     // Printed before the launch: a launcher that starts proves nothing.
     write_err(&text)?;
@@ -135,7 +144,10 @@ async fn wait(
         countdown.show(end.saturating_duration_since(Instant::now()));
         tokio::select! {
             Some(event) = seen.recv() => match event {
-                Event::Callback(callback) => return Ok(callback),
+                Event::Callback(callback) => {
+                    tracing::debug!("The login page has sent the browser back");
+                    return Ok(callback);
+                }
                 Event::WrongState if warned => {}
                 Event::WrongState => {
                     warned = true;
@@ -163,7 +175,8 @@ async fn wait(
 fn declined(error: &str, redirect_uri: &str) -> Failure {
     let failure = |what: String| Failure::new(ExitCode::Unauthorized, format!("{what}; nothing was changed"));
     match error {
-        "access_denied" => failure("the login was declined".to_owned()),
+        "access_denied" => failure("the login was declined".to_owned())
+            .hint("run the command again and agree, in a private window if it was the wrong account"),
         "redirect_mismatch" => {
             failure("the redirect address is not registered".to_owned()).hint(register(redirect_uri))
         }
@@ -174,6 +187,7 @@ fn declined(error: &str, redirect_uri: &str) -> Failure {
                 .take(40)
                 .collect();
             failure(format!("the login page reports the error {name}"))
+                .hint("run the command again for a new link")
         }
     }
 }
@@ -195,13 +209,35 @@ fn without_secret(platform: PlatformName) -> Failure {
     }
 }
 
-fn port_taken(port: u16, error: &io::Error) -> Failure {
+/// Returns whether another login of this program listens on the port: only its pages have this title.
+async fn is_login(port: u16) -> bool {
+    let asked = async {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
+        let request = format!("GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        socket.take(4_096).read_to_end(&mut answer).await?;
+        io::Result::Ok(String::from_utf8_lossy(&answer).contains(loopback::TITLE))
+    };
+    matches!(
+        tokio::time::timeout(Duration::from_secs(1), asked).await,
+        Ok(Ok(true))
+    )
+}
+
+fn port_taken(port: u16, error: &io::Error, by_login: bool) -> Failure {
     if error.kind() != io::ErrorKind::AddrInUse {
         return Failure::new(
             ExitCode::Failed,
             format!("cannot listen on port {port} of localhost"),
         )
         .because(error);
+    }
+    if by_login {
+        let what = format!("another `bitbrat auth login` waits on port {port} of localhost");
+        return Failure::new(ExitCode::Failed, what).hint(
+            "finish that login in its terminal, or stop it there with Ctrl-C, and run this command again",
+        );
     }
     Failure::new(
         ExitCode::Failed,

@@ -291,7 +291,7 @@ impl Provider for OAuth {
     }
 
     fn platform_time(&self, now: Timestamp) -> Timestamp {
-        self.http.skew.correct(now)
+        self.http.skew.latest(now)
     }
 
     fn client_refused(&self, _reason: String) -> PlatformError {

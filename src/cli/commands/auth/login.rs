@@ -101,6 +101,11 @@ impl Target {
 pub(super) async fn run(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Failure> {
     // A configured token that was never stored would replace the one of this login at the next start.
     cx.app.platforms.seed_tokens().await?;
+    if args.platform == PlatformName::Discord && (args.browser || args.qr) {
+        let what = "Discord has no login of bots in a browser or by code: a bot has one token, from the Developer Portal";
+        return Err(Failure::new(ExitCode::Usage, what)
+            .hint("run `bitbrat auth login discord`, and type the token or send it to standard input"));
+    }
     let target = Target::of(cx, args).await?;
     let adapter = cx.app.platforms.get(args.platform).await;
     if args.platform == PlatformName::Discord {
@@ -112,12 +117,12 @@ pub(super) async fn run(cx: &Context, args: &LoginArgs) -> Result<ExitCode, Fail
             cx,
             args.platform,
             target.waiting_place(),
-            with_token::read_token(cx)?,
+            with_token::read_token(cx, args.platform)?,
         )
         .await;
     };
     if args.with_token {
-        let token = with_token::read_token(cx)?;
+        let token = with_token::read_token(cx, args.platform)?;
         let identity = match &target {
             Target::Known(identity) => identity.clone(),
             Target::NewBroadcaster(_) => match accounts.describe(&target.waiting_place(), &token).await {
@@ -153,7 +158,7 @@ async fn discord(cx: &Context, args: &LoginArgs, identity: Identity) -> Result<E
         })?;
         StoredToken::unproven(secrets::secret(text), cx.app.clock.now())
     } else {
-        with_token::read_token(cx)?
+        with_token::read_token(cx, args.platform)?
     };
     let guild = identity.as_str().split_once(':').map(|(_, id)| id.to_owned());
     let exit = with_token::login(cx, PlatformName::Discord, identity, token).await?;
@@ -229,6 +234,7 @@ async fn with_consent(
     record.pending = Some(token);
     lease.save(&record).await?;
     drop(lease);
+    tracing::debug!(account = %place, "The token of the login is stored; asking whose it is");
     finish(cx, args, target, adapter, accounts, &mut keyboard).await
 }
 
@@ -294,6 +300,7 @@ async fn finish(
         return Err(Failure::new(ExitCode::Unauthorized, what));
     };
     let identity = target.identity(&user_id);
+    tracing::debug!(account = %identity, user_id, "The owner of the login is known");
     let owner = named(adapter, &user_id, token.login.clone()).await;
     let known = cx.app.tokens().load(&identity).await?;
     let known_id = known.as_ref().and_then(|token| token.user_id.clone());
@@ -301,9 +308,10 @@ async fn finish(
         Some(expected) if expected != user_id => {
             discard(&lease, &mut record).await?;
             let _ = accounts.revoke(&pending).await;
+            let is_stored = known.is_some();
             let login = known.and_then(|token| token.login);
             let expected = named(adapter, &expected, login).await;
-            return Err(wrong_account(platform, &identity, &owner, &expected));
+            return Err(wrong_account(platform, &identity, &owner, &expected, is_stored));
         }
         Some(_) => {}
         None if args.yes => {}
@@ -332,6 +340,7 @@ async fn finish(
         lease.save(&record).await?;
     }
     drop(lease);
+    tracing::debug!(account = %identity, "The login is stored; trying its first refresh");
     report(cx, platform, &identity, &owner, accounts).await
 }
 
@@ -340,14 +349,27 @@ async fn discard(lease: &TokenLease<'_, dyn TokenStore>, record: &mut TokenRecor
     Ok(lease.save(record).await?)
 }
 
-fn wrong_account(platform: PlatformName, identity: &Identity, owner: &str, expected: &str) -> Failure {
+fn wrong_account(
+    platform: PlatformName,
+    identity: &Identity,
+    owner: &str,
+    expected: &str,
+    is_stored: bool,
+) -> Failure {
     let what = format!("you are logged in as {owner}, but {identity} is {expected}; nothing was changed");
     let failure = Failure::new(ExitCode::Unauthorized, what).hint(format!(
         "open the page in a private window and log in to {} as {expected}",
         platform.rules().title
     ));
-    if identity.as_str().ends_with("/bot") {
+    let failure = if identity.as_str().ends_with("/bot") {
         failure.hint("if the broadcaster was meant: --as broadcaster")
+    } else {
+        failure
+    };
+    if is_stored {
+        failure.hint(format!(
+            "if {identity} is to become another user: run `bitbrat auth logout {identity}` first"
+        ))
     } else {
         failure
     }
@@ -454,10 +476,11 @@ mod tests {
     #[test]
     fn wrong_account_is_refused_with_both_names() {
         let bot = Identity::named("twitch/bot");
-        let failure = wrong_account(PlatformName::Twitch, &bot, "ratcaster (7)", "rat_bot (8)");
+        let failure = wrong_account(PlatformName::Twitch, &bot, "ratcaster (7)", "rat_bot (8)", true);
         assert!(failure.what.contains("ratcaster (7)") && failure.what.contains("rat_bot (8)"));
         assert!(failure.hints[0].contains("private window"));
         assert!(failure.hints[1].contains("--as broadcaster"));
+        assert!(failure.hints[2].contains("bitbrat auth logout twitch/bot"));
     }
 
     #[test]

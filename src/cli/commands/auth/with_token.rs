@@ -83,6 +83,7 @@ pub(super) async fn login(
         }
     }
     let proven = beside.load(&identity).await?;
+    reject_other_application(cx, &platform, platform_name, proven.as_ref())?;
     let lease = cx.app.tokens().lease(&identity).await?;
     let mut record = lease.load().await?;
     reject_other_owner(&identity, record.token.as_ref(), proven.as_ref())?;
@@ -91,14 +92,19 @@ pub(super) async fn login(
     // Sources that were REVOKED for lack of this token are not any more, with or without a daemon.
     answers.checks.retain(|checked, _| *checked == identity);
     run_probe::save_accounts(cx, &answers.checks).await;
-    let item = item(
+    let mut item = item(
         cx,
         &identity,
         record.token.as_ref(),
         answers.checks.get(&identity),
     );
+    // A bot's token does not contain its name, which may change.
+    if item.login.is_none() {
+        item.login = platform.account_name(&identity).await;
+    }
     let kept = match (&item.login, &item.user_id) {
         (Some(login), Some(id)) => format!("{identity} is now authorized as {login} ({id})"),
+        (Some(login), None) => format!("{identity} is now authorized as {login}"),
         _ => format!("{identity} is now authorized"),
     };
     let mut notes = vec![Note::hint(Tone::Good, kept, None)];
@@ -120,6 +126,31 @@ pub(super) async fn login(
         notes,
     })?;
     Ok(ExitCode::Healthy)
+}
+
+/// Rejects a token of another application than the configured one: it could not be refreshed with that one's secret.
+fn reject_other_application(
+    cx: &Context,
+    platform: &Arc<dyn Platform>,
+    name: PlatformName,
+    proven: Option<&StoredToken>,
+) -> Result<(), Failure> {
+    let configured = platform
+        .accounts()
+        .and_then(|accounts| accounts.client().id.clone());
+    let found = proven.and_then(|token| token.client_id.as_ref());
+    match (configured, found) {
+        (Some(configured), Some(found)) if configured != *found => {
+            let what = format!(
+                "this token belongs to the application {found}, but {name}.client_id is {configured}; nothing was stored"
+            );
+            let real = format!(
+                "get a token of the application {configured}, or set {name}.client_id and {name}.client_secret to those of {found}"
+            );
+            Err(Failure::new(ExitCode::Unauthorized, what).hint(advice(cx, &real)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Rejects a token of another user than the one whose token is stored.
@@ -189,7 +220,7 @@ fn unquoted(line: &str) -> &str {
 }
 
 /// Reads the access token, and its refresh token if there is a second line.
-pub(super) fn read_token(cx: &Context) -> Result<StoredToken, Failure> {
+pub(super) fn read_token(cx: &Context, platform: PlatformName) -> Result<StoredToken, Failure> {
     let cannot = || Failure::new(ExitCode::Usage, "cannot read the token from standard input");
     let mut bytes = Vec::new();
     if std::io::stdin().is_terminal() {
@@ -208,8 +239,10 @@ pub(super) fn read_token(cx: &Context) -> Result<StoredToken, Failure> {
     let mut lines = lines.filter(|line| !line.is_empty());
     let Some(access) = lines.next() else {
         return Err(
-            Failure::new(ExitCode::Usage, "there is no token on standard input")
-                .hint(advice(cx, "bitbrat auth login twitch --with-token < token.txt")),
+            Failure::new(ExitCode::Usage, "there is no token on standard input").hint(advice(
+                cx,
+                &format!("bitbrat auth login {platform} --with-token < token.txt"),
+            )),
         );
     };
     let no_token = |what: String| {

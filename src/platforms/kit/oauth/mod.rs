@@ -6,6 +6,7 @@
 //! is recorded before it is sent, and a new pair is stored before it is used.
 
 mod accounts;
+mod adoption;
 mod check;
 pub mod device;
 mod incident;

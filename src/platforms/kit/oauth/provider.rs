@@ -92,7 +92,7 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
-    /// Returns what the platform's clock shows at `now`, as far as that is known.
+    /// Returns what the platform's clock shows at `now` where ours seems to be behind.
     fn platform_time(&self, now: Timestamp) -> Timestamp {
         now
     }
