@@ -16,6 +16,7 @@ pub mod config;
 pub mod core;
 pub mod descriptors;
 pub mod failure;
+pub mod fault;
 pub mod files;
 pub mod http;
 pub mod lifecycle;

@@ -13,7 +13,7 @@ use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::sim::twitch::demo::{start_timeline, start_timeline_for_listeners};
 use crate::sim::{DemoLogin, DemoWorlds, Setting, Sim, SimOptions};
-use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
+use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenStore, TokenStoreExt as _};
 
 /// A running demo. The simulation ends when this is dropped.
 pub struct Demo {
@@ -49,14 +49,9 @@ impl Demo {
         let tokens: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
         let logins = PlatformName::ALL.map(|platform| worlds.of(platform).logins());
         for login in logins.into_iter().flatten() {
-            let record = TokenRecord {
-                token: Some(stored(&login, clock.now())),
-                ..TokenRecord::default()
-            };
+            let token = stored(&login, clock.now());
             tokens
-                .lease(&Identity::named(login.account))
-                .await?
-                .save(&record)
+                .set_token(&Identity::named(login.account), Some(token))
                 .await?;
         }
         Ok(Self {

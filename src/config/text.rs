@@ -68,6 +68,10 @@ pub(super) fn clean(value: &str) -> &str {
 /// quotes none of the text.
 pub fn token(text: &str) -> Result<&str, (String, &'static str)> {
     const AGAIN: &str = "copy it again, or type the place where it was pasted together";
+    if text.contains('\u{1b}') {
+        let message = "contains the control character of a key (ESC), which no token does";
+        return Err((message.to_owned(), "paste it again, without pressing arrow keys"));
+    }
     let text = clean(text);
     let bare = ["bearer ", "bot ", "oauth ", "token ", "oauth:"]
         .iter()

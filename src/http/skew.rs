@@ -146,7 +146,7 @@ impl Skew {
     /// Returns our time `at` in the platform's time where our clock seems to be behind, confirmed or not.
     ///
     /// A clock that was set back since the last response counts as behind until the next one shows whether it had been ahead.
-    fn latest(&self, at: Timestamp) -> Timestamp {
+    pub fn latest(&self, at: Timestamp) -> Timestamp {
         self.latest_at(at, Instant::now())
     }
 

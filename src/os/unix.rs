@@ -80,6 +80,12 @@ pub fn shared_mode(file: &Metadata) -> Option<u32> {
     (mode & 0o077 != 0).then_some(mode)
 }
 
+/// Returns the permission bits of a file or directory if others than its owner may write it.
+pub fn mode_writable_by_others(file: &Metadata) -> Option<u32> {
+    let mode = file.permissions().mode() & 0o777;
+    (mode & 0o022 != 0).then_some(mode)
+}
+
 /// Returns a number for the file that another one of the same path does not have.
 pub fn file_id(file: &Metadata) -> Option<(u64, u64)> {
     Some((file.dev(), file.ino()))

@@ -72,6 +72,11 @@ pub fn shared_mode(_: &Metadata) -> Option<u32> {
     None
 }
 
+/// Permissions are not checked.
+pub fn mode_writable_by_others(_: &Metadata) -> Option<u32> {
+    None
+}
+
 /// The standard library has no stable number for a file.
 pub fn file_id(_: &Metadata) -> Option<(u64, u64)> {
     None

@@ -1,38 +1,31 @@
 //! Tokens in a JSON file that only its owner may read.
 //!
 //! A write goes to a temporary file that is flushed to the disk and renamed over the old one, so a crash or a full disk leaves
-//! either the old or the new file. A lock file next to it serializes writers; another one per identity serializes refreshes.
-//! Locks are the operating system's, so they are released when the process ends.
+//! either the old or the new file. A lock file next to it serializes writers; another one per account serializes refreshes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedMutexGuard;
-use tokio::time::Instant;
 
-use super::memory::Gates;
-use super::{
-    RefreshState, RefreshToken, StoredToken, TokenError, TokenKind, TokenLease, TokenRecord, TokenStore,
-};
+use super::locks::{self, Gates, beside, directory, file_name, reject_shared_directory};
+use super::on_disk::RecordOnDisk;
+use super::{Journal, Lock, Snapshot, StoredToken, TokenError, TokenRecord, TokenStore};
 use crate::blocking::blocking;
 use crate::core::observation::Identity;
-use crate::core::time::Timestamp;
-use crate::files::{self, Durability, FileAccess, make_private_dir};
+use crate::files::{self, Durability, FileAccess};
 use crate::os;
-use crate::secrets;
+use crate::store::Version;
 
-/// How long to wait for another process, which may be performing a slow refresh.
-const LOCK_PATIENCE: Duration = Duration::from_mins(1);
-const LOCK_RETRY: Duration = Duration::from_millis(20);
 const VERSION: u32 = 1;
 
 /// A [`TokenStore`] in a file.
@@ -41,16 +34,21 @@ pub struct FileTokenStore {
     path: PathBuf,
     gates: Gates,
     own: Own,
+    journal: Journal,
 }
 
 /// The access tokens that were saved through one store, by identity.
-type Own = Arc<Mutex<BTreeMap<Identity, SecretString>>>;
+type Own = Mutex<BTreeMap<Identity, SecretString>>;
 
 impl FileTokenStore {
     /// Creates the store for this path; the file is created with the first token.
+    ///
+    /// A symbolic link is followed once, here: locks and journal are beside the file that it leads to, and writing replaces that file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = target_of(path.into());
         Self {
-            path: path.into(),
+            journal: Journal::beside(&path),
+            path,
             gates: Gates::default(),
             own: Own::default(),
         }
@@ -60,25 +58,92 @@ impl FileTokenStore {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    async fn with(&self, is_wanted: fn(&RecordOnDisk) -> bool) -> Result<Vec<Identity>, TokenError> {
+        let path = self.path.clone();
+        let file = blocking(move || read(&path)).await?;
+        let wanted = file
+            .identities
+            .into_iter()
+            .filter(|(_, record)| is_wanted(record));
+        Ok(wanted.map(|(identity, _)| identity).collect())
+    }
+}
+
+/// Returns where a link leads, also if there is nothing yet; `path` itself if it is no link.
+fn target_of(path: PathBuf) -> PathBuf {
+    let Ok(link) = fs::read_link(&path) else {
+        return path;
+    };
+    let target = directory(&path).join(link);
+    target.canonicalize().unwrap_or(target)
 }
 
 #[async_trait]
 impl TokenStore for FileTokenStore {
     async fn identities(&self) -> Result<Vec<Identity>, TokenError> {
-        let path = self.path.clone();
-        let file = blocking(move || read(&path)).await?;
-        let with_token = file
-            .identities
-            .into_iter()
-            .filter(|(_, record)| record.token.is_some());
-        Ok(with_token.map(|(identity, _)| identity).collect())
+        self.with(|record| record.token.is_some()).await
     }
 
-    async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError> {
+    async fn pending(&self) -> Result<Vec<Identity>, TokenError> {
+        self.with(|record| record.pending.is_some()).await
+    }
+
+    async fn read(&self, identity: &Identity) -> Result<Snapshot, TokenError> {
         let (path, identity) = (self.path.clone(), identity.clone());
-        let mut file = blocking(move || read(&path).map(|file| (file, identity))).await?;
-        let record = file.0.identities.remove(&file.1);
-        Ok(record.and_then(|record| TokenRecord::from(record).token))
+        blocking(move || {
+            let record = read(&path)?.identities.remove(&identity);
+            let version = version_of(record.as_ref());
+            Ok(Snapshot {
+                record: record.map(TokenRecord::from).unwrap_or_default(),
+                version,
+                read_at: None,
+            })
+        })
+        .await
+    }
+
+    async fn write(
+        &self,
+        identity: &Identity,
+        record: &TokenRecord,
+        base: &Version,
+    ) -> Result<Version, TokenError> {
+        let writers = locks::lock(beside(&self.path, "lock"), "the token file").await?;
+        if let Some(token) = &record.token {
+            let mut own = self.own.lock();
+            own.insert(identity.clone(), token.access.clone());
+        }
+        let (path, identity, base) = (self.path.clone(), identity.clone(), base.clone());
+        let record = RecordOnDisk::from(record);
+        blocking(move || {
+            let _writers = writers;
+            let mut file = read(&path)?;
+            if version_of(file.identities.get(&identity)) != base {
+                return Err(TokenError::Conflict { identity });
+            }
+            file.version = VERSION;
+            let version = version_of(Some(&record));
+            file.identities.insert(identity, record);
+            write(&path, &file)?;
+            Ok(version)
+        })
+        .await
+    }
+
+    async fn lock(&self, identity: &Identity) -> Result<Lock, TokenError> {
+        let gate = self.gates.pass(identity).await;
+        let path = beside(&self.path, &file_name(identity, "lock"));
+        Ok(Box::new((locks::lock(path, identity.as_str()).await?, gate)))
+    }
+
+    /// Everything that uses the file respects its locks.
+    fn lock_domain(&self) -> &'static str {
+        "file"
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     async fn load_all(&self) -> Result<BTreeMap<Identity, StoredToken>, TokenError> {
@@ -91,67 +156,15 @@ impl TokenStore for FileTokenStore {
         Ok(tokens.collect())
     }
 
-    async fn version(&self) -> Result<Option<u64>, TokenError> {
+    async fn revision(&self) -> Result<Option<u64>, TokenError> {
         let path = self.path.clone();
-        blocking(move || version(&path)).await.map(Some)
+        blocking(move || revision(&path)).await.map(Some)
     }
 
     fn is_own(&self, identity: &Identity, access: &SecretString) -> bool {
         let own = self.own.lock();
         own.get(identity)
             .is_some_and(|own| own.expose_secret() == access.expose_secret())
-    }
-
-    async fn lease(&self, identity: &Identity) -> Result<Box<dyn TokenLease>, TokenError> {
-        let gate = self.gates.pass(identity).await;
-        let lock = lock(beside(&self.path, &lock_name(identity)), identity.as_str()).await?;
-        Ok(Box::new(Lease {
-            path: self.path.clone(),
-            identity: identity.clone(),
-            own: Arc::clone(&self.own),
-            _lock: lock,
-            _gate: gate,
-        }))
-    }
-}
-
-struct Lease {
-    path: PathBuf,
-    identity: Identity,
-    own: Own,
-    _lock: File,
-    _gate: OwnedMutexGuard<()>,
-}
-
-#[async_trait]
-impl TokenLease for Lease {
-    async fn load(&self) -> Result<TokenRecord, TokenError> {
-        let path = self.path.clone();
-        let mut file = blocking(move || read(&path)).await?;
-        let record = file.identities.remove(&self.identity);
-        Ok(record.map(TokenRecord::from).unwrap_or_default())
-    }
-
-    async fn save(&self, record: &TokenRecord) -> Result<(), TokenError> {
-        let writers = lock(beside(&self.path, "lock"), "the token file").await?;
-        if let Some(token) = &record.token {
-            let mut own = self.own.lock();
-            own.insert(self.identity.clone(), token.access.clone());
-        }
-        let (path, identity, record) = (
-            self.path.clone(),
-            self.identity.clone(),
-            RecordOnDisk::from(record),
-        );
-        blocking(move || {
-            let mut file = read(&path)?;
-            file.version = VERSION;
-            file.identities.insert(identity, record);
-            let kept = write(&path, &file);
-            drop(writers);
-            kept
-        })
-        .await
     }
 }
 
@@ -162,137 +175,19 @@ struct OnDisk {
     identities: BTreeMap<Identity, RecordOnDisk>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct RecordOnDisk {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<TokenOnDisk>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pending: Option<TokenOnDisk>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    seeds: Vec<String>,
-}
-
-/// The only serialized format of tokens.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TokenOnDisk {
-    #[serde(default)]
-    kind: KindOnDisk,
-    access_token: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    refresh_token: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    refresh_state: Option<StateOnDisk>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    client_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    user_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    login: Option<String>,
-    #[serde(default)]
-    scopes: BTreeSet<String>,
-    obtained_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    expires_at: Option<Timestamp>,
-}
-
-#[derive(Default, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum KindOnDisk {
-    #[default]
-    User,
-    App,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "state")]
-enum StateOnDisk {
-    InUse { since: Timestamp, tries: u32 },
-    Refused { at: Timestamp, reason: String },
-}
-
-impl From<&TokenRecord> for RecordOnDisk {
-    fn from(record: &TokenRecord) -> Self {
-        Self {
-            token: record.token.as_ref().map(TokenOnDisk::from),
-            pending: record.pending.as_ref().map(TokenOnDisk::from),
-            seeds: record.seeds.clone(),
-        }
-    }
-}
-
-impl From<&StoredToken> for TokenOnDisk {
-    fn from(token: &StoredToken) -> Self {
-        let refresh = token.refresh.as_ref();
-        Self {
-            kind: match token.kind {
-                TokenKind::User => KindOnDisk::User,
-                TokenKind::App => KindOnDisk::App,
-            },
-            access_token: token.access.expose_secret().to_owned(),
-            refresh_token: refresh.map(|refresh| refresh.secret.expose_secret().to_owned()),
-            refresh_state: refresh.and_then(|refresh| match &refresh.state {
-                RefreshState::Ready => None,
-                RefreshState::InUse { since, tries } => Some(StateOnDisk::InUse {
-                    since: *since,
-                    tries: *tries,
-                }),
-                RefreshState::Refused { at, reason } => Some(StateOnDisk::Refused {
-                    at: *at,
-                    reason: reason.clone(),
-                }),
-            }),
-            client_id: token.client_id.clone(),
-            user_id: token.user_id.clone(),
-            login: token.login.clone(),
-            scopes: token.scopes.clone(),
-            obtained_at: token.obtained_at,
-            expires_at: token.expires_at,
-        }
-    }
-}
-
-impl From<RecordOnDisk> for TokenRecord {
-    fn from(record: RecordOnDisk) -> Self {
-        Self {
-            token: record.token.map(StoredToken::from),
-            pending: record.pending.map(StoredToken::from),
-            seeds: record.seeds,
-        }
-    }
-}
-
-impl From<TokenOnDisk> for StoredToken {
-    fn from(token: TokenOnDisk) -> Self {
-        let state = match token.refresh_state {
-            None => RefreshState::Ready,
-            Some(StateOnDisk::InUse { since, tries }) => RefreshState::InUse { since, tries },
-            Some(StateOnDisk::Refused { at, reason }) => RefreshState::Refused { at, reason },
-        };
-        Self {
-            kind: match token.kind {
-                KindOnDisk::User => TokenKind::User,
-                KindOnDisk::App => TokenKind::App,
-            },
-            access: secrets::secret(token.access_token),
-            refresh: token.refresh_token.map(|secret| RefreshToken {
-                secret: secrets::secret(secret),
-                state,
-            }),
-            client_id: token.client_id,
-            user_id: token.user_id,
-            login: token.login,
-            scopes: token.scopes,
-            obtained_at: token.obtained_at,
-            expires_at: token.expires_at,
-        }
-    }
+/// Returns a version that follows from the content, so that a change by an editor is detected like any other.
+fn version_of(record: Option<&RecordOnDisk>) -> Version {
+    let Some(record) = record else {
+        return Version(String::new());
+    };
+    let content = serde_json::to_vec(record).expect("text and numbers can be written as JSON");
+    let digest = digest::digest(&digest::SHA256, &content);
+    Version(URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]))
 }
 
 /// A number for the state of the file. A write creates a new file, so its inode, length or modification time differs; an
 /// editor that writes in place changes at least one of the latter two.
-fn version(path: &Path) -> Result<u64, TokenError> {
+fn revision(path: &Path) -> Result<u64, TokenError> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -331,6 +226,7 @@ fn read(path: &Path) -> Result<OnDisk, TokenError> {
         let path = path.to_owned();
         return Err(TokenError::Exposed { path, mode });
     }
+    reject_shared_directory(path)?;
     let bytes = files::bounded(file, files::LARGE).map_err(explain)?;
     let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
     // The parser's own message may quote a token, so only the position is reported.
@@ -361,79 +257,21 @@ fn write(path: &Path, content: &OnDisk) -> Result<(), TokenError> {
     })
 }
 
-fn directory(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-}
-
-/// Returns the path of a companion file: `tokens.json` and `lock` give `tokens.json.lock`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Returns a file name for an identity's lock; no identity can escape the directory.
-fn lock_name(identity: &Identity) -> String {
-    let safe = |letter: char| {
-        if letter.is_ascii_alphanumeric() {
-            letter
-        } else {
-            '-'
-        }
-    };
-    identity.as_str().chars().map(safe).collect::<String>() + ".lock"
-}
-
-/// Locks a file, creating it and its directory if needed.
-async fn lock(path: PathBuf, holder: &str) -> Result<File, TokenError> {
-    let failed = |source| TokenError::Write {
-        path: path.clone(),
-        source,
-    };
-    let file = {
-        let path = path.clone();
-        blocking(move || open_lock(&path)).await.map_err(failed)?
-    };
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    // Polling, rather than blocking a thread, lets the caller cancel the wait.
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(TokenError::Busy {
-                    holder: holder.to_owned(),
-                });
-            }
-            Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_RETRY).await,
-        }
-    }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    make_private_dir(directory(path))?;
-    crate::files::open_lock(path)
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::core::time::Timestamp;
+    use crate::tokens::TokenStoreExt as _;
 
     fn bot() -> Identity {
         Identity::named("twitch/bot")
     }
 
     async fn keep(store: &FileTokenStore, access: &str) -> Result<(), TokenError> {
-        let record = TokenRecord {
-            token: Some(StoredToken::unproven(access.to_owned(), Timestamp::EPOCH)),
-            ..TokenRecord::default()
-        };
-        store.lease(&bot()).await?.save(&record).await
+        let token = StoredToken::unproven(access.to_owned(), Timestamp::EPOCH);
+        store.set_token(&bot(), Some(token)).await
     }
 
     #[tokio::test]
@@ -497,9 +335,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_identity_names_a_file_outside_the_directory() {
-        let name = lock_name(&Identity::named("../../etc/passwd"));
-        assert_eq!(name, "------etc-passwd.lock");
+    async fn directory_that_others_can_write_is_refused_with_hint() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let store = FileTokenStore::new(state.join("tokens.json"));
+        keep(&store, "hush").await.unwrap();
+        let mode = fs::metadata(&state).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        for mode in [0o777, 0o770, 0o702] {
+            fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+            for error in [
+                store.load(&bot()).await.unwrap_err(),
+                keep(&store, "other").await.unwrap_err(),
+            ] {
+                assert!(matches!(error, TokenError::ExposedDirectory { .. }), "{error}");
+                assert!(error.hint().contains("chmod 700"), "{}", error.hint());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn link_stays_and_its_target_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("real.json"), dir.path().join("tokens.json"));
+        std::os::unix::fs::symlink("real.json", &link).unwrap();
+        keep(&FileTokenStore::new(&link), "first").await.unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert!(fs::read_to_string(&target).unwrap().contains("first"));
+        let token = FileTokenStore::new(&target).load(&bot()).await.unwrap();
+        assert!(token.is_some());
     }
 
     #[tokio::test]

@@ -1,76 +1,78 @@
 //! In-memory tokens, for tests and the demo.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::{StoredToken, TokenError, TokenLease, TokenRecord, TokenStore};
+use super::locks::Gates;
+use super::{Journal, Lock, Snapshot, TokenError, TokenRecord, TokenStore};
 use crate::core::observation::Identity;
-
-type Records = Arc<Mutex<BTreeMap<Identity, TokenRecord>>>;
+use crate::store::Version;
 
 /// A [`TokenStore`] without persistence.
 #[derive(Debug, Default)]
 pub struct MemoryTokenStore {
-    records: Records,
+    /// Each record with the number of its writes.
+    records: Mutex<BTreeMap<Identity, (TokenRecord, u64)>>,
     gates: Gates,
+    journal: Journal,
 }
 
-/// One mutex per identity, for exclusive access within this process.
-#[derive(Debug, Default)]
-pub(super) struct Gates(Mutex<BTreeMap<Identity, Arc<AsyncMutex<()>>>>);
-
-impl Gates {
-    pub(super) async fn pass(&self, identity: &Identity) -> OwnedMutexGuard<()> {
-        let gate = {
-            let mut gates = self.0.lock();
-            Arc::clone(gates.entry(identity.clone()).or_default())
-        };
-        gate.lock_owned().await
+impl MemoryTokenStore {
+    fn with(&self, is_wanted: impl Fn(&TokenRecord) -> bool) -> Vec<Identity> {
+        let records = self.records.lock();
+        let wanted = records.iter().filter(|(_, (record, _))| is_wanted(record));
+        wanted.map(|(identity, _)| identity.clone()).collect()
     }
 }
 
 #[async_trait]
 impl TokenStore for MemoryTokenStore {
     async fn identities(&self) -> Result<Vec<Identity>, TokenError> {
-        let records = self.records.lock();
-        let with_token = records.iter().filter(|(_, record)| record.token.is_some());
-        Ok(with_token.map(|(identity, _)| identity.clone()).collect())
+        Ok(self.with(|record| record.token.is_some()))
     }
 
-    async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError> {
-        let records = self.records.lock();
-        Ok(records.get(identity).and_then(|record| record.token.clone()))
+    async fn pending(&self) -> Result<Vec<Identity>, TokenError> {
+        Ok(self.with(|record| record.pending.is_some()))
     }
 
-    async fn lease(&self, identity: &Identity) -> Result<Box<dyn TokenLease>, TokenError> {
-        Ok(Box::new(Lease {
-            identity: identity.clone(),
-            records: Arc::clone(&self.records),
-            _gate: self.gates.pass(identity).await,
-        }))
-    }
-}
-
-struct Lease {
-    identity: Identity,
-    records: Records,
-    _gate: OwnedMutexGuard<()>,
-}
-
-#[async_trait]
-impl TokenLease for Lease {
-    async fn load(&self) -> Result<TokenRecord, TokenError> {
-        let records = self.records.lock();
-        Ok(records.get(&self.identity).cloned().unwrap_or_default())
+    async fn read(&self, identity: &Identity) -> Result<Snapshot, TokenError> {
+        let (record, writes) = self.records.lock().get(identity).cloned().unwrap_or_default();
+        Ok(Snapshot {
+            record,
+            version: Version(writes.to_string()),
+            read_at: None,
+        })
     }
 
-    async fn save(&self, record: &TokenRecord) -> Result<(), TokenError> {
+    async fn write(
+        &self,
+        identity: &Identity,
+        record: &TokenRecord,
+        base: &Version,
+    ) -> Result<Version, TokenError> {
         let mut records = self.records.lock();
-        records.insert(self.identity.clone(), record.clone());
-        Ok(())
+        let (current, writes) = records.entry(identity.clone()).or_default();
+        if base.0 != writes.to_string() {
+            return Err(TokenError::Conflict {
+                identity: identity.clone(),
+            });
+        }
+        *current = record.clone();
+        *writes += 1;
+        Ok(Version(writes.to_string()))
+    }
+
+    async fn lock(&self, identity: &Identity) -> Result<Lock, TokenError> {
+        Ok(Box::new(self.gates.pass(identity).await))
+    }
+
+    fn lock_domain(&self) -> &'static str {
+        "memory"
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.journal
     }
 }

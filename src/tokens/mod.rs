@@ -1,9 +1,14 @@
-//! Token storage: one record per identity, changed by one holder at a time across tasks and processes.
+//! Token storage: one record per account, changed with compare-and-set, by one holder at a time on a machine.
 //!
 //! Token validity is not decided here; the adapters ask their platform.
 
 mod file;
+mod intent;
+mod journal;
+mod lease;
+mod locks;
 mod memory;
+mod on_disk;
 mod seed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +22,13 @@ use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::secrets;
+use crate::store::Version;
 
 pub use file::FileTokenStore;
+pub use intent::{IntentPhase, RefreshIntent};
+pub use journal::{GrantedPair, Journal};
+pub use lease::{TokenLease, TokenStoreExt};
+pub use locks::Lock;
 pub use memory::MemoryTokenStore;
 pub use seed::{Seed, Seeded, seed};
 
@@ -48,17 +58,48 @@ pub fn remedy(identity: &str, client_rejected: bool) -> String {
     }
 }
 
-/// A store of tokens by identity.
+/// A store of tokens, one record per account. `tests/contract/tokens` is its contract.
+///
+/// Several processes, and with a remote store several machines, change the records. Each write is a compare-and-set: it names the
+/// version that it is based on. [`TokenStore::lock`] only saves conflicts, it does not replace the comparison.
 #[async_trait]
 #[warn(missing_docs)]
 pub trait TokenStore: Send + Sync {
-    /// Returns every identity with a token, sorted.
+    /// Returns every account with a token, sorted.
     async fn identities(&self) -> Result<Vec<Identity>, TokenError>;
 
-    /// Returns the token of `identity`.
-    async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError>;
+    /// Reads the record of `identity`; an empty one if there is none yet.
+    async fn read(&self, identity: &Identity) -> Result<Snapshot, TokenError>;
 
-    /// Returns every token, by identity.
+    /// Replaces the record of `identity` if `base` is still its version, and returns the new version. After that the record
+    /// survives a crash.
+    ///
+    /// Fails with [`TokenError::Conflict`] and changes nothing if the record has another version. An adapter whose answer may be
+    /// lost can return it although it has written; callers read the record again before they decide.
+    async fn write(
+        &self,
+        identity: &Identity,
+        record: &TokenRecord,
+        base: &Version,
+    ) -> Result<Version, TokenError>;
+
+    /// Waits until no other task or process of this lock domain holds `identity`; the lock lasts as long as the returned value,
+    /// and no longer than the process.
+    async fn lock(&self, identity: &Identity) -> Result<Lock, TokenError>;
+
+    /// Returns the name of what [`TokenStore::lock`] covers: every user of the store, or the processes of this machine. A holder of the lock
+    /// knows that a refresh of its own domain which is still recorded was interrupted.
+    fn lock_domain(&self) -> &str;
+
+    /// Returns where this machine keeps granted pairs until they are stored.
+    fn journal(&self) -> &Journal;
+
+    /// Returns the token of `identity`.
+    async fn load(&self, identity: &Identity) -> Result<Option<StoredToken>, TokenError> {
+        Ok(self.read(identity).await?.record.token)
+    }
+
+    /// Returns every token, by account.
     async fn load_all(&self) -> Result<BTreeMap<Identity, StoredToken>, TokenError> {
         let mut all = BTreeMap::new();
         for identity in self.identities().await? {
@@ -69,13 +110,16 @@ pub trait TokenStore: Send + Sync {
         Ok(all)
     }
 
+    /// Returns the accounts with a login that is not finished, sorted; see [`TokenRecord::pending`].
+    async fn pending(&self) -> Result<Vec<Identity>, TokenError>;
+
     /// Returns a number that changes with every modification by any process, as far as that can be detected cheaply; `None` if
-    /// only reading everything detects it.
-    async fn version(&self) -> Result<Option<u64>, TokenError> {
+    /// only reading everything detects it. `watch` compares it every second.
+    async fn revision(&self) -> Result<Option<u64>, TokenError> {
         Ok(None)
     }
 
-    /// Returns whether `access` is the token of `identity` that was last saved through this instance, and so not a change by
+    /// Returns whether `access` is the token of `identity` that was last written through this instance, and so not a change by
     /// another process.
     fn is_own(&self, identity: &Identity, access: &SecretString) -> bool {
         let _ = (identity, access);
@@ -86,24 +130,20 @@ pub trait TokenStore: Send + Sync {
     fn renews(&self) -> bool {
         true
     }
-
-    /// Waits for exclusive access to `identity` across tasks and processes; it lasts as long as the lease.
-    ///
-    /// A refresh must hold the lease from reading the token to saving the new pair.
-    async fn lease(&self, identity: &Identity) -> Result<Box<dyn TokenLease>, TokenError>;
 }
 
-/// Exclusive access to one identity's record.
-#[async_trait]
-pub trait TokenLease: Send + Sync {
-    /// Returns the current record; an empty one if there is none yet.
-    async fn load(&self) -> Result<TokenRecord, TokenError>;
-
-    /// Saves `record`. After it returns, the record survives a crash.
-    async fn save(&self, record: &TokenRecord) -> Result<(), TokenError>;
+/// A record as it was read.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The record.
+    pub record: TokenRecord,
+    /// Its version, for the next write.
+    pub version: Version,
+    /// The time of the read by the store's own clock, where it has one. Deadlines of other machines are compared with it.
+    pub read_at: Option<Timestamp>,
 }
 
-/// The stored data of an identity.
+/// The stored data of an account.
 #[derive(Debug, Clone, Default)]
 pub struct TokenRecord {
     /// Its token; `None` before the first login and after a logout.
@@ -113,6 +153,28 @@ pub struct TokenRecord {
     pub pending: Option<StoredToken>,
     /// Fingerprints of the seeds used so far, oldest first; see [`seed`](mod@seed).
     pub seeds: Vec<String>,
+    /// How often `token` was replaced.
+    pub generation: u64,
+    /// The refresh of `token` that was begun and is not completed.
+    pub intent: Option<RefreshIntent>,
+}
+
+impl TokenRecord {
+    /// Replaces the token. A refresh of the previous one that was begun no longer concerns the record.
+    pub fn replace_token(&mut self, token: Option<StoredToken>) {
+        self.token = token;
+        self.generation += 1;
+        self.intent = None;
+    }
+
+    /// Returns a record with this token only.
+    pub fn of(token: StoredToken) -> Self {
+        Self {
+            token: Some(token),
+            generation: 1,
+            ..Self::default()
+        }
+    }
 }
 
 /// A token and its metadata.
@@ -134,6 +196,8 @@ pub struct StoredToken {
     pub scopes: BTreeSet<String>,
     /// When the token was obtained.
     pub obtained_at: Timestamp,
+    /// When its refresh token was last used with success; `None` for the token of a login.
+    pub refreshed_at: Option<Timestamp>,
     /// When the access token expires; `None` if it does not expire or if that is unknown.
     pub expires_at: Option<Timestamp>,
 }
@@ -156,19 +220,11 @@ pub struct RefreshToken {
     pub state: RefreshState,
 }
 
-/// Whether a refresh token may be sent. Sending a one-time token twice can revoke the whole grant, so the state is saved
-/// durably *before* the token is sent, and a crash at any time leaves a trace.
+/// Whether a refresh token may be sent. That it is being sent is recorded beside it, see [`RefreshIntent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefreshState {
-    /// Never sent, or known to be reusable.
+    /// Never rejected.
     Ready,
-    /// Sent, and no response was saved: it may have been used up.
-    InUse {
-        /// When it was first sent.
-        since: Timestamp,
-        /// How often it was sent.
-        tries: u32,
-    },
     /// The platform rejected it; it is never sent again.
     Refused {
         /// When it was rejected.
@@ -179,7 +235,7 @@ pub enum RefreshState {
 }
 
 impl RefreshToken {
-    /// Wraps a refresh token that was never sent.
+    /// Wraps a refresh token that was never rejected.
     pub fn fresh(secret: impl Into<SecretString>) -> Self {
         Self {
             secret: known(secret),
@@ -200,6 +256,7 @@ impl StoredToken {
             login: None,
             scopes: BTreeSet::new(),
             obtained_at,
+            refreshed_at: None,
             expires_at: None,
         }
     }
@@ -236,6 +293,20 @@ pub enum TokenError {
         /// Error of the operating system.
         source: std::io::Error,
     },
+    /// Other users may write in the directory, and so replace the file.
+    #[error("others can write in {} (mode {mode:03o})", path.display())]
+    ExposedDirectory {
+        /// Path of the directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The record was changed since it was read.
+    #[error("{identity} was changed by another program at the same time")]
+    Conflict {
+        /// The account.
+        identity: Identity,
+    },
     /// The file is not a token file, or is damaged.
     #[error("{} is not a token file: {reason}", path.display())]
     Unreadable {
@@ -268,6 +339,11 @@ impl TokenError {
                 "run `chmod 600 {}`, and log in again if anyone else may have read it",
                 path.display()
             ),
+            Self::ExposedDirectory { path, .. } => format!(
+                "run `chmod 700 {}`, or set tokens.url to a file in a directory of its own",
+                path.display()
+            ),
+            Self::Conflict { .. } => "nothing was changed; run the command again".to_owned(),
             Self::Read { path, .. } => format!("make {} readable for this user", path.display()),
             Self::Unreadable { path, .. } => format!(
                 "nothing was changed; restore {0} from a copy, or move it away and log in again",
@@ -293,154 +369,28 @@ impl fmt::Display for TokenKind {
 
 #[cfg(test)]
 mod tests {
-    //! One test suite for all token stores.
-
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use secrecy::ExposeSecret;
-
     use super::*;
 
-    fn bot() -> Identity {
-        Identity::named("twitch/bot")
-    }
-
-    fn stores() -> (tempfile::TempDir, [Arc<dyn TokenStore>; 2]) {
-        let dir = tempfile::tempdir().unwrap();
-        let file = FileTokenStore::new(dir.path().join("tokens.json"));
-        (dir, [Arc::new(file), Arc::new(MemoryTokenStore::default())])
-    }
-
-    fn token(access: &str) -> StoredToken {
-        StoredToken {
-            refresh: Some(RefreshToken {
-                secret: "re%+/fresh".to_owned().into(),
-                state: RefreshState::InUse {
-                    since: Timestamp::EPOCH,
-                    tries: 1,
-                },
-            }),
-            client_id: Some("client".to_owned()),
-            user_id: Some("900100".to_owned()),
-            login: Some("bitbrat_bot".to_owned()),
-            scopes: ["user:bot".to_owned()].into(),
-            expires_at: Some(Timestamp::EPOCH.plus_secs(60)),
-            ..StoredToken::unproven(access.to_owned(), Timestamp::EPOCH)
-        }
-    }
-
-    #[tokio::test]
-    async fn saved_token_record_round_trips() {
-        let (_dir, stores) = stores();
-        for store in stores {
-            assert!(store.load(&bot()).await.unwrap().is_none());
-            assert!(store.identities().await.unwrap().is_empty());
-            let lease = store.lease(&bot()).await.unwrap();
-            let record = TokenRecord {
-                token: Some(token("first")),
-                pending: Some(token("login")),
-                seeds: vec!["abc".to_owned()],
-            };
-            lease.save(&record).await.unwrap();
-            let kept = lease.load().await.unwrap();
-            assert_eq!(kept.seeds, record.seeds);
-            assert_eq!(kept.pending.unwrap().access.expose_secret(), "login");
-            drop(lease);
-            let kept = store.load(&bot()).await.unwrap().unwrap();
-            let expected = token("first");
-            assert_eq!(kept.access.expose_secret(), "first");
-            let (refresh, expected_refresh) =
-                (kept.refresh.as_ref().unwrap(), expected.refresh.as_ref().unwrap());
-            assert_eq!(refresh.secret.expose_secret(), "re%+/fresh");
-            assert_eq!(refresh.state, expected_refresh.state);
-            assert_eq!(
-                (kept.kind, kept.client_id, kept.user_id, kept.login),
-                (
-                    expected.kind,
-                    expected.client_id,
-                    expected.user_id,
-                    expected.login
-                )
-            );
-            assert_eq!(
-                (kept.scopes, kept.obtained_at, kept.expires_at),
-                (expected.scopes, expected.obtained_at, expected.expires_at)
-            );
-            assert_eq!(store.identities().await.unwrap(), [bot()]);
-        }
-    }
-
-    #[tokio::test]
-    async fn record_without_token_is_no_identity_but_keeps_its_seeds() {
-        let (_dir, stores) = stores();
-        for store in stores {
-            let lease = store.lease(&bot()).await.unwrap();
-            let record = TokenRecord {
-                token: None,
-                pending: Some(token("login")),
-                seeds: vec!["abc".to_owned()],
-            };
-            lease.save(&record).await.unwrap();
-            assert!(store.identities().await.unwrap().is_empty());
-            assert_eq!(lease.load().await.unwrap().seeds, ["abc"]);
-        }
-    }
-
-    #[tokio::test]
-    async fn one_holder_at_a_time_and_other_identities_are_free() {
-        let (_dir, stores) = stores();
-        for store in stores {
-            let lease = store.lease(&bot()).await.unwrap();
-            let second = store
-                .lease(&Identity::named("twitch/broadcaster:1"))
-                .await
-                .unwrap();
-            let identity = bot();
-            let waiting = store.lease(&identity);
-            tokio::pin!(waiting);
-            // Waiting is only detectable by time; on a slow machine the test detects less, but never fails wrongly.
-            let early = tokio::time::timeout(Duration::from_millis(60), &mut waiting).await;
-            assert!(early.is_err(), "two holders at once");
-            drop(lease);
-            let lease = tokio::time::timeout(Duration::from_secs(10), waiting).await;
-            lease
-                .unwrap()
-                .unwrap()
-                .save(&TokenRecord::default())
-                .await
-                .unwrap();
-            drop(second);
-        }
-    }
-
-    #[tokio::test]
-    async fn version_changes_with_every_change_of_the_store() {
-        let (_dir, stores) = stores();
-        for store in stores {
-            let before = store.version().await.unwrap();
-            assert!(store.load_all().await.unwrap().is_empty());
-            let lease = store.lease(&bot()).await.unwrap();
-            for access in ["first", "other"] {
-                let record = TokenRecord {
-                    token: Some(token(access)),
-                    ..TokenRecord::default()
-                };
-                lease.save(&record).await.unwrap();
-                let all = store.load_all().await.unwrap();
-                assert_eq!(all[&bot()].access.expose_secret(), access);
-            }
-            let after = store.version().await.unwrap();
-            assert!(before.is_none() || before != after, "{before:?} {after:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn no_token_is_ever_printed() {
-        let shown = format!("{:?}", token("hush"));
+    #[test]
+    fn debug_output_contains_no_token() {
+        let token = StoredToken {
+            refresh: Some(RefreshToken::fresh("re%+/fresh".to_owned())),
+            ..StoredToken::unproven("hush", Timestamp::EPOCH)
+        };
+        let shown = format!("{:?}", TokenRecord::of(token));
         assert!(
             !shown.contains("hush") && !shown.contains("re%+/fresh"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn replaced_token_ends_the_refresh_of_the_previous_one() {
+        let token = |text: &str| StoredToken::unproven(text, Timestamp::EPOCH);
+        let mut record = TokenRecord::of(token("one"));
+        let refresh = "refresh".to_owned().into();
+        record.intent = Some(RefreshIntent::plan("here", 1, &refresh, Timestamp::EPOCH));
+        record.replace_token(Some(token("two")));
+        assert_eq!((record.generation, record.intent), (2, None));
     }
 }

@@ -15,7 +15,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{RefreshState, RefreshToken, StoredToken, TokenError, TokenStore};
+use super::{RefreshState, RefreshToken, StoredToken, TokenError, TokenStore, TokenStoreExt as _};
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
 
@@ -76,7 +76,7 @@ pub async fn seed(
     if !known {
         remember(&mut record.seeds, fingerprint);
     }
-    record.token = Some(token);
+    record.replace_token(Some(token));
     lease.save(&record).await?;
     Ok(Seeded::Taken)
 }
@@ -266,19 +266,14 @@ mod tests {
     async fn seed_matching_the_stored_token_changes_nothing() {
         let rig = Rig::new();
         let stored = StoredToken {
-            refresh: Some(RefreshToken {
-                secret: "r1".to_owned().into(),
-                state: RefreshState::InUse {
-                    since: Timestamp::EPOCH,
-                    tries: 1,
-                },
-            }),
+            refresh: Some(RefreshToken::fresh("r1".to_owned())),
             ..StoredToken::unproven("one".to_owned(), Timestamp::EPOCH)
         };
         rig.change(|token| *token = Some(stored)).await;
+        let before = rig.0.read(&rig.1).await.unwrap().record.generation;
         assert_eq!(rig.seed("one", None).await, Seeded::StoredKept);
         assert_eq!(rig.seed("older", Some("r1")).await, Seeded::StoredKept);
-        let state = rig.0.load(&rig.1).await.unwrap().unwrap().refresh.unwrap().state;
-        assert!(matches!(state, RefreshState::InUse { .. }));
+        let after = rig.0.read(&rig.1).await.unwrap().record.generation;
+        assert_eq!(before, after);
     }
 }

@@ -69,7 +69,7 @@ impl AccountFanOut {
 /// Detects changed tokens, whether changed by a login, another process or an editor.
 pub struct TokenWatch {
     tokens: Arc<dyn TokenStore>,
-    version: Option<u64>,
+    revision: Option<u64>,
     known: BTreeMap<Identity, SecretString>,
 }
 
@@ -79,7 +79,7 @@ impl TokenWatch {
     pub async fn start(tokens: Arc<dyn TokenStore>) -> Self {
         let mut watch = Self {
             tokens,
-            version: None,
+            revision: None,
             known: BTreeMap::new(),
         };
         if let Err(error) = watch.changed().await {
@@ -94,13 +94,13 @@ impl TokenWatch {
     /// Returns the accounts whose access token has changed since the last call, including those that no longer have one. A token
     /// that this process has stored itself, such as a refreshed one, does not count as changed.
     pub async fn changed(&mut self) -> Result<BTreeSet<Identity>, TokenError> {
-        let version = self.tokens.version().await?;
-        if version.is_some() && version == self.version {
+        let revision = self.tokens.revision().await?;
+        if revision.is_some() && revision == self.revision {
             return Ok(BTreeSet::new());
         }
         let all = self.tokens.load_all().await?;
         // Only after a successful read: a store that could not be read is read again.
-        self.version = version;
+        self.revision = revision;
         let now: BTreeMap<_, _> = all
             .into_iter()
             .map(|(identity, token)| (identity, token.access))
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::core::observation::AuthCheck;
     use crate::core::time::Timestamp;
-    use crate::tokens::{FileTokenStore, MemoryTokenStore, StoredToken, TokenRecord};
+    use crate::tokens::{FileTokenStore, MemoryTokenStore, StoredToken, TokenStoreExt as _};
 
     fn bot() -> Identity {
         Identity::named("twitch/bot")
@@ -134,11 +134,7 @@ mod tests {
 
     async fn put(store: &dyn TokenStore, identity: &Identity, access: Option<&str>) {
         let token = access.map(|access| StoredToken::unproven(access, Timestamp::EPOCH));
-        let record = TokenRecord {
-            token,
-            ..TokenRecord::default()
-        };
-        store.lease(identity).await.unwrap().save(&record).await.unwrap();
+        store.set_token(identity, token).await.unwrap();
     }
 
     #[tokio::test]

@@ -13,14 +13,14 @@ use url::Url;
 use crate::support::process::Process;
 use crate::support::{Home, ReservedPort, Run, mode};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     Runtime::new().unwrap()
 });
 
 pub const BOT: &str = "777100";
 pub const BROADCASTER: &str = "777001";
-const DEVICE: [&str; 3] = ["auth", "login", "twitch"];
+pub const DEVICE: [&str; 3] = ["auth", "login", "twitch"];
 pub const BROWSER: [&str; 4] = ["auth", "login", "twitch", "--browser"];
 pub const KICK: [&str; 3] = ["auth", "login", "kick"];
 
@@ -70,6 +70,14 @@ impl Rig {
         }
     }
 
+    pub fn client_secret(&self) -> String {
+        self.twitch.client_secret.clone()
+    }
+
+    pub fn client_id(&self) -> String {
+        self.twitch.client_id.clone()
+    }
+
     pub fn start(&self, words: &[&str]) -> Process {
         Process::start(&self.home, words)
     }
@@ -109,7 +117,7 @@ impl Rig {
             .clone()
     }
 
-    fn requests(&self, path: &str) -> u64 {
+    pub(crate) fn requests(&self, path: &str) -> u64 {
         self.sim.twitch.host().journal().count("POST", path)
     }
 }
@@ -330,6 +338,14 @@ fn login_whose_owner_is_unknown_is_finished_later() {
     assert!(waiting["token"].is_null() && !waiting["pending"].is_null());
     rig.calm();
     rig.home
+        .run(&["auth", "status", "--offline"])
+        .names_account("a login of twitch/bot is not finished")
+        .names_account("bitbrat auth login twitch");
+    rig.home
+        .run(&["doctor", "twitch"])
+        .shows("login of twitch/bot")
+        .names_account("bitbrat auth login twitch");
+    rig.home
         .run(&DEVICE)
         .exits(0)
         .names_account("is now authorized as bitbrat_bot");
@@ -409,7 +425,89 @@ fn declined_browser_login_says_so() {
     let mut login = rig.start(&BROWSER);
     let page = page(&mut login);
     get(&consent(&page));
-    ended(login).exits(4).names_account("the login was declined");
+    ended(login)
+        .exits(4)
+        .names_account("the login was declined")
+        .names_account("run the command again");
+}
+
+#[test]
+fn login_without_a_browser_here_shows_the_link_and_ways_out() {
+    let mut rig = Rig::new();
+    rig.home = rig.home.env("SSH_CONNECTION", "10.0.0.1 1 10.0.0.2 22");
+    rig.sim.twitch.knobs(|knobs| knobs.consent = None);
+    let mut login = rig.start(&BROWSER);
+    let page = page(&mut login);
+    login.says_all(&[
+        "register exactly",
+        "open this page on any device",
+        &format!("ssh -L {0}:localhost:{0}", rig.port.number),
+        "Without --browser a code is shown instead",
+        "Ctrl-C stops it",
+    ]);
+    get(&consent(&page));
+    ended(login).exits(4);
+}
+
+#[test]
+fn second_login_on_the_port_names_the_first() {
+    let rig = Rig::new();
+    let mut first = rig.start(&KICK);
+    let page = page(&mut first);
+    rig.home
+        .run(&BROWSER)
+        .exits(1)
+        .names_account("another `bitbrat auth login` waits on port")
+        .names_account("Ctrl-C");
+    get(&consent(&page));
+    ended(first).exits(0);
+}
+
+#[test]
+fn device_login_goes_on_through_an_outage() {
+    let rig = Rig::new();
+    let mut login = rig.start(&DEVICE);
+    let line = login.says("Code: ");
+    let code = line.split(' ').nth(1).unwrap().to_owned();
+    rig.fault(
+        Fault::wire(bitbrat::sim::WireFault::Reset)
+            .on("/oauth2/token")
+            .times(2),
+    );
+    login.says("does not answer; trying on");
+    rig.sim
+        .twitch
+        .decide_device(&code, &DeviceState::Granted(BOT.to_owned()));
+    ended(login).exits(0).names_account("is now authorized");
+}
+
+#[test]
+fn steps_of_a_login_are_logged_without_secrets() {
+    let rig = Rig::new();
+    let (code, said) = rig.granted(&["auth", "login", "twitch", "-vv"], BOT);
+    assert_eq!(code, 0, "{said}");
+    for step in [
+        "Device code received",
+        "The owner of the login is known",
+        "The login is stored",
+    ] {
+        assert!(said.contains(step), "`{step}` is missing:\n{said}");
+    }
+    let token = rig.stored("twitch/bot");
+    assert!(!said.contains(token["token"]["accessToken"].as_str().unwrap()));
+}
+
+#[test]
+fn renewable_means_that_a_refresh_has_worked() {
+    let rig = Rig::new();
+    let input = format!("{}\n{}\n", rig.twitch.bot.access, rig.twitch.bot.refresh);
+    rig.home
+        .run_with(&["auth", "login", "twitch", "--with-token"], &input)
+        .exits(0);
+    let offline = ["auth", "status", "--offline", "-o", "wide"];
+    rig.home.run(&offline).shows("not tried yet");
+    rig.home.run(&["auth", "refresh", "twitch"]).exits(0);
+    rig.home.run(&offline).shows("yes (last refresh");
 }
 
 #[test]
@@ -484,14 +582,17 @@ fn refresh_token_in_place_of_access_token_is_recognized() {
 }
 
 #[test]
-fn token_of_another_application_is_named_as_such() {
+fn token_of_another_application_is_refused_with_its_id() {
     let mut rig = Rig::without(&["twitch.client_id", "twitch.client_secret"]);
     rig.home = rig.home.env("TWITCH_CLIENT_ID", "anotherapplication");
     let input = format!("{}\n", rig.twitch.bot.access);
     rig.home
         .run_with(&["auth", "login", "twitch", "--with-token"], &input)
-        .exits(0)
+        .exits(4)
+        .names_account("nothing was stored")
+        .names_account(&format!("belongs to the application {}", rig.twitch.client_id))
         .names_account("twitch.client_id is anotherapplication");
+    assert!(rig.stored("twitch/bot")["token"].is_null());
 }
 
 #[test]
@@ -503,7 +604,16 @@ fn discord_login_prints_the_invite_link() {
         .run_with(&["auth", "login", "discord"], &input)
         .exits(0)
         .names_account("VIEW_CHANNEL, SEND_MESSAGES, READ_MESSAGE_HISTORY")
-        .names_account("&permissions=68608");
+        .names_account("&permissions=68608")
+        .names_account("discord/bot is now authorized as ");
+    rig.home
+        .run(&["auth", "login", "discord", "--browser"])
+        .exits(2)
+        .names_account("a bot has one token, from the Developer Portal");
+    rig.home
+        .run(&["auth", "login", "discord"])
+        .exits(2)
+        .names_account("bitbrat auth login discord --with-token");
     assert!(!run.stderr.contains(&rig.discord_token), "{}", run.stderr);
     rig.home
         .run(&["auth", "refresh", "discord"])
@@ -590,8 +700,9 @@ fn logout_during_an_outage_still_deletes_the_token() {
     rig.fault(Fault::status(503).on("/oauth2/revoke"));
     rig.home
         .run(&["auth", "logout", "twitch"])
-        .exits(0)
-        .names_account("not revoked at Twitch");
+        .exits(1)
+        .names_account("not revoked at Twitch")
+        .names_account("https://www.twitch.tv/settings/connections");
     assert!(rig.stored("twitch/bot")["token"].is_null());
 }
 
@@ -624,6 +735,10 @@ fn token_is_revealed_only_on_a_terminal_after_a_yes() {
         .run(&["auth", "token", "twitch/bot", "--reveal"])
         .exits(2)
         .names_account("on a terminal only");
+    rig.home
+        .run(&["auth", "token", "twitch/bot", "--reveal", "-o", "json"])
+        .exits(2)
+        .names_account("plain text only");
     assert!(!run.stdout.contains(&token) && !run.stderr.contains(&token));
     let program = env!("CARGO_BIN_EXE_bitbrat");
     for (answer, shown) in [("y", true), ("", false)] {

@@ -3,3 +3,4 @@
 pub mod bus;
 mod platform;
 pub mod store;
+mod tokens;

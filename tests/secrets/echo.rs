@@ -220,14 +220,14 @@ fn assert_clean(what: &str, text: &str) {
 }
 
 /// Reads every file below `folder` except those that are meant to contain tokens.
-fn files(folder: &Path) -> Vec<(String, String)> {
+pub(super) fn files(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if name != ".env" && name != "tokens.json" {
+        } else if name != ".env" && name != "tokens.json" && !name.ends_with(".journal") {
             let bytes = std::fs::read(&path).unwrap_or_default();
             found.push((
                 path.display().to_string(),

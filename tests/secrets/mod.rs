@@ -1,5 +1,6 @@
 //! Leaks when others repeat our secrets, and behavior when others hold our descriptors.
 
+mod accounts;
 mod configuration;
 mod descriptors;
 mod echo;

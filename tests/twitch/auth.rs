@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use bitbrat::core::observation::{AuthResult, Fact};
+use bitbrat::clock::{Clock, OffsetClock};
+use bitbrat::core::observation::{AuthResult, Fact, Identity};
 use bitbrat::core::stream::StreamStatus;
 use bitbrat::platforms::Probe;
 use bitbrat::platforms::twitch;
 use bitbrat::sim::{Fault, WireFault};
-use bitbrat::tokens::{RefreshState, Seed, StoredToken, TokenStore, seed};
+use bitbrat::store::Version;
+use bitbrat::tokens::{
+    IntentPhase, Journal, Lock, RefreshIntent, RefreshState, Seed, Snapshot, StoredToken, TokenError,
+    TokenRecord, TokenStore, TokenStoreExt as _, seed,
+};
 
 use super::{BOT, RAT, SCOPES, Seen, World, app_token, file_store, look, put_token, text};
 
@@ -60,7 +65,8 @@ async fn token_in_last_tenth_of_lifetime_is_refreshed_early() {
     world.look(&[Probe::Stream], &[RAT]).await;
     assert_eq!(
         (refreshes(&world), world.requests("GET", "/oauth2/validate")),
-        (1, 0)
+        (1, 1),
+        "the new token is used once it is known whose it is"
     );
 }
 
@@ -137,7 +143,13 @@ async fn one_time_refresh_with_lost_answer_is_not_repeated_early() {
     world.fail(lost);
     assert_eq!(check(&world).await, None, "no answer is no news");
     for _ in 0..3 {
-        assert_eq!(check(&world).await, Some(AuthResult::Revoked));
+        let seen = world.look(&[Probe::Auth], &[RAT]).await;
+        assert_eq!(auth(&seen), Some(AuthResult::Expired), "it is not revoked");
+        assert!(
+            seen.problem_texts().contains("refresh_response_lost"),
+            "{:?}",
+            seen.summary
+        );
     }
     assert_eq!(refreshes(&world), 1);
     // A new login fixes everything.
@@ -158,17 +170,35 @@ async fn one_time_refresh_is_retried_exactly_once_after_expiry() {
     assert_eq!(refreshes(&world), 2);
 }
 
+/// Records a refresh of the bot's token that a process began and did not complete.
+async fn interrupt(world: &World, phase: IntentPhase) {
+    let lease = world.store.lease(&twitch::bot()).await.unwrap();
+    let mut record = lease.load().await.unwrap();
+    let refresh = &record.token.as_ref().unwrap().refresh.as_ref().unwrap().secret;
+    let intent = RefreshIntent::plan("memory", record.generation, refresh, world.now());
+    record.intent = Some(intent.in_phase(phase));
+    lease.save(&record).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_crash_before_the_token_was_sent_costs_nothing() {
+    for phase in [IntentPhase::Planned, IntentPhase::Sent] {
+        let world = World::public().await;
+        interrupt(&world, phase).await;
+        // The old access token still works, so the refresh never happened.
+        world.sim.clock.advance(13_200_000);
+        world.look(&[Probe::Stream], &[RAT]).await;
+        assert_eq!(refreshes(&world), 1);
+        assert_eq!(check(&world).await, Some(AuthResult::Valid));
+        assert_eq!(refreshes(&world), 1);
+    }
+}
+
+#[tokio::test]
+async fn planned_refresh_was_not_sent_even_if_the_token_died() {
     let world = World::public().await;
-    let since = world.now();
-    world
-        .change_bot(|token| token.refresh.as_mut().unwrap().state = RefreshState::InUse { since, tries: 1 })
-        .await;
-    // The old access token still works, so the refresh never happened.
-    world.sim.clock.advance(13_200_000);
-    world.look(&[Probe::Stream], &[RAT]).await;
-    assert_eq!(refreshes(&world), 1);
+    interrupt(&world, IntentPhase::Planned).await;
+    end_early(&world).await;
     assert_eq!(check(&world).await, Some(AuthResult::Valid));
     assert_eq!(refreshes(&world), 1);
 }
@@ -304,70 +334,84 @@ async fn a_token_file_that_others_can_read_is_refused_with_the_remedy() {
     assert_eq!(world.twitch().host().journal().total(), 0);
 }
 
-/// A store on a disk that is full on demand.
-struct FullDisk(Arc<dyn TokenStore>, Arc<std::sync::atomic::AtomicI32>);
+/// A store that fails or only reads.
+struct Limited {
+    inner: Arc<dyn TokenStore>,
+    /// This many writes succeed, then the disk is full; negative means all.
+    writes: std::sync::atomic::AtomicI32,
+    renews: bool,
+}
 
-struct FullDiskLease(
-    Box<dyn bitbrat::tokens::TokenLease>,
-    Arc<std::sync::atomic::AtomicI32>,
-);
-
-#[async_trait::async_trait]
-impl TokenStore for FullDisk {
-    async fn identities(
-        &self,
-    ) -> Result<Vec<bitbrat::core::observation::Identity>, bitbrat::tokens::TokenError> {
-        self.0.identities().await
-    }
-
-    async fn load(
-        &self,
-        identity: &bitbrat::core::observation::Identity,
-    ) -> Result<Option<StoredToken>, bitbrat::tokens::TokenError> {
-        self.0.load(identity).await
-    }
-
-    async fn lease(
-        &self,
-        identity: &bitbrat::core::observation::Identity,
-    ) -> Result<Box<dyn bitbrat::tokens::TokenLease>, bitbrat::tokens::TokenError> {
-        let lease = self.0.lease(identity).await?;
-        Ok(Box::new(FullDiskLease(lease, Arc::clone(&self.1))))
+impl Limited {
+    fn of(world: &World, writes: i32, renews: bool) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::clone(&world.store),
+            writes: writes.into(),
+            renews,
+        })
     }
 }
 
 #[async_trait::async_trait]
-impl bitbrat::tokens::TokenLease for FullDiskLease {
-    async fn load(&self) -> Result<bitbrat::tokens::TokenRecord, bitbrat::tokens::TokenError> {
-        self.0.load().await
+impl TokenStore for Limited {
+    async fn identities(&self) -> Result<Vec<Identity>, TokenError> {
+        self.inner.identities().await
     }
 
-    async fn save(&self, record: &bitbrat::tokens::TokenRecord) -> Result<(), bitbrat::tokens::TokenError> {
-        // This many writes succeed; negative means all.
-        let left = self.1.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    async fn pending(&self) -> Result<Vec<Identity>, TokenError> {
+        self.inner.pending().await
+    }
+
+    async fn read(&self, identity: &Identity) -> Result<Snapshot, TokenError> {
+        self.inner.read(identity).await
+    }
+
+    async fn write(
+        &self,
+        identity: &Identity,
+        record: &TokenRecord,
+        base: &Version,
+    ) -> Result<Version, TokenError> {
+        let left = self.writes.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
         if left == 0 {
-            self.1.store(0, std::sync::atomic::Ordering::SeqCst);
-            return Err(bitbrat::tokens::TokenError::Write {
+            self.writes.store(0, std::sync::atomic::Ordering::SeqCst);
+            return Err(TokenError::Write {
                 path: "tokens.json".into(),
                 source: std::io::Error::from(std::io::ErrorKind::StorageFull),
             });
         }
-        self.0.save(record).await
+        self.inner.write(identity, record, base).await
+    }
+
+    async fn lock(&self, identity: &Identity) -> Result<Lock, TokenError> {
+        self.inner.lock(identity).await
+    }
+
+    fn lock_domain(&self) -> &str {
+        self.inner.lock_domain()
+    }
+
+    fn journal(&self) -> &Journal {
+        self.inner.journal()
+    }
+
+    fn renews(&self) -> bool {
+        self.renews
     }
 }
 
 #[tokio::test]
 async fn a_full_disk_sends_no_refresh_token_and_loses_no_new_pair() {
-    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::atomic::Ordering;
     let world = World::public().await;
     world.sim.clock.advance(5 * 3_600_000);
-    let left = Arc::new(AtomicI32::new(0));
-    let store: Arc<dyn TokenStore> = Arc::new(FullDisk(Arc::clone(&world.store), Arc::clone(&left)));
-    let platform = world.platform_with(store);
+    let store = Limited::of(&world, 0, true);
+    let left = &store.writes;
+    let platform = world.platform_with(store.clone());
     let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
     assert_eq!((auth(&seen), refreshes(&world)), (None, 0), "nothing was sent");
-    // The mark can be stored, the new pair cannot: it waits in memory, unused, until it can.
-    left.store(1, Ordering::SeqCst);
+    // The refresh can be recorded, the new pair cannot be stored: it waits in the journal, unused, until it can.
+    left.store(2, Ordering::SeqCst);
     let seen = look(&platform, &[Probe::Auth, Probe::Stream], &[RAT]).await;
     assert_eq!((auth(&seen), refreshes(&world)), (None, 1));
     assert!(seen.problem_texts().contains("free some space"));
@@ -393,40 +437,10 @@ async fn probe_output_contains_no_token_or_secret() {
     }
 }
 
-/// A store whose tokens another program refreshes.
-struct ReadOnly(Arc<dyn TokenStore>);
-
-#[async_trait::async_trait]
-impl TokenStore for ReadOnly {
-    async fn identities(
-        &self,
-    ) -> Result<Vec<bitbrat::core::observation::Identity>, bitbrat::tokens::TokenError> {
-        self.0.identities().await
-    }
-
-    async fn load(
-        &self,
-        identity: &bitbrat::core::observation::Identity,
-    ) -> Result<Option<StoredToken>, bitbrat::tokens::TokenError> {
-        self.0.load(identity).await
-    }
-
-    fn renews(&self) -> bool {
-        false
-    }
-
-    async fn lease(
-        &self,
-        identity: &bitbrat::core::observation::Identity,
-    ) -> Result<Box<dyn bitbrat::tokens::TokenLease>, bitbrat::tokens::TokenError> {
-        self.0.lease(identity).await
-    }
-}
-
 #[tokio::test]
 async fn tokens_that_another_program_renews_are_never_refreshed_by_us() {
     let world = World::public().await;
-    let platform = world.platform_with(Arc::new(ReadOnly(Arc::clone(&world.store))));
+    let platform = world.platform_with(Limited::of(&world, -1, false));
     world.sim.clock.advance(13_200_000);
     look(&platform, &[Probe::Stream], &[RAT]).await;
     world.sim.clock.advance(5 * 3_600_000);
@@ -436,4 +450,191 @@ async fn tokens_that_another_program_renews_are_never_refreshed_by_us() {
     world.give_token(&twitch::bot(), BOT, &SCOPES).await;
     let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
     assert_eq!(auth(&seen), Some(AuthResult::Valid));
+}
+
+/// The result of the newest check of an account.
+fn result_of(seen: &Seen, identity: &Identity) -> Option<AuthResult> {
+    let mut newest_first = seen.observations.iter().rev();
+    newest_first.find_map(|observation| match &*observation.fact {
+        Fact::Auth { identity: of, check } if of == identity => Some(check.result),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn granted_token_of_another_user_is_never_stored() {
+    for world in [World::confidential().await, World::public().await] {
+        let before = text(&world.bot_token().await);
+        world.sim.clock.advance(5 * 3_600_000);
+        let other = world.twitch().issue_token(bitbrat::sim::twitch::TokenSpec {
+            client_id: world.client.0.to_owned(),
+            user_id: Some(RAT.to_owned()),
+            ..Default::default()
+        });
+        let answer = serde_json::json!({"access_token": other.access, "refresh_token": other.refresh, "expires_in": 14_400});
+        world.fail(
+            Fault::body(bitbrat::sim::FaultBody::Json(answer))
+                .on(REFRESH.1)
+                .times(1),
+        );
+        for _ in 0..2 {
+            let seen = world.look(&[Probe::Auth], &[RAT]).await;
+            assert_eq!(auth(&seen), None, "{:?}", seen.summary);
+            assert!(seen.problem_texts().contains(RAT), "{:?}", seen.summary);
+            world.sim.clock.advance(61_000);
+        }
+        assert_eq!((text(&world.bot_token().await), refreshes(&world)), (before, 1));
+        // A new login ends it.
+        world.give_token(&twitch::bot(), BOT, &SCOPES).await;
+        assert_eq!(check(&world).await, Some(AuthResult::Valid));
+    }
+}
+
+#[tokio::test]
+async fn granted_pair_of_a_paused_process_replaces_a_lost_one() {
+    let world = World::public().await;
+    let pair = world.twitch().issue_token(bitbrat::sim::twitch::TokenSpec {
+        client_id: world.client.0.to_owned(),
+        user_id: Some(BOT.to_owned()),
+        ..Default::default()
+    });
+    interrupt(&world, IntentPhase::Lost).await;
+    end_early(&world).await;
+    assert_eq!(check(&world).await, Some(AuthResult::Expired));
+    let record = world.store.read(&twitch::bot()).await.unwrap().record;
+    let granted = bitbrat::tokens::GrantedPair {
+        intent: record.intent.unwrap().id,
+        generation: record.generation,
+        token: StoredToken {
+            user_id: Some(BOT.to_owned()),
+            client_id: Some(world.client.0.to_owned()),
+            ..StoredToken::unproven(pair.access.clone(), world.now())
+        },
+        other_owner: None,
+    };
+    world.store.journal().put(&twitch::bot(), &granted).await.unwrap();
+    assert_eq!(check(&world).await, Some(AuthResult::Valid));
+    assert_eq!(text(&world.bot_token().await).0, pair.access);
+    assert!(world.store.journal().get(&twitch::bot()).await.unwrap().is_none());
+    assert_eq!(refreshes(&world), 0);
+}
+
+#[tokio::test]
+async fn burst_of_refused_refreshes_is_one_incident() {
+    let world = World::public().await;
+    let broadcaster = twitch::broadcaster(RAT);
+    world.give_token(&broadcaster, RAT, &["moderation:read"]).await;
+    world.sim.clock.advance(5 * 3_600_000);
+    let refusal = serde_json::json!({"status": 400, "message": "Invalid refresh token"});
+    world.fail(
+        Fault::status(400)
+            .with_body(bitbrat::sim::FaultBody::Json(refusal))
+            .on(REFRESH.1),
+    );
+    let platform = world.platform();
+    let results = |seen: &Seen| [twitch::bot(), broadcaster.clone()].map(|account| result_of(seen, &account));
+    let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
+    let first = results(&seen);
+    let revoked = |results: &[Option<AuthResult>; 2]| {
+        results
+            .iter()
+            .filter(|result| **result == Some(AuthResult::Revoked))
+            .count()
+    };
+    assert_eq!(revoked(&first), 1, "the first is believed: {first:?}");
+    assert!(
+        seen.problem_texts().contains("may be an incident"),
+        "{:?}",
+        seen.summary
+    );
+    // After the incident both refresh tokens work, also the one that was called revoked.
+    world.twitch().host().faults().clear();
+    world.sim.clock.advance(180_000);
+    let later = results(&look(&platform, &[Probe::Auth], &[RAT]).await);
+    assert_eq!(later, [Some(AuthResult::Valid); 2]);
+}
+
+#[tokio::test]
+async fn burst_that_is_repeated_after_a_pause_is_believed() {
+    let world = World::confidential().await;
+    let broadcaster = twitch::broadcaster(RAT);
+    world.give_token(&broadcaster, RAT, &["moderation:read"]).await;
+    world.sim.clock.advance(5 * 3_600_000);
+    world.twitch().disconnect(BOT);
+    world.twitch().disconnect(RAT);
+    let platform = world.platform();
+    look(&platform, &[Probe::Auth], &[RAT]).await;
+    world.sim.clock.advance(180_000);
+    let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
+    for account in [twitch::bot(), broadcaster] {
+        assert_eq!(result_of(&seen, &account), Some(AuthResult::Revoked), "{account}");
+    }
+}
+
+#[tokio::test]
+async fn accounts_rejected_before_expiry_are_revoked_at_once() {
+    let world = World::confidential().await;
+    let broadcaster = twitch::broadcaster(RAT);
+    world.give_token(&broadcaster, RAT, &["moderation:read"]).await;
+    world.twitch().disconnect(BOT);
+    world.twitch().disconnect(RAT);
+    let seen = world.look(&[Probe::Auth], &[RAT]).await;
+    for account in [twitch::bot(), broadcaster] {
+        assert_eq!(result_of(&seen, &account), Some(AuthResult::Revoked), "{account}");
+    }
+}
+
+#[tokio::test]
+async fn expired_token_is_not_revoked_by_a_wrong_clock() {
+    // How far our clock is ahead of Twitch's, since before the login or since after it.
+    for (ahead, is_new) in [
+        (900_000, true),
+        (-900_000, true),
+        (900_000, false),
+        (-900_000, false),
+    ] {
+        let world = World::confidential().await;
+        let clock = OffsetClock::new(Arc::clone(&world.sim.clock) as Arc<dyn Clock>);
+        clock.advance(ahead);
+        let shift = if is_new { 0 } else { ahead };
+        world
+            .change_bot(|token| {
+                token.refresh = None;
+                token.expires_at = token.expires_at.map(|end| end.plus_millis(shift));
+            })
+            .await;
+        let lifetime = 14_400_000;
+        world.sim.clock.advance(lifetime + 300_000);
+        let platform = world.platform_on(Arc::clone(&world.store), clock);
+        let seen = look(&platform, &[Probe::Auth], &[RAT]).await;
+        assert_eq!(
+            auth(&seen),
+            Some(AuthResult::Expired),
+            "{ahead} {is_new}: {:?}",
+            seen.summary
+        );
+    }
+}
+
+#[tokio::test]
+async fn outage_of_the_token_endpoint_is_no_revocation() {
+    for fault in [
+        Fault::status(500),
+        Fault::status(503),
+        Fault::status(429),
+        Fault::wire(WireFault::Reset),
+    ] {
+        for is_expired in [false, true] {
+            let world = World::confidential().await;
+            if is_expired {
+                world.sim.clock.advance(5 * 3_600_000);
+            } else {
+                end_early(&world).await;
+            }
+            world.fail(fault.clone().on("/oauth2/token"));
+            let found = check(&world).await;
+            let expected = is_expired.then_some(AuthResult::Expired);
+            assert_eq!(found, expected, "{fault:?}");
+        }
+    }
 }

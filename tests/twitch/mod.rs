@@ -30,7 +30,7 @@ use bitbrat::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use bitbrat::sim::twitch::{TokenSpec, TwitchSim};
 use bitbrat::sim::{Fault, Sim, SimOptions};
 use bitbrat::tokens::{
-    FileTokenStore, MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore,
+    FileTokenStore, MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenStore, TokenStoreExt as _,
 };
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
@@ -157,7 +157,11 @@ impl World {
     }
 
     fn platform_with(&self, store: Arc<dyn TokenStore>) -> TwitchPlatform {
-        let clock: Arc<dyn Clock> = Arc::clone(&self.sim.clock) as Arc<dyn Clock>;
+        self.platform_on(store, Arc::clone(&self.sim.clock) as Arc<dyn Clock>)
+    }
+
+    /// Returns an adapter on a machine with this clock.
+    fn platform_on(&self, store: Arc<dyn TokenStore>, clock: Arc<dyn Clock>) -> TwitchPlatform {
         let http = Http::new(
             HttpOptions {
                 timeout: self.timeout,
@@ -183,12 +187,7 @@ fn file_store(path: &Path) -> Arc<dyn TokenStore> {
 }
 
 async fn put_token(store: &dyn TokenStore, identity: &Identity, token: Option<StoredToken>) {
-    let lease = store.lease(identity).await.unwrap();
-    let record = TokenRecord {
-        token,
-        ..lease.load().await.unwrap()
-    };
-    lease.save(&record).await.unwrap();
+    store.set_token(identity, token).await.unwrap();
 }
 
 fn text(token: &StoredToken) -> (String, Option<String>) {

@@ -28,7 +28,7 @@ use bitbrat::sim::{Sim, SimOptions};
 use bitbrat::store::SourceStore;
 use bitbrat::store::retention::Retention;
 use bitbrat::store::sqlite::{SqliteOptions, SqliteStore};
-use bitbrat::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
+use bitbrat::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenStore, TokenStoreExt as _};
 use bitbrat::watch::engine::{Engine, Parts, Route};
 use bitbrat::watch::listener_context::{ListenerReport, ListenerTask};
 use bitbrat::watch::observations::ObservationSender;
@@ -497,13 +497,7 @@ async fn tokens(sim: &Sim) -> Arc<dyn TokenStore> {
         expires_at: Some(now.plus_secs(pair.expires_in)),
         ..StoredToken::unproven(pair.access, now)
     };
-    let lease = tokens.lease(&twitch::bot()).await.unwrap();
-    let record = TokenRecord {
-        token: Some(token),
-        ..TokenRecord::default()
-    };
-    lease.save(&record).await.unwrap();
-    drop(lease);
+    tokens.set_token(&twitch::bot(), Some(token)).await.unwrap();
     Arc::new(tokens)
 }
 

@@ -22,7 +22,7 @@ use crate::platforms::Platform;
 use crate::platforms::descriptor::descriptor;
 use crate::platforms::kit::oauth::{Accounts, CodeRequest, Grant, Undescribed, pkce};
 use crate::secrets;
-use crate::tokens::StoredToken;
+use crate::tokens::{StoredToken, TokenStoreExt as _};
 
 /// Returns the scopes of an invitation: the consent that the platform needs, and what else is wanted.
 pub fn scopes(platform: PlatformName, more: &[String]) -> Vec<String> {

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,7 @@ use super::{Keyboard, Login, agree_in_demo, not_granted, register};
 use crate::cli::output::write_err;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
-use crate::platforms::kit::oauth::callback::Callback;
+use crate::platforms::kit::oauth::callback::{self, Callback};
 use crate::platforms::kit::oauth::{CodeRequest, Grant, pkce};
 use crate::secrets;
 use crate::tokens::StoredToken;
@@ -28,9 +30,8 @@ pub async fn obtain(login: &Login<'_>, keyboard: &mut Keyboard) -> Result<Option
         return Err(without_secret(login.platform));
     };
     let port = login.cx.app.settings.auth.redirect_port;
-    let listener = Loopback::bind(port)
-        .await
-        .map_err(|error| port_taken(port, &error))?;
+    let listener = bind(port).await?;
+    tracing::debug!(port, "Listening for the result of the login page");
     let redirect_uri = listener.redirect_uri();
     let state = random()?;
     let verifier = match login.accounts.uses_pkce() {
@@ -68,6 +69,7 @@ pub async fn obtain(login: &Login<'_>, keyboard: &mut Keyboard) -> Result<Option
             redirect_uri: &redirect_uri,
             verifier: verifier.as_ref(),
         };
+        tracing::debug!("Exchanging the code of the login page");
         let redeemed = login.accounts.redeem(grant).await;
         redeemed.map_err(|error| not_granted(login.platform, Some(&redirect_uri), &error))
     };
@@ -95,11 +97,14 @@ fn show(login: &Login<'_>, page: &Url, redirect_uri: &str, can_paste: bool) -> R
         text.push_str("The demo agrees by itself.\n");
     } else if launcher.is_none() {
         text.push_str(&format!(
-            "No browser is opened here. For one on another machine run `ssh -L {port}:localhost:{port} THIS-MACHINE` there first.\n"
+            "No browser is opened here: open this page on any device. For a browser on another machine run `ssh -L {port}:localhost:{port} THIS-MACHINE` there first.\n"
         ));
     }
     if can_paste && !is_demo {
         text.push_str("If the browser ends at an address that does not load, paste that address here and press Enter.\n");
+    }
+    if login.platform == PlatformName::Twitch && !is_demo {
+        text.push_str("Without --browser a code is shown instead, which works on any device.\n");
     }
     // Printed before the launch: a launcher that starts proves nothing.
     write_err(&text)?;
@@ -124,7 +129,10 @@ async fn wait(
         countdown.show(end.saturating_duration_since(Instant::now()));
         tokio::select! {
             Some(event) = seen.recv() => match event {
-                Event::Callback(callback) => return Ok(callback),
+                Event::Callback(callback) => {
+                    tracing::debug!("The login page has sent the browser back");
+                    return Ok(callback);
+                }
                 Event::WrongState if warned => {}
                 Event::WrongState => {
                     warned = true;
@@ -152,7 +160,8 @@ async fn wait(
 fn declined(error: &str, redirect_uri: &str) -> Failure {
     let failure = |what: String| Failure::new(ExitCode::Unauthorized, format!("{what}; nothing was changed"));
     match error {
-        "access_denied" => failure("the login was declined".to_owned()),
+        "access_denied" => failure("the login was declined".to_owned())
+            .hint("run the command again and agree, in a private window if it was the wrong account"),
         "redirect_mismatch" => {
             failure("the redirect address is not registered".to_owned()).hint(register(redirect_uri))
         }
@@ -163,6 +172,7 @@ fn declined(error: &str, redirect_uri: &str) -> Failure {
                 .take(40)
                 .collect();
             failure(format!("the login page reports the error {name}"))
+                .hint("run the command again for a new link")
         }
     }
 }
@@ -184,13 +194,43 @@ fn without_secret(platform: PlatformName) -> Failure {
     }
 }
 
-pub fn port_taken(port: u16, error: &io::Error) -> Failure {
+/// Listens on the port of the redirect address.
+pub async fn bind(port: u16) -> Result<Loopback, Failure> {
+    match Loopback::bind(port).await {
+        Ok(listener) => Ok(listener),
+        Err(error) => Err(port_taken(port, &error, is_login(port).await)),
+    }
+}
+
+/// Returns whether another login of this program listens on the port: only its pages have this title.
+async fn is_login(port: u16) -> bool {
+    let asked = async {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
+        let request = format!("GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        socket.take(4_096).read_to_end(&mut answer).await?;
+        io::Result::Ok(String::from_utf8_lossy(&answer).contains(callback::TITLE))
+    };
+    matches!(
+        tokio::time::timeout(Duration::from_secs(1), asked).await,
+        Ok(Ok(true))
+    )
+}
+
+fn port_taken(port: u16, error: &io::Error, by_login: bool) -> Failure {
     if error.kind() != io::ErrorKind::AddrInUse {
         return Failure::new(
             ExitCode::Failed,
             format!("cannot listen on port {port} of localhost"),
         )
         .because(error);
+    }
+    if by_login {
+        let what = format!("another `bitbrat auth login` waits on port {port} of localhost");
+        return Failure::new(ExitCode::Failed, what).hint(
+            "finish that login in its terminal, or stop it there with Ctrl-C, and run this command again",
+        );
     }
     Failure::new(
         ExitCode::Failed,

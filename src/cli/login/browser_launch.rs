@@ -28,7 +28,7 @@ impl Launcher {
             env,
             cfg!(target_os = "macos"),
             is_container,
-            Path::new("/proc/sys/fs/binfmt_misc/WSLInterop").exists(),
+            env("WSL_DISTRO_NAME").is_some() || Path::new("/proc/sys/fs/binfmt_misc/WSLInterop").exists(),
         )
     }
 

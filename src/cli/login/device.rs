@@ -10,7 +10,7 @@ use super::{Keyboard, Login, agree_in_demo, not_granted};
 use crate::cli::output::{humane, write_err};
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::kit::oauth::device::{Polling, Step};
-use crate::platforms::kit::oauth::{DeviceCode, Grant};
+use crate::platforms::kit::oauth::{DeviceCode, Grant, GrantError};
 use crate::tokens::StoredToken;
 
 /// How the wait for a user ended.
@@ -30,6 +30,11 @@ pub async fn obtain(
             return Ok(None);
         };
         let code = started.map_err(|error| not_granted(login.platform, None, &error))?;
+        tracing::debug!(
+            expires_in_s = code.expires_in,
+            interval_s = code.interval,
+            "Device code received"
+        );
         show(login, &code, qr)?;
         let waited = tokio::select! {
             waited = wait(login, &code) => waited?,
@@ -95,7 +100,7 @@ fn drawn(page: &str, unicode: bool) -> String {
 async fn wait(login: &Login<'_>, code: &DeviceCode) -> Result<Waited, Failure> {
     let end = Instant::now() + Duration::from_secs(code.expires_in);
     let mut polling = Polling::new(Duration::from_secs(code.interval));
-    let mut next = Instant::now() + polling.interval;
+    let mut next = Instant::now() + polling.delay;
     let countdown = login
         .cx
         .progress
@@ -123,7 +128,16 @@ async fn wait(login: &Login<'_>, code: &DeviceCode) -> Result<Waited, Failure> {
                 .hint("run the command again for a new code")
         };
         match polling.after(&error) {
-            Step::Wait => next = Instant::now() + polling.interval,
+            Step::Wait => {
+                tracing::debug!(wait_ms = polling.delay.as_millis(), result = %kind_of(&error), "No token yet");
+                if polling.is_first_silence() {
+                    let title = login.platform.rules().title;
+                    countdown.say(&format!(
+                        "{title} does not answer; trying on until the code expires."
+                    ))?;
+                }
+                next = Instant::now() + polling.delay;
+            }
             Step::Expired => return Ok(Waited::Expired),
             Step::Declined => return Err(declined("the login was declined")),
             Step::Invalid => {
@@ -133,6 +147,17 @@ async fn wait(login: &Login<'_>, code: &DeviceCode) -> Result<Waited, Failure> {
             }
             Step::Fail => return Err(not_granted(login.platform, None, &error)),
         }
+    }
+}
+
+/// Returns the kind of an answer without its words, for the log.
+fn kind_of(error: &GrantError) -> &'static str {
+    match error {
+        GrantError::NotGranted(_) => "not granted",
+        GrantError::Gone(_) => "refused",
+        GrantError::ClientRejected(_) => "application refused",
+        GrantError::NoEffect(_) | GrantError::Lost(_) => "no answer",
+        GrantError::Foreign(_) => "not the platform's answer",
     }
 }
 

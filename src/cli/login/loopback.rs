@@ -4,6 +4,7 @@
 //! request" is one *accepted callback*. A wrong `state` ends nothing: any web page can send one. Both address families are needed:
 //! for `localhost` Chromium tries IPv6 first, even where the system resolves it to IPv4 alone.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,8 +19,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::platforms::kit::oauth::callback::{self, Callback, is_prefetch};
@@ -30,7 +31,8 @@ pub const PATH: &str = "/callback";
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// Maximum size of a head in bytes.
 const HEAD_SIZE: usize = 8 * 1024;
-/// Connections that are served at the same time; more than the silent ones that a browser opens in advance.
+/// Connections that are served at the same time. When there are more, the oldest one that has sent nothing is closed: browsers open
+/// such ones in advance, and they must not keep the real one waiting.
 const CONNECTIONS: usize = 8;
 /// How long responses may take to be sent after the login has ended.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -86,21 +88,20 @@ impl Loopback {
             events,
             is_done: AtomicBool::new(false),
         });
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut open: VecDeque<Connection> = VecDeque::new();
         loop {
-            let accepted = async {
-                let permit = Arc::clone(&permits).acquire_owned().await;
-                (accept(&self.sockets).await, permit)
-            };
             tokio::select! {
-                (socket, permit) = accepted => {
+                socket = accept(&self.sockets) => {
                     let Some(socket) = socket else { continue };
-                    let shared = Arc::clone(&shared);
-                    connections.spawn(async move {
-                        answer(socket, shared).await;
-                        drop(permit);
-                    });
+                    open.retain(|connection| !connection.task.is_finished());
+                    if open.len() >= CONNECTIONS && !close_silent(&mut open) {
+                        // Each of them is being answered, which takes a moment.
+                        continue;
+                    }
+                    let is_silent = Arc::new(AtomicBool::new(true));
+                    let task = connections.spawn(answer(socket, Arc::clone(&shared), Arc::clone(&is_silent)));
+                    open.push_back(Connection { task, is_silent });
                 }
                 Some(_) = connections.join_next() => {}
                 () = stop.cancelled() => break,
@@ -131,6 +132,24 @@ pub fn read_pasted(address: &str, port: u16, state: &str) -> Option<Callback> {
     }
 }
 
+/// A connection that is open.
+struct Connection {
+    task: AbortHandle,
+    /// Whether it has sent no request yet.
+    is_silent: Arc<AtomicBool>,
+}
+
+/// Closes the oldest connection that has sent nothing; returns whether there was one.
+fn close_silent(open: &mut VecDeque<Connection>) -> bool {
+    let mut all = open.iter();
+    let silent = all.position(|connection| connection.is_silent.load(Ordering::Acquire));
+    let Some(silent) = silent.and_then(|index| open.remove(index)) else {
+        return false;
+    };
+    silent.task.abort();
+    true
+}
+
 struct Shared {
     host: String,
     state: String,
@@ -151,8 +170,9 @@ async fn accept(sockets: &[TcpListener]) -> Option<TcpStream> {
     }
 }
 
-async fn answer(socket: TcpStream, shared: Arc<Shared>) {
+async fn answer(socket: TcpStream, shared: Arc<Shared>, is_silent: Arc<AtomicBool>) {
     let service = service_fn(move |request: Request<Incoming>| {
+        is_silent.store(false, Ordering::Release);
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(respond(&request, &shared).await) }
     });
@@ -174,20 +194,24 @@ async fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Strin
         &shared.host,
         &shared.state,
     );
-    page(match judged {
-        Judged::Answer(status) => status,
+    match judged {
+        Judged::Answer(status) => page(status),
         Judged::WrongState => {
             // The login goes on, and a report more or less changes nothing.
             let _ = shared.events.try_send(Event::WrongState);
-            StatusCode::BAD_REQUEST
+            page(StatusCode::BAD_REQUEST)
         }
         Judged::Callback(callback) => {
+            let answer = match &callback {
+                Callback::Code(_) => page(StatusCode::OK),
+                Callback::Refused(_) => refused_page(),
+            };
             if !shared.is_done.swap(true, Ordering::AcqRel) {
                 let _ = shared.events.send(Event::Callback(callback)).await;
             }
-            StatusCode::OK
+            answer
         }
-    })
+    }
 }
 
 fn judge(method: &Method, uri: &Uri, headers: &HeaderMap, host: &str, state: &str) -> Judged {
@@ -229,6 +253,12 @@ fn page(status: StatusCode) -> Response<String> {
         _ => "There is nothing here.",
     };
     callback::page(status, text)
+}
+
+/// Returns the page after a consent that was not given.
+fn refused_page() -> Response<String> {
+    let text = "No login was granted. Go back to the terminal to see why; this page can be closed.";
+    callback::page(StatusCode::OK, text)
 }
 
 #[cfg(test)]
@@ -321,6 +351,68 @@ mod tests {
             assert_eq!(page.headers()["referrer-policy"], "no-referrer");
             assert!(!page.body().contains("success"), "{}", page.body());
         }
+    }
+
+    async fn exchanged(port: u16, target: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Serves on a free port while `visit` runs.
+    async fn visited(visit: impl AsyncFnOnce(u16)) {
+        let mut listener = Loopback::bind(0).await.unwrap();
+        // Both families would have to get the same free port.
+        listener.port = listener.sockets[0].local_addr().unwrap().port();
+        let port = listener.port;
+        let (events, _seen) = mpsc::channel(8);
+        let stop = CancellationToken::new();
+        let serving = listener.serve("right".to_owned(), events, stop.clone());
+        let visiting = async {
+            visit(port).await;
+            stop.cancel();
+        };
+        tokio::join!(serving, visiting);
+    }
+
+    #[tokio::test]
+    async fn silent_connections_do_not_delay_the_callback() {
+        visited(async |port| {
+            let mut silent = Vec::new();
+            for _ in 0..24 {
+                silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+            }
+            let callback = exchanged(port, "/callback?code=the-code&state=right");
+            let answer = tokio::time::timeout(HEAD_TIME / 2, callback).await;
+            assert!(answer.expect("it waited for a silent one").contains("Received"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn page_of_a_refused_consent_does_not_call_it_received() {
+        visited(async |port| {
+            let answer = exchanged(port, "/callback?error=access_denied&state=right").await;
+            assert!(
+                answer.contains("No login was granted") && !answer.contains("access_denied"),
+                "{answer}"
+            );
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn both_address_families_are_bound_where_there_are_two() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let has_v6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+        let listener = Loopback::bind(port).await.unwrap();
+        assert_eq!(listener.sockets.len(), 1 + usize::from(has_v6));
     }
 
     #[tokio::test]

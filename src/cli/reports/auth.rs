@@ -42,6 +42,13 @@ pub struct IdentityItem {
     pub expires_in_ms: Option<i64>,
     /// Whether there is a refresh token.
     pub can_renew: bool,
+    /// When it was last refreshed; absent if that was not tried yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub refreshed_at: Option<Timestamp>,
+    /// How long ago that is, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refreshed_ago_ms: Option<i64>,
     /// What it was granted.
     pub scopes: Vec<String>,
     /// Which scopes it should have and lacks.
@@ -167,6 +174,18 @@ fn of_scopes(item: &IdentityItem) -> Option<Note> {
     (!lacks.is_empty()).then(|| Note::hint(Tone::Warn, what, Some(&next)))
 }
 
+/// Whether the token can be refreshed: only a refresh that has worked shows that the client secret is right.
+fn renewable(item: &IdentityItem) -> Cell {
+    match item.refreshed_ago_ms {
+        _ if !item.can_renew => Cell::none(),
+        Some(ago) => {
+            let ago = humane::age(ago.unsigned_abs());
+            Cell::new(format!("yes (last refresh {ago} ago)"))
+        }
+        None => Cell::new("not tried yet"),
+    }
+}
+
 fn cells(item: &IdentityItem) -> Vec<Cell> {
     let status = match item.status {
         AuthState::Valid => Cell::new("VALID").glyph(Glyph::Good).tone(Tone::Good),
@@ -191,7 +210,7 @@ fn cells(item: &IdentityItem) -> Vec<Cell> {
         status,
         account,
         ends,
-        Cell::maybe(item.can_renew.then_some("yes")),
+        renewable(item),
         Cell::maybe(item.reason.as_deref()).tone(Tone::Dim),
         Cell::new(item.scopes.join(" ")).tone(Tone::Dim),
     ]

@@ -107,13 +107,13 @@ impl KickPlatform {
             auth_url: options.auth_url.clone(),
             api_url: options.api_url.clone(),
             rate_limiter: RateLimiter::new(options.requests_per_minute, window, chance.clone()),
-            chance,
+            chance: chance.clone(),
             patience: options.patience,
             round_trip: Smoothed::new(0.3),
             skew: Skew::default(),
         });
         let oauth = OAuth::new(&options, Arc::clone(&client), Arc::clone(&clock));
-        let auth = Auth::new(oauth, tokens, Arc::clone(&clock));
+        let auth = Auth::new(oauth, tokens, Arc::clone(&clock), chance);
         let bot = BotId(Mutex::new(options.bot_user_id));
         Self {
             options,

@@ -282,6 +282,10 @@ impl Provider for OAuth {
         of_inactive(refresh, token, now)
     }
 
+    fn platform_time(&self, now: Timestamp) -> Timestamp {
+        self.http.skew.latest(now)
+    }
+
     fn client_rejected(&self, _reason: String) -> PlatformError {
         PlatformError::ClientRejected {
             platform: PlatformName::Kick,

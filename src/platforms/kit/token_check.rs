@@ -81,13 +81,17 @@ pub enum Refresh {
     NoAnswer(String),
     /// An answer was received that proves nothing: it was not the platform's own.
     Unclear(String),
-    /// The refresh token may have been used already and was not sent.
-    Withheld,
+    /// The answer to an earlier refresh is lost, and its one-time refresh token is spent.
+    Lost,
     /// Another program refreshes this token.
     LeftToOthers,
     /// There is no usable refresh token.
     Impossible,
 }
+
+/// Why a login is needed after [`Refresh::Lost`]. The authorization itself is not revoked.
+pub const LOST: &str = "login needed, refresh_response_lost: a refresh was interrupted before its answer was stored, and its one-time \
+                        refresh token is not sent twice";
 
 /// Tolerance when comparing the local clock with a token's expiry.
 const EXPIRY_SLACK_SECS: i64 = 60;
@@ -108,34 +112,29 @@ pub fn after_refusal(
         Refresh::GrantGone(reason) if !token.was_accepted() => Rejected(format!(
             "the platform rejects both tokens, and nothing shows that they were ever valid: {reason}"
         )),
-        Refresh::GrantGone(_) if aged_out => Expired(
-            "the refresh token was not used for a month and has expired too; log in again".to_owned(),
-        ),
-        Refresh::GrantGone(reason) => Revoked(format!("the refresh token was refused: {reason}")),
-        Refresh::ClientRejected(reason) => {
-            ClientRejected(format!("{CLIENT_REJECTED}: {reason}; correct `client_id` or `client_secret`"))
+        Refresh::GrantGone(_) if aged_out => {
+            Expired("the refresh token was not used for a month and has expired too; log in again".to_owned())
         }
+        Refresh::GrantGone(reason) => Revoked(format!("the refresh token was refused: {reason}")),
+        Refresh::ClientRejected(reason) => ClientRejected(format!(
+            "{CLIENT_REJECTED}: {reason}; correct `client_id` or `client_secret`"
+        )),
         Refresh::NoAnswer(reason) if expired => Expired(format!("refreshing it failed: {reason}")),
         Refresh::NoAnswer(reason) => Unknown(format!("refreshing it failed: {reason}")),
         Refresh::Unclear(reason) => Unknown(format!("refreshing it brought no usable answer: {reason}")),
-        Refresh::Withheld if expired => Expired(
-            "an earlier refresh was cut off, and its one-time refresh token is not sent twice".to_owned(),
-        ),
-        Refresh::Withheld => Revoked(
-            "it was refused before it expired and an earlier refresh was cut off; its one-time refresh token is not \
-             sent twice"
-                .to_owned(),
-        ),
+        Refresh::Lost => Expired(LOST.to_owned()),
         // It can be refreshed, whether it expired or was replaced by the program that refreshes it.
         Refresh::LeftToOthers => {
             Expired("the program that manages these tokens has yet to refresh it".to_owned())
         }
         Refresh::Impossible => match token.expires_at {
             None if !token.was_accepted() => Rejected(
-                "the platform rejects this token. It may be mistyped, expired or revoked; get a new one".to_owned(),
+                "the platform rejects this token. It may be mistyped, expired or revoked; get a new one"
+                    .to_owned(),
             ),
             None => Expired(
-                "the platform refuses it; without a known expiry or a refresh token it counts as expired".to_owned(),
+                "the platform refuses it; without a known expiry or a refresh token it counts as expired"
+                    .to_owned(),
             ),
             Some(expiry) if now >= expiry.plus_secs(-EXPIRY_SLACK_SECS) => {
                 Expired("it has expired and has no usable refresh token".to_owned())
@@ -257,8 +256,8 @@ mod tests {
             (Refresh::NoAnswer(text()), Some(expiry), after, "expired"),
             (Refresh::Unclear(text()), Some(expiry), before, "unknown"),
             (Refresh::Unclear(text()), Some(expiry), after, "unknown"),
-            (Refresh::Withheld, Some(expiry), before, "revoked"),
-            (Refresh::Withheld, Some(expiry), after, "expired"),
+            (Refresh::Lost, Some(expiry), before, "expired"),
+            (Refresh::Lost, Some(expiry), after, "expired"),
             (Refresh::LeftToOthers, Some(expiry), before, "expired"),
             (Refresh::LeftToOthers, Some(expiry), after, "expired"),
             (Refresh::Impossible, Some(expiry), before, "revoked"),

@@ -68,14 +68,14 @@ impl TwitchPlatform {
         let helix = Arc::new(Helix {
             http,
             base: options.helix_url.clone(),
-            chance,
+            chance: chance.clone(),
             skew: Arc::clone(&skew),
             rate_limits: RateLimits::default(),
             latency: Smoothed::new(0.2),
         });
         let oauth = OAuth::new(&options, Arc::clone(&helix), Arc::clone(&clock));
         Self {
-            auth: Auth::new(oauth, tokens, Arc::clone(&clock)),
+            auth: Auth::new(oauth, tokens, Arc::clone(&clock), chance),
             helix,
             clock,
             skew,

@@ -15,6 +15,7 @@ use super::wire::{StartedDevice, Validated};
 use crate::clock::{Chance, Clock};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
+use crate::core::time::Timestamp;
 use crate::http::{Answer, Http, HttpError, Retries, Skew};
 use crate::platforms::PlatformError;
 use crate::platforms::kit::answer::{Asked, is_foreign_refusal, reason};
@@ -337,6 +338,10 @@ impl Provider for OAuth {
         }
     }
 
+    fn platform_time(&self, now: Timestamp) -> Timestamp {
+        self.skew.latest(now)
+    }
+
     fn client_rejected(&self, reason: String) -> PlatformError {
         PlatformError::Unauthorized {
             platform: PlatformName::Twitch,
@@ -387,6 +392,21 @@ fn read_answer<T: DeserializeOwned>(
     let words = outcome.as_ref().map(reason).unwrap_or_default();
     let foreign = |answer: &Answer| is_foreign_refusal(PlatformName::Twitch, answer);
     let foreign = outcome.as_ref().is_ok_and(foreign);
+    // The names of RFC 8628, section 3.5, also where they come in its form instead of Twitch's.
+    let is_about_code = is_code
+        && outcome
+            .as_ref()
+            .is_ok_and(|answer| (400..500).contains(&answer.status))
+        && [
+            "authorization_pending",
+            "slow_down",
+            "expired_token",
+            "access_denied",
+        ]
+        .contains(&words.as_str());
+    if is_about_code {
+        return Err(GrantError::NotGranted(words));
+    }
     let answer = match asked.judge(outcome) {
         Ok(answer) => answer,
         Err(error) if foreign => return Err(GrantError::Foreign(error)),
@@ -514,6 +534,12 @@ mod tests {
             assert!(
                 matches!(read(400, &body), Err(GrantError::NotGranted(said)) if said == words),
                 "{words}"
+            );
+        }
+        for status in [400, 429] {
+            let standard = r#"{"error":"slow_down"}"#;
+            assert!(
+                matches!(read(status, standard), Err(GrantError::NotGranted(said)) if said == "slow_down")
             );
         }
         let public = r#"{"status":400,"message":"Invalid client credentials"}"#;

@@ -19,7 +19,7 @@ use crate::core::observation::{AuthCheck, AuthResult, Identity};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::kit::token_check::Refresh;
-use crate::tokens::{StoredToken, TokenKind, login_command};
+use crate::tokens::{StoredToken, TokenKind, TokenStoreExt as _, login_command, remedy};
 
 /// Refresh the token of an account now
 ///
@@ -36,7 +36,8 @@ pub struct RefreshArgs {
 
 /// Delete an account's tokens, and revoke them where the platform allows it
 ///
-/// On Twitch and Kick the tokens are revoked. A bot token of Discord stays valid until it is reset in the Developer Portal.
+/// On Twitch and Kick the tokens are revoked. A bot token of Discord stays valid until it is reset in the Developer Portal. Exit code 1:
+/// the tokens were deleted here, but the platform did not revoke them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -105,8 +106,13 @@ pub(super) async fn refresh(cx: &Context, args: &RefreshArgs) -> Result<ExitCode
             } else {
                 ExitCode::NoEvidence
             };
+            let next = if is_proven {
+                remedy(identity.as_str(), matches!(outcome, Refresh::ClientRejected(_)))
+            } else {
+                format!("bitbrat doctor {platform}")
+            };
             let what = format!("the token of {identity} was not refreshed: {why}");
-            (exit, Note::hint(tone, what, None))
+            (exit, Note::hint(tone, what, Some(&next)))
         }
     };
     let token = cx.app.tokens().load(&identity).await?;
@@ -130,21 +136,22 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
         .chain(record.pending.take())
         .collect();
     let mut notes = Vec::new();
-    let mut is_revoked = false;
+    let mut revocations = Vec::new();
     for token in &tokens {
-        let (revoked, note) = revoke(cx, platform, token).await;
-        is_revoked |= revoked;
+        let (revocation, note) = revoke(cx, platform, token).await;
+        revocations.push(revocation);
         notes.push(note);
     }
     let what = match tokens.is_empty() {
         true => format!("{identity} had no token"),
         false => {
+            record.replace_token(None);
             lease.save(&record).await?;
             format!("the tokens of {identity} were deleted here")
         }
     };
     notes.insert(0, Note::hint(Tone::Good, what, None));
-    if is_revoked {
+    if revocations.contains(&Revocation::Done) {
         // Otherwise the sources would count as authorized until their evidence is stale.
         let check = AuthCheck {
             reason: Some("logged out".to_owned()),
@@ -164,36 +171,67 @@ pub(super) async fn logout(cx: &Context, args: &LogoutArgs) -> Result<ExitCode, 
         items: vec![item(cx, &identity, None, None)],
         notes,
     })?;
-    Ok(ExitCode::Healthy)
+    Ok(match revocations.contains(&Revocation::Failed) {
+        true => ExitCode::Failed,
+        false => ExitCode::Healthy,
+    })
 }
 
-/// Revokes a token at its platform, and returns whether that worked. The tokens are deleted here in either case.
-async fn revoke(cx: &Context, platform: PlatformName, token: &StoredToken) -> (bool, Note) {
+/// What became of a token at its platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Revocation {
+    Done,
+    /// The platform has none.
+    Impossible,
+    Failed,
+}
+
+/// Revokes a token at its platform. The tokens are deleted here in either case, so after a failure only the account's owner can do it.
+async fn revoke(cx: &Context, platform: PlatformName, token: &StoredToken) -> (Revocation, Note) {
     let title = platform.rules().title;
-    let not_revoked = |why: String| {
-        let what = format!("not revoked at {title}: {why}");
-        (false, Note::hint(Tone::Warn, what, None))
+    let failed = |why: String| {
+        let page = match platform {
+            PlatformName::Twitch => "https://www.twitch.tv/settings/connections",
+            PlatformName::Kick => "https://kick.com, in the settings of the account",
+            PlatformName::Discord => "https://discord.com/developers/applications",
+        };
+        let what = format!(
+            "not revoked at {title}: {why}; the token is valid there until it expires or the account's owner disconnects the \
+             application at {page}"
+        );
+        (Revocation::Failed, Note::hint(Tone::Warn, what, None))
     };
     let adapter = match cx.app.platforms.get(platform).await {
         Ok(adapter) => adapter,
-        Err(failure) => return not_revoked(failure.what),
+        Err(failure) => return failed(failure.what),
     };
     let Some(accounts) = adapter.accounts() else {
-        return not_revoked("a bot token is valid until it is reset in the Developer Portal".to_owned());
+        let what =
+            format!("not revoked at {title}: a bot token is valid until it is reset in the Developer Portal");
+        return (Revocation::Impossible, Note::hint(Tone::Warn, what, None));
     };
     match accounts.revoke(token).await {
-        Ok(None) => (true, Note::hint(Tone::Good, format!("revoked at {title}"), None)),
+        Ok(None) => {
+            let note = Note::hint(Tone::Good, format!("revoked at {title}"), None);
+            (Revocation::Done, note)
+        }
         Ok(Some(rest)) => {
             let what = format!("the access token was revoked at {title}; not revoked: {rest}");
-            (true, Note::hint(Tone::Good, what, None))
+            (Revocation::Done, Note::hint(Tone::Good, what, None))
         }
-        Err(error) => not_revoked(error.to_string()),
+        Err(error) => failed(error.to_string()),
     }
 }
 
 /// Runs `auth token`.
 pub(super) async fn reveal(cx: &Context, args: &TokenArgs) -> Result<ExitCode, Failure> {
     let (_, identity) = args.account.resolve(cx).await?;
+    if cx.output.is_chosen {
+        return Err(
+            Failure::new(ExitCode::Usage, "a token is shown as plain text only")
+                .hint("leave out -o: programs read the token store, not the terminal"),
+        );
+    }
     let mut keyboard = Keyboard::open();
     if !(keyboard.is_there() && std::io::stdout().is_terminal()) {
         return Err(

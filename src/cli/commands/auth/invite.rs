@@ -213,9 +213,7 @@ impl Inviting<'_> {
     async fn by_link_in_demo(&self) -> Result<ExitCode, Failure> {
         let app = &self.cx.app;
         let port = app.settings.auth.redirect_port;
-        let listener = loopback::Loopback::bind(port)
-            .await
-            .map_err(|error| login::browser::port_taken(port, &error))?;
+        let listener = login::browser::bind(port).await?;
         let (invite, link) = self.create(listener.redirect_uri())?;
         let what = "in the demo the owner of the channel follows the link at once";
         self.print(&invite, Some(&link), vec![Note::hint(Tone::Good, what, None)])?;

@@ -19,9 +19,10 @@ use crate::failure::{ExitCode, Failure};
 use crate::platforms::Platform;
 use crate::platforms::discord::permissions::{NEEDED, invite_link};
 use crate::platforms::kit::oauth::{Accounts, Undescribed};
+use crate::platforms::kit::token_check::LOST;
 use crate::platforms::kit::token_check::Refresh;
 use crate::secrets;
-use crate::tokens::{StoredToken, TokenLease, TokenRecord};
+use crate::tokens::{StoredToken, TokenLease, TokenRecord, TokenStore, TokenStoreExt as _};
 
 /// Log in to an account
 ///
@@ -140,6 +141,11 @@ pub(super) async fn run(
 ) -> Result<ExitCode, Failure> {
     // A configured token that was never stored would replace the one of this login at the next start.
     cx.app.platforms.seed_tokens().await?;
+    if args.platform == PlatformName::Discord && (args.browser || args.qr) {
+        let what = "Discord has no login of bots in a browser or by code: a bot has one token, from the Developer Portal";
+        return Err(Failure::new(ExitCode::Usage, what)
+            .hint("run `bitbrat auth login discord`, and type the token or send it to standard input"));
+    }
     let target = Target::of(cx, args).await?;
     let adapter = cx.app.platforms.get(args.platform).await;
     if args.platform == PlatformName::Discord {
@@ -147,11 +153,11 @@ pub(super) async fn run(
     }
     let adapter = adapter?;
     let Some(accounts) = adapter.accounts() else {
-        let token = with_token::read_token(cx, keyboard).await?;
+        let token = with_token::read_token(cx, args.platform, keyboard).await?;
         return with_token::login(cx, args, target.waiting_place(), token).await;
     };
     if args.with_token {
-        let token = with_token::read_token(cx, keyboard).await?;
+        let token = with_token::read_token(cx, args.platform, keyboard).await?;
         let identity = match &target {
             Target::Known(identity) => identity.clone(),
             Target::NewBroadcaster(_) => match accounts.describe(&target.waiting_place(), &token).await {
@@ -192,7 +198,7 @@ async fn discord(
         })?;
         StoredToken::unproven(secrets::secret(text), cx.app.clock.now())
     } else {
-        with_token::read_token(cx, keyboard).await?
+        with_token::read_token(cx, args.platform, keyboard).await?
     };
     let guild = identity.as_str().split_once(':').map(|(_, id)| id.to_owned());
     let exit = with_token::login(cx, args, identity, token).await?;
@@ -268,6 +274,7 @@ async fn with_consent(
     record.pending = Some(token);
     lease.save(&record).await?;
     drop(lease);
+    tracing::debug!(account = %place, "The token of the login is stored; asking whose it is");
     finish(cx, args, target, adapter, accounts, keyboard).await
 }
 
@@ -314,7 +321,7 @@ async fn finish(
     let mut token = match accounts.describe(&place, &pending).await {
         Ok(token) => token,
         Err(Undescribed::Refused) => {
-            discard(lease.as_ref(), &mut record).await?;
+            discard(&lease, &mut record).await?;
             let what = format!("{platform} rejects the token of this login; it was deleted");
             return Err(Failure::new(ExitCode::Unauthorized, what).hint("run the command again"));
         }
@@ -328,28 +335,30 @@ async fn finish(
         }
     };
     let Some(user_id) = token.user_id.clone() else {
-        discard(lease.as_ref(), &mut record).await?;
+        discard(&lease, &mut record).await?;
         let what = format!("{platform} does not return whose this login is; it was deleted");
         return Err(Failure::new(ExitCode::Unauthorized, what));
     };
     let identity = target.identity(&user_id);
+    tracing::debug!(account = %identity, user_id, "The owner of the login is known");
     let owner = account::named(adapter, &user_id, token.login.clone()).await;
     let known = cx.app.tokens().load(&identity).await?;
     let known_id = known.as_ref().and_then(|token| token.user_id.clone());
     match accounts.owner_of(&identity).or(known_id) {
         Some(expected) if expected != user_id => {
-            discard(lease.as_ref(), &mut record).await?;
+            discard(&lease, &mut record).await?;
             let _ = accounts.revoke(&pending).await;
+            let is_stored = known.is_some();
             let login = known.and_then(|token| token.login);
             let expected = account::named(adapter, &expected, login).await;
-            return Err(wrong_account(platform, &identity, &owner, &expected));
+            return Err(wrong_account(platform, &identity, &owner, &expected, is_stored));
         }
         Some(_) => {}
         None if args.yes => {}
         None => {
             let question = format!("You are logged in as {owner}. Is this the account for {identity}?");
             if keyboard.confirms(&question, true).await? == Some(false) {
-                discard(lease.as_ref(), &mut record).await?;
+                discard(&lease, &mut record).await?;
                 let _ = accounts.revoke(&pending).await;
                 let what = format!("{owner} was not stored as {identity}");
                 return Err(Failure::new(ExitCode::Failed, what)
@@ -360,33 +369,47 @@ async fn finish(
     token.refresh = pending.refresh;
     record.pending = None;
     if identity == place {
-        record.token = Some(token);
+        record.replace_token(Some(token));
         lease.save(&record).await?;
     } else {
         let own = cx.app.tokens().lease(&identity).await?;
         let mut own_record = own.load().await?;
-        own_record.token = Some(token);
+        own_record.replace_token(Some(token));
         own.save(&own_record).await?;
         drop(own);
         lease.save(&record).await?;
     }
     drop(lease);
+    tracing::debug!(account = %identity, "The login is stored; trying its first refresh");
     report(cx, args, &identity, &owner, accounts).await
 }
 
-async fn discard(lease: &dyn TokenLease, record: &mut TokenRecord) -> Result<(), Failure> {
+async fn discard(lease: &TokenLease<'_, dyn TokenStore>, record: &mut TokenRecord) -> Result<(), Failure> {
     record.pending = None;
     Ok(lease.save(record).await?)
 }
 
-fn wrong_account(platform: PlatformName, identity: &Identity, owner: &str, expected: &str) -> Failure {
+fn wrong_account(
+    platform: PlatformName,
+    identity: &Identity,
+    owner: &str,
+    expected: &str,
+    is_stored: bool,
+) -> Failure {
     let what = format!("you are logged in as {owner}, but {identity} is {expected}; nothing was changed");
     let failure = Failure::new(ExitCode::Unauthorized, what).hint(format!(
         "open the page in a private window and log in to {} as {expected}",
         platform.rules().title
     ));
-    if identity.as_str().ends_with("/bot") {
+    let failure = if identity.as_str().ends_with("/bot") {
         failure.hint("if the broadcaster was meant: --as broadcaster")
+    } else {
+        failure
+    };
+    if is_stored {
+        failure.hint(format!(
+            "if {identity} is to become another user: run `bitbrat auth logout {identity}` first"
+        ))
     } else {
         failure
     }
@@ -462,10 +485,7 @@ pub(super) fn problem_of(platform: PlatformName, refresh: &Refresh) -> Option<(T
             format!("{platform} refuses the refresh token: {words}"),
         )),
         Refresh::NoAnswer(why) | Refresh::Unclear(why) => Some((Tone::Warn, why.clone())),
-        Refresh::Withheld => Some((
-            Tone::Bad,
-            "an earlier refresh was cut off, and its one-time refresh token is not sent twice".to_owned(),
-        )),
+        Refresh::Lost => Some((Tone::Bad, LOST.to_owned())),
         Refresh::LeftToOthers => Some((
             Tone::Warn,
             "another program refreshes the tokens of this store".to_owned(),
@@ -481,10 +501,11 @@ mod tests {
     #[test]
     fn wrong_account_is_refused_with_both_names() {
         let bot = Identity::named("twitch/bot");
-        let failure = wrong_account(PlatformName::Twitch, &bot, "ratcaster (7)", "rat_bot (8)");
+        let failure = wrong_account(PlatformName::Twitch, &bot, "ratcaster (7)", "rat_bot (8)", true);
         assert!(failure.what.contains("ratcaster (7)") && failure.what.contains("rat_bot (8)"));
         assert!(failure.hints[0].contains("private window"));
         assert!(failure.hints[1].contains("--as broadcaster"));
+        assert!(failure.hints[2].contains("bitbrat auth logout twitch/bot"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity,
 use crate::core::source::{PlatformName, SourceKey};
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Platform, Probe, ProbeSet, Problem, Subject};
-use crate::tokens::{CLIENT_REJECTED, RefreshState, StoredToken};
+use crate::tokens::{CLIENT_REJECTED, RefreshState, StoredToken, login_command};
 
 /// Accounts of the bot and of broadcasters.
 #[derive(Debug, Subcommand)]
@@ -83,6 +83,7 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     let Identities {
         mut items,
         mut problems,
+        pending,
     } = identities(cx, args.platform, !args.offline).await?;
     if !args.offline {
         for platform in PlatformName::ALL {
@@ -96,15 +97,22 @@ async fn status(cx: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
         .map(|item| exit_code(item.status))
         .fold(ExitCode::Healthy, ExitCode::worse);
     let others = problems.iter().filter(|problem| !names_account(&items, problem));
-    let notes = others
-        .map(|problem| Note::hint(Tone::Warn, &problem.text, None))
-        .collect();
+    let notes = others.map(|problem| Note::hint(Tone::Warn, &problem.text, None));
+    let notes = notes.chain(pending.iter().map(unfinished)).collect();
     cx.output.print(&AuthReport {
         as_of: cx.app.clock.now(),
         items,
         notes,
     })?;
     Ok(exit)
+}
+
+/// Returns the note about a login that is stored and whose owner is not known yet.
+fn unfinished(account: &Identity) -> Note {
+    let what = format!(
+        "a login of {account} is not finished: it is stored, but not used until it is known whose it is"
+    );
+    Note::hint(Tone::Warn, what, Some(&login_command(account.as_str())))
 }
 
 /// Checks the client id and secret of a platform that is in use, and reports refused ones as the application's entry. A stored
@@ -169,6 +177,8 @@ pub struct Identities {
     pub items: Vec<IdentityItem>,
     /// Problems of the checks.
     pub problems: Vec<Problem>,
+    /// The accounts with a login that is not finished.
+    pub pending: Vec<Identity>,
 }
 
 /// Returns the identities that are stored or needed, of one platform or all. With `online`, they are checked.
@@ -233,9 +243,12 @@ pub async fn identities(
     if online {
         run_probe::save_accounts(cx, &answers.checks).await;
     }
+    let mut pending = cx.app.tokens().pending().await?;
+    pending.retain(|identity| platform_of(identity).is_some_and(|of| only.is_none_or(|only| only == of)));
     Ok(Identities {
         items,
         problems: answers.problems,
+        pending,
     })
 }
 
@@ -360,6 +373,10 @@ fn item(
         can_renew: stored
             .and_then(|token| token.refresh.as_ref())
             .is_some_and(|refresh| !matches!(refresh.state, RefreshState::Refused { .. })),
+        refreshed_at: stored.and_then(|token| token.refreshed_at),
+        refreshed_ago_ms: stored
+            .and_then(|token| token.refreshed_at)
+            .map(|at| now.millis_since(at).max(0)),
         scopes: scopes.into_iter().collect(),
         reason: check.and_then(|check| check.reason.clone()),
     }

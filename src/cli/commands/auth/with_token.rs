@@ -17,7 +17,7 @@ use crate::core::observation::{AuthResult, ErrorInfo, Identity};
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::Platform;
-use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
+use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenStore, TokenStoreExt as _};
 
 /// Stores `token` for `identity` once the platform has accepted it.
 pub(super) async fn login(
@@ -35,14 +35,7 @@ pub(super) async fn login(
     }
     // Checked outside the store: an invalid token never replaces a valid one.
     let beside: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::default());
-    beside
-        .lease(&identity)
-        .await?
-        .save(&TokenRecord {
-            token: Some(token.clone()),
-            ..TokenRecord::default()
-        })
-        .await?;
+    beside.set_token(&identity, Some(token.clone())).await?;
     let platform = cx
         .app
         .platforms
@@ -91,22 +84,28 @@ pub(super) async fn login(
         }
     }
     let proven = beside.load(&identity).await?;
+    reject_other_application(cx, &platform, platform_name, proven.as_ref())?;
     let lease = cx.app.tokens().lease(&identity).await?;
     let mut record = lease.load().await?;
     reject_other_owner(&identity, record.token.as_ref(), proven.as_ref())?;
-    record.token = proven;
+    record.replace_token(proven);
     lease.save(&record).await?;
     // Sources that were REVOKED for lack of this token are not any more, with or without a daemon.
     answers.checks.retain(|checked, _| *checked == identity);
     run_probe::save_accounts(cx, &answers.checks).await;
-    let item = item(
+    let mut item = item(
         cx,
         &identity,
         record.token.as_ref(),
         answers.checks.get(&identity),
     );
+    // A bot's token does not contain its name, which may change.
+    if item.login.is_none() {
+        item.login = platform.account_name(&identity).await;
+    }
     let kept = match (&item.login, &item.user_id) {
         (Some(login), Some(id)) => format!("{identity} is now authorized as {login} ({id})"),
+        (Some(login), None) => format!("{identity} is now authorized as {login}"),
         _ => format!("{identity} is now authorized"),
     };
     let mut notes = vec![Note::hint(Tone::Good, kept, None)];
@@ -124,6 +123,31 @@ pub(super) async fn login(
     );
     args.print(cx, item, notes)?;
     Ok(ExitCode::Healthy)
+}
+
+/// Rejects a token of another application than the configured one: it could not be refreshed with that one's secret.
+fn reject_other_application(
+    cx: &Context,
+    platform: &Arc<dyn Platform>,
+    name: PlatformName,
+    proven: Option<&StoredToken>,
+) -> Result<(), Failure> {
+    let configured = platform
+        .accounts()
+        .and_then(|accounts| accounts.client().id.clone());
+    let found = proven.and_then(|token| token.client_id.as_ref());
+    match (configured, found) {
+        (Some(configured), Some(found)) if configured != *found => {
+            let what = format!(
+                "this token belongs to the application {found}, but {name}.client_id is {configured}; nothing was stored"
+            );
+            let real = format!(
+                "get a token of the application {configured}, or set {name}.client_id and {name}.client_secret to those of {found}"
+            );
+            Err(Failure::new(ExitCode::Unauthorized, what).hint(advice(cx, &real)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Rejects a token of another user than the one whose token is stored.
@@ -193,7 +217,11 @@ fn unquoted(line: &str) -> &str {
 }
 
 /// Reads the access token, and its refresh token if there is a second line.
-pub(super) async fn read_token(cx: &Context, keyboard: &mut Keyboard) -> Result<StoredToken, Failure> {
+pub(super) async fn read_token(
+    cx: &Context,
+    platform: PlatformName,
+    keyboard: &mut Keyboard,
+) -> Result<StoredToken, Failure> {
     let cannot = || Failure::new(ExitCode::Usage, "cannot read the token from standard input");
     let mut bytes = Vec::new();
     if keyboard.is_there() {
@@ -212,8 +240,10 @@ pub(super) async fn read_token(cx: &Context, keyboard: &mut Keyboard) -> Result<
     let mut lines = lines.filter(|line| !line.is_empty());
     let Some(access) = lines.next() else {
         return Err(
-            Failure::new(ExitCode::Usage, "there is no token on standard input")
-                .hint(advice(cx, "bitbrat auth login twitch --with-token < token.txt")),
+            Failure::new(ExitCode::Usage, "there is no token on standard input").hint(advice(
+                cx,
+                &format!("bitbrat auth login {platform} --with-token < token.txt"),
+            )),
         );
     };
     let no_token = |what: String| {

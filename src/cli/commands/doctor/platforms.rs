@@ -179,6 +179,11 @@ async fn identities(cx: &Context, platform: PlatformName) -> Vec<Check> {
         .problems
         .iter()
         .filter(|problem| !auth::names_account(&found.items, problem));
+    checks.extend(found.pending.iter().map(|account| {
+        let detail = "a login is stored, but not finished: it is not known whose it is";
+        Check::new(area, &format!("login of {account}"), Outcome::Warn, detail)
+            .next(login_command(account.as_str()))
+    }));
     checks.extend(problems.map(|problem| Check::new(area, "requests", Outcome::Warn, &problem.text)));
     checks
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::core::observation::{AuthResult, Identity};
 use crate::core::verdict::Status;
-use crate::tokens::{MemoryTokenStore, StoredToken, TokenRecord, TokenStore};
+use crate::tokens::{MemoryTokenStore, StoredToken, TokenStoreExt as _};
 
 /// Another bot, and its token.
 const OTHER: u64 = 4_002;
@@ -13,12 +13,9 @@ const OTHER_TOKEN: &str = "other.secret-part.rest";
 const PROBES: [Probe; 2] = [Probe::Auth, Probe::Connection];
 
 async fn keep(tokens: &MemoryTokenStore, token: &str, clock: &dyn Clock) {
-    let record = TokenRecord {
-        token: Some(StoredToken::unproven(token.to_owned(), clock.now())),
-        ..TokenRecord::default()
-    };
+    let token = StoredToken::unproven(token.to_owned(), clock.now());
     let own = Identity::named("discord/bot:9002");
-    tokens.lease(&own).await.unwrap().save(&record).await.unwrap();
+    tokens.set_token(&own, Some(token)).await.unwrap();
 }
 
 #[tokio::test]

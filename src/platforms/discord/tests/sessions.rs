@@ -12,7 +12,7 @@ use crate::core::verdict::Status;
 use crate::platforms::discord::StreamFrom;
 use crate::platforms::discord::gateway::{GatewayOptions, Shutdown};
 use crate::sim::discord::GatewayAct;
-use crate::tokens::{MemoryTokenStore, StoredToken, TokenRecord, TokenStore};
+use crate::tokens::{MemoryTokenStore, StoredToken, TokenStore, TokenStoreExt as _};
 
 async fn kept(rig: &Rig) {
     let file = rig.state.path().join("discord-session.json");
@@ -175,13 +175,9 @@ async fn token_replaced_at_runtime_is_used_by_next_probe() {
     let rig = patient_world().await;
     let tokens = Arc::new(MemoryTokenStore::default());
     let keep = async |text: &str| {
-        let lease = tokens.lease(&crate::platforms::discord::bot()).await.unwrap();
-        let token = Some(StoredToken::unproven(text.to_owned(), rig.clock.now()));
-        let record = TokenRecord {
-            token,
-            ..TokenRecord::default()
-        };
-        lease.save(&record).await.unwrap();
+        let token = StoredToken::unproven(text.to_owned(), rig.clock.now());
+        let bot = crate::platforms::discord::bot();
+        tokens.set_token(&bot, Some(token)).await.unwrap();
     };
     keep(TOKEN).await;
     let platform = rig

@@ -11,7 +11,7 @@ use crate::core::stream::StreamStatus::{Offline, Online};
 use crate::core::verdict::Status;
 use crate::platforms::{Platform, PlatformError, Probe};
 use crate::sim::faults::{Fault, FaultBody, WireFault};
-use crate::tokens::{TokenRecord, TokenStore};
+use crate::tokens::TokenStoreExt as _;
 
 const LIST: &str = "/public/v1/users/livestreams";
 
@@ -205,9 +205,7 @@ async fn recovered_stream_list_ends_failure_of_offline_channel() {
 async fn oauth_rate_limit_is_not_an_api_failure() {
     let rig = live_rig().await;
     // The application must obtain a new token, which is refused.
-    let lease = rig.store.lease(&Identity::named(APP)).await.unwrap();
-    lease.save(&TokenRecord::default()).await.unwrap();
-    drop(lease);
+    rig.store.set_token(&Identity::named(APP), None).await.unwrap();
     let fault = Fault::status(429).header("Retry-After", "90");
     rig.fail(fault.on("/oauth"));
     rig.look(&[Probe::Auth], &[ADA]).await;

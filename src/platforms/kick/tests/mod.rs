@@ -23,7 +23,7 @@ use crate::http::{Http, HttpOptions};
 use crate::platforms::{Platform, Probe, ProbeSet, ProbeSink, ProbeSummary};
 use crate::sim::kick::{KickSim, KickTokenSpec};
 use crate::sim::{Fault, Sim, SimOptions};
-use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenRecord, TokenStore};
+use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenStore, TokenStoreExt as _};
 
 /// The bot's user id.
 pub(super) const BOT_ID: u64 = 880_100;
@@ -196,10 +196,8 @@ impl Rig {
     }
 
     pub(super) async fn keep(&self, identity: &str, token: StoredToken) {
-        let lease = self.store.lease(&Identity::named(identity)).await.unwrap();
-        let mut record: TokenRecord = lease.load().await.unwrap();
-        record.token = Some(token);
-        lease.save(&record).await.unwrap();
+        let identity = Identity::named(identity);
+        self.store.set_token(&identity, Some(token)).await.unwrap();
     }
 
     pub(super) async fn stored(&self, identity: &str) -> StoredToken {

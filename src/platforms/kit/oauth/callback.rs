@@ -7,6 +7,9 @@ use url::form_urlencoded;
 
 use crate::secrets;
 
+/// The title of every page, by which another login recognizes this one.
+pub const TITLE: &str = "<title>bitbrat login</title>";
+
 /// The result of a consent.
 #[derive(Debug)]
 pub enum Callback {
@@ -48,7 +51,7 @@ pub fn page(status: StatusCode, text: &str) -> Response<String> {
     let body = if text.is_empty() {
         String::new()
     } else {
-        format!("<!doctype html><meta charset=\"utf-8\"><title>bitbrat</title><p>{text}</p>\n")
+        format!("<!doctype html><meta charset=\"utf-8\">{TITLE}<p>{text}</p>\n")
     };
     let response = Response::builder()
         .status(status)

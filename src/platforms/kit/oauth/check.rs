@@ -90,12 +90,21 @@ impl<P: Provider> TokenManager<P> {
         mut refusal: Option<&str>,
         meter: &Meter<'_>,
     ) -> Result<TokenCheck, PlatformError> {
+        let start = self.clock.now();
         let (mut token, mut failed) = self.current(identity, meter).await?;
         let mut lost_scopes = BTreeSet::new();
         let mut client_rejected = false;
         // At most two passes: a rejection is followed by a refresh, or by finding that another process has refreshed the token.
         let mut refreshed = false;
         let (status, error) = loop {
+            // The owner of a refreshed token was checked before it was stored.
+            if refreshed
+                && self.account(identity, &token, |account| {
+                    account.accepted_at.is_some_and(|at| at >= start)
+                })
+            {
+                break (TokenStatus::Valid, None);
+            }
             let validation = self
                 .provider
                 .validate(identity, &token, refusal.take(), meter)
@@ -135,9 +144,12 @@ impl<P: Provider> TokenManager<P> {
                     if refresh != Refresh::Done {
                         let is_configured = self.provider.client().id.is_some();
                         client_rejected = is_configured && matches!(refresh, Refresh::ClientRejected(_));
+                        // The later of both clocks: a token that may have expired by one of them is not called revoked.
                         let now = self.clock.now();
+                        let now = now.max(self.provider.platform_time(now));
                         break (self.provider.status_after(&refresh, &refused, now), None);
                     }
+                    lost_scopes.extend(refused.scopes.difference(&token.scopes).cloned());
                 }
                 Validation::Unclear(error @ PlatformError::OtherAccount { .. }) => return Err(error),
                 // A granted refresh is sufficient proof when validating the new token fails for another reason.

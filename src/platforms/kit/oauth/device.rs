@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use super::provider::GrantError;
+use crate::platforms::PlatformError;
 
 /// How often a code may be reported as invalid before its time is over: Twitch has done so before the user had confirmed it
 /// (<https://github.com/twitchdev/issues/issues/971>).
 const TOLERATED_INVALID: u32 = 3;
-/// How many requests in a row may stay unanswered.
-const TOLERATED_SILENCE: u32 = 5;
 /// How much longer the interval gets when the platform asks for fewer requests (RFC 8628, section 3.5).
 const SLOWER: Duration = Duration::from_secs(5);
+/// The longest wait, unless the platform requests a longer one: the user has confirmed the code and waits, too.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What to do after a request for the token of a device code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,8 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Polling {
     /// The wait before the next request.
-    pub interval: Duration,
+    pub delay: Duration,
+    interval: Duration,
     invalid: u32,
     silent: u32,
 }
@@ -42,32 +44,35 @@ impl Polling {
     /// Starts with the interval that the platform requests.
     pub fn new(interval: Duration) -> Self {
         Self {
+            delay: interval,
             interval,
             invalid: 0,
             silent: 0,
         }
     }
 
-    /// Decides what follows from an error.
+    /// Returns whether the last request was the first of a series without an answer.
+    pub fn is_first_silence(&self) -> bool {
+        self.silent == 1
+    }
+
+    /// Decides what follows from an error. Without an answer the requests go on, ever more rarely, until the code expires.
     pub fn after(&mut self, error: &GrantError) -> Step {
         let words = match error {
             GrantError::NotGranted(words) => words.to_ascii_lowercase(),
-            GrantError::NoEffect(_) | GrantError::Lost(_) | GrantError::Foreign(_) => {
-                self.silent += 1;
-                return if self.silent > TOLERATED_SILENCE {
-                    Step::Fail
-                } else {
-                    Step::Wait
-                };
+            GrantError::NoEffect(error) | GrantError::Lost(error) | GrantError::Foreign(error) => {
+                self.wait_longer(error);
+                return Step::Wait;
             }
             GrantError::Gone(_) | GrantError::ClientRejected(_) => return Step::Fail,
         };
         self.silent = 0;
+        self.delay = self.interval;
         let says = |text: &str| words.contains(text);
         if says("authorization_pending") {
             Step::Wait
         } else if says("slow_down") {
-            self.interval += SLOWER;
+            self.slow_down();
             Step::Wait
         } else if says("expired_token") {
             Step::Expired
@@ -86,11 +91,35 @@ impl Polling {
     }
 }
 
+impl Polling {
+    fn slow_down(&mut self) {
+        self.interval = (self.interval + SLOWER).min(LONGEST.max(self.interval));
+        self.delay = self.interval;
+    }
+
+    fn wait_longer(&mut self, error: &PlatformError) {
+        self.silent += 1;
+        match error {
+            PlatformError::RateLimited { retry_after, .. } => {
+                self.slow_down();
+                self.delay = self.delay.max(retry_after.unwrap_or_default());
+            }
+            // A connection without an answer says nothing about the rate.
+            PlatformError::Unavailable { code, .. } if code.is_of_network() => {
+                let doubled = self.interval.saturating_mul(1 << self.silent.min(6));
+                self.delay = doubled.min(LONGEST).max(self.interval);
+            }
+            // A gateway's page may be its answer to too many requests.
+            _ => self.slow_down(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::code::Code;
     use crate::core::source::PlatformName;
-    use crate::platforms::PlatformError;
 
     fn polling() -> Polling {
         Polling::new(Duration::from_secs(5))
@@ -119,10 +148,29 @@ mod tests {
 
     #[test]
     fn request_for_fewer_polls_lengthens_the_interval() {
-        let mut polling = polling();
-        polling.after(&says("slow_down"));
-        polling.after(&says("authorization_pending"));
-        assert_eq!(polling.interval, Duration::from_secs(10));
+        let limited = |retry_after| {
+            GrantError::NoEffect(PlatformError::RateLimited {
+                platform: PlatformName::Twitch,
+                retry_after,
+            })
+        };
+        let page = GrantError::Foreign(PlatformError::Unreadable {
+            platform: PlatformName::Twitch,
+            operation: "a token",
+            reason: "status 403".to_owned(),
+        });
+        for (error, first, then) in [
+            (says("slow_down"), 10, 10),
+            (limited(None), 10, 10),
+            (limited(Some(Duration::from_secs(90))), 90, 10),
+            (page, 10, 10),
+        ] {
+            let mut polling = polling();
+            assert_eq!(polling.after(&error), Step::Wait);
+            assert_eq!(polling.delay, Duration::from_secs(first), "{error:?}");
+            polling.after(&says("authorization_pending"));
+            assert_eq!(polling.delay, Duration::from_secs(then), "{error:?}");
+        }
     }
 
     #[test]
@@ -135,21 +183,22 @@ mod tests {
     }
 
     #[test]
-    fn short_outage_while_waiting_ends_no_login() {
-        let silence = || {
-            GrantError::NoEffect(PlatformError::RateLimited {
-                platform: PlatformName::Twitch,
-                retry_after: None,
-            })
-        };
+    fn outage_while_waiting_ends_no_login() {
+        let silence = GrantError::Lost(PlatformError::Unavailable {
+            platform: PlatformName::Twitch,
+            operation: "a token",
+            reason: "timeout".to_owned(),
+            code: Code::NetworkTimeout,
+        });
         let mut polling = polling();
-        for _ in 0..TOLERATED_SILENCE {
-            assert_eq!(polling.after(&silence()), Step::Wait);
-        }
+        let delays: Vec<_> = (0..6)
+            .map(|_| {
+                assert_eq!(polling.after(&silence), Step::Wait);
+                polling.delay.as_secs()
+            })
+            .collect();
+        assert_eq!(delays, [10, 20, 40, 60, 60, 60]);
         assert_eq!(polling.after(&says("authorization_pending")), Step::Wait);
-        for _ in 0..TOLERATED_SILENCE {
-            assert_eq!(polling.after(&silence()), Step::Wait);
-        }
-        assert_eq!(polling.after(&silence()), Step::Fail);
+        assert_eq!(polling.delay, Duration::from_secs(5));
     }
 }

@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OnceCell;
 
+use super::incident::Refusals;
 use super::provider::{Access, Credentials, Grant, GrantError, Granted, Provider};
-use crate::clock::Clock;
+use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
 use crate::core::observation::Identity;
 use crate::core::time::Timestamp;
@@ -17,30 +18,27 @@ use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::{Refresh, TokenCheck, TokenStatus};
 use crate::tokens::{
-    RefreshState, StoredToken, TokenError, TokenKind, TokenLease, TokenRecord, TokenStore, login_command,
+    RefreshState, Snapshot, StoredToken, TokenError, TokenKind, TokenStore, TokenStoreExt as _, login_command,
 };
 
 /// Application tokens live for weeks; a new one is requested on the last day.
 const APP_TOKEN_MARGIN_SECS: i64 = 86_400;
 /// Time between attempts to refresh a token before it expires.
 const EARLY_RETRY_MS: i64 = 60_000;
+/// By which part of the margin before its expiry a token is refreshed earlier at most, so that several machines do not do it at once.
+const JITTER: f64 = 0.1;
 /// How long a refused client id or secret is not tried again: it needs attention first.
 const REJECTED_CLIENT_PAUSE: Duration = Duration::from_mins(10);
-
-/// A pair that was granted but could not be stored.
-pub(super) struct Unsaved {
-    pub(super) replaces: SecretString,
-    pub(super) record: TokenRecord,
-}
 
 /// Keeps the tokens of one platform usable.
 pub struct TokenManager<P> {
     pub(super) provider: P,
     pub(super) store: Arc<dyn TokenStore>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) chance: Chance,
     accounts: Mutex<HashMap<Identity, Account>>,
-    /// Pairs that were granted but could not be stored yet. They are not used before they are stored.
-    pub(super) unsaved: Mutex<HashMap<Identity, Unsaved>>,
+    /// Refused refresh tokens that may be an incident of the platform.
+    pub(super) refusals: Mutex<Refusals>,
     /// Checks in progress; concurrent callers of the same check wait for its result.
     pub(super) in_progress: Mutex<HashMap<Identity, Arc<OnceCell<TokenCheck>>>>,
     /// Client ids that the platform rejected: when, and its reason.
@@ -55,21 +53,24 @@ pub(super) struct Account {
     pub(super) accepted_at: Option<Timestamp>,
     /// When a refresh before its expiry was last attempted.
     early_attempt: Option<Timestamp>,
+    /// When a granted pair was last tried to be stored.
+    adoption_attempt: Option<Timestamp>,
+    /// How much earlier than it has to be the token is refreshed, in parts of [`JITTER`].
+    jitter: f64,
     /// Whether the platform has accepted it without listing its scopes.
     pub(super) scopes_unknown: bool,
-    /// The owner of the token that it replaces, until its own is looked up.
-    pub(super) expected_owner: Option<String>,
     pub(super) last_check: Option<TokenCheck>,
 }
 
 impl Account {
-    fn of(access: &SecretString) -> Self {
+    fn of(access: &SecretString, jitter: f64) -> Self {
         Self {
             access: access.clone(),
             accepted_at: None,
             early_attempt: None,
+            adoption_attempt: None,
+            jitter,
             scopes_unknown: false,
-            expected_owner: None,
             last_check: None,
         }
     }
@@ -77,13 +78,14 @@ impl Account {
 
 impl<P: Provider> TokenManager<P> {
     /// Manages the tokens in `store`.
-    pub fn new(provider: P, store: Arc<dyn TokenStore>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(provider: P, store: Arc<dyn TokenStore>, clock: Arc<dyn Clock>, chance: Chance) -> Self {
         Self {
             provider,
             store,
             clock,
+            chance,
             accounts: Mutex::default(),
-            unsaved: Mutex::default(),
+            refusals: Mutex::default(),
             in_progress: Mutex::default(),
             rejected_clients: Mutex::default(),
         }
@@ -204,9 +206,23 @@ impl<P: Provider> TokenManager<P> {
         identity: &Identity,
         meter: &Meter<'_>,
     ) -> Result<(StoredToken, Option<Refresh>), PlatformError> {
-        self.store_unsaved(identity).await?;
         let now = self.clock.now();
-        let stored = self.stored(identity).await?;
+        let mut stored = self.stored(identity).await?;
+        if let Some(token) = &stored
+            && self
+                .store
+                .journal()
+                .get(identity)
+                .await
+                .map_err(unusable_store::<P>)?
+                .is_some()
+            && self.account(identity, token, |account| {
+                is_time(&mut account.adoption_attempt, now)
+            })
+        {
+            self.adopt(identity, meter).await?;
+            stored = self.stored(identity).await?;
+        }
         if identity.as_str() == P::APP {
             let token = match stored.filter(|token| self.is_lasting(token)) {
                 Some(token) => token,
@@ -215,18 +231,13 @@ impl<P: Provider> TokenManager<P> {
             return Ok((token, None));
         }
         let token = stored.ok_or_else(|| no_token::<P>(identity))?;
-        if !(is_due(&token, now) && can_refresh(&token) && self.store.renews()) {
-            return Ok((token, None));
-        }
-        let may_try = self.account(identity, &token, |account| {
-            let recent = |last: Timestamp| now.millis_since(last).abs() < EARLY_RETRY_MS;
-            let may_try = !account.early_attempt.is_some_and(recent);
-            if may_try {
-                account.early_attempt = Some(now);
-            }
-            may_try
-        });
-        if !may_try {
+        let jitter = self.account(identity, &token, |account| account.jitter);
+        let is_due = is_due(&token, jitter, now) && can_refresh(&token) && self.store.renews();
+        if !is_due
+            || !self.account(identity, &token, |account| {
+                is_time(&mut account.early_attempt, now)
+            })
+        {
             return Ok((token, None));
         }
         let (token, refresh) = self.refresh(identity, &token, false, meter).await?;
@@ -240,7 +251,9 @@ impl<P: Provider> TokenManager<P> {
         rejected: Option<&SecretString>,
         meter: &Meter<'_>,
     ) -> Result<StoredToken, PlatformError> {
-        let (lease, mut record) = self.lease(&Identity::named(P::APP)).await?;
+        let lease = self.store.lease(&Identity::named(P::APP)).await;
+        let lease = lease.map_err(unusable_store::<P>)?;
+        let mut record = lease.load().await.map_err(unusable_store::<P>)?;
         let is_other =
             |token: &&StoredToken| rejected.is_none_or(|rejected| !is_same(rejected, &token.access));
         let stored = record.token.as_ref().filter(is_other);
@@ -271,7 +284,7 @@ impl<P: Provider> TokenManager<P> {
             expires_at: granted.expires_at(now),
             ..StoredToken::unproven(granted.access_token, now)
         };
-        record.token = Some(token.clone());
+        record.replace_token(Some(token.clone()));
         lease.save(&record).await.map_err(unusable_store::<P>)?;
         Ok(token)
     }
@@ -312,9 +325,9 @@ impl<P: Provider> TokenManager<P> {
         let mut accounts = self.accounts.lock();
         let account = accounts
             .entry(identity.clone())
-            .or_insert_with(|| Account::of(&token.access));
+            .or_insert_with(|| Account::of(&token.access, self.chance.fraction()));
         if !is_same(&account.access, &token.access) {
-            *account = Account::of(&token.access);
+            *account = Account::of(&token.access, self.chance.fraction());
         }
         change(account)
     }
@@ -324,18 +337,14 @@ impl<P: Provider> TokenManager<P> {
         self.accounts.lock().get(identity)?.last_check.clone()
     }
 
-    pub(super) async fn lease(
-        &self,
-        identity: &Identity,
-    ) -> Result<(Box<dyn TokenLease>, TokenRecord), PlatformError> {
-        let lease = self.store.lease(identity).await.map_err(unusable_store::<P>)?;
-        let record = lease.load().await.map_err(unusable_store::<P>)?;
-        Ok((lease, record))
+    pub(super) async fn read(&self, identity: &Identity) -> Result<Snapshot, PlatformError> {
+        self.store.read(identity).await.map_err(unusable_store::<P>)
     }
 
     /// Stores what is known about a token, unless it was replaced meanwhile. The refresh token stays as it is stored.
     pub(super) async fn amend(&self, identity: &Identity, known: &StoredToken) -> Result<(), PlatformError> {
-        let (lease, mut record) = self.lease(identity).await?;
+        let lease = self.store.lease(identity).await.map_err(unusable_store::<P>)?;
+        let mut record = lease.load().await.map_err(unusable_store::<P>)?;
         let current = record.token.as_mut();
         if let Some(current) = current.filter(|current| is_same(&current.access, &known.access)) {
             let refresh = current.refresh.take();
@@ -373,8 +382,7 @@ impl<P: Provider> TokenManager<P> {
             .provider
             .owner_of(identity)
             .or_else(|| known.map(str::to_owned));
-        let replaced = || self.account(identity, token, |account| account.expected_owner.clone());
-        let Some(expected) = expected.or_else(replaced) else {
+        let Some(expected) = expected else {
             return Ok(());
         };
         let owner = match &token.user_id {
@@ -383,12 +391,7 @@ impl<P: Provider> TokenManager<P> {
             None if token.kind == TokenKind::App => "the application itself".to_owned(),
             None => return Ok(()),
         };
-        Err(PlatformError::OtherAccount {
-            platform: P::PLATFORM,
-            what: format!(
-                "a token of user {expected} for `{identity}`, but the one at hand belongs to {owner}"
-            ),
-        })
+        Err(of_other_account::<P>(identity, &expected, &owner))
     }
 
     fn as_access(&self, identity: &Identity, token: StoredToken) -> Result<Access, PlatformError> {
@@ -421,12 +424,38 @@ pub(super) fn is_same(one: &SecretString, other: &SecretString) -> bool {
 }
 
 /// Returns whether a token should be refreshed before it is rejected: in the last tenth of its lifetime, at least in the last five
-/// minutes.
-pub(super) fn is_due(token: &StoredToken, now: Timestamp) -> bool {
+/// minutes, and a little earlier by `jitter`, which is between 0 and 1.
+pub(super) fn is_due(token: &StoredToken, jitter: f64, now: Timestamp) -> bool {
     token.expires_at.is_some_and(|end| {
         let margin = (end.millis_since(token.obtained_at) / 10).max(5 * 60_000);
-        now >= end.plus_millis(-margin)
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "a part of some minutes"
+        )]
+        let earlier = (margin as f64 * JITTER * jitter) as i64;
+        now >= end.plus_millis(-margin - earlier)
     })
+}
+
+/// Returns whether the last attempt was long enough ago for another one, which is noted.
+fn is_time(last: &mut Option<Timestamp>, now: Timestamp) -> bool {
+    let is_recent = last.is_some_and(|last| now.millis_since(last).abs() < EARLY_RETRY_MS);
+    if !is_recent {
+        *last = Some(now);
+    }
+    !is_recent
+}
+
+pub(super) fn of_other_account<P: Provider>(
+    identity: &Identity,
+    expected: &str,
+    owner: &str,
+) -> PlatformError {
+    PlatformError::OtherAccount {
+        platform: P::PLATFORM,
+        what: format!("a token of user {expected} for `{identity}`, but the one at hand belongs to {owner}"),
+    }
 }
 
 /// Returns whether a refresh of the token may succeed: its refresh token was not refused.

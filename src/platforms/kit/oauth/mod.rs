@@ -2,13 +2,17 @@
 //! alike; a [`Provider`] is one platform's OAuth: how it exchanges grants and validates tokens, and what its answers mean. The
 //! status that follows is in [`token_check`](super::token_check).
 //!
-//! Tokens are changed under the account's lease only, which one task of one process holds at a time. A refresh token is marked in
-//! the store before it is sent, and a new pair is stored before it is used.
+//! Tokens are changed under the account's lock only, which one task of one process holds at a time, and with compare-and-set. A refresh
+//! is recorded before it is sent, and a new pair is stored before it is used.
 
 mod accounts;
+mod adoption;
 pub mod callback;
 mod check;
 pub mod device;
+mod incident;
+#[cfg(test)]
+mod interleavings;
 mod manager;
 pub mod pkce;
 mod provider;

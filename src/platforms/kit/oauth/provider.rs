@@ -100,6 +100,11 @@ pub trait Provider: Send + Sync {
         Ok(None)
     }
 
+    /// Returns what the platform's clock shows at `now` where ours seems to be behind.
+    fn platform_time(&self, now: Timestamp) -> Timestamp {
+        now
+    }
+
     /// Decides the status of `token` after it was rejected, from the result of the refresh.
     fn status_after(&self, refresh: &Refresh, token: &StoredToken, now: Timestamp) -> TokenStatus {
         after_refusal(refresh, token, None, now)

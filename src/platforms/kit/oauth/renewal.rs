@@ -1,20 +1,57 @@
-//! Refreshes tokens: the order of effects ensures that no crash, no second process and no full disk loses a pair or sends a
-//! one-time token twice. A new pair is stored before it is used, and a refresh token is marked before it is sent.
+//! Refreshes tokens: the order of effects ensures that no crash, no second process or machine and no full disk loses a granted pair,
+//! sends a one-time token twice, or stores a token of another user
+//! (docs/decisions/0038-refreshes-are-recorded-before-they-are-sent.md).
+//!
+//! 1. An intent is stored: PLANNED, then SENT. 2. The request is sent. 3. The granted pair goes into the journal of this machine.
+//! 4. Its owner is checked. 5. It replaces the stored one, if that is still the one that was refreshed.
 
-use super::manager::{TokenManager, Unsaved, is_same, no_token, unusable_store};
-use super::provider::{Grant, GrantError, Granted, Provider, Validation};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::incident::{Meaning, PAUSE};
+use super::manager::{TokenManager, is_same, no_token, unusable_store};
+use super::provider::{Credentials, Grant, GrantError, Granted, Provider, Validation};
 use crate::core::observation::Identity;
+use crate::fault::fault_point;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::Refresh;
-use crate::tokens::{RefreshState, RefreshToken, StoredToken, TokenLease, TokenRecord};
+use crate::tokens::{
+    GrantedPair, IntentPhase, RefreshIntent, RefreshState, RefreshToken, Snapshot, StoredToken, TokenError,
+};
 
-/// Whether a one-time refresh token is spent.
-enum Spent {
-    No,
-    Perhaps,
-    Likely,
+/// How long to wait for another machine that refreshes the same token.
+const ELSEWHERE_PATIENCE: Duration = Duration::from_secs(25);
+/// How often its progress is checked; half of that is jitter.
+const ELSEWHERE_POLL: Duration = Duration::from_millis(600);
+/// How often a refresh begins again because the record has changed meanwhile.
+pub(super) const CONFLICTS: u32 = 8;
+
+/// The result of one attempt.
+enum Attempt {
+    Ended(StoredToken, Refresh),
+    /// The record has changed; what it contains now decides.
+    Conflict,
+    /// Another machine refreshes the token.
+    Elsewhere(StoredToken),
+}
+
+/// What follows from a refresh that was interrupted.
+enum Recovered {
+    Send(IntentPhase),
+    Lost,
     Unclear(String),
+}
+
+/// What is refreshed, and with what.
+struct Renewal<'a> {
+    identity: &'a Identity,
+    token: StoredToken,
+    refresh: RefreshToken,
+    client: Credentials<'a>,
+    /// Whether the platform has rejected the access token.
+    refused: bool,
 }
 
 impl<P: Provider> TokenManager<P> {
@@ -27,135 +64,301 @@ impl<P: Provider> TokenManager<P> {
         refused: bool,
         meter: &Meter<'_>,
     ) -> Result<(StoredToken, Refresh), PlatformError> {
-        let (lease, mut record) = self.lease(identity).await?;
-        let current = record.token.clone().ok_or_else(|| no_token::<P>(identity))?;
-        if !is_same(&current.access, &seen.access) {
-            return Ok((current, Refresh::Done));
+        let _lock = self.store.lock(identity).await.map_err(unusable_store::<P>)?;
+        let until = Instant::now() + ELSEWHERE_PATIENCE;
+        let mut conflicts = 0;
+        loop {
+            let adoption = self.adopt_locked(identity, meter).await?;
+            let snapshot = self.read(identity).await?;
+            let current = snapshot.record.token.clone();
+            let current = current.ok_or_else(|| no_token::<P>(identity))?;
+            if !is_same(&current.access, &seen.access) {
+                return Ok((current, Refresh::Done));
+            }
+            if let Some(unclear) = adoption {
+                return Ok((current, Refresh::NoAnswer(unclear)));
+            }
+            match self.attempt(identity, snapshot, current, refused, meter).await? {
+                Attempt::Ended(token, refresh) => return Ok((token, refresh)),
+                Attempt::Conflict if conflicts < CONFLICTS => conflicts += 1,
+                Attempt::Conflict => {
+                    let identity = identity.clone();
+                    return Err(unusable_store::<P>(TokenError::Conflict { identity }));
+                }
+                Attempt::Elsewhere(token) if Instant::now() >= until => {
+                    let reason = "another machine is refreshing it".to_owned();
+                    return Ok((token, Refresh::NoAnswer(reason)));
+                }
+                Attempt::Elsewhere(_) => {
+                    let factor = 0.75 + self.chance.fraction() / 2.0;
+                    tokio::time::sleep(ELSEWHERE_POLL.mul_f64(factor)).await;
+                }
+            }
         }
-        let refresh = self
-            .renew(identity, lease.as_ref(), &mut record, refused, meter)
-            .await?;
-        Ok((record.token.unwrap_or(current), refresh))
     }
 
-    /// Exchanges the refresh token in `record` for a new pair and stores it.
-    async fn renew(
+    /// Decides from the record whether the refresh token may be sent, and sends it.
+    async fn attempt(
         &self,
         identity: &Identity,
-        lease: &dyn TokenLease,
-        record: &mut TokenRecord,
+        snapshot: Snapshot,
+        token: StoredToken,
         refused: bool,
         meter: &Meter<'_>,
-    ) -> Result<Refresh, PlatformError> {
-        let Some(token) = record.token.clone() else {
-            return Ok(Refresh::Impossible);
-        };
+    ) -> Result<Attempt, PlatformError> {
+        let now = self.clock.now();
         let Some(refresh) = token.refresh.clone() else {
-            return Ok(Refresh::Impossible);
+            return Ok(Attempt::Ended(token, Refresh::Impossible));
         };
         if !self.store.renews() {
-            return Ok(Refresh::LeftToOthers);
+            return Ok(Attempt::Ended(token, Refresh::LeftToOthers));
         }
-        let Some(client) = self.provider.client().of(&token) else {
-            return Ok(Refresh::ClientRejected("no client id is configured".to_owned()));
-        };
-        let one_time = self.provider.is_one_time(client);
-        let now = self.clock.now();
-        let (since, tries) = match &refresh.state {
-            RefreshState::Refused { reason, .. } => return Ok(Refresh::GrantGone(reason.clone())),
-            RefreshState::InUse { since, tries } if one_time => {
-                match self.was_spent(identity, &token, *tries, refused, meter).await {
-                    Spent::No => (now, 0),
-                    Spent::Perhaps => (*since, *tries),
-                    Spent::Likely => return Ok(Refresh::Withheld),
-                    Spent::Unclear(reason) => return Ok(Refresh::NoAnswer(reason)),
-                }
-            }
-            RefreshState::InUse { .. } | RefreshState::Ready => (now, 0),
-        };
-        let mark = RefreshState::InUse {
-            since,
-            tries: tries + 1,
-        };
-        store_refresh_state::<P>(lease, record, mark).await?;
-        let grant = Grant::RefreshToken(&refresh.secret);
-        let failure = match self.exchange(client, grant, meter).await {
-            Ok(granted) => {
-                self.take_granted(identity, record, granted, client.id);
-                if let Err(error) = lease.save(record).await {
-                    let unsaved = Unsaved {
-                        replaces: token.access.clone(),
-                        record: record.clone(),
-                    };
-                    self.unsaved.lock().insert(identity.clone(), unsaved);
-                    return Err(unusable_store::<P>(error));
-                }
-                return Ok(Refresh::Done);
-            }
-            Err(failure) => failure,
-        };
-        let result = failure.as_refresh();
-        match failure {
-            GrantError::Gone(reason) => {
-                let at = self.clock.now();
-                store_refresh_state::<P>(lease, record, RefreshState::Refused { at, reason }).await?;
-            }
-            // The mark stays: a later check uses the old access token to find out whether the refresh was processed.
-            GrantError::Lost(_) if one_time => {}
-            GrantError::ClientRejected(_)
-            | GrantError::NotGranted(_)
-            | GrantError::NoEffect(_)
-            | GrantError::Lost(_)
-            | GrantError::Foreign(_) => {
-                // A later refresh continues as if this one had not been attempted.
-                let untouched = if tries == 0 {
-                    RefreshState::Ready
-                } else {
-                    refresh.state.clone()
-                };
-                store_refresh_state::<P>(lease, record, untouched).await?;
-            }
+        if let RefreshState::Refused { at, reason } = &refresh.state
+            && !self.refusals.lock().reopens(identity, *at, now)
+        {
+            let gone = Refresh::GrantGone(reason.clone());
+            return Ok(Attempt::Ended(token, gone));
         }
-        Ok(result)
+        let of = token.clone();
+        let Some(client) = self.provider.client().of(&of) else {
+            let reason = "no client id is configured".to_owned();
+            return Ok(Attempt::Ended(token, Refresh::ClientRejected(reason)));
+        };
+        let begun = snapshot.record.intent.clone();
+        let begun = begun.filter(|intent| intent.is_of(&refresh.secret));
+        let renewal = Renewal {
+            identity,
+            token,
+            refresh,
+            client,
+            refused,
+        };
+        let store_time = snapshot.read_at.unwrap_or(now);
+        let phase = match &begun {
+            None => IntentPhase::Planned,
+            Some(intent) if intent.is_running_elsewhere(self.store.lock_domain(), store_time) => {
+                return Ok(Attempt::Elsewhere(renewal.token));
+            }
+            Some(intent) => match self.recover(&renewal, intent.phase, meter).await {
+                Recovered::Send(phase) => phase,
+                Recovered::Unclear(reason) => {
+                    return Ok(Attempt::Ended(renewal.token, Refresh::NoAnswer(reason)));
+                }
+                Recovered::Lost => return self.give_up(renewal, snapshot).await,
+            },
+        };
+        self.send(renewal, snapshot, begun, phase, meter).await
     }
 
-    /// Determines whether a one-time refresh token that was sent before without an answer is spent. A completed refresh
-    /// invalidates the old access token, so that token's validity is the evidence.
-    async fn was_spent(
-        &self,
-        identity: &Identity,
-        token: &StoredToken,
-        tries: u32,
-        refused: bool,
-        meter: &Meter<'_>,
-    ) -> Spent {
-        if !refused {
-            match self.provider.validate(identity, token, None, meter).await {
-                Validation::Accepted(_) => return Spent::No,
+    /// Decides about a refresh that a process began and did not complete. Whether its request reached the platform is known only
+    /// indirectly: a completed refresh of a one-time token invalidates the old access token.
+    async fn recover(&self, renewal: &Renewal<'_>, phase: IntentPhase, meter: &Meter<'_>) -> Recovered {
+        match phase {
+            IntentPhase::Lost => return Recovered::Lost,
+            IntentPhase::Planned => return Recovered::Send(IntentPhase::Sent),
+            IntentPhase::Sent | IntentPhase::Retried if !self.provider.is_one_time(renewal.client) => {
+                return Recovered::Send(IntentPhase::Sent);
+            }
+            IntentPhase::Sent | IntentPhase::Retried => {}
+        }
+        let token = &renewal.token;
+        if !renewal.refused {
+            match self.provider.validate(renewal.identity, token, None, meter).await {
+                Validation::Accepted(_) => return Recovered::Send(IntentPhase::Sent),
                 Validation::Refused(_) => {}
-                Validation::Unclear(error) => return Spent::Unclear(error.to_string()),
+                Validation::Unclear(error) => return Recovered::Unclear(error.to_string()),
             }
         }
         let now = self.clock.now();
-        if token.expires_at.is_none_or(|end| now >= end) && tries <= 1 {
+        if token.expires_at.is_none_or(|end| now >= end) && phase == IntentPhase::Sent {
             // It expired on its own, so nothing is proven either way: exactly one more attempt.
-            Spent::Perhaps
+            Recovered::Send(IntentPhase::Retried)
         } else {
-            Spent::Likely
+            Recovered::Lost
         }
     }
 
-    /// Puts a granted pair into the record.
-    fn take_granted(&self, identity: &Identity, record: &mut TokenRecord, granted: Granted, client_id: &str) {
-        let now = self.clock.now();
-        let Some(token) = record.token.as_mut() else {
-            return;
+    /// Records that the answer to a refresh is lost. The intent's id stays, so that the machine which received the pair, if it was
+    /// only paused, can still store it.
+    async fn give_up(&self, renewal: Renewal<'_>, snapshot: Snapshot) -> Result<Attempt, PlatformError> {
+        let mut record = snapshot.record;
+        let lost = record.intent.take();
+        if lost
+            .as_ref()
+            .is_some_and(|intent| intent.phase != IntentPhase::Lost)
+        {
+            record.intent = lost.map(|intent| intent.in_phase(IntentPhase::Lost));
+            match self
+                .store
+                .write(renewal.identity, &record, &snapshot.version)
+                .await
+            {
+                Ok(_) => {}
+                Err(TokenError::Conflict { .. }) => return Ok(Attempt::Conflict),
+                Err(error) => return Err(unusable_store::<P>(error)),
+            }
+        }
+        Ok(Attempt::Ended(renewal.token, Refresh::Lost))
+    }
+
+    /// Records the refresh, sends it and evaluates the answer. `before` is what was recorded of an earlier one.
+    async fn send(
+        &self,
+        renewal: Renewal<'_>,
+        snapshot: Snapshot,
+        before: Option<RefreshIntent>,
+        phase: IntentPhase,
+        meter: &Meter<'_>,
+    ) -> Result<Attempt, PlatformError> {
+        let identity = renewal.identity;
+        let Snapshot {
+            mut record,
+            mut version,
+            ..
+        } = snapshot;
+        let store_time = snapshot.read_at.unwrap_or_else(|| self.clock.now());
+        let domain = self.store.lock_domain();
+        let intent = RefreshIntent::plan(domain, record.generation, &renewal.refresh.secret, store_time);
+        let sent = if phase == IntentPhase::Planned {
+            IntentPhase::Sent
+        } else {
+            phase
         };
-        let scopes_unknown = self.account(identity, token, |account| account.scopes_unknown);
+        // An interrupted refresh is taken over at once; a new one is planned first, which proves that nothing was sent.
+        let steps = [
+            (phase == IntentPhase::Planned).then_some(("refresh.F1", IntentPhase::Planned)),
+            Some(("refresh.F2", sent)),
+        ];
+        for (point, phase) in steps.into_iter().flatten() {
+            fault_point(point);
+            record.intent = Some(intent.clone().in_phase(phase));
+            match self.store.write(identity, &record, &version).await {
+                Ok(written) => version = written,
+                Err(TokenError::Conflict { .. }) => return Ok(Attempt::Conflict),
+                Err(error) => return Err(unusable_store::<P>(error)),
+            }
+        }
+        fault_point("refresh.F3");
+        let grant = Grant::RefreshToken(&renewal.refresh.secret);
+        fault_point("refresh.F4");
+        let outcome = self.exchange(renewal.client, grant, meter).await;
+        fault_point("refresh.F5");
+        match outcome {
+            Ok(granted) => {
+                let pair = GrantedPair {
+                    token: self.renewed(&renewal, granted),
+                    intent: intent.id,
+                    generation: record.generation,
+                    other_owner: None,
+                };
+                self.keep(identity, &pair).await;
+                if let Some(unclear) = self.adopt_locked(identity, meter).await? {
+                    return Ok(Attempt::Ended(renewal.token, Refresh::NoAnswer(unclear)));
+                }
+                let stored = self.read(identity).await?.record;
+                match stored.token {
+                    Some(token) if stored.generation > record.generation => {
+                        Ok(Attempt::Ended(token, Refresh::Done))
+                    }
+                    _ => Ok(Attempt::Conflict),
+                }
+            }
+            Err(failure) => self.failed(renewal, &intent.id, before, sent, failure).await,
+        }
+    }
+
+    /// Puts a granted pair into the journal, where it survives a crash of this process.
+    async fn keep(&self, identity: &Identity, pair: &GrantedPair) {
+        fault_point("refresh.F6");
+        if let Err(error) = self.store.journal().put(identity, pair).await {
+            tracing::warn!(
+                account = %identity,
+                error = &error as &dyn std::error::Error,
+                "The granted token cannot be written to the journal; it is lost if this process ends before it is stored"
+            );
+        }
+        fault_point("refresh.F7");
+    }
+
+    /// Evaluates a refresh that granted nothing.
+    async fn failed(
+        &self,
+        renewal: Renewal<'_>,
+        intent: &str,
+        before: Option<RefreshIntent>,
+        sent: IntentPhase,
+        failure: GrantError,
+    ) -> Result<Attempt, PlatformError> {
+        let identity = renewal.identity;
+        let mut result = failure.as_refresh();
+        let one_time = self.provider.is_one_time(renewal.client);
+        if matches!(failure, GrantError::Lost(_)) && one_time {
+            // The intent stays: a later check uses the old access token to find out whether the refresh was processed.
+            return Ok(Attempt::Ended(renewal.token, result));
+        }
+        let snapshot = self.read(identity).await?;
+        let mut record = snapshot.record;
+        let is_ours = record.intent.as_ref().is_some_and(|found| found.id == intent);
+        let Some(current) = record.token.as_mut().filter(|_| is_ours) else {
+            // Another process or machine has replaced the token or taken over.
+            return Ok(Attempt::Conflict);
+        };
+        match failure {
+            GrantError::Gone(_) if sent == IntentPhase::Retried => {
+                result = Refresh::Lost;
+                record.intent = record.intent.map(|found| found.in_phase(IntentPhase::Lost));
+            }
+            GrantError::Gone(reason) => {
+                record.intent = None;
+                match self.meaning(&renewal) {
+                    Meaning::Revoked => {
+                        let at = self.clock.now();
+                        if let Some(refresh) = current.refresh.as_mut() {
+                            refresh.state = RefreshState::Refused { at, reason };
+                        }
+                    }
+                    Meaning::Incident { accounts } => {
+                        result = Refresh::Unclear(format!(
+                            "{accounts} accounts of {} were refused within minutes, which may be an incident there; it counts as revoked if \
+                             that is repeated in {} minutes: {reason}",
+                            P::PLATFORM,
+                            PAUSE.as_secs() / 60
+                        ));
+                    }
+                }
+            }
+            // The request had no effect: a later refresh continues as if this one had not been attempted. A token that works more than
+            // once needs no record.
+            _ => record.intent = before.filter(|_| one_time),
+        }
+        let token = current.clone();
+        match self.store.write(identity, &record, &snapshot.version).await {
+            Ok(_) => Ok(Attempt::Ended(token, result)),
+            Err(TokenError::Conflict { .. }) => Ok(Attempt::Conflict),
+            Err(error) => Err(unusable_store::<P>(error)),
+        }
+    }
+
+    /// Decides what the refusal of a refresh token means. Where the access token was rejected before it expired, two endpoints agree.
+    fn meaning(&self, renewal: &Renewal<'_>) -> Meaning {
+        let now = self.clock.now();
+        let expired = renewal.token.expires_at.is_none_or(|end| now >= end);
+        if renewal.refused && !expired {
+            return Meaning::Revoked;
+        }
+        self.refusals.lock().note(renewal.identity, now)
+    }
+
+    /// Returns the token with a granted pair.
+    fn renewed(&self, renewal: &Renewal<'_>, granted: Granted) -> StoredToken {
+        let now = self.clock.now();
+        let mut token = renewal.token.clone();
         token.expires_at = granted.expires_at(now);
         token.access = StoredToken::unproven(granted.access_token, now).access;
-        token.client_id = Some(client_id.to_owned());
+        token.client_id = Some(renewal.client.id.to_owned());
         token.obtained_at = now;
+        token.refreshed_at = Some(now);
+        let scopes_unknown = self.account(renewal.identity, &renewal.token, |account| account.scopes_unknown);
         let scopes_unknown = scopes_unknown && granted.scope.is_none();
         if let Some(scopes) = granted.scope {
             token.scopes = scopes;
@@ -165,47 +368,9 @@ impl<P: Provider> TokenManager<P> {
         } else if let Some(refresh) = token.refresh.as_mut() {
             refresh.state = RefreshState::Ready;
         }
-        // Where validation does not name the owner, the new token's is looked up before its use.
-        let expected_owner = if P::VALIDATION_NAMES_OWNER {
-            None
-        } else {
-            token.user_id.take()
-        };
-        self.account(identity, token, |account| {
+        self.account(renewal.identity, &token, |account| {
             account.scopes_unknown = scopes_unknown;
-            account.expected_owner = expected_owner;
         });
+        token
     }
-
-    /// Stores a pair that was granted but could not be stored at the time.
-    pub(super) async fn store_unsaved(&self, identity: &Identity) -> Result<(), PlatformError> {
-        if !self.unsaved.lock().contains_key(identity) {
-            return Ok(());
-        }
-        let (lease, current) = self.lease(identity).await?;
-        let Some(unsaved) = self.unsaved.lock().remove(identity) else {
-            return Ok(());
-        };
-        let is_old = |token: StoredToken| is_same(&token.access, &unsaved.replaces);
-        if !current.token.is_some_and(is_old) {
-            return Ok(());
-        }
-        if let Err(error) = lease.save(&unsaved.record).await {
-            self.unsaved.lock().insert(identity.clone(), unsaved);
-            return Err(unusable_store::<P>(error));
-        }
-        Ok(())
-    }
-}
-
-/// Stores the state of a refresh token.
-async fn store_refresh_state<P: Provider>(
-    lease: &dyn TokenLease,
-    record: &mut TokenRecord,
-    state: RefreshState,
-) -> Result<(), PlatformError> {
-    if let Some(refresh) = record.token.as_mut().and_then(|token| token.refresh.as_mut()) {
-        refresh.state = state;
-    }
-    lease.save(record).await.map_err(unusable_store::<P>)
 }

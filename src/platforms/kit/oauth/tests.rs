@@ -13,25 +13,25 @@ use super::manager::is_due;
 use super::{
     Client, Credentials, Described, Grant, GrantError, Granted, Owner, Provider, TokenManager, Validation,
 };
-use crate::clock::ManualClock;
+use crate::clock::{Chance, ManualClock};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::core::time::Timestamp;
 use crate::platforms::PlatformError;
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::token_check::TokenStatus;
-use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenRecord, TokenStore};
+use crate::tokens::{MemoryTokenStore, RefreshToken, StoredToken, TokenKind, TokenStore, TokenStoreExt as _};
 
 /// Stands for an answer that grants nothing.
 const LIMITED: &str = "limited";
 
 /// Grants scripted tokens, and accepts every token.
-struct Script {
-    client: Client,
+pub(super) struct Script {
+    pub(super) client: Client,
     /// The answers to grants; without one the client is refused.
-    grants: Mutex<VecDeque<&'static str>>,
-    requests: AtomicUsize,
-    owner: &'static str,
+    pub(super) grants: Mutex<VecDeque<&'static str>>,
+    pub(super) requests: AtomicUsize,
+    pub(super) owner: &'static str,
 }
 
 #[async_trait]
@@ -94,9 +94,12 @@ impl Provider for Script {
         })
     }
 
-    async fn owner(&self, _: &SecretString, _: &Meter<'_>) -> Result<Option<Owner>, PlatformError> {
+    /// A token such as `of-8-granted` names its owner.
+    async fn owner(&self, token: &SecretString, _: &Meter<'_>) -> Result<Option<Owner>, PlatformError> {
+        let named = token.expose_secret().strip_prefix("of-");
+        let named = named.and_then(|rest| rest.split('-').next());
         Ok(Some(Owner {
-            user_id: self.owner.to_owned(),
+            user_id: named.unwrap_or(self.owner).to_owned(),
             login: None,
         }))
     }
@@ -129,7 +132,7 @@ impl Rig {
             requests: AtomicUsize::new(0),
             owner,
         };
-        let manager = TokenManager::new(script, store.clone(), clock.clone());
+        let manager = TokenManager::new(script, store.clone(), clock.clone(), Chance::seeded(1));
         Self {
             manager,
             store,
@@ -138,12 +141,7 @@ impl Rig {
     }
 
     async fn put(&self, identity: &Identity, token: StoredToken) {
-        let record = TokenRecord {
-            token: Some(token),
-            ..TokenRecord::default()
-        };
-        let lease = self.store.lease(identity).await.unwrap();
-        lease.save(&record).await.unwrap();
+        self.store.set_token(identity, Some(token)).await.unwrap();
     }
 
     async fn access(&self, identity: &Identity) -> Result<String, PlatformError> {
@@ -189,9 +187,27 @@ fn token_is_due_in_last_tenth_or_last_five_minutes() {
             expires_at: Some(at(lifetime)),
             ..StoredToken::unproven("a-token", at(0))
         };
-        assert_eq!(is_due(&token, at(now)), due, "{lifetime} {now}");
+        assert_eq!(is_due(&token, 0.0, at(now)), due, "{lifetime} {now}");
     }
-    assert!(!is_due(&StoredToken::unproven("a-token", at(0)), at(99_999_999)));
+    assert!(!is_due(
+        &StoredToken::unproven("a-token", at(0)),
+        1.0,
+        at(99_999_999)
+    ));
+}
+
+#[test]
+fn jitter_brings_the_refresh_forward_a_little() {
+    let at = |second| Timestamp::EPOCH.plus_secs(second);
+    let token = StoredToken {
+        expires_at: Some(at(14_400)),
+        ..StoredToken::unproven("a-token", at(0))
+    };
+    // The margin is 1,440 seconds.
+    for (jitter, second) in [(0.0, 12_960), (0.5, 12_888), (1.0, 12_816)] {
+        assert!(!is_due(&token, jitter, at(second - 1)), "{jitter}");
+        assert!(is_due(&token, jitter, at(second)), "{jitter}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use bitbrat::core::observation::Identity;
 use bitbrat::core::source::{PlatformName, SourceKey};
 use bitbrat::platforms::Platform;
 use bitbrat::sim::{Fault, FaultBody, Host, Sim, SimOptions};
-use bitbrat::tokens::{MemoryTokenStore, StoredToken, TokenRecord, TokenStore};
+use bitbrat::tokens::{MemoryTokenStore, StoredToken, TokenStoreExt as _};
 
 pub use discord::DiscordWorld;
 pub use kick::KickWorld;
@@ -152,10 +152,5 @@ async fn start_sim() -> Sim {
 
 /// Stores a token as a login does.
 async fn store_token(store: &MemoryTokenStore, identity: &Identity, token: StoredToken) {
-    let lease = store.lease(identity).await.unwrap();
-    let record = TokenRecord {
-        token: Some(token),
-        ..lease.load().await.unwrap()
-    };
-    lease.save(&record).await.unwrap();
+    store.set_token(identity, Some(token)).await.unwrap();
 }

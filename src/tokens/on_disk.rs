@@ -1,0 +1,149 @@
+//! The serialized format of records and tokens, the only one that contains them in the clear.
+
+use std::collections::BTreeSet;
+
+use secrecy::ExposeSecret as _;
+use serde::{Deserialize, Serialize};
+
+use super::{RefreshIntent, RefreshState, RefreshToken, StoredToken, TokenKind, TokenRecord};
+use crate::core::time::Timestamp;
+use crate::secrets;
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct RecordOnDisk {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<TokenOnDisk>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pending: Option<TokenOnDisk>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    seeds: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intent: Option<RefreshIntent>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The only serialized format of tokens.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TokenOnDisk {
+    #[serde(default)]
+    kind: KindOnDisk,
+    access_token: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    refresh_state: Option<StateOnDisk>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    client_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    login: Option<String>,
+    #[serde(default)]
+    scopes: BTreeSet<String>,
+    obtained_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    refreshed_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Default, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KindOnDisk {
+    #[default]
+    User,
+    App,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+enum StateOnDisk {
+    Refused { at: Timestamp, reason: String },
+}
+
+impl From<&TokenRecord> for RecordOnDisk {
+    fn from(record: &TokenRecord) -> Self {
+        Self {
+            token: record.token.as_ref().map(TokenOnDisk::from),
+            pending: record.pending.as_ref().map(TokenOnDisk::from),
+            seeds: record.seeds.clone(),
+            generation: record.generation,
+            intent: record.intent.clone(),
+        }
+    }
+}
+
+impl From<&StoredToken> for TokenOnDisk {
+    fn from(token: &StoredToken) -> Self {
+        let refresh = token.refresh.as_ref();
+        Self {
+            kind: match token.kind {
+                TokenKind::User => KindOnDisk::User,
+                TokenKind::App => KindOnDisk::App,
+            },
+            access_token: token.access.expose_secret().to_owned(),
+            refresh_token: refresh.map(|refresh| refresh.secret.expose_secret().to_owned()),
+            refresh_state: refresh.and_then(|refresh| match &refresh.state {
+                RefreshState::Ready => None,
+                RefreshState::Refused { at, reason } => Some(StateOnDisk::Refused {
+                    at: *at,
+                    reason: reason.clone(),
+                }),
+            }),
+            client_id: token.client_id.clone(),
+            user_id: token.user_id.clone(),
+            login: token.login.clone(),
+            scopes: token.scopes.clone(),
+            obtained_at: token.obtained_at,
+            refreshed_at: token.refreshed_at,
+            expires_at: token.expires_at,
+        }
+    }
+}
+
+impl From<RecordOnDisk> for TokenRecord {
+    fn from(record: RecordOnDisk) -> Self {
+        Self {
+            token: record.token.map(StoredToken::from),
+            pending: record.pending.map(StoredToken::from),
+            seeds: record.seeds,
+            generation: record.generation,
+            intent: record.intent,
+        }
+    }
+}
+
+impl From<TokenOnDisk> for StoredToken {
+    fn from(token: TokenOnDisk) -> Self {
+        let state = match token.refresh_state {
+            None => RefreshState::Ready,
+            Some(StateOnDisk::Refused { at, reason }) => RefreshState::Refused { at, reason },
+        };
+        Self {
+            kind: match token.kind {
+                KindOnDisk::User => TokenKind::User,
+                KindOnDisk::App => TokenKind::App,
+            },
+            access: secrets::secret(token.access_token),
+            refresh: token.refresh_token.map(|secret| RefreshToken {
+                secret: secrets::secret(secret),
+                state,
+            }),
+            client_id: token.client_id,
+            user_id: token.user_id,
+            login: token.login,
+            scopes: token.scopes,
+            obtained_at: token.obtained_at,
+            refreshed_at: token.refreshed_at,
+            expires_at: token.expires_at,
+        }
+    }
+}

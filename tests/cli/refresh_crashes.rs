@@ -1,0 +1,140 @@
+//! Refreshes of the whole program that are interrupted at each step, and that many processes attempt at once.
+
+use std::process::Stdio;
+
+use bitbrat::sim::twitch::TokenSpec;
+use serde_json::Value;
+
+use super::login::{BOT, Rig};
+use crate::support::process::Process;
+use crate::support::{Run, mode};
+
+/// Every point of `fault_point`, in the order of a refresh: before and after each of its effects.
+const POINTS: [&str; 9] = ["F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9"];
+const TOKEN: &str = "/oauth2/token";
+const REFRESH: [&str; 3] = ["auth", "refresh", "twitch"];
+
+/// Simulated platforms, and a home in which the bot is logged in.
+fn logged_in(is_public: bool) -> (Rig, String) {
+    let left_out: &[&str] = match is_public {
+        true => &["twitch.client_secret", "twitch.client_id"],
+        false => &[],
+    };
+    let mut rig = Rig::without(left_out);
+    let client_id = match is_public {
+        true => "public0client".to_owned(),
+        false => rig.client_id(),
+    };
+    if is_public {
+        rig.sim.twitch.add_client(&client_id, None);
+        rig.home = rig.home.env("TWITCH_CLIENT_ID", &client_id);
+    }
+    let pair = rig.sim.twitch.issue_token(TokenSpec {
+        client_id,
+        user_id: Some(BOT.to_owned()),
+        scopes: vec!["user:read:chat".to_owned()],
+        ..TokenSpec::default()
+    });
+    let input = format!("{}\n{}\n", pair.access, pair.refresh.unwrap());
+    rig.home
+        .run_with(&["auth", "login", "twitch", "--with-token"], &input)
+        .exits(0);
+    (rig, pair.access)
+}
+
+/// Refreshes the token in a process that is aborted at `point`.
+fn crash(rig: &Rig, point: &str) {
+    let status = rig
+        .home
+        .command(&REFRESH)
+        .env("BITBRAT_TEST_FAULT", format!("refresh.{point}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), None, "{point}: the process is aborted");
+}
+
+fn status(rig: &Rig) -> Value {
+    let run: Run = rig.home.run(&["auth", "status", "twitch", "-o", "json"]);
+    run.item("identity", "twitch/bot")
+}
+
+/// How many requests to the token endpoint were answered with 400: that is the answer to a token that is spent.
+fn refused(rig: &Rig) -> u64 {
+    let journal = rig.sim.twitch.host().journal().to_json();
+    let counts = journal["counts"].as_array().unwrap();
+    let count = counts.iter().find(|count| count["path"] == TOKEN);
+    count
+        .and_then(|count| count["statuses"]["400"].as_u64())
+        .unwrap_or(0)
+}
+
+fn survives(point: &str, is_public: bool) {
+    let (rig, _) = logged_in(is_public);
+    crash(&rig, point);
+    let journal = rig.home.state().join("tokens.json.twitch-bot.journal");
+    assert_eq!(journal.exists(), ["F7", "F8", "F9"].contains(&point), "{point}");
+    if journal.exists() {
+        assert_eq!(mode(&journal), 0o600);
+    }
+    let sent = u64::from(!["F1", "F2", "F3", "F4"].contains(&point));
+    assert_eq!(rig.requests(TOKEN), sent, "{point}");
+    let after = status(&rig);
+    // The answer was received and is nowhere: for the platform the same as an answer that never arrived.
+    let is_lost = is_public && ["F5", "F6"].contains(&point);
+    if is_lost {
+        assert_eq!(after["status"], "EXPIRED", "{point}: {after:#}");
+        let reason = after["reason"].to_string();
+        assert!(reason.contains("refresh_response_lost"), "{point}: {after:#}");
+        rig.home
+            .run(&REFRESH)
+            .exits(4)
+            .names_account("refresh_response_lost")
+            .names_account("bitbrat auth login twitch");
+        assert_eq!(rig.requests(TOKEN), 1, "{point}: it is not sent again");
+    } else {
+        assert_eq!(after["status"], "VALID", "{point}: {after:#}");
+        if sent == 1 {
+            assert!(!journal.exists(), "{point}: the pair is stored");
+        }
+        rig.home.run(&REFRESH).exits(0);
+        assert_eq!(status(&rig)["status"], "VALID", "{point}");
+    }
+    assert_eq!(refused(&rig), 0, "{point}: a token was sent twice");
+}
+
+fn survive_all(is_public: bool) {
+    std::thread::scope(|scope| {
+        for point in POINTS {
+            scope.spawn(move || survives(point, is_public));
+        }
+    });
+}
+
+#[test]
+fn one_time_token_survives_a_crash_at_every_step() {
+    survive_all(true);
+}
+
+#[test]
+fn reusable_token_survives_a_crash_at_every_step() {
+    survive_all(false);
+}
+
+#[test]
+fn fifty_processes_refresh_a_one_time_token_once() {
+    let (rig, access) = logged_in(true);
+    assert!(rig.sim.twitch.expire_token(&access));
+    let start = |_| Process::start(&rig.home, &["auth", "status", "twitch", "-o", "json"]);
+    let processes: Vec<_> = (0..50).map(start).collect();
+    for mut process in processes {
+        let code = process.ends();
+        let said = process.said();
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("\"VALID\""), "{said}");
+    }
+    assert_eq!(rig.requests(TOKEN), 1);
+    assert_eq!(refused(&rig), 0);
+    assert_ne!(rig.stored("twitch/bot")["token"]["accessToken"], access.as_str());
+}
