@@ -99,7 +99,7 @@ fn consent_declined_in_chromium_stores_nothing() {
     let Some((shown, code, said)) = log_in(&rig, &BROWSER) else {
         return;
     };
-    assert!(shown.contains("Received. Go back to the terminal"), "{shown}");
+    assert!(shown.contains("No login was granted"), "{shown}");
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("the login was declined"), "{said}");
     assert!(rig.stored("twitch/bot")["token"].is_null());

@@ -114,7 +114,7 @@ async fn a_newer_schema_is_refused_with_both_versions() {
                 refused,
                 StoreError::NewerSchema {
                     found: 99,
-                    known: 5,
+                    known: 6,
                     ..
                 }
             ),
