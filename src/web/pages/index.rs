@@ -290,8 +290,8 @@ fn nothing(query: &Query, sources: &Sources) -> Markup {
         div.empty {
             @if sources.rows.is_empty() {
                 p { "No sources are configured and none are stored." }
-                p { "Add one to the configuration, or create the file first:" }
-                (command("bitbrat config init"))
+                p { "Add one to the configuration, or set everything up:" }
+                (command("bitbrat init"))
             } @else {
                 p { "None of " (humane::count(sources.rows.len() as u64, "source")) " matches." }
                 @if query.page > 0 { p { a href=(query.address("./", 0)) { "First page" } } }
