@@ -73,7 +73,7 @@ home, entries, runs = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 store = sqlite3.connect(glob.glob(home + "/**/bitbrat.db", recursive=True)[0])
 for entry in entries:
     at = entry.pop("ms")
-    store.execute("INSERT INTO history VALUES (?, ?, ?, ?, ?)", ("twitch:777001", entry["id"], at, at, json.dumps(entry)))
+    store.execute("INSERT INTO history (source, id, at, recorded_at, entry) VALUES (?, ?, ?, ?, ?)", ("twitch:777001", entry["id"], at, at, json.dumps(entry)))
 store.commit()
 open(glob.glob(home + "/**/runs.json", recursive=True)[0], "w").write(runs)
 `;
