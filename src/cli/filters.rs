@@ -177,7 +177,7 @@ pub fn sort_fields(current: &OsStr) -> Vec<CompletionCandidate> {
 mod tests {
     use super::*;
     use crate::view::envelope::UnusableKind;
-    use crate::view::stories::{Story, gone, guild, old_knowledge, ratcaster, revoked};
+    use crate::view::tests::{Story, gone, guild, old_knowledge, ratcaster, revoked};
 
     fn known() -> Known {
         let stories = [

@@ -233,13 +233,13 @@ fn is_shown(rows: &[SourceRow], problem: &Problem) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::stories::{gone, guild, old_knowledge, ratcaster, revoked};
+    use crate::view::tests::{gone, guild, old_knowledge, ratcaster, revoked};
 
     #[test]
     fn entries_name_their_sources_and_the_command() {
         let rows: Vec<_> = [ratcaster(), revoked(), gone(), old_knowledge(), guild()]
             .iter()
-            .map(crate::view::stories::Story::row)
+            .map(crate::view::tests::Story::row)
             .collect();
         let entries = of(&rows, &[], &[]);
         let shown: Vec<_> = entries

@@ -218,7 +218,7 @@ mod tests {
     use crate::core::evidence::Knowledge;
     use crate::core::observation::{AuthCheck, ErrorInfo, Fact, Identity, LinkState, Observation};
     use crate::core::source::SourceKey;
-    use crate::view::stories::{Story, checked, now, ratcaster};
+    use crate::view::tests::{Story, checked, now, ratcaster};
 
     fn asked(story: &Story, text: &str) -> AnswerItem {
         judged(&story.found(), text, None).0

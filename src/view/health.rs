@@ -81,7 +81,7 @@ mod tests {
     use crate::core::freshness::Intervals;
     use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
     use crate::core::source::PlatformName;
-    use crate::view::stories::{Story, now};
+    use crate::view::tests::{Story, now};
 
     fn link(state: LinkState) -> Fact {
         Fact::Connection {

@@ -50,7 +50,7 @@ mod tests {
     use crate::core::facet::Facet;
     use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
     use crate::core::source::PlatformName;
-    use crate::view::stories::{checked, gone, ratcaster, revoked};
+    use crate::view::tests::{checked, gone, ratcaster, revoked};
 
     fn error() -> ErrorInfo {
         ErrorInfo::new(Code::NetworkTimeout, "no answer within 10 s")

@@ -22,4 +22,4 @@ pub mod since;
 pub mod source_row;
 pub mod sources;
 #[cfg(test)]
-pub(crate) mod stories;
+pub(crate) mod tests;

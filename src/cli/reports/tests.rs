@@ -17,7 +17,7 @@ use crate::view::answer::{Answer, AnswerItem};
 use crate::view::detail::SourceInFull;
 use crate::view::envelope::{UnusableItem, UnusableKind};
 use crate::view::found::Found;
-use crate::view::stories::{Story, gone, guild, now, old_knowledge, ratcaster, revoked};
+use crate::view::tests::{Story, gone, guild, now, old_knowledge, ratcaster, revoked};
 
 const RICH: Style = Style {
     width: Some(120),

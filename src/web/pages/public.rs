@@ -184,7 +184,7 @@ fn width(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::stories::{old_knowledge, ratcaster, revoked};
+    use crate::view::tests::{old_knowledge, ratcaster, revoked};
 
     #[test]
     fn badge_says_only_what_is_certain() {

@@ -134,7 +134,7 @@ mod tests {
     use crate::core::code::Code;
     use crate::core::facet::Facet;
     use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
-    use crate::view::stories::{Story, checked, ratcaster};
+    use crate::view::tests::{Story, checked, ratcaster};
 
     #[test]
     fn failed_probe_is_the_exit_code_unless_the_cache_is_accepted() {

@@ -150,7 +150,7 @@ mod tests {
     use crate::core::code::Code;
     use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
     use crate::view::envelope::UnusableKind;
-    use crate::view::stories::{Story, checked, gone, old_knowledge, ratcaster, revoked};
+    use crate::view::tests::{Story, checked, gone, old_knowledge, ratcaster, revoked};
 
     #[test]
     fn live_is_claimed_only_on_fresh_evidence() {

@@ -376,8 +376,8 @@ fn frame(text: &str, lines_before: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::stories::Story;
-    use crate::view::stories::{gone, guild, old_knowledge, ratcaster, revoked};
+    use crate::view::tests::Story;
+    use crate::view::tests::{gone, guild, old_knowledge, ratcaster, revoked};
 
     fn exit(stories: &[Story], fail_on: &[FailOn]) -> u8 {
         let known = Known {

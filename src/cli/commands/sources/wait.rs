@@ -280,7 +280,7 @@ fn item(what: WaitFor, found: &Found, in_time: bool) -> AnswerItem {
 mod tests {
     use super::*;
     use crate::view::envelope::UnusableItem;
-    use crate::view::stories::{Story, guild, old_knowledge, ratcaster, revoked};
+    use crate::view::tests::{Story, guild, old_knowledge, ratcaster, revoked};
 
     #[test]
     fn all_sources_must_satisfy_the_condition_or_one_with_any() {
