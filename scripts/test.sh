@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test, with everything they need: starts the services, then the doc tests and the test suite.
+# Runs every test, with everything they need: starts the services, then the doc tests, the test suite and the browser tests.
 # Run it before you push; `.ci/run` runs it too. See `scripts/test.sh --help`.
 set -u
 
@@ -93,5 +93,8 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
   say "WARNING: running with plain cargo test: no time limits, tests share one process"
   cargo test --lib --bins --tests "$@" || failed=1
+fi
+if [ $# -eq 0 ]; then
+  scripts/browser.sh || failed=1
 fi
 exit $failed

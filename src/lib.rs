@@ -29,6 +29,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod tokens;
+pub mod view;
 pub mod watch;
 pub mod web;
 pub mod websocket;

@@ -11,20 +11,20 @@ use super::volume::{Meters, StoreStats};
 use super::{App, StoreAccess, clock_error, invites, listeners};
 use crate::bus::EventBus;
 use crate::config::{Configuration, StoreTarget};
-use crate::core::document::SourceDocument;
-use crate::core::freshness::MaxAge;
 use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::{Lifecycle, Tasks, announce_ready};
 use crate::persist::write_policy::WritePolicy;
 use crate::persist::{Persister, overview};
-use crate::store::{HistoryEntry, SourceStore};
+use crate::store::SourceStore;
 use crate::telemetry::{Bars, names};
+use crate::view::envelope::{UnusableItem, UnusableKind};
 use crate::watch::account_checks::TokenWatch;
 use crate::watch::engine::{Engine, Parts, Route};
 use crate::watch::monitored::MonitoredSources;
-use crate::web::{self, Render, Stored, Web};
+use crate::watch::runs;
+use crate::web::{self, Configured, Stored, Web};
 
 mod first_checks;
 mod reload;
@@ -55,24 +55,12 @@ pub struct Plan {
     pub roles: BTreeSet<Role>,
     /// Whether every source is probed once before the daemon exits.
     pub once: bool,
-    /// Serializes a list of sources for the API, by the configuration in force and the caller's maximum age.
-    pub list: Write<(MaxAge, Vec<Arc<SourceSummary>>)>,
-    /// Serializes one source for the API.
-    pub one: Write<(MaxAge, SourceDocument, Vec<HistoryEntry>)>,
     /// Computes the exit code after a single round, as `sources status` does.
     pub judge: Judge,
     /// Reads the configuration again.
     pub reload: Box<dyn Fn() -> Configuration + Send + Sync>,
     /// The log, whose lines for people are merged while the daemon runs.
     pub logs: Bars,
-}
-
-/// Serializes a value as JSON, by the configuration in force.
-pub type Write<T> = Box<dyn Fn(&App, T) -> serde_json::Value + Send + Sync>;
-
-fn render<T: 'static>(app: &Current, write: Write<T>) -> Render<T> {
-    let app = Arc::clone(app);
-    Arc::new(move |value| write(&current(&app), value))
 }
 
 /// Why a process is not ready, as one of its parts reports it.
@@ -225,15 +213,14 @@ async fn start(
             clock: Arc::clone(&app.clock),
             started_at: app.clock.now(),
             token: app.settings.web.token.clone(),
-            list: render(&in_force, plan.list),
-            one: render(&in_force, plan.one),
+            configured: configured(&in_force),
+            events: has(Role::Ingest).then(|| app.state_file_path()),
+            commits: engine.as_ref().map(Engine::commits),
+            runs: app.settings.state_dir.clone(),
         };
         tasks.spawn("web", |stop| web::serve(listener, pages, extra, stop));
     }
-    if app.demo.is_none() {
-        let (directory, clock) = (app.settings.state_dir.clone(), Arc::clone(&app.machine_clock));
-        tasks.spawn("clock-error", |stop| clock_error::run(directory, clock, stop));
-    }
+    keep_state_files(app, tasks, has(Role::Ingest) && !plan.once);
     // Before the first probe: a token that is changed from then on may have been read already.
     let token_watch = TokenWatch::start(Arc::clone(app.tokens())).await;
     if let Some(engine) = &mut engine {
@@ -276,6 +263,19 @@ async fn start(
         store_stats,
         bus,
     })
+}
+
+/// Keeps the files of the state directory that other processes read: the error of the clock, and when daemons ran.
+fn keep_state_files(app: &App, tasks: &Tasks, monitors: bool) {
+    let directory = &app.settings.state_dir;
+    if app.demo.is_none() {
+        let (directory, clock) = (directory.clone(), Arc::clone(&app.machine_clock));
+        tasks.spawn("clock-error", |stop| clock_error::run(directory, clock, stop));
+    }
+    if monitors {
+        let (directory, clock) = (directory.clone(), Arc::clone(&app.clock));
+        tasks.spawn("runs", |stop| runs::record(directory, clock, stop));
+    }
 }
 
 /// Starts the pollers, with their schedules or for a single round.
@@ -399,6 +399,30 @@ fn with_persister(of_writer: Option<StoreStats>, persister: &Arc<Persister>) -> 
 fn stats_of(persister: &Arc<Persister>) -> StoreStats {
     let persister = Arc::clone(persister);
     Arc::new(move || persister.stats())
+}
+
+/// Returns a function that returns the configured sources, and how often each thing about them is checked.
+fn configured(app: &Current) -> Arc<dyn Fn() -> Configured + Send + Sync> {
+    let app = Arc::clone(app);
+    Arc::new(move || {
+        let app = current(&app);
+        let sources = app.sources.all();
+        let unresolved = sources.unresolved.into_iter().map(|unresolved| UnusableItem {
+            what: UnusableKind::Name,
+            id: unresolved.name,
+            reason: unresolved.reason,
+        });
+        Configured {
+            unresolved: unresolved.collect(),
+            origins: sources
+                .known
+                .into_iter()
+                .map(|source| (source.key, source.origin))
+                .collect(),
+            intervals: app.intervals(),
+            public: app.settings.web.public.clone(),
+        }
+    })
 }
 
 /// Returns a function that reports the statistics of the stored documents next to the prediction.

@@ -1,26 +1,20 @@
 //! Options that filter, sort and limit the sources that a command shows.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
 
 use crate::cli::commands::sources::known::Known;
 use crate::cli::complete;
-use crate::cli::health::Health;
-use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::{Format, Output};
 use crate::cli::reports::columns::SourceColumn;
-use crate::cli::reports::source_row::SourceRow;
-use crate::config;
-use crate::core::freshness::Field;
 use crate::core::source::{PlatformName, SourceKey};
-use crate::core::stream::StreamStatus;
-use crate::core::verdict::{AuthStatus, Status};
 use crate::failure::{ExitCode, Failure};
+use crate::view::envelope::UnusableItem;
+use crate::view::order::{self, SortField, SortKey};
+use crate::view::source_row::SourceRow;
 
 /// The option that chooses columns.
 #[derive(Debug, Clone, Default, Args)]
@@ -79,11 +73,8 @@ pub struct FilterArgs {
 impl FilterArgs {
     /// Whether the state of a source satisfies the filters. `without_answer` contains the sources whose check got no answer.
     pub fn keeps(&self, row: &SourceRow, without_answer: &BTreeSet<SourceKey>) -> bool {
-        let is_live =
-            row.summary.stream_status == StreamStatus::Online && !row.freshness.is_stale(Field::StreamStatus);
-        let is_failing = matches!(row.findings.worst(), Health::Down | Health::Auth)
-            || without_answer.contains(&row.summary.key);
-        (!self.live || is_live) && (!self.failing || is_failing)
+        let is_failing = row.is_failing() || without_answer.contains(&row.summary.key);
+        (!self.live || row.is_live()) && (!self.failing || is_failing)
     }
 
     /// Whether something that cannot be used is shown beside the sources. It may need attention, and is not known to be live.
@@ -153,137 +144,13 @@ impl OrderArgs {
         if self.sort.is_empty() {
             return;
         }
-        items.sort_by(|one, other| {
-            let (one, other) = (row(one), row(other));
-            let keys = self.sort.iter().map(|key| key.compare(one, other));
-            keys.fold(Ordering::Equal, Ordering::then)
-                .then_with(|| by_id(one, other))
-        });
+        items.sort_by(|one, other| order::compare(&self.sort, row(one), row(other)));
     }
 
     /// Returns how many are shown at most.
     pub fn limit(&self) -> Option<usize> {
         self.limit.and_then(|limit| usize::try_from(limit).ok())
     }
-}
-
-/// A field that sources are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SortField {
-    /// platform:id, the id by number
-    Id,
-    /// The display name
-    Name,
-    /// The platform
-    Platform,
-    /// CONNECTED, DISCONNECTED, ERROR
-    Status,
-    /// ONLINE, OFFLINE
-    Stream,
-    /// The number of viewers
-    Viewers,
-    /// VALID, EXPIRED, REVOKED
-    Auth,
-    /// The age of the oldest of status and stream
-    Age,
-    /// The latency
-    Latency,
-}
-
-/// A field and its direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SortKey {
-    field: SortField,
-    descending: bool,
-}
-
-impl FromStr for SortKey {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (descending, name) = match text.strip_prefix('-') {
-            Some(name) => (true, name),
-            None => (false, text),
-        };
-        if let Ok(field) = SortField::from_str(name, true) {
-            return Ok(Self { field, descending });
-        }
-        let fields = SortField::value_variants().iter();
-        let fields: Vec<String> = fields
-            .filter_map(SortField::to_possible_value)
-            .map(|value| value.get_name().to_owned())
-            .collect();
-        let meant = config::closest(name, fields.iter().map(String::as_str));
-        let meant = meant.map_or_else(String::new, |meant| format!("did you mean `{meant}`? "));
-        Err(format!(
-            "there is no such field; {meant}use {}, or -FIELD for descending",
-            fields.join(", ")
-        ))
-    }
-}
-
-impl SortKey {
-    fn compare(self, one: &SourceRow, other: &SourceRow) -> Ordering {
-        let directed = |order: Ordering| if self.descending { order.reverse() } else { order };
-        match self.field {
-            SortField::Id => directed(by_id(one, other)),
-            SortField::Platform => directed(one.summary.key.platform().cmp(&other.summary.key.platform())),
-            SortField::Name => self.by(one, other, |row| {
-                row.summary.display_name.as_deref().map(str::to_lowercase)
-            }),
-            SortField::Status => self.by(one, other, |row| {
-                let is_known = row.is_checked() || row.summary.status == Status::Error;
-                is_known.then_some(match row.summary.status {
-                    Status::Connected => 0,
-                    Status::Disconnected => 1,
-                    Status::Error => 2,
-                })
-            }),
-            SortField::Stream => self.by(one, other, |row| match row.summary.stream_status {
-                StreamStatus::Online => Some(0),
-                StreamStatus::Offline => Some(1),
-                StreamStatus::Unknown => None,
-            }),
-            SortField::Viewers => self.by(one, other, |row| row.summary.viewer_count),
-            SortField::Auth => self.by(one, other, |row| {
-                row.summary.auth_status.map(|auth| match auth {
-                    AuthStatus::Valid => 0,
-                    AuthStatus::Expired => 1,
-                    AuthStatus::Revoked => 2,
-                })
-            }),
-            SortField::Age => self.by(one, other, SourceRow::age_ms),
-            SortField::Latency => self.by(one, other, |row| row.summary.latency_ms),
-        }
-    }
-
-    /// Compares what is known of both; what is unknown is last in both directions.
-    fn by<T: Ord>(
-        self,
-        one: &SourceRow,
-        other: &SourceRow,
-        value: impl Fn(&SourceRow) -> Option<T>,
-    ) -> Ordering {
-        match (value(one), value(other)) {
-            (Some(one), Some(other)) if self.descending => other.cmp(&one),
-            (Some(one), Some(other)) => one.cmp(&other),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => Ordering::Equal,
-        }
-    }
-}
-
-/// Compares keys with ids as numbers: they have no leading zeros, so the longer one is greater.
-fn by_id(one: &SourceRow, other: &SourceRow) -> Ordering {
-    let (one, other) = (&one.summary.key, &other.summary.key);
-    let ids = || {
-        one.id()
-            .len()
-            .cmp(&other.id().len())
-            .then(one.id().cmp(other.id()))
-    };
-    one.platform().cmp(&other.platform()).then_with(ids)
 }
 
 /// Offers the fields that sources are sorted by, descending once a hyphen is typed.
@@ -309,8 +176,8 @@ pub fn sort_fields(current: &OsStr) -> Vec<CompletionCandidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::machine::UnusableKind;
-    use crate::cli::reports::tests::{Story, gone, guild, old_knowledge, ratcaster, revoked};
+    use crate::view::envelope::UnusableKind;
+    use crate::view::tests::{Story, gone, guild, old_knowledge, ratcaster, revoked};
 
     fn known() -> Known {
         let stories = [

@@ -6,7 +6,6 @@ pub mod complete;
 pub mod context;
 pub mod filters;
 pub mod global;
-pub mod health;
 pub mod help;
 pub mod login;
 pub mod output;
@@ -14,7 +13,6 @@ pub mod progress;
 pub mod reports;
 pub mod run_probe;
 pub mod selection;
-pub mod since;
 pub mod source_arg;
 
 use std::ffi::OsString;

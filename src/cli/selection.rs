@@ -1,142 +1,39 @@
 //! The sources that a command is about: ids, names and globs as they were typed, and what they match.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use glob::{MatchOptions, Pattern};
-
 use crate::app::Sources;
-use crate::cli::output::humane;
-use crate::config::SourceArg;
+pub use crate::config::SourceSelector;
+use crate::config::{SourceArg, SourceGlob};
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::secrets;
 use crate::store::Stored;
+use crate::view::humane;
 
-/// Characters that make a glob of an argument.
-const WILDCARDS: [char; 3] = ['*', '?', '['];
-
-/// Colons, slashes and leading dots are ordinary characters of a name. Both sides are in lower case already, because the library
-/// ignores the case of ASCII letters only.
-const OPTIONS: MatchOptions = MatchOptions {
-    case_sensitive: true,
-    require_literal_separator: false,
-    require_literal_leading_dot: false,
-};
-
-/// A source argument of a command that accepts several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceSelector {
-    /// One source by its id, name or address.
-    One(SourceArg),
-    /// Every source that a glob matches.
-    Glob(SourceGlob),
-}
-
-impl std::fmt::Display for SourceSelector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::One(arg) => arg.fmt(f),
-            // Quoted, because a shell expands it.
-            Self::Glob(glob) => write!(f, "'{}'", glob.text),
-        }
+/// Returns the failure of a glob that matches none of `names`.
+fn no_match(glob: &SourceGlob, names: &Names) -> Failure {
+    let among = match names.sources().len() as u64 {
+        0 => "no source is configured or stored".to_owned(),
+        count => format!(
+            "it was matched against platform:id and platform:name of {}",
+            humane::count(count, "configured or stored source")
+        ),
+    };
+    let what = format!(
+        "no source matches the glob `{}`; {among}",
+        secrets::repeated(&glob.text)
+    );
+    let mut failure = Failure::new(ExitCode::NoSuchSource, what);
+    let anywhere = SourceGlob::parse(&format!("*:{}", glob.text));
+    if let Some(anywhere) = anywhere.ok().filter(|_| !glob.text.contains(':'))
+        && !names.matching(&anywhere).is_empty()
+    {
+        failure = failure.hint(format!("did you mean `'{}'`?", anywhere.text));
     }
-}
-
-impl FromStr for SourceSelector {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        // In an address a question mark begins the query.
-        let is_address = text.contains("://") || (text.contains('/') && !text.contains(':'));
-        if is_address || !text.contains(WILDCARDS) {
-            return text.parse().map(Self::One);
-        }
-        SourceGlob::parse(text).map(Self::Glob)
-    }
-}
-
-/// A pattern that is matched against `platform:id` and `platform:name` of sources, regardless of case: `*` for any text, `?` for
-/// one character, `[0-9]` for one of several.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceGlob {
-    text: String,
-    /// The pattern, or why the text is none. That is an error only where no source has the text as its name: guilds may be
-    /// called `[GER] Rats`.
-    pattern: Result<Pattern, String>,
-    /// The text as the name of one source, where it can be one.
-    name: Option<SourceArg>,
-}
-
-impl SourceGlob {
-    fn parse(text: &str) -> Result<Self, String> {
-        let name = text.parse::<SourceArg>();
-        let mut lower = text.to_lowercase();
-        let literal = lower.split(WILDCARDS).next().unwrap_or_default();
-        let platform = literal.split_once(':').map(|(platform, _)| platform);
-        if let Some(error) = platform.and_then(|platform| platform.parse::<PlatformName>().err()) {
-            return Err(name.err().unwrap_or_else(|| error.to_string()));
-        }
-        // To the library two asterisks are a path of any depth; names have no depth.
-        while lower.contains("**") {
-            lower = lower.replace("**", "*");
-        }
-        let pattern = Pattern::new(&lower).map_err(|_| {
-            format!(
-                "`{}` is not a valid glob: a `[` has no `]`; write a set as `[0-9]`, and a bracket itself as `[[]`",
-                secrets::repeated(text)
-            )
-        });
-        match (pattern, name) {
-            (Err(reason), Err(_)) => Err(reason),
-            (pattern, name) => Ok(Self {
-                text: lower,
-                pattern,
-                name: name.ok(),
-            }),
-        }
-    }
-
-    /// Whether it matches a text such as `twitch:pixelmeadow`.
-    fn matches(&self, text: &str) -> bool {
-        let pattern = self.pattern.as_ref();
-        pattern.is_ok_and(|pattern| pattern.matches_with(&text.to_lowercase(), OPTIONS))
-    }
-
-    /// Whether it may match a source of `platform` whose name is not known yet.
-    fn may_match(&self, platform: PlatformName) -> bool {
-        let scope = self.text.split_once(':').map(|(scope, _)| Pattern::new(scope));
-        match scope {
-            Some(Ok(scope)) => scope.matches_with(platform.as_str(), OPTIONS),
-            _ => true,
-        }
-    }
-
-    /// Returns the failure of a glob that matches none of `names`.
-    fn no_match(&self, names: &Names) -> Failure {
-        let among = match names.sources().len() as u64 {
-            0 => "no source is configured or stored".to_owned(),
-            count => format!(
-                "it was matched against platform:id and platform:name of {}",
-                humane::count(count, "configured or stored source")
-            ),
-        };
-        let what = format!(
-            "no source matches the glob `{}`; {among}",
-            secrets::repeated(&self.text)
-        );
-        let mut failure = Failure::new(ExitCode::NoSuchSource, what);
-        let anywhere = Self::parse(&format!("*:{}", self.text));
-        if let Some(anywhere) = anywhere.ok().filter(|_| !self.text.contains(':'))
-            && !names.matching(&anywhere).is_empty()
-        {
-            failure = failure.hint(format!("did you mean `'{}'`?", anywhere.text));
-        }
-        failure.hint("run `bitbrat sources list` to see the configured and stored sources")
-    }
+    failure.hint("run `bitbrat sources list` to see the configured and stored sources")
 }
 
 /// The names of the configured and stored sources in lower case, ids included, and every source that has one of them.
@@ -321,7 +218,7 @@ impl Selection {
         };
         let mut globs = self.globs();
         match globs.find(is_empty) {
-            Some(glob) => Err(glob.no_match(names)),
+            Some(glob) => Err(no_match(glob, names)),
             None => Ok(()),
         }
     }

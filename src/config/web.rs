@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use secrecy::SecretString;
 use url::Url;
 
+use super::SourceSelector;
 use super::key::Key;
 use super::reader::Reader;
 
@@ -26,7 +27,14 @@ const PUBLIC_URL: Key = Key::new(
 )
 .such_as("https://bot.example.org");
 
-pub(super) const KEYS: &[Key] = &[LISTEN, PUBLIC_URL, TOKEN];
+const PUBLIC: Key = Key::new(
+    "web.public",
+    "Sources that `/public` and `/badge/ID.svg` show to everybody: ids, names or globs. None by default.",
+)
+.list()
+.such_as("twitch:* kick:ratcaster");
+
+pub(super) const KEYS: &[Key] = &[LISTEN, PUBLIC, PUBLIC_URL, TOKEN];
 
 #[derive(Debug, Clone)]
 pub struct WebSettings {
@@ -36,6 +44,22 @@ pub struct WebSettings {
     pub public_url: Option<Url>,
     /// Token that callers must send.
     pub token: Option<SecretString>,
+    /// Sources that are shown without a token.
+    pub public: Vec<SourceSelector>,
+}
+
+fn public(reader: &mut Reader<'_>) -> Vec<SourceSelector> {
+    let Some(found) = reader.list(&PUBLIC) else {
+        return Vec::new();
+    };
+    let mut selectors = Vec::new();
+    for text in &found.value {
+        match text.parse() {
+            Ok(selector) => selectors.push(selector),
+            Err(error) => reader.refuse(&PUBLIC, &found.origin, error),
+        }
+    }
+    selectors
 }
 
 /// Platforms redirect to https only, except for this machine.
@@ -55,6 +79,7 @@ fn public_url(reader: &mut Reader<'_>) -> Option<Url> {
 pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
     let token = reader.secret(&TOKEN);
     let public_url = public_url(reader);
+    let public = public(reader);
     let off = reader
         .layers()
         .iter()
@@ -66,6 +91,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
             listen: None,
             public_url,
             token,
+            public,
         };
     }
     let listen = reader.socket(&LISTEN);
@@ -87,5 +113,6 @@ pub(super) fn read(reader: &mut Reader<'_>) -> WebSettings {
         listen: listen.map(|found| found.value),
         public_url,
         token,
+        public,
     }
 }

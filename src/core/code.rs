@@ -471,6 +471,24 @@ registry! {
         ApiForbiddenHost "api.forbidden_host":
             "The request is for a host that is not this machine, and there is no token.",
             "Set `web.token`, or use `localhost`.";
+        ApiForbiddenOrigin "api.forbidden_origin":
+            "The request was sent by a page of another site.",
+            "Open the page of bitbrat itself, or send the request without a browser.";
+        ApiMethodNotAllowed "api.method_not_allowed":
+            "The path does not accept this method.",
+            "Use GET: everything is read-only.";
+        ApiInvalidQuery "api.invalid_query":
+            "The query has an unknown parameter, or a value that is not allowed.",
+            "`/api/v1/openapi.json` describes the parameters.";
+        ApiUnknownAction "api.unknown_action":
+            "The platform of the source has no such action.",
+            "`/api/v1/actions` lists the actions.";
+        ApiNoEvents "api.no_events":
+            "This process publishes no events.",
+            "Ask the process that runs `watch --role ingest`.";
+        ApiTooManyStreams "api.too_many_streams":
+            "Too many clients follow the updates.",
+            "Close other tabs, or try again after the seconds in `Retry-After`.";
         ApiUnknownPlatform "api.unknown_platform":
             "There is no such platform.",
             "Correct the path.";

@@ -413,6 +413,11 @@ impl Engine {
         }
     }
 
+    /// Counts the commits of documents and of what confirms them.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.stats.commits.subscribe()
+    }
+
     /// Returns a function that returns the daemon's overview.
     pub fn view(&self) -> View {
         let sources = ViewOf {

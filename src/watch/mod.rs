@@ -27,6 +27,7 @@ pub mod observations;
 pub mod overview;
 pub mod pollers;
 pub mod queue;
+pub mod runs;
 pub mod sent_events;
 pub mod sinks;
 pub mod state_file;

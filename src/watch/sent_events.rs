@@ -48,6 +48,29 @@ pub fn follow(
     .boxed()
 }
 
+/// Returns the events after the position `after`, oldest first, and the position of the last one; `None` if the event at that
+/// position is no longer stored. Without a position it returns the newest position alone.
+pub async fn after(path: PathBuf, after: Option<i64>) -> Result<Option<(i64, Vec<Message>)>, StateFileError> {
+    let from = after.map_or(0, |after| after.saturating_sub(1));
+    let mut found = blocking(move || match path.exists() {
+        true => sent_since(&path, Some(from)),
+        false => Ok(Vec::new()),
+    })
+    .await?;
+    let newest = found.last().map_or(0, |(position, _)| *position);
+    match after {
+        None => return Ok(Some((newest, Vec::new()))),
+        // Nothing had been published when the client connected first.
+        Some(0) => {}
+        Some(after) if found.first().is_some_and(|(position, _)| *position == after) => drop(found.remove(0)),
+        Some(_) => return Ok(None),
+    }
+    let messages = found
+        .into_iter()
+        .map(|(position, event)| message(position, event));
+    Ok(Some((newest, messages.collect())))
+}
+
 /// Returns whether the file at `path` lists any event.
 pub fn has_events(path: &Path) -> bool {
     path.exists() && sent_since(path, Some(0)).is_ok_and(|events| !events.is_empty())

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,7 +78,7 @@ pub(super) async fn serve(listener: TcpListener, pages: Router, limits: Limits, 
             () = stop.requested() => break,
             Some(ended) = open.tasks.join_next_with_id() => open.forget(&ended),
             accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => {
+                Ok((socket, peer)) => {
                     if open.by_age.len() >= limits.connections && !open.make_room(limits.undisturbed) {
                         debug!(limit = limits.connections, "Refused a connection: all are answering requests");
                         continue;
@@ -88,7 +89,7 @@ pub(super) async fn serve(listener: TcpListener, pages: Router, limits: Limits, 
                     {
                         open.forget(&ended);
                     }
-                    open.add(socket, pages.clone(), limits, stop.clone());
+                    open.add(socket, Peer(peer.ip()), pages.clone(), limits, stop.clone());
                 }
                 // The client has closed the connection already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -109,6 +110,10 @@ pub(super) async fn serve(listener: TcpListener, pages: Router, limits: Limits, 
     let _ = tokio::time::timeout(FINISH, finished).await;
 }
 
+/// The address of a client.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 /// Open connections, oldest first.
 #[derive(Default)]
 struct Open {
@@ -126,9 +131,9 @@ struct Connection {
 }
 
 impl Open {
-    fn add(&mut self, socket: TcpStream, pages: Router, limits: Limits, stop: Stop) {
+    fn add(&mut self, socket: TcpStream, peer: Peer, pages: Router, limits: Limits, stop: Stop) {
         let busy: Arc<AtomicUsize> = Arc::default();
-        let serving = answer_requests(socket, pages, limits, stop, Arc::clone(&busy));
+        let serving = answer_requests((socket, peer), pages, limits, stop, Arc::clone(&busy));
         let task = self.tasks.spawn(serving);
         self.ages.insert(task.id(), self.next);
         let since = Instant::now();
@@ -166,13 +171,14 @@ impl Open {
 }
 
 async fn answer_requests(
-    socket: TcpStream,
+    (socket, peer): (TcpStream, Peer),
     pages: Router,
     limits: Limits,
     stop: Stop,
     busy: Arc<AtomicUsize>,
 ) {
-    let counted = tower::service_fn(move |request: Request<Incoming>| {
+    let counted = tower::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (pages, busy) = (pages.clone(), Busy::count(&busy));
         async move {
             let answered: Result<Response, Infallible> = tower::ServiceExt::oneshot(pages, request).await;

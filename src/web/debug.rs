@@ -1,21 +1,24 @@
 //! Debug pages in the platform's formats: a snapshot per connector, and the health of its subscriptions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
 
-use super::api::{summaries, unavailable};
-use super::{Web, answer};
+use super::problem::Problem;
+use super::{Site, answer};
 use crate::core::code::Code;
 use crate::core::document::SourceRecord;
 use crate::core::source::PlatformName;
+use crate::core::summary::SourceSummary;
 use crate::core::verdict::Status;
+use crate::store::StoreError;
 use crate::watch::listener_context::ListenerReport;
 
 /// Every stored document, with its evidence.
-pub(super) async fn sources(State(web): State<Web>) -> Response {
+pub(super) async fn sources(State(web): State<Site>) -> Response {
     match web.store.load_all().await {
         Ok(stored) => {
             let sources: Map<String, Value> = stored
@@ -30,12 +33,12 @@ pub(super) async fn sources(State(web): State<Web>) -> Response {
                 .collect();
             answer(200, json!({"sources": sources}))
         }
-        Err(error) => unavailable(&error),
+        Err(error) => Problem::from(error).into_response(),
     }
 }
 
 /// Statistics of the events stored from the bus, and of the chat that is counted on it.
-pub(super) async fn bus(State(web): State<Web>) -> Response {
+pub(super) async fn bus(State(web): State<Site>) -> Response {
     match &web.storing {
         Some(storing) => answer(200, storing().to_json()),
         None => {
@@ -46,14 +49,14 @@ pub(super) async fn bus(State(web): State<Web>) -> Response {
 }
 
 /// Status of one platform, in the form of the platform's connector snapshots.
-pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String>) -> Response {
+pub(super) async fn platform(State(web): State<Site>, Path(platform): Path<String>) -> Response {
     let name = match platform_of(&platform) {
         Ok(name) => name,
         Err(unknown) => return *unknown,
     };
     let summaries = match summaries(&web).await {
         Ok(summaries) => summaries,
-        Err(error) => return unavailable(&error),
+        Err(error) => return Problem::from(error).into_response(),
     };
     let own = summaries
         .iter()
@@ -66,15 +69,23 @@ pub(super) async fn platform(State(web): State<Web>, Path(platform): Path<String
 
 fn platform_of(text: &str) -> Result<PlatformName, Box<Response>> {
     text.parse().map_err(|_| {
-        let platform: String = text.chars().take(60).collect();
-        let problem = json!({"error": Code::ApiUnknownPlatform, "platform": platform});
-        Box::new(answer(404, problem))
+        let problem = Problem::new(404, Code::ApiUnknownPlatform).about(text);
+        Box::new(problem.into_response())
     })
+}
+
+/// Returns summaries of all stored documents that can be read.
+async fn summaries(web: &Site) -> Result<Vec<Arc<SourceSummary>>, StoreError> {
+    let stored = web.store.summaries().await?;
+    Ok(stored
+        .into_iter()
+        .filter_map(|stored| stored.document.ok())
+        .collect())
 }
 
 /// One listener: `/_debug/twitch/eventsub`.
 pub(super) async fn listener(
-    State(web): State<Web>,
+    State(web): State<Site>,
     Path((platform, listener)): Path<(String, String)>,
 ) -> Response {
     let platform = match platform_of(&platform) {
@@ -149,7 +160,7 @@ fn last_message_at(detail: &Value) -> Option<&Value> {
         .max_by_key(|at| at.as_str())
 }
 
-fn listeners_of(web: &Web, platform: PlatformName) -> Vec<(String, ListenerReport)> {
+fn listeners_of(web: &Site, platform: PlatformName) -> Vec<(String, ListenerReport)> {
     let listeners = web
         .overview()
         .map(|overview| overview.listeners)

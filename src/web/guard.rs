@@ -1,45 +1,84 @@
-//! Access control: any client on this machine, and elsewhere clients that send the token.
+//! Access control: any client on this machine, and elsewhere clients that send the token or have logged in.
 
-use crate::core::code::Code;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    REFERRER_POLICY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::uri::{Authority, Uri};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret as _;
-use serde_json::json;
 
-use super::{Web, answer};
+use super::Site;
+use super::pages::{self, login};
+use super::problem::Problem;
+use crate::core::code::Code;
 
 /// Paths that a supervisor requests without a token; they return only health.
-const OPEN: [&str; 3] = ["/healthz", "/livez", "/readyz"];
+const HEALTH: [&str; 3] = ["/healthz", "/livez", "/readyz"];
+
+/// No page loads anything from elsewhere, runs a script of its own text or is shown inside another one.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Whether a path is answered without a token: health, what was made public by configuration, and what a login needs.
+fn is_open(path: &str) -> bool {
+    HEALTH.contains(&path)
+        || path == "/public"
+        || path == "/login"
+        || path.starts_with("/badge/")
+        || path.starts_with("/assets/")
+}
 
 /// Accepts or rejects a request.
 ///
 /// Without a token the server listens on loopback only, and then a request must have a loopback host: a page on the internet
-/// whose name was pointed at 127.0.0.1 must not read a person's debug pages through their browser.
-pub(super) async fn guard(State(web): State<Web>, request: Request, next: Next) -> Response {
-    let open = OPEN.contains(&request.uri().path());
-    let mut response = match &web.token {
-        _ if open => next.run(request).await,
-        Some(token) if shows(request.headers(), token.expose_secret()) => next.run(request).await,
-        Some(_) => {
-            let mut refused = answer(401, json!({"error": Code::ApiUnauthorized}));
-            refused
-                .headers_mut()
-                .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            refused
-        }
-        None if names_loopback(&request) => next.run(request).await,
-        None => answer(403, json!({"error": Code::ApiForbiddenHost})),
+/// whose name was pointed at 127.0.0.1 must not read a person's pages through their browser. A request that a page of another
+/// site sends by script has that site as its origin, and is refused wherever the server listens.
+pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let headers = request.headers();
+    let refused = if HEALTH.contains(&path.as_str()) {
+        None
+    } else if site.token.is_none() && !names_loopback(&request) {
+        Some(Problem::new(403, Code::ApiForbiddenHost).into_response())
+    } else if !path.starts_with("/badge/") && !is_same_origin(headers) {
+        Some(Problem::new(403, Code::ApiForbiddenOrigin).into_response())
+    } else {
+        let token = site.token.as_ref().filter(|_| !is_open(&path));
+        let shown = token.filter(|token| {
+            let token = token.expose_secret();
+            !shows(headers, token) && !login::is_logged_in(headers, token, site.clock.now())
+        });
+        shown.map(|_| unauthorized(&request))
+    };
+    let mut response = match refused {
+        Some(response) => response,
+        None => next.run(request).await,
     };
     let headers = response.headers_mut();
-    headers.insert("cache-control", HeaderValue::from_static("no-store"));
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    for (name, value) in [(CACHE_CONTROL, "no-store"), (CONTENT_SECURITY_POLICY, POLICY)] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
+}
+
+/// Asks a program for the token, and a person to log in.
+fn unauthorized(request: &Request) -> Response {
+    if pages::wants_html(request.headers()) {
+        let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        return login::form(401, wanted, None);
+    }
+    let mut refused = Problem::new(401, Code::ApiUnauthorized).into_response();
+    refused
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    refused
 }
 
 /// Whether the one `Authorization` header contains the token. The scheme's name is case-insensitive (RFC 9110, 11.1).
@@ -47,8 +86,12 @@ fn shows(headers: &HeaderMap, token: &str) -> bool {
     let Some((scheme, shown)) = only(headers, &AUTHORIZATION).and_then(|value| value.split_once(' ')) else {
         return false;
     };
-    let same = aws_lc_rs::constant_time::verify_slices_are_equal(shown.trim().as_bytes(), token.as_bytes());
-    scheme.eq_ignore_ascii_case("bearer") && same.is_ok()
+    scheme.eq_ignore_ascii_case("bearer") && is_same(shown.trim(), token)
+}
+
+/// Compares secrets in constant time.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(one.as_bytes(), other.as_bytes()).is_ok()
 }
 
 /// Returns the value of a header that must not be sent twice: it would be undefined which one applies.
@@ -56,6 +99,19 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
+}
+
+/// Whether no origin is named, or the one that the request is sent to. Behind a proxy the scheme of both may differ.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(ORIGIN) {
+        return true;
+    }
+    let origin = only(headers, &ORIGIN).and_then(|origin| origin.parse::<Uri>().ok());
+    let origin = origin.as_ref().and_then(Uri::authority).map(Authority::as_str);
+    match (origin, only(headers, &HOST)) {
+        (Some(origin), Some(host)) => origin.eq_ignore_ascii_case(host),
+        _ => false,
+    }
 }
 
 /// Whether a request has this machine as its host, in its one `Host` header and, where it has one, in its target.
@@ -96,6 +152,27 @@ fn is_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn request_of_another_origin_is_recognized() {
+        for (origin, expected) in [
+            (None, true),
+            (Some("http://localhost:8787"), true),
+            (Some("https://LOCALHOST:8787"), true),
+            (Some("http://localhost:8788"), false),
+            (Some("http://localhost:8787.evil.example"), false),
+            (Some("http://evil.example"), false),
+            (Some("null"), false),
+            (Some(""), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static("localhost:8787"));
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, HeaderValue::from_static(origin));
+            }
+            assert_eq!(is_same_origin(&headers), expected, "{origin:?}");
+        }
+    }
 
     #[test]
     fn only_this_machines_names_are_loopback_hosts() {

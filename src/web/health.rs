@@ -4,18 +4,18 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::{Web, answer};
+use super::{Site, answer};
 
 /// The service name for the platform's tools.
 const SERVICE: &str = "bitbrat";
 
 /// Liveness: the process answers.
-pub(super) async fn healthy(State(web): State<Web>) -> Response {
+pub(super) async fn healthy(State(web): State<Site>) -> Response {
     answer(200, Value::Object(body(&web)))
 }
 
 /// Readiness: every required part works.
-pub(super) async fn ready(State(web): State<Web>) -> Response {
+pub(super) async fn ready(State(web): State<Site>) -> Response {
     let reasons = web.reasons();
     let mut body = body(&web);
     body.insert("ready".into(), reasons.is_empty().into());
@@ -27,13 +27,13 @@ pub(super) async fn ready(State(web): State<Web>) -> Response {
 }
 
 /// The root page, in the form of the platform's services.
-pub(super) async fn root(State(web): State<Web>) -> Response {
-    let mut body = body(&web);
+pub(super) fn root(web: &Site) -> Response {
+    let mut body = body(web);
     body.insert("message".into(), format!("{SERVICE} up").into());
     answer(200, Value::Object(body))
 }
 
-fn body(web: &Web) -> Map<String, Value> {
+fn body(web: &Site) -> Map<String, Value> {
     let now = web.clock.now();
     let body = json!({
         "status": "ok", "service": SERVICE, "version": env!("CARGO_PKG_VERSION"), "timestamp": now.to_string(),

@@ -8,15 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::RETRY_AFTER;
 use axum::middleware::Next;
-use axum::response::Response;
-use serde_json::json;
+use axum::response::{IntoResponse as _, Response};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::answer;
+use super::pages;
+use super::problem::Problem;
 use crate::blocking::blocking;
 use crate::core::code::Code;
 
@@ -123,8 +121,7 @@ impl AsRef<[u8]> for Unread {
 
 /// Answers a request within the limits, or with 503 and when to send it again.
 pub(super) async fn limited(State(pages): State<HeavyPages>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if !path.starts_with("/_debug/") && !path.starts_with("/api/") {
+    if !is_heavy(&request) {
         return next.run(request).await;
     }
     let Some(permit) = pages.admit().await else {
@@ -154,10 +151,17 @@ pub(super) async fn limited(State(pages): State<HeavyPages>, request: Request, n
     held.map_or_else(busy, |body| Response::from_parts(head, body))
 }
 
+/// Whether the cost of a page grows with the number of sources. Streams have limits of their own.
+fn is_heavy(request: &Request) -> bool {
+    let path = request.uri().path();
+    let is_stream = path == "/api/v1/events" || path.ends_with("/live");
+    let is_page = path == "/public"
+        || ["/_debug/", "/api/", "/sources/", "/badge/"]
+            .iter()
+            .any(|prefix| path.starts_with(prefix));
+    !is_stream && (is_page || (path == "/" && pages::wants_html(request.headers())))
+}
+
 fn busy() -> Response {
-    let mut response = answer(503, json!({"error": Code::ApiBusy}));
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static("5"));
-    response
+    Problem::new(503, Code::ApiBusy).retry_after(5).into_response()
 }

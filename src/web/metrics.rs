@@ -9,9 +9,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use serde_json::json;
 
-use super::{Stored, Web, answer};
+use super::problem::Problem;
+use super::{Site, Stored};
 use crate::core::code::Code;
 use crate::core::observation::{AuthCheck, AuthResult};
 use crate::core::time::Timestamp;
@@ -23,7 +23,7 @@ use crate::watch::overview::Overview;
 type Labels = Vec<(&'static str, String)>;
 
 /// Answers in the text format of `OpenMetrics`.
-pub(super) async fn metrics(State(web): State<Web>) -> Response {
+pub(super) async fn metrics(State(web): State<Site>) -> Response {
     let mut registry = Registry::with_prefix("bitbrat");
     gauge(
         &mut registry,
@@ -53,7 +53,7 @@ pub(super) async fn metrics(State(web): State<Web>) -> Response {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(CONTENT_TYPE, kind)], in_order(&text)).into_response()
         }
-        Err(_) => answer(500, json!({"error": Code::ApiMetricsUnwritable})),
+        Err(_) => Problem::new(500, Code::ApiMetricsUnwritable).into_response(),
     }
 }
 

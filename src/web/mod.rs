@@ -1,4 +1,4 @@
-//! The web server of the daemon: health, metrics, debug pages and a read-only API.
+//! The web server of the daemon: pages for people, a read-only API, health, metrics and debug pages.
 //!
 //! It reads the daemon's overview and the store, and changes nothing, so that a defect here cannot stall monitoring.
 
@@ -8,45 +8,54 @@ mod debug;
 mod guard;
 mod health;
 mod heavy;
+mod live;
 mod metrics;
+mod pages;
+mod problem;
 #[cfg(test)]
 mod tests;
+mod viewers;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use secrecy::SecretString;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tracing::info;
 
+use self::live::Hub;
+use self::pages::login::Attempts;
+use self::problem::Problem;
 use crate::clock::Clock;
+use crate::config::SourceSelector;
 use crate::core::code::Code;
-use crate::core::document::SourceDocument;
-use crate::core::freshness::MaxAge;
-use crate::core::summary::SourceSummary;
+use crate::core::freshness::Intervals;
+use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::descriptors;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Stop;
 use crate::persist::{self, Stats};
 use crate::secrets;
-use crate::store::{HistoryEntry, SourceStore};
+use crate::store::SourceStore;
 use crate::telemetry::names;
+use crate::view::envelope::UnusableItem;
 use crate::watch::overview::{Overview, View};
 
 /// Timeout of a request until its response begins, its body included. Pages are read from memory and the store.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// Converts documents to the JSON that the commands print.
-pub type Render<T> = Arc<dyn Fn(T) -> Value + Send + Sync>;
 
 /// The actual and the expected number of writes.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +67,6 @@ pub struct Stored {
 }
 
 /// Data of the pages.
-#[derive(Clone)]
 pub struct Web {
     pub store: Arc<dyn SourceStore>,
     /// Overview of the daemon; `None` in a process that only serves pages.
@@ -73,10 +81,44 @@ pub struct Web {
     pub started_at: Timestamp,
     /// Token that callers must send.
     pub token: Option<SecretString>,
-    /// Serializes a list of sources.
-    pub list: Render<(MaxAge, Vec<Arc<SourceSummary>>)>,
-    /// Serializes one source with its evidence and its latest transitions.
-    pub one: Render<(MaxAge, SourceDocument, Vec<HistoryEntry>)>,
+    /// Returns the part of the configuration in force that concerns sources.
+    pub configured: Arc<dyn Fn() -> Configured + Send + Sync>,
+    /// The file that lists published events; `None` in a process that publishes none.
+    pub events: Option<PathBuf>,
+    /// Counts the commits of this process; `None` in a process that stores nothing.
+    pub commits: Option<watch::Receiver<u64>>,
+    /// The directory that records when daemons ran.
+    pub runs: PathBuf,
+}
+
+/// The part of the configuration that concerns sources.
+#[derive(Debug, Clone, Default)]
+pub struct Configured {
+    /// The configured sources, and where each is configured.
+    pub origins: BTreeMap<SourceKey, String>,
+    /// Configured names without an id.
+    pub unresolved: Vec<UnusableItem>,
+    /// How often each thing about a source is checked.
+    pub intervals: Intervals,
+    /// The sources that are shown to everybody.
+    pub public: Vec<SourceSelector>,
+}
+
+/// What every handler may use.
+#[derive(Clone)]
+struct Site {
+    web: Arc<Web>,
+    hub: Arc<Hub>,
+    attempts: Arc<Attempts>,
+    stop: Stop,
+}
+
+impl std::ops::Deref for Site {
+    type Target = Web;
+
+    fn deref(&self) -> &Web {
+        &self.web
+    }
 }
 
 impl Web {
@@ -108,32 +150,48 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Serves until the stop, then lets requests in progress finish. `extra` are routes with access control of their own: deliveries
 /// of a platform come from elsewhere and have a signature instead of a token.
 pub async fn serve(listener: TcpListener, web: Web, extra: Router, stop: Stop) -> std::io::Result<()> {
-    serve_within(listener, web, extra, heavy::Limits::default(), stop).await
+    serve_within(listener, web, extra, Limits::default(), stop).await
+}
+
+/// The limits of what clients may cause.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    heavy: heavy::Limits,
+    live: live::Limits,
 }
 
 async fn serve_within(
     listener: TcpListener,
     web: Web,
     extra: Router,
-    heavy: heavy::Limits,
+    limits: Limits,
     stop: Stop,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     info!(name: names::SERVING, %address, "Serving pages at http://{address}/");
-    let pages = router(web, heavy).merge(extra).layer(from_fn(in_time));
-    connections::serve(listener, pages, connections::limits(), stop).await;
-    Ok(())
+    let site = Site {
+        web: Arc::new(web),
+        hub: Arc::new(Hub::new(limits.live)),
+        attempts: Arc::default(),
+        stop: stop.clone(),
+    };
+    let pages = router(site.clone(), limits.heavy)
+        .merge(extra)
+        .layer(from_fn(in_time));
+    tokio::select! {
+        () = connections::serve(listener, pages, connections::limits(), stop) => Ok(()),
+        never = live::run(site) => match never {},
+    }
 }
 
 /// Ends a request that takes too long, for example because its body never arrives.
 async fn in_time(request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(ANSWER, next.run(request)).await;
-    answered.unwrap_or_else(|_| answer(408, json!({"error": Code::ApiTimeout})))
+    answered.unwrap_or_else(|_| Problem::new(408, Code::ApiTimeout).into_response())
 }
 
-fn router(web: Web, heavy: heavy::Limits) -> Router {
+fn router(site: Site, heavy: heavy::Limits) -> Router {
     Router::new()
-        .route("/", get(health::root))
         .route("/healthz", get(health::healthy))
         .route("/livez", get(health::healthy))
         .route("/readyz", get(health::ready))
@@ -142,12 +200,13 @@ fn router(web: Web, heavy: heavy::Limits) -> Router {
         .route("/_debug/sources", get(debug::sources))
         .route("/_debug/{platform}", get(debug::platform))
         .route("/_debug/{platform}/{listener}", get(debug::listener))
-        .route("/api/v1/sources", get(api::list))
-        .route("/api/v1/sources/{id}", get(api::one))
-        .fallback(async || answer(404, json!({"error": Code::ApiNotFound})))
+        .merge(api::router())
+        .merge(pages::router())
+        .fallback(async |State(site): State<Site>, headers: HeaderMap| pages::not_found(&site, &headers))
+        .method_not_allowed_fallback(async || Problem::new(405, Code::ApiMethodNotAllowed))
         .layer(from_fn_with_state(heavy::HeavyPages::new(heavy), heavy::limited))
-        .layer(from_fn_with_state(web.clone(), guard::guard))
-        .with_state(web)
+        .layer(from_fn_with_state(site.clone(), guard::guard))
+        .with_state(site)
 }
 
 #[expect(

@@ -1,15 +1,21 @@
 //! Tests of pages over real sockets, with a store in memory.
 
+mod api;
+mod pages;
+
 use parking_lot::Mutex;
+use serde_json::json;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::core::document::SourceDocument;
 use crate::core::evidence::Knowledge;
 use crate::core::observation::{AuthResult, Fact, Identity, LinkState, Observation, Transport};
 use crate::core::source::SourceKey;
 use crate::store::Write;
 use crate::store::memory::MemoryStore;
 use crate::store::retention::Retention;
+use crate::view::envelope::UnusableKind;
 use crate::watch::account_watch::AccountState;
 use crate::watch::listener_context::ListenerReport;
 use crate::watch::state_file::Depth;
@@ -74,7 +80,7 @@ fn overview() -> Overview {
 
 async fn served(token: Option<&str>) -> Served {
     let web = web(token).await;
-    serve_pages(web, heavy::Limits::default()).await
+    serve_pages(web, Limits::default()).await
 }
 
 /// Returns pages with one stored source.
@@ -113,20 +119,20 @@ async fn web(token: Option<&str>) -> (Web, Arc<Mutex<Vec<String>>>) {
         started_at: Timestamp::from_millis(START),
         clock,
         token: token.map(SecretString::from),
-        list: Arc::new(
-            |(_, summaries)| json!({"items": summaries.iter().map(|summary| summary.record()).collect::<Vec<_>>()}),
-        ),
-        one: Arc::new(|(_, document, _)| Value::Object(document.to_stored())),
+        configured: Arc::new(Configured::default),
+        events: None,
+        commits: None,
+        runs: PathBuf::from("/nonexistent"),
     };
     (web, unready)
 }
 
-async fn serve_pages((web, unready): (Web, Arc<Mutex<Vec<String>>>), heavy: heavy::Limits) -> Served {
+async fn serve_pages((web, unready): (Web, Arc<Mutex<Vec<String>>>), limits: Limits) -> Served {
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     #[expect(clippy::disallowed_methods, reason = "the test owns this one")]
     let server = tokio::spawn(async move {
-        serve_within(listener, web, Router::new(), heavy, Stop::never())
+        serve_within(listener, web, Router::new(), limits, Stop::never())
             .await
             .unwrap();
     });
@@ -202,11 +208,8 @@ async fn debug_pages_speak_of_platforms_and_their_listeners() {
     assert_eq!(page(&served, "/_debug/discord/gateway").await.1["enabled"], false);
     let (status, body) = page(&served, "/_debug/myspace").await;
     assert_eq!(
-        (status, body),
-        (
-            404,
-            json!({"error": "api.unknown_platform", "platform": "myspace"})
-        )
+        (status, &body["code"], &body["id"]),
+        (404, &json!("api.unknown_platform"), &json!("myspace"))
     );
     let (_, sources) = page(&served, "/_debug/sources").await;
     assert_eq!(sources["sources"]["twitch:900200"]["schemaVersion"], 1);
@@ -257,10 +260,10 @@ async fn the_api_lists_and_shows_sources() {
         "900200"
     );
     assert_eq!(
-        page(&served, "/api/v1/sources/twitch:900200").await.1["streamStatus"],
+        page(&served, "/api/v1/sources/twitch:900200").await.1["items"][0]["streamStatus"],
         "OFFLINE"
     );
-    for (path, status, error) in [
+    for (path, status, code) in [
         ("/api/v1/sources/twitch:1", 404, "api.unknown_source"),
         ("/api/v1/sources/9.87e17", 400, "api.invalid_source"),
         ("/api/v1/sources/myspace:1", 400, "api.invalid_source"),
@@ -268,7 +271,7 @@ async fn the_api_lists_and_shows_sources() {
         ("/api/v2/sources", 404, "api.not_found"),
     ] {
         let (found, body) = page(&served, path).await;
-        assert_eq!((found, &body["error"]), (status, &json!(error)), "{path}");
+        assert_eq!((found, &body["code"]), (status, &json!(code)), "{path}");
     }
 }
 
@@ -285,7 +288,7 @@ async fn api_finds_a_source_by_name_and_address() {
     ] {
         let (status, body) = page(&served, &format!("/api/v1/sources/{wanted}")).await;
         assert_eq!(
-            (status, &body["streamStatus"]),
+            (status, &body["items"][0]["streamStatus"]),
             (200, &json!("OFFLINE")),
             "{wanted}"
         );
@@ -293,10 +296,10 @@ async fn api_finds_a_source_by_name_and_address() {
     for wanted in ["kick:ratcaster", "twitch:somebody", "pixelmeadow", "kick:1"] {
         let (status, body) = page(&served, &format!("/api/v1/sources/{wanted}")).await;
         assert_eq!(
-            (status, &body["error"], &body["id"]),
+            (status, &body["code"], &body["id"]),
             (404, &json!("api.unknown_source"), &json!(wanted))
         );
-        let message = body["message"].as_str().unwrap();
+        let message = body["detail"].as_str().unwrap();
         assert!(message.contains("/api/v1/sources"), "{message}");
     }
 }
@@ -393,7 +396,7 @@ async fn clients_that_read_nothing_delay_no_health_check() {
     let (go_on, wait) = std::sync::mpsc::channel::<()>();
     let (wait, at_once) = (Mutex::new(wait), Arc::new(Mutex::new((0, 0))));
     let counted = Arc::clone(&at_once);
-    pages.list = Arc::new(move |_| {
+    pages.configured = Arc::new(move || {
         {
             let mut counts = counted.lock();
             counts.0 += 1;
@@ -402,9 +405,9 @@ async fn clients_that_read_nothing_delay_no_health_check() {
         let _ = entered.send(());
         let _ = wait.lock().recv();
         counted.lock().0 -= 1;
-        json!({})
+        Configured::default()
     });
-    let served = serve_pages((pages, unready), heavy::Limits::default()).await;
+    let served = serve_pages((pages, unready), Limits::default()).await;
     let mut clients = Vec::new();
     for _ in 0..30 {
         clients.push(pipelined(&served, "/api/v1/sources", 20).await);
@@ -430,14 +433,17 @@ async fn requests_beyond_the_waiting_ones_are_refused() {
     let (entered, mut rendering) = tokio::sync::mpsc::unbounded_channel();
     let (go_on, wait) = std::sync::mpsc::channel::<()>();
     let wait = Mutex::new(wait);
-    pages.list = Arc::new(move |_| {
+    pages.configured = Arc::new(move || {
         let _ = entered.send(());
         let _ = wait.lock().recv();
-        json!({})
+        Configured::default()
     });
-    let limits = heavy::Limits {
-        waiting: 3,
-        ..heavy::Limits::default()
+    let limits = Limits {
+        heavy: heavy::Limits {
+            waiting: 3,
+            ..heavy::Limits::default()
+        },
+        ..Limits::default()
     };
     let served = serve_pages((pages, unready), limits).await;
     let first = page(&served, "/api/v1/sources");
@@ -449,7 +455,7 @@ async fn requests_beyond_the_waiting_ones_are_refused() {
         while let Some((status, body)) = futures_util::StreamExt::next(&mut others).await {
             answers.push(status);
             if status == 503 {
-                assert_eq!(body["error"], "api.busy");
+                assert_eq!(body["code"], "api.busy");
             }
             if answers.len() == 7 {
                 assert_eq!(answers, [503; 7]);
@@ -467,10 +473,20 @@ async fn requests_beyond_the_waiting_ones_are_refused() {
 #[tokio::test]
 async fn unread_large_responses_occupy_limited_memory() {
     let (mut pages, unready) = web(None).await;
-    pages.list = Arc::new(|_| json!({"items": "x".repeat(8 * 1024 * 1024)}));
-    let limits = heavy::Limits {
-        unread: 12 * 1024,
-        ..heavy::Limits::default()
+    pages.configured = Arc::new(|| Configured {
+        unresolved: vec![UnusableItem {
+            what: UnusableKind::Name,
+            id: "twitch:ratcaster".into(),
+            reason: "x".repeat(8 * 1024 * 1024),
+        }],
+        ..Configured::default()
+    });
+    let limits = Limits {
+        heavy: heavy::Limits {
+            unread: 12 * 1024,
+            ..heavy::Limits::default()
+        },
+        ..Limits::default()
     };
     let served = serve_pages((pages, unready), limits).await;
     // The system buffers only a part of a response.

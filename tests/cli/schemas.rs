@@ -37,6 +37,8 @@ fn the_shipped_schemas_are_those_that_are_printed() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
+    // The API's document is compared with its routes by a test of the web server.
+    shipped.retain(|name| name != "openapi.json");
     shipped.sort();
     let mut expected: Vec<String> = schema::ALL
         .iter()

@@ -8,11 +8,10 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 
 use crate::app::StoreAccess;
-use crate::cli::commands::sources::known::{has_no_answer, no_such_source};
+use crate::cli::commands::sources::known::no_such_source;
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::reports::probe::{ProbeReport, ProbedRow};
-use crate::cli::reports::source_row::SourceRow;
 use crate::cli::run_probe::{self, PlatformResult, SaveResult};
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config;
@@ -24,6 +23,8 @@ use crate::core::summary::SourceSummary;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::{Probe, ProbeSet};
 use crate::store::{SourceStore, StoreError, Versioned};
+use crate::view::found::has_no_answer;
+use crate::view::source_row::SourceRow;
 
 /// Check the platforms once and save the result
 ///

@@ -11,16 +11,17 @@ use serde_json::json;
 use crate::bus::event_lines::Line;
 use crate::cli::complete;
 use crate::cli::context::Setup;
-use crate::cli::output::machine::API_VERSION;
 use crate::cli::output::{Envelope, Listing, Report, write_out};
 use crate::cli::reports::{
-    actions::ActionItem, auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem,
-    doctor::Check, edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
+    auth::AuthReport, config::CheckReport, config::ConfigReport, config::InitItem, doctor::Check,
+    edit::EditItem, events::PublishReport, history::HistoryReport, invites::InviteItem,
     migrate::MigrateReport, plan::PlanReport, predicate::AnswerReport, probe::ProbeReport,
     prune::PruneReport, schemas::SchemaItem, sim::SimItem, sim_events::EventItem, sim_events::TriggerItem,
     source::SourceReport, sources::SourcesReport,
 };
 use crate::failure::{ExitCode, Failure, FailureDocument};
+use crate::view::actions::ActionItem;
+use crate::view::envelope::API_VERSION;
 
 /// Print the JSON Schema of an output
 ///

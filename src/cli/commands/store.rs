@@ -6,13 +6,13 @@ use clap::{Args, Subcommand};
 
 use crate::app::StoreAccess;
 use crate::cli::context::Context;
-use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::reports::migrate::{Copied, MigrateItem, MigrateReport};
 use crate::config::StoreTarget;
 use crate::core::document::SourceDocument;
 use crate::core::source::SourceKey;
 use crate::failure::{ExitCode, Failure};
 use crate::store::{SourceStore, StoreError, Versioned, Write};
+use crate::view::envelope::{UnusableItem, UnusableKind};
 
 /// Documents in one write.
 const MAX_DOCUMENTS_PER_WRITE: usize = 100;

@@ -1,58 +1,10 @@
 //! Reports for programs: JSON, ndjson, YAML and CSV.
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::output::view::{inert_json, printable};
 use crate::cli::output::{Report, at_path};
-use crate::core::time::Timestamp;
-
-pub const API_VERSION: &str = "bitbrat/v1";
-
-/// What stands around the entries of every report.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Envelope<T> {
-    /// Always `bitbrat/v1`; a layout that breaks readers would get another.
-    pub api_version: &'static str,
-    /// What the entries are.
-    pub kind: &'static str,
-    /// When this was true.
-    #[schemars(with = "String")]
-    pub as_of: Timestamp,
-    /// How many entries there are without `--limit`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<u64>")]
-    pub total: Option<usize>,
-    /// The entries.
-    pub items: Vec<T>,
-    /// Stored documents and configured names that cannot be shown as entries.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unusable: Vec<UnusableItem>,
-}
-
-/// Something that stands for a source and cannot be shown as one.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct UnusableItem {
-    /// What it is.
-    pub what: UnusableKind,
-    /// The document's id in the store, or the configured name as `platform:name`.
-    pub id: String,
-    /// Why it cannot be used.
-    pub reason: String,
-}
-
-/// What it is that cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum UnusableKind {
-    /// A stored document that cannot be read, or that is not of a source.
-    Document,
-    /// A configured name whose id is not known.
-    Name,
-}
+use crate::view::envelope::{API_VERSION, Envelope};
 
 /// A report could not be turned into text.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,6 @@ use crate::failure::{ExitCode, Failure};
 use crate::secrets;
 
 pub mod grid;
-pub mod humane;
 pub mod invocation;
 pub mod log_lines;
 pub mod machine;
@@ -21,8 +20,9 @@ pub mod view;
 pub mod wrap;
 mod yaml;
 
+pub use crate::view::envelope::Envelope;
+pub use crate::view::humane;
 pub use invocation::{Invocation, quoted};
-pub use machine::Envelope;
 pub use style::{ColorChoice, Style};
 use view::{Block, Cell, Glyph, Tone, View};
 
@@ -67,7 +67,7 @@ pub trait Report {
     }
 
     /// Returns what could not be shown as entries.
-    fn unusable(&self) -> Vec<machine::UnusableItem> {
+    fn unusable(&self) -> Vec<crate::view::envelope::UnusableItem> {
         Vec::new()
     }
 }

@@ -4,13 +4,13 @@ use std::cell::OnceCell;
 
 use clap::ValueEnum;
 
-use crate::cli::health::Health;
 use crate::cli::output::humane;
 use crate::cli::output::view::{Cell, Column, Glyph, Tone};
-use crate::cli::reports::cells;
-use crate::cli::reports::source_row::SourceRow;
 use crate::core::document::SourceRecord;
 use crate::core::time::Timestamp;
+use crate::view::cells;
+use crate::view::health::Health;
+use crate::view::source_row::SourceRow;
 
 /// A column of a table of sources. In CSV it stands for the fields of the JSON output that it is made of, whose names are
 /// accepted, too.

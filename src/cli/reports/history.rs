@@ -1,17 +1,15 @@
 //! What changed about sources, and how long each state had lasted: `sources history`.
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
-use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::{Cell, Column, Tone, View};
 use crate::cli::output::{Note, Report, humane};
-use crate::cli::reports::cells;
 use crate::core::freshness::age_ms;
 use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::core::verdict::explain;
 use crate::store::HistoryEntry;
+use crate::view::cells;
+use crate::view::envelope::UnusableItem;
+use crate::view::history::{HistoryItem, lasted};
 
 /// The past of one or several sources.
 #[derive(Debug, Clone)]
@@ -26,24 +24,9 @@ pub struct HistoryReport {
     pub since: Option<Timestamp>,
 }
 
-/// One transition as JSON shows it.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HistoryItem {
-    /// The source.
-    pub key: String,
-    #[serde(flatten)]
-    entry: HistoryEntry,
-    /// The rule in words.
-    pub because: &'static str,
-    /// How long the state before it had lasted, in milliseconds: of a stream that ended, its length.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lasted_ms: Option<u64>,
-}
-
 impl Report for HistoryReport {
     type Item = HistoryItem;
-    const KIND: &'static str = "HistoryList";
+    const KIND: &'static str = HistoryItem::KIND;
     const CSV: &'static [&'static str] = &[
         "key",
         "at",
@@ -62,13 +45,7 @@ impl Report for HistoryReport {
     }
 
     fn items(&self) -> Vec<HistoryItem> {
-        let item = |(index, (key, entry)): (usize, &(SourceKey, HistoryEntry))| HistoryItem {
-            key: key.to_string(),
-            because: explain(&entry.transition.rule),
-            lasted_ms: self.lasted(index),
-            entry: entry.clone(),
-        };
-        self.entries.iter().enumerate().map(item).collect()
+        HistoryItem::of(&self.entries)
     }
 
     fn names(&self) -> Vec<String> {
@@ -91,7 +68,7 @@ impl Report for HistoryReport {
                 Cell::new(cells::ago(age_ms(transition.at, self.as_of))),
                 Cell::new(transition.facet.as_str()),
                 cells::change(transition),
-                Cell::maybe(self.lasted(index).map(humane::span)),
+                Cell::maybe(lasted(&self.entries, index).map(humane::span)),
                 Cell::maybe(transition.stream_id.as_deref()),
                 Cell::new(explain(&transition.rule)).tone(Tone::Dim),
             ];
@@ -128,17 +105,5 @@ impl Report for HistoryReport {
             return vec![Note::hint(Tone::Warn, what, Some("bitbrat probe"))];
         }
         Vec::new()
-    }
-}
-
-impl HistoryReport {
-    /// How long the state lasted that the entry ended: since the next older change of the same verdict of the same source.
-    fn lasted(&self, index: usize) -> Option<u64> {
-        let (newer, older) = self.entries.split_at_checked(index + 1)?;
-        let (key, ended) = newer.last()?;
-        let ended = &ended.transition;
-        let mut older = older.iter().filter(|(of, _)| of == key);
-        let (_, began) = older.find(|(_, entry)| entry.transition.facet == ended.facet)?;
-        Some(age_ms(began.transition.at, ended.at))
     }
 }

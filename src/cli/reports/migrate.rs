@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::{Cell, Column, Glyph, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::core::time::Timestamp;
+use crate::view::envelope::UnusableItem;
 
 #[derive(Debug, Clone)]
 pub struct MigrateReport {

@@ -2,7 +2,6 @@
 
 pub mod actions;
 pub mod auth;
-pub mod cells;
 pub mod columns;
 pub mod config;
 pub mod doctor;
@@ -19,8 +18,7 @@ pub mod schemas;
 pub mod sim;
 pub mod sim_events;
 pub mod source;
-pub mod source_row;
 pub mod sources;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

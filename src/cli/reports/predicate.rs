@@ -1,13 +1,11 @@
 //! Answers to one question about one or several sources: `sources is-live`, `sources can`, `sources wait`.
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
-use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::{Block, Cell, Glyph, Tone, View};
 use crate::cli::output::{Note, Report};
-use crate::cli::reports::cells;
 use crate::core::time::Timestamp;
+use crate::view::answer::{Answer, AnswerItem};
+use crate::view::cells;
+use crate::view::envelope::UnusableItem;
 
 /// A question and its answer for each source.
 #[derive(Debug, Clone)]
@@ -21,53 +19,9 @@ pub struct AnswerReport {
     pub hints: Vec<Note>,
 }
 
-/// An answer as JSON shows it.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AnswerItem {
-    /// The source asked about.
-    pub key: String,
-    /// Its name, as far as it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub display_name: Option<String>,
-    /// What was asked: `live`, `can:moderator`, `connected`, ….
-    pub question: String,
-    /// The answer.
-    pub answer: Answer,
-    /// Why, in words.
-    pub because: String,
-    /// The name of the rule that decided, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// How old the evidence is, in milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub age_ms: Option<u64>,
-    /// What would have to change for a yes, where that is known.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub missing: Vec<String>,
-    /// What the answer does not cover, a sentence each.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub not_covered: Vec<String>,
-    /// The command that changes or renews the answer, where there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fix: Option<String>,
-}
-
-/// An answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Answer {
-    /// Proven.
-    Yes,
-    /// Disproven.
-    No,
-    /// Not enough evidence, or it is too old.
-    Unknown,
-}
-
 impl Report for AnswerReport {
     type Item = AnswerItem;
-    const KIND: &'static str = "Answer";
+    const KIND: &'static str = AnswerItem::KIND;
     const CSV: &'static [&'static str] = &[
         "key",
         "question",

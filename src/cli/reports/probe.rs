@@ -6,16 +6,16 @@ use serde_json::Value;
 
 use crate::cli::output::view::{Cell, Column, Tone, View};
 use crate::cli::output::{Note, Report, humane};
-use crate::cli::reports::cells;
 use crate::cli::reports::columns::{RowCells, SourceColumn};
-use crate::cli::reports::source_row::SourceRow;
-use crate::cli::reports::sources::SourceItem;
 use crate::cli::run_probe::PlatformResult;
 use crate::core::facet::Facet;
 use crate::core::observation::{Fact, LinkState, Observation};
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::platforms::{Probe, ProbeSet};
+use crate::view::cells;
+use crate::view::item::SourceItem;
+use crate::view::source_row::SourceRow;
 
 /// One run of `probe`.
 #[derive(Debug, Clone)]

@@ -1,26 +1,14 @@
 //! Many sources in one table: `sources status` and `sources list`.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value};
-
-use crate::cli::health::Health;
-use crate::cli::output::machine::{UnusableItem, UnusableKind};
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
 use crate::cli::output::{Note, Report, humane};
 use crate::cli::reports::columns::{RowCells, SourceColumn};
-use crate::cli::reports::source_row::SourceRow;
-use crate::core::document::SourceRecord;
-use crate::core::freshness::{Field, Freshness};
-use crate::core::source::PlatformName;
-use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
-use crate::core::verdict::{AuthStatus, Status};
-use crate::platforms::{Problem, Subject};
-use crate::tokens::remedy;
+use crate::platforms::Problem;
+use crate::view::attention::{self, Attention, Totals};
+use crate::view::envelope::{UnusableItem, UnusableKind};
+use crate::view::item::SourceItem;
+use crate::view::source_row::SourceRow;
 
 #[derive(Debug, Clone)]
 pub struct SourcesReport {
@@ -56,77 +44,9 @@ pub enum Show {
     List,
 }
 
-/// One source as JSON shows it: the fields that every reader may rely on, and how old they are.
-#[derive(Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SourceItem {
-    /// `platform:id`, as every command accepts it.
-    pub key: String,
-    #[serde(flatten)]
-    record: ShownRecord,
-    #[serde(flatten)]
-    freshness: Freshness,
-    /// Its health: `ok`, `unknown` (not enough evidence, or too old), `down`, `auth`.
-    pub health: Health,
-    /// Whether the configuration names it.
-    pub configured: bool,
-    /// Whether the store has a document of it.
-    pub stored: bool,
-}
-
-/// The fields of the document as they are shown: unlike a document, a source of which nothing was ever proven has no status.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct ShownRecord(Map<String, Value>);
-
-impl JsonSchema for ShownRecord {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "ShownRecord".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let mut schema = SourceRecord::json_schema(generator);
-        let required = schema.get_mut("required").and_then(Value::as_array_mut);
-        if let Some(required) = required {
-            required.retain(|field| field != "status");
-        }
-        schema
-    }
-}
-
-impl ShownRecord {
-    fn of(row: &SourceRow) -> Self {
-        let record = serde_json::to_value(row.summary.record()).expect("a record is plain JSON");
-        let Value::Object(mut fields) = record else {
-            return Self(Map::new());
-        };
-        if !row.is_checked() {
-            fields.remove("status");
-        }
-        Self(fields)
-    }
-}
-
-impl From<&SourceRow> for SourceItem {
-    fn from(row: &SourceRow) -> Self {
-        Self {
-            key: row.summary.key.to_string(),
-            record: ShownRecord::of(row),
-            freshness: row.freshness.clone(),
-            health: row.findings.worst(),
-            configured: row.configured.is_some(),
-            stored: row.stored,
-        }
-    }
-}
-
 impl Report for SourcesReport {
     type Item = SourceItem;
-    const KIND: &'static str = "SourceList";
+    const KIND: &'static str = SourceItem::KIND;
     const CSV: &'static [&'static str] = &[
         "key",
         "platform",
@@ -293,16 +213,13 @@ impl SourcesReport {
 
     /// The whole report in one line; zero counts that are no problem are left out.
     fn summary(&self) -> Vec<Cell> {
-        let count =
-            |test: &dyn Fn(&SourceRow) -> bool| self.rows.iter().filter(|row| test(row)).count() as u64;
-        // What is too old to rely on counts as stale and as nothing else.
-        let live = count(&|row| {
-            row.summary.stream_status == StreamStatus::Online && !row.freshness.is_stale(Field::StreamStatus)
-        });
-        let connected =
-            count(&|row| row.summary.status == Status::Connected && !row.freshness.is_stale(Field::Status));
-        let stale = count(&SourceRow::is_stale);
-        let need = count(&|row| row.findings.needs_person());
+        let Totals {
+            live,
+            connected,
+            stale,
+            need,
+            ..
+        } = Totals::of(&self.rows);
         let mut parts = vec![
             Cell::new(humane::count(self.rows.len() as u64, "source")),
             Cell::new(format!("{} live", humane::thousands(live))).tone(if live > 0 {
@@ -327,151 +244,16 @@ impl SourcesReport {
 
     /// What a person should do, each hint only once.
     fn hints(&self) -> Vec<Note> {
-        const SHOWN: usize = 5;
-        let mut hints = self.auth_hints();
-        let refused: Vec<_> = self
-            .rows
-            .iter()
-            .filter(|row| row.findings.refused && row.findings.worst() == Health::Down)
-            .collect();
-        for row in refused.iter().take(SHOWN) {
-            let why = row
-                .summary
-                .failure
-                .as_ref()
-                .map_or("the platform refuses", |error| error.message.as_str());
-            let key = &row.summary.key;
-            hints.push(Note::hint(
-                Tone::Bad,
-                format!("{}: {why}", named(row)),
-                Some(&format!("bitbrat sources describe {key}")),
-            ));
-        }
-        if refused.len() > SHOWN {
-            let more = format!("and {} more like these", refused.len() - SHOWN);
-            hints.push(Note::hint(Tone::Bad, more, None));
-        }
-        for platform in PlatformName::ALL {
-            let away = self.rows.iter().filter(|row| {
-                row.summary.key.platform() == platform
-                    && row.findings.disconnected
-                    && row.summary.failure.is_some()
-            });
-            let away: Vec<&SourceRow> = away.collect();
-            let what = match away.as_slice() {
-                [] => continue,
-                [one] => format!("{} is disconnected", named(one)),
-                many => format!(
-                    "{} of {platform} are disconnected",
-                    humane::count(many.len() as u64, "source")
-                ),
-            };
-            let next = format!("bitbrat doctor {platform}");
-            hints.push(Note::hint(Tone::Warn, what, Some(&next)));
-        }
-        let never = self
-            .rows
-            .iter()
-            .filter(|row| row.findings.unknown && row.summary.status_at.is_none());
-        let never = never.count() as u64;
-        if never > 0 {
-            let verb = if never == 1 { "was" } else { "were" };
-            let what = format!("{} {verb} not checked yet", humane::count(never, "source"));
-            hints.push(Note::hint(
-                Tone::Warn,
-                what,
-                Some("bitbrat sources status --probe"),
-            ));
-        }
-        let stale = self.rows.iter().filter(|row| row.is_stale()).count() as u64;
-        if stale > 0 {
-            let what = format!(
-                "the data of {} is stale, and marked with its age",
-                humane::count(stale, "source")
-            );
-            hints.push(Note::hint(
-                Tone::Warn,
-                what,
-                Some("bitbrat sources status --probe"),
-            ));
-        }
-        let of_kind = |what| self.unusable.iter().filter(move |item| item.what == what).count() as u64;
-        let (names, documents) = (of_kind(UnusableKind::Name), of_kind(UnusableKind::Document));
-        if names > 0 {
-            let what = format!("{} without an id", humane::count(names, "configured name"));
-            hints.push(Note::hint(
-                Tone::Warn,
-                what,
-                Some("bitbrat sources status --probe"),
-            ));
-        }
-        if documents > 0 {
-            let what = format!("{} cannot be used", humane::count(documents, "stored document"));
-            hints.push(Note::hint(Tone::Warn, what, Some("bitbrat doctor")));
-        }
-        let unreported = self.problems.iter().filter(|problem| !self.is_shown(problem));
-        hints.extend(unreported.map(|problem| Note::hint(Tone::Warn, &problem.text, None)));
-        hints
-    }
-
-    /// Whether a problem is an authorization or an error that the rows show themselves.
-    fn is_shown(&self, problem: &Problem) -> bool {
-        self.rows.iter().map(|row| &row.summary).any(|summary| {
-            let mut unauthorized = summary.unauthorized.iter();
-            let by_auth = match &problem.about {
-                Subject::Account(identity) => unauthorized.any(|lost| lost.identity == *identity),
-                Subject::Source(_) | Subject::Platform => false,
-            };
-            let failure = summary.failure.as_deref();
-            by_auth || (failure.is_some() && failure == problem.error.as_ref())
-        })
-    }
-
-    fn auth_hints(&self) -> Vec<Note> {
-        let mut lost: BTreeMap<(PlatformName, String, Option<AuthStatus>, bool), Vec<&SourceRow>> =
-            BTreeMap::new();
-        for row in self.rows.iter().filter(|row| row.findings.auth) {
-            let platform = row.summary.key.platform();
-            let status = row.summary.auth_status;
-            let identity = row.summary.identity.as_ref();
-            let identity = identity.map_or_else(|| format!("{platform}/bot"), ToString::to_string);
-            let rejected = row.summary.is_rejected();
-            lost.entry((platform, identity, status, rejected))
-                .or_default()
-                .push(row);
-        }
-        lost.into_iter()
-            .map(|((_, identity, status, rejected), rows)| {
-                let what = match status {
-                    _ if rejected => "is rejected; the token may be mistyped, expired or revoked",
-                    Some(AuthStatus::Revoked) => "was revoked; log in again",
-                    Some(AuthStatus::Expired) => "has expired and could not be renewed",
-                    Some(AuthStatus::Valid) | None => "is missing",
-                };
-                let client_rejected = rows.iter().any(|row| row.summary.is_client_rejected());
-                let needed_by = match rows.as_slice() {
-                    [one] => named(one),
-                    many => humane::count(many.len() as u64, "source"),
-                };
-                Note::hint(
-                    Tone::Bad,
-                    format!("the authorization of {identity} {what}; needed by {needed_by}"),
-                    Some(&remedy(&identity, client_rejected)),
-                )
-            })
+        let hint = |entry: Attention| Note::hint(entry.tone(), &*entry.what, entry.command.as_deref());
+        attention::of(&self.rows, &self.unusable, &self.problems)
+            .into_iter()
+            .map(hint)
             .collect()
     }
 }
 
 fn layouts(columns: &[SourceColumn]) -> Vec<Column> {
     columns.iter().map(|column| column.layout()).collect()
-}
-
-fn named(row: &SourceRow) -> String {
-    match &row.summary.display_name {
-        Some(name) => format!("{} ({name})", row.summary.key),
-        None => row.summary.key.to_string(),
-    }
 }
 
 /// Returns the note of how many entries a limit leaves out, if any.

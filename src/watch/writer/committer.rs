@@ -133,6 +133,7 @@ impl Committer {
     }
 
     fn report_stored(&self) {
+        self.counts.commits.send_modify(|commits| *commits += 1);
         if self.counts.blocked.swap(false, Ordering::Relaxed) {
             info!("Changes can be stored again");
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
@@ -28,6 +29,8 @@ pub struct WriterStats {
     pub inputs: AtomicU64,
     /// Incremented once a second unless the writer is blocked.
     pub turns: AtomicU64,
+    /// Counts the commits, for readers of the store in this process.
+    pub commits: watch::Sender<u64>,
     /// The summary of all sources, as of the last second.
     summary: Mutex<Summary>,
     store: Mutex<Stats>,
@@ -52,6 +55,7 @@ impl WriterStats {
             blocked: AtomicBool::default(),
             inputs: AtomicU64::default(),
             turns: AtomicU64::default(),
+            commits: watch::Sender::default(),
             summary: Mutex::default(),
             store: Mutex::new(Stats::since(now)),
         }

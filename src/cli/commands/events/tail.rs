@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use serde_json::Value;
 
 use super::failed;
 use crate::app::App;
@@ -19,13 +18,13 @@ use crate::cli::context::{Context, Setup};
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Format, Listed as _, Listing, Note, Output, machine, offer};
 use crate::cli::reports::events;
-use crate::cli::since::Since;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::{self, BusTarget, parse_duration};
 use crate::core::time::Timestamp;
 use crate::failure::{ExitCode, Failure};
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::Bars;
+use crate::view::since::Since;
 use crate::watch::sent_events;
 
 /// Delay before a lost bus is followed again.
@@ -252,8 +251,6 @@ async fn watch(setup: &Setup, app: &Arc<App>, logs: &Bars) -> Result<ExitCode, F
     let plan = Plan {
         roles: [Role::Ingest, Role::Persist].into(),
         once: false,
-        list: Box::new(|_, _| Value::Null),
-        one: Box::new(|_, _| Value::Null),
         judge: Box::new(|_, _| ExitCode::Healthy),
         reload: Box::new(move || config::load(&inputs, clock.now())),
         logs: logs.clone(),

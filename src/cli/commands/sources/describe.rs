@@ -8,19 +8,21 @@ use clap_complete::ArgValueCompleter;
 
 use crate::app::{self, StoreAccess};
 use crate::cli::commands::sources::is_live::check_failed;
-use crate::cli::commands::sources::known::{self, Ask, Check, Found};
+use crate::cli::commands::sources::known::{self, Ask};
 use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::filters::{FilterArgs, OrderArgs};
 use crate::cli::output::Note;
 use crate::cli::output::view::Tone;
-use crate::cli::reports::plan::Listening;
-use crate::cli::reports::source::{SourceInFull, SourceReport};
+use crate::cli::reports::source::SourceReport;
 use crate::cli::reports::sources::left_out;
 use crate::cli::source_arg::SourceSelector;
 use crate::core::source::PlatformName;
 use crate::failure::{ExitCode, Failure};
 use crate::store::HistoryEntry;
+use crate::view::detail::SourceInFull;
+use crate::view::found::{Check, Found};
+use crate::view::listening::Listening;
 
 /// History entries shown with a description.
 const RECENT: usize = 10;
@@ -60,7 +62,7 @@ pub async fn run(cx: &Context, args: &DescribeArgs) -> Result<ExitCode, Failure>
     known::note_problems(cx, &several.found)?;
     let considered = several.found.len();
     let checks = several.found.iter();
-    let without_answer = checks.filter(|found| found.check.as_ref().is_some_and(known::Check::has_no_answer));
+    let without_answer = checks.filter(|found| found.check.as_ref().is_some_and(Check::has_no_answer));
     let without_answer: BTreeSet<_> = without_answer.map(|found| found.document.key.clone()).collect();
     several
         .found
@@ -129,10 +131,10 @@ async fn in_full(cx: &Context, found: Found) -> Result<SourceInFull, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::reports::tests::{Story, checked, ratcaster};
     use crate::core::code::Code;
     use crate::core::facet::Facet;
     use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
+    use crate::view::tests::{Story, checked, ratcaster};
 
     #[test]
     fn failed_probe_is_the_exit_code_unless_the_cache_is_accepted() {

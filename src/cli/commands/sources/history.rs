@@ -13,11 +13,11 @@ use crate::cli::complete;
 use crate::cli::context::Context;
 use crate::cli::filters::{FilterArgs, at_least_one};
 use crate::cli::reports::history::HistoryReport;
-use crate::cli::since::Since;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::core::source::SourceKey;
 use crate::failure::{ExitCode, Failure};
 use crate::store::{HistoryEntry, StoreError};
+use crate::view::since::Since;
 
 /// Histories that are read at the same time.
 const READERS: usize = 8;

@@ -1,23 +1,20 @@
 //! `sources is-live`: answers by exit code whether streams are live.
 
-use std::time::Duration;
-
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use crate::cli::commands::sources::known::{self, Ask, Found, Unanswered};
+use crate::cli::commands::sources::known::{self, Ask};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::output::machine::UnusableItem;
 use crate::cli::output::view::Tone;
 use crate::cli::output::{Note, quoted};
-use crate::cli::reports::cells;
-use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
+use crate::cli::reports::predicate::AnswerReport;
 use crate::cli::source_arg::SourceSelector;
-use crate::core::freshness::Field;
-use crate::core::stream::StreamStatus;
-use crate::core::verdict::explain;
 use crate::failure::{ExitCode, Failure};
+use crate::view::answer::{Answer, AnswerItem};
+use crate::view::envelope::UnusableItem;
+use crate::view::found::{Found, Unanswered};
+use crate::view::is_live::judge;
 
 /// Check whether streams are live (exit code)
 ///
@@ -147,49 +144,13 @@ pub fn check_failed(found: &Found) -> Note {
     )
 }
 
-/// Answers, and returns the failure of a check that the answer would otherwise conceal.
-fn judge(found: &Found, max_age: Option<Duration>) -> (AnswerItem, Option<Unanswered>) {
-    let stream = &found.document.verdict.stream;
-    let stale = found.row.freshness.is_stale(Field::StreamStatus);
-    let age = found.row.freshness.stream_age_ms;
-    let check = found.check.as_ref();
-    let failed = check.and_then(known::Check::stream_unanswered);
-    // An explicit age accepts stored evidence up to that age.
-    let failed = failed.filter(|_| max_age.is_none() || stale || stream.value == StreamStatus::Unknown);
-    let answer = match stream.value {
-        _ if stale || failed.is_some() => Answer::Unknown,
-        StreamStatus::Online => Answer::Yes,
-        StreamStatus::Offline => Answer::No,
-        StreamStatus::Unknown => Answer::Unknown,
-    };
-    let because = match (&failed, age) {
-        (Some(failed), Some(age)) if stream.value != StreamStatus::Unknown => format!(
-            "the check failed: {}; it was {} {}",
-            failed.reason,
-            stream.value,
-            cells::ago(age)
-        ),
-        (Some(failed), _) => format!("the check failed: {}", failed.reason),
-        (None, _) if stale => format!("it was {}, but that is too old to rely on", stream.value),
-        (None, _) => explain(stream.rule).to_owned(),
-    };
-    let item = AnswerItem {
-        rule: Some(stream.rule.to_owned()),
-        age_ms: age,
-        ..found.answer("live", answer, because)
-    };
-    (item, failed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::machine::UnusableKind;
-    use crate::cli::reports::tests::{Story, checked, gone, old_knowledge, ratcaster, revoked};
     use crate::core::code::Code;
-    use crate::core::facet::Facet;
     use crate::core::observation::{ErrorInfo, Fact, LinkState, Transport};
-    use crate::core::source::PlatformName;
+    use crate::view::envelope::UnusableKind;
+    use crate::view::tests::{Story, checked, gone, old_knowledge, ratcaster, revoked};
 
     #[test]
     fn live_is_claimed_only_on_fresh_evidence() {
@@ -243,50 +204,5 @@ mod tests {
 
     fn error() -> ErrorInfo {
         ErrorInfo::new(Code::NetworkTimeout, "no answer within 10 s")
-    }
-
-    #[test]
-    fn failed_probe_never_answers_from_the_cache() {
-        let down = || Fact::Connection {
-            transport: Transport::Api,
-            state: LinkState::Down { error: error() },
-        };
-        let without_answer = || Fact::Unanswered {
-            facet: Facet::Stream,
-            error: error(),
-        };
-        for (facts, problems, exit) in [
-            (vec![down()], &[][..], 3),
-            (vec![without_answer()], &[][..], 8),
-            (vec![], &["the rate limit is used up"][..], 8),
-        ] {
-            let found = checked(ratcaster().found(), facts, problems);
-            let (item, failed) = judge(&found, None);
-            assert_eq!(item.answer, Answer::Unknown);
-            assert!(item.because.contains("it was ONLINE 12s ago"), "{}", item.because);
-            assert_eq!(failed.unwrap().exit.number(), exit);
-            // The cached value is accepted within the given age.
-            let (item, failed) = judge(&found, Some(Duration::from_secs(60)));
-            assert_eq!((item.answer, failed), (Answer::Yes, None));
-        }
-    }
-
-    #[test]
-    fn probe_that_answers_about_the_stream_counts_despite_problems() {
-        let found = checked(
-            revoked().found(),
-            vec![Fact::StreamAbsent],
-            &["a token was revoked"],
-        );
-        assert_eq!(judge(&found, None).0.answer, Answer::No);
-    }
-
-    #[test]
-    fn probe_that_finds_no_such_source_is_an_answer() {
-        let refused = Fact::NoSuchSource {
-            error: ErrorInfo::new(Code::NotFound(PlatformName::Twitch), "no such channel"),
-        };
-        let (item, failed) = judge(&checked(gone().found(), vec![refused], &[]), None);
-        assert_eq!((item.answer, failed), (Answer::Unknown, None));
     }
 }

@@ -15,7 +15,6 @@ use crate::cli::context::Context;
 use crate::cli::filters::{ColumnArgs, FilterArgs, OrderArgs};
 use crate::cli::output::{Format, Note, Output, Report as _, offer, render};
 use crate::cli::reports::columns::SourceColumn;
-use crate::cli::reports::source_row::SourceRow;
 use crate::cli::reports::sources::{Choice, Show, SourcesReport};
 use crate::cli::selection::Selection;
 use crate::cli::source_arg::{self, SourceSelector};
@@ -24,6 +23,7 @@ use crate::core::stream::StreamStatus;
 use crate::failure::{ExitCode, Failure};
 use crate::platforms::Problem;
 use crate::store::Stored;
+use crate::view::source_row::SourceRow;
 
 /// Show the status of sources, and its age
 ///
@@ -376,8 +376,8 @@ fn frame(text: &str, lines_before: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::reports::tests::Story;
-    use crate::cli::reports::tests::{gone, guild, old_knowledge, ratcaster, revoked};
+    use crate::view::tests::Story;
+    use crate::view::tests::{gone, guild, old_knowledge, ratcaster, revoked};
 
     fn exit(stories: &[Story], fail_on: &[FailOn]) -> u8 {
         let known = Known {

@@ -8,14 +8,12 @@ use clap_complete::ArgValueCompleter;
 use futures_util::StreamExt as _;
 
 use crate::app::StoreAccess;
-use crate::cli::commands::sources::known::{self, Ask, Found, FoundSources};
+use crate::cli::commands::sources::known::{self, Ask, FoundSources};
 use crate::cli::complete;
 use crate::cli::context::Context;
-use crate::cli::health::Health;
 use crate::cli::output::Note;
-use crate::cli::output::machine::UnusableKind;
 use crate::cli::output::view::Tone;
-use crate::cli::reports::predicate::{Answer, AnswerItem, AnswerReport};
+use crate::cli::reports::predicate::AnswerReport;
 use crate::cli::selection::Selection;
 use crate::cli::source_arg::{self, SourceSelector};
 use crate::config::parse_duration;
@@ -26,6 +24,10 @@ use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::verdict::{Status, explain};
 use crate::failure::{ExitCode, Failure};
+use crate::view::answer::{Answer, AnswerItem};
+use crate::view::envelope::UnusableKind;
+use crate::view::found::Found;
+use crate::view::health::Health;
 
 /// How often the condition is checked: evidence ages even when nothing changes.
 const TICK: Duration = Duration::from_secs(1);
@@ -277,8 +279,8 @@ fn item(what: WaitFor, found: &Found, in_time: bool) -> AnswerItem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::machine::UnusableItem;
-    use crate::cli::reports::tests::{Story, guild, old_knowledge, ratcaster, revoked};
+    use crate::view::envelope::UnusableItem;
+    use crate::view::tests::{Story, guild, old_knowledge, ratcaster, revoked};
 
     #[test]
     fn all_sources_must_satisfy_the_condition_or_one_with_any() {

@@ -2,12 +2,12 @@
 
 use crate::cli::output::humane;
 use crate::cli::output::view::{Block, Cell, Column, Glyph, Grid, Tone, View};
-use crate::cli::reports::cells;
-use crate::cli::reports::source::{Held, HoldingItem, SourceInFull, TransportState};
 use crate::core::freshness::{Field, age_ms};
 use crate::core::stream::StreamStatus;
 use crate::core::time::Timestamp;
 use crate::core::verdict::explain;
+use crate::view::cells;
+use crate::view::detail::{Held, HoldingItem, SourceInFull, TransportState};
 
 impl SourceInFull {
     pub(super) fn describe(&self) -> View {

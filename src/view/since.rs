@@ -1,4 +1,4 @@
-//! A time in the past, as options of the command line accept it.
+//! A time in the past, as options and queries accept it.
 
 use std::str::FromStr;
 use std::time::Duration;

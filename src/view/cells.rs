@@ -1,9 +1,7 @@
-//! Shows verdicts in tables, in one place, so that every command shows the same thing in the same way.
+//! Shows verdicts in tables, in one place, so that every command and page shows the same thing in the same way.
 
 use std::collections::BTreeSet;
 
-use crate::cli::output::humane;
-use crate::cli::output::view::{Cell, Glyph, Tone};
 use crate::core::facet::Facet;
 use crate::core::freshness::{Field, Freshness, age_ms};
 use crate::core::permission::Ability;
@@ -12,6 +10,8 @@ use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::transition::Transition;
 use crate::core::verdict::{AuthStatus, Status};
+use crate::view::cell::{Cell, Glyph, Tone};
+use crate::view::humane;
 
 /// Returns `age` as in `4m ago`.
 pub fn ago(age: u64) -> String {

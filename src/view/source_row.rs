@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::cli::health::Findings;
+use crate::core::document::SourceDocument;
 use crate::core::freshness::{Field, Freshness, Intervals};
+use crate::core::source::SourceKey;
 use crate::core::stream::StreamStatus;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::core::verdict::AuthStatus;
+use crate::view::health::{Findings, Health};
 
 #[derive(Debug, Clone)]
 pub struct SourceRow {
@@ -23,6 +25,15 @@ pub struct SourceRow {
 }
 
 impl SourceRow {
+    /// Judges a source that is configured and of which nothing is stored.
+    pub fn unchecked(key: SourceKey, intervals: &Intervals, now: Timestamp) -> Self {
+        let nothing = SourceSummary::of(&SourceDocument::new(key));
+        Self {
+            stored: false,
+            ..Self::new(nothing, intervals, now)
+        }
+    }
+
     /// Judges `summary` at `now`.
     pub fn new(summary: impl Into<Arc<SourceSummary>>, intervals: &Intervals, now: Timestamp) -> Self {
         let summary = summary.into();
@@ -40,6 +51,24 @@ impl SourceRow {
     pub fn is_stale(&self) -> bool {
         let shows_stream = self.summary.stream_status != StreamStatus::Unknown;
         self.findings.stale || (shows_stream && self.freshness.is_stale(Field::StreamStatus))
+    }
+
+    /// Whether it is certainly live now.
+    pub fn is_live(&self) -> bool {
+        self.summary.stream_status == StreamStatus::Online && !self.freshness.is_stale(Field::StreamStatus)
+    }
+
+    /// Whether it needs attention or is down, however old the evidence is.
+    pub fn is_failing(&self) -> bool {
+        matches!(self.findings.worst(), Health::Down | Health::Auth)
+    }
+
+    /// Returns its key, with its name where it has one.
+    pub fn named(&self) -> String {
+        match &self.summary.display_name {
+            Some(name) => format!("{} ({name})", self.summary.key),
+            None => self.summary.key.to_string(),
+        }
     }
 
     /// Returns the age of the oldest of status and stream, in milliseconds.

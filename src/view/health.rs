@@ -1,4 +1,4 @@
-//! The health of a source, which determines the exit code and the advice to people.
+//! The health of a source, which determines exit codes and the advice to people.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -78,10 +78,10 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::reports::tests::{Story, now};
     use crate::core::freshness::Intervals;
     use crate::core::observation::{AuthCheck, AuthResult, ErrorInfo, Fact, Identity, LinkState, Transport};
     use crate::core::source::PlatformName;
+    use crate::view::tests::{Story, now};
 
     fn link(state: LinkState) -> Fact {
         Fact::Connection {

@@ -1,0 +1,75 @@
+//! Published events as server-sent events: the lines of `events tail`, resumable by position.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
+
+use super::Site;
+use super::query::{Checked, NoQuery};
+use crate::bus::event_lines::{Wanted, lines};
+use crate::core::code::Code;
+use crate::watch::sent_events;
+use crate::web::connections::Peer;
+use crate::web::live::{LIFE, last_event_id, sse};
+use crate::web::problem::Problem;
+
+/// How often the file is read where no commit of this process announces an event, and after one: events are listed when the bus
+/// has acknowledged them.
+const POLL: Duration = Duration::from_millis(500);
+
+pub(super) async fn follow(
+    State(site): State<Site>,
+    peer: Option<Extension<Peer>>,
+    _: Checked<NoQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Some(file) = site.events.clone() else {
+        let detail = "this process publishes no events; ask the one that runs `watch --role ingest`";
+        return Err(Problem::new(503, Code::ApiNoEvents).detail(detail));
+    };
+    let place = site.hub.place(peer.map(|Extension(Peer(address))| address))?;
+    let events = after(file, last_event_id(&headers)).take_until(tokio::time::sleep(LIFE));
+    let stop = site.stop.clone();
+    let events = events.take_until(async move { stop.requested().await });
+    Ok(sse(events.map(Ok::<_, Infallible>), place).into_response())
+}
+
+/// Reads the events after the position that the client has seen; without one, from now on.
+fn after(file: PathBuf, seen: Option<String>) -> impl Stream<Item = Event> + Send {
+    // An unknown form of position is one that is gone.
+    let position = seen.map(|seen| seen.parse::<i64>().unwrap_or(-1));
+    let start = (file, position, true);
+    stream::unfold(start, |(file, position, first)| async move {
+        if !first {
+            tokio::time::sleep(POLL).await;
+        }
+        let (position, events): (_, BoxStream<'static, Event>) =
+            match sent_events::after(file.clone(), position).await {
+                Ok(Some((position, messages))) => {
+                    let messages = messages.into_iter().map(Ok::<_, Infallible>);
+                    let lines = lines(stream::iter(messages), Wanted::default());
+                    let events = lines.filter_map(|line| async move {
+                        let line = line.ok()?;
+                        let event = Event::default().id(line.transport_id.clone()).event("event");
+                        event.json_data(&line).ok()
+                    });
+                    (Some(position), events.boxed())
+                }
+                Ok(None) => {
+                    let reset = Event::default().event("reset").data("{}");
+                    (None, stream::iter([reset]).boxed())
+                }
+                // The file is read again at the next turn.
+                Err(_) => (position, stream::empty().boxed()),
+            };
+        Some((events, (file, position, false)))
+    })
+    .flatten()
+}

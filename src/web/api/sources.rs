@@ -1,0 +1,214 @@
+//! Sources: lists, one in full, and answers about one.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use super::query::{AgeQuery, Checked, HistoryQuery, ListQuery};
+use super::{Page, Site, etag, known};
+use crate::config::SourceArg;
+use crate::core::code::Code;
+use crate::core::document::SourceDocument;
+use crate::core::freshness::MaxAge;
+use crate::core::source::SourceKey;
+use crate::core::summary::SourceSummary;
+use crate::failure::Failure;
+use crate::store::HistoryEntry;
+use crate::view::answer::AnswerItem;
+use crate::view::can::{self, Limits};
+use crate::view::detail::{SourceDetail, SourceInFull};
+use crate::view::envelope::Envelope;
+use crate::view::found::Found;
+use crate::view::history::HistoryItem;
+use crate::view::item::SourceItem;
+use crate::view::{is_live as live, order};
+use crate::web::problem::Problem;
+
+/// Transitions shown with one source.
+const HISTORY: usize = 20;
+/// Transitions read from the store for a history that is filtered by time.
+const READ: usize = 2000;
+
+type Id = Result<Path<String>, PathRejection>;
+
+/// Every source that is stored or configured.
+pub(super) async fn list(
+    State(site): State<Site>,
+    Checked(query): Checked<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let selected = query.parse()?;
+    let mut sources = known(&site, selected.max_age).await?;
+    sources.rows.retain(|row| selected.selects(row));
+    if !selected.sort.is_empty() {
+        sources
+            .rows
+            .sort_by(|one, other| order::compare(&selected.sort, one, other));
+    }
+    let total = sources.rows.len();
+    let rows = sources.rows.iter().skip(selected.offset).take(selected.limit);
+    let mut list = Envelope::of(
+        SourceItem::KIND,
+        site.clock.now(),
+        rows.map(SourceItem::from).collect(),
+    );
+    list.total = Some(total);
+    if selected.offset == 0 {
+        list.unusable = sources.unusable;
+    }
+    let end = selected.offset + selected.limit;
+    let next = (end < total).then(|| format!("/api/v1/sources?{}", query.at(end)));
+    Ok(etag::tagged(&headers, &Page { list, next }))
+}
+
+pub(super) async fn one(
+    State(site): State<Site>,
+    id: Id,
+    Checked(query): Checked<AgeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let found = found(&site, &path(id)?, query.max_age()?).await?;
+    let history = site.store.history(&found.document.key, HISTORY).await?;
+    let source = SourceInFull {
+        as_of: site.clock.now(),
+        row: found.row,
+        document: found.document,
+        listening: None,
+        history: HistoryEntry::without_repeats(history),
+    };
+    let list = Envelope::of(SourceDetail::KIND, source.as_of, vec![source.detail()]);
+    Ok(etag::tagged(&headers, &list))
+}
+
+pub(super) async fn is_live(
+    State(site): State<Site>,
+    id: Id,
+    Checked(query): Checked<AgeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let max_age = query.max_age()?;
+    let found = found(&site, &path(id)?, max_age).await?;
+    Ok(answered(&site, &headers, live::judge(&found, max_age).0))
+}
+
+pub(super) async fn can(
+    State(site): State<Site>,
+    ids: Result<Path<(String, String)>, PathRejection>,
+    Checked(query): Checked<AgeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path((id, action)) = ids.map_err(|_| not_text())?;
+    let max_age = query.max_age()?;
+    let found = found(&site, &id, max_age).await?;
+    let question = can::question(found.document.key.platform(), &action).map_err(|failure| {
+        Problem::new(404, Code::ApiUnknownAction)
+            .detail(said(&failure))
+            .about(&action)
+    })?;
+    let limits = Limits {
+        intervals: (site.configured)().intervals.within(max_age),
+        now: site.clock.now(),
+    };
+    Ok(answered(&site, &headers, can::judge(&found, &question, limits).0))
+}
+
+pub(super) async fn history(
+    State(site): State<Site>,
+    id: Id,
+    Checked(query): Checked<HistoryQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let now = site.clock.now();
+    let (since, limit) = (query.since(now)?, query.limit()?);
+    let key = found(&site, &path(id)?, None).await?.document.key;
+    let read = since.map_or(limit, |_| READ.max(limit));
+    let entries = HistoryEntry::without_repeats(site.store.history(&key, read).await?);
+    let of_period = entries
+        .into_iter()
+        .filter(|entry| since.is_none_or(|since| entry.transition.at >= since));
+    let entries: Vec<_> = of_period.take(limit).map(|entry| (key.clone(), entry)).collect();
+    let list = Envelope::of(HistoryItem::KIND, now, HistoryItem::of(&entries));
+    Ok(etag::tagged(&headers, &list))
+}
+
+fn answered(site: &Site, headers: &HeaderMap, answer: AnswerItem) -> Response {
+    etag::tagged(
+        headers,
+        &Envelope::of(AnswerItem::KIND, site.clock.now(), vec![answer]),
+    )
+}
+
+fn path(id: Id) -> Result<String, Problem> {
+    id.map(|Path(id)| id).map_err(|_| not_text())
+}
+
+fn not_text() -> Problem {
+    Problem::new(400, Code::ApiInvalidSource).detail("the path is not UTF-8 once it is decoded")
+}
+
+/// Returns a failure of a command in one line.
+fn said(failure: &Failure) -> String {
+    let mut text = failure.what.clone();
+    for hint in &failure.hints {
+        text += "; ";
+        text += &hint.replace('\n', ", ");
+    }
+    text
+}
+
+/// Returns a source that is stored or configured, judged with this maximum age.
+pub(in crate::web) async fn found(site: &Site, id: &str, max_age: MaxAge) -> Result<Found, Problem> {
+    let key = match id.parse::<SourceArg>() {
+        Ok(SourceArg::Key(key)) => key,
+        Ok(wanted) => named(site, &wanted).await?,
+        Err(message) => {
+            return Err(Problem::new(400, Code::ApiInvalidSource)
+                .detail(message)
+                .about(id));
+        }
+    };
+    let configured = (site.configured)();
+    let (intervals, now) = (configured.intervals.within(max_age), site.clock.now());
+    let origin = configured.origins.get(&key).cloned();
+    let stored = site.store.load(&key).await?;
+    if stored.is_none() && origin.is_none() {
+        return Err(unknown(&key));
+    }
+    let is_stored = stored.is_some();
+    let document = stored.map_or_else(|| SourceDocument::new(key), |stored| stored.value);
+    let mut found = Found::new(document, &intervals, now);
+    found.row.stored = is_stored;
+    found.row.configured = origin;
+    Ok(found)
+}
+
+/// Returns the stored source of that name. No request is sent to the platforms: a page must not cost requests.
+async fn named(site: &Site, wanted: &SourceArg) -> Result<SourceKey, Problem> {
+    let summaries = site.store.summaries().await?;
+    let summaries = summaries.into_iter().filter_map(|stored| stored.document.ok());
+    let fits = |summary: &Arc<SourceSummary>| match wanted {
+        SourceArg::Key(key) => summary.key == *key,
+        SourceArg::Name { platform, name } => {
+            platform.is_none_or(|platform| summary.key.platform() == platform)
+                && summary.names().contains(name)
+        }
+    };
+    let found = summaries.filter(fits).map(|summary| summary.key.clone());
+    match found.collect::<Vec<_>>().as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(unknown(wanted)),
+        several => Err(Problem::new(409, Code::ApiAmbiguousSource)
+            .detail("several sources have this name; ask for one of them as platform:id")
+            .about(&wanted.to_string())
+            .sources(several.to_vec())),
+    }
+}
+
+fn unknown(wanted: &impl ToString) -> Problem {
+    Problem::new(404, Code::ApiUnknownSource)
+        .detail("no stored source has this id or name; /api/v1/sources lists those that are stored")
+        .about(&wanted.to_string())
+}
