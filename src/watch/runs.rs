@@ -31,8 +31,17 @@ pub struct Run {
     pub until: Timestamp,
 }
 
+/// Returns the runs as a running daemon knows them: the last one is its own, whose end is written from time to time only.
+pub fn read_in_daemon(directory: &Path, now: Timestamp) -> Vec<Run> {
+    let mut runs = read(directory);
+    if let Some(own) = runs.last_mut() {
+        own.until = own.until.max(now);
+    }
+    runs
+}
+
 /// Returns the runs, oldest first; none if there is no file, or an unreadable one.
-pub fn read(directory: &Path) -> Vec<Run> {
+fn read(directory: &Path) -> Vec<Run> {
     let text = files::read_input_text(&directory.join(FILE), LIMIT).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
@@ -97,6 +106,11 @@ mod tests {
             write(&directory.path().join(FILE), &runs).unwrap();
             assert_eq!(read(directory.path()), expected);
         }
+        assert_eq!(
+            read_in_daemon(directory.path(), at(14_001)),
+            [run(14_000, 14_001)],
+            "the run of the daemon that asks goes on"
+        );
         std::fs::write(directory.path().join(FILE), "[{").unwrap();
         assert_eq!(read(directory.path()), []);
     }

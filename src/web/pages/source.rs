@@ -57,15 +57,17 @@ async fn load(site: &Site, id: &str) -> Result<Shown, Problem> {
     let found = found(site, id, None).await?;
     let history = site.store.history(&found.document.key, HISTORY).await?;
     let directory = site.runs.clone();
+    let now = site.clock.now();
+    let runs = blocking(move || runs::read_in_daemon(&directory, now)).await;
     Ok(Shown {
         source: SourceInFull {
-            as_of: site.clock.now(),
+            as_of: now,
             row: found.row,
             document: found.document,
             listening: None,
             history: HistoryEntry::without_repeats(history),
         },
-        runs: blocking(move || runs::read(&directory)).await,
+        runs,
     })
 }
 
