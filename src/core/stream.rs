@@ -147,13 +147,13 @@ impl StreamEvidence {
             };
         };
         // A poll right after a pushed start still returns a cached result from before it.
-        let unsubscribed_until = pushed
+        let misses_count_from = pushed
             .map(|start| start.plus_millis(patience.after_start))
             .max(Some(last_live));
         let missing_since = self
             .missed
             .values()
-            .find_map(|missed| missed.first_after(unsubscribed_until));
+            .find_map(|missed| missed.first_after(misses_count_from));
         let newest_miss = self.newest_miss();
         let missed_since_live = newest_miss.is_some_and(|miss| miss > last_live);
         let enough = |since: Timestamp, until: Timestamp| {

@@ -103,8 +103,8 @@ impl Dispatcher {
                 Err(error) => return Err(error),
             };
             if waiting.is_empty() {
-                let is_permanent = || self.state_file.behind().is_subset(&held.blocked);
-                if closing && (self.state_file.depth().events == 0 || spread.is_bounded() || is_permanent()) {
+                let only_blocked_left = || self.state_file.behind().is_subset(&held.blocked);
+                if closing && (self.state_file.depth().events == 0 || spread.is_bounded() || only_blocked_left()) {
                     self.leave();
                     return Ok(());
                 }

@@ -69,7 +69,7 @@ pub struct Parts {
     /// Name under which this process stores its totals; generated once when `None`.
     pub instance: Option<String>,
     /// Maximum number of events in the outbox.
-    pub outbox: usize,
+    pub outbox_capacity: usize,
     pub sources: Vec<MonitoredSource>,
     /// What a remote store contains about them already, also from other writers.
     pub stored: Vec<(SourceKey, Compact)>,
@@ -213,7 +213,7 @@ impl Engine {
         tasks.spawn("clock-watch", |stop| clock_jumps::run(clock, jump, stop));
         let tidied = Arc::clone(&state_file);
         let clock = Arc::clone(&parts.clock);
-        tasks.spawn("outbox-tidy", |stop| tidy(tidied, clock, stop));
+        tasks.spawn("state-file-checkpoint", |stop| tidy(tidied, clock, stop));
         Ok(Self {
             monitored,
             pollers,
@@ -452,7 +452,7 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<StateFile>, String, Tr
     };
     let options = StateFileOptions {
         instance: instance.clone(),
-        bound: parts.outbox,
+        bound: parts.outbox_capacity,
         has_sink: !matches!(parts.route, Route::File),
         history: parts.documents.map(|_| parts.retention),
     };

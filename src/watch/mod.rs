@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  cron ─► ticks ─► pollers ─► Platform::probe ─┐
-//!  listeners ───────────────────────────────────┴► observations ─► writer ─► outbox (documents + history + queue,
-//!                                                                    │         │      one file, one transaction)
+//!  listeners ───────────────────────────────────┴► observations ─► writer ─► state file (documents + history + outbox;
+//!                                                                    │         │      one transaction)
 //!                          remote store: states without transitions  │         ▼
 //!                                                                    │       dispatcher ─► sink (bus | remote store)
 //!                                                                    └───────────────────► persister of the remote store

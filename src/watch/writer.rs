@@ -438,7 +438,7 @@ impl Writer {
                 continue;
             };
             let before = SourceDocument::from_knowledge(source.clone(), self.committer.published(&source)?);
-            let published = EventBuilder {
+            let builder = EventBuilder {
                 before: &before,
                 after: &after,
                 by: "bitbrat.watch",
@@ -448,7 +448,7 @@ impl Writer {
             if !self.committer.state_file.has_sink() {
                 continue;
             }
-            let events = published.events(&transitions(&before.verdict, &after.verdict));
+            let events = builder.events(&transitions(&before.verdict, &after.verdict));
             commit.events.extend(events.into_iter().map(|event| NewEvent {
                 class: Class::Transition,
                 event,

@@ -1,4 +1,4 @@
-//! Errors of the outbox file, and whether they are transient.
+//! Errors of the state file, and whether they are transient.
 
 use std::path::Path;
 
