@@ -235,10 +235,10 @@ impl<'a> Planner<'a> {
             .as_ref()
             .is_some_and(|bot| bot.user_id == source.id());
         // A broadcaster who has granted the application any scope at all has authorized it.
-        let authorised = self
+        let authorized = self
             .broadcaster_of(source)
             .is_some_and(|account| !account.scopes.is_empty());
-        u32::from(!own && !authorised)
+        u32::from(!own && !authorized)
     }
 
     fn capacity(&self) -> usize {
