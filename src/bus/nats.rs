@@ -82,8 +82,8 @@ pub struct NatsBus {
     ack_wait: Duration,
     leaving: Leaving,
     /// Number of reconnects.
-    losses: Arc<watch::Sender<u64>>,
-    line: Connection,
+    reconnects: Arc<watch::Sender<u64>>,
+    connection_state: Connection,
 }
 
 impl NatsBus {
@@ -97,10 +97,10 @@ impl NatsBus {
             reason,
         };
         let (addresses, in_address) = login::addresses(servers).map_err(refused)?;
-        let losses: Arc<watch::Sender<u64>> = Arc::new(watch::Sender::new(0));
-        let counted = Arc::clone(&losses);
-        let line = Connection::new(Arc::clone(&location));
-        let (attempts, events) = (line.clone(), line.clone());
+        let reconnects: Arc<watch::Sender<u64>> = Arc::new(watch::Sender::new(0));
+        let counted = Arc::clone(&reconnects);
+        let connection_state = Connection::new(Arc::clone(&location));
+        let (attempts, events) = (connection_state.clone(), connection_state.clone());
         let client = ConnectOptions::new()
             .name("bitbrat")
             .retry_on_initial_connect()
@@ -142,8 +142,8 @@ impl NatsBus {
             location,
             ack_wait: options.ack_wait,
             leaving: Leaving::default(),
-            losses,
-            line,
+            reconnects,
+            connection_state,
         })
     }
 
@@ -152,7 +152,7 @@ impl NatsBus {
         let state = || self.client.connection_state();
         let connected = async {
             while state() != async_nats::connection::State::Connected {
-                if matches!(self.line.outage(), Some(Outage::Refused(_))) {
+                if matches!(self.connection_state.outage(), Some(Outage::Refused(_))) {
                     return false;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -168,7 +168,7 @@ impl NatsBus {
     /// Returns the reason for a failure: the state of the connection is more specific than a request timeout.
     fn unavailable(&self, reason: impl std::fmt::Display) -> BusError {
         let location = self.location.to_string();
-        match self.line.outage() {
+        match self.connection_state.outage() {
             Some(Outage::Refused(reason)) => BusError::Refused { location, reason },
             Some(Outage::Failed(reason)) => BusError::Unavailable { location, reason },
             None => BusError::Unavailable {
@@ -291,7 +291,7 @@ impl EventBus for NatsBus {
         match timeout(BATCH_TIMEOUT, whole).await {
             Ok(results) => results,
             Err(_) => (0..count)
-                .map(|_| Err(self.unavailable("it did not take the messages in time")))
+                .map(|_| Err(self.unavailable("publish timed out")))
                 .collect(),
         }
     }
@@ -339,7 +339,7 @@ impl EventBus for NatsBus {
         let tail = Tail {
             bus: self.clone(),
             subject: self.names.subject(filter),
-            losses: self.losses.subscribe(),
+            reconnects: self.reconnects.subscribe(),
             stream,
         };
         let from = deliver(since.map_or(Start::Now, Start::Since));
@@ -370,7 +370,7 @@ impl EventBus for NatsBus {
             (waiting, unsettled) = (Some(info.num_pending), Some(info.num_ack_pending as u64));
         } else {
             let detail = format!("consumer `{durable}` does not exist yet");
-            let hint = "it is made when `watch` with the role `persist` first runs";
+            let hint = "it is created when `watch` with the role `persist` first runs";
             findings.push(Finding::new("subscription", Level::Warn, detail).next(hint));
         }
         Ok(BusReport {
@@ -407,7 +407,7 @@ impl NatsBus {
             "stream",
             Level::Ok,
             format!(
-                "stream `{}` listens on {}",
+                "stream `{}` covers {}",
                 config.name,
                 config.subjects.join(", ")
             ),
@@ -423,7 +423,7 @@ impl NatsBus {
         let unlimited = config.max_age.is_zero() && config.max_bytes <= 0 && config.max_messages <= 0;
         if unlimited && config.retention == jetstream::stream::RetentionPolicy::Limits {
             let detail = format!(
-                "stream `{}` keeps every message for ever and will fill the disk",
+                "stream `{}` has no retention limit and will fill the disk",
                 config.name
             );
             let next = "give it a maximum age; BitBrat's own tool uses 24 h";
@@ -462,7 +462,7 @@ struct Tail {
     bus: NatsBus,
     stream: jetstream::stream::Stream,
     subject: String,
-    losses: watch::Receiver<u64>,
+    reconnects: watch::Receiver<u64>,
 }
 
 type Ordered = async_nats::jetstream::consumer::pull::Ordered;
@@ -493,7 +493,7 @@ impl Tail {
         loop {
             let received = tokio::select! {
                 next = messages.next() => next?.map_err(|error| tail.bus.unavailable(error)),
-                changed = tail.losses.changed() => {
+                changed = tail.reconnects.changed() => {
                     changed.ok()?;
                     match tail.past_unreadable(last).await {
                         Ok(Some((message, fresh, seq))) => return Some((Ok(message), (tail, fresh, seq))),

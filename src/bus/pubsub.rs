@@ -458,7 +458,7 @@ impl EventBus for PubsubBus {
                     Level::Warn,
                     format!("subscription `{name}` does not exist yet"),
                 )
-                .next("it is made when `watch` with the role `persist` first runs; what is published before is not kept for it"),
+                .next("it is created when `watch` with the role `persist` first runs; what is published before is not kept for it"),
                 Err(error) => return Err(error),
             });
         }

@@ -15,7 +15,7 @@ use crate::clock::Chance;
 const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// A subscription that reopens itself.
-pub struct Follow {
+pub struct ReopeningSubscription {
     bus: Arc<dyn EventBus>,
     to: Subscription,
     chance: Chance,
@@ -25,7 +25,7 @@ pub struct Follow {
     is_open: Arc<AtomicBool>,
 }
 
-impl Follow {
+impl ReopeningSubscription {
     /// Creates the follower without connecting.
     pub fn new(bus: Arc<dyn EventBus>, to: Subscription, chance: Chance) -> Self {
         Self {

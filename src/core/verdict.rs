@@ -443,7 +443,7 @@ pub fn explain(rule: &str) -> &'static str {
         "stream.no-such-source" => "there is no such source on the platform, so it has no stream",
         "stream.nothing-proven" => "nothing was ever proven about a stream",
         "auth.validated" => "the platform accepted every token that this source needs",
-        "auth.expired" => "a token has ended and could not be renewed",
+        "auth.expired" => "a token has expired and could not be refreshed",
         "auth.revoked" => "the platform revoked a grant; log in again",
         "auth.rejected" => {
             "rejected: the platform does not accept the token, and nothing shows that it was ever valid"

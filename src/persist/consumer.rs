@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
-use crate::bus::reopening::Follow;
+use crate::bus::reopening::ReopeningSubscription;
 use crate::bus::{Delivery, EventBus, Filter, Recovery, Start, Subscription};
 use crate::clock::{Chance, Clock};
 use crate::core::code::Code;
@@ -109,7 +109,7 @@ impl Consumer {
     /// Runs until stopped, and then stores all remaining knowledge.
     pub async fn run(self, stop: Stop) {
         let to = subscription(self.clock.now());
-        let mut follow = Follow::new(self.bus.clone(), to, self.chance.clone());
+        let mut follow = ReopeningSubscription::new(self.bus.clone(), to, self.chance.clone());
         let is_open = follow.is_open();
         let mut inbox = Inbox::default();
         let mut failures = 0_u32;

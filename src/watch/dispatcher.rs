@@ -124,7 +124,7 @@ impl Dispatcher {
             spread.spend(waiting.iter().filter(|waiting| !waiting.urgent).count());
             if self.apply_results(waiting, results, &mut held).await? {
                 if failures > 0 {
-                    info!(sink = self.sink.describe(), "Events are taken again");
+                    info!(sink = self.sink.describe(), "Events are accepted again");
                 }
                 failures = 0;
                 continue;
@@ -219,7 +219,7 @@ impl Dispatcher {
                 .sources
                 .get(&waiting.event.source)
                 .map_or(0, |(_, attempt)| *attempt);
-            debug!(source.key = %waiting.event.source, event.id = waiting.event.id, attempt, reason, "Event not taken");
+            debug!(source.key = %waiting.event.source, event.id = waiting.event.id, attempt, reason, "Event not accepted");
             if through {
                 let until = Instant::now() + self.backoff(attempt + 1);
                 held.sources
@@ -230,7 +230,7 @@ impl Dispatcher {
             if !self.counts.pending.swap(true, Ordering::Relaxed) {
                 warn!(
                     sink = self.sink.describe(),
-                    reason, "Events are not taken; they wait in the outbox"
+                    reason, "Events are not accepted; they wait in the outbox"
                 );
             }
         } else {
@@ -243,7 +243,7 @@ impl Dispatcher {
         for (waiting, reason) in &refused {
             error!(
                 source.key = %waiting.event.source, event.id = waiting.event.id, event.kind = waiting.event.kind.as_str(),
-                reason, "Event will never be taken and was put aside"
+                reason, "Event permanently rejected and set aside"
             );
         }
         held.acknowledged.extend(sent);

@@ -112,7 +112,7 @@ pub struct Engine {
     pub monitored: MonitoredSources,
     pub pollers: Arc<Pollers>,
     observations: Option<ObservationSender>,
-    taken: Arc<AtomicU64>,
+    inputs_sent: Arc<AtomicU64>,
     timetable: watch::Sender<Timetable>,
     state_file: Arc<StateFile>,
     stats: Arc<WriterStats>,
@@ -217,7 +217,7 @@ impl Engine {
         Ok(Self {
             monitored,
             pollers,
-            taken: observations.sent(),
+            inputs_sent: observations.sent(),
             observations: Some(observations),
             timetable,
             state_file,
@@ -248,7 +248,7 @@ impl Engine {
     }
 
     /// Passes every observation to `observer`, for listeners that compare their events with what polls observe.
-    pub fn show(&self, observer: Observer) {
+    pub fn add_observer(&self, observer: Observer) {
         if let Some(observations) = &self.observations {
             observations.add_observer(observer);
         }
@@ -422,7 +422,7 @@ impl Engine {
     pub fn view(&self) -> View {
         let sources = ViewOf {
             monitored: self.monitored.clone(),
-            taken: Arc::clone(&self.taken),
+            inputs_sent: Arc::clone(&self.inputs_sent),
             stats: Arc::clone(&self.stats),
             dispatched: Arc::clone(&self.dispatched),
             state_file: Arc::clone(&self.state_file),
@@ -552,7 +552,7 @@ async fn tidy(state_file: Arc<StateFile>, clock: Arc<dyn Clock>, stop: Stop) {
         if let Err(error) = tidied.await {
             debug!(
                 error = &error as &dyn std::error::Error,
-                "The log of the state directory stays long"
+                "Cannot checkpoint the write-ahead log"
             );
         }
         if !stop.sleep(TIDY).await {
@@ -576,8 +576,8 @@ fn build_route(
         } => {
             // One batch is in flight at a time: while the store is slow, changes accumulate in their most compact form.
             let (store_queue, batches) = mpsc::channel(1);
-            let keeping = Arc::clone(&persister);
-            tasks.spawn("keeper", |stop| keep(keeping, batches, stop));
+            let shared = Arc::clone(&persister);
+            tasks.spawn("persister", |stop| run_persister(shared, batches, stop));
             let sink = StoreSink {
                 persister,
                 state_file: Arc::clone(state_file),
@@ -614,7 +614,7 @@ pub(super) fn is_unauthorized(observation: &Observation) -> bool {
 }
 
 /// Passes changed states to the persister, and lets it do its deferred work.
-async fn keep(
+async fn run_persister(
     persister: Arc<Persister>,
     mut batches: mpsc::Receiver<Vec<(SourceKey, CompactDocument)>>,
     stop: Stop,
@@ -637,10 +637,10 @@ async fn keep(
             }
         };
         for part in batch.chunks(MAX_SOURCES_PER_COMMIT) {
-            let awake = part
+            let expanded = part
                 .iter()
                 .map(|(source, known)| (source.clone(), known.document(source).knowledge));
-            failed = report(&persister.apply(awake).await, failed);
+            failed = report(&persister.apply(expanded).await, failed);
         }
     }
     // The writer has exited; the dispatcher still delivers only transitions, which are written at once.
@@ -654,14 +654,14 @@ fn report(applied: &crate::persist::Applied, failed: Option<Instant>) -> Option<
     let Some((source, error)) = applied.failures.first() else {
         let over = failed.is_some_and(|last| last.elapsed() > STORE_CALM);
         if over {
-            info!("The store takes everything again");
+            info!("The store accepts all writes again");
         }
         return failed.filter(|_| !over);
     };
     if failed.is_none() {
         warn!(
             source.key = %source, failed = applied.failures.len(), error = error as &dyn std::error::Error,
-            "The store did not take everything; it is tried again until it does"
+            "The store rejected some writes; retrying"
         );
     }
     Some(Instant::now())

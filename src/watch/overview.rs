@@ -42,7 +42,7 @@ pub type View = Arc<dyn Fn() -> Overview + Send + Sync>;
 /// The inputs of an overview.
 pub(super) struct ViewOf {
     pub monitored: MonitoredSources,
-    pub taken: Arc<AtomicU64>,
+    pub inputs_sent: Arc<AtomicU64>,
     pub stats: Arc<WriterStats>,
     pub dispatched: Arc<Dispatched>,
     pub state_file: Arc<StateFile>,
@@ -64,7 +64,7 @@ impl ViewOf {
             unready: self.unready(&listeners),
             summary: self.stats.summary(),
             monitored: self.monitored.count(),
-            inputs: count(&self.taken).saturating_sub(count(&self.stats.inputs)),
+            inputs: count(&self.inputs_sent).saturating_sub(count(&self.stats.inputs)),
             outbox: self.state_file.depth(),
             transitions: count(&self.stats.transitions),
             dropped: count(&self.stats.dropped),

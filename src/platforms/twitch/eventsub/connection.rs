@@ -662,7 +662,7 @@ impl Connection {
             return;
         }
         let state = match &self.state.phase {
-            Phase::BackingOff { .. } => "RESTING",
+            Phase::BackingOff { .. } => "BACKING_OFF",
             Phase::Opening { .. } | Phase::Greeting { .. } => "CONNECTING",
             Phase::Open(session) if session.proven => "CONNECTED",
             Phase::Open(_) => "WELCOMED",

@@ -430,8 +430,8 @@ impl Hub {
                 .connections
                 .iter()
                 .flat_map(|connection| &connection.subscriptions);
-            let listened: BTreeSet<_> = channels.map(|planned| &planned.subscription.channel).collect();
-            state.costs.retain(|channel, _| listened.contains(channel));
+            let subscribed: BTreeSet<_> = channels.map(|planned| &planned.subscription.channel).collect();
+            state.costs.retain(|channel, _| subscribed.contains(channel));
         }
     }
 
@@ -506,7 +506,7 @@ impl Hub {
 
     pub(super) fn status(&self) -> Status {
         let state = self.state.lock();
-        let of_lines = state
+        let by_connection = state
             .subscriptions
             .iter()
             .flat_map(|(connection, subscriptions)| {
@@ -516,7 +516,7 @@ impl Hub {
                     .is_some_and(ConnectionStatus::has_session);
                 subscriptions.iter().map(move |found| (connected, found))
             });
-        let subscriptions = of_lines.map(|(connected, (subscription, status))| {
+        let subscriptions = by_connection.map(|(connected, (subscription, status))| {
             let key = (subscription.channel.clone(), subscription.kind);
             let count = state.incoming.get(&key).copied().unwrap_or_default();
             SubscriptionStatus {

@@ -225,7 +225,7 @@ impl EventSubListener {
             connections = plan.connections.len(),
             polled = plan.polled.len(),
             cost = plan.cost,
-            "Planned who is listened to"
+            "Subscriptions planned"
         );
         let mut missing = Vec::new();
         let mut planned: BTreeSet<ConnectionKey> = BTreeSet::new();

@@ -317,13 +317,13 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
         Input::Jumped => match state.phase {
             Phase::Stopped | Phase::BackingOff { .. } => state.stay(),
             _ => {
-                let reason = "this machine's clock has jumped, so it may have slept";
+                let reason = "the clock jumped; this machine may have been suspended";
                 state.fail(now, Failure::passing(Code::TwitchClockJump, reason), 0, 0.0)
             }
         },
         Input::Refresh => match state.phase {
             Phase::Open(_) => {
-                let reason = "the session is silent about what polls see";
+                let reason = "the session does not deliver events that polls find";
                 state.fail(
                     now,
                     Failure::passing(Code::PushSilent(PlatformName::Twitch), reason),
