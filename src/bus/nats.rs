@@ -354,7 +354,7 @@ impl EventBus for NatsBus {
         // Two requests: the name of the stream, and its state.
         let round_trip = asked.elapsed() / 2;
         let info = stream.info().await.map_err(|error| self.unavailable(error))?;
-        let mut findings = Self::inspect(&info.config);
+        let mut findings = Self::inspect_stream_config(&info.config);
         let durable = self.names.durable(&to.filter, &to.queue);
         let consumer: Result<PullConsumer, _> = stream.get_consumer(&durable).await;
         let (mut waiting, mut unsettled) = (None, None);
@@ -402,7 +402,7 @@ impl EventBus for NatsBus {
 }
 
 impl NatsBus {
-    fn inspect(config: &jetstream::stream::Config) -> Vec<Finding> {
+    fn inspect_stream_config(config: &jetstream::stream::Config) -> Vec<Finding> {
         let mut findings = vec![Finding::new(
             "stream",
             Level::Ok,
@@ -576,7 +576,7 @@ async fn withdraw(consumer: PullConsumer) {
     debug!(known = matches!(known, Ok(Ok(_))), "Left a subscription");
 }
 
-/// If the acknowledgement is lost, the message is redelivered after the ack wait, and joining it again changes nothing.
+/// If the acknowledgement is lost, the message is redelivered after the ack wait, and merging it again changes nothing.
 async fn answer(acker: &jetstream::message::Acker, kind: AckKind) {
     match timeout(REQUEST_TIMEOUT, acker.ack_with(kind)).await {
         Ok(Ok(())) => {}

@@ -1,7 +1,7 @@
 //! The bus adapter for Google Pub/Sub.
 //!
 //! Topics belong to BitBrat and are created only in an emulator, which loses them on every restart. Subscriptions are
-//! ours and are created if missing. Ordering keys are not used: BitBrat's own publishers send none, and joining evidence needs
+//! ours and are created if missing. Ordering keys are not used: BitBrat's own publishers send none, and merging evidence needs
 //! no order.
 
 use std::collections::BTreeMap;

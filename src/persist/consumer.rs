@@ -94,11 +94,11 @@ pub struct Consumer {
     /// Whether several waiting messages of one source may be combined into one write. Reduces writes when messages pile up.
     pub coalesce: bool,
     /// Called for every source with an event.
-    pub listener: Option<Listener>,
+    pub on_update: Option<OnUpdate>,
 }
 
 /// Callback for received knowledge.
-pub type Listener = Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>;
+pub type OnUpdate = Arc<dyn Fn(&SourceKey, &Knowledge) + Send + Sync>;
 
 struct Item {
     update: Box<SourceUpdate>,
@@ -259,8 +259,8 @@ impl Consumer {
         for (source, items) in batch {
             let mut deliveries = Vec::with_capacity(items.len());
             for item in items {
-                if let Some(listener) = &self.listener {
-                    listener(&source, &item.update.knowledge);
+                if let Some(on_update) = &self.on_update {
+                    on_update(&source, &item.update.knowledge);
                 }
                 if item.update.origin == Origin::Foreign {
                     self.counts.foreign.fetch_add(1, Ordering::Relaxed);

@@ -62,7 +62,7 @@ pub struct Dispatched {
     /// Attempts that failed.
     pub failed: AtomicU64,
     /// Events that the bus rejected permanently.
-    pub refused: AtomicU64,
+    pub rejected: AtomicU64,
     /// Whether the last attempt failed as a whole.
     pub pending: AtomicBool,
 }
@@ -99,7 +99,7 @@ impl Dispatcher {
                 }) {
                 Ok(waiting) => waiting,
                 // The writer reports the error; nothing is lost.
-                Err(error) if error.may_pass() && !closing => Vec::new(),
+                Err(error) if error.is_transient() && !closing => Vec::new(),
                 Err(error) => return Err(error),
             };
             if waiting.is_empty() {
@@ -169,7 +169,7 @@ impl Dispatcher {
         let (done, acknowledged) = blocking(move || (state_file.sent(&acknowledged), acknowledged)).await;
         match done {
             Ok(()) => held.remove_retry_at = None,
-            Err(error) if error.may_pass() => {
+            Err(error) if error.is_transient() => {
                 held.acknowledged = acknowledged;
                 held.remove_retry_at = Some(Instant::now() + IDLE);
             }
@@ -239,7 +239,7 @@ impl Dispatcher {
         let count = |counter: &AtomicU64, more: usize| counter.fetch_add(more as u64, Ordering::Relaxed);
         count(&self.counts.sent, sent.len());
         count(&self.counts.failed, later.len() + blocked.len());
-        count(&self.counts.refused, refused.len());
+        count(&self.counts.rejected, refused.len());
         for (waiting, reason) in &refused {
             error!(
                 source.key = %waiting.event.source, event.id = waiting.event.id, event.kind = waiting.event.kind.as_str(),
@@ -257,7 +257,7 @@ impl Dispatcher {
         match aside.await {
             // It will be rejected again when there is space to store it as refused.
             Ok(()) => Ok(through),
-            Err(error) if error.may_pass() => Ok(through),
+            Err(error) if error.is_transient() => Ok(through),
             Err(error) => Err(error),
         }
     }

@@ -57,7 +57,7 @@ const STORE_CALM: Duration = Duration::from_mins(1);
 
 /// How long `watch --once` waits for a platform that does not answer at all: longer than one request with its retries takes on a
 /// bad connection, and short enough for a cron job that runs every minute.
-const ONCE_PATIENCE: Duration = Duration::from_secs(25);
+const ONCE_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub struct Parts {
     /// The directory for the daemon's state. It must exist.
@@ -342,7 +342,7 @@ impl Engine {
         let finished = Arc::clone(&self.finished);
         self.tasks.spawn_finite("once", |stop| async move {
             if pollers
-                .probe_once(&probes, &observations, ONCE_PATIENCE, &stop)
+                .probe_once(&probes, &observations, ONCE_TIMEOUT, &stop)
                 .await
             {
                 finished.store(true, Ordering::Relaxed);
@@ -474,7 +474,7 @@ fn restore(parts: &Parts, lock: StateLock) -> Result<(Arc<StateFile>, String, Tr
         }
         Err(reason) => {
             warn!(source.key = %source, %reason, "The stored document of `{source}` cannot be used; it stays as it is");
-            tracker.block(&source);
+            tracker.protect(&source);
         }
     })?;
     for source in &healed {

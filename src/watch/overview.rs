@@ -70,7 +70,7 @@ impl ViewOf {
             dropped: count(&self.stats.dropped),
             sent: count(&self.dispatched.sent) + count(&self.stats.listed),
             failed: count(&self.dispatched.failed),
-            refused: count(&self.dispatched.refused),
+            refused: count(&self.dispatched.rejected),
             pollers: self.pollers.report(),
             listeners,
         }
@@ -78,7 +78,7 @@ impl ViewOf {
 
     fn unready(&self, listeners: &[(String, ListenerReport)]) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.stats.blocked.load(Ordering::Relaxed) {
+        if self.stats.commits_failing.load(Ordering::Relaxed) {
             reasons.push(format!("changes cannot be stored in {}", self.location));
         }
         if let Some(sink) = &self.sink {

@@ -23,7 +23,7 @@ use crate::core::source::SourceKey;
 use crate::core::summary::SourceSummary;
 use crate::core::time::Timestamp;
 use crate::store::retention::Retention;
-use crate::store::sqlite::confirmations::{self, ConfirmedBlock};
+use crate::store::sqlite::confirmations::{self, ConfirmedGroup};
 use crate::store::sqlite::database::{self, Access, Opened};
 use crate::store::sqlite::rows::{self, Upsert};
 use crate::store::{StoreError, Unusable, Version, Versioned, Write};
@@ -33,7 +33,7 @@ mod error;
 pub use error::StateFileError;
 
 /// How long to wait for another process that writes the file.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A daemon that has not used the file for this long (ms) no longer runs.
 const ALIVE_MS: i64 = 5 * 60 * 1000;
@@ -196,9 +196,9 @@ impl StateFile {
         ))
     }
 
-    /// Writes blocks of confirmed states. Returns the sources whose documents another process has written since. It does not wait
+    /// Writes groups of confirmed states. Returns the sources whose documents another process has written since. It does not wait
     /// for the disk: the next probes confirm the same again.
-    pub fn confirm(&self, blocks: &[ConfirmedBlock]) -> Result<Vec<SourceKey>, StateFileError> {
+    pub fn confirm(&self, groups: &[ConfirmedGroup]) -> Result<Vec<SourceKey>, StateFileError> {
         let mut inner = self.current()?;
         self.explained(inner.set_durable(false))?;
         let conflicts = self.explained((|| {
@@ -207,8 +207,8 @@ impl StateFile {
                 .connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut conflicts = Vec::new();
-            for block in blocks {
-                conflicts.extend(confirmations::write(&transaction, &self.options.instance, block)?);
+            for group in groups {
+                conflicts.extend(confirmations::write(&transaction, &self.options.instance, group)?);
             }
             transaction.commit()?;
             Ok(conflicts)
@@ -357,7 +357,7 @@ impl StateFile {
         if !self.needs_checkpoint.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        self.explained(database::checkpoint_wal(&self.path, PATIENCE))
+        self.explained(database::checkpoint_wal(&self.path, BUSY_TIMEOUT))
     }
 
     /// Simulates a full disk beyond `pages`; `0` removes the limit.
@@ -425,7 +425,7 @@ impl Prepared {
 
 impl Inner {
     fn open(path: &Path, options: &StateFileOptions) -> Result<Self, StateFileError> {
-        let Some(opened) = database::open(path, Access::Write, PATIENCE)? else {
+        let Some(opened) = database::open(path, Access::Write, BUSY_TIMEOUT)? else {
             unreachable!("a file that is opened for writing is created");
         };
         let mut inner = Self {
@@ -623,7 +623,7 @@ fn insert(
 pub fn sent_since(path: &Path, since: Option<i64>) -> Result<Vec<(i64, Event)>, StateFileError> {
     let read = || {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        connection.busy_timeout(PATIENCE)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         // The file exists before its tables do.
         let made = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'sent')";
         if !connection.query_row(made, [], |row| row.get::<_, bool>(0))? {

@@ -393,7 +393,7 @@ fn connector_stream_event_is_parsed_despite_mixed_up_ids() {
     assert_eq!(document.key, key());
     assert_eq!(document.verdict.stream.value, StreamStatus::Online);
     assert_eq!(
-        document.verdict.session.as_ref().unwrap().stream_id,
+        document.verdict.broadcast.as_ref().unwrap().stream_id,
         "40999888777"
     );
     assert_eq!(document.record().metadata["title"], "Chess night");

@@ -165,7 +165,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    pub(super) fn passing(code: Code, reason: impl Into<String>) -> Self {
+    pub(super) fn transient(code: Code, reason: impl Into<String>) -> Self {
         Self {
             code,
             reason: reason.into(),
@@ -289,7 +289,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
                 Blame::Us if !state.is_up() => 10 * SECOND,
                 Blame::Us | Blame::Them => 0,
             };
-            let failure = Failure::passing(meaning.code, meaning.reason);
+            let failure = Failure::transient(meaning.code, meaning.reason);
             closed(state, socket, failure, least, now, chance)
         }
         Input::Broken { socket, failure } => closed(state, socket, failure, 0, now, chance),
@@ -306,7 +306,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
             // During a move, the session that is left may have ended already.
             _ if matches!(state.phase, Phase::Moving { .. }) => state.stay(),
             Some(ours) if ours.id == session => {
-                let failure = Failure::passing(
+                let failure = Failure::transient(
                     Code::SessionEnded(PlatformName::Twitch),
                     "Twitch has ended the session",
                 );
@@ -318,7 +318,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
             Phase::Stopped | Phase::BackingOff { .. } => state.stay(),
             _ => {
                 let reason = "the clock jumped; this machine may have been suspended";
-                state.fail(now, Failure::passing(Code::TwitchClockJump, reason), 0, 0.0)
+                state.fail(now, Failure::transient(Code::TwitchClockJump, reason), 0, 0.0)
             }
         },
         Input::Refresh => match state.phase {
@@ -326,7 +326,7 @@ pub(super) fn next(state: State, input: Input, now: Millis, chance: f64) -> (Sta
                 let reason = "the session does not deliver events that polls find";
                 state.fail(
                     now,
-                    Failure::passing(Code::PushSilent(PlatformName::Twitch), reason),
+                    Failure::transient(Code::PushSilent(PlatformName::Twitch), reason),
                     0,
                     chance,
                 )
@@ -344,26 +344,26 @@ fn tick(state: State, now: Millis, chance: f64) -> (State, Vec<Effect>) {
     match &state.phase {
         Phase::BackingOff { .. } => state.open(now),
         Phase::Opening { .. } => {
-            let failure = Failure::passing(Code::NetworkTimeout, "the websocket did not open in time");
+            let failure = Failure::transient(Code::NetworkTimeout, "the websocket did not open in time");
             state.fail(now, failure, 0, chance)
         }
         Phase::Greeting { .. } => {
-            let failure = Failure::passing(Code::NoWelcome(PlatformName::Twitch), "no welcome came in time");
+            let failure = Failure::transient(Code::NoWelcome(PlatformName::Twitch), "no welcome came in time");
             state.fail(now, failure, 0, chance)
         }
         Phase::Open(session) if !session.proven && now >= session.unused_at => {
             let reason = "no subscription was accepted in time";
-            let failure = Failure::passing(Code::TwitchSessionUnused, reason);
+            let failure = Failure::transient(Code::TwitchSessionUnused, reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Open(_) => {
             let reason = "keepalive timeout";
-            let failure = Failure::passing(Code::KeepaliveTimeout(PlatformName::Twitch), reason);
+            let failure = Failure::transient(Code::KeepaliveTimeout(PlatformName::Twitch), reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Moving { .. } => {
             let reason = "the new socket was not welcomed in time";
-            let failure = Failure::passing(Code::TwitchReconnectFailed, reason);
+            let failure = Failure::transient(Code::TwitchReconnectFailed, reason);
             state.fail(now, failure, 0, chance)
         }
         Phase::Stopped => state.stay(),
@@ -396,7 +396,7 @@ fn not_opened(
         Phase::Opening { socket: ours, .. } if *ours == socket => state.fail(now, failure, least, chance),
         Phase::Moving { new, .. } if *new == socket => {
             let reason = format!("the address to move to does not answer: {}", failure.reason);
-            let failure = Failure::passing(Code::TwitchReconnectFailed, reason);
+            let failure = Failure::transient(Code::TwitchReconnectFailed, reason);
             state.fail(now, failure, 0, chance)
         }
         _ => state.stay(),

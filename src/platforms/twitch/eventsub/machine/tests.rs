@@ -83,7 +83,7 @@ fn closed_with(socket: SocketId, code: u16) -> Input {
 }
 
 fn failure() -> Failure {
-    Failure::passing(Code::NetworkReset, "because")
+    Failure::transient(Code::NetworkReset, "because")
 }
 
 /// Returns the code with which the connection went down.
@@ -121,7 +121,7 @@ fn unreadable_message_closes_the_connection_under_its_own_code() {
     story.emit(Input::Opened(1));
     story.welcome(1, "first");
     story.emit(Input::Accepted("first".to_owned()));
-    let failure = Failure::passing(Code::MessageTooLarge(PlatformName::Twitch), "too large");
+    let failure = Failure::transient(Code::MessageTooLarge(PlatformName::Twitch), "too large");
     let effects = story.emit(Input::Broken { socket: 1, failure });
     assert_eq!(down(&effects), Some(Code::MessageTooLarge(PlatformName::Twitch)));
     assert!(story.state.deadline().unwrap() <= story.now + 1_000);
