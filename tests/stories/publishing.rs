@@ -37,14 +37,14 @@ pub async fn in_every_way<W: World>(scenario: Scenario) {
     let end = scenario.observations.iter().map(|seen| seen.at).max().unwrap();
     let world = W::with(Retention::default()).await;
     let store = world.open().await;
-    let mut retold: Vec<_> = scenario
+    let mut republished: Vec<_> = scenario
         .observations
         .iter()
         .chain(&scenario.observations)
         .cloned()
         .collect();
-    fastrand::Rng::with_seed(11).shuffle(&mut retold);
-    publish_late(&store, &retold, end).await;
+    fastrand::Rng::with_seed(11).shuffle(&mut republished);
+    publish_late(&store, &republished, end).await;
     assert_eq!(
         world.raw(&document_id).await.unwrap(),
         expected,
