@@ -239,7 +239,9 @@ impl FileWriter {
         } = results.unwrap_or_default();
         let tracker = &mut self.writer.tracker;
         transitions.retain(|source, _| !tracker.writes.is_protected(source));
-        let usable = sources.iter().filter(|source| !tracker.writes.is_protected(source));
+        let usable = sources
+            .iter()
+            .filter(|source| !tracker.writes.is_protected(source));
         let summaries = usable.filter_map(|source| {
             written
                 .remove(source)

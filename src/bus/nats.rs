@@ -406,11 +406,7 @@ impl NatsBus {
         let mut findings = vec![Finding::new(
             "stream",
             Level::Ok,
-            format!(
-                "stream `{}` covers {}",
-                config.name,
-                config.subjects.join(", ")
-            ),
+            format!("stream `{}` covers {}", config.name, config.subjects.join(", ")),
         )];
         if config.duplicate_window < Duration::from_mins(1) {
             let detail = format!(

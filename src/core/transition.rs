@@ -56,7 +56,12 @@ pub fn transitions(before: &Verdict, after: &Verdict) -> Vec<Transition> {
             initial: baseline.status,
         });
     }
-    let stream = |verdict: &Verdict| verdict.broadcast.as_ref().map(|broadcast| broadcast.stream_id.clone());
+    let stream = |verdict: &Verdict| {
+        verdict
+            .broadcast
+            .as_ref()
+            .map(|broadcast| broadcast.stream_id.clone())
+    };
     let online = after.stream.value == StreamStatus::Online;
     let is_same = match (&before.broadcast, &after.broadcast) {
         (Some(before), Some(after)) => after.continues(before),

@@ -11,7 +11,7 @@ use crate::core::facet::Facet;
 use crate::core::join::Newest;
 use crate::core::observation::{AuthResult, Grants, Identity};
 use crate::core::source::PlatformName;
-use crate::core::stream::{NO_STREAM_EVIDENCE, Broadcast, StreamStatus};
+use crate::core::stream::{Broadcast, NO_STREAM_EVIDENCE, StreamStatus};
 use crate::core::time::Timestamp;
 
 mod cause;

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::state_file::{StateFile, StateFileError, Waiting};
 use crate::blocking::blocking;
-use crate::clock::Chance;
+use crate::clock::{Backoff, Chance};
 use crate::core::event::Event;
 use crate::core::source::SourceKey;
 use crate::lifecycle::Stop;
@@ -50,7 +50,10 @@ pub enum SendError {
 /// Maximum number of events per request. Sources are independent, so this is also how many sources may be in flight.
 const MAX_EVENTS_PER_REQUEST: usize = 256;
 /// First and longest backoff after a failure.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+const RETRY_BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(30),
+};
 /// How often the outbox is checked without a notification.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -104,7 +107,9 @@ impl Dispatcher {
             };
             if waiting.is_empty() {
                 let only_blocked_left = || self.state_file.behind().is_subset(&held.blocked);
-                if closing && (self.state_file.depth().events == 0 || spread.is_bounded() || only_blocked_left()) {
+                if closing
+                    && (self.state_file.depth().events == 0 || spread.is_bounded() || only_blocked_left())
+                {
                     self.leave();
                     return Ok(());
                 }
@@ -134,7 +139,7 @@ impl Dispatcher {
                 self.leave();
                 return Ok(());
             }
-            let wait = self.backoff(failures);
+            let wait = RETRY_BACKOFF.draw(failures, &self.chance);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 _ = self.closing.changed() => {}
@@ -158,7 +163,7 @@ impl Dispatcher {
     /// their sources wait, so that no event is sent again and again.
     async fn forget(&self, held: &mut Held) -> Result<(), StateFileError> {
         held.sources
-            .retain(|_, (until, _)| *until + RETRY_BACKOFF.1 > Instant::now());
+            .retain(|_, (until, _)| *until + RETRY_BACKOFF.longest > Instant::now());
         if held.acknowledged.is_empty() || held.remove_retry_at.is_some_and(|at| at > Instant::now()) {
             return Ok(());
         }
@@ -206,7 +211,7 @@ impl Dispatcher {
             if attempt == 0 {
                 warn!(source.key = %source, reason, "Events of `{source}` are not accepted; they wait in the outbox");
             }
-            let until = Instant::now() + RETRY_BACKOFF.1;
+            let until = Instant::now() + RETRY_BACKOFF.longest;
             held.sources.insert(source.clone(), (until, attempt + 1));
             held.blocked.insert(source.clone());
         }
@@ -221,7 +226,7 @@ impl Dispatcher {
                 .map_or(0, |(_, attempt)| *attempt);
             debug!(source.key = %waiting.event.source, event.id = waiting.event.id, attempt, reason, "Event not accepted");
             if through {
-                let until = Instant::now() + self.backoff(attempt + 1);
+                let until = Instant::now() + RETRY_BACKOFF.draw(attempt + 1, &self.chance);
                 held.sources
                     .insert(waiting.event.source.clone(), (until, attempt + 1));
             }
@@ -260,12 +265,6 @@ impl Dispatcher {
             Err(error) if error.is_transient() => Ok(through),
             Err(error) => Err(error),
         }
-    }
-
-    fn backoff(&self, attempt: u32) -> Duration {
-        let (first, longest) = RETRY_BACKOFF;
-        let ceiling = first.saturating_mul(1 << attempt.min(10)).min(longest);
-        first + ceiling.mul_f64(self.chance.fraction())
     }
 }
 

@@ -52,8 +52,8 @@ const MAX_INPUTS: usize = 512;
 const HEARTBEATS_PER_SECOND: usize = 1000;
 /// Number of documents without transitions in one commit: a change that arrives meanwhile waits for it.
 const DOCUMENTS_PER_COMMIT: usize = 100;
-/// How often (ms) what only confirms the documents is written where the documents of the file are not read: it limits how far a crash sets back the rules
-/// for missed polls.
+/// How often (ms) what only confirms the documents is written where the documents of the file are not read: it limits how far a
+/// crash sets back the rules for missed polls.
 pub(super) const CHECKPOINT: i64 = 5 * 60 * 1000;
 /// How long producers may take to finish after a stop.
 const FINISH: Duration = Duration::from_secs(5);
@@ -419,7 +419,8 @@ impl Writer {
 
     /// Publishes as one event per source what was not admitted before.
     async fn publish_deferred(&mut self, now: Timestamp) -> Result<(), StateFileError> {
-        if self.committer.pending.deferred.is_empty() || self.committer.counts.commits_failing.load(Ordering::Relaxed)
+        if self.committer.pending.deferred.is_empty()
+            || self.committer.counts.commits_failing.load(Ordering::Relaxed)
         {
             return Ok(());
         }

@@ -98,9 +98,8 @@ const SPELLED_BY_OTHERS: &[&str] = &[
 
 /// Whether a part of a word in lower case is in British spelling; an identifier has several.
 fn is_british(word: &str) -> bool {
-    word.split('_').any(|part| {
-        !SPELLED_BY_OTHERS.contains(&part) && BRITISH.iter().any(|start| part.starts_with(start))
-    })
+    word.split('_')
+        .any(|part| !SPELLED_BY_OTHERS.contains(&part) && BRITISH.iter().any(|start| part.starts_with(start)))
 }
 
 /// Returns the violations in a text.
@@ -409,7 +408,10 @@ fn messages_are_in_plain_language() {
 fn identifiers_and_comments_are_in_american_spelling() {
     let mut findings = Vec::new();
     let mut seen = 0;
-    for path in ["src", "tests"].iter().flat_map(|dir| super::below(&root().join(dir))) {
+    for path in ["src", "tests"]
+        .iter()
+        .flat_map(|dir| super::below(&root().join(dir)))
+    {
         if !super::is_of_kind(&path, "rs") {
             continue;
         }

@@ -77,7 +77,7 @@ pub async fn describe(store: &Arc<dyn SourceStore>, observations: &[Observation]
     let persister = Persister::new(
         store.clone(),
         clock.clone(),
-        WritePolicy::LOCAL,
+        WritePolicy::every(std::time::Duration::from_secs(30)),
         Chance::seeded(5),
     );
     for observation in observations {
@@ -91,7 +91,12 @@ pub async fn describe(store: &Arc<dyn SourceStore>, observations: &[Observation]
 /// The same at one later time, in any order.
 async fn publish_late(store: &Arc<dyn SourceStore>, observations: &[Observation], now: Timestamp) {
     let clock = ManualClock::at(now);
-    let persister = Persister::new(store.clone(), clock, WritePolicy::LOCAL, Chance::seeded(5));
+    let persister = Persister::new(
+        store.clone(),
+        clock,
+        WritePolicy::every(std::time::Duration::from_secs(30)),
+        Chance::seeded(5),
+    );
     for observation in observations {
         persister.observe(std::slice::from_ref(observation)).await;
         persister.tick().await;

@@ -332,7 +332,12 @@ impl StreamEvidence {
 
     /// Whether polls that listed `stream` at `seen` count although it may have ended: not while they may be cached from
     /// before the end, unless a start was pushed since.
-    pub(super) fn sighting_counts(&self, stream: &StreamRecord, seen: Timestamp, tolerance: PollTolerance) -> bool {
+    pub(super) fn sighting_counts(
+        &self,
+        stream: &StreamRecord,
+        seen: Timestamp,
+        tolerance: PollTolerance,
+    ) -> bool {
         self.end_of(stream).is_none_or(|end| {
             seen <= end || seen > end.plus_millis(tolerance.after_end) || stream.pushed_at() > Some(end)
         })

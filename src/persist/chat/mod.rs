@@ -94,7 +94,8 @@ impl ChatCounter {
                 return;
             }
         }
-        let open = |side| ReopeningSubscription::new(self.bus.clone(), subscription(side), self.chance.clone());
+        let open =
+            |side| ReopeningSubscription::new(self.bus.clone(), subscription(side), self.chance.clone());
         let (mut ingress, mut egress) = (open(Side::Ingress), open(Side::Egress));
         let mut handed_on = BTreeMap::new();
         let mut next = tokio::time::interval(HAND_ON);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::eventually;
-use super::listener::{Received, Listener};
+use super::listener::{Listener, Received};
 use super::twitch::{BOT, RAT, Rig};
 
 /// Returns a rig, the bot's token and a socket subscribed to the start and end of [`RAT`]'s streams.

@@ -6,7 +6,7 @@ use crate::core::source::SourceKey;
 use crate::core::time::Timestamp;
 use crate::persist::write_policy::{Burst, Presentation};
 use crate::store::Version;
-use crate::store::sqlite::confirmations::{GROUPS, ConfirmedGroup, group_of};
+use crate::store::sqlite::confirmations::{ConfirmedGroup, GROUPS, group_of};
 
 /// Minimum time between two early writes because of changed names, titles or categories, after a few in a row (ms).
 const EARLY_INTERVAL_MS: i64 = 60_000;

@@ -185,7 +185,8 @@ mod tests {
         let mut resume_store = ResumeStore::new(Some(dir.path()));
         assert!(resume_store.recall(&CLAIM, at(0)).is_none(), "none was kept");
         keep(&mut resume_store, 7, 0);
-        let recalled = |claim: &Claim<'_>, seconds| ResumeStore::new(Some(dir.path())).recall(claim, at(seconds));
+        let recalled =
+            |claim: &Claim<'_>, seconds| ResumeStore::new(Some(dir.path())).recall(claim, at(seconds));
         let resume_state = recalled(&CLAIM, 599).unwrap();
         assert_eq!(resume_state.session, session(7));
         assert!(guilds().recall(resume_state.guilds));
@@ -224,7 +225,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut resume_store = ResumeStore::new(Some(dir.path()));
         keep(&mut resume_store, 7, 0);
-        assert!(!resume_store.is_rested(MIN_WRITE_INTERVAL - 1) && resume_store.is_rested(MIN_WRITE_INTERVAL));
+        assert!(
+            !resume_store.is_rested(MIN_WRITE_INTERVAL - 1) && resume_store.is_rested(MIN_WRITE_INTERVAL)
+        );
         keep(&mut resume_store, 7, MIN_WRITE_INTERVAL);
         assert!(
             resume_store.is_rested(MIN_WRITE_INTERVAL),

@@ -389,7 +389,9 @@ async fn error_with_status_200_is_no_answer() {
         let fault = Fault::body(crate::sim::FaultBody::Json(error.clone())).on(path);
         rig.fail(fault);
     }
-    let listed = rig.probe_once(&[Probe::Connection, Probe::Stream], &[GUILD]).await;
+    let listed = rig
+        .probe_once(&[Probe::Connection, Probe::Stream], &[GUILD])
+        .await;
     let record = listed.record(GUILD);
     assert_eq!(record.stream_status, StreamStatus::Unknown);
     assert_eq!(record.status, Status::Disconnected);

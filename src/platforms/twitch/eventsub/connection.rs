@@ -32,7 +32,7 @@ use super::rest::{Bill, Created};
 use super::socket::{End, Frame};
 use super::status::{ConnectionStatus, SubscriptionState};
 use super::subscription_set::{
-    COST, Coverage, Stand, SubscriptionSet, TOO_MANY_SOCKETS, CreateOutcome, is_no_failure,
+    COST, Coverage, CreateOutcome, Stand, SubscriptionSet, TOO_MANY_SOCKETS, is_no_failure,
 };
 use crate::core::code::Code;
 use crate::core::observation::{ErrorInfo, Identity};

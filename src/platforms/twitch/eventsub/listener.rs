@@ -17,7 +17,7 @@ use super::accounts::{self, Accounts};
 use super::connection::{Connection, Context, connection_name};
 use super::hub::Hub;
 use super::kinds::Subscription;
-use super::planner::{self, Channel, PlannerInput, Limits, Plan, PlannedConnection};
+use super::planner::{self, Channel, Limits, Plan, PlannedConnection, PlannerInput};
 use crate::core::observation::Identity;
 use crate::core::source::PlatformName;
 use crate::platforms::{Listener, ListenerEvent};

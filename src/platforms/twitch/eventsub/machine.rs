@@ -4,7 +4,10 @@
 //! decides nothing. Time is a count of milliseconds on a monotonic clock. Rules without a mark are Twitch's:
 //! <https://dev.twitch.tv/docs/eventsub/handling-websocket-events/>. Those marked *ours* are decisions.
 
+use std::time::Duration;
+
 use super::close::{self, Blame};
+use crate::clock::Backoff;
 use crate::core::code::Code;
 use crate::core::source::PlatformName;
 
@@ -24,8 +27,10 @@ const UNUSED: Millis = 10 * SECOND;
 /// Twitch allows thirty seconds for a move; *ours*: give up five seconds earlier.
 const MOVE: Millis = 25 * SECOND;
 /// *Ours*: bounds of the backoff between connection attempts; it doubles with each failure, with full jitter.
-const FIRST_BACKOFF: Millis = SECOND;
-const LONGEST_BACKOFF: Millis = 120 * SECOND;
+const CONNECTION_BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_mins(2),
+};
 /// *Ours*: the minimum backoff after a failure whose cause a reconnect does not remove.
 pub(super) const PERMANENT_FAILURE_BACKOFF: Millis = 60 * SECOND;
 
@@ -252,17 +257,9 @@ impl State {
 }
 
 /// Draws the backoff after this many failures: full jitter over a range that doubles.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "the range is far below 2^53 and not negative"
-)]
 fn backoff(failures: u32, chance: f64) -> Millis {
-    let range = FIRST_BACKOFF
-        .saturating_mul(1 << failures.min(20))
-        .min(LONGEST_BACKOFF);
-    (range as f64 * chance) as Millis
+    let wait = CONNECTION_BACKOFF.ceiling(failures).mul_f64(chance);
+    Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX)
 }
 
 /// Returns the next state and effects for `input` at the time `now`. `chance` is a random fraction for the jitter.
@@ -348,7 +345,8 @@ fn tick(state: State, now: Millis, chance: f64) -> (State, Vec<Effect>) {
             state.fail(now, failure, 0, chance)
         }
         Phase::Greeting { .. } => {
-            let failure = Failure::transient(Code::NoWelcome(PlatformName::Twitch), "no welcome came in time");
+            let failure =
+                Failure::transient(Code::NoWelcome(PlatformName::Twitch), "no welcome came in time");
             state.fail(now, failure, 0, chance)
         }
         Phase::Open(session) if !session.proven && now >= session.unused_at => {

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 use self::accounts::{Accounts, Found};
 use self::hub::Hub;
-use self::planner::{Channel, PlannerInput, Limits, Plan};
+use self::planner::{Channel, Limits, Plan, PlannerInput};
 use super::TwitchPlatform;
 use crate::core::counters::Counters;
 use crate::core::observation::{Fact, Observation};

@@ -83,7 +83,7 @@ pub struct PlannerInput {
     pub limits: Limits,
 }
 
-/// A planned subscription.
+/// A subscription that a connection is to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlannedSubscription {
     #[serde(flatten)]
@@ -108,7 +108,6 @@ pub struct PlannedConnection {
 /// A channel that is polled, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Polled {
-    /// The channel.
     pub source: SourceKey,
     /// Why it is not subscribed; thousands may share a reason.
     pub reason: Arc<str>,
@@ -323,7 +322,8 @@ impl<'a> Planner<'a> {
 
     fn push(&mut self, subscription: Subscription, cost: u32) {
         self.plan.cost += cost;
-        self.subscriptions.push(PlannedSubscription { subscription, cost });
+        self.subscriptions
+            .push(PlannedSubscription { subscription, cost });
     }
 
     fn push_theirs(&mut self, account: &'a Account, kind: Kind, source: &SourceKey) {

@@ -166,7 +166,12 @@ impl SubscriptionSet {
     }
 
     /// Applies the result of a creation.
-    pub(super) fn created(&mut self, subscription: &Subscription, created: Created, now: Millis) -> CreateOutcome {
+    pub(super) fn created(
+        &mut self,
+        subscription: &Subscription,
+        created: Created,
+        now: Millis,
+    ) -> CreateOutcome {
         let proven = self.is_proven();
         let Some(stand) = self.stands.get_mut(subscription) else {
             // It is no longer desired since the creation started.
@@ -230,9 +235,10 @@ impl SubscriptionSet {
                 Some(wait) => (due_in(*wait), CreateOutcome::CompareList),
                 None => not_accepted(COST, "Twitch's points or places for it are used up", refused),
             },
-            Created::Crowded { reason, .. } => {
-                (due_in(PERMANENT_FAILURE_BACKOFF), CreateOutcome::TooManySockets(reason))
-            }
+            Created::Crowded { reason, .. } => (
+                due_in(PERMANENT_FAILURE_BACKOFF),
+                CreateOutcome::TooManySockets(reason),
+            ),
             Created::Unclear { .. } if tries < 2 => (due_in(backoff), CreateOutcome::CompareList),
             Created::Unclear { .. } => (due_in(backoff), CreateOutcome::Waiting),
             Created::Later { after, code, .. } => {
@@ -248,9 +254,10 @@ impl SubscriptionSet {
                 (due_in(wait), CreateOutcome::Waiting)
             }
             Created::SessionGone => (due_in(0), CreateOutcome::SessionGone),
-            Created::Unauthorized { reason } => {
-                (due_in(PERMANENT_FAILURE_BACKOFF), CreateOutcome::Unauthorized(reason))
-            }
+            Created::Unauthorized { reason } => (
+                due_in(PERMANENT_FAILURE_BACKOFF),
+                CreateOutcome::Unauthorized(reason),
+            ),
         };
         let failed_for_now = for_now && !proven;
         let until = match &next {

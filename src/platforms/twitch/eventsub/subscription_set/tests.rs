@@ -82,7 +82,9 @@ fn points_in_use_are_waited_for_and_then_given_up() {
     }
     subscriptions.take_due(now);
     let verdict = subscriptions.created(&on("1"), Created::CostExceeded, now);
-    assert!(matches!(verdict, CreateOutcome::NotAccepted { code, .. } if code == Code::TwitchSubscriptionLimit));
+    assert!(
+        matches!(verdict, CreateOutcome::NotAccepted { code, .. } if code == Code::TwitchSubscriptionLimit)
+    );
     assert!(subscriptions.all_refused().is_some() && subscriptions.is_complete());
 }
 
@@ -205,10 +207,16 @@ fn refusal_of_the_old_token_does_not_outlast_a_login() {
         subscriptions.take_due(0);
         // The request of the creation had been sent when the token changed.
         subscriptions.retry_refused(5);
-        assert_eq!(subscriptions.created(&on("1"), answer(), 6), CreateOutcome::Waiting);
+        assert_eq!(
+            subscriptions.created(&on("1"), answer(), 6),
+            CreateOutcome::Waiting
+        );
         assert_eq!(subscriptions.take_due(6), [on("1")]);
         // The new token is refused itself.
-        assert_ne!(subscriptions.created(&on("1"), answer(), 7), CreateOutcome::Waiting);
+        assert_ne!(
+            subscriptions.created(&on("1"), answer(), 7),
+            CreateOutcome::Waiting
+        );
         assert_eq!(subscriptions.take_due(8), []);
     }
 }
