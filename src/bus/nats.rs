@@ -6,7 +6,7 @@
 
 mod connection_state;
 mod login;
-mod unreadable;
+mod unparsable_headers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,7 +14,7 @@
 //! It depends on ports, never on adapters; `app` connects them.
 
 pub mod account_checks;
-pub mod account_watch;
+pub mod account_reports;
 pub mod admission;
 pub mod clock_jumps;
 pub mod dispatcher;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::account_watch::AccountState;
+use super::account_reports::AccountState;
 use super::dispatcher::{Dispatched, Sink};
 use super::listener_context::{ListenerReport, Report};
 use super::monitored::MonitoredSources;

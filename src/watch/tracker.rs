@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use self::status_index::{IndexedStatus, StatusIndex};
 use self::write_schedule::{DueGroup, Merged, WriteSchedule, WriteState};
-use super::account_watch::{AccountState, AccountWatch};
+use super::account_reports::{AccountState, AccountWatch};
 use super::observations::{CountDelta, Input};
 use crate::core::compact::{CompactDocument, Interner};
 use crate::core::document::SourceDocument;

@@ -18,7 +18,7 @@ use crate::platforms::kit::answer::Asked;
 use crate::platforms::kit::lenient::{self, Unclear};
 use crate::platforms::kit::meter::Meter;
 use crate::platforms::kit::oauth::Access;
-use crate::platforms::kit::smoothed::Smoothed;
+use crate::platforms::kit::smoothed_latency::Smoothed;
 
 /// Maximum number of rows per page, and of ids per call.
 pub(super) const PAGE: usize = 100;

@@ -10,7 +10,7 @@ use crate::core::source::{PlatformName, SourceKey};
 use crate::core::time::Timestamp;
 use crate::core::verdict::Status;
 use crate::persist::Stats;
-use crate::watch::account_watch::AccountState;
+use crate::watch::account_reports::AccountState;
 use crate::watch::tracker::Tracker;
 
 #[derive(Debug)]

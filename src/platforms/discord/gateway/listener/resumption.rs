@@ -10,7 +10,7 @@ use tracing::debug;
 use super::super::counts::Counts;
 use super::super::guilds::Guilds;
 use super::super::machine::{Machine, Session};
-use super::super::replay::Replay;
+use super::super::replay_times::Replay;
 use super::super::resume::{Claim, ResumeStore};
 use crate::core::counters::Counters;
 use crate::core::stream::evidence::StreamEvidence;
