@@ -6,13 +6,14 @@
 
 mod connection_state;
 mod login;
+mod tail;
 mod unparsable_headers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull::{MessagesErrorKind, OrderedConfig};
+use async_nats::jetstream::consumer::pull::MessagesErrorKind;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, ReplayPolicy, pull};
 use async_nats::jetstream::context::{
     ContextBuilder, GetStreamByNameErrorKind, PublishError, PublishErrorKind,
@@ -37,6 +38,7 @@ use crate::core::finding::{Finding, Level};
 use crate::core::time::Timestamp;
 use crate::{secrets, tls};
 use connection_state::{Connection, Outage, explained};
+use tail::Tail;
 
 pub use login::{NatsLogin, nkey_file};
 
@@ -450,79 +452,6 @@ impl NatsBus {
             deliveries: info.map_or(1, |info| u32::try_from(info.delivered).unwrap_or(1)),
             unreadable: None,
         }
-    }
-}
-
-/// Follows topics with its own consumer, and skips messages that the client cannot parse.
-struct Tail {
-    bus: NatsBus,
-    stream: jetstream::stream::Stream,
-    subject: String,
-    reconnects: watch::Receiver<u64>,
-}
-
-type Ordered = async_nats::jetstream::consumer::pull::Ordered;
-
-impl Tail {
-    /// Starts to read. Also returns the sequence number of the last message that is skipped.
-    async fn open(&self, from: DeliverPolicy) -> Result<(Ordered, u64), BusError> {
-        let config = OrderedConfig {
-            description: Some("bitbrat events tail".to_owned()),
-            filter_subject: self.subject.clone(),
-            deliver_policy: from,
-            ..OrderedConfig::default()
-        };
-        let consumer = self.stream.create_consumer(config).await;
-        let consumer = consumer.map_err(|error| self.bus.unavailable(error))?;
-        let last = consumer.cached_info().delivered.stream_sequence;
-        let messages = consumer
-            .messages()
-            .await
-            .map_err(|error| self.bus.unavailable(error))?;
-        Ok((messages, last))
-    }
-
-    /// Returns the next message, and the state for the one after it.
-    async fn next(
-        (mut tail, mut messages, mut last): (Self, Ordered, u64),
-    ) -> Option<(Result<Message, BusError>, (Self, Ordered, u64))> {
-        loop {
-            let received = tokio::select! {
-                next = messages.next() => next?.map_err(|error| tail.bus.unavailable(error)),
-                changed = tail.reconnects.changed() => {
-                    changed.ok()?;
-                    match tail.past_unreadable(last).await {
-                        Ok(Some((message, fresh, seq))) => return Some((Ok(message), (tail, fresh, seq))),
-                        Ok(None) => continue,
-                        Err(error) => Err(error),
-                    }
-                }
-            };
-            let message = match received {
-                Ok(received) => tail.bus.message(&received),
-                Err(error) => return Some((Err(error), (tail, messages, last))),
-            };
-            last = message.transport_id.parse().unwrap_or(last);
-            return Some((Ok(message), (tail, messages, last)));
-        }
-    }
-
-    /// Checks whether the client cannot parse the message after `last`, and restarts behind it.
-    async fn past_unreadable(&self, last: u64) -> Result<Option<(Message, Ordered, u64)>, BusError> {
-        let name = self.stream.cached_info().config.name.clone();
-        let fetched = self.bus.fetch(&name, &self.subject, last + 1).await;
-        let Some(raw) = fetched.map_err(|reason| self.bus.unavailable(reason))? else {
-            return Ok(None);
-        };
-        let Some(why) = raw.fault() else {
-            return Ok(None);
-        };
-        let seq = raw.seq;
-        let from = DeliverPolicy::ByStartSequence {
-            start_sequence: seq + 1,
-        };
-        let (messages, _) = self.open(from).await?;
-        Ok(Some((raw.into_message(&self.bus, why), messages, seq)))
     }
 }
 
